@@ -1,0 +1,62 @@
+"""
+Failures that are not bugs: each has an exit code, a machine-readable reason and advice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EXIT_DONE = 0
+EXIT_BUG = 1
+EXIT_SETTINGS = 2
+EXIT_GAVE_UP = 3
+
+
+class SidecarError(Exception):
+    """
+    A failure that a person can act on.
+
+    Args:
+        reason: One word for metrics, logs and status; different for each cause that a
+            person would treat differently.
+        message: What happened, with the names that matter. Never a secret.
+        advice: What to do about it; empty where the message says it all.
+    """
+
+    exit_code = EXIT_GAVE_UP
+
+    def __init__(self, reason: str, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.advice = advice
+
+
+class GaveUp(SidecarError):
+    """
+    The limit of consecutive failures, or the deadline of a one-shot, was reached.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """
+    One setting that is wrong: its name, the value as given (never a secret), what is allowed.
+    """
+
+    setting: str
+    value: str
+    problem: str
+
+
+class SettingsError(SidecarError):
+    """
+    One or more settings are wrong; all of them are listed.
+    """
+
+    exit_code = EXIT_SETTINGS
+
+    def __init__(self, problems: list[Problem]) -> None:
+        lines = "; ".join(f"{p.setting}={p.value!r}: {p.problem}" for p in problems)
+        super().__init__("settings_rejected", lines)
+        self.problems = problems

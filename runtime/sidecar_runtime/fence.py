@@ -1,0 +1,61 @@
+"""
+The token that a publish asks for, so that an abandoned cycle can never publish.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+IN_FLIGHT_SECONDS = 0.5
+
+
+class CycleAbandoned(Exception):
+    """
+    The cycle was abandoned (timeout or shutdown); whatever it still does must not show.
+    """
+
+
+class Fence:
+    """
+    Enter it around every publish: ``with fence: os.rename(...)``.
+
+    Raises:
+        CycleAbandoned: On entering, once the fence is revoked.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._revoked = False
+        self._callbacks: list[Callable[[], object]] = []
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self._revoked:
+            self._lock.release()
+            raise CycleAbandoned
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    @property
+    def is_revoked(self) -> bool:
+        return self._revoked
+
+    def on_revoke(self, callback: Callable[[], object]) -> None:
+        """
+        Call back when revoked, from the revoking thread; must not block.
+        """
+        self._callbacks.append(callback)
+
+    def revoke(self) -> None:
+        """
+        Let no further publish begin, and wait briefly for one that is under way.
+
+        A publish that is stuck in the kernel (a dead network file system) is not waited for.
+        """
+        self._revoked = True
+        for callback in self._callbacks:
+            callback()
+        if self._lock.acquire(timeout=IN_FLIGHT_SECONDS):
+            self._lock.release()

@@ -1,0 +1,393 @@
+"""
+The loop: when a cycle runs, what its end means, when the process stops.
+
+APScheduler only triggers; a cycle runs in a daemon thread of ours, because APScheduler's pool is
+joined at exit (a job that sleeps 6 s delays SIGTERM by 6 s, measured). Signal handlers and
+threads only put events in a queue; the main thread takes them out and decides.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from apscheduler.executors.debug import DebugExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+
+from sidecar_runtime.backoff import backoff_seconds
+from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Health, LastError, Outcome, PastCycle, Readiness
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.settings import CommonSettings
+
+Cycle = Callable[[Fence], Outcome]
+
+WAITING_RETRY_SECONDS = 2.0
+CLOCK_GRACE_SECONDS = 2.0
+LIVENESS_GRACE_SECONDS = 60.0
+TIDY_SECONDS = 0.3
+# Threads that ignore their revoked fence (stuck in a system call); beyond this no new cycle
+# starts, the heartbeat ages, and liveness restarts the container.
+STUCK_THREADS = 3
+
+log = get_logger("sidecar")
+
+
+class Sidecar(Protocol):
+    """
+    What a sidecar brings to the loop.
+    """
+
+    def begin(self) -> Cycle:
+        """
+        Return the cycle; called in the thread that will run it, and again in a new thread when
+        an abandoned one did not come back.
+        """
+
+    def readiness(self) -> Readiness:
+        """
+        Tell whether what consumers need is published and valid now; cheap, from any thread.
+        """
+
+    def details(self) -> dict[str, object]:
+        """
+        Return what the status page shows beyond the common part; no secrets.
+        """
+
+
+class _Every(BaseTrigger):  # type: ignore[misc]
+    """
+    Fires at now + interval ± jitter.
+
+    APScheduler's own IntervalTrigger counts up from the last fire time, one interval at a time:
+    a clock that is set from 1970 to today would keep it busy for ever.
+    """
+
+    def __init__(self, interval_seconds: float, jitter_seconds: float) -> None:
+        self._interval_seconds = interval_seconds
+        self._jitter_seconds = jitter_seconds
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
+        if previous is None:
+            return now
+        jitter = random.uniform(-self._jitter_seconds, self._jitter_seconds)
+        return now + timedelta(seconds=max(0.05, self._interval_seconds + jitter))
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    fence: Fence
+    end: Outcome | BaseException
+
+
+class _Worker:
+    """
+    One daemon thread that runs cycles, one at a time, as they are asked for.
+    """
+
+    def __init__(self, begin: Callable[[], Cycle], report: Callable[[_Finished], None]) -> None:
+        self._begin = begin
+        self._report = report
+        self._requests: SimpleQueue[Fence] = SimpleQueue()
+        self.fence: Fence | None = None
+        self.thread = threading.Thread(target=self._work, name="cycle", daemon=True)
+        self.thread.start()
+
+    def start_cycle(self, fence: Fence) -> None:
+        self.fence = fence
+        self._requests.put(fence)
+
+    def _work(self) -> None:
+        cycle: Cycle | None = None
+        while True:
+            fence = self._requests.get()
+            end: Outcome | BaseException
+            try:
+                if cycle is None:
+                    cycle = self._begin()
+                end = cycle(fence)
+            except BaseException as error:  # noqa: BLE001 - the main thread decides
+                end = error
+            self._report(_Finished(fence, end))
+
+
+class Loop:
+    """
+    Runs cycles until a signal, a limit, or the success of a one-shot.
+    """
+
+    def __init__(
+        self, sidecar: Sidecar, settings: CommonSettings, health: Health, metrics: Metrics
+    ) -> None:
+        self._sidecar = sidecar
+        self._settings = settings
+        self._health = health
+        self._metrics = metrics
+        self._events: SimpleQueue[str | signal.Signals | _Finished] = SimpleQueue()
+        self._worker: _Worker | None = None
+        self._stuck: list[_Worker] = []
+        self._started_at = 0.0
+        self._deadline: float | None = None
+        self._run_again = False
+        self._give_up_at = (
+            time.monotonic() + settings.one_shot_deadline_seconds if settings.one_shot else None
+        )
+        jitter = settings.jitter_seconds
+        self._jitter_seconds = settings.interval_seconds / 10 if jitter is None else jitter
+        self._next_at = time.monotonic()
+        self._scheduler = BackgroundScheduler(
+            executors={"default": DebugExecutor()},  # the job only puts an event: no pool needed
+            timezone=UTC,
+        )
+        self._job: Any = None
+
+    def run(self) -> int:
+        """
+        Run until the end and return the exit code.
+
+        Raises:
+            GaveUp: The failure limit or the deadline of a one-shot was reached.
+        """
+        with self._signals():
+            self._job = self._scheduler.add_job(
+                lambda: self._events.put("trigger"),
+                _Every(self._settings.interval_seconds, self._jitter_seconds),
+                coalesce=True,
+                misfire_grace_time=None,
+                max_instances=1,
+            )
+            self._health.expect_beat(self._settings.timeout_seconds + LIVENESS_GRACE_SECONDS)
+            self._scheduler.start()
+            try:
+                while True:
+                    code = self._handle(self._next_event())
+                    if code is not None:
+                        return code
+            finally:
+                self._stop()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """
+        Turn signals into events; SimpleQueue.put is safe in a handler.
+        """
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {
+            number: signal.signal(number, lambda n, _: self._events.put(signal.Signals(n)))
+            for number in handled
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _next_event(self) -> str | signal.Signals | _Finished:
+        """
+        Wait for an event, or for the nearest of our own (monotonic) deadlines.
+        """
+        moments = {"clock": self._next_at + self._jitter_seconds + CLOCK_GRACE_SECONDS}
+        if self._deadline is not None:
+            moments = {"timeout": self._deadline}
+        if self._give_up_at is not None:
+            moments["give_up"] = self._give_up_at
+        name = min(moments, key=lambda key: moments[key])
+        try:
+            return self._events.get(timeout=max(0.0, moments[name] - time.monotonic()))
+        except Empty:
+            return name
+
+    def _handle(self, event: str | signal.Signals | _Finished) -> int | None:
+        """
+        Act on one event; an exit code ends the loop.
+        """
+        match event:
+            case signal.SIGHUP:
+                log.info("signal_received", signal="SIGHUP")
+                self._run_again = self._deadline is not None
+                self._start_cycle()
+            case signal.Signals():
+                log.info("signal_received", signal=event.name)
+                return EXIT_DONE
+            case _Finished():
+                return self._finish(event)
+            case "trigger":
+                self._next_at = time.monotonic() + self._settings.interval_seconds
+                self._start_cycle()
+            case "clock":
+                # APScheduler goes by the wall clock: set back, it would stay silent.
+                log.info("trigger_overdue")
+                self._schedule(0.0)
+            case "timeout":
+                return self._abandon_cycle()
+            case "give_up":
+                raise GaveUp("one_shot_deadline", self._last_failure("no success in time"))
+        return None
+
+    def _schedule(self, in_seconds: float) -> None:
+        """
+        Move the next cycle; the ones after it follow at the usual interval.
+        """
+        self._next_at = time.monotonic() + in_seconds
+        self._health.expect_cycle(in_seconds)
+        self._job.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=in_seconds))
+
+    def _start_cycle(self) -> None:
+        if self._deadline is not None:
+            return
+        self._stuck = [worker for worker in self._stuck if worker.fence is not None]
+        if self._worker is not None and self._worker.fence is not None:
+            self._stuck.append(self._worker)
+            self._worker = None
+        if len(self._stuck) >= STUCK_THREADS:
+            log.error("cycle_threads_stuck", threads=len(self._stuck))
+            return
+        if self._worker is None:
+            self._worker = _Worker(self._sidecar.begin, self._report)
+        self._started_at = time.monotonic()
+        self._deadline = self._started_at + self._settings.timeout_seconds
+        self._worker.start_cycle(Fence())
+
+    def _report(self, finished: _Finished) -> None:
+        self._health.beat()
+        self._events.put(finished)
+
+    def _abandon_cycle(self) -> int | None:
+        """
+        Revoke the fence of a cycle that took too long, and count it as failed.
+
+        Its thread stays the worker if it comes back before the next cycle is due.
+        """
+        assert self._worker is not None and self._worker.fence is not None
+        self._worker.fence.revoke()
+        seconds = self._settings.timeout_seconds
+        return self._settle(
+            SidecarError("cycle_timeout", f"the cycle was abandoned after {seconds:g} s")
+        )
+
+    def _finish(self, finished: _Finished) -> int | None:
+        for worker in [*self._stuck, self._worker]:
+            if worker is not None and worker.fence is finished.fence:
+                worker.fence = None
+        if finished.fence.is_revoked:
+            return None
+        return self._settle(finished.end)
+
+    def _settle(self, end: Outcome | BaseException) -> int | None:
+        """
+        Record the end of a cycle, and decide when the next one starts or the process ends.
+        """
+        self._deadline = None
+        seconds = time.monotonic() - self._started_at
+        self._metrics.duration.observe(seconds)
+        if isinstance(end, Outcome):
+            wait_seconds = self._succeed(end, seconds)
+            if self._settings.one_shot and end.result != "waiting":
+                return EXIT_DONE
+        elif isinstance(end, Exception):
+            wait_seconds = self._fail(end, seconds)
+            if self._health.consecutive_failures >= self._settings.max_failures > 0:
+                raise GaveUp("failure_limit", self._last_failure("too many failures"))
+        else:
+            raise end
+        if self._run_again:
+            self._run_again = False
+            wait_seconds = 0.0
+        if wait_seconds is not None:
+            self._schedule(wait_seconds)
+        left = max(0.0, self._next_at - time.monotonic())
+        self._health.expect_cycle(left)
+        self._health.expect_beat(
+            left + self._jitter_seconds + self._settings.timeout_seconds + LIVENESS_GRACE_SECONDS
+        )
+        return None
+
+    def _succeed(self, outcome: Outcome, seconds: float) -> float | None:
+        """
+        Record a success; return the seconds to the next cycle, None for the usual interval.
+        """
+        started = time.time() - seconds
+        self._metrics.cycles(outcome.result).inc()
+        self._metrics.consecutive_failures.set(0)
+        self._health.record(
+            PastCycle(started, seconds, outcome.result, "", outcome.counts), error=None
+        )
+        if outcome.result == "waiting":
+            return min(self._settings.interval_seconds, WAITING_RETRY_SECONDS)
+        self._metrics.last_success.set_to_current_time()
+        write = log.debug
+        if outcome.result == "changed":
+            self._metrics.last_publish.set_to_current_time()
+            write = log.info
+        write(
+            "cycle_finished",
+            result=outcome.result,
+            revision=outcome.revision,
+            duration_seconds=round(seconds, 3),
+            **outcome.counts,
+        )
+        return None
+
+    def _fail(self, error: Exception, seconds: float) -> float:
+        """
+        Record a failure; return the seconds to the next try.
+        """
+        known = error if isinstance(error, SidecarError) else None
+        reason = known.reason if known else "bug"
+        last = LastError(
+            reason,
+            known.message if known else f"{type(error).__name__}: {error}",
+            known.advice if known else "This is a bug: please report it with the traceback.",
+            time.time(),
+        )
+        self._health.record(
+            PastCycle(time.time() - seconds, seconds, "error", reason, {}), error=last
+        )
+        failures = self._health.consecutive_failures
+        self._metrics.cycles("error").inc()
+        self._metrics.failures(reason).inc()
+        self._metrics.consecutive_failures.set(failures)
+        wait_seconds = backoff_seconds(failures, self._settings.interval_seconds)
+        (log.warning if known else log.error)(
+            "cycle_failed",
+            reason=reason,
+            error=last.message,
+            advice=last.advice,
+            consecutive_failures=failures,
+            retry_in_seconds=round(wait_seconds, 2),
+            exc_info=None if known else error,
+        )
+        return wait_seconds
+
+    def _last_failure(self, otherwise: str) -> str:
+        error = self._health.last_error
+        return f"{error.reason}: {error.message}" if error else otherwise
+
+    def _stop(self) -> None:
+        """
+        Let no publish begin any more and give the worker a moment to tidy up.
+        """
+        self._scheduler.shutdown(wait=False)
+        if self._deadline is None or self._worker is None or self._worker.fence is None:
+            return
+        fence = self._worker.fence
+        fence.revoke()
+        until = time.monotonic() + TIDY_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            try:
+                event = self._events.get(timeout=left)
+            except Empty:
+                return
+            if isinstance(event, _Finished) and event.fence is fence:
+                return

@@ -1,0 +1,86 @@
+"""
+From settings to a running daemon to an exit code: the only place that ends the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from sidecar_runtime import logs
+from sidecar_runtime.endpoint import Endpoint
+from sidecar_runtime.errors import EXIT_BUG, SettingsError, SidecarError
+from sidecar_runtime.health import Health
+from sidecar_runtime.loop import Loop, Sidecar
+from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.settings import CommonSettings
+from sidecar_runtime.status import About
+
+log = logs.get_logger("sidecar")
+
+
+def run_daemon(
+    sidecar: Sidecar, settings: CommonSettings, prefix: str, about: About, metrics: Metrics
+) -> int:
+    """
+    Serve health and run cycles until the end; return the exit code.
+
+    Raises:
+        SidecarError: It gave up, or could not listen.
+    """
+    health = Health()
+    metrics.ready.set_function(lambda: float(sidecar.readiness().ready))
+    log.info("sidecar_started", version=about.version, source=about.source, target=about.target)
+    if not settings.one_shot:
+        Endpoint(
+            settings.http_bind,
+            f"{prefix}HTTP_BIND",
+            about=about,
+            health=health,
+            sidecar=sidecar,
+            metrics=metrics,
+            show_status=settings.status_page,
+        ).start()
+    code = Loop(sidecar, settings, health, metrics).run()
+    log.info("sidecar_stopped", exit_code=code)
+    return code
+
+
+def run_main(main: Callable[[], int]) -> NoReturn:
+    """
+    Run a command and end the process with its exit code.
+
+    Ends by ``os._exit``: a cycle's thread may be stuck in a system call (a name server, a dead
+    network file system), and the interpreter's own end would wait for it, or trip over it.
+    """
+    code = EXIT_BUG
+    logs.configure("info", None)
+    try:
+        code = main()
+    except SystemExit as end:  # argparse
+        code = end.code if isinstance(end.code, int) else EXIT_BUG
+    except SettingsError as error:
+        for problem in error.problems:
+            log.error(
+                "setting_rejected",
+                setting=problem.setting,
+                value=problem.value,
+                problem=problem.problem,
+            )
+        code = error.exit_code
+    except SidecarError as error:
+        log.error("sidecar_gave_up", reason=error.reason, error=error.message, advice=error.advice)
+        code = error.exit_code
+    except BaseException:
+        log.exception("sidecar_crashed")
+    finally:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                code = code or EXIT_BUG
+        os._exit(code)

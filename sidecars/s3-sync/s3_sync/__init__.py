@@ -1,0 +1,3 @@
+"""
+Keeps a folder equal to an S3 prefix.
+"""

@@ -1,0 +1,181 @@
+"""
+Credentials and AWS configuration, from botocore in a child with a hard deadline.
+
+They are kept until they expire when a refresh fails, and fetched again when S3 refuses them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.logs import get_logger
+
+FETCH_SECONDS = 20.0
+WHOAMI_SECONDS = 8.0
+REFRESH_BEFORE_SECONDS = 900.0
+REFRESH_RETRY_SECONDS = 30.0
+
+ADVICE = {
+    "credentials_missing": "Give the pod an identity: IRSA (annotate the service account with "
+    "eks.amazonaws.com/role-arn) or EKS Pod Identity; or set AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY from a Secret.",
+    "credentials_denied": "STS refused the role. Check its trust policy: the OIDC provider of this "
+    "cluster, the namespace and the name of the service account.",
+    "credentials_expired": "Renew the token or the session that the credentials come from.",
+    "credentials_unavailable": "The service that hands out credentials (STS, the Pod Identity "
+    "agent, IMDS) did not answer. Check the route to it; IMDS needs a hop limit of 2 in pods.",
+}
+
+log = get_logger("credentials")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """
+    What signs a request; `expires_at` is Unix time, None for credentials without an end.
+    """
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+    expires_at: float | None = None
+    method: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AwsConfig:
+    """
+    How to reach S3, as botocore reads it from environment and profile.
+
+    Args:
+        proxies: Proxy URL by scheme; empty where the endpoint is reached directly.
+        ca_fallback: A CA bundle to use where the system has none.
+    """
+
+    region: str | None
+    endpoint_url: str | None
+    ca_bundle: str | None
+    ca_fallback: str | None
+    proxies: Mapping[str, str]
+    addressing_style: str | None
+    use_fips: bool
+    use_dualstack: bool
+
+
+class CredentialsError(SidecarError):
+    """
+    No usable credentials; the reason says why.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message, ADVICE.get(reason, ""))
+
+
+class Chain:
+    """
+    The credentials of this process, fetched when needed.
+    """
+
+    def __init__(self) -> None:
+        self._credentials: Credentials | None = None
+        self._config: AwsConfig | None = None
+        self._refresh_at: float | None = None
+        self._identity: str | None = None
+
+    def current(self, fence: Fence) -> tuple[Credentials, AwsConfig]:
+        """
+        Return valid credentials, and fetch them where they are missing or about to expire.
+
+        Raises:
+            CredentialsError: There are none, and no earlier ones are still valid.
+            CycleAbandoned: The fence was revoked meanwhile.
+        """
+        now = time.time()
+        if self._credentials is None or (self._refresh_at is not None and now >= self._refresh_at):
+            try:
+                self._fetch(fence)
+            except CredentialsError as error:
+                held = self._credentials
+                if held is None or (held.expires_at is not None and held.expires_at <= now):
+                    self._credentials = None
+                    raise
+                self._refresh_at = now + REFRESH_RETRY_SECONDS
+                log.warning("credentials_kept", reason=error.reason, error=error.message)
+        assert self._credentials is not None and self._config is not None
+        return self._credentials, self._config
+
+    def forget(self) -> None:
+        """
+        Fetch again at the next use: S3 has refused what we have.
+        """
+        self._credentials = None
+
+    def identity(self, fence: Fence) -> str | None:
+        """
+        Return the ARN we act as, asked from STS once; None where STS does not say.
+        """
+        if self._identity is None:
+            try:
+                self._identity = str(_ask(["whoami"], WHOAMI_SECONDS, fence)["arn"])
+            except CredentialsError as error:
+                log.debug("identity_unknown", error=error.message)
+                self._identity = ""
+        return self._identity or None
+
+    def _fetch(self, fence: Fence) -> None:
+        answer = _ask([], FETCH_SECONDS, fence)
+        found = answer.pop("credentials")
+        if found is None:
+            raise CredentialsError(
+                "credentials_missing", "no AWS credentials found, by any of botocore's ways"
+            )
+        now = time.time()
+        self._credentials = Credentials(**found)
+        self._config = AwsConfig(**answer)
+        self._identity = None
+        self._refresh_at = None
+        if self._credentials.expires_at is not None:
+            left = self._credentials.expires_at - now
+            self._refresh_at = now + max(0.0, left - min(REFRESH_BEFORE_SECONDS, left / 2))
+        log.debug("credentials_fetched", method=self._credentials.method)
+
+
+def _ask(arguments: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
+    """
+    Run the child and return its answer; it dies with the fence.
+    """
+    # -I: nothing of the working directory or PYTHON* reaches the process that holds secrets.
+    command = [sys.executable, "-I", "-m", "s3_sync.chain", *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        fence.on_revoke(child.kill)
+        if fence.is_revoked:
+            child.kill()
+        try:
+            out, err = child.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise CredentialsError(
+                "credentials_unavailable", f"no answer within {seconds:g} s"
+            ) from None
+    if fence.is_revoked:
+        raise CycleAbandoned
+    try:
+        answer: dict[str, Any] = json.loads(out)
+    except ValueError:
+        last = err.decode(errors="replace").strip().rpartition("\n")[2]
+        raise CredentialsError(
+            "credentials_unavailable", f"the credential chain failed: {last}"
+        ) from None
+    if failure := answer.get("error"):
+        raise CredentialsError(failure["reason"], failure["message"])
+    return answer

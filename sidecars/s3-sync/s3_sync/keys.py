@@ -1,0 +1,59 @@
+"""
+From a key to a path below the target, or the reason why it cannot become one. Pure.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Sequence
+
+RESERVED = ".s3-sync"
+NAME_LIMIT_BYTES = 255
+PATH_LIMIT_BYTES = 4095
+
+# Must be restored before they can be read; Instant Retrieval can be read.
+ARCHIVED_CLASSES = {"GLACIER", "DEEP_ARCHIVE"}
+
+
+def refusal_of(path: str, target_bytes: int) -> str | None:
+    """
+    Return why a relative path cannot be published, or None.
+
+    Args:
+        path: The key without its prefix.
+        target_bytes: Length of the target's own path.
+    """
+    if "\0" in path:
+        return "unsafe_path"
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return "unsafe_path"
+    if parts[0] == RESERVED:
+        return "reserved"
+    try:
+        lengths = [len(part.encode()) for part in parts]
+    except UnicodeEncodeError:
+        return "unsafe_path"
+    if max(lengths) > NAME_LIMIT_BYTES:
+        return "name_too_long"
+    if target_bytes + sum(lengths) + len(parts) > PATH_LIMIT_BYTES:
+        return "name_too_long"
+    return None
+
+
+def compile_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
+    """
+    Return the test whether a relative path is wanted; globs as in ``aws s3 sync``.
+    """
+    takes = _compile(include)
+    leaves = _compile(exclude)
+
+    def is_wanted(path: str) -> bool:
+        return (takes is None or bool(takes.match(path))) and not (leaves and leaves.match(path))
+
+    return is_wanted
+
+
+def _compile(globs: Sequence[str]) -> re.Pattern[str] | None:
+    return re.compile("|".join(fnmatch.translate(glob) for glob in globs)) if globs else None

@@ -1,0 +1,233 @@
+"""
+What is under the prefix: pages of ListObjectsV2 → one listing.
+
+A page whose bytes did not change since the last cycle is not parsed again; on a quiet bucket a
+poll costs a digest a page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import unquote_plus
+from xml.etree import ElementTree
+
+from s3_sync.keys import ARCHIVED_CLASSES, refusal_of
+from s3_sync.refusals import SourceError
+
+# They differ from call to call and say nothing about the objects.
+_TOKENS = re.compile(rb"<(?:Next)?ContinuationToken>[^<]*</(?:Next)?ContinuationToken>")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """
+    One object that should become a file: its key, ETag without quotes, size in bytes.
+    """
+
+    key: str
+    etag: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """
+    One parsed page.
+
+    Args:
+        entries: By path relative to the target.
+        folders: All folders that the entries lie in.
+        skipped: Reason by key.
+        fingerprint: Sum of the digests of the entries; does not depend on where pages break.
+    """
+
+    entries: dict[str, Entry]
+    folders: frozenset[str]
+    skipped: dict[str, str]
+    fingerprint: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """
+    The whole prefix at one moment: what should be on disk, what cannot be, and its name.
+    """
+
+    wanted: dict[str, Entry]
+    skipped: dict[str, str]
+    revision: str
+
+
+def listing_invalid(message: str) -> SourceError:
+    """
+    Return the error for an answer that cannot be trusted; nothing is changed because of one.
+    """
+    return SourceError(
+        "listing_invalid",
+        f"the listing cannot be trusted: {message}",
+        "Nothing was changed. If it persists, something between here and S3 alters answers.",
+    )
+
+
+class Lister:
+    """
+    Reads listings, and remembers the last one.
+
+    Args:
+        fetch_page: From a continuation token (None for the first page) to its bytes.
+        is_wanted: The include and exclude filter.
+        target_bytes: Length of the target's own path.
+    """
+
+    def __init__(
+        self,
+        fetch_page: Callable[[str | None], Awaitable[bytes]],
+        prefix: str,
+        is_wanted: Callable[[str], bool],
+        target_bytes: int,
+    ) -> None:
+        self._fetch_page = fetch_page
+        self._prefix = prefix
+        self._is_wanted = is_wanted
+        self._target_bytes = target_bytes
+        self._pages: dict[bytes, Page] = {}
+        self._digests: list[bytes] = []
+        self._listing: Listing | None = None
+
+    async def read(self) -> Listing:
+        """
+        Return the listing; the very same object while nothing changes.
+
+        Raises:
+            SourceError: S3 refused, or the answer contradicts itself.
+        """
+        pages: dict[bytes, Page] = {}
+        digests: list[bytes] = []
+        token: str | None = None
+        seen: set[str] = set()
+        while True:
+            body = await self._fetch_page(token)
+            digest = hashlib.blake2b(_TOKENS.sub(b"", body), digest_size=16).digest()
+            page = self._pages.get(digest) or pages.get(digest)
+            pages[digest] = page or self._parse(body)
+            digests.append(digest)
+            token = _next_token(body)
+            if token is None:
+                break
+            if token in seen:
+                raise listing_invalid("a continuation token came twice")
+            seen.add(token)
+        if self._listing is None or digests != self._digests:
+            self._listing = _join([pages[digest] for digest in digests])
+            self._pages, self._digests = pages, digests
+        return self._listing
+
+    def _parse(self, body: bytes) -> Page:
+        root = _root(body)
+        is_encoded = _text(root, "EncodingType") == "url"
+        entries: dict[str, Entry] = {}
+        folders: set[str] = set()
+        skipped: dict[str, str] = {}
+        fingerprint = 0
+        count = 0
+        for contents in root.iter("Contents"):
+            count += 1
+            facts = {child.tag: child.text or "" for child in contents}
+            key, entry = _entry(facts, is_encoded)
+            if not key.startswith(self._prefix):
+                raise listing_invalid(f"the key {key!r} is not under the prefix")
+            path = key[len(self._prefix) :]
+            if not path or path.endswith("/") or not self._is_wanted(path):
+                continue
+            reason = refusal_of(path, self._target_bytes)
+            if reason is None and facts.get("StorageClass") in ARCHIVED_CLASSES:
+                reason = "archived"
+            if reason is not None:
+                skipped[key] = reason
+                continue
+            if path in entries:
+                raise listing_invalid(f"the key {key!r} came twice")
+            entries[path] = entry
+            fingerprint += _fingerprint(path, entry)
+            while (slash := path.rfind("/")) > 0 and path[:slash] not in folders:
+                path = path[:slash]
+                folders.add(path)
+        _check_count(root, count)
+        return Page(entries, frozenset(folders), skipped, fingerprint)
+
+
+def _root(body: bytes) -> ElementTree.Element:
+    """
+    Parse the document and drop the namespaces, which differ between servers.
+    """
+    try:
+        root = ElementTree.fromstring(body)  # noqa: S314 - expat limits entities, loads none
+    except ElementTree.ParseError as error:
+        raise listing_invalid(f"it is not XML: {error}") from None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    if root.tag != "ListBucketResult":
+        raise listing_invalid(f"it is a {root.tag}, not a ListBucketResult")
+    return root
+
+
+def _text(root: ElementTree.Element, tag: str) -> str:
+    return (root.findtext(tag) or "").strip()
+
+
+def _entry(facts: dict[str, str], is_encoded: bool) -> tuple[str, Entry]:
+    raw, etag, size = facts.get("Key"), facts.get("ETag", ""), facts.get("Size", "")
+    if not raw or not etag or not size.isdecimal():
+        raise listing_invalid(f"an entry without key, ETag or size: {facts}")
+    key = unquote_plus(raw) if is_encoded else raw
+    return key, Entry(key, etag.removeprefix("W/").strip('"'), int(size))
+
+
+def _fingerprint(path: str, entry: Entry) -> int:
+    text = f"{path}\0{entry.etag}\0{entry.size_bytes}"
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest())
+
+
+def _check_count(root: ElementTree.Element, count: int) -> None:
+    said = _text(root, "KeyCount")
+    # KeyCount covers Contents and CommonPrefixes; we never ask for the latter.
+    if said and said != str(count):
+        raise listing_invalid(f"KeyCount says {said}, but {count} keys came")
+
+
+def _next_token(body: bytes) -> str | None:
+    """
+    Return the continuation token, None on the last page.
+
+    Found without a parser, because unchanged pages are not parsed; the elements around the keys
+    never contain text with ``<``.
+    """
+    if not re.search(rb"<IsTruncated>\s*true\s*</IsTruncated>", body):
+        return None
+    match = re.search(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>", body)
+    if match is None:
+        raise listing_invalid("it is truncated, but without a continuation token")
+    return html.unescape(match[1].decode()).strip()
+
+
+def _join(pages: list[Page]) -> Listing:
+    """
+    Merge pages; a key that is both a file and a folder is skipped, the folder wins.
+    """
+    wanted: dict[str, Entry] = {}
+    skipped: dict[str, str] = {}
+    folders: set[str] = set()
+    for page in pages:
+        wanted.update(page.entries)
+        skipped.update(page.skipped)
+        folders |= page.folders
+    if len(wanted) != sum(len(page.entries) for page in pages):
+        raise listing_invalid("a key came twice")
+    for path in wanted.keys() & folders:
+        skipped[wanted.pop(path).key] = "file_and_folder"
+    total = sum(page.fingerprint for page in pages) % (1 << 128)
+    return Listing(wanted, skipped, f"{total:032x}"[:12])

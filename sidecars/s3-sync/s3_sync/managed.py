@@ -1,0 +1,188 @@
+"""
+The list of files that s3-sync published: what it may replace and delete.
+
+A journal of JSON arrays, one a line: ``[path, etag, size, mtime_ns, inode, mode]`` for a file,
+``[path]`` for one that is gone. The line of a file is written *before* its rename, with the inode
+that the rename will bring, so that after a crash the last line can be told true from untrue by a
+look at the disk. Only the last line can be untrue, because nothing else happens in between.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from s3_sync.keys import RESERVED
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.publish import read_file, write_file
+
+NAME = "managed"
+HEADER = ["s3-sync managed files", 1]
+LIST_MODE = 0o664
+# Dead lines that are worth a rewrite: as many as live ones, and never for a handful.
+SLACK_LINES = 1000
+
+log = get_logger("managed")
+
+
+@dataclass(frozen=True, slots=True)
+class Managed:
+    """
+    One published file: the ETag it came from, and what stat says of it.
+    """
+
+    etag: str
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+    mode: int
+
+    def matches(self, found: os.stat_result) -> bool:
+        """
+        Whether this is still the file that was published, untouched.
+        """
+        return (
+            found.st_ino == self.inode
+            and found.st_size == self.size_bytes
+            and found.st_mtime_ns == self.mtime_ns
+            and found.st_mode == self.mode
+        )
+
+
+class ManagedList:
+    """
+    The list in memory and its journal in the open folder `dir_fd`.
+    """
+
+    def __init__(self, dir_fd: int, root_fd: int, *, fsync: bool) -> None:
+        self._dir_fd = dir_fd
+        self._fsync = fsync
+        self._fd = -1
+        self._lines = 0
+        self.files = _load(dir_fd, root_fd)
+        self._rewrite()
+
+    def add(self, path: str, managed: Managed) -> None:
+        """
+        Record a file; called right before the rename that makes it true.
+        """
+        facts = [managed.etag, managed.size_bytes, managed.mtime_ns, managed.inode, managed.mode]
+        self._append([path, *facts])
+        self.files[path] = managed
+
+    def remove(self, path: str) -> None:
+        """
+        Record that a file is gone; called right after.
+        """
+        if self.files.pop(path, None) is not None:
+            self._append([path])
+
+    def compact(self) -> None:
+        """
+        Rewrite the journal when dead lines outweigh live ones, or when somebody removed it.
+        """
+        if self._lines > 2 * len(self.files) + SLACK_LINES or not self._is_there():
+            self._rewrite()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _is_there(self) -> bool:
+        try:
+            found = os.stat(NAME, dir_fd=self._dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self._fd))
+
+    def _append(self, line: list[Any]) -> None:
+        data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        written = os.write(self._fd, data)
+        if written != len(data):  # the disk is full: take the half line back
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self._fsync:
+            os.fsync(self._fd)
+        self._lines += 1
+
+    def _rewrite(self) -> None:
+        """
+        Replace the journal by one line a file and keep it open for appending.
+        """
+        lines: list[list[Any]] = [HEADER]
+        lines += [
+            [path, m.etag, m.size_bytes, m.mtime_ns, m.inode, m.mode]
+            for path, m in self.files.items()
+        ]
+        text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+        write_file(NAME, text.encode(), LIST_MODE, fsync=self._fsync, dir_fd=self._dir_fd)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(NAME, flags, dir_fd=self._dir_fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = fd
+        self._lines = len(self.files)
+
+
+def read_managed(path: str) -> dict[str, Managed]:
+    """
+    Return the managed files of a target without touching it; empty where there are none.
+    """
+    try:
+        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return {}
+    try:
+        folder = os.open(RESERVED, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+        try:
+            return _load(folder, root)
+        finally:
+            os.close(folder)
+    except OSError:
+        return {}
+    finally:
+        os.close(root)
+
+
+def _load(dir_fd: int, root_fd: int) -> dict[str, Managed]:
+    """
+    Read the journal; a missing or damaged one loses what cannot be read, never a file.
+    """
+    files: dict[str, Managed] = {}
+    try:
+        content = read_file(NAME, dir_fd=dir_fd)
+    except OSError:  # missing, or not a file: lost
+        return files
+    lines = content.split(b"\n")[:-1]  # what follows the last newline is half a line
+    before: Managed | None = None
+    last, number = "", 0
+    try:
+        if not lines or json.loads(lines[0]) != HEADER:
+            raise ValueError("not a list of ours")
+        for line in lines[1:]:
+            number += 1
+            last, *facts = json.loads(line)
+            before = files.pop(last, None)
+            if facts:
+                files[last] = Managed(*facts)
+    except (ValueError, TypeError) as error:
+        log.warning("managed_list_damaged", line=number + 1, error=str(error))
+        return files
+    if last in files and not _is_true(files[last], last, root_fd):
+        del files[last]
+        if before is not None:
+            files[last] = before
+    return files
+
+
+def _is_true(managed: Managed, path: str, root_fd: int) -> bool:
+    """
+    Whether the rename that the line announced has happened.
+    """
+    try:
+        found = os.stat(path, dir_fd=root_fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return found.st_ino == managed.inode

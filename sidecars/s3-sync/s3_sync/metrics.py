@@ -1,0 +1,44 @@
+"""
+The metrics of s3-sync.
+"""
+
+from __future__ import annotations
+
+from sidecar_runtime.metrics import Metrics
+
+SKIP_REASONS = (
+    "unsafe_path",
+    "name_too_long",
+    "file_and_folder",
+    "reserved",
+    "archived",
+    "blocked",
+)
+
+
+class SyncMetrics(Metrics):
+    """
+    The common metrics and our own.
+    """
+
+    def __init__(self, version: str, revision: str) -> None:
+        super().__init__("s3-sync", version, revision)
+        self.published = self.counter(
+            "s3_sync_published_files_total", "Files put in place, new or changed."
+        )
+        self.deleted = self.counter(
+            "s3_sync_deleted_files_total", "Files removed because their key is gone."
+        )
+        self.healed = self.counter(
+            "s3_sync_healed_files_total", "Files put back after somebody changed them on disk."
+        )
+        self.downloaded = self.counter("s3_sync_downloaded_bytes_total", "Bytes of object bodies.")
+        self.managed = self.gauge("s3_sync_managed_files", "Files on disk that s3-sync published.")
+        self.skipped = self.gauge_by(
+            "reason", "s3_sync_skipped_keys", "Keys that cannot become a file, by reason."
+        )
+        self.requests = self.counter_by(
+            "operation", "s3_sync_requests_total", "Requests sent to S3, by operation."
+        )
+        for reason in SKIP_REASONS:
+            self.skipped(reason).set(0)

@@ -1,0 +1,63 @@
+"""
+What is ↔ what should be → what to do. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from s3_sync.listing import Entry
+from s3_sync.managed import Managed
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    One cycle's work, in the order of its doing: publish, then delete.
+
+    Args:
+        publish: Path and object, for files that are new, changed, or damaged on disk.
+        delete: Paths of files whose key is gone.
+    """
+
+    publish: tuple[tuple[str, Entry], ...]
+    delete: tuple[str, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.publish and not self.delete
+
+
+def make_plan(
+    wanted: Mapping[str, Entry],
+    managed: Mapping[str, Managed],
+    damaged: Collection[str],
+    foreign: Iterable[str],
+    *,
+    may_delete: bool,
+) -> Plan:
+    """
+    Compare the listing with what was published.
+
+    A change is a different ETag or size; times are never compared.
+
+    Args:
+        damaged: Managed paths that somebody changed or removed on disk.
+        foreign: Files of others that must go (``S3_SYNC_DELETE=all``).
+        may_delete: False under ``S3_SYNC_DELETE=none``.
+    """
+    publish = []
+    for path, entry in wanted.items():
+        held = managed.get(path)
+        if (
+            held is None
+            or held.etag != entry.etag
+            or held.size_bytes != entry.size_bytes
+            or path in damaged
+        ):
+            publish.append((path, entry))
+    if not may_delete:
+        return Plan(tuple(publish), ())
+    gone = [path for path in managed if path not in wanted]
+    return Plan(tuple(publish), (*gone, *(path for path in foreign if path not in wanted)))

@@ -1,0 +1,230 @@
+"""
+What an answer of S3 that is not a success means, and what a person should do about it.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from s3_sync.wire import Answer
+from sidecar_runtime.errors import SidecarError
+
+Operation = Literal["list", "get"]
+
+ACTIONS: dict[Operation, str] = {"list": "s3:ListBucket", "get": "s3:GetObject"}
+
+# Codes after which the credentials are fetched anew, once: they were rotated, or have expired.
+STALE_CREDENTIALS = {
+    "ExpiredToken": "credentials_expired",
+    "ExpiredTokenException": "credentials_expired",
+    "TokenRefreshRequired": "credentials_expired",
+    "InvalidToken": "credentials_expired",
+    "InvalidAccessKeyId": "credentials_invalid",
+}
+
+_DENIED = re.compile(r"is not authorized to perform: (\S+)(?: on resource: \"?([^\"\s]+)\"?)?")
+_USER = re.compile(r"User: (arn:\S+)")
+_PARTITIONS = (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov"), ("eusc-", "aws-eusc"))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    What was asked, for the error: operation, bucket (name or ARN), key or prefix, region.
+    """
+
+    operation: Operation
+    bucket: str
+    key: str
+    region: str
+
+    @property
+    def arn(self) -> str:
+        """
+        The resource that the IAM statement must name.
+        """
+        if self.bucket.startswith("arn:"):
+            return self.bucket if self.operation == "list" else f"{self.bucket}/object/{self.key}"
+        partition = next((p for start, p in _PARTITIONS if self.region.startswith(start)), "aws")
+        bucket = f"arn:{partition}:s3:::{self.bucket}"
+        return bucket if self.operation == "list" else f"{bucket}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """
+    The error document: code and message as S3 sent them, empty where it sent none.
+    """
+
+    code: str
+    message: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """
+    An IAM action and the resource it is needed on.
+    """
+
+    action: str
+    arn: str
+
+
+class S3Error(SidecarError):
+    """
+    S3 refused or failed.
+
+    Args:
+        permission: What is missing, where the reason is ``access_denied``.
+    """
+
+    def __init__(
+        self, reason: str, message: str, advice: str = "", permission: Permission | None = None
+    ) -> None:
+        super().__init__(reason, message, advice)
+        self.permission = permission
+
+
+class SourceError(S3Error):
+    """
+    The source as a whole fails: the cycle ends here.
+    """
+
+
+class ObjectError(S3Error):
+    """
+    One object fails; the others are still worth trying.
+    """
+
+
+class ObjectMoved(Exception):
+    """
+    The object changed or vanished since it was listed: left for the next cycle.
+    """
+
+
+def read_refusal(answer: Answer) -> Refusal:
+    """
+    Read the error document, in whatever order and namespace; never fails.
+    """
+    text = answer.body[:65536].decode(errors="replace")
+
+    def find(tag: str) -> str:
+        match = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        return html.unescape(match[1]).strip() if match else ""
+
+    region = answer.headers.get("x-amz-bucket-region", "") or find("Region")
+    return Refusal(find("Code"), find("Message"), region)
+
+
+def is_denied(answer: Answer, refusal: Refusal) -> bool:
+    """
+    Whether it is a question of permission, where the identity belongs in the error.
+    """
+    return answer.status == 403 and refusal.code not in {
+        *STALE_CREDENTIALS,
+        "SignatureDoesNotMatch",
+        "RequestTimeTooSkewed",
+        "InvalidObjectState",
+    }
+
+
+def explain(
+    answer: Answer, refusal: Refusal, request: Request, identity: str | None
+) -> SidecarError | ObjectMoved:
+    """
+    Return the error for an answer that is not a success.
+
+    Args:
+        identity: Who asked, from STS; S3's own message wins where it says it.
+    """
+    said = f"{answer.status} {refusal.code} {refusal.message}".strip()
+    where = f"s3://{request.bucket}/{request.key}"
+    if is_denied(answer, refusal):
+        return _explain_denied(refusal, request, identity, said)
+    match refusal.code:
+        case "NoSuchKey":
+            return ObjectMoved()
+        case "NoSuchBucket" | "NoSuchAccessPoint":
+            return SourceError(
+                "bucket_not_found",
+                f"the bucket {request.bucket} does not exist ({said})",
+                "Check AWS_BUCKET for a slip, and that the credentials are of the right account.",
+            )
+        case "RequestTimeTooSkewed":
+            return SourceError(
+                "clock_skew",
+                f"the clock of this machine is wrong by more than S3 allows ({said})",
+                "Check the time synchronisation of the node.",
+            )
+        case "SignatureDoesNotMatch":
+            return SourceError(
+                "credentials_invalid",
+                f"S3 did not accept the signature ({said})",
+                "The secret key does not belong to the access key, or a proxy changes requests.",
+            )
+        case "InvalidObjectState":
+            return ObjectError(
+                "object_archived",
+                f"{where} is archived ({said})",
+                "Restore it, or leave it out by S3_SYNC_EXCLUDE.",
+            )
+        case code if code in STALE_CREDENTIALS:
+            return SourceError(
+                STALE_CREDENTIALS[code],
+                f"S3 refuses the credentials, also after they were fetched anew ({said})",
+                "Renew the credentials at their source.",
+            )
+    match answer.status:
+        case 412:
+            return ObjectMoved()
+        case 404 if request.operation == "get":
+            return ObjectMoved()
+        case 404:
+            return SourceError(
+                "bucket_not_found",
+                f"nothing is known of the bucket {request.bucket} there ({said})",
+                "Check AWS_BUCKET and the endpoint.",
+            )
+        case 429 | 503:
+            return SourceError(
+                "throttled",
+                f"S3 asks to slow down ({said})",
+                "It passes by itself; a longer INTERVAL or more JITTER helps a large fleet.",
+            )
+        case status if status >= 500:
+            return ObjectError("server_error", f"S3 failed on {where} ({said})")
+        case status if 300 <= status < 400:
+            return SourceError(
+                "redirect_refused",
+                f"the endpoint redirects to {answer.headers.get('location', 'nowhere')!r}; "
+                "credentials are never sent to another host",
+                "Check the endpoint, AWS_REGION, and whether a proxy or portal is in the way.",
+            )
+    error = SourceError if request.operation == "list" else ObjectError
+    return error("client_error", f"S3 refused {where} ({said})")
+
+
+def _explain_denied(
+    refusal: Refusal, request: Request, identity: str | None, said: str
+) -> SidecarError:
+    denied = _DENIED.search(refusal.message)
+    user = _USER.search(refusal.message)
+    action = (denied and denied[1]) or ACTIONS[request.operation]
+    arn = (denied and denied[2]) or request.arn
+    who = (user and user[1]) or identity or "unknown (STS did not say)"
+    error = SourceError if request.operation == "list" else ObjectError
+    place = "the policy of the role"
+    if action.startswith("kms:"):
+        place += " and the policy of the key"
+    return error(
+        "access_denied",
+        f"{who} may not {action} on {arn} ({said})",
+        f"Allow {action} on {arn} in {place}; also look for a Deny in the bucket's policy, the "
+        "VPC endpoint's policy or an SCP.",
+        Permission(action, arn),
+    )

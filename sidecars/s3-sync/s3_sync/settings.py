@@ -1,0 +1,195 @@
+"""
+The settings of s3-sync; the four names of the first published example carry no prefix.
+
+What `AWS_*` means (region, credentials, endpoint, certificates) is botocore's to say: see
+:mod:`s3_sync.chain`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sidecar_runtime.errors import Problem
+from sidecar_runtime.settings import (
+    CommonSettings,
+    absolute_path,
+    bind_address,
+    boolean,
+    choice,
+    load,
+    mode,
+    setting,
+    words,
+)
+
+PREFIX = "S3_SYNC_"
+
+# What people type, and what it is called.
+INSTEAD = {
+    "S3_SYNC_BUCKET": "AWS_BUCKET",
+    "S3_SYNC_AWS_BUCKET": "AWS_BUCKET",
+    "S3_SYNC_S3_BUCKET": "AWS_BUCKET",
+    "S3_SYNC_KEY": "KEY_PATH",
+    "S3_SYNC_KEY_PATH": "KEY_PATH",
+    "S3_SYNC_PREFIX": "KEY_PATH",
+    "S3_SYNC_DEST": "DEST_PATH",
+    "S3_SYNC_DEST_PATH": "DEST_PATH",
+    "S3_SYNC_TARGET": "DEST_PATH",
+    "S3_SYNC_INTERVAL": "INTERVAL",
+    "S3_SYNC_PERIOD": "INTERVAL",
+    "S3_SYNC_REGION": "AWS_REGION",
+    "S3_SYNC_ENDPOINT": "AWS_ENDPOINT_URL_S3",
+    "S3_SYNC_ENDPOINT_URL": "AWS_ENDPOINT_URL_S3",
+    "S3_SYNC_AWS_ENDPOINT_URL": "AWS_ENDPOINT_URL_S3",
+    "S3_SYNC_ONCE": "S3_SYNC_ONE_SHOT",
+    "S3_SYNC_ONE_TIME": "S3_SYNC_ONE_SHOT",
+    "S3_SYNC_PORT_HTTP": "S3_SYNC_HTTP_BIND",
+    "S3_SYNC_BIND": "S3_SYNC_HTTP_BIND",
+    "S3_SYNC_LOGLEVEL": "S3_SYNC_LOG_LEVEL",
+}
+
+_BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_ACCESS_POINT = re.compile(r"arn:(aws[a-z-]*):s3:([a-z0-9-]+):(\d{12}):accesspoint[:/]([a-z0-9-]+)")
+
+
+def bucket(text: str) -> str:
+    """
+    Read a bucket's name, or the ARN of an access point.
+
+    Kinds of buckets that the data plane does not speak are refused here, by name.
+    """
+    name = text.strip()
+    if name.lower().startswith("s3://"):
+        host, _, key = name[5:].partition("/")
+        raise ValueError(f"is a URL; write AWS_BUCKET={host} and KEY_PATH={key.strip('/')}")
+    if name.startswith("arn:"):
+        if name.endswith(".mrap"):
+            raise ValueError("is a multi-region access point, which s3-sync does not support")
+        if ":s3-object-lambda:" in name:
+            raise ValueError("is an Object Lambda access point, which s3-sync does not support")
+        if not _ACCESS_POINT.fullmatch(name):
+            raise ValueError(
+                "is an ARN, but not that of an S3 access point; write the bucket's name"
+            )
+        return name
+    if re.search(r"--[a-z0-9-]+--x-s3$", name):
+        raise ValueError("is an S3 Express directory bucket, which s3-sync does not support")
+    if not _BUCKET_NAME.fullmatch(name):
+        raise ValueError("is not a bucket's name (3 to 63 letters, digits, dots, hyphens)")
+    return name
+
+
+bucket.allowed = "a bucket's name, or the ARN of an access point"  # type: ignore[attr-defined]
+
+
+def key_path(text: str) -> str:
+    """
+    Read a prefix; slashes around it are trimmed, and it always means a whole folder.
+    """
+    path = text.strip()
+    if path.lower().startswith("s3://"):
+        host, _, key = path[5:].partition("/")
+        raise ValueError(f"is a URL; write AWS_BUCKET={host} and KEY_PATH={key.strip('/')}")
+    return path.strip("/")
+
+
+key_path.allowed = "a prefix such as airflow/dags"  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(CommonSettings):
+    """
+    The settings of the daemon.
+    """
+
+    bucket: str = setting(
+        "AWS_BUCKET", bucket, prefixed=False, required=True, text="The bucket to read."
+    )
+    key_path: str = setting(
+        "KEY_PATH",
+        key_path,
+        default="",
+        prefixed=False,
+        text="The folder in the bucket. `dags` never matches `dags-old/`. Empty: the whole bucket.",
+    )
+    dest_path: str = setting(
+        "DEST_PATH",
+        absolute_path,
+        prefixed=False,
+        required=True,
+        text="The folder to keep equal to it; made if missing.",
+    )
+    http_bind: tuple[str, int] = setting(
+        "HTTP_BIND",
+        bind_address,
+        default=":9811",
+        text="Where /healthz, /readyz, /metrics and the status page listen.",
+    )
+    include: tuple[str, ...] = setting(
+        "INCLUDE",
+        words,
+        default="",
+        allowed="globs separated by commas",
+        text="Take only keys that match one of these. Relative to KEY_PATH; `*` matches `/` too.",
+    )
+    exclude: tuple[str, ...] = setting(
+        "EXCLUDE",
+        words,
+        default="",
+        allowed="globs separated by commas",
+        text="Leave out keys that match one of these; wins over INCLUDE.",
+    )
+    delete: str = setting(
+        "DELETE",
+        choice("managed", "none", "all"),
+        default="managed",
+        text="What is deleted when its key is gone: files that s3-sync published, nothing, or all "
+        "files that are not in the bucket (`__pycache__` stays).",
+    )
+    allow_empty: bool = setting(
+        "ALLOW_EMPTY",
+        boolean,
+        default="false",
+        text="Whether a prefix without files is a fact to follow, not an error.",
+    )
+    file_mode: int = setting("FILE_MODE", mode, default="0644", text="The mode of published files.")
+    fsync: bool = setting(
+        "FSYNC",
+        boolean,
+        default="false",
+        text="Flush each file to disk before it is published. For persistent volumes; an "
+        "emptyDir dies with its node anyway.",
+    )
+
+    @property
+    def prefix(self) -> str:
+        """
+        The prefix of all keys, with its slash; empty for the whole bucket.
+        """
+        return f"{self.key_path}/" if self.key_path else ""
+
+    @property
+    def source(self) -> str:
+        """
+        The source as people write it.
+        """
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    """
+    Read the settings; return them and the names of unknown variables.
+
+    Raises:
+        SettingsError: One or more are wrong; all of them are named.
+    """
+    return load(Settings, PREFIX, environ, instead=INSTEAD, check=_check)
+
+
+def _check(settings: Settings) -> list[Problem]:
+    if os.path.exists(settings.dest_path) and not os.path.isdir(settings.dest_path):
+        return [Problem("DEST_PATH", settings.dest_path, "is a file, not a folder")]
+    return []

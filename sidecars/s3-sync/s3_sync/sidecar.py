@@ -1,0 +1,36 @@
+"""
+What of s3-sync outlives a cycle and its thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from s3_sync.board import Board
+from s3_sync.cycle import Session
+from s3_sync.metrics import SyncMetrics
+from s3_sync.settings import Settings
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Outcome, Readiness
+from sidecar_runtime.publish import TargetLock
+
+
+class S3Sync:
+    """
+    The sidecar that the loop runs.
+    """
+
+    def __init__(self, settings: Settings, metrics: SyncMetrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._lock = TargetLock()
+        self._board = Board()
+
+    def begin(self) -> Callable[[Fence], Outcome]:
+        return Session(self._settings, self._metrics, self._lock, self._board).cycle
+
+    def readiness(self) -> Readiness:
+        return self._board.readiness
+
+    def details(self) -> dict[str, object]:
+        return self._board.details

@@ -1,0 +1,541 @@
+"""
+The target folder: every effect on it, none outside it.
+
+All paths are walked from the open target folder, component by component, without following a
+symlink; a rename then happens inside the folder that was walked to. So nobody who can write to
+the volume can lead us out of it, at whatever moment.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from s3_sync.download import BLOCK_BYTES, Download, Staging, md5_of, write_all
+from s3_sync.keys import RESERVED
+from s3_sync.listing import Entry
+from s3_sync.managed import Managed, ManagedList
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.publish import write_file
+
+FOLDER_MODE = 0o775
+SECOND_NS = 1_000_000_000
+STAGING = "staging"
+BYTECODE = "__pycache__"
+# Not ours to judge under S3_SYNC_DELETE=all: bytecode, and what mkfs puts on a volume.
+SPARED = {BYTECODE, "lost+found"}
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+log = get_logger("target")
+
+
+class Blocked(Exception):
+    """
+    A file or folder of somebody else is where ours should be.
+    """
+
+
+class TargetError(SidecarError):
+    """
+    The target cannot be written.
+    """
+
+
+def explain_os_error(error: OSError, what: str) -> TargetError:
+    """
+    Return the error for a failure of the file system, with what to do.
+    """
+    said = f"{what}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TargetError(
+            "target_full",
+            said,
+            "Raise the volume's size (emptyDir: sizeLimit). Published files are untouched.",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return TargetError(
+            "target_denied",
+            f"{said} (as uid {os.getuid()}, gid {os.getgid()})",
+            "Mount the volume writable here, and let the pod's fsGroup or runAsUser own it.",
+        )
+    return TargetError("target_failed", said)
+
+
+class Target:
+    """
+    One open target; belongs to one thread, publishes under its fence.
+
+    Raises:
+        OSError: From every method, where the file system fails; what was published stays.
+    """
+
+    def __init__(self, path: str, *, file_mode: int, fsync: bool) -> None:
+        self.path = path
+        self._file_mode = file_mode
+        self._regular_mode = stat.S_IFREG | file_mode
+        self._fsync = fsync
+        self._names = itertools.count()
+        # Modification times of deleted files that a successor must not repeat.
+        self._gone: dict[str, int] = {}
+        self._root, self._state = open_folders(path)
+        self._staging = _open_own_folder(STAGING, self._state)
+        self._sweep()
+        self.managed = ManagedList(self._state, self._root, fsync=fsync)
+
+    def is_current(self) -> bool:
+        """
+        Whether the folders that we hold open are still the ones at their paths.
+
+        They are not after somebody removed the target, or `.s3-sync`, and made it anew.
+        """
+        try:
+            root = os.stat(self.path)
+            state = os.stat(RESERVED, dir_fd=self._root, follow_symlinks=False)
+            staging = os.stat(STAGING, dir_fd=self._state, follow_symlinks=False)
+        except OSError:
+            return False
+        return (
+            os.path.samestat(root, os.fstat(self._root))
+            and os.path.samestat(state, os.fstat(self._state))
+            and os.path.samestat(staging, os.fstat(self._staging))
+        )
+
+    def close(self) -> None:
+        """
+        Close all that is open.
+        """
+        self.managed.close()
+        for fd in (self._staging, self._state, self._root):
+            os.close(fd)
+
+    # --- looking
+
+    def damaged(self, paths: Iterator[str]) -> set[str]:
+        """
+        Return those of the managed paths that are not on disk as they were published.
+        """
+        files = self.managed.files
+        found = set()
+        for path in paths:
+            held = files.get(path)
+            if held is None:
+                continue
+            try:
+                there = os.stat(path, dir_fd=self._root, follow_symlinks=False)
+            except OSError:
+                found.add(path)
+                continue
+            if not held.matches(there):
+                found.add(path)
+        return found
+
+    def foreign(self) -> list[str]:
+        """
+        Return all files and links that are not managed, bytecode and lost+found aside.
+        """
+        found: list[str] = []
+        for folder, folders, files, folder_fd in os.fwalk(dir_fd=self._root):
+            here = os.path.normpath(folder)
+            if here == ".":
+                folders[:] = [name for name in folders if name != RESERVED]
+            folders[:] = [name for name in folders if name not in SPARED]
+            links = [name for name in folders if _is_link(name, folder_fd)]
+            for name in [*files, *links]:
+                path = os.path.normpath(os.path.join(here, name))
+                if path not in self.managed.files:
+                    found.append(path)
+        return found
+
+    def holds(self, path: str, entry: Entry) -> bool:
+        """
+        Whether the file on disk has the object's content already, told by its MD5.
+
+        The caller has made sure that the ETag can be one.
+        """
+        try:
+            with self._parent(path, make=False, wanted=_nothing) as (folder, name):
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if found.st_size != entry.size_bytes or found.st_mode != self._regular_mode:
+                    return False
+                fd = os.open(name, _OLD_FILE, dir_fd=folder)
+        except OSError:
+            return False
+        try:
+            return md5_of(_blocks(fd)) == entry.etag
+        finally:
+            os.close(fd)
+
+    def is_blocked(self, path: str, wanted: Callable[[str], bool]) -> bool:
+        """
+        Whether something that is not ours is in the way of a path; changes nothing.
+        """
+        parts = path.split("/")
+        try:
+            for depth in range(1, len(parts)):
+                folder = "/".join(parts[:depth])
+                found = os.stat(folder, dir_fd=self._root, follow_symlinks=False)
+                if stat.S_ISLNK(found.st_mode):
+                    return False
+                if not stat.S_ISDIR(found.st_mode):
+                    return folder not in self.managed.files or wanted(folder)
+            with self._parent(path, make=False, wanted=wanted) as (inner, name):
+                found = os.stat(name, dir_fd=inner, follow_symlinks=False)
+                if stat.S_ISDIR(found.st_mode):
+                    self._removable(path, inner, name, wanted)
+        except FileNotFoundError:
+            return False
+        except Blocked:
+            return True
+        return False
+
+    # --- publishing
+
+    def open_staging(self) -> Staging:
+        """
+        Open a new staging file; :meth:`publish` renames it, :meth:`discard` removes it.
+        """
+        name = f"{os.getpid()}-{next(self._names)}.part"
+        return Staging(os.open(name, _NEW_FILE, self._file_mode, dir_fd=self._staging), name)
+
+    def adopt(self, path: str, entry: Entry, fence: Fence) -> None:
+        """
+        Record a file that holds the object's content already, and keep its times.
+        """
+        with fence, self._parent(path, make=False, wanted=_nothing) as (folder, name):
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            self.managed.add(path, _managed(entry, found))
+
+    def publish(
+        self,
+        path: str,
+        entry: Entry,
+        download: Download,
+        fence: Fence,
+        wanted: Callable[[str], bool],
+    ) -> bool:
+        """
+        Put a verified download in its place by rename; False where the content was there.
+
+        A crash half-way leaves the old file, or the new one, and at most one staging file.
+
+        Args:
+            wanted: Whether a path is in the listing; what is not may make way.
+
+        Raises:
+            Blocked: Something that is not ours is in the way.
+            CycleAbandoned: The fence was revoked.
+        """
+        with fence, self._parent(path, make=True, wanted=wanted) as (folder, name):
+            before = self._make_way(path, folder, name, wanted)
+            if before is not None and self._is_same(before, folder, name, download):
+                self.managed.add(path, _managed(entry, before))
+                return False
+            staged = download.staging or self._stage(download)
+            try:
+                self._finish(staged, self._date(path, before))
+                found = os.stat(staged.name, dir_fd=self._staging, follow_symlinks=False)
+                self._rename(staged.name, folder, name, path, _managed(entry, found))
+            finally:
+                self.discard(staged)
+        return True
+
+    def discard(self, staging: Staging) -> None:
+        """
+        Close a staging file, and remove it if it was not published.
+        """
+        staging.close()
+        with suppress(FileNotFoundError):
+            os.unlink(staging.name, dir_fd=self._staging)
+
+    def delete(self, path: str, fence: Fence) -> bool:
+        """
+        Remove a file and the folders that it leaves empty; False where it was gone.
+        """
+        with fence:
+            if held := self.managed.files.get(path):
+                self._gone[path] = held.mtime_ns
+            try:
+                with self._parent(path, make=False, wanted=_nothing) as (folder, name):
+                    os.unlink(name, dir_fd=folder)
+                is_removed = True
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                is_removed = False  # gone already, or somebody put something else there
+            self.managed.remove(path)
+            self._remove_empty_folders(path)
+        return is_removed
+
+    def end_cycle(self) -> None:
+        """
+        Keep the list of managed files in order, and forget deletions that are in the past.
+        """
+        self.managed.compact()
+        now = time.time_ns()
+        self._gone = {path: ns for path, ns in self._gone.items() if ns > now - SECOND_NS}
+
+    def write_state(self, name: str, content: bytes, fence: Fence) -> None:
+        """
+        Replace a file in `.s3-sync`.
+        """
+        with fence:
+            write_file(name, content, 0o664, fsync=self._fsync, dir_fd=self._state)
+
+    # --- inside
+
+    def _stage(self, download: Download) -> Staging:
+        staging = self.open_staging()
+        try:
+            for block in download.blocks():
+                write_all(staging.fd, block)
+        except BaseException:
+            self.discard(staging)
+            raise
+        return staging
+
+    def _finish(self, staging: Staging, mtime_ns: int) -> None:
+        """
+        Give a staged file its mode and time, and close it.
+
+        The time is set although it is the present one: on NFS a file gets its last time from the
+        server, after the close, and then differs from what we record.
+        """
+        if stat.S_IMODE(os.fstat(staging.fd).st_mode) != self._file_mode:
+            _set_mode(staging.fd, self._file_mode)
+        os.utime(staging.fd, ns=(mtime_ns, mtime_ns))
+        if self._fsync:
+            os.fsync(staging.fd)
+        staging.close()
+
+    def _date(self, path: str, before: os.stat_result | None) -> int:
+        """
+        Return the present, or the second after the predecessor's where that is later.
+
+        Python's bytecode cache and Airflow's file processor compare whole seconds and sizes.
+        """
+        held = self.managed.files.get(path)
+        predecessors = [self._gone.get(path, 0)]
+        if before is not None:
+            predecessors.append(before.st_mtime_ns)
+        if held is not None:
+            predecessors.append(held.mtime_ns)
+        earliest = (max(predecessors) // SECOND_NS + 1) * SECOND_NS
+        return max(time.time_ns(), earliest)
+
+    def _rename(self, staged: str, folder: int, name: str, path: str, new: Managed) -> None:
+        before = self.managed.files.get(path)
+        self.managed.add(path, new)
+        try:
+            os.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=folder)
+        except OSError:
+            if before is None:
+                self.managed.remove(path)
+            else:
+                self.managed.add(path, before)
+            raise
+        if self._fsync:
+            _sync_folder(folder)
+
+    @contextmanager
+    def _parent(
+        self, path: str, *, make: bool, wanted: Callable[[str], bool]
+    ) -> Iterator[tuple[int, str]]:
+        """
+        Walk to the folder of a path and yield it, open, with the last name.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: Not `make`, and it is not there.
+            Blocked: Somebody's file is where a folder should be.
+        """
+        *folders, name = path.split("/")
+        fd = os.dup(self._root)
+        try:
+            for depth, folder in enumerate(folders, 1):
+                try:
+                    inner = os.open(folder, _FOLDER, dir_fd=fd)
+                except (FileNotFoundError, NotADirectoryError):
+                    if not make:
+                        raise
+                    self._make_folder("/".join(folders[:depth]), folder, fd, wanted)
+                    inner = os.open(folder, _FOLDER, dir_fd=fd)
+                os.close(fd)
+                fd = inner
+            yield fd, name
+        finally:
+            os.close(fd)
+
+    def _make_folder(self, path: str, name: str, fd: int, wanted: Callable[[str], bool]) -> None:
+        """
+        Make one folder; a symlink, or a file of ours whose key is gone, makes way.
+        """
+        try:
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            os.mkdir(name, FOLDER_MODE, dir_fd=fd)
+            return
+        if stat.S_ISLNK(found.st_mode):
+            log.warning("symlink_replaced", path=path)
+        elif path not in self.managed.files or wanted(path):
+            raise Blocked
+        os.unlink(name, dir_fd=fd)
+        self.managed.remove(path)
+        os.mkdir(name, FOLDER_MODE, dir_fd=fd)
+
+    def _make_way(
+        self, path: str, folder: int, name: str, wanted: Callable[[str], bool]
+    ) -> os.stat_result | None:
+        """
+        Return what is at our file's place, after a folder there that is nobody's was removed.
+
+        Bytecode goes with it: the folder's sources are gone from the bucket.
+        """
+        try:
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if stat.S_ISLNK(found.st_mode):
+            log.warning("symlink_replaced", path=path)
+        if not stat.S_ISDIR(found.st_mode):
+            return found
+        for inside in self._removable(path, folder, name, wanted):
+            with self._parent(inside, make=False, wanted=_nothing) as (inner, last):
+                os.unlink(last, dir_fd=inner)
+            self.managed.remove(inside)
+        for _, folders, _, inner in os.fwalk(name, topdown=False, dir_fd=folder):
+            for empty in folders:
+                os.rmdir(empty, dir_fd=inner)
+        os.rmdir(name, dir_fd=folder)
+        return None
+
+    def _removable(
+        self, path: str, folder: int, name: str, wanted: Callable[[str], bool]
+    ) -> list[str]:
+        """
+        Return the files in a folder that must make way.
+
+        Raises:
+            Blocked: One of them is somebody else's.
+        """
+        files = []
+        for inner, folders, names, inner_fd in os.fwalk(name, dir_fd=folder):
+            here = os.path.normpath(os.path.join(os.path.dirname(path), inner))
+            is_bytecode = BYTECODE in here.split("/")
+            for file in names:
+                inside = f"{here}/{file}"
+                is_ours = inside in self.managed.files and not wanted(inside)
+                if not (is_ours or is_bytecode):
+                    raise Blocked
+                files.append(inside)
+            if any(_is_link(inner_name, inner_fd) for inner_name in folders):
+                raise Blocked
+        return files
+
+    def _is_same(self, found: os.stat_result, folder: int, name: str, download: Download) -> bool:
+        """
+        Whether the file that is there has our mode and the download's content.
+        """
+        if found.st_size != download.size_bytes or found.st_mode != self._regular_mode:
+            return False
+        fd = os.open(name, _OLD_FILE, dir_fd=folder)
+        try:
+            return md5_of(_blocks(fd)) == download.md5()
+        finally:
+            os.close(fd)
+
+    def _remove_empty_folders(self, path: str) -> None:
+        while "/" in path:
+            path = path.rpartition("/")[0]
+            try:
+                with self._parent(path, make=False, wanted=_nothing) as (folder, name):
+                    os.rmdir(name, dir_fd=folder)
+            except OSError:
+                return  # not empty, or gone
+
+    def _sweep(self) -> None:
+        """
+        Remove what a killed predecessor left in staging.
+        """
+        for name in os.listdir(self._staging):
+            try:
+                os.unlink(name, dir_fd=self._staging)
+            except OSError as error:
+                log.warning("leftover_kept", name=name, error=error.strerror)
+
+
+def open_folders(path: str) -> tuple[int, int]:
+    """
+    Open the target folder and its `.s3-sync`, and make what is missing.
+
+    The path itself may be a symlink, as the user's own wish; nothing below it may.
+    """
+    os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
+    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return root, _open_own_folder(RESERVED, root)
+    except OSError:
+        os.close(root)
+        raise
+
+
+def _open_own_folder(name: str, parent: int) -> int:
+    """
+    Open a folder that is ours alone; a symlink planted there is removed, not followed.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not _is_link(name, parent):
+            raise
+        log.warning("symlink_replaced", path=name)
+        os.unlink(name, dir_fd=parent)
+    os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+    return os.open(name, flags, dir_fd=parent)
+
+
+def _managed(entry: Entry, found: os.stat_result) -> Managed:
+    return Managed(entry.etag, found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode)
+
+
+def _nothing(_: str) -> bool:
+    return False
+
+
+def _is_link(name: str, dir_fd: int) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+
+
+def _blocks(fd: int) -> Iterator[bytes]:
+    while block := os.read(fd, BLOCK_BYTES):
+        yield block
+
+
+def _set_mode(fd: int, mode: int) -> None:
+    """
+    Set the mode where the file system has modes of its own (not SMB, not some FUSE).
+    """
+    try:
+        os.fchmod(fd, mode)
+    except PermissionError as error:
+        log.debug("mode_not_set", error=error.strerror)
+
+
+def _sync_folder(folder: int) -> None:
+    """
+    Flush the folder's entry itself; an O_PATH descriptor cannot be flushed.
+    """
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
