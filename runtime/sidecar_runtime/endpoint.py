@@ -68,10 +68,10 @@ class Endpoint(ThreadingHTTPServer):
         host, port = bind
         try:
             self._bind(host, port)
-        except OSError as error:
-            shown = f"{host}:{port}"
+        except (OSError, UnicodeError) as error:
+            why = (isinstance(error, OSError) and error.strerror) or str(error)
             raise SettingsError(
-                [Problem(setting, shown, f"cannot listen there: {error.strerror or error}")]
+                [Problem(setting, f"{host}:{port}", f"cannot listen there: {why}")]
             ) from error
 
     def _bind(self, host: str, port: int) -> None:

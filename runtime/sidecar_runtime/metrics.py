@@ -28,7 +28,7 @@ class Metrics:
     def __init__(self, sidecar: str, version: str, revision: str) -> None:
         self.sidecar = sidecar
         self.registry = CollectorRegistry()
-        disable_created_metrics()  # half the exposition, and nobody asks for it
+        disable_created_metrics()  # type: ignore[no-untyped-call] # half the exposition, and nobody asks for it
         ProcessCollector(registry=self.registry)
         self.cycles = self.counter_by("result", "sidecar_cycles_total", "Cycles by result.")
         self.failures = self.counter_by(

@@ -97,10 +97,11 @@ class TargetLock:
         except OSError:
             os.close(fd)
             raise
-        holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": round(time.time(), 3)}
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(holder).encode(), 0)
         self._fd = fd
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": round(time.time(), 3)}
+        with suppress(OSError):  # a full disk: the lock is ours all the same
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps(holder).encode(), 0)
         return True
 
     def release(self) -> None:

@@ -2,9 +2,9 @@
 The list of files that s3-sync published: what it may replace and delete.
 
 A journal of JSON arrays, one a line: ``[path, etag, size, mtime_ns, inode, mode]`` for a file,
-``[path]`` for one that is gone. The line of a file is written *before* its rename, with the inode
-that the rename will bring, so that after a crash the last line can be told true from untrue by a
-look at the disk. Only the last line can be untrue, because nothing else happens in between.
+``[path]`` for one that is gone. A line is written *before* what it says is done: the rename, which
+brings the inode of the line, or the removal. So after a crash a look at the disk tells whether the
+last line is true; all earlier ones are, because nothing else happens in between.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from s3_sync.keys import RESERVED
+from s3_sync.keys import RESERVED, refusal_of
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.publish import read_file, write_file
 
@@ -75,7 +75,7 @@ class ManagedList:
 
     def remove(self, path: str) -> None:
         """
-        Record that a file is gone; called right after.
+        Record that a file is gone; called right before its removal makes it true.
         """
         if self.files.pop(path, None) is not None:
             self._append([path])
@@ -163,23 +163,46 @@ def _load(dir_fd: int, root_fd: int) -> dict[str, Managed]:
             raise ValueError("not a list of ours")
         for line in lines[1:]:
             number += 1
-            last, *facts = json.loads(line)
+            last, managed = _read_line(line)
             before = files.pop(last, None)
-            if facts:
-                files[last] = Managed(*facts)
-    except (ValueError, TypeError) as error:
+            if managed is not None:
+                files[last] = managed
+    except (ValueError, TypeError, RecursionError) as error:
         log.warning("managed_list_damaged", line=number + 1, error=str(error))
         return files
-    if last in files and not _is_true(files[last], last, root_fd):
-        del files[last]
+    if last in files and not _is_on_disk(files[last], last, root_fd):
+        del files[last]  # killed before the rename
         if before is not None:
             files[last] = before
+    elif last not in files and before is not None and _is_on_disk(before, last, root_fd):
+        files[last] = before  # killed before the removal
     return files
 
 
-def _is_true(managed: Managed, path: str, root_fd: int) -> bool:
+def _read_line(line: bytes) -> tuple[str, Managed | None]:
     """
-    Whether the rename that the line announced has happened.
+    Return the path of a line, and its file unless the line is a removal.
+
+    Whoever can write to the volume can write this file too, so a path that no key could have
+    brought is refused: it could lead out of the target.
+
+    Raises:
+        ValueError, TypeError, RecursionError: It is not a line of ours.
+    """
+    path, *facts = json.loads(line)
+    if not isinstance(path, str) or refusal_of(path, 0) is not None:
+        raise ValueError(f"not a path of ours: {path!r:.100}")
+    if not facts:
+        return path, None
+    etag, *numbers = facts
+    if not isinstance(etag, str) or not all(type(number) is int for number in numbers):
+        raise ValueError(f"not the facts of a file: {path!r}")
+    return path, Managed(etag, *numbers)
+
+
+def _is_on_disk(managed: Managed, path: str, root_fd: int) -> bool:
+    """
+    Whether the very file is at its path.
     """
     try:
         found = os.stat(path, dir_fd=root_fd, follow_symlinks=False)

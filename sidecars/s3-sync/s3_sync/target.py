@@ -125,17 +125,19 @@ class Target:
         Return those of the managed paths that are not on disk as they were published.
         """
         files = self.managed.files
+        is_real = {"": True}  # by folder: neither it nor one above it is a symlink
         found = set()
         for path in paths:
             held = files.get(path)
             if held is None:
                 continue
             try:
-                there = os.stat(path, dir_fd=self._root, follow_symlinks=False)
+                if not (
+                    self._is_real_folder(path.rpartition("/")[0], is_real)
+                    and held.matches(os.stat(path, dir_fd=self._root, follow_symlinks=False))
+                ):
+                    found.add(path)
             except OSError:
-                found.add(path)
-                continue
-            if not held.matches(there):
                 found.add(path)
         return found
 
@@ -163,17 +165,13 @@ class Target:
         The caller has made sure that the ETag can be one.
         """
         try:
+            # Most often nothing is there: one look before the walk.
+            os.stat(path, dir_fd=self._root, follow_symlinks=False)
             with self._parent(path, make=False, wanted=_nothing) as (folder, name):
                 found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                if found.st_size != entry.size_bytes or found.st_mode != self._regular_mode:
-                    return False
-                fd = os.open(name, _OLD_FILE, dir_fd=folder)
+                return self._is_same(found, folder, name, entry.size_bytes, lambda: entry.etag)
         except OSError:
             return False
-        try:
-            return md5_of(_blocks(fd)) == entry.etag
-        finally:
-            os.close(fd)
 
     def is_blocked(self, path: str, wanted: Callable[[str], bool]) -> bool:
         """
@@ -237,7 +235,9 @@ class Target:
         """
         with fence, self._parent(path, make=True, wanted=wanted) as (folder, name):
             before = self._make_way(path, folder, name, wanted)
-            if before is not None and self._is_same(before, folder, name, download):
+            if before is not None and self._is_same(
+                before, folder, name, download.size_bytes, download.md5
+            ):
                 self.managed.add(path, _managed(entry, before))
                 return False
             staged = download.staging or self._stage(download)
@@ -266,11 +266,11 @@ class Target:
                 self._gone[path] = held.mtime_ns
             try:
                 with self._parent(path, make=False, wanted=_nothing) as (folder, name):
-                    os.unlink(name, dir_fd=folder)
+                    self._remove(path, name, folder)
                 is_removed = True
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 is_removed = False  # gone already, or somebody put something else there
-            self.managed.remove(path)
+                self.managed.remove(path)
             self._remove_empty_folders(path)
         return is_removed
 
@@ -344,6 +344,28 @@ class Target:
         if self._fsync:
             _sync_folder(folder)
 
+    def _remove(self, path: str, name: str, folder: int) -> None:
+        """
+        Remove one file, ours or one that must make way.
+        """
+        held = self.managed.files.get(path)
+        self.managed.remove(path)
+        try:
+            os.unlink(name, dir_fd=folder)
+        except OSError:
+            if held is not None:
+                self.managed.add(path, held)
+            raise
+
+    def _is_real_folder(self, folder: str, known: dict[str, bool]) -> bool:
+        answer = known.get(folder)
+        if answer is None:
+            answer = self._is_real_folder(folder.rpartition("/")[0], known) and stat.S_ISDIR(
+                os.stat(folder, dir_fd=self._root, follow_symlinks=False).st_mode
+            )
+            known[folder] = answer
+        return answer
+
     @contextmanager
     def _parent(
         self, path: str, *, make: bool, wanted: Callable[[str], bool]
@@ -385,8 +407,7 @@ class Target:
             log.warning("symlink_replaced", path=path)
         elif path not in self.managed.files or wanted(path):
             raise Blocked
-        os.unlink(name, dir_fd=fd)
-        self.managed.remove(path)
+        self._remove(path, name, fd)
         os.mkdir(name, FOLDER_MODE, dir_fd=fd)
 
     def _make_way(
@@ -407,8 +428,7 @@ class Target:
             return found
         for inside in self._removable(path, folder, name, wanted):
             with self._parent(inside, make=False, wanted=_nothing) as (inner, last):
-                os.unlink(last, dir_fd=inner)
-            self.managed.remove(inside)
+                self._remove(inside, last, inner)
         for _, folders, _, inner in os.fwalk(name, topdown=False, dir_fd=folder):
             for empty in folders:
                 os.rmdir(empty, dir_fd=inner)
@@ -438,15 +458,22 @@ class Target:
                 raise Blocked
         return files
 
-    def _is_same(self, found: os.stat_result, folder: int, name: str, download: Download) -> bool:
+    def _is_same(
+        self,
+        found: os.stat_result,
+        folder: int,
+        name: str,
+        size_bytes: int,
+        md5: Callable[[], str],
+    ) -> bool:
         """
-        Whether the file that is there has our mode and the download's content.
+        Whether the file that is there has our mode, that size and that content.
         """
-        if found.st_size != download.size_bytes or found.st_mode != self._regular_mode:
+        if found.st_size != size_bytes or found.st_mode != self._regular_mode:
             return False
         fd = os.open(name, _OLD_FILE, dir_fd=folder)
         try:
-            return md5_of(_blocks(fd)) == download.md5()
+            return md5_of(_blocks(fd)) == md5()
         finally:
             os.close(fd)
 

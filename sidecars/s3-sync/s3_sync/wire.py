@@ -157,8 +157,8 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             self._fail(error.__context__ if isinstance(error.__context__, Exception) else error)
-        except httptools.HttpParserError as error:
-            self._fail(WireError("listing_invalid", f"the answer is not HTTP: {error}"))
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(WireError("server_error", f"the answer is not HTTP/1.1: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_usable = False
@@ -176,6 +176,9 @@ class Connection(asyncio.Protocol):
     # --- httptools
 
     def on_message_begin(self) -> None:
+        if self._waiter is None or self._waiter.done():
+            self.is_usable = False
+            raise WireError("server_error", "the server sent more than one answer")
         self._has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -184,6 +187,9 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._answer.status = status = self._parser.get_status_code()
         headers = self._answer.headers
+        if status < 200:  # interim, such as 103 Early Hints: the answer follows
+            headers.clear()
+            return
         has_end = "content-length" in headers or "chunked" in headers.get("transfer-encoding", "")
         if not has_end and status not in (204, 304):
             raise WireError("server_error", "the answer does not say how long it is")
@@ -200,6 +206,8 @@ class Connection(asyncio.Protocol):
         self._chunks.append(body)
 
     def on_message_complete(self) -> None:
+        if self._answer.status < 200:
+            return
         if not self._parser.should_keep_alive():
             self.is_usable = False
         if self._waiter is not None and not self._waiter.done():
@@ -316,9 +324,10 @@ class Pool:
             raise WireError(
                 "request_timeout", f"{where} did not accept a connection in {CONNECT_SECONDS:g} s"
             ) from None
-        except socket.gaierror as error:
+        except (socket.gaierror, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not a host name"
             raise WireError(
-                "name_unresolved", f"the name of {where} cannot be resolved: {error.strerror}"
+                "name_unresolved", f"the name of {where} cannot be resolved: {why}"
             ) from None
         except ssl.SSLError as error:
             why = getattr(error, "verify_message", "") or error.reason or str(error)
@@ -339,13 +348,17 @@ async def _open_proxy(loop: asyncio.AbstractEventLoop, origin: Origin) -> socket
         OSError: It cannot be reached.
     """
     assert origin.proxy is not None
-    proxy = urlsplit(origin.proxy if "//" in origin.proxy else f"http://{origin.proxy}")
-    if proxy.scheme != "http" or not proxy.hostname:
+    try:
+        proxy = urlsplit(origin.proxy if "//" in origin.proxy else f"http://{origin.proxy}")
+        host, port = proxy.hostname or "", proxy.port or 80
+    except ValueError:
+        host = ""
+    if not host or proxy.scheme != "http":
         raise WireError(
             "proxy_refused",
             f"the proxy {_hide_userinfo(origin.proxy)} is not of the form http://HOST:PORT",
         )
-    found = await loop.getaddrinfo(proxy.hostname, proxy.port or 80, type=socket.SOCK_STREAM)
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     family, kind, protocol, _, address = found[0]
     sock = socket.socket(family, kind, protocol)
     try:
