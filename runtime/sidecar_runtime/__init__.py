@@ -1,7 +1,8 @@
 """
 What the sidecars share: settings, logs, metrics, health, the loop, publishing, errors.
 
-A sidecar brings one function, its *cycle*; :func:`sidecar_runtime.loop.run` does the rest.
+A sidecar brings its *cycle* (:class:`sidecar_runtime.sidecar.Sidecar`);
+:func:`sidecar_runtime.process.run_daemon` does the rest.
 """
 
 __version__ = "0.1.0.dev0"

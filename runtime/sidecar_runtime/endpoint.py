@@ -17,8 +17,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.health import Health
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.loop import Sidecar
 from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.sidecar import Sidecar
 from sidecar_runtime.status import (
     CONTENT_SECURITY_POLICY,
     About,

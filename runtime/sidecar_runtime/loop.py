@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import random
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -26,12 +24,12 @@ from apscheduler.triggers.base import BaseTrigger
 from sidecar_runtime.backoff import backoff_seconds
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Health, LastError, Outcome, PastCycle, Readiness
+from sidecar_runtime.health import Health, LastError, Outcome, PastCycle
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
-
-Cycle = Callable[[Fence], Outcome]
+from sidecar_runtime.sidecar import Sidecar
+from sidecar_runtime.worker import Finished, Worker
 
 WAITING_RETRY_SECONDS = 2.0
 CLOCK_GRACE_SECONDS = 2.0
@@ -42,28 +40,6 @@ TIDY_SECONDS = 0.3
 STUCK_THREADS = 3
 
 log = get_logger("sidecar")
-
-
-class Sidecar(Protocol):
-    """
-    What a sidecar brings to the loop.
-    """
-
-    def begin(self) -> Cycle:
-        """
-        Return the cycle; called in the thread that will run it, and again in a new thread when
-        an abandoned one did not come back.
-        """
-
-    def readiness(self) -> Readiness:
-        """
-        Tell whether what consumers need is published and valid now; cheap, from any thread.
-        """
-
-    def details(self) -> dict[str, object]:
-        """
-        Return what the status page shows beyond the common part; no secrets.
-        """
 
 
 class _Every(BaseTrigger):  # type: ignore[misc]
@@ -85,43 +61,6 @@ class _Every(BaseTrigger):  # type: ignore[misc]
         return now + timedelta(seconds=max(0.05, self._interval_seconds + jitter))
 
 
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    fence: Fence
-    end: Outcome | BaseException
-
-
-class _Worker:
-    """
-    One daemon thread that runs cycles, one at a time, as they are asked for.
-    """
-
-    def __init__(self, begin: Callable[[], Cycle], report: Callable[[_Finished], None]) -> None:
-        self._begin = begin
-        self._report = report
-        self._requests: SimpleQueue[Fence] = SimpleQueue()
-        self.fence: Fence | None = None
-        self.thread = threading.Thread(target=self._work, name="cycle", daemon=True)
-        self.thread.start()
-
-    def start_cycle(self, fence: Fence) -> None:
-        self.fence = fence
-        self._requests.put(fence)
-
-    def _work(self) -> None:
-        cycle: Cycle | None = None
-        while True:
-            fence = self._requests.get()
-            end: Outcome | BaseException
-            try:
-                if cycle is None:
-                    cycle = self._begin()
-                end = cycle(fence)
-            except BaseException as error:  # noqa: BLE001 - the main thread decides
-                end = error
-            self._report(_Finished(fence, end))
-
-
 class Loop:
     """
     Runs cycles until a signal, a limit, or the success of a one-shot.
@@ -134,9 +73,9 @@ class Loop:
         self._settings = settings
         self._health = health
         self._metrics = metrics
-        self._events: SimpleQueue[str | signal.Signals | _Finished] = SimpleQueue()
-        self._worker: _Worker | None = None
-        self._stuck: list[_Worker] = []
+        self._events: SimpleQueue[str | signal.Signals | Finished] = SimpleQueue()
+        self._worker: Worker | None = None
+        self._stuck: list[Worker] = []
         self._started_at = 0.0
         self._deadline: float | None = None
         self._run_again = False
@@ -193,7 +132,7 @@ class Loop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _next_event(self) -> str | signal.Signals | _Finished:
+    def _next_event(self) -> str | signal.Signals | Finished:
         """
         Wait for an event, or for the nearest of our own (monotonic) deadlines.
         """
@@ -208,7 +147,7 @@ class Loop:
         except Empty:
             return name
 
-    def _handle(self, event: str | signal.Signals | _Finished) -> int | None:
+    def _handle(self, event: str | signal.Signals | Finished) -> int | None:
         """
         Act on one event; an exit code ends the loop.
         """
@@ -220,7 +159,7 @@ class Loop:
             case signal.Signals():
                 log.info("signal_received", signal=event.name)
                 return EXIT_DONE
-            case _Finished():
+            case Finished():
                 return self._finish(event)
             case "trigger":
                 self._next_at = time.monotonic() + self._settings.interval_seconds
@@ -254,12 +193,12 @@ class Loop:
             log.error("cycle_threads_stuck", threads=len(self._stuck))
             return
         if self._worker is None:
-            self._worker = _Worker(self._sidecar.begin, self._report)
+            self._worker = Worker(self._sidecar.begin, self._report)
         self._started_at = time.monotonic()
         self._deadline = self._started_at + self._settings.timeout_seconds
         self._worker.start_cycle(Fence())
 
-    def _report(self, finished: _Finished) -> None:
+    def _report(self, finished: Finished) -> None:
         self._health.beat()
         self._events.put(finished)
 
@@ -276,7 +215,7 @@ class Loop:
             SidecarError("cycle_timeout", f"the cycle was abandoned after {seconds:g} s")
         )
 
-    def _finish(self, finished: _Finished) -> int | None:
+    def _finish(self, finished: Finished) -> int | None:
         for worker in [*self._stuck, self._worker]:
             if worker is not None and worker.fence is finished.fence:
                 worker.fence = None
@@ -389,5 +328,5 @@ class Loop:
                 event = self._events.get(timeout=left)
             except Empty:
                 return
-            if isinstance(event, _Finished) and event.fence is fence:
+            if isinstance(event, Finished) and event.fence is fence:
                 return

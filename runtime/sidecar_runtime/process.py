@@ -14,9 +14,10 @@ from sidecar_runtime import logs
 from sidecar_runtime.endpoint import Endpoint
 from sidecar_runtime.errors import EXIT_BUG, SettingsError, SidecarError
 from sidecar_runtime.health import Health
-from sidecar_runtime.loop import Loop, Sidecar
+from sidecar_runtime.loop import Loop
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
+from sidecar_runtime.sidecar import Sidecar
 from sidecar_runtime.status import About
 
 log = logs.get_logger("sidecar")

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sidecar_runtime.health import Health, PastCycle
-from sidecar_runtime.loop import Sidecar
+from sidecar_runtime.sidecar import Sidecar
 
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;"

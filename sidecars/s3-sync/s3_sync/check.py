@@ -15,7 +15,8 @@ from s3_sync.keys import compile_filter
 from s3_sync.listing import Lister, Listing
 from s3_sync.refusals import ObjectMoved, Permission, S3Error
 from s3_sync.settings import Settings
-from s3_sync.target import Target, explain_os_error, open_folders
+from s3_sync.target import Target
+from s3_sync.volume import explain_os_error, open_folders
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.publish import TargetLock, read_holder

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from s3_sync.addressing import DEFAULT_REGION, Address, locate
 from s3_sync.credentials import AwsConfig, Chain, Credentials
+from s3_sync.pool import Pool
 from s3_sync.refusals import (
     STALE_CREDENTIALS,
     ObjectMoved,
@@ -26,7 +27,7 @@ from s3_sync.refusals import (
     read_refusal,
 )
 from s3_sync.signing import encode_query, sign
-from s3_sync.wire import Answer, Pool, WireError
+from s3_sync.wire import Answer, WireError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 

@@ -22,7 +22,8 @@ from s3_sync.metrics import SKIP_REASONS, SyncMetrics
 from s3_sync.plan import Plan, make_plan
 from s3_sync.refusals import SourceError
 from s3_sync.settings import Settings
-from s3_sync.target import Target, explain_os_error, open_folders
+from s3_sync.target import Target
+from s3_sync.volume import explain_os_error, open_folders
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.logs import get_logger

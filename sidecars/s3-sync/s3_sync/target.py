@@ -8,7 +8,6 @@ the volume can lead us out of it, at whatever moment.
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import stat
@@ -16,16 +15,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from s3_sync.download import BLOCK_BYTES, Download, Staging, md5_of, write_all
+from s3_sync.download import Download, Staging, md5_of, write_all
 from s3_sync.keys import RESERVED
 from s3_sync.listing import Entry
 from s3_sync.managed import Managed, ManagedList
-from sidecar_runtime.errors import SidecarError
+from s3_sync.volume import (
+    FOLDER_MODE,
+    is_link,
+    open_folders,
+    open_own_folder,
+    read_blocks,
+    set_mode,
+    sync_folder,
+)
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.publish import write_file
 
-FOLDER_MODE = 0o775
 SECOND_NS = 1_000_000_000
 STAGING = "staging"
 BYTECODE = "__pycache__"
@@ -45,32 +51,6 @@ class Blocked(Exception):
     """
 
 
-class TargetError(SidecarError):
-    """
-    The target cannot be written.
-    """
-
-
-def explain_os_error(error: OSError, what: str) -> TargetError:
-    """
-    Return the error for a failure of the file system, with what to do.
-    """
-    said = f"{what}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TargetError(
-            "target_full",
-            said,
-            "Raise the volume's size (emptyDir: sizeLimit). Published files are untouched.",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return TargetError(
-            "target_denied",
-            f"{said} (as uid {os.getuid()}, gid {os.getgid()})",
-            "Mount the volume writable here, and let the pod's fsGroup or runAsUser own it.",
-        )
-    return TargetError("target_failed", said)
-
-
 class Target:
     """
     One open target; belongs to one thread, publishes under its fence.
@@ -88,7 +68,7 @@ class Target:
         # Modification times of deleted files that a successor must not repeat.
         self._gone: dict[str, int] = {}
         self._root, self._state = open_folders(path)
-        self._staging = _open_own_folder(STAGING, self._state)
+        self._staging = open_own_folder(STAGING, self._state)
         self._sweep()
         self.managed = ManagedList(self._state, self._root, fsync=fsync)
 
@@ -151,7 +131,7 @@ class Target:
             if here == ".":
                 folders[:] = [name for name in folders if name != RESERVED]
             folders[:] = [name for name in folders if name not in SPARED]
-            links = [name for name in folders if _is_link(name, folder_fd)]
+            links = [name for name in folders if is_link(name, folder_fd)]
             for name in [*files, *links]:
                 path = os.path.normpath(os.path.join(here, name))
                 if path not in self.managed.files:
@@ -309,7 +289,7 @@ class Target:
         server, after the close, and then differs from what we record.
         """
         if stat.S_IMODE(os.fstat(staging.fd).st_mode) != self._file_mode:
-            _set_mode(staging.fd, self._file_mode)
+            set_mode(staging.fd, self._file_mode)
         os.utime(staging.fd, ns=(mtime_ns, mtime_ns))
         if self._fsync:
             os.fsync(staging.fd)
@@ -342,7 +322,7 @@ class Target:
                 self.managed.add(path, before)
             raise
         if self._fsync:
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def _remove(self, path: str, name: str, folder: int) -> None:
         """
@@ -454,7 +434,7 @@ class Target:
                 if not (is_ours or is_bytecode):
                     raise Blocked
                 files.append(inside)
-            if any(_is_link(inner_name, inner_fd) for inner_name in folders):
+            if any(is_link(inner_name, inner_fd) for inner_name in folders):
                 raise Blocked
         return files
 
@@ -473,7 +453,7 @@ class Target:
             return False
         fd = os.open(name, _OLD_FILE, dir_fd=folder)
         try:
-            return md5_of(_blocks(fd)) == md5()
+            return md5_of(read_blocks(fd)) == md5()
         finally:
             os.close(fd)
 
@@ -497,72 +477,9 @@ class Target:
                 log.warning("leftover_kept", name=name, error=error.strerror)
 
 
-def open_folders(path: str) -> tuple[int, int]:
-    """
-    Open the target folder and its `.s3-sync`, and make what is missing.
-
-    The path itself may be a symlink, as the user's own wish; nothing below it may.
-    """
-    os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
-    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return root, _open_own_folder(RESERVED, root)
-    except OSError:
-        os.close(root)
-        raise
-
-
-def _open_own_folder(name: str, parent: int) -> int:
-    """
-    Open a folder that is ours alone; a symlink planted there is removed, not followed.
-    """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return os.open(name, flags, dir_fd=parent)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not _is_link(name, parent):
-            raise
-        log.warning("symlink_replaced", path=name)
-        os.unlink(name, dir_fd=parent)
-    os.mkdir(name, FOLDER_MODE, dir_fd=parent)
-    return os.open(name, flags, dir_fd=parent)
-
-
 def _managed(entry: Entry, found: os.stat_result) -> Managed:
     return Managed(entry.etag, found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode)
 
 
 def _nothing(_: str) -> bool:
     return False
-
-
-def _is_link(name: str, dir_fd: int) -> bool:
-    return stat.S_ISLNK(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
-
-
-def _blocks(fd: int) -> Iterator[bytes]:
-    while block := os.read(fd, BLOCK_BYTES):
-        yield block
-
-
-def _set_mode(fd: int, mode: int) -> None:
-    """
-    Set the mode where the file system has modes of its own (not SMB, not some FUSE).
-    """
-    try:
-        os.fchmod(fd, mode)
-    except PermissionError as error:
-        log.debug("mode_not_set", error=error.strerror)
-
-
-def _sync_folder(folder: int) -> None:
-    """
-    Flush the folder's entry itself; an O_PATH descriptor cannot be flushed.
-    """
-    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,31 +1,24 @@
 """
-HTTP/1.1 GET over a few keep-alive connections: asyncio below, llhttp (httptools) for the parsing.
+One HTTP/1.1 connection: asyncio below, llhttp (httptools) for the parsing.
 
-One request at a time on each connection, every wait with a deadline, no redirect followed, an
-answer whose end cannot be known refused.
+One request at a time, every wait with a deadline, no redirect followed, an answer whose end
+cannot be known refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import socket
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import httptools
 
 from sidecar_runtime.errors import SidecarError
 
-CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 20.0
 # Beyond this, an answer that is kept in memory is not one of S3's: a page of 1,000 keys of the
 # longest kind, percent-encoded, has less than 5 MiB.
 BODY_LIMIT_BYTES = 32 << 20
-PROXY_HEAD_LIMIT_BYTES = 16 << 10
 
 Sink = Callable[[bytes], object]
 
@@ -237,170 +230,3 @@ class Connection(asyncio.Protocol):
                 f"the answer did not end in time (nothing heard for {silent:.0f} s)",
             )
         )
-
-
-class Pool:
-    """
-    Keep-alive connections to one origin; :meth:`get` may run concurrently.
-    """
-
-    def __init__(self, origin: Origin, context: ssl.SSLContext | None) -> None:
-        self.origin = origin
-        self._context = context
-        self._idle: list[Connection] = []
-
-    async def get(
-        self, path: str, headers: dict[str, str], sink: Sink | None, seconds: float
-    ) -> Answer:
-        """
-        Send one GET, on a kept connection where there is one.
-
-        Args:
-            path: Encoded path with query.
-            headers: Whole and signed, with ``host``.
-
-        Raises:
-            WireError: No whole answer came.
-        """
-        head = self._head(path, headers)
-        while True:
-            connection = self._take_idle()
-            is_kept = connection is not None
-            if connection is None:
-                connection = await self._connect()
-            try:
-                answer = await connection.request(head, sink, seconds)
-            except StaleConnection:
-                if is_kept:
-                    continue
-                raise WireError(
-                    "connection_lost", "the server closed a new connection without an answer"
-                ) from None
-            if connection.is_usable:
-                self._idle.append(connection)
-            else:
-                connection.close()
-            return answer
-
-    def close(self) -> None:
-        """
-        Drop the idle connections.
-        """
-        while self._idle:
-            self._idle.pop().close()
-
-    def _take_idle(self) -> Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_usable:
-                return connection
-        return None
-
-    def _head(self, path: str, headers: dict[str, str]) -> bytes:
-        target = path
-        if self.origin.proxy and self.origin.scheme == "http":
-            target = f"http://{self.origin.host_header}{path}"
-            headers = {**headers, **_proxy_authorization(self.origin.proxy)}
-        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-    async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        origin = self.origin
-        where = f"{origin.host}:{origin.port}"
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                way: dict[str, Any] = {"host": origin.host, "port": origin.port}
-                if origin.proxy:
-                    where = f"the proxy {_hide_userinfo(origin.proxy)}"
-                    way = {"sock": await _open_proxy(loop, origin)}
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop),
-                    ssl=self._context,
-                    server_hostname=origin.host if self._context else None,
-                    **way,
-                )
-        except TimeoutError:
-            raise WireError(
-                "request_timeout", f"{where} did not accept a connection in {CONNECT_SECONDS:g} s"
-            ) from None
-        except (socket.gaierror, UnicodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not a host name"
-            raise WireError(
-                "name_unresolved", f"the name of {where} cannot be resolved: {why}"
-            ) from None
-        except ssl.SSLError as error:
-            why = getattr(error, "verify_message", "") or error.reason or str(error)
-            raise WireError("tls_failed", f"TLS with {where} failed: {why}") from None
-        except OSError as error:
-            raise WireError(
-                "endpoint_unreachable", f"cannot connect to {where}: {error.strerror or error}"
-            ) from None
-        return connection
-
-
-async def _open_proxy(loop: asyncio.AbstractEventLoop, origin: Origin) -> socket.socket:
-    """
-    Connect to the proxy, and for https ask it for a tunnel.
-
-    Raises:
-        WireError: The proxy refuses, or is of a kind that we do not speak.
-        OSError: It cannot be reached.
-    """
-    assert origin.proxy is not None
-    try:
-        proxy = urlsplit(origin.proxy if "//" in origin.proxy else f"http://{origin.proxy}")
-        host, port = proxy.hostname or "", proxy.port or 80
-    except ValueError:
-        host = ""
-    if not host or proxy.scheme != "http":
-        raise WireError(
-            "proxy_refused",
-            f"the proxy {_hide_userinfo(origin.proxy)} is not of the form http://HOST:PORT",
-        )
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    family, kind, protocol, _, address = found[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setblocking(False)
-        await loop.sock_connect(sock, address)
-        if origin.scheme == "https":
-            await _ask_for_tunnel(loop, sock, origin)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-async def _ask_for_tunnel(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, origin: Origin
-) -> None:
-    assert origin.proxy is not None
-    target = f"{origin.host}:{origin.port}"
-    extra = "".join(f"{k}: {v}\r\n" for k, v in _proxy_authorization(origin.proxy).items())
-    await loop.sock_sendall(
-        sock, f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{extra}\r\n".encode("latin-1")
-    )
-    head = b""
-    # One byte at a time: what follows the head belongs to TLS.
-    while not head.endswith(b"\r\n\r\n"):
-        byte = await loop.sock_recv(sock, 1)
-        if not byte or len(head) > PROXY_HEAD_LIMIT_BYTES:
-            raise WireError("proxy_refused", "the proxy closed the connection on CONNECT")
-        head += byte
-    status = head.split(b"\r\n", 1)[0].decode("latin-1")
-    if status.split(" ")[1:2] != ["200"]:
-        raise WireError("proxy_refused", f"the proxy answered CONNECT {target} with {status!r}")
-
-
-def _proxy_authorization(proxy: str) -> dict[str, str]:
-    parts = urlsplit(proxy)
-    if parts.username is None:
-        return {}
-    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
-
-
-def _hide_userinfo(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    return f"{head.partition('//')[0]}//{tail}" if at else url

@@ -1,0 +1,108 @@
+"""
+The file system below the target: opening folders without following links, and its failures.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from s3_sync.download import BLOCK_BYTES
+from s3_sync.keys import RESERVED
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.logs import get_logger
+
+FOLDER_MODE = 0o775
+
+log = get_logger("target")
+
+
+class TargetError(SidecarError):
+    """
+    The target cannot be written.
+    """
+
+
+def explain_os_error(error: OSError, what: str) -> TargetError:
+    """
+    Return the error for a failure of the file system, with what to do.
+    """
+    said = f"{what}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TargetError(
+            "target_full",
+            said,
+            "Raise the volume's size (emptyDir: sizeLimit). Published files are untouched.",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return TargetError(
+            "target_denied",
+            f"{said} (as uid {os.getuid()}, gid {os.getgid()})",
+            "Mount the volume writable here, and let the pod's fsGroup or runAsUser own it.",
+        )
+    return TargetError("target_failed", said)
+
+
+def open_folders(path: str) -> tuple[int, int]:
+    """
+    Open the target folder and its `.s3-sync`, and make what is missing.
+
+    The path itself may be a symlink, as the user's own wish; nothing below it may.
+    """
+    os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
+    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return root, open_own_folder(RESERVED, root)
+    except OSError:
+        os.close(root)
+        raise
+
+
+def open_own_folder(name: str, parent: int) -> int:
+    """
+    Open a folder that is ours alone; a symlink planted there is removed, not followed.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not is_link(name, parent):
+            raise
+        log.warning("symlink_replaced", path=name)
+        os.unlink(name, dir_fd=parent)
+    os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+    return os.open(name, flags, dir_fd=parent)
+
+
+def is_link(name: str, dir_fd: int) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+
+
+def read_blocks(fd: int) -> Iterator[bytes]:
+    while block := os.read(fd, BLOCK_BYTES):
+        yield block
+
+
+def set_mode(fd: int, mode: int) -> None:
+    """
+    Set the mode where the file system has modes of its own (not SMB, not some FUSE).
+    """
+    try:
+        os.fchmod(fd, mode)
+    except PermissionError as error:
+        log.debug("mode_not_set", error=error.strerror)
+
+
+def sync_folder(folder: int) -> None:
+    """
+    Flush the folder's entry itself; an O_PATH descriptor cannot be flushed.
+    """
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
