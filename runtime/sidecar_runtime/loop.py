@@ -171,7 +171,7 @@ class Loop:
             case "timeout":
                 return self._abandon_cycle()
             case "give_up":
-                raise GaveUp("one_shot_deadline", self._last_failure("no success in time"))
+                raise self._give_up("one_shot_deadline", "no success in time")
         return None
 
     def _schedule(self, in_seconds: float) -> None:
@@ -237,7 +237,7 @@ class Loop:
         elif isinstance(end, Exception):
             wait_seconds = self._fail(end, seconds)
             if self._health.consecutive_failures >= self._settings.max_failures > 0:
-                raise GaveUp("failure_limit", self._last_failure("too many failures"))
+                raise self._give_up("failure_limit", "too many failures")
         else:
             raise end
         if self._run_again:
@@ -309,9 +309,11 @@ class Loop:
         )
         return wait_seconds
 
-    def _last_failure(self, otherwise: str) -> str:
+    def _give_up(self, reason: str, otherwise: str) -> GaveUp:
         error = self._health.last_error
-        return f"{error.reason}: {error.message}" if error else otherwise
+        if error is None:
+            return GaveUp(reason, otherwise)
+        return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
 
     def _stop(self) -> None:
         """

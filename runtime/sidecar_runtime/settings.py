@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from sidecar_runtime.errors import Problem, SettingsError
 
@@ -26,6 +27,9 @@ _SPEC = "sidecar_runtime.setting"
 # What Kubernetes injects for a Service, whatever it is called (`<NAME>_SERVICE_HOST`, …):
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _INJECTED = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_.+)?$|_PORT(_.+)?$")
+
+# A password has no place in a URL, but people put it there; it must not come back in an error.
+_USERINFO = re.compile(r"//[^/@]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,21 @@ def absolute_path(text: str) -> str:
     return path
 
 
+@_allows("a URL such as http://minio:9000")
+def http_url(text: str) -> str:
+    """
+    Read an http or https URL.
+    """
+    try:
+        url = urlsplit(text.strip())
+        is_fine = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        is_fine = False
+    if not is_fine:
+        raise ValueError("is not http(s)://HOST[:PORT]")
+    return text.strip()
+
+
 @_allows("HOST:PORT or :PORT, such as :9811, 127.0.0.1:9811 or [::1]:9811")
 def bind_address(text: str) -> tuple[str, int]:
     """
@@ -310,7 +329,7 @@ def load(
         try:
             values[field] = spec.parse(text)
         except ValueError as error:
-            problems.append(Problem(spec.variable, raw, str(error)))
+            problems.append(Problem(spec.variable, _USERINFO.sub("//***@", raw), str(error)))
     if problems:
         raise SettingsError(problems)
     settings = cls(**values)

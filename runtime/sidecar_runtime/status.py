@@ -27,7 +27,7 @@ STYLE = (
     "table{border-collapse:collapse;width:100%}"
     "th,td{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #d8dee4;"
     "vertical-align:top;overflow-wrap:anywhere}"
-    "th{font-weight:600;white-space:nowrap}"
+    "th{font-weight:600;white-space:nowrap}th:first-child{width:12rem}"
     ".good{color:#116329}.bad{color:#a40e26}"
     "p.error{border-left:4px solid #a40e26;padding:.25rem .75rem;background:#fff5f5}"
     "@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}"
@@ -118,9 +118,10 @@ def page(facts: Mapping[str, Any]) -> bytes:
         f"<h1>{title} {_mark(facts['ready'], 'ready')} {_mark(facts['alive'], 'alive')}</h1>",
     ]
     if error:
+        advice = f"<br>{html.escape(error['advice'])}" if error["advice"] else ""
         parts.append(
             f"<p class=error><b>{html.escape(error['reason'])}</b> {html.escape(error['error'])}"
-            f"<br>{html.escape(error['advice'])}<br>{html.escape(str(error['at']))}</p>"
+            f"{advice}<br>{html.escape(str(error['at']))}</p>"
         )
     parts.append(_table(shown))
     if facts["details"]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from s3_sync.credentials import AwsConfig
+from s3_sync.refusals import SourceError
 from s3_sync.signing import encode_key
 from s3_sync.wire import Origin
-from sidecar_runtime.errors import Problem, SettingsError
 
 DEFAULT_REGION = "us-east-1"
 
@@ -82,8 +82,10 @@ def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
     except ValueError:
         url, port = urlsplit(""), None
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise SettingsError(
-            [Problem("AWS_ENDPOINT_URL", config.endpoint_url, "is not http(s)://HOST[:PORT]")]
+        raise SourceError(
+            "endpoint_invalid",
+            "the endpoint URL of the AWS profile is not http(s)://HOST[:PORT]",
+            "Mend endpoint_url in the profile, or set AWS_ENDPOINT_URL.",
         )
     base = url.path.rstrip("/")
     if config.addressing_style == "virtual":

@@ -8,15 +8,16 @@ import asyncio
 import json
 import os
 import shutil
+import tempfile
 
 from s3_sync.client import S3Client
 from s3_sync.credentials import Chain
-from s3_sync.keys import compile_filter
+from s3_sync.cycle import LOCK
+from s3_sync.keys import RESERVED, compile_filter
 from s3_sync.listing import Lister, Listing
-from s3_sync.refusals import ObjectMoved, Permission, S3Error
+from s3_sync.refusals import ObjectMoved, S3Error
 from s3_sync.settings import Settings
-from s3_sync.target import Target
-from s3_sync.volume import explain_os_error, open_folders
+from s3_sync.volume import explain_os_error
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.publish import TargetLock, read_holder
@@ -37,7 +38,7 @@ class _Checks:
         self._settings = settings
         self._fence = Fence()
         self._chain = Chain()
-        self._client = S3Client(settings.bucket, self._chain, lambda _: None)
+        self._client = S3Client(settings.bucket, settings.prefix, self._chain, lambda _: None)
 
     def source(self) -> bool:
         """
@@ -58,33 +59,28 @@ class _Checks:
 
     def target(self) -> bool:
         """
-        Whether the folder can be written, and whether another daemon owns it.
+        Whether the folder can be written, and whether another daemon owns it; leaves nothing.
         """
         path = self._settings.dest_path
+        folder = path
+        while not os.path.isdir(folder):
+            folder = os.path.dirname(folder)
         try:
-            root, state = open_folders(path)
-            try:
-                lock = TargetLock()
-                if not lock.try_acquire("lock", state):
-                    _say("ok", "target", f"{path} is kept by {read_holder('lock', state)}")
-                    return True
-                target = Target(path, file_mode=self._settings.file_mode, fsync=False)
-                target.discard(target.open_staging())
-                target.close()
-                lock.release()
-            finally:
-                os.close(state)
-                os.close(root)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
         except OSError as error:
-            return _fail("target", explain_os_error(error, f"cannot write to {path}"))
-        free = shutil.disk_usage(path).free >> 20
-        _say("ok", "target", f"{path} is writable, {free} MiB free, as uid {os.getuid()}")
+            return _fail("target", explain_os_error(error, f"cannot write to {folder}"))
+        free = shutil.disk_usage(folder).free >> 20
+        made = "" if folder == path else " (the daemon will make it)"
+        _say("ok", "target", f"{path}{made} is writable as uid {os.getuid()}, {free} MiB free")
+        if holder := _holder(path):
+            _say("ok", "", f"a daemon keeps it: pid {holder.get('pid')} on {holder.get('host')}")
         return True
 
     async def _permissions(self) -> bool:
         settings = self._settings
         lister = Lister(
-            lambda token: self._client.list_page(settings.prefix, token),
+            self._client.list_page,
             settings.prefix,
             compile_filter(settings.include, settings.exclude),
             len(settings.dest_path.encode()),
@@ -93,7 +89,13 @@ class _Checks:
             listing = await lister.read()
         except SidecarError as error:
             return _fail("s3:ListBucket", error)
-        return _say_listing(listing, settings) and await self._read_one(listing)
+        if not listing.wanted:
+            _say("FAIL", "s3:ListBucket", f"allowed, but there is no file under {settings.source}")
+            _say("", "", "Check KEY_PATH for a slip; the daemon deletes nothing (source_empty).")
+            return settings.allow_empty
+        found = f"{len(listing.wanted)} files, {len(listing.skipped)} keys skipped"
+        _say("ok", "s3:ListBucket", found)
+        return await self._read_one(listing)
 
     async def _read_one(self, listing: Listing) -> bool:
         """
@@ -122,13 +124,24 @@ class _Nowhere:
         pass
 
 
-def _say_listing(listing: Listing, settings: Settings) -> bool:
-    if not listing.wanted:
-        _say("FAIL", "s3:ListBucket", f"allowed, but there is no file under {settings.source}")
-        _say("", "", "Check KEY_PATH for a slip; the daemon would delete nothing (source_empty).")
-        return settings.allow_empty
-    _say("ok", "s3:ListBucket", f"{len(listing.wanted)} files, {len(listing.skipped)} keys skipped")
-    return True
+def _holder(path: str) -> dict[str, object]:
+    """
+    Return who holds the target's lock right now; empty for nobody.
+    """
+    try:
+        state = os.open(os.path.join(path, RESERVED), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return {}
+    try:
+        os.stat(LOCK, dir_fd=state, follow_symlinks=False)  # asking must not make the file
+        lock = TargetLock()
+        is_free = lock.try_acquire(LOCK, state)
+        lock.release()
+        return {} if is_free else read_holder(LOCK, state)
+    except OSError:
+        return {}
+    finally:
+        os.close(state)
 
 
 def _say(mark: str, name: str, text: str) -> None:
@@ -140,16 +153,8 @@ def _fail(name: str, error: SidecarError) -> bool:
     if error.advice:
         _say("", "", error.advice)
     if isinstance(error, S3Error) and error.permission is not None:
-        for line in json.dumps(_statement(error.permission), indent=2).splitlines():
+        action, resource = error.permission.action, error.permission.arn
+        statement = {"Effect": "Allow", "Action": action, "Resource": resource}
+        for line in json.dumps(statement, indent=2).splitlines():
             _say("", "", line)
     return False
-
-
-def _statement(permission: Permission) -> dict[str, object]:
-    """
-    Return the IAM statement that mends it: for objects, of the whole folder at once.
-    """
-    resource = permission.arn
-    if permission.action == "s3:GetObject" and "/" in resource:
-        resource = resource.rpartition("/")[0] + "/*"
-    return {"Effect": "Allow", "Action": permission.action, "Resource": resource}

@@ -1,7 +1,7 @@
 """
 The S3 reader: list a page, get an object. All that the daemon needs of S3, and no more.
 
-boto3's client costs ten times the CPU (FACTS: 45 ms for a page of 1,000 keys, 0.7-1.1 ms a GET);
+boto3's client costs ten times the CPU (45 ms for a page of 1,000 keys, 0.7-1.1 ms a GET, measured);
 see docs/decisions/0002-data-plane.md.
 """
 
@@ -20,6 +20,7 @@ from s3_sync.refusals import (
     STALE_CREDENTIALS,
     ObjectMoved,
     Operation,
+    Refusal,
     Request,
     SourceError,
     explain,
@@ -59,8 +60,11 @@ class S3Client:
         count: Called with the operation of each request that is sent.
     """
 
-    def __init__(self, bucket: str, chain: Chain, count: Callable[[Operation], None]) -> None:
+    def __init__(
+        self, bucket: str, prefix: str, chain: Chain, count: Callable[[Operation], None]
+    ) -> None:
         self._bucket = bucket
+        self._prefix = prefix
         self._chain = chain
         self._count = count
         self._bucket_region: str | None = None
@@ -90,7 +94,7 @@ class S3Client:
         """
         return self._address.region if self._address else DEFAULT_REGION
 
-    async def list_page(self, prefix: str, token: str | None) -> bytes:
+    async def list_page(self, token: str | None) -> bytes:
         """
         Return one page of ListObjectsV2 as it came.
 
@@ -101,11 +105,11 @@ class S3Client:
             "list-type": "2",
             "encoding-type": "url",
             "max-keys": str(PAGE_KEYS),
-            "prefix": prefix,
+            "prefix": self._prefix,
         }
         if token is not None:
             query["continuation-token"] = token
-        request = Request("list", self._bucket, prefix, self.region)
+        request = self._request("list", self._prefix)
         answer = await self._send(request, query, {}, None, LIST_SECONDS)
         return answer.body
 
@@ -123,7 +127,7 @@ class S3Client:
             ObjectError, SourceError, WireError
         """
         headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
-        request = Request("get", self._bucket, key, self.region)
+        request = self._request("get", key)
         seconds = GET_SECONDS + size_bytes / SLOWEST_BYTES_PER_SECOND
         answer = await self._send(request, {}, headers, receiver, seconds)
         if answer.headers.get("etag", etag).removeprefix("W/").strip('"') != etag:
@@ -136,6 +140,9 @@ class S3Client:
         """
         if self._pool is not None:
             self._pool.close()
+
+    def _request(self, operation: Operation, key: str) -> Request:
+        return Request(operation, self._bucket, key, self._prefix, self.region)
 
     async def _send(
         self,
@@ -173,10 +180,7 @@ class S3Client:
                     may_renew = False
                     self._renew(used)
                     continue
-                identity = None
-                if is_denied(answer, refusal) and "User: " not in refusal.message:
-                    identity = self._chain.identity(self._fence)
-                error = explain(answer, refusal, request, identity)
+                error = explain(answer, refusal, request, self._who(answer, refusal, used))
             failures += 1
             reason = error.reason if isinstance(error, SidecarError) else ""
             if reason not in RETRIED or failures == ATTEMPTS:
@@ -206,6 +210,16 @@ class S3Client:
         self._count(request.operation)
         write = receiver.write if receiver is not None else None
         return await self._pool.get(target, signed, write, seconds)
+
+    def _who(self, answer: Answer, refusal: Refusal, used: Credentials | None) -> str | None:
+        """
+        Return who was refused, for the error; asks STS only where S3 does not say it.
+        """
+        if refusal.code in STALE_CREDENTIALS and used is not None:
+            return f"the access key {used.access_key}"
+        if is_denied(answer, refusal) and "User: " not in refusal.message:
+            return self._chain.identity(self._fence)
+        return None
 
     def _renew(self, used: Credentials | None) -> None:
         """

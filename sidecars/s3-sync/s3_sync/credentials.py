@@ -19,6 +19,8 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 
 FETCH_SECONDS = 20.0
+# While what we have is still valid, a silent service must not hold up the cycle.
+EARLY_FETCH_SECONDS = 3.0
 WHOAMI_SECONDS = 8.0
 REFRESH_BEFORE_SECONDS = 900.0
 REFRESH_RETRY_SECONDS = 30.0
@@ -99,15 +101,15 @@ class Chain:
             CycleAbandoned: The fence was revoked meanwhile.
         """
         now = time.time()
-        if self._credentials is None or (self._refresh_at is not None and now >= self._refresh_at):
+        held = self._credentials
+        if held is None or (held.expires_at is not None and held.expires_at <= now):
+            self._credentials = None
+            self._fetch(fence, FETCH_SECONDS)
+        elif self._refresh_at is not None and now >= self._refresh_at:
+            self._refresh_at = now + REFRESH_RETRY_SECONDS
             try:
-                self._fetch(fence)
+                self._fetch(fence, EARLY_FETCH_SECONDS)
             except CredentialsError as error:
-                held = self._credentials
-                if held is None or (held.expires_at is not None and held.expires_at <= now):
-                    self._credentials = None
-                    raise
-                self._refresh_at = now + REFRESH_RETRY_SECONDS
                 log.warning("credentials_kept", reason=error.reason, error=error.message)
         assert self._credentials is not None and self._config is not None
         return self._credentials, self._config
@@ -130,8 +132,8 @@ class Chain:
                 self._identity = ""
         return self._identity or None
 
-    def _fetch(self, fence: Fence) -> None:
-        answer = _ask([], FETCH_SECONDS, fence)
+    def _fetch(self, fence: Fence, seconds: float) -> None:
+        answer = _ask([], seconds, fence)
         found = answer.pop("credentials")
         if found is None:
             raise CredentialsError(

@@ -56,10 +56,13 @@ class Session:
         self._board = board
         self._loop = asyncio.new_event_loop()
         self._client = S3Client(
-            settings.bucket, Chain(), lambda operation: self._metrics.requests(operation).inc()
+            settings.bucket,
+            settings.prefix,
+            Chain(),
+            lambda operation: self._metrics.requests(operation).inc(),
         )
         self._lister = Lister(
-            lambda token: self._client.list_page(settings.prefix, token),
+            self._client.list_page,
             settings.prefix,
             compile_filter(settings.include, settings.exclude),
             len(settings.dest_path.encode()),

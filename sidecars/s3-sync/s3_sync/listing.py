@@ -21,6 +21,9 @@ from s3_sync.refusals import SourceError
 # They differ from call to call and say nothing about the objects.
 _TOKENS = re.compile(rb"<(?:Next)?ContinuationToken>[^<]*</(?:Next)?ContinuationToken>")
 
+# It goes into a header of ours.
+_ETAG = re.compile(r"[!#-~]+")
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -184,7 +187,10 @@ def _entry(facts: dict[str, str], is_encoded: bool) -> tuple[str, Entry]:
     if not raw or not etag or not size.isdecimal():
         raise listing_invalid(f"an entry without key, ETag or size: {facts}")
     key = unquote_plus(raw) if is_encoded else raw
-    return key, Entry(key, etag.removeprefix("W/").strip('"'), int(size))
+    etag = etag.removeprefix("W/").strip('"')
+    if not _ETAG.fullmatch(etag):
+        raise listing_invalid(f"the ETag {etag!r} of {key!r} is none")
+    return key, Entry(key, etag, int(size))
 
 
 def _fingerprint(path: str, entry: Entry) -> int:
@@ -206,7 +212,10 @@ def _next_token(body: bytes) -> str | None:
     Found without a parser, because unchanged pages are not parsed; the elements around the keys
     never contain text with ``<``.
     """
-    if not re.search(rb"<IsTruncated>\s*true\s*</IsTruncated>", body):
+    truncated = re.search(rb"<IsTruncated>\s*(true|false)\s*</IsTruncated>", body)
+    if truncated is None:
+        raise listing_invalid("it does not say whether it is whole")
+    if truncated[1] == b"false":
         return None
     match = re.search(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>", body)
     if match is None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import socket
 import ssl
 from typing import Any
@@ -111,9 +112,9 @@ class Pool:
             why = getattr(error, "verify_message", "") or error.reason or str(error)
             raise WireError("tls_failed", f"TLS with {where} failed: {why}") from None
         except OSError as error:
-            raise WireError(
-                "endpoint_unreachable", f"cannot connect to {where}: {error.strerror or error}"
-            ) from None
+            # asyncio's own text repeats the address; with several addresses there is no errno.
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise WireError("endpoint_unreachable", f"cannot connect to {where}: {why}") from None
         return connection
 
 

@@ -26,6 +26,7 @@ STALE_CREDENTIALS = {
 }
 
 _DENIED = re.compile(r"is not authorized to perform: (\S+)(?: on resource: \"?([^\"\s]+)\"?)?")
+_REGION = re.compile(r"[a-z0-9-]{1,32}")
 _USER = re.compile(r"User: (arn:\S+)")
 _PARTITIONS = (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov"), ("eusc-", "aws-eusc"))
 
@@ -33,24 +34,44 @@ _PARTITIONS = (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov"), ("eusc-", "aws-eusc
 @dataclass(frozen=True, slots=True)
 class Request:
     """
-    What was asked, for the error: operation, bucket (name or ARN), key or prefix, region.
+    What was asked, for the error.
+
+    Args:
+        bucket: Its name, or the ARN of an access point.
+        key: Of the object, or the prefix of the listing.
+        prefix: The folder that is synced.
     """
 
     operation: Operation
     bucket: str
     key: str
+    prefix: str
     region: str
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
 
     @property
     def arn(self) -> str:
         """
-        The resource that the IAM statement must name.
+        The resource that was asked for.
         """
+        return self._arn_of(self.key)
+
+    @property
+    def folder_arn(self) -> str:
+        """
+        The resource that the IAM statement should name: all of the folder at once.
+        """
+        return self._arn_of(f"{self.prefix}*")
+
+    def _arn_of(self, key: str) -> str:
         if self.bucket.startswith("arn:"):
-            return self.bucket if self.operation == "list" else f"{self.bucket}/object/{self.key}"
+            return self.bucket if self.operation == "list" else f"{self.bucket}/object/{key}"
         partition = next((p for start, p in _PARTITIONS if self.region.startswith(start)), "aws")
         bucket = f"arn:{partition}:s3:::{self.bucket}"
-        return bucket if self.operation == "list" else f"{bucket}/{self.key}"
+        return bucket if self.operation == "list" else f"{bucket}/{key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +139,8 @@ def read_refusal(answer: Answer) -> Refusal:
         return html.unescape(match[1]).strip() if match else ""
 
     region = answer.headers.get("x-amz-bucket-region", "") or find("Region")
+    if not _REGION.fullmatch(region):  # it would go into a host name and a header
+        region = ""
     return Refusal(find("Code"), find("Message"), region)
 
 
@@ -140,10 +163,10 @@ def explain(
     Return the error for an answer that is not a success.
 
     Args:
-        identity: Who asked, from STS; S3's own message wins where it says it.
+        identity: Who asked, from STS, or the access key that was refused.
     """
     said = f"{answer.status} {refusal.code} {refusal.message}".strip()
-    where = f"s3://{request.bucket}/{request.key}"
+    where = request.url
     if is_denied(answer, refusal):
         return _explain_denied(refusal, request, identity, said)
     match refusal.code:
@@ -173,10 +196,16 @@ def explain(
                 f"{where} is archived ({said})",
                 "Restore it, or leave it out by S3_SYNC_EXCLUDE.",
             )
+        case code if code.startswith("KMS."):
+            return ObjectError(
+                "kms_key_unusable",
+                f"the KMS key of {where} cannot be used ({said})",
+                "Enable the key, or encrypt the object with another one.",
+            )
         case code if code in STALE_CREDENTIALS:
             return SourceError(
                 STALE_CREDENTIALS[code],
-                f"S3 refuses the credentials, also after they were fetched anew ({said})",
+                f"S3 refuses {identity}, also after the credentials were fetched anew ({said})",
                 "Renew the credentials at their source.",
             )
     match answer.status:
@@ -214,17 +243,25 @@ def _explain_denied(
 ) -> SidecarError:
     denied = _DENIED.search(refusal.message)
     user = _USER.search(refusal.message)
-    action = (denied and denied[1]) or ACTIONS[request.operation]
-    arn = (denied and denied[2]) or request.arn
+    action, arn, scope = ACTIONS[request.operation], request.arn, request.arn
+    if request.operation == "get":
+        scope = request.folder_arn
+    place = "the policy of the role"
+    if denied:
+        action = denied[1]
+        if denied[2] and action.startswith("kms:"):
+            arn = scope = denied[2]
+    if "customer master key" in refusal.message or action.startswith("kms:"):
+        action = action if action.startswith("kms:") else "kms:Decrypt"
+        place += " and the policy of the key"
+        if not arn.startswith("arn:aws") or ":kms:" not in arn:
+            arn = scope = f"the KMS key of {request.url}"
     who = (user and user[1]) or identity or "unknown (STS did not say)"
     error = SourceError if request.operation == "list" else ObjectError
-    place = "the policy of the role"
-    if action.startswith("kms:"):
-        place += " and the policy of the key"
     return error(
         "access_denied",
-        f"{who} may not {action} on {arn} ({said})",
-        f"Allow {action} on {arn} in {place}; also look for a Deny in the bucket's policy, the "
+        f"{who} may not {action} on {arn}, for {request.url} ({said})",
+        f"Allow {action} on {scope} in {place}; also look for a Deny in the bucket's policy, the "
         "VPC endpoint's policy or an SCP.",
-        Permission(action, arn),
+        Permission(action, scope),
     )

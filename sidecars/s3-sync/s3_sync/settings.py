@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from sidecar_runtime.settings import (
     bind_address,
     boolean,
     choice,
+    http_url,
     load,
     mode,
     setting,
@@ -128,6 +130,30 @@ class Settings(CommonSettings):
         default=":9811",
         text="Where /healthz, /readyz, /metrics and the status page listen.",
     )
+    endpoint_url: str | None = setting(
+        "AWS_ENDPOINT_URL",
+        http_url,
+        prefixed=False,
+        text="An S3-compatible store instead of AWS; for S3 alone: AWS_ENDPOINT_URL_S3.",
+    )
+    endpoint_url_s3: str | None = setting(
+        "AWS_ENDPOINT_URL_S3",
+        http_url,
+        prefixed=False,
+        text="The same, and only for S3: STS is still asked at AWS. Wins over AWS_ENDPOINT_URL.",
+    )
+    layout: str = setting(
+        "LAYOUT",
+        choice("in-place"),
+        default="in-place",
+        text="How files appear: directly under DEST_PATH, each replaced as a whole.",
+    )
+    source_kind: str = setting(
+        "SOURCE",
+        choice("listing"),
+        default="listing",
+        text="What is the truth: all that is listed under the prefix.",
+    )
     include: tuple[str, ...] = setting(
         "INCLUDE",
         words,
@@ -190,6 +216,9 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
 
 
 def _check(settings: Settings) -> list[Problem]:
+    if sys.getfilesystemencoding().lower() != "utf-8":
+        locale = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
+        return [Problem("LC_ALL", locale, "is not a UTF-8 locale; names of keys need one")]
     if os.path.exists(settings.dest_path) and not os.path.isdir(settings.dest_path):
         return [Problem("DEST_PATH", settings.dest_path, "is a file, not a folder")]
     return []

@@ -23,10 +23,26 @@ BODY_LIMIT_BYTES = 32 << 20
 Sink = Callable[[bytes], object]
 
 
+ADVICE = {
+    "connection_lost": "It is tried again. If it persists, a proxy or firewall cuts connections.",
+    "endpoint_unreachable": "Check AWS_ENDPOINT_URL, the security group, the route or VPC endpoint "
+    "to S3, and HTTPS_PROXY and NO_PROXY.",
+    "name_unresolved": "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster.",
+    "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
+    "request_timeout": "Check the route to S3 (VPC endpoint, security group, proxy): packets that "
+    "are dropped look like this.",
+    "server_error": "It is tried again. If it persists, look at the server or the proxy before it.",
+    "tls_failed": "If a company's own CA signs the traffic, point AWS_CA_BUNDLE at its bundle.",
+}
+
+
 class WireError(SidecarError):
     """
     The request got no whole answer; nothing is known about the object.
     """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message, ADVICE[reason])
 
 
 class StaleConnection(Exception):
