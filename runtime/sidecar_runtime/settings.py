@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import os
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -276,13 +277,15 @@ class CommonSettings:
 def specs_of(cls: type[Any], prefix: str) -> dict[str, Spec]:
     """
     Return the specs of a settings class by field, with full variable names.
+
+    What must be set comes first, then what carries no prefix.
     """
     specs = {}
     for field in dataclasses.fields(cls):
         spec: Spec = field.metadata[_SPEC]
         name = prefix + spec.variable if spec.prefixed else spec.variable
         specs[field.name] = dataclasses.replace(spec, variable=name)
-    return specs
+    return dict(sorted(specs.items(), key=lambda item: (not item[1].required, item[1].prefixed)))
 
 
 def names_of(cls: type[Any], prefix: str) -> frozenset[str]:
@@ -290,6 +293,18 @@ def names_of(cls: type[Any], prefix: str) -> frozenset[str]:
     Return the full names of all variables that a settings class reads.
     """
     return frozenset(spec.variable for spec in specs_of(cls, prefix).values())
+
+
+def describe(cls: type[Any], prefix: str) -> str:
+    """
+    Return the settings as text for ``--help``.
+    """
+    lines = ["settings (environment):"]
+    for spec in specs_of(cls, prefix).values():
+        default = "required" if spec.required else f"default {spec.default or 'none'}"
+        lines.append(f"  {spec.variable}  ({default})")
+        lines += textwrap.wrap(spec.text, 88, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)
 
 
 def load(

@@ -11,10 +11,11 @@ from typing import NoReturn
 
 from s3_sync import check
 from s3_sync.metrics import SyncMetrics
-from s3_sync.settings import PREFIX, load_settings
+from s3_sync.settings import PREFIX, Settings, load_settings
 from s3_sync.sidecar import S3Sync
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.process import run_daemon, run_main
+from sidecar_runtime.settings import describe
 from sidecar_runtime.status import About
 
 
@@ -23,9 +24,14 @@ def main() -> NoReturn:
 
 
 def _main() -> int:
-    parser = argparse.ArgumentParser("s3-sync", description="Keeps a folder equal to an S3 prefix.")
+    parser = argparse.ArgumentParser(
+        "s3-sync",
+        description="Keeps a folder equal to an S3 prefix; without a command, for ever.",
+        epilog=describe(Settings, PREFIX),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"s3-sync {__version__}")
-    commands = parser.add_subparsers(dest="command")
+    commands = parser.add_subparsers(dest="command", metavar="[check]", title="commands")
     commands.add_parser("check", help="try settings, credentials, permissions and the target")
     arguments = parser.parse_args(sys.argv[1:])
     os.umask(0o002)  # another uid of our group must be able to go on where we stopped
