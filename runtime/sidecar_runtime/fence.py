@@ -44,9 +44,13 @@ class Fence:
 
     def on_revoke(self, callback: Callable[[], object]) -> None:
         """
-        Call back when revoked, from the revoking thread; must not block.
+        Call back when revoked, from the revoking thread, or at once if it is revoked already.
+
+        The callback must not block, and may be called twice.
         """
         self._callbacks.append(callback)
+        if self._revoked:
+            callback()
 
     def revoke(self) -> None:
         """
@@ -55,7 +59,7 @@ class Fence:
         A publish that is stuck in the kernel (a dead network file system) is not waited for.
         """
         self._revoked = True
-        for callback in self._callbacks:
+        for callback in list(self._callbacks):
             callback()
         if self._lock.acquire(timeout=IN_FLIGHT_SECONDS):
             self._lock.release()

@@ -187,6 +187,7 @@ class Loop:
             return
         self._stuck = [worker for worker in self._stuck if worker.fence is not None]
         if self._worker is not None and self._worker.fence is not None:
+            self._worker.retire()
             self._stuck.append(self._worker)
             self._worker = None
         if len(self._stuck) >= STUCK_THREADS:

@@ -366,12 +366,12 @@ def _check_names(
     Sort the variables with our prefix that nobody reads into slips (errors) and strangers.
     """
     problems, unknown = [], []
+    plain = {name.removeprefix(prefix): name for name in sorted(known)}
     for name in sorted(environ):
         if not name.startswith(prefix) or name in known or _INJECTED.search(name):
             continue
-        right = instead.get(name) or next(
-            iter(difflib.get_close_matches(name, sorted(known), 1, cutoff=0.8)), None
-        )
+        near = difflib.get_close_matches(name.removeprefix(prefix), plain, 1, cutoff=0.75)
+        right = instead.get(name) or (plain[near[0]] if near else None)
         if right:
             problems.append(Problem(name, "", f"is not a setting; the right name is {right}"))
         else:

@@ -4,13 +4,30 @@ What a sidecar brings; the runtime does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 
-Cycle = Callable[[Fence], Outcome]
+
+class Session(Protocol):
+    """
+    What belongs to one thread that runs cycles.
+    """
+
+    def cycle(self, fence: Fence) -> Outcome:
+        """
+        Run one cycle; every publish goes through the fence.
+
+        Raises:
+            SidecarError: What failed; what was published before stays.
+            CycleAbandoned: The fence was revoked.
+        """
+
+    def close(self) -> None:
+        """
+        Let go of all that is open; the thread ends.
+        """
 
 
 class Sidecar(Protocol):
@@ -18,10 +35,10 @@ class Sidecar(Protocol):
     What a sidecar brings to the loop.
     """
 
-    def begin(self) -> Cycle:
+    def begin(self) -> Session:
         """
-        Return the cycle; called in the thread that will run it, and again in a new thread when
-        an abandoned one did not come back.
+        Return a session for the calling thread; called again in a new thread when an abandoned
+        one did not come back.
         """
 
     def readiness(self) -> Readiness:

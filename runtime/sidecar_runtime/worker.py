@@ -11,7 +11,7 @@ from queue import SimpleQueue
 
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
-from sidecar_runtime.sidecar import Cycle
+from sidecar_runtime.sidecar import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,27 +25,36 @@ class Worker:
     One daemon thread that runs cycles, one at a time, as they are asked for.
     """
 
-    def __init__(self, begin: Callable[[], Cycle], report: Callable[[Finished], None]) -> None:
+    def __init__(self, begin: Callable[[], Session], report: Callable[[Finished], None]) -> None:
         self._begin = begin
         self._report = report
-        self._requests: SimpleQueue[Fence] = SimpleQueue()
+        self._requests: SimpleQueue[Fence | None] = SimpleQueue()
         self.fence: Fence | None = None
-        self.thread = threading.Thread(target=self._work, name="cycle", daemon=True)
-        self.thread.start()
+        threading.Thread(target=self._work, name="cycle", daemon=True).start()
 
     def start_cycle(self, fence: Fence) -> None:
+        """
+        Run a cycle under this fence; its end is reported.
+        """
         self.fence = fence
         self._requests.put(fence)
 
+    def retire(self) -> None:
+        """
+        End the thread as soon as it comes back from what it is doing.
+        """
+        self._requests.put(None)
+
     def _work(self) -> None:
-        cycle: Cycle | None = None
-        while True:
-            fence = self._requests.get()
+        session: Session | None = None
+        while (fence := self._requests.get()) is not None:
             end: Outcome | BaseException
             try:
-                if cycle is None:
-                    cycle = self._begin()
-                end = cycle(fence)
+                if session is None:
+                    session = self._begin()
+                end = session.cycle(fence)
             except BaseException as error:  # noqa: BLE001 - the main thread decides
                 end = error
             self._report(Finished(fence, end))
+        if session is not None:
+            session.close()

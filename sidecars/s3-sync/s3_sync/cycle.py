@@ -89,6 +89,14 @@ class Session:
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
         return self._loop.run_until_complete(task)
 
+    def close(self) -> None:
+        """
+        Close connections, files and the event loop; the lock stays with the process.
+        """
+        self._client.close()
+        self._close_target()
+        self._loop.close()
+
     async def _cycle(self, fence: Fence) -> Outcome:
         if self._settings.dry_run:
             return await self._rehearse(fence)
@@ -114,10 +122,10 @@ class Session:
         self._synced = None
         applier = Applier(self._client, target, listing, fence, self._damaged, self._blocked)
         try:
-            await applier.apply(self._plan(target, listing))
+            await applier.apply(self._plan(target, listing, fence))
         finally:
-            target.end_cycle()
             self._count(target, applier.work)
+        target.end_cycle(fence)
         self._damaged = target.damaged(iter(self._damaged))
         self._blocked = applier.work.blocked
         self._name_skipped(listing)
@@ -197,12 +205,12 @@ class Session:
             )
         return listing
 
-    def _plan(self, target: Target, listing: Listing) -> Plan:
+    def _plan(self, target: Target, listing: Listing, fence: Fence) -> Plan:
         may_delete = self._settings.delete != "none"
         if not may_delete:
             # Kept although its key is gone, and now lost: there is nothing to put back.
             for path in self._damaged - listing.wanted.keys():
-                target.managed.remove(path)
+                target.forget(path, fence)
         foreign = target.foreign() if self._settings.delete == "all" else []
         return make_plan(
             listing.wanted, target.managed.files, self._damaged, foreign, may_delete=may_delete

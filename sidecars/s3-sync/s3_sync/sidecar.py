@@ -4,14 +4,11 @@ What of s3-sync outlives a cycle and its thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from s3_sync.board import Board
 from s3_sync.cycle import Session
 from s3_sync.metrics import SyncMetrics
 from s3_sync.settings import Settings
-from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Outcome, Readiness
+from sidecar_runtime.health import Readiness
 from sidecar_runtime.publish import TargetLock
 
 
@@ -26,8 +23,8 @@ class S3Sync:
         self._lock = TargetLock()
         self._board = Board()
 
-    def begin(self) -> Callable[[Fence], Outcome]:
-        return Session(self._settings, self._metrics, self._lock, self._board).cycle
+    def begin(self) -> Session:
+        return Session(self._settings, self._metrics, self._lock, self._board)
 
     def readiness(self) -> Readiness:
         return self._board.readiness

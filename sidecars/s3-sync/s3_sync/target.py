@@ -38,6 +38,9 @@ BYTECODE = "__pycache__"
 # Not ours to judge under S3_SYNC_DELETE=all: bytecode, and what mkfs puts on a volume.
 SPARED = {BYTECODE, "lost+found"}
 
+# One count for the process: an abandoned cycle must not meet the files of its successor.
+_NUMBERS = itertools.count()
+
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -64,7 +67,6 @@ class Target:
         self._file_mode = file_mode
         self._regular_mode = stat.S_IFREG | file_mode
         self._fsync = fsync
-        self._names = itertools.count()
         # Modification times of deleted files that a successor must not repeat.
         self._gone: dict[str, int] = {}
         self._root, self._state = open_folders(path)
@@ -182,7 +184,7 @@ class Target:
         """
         Open a new staging file; :meth:`publish` renames it, :meth:`discard` removes it.
         """
-        name = f"{os.getpid()}-{next(self._names)}.part"
+        name = f"{os.getpid()}-{next(_NUMBERS)}.part"
         return Staging(os.open(name, _NEW_FILE, self._file_mode, dir_fd=self._staging), name)
 
     def adopt(self, path: str, entry: Entry, fence: Fence) -> None:
@@ -254,11 +256,19 @@ class Target:
             self._remove_empty_folders(path)
         return is_removed
 
-    def end_cycle(self) -> None:
+    def forget(self, path: str, fence: Fence) -> None:
+        """
+        Strike a file from the list; what is on disk from now on is somebody else's.
+        """
+        with fence:
+            self.managed.remove(path)
+
+    def end_cycle(self, fence: Fence) -> None:
         """
         Keep the list of managed files in order, and forget deletions that are in the past.
         """
-        self.managed.compact()
+        with fence:
+            self.managed.compact()
         now = time.time_ns()
         self._gone = {path: ns for path, ns in self._gone.items() if ns > now - SECOND_NS}
 
