@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from apscheduler.executors.debug import DebugExecutor
@@ -23,6 +22,7 @@ from apscheduler.triggers.base import BaseTrigger
 
 from sidecar_runtime.backoff import backoff_seconds
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError
+from sidecar_runtime.events import Events
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Health, LastError, Outcome, PastCycle
 from sidecar_runtime.logs import get_logger
@@ -73,7 +73,7 @@ class Loop:
         self._settings = settings
         self._health = health
         self._metrics = metrics
-        self._events: SimpleQueue[str | signal.Signals | Finished] = SimpleQueue()
+        self._events: Events[str | signal.Signals | Finished] = Events()
         self._worker: Worker | None = None
         self._stuck: list[Worker] = []
         self._started_at = 0.0
@@ -119,16 +119,18 @@ class Loop:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """
-        Turn signals into events; SimpleQueue.put is safe in a handler.
+        Turn signals into events.
         """
         handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         before = {
             number: signal.signal(number, lambda n, _: self._events.put(signal.Signals(n)))
             for number in handled
         }
+        wakeup_before = self._events.listen_to_signals()
         try:
             yield
         finally:
+            signal.set_wakeup_fd(wakeup_before)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -142,10 +144,7 @@ class Loop:
         if self._give_up_at is not None:
             moments["give_up"] = self._give_up_at
         name = min(moments, key=lambda key: moments[key])
-        try:
-            return self._events.get(timeout=max(0.0, moments[name] - time.monotonic()))
-        except Empty:
-            return name
+        return self._events.get(moments[name] - time.monotonic()) or name
 
     def _handle(self, event: str | signal.Signals | Finished) -> int | None:
         """
@@ -327,9 +326,6 @@ class Loop:
         fence.revoke()
         until = time.monotonic() + TIDY_SECONDS
         while (left := until - time.monotonic()) > 0:
-            try:
-                event = self._events.get(timeout=left)
-            except Empty:
-                return
+            event = self._events.get(left)
             if isinstance(event, Finished) and event.fence is fence:
                 return

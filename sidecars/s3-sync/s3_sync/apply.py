@@ -23,6 +23,7 @@ from sidecar_runtime.logs import get_logger
 CONNECTIONS = 16
 # This many failures in a row, without a success in between, are the source's and not theirs.
 FAILURE_STREAK = 8
+DENIED_STREAK = 64
 NAMED_FAILURES = 20
 # What the wire does to one object; everything else it does to all.
 PER_OBJECT = {"request_timeout", "connection_lost", "server_error"}
@@ -66,8 +67,9 @@ class Work:
         self.errors.append(error)
         if len(self.errors) <= NAMED_FAILURES:
             log.warning("object_failed", key=key, reason=error.reason, error=error.message)
-        self.streak += error.reason != "access_denied"
-        if self.streak >= FAILURE_STREAK:
+        self.streak += 1
+        limit = DENIED_STREAK if error.reason == "access_denied" else FAILURE_STREAK
+        if self.streak >= limit:
             raise error
 
 
@@ -141,7 +143,7 @@ class Applier:
 
     async def _publish(self, path: str, entry: Entry) -> None:
         work = self.work
-        download = Download(entry.key, self._target.open_staging)
+        download = Download(entry.key, entry.size_bytes, self._target.open_staging)
         try:
             await self._load(entry, download)
             if self._target.publish(path, entry, download, self._fence, self._is_wanted):
@@ -177,7 +179,7 @@ class Applier:
                 entry.key, entry.etag, entry.size_bytes, download
             )
             self.work.downloaded_bytes += download.size_bytes
-            if download.is_proven(headers, entry.etag, entry.size_bytes):
+            if download.is_proven(headers, entry.etag):
                 return
             md5 = download.md5()
             if md5 == suspect:

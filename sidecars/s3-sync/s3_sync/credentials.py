@@ -7,10 +7,13 @@ They are kept until they expire when a refresh fails, and fetched again when S3 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -157,15 +160,17 @@ def _ask(arguments: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
     # -I: nothing of the working directory or PYTHON* reaches the process that holds secrets.
     command = [sys.executable, "-I", "-m", "s3_sync.chain", *arguments]
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # what it starts itself (credential_process) ends with it
     ) as child:
-        fence.on_revoke(child.kill)
-        if fence.is_revoked:
-            child.kill()
+        fence.on_revoke(lambda: _end(child))
         try:
             out, err = child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            child.kill()
+            _end(child)
             raise CredentialsError(
                 "credentials_unavailable", f"no answer within {seconds:g} s"
             ) from None
@@ -181,3 +186,12 @@ def _ask(arguments: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
     if failure := answer.get("error"):
         raise CredentialsError(failure["reason"], failure["message"])
     return answer
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """
+    Kill the child and all that it started; nothing if it has ended.
+    """
+    if child.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)

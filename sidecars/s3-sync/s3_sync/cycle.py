@@ -156,6 +156,8 @@ class Session:
                 self._damaged = self._target.damaged(iter(self._target.managed.files))
                 self._synced = None
                 log.info("target_acquired", managed_files=len(self._target.managed.files))
+                # What a predecessor published is ready before S3 has said a word.
+                self._show(self._target)
         finally:
             os.close(state)
             os.close(root)

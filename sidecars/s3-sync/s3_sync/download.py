@@ -39,11 +39,13 @@ class Download:
     The receiver of one object's body.
 
     Args:
+        size_bytes: As listed.
         open_staging: Opens a new staging file, for a body too big for memory.
     """
 
-    def __init__(self, key: str, open_staging: Callable[[], Staging]) -> None:
+    def __init__(self, key: str, size_bytes: int, open_staging: Callable[[], Staging]) -> None:
         self._key = key
+        self._listed_bytes = size_bytes
         self._open_staging = open_staging
         self._chunks: list[bytes] = []
         self.staging: Staging | None = None
@@ -64,9 +66,12 @@ class Download:
         Take a piece of the body.
 
         Raises:
+            ObjectError: It is more than was listed; an answer without end must not fill the disk.
             OSError: The disk is full.
         """
         self.size_bytes += len(chunk)
+        if self.size_bytes > self._listed_bytes:
+            raise self.corrupt(f"more than the {self._listed_bytes} bytes came that were listed")
         if self.staging is None and self.size_bytes > MEMORY_BYTES:
             self.staging = self._open_staging()
             for held in self._chunks:
@@ -95,7 +100,7 @@ class Download:
         """
         return md5_of(self.blocks())
 
-    def is_proven(self, headers: Mapping[str, str], etag: str, size_bytes: int) -> bool:
+    def is_proven(self, headers: Mapping[str, str], etag: str) -> bool:
         """
         Compare the body with all that S3 says of it.
 
@@ -106,8 +111,8 @@ class Download:
         Raises:
             ObjectError: The length or a checksum is wrong.
         """
-        if self.size_bytes != size_bytes:
-            raise self.corrupt(f"{self.size_bytes} bytes came, {size_bytes} were listed")
+        if self.size_bytes != self._listed_bytes:
+            raise self.corrupt(f"{self.size_bytes} bytes came, {self._listed_bytes} were listed")
         checked = False
         for name, start in _CHECKSUMS.items():
             said = headers.get(f"x-amz-checksum-{name}", "")

@@ -19,6 +19,7 @@ IDLE_SECONDS = 20.0
 # Beyond this, an answer that is kept in memory is not one of S3's: a page of 1,000 keys of the
 # longest kind, percent-encoded, has less than 5 MiB.
 BODY_LIMIT_BYTES = 32 << 20
+HEAD_LIMIT_BYTES = 1 << 20
 
 Sink = Callable[[bytes], object]
 
@@ -96,6 +97,7 @@ class Connection(asyncio.Protocol):
         self._answer = Answer()
         self._chunks: list[bytes] = []
         self._held_bytes = 0
+        self._head_bytes = 0
         self._sink: Sink | None = None
         self._is_new = True
         self._has_begun = False
@@ -124,6 +126,7 @@ class Connection(asyncio.Protocol):
         self._answer = Answer()
         self._chunks = []
         self._held_bytes = 0
+        self._head_bytes = 0
         self._sink = sink
         self._has_begun = False
         self._heard_at = self._loop.time()
@@ -164,6 +167,11 @@ class Connection(asyncio.Protocol):
         self._heard_at = self._loop.time()
         try:
             self._parser.feed_data(data)
+            if self._answer.status < 200:
+                self._head_bytes += len(data)
+                if self._head_bytes > HEAD_LIMIT_BYTES:
+                    self._fail(WireError("server_error", "the head of the answer has no end"))
+                    self.close()
         except httptools.HttpParserCallbackError as error:
             self._fail(error.__context__ if isinstance(error.__context__, Exception) else error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
