@@ -8,6 +8,8 @@ import json
 import socket
 import socketserver
 import threading
+from collections import deque
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -64,7 +66,7 @@ class Endpoint(ThreadingHTTPServer):
         self.sidecar = sidecar
         self.metrics = metrics
         self.show_status = show_status
-        self._free = threading.BoundedSemaphore(CONNECTIONS)
+        self._connections: deque[socket.socket] = deque()
         host, port = bind
         try:
             self._bind(host, port)
@@ -102,17 +104,20 @@ class Endpoint(ThreadingHTTPServer):
         log.info("http_listening", address=shown)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        # A client that opens connections without end must not cost threads without end.
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        # Clients that open connections, or dribble, without end must neither cost threads
+        # without end nor keep the probes out: the oldest connection makes way.
+        with suppress(IndexError, OSError):
+            if len(self._connections) >= CONNECTIONS:
+                self._connections.popleft().shutdown(socket.SHUT_RDWR)
+        self._connections.append(request)
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            with suppress(ValueError):
+                self._connections.remove(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("http_request_failed", client=str(client_address))

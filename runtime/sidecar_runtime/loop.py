@@ -212,7 +212,11 @@ class Loop:
         self._worker.fence.revoke()
         seconds = self._settings.timeout_seconds
         return self._settle(
-            SidecarError("cycle_timeout", f"the cycle was abandoned after {seconds:g} s")
+            SidecarError(
+                "cycle_timeout",
+                f"the cycle was abandoned after {seconds:g} s",
+                "Find out what it waits for (network, volume), or raise the TIMEOUT setting.",
+            )
         )
 
     def _finish(self, finished: Finished) -> int | None:
@@ -257,22 +261,22 @@ class Loop:
         Record a success; return the seconds to the next cycle, None for the usual interval.
         """
         started = time.time() - seconds
+        failures = self._health.consecutive_failures
         self._metrics.cycles(outcome.result).inc()
         self._metrics.consecutive_failures.set(0)
+        self._metrics.last_success.set_to_current_time()
         self._health.record(
             PastCycle(started, seconds, outcome.result, "", outcome.counts), error=None
         )
         if outcome.result == "waiting":
             return min(self._settings.interval_seconds, WAITING_RETRY_SECONDS)
-        self._metrics.last_success.set_to_current_time()
-        write = log.debug
         if outcome.result == "changed":
             self._metrics.last_publish.set_to_current_time()
-            write = log.info
-        write(
+        (log.info if failures or outcome.result == "changed" else log.debug)(
             "cycle_finished",
             result=outcome.result,
             revision=outcome.revision,
+            failures_before=failures,
             duration_seconds=round(seconds, 3),
             **outcome.counts,
         )
@@ -312,6 +316,10 @@ class Loop:
     def _give_up(self, reason: str, otherwise: str) -> GaveUp:
         error = self._health.last_error
         if error is None:
+            cycles = self._health.past_cycles()
+            if cycles and cycles[0].result == "waiting":
+                holder = cycles[0].counts.get("holder", "unknown")
+                otherwise = f"another process keeps the target all the time: {holder}"
             return GaveUp(reason, otherwise)
         return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
 

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from sidecar_runtime import logs
 from sidecar_runtime.endpoint import Endpoint
-from sidecar_runtime.errors import EXIT_BUG, EXIT_DONE, SettingsError, SidecarError
+from sidecar_runtime.errors import EXIT_BUG, SettingsError, SidecarError
 from sidecar_runtime.health import Health
 from sidecar_runtime.loop import Loop
 from sidecar_runtime.metrics import Metrics
@@ -51,16 +50,6 @@ def run_daemon(
     return code
 
 
-class _Stopped(BaseException):
-    """
-    A signal came before the loop listened to signals.
-    """
-
-
-def _stop(*_: object) -> NoReturn:
-    raise _Stopped
-
-
 def run_main(main: Callable[[], int]) -> NoReturn:
     """
     Run a command and end the process with its exit code.
@@ -70,13 +59,8 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     """
     code = EXIT_BUG
     logs.configure("info", None)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         code = main()
-    except _Stopped:
-        code = EXIT_DONE
     except SystemExit as end:  # argparse
         code = end.code if isinstance(end.code, int) else EXIT_BUG
     except SettingsError as error:

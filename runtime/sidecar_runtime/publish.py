@@ -37,9 +37,7 @@ def write_file(
     try:
         try:
             os.fchmod(fd, mode)
-            view = memoryview(content)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, content)
             if fsync:
                 os.fsync(fd)
         finally:
@@ -48,6 +46,18 @@ def write_file(
     except OSError:
         os.unlink(temporary, dir_fd=dir_fd)
         raise
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """
+    Write all of it.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def read_file(path: str | Path, *, dir_fd: int | None = None) -> bytes:
@@ -135,9 +145,15 @@ class TargetLock:
 def read_holder(name: str, dir_fd: int) -> dict[str, Any]:
     """
     Return who holds the lock, as it says itself: ``host``, ``pid``, ``since`` (Unix time).
+
+    The file may be anybody's work, so nothing else of it is passed on.
     """
     try:
         holder = json.loads(read_file(name, dir_fd=dir_fd))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return holder if isinstance(holder, dict) else {}
+    if not isinstance(holder, dict):
+        return {}
+    host = str(holder.get("host", "")).encode(errors="replace").decode()[:253]
+    numbers = {key: holder.get(key) for key in ("pid", "since")}
+    return {"host": host} | {k: v for k, v in numbers.items() if isinstance(v, int | float)}

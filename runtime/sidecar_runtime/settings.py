@@ -30,7 +30,7 @@ _SPEC = "sidecar_runtime.setting"
 _INJECTED = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_.+)?$|_PORT(_.+)?$")
 
 # A password has no place in a URL, but people put it there; it must not come back in an error.
-_USERINFO = re.compile(r"//[^/@]*@")
+_USERINFO = re.compile(r"//.*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,11 @@ def count(text: str) -> int:
 def mode(text: str) -> int:
     """
     Read a file mode in octal; the owner must be able to read.
+
+    The leading zero is a must: YAML makes 420 of an unquoted 0644.
     """
-    if not re.fullmatch(r"0?[0-7]{3}", text.strip()):
-        raise ValueError('is not an octal mode such as "0644"')
+    if not re.fullmatch(r"0[0-7]{3}", text.strip()):
+        raise ValueError('is not an octal mode such as "0644", with its zero and in quotes')
     value = int(text, 8)
     if not value & 0o400:
         raise ValueError("does not let the owner read")
@@ -323,8 +325,8 @@ def load(
         check: Rules across settings; called when every single one is fine.
 
     Returns:
-        The settings, and the unknown variables with our prefix that resemble nothing we know
-        (worth a warning).
+        The settings, and the variables that may be slips (worth a warning): those with our
+        prefix that resemble nothing, and those without that resemble a setting that is unset.
 
     Raises:
         SettingsError: One or more settings are wrong; all of them are named.
@@ -376,4 +378,8 @@ def _check_names(
             problems.append(Problem(name, "", f"is not a setting; the right name is {right}"))
         else:
             unknown.append(name)
+    for name in sorted(known - environ.keys()):
+        if not name.startswith(prefix):  # KEYPATH: nothing of ours, but close to it
+            others = [other for other in environ if other not in known]
+            unknown += difflib.get_close_matches(name, others, 1, cutoff=0.9)
     return problems, unknown

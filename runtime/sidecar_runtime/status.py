@@ -127,7 +127,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
     if facts["details"]:
         parts += ["<h2>Details</h2>", _table(facts["details"])]
     parts += ["<h2>Last cycles</h2>", _history(facts["cycles"]), "</html>\n"]
-    return "".join(parts).encode()
+    return "".join(parts).encode(errors="replace")
 
 
 def _iso(moment: float | None) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from s3_sync.credentials import AwsConfig
 from s3_sync.refusals import SourceError
@@ -61,14 +62,14 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
         name = re.split("[:/]", resource, maxsplit=1)[1]
         service = "s3-accesspoint-fips" if config.use_fips else "s3-accesspoint"
         host = _host(service, arn_region, config)
-        return Address(_origin("https", f"{name}-{account}.{host}", None, config), "", arn_region)
+        return Address(_origin("https", f"{name}-{account}.{host}", None), "", arn_region)
     if config.endpoint_url:
         return _locate_custom(bucket, config, region)
     host = _host("s3-fips" if config.use_fips else "s3", region, config)
     # A dot in the bucket's name breaks the wildcard certificate of virtual hosts.
     if style != "path" and _VIRTUAL_HOST.fullmatch(bucket):
-        return Address(_origin("https", f"{bucket}.{host}", None, config), "", region)
-    return Address(_origin("https", host, None, config), f"/{encode_key(bucket)}", region)
+        return Address(_origin("https", f"{bucket}.{host}", None), "", region)
+    return Address(_origin("https", host, None), f"/{encode_key(bucket)}", region)
 
 
 def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
@@ -89,10 +90,8 @@ def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
         )
     base = url.path.rstrip("/")
     if config.addressing_style == "virtual":
-        return Address(_origin(url.scheme, f"{bucket}.{url.hostname}", port, config), base, region)
-    return Address(
-        _origin(url.scheme, url.hostname, port, config), f"{base}/{encode_key(bucket)}", region
-    )
+        return Address(_origin(url.scheme, f"{bucket}.{url.hostname}", port), base, region)
+    return Address(_origin(url.scheme, url.hostname, port), f"{base}/{encode_key(bucket)}", region)
 
 
 def _host(service: str, region: str, config: AwsConfig) -> str:
@@ -101,6 +100,7 @@ def _host(service: str, region: str, config: AwsConfig) -> str:
     return f"{service}.{dual}{region}.{suffix}"
 
 
-def _origin(scheme: str, host: str, port: int | None, config: AwsConfig) -> Origin:
+def _origin(scheme: str, host: str, port: int | None) -> Origin:
     number = port or (443 if scheme == "https" else 80)
-    return Origin(scheme, host, number, config.proxies.get(scheme))
+    proxy = None if proxy_bypass(f"{host}:{number}") else getproxies().get(scheme)
+    return Origin(scheme, host, number, proxy)

@@ -25,26 +25,25 @@ import botocore.session
 from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.httpsession import get_cert_path
-from botocore.utils import get_environ_proxies
 
 # The parent kills us long before; this is for a parent that was killed itself.
 LIFETIME_SECONDS = 90
+
+_DENIED = {"AccessDenied", "AccessDeniedException", "InvalidIdentityToken", "ValidationError"}
 
 
 def resolve(session: botocore.session.Session) -> dict[str, Any]:
     """
     Return credentials and configuration of the s3 client that botocore would build.
     """
-    endpoint_url = _endpoint_url(session)
     s3 = session.get_scoped_config().get("s3") or {}
     is_dual_stack = session.get_config_variable("use_dualstack_endpoint")
     return {
         "credentials": _credentials(session),
         "region": session.get_config_variable("region"),
-        "endpoint_url": endpoint_url,
+        "endpoint_url": _endpoint_url(session),
         "ca_bundle": session.get_config_variable("ca_bundle"),
         "ca_fallback": get_cert_path(True),
-        "proxies": get_environ_proxies(endpoint_url or "https://s3.amazonaws.com"),
         "addressing_style": s3.get("addressing_style"),
         "use_fips": bool(session.get_config_variable("use_fips_endpoint")),
         "use_dualstack": bool(is_dual_stack or s3.get("use_dualstack_endpoint") == "true"),
@@ -98,7 +97,9 @@ def classify(error: Exception) -> str:
     match error:
         case botocore.exceptions.ClientError():
             code = error.response.get("Error", {}).get("Code", "")
-            return "credentials_expired" if "Expired" in code else "credentials_denied"
+            if code in _DENIED:
+                return "credentials_denied"
+            return "credentials_expired" if "Expired" in code else "credentials_unavailable"
         case (
             botocore.exceptions.ProfileNotFound()
             | botocore.exceptions.PartialCredentialsError()

@@ -46,7 +46,7 @@ class _Checks:
         """
         try:
             credentials, config = self._chain.current(self._fence)
-            endpoint = config.endpoint_url or "AWS"
+            endpoint = (config.endpoint_url or "AWS").rpartition("@")[2]
             _say(
                 "ok", "credentials", f"by {credentials.method}; {endpoint}, region {config.region}"
             )
@@ -90,8 +90,12 @@ class _Checks:
         except SidecarError as error:
             return _fail("s3:ListBucket", error)
         if not listing.wanted:
-            _say("FAIL", "s3:ListBucket", f"allowed, but there is no file under {settings.source}")
-            _say("", "", "Check KEY_PATH for a slip; the daemon deletes nothing (source_empty).")
+            mark = "ok" if settings.allow_empty else "FAIL"
+            _say(mark, "s3:ListBucket", f"allowed, but there is no file under {settings.source}")
+            if not settings.allow_empty:
+                _say(
+                    "", "", "Check KEY_PATH for a slip; the daemon deletes nothing (source_empty)."
+                )
             return settings.allow_empty
         found = f"{len(listing.wanted)} files, {len(listing.skipped)} keys skipped"
         _say("ok", "s3:ListBucket", found)

@@ -8,6 +8,7 @@ see docs/decisions/0002-data-plane.md.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import ssl
 from collections.abc import Callable
@@ -29,9 +30,11 @@ from s3_sync.refusals import (
 )
 from s3_sync.signing import encode_query, sign
 from s3_sync.wire import Answer, WireError
+from sidecar_runtime import __version__
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
+USER_AGENT = f"s3-sync/{__version__}"
 PAGE_KEYS = 1000
 LIST_SECONDS = 60.0
 GET_SECONDS = 60.0
@@ -67,6 +70,8 @@ class S3Client:
         self._prefix = prefix
         self._chain = chain
         self._count = count
+        # False once an ETag that looks like an MD5 was proven to be none.
+        self.has_md5_etags = True
         self._bucket_region: str | None = None
         self._config: AwsConfig | None = None
         self._credentials: Credentials | None = None
@@ -126,7 +131,11 @@ class S3Client:
             ObjectMoved: It has changed or vanished since it was listed.
             ObjectError, SourceError, WireError
         """
-        headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
+        headers = {
+            "accept-encoding": "identity",
+            "if-match": f'"{etag}"',
+            "x-amz-checksum-mode": "ENABLED",
+        }
         request = self._request("get", key)
         seconds = GET_SECONDS + size_bytes / SLOWEST_BYTES_PER_SECOND
         answer = await self._send(request, {}, headers, receiver, seconds)
@@ -203,6 +212,7 @@ class S3Client:
         else:
             path = address.base_path or "/"
         encoded = encode_query(query)
+        headers = {"user-agent": USER_AGENT, **headers}
         signed = sign(
             self._credentials, address.region, address.origin.host_header, path, encoded, headers
         )
@@ -255,7 +265,8 @@ def _tls_context(config: AwsConfig) -> ssl.SSLContext:
             return ssl.create_default_context(cafile=config.ca_bundle)
         context = ssl.create_default_context()
         paths = ssl.get_default_verify_paths()
-        if not (paths.cafile or paths.capath) and config.ca_fallback:
+        has_store = paths.cafile or (paths.capath and os.listdir(paths.capath))
+        if not has_store and config.ca_fallback:
             context.load_verify_locations(cafile=config.ca_fallback)
     except (OSError, ssl.SSLError) as error:
         raise SourceError(

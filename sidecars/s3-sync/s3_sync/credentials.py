@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +30,10 @@ REFRESH_RETRY_SECONDS = 30.0
 ADVICE = {
     "credentials_missing": "Give the pod an identity: IRSA (annotate the service account with "
     "eks.amazonaws.com/role-arn) or EKS Pod Identity; or set AWS_ACCESS_KEY_ID and "
-    "AWS_SECRET_ACCESS_KEY from a Secret.",
+    "AWS_SECRET_ACCESS_KEY from a Secret. The role of the node is out of reach of pods while the "
+    "hop limit of IMDS is 1.",
+    "credentials_invalid": "A Secret made by `echo` ends in a newline: use `echo -n` or "
+    "`kubectl create secret --from-literal`.",
     "credentials_denied": "STS refused the role. Check its trust policy: the OIDC provider of this "
     "cluster, the namespace and the name of the service account.",
     "credentials_expired": "Renew the token or the session that the credentials come from.",
@@ -61,7 +63,6 @@ class AwsConfig:
     How to reach S3, as botocore reads it from environment and profile.
 
     Args:
-        proxies: Proxy URL by scheme; empty where the endpoint is reached directly.
         ca_fallback: A CA bundle to use where the system has none.
     """
 
@@ -69,7 +70,6 @@ class AwsConfig:
     endpoint_url: str | None
     ca_bundle: str | None
     ca_fallback: str | None
-    proxies: Mapping[str, str]
     addressing_style: str | None
     use_fips: bool
     use_dualstack: bool
@@ -142,6 +142,11 @@ class Chain:
             raise CredentialsError(
                 "credentials_missing", "no AWS credentials found, by any of botocore's ways"
             )
+        for name in ("access_key", "secret_key", "token"):
+            if not (found[name] or "-").isprintable() or " " in (found[name] or ""):
+                raise CredentialsError(
+                    "credentials_invalid", f"the {name} has a blank or a line break in it"
+                )
         now = time.time()
         self._credentials = Credentials(**found)
         self._config = AwsConfig(**answer)
@@ -159,6 +164,15 @@ def _ask(arguments: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
     """
     # -I: nothing of the working directory or PYTHON* reaches the process that holds secrets.
     command = [sys.executable, "-I", "-m", "s3_sync.chain", *arguments]
+    try:
+        return _talk(command, seconds, fence)
+    except OSError as error:  # no memory or no process left for a child
+        raise CredentialsError(
+            "credentials_unavailable", f"cannot start the credential chain: {error.strerror}"
+        ) from None
+
+
+def _talk(command: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

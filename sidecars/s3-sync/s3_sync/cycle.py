@@ -17,12 +17,11 @@ from s3_sync.client import S3Client
 from s3_sync.credentials import Chain
 from s3_sync.keys import compile_filter
 from s3_sync.listing import Lister, Listing
-from s3_sync.managed import read_managed
 from s3_sync.metrics import SKIP_REASONS, SyncMetrics
 from s3_sync.plan import Plan, make_plan
 from s3_sync.refusals import SourceError
 from s3_sync.settings import Settings
-from s3_sync.target import Target
+from s3_sync.target import Target, read_target
 from s3_sync.volume import explain_os_error, open_folders
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
@@ -37,6 +36,8 @@ SCAN_CYCLES = 10
 # A listing that is outdated whenever it is read is not a busy bucket but a server at odds with
 # itself.
 MOVED_CYCLES = 3
+# After so many failed cycles in a row nothing waits for a path any more.
+FAILED_CYCLES = 3
 NAMED_KEYS = 50
 
 log = get_logger("cycle")
@@ -72,6 +73,7 @@ class Session:
         self._scan: Iterator[str] = iter(())
         self._damaged: set[str] = set()
         self._blocked: set[str] = set()
+        self._failures: dict[str, int] = {}
         self._synced: Listing | None = None
         self._moved_cycles = 0
         self._named: set[str] = set()
@@ -101,18 +103,20 @@ class Session:
         if self._settings.dry_run:
             return await self._rehearse(fence)
         try:
-            target = self._open_target()
+            with fence:  # a thread that comes back late must not touch its successor's target
+                target = self._open_target()
         except OSError as error:
             raise explain_os_error(error, f"cannot open {self._settings.dest_path}") from error
         if target is None:
-            return Outcome("waiting")
+            return Outcome("waiting", counts={"holder": _name(self._holder or {})})
         try:
             self._look(target)
             return await self._reconcile(target, fence)
         except OSError as error:
             raise explain_os_error(error, f"cannot write to {target.path}") from error
         finally:
-            self._show(target)
+            if not fence.is_revoked:
+                self._show(target)
 
     async def _reconcile(self, target: Target, fence: Fence) -> Outcome:
         listing = await self._list(fence)
@@ -120,16 +124,50 @@ class Session:
         if listing is self._synced and is_settled:
             return Outcome("unchanged", listing.revision)
         self._synced = None
-        applier = Applier(self._client, target, listing, fence, self._damaged, self._blocked)
+        applier = Applier(
+            self._client,
+            target,
+            listing,
+            fence,
+            damaged=self._damaged,
+            blocked=self._blocked,
+            given_up=self._given_up(listing),
+        )
+        work = applier.work
         try:
             await applier.apply(self._plan(target, listing, fence))
         finally:
-            self._count(target, applier.work)
-        target.end_cycle(fence)
+            self._count(target, work)
+            self._note_failures(work)
+            if not fence.is_revoked:
+                target.end_cycle(fence)
         self._damaged = target.damaged(iter(self._damaged))
-        self._blocked = applier.work.blocked
+        self._blocked = work.blocked
         self._name_skipped(listing)
-        return self._settle(target, listing, applier.work, fence)
+        is_changed = bool(work.published or work.adopted or work.deleted)
+        if applier.is_complete and (is_changed or not self._is_published(listing)):
+            self._publish_revision(target, listing, fence)
+        return self._settle(listing, work, is_changed)
+
+    def _note_failures(self, work: Work) -> None:
+        """
+        Count for how many cycles in a row each path has failed, and name it the first time.
+        """
+        before, self._failures = self._failures, {}
+        for path, error in work.failed.items():
+            self._failures[path] = before.get(path, 0) + 1
+            if path not in before and len(self._failures) <= NAMED_KEYS:
+                log.warning("object_failed", path=path, reason=error.reason, error=error.message)
+
+    def _given_up(self, listing: Listing) -> set[str]:
+        """
+        Return the paths that nothing waits for any more.
+
+        One object that cannot be read must not keep deleted DAGs alive, or pods from starting,
+        for ever. Where all fail it is not the objects.
+        """
+        stubborn = {path for path, times in self._failures.items() if times >= FAILED_CYCLES}
+        return stubborn if len(stubborn) < len(listing.wanted) else set()
 
     # --- the target
 
@@ -151,13 +189,16 @@ class Session:
                     file_mode=self._settings.file_mode,
                     fsync=self._settings.fsync,
                 )
-                self._published = _read_published(state)
+                self._published = self._read_published(state)
                 self._scan = iter(())
                 self._damaged = self._target.damaged(iter(self._target.managed.files))
                 self._synced = None
                 log.info("target_acquired", managed_files=len(self._target.managed.files))
                 # What a predecessor published is ready before S3 has said a word.
                 self._show(self._target)
+                at = self._readiness().published_at
+                self._metrics.managed.set(len(self._target.managed.files))
+                self._metrics.last_publish.set(at or 0)
         finally:
             os.close(state)
             os.close(root)
@@ -175,11 +216,11 @@ class Session:
         """
         holder = read_holder(LOCK, state)
         if holder != self._holder:
-            log.info("target_waiting", holder=holder)
+            log.info("target_waiting", holder=_name(holder))
             self._holder = holder
-        self._published = _read_published(state)
+        self._published = self._read_published(state)
         self._board.readiness = self._readiness()
-        self._board.show(waiting_for=dict(holder))
+        self._board.show(waiting_for=_name(holder))
 
     def _look(self, target: Target) -> None:
         """
@@ -215,7 +256,12 @@ class Session:
                 target.forget(path, fence)
         foreign = target.foreign() if self._settings.delete == "all" else []
         return make_plan(
-            listing.wanted, target.managed.files, self._damaged, foreign, may_delete=may_delete
+            listing.wanted,
+            target.managed.files,
+            damaged=self._damaged,
+            foreign=foreign,
+            last=self._failures,
+            may_delete=may_delete,
         )
 
     def _name_skipped(self, listing: Listing) -> None:
@@ -238,26 +284,23 @@ class Session:
 
     # --- the end
 
-    def _settle(self, target: Target, listing: Listing, work: Work, fence: Fence) -> Outcome:
-        if work.errors:
-            error = work.errors[0]
-            if len(work.errors) > 1:
-                more = f"{error.message}; {len(work.errors) - 1} more objects failed"
-                error = type(error)(error.reason, more, error.advice)
+    def _settle(self, listing: Listing, work: Work, is_changed: bool) -> Outcome:
+        if work.failed:
+            error = next(iter(work.failed.values()))
+            if len(work.failed) > 1:
+                error.message += f"; {len(work.failed) - 1} more files failed"
             raise error
         self._moved_cycles = self._moved_cycles + 1 if work.moved else 0
         if work.moved and (self._settings.one_shot or self._moved_cycles >= MOVED_CYCLES):
             raise SourceError(
                 "source_changing",
-                f"{work.moved} objects changed between the listing and their download",
+                f"{len(work.moved)} objects changed between the listing and their download, "
+                f"such as {work.moved[0]!r}",
                 "Nothing but these is behind. If it persists, the server's listing and its "
                 "objects disagree about ETags.",
             )
-        is_changed = bool(work.published or work.adopted or work.deleted)
         if not work.moved:
             self._synced = listing
-            if is_changed or self._published.get("revision") != listing.revision:
-                self._publish_revision(target, listing, fence)
         return Outcome(
             "changed" if is_changed else "unchanged",
             listing.revision,
@@ -266,17 +309,21 @@ class Session:
                 "files_deleted": work.deleted,
                 "files_healed": work.healed,
                 "files_adopted": work.adopted,
-                "files_moved": work.moved,
+                "files_moved": len(work.moved),
                 "keys_skipped": len(listing.skipped) + len(work.blocked),
                 "downloaded_bytes": work.downloaded_bytes,
             },
         )
+
+    def _is_published(self, listing: Listing) -> bool:
+        return self._published.get("revision") == listing.revision
 
     def _publish_revision(self, target: Target, listing: Listing, fence: Fence) -> None:
         facts: dict[str, object] = {
             "revision": listing.revision,
             "published_at": round(time.time(), 3),
             "files": len(target.managed.files),
+            "source": self._settings.source,
         }
         target.write_state(PUBLISHED, json.dumps(facts).encode() + b"\n", fence)
         self._published = facts
@@ -291,7 +338,7 @@ class Session:
     def _show(self, target: Target) -> None:
         self._board.readiness = self._readiness()
         self._board.show(
-            waiting_for={},
+            waiting_for=[],
             managed_files=len(target.managed.files),
             damaged_files=sorted(self._damaged)[:NAMED_KEYS],
         )
@@ -310,9 +357,16 @@ class Session:
         Say what a cycle would do (``S3_SYNC_DRY_RUN``); touches nothing.
         """
         listing = await self._list(fence)
-        managed = read_managed(self._settings.dest_path)
+        managed, foreign = read_target(
+            self._settings.dest_path, with_foreign=self._settings.delete == "all"
+        )
         plan = make_plan(
-            listing.wanted, managed, (), (), may_delete=self._settings.delete != "none"
+            listing.wanted,
+            managed,
+            damaged=(),
+            foreign=foreign,
+            last=(),
+            may_delete=self._settings.delete != "none",
         )
         if listing is not self._synced:
             log.info(
@@ -327,13 +381,18 @@ class Session:
             self._synced = listing
         return Outcome("unchanged", listing.revision)
 
+    def _read_published(self, state: int) -> dict[str, object]:
+        """
+        Return what the last complete cycle recorded; empty where none did, or for another source.
+        """
+        try:
+            facts = json.loads(read_file(PUBLISHED, dir_fd=state))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        if not isinstance(facts, dict) or facts.get("source") != self._settings.source:
+            return {}
+        return facts
 
-def _read_published(state: int) -> dict[str, object]:
-    """
-    Return what the last complete cycle recorded; empty where none did.
-    """
-    try:
-        facts = json.loads(read_file(PUBLISHED, dir_fd=state))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
+
+def _name(holder: Mapping[str, object]) -> str:
+    return f"pid {holder.get('pid')} on {holder.get('host')}"

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from s3_sync.refusals import ObjectError
+from sidecar_runtime.publish import write_all
 
 MEMORY_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 20
+
+MD5_HEX = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(slots=True)
@@ -29,9 +32,9 @@ class Staging:
     name: str
 
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1  # closed once, even if closing fails (NFS tells of quotas then)
+        if fd >= 0:
+            os.close(fd)
 
 
 class Download:
@@ -146,7 +149,7 @@ def is_md5(etag: str, headers: Mapping[str, str]) -> bool:
     look like one: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
     """
     return (
-        re.fullmatch(r"[0-9a-f]{32}", etag) is not None
+        MD5_HEX.fullmatch(etag) is not None
         and not headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
         and "x-amz-server-side-encryption-customer-algorithm" not in headers
         and headers.get("x-amz-storage-class") != "EXPRESS_ONEZONE"
@@ -161,18 +164,6 @@ def md5_of(blocks: Iterator[bytes]) -> str:
     for block in blocks:
         digest.update(block)
     return digest.hexdigest()
-
-
-def write_all(fd: int, content: bytes) -> None:
-    """
-    Write all of it.
-
-    Raises:
-        OSError: The disk is full.
-    """
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 class _Checksum(Protocol):

@@ -140,7 +140,7 @@ class Lister:
         for contents in root.iter("Contents"):
             count += 1
             facts = {child.tag: child.text or "" for child in contents}
-            key, entry = _entry(facts, is_encoded)
+            key = _key(facts, is_encoded)
             if not key.startswith(self._prefix):
                 raise listing_invalid(f"the key {key!r} is not under the prefix")
             path = key[len(self._prefix) :]
@@ -154,6 +154,7 @@ class Lister:
                 continue
             if path in entries:
                 raise listing_invalid(f"the key {key!r} came twice")
+            entry = _entry(key, facts)
             entries[path] = entry
             fingerprint += _fingerprint(path, entry)
             while (slash := path.rfind("/")) > 0 and path[:slash] not in folders:
@@ -182,15 +183,21 @@ def _text(root: ElementTree.Element, tag: str) -> str:
     return (root.findtext(tag) or "").strip()
 
 
-def _entry(facts: dict[str, str], is_encoded: bool) -> tuple[str, Entry]:
-    raw, etag, size = facts.get("Key"), facts.get("ETag", ""), facts.get("Size", "")
-    if not raw or not etag or not size.isdecimal():
-        raise listing_invalid(f"an entry without key, ETag or size: {facts}")
-    key = unquote_plus(raw) if is_encoded else raw
-    etag = etag.removeprefix("W/").strip('"')
-    if not _ETAG.fullmatch(etag):
-        raise listing_invalid(f"the ETag {etag!r} of {key!r} is none")
-    return key, Entry(key, etag, int(size))
+def _key(facts: dict[str, str], is_encoded: bool) -> str:
+    """
+    Return the key; what is not UTF-8 becomes a lone surrogate, which no path may have.
+    """
+    raw = facts.get("Key")
+    if not raw:
+        raise listing_invalid(f"an entry without key: {facts}")
+    return unquote_plus(raw, errors="surrogateescape") if is_encoded else raw
+
+
+def _entry(key: str, facts: dict[str, str]) -> Entry:
+    etag, size = facts.get("ETag", "").removeprefix("W/").strip('"'), facts.get("Size", "")
+    if not _ETAG.fullmatch(etag) or not size.isdecimal():
+        raise listing_invalid(f"{key!r} has the ETag {etag!r} and the size {size!r}")
+    return Entry(key, etag, int(size))
 
 
 def _fingerprint(path: str, entry: Entry) -> int:

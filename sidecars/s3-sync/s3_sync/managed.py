@@ -15,7 +15,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from s3_sync.keys import RESERVED, refusal_of
+from s3_sync.keys import refusal_of
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.publish import read_file, write_file
 
@@ -47,7 +47,8 @@ class Managed:
         return (
             found.st_ino == self.inode
             and found.st_size == self.size_bytes
-            and found.st_mtime_ns == self.mtime_ns
+            # SMB counts in 100 ns, and tells so only later.
+            and found.st_mtime_ns // 1000 == self.mtime_ns // 1000
             and found.st_mode == self.mode
         )
 
@@ -62,7 +63,7 @@ class ManagedList:
         self._fsync = fsync
         self._fd = -1
         self._lines = 0
-        self.files = _load(dir_fd, root_fd)
+        self.files = load_managed(dir_fd, root_fd)
         self._rewrite()
 
     def add(self, path: str, managed: Managed) -> None:
@@ -126,27 +127,7 @@ class ManagedList:
         self._lines = len(self.files)
 
 
-def read_managed(path: str) -> dict[str, Managed]:
-    """
-    Return the managed files of a target without touching it; empty where there are none.
-    """
-    try:
-        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return {}
-    try:
-        folder = os.open(RESERVED, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
-        try:
-            return _load(folder, root)
-        finally:
-            os.close(folder)
-    except OSError:
-        return {}
-    finally:
-        os.close(root)
-
-
-def _load(dir_fd: int, root_fd: int) -> dict[str, Managed]:
+def load_managed(dir_fd: int, root_fd: int) -> dict[str, Managed]:
     """
     Read the journal; a missing or damaged one loses what cannot be read, never a file.
     """
@@ -195,7 +176,9 @@ def _read_line(line: bytes) -> tuple[str, Managed | None]:
     if not facts:
         return path, None
     etag, *numbers = facts
-    if not isinstance(etag, str) or not all(type(number) is int for number in numbers):
+    if not isinstance(etag, str) or not all(
+        type(number) is int and 0 <= number < 1 << 63 for number in numbers
+    ):
         raise ValueError(f"not the facts of a file: {path!r}")
     return path, Managed(etag, *numbers)
 

@@ -24,17 +24,14 @@ class Plan:
     publish: tuple[tuple[str, Entry], ...]
     delete: tuple[str, ...]
 
-    @property
-    def is_empty(self) -> bool:
-        return not self.publish and not self.delete
-
 
 def make_plan(
     wanted: Mapping[str, Entry],
     managed: Mapping[str, Managed],
+    *,
     damaged: Collection[str],
     foreign: Iterable[str],
-    *,
+    last: Collection[str],
     may_delete: bool,
 ) -> Plan:
     """
@@ -45,6 +42,7 @@ def make_plan(
     Args:
         damaged: Managed paths that somebody changed or removed on disk.
         foreign: Files of others that must go (``S3_SYNC_DELETE=all``).
+        last: Paths to publish after all others, because they failed before.
         may_delete: False under ``S3_SYNC_DELETE=none``.
     """
     publish = []
@@ -57,6 +55,7 @@ def make_plan(
             or path in damaged
         ):
             publish.append((path, entry))
+    publish.sort(key=lambda item: item[0] in last)
     if not may_delete:
         return Plan(tuple(publish), ())
     gone = [path for path in managed if path not in wanted]

@@ -9,12 +9,14 @@ import base64
 import os
 import socket
 import ssl
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from s3_sync.wire import Answer, Connection, Origin, Sink, StaleConnection, WireError
 
 CONNECT_SECONDS = 10.0
+RESOLVE_SECONDS = 5.0
+# NAT gateways and firewalls forget idle connections, some after a minute.
+KEEP_SECONDS = 50.0
 PROXY_HEAD_LIMIT_BYTES = 16 << 10
 
 
@@ -71,8 +73,9 @@ class Pool:
     def _take_idle(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable:
+            if connection.is_usable and connection.idle_seconds < KEEP_SECONDS:
                 return connection
+            connection.close()
         return None
 
     def _head(self, path: str, headers: dict[str, str]) -> bytes:
@@ -84,20 +87,27 @@ class Pool:
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     async def _connect(self) -> Connection:
+        """
+        Open a connection, through the proxy where there is one.
+
+        Raises:
+            WireError: With the reason for which it failed.
+        """
         loop = asyncio.get_running_loop()
         origin = self.origin
         where = f"{origin.host}:{origin.port}"
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                way: dict[str, Any] = {"host": origin.host, "port": origin.port}
                 if origin.proxy:
                     where = f"the proxy {_hide_userinfo(origin.proxy)}"
-                    way = {"sock": await _open_proxy(loop, origin)}
+                    sock = await _open_proxy(loop, origin)
+                else:
+                    sock = await _open_socket(loop, origin.host, origin.port)
                 _, connection = await loop.create_connection(
                     lambda: Connection(loop),
+                    sock=sock,
                     ssl=self._context,
                     server_hostname=origin.host if self._context else None,
-                    **way,
                 )
         except TimeoutError:
             raise WireError(
@@ -112,10 +122,40 @@ class Pool:
             why = getattr(error, "verify_message", "") or error.reason or str(error)
             raise WireError("tls_failed", f"TLS with {where} failed: {why}") from None
         except OSError as error:
-            # asyncio's own text repeats the address; with several addresses there is no errno.
             why = os.strerror(error.errno) if error.errno else str(error)
             raise WireError("endpoint_unreachable", f"cannot connect to {where}: {why}") from None
         return connection
+
+
+async def _open_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """
+    Connect to the first address of a host that answers.
+
+    Raises:
+        socket.gaierror: The name server does not know it, or is silent.
+        OSError: No address accepts; the error of the last one.
+    """
+    try:
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        raise socket.gaierror(socket.EAI_AGAIN, "the name server does not answer") from None
+    for index, (family, kind, protocol, _, address) in enumerate(found, 1):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            async with asyncio.timeout(CONNECT_SECONDS / len(found)):
+                await loop.sock_connect(sock, address)
+        except OSError:  # TimeoutError is one
+            sock.close()
+            if index == len(found):
+                raise
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise socket.gaierror(socket.EAI_NONAME, "it has no address")
 
 
 async def _open_proxy(loop: asyncio.AbstractEventLoop, origin: Origin) -> socket.socket:
@@ -137,12 +177,8 @@ async def _open_proxy(loop: asyncio.AbstractEventLoop, origin: Origin) -> socket
             "proxy_refused",
             f"the proxy {_hide_userinfo(origin.proxy)} is not of the form http://HOST:PORT",
         )
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    family, kind, protocol, _, address = found[0]
-    sock = socket.socket(family, kind, protocol)
+    sock = await _open_socket(loop, host, port)
     try:
-        sock.setblocking(False)
-        await loop.sock_connect(sock, address)
         if origin.scheme == "https":
             await _ask_for_tunnel(loop, sock, origin)
     except BaseException:
@@ -155,7 +191,8 @@ async def _ask_for_tunnel(
     loop: asyncio.AbstractEventLoop, sock: socket.socket, origin: Origin
 ) -> None:
     assert origin.proxy is not None
-    target = f"{origin.host}:{origin.port}"
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    target = f"{host}:{origin.port}"
     extra = "".join(f"{k}: {v}\r\n" for k, v in _proxy_authorization(origin.proxy).items())
     await loop.sock_sendall(
         sock, f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{extra}\r\n".encode("latin-1")

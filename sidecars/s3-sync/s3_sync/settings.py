@@ -48,7 +48,6 @@ INSTEAD = {
     "S3_SYNC_AWS_ENDPOINT_URL": "AWS_ENDPOINT_URL_S3",
     "S3_SYNC_ONCE": "S3_SYNC_ONE_SHOT",
     "S3_SYNC_ONE_TIME": "S3_SYNC_ONE_SHOT",
-    "S3_SYNC_PORT_HTTP": "S3_SYNC_HTTP_BIND",
     "S3_SYNC_BIND": "S3_SYNC_HTTP_BIND",
     "S3_SYNC_LOGLEVEL": "S3_SYNC_LOG_LEVEL",
 }
@@ -219,6 +218,8 @@ def _check(settings: Settings) -> list[Problem]:
     if sys.getfilesystemencoding().lower() != "utf-8":
         locale = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
         return [Problem("LC_ALL", locale, "is not a UTF-8 locale; names of keys need one")]
+    if settings.bucket.startswith("arn:") and (settings.endpoint_url_s3 or settings.endpoint_url):
+        return [Problem("AWS_BUCKET", settings.bucket, "is an ARN; with an endpoint, write a name")]
     if os.path.exists(settings.dest_path) and not os.path.isdir(settings.dest_path):
         return [Problem("DEST_PATH", settings.dest_path, "is a file, not a folder")]
     return []

@@ -13,14 +13,16 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
-from s3_sync.download import Download, Staging, md5_of, write_all
+from s3_sync.download import Download, Staging, md5_of
 from s3_sync.keys import RESERVED
 from s3_sync.listing import Entry
-from s3_sync.managed import Managed, ManagedList
+from s3_sync.managed import Managed, ManagedList, load_managed
 from s3_sync.volume import (
+    BYTECODE,
     FOLDER_MODE,
+    foreign_files,
     is_link,
     open_folders,
     open_own_folder,
@@ -30,14 +32,10 @@ from s3_sync.volume import (
 )
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.publish import write_file
+from sidecar_runtime.publish import write_all, write_file
 
 SECOND_NS = 1_000_000_000
 STAGING = "staging"
-BYTECODE = "__pycache__"
-# Not ours to judge under S3_SYNC_DELETE=all: bytecode, and what mkfs puts on a volume.
-SPARED = {BYTECODE, "lost+found"}
-
 # One count for the process: an abandoned cycle must not meet the files of its successor.
 _NUMBERS = itertools.count()
 
@@ -69,10 +67,16 @@ class Target:
         self._fsync = fsync
         # Modification times of deleted files that a successor must not repeat.
         self._gone: dict[str, int] = {}
-        self._root, self._state = open_folders(path)
-        self._staging = open_own_folder(STAGING, self._state)
-        self._sweep()
-        self.managed = ManagedList(self._state, self._root, fsync=fsync)
+        with ExitStack() as stack:
+            self._root, self._state = open_folders(path)
+            stack.callback(os.close, self._root)
+            stack.callback(os.close, self._state)
+            self._staging = open_own_folder(STAGING, self._state)
+            stack.callback(os.close, self._staging)
+            self._sweep()
+            self.managed = ManagedList(self._state, self._root, fsync=fsync)
+            stack.callback(self.managed.close)
+            self._open = stack.pop_all()
 
     def is_current(self) -> bool:
         """
@@ -96,9 +100,7 @@ class Target:
         """
         Close all that is open.
         """
-        self.managed.close()
-        for fd in (self._staging, self._state, self._root):
-            os.close(fd)
+        self._open.close()
 
     # --- looking
 
@@ -127,18 +129,7 @@ class Target:
         """
         Return all files and links that are not managed, bytecode and lost+found aside.
         """
-        found: list[str] = []
-        for folder, folders, files, folder_fd in os.fwalk(dir_fd=self._root):
-            here = os.path.normpath(folder)
-            if here == ".":
-                folders[:] = [name for name in folders if name != RESERVED]
-            folders[:] = [name for name in folders if name not in SPARED]
-            links = [name for name in folders if is_link(name, folder_fd)]
-            for name in [*files, *links]:
-                path = os.path.normpath(os.path.join(here, name))
-                if path not in self.managed.files:
-                    found.append(path)
-        return found
+        return foreign_files(self._root, self.managed.files)
 
     def holds(self, path: str, entry: Entry) -> bool:
         """
@@ -146,14 +137,7 @@ class Target:
 
         The caller has made sure that the ETag can be one.
         """
-        try:
-            # Most often nothing is there: one look before the walk.
-            os.stat(path, dir_fd=self._root, follow_symlinks=False)
-            with self._parent(path, make=False, wanted=_nothing) as (folder, name):
-                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                return self._is_same(found, folder, name, entry.size_bytes, lambda: entry.etag)
-        except OSError:
-            return False
+        return self._holds(path, entry.size_bytes, lambda: entry.etag)
 
     def is_blocked(self, path: str, wanted: Callable[[str], bool]) -> bool:
         """
@@ -206,6 +190,7 @@ class Target:
         """
         Put a verified download in its place by rename; False where the content was there.
 
+        All that takes time comes before the fence; inside it are only names.
         A crash half-way leaves the old file, or the new one, and at most one staging file.
 
         Args:
@@ -215,29 +200,29 @@ class Target:
             Blocked: Something that is not ours is in the way.
             CycleAbandoned: The fence was revoked.
         """
-        with fence, self._parent(path, make=True, wanted=wanted) as (folder, name):
-            before = self._make_way(path, folder, name, wanted)
-            if before is not None and self._is_same(
-                before, folder, name, download.size_bytes, download.md5
-            ):
-                self.managed.add(path, _managed(entry, before))
-                return False
-            staged = download.staging or self._stage(download)
-            try:
-                self._finish(staged, self._date(path, before))
-                found = os.stat(staged.name, dir_fd=self._staging, follow_symlinks=False)
+        if self._holds(path, download.size_bytes, download.md5):
+            self.adopt(path, entry, fence)
+            return False
+        staged = download.staging or self._stage(download)
+        try:
+            self._finish(staged, self._date(path))
+            found = os.stat(staged.name, dir_fd=self._staging, follow_symlinks=False)
+            with fence, self._parent(path, make=True, wanted=wanted) as (folder, name):
+                self._make_way(path, folder, name, wanted)
                 self._rename(staged.name, folder, name, path, _managed(entry, found))
-            finally:
-                self.discard(staged)
+        finally:
+            self.discard(staged)
         return True
 
     def discard(self, staging: Staging) -> None:
         """
         Close a staging file, and remove it if it was not published.
         """
-        staging.close()
-        with suppress(FileNotFoundError):
-            os.unlink(staging.name, dir_fd=self._staging)
+        try:
+            staging.close()
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(staging.name, dir_fd=self._staging)
 
     def delete(self, path: str, fence: Fence) -> bool:
         """
@@ -305,18 +290,18 @@ class Target:
             os.fsync(staging.fd)
         staging.close()
 
-    def _date(self, path: str, before: os.stat_result | None) -> int:
+    def _date(self, path: str) -> int:
         """
         Return the present, or the second after the predecessor's where that is later.
 
         Python's bytecode cache and Airflow's file processor compare whole seconds and sizes.
         """
-        held = self.managed.files.get(path)
         predecessors = [self._gone.get(path, 0)]
-        if before is not None:
-            predecessors.append(before.st_mtime_ns)
-        if held is not None:
+        if held := self.managed.files.get(path):
             predecessors.append(held.mtime_ns)
+        with suppress(OSError):
+            found = os.stat(path, dir_fd=self._root, follow_symlinks=False)
+            predecessors.append(found.st_mtime_ns)
         earliest = (max(predecessors) // SECOND_NS + 1) * SECOND_NS
         return max(time.time_ns(), earliest)
 
@@ -400,22 +385,20 @@ class Target:
         self._remove(path, name, fd)
         os.mkdir(name, FOLDER_MODE, dir_fd=fd)
 
-    def _make_way(
-        self, path: str, folder: int, name: str, wanted: Callable[[str], bool]
-    ) -> os.stat_result | None:
+    def _make_way(self, path: str, folder: int, name: str, wanted: Callable[[str], bool]) -> None:
         """
-        Return what is at our file's place, after a folder there that is nobody's was removed.
+        Remove a folder that is where our file should be, if nothing in it is anybody's.
 
         Bytecode goes with it: the folder's sources are gone from the bucket.
         """
         try:
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
-            return None
+            return
         if stat.S_ISLNK(found.st_mode):
             log.warning("symlink_replaced", path=path)
         if not stat.S_ISDIR(found.st_mode):
-            return found
+            return
         for inside in self._removable(path, folder, name, wanted):
             with self._parent(inside, make=False, wanted=_nothing) as (inner, last):
                 self._remove(inside, last, inner)
@@ -423,7 +406,6 @@ class Target:
             for empty in folders:
                 os.rmdir(empty, dir_fd=inner)
         os.rmdir(name, dir_fd=folder)
-        return None
 
     def _removable(
         self, path: str, folder: int, name: str, wanted: Callable[[str], bool]
@@ -448,22 +430,21 @@ class Target:
                 raise Blocked
         return files
 
-    def _is_same(
-        self,
-        found: os.stat_result,
-        folder: int,
-        name: str,
-        size_bytes: int,
-        md5: Callable[[], str],
-    ) -> bool:
+    def _holds(self, path: str, size_bytes: int, md5: Callable[[], str]) -> bool:
         """
         Whether the file that is there has our mode, that size and that content.
         """
-        if found.st_size != size_bytes or found.st_mode != self._regular_mode:
-            return False
-        fd = os.open(name, _OLD_FILE, dir_fd=folder)
         try:
-            return md5_of(read_blocks(fd)) == md5()
+            # Most often nothing is there: one look before the walk.
+            found = os.stat(path, dir_fd=self._root, follow_symlinks=False)
+            if found.st_size != size_bytes or found.st_mode != self._regular_mode:
+                return False
+            with self._parent(path, make=False, wanted=_nothing) as (folder, name):
+                fd = os.open(name, _OLD_FILE, dir_fd=folder)
+        except OSError:
+            return False
+        try:
+            return stat.S_ISREG(os.fstat(fd).st_mode) and md5_of(read_blocks(fd)) == md5()
         finally:
             os.close(fd)
 
@@ -485,6 +466,22 @@ class Target:
                 os.unlink(name, dir_fd=self._staging)
             except OSError as error:
                 log.warning("leftover_kept", name=name, error=error.strerror)
+
+
+def read_target(path: str, *, with_foreign: bool) -> tuple[dict[str, Managed], list[str]]:
+    """
+    Return the managed and the foreign files of a target without touching it.
+    """
+    with ExitStack() as stack:
+        try:
+            root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, root)
+            state = os.open(RESERVED, _FOLDER, dir_fd=root)
+            stack.callback(os.close, state)
+            managed = load_managed(state, root)
+        except FileNotFoundError:
+            return {}, []
+        return managed, foreign_files(root, managed) if with_foreign else []
 
 
 def _managed(entry: Entry, found: os.stat_result) -> Managed:

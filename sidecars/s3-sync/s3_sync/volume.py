@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from s3_sync.download import BLOCK_BYTES
 from s3_sync.keys import RESERVED
@@ -15,6 +15,12 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.logs import get_logger
 
 FOLDER_MODE = 0o775
+BYTECODE = "__pycache__"
+# Not ours to judge under S3_SYNC_DELETE=all: bytecode, and what mkfs puts on a volume.
+SPARED = {BYTECODE, "lost+found"}
+# What ends the cycle: the volume fails, not one path on it.
+VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
+FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 
 log = get_logger("target")
 
@@ -30,7 +36,7 @@ def explain_os_error(error: OSError, what: str) -> TargetError:
     Return the error for a failure of the file system, with what to do.
     """
     said = f"{what}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL_ERRORS:
         return TargetError(
             "target_full",
             said,
@@ -42,7 +48,13 @@ def explain_os_error(error: OSError, what: str) -> TargetError:
             f"{said} (as uid {os.getuid()}, gid {os.getgid()})",
             "Mount the volume writable here, and let the pod's fsGroup or runAsUser own it.",
         )
-    return TargetError("target_failed", said)
+    if error.errno == errno.EXDEV:
+        return TargetError(
+            "target_failed",
+            said,
+            "Another volume is mounted there, inside the target. Mount it elsewhere.",
+        )
+    return TargetError("target_failed", said, "Look at the volume; published files stay.")
 
 
 def open_folders(path: str) -> tuple[int, int]:
@@ -58,6 +70,25 @@ def open_folders(path: str) -> tuple[int, int]:
     except OSError:
         os.close(root)
         raise
+
+
+def foreign_files(root: int, managed: Collection[str]) -> list[str]:
+    """
+    Return all files and links below the open target that are not managed.
+    """
+    found: list[str] = []
+    for folder, folders, files, folder_fd in os.fwalk(dir_fd=root):
+        here = os.path.normpath(folder)
+        if here == ".":
+            folders[:] = [name for name in folders if name != RESERVED]
+        folders[:] = [name for name in folders if name not in SPARED]
+        links = [name for name in folders if is_link(name, folder_fd)]
+        for name in [*files, *links]:
+            path = os.path.normpath(os.path.join(here, name))
+            # NFS calls so what is removed but still open somewhere.
+            if path not in managed and not name.startswith(".nfs"):
+                found.append(path)
+    return found
 
 
 def open_own_folder(name: str, parent: int) -> int:
@@ -79,7 +110,10 @@ def open_own_folder(name: str, parent: int) -> int:
 
 
 def is_link(name: str, dir_fd: int) -> bool:
-    return stat.S_ISLNK(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def read_blocks(fd: int) -> Iterator[bytes]:

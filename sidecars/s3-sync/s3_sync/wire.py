@@ -15,7 +15,7 @@ import httptools
 
 from sidecar_runtime.errors import SidecarError
 
-IDLE_SECONDS = 20.0
+IDLE_SECONDS = 30.0
 # Beyond this, an answer that is kept in memory is not one of S3's: a page of 1,000 keys of the
 # longest kind, percent-encoded, has less than 5 MiB.
 BODY_LIMIT_BYTES = 32 << 20
@@ -101,9 +101,14 @@ class Connection(asyncio.Protocol):
         self._sink: Sink | None = None
         self._is_new = True
         self._has_begun = False
+        self._ends_with_connection = False
         self._heard_at = 0.0
         self._ends_at = 0.0
         self.is_usable = True
+
+    @property
+    def idle_seconds(self) -> float:
+        return self._loop.time() - self._heard_at
 
     async def request(self, head: bytes, sink: Sink | None, seconds: float) -> Answer:
         """
@@ -129,6 +134,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._sink = sink
         self._has_begun = False
+        self._ends_with_connection = False
         self._heard_at = self._loop.time()
         self._ends_at = self._heard_at + seconds
         self._transport.write(head)
@@ -184,6 +190,9 @@ class Connection(asyncio.Protocol):
         if not self._has_begun and not self._is_new:
             self._fail(StaleConnection())
             return
+        if self._ends_with_connection and exc is None:
+            self._end()
+            return
         part = "in the middle of" if self._has_begun else "before"
         why = f" ({exc.strerror or exc})" if isinstance(exc, OSError) else ""
         self._fail(
@@ -209,7 +218,9 @@ class Connection(asyncio.Protocol):
             return
         has_end = "content-length" in headers or "chunked" in headers.get("transfer-encoding", "")
         if not has_end and status not in (204, 304):
-            raise WireError("server_error", "the answer does not say how long it is")
+            if status in (200, 206):
+                raise WireError("server_error", "the answer does not say how long it is")
+            self._ends_with_connection = True
         if status not in (200, 206):
             self._sink = None
 
@@ -227,11 +238,14 @@ class Connection(asyncio.Protocol):
             return
         if not self._parser.should_keep_alive():
             self.is_usable = False
+        self._end()
+
+    # ---
+
+    def _end(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._answer.body = b"".join(self._chunks)
             self._waiter.set_result(self._answer)
-
-    # ---
 
     def _fail(self, error: Exception) -> None:
         self.is_usable = False
@@ -246,6 +260,9 @@ class Connection(asyncio.Protocol):
         limit = min(self._heard_at + IDLE_SECONDS, self._ends_at)
         if now < limit:
             self._watch_handle = self._loop.call_later(limit - now, self._watch)
+            return
+        if not self._has_begun and not self._is_new:
+            self._fail(StaleConnection())  # a firewall forgot the connection and drops packets
             return
         silent = now - self._heard_at
         self._fail(
