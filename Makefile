@@ -1,0 +1,141 @@
+# The only front door. `make` lists what there is.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+SIDECARS := $(patsubst sidecars/%/Dockerfile,%,$(wildcard sidecars/*/Dockerfile))
+PROJECTS := runtime $(patsubst %/pyproject.toml,%,$(wildcard sidecars/*/pyproject.toml))
+PYPROJECTS := $(PROJECTS:%=%/pyproject.toml)
+BIN := .venv/bin
+STAMP := .venv/setup.stamp
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SHELL_SCRIPTS := .ci/run $(wildcard scripts/*)
+
+# What the environment or the command line may set:
+#   PYTHON         the interpreter behind .venv (default: the first Python >= 3.11 on PATH)
+#   AIRFLOW_CHART  folder with the official chart's values.yaml and values.schema.json
+#   BUILDER        docker, buildah or podman (default: the first that works)
+#   BASE_IMAGE     another base than the Dockerfile's
+#   TAG, REGISTRY  the image is [REGISTRY/]NAME:TAG (default: the 12-character commit)
+#   SOURCE         web address of this repository, for the images' labels
+export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE TAG REGISTRY SOURCE
+
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help
+help: ## list the targets
+	@awk '/^# [A-Z][a-z ]+$$/ { print "\n" substr($$0, 3) } \
+	  /^[a-z$$][^#]*:.*## / { \
+	    name = $$0; sub(/^[$$][(]SIDECARS:%=/, "", name); sub(/[%:].*/, "", name); sub(/[/]$$/, "/NAME", name); \
+	    text = $$0; sub(/.*## /, "", text); printf "  make %-16s %s\n", name, text }' $(MAKEFILE_LIST)
+	@echo; echo "NAME is one of: $(SIDECARS)"
+
+# First steps
+
+.PHONY: demo
+demo: setup ## show s3-sync at work against an embedded S3 server
+	@$(BIN)/python -m demo
+
+.PHONY: test
+test: setup ## run the tests that need no images, with moderate counts
+	$(PYTEST) --ignore tests/images
+
+# Development
+
+.PHONY: setup
+setup: $(STAMP) ## make .venv ready; quick when nothing changed
+	@:
+
+$(STAMP): requirements/dev.txt $(PYPROJECTS) scripts/system-packages scripts/find-python
+	@scripts/system-packages setup
+	@python=$$(scripts/find-python); $(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear .venv
+	@echo "Installing what requirements/dev.txt pins into .venv"
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@$(PIP) --no-deps --no-build-isolation $(PROJECTS:%=-e ./%)
+	@touch $@
+
+.PHONY: sync
+sync: setup ## make .venv exactly what the lock says: removes what is not in it
+	$(BIN)/uv pip sync --quiet --require-hashes requirements/dev.txt
+	@$(PIP) --no-deps --no-build-isolation $(PROJECTS:%=-e ./%)
+
+.PHONY: lock
+lock: setup ## compile requirements/ from the pyproject files (UPGRADE=1: newest versions)
+	scripts/lock $(if $(UPGRADE),--upgrade)
+
+.PHONY: lock-check
+lock-check: setup ## fail when requirements/ does not follow from the pyproject files
+	scripts/lock --check
+
+.PHONY: format
+format: setup ## reformat the Python code and mend what ruff can mend
+	$(BIN)/ruff check --fix --exit-zero --quiet
+	$(BIN)/ruff format
+
+.PHONY: lint
+lint: setup types ## check everything that needs no test: code, imports, YAML, shell, Dockerfiles
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/yamllint --strict .
+	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+	$(BIN)/hadolint $(SIDECARS:%=sidecars/%/Dockerfile)
+
+.PHONY: types
+types: setup ## check the types
+	$(BIN)/mypy
+
+# Tests
+
+.PHONY: $(SIDECARS:%=test/%)
+$(SIDECARS:%=test/%): test/%: setup ## run the tests of one sidecar
+	$(PYTEST) $(wildcard tests/$(subst -,_,$*) tests/scenarios/$(subst -,_,$*))
+
+.PHONY: test-full
+test-full: setup ## run the same tests with the full counts
+	$(PYTEST) --ignore tests/images --full
+
+.PHONY: scenarios
+scenarios: setup ## run the tests of whole processes against S3 servers
+	$(PYTEST) tests/scenarios
+
+.PHONY: chart-test
+chart-test: setup ## render charts-snippets against the official chart in AIRFLOW_CHART
+	$(PYTEST) tests/chart
+
+# Images
+
+.PHONY: setup-images
+setup-images: ## install what builds and runs images without a daemon (Debian, root)
+	@scripts/system-packages images
+
+.PHONY: images
+images: $(SIDECARS:%=image/%) ## build all images
+
+.PHONY: image
+image: images
+
+.PHONY: $(SIDECARS:%=image/%)
+$(SIDECARS:%=image/%): image/%: ## build one image
+	@scripts/build-image $*
+
+.PHONY: image-test
+image-test: $(SIDECARS:%=image-test/%) ## build and test all images
+
+.PHONY: $(SIDECARS:%=image-test/%)
+$(SIDECARS:%=image-test/%): image-test/%: setup ## build and test one image
+	@image=$$(scripts/build-image $*); IMAGE=$$image $(PYTEST) tests/images/test_$(subst -,_,$*).py
+
+# The rest
+
+.PHONY: docs
+docs: setup ## rewrite the generated parts of the documentation
+	$(BIN)/python -m docs
+
+.PHONY: clean
+clean: ## remove .venv and every cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

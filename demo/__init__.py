@@ -1,0 +1,3 @@
+"""
+What `make demo` runs: the real daemon against an S3 server inside this process.
+"""

@@ -1,0 +1,1 @@
+copy into {table} from '{path}' file_format = (type = json);

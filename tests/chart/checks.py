@@ -1,0 +1,280 @@
+"""
+What a snippet must satisfy; each check returns complaints, and none when all is well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import kubernetes_validate  # type: ignore[import-untyped]
+import yaml
+from jsonschema import Draft7Validator
+
+from s3_sync.settings import PREFIX, Settings
+from sidecar_runtime.settings import names_of, specs_of
+
+SNIPPETS = Path(__file__).parents[2] / "charts-snippets"
+NAMES = ("s3-sync.extra.yaml", "s3-sync.init.yaml", "s3-sync.native.yaml")
+KUBERNETES_VERSIONS = ("1.29", "1.34")
+PORT = int((specs_of(Settings, PREFIX)["http_bind"].default or "").rpartition(":")[2])
+DAGS_FOLDER = "/opt/airflow/dags"
+
+CHART = Path(os.environ.get("AIRFLOW_CHART") or "/nonexistent").absolute()
+HOW_TO_GET_THE_CHART = (
+    "AIRFLOW_CHART names no folder with the official chart: "
+    "helm pull apache-airflow/airflow --version 1.22.0 --untar"
+)
+
+Values = dict[str, Any]
+
+# What botocore takes from the environment and its own table of variables does not name.
+_CHAIN_NAMES = frozenset(
+    {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_REGION",
+    }
+)
+
+
+def load(name: str) -> Values:
+    """
+    Return the values of a snippet.
+    """
+    values: Values = yaml.safe_load((SNIPPETS / name).read_text())
+    return values
+
+
+def merged(defaults: Values, values: Values) -> Values:
+    """
+    Return the values as Helm merges them: maps key by key, lists and all else as a whole.
+    """
+    result = dict(defaults)
+    for key, value in values.items():
+        before = result.get(key)
+        both_maps = isinstance(before, dict) and isinstance(value, dict)
+        result[key] = merged(before, value) if both_maps else value  # type: ignore[arg-type]
+    return result
+
+
+def schema_complaints(values: Values, defaults: Values, schema: Mapping[str, Any]) -> list[str]:
+    """
+    Hold the merged values against the chart's own schema, as `helm install` does.
+    """
+    errors = Draft7Validator(schema).iter_errors(merged(defaults, values))
+    return [f"{error.json_path}: {error.message}" for error in errors]
+
+
+def unknown_keys(values: Values, defaults: Values, path: str = "$") -> list[str]:
+    """
+    Name the keys that the chart does not have: its schema lets most of them pass unread.
+
+    A map that is empty by default (annotations, labels) takes any key.
+    """
+    found = []
+    for key, value in values.items():
+        if key not in defaults:
+            found.append(f"{path}.{key}: not a key of the chart")
+        elif isinstance(value, dict) and isinstance(defaults[key], dict) and defaults[key]:
+            found += unknown_keys(value, defaults[key], f"{path}.{key}")
+    return found
+
+
+def components(values: Values, path: str = "$") -> Iterator[tuple[str, Values]]:
+    """
+    Yield every part of the values that brings containers, with its path.
+    """
+    if "extraContainers" in values or "extraInitContainers" in values:
+        yield path, values
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from components(value, f"{path}.{key}")
+
+
+def containers(component: Values) -> list[Values]:
+    """
+    Return the containers that a component is given, init containers first.
+    """
+    return [*component.get("extraInitContainers", []), *component.get("extraContainers", [])]
+
+
+def kubernetes_complaints(values: Values) -> list[str]:
+    """
+    Build the pod that the chart would make of each component, and validate it strictly.
+    """
+    found = []
+    for path, component in components(values):
+        airflow = {
+            "name": "airflow",
+            "image": "apache/airflow:3.2.2",
+            "volumeMounts": component.get("extraVolumeMounts", []),
+        }
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "airflow"},
+            "spec": {
+                "initContainers": component.get("extraInitContainers", []),
+                "containers": [airflow, *component.get("extraContainers", [])],
+                "volumes": component.get("extraVolumes", []),
+            },
+        }
+        for version in KUBERNETES_VERSIONS:
+            try:
+                kubernetes_validate.validate(pod, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                found.append(f"{path}: Kubernetes {version}: {error.message}")
+    return found
+
+
+def environment_complaints(values: Values) -> list[str]:
+    """
+    Name the variables that neither the sidecar nor botocore reads, and required ones left out.
+    """
+    aws = botocore.session.get_session().session_var_map
+    botocore_names = {name for _, names, *_ in aws.values() for name in _as_list(names)}
+    known = names_of(Settings, PREFIX) | botocore_names | _CHAIN_NAMES
+    required = {spec.variable for spec in specs_of(Settings, PREFIX).values() if spec.required} | {
+        "KEY_PATH",
+        "INTERVAL",
+    }
+    found = []
+    for path, component in components(values):
+        for container in containers(component):
+            names = {variable["name"] for variable in container.get("env", [])}
+            found += [f"{path}: {name} is read by nobody" for name in sorted(names - known)]
+            found += [f"{path}: {name} is missing" for name in sorted(required - names)]
+    return found
+
+
+def _as_list(names: str | list[str] | None) -> list[str]:
+    if names is None:
+        return []
+    return [names] if isinstance(names, str) else names
+
+
+def probe_complaints(values: Values) -> list[str]:
+    """
+    Check that probes ask our port for the right thing, and that only daemons have any.
+
+    Startup: a native sidecar holds Airflow back until it is ready; an ordinary one must not.
+    Liveness never asks for readiness, and readiness is never asked of a pod.
+    """
+    found = []
+    for path, component in components(values):
+        for container in containers(component):
+            is_native = container.get("restartPolicy") == "Always"
+            is_daemon = is_native or container in component.get("extraContainers", [])
+            wanted = {
+                "startupProbe": "/readyz" if is_native else "/healthz",
+                "livenessProbe": "/healthz",
+            }
+            named = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+            probes = {key: container[key] for key in container if key.endswith("Probe")}
+            if probes.keys() != (wanted.keys() if is_daemon else set()):
+                found.append(f"{path}: probes are {sorted(probes)}")
+            for kind, probe in probes.items():
+                get = probe.get("httpGet", {})
+                if get.get("path") != wanted.get(kind):
+                    found.append(f"{path}: {kind} asks for {get.get('path')}")
+                if named.get(get.get("port"), get.get("port")) != PORT:
+                    found.append(f"{path}: {kind} asks port {get.get('port')}")
+    return found
+
+
+def one_shot_complaints(values: Values) -> list[str]:
+    """
+    Check that an init container ends, and that no other one does.
+    """
+    found = []
+    for path, component in components(values):
+        for container in containers(component):
+            environment = {v["name"]: v.get("value") for v in container.get("env", [])}
+            is_init = container in component.get("extraInitContainers", [])
+            ends = environment.get("S3_SYNC_ONE_SHOT") == "true"
+            if ends != (is_init and container.get("restartPolicy") != "Always"):
+                found.append(f"{path}: an init container without restartPolicy must be one-shot")
+    return found
+
+
+def security_complaints(values: Values) -> list[str]:
+    """
+    Check what the PodSecurity level `restricted` asks of a container, a read-only root, limits.
+
+    https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
+    """
+    found = []
+    for path, component in components(values):
+        for container in containers(component):
+            context = container.get("securityContext", {})
+            rules = {
+                "runAsNonRoot": context.get("runAsNonRoot") is True,
+                "allowPrivilegeEscalation": context.get("allowPrivilegeEscalation") is False,
+                "capabilities": context.get("capabilities") == {"drop": ["ALL"]},
+                "seccompProfile": context.get("seccompProfile") == {"type": "RuntimeDefault"},
+                "readOnlyRootFilesystem": context.get("readOnlyRootFilesystem") is True,
+                "runAsUser": context.get("runAsUser") != 0,
+            }
+            resources = container.get("resources", {})
+            rules["requests"] = {"cpu", "memory"} <= resources.get("requests", {}).keys()
+            rules["limits"] = "memory" in resources.get("limits", {})
+            rules["image tag"] = ":" in container.get("image", "").rpartition("/")[2]
+            found += [f"{path}: {rule}" for rule, holds in rules.items() if not holds]
+    return found
+
+
+def volume_complaints(values: Values) -> list[str]:
+    """
+    Check that the sidecar writes and Airflow reads one bounded volume, not called `dags`.
+    """
+    found = []
+    for path, component in components(values):
+        volumes = {volume["name"]: volume for volume in component.get("extraVolumes", [])}
+        if "dags" in volumes:
+            found.append(f"{path}: the chart has a volume dags of its own")
+        for name, volume in volumes.items():
+            if not volume.get("emptyDir", {}).get("sizeLimit"):
+                found.append(f"{path}: volume {name} has no sizeLimit")
+        reads = {
+            (mount.get("mountPath"), mount.get("name"))
+            for mount in component.get("extraVolumeMounts", [])
+            if mount.get("readOnly") is True
+        }
+        writes = {
+            (mount["mountPath"], mount["name"])
+            for container in containers(component)
+            for mount in container.get("volumeMounts", [])
+            if not mount.get("readOnly")
+        }
+        targets = {
+            variable["value"]
+            for container in containers(component)
+            for variable in container.get("env", [])
+            if variable["name"] == "DEST_PATH"
+        }
+        if targets != {DAGS_FOLDER} or {mount for mount, _ in writes} != targets:
+            found.append(f"{path}: DEST_PATH is not the mounted DAG folder")
+        if reads != writes or not {name for _, name in reads} <= volumes.keys():
+            found.append(f"{path}: Airflow does not read what the sidecar writes")
+    return found
+
+
+def complaints(values: Values) -> list[str]:
+    """
+    Run every check that needs no chart.
+    """
+    return [
+        *kubernetes_complaints(values),
+        *environment_complaints(values),
+        *probe_complaints(values),
+        *one_shot_complaints(values),
+        *security_complaints(values),
+        *volume_complaints(values),
+    ]

@@ -1,0 +1,26 @@
+"""
+How a test breaks a snippet, to see that a check notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.chart import checks
+from tests.chart.checks import Values
+
+Mutation = Callable[[Values], object]
+
+
+def dag_processor(values: Values) -> Values:
+    component: Values = values["dagProcessor"]
+    return component
+
+
+def container(values: Values) -> Values:
+    container: Values = checks.containers(dag_processor(values))[0]
+    return container
+
+
+def rename(mapping: Values, old: str, new: str) -> None:
+    mapping[new] = mapping.pop(old)

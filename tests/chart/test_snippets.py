@@ -1,0 +1,114 @@
+"""
+Every snippet pastes as it is; and every check catches what it is for.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from tests.chart import checks
+from tests.chart.checks import NAMES, SNIPPETS
+from tests.chart.mutations import Mutation, container, dag_processor, rename
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_snippet_is_sound_for_kubernetes_and_for_the_sidecar(name: str) -> None:
+    assert [] == checks.complaints(checks.load(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_snippet_opens_with_three_lines_of_comment(name: str) -> None:
+    lines = (SNIPPETS / name).read_text().splitlines()
+
+    assert ["# For:", "# Official chart 1.22.0", "# Change:"] == [
+        line[: len(start)]
+        for line, start in zip(
+            lines, ("# For:", "# Official chart 1.22.0", "# Change:"), strict=False
+        )
+    ]
+    assert not lines[3].startswith("#")
+
+
+def test_every_snippet_is_checked() -> None:
+    assert sorted(NAMES) == sorted(path.name for path in SNIPPETS.glob("*.yaml"))
+
+
+def test_no_sidecar_that_runs_for_ever_is_an_ordinary_container_of_a_task_pod() -> None:
+    for name in NAMES:
+        task_pod = checks.load(name).get("workers", {}).get("kubernetes", {})
+
+        assert "extraContainers" not in task_pod
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "a container's key misspelt": lambda v: rename(container(v), "resources", "resource"),
+    "a probe's key misspelt": lambda v: rename(
+        container(v)["livenessProbe"], "periodSeconds", "period"
+    ),
+    "a port that is text": lambda v: container(v)["ports"][0].update(containerPort="9811"),
+    "another port": lambda v: container(v)["ports"][0].update(containerPort=8080),
+    "a port by a name that nobody gave": lambda v: container(v)["livenessProbe"]["httpGet"].update(
+        port="http"
+    ),
+    "liveness asks for readiness": lambda v: container(v)["livenessProbe"]["httpGet"].update(
+        path="/readyz"
+    ),
+    "readiness is asked": lambda v: container(v).update(
+        readinessProbe=container(v)["livenessProbe"]
+    ),
+    "no startup probe": lambda v: container(v).pop("startupProbe"),
+    "a variable misspelt": lambda v: container(v)["env"].append(
+        {"name": "S3_SYNC_LAYUOT", "value": "x"}
+    ),
+    "a number for a variable": lambda v: container(v)["env"][-1].update(value=10),
+    "no bucket": lambda v: container(v)["env"].pop(0),
+    "a daemon that ends": lambda v: container(v)["env"].append(
+        {"name": "S3_SYNC_ONE_SHOT", "value": "true"}
+    ),
+    "no seccomp profile": lambda v: container(v)["securityContext"].pop("seccompProfile"),
+    "a root that can be written": lambda v: container(v)["securityContext"].update(
+        readOnlyRootFilesystem=False
+    ),
+    "no memory limit": lambda v: container(v)["resources"]["limits"].pop("memory"),
+    "no image tag": lambda v: container(v).update(image="registry.example.com:5000/s3-sync"),
+    "no size limit": lambda v: dag_processor(v)["extraVolumes"][0]["emptyDir"].pop("sizeLimit"),
+    "a volume called dags": lambda v: dag_processor(v)["extraVolumes"][0].update(name="dags"),
+    "Airflow may write": lambda v: dag_processor(v)["extraVolumeMounts"][0].pop("readOnly"),
+    "another folder": lambda v: container(v)["volumeMounts"][0].update(mountPath="/dags"),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
+@pytest.mark.parametrize("name", ["s3-sync.extra.yaml", "s3-sync.native.yaml"])
+def test_mutation_is_caught(name: str, mutation: Mutation) -> None:
+    values = copy.deepcopy(checks.load(name))
+    mutation(values)
+
+    assert checks.complaints(values)
+
+
+def test_native_sidecar_without_restart_policy_is_caught() -> None:
+    values = checks.load("s3-sync.native.yaml")
+    container(values).pop("restartPolicy")
+
+    assert checks.one_shot_complaints(values)
+
+
+def test_policy_allows_what_the_snippets_ask_for_and_no_more() -> None:
+    policy = json.loads((SNIPPETS / "iam" / "s3-sync.json").read_text())
+    environment = {
+        variable["name"]: variable["value"]
+        for variable in container(checks.load("s3-sync.extra.yaml"))["env"]
+    }
+    bucket = f"arn:aws:s3:::{environment['AWS_BUCKET']}"
+    prefix = f"{environment['KEY_PATH']}/*"
+
+    statements = {statement["Action"]: statement for statement in policy["Statement"]}
+
+    assert {"s3:ListBucket", "s3:GetObject"} == statements.keys()
+    assert bucket == statements["s3:ListBucket"]["Resource"]
+    assert {"StringLike": {"s3:prefix": prefix}} == statements["s3:ListBucket"]["Condition"]
+    assert f"{bucket}/{prefix}" == statements["s3:GetObject"]["Resource"]

@@ -1,0 +1,82 @@
+"""
+The demo keeps what it promises, in time, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PYTHON = [sys.executable, "-W", "error::ResourceWarning", "-m", "demo"]
+
+
+def run_demo(tmp_path: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """
+    Run the demo with temporary files in a folder of the test.
+    """
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def commands_below(folder: Path) -> list[str]:
+    """
+    Return the command lines of processes that mention a folder in their environment.
+    """
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if os.fsencode(folder) in environment:
+            found.append(command)
+    return found
+
+
+@pytest.mark.parametrize("redirection", ["", "<&-"], ids=["stdin", "stdin closed"])
+def test_demo_plays_every_step_in_time_and_cleans_up(tmp_path: Path, redirection: str) -> None:
+    began = time.monotonic()
+
+    done = run_demo(tmp_path, ["sh", "-c", f'exec "$@" {redirection}', "sh", *PYTHON])
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "" == done.stderr
+    assert time.monotonic() - began < 60
+    assert 8 == len(
+        re.findall(r" \d+\.\d\d s$", done.stdout.partition("what happened")[2], re.MULTILINE)
+    )
+    assert "\x1b" not in done.stdout
+    assert max(map(len, done.stdout.partition("what happened")[2].splitlines())) <= 100
+    assert [] == list(tmp_path.iterdir())
+    assert [] == commands_below(tmp_path)
+
+
+def test_demo_fails_with_the_daemons_log_when_a_promise_does_not_hold(tmp_path: Path) -> None:
+    broken = (
+        "import sys, demo.steps, demo.__main__ as main;"
+        "demo.steps.wait_until_equal = lambda *_: demo.steps.check(False, 'a promise');"
+        "sys.exit(main.main())"
+    )
+
+    done = run_demo(tmp_path, [sys.executable, "-c", broken])
+
+    assert 1 == done.returncode
+    assert "FAILED: a file changes: not true: a promise" in done.stdout
+    assert "sidecar_started" in done.stdout
+    assert [] == list(tmp_path.iterdir())
+    assert [] == commands_below(tmp_path)

@@ -1,0 +1,28 @@
+"""
+The image under test.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.images.container import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def image() -> Image:
+    """
+    The image that IMAGE names; `make image-test/NAME` builds it and sets that.
+    """
+    if "IMAGE" not in os.environ:
+        pytest.skip("IMAGE names no image to test: use make image-test/NAME")
+    found = subprocess.run(
+        ["scripts/container-tool", "run"], cwd=ROOT, capture_output=True, text=True
+    )
+    if found.returncode != 0:
+        pytest.skip(found.stderr.strip())
+    return Image(found.stdout.strip(), os.environ["IMAGE"])

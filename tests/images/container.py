@@ -1,0 +1,136 @@
+"""
+One image as a test sees it: what it says about itself, and hardened containers of it.
+"""
+
+import json
+import subprocess
+import threading
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support.daemon import Daemon
+from tests.support.servers import S3Server
+
+HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host")
+
+
+@dataclass(frozen=True)
+class Image:
+    """
+    An image in the store of docker or podman.
+    """
+
+    tool: str
+    name: str
+
+    def inspect(self) -> dict[str, Any]:
+        """
+        What the tool knows about the image.
+        """
+        described: list[dict[str, Any]] = json.loads(self.run_tool("image", "inspect", self.name))
+        return described[0]
+
+    def run(self, *arguments: str, entrypoint: str = "s3-sync") -> str:
+        """
+        Run a hardened container to its end and return what it wrote to both outputs.
+
+        Raises:
+            AssertionError: It exited with another code than 0.
+        """
+        return self.run_tool(
+            *("run", "--rm", f"--entrypoint={entrypoint}", *self.hardening("50000:0")),
+            *(self.name, *arguments),
+        )
+
+    def hardening(self, user: str) -> list[str]:
+        """
+        The options that match the strictest pod: not even `/tmp` is writable.
+        """
+        podman = ["--read-only-tmpfs=false"] if self.tool == "podman" else []
+        return [*HARDENED, *podman, f"--user={user}"]
+
+    def run_tool(self, *arguments: str) -> str:
+        """
+        Run docker or podman and return what it wrote.
+        """
+        done = subprocess.run(
+            [self.tool, "--log-level=error", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert 0 == done.returncode, done.stdout
+        return done.stdout
+
+
+class Container(Daemon):
+    """
+    The same daemon in a hardened container, with its target mounted at the same path.
+
+    The tool's client stands for the process: it hands on output, signals and the exit code.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        server: S3Server,
+        bucket: str,
+        target: Path,
+        user: str = "50000:0",
+        settings: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """
+        Describe a container; nothing is started yet.
+
+        Args:
+            image: What to run.
+            server: Where AWS_ENDPOINT_URL points and whose credentials are used.
+            bucket: AWS_BUCKET.
+            target: DEST_PATH; made writable for everyone, as an emptyDir is.
+            user: The UID and GID.
+            settings: More variables.
+        """
+        super().__init__(server, bucket, target, settings=settings)
+        target.mkdir(exist_ok=True)
+        target.chmod(0o777)
+        self._image = image
+        self._name = f"{bucket}-{uuid.uuid4().hex[:8]}"
+        self._options = [*image.hardening(user), f"--volume={target}:{target}"]
+
+    def start(self) -> Self:
+        """
+        Start the container and return at once.
+        """
+        ours = (pair for pair in self.environment.items() if pair[0] not in ("HOME", "PATH"))
+        command = [self._image.tool, "--log-level=error", "run", "--rm", f"--name={self._name}"]
+        command += [*self._options, *(f"--env={name}={value}" for name, value in ours)]
+        self._process = subprocess.Popen(
+            [*command, self._image.name],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        streams = (self._process.stdout, self._process.stderr)
+        self._threads = [threading.Thread(target=self._collect, args=(s,)) for s in streams]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def kill(self) -> None:
+        """
+        Remove the container, running or not.
+        """
+        self._image.run_tool("rm", "--force", self._name)
+        super().kill()
+
+    def complaints(self) -> list[str]:
+        """
+        What a log without trouble lacks: warnings, errors, and lines that are not JSON.
+        """
+        calm = ("debug", "info")
+        loud = [json.dumps(event) for event in self.events if event.get("level") not in calm]
+        return loud + self.stray_lines
