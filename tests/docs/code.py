@@ -42,7 +42,7 @@ def reasons() -> set[str]:
     for tree in trees():
         for call in _calls(tree):
             name = ast.unparse(call.func).rpartition(".")[2]
-            is_error = name.endswith("Error") or name in ("GaveUp", "error")
+            is_error = name.endswith("Error") or name in ("GaveUp", "_give_up", "error")
             if is_error and len(call.args) > 1 and (reason := _first_text(call)):
                 found.add(reason)
     return found
