@@ -13,8 +13,9 @@ from s3_sync.download import MD5_HEX, Download
 from s3_sync.listing import Entry, Listing
 from s3_sync.plan import Plan
 from s3_sync.refusals import ObjectError, ObjectMoved
-from s3_sync.target import Blocked, Target
+from s3_sync.target import Target
 from s3_sync.volume import FULL_ERRORS, VOLUME_ERRORS, explain_os_error
+from s3_sync.walk import Blocked
 from s3_sync.wire import WireError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence

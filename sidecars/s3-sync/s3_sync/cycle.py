@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import os
-import time
 from collections.abc import Iterator, Mapping
 
 from s3_sync.apply import Applier, Work
@@ -19,17 +17,17 @@ from s3_sync.keys import compile_filter
 from s3_sync.listing import Lister, Listing
 from s3_sync.metrics import SKIP_REASONS, SyncMetrics
 from s3_sync.plan import Plan, make_plan
+from s3_sync.published import Published
 from s3_sync.refusals import SourceError
 from s3_sync.settings import Settings
 from s3_sync.target import Target, read_target
 from s3_sync.volume import explain_os_error, open_folders
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Outcome, Readiness
+from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.publish import TargetLock, read_file, read_holder
+from sidecar_runtime.publish import TargetLock, read_holder
 
 LOCK = "lock"
-PUBLISHED = "published.json"
 # A look at every file costs more than asking S3 at 10,000 files, so it is spread over cycles.
 SCAN_FILES = 500
 SCAN_CYCLES = 10
@@ -69,7 +67,7 @@ class Session:
             len(settings.dest_path.encode()),
         )
         self._target: Target | None = None
-        self._published: dict[str, object] = {}
+        self._published = Published(settings.source)
         self._scan: Iterator[str] = iter(())
         self._damaged: set[str] = set()
         self._blocked: set[str] = set()
@@ -145,8 +143,8 @@ class Session:
         self._blocked = work.blocked
         self._name_skipped(listing)
         is_changed = bool(work.published or work.adopted or work.deleted)
-        if applier.is_complete and (is_changed or not self._is_published(listing)):
-            self._publish_revision(target, listing, fence)
+        if applier.is_complete and (is_changed or self._published.revision != listing.revision):
+            self._published.record(target, listing.revision, fence)
         return self._settle(listing, work, is_changed)
 
     def _note_failures(self, work: Work) -> None:
@@ -189,14 +187,14 @@ class Session:
                     file_mode=self._settings.file_mode,
                     fsync=self._settings.fsync,
                 )
-                self._published = self._read_published(state)
+                self._published.read(state)
                 self._scan = iter(())
                 self._damaged = self._target.damaged(iter(self._target.managed.files))
                 self._synced = None
                 log.info("target_acquired", managed_files=len(self._target.managed.files))
                 # What a predecessor published is ready before S3 has said a word.
                 self._show(self._target)
-                at = self._readiness().published_at
+                at = self._published.at
                 self._metrics.managed.set(len(self._target.managed.files))
                 self._metrics.last_publish.set(at or 0)
         finally:
@@ -218,8 +216,8 @@ class Session:
         if holder != self._holder:
             log.info("target_waiting", holder=_name(holder))
             self._holder = holder
-        self._published = self._read_published(state)
-        self._board.readiness = self._readiness()
+        self._published.read(state)
+        self._board.readiness = self._published.readiness(self._damaged)
         self._board.show(waiting_for=_name(holder))
 
     def _look(self, target: Target) -> None:
@@ -315,19 +313,6 @@ class Session:
             },
         )
 
-    def _is_published(self, listing: Listing) -> bool:
-        return self._published.get("revision") == listing.revision
-
-    def _publish_revision(self, target: Target, listing: Listing, fence: Fence) -> None:
-        facts: dict[str, object] = {
-            "revision": listing.revision,
-            "published_at": round(time.time(), 3),
-            "files": len(target.managed.files),
-            "source": self._settings.source,
-        }
-        target.write_state(PUBLISHED, json.dumps(facts).encode() + b"\n", fence)
-        self._published = facts
-
     def _count(self, target: Target, work: Work) -> None:
         self._metrics.published.inc(work.published)
         self._metrics.deleted.inc(work.deleted)
@@ -336,21 +321,12 @@ class Session:
         self._metrics.managed.set(len(target.managed.files))
 
     def _show(self, target: Target) -> None:
-        self._board.readiness = self._readiness()
+        self._board.readiness = self._published.readiness(self._damaged)
         self._board.show(
             waiting_for=[],
             managed_files=len(target.managed.files),
             damaged_files=sorted(self._damaged)[:NAMED_KEYS],
         )
-
-    def _readiness(self) -> Readiness:
-        at, revision = self._published.get("published_at"), self._published.get("revision")
-        if not isinstance(at, int | float) or not isinstance(revision, str):
-            return Readiness(False, problem="no complete sync yet")
-        if self._damaged:
-            problem = f"{len(self._damaged)} published files are missing or altered on disk"
-            return Readiness(False, revision, at, problem)
-        return Readiness(True, revision, at)
 
     async def _rehearse(self, fence: Fence) -> Outcome:
         """
@@ -380,18 +356,6 @@ class Session:
             self._name_skipped(listing)
             self._synced = listing
         return Outcome("unchanged", listing.revision)
-
-    def _read_published(self, state: int) -> dict[str, object]:
-        """
-        Return what the last complete cycle recorded; empty where none did, or for another source.
-        """
-        try:
-            facts = json.loads(read_file(PUBLISHED, dir_fd=state))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        if not isinstance(facts, dict) or facts.get("source") != self._settings.source:
-            return {}
-        return facts
 
 
 def _name(holder: Mapping[str, object]) -> str:

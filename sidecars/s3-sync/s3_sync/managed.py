@@ -63,6 +63,7 @@ class ManagedList:
         self._fsync = fsync
         self._fd = -1
         self._lines = 0
+        self._is_behind = False
         self.files = load_managed(dir_fd, root_fd)
         self._rewrite()
 
@@ -79,13 +80,17 @@ class ManagedList:
         Record that a file is gone; called right before its removal makes it true.
         """
         if self.files.pop(path, None) is not None:
-            self._append([path])
+            try:
+                self._append([path])
+            except OSError:  # a full disk, which a removal may mend: catch up when it has room
+                self._is_behind = True
 
     def compact(self) -> None:
         """
         Rewrite the journal when dead lines outweigh live ones, or when somebody removed it.
         """
-        if self._lines > 2 * len(self.files) + SLACK_LINES or not self._is_there():
+        is_long = self._lines > 2 * len(self.files) + SLACK_LINES
+        if is_long or self._is_behind or not self._is_there():
             self._rewrite()
 
     def close(self) -> None:
@@ -125,6 +130,7 @@ class ManagedList:
             os.close(self._fd)
         self._fd = fd
         self._lines = len(self.files)
+        self._is_behind = False
 
 
 def load_managed(dir_fd: int, root_fd: int) -> dict[str, Managed]:

@@ -1,9 +1,5 @@
 """
 The target folder: every effect on it, none outside it.
-
-All paths are walked from the open target folder, component by component, without following a
-symlink; a rename then happens inside the folder that was walked to. So nobody who can write to
-the volume can lead us out of it, at whatever moment.
 """
 
 from __future__ import annotations
@@ -13,23 +9,22 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 from s3_sync.download import Download, Staging, md5_of
 from s3_sync.keys import RESERVED
 from s3_sync.listing import Entry
 from s3_sync.managed import Managed, ManagedList, load_managed
 from s3_sync.volume import (
-    BYTECODE,
-    FOLDER_MODE,
+    FOLDER_FLAGS,
     foreign_files,
-    is_link,
     open_folders,
     open_own_folder,
     read_blocks,
     set_mode,
     sync_folder,
 )
+from s3_sync.walk import Walk, Wanted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.publish import write_all, write_file
@@ -39,17 +34,10 @@ STAGING = "staging"
 # One count for the process: an abandoned cycle must not meet the files of its successor.
 _NUMBERS = itertools.count()
 
-_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 log = get_logger("target")
-
-
-class Blocked(Exception):
-    """
-    A file or folder of somebody else is where ours should be.
-    """
 
 
 class Target:
@@ -76,6 +64,7 @@ class Target:
             self._sweep()
             self.managed = ManagedList(self._state, self._root, fsync=fsync)
             stack.callback(self.managed.close)
+            self._walk = Walk(self._root, self.managed)
             self._open = stack.pop_all()
 
     def is_current(self) -> bool:
@@ -117,7 +106,7 @@ class Target:
                 continue
             try:
                 if not (
-                    self._is_real_folder(path.rpartition("/")[0], is_real)
+                    self._walk.is_real_folder(path.rpartition("/")[0], is_real)
                     and held.matches(os.stat(path, dir_fd=self._root, follow_symlinks=False))
                 ):
                     found.add(path)
@@ -139,28 +128,11 @@ class Target:
         """
         return self._holds(path, entry.size_bytes, lambda: entry.etag)
 
-    def is_blocked(self, path: str, wanted: Callable[[str], bool]) -> bool:
+    def is_blocked(self, path: str, wanted: Wanted) -> bool:
         """
         Whether something that is not ours is in the way of a path; changes nothing.
         """
-        parts = path.split("/")
-        try:
-            for depth in range(1, len(parts)):
-                folder = "/".join(parts[:depth])
-                found = os.stat(folder, dir_fd=self._root, follow_symlinks=False)
-                if stat.S_ISLNK(found.st_mode):
-                    return False
-                if not stat.S_ISDIR(found.st_mode):
-                    return folder not in self.managed.files or wanted(folder)
-            with self._parent(path, make=False, wanted=wanted) as (inner, name):
-                found = os.stat(name, dir_fd=inner, follow_symlinks=False)
-                if stat.S_ISDIR(found.st_mode):
-                    self._removable(path, inner, name, wanted)
-        except FileNotFoundError:
-            return False
-        except Blocked:
-            return True
-        return False
+        return self._walk.is_blocked(path, wanted)
 
     # --- publishing
 
@@ -175,7 +147,7 @@ class Target:
         """
         Record a file that holds the object's content already, and keep its times.
         """
-        with fence, self._parent(path, make=False, wanted=_nothing) as (folder, name):
+        with fence, self._walk.to(path) as (folder, name):
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
             self.managed.add(path, _managed(entry, found))
 
@@ -185,7 +157,7 @@ class Target:
         entry: Entry,
         download: Download,
         fence: Fence,
-        wanted: Callable[[str], bool],
+        wanted: Wanted,
     ) -> bool:
         """
         Put a verified download in its place by rename; False where the content was there.
@@ -207,8 +179,8 @@ class Target:
         try:
             self._finish(staged, self._date(path))
             found = os.stat(staged.name, dir_fd=self._staging, follow_symlinks=False)
-            with fence, self._parent(path, make=True, wanted=wanted) as (folder, name):
-                self._make_way(path, folder, name, wanted)
+            with fence, self._walk.to(path, making_way=wanted) as (folder, name):
+                self._walk.make_way(path, folder, name, wanted)
                 self._rename(staged.name, folder, name, path, _managed(entry, found))
         finally:
             self.discard(staged)
@@ -232,13 +204,13 @@ class Target:
             if held := self.managed.files.get(path):
                 self._gone[path] = held.mtime_ns
             try:
-                with self._parent(path, make=False, wanted=_nothing) as (folder, name):
-                    self._remove(path, name, folder)
+                with self._walk.to(path) as (folder, name):
+                    self._walk.remove(path, name, folder)
                 is_removed = True
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 is_removed = False  # gone already, or somebody put something else there
                 self.managed.remove(path)
-            self._remove_empty_folders(path)
+            self._walk.remove_empty_folders(path)
         return is_removed
 
     def forget(self, path: str, fence: Fence) -> None:
@@ -319,117 +291,6 @@ class Target:
         if self._fsync:
             sync_folder(folder)
 
-    def _remove(self, path: str, name: str, folder: int) -> None:
-        """
-        Remove one file, ours or one that must make way.
-        """
-        held = self.managed.files.get(path)
-        self.managed.remove(path)
-        try:
-            os.unlink(name, dir_fd=folder)
-        except OSError:
-            if held is not None:
-                self.managed.add(path, held)
-            raise
-
-    def _is_real_folder(self, folder: str, known: dict[str, bool]) -> bool:
-        answer = known.get(folder)
-        if answer is None:
-            answer = self._is_real_folder(folder.rpartition("/")[0], known) and stat.S_ISDIR(
-                os.stat(folder, dir_fd=self._root, follow_symlinks=False).st_mode
-            )
-            known[folder] = answer
-        return answer
-
-    @contextmanager
-    def _parent(
-        self, path: str, *, make: bool, wanted: Callable[[str], bool]
-    ) -> Iterator[tuple[int, str]]:
-        """
-        Walk to the folder of a path and yield it, open, with the last name.
-
-        Raises:
-            FileNotFoundError, NotADirectoryError: Not `make`, and it is not there.
-            Blocked: Somebody's file is where a folder should be.
-        """
-        *folders, name = path.split("/")
-        fd = os.dup(self._root)
-        try:
-            for depth, folder in enumerate(folders, 1):
-                try:
-                    inner = os.open(folder, _FOLDER, dir_fd=fd)
-                except (FileNotFoundError, NotADirectoryError):
-                    if not make:
-                        raise
-                    self._make_folder("/".join(folders[:depth]), folder, fd, wanted)
-                    inner = os.open(folder, _FOLDER, dir_fd=fd)
-                os.close(fd)
-                fd = inner
-            yield fd, name
-        finally:
-            os.close(fd)
-
-    def _make_folder(self, path: str, name: str, fd: int, wanted: Callable[[str], bool]) -> None:
-        """
-        Make one folder; a symlink, or a file of ours whose key is gone, makes way.
-        """
-        try:
-            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except FileNotFoundError:
-            os.mkdir(name, FOLDER_MODE, dir_fd=fd)
-            return
-        if stat.S_ISLNK(found.st_mode):
-            log.warning("symlink_replaced", path=path)
-        elif path not in self.managed.files or wanted(path):
-            raise Blocked
-        self._remove(path, name, fd)
-        os.mkdir(name, FOLDER_MODE, dir_fd=fd)
-
-    def _make_way(self, path: str, folder: int, name: str, wanted: Callable[[str], bool]) -> None:
-        """
-        Remove a folder that is where our file should be, if nothing in it is anybody's.
-
-        Bytecode goes with it: the folder's sources are gone from the bucket.
-        """
-        try:
-            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        if stat.S_ISLNK(found.st_mode):
-            log.warning("symlink_replaced", path=path)
-        if not stat.S_ISDIR(found.st_mode):
-            return
-        for inside in self._removable(path, folder, name, wanted):
-            with self._parent(inside, make=False, wanted=_nothing) as (inner, last):
-                self._remove(inside, last, inner)
-        for _, folders, _, inner in os.fwalk(name, topdown=False, dir_fd=folder):
-            for empty in folders:
-                os.rmdir(empty, dir_fd=inner)
-        os.rmdir(name, dir_fd=folder)
-
-    def _removable(
-        self, path: str, folder: int, name: str, wanted: Callable[[str], bool]
-    ) -> list[str]:
-        """
-        Return the files in a folder that must make way.
-
-        Raises:
-            Blocked: One of them is somebody else's.
-        """
-        files = []
-        for inner, folders, names, inner_fd in os.fwalk(name, dir_fd=folder):
-            here = os.path.normpath(os.path.join(os.path.dirname(path), inner))
-            is_bytecode = BYTECODE in here.split("/")
-            for file in names:
-                inside = f"{here}/{file}"
-                is_ours = inside in self.managed.files and not wanted(inside)
-                if not (is_ours or is_bytecode):
-                    raise Blocked
-                files.append(inside)
-            if any(is_link(inner_name, inner_fd) for inner_name in folders):
-                raise Blocked
-        return files
-
     def _holds(self, path: str, size_bytes: int, md5: Callable[[], str]) -> bool:
         """
         Whether the file that is there has our mode, that size and that content.
@@ -439,7 +300,7 @@ class Target:
             found = os.stat(path, dir_fd=self._root, follow_symlinks=False)
             if found.st_size != size_bytes or found.st_mode != self._regular_mode:
                 return False
-            with self._parent(path, make=False, wanted=_nothing) as (folder, name):
+            with self._walk.to(path) as (folder, name):
                 fd = os.open(name, _OLD_FILE, dir_fd=folder)
         except OSError:
             return False
@@ -447,15 +308,6 @@ class Target:
             return stat.S_ISREG(os.fstat(fd).st_mode) and md5_of(read_blocks(fd)) == md5()
         finally:
             os.close(fd)
-
-    def _remove_empty_folders(self, path: str) -> None:
-        while "/" in path:
-            path = path.rpartition("/")[0]
-            try:
-                with self._parent(path, make=False, wanted=_nothing) as (folder, name):
-                    os.rmdir(name, dir_fd=folder)
-            except OSError:
-                return  # not empty, or gone
 
     def _sweep(self) -> None:
         """
@@ -476,7 +328,7 @@ def read_target(path: str, *, with_foreign: bool) -> tuple[dict[str, Managed], l
         try:
             root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, root)
-            state = os.open(RESERVED, _FOLDER, dir_fd=root)
+            state = os.open(RESERVED, FOLDER_FLAGS, dir_fd=root)
             stack.callback(os.close, state)
             managed = load_managed(state, root)
         except FileNotFoundError:
@@ -486,7 +338,3 @@ def read_target(path: str, *, with_foreign: bool) -> tuple[dict[str, Managed], l
 
 def _managed(entry: Entry, found: os.stat_result) -> Managed:
     return Managed(entry.etag, found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode)
-
-
-def _nothing(_: str) -> bool:
-    return False

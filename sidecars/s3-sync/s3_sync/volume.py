@@ -15,6 +15,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.logs import get_logger
 
 FOLDER_MODE = 0o775
+FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 BYTECODE = "__pycache__"
 # Not ours to judge under S3_SYNC_DELETE=all: bytecode, and what mkfs puts on a volume.
 SPARED = {BYTECODE, "lost+found"}

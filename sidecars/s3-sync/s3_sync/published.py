@@ -1,0 +1,74 @@
+"""
+What is published: the record of the last complete cycle, and whether it still holds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection
+
+from s3_sync.target import Target
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Readiness
+from sidecar_runtime.publish import read_file
+
+NAME = "published.json"
+
+
+class Published:
+    """
+    The record in `.s3-sync/published.json`, for one source.
+
+    Attributes:
+        revision: Of the source when it was published; empty where nothing is.
+        at: Unix time of that publish.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self.revision = ""
+        self.at: float | None = None
+
+    def read(self, state: int) -> None:
+        """
+        Take over what a process recorded in the open `.s3-sync`.
+
+        The record of another bucket or prefix counts as none: its files are not what consumers
+        of this one need.
+        """
+        self.revision, self.at = "", None
+        try:
+            facts = json.loads(read_file(NAME, dir_fd=state))
+        except (OSError, ValueError, RecursionError):
+            return
+        if not isinstance(facts, dict) or facts.get("source") != self._source:
+            return
+        revision, at = facts.get("revision"), facts.get("published_at")
+        if isinstance(revision, str) and isinstance(at, int | float):
+            self.revision, self.at = revision, float(at)
+
+    def record(self, target: Target, revision: str, fence: Fence) -> None:
+        """
+        Say that all of a revision is in its place.
+        """
+        at = round(time.time(), 3)
+        facts = {
+            "revision": revision,
+            "published_at": at,
+            "files": len(target.managed.files),
+            "source": self._source,
+        }
+        target.write_state(NAME, json.dumps(facts).encode() + b"\n", fence)
+        self.revision, self.at = revision, at
+
+    def readiness(self, damaged: Collection[str]) -> Readiness:
+        """
+        Return whether what consumers need is there, given the files known to be damaged.
+        """
+        if self.at is None:
+            return Readiness(False, problem="no complete sync of this source yet")
+        if damaged:
+            problem = f"{len(damaged)} published files are missing or altered on disk"
+            return Readiness(False, self.revision, self.at, problem)
+        return Readiness(True, self.revision, self.at)
