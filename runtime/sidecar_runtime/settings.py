@@ -133,15 +133,18 @@ def count(text: str) -> int:
     return int(text)
 
 
+_DECIMAL_MODES = {str(mode) for mode in (0o600, 0o640, 0o644, 0o660, 0o664)}
+
+
 @_allows('an octal mode such as "0644"')
 def mode(text: str) -> int:
     """
     Read a file mode in octal; the owner must be able to read.
 
-    The leading zero is a must: YAML makes 420 of an unquoted 0644.
+    YAML makes 420 of an unquoted 0644; such a number is refused, not obeyed.
     """
-    if not re.fullmatch(r"0[0-7]{3}", text.strip()):
-        raise ValueError('is not an octal mode such as "0644", with its zero and in quotes')
+    if not re.fullmatch(r"0?[0-7]{3}", text.strip()) or text.strip() in _DECIMAL_MODES:
+        raise ValueError('is not an octal mode such as "0644", in quotes')
     value = int(text, 8)
     if not value & 0o400:
         raise ValueError("does not let the owner read")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from s3_sync.credentials import AwsConfig
-from s3_sync.refusals import SourceError
+from s3_sync.refusals import REGION, SourceError
 from s3_sync.signing import encode_key
 from s3_sync.wire import Origin
 
@@ -56,6 +56,8 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
         bucket_region: Where S3 said that the bucket is; the configured region unless given.
     """
     region = bucket_region or config.region or DEFAULT_REGION
+    if not REGION.fullmatch(region):
+        raise SourceError("region_invalid", f"{region!r} is not a region", "Mend AWS_REGION.")
     style = config.addressing_style
     if bucket.startswith("arn:"):
         _, _, _, arn_region, account, resource = bucket.split(":", 5)

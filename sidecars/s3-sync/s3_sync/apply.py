@@ -209,7 +209,8 @@ class Applier:
         Download and verify; twice where only an ETag speaks against the content.
 
         Gateways exist whose ETags look like an MD5 and are none. Two equal downloads are no
-        accident of the network; after the first such proof their ETags are no longer asked.
+        accident of the network. A store that has shown this, and never a real MD5, is not asked
+        twice again.
         """
         suspect = ""
         while True:
@@ -217,12 +218,17 @@ class Applier:
                 entry.key, entry.etag, entry.size_bytes, download
             )
             self.work.downloaded_bytes += download.size_bytes
-            if download.is_proven(headers, entry.etag) or not self._client.has_md5_etags:
+            if download.is_proven(headers, entry.etag):
+                if download.has_md5_etag and download.size_bytes:
+                    self._client.has_md5_etags = True
+                return
+            if self._client.has_md5_etags is False:
                 return
             md5 = download.md5()
             if md5 == suspect:
                 log.info("etag_not_md5", key=entry.key, etag=entry.etag)
-                self._client.has_md5_etags = False
+                if self._client.has_md5_etags is None:
+                    self._client.has_md5_etags = False
                 return
             if suspect:
                 raise download.corrupt(f"two downloads differ, and neither is {entry.etag}")

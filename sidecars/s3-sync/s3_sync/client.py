@@ -70,8 +70,8 @@ class S3Client:
         self._prefix = prefix
         self._chain = chain
         self._count = count
-        # False once an ETag that looks like an MD5 was proven to be none.
-        self.has_md5_etags = True
+        # Whether this store's ETags are MD5s: None until the first that looks like one was tried.
+        self.has_md5_etags: bool | None = None
         self._bucket_region: str | None = None
         self._config: AwsConfig | None = None
         self._credentials: Credentials | None = None

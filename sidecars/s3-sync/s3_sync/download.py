@@ -53,6 +53,8 @@ class Download:
         self._chunks: list[bytes] = []
         self.staging: Staging | None = None
         self.size_bytes = 0
+        # Whether the body was compared with an MD5 in its ETag, and was equal.
+        self.has_md5_etag = False
 
     def restart(self) -> None:
         """
@@ -128,7 +130,10 @@ class Download:
             if found != said:
                 raise self.corrupt(f"its {name} is {found}, S3 says {said}")
             checked = True
-        return checked or not is_md5(etag, headers) or self.md5() == etag
+        if checked or not is_md5(etag, headers):
+            return True
+        self.has_md5_etag = self.md5() == etag
+        return self.has_md5_etag
 
     def corrupt(self, message: str) -> ObjectError:
         """

@@ -26,7 +26,8 @@ STALE_CREDENTIALS = {
 }
 
 _DENIED = re.compile(r"is not authorized to perform: (\S+)(?: on resource: \"?([^\"\s]+)\"?)?")
-_REGION = re.compile(r"[a-z0-9-]{1,32}")
+# It goes into a host name and a header.
+REGION = re.compile(r"[a-z0-9-]{1,32}")
 _USER = re.compile(r"User: (arn:\S+)")
 _PARTITIONS = (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov"), ("eusc-", "aws-eusc"))
 
@@ -139,7 +140,7 @@ def read_refusal(answer: Answer) -> Refusal:
         return html.unescape(match[1]).strip() if match else ""
 
     region = answer.headers.get("x-amz-bucket-region", "") or find("Region")
-    if not _REGION.fullmatch(region):  # it would go into a host name and a header
+    if not REGION.fullmatch(region):
         region = ""
     return Refusal(find("Code"), find("Message"), region)
 
