@@ -74,12 +74,14 @@ def test_says_what_it_is(image: Image) -> None:
     git = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
-    labels = image.inspect()["Config"]["Labels"]
+    config = image.inspect()["Config"]
+    labels = config["Labels"]
     own = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
 
     assert "s3-sync" == own["title"]
     assert project["version"] == own["version"]
     assert commit == own.get("revision", "").removesuffix("-dirty")
+    assert f"SIDECAR_REVISION={own['revision']}" in config["Env"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", own["created"])
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", own["base.digest"])
     assert own["description"]
