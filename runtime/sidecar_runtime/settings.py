@@ -383,6 +383,7 @@ def _check_names(
             unknown.append(name)
     for name in sorted(known - environ.keys()):
         if not name.startswith(prefix):  # KEYPATH: nothing of ours, but close to it
-            others = [other for other in environ if other not in known]
+            # AWS_* has a hundred names of its own.
+            others = [o for o in environ if o not in known and not o.startswith("AWS_")]
             unknown += difflib.get_close_matches(name, others, 1, cutoff=0.9)
     return problems, unknown
