@@ -7,6 +7,7 @@ Equal to botocore's endpoint provider where we support a case (a test compares t
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -91,9 +92,18 @@ def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
             "Mend endpoint_url in the profile, or set AWS_ENDPOINT_URL.",
         )
     base = url.path.rstrip("/")
-    if config.addressing_style == "virtual":
+    is_virtual = config.addressing_style == "virtual" and not _is_ip(url.hostname)
+    if is_virtual and (_VIRTUAL_HOST.fullmatch(bucket) or url.scheme == "http"):
         return Address(_origin(url.scheme, f"{bucket}.{url.hostname}", port), base, region)
     return Address(_origin(url.scheme, url.hostname, port), f"{base}/{encode_key(bucket)}", region)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _host(service: str, region: str, config: AwsConfig) -> str:

@@ -58,7 +58,7 @@ class Session:
             settings.bucket,
             settings.prefix,
             Chain(),
-            lambda operation: self._metrics.requests(operation).inc(),
+            lambda operation: self._metrics.requests[operation].inc(),
         )
         self._lister = Lister(
             self._client.list_page,

@@ -30,6 +30,7 @@ class Staging:
 
     fd: int
     name: str
+    is_published: bool = False
 
     def close(self) -> None:
         fd, self.fd = self.fd, -1  # closed once, even if closing fails (NFS tells of quotas then)

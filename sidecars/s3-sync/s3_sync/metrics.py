@@ -37,8 +37,9 @@ class SyncMetrics(Metrics):
         self.skipped = self.gauge_by(
             "reason", "s3_sync_skipped_keys", "Keys that cannot become a file, by reason."
         )
-        self.requests = self.counter_by(
+        requests = self.counter_by(
             "operation", "s3_sync_requests_total", "Requests sent to S3, by operation."
         )
+        self.requests = {"list": requests("list"), "get": requests("get")}
         for reason in SKIP_REASONS:
             self.skipped(reason).set(0)

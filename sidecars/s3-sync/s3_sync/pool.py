@@ -9,6 +9,7 @@ import base64
 import os
 import socket
 import ssl
+from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
 from s3_sync.wire import Answer, Connection, Origin, Sink, StaleConnection, WireError
@@ -26,6 +27,8 @@ class Pool:
     """
 
     def __init__(self, origin: Origin, context: ssl.SSLContext | None) -> None:
+        if origin.proxy and "//" not in origin.proxy:  # people leave http:// out
+            origin = replace(origin, proxy=f"http://{origin.proxy}")
         self.origin = origin
         self._context = context
         self._idle: list[Connection] = []
@@ -168,7 +171,7 @@ async def _open_proxy(loop: asyncio.AbstractEventLoop, origin: Origin) -> socket
     """
     assert origin.proxy is not None
     try:
-        proxy = urlsplit(origin.proxy if "//" in origin.proxy else f"http://{origin.proxy}")
+        proxy = urlsplit(origin.proxy)
         host, port = proxy.hostname or "", proxy.port or 80
     except ValueError:
         host = ""
@@ -210,7 +213,10 @@ async def _ask_for_tunnel(
 
 
 def _proxy_authorization(proxy: str) -> dict[str, str]:
-    parts = urlsplit(proxy)
+    try:
+        parts = urlsplit(proxy)
+    except ValueError:  # refused with its reason when we connect
+        return {}
     if parts.username is None:
         return {}
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -218,5 +224,5 @@ def _proxy_authorization(proxy: str) -> dict[str, str]:
 
 
 def _hide_userinfo(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    return f"{head.partition('//')[0]}//{tail}" if at else url
+    scheme, slashes, rest = url.rpartition("//")
+    return f"{scheme}{slashes}{rest.rpartition('@')[2]}"

@@ -14,6 +14,8 @@ from sidecar_runtime.health import Readiness
 from sidecar_runtime.publish import read_file
 
 NAME = "published.json"
+# Unix time of the year 2286; what is beyond is somebody's joke.
+LATEST = 10_000_000_000
 
 
 class Published:
@@ -45,7 +47,7 @@ class Published:
         if not isinstance(facts, dict) or facts.get("source") != self._source:
             return
         revision, at = facts.get("revision"), facts.get("published_at")
-        if isinstance(revision, str) and isinstance(at, int | float):
+        if isinstance(revision, str) and isinstance(at, int | float) and 0 < at < LATEST:
             self.revision, self.at = revision, float(at)
 
     def record(self, target: Target, revision: str, fence: Fence) -> None:

@@ -29,7 +29,15 @@ _DENIED = re.compile(r"is not authorized to perform: (\S+)(?: on resource: \"?([
 # It goes into a host name and a header.
 REGION = re.compile(r"[a-z0-9-]{1,32}")
 _USER = re.compile(r"User: (arn:\S+)")
-_PARTITIONS = (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov"), ("eusc-", "aws-eusc"))
+_PARTITIONS = (
+    ("cn-", "aws-cn"),
+    ("us-gov-", "aws-us-gov"),
+    ("us-iso-", "aws-iso"),
+    ("us-isob-", "aws-iso-b"),
+    ("eu-isoe-", "aws-iso-e"),
+    ("us-isof-", "aws-iso-f"),
+    ("eusc-", "aws-eusc"),
+)
 
 
 @dataclass(frozen=True, slots=True)

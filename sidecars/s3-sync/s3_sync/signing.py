@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -44,6 +45,11 @@ def _signing_key(secret: str, day: str, region: str) -> bytes:
     return key
 
 
+@lru_cache(maxsize=1)
+def _stamp(seconds: int) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
+
+
 def sign(
     credentials: Credentials,
     region: str,
@@ -63,7 +69,7 @@ def sign(
         headers: Further headers; those that begin with ``x-amz-`` are signed.
         now: The time of the request; the present unless given.
     """
-    moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+    moment = _stamp(int(time.time())) if now is None else f"{now:%Y%m%dT%H%M%SZ}"
     day = moment[:8]
     amz = {k: v for k, v in headers.items() if k.startswith("x-amz-")}
     amz |= {"host": host, "x-amz-content-sha256": EMPTY_SHA256, "x-amz-date": moment}

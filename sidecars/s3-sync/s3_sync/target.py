@@ -126,7 +126,7 @@ class Target:
 
         The caller has made sure that the ETag can be one.
         """
-        return self._holds(path, entry.size_bytes, lambda: entry.etag)
+        return self._holds(self._look(path), path, entry.size_bytes, lambda: entry.etag)
 
     def is_blocked(self, path: str, wanted: Wanted) -> bool:
         """
@@ -172,16 +172,17 @@ class Target:
             Blocked: Something that is not ours is in the way.
             CycleAbandoned: The fence was revoked.
         """
-        if self._holds(path, download.size_bytes, download.md5):
+        before = self._look(path)
+        if self._holds(before, path, download.size_bytes, download.md5):
             self.adopt(path, entry, fence)
             return False
         staged = download.staging or self._stage(download)
         try:
-            self._finish(staged, self._date(path))
-            found = os.stat(staged.name, dir_fd=self._staging, follow_symlinks=False)
+            found = self._finish(staged, self._date(path, before))
             with fence, self._walk.to(path, making_way=wanted) as (folder, name):
                 self._walk.make_way(path, folder, name, wanted)
                 self._rename(staged.name, folder, name, path, _managed(entry, found))
+            staged.is_published = True
         finally:
             self.discard(staged)
         return True
@@ -193,8 +194,9 @@ class Target:
         try:
             staging.close()
         finally:
-            with suppress(FileNotFoundError):
-                os.unlink(staging.name, dir_fd=self._staging)
+            if not staging.is_published:
+                with suppress(FileNotFoundError):
+                    os.unlink(staging.name, dir_fd=self._staging)
 
     def delete(self, path: str, fence: Fence) -> bool:
         """
@@ -248,21 +250,24 @@ class Target:
             raise
         return staging
 
-    def _finish(self, staging: Staging, mtime_ns: int) -> None:
+    def _finish(self, staging: Staging, mtime_ns: int) -> os.stat_result:
         """
-        Give a staged file its mode and time, and close it.
+        Give a staged file its mode and time, close it, and return what stat says of it.
 
         The time is set although it is the present one: on NFS a file gets its last time from the
         server, after the close, and then differs from what we record.
         """
-        if stat.S_IMODE(os.fstat(staging.fd).st_mode) != self._file_mode:
-            set_mode(staging.fd, self._file_mode)
         os.utime(staging.fd, ns=(mtime_ns, mtime_ns))
+        found = os.fstat(staging.fd)
+        if found.st_mode != self._regular_mode:
+            set_mode(staging.fd, self._file_mode)
+            found = os.fstat(staging.fd)
         if self._fsync:
             os.fsync(staging.fd)
         staging.close()
+        return found
 
-    def _date(self, path: str) -> int:
+    def _date(self, path: str, before: os.stat_result | None) -> int:
         """
         Return the present, or the second after the predecessor's where that is later.
 
@@ -271,9 +276,8 @@ class Target:
         predecessors = [self._gone.get(path, 0)]
         if held := self.managed.files.get(path):
             predecessors.append(held.mtime_ns)
-        with suppress(OSError):
-            found = os.stat(path, dir_fd=self._root, follow_symlinks=False)
-            predecessors.append(found.st_mtime_ns)
+        if before is not None:
+            predecessors.append(before.st_mtime_ns)
         earliest = (max(predecessors) // SECOND_NS + 1) * SECOND_NS
         return max(time.time_ns(), earliest)
 
@@ -291,15 +295,24 @@ class Target:
         if self._fsync:
             sync_folder(folder)
 
-    def _holds(self, path: str, size_bytes: int, md5: Callable[[], str]) -> bool:
+    def _look(self, path: str) -> os.stat_result | None:
         """
-        Whether the file that is there has our mode, that size and that content.
+        Return what is at a path, by a quick look that may follow links on the way.
         """
         try:
-            # Most often nothing is there: one look before the walk.
-            found = os.stat(path, dir_fd=self._root, follow_symlinks=False)
-            if found.st_size != size_bytes or found.st_mode != self._regular_mode:
-                return False
+            return os.stat(path, dir_fd=self._root, follow_symlinks=False)
+        except OSError:
+            return None
+
+    def _holds(
+        self, found: os.stat_result | None, path: str, size_bytes: int, md5: Callable[[], str]
+    ) -> bool:
+        """
+        Whether the file that was found has our mode, that size and that content.
+        """
+        if found is None or found.st_size != size_bytes or found.st_mode != self._regular_mode:
+            return False
+        try:
             with self._walk.to(path) as (folder, name):
                 fd = os.open(name, _OLD_FILE, dir_fd=folder)
         except OSError:

@@ -19,6 +19,8 @@ from sidecar_runtime.logs import get_logger
 
 Wanted = Callable[[str], bool]
 
+_STEPS_ASIDE = {"", ".", ".."}
+
 log = get_logger("target")
 
 
@@ -54,7 +56,9 @@ class Walk:
             FileNotFoundError, NotADirectoryError: It is not there, and nothing may be made.
             Blocked: Somebody's file is where a folder should be.
         """
-        *folders, name = path.split("/")
+        *folders, name = parts = path.split("/")
+        if not _STEPS_ASIDE.isdisjoint(parts):  # refused long before; this is the last door
+            raise ValueError(f"not a path below the target: {path!r}")
         fd = os.dup(self._root)
         try:
             for depth, folder in enumerate(folders, 1):
