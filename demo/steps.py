@@ -214,7 +214,9 @@ def prefix_is_mistyped(stage: Stage) -> Result:
         say(f"/readyz  503  reason={readiness['reason']}")
         check(files_in(stage.dags) == stage.bucket.files, "nothing was deleted")
         stage.daemon.terminate()
-    return Result("reason source_empty, not ready, nothing deleted; time is to the first error", seconds)
+    return Result(
+        "reason source_empty, not ready, nothing deleted; time is to the first error", seconds
+    )
 
 
 STEPS: tuple[tuple[str, Callable[[Stage], Result]], ...] = (

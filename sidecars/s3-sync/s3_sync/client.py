@@ -29,7 +29,7 @@ from s3_sync.refusals import (
     read_refusal,
 )
 from s3_sync.signing import encode_query, sign
-from s3_sync.wire import Answer, WireError
+from s3_sync.wire import Answer, Check, WireError
 from sidecar_runtime import __version__
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -138,9 +138,12 @@ class S3Client:
         }
         request = self._request("get", key)
         seconds = GET_SECONDS + size_bytes / SLOWEST_BYTES_PER_SECOND
-        answer = await self._send(request, {}, headers, receiver, seconds)
-        if answer.headers.get("etag", etag).removeprefix("W/").strip('"') != etag:
-            raise ObjectMoved  # a server that ignores If-Match
+
+        def check(found: dict[str, str]) -> None:
+            if found.get("etag", etag).removeprefix("W/").strip('"') != etag:
+                raise ObjectMoved  # a server that ignores If-Match
+
+        answer = await self._send(request, {}, headers, receiver, seconds, check)
         return answer.headers
 
     def close(self) -> None:
@@ -160,6 +163,7 @@ class S3Client:
         headers: dict[str, str],
         receiver: Receiver | None,
         seconds: float,
+        check: Check | None = None,
     ) -> Answer:
         """
         Send a request, again after what passes by itself: throttling, a failed server, a lost
@@ -173,7 +177,7 @@ class S3Client:
             used = self._credentials
             error: SidecarError | ObjectMoved
             try:
-                answer = await self._send_once(request, query, headers, receiver, seconds)
+                answer = await self._send_once(request, query, headers, receiver, seconds, check)
             except WireError as wire_error:
                 error = wire_error
             else:
@@ -203,6 +207,7 @@ class S3Client:
         headers: dict[str, str],
         receiver: Receiver | None,
         seconds: float,
+        check: Check | None,
     ) -> Answer:
         assert self._address is not None and self._pool is not None
         assert self._credentials is not None
@@ -219,7 +224,7 @@ class S3Client:
         target = f"{path}?{encoded}" if encoded else path
         self._count(request.operation)
         write = receiver.write if receiver is not None else None
-        return await self._pool.get(target, signed, write, seconds)
+        return await self._pool.get(target, signed, write, seconds, check)
 
     def _who(self, answer: Answer, refusal: Refusal, used: Credentials | None) -> str | None:
         """

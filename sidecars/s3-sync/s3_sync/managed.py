@@ -163,12 +163,13 @@ def load_managed(dir_fd: int, root_fd: int) -> dict[str, Managed]:
     except (ValueError, TypeError, RecursionError) as error:
         log.warning("managed_list_damaged", line=number + 1, error=str(error))
         return files
-    if last in files and not _is_on_disk(files[last], last, root_fd):
+    there = _look(last, root_fd) if last else None
+    if last in files and (there is None or there.st_ino != files[last].inode):
         del files[last]  # killed before the rename
         if before is not None:
             files[last] = before
-    elif last not in files and before is not None and _is_on_disk(before, last, root_fd):
-        files[last] = before  # killed before the removal
+    elif last not in files and before is not None and there is not None and before.matches(there):
+        files[last] = before  # killed before the removal; a new file may have the inode, no more
     return files
 
 
@@ -195,12 +196,8 @@ def _read_line(line: bytes) -> tuple[str, Managed | None]:
     return path, Managed(etag, *numbers)
 
 
-def _is_on_disk(managed: Managed, path: str, root_fd: int) -> bool:
-    """
-    Whether the very file is at its path.
-    """
+def _look(path: str, root_fd: int) -> os.stat_result | None:
     try:
-        found = os.stat(path, dir_fd=root_fd, follow_symlinks=False)
+        return os.stat(path, dir_fd=root_fd, follow_symlinks=False)
     except OSError:
-        return False
-    return found.st_ino == managed.inode
+        return None

@@ -12,7 +12,7 @@ import ssl
 from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
-from s3_sync.wire import Answer, Connection, Origin, Sink, StaleConnection, WireError
+from s3_sync.wire import Answer, Check, Connection, Origin, Sink, StaleConnection, WireError
 
 CONNECT_SECONDS = 10.0
 RESOLVE_SECONDS = 5.0
@@ -34,7 +34,12 @@ class Pool:
         self._idle: list[Connection] = []
 
     async def get(
-        self, path: str, headers: dict[str, str], sink: Sink | None, seconds: float
+        self,
+        path: str,
+        headers: dict[str, str],
+        sink: Sink | None,
+        seconds: float,
+        check: Check | None = None,
     ) -> Answer:
         """
         Send one GET, on a kept connection where there is one.
@@ -53,7 +58,7 @@ class Pool:
             if connection is None:
                 connection = await self._connect()
             try:
-                answer = await connection.request(head, sink, seconds)
+                answer = await connection.request(head, sink, seconds, check)
             except StaleConnection:
                 if is_kept:
                     continue

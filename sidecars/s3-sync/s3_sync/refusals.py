@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from s3_sync.wire import Answer
+from s3_sync.wire import ADVICE, Answer
 from sidecar_runtime.errors import SidecarError
 
 Operation = Literal["list", "get"]
@@ -217,6 +217,9 @@ def explain(
                 f"S3 refuses {identity}, also after the credentials were fetched anew ({said})",
                 "Renew the credentials at their source.",
             )
+    if answer.status == 408 or refusal.code == "RequestTimeout":
+        said = f"the server gave up on the connection ({said})"
+        return ObjectError("connection_lost", said, ADVICE["connection_lost"])
     match answer.status:
         case 412:
             return ObjectMoved()

@@ -22,6 +22,7 @@ BODY_LIMIT_BYTES = 32 << 20
 HEAD_LIMIT_BYTES = 1 << 20
 
 Sink = Callable[[bytes], object]
+Check = Callable[[dict[str, str]], object]
 
 
 ADVICE = {
@@ -99,6 +100,7 @@ class Connection(asyncio.Protocol):
         self._held_bytes = 0
         self._head_bytes = 0
         self._sink: Sink | None = None
+        self._check: Check | None = None
         self._is_new = True
         self._has_begun = False
         self._ends_with_connection = False
@@ -110,7 +112,9 @@ class Connection(asyncio.Protocol):
     def idle_seconds(self) -> float:
         return self._loop.time() - self._heard_at
 
-    async def request(self, head: bytes, sink: Sink | None, seconds: float) -> Answer:
+    async def request(
+        self, head: bytes, sink: Sink | None, seconds: float, check: Check | None = None
+    ) -> Answer:
         """
         Send a request without body and return the answer.
 
@@ -118,6 +122,8 @@ class Connection(asyncio.Protocol):
             head: The request line and headers, whole.
             sink: Takes the body of a 200 or 206 as it comes; an exception it raises ends the
                 request and is raised here.
+            check: Looks at the headers of a 200 or 206 before its body comes; like the sink, it
+                may raise.
             seconds: The limit for the whole exchange; IDLE_SECONDS limits each silence.
 
         Raises:
@@ -133,6 +139,7 @@ class Connection(asyncio.Protocol):
         self._held_bytes = 0
         self._head_bytes = 0
         self._sink = sink
+        self._check = check
         self._has_begun = False
         self._ends_with_connection = False
         self._heard_at = self._loop.time()
@@ -223,6 +230,8 @@ class Connection(asyncio.Protocol):
             self._ends_with_connection = True
         if status not in (200, 206):
             self._sink = None
+        elif self._check is not None:
+            self._check(headers)
 
     def on_body(self, body: bytes) -> None:
         if self._sink is not None:

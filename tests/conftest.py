@@ -1,0 +1,98 @@
+"""
+What every test gets: a clean environment, `--full`, `counts`, and one server of each kind.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Before botocore is imported by anyone: no machine-wide AWS setting and no proxy reaches a test.
+for _name in list(os.environ):
+    if _name.startswith("AWS_") or _name.lower().endswith("_proxy"):
+        del os.environ[_name]
+os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = "/dev/null"
+os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+
+pytest.register_assert_rewrite("tests.support", "tests.scenarios.s3_sync.histories")
+
+from tests.support.servers import MotoServer, RcloneServer  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Counts:
+    """
+    How often the tests with a number in their promise repeat it.
+    """
+
+    histories: int
+    """Generated histories of a bucket, per server."""
+    reads: int
+    """Files that concurrent readers open while a history runs."""
+    kills: int
+    """SIGKILLs at random moments of a cycle."""
+    symlink_swaps: int
+    """Rounds of a process that swaps folders for symlinks while cycles run."""
+
+
+MODERATE = Counts(histories=6, reads=20_000, kills=15, symlink_swaps=8)
+FULL = Counts(histories=120, reads=400_000, kills=220, symlink_swaps=150)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """
+    Add `--full`.
+    """
+    parser.addoption(
+        "--full", action="store_true", help="the counts that the contract is proved with"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """
+    Give hypothesis no deadline (the machine may be busy) and, with `--full`, more examples.
+    """
+    settings.register_profile("moderate", deadline=None, database=None, print_blob=True)
+    settings.register_profile("full", settings.get_profile("moderate"), max_examples=2_000)
+    settings.load_profile("full" if config.getoption("--full") else "moderate")
+
+
+@pytest.fixture(scope="session")
+def counts(request: pytest.FixtureRequest) -> Counts:
+    """
+    The counts of this run: moderate, or with `--full` all of them.
+    """
+    return FULL if request.config.getoption("--full") else MODERATE
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[MotoServer]:
+    """
+    One moto for the whole run; a test that stops it takes a `MotoServer` of its own.
+    """
+    with MotoServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone() -> Iterator[RcloneServer]:
+    """
+    One rclone in memory for the whole run; a test that stops it takes one of its own.
+    """
+    with RcloneServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left_over() -> Iterator[None]:
+    """
+    Fail the run when a child of the test process outlives its test.
+    """
+    yield
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ") for pid in children]
+    left = [command.decode() for command in commands if b"s3-sync" in command]
+    assert not left, f"left over: {left}"

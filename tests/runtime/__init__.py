@@ -1,0 +1,1 @@
+"""The shared runtime: one test file for each of its modules."""

@@ -1,0 +1,142 @@
+"""
+What the tests of the runtime share: the log as it is written, a sidecar that follows a script.
+"""
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sidecar_runtime import logs
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Outcome, Readiness
+from sidecar_runtime.settings import CommonSettings, load
+
+Event = dict[str, Any]
+Step = Outcome | BaseException | Callable[[Fence], Outcome]
+
+CHANGED = Outcome("changed", "r1", {"files_published": 1})
+UNCHANGED = Outcome("unchanged", "r1")
+WAITING = Outcome("waiting")
+
+
+class Log:
+    """
+    The JSON lines that were written since the fixture began.
+    """
+
+    def __init__(self, stream: io.StringIO) -> None:
+        self._stream = stream
+
+    def events(self, name: str | None = None) -> list[Event]:
+        """
+        All lines, or those with that event name.
+        """
+        lines = [json.loads(line) for line in self._stream.getvalue().splitlines()]
+        return [line for line in lines if name is None or line["event"] == name]
+
+    def text(self) -> str:
+        """
+        The bytes of the container's log, as they are.
+        """
+        return self._stream.getvalue()
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    """
+    The log of the code under test, from debug on; pytest's own handlers come back afterwards.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    logs.configure("debug", "json", stream)
+    yield Log(stream)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+class Stop(BaseException):
+    """
+    Ends a loop from within a cycle, as any exception does that is not an `Exception`.
+    """
+
+
+class Script:
+    """
+    A sidecar whose cycles do what they are told, one step each; after the last one it stops.
+
+    A step is an outcome to return, an exception to raise, or a function to call.
+    """
+
+    def __init__(self, *steps: Step) -> None:
+        self._steps = list(steps)
+        self.cycles = 0
+        self.sessions: list[ScriptSession] = []
+
+    def begin(self) -> "ScriptSession":
+        """
+        Begin one more session; all of them follow the same script.
+        """
+        self.sessions.append(ScriptSession(self))
+        return self.sessions[-1]
+
+    def step(self, fence: Fence) -> Outcome:
+        """
+        Take the next step.
+        """
+        self.cycles += 1
+        if not self._steps:
+            raise Stop
+        step = self._steps.pop(0)
+        if isinstance(step, BaseException):
+            raise step
+        return step(fence) if callable(step) else step
+
+    def readiness(self) -> Readiness:
+        """
+        Ready, since 1970.
+        """
+        return Readiness(True, "r1", 1.0)
+
+    def details(self) -> dict[str, object]:
+        """
+        Nothing beyond the common part.
+        """
+        return {}
+
+
+class ScriptSession:
+    """
+    What the loop's thread gets of a script.
+    """
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.is_closed = False
+
+    def cycle(self, fence: Fence) -> Outcome:
+        """
+        Run one cycle.
+        """
+        assert not self.is_closed
+        return self._script.step(fence)
+
+    def close(self) -> None:
+        """
+        Remember the end.
+        """
+        self.is_closed = True
+
+
+def settings_of(**environment: str) -> CommonSettings:
+    """
+    The common settings with these variables set; names without their prefix.
+    """
+    environ = {"INTERVAL": environment.pop("INTERVAL", "1h"), "X_HTTP_BIND": "127.0.0.1:0"}
+    environ |= {f"X_{name}": value for name, value in environment.items()}
+    settings, _ = load(CommonSettings, "X_", environ, instead={})
+    return settings

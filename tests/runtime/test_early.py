@@ -1,0 +1,52 @@
+"""
+Signals before the loop takes over.
+"""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+from sidecar_runtime.early import heed_signals
+heed_signals()
+print("ready", flush=True)
+import signal
+while True:
+    signal.pause()
+"""
+
+
+def start() -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_end_is_a_success_from_the_first_moment(number: signal.Signals) -> None:
+    with start() as process:
+        process.send_signal(number)
+
+        assert process.wait(10) == 0
+
+
+def test_a_request_for_a_cycle_does_not_end_it() -> None:
+    with start() as process:
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(10) == 0
+
+
+def test_costs_no_heavy_import() -> None:
+    code = (
+        "import sys, s3_sync.__main__, sidecar_runtime.early\n"
+        "print(*sorted(sys.modules.keys() & {'apscheduler', 'structlog', 'asyncio',"
+        " 'prometheus_client', 'botocore', 'httptools', 'ssl'}))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert out.stdout.split() == []

@@ -1,0 +1,157 @@
+"""
+The token that a publish asks for.
+"""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from sidecar_runtime import fence as module
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.support.waiting import wait_until
+
+
+class Publish:
+    """
+    A publish in another thread that stays inside its fence until it is told to end.
+    """
+
+    def __init__(self, fence: Fence) -> None:
+        self._fence = fence
+        self.is_inside = threading.Event()
+        self.may_end = threading.Event()
+        self.has_ended = False
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self.is_inside.wait(10)
+
+    def _run(self) -> None:
+        with self._fence:
+            self.is_inside.set()
+            self.may_end.wait(10)
+            self.has_ended = True
+
+    def end(self) -> None:
+        self.may_end.set()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def fence() -> Fence:
+    return Fence()
+
+
+@pytest.fixture
+def in_flight(fence: Fence) -> Iterator[Publish]:
+    publish = Publish(fence)
+    yield publish
+    publish.end()
+
+
+def test_lets_one_publish_after_another_in(fence: Fence) -> None:
+    for _ in range(3):
+        with fence:
+            assert not fence.is_revoked
+
+
+def test_a_publish_that_fails_leaves_the_fence_open_for_the_next(fence: Fence) -> None:
+    with pytest.raises(OSError, match="full"), fence:
+        raise OSError("full")
+
+    with fence:
+        pass
+
+
+def test_nothing_enters_once_it_is_revoked(fence: Fence) -> None:
+    fence.revoke()
+
+    for _ in range(2):
+        with pytest.raises(CycleAbandoned), fence:
+            pytest.fail("published after the end")
+    assert fence.is_revoked
+
+
+def test_a_publish_in_flight_is_waited_for(
+    fence: Fence, in_flight: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IN_FLIGHT_SECONDS", 30.0)
+    seen: list[bool] = []
+    revoking = threading.Thread(target=lambda: (fence.revoke(), seen.append(in_flight.has_ended)))
+    revoking.start()
+    wait_until(lambda: fence.is_revoked, "the fence is revoked")
+    assert revoking.is_alive()
+
+    in_flight.end()
+    revoking.join(10)
+
+    assert seen == [True]
+
+
+def test_a_publish_that_is_stuck_is_not_waited_for(
+    fence: Fence, in_flight: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IN_FLIGHT_SECONDS", 0.01)
+
+    fence.revoke()
+
+    assert not in_flight.has_ended
+    in_flight.end()
+    with pytest.raises(CycleAbandoned), fence:
+        pytest.fail("published after the end")
+
+
+def test_a_publish_that_waited_for_its_turn_does_not_begin_after_the_revocation(
+    fence: Fence, in_flight: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IN_FLIGHT_SECONDS", 0.01)
+    came: list[str] = []
+
+    def second() -> None:
+        try:
+            with fence:
+                came.append("published")
+        except CycleAbandoned:
+            came.append("abandoned")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    fence.revoke()
+    in_flight.end()
+    thread.join(10)
+
+    assert came == ["abandoned"]
+
+
+def test_tells_those_who_asked(fence: Fence) -> None:
+    told: list[str] = []
+    fence.on_revoke(lambda: told.append("first"))
+    fence.on_revoke(lambda: told.append("second"))
+    assert told == []
+
+    fence.revoke()
+
+    assert told == ["first", "second"]
+
+
+def test_tells_before_it_waits(
+    fence: Fence, in_flight: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The callback is what ends a publish that hangs on the network or on a child.
+    """
+    monkeypatch.setattr(module, "IN_FLIGHT_SECONDS", 30.0)
+    fence.on_revoke(in_flight.may_end.set)
+
+    fence.revoke()
+
+    assert in_flight.has_ended
+
+
+def test_tells_at_once_who_asks_too_late(fence: Fence) -> None:
+    told: list[str] = []
+    fence.revoke()
+
+    fence.on_revoke(lambda: told.append("late"))
+
+    assert told == ["late"]

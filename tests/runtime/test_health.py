@@ -1,0 +1,128 @@
+"""
+Heartbeat, history, last error.
+"""
+
+import threading
+
+import pytest
+
+from sidecar_runtime.health import PAST_CYCLES, Health, LastError, PastCycle, Result
+
+ERROR = LastError("access_denied", "may not", "allow it", 5.0)
+
+
+class Clock:
+    """
+    A monotonic clock that moves when told.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def health(clock: Clock) -> Health:
+    return Health(clock)
+
+
+def cycle(result: Result, started_at: float = 0.0) -> PastCycle:
+    return PastCycle(started_at, 0.1, result, "", {})
+
+
+def test_is_alive_before_the_first_cycle_has_ended(health: Health) -> None:
+    assert health.is_alive
+    assert health.past_cycles() == []
+    assert health.next_cycle_in_seconds is None
+
+
+def test_is_alive_while_the_heartbeat_is_younger_than_stated(health: Health, clock: Clock) -> None:
+    health.beat()
+    health.expect_beat(30)
+
+    clock.seconds += 29.9
+    assert health.is_alive
+    clock.seconds += 0.1
+    assert not health.is_alive
+    assert health.beat_age_seconds == pytest.approx(30)
+
+
+def test_only_a_beat_makes_it_alive_again(health: Health, clock: Clock) -> None:
+    health.expect_beat(30)
+    clock.seconds += 31
+
+    health.record(cycle("error"), ERROR)
+    health.expect_cycle(1)
+    assert not health.is_alive
+    health.beat()
+    assert health.is_alive
+
+
+def test_failures_do_not_make_it_less_alive(health: Health) -> None:
+    for _ in range(100):
+        health.record(cycle("error"), ERROR)
+
+    assert health.is_alive
+    assert health.consecutive_failures == 100
+
+
+def test_a_success_ends_the_failures(health: Health) -> None:
+    health.record(cycle("error"), ERROR)
+    health.record(cycle("error"), ERROR)
+    assert (2, ERROR) == (health.consecutive_failures, health.last_error)
+
+    health.record(cycle("unchanged"), None)
+
+    assert (0, None) == (health.consecutive_failures, health.last_error)
+
+
+def test_the_history_is_newest_first_and_short(health: Health) -> None:
+    for number in range(PAST_CYCLES + 5):
+        health.record(cycle("changed", float(number)), None)
+
+    past = health.past_cycles()
+    assert len(past) == PAST_CYCLES
+    assert past[0].started_at == PAST_CYCLES + 4
+    assert past[-1].started_at == 5
+
+
+def test_cycles_without_change_take_one_line_only(health: Health) -> None:
+    results: list[Result] = ["changed", "unchanged", "unchanged", "unchanged", "error", "unchanged"]
+    for number, result in enumerate(results):
+        health.record(cycle(result, float(number)), None)
+
+    past = health.past_cycles()
+    assert ["unchanged", "error", "unchanged", "changed"] == [one.result for one in past]
+    assert [5, 4, 3, 0] == [one.started_at for one in past]
+
+
+def test_the_next_cycle_comes_nearer_and_is_never_in_the_past(health: Health, clock: Clock) -> None:
+    health.expect_cycle(10)
+
+    clock.seconds += 4
+    assert health.next_cycle_in_seconds == pytest.approx(6)
+    clock.seconds += 60
+    assert health.next_cycle_in_seconds == 0
+
+
+def test_may_be_read_while_it_is_written(health: Health) -> None:
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(5000):
+            health.record(cycle("changed", float(number)), None)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        starts = [one.started_at for one in health.past_cycles()]
+        assert starts == sorted(starts, reverse=True)
+    writer.join()

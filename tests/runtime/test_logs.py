@@ -1,0 +1,188 @@
+"""
+Every line of the container comes from one renderer.
+"""
+
+import io
+import json
+import logging
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from sidecar_runtime import logs
+
+
+@pytest.fixture(autouse=True)
+def handlers_of_before() -> Iterator[None]:
+    """
+    Pytest's own handlers come back after each test.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_is_json_with_time_level_and_event_first(stream: io.StringIO) -> None:
+    logs.configure("info", "json", stream)
+
+    logs.get_logger("box").info("box_opened", size_bytes=3, path="ü\n\"'")
+
+    line = lines(stream)[0]
+    assert ["timestamp", "level", "event"] == list(line)[:3]
+    assert str(line.pop("timestamp")).endswith("Z")
+    assert {
+        "level": "info",
+        "event": "box_opened",
+        "logger": "box",
+        "size_bytes": 3,
+        "path": "ü\n\"'",
+    } == line
+
+
+def test_records_of_the_standard_library_come_in_the_same_form(stream: io.StringIO) -> None:
+    logs.configure("info", "json", stream)
+
+    logging.getLogger("botocore.credentials").info("Found %s in %s", "keys", "environment")
+
+    line = lines(stream)[0]
+    assert ["timestamp", "level", "event"] == list(line)[:3]
+    assert ("info", "Found keys in environment", "botocore.credentials") == (
+        line["level"],
+        line["event"],
+        line["logger"],
+    )
+
+
+def test_a_traceback_is_part_of_its_line(stream: io.StringIO) -> None:
+    logs.configure("info", "json", stream)
+    try:
+        raise ValueError("bad\nvalue")
+    except ValueError:
+        logs.get_logger("box").exception("box_failed")
+        logging.getLogger("other").exception("other failed")
+
+    for line in lines(stream):
+        assert "Traceback" in str(line["exception"])
+        assert "ValueError: bad\nvalue" in str(line["exception"])
+
+
+def test_the_level_counts_for_both_kinds(stream: io.StringIO) -> None:
+    logs.configure("warning", "json", stream)
+
+    for log in (logs.get_logger("box"), logging.getLogger("other")):
+        log.debug("too little")
+        log.info("too little")
+        log.warning("enough")
+        log.error("enough")
+
+    assert ["enough"] * 4 == [line["event"] for line in lines(stream)]
+
+
+@pytest.mark.parametrize("name", ["apscheduler.scheduler", "asyncio"])
+def test_chatty_libraries_are_heard_from_warnings_on(stream: io.StringIO, name: str) -> None:
+    logs.configure("debug", "json", stream)
+
+    logging.getLogger(name).info("Running job")
+    logging.getLogger(name).warning("Missed job")
+
+    assert ["Missed job"] == [line["event"] for line in lines(stream)]
+
+
+def test_the_last_configuration_counts(stream: io.StringIO) -> None:
+    early = io.StringIO()
+    log = logs.get_logger("box")
+    logs.configure("info", None, early)
+    log.info("early")
+    logs.configure("error", "json", stream)
+    log.info("not shown")
+    log.error("late")
+
+    assert ["early"] == [line["event"] for line in lines(early)]
+    assert ["late"] == [line["event"] for line in lines(stream)]
+
+
+def test_values_that_json_does_not_know_are_shown_all_the_same(stream: io.StringIO) -> None:
+    logs.configure("info", "json", stream)
+
+    logs.get_logger("box").info("shown", path=os, raw=b"\xff", odd="caf\udce9", items={1, 2})
+
+    line = lines(stream)[0]
+    assert "module 'os'" in str(line["path"])
+    assert line["odd"] == "caf\udce9"
+
+
+def test_console_is_for_people(stream: io.StringIO) -> None:
+    logs.configure("info", "console", stream)
+
+    logs.get_logger("box").info("box_opened", size_bytes=3)
+
+    assert not stream.getvalue().startswith("{")
+    assert "box_opened" in stream.getvalue()
+    assert "size_bytes=3" in stream.getvalue()
+
+
+PROGRAM = """
+from sidecar_runtime import logs
+logs.configure("info", {form!r})
+logs.get_logger("box").info("box_opened", key={key!r})
+logs.get_logger("box").info("the_end")
+"""
+
+
+def run_on_terminal(form: str | None, key: str = "x") -> str:
+    """
+    Run a program whose standard output is a terminal, and return what it wrote.
+    """
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(form=form, key=key)], stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    written = b""
+    try:
+        while read := os.read(ours, 4096):
+            written += read
+    except OSError:  # the other side has closed
+        pass
+    os.close(ours)
+    assert process.wait(20) == 0
+    return written.decode()
+
+
+def run_in_pipe(form: str | None, key: str = "x") -> str:
+    command = [sys.executable, "-c", PROGRAM.format(form=form, key=key)]
+    return subprocess.run(command, capture_output=True, check=True).stdout.decode(errors="replace")
+
+
+def test_a_terminal_gets_the_console_form_and_anything_else_gets_json() -> None:
+    terminal, pipe = run_on_terminal(None), run_in_pipe(None)
+
+    assert "{" not in terminal and "box_opened" in terminal
+    assert [json.loads(line)["event"] for line in pipe.splitlines()] == ["box_opened", "the_end"]
+
+
+def test_the_form_can_be_forced() -> None:
+    assert json.loads(run_on_terminal("json").splitlines()[0])["event"] == "box_opened"
+    assert not run_in_pipe("console").startswith("{")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_key_that_is_no_text_does_not_lose_its_line(form: str) -> None:
+    out = run_in_pipe(form, "caf\udce9")
+
+    assert "box_opened" in out and "the_end" in out

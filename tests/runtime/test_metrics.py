@@ -1,0 +1,95 @@
+"""
+The metrics that every sidecar has.
+"""
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sidecar_runtime.metrics import Metrics
+
+COMMON = {
+    "sidecar_cycles": "counter",
+    "sidecar_failures": "counter",
+    "sidecar_cycle_duration_seconds": "histogram",
+    "sidecar_last_success_timestamp_seconds": "gauge",
+    "sidecar_last_publish_timestamp_seconds": "gauge",
+    "sidecar_consecutive_failures": "gauge",
+    "sidecar_ready": "gauge",
+    "sidecar_build_info": "gauge",
+}
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics("box-sync", "1.2.3", "abc")
+
+
+def exposed(metrics: Metrics) -> str:
+    return generate_latest(metrics.registry).decode()
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, {"sidecar": "box-sync", **labels})
+
+
+def test_has_the_common_set_with_its_types(metrics: Metrics) -> None:
+    metrics.cycles("changed").inc()
+    metrics.failures("access_denied").inc()
+    families = {family.name: family for family in text_string_to_metric_families(exposed(metrics))}
+
+    assert COMMON.items() <= {name: family.type for name, family in families.items()}.items()
+    for name in COMMON:
+        assert families[name].documentation, name
+        assert families[name].samples, name
+
+
+def test_every_sample_of_ours_carries_the_sidecars_name(metrics: Metrics) -> None:
+    metrics.counter("box_sync_boxes_total", "Boxes.").inc()
+    metrics.counter_by("kind", "box_sync_lids_total", "Lids.")("red").inc(2)
+    metrics.gauge("box_sync_open", "Open.").set(3)
+    metrics.gauge_by("kind", "box_sync_full", "Full.")("blue").set(4)
+    metrics.cycles("error").inc()
+
+    for family in text_string_to_metric_families(exposed(metrics)):
+        if not family.name.startswith("process_"):
+            for one in family.samples:
+                assert one.labels["sidecar"] == "box-sync", one.name
+    assert sample(metrics, "box_sync_boxes_total") == 1
+    assert sample(metrics, "box_sync_lids_total", kind="red") == 2
+    assert sample(metrics, "box_sync_open") == 3
+    assert sample(metrics, "box_sync_full", kind="blue") == 4
+
+
+def test_says_what_was_built(metrics: Metrics) -> None:
+    assert sample(metrics, "sidecar_build_info", version="1.2.3", revision="abc") == 1
+
+
+def test_tells_of_memory_and_open_files(metrics: Metrics) -> None:
+    assert "process_resident_memory_bytes" in exposed(metrics)
+    assert "process_open_fds" in exposed(metrics)
+
+
+def test_has_no_creation_times(metrics: Metrics) -> None:
+    metrics.cycles("changed").inc()
+    metrics.duration.observe(0.1)
+
+    assert "_created" not in exposed(metrics)
+
+
+def test_sorts_durations_from_milliseconds_to_minutes(metrics: Metrics) -> None:
+    for seconds in (0.004, 0.3, 20, 400):
+        metrics.duration.observe(seconds)
+
+    name = "sidecar_cycle_duration_seconds"
+    assert sample(metrics, f"{name}_bucket", le="0.005") == 1
+    assert sample(metrics, f"{name}_bucket", le="0.5") == 2
+    assert sample(metrics, f"{name}_bucket", le="300.0") == 3
+    assert sample(metrics, f"{name}_count") == 4
+
+
+def test_two_in_one_process_do_not_share_anything(metrics: Metrics) -> None:
+    other = Metrics("lid-sync", "1", "2")
+    metrics.last_success.set(5)
+
+    assert "box-sync" not in exposed(other)

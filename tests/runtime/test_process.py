@@ -1,0 +1,187 @@
+"""
+How the process ends: one exit code for each kind of end.
+"""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = """
+import os, sys, threading, time, urllib.request
+from sidecar_runtime import logs
+from sidecar_runtime.errors import GaveUp, Problem, SettingsError, SidecarError
+from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.process import run_daemon, run_main
+from sidecar_runtime.status import About
+from tests.runtime.recording import CHANGED, Script, settings_of
+
+ABOUT = About("box", "1.2.3", "box://source", "/target")
+
+def daemon(*steps, **environment):
+    settings = settings_of(**environment)
+    return run_daemon(Script(*steps), settings, "BOX_", ABOUT, Metrics("box", "1.2.3", "r"))
+
+def main():
+    {body}
+
+run_main(main)
+"""
+
+
+def start(body: str, **more: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(body=body)],
+        cwd=Path(__file__).parents[2],
+        env={"PATH": "/usr/bin:/bin"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+def run(body: str) -> tuple[int, list[dict[str, Any]]]:
+    """
+    Run a command to its end; return the exit code and the log.
+    """
+    with start(body, stderr=subprocess.PIPE) as process:
+        try:
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert err == ""
+    return process.returncode, [json.loads(line) for line in out.splitlines()]
+
+
+def test_the_code_of_the_command_is_the_code_of_the_process() -> None:
+    assert run("return 0") == (0, [])
+    assert run("return 3") == (3, [])
+
+
+def test_wrong_settings_are_one_line_each_and_code_2() -> None:
+    code, lines = run(
+        "raise SettingsError([Problem('A', 'x', 'is bad'), Problem('B', '', 'is missing')])"
+    )
+
+    assert code == 2
+    assert [
+        ("error", "setting_rejected", "A", "x", "is bad"),
+        ("error", "setting_rejected", "B", "", "is missing"),
+    ] == [
+        (line["level"], line["event"], line["setting"], line["value"], line["problem"])
+        for line in lines
+    ]
+
+
+def test_giving_up_is_code_3_with_reason_and_advice() -> None:
+    code, lines = run("raise GaveUp('failure_limit', 'too many', 'look there')")
+
+    assert code == 3
+    assert ("sidecar_gave_up", "failure_limit", "too many", "look there") == tuple(
+        lines[0][key] for key in ("event", "reason", "error", "advice")
+    )
+
+
+@pytest.mark.parametrize("error", ["ValueError('bug')", "KeyboardInterrupt()", "MemoryError()"])
+def test_a_bug_is_code_1_with_a_traceback(error: str) -> None:
+    code, lines = run(f"raise {error}")
+
+    assert code == 1
+    assert lines[0]["event"] == "sidecar_crashed"
+    assert "Traceback" in lines[0]["exception"] and "in main" in lines[0]["exception"]
+
+
+def test_what_argparse_says_counts() -> None:
+    assert run("sys.exit(2)") == (2, [])
+    assert run("sys.exit(0)") == (0, [])
+    assert run("sys.exit('a text')") == (1, [])
+
+
+def test_nothing_that_was_printed_is_lost() -> None:
+    with start("print('x' * 100_000, end=''); return 0") as process:
+        out, _ = process.communicate(timeout=30)
+
+    assert (0, 100_000) == (process.returncode, len(out))
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
+    code, _ = run("threading.Thread(target=time.sleep, args=(600,)).start(); return 0")
+
+    assert code == 0
+
+
+def test_an_output_that_nobody_reads_is_no_success() -> None:
+    with start("sys.stdin.close(); print('x' * 10); return 0", bufsize=0) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+
+        assert process.wait(30) in (0, 1)
+
+
+# --- run_daemon
+
+
+def test_a_one_shot_says_when_it_starts_and_stops_and_binds_no_port() -> None:
+    code, lines = run("return daemon(CHANGED, ONE_SHOT='true', HTTP_BIND='192.0.2.1:1')")
+
+    assert code == 0
+    assert ["sidecar_started", "cycle_finished", "sidecar_stopped"] == [
+        line["event"] for line in lines
+    ]
+    assert {"version": "1.2.3", "source": "box://source", "target": "/target"}.items() <= (
+        lines[0].items()
+    )
+    assert lines[2]["exit_code"] == 0
+
+
+def test_an_address_that_cannot_be_bound_is_code_2_and_names_the_setting() -> None:
+    code, lines = run("return daemon(CHANGED, HTTP_BIND='192.0.2.1:1')")
+
+    assert code == 2
+    assert ("setting_rejected", "BOX_HTTP_BIND", "192.0.2.1:1") == tuple(
+        lines[-1][key] for key in ("event", "setting", "value")
+    )
+
+
+def test_gives_up_after_too_many_failures() -> None:
+    code, lines = run("return daemon(*[SidecarError('denied', 'no', 'ask')] * 9, MAX_FAILURES='1')")
+
+    assert code == 3
+    assert ("sidecar_gave_up", "failure_limit", "denied: no", "ask") == tuple(
+        lines[-1][key] for key in ("event", "reason", "error", "advice")
+    )
+
+
+def test_a_crash_of_the_sidecar_itself_is_code_1() -> None:
+    code, lines = run("return daemon(KeyboardInterrupt())")
+
+    assert code == 1
+    assert lines[-1]["event"] == "sidecar_crashed"
+
+
+def test_serves_from_before_the_first_cycle_until_sigterm() -> None:
+    with start("return daemon(lambda _: time.sleep(600))", stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline())["event"] == "sidecar_started"
+            address = json.loads(process.stdout.readline())["address"]
+            with urllib.request.urlopen(f"http://{address}/healthz", timeout=10) as answer:
+                assert answer.status == 200
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+                assert b'sidecar_ready{sidecar="box"} 1.0' in answer.read()
+
+            process.terminate()
+            out, _ = process.communicate(timeout=20)
+        finally:
+            process.kill()
+
+    assert process.returncode == 0
+    assert [json.loads(line)["event"] for line in out.splitlines()] == [
+        "signal_received",
+        "sidecar_stopped",
+    ]

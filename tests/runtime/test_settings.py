@@ -1,0 +1,418 @@
+"""
+Environment → one frozen object; every problem named, all at once.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar_runtime.errors import EXIT_SETTINGS, Problem, SettingsError
+from sidecar_runtime.settings import (
+    CommonSettings,
+    absolute_path,
+    bind_address,
+    boolean,
+    choice,
+    count,
+    duration,
+    load,
+    mode,
+    names_of,
+    setting,
+    specs_of,
+    words,
+)
+
+PREFIX = "BOX_SYNC_"
+GOOD = {"BOX": "a-box"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(CommonSettings):
+    box: str = setting("BOX", str, prefixed=False, required=True, allowed="a name", text="Which.")
+    layout: str = setting("LAYOUT", choice("flat", "tree"), default="flat", text="How.")
+    mode: int | None = setting("MODE", mode, text="Unset: the umask decides.")
+
+
+def read(**environ: str) -> Settings:
+    settings, _ = load(Settings, PREFIX, environ, instead={"BOX_SYNC_BOX": "BOX"})
+    return settings
+
+
+def problems_of(**environ: str) -> list[Problem]:
+    with pytest.raises(SettingsError) as caught:
+        read(**environ)
+    return caught.value.problems
+
+
+# --- the parsers
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("10", 10),
+        ("0.5", 0.5),
+        ("10s", 10),
+        ("1.5s", 1.5),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("1h", 3600),
+        ("1h30m10s", 5410),
+        ("2m30s", 150),
+        ("500ms", 0.5),
+        ("1s500ms", 1.5),
+        ("1m500ms", 60.5),
+        (" 10s ", 10),
+        ("1h 30m", 5400),
+        ("0", 0),
+    ],
+)
+def test_reads_durations(text: str, seconds: float) -> None:
+    assert duration()(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["soon", "10x", "m5", "5m1h", "-1", "1,5", "1e3", "inf", "nan", "1d", "", " ", "10 s s", "s"],
+)
+def test_refuses_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration such as 10, 10s, 5m or 1h30m"):
+        duration()(text)
+
+
+def test_a_duration_must_be_within_its_limits() -> None:
+    parse = duration(at_least=1, at_most=60)
+
+    assert (parse("1"), parse("1m")) == (1, 60)
+    for text in ("0.999", "61", "0", "2h"):
+        with pytest.raises(ValueError, match="is not between 1s and 60s"):
+            parse(text)
+
+
+@given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59))
+def test_durations_add_up(hours: int, minutes: int, seconds: int) -> None:
+    assert duration()(f"{hours}h{minutes}m{seconds}s") == hours * 3600 + minutes * 60 + seconds
+
+
+@pytest.mark.parametrize("text", ["true", "True", "TRUE", "yes", "on", "1", " true "])
+def test_reads_what_is_true(text: str) -> None:
+    assert boolean(text) is True
+
+
+@pytest.mark.parametrize("text", ["false", "False", "FALSE", "no", "off", "0"])
+def test_reads_what_is_false(text: str) -> None:
+    assert boolean(text) is False
+
+
+@pytest.mark.parametrize("text", ["", "maybe", "2", "truefalse", "t"])
+def test_refuses_what_is_neither(text: str) -> None:
+    with pytest.raises(ValueError, match="is not true or false"):
+        boolean(text)
+
+
+def test_reads_counts() -> None:
+    assert [0, 7, 999] == [count(text) for text in ("0", "7", " 999 ")]
+    for text in ("-1", "1.0", "many", "", "1_000", "1" * 10):
+        with pytest.raises(ValueError, match="is not a whole number"):
+            count(text)
+
+
+def test_reads_modes() -> None:
+    texts = ("0644", "644", " 0400 ", "0777", "664")
+    assert [0o644, 0o644, 0o400, 0o777, 0o664] == [mode(text) for text in texts]
+
+
+@pytest.mark.parametrize("text", ["0888", "rw-r--r--", "0o644", "64", "06440", "1777", "-644", ""])
+def test_refuses_what_is_no_mode(text: str) -> None:
+    with pytest.raises(ValueError, match='is not an octal mode such as "0644"'):
+        mode(text)
+
+
+@pytest.mark.parametrize("octal", ["0644", "0664", "0640", "0600", "0660"])
+def test_refuses_the_number_that_yaml_makes_of_a_mode(octal: str) -> None:
+    """
+    Helm passes an unquoted 0644 on as 420, which would let nobody but the group write.
+    """
+    text = str(int(octal, 8))
+    with pytest.raises(ValueError, match='is not an octal mode such as "0644"'):
+        mode(text)
+
+
+@pytest.mark.parametrize("text", ["0000", "0200", "0044"])
+def test_refuses_modes_that_lock_the_owner_out(text: str) -> None:
+    with pytest.raises(ValueError, match="does not let the owner read"):
+        mode(text)
+
+
+def test_reads_lists() -> None:
+    assert words("*.py, *.sql ,,b") == ("*.py", "*.sql", "b")
+    assert words(" , ") == ()
+
+
+def test_reads_a_choice_in_any_case() -> None:
+    parse = choice("json", "console")
+
+    assert parse(" JSON ") == "json"
+    with pytest.raises(ValueError, match="is not one of json, console"):
+        parse("xml")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("/dags", "/dags"), ("/dags/", "/dags"), ("//a///b/./c/..", "/a/b"), ("/a b/ü", "/a b/ü")],
+)
+def test_reads_absolute_paths(text: str, path: str) -> None:
+    assert absolute_path(text) == path
+
+
+@pytest.mark.parametrize("text", ["dags", "./dags", "~/dags", "", "s3://bucket/dags", "/a\0b"])
+def test_refuses_paths_that_are_not_absolute(text: str) -> None:
+    with pytest.raises(ValueError, match="is not an absolute path"):
+        absolute_path(text)
+
+
+@pytest.mark.parametrize("text", ["/", "//", "/.", "/a/..", "/../.."])
+def test_refuses_the_root_of_the_file_system(text: str) -> None:
+    with pytest.raises(ValueError, match="is the root of the file system"):
+        absolute_path(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (":9811", ("", 9811)),
+        ("127.0.0.1:9811", ("127.0.0.1", 9811)),
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:9811", ("::1", 9811)),
+        ("[fe80::1%eth0]:1", ("fe80::1%eth0", 1)),
+        ("0.0.0.0:65535", ("0.0.0.0", 65535)),
+    ],
+)
+def test_reads_bind_addresses(text: str, address: tuple[str, int]) -> None:
+    assert bind_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["9811", "localhost", "::1:9811", "host:", ":65536", ":-1", "tcp://10.0.0.1:80", "[]:1"]
+)
+def test_refuses_what_is_no_bind_address(text: str) -> None:
+    with pytest.raises(ValueError, match="is not HOST:PORT or :PORT"):
+        bind_address(text)
+
+
+# --- reading
+
+
+def test_reads_each_variable_once_and_applies_the_defaults() -> None:
+    settings = read(BOX="a-box", INTERVAL="5m", BOX_SYNC_LAYOUT="Tree", BOX_SYNC_ONE_SHOT="True")
+
+    assert ("a-box", "tree", None) == (settings.box, settings.layout, settings.mode)
+    assert (300.0, None, 600.0) == (
+        settings.interval_seconds,
+        settings.jitter_seconds,
+        settings.timeout_seconds,
+    )
+    assert settings.one_shot is True
+    assert settings.max_failures == 0
+    assert settings.status_page is True
+
+
+def test_the_settings_cannot_be_changed_afterwards() -> None:
+    settings = read(**GOOD)
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.box = "another"  # type: ignore[misc]
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    empty = dict.fromkeys(names_of(Settings, PREFIX), "") | GOOD
+
+    assert read(**GOOD) == read(**empty)
+    assert read(**GOOD) == read(**GOOD, INTERVAL="  ", BOX_SYNC_MODE=" ")
+
+
+def test_an_empty_required_variable_is_missing() -> None:
+    assert [Problem("BOX", "", "is missing: a name")] == problems_of(BOX="")
+
+
+def test_blanks_around_a_value_do_not_matter() -> None:
+    assert read(BOX=" a-box\n").box == "a-box"
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    found = problems_of(
+        INTERVAL="soon",
+        BOX_SYNC_MODE="rwx",
+        BOX_SYNC_LAYOUT="heap",
+        BOX_SYNC_TIMEOUT="0",
+        BOX_SYNC_LAYUOT="flat",
+        BOX_SYNC_BOX="a-box",
+    )
+
+    assert {
+        "BOX",
+        "INTERVAL",
+        "BOX_SYNC_MODE",
+        "BOX_SYNC_LAYOUT",
+        "BOX_SYNC_TIMEOUT",
+        "BOX_SYNC_LAYUOT",
+        "BOX_SYNC_BOX",
+    } == {problem.setting for problem in found}
+    assert len(found) == 7
+
+
+def test_a_problem_has_the_value_as_given_and_what_is_allowed() -> None:
+    assert [
+        Problem("INTERVAL", "1 fortnight", "is not a duration such as 10, 10s, 5m or 1h30m, "
+                "0.1s or more"),
+        Problem("BOX_SYNC_LAYOUT", "Heap", "is not one of flat, tree"),
+    ] == problems_of(BOX="a", INTERVAL="1 fortnight", BOX_SYNC_LAYOUT="Heap")  # fmt: skip
+
+
+def test_the_error_is_a_settings_error_that_names_all() -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(INTERVAL="soon")
+
+    assert caught.value.exit_code == EXIT_SETTINGS == 2
+    assert caught.value.reason == "settings_rejected"
+    assert "INTERVAL='soon'" in str(caught.value)
+    assert "BOX=''" in str(caught.value)
+
+
+def test_rules_across_settings_are_checked_when_each_is_fine() -> None:
+    clash = Problem("BOX", "a-box", "does not go with a tree")
+
+    def check(settings: Settings) -> list[Problem]:
+        return [clash] if settings.layout == "tree" else []
+
+    environ = {**GOOD, "BOX_SYNC_LAYOUT": "tree"}
+    with pytest.raises(SettingsError) as caught:
+        load(Settings, PREFIX, environ, instead={}, check=check)
+    assert caught.value.problems == [clash]
+    with pytest.raises(SettingsError) as caught:
+        load(Settings, PREFIX, {**environ, "INTERVAL": "x"}, instead={}, check=check)
+    assert [problem.setting for problem in caught.value.problems] == ["INTERVAL"]
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("slip", "right"),
+    [
+        ("BOX_SYNC_LAYUOT", "BOX_SYNC_LAYOUT"),
+        ("BOX_SYNC_ONESHOT", "BOX_SYNC_ONE_SHOT"),
+        ("BOX_SYNC_LOG_LEVELS", "BOX_SYNC_LOG_LEVEL"),
+        ("BOX_SYNC_BOX", "BOX"),
+    ],
+)
+def test_a_slip_in_a_name_is_answered_with_the_right_one(slip: str, right: str) -> None:
+    assert [Problem(slip, "", f"is not a setting; the right name is {right}")] == problems_of(
+        **GOOD, **{slip: "whatever"}
+    )
+
+
+def test_the_value_of_a_name_that_we_do_not_read_is_never_echoed() -> None:
+    """
+    Whoever misspells a name may have put a secret behind it.
+    """
+    problem = problems_of(**GOOD, BOX_SYNC_BOX="hunter2")[0]
+
+    assert "hunter2" not in repr(problem)
+
+
+def test_a_name_that_resembles_nothing_is_returned_for_a_warning() -> None:
+    environ = {**GOOD, "BOX_SYNC_COLOUR": "red", "COLOUR": "red", "BOXER": "dog"}
+
+    _, unknown = load(Settings, PREFIX, environ, instead={})
+
+    assert unknown == ["BOX_SYNC_COLOUR"]
+
+
+def test_a_slip_in_a_required_name_is_pointed_at() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Other(CommonSettings):
+        place: str = setting("BOX_PLACE", str, prefixed=False, required=True, text="Where.")
+
+    with pytest.raises(SettingsError) as caught:
+        load(Other, PREFIX, {"BOX_PALCE": "secret-place"}, instead={})
+    assert "there is BOX_PALCE: a slip?" in caught.value.problems[0].problem
+    assert "secret-place" not in str(caught.value)
+
+
+def injected(service: str, port_name: str, port: int, protocol: str) -> dict[str, str]:
+    """
+    What Kubernetes puts into every container for a Service of that name.
+    """
+    name = service.upper().replace("-", "_")
+    url = f"{protocol}://10.0.0.1:{port}"
+    number = f"{name}_PORT_{port}_{protocol.upper()}"
+    return {
+        f"{name}_SERVICE_HOST": "10.0.0.1",
+        f"{name}_SERVICE_PORT": str(port),
+        f"{name}_SERVICE_PORT_{port_name.upper().replace('-', '_')}": str(port),
+        f"{name}_PORT": url,
+        number: url,
+        f"{number}_PROTO": protocol,
+        f"{number}_PORT": str(port),
+        f"{number}_ADDR": "10.0.0.1",
+    }
+
+
+@given(
+    suffix=st.from_regex(r"(-[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?)?", fullmatch=True),
+    port_name=st.from_regex(r"[a-z]([a-z0-9-]{0,12}[a-z0-9])?", fullmatch=True),
+    port=st.integers(1, 65535),
+    protocol=st.sampled_from(["tcp", "udp", "sctp"]),
+)
+def test_what_kubernetes_injects_for_a_service_is_ignored_whatever_its_name(
+    suffix: str, port_name: str, port: int, protocol: str
+) -> None:
+    environ = GOOD | injected(f"box-sync{suffix}", port_name, port, protocol)
+
+    settings, unknown = load(Settings, PREFIX, environ, instead={})
+
+    assert settings == read(**GOOD)
+    assert unknown == []
+
+
+def test_no_setting_has_a_name_that_kubernetes_could_inject() -> None:
+    for name in names_of(Settings, PREFIX):
+        assert not re.search(r"_PORT(_|$)|_SERVICE_HOST$", name)
+
+
+# --- what the reference is made of
+
+
+def test_specs_have_full_names_and_words_for_what_is_allowed() -> None:
+    specs = specs_of(Settings, PREFIX)
+
+    assert ("BOX", True, "a name") == (
+        specs["box"].variable,
+        specs["box"].required,
+        specs["box"].allowed,
+    )
+    assert ("BOX_SYNC_LAYOUT", "flat", "flat or tree") == (
+        specs["layout"].variable,
+        specs["layout"].default,
+        specs["layout"].allowed,
+    )
+    assert specs["interval_seconds"].variable == "INTERVAL"
+    assert {spec.variable for spec in specs.values()} == names_of(Settings, PREFIX)
+
+
+def test_every_common_setting_says_what_it_means_and_what_is_allowed() -> None:
+    for field, spec in specs_of(CommonSettings, PREFIX).items():
+        assert spec.allowed, field
+        assert spec.text.endswith("."), field
+
+
+def test_every_default_is_allowed() -> None:
+    for spec in specs_of(Settings, PREFIX).values():
+        if spec.default is not None:
+            spec.parse(spec.default)

@@ -1,0 +1,1 @@
+"""The sidecar s3-sync: one test file for each of its modules."""

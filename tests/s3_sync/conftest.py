@@ -1,0 +1,40 @@
+"""
+The fixtures of the sidecar's tests.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from s3_sync.target import Target
+from sidecar_runtime.fence import Fence
+from tests.runtime.recording import log
+
+__all__ = ["log"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """
+    Where the target is; beside it there is room for what must not be touched.
+    """
+    return tmp_path / "target"
+
+
+@pytest.fixture
+def target(folder: Path) -> Iterator[Target]:
+    """
+    An open target.
+    """
+    target = Target(str(folder), file_mode=0o644, fsync=False)
+    yield target
+    target.close()
+
+
+@pytest.fixture
+def fence() -> Fence:
+    """
+    A fence that nobody has revoked.
+    """
+    return Fence()

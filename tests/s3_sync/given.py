@@ -1,0 +1,87 @@
+"""
+What the tests of client and applier share: credentials without a child, and a client for a server.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from s3_sync.client import S3Client
+from s3_sync.credentials import AwsConfig, Chain, Credentials
+from s3_sync.refusals import Operation
+from sidecar_runtime.fence import Fence
+from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3
+
+GIVEN = Credentials(ACCESS_KEY, SECRET_KEY)
+
+
+class Given(Chain):
+    """
+    Credentials that are given, the next ones each time they were forgotten.
+    """
+
+    def __init__(self, config: AwsConfig, *credentials: Credentials) -> None:
+        super().__init__()
+        self.config = config
+        self._given = list(credentials or (GIVEN,))
+        self.forgotten = 0
+        self.asked_who = 0
+
+    def current(self, fence: Fence) -> tuple[Credentials, AwsConfig]:
+        """
+        Return the first that were not forgotten.
+        """
+        return self._given[0], self.config
+
+    def forget(self) -> None:
+        """
+        Go on to the next, if there are any.
+        """
+        self.forgotten += 1
+        del self._given[: len(self._given) > 1]
+
+    def identity(self, fence: Fence) -> str | None:
+        """
+        Say who we are, and count.
+        """
+        self.asked_who += 1
+        return "arn:aws:iam::123456789012:role/dags"
+
+
+def config_of(server: FakeS3, **changes: Any) -> AwsConfig:
+    """
+    What botocore would say where this server is the configured endpoint.
+    """
+    facts: dict[str, Any] = {
+        "region": server.region,
+        "endpoint_url": server.endpoint,
+        "ca_bundle": None,
+        "ca_fallback": None,
+        "addressing_style": None,
+        "use_fips": False,
+        "use_dualstack": False,
+    }
+    return AwsConfig(**facts | changes)
+
+
+def play(
+    server: FakeS3,
+    scene: Callable[[S3Client], Awaitable[Any]],
+    chain: Chain | None = None,
+    counts: list[Operation] | None = None,
+) -> Any:
+    """
+    Run a scene with a client that has begun its cycle.
+    """
+
+    async def run() -> Any:
+        count = (counts if counts is not None else []).append
+        client = S3Client(server.bucket, "dags/", chain or Given(config_of(server)), count)
+        try:
+            async with asyncio.timeout(20):
+                client.begin_cycle(Fence())
+                return await scene(client)
+        finally:
+            client.close()
+
+    return asyncio.run(run())

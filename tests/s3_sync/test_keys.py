@@ -1,0 +1,153 @@
+"""
+From keys to paths: whatever passes stays inside the target.
+"""
+
+import os
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from awscli.customizations.s3.filters import Filter
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from s3_sync.keys import NAME_LIMIT_BYTES, RESERVED, compile_filter, refusal_of
+
+TARGET = "/opt/airflow/dags"
+
+PARTS = st.one_of(
+    st.sampled_from(
+        ["", ".", "..", "...", RESERVED, ".S3-SYNC", "a", " ", "~", "-", "\\", "\0", "\n", "a\0b"]
+    ),
+    st.sampled_from(["..\0", "\udcff", "é", "é", "x" * 255, "x" * 256, "é" * 128, "%2e%2e"]),
+    st.text(max_size=8),
+)
+PATHS = st.lists(PARTS, max_size=20).map("/".join)
+
+
+@given(PATHS)
+@example("..")
+@example("a/../../b")
+@example("/etc/passwd")
+@example("a//b")
+@example(".s3-sync/managed")
+@example("")
+def test_what_passes_stays_inside_the_target(path: str) -> None:
+    if refusal_of(path, len(TARGET)) is not None:
+        return
+
+    joined = os.path.join(TARGET, path)
+    assert joined == os.path.normpath(joined)
+    assert joined.startswith(f"{TARGET}/")
+    assert not joined.startswith(f"{TARGET}/{RESERVED}/")
+    assert joined != f"{TARGET}/{RESERVED}"
+    assert "\0" not in path
+    assert max(len(part.encode()) for part in path.split("/")) <= NAME_LIMIT_BYTES
+    assert len(joined.encode()) <= 4095
+
+
+@given(path=PATHS)
+def test_what_passes_can_be_made(path: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    target = tmp_path_factory.getbasetemp() / "made"
+    if refusal_of(path, len(str(target).encode())) is not None:
+        return
+
+    made = target / path
+    made.parent.mkdir(parents=True, exist_ok=True)
+    made.write_bytes(b"")
+    assert made.is_file()
+    shutil.rmtree(target)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["a", "a/b/c.py", ".hidden", "...", "..a", "a..", "a b", "ü", "a\nb", "a\\b", ".s3-synced",
+     "a/.s3-sync", "C:", "~root", "-rf", "x" * 255, "é" * 127],
+)  # fmt: skip
+def test_takes_what_is_merely_unusual(path: str) -> None:
+    assert refusal_of(path, len(TARGET)) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("", "unsafe_path"),
+        ("/", "unsafe_path"),
+        ("/a", "unsafe_path"),
+        ("a/", "unsafe_path"),
+        ("a//b", "unsafe_path"),
+        (".", "unsafe_path"),
+        ("..", "unsafe_path"),
+        ("../a", "unsafe_path"),
+        ("a/..", "unsafe_path"),
+        ("a/./b", "unsafe_path"),
+        ("a\0b", "unsafe_path"),
+        ("caf\udce9", "unsafe_path"),
+        (".s3-sync", "reserved"),
+        (".s3-sync/managed", "reserved"),
+        ("x" * 256, "name_too_long"),
+        ("é" * 128, "name_too_long"),
+        ("/".join(["x" * 200] * 21), "name_too_long"),
+    ],
+)
+def test_names_the_reason(path: str, reason: str) -> None:
+    assert refusal_of(path, len(TARGET)) == reason
+
+
+def test_the_limit_of_a_path_counts_the_target() -> None:
+    path = "/".join(["x" * 100] * 40)
+    room = 4095 - len(path) - 1
+
+    assert refusal_of(path, room) is None
+    assert refusal_of(path, room + 1) == "name_too_long"
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "path", "is_wanted"),
+    [
+        ((), (), "a.py", True),
+        (("*.py",), (), "a.py", True),
+        (("*.py",), (), "deep/down/a.py", True),
+        (("*.py",), (), "a.pyc", False),
+        (("*.py",), (), "a.PY", False),
+        (("*.py", "*.sql"), (), "q.sql", True),
+        ((), ("tests/*",), "tests/a.py", False),
+        ((), ("tests/*",), "mytests/a.py", True),
+        ((), ("*/tests/*",), "x/tests/y/a.py", False),
+        (("*.py",), ("a*",), "a.py", False),
+        (("*.py",), ("a*",), "b.py", True),
+        ((), ("*",), "a.py", False),
+        (("dag_?.py",), (), "dag_1.py", True),
+        (("dag_?.py",), (), "dag_12.py", False),
+        (("dag_[0-9].py",), (), "dag_x.py", False),
+        (("dag_[!0-9].py",), (), "dag_x.py", True),
+        (("a|b",), (), "a", False),
+        (("a.c",), (), "abc", False),
+        (("*.py",), (), "two\nlines.py", True),
+        (("*.py",), (), "a.py\n", False),
+    ],
+)
+def test_filters_are_globs_over_the_whole_path(
+    include: tuple[str, ...], exclude: tuple[str, ...], path: str, is_wanted: bool
+) -> None:
+    assert bool(compile_filter(include, exclude)(path)) is is_wanted
+
+
+GLOBS = ["*.py", "dags/*", "*[ab].sql", "x?z", "a/b.py", "*", "[!a]*", "a*b*c", "*.", "ü*"]
+FILES = ["a.py", "dags/x.txt", "d/dags/x.txt", "qa.sql", "qc.sql", "xyz", "a/b.py", "aXbYc", "ü"]
+
+
+def test_filters_agree_with_the_aws_command_line() -> None:
+    """
+    As `aws s3 sync --exclude "*" --include GLOB --exclude OTHER`.
+    """
+    root = "bucket/prefix/"
+    files = [SimpleNamespace(src=root + path, src_type="s3") for path in FILES]
+    for glob in GLOBS:
+        for other in GLOBS:
+            patterns = [("exclude", "*"), ("include", glob), ("exclude", other)]
+            kept = Filter(patterns, root, root).call(files)
+            theirs = [file.src.removeprefix(root) for file in kept]
+            is_wanted = compile_filter([glob], [other])
+
+            assert theirs == [path for path in FILES if is_wanted(path)], (glob, other)

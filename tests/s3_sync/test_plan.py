@@ -1,0 +1,154 @@
+"""
+What is ↔ what should be → what to do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3_sync.listing import Entry
+from s3_sync.managed import Managed
+from s3_sync.plan import Plan, make_plan
+
+PATHS = st.sampled_from(["a", "b", "c/d", "c/e", "f/g/h"])
+ETAGS = st.sampled_from(["one", "two"])
+SIZES = st.integers(0, 2)
+WANTED = st.dictionaries(PATHS, st.builds(Entry, st.just("key"), ETAGS, SIZES))
+MANAGED = st.dictionaries(
+    PATHS, st.builds(Managed, ETAGS, SIZES, st.just(1), st.just(2), st.just(3))
+)
+
+
+@dataclass
+class World:
+    """
+    A folder as a model: what is on disk, what is ours, what is damaged.
+    """
+
+    disk: dict[str, object]
+    managed: dict[str, Managed]
+    damaged: set[str]
+
+    @property
+    def foreign(self) -> dict[str, object]:
+        return {path: what for path, what in self.disk.items() if path not in self.managed}
+
+    def apply(self, plan: Plan) -> None:
+        for path, entry in plan.publish:
+            self.disk[path] = entry
+            self.managed[path] = Managed(entry.etag, entry.size_bytes, 1, 2, 3)
+            self.damaged.discard(path)
+        for path in plan.delete:
+            self.disk.pop(path, None)
+            self.managed.pop(path, None)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    managed = draw(MANAGED)
+    disk: dict[str, object] = dict(managed)
+    damaged = {path for path in managed if draw(st.booleans())}
+    for path in damaged:
+        disk[path] = "damaged"
+        if draw(st.booleans()):
+            del disk[path]
+    foreign = draw(st.sets(st.sampled_from(["x", "c/z", "__pycache__/p", "a", "c/d"])))
+    foreign -= managed.keys()
+    return World(disk | dict.fromkeys(foreign, "foreign"), managed, damaged)
+
+
+def plan_of(wanted: Mapping[str, Entry], world: World, **changes: object) -> Plan:
+    arguments = {"damaged": world.damaged, "foreign": (), "last": (), "may_delete": True}
+    return make_plan(wanted, world.managed, **(arguments | changes))  # type: ignore[arg-type]
+
+
+@given(WANTED, worlds())
+def test_afterwards_what_is_ours_is_what_is_wanted(wanted: dict[str, Entry], world: World) -> None:
+    foreign = dict(world.foreign)
+
+    world.apply(plan_of(wanted, world))
+
+    assert {path: (held.etag, held.size_bytes) for path, held in world.managed.items()} == {
+        path: (entry.etag, entry.size_bytes) for path, entry in wanted.items()
+    }
+    assert "damaged" not in world.disk.values()
+    assert wanted.keys() <= world.disk.keys()
+    assert world.foreign == {path: what for path, what in foreign.items() if path not in wanted}
+
+
+@given(WANTED, worlds())
+def test_what_is_not_ours_is_never_deleted(wanted: dict[str, Entry], world: World) -> None:
+    assert not world.foreign.keys() & set(plan_of(wanted, world).delete)
+
+
+@given(WANTED, worlds())
+def test_a_second_plan_is_empty(wanted: dict[str, Entry], world: World) -> None:
+    world.apply(plan_of(wanted, world))
+
+    assert plan_of(wanted, world) == Plan((), ())
+
+
+@given(WANTED, worlds())
+def test_nothing_is_published_that_is_right_already(wanted: dict[str, Entry], world: World) -> None:
+    for path, entry in plan_of(wanted, world).publish:
+        held = world.managed.get(path)
+        assert (
+            held is None
+            or path in world.damaged
+            or (held.etag, held.size_bytes) != (entry.etag, entry.size_bytes)
+        )
+
+
+@given(WANTED, worlds())
+def test_nothing_is_deleted_where_nothing_may_be(wanted: dict[str, Entry], world: World) -> None:
+    plan = plan_of(wanted, world, may_delete=False, foreign=["x"])
+
+    assert plan.delete == ()
+    assert plan.publish == plan_of(wanted, world).publish
+
+
+@given(WANTED, worlds())
+def test_where_all_is_ours_the_foreign_files_go_too(wanted: dict[str, Entry], world: World) -> None:
+    world.apply(plan_of(wanted, world, foreign=sorted(world.foreign)))
+
+    assert world.disk.keys() == wanted.keys()
+
+
+@given(WANTED, worlds(), st.sets(PATHS))
+def test_what_failed_before_comes_last_and_nothing_is_lost(
+    wanted: dict[str, Entry], world: World, last: set[str]
+) -> None:
+    plain = plan_of(wanted, world).publish
+    plan = plan_of(wanted, world, last=last).publish
+
+    assert [item for item in plain if item[0] not in last] + [
+        item for item in plain if item[0] in last
+    ] == list(plan)
+
+
+ENTRY = Entry("dags/a", "etag", 5)
+HELD = Managed("etag", 5, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("held", "is_published"),
+    [
+        (HELD, False),
+        (replace(HELD, mtime_ns=99, inode=99, mode=99), False),
+        (replace(HELD, etag="other"), True),
+        (replace(HELD, size_bytes=6), True),
+    ],
+)
+def test_a_change_is_another_etag_or_size_and_never_a_time(
+    held: Managed, is_published: bool
+) -> None:
+    plan = make_plan({"a": ENTRY}, {"a": held}, damaged=(), foreign=(), last=(), may_delete=True)
+
+    assert bool(plan.publish) is is_published
+
+
+def test_an_empty_world_needs_nothing() -> None:
+    assert plan_of({}, World({}, {}, set())) == Plan((), ())

@@ -1,0 +1,158 @@
+"""
+What is published, told from the record of any process.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from s3_sync.published import NAME, Published
+from s3_sync.target import Target
+from sidecar_runtime.fence import CycleAbandoned, Fence
+
+SOURCE = "s3://bucket/dags/"
+GOOD = {"revision": "r1", "published_at": 1700000000.5, "files": 3, "source": SOURCE}
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """
+    A `.s3-sync` of a predecessor.
+    """
+    state = tmp_path / "state"
+    state.mkdir()
+    return state
+
+
+def read(state: Path) -> Published:
+    published = Published(SOURCE)
+    fd = os.open(state, os.O_RDONLY)
+    try:
+        published.read(fd)
+    finally:
+        os.close(fd)
+    return published
+
+
+def test_nothing_is_published_at_first() -> None:
+    readiness = Published(SOURCE).readiness(())
+
+    assert not readiness.ready
+    assert "no complete sync of this source yet" == readiness.problem
+
+
+def test_what_was_recorded_is_there_after_a_restart(target: Target, folder: Path) -> None:
+    before = time.time() - 0.001  # it is rounded
+    published = Published(SOURCE)
+    published.record(target, "r7", Fence())
+
+    successor = read(folder / ".s3-sync")
+
+    assert "r7" == successor.revision == published.revision
+    assert successor.at == published.at and before <= (successor.at or 0) <= time.time() + 0.001
+    assert successor.readiness(()).ready
+    facts = json.loads((folder / ".s3-sync" / NAME).read_bytes())
+    assert {"revision": "r7", "published_at": successor.at, "files": 0, "source": SOURCE} == facts
+
+
+def test_a_revoked_fence_records_nothing(target: Target, folder: Path) -> None:
+    fence = Fence()
+    fence.revoke()
+    published = Published(SOURCE)
+
+    with pytest.raises(CycleAbandoned):
+        published.record(target, "r7", fence)
+
+    assert ("", None) == (published.revision, published.at)
+    assert not (folder / ".s3-sync" / NAME).exists()
+
+
+def test_takes_over_a_good_record(state: Path) -> None:
+    (state / NAME).write_text(json.dumps(GOOD))
+
+    published = read(state)
+
+    assert ("r1", 1700000000.5) == (published.revision, published.at)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"r1"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        json.dumps(GOOD | {"source": "s3://bucket/other/"}).encode(),
+        json.dumps(GOOD | {"source": "s3://bucket/dags"}).encode(),
+        json.dumps({k: v for k, v in GOOD.items() if k != "source"}).encode(),
+        json.dumps({k: v for k, v in GOOD.items() if k != "published_at"}).encode(),
+        json.dumps(GOOD | {"revision": None}).encode(),
+        json.dumps(GOOD | {"revision": 1}).encode(),
+        json.dumps(GOOD | {"published_at": "yesterday"}).encode(),
+        json.dumps(GOOD)[:-5].encode(),
+    ],
+    ids=range(15),
+)
+def test_a_record_that_is_damaged_or_of_another_source_counts_as_none(
+    state: Path, content: bytes
+) -> None:
+    (state / NAME).write_bytes(content)
+
+    published = read(state)
+
+    assert ("", None) == (published.revision, published.at)
+    assert not published.readiness(()).ready
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "1e20", "1" + "0" * 400])
+def test_a_time_that_is_none_never_stops_the_process(state: Path, number: str) -> None:
+    """
+    Whoever can write to the volume can write this; readiness is shown and computed with.
+    """
+    (state / NAME).write_text(json.dumps(GOOD).replace("1700000000.5", number))
+
+    readiness = read(state).readiness(())
+
+    assert readiness.published_at is None or 0 <= readiness.published_at < 1 << 40
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "symlink", "fifo"])
+def test_what_is_no_file_counts_as_none(state: Path, kind: str) -> None:
+    if kind == "folder":
+        (state / NAME).mkdir()
+    elif kind == "symlink":
+        (state / "real").write_text(json.dumps(GOOD))
+        (state / NAME).symlink_to("real")
+    elif kind == "fifo":
+        os.mkfifo(state / NAME)
+
+    assert not read(state).readiness(()).ready
+
+
+def test_a_record_that_is_gone_is_forgotten(state: Path) -> None:
+    (state / NAME).write_text(json.dumps(GOOD))
+    published = read(state)
+    assert published.readiness(()).ready
+    (state / NAME).unlink()
+    fd = os.open(state, os.O_RDONLY)
+
+    published.read(fd)
+
+    os.close(fd)
+    assert not published.readiness(()).ready
+
+
+def test_damaged_files_are_a_reason_not_to_be_ready(state: Path) -> None:
+    (state / NAME).write_text(json.dumps(GOOD))
+
+    readiness = read(state).readiness({"a.py", "b.py"})
+
+    assert not readiness.ready
+    assert "2 published files are missing or altered on disk" == readiness.problem
+    assert ("r1", 1700000000.5) == (readiness.revision, readiness.published_at)

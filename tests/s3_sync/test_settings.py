@@ -1,0 +1,266 @@
+"""
+The settings of s3-sync: what people have, and what they type.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from s3_sync.settings import INSTEAD, PREFIX, Settings, bucket, key_path, load_settings
+from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.settings import names_of
+
+EXAMPLE = {"AWS_BUCKET": "a-bucket", "KEY_PATH": "dags", "DEST_PATH": "/opt/dags", "INTERVAL": "10"}
+ARN = "arn:aws:s3:eu-central-1:123456789012:accesspoint/dags"
+
+
+def read(**environ: str) -> Settings:
+    return load_settings(EXAMPLE | environ)[0]
+
+
+def problem_of(**environ: str) -> Problem:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(EXAMPLE | environ)
+    assert len(caught.value.problems) == 1
+    return caught.value.problems[0]
+
+
+def test_the_published_example_and_nothing_else() -> None:
+    settings, unknown = load_settings(EXAMPLE)
+
+    assert ("a-bucket", "dags", "/opt/dags", 10.0) == (
+        settings.bucket,
+        settings.key_path,
+        settings.dest_path,
+        settings.interval_seconds,
+    )
+    assert unknown == []
+    assert (settings.prefix, settings.source) == ("dags/", "s3://a-bucket/dags/")
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    settings = read()
+
+    assert settings.http_bind == ("", 9811)
+    assert ("managed", False, 0o644, False) == (
+        settings.delete,
+        settings.allow_empty,
+        settings.file_mode,
+        settings.fsync,
+    )
+    assert ((), ()) == (settings.include, settings.exclude)
+    assert (None, 600.0, 0) == (
+        settings.jitter_seconds,
+        settings.timeout_seconds,
+        settings.max_failures,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix"),
+    [
+        ("", ""),
+        ("/", ""),
+        ("dags", "dags/"),
+        ("/dags/", "dags/"),
+        ("//a/b//", "a/b/"),
+        ("a//b", "a//b/"),
+        ("with space/ü", "with space/ü/"),
+    ],
+)
+def test_a_prefix_is_a_whole_folder(text: str, prefix: str) -> None:
+    """
+    `dags` never matches `dags-old/`.
+    """
+    assert read(KEY_PATH=text).prefix == prefix
+
+
+def test_the_source_of_a_whole_bucket() -> None:
+    assert read(KEY_PATH="").source == "s3://a-bucket/"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["abc", "a-bucket", "my.dotted.bucket", "1bucket", "Legacy_Bucket", "a" * 63, ARN,
+     ARN.replace("/", ":"), ARN.replace("aws", "aws-cn", 1)],
+)  # fmt: skip
+def test_reads_buckets_and_access_points(name: str) -> None:
+    assert bucket(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("ab", "is not a bucket's name"),
+        ("a" * 64, "is not a bucket's name"),
+        ("a bucket", "is not a bucket's name"),
+        ("-bucket", "is not a bucket's name"),
+        ("bucket/dags", "is not a bucket's name"),
+        ("bucket\r\nHost:x", "is not a bucket's name"),
+        ("bucket@evil.example", "is not a bucket's name"),
+        ("../bucket", "is not a bucket's name"),
+        ("arn:aws:s3:::a-bucket", "is an ARN, but not that of an S3 access point"),
+        ("arn:aws:s3::123456789012:accesspoint/m.mrap", "multi-region access point"),
+        (
+            "arn:aws:s3-object-lambda:eu-central-1:123456789012:accesspoint/x",
+            "Object Lambda access point",
+        ),
+        (
+            "arn:aws:s3-outposts:eu-central-1:123456789012:outpost/op-1/accesspoint/x",
+            "is an ARN, but not that of an S3 access point",
+        ),
+        ("bucket--use1-az4--x-s3", "S3 Express directory bucket"),
+    ],
+)
+def test_refuses_by_name_what_is_not_supported(name: str, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        bucket(name)
+
+
+@pytest.mark.parametrize("scheme", ["s3://", "S3://"])
+def test_a_url_is_taken_apart_in_the_answer(scheme: str) -> None:
+    answer = "write AWS_BUCKET=a-bucket and KEY_PATH=team/dags"
+
+    assert answer in problem_of(AWS_BUCKET=f"{scheme}a-bucket/team/dags/").problem
+    assert answer in problem_of(KEY_PATH=f"{scheme}a-bucket/team/dags").problem
+
+
+def test_all_that_is_missing_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({})
+
+    assert ["AWS_BUCKET", "DEST_PATH"] == [one.setting for one in caught.value.problems]
+
+
+@pytest.mark.parametrize("slip", sorted(INSTEAD))
+def test_what_people_type_is_answered_with_the_right_name(slip: str) -> None:
+    problem = problem_of(**{slip: "x"})
+
+    assert problem == Problem(slip, "", f"is not a setting; the right name is {INSTEAD[slip]}")
+
+
+def test_every_right_name_exists_and_no_wrong_one() -> None:
+    names = names_of(Settings, PREFIX)
+
+    assert set(INSTEAD.values()) - {"AWS_REGION"} <= names
+    assert not INSTEAD.keys() & names
+
+
+@pytest.mark.parametrize(
+    ("slip", "right"),
+    [
+        ("S3_SYNC_LAYUOT", "S3_SYNC_LAYOUT"),
+        ("S3_SYNC_INCLUDES", "S3_SYNC_INCLUDE"),
+        ("S3_SYNC_EXLUDE", "S3_SYNC_EXCLUDE"),
+        ("S3_SYNC_DELETES", "S3_SYNC_DELETE"),
+        ("S3_SYNC_STATUSPAGE", "S3_SYNC_STATUS_PAGE"),
+        ("S3_SYNC_MAXFAILURES", "S3_SYNC_MAX_FAILURES"),
+    ],
+)
+def test_a_slip_is_answered_with_the_right_name(slip: str, right: str) -> None:
+    assert right in problem_of(**{slip: "x"}).problem
+
+
+def test_what_resembles_nothing_is_a_warning() -> None:
+    assert ["S3_SYNC_COLOUR"] == load_settings(EXAMPLE | {"S3_SYNC_COLOUR": "x"})[1]
+
+
+def test_a_slip_in_an_optional_name_without_prefix_is_a_warning() -> None:
+    """
+    Else a mistyped KEY_PATH means the whole bucket, without a word.
+    """
+    environ = {name: value for name, value in EXAMPLE.items() if name != "KEY_PATH"}
+
+    assert ["KEYPATH"] == load_settings(environ | {"KEYPATH": "dags"})[1]
+    assert [] == load_settings(EXAMPLE | {"KEYPATH": "dags"})[1]
+
+
+def test_other_variables_of_aws_are_none_of_our_business() -> None:
+    others = dict.fromkeys(
+        (
+            "AWS_ENDPOINT_URL_STS",
+            "AWS_ENDPOINT_URL_SSO",
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+            "AWS_ROLE_ARN",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_STS_REGIONAL_ENDPOINTS",
+            "AWS_DEFAULT_REGION",
+            "AWS_REGION",
+            "AWS_CA_BUNDLE",
+            "AWS_EC2_METADATA_DISABLED",
+            "AWS_PROFILE",
+        ),
+        "x",
+    )
+
+    assert [] == load_settings(EXAMPLE | others)[1]
+
+
+def test_the_variables_of_a_pod_are_none_of_our_business() -> None:
+    others = {
+        "PATH": "/usr/bin",
+        "HOSTNAME": "airflow-scheduler-0",
+        "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+        "S3_SYNC_PORT": "tcp://10.0.0.2:9811",
+        "S3_SYNC_PORT_9811_TCP_ADDR": "10.0.0.2",
+        "S3_SYNC_SERVICE_PORT_HTTP": "9811",
+        "S3_SYNC_EXPORTER_SERVICE_HOST": "10.0.0.3",
+        "AIRFLOW__CORE__DAGS_FOLDER": "/opt/dags",
+        "LANG": "C.UTF-8",
+        "GPG_KEY": "x",
+        "PYTHON_VERSION": "3.13.1",
+    }
+
+    assert [] == load_settings(EXAMPLE | others)[1]
+
+
+@pytest.mark.parametrize("text", ["minio:9000", "ftp://minio", "http://", "http://x:port", "/x"])
+def test_an_endpoint_must_be_a_url(text: str) -> None:
+    problem = problem_of(AWS_ENDPOINT_URL=text)
+
+    assert ("AWS_ENDPOINT_URL", "is not http(s)://HOST[:PORT]") == (
+        problem.setting,
+        problem.problem,
+    )
+
+
+def test_a_password_in_an_endpoint_is_never_echoed() -> None:
+    for url in ("ftp://user:hunter2@minio", "http://user:hunt/er2@minio:port"):
+        with pytest.raises(SettingsError) as caught:
+            load_settings(EXAMPLE | {"AWS_ENDPOINT_URL": url})
+        assert "er2" not in repr(caught.value.problems), url
+
+
+def test_an_access_point_does_not_go_with_an_endpoint() -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        assert problem_of(AWS_BUCKET=ARN, **{name: "http://minio:9000"}).setting == "AWS_BUCKET"
+
+
+def test_a_target_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+
+    problem = problem_of(DEST_PATH=str(tmp_path / "file"))
+
+    assert ("DEST_PATH", "is a file, not a folder") == (problem.setting, problem.problem)
+
+
+def test_a_target_may_be_missing_or_a_folder_or_a_link_to_one(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    for path in (tmp_path, tmp_path / "link", tmp_path / "missing/below"):
+        assert read(DEST_PATH=str(path)).dest_path == str(path)
+
+
+def test_filters_are_lists() -> None:
+    settings = read(S3_SYNC_INCLUDE="*.py, sql/*", S3_SYNC_EXCLUDE="tests/*")
+
+    assert (("*.py", "sql/*"), ("tests/*",)) == (settings.include, settings.exclude)
+
+
+@pytest.mark.parametrize("text", ["420", "436", "rw-", "0999"])
+def test_a_mode_that_yaml_has_made_a_number_is_refused(text: str) -> None:
+    assert problem_of(S3_SYNC_FILE_MODE=text).setting == "S3_SYNC_FILE_MODE"
+
+
+def test_a_key_path_keeps_what_a_key_may_have() -> None:
+    assert key_path(" /a b/+%ü/ ") == "a b/+%ü"

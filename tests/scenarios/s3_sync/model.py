@@ -1,0 +1,161 @@
+"""
+What a target must hold, computed from the bucket and the contract alone.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RESERVED = ".s3-sync"
+BYTECODE = "__pycache__"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """
+    The files that come from the bucket, and the keys that cannot become one.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Relative path → content."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Relative path of a key → reason."""
+    foreign: set[str] = field(default_factory=set)
+    """The files of others that stay: not those at the very place of a key, nor bytecode in a
+    folder that became a file."""
+
+    def skipped_by_reason(self) -> dict[str, int]:
+        """
+        How many keys each reason has.
+        """
+        reasons = list(self.skipped.values())
+        return {reason: reasons.count(reason) for reason in set(reasons)}
+
+
+def expect(
+    objects: Mapping[str, bytes], key_path: str = "", foreign: Iterable[str] = ()
+) -> Expectation:
+    """
+    Return what a complete cycle leaves in the target.
+
+    Args:
+        objects: Key → content, the whole bucket.
+        key_path: KEY_PATH without slashes around it.
+        foreign: Relative paths of the files that others put into the target, and whose content
+            is that of no key.
+    """
+    prefix = f"{key_path}/" if key_path else ""
+    wanted, skipped = {}, {}
+    for key, content in objects.items():
+        path = key.removeprefix(prefix)
+        if not key.startswith(prefix) or path == "" or path.endswith("/"):
+            continue
+        reason = _refusal(path)
+        if reason:
+            skipped[path] = reason
+        else:
+            wanted[path] = content
+    folders = {folder for path in wanted for folder in _folders(path)}
+    skipped |= {path: "file_and_folder" for path in wanted if path in folders}
+    in_the_way = {folder for path in foreign for folder in _folders_it_holds(path)}
+    foreign_files = set(foreign)
+    for path in wanted.keys() - skipped.keys():
+        if path in in_the_way or foreign_files & set(_folders(path)):
+            skipped[path] = "blocked"
+    files = {path: content for path, content in wanted.items() if path not in skipped}
+    kept = {path for path in foreign_files if not {path, *_folders(path)} & files.keys()}
+    return Expectation(files, skipped, kept)
+
+
+def _refusal(path: str) -> str | None:
+    parts = path.split("/")
+    if {"", ".", ".."} & set(parts) or "\0" in path:
+        return "unsafe_path"
+    if parts[0] == RESERVED:
+        return "reserved"
+    if any(len(part.encode()) > 255 for part in parts):
+        return "name_too_long"
+    return None
+
+
+def _folders(path: str) -> list[str]:
+    """
+    Every folder above a path: `a/b/c` → `a`, `a/b`.
+    """
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _folders_it_holds(path: str) -> list[str]:
+    """
+    The folders above a foreign file that cannot become a file, because of it.
+    """
+    folders = _folders(path)
+    if BYTECODE in path.split("/"):
+        return folders[folders.index(path.partition(f"{BYTECODE}/")[0] + BYTECODE) :]
+    return folders
+
+
+def read_tree(target: Path) -> dict[str, bytes]:
+    """
+    Return the files in a target but for what is ours: relative path → content.
+
+    Raises:
+        AssertionError: Something is neither file nor folder: a symlink, a socket.
+    """
+    tree = {}
+    for folder, folders, names in os.walk(target):
+        if Path(folder) == target and RESERVED in folders:
+            folders.remove(RESERVED)
+        for name in [*folders, *names]:
+            path = os.path.join(folder, name)
+            mode = os.lstat(path).st_mode
+            assert stat.S_ISREG(mode) or stat.S_ISDIR(mode), f"neither file nor folder: {path!r}"
+        for name in names:
+            path = os.path.join(folder, name)
+            tree[os.path.relpath(path, target)] = Path(path).read_bytes()
+    return tree
+
+
+def empty_folders(target: Path) -> list[str]:
+    """
+    Return the folders in a target that hold nothing, `.s3-sync` and below left out.
+    """
+    return [
+        os.path.relpath(folder, target)
+        for folder, folders, names in os.walk(target)
+        if not folders
+        and not names
+        and Path(folder) != target
+        and RESERVED not in Path(folder).relative_to(target).parts
+    ]
+
+
+def difference(expected: Mapping[str, bytes], actual: Mapping[str, bytes]) -> list[str]:
+    """
+    Return one line per path that differs; nothing when the trees are equal.
+    """
+    lines = [f"missing: {path!r}" for path in expected.keys() - actual.keys()]
+    lines += [f"too much: {path!r}" for path in actual.keys() - expected.keys()]
+    lines += [
+        f"differs: {path!r} has {actual[path][:60]!r} ({len(actual[path])} bytes)"
+        f" instead of {expected[path][:60]!r} ({len(expected[path])} bytes)"
+        for path in expected.keys() & actual.keys()
+        if expected[path] != actual[path]
+    ]
+    return sorted(lines)
+
+
+def leftovers(target: Path) -> list[str]:
+    """
+    Return what lies in `.s3-sync` and should not after a complete cycle: staged downloads,
+    temporary files.
+    """
+    ours = {"lock", "managed", "staging", "published.json"}
+    hidden = target / RESERVED
+    staged = [f"{RESERVED}/staging/{path.name}" for path in (hidden / "staging").iterdir()]
+    return staged + [
+        f"{RESERVED}/{path.name}" for path in hidden.iterdir() if path.name not in ours
+    ]

@@ -1,0 +1,608 @@
+"""
+Where credentials come from, how they are renewed, and that nobody ever sees them.
+"""
+
+import contextlib
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.daemon import Daemon
+from tests.support.fake_aws import (
+    ROLE_ARN,
+    CredentialSource,
+    FakeImds,
+    FakePodIdentity,
+    FakeSts,
+    SessionCredentials,
+    is_action,
+    session_credentials,
+    sts_error,
+)
+from tests.support.fake_s3 import (
+    ACCESS_KEY,
+    SECRET_KEY,
+    FakeS3,
+    Identity,
+    is_list,
+    signed_by,
+    signed_region,
+)
+from tests.support.faults import answer_with, hang
+from tests.support.loopback import Answer, Exchange, closed_port, dead_endpoint
+from tests.support.scripted import FILES, published
+from tests.support.waiting import wait_until
+
+ASSUME = is_action("AssumeRoleWithWebIdentity")
+NO_KEYS: dict[str, str | None] = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
+
+_numbers = itertools.count(100)
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    """
+    A projected service account token.
+    """
+    path = tmp_path / "token"
+    path.write_text("service-account-token-1")
+    return path
+
+
+@pytest.fixture
+def sts() -> Iterator[FakeSts]:
+    """
+    A fake STS.
+    """
+    with FakeSts() as server:
+        yield server
+
+
+def accept(s3: FakeS3, credentials: SessionCredentials) -> None:
+    """
+    Let S3 check signatures, and know these credentials and no others.
+    """
+    s3.identities = {credentials.access_key: credentials.identity()}
+
+
+def rotate(s3: FakeS3, source: CredentialSource, refusal: str, seconds: float = 3600) -> None:
+    """
+    Hand out new credentials, and let S3 refuse the old ones.
+    """
+    old, new = source.credentials, session_credentials(next(_numbers), seconds)
+    source.issue(new)
+    s3.identities = {
+        old.access_key: old.identity(refusal),
+        new.access_key: new.identity(),
+    }
+
+
+def children(pid: int) -> list[int]:
+    """
+    The live children of a process, of all its threads.
+    """
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for listed in lists for child in listed.read_text().split()]
+
+
+def assert_hides(daemon: Daemon, *secrets: str) -> None:
+    """
+    No secret is in the log, in an HTTP answer, or in a command line.
+    """
+    shown = [daemon.log()]
+    shown += [daemon.get(path).body for path in ("/", "/status", "/readyz", "/healthz", "/metrics")]
+    for pid in (daemon.pid, *children(daemon.pid)):
+        shown.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"))
+    for secret in secrets:
+        assert not [text for text in shown if secret in text], secret
+
+
+def test_keys_of_the_environment(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
+    daemon = start(s3, target)
+
+    daemon.wait_until_synced()
+
+    assert published(target) == FILES
+    assert_hides(daemon, SECRET_KEY)
+
+
+def test_session_token_of_the_environment(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    s3.identities = {ACCESS_KEY: Identity(SECRET_KEY, token="session/token+==")}
+    daemon = start(s3, target, {"AWS_SESSION_TOKEN": "session/token+=="})
+
+    daemon.wait_until_synced()
+
+    assert published(target) == FILES
+    assert_hides(daemon, SECRET_KEY, "session/token+==")
+
+
+def write_profile(path: Path, access_key: str, secret_key: str) -> None:
+    """
+    Replace a shared credentials file as the kubelet and people do: by rename.
+    """
+    text = f"[etl]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n"
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").rename(path)
+
+
+@pytest.mark.parametrize("refusal", ["InvalidAccessKeyId", "ExpiredToken"])
+def test_a_profile_rotated_while_running_is_read_again(
+    s3: FakeS3, target: Path, start: StartDaemon, tmp_path: Path, refusal: str
+) -> None:
+    file = tmp_path / "credentials"
+    write_profile(file, "AKIAOLD", "old-secret-of-the-profile")
+    s3.identities = {"AKIAOLD": Identity("old-secret-of-the-profile")}
+    settings = NO_KEYS | {"AWS_SHARED_CREDENTIALS_FILE": str(file), "AWS_PROFILE": "etl"}
+    daemon = start(s3, target, settings)
+    daemon.wait_until_synced()
+    write_profile(file, "AKIANEW", "new-secret-of-the-profile")
+    s3.identities = {
+        "AKIAOLD": Identity("old-secret-of-the-profile", refusal=refusal),
+        "AKIANEW": Identity("new-secret-of-the-profile"),
+    }
+    s3.put("dags/a.py", b"after the rotation")
+
+    ended = daemon.sync()
+
+    assert ended["event"] == "cycle_finished", ended
+    assert published(target)["a.py"] == b"after the rotation"
+    assert signed_by(s3.requests[-1]) == "AKIANEW"
+    assert_hides(daemon, "old-secret-of-the-profile", "new-secret-of-the-profile")
+
+
+def test_keys_refused_for_good_are_named_and_mended_without_restart(
+    s3: FakeS3, target: Path, start: StartDaemon, tmp_path: Path
+) -> None:
+    file = tmp_path / "credentials"
+    write_profile(file, "AKIAOLD", "old-secret-of-the-profile")
+    s3.identities = {"AKIANEW": Identity("new-secret-of-the-profile")}
+    settings = NO_KEYS | {"AWS_SHARED_CREDENTIALS_FILE": str(file), "AWS_PROFILE": "etl"}
+    daemon = start(s3, target, settings, interval="0.5")
+
+    failed = daemon.wait_for_event("cycle_failed")
+
+    assert failed["reason"] == "credentials_invalid"
+    assert "AKIAOLD" in failed["error"]
+    assert failed["advice"]
+    write_profile(file, "AKIANEW", "new-secret-of-the-profile")
+    daemon.wait_until_synced()
+    assert published(target) == FILES
+    assert_hides(daemon, "old-secret-of-the-profile", "new-secret-of-the-profile")
+
+
+def test_a_profile_that_does_not_exist_is_named(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start(s3, target, {**NO_KEYS, "AWS_PROFILE": "no-such-profile"})
+
+    failed = daemon.wait_for_event("cycle_failed")
+
+    assert failed["reason"] == "credentials_missing"
+    assert "no-such-profile" in failed["error"]
+
+
+def test_irsa(s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, token_file: Path) -> None:
+    accept(s3, sts.credentials)
+    daemon = start(s3, target, {**NO_KEYS, **sts.environment(token_file)})
+
+    daemon.wait_until_synced()
+
+    assert published(target) == FILES
+    assert len(sts.seen(ASSUME)) == 1
+    call = sts.seen(ASSUME)[0].form
+    assert call["RoleArn"] == ROLE_ARN
+    assert call["WebIdentityToken"] == "service-account-token-1"
+    secrets = (sts.credentials.secret_key, sts.credentials.token, "service-account-token-1")
+    assert_hides(daemon, *secrets)
+    assert len(sts.seen(ASSUME)) == 1
+
+
+def test_irsa_fetches_once_for_many_cycles(
+    s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, token_file: Path
+) -> None:
+    daemon = start(s3, target, {**NO_KEYS, **sts.environment(token_file)})
+    daemon.wait_until_synced()
+
+    for _ in range(5):
+        assert daemon.sync()["event"] == "cycle_finished"
+
+    assert len(sts.requests) == 1
+
+
+@pytest.mark.parametrize("refusal", ["ExpiredToken", "InvalidToken", "InvalidAccessKeyId"])
+def test_credentials_that_s3_calls_expired_are_fetched_again_within_the_cycle(
+    s3: FakeS3,
+    target: Path,
+    start: StartDaemon,
+    sts: FakeSts,
+    token_file: Path,
+    refusal: str,
+) -> None:
+    accept(s3, sts.credentials)
+    daemon = start(s3, target, {**NO_KEYS, **sts.environment(token_file)})
+    daemon.wait_until_synced()
+    rotate(s3, sts, refusal)
+    token_file.write_text("service-account-token-2")
+    s3.put("dags/a.py", b"after the rotation")
+
+    ended = daemon.sync()
+
+    assert ended["event"] == "cycle_finished", ended
+    assert published(target)["a.py"] == b"after the rotation"
+    assert len(sts.seen(ASSUME)) == 2
+    assert sts.seen(ASSUME)[1].form["WebIdentityToken"] == "service-account-token-2"
+    assert daemon.find_events("cycle_failed") == []
+
+
+def test_credentials_that_expire_between_listing_and_download_are_fetched_again(
+    s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, token_file: Path
+) -> None:
+    accept(s3, sts.credentials)
+    for number in range(40):
+        s3.put(f"dags/many/{number}.py", b"x")
+
+    def expire_after(exchange: Exchange) -> None:
+        exchange.send(exchange.good())
+        rotate(s3, sts, "ExpiredToken")
+
+    s3.inject(expire_after, is_list, times=1)
+    daemon = start(s3, target, {**NO_KEYS, **sts.environment(token_file)})
+
+    daemon.wait_until_synced()
+
+    assert len(published(target)) == len(FILES) + 40
+    assert daemon.find_events("cycle_failed") == []
+    assert len(sts.seen(ASSUME)) == 2
+
+
+def test_s3_that_refuses_new_credentials_too_is_not_asked_for_ever(
+    s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, token_file: Path
+) -> None:
+    s3.identities = {sts.credentials.access_key: sts.credentials.identity("ExpiredToken")}
+    daemon = start(s3, target, {**NO_KEYS, **sts.environment(token_file)})
+
+    failed = daemon.wait_for_event("cycle_failed")
+
+    assert failed["reason"] == "credentials_expired"
+    assert len(sts.requests) <= 3
+    assert len(s3.requests) <= 3
+
+
+def test_a_refresh_that_fails_does_not_stop_credentials_that_are_still_valid(
+    s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, token_file: Path
+) -> None:
+    sts.issue(session_credentials(1, valid_seconds=10))
+    accept(s3, sts.credentials)
+    daemon = start(s3, target, {**NO_KEYS, **sts.environment(token_file)}, interval="0.5")
+    daemon.wait_until_synced()
+    sts.inject(sts_error(500, "InternalFailure"))
+
+    sts.wait_for(ASSUME, count=2, timeout=25)
+    s3.put("dags/a.py", b"still going")
+    wait_until(lambda: published(target)["a.py"] == b"still going", "the change is there")
+
+    assert daemon.find_events("cycle_failed") == []
+
+
+def test_short_lived_credentials_are_renewed_before_they_end(
+    s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, token_file: Path
+) -> None:
+    sts.issue(session_credentials(1, valid_seconds=6))
+    accept(s3, sts.credentials)
+    daemon = start(s3, target, {**NO_KEYS, **sts.environment(token_file)}, interval="0.5")
+    daemon.wait_until_synced()
+    new = session_credentials(2, valid_seconds=3600)
+    s3.identities[new.access_key] = new.identity()
+    sts.issue(new)
+
+    s3.wait_for(lambda request: signed_by(request) == new.access_key, timeout=10)
+
+    assert time.time() < session_credentials(1, 0).expires_at.timestamp() + 6
+    assert daemon.find_events("cycle_failed") == []
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [("AccessDenied", "credentials_denied"), ("ExpiredTokenException", "credentials_expired")],
+)
+def test_an_sts_that_refuses_is_quoted(
+    s3: FakeS3,
+    target: Path,
+    start: StartDaemon,
+    sts: FakeSts,
+    token_file: Path,
+    code: str,
+    reason: str,
+) -> None:
+    message = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
+    sts.inject(sts_error(403, code, message))
+    daemon = start(s3, target, {**NO_KEYS, **sts.environment(token_file)}, interval="0.5")
+
+    failed = daemon.wait_for_event("cycle_failed")
+
+    assert failed["reason"] == reason
+    assert message in failed["error"]
+    assert failed["advice"]
+    sts.heal()
+    daemon.wait_until_synced()
+    assert published(target) == FILES
+
+
+def test_a_token_file_that_is_missing_is_named_and_waited_for(
+    s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, token_file: Path
+) -> None:
+    token_file.unlink()
+    daemon = start(s3, target, {**NO_KEYS, **sts.environment(token_file)}, interval="0.5")
+
+    failed = daemon.wait_for_event("cycle_failed")
+
+    assert failed["reason"].startswith("credentials_")
+    assert str(token_file) in failed["error"]
+    token_file.write_text("service-account-token-1")
+    daemon.wait_until_synced()
+    assert published(target) == FILES
+
+
+def test_pod_identity(s3: FakeS3, target: Path, start: StartDaemon, token_file: Path) -> None:
+    with FakePodIdentity(authorization="service-account-token-1") as agent:
+        accept(s3, agent.credentials)
+        daemon = start(s3, target, {**NO_KEYS, **agent.environment(token_file)})
+        daemon.wait_until_synced()
+        assert published(target) == FILES
+        secrets = (agent.credentials.secret_key, agent.credentials.token, token_file.read_text())
+        assert_hides(daemon, *secrets)
+
+        agent.authorization = "service-account-token-2"
+        token_file.write_text("service-account-token-2")
+        rotate(s3, agent, "ExpiredToken")
+
+        assert daemon.sync()["event"] == "cycle_finished"
+        assert agent.requests[-1].headers["authorization"] == "service-account-token-2"
+
+
+def test_a_pod_identity_agent_that_is_late_is_waited_for(
+    s3: FakeS3, target: Path, start: StartDaemon, token_file: Path
+) -> None:
+    """
+    The agent is a DaemonSet, and may start after the pod.
+    """
+    with FakePodIdentity() as agent:
+        agent.inject(answer_with(Answer(500)))
+        daemon = start(s3, target, {**NO_KEYS, **agent.environment(token_file)}, interval="0.5")
+
+        failed = daemon.wait_for_event("cycle_failed")
+
+        assert failed["reason"].startswith("credentials_")
+        agent.heal()
+        daemon.wait_until_synced()
+        assert published(target) == FILES
+
+
+def test_the_role_of_the_instance(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    with FakeImds() as imds:
+        accept(s3, imds.credentials)
+        settings = NO_KEYS | {"AWS_EC2_METADATA_DISABLED": None} | imds.environment()
+        daemon = start(s3, target, settings)
+
+        daemon.wait_until_synced()
+
+        assert published(target) == FILES
+        assert_hides(daemon, imds.credentials.secret_key, imds.credentials.token)
+
+
+def test_no_credentials_at_all_is_explained(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    daemon = start(s3, target, NO_KEYS)
+
+    failed = daemon.wait_for_event("cycle_failed")
+
+    assert failed["reason"] == "credentials_missing"
+    assert "IRSA" in failed["advice"]
+    assert "AWS_ACCESS_KEY_ID" in failed["advice"]
+    assert daemon.get("/readyz").status == 503
+    assert daemon.get("/healthz").status == 200
+    assert s3.requests == []
+
+
+def test_half_a_key_pair_is_explained(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    daemon = start(s3, target, {"AWS_SECRET_ACCESS_KEY": None})
+
+    failed = daemon.wait_for_event("cycle_failed")
+
+    assert failed["reason"] == "credentials_missing"
+    assert "secret" in failed["error"].lower()
+
+
+def test_secrets_are_hidden_while_the_child_asks(
+    s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, token_file: Path
+) -> None:
+    sts.inject(hang())
+    daemon = start(s3, target, {**NO_KEYS, **sts.environment(token_file)})
+    sts.wait_for(ASSUME)
+
+    assert len(children(daemon.pid)) == 1
+    assert_hides(daemon, "service-account-token-1")
+
+
+def test_a_silent_sts_never_stalls_the_daemon(
+    s3: FakeS3, target: Path, start: StartDaemon, token_file: Path
+) -> None:
+    with dead_endpoint() as endpoint, FakeSts() as sts:
+        settings = NO_KEYS | sts.environment(token_file) | {"AWS_ENDPOINT_URL_STS": endpoint}
+        daemon = start(s3, target, {**settings, "S3_SYNC_TIMEOUT": "2s"})
+        wait_until(lambda: children(daemon.pid), "the child asks")
+        child = children(daemon.pid)[0]
+
+        assert daemon.get("/healthz").status == 200
+        assert daemon.get("/readyz").status == 503
+        failed = daemon.wait_for_event("cycle_failed")
+
+        assert failed["reason"] in ("cycle_timeout", "credentials_unavailable")
+        wait_until(lambda: not Path(f"/proc/{child}").exists(), "the child is gone")
+        assert daemon.get("/healthz").status == 200
+
+
+def test_sigterm_while_sts_is_silent_ends_at_once_and_leaves_no_child(
+    s3: FakeS3, target: Path, start: StartDaemon, token_file: Path
+) -> None:
+    with dead_endpoint() as endpoint, FakeSts() as sts:
+        settings = NO_KEYS | sts.environment(token_file) | {"AWS_ENDPOINT_URL_STS": endpoint}
+        daemon = start(s3, target, settings)
+        wait_until(lambda: children(daemon.pid), "the child asks")
+        child = children(daemon.pid)[0]
+
+        end = daemon.terminate()
+
+        assert end.code == 0
+        assert end.seconds <= 1
+        wait_until(lambda: not Path(f"/proc/{child}").exists(), "the child is gone")
+
+
+@pytest.mark.usefixtures("only_in_full")
+def test_a_killed_daemon_leaves_no_child(
+    s3: FakeS3, target: Path, start: StartDaemon, token_file: Path
+) -> None:
+    with dead_endpoint() as endpoint, FakeSts() as sts:
+        settings = NO_KEYS | sts.environment(token_file) | {"AWS_ENDPOINT_URL_STS": endpoint}
+        daemon = start(s3, target, settings)
+        wait_until(lambda: children(daemon.pid), "the child asks")
+        child = children(daemon.pid)[0]
+
+        daemon.kill()
+
+        wait_until(lambda: not Path(f"/proc/{child}").exists(), "the child is gone", 100)
+
+
+def test_a_silent_metadata_service_is_given_up(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    """
+    A hop limit of 1 makes IMDS swallow what pods ask.
+    """
+    with dead_endpoint() as endpoint:
+        settings = NO_KEYS | {
+            "AWS_EC2_METADATA_DISABLED": None,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": endpoint,
+        }
+        daemon = start(s3, target, settings)
+
+        failed = daemon.wait_for_event("cycle_failed", timeout_seconds=30)
+
+        assert failed["reason"] in ("credentials_missing", "credentials_unavailable")
+        assert daemon.get("/healthz").status == 200
+
+
+def test_a_refresh_that_hangs_does_not_stop_credentials_that_are_still_valid(
+    s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, token_file: Path
+) -> None:
+    sts.issue(session_credentials(1, valid_seconds=8))
+    accept(s3, sts.credentials)
+    settings = NO_KEYS | sts.environment(token_file) | {"S3_SYNC_TIMEOUT": "2s"}
+    daemon = start(s3, target, settings, interval="0.5")
+    daemon.wait_until_synced()
+    sts.inject(hang())
+    sts.wait_for(ASSUME, count=2)
+    s3.put("dags/a.py", b"still going")
+
+    wait_until(lambda: published(target)["a.py"] == b"still going", "the change is there", 5)
+
+
+def test_a_hanging_credential_process_leaves_no_orphans(
+    s3: FakeS3, target: Path, start: StartDaemon, tmp_path: Path
+) -> None:
+    seconds = f"3600.{next(_numbers)}{id(s3)}"
+    config = tmp_path / "config"
+    config.write_text(f"[profile helper]\ncredential_process = /bin/sleep {seconds}\n")
+    profile = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "helper"}
+    daemon = start(s3, target, NO_KEYS | profile | {"S3_SYNC_TIMEOUT": "2s"})
+    wait_until(lambda: processes(seconds), "the helper runs")
+
+    daemon.wait_for_event("cycle_failed")
+    daemon.terminate()
+
+    wait_until(lambda: not processes(seconds), "the helper is gone", 5)
+
+
+def processes(argument: str) -> list[int]:
+    """
+    The processes that have this as an argument.
+    """
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if argument.encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_a_credential_process_is_asked(
+    s3: FakeS3, target: Path, start: StartDaemon, tmp_path: Path
+) -> None:
+    answer = tmp_path / "answer.json"
+    answer.write_text(
+        json.dumps({"Version": 1, "AccessKeyId": "AKIAHELPER", "SecretAccessKey": "helper-secret"})
+    )
+    config = tmp_path / "config"
+    config.write_text(f"[profile helper]\ncredential_process = /bin/cat {answer}\n")
+    s3.identities = {"AKIAHELPER": Identity("helper-secret")}
+    profile = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "helper"}
+    daemon = start(s3, target, NO_KEYS | profile)
+
+    daemon.wait_until_synced()
+
+    assert published(target) == FILES
+    assert_hides(daemon, "helper-secret")
+
+
+def test_endpoint_region_and_keys_from_a_profile(
+    s3: FakeS3, target: Path, start: StartDaemon, tmp_path: Path
+) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        "[profile minio]\nregion = eu-west-3\nservices = local\n"
+        "aws_access_key_id = AKIAPROFILE\naws_secret_access_key = profile-secret\n"
+        f"[services local]\ns3 =\n  endpoint_url = {s3.endpoint}\n"
+    )
+    s3.identities = {"AKIAPROFILE": Identity("profile-secret")}
+    profile = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "minio"}
+    nothing = NO_KEYS | {"AWS_ENDPOINT_URL": None, "AWS_DEFAULT_REGION": None}
+    daemon = start(s3, target, nothing | profile)
+
+    daemon.wait_until_synced()
+
+    assert published(target) == FILES
+    assert signed_region(s3.requests[-1]) == "eu-west-3"
+
+
+def test_the_endpoint_of_s3_wins_over_the_general_one(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    general = f"http://127.0.0.1:{closed_port()}"
+    daemon = start(s3, target, {"AWS_ENDPOINT_URL": general, "AWS_ENDPOINT_URL_S3": s3.endpoint})
+
+    daemon.wait_until_synced()
+
+    assert published(target) == FILES
+
+
+def test_ready_from_disk_while_sts_is_silent(
+    s3: FakeS3, target: Path, start: StartDaemon, token_file: Path
+) -> None:
+    """
+    A node restarts while the network is down: tasks may start from the files on the volume.
+    """
+    first = start(s3, target)
+    first.wait_until_synced()
+    first.terminate()
+    with dead_endpoint() as endpoint, FakeSts() as sts:
+        settings = NO_KEYS | sts.environment(token_file) | {"AWS_ENDPOINT_URL_STS": endpoint}
+
+        second = start(s3, target, settings)
+
+        assert second.wait_until_ready().json()["ready"] is True
+        assert second.find_events("cycle_failed") == []

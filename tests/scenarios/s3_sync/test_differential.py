@@ -1,0 +1,253 @@
+"""
+Generated histories: after every cycle the target equals a model of the bucket.
+"""
+
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.s3_sync.histories import FOREIGN_TIME, Bucket, History
+from tests.scenarios.s3_sync.model import (
+    difference,
+    empty_folders,
+    expect,
+    leftovers,
+    read_tree,
+)
+from tests.support.daemon import VENV_BIN, Daemon
+from tests.support.servers import MotoServer, RcloneServer, S3Server
+
+KEY_PATHS = ("", "dags", "team a/d\u00e4gs", "a+b/100%")
+STEPS = 10
+
+
+@pytest.mark.timeout(7_200)
+def test_tree_equals_the_model_after_every_cycle_on_moto(
+    moto: MotoServer, counts: Counts, tmp_path: Path
+) -> None:
+    for seed in range(counts.histories):
+        _run_history(moto, tmp_path / str(seed), seed)
+
+
+@pytest.mark.timeout(7_200)
+def test_tree_equals_the_model_after_every_cycle_on_rclone(
+    rclone: RcloneServer, counts: Counts, tmp_path: Path
+) -> None:
+    for seed in range(counts.histories):
+        _run_history(rclone, tmp_path / str(seed), seed + 1_000_000)
+
+
+def _run_history(server: S3Server, folder: Path, seed: int) -> None:
+    """
+    One history from its seed: some deeds, a cycle, a comparison; now and then a restart.
+    """
+    choice = random.Random(seed)
+    target = folder / "target"
+    folder.mkdir()
+    bucket = Bucket(server, choice.choice(KEY_PATHS))
+    history = History(bucket, target, seed)
+    history.step(choice.randrange(30))
+    with Daemon(server, bucket.name, target, bucket.key_path) as daemon:
+        try:
+            daemon.wait_until_synced()
+            _compare(daemon, history)
+            for _ in range(STEPS):
+                history.step(choice.randrange(1, 15))
+                ending = choice.choice(("", "", "", "", "", "SIGTERM", "SIGKILL"))
+                if ending:
+                    _end(daemon, ending, history)
+                    daemon.start()
+                    daemon.wait_until_synced()
+                else:
+                    assert daemon.sync()["event"] == "cycle_finished"
+                _compare(daemon, history)
+            assert daemon.sync()["result"] == "unchanged"
+        except AssertionError as error:
+            deeds = "\n".join(history.deeds)
+            raise AssertionError(
+                f"{error}\nserver {server.name}, seed {seed}, KEY_PATH {bucket.key_path!r}\n{deeds}"
+                f"\n{daemon.log()}"
+            ) from error
+
+
+def _end(daemon: Daemon, ending: str, history: History) -> None:
+    history.deeds.append(ending)
+    if ending == "SIGTERM":
+        assert daemon.terminate().code == 0
+    else:
+        daemon.kill()
+
+
+def _compare(daemon: Daemon, history: History) -> None:
+    """
+    Assert that the target holds what the model says, and nothing else.
+    """
+    expectation = expect(history.bucket.objects, history.bucket.key_path, history.foreign)
+    history.foreign = {path: history.foreign[path] for path in expectation.foreign}
+    wanted = expectation.files | history.foreign
+
+    assert [] == difference(wanted, read_tree(daemon.target))
+    for path in history.foreign:
+        assert (daemon.target / path).stat().st_mtime == FOREIGN_TIME
+    assert [] == empty_folders(daemon.target)
+    assert [] == leftovers(daemon.target)
+    assert expectation.skipped_by_reason() == _skipped_by_reason(daemon)
+    assert [] == daemon.stray_lines
+
+
+def _skipped_by_reason(daemon: Daemon) -> dict[str, int]:
+    return {
+        sample.partition('reason="')[2].partition('"')[0]: int(value)
+        for sample, value in daemon.metrics().items()
+        if sample.startswith("s3_sync_skipped_keys{") and value
+    }
+
+
+def test_aws_s3_sync_misses_a_same_size_edit_and_we_do_not(
+    moto: MotoServer, tmp_path: Path
+) -> None:
+    bucket = Bucket(moto)
+    bucket.put("dag.py", b"x = 1\n")
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    _aws_s3_sync(moto, bucket.name, theirs)
+    with Daemon(moto, bucket.name, ours) as daemon:
+        daemon.wait_until_synced()
+        bucket.put("dag.py", b"x = 2\n")
+        _aws_s3_sync(moto, bucket.name, theirs)
+        daemon.sync()
+
+    assert b"x = 1\n" == (theirs / "dag.py").read_bytes(), "aws s3 sync has learnt it"
+    assert b"x = 2\n" == (ours / "dag.py").read_bytes()
+
+
+def test_aws_s3_sync_empties_the_folder_for_a_mistyped_prefix_and_we_do_not(
+    moto: MotoServer, tmp_path: Path
+) -> None:
+    bucket = Bucket(moto)
+    bucket.put("dags/dag.py", b"x = 1\n")
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    _aws_s3_sync(moto, f"{bucket.name}/dags", theirs)
+    with Daemon(moto, bucket.name, ours, "dags") as daemon:
+        daemon.wait_until_synced()
+        daemon.terminate()
+
+    _aws_s3_sync(moto, f"{bucket.name}/dgas", theirs, "--delete")
+    with Daemon(moto, bucket.name, ours, "dgas") as daemon:
+        daemon.wait_for_event("cycle_failed", reason="source_empty")
+
+    assert {} == read_tree(theirs)
+    assert {"dag.py": b"x = 1\n"} == read_tree(ours)
+
+
+@pytest.mark.parametrize("server_name", ["moto", "rclone"])
+def test_folder_filled_by_aws_s3_sync_is_taken_over_without_a_download(
+    server_name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    server: S3Server = request.getfixturevalue(server_name)
+    bucket = Bucket(server, "dags")
+    for number in range(40):
+        bucket.put(f"dags/team{number % 4}/dag{number}.py", b"x = %d\n" % number)
+    target = tmp_path / "target"
+    _aws_s3_sync(server, f"{bucket.name}/dags", target)
+    before = {path: path.stat().st_mtime_ns for path in target.rglob("*.py")}
+
+    with Daemon(server, bucket.name, target, "dags") as daemon:
+        finished = daemon.wait_until_synced()
+        bucket.delete("dags/team0/dag0.py")
+        daemon.sync()
+
+    assert (40, 0, 0) == (
+        finished["files_adopted"],
+        finished["files_published"],
+        finished["downloaded_bytes"],
+    )
+    after = {path: path.stat().st_mtime_ns for path in target.rglob("*.py")}
+    assert before.keys() - after.keys() == {target / "team0/dag0.py"}
+    assert after.items() <= before.items()
+
+
+@pytest.mark.parametrize("damage", ["removed", "emptied", "garbage", "cut", "fifo"])
+def test_lost_list_of_managed_files_adopts_equal_files_and_keeps_all_others(
+    damage: str, moto: MotoServer, tmp_path: Path
+) -> None:
+    bucket = Bucket(moto)
+    for number in range(10):
+        bucket.put(f"dag{number}.py", b"x = %d\n" % number)
+    bucket.put("gone.py", b"its key goes away while the list is lost")
+    target = tmp_path / "target"
+    with Daemon(moto, bucket.name, target) as daemon:
+        daemon.wait_until_synced()
+        daemon.terminate()
+    _damage_managed_list(target / ".s3-sync/managed", damage)
+    (target / "foreign.py").write_bytes(b"foreign")
+    bucket.delete("gone.py")
+    lost = _lost_paths(target, damage)
+
+    with Daemon(moto, bucket.name, target) as daemon:
+        finished = daemon.wait_until_synced()
+        bucket.delete("dag0.py")
+        daemon.sync()
+
+    tree = read_tree(target)
+    assert 0 == finished["downloaded_bytes"]
+    assert b"foreign" == tree.pop("foreign.py")
+    if "gone.py" in lost:
+        assert tree.pop("gone.py")
+    assert {f"dag{number}.py": b"x = %d\n" % number for number in range(1, 10)} == tree
+
+
+def test_key_that_changed_while_the_list_was_lost_wins_over_the_file_on_disk(
+    moto: MotoServer, tmp_path: Path
+) -> None:
+    bucket = Bucket(moto)
+    bucket.put("dag.py", b"old")
+    target = tmp_path / "target"
+    with Daemon(moto, bucket.name, target) as daemon:
+        daemon.wait_until_synced()
+        daemon.terminate()
+    (target / ".s3-sync/managed").unlink()
+    bucket.put("dag.py", b"new")
+
+    with Daemon(moto, bucket.name, target) as daemon:
+        daemon.wait_until_synced()
+
+    assert {"dag.py": b"new"} == read_tree(target)
+
+
+def _damage_managed_list(managed: Path, damage: str) -> None:
+    content = managed.read_bytes()
+    managed.unlink()
+    if damage == "emptied":
+        managed.touch()
+    elif damage == "garbage":
+        managed.write_bytes(b"\x00\xff garbage\n")
+    elif damage == "cut":
+        managed.write_bytes(content[: len(content) * 2 // 3])
+    elif damage == "fifo":
+        os.mkfifo(managed)
+
+
+def _lost_paths(target: Path, damage: str) -> set[str]:
+    """
+    The published paths that the damaged list does not name any more.
+    """
+    paths = {path.name for path in target.glob("*.py")}
+    if damage != "cut":
+        return paths
+    lines = (target / ".s3-sync/managed").read_text().split("\n")[:-1]
+    return {path for path in paths if not any(f'["{path}"' in line for line in lines)}
+
+
+def _aws_s3_sync(server: S3Server, source: str, target: Path, *options: str) -> None:
+    target.mkdir(exist_ok=True)
+    subprocess.run(
+        [str(VENV_BIN / "aws"), "s3", "sync", f"s3://{source}", str(target), *options],
+        env={"PATH": f"{VENV_BIN}:/usr/bin:/bin", "HOME": str(target.parent)}
+        | server.environment(),
+        check=True,
+        capture_output=True,
+    )

@@ -1,0 +1,223 @@
+"""
+S3 is down, says no, or has too much to do: the last good files stay, and the cause is named.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.daemon import Daemon
+from tests.support.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.faults import reset
+from tests.support.loopback import Match
+from tests.support.scripted import FILES, Running, published, running
+from tests.support.waiting import wait_until
+
+NO = {
+    "access_denied": error(403, "AccessDenied", "Access Denied"),
+    "credentials_invalid": error(403, "InvalidAccessKeyId", "no such key"),
+    "credentials_invalid-signature": error(403, "SignatureDoesNotMatch", "wrong signature"),
+    "credentials_expired": error(400, "ExpiredToken", "The provided token has expired."),
+    "clock_skew": error(403, "RequestTimeTooSkewed", "The difference is too large."),
+    "bucket_not_found": error(404, "NoSuchBucket", "The specified bucket does not exist"),
+    "server_error": error(500, "InternalError", "We encountered an internal error."),
+    "throttled": error(503, "SlowDown", "Please reduce your request rate."),
+    "throttled-429": error(429, "TooManyRequests", "Please reduce your request rate."),
+    "client_error": error(400, "InvalidRequest", "The request is odd."),
+}
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """
+    One daemon for all.
+    """
+    with running(tmp_path_factory.mktemp("outage") / "dags") as one:
+        yield one
+
+
+@pytest.fixture
+def synced(one: Running) -> Iterator[Running]:
+    """
+    That daemon, in step with its bucket before and after each test.
+    """
+    yield one
+    one.recover()
+
+
+def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:
+    """
+    Readiness, status page, log and metrics name the reason; liveness does not mind.
+    """
+    readiness = daemon.get("/readyz")
+    assert readiness.status == (200 if ready else 503)
+    assert readiness.json()["ready"] is ready
+    assert readiness.json()["reason"] == reason
+    assert readiness.json()["error"]
+    status = daemon.status()
+    assert status["last_error"]["reason"] == reason
+    assert status["last_error"]["error"]
+    assert status["consecutive_failures"] >= 1
+    assert status["cycles"][0]["reason"] == reason or status["cycles"][-1]["reason"] == reason
+    assert reason in daemon.get("/").body
+    metric = f'sidecar_failures_total{{reason="{reason}",sidecar="s3-sync"}}'
+    assert daemon.metrics()[metric] >= 1
+    assert daemon.get("/healthz").status == 200
+
+
+@pytest.mark.parametrize("match", [is_list, is_get("dags/a.py")], ids=["list", "get"])
+@pytest.mark.parametrize("name", NO)
+def test_keeps_last_good_files_and_names_the_reason(
+    synced: Running, name: str, match: Match
+) -> None:
+    reason = name.partition("-")[0]
+    before = synced.published
+    synced.s3.put("dags/a.py", f"print({name!r}, {match!r})".encode())
+    synced.s3.inject(NO[name], match)
+
+    failed = synced.fail()
+
+    assert failed["reason"] == reason
+    assert failed["error"]
+    assert failed["advice"] or reason in ("server_error", "client_error")
+    assert failed["retry_in_seconds"] > 0
+    assert before == synced.published
+    assert_tells(synced.daemon, reason, ready=True)
+    synced.recover()
+    assert synced.expect() == synced.published
+    readiness = synced.daemon.get("/readyz").json()
+    assert readiness["reason"] is None
+    assert synced.daemon.status()["last_error"] is None
+    assert synced.daemon.status()["consecutive_failures"] == 0
+
+
+def test_waits_for_an_s3_that_is_down_at_start(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    s3.stop()
+    daemon = start(s3, target)
+
+    failed = daemon.wait_for_event("cycle_failed")
+
+    assert failed["reason"] == "endpoint_unreachable"
+    assert s3.endpoint.removeprefix("http://") in failed["error"]
+    assert failed["advice"]
+    assert_tells(daemon, "endpoint_unreachable", ready=False)
+    s3.start()
+    daemon.wait_until_synced()
+    assert published(target) == FILES
+    assert daemon.get("/readyz").status == 200
+
+
+@pytest.mark.parametrize("reason", ["access_denied", "bucket_not_found", "clock_skew"])
+def test_is_not_ready_when_the_first_cycle_fails(
+    s3: FakeS3, target: Path, start: StartDaemon, reason: str
+) -> None:
+    s3.inject(NO[reason])
+    daemon = start(s3, target)
+
+    daemon.wait_for_event("cycle_failed", reason=reason)
+
+    assert_tells(daemon, reason, ready=False)
+    assert published(target) == {}
+    s3.heal()
+    daemon.wait_until_synced()
+    assert daemon.get("/readyz").status == 200
+
+
+def test_outlives_an_outage_later(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    daemon = start(s3, target, interval="0.2")
+    daemon.wait_until_synced()
+    s3.stop()
+
+    daemon.wait_for_event("cycle_failed", reason="endpoint_unreachable")
+
+    assert published(target) == FILES
+    assert_tells(daemon, "endpoint_unreachable", ready=True)
+    s3.put("dags/new.py", b"new")
+    s3.start()
+    wait_until((target / "new.py").exists, "the new file is there")
+    assert published(target) == {**FILES, "new.py": b"new"}
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
+
+
+def test_backs_off_further_with_every_failure_and_starts_anew_after_a_success(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    """
+    The wait is drawn from a range that doubles, so only its limits can be told.
+    """
+    s3.inject(NO["client_error"])
+    daemon = start(s3, target, interval="0.2")
+    daemon.wait_for_event("cycle_failed", consecutive_failures=4)
+
+    failures = daemon.find_events("cycle_failed")[:4]
+
+    assert [event["consecutive_failures"] for event in failures] == [1, 2, 3, 4]
+    for event in failures:
+        assert 0.2 <= event["retry_in_seconds"] <= 0.2 * 2 ** event["consecutive_failures"]
+    s3.heal()
+    daemon.wait_until_synced()
+    after = len(daemon.events)
+    s3.inject(NO["client_error"])
+    again = daemon.wait_for_event("cycle_failed", after=after)
+    assert again["consecutive_failures"] == 1
+    assert again["retry_in_seconds"] <= 0.4
+
+
+def test_asks_a_failing_s3_less_often_than_a_healthy_one(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    """
+    A cycle that fails costs S3 a handful of requests at most: no storm of retries in it.
+    """
+    s3.inject(error(503, "SlowDown"))
+    daemon = start(s3, target, interval="0.2")
+
+    daemon.wait_for_event("cycle_failed", consecutive_failures=2)
+
+    cycles = len(daemon.find_events("cycle_failed"))
+    assert len(s3.seen()) <= 4 * (cycles + 1)
+
+
+def test_a_partial_failure_publishes_what_arrived_and_deletes_nothing(synced: Running) -> None:
+    synced.s3.put("dags/z-good.py", b"good")
+    synced.s3.put("dags/a.py", b"bad for now")
+    removed = synced.s3.objects.pop("dags/pkg/b.py")
+    synced.s3.inject(error(500, "InternalError"), is_get("dags/a.py"))
+
+    synced.fail()
+
+    assert synced.published["pkg/b.py"] == removed.body
+    assert synced.published["a.py"] != b"bad for now"
+    synced.recover()
+    assert synced.expect() == synced.published
+
+
+ONCE = {
+    "500": error(500, "InternalError"),
+    "503": error(503, "SlowDown"),
+    "408": error(408, "RequestTimeout"),
+    "400": error(400, "RequestTimeout", "Your socket connection was not used in time."),
+    "reset": reset(),
+    "reset in the body": reset(after=1),
+}
+
+
+@pytest.mark.parametrize("match", [is_list, is_get("dags/a.py")], ids=["list", "get"])
+@pytest.mark.parametrize("name", ONCE)
+def test_a_single_bad_answer_is_no_failure_of_the_cycle(
+    synced: Running, name: str, match: Match
+) -> None:
+    """
+    It is everyday life of S3, and asked again at once.
+    """
+    synced.s3.put("dags/a.py", f"once {name} {match!r}".encode())
+    synced.s3.inject(ONCE[name], match, times=1)
+
+    ended = synced.daemon.sync()
+
+    assert ended["event"] == "cycle_finished", ended
+    assert synced.expect() == synced.published

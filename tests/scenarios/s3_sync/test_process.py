@@ -1,0 +1,609 @@
+"""
+The life of the process: signals, one-shot, limits, restarts, and what it does to the target.
+"""
+
+import os
+import signal
+import socket
+import stat
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.faults import hang
+from tests.support.scripted import FILES, published
+from tests.support.waiting import wait_until
+
+IDLE_RSS_MIB = 48
+
+
+def staged(target: Path) -> list[Path]:
+    """
+    Downloads that are on their way, or were left behind.
+    """
+    return [path for path in (target / ".s3-sync" / "staging").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_an_idle_daemon_at_once(
+    s3: FakeS3, target: Path, start: StartDaemon, number: signal.Signals
+) -> None:
+    daemon = start(s3, target)
+    daemon.wait_until_synced()
+    daemon.send_signal(number)
+
+    end = daemon.wait_for_exit()
+
+    assert end.code == 0
+    assert end.seconds <= 1
+    assert daemon.find_events("signal_received", signal=number.name)
+    assert daemon.find_events("sidecar_stopped", exit_code=0)
+    assert daemon.stray_lines == []
+
+
+@pytest.mark.parametrize("event", ["sidecar_started", "http_listening"])
+def test_a_signal_in_the_first_moments_is_heard(
+    s3: FakeS3, target: Path, start: StartDaemon, event: str
+) -> None:
+    daemon = start(s3, target)
+    daemon.wait_for_event(event)
+
+    end = daemon.terminate()
+
+    assert end.code == 0, daemon.log()
+    assert end.seconds <= 1
+
+
+@pytest.mark.parametrize("after", [None, 0, 5])
+def test_sigterm_ends_a_hanging_download_at_once(
+    s3: FakeS3, target: Path, start: StartDaemon, after: int | None
+) -> None:
+    daemon = start(s3, target)
+    daemon.wait_until_synced()
+    s3.put("dags/a.py", b"never whole")
+    s3.inject(hang(after), is_get("dags/a.py"))
+    s3.forget()
+    daemon.sighup()
+    s3.wait_for(is_get("dags/a.py"))
+
+    end = daemon.terminate()
+
+    assert end.code == 0
+    assert end.seconds <= 1
+    assert published(target) == FILES
+    assert staged(target) == []
+    assert daemon.stray_lines == []
+
+
+def test_sigterm_ends_a_hanging_listing_at_once(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    s3.inject(hang(), is_list)
+    daemon = start(s3, target)
+    s3.wait_for(is_list)
+
+    end = daemon.terminate()
+
+    assert end.code == 0
+    assert end.seconds <= 1
+
+
+def test_sighup_is_a_cycle_now(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    daemon = start(s3, target, interval="1h")
+    daemon.wait_until_synced()
+    s3.put("dags/new.py", b"new")
+
+    daemon.sighup()
+
+    daemon.wait_for_event("cycle_finished", result="changed", after=len(daemon.events))
+    assert (target / "new.py").read_bytes() == b"new"
+    assert daemon.find_events("signal_received", signal="SIGHUP")
+
+
+def test_sighup_during_a_cycle_is_another_cycle_after_it(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start(s3, target)
+    daemon.wait_until_synced()
+    s3.inject(hang(), is_list)
+    s3.forget()
+    daemon.sighup()
+    s3.wait_for(is_list)
+    daemon.sighup()
+    wait_until(lambda: len(daemon.find_events("signal_received")) == 2, "both are heard")
+
+    s3.heal()
+
+    s3.wait_for(is_list, count=2)
+    daemon.wait_for_event("cycle_finished")
+
+
+def test_sighup_shortens_the_wait_after_a_failure(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    s3.inject(error(400, "InvalidRequest"))
+    daemon = start(s3, target)
+    daemon.wait_for_event("cycle_failed", consecutive_failures=2)
+    s3.heal()
+
+    daemon.sighup()
+
+    daemon.wait_for_event("cycle_finished", timeout_seconds=2)
+
+
+def test_a_one_shot_publishes_and_ends(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        daemon = start(s3, target, {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_HTTP_BIND": address})
+
+        end = daemon.wait_for_exit(20)
+
+    assert end.code == 0, daemon.log()
+    assert published(target) == FILES
+    assert daemon.find_events("http_listening") == []
+    assert daemon.stray_lines == []
+
+
+def test_a_one_shot_keeps_trying_until_it_succeeds(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    s3.inject(error(400, "InvalidRequest"))
+    daemon = start(s3, target, {"S3_SYNC_ONE_SHOT": "true"}, interval="0.2")
+    daemon.wait_for_event("cycle_failed", consecutive_failures=2)
+    s3.heal()
+
+    assert daemon.wait_for_exit(20).code == 0
+    assert published(target) == FILES
+
+
+@pytest.mark.parametrize("hanging", [False, True])
+def test_a_one_shot_gives_up_at_its_deadline(
+    s3: FakeS3, target: Path, start: StartDaemon, hanging: bool
+) -> None:
+    s3.inject(hang() if hanging else error(403, "AccessDenied"))
+    daemon = start(
+        s3, target, {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "2s"}, interval="0.5"
+    )
+
+    end = daemon.wait_for_exit(20)
+
+    assert end.code == 3, daemon.log()
+    assert 1 <= end.seconds <= 5
+    assert "one_shot_deadline" in daemon.log()
+    assert published(target) == {}
+
+
+def test_max_failures_gives_up_with_the_reason(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    s3.inject(error(403, "AccessDenied"))
+    daemon = start(s3, target, {"S3_SYNC_MAX_FAILURES": "3"}, interval="0.2")
+
+    end = daemon.wait_for_exit(20)
+
+    assert end.code == 3
+    assert len(daemon.find_events("cycle_failed")) == 3
+    assert "access_denied" in daemon.events[-1].values() or "access_denied" in str(
+        daemon.events[-1]
+    )
+
+
+def test_a_thousand_files_cost_little_memory_and_are_healed_in_ten_cycles(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    for number in range(1000):
+        s3.put(f"dags/team_{number % 90}/dag_{number}.py", f"print({number})\n".encode() * 20)
+    daemon = start(s3, target)
+    assert daemon.wait_until_synced()["files_published"] >= 1000
+    for _ in range(3):
+        daemon.sync()
+
+    assert daemon.rss_mib() <= IDLE_RSS_MIB
+
+    (target / "team_7" / "dag_97.py").write_text("edited")
+    healed = [daemon.sync().get("files_healed", 0) for _ in range(10)]
+
+    assert sum(healed) == 1
+
+
+def test_ready_from_disk_when_restarted_without_s3(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    first = start(s3, target)
+    first.wait_until_synced()
+    before = first.get("/readyz").json()
+    assert first.terminate().code == 0
+    s3.stop()
+
+    second = start(s3, target)
+    second.wait_for_event("cycle_failed", reason="endpoint_unreachable")
+
+    after = second.get("/readyz")
+    assert after.status == 200
+    assert after.json()["revision"] == before["revision"]
+    assert after.json()["reason"] == "endpoint_unreachable"
+    assert published(target) == FILES
+
+
+def test_ready_from_disk_while_s3_is_silent(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    first = start(s3, target)
+    first.wait_until_synced()
+    first.terminate()
+    s3.inject(hang())
+
+    second = start(s3, target)
+
+    assert second.wait_until_ready().json()["ready"] is True
+    assert second.find_events("cycle_finished") == []
+
+
+def test_a_restart_with_nothing_new_downloads_nothing(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    first = start(s3, target)
+    first.wait_until_synced()
+    stats = {name: (target / name).stat() for name in FILES}
+    first.terminate()
+    s3.forget()
+
+    second = start(s3, target)
+
+    assert second.wait_until_synced()["result"] == "unchanged"
+    assert s3.seen(is_get()) == []
+    assert stats == {name: (target / name).stat() for name in FILES}
+
+
+def test_an_empty_listing_deletes_nothing(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    daemon = start(s3, target)
+    daemon.wait_until_synced()
+    s3.objects.clear()
+
+    ended = daemon.sync()
+
+    assert ended["event"] == "cycle_failed"
+    assert ended["reason"] == "source_empty"
+    assert "dags" in ended["error"]
+    assert "S3_SYNC_ALLOW_EMPTY" in ended["advice"]
+    assert published(target) == FILES
+    assert daemon.get("/readyz").status == 200
+
+
+def test_a_mistyped_prefix_at_restart_deletes_nothing(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    first = start(s3, target)
+    first.wait_until_synced()
+    first.terminate()
+
+    second = start(s3, target, key_path="dagz")
+
+    assert second.wait_for_event("cycle_failed")["reason"] == "source_empty"
+    assert published(target) == FILES
+
+
+def test_an_empty_prefix_at_first_start_is_an_error_too(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start(s3, target, key_path="nothing/here")
+
+    assert daemon.wait_for_event("cycle_failed")["reason"] == "source_empty"
+    assert daemon.get("/readyz").status == 503
+
+
+def test_filters_that_leave_nothing_delete_nothing(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    first = start(s3, target)
+    first.wait_until_synced()
+    first.terminate()
+
+    second = start(s3, target, {"S3_SYNC_INCLUDE": "*.pyy"})
+
+    assert second.wait_for_event("cycle_failed")["reason"] == "source_empty"
+    assert published(target) == FILES
+
+
+def test_allow_empty_empties(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    daemon = start(s3, target, {"S3_SYNC_ALLOW_EMPTY": "true"})
+    daemon.wait_until_synced()
+    (target / "foreign.log").write_text("stays")
+    s3.objects.clear()
+
+    ended = daemon.sync()
+
+    assert ended["event"] == "cycle_finished"
+    assert ended["files_deleted"] == len(FILES)
+    assert published(target) == {"foreign.log": b"stays"}
+    assert daemon.get("/readyz").status == 200
+
+
+def test_include_and_exclude(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    for name in ("x/deep/c.py", "x/notes.md", "tests/test_a.py", "x/data.json"):
+        s3.put(f"dags/{name}", name.encode())
+    daemon = start(s3, target, {"S3_SYNC_INCLUDE": "*.py, *.json", "S3_SYNC_EXCLUDE": "tests/*"})
+
+    daemon.wait_until_synced()
+
+    assert set(published(target)) == {*FILES, "x/deep/c.py", "x/data.json"}
+
+
+def test_an_exclude_added_later_removes_what_it_covers(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    first = start(s3, target)
+    first.wait_until_synced()
+    first.terminate()
+
+    start(s3, target, {"S3_SYNC_EXCLUDE": "pkg/*"}).wait_until_synced()
+
+    assert set(published(target)) == {"a.py"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"),
+    [
+        ("managed", {"a.py", "foreign.py", "pkg/__pycache__/b.cpython-311.pyc", "pkg/empty.py"}),
+        (
+            "none",
+            {
+                "a.py",
+                "foreign.py",
+                "pkg/__pycache__/b.cpython-311.pyc",
+                "pkg/b.py",
+                "pkg/empty.py",
+            },
+        ),
+        ("all", {"a.py", "pkg/__pycache__/b.cpython-311.pyc", "pkg/empty.py"}),
+    ],
+)
+def test_deletion_policies(
+    s3: FakeS3, target: Path, start: StartDaemon, policy: str, left: set[str]
+) -> None:
+    daemon = start(s3, target, {"S3_SYNC_DELETE": policy})
+    daemon.wait_until_synced()
+    (target / "foreign.py").write_text("somebody else's")
+    (target / "pkg" / "__pycache__").mkdir()
+    (target / "pkg" / "__pycache__" / "b.cpython-311.pyc").write_bytes(b"bytecode")
+    s3.delete("dags/pkg/b.py")
+
+    assert daemon.sync()["event"] == "cycle_finished"
+
+    assert set(published(target)) == left
+
+
+@pytest.mark.parametrize("mode", ["0644", "0664", "0600", "0440"])
+def test_file_mode(s3: FakeS3, target: Path, start: StartDaemon, mode: str) -> None:
+    daemon = start(s3, target, {"S3_SYNC_FILE_MODE": mode})
+
+    daemon.wait_until_synced()
+
+    modes = {stat.S_IMODE((target / name).stat().st_mode) for name in FILES}
+    assert modes == {int(mode, 8)}
+
+
+def test_a_dry_run_changes_nothing_and_says_what_it_would(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    target.mkdir()
+    (target / "foreign.py").write_text("mine")
+    daemon = start(s3, target, {"S3_SYNC_DRY_RUN": "true", "S3_SYNC_DELETE": "all"})
+
+    daemon.wait_until_synced()
+
+    assert published(target) == {"foreign.py": b"mine"}
+    assert [path.name for path in target.iterdir() if path.name != ".s3-sync"] == ["foreign.py"]
+    assert s3.seen(is_get()) == []
+    planned = daemon.find_events("plan_made")[0]
+    assert planned["files_to_publish"] == len(FILES)
+    assert set(planned["publish"]) == set(FILES)
+
+
+def edit(path: Path) -> None:
+    path.write_bytes(b"edited by hand")
+
+
+def edit_same_size(path: Path) -> None:
+    path.write_bytes(bytes(len(path.read_bytes())))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_symlink(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+def change_mode(path: Path) -> None:
+    path.chmod(0o600)
+
+
+DAMAGES = [
+    edit,
+    edit_same_size,
+    truncate,
+    remove,
+    replace_by_folder,
+    replace_by_symlink,
+    change_mode,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_healed(s3: FakeS3, target: Path, start: StartDaemon, damage: object) -> None:
+    assert callable(damage)
+    daemon = start(s3, target)
+    daemon.wait_until_synced()
+    damage(target / "a.py")
+
+    ended = [daemon.sync() for _ in range(2)]
+
+    assert [event["event"] for event in ended] == ["cycle_finished"] * 2
+    assert sum(event.get("files_healed", 0) for event in ended) == 1, ended
+    assert published(target) == FILES
+    assert stat.S_IMODE((target / "a.py").stat().st_mode) == 0o644
+    assert not (target / "a.py").is_symlink()
+    assert daemon.sync()["result"] == "unchanged"
+
+
+def test_a_whole_folder_that_is_removed_is_healed(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start(s3, target)
+    daemon.wait_until_synced()
+    for path in (target / "pkg").iterdir():
+        path.unlink()
+    (target / "pkg").rmdir()
+
+    daemon.sync()
+    daemon.sync()
+
+    assert published(target) == FILES
+
+
+def test_damage_without_s3_shows_in_readiness(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    """
+    Ready means that no published file is damaged.
+    """
+    daemon = start(s3, target, interval="0.5")
+    daemon.wait_until_synced()
+    s3.stop()
+    (target / "a.py").unlink()
+
+    wait_until(lambda: daemon.get("/readyz").status == 503, "not ready")
+
+    s3.start()
+    daemon.wait_until_ready()
+    assert published(target) == FILES
+
+
+def test_a_hanging_cycle_is_abandoned_and_never_publishes_afterwards(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start(s3, target, {"S3_SYNC_TIMEOUT": "1s"})
+    daemon.wait_until_synced()
+    s3.put("dags/a.py", b"stale")
+    s3.inject(hang(), is_get("dags/a.py"), times=1)
+    daemon.sighup()
+
+    failed = daemon.wait_for_event("cycle_failed")
+
+    assert failed["reason"] == "cycle_timeout"
+    assert published(target) == FILES
+    s3.put("dags/a.py", b"newest")
+    wait_until(lambda: (target / "a.py").read_bytes() == b"newest", "the newest is there")
+    s3.release()
+    for _ in range(3):
+        daemon.sync()
+        assert (target / "a.py").read_bytes() == b"newest"
+    assert staged(target) == []
+    assert daemon.get("/healthz").status == 200
+
+
+def test_many_abandoned_cycles_leave_neither_threads_nor_connections(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start(s3, target, {"S3_SYNC_TIMEOUT": "1s"}, interval="0.2")
+    daemon.wait_until_synced()
+    threads, files = resources(daemon.pid)
+    s3.inject(hang(), is_list)
+    daemon.wait_for_event("cycle_failed", consecutive_failures=3, timeout_seconds=30)
+    s3.heal()
+    daemon.wait_for_event("cycle_finished", after=len(daemon.events))
+
+    def settled() -> bool:
+        now_threads, now_files = resources(daemon.pid)
+        return now_threads <= threads + 1 and now_files <= files + 2
+
+    wait_until(settled, "threads and connections are as before")
+
+
+def resources(pid: int) -> tuple[int, int]:
+    """
+    Threads and open files of a process.
+    """
+    return tuple(len(os.listdir(f"/proc/{pid}/{name}")) for name in ("task", "fd"))  # type: ignore[return-value]
+
+
+def test_two_daemons_on_one_target_take_turns(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    first = start(s3, target)
+    first.wait_until_synced()
+    second = start(s3, target, interval="0.5")
+
+    waiting = second.wait_for_event("target_waiting")
+
+    assert str(first.pid) in str(waiting["holder"])
+    assert second.wait_until_ready().json()["reason"] is None
+    assert second.get("/healthz").status == 200
+    first.kill()
+    second.wait_for_event("target_acquired")
+    s3.put("dags/new.py", b"new")
+    wait_until((target / "new.py").exists, "the second one publishes")
+
+
+def test_a_one_shot_waits_for_the_target(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    first = start(s3, target)
+    first.wait_until_synced()
+    second = start(s3, target, {"S3_SYNC_ONE_SHOT": "true"}, interval="0.5")
+    second.wait_for_event("target_waiting")
+    assert second.is_running()
+
+    first.terminate()
+
+    assert second.wait_for_exit(15).code == 0
+
+
+def test_a_one_shot_gives_up_waiting_for_the_target(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    start(s3, target).wait_until_synced()
+    settings = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "2s"}
+    second = start(s3, target, settings, interval="0.5")
+
+    assert second.wait_for_exit(15).code == 3
+
+
+def test_a_one_shot_dry_run_ends(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    settings = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_DRY_RUN": "true"}
+
+    assert start(s3, target, settings).wait_for_exit(15).code == 0
+    assert not target.exists()
+
+
+def test_another_prefix_at_restart_replaces_what_was_published(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    s3.put("other/a.py", b"another a")
+    s3.put("other/c.py", b"c")
+    first = start(s3, target)
+    first.wait_until_synced()
+    first.terminate()
+
+    start(s3, target, key_path="other").wait_until_synced()
+
+    assert published(target) == {"a.py": b"another a", "c.py": b"c"}
+
+
+def test_cycles_come_at_the_interval(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    daemon = start(s3, target, {"S3_SYNC_JITTER": "0"}, interval="500ms")
+    wait_until(lambda: len(daemon.find_events("cycle_finished")) >= 6, "six cycles")
+
+    times = [
+        datetime.fromisoformat(event["timestamp"])
+        for event in daemon.find_events("cycle_finished")[1:6]
+    ]
+
+    assert 1.8 <= (times[-1] - times[0]).total_seconds() <= 3

@@ -1,0 +1,56 @@
+"""
+Signals that arrive at an awkward moment or in an awkward thread.
+"""
+
+import ctypes
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from tests.scenarios.s3_sync.histories import Bucket
+from tests.support.daemon import Daemon
+from tests.support.servers import MotoServer
+
+SYS_TGKILL = {"x86_64": 234, "aarch64": 131}[os.uname().machine]
+
+
+def test_signal_is_heard_whichever_thread_the_kernel_gives_it_to(
+    moto: MotoServer, tmp_path: Path
+) -> None:
+    bucket = Bucket(moto)
+    bucket.put("a.py", b"a")
+    with Daemon(moto, bucket.name, tmp_path / "target") as daemon:
+        daemon.wait_until_synced()
+        daemon.sync()
+        seen = len(daemon.events)
+        _signal_another_thread(daemon.pid, signal.SIGHUP)
+        daemon.wait_for_event("cycle_finished", after=seen, timeout_seconds=5)
+        _signal_another_thread(daemon.pid, signal.SIGTERM)
+
+        assert 0 == daemon.wait_for_exit(5).code
+
+
+def test_sigterm_at_any_moment_of_the_start_ends_in_zero(moto: MotoServer, tmp_path: Path) -> None:
+    bucket = Bucket(moto)
+    bucket.put("a.py", b"a")
+    chance = random.Random(5)
+    ends = []
+    for _ in range(12):
+        with Daemon(moto, bucket.name, tmp_path / "target") as daemon:
+            daemon.wait_for_event("sidecar_started")
+            # The one place where time itself is what is tested.
+            time.sleep(chance.choice((0, 0.002, chance.uniform(0, 0.2))))
+            ends.append(daemon.terminate())
+
+    assert {0} == {end.code for end in ends}
+    assert max(end.seconds for end in ends) < 1
+
+
+def _signal_another_thread(pid: int, number: signal.Signals) -> None:
+    """
+    Send a signal to a thread that is not the main one; the kernel does so when that one is busy.
+    """
+    threads = [int(name) for name in os.listdir(f"/proc/{pid}/task") if int(name) != pid]
+    assert 0 == ctypes.CDLL(None).syscall(SYS_TGKILL, pid, threads[0], int(number))

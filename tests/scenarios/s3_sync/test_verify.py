@@ -1,0 +1,300 @@
+"""
+Every download is proved before it is published, by whatever S3 gives as a proof.
+"""
+
+import base64
+import hashlib
+import itertools
+import zlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.fake_s3 import is_get
+from tests.support.faults import first, flip_first_bit, replace_body
+from tests.support.loopback import Exchange, Fault
+from tests.support.scripted import Running, running
+from tests.support.waiting import wait_until
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """
+    One daemon for all.
+    """
+    with running(tmp_path_factory.mktemp("verify") / "dags") as one:
+        yield one
+
+
+@pytest.fixture
+def synced(one: Running) -> Iterator[Running]:
+    """
+    That daemon, in step with its bucket before and after each test.
+    """
+    yield one
+    one.recover()
+
+
+def new_content() -> bytes:
+    """
+    Content that was never there before, always of the same size.
+    """
+    return f"content number {next(_numbers):08d}\n".encode()
+
+
+def new_etag() -> str:
+    """
+    32 hex digits that are not the MD5 of anything here.
+    """
+    return hashlib.md5(f"etag {next(_numbers)}".encode()).hexdigest()
+
+
+def checksum(name: str, body: bytes) -> str:
+    """
+    The value of an `x-amz-checksum-*` header.
+    """
+    if name == "crc32":
+        return base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+    return base64.b64encode(hashlib.new(name, body).digest()).decode()
+
+
+def rotting() -> Fault:
+    """
+    The right length with other content, different each time.
+    """
+
+    def rot(body: bytes) -> bytes:
+        return next(_numbers).to_bytes(4, "big") + body[4:]
+
+    return replace_body(rot)
+
+
+def test_a_body_that_does_not_match_its_md5_is_caught(synced: Running) -> None:
+    before = synced.published
+    synced.s3.put("dags/a.py", new_content())
+    synced.s3.inject(rotting(), is_get("dags/a.py"))
+
+    failed = synced.fail()
+
+    assert failed["reason"] == "object_corrupt"
+    assert "dags/a.py" in failed["error"]
+    assert synced.published == before
+    assert synced.fail()["reason"] == "object_corrupt"
+    assert synced.published == before
+    synced.recover()
+    assert synced.expect() == synced.published
+
+
+def test_one_corrupt_body_is_mended_by_the_next_download(synced: Running) -> None:
+    synced.s3.put("dags/a.py", new_content())
+    synced.s3.inject(replace_body(flip_first_bit), is_get("dags/a.py"), times=1)
+
+    synced.daemon.sync()
+    synced.recover()
+
+    assert synced.expect() == synced.published
+
+
+@pytest.mark.parametrize("name", ["crc32", "sha1", "sha256"])
+@pytest.mark.parametrize("etag", ["multipart", "kms"])
+def test_a_body_that_does_not_match_its_checksum_is_caught(
+    synced: Running, name: str, etag: str
+) -> None:
+    """
+    With ETags that prove nothing.
+    """
+    before = synced.published
+    body = new_content()
+    headers = {f"x-amz-checksum-{name}": checksum(name, body), "x-amz-checksum-type": "FULL_OBJECT"}
+    if etag == "kms":
+        headers["x-amz-server-side-encryption"] = "aws:kms"
+    etag = f"{new_etag()}-2" if etag == "multipart" else new_etag()
+    synced.s3.put("dags/a.py", body, etag=etag, headers=headers)
+    synced.s3.inject(replace_body(flip_first_bit), is_get("dags/a.py"))
+
+    failed = synced.fail()
+
+    assert failed["reason"] == "object_corrupt"
+    assert synced.published == before
+    synced.recover()
+    assert synced.expect() == synced.published
+
+
+@pytest.mark.parametrize("name", ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"])
+def test_checksums_that_cannot_be_checked_do_not_matter(synced: Running, name: str) -> None:
+    """
+    Those of single parts (`…-2`), and those of kinds that Python does not have.
+    """
+    value = "dHdvIHBhcnRz-2" if name in ("crc32", "sha1", "sha256") else "AAAAAA=="
+    headers = {f"x-amz-checksum-{name}": value, "x-amz-checksum-type": "COMPOSITE"}
+    synced.s3.put("dags/a.py", new_content(), etag=f"{new_etag()}-2", headers=headers)
+
+    ended = synced.daemon.sync()
+
+    assert ended["event"] == "cycle_finished", ended
+    assert synced.expect() == synced.published
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"x-amz-server-side-encryption": "aws:kms"},
+        {"x-amz-server-side-encryption": "aws:kms:dsse"},
+        {"x-amz-server-side-encryption-customer-algorithm": "AES256"},
+    ],
+    ids=["kms", "dsse", "customer key"],
+)
+def test_encrypted_objects_whose_etag_looks_like_an_md5_sync_normally(
+    synced: Running, header: dict[str, str]
+) -> None:
+    synced.s3.put("dags/a.py", new_content(), etag=new_etag(), headers=header)
+    synced.s3.forget()
+
+    ended = synced.daemon.sync()
+
+    assert ended["event"] == "cycle_finished", ended
+    assert synced.expect() == synced.published
+    assert len(synced.s3.seen(is_get("dags/a.py"))) == 1
+    assert synced.daemon.sync()["result"] == "unchanged"
+    assert len(synced.s3.seen(is_get("dags/a.py"))) == 1
+
+
+def test_a_managed_encryption_with_s3_keys_is_proved_by_md5(synced: Running) -> None:
+    """
+    SSE-S3 (`AES256`) leaves the ETag an MD5.
+    """
+    before = synced.published
+    headers = {"x-amz-server-side-encryption": "AES256"}
+    synced.s3.put("dags/a.py", new_content(), headers=headers)
+    synced.s3.inject(rotting(), is_get("dags/a.py"))
+
+    assert synced.fail()["reason"] == "object_corrupt"
+
+    assert synced.published == before
+    synced.recover()
+    assert synced.expect() == synced.published
+
+
+def test_a_stable_etag_that_is_no_md5_is_accepted_after_a_second_identical_download(
+    synced: Running,
+) -> None:
+    """
+    Some stores encrypt, or make up ETags, without saying so.
+    """
+    synced.s3.put("dags/a.py", new_content(), etag=new_etag())
+    synced.s3.forget()
+
+    synced.daemon.sync()
+    wait_until(lambda: synced.expect() == synced.published, "the file is accepted")
+
+    assert len(synced.s3.seen(is_get("dags/a.py"))) == 2
+    synced.recover()
+    assert synced.daemon.sync()["result"] == "unchanged"
+    assert len(synced.s3.seen(is_get("dags/a.py"))) == 2
+
+
+def test_many_etags_that_are_no_md5_are_all_accepted(synced: Running) -> None:
+    for number in range(50):
+        synced.s3.put(f"dags/odd/{number}.py", new_content(), etag=new_etag())
+
+    synced.daemon.sync()
+
+    wait_until(lambda: synced.expect() == synced.published, "the files are accepted")
+    synced.recover()
+    assert synced.daemon.sync()["result"] == "unchanged"
+
+
+@pytest.mark.parametrize(
+    "etag", ["d41d8cd98f00b204e9800998ecf8427e-2", "not-hex", "0" * 40, "ABCDEF" * 8, "a/b+c=:"]
+)
+def test_etags_of_other_shapes_are_no_proof_and_no_trouble(synced: Running, etag: str) -> None:
+    synced.s3.put("dags/a.py", new_content(), etag=f"{etag}")
+
+    ended = synced.daemon.sync()
+
+    assert ended["event"] == "cycle_finished", ended
+    assert synced.expect() == synced.published
+
+
+@pytest.mark.parametrize("honours_if_match", [True, False])
+def test_an_object_that_changes_after_the_listing_is_left_for_the_next_cycle(
+    synced: Running, honours_if_match: bool
+) -> None:
+    synced.s3.honours_if_match = honours_if_match
+    before = synced.published["a.py"]
+    other, newest = new_content(), new_content()
+    synced.s3.put("dags/a.py", new_content())
+    synced.s3.put("dags/other.py", other)
+    synced.s3.inject(
+        first(lambda: synced.s3.put("dags/a.py", newest)), is_get("dags/a.py"), times=1
+    )
+
+    ended = synced.daemon.sync()
+
+    assert ended["event"] == "cycle_finished", ended
+    assert synced.published["a.py"] == before
+    assert synced.published["other.py"] == other
+    assert synced.daemon.sync()["event"] == "cycle_finished"
+    assert synced.expect() == synced.published
+
+
+def test_an_object_that_changes_while_it_is_sent_is_never_mixed(synced: Running) -> None:
+    """
+    The answer of the old object, half of it with the new content.
+    """
+    before = synced.published
+    synced.s3.put("dags/a.py", b"old " * 10_000)
+
+    def mixed(exchange: Exchange) -> None:
+        answer = exchange.good()
+        exchange.send_head(200, {**answer.headers, "Content-Length": str(len(answer.body))})
+        exchange.send_bytes(answer.body[:20_000])
+        exchange.send_bytes(next(_numbers).to_bytes(4, "big") * 5_000)
+
+    synced.s3.inject(mixed, is_get("dags/a.py"))
+
+    assert synced.fail()["reason"] == "object_corrupt"
+
+    assert synced.published == before
+    synced.recover()
+    assert synced.expect() == synced.published
+
+
+def test_an_object_that_vanishes_after_the_listing_is_left_for_the_next_cycle(
+    synced: Running,
+) -> None:
+    synced.s3.put("dags/brief.py", new_content())
+    synced.s3.inject(
+        first(lambda: synced.s3.delete("dags/brief.py")), is_get("dags/brief.py"), times=1
+    )
+
+    ended = synced.daemon.sync()
+
+    assert ended["event"] == "cycle_finished", ended
+    assert "brief.py" not in synced.published
+    assert synced.daemon.sync()["event"] == "cycle_finished"
+    assert synced.expect() == synced.published
+
+
+def test_a_size_that_differs_from_the_listing_is_caught(synced: Running) -> None:
+    before = synced.published
+    synced.s3.put("dags/a.py", new_content(), etag=f"{new_etag()}-2", listed_size=7)
+
+    failed = synced.fail()
+
+    assert failed["reason"] == "object_corrupt"
+    assert synced.published == before
+    synced.s3.put("dags/a.py", new_content())
+    synced.recover()
+
+
+def test_a_change_of_the_same_size_is_noticed(synced: Running) -> None:
+    synced.s3.put("dags/a.py", b"x = 1\n")
+    synced.daemon.sync()
+    synced.s3.put("dags/a.py", b"x = 2\n")
+
+    assert synced.daemon.sync()["result"] == "changed"
+
+    assert synced.published["a.py"] == b"x = 2\n"

@@ -1,0 +1,352 @@
+"""
+The real `s3-sync` as a process: its log lines as they come, its HTTP answers, its signals.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support.servers import S3Server
+from tests.support.waiting import wait_until
+
+VENV_BIN = Path(sys.executable).parent
+S3_SYNC = VENV_BIN / "s3-sync"
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Exit:
+    """
+    How a daemon ended.
+    """
+
+    code: int
+    seconds: float
+    """From the signal (or the call of `wait_for_exit`) to the end of the process."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """
+    One HTTP answer of the daemon.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+    def json(self) -> Any:
+        """
+        The body as JSON.
+        """
+        return json.loads(self.body)
+
+
+class Daemon:
+    """
+    One `s3-sync` process with an environment of its own; `with Daemon(...) as daemon:` starts it.
+
+    Leaving the `with` statement always kills what still runs. `start` may be called again after
+    the process has ended: the log begins anew.
+    """
+
+    def __init__(
+        self,
+        server: S3Server | None,
+        bucket: str,
+        target: Path,
+        key_path: str = "",
+        interval: str = "1h",
+        settings: Mapping[str, str | None] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        """
+        Describe a daemon; nothing is started yet.
+
+        Args:
+            server: Where AWS_ENDPOINT_URL points and whose credentials are used; `None` leaves
+                out every AWS variable but AWS_BUCKET.
+            bucket: AWS_BUCKET.
+            target: DEST_PATH; HOME is an empty folder beside it.
+            key_path: KEY_PATH.
+            interval: INTERVAL; the default leaves cycles to `sync` after the first one.
+            settings: More variables; `None` removes one that is set here.
+            arguments: The command line, `("check",)` for example.
+        """
+        self.target = target
+        self.arguments = tuple(arguments)
+        self.home = target.parent / f".home-of-{target.name}"
+        environment: dict[str, str] = {
+            "PATH": f"{VENV_BIN}:/usr/bin:/bin",
+            "HOME": str(self.home),
+            "AWS_BUCKET": bucket,
+            "KEY_PATH": key_path,
+            "DEST_PATH": str(target),
+            "INTERVAL": interval,
+            "S3_SYNC_HTTP_BIND": "127.0.0.1:0",
+            "S3_SYNC_LOG_LEVEL": "debug",
+        }
+        if server is not None:
+            environment |= server.environment()
+        for name, value in (settings or {}).items():
+            if value is None:
+                environment.pop(name, None)
+            else:
+                environment[name] = value
+        self.environment = environment
+        self.events: list[Event] = []
+        """Every JSON line of stdout so far, oldest first."""
+        self.stray_lines: list[str] = []
+        """Everything else on stdout or stderr: tracebacks, warnings."""
+        self._news = threading.Condition()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> Self:
+        """
+        Start the process and return at once.
+        """
+        assert not self.is_running(), "already running"
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.events, self.stray_lines = [], []
+        self._process = subprocess.Popen(
+            [str(S3_SYNC), *self.arguments],
+            env=self.environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        streams = (self._process.stdout, self._process.stderr)
+        self._threads = [
+            threading.Thread(target=self._collect, args=(stream,), daemon=True)
+            for stream in streams
+        ]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def _collect(self, stream: Any) -> None:
+        with stream:
+            for raw in stream:
+                line = raw.decode(errors="replace").rstrip("\n")
+                event = None
+                if line.startswith("{"):
+                    with contextlib.suppress(ValueError):
+                        event = json.loads(line)
+                with self._news:
+                    if isinstance(event, dict):
+                        self.events.append(event)
+                    else:
+                        self.stray_lines.append(line)
+                    self._news.notify_all()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        """
+        The process id.
+        """
+        assert self._process is not None
+        return self._process.pid
+
+    def is_running(self) -> bool:
+        """
+        Whether the process lives.
+        """
+        return self._process is not None and self._process.poll() is None
+
+    def log(self) -> str:
+        """
+        All that the process has said, for the message of a failure.
+        """
+        lines = [json.dumps(event, ensure_ascii=False) for event in self.events]
+        return "\n".join([*lines[-60:], *self.stray_lines[-60:]])
+
+    def find_events(self, name: str, **match: Any) -> list[Event]:
+        """
+        The log lines so far with this event name and these values.
+        """
+        return [event for event in list(self.events) if _matches(event, name, match)]
+
+    def wait_for_event(
+        self, name: str, timeout_seconds: float = 15.0, after: int = 0, **match: Any
+    ) -> Event:
+        """
+        Return the first log line with this event name and these values.
+
+        Args:
+            name: The `event`.
+            timeout_seconds: How long to wait.
+            after: Skip so many lines: `len(daemon.events)` from before the deed.
+            match: Values that the line must have.
+
+        Raises:
+            AssertionError: No such line in time, or the process ended without it.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        with self._news:
+            while True:
+                for event in self.events[after:]:
+                    if _matches(event, name, match):
+                        return event
+                rest = deadline - time.monotonic()
+                ended = not any(thread.is_alive() for thread in self._threads)
+                assert rest > 0 and not ended, (
+                    f"no {name} {match} {'before the end' if ended else 'in time'}:\n{self.log()}"
+                )
+                self._news.wait(min(rest, 0.1))
+
+    def wait_until_synced(self, timeout_seconds: float = 30.0) -> Event:
+        """
+        Wait for the first complete cycle of this process and return its `cycle_finished` line.
+        """
+        return self.wait_for_event("cycle_finished", timeout_seconds)
+
+    def sync(self, timeout_seconds: float = 60.0) -> Event:
+        """
+        Ask for a cycle by SIGHUP and wait for the end of one that began afterwards.
+
+        Returns:
+            Its `cycle_finished` or `cycle_failed` line.
+        """
+        asked_at, seen = time.time(), len(self.events)
+        self.sighup()
+        deadline = time.monotonic() + timeout_seconds
+        with self._news:
+            while True:
+                for event in self.events[seen:]:
+                    if event.get("event") in ("cycle_finished", "cycle_failed"):
+                        ended_at = datetime.fromisoformat(event["timestamp"]).timestamp()
+                        if ended_at - event.get("duration_seconds", 0.0) >= asked_at - 0.005:
+                            return event
+                assert self.is_running(), f"ended during a cycle:\n{self.log()}"
+                assert time.monotonic() < deadline, f"no cycle in time:\n{self.log()}"
+                self._news.wait(0.1)
+
+    def address(self, timeout_seconds: float = 15.0) -> tuple[str, int]:
+        """
+        Host and port of the HTTP endpoint, as the log names them.
+        """
+        event = self.wait_for_event("http_listening", timeout_seconds)
+        host, _, port = str(event["address"]).rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def get(self, path: str, method: str = "GET", timeout_seconds: float = 5.0) -> Answer:
+        """
+        One HTTP request to the daemon.
+        """
+        connection = HTTPConnection(*self.address(), timeout=timeout_seconds)
+        with contextlib.closing(connection):
+            connection.request(method, path)
+            response = connection.getresponse()
+            body = response.read().decode()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, headers, body)
+
+    def status(self) -> Any:
+        """
+        The answer of `/status`.
+        """
+        return self.get("/status").json()
+
+    def metrics(self) -> dict[str, float]:
+        """
+        The samples of `/metrics`: `name{label="value"}` as written → value.
+        """
+        samples = {}
+        for line in self.get("/metrics").body.splitlines():
+            if line and not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                samples[name] = float(value)
+        return samples
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """
+        Send any signal.
+        """
+        os.kill(self.pid, number)
+
+    def sighup(self) -> None:
+        """
+        Ask for a cycle now and return at once; `sync` waits for it.
+        """
+        self.send_signal(signal.SIGHUP)
+
+    def terminate(self, timeout_seconds: float = 15.0) -> Exit:
+        """
+        Send SIGTERM and wait for the end.
+        """
+        self.send_signal(signal.SIGTERM)
+        return self.wait_for_exit(timeout_seconds)
+
+    def wait_for_exit(self, timeout_seconds: float = 60.0) -> Exit:
+        """
+        Wait for the end of the process, and for the last line of its log.
+
+        Raises:
+            AssertionError: It still runs.
+        """
+        assert self._process is not None
+        began = time.monotonic()
+        try:
+            code = self._process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still runs after {timeout_seconds} s:\n{self.log()}") from None
+        seconds = time.monotonic() - began
+        for thread in self._threads:
+            thread.join(5)
+        return Exit(code, seconds)
+
+    def kill(self) -> None:
+        """
+        SIGKILL, and wait; nothing happens when it has ended already.
+        """
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for thread in self._threads:
+                thread.join(5)
+
+    def rss_mib(self) -> float:
+        """
+        The resident memory of the process in MiB (VmRSS).
+        """
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        raise AssertionError("no VmRSS")
+
+    def wait_until_ready(self, timeout_seconds: float = 15.0) -> Answer:
+        """
+        Poll `/readyz` until it answers 200, and return that answer.
+        """
+
+        def ready() -> Answer | None:
+            answer = self.get("/readyz")
+            return answer if answer.status == 200 else None
+
+        answer = wait_until(ready, "/readyz answers 200", timeout_seconds)
+        assert answer is not None
+        return answer
+
+
+def _matches(event: Event, name: str, match: Mapping[str, Any]) -> bool:
+    return event.get("event") == name and all(event.get(k) == v for k, v in match.items())

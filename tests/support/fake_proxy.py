@@ -1,0 +1,81 @@
+"""
+A fake HTTPS proxy: the real host names of AWS, on loopback.
+"""
+
+import contextlib
+import select
+import socket
+import threading
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from typing import Self
+
+
+class FakeProxy:
+    """
+    An HTTPS proxy that leads every CONNECT to one local server, whatever host was asked for.
+
+    With a `FakeS3` behind it that has a certificate for `*.amazonaws.com`, the real host names of
+    AWS can be tested on loopback.
+
+    Attributes:
+        asked: `host:port` of every CONNECT.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.asked: list[str] = []
+        self._server = _Proxy(self, port)
+        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Proxy(ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, proxy: FakeProxy, port: int) -> None:
+        self.proxy = proxy
+        self.port = port
+        super().__init__(("127.0.0.1", 0), _Tunnel)
+
+
+class _Tunnel(BaseRequestHandler):
+    server: _Proxy
+
+    def handle(self) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            received = self.request.recv(1)
+            if not received:
+                return
+            head += received
+        method, host, _ = head.decode().split(" ", 2)
+        self.server.proxy.asked.append(host)
+        if method != "CONNECT":
+            self.request.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
+            return
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self.server.port)) as upstream,
+        ):
+            self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            _pump(self.request, upstream)
+
+
+def _pump(left: socket.socket, right: socket.socket) -> None:
+    """
+    Copy both ways until one side closes.
+    """
+    other = {left: right, right: left}
+    while True:
+        for readable in select.select([left, right], [], [])[0]:
+            data = readable.recv(65536)
+            if not data:
+                return
+            other[readable].sendall(data)

@@ -1,0 +1,493 @@
+"""
+A scripted S3 server: a dict of objects, and every odd answer that S3 and its likes can give.
+
+It answers ListObjectsV2, GetObject, HeadObject and HeadBucket for one bucket, path style or
+virtual-hosted. What the answers look like is set by attributes of `FakeS3` (page size, order of
+elements, quoting); what goes wrong is injected as a `Fault` (`tests.support.faults` has those of
+any HTTP server, this module those of S3). Every request is recorded.
+
+    with FakeS3() as s3:
+        s3.put("dags/a.py", b"print()")
+        s3.inject(error(403, "AccessDenied"), is_get("dags/a.py"), times=1)
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime, formatdate
+from typing import Literal
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
+from xml.sax.saxutils import escape
+
+from tests.support.faults import answer_with
+from tests.support.loopback import Answer, Fault, LoopbackServer, Match, Request
+
+ACCESS_KEY = "AKIATESTSUITE0000001"
+SECRET_KEY = "a-secret-of-the-test-suite-0001"
+
+_CONTENTS = ("Key", "LastModified", "ETag", "Size", "StorageClass")
+_RESULT = (
+    "Name",
+    "Prefix",
+    "KeyCount",
+    "MaxKeys",
+    "EncodingType",
+    "IsTruncated",
+    "Token",
+    "Contents",
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """
+    One object.
+
+    Args:
+        etag: without quotes.
+        headers: more headers of its GET answers: checksums, server-side encryption.
+        listed_size: what the listing says; None = the truth.
+    """
+
+    body: bytes
+    etag: str
+    last_modified: datetime
+    headers: Mapping[str, str] = field(default_factory=dict)
+    storage_class: str = "STANDARD"
+    listed_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """
+    A key pair that the server knows.
+
+    Args:
+        token: the session token that must come with it; None = long-lived keys.
+        refusal: the error code that it is answered with, once it is no longer good.
+    """
+
+    secret_key: str
+    token: str | None = None
+    refusal: str | None = None
+
+
+class FakeS3(LoopbackServer):
+    """
+    One bucket on loopback.
+
+    Attributes:
+        objects: key → object; changed by `put` and `delete`.
+        identities: access key → what is known of it. Signatures are checked when it is not empty.
+        page_size: keys per page of a listing, at most what the client asks for.
+        url_encoded: obey `encoding-type=url`, as S3 does; gofakes3 and others ignore it.
+        quoted_etags: the listing has ETags in quotes; rclone's has none.
+        contents_order: elements of `Contents`; servers differ.
+        contents_first: `Contents` come before the listing's own elements.
+        with_owner: `Contents` have a nested `Owner`, as with Ceph.
+        key_count_error: added to `KeyCount`; None = the listing has no `KeyCount`.
+        duplicate_pages: every page comes twice, with different tokens.
+        withhold_token: a truncated page has no `NextContinuationToken`.
+        honours_if_match: answer 412; gofakes3 and rclone ignore the header.
+        region_answer: how a request signed for another region is answered; None = region ignored.
+        region_header: that answer has `x-amz-bucket-region`; others than AWS leave it out.
+    """
+
+    def __init__(
+        self,
+        bucket: str = "dags-bucket",
+        *,
+        region: str = "us-east-1",
+        tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        super().__init__(tls=tls, host=host)
+        self.bucket = bucket
+        self.region = region
+        self.objects: dict[str, Stored] = {}
+        self.identities: dict[str, Identity] = {}
+        self.speak_as_s3()
+
+    def speak_as_s3(self) -> None:
+        """
+        Set all attributes to what S3 itself does.
+        """
+        self.page_size = 1000
+        self.url_encoded = True
+        self.quoted_etags = True
+        self.contents_order: tuple[str, ...] = _CONTENTS
+        self.contents_first = False
+        self.with_owner = False
+        self.key_count_error: int | None = 0
+        self.duplicate_pages = False
+        self.withhold_token = False
+        self.honours_if_match = True
+        self.region_header = True
+        self.region_answer: Literal["moved", "redirect", "malformed"] | None = None
+
+    def environment(self) -> dict[str, str]:
+        """
+        The variables that point any AWS tool at this server, and at nothing else.
+        """
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        etag: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        storage_class: str = "STANDARD",
+        listed_size: int | None = None,
+    ) -> None:
+        """
+        Store an object.
+
+        Args:
+            etag: None = the MD5 of the body.
+        """
+        etag = hashlib.md5(body).hexdigest() if etag is None else etag
+        self.objects[key] = Stored(
+            body, etag, datetime.now(UTC), headers or {}, storage_class, listed_size
+        )
+
+    def delete(self, key: str) -> None:
+        """
+        Remove an object.
+        """
+        del self.objects[key]
+
+    def good_answer(self, request: Request) -> Answer:
+        """
+        What S3 answers.
+        """
+        bucket, key = self._address(request)
+        refusal = (
+            signature_problem(request, self.identities)
+            or self._other_region(request)
+            or (None if bucket == self.bucket else _no_such_bucket(bucket))
+        )
+        if refusal is not None:
+            return refusal
+        if request.method not in ("GET", "HEAD"):
+            return error_answer(405, "MethodNotAllowed")
+        if key:
+            return self._object(request, key)
+        if request.method == "HEAD":
+            return Answer(200, {"x-amz-bucket-region": self.region})
+        return self._listing(request)
+
+    def _address(self, request: Request) -> tuple[str, str]:
+        host = request.headers.get("host", "")
+        if host.startswith(f"{self.bucket}."):
+            return self.bucket, unquote(request.raw_path[1:])
+        bucket, _, key = request.raw_path[1:].partition("/")
+        return bucket, unquote(key)
+
+    def _other_region(self, request: Request) -> Answer | None:
+        if self.region_answer is None or signed_region(request) == self.region:
+            return None
+        headers = {"x-amz-bucket-region": self.region} if self.region_header else {}
+        if self.region_answer == "moved":
+            return error_answer(301, "PermanentRedirect", headers=headers, Endpoint="s3.example")
+        if self.region_answer == "redirect":
+            headers["Location"] = "http://dags-bucket.s3.example/"
+            return error_answer(307, "TemporaryRedirect", headers=headers, Endpoint="s3.example")
+        message = "The authorization header is malformed; the region is wrong"
+        return error_answer(
+            400, "AuthorizationHeaderMalformed", message, headers=headers, Region=self.region
+        )
+
+    def _object(self, request: Request, key: str) -> Answer:
+        stored = self.objects.get(key)
+        if stored is None:
+            return error_answer(404, "NoSuchKey", "The specified key does not exist.", Key=key)
+        wanted = request.headers.get("if-match", "").strip('"')
+        if self.honours_if_match and wanted and wanted != stored.etag:
+            return error_answer(412, "PreconditionFailed", Condition="If-Match")
+        headers = _object_headers(stored, request)
+        if request.headers.get("if-none-match", "").strip('"') == stored.etag:
+            return Answer(304, {"ETag": headers["ETag"]})
+        if "range" in request.headers:
+            return _ranged(stored.body, request.headers["range"], headers)
+        return Answer(200, headers, stored.body)
+
+    def _listing(self, request: Request) -> Answer:
+        query = request.query
+        if query.get("list-type") != "2":
+            return error_answer(501, "NotImplemented", "only ListObjectsV2")
+        prefix = query.get("prefix", "")
+        after, repeats = _read_token(query.get("continuation-token", ""))
+        after = after or query.get("start-after", "")
+        keys = sorted(key for key in self.objects if key.startswith(prefix) and key > after)
+        page = keys[: min(self.page_size, int(query.get("max-keys", 1000)))]
+        truncated = len(page) < len(keys)
+        token = _write_token(page[-1], 0) if truncated else ""
+        if self.duplicate_pages and truncated and not repeats:
+            token = _write_token(after, 1)
+        return Answer(200, {"Content-Type": "application/xml"}, self._page(query, page, token))
+
+    def _page(self, query: Mapping[str, str], page: list[str], token: str) -> bytes:
+        encoded = self.url_encoded and query.get("encoding-type") == "url"
+        elements = {
+            "Name": _element("Name", self.bucket),
+            "Prefix": _element("Prefix", _encode(query.get("prefix", ""), encoded)),
+            "MaxKeys": _element("MaxKeys", query.get("max-keys", "1000")),
+            "EncodingType": _element("EncodingType", "url") if encoded else "",
+            "IsTruncated": _element("IsTruncated", "true" if token else "false"),
+            "Token": "",
+            "KeyCount": "",
+            "Contents": "".join(self._contents(key, encoded) for key in page),
+        }
+        if token and not self.withhold_token:
+            elements["Token"] = _element("NextContinuationToken", token)
+        if self.key_count_error is not None:
+            elements["KeyCount"] = _element("KeyCount", str(len(page) + self.key_count_error))
+        order = sorted(_RESULT, key="Contents".__ne__) if self.contents_first else _RESULT
+        inner = "".join(elements[name] for name in order)
+        namespace = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+        return (
+            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            f"<ListBucketResult {namespace}>{inner}</ListBucketResult>"
+        ).encode()
+
+    def _contents(self, key: str, encoded: bool) -> str:
+        stored = self.objects[key]
+        size = len(stored.body) if stored.listed_size is None else stored.listed_size
+        values = {
+            "Key": _encode(key, encoded),
+            "LastModified": stored.last_modified.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+            "ETag": f'"{stored.etag}"' if self.quoted_etags else stored.etag,
+            "Size": str(size),
+            "StorageClass": stored.storage_class,
+        }
+        elements = [_element(name, values[name]) for name in self.contents_order]
+        if self.with_owner:
+            owner = _element("ID", "owner-id") + _element("DisplayName", "owner")
+            elements.insert(1, f"<Owner>{owner}</Owner>")
+        return f"<Contents>{''.join(elements)}</Contents>"
+
+
+def is_list(request: Request) -> bool:
+    """
+    Match listings.
+    """
+    return "list-type" in request.query
+
+
+def is_get(key: str | None = None) -> Match:
+    """
+    Match GETs of an object.
+
+    Args:
+        key: None = any.
+    """
+
+    def match(request: Request) -> bool:
+        object_request = request.method == "GET" and not is_list(request)
+        return object_request and (key is None or request.path.endswith(f"/{key}"))
+
+    return match
+
+
+def error(
+    status: int,
+    code: str,
+    message: str = "",
+    *,
+    headers: Mapping[str, str] | None = None,
+    **elements: str,
+) -> Fault:
+    """
+    Answer with an S3 error document.
+
+    Args:
+        elements: more elements of the document, such as `Region` or `Resource`.
+    """
+    return answer_with(error_answer(status, code, message, headers=headers, **elements))
+
+
+def access_denied(action: str, resource: str, identity: str) -> Fault:
+    """
+    Answer 403 as S3 does since 2024 within one account: who may not do what, and to what.
+    """
+    message = (
+        f"User: {identity} is not authorized to perform: {action} on resource: "
+        f'"{resource}" because no identity-based policy allows the {action} action'
+    )
+    return error(403, "AccessDenied", message)
+
+
+def redirect(location: str, status: int = 307) -> Fault:
+    """
+    Send the client elsewhere.
+    """
+    return error(status, "TemporaryRedirect", headers={"Location": location}, Endpoint="elsewhere")
+
+
+def error_answer(
+    status: int,
+    code: str,
+    message: str = "",
+    *,
+    headers: Mapping[str, str] | None = None,
+    **elements: str,
+) -> Answer:
+    """
+    An S3 error document as an answer.
+    """
+    inner = "".join(
+        _element(name, text)
+        for name, text in {
+            "Code": code,
+            "Message": message or code,
+            **elements,
+            "RequestId": "TESTREQUEST0001",
+            "HostId": "test-host",
+        }.items()
+    )
+    document = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'
+    own = {"Content-Type": "application/xml", "x-amz-request-id": "TESTREQUEST0001"}
+    return Answer(status, own | dict(headers or {}), document.encode())
+
+
+def signed_region(request: Request) -> str | None:
+    """
+    The region in the credential scope of a request; None = not signed.
+    """
+    found = re.search(r"Credential=[^/]+/\d{8}/([^/]+)/", request.headers.get("authorization", ""))
+    return found[1] if found else None
+
+
+def signed_by(request: Request) -> str | None:
+    """
+    The access key that signed a request; None = not signed.
+    """
+    found = re.search(r"Credential=([^/]+)/", request.headers.get("authorization", ""))
+    return found[1] if found else None
+
+
+def signature_problem(request: Request, identities: Mapping[str, Identity]) -> Answer | None:
+    """
+    Check who signed a request, and the signature itself.
+
+    Returns:
+        The refusal of S3, or None when the request is good or nobody is known.
+    """
+    if not identities:
+        return None
+    identity = identities.get(signed_by(request) or "")
+    if identity is None:
+        return error_answer(403, "InvalidAccessKeyId", "The key Id does not exist in our records.")
+    if identity.refusal is not None:
+        status = 400 if identity.refusal == "ExpiredToken" else 403
+        return error_answer(status, identity.refusal, "The provided token has expired.")
+    if request.headers.get("x-amz-security-token") != identity.token:
+        return error_answer(400, "InvalidToken", "The provided token is malformed.")
+    if _signature(request, identity.secret_key) not in request.headers["authorization"]:
+        return error_answer(403, "SignatureDoesNotMatch", "The signature does not match.")
+    return None
+
+
+def _signature(request: Request, secret_key: str) -> str:
+    """
+    Signature Version 4 of a request as received, from the AWS General Reference.
+    """
+    authorization = request.headers["authorization"]
+    scope = re.findall(r"Credential=[^/]+/([^,\s]+)", authorization)[0]
+    signed_headers = re.findall(r"SignedHeaders=([^,\s]+)", authorization)[0]
+    query = sorted(
+        (quote(name, safe="-_.~"), quote(value, safe="-_.~"))
+        for name, value in parse_qsl(request.raw_query, keep_blank_values=True)
+    )
+    canonical = "\n".join(
+        [
+            request.method,
+            quote(unquote(request.raw_path, "latin-1"), safe="/-_.~", encoding="latin-1"),
+            "&".join(f"{name}={value}" for name, value in query),
+            *(f"{name}:{request.headers[name].strip()}" for name in signed_headers.split(";")),
+            "",
+            signed_headers,
+            request.headers["x-amz-content-sha256"],
+        ]
+    )
+    to_sign = "\n".join(
+        [
+            "AWS4-HMAC-SHA256",
+            request.headers["x-amz-date"],
+            scope,
+            hashlib.sha256(canonical.encode()).hexdigest(),
+        ]
+    )
+    key = b"AWS4" + secret_key.encode()
+    for part in [*scope.split("/"), to_sign]:
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key.hex()
+
+
+def _no_such_bucket(bucket: str) -> Answer:
+    message = "The specified bucket does not exist"
+    return error_answer(404, "NoSuchBucket", message, BucketName=bucket)
+
+
+def _object_headers(stored: Stored, request: Request) -> dict[str, str]:
+    """
+    Headers of a GET; checksums only when the client asks for them, as S3 does.
+    """
+    asked = request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
+    return {
+        "ETag": f'"{stored.etag}"',
+        "Last-Modified": format_datetime(stored.last_modified, usegmt=True),
+        "Accept-Ranges": "bytes",
+        "Content-Type": "binary/octet-stream",
+        "Date": formatdate(usegmt=True),
+        **{
+            name: value
+            for name, value in stored.headers.items()
+            if asked or not name.lower().startswith("x-amz-checksum-")
+        },
+    }
+
+
+def _ranged(body: bytes, text: str, headers: dict[str, str]) -> Answer:
+    found = re.fullmatch(r"bytes=(\d+)-(\d*)", text)
+    start = int(found[1]) if found else len(body)
+    if found is None or start >= len(body):
+        return error_answer(416, "InvalidRange")
+    end = min(int(found[2]) if found[2] else len(body), len(body) - 1)
+    headers["Content-Range"] = f"bytes {start}-{end}/{len(body)}"
+    return Answer(206, headers, body[start : end + 1])
+
+
+def _element(name: str, text: str) -> str:
+    text = escape(text, {'"': "&quot;"})
+    text = re.sub(r"[\x00-\x1f]", lambda found: f"&#x{ord(found[0]):X};", text)
+    return f"<{name}>{text}</{name}>"
+
+
+def _encode(key: str, encoded: bool) -> str:
+    """
+    A key as `encoding-type=url` gives it: a space as `+`, slashes as they are.
+    """
+    return quote_plus(key, safe="/") if encoded else key
+
+
+def _write_token(after: str, repeats: int) -> str:
+    return base64.b64encode(f"{repeats}{after}".encode()).decode()
+
+
+def _read_token(token: str) -> tuple[str, int]:
+    text = base64.b64decode(token).decode() if token else "0"
+    return text[1:], int(text[0])

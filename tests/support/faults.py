@@ -1,0 +1,206 @@
+"""
+What can go wrong with an HTTP answer on its way: faults for any `LoopbackServer`.
+
+Those that only S3 knows (its error documents, redirects) are in `tests.support.fake_s3`.
+"""
+
+from collections.abc import Callable
+
+from tests.support.loopback import Answer, Exchange, Fault, framed
+
+
+def answer_with(answer: Answer) -> Fault:
+    """
+    Send this answer instead.
+    """
+    return lambda exchange: exchange.send(answer)
+
+
+def first(action: Callable[[], object]) -> Fault:
+    """
+    Run the action, then answer well: a change between two requests.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        action()
+        exchange.send(exchange.good())
+
+    return fault
+
+
+def hang(after: int | None = None) -> Fault:
+    """
+    Hang before the answer, or after that many bytes of its body; goes on when released.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        if after is None:
+            exchange.hang()
+            exchange.send(exchange.good())
+            return
+        answer = exchange.good()
+        exchange.send_head(answer.status, framed(answer))
+        exchange.send_bytes(answer.body[:after])
+        exchange.hang()
+        exchange.send_bytes(answer.body[after:])
+
+    return fault
+
+
+def reset(after: int | None = None) -> Fault:
+    """
+    Reset the connection before the answer, or after that many bytes of its body.
+    """
+    return _break_off(after, Exchange.reset)
+
+
+def truncate(after: int) -> Fault:
+    """
+    Announce the full length and close the connection politely after `after` bytes.
+    """
+    return _break_off(after, Exchange.close)
+
+
+def _break_off(after: int | None, end: Callable[[Exchange], None]) -> Fault:
+    def fault(exchange: Exchange) -> None:
+        if after is not None:
+            answer = exchange.good()
+            exchange.send_head(answer.status, framed(answer))
+            exchange.send_bytes(answer.body[:after])
+        end(exchange)
+
+    return fault
+
+
+def wrong_length(difference: int) -> Fault:
+    """
+    Announce a length that differs from the body's, and close.
+
+    A positive difference announces more bytes than come, a negative one fewer.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        answer = exchange.good()
+        length = {"Content-Length": str(len(answer.body) + difference)}
+        exchange.send_head(answer.status, {**answer.headers, **length})
+        exchange.send_bytes(answer.body)
+        exchange.close()
+
+    return fault
+
+
+def replace_body(change: Callable[[bytes], bytes]) -> Fault:
+    """
+    Send other bytes with the same status and headers and the right length.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        answer = exchange.good()
+        exchange.send(Answer(answer.status, answer.headers, change(answer.body)))
+
+    return fault
+
+
+def with_headers(**headers: str) -> Fault:
+    """
+    Answer well with more headers; `_` in a name stands for `-`.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        answer = exchange.good()
+        more = {name.replace("_", "-"): value for name, value in headers.items()}
+        exchange.send(Answer(answer.status, {**answer.headers, **more}, answer.body))
+
+    return fault
+
+
+def flip_first_bit(body: bytes) -> bytes:
+    """
+    The same number of bytes with other content; for `replace_body`.
+    """
+    return bytes([body[0] ^ 1]) + body[1:]
+
+
+def unframed() -> Fault:
+    """
+    Neither Content-Length nor chunked: the body ends where the connection does.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        answer = exchange.good()
+        exchange.send_head(answer.status, answer.headers)
+        exchange.send_bytes(answer.body)
+        exchange.close()
+
+    return fault
+
+
+def chunked(size: int = 7, *, end: bool = True) -> Fault:
+    """
+    Answer with Transfer-Encoding: chunked; without `end` close before the last chunk.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        answer = exchange.good()
+        exchange.send_head(answer.status, {**answer.headers, "Transfer-Encoding": "chunked"})
+        for start in range(0, len(answer.body), size):
+            chunk = answer.body[start : start + size]
+            exchange.send_bytes(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        if end:
+            exchange.send_bytes(b"0\r\n\r\n")
+        else:
+            exchange.close()
+
+    return fault
+
+
+def drip(size: int, pause_seconds: float) -> Fault:
+    """
+    Send the body in small pieces with pauses, until released.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        answer = exchange.good()
+        exchange.send_head(answer.status, framed(answer))
+        for start in range(0, len(answer.body), size):
+            exchange.send_bytes(answer.body[start : start + size])
+            exchange.pause(pause_seconds)
+
+    return fault
+
+
+def close_after() -> Fault:
+    """
+    Answer well with `Connection: close`, and close.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        answer = exchange.good()
+        exchange.send(Answer(answer.status, {**answer.headers, "Connection": "close"}, answer.body))
+        exchange.close()
+
+    return fault
+
+
+def close_silently() -> Fault:
+    """
+    Answer well and close without having said so: what an idle timeout looks like.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        exchange.send(exchange.good())
+        exchange.close()
+
+    return fault
+
+
+def raw(data: bytes) -> Fault:
+    """
+    Send these bytes and close.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        exchange.send_bytes(data)
+        exchange.close()
+
+    return fault

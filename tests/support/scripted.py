@@ -1,0 +1,107 @@
+"""
+A daemon on a scripted S3 server: what the behaviour scenarios begin with.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.daemon import Daemon, Event
+from tests.support.fake_s3 import FakeS3
+
+FILES = {"a.py": b"print('a')\n", "pkg/b.py": b"print('b')\n", "pkg/empty.py": b""}
+"""
+What is under `dags/` in the bucket at first, by path in the target.
+"""
+
+
+def fill(s3: FakeS3) -> None:
+    """
+    Put `FILES` under `dags/`.
+    """
+    for path, body in FILES.items():
+        s3.put(f"dags/{path}", body)
+
+
+def daemon_for(
+    s3: FakeS3,
+    target: Path,
+    *,
+    key_path: str = "dags",
+    interval: str = "1h",
+    arguments: tuple[str, ...] = (),
+    settings: Mapping[str, str | None] | None = None,
+) -> Daemon:
+    """
+    A daemon that reads from a scripted server, not started.
+    """
+    environment = {**s3.environment(), **(settings or {})}
+    return Daemon(None, s3.bucket, target, key_path, interval, environment, arguments)
+
+
+def published(target: Path) -> dict[str, bytes]:
+    """
+    The files of a target, without what is the daemon's own in it.
+    """
+    return {
+        str(path.relative_to(target)): path.read_bytes()
+        for path in sorted(target.rglob("*"))
+        if path.is_file() and ".s3-sync" not in path.relative_to(target).parts
+    }
+
+
+@dataclass(frozen=True)
+class Running:
+    """
+    A daemon that has published `FILES` from a scripted server.
+    """
+
+    s3: FakeS3
+    daemon: Daemon
+
+    @property
+    def published(self) -> dict[str, bytes]:
+        """
+        The files in the target.
+        """
+        return published(self.daemon.target)
+
+    def expect(self) -> dict[str, bytes]:
+        """
+        What the target should hold: the bucket as it is now.
+        """
+        return {
+            key.removeprefix("dags/"): stored.body
+            for key, stored in sorted(self.s3.objects.items())
+        }
+
+    def fail(self) -> Event:
+        """
+        Run a cycle that must fail, and return its `cycle_failed` line.
+        """
+        after = len(self.daemon.events)
+        self.daemon.sighup()
+        return self.daemon.wait_for_event("cycle_failed", after=after)
+
+    def recover(self) -> Event:
+        """
+        End all faults and dialects, and run a cycle that must succeed; return its line.
+        """
+        after = len(self.daemon.events)
+        self.s3.heal()
+        self.s3.speak_as_s3()
+        self.daemon.sighup()
+        return self.daemon.wait_for_event("cycle_finished", after=after)
+
+
+@contextmanager
+def running(target: Path, settings: Mapping[str, str | None] | None = None) -> Iterator[Running]:
+    """
+    Run a daemon with a scripted server until its first cycle is done; cycles come by SIGHUP only.
+    """
+    with FakeS3() as s3:
+        fill(s3)
+        with daemon_for(s3, target, settings=settings) as daemon:
+            daemon.wait_until_synced()
+            yield Running(s3, daemon)

@@ -1,0 +1,246 @@
+"""
+Real S3 servers on loopback, each with its own character.
+
+`MotoServer` is pure Python, runs in the test's process, takes almost any key and honours If-Match.
+`RcloneServer` is one Go process, checks signatures, and is strict about keys.
+"""
+
+import itertools
+import logging
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Self
+
+import boto3
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+from tests.support.waiting import wait_until
+
+ACCESS_KEY = "AKIATESTSUITE0000001"
+SECRET_KEY = "a-secret-of-the-test-suite-0001"
+REGION = "us-east-1"
+
+_numbers = itertools.count(1)
+
+
+class S3Server(ABC):
+    """
+    One S3 server on 127.0.0.1, started by `start` or by a `with` statement.
+
+    `stop` followed by `start` is an outage: the same endpoint answers again, with the same objects
+    where `keeps_objects` is true.
+    """
+
+    name: str
+    keeps_objects = True
+    access_key = ACCESS_KEY
+    secret_key = SECRET_KEY
+    region = REGION
+
+    def __init__(self) -> None:
+        self._port = 0
+
+    @abstractmethod
+    def start(self) -> None:
+        """
+        Begin to answer; the second time on the port of the first.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """
+        Cease to answer: connections are refused afterwards.
+        """
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def port(self) -> int:
+        """
+        The TCP port, known once `start` has returned.
+        """
+        return self._port
+
+    @property
+    def endpoint(self) -> str:
+        """
+        The URL for AWS_ENDPOINT_URL.
+        """
+        return f"http://127.0.0.1:{self._port}"
+
+    def environment(self) -> dict[str, str]:
+        """
+        The variables that point any AWS tool at this server, and at nothing else.
+        """
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self, **config: Any) -> Any:
+        """
+        A boto3 S3 client for this server.
+
+        Args:
+            config: Options of `botocore.config.Config` beside the suite's own.
+        """
+        session = boto3.session.Session(
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+        )
+        options: dict[str, Any] = {
+            "s3": {"addressing_style": "path"},
+            "retries": {"max_attempts": 1},
+            "connect_timeout": 5,
+            "read_timeout": 30,
+        }
+        return session.client("s3", endpoint_url=self.endpoint, config=Config(**options | config))
+
+    def new_bucket(self, stem: str = "bucket") -> str:
+        """
+        Make a bucket with a name that no other test has.
+
+        Returns:
+            Its name: `<stem>-<number>`.
+        """
+        bucket = f"{stem}-{next(_numbers)}"
+        self.client().create_bucket(Bucket=bucket)
+        return bucket
+
+
+class MotoServer(S3Server):
+    """
+    Moto in this process, as threads; signatures are not checked.
+
+    All servers of one process share one set of objects, which lives until the process ends: use
+    `new_bucket`. Refuses newlines in keys, and closes the connection after every answer.
+    """
+
+    name = "moto"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._server: ThreadedMotoServer | None = None
+
+    def start(self) -> None:
+        """
+        Begin to answer; the second time on the port of the first.
+        """
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
+        self._server.start()
+        self._port = self._server.get_host_and_port()[1]
+
+    def stop(self) -> None:
+        """
+        Cease to answer: connections are refused afterwards.
+        """
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+
+class ProcessServer(S3Server):
+    """
+    A server that is a program of its own and says on its output where it listens.
+    """
+
+    announcement: re.Pattern[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._process: subprocess.Popen[str] | None = None
+        self._output: list[str] = []
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """
+        The program and its arguments, for `self.port` (0 = choose one).
+        """
+
+    def start(self) -> None:
+        """
+        Begin to answer; the second time on the port of the first.
+        """
+        self._output = []
+        self._process = subprocess.Popen(
+            self.command(),
+            env={"PATH": "/usr/bin:/bin", "HOME": tempfile.gettempdir()},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        threading.Thread(target=self._collect, args=(self._process,), daemon=True).start()
+        self._port = wait_until(self._announced_port, f"{self.name} listens")
+
+    def _collect(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            self._output.extend(process.stdout)
+
+    def _announced_port(self) -> int:
+        assert self._process is not None
+        text = "".join(self._output)
+        found = self.announcement.search(text)
+        if found:
+            return int(found.group(1))
+        assert self._process.poll() is None, f"{self.name} ended at once: {text}"
+        return 0
+
+    def stop(self) -> None:
+        """
+        Cease to answer: connections are refused afterwards.
+        """
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class RcloneServer(ProcessServer):
+    """
+    `rclone serve s3`, which checks signatures.
+
+    In memory by default: fast, but the objects are gone after `stop`. With a folder, buckets are
+    its sub-folders and objects outlive an outage.
+    Merges NFD names into NFC, drops the slash of folder markers, gives ETags without quotes,
+    ignores If-Match; refuses `//`, `..`, and a key that is file and folder.
+    """
+
+    name = "rclone"
+    announcement = re.compile(r"Starting s3 server on \[http://127\.0\.0\.1:(\d+)/\]")
+
+    def __init__(self, folder: Path | None = None) -> None:
+        super().__init__()
+        self._folder = folder
+        self.keeps_objects = folder is not None
+
+    def command(self) -> list[str]:
+        """
+        The program and its arguments, for `self.port` (0 = choose one).
+        """
+        return [
+            str(Path(sys.executable).parent / "rclone"),
+            "serve",
+            "s3",
+            f"--addr=127.0.0.1:{self._port}",
+            f"--auth-key={self.access_key},{self.secret_key}",
+            "--config=",
+            str(self._folder) if self._folder else ":memory:",
+        ]

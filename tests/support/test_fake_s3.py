@@ -1,0 +1,133 @@
+"""
+The scripted servers against the tools that know the real ones: boto3 and botocore.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.session
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tests.support.fake_aws import IDENTITY_ARN, FakeImds, FakePodIdentity, FakeSts
+from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, Identity, is_get, is_list
+from tests.support.faults import chunked, close_silently
+
+ODD_KEYS = (
+    "plain.py",
+    "é ü+%&=;.py",
+    "new\nline",
+    "//x",
+    "~t*'()!",
+    "日本",
+    "\x01control",
+    "a<b>&c",
+)
+
+
+@pytest.fixture
+def s3() -> Iterator[FakeS3]:
+    """
+    A server that checks signatures.
+    """
+    with FakeS3() as server:
+        server.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
+        yield server
+
+
+def client(s3: FakeS3, secret_key: str = SECRET_KEY, region: str = "us-east-1") -> Any:
+    """
+    A boto3 client without retries.
+    """
+    session = boto3.session.Session(ACCESS_KEY, secret_key, None, region)
+    config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
+    return session.client("s3", endpoint_url=s3.endpoint, config=config)
+
+
+def test_boto3_lists_and_reads_odd_keys_page_by_page(s3: FakeS3) -> None:
+    for key in ODD_KEYS:
+        s3.put(f"dags/{key}", key.encode())
+    s3.page_size = 3
+    boto = client(s3)
+
+    pages = boto.get_paginator("list_objects_v2").paginate(Bucket=s3.bucket, Prefix="dags/")
+    listed = [found["Key"] for page in pages for found in page["Contents"]]
+
+    assert listed == sorted(s3.objects)
+    assert len(s3.seen(is_list)) == 3
+    for key in ODD_KEYS:
+        body = boto.get_object(Bucket=s3.bucket, Key=f"dags/{key}")["Body"].read()
+        assert body == key.encode()
+
+
+def test_boto3_gets_ranges_conditions_and_refusals(s3: FakeS3) -> None:
+    s3.put("k", b"0123456789")
+    boto = client(s3)
+
+    def refused(boto: Any, **arguments: str) -> str:
+        with pytest.raises(ClientError) as caught:
+            boto.get_object(**{"Bucket": s3.bucket, "Key": "k"} | arguments)
+        return str(caught.value.response["Error"]["Code"])
+
+    assert boto.get_object(Bucket=s3.bucket, Key="k", Range="bytes=2-4")["Body"].read() == b"234"
+    assert refused(boto, IfMatch='"other"') == "PreconditionFailed"
+    assert refused(boto, IfNoneMatch=s3.objects["k"].etag) == "304"
+    assert refused(boto, Key="none") == "NoSuchKey"
+    assert refused(boto, Bucket="other-bucket") == "NoSuchBucket"
+    assert refused(client(s3, secret_key="wrong")) == "SignatureDoesNotMatch"
+
+
+def test_boto3_follows_the_region(s3: FakeS3) -> None:
+    s3.region, s3.region_answer = "eu-west-1", "malformed"
+    s3.put("k", b"v")
+
+    assert client(s3).get_object(Bucket=s3.bucket, Key="k")["Body"].read() == b"v"
+
+
+@pytest.mark.parametrize("fault", [chunked(), close_silently()])
+def test_boto3_accepts_odd_but_good_answers(s3: FakeS3, fault: Any) -> None:
+    s3.put("k", b"0123456789")
+    s3.inject(fault, is_get("k"))
+
+    assert client(s3).get_object(Bucket=s3.bucket, Key="k")["Body"].read() == b"0123456789"
+
+
+def test_botocore_gets_credentials_from_the_fakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("service-account-token")
+    with (
+        FakeSts() as sts,
+        FakePodIdentity(authorization="service-account-token") as agent,
+        FakeImds() as imds,
+    ):
+        environments = {
+            "assume-role-with-web-identity": (sts, sts.environment(token_file)),
+            "container-role": (agent, agent.environment(token_file)),
+            "iam-role": (imds, imds.environment()),
+        }
+        for method, (source, environment) in environments.items():
+            with monkeypatch.context() as patch:
+                patch.delenv("AWS_EC2_METADATA_DISABLED")
+                for name, value in environment.items():
+                    patch.setenv(name, value)
+                found = botocore.session.Session().get_credentials()
+                assert found is not None
+                frozen = found.get_frozen_credentials()
+
+            assert method == found.method
+            assert source.credentials.access_key == frozen.access_key
+            assert source.credentials.secret_key == frozen.secret_key
+            assert source.credentials.token == frozen.token
+
+
+def test_boto3_asks_the_fake_who_it_is() -> None:
+    session = boto3.session.Session(ACCESS_KEY, SECRET_KEY, None, "us-east-1")
+    with FakeSts() as sts:
+        client = session.client("sts", endpoint_url=sts.endpoint)
+
+        assert client.get_caller_identity()["Arn"] == IDENTITY_ARN
