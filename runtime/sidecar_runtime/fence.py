@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-IN_FLIGHT_SECONDS = 0.5
+IN_FLIGHT_SECONDS = 0.4
 
 
 class CycleAbandoned(Exception):

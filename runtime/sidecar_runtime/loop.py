@@ -34,7 +34,7 @@ from sidecar_runtime.worker import Finished, Worker
 WAITING_RETRY_SECONDS = 2.0
 CLOCK_GRACE_SECONDS = 2.0
 LIVENESS_GRACE_SECONDS = 60.0
-TIDY_SECONDS = 0.3
+TIDY_SECONDS = 0.2
 # Threads that ignore their revoked fence (stuck in a system call); beyond this no new cycle
 # starts, the heartbeat ages, and liveness restarts the container.
 STUCK_THREADS = 3
