@@ -102,6 +102,10 @@ test-full: setup ## run the same tests with the full counts
 scenarios: setup ## run the tests of whole processes against S3 servers
 	$(PYTEST) tests/scenarios
 
+.PHONY: bench
+bench: setup ## CPU of s3-sync and its peers in one run, as ratios (FILES="1000 10000")
+	$(BIN)/python -m bench $(FILES)
+
 .PHONY: chart-test
 chart-test: setup ## render charts-snippets against the official chart in AIRFLOW_CHART
 	$(PYTEST) tests/chart
