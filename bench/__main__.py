@@ -145,7 +145,7 @@ def show(files: int, costs: dict[str, tuple[float, float]]) -> None:
     Print CPU and how many times that of s3-sync it is.
     """
     ours_cold, ours_poll = costs["s3-sync"]
-    print(f"\n{files} files: CPU (user + system), process start and credentials included")
+    print(f"\n{files} files: CPU (user + system); cold includes process start and credentials")
     print(f"{'':<12} {'cold':>9} {'ratio':>7} {'quiet poll':>12} {'ratio':>7}")
     for name, (cold, quiet) in costs.items():
         print(

@@ -4,6 +4,7 @@ Failures that are not bugs: each has an exit code, a machine-readable reason and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 EXIT_DONE = 0
@@ -52,11 +53,15 @@ class Problem:
 class SettingsError(SidecarError):
     """
     One or more settings are wrong; all of them are listed.
+
+    Args:
+        unknown: Variables that may be slips, worth a warning.
     """
 
     exit_code = EXIT_SETTINGS
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[Problem], unknown: Sequence[str] = ()) -> None:
         lines = "; ".join(f"{p.setting}={p.value!r}: {p.problem}" for p in problems)
         super().__init__("settings_rejected", lines)
         self.problems = problems
+        self.unknown = unknown

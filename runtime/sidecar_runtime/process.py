@@ -71,6 +71,8 @@ def run_main(main: Callable[[], int]) -> NoReturn:
                 value=problem.value,
                 problem=problem.problem,
             )
+        for name in error.unknown:
+            log.warning("setting_unknown", setting=name)
         code = error.exit_code
     except SidecarError as error:
         log.error("sidecar_gave_up", reason=error.reason, error=error.message, advice=error.advice)

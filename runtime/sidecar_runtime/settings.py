@@ -335,7 +335,7 @@ def load(
         SettingsError: One or more settings are wrong; all of them are named.
     """
     specs = specs_of(cls, prefix)
-    known = frozenset(spec.variable for spec in specs.values())
+    known = names_of(cls, prefix)
     problems, unknown = _check_names(prefix, known, environ, instead)
     values: dict[str, Any] = {}
     for field, spec in specs.items():
@@ -351,10 +351,10 @@ def load(
         except ValueError as error:
             problems.append(Problem(spec.variable, _USERINFO.sub("//***@", raw), str(error)))
     if problems:
-        raise SettingsError(problems)
+        raise SettingsError(problems, unknown)
     settings = cls(**values)
     if problems := check(settings):
-        raise SettingsError(problems)
+        raise SettingsError(problems, unknown)
     return settings, unknown
 
 

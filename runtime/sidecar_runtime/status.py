@@ -180,7 +180,7 @@ def _history(cycles: list[dict[str, Any]]) -> str:
             for key, value in cycle.items()
             if value and key not in ("started_at", "duration_seconds", "result", "reason")
         }
-        what = cycle["reason"] or ", ".join(f"{value} {key}" for key, value in counts.items())
+        what = cycle["reason"] or ", ".join(f"{key}: {value}" for key, value in counts.items())
         rows.append(
             f"<tr><td>{html.escape(str(cycle['started_at']))}<td>{cycle['duration_seconds']}"
             f"<td>{html.escape(cycle['result'])}<td>{html.escape(what)}"

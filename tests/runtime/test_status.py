@@ -141,7 +141,7 @@ def test_the_page_shows_the_facts(health: Health) -> None:
 
     text = Tags(page(status(ABOUT, health, sidecar)).decode()).text
 
-    for shown in ("box-sync", "box://source", "/target", "r1", "1.2.3", "3 files published"):
+    for shown in ("box-sync", "box://source", "/target", "r1", "1.2.3", "files published: 3"):
         assert shown in text
     for shown in ("source_empty", "keys skipped", "k: why", "1970-01-01T00:00:09"):
         assert shown in text

@@ -97,7 +97,7 @@ class _Checks:
                     "", "", "Check KEY_PATH for a slip; the daemon deletes nothing (source_empty)."
                 )
             return settings.allow_empty
-        found = f"{len(listing.wanted)} files, {len(listing.skipped)} keys skipped"
+        found = f"files: {len(listing.wanted)}, keys skipped: {len(listing.skipped)}"
         _say("ok", "s3:ListBucket", found)
         return await self._read_one(listing)
 

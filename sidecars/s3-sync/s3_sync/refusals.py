@@ -235,7 +235,7 @@ def explain(
             return SourceError(
                 "throttled",
                 f"S3 asks to slow down ({said})",
-                "It passes by itself; a longer INTERVAL or more JITTER helps a large fleet.",
+                "It passes by itself; more INTERVAL or S3_SYNC_JITTER helps a large fleet.",
             )
         case status if status >= 500:
             return ObjectError("server_error", f"S3 failed on {where} ({said})")
