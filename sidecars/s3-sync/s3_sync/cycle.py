@@ -207,6 +207,7 @@ class Session:
         if self._target is not None:
             self._target.close()
             self._target = None
+            self._damaged = set()
 
     def _wait(self, state: int) -> None:
         """
