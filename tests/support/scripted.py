@@ -2,6 +2,7 @@
 A daemon on a scripted S3 server: what the behaviour scenarios begin with.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,16 @@ FILES = {"a.py": b"print('a')\n", "pkg/b.py": b"print('b')\n", "pkg/empty.py": b
 """
 What is under `dags/` in the bucket at first, by path in the target.
 """
+
+
+_numbers = itertools.count(1)
+
+
+def new_content() -> bytes:
+    """
+    Content that was never there before, always of the same size.
+    """
+    return f"content number {next(_numbers):08d}\n".encode()
 
 
 def fill(s3: FakeS3) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
-from tests.support.scripted import daemon_for, fill
+from tests.support.scripted import Running, daemon_for, fill, running
 
 
 class StartDaemon(Protocol):
@@ -87,3 +87,21 @@ def start() -> Iterator[StartDaemon]:
     yield start_one
     for daemon in daemons:
         daemon.kill()
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """
+    One daemon for all tests of a module.
+    """
+    with running(tmp_path_factory.mktemp("one") / "dags") as one:
+        yield one
+
+
+@pytest.fixture
+def synced(one: Running) -> Iterator[Running]:
+    """
+    That daemon, in step with its bucket before and after each test.
+    """
+    yield one
+    one.recover()

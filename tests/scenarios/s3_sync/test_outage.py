@@ -2,7 +2,6 @@
 S3 is down, says no, or has too much to do: the last good files stay, and the cause is named.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.faults import reset
 from tests.support.loopback import Match
-from tests.support.scripted import FILES, Running, published, running
+from tests.support.scripted import FILES, Running, published
 from tests.support.waiting import wait_until
 
 NO = {
@@ -27,24 +26,6 @@ NO = {
     "throttled-429": error(429, "TooManyRequests", "Please reduce your request rate."),
     "client_error": error(400, "InvalidRequest", "The request is odd."),
 }
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """
-    One daemon for all.
-    """
-    with running(tmp_path_factory.mktemp("outage") / "dags") as one:
-        yield one
-
-
-@pytest.fixture
-def synced(one: Running) -> Iterator[Running]:
-    """
-    That daemon, in step with its bucket before and after each test.
-    """
-    yield one
-    one.recover()
 
 
 def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:

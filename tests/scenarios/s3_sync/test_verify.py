@@ -6,42 +6,16 @@ import base64
 import hashlib
 import itertools
 import zlib
-from collections.abc import Iterator
 
 import pytest
 
 from tests.support.fake_s3 import is_get
 from tests.support.faults import first, flip_first_bit, replace_body
 from tests.support.loopback import Exchange, Fault
-from tests.support.scripted import Running, running
+from tests.support.scripted import Running, new_content
 from tests.support.waiting import wait_until
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """
-    One daemon for all.
-    """
-    with running(tmp_path_factory.mktemp("verify") / "dags") as one:
-        yield one
-
-
-@pytest.fixture
-def synced(one: Running) -> Iterator[Running]:
-    """
-    That daemon, in step with its bucket before and after each test.
-    """
-    yield one
-    one.recover()
-
-
-def new_content() -> bytes:
-    """
-    Content that was never there before, always of the same size.
-    """
-    return f"content number {next(_numbers):08d}\n".encode()
 
 
 def new_etag() -> str:

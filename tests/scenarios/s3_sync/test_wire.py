@@ -3,7 +3,6 @@ What a broken network, a broken server or a proxy can do to an answer: never hal
 """
 
 import hashlib
-import itertools
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,9 +28,7 @@ from tests.support.faults import (
     wrong_length,
 )
 from tests.support.loopback import Answer, Exchange, Fault, LoopbackServer, Match, Request, framed
-from tests.support.scripted import FILES, Running, fill, published, running
-
-_numbers = itertools.count(1)
+from tests.support.scripted import FILES, Running, fill, new_content, published, running
 
 LOST = {"connection_lost"}
 HTML = b"<!doctype html><html><body>Please log in to the hotel network.</body></html>"
@@ -46,31 +43,6 @@ BROKEN = {
     "not HTTP": (raw(b"220 mail.example ESMTP\r\n\r\n"), {"connection_lost", "server_error"}),
     "closed at once": (raw(b""), LOST),
 }
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """
-    One daemon for all.
-    """
-    with running(tmp_path_factory.mktemp("wire") / "dags") as one:
-        yield one
-
-
-@pytest.fixture
-def synced(one: Running) -> Iterator[Running]:
-    """
-    That daemon, in step with its bucket before and after each test.
-    """
-    yield one
-    one.recover()
-
-
-def new_content() -> bytes:
-    """
-    Content that was never there before, always of the same size.
-    """
-    return f"content number {next(_numbers):08d}\n".encode()
 
 
 @pytest.mark.parametrize("name", BROKEN)
