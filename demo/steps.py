@@ -4,8 +4,10 @@ The steps of the demo: each does one thing to the bucket, looks at the folder, a
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +55,13 @@ def files_in(folder: Path) -> dict[str, bytes]:
     Return the files of a folder by relative path, without what is s3-sync's own.
     """
     files = {}
-    for path in folder.rglob("*"):
-        relative = path.relative_to(folder)
-        if relative.parts[0] != OURS and path.is_file():
-            files[relative.as_posix()] = path.read_bytes()
+    for here, _, names in os.walk(folder):  # bears what the daemon removes meanwhile
+        for name in names:
+            path = Path(here, name)
+            relative = path.relative_to(folder)
+            if relative.parts[0] != OURS:
+                with suppress(FileNotFoundError):
+                    files[relative.as_posix()] = path.read_bytes()
     return files
 
 

@@ -2,7 +2,9 @@
 The image of s3-sync: what is in it, and that it works hardened against a real S3 server.
 """
 
+import contextlib
 import json
+import os
 import re
 import stat
 import subprocess
@@ -60,13 +62,18 @@ def bucket(rclone: RcloneServer) -> str:
 def tree(folder: Path) -> dict[str, str]:
     """
     The published files: relative path → content.
+
+    The daemon may remove folders and files meanwhile: what vanishes is not there.
     """
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {
-        str(path.relative_to(folder)): path.read_text()
-        for path in files
-        if path.relative_to(folder).parts[0] != ".s3-sync"
-    }
+    found = {}
+    for here, _, names in os.walk(folder):
+        for name in names:
+            path = Path(here, name)
+            inside = path.relative_to(folder)
+            if inside.parts[0] != ".s3-sync":
+                with contextlib.suppress(FileNotFoundError):
+                    found[str(inside)] = path.read_text()
+    return found
 
 
 def test_says_what_it_is(image: Image) -> None:

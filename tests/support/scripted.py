@@ -3,8 +3,9 @@ A daemon on a scripted S3 server: what the behaviour scenarios begin with.
 """
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,11 +56,14 @@ def published(target: Path) -> dict[str, bytes]:
     """
     The files of a target, without what is the daemon's own in it.
     """
-    return {
-        str(path.relative_to(target)): path.read_bytes()
-        for path in sorted(target.rglob("*"))
-        if path.is_file() and ".s3-sync" not in path.relative_to(target).parts
-    }
+    found = {}
+    for here, _, names in os.walk(target):  # unlike rglob, it bears what vanishes meanwhile
+        for name in names:
+            path = Path(here, name)
+            if ".s3-sync" not in path.relative_to(target).parts:
+                with suppress(FileNotFoundError):
+                    found[str(path.relative_to(target))] = path.read_bytes()
+    return found
 
 
 @dataclass(frozen=True)
