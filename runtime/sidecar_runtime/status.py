@@ -164,11 +164,9 @@ def _table(facts: Mapping[str, Any]) -> str:
 
 def _cell(value: object) -> str:
     if isinstance(value, Mapping):
-        return "<br>".join(
-            f"{html.escape(str(k))}: {html.escape(str(v))}" for k, v in value.items()
-        )
+        return "<br>".join(f"{html.escape(str(k))}: {_cell(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
-        return "<br>".join(html.escape(str(item)) for item in value)
+        return "<br>".join(_cell(item) for item in value)
     return html.escape(str(value))
 
 
