@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from demo import bucket, console
@@ -45,6 +46,7 @@ def play(home: Path) -> int:
     Play all steps in a folder of their own and return the exit code.
     """
     dags = home / "dags"
+    daemons: list[Daemon] = []
     rows: list[Row] = []
     began = time.monotonic()
     with Bucket("airflow", KEY_PATH) as source:
@@ -59,12 +61,14 @@ def play(home: Path) -> int:
             " machine."
         )
 
-        def start_daemon(key_path: str) -> Daemon:
-            log = home / f"{key_path.replace('/', '-')}.log"
-            return Daemon(environment_of(source, key_path, dags, home), log)
+        def start_daemon(key_path: str, **settings: str) -> Daemon:
+            log = home / f"daemon-{len(daemons)}.log"
+            environment = environment_of(source, key_path, dags, home) | settings
+            daemons.append(stack.enter_context(Daemon(environment, log)))
+            return daemons[-1]
 
-        with start_daemon(KEY_PATH) as daemon:
-            stage = Stage(source, dags, daemon, start_daemon)
+        with ExitStack() as stack:
+            stage = Stage(source, dags, start_daemon(KEY_PATH), start_daemon)
             for number, (title, step) in enumerate(STEPS, 1):
                 console.heading(f"{number}. {title}")
                 try:

@@ -57,7 +57,7 @@ def test_demo_plays_every_step_in_time_and_cleans_up(tmp_path: Path, redirection
     assert 0 == done.returncode, done.stdout + done.stderr
     assert "" == done.stderr
     assert time.monotonic() - began < 60
-    assert 8 == len(
+    assert 10 == len(
         re.findall(r" \d+\.\d\d s$", done.stdout.partition("what happened")[2], re.MULTILINE)
     )
     assert "\x1b" not in done.stdout
