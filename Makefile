@@ -103,8 +103,11 @@ scenarios: setup ## run the tests of whole processes against S3 servers
 	$(PYTEST) tests/scenarios
 
 .PHONY: bench
-bench: setup ## CPU of s3-sync and its peers in one run, as ratios (FILES="1000 10000")
-	$(BIN)/python -m bench $(FILES)
+bench: $(SIDECARS:%=bench/%) ## measure the sidecars beside their peers, as ratios
+
+.PHONY: $(SIDECARS:%=bench/%)
+$(SIDECARS:%=bench/%): bench/%: setup ## measure one sidecar beside its peers (ARGS="--help")
+	$(BIN)/python -m bench $* $(ARGS)
 
 .PHONY: chart-test
 chart-test: setup ## render charts-snippets against the official chart in AIRFLOW_CHART

@@ -36,10 +36,21 @@ class Counts:
     """SIGKILLs at random moments of a cycle."""
     symlink_swaps: int
     """Rounds of a process that swaps folders for symlinks while cycles run."""
+    faulty_cycles: int
+    """Cycles in a row that each kind of fault spoils."""
+    polls: int
+    """Cycles of a day that goes by as fast as the daemon can."""
 
 
-MODERATE = Counts(histories=6, reads=20_000, kills=15, symlink_swaps=8)
-FULL = Counts(histories=120, reads=400_000, kills=220, symlink_swaps=150)
+MODERATE = Counts(histories=6, reads=20_000, kills=15, symlink_swaps=8, faulty_cycles=8, polls=700)
+FULL = Counts(
+    histories=120,
+    reads=400_000,
+    kills=220,
+    symlink_swaps=150,
+    faulty_cycles=1_000,
+    polls=8_640,
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

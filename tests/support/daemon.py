@@ -106,6 +106,8 @@ class Daemon:
             else:
                 environment[name] = value
         self.environment = environment
+        self.wrapper: tuple[str, ...] = ()
+        """What runs the program: a `setpriv` with its arguments, for example."""
         self.events: list[Event] = []
         """Every JSON line of stdout so far, oldest first."""
         self.stray_lines: list[str] = []
@@ -122,7 +124,7 @@ class Daemon:
         self.home.mkdir(parents=True, exist_ok=True)
         self.events, self.stray_lines = [], []
         self._process = subprocess.Popen(
-            [str(S3_SYNC), *self.arguments],
+            [*self.wrapper, str(S3_SYNC), *self.arguments],
             env=self.environment,
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -187,13 +189,17 @@ class Daemon:
         return [event for event in list(self.events) if _matches(event, name, match)]
 
     def wait_for_event(
-        self, name: str, timeout_seconds: float = 15.0, after: int = 0, **match: Any
+        self,
+        name: str | tuple[str, ...],
+        timeout_seconds: float = 15.0,
+        after: int = 0,
+        **match: Any,
     ) -> Event:
         """
         Return the first log line with this event name and these values.
 
         Args:
-            name: The `event`.
+            name: The `event`, or several that will do.
             timeout_seconds: How long to wait.
             after: Skip so many lines: `len(daemon.events)` from before the deed.
             match: Values that the line must have.
@@ -348,5 +354,6 @@ class Daemon:
         return answer
 
 
-def _matches(event: Event, name: str, match: Mapping[str, Any]) -> bool:
-    return event.get("event") == name and all(event.get(k) == v for k, v in match.items())
+def _matches(event: Event, name: str | tuple[str, ...], match: Mapping[str, Any]) -> bool:
+    names = (name,) if isinstance(name, str) else name
+    return event.get("event") in names and all(event.get(k) == v for k, v in match.items())
