@@ -1,0 +1,156 @@
+"""
+A realm with a principal, its keytab, a ccache folder, and `kerberos-sidecar` as a process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.daemon import VENV_BIN, Event, SidecarProcess
+from tests.support.kdc import Kdc, expiry_of, run_client
+
+KERBEROS_SIDECAR = VENV_BIN / "kerberos-sidecar"
+SERVICE = "HTTP/consumer"
+
+
+@dataclass
+class Site:
+    """
+    What one test has: a realm of the module's KDC, and files of its own.
+    """
+
+    kdc: Kdc
+    folder: Path
+    principal: str
+    daemons: list[SidecarProcess] = field(default_factory=list)
+
+    @property
+    def keytab(self) -> Path:
+        """
+        The keytab of the principal.
+        """
+        return self.folder / "keytab" / "airflow.keytab"
+
+    @property
+    def ccache(self) -> Path:
+        """
+        Where the sidecar publishes.
+        """
+        return self.folder / "ccache" / "krb5cc"
+
+    @property
+    def config(self) -> Path:
+        """
+        The krb5.conf.
+        """
+        return self.folder / "krb5.conf"
+
+    def settings(self, **settings: str | None) -> dict[str, str | None]:
+        """
+        The environment of a sidecar; cycles after the first come by SIGHUP only.
+        """
+        return {
+            "INTERVAL": "1h",
+            "KRB5_CONFIG": str(self.config),
+            "KERBEROS_KEYTAB": str(self.keytab),
+            "KERBEROS_PRINCIPAL": self.principal,
+            "KERBEROS_CCACHE": str(self.ccache),
+            "KERBEROS_HTTP_BIND": "127.0.0.1:0",
+            "KERBEROS_LOG_LEVEL": "debug",
+            "TMPDIR": str(self.folder / "tmp"),
+            **settings,
+        }
+
+    def sidecar(
+        self, *arguments: str, program: Path = KERBEROS_SIDECAR, **settings: str | None
+    ) -> SidecarProcess:
+        """
+        Describe a sidecar, which is killed at the end of the test; nothing is started yet.
+        """
+        home = self.folder / f"home-{len(self.daemons)}"
+        daemon = SidecarProcess(program, self.settings(**settings), home, arguments)
+        self.daemons.append(daemon)
+        return daemon
+
+    def start(
+        self, *arguments: str, program: Path = KERBEROS_SIDECAR, **settings: str | None
+    ) -> SidecarProcess:
+        """
+        Start a sidecar, which is killed at the end of the test.
+        """
+        return self.sidecar(*arguments, program=program, **settings).start()
+
+    def publish(self, **settings: str | None) -> SidecarProcess:
+        """
+        Start a sidecar and wait for its first ticket.
+        """
+        daemon = self.start(**settings)
+        daemon.wait_until_synced()
+        return daemon
+
+    def configure(self, kdcs: str | tuple[str, ...] | None = None, **libdefaults: str) -> None:
+        """
+        Write the krb5.conf anew.
+        """
+        self.kdc.client_config(self.config, kdcs, libdefaults)
+
+    def is_valid(self, ccache: Path | None = None) -> bool:
+        """
+        Whether `klist -s` accepts the ccache.
+        """
+        return run_client(["klist", "-s"], self.config, ccache or self.ccache).returncode == 0
+
+    def expiry(self, ccache: Path | None = None) -> float:
+        """
+        When the published TGT ends: Unix time.
+        """
+        return expiry_of(ccache or self.ccache, self.config)
+
+    def leftovers(self, *expected: str) -> list[str]:
+        """
+        What lies in the ccache folder besides ccaches.
+        """
+        names = os.listdir(self.ccache.parent)
+        return sorted(set(names) - {self.ccache.name, *expected})
+
+    def mode(self) -> str:
+        """
+        The permissions of the ccache: "0640".
+        """
+        return f"{stat.S_IMODE(self.ccache.stat().st_mode):04o}"
+
+
+def failure(daemon: SidecarProcess, after: int = 0, timeout_seconds: float = 30.0) -> Event:
+    """
+    Wait for the next failed cycle.
+    """
+    return daemon.wait_for_event("cycle_failed", timeout_seconds, after=after)
+
+
+@contextmanager
+def site(
+    kdc: Kdc, principal: str, life: str = "1d", settings: Mapping[str, str] | None = None
+) -> Iterator[Site]:
+    """
+    Make a site in a folder that every user can reach, and end all that it started.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="kerberos-", dir="/tmp"))
+    folder.chmod(0o755)
+    one = Site(kdc, folder, kdc.add_principal(principal, life))
+    try:
+        kdc.write_keytab(one.keytab, one.principal)
+        one.ccache.parent.mkdir()
+        (folder / "tmp").mkdir()
+        one.configure(**(settings or {}))
+        yield one
+    finally:
+        for daemon in one.daemons:
+            daemon.kill()
+        shutil.rmtree(folder, ignore_errors=True)
