@@ -75,7 +75,9 @@ def readers(
     try:
         for kind in kinds:
             program, *arguments = _command(folder, config, kind, service)
-            script = as_user(folder, Path(program), CONSUMER_UID, GROUP) if another_user else program
+            script = Path(program)
+            if another_user:
+                script = as_user(folder, script, CONSUMER_UID, GROUP)
             process = subprocess.Popen(
                 [str(script), *arguments],
                 env={
