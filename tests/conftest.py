@@ -38,12 +38,14 @@ class Counts:
     """Files that concurrent readers open while a history runs."""
     kills: int
     """SIGKILLs at random moments of a cycle."""
+    ticket_reads: int
+    """Reads of a ccache while sidecars replace it."""
     symlink_swaps: int
     """Rounds of a process that swaps folders for symlinks while cycles run."""
 
 
-MODERATE = Counts(histories=6, reads=20_000, kills=15, symlink_swaps=8)
-FULL = Counts(histories=120, reads=400_000, kills=220, symlink_swaps=150)
+MODERATE = Counts(histories=6, reads=20_000, kills=15, ticket_reads=5_000, symlink_swaps=8)
+FULL = Counts(histories=120, reads=400_000, kills=220, ticket_reads=120_000, symlink_swaps=150)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.support.daemon import VENV_BIN, Event, SidecarProcess
 from tests.support.kdc import Kdc, expiry_of, run_client
+from tests.support.waiting import wait_until
 
 KERBEROS_SIDECAR = VENV_BIN / "kerberos-sidecar"
 SERVICE = "HTTP/consumer"
@@ -120,6 +121,35 @@ class Site:
         names = os.listdir(self.ccache.parent)
         return sorted(set(names) - {self.ccache.name, *expected})
 
+    def refresh(self, daemon: SidecarProcess, timeout_seconds: float = 30.0) -> Event:
+        """
+        Ask for a ticket by SIGHUP; return the `ticket_acquired` or the `cycle_failed` line.
+        """
+        after = len(daemon.events)
+        daemon.sighup()
+        names = ("ticket_acquired", "cycle_failed")
+
+        def outcome() -> Event | None:
+            new = [event for event in daemon.events[after:] if event.get("event") in names]
+            return new[0] if new else None
+
+        event = wait_until(outcome, "the end of an acquisition", timeout_seconds)
+        assert event is not None
+        return event
+
+    def sample(
+        self,
+        daemon: SidecarProcess,
+        name: str,
+        ccache: Path | None = None,
+        principal: str | None = None,
+    ) -> float:
+        """
+        The value of a metric of a ticket.
+        """
+        labels = f'ccache="{ccache or self.ccache}",principal="{principal or self.principal}"'
+        return daemon.metrics()[f'{name}{{{labels},sidecar="kerberos"}}']
+
     def mode(self) -> str:
         """
         The permissions of the ccache: "0640".
@@ -154,3 +184,20 @@ def site(
         for daemon in one.daemons:
             daemon.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def assert_tells(daemon: SidecarProcess, reason: str, ready: bool) -> None:
+    """
+    Readiness, status, page and metrics name the reason, with advice; liveness does not mind.
+    """
+    readiness = daemon.get("/readyz")
+    assert readiness.status == (200 if ready else 503)
+    assert readiness.json()["ready"] is ready
+    assert readiness.json()["reason"] == reason
+    error = daemon.status()["last_error"]
+    assert error["reason"] == reason
+    assert error["error"] and error["advice"]
+    assert reason in daemon.get("/").body
+    metric = f'sidecar_failures_total{{reason="{reason}",sidecar="kerberos"}}'
+    assert daemon.metrics()[metric] >= 1
+    assert daemon.get("/healthz").status == 200
