@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,20 +165,18 @@ def failure(daemon: SidecarProcess, after: int = 0, timeout_seconds: float = 30.
 
 
 @contextmanager
-def site(
-    kdc: Kdc, principal: str, life: str = "1d", settings: Mapping[str, str] | None = None
-) -> Iterator[Site]:
+def site(kdc: Kdc, principal: str, life: str = "1d", renew_life: str = "0") -> Iterator[Site]:
     """
     Make a site in a folder that every user can reach, and end all that it started.
     """
     folder = Path(tempfile.mkdtemp(prefix="kerberos-", dir="/tmp"))
     folder.chmod(0o755)
-    one = Site(kdc, folder, kdc.add_principal(principal, life))
+    one = Site(kdc, folder, kdc.add_principal(principal, life, renew_life))
     try:
         kdc.write_keytab(one.keytab, one.principal)
         one.ccache.parent.mkdir()
         (folder / "tmp").mkdir()
-        one.configure(**(settings or {}))
+        one.configure()
         yield one
     finally:
         for daemon in one.daemons:
