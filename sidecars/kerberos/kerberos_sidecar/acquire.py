@@ -14,16 +14,16 @@ from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.refusals import explain
 
 
-def acquire_ticket(principal: Principal, keytab: Keytab, path: str, ccache: str) -> None:
+def acquire_ticket(principal: Principal, keytab: Keytab, ccache: str) -> None:
     """
-    Acquire a ticket from the keytab into a new file ccache.
+    Acquire a ticket from the keytab into a new ccache.
 
     Blocks for as long as libkrb5 waits for KDCs, without the interpreter's lock. Only from a
     thread: in the main one it would hold up signals.
 
     Args:
-        path: Where to; nothing must be there, as libkrb5 would take up what it finds.
-        ccache: What is refreshed, for the error.
+        ccache: Where to, with its type (``FILE:/path``); nothing must be there, as libkrb5
+            would take up what it finds.
 
     Raises:
         SidecarError: Why there is no ticket.
@@ -35,7 +35,7 @@ def acquire_ticket(principal: Principal, keytab: Keytab, path: str, ccache: str)
             usage="initiate",
             # Without this, every failure is tried twice: 54 s instead of 27 for a silent KDC.
             mechs=[gssapi.MechType.kerberos],
-            store={"client_keytab": f"FILE:{keytab.path}", "ccache": f"FILE:{path}"},
+            store={"client_keytab": f"FILE:{keytab.path}", "ccache": ccache},
         )
     except GSSError as error:
         code = error.min_code - (1 << 32) if error.min_code >= 1 << 31 else error.min_code
@@ -45,7 +45,6 @@ def acquire_ticket(principal: Principal, keytab: Keytab, path: str, ccache: str)
             principal=principal,
             keytab=keytab.path,
             kvno=keytab.kvno_of(principal),
-            ccache=ccache,
             after_seconds=time.monotonic() - began,
         ) from None
 

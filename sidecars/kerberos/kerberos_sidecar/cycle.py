@@ -111,7 +111,7 @@ class Session:
         began = time.monotonic()
         with Staging(slot.entry.ccache, slot.entry.mode) as staging:
             fence.blame = hung(principal)
-            acquire_ticket(principal, keytab, staging.got, slot.entry.ccache)
+            acquire_ticket(principal, keytab, f"FILE:{staging.got}")
             fence.blame = None
             content = _read(staging.got)
             ticket = verify(content, principal, time.time())

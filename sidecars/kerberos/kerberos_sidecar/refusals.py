@@ -79,7 +79,7 @@ _KRB5 = {
     ),
     -1765328191: (
         "ccache_full",
-        "there is no room for the ticket beside {ccache}",
+        "there is no room for the ticket on the volume of the ccache",
         "Enlarge the volume (sizeLimit). The last ccache is whole.",
     ),
 }
@@ -106,7 +106,6 @@ def explain(
     principal: Principal,
     keytab: str,
     kvno: int,
-    ccache: str,
     after_seconds: float,
 ) -> SidecarError:
     """
@@ -128,7 +127,7 @@ def explain(
         )
     if code in _KRB5:
         reason, text, advice = _KRB5[code]
-        names = {"principal": principal, "keytab": keytab, "kvno": kvno, "ccache": ccache}
+        names = {"principal": principal, "keytab": keytab, "kvno": kvno}
         return SidecarError(reason, f"{text.format(**names)} ({said})", advice)
     if code in _PROFILE:
         return SidecarError(
