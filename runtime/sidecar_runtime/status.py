@@ -156,8 +156,7 @@ def _mark(is_good: bool, word: str) -> str:
 
 def _table(facts: Mapping[str, Any]) -> str:
     rows = (
-        f"<tr><th>{html.escape(_name(str(key)))}<td>{_cell(value)}"
-        for key, value in facts.items()
+        f"<tr><th>{html.escape(_name(str(key)))}<td>{_cell(value)}" for key, value in facts.items()
     )
     return f"<table>{''.join(rows)}</table>"
 
