@@ -19,11 +19,13 @@ from kerberos_sidecar.keytab import Key, Keytab, read_content, read_keytab
 from kerberos_sidecar.overlay import SITE_CONFIG, check_config
 from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.published import Published
+from kerberos_sidecar.refusals import hung
 from kerberos_sidecar.settings import Settings
 from kerberos_sidecar.slot import iso
 from kerberos_sidecar.source import Source
 from kerberos_sidecar.staging import Staging
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.publish import read_file
 
 
@@ -44,17 +46,12 @@ def run(settings: Settings, who: Consumer) -> int:
     """
     Print one line a check; return the exit code.
     """
-    # libkrb5 may wait long for a silent KDC, and in the main thread Ctrl-C would wait with it.
-    return ThreadPoolExecutor(1).submit(_run, settings, who).result()
-
-
-def _run(settings: Settings, who: Consumer) -> int:
     print(f"kerberos-sidecar check: {settings.source} -> {settings.target}")
     results = [_config(settings)]
     ccaches = [entry.ccache for entry in settings.entries]
     for entry in settings.entries:
         source = Source(entry, settings.keytab_dir, ccaches)
-        results.append(_Checks(entry, source, who).run())
+        results.append(_Checks(entry, source, who, settings.timeout_seconds).run())
     return EXIT_DONE if all(results) else EXIT_GAVE_UP
 
 
@@ -74,15 +71,16 @@ class _Checks:
     The checks of one ccache.
     """
 
-    def __init__(self, entry: Entry, source: Source, who: Consumer) -> None:
+    def __init__(self, entry: Entry, source: Source, who: Consumer, timeout_seconds: float) -> None:
         self._entry = entry
         self._source = source
         self._who = who
+        self._timeout_seconds = timeout_seconds
 
     def run(self) -> bool:
         results = []
         with ExitStack() as stack:
-            staging = Staging(self._entry.ccache, self._entry.mode)
+            staging = Staging(self._entry.ccache, self._entry.mode, Fence())
             try:
                 stack.enter_context(staging)
             except SidecarError as error:
@@ -116,7 +114,7 @@ class _Checks:
             _say("??", "", f"{self._who} could read it, if it is mounted there too")
         began = time.monotonic()
         try:
-            acquire_ticket(principal, keytab, f"FILE:{got}" if got else "MEMORY:check")
+            self._acquire(principal, keytab, f"FILE:{got}" if got else "MEMORY:check")
             seconds = time.monotonic() - began
             text = f"gave a ticket in {seconds:.2f} s"
             if got:
@@ -141,7 +139,7 @@ class _Checks:
             os.write(fd, content[:2] + content[key.start : key.end])
             alone = Keytab(f"/proc/self/fd/{fd}", (key,))
             try:
-                acquire_ticket(principal, alone, f"MEMORY:key-{number}")
+                self._acquire(principal, alone, f"MEMORY:key-{number}")
                 _say("ok", "key", f"{key.enctype_name}: the KDC accepts it")
             except SidecarError as error:
                 if error.reason == "keytab_stale":
@@ -150,6 +148,19 @@ class _Checks:
             finally:
                 os.close(fd)
         return True
+
+    def _acquire(self, principal: Principal, keytab: Keytab, ccache: str) -> None:
+        """
+        Acquire a ticket in a thread: libkrb5 would keep the main one, and Ctrl-C, for minutes.
+
+        Raises:
+            SidecarError: Why there is none, or none in time.
+        """
+        asked = ThreadPoolExecutor(1).submit(acquire_ticket, principal, keytab, ccache)
+        try:
+            asked.result(self._timeout_seconds)
+        except TimeoutError:
+            raise hung(principal, f" ({self._timeout_seconds:g} s)") from None
 
     def _say_writable(self) -> None:
         path = self._entry.ccache

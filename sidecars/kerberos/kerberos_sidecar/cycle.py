@@ -109,13 +109,13 @@ class Session:
         principal = keytab.select(slot.entry.principal)
         check_config(self._settings)
         began = time.monotonic()
-        with Staging(slot.entry.ccache, slot.entry.mode) as staging:
+        with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
             fence.blame = hung(principal)
             acquire_ticket(principal, keytab, f"FILE:{staging.got}")
             fence.blame = None
             content = _read(staging.got)
             ticket = verify(content, principal, time.time())
-            staging.publish(without_refresh_time(content), fence)
+            staging.publish(without_refresh_time(content))
         with fence:
             self._record(slot, cause, stamp, keytab, ticket, time.monotonic() - began)
 

@@ -67,7 +67,8 @@ def check_config(settings: Settings) -> None:
     """
     if settings.krb5_config is None:
         return  # a site may well live by DNS alone
-    if not any(os.access(path, os.R_OK) for path in settings.krb5_config.split(":")):
+    paths = settings.krb5_config.split(":")
+    if not any(os.path.isfile(path) and os.access(path, os.R_OK) for path in paths):
         raise SidecarError(
             "config_missing",
             f"KRB5_CONFIG={settings.krb5_config} names no file that can be read",

@@ -9,11 +9,11 @@ from __future__ import annotations
 from kerberos_sidecar.principal import Principal
 from sidecar_runtime.errors import SidecarError
 
-# A refused connection, or a name that DNS does not know, fails within 0.3 s; one silent KDC
-# costs 18 to 27 s (MIT 1.20.1, 2026-11). libkrb5 has the same code for both.
+# Cannot contact any KDC, and cannot resolve its address. Of the two libkrb5 gives the first also
+# for a name that DNS does not know, and for a KDC that is silent; but refusals and unknown names
+# fail within 0.3 s, and silence costs 18 to 27 s (MIT 1.20.1, 2026-11).
+_UNREACHABLE = {-1765328228, -1765328164}
 SILENCE_SECONDS = 3.0
-
-KDC_UNREACHABLE = -1765328228
 
 # Code → reason, what happened, advice.
 _KRB5 = {
@@ -67,11 +67,6 @@ _KRB5 = {
         "neither krb5.conf nor DNS names a KDC for the realm of {principal}",
         "Add the realm with its kdc to krb5.conf; check KRB5_CONFIG and the realm's capitals.",
     ),
-    -1765328164: (
-        "kdc_unresolved",
-        "DNS does not know the name of any KDC of the realm of {principal}",
-        "Check kdc = in krb5.conf, and DNS.",
-    ),
     -1765328248: (
         "config_invalid",
         "krb5.conf cannot be parsed",
@@ -116,14 +111,14 @@ def explain(
         said: The text of libkrb5, where no other is better.
         after_seconds: How long it took to fail.
     """
-    if code == KDC_UNREACHABLE:
+    if code in _UNREACHABLE:
         if after_seconds > SILENCE_SECONDS:
             return hung(principal, f" ({after_seconds:.0f} s)")
         return SidecarError(
             "kdc_unreachable",
             f"no KDC of {principal.realm} takes the request ({said})",
-            "Is the KDC up? Check kdc = and the port in krb5.conf, and network policies for "
-            "UDP and TCP 88.",
+            "Is the KDC up? Check kdc = and the port in krb5.conf, whether DNS knows the name, "
+            "and network policies for UDP and TCP 88.",
         )
     if code in _KRB5:
         reason, text, advice = _KRB5[code]

@@ -19,6 +19,7 @@ import glob
 import os
 import secrets
 from contextlib import suppress
+from threading import Thread
 from types import TracebackType
 from typing import Self
 
@@ -42,14 +43,17 @@ class Staging:
     Args:
         path: The ccache.
         mode: Of the published file.
+        fence: When it is revoked, the files go at once: the thread that is to remove them may
+            hang in libkrb5 until the process has ended.
 
     Raises:
         SidecarError: On entering and publishing: the folder is missing, full or not writable.
     """
 
-    def __init__(self, path: str, mode: int) -> None:
+    def __init__(self, path: str, mode: int, fence: Fence) -> None:
         self._path = path
         self._mode = mode
+        self._fence = fence
         self._fd = -1
         self._stem = ""
 
@@ -60,6 +64,7 @@ class Staging:
         except OSError as error:
             self._discard()
             raise explain_os_error(error, self._path) from error
+        self._fence.on_revoke(self._discard_aside)
         return self
 
     def __exit__(
@@ -77,7 +82,7 @@ class Staging:
         """
         return self._stem + GOT
 
-    def publish(self, content: bytes, fence: Fence) -> None:
+    def publish(self, content: bytes) -> None:
         """
         Replace the ccache as a whole.
 
@@ -93,7 +98,7 @@ class Staging:
             write_all(self._fd, content)
             os.fsync(self._fd)
             self._remove_got()
-            with fence:
+            with self._fence:
                 os.rename(self._stem + NEW, self._path)
         except OSError as error:
             raise explain_os_error(error, self._path) from error
@@ -143,6 +148,12 @@ class Staging:
         for path in glob.glob(glob.escape(self._stem + GOT) + "*"):
             with suppress(FileNotFoundError):
                 os.unlink(path)
+
+    def _discard_aside(self) -> None:
+        """
+        Remove the files in another thread: a dead network file system must hold up nobody.
+        """
+        Thread(target=_remove_all, args=(self._stem,), name="discard", daemon=True).start()
 
     def _discard(self) -> None:
         if self._stem:
