@@ -114,20 +114,21 @@ def test_an_unchanged_keytab_starts_no_cycles(here: Site) -> None:
     assert 1 == len(daemon.find_events("ticket_acquired"))
 
 
-def test_the_published_example_needs_only_interval_and_krb5_config(here: Site) -> None:
+def test_the_only_keytab_of_the_folder_and_its_first_principal_are_taken(here: Site) -> None:
     """
-    One keytab in the folder, its first principal, the ccache beside it.
+    As in the published example, where the ccache lies beside the keytab.
     """
     folder = here.keytab.parent
     daemon = here.start(
         KERBEROS_KEYTAB=None,
         KERBEROS_PRINCIPAL=None,
-        KERBEROS_CCACHE=None,
+        KERBEROS_CCACHE=str(folder / "ccache"),
         KERBEROS_KEYTAB_DIR=str(folder),
     )
 
     daemon.wait_until_ready()
 
+    assert daemon.find_events("keytab_exposed")
     assert here.is_valid(folder / "ccache")
     listing = run_client(["klist"], here.config, folder / "ccache").stdout
     assert f"Default principal: {here.principal}" in listing

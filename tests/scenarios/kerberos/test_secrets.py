@@ -85,7 +85,8 @@ def test_a_crash_leaves_no_core(here: Site) -> None:
 
     limits = Path(f"/proc/{daemon.pid}/limits").read_text()
 
-    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), limits
+    # 1 holds also where the kernel pipes cores to a program; no page fits into it.
+    assert re.search(r"^Max core file size +[01] +[01] ", limits, re.MULTILINE), limits
 
 
 def test_nothing_is_written_but_the_ccache(here: Site) -> None:

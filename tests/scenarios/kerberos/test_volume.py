@@ -144,15 +144,26 @@ def test_a_folder_that_is_missing_is_named(here: Site) -> None:
     daemon.wait_until_ready(30)
 
 
-def test_a_folder_in_the_place_of_the_ccache_is_named(here: Site) -> None:
+def test_a_folder_in_the_place_of_the_ccache_is_refused_at_start(here: Site) -> None:
     here.ccache.mkdir()
     daemon = here.start()
 
+    assert 2 == daemon.wait_for_exit().code
+    assert "KERBEROS_CCACHE" == daemon.find_events("setting_rejected")[0]["setting"]
+
+
+def test_a_folder_that_takes_the_place_of_the_ccache_is_named(here: Site) -> None:
+    daemon = here.publish()
+    here.ccache.unlink()
+    here.ccache.mkdir()
+
     failed = failure(daemon)
 
-    assert failed["reason"].startswith("ccache_")
+    assert "ccache_failed" == failed["reason"]
     assert str(here.ccache) in failed["error"]
     assert [] == here.leftovers()
+    here.ccache.rmdir()
+    daemon.wait_until_ready(30)
 
 
 def test_a_link_in_the_place_of_the_ccache_is_replaced_not_followed(here: Site) -> None:
@@ -167,20 +178,13 @@ def test_a_link_in_the_place_of_the_ccache_is_replaced_not_followed(here: Site) 
     assert here.is_valid()
 
 
-def test_the_default_ccache_beside_a_keytab_in_a_secret_names_the_setting(
-    here: Site, small: Path
-) -> None:
+def test_a_ccache_beside_a_keytab_in_a_secret_names_the_setting(here: Site, small: Path) -> None:
     """
     The published example mounts a Secret on /etc/keytab, which nobody can write to.
     """
     shutil.copy(here.keytab, small / "airflow.keytab")
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-    daemon = here.start(
-        KERBEROS_KEYTAB=None,
-        KERBEROS_PRINCIPAL=None,
-        KERBEROS_CCACHE=None,
-        KERBEROS_KEYTAB_DIR=str(small),
-    )
+    daemon = here.start(KERBEROS_KEYTAB=str(small / "airflow.keytab"))
 
     failed = failure(daemon)
 
