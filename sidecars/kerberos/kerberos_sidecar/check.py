@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -114,7 +115,7 @@ class _Checks:
             _say("??", "", f"{self._who} could read it, if it is mounted there too")
         began = time.monotonic()
         try:
-            self._acquire(principal, keytab, f"FILE:{got}" if got else "MEMORY:check")
+            self._acquire(principal, keytab, f"FILE:{got}" if got else _nowhere())
             seconds = time.monotonic() - began
             text = f"gave a ticket in {seconds:.2f} s"
             if got:
@@ -134,12 +135,12 @@ class _Checks:
         locked after some.
         """
         content = read_content(keytab.path)
-        for number, key in enumerate(newest):
+        for key in newest:
             fd = os.memfd_create("keytab")
             os.write(fd, content[:2] + content[key.start : key.end])
             alone = Keytab(f"/proc/self/fd/{fd}", (key,))
             try:
-                self._acquire(principal, alone, f"MEMORY:key-{number}")
+                self._acquire(principal, alone, _nowhere())
                 _say("ok", "key", f"{key.enctype_name}: the KDC accepts it")
             except SidecarError as error:
                 if error.reason == "keytab_stale":
@@ -188,6 +189,13 @@ class _Checks:
         _say("FAIL", "consumer", f"{self._who} cannot read it: {found}")
         _say("", "", "Set the pod's fsGroup, or KERBEROS_CCACHE_MODE; --consumer names another.")
         return False
+
+
+def _nowhere() -> str:
+    """
+    Return a new ccache in memory: libkrb5 takes up what it finds in one that is there.
+    """
+    return f"MEMORY:{secrets.token_hex(8)}"
 
 
 def _say(mark: str, name: str, text: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 from kerberos_sidecar.acquire import acquire_ticket
 from kerberos_sidecar.ccache import Ticket, read_ticket, without_refresh_time
@@ -17,7 +18,7 @@ from kerberos_sidecar.plan import Acquired, Cause, cause_of, wait_after
 from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.refusals import hung
 from kerberos_sidecar.settings import Settings
-from kerberos_sidecar.slot import Slot, iso
+from kerberos_sidecar.slot import Slot, iso, revision_of
 from kerberos_sidecar.source import Stamp
 from kerberos_sidecar.staging import Staging, explain_os_error
 from sidecar_runtime.errors import SidecarError
@@ -69,7 +70,8 @@ class Session:
             errors[0].message += f"; {len(errors) - 1} more principals failed"
         if errors:
             raise errors[0]
-        return Outcome("changed" if due else "unchanged", "", {"tickets_acquired": len(due)})
+        result: Literal["changed", "unchanged"] = "changed" if due else "unchanged"
+        return Outcome(result, revision_of(self._slots), {"tickets_acquired": len(due)})
 
     def close(self) -> None:
         """

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from kerberos_sidecar.cycle import Session
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.settings import Settings
-from kerberos_sidecar.slot import Slot, iso
+from kerberos_sidecar.slot import Slot, revision_of
 from kerberos_sidecar.source import Source
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
@@ -45,13 +45,11 @@ class KerberosSidecar:
         """
         now = time.time()
         problems = [problem for slot in self._slots if (problem := slot.problem_at(now))]
-        found = [slot.published.look() for slot in self._slots]
-        ends = [one.ticket.ends_at for one in found if one.ticket]
-        times = [one.published_at for one in found if one.published_at]
+        found = (slot.published.look().published_at for slot in self._slots)
         return Readiness(
             not problems,
-            f"until {iso(min(ends))}" if ends else "",
-            min(times, default=None),
+            revision_of(self._slots),
+            min((moment for moment in found if moment is not None), default=None),
             "; ".join(problems),
         )
 
@@ -87,4 +85,9 @@ class KerberosSidecar:
         keytab = slot.entry.keytab
         folder = os.path.dirname(keytab) if keytab else self._settings.keytab_dir
         if os.path.dirname(slot.entry.ccache) == folder:
-            log.warning("keytab_exposed", folder=folder, ccache=slot.entry.ccache)
+            log.warning(
+                "keytab_exposed",
+                folder=folder,
+                ccache=slot.entry.ccache,
+                advice="Use two volumes: the keytab's for this container alone.",
+            )

@@ -4,6 +4,7 @@ One ccache to keep fresh, and what is known of it; outlives cycles and their thr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from kerberos_sidecar.entries import Entry
@@ -73,6 +74,15 @@ class Slot:
             facts["last_error"] = f"{self.error.reason}: {self.error.message}"
             facts["advice"] = self.error.advice
         return facts
+
+
+def revision_of(slots: Iterable[Slot]) -> str:
+    """
+    Return when the first of the published tickets ends, as the name of this state.
+    """
+    found = (slot.published.look().ticket for slot in slots)
+    ends = [ticket.ends_at for ticket in found if ticket]
+    return f"until {iso(min(ends))}" if ends else ""
 
 
 def iso(moment: float) -> str:
