@@ -320,6 +320,8 @@ class Loop:
         self._metrics.failures(reason).inc()
         self._metrics.consecutive_failures.set(failures)
         wait_seconds = backoff_seconds(failures, self._settings.interval_seconds)
+        if known and known.retry_within_seconds is not None:
+            wait_seconds = min(wait_seconds, known.retry_within_seconds)
         (log.warning if known else log.error)(
             "cycle_failed",
             reason=reason,

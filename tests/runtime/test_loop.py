@@ -303,6 +303,21 @@ def test_a_failure_is_tried_again_long_before_the_interval(log: Log) -> None:
     assert [1, 2, 3] == [event["consecutive_failures"] for event in log.events("cycle_failed")]
 
 
+def test_a_failure_may_have_less_time_than_the_backoff(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backoff, "FLOOR_SECONDS", 600.0)
+    urgent = SidecarError("kdc_unreachable", "refused")
+    urgent.retry_within_seconds = 0.05
+
+    one = run(urgent, CHANGED, interval_seconds=3600)
+    thread = when_idle(one, 2, lambda: send(signal.SIGTERM))
+
+    assert one() == EXIT_DONE
+    thread.join()
+    assert 0.05 == log.events("cycle_failed")[0]["retry_in_seconds"]
+
+
 def test_waits_grow_with_failures_and_a_success_resets_them(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
