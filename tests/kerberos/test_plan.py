@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kerberos_sidecar.ccache import Ticket
-from kerberos_sidecar.plan import Acquired, Cause, Found, cause_of, wait_after
+from kerberos_sidecar.plan import Acquired, Cause, Found, cause_of, retry_within, wait_after
 from kerberos_sidecar.principal import parse_principal
 from kerberos_sidecar.source import Stamp
 
@@ -123,3 +123,22 @@ def test_what_is_found_must_be_of_the_right_principal() -> None:
 
 def test_what_is_not_found_says_why() -> None:
     assert "is not there" == Found(problem="is not there").problem_at(NOW, None)
+
+
+@pytest.mark.parametrize(
+    ("lives", "expected"),
+    [
+        ([], None),
+        ([36_000], 9_000),
+        ([36_000, 8], 2),
+        ([3], 1),
+        ([0, -5], None),
+        ([-5, 40], 10),
+    ],
+)
+def test_a_failure_is_tried_again_while_a_quarter_is_left(
+    lives: list[int], expected: float | None
+) -> None:
+    found = [Found(replace(TICKET, ends_at=int(NOW) + life), NOW) for life in lives]
+
+    assert expected == retry_within([Found(), *found], NOW)

@@ -14,7 +14,7 @@ from kerberos_sidecar.ccache import Ticket, read_ticket, without_refresh_time
 from kerberos_sidecar.keytab import Keytab, read_keytab
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.overlay import check_config
-from kerberos_sidecar.plan import Acquired, Cause, cause_of, wait_after
+from kerberos_sidecar.plan import Acquired, Cause, cause_of, retry_within, wait_after
 from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.refusals import hung
 from kerberos_sidecar.settings import Settings
@@ -69,7 +69,7 @@ class Session:
         if len(errors) > 1:
             errors[0].message += f"; {len(errors) - 1} more principals failed"
         if errors:
-            raise errors[0]
+            raise self._in_time(errors[0])
         result: Literal["changed", "unchanged"] = "changed" if due else "unchanged"
         return Outcome(result, revision_of(self._slots), {"tickets_acquired": len(due)})
 
@@ -112,7 +112,7 @@ class Session:
         check_config(self._settings)
         began = time.monotonic()
         with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
-            fence.blame = hung(principal)
+            fence.blame = self._in_time(hung(principal))
             acquire_ticket(principal, keytab, f"FILE:{staging.got}")
             fence.blame = None
             content = _read(staging.got)
@@ -165,6 +165,14 @@ class Session:
                 error=error.message,
                 advice=error.advice,
             )
+
+    def _in_time(self, error: SidecarError) -> SidecarError:
+        """
+        Return a failure with the time by which to try again.
+        """
+        found = (slot.published.look() for slot in self._slots)
+        error.retry_within_seconds = retry_within(found, time.time())
+        return error
 
     def _rehearse(self, due: Sequence[tuple[Slot, Cause, Stamp]]) -> Outcome:
         """

@@ -4,6 +4,7 @@ What is due, and why: pure.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,10 @@ from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.source import Stamp
 
 Cause = Literal["start", "missing", "damaged", "keytab_changed", "asked", "half_life", "interval"]
+
+
+# A fleet whose tickets end together must not become a storm in their last seconds.
+RETRY_FLOOR_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +114,18 @@ def cause_of(
     if now >= found.ticket.ends_at - found.ticket.lifetime_seconds / 2:
         return "half_life"
     return None
+
+
+def retry_within(founds: Iterable[Found], now: float) -> float | None:
+    """
+    Return after how many seconds a failure is tried again at the latest.
+
+    That is a quarter of what is left of the ticket that ends first: a KDC that comes back before
+    its end is found in time. ``None`` where no ticket is left.
+
+    Args:
+        now: Unix time.
+    """
+    left = [found.ticket.ends_at - now for found in founds if found.ticket]
+    soonest = min((seconds for seconds in left if seconds > 0), default=None)
+    return None if soonest is None else max(RETRY_FLOOR_SECONDS, soonest / 4)
