@@ -37,9 +37,7 @@ print(json.dumps({
 LIST_MODULES_WITHOUT_BYTECODE = """
 import kerberos_sidecar.command, json, os, sys
 specs = [found.__spec__ for found in list(sys.modules.values()) if getattr(found, "__spec__", None)]
-print(json.dumps([
-    s.name for s in specs if s.cached and not s.origin.endswith(".so") and not os.path.exists(s.cached)
-]))
+print(json.dumps([s.name for s in specs if s.cached and not os.path.exists(s.cached)]))
 """
 
 
