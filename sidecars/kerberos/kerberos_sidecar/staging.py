@@ -168,7 +168,7 @@ def _open_for_lock(path: str) -> int:
     """
     Open a leftover; NFS locks only what may be written, and another uid's may only be read.
     """
-    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(path, os.O_RDWR | flags)
     except PermissionError:
