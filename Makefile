@@ -38,7 +38,7 @@ help: ## list the targets
 # First steps
 
 .PHONY: demo
-demo: setup ## show s3-sync at work against an embedded S3 server
+demo: setup ## show the sidecars at work against an embedded S3 server and a real KDC
 	@$(BIN)/python -m demo
 
 .PHONY: test
@@ -104,7 +104,7 @@ test-full: setup ## run the same tests with the full counts
 	$(PYTEST) --ignore tests/images --full
 
 .PHONY: scenarios
-scenarios: setup ## run the tests of whole processes against S3 servers
+scenarios: setup ## run the tests of whole processes against real servers
 	$(PYTEST) tests/scenarios
 
 .PHONY: bench

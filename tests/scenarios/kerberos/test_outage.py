@@ -243,8 +243,8 @@ def test_a_realm_whose_kdc_has_no_address_is_named(here: Site) -> None:
 
     failed = failure(daemon)
 
-    assert failed["reason"] == "kdc_unresolved"
-    assert failed["advice"]
+    assert "kdc_unreachable" == failed["reason"], "libkrb5 has one code for both"
+    assert "DNS" in failed["advice"]
 
 
 def test_sigterm_in_the_middle_of_an_exchange_leaves_nothing(here: Site, proxy: KdcProxy) -> None:

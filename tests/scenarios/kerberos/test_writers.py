@@ -83,7 +83,7 @@ def test_sigkill_at_any_moment_leaves_a_valid_ccache(here: Site, counts: Counts)
                     time.sleep(chance.random() * 0.012)
         if here.ccache.exists():
             assert here.is_valid(), here.ccache.read_bytes()
-            replaced.add(here.ccache.stat().st_ino)
+            replaced.add(here.ccache.stat().st_ctime_ns)
 
     here.publish().terminate()
 
