@@ -1,6 +1,8 @@
 """
 ``python -m bench [FILES…]``: cold syncs and quiet polls, in CPU seconds (user and system).
 
+``python -m bench kerberos [REFRESHES]``: tickets, in :mod:`bench.kerberos`.
+
 Every tool syncs the same folder from the same server to a memory disk; the least of three runs
 counts. Wall time says little on a busy machine, so it is not shown; CPU ratios hold.
 """
@@ -18,6 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench import kerberos
 from tests.support.daemon import Daemon
 from tests.support.servers import RcloneServer, S3Server
 
@@ -32,6 +35,9 @@ def main() -> None:
     """
     Print one table for each number of files.
     """
+    if sys.argv[1:2] == ["kerberos"]:
+        kerberos.main(sys.argv[2:])
+        return
     memory = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
     for files in [int(argument) for argument in sys.argv[1:]] or [1_000, 10_000]:
         with tempfile.TemporaryDirectory(dir=memory) as scratch:
