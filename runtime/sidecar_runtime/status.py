@@ -156,10 +156,16 @@ def _mark(is_good: bool, word: str) -> str:
 
 def _table(facts: Mapping[str, Any]) -> str:
     rows = (
-        f"<tr><th>{html.escape(str(key).replace('_', ' '))}<td>{_cell(value)}"
-        for key, value in facts.items()
+        f"<tr><th>{html.escape(_name(str(key)))}<td>{_cell(value)}" for key, value in facts.items()
     )
     return f"<table>{''.join(rows)}</table>"
+
+
+def _name(key: str) -> str:
+    """
+    Return a name of ours as words; what else a sidecar goes by (a path) stays as it is.
+    """
+    return key.replace("_", " ") if key.isidentifier() else key
 
 
 def _cell(value: object) -> str:

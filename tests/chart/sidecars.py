@@ -1,0 +1,176 @@
+"""
+What the checks of snippets must know about each sidecar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import botocore.session
+
+import kerberos_sidecar.settings
+import s3_sync.settings
+from sidecar_runtime.settings import CommonSettings, names_of, specs_of
+
+Values = dict[str, Any]
+
+DAGS_FOLDER = "/opt/airflow/dags"
+# What `kerberos.enabled` and the components bring (chart 1.22.0).
+CHART_VOLUMES = {"config", "dags", "logs", "kerberos-keytab", "kerberos-ccache"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charted:
+    """
+    One sidecar in the chart; its containers are named as its folder is.
+
+    Args:
+        snippets: The kinds of snippet that there are of it.
+        foreign: Variables of its libraries that a snippet may set.
+        wanted: Variables that a snippet must set, besides the required settings.
+        volume_complaints: What is wrong with the volumes of a component and of a container in it.
+    """
+
+    settings: type[CommonSettings]
+    prefix: str
+    snippets: tuple[str, ...] = ("extra", "init", "native")
+    foreign: Callable[[], frozenset[str]] = frozenset
+    wanted: frozenset[str]
+    volume_complaints: Callable[[Values, Values], list[str]]
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """
+        All that somebody reads.
+        """
+        return names_of(self.settings, self.prefix) | self.foreign()
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """
+        All that a snippet must set.
+        """
+        specs = specs_of(self.settings, self.prefix).values()
+        return self.wanted | {spec.variable for spec in specs if spec.required}
+
+    @property
+    def port(self) -> int:
+        """
+        The default of its HTTP_BIND.
+        """
+        default = specs_of(self.settings, self.prefix)["http_bind"].default or ""
+        return int(default.rpartition(":")[2])
+
+    @property
+    def one_shot(self) -> str:
+        """
+        The variable that makes it end.
+        """
+        return f"{self.prefix}ONE_SHOT"
+
+
+def botocore_names() -> frozenset[str]:
+    """
+    What botocore takes from the environment; some of it is not in its own table.
+    """
+    more = {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_REGION",
+    }
+    table = botocore.session.get_session().session_var_map
+    for _, names, *_ in table.values():
+        more.update([names] if isinstance(names, str) else names or [])
+    return frozenset(more)
+
+
+def mounts(holder: Values, key: str, *, read_only: bool) -> set[tuple[str, str]]:
+    """
+    Path and volume of what is mounted read-only, or of what is mounted to write.
+    """
+    return {
+        (mount["mountPath"], mount["name"])
+        for mount in holder.get(key, [])
+        if (mount.get("readOnly") is True) == read_only
+    }
+
+
+def environment(holder: Values) -> dict[str, str]:
+    """
+    The variables of a container or a component.
+    """
+    return {variable["name"]: variable.get("value") for variable in holder.get("env", [])}
+
+
+def dags_complaints(component: Values, container: Values) -> list[str]:
+    """
+    Check that the sidecar writes and Airflow reads one folder, in a volume not called `dags`.
+    """
+    volumes = {volume["name"] for volume in component.get("extraVolumes", [])}
+    reads = mounts(component, "extraVolumeMounts", read_only=True)
+    writes = mounts(container, "volumeMounts", read_only=False)
+    target = environment(container).get("DEST_PATH")
+    found = []
+    if "dags" in volumes:
+        found.append("the chart has a volume dags of its own")
+    if target != DAGS_FOLDER or {path for path, _ in writes} != {target}:
+        found.append("DEST_PATH is not the mounted DAG folder")
+    if reads != writes or not {name for _, name in reads} <= volumes:
+        found.append("Airflow does not read what the sidecar writes")
+    return found
+
+
+def ticket_complaints(component: Values, container: Values) -> list[str]:
+    """
+    Check that the keytab is the sidecar's alone, and the ccache written by it, read by Airflow.
+    """
+    volumes = {volume["name"]: volume for volume in component.get("extraVolumes", [])}
+    airflow, ours = environment(component), environment(container)
+    reads = mounts(component, "extraVolumeMounts", read_only=True)
+    private = mounts(container, "volumeMounts", read_only=True)
+    (written,) = mounts(container, "volumeMounts", read_only=False) or {("", "")}
+    keytabs = {name for name, volume in volumes.items() if "secret" in volume}
+    all_mounts = [*component.get("extraVolumeMounts", []), *container.get("volumeMounts", [])]
+    rules = {
+        "Airflow sees the keytab": not {
+            mount["name"] for mount in component.get("extraVolumeMounts", [])
+        }
+        & keytabs,
+        "the sidecar sees no keytab": ("/etc/keytab", *keytabs) in private,
+        "a subPath never sees a new keytab": not any("subPath" in mount for mount in all_mounts),
+        "the ccache is not on the written volume": ours.get("KERBEROS_CCACHE", "").startswith(
+            f"{written[0]}/"
+        ),
+        "Airflow does not read what the sidecar writes": written in reads
+        and mounts(component, "extraVolumeMounts", read_only=False) == set(),
+        "tickets lie on a disk": volumes.get(written[1], {}).get("emptyDir", {}).get("medium")
+        == "Memory",
+        "KRB5CCNAME is not the ccache": airflow.get("KRB5CCNAME")
+        == f"FILE:{ours.get('KERBEROS_CCACHE')}",
+        "KRB5_CONFIG differs": airflow.get("KRB5_CONFIG") == ours.get("KRB5_CONFIG") is not None,
+        "krb5.conf is not mounted for both": len({path for path, _ in reads & private}) == 1,
+        "a volume has a name of the chart's": not volumes.keys() & CHART_VOLUMES,
+    }
+    return [complaint for complaint, holds in rules.items() if not holds]
+
+
+SIDECARS: Mapping[str, Charted] = {
+    "s3-sync": Charted(
+        settings=s3_sync.settings.Settings,
+        prefix=s3_sync.settings.PREFIX,
+        foreign=botocore_names,
+        wanted=frozenset({"KEY_PATH", "INTERVAL"}),
+        volume_complaints=dags_complaints,
+    ),
+    "kerberos": Charted(
+        settings=kerberos_sidecar.settings.Settings,
+        prefix=kerberos_sidecar.settings.PREFIX,
+        wanted=frozenset({"KRB5_CONFIG", "INTERVAL", "KERBEROS_CCACHE"}),
+        volume_complaints=ticket_complaints,
+    ),
+}
