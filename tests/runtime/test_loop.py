@@ -199,6 +199,8 @@ def test_a_one_shot_whose_source_never_comes_to_rest_says_so(log: Log) -> None:
 
     with pytest.raises(GaveUp, match="never comes to rest"):
         one()
+
+
 def test_a_one_shot_that_gives_up_names_what_its_cycle_waits_for(log: Log) -> None:
     released = threading.Event()
 
