@@ -382,15 +382,46 @@ def test_a_file_that_is_newer_in_the_tree_is_not_mixed_in(one: Stage) -> None:
     assert {"a.py": "two", "d/b.py": "one"} == one.current()
 
 
-def test_a_snapshot_whose_folder_is_gone_is_made_anew(one: Stage) -> None:
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_snapshot_whose_folder_is_gone_is_made_anew_from_the_tree(
+    two: Stage, is_replaced: bool
+) -> None:
+    place = (two.folder / "current").resolve()
+    shutil.rmtree(place)
+    if is_replaced:
+        place.mkdir()
+
+    two.mend()
+
+    assert "r2" == two.layout.revision and two.layout.shows("r2") and "" == two.layout.problem
+    assert TWO == two.current() and set() == two.damaged()
+
+
+def test_a_snapshot_whose_folder_is_gone_is_not_made_of_a_newer_tree(one: Stage) -> None:
+    """
+    A tree between two revisions is neither.
+    """
+    one.put(a="two")
     shutil.rmtree((one.folder / "current").resolve())
-    assert one.layout.problem
 
     one.mend()
-    assert not one.layout.shows("r1")
-    one.publish("r1")
 
-    assert ONE == one.current() and set() == one.damaged() and "" == one.layout.problem
+    assert (None, "") == (one.layout.shown, one.layout.revision)
+    assert {} == one.current()
+    one.publish("r2", c="two")
+    assert TWO == one.current() and set() == one.damaged()
+
+
+def test_a_snapshot_whose_folder_is_gone_is_not_made_of_a_torn_tree(one: Stage) -> None:
+    shutil.rmtree((one.folder / "current").resolve())
+    (one.state / "tree/a.py").unlink()
+
+    with pytest.raises(Torn):
+        one.layout.mend(one.damaged(), Fence())
+
+    assert {} == one.current()
+    one.publish("r1", a="one")
+    assert ONE == one.current()
 
 
 @pytest.mark.parametrize("delete", ["managed", "all"])
