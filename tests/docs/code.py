@@ -42,13 +42,28 @@ def reasons(sidecar: str) -> set[str]:
     Return the reasons of a sidecar's failures: the first argument of `SomeError(reason, message)`.
     """
     found = {"bug"}
-    for tree in trees(RUNTIME, SOURCES[sidecar]):
+    for tree in [*trees(SOURCES[sidecar]), *_runtime_of(sidecar)]:
         for call in _calls(tree):
             name = ast.unparse(call.func).rpartition(".")[2]
             is_error = name.endswith("Error") or name in ("GaveUp", "_give_up", "error")
             if is_error and len(call.args) > 1 and (reason := _first_text(call)):
                 found.add(reason)
     return found
+
+
+def _runtime_of(sidecar: str) -> list[ast.Module]:
+    """
+    Return the modules of the runtime that a sidecar imports, directly or not.
+    """
+    todo, seen = list(trees(SOURCES[sidecar])), {}
+    while todo:
+        for node in ast.walk(todo.pop()):
+            if isinstance(node, ast.ImportFrom) and node.module not in seen:
+                path = RUNTIME / f"{(node.module or '').removeprefix('sidecar_runtime.')}.py"
+                if (node.module or "").startswith("sidecar_runtime.") and path.exists():
+                    seen[node.module] = ast.parse(path.read_text())
+                    todo.append(seen[node.module])
+    return list(seen.values())
 
 
 def _calls(tree: ast.Module) -> Iterator[ast.Call]:
