@@ -80,3 +80,5 @@ def test_the_failure_is_told_in_libkrb5s_own_words(
 
     assert "principal_unknown" == caught.value.reason
     assert not got.exists()
+    # Asked once: gssapi tries all its mechanisms, unless it is told which.
+    assert 1 == (kdc.folder / "kdc.log").read_text().count("CLIENT_NOT_FOUND: leaver@")

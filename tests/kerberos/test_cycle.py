@@ -189,6 +189,37 @@ def test_one_that_fails_does_not_stop_the_others(
     assert "last_error" not in str(details[str(good)])
 
 
+def test_who_was_not_tried_for_longest_is_first(
+    tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
+) -> None:
+    """
+    One whose KDC is silent would else take every cycle's time from those behind it.
+    """
+    text = (
+        f'[{{"principal": "nobody", "ccache": "{tmp_path}/cc/bad"}},'
+        f' {{"principal": "airflow", "ccache": "{tmp_path}/cc/good"}}]'
+    )
+    box = Box(tmp_path, KERBEROS_PRINCIPALS=text, KERBEROS_CCACHE="")
+    first = [box.fails().reason for _ in range(2)]
+
+    kdc.stop()
+    try:
+        (tmp_path / "cc" / "good").unlink()
+        last = box.fails().reason
+    finally:
+        kdc.start()
+
+    assert (["principal_absent"] * 2, "kdc_unreachable") == (first, last)
+
+
+def test_nobody_is_blamed_for_what_comes_after_the_kdcs_answer(box: Box) -> None:
+    fence = Fence()
+
+    box.cycle(fence)
+
+    assert fence.blame is None
+
+
 def test_all_that_fail_are_counted_in_the_error(
     tmp_path: Path, keytab: Path, krb5_config: Path, log: Log
 ) -> None:
