@@ -215,12 +215,18 @@ def test_who_was_not_tried_for_longest_is_first(
     assert (["principal_absent"] * 2, "kdc_unreachable") == (first, last)
 
 
-def test_nobody_is_blamed_for_what_comes_after_the_kdcs_answer(box: Box) -> None:
-    fence = Fence()
+def test_nobody_is_blamed_for_what_comes_after_the_kdcs_answer(box: Box, kdc: Kdc) -> None:
+    fences = [Fence(), Fence(is_asked_for=True)]
 
-    box.cycle(fence)
+    box.cycle(fences[0])
+    kdc.stop()
+    try:
+        with pytest.raises(SidecarError, match="takes the request"):
+            box.cycle(fences[1])
+    finally:
+        kdc.start()
 
-    assert fence.blame is None
+    assert [None, None] == [fence.blame for fence in fences]
 
 
 def test_all_that_fail_are_counted_in_the_error(

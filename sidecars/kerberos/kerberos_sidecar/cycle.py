@@ -117,8 +117,10 @@ class Session:
         began = time.monotonic()
         with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
             fence.blame = self._in_time(hung(principal))
-            acquire_ticket(principal, keytab, f"FILE:{staging.got}")
-            fence.blame = None
+            try:
+                acquire_ticket(principal, keytab, f"FILE:{staging.got}")
+            finally:
+                fence.blame = None
             content = _read(staging.got)
             ticket = verify(content, principal, time.time())
             staging.publish(without_refresh_time(content))
