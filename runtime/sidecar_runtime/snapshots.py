@@ -88,8 +88,8 @@ class Snapshots:
         """
         Whether there is a snapshot of a revision.
         """
-        if not revision or revision.startswith("."):
-            return False
+        if not revision or revision.startswith(".") or not {"/", "\0"}.isdisjoint(revision):
+            return False  # the name may come from a file that anybody can write
         try:
             found = os.stat(revision, dir_fd=self._store, follow_symlinks=False)
         except OSError:
@@ -330,14 +330,19 @@ def link_file(source: str, source_folder: int, target: str, target_folder: int) 
 
 
 def _copy_file(source: str, source_folder: int, target: str, target_folder: int) -> None:
-    with open(os.open(source, _OLD_FILE, dir_fd=source_folder), "rb") as original:
-        found = os.fstat(original.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise FileNotFoundError(errno.ENOENT, "not a regular file", source)
-        mode = stat.S_IMODE(found.st_mode)
-        with open(os.open(target, _NEW_FILE, mode, dir_fd=target_folder), "wb") as copy:
-            shutil.copyfileobj(original, copy)
-            copy.flush()
-            with suppress(PermissionError):  # no modes of its own: SMB, some FUSE
-                os.fchmod(copy.fileno(), mode)
-            os.utime(copy.fileno(), ns=(found.st_mtime_ns, found.st_mtime_ns))
+    fd = os.open(source, _OLD_FILE, dir_fd=source_folder)
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(fd)
+        raise FileNotFoundError(errno.ENOENT, "not a regular file", source)
+    mode = stat.S_IMODE(found.st_mode)
+    with (
+        open(fd, "rb") as original,
+        open(os.open(target, _NEW_FILE, mode, dir_fd=target_folder), "wb") as copy,
+    ):
+        shutil.copyfileobj(original, copy)
+        copy.flush()
+        with suppress(PermissionError):  # no modes of its own: SMB, some FUSE
+            os.fchmod(copy.fileno(), mode)
+        os.utime(copy.fileno(), ns=(found.st_mtime_ns, found.st_mtime_ns))
+        os.fsync(copy.fileno())  # rare enough not to ask whether it is wanted

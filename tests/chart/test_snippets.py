@@ -12,6 +12,7 @@ import pytest
 from tests.chart import checks
 from tests.chart.checks import NAMES, SNIPPETS
 from tests.chart.mutations import Mutation, container, dag_processor, rename
+from tests.chart.sidecars import environment
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -34,6 +35,18 @@ def test_snippet_opens_with_three_lines_of_comment(name: str) -> None:
 
 def test_every_snippet_is_checked() -> None:
     assert sorted(NAMES) == sorted(path.name for path in SNIPPETS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("s3-sync.")])
+def test_airflow_looks_where_the_layout_shows_its_files(name: str) -> None:
+    values = checks.load(name)
+    folders = {
+        f"{one['DEST_PATH']}/current" if one.get("S3_SYNC_LAYOUT") == "snapshot" else None
+        for _, component in checks.components(values)
+        for one in map(environment, checks.containers(component))
+    }
+
+    assert folders == {values.get("config", {}).get("core", {}).get("dags_folder")}
 
 
 def test_no_sidecar_that_runs_for_ever_is_an_ordinary_container_of_a_task_pod() -> None:

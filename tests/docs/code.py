@@ -5,7 +5,7 @@ What the code says of itself: the names that documentation must have, found by r
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from docs.sidecars import SIDECARS
@@ -13,16 +13,19 @@ from docs.sidecars import SIDECARS
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtime" / "sidecar_runtime"
 SOURCES = {sidecar.name: ROOT / "sidecars" / sidecar.name / sidecar.package for sidecar in SIDECARS}
+# What of the runtime not every sidecar uses.
+OPTIONAL = ("gate", "snapshots")
 LOG_METHODS = {"debug", "info", "warning", "error", "exception"}
 
 
-def trees(*sources: Path) -> Iterator[ast.Module]:
+def trees(*sources: Path, leaving_out: Collection[str] = ()) -> Iterator[ast.Module]:
     """
-    Yield the syntax tree of every module below the folders.
+    Yield the syntax tree of every module below the folders, but for some by their file names.
     """
     for source in sources:
         for path in sorted(source.rglob("*.py")):
-            yield ast.parse(path.read_text())
+            if path.name not in leaving_out:
+                yield ast.parse(path.read_text())
 
 
 def events() -> set[str]:
@@ -42,28 +45,15 @@ def reasons(sidecar: str) -> set[str]:
     Return the reasons of a sidecar's failures: the first argument of `SomeError(reason, message)`.
     """
     found = {"bug"}
-    for tree in [*trees(SOURCES[sidecar]), *_runtime_of(sidecar)]:
+    own = "".join(path.read_text() for path in SOURCES[sidecar].rglob("*.py"))
+    unused = {f"{name}.py" for name in OPTIONAL if f"sidecar_runtime.{name} " not in own}
+    for tree in trees(RUNTIME, SOURCES[sidecar], leaving_out=unused):
         for call in _calls(tree):
             name = ast.unparse(call.func).rpartition(".")[2]
             is_error = name.endswith("Error") or name in ("GaveUp", "_give_up", "error")
             if is_error and len(call.args) > 1 and (reason := _first_text(call)):
                 found.add(reason)
     return found
-
-
-def _runtime_of(sidecar: str) -> list[ast.Module]:
-    """
-    Return the modules of the runtime that a sidecar imports, directly or not.
-    """
-    todo, seen = list(trees(SOURCES[sidecar])), {}
-    while todo:
-        for node in ast.walk(todo.pop()):
-            if isinstance(node, ast.ImportFrom) and node.module not in seen:
-                path = RUNTIME / f"{(node.module or '').removeprefix('sidecar_runtime.')}.py"
-                if (node.module or "").startswith("sidecar_runtime.") and path.exists():
-                    seen[node.module] = ast.parse(path.read_text())
-                    todo.append(seen[node.module])
-    return list(seen.values())
 
 
 def _calls(tree: ast.Module) -> Iterator[ast.Call]:

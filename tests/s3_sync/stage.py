@@ -37,6 +37,7 @@ class Stage:
     Attributes:
         layout: The layout that is at work.
         folder: What consumers mount.
+        published: The revision on record.
     """
 
     layout: Layout
@@ -45,6 +46,7 @@ class Stage:
         self.folder = folder
         self._environ: dict[str, str] = {}
         self._volume: Volume | None = None
+        self.published = ""
         self.begin(**environ)
 
     @property
@@ -70,7 +72,7 @@ class Stage:
         self._environ |= environ
         settings = settings_of(self.folder, **self._environ)
         self._volume = Volume(settings.dest_path, fsync=settings.fsync)
-        self.layout = open_layout(settings, self._volume)
+        self.layout = open_layout(settings, self._volume, self.published)
 
     def close(self) -> None:
         """
@@ -101,10 +103,12 @@ class Stage:
 
     def publish(self, revision: str, **files: str) -> Work:
         """
-        Bring files up to date and publish the revision.
+        Bring files up to date, publish the revision, and put it on record.
         """
         self.put(**files)
-        return self.layout.publish(revision, Fence())
+        work = self.layout.publish(revision, Fence())
+        self.published = revision
+        return work
 
     def damaged(self) -> set[str]:
         """

@@ -441,6 +441,41 @@ def test_a_cancelled_download_leaves_no_staging_file(
     assert {} == tree(folder)
 
 
+# --- what was done in two places
+
+
+def test_work_besides_is_added() -> None:
+    failure = SidecarError("x", "y")
+    work = Work(published=1, deleted=2, healed=3, blocked={"a"}, failed={"b": failure})
+
+    work.add(Work(published=10, deleted=20, healed=30, blocked={"c"}, failed={"d": failure}))
+
+    assert (11, 22, 33) == (work.published, work.deleted, work.healed)
+    assert ({"a", "c"}, {"b", "d"}) == (work.blocked, set(work.failed))
+
+
+def test_what_was_got_for_others_to_publish_is_not_counted_as_published() -> None:
+    failure = SidecarError("x", "y")
+    work = Work(published=1, moved=["a"], downloaded_bytes=5)
+
+    work.take_over(
+        Work(
+            published=10,
+            adopted=10,
+            deleted=10,
+            healed=10,
+            downloaded_bytes=7,
+            moved=["b"],
+            blocked={"c"},
+            failed={"d": failure},
+        )
+    )
+
+    assert Work(
+        published=1, downloaded_bytes=12, moved=["a", "b"], blocked={"c"}, failed={"d": failure}
+    ) == work
+
+
 # --- a full volume
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from s3_sync.layouts import tree_part
 from s3_sync.target import Torn
+from s3_sync.volume import STAGED as STAGED_PART
 from s3_sync.volume import TREE
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.s3_sync.stage import DIRECT, LAYOUTS, SNAPSHOT, STAGED, Stage, files_of, settings_of
@@ -43,7 +44,7 @@ def one(stage: Stage) -> Stage:
 
 @pytest.mark.parametrize(
     ("layout", "is_atomic", "part"),
-    [("direct", False, ""), ("staged", True, TREE), ("snapshot", True, TREE)],
+    [("direct", False, ""), ("staged", True, STAGED_PART), ("snapshot", True, TREE)],
 )
 def test_settings_choose_the_layout(folder: Path, layout: str, is_atomic: bool, part: str) -> None:
     stage = Stage(folder, **LAYOUTS[layout])
@@ -76,7 +77,7 @@ def test_directly_each_file_is_visible_at_once(folder: Path) -> None:
     assert (0, 0, 0) == (work.published, work.deleted, work.healed)
     assert 0 == stage.mend().healed and "" == stage.layout.problem
     stage.layout.prune()
-    assert not (folder / ".s3-sync" / TREE).exists()
+    assert {"staging", ".airflowignore", "managed"} == set(os.listdir(stage.state))
     stage.close()
 
 
@@ -95,7 +96,7 @@ def test_a_revision_is_put_in_place_by_links(one: Stage) -> None:
     assert ONE == one.seen()
     assert one.layout.shows("r1") and set() == one.damaged() == one.torn()
     for path in ONE:
-        assert (one.folder / path).samefile(one.state / TREE / path)
+        assert (one.folder / path).samefile(one.state / STAGED_PART / path)
 
 
 def test_only_what_changed_is_touched(one: Stage) -> None:
@@ -180,7 +181,7 @@ def test_a_full_volume_ends_it(one: Stage, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_torn_tree_is_not_put_in_place(one: Stage) -> None:
     one.put(a="two")
-    (one.state / TREE / "a.py").unlink()
+    (one.state / STAGED_PART / "a.py").unlink()
 
     with pytest.raises(Torn, match=r"a\.py"):
         one.layout.publish("r2", Fence())
@@ -247,7 +248,7 @@ def test_a_gate_begins_with_what_was_published_before_it(folder: Path) -> None:
     stage.begin(**STAGED)
 
     assert {"a.py"} == set(stage.layout.tree.managed.files)
-    assert (folder / "a.py").samefile(stage.state / TREE / "a.py")
+    assert (folder / "a.py").samefile(stage.state / STAGED_PART / "a.py")
     assert not stage.layout.shows("r1")  # d/b.py is still to come
     stage.publish("r1", d__b="one")
     assert {"d/b.py"} == stage.damaged() and 1 == stage.mend().healed
@@ -282,8 +283,7 @@ def test_one_layout_follows_another(folder: Path, before: str, after: str) -> No
     stage.begin(S3_SYNC_GATE="off")
     stage.begin(**LAYOUTS[after])
     stage.put(a="one", d__b="one")
-    if "old.py" in stage.layout.tree.managed.files:
-        stage.drop("old.py")
+    stage.drop("old.py")
     if after == "snapshot" != before:
         assert seen == stage.seen()
     stage.layout.publish("r2", Fence())
@@ -296,7 +296,7 @@ def test_one_layout_follows_another(folder: Path, before: str, after: str) -> No
     assert set() == stage.damaged()
     own = {"staging", ".airflowignore"} | {
         "direct": {"managed"},
-        "staged": {"managed", "tree", "tree.managed"},
+        "staged": {"managed", "staged", "staged.managed"},
         "snapshot": {"snapshots", "tree", "tree.managed"},
     }[after]
     assert own == set(os.listdir(stage.state))
@@ -306,7 +306,9 @@ def test_one_layout_follows_another(folder: Path, before: str, after: str) -> No
 
 
 @pytest.mark.parametrize("before", LAYOUTS)
-@pytest.mark.parametrize(("after", "mode"), [("direct", 0o644), ("snapshot", 0o444)])
+@pytest.mark.parametrize(
+    ("after", "mode"), [("direct", 0o644), ("staged", 0o644), ("snapshot", 0o444)]
+)
 def test_files_have_the_mode_of_the_layout_whatever_was_before_it(
     folder: Path, before: str, after: str, mode: int
 ) -> None:
@@ -358,7 +360,7 @@ def test_a_key_with_the_name_of_the_link_takes_its_place(folder: Path, after: st
     stage.close()
 
 
-@pytest.mark.parametrize("name", ["tree", "snapshots"])
+@pytest.mark.parametrize("name", ["tree", "staged", "snapshots"])
 @pytest.mark.parametrize("kind", ["link", "file"])
 def test_what_was_planted_in_place_of_another_layouts_folder_is_not_followed(
     folder: Path, tmp_path: Path, name: str, kind: str
@@ -369,7 +371,7 @@ def test_what_was_planted_in_place_of_another_layouts_folder_is_not_followed(
     place = stage.state / name
     if kind == "link":
         place.symlink_to(tmp_path / "outside")
-    elif name == "tree":
+    elif name != "snapshots":
         place.write_text("x")
     stage.publish("r1", a="one")
 

@@ -420,9 +420,7 @@ def test_a_page_that_comes_again_is_refused() -> None:
 
 def test_a_key_that_comes_again_is_refused() -> None:
     assert "'dags/a' came twice" in refused(page(contents("dags/a"), contents("dags/a")))
-    assert "came twice" in refused(
-        page(contents("dags/b"), contents("dags/a"), token="a"), page(contents("dags/a"))
-    )
+    assert "came twice" in refused(page(contents("dags/a"), token="a"), page(contents("dags/a")))
 
 
 def test_pages_in_disorder_are_refused() -> None:
@@ -446,6 +444,12 @@ def test_empty_pages_and_markers_of_folders_are_no_disorder() -> None:
     )
 
     assert {"1", "3"} == set(found.wanted)
+
+
+def test_an_empty_page_does_not_hide_disorder() -> None:
+    assert "'dags/1' came after 'dags/6'" in refused(
+        page(contents("dags/6"), token="a"), page(token="b"), page(contents("dags/1"))
+    )
 
 
 def test_a_store_that_does_not_sort_is_believed() -> None:

@@ -27,11 +27,11 @@ def state(tmp_path: Path) -> Path:
     return state
 
 
-def read(state: Path, shown: str = "") -> Published:
+def read(state: Path) -> Published:
     published = Published(SOURCE)
     fd = os.open(state, os.O_RDONLY)
     try:
-        published.read(fd, shown)
+        published.read(fd)
     finally:
         os.close(fd)
     return published
@@ -156,25 +156,6 @@ def test_damaged_files_are_a_reason_not_to_be_ready(state: Path) -> None:
     assert not readiness.ready
     assert "2 published files are missing or altered on disk" == readiness.problem
     assert ("r1", 1700000000.5) == (readiness.revision, readiness.published_at)
-
-
-def test_what_consumers_see_wins_over_the_revision_of_the_record(state: Path) -> None:
-    """
-    A process may have been killed between showing a revision and writing it down.
-    """
-    (state / NAME).write_text(json.dumps(GOOD))
-
-    published = read(state, shown="r2")
-
-    assert ("r2", 1700000000.5) == (published.revision, published.at)
-
-
-def test_what_consumers_see_of_another_source_counts_as_none(state: Path) -> None:
-    (state / NAME).write_text(json.dumps(GOOD | {"source": "s3://bucket/other/"}))
-
-    published = read(state, shown="r2")
-
-    assert ("", None) == (published.revision, published.at)
 
 
 @pytest.mark.parametrize("damaged", [(), {"a.py"}])

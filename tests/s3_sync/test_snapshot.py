@@ -445,15 +445,52 @@ def test_what_was_killed_half_way_is_swept(one: Stage) -> None:
 
 
 @pytest.mark.parametrize("to", ["nowhere", ".s3-sync/snapshots/r9", "/etc", ".s3-sync/snapshots/"])
-def test_a_link_that_shows_nothing_of_ours_counts_as_none(one: Stage, to: str) -> None:
+def test_a_link_that_shows_nothing_of_ours_is_mended_by_the_record(one: Stage, to: str) -> None:
     (one.folder / "current").unlink()
     (one.folder / "current").symlink_to(to)
+
+    one.begin()
+
+    assert "r1" == one.layout.revision and one.layout.problem
+    assert 1 == one.mend().healed and ONE == one.current()
+
+
+@pytest.mark.parametrize(
+    "published", ["", "r9", ".r1.7", "../tree", "r1/../../tree", "r1/../../../..", "r1\0"]
+)
+def test_a_record_of_what_is_not_there_counts_as_none(one: Stage, published: str) -> None:
+    (one.folder / "current").unlink()
+    one.published = published
 
     one.begin()
 
     assert (None, "") == (one.layout.shown, one.layout.revision)
     one.publish("r1")
     assert ONE == one.current()
+
+
+def test_what_the_link_shows_wins_over_the_record(two: Stage) -> None:
+    """
+    Killed between the link and the record.
+    """
+    two.published = "r1"
+
+    two.begin()
+
+    assert "r2" == two.layout.revision and "" == two.layout.problem and TWO == two.current()
+
+
+@pytest.mark.parametrize("name", ["tree", "snapshots"])
+@pytest.mark.parametrize("is_made_anew", [True, False])
+def test_is_not_current_after_somebody_removed_a_folder_of_ours(
+    one: Stage, name: str, is_made_anew: bool
+) -> None:
+    assert one.layout.is_current()
+    (one.state / name).rename(one.state / "away")
+    if is_made_anew:
+        (one.state / name).mkdir()
+
+    assert not one.layout.is_current()
 
 
 @pytest.mark.parametrize("name", ["snapshots", "tree", "snapshots/r1"])

@@ -12,10 +12,12 @@ from s3_sync.keys import RESERVED
 from s3_sync.volume import (
     AIRFLOWIGNORE,
     SNAPSHOTS,
+    STAGED,
     STAGING,
     TREE,
     Volume,
     explain_os_error,
+    is_at,
     is_link,
     open_folders,
     open_own_folder,
@@ -173,7 +175,7 @@ def test_closing_leaves_no_descriptor(folder: Path) -> None:
 def test_airflow_is_kept_out_of_all_folders_of_ours(folder: Path, volume: Volume) -> None:
     names = (folder / RESERVED / AIRFLOWIGNORE).read_text().splitlines()
 
-    assert {STAGING, TREE, SNAPSHOTS} == set(names)
+    assert {STAGING, TREE, STAGED, SNAPSHOTS} == set(names)
 
 
 @pytest.mark.parametrize("instead", ["nothing", "other", "link", "fifo"])
@@ -326,6 +328,22 @@ def test_tells_links_from_what_they_point_to(tmp_path: Path) -> None:
         is_link(name, fd) for name in ("folder", "link", "broken", "missing")
     ]
     os.close(fd)
+
+
+@pytest.mark.parametrize("instead", ["nothing", "folder", "link", "itself"])
+def test_tells_whether_a_folder_is_still_at_its_path(tmp_path: Path, instead: str) -> None:
+    (tmp_path / "own").mkdir()
+    above, own = os.open(tmp_path, os.O_RDONLY), os.open(tmp_path / "own", os.O_RDONLY)
+    if instead != "itself":
+        (tmp_path / "own").rename(tmp_path / "moved")
+    if instead == "folder":
+        (tmp_path / "own").mkdir()
+    elif instead == "link":
+        (tmp_path / "own").symlink_to("moved")
+
+    assert is_at("own", above, own) is (instead == "itself")
+    os.close(above)
+    os.close(own)
 
 
 def test_sets_the_mode(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ class Session:
             if is_changed or is_news:
                 self._hold.record(layout, listing.revision, fence)
             layout.clear_others(fence)
-        return self._conclude(listing, done, is_changed, refusal)
+        return self._conclude(layout, listing, done, is_changed, refusal)
 
     def _is_disturbed(self, layout: Layout) -> bool:
         """
@@ -311,7 +311,12 @@ class Session:
     # --- the end
 
     def _conclude(
-        self, listing: Listing, work: Work, is_changed: bool, refusal: RevisionRefused | None
+        self,
+        layout: Layout,
+        listing: Listing,
+        work: Work,
+        is_changed: bool,
+        refusal: RevisionRefused | None,
     ) -> Outcome:
         if work.failed:
             error = next(iter(work.failed.values()))
@@ -327,7 +332,7 @@ class Session:
                 "Nothing but these is behind. If it persists, the server's listing and its "
                 "objects disagree about ETags.",
             )
-        revision = self._hold.published.revision if refusal else listing.revision
+        revision = self._hold.published.revision if layout.is_atomic else listing.revision
         counts: Mapping[str, int | str] = {
             "files_published": work.published,
             "files_deleted": work.deleted,
@@ -340,6 +345,8 @@ class Session:
         if refusal:
             self._rest = Outcome("refused", revision, refusal=refusal)
             return replace(self._rest, counts=counts)
+        if work.moved and layout.is_atomic:
+            return Outcome("settling", revision, counts)
         if not work.moved:
             self._rest = Outcome("unchanged", revision)
         return Outcome("changed" if is_changed else "unchanged", revision, counts)

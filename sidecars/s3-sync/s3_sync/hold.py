@@ -144,7 +144,7 @@ class Hold:
         )
 
     def _acquire(self) -> Layout | None:
-        if self._volume is not None and not self._volume.is_current():
+        if not self._is_current():
             self.close()
         root, state = open_folders(self._settings.dest_path)
         try:
@@ -161,13 +161,24 @@ class Hold:
             self._layout = self._take_over(self._volume)
         return self._layout
 
+    def _is_current(self) -> bool:
+        """
+        Whether all that is held open is still at its path.
+        """
+        if self._volume is None or self._layout is None:
+            return False
+        return self._volume.is_current() and self._layout.is_current()
+
     def _take_over(self, volume: Volume) -> Layout:
         """
         Open the layout, and look at all that a predecessor left.
         """
-        layout = open_layout(self._settings, volume)
+        self.published.read(volume.state)
+        layout = open_layout(self._settings, volume, self.published.revision)
+        if layout.revision and self.published.revision:
+            # Killed between showing it and its record.
+            self.published.revision = layout.revision
         shown = layout.shown.managed.files if layout.shown else {}
-        self.published.read(volume.state, layout.revision)
         self._scan = iter(())
         self.damaged = layout.shown.damaged(iter(shown)) if layout.shown else set()
         if layout.is_atomic:

@@ -2,7 +2,7 @@
 The layouts: how files that cycles have brought up to date become what consumers see.
 
 Ungated in place, the target folder itself is what cycles bring up to date. Everywhere else they
-work on a copy in `.s3-sync/tree`, and a revision becomes visible once it is complete there.
+work on a copy in `.s3-sync`, the tree, and a revision becomes visible once it is complete there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from s3_sync.plan import Plan
 from s3_sync.settings import Settings
 from s3_sync.snapshot import Snapshot
 from s3_sync.target import Target, Torn
-from s3_sync.volume import TREE, Volume
+from s3_sync.volume import STAGED, TREE, Volume, is_at
 from s3_sync.walk import Blocked
 from sidecar_runtime.fence import Fence
 
@@ -56,6 +56,11 @@ class Layout(Protocol):
     def is_atomic(self) -> bool:
         """
         Whether a revision is published as a whole, or not at all.
+        """
+
+    def is_current(self) -> bool:
+        """
+        Whether the folders that are held open are still the ones at their paths.
         """
 
     def shows(self, revision: str) -> bool:
@@ -100,15 +105,18 @@ class Layout(Protocol):
         """
 
 
-def open_layout(settings: Settings, volume: Volume) -> Layout:
+def open_layout(settings: Settings, volume: Volume, published: str) -> Layout:
     """
     Open the layout that the settings ask for.
+
+    Args:
+        published: The revision that is on record as published.
 
     Raises:
         OSError: The volume fails.
     """
     if settings.layout == "snapshot":
-        return Snapshot(settings, volume)
+        return Snapshot(settings, volume, published)
     if settings.gate != "off":
         return Staged(settings, volume)
     return Direct(settings, volume)
@@ -118,7 +126,9 @@ def tree_part(settings: Settings) -> str:
     """
     Return which part of `.s3-sync` cycles work on; empty for the target folder itself.
     """
-    return TREE if settings.layout == "snapshot" or settings.gate != "off" else ""
+    if settings.layout == "snapshot":
+        return TREE
+    return STAGED if settings.gate != "off" else ""
 
 
 class Direct:
@@ -132,6 +142,9 @@ class Direct:
     def __init__(self, settings: Settings, volume: Volume) -> None:
         self._volume = volume
         self.tree = self.shown = Target(volume, file_mode=settings.file_mode)
+
+    def is_current(self) -> bool:
+        return True
 
     def shows(self, revision: str) -> bool:
         return True
@@ -150,7 +163,7 @@ class Direct:
 
     def clear_others(self, fence: Fence) -> None:
         with fence:
-            clear_tree(self._volume)
+            clear_tree(STAGED, self._volume)
             clear_snapshots(self._volume)
 
     def close(self) -> None:
@@ -168,7 +181,7 @@ class Staged:
     def __init__(self, settings: Settings, volume: Volume) -> None:
         self._volume = volume
         self._takes_all = settings.delete == "all"
-        self.tree = Target(volume, file_mode=settings.file_mode, part=TREE)
+        self.tree = Target(volume, file_mode=settings.file_mode, part=STAGED)
         self.shown = Target(volume, file_mode=settings.file_mode)
         if not self.tree.managed.files:
             self._seed()
@@ -180,6 +193,9 @@ class Staged:
         for path in self.shown.managed.files:
             with suppress(Torn, Blocked, OSError):
                 self.tree.take(path, self.shown, Fence(), lambda _: False)
+
+    def is_current(self) -> bool:
+        return is_at(STAGED, self._volume.state, self.tree.folder)
 
     def shows(self, revision: str) -> bool:
         return self.changes().is_empty

@@ -8,23 +8,24 @@ import os
 
 from s3_sync.managed import NAME as MANAGED
 from s3_sync.target import Target, list_name
-from s3_sync.volume import LINK, SNAPSHOTS, SNAPSHOTS_PATH, TREE, Volume, open_own_folder
+from s3_sync.volume import LINK, SNAPSHOTS, SNAPSHOTS_PATH, STAGED, TREE, Volume, open_own_folder
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.snapshots import Snapshots, remove_tree
 
 
-def clear_tree(volume: Volume) -> None:
+def clear_tree(name: str, volume: Volume) -> None:
     """
-    Remove the working copy of a layout that needs none.
+    Remove a working copy, and its list.
     """
-    remove_tree(TREE, volume.state)
-    remove_tree(list_name(TREE), volume.state)
+    remove_tree(name, volume.state)
+    remove_tree(list_name(name), volume.state)
 
 
 def clear_snapshots(volume: Volume) -> None:
     """
-    Remove the link and all that it could show.
+    Remove the link, all that it could show, and the working copy behind.
     """
+    clear_tree(TREE, volume)
     if not _is_there(SNAPSHOTS, volume):
         return
     store = open_own_folder(SNAPSHOTS, volume.state)
@@ -37,8 +38,12 @@ def clear_snapshots(volume: Volume) -> None:
 
 def clear_in_place(volume: Volume, fence: Fence) -> None:
     """
-    Remove the files that were published in place; those of others stay.
+    Remove the files that were published in place, and the working copy behind a gate.
+
+    Those of others stay.
     """
+    with fence:
+        clear_tree(STAGED, volume)
     if not _is_there(MANAGED, volume):
         return
     target = Target(volume, file_mode=0)

@@ -32,16 +32,12 @@ class Published:
         self.revision = ""
         self.at: float | None = None
 
-    def read(self, state: int, shown: str = "") -> None:
+    def read(self, state: int) -> None:
         """
         Take over what a process recorded in the open `.s3-sync`.
 
         The record of another bucket or prefix counts as none: its files are not what consumers
         of this one need.
-
-        Args:
-            shown: The revision that consumers see, where that can be seen: a process may have
-                been killed between showing it and its record.
         """
         self.revision, self.at = "", None
         try:
@@ -52,7 +48,7 @@ class Published:
             return
         revision, at = facts.get("revision"), facts.get("published_at")
         if isinstance(revision, str) and isinstance(at, int | float) and 0 < at < LATEST:
-            self.revision, self.at = shown or revision, float(at)
+            self.revision, self.at = revision, float(at)
 
     def record(self, volume: Volume, files: int, revision: str, fence: Fence) -> None:
         """

@@ -23,6 +23,7 @@ from s3_sync.volume import (
     TREE,
     Volume,
     explain_os_error,
+    is_at,
     open_own_folder,
 )
 from sidecar_runtime.fence import Fence
@@ -32,7 +33,7 @@ from sidecar_runtime.snapshots import Snapshots, link_tree
 WRITE_BITS = 0o222
 _LIST_SUFFIX = f".{MANAGED}"
 # What linking says when somebody has removed, or replaced, a part of the tree.
-_TORN = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_TORN = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
 
 log = get_logger("snapshot")
 
@@ -44,7 +45,7 @@ class Snapshot:
 
     is_atomic = True
 
-    def __init__(self, settings: Settings, volume: Volume) -> None:
+    def __init__(self, settings: Settings, volume: Volume, published: str) -> None:
         self._volume = volume
         self._takes_all = settings.delete == "all"
         # Links share their content, so that an edit in one snapshot would be one in all.
@@ -63,6 +64,8 @@ class Snapshot:
         self.tree = Target(volume, file_mode=self._file_mode, part=TREE)
         self.shown: Target | None = None
         self.revision = self._snapshots.current()
+        if not self.revision and self._snapshots.has(published):
+            self.revision = published  # somebody has removed the link
         if self.revision:
             self.shown = self._open(self.revision)
 
@@ -70,6 +73,10 @@ class Snapshot:
     def problem(self) -> str:
         is_there = self._snapshots.current() == self.revision
         return "" if is_there else f"{LINK} does not show the published revision"
+
+    def is_current(self) -> bool:
+        state = self._volume.state
+        return is_at(TREE, state, self.tree.folder) and is_at(SNAPSHOTS, state, self._store)
 
     def shows(self, revision: str) -> bool:
         return revision == self.revision and self.changes().is_empty

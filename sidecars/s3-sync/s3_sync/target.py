@@ -203,7 +203,7 @@ class Target:
         try:
             with source._walk.to(path) as (folder, name):
                 link_file(name, folder, staged, self._staging)
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise Torn(path) from error
         try:
             taken = held.of(os.stat(staged, dir_fd=self._staging, follow_symlinks=False))

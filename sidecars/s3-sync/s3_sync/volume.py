@@ -20,13 +20,15 @@ from sidecar_runtime.publish import read_file, write_file
 FOLDER_MODE = 0o775
 FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 STAGING = "staging"
+# The working copies behind snapshots, and behind a gate in place; their modes differ.
 TREE = "tree"
+STAGED = "staged"
 SNAPSHOTS = "snapshots"
 SNAPSHOTS_PATH = f"{RESERVED}/{SNAPSHOTS}"
 LINK = "current"
 AIRFLOWIGNORE = ".airflowignore"
 # Plain names mean the same in both of its syntaxes, glob and regular expression.
-_HIDDEN = f"{STAGING}\n{TREE}\n{SNAPSHOTS}\n".encode()
+_HIDDEN = "".join(f"{name}\n" for name in (STAGING, TREE, STAGED, SNAPSHOTS)).encode()
 BYTECODE = "__pycache__"
 # Not ours to judge under S3_SYNC_DELETE=all: bytecode, and what mkfs puts on a volume.
 SPARED = {BYTECODE, "lost+found"}
@@ -121,15 +123,13 @@ class Volume:
         They are not after somebody removed the target, or `.s3-sync`, and made it anew.
         """
         try:
-            root = os.stat(self.path)
-            state = os.stat(RESERVED, dir_fd=self.root, follow_symlinks=False)
-            staging = os.stat(STAGING, dir_fd=self.state, follow_symlinks=False)
+            is_root = os.path.samestat(os.stat(self.path), os.fstat(self.root))
         except OSError:
             return False
         return (
-            os.path.samestat(root, os.fstat(self.root))
-            and os.path.samestat(state, os.fstat(self.state))
-            and os.path.samestat(staging, os.fstat(self.staging))
+            is_root
+            and is_at(RESERVED, self.root, self.state)
+            and is_at(STAGING, self.state, self.staging)
         )
 
     def close(self) -> None:
@@ -183,6 +183,17 @@ def open_folders(path: str) -> tuple[int, int]:
     except OSError:
         os.close(root)
         raise
+
+
+def is_at(name: str, above: int, folder: int) -> bool:
+    """
+    Whether an open folder is still what has that name.
+    """
+    try:
+        found = os.stat(name, dir_fd=above, follow_symlinks=False)
+    except OSError:
+        return False
+    return os.path.samestat(found, os.fstat(folder))
 
 
 def foreign_files(root: int, managed: Collection[str]) -> list[str]:
