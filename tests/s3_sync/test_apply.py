@@ -471,9 +471,12 @@ def test_what_was_got_for_others_to_publish_is_not_counted_as_published() -> Non
         )
     )
 
-    assert Work(
-        published=1, downloaded_bytes=12, moved=["a", "b"], blocked={"c"}, failed={"d": failure}
-    ) == work
+    assert (
+        Work(
+            published=1, downloaded_bytes=12, moved=["a", "b"], blocked={"c"}, failed={"d": failure}
+        )
+        == work
+    )
 
 
 # --- a full volume
