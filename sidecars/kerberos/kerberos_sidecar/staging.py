@@ -196,7 +196,14 @@ def explain_os_error(error: OSError, path: str) -> SidecarError:
                 f"there is no room in {folder}: {error.strerror}",
                 "Enlarge the volume (sizeLimit). The last ccache is whole.",
             )
-        case errno.EACCES | errno.EPERM | errno.EROFS:
+        case errno.EPERM:
+            return SidecarError(
+                "ccache_denied",
+                f"cannot replace {path} as uid {os.getuid()}: {error.strerror}",
+                "The ccache there is another uid's, and the folder has the sticky bit: take that "
+                "off (chmod -t; mode 2770 is right for several uids).",
+            )
+        case errno.EACCES | errno.EROFS:
             return SidecarError(
                 "ccache_denied",
                 f"cannot write {path} as uid {os.getuid()} with group {os.getgid()}: "
