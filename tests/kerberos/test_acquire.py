@@ -80,3 +80,34 @@ def test_the_failure_is_told_in_libkrb5s_own_words(
 
     assert "principal_unknown" == caught.value.reason
     assert not got.exists()
+    # Asked once: gssapi tries all its mechanisms, unless it is told which.
+    assert 1 == (kdc.folder / "kdc.log").read_text().count("CLIENT_NOT_FOUND: leaver@")
+
+
+@pytest.mark.parametrize(
+    ("query", "undo", "reason"),
+    [
+        ("modprinc +needchange {name}", "", "password_expired"),
+        ("modprinc -pwexpire 2001-01-01 {name}", "", "password_expired"),
+        ("modprinc -allow_svr {tgs}", "modprinc +allow_svr {tgs}", "kdc_refused"),
+        ("modprinc -allow_tix {tgs}", "modprinc +allow_tix {tgs}", "kdc_refused"),
+    ],
+    ids=["must change", "ended", "no service", "disabled realm"],
+)
+def test_what_the_kdc_has_against_an_account_is_told(
+    kdc: Kdc, tmp_path: Path, krb5_config: Path, got: Path, query: str, undo: str, reason: str
+) -> None:
+    name = tmp_path.name
+    names = {"name": name, "tgs": f"krbtgt/{kdc.realm}"}
+    kdc.add_principal(name)
+    keytab = kdc.write_keytab(tmp_path / "keytab", name)
+    kdc.kadmin(query.format(**names))
+
+    try:
+        with pytest.raises(SidecarError) as caught:
+            acquire(keytab, got)
+    finally:
+        if undo:
+            kdc.kadmin(undo.format(**names))
+
+    assert reason == caught.value.reason

@@ -3,16 +3,19 @@ One cycle after the other, in this thread, against a real KDC.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 
 pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup as root")
 
 from kerberos_sidecar.ccache import read_ticket
 from kerberos_sidecar.cycle import verify
+from kerberos_sidecar.keytab import read_keytab
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.principal import parse_principal
 from kerberos_sidecar.settings import load_settings
@@ -189,6 +192,43 @@ def test_one_that_fails_does_not_stop_the_others(
     assert "last_error" not in str(details[str(good)])
 
 
+def test_who_was_not_tried_for_longest_is_first(
+    tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
+) -> None:
+    """
+    One whose KDC is silent would else take every cycle's time from those behind it.
+    """
+    text = (
+        f'[{{"principal": "nobody", "ccache": "{tmp_path}/cc/bad"}},'
+        f' {{"principal": "airflow", "ccache": "{tmp_path}/cc/good"}}]'
+    )
+    box = Box(tmp_path, KERBEROS_PRINCIPALS=text, KERBEROS_CCACHE="")
+    first = [box.fails().reason for _ in range(2)]
+
+    kdc.stop()
+    try:
+        (tmp_path / "cc" / "good").unlink()
+        last = box.fails().reason
+    finally:
+        kdc.start()
+
+    assert (["principal_absent"] * 2, "kdc_unreachable") == (first, last)
+
+
+def test_nobody_is_blamed_for_what_comes_after_the_kdcs_answer(box: Box, kdc: Kdc) -> None:
+    fences = [Fence(), Fence(is_asked_for=True)]
+
+    box.cycle(fences[0])
+    kdc.stop()
+    try:
+        with pytest.raises(SidecarError, match="takes the request"):
+            box.cycle(fences[1])
+    finally:
+        kdc.start()
+
+    assert [None, None] == [fence.blame for fence in fences]
+
+
 def test_all_that_fail_are_counted_in_the_error(
     tmp_path: Path, keytab: Path, krb5_config: Path, log: Log
 ) -> None:
@@ -230,6 +270,36 @@ def test_metrics_tell_of_the_ticket_that_is_published(box: Box) -> None:
         box.sample("kerberos_clock_offset_seconds"),
         box.sample("kerberos_acquired_tickets_total"),
     )
+
+
+def test_the_kvno_is_that_of_the_keytab_even_if_the_kdc_refuses_it(
+    tmp_path: Path, kdc: Kdc, krb5_config: Path, log: Log
+) -> None:
+    kdc.add_principal("turned")
+    keytab = kdc.write_keytab(tmp_path / "keytab" / "k", "turned")
+    kdc.kadmin("cpw -randkey turned")
+    box = Box(tmp_path)
+
+    assert "keytab_stale" == box.fails().reason
+    assert read_keytab(str(keytab)).keys[0].kvno == box.sample("kerberos_keytab_kvno")
+
+
+def test_a_keytab_of_somebody_else_takes_the_metrics_with_it(
+    box: Box, kdc: Kdc, keytab: Path
+) -> None:
+    """
+    An expiry that nothing renews any more would alert for ever.
+    """
+    box.cycle()
+    kdc.add_principal("successor")
+    keytab.unlink()
+    kdc.write_keytab(keytab, "successor")
+
+    box.cycle()
+
+    text = generate_latest(box.metrics.registry).decode()
+    shown = re.findall(r'kerberos_ticket_expiry_timestamp_seconds{.*principal="(\w+)@', text)
+    assert ["successor"] == shown
 
 
 def test_is_ready_after_a_restart_before_any_cycle(

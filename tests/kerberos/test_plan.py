@@ -117,6 +117,7 @@ def test_what_is_found_must_be_of_the_right_principal() -> None:
     other = parse_principal("other@EXAMPLE.COM")
 
     assert "is of airflow@EXAMPLE.COM, not of other@EXAMPLE.COM" == THERE.problem_at(NOW, other)
+    assert "" == THERE.problem_at(NOW, parse_principal("Airflow@EXAMPLE.COM"))
     assert "" == THERE.problem_at(NOW, None)
     assert "" == THERE.problem_at(NOW, parse_principal("airflow"))
 

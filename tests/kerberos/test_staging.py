@@ -222,6 +222,20 @@ def test_a_folder_that_may_not_be_written_is_named(path: Path) -> None:
     assert "KERBEROS_CCACHE" in error.advice
 
 
+def test_a_sticky_folder_with_the_ccache_of_another_is_named(path: Path, fence: Fence) -> None:
+    path.write_bytes(OLD)
+    for folder in list(path.parents)[1:4]:
+        folder.chmod(folder.stat().st_mode | 0o055)
+    path.parent.chmod(0o1777)
+
+    with as_nobody(), pytest.raises(SidecarError) as caught:
+        publish(path, NEW, fence)
+
+    assert "ccache_denied" == caught.value.reason
+    assert "sticky" in caught.value.advice
+    assert ["ccache"] == os.listdir(path.parent)
+
+
 @pytest.mark.parametrize(
     ("number", "reason"),
     [

@@ -30,6 +30,9 @@ def as_user(folder: Path, program: Path, uid: int, gid: int) -> Path:
     """
     if os.getuid() != 0:
         pytest.skip("another user needs root")
+    script = folder / f"{program.name}-as-{uid}"
+    if script.exists():  # and may be read by a shell at this moment
+        return script
     folder.mkdir(parents=True, exist_ok=True)
     drop = f"exec setpriv --reuid={uid} --regid={gid} --clear-groups --inh-caps=-all"
     lines = [f'{drop} {shlex.quote(str(program))} "$@"']
@@ -40,7 +43,6 @@ def as_user(folder: Path, program: Path, uid: int, gid: int) -> Path:
     }
     if hidden:
         lines = [*_show(folder, hidden), *lines]
-    script = folder / f"{program.name}-as-{uid}"
     inner = folder / f".{script.name}"
     inner.write_text("\n".join(["set -e", *lines]) + "\n")
     enter = "unshare --mount --propagation private " if hidden else ""

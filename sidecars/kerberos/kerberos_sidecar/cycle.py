@@ -11,7 +11,7 @@ from typing import Literal
 
 from kerberos_sidecar.acquire import acquire_ticket
 from kerberos_sidecar.ccache import Ticket, read_ticket, without_refresh_time
-from kerberos_sidecar.keytab import Keytab, read_keytab
+from kerberos_sidecar.keytab import read_keytab
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.overlay import check_config
 from kerberos_sidecar.plan import Acquired, Cause, cause_of, retry_within, wait_after
@@ -109,41 +109,41 @@ class Session:
             slot.tried_at = time.monotonic()
         keytab = read_keytab(slot.source.find())
         principal = keytab.select(slot.entry.principal)
+        with fence:
+            slot.keytab, slot.kvno = keytab.path, keytab.kvno_of(principal)
+            if slot.last is None:
+                slot.principal = principal
         check_config(self._settings)
         began = time.monotonic()
         with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
             fence.blame = self._in_time(hung(principal))
-            acquire_ticket(principal, keytab, f"FILE:{staging.got}")
-            fence.blame = None
+            try:
+                acquire_ticket(principal, keytab, f"FILE:{staging.got}")
+            finally:
+                fence.blame = None
             content = _read(staging.got)
             ticket = verify(content, principal, time.time())
             staging.publish(without_refresh_time(content))
         with fence:
-            self._record(slot, cause, stamp, keytab, ticket, time.monotonic() - began)
+            self._record(slot, cause, stamp, ticket, time.monotonic() - began)
 
     def _record(
-        self,
-        slot: Slot,
-        cause: Cause,
-        stamp: Stamp,
-        keytab: Keytab,
-        ticket: Ticket,
-        seconds: float,
+        self, slot: Slot, cause: Cause, stamp: Stamp, ticket: Ticket, seconds: float
     ) -> None:
         settings = self._settings
         wait_seconds, next_cause = wait_after(
             ticket, time.time(), settings.interval_seconds, settings.jitter_seconds, random.random()
         )
         slot.last = Acquired(ticket, time.monotonic(), stamp, wait_seconds, next_cause)
-        slot.principal, slot.keytab = ticket.principal, keytab
+        slot.principal = ticket.principal
         slot.is_asked_for, slot.error = False, None
-        self._metrics.record(slot, ticket, keytab, seconds)
+        self._metrics.record(slot, seconds)
         log.info(
             "ticket_acquired",
             principal=slot.name,
             ccache=slot.entry.ccache,
             cause=cause,
-            kvno=keytab.kvno_of(ticket.principal),
+            kvno=slot.kvno,
             ends_at=iso(ticket.ends_at),
             lifetime_seconds=ticket.lifetime_seconds,
             next_ticket_in_seconds=round(wait_seconds, 1),

@@ -5,11 +5,10 @@ The metrics of the kerberos sidecar.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from prometheus_client import Counter, Gauge
 
-from kerberos_sidecar.ccache import Ticket
-from kerberos_sidecar.keytab import Keytab
 from kerberos_sidecar.slot import Slot
 from sidecar_runtime.metrics import Metrics
 
@@ -23,6 +22,7 @@ class KerberosMetrics(Metrics):
 
     def __init__(self, version: str, revision: str) -> None:
         super().__init__("kerberos", version, revision)
+        self._shown: dict[str, tuple[str, str, str]] = {}
         self._acquired = Counter(
             "kerberos_acquired_tickets_total",
             "Tickets acquired and published.",
@@ -46,26 +46,38 @@ class KerberosMetrics(Metrics):
             "kerberos_clock_offset_seconds", "How far the KDC's clock is ahead of ours."
         )
 
-    def record(self, slot: Slot, ticket: Ticket, keytab: Keytab, seconds: float) -> None:
+    def record(self, slot: Slot, seconds: float) -> None:
         """
-        Count a ticket that was published.
+        Count a ticket that was published, and the seconds that it took.
         """
         labels = self._labels(slot)
         self._acquired.labels(*labels).inc()
         self._duration.labels(*labels).set(seconds)
-        self._kvno.labels(*labels).set(keytab.kvno_of(ticket.principal))
 
     def show(self, slots: Iterable[Slot]) -> None:
         """
-        Show what is on the volume.
+        Show what is known of each ccache, as soon as it is known whose it is.
         """
         for slot in slots:
-            if slot.principal is not None:
-                labels = self._labels(slot)
-                ticket = slot.published.look().ticket
-                self._expiry.labels(*labels).set(ticket.ends_at if ticket else 0)
-                self._lifetime.labels(*labels).set(ticket.lifetime_seconds if ticket else 0)
-                self._offset.labels(*labels).set(ticket.clock_offset_seconds if ticket else 0)
+            if slot.principal is None or not slot.principal.realm:
+                continue
+            labels = self._labels(slot)
+            if (before := self._shown.get(slot.entry.ccache, labels)) != labels:
+                self._forget(before)
+            self._shown[slot.entry.ccache] = labels
+            ticket = slot.published.look().ticket
+            self._expiry.labels(*labels).set(ticket.ends_at if ticket else 0)
+            self._lifetime.labels(*labels).set(ticket.lifetime_seconds if ticket else 0)
+            self._offset.labels(*labels).set(ticket.clock_offset_seconds if ticket else 0)
+            self._kvno.labels(*labels).set(slot.kvno)
+
+    def _forget(self, labels: tuple[str, str, str]) -> None:
+        """
+        Drop what was shown under a name that is not that ccache's any more.
+        """
+        for family in (self._expiry, self._lifetime, self._offset, self._kvno, self._duration):
+            with suppress(KeyError):
+                family.remove(*labels)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, _LABELS, registry=self.registry)

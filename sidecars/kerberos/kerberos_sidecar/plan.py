@@ -43,8 +43,9 @@ class Found:
         """
         if self.ticket is None:
             return self.problem
-        if principal and not self.ticket.principal.is_named(principal):
-            return f"is of {self.ticket.principal}, not of {principal}"
+        owner = self.ticket.principal
+        if principal and not (owner.is_named(principal) or owner.resembles(principal)):
+            return f"is of {owner}, not of {principal}"
         if self.ticket.ends_at <= now:
             return f"holds a ticket that ended {now - self.ticket.ends_at:.0f} s ago"
         return ""

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from kerberos_sidecar.entries import Entry
-from kerberos_sidecar.keytab import Keytab
 from kerberos_sidecar.plan import Acquired
 from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.published import Published
@@ -21,7 +20,9 @@ class Slot:
     Written by the cycle, behind its fence; read by the endpoint.
 
     Attributes:
-        principal: With its realm, once the keytab was read; before that as configured.
+        principal: As the KDC names it, once there was a ticket; before that as the keytab does,
+            and before that as configured.
+        keytab, kvno: The file that was read last, and the newest version of the principal's keys.
         tried_at: When it was tried last, in seconds of the monotonic clock.
         is_asked_for: Whether a person asked for a new ticket and there is none yet.
         error: Why the last try failed; ``None`` where it did not.
@@ -32,7 +33,8 @@ class Slot:
         self.source = source
         self.published = Published(entry.ccache)
         self.principal: Principal | None = entry.principal
-        self.keytab: Keytab | None = None
+        self.keytab = str(source)
+        self.kvno = 0
         self.last: Acquired | None = None
         self.tried_at = 0.0
         self.is_asked_for = False
@@ -56,10 +58,9 @@ class Slot:
         """
         Return what the status page shows of it, at a moment of the monotonic clock.
         """
-        facts: dict[str, object] = {"principal": self.name, "keytab": str(self.source)}
-        if self.keytab is not None and self.principal is not None:
-            facts["keytab"] = self.keytab.path
-            facts["kvno"] = self.keytab.kvno_of(self.principal)
+        facts: dict[str, object] = {"principal": self.name, "keytab": self.keytab}
+        if self.kvno:
+            facts["kvno"] = self.kvno
         if ticket := self.published.look().ticket:
             facts["ends_at"] = iso(ticket.ends_at)
             if ticket.renew_until:

@@ -1,7 +1,7 @@
 """
 The way of a ccache onto its volume: private files beside it, then a rename.
 
-Beside a ccache ``NAME`` there are, for milliseconds:
+Beside a ccache ``NAME`` there are, while a ticket is acquired:
 
 - ``.NAME.<random>.new``, the file that will be renamed. Who writes it holds a ``flock`` on it, and
   so says to everybody that it is in use: the names are random and nobody waits for anybody.
@@ -28,7 +28,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.publish import write_all
 
-# Written and taken back before the KDC is asked: a full volume costs it no request.
+# Written before the KDC is asked: a full volume costs it no request.
 ROOM_BYTES = 4096
 
 NEW, GOT = ".new", ".got"
@@ -114,6 +114,7 @@ class Staging:
             if os.fstat(self._fd).st_nlink:
                 break
             os.close(self._fd)  # swept by another before we had the lock
+            self._fd = -1
         self._take_group()
         os.fchmod(self._fd, self._mode)  # after the group: to change it clears bits
         write_all(self._fd, bytes(ROOM_BYTES))
@@ -196,7 +197,14 @@ def explain_os_error(error: OSError, path: str) -> SidecarError:
                 f"there is no room in {folder}: {error.strerror}",
                 "Enlarge the volume (sizeLimit). The last ccache is whole.",
             )
-        case errno.EACCES | errno.EPERM | errno.EROFS:
+        case errno.EPERM:
+            return SidecarError(
+                "ccache_denied",
+                f"cannot replace {path} as uid {os.getuid()}: {error.strerror}",
+                "The ccache there is another uid's, and the folder has the sticky bit: take that "
+                "off (chmod -t; mode 2770 is right for several uids).",
+            )
+        case errno.EACCES | errno.EROFS:
             return SidecarError(
                 "ccache_denied",
                 f"cannot write {path} as uid {os.getuid()} with group {os.getgid()}: "

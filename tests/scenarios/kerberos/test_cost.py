@@ -5,10 +5,12 @@ What it costs to have it: memory, processes, quiet.
 import os
 from pathlib import Path
 
+from bench.measure import cpu_seconds
 from tests.support.site import Site
 from tests.support.waiting import wait_until
 
 RSS_MIB = 40
+FIRST_TICKET_SECONDS = 0.6
 
 
 def waited_for_children(pid: int) -> int:
@@ -36,6 +38,15 @@ def test_idle_memory_is_within_the_budget_after_many_tickets(here: Site) -> None
     daemon.get("/metrics")
 
     assert daemon.rss_mib() <= RSS_MIB
+
+
+def test_the_first_ticket_costs_little(here: Site) -> None:
+    """
+    From the start of the process: 0.2 s of CPU (2026-11).
+    """
+    daemon = here.publish()
+
+    assert cpu_seconds(daemon.pid) <= FIRST_TICKET_SECONDS
 
 
 def test_no_process_is_spawned_for_a_ticket(here: Site) -> None:

@@ -85,8 +85,9 @@ def test_a_kdc_that_is_back_before_the_end_costs_no_valid_ticket(
     daemon = brief.publish()
     expiry = brief.expiry()
     running_kdc.stop()
+    for _ in range(8):
+        assert "kdc_unreachable" == brief.refresh(daemon)["reason"]
     wait_until(lambda: time.time() > expiry - 5, "the ticket is near its end", 20)
-    assert daemon.find_events("cycle_failed")
     running_kdc.start()
 
     wait_until(lambda: brief.expiry() > expiry or not brief.is_valid(), "a new ticket", 20)

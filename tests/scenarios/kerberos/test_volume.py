@@ -194,7 +194,7 @@ def test_a_ccache_beside_a_keytab_in_a_secret_names_the_setting(here: Site, smal
 
 def test_the_group_of_the_folder_gets_the_ccache(here: Site) -> None:
     os.chown(here.ccache.parent, 0, 50001)
-    here.ccache.parent.chmod(0o2770)
+    here.ccache.parent.chmod(0o770)  # no setgid bit, which would do it
 
     here.publish()
 
