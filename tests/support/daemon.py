@@ -1,5 +1,5 @@
 """
-The real `s3-sync` as a process: its log lines as they come, its HTTP answers, its signals.
+A real sidecar as a process: its log lines as they come, its HTTP answers, its signals.
 """
 
 import contextlib
@@ -54,9 +54,9 @@ class Answer:
         return json.loads(self.body)
 
 
-class Daemon:
+class SidecarProcess:
     """
-    One `s3-sync` process with an environment of its own; `with Daemon(...) as daemon:` starts it.
+    One sidecar with an environment of its own; a `with` statement starts it.
 
     Leaving the `with` statement always kills what still runs. `start` may be called again after
     the process has ended: the log begins anew.
@@ -64,48 +64,25 @@ class Daemon:
 
     def __init__(
         self,
-        server: S3Server | None,
-        bucket: str,
-        target: Path,
-        key_path: str = "",
-        interval: str = "1h",
-        settings: Mapping[str, str | None] | None = None,
+        program: Path,
+        environment: Mapping[str, str | None],
+        home: Path,
         arguments: Sequence[str] = (),
     ) -> None:
         """
-        Describe a daemon; nothing is started yet.
+        Describe a process; nothing is started yet.
 
         Args:
-            server: Where AWS_ENDPOINT_URL points and whose credentials are used; `None` leaves
-                out every AWS variable but AWS_BUCKET.
-            bucket: AWS_BUCKET.
-            target: DEST_PATH; HOME is an empty folder beside it.
-            key_path: KEY_PATH.
-            interval: INTERVAL; the default leaves cycles to `sync` after the first one.
-            settings: More variables; `None` removes one that is set here.
+            program: The console script, or what runs it as another user.
+            environment: All that it gets besides PATH and HOME; `None` leaves a variable out.
+            home: HOME; made when missing.
             arguments: The command line, `("check",)` for example.
         """
-        self.target = target
+        self.program = program
         self.arguments = tuple(arguments)
-        self.home = target.parent / f".home-of-{target.name}"
-        environment: dict[str, str] = {
-            "PATH": f"{VENV_BIN}:/usr/bin:/bin",
-            "HOME": str(self.home),
-            "AWS_BUCKET": bucket,
-            "KEY_PATH": key_path,
-            "DEST_PATH": str(target),
-            "INTERVAL": interval,
-            "S3_SYNC_HTTP_BIND": "127.0.0.1:0",
-            "S3_SYNC_LOG_LEVEL": "debug",
-        }
-        if server is not None:
-            environment |= server.environment()
-        for name, value in (settings or {}).items():
-            if value is None:
-                environment.pop(name, None)
-            else:
-                environment[name] = value
-        self.environment = environment
+        self.home = home
+        given = {"PATH": f"{VENV_BIN}:/usr/bin:/bin", "HOME": str(home), **environment}
+        self.environment = {name: value for name, value in given.items() if value is not None}
         self.events: list[Event] = []
         """Every JSON line of stdout so far, oldest first."""
         self.stray_lines: list[str] = []
@@ -122,7 +99,7 @@ class Daemon:
         self.home.mkdir(parents=True, exist_ok=True)
         self.events, self.stray_lines = [], []
         self._process = subprocess.Popen(
-            [str(S3_SYNC), *self.arguments],
+            [str(self.program), *self.arguments],
             env=self.environment,
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -346,6 +323,53 @@ class Daemon:
         answer = wait_until(ready, "/readyz answers 200", timeout_seconds)
         assert answer is not None
         return answer
+
+
+class Daemon(SidecarProcess):
+    """
+    One `s3-sync` with a target; `with Daemon(...) as daemon:` starts it.
+    """
+
+    def __init__(
+        self,
+        server: S3Server | None,
+        bucket: str,
+        target: Path,
+        key_path: str = "",
+        interval: str = "1h",
+        settings: Mapping[str, str | None] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        """
+        Describe a daemon; nothing is started yet.
+
+        Args:
+            server: Where AWS_ENDPOINT_URL points and whose credentials are used; `None` leaves
+                out every AWS variable but AWS_BUCKET.
+            bucket: AWS_BUCKET.
+            target: DEST_PATH; HOME is an empty folder beside it.
+            key_path: KEY_PATH.
+            interval: INTERVAL; the default leaves cycles to `sync` after the first one.
+            settings: More variables; `None` removes one that is set here.
+            arguments: The command line, `("check",)` for example.
+        """
+        self.target = target
+        environment: dict[str, str | None] = {
+            "AWS_BUCKET": bucket,
+            "KEY_PATH": key_path,
+            "DEST_PATH": str(target),
+            "INTERVAL": interval,
+            "S3_SYNC_HTTP_BIND": "127.0.0.1:0",
+            "S3_SYNC_LOG_LEVEL": "debug",
+        }
+        if server is not None:
+            environment |= server.environment()
+        super().__init__(
+            S3_SYNC,
+            environment | dict(settings or {}),
+            target.parent / f".home-of-{target.name}",
+            arguments,
+        )
 
 
 def _matches(event: Event, name: str, match: Mapping[str, Any]) -> bool:
