@@ -40,10 +40,23 @@ class Counts:
     """SIGKILLs at random moments of a cycle."""
     symlink_swaps: int
     """Rounds of a process that swaps folders for symlinks while cycles run."""
+    permission_histories: int
+    """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
+    supervisor_pairs: int
+    """Pairs of sync-perm supervisors that start at once on one new database."""
 
 
-MODERATE = Counts(histories=6, reads=20_000, kills=15, symlink_swaps=8)
-FULL = Counts(histories=120, reads=400_000, kills=220, symlink_swaps=150)
+MODERATE = Counts(
+    histories=6, reads=20_000, kills=15, symlink_swaps=8, permission_histories=2, supervisor_pairs=3
+)
+FULL = Counts(
+    histories=120,
+    reads=400_000,
+    kills=220,
+    symlink_swaps=150,
+    permission_histories=12,
+    supervisor_pairs=10,
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,12 +77,19 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("full" if config.getoption("--full") else "moderate")
 
 
+def counts_of(config: pytest.Config) -> Counts:
+    """
+    The counts of a run, for who parametrizes tests by them.
+    """
+    return FULL if config.getoption("--full") else MODERATE
+
+
 @pytest.fixture(scope="session")
 def counts(request: pytest.FixtureRequest) -> Counts:
     """
     The counts of this run: moderate, or with `--full` all of them.
     """
-    return FULL if request.config.getoption("--full") else MODERATE
+    return counts_of(request.config)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
 """
-Real Airflow: its CLI, its database, DAGs in it, and what its permission tables say.
+Real Airflow: its CLI, its metadata database, and DAGs in it.
 """
 
 import json
@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from tests.support.databases import Database, Postgres, Row, find_program
+from tests.support.permissions import Metadata
 
 ROOT = Path(__file__).parents[2]
 CLI_SECONDS = 300.0
@@ -21,34 +22,6 @@ CLI_SECONDS = 300.0
 Version = Literal["2.7", "2.11", "3"]
 AccessControl = Mapping[str, Any] | None
 State = Literal["migrated", "synced"]
-
-# Tables of the Flask-AppBuilder security model, ids aside: what two equal databases agree on.
-_CONTENTS = {
-    "roles": "SELECT name FROM ab_role",
-    "actions": "SELECT name FROM ab_permission",
-    "resources": "SELECT name FROM ab_view_menu",
-    "permissions": """
-        SELECT p.name, v.name FROM ab_permission_view pv
-        LEFT JOIN ab_permission p ON p.id = pv.permission_id
-        LEFT JOIN ab_view_menu v ON v.id = pv.view_menu_id""",
-    "grants": """
-        SELECT r.name, p.name, v.name FROM ab_permission_view_role g
-        LEFT JOIN ab_role r ON r.id = g.role_id
-        LEFT JOIN ab_permission_view pv ON pv.id = g.permission_view_id
-        LEFT JOIN ab_permission p ON p.id = pv.permission_id
-        LEFT JOIN ab_view_menu v ON v.id = pv.view_menu_id""",
-}
-
-
-class Metadata(Protocol):
-    """
-    A metadata database.
-    """
-
-    @property
-    def url(self) -> str: ...
-
-    def query(self, sql: str, arguments: Iterable[Any] = ()) -> list[Row]: ...
 
 
 @dataclass(frozen=True)
@@ -218,21 +191,12 @@ class Airflow:
             made = server.new_database()
             self._initialise(made, home, state)
             partial = dump.with_suffix(f".{os.getpid()}")
-            self._tool(server, "pg_dump", made.name, "--no-owner", f"--file={partial}")
+            _dump(made, partial)
             partial.rename(dump)
             server.drop(made)
         loading = server.new_database()
-        self._tool(server, "psql", loading.name, "-qX", "-vON_ERROR_STOP=1", f"--file={dump}")
+        _load(loading, dump)
         Database(server, "postgres").query(f"ALTER DATABASE {loading.name} RENAME TO {template}")
-
-    def _tool(self, server: Postgres, program: str, database: str, *arguments: str) -> None:
-        path = find_program(program)
-        assert path
-        subprocess.run(
-            [path, f"--dbname={server.url(database)}", *arguments],
-            check=True,
-            capture_output=True,
-        )
 
     def _initialise(self, database: Metadata, home: Path, state: State) -> None:
         self.run(database, home, "airflow", "db", "migrate")
@@ -240,35 +204,30 @@ class Airflow:
             self.run(database, home, "airflow", "sync-perm")
 
 
-def contents(database: Metadata) -> dict[str, list[Row]]:
+def copy_postgres(server: Postgres, database: Database, folder: Path) -> Database:
     """
-    Return all that the permission tables say, sorted, ids aside; duplicates and NULLs show.
+    Copy a database that others are connected to.
+
+    Args:
+        folder: Where the dump lies meanwhile.
     """
-    return {
-        name: sorted(database.query(sql), key=lambda row: tuple(map(str, row)))
-        for name, sql in _CONTENTS.items()
-    }
+    dump = folder / f"{database.name}.sql"
+    _dump(database, dump)
+    copy = server.new_database()
+    _load(copy, dump)
+    dump.unlink()
+    return copy
 
 
-def grants_on(database: Metadata, resource: str) -> set[tuple[str, str]]:
-    """
-    Return who may do what on a resource: pairs of role and action.
-    """
-    rows = database.query(_CONTENTS["grants"])
-    return {(role, action) for role, action, name in rows if name == resource}
+def _dump(database: Database, path: Path) -> None:
+    _tool("pg_dump", database, "--no-owner", f"--file={path}")
 
 
-def difference(ours: dict[str, list[Row]], theirs: dict[str, list[Row]]) -> dict[str, list[str]]:
-    """
-    Say what two results do not share; empty when they are equal.
-    """
-    found: dict[str, list[str]] = {}
-    for name, rows in theirs.items():
-        mine = list(ours[name])
-        for row in rows:
-            if row in mine:
-                mine.remove(row)
-            else:
-                found.setdefault(name, []).append(f"missing {row}")
-        found.setdefault(name, []).extend(f"too much {row}" for row in mine)
-    return {name: lines for name, lines in found.items() if lines}
+def _load(database: Database, path: Path) -> None:
+    _tool("psql", database, "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", f"--file={path}")
+
+
+def _tool(name: str, database: Database, *arguments: str) -> None:
+    path = find_program(name)
+    assert path
+    subprocess.run([path, f"--dbname={database.url}", *arguments], check=True, capture_output=True)
