@@ -39,6 +39,10 @@ help: ## list the targets
 demo: setup ## show s3-sync at work against an embedded S3 server
 	@$(BIN)/python -m demo
 
+.PHONY: demo-airflow
+demo-airflow: setup ## show sync-perm at work beside a real Airflow (installs one)
+	@$(BIN)/python -m demo.airflow
+
 .PHONY: test
 test: setup ## run the tests that need no images, with moderate counts
 	$(PYTEST) --ignore tests/images

@@ -4,6 +4,7 @@ The real `sync-perm` beside a real Airflow.
 
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -104,10 +105,14 @@ def is_alive(pid: int) -> bool:
 
 def cpu_seconds(pid: int) -> float:
     """
-    Return user and system seconds of a process and of its children that have ended.
+    Return user and system seconds of a process, and of its children that have ended.
+
+    To the nanosecond for the process, to the tick (10 ms) for the children.
     """
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    of_children = sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
+    # Linux numbers the CPU clocks of processes like this: clock_getcpuclockid(3).
+    return time.clock_gettime((~pid << 3) | 2) + of_children
 
 
 def signal_all(pids: Sequence[int], number: signal.Signals) -> None:
