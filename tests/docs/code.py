@@ -8,17 +8,22 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from docs.sidecars import SIDECARS
+
 ROOT = Path(__file__).parents[2]
-SOURCES = ("runtime/sidecar_runtime", "sidecars/s3-sync/s3_sync")
+RUNTIME = ROOT / "runtime" / "sidecar_runtime"
+SOURCES = {
+    sidecar.name: ROOT / "sidecars" / sidecar.name / sidecar.package for sidecar in SIDECARS
+}
 LOG_METHODS = {"debug", "info", "warning", "error", "exception"}
 
 
-def trees() -> Iterator[ast.Module]:
+def trees(*sources: Path) -> Iterator[ast.Module]:
     """
-    Yield the syntax tree of every module of the product.
+    Yield the syntax tree of every module below the folders.
     """
-    for source in SOURCES:
-        for path in sorted((ROOT / source).rglob("*.py")):
+    for source in sources:
+        for path in sorted(source.rglob("*.py")):
             yield ast.parse(path.read_text())
 
 
@@ -27,19 +32,19 @@ def events() -> set[str]:
     Return the events that are logged: the first argument of `log.info(...)` and its like.
     """
     found = set()
-    for tree in trees():
+    for tree in trees(RUNTIME, *SOURCES.values()):
         for call in _calls(tree):
             if _is_log_method(call.func, _aliases(tree)) and (event := _first_text(call)):
                 found.add(event)
     return found
 
 
-def reasons() -> set[str]:
+def reasons(sidecar: str) -> set[str]:
     """
-    Return the reasons of failures: the first argument of `SomeError(reason, message)`.
+    Return the reasons of a sidecar's failures: the first argument of `SomeError(reason, message)`.
     """
     found = {"bug"}
-    for tree in trees():
+    for tree in trees(RUNTIME, SOURCES[sidecar]):
         for call in _calls(tree):
             name = ast.unparse(call.func).rpartition(".")[2]
             is_error = name.endswith("Error") or name in ("GaveUp", "_give_up", "error")

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from docs.__main__ import FILES, ROOT, VALUES, generated, metrics
+from docs.__main__ import FILES, ROOT, generated, metrics
+from docs.sidecars import SIDECARS, Documented
 from s3_sync.credentials import ADVICE
 from s3_sync.metrics import SKIP_REASONS
 from s3_sync.refusals import STALE_CREDENTIALS
-from s3_sync.settings import INSTEAD, PREFIX, Settings
 from sidecar_runtime import errors
 from sidecar_runtime.settings import names_of
 from tests.docs import code
 
-SIDECAR = ROOT / "sidecars" / "s3-sync" / "README.md"
 DOCUMENTS = sorted(
     path
     for path in [*ROOT.glob("*.md"), *ROOT.glob("[!.]*/**/*.md")]
@@ -26,6 +25,13 @@ DOCUMENTS = sorted(
 )
 # Names that are mentioned because they are wrong, or not ours.
 EXAMPLES_OF_WRONG_NAMES = {"S3_SYNC_LAYUOT", "S3_SYNC_SERVICE_HOST", "S3_SYNC_PORT"}
+# Reasons that the code takes from a table, where reading the calls does not find them.
+REASONS_IN_TABLES: dict[str, set[str]] = {"s3-sync": {*STALE_CREDENTIALS.values(), *ADVICE}}
+
+each_sidecar = pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar.name)
+each_document = pytest.mark.parametrize(
+    "path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
 
 
 def section(path: Path, title: str) -> str:
@@ -51,31 +57,37 @@ def test_generated_parts_are_as_make_docs_would_write_them(name: str) -> None:
     assert generated(text) == text
 
 
-@pytest.mark.parametrize("name", ["README.md", "sidecars/s3-sync/README.md"])
-def test_values_in_the_readme_are_the_snippet(name: str) -> None:
-    assert f"```yaml\n{(ROOT / VALUES).read_text()}```" in (ROOT / name).read_text()
+@each_sidecar
+def test_values_in_the_readme_are_the_snippet(sidecar: Documented) -> None:
+    values = (ROOT / sidecar.snippet).read_text()
+
+    assert f"```yaml\n{values}```" in (ROOT / sidecar.readme).read_text()
 
 
-@pytest.mark.parametrize("path", [SIDECAR, ROOT / "docs" / "reference" / "settings.md"])
-def test_every_setting_is_documented(path: Path) -> None:
-    assert sorted(names_of(Settings, PREFIX)) == sorted(
-        set(first_column(path.read_text())) & names_of(Settings, PREFIX)
-    )
+@each_sidecar
+def test_every_setting_is_documented(sidecar: Documented) -> None:
+    names = names_of(sidecar.settings, sidecar.prefix)
+
+    for name in (sidecar.readme, "docs/reference/settings.md"):
+        documented = set(first_column((ROOT / name).read_text()))
+        assert sorted(names) == sorted(documented & names), name
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@each_document
 def test_every_variable_that_is_mentioned_exists(path: Path) -> None:
-    known = names_of(Settings, PREFIX) | EXAMPLES_OF_WRONG_NAMES | INSTEAD.keys()
+    text = path.read_text()
 
-    mentioned = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", path.read_text()))
+    for sidecar in SIDECARS:
+        known = names_of(sidecar.settings, sidecar.prefix) | sidecar.instead.keys()
+        mentioned = set(re.findall(rf"\b{sidecar.prefix}[A-Z_]+\b", text))
+        assert set() == mentioned - known - EXAMPLES_OF_WRONG_NAMES
 
-    assert set() == mentioned - known
 
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@each_document
 def test_every_metric_that_is_mentioned_exists(path: Path) -> None:
-    known = set(first_column(metrics()))
-    pattern = r"\b((?:sidecar|s3_sync)_[a-z_]+(?:_total|_seconds|_files|_keys|_failures))\b"
+    known = {name for sidecar in SIDECARS for name in first_column(metrics(sidecar))}
+    prefixes = "|".join(["sidecar_", *(sidecar.prefix.lower() for sidecar in SIDECARS)])
+    pattern = rf"\b((?:{prefixes})[a-z_]+(?:_total|_seconds|_files|_keys|_failures))\b"
 
     mentioned = set(re.findall(pattern, path.read_text()))
 
@@ -88,24 +100,27 @@ def test_events_are_documented_and_no_others() -> None:
     assert sorted(code.events()) == sorted(first_column(path.read_text()))
 
 
-def test_reasons_of_failures_are_documented_and_no_others() -> None:
+@each_sidecar
+def test_reasons_of_failures_are_documented_and_no_others(sidecar: Documented) -> None:
     # The settings' own reason is not one of a cycle: each problem has a line of its own.
-    reasons = code.reasons() | set(STALE_CREDENTIALS.values()) | ADVICE.keys()
+    reasons = code.reasons(sidecar.name) | REASONS_IN_TABLES.get(sidecar.name, set())
     expected = reasons - {"settings_rejected"}
 
-    assert sorted(expected) == sorted(first_column(section(SIDECAR, "Failures")))
+    assert sorted(expected) == sorted(first_column(section(ROOT / sidecar.readme, "Failures")))
 
 
 def test_reasons_of_skipped_keys_are_documented_and_no_others() -> None:
-    table = section(SIDECAR, "Behaviour")
+    table = section(ROOT / "sidecars/s3-sync/README.md", "Behaviour")
 
     assert sorted(SKIP_REASONS) == sorted(first_column(table))
 
 
-def test_exit_codes_are_documented_and_no_others() -> None:
+@each_sidecar
+def test_exit_codes_are_documented_and_no_others(sidecar: Documented) -> None:
     codes = {str(value) for name, value in vars(errors).items() if name.startswith("EXIT_")}
     table = (ROOT / "docs" / "reference" / "exit-codes.md").read_text()
-    line = next(line for line in SIDECAR.read_text().splitlines() if line.startswith("Exit codes:"))
+    lines = (ROOT / sidecar.readme).read_text().splitlines()
+    line = next(line for line in lines if line.startswith("Exit codes:"))
 
     assert codes == set(re.findall(r"^\| (\d) \|", table, re.MULTILINE))
     assert codes == set(re.findall(r"(?:^Exit codes:|·) (\d) ", line))

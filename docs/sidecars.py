@@ -1,0 +1,57 @@
+"""
+The sidecars that the documentation describes, and where each says what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import s3_sync.metrics
+import s3_sync.settings
+from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.settings import CommonSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Documented:
+    """
+    One sidecar: its folder and package, and what of its code the documentation follows.
+
+    Args:
+        metrics: The class of its metrics; made with a version and a revision.
+        instead: Wrong names that people type, mapped to the right ones.
+        first: The settings of the published example, which the tables begin with.
+    """
+
+    name: str
+    package: str
+    settings: type[CommonSettings]
+    prefix: str
+    metrics: Callable[[str, str], Metrics]
+    instead: Mapping[str, str]
+    first: tuple[str, ...]
+
+    @property
+    def readme(self) -> str:
+        return f"sidecars/{self.name}/README.md"
+
+    @property
+    def snippet(self) -> str:
+        """
+        The values that its README shows.
+        """
+        return f"charts-snippets/{self.name}.native.yaml"
+
+
+SIDECARS = (
+    Documented(
+        name="s3-sync",
+        package="s3_sync",
+        settings=s3_sync.settings.Settings,
+        prefix=s3_sync.settings.PREFIX,
+        metrics=s3_sync.metrics.SyncMetrics,
+        instead=s3_sync.settings.INSTEAD,
+        first=("AWS_BUCKET", "KEY_PATH", "DEST_PATH", "INTERVAL"),
+    ),
+)
