@@ -1,5 +1,7 @@
 """
-What a snippet must satisfy; each check returns complaints, and none when all is well.
+What every snippet must satisfy; each check returns complaints, and none when all is well.
+
+What differs between the sidecars is in `tests.chart.sidecars`.
 """
 
 from __future__ import annotations
@@ -9,38 +11,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import kubernetes_validate  # type: ignore[import-untyped]
 import yaml
 from jsonschema import Draft7Validator
 
-from s3_sync.settings import PREFIX, Settings
-from sidecar_runtime.settings import names_of, specs_of
+from tests.chart.sidecars import SIDECARS, Values
 
 SNIPPETS = Path(__file__).parents[2] / "charts-snippets"
-NAMES = ("s3-sync.extra.yaml", "s3-sync.init.yaml", "s3-sync.native.yaml")
+NAMES = tuple(f"{name}.{kind}.yaml" for name, one in SIDECARS.items() for kind in one.snippets)
 KUBERNETES_VERSIONS = ("1.29", "1.34")
-PORT = int((specs_of(Settings, PREFIX)["http_bind"].default or "").rpartition(":")[2])
-DAGS_FOLDER = "/opt/airflow/dags"
 
 CHART = Path(os.environ.get("AIRFLOW_CHART") or "/nonexistent").absolute()
 HOW_TO_GET_THE_CHART = (
     "AIRFLOW_CHART names no folder with the official chart: "
     "helm pull apache-airflow/airflow --version 1.22.0 --untar"
-)
-
-Values = dict[str, Any]
-
-# What botocore takes from the environment and its own table of variables does not name.
-_CHAIN_NAMES = frozenset(
-    {
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_ENDPOINT_URL",
-        "AWS_ENDPOINT_URL_S3",
-        "AWS_REGION",
-    }
 )
 
 
@@ -136,28 +120,17 @@ def kubernetes_complaints(values: Values) -> list[str]:
 
 def environment_complaints(values: Values) -> list[str]:
     """
-    Name the variables that neither the sidecar nor botocore reads, and required ones left out.
+    Name the variables that neither the sidecar nor its libraries read, and those left out.
     """
-    aws = botocore.session.get_session().session_var_map
-    botocore_names = {name for _, names, *_ in aws.values() for name in _as_list(names)}
-    known = names_of(Settings, PREFIX) | botocore_names | _CHAIN_NAMES
-    required = {spec.variable for spec in specs_of(Settings, PREFIX).values() if spec.required} | {
-        "KEY_PATH",
-        "INTERVAL",
-    }
     found = []
     for path, component in components(values):
         for container in containers(component):
+            sidecar = SIDECARS[container["name"]]
             names = {variable["name"] for variable in container.get("env", [])}
-            found += [f"{path}: {name} is read by nobody" for name in sorted(names - known)]
-            found += [f"{path}: {name} is missing" for name in sorted(required - names)]
+            unknown, missing = names - sidecar.variables, sidecar.needed - names
+            found += [f"{path}: {name} is read by nobody" for name in sorted(unknown)]
+            found += [f"{path}: {name} is missing" for name in sorted(missing)]
     return found
-
-
-def _as_list(names: str | list[str] | None) -> list[str]:
-    if names is None:
-        return []
-    return [names] if isinstance(names, str) else names
 
 
 def probe_complaints(values: Values) -> list[str]:
@@ -170,6 +143,7 @@ def probe_complaints(values: Values) -> list[str]:
     found = []
     for path, component in components(values):
         for container in containers(component):
+            port = SIDECARS[container["name"]].port
             is_native = container.get("restartPolicy") == "Always"
             is_daemon = is_native or container in component.get("extraContainers", [])
             wanted = {
@@ -184,7 +158,7 @@ def probe_complaints(values: Values) -> list[str]:
                 get = probe.get("httpGet", {})
                 if get.get("path") != wanted.get(kind):
                     found.append(f"{path}: {kind} asks for {get.get('path')}")
-                if named.get(get.get("port"), get.get("port")) != PORT:
+                if named.get(get.get("port"), get.get("port")) != port:
                     found.append(f"{path}: {kind} asks port {get.get('port')}")
     return found
 
@@ -198,7 +172,7 @@ def one_shot_complaints(values: Values) -> list[str]:
         for container in containers(component):
             environment = {v["name"]: v.get("value") for v in container.get("env", [])}
             is_init = container in component.get("extraInitContainers", [])
-            ends = environment.get("S3_SYNC_ONE_SHOT") == "true"
+            ends = environment.get(SIDECARS[container["name"]].one_shot) == "true"
             if ends != (is_init and container.get("restartPolicy") != "Always"):
                 found.append(f"{path}: an init container without restartPolicy must be one-shot")
     return found
@@ -232,37 +206,18 @@ def security_complaints(values: Values) -> list[str]:
 
 def volume_complaints(values: Values) -> list[str]:
     """
-    Check that the sidecar writes and Airflow reads one bounded volume, not called `dags`.
+    Check that every emptyDir is bounded, and what the sidecar and Airflow see of the volumes.
     """
     found = []
     for path, component in components(values):
-        volumes = {volume["name"]: volume for volume in component.get("extraVolumes", [])}
-        if "dags" in volumes:
-            found.append(f"{path}: the chart has a volume dags of its own")
-        for name, volume in volumes.items():
-            if not volume.get("emptyDir", {}).get("sizeLimit"):
-                found.append(f"{path}: volume {name} has no sizeLimit")
-        reads = {
-            (mount.get("mountPath"), mount.get("name"))
-            for mount in component.get("extraVolumeMounts", [])
-            if mount.get("readOnly") is True
-        }
-        writes = {
-            (mount["mountPath"], mount["name"])
-            for container in containers(component)
-            for mount in container.get("volumeMounts", [])
-            if not mount.get("readOnly")
-        }
-        targets = {
-            variable["value"]
-            for container in containers(component)
-            for variable in container.get("env", [])
-            if variable["name"] == "DEST_PATH"
-        }
-        if targets != {DAGS_FOLDER} or {mount for mount, _ in writes} != targets:
-            found.append(f"{path}: DEST_PATH is not the mounted DAG folder")
-        if reads != writes or not {name for _, name in reads} <= volumes.keys():
-            found.append(f"{path}: Airflow does not read what the sidecar writes")
+        found += [
+            f"{path}: volume {volume['name']} has no sizeLimit"
+            for volume in component.get("extraVolumes", [])
+            if "emptyDir" in volume and not volume["emptyDir"].get("sizeLimit")
+        ]
+        for container in containers(component):
+            sees = SIDECARS[container["name"]].volume_complaints
+            found += [f"{path}: {complaint}" for complaint in sees(component, container)]
     return found
 
 

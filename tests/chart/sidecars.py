@@ -1,0 +1,133 @@
+"""
+What the checks of snippets must know about each sidecar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import botocore.session
+
+import s3_sync.settings
+from sidecar_runtime.settings import CommonSettings, names_of, specs_of
+
+Values = dict[str, Any]
+
+DAGS_FOLDER = "/opt/airflow/dags"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charted:
+    """
+    One sidecar in the chart; its containers are named as its folder is.
+
+    Args:
+        snippets: The kinds of snippet that there are of it.
+        foreign: Variables of its libraries that a snippet may set.
+        wanted: Variables that a snippet must set, besides the required settings.
+        volume_complaints: What is wrong with the volumes of a component and of a container in it.
+    """
+
+    settings: type[CommonSettings]
+    prefix: str
+    snippets: tuple[str, ...] = ("extra", "init", "native")
+    foreign: Callable[[], frozenset[str]] = frozenset
+    wanted: frozenset[str]
+    volume_complaints: Callable[[Values, Values], list[str]]
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """
+        All that somebody reads.
+        """
+        return names_of(self.settings, self.prefix) | self.foreign()
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """
+        All that a snippet must set.
+        """
+        specs = specs_of(self.settings, self.prefix).values()
+        return self.wanted | {spec.variable for spec in specs if spec.required}
+
+    @property
+    def port(self) -> int:
+        """
+        The default of its HTTP_BIND.
+        """
+        default = specs_of(self.settings, self.prefix)["http_bind"].default or ""
+        return int(default.rpartition(":")[2])
+
+    @property
+    def one_shot(self) -> str:
+        """
+        The variable that makes it end.
+        """
+        return f"{self.prefix}ONE_SHOT"
+
+
+def botocore_names() -> frozenset[str]:
+    """
+    What botocore takes from the environment; some of it is not in its own table.
+    """
+    more = {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_REGION",
+    }
+    table = botocore.session.get_session().session_var_map
+    for _, names, *_ in table.values():
+        more.update([names] if isinstance(names, str) else names or [])
+    return frozenset(more)
+
+
+def mounts(holder: Values, key: str, *, read_only: bool) -> set[tuple[str, str]]:
+    """
+    Path and volume of what is mounted read-only, or of what is mounted to write.
+    """
+    return {
+        (mount["mountPath"], mount["name"])
+        for mount in holder.get(key, [])
+        if (mount.get("readOnly") is True) == read_only
+    }
+
+
+def environment(holder: Values) -> dict[str, str]:
+    """
+    The variables of a container or a component.
+    """
+    return {variable["name"]: variable.get("value") for variable in holder.get("env", [])}
+
+
+def dags_complaints(component: Values, container: Values) -> list[str]:
+    """
+    Check that the sidecar writes and Airflow reads one folder, in a volume not called `dags`.
+    """
+    volumes = {volume["name"] for volume in component.get("extraVolumes", [])}
+    reads = mounts(component, "extraVolumeMounts", read_only=True)
+    writes = mounts(container, "volumeMounts", read_only=False)
+    target = environment(container).get("DEST_PATH")
+    found = []
+    if "dags" in volumes:
+        found.append("the chart has a volume dags of its own")
+    if target != DAGS_FOLDER or {path for path, _ in writes} != {target}:
+        found.append("DEST_PATH is not the mounted DAG folder")
+    if reads != writes or not {name for _, name in reads} <= volumes:
+        found.append("Airflow does not read what the sidecar writes")
+    return found
+
+
+SIDECARS: Mapping[str, Charted] = {
+    "s3-sync": Charted(
+        settings=s3_sync.settings.Settings,
+        prefix=s3_sync.settings.PREFIX,
+        foreign=botocore_names,
+        wanted=frozenset({"KEY_PATH", "INTERVAL"}),
+        volume_complaints=dags_complaints,
+    ),
+}
