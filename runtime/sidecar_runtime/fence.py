@@ -7,6 +7,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from sidecar_runtime.errors import SidecarError
+
 IN_FLIGHT_SECONDS = 0.4
 
 
@@ -20,11 +22,20 @@ class Fence:
     """
     Enter it around every publish: ``with fence: os.rename(...)``.
 
+    Args:
+        is_asked_for: Whether a person asked for this cycle, by SIGHUP.
+
+    Attributes:
+        blame: What the cycle waits for, where it knows: the failure that is recorded when it is
+            abandoned meanwhile, instead of ``cycle_timeout``.
+
     Raises:
         CycleAbandoned: On entering, once the fence is revoked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_asked_for: bool = False) -> None:
+        self.is_asked_for = is_asked_for
+        self.blame: SidecarError | None = None
         self._lock = threading.Lock()
         self._revoked = False
         self._callbacks: list[Callable[[], object]] = []

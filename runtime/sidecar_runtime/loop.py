@@ -79,6 +79,7 @@ class Loop:
         self._started_at = 0.0
         self._deadline: float | None = None
         self._run_again = False
+        self._is_asked_for = False
         self._give_up_at = (
             time.monotonic() + settings.one_shot_deadline_seconds if settings.one_shot else None
         )
@@ -90,6 +91,12 @@ class Loop:
             timezone=UTC,
         )
         self._job: Any = None
+
+    def wake(self) -> None:
+        """
+        Ask for a cycle now, also during a backoff; from any thread.
+        """
+        self._events.put("wake")
 
     def run(self) -> int:
         """
@@ -153,13 +160,15 @@ class Loop:
         match event:
             case signal.SIGHUP:
                 log.info("signal_received", signal="SIGHUP")
-                self._run_again = self._deadline is not None
-                self._start_cycle()
+                self._is_asked_for = True
+                self._start_now()
             case signal.Signals():
                 log.info("signal_received", signal=event.name)
                 return EXIT_DONE
             case Finished():
                 return self._finish(event)
+            case "wake":
+                self._start_now()
             case "trigger":
                 self._next_at = time.monotonic() + self._settings.interval_seconds
                 self._start_cycle()
@@ -181,6 +190,13 @@ class Loop:
         self._health.expect_cycle(in_seconds)
         self._job.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=in_seconds))
 
+    def _start_now(self) -> None:
+        """
+        Start a cycle, or one after the one that runs.
+        """
+        self._run_again = self._deadline is not None
+        self._start_cycle()
+
     def _start_cycle(self) -> None:
         if self._deadline is not None:
             return
@@ -196,7 +212,8 @@ class Loop:
             self._worker = Worker(self._sidecar.begin, self._report)
         self._started_at = time.monotonic()
         self._deadline = self._started_at + self._settings.timeout_seconds
-        self._worker.start_cycle(Fence())
+        self._worker.start_cycle(Fence(is_asked_for=self._is_asked_for))
+        self._is_asked_for = False
 
     def _report(self, finished: Finished) -> None:
         self._health.beat()
@@ -212,7 +229,8 @@ class Loop:
         self._worker.fence.revoke()
         seconds = self._settings.timeout_seconds
         return self._settle(
-            SidecarError(
+            self._worker.fence.blame
+            or SidecarError(
                 "cycle_timeout",
                 f"the cycle was abandoned after {seconds:g} s",
                 "Find out what it waits for (network, volume), or raise the TIMEOUT setting.",
@@ -314,7 +332,9 @@ class Loop:
         return wait_seconds
 
     def _give_up(self, reason: str, otherwise: str) -> GaveUp:
-        error = self._health.last_error
+        error: LastError | SidecarError | None = self._health.last_error
+        if error is None and self._worker is not None and self._worker.fence is not None:
+            error = self._worker.fence.blame
         if error is None:
             cycles = self._health.past_cycles()
             if cycles and cycles[0].result == "waiting":

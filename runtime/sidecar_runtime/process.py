@@ -24,10 +24,20 @@ log = logs.get_logger("sidecar")
 
 
 def run_daemon(
-    sidecar: Sidecar, settings: CommonSettings, prefix: str, about: About, metrics: Metrics
+    sidecar: Sidecar,
+    settings: CommonSettings,
+    prefix: str,
+    about: About,
+    metrics: Metrics,
+    *,
+    watch: Callable[[Callable[[], None]], object] = lambda wake: None,
 ) -> int:
     """
     Serve health and run cycles until the end; return the exit code.
+
+    Args:
+        watch: Called once with what asks for a cycle at once, for a sidecar that watches its
+            source in a thread of its own.
 
     Raises:
         SidecarError: It gave up, or could not listen.
@@ -45,7 +55,9 @@ def run_daemon(
             metrics=metrics,
             show_status=settings.status_page,
         ).start()
-    code = Loop(sidecar, settings, health, metrics).run()
+    loop = Loop(sidecar, settings, health, metrics)
+    watch(loop.wake)
+    code = loop.run()
     log.info("sidecar_stopped", exit_code=code)
     return code
 

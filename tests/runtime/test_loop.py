@@ -43,16 +43,18 @@ class Run:
     settings: CommonSettings
     health: Health = field(default_factory=Health)
     metrics: Metrics = field(default_factory=lambda: Metrics("box", "1", "r"))
+    loop: Loop = field(init=False)
     _is_late: bool = False
 
     def __call__(self) -> int:
         """
         Run the loop to its end; one that does not come is brought about by SIGTERM.
         """
+        self.loop = Loop(self.sidecar, self.settings, self.health, self.metrics)
         watchdog = threading.Timer(PATIENCE_SECONDS, self._end_late)
         watchdog.start()
         try:
-            return Loop(self.sidecar, self.settings, self.health, self.metrics).run()
+            return self.loop.run()
         finally:
             watchdog.cancel()
             watchdog.join()
@@ -169,6 +171,26 @@ def test_a_one_shot_gives_up_at_its_deadline_while_a_cycle_hangs(log: Log) -> No
     with pytest.raises(GaveUp, match="no success in time"):
         one()
     released.set()
+
+
+def test_a_one_shot_that_gives_up_names_what_its_cycle_waits_for(log: Log) -> None:
+    released = threading.Event()
+
+    def hang(fence: Fence) -> Outcome:
+        fence.blame = SidecarError("kdc_hung", "no answer", "ask it")
+        return waits(released)
+
+    one = run(hang, one_shot=True, one_shot_deadline_seconds=0.2)
+
+    with pytest.raises(GaveUp) as caught:
+        one()
+    released.set()
+
+    assert ("one_shot_deadline", "kdc_hung: no answer", "ask it") == (
+        caught.value.reason,
+        caught.value.message,
+        caught.value.advice,
+    )
 
 
 def waits(event: threading.Event) -> Outcome:
@@ -384,6 +406,26 @@ def test_a_cycle_that_takes_too_long_is_abandoned_and_can_publish_nothing(log: L
     assert log.events("cycle_failed")[0]["error"] == "the cycle was abandoned after 0.1 s"
 
 
+def test_an_abandoned_cycle_fails_for_what_it_was_waiting_for(log: Log) -> None:
+    released = threading.Event()
+
+    def hang(fence: Fence) -> Outcome:
+        fence.blame = SidecarError("kdc_hung", "no answer", "ask it")
+        return waits(released)
+
+    one = run(hang, timeout_seconds=0.1)
+
+    one.until_stopped()
+    released.set()
+
+    failed = log.events("cycle_failed")[0]
+    assert ("kdc_hung", "no answer", "ask it") == (
+        failed["reason"],
+        failed["error"],
+        failed["advice"],
+    )
+
+
 def test_a_cycle_that_comes_back_after_its_end_keeps_its_thread(log: Log) -> None:
     def obeys(fence: Fence) -> Outcome:
         revoked = threading.Event()
@@ -569,6 +611,49 @@ def test_sighup_after_a_failure_shortens_the_wait(
     thread.join()
 
     assert time.monotonic() - began < 5
+
+
+def test_a_cycle_knows_that_a_person_asked_for_it(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backoff, "FLOOR_SECONDS", 0.5)
+    asked: list[bool] = []
+
+    def cycle(fence: Fence) -> Outcome:
+        asked.append(fence.is_asked_for)
+        if len(asked) == 1:
+            hear(log, signal.SIGHUP)
+        raise DENIED
+
+    run(cycle, cycle, cycle).until_stopped()
+
+    assert [False, True, False] == asked
+
+
+def test_a_sidecar_that_wakes_the_loop_shortens_the_wait(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Nobody asked for that cycle: it is as every other.
+    """
+    monkeypatch.setattr(backoff, "FLOOR_SECONDS", 600.0)
+    asked: list[bool] = []
+
+    def cycle(fence: Fence) -> Outcome:
+        asked.append(fence.is_asked_for)
+        return CHANGED
+
+    one = run(DENIED, cycle)
+    thread = when_idle(one, 1, lambda: one.loop.wake())
+    second = when_idle(one, 2, lambda: send(signal.SIGTERM))
+    began = time.monotonic()
+
+    assert one() == EXIT_DONE
+    thread.join()
+    second.join()
+
+    assert time.monotonic() - began < 5
+    assert [False] == asked
 
 
 def test_sighup_during_a_cycle_is_one_more_cycle_after_it(log: Log) -> None:

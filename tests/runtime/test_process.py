@@ -22,9 +22,10 @@ from tests.runtime.recording import CHANGED, Script, settings_of
 
 ABOUT = About("box", "1.2.3", "box://source", "/target")
 
-def daemon(*steps, **environment):
+def daemon(*steps, watch=lambda wake: None, **environment):
     settings = settings_of(**environment)
-    return run_daemon(Script(*steps), settings, "BOX_", ABOUT, Metrics("box", "1.2.3", "r"))
+    metrics = Metrics("box", "1.2.3", "r")
+    return run_daemon(Script(*steps), settings, "BOX_", ABOUT, metrics, watch=watch)
 
 def main():
     {body}
@@ -124,6 +125,21 @@ def test_an_output_that_nobody_reads_is_no_success() -> None:
 
 
 # --- run_daemon
+
+
+def test_what_a_sidecar_watches_can_ask_for_a_cycle() -> None:
+    body = """given = []
+    def wakes(fence):
+        given[0]()
+        return CHANGED
+    return daemon(wakes, GaveUp('stop', ''), INTERVAL='1h', MAX_FAILURES='1', watch=given.append)"""
+
+    code, lines = run(body)
+
+    assert code == 3
+    assert ["cycle_finished", "cycle_failed"] == [
+        line["event"] for line in lines if line["event"].startswith("cycle_")
+    ]
 
 
 def test_a_one_shot_says_when_it_starts_and_stops_and_binds_no_port() -> None:
