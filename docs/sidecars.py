@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import s3_sync.metrics
 import s3_sync.settings
+import sync_perm.metrics
+import sync_perm.settings
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 
@@ -22,6 +24,7 @@ class Documented:
         metrics: The class of its metrics; made with a version and a revision.
         instead: Wrong names that people type, mapped to the right ones.
         first: The settings of the published example, which the tables begin with.
+        shape: Which of its values its README shows.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Documented:
     metrics: Callable[[str, str], Metrics]
     instead: Mapping[str, str]
     first: tuple[str, ...]
+    shape: str = "native"
 
     @property
     def readme(self) -> str:
@@ -41,7 +45,7 @@ class Documented:
         """
         The values that its README shows.
         """
-        return f"charts-snippets/{self.name}.native.yaml"
+        return f"charts-snippets/{self.name}.{self.shape}.yaml"
 
 
 SIDECARS = (
@@ -53,5 +57,15 @@ SIDECARS = (
         metrics=s3_sync.metrics.SyncMetrics,
         instead=s3_sync.settings.INSTEAD,
         first=("AWS_BUCKET", "KEY_PATH", "DEST_PATH", "INTERVAL"),
+    ),
+    Documented(
+        name="sync-perm",
+        package="sync_perm",
+        settings=sync_perm.settings.Settings,
+        prefix=sync_perm.settings.PREFIX,
+        metrics=sync_perm.metrics.PermMetrics,
+        instead=sync_perm.settings.INSTEAD,
+        first=("INTERVAL",),
+        shape="extra",
     ),
 )

@@ -12,9 +12,7 @@ from docs.sidecars import SIDECARS
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtime" / "sidecar_runtime"
-SOURCES = {
-    sidecar.name: ROOT / "sidecars" / sidecar.name / sidecar.package for sidecar in SIDECARS
-}
+SOURCES = {sidecar.name: ROOT / "sidecars" / sidecar.name / sidecar.package for sidecar in SIDECARS}
 LOG_METHODS = {"debug", "info", "warning", "error", "exception"}
 
 

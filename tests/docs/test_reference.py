@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import sync_perm.database
 from docs.__main__ import FILES, ROOT, generated, metrics
 from docs.sidecars import SIDECARS, Documented
 from s3_sync.credentials import ADVICE
@@ -26,7 +27,10 @@ DOCUMENTS = sorted(
 # Names that are mentioned because they are wrong, or not ours.
 EXAMPLES_OF_WRONG_NAMES = {"S3_SYNC_LAYUOT", "S3_SYNC_SERVICE_HOST", "S3_SYNC_PORT"}
 # Reasons that the code takes from a table, where reading the calls does not find them.
-REASONS_IN_TABLES: dict[str, set[str]] = {"s3-sync": {*STALE_CREDENTIALS.values(), *ADVICE}}
+REASONS_IN_TABLES: dict[str, set[str]] = {
+    "s3-sync": {*STALE_CREDENTIALS.values(), *ADVICE},
+    "sync-perm": {*sync_perm.database.ADVICE},
+}
 
 each_sidecar = pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar.name)
 each_document = pytest.mark.parametrize(

@@ -644,7 +644,7 @@ def test_a_sidecar_that_wakes_the_loop_shortens_the_wait(
         return CHANGED
 
     one = run(DENIED, cycle)
-    thread = when_idle(one, 1, lambda: one.loop.wake())
+    thread = when_idle(one, 1, lambda: one.loop.wake())  # noqa: PLW0108 - made by the call
     second = when_idle(one, 2, lambda: send(signal.SIGTERM))
     began = time.monotonic()
 
