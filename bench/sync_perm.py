@@ -19,9 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sync_perm.settings import PREFIX, Settings
-
 from sidecar_runtime.settings import specs_of
+from sync_perm.settings import PREFIX, Settings
 from tests.support.airflow import Airflow, copy_postgres
 from tests.support.databases import Database, Postgres
 from tests.support.permissions import add_role, grants_on
@@ -190,15 +189,12 @@ def measure_polls(daemon: SyncPerm, database: Database) -> tuple[float, float]:
         (database.name,),
     )
 
-    def counted() -> float:
-        return daemon.metrics()['sidecar_cycles_total{result="unchanged"}']
-
     def spent() -> tuple[float, float]:
         return cpu_seconds(daemon.pid), sum(cpu_seconds(pid) for (pid,) in backends)
 
-    first, (ours, theirs) = counted(), spent()
-    wait_until(lambda: counted() >= first + POLLS, "polls", SECONDS, step_seconds=10)
-    polls, (ours_after, theirs_after) = counted() - first, spent()
+    first, (ours, theirs) = daemon.quiet_polls(), spent()
+    wait_until(lambda: daemon.quiet_polls() >= first + POLLS, "polls", SECONDS, step_seconds=10)
+    polls, (ours_after, theirs_after) = daemon.quiet_polls() - first, spent()
     return (ours_after - ours) / polls, (theirs_after - theirs) / polls
 
 
@@ -221,7 +217,7 @@ def late_role(
     role, dag_id = f"late_{number}", f"waits_{number}"
     seen = len(daemon.events)
     airflow.write_dags(database, folder / "home", {dag_id: {role: ["can_read"]}})
-    daemon.wait_for_event("dag_failed", SECONDS, seen, dag_id=dag_id)
+    daemon.wait_for_event("dag_failed", SECONDS, seen, dag=dag_id)
     daemon.wait_until_good(SECONDS)
     add_role(database, role)
     began = time.monotonic()

@@ -90,7 +90,7 @@ def late_role(stage: Stage) -> str:
     """
     dags = {"churn": {"team_science": ["can_read"]}, "inventory": {"Op": ["can_delete"]}}
     stage.airflow.write_dags(stage.database, stage.home, dags)
-    failed = stage.daemon.wait_for_event("dag_failed", SECONDS, dag_id="churn")
+    failed = stage.daemon.wait_for_event("dag_failed", SECONDS, dag="churn")
     wait_until(lambda: grants_on(stage.database, "DAG:inventory"), "the other DAG", SECONDS)
     say(f"dag_failed: churn, {failed['reason']}; inventory is synced all the same")
     add_role(stage.database, "team_science")
@@ -116,13 +116,16 @@ def quiet(stage: Stage) -> str:
     Nothing changes.
     """
 
-    def polls() -> float:
-        return stage.daemon.metrics()['sidecar_cycles_total{result="unchanged"}']
-
     stage.daemon.wait_until_good(SECONDS)
-    rows, first, before = log_rows(stage.database), polls(), cpu_seconds(stage.daemon.pid)
-    wait_until(lambda: polls() >= first + 10, "ten polls", SECONDS, step_seconds=0.5)
-    cpu = (cpu_seconds(stage.daemon.pid) - before) / (polls() - first)
+    rows, first, before = (
+        log_rows(stage.database),
+        stage.daemon.quiet_polls(),
+        cpu_seconds(stage.daemon.pid),
+    )
+    wait_until(
+        lambda: stage.daemon.quiet_polls() >= first + 10, "ten polls", SECONDS, step_seconds=0.5
+    )
+    cpu = (cpu_seconds(stage.daemon.pid) - before) / (stage.daemon.quiet_polls() - first)
     assert rows == log_rows(stage.database)
     return (
         f"{cpu * 1000:.1f} ms of CPU a poll, {stage.daemon.rss_mib():.0f} MiB, nothing written,"

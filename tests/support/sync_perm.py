@@ -66,6 +66,20 @@ class SyncPerm(SidecarProcess):
         """
         return self.wait_for_event("pass_finished", PASS_SECONDS, after, **match)
 
+    def sample(self, name: str, **labels: str) -> float:
+        """
+        One sample of `/metrics`, by its labels beside `sidecar`.
+        """
+        shown = {"sidecar": "sync-perm", **labels}
+        inside = ",".join(f'{key}="{shown[key]}"' for key in sorted(shown))
+        return self.metrics()[f"{name}{{{inside}}}"]
+
+    def quiet_polls(self) -> float:
+        """
+        How many cycles have found nothing to do.
+        """
+        return self.sample("sidecar_cycles_total", result="unchanged")
+
     def children(self) -> list[int]:
         """
         The processes below the supervisor, all generations.

@@ -19,7 +19,6 @@ DAG_IDS = (
     "übersicht_東京",
     "a" * 200,
     "DAG",
-    "DAGs",
     "x-1",
     "0",
     "can_read",

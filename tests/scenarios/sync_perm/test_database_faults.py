@@ -47,7 +47,7 @@ def assert_is_a_calm_failure(daemon: SyncPerm, reason: str) -> None:
     assert [] == daemon.find_events("pass_started")
     assert 200 == daemon.get("/healthz").status
     assert reason == daemon.get("/readyz").json()["reason"]
-    assert daemon.metrics()[f'sidecar_failures_total{{reason="{reason}"}}'] >= 1
+    assert daemon.sample("sidecar_failures_total", reason=reason) >= 1
 
 
 def assert_recovers(daemon: SyncPerm) -> None:

@@ -13,10 +13,11 @@ from tests.scenarios.sync_perm.states import World, add_all_roles, damage
 from tests.support.airflow import Airflow, SqliteDatabase, copy_postgres
 from tests.support.databases import Database, Postgres
 from tests.support.permissions import Contents, Metadata, contents, difference
-from tests.support.sync_perm import PASS_SECONDS
+from tests.support.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
 
 STEPS = 3
+DULL = ("http_request", "airflow_said")
 
 # What SYNC_PERM_INCLUDE_DAGS says, as arguments of `airflow sync-perm`.
 ARGUMENTS = {"true": ("--include-dags",), "false": ()}
@@ -42,7 +43,9 @@ def expected(airflow: Airflow, copy: Metadata, home: Path, arguments: tuple[str,
     return contents(copy)
 
 
-def wait_for_contents(database: Metadata, wanted: Contents, story: list[str], log: object) -> None:
+def wait_for_contents(
+    database: Metadata, wanted: Contents, story: list[str], daemon: SyncPerm
+) -> None:
     """
     Wait until the tables say what is wanted.
 
@@ -53,7 +56,12 @@ def wait_for_contents(database: Metadata, wanted: Contents, story: list[str], lo
         wait_until(lambda: contents(database) == wanted, "equal", PASS_SECONDS, step_seconds=0.25)
     except AssertionError:
         differences = difference(contents(database), wanted)
-        raise AssertionError("\n".join([*story, "", *differences, "", str(log)])) from None
+        events = [
+            str(event)
+            for event in daemon.events
+            if event["event"] not in DULL and event["level"] != "debug"
+        ]
+        raise AssertionError("\n".join([*story, "", *differences, "", *events])) from None
 
 
 @on_airflow("2.11", "2.7", "3")
@@ -82,7 +90,7 @@ def test_random_histories_end_as_airflow_would_have_it(
         if daemon is None:
             daemon = start(database, {"SYNC_PERM_INCLUDE_DAGS": include_dags})
 
-        wait_for_contents(database, wanted, story, daemon.log())
+        wait_for_contents(database, wanted, story, daemon)
     assert daemon is not None
     seen = len(daemon.events)
     daemon.sighup()
