@@ -123,11 +123,11 @@ class Comparison:
         elif not self._targeted:
             self._defaults = None  # as the next look finds them
 
-    def give_up(self, look: Look) -> Look:
+    def keep(self, items: frozenset[Item], look: Look) -> Look:
         """
-        Accept for a while what passes did not mend.
+        Accept for a while what passes did not mend; return the look as it is judged then.
         """
-        self._kept = look.items
+        self._kept = items
         self._kept_until = time.monotonic() + KEPT_SECONDS
         return self._judge(look.tables, look.items, look.failing)
 
@@ -135,7 +135,7 @@ class Comparison:
         self, tables: Tables, items: frozenset[Item], failing: Mapping[str, Failure]
     ) -> Look:
         kept = {item.dag_id for item in self._kept if item.dag_id}
-        shown = frozenset(item for item in items if item.dag_id not in kept)
+        shown = frozenset(item for item in items if not item.dag_id or item not in self._kept)
         texts = dict.fromkeys(kept, "differs after a pass that found nothing wrong")
         texts |= {dag_id: self._said[dag_id] for dag_id in kept & self._said.keys()}
         known = {dag_id: Failure("not_mended", text) for dag_id, text in texts.items()}

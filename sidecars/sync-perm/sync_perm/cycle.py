@@ -170,16 +170,20 @@ class Session:
         """
         before = look = self._look(database)
         work = self._comparison.plan(look, is_asked=is_asked)
+        stubborn = look.items
         for _ in range(PASSES):
             if work is None:
                 break
             self._run(work, database, lock, fence)
             look = self._look(database)
+            stubborn &= look.items
             work = self._comparison.plan(look, is_asked=False)
         if work is not None:
-            look = self._comparison.give_up(look)
+            look = self._comparison.keep(stubborn, look)
             self._board.show_differences(look.shown, look.failing, self._revision)
-            log.warning("difference_kept", rows=[list(item) for item in sorted(look.items)[:20]])
+            log.warning("difference_kept", rows=[list(item) for item in sorted(stubborn)[:20]])
+            if look.items != stubborn:
+                self._read_at = float("-inf")  # something new came meanwhile: the next cycle's
         counts = look.changes_since(before)
         self._metrics.changed.inc(sum(counts.values()))
         return self._outcome("changed" if any(counts.values()) else "unchanged", **counts)

@@ -147,8 +147,7 @@ def _compare_roles(
         if role not in tables.roles:
             yield Item("role", "", (role,))
     for role, action, resource in defaults - tables.grants:
-        # A permission that is gone was taken away by an Airflow that no longer has it.
-        if role in tables.roles and (action, resource) in tables.permissions:
+        if role in tables.roles:
             yield Item("role_grant", "", (role, action, resource))
     for role in tables.roles.difference(DEFAULT_ROLES):
         if (role, *WEBSITE) not in tables.grants:
