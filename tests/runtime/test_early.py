@@ -50,3 +50,17 @@ def test_costs_no_heavy_import() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert out.stdout.split() == []
+
+
+def test_structlog_does_without_rich_where_that_is_installed() -> None:
+    program = (
+        "import sys\n"
+        "from sidecar_runtime.early import spare_rich\n"
+        "spare_rich()\n"
+        "import sidecar_runtime.logs\n"
+        "print(sys.modules['rich'], any(name.startswith('rich.') for name in sys.modules))\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert ("None False\n", "") == (done.stdout, done.stderr)
