@@ -6,12 +6,12 @@ import json
 import subprocess
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, SidecarProcess
 from tests.support.servers import S3Server
 
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host")
@@ -33,16 +33,16 @@ class Image:
         described: list[dict[str, Any]] = json.loads(self.run_tool("image", "inspect", self.name))
         return described[0]
 
-    def run(self, *arguments: str, entrypoint: str = "s3-sync") -> str:
+    def run(self, *arguments: str, entrypoint: str | None = None) -> str:
         """
         Run a hardened container to its end and return what it wrote to both outputs.
 
         Raises:
             AssertionError: It exited with another code than 0.
         """
+        instead = [] if entrypoint is None else [f"--entrypoint={entrypoint}"]
         return self.run_tool(
-            *("run", "--rm", f"--entrypoint={entrypoint}", *self.hardening("50000:0")),
-            *(self.name, *arguments),
+            "run", "--rm", *instead, *self.hardening("50000:0"), self.name, *arguments
         )
 
     def hardening(self, user: str) -> list[str]:
@@ -67,9 +67,9 @@ class Image:
         return done.stdout
 
 
-class Container(Daemon):
+class Container(SidecarProcess):
     """
-    The same daemon in a hardened container, with its target mounted at the same path.
+    A sidecar in a hardened container, with its files mounted at the same paths.
 
     The tool's client stands for the process: it hands on output, signals and the exit code.
     """
@@ -77,29 +77,32 @@ class Container(Daemon):
     def __init__(
         self,
         image: Image,
-        server: S3Server,
-        bucket: str,
-        target: Path,
+        environment: Mapping[str, str | None],
+        home: Path,
+        writable: Sequence[Path],
+        readable: Sequence[Path] = (),
         user: str = "50000:0",
-        settings: Mapping[str, str | None] | None = None,
     ) -> None:
         """
         Describe a container; nothing is started yet.
 
         Args:
             image: What to run.
-            server: Where AWS_ENDPOINT_URL points and whose credentials are used.
-            bucket: AWS_BUCKET.
-            target: DEST_PATH; made writable for everyone, as an emptyDir is.
+            environment: All that it gets; `None` leaves a variable out.
+            home: A folder for the client.
+            writable: Folders that are mounted; made writable for everyone, as an emptyDir is.
+            readable: Files and folders that are mounted read-only.
             user: The UID and GID.
-            settings: More variables.
         """
-        super().__init__(server, bucket, target, settings=settings)
-        target.mkdir(exist_ok=True)
-        target.chmod(0o777)
+        super().__init__(Path(image.tool), environment, home)
+        for folder in writable:
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o777)
         self._image = image
-        self._name = f"{bucket}-{uuid.uuid4().hex[:8]}"
-        self._options = [*image.hardening(user), f"--volume={target}:{target}"]
+        self._name = f"sidecar-{uuid.uuid4().hex}"
+        self._options = image.hardening(user)
+        self._options += [f"--volume={folder}:{folder}" for folder in writable]
+        self._options += [f"--volume={path}:{path}:ro" for path in readable]
 
     def start(self) -> Self:
         """
@@ -134,3 +137,32 @@ class Container(Daemon):
         calm = ("debug", "info")
         loud = [json.dumps(event) for event in self.events if event.get("level") not in calm]
         return loud + self.stray_lines
+
+
+class S3Container(Container):
+    """
+    The image of s3-sync with its target.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        server: S3Server,
+        bucket: str,
+        target: Path,
+        user: str = "50000:0",
+        settings: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """
+        Describe a container; nothing is started yet.
+
+        Args:
+            image: What to run.
+            server: Where AWS_ENDPOINT_URL points and whose credentials are used.
+            bucket: AWS_BUCKET.
+            target: DEST_PATH.
+            user: The UID and GID.
+            settings: More variables.
+        """
+        daemon = Daemon(server, bucket, target, settings=settings)
+        super().__init__(image, {**daemon.environment}, daemon.home, [target], user=user)

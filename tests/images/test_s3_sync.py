@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.images.container import Container, Image
+from tests.images.container import Image, S3Container
 from tests.support.servers import RcloneServer
 from tests.support.waiting import wait_until
 
@@ -157,7 +157,7 @@ def test_follows_the_bucket_hardened(
     settings = {"KEY_PATH": "team/dags", "INTERVAL": "0.5"}
     first = {"sales.py": "# team/dags/sales.py\n", "lib/rates.py": "# team/dags/lib/rates.py\n"}
 
-    with Container(image, rclone, bucket, target, user, settings) as container:
+    with S3Container(image, rclone, bucket, target, user, settings) as container:
         container.wait_until_ready()
         assert first == tree(target)
         published = (target / "lib/rates.py").stat()
@@ -184,7 +184,7 @@ def test_one_shot_publishes_and_ends(
     target = tmp_path / "dags"
     settings = {"KEY_PATH": "team/dags", "S3_SYNC_ONE_SHOT": "true"}
 
-    with Container(image, rclone, bucket, target, settings=settings) as container:
+    with S3Container(image, rclone, bucket, target, settings=settings) as container:
         ended = container.wait_for_exit()
 
     assert 0 == ended.code
