@@ -19,9 +19,10 @@ SHELL_SCRIPTS := .ci/run $(wildcard scripts/*)
 #   AIRFLOW_CHART  folder with the official chart's values.yaml and values.schema.json
 #   BUILDER        docker, buildah or podman (default: the first that works)
 #   BASE_IMAGE     another base than the Dockerfile's
+#   AIRFLOW_IMAGE  the same for sync-perm: your own Airflow image
 #   TAG, REGISTRY  the image is [REGISTRY/]NAME:TAG (default: the 12-character commit)
 #   SOURCE         web address of this repository, for the images' labels
-export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE TAG REGISTRY SOURCE
+export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE TAG REGISTRY SOURCE
 
 PYTEST := $(BIN)/python -m pytest
 
