@@ -8,9 +8,9 @@ ENV AIRFLOW_HOME=/opt/airflow \
     PATH=/home/airflow/.local/bin:/usr/local/bin:/usr/bin:/bin \
     PIP_USER=true \
     PYTHONUSERBASE=/home/airflow/.local
+RUN echo airflow:x:50000:0::/home/airflow:/bin/sh >> /etc/passwd \
+    && install -d -o 50000 -g 0 -m 775 /home/airflow /opt/airflow
 COPY requirements/airflow-2.11.txt /requirements.txt
 RUN python3 -m pip install --quiet --no-cache-dir --no-deps --require-hashes --break-system-packages \
-        -r /requirements.txt \
-    && useradd --uid 50000 --gid 0 --home-dir /home/airflow airflow \
-    && install -d -o 50000 -g 0 -m 775 /home/airflow /opt/airflow
+        -r /requirements.txt
 USER 50000

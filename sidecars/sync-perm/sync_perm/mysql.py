@@ -29,7 +29,7 @@ _OPTIONS = {
     "ssl_verify_identity": "ssl_verify_identity",
     "ssl_check_hostname": "ssl_verify_identity",
 }
-_BY_CODE = {
+REASONS_BY_CODE = {
     ER.ACCESS_DENIED_ERROR: "database_denied",
     ER.DBACCESS_DENIED_ERROR: "database_denied",
     1698: "database_denied",
@@ -95,7 +95,9 @@ def explain(error: Exception) -> str:
         return "database_tls_failed"
     if isinstance(error, FileNotFoundError):  # ssl_ca
         return "database_tls_failed"
-    return _BY_CODE.get(code, "database_failed") if isinstance(code, int) else "database_failed"
+    return (
+        REASONS_BY_CODE.get(code, "database_failed") if isinstance(code, int) else "database_failed"
+    )
 
 
 def quoted(schema: str) -> str:

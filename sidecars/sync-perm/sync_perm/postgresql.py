@@ -22,7 +22,7 @@ TEXT = "CAST({} AS TEXT)"
 ANSWER_SECONDS = 30.0
 
 # SQLSTATE classes and codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
-_BY_CODE = {
+REASONS_BY_CODE = {
     "42P01": "database_not_migrated",
     "42703": "database_not_migrated",
     "3F000": "database_not_migrated",
@@ -34,7 +34,7 @@ _BY_CODE = {
     "25P03": "database_lost",
 }
 # Errors of connecting carry no code: these are the words of libpq, PostgreSQL and PgBouncer.
-_BY_WORDS = (
+REASONS_BY_WORDS = (
     ("database_denied", ("authentication failed", "pg_hba.conf", "no password supplied")),
     ("database_denied", ("no such user", "not permitted to log in", "authentication method")),
     ("database_missing", ("no such database",)),
@@ -71,7 +71,7 @@ def errors() -> tuple[type[Exception], ...]:
 
 def explain(error: Exception) -> str:
     code = getattr(error, "pgcode", None) or ""
-    for prefix, reason in _BY_CODE.items():
+    for prefix, reason in REASONS_BY_CODE.items():
         if code.startswith(prefix):
             return reason
     words = str(error).lower()
@@ -79,7 +79,7 @@ def explain(error: Exception) -> str:
         return "database_missing"
     if 'role "' in words and "does not exist" in words:
         return "database_denied"
-    for reason, found in _BY_WORDS:
+    for reason, found in REASONS_BY_WORDS:
         if any(word in words for word in found):
             return reason
     return "database_failed"
