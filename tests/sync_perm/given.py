@@ -40,7 +40,7 @@ def permissions_of(*dag_ids: str) -> set[Permission]:
     Return the permissions that these DAGs must have.
     """
     return {
-        (action, kind.of(dag_id, KINDS))
+        (action, f"{kind.prefix}{dag_id}")
         for dag_id in dag_ids
         for kind in KINDS.values()
         for action in kind.actions

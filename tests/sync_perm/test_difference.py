@@ -95,8 +95,13 @@ def test_each_dag_has_its_permissions() -> None:
     assert {Item("dag_permission", "d", ("menu_access", "DAG Run:d"))} == look(found).items
 
 
-def test_a_dag_that_is_called_like_a_resource_has_that_one() -> None:
-    assert {("dag_permission", "can_edit", "DAGs")} < rows(tables({"DAGs": None}, permissions=()))
+def test_a_dag_that_is_called_like_all_dags_is_left_alone() -> None:
+    """
+    Airflow takes its permissions for those on every DAG, and then takes them from the roles.
+    """
+    found = look(tables({"DAGs": {}}, permissions=(), grants=[("Op", "can_read", "DAGs")]))
+
+    assert (NONE, "name_reserved") == (found.items, found.failing["DAGs"].reason)
 
 
 def test_a_late_role_gets_what_the_dag_grants_it() -> None:

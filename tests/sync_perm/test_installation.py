@@ -102,8 +102,10 @@ def test_a_command_that_is_no_airflow_is_a_settings_error(tmp_path: Path, sheban
 
 @pytest.mark.parametrize(
     ("version", "fab", "manager"),
-    [("2.11.2", "1.5.4", ""), ("2.11.2", "1.5.4", FAB), ("3.3.2", "3.10.2", FAB)]
-    + [
+    [
+        ("2.11.2", "1.5.4", ""),
+        ("2.11.2", "1.5.4", FAB),
+        ("3.3.2", "3.10.2", FAB),
         ("2.7.3", "", ""),
         ("2.7.3", "", "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager"),
     ],

@@ -2,6 +2,8 @@
 Which pass mends a difference.
 """
 
+from collections.abc import Iterable
+
 from sync_perm.difference import Item
 from sync_perm.plan import Pass, make_plan
 
@@ -11,9 +13,9 @@ DAG_A = Item("dag_permission", "a", ("can_read", "DAG:a"))
 
 
 def plan(
-    *items: Item, include_dags: bool = True, asked: bool = False, first: bool = False
+    *items: Item, every: Iterable[str] = ("b", "a"), asked: bool = False, first: bool = False
 ) -> Pass | None:
-    return make_plan(frozenset(items), include_dags=include_dags, is_asked=asked, is_first=first)
+    return make_plan(frozenset(items), every_dag=every, is_asked=asked, is_first=first)
 
 
 def test_nothing_to_do() -> None:
@@ -38,5 +40,5 @@ def test_the_first_pass_syncs_roles_too() -> None:
 
 
 def test_a_person_gets_everything() -> None:
-    assert Pass("asked", True, None) == plan(asked=True)
-    assert Pass("asked", True, ()) == plan(DAG_A, asked=True, include_dags=False)
+    assert Pass("asked", True, ("a", "b")) == plan(asked=True)
+    assert Pass("asked", True, ()) == plan(ROLE, every=(), asked=True)

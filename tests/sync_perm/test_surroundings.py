@@ -10,7 +10,7 @@ import pytest
 from sidecar_runtime.errors import SettingsError
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.connection import parse_url
-from sync_perm.surroundings import environment, make_folder
+from sync_perm.surroundings import environment, own_folder
 
 ADDRESS = parse_url("TEST", "postgresql://u:p@h/d", "")
 
@@ -78,5 +78,20 @@ def test_no_writable_folder_is_a_settings_error(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
 
-    with pytest.raises(SettingsError, match="mount an emptyDir at /tmp"):
-        make_folder()
+    with pytest.raises(SettingsError, match="mount an emptyDir at /tmp"), own_folder():
+        pass
+
+
+def test_the_folder_goes_with_the_process_or_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "sync-perm-killed").mkdir()
+    (tmp_path / "sync-perm-killed" / ".lock").touch()
+    (tmp_path / "sync-permanent").mkdir()
+
+    with own_folder() as one, own_folder() as another:
+        there = {str(path) for path in tmp_path.iterdir()}
+
+    assert {one, another, str(tmp_path / "sync-permanent")} == there
+    assert [tmp_path / "sync-permanent"] == list(tmp_path.iterdir())

@@ -105,7 +105,7 @@ class AirflowPasses:
             if not os.access(self._installation.command, os.X_OK):
                 raise _missing(self._installation.command)
             command = [self._installation.command, "sync-perm"]
-            command += [] if work.dags == () else ["--include-dags"]
+            command += ["--include-dags"] if work.dags else []
         return {
             "parent": os.getpid(),
             "command": command,

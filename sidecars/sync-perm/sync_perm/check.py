@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter, deque
 
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SettingsError, SidecarError
@@ -18,7 +17,7 @@ from sync_perm.difference import DEFAULT_ROLES
 from sync_perm.installation import Installation, find_installation
 from sync_perm.lock import PassLock
 from sync_perm.settings import Settings
-from sync_perm.surroundings import environment, make_folder
+from sync_perm.surroundings import environment, own_folder
 
 MIGRATIONS_SECONDS = 120.0
 
@@ -79,26 +78,23 @@ class _Checks:
         Ask Airflow whether the database has what this version needs.
         """
         said: deque[str] = deque(maxlen=1)
-        folder = ""
         try:
-            folder = make_folder()
-            ended = child.run(
-                [airflow.command, "db", "check-migrations", "--migration-wait-timeout", "1"],
-                environment(self._config, address, folder),
-                folder,
-                fence=Fence(),
-                deadline_seconds=MIGRATIONS_SECONDS,
-                out=lambda _: None,
-                err=lambda line: said.append(address.redact(line)),
-                watch=lambda: None,
-            )
+            with own_folder() as folder:
+                ended = child.run(
+                    [airflow.command, "db", "check-migrations", "--migration-wait-timeout", "1"],
+                    environment(self._config, address, folder),
+                    folder,
+                    fence=Fence(),
+                    deadline_seconds=MIGRATIONS_SECONDS,
+                    out=lambda _: None,
+                    err=lambda line: said.append(address.redact(line)),
+                    watch=lambda: None,
+                )
         except SidecarError as error:
             return _fail("migrations", error)
         except (OSError, child.DeadlinePassed) as error:
             _say("FAIL", "migrations", f"airflow db check-migrations: {type(error).__name__}")
             return False
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         if ended.code == 0:
             _say("ok", "migrations", "are those of this Airflow")
             return True

@@ -22,7 +22,7 @@ from sync_perm.installation import find_installation
 from sync_perm.metrics import PermMetrics
 from sync_perm.settings import PREFIX, Settings, load_settings
 from sync_perm.sidecar import SyncPerm
-from sync_perm.surroundings import make_folder
+from sync_perm.surroundings import own_folder
 
 log = logs.get_logger("command")
 
@@ -67,15 +67,15 @@ def _serve(settings: Settings, config: AirflowConfig) -> int:
     if settings.targeted and not targeted:
         log.warning("targeted_unavailable", version=airflow.version, fab=airflow.fab)
     metrics = PermMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
-    board = Board(metrics, airflow=airflow.version, mode=mode, database=where)
-    sidecar = SyncPerm(
-        settings,
-        source,
-        AirflowPasses(airflow, config, make_folder(), targeted=targeted),
-        Comparison(airflow, include_dags=include_dags, targeted=targeted),
-        metrics,
-        board,
-    )
     target = "roles and DAG permissions" if include_dags else "roles"
     about = About("sync-perm", __version__, where, target)
-    return run_daemon(sidecar, settings, PREFIX, about, metrics)
+    with own_folder() as folder:
+        sidecar = SyncPerm(
+            settings,
+            source,
+            AirflowPasses(airflow, config, folder, targeted=targeted),
+            Comparison(airflow, include_dags=include_dags, targeted=targeted),
+            metrics,
+            Board(metrics, airflow=airflow.version, mode=mode, database=where),
+        )
+        return run_daemon(sidecar, settings, PREFIX, about, metrics)

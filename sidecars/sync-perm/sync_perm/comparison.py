@@ -107,7 +107,7 @@ class Comparison:
         """
         return make_plan(
             look.items - self._kept,
-            include_dags=self.include_dags,
+            every_dag=look.tables.dags.keys() - self._kinds.keys(),
             is_asked=is_asked,
             is_first=self._is_first,
         )

@@ -152,8 +152,7 @@ class Session:
         if work is None:
             return self._outcome("unchanged")
         if self._settings.dry_run:
-            dags = "all" if work.dags is None else list(work.dags)
-            log.info("pass_planned", reason=work.reason, roles=work.roles, dags=dags)
+            log.info("pass_planned", reason=work.reason, roles=work.roles, dags=list(work.dags))
             return self._outcome("unchanged")
         self._wait_for_turn(work, fence, is_asked=is_asked)
         with PassLock(database.address) as lock:
@@ -192,8 +191,7 @@ class Session:
         """
         Run one pass, and note how it went.
         """
-        dags = "all" if work.dags is None else len(work.dags)
-        log.info("pass_started", reason=work.reason, roles=work.roles, dags=dags)
+        log.info("pass_started", reason=work.reason, roles=work.roles, dags=len(work.dags))
         started = time.monotonic()
         timeout = self._settings.timeout_seconds * PASS_SHARE - (started - self._began_at)
         result = "error"
@@ -236,7 +234,7 @@ class Session:
         error = self._history.last_error
         if self._history.failures and error is not None and wait_seconds > 0:
             raise SidecarError(error.reason, error.message, error.advice)
-        if self._comparison.fresh.intersection(work.dags or ()):
+        if self._comparison.fresh.intersection(work.dags):
             wait_seconds = max(wait_seconds, QUIET_SECONDS)
         revoked = threading.Event()
         fence.on_revoke(revoked.set)

@@ -27,10 +27,11 @@ KINDS: tuple[Kind, ...] = (
     "dag_revoke",
 )
 
-FailureReason = Literal["role_missing", "access_control_invalid", "not_mended"]
+FailureReason = Literal["role_missing", "access_control_invalid", "name_reserved", "not_mended"]
 FAILURE_REASONS: tuple[FailureReason, ...] = (
     "role_missing",
     "access_control_invalid",
+    "name_reserved",
     "not_mended",
 )
 
@@ -88,10 +89,14 @@ def compare(
     on_dags: dict[str, set[Grant]] = {}
     prefixes = tuple(kind.prefix for kind in kinds.values())
     for grant in tables.grants:
-        if grant[2].startswith(prefixes) or grant[2] in tables.dags:
+        if grant[2].startswith(prefixes):
             on_dags.setdefault(grant[2], set()).add(grant)
     for dag_id, access in tables.dags.items():
-        resources = {name: kind.of(dag_id, kinds) for name, kind in kinds.items()}
+        if dag_id in kinds:
+            text = "is also what Airflow calls the permission on every DAG; rename the DAG"
+            failing[dag_id] = Failure("name_reserved", text)
+            continue
+        resources = {name: f"{kind.prefix}{dag_id}" for name, kind in kinds.items()}
         for name, resource in resources.items():
             for action in kinds[name].actions:
                 if (action, resource) not in tables.permissions:

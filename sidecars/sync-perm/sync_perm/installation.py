@@ -60,12 +60,6 @@ class Resource:
     prefix: str
     actions: frozenset[str]
 
-    def of(self, dag_id: str, kinds: Mapping[str, Resource]) -> str:
-        """
-        Return the resource of a DAG (`resource_name` in Airflow's `security/permissions.py`).
-        """
-        return dag_id if dag_id in kinds else f"{self.prefix}{dag_id}"
-
 
 @dataclass(frozen=True, slots=True)
 class Installation:

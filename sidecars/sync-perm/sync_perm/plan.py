@@ -4,6 +4,7 @@ Which pass mends a difference: pure.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,18 +22,18 @@ class Pass:
     Args:
         reason: A person or a one-shot asks; the first look; roles differ; only DAGs differ.
         roles: Whether to sync roles and Airflow's own views.
-        dags: The DAGs to sync; None for all.
+        dags: The DAGs to sync.
     """
 
     reason: Reason
     roles: bool
-    dags: tuple[str, ...] | None
+    dags: tuple[str, ...]
 
 
 def make_plan(
     items: frozenset[Item],
     *,
-    include_dags: bool,
+    every_dag: Iterable[str],
     is_asked: bool,
     is_first: bool,
 ) -> Pass | None:
@@ -41,11 +42,12 @@ def make_plan(
 
     Args:
         items: The rows to change.
+        every_dag: What a full pass syncs; none where DAGs are not included.
         is_asked: A person or a one-shot wants a full pass.
         is_first: No pass was run by this process.
     """
     if is_asked:
-        return Pass("asked", True, None if include_dags else ())
+        return Pass("asked", True, tuple(sorted(every_dag)))
     if not items:
         return None
     dags = tuple(sorted({item.dag_id for item in items if item.dag_id}))

@@ -7,7 +7,7 @@ TASK is a file with one JSON object:
 - ``parent``: our process; when it dies, so does this one, because the lock dies with it;
 - ``command``: run this instead of what follows (the whole ``airflow sync-perm``);
 - ``roles``: whether to sync Airflow's views and roles;
-- ``dags``: ids of the DAGs to sync; ``null`` for all.
+- ``dags``: ids of the DAGs to sync.
 
 Standard output has one JSON object a line: ``{"dag": id, "error": text}`` for each DAG that
 failed, ``{"defaults": [[role, action, resource], …]}`` where roles were synced, at the end
@@ -71,7 +71,7 @@ def sync_roles(answer: Answer) -> None:
         answer({"defaults": [[c["role"], *pair] for c in configs for pair in c["perms"]]})
 
 
-def sync_dags(dag_ids: list[str] | None, answer: Answer) -> None:
+def sync_dags(dag_ids: list[str], answer: Answer) -> None:
     """
     Sync DAGs one by one, by the security manager that Airflow's own parser uses.
     """
@@ -82,8 +82,6 @@ def sync_dags(dag_ids: list[str] | None, answer: Answer) -> None:
     security_manager = first_of(MANAGERS, "ApplessAirflowSecurityManager")
     with create_session() as session:
         manager = security_manager(session=session)
-        if dag_ids is None:
-            dag_ids = sorted({dag_id for (dag_id,) in session.query(SerializedDagModel.dag_id)})
         for dag_id in dag_ids:
             try:
                 row = SerializedDagModel.get(dag_id, session=session)
@@ -99,7 +97,6 @@ def sync_dags(dag_ids: list[str] | None, answer: Answer) -> None:
                 session.rollback()
                 traceback.print_exc()
                 answer({"dag": dag_id, "error": f"{type(error).__name__}: {error}"})
-    answer({"done": len(dag_ids)})
 
 
 def work(task: dict[str, Any], answer: Answer) -> None:
@@ -112,10 +109,9 @@ def work(task: dict[str, Any], answer: Answer) -> None:
         providers_configuration_loaded(lambda: None)()
     if task["roles"]:
         sync_roles(answer)
-    if task["dags"] != []:
+    if task["dags"]:
         sync_dags(task["dags"], answer)
-    else:
-        answer({"done": 0})
+    answer({"done": len(task["dags"])})
 
 
 def main() -> None:

@@ -4,26 +4,50 @@ What Airflow's process finds around it: folders of its own, and the real configu
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from sidecar_runtime.errors import Problem, SettingsError
 from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.connection import Address
 from sync_perm.installation import outer_path
 
+_PREFIX = "sync-perm-"
+_LOCK = ".lock"
 
-def make_folder() -> str:
+
+@contextmanager
+def own_folder() -> Iterator[str]:
     """
-    Make the folder that all passes of this process share; Kubernetes removes it with the pod.
+    Yield the folder that all passes of this process share, and remove it at the end.
+
+    What a killed predecessor left is removed, too: nobody holds its ``flock`` any more.
 
     Raises:
         SettingsError: Nothing below TMPDIR can be written.
     """
+    folder = _make_folder()
     try:
-        return tempfile.mkdtemp(prefix="sync-perm-")
+        with open(f"{folder}/{_LOCK}", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_folder() -> str:
+    try:
+        parent = Path(tempfile.gettempdir())
+        for leftover in parent.glob(f"{_PREFIX}*"):
+            with suppress(OSError), open(leftover / _LOCK) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(leftover, ignore_errors=True)
+        return tempfile.mkdtemp(prefix=_PREFIX)
     except OSError:
         problem = "cannot be written; mount an emptyDir at /tmp"
         folder = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - what tempfile tries, too
