@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Path:
 def test_airflow_writes_only_into_its_own_folder(home: Path, tmp_path: Path) -> None:
     found = around(home, tmp_path)
 
-    for name in ("HOME", "AIRFLOW_HOME", "AIRFLOW__LOGGING__BASE_LOG_FOLDER"):
+    for name in ("HOME", "TMPDIR", "AIRFLOW_HOME", "AIRFLOW__LOGGING__BASE_LOG_FOLDER"):
         assert found[name].startswith(str(tmp_path))
         assert not found[name].startswith(str(home))
     assert (tmp_path / "logs").is_dir()

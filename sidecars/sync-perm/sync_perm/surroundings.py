@@ -71,6 +71,7 @@ def environment(config: AirflowConfig, address: Address, folder: str) -> Mapping
     environ |= {
         "PATH": outer_path(config.environ),
         "HOME": folder,
+        "TMPDIR": folder,
         "AIRFLOW_HOME": folder,
         name("database", "sql_alchemy_conn"): address.url,
         name("logging", "base_log_folder"): f"{folder}/logs",
