@@ -17,7 +17,6 @@ writes goes to standard error.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib
 import json
@@ -103,10 +102,9 @@ def work(task: dict[str, Any], answer: Answer) -> None:
     """
     Do the task.
     """
-    with contextlib.suppress(ImportError):
-        from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+    from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
-        providers_configuration_loaded(lambda: None)()
+    providers_configuration_loaded(lambda: None)()
     if task["roles"]:
         sync_roles(answer)
     if task["dags"]:
