@@ -13,6 +13,8 @@ BIN := .venv/bin
 STAMP := .venv/setup.stamp
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SHELL_SCRIPTS := .ci/run tests/images/airflow-base $(wildcard scripts/*)
+# gssapi has no wheels: where it cannot be compiled, .venv is made without it.
+COMPILES := command -v gcc >/dev/null && krb5-config --libs gssapi >/dev/null 2>&1
 
 # What the environment or the command line may set:
 #   PYTHON         the interpreter behind .venv (default: the first Python >= 3.11 on PATH)
@@ -37,7 +39,7 @@ help: ## list the targets
 # First steps
 
 .PHONY: demo
-demo: setup ## show s3-sync at work against an embedded S3 server
+demo: setup ## show the sidecars at work against an embedded S3 server and a real KDC
 	@$(BIN)/python -m demo
 
 .PHONY: demo-airflow
@@ -54,17 +56,20 @@ test: setup ## run the tests that need no images, with moderate counts
 setup: $(STAMP) ## make .venv ready; quick when nothing changed
 	@:
 
-$(STAMP): requirements/dev.txt $(PYPROJECTS) scripts/system-packages scripts/find-python
+$(STAMP): requirements/dev.txt requirements/kerberos.txt $(PYPROJECTS) scripts/system-packages scripts/find-python
 	@scripts/system-packages setup
 	@python=$$(scripts/find-python); $(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear .venv
 	@echo "Installing what requirements/dev.txt pins into .venv"
 	@$(PIP) --require-hashes -r requirements/dev.txt
+	@if $(COMPILES); then $(PIP) --require-hashes --no-build-isolation -r requirements/kerberos.txt; \
+	  else echo "Left out, as there is no gcc or libkrb5-dev: gssapi, and with it the tests of kerberos"; fi
 	@$(PIP) --no-deps --no-build-isolation $(PROJECTS:%=-e ./%)
 	@touch $@
 
 .PHONY: sync
 sync: setup ## make .venv exactly what the lock says: removes what is not in it
-	$(BIN)/uv pip sync --quiet --require-hashes requirements/dev.txt
+	$(BIN)/uv pip sync --quiet --require-hashes --no-build-isolation requirements/dev.txt \
+	  $$(if $(COMPILES); then echo requirements/kerberos.txt; fi)
 	@$(PIP) --no-deps --no-build-isolation $(PROJECTS:%=-e ./%)
 
 .PHONY: lock
@@ -104,12 +109,15 @@ test-full: setup ## run the same tests with the full counts
 	$(PYTEST) --ignore tests/images --full
 
 .PHONY: scenarios
-scenarios: setup ## run the tests of whole processes against S3 servers
+scenarios: setup ## run the tests of whole processes against real servers
 	$(PYTEST) tests/scenarios
 
 .PHONY: bench
-bench: setup ## CPU of s3-sync and its peers in one run, as ratios (FILES="1000 10000")
-	$(BIN)/python -m bench $(FILES)
+bench: $(SIDECARS:%=bench/%) ## measure the sidecars beside their peers, as ratios
+
+.PHONY: $(SIDECARS:%=bench/%)
+$(SIDECARS:%=bench/%): bench/%: setup ## measure one sidecar beside its peers (ARGS="--help")
+	$(BIN)/python -m bench $* $(ARGS)
 
 .PHONY: chart-test
 chart-test: setup ## render charts-snippets against the official chart in AIRFLOW_CHART

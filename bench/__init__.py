@@ -1,3 +1,5 @@
 """
-What `make bench` runs: s3-sync and its peers on the same machine, in the same run, as ratios.
+What `make bench` runs: each sidecar beside its peers, on the same machine, in the same run.
+
+One sidecar, one file; `measure`, `proxy` and `report` are what the files share.
 """

@@ -9,9 +9,10 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
-from demo import bucket, console
+from demo import bucket, console, kerberos
 from demo.bucket import Bucket
 from demo.console import Row
 from demo.daemon import Daemon, StepFailed
@@ -45,6 +46,7 @@ def play(home: Path) -> int:
     Play all steps in a folder of their own and return the exit code.
     """
     dags = home / "dags"
+    daemons: list[Daemon] = []
     rows: list[Row] = []
     began = time.monotonic()
     with Bucket("airflow", KEY_PATH) as source:
@@ -59,12 +61,14 @@ def play(home: Path) -> int:
             " machine."
         )
 
-        def start_daemon(key_path: str) -> Daemon:
-            log = home / f"{key_path.replace('/', '-')}.log"
-            return Daemon(environment_of(source, key_path, dags, home), log)
+        def start_daemon(key_path: str, **settings: str) -> Daemon:
+            log = home / f"daemon-{len(daemons)}.log"
+            environment = environment_of(source, key_path, dags, home) | settings
+            daemons.append(stack.enter_context(Daemon("s3-sync", environment, log)))
+            return daemons[-1]
 
-        with start_daemon(KEY_PATH) as daemon:
-            stage = Stage(source, dags, daemon, start_daemon)
+        with ExitStack() as stack:
+            stage = Stage(source, dags, start_daemon(KEY_PATH), start_daemon)
             for number, (title, step) in enumerate(STEPS, 1):
                 console.heading(f"{number}. {title}")
                 try:
@@ -80,17 +84,17 @@ def play(home: Path) -> int:
 
 def main() -> int:
     """
-    Play in a temporary folder, deaf to the AWS settings and proxies of this machine.
+    Play in a temporary folder, deaf to AWS settings, proxies and realms of this machine.
     """
     for name in list(os.environ):
-        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+        if name.startswith(("AWS_", "KRB5")) or name.lower().endswith("_proxy"):
             del os.environ[name]
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     # As an exception, so that the folder and the daemon go on every way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with tempfile.TemporaryDirectory(prefix="s3-sync-demo-") as home:
+    with tempfile.TemporaryDirectory(prefix="sidecars-demo-") as home:
         try:
-            return play(Path(home))
+            return play(Path(home)) or kerberos.play(Path(home))
         except KeyboardInterrupt:
             return 130
 

@@ -123,7 +123,7 @@ def quiet(stage: Stage) -> str:
         cpu_seconds(stage.daemon.pid),
     )
     wait_until(
-        lambda: stage.daemon.quiet_polls() >= first + 10, "ten polls", SECONDS, step_seconds=0.5
+        lambda: stage.daemon.quiet_polls() >= first + 10, "ten polls", SECONDS, step_seconds=11
     )
     cpu = (cpu_seconds(stage.daemon.pid) - before) / (stage.daemon.quiet_polls() - first)
     assert rows == log_rows(stage.database)

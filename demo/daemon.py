@@ -1,5 +1,5 @@
 """
-The real `s3-sync` as a process: its environment, its log, its HTTP answers, its end.
+A real sidecar as a process: its environment, its log, its HTTP answers, its end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any, Self, TypeVar
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
-S3_SYNC = Path(sys.executable).with_name("s3-sync")
 PATIENCE_SECONDS = 20.0
 
 T = TypeVar("T")
@@ -36,15 +35,16 @@ class Daemon:
     One process; leaving the `with` statement kills what still runs.
 
     Args:
+        program: Its console script.
         environment: All that it gets.
         log: Where its standard output goes.
     """
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, program: str, environment: Mapping[str, str], log: Path) -> None:
         self.log = log
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                [str(S3_SYNC)],
+                [str(Path(sys.executable).with_name(program))],
                 env=dict(environment),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -119,6 +119,12 @@ class Daemon:
         """
         code, body = self.get("/readyz")
         return {**json.loads(body), "code": code}
+
+    def sighup(self) -> None:
+        """
+        Ask for a cycle now.
+        """
+        self._process.send_signal(signal.SIGHUP)
 
     def terminate(self) -> float:
         """

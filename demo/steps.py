@@ -28,8 +28,8 @@ class Stage:
     bucket: Bucket
     dags: Path
     daemon: Daemon
-    start_daemon: Callable[[str], Daemon]
-    """Starts another daemon on the same folder, with this KEY_PATH."""
+    start_daemon: Callable[..., Daemon]
+    """Starts another daemon: `start_daemon(KEY_PATH, SETTING=value, ...)`."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +224,70 @@ def prefix_is_mistyped(stage: Stage) -> Result:
     )
 
 
+def snapshot_is_swapped(stage: Stage) -> Result:
+    """
+    The snapshot layout: many files change, and are seen in one step.
+    """
+    stage.dags = stage.dags.with_name("snapshots")
+    current = stage.dags / "current"
+    stage.daemon = stage.start_daemon(
+        stage.bucket.prefix.rstrip("/"),
+        DEST_PATH=str(stage.dags),
+        S3_SYNC_LAYOUT="snapshot",
+        S3_SYNC_GATE="syntax",
+    )
+    stage.daemon.wait_for(lambda: stage.daemon.readiness()["ready"], "/readyz answers 200")
+    before, files_before = current.resolve(), files_in(current)
+    check(files_before == stage.bucket.files, "DEST_PATH/current has all files")
+    say(f"{current.name} -> {current.readlink()}")
+    changed = ("sales_daily.py", "shop/settings.py", "sql/marts/sales_by_day.sql")
+    for path in changed:
+        stage.bucket.put(path, stage.bucket.files[path] + b"\n")
+    say(f"uploaded {', '.join(changed)}")
+    began = time.monotonic()
+    stage.daemon.wait_for(lambda: files_in(current) == stage.bucket.files, "current is up to date")
+    seconds = time.monotonic() - began
+    after = current.resolve()
+    say(f"{current.name} -> {current.readlink()}")
+    check(files_in(before) == files_before, "who resolved the link before still has that revision")
+    same = [p for p in files_before if os.path.samefile(before / p, after / p)]
+    check(set(same) == files_before.keys() - set(changed), "unchanged files are hard links")
+    return Result(f"a new revision by one rename; {len(same)} of its files are hard links", seconds)
+
+
+def broken_dag_is_refused(stage: Stage) -> Result:
+    """
+    The gate: a DAG that does not compile, and a deletion that came with it.
+    """
+    current = stage.dags / "current"
+    good, content = files_in(current), stage.bucket.files["sales_daily.py"]
+    began = time.monotonic()
+    stage.bucket.put("sales_daily.py", content + b"\nwith DAG('sales_daily'\n    pass\n")
+    stage.bucket.delete("maintenance/log_retention.py")
+    say("uploaded sales_daily.py with a missing parenthesis, and deleted another DAG")
+    event = stage.daemon.wait_for(
+        lambda: stage.daemon.find_event("revision_refused", path="sales_daily.py"),
+        "the revision is refused",
+    )
+    seconds = time.monotonic() - began
+    say(f"refused: {event['path']}:{event['line']}: {event['problem']}")
+    stage.daemon.wait_for(
+        lambda: stage.daemon.readiness()["reason"] == "revision_refused", "/readyz names it"
+    )
+    readiness = stage.daemon.readiness()
+    check(readiness["code"] == 200, "/readyz stays 200: the last good revision is there")
+    check(f"sales_daily.py:{event['line']}" in stage.daemon.get("/")[1], "the status page names it")
+    check(files_in(current) == good, "nothing of the refused revision is visible")
+    stage.bucket.put("sales_daily.py", content)
+    say("uploaded it mended")
+    stage.daemon.wait_for(lambda: files_in(current) == stage.bucket.files, "current is up to date")
+    stage.daemon.terminate()
+    return Result(
+        f"sales_daily.py:{event['line']} named, nothing of it visible; mended, it went through",
+        seconds,
+    )
+
+
 STEPS: tuple[tuple[str, Callable[[Stage], Result]], ...] = (
     ("the folder appears", folder_appears),
     ("a file changes", file_changes),
@@ -232,4 +296,6 @@ STEPS: tuple[tuple[str, Callable[[Stage], Result]], ...] = (
     ("S3 fails", source_fails),
     ("SIGTERM", daemon_stops),
     ("a mistyped prefix", prefix_is_mistyped),
+    ("a snapshot is swapped", snapshot_is_swapped),
+    ("a broken DAG", broken_dag_is_refused),
 )

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import kerberos_sidecar.metrics
+import kerberos_sidecar.settings
 import s3_sync.metrics
 import s3_sync.settings
 import sync_perm.metrics
@@ -57,6 +59,15 @@ SIDECARS = (
         metrics=s3_sync.metrics.SyncMetrics,
         instead=s3_sync.settings.INSTEAD,
         first=("AWS_BUCKET", "KEY_PATH", "DEST_PATH", "INTERVAL"),
+    ),
+    Documented(
+        name="kerberos",
+        package="kerberos_sidecar",
+        settings=kerberos_sidecar.settings.Settings,
+        prefix=kerberos_sidecar.settings.PREFIX,
+        metrics=kerberos_sidecar.metrics.KerberosMetrics,
+        instead=kerberos_sidecar.settings.INSTEAD,
+        first=("INTERVAL", "KRB5_CONFIG"),
     ),
     Documented(
         name="sync-perm",

@@ -38,8 +38,14 @@ class Counts:
     """Files that concurrent readers open while a history runs."""
     kills: int
     """SIGKILLs at random moments of a cycle."""
+    ticket_reads: int
+    """Reads of a ccache while sidecars replace it."""
     symlink_swaps: int
     """Rounds of a process that swaps folders for symlinks while cycles run."""
+    faulty_cycles: int
+    """Cycles in a row that each kind of fault spoils."""
+    polls: int
+    """Cycles of a day that goes by as fast as the daemon can."""
     permission_histories: int
     """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
     supervisor_pairs: int
@@ -47,13 +53,24 @@ class Counts:
 
 
 MODERATE = Counts(
-    histories=6, reads=20_000, kills=15, symlink_swaps=8, permission_histories=2, supervisor_pairs=3
+    histories=6,
+    reads=20_000,
+    kills=15,
+    ticket_reads=5_000,
+    symlink_swaps=8,
+    faulty_cycles=8,
+    polls=700,
+    permission_histories=2,
+    supervisor_pairs=3,
 )
 FULL = Counts(
     histories=120,
     reads=400_000,
     kills=220,
+    ticket_reads=120_000,
     symlink_swaps=150,
+    faulty_cycles=1_000,
+    polls=8_640,
     permission_histories=12,
     supervisor_pairs=10,
 )

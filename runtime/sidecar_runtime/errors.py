@@ -22,6 +22,10 @@ class SidecarError(Exception):
             person would treat differently.
         message: What happened, with the names that matter. Never a secret.
         advice: What to do about it; empty where the message says it all.
+
+    Attributes:
+        retry_within_seconds: When it is tried again at the latest, where something of value runs
+            out meanwhile; ``None`` leaves it to the backoff.
     """
 
     exit_code = EXIT_GAVE_UP
@@ -31,6 +35,7 @@ class SidecarError(Exception):
         self.reason = reason
         self.message = message
         self.advice = advice
+        self.retry_within_seconds: float | None = None
 
 
 class GaveUp(SidecarError):

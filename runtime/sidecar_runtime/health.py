@@ -15,9 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Result = Literal["changed", "unchanged", "waiting", "error"]
+from sidecar_runtime.errors import SidecarError
+
+Result = Literal["changed", "unchanged", "waiting", "settling", "refused", "error"]
 
 PAST_CYCLES = 20
+QUIET = ("unchanged", "waiting", "settling", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,24 @@ class Outcome:
     What a cycle did; a failed one raises instead.
 
     Args:
-        result: ``waiting`` means that another process owns the target.
+        result: ``waiting``: another process owns the target. ``settling``: the source is still
+            being changed. ``refused``: the gate does not let its revision pass.
         revision: Short name of the source state that is now published.
         counts: What was done, by name with unit; goes to the log line and the status page.
+        refusal: Why the revision was refused.
     """
 
-    result: Literal["changed", "unchanged", "waiting"]
+    result: Literal["changed", "unchanged", "waiting", "settling", "refused"]
     revision: str = ""
     counts: Mapping[str, int | str] = field(default_factory=dict)
+    refusal: SidecarError | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """
+        Whether what is published is what the source says.
+        """
+        return self.result in ("changed", "unchanged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +140,16 @@ class Health:
 
     def record(self, cycle: PastCycle, error: LastError | None) -> None:
         """
-        Add a cycle to the history; without an error the failures are over.
+        Add a cycle to the history; a refused one has an error, but is no failure.
         """
         with self._lock:
             # A quiet week is one line, not twenty equal ones.
-            if self._cycles and cycle.result == self._cycles[0].result == "unchanged":
+            if self._cycles and cycle.result == self._cycles[0].result in QUIET:
                 self._cycles.popleft()
             self._cycles.appendleft(cycle)
             self.last_error = error
-            self.consecutive_failures = self.consecutive_failures + 1 if error else 0
+            is_failure = cycle.result == "error"
+            self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
 
     def past_cycles(self) -> list[PastCycle]:
         """

@@ -254,7 +254,7 @@ class Loop:
         self._metrics.duration.observe(seconds)
         if isinstance(end, Outcome):
             wait_seconds = self._succeed(end, seconds)
-            if self._settings.one_shot and end.result != "waiting":
+            if self._settings.one_shot and end.is_success:
                 return EXIT_DONE
         elif isinstance(end, Exception):
             wait_seconds = self._fail(end, seconds)
@@ -276,17 +276,26 @@ class Loop:
 
     def _succeed(self, outcome: Outcome, seconds: float) -> float | None:
         """
-        Record a success; return the seconds to the next cycle, None for the usual interval.
+        Record a cycle without failure; return the seconds to the next, None for the interval.
         """
         started = time.time() - seconds
         failures = self._health.consecutive_failures
+        refusal = _last_error(outcome.refusal) if outcome.refusal else None
         self._metrics.cycles(outcome.result).inc()
         self._metrics.consecutive_failures.set(0)
-        self._metrics.last_success.set_to_current_time()
+        if outcome.is_success or outcome.result == "waiting":
+            self._metrics.last_success.set_to_current_time()
         self._health.record(
-            PastCycle(started, seconds, outcome.result, "", outcome.counts), error=None
+            PastCycle(
+                started,
+                seconds,
+                outcome.result,
+                refusal.reason if refusal else "",
+                outcome.counts,
+            ),
+            refusal,
         )
-        if outcome.result == "waiting":
+        if outcome.result in ("waiting", "settling"):
             return min(self._settings.interval_seconds, WAITING_RETRY_SECONDS)
         if outcome.result == "changed":
             self._metrics.last_publish.set_to_current_time()
@@ -304,30 +313,26 @@ class Loop:
         """
         Record a failure; return the seconds to the next try.
         """
-        known = error if isinstance(error, SidecarError) else None
-        reason = known.reason if known else "bug"
-        last = LastError(
-            reason,
-            known.message if known else f"{type(error).__name__}: {error}",
-            known.advice if known else "This is a bug: please report it with the traceback.",
-            time.time(),
-        )
+        last = _last_error(error)
         self._health.record(
-            PastCycle(time.time() - seconds, seconds, "error", reason, {}), error=last
+            PastCycle(time.time() - seconds, seconds, "error", last.reason, {}), last
         )
         failures = self._health.consecutive_failures
         self._metrics.cycles("error").inc()
-        self._metrics.failures(reason).inc()
+        self._metrics.failures(last.reason).inc()
         self._metrics.consecutive_failures.set(failures)
         wait_seconds = backoff_seconds(failures, self._settings.interval_seconds)
-        (log.warning if known else log.error)(
+        if isinstance(error, SidecarError) and error.retry_within_seconds is not None:
+            wait_seconds = min(wait_seconds, error.retry_within_seconds)
+        is_known = isinstance(error, SidecarError)
+        (log.warning if is_known else log.error)(
             "cycle_failed",
-            reason=reason,
+            reason=last.reason,
             error=last.message,
             advice=last.advice,
             consecutive_failures=failures,
             retry_in_seconds=round(wait_seconds, 2),
-            exc_info=None if known else error,
+            exc_info=None if is_known else error,
         )
         return wait_seconds
 
@@ -340,6 +345,8 @@ class Loop:
             if cycles and cycles[0].result == "waiting":
                 holder = cycles[0].counts.get("holder", "unknown")
                 otherwise = f"another process keeps the target all the time: {holder}"
+            if cycles and cycles[0].result == "settling":
+                otherwise = "the source changes all the time and never comes to rest"
             return GaveUp(reason, otherwise)
         return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
 
@@ -357,3 +364,11 @@ class Loop:
             event = self._events.get(left)
             if isinstance(event, Finished) and event.fence is fence:
                 return
+
+
+def _last_error(error: Exception) -> LastError:
+    if isinstance(error, SidecarError):
+        return LastError(error.reason, error.message, error.advice, time.time())
+    said = f"{type(error).__name__}: {error}"
+    advice = "This is a bug: please report it with the traceback."
+    return LastError("bug", said, advice, time.time())

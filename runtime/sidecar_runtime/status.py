@@ -156,19 +156,23 @@ def _mark(is_good: bool, word: str) -> str:
 
 def _table(facts: Mapping[str, Any]) -> str:
     rows = (
-        f"<tr><th>{html.escape(str(key).replace('_', ' '))}<td>{_cell(value)}"
-        for key, value in facts.items()
+        f"<tr><th>{html.escape(_name(str(key)))}<td>{_cell(value)}" for key, value in facts.items()
     )
     return f"<table>{''.join(rows)}</table>"
 
 
+def _name(key: str) -> str:
+    """
+    Return a name of ours as words; what else a sidecar goes by (a path) stays as it is.
+    """
+    return key.replace("_", " ") if key.isidentifier() else key
+
+
 def _cell(value: object) -> str:
     if isinstance(value, Mapping):
-        return "<br>".join(
-            f"{html.escape(str(k))}: {html.escape(str(v))}" for k, v in value.items()
-        )
+        return "<br>".join(f"{html.escape(str(k))}: {_cell(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
-        return "<br>".join(html.escape(str(item)) for item in value)
+        return "<br>".join(_cell(item) for item in value)
     return html.escape(str(value))
 
 

@@ -4,6 +4,7 @@ The thread that runs cycles.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,5 +57,9 @@ class Worker:
             except BaseException as error:  # noqa: BLE001 - the main thread decides
                 end = error
             self._report(Finished(fence, end))
+            if isinstance(end, BaseException):
+                # Its traceback holds what the cycle held, downloads too, in reference cycles.
+                del end
+                gc.collect()
         if session is not None:
             session.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import botocore.session
 
+import kerberos_sidecar.settings
 import s3_sync.settings
 import sync_perm.settings
 from sidecar_runtime.settings import CommonSettings, names_of, specs_of
@@ -20,6 +21,8 @@ DAGS_FOLDER = "/opt/airflow/dags"
 CONNECTIONS = frozenset({"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN"})
 # The chart's own volume with airflow.cfg, which names the auth manager.
 CONFIG = ("{{ .Values.airflowHome }}/airflow.cfg", "config")
+# What `kerberos.enabled` and the components bring (chart 1.22.0).
+CHART_VOLUMES = {"config", "dags", "logs", "kerberos-keytab", "kerberos-ccache"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +147,40 @@ def airflow_complaints(component: Values, container: Values) -> list[str]:
     return found
 
 
+def ticket_complaints(component: Values, container: Values) -> list[str]:
+    """
+    Check that the keytab is the sidecar's alone, and the ccache written by it, read by Airflow.
+    """
+    volumes = {volume["name"]: volume for volume in component.get("extraVolumes", [])}
+    airflow, ours = environment(component), environment(container)
+    reads = mounts(component, "extraVolumeMounts", read_only=True)
+    private = mounts(container, "volumeMounts", read_only=True)
+    (written,) = mounts(container, "volumeMounts", read_only=False) or {("", "")}
+    keytabs = {name for name, volume in volumes.items() if "secret" in volume}
+    all_mounts = [*component.get("extraVolumeMounts", []), *container.get("volumeMounts", [])]
+    rules = {
+        "Airflow sees the keytab": not {
+            mount["name"] for mount in component.get("extraVolumeMounts", [])
+        }
+        & keytabs,
+        "the sidecar sees no keytab": ("/etc/keytab", *keytabs) in private,
+        "a subPath never sees a new keytab": not any("subPath" in mount for mount in all_mounts),
+        "the ccache is not on the written volume": ours.get("KERBEROS_CCACHE", "").startswith(
+            f"{written[0]}/"
+        ),
+        "Airflow does not read what the sidecar writes": written in reads
+        and mounts(component, "extraVolumeMounts", read_only=False) == set(),
+        "tickets lie on a disk": volumes.get(written[1], {}).get("emptyDir", {}).get("medium")
+        == "Memory",
+        "KRB5CCNAME is not the ccache": airflow.get("KRB5CCNAME")
+        == f"FILE:{ours.get('KERBEROS_CCACHE')}",
+        "KRB5_CONFIG differs": airflow.get("KRB5_CONFIG") == ours.get("KRB5_CONFIG") is not None,
+        "krb5.conf is not mounted for both": len({path for path, _ in reads & private}) == 1,
+        "a volume has a name of the chart's": not volumes.keys() & CHART_VOLUMES,
+    }
+    return [complaint for complaint, holds in rules.items() if not holds]
+
+
 SIDECARS: Mapping[str, Charted] = {
     "s3-sync": Charted(
         settings=s3_sync.settings.Settings,
@@ -151,6 +188,12 @@ SIDECARS: Mapping[str, Charted] = {
         foreign=botocore_names,
         wanted=frozenset({"KEY_PATH", "INTERVAL"}),
         volume_complaints=dags_complaints,
+    ),
+    "kerberos": Charted(
+        settings=kerberos_sidecar.settings.Settings,
+        prefix=kerberos_sidecar.settings.PREFIX,
+        wanted=frozenset({"KRB5_CONFIG", "INTERVAL", "KERBEROS_CCACHE"}),
+        volume_complaints=ticket_complaints,
     ),
     "sync-perm": Charted(
         settings=sync_perm.settings.Settings,

@@ -42,11 +42,12 @@ def test_snippet_validates_against_the_chart(name: str, chart: Chart) -> None:
     assert [] == checks.unknown_keys(values, defaults)
 
 
+@pytest.mark.parametrize("name", ["published-example.md", "published-example-kerberos.md"])
 def test_published_example_has_keys_that_the_chart_lacks_and_its_correction_has_none(
-    chart: Chart,
+    name: str, chart: Chart
 ) -> None:
     defaults, schema = chart
-    text = (SNIPPETS / "published-example.md").read_text()
+    text = (SNIPPETS / name).read_text()
     published, corrected = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
 
     assert {"$.worker", "$.extraVolumes", "$.extraVolumeMounts"} == {

@@ -3,10 +3,19 @@ Heartbeat, history, last error.
 """
 
 import threading
+from typing import Any
 
 import pytest
 
-from sidecar_runtime.health import PAST_CYCLES, Health, LastError, PastCycle, Result
+from sidecar_runtime.health import (
+    PAST_CYCLES,
+    QUIET,
+    Health,
+    LastError,
+    Outcome,
+    PastCycle,
+    Result,
+)
 
 ERROR = LastError("access_denied", "may not", "allow it", 5.0)
 
@@ -101,6 +110,40 @@ def test_cycles_without_change_take_one_line_only(health: Health) -> None:
     past = health.past_cycles()
     assert ["unchanged", "error", "unchanged", "changed"] == [one.result for one in past]
     assert [5, 4, 3, 0] == [one.started_at for one in past]
+
+
+@pytest.mark.parametrize("result", QUIET)
+def test_equal_quiet_cycles_take_one_line_only(health: Health, result: Result) -> None:
+    for number in range(3):
+        health.record(cycle(result, float(number)), None)
+
+    assert [(result, 2.0)] == [(one.result, one.started_at) for one in health.past_cycles()]
+
+
+def test_different_quiet_cycles_take_a_line_each(health: Health) -> None:
+    results: list[Result] = ["settling", "refused", "unchanged", "refused", "refused", "waiting"]
+    for result in results:
+        health.record(cycle(result), None)
+
+    assert ["waiting", "refused", "unchanged", "refused", "settling"] == [
+        one.result for one in health.past_cycles()
+    ]
+
+
+def test_a_refused_revision_is_an_error_to_show_and_no_failure(health: Health) -> None:
+    health.record(cycle("error"), ERROR)
+    refusal = LastError("revision_refused", "a.py:1: what", "mend it", 6.0)
+
+    health.record(cycle("refused"), refusal)
+
+    assert (0, refusal) == (health.consecutive_failures, health.last_error)
+    health.record(cycle("changed"), None)
+    assert health.last_error is None
+
+
+@pytest.mark.parametrize("result", ["changed", "unchanged", "waiting", "settling", "refused"])
+def test_a_success_is_where_the_source_and_what_is_published_agree(result: Any) -> None:
+    assert Outcome(result).is_success is (result in ("changed", "unchanged"))
 
 
 def test_the_next_cycle_comes_nearer_and_is_never_in_the_past(health: Health, clock: Clock) -> None:

@@ -30,6 +30,9 @@ from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Log, Script, St
 from tests.support.waiting import wait_until
 
 DENIED = SidecarError("access_denied", "may not list", "allow it")
+REFUSAL = SidecarError("revision_refused", "the gate refuses r2: a.py:3: what", "mend it")
+REFUSED = Outcome("refused", "r1", refusal=REFUSAL)
+SETTLING = Outcome("settling", "r1")
 PATIENCE_SECONDS = 15
 
 
@@ -121,7 +124,7 @@ def when_idle(one: Run, results: int, act: Callable[[], object]) -> threading.Th
     return thread
 
 
-RESULTS = ("changed", "unchanged", "waiting", "error")
+RESULTS = ("changed", "unchanged", "waiting", "settling", "refused", "error")
 
 
 # --- one-shot
@@ -171,6 +174,31 @@ def test_a_one_shot_gives_up_at_its_deadline_while_a_cycle_hangs(log: Log) -> No
     with pytest.raises(GaveUp, match="no success in time"):
         one()
     released.set()
+
+
+def test_a_one_shot_goes_on_while_its_revision_is_refused_or_comes_to_rest(log: Log) -> None:
+    one = run(SETTLING, REFUSED, REFUSED, UNCHANGED, one_shot=True, interval_seconds=0.1)
+
+    assert one() == EXIT_DONE
+    assert one.sidecar.cycles == 4
+
+
+def test_a_one_shot_whose_revision_is_refused_gives_up_and_says_why(log: Log) -> None:
+    one = run(*[REFUSED] * 1000, one_shot=True, one_shot_deadline_seconds=0.3, interval_seconds=0.1)
+
+    with pytest.raises(GaveUp) as caught:
+        one()
+
+    assert ("one_shot_deadline", 3) == (caught.value.reason, caught.value.exit_code)
+    assert "revision_refused: the gate refuses r2: a.py:3: what" == caught.value.message
+    assert "mend it" == caught.value.advice
+
+
+def test_a_one_shot_whose_source_never_comes_to_rest_says_so(log: Log) -> None:
+    one = run(*[SETTLING] * 1000, one_shot=True, one_shot_deadline_seconds=0.3)
+
+    with pytest.raises(GaveUp, match="never comes to rest"):
+        one()
 
 
 def test_a_one_shot_that_gives_up_names_what_its_cycle_waits_for(log: Log) -> None:
@@ -303,6 +331,21 @@ def test_a_failure_is_tried_again_long_before_the_interval(log: Log) -> None:
     assert [1, 2, 3] == [event["consecutive_failures"] for event in log.events("cycle_failed")]
 
 
+def test_a_failure_may_have_less_time_than_the_backoff(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backoff, "FLOOR_SECONDS", 600.0)
+    urgent = SidecarError("kdc_unreachable", "refused")
+    urgent.retry_within_seconds = 0.05
+
+    one = run(urgent, CHANGED, interval_seconds=3600)
+    thread = when_idle(one, 2, lambda: send(signal.SIGTERM))
+
+    assert one() == EXIT_DONE
+    thread.join()
+    assert 0.05 == log.events("cycle_failed")[0]["retry_in_seconds"]
+
+
 def test_waits_grow_with_failures_and_a_success_resets_them(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,6 +412,77 @@ def test_waiting_for_the_target_is_neither_success_nor_failure(log: Log) -> None
     assert len(log.events("cycle_finished")) == 1
 
 
+def test_a_source_that_comes_to_rest_is_looked_at_again_soon(log: Log) -> None:
+    one = run(SETTLING, SETTLING, CHANGED)
+    thread = when_idle(one, 3, lambda: send(signal.SIGTERM))
+
+    assert one() == EXIT_DONE
+    thread.join()
+
+    assert ["settling", "changed"] == one.results()
+    assert (2, 0) == (one.count("settling"), one.count("error"))
+    assert log.events("cycle_failed") == []
+    assert ["changed"] == [event["result"] for event in log.events("cycle_finished")]
+
+
+def test_a_refused_revision_is_no_failure_and_waits_for_the_usual_interval(log: Log) -> None:
+    one = run(DENIED, REFUSED, max_failures=2)
+    left: list[float | None] = []
+
+    def look() -> None:
+        wait_until(lambda: (one.health.next_cycle_in_seconds or 0) > 1, "the next cycle is set")
+        left.append(one.health.next_cycle_in_seconds)
+        send(signal.SIGTERM)
+
+    thread = when_idle(one, 2, look)
+    assert one() == EXIT_DONE
+    thread.join()
+
+    assert left[0] == pytest.approx(3600, abs=15)
+    assert 0 == one.health.consecutive_failures
+    error = one.health.last_error
+    assert error is not None
+    assert ("revision_refused", REFUSAL.message, "mend it") == (
+        error.reason,
+        error.message,
+        error.advice,
+    )
+    past = one.health.past_cycles()[0]
+    assert ("refused", "revision_refused") == (past.result, past.reason)
+    assert 1 == len(log.events("cycle_failed"))
+
+
+def test_refusals_never_add_up_to_the_limit_of_failures(log: Log) -> None:
+    one = run(*[REFUSED] * 5, DENIED, REFUSED, DENIED, max_failures=2, interval_seconds=0.1)
+
+    one.until_stopped()
+
+    assert (6, 2) == (one.count("refused"), one.count("error"))
+
+
+def test_refused_cycles_are_logged_at_debug_but_the_first_after_failures(log: Log) -> None:
+    run(REFUSED, DENIED, REFUSED, interval_seconds=0.1).until_stopped()
+
+    assert [("debug", "refused", 0), ("info", "refused", 1)] == [
+        (event["level"], event["result"], event["failures_before"])
+        for event in log.events("cycle_finished")
+    ]
+
+
+@pytest.mark.parametrize("outcome", [REFUSED, SETTLING], ids=lambda outcome: outcome.result)
+def test_what_is_not_published_is_no_success(log: Log, outcome: Outcome) -> None:
+    """
+    The age of the last success is what people alert on.
+    """
+    one = run(outcome, interval_seconds=0.1)
+
+    one.until_stopped()
+
+    for name in ("success", "publish"):
+        stamp = f"sidecar_last_{name}_timestamp_seconds"
+        assert 0 == one.metrics.registry.get_sample_value(stamp, {"sidecar": "box"})
+
+
 # --- timeout
 
 
@@ -426,18 +540,22 @@ def test_an_abandoned_cycle_fails_for_what_it_was_waiting_for(log: Log) -> None:
     )
 
 
-def test_a_cycle_that_comes_back_after_its_end_keeps_its_thread(log: Log) -> None:
+def test_a_cycle_that_comes_back_after_its_end_keeps_its_thread(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backoff, "FLOOR_SECONDS", 0.5)
+
     def obeys(fence: Fence) -> Outcome:
         revoked = threading.Event()
         fence.on_revoke(revoked.set)
         assert revoked.wait(PATIENCE_SECONDS)
         raise CycleAbandoned
 
-    one = run(obeys, obeys, obeys, obeys, obeys, timeout_seconds=0.02, interval_seconds=0.5)
+    one = run(obeys, obeys, obeys, timeout_seconds=0.1)
 
     one.until_stopped()
 
-    assert one.count("error") == 5
+    assert one.count("error") == 3
     assert log.events("cycle_threads_stuck") == []
     assert len(one.sidecar.sessions) == 1
 
@@ -506,7 +624,7 @@ def test_threads_that_come_back_late_do_not_pile_up(log: Log) -> None:
 
 
 def test_liveness_notices_a_worker_that_hangs(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LIVENESS_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "LIVENESS_GRACE_SECONDS", 1.0)
     released = threading.Event()
     hangs = [lambda _: waits(released)] * module.STUCK_THREADS
     one = run(*hangs, timeout_seconds=0.05, interval_seconds=0.1)
@@ -644,7 +762,7 @@ def test_a_sidecar_that_wakes_the_loop_shortens_the_wait(
         return CHANGED
 
     one = run(DENIED, cycle)
-    thread = when_idle(one, 1, lambda: one.loop.wake())  # noqa: PLW0108 - made by the call
+    thread = when_idle(one, 1, lambda: Loop.wake(one.loop))
     second = when_idle(one, 2, lambda: send(signal.SIGTERM))
     began = time.monotonic()
 

@@ -185,6 +185,16 @@ def test_names_that_are_no_text_do_not_break_the_page(health: Health) -> None:
     assert "caf\\udce9" in json.dumps(facts)
 
 
+def test_details_go_by_words_or_by_what_is_no_word(health: Health) -> None:
+    details: dict[str, object] = {"managed_files": 3, "/var/krb_ccache": "until noon"}
+    sidecar = Sidecar(Readiness(True), details)
+
+    shown = page(status(ABOUT, health, sidecar)).decode()
+
+    assert "managed files" in shown
+    assert "/var/krb_ccache" in shown
+
+
 def test_the_page_may_use_its_own_style_and_nothing_else() -> None:
     digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from s3_sync.target import Target
+from s3_sync.volume import Volume
 from sidecar_runtime.fence import Fence
 from tests.runtime.recording import log
 
@@ -23,11 +24,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def target(folder: Path) -> Iterator[Target]:
+def volume(folder: Path) -> Iterator[Volume]:
     """
-    An open target.
+    An open volume.
     """
-    target = Target(str(folder), file_mode=0o644, fsync=False)
+    volume = Volume(str(folder), fsync=False)
+    yield volume
+    volume.close()
+
+
+@pytest.fixture
+def target(volume: Volume) -> Iterator[Target]:
+    """
+    The target folder of the volume, open.
+    """
+    target = Target(volume, file_mode=0o644)
     yield target
     target.close()
 

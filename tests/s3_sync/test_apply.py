@@ -21,6 +21,7 @@ from s3_sync.listing import Entry, Listing
 from s3_sync.plan import Plan
 from s3_sync.refusals import ObjectError, SourceError
 from s3_sync.target import Target
+from s3_sync.volume import Volume
 from s3_sync.wire import WireError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -462,11 +463,11 @@ class FullTarget(Target):
 
 
 @pytest.fixture
-def full(s3: FakeS3, folder: Path, fence: Fence) -> Iterator[Cycle]:
+def full(s3: FakeS3, volume: Volume, fence: Fence) -> Iterator[Cycle]:
     """
     A cycle on a volume that has just become full, with an old file on it.
     """
-    target = FullTarget(str(folder), file_mode=0o644, fsync=False)
+    target = FullTarget(volume, file_mode=0o644)
     target.room = 1
     s3.put("dags/old.py", b"old")
     cycle = Cycle(s3, target, fence)

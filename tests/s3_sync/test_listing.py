@@ -29,11 +29,12 @@ def contents(
     size: str = "5",
     order: Sequence[str] = ORDER,
     storage_class: str = "STANDARD",
+    written: str = "2026-01-02T03:04:05.000Z",
     more: str = "",
 ) -> str:
     values = {
         "Key": key,
-        "LastModified": "2026-01-02T03:04:05.000Z",
+        "LastModified": written,
         "ETag": etag,
         "Size": size,
         "StorageClass": storage_class,
@@ -45,6 +46,7 @@ def contents(
 def page(
     *found: str,
     token: str | None = None,
+    echo: str | None = None,
     namespace: str = AWS,
     encoding: str = "",
     count: int | None = None,
@@ -56,6 +58,7 @@ def page(
     own = [f"<Name>bucket</Name><IsTruncated>{truncated}</IsTruncated>", more]
     own.append(f"<KeyCount>{len(found) if count is None else count}</KeyCount>")
     own.append(f"<NextContinuationToken>{token}</NextContinuationToken>" if token else "")
+    own.append("" if echo is None else f"<ContinuationToken>{echo}</ContinuationToken>")
     own.append(f"<EncodingType>{encoding}</EncodingType>" if encoding else "")
     parts = [*found, *own] if first else [*own, *found]
     return (
@@ -346,7 +349,7 @@ def test_a_failure_between_does_not_forget_what_was_read() -> None:
 def test_the_revision_does_not_depend_on_where_pages_break(
     numbers: list[int], draw: random.Random
 ) -> None:
-    found = [contents(f"dags/{n}", size=str(n)) for n in numbers]
+    found = [contents(f"dags/{n}", size=n) for n in sorted(map(str, numbers))]
     cut = draw.randrange(len(found) + 1)
 
     whole = read(page(*found))
@@ -409,12 +412,137 @@ def test_a_token_that_comes_again_is_refused() -> None:
 def test_a_page_that_comes_again_is_refused() -> None:
     same = [contents("dags/a"), contents("dags/b")]
 
-    assert "came twice" in refused(page(*same, token="a"), page(*same, token="b"), page())
+    assert "came after" in refused(page(*same, token="a"), page(*same))
+    assert "came twice" in refused(
+        page(*same[::-1], token="a"), page(*same[::-1], token="b"), page()
+    )
 
 
 def test_a_key_that_comes_again_is_refused() -> None:
     assert "'dags/a' came twice" in refused(page(contents("dags/a"), contents("dags/a")))
-    assert "came twice" in refused(page(contents("dags/a"), token="a"), page(contents("dags/a")))
+    assert "came twice" in refused(
+        page(contents("dags/b"), contents("dags/a"), token="a"), page(contents("dags/a"))
+    )
+
+
+def test_pages_in_disorder_are_refused() -> None:
+    """
+    A page in place of another, which on a store without an echo nothing else may tell.
+    """
+    one, two, six = (page(contents(f"dags/{n}"), token=t) for n, t in ((1, "a"), (2, "b"), (6, "")))
+
+    assert "the key 'dags/2' came after 'dags/6'" in refused(one, six.replace(
+        b"<IsTruncated>false</IsTruncated>",
+        b"<IsTruncated>true</IsTruncated><NextContinuationToken>b</NextContinuationToken>",
+    ), two.replace(b"true", b"false"))  # fmt: skip
+
+
+def test_empty_pages_and_markers_of_folders_are_no_disorder() -> None:
+    found = read(
+        page(contents("dags/"), contents("dags/1"), token="a"),
+        page(token="b"),
+        page(contents("dags/2/"), token="c"),
+        page(contents("dags/3")),
+    )
+
+    assert {"1", "3"} == set(found.wanted)
+
+
+def test_a_store_that_does_not_sort_is_believed() -> None:
+    found = read(
+        page(contents("dags/9"), contents("dags/8"), token="a"),
+        page(contents("dags/1"), contents("dags/2"), token="b"),
+        page(contents("dags/1a")),
+    )
+
+    assert {"9", "8", "1", "2", "1a"} == set(found.wanted)
+
+
+def test_the_order_is_that_of_the_bytes() -> None:
+    """
+    In UTF-8 U+FF46 comes before U+1F600, in UTF-16 after it.
+    """
+    found = read(page(contents("dags/\uff46"), token="a"), page(contents("dags/\U0001f600")))
+
+    assert {"\uff46", "\U0001f600"} == set(found.wanted)
+
+
+# --- the echo of the token
+
+
+@pytest.mark.parametrize("echo", ["a", " a ", None])
+def test_a_page_that_repeats_the_token_or_says_nothing_is_believed(echo: str | None) -> None:
+    found = read(page(contents("dags/1"), token="a"), page(contents("dags/2"), echo=echo))
+
+    assert {"1", "2"} == set(found.wanted)
+
+
+@pytest.mark.parametrize(
+    ("token", "echo"), [("x&amp;y==", "x&amp;y=="), ("x/y==", "x%2Fy%3D%3D"), ("x+y", "x%2By")]
+)
+def test_the_echo_may_be_escaped_or_encoded(token: str, echo: str) -> None:
+    server = Server(page(contents("dags/1"), token=token))
+    server.pages[token.replace("&amp;", "&")] = page(contents("dags/2"), echo=echo)
+
+    assert {"1", "2"} == set(asyncio.run(lister(server).read()).wanted)
+
+
+@pytest.mark.parametrize("echo", ["b", "A", "aa"])
+def test_a_page_that_was_asked_for_by_another_token_is_refused(echo: str) -> None:
+    assert "another page came than was asked for" in refused(
+        page(contents("dags/1"), token="a"), page(contents("dags/2"), echo=echo)
+    )
+
+
+def test_a_later_page_in_place_of_the_first_is_refused() -> None:
+    assert "another page came than was asked for" in refused(page(contents("dags/9"), echo="a"))
+
+
+def test_a_page_that_is_known_is_refused_too_when_it_comes_for_another() -> None:
+    """
+    What is remembered by its bytes is not parsed again, but still looked at.
+    """
+    server = Server(
+        page(contents("dags/1"), token="a"),
+        page(contents("dags/2"), token="b", echo="a"),
+        page(contents("dags/3"), echo="b"),
+    )
+    reader = lister(server)
+    before = asyncio.run(reader.read())
+
+    server.pages["a"] = server.pages["b"]
+    with pytest.raises(SourceError, match="another page"):
+        asyncio.run(reader.read())
+    server.pages["a"] = page(contents("dags/2"), token="b", echo="a")
+
+    assert asyncio.run(reader.read()) is before
+
+
+# --- when it was written
+
+
+def test_the_newest_object_of_all_pages_is_known() -> None:
+    found = read(
+        page(contents("dags/1", written="2026-01-02T03:04:05.000Z"),
+             contents("dags/2", written="2026-01-02T03:04:05.001Z"), token="a"),
+        page(contents("dags/3", written="2025-12-31T23:59:59.999Z")),
+    )  # fmt: skip
+
+    assert "2026-01-02T03:04:05.001Z" == found.newest
+
+
+def test_the_newest_object_may_be_one_that_becomes_no_file() -> None:
+    """
+    Whoever uploads a folder may still be at it, whatever of it is wanted.
+    """
+    found = read(page(contents("dags/1"), contents("dags/x/", written="2027-01-01T00:00:00.000Z")))
+
+    assert "2027-01-01T00:00:00.000Z" == found.newest
+
+
+def test_a_store_without_times_has_no_newest() -> None:
+    assert "" == read(page(contents("dags/1", order=("Key", "ETag", "Size")))).newest
+    assert "" == read(page()).newest
 
 
 def test_a_key_of_another_prefix_is_refused() -> None:

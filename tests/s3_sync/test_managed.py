@@ -5,11 +5,13 @@ The list of what is ours, on volumes where anything may have happened.
 import json
 import os
 import resource
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -35,11 +37,11 @@ class Box:
         self.state_fd = os.open(self.state, os.O_RDONLY)
         self._lists: list[ManagedList] = []
 
-    def begin(self, *, fsync: bool = False) -> ManagedList:
+    def begin(self, *, fsync: bool = False, **changes: Any) -> ManagedList:
         """
         Read the list and keep it open, as a process does that starts.
         """
-        self._lists.append(ManagedList(self.state_fd, self.root_fd, fsync=fsync))
+        self._lists.append(ManagedList(self.state_fd, self.root_fd, fsync=fsync, **changes))
         return self._lists[-1]
 
     def load(self) -> dict[str, Managed]:
@@ -129,6 +131,32 @@ def test_a_start_rewrites_the_list_to_one_line_a_file(box: Box) -> None:
     box.begin()
 
     assert len(box.lines()) == 2
+
+
+def test_lists_of_different_names_do_not_mix(box: Box) -> None:
+    one, other = box.begin(), box.begin(name="other.managed")
+    one.add("a.py", box.put("a.py"))
+    other.add("b.py", box.put("b.py"))
+
+    assert {"a.py"} == set(box.load())
+    assert {"b.py"} == set(load_managed(box.state_fd, box.root_fd, "other.managed"))
+
+
+def test_a_list_that_is_given_replaces_what_was_written(box: Box) -> None:
+    box.begin().add("a.py", box.put("a.py"))
+    given = {"b.py": box.put("b.py")}
+
+    files = box.begin(files=given)
+
+    assert given == files.files == box.load()
+    files.add("c.py", box.put("c.py"))
+    assert {"b.py", "c.py"} == set(box.load())
+
+
+def test_a_list_that_is_given_as_empty_is_empty(box: Box) -> None:
+    box.begin().add("a.py", box.put("a.py"))
+
+    assert {} == box.begin(files={}).files == box.load()
 
 
 def test_removing_what_is_not_ours_writes_nothing(box: Box) -> None:
@@ -466,3 +494,54 @@ def test_an_edit_of_the_same_size_is_seen_by_its_time(box: Box) -> None:
     os.utime(box.folder / "a.py", ns=(0, held.mtime_ns + 2_000_000))
 
     assert not held.matches((box.folder / "a.py").stat())
+
+
+# --- the same file under another name
+
+
+def test_a_hard_link_is_the_same_file(box: Box) -> None:
+    held = box.put("a.py")
+    os.link(box.folder / "a.py", box.folder / "b.py")
+
+    assert held.of((box.folder / "b.py").stat()) == held
+
+
+def test_a_copy_with_the_same_facts_is_known_by_its_own_inode(box: Box) -> None:
+    held = box.put("a.py")
+    shutil.copy2(box.folder / "a.py", box.folder / "b.py")
+    found = (box.folder / "b.py").stat()
+
+    assert held.of(found) == replace(held, inode=found.st_ino)
+    assert not held.matches(found)
+
+
+def test_a_link_to_another_file_is_not_the_same_whatever_it_says(box: Box) -> None:
+    """
+    A copy has one name; what has two and another inode was put there by somebody.
+    """
+    held = box.put("a.py")
+    shutil.copy2(box.folder / "a.py", box.folder / "b.py")
+    os.link(box.folder / "b.py", box.folder / "c.py")
+
+    assert held.of((box.folder / "b.py").stat()) is None
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda place: place.write_bytes(b"longer"),
+        lambda place: place.chmod(0o600),
+        lambda place: os.utime(place, ns=(1, 1)),
+    ],
+    ids=["size", "mode", "time"],
+)
+def test_a_file_that_was_touched_is_another(
+    box: Box, is_link: bool, harm: Callable[[Path], object]
+) -> None:
+    held = box.put("a.py")
+    (os.link if is_link else shutil.copy2)(box.folder / "a.py", box.folder / "b.py")
+
+    harm(box.folder / "b.py")
+
+    assert held.of((box.folder / "b.py").stat()) is None

@@ -36,7 +36,7 @@ class World:
     def foreign(self) -> dict[str, object]:
         return {path: what for path, what in self.disk.items() if path not in self.managed}
 
-    def apply(self, plan: Plan) -> None:
+    def apply(self, plan: Plan[Entry]) -> None:
         for path, entry in plan.publish:
             self.disk[path] = entry
             self.managed[path] = Managed(entry.etag, entry.size_bytes, 1, 2, 3)
@@ -60,7 +60,7 @@ def worlds(draw: st.DrawFn) -> World:
     return World(disk | dict.fromkeys(foreign, "foreign"), managed, damaged)
 
 
-def plan_of(wanted: Mapping[str, Entry], world: World, **changes: object) -> Plan:
+def plan_of(wanted: Mapping[str, Entry], world: World, **changes: object) -> Plan[Entry]:
     arguments = {"damaged": world.damaged, "foreign": (), "last": (), "may_delete": True}
     return make_plan(wanted, world.managed, **(arguments | changes))  # type: ignore[arg-type]
 
@@ -152,3 +152,27 @@ def test_a_change_is_another_etag_or_size_and_never_a_time(
 
 def test_an_empty_world_needs_nothing() -> None:
     assert plan_of({}, World({}, {}, set())) == Plan((), ())
+
+
+@pytest.mark.parametrize(
+    ("plan", "is_empty"),
+    [
+        (Plan((), ()), True),
+        (Plan((("a", ENTRY),), ()), False),
+        (Plan((), ("a",)), False),
+    ],
+)
+def test_a_plan_is_empty_where_nothing_is_to_be_done(plan: Plan[Entry], is_empty: bool) -> None:
+    assert plan.is_empty is is_empty
+
+
+def test_files_that_are_published_already_can_be_what_is_wanted() -> None:
+    """
+    What cycles work on, beside what consumers see.
+    """
+    tree = {"same": HELD, "new": HELD, "changed": replace(HELD, etag="new")}
+    shown = {"same": replace(HELD, inode=9), "changed": HELD, "gone": HELD}
+
+    plan = make_plan(tree, shown, damaged=(), foreign=(), last=(), may_delete=True)
+
+    assert Plan((("new", HELD), ("changed", tree["changed"])), ("gone",)) == plan

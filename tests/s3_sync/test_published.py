@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from s3_sync.published import NAME, Published
-from s3_sync.target import Target
+from s3_sync.volume import Volume
 from sidecar_runtime.fence import CycleAbandoned, Fence
 
 SOURCE = "s3://bucket/dags/"
@@ -27,11 +27,11 @@ def state(tmp_path: Path) -> Path:
     return state
 
 
-def read(state: Path) -> Published:
+def read(state: Path, shown: str = "") -> Published:
     published = Published(SOURCE)
     fd = os.open(state, os.O_RDONLY)
     try:
-        published.read(fd)
+        published.read(fd, shown)
     finally:
         os.close(fd)
     return published
@@ -44,10 +44,10 @@ def test_nothing_is_published_at_first() -> None:
     assert "no complete sync of this source yet" == readiness.problem
 
 
-def test_what_was_recorded_is_there_after_a_restart(target: Target, folder: Path) -> None:
+def test_what_was_recorded_is_there_after_a_restart(volume: Volume, folder: Path) -> None:
     before = time.time() - 0.001  # it is rounded
     published = Published(SOURCE)
-    published.record(target, "r7", Fence())
+    published.record(volume, 3, "r7", Fence())
 
     successor = read(folder / ".s3-sync")
 
@@ -55,16 +55,16 @@ def test_what_was_recorded_is_there_after_a_restart(target: Target, folder: Path
     assert successor.at == published.at and before <= (successor.at or 0) <= time.time() + 0.001
     assert successor.readiness(()).ready
     facts = json.loads((folder / ".s3-sync" / NAME).read_bytes())
-    assert {"revision": "r7", "published_at": successor.at, "files": 0, "source": SOURCE} == facts
+    assert {"revision": "r7", "published_at": successor.at, "files": 3, "source": SOURCE} == facts
 
 
-def test_a_revoked_fence_records_nothing(target: Target, folder: Path) -> None:
+def test_a_revoked_fence_records_nothing(volume: Volume, folder: Path) -> None:
     fence = Fence()
     fence.revoke()
     published = Published(SOURCE)
 
     with pytest.raises(CycleAbandoned):
-        published.record(target, "r7", fence)
+        published.record(volume, 3, "r7", fence)
 
     assert ("", None) == (published.revision, published.at)
     assert not (folder / ".s3-sync" / NAME).exists()
@@ -156,3 +156,34 @@ def test_damaged_files_are_a_reason_not_to_be_ready(state: Path) -> None:
     assert not readiness.ready
     assert "2 published files are missing or altered on disk" == readiness.problem
     assert ("r1", 1700000000.5) == (readiness.revision, readiness.published_at)
+
+
+def test_what_consumers_see_wins_over_the_revision_of_the_record(state: Path) -> None:
+    """
+    A process may have been killed between showing a revision and writing it down.
+    """
+    (state / NAME).write_text(json.dumps(GOOD))
+
+    published = read(state, shown="r2")
+
+    assert ("r2", 1700000000.5) == (published.revision, published.at)
+
+
+def test_what_consumers_see_of_another_source_counts_as_none(state: Path) -> None:
+    (state / NAME).write_text(json.dumps(GOOD | {"source": "s3://bucket/other/"}))
+
+    published = read(state, shown="r2")
+
+    assert ("", None) == (published.revision, published.at)
+
+
+@pytest.mark.parametrize("damaged", [(), {"a.py"}])
+def test_what_consumers_cannot_see_is_not_ready_and_says_why(
+    state: Path, damaged: set[str]
+) -> None:
+    (state / NAME).write_text(json.dumps(GOOD))
+
+    readiness = read(state).readiness(damaged, "the link is gone")
+
+    assert not readiness.ready
+    assert ("r1", "the link is gone") == (readiness.revision, readiness.problem)

@@ -56,6 +56,60 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     )
 
 
+def test_the_defaults_of_layout_gate_and_settling_change_nothing_for_old_users() -> None:
+    settings = read()
+
+    assert ("in-place", "off", 0.0) == (settings.layout, settings.gate, settings.settle_seconds)
+    assert (2, 600.0) == (settings.retain_count, settings.retain_seconds)
+    assert (None, None, 60.0) == (
+        settings.gate_grammar,
+        settings.gate_command,
+        settings.gate_timeout_seconds,
+    )
+
+
+def test_layout_gate_and_settling_as_people_write_them() -> None:
+    settings = read(
+        S3_SYNC_LAYOUT="Snapshot",
+        S3_SYNC_GATE="command",
+        S3_SYNC_GATE_COMMAND="python3 -m compileall 'with blank'",
+        S3_SYNC_GATE_TIMEOUT="5m",
+        S3_SYNC_SETTLE="1m30s",
+        S3_SYNC_RETAIN_COUNT="0",
+        S3_SYNC_RETAIN_FOR="0",
+    )
+
+    assert ("snapshot", 90.0, 0, 0.0, 300.0) == (
+        settings.layout,
+        settings.settle_seconds,
+        settings.retain_count,
+        settings.retain_seconds,
+        settings.gate_timeout_seconds,
+    )
+    assert ("python3", "-m", "compileall", "with blank") == settings.gate_command
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("S3_SYNC_LAYOUT", "symlink", "is not one of in-place, snapshot"),
+        ("S3_SYNC_RETAIN_COUNT", "-1", "is not a whole number, 0 or more"),
+        ("S3_SYNC_RETAIN_FOR", "ever", "is not a duration"),
+        ("S3_SYNC_SETTLE", "8d", "is not"),
+        ("S3_SYNC_GATE", "pylint", "is not one of off, syntax, command"),
+    ],
+)
+def test_what_is_not_a_layout_gate_or_duration_is_refused(name: str, value: str, said: str) -> None:
+    problem = problem_of(**{name: value})
+
+    assert (name, value) == (problem.setting, problem.value)
+    assert said in problem.problem
+
+
+def test_a_gate_without_its_command_is_refused() -> None:
+    assert "S3_SYNC_GATE_COMMAND" == problem_of(S3_SYNC_GATE="command").setting
+
+
 @pytest.mark.parametrize(
     ("text", "prefix"),
     [

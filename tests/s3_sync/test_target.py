@@ -2,11 +2,13 @@
 Every effect on the target folder, and none outside it.
 """
 
+import errno
 import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from s3_sync import download as download_module
 from s3_sync.download import Download
 from s3_sync.keys import RESERVED
 from s3_sync.listing import Entry
-from s3_sync.target import SECOND_NS, STAGING, Target, read_target
+from s3_sync.target import SECOND_NS, Target, Torn, list_name, read_target
+from s3_sync.volume import STAGING, TREE, Volume
 from s3_sync.walk import Blocked
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
@@ -53,11 +56,18 @@ def damaged(target: Target) -> set[str]:
     return target.damaged(iter(list(target.managed.files)))
 
 
-def reopen(folder: Path) -> Target:
+@contextmanager
+def opened(
+    folder: Path, *, file_mode: int = 0o644, fsync: bool = False, part: str = ""
+) -> Iterator[Target]:
     """
     Open the target as the next process does.
     """
-    return Target(str(folder), file_mode=0o644, fsync=False)
+    volume = Volume(str(folder), fsync=fsync)
+    target = Target(volume, file_mode=file_mode, part=part)
+    yield target
+    target.close()
+    volume.close()
 
 
 @pytest.fixture
@@ -81,104 +91,26 @@ def revoked() -> Fence:
 # --- opening
 
 
-def test_makes_the_folder_and_its_own(tmp_path: Path) -> None:
-    target = reopen(tmp_path / "a/b/target")
-    target.close()
+def test_closing_leaves_no_descriptor(folder: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    with opened(folder, part="above/tree") as target:
+        put(target, "a/b/c.py")
+        put(target, "a/b/c.py", b"other")
+        target.delete("a/b/c.py", Fence())
 
-    assert [RESERVED] == os.listdir(tmp_path / "a/b/target")
-
-
-def test_the_path_itself_may_be_a_symlink(tmp_path: Path, outside: Path) -> None:
-    (tmp_path / "link").symlink_to(outside)
-    target = reopen(tmp_path / "link")
-
-    put(target, "b.py")
-
-    assert BODY == (outside / "b.py").read_bytes()
-    assert target.is_current()
-    target.close()
+    assert before == os.listdir("/proc/self/fd")
 
 
-@pytest.mark.parametrize("name", [RESERVED, f"{RESERVED}/{STAGING}"])
-def test_a_symlink_at_a_folder_of_ours_is_replaced_and_not_followed(
-    folder: Path, outside: Path, name: str, log: Log
-) -> None:
-    (folder / name).parent.mkdir(parents=True)
-    (folder / name).symlink_to(outside)
-
-    target = reopen(folder)
-    put(target, "a.py")
-    target.close()
-
-    assert ["a.py"] == os.listdir(outside)
-    assert not (folder / name).is_symlink()
-    assert log.events("symlink_replaced")
-
-
-def test_what_a_killed_predecessor_left_is_swept(folder: Path, target: Target, log: Log) -> None:
-    left = download_of(target)
-    staging = target.open_staging()
-    staging.close()
-    (folder / RESERVED / STAGING / "folder").mkdir()
-    assert left.staging is None and len(staged(folder)) == 2
-
-    reopen(folder).close()
-
-    assert ["folder"] == staged(folder)
-    assert ["folder"] == [event["name"] for event in log.events("leftover_kept")]
-
-
-def test_opening_fails_without_a_leak(folder: Path) -> None:
-    folder.mkdir()
-    (folder / RESERVED).write_bytes(b"a file, not a folder")
+def test_a_target_that_cannot_be_opened_leaves_no_descriptor(folder: Path, volume: Volume) -> None:
+    (folder / RESERVED / "above").mkdir()
+    (folder / RESERVED / "above/tree").write_bytes(b"a file, not a folder")
     before = os.listdir("/proc/self/fd")
 
     for _ in range(3):
         with pytest.raises(OSError, match="Not a directory"):
-            reopen(folder)
+            Target(volume, file_mode=0o644, part="above/tree")
 
     assert before == os.listdir("/proc/self/fd")
-
-
-def test_closing_leaves_no_descriptor(folder: Path) -> None:
-    before = os.listdir("/proc/self/fd")
-    target = reopen(folder)
-    put(target, "a/b/c.py")
-    put(target, "a/b/c.py", b"other")
-    target.delete("a/b/c.py", Fence())
-
-    target.close()
-
-    assert before == os.listdir("/proc/self/fd")
-
-
-# --- whether it is still the same
-
-
-def test_is_current_while_nobody_replaces_it(folder: Path, target: Target) -> None:
-    (folder / "foreign").write_bytes(b"x")
-
-    assert target.is_current()
-
-
-@pytest.mark.parametrize("name", ["", RESERVED, f"{RESERVED}/{STAGING}"])
-@pytest.mark.parametrize("is_made_anew", [True, False])
-def test_is_not_current_after_somebody_removed_a_folder(
-    folder: Path, target: Target, name: str, is_made_anew: bool
-) -> None:
-    place = folder / name
-    place.rename(folder.with_name("away"))
-    if is_made_anew:
-        place.mkdir()
-
-    assert not target.is_current()
-
-
-def test_is_not_current_behind_a_symlink_to_our_own_folder(folder: Path, target: Target) -> None:
-    (folder / RESERVED).rename(folder / "moved")
-    (folder / RESERVED).symlink_to("moved")
-
-    assert not target.is_current()
 
 
 # --- publishing
@@ -209,17 +141,16 @@ def test_a_big_file_goes_from_staging_to_its_place(
     folder: Path, fsync: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download_module, "MEMORY_BYTES", 4)
-    target = Target(str(folder), file_mode=0o640, fsync=fsync)
-    download = download_of(target)
-    assert download.staging is not None and len(staged(folder)) == 1
+    with opened(folder, file_mode=0o640, fsync=fsync) as target:
+        download = download_of(target)
+        assert download.staging is not None and len(staged(folder)) == 1
 
-    assert target.publish("d/a.py", entry_of("d/a.py"), download, Fence(), nothing)
+        assert target.publish("d/a.py", entry_of("d/a.py"), download, Fence(), nothing)
 
     found = (folder / "d/a.py").stat()
     assert BODY == (folder / "d/a.py").read_bytes()
     assert 0o640 == stat.S_IMODE(found.st_mode)
     assert [] == staged(folder) and download.staging.fd == -1
-    target.close()
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o664, 0o755])
@@ -229,9 +160,8 @@ def test_files_have_the_mode_of_the_settings_under_any_umask(
 ) -> None:
     before = os.umask(mask)
     try:
-        target = Target(str(folder), file_mode=mode, fsync=False)
-        put(target, "a.py")
-        target.close()
+        with opened(folder, file_mode=mode) as target:
+            put(target, "a.py")
     finally:
         os.umask(before)
 
@@ -315,7 +245,6 @@ def test_nothing_is_published_under_a_revoked_fence(
         lambda: target.delete("old.py", revoked),
         lambda: target.forget("old.py", revoked),
         lambda: target.end_cycle(revoked),
-        lambda: target.write_state("published.json", b"x", revoked),
     ]
 
     for act in acts:
@@ -325,7 +254,6 @@ def test_nothing_is_published_under_a_revoked_fence(
     assert listed == sorted(os.listdir(folder))
     assert ["old.py"] == list(target.managed.files)
     assert [] == staged(folder)
-    assert not (folder / RESERVED / "published.json").exists()
 
 
 def test_a_failed_rename_leaves_the_old_file_and_its_record(folder: Path, target: Target) -> None:
@@ -653,22 +581,173 @@ def test_foreign_are_files_and_links_and_neither_bytecode_nor_ours(
 def test_a_file_is_still_ours_after_a_restart(folder: Path, target: Target) -> None:
     put(target, "a/b.py")
     held = dict(target.managed.files)
-    target.write_state("published.json", b"state", Fence())
     target.end_cycle(Fence())
 
-    successor = reopen(folder)
+    with opened(folder) as successor:
+        assert held == successor.managed.files
+        assert set() == damaged(successor)
 
-    assert held == successor.managed.files
-    assert set() == damaged(successor)
-    assert b"state" == (folder / RESERVED / "published.json").read_bytes()
-    successor.close()
+
+# --- a part of `.s3-sync`
+
+
+@pytest.fixture
+def tree(volume: Volume) -> Iterator[Target]:
+    """
+    A part that is no consumer's business, with one file.
+    """
+    tree = Target(volume, file_mode=0o644, part=TREE)
+    put(tree, "a/b.py")
+    yield tree
+    tree.close()
+
+
+@pytest.mark.parametrize(
+    ("part", "place", "journal"),
+    [
+        ("", "", "managed"),
+        (TREE, f"{RESERVED}/tree", "tree.managed"),
+        ("snapshots/r1", f"{RESERVED}/snapshots/r1", "snapshots/r1.managed"),
+    ],
+)
+def test_a_part_has_its_files_and_its_list(
+    folder: Path, part: str, place: str, journal: str
+) -> None:
+    with opened(folder, part=part) as target:
+        put(target, "a/b.py")
+        assert str(folder / place) == target.path.rstrip("/")
+
+    assert BODY == (folder / place / "a/b.py").read_bytes()
+    assert b'"a/b.py"' in (folder / RESERVED / journal).read_bytes()
+    assert journal.rpartition("/")[2] == list_name(part)
+    with opened(folder, part=part) as successor:
+        assert {"a/b.py"} == set(successor.managed.files) and set() == damaged(successor)
+
+
+def test_parts_do_not_see_each_other(target: Target, tree: Target) -> None:
+    put(target, "c.py")
+
+    assert ({"c.py"}, {"a/b.py"}) == (set(target.managed.files), set(tree.managed.files))
+    assert ([], []) == (target.foreign(), tree.foreign())
+
+
+def test_a_symlink_at_a_part_is_replaced_and_not_followed(
+    folder: Path, volume: Volume, outside: Path, log: Log
+) -> None:
+    (folder / RESERVED / TREE).symlink_to(outside)
+    tree = Target(volume, file_mode=0o644, part=TREE)
+
+    put(tree, "a.py")
+
+    assert b"victim" == (outside / "a.py").read_bytes()
+    assert [TREE] == [event["path"] for event in log.events("symlink_replaced")]
+    tree.close()
+
+
+# --- taking over from another part
+
+
+def test_a_file_is_taken_as_a_hard_link(folder: Path, target: Target, tree: Target) -> None:
+    target.take("a/b.py", tree, Fence(), nothing)
+
+    assert os.path.samefile(folder / "a/b.py", folder / RESERVED / TREE / "a/b.py")
+    assert target.managed.files == tree.managed.files
+    assert (set(), set()) == (damaged(target), damaged(tree))
+    assert [] == staged(folder)
+
+
+def test_a_file_that_is_there_already_as_the_same_link_is_taken_without_a_trace(
+    folder: Path, target: Target, tree: Target
+) -> None:
+    """
+    Renaming a link over another to the same file does nothing, and leaves both.
+    """
+    target.take("a/b.py", tree, Fence(), nothing)
+
+    target.take("a/b.py", tree, Fence(), nothing)
+
+    assert BODY == (folder / "a/b.py").read_bytes()
+    assert [] == staged(folder)
+
+
+def test_a_file_is_copied_where_there_can_be_no_link(
+    folder: Path, target: Target, tree: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    target.take("a/b.py", tree, Fence(), nothing)
+
+    copy, original = folder / "a/b.py", folder / RESERVED / TREE / "a/b.py"
+    assert not os.path.samefile(copy, original)
+    assert copy.stat().st_mtime_ns == original.stat().st_mtime_ns
+    assert target.managed.files["a/b.py"].matches(copy.stat())
+    assert target.managed.files["a/b.py"].etag == tree.managed.files["a/b.py"].etag
+    assert set() == damaged(target) and [] == staged(folder)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        Path.unlink,
+        _edit,
+        _link,
+        _link_folder,
+        _replace,
+        lambda place: place.chmod(0o600),
+        lambda place: place.parent.rename(place.parent.with_name("gone")),
+    ],
+    ids=["removed", "edit", "link", "folder linked", "replaced", "mode", "folder gone"],
+)
+def test_what_somebody_changed_is_not_taken(
+    folder: Path, target: Target, tree: Target, harm: Callable[[Path], object]
+) -> None:
+    harm(folder / RESERVED / TREE / "a/b.py")
+
+    with pytest.raises(Torn, match=r"a/b\.py"):
+        target.take("a/b.py", tree, Fence(), nothing)
+
+    assert not (folder / "a").exists()
+    assert {} == target.managed.files and [] == staged(folder)
+
+
+def test_taking_replaces_symlinks_and_follows_none(
+    folder: Path, target: Target, tree: Target, outside: Path
+) -> None:
+    (folder / "a").symlink_to(outside)
+
+    target.take("a/b.py", tree, Fence(), nothing)
+
+    assert ["a.py"] == os.listdir(outside)
+    assert BODY == (folder / "a/b.py").read_bytes() and not (folder / "a").is_symlink()
+
+
+def test_taking_is_blocked_by_what_is_not_ours(folder: Path, target: Target, tree: Target) -> None:
+    (folder / "a").write_bytes(b"somebody's")
+
+    with pytest.raises(Blocked):
+        target.take("a/b.py", tree, Fence(), nothing)
+
+    assert b"somebody's" == (folder / "a").read_bytes()
+    assert {} == target.managed.files and [] == staged(folder)
+
+
+def test_nothing_is_taken_under_a_revoked_fence(
+    folder: Path, target: Target, tree: Target, revoked: Fence
+) -> None:
+    with pytest.raises(CycleAbandoned):
+        target.take("a/b.py", tree, revoked, nothing)
+
+    assert not (folder / "a").exists()
+    assert {} == target.managed.files and [] == staged(folder)
 
 
 # --- without touching it
 
 
 def test_a_missing_target_has_no_files_and_stays_missing(folder: Path) -> None:
-    assert ({}, []) == read_target(str(folder), with_foreign=True)
+    assert ({}, []) == read_target(str(folder), "", with_foreign=True)
     assert not folder.exists()
 
 
@@ -679,10 +758,23 @@ def test_a_target_is_read_without_touching_it(folder: Path, target: Target) -> N
     target.close()
     journal = (folder / RESERVED / "managed").read_bytes()
 
-    managed, foreign = read_target(str(folder), with_foreign=True)
+    managed, foreign = read_target(str(folder), "", with_foreign=True)
 
     assert (["a.py"], ["foreign"]) == (list(managed), foreign)
-    assert (managed, []) == read_target(str(folder), with_foreign=False)
+    assert (managed, []) == read_target(str(folder), "", with_foreign=False)
+    assert ({}, []) == read_target(str(folder), TREE, with_foreign=True)
+    assert not (folder / RESERVED / TREE).exists()
     assert [staging.name] == staged(folder)
     assert journal == (folder / RESERVED / "managed").read_bytes()
     staging.close()
+
+
+def test_a_part_is_read_without_touching_it(folder: Path, target: Target, tree: Target) -> None:
+    (folder / RESERVED / TREE / "foreign").write_bytes(b"x")
+    (folder / "no business of ours").write_bytes(b"x")
+    journal = (folder / RESERVED / list_name(TREE)).read_bytes()
+
+    managed, foreign = read_target(str(folder), TREE, with_foreign=True)
+
+    assert ({"a/b.py"}, ["foreign"]) == (set(managed), foreign)
+    assert journal == (folder / RESERVED / list_name(TREE)).read_bytes()

@@ -83,6 +83,8 @@ class SidecarProcess:
         self.home = home
         given = {"PATH": f"{VENV_BIN}:/usr/bin:/bin", "HOME": str(home), **environment}
         self.environment = {name: value for name, value in given.items() if value is not None}
+        self.wrapper: tuple[str, ...] = ()
+        """What runs the program: a `setpriv` with its arguments, for example."""
         self.events: list[Event] = []
         """Every JSON line of stdout so far, oldest first."""
         self.stray_lines: list[str] = []
@@ -99,7 +101,7 @@ class SidecarProcess:
         self.home.mkdir(parents=True, exist_ok=True)
         self.events, self.stray_lines = [], []
         self._process = subprocess.Popen(
-            [str(self.program), *self.arguments],
+            [*self.wrapper, str(self.program), *self.arguments],
             env=self.environment,
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -164,13 +166,17 @@ class SidecarProcess:
         return [event for event in list(self.events) if _matches(event, name, match)]
 
     def wait_for_event(
-        self, name: str, timeout_seconds: float = 15.0, after: int = 0, **match: Any
+        self,
+        name: str | tuple[str, ...],
+        timeout_seconds: float = 15.0,
+        after: int = 0,
+        **match: Any,
     ) -> Event:
         """
         Return the first log line with this event name and these values.
 
         Args:
-            name: The `event`.
+            name: The `event`, or several that will do.
             timeout_seconds: How long to wait.
             after: Skip so many lines: `len(daemon.events)` from before the deed.
             match: Values that the line must have.
@@ -372,5 +378,6 @@ class Daemon(SidecarProcess):
         )
 
 
-def _matches(event: Event, name: str, match: Mapping[str, Any]) -> bool:
-    return event.get("event") == name and all(event.get(k) == v for k, v in match.items())
+def _matches(event: Event, name: str | tuple[str, ...], match: Mapping[str, Any]) -> bool:
+    names = (name,) if isinstance(name, str) else name
+    return event.get("event") in names and all(event.get(k) == v for k, v in match.items())

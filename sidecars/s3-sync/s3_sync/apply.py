@@ -53,6 +53,25 @@ class Work:
     failed: dict[str, SidecarError] = field(default_factory=dict)
     streak: int = 0
 
+    def add(self, other: Work) -> None:
+        """
+        Add what was done besides.
+        """
+        self.published += other.published
+        self.deleted += other.deleted
+        self.healed += other.healed
+        self.blocked |= other.blocked
+        self.failed |= other.failed
+
+    def take_over(self, other: Work) -> None:
+        """
+        Add what was got from the source, for others to publish.
+        """
+        self.downloaded_bytes += other.downloaded_bytes
+        self.moved += other.moved
+        self.blocked |= other.blocked
+        self.failed |= other.failed
+
     def succeed(self, *, is_published: bool, is_healed: bool) -> None:
         """
         Note that one file is as it should be.
@@ -74,6 +93,17 @@ class Work:
         is_hopeless = not (self.published or self.adopted) and len(self.failed) >= HOPELESS_START
         if self.streak >= FAILURE_STREAK or is_hopeless:
             raise error
+
+    def fail_on_disk(self, path: str, error: OSError) -> None:
+        """
+        Note what the file system refuses for one path.
+
+        Raises:
+            OSError: The volume fails, not the path; the cycle ends.
+        """
+        if error.errno in VOLUME_ERRORS:
+            raise error
+        self.fail(path, explain_os_error(error, f"cannot write {path!r}"))
 
 
 class Applier:
@@ -113,7 +143,7 @@ class Applier:
         """
         return not self.work.moved and self.work.failed.keys() <= set(self._given_up)
 
-    async def apply(self, plan: Plan) -> None:
+    async def apply(self, plan: Plan[Entry]) -> None:
         """
         Do what the plan says; deletions only when every publish succeeded, or to make room.
 
@@ -147,7 +177,7 @@ class Applier:
             try:
                 self.work.deleted += self._target.delete(path, self._fence)
             except OSError as error:
-                self._fail_on_disk(path, error)
+                self.work.fail_on_disk(path, error)
 
     def _is_done(self, path: str, entry: Entry) -> bool:
         held = self._target.managed.files.get(path)
@@ -175,15 +205,7 @@ class Applier:
                     raise
                 self.work.fail(path, error)
             except OSError as error:
-                self._fail_on_disk(path, error)
-
-    def _fail_on_disk(self, path: str, error: OSError) -> None:
-        """
-        Note what the file system refuses for one path; a failing volume ends the cycle.
-        """
-        if error.errno in VOLUME_ERRORS:
-            raise error
-        self.work.fail(path, explain_os_error(error, f"cannot write {path!r}"))
+                self.work.fail_on_disk(path, error)
 
     def _is_wanted(self, path: str) -> bool:
         return path in self._wanted

@@ -12,12 +12,12 @@ import tempfile
 
 from s3_sync.client import S3Client
 from s3_sync.credentials import Chain
-from s3_sync.cycle import LOCK
+from s3_sync.hold import LOCK
 from s3_sync.keys import RESERVED, compile_filter
 from s3_sync.listing import Lister, Listing
 from s3_sync.refusals import ObjectMoved, S3Error
 from s3_sync.settings import Settings
-from s3_sync.volume import explain_os_error
+from s3_sync.volume import LINK, explain_os_error
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.publish import TargetLock, read_holder
@@ -66,16 +66,15 @@ class _Checks:
         while not os.path.isdir(folder):
             folder = os.path.dirname(folder)
         try:
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            has_links = _has_links(folder)
         except OSError as error:
-            return _fail("target", explain_os_error(error, f"cannot write to {folder}"))
+            return _fail("target", explain_os_error(error, f"cannot write to {folder}", folder))
         free = shutil.disk_usage(folder).free >> 20
         made = "" if folder == path else " (the daemon will make it)"
         _say("ok", "target", f"{path}{made} is writable as uid {os.getuid()}, {free} MiB free")
         if holder := _holder(path):
             _say("ok", "", f"a daemon keeps it: pid {holder.get('pid')} on {holder.get('host')}")
-        return True
+        return self._settings.layout != "snapshot" or _check_link(f"{path}/{LINK}", has_links)
 
     async def _permissions(self) -> bool:
         settings = self._settings
@@ -126,6 +125,35 @@ class _Nowhere:
 
     def write(self, chunk: bytes) -> None:
         pass
+
+
+def _has_links(folder: str) -> bool:
+    """
+    Whether files can have hard links there; leaves nothing.
+
+    Raises:
+        OSError: Nothing can be written there.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".s3-sync-check-") as inside:
+        os.close(os.open(f"{inside}/file", os.O_CREAT | os.O_WRONLY))
+        try:
+            os.link(f"{inside}/file", f"{inside}/link")
+        except OSError:
+            return False
+    return True
+
+
+def _check_link(link: str, has_links: bool) -> bool:
+    """
+    Whether the link of the snapshot layout can be where it should.
+    """
+    if os.path.isdir(link) and not os.path.islink(link) and os.listdir(link):
+        _say("FAIL", "layout", f"link_blocked: {link} is a folder with files; move them away")
+        return False
+    _say("ok", "layout", f"snapshot: Airflow's dags_folder must be {link}")
+    if not has_links:
+        _say("??", "", "no hard links on this volume: each snapshot will be a whole copy")
+    return True
 
 
 def _holder(path: str) -> dict[str, object]:

@@ -72,6 +72,8 @@ class S3Client:
         self._count = count
         # Whether this store's ETags are MD5s: None until the first that looks like one was tried.
         self.has_md5_etags: bool | None = None
+        # When S3 answered the last listing, by its own clock (RFC 9110).
+        self.listed_at = ""
         self._bucket_region: str | None = None
         self._config: AwsConfig | None = None
         self._credentials: Credentials | None = None
@@ -116,6 +118,7 @@ class S3Client:
             query["continuation-token"] = token
         request = self._request("list", self._prefix)
         answer = await self._send(request, query, {}, None, LIST_SECONDS)
+        self.listed_at = answer.headers.get("date", "")
         return answer.body
 
     async def get_object(

@@ -1,41 +1,42 @@
 """
-One cycle: lock → scan → list → plan → apply → record.
+One cycle: lock → scan → list → plan → apply → gate → publish → record.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 
 from s3_sync.apply import Applier, Work
 from s3_sync.board import Board
 from s3_sync.client import S3Client
 from s3_sync.credentials import Chain
+from s3_sync.failures import Failures
+from s3_sync.hold import Hold
 from s3_sync.keys import compile_filter
-from s3_sync.listing import Lister, Listing
+from s3_sync.layouts import Layout, tree_part
+from s3_sync.listing import Entry, Lister, Listing
 from s3_sync.metrics import SKIP_REASONS, SyncMetrics
 from s3_sync.plan import Plan, make_plan
-from s3_sync.published import Published
 from s3_sync.refusals import SourceError
 from s3_sync.settings import Settings
-from s3_sync.target import Target, read_target
-from s3_sync.volume import explain_os_error, open_folders
+from s3_sync.settle import Settle
+from s3_sync.target import Target, Torn, read_target
+from s3_sync.volume import TargetError, explain_os_error
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate import Gate, RevisionRefused
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.publish import TargetLock, read_holder
+from sidecar_runtime.publish import TargetLock
 
-LOCK = "lock"
-# A look at every file costs more than asking S3 at 10,000 files, so it is spread over cycles.
-SCAN_FILES = 500
-SCAN_CYCLES = 10
 # A listing that is outdated whenever it is read is not a busy bucket but a server at odds with
 # itself.
 MOVED_CYCLES = 3
-# After so many failed cycles in a row nothing waits for a path any more.
-FAILED_CYCLES = 3
 NAMED_KEYS = 50
 
 log = get_logger("cycle")
@@ -47,12 +48,18 @@ class Session:
     """
 
     def __init__(
-        self, settings: Settings, metrics: SyncMetrics, lock: TargetLock, board: Board
+        self,
+        settings: Settings,
+        metrics: SyncMetrics,
+        lock: TargetLock,
+        board: Board,
+        gate: Gate | None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._lock = lock
         self._board = board
+        self._gate = gate
+        self._hold = Hold(settings, metrics, lock, board)
         self._loop = asyncio.new_event_loop()
         self._client = S3Client(
             settings.bucket,
@@ -66,16 +73,15 @@ class Session:
             compile_filter(settings.include, settings.exclude),
             len(settings.dest_path.encode()),
         )
-        self._target: Target | None = None
-        self._published = Published(settings.source)
-        self._scan: Iterator[str] = iter(())
-        self._damaged: set[str] = set()
+        self._settle = Settle(settings.settle_seconds)
+        self._layout: Layout | None = None
         self._blocked: set[str] = set()
-        self._failures: dict[str, int] = {}
-        self._synced: Listing | None = None
+        self._failures = Failures()
+        # The listing that was acted upon last, and what a cycle says while nothing is different.
+        self._acted: Listing | None = None
+        self._rest: Outcome | None = None
         self._moved_cycles = 0
         self._named: set[str] = set()
-        self._holder: Mapping[str, object] | None = None
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -94,144 +100,166 @@ class Session:
         Close connections, files and the event loop; the lock stays with the process.
         """
         self._client.close()
-        self._close_target()
+        self._hold.close()
         self._loop.close()
 
     async def _cycle(self, fence: Fence) -> Outcome:
         if self._settings.dry_run:
             return await self._rehearse(fence)
+        path = self._settings.dest_path
         try:
             with fence:  # a thread that comes back late must not touch its successor's target
-                target = self._open_target()
+                layout = self._hold.acquire()
         except OSError as error:
-            raise explain_os_error(error, f"cannot open {self._settings.dest_path}") from error
-        if target is None:
-            return Outcome("waiting", counts={"holder": _name(self._holder or {})})
+            raise explain_os_error(error, f"cannot open {path}", path) from error
+        if layout is not self._layout:
+            self._layout, self._acted, self._rest = layout, None, None
+        if layout is None:
+            return Outcome("waiting", counts={"holder": self._hold.holder})
         try:
-            self._look(target)
-            return await self._reconcile(target, fence)
+            layout.prune()
+            self._hold.look(layout)
+            return await self._reconcile(layout, fence)
+        except Torn as torn:
+            self._hold.torn = layout.tree.damaged(iter(layout.tree.managed.files))
+            raise TargetError(
+                "target_failed",
+                f"somebody changed {torn.args[0]!r} in .s3-sync while it was to be published",
+                "What is published stays. Find out who writes there: it is s3-sync's own.",
+            ) from None
         except OSError as error:
-            raise explain_os_error(error, f"cannot write to {target.path}") from error
+            raise explain_os_error(error, f"cannot write to {path}", path) from error
         finally:
             if not fence.is_revoked:
-                self._show(target)
+                self._hold.show(layout)
 
-    async def _reconcile(self, target: Target, fence: Fence) -> Outcome:
+    async def _reconcile(self, layout: Layout, fence: Fence) -> Outcome:
+        mended = self._hold.mend(layout, fence)
         listing = await self._list(fence)
-        is_settled = not (self._damaged or self._blocked or self._settings.delete == "all")
-        if listing is self._synced and is_settled:
-            return Outcome("unchanged", listing.revision)
-        self._synced = None
+        published = self._hold.published.revision
+        if self._settle.is_settled(
+            listing.revision, published=published, quiet_seconds=self._quiet_seconds(listing)
+        ):
+            return await self._act(layout, listing, mended, fence)
+        counts: Mapping[str, int | str] = {}
+        if self._acted is not None and (self._hold.damaged or self._hold.torn):
+            counts = (await self._act(layout, self._acted, mended, fence)).counts
+        return Outcome("settling", published, counts)
+
+    async def _act(self, layout: Layout, listing: Listing, done: Work, fence: Fence) -> Outcome:
+        """
+        Bring the tree up to date with a listing, and publish it.
+
+        Args:
+            done: What was mended before.
+        """
+        if (
+            listing is self._acted
+            and self._rest
+            and not (done.healed or self._is_disturbed(layout))
+        ):
+            return self._rest
+        self._acted, self._rest = listing, None
+        applier = await self._apply(layout, listing, fence)
+        is_complete = applier.is_complete and not self._hold.torn
+        refusal = None
+        if layout.is_atomic:
+            done.add(self._hold.mend(layout, fence))
+            refusal = self._judge(layout, listing, fence) if is_complete else None
+            if is_complete and not refusal and not layout.shows(listing.revision):
+                done.add(layout.publish(listing.revision, fence))
+            is_complete = is_complete and not done.failed
+            self._count(done)
+            done.take_over(applier.work)
+        else:
+            done = applier.work
+        self._hold.look_again(layout)
+        self._blocked = done.blocked
+        self._name_skipped(listing)
+        self._board.show(refused=refusal.facts() if refusal else {})
+        is_changed = bool(done.published or done.adopted or done.deleted or done.healed)
+        is_news = listing.revision != self._hold.published.revision
+        if is_complete and not refusal:
+            if is_changed or is_news:
+                self._hold.record(layout, listing.revision, fence)
+            layout.clear_others(fence)
+        return self._conclude(listing, done, is_changed, refusal)
+
+    def _is_disturbed(self, layout: Layout) -> bool:
+        """
+        Whether there is something to do although the source is the same.
+        """
+        return bool(
+            layout.shown is None
+            or self._hold.damaged
+            or self._hold.torn
+            or self._blocked
+            or self._settings.delete == "all"
+        )
+
+    async def _apply(self, layout: Layout, listing: Listing, fence: Fence) -> Applier:
+        """
+        Bring the tree up to date with the listing.
+        """
+        tree = layout.tree
+        damaged = self._hold.torn if layout.is_atomic else self._hold.damaged
+        plan = self._plan(tree, listing, damaged, fence)
+        unsure = await self._unsure(plan, listing, fence)
         applier = Applier(
             self._client,
-            target,
+            tree,
             listing,
             fence,
-            damaged=self._damaged,
+            damaged=damaged,
             blocked=self._blocked,
-            given_up=self._given_up(listing),
+            given_up=() if layout.is_atomic else self._failures.given_up(listing.wanted),
         )
-        work = applier.work
+        applier.work.moved += unsure
         try:
-            await applier.apply(self._plan(target, listing, fence))
+            await applier.apply(replace(plan, delete=()) if unsure else plan)
         finally:
-            self._count(target, work)
-            self._note_failures(work)
+            if layout.is_atomic:
+                self._metrics.downloaded.inc(applier.work.downloaded_bytes)
+            else:
+                self._count(applier.work)
+            self._failures.note(applier.work.failed)
             if not fence.is_revoked:
-                target.end_cycle(fence)
-        self._damaged = target.damaged(iter(self._damaged))
-        self._blocked = work.blocked
-        self._name_skipped(listing)
-        is_changed = bool(work.published or work.adopted or work.deleted)
-        if applier.is_complete and (is_changed or self._published.revision != listing.revision):
-            self._published.record(target, listing.revision, fence)
-        return self._settle(listing, work, is_changed)
+                tree.end_cycle(fence)
+        self._hold.look_again(layout)
+        return applier
 
-    def _note_failures(self, work: Work) -> None:
+    async def _unsure(self, plan: Plan[Entry], listing: Listing, fence: Fence) -> list[str]:
         """
-        Count for how many cycles in a row each path has failed, and name it the first time.
-        """
-        before, self._failures = self._failures, {}
-        for path, error in work.failed.items():
-            self._failures[path] = before.get(path, 0) + 1
-            if path not in before and len(self._failures) <= NAMED_KEYS:
-                log.warning("object_failed", path=path, reason=error.reason, error=error.message)
+        Return the deletions that a second listing, right after the first, does not confirm.
 
-    def _given_up(self, listing: Listing) -> set[str]:
+        A store, or what lies between, can lose a page once; a deletion is not undone so easily.
         """
-        Return the paths that nothing waits for any more.
+        if not any(path not in listing.wanted for path in plan.delete):
+            return []
+        again = await self._list(fence)
+        return [] if again.revision == listing.revision else list(plan.delete)
 
-        One object that cannot be read must not keep deleted DAGs alive, or pods from starting,
-        for ever. Where all fail it is not the objects.
+    def _judge(self, layout: Layout, listing: Listing, fence: Fence) -> RevisionRefused | None:
         """
-        stubborn = {path for path, times in self._failures.items() if times >= FAILED_CYCLES}
-        return stubborn if len(stubborn) < len(listing.wanted) else set()
+        Ask the gate about what consumers do not see yet.
+        """
+        if self._gate is None:
+            return None
+        if layout.shows(listing.revision):
+            self._gate.rest()
+            return None
+        changed = [path for path, _ in layout.changes().publish]
+        return self._gate.judge(listing.revision, layout.tree.path, changed, fence)
 
-    # --- the target
-
-    def _open_target(self) -> Target | None:
+    def _quiet_seconds(self, listing: Listing) -> float:
         """
-        Return the target, ours alone; None while another process owns it.
+        Return for how long no object has been written, by the source's own clock.
         """
-        if self._target is not None and not self._target.is_current():
-            self._close_target()
-        root, state = open_folders(self._settings.dest_path)
-        try:
-            if not self._lock.try_acquire(LOCK, state):
-                self._close_target()
-                self._wait(state)
-                return None
-            if self._target is None:
-                self._target = Target(
-                    self._settings.dest_path,
-                    file_mode=self._settings.file_mode,
-                    fsync=self._settings.fsync,
-                )
-                self._published.read(state)
-                self._scan = iter(())
-                self._damaged = self._target.damaged(iter(self._target.managed.files))
-                self._synced = None
-                log.info("target_acquired", managed_files=len(self._target.managed.files))
-                # What a predecessor published is ready before S3 has said a word.
-                self._show(self._target)
-                at = self._published.at
-                self._metrics.managed.set(len(self._target.managed.files))
-                self._metrics.last_publish.set(at or 0)
-        finally:
-            os.close(state)
-            os.close(root)
-        self._holder = None
-        return self._target
-
-    def _close_target(self) -> None:
-        if self._target is not None:
-            self._target.close()
-            self._target = None
-            self._damaged = set()
-
-    def _wait(self, state: int) -> None:
-        """
-        Stand by: ready if what the other process publishes is there.
-        """
-        holder = read_holder(LOCK, state)
-        if holder != self._holder:
-            log.info("target_waiting", holder=_name(holder))
-            self._holder = holder
-        self._published.read(state)
-        self._board.readiness = self._published.readiness(self._damaged)
-        self._board.show(waiting_for=_name(holder))
-
-    def _look(self, target: Target) -> None:
-        """
-        Compare the next slice of published files with the disk.
-        """
-        files = target.managed.files
-        size = max(SCAN_FILES, -(-len(files) // SCAN_CYCLES))
-        paths = list(itertools.islice(self._scan, size))
-        if len(paths) < size:
-            self._scan = iter(list(files))
-            paths += itertools.islice(self._scan, size - len(paths))
-        self._damaged |= target.damaged(iter(paths))
+        with suppress(ValueError, TypeError):
+            now = parsedate_to_datetime(self._client.listed_at)
+            newest = datetime.fromisoformat(listing.newest)
+            return max(0.0, (now - newest).total_seconds())
+        return 0.0
 
     # --- the source
 
@@ -247,19 +275,18 @@ class Session:
             )
         return listing
 
-    def _plan(self, target: Target, listing: Listing, fence: Fence) -> Plan:
+    def _plan(self, tree: Target, listing: Listing, damaged: set[str], fence: Fence) -> Plan[Entry]:
         may_delete = self._settings.delete != "none"
         if not may_delete:
             # Kept although its key is gone, and now lost: there is nothing to put back.
-            for path in self._damaged - listing.wanted.keys():
-                target.forget(path, fence)
-        foreign = target.foreign() if self._settings.delete == "all" else []
+            for path in damaged - listing.wanted.keys():
+                tree.forget(path, fence)
         return make_plan(
             listing.wanted,
-            target.managed.files,
-            damaged=self._damaged,
-            foreign=foreign,
-            last=self._failures,
+            tree.managed.files,
+            damaged=damaged,
+            foreign=tree.foreign() if self._settings.delete == "all" else (),
+            last=self._failures.paths,
             may_delete=may_delete,
         )
 
@@ -283,7 +310,9 @@ class Session:
 
     # --- the end
 
-    def _settle(self, listing: Listing, work: Work, is_changed: bool) -> Outcome:
+    def _conclude(
+        self, listing: Listing, work: Work, is_changed: bool, refusal: RevisionRefused | None
+    ) -> Outcome:
         if work.failed:
             error = next(iter(work.failed.values()))
             if len(work.failed) > 1:
@@ -293,41 +322,33 @@ class Session:
         if work.moved and (self._settings.one_shot or self._moved_cycles >= MOVED_CYCLES):
             raise SourceError(
                 "source_changing",
-                f"{len(work.moved)} objects changed between the listing and their download, "
+                f"{len(work.moved)} objects changed while they were listed and read, "
                 f"such as {work.moved[0]!r}",
                 "Nothing but these is behind. If it persists, the server's listing and its "
                 "objects disagree about ETags.",
             )
+        revision = self._hold.published.revision if refusal else listing.revision
+        counts: Mapping[str, int | str] = {
+            "files_published": work.published,
+            "files_deleted": work.deleted,
+            "files_healed": work.healed,
+            "files_adopted": work.adopted,
+            "files_moved": len(work.moved),
+            "keys_skipped": len(listing.skipped) + len(self._blocked),
+            "downloaded_bytes": work.downloaded_bytes,
+        }
+        if refusal:
+            self._rest = Outcome("refused", revision, refusal=refusal)
+            return replace(self._rest, counts=counts)
         if not work.moved:
-            self._synced = listing
-        return Outcome(
-            "changed" if is_changed else "unchanged",
-            listing.revision,
-            {
-                "files_published": work.published,
-                "files_deleted": work.deleted,
-                "files_healed": work.healed,
-                "files_adopted": work.adopted,
-                "files_moved": len(work.moved),
-                "keys_skipped": len(listing.skipped) + len(work.blocked),
-                "downloaded_bytes": work.downloaded_bytes,
-            },
-        )
+            self._rest = Outcome("unchanged", revision)
+        return Outcome("changed" if is_changed else "unchanged", revision, counts)
 
-    def _count(self, target: Target, work: Work) -> None:
+    def _count(self, work: Work) -> None:
         self._metrics.published.inc(work.published)
         self._metrics.deleted.inc(work.deleted)
         self._metrics.healed.inc(work.healed)
         self._metrics.downloaded.inc(work.downloaded_bytes)
-        self._metrics.managed.set(len(target.managed.files))
-
-    def _show(self, target: Target) -> None:
-        self._board.readiness = self._published.readiness(self._damaged)
-        self._board.show(
-            waiting_for=[],
-            managed_files=len(target.managed.files),
-            damaged_files=sorted(self._damaged)[:NAMED_KEYS],
-        )
 
     async def _rehearse(self, fence: Fence) -> Outcome:
         """
@@ -335,7 +356,9 @@ class Session:
         """
         listing = await self._list(fence)
         managed, foreign = read_target(
-            self._settings.dest_path, with_foreign=self._settings.delete == "all"
+            self._settings.dest_path,
+            tree_part(self._settings),
+            with_foreign=self._settings.delete == "all",
         )
         plan = make_plan(
             listing.wanted,
@@ -345,7 +368,7 @@ class Session:
             last=(),
             may_delete=self._settings.delete != "none",
         )
-        if listing is not self._synced:
+        if listing is not self._acted:
             log.info(
                 "plan_made",
                 revision=listing.revision,
@@ -355,9 +378,5 @@ class Session:
                 delete=list(plan.delete[:NAMED_KEYS]),
             )
             self._name_skipped(listing)
-            self._synced = listing
+            self._acted = listing
         return Outcome("unchanged", listing.revision)
-
-
-def _name(holder: Mapping[str, object]) -> str:
-    return f"pid {holder.get('pid')} on {holder.get('host')}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import itertools
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from xml.etree import ElementTree
 from s3_sync.keys import ARCHIVED_CLASSES, refusal_of
 from s3_sync.refusals import SourceError
 
+_ECHO = re.compile(rb"<ContinuationToken>([^<]*)</ContinuationToken>")
 # They differ from call to call and say nothing about the objects.
 _TOKENS = re.compile(rb"<(?:Next)?ContinuationToken>[^<]*</(?:Next)?ContinuationToken>")
 
@@ -46,23 +48,33 @@ class Page:
         folders: All folders that the entries lie in.
         skipped: Reason by key.
         fingerprint: Sum of the digests of the entries; does not depend on where pages break.
+        newest: The latest time at which an object was written, as S3 writes it.
+        ends: The first and the last key; None where there is none.
+        is_sorted: Whether the keys are in the order of their UTF-8 bytes.
     """
 
     entries: dict[str, Entry]
     folders: frozenset[str]
     skipped: dict[str, str]
     fingerprint: int
+    newest: str
+    ends: tuple[str, str] | None
+    is_sorted: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
     """
     The whole prefix at one moment: what should be on disk, what cannot be, and its name.
+
+    Args:
+        newest: When the newest object was written, as S3 writes it (ISO 8601, UTC).
     """
 
     wanted: dict[str, Entry]
     skipped: dict[str, str]
     revision: str
+    newest: str = ""
 
 
 def listing_invalid(message: str) -> SourceError:
@@ -114,6 +126,7 @@ class Lister:
         seen: set[str] = set()
         while True:
             body = await self._fetch_page(token)
+            _check_echo(body, token)
             digest = hashlib.blake2b(_TOKENS.sub(b"", body), digest_size=16).digest()
             page = self._pages.get(digest) or pages.get(digest)
             pages[digest] = page or self._parse(body)
@@ -125,7 +138,9 @@ class Lister:
                 raise listing_invalid("a continuation token came twice")
             seen.add(token)
         if self._listing is None or digests != self._digests:
-            self._listing = _join([pages[digest] for digest in digests])
+            ordered = [pages[digest] for digest in digests]
+            _check_order(ordered)
+            self._listing = _join(ordered)
             self._pages, self._digests = pages, digests
         return self._listing
 
@@ -136,11 +151,13 @@ class Lister:
         folders: set[str] = set()
         skipped: dict[str, str] = {}
         fingerprint = 0
-        count = 0
+        keys: list[str] = []
+        newest = ""
         for contents in root.iter("Contents"):
-            count += 1
             facts = {child.tag: child.text or "" for child in contents}
             key = _key(facts, is_encoded)
+            keys.append(key)
+            newest = max(newest, facts.get("LastModified", ""))
             if not key.startswith(self._prefix):
                 raise listing_invalid(f"the key {key!r} is not under the prefix")
             path = key[len(self._prefix) :]
@@ -160,8 +177,10 @@ class Lister:
             while (slash := path.rfind("/")) > 0 and path[:slash] not in folders:
                 path = path[:slash]
                 folders.add(path)
-        _check_count(root, count)
-        return Page(entries, frozenset(folders), skipped, fingerprint)
+        _check_count(root, len(keys))
+        ends = (keys[0], keys[-1]) if keys else None
+        is_sorted = keys == sorted(keys)
+        return Page(entries, frozenset(folders), skipped, fingerprint, newest, ends, is_sorted)
 
 
 def _root(body: bytes) -> ElementTree.Element:
@@ -212,6 +231,31 @@ def _check_count(root: ElementTree.Element, count: int) -> None:
         raise listing_invalid(f"KeyCount says {said}, but {count} keys came")
 
 
+def _check_echo(body: bytes, token: str | None) -> None:
+    """
+    Refuse a page that was asked for by another token; S3 repeats the token, not all stores do.
+    """
+    echo = _ECHO.search(body)
+    said = html.unescape(echo[1].decode()).strip() if echo else ""
+    if said and token not in (said, unquote_plus(said)):
+        raise listing_invalid("another page came than was asked for")
+
+
+def _check_order(pages: list[Page]) -> None:
+    """
+    Refuse pages in disorder, from a store whose keys are in order within every page.
+
+    S3 lists in the order of the keys' UTF-8 bytes:
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/ListingKeysUsingAPIs.html
+    """
+    if not all(page.is_sorted for page in pages):
+        return
+    ends = [page.ends for page in pages if page.ends]
+    for (_, last), (first, _) in itertools.pairwise(ends):
+        if first < last:
+            raise listing_invalid(f"the key {first!r} came after {last!r}")
+
+
 def _next_token(body: bytes) -> str | None:
     """
     Return the continuation token, None on the last page.
@@ -246,4 +290,5 @@ def _join(pages: list[Page]) -> Listing:
     for path in wanted.keys() & folders:
         skipped[wanted.pop(path).key] = "file_and_folder"
     total = sum(page.fingerprint for page in pages) % (1 << 128)
-    return Listing(wanted, skipped, f"{total:032x}"[:12])
+    newest = max(page.newest for page in pages)
+    return Listing(wanted, skipped, f"{total:032x}"[:12], newest)

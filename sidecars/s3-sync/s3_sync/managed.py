@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii as _quoted
 
 from s3_sync.keys import refusal_of
@@ -41,6 +41,15 @@ class Managed:
     inode: int
     mode: int
 
+    def of(self, found: os.stat_result) -> Managed | None:
+        """
+        Return what is known of a hard link to this file, or of a copy; None for another file.
+        """
+        if found.st_ino != self.inode and found.st_nlink > 1:
+            return None
+        same = self if found.st_ino == self.inode else replace(self, inode=found.st_ino)
+        return same if same.matches(found) else None
+
     def matches(self, found: os.stat_result) -> bool:
         """
         Whether this is still the file that was published, untouched.
@@ -57,15 +66,28 @@ class Managed:
 class ManagedList:
     """
     The list in memory and its journal in the open folder `dir_fd`.
+
+    Args:
+        name: The journal's.
+        files: What is listed; None: what the journal says.
     """
 
-    def __init__(self, dir_fd: int, root_fd: int, *, fsync: bool) -> None:
+    def __init__(
+        self,
+        dir_fd: int,
+        root_fd: int,
+        *,
+        fsync: bool,
+        name: str = NAME,
+        files: dict[str, Managed] | None = None,
+    ) -> None:
         self._dir_fd = dir_fd
+        self._name = name
         self._fsync = fsync
         self._fd = -1
         self._lines = 0
         self._is_behind = False
-        self.files = load_managed(dir_fd, root_fd)
+        self.files = load_managed(dir_fd, root_fd, name) if files is None else files
         self._rewrite()
 
     def add(self, path: str, managed: Managed) -> None:
@@ -98,7 +120,7 @@ class ManagedList:
 
     def _is_there(self) -> bool:
         try:
-            found = os.stat(NAME, dir_fd=self._dir_fd, follow_symlinks=False)
+            found = os.stat(self._name, dir_fd=self._dir_fd, follow_symlinks=False)
         except FileNotFoundError:
             return False
         return os.path.samestat(found, os.fstat(self._fd))
@@ -116,12 +138,10 @@ class ManagedList:
         """
         Replace the journal by one line a file and keep it open for appending.
         """
-        content = b"".join(
-            [_HEADER_LINE, *(_line(path, managed) for path, managed in self.files.items())]
-        )
-        write_file(NAME, content, LIST_MODE, fsync=self._fsync, dir_fd=self._dir_fd)
+        lines = [_HEADER_LINE, *(_line(path, managed) for path, managed in self.files.items())]
+        write_file(self._name, b"".join(lines), LIST_MODE, fsync=self._fsync, dir_fd=self._dir_fd)
         flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(NAME, flags, dir_fd=self._dir_fd)
+        fd = os.open(self._name, flags, dir_fd=self._dir_fd)
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = fd
@@ -139,13 +159,13 @@ def _line(path: str, managed: Managed) -> bytes:
     ).encode()
 
 
-def load_managed(dir_fd: int, root_fd: int) -> dict[str, Managed]:
+def load_managed(dir_fd: int, root_fd: int, name: str = NAME) -> dict[str, Managed]:
     """
     Read the journal; a missing or damaged one loses what cannot be read, never a file.
     """
     files: dict[str, Managed] = {}
     try:
-        content = read_file(NAME, dir_fd=dir_fd)
+        content = read_file(name, dir_fd=dir_fd)
     except OSError:  # missing, or not a file: lost
         return files
     lines = content.split(b"\n")[:-1]  # what follows the last newline is half a line

@@ -4,6 +4,7 @@ The metrics of s3-sync.
 
 from __future__ import annotations
 
+from sidecar_runtime.gate import GateMetrics
 from sidecar_runtime.metrics import Metrics
 
 SKIP_REASONS = (
@@ -37,6 +38,7 @@ class SyncMetrics(Metrics):
         self.skipped = self.gauge_by(
             "reason", "s3_sync_skipped_keys", "Keys that cannot become a file, by reason."
         )
+        self.gate = GateMetrics(self)
         requests = self.counter_by(
             "operation", "s3_sync_requests_total", "Requests sent to S3, by operation."
         )

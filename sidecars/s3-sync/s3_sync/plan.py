@@ -6,34 +6,56 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from s3_sync.listing import Entry
 from s3_sync.managed import Managed
 
 
+class Content(Protocol):
+    """
+    What tells one content of a file from another.
+    """
+
+    @property
+    def etag(self) -> str: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+
+C = TypeVar("C", bound=Content)
+
+
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Generic[C]):
     """
     One cycle's work, in the order of its doing: publish, then delete.
 
     Args:
-        publish: Path and object, for files that are new, changed, or damaged on disk.
+        publish: Path and wanted content, for files that are new, changed, or damaged on disk.
         delete: Paths of files whose key is gone.
     """
 
-    publish: tuple[tuple[str, Entry], ...]
+    publish: tuple[tuple[str, C], ...]
     delete: tuple[str, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """
+        Whether there is nothing to do.
+        """
+        return not (self.publish or self.delete)
 
 
 def make_plan(
-    wanted: Mapping[str, Entry],
+    wanted: Mapping[str, C],
     managed: Mapping[str, Managed],
     *,
     damaged: Collection[str],
     foreign: Iterable[str],
     last: Collection[str],
     may_delete: bool,
-) -> Plan:
+) -> Plan[C]:
     """
     Compare the listing with what was published.
 

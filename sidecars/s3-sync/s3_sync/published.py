@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Collection
 
-from s3_sync.target import Target
+from s3_sync.volume import Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.publish import read_file
@@ -32,12 +32,16 @@ class Published:
         self.revision = ""
         self.at: float | None = None
 
-    def read(self, state: int) -> None:
+    def read(self, state: int, shown: str = "") -> None:
         """
         Take over what a process recorded in the open `.s3-sync`.
 
         The record of another bucket or prefix counts as none: its files are not what consumers
         of this one need.
+
+        Args:
+            shown: The revision that consumers see, where that can be seen: a process may have
+                been killed between showing it and its record.
         """
         self.revision, self.at = "", None
         try:
@@ -48,9 +52,9 @@ class Published:
             return
         revision, at = facts.get("revision"), facts.get("published_at")
         if isinstance(revision, str) and isinstance(at, int | float) and 0 < at < LATEST:
-            self.revision, self.at = revision, float(at)
+            self.revision, self.at = shown or revision, float(at)
 
-    def record(self, target: Target, revision: str, fence: Fence) -> None:
+    def record(self, volume: Volume, files: int, revision: str, fence: Fence) -> None:
         """
         Say that all of a revision is in its place.
         """
@@ -58,18 +62,20 @@ class Published:
         facts = {
             "revision": revision,
             "published_at": at,
-            "files": len(target.managed.files),
+            "files": files,
             "source": self._source,
         }
-        target.write_state(NAME, json.dumps(facts).encode() + b"\n", fence)
+        volume.write_state(NAME, json.dumps(facts).encode() + b"\n", fence)
         self.revision, self.at = revision, at
 
-    def readiness(self, damaged: Collection[str]) -> Readiness:
+    def readiness(self, damaged: Collection[str], problem: str = "") -> Readiness:
         """
         Return whether what consumers need is there, given the files known to be damaged.
         """
         if self.at is None:
             return Readiness(False, problem="no complete sync of this source yet")
+        if problem:
+            return Readiness(False, self.revision, self.at, problem)
         if damaged:
             problem = f"{len(damaged)} published files are missing or altered on disk"
             return Readiness(False, self.revision, self.at, problem)

@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar_runtime.errors import Problem
+from sidecar_runtime.gate import GateSettings, check_gate
 from sidecar_runtime.settings import (
-    CommonSettings,
     absolute_path,
     bind_address,
     boolean,
     choice,
+    count,
+    duration,
     http_url,
     load,
     mode,
@@ -101,7 +103,7 @@ key_path.allowed = "a prefix such as airflow/dags"  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(CommonSettings):
+class Settings(GateSettings):
     """
     The settings of the daemon.
     """
@@ -143,9 +145,10 @@ class Settings(CommonSettings):
     )
     layout: str = setting(
         "LAYOUT",
-        choice("in-place"),
+        choice("in-place", "snapshot"),
         default="in-place",
-        text="How files appear: directly under DEST_PATH, each replaced as a whole.",
+        text="How files appear: directly under DEST_PATH, each replaced as a whole; or under "
+        "DEST_PATH/current, a link that shows one complete revision.",
     )
     source_kind: str = setting(
         "SOURCE",
@@ -180,7 +183,31 @@ class Settings(CommonSettings):
         default="false",
         text="Whether a prefix without files is a fact to follow, not an error.",
     )
-    file_mode: int = setting("FILE_MODE", mode, default="0644", text="The mode of published files.")
+    settle_seconds: float = setting(
+        "SETTLE",
+        duration(),
+        default="0",
+        text="A changed listing is acted upon once it has stayed the same for this long: half "
+        "an upload is not published. 0: at once.",
+    )
+    retain_count: int = setting(
+        "RETAIN_COUNT",
+        count,
+        default="2",
+        text="So many older snapshots stay, for those who still read them.",
+    )
+    retain_seconds: float = setting(
+        "RETAIN_FOR",
+        duration(),
+        default="10m",
+        text="A snapshot stays for at least this long after it was replaced.",
+    )
+    file_mode: int = setting(
+        "FILE_MODE",
+        mode,
+        default="0644",
+        text="The mode of published files; in snapshots without write bits.",
+    )
     fsync: bool = setting(
         "FSYNC",
         boolean,
@@ -222,4 +249,4 @@ def _check(settings: Settings) -> list[Problem]:
         return [Problem("AWS_BUCKET", settings.bucket, "is an ARN; with an endpoint, write a name")]
     if os.path.exists(settings.dest_path) and not os.path.isdir(settings.dest_path):
         return [Problem("DEST_PATH", settings.dest_path, "is a file, not a folder")]
-    return []
+    return check_gate(settings, PREFIX)

@@ -8,6 +8,7 @@ from s3_sync.board import Board
 from s3_sync.cycle import Session
 from s3_sync.metrics import SyncMetrics
 from s3_sync.settings import Settings
+from sidecar_runtime.gate import make_gate
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.publish import TargetLock
 
@@ -22,9 +23,10 @@ class S3Sync:
         self._metrics = metrics
         self._lock = TargetLock()
         self._board = Board()
+        self._gate = make_gate(settings, metrics.gate)
 
     def begin(self) -> Session:
-        return Session(self._settings, self._metrics, self._lock, self._board)
+        return Session(self._settings, self._metrics, self._lock, self._board, self._gate)
 
     def readiness(self) -> Readiness:
         return self._board.readiness

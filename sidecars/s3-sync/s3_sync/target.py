@@ -14,11 +14,12 @@ from contextlib import ExitStack, suppress
 from s3_sync.download import Download, Staging, md5_of
 from s3_sync.keys import RESERVED
 from s3_sync.listing import Entry
+from s3_sync.managed import NAME as MANAGED
 from s3_sync.managed import Managed, ManagedList, load_managed
 from s3_sync.volume import (
     FOLDER_FLAGS,
+    Volume,
     foreign_files,
-    open_folders,
     open_own_folder,
     read_blocks,
     set_mode,
@@ -27,10 +28,10 @@ from s3_sync.volume import (
 from s3_sync.walk import Walk, Wanted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.publish import write_all, write_file
+from sidecar_runtime.publish import write_all
+from sidecar_runtime.snapshots import link_file
 
 SECOND_NS = 1_000_000_000
-STAGING = "staging"
 # One count for the process: an abandoned cycle must not meet the files of its successor.
 _NUMBERS = itertools.count()
 
@@ -40,50 +41,49 @@ _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 log = get_logger("target")
 
 
+class Torn(Exception):
+    """
+    A file is not what its list says: somebody changed it since it was looked at.
+    """
+
+
 class Target:
     """
-    One open target; belongs to one thread, publishes under its fence.
+    One folder that is kept file by file, with the list of its files; publishes under a fence.
+
+    It is the target folder itself, or a part of `.s3-sync` that becomes visible otherwise.
+
+    Args:
+        part: Path of the part in `.s3-sync`; empty for the target folder.
+        files: What is in it; None: what its list says.
 
     Raises:
         OSError: From every method, where the file system fails; what was published stays.
     """
 
-    def __init__(self, path: str, *, file_mode: int, fsync: bool) -> None:
-        self.path = path
+    def __init__(
+        self,
+        volume: Volume,
+        *,
+        file_mode: int,
+        part: str = "",
+        files: dict[str, Managed] | None = None,
+    ) -> None:
+        self.path = f"{volume.path}/{RESERVED}/{part}" if part else volume.path
         self._file_mode = file_mode
         self._regular_mode = stat.S_IFREG | file_mode
-        self._fsync = fsync
+        self._fsync = volume.fsync
+        self._staging = volume.staging
         # Modification times of deleted files that a successor must not repeat.
         self._gone: dict[str, int] = {}
         with ExitStack() as stack:
-            self._root, self._state = open_folders(path)
-            stack.callback(os.close, self._root)
-            stack.callback(os.close, self._state)
-            self._staging = open_own_folder(STAGING, self._state)
-            stack.callback(os.close, self._staging)
-            self._sweep()
-            self.managed = ManagedList(self._state, self._root, fsync=fsync)
+            above, self.folder = _open_part(part, volume, stack)
+            self.managed = ManagedList(
+                above, self.folder, fsync=volume.fsync, name=list_name(part), files=files
+            )
             stack.callback(self.managed.close)
-            self._walk = Walk(self._root, self.managed)
+            self._walk = Walk(self.folder, self.managed)
             self._open = stack.pop_all()
-
-    def is_current(self) -> bool:
-        """
-        Whether the folders that we hold open are still the ones at their paths.
-
-        They are not after somebody removed the target, or `.s3-sync`, and made it anew.
-        """
-        try:
-            root = os.stat(self.path)
-            state = os.stat(RESERVED, dir_fd=self._root, follow_symlinks=False)
-            staging = os.stat(STAGING, dir_fd=self._state, follow_symlinks=False)
-        except OSError:
-            return False
-        return (
-            os.path.samestat(root, os.fstat(self._root))
-            and os.path.samestat(state, os.fstat(self._state))
-            and os.path.samestat(staging, os.fstat(self._staging))
-        )
 
     def close(self) -> None:
         """
@@ -107,7 +107,7 @@ class Target:
             try:
                 if not (
                     self._walk.is_real_folder(path.rpartition("/")[0], is_real)
-                    and held.matches(os.stat(path, dir_fd=self._root, follow_symlinks=False))
+                    and held.matches(os.stat(path, dir_fd=self.folder, follow_symlinks=False))
                 ):
                     found.add(path)
             except OSError:
@@ -118,7 +118,7 @@ class Target:
         """
         Return all files and links that are not managed, bytecode and lost+found aside.
         """
-        return foreign_files(self._root, self.managed.files)
+        return foreign_files(self.folder, self.managed.files)
 
     def holds(self, path: str, entry: Entry) -> bool:
         """
@@ -140,7 +140,7 @@ class Target:
         """
         Open a new staging file; :meth:`publish` renames it, :meth:`discard` removes it.
         """
-        name = f"{os.getpid()}-{next(_NUMBERS)}.part"
+        name = _staging_name()
         return Staging(os.open(name, _NEW_FILE, self._file_mode, dir_fd=self._staging), name)
 
     def adopt(self, path: str, entry: Entry, fence: Fence) -> None:
@@ -187,6 +187,35 @@ class Target:
             self.discard(staged)
         return True
 
+    def take(self, path: str, source: Target, fence: Fence, wanted: Wanted) -> None:
+        """
+        Put a file of another target in its place here, as a hard link, or as a copy.
+
+        A crash half-way leaves the old file, or the new one, and at most one staging file.
+
+        Raises:
+            Torn: It is not there as that target's list says.
+            Blocked: Something that is not ours is in the way.
+            CycleAbandoned: The fence was revoked.
+        """
+        held = source.managed.files[path]
+        staged = _staging_name()
+        try:
+            with source._walk.to(path) as (folder, name):
+                link_file(name, folder, staged, self._staging)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise Torn(path) from error
+        try:
+            taken = held.of(os.stat(staged, dir_fd=self._staging, follow_symlinks=False))
+            if taken is None:
+                raise Torn(path)
+            with fence, self._walk.to(path, making_way=wanted) as (folder, name):
+                self._walk.make_way(path, folder, name, wanted)
+                self._rename(staged, folder, name, path, taken)
+        finally:
+            with suppress(FileNotFoundError):  # renaming a link over itself leaves both
+                os.unlink(staged, dir_fd=self._staging)
+
     def discard(self, staging: Staging) -> None:
         """
         Close a staging file, and remove it if it was not published.
@@ -230,13 +259,6 @@ class Target:
             self.managed.compact()
         now = time.time_ns()
         self._gone = {path: ns for path, ns in self._gone.items() if ns > now - SECOND_NS}
-
-    def write_state(self, name: str, content: bytes, fence: Fence) -> None:
-        """
-        Replace a file in `.s3-sync`.
-        """
-        with fence:
-            write_file(name, content, 0o664, fsync=self._fsync, dir_fd=self._state)
 
     # --- inside
 
@@ -300,7 +322,7 @@ class Target:
         Return what is at a path, by a quick look that may follow links on the way.
         """
         try:
-            return os.stat(path, dir_fd=self._root, follow_symlinks=False)
+            return os.stat(path, dir_fd=self.folder, follow_symlinks=False)
         except OSError:
             return None
 
@@ -322,31 +344,56 @@ class Target:
         finally:
             os.close(fd)
 
-    def _sweep(self) -> None:
-        """
-        Remove what a killed predecessor left in staging.
-        """
-        for name in os.listdir(self._staging):
-            try:
-                os.unlink(name, dir_fd=self._staging)
-            except OSError as error:
-                log.warning("leftover_kept", name=name, error=error.strerror)
+
+def _staging_name() -> str:
+    return f"{os.getpid()}-{next(_NUMBERS)}.part"
 
 
-def read_target(path: str, *, with_foreign: bool) -> tuple[dict[str, Managed], list[str]]:
+def list_name(part: str) -> str:
+    """
+    Return the name of the list that lies beside a part of `.s3-sync`, or in it for the target.
+    """
+    name = part.rpartition("/")[2]
+    return f"{name}.{MANAGED}" if name else MANAGED
+
+
+def _open_part(part: str, volume: Volume, stack: ExitStack) -> tuple[int, int]:
+    """
+    Open a part; return the folder that holds its list, and the part itself.
+    """
+    above, folder = volume.state, volume.root if not part else volume.state
+    for name in part.split("/") if part else ():
+        above, folder = folder, open_own_folder(name, folder)
+        stack.callback(os.close, folder)
+    return above, folder
+
+
+def read_target(
+    path: str, part: str, *, with_foreign: bool
+) -> tuple[dict[str, Managed], list[str]]:
     """
     Return the managed and the foreign files of a target without touching it.
+
+    Args:
+        part: As of :class:`Target`.
     """
     with ExitStack() as stack:
+
+        def enter(name: str, above: int) -> int:
+            folder = os.open(name, FOLDER_FLAGS, dir_fd=above)
+            stack.callback(os.close, folder)
+            return folder
+
         try:
-            root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, root)
-            state = os.open(RESERVED, FOLDER_FLAGS, dir_fd=root)
-            stack.callback(os.close, state)
-            managed = load_managed(state, root)
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, folder)
+            above = enter(RESERVED, folder)
+            if part:
+                folder = enter(part, above)
+            managed = load_managed(above, folder, list_name(part))
         except FileNotFoundError:
             return {}, []
-        return managed, foreign_files(root, managed) if with_foreign else []
+        return managed, foreign_files(folder, managed) if with_foreign else []
 
 
 def _managed(entry: Entry, found: os.stat_result) -> Managed:

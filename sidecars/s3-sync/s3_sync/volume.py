@@ -8,14 +8,25 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack, suppress
 
 from s3_sync.download import BLOCK_BYTES
 from s3_sync.keys import RESERVED
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.publish import read_file, write_file
 
 FOLDER_MODE = 0o775
 FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+STAGING = "staging"
+TREE = "tree"
+SNAPSHOTS = "snapshots"
+SNAPSHOTS_PATH = f"{RESERVED}/{SNAPSHOTS}"
+LINK = "current"
+AIRFLOWIGNORE = ".airflowignore"
+# Plain names mean the same in both of its syntaxes, glob and regular expression.
+_HIDDEN = f"{STAGING}\n{TREE}\n{SNAPSHOTS}\n".encode()
 BYTECODE = "__pycache__"
 # Not ours to judge under S3_SYNC_DELETE=all: bytecode, and what mkfs puts on a volume.
 SPARED = {BYTECODE, "lost+found"}
@@ -32,12 +43,21 @@ class TargetError(SidecarError):
     """
 
 
-def explain_os_error(error: OSError, what: str) -> TargetError:
+def explain_os_error(error: OSError, what: str, path: str = "") -> TargetError:
     """
     Return the error for a failure of the file system, with what to do.
+
+    Args:
+        path: On the volume that fails, to look at what it has run out of.
     """
     said = f"{what}: {error.strerror or error}"
     if error.errno in FULL_ERRORS:
+        if path and _has_no_inode(path):
+            return TargetError(
+                "target_full",
+                f"{said} (no inode is free)",
+                "Fewer files, or a volume with more inodes. Published files are untouched.",
+            )
         return TargetError(
             "target_full",
             said,
@@ -56,6 +76,98 @@ def explain_os_error(error: OSError, what: str) -> TargetError:
             "Another volume is mounted there, inside the target. Mount it elsewhere.",
         )
     return TargetError("target_failed", said, "Look at the volume; published files stay.")
+
+
+def _has_no_inode(path: str) -> bool:
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return False
+    return found.f_files > 0 and found.f_favail == 0
+
+
+class Volume:
+    """
+    The target folder and its `.s3-sync`, open, with what is staged for any part of it.
+
+    Belongs to one thread.
+
+    Attributes:
+        root: The target folder.
+        state: `.s3-sync` in it.
+        staging: `staging` in that: what lies there is renamed into place, or removed.
+
+    Raises:
+        OSError: From every method, where the file system fails.
+    """
+
+    def __init__(self, path: str, *, fsync: bool) -> None:
+        self.path = path
+        self.fsync = fsync
+        with ExitStack() as stack:
+            self.root, self.state = open_folders(path)
+            stack.callback(os.close, self.root)
+            stack.callback(os.close, self.state)
+            self.staging = open_own_folder(STAGING, self.state)
+            stack.callback(os.close, self.staging)
+            self._sweep()
+            self._hide()
+            self._open = stack.pop_all()
+
+    def is_current(self) -> bool:
+        """
+        Whether the folders that we hold open are still the ones at their paths.
+
+        They are not after somebody removed the target, or `.s3-sync`, and made it anew.
+        """
+        try:
+            root = os.stat(self.path)
+            state = os.stat(RESERVED, dir_fd=self.root, follow_symlinks=False)
+            staging = os.stat(STAGING, dir_fd=self.state, follow_symlinks=False)
+        except OSError:
+            return False
+        return (
+            os.path.samestat(root, os.fstat(self.root))
+            and os.path.samestat(state, os.fstat(self.state))
+            and os.path.samestat(staging, os.fstat(self.staging))
+        )
+
+    def close(self) -> None:
+        """
+        Close all that is open.
+        """
+        self._open.close()
+
+    def write_state(self, name: str, content: bytes, fence: Fence) -> None:
+        """
+        Replace a file in `.s3-sync`.
+        """
+        with fence:
+            write_file(name, content, 0o664, fsync=self.fsync, dir_fd=self.state)
+
+    def _sweep(self) -> None:
+        """
+        Remove what a killed predecessor left in staging.
+        """
+        for name in os.listdir(self.staging):
+            try:
+                os.unlink(name, dir_fd=self.staging)
+            except OSError as error:
+                log.warning("leftover_kept", name=name, error=error.strerror)
+
+    def _hide(self) -> None:
+        """
+        Keep Airflow's folder walk out of `.s3-sync`, for it looks into hidden folders too.
+
+        A full disk must not keep us from starting.
+        """
+        try:
+            held = read_file(AIRFLOWIGNORE, dir_fd=self.state)
+        except OSError:
+            held = b""
+        if held != _HIDDEN:
+            with suppress(OSError):
+                write_file(AIRFLOWIGNORE, _HIDDEN, 0o664, fsync=self.fsync, dir_fd=self.state)
 
 
 def open_folders(path: str) -> tuple[int, int]:

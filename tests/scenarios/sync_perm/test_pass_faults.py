@@ -12,7 +12,14 @@ from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow import Airflow
 from tests.support.databases import PASSWORD, Database
 from tests.support.permissions import add_role, grants_on
-from tests.support.sync_perm import PASS_SECONDS, SyncPerm, command_line, is_alive, signal_all
+from tests.support.sync_perm import (
+    PASS_SECONDS,
+    SyncPerm,
+    command_line,
+    cpu_seconds,
+    is_alive,
+    signal_all,
+)
 from tests.support.waiting import wait_until
 
 CLI = {"SYNC_PERM_TARGETED": "false"}
@@ -60,7 +67,10 @@ def wait_for_child(daemon: SyncPerm) -> list[int]:
     """
     Wait until the pass has a process, and return it with its children.
     """
-    return wait_until(daemon.children, "a pass runs", PASS_SECONDS)
+    daemon.wait_for_event("pass_started", PASS_SECONDS)
+    children = wait_until(daemon.children, "its process", PASS_SECONDS)
+    wait_until(lambda: cpu_seconds(children[0]) > 0.2, "it imports Airflow", PASS_SECONDS)
+    return children
 
 
 def assert_one_line_each(daemon: SyncPerm, reason: str) -> None:
@@ -111,6 +121,7 @@ time.sleep(3600)
     settings = fake_airflow(airflow, tmp_path / "fake", body)
 
     daemon = start(unsynced, {**settings, "SYNC_PERM_TIMEOUT": "4s"})
+    daemon.wait_for_event("pass_started", PASS_SECONDS)
     wait_until(lambda: len(daemon.children()) >= 2, "it has forked", PASS_SECONDS)
     children = daemon.children()
 
@@ -222,6 +233,7 @@ def test_what_airflow_says_comes_as_json_lines(
     daemon = start(unsynced, settings)
     wait_until(lambda: is_synced(unsynced), "synced", PASS_SECONDS)
     daemon.wait_until_good()
+    daemon.terminate()
 
     assert [] == daemon.stray_lines
     assert [] == list(daemon.scratch.iterdir())

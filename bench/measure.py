@@ -1,0 +1,150 @@
+"""
+What a process costs: CPU (user and system), wall time, memory.
+
+On a busy machine wall times double and CPU grows by a tenth or two, for everyone: so peers take
+turns in one run, and ratios of the least of several runs are what holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CHILD = Path(__file__).with_name("child.py")
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """
+    What one deed of one process cost.
+
+    Args:
+        cpu_seconds: User and system, of the process and of all children that it waited for.
+        wall_seconds: From start to end.
+        rss_mib: The most memory that one process of them had at a time.
+    """
+
+    cpu_seconds: float
+    wall_seconds: float
+    rss_mib: float
+
+
+def run(
+    command: Sequence[str | Path],
+    environment: Mapping[str, str],
+    *,
+    timeout_seconds: float = 600,
+    codes: Sequence[int] = (0,),
+) -> Cost:
+    """
+    Run a command to its end and return what it cost, from its start on.
+
+    Args:
+        environment: All of it; nothing is inherited.
+        codes: The exit codes that are as they should be.
+
+    Raises:
+        RuntimeError: It ended with another code; with the end of what it said.
+        subprocess.TimeoutExpired: It did not end; it and its children are killed.
+    """
+    with tempfile.NamedTemporaryFile() as result, tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", CHILD, result.name, *map(str, command)],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout_seconds)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, 9)
+                process.wait()
+        if code not in codes:
+            output.seek(0)
+            said = output.read().decode(errors="replace")[-2000:]
+            raise RuntimeError(f"{command} ended with {code}: {said}")
+        return Cost(*json.loads(Path(result.name).read_text()))
+
+
+def cpu_seconds(pid: int) -> float:
+    """
+    Return the CPU seconds so far of a running process and of its children, ended or not.
+
+    To the nanosecond for what lives, to the tick (10 ms) for children that have ended.
+    """
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    of_ended_children = (int(stat[13]) + int(stat[14])) / TICKS_PER_SECOND
+    # Linux numbers the CPU clocks of processes like this: clock_getcpuclockid(3).
+    total = time.clock_gettime((~pid << 3) | 2) + of_ended_children
+    for child in children_of(pid):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            total += cpu_seconds(child)
+    return total
+
+
+def rss_mib(pid: int) -> float:
+    """
+    Return the memory of a running process and of its children now.
+
+    Shared pages are counted for each.
+    """
+    status = Path(f"/proc/{pid}/status").read_text()
+    kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+    total = kib / 1024
+    for child in children_of(pid):
+        with contextlib.suppress(OSError, StopIteration):
+            total += rss_mib(child)
+    return total
+
+
+def children_of(pid: int) -> list[int]:
+    """
+    Return the running children of all threads of a process.
+    """
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += map(int, (thread / "children").read_text().split())
+    return found
+
+
+def during(pid: int, deed: Callable[[], object]) -> Cost:
+    """
+    Do something and return what a running process and its children spent meanwhile.
+    """
+    cpu, began = cpu_seconds(pid), time.monotonic()
+    deed()
+    wall_seconds = time.monotonic() - began
+    return Cost(cpu_seconds(pid) - cpu, wall_seconds, rss_mib(pid))
+
+
+def least(costs: Iterable[Cost]) -> Cost:
+    """
+    Return the least of each figure.
+    """
+    return _each(min, costs)
+
+
+def median(costs: Iterable[Cost]) -> Cost:
+    """
+    Return the median of each figure.
+    """
+    return _each(statistics.median, costs)
+
+
+def _each(choose: Callable[[list[float]], float], costs: Iterable[Cost]) -> Cost:
+    rows = [(cost.cpu_seconds, cost.wall_seconds, cost.rss_mib) for cost in costs]
+    return Cost(*(choose(list(column)) for column in zip(*rows, strict=True)))

@@ -1,0 +1,3 @@
+"""
+Keeps Kerberos tickets in credential caches fresh from a keytab.
+"""

@@ -1,0 +1,209 @@
+"""
+``kerberos-sidecar check``: try what the daemon will need, and say what is wrong and what mends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from kerberos_sidecar.access import Consumer, consumer, obstacle
+from kerberos_sidecar.acquire import acquire_ticket
+from kerberos_sidecar.cycle import verify
+from kerberos_sidecar.entries import Entry
+from kerberos_sidecar.keytab import Key, Keytab, read_content, read_keytab
+from kerberos_sidecar.overlay import SITE_CONFIG, check_config
+from kerberos_sidecar.principal import Principal
+from kerberos_sidecar.published import Published
+from kerberos_sidecar.refusals import hung
+from kerberos_sidecar.settings import Settings
+from kerberos_sidecar.slot import iso
+from kerberos_sidecar.source import Source
+from kerberos_sidecar.staging import Staging
+from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.publish import read_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """
+    Add the arguments of this command.
+    """
+    parser.add_argument(
+        "--consumer",
+        type=consumer,
+        default=Consumer(50000, 0),
+        metavar="UID:GID",
+        help="who must be able to read the ccaches (default: 50000:0, the chart's containers)",
+    )
+
+
+def run(settings: Settings, who: Consumer) -> int:
+    """
+    Print one line a check; return the exit code.
+    """
+    print(f"kerberos-sidecar check: {settings.source} -> {settings.target}")
+    results = [_config(settings)]
+    ccaches = [entry.ccache for entry in settings.entries]
+    for entry in settings.entries:
+        source = Source(entry, settings.keytab_dir, ccaches)
+        results.append(_Checks(entry, source, who, settings.timeout_seconds).run())
+    return EXIT_DONE if all(results) else EXIT_GAVE_UP
+
+
+def _config(settings: Settings) -> bool:
+    try:
+        check_config(settings)
+    except SidecarError as error:
+        return _fail("krb5.conf", error)
+    site = settings.krb5_config or SITE_CONFIG
+    there = any(map(os.path.exists, site.split(":")))
+    _say("ok" if there else "??", "krb5.conf", site if there else f"no {site}: DNS must name KDCs")
+    return True
+
+
+class _Checks:
+    """
+    The checks of one ccache.
+    """
+
+    def __init__(self, entry: Entry, source: Source, who: Consumer, timeout_seconds: float) -> None:
+        self._entry = entry
+        self._source = source
+        self._who = who
+        self._timeout_seconds = timeout_seconds
+
+    def run(self) -> bool:
+        results = []
+        with ExitStack() as stack:
+            staging = Staging(self._entry.ccache, self._entry.mode, Fence())
+            try:
+                stack.enter_context(staging)
+            except SidecarError as error:
+                results.append(_fail("ccache", error))
+            else:
+                self._say_writable()
+            results.append(self._ticket(staging.got if not results else None))
+        results.append(self._consumer())
+        return all(results)
+
+    def _ticket(self, got: str | None) -> bool:
+        """
+        Acquire a ticket that is not published; a keytab is proven only by its use.
+
+        Args:
+            got: Where to; ``None`` where the folder cannot be written.
+        """
+        try:
+            keytab = read_keytab(self._source.find())
+            principal = keytab.select(self._entry.principal)
+        except SidecarError as error:
+            return _fail("keytab", error)
+        keys = [key for key in keytab.keys if key.principal == principal]
+        kvno = keytab.kvno_of(principal)
+        newest = [key for key in keys if key.kvno == kvno]
+        types = ", ".join(key.enctype_name for key in newest)
+        _say("ok", "keytab", f"{keytab.path}: {principal}, kvno {kvno} ({types})")
+        if len(newest) < len(keys):
+            _say("", "", f"and {len(keys) - len(newest)} older keys, which may go")
+        if obstacle(keytab.path, self._who) == "":
+            _say("??", "", f"{self._who} could read it, if it is mounted there too")
+        began = time.monotonic()
+        try:
+            self._acquire(principal, keytab, f"FILE:{got}" if got else _nowhere())
+            seconds = time.monotonic() - began
+            text = f"gave a ticket in {seconds:.2f} s"
+            if got:
+                ticket = verify(read_file(got), principal, time.time())
+                offset = ticket.clock_offset_seconds
+                text += f", until {iso(ticket.ends_at)}; its clock is {offset:+.0f} s from ours"
+            _say("ok", "KDC", text)
+        except SidecarError as error:
+            return _fail("KDC", error)
+        return self._keys(keytab, principal, newest)
+
+    def _keys(self, keytab: Keytab, principal: Principal, newest: list[Key]) -> bool:
+        """
+        Try each key alone, in a keytab in memory.
+
+        The first that is refused for being wrong is the last that is tried: an account may be
+        locked after some.
+        """
+        content = read_content(keytab.path)
+        for key in newest:
+            fd = os.memfd_create("keytab")
+            os.write(fd, content[:2] + content[key.start : key.end])
+            alone = Keytab(f"/proc/self/fd/{fd}", (key,))
+            try:
+                self._acquire(principal, alone, _nowhere())
+                _say("ok", "key", f"{key.enctype_name}: the KDC accepts it")
+            except SidecarError as error:
+                if error.reason == "keytab_stale":
+                    return _fail("key", error)
+                _say("??", "key", f"{key.enctype_name}: {error.message}")
+            finally:
+                os.close(fd)
+        return True
+
+    def _acquire(self, principal: Principal, keytab: Keytab, ccache: str) -> None:
+        """
+        Acquire a ticket in a thread: libkrb5 would keep the main one, and Ctrl-C, for minutes.
+
+        Raises:
+            SidecarError: Why there is none, or none in time.
+        """
+        asked = ThreadPoolExecutor(1).submit(acquire_ticket, principal, keytab, ccache)
+        try:
+            asked.result(self._timeout_seconds)
+        except TimeoutError:
+            raise hung(principal, f" ({self._timeout_seconds:g} s)") from None
+
+    def _say_writable(self) -> None:
+        path = self._entry.ccache
+        free = shutil.disk_usage(os.path.dirname(path)).free >> 20
+        _say("ok", "ccache", f"{path} is writable as uid {os.getuid()}, {free} MiB free")
+        found = Published(path).look()
+        if found.published_at is not None:
+            problem = found.problem_at(time.time(), self._entry.principal)
+            until = f"holds a ticket until {iso(found.ticket.ends_at)}" if found.ticket else ""
+            _say("??" if problem else "ok", "", f"it {problem or until}")
+
+    def _consumer(self) -> bool:
+        """
+        Whether the consumer can read the ccache, as far as its folder is the same there.
+        """
+        path = self._entry.ccache
+        try:
+            group = os.stat(os.path.dirname(path)).st_gid
+        except OSError:
+            return False  # said before
+        found = obstacle(path, self._who, (self._entry.mode, os.getuid(), group))
+        if not found:
+            _say("ok", "consumer", f"{self._who} can read it")
+            return True
+        _say("FAIL", "consumer", f"{self._who} cannot read it: {found}")
+        _say("", "", "Set the pod's fsGroup, or KERBEROS_CCACHE_MODE; --consumer names another.")
+        return False
+
+
+def _nowhere() -> str:
+    """
+    Return a new ccache in memory: libkrb5 takes up what it finds in one that is there.
+    """
+    return f"MEMORY:{secrets.token_hex(8)}"
+
+
+def _say(mark: str, name: str, text: str) -> None:
+    print(f"  {mark:<5} {name:<14} {text}")
+
+
+def _fail(name: str, error: SidecarError) -> bool:
+    _say("FAIL", name, f"{error.reason}: {error.message}")
+    if error.advice:
+        _say("", "", error.advice)
+    return False

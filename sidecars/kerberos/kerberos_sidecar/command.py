@@ -1,0 +1,71 @@
+"""
+The command line of ``kerberos-sidecar``: joins the parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import resource
+import sys
+
+from kerberos_sidecar import check
+from kerberos_sidecar.metrics import KerberosMetrics
+from kerberos_sidecar.overlay import lay_over
+from kerberos_sidecar.settings import PREFIX, Settings, load_settings
+from kerberos_sidecar.sidecar import KerberosSidecar
+from sidecar_runtime import __version__, logs
+from sidecar_runtime.process import run_daemon
+from sidecar_runtime.settings import describe
+from sidecar_runtime.status import About
+
+# How often a cycle looks at what is due; shorter where tickets are refreshed every few seconds.
+LOOK_SECONDS = 1.0
+LOOKS_PER_INTERVAL = 4
+
+
+def run() -> int:
+    """
+    Run the command that the arguments name; return the exit code.
+
+    Raises:
+        SidecarError: Settings are wrong, or the daemon gave up.
+    """
+    parser = argparse.ArgumentParser(
+        "kerberos-sidecar",
+        description="Keeps Kerberos tickets fresh from a keytab; without a command, for ever.",
+        epilog=describe(Settings, PREFIX),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"kerberos-sidecar {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="[check]", title="commands")
+    check.add_arguments(
+        commands.add_parser("check", help="try krb5.conf, keytabs, the KDC and the ccaches")
+    )
+    arguments = parser.parse_args(sys.argv[1:])
+    _forbid_core_dumps()
+    settings, unknown = load_settings(os.environ)
+    lay_over(settings)
+    if arguments.command == "check":
+        return check.run(settings, arguments.consumer)
+    logs.configure(settings.log_level, settings.log_format)
+    for name in unknown:
+        logs.get_logger("settings").warning("setting_unknown", setting=name)
+    metrics = KerberosMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
+    sidecar = KerberosSidecar(settings, metrics)
+    # INTERVAL is between two tickets; the loop runs cycles that look whether one is due.
+    look_seconds = min(LOOK_SECONDS, settings.interval_seconds / LOOKS_PER_INTERVAL)
+    looking = dataclasses.replace(settings, interval_seconds=look_seconds, jitter_seconds=None)
+    about = About("kerberos", __version__, settings.source, settings.target)
+    return run_daemon(sidecar, looking, PREFIX, about, metrics, watch=sidecar.watch)
+
+
+def _forbid_core_dumps() -> None:
+    """
+    Keep keys out of core files.
+
+    A limit of 0 does not hold for a ``core_pattern`` that is a pipe (systemd-coredump, apport),
+    but 1 does: the kernel takes it for a crash of the pipe's own program (fs/coredump.c).
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))

@@ -1,0 +1,238 @@
+"""
+One cycle: look → plan → acquire → verify → publish.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+from kerberos_sidecar.acquire import acquire_ticket
+from kerberos_sidecar.ccache import Ticket, read_ticket, without_refresh_time
+from kerberos_sidecar.keytab import Keytab, read_keytab
+from kerberos_sidecar.metrics import KerberosMetrics
+from kerberos_sidecar.overlay import check_config
+from kerberos_sidecar.plan import Acquired, Cause, cause_of, retry_within, wait_after
+from kerberos_sidecar.principal import Principal
+from kerberos_sidecar.refusals import hung
+from kerberos_sidecar.settings import Settings
+from kerberos_sidecar.slot import Slot, iso, revision_of
+from kerberos_sidecar.source import Stamp
+from kerberos_sidecar.staging import Staging, explain_os_error
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Outcome
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.publish import read_file
+
+# libkrb5 refuses more, by default (`clockskew` in krb5.conf).
+SKEW_SECONDS = 300
+
+log = get_logger("cycle")
+
+
+class Session:
+    """
+    What a thread that runs cycles has of its own: nothing, but that it has it to itself.
+    """
+
+    def __init__(self, settings: Settings, metrics: KerberosMetrics, slots: Sequence[Slot]) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._slots = slots
+        self._rehearsed: list[tuple[str, Cause]] = []
+
+    def cycle(self, fence: Fence) -> Outcome:
+        """
+        Run one cycle.
+
+        Raises:
+            SidecarError: The first failure; the other principals were tried all the same, and
+                every ccache that was published stays.
+            CycleAbandoned: The fence was revoked.
+        """
+        due = self._plan(fence)
+        if self._settings.dry_run:
+            return self._rehearse(due)
+        errors = []
+        for slot, cause, stamp in due:
+            try:
+                self._refresh(slot, cause, stamp, fence)
+            except SidecarError as error:
+                with fence:
+                    self._note(slot, error)
+                errors.append(error)
+        with fence:
+            self._metrics.show(self._slots)
+        if len(errors) > 1:
+            errors[0].message += f"; {len(errors) - 1} more principals failed"
+        if errors:
+            raise self._in_time(errors[0])
+        result: Literal["changed", "unchanged"] = "changed" if due else "unchanged"
+        return Outcome(result, revision_of(self._slots), {"tickets_acquired": len(due)})
+
+    def close(self) -> None:
+        """
+        Nothing is open.
+        """
+
+    def _plan(self, fence: Fence) -> list[tuple[Slot, Cause, Stamp]]:
+        """
+        Return what is due, and why; who was not tried for longest is first.
+
+        One realm whose KDC is silent must not keep the others from their turn for ever.
+        """
+        at, now = time.monotonic(), time.time()
+        due = []
+        for slot in self._slots:
+            with fence:
+                slot.is_asked_for |= fence.is_asked_for
+            stamp, found = slot.source.stamp(), slot.published.look()
+            cause = cause_of(
+                slot.last, found, stamp, is_asked_for=slot.is_asked_for, at=at, now=now
+            )
+            if cause is not None:
+                due.append((slot, cause, stamp))
+        return sorted(due, key=lambda one: one[0].tried_at)
+
+    def _refresh(self, slot: Slot, cause: Cause, stamp: Stamp, fence: Fence) -> None:
+        """
+        Acquire and publish one ticket.
+
+        Raises:
+            SidecarError: Why it is not published.
+            CycleAbandoned: The fence was revoked.
+        """
+        with fence:
+            slot.tried_at = time.monotonic()
+        keytab = read_keytab(slot.source.find())
+        principal = keytab.select(slot.entry.principal)
+        check_config(self._settings)
+        began = time.monotonic()
+        with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
+            fence.blame = self._in_time(hung(principal))
+            acquire_ticket(principal, keytab, f"FILE:{staging.got}")
+            fence.blame = None
+            content = _read(staging.got)
+            ticket = verify(content, principal, time.time())
+            staging.publish(without_refresh_time(content))
+        with fence:
+            self._record(slot, cause, stamp, keytab, ticket, time.monotonic() - began)
+
+    def _record(
+        self,
+        slot: Slot,
+        cause: Cause,
+        stamp: Stamp,
+        keytab: Keytab,
+        ticket: Ticket,
+        seconds: float,
+    ) -> None:
+        settings = self._settings
+        wait_seconds, next_cause = wait_after(
+            ticket, time.time(), settings.interval_seconds, settings.jitter_seconds, random.random()
+        )
+        slot.last = Acquired(ticket, time.monotonic(), stamp, wait_seconds, next_cause)
+        slot.principal, slot.keytab = ticket.principal, keytab
+        slot.is_asked_for, slot.error = False, None
+        self._metrics.record(slot, ticket, keytab, seconds)
+        log.info(
+            "ticket_acquired",
+            principal=slot.name,
+            ccache=slot.entry.ccache,
+            cause=cause,
+            kvno=keytab.kvno_of(ticket.principal),
+            ends_at=iso(ticket.ends_at),
+            lifetime_seconds=ticket.lifetime_seconds,
+            next_ticket_in_seconds=round(wait_seconds, 1),
+            duration_seconds=round(seconds, 3),
+        )
+
+    def _note(self, slot: Slot, error: SidecarError) -> None:
+        """
+        Remember why an entry failed; where there are several, name it the first time.
+        """
+        is_new = slot.error is None or slot.error.reason != error.reason
+        slot.error = error
+        if is_new and len(self._slots) > 1:
+            log.warning(
+                "principal_failed",
+                principal=slot.name,
+                ccache=slot.entry.ccache,
+                reason=error.reason,
+                error=error.message,
+                advice=error.advice,
+            )
+
+    def _in_time(self, error: SidecarError) -> SidecarError:
+        """
+        Return a failure with the time by which to try again.
+        """
+        found = (slot.published.look() for slot in self._slots)
+        error.retry_within_seconds = retry_within(found, time.time())
+        return error
+
+    def _rehearse(self, due: Sequence[tuple[Slot, Cause, Stamp]]) -> Outcome:
+        """
+        Say once what would be acquired, and why (``KERBEROS_DRY_RUN``).
+        """
+        plan = [(slot.entry.ccache, cause) for slot, cause, _ in due]
+        if plan != self._rehearsed:
+            self._rehearsed = plan
+            log.info("plan_made", acquire=dict(plan))
+        return Outcome("unchanged")
+
+
+def verify(content: bytes, principal: Principal, now: float) -> Ticket:
+    """
+    Return the ticket of a ccache that was just acquired.
+
+    Args:
+        now: Unix time.
+
+    Raises:
+        SidecarError: It is not what was asked for.
+    """
+    try:
+        ticket = read_ticket(content)
+    except ValueError as error:
+        raise SidecarError(
+            "ticket_unusable",
+            f"what the KDC gave for {principal} {error}",
+            "Try kinit -kt with the same krb5.conf, and look at its klist.",
+        ) from None
+    if not ticket.principal.resembles(principal):
+        raise SidecarError(
+            "ticket_unusable",
+            f"the KDC gave a ticket of {ticket.principal} for {principal}",
+            "Look at canonicalize in krb5.conf, and at aliases of the principal.",
+        )
+    if ticket.ends_at > now:
+        return ticket
+    if abs(ticket.clock_offset_seconds) > SKEW_SECONDS:
+        raise SidecarError(
+            "clock_skew",
+            f"the KDC's clock is {ticket.clock_offset_seconds:+.0f} s from ours, so the ticket "
+            f"of {principal} has ended before it began",
+            "Mend the time synchronisation of the node.",
+        )
+    raise SidecarError(
+        "ticket_unusable",
+        f"the KDC gave a ticket of {principal} that has ended already",
+        "Look at the maximum life of the principal and of krbtgt.",
+    )
+
+
+def _read(path: str) -> bytes:
+    """
+    Return what libkrb5 wrote.
+
+    Raises:
+        SidecarError: It cannot be read.
+    """
+    try:
+        return read_file(path)
+    except OSError as error:
+        raise explain_os_error(error, path) from error

@@ -1,0 +1,85 @@
+"""
+The ccaches to keep fresh, as the settings name them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kerberos_sidecar.principal import Principal, principal
+from sidecar_runtime.settings import absolute_path, mode
+
+
+def ccache(text: str) -> str:
+    """
+    Read the path of a FILE ccache, with or without ``FILE:``.
+    """
+    kind = re.match(r"([A-Za-z]\w*):", text)
+    if kind and kind[1].upper() != "FILE":
+        raise ValueError(
+            f"is a {kind[1].upper()} ccache, which no other container could read; "
+            "write the path of a file on a shared volume"
+        )
+    return absolute_path(text[kind.end() :] if kind else text)
+
+
+ccache.allowed = "an absolute path, with or without FILE:"  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """
+    One ccache to keep fresh.
+
+    Args:
+        principal: ``None`` takes the first of the keytab.
+        keytab: Its path; ``None`` takes the only one in the folder of keytabs.
+        mode: The mode of the published file.
+    """
+
+    principal: Principal | None
+    keytab: str | None
+    ccache: str
+    mode: int
+
+
+def entries(text: str) -> tuple[Mapping[str, Any], ...]:
+    """
+    Read the list of principals, in JSON; what is left out has the settings' own value.
+    """
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+    if not isinstance(items, list) or not items:
+        raise ValueError("is not a JSON list with at least one object")
+    return tuple(_entry(number, item) for number, item in enumerate(items, 1))
+
+
+entries.allowed = 'JSON such as [{"principal": "a@B", "ccache": "/c", "keytab": "/k"}]'  # type: ignore[attr-defined]
+
+
+_PARSERS = {"principal": principal, "keytab": absolute_path, "ccache": ccache, "mode": mode}
+
+
+def _entry(number: int, item: object) -> Mapping[str, Any]:
+    if not isinstance(item, dict):
+        raise ValueError(f"has no object as item {number}")
+    if unknown := item.keys() - _PARSERS.keys():
+        name = min(map(str, unknown))
+        raise ValueError(f"item {number}: {name!r} is none of {', '.join(_PARSERS)}")
+    if missing := {"principal", "ccache"} - item.keys():
+        raise ValueError(f"item {number}: {' and '.join(sorted(missing))} is missing")
+    read = {}
+    for key, value in item.items():
+        try:
+            if not isinstance(value, str):
+                raise ValueError("is not text in quotes")
+            read[key] = _PARSERS[key](value)
+        except ValueError as error:
+            raise ValueError(f"item {number}: {key} {value!r} {error}") from None
+    return read

@@ -1,0 +1,131 @@
+"""
+What is due, and why: pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from kerberos_sidecar.ccache import Ticket
+from kerberos_sidecar.principal import Principal
+from kerberos_sidecar.source import Stamp
+
+Cause = Literal["start", "missing", "damaged", "keytab_changed", "asked", "half_life", "interval"]
+
+
+# A fleet whose tickets end together must not become a storm in their last seconds.
+RETRY_FLOOR_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """
+    What is on the volume at the place of a ccache.
+
+    Args:
+        ticket: ``None`` where there is no ccache, or no good one.
+        published_at: Unix time; ``None`` where there is no file.
+        problem: What is wrong with it; empty where nothing is.
+    """
+
+    ticket: Ticket | None = None
+    published_at: float | None = None
+    problem: str = ""
+
+    def problem_at(self, now: float, principal: Principal | None) -> str:
+        """
+        Return why consumers cannot use it at a Unix time; empty where they can.
+
+        Args:
+            principal: Whose it must be; ``None`` for anybody's.
+        """
+        if self.ticket is None:
+            return self.problem
+        if principal and not self.ticket.principal.is_named(principal):
+            return f"is of {self.ticket.principal}, not of {principal}"
+        if self.ticket.ends_at <= now:
+            return f"holds a ticket that ended {now - self.ticket.ends_at:.0f} s ago"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """
+    The last ticket that this process acquired for an entry.
+
+    Args:
+        at: Seconds of the monotonic clock.
+        keytab: What the keytab was like then.
+        wait_seconds: When it is due again, after that, and why.
+    """
+
+    ticket: Ticket
+    at: float
+    keytab: Stamp
+    wait_seconds: float
+    cause: Cause
+
+
+def wait_after(
+    ticket: Ticket, now: float, interval_seconds: float, jitter_seconds: float | None, draw: float
+) -> tuple[float, Cause]:
+    """
+    Return after how many seconds a new ticket is due, and why then.
+
+    Args:
+        now: Unix time.
+        jitter_seconds: How much earlier at most; ``None``: a tenth of the time.
+        draw: A random number from 0 to 1.
+    """
+    half_seconds = (ticket.ends_at - now) / 2
+    wait_seconds = min(interval_seconds, half_seconds)
+    cause: Cause = "interval" if interval_seconds < half_seconds else "half_life"
+    jitter = wait_seconds / 10 if jitter_seconds is None else jitter_seconds
+    return wait_seconds - draw * min(jitter, wait_seconds / 2), cause
+
+
+def cause_of(
+    last: Acquired | None, found: Found, keytab: Stamp, *, is_asked_for: bool, at: float, now: float
+) -> Cause | None:
+    """
+    Return why an entry is due; ``None`` where it is not.
+
+    Args:
+        last: What this process acquired for it last; ``None`` at first.
+        keytab: What the keytab is like now.
+        at: Seconds of the monotonic clock.
+        now: Unix time.
+    """
+    if last is None:
+        return "start"
+    if found.published_at is None:
+        return "missing"
+    if found.ticket is None or found.ticket.principal != last.ticket.principal:
+        return "damaged"
+    if is_asked_for:
+        return "asked"
+    if keytab != last.keytab:
+        return "keytab_changed"
+    if at - last.at >= last.wait_seconds:
+        return last.cause
+    # Somebody else's, with less life in it; or our clock was set.
+    if now >= found.ticket.ends_at - found.ticket.lifetime_seconds / 2:
+        return "half_life"
+    return None
+
+
+def retry_within(founds: Iterable[Found], now: float) -> float | None:
+    """
+    Return after how many seconds a failure is tried again at the latest.
+
+    That is a quarter of what is left of the ticket that ends first: a KDC that comes back before
+    its end is found in time. ``None`` where no ticket is left.
+
+    Args:
+        now: Unix time.
+    """
+    left = [found.ticket.ends_at - now for found in founds if found.ticket]
+    soonest = min((seconds for seconds in left if seconds > 0), default=None)
+    return None if soonest is None else max(RETRY_FLOOR_SECONDS, soonest / 4)

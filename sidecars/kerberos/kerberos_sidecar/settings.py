@@ -1,0 +1,232 @@
+"""
+The settings of the kerberos sidecar; those of the chart's own container are understood too.
+
+`INTERVAL` and `KRB5_CONFIG` are what people already have. What krb5.conf says is libkrb5's to
+read: see :mod:`kerberos_sidecar.overlay`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kerberos_sidecar.entries import Entry, ccache, entries
+from kerberos_sidecar.principal import Principal, principal
+from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.settings import (
+    CommonSettings,
+    absolute_path,
+    bind_address,
+    boolean,
+    duration,
+    load,
+    mode,
+    setting,
+)
+
+PREFIX = "KERBEROS_"
+
+# What people type, and what it is called.
+INSTEAD = {
+    "KERBEROS_INTERVAL": "INTERVAL",
+    "KERBEROS_PERIOD": "INTERVAL",
+    "KERBEROS_REINIT_FREQUENCY": "INTERVAL",
+    "KERBEROS_CONFIG": "KRB5_CONFIG",
+    "KERBEROS_KRB5_CONFIG": "KRB5_CONFIG",
+    "KERBEROS_KEYTAB_PATH": "KERBEROS_KEYTAB",
+    "KERBEROS_CCACHE_PATH": "KERBEROS_CCACHE",
+    "KERBEROS_CCNAME": "KERBEROS_CCACHE",
+    "KERBEROS_KRB5CCNAME": "KERBEROS_CCACHE",
+    "KERBEROS_MODE": "KERBEROS_CCACHE_MODE",
+    "KERBEROS_LIFETIME": "KERBEROS_TICKET_LIFETIME",
+    "KERBEROS_ONCE": "KERBEROS_ONE_SHOT",
+    "KERBEROS_ONE_TIME": "KERBEROS_ONE_SHOT",
+    "KERBEROS_BIND": "KERBEROS_HTTP_BIND",
+    "KERBEROS_LOGLEVEL": "KERBEROS_LOG_LEVEL",
+}
+
+# What one principal needs and KERBEROS_PRINCIPALS has for each.
+FOR_ONE = ("KERBEROS_PRINCIPAL", "KERBEROS_CCACHE")
+
+# What the chart's values become in its containers (`kerberos.*` in values.yaml, chart 1.22.0).
+CHART_NAMES = {
+    "AIRFLOW__KERBEROS__KEYTAB": "KERBEROS_KEYTAB",
+    "AIRFLOW__KERBEROS__PRINCIPAL": "KERBEROS_PRINCIPAL",
+    "AIRFLOW__KERBEROS__CCACHE": "KERBEROS_CCACHE",
+    "AIRFLOW__KERBEROS__REINIT_FREQUENCY": "INTERVAL",
+    "AIRFLOW__KERBEROS__FORWARDABLE": "KERBEROS_FORWARDABLE",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(CommonSettings):
+    """
+    The settings of the daemon.
+    """
+
+    interval_seconds: float = setting(
+        "INTERVAL",
+        duration(at_least=1, at_most=30 * 86400.0),
+        default="1h",
+        prefixed=False,
+        text="A ticket is acquired anew after this time, or after half of its life if that is "
+        "sooner.",
+    )
+    jitter_seconds: float | None = setting(
+        "JITTER",
+        duration(),
+        text="That moment comes earlier by up to this much, to spread a fleet. Unset: a tenth of "
+        "the time.",
+    )
+    timeout_seconds: float = setting(
+        "TIMEOUT",
+        duration(at_least=1),
+        default="60s",
+        text="A cycle that takes longer is abandoned, counted as failed, and never publishes. "
+        "Three silent KDCs in krb5.conf cost libkrb5 53 s before it gives up.",
+    )
+    http_bind: tuple[str, int] = setting(
+        "HTTP_BIND",
+        bind_address,
+        default=":9813",
+        text="Where /healthz, /readyz, /metrics and the status page listen.",
+    )
+    dry_run: bool = setting(
+        "DRY_RUN",
+        boolean,
+        default="false",
+        text="Say which tickets would be acquired, but ask no KDC and change nothing.",
+    )
+    krb5_config: str | None = setting(
+        "KRB5_CONFIG",
+        str,
+        allowed="paths separated by colons",
+        prefixed=False,
+        text="The site's krb5.conf. Unset: /etc/krb5.conf.",
+    )
+    keytab: str | None = setting(
+        "KEYTAB", absolute_path, text="The keytab. Unset: the only one in KERBEROS_KEYTAB_DIR."
+    )
+    keytab_dir: str = setting(
+        "KEYTAB_DIR",
+        absolute_path,
+        default="/etc/keytab",
+        text="Where a keytab is looked for when none is named.",
+    )
+    principal: Principal | None = setting(
+        "PRINCIPAL",
+        principal,
+        text="Whose ticket to acquire. Without a realm: the keytab's. Unset: the keytab's first.",
+    )
+    ccache: str = setting(
+        "CCACHE",
+        ccache,
+        default="/etc/keytab/ccache",
+        text="The ccache to publish, on a volume that consumers read.",
+    )
+    ccache_mode: int = setting(
+        "CCACHE_MODE",
+        mode,
+        default="0640",
+        text="The mode of published ccaches: readable for the group that pods share.",
+    )
+    principals: tuple[Mapping[str, Any], ...] | None = setting(
+        "PRINCIPALS",
+        entries,
+        text="Several principals, each with a ccache of its own, instead of the settings for one.",
+    )
+    ticket_lifetime_seconds: float | None = setting(
+        "TICKET_LIFETIME",
+        duration(at_least=1, at_most=365 * 86400.0),
+        text="The life to ask for; the KDC may give less. Unset: as krb5.conf says, or 24h.",
+    )
+    renew_lifetime_seconds: float | None = setting(
+        "RENEW_LIFETIME",
+        duration(at_most=365 * 86400.0),
+        text="Ask for tickets that consumers can renew for this long. Unset: as krb5.conf says.",
+    )
+    forwardable: bool | None = setting(
+        "FORWARDABLE",
+        boolean,
+        text="Whether to ask for forwardable tickets. Unset: as krb5.conf says.",
+    )
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """
+        The ccaches to keep fresh.
+        """
+        if self.principals is None:
+            return (Entry(self.principal, self.keytab, self.ccache, self.ccache_mode),)
+        return tuple(
+            Entry(
+                item["principal"],
+                item.get("keytab", self.keytab),
+                item["ccache"],
+                item.get("mode", self.ccache_mode),
+            )
+            for item in self.principals
+        )
+
+    @property
+    def source(self) -> str:
+        """
+        Where keys are from, in words.
+        """
+        keytabs = dict.fromkeys(entry.keytab or self.keytab_dir for entry in self.entries)
+        return ", ".join(keytabs)
+
+    @property
+    def target(self) -> str:
+        """
+        What is published, in words.
+        """
+        return ", ".join(entry.ccache for entry in self.entries)
+
+
+def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    """
+    Read the settings; return them and the names of unknown variables.
+
+    Raises:
+        SettingsError: One or more are wrong; all of them are named, as they were written.
+    """
+    given = {name: value for name, value in environ.items() if value.strip()}
+    chart = {ours: name for name, ours in CHART_NAMES.items() if name in given}
+    chart = {ours: name for ours, name in chart.items() if ours not in given}
+    mixed = []
+    if f"{PREFIX}PRINCIPALS" in given:
+        # The chart sets its names for one principal whether they are wanted or not.
+        chart = {ours: name for ours, name in chart.items() if ours not in FOR_ONE}
+        mixed = [
+            Problem(name, given[name], "is for one principal; KERBEROS_PRINCIPALS names its own")
+            for name in FOR_ONE
+            if name in given
+        ]
+    environ = {**environ, **{ours: given[name] for ours, name in chart.items()}}
+    try:
+        return load(
+            Settings, PREFIX, environ, instead=INSTEAD, check=lambda read: mixed + _check(read)
+        )
+    except SettingsError as error:
+        problems = [
+            dataclasses.replace(problem, setting=chart.get(problem.setting, problem.setting))
+            for problem in error.problems
+        ]
+        raise SettingsError(problems, error.unknown) from None
+
+
+def _check(settings: Settings) -> list[Problem]:
+    name = "KERBEROS_CCACHE" if settings.principals is None else "KERBEROS_PRINCIPALS"
+    paths = [entry.ccache for entry in settings.entries]
+    twice = sorted({path for path in paths if paths.count(path) > 1})
+    problems = [Problem(name, path, "is the ccache of two principals") for path in twice]
+    for entry in settings.entries:
+        if entry.ccache == entry.keytab:
+            problems.append(Problem(name, entry.ccache, "is the keytab"))
+        elif os.path.isdir(entry.ccache):
+            problems.append(Problem(name, entry.ccache, "is a folder, not a file"))
+    return problems

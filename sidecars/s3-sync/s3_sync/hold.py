@@ -1,0 +1,206 @@
+"""
+The target while it is ours: lock, layout, record of what is published, and what others did to it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+from s3_sync.apply import Work
+from s3_sync.board import Board
+from s3_sync.keys import RESERVED
+from s3_sync.layouts import Layout, open_layout
+from s3_sync.metrics import SyncMetrics
+from s3_sync.published import Published
+from s3_sync.settings import Settings
+from s3_sync.volume import Volume, open_folders
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Readiness
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.publish import TargetLock, read_holder
+
+LOCK = "lock"
+# A look at every file costs more than asking S3 at 10,000 files, so it is spread over cycles.
+SCAN_FILES = 500
+SCAN_CYCLES = 10
+NAMED_FILES = 50
+
+log = get_logger("target")
+
+
+class Hold:
+    """
+    Belongs to one thread; the lock, and what the endpoint shows, belong to the process.
+
+    Attributes:
+        published: The record of the last complete cycle.
+        damaged: Files that consumers see, and that are not as they were published.
+        torn: The same of the tree behind them, where there is one.
+    """
+
+    def __init__(
+        self, settings: Settings, metrics: SyncMetrics, lock: TargetLock, board: Board
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._lock = lock
+        self._board = board
+        self._volume: Volume | None = None
+        self._layout: Layout | None = None
+        self._scan: Iterator[str] = iter(())
+        self._holder: Mapping[str, object] = {}
+        self.published = Published(settings.source)
+        self.damaged: set[str] = set()
+        self.torn: set[str] = set()
+
+    @property
+    def holder(self) -> str:
+        """
+        Who has the target while we have not, in words.
+        """
+        return f"pid {self._holder.get('pid')} on {self._holder.get('host')}"
+
+    def acquire(self) -> Layout | None:
+        """
+        Return the layout of the target, ours alone; None while another process owns it.
+
+        Raises:
+            OSError: It cannot be opened, or not be written; what is published there still counts.
+        """
+        try:
+            return self._acquire()
+        except OSError:
+            self._peek()
+            raise
+
+    def close(self) -> None:
+        """
+        Close all that is open; the lock stays with the process.
+        """
+        if self._layout is not None:
+            self._layout.close()
+        if self._volume is not None:
+            self._volume.close()
+        self._layout = self._volume = None
+        self.damaged = set()
+        self.torn = set()
+
+    def look(self, layout: Layout) -> None:
+        """
+        Compare the next slice of what consumers see with the disk.
+        """
+        if layout.shown is None:
+            return
+        files = layout.shown.managed.files
+        size = max(SCAN_FILES, -(-len(files) // SCAN_CYCLES))
+        paths = list(itertools.islice(self._scan, size))
+        if len(paths) < size:
+            self._scan = iter(list(files))
+            paths += itertools.islice(self._scan, size - len(paths))
+        self.damaged |= layout.shown.damaged(iter(paths))
+
+    def mend(self, layout: Layout, fence: Fence) -> Work:
+        """
+        Undo what others did to what consumers see, as far as that needs no download.
+        """
+        if not layout.is_atomic:
+            return Work()
+        self.torn |= layout.tree.damaged(iter(self.damaged))
+        work = layout.mend(self.damaged - self.torn, fence)
+        self.look_again(layout)
+        return work
+
+    def look_again(self, layout: Layout) -> None:
+        """
+        Forget damage that is mended.
+        """
+        self.damaged = layout.shown.damaged(iter(self.damaged)) if layout.shown else set()
+        self.torn = layout.tree.damaged(iter(self.torn))
+
+    def record(self, layout: Layout, revision: str, fence: Fence) -> None:
+        """
+        Write down what is published.
+        """
+        assert self._volume is not None and layout.shown is not None
+        self.published.record(self._volume, len(layout.shown.managed.files), revision, fence)
+
+    def show(self, layout: Layout) -> None:
+        """
+        Tell the endpoint what consumers see.
+        """
+        shown = layout.shown.managed.files if layout.shown else {}
+        if layout.shown is None:
+            self._board.readiness = Readiness(False, problem="nothing is published yet")
+        else:
+            self._board.readiness = self.published.readiness(self.damaged, layout.problem)
+        self._metrics.managed.set(len(shown))
+        self._board.show(
+            waiting_for=[],
+            managed_files=len(shown),
+            damaged_files=sorted(self.damaged)[:NAMED_FILES],
+        )
+
+    def _acquire(self) -> Layout | None:
+        if self._volume is not None and not self._volume.is_current():
+            self.close()
+        root, state = open_folders(self._settings.dest_path)
+        try:
+            if not self._lock.try_acquire(LOCK, state):
+                self.close()
+                self._stand_by(state)
+                return None
+        finally:
+            os.close(state)
+            os.close(root)
+        self._holder = {}
+        if self._layout is None:
+            self._volume = Volume(self._settings.dest_path, fsync=self._settings.fsync)
+            self._layout = self._take_over(self._volume)
+        return self._layout
+
+    def _take_over(self, volume: Volume) -> Layout:
+        """
+        Open the layout, and look at all that a predecessor left.
+        """
+        layout = open_layout(self._settings, volume)
+        shown = layout.shown.managed.files if layout.shown else {}
+        self.published.read(volume.state, layout.revision)
+        self._scan = iter(())
+        self.damaged = layout.shown.damaged(iter(shown)) if layout.shown else set()
+        if layout.is_atomic:
+            self.torn = layout.tree.damaged(iter(layout.tree.managed.files))
+        log.info("target_acquired", managed_files=len(shown))
+        # What a predecessor published is ready before S3 has said a word.
+        self.show(layout)
+        self._metrics.last_publish.set(self.published.at or 0)
+        return layout
+
+    def _stand_by(self, state: int) -> None:
+        """
+        Wait for another process: ready if what it publishes is there.
+        """
+        holder = read_holder(LOCK, state)
+        if holder != self._holder:
+            self._holder = holder
+            log.info("target_waiting", holder=self.holder)
+        self.published.read(state)
+        self._board.readiness = self.published.readiness(())
+        self._board.show(waiting_for=self.holder)
+
+    def _peek(self) -> None:
+        """
+        Take over what is published on a volume that we may not write.
+        """
+        if self._layout is not None:
+            return
+        with suppress(OSError):
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            state = os.open(f"{self._settings.dest_path}/{RESERVED}", flags)
+            try:
+                self.published.read(state)
+            finally:
+                os.close(state)
+            self._board.readiness = self.published.readiness(())

@@ -1,0 +1,91 @@
+"""
+What the snippets of kerberos promise beyond those of all: the keytab stays with the sidecar.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import pytest
+import yaml
+
+from tests.chart import checks
+from tests.chart.checks import SNIPPETS
+from tests.chart.mutations import Mutation
+from tests.chart.sidecars import Values
+
+
+def triggerer(values: Values) -> Values:
+    component: Values = values["triggerer"]
+    return component
+
+
+def container(values: Values) -> Values:
+    found: Values = checks.containers(triggerer(values))[0]
+    return found
+
+
+def mount(holder: list[Values], name: str) -> Values:
+    return next(one for one in holder if one["name"] == name)
+
+
+def set_variable(holder: Values, name: str, value: str) -> None:
+    next(one for one in holder["env"] if one["name"] == name)["value"] = value
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "Airflow sees the keytab": lambda v: triggerer(v)["extraVolumeMounts"].append(
+        {"name": "krb5-keytab", "mountPath": "/etc/keytab", "readOnly": True}
+    ),
+    "the sidecar does not": lambda v: container(v)["volumeMounts"].pop(0),
+    "a keytab by subPath": lambda v: mount(container(v)["volumeMounts"], "krb5-keytab").update(
+        mountPath="/etc/keytab/airflow.keytab", subPath="airflow.keytab"
+    ),
+    "another ccache for Airflow": lambda v: set_variable(triggerer(v), "KRB5CCNAME", "FILE:/tmp/x"),
+    "a ccache of a type that nobody shares": lambda v: set_variable(
+        triggerer(v), "KRB5CCNAME", "KCM:"
+    ),
+    "another krb5.conf for Airflow": lambda v: set_variable(
+        triggerer(v), "KRB5_CONFIG", "/etc/krb5.conf"
+    ),
+    "no krb5.conf for Airflow": lambda v: triggerer(v)["extraVolumeMounts"].pop(0),
+    "Airflow may write": lambda v: mount(triggerer(v)["extraVolumeMounts"], "krb5-ccache").pop(
+        "readOnly"
+    ),
+    "a ccache elsewhere": lambda v: set_variable(container(v), "KERBEROS_CCACHE", "/tmp/krb5cc"),
+    "tickets on a disk": lambda v: mount(triggerer(v)["extraVolumes"], "krb5-ccache")[
+        "emptyDir"
+    ].pop("medium"),
+    "no size limit": lambda v: mount(triggerer(v)["extraVolumes"], "krb5-ccache")["emptyDir"].pop(
+        "sizeLimit"
+    ),
+    "a name of the chart's": lambda v: mount(triggerer(v)["extraVolumes"], "krb5-keytab").update(
+        name="kerberos-keytab"
+    ),
+    "a variable misspelt": lambda v: (
+        set_variable(container(v), "KERBEROS_CCACHE", "")
+        or container(v)["env"].append({"name": "KERBEROS_CACHE", "value": "x"})
+    ),
+    "another port": lambda v: container(v)["ports"][0].update(containerPort=9811),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
+@pytest.mark.parametrize("name", ["kerberos.extra.yaml", "kerberos.native.yaml"])
+def test_mutation_is_caught(name: str, mutation: Mutation) -> None:
+    values = copy.deepcopy(checks.load(name))
+    mutation(values)
+
+    assert checks.complaints(values)
+
+
+def test_the_published_example_shows_the_keytab_to_airflow_and_its_correction_does_not() -> None:
+    text = (SNIPPETS / "published-example-kerberos.md").read_text()
+    published, corrected = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+    celery = corrected["workers"]["celery"]
+
+    assert {"name": "keytab", "mountPath": "/etc/keytab"} in published["extraVolumeMounts"]
+    assert ["krb5-ccache"] == [one["name"] for one in celery["extraVolumeMounts"]]
+    assert [] == checks.kubernetes_complaints(corrected)
+    assert [] == checks.environment_complaints(corrected)

@@ -1,0 +1,133 @@
+"""
+Keytabs and ccaches as bytes, written by the formats' own description and not by our reader; and
+the rights of nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+KEY = bytes(range(200, 232))
+"""What no error, log or status may show."""
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """
+    Do without the rights of root, which reads and writes everything.
+    """
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+    else:
+        pytest.skip("only root can become somebody else")
+
+
+def keytab(*entries: bytes, version: int = 2) -> bytes:
+    """
+    A keytab of records as `entry` makes them.
+    """
+    return bytes((5, version)) + b"".join(entries)
+
+
+def entry(
+    name: str = "airflow",
+    realm: str = "EXAMPLE.COM",
+    *,
+    kvno: int = 2,
+    enctype: int = 18,
+    long_kvno: bool = True,
+) -> bytes:
+    """
+    One key of a keytab, version 2.
+    """
+    components = name.split("/")
+    body = struct.pack(">H", len(components)) + _short(realm)
+    body += b"".join(map(_short, components))
+    body += struct.pack(">IIB", 1, 1_700_000_000, kvno & 255)
+    body += struct.pack(">HH", enctype, len(KEY)) + KEY
+    if long_kvno:
+        body += struct.pack(">I", kvno)
+    return struct.pack(">i", len(body)) + body
+
+
+def hole(size_bytes: int) -> bytes:
+    """
+    What `ktremove` leaves of an entry.
+    """
+    return struct.pack(">i", -size_bytes) + bytes(size_bytes)
+
+
+def ccache(
+    *credentials: bytes, name: str = "airflow", realm: str = "EXAMPLE.COM", offset_seconds: int = 0
+) -> bytes:
+    """
+    A ccache, version 4.
+    """
+    header = struct.pack(">HHii", 1, 8, offset_seconds, 0)
+    content = b"\5\4" + struct.pack(">H", len(header)) + header + _principal(realm, [name])
+    return content + b"".join(credentials)
+
+
+def tgt(
+    ends_at: int,
+    *,
+    starts_at: int = 1_700_000_000,
+    name: str = "airflow",
+    realm: str = "EXAMPLE.COM",
+    renew_until: int = 0,
+    flags: int = 0x40C00000,
+) -> bytes:
+    """
+    A ticket-granting ticket; times are the KDC's.
+    """
+    times = (starts_at, starts_at, ends_at, renew_until)
+    return _credential(
+        _principal(realm, [name]), _principal(realm, ["krbtgt", realm]), times, flags, b"ticket"
+    )
+
+
+def config(key: str, value: bytes, name: str = "airflow", realm: str = "EXAMPLE.COM") -> bytes:
+    """
+    One of the entries that libkrb5 keeps its notes in.
+    """
+    server = _principal("X-CACHECONF:", ["krb5_ccache_conf_data", key])
+    return _credential(_principal(realm, [name]), server, (0, 0, 0, 0), 0, value)
+
+
+def _credential(
+    client: bytes, server: bytes, times: Sequence[int], flags: int, ticket: bytes
+) -> bytes:
+    address = struct.pack(">IH", 1, 2) + _long(b"\x7f\0\0\1")
+    return (
+        client
+        + server
+        + struct.pack(">H", 18)
+        + _long(KEY)
+        + struct.pack(">IIIIBI", *times, 0, flags)
+        + address
+        + struct.pack(">I", 0)
+        + _long(ticket)
+        + _long(b"")
+    )
+
+
+def _principal(realm: str, components: Sequence[str]) -> bytes:
+    head = struct.pack(">II", 1, len(components)) + _long(realm.encode())
+    return head + b"".join(_long(part.encode()) for part in components)
+
+
+def _short(text: str) -> bytes:
+    return struct.pack(">H", len(text.encode())) + text.encode()
+
+
+def _long(content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + content

@@ -1,0 +1,289 @@
+"""
+One cycle after the other, in this thread, against a real KDC.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup as root")
+
+from kerberos_sidecar.ccache import read_ticket
+from kerberos_sidecar.cycle import verify
+from kerberos_sidecar.metrics import KerberosMetrics
+from kerberos_sidecar.principal import parse_principal
+from kerberos_sidecar.settings import load_settings
+from kerberos_sidecar.sidecar import KerberosSidecar
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.health import Outcome
+from tests.kerberos.given import ccache, config, tgt
+from tests.runtime.recording import Log
+from tests.support.kdc import Kdc
+
+AIRFLOW = parse_principal("airflow@EXAMPLE.COM")
+ANOTHERS = ccache(tgt(1 << 31, name="other"), name="other")
+
+
+class Box:
+    """
+    A sidecar whose cycles are run by hand.
+    """
+
+    def __init__(self, folder: Path, **environ: str) -> None:
+        self.ccache = folder / "cc" / "ccache"
+        self.ccache.parent.mkdir(exist_ok=True)
+        given = {
+            "KRB5_CONFIG": os.environ["KRB5_CONFIG"],
+            "KERBEROS_KEYTAB_DIR": str(folder / "keytab"),
+            "KERBEROS_CCACHE": str(self.ccache),
+        }
+        given = {name: value for name, value in {**given, **environ}.items() if value}
+        settings, _ = load_settings(given)
+        self.metrics = KerberosMetrics("1", "r")
+        self.sidecar = KerberosSidecar(settings, self.metrics)
+        self._session = self.sidecar.begin()
+
+    def cycle(self, fence: Fence | None = None) -> Outcome:
+        return self._session.cycle(fence or Fence())
+
+    def fails(self) -> SidecarError:
+        with pytest.raises(SidecarError) as caught:
+            self.cycle()
+        return caught.value
+
+    def sample(self, name: str) -> float | None:
+        for metric in self.metrics.registry.collect():
+            for sample in metric.samples:
+                if sample.name == name:
+                    return sample.value
+        return None
+
+
+@pytest.fixture
+def box(tmp_path: Path, keytab: Path, krb5_config: Path, log: Log) -> Box:
+    return Box(tmp_path)
+
+
+def causes(log: Log) -> list[str]:
+    return [event["cause"] for event in log.events("ticket_acquired")]
+
+
+def test_the_first_acquires_and_the_second_has_nothing_to_do(box: Box, log: Log) -> None:
+    outcomes = [box.cycle(), box.cycle()]
+
+    ticket = read_ticket(box.ccache.read_bytes())
+    until = time.strftime("until %Y-%m-%dT%H:%M:%SZ", time.gmtime(ticket.ends_at))
+    assert [
+        Outcome("changed", until, {"tickets_acquired": 1}),
+        Outcome("unchanged", until, {"tickets_acquired": 0}),
+    ] == outcomes
+    assert ["start"] == causes(log)
+
+
+@pytest.mark.parametrize(
+    ("harm", "cause"),
+    [
+        (lambda path: path.unlink(), "missing"),
+        (lambda path: path.write_bytes(b""), "damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "damaged"),
+        (lambda path: path.write_bytes(ANOTHERS), "damaged"),
+        (lambda path: path.write_bytes(ccache(config("refresh_time", b"1"))), "damaged"),
+    ],
+)
+def test_what_somebody_does_to_a_ccache_is_mended(
+    box: Box, log: Log, harm: Callable[[Path], object], cause: str
+) -> None:
+    box.cycle()
+    harm(box.ccache)
+    assert not box.sidecar.readiness().ready
+
+    box.cycle()
+
+    assert ["start", cause] == causes(log)
+    assert box.sidecar.readiness().ready
+
+
+def test_a_person_who_asks_gets_a_ticket_even_if_the_first_try_fails(
+    box: Box, kdc: Kdc, log: Log
+) -> None:
+    box.cycle()
+    kdc.stop()
+    try:
+        with pytest.raises(SidecarError, match="takes the request"):
+            box.cycle(Fence(is_asked_for=True))
+    finally:
+        kdc.start()
+
+    box.cycle()
+
+    assert ["start", "asked"] == causes(log)
+    assert box.cycle().result == "unchanged"
+
+
+def test_new_keys_are_taken_up_at_once(box: Box, kdc: Kdc, keytab: Path, log: Log) -> None:
+    box.cycle()
+    before = box.sample("kerberos_keytab_kvno")
+
+    kdc.write_keytab(keytab, "airflow")
+    box.cycle()
+
+    assert ["start", "keytab_changed"] == causes(log)
+    assert before is not None and before + 1 == box.sample("kerberos_keytab_kvno")
+
+
+def test_old_keys_keep_the_last_ticket_and_say_so_until_they_are_new(
+    box: Box, kdc: Kdc, keytab: Path, log: Log
+) -> None:
+    box.cycle()
+    content = box.ccache.read_bytes()
+    kdc.kadmin("cpw -randkey airflow")
+    os.utime(keytab)
+
+    assert ["keytab_stale"] * 2 == [box.fails().reason for _ in range(2)]
+    assert content == box.ccache.read_bytes()
+    assert box.sidecar.readiness().ready
+
+    kdc.copy_keys(keytab, "airflow")
+    assert "changed" == box.cycle().result
+
+
+def test_a_fence_that_is_revoked_meanwhile_keeps_the_old_one(box: Box, log: Log) -> None:
+    box.cycle()
+    content, fence = box.ccache.read_bytes(), Fence(is_asked_for=True)
+    fence.revoke()
+
+    with pytest.raises(CycleAbandoned):
+        box.cycle(fence)
+
+    assert content == box.ccache.read_bytes()
+    assert ["ccache"] == os.listdir(box.ccache.parent)
+
+
+def test_one_that_fails_does_not_stop_the_others(
+    tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
+) -> None:
+    good, bad = tmp_path / "cc" / "good", tmp_path / "cc" / "bad"
+    text = (
+        f'[{{"principal": "nobody", "ccache": "{bad}"}},'
+        f' {{"principal": "airflow", "ccache": "{good}", "mode": "0600"}}]'
+    )
+    box = Box(tmp_path, KERBEROS_PRINCIPALS=text, KERBEROS_CCACHE="")
+
+    reasons = [box.fails().reason for _ in range(3)]
+
+    assert ["principal_absent"] * 3 == reasons
+    assert ["good"] == os.listdir(good.parent)
+    assert 0o600 == good.stat().st_mode & 0o777
+    assert ["nobody"] == [event["principal"] for event in log.events("principal_failed")]
+    ready = box.sidecar.readiness()
+    assert (False, f"{bad} is not there (No such file or directory)") == (
+        ready.ready,
+        ready.problem,
+    )
+    details = box.sidecar.details()
+    assert "principal_absent" in str(details[str(bad)])
+    assert "last_error" not in str(details[str(good)])
+
+
+def test_all_that_fail_are_counted_in_the_error(
+    tmp_path: Path, keytab: Path, krb5_config: Path, log: Log
+) -> None:
+    text = '[{"principal": "a", "ccache": "/x/a"}, {"principal": "b", "ccache": "/x/b"}]'
+
+    error = Box(tmp_path, KERBEROS_PRINCIPALS=text, KERBEROS_CCACHE="").fails()
+
+    assert error.message.endswith("; 1 more principals failed")
+
+
+def test_a_rehearsal_says_what_it_would_do_once_and_asks_nobody(
+    tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
+) -> None:
+    box, before = Box(tmp_path, KERBEROS_DRY_RUN="true"), kdc.requests()
+
+    results = [box.cycle().result for _ in range(3)]
+
+    assert ["unchanged"] * 3 == results
+    assert [{str(box.ccache): "start"}] == [e["acquire"] for e in log.events("plan_made")]
+    assert before == kdc.requests()
+    assert [] == os.listdir(box.ccache.parent)
+
+
+def test_a_krb5_conf_that_is_not_there_is_named(
+    tmp_path: Path, keytab: Path, krb5_config: Path, log: Log
+) -> None:
+    box = Box(tmp_path, KRB5_CONFIG=str(tmp_path / "missing.conf"))
+
+    assert "config_missing" == box.fails().reason
+
+
+def test_metrics_tell_of_the_ticket_that_is_published(box: Box) -> None:
+    box.cycle()
+
+    ticket = read_ticket(box.ccache.read_bytes())
+    assert (ticket.ends_at, ticket.lifetime_seconds, 0, 1) == (
+        box.sample("kerberos_ticket_expiry_timestamp_seconds"),
+        box.sample("kerberos_ticket_lifetime_seconds"),
+        box.sample("kerberos_clock_offset_seconds"),
+        box.sample("kerberos_acquired_tickets_total"),
+    )
+
+
+def test_is_ready_after_a_restart_before_any_cycle(
+    tmp_path: Path, box: Box, krb5_config: Path
+) -> None:
+    box.cycle()
+    published_at = box.ccache.stat().st_mtime
+
+    ready = Box(tmp_path).sidecar.readiness()
+
+    assert (True, published_at, "") == (ready.ready, ready.published_at, ready.problem)
+    assert ready.revision.startswith("until 20")
+
+
+def test_keytab_and_ccache_in_one_folder_are_worth_a_warning(
+    tmp_path: Path, keytab: Path, krb5_config: Path, log: Log
+) -> None:
+    for path in (keytab.with_name("ccache"), tmp_path / "elsewhere"):
+        Box(tmp_path, KERBEROS_CCACHE=str(path)).sidecar.watch(lambda: None)
+
+    exposed = log.events("keytab_exposed")
+    assert [str(keytab.parent)] == [event["folder"] for event in exposed]
+
+
+# --- what the KDC gives
+
+
+def reason_of(content: bytes, now: float) -> str:
+    with pytest.raises(SidecarError) as caught:
+        verify(content, AIRFLOW, now)
+    return caught.value.reason
+
+
+def test_a_good_ticket_passes_whatever_the_case_of_its_name() -> None:
+    content = ccache(tgt(2_000, name="AIRFLOW"), name="AIRFLOW")
+
+    assert 2_000 == verify(content, AIRFLOW, 1_000).ends_at
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        ccache(),
+        ccache(tgt(2_000))[:-1],
+        ccache(tgt(2_000, name="other"), name="other"),
+        ccache(tgt(1_000)),
+        ccache(tgt(1_100), offset_seconds=200),
+    ],
+    ids=["empty", "no ticket", "cut", "another's", "ended", "ended by our clock"],
+)
+def test_what_is_not_what_was_asked_for_is_refused(content: bytes) -> None:
+    assert "ticket_unusable" == reason_of(content, 1_000)
+
+
+def test_one_that_has_ended_because_the_clocks_differ_says_so() -> None:
+    assert "clock_skew" == reason_of(ccache(tgt(1_100), offset_seconds=600), 1_000)

@@ -1,0 +1,83 @@
+"""
+What is on the volume.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kerberos_sidecar.published import Published
+from tests.kerberos.given import as_nobody, ccache, tgt
+
+END = 1_700_036_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ccache"
+
+
+def test_a_good_one_is_seen_with_its_time(path: Path) -> None:
+    path.write_bytes(ccache(tgt(END)))
+    os.utime(path, (7.5, 7.5))
+
+    found = Published(str(path)).look()
+
+    assert found.ticket is not None
+    assert (END, 7.5, "") == (found.ticket.ends_at, found.published_at, found.problem)
+
+
+def test_nothing_there_is_told_from_something_bad(path: Path) -> None:
+    published = Published(str(path))
+
+    missing = published.look()
+    path.write_bytes(b"half")
+    bad = published.look()
+
+    assert (None, None, "is not there (No such file or directory)") == (
+        missing.ticket,
+        missing.published_at,
+        missing.problem,
+    )
+    assert bad.published_at is not None
+    assert "is no ccache of version 4" == bad.problem
+
+
+def test_a_change_is_seen_at_once_and_no_change_costs_no_reading(path: Path) -> None:
+    path.write_bytes(ccache(tgt(END)))
+    published = Published(str(path))
+    first = published.look()
+
+    assert first is published.look()
+    path.with_name("new").write_bytes(ccache(tgt(END + 5)))
+    path.with_name("new").rename(path)
+    second = published.look().ticket
+
+    assert second is not None and END + 5 == second.ends_at
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "symlink"])
+def test_what_is_no_file_is_bad_and_never_hangs(path: Path, kind: str) -> None:
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+
+    found = Published(str(path)).look()
+
+    assert found.ticket is None
+    assert "cannot be read" in found.problem
+
+
+def test_one_that_may_not_be_read_is_bad(path: Path) -> None:
+    path.write_bytes(ccache(tgt(END)))
+    path.chmod(0o600)
+    for folder in list(path.parents)[:4]:
+        folder.chmod(folder.stat().st_mode | 0o055)
+    with as_nobody():
+        found = Published(str(path)).look()
+
+    assert "cannot be read (Permission denied)" == found.problem

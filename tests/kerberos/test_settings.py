@@ -1,0 +1,244 @@
+"""
+The settings: what people have, what the chart sets, and what they type.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kerberos_sidecar.entries import Entry, ccache
+from kerberos_sidecar.principal import parse_principal
+from kerberos_sidecar.settings import CHART_NAMES, INSTEAD, PREFIX, Settings, load_settings
+from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.settings import names_of
+
+EXAMPLE = {"INTERVAL": "3600", "KRB5_CONFIG": "/etc/krb5.conf"}
+A, B = parse_principal("a@R"), parse_principal("b@R")
+
+
+def read(**environ: str) -> Settings:
+    return load_settings(EXAMPLE | environ)[0]
+
+
+def problems_of(**environ: str) -> list[Problem]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(EXAMPLE | environ)
+    return caught.value.problems
+
+
+def problem_of(**environ: str) -> Problem:
+    (problem,) = problems_of(**environ)
+    return problem
+
+
+def several(*items: dict[str, Any]) -> str:
+    return json.dumps(items)
+
+
+def test_the_published_example_and_nothing_else() -> None:
+    settings, unknown = load_settings(EXAMPLE)
+
+    assert (3600.0, "/etc/krb5.conf", "/etc/keytab") == (
+        settings.interval_seconds,
+        settings.krb5_config,
+        settings.keytab_dir,
+    )
+    assert (Entry(None, None, "/etc/keytab/ccache", 0o640),) == settings.entries
+    assert ("/etc/keytab", "/etc/keytab/ccache") == (settings.source, settings.target)
+    assert [] == unknown
+
+
+def test_not_even_that_is_needed() -> None:
+    settings, _ = load_settings({})
+
+    assert (3600.0, None, ("", 9813), 60.0) == (
+        settings.interval_seconds,
+        settings.krb5_config,
+        settings.http_bind,
+        settings.timeout_seconds,
+    )
+
+
+def test_what_the_charts_container_has_is_understood() -> None:
+    settings = load_settings(
+        {
+            "AIRFLOW__KERBEROS__KEYTAB": "/etc/airflow.keytab",
+            "AIRFLOW__KERBEROS__PRINCIPAL": "airflow@EXAMPLE.COM",
+            "AIRFLOW__KERBEROS__CCACHE": "/var/kerberos-ccache/cache",
+            "AIRFLOW__KERBEROS__REINIT_FREQUENCY": "1800",
+            "AIRFLOW__KERBEROS__FORWARDABLE": "False",
+        }
+    )[0]
+
+    wanted = parse_principal("airflow@EXAMPLE.COM")
+    assert (Entry(wanted, "/etc/airflow.keytab", "/var/kerberos-ccache/cache", 0o640),) == (
+        settings.entries
+    )
+    assert (1800.0, False) == (settings.interval_seconds, settings.forwardable)
+
+
+def test_our_own_names_win_over_the_charts() -> None:
+    settings = read(AIRFLOW__KERBEROS__CCACHE="/theirs", KERBEROS_CCACHE="/ours/ccache")
+
+    assert "/ours/ccache" == settings.ccache
+    assert 3600.0 == read(AIRFLOW__KERBEROS__REINIT_FREQUENCY="60").interval_seconds
+
+
+def test_an_error_names_the_variable_that_was_written() -> None:
+    problem = problem_of(AIRFLOW__KERBEROS__CCACHE="KCM:")
+
+    assert ("AIRFLOW__KERBEROS__CCACHE", "KCM:") == (problem.setting, problem.value)
+
+
+@pytest.mark.parametrize("text", ["/run/cc", "FILE:/run/cc", "file:/run//cc", "/run/./cc"])
+def test_a_ccache_is_a_file(text: str) -> None:
+    assert "/run/cc" == ccache(text)
+
+
+@pytest.mark.parametrize("kind", ["DIR", "KCM", "KEYRING", "MEMORY", "API", "dir"])
+def test_other_kinds_of_ccaches_are_refused_by_name(kind: str) -> None:
+    problem = problem_of(KERBEROS_CCACHE=f"{kind}:/tmp/x")
+
+    assert f"is a {kind.upper()} ccache, which no other container could read" in problem.problem
+
+
+@pytest.mark.parametrize("text", ["ccache", "FILE:ccache", "/", "FILE:"])
+def test_a_ccache_has_an_absolute_path(text: str) -> None:
+    with pytest.raises(ValueError, match=r"absolute path|root of the file system"):
+        ccache(text)
+
+
+def test_several_principals_take_what_they_leave_out_from_the_settings() -> None:
+    settings = read(
+        KERBEROS_PRINCIPALS=several(
+            {"principal": "a@R", "ccache": "/cc/a"},
+            {"principal": "b@R", "ccache": "FILE:/cc/b", "keytab": "/k/b", "mode": "0600"},
+        ),
+        KERBEROS_KEYTAB="/k/all",
+        KERBEROS_CCACHE_MODE="0660",
+    )
+
+    assert (
+        Entry(A, "/k/all", "/cc/a", 0o660),
+        Entry(B, "/k/b", "/cc/b", 0o600),
+    ) == settings.entries
+    assert ("/k/all, /k/b", "/cc/a, /cc/b") == (settings.source, settings.target)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a@R", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("{}", "is not a JSON list"),
+        ("[]", "is not a JSON list with at least one object"),
+        ("[1]", "has no object as item 1"),
+        (several({"principal": "a@R"}), "item 1: ccache is missing"),
+        (several({}), "item 1: ccache and principal is missing"),
+        (several({"principal": "a@R", "ccache": "/c", "cache": ""}), "item 1: 'cache' is none of"),
+        (several({"principal": "a@R", "ccache": 1}), "item 1: ccache 1 is not text"),
+        (several({"principal": "a b", "ccache": "/c"}), "item 1: principal 'a b' is not a"),
+        (several({"principal": "a@R", "ccache": "DIR:/c"}), "item 1: ccache 'DIR:/c' is a DIR"),
+        (several({"principal": "a@R", "ccache": "/c", "mode": "420"}), "item 1: mode '420' is"),
+        (
+            several({"principal": "a@R", "ccache": "/c"}, {"principal": "b@R"}),
+            "item 2: ccache is missing",
+        ),
+    ],
+)
+def test_says_what_is_wrong_with_the_list(text: str, problem: str) -> None:
+    found = problem_of(KERBEROS_PRINCIPALS=text)
+
+    assert "KERBEROS_PRINCIPALS" == found.setting
+    assert problem in found.problem
+
+
+def test_two_principals_never_share_a_ccache() -> None:
+    text = several({"principal": "a@R", "ccache": "/c"}, {"principal": "b@R", "ccache": "/x/../c"})
+
+    found = problem_of(KERBEROS_PRINCIPALS=text)
+
+    assert ("/c", "is the ccache of two principals") == (found.value, found.problem)
+
+
+def test_one_principal_may_have_two_ccaches() -> None:
+    text = several({"principal": "a@R", "ccache": "/c"}, {"principal": "a@R", "ccache": "/d"})
+
+    assert 2 == len(read(KERBEROS_PRINCIPALS=text).entries)
+
+
+def test_the_settings_for_one_do_not_go_with_the_list_for_several() -> None:
+    text = several({"principal": "a@R", "ccache": "/c"})
+
+    found = problems_of(KERBEROS_PRINCIPALS=text, KERBEROS_PRINCIPAL="a@R", KERBEROS_CCACHE="/d")
+
+    assert ["KERBEROS_PRINCIPAL", "KERBEROS_CCACHE"] == [problem.setting for problem in found]
+
+
+def test_the_charts_names_do_not_disturb_the_list_for_several() -> None:
+    text = several({"principal": "a@R", "ccache": "/c"})
+
+    settings = read(
+        KERBEROS_PRINCIPALS=text,
+        AIRFLOW__KERBEROS__PRINCIPAL="airflow@R",
+        AIRFLOW__KERBEROS__CCACHE="/d",
+        AIRFLOW__KERBEROS__KEYTAB="/k",
+    )
+
+    assert (Entry(A, "/k", "/c", 0o640),) == settings.entries
+
+
+def test_a_folder_is_no_ccache(tmp_path: Path) -> None:
+    assert "is a folder, not a file" == problem_of(KERBEROS_CCACHE=str(tmp_path)).problem
+
+
+def test_the_keytab_is_no_ccache() -> None:
+    found = problem_of(KERBEROS_KEYTAB="/etc/keytab/k", KERBEROS_CCACHE="/etc/keytab/k")
+
+    assert "is the keytab" == found.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("INTERVAL", "0.5", "is not between 1s and"),
+        ("INTERVAL", "soon", "is not a duration"),
+        ("KERBEROS_KEYTAB", "airflow.keytab", "is not an absolute path"),
+        ("KERBEROS_PRINCIPAL", "a@b@c", "is not a principal such as airflow@EXAMPLE.COM"),
+        ("KERBEROS_CCACHE_MODE", "416", "is not an octal mode"),
+        ("KERBEROS_TICKET_LIFETIME", "0", "is not between 1s and"),
+        ("KERBEROS_FORWARDABLE", "maybe", "is not true or false"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, what: str) -> None:
+    found = problem_of(**{name: value})
+
+    assert (name, value) == (found.setting, found.value)
+    assert what in found.problem
+
+
+@pytest.mark.parametrize(("name", "right"), INSTEAD.items())
+def test_what_people_type_is_answered_with_the_right_name(name: str, right: str) -> None:
+    assert f"is not a setting; the right name is {right}" == problem_of(**{name: "1"}).problem
+
+
+def test_every_right_name_is_one() -> None:
+    names = names_of(Settings, PREFIX)
+
+    assert {*INSTEAD.values(), *CHART_NAMES.values()} <= names
+
+
+def test_a_slip_is_an_error_and_a_service_is_not() -> None:
+    assert "the right name is KERBEROS_CCACHE" in problem_of(KERBEROS_CACHE="/c").problem
+    assert read(KERBEROS_PORT="tcp://10.0.0.1:88", KERBEROS_SERVICE_HOST="10.0.0.1")
+
+
+def test_the_environment_is_not_touched() -> None:
+    before = dict(os.environ)
+
+    load_settings({"AIRFLOW__KERBEROS__CCACHE": "/c"})
+
+    assert before == dict(os.environ)

@@ -1,0 +1,142 @@
+"""
+Where the keytab is, and when it has changed.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kerberos_sidecar.entries import Entry
+from kerberos_sidecar.keytab import KeytabError
+from kerberos_sidecar.source import Source
+from tests.kerberos.given import as_nobody, ccache, entry, keytab
+
+CONTENT = keytab(entry())
+
+
+def source(folder: Path, path: Path | None = None) -> Source:
+    own = folder / "ccache"
+    return Source(Entry(None, path and str(path), str(own), 0o640), str(folder), [str(own)])
+
+
+def refused(folder: Path) -> KeytabError:
+    with pytest.raises(KeytabError) as caught:
+        source(folder).find()
+    return caught.value
+
+
+def test_one_that_is_named_is_taken_whether_it_is_there_or_not(tmp_path: Path) -> None:
+    assert "/etc/x.keytab" == source(tmp_path, Path("/etc/x.keytab")).find()
+
+
+def test_the_only_keytab_of_the_folder_is_found_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "whatever").write_bytes(CONTENT)
+    (tmp_path / "README").write_bytes(b"how to rotate it")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / ".hidden").write_bytes(CONTENT)
+    (tmp_path / "ccache").write_bytes(ccache())
+
+    assert str(tmp_path / "whatever") == source(tmp_path).find()
+
+
+def test_our_own_ccache_is_no_keytab_whatever_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "ccache").write_bytes(CONTENT)
+
+    assert "keytab_missing" == refused(tmp_path).reason
+
+
+def test_a_mounted_secret_is_a_folder_of_symlinks(tmp_path: Path) -> None:
+    (tmp_path / "..2026").mkdir()
+    (tmp_path / "..2026" / "k").write_bytes(CONTENT)
+    (tmp_path / "..data").symlink_to("..2026")
+    (tmp_path / "k").symlink_to("..data/k")
+
+    assert str(tmp_path / "k") == source(tmp_path).find()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_folder_without_a_keytab_says_so(tmp_path: Path, exists: bool) -> None:
+    error = refused(tmp_path if exists else tmp_path / "missing")
+
+    assert "keytab_missing" == error.reason
+    assert "there is no keytab in" in error.message
+
+
+def test_several_keytabs_are_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(CONTENT)
+
+    error = refused(tmp_path)
+
+    assert "keytab_ambiguous" == error.reason
+    assert "has 2 keytabs: a, b" in error.message
+
+
+def test_the_only_file_is_taken_even_if_it_is_no_keytab(tmp_path: Path) -> None:
+    """
+    Then what is said is about the file, and not that there is none.
+    """
+    (tmp_path / "k").write_bytes(b"BQIAAA==")
+
+    assert str(tmp_path / "k") == source(tmp_path).find()
+
+
+def test_a_folder_that_may_not_be_listed_says_so(tmp_path: Path) -> None:
+    (tmp_path / "k").write_bytes(CONTENT)
+    with as_nobody():
+        error = refused(tmp_path)
+
+    assert "keytab_unreadable" == error.reason
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_every_change_shows_in_the_stamp(tmp_path: Path, is_named: bool) -> None:
+    path = tmp_path / "k"
+    one = source(tmp_path, path if is_named else None)
+    stamps = [one.stamp()]
+
+    path.write_bytes(CONTENT)
+    stamps.append(one.stamp())
+    path.write_bytes(CONTENT + CONTENT)
+    stamps.append(one.stamp())
+    os.utime(path, ns=(1, 1))
+    stamps.append(one.stamp())
+    (tmp_path / "new").write_bytes(CONTENT)
+    (tmp_path / "new").rename(path)
+    stamps.append(one.stamp())
+    path.unlink()
+
+    assert () == stamps[0] == one.stamp()
+    assert 5 == len(set(stamps))
+
+
+def test_a_secret_that_is_renewed_shows_in_the_stamp(tmp_path: Path) -> None:
+    """
+    The kubelet swaps one symlink; the file's own does not change.
+    """
+    for name in ("..1", "..2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "k").write_bytes(CONTENT)
+        os.utime(tmp_path / name / "k", (1, 1))
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "k").symlink_to("..data/k")
+    one = source(tmp_path)
+    before = one.stamp()
+
+    (tmp_path / "..data_tmp").symlink_to("..2")
+    (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+
+    assert before != one.stamp()
+    assert one.stamp() == one.stamp()
+
+
+def test_publishing_a_ccache_into_the_folder_is_no_change(tmp_path: Path) -> None:
+    (tmp_path / "k").write_bytes(CONTENT)
+    one = source(tmp_path)
+    before = one.stamp()
+
+    (tmp_path / "ccache").write_bytes(b"x")
+    (tmp_path / ".ccache.0123.new").write_bytes(b"x")
+
+    assert before == one.stamp()

@@ -1,0 +1,249 @@
+"""
+The way of a ccache onto its volume.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from kerberos_sidecar.staging import Staging, explain_os_error
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.kerberos.given import as_nobody
+from tests.runtime.recording import Log
+from tests.support.waiting import wait_until
+
+OLD, NEW = b"the old ccache", b"the new ccache, which is longer"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ccache"
+
+
+def publish(path: Path, content: bytes, fence: Fence, mode: int = 0o640) -> None:
+    with Staging(str(path), mode, fence) as staging:
+        Path(staging.got).write_bytes(b"what libkrb5 got")
+        Path(f"{staging.got}.x1Y2z3").write_bytes(b"and a temporary file of its own")
+        staging.publish(content)
+
+
+def test_publishes_with_its_mode_whatever_the_umask(path: Path, fence: Fence) -> None:
+    before = os.umask(0o077)
+    try:
+        publish(path, NEW, fence, 0o664)
+    finally:
+        os.umask(before)
+
+    assert (NEW, 0o664) == (path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
+    assert ["ccache"] == os.listdir(path.parent)
+
+
+def test_who_has_the_old_one_open_keeps_it(path: Path, fence: Fence) -> None:
+    path.write_bytes(OLD)
+    with path.open("rb") as reader:
+        publish(path, NEW, fence)
+
+        assert OLD == reader.read()
+    assert NEW == path.read_bytes()
+
+
+def test_a_symlink_at_its_place_is_replaced_and_not_followed(path: Path, fence: Fence) -> None:
+    victim = path.with_name("victim")
+    victim.write_bytes(OLD)
+    path.symlink_to("victim")
+
+    publish(path, NEW, fence)
+
+    assert (OLD, False) == (victim.read_bytes(), path.is_symlink())
+
+
+def test_takes_the_group_of_the_folder(path: Path, fence: Fence) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root gives folders away")
+    os.chown(path.parent, -1, 12345)
+
+    publish(path, NEW, fence)
+
+    assert (12345, 0o640) == (path.stat().st_gid, stat.S_IMODE(path.stat().st_mode))
+
+
+def test_a_group_that_the_system_refuses_is_no_failure(path: Path, fence: Fence, log: Log) -> None:
+    path.parent.chmod(0o777)
+    os.chown(path.parent, 65534, 12345)
+    for folder in list(path.parents)[1:4]:
+        folder.chmod(0o755)
+    with as_nobody():
+        publish(path, NEW, fence)
+
+    assert NEW == path.read_bytes()
+    assert 12345 == log.events("group_not_set")[0]["group"]
+
+
+def test_a_revoked_fence_keeps_the_old_one_and_leaves_nothing(path: Path, fence: Fence) -> None:
+    path.write_bytes(OLD)
+    fence.revoke()
+
+    with pytest.raises(CycleAbandoned):
+        publish(path, NEW, fence)
+
+    assert OLD == path.read_bytes()
+    assert ["ccache"] == os.listdir(path.parent)
+
+
+def test_what_fails_in_between_leaves_nothing(path: Path) -> None:
+    path.write_bytes(OLD)
+
+    with pytest.raises(FileNotFoundError), Staging(str(path), 0o640, Fence()) as staging:
+        os.mkdir(Path(staging.got, "below"))
+
+    assert ["ccache"] == os.listdir(path.parent)
+
+
+def test_a_process_that_ends_while_a_thread_hangs_leaves_nothing(path: Path, fence: Fence) -> None:
+    with Staging(str(path), 0o640, fence) as staging:
+        Path(staging.got).write_bytes(b"half")
+
+        fence.revoke()
+
+        wait_until(lambda: os.listdir(path.parent) == [], "all is removed")
+
+
+def test_nothing_is_where_libkrb5_may_write(path: Path) -> None:
+    with Staging(str(path), 0o640, Fence()) as staging:
+        assert not os.path.lexists(staging.got)
+        assert path.parent == Path(staging.got).parent
+
+
+def leave(path: Path, name: str) -> Path:
+    """
+    Leave what a killed process leaves.
+    """
+    left = path.with_name(f".{path.name}.{name}.new")
+    left.write_bytes(bytes(4096))
+    for suffix in (".got", ".got.aB3dE6"):
+        path.with_name(f".{path.name}.{name}{suffix}").write_bytes(b"half")
+    return left
+
+
+def test_what_a_killed_process_left_goes(path: Path, fence: Fence, log: Log) -> None:
+    left = leave(path, "0123456789abcdef")
+
+    publish(path, NEW, fence)
+
+    assert ["ccache"] == os.listdir(path.parent)
+    assert [str(left)] == [event["path"] for event in log.events("leftover_removed")]
+
+
+def test_what_another_process_uses_stays(path: Path, fence: Fence) -> None:
+    left = leave(path, "0123456789abcdef")
+    with left.open("rb") as used:
+        fcntl.flock(used, fcntl.LOCK_EX)
+        publish(path, NEW, fence)
+
+        assert 4 == len(os.listdir(path.parent))
+    publish(path, OLD, fence)
+    assert ["ccache"] == os.listdir(path.parent)
+
+
+def test_files_of_others_stay(path: Path, fence: Fence) -> None:
+    names = {"ccache.new", ".ccache", ".other.0123.new", "keytab", ".ccache.0123.old"}
+    for name in names:
+        path.with_name(name).write_bytes(b"")
+
+    publish(path, NEW, fence)
+
+    assert {"ccache", *names} == set(os.listdir(path.parent))
+
+
+def test_many_publish_at_once_and_nobody_fails(path: Path, fence: Fence) -> None:
+    """
+    No lock and no common name: each replaces the whole.
+    """
+    contents = [bytes([65 + number]) * 2000 for number in range(4)]
+    failures: list[BaseException] = []
+
+    def write(content: bytes) -> None:
+        try:
+            for _ in range(40):
+                publish(path, content, fence)
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    seen = set()
+    while any(thread.is_alive() for thread in threads):
+        if path.exists():
+            seen.add(path.read_bytes())
+    for thread in threads:
+        thread.join()
+
+    assert [] == failures
+    assert seen <= set(contents)
+    assert ["ccache"] == os.listdir(path.parent)
+
+
+def test_a_name_with_signs_of_patterns_is_only_a_name(tmp_path: Path, fence: Fence) -> None:
+    path = tmp_path / "[a]*?"
+    other = tmp_path / ".a.0123.new"
+    other.write_bytes(b"")
+    leave(path, "0123456789abcdef")
+
+    publish(path, NEW, fence)
+
+    assert {"[a]*?", other.name} == set(os.listdir(tmp_path))
+
+
+def refused(path: Path) -> SidecarError:
+    with pytest.raises(SidecarError) as caught, Staging(str(path), 0o640, Fence()):
+        pass
+    return caught.value
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    error = refused(tmp_path / "missing" / "ccache")
+
+    assert "ccache_missing" == error.reason
+    assert str(tmp_path / "missing") in error.message
+
+
+def test_a_folder_that_may_not_be_written_is_named(path: Path) -> None:
+    with as_nobody():
+        error = refused(path)
+
+    assert "ccache_denied" == error.reason
+    assert "KERBEROS_CCACHE" in error.advice
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "ccache_full"),
+        (errno.EDQUOT, "ccache_full"),
+        (errno.EROFS, "ccache_denied"),
+        (errno.EPERM, "ccache_denied"),
+        (errno.ENOTDIR, "ccache_missing"),
+        (errno.EIO, "ccache_failed"),
+        (errno.EISDIR, "ccache_failed"),
+    ],
+)
+def test_each_error_of_the_file_system_has_its_reason(number: int, reason: str) -> None:
+    assert reason == explain_os_error(OSError(number, os.strerror(number)), "/cc/ccache").reason
+
+
+def test_no_descriptor_is_left_open(path: Path, fence: Fence) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+
+    publish(path, NEW, fence)
+    leave(path, "0123456789abcdef")
+    publish(path, NEW, fence)
+    refused(path.parent / "missing" / "ccache")
+
+    assert before == len(os.listdir("/proc/self/fd"))

@@ -1,0 +1,156 @@
+"""
+What the tests of the layouts share: a volume on which one layout after another is at work.
+"""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from s3_sync.apply import Work
+from s3_sync.download import Download
+from s3_sync.keys import RESERVED
+from s3_sync.layouts import Layout, open_layout
+from s3_sync.listing import Entry
+from s3_sync.settings import Settings, load_settings
+from s3_sync.volume import Volume
+from sidecar_runtime.fence import Fence
+
+DIRECT = {"S3_SYNC_LAYOUT": "in-place"}
+STAGED = {"S3_SYNC_LAYOUT": "in-place", "S3_SYNC_GATE": "syntax"}
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+LAYOUTS = {"direct": DIRECT, "staged": STAGED, "snapshot": SNAPSHOT}
+
+
+def settings_of(folder: Path, **environ: str) -> Settings:
+    """
+    The settings of a layout on that folder.
+    """
+    given = {"AWS_BUCKET": "a-bucket", "DEST_PATH": str(folder), **environ}
+    return load_settings(given)[0]
+
+
+class Stage:
+    """
+    A volume with its layout; what cycles do to it is done by hand.
+
+    Attributes:
+        layout: The layout that is at work.
+        folder: What consumers mount.
+    """
+
+    layout: Layout
+
+    def __init__(self, folder: Path, **environ: str) -> None:
+        self.folder = folder
+        self._environ: dict[str, str] = {}
+        self._volume: Volume | None = None
+        self.begin(**environ)
+
+    @property
+    def state(self) -> Path:
+        """
+        The folder of our own.
+        """
+        return self.folder / RESERVED
+
+    @property
+    def snapshots(self) -> set[str]:
+        """
+        The names in the store, without lists.
+        """
+        found = os.listdir(self.state / "snapshots")
+        return {name for name in found if not name.endswith(".managed")}
+
+    def begin(self, **environ: str) -> None:
+        """
+        Begin as the next process does; settings stay as they were unless given.
+        """
+        self.close()
+        self._environ |= environ
+        settings = settings_of(self.folder, **self._environ)
+        self._volume = Volume(settings.dest_path, fsync=settings.fsync)
+        self.layout = open_layout(settings, self._volume)
+
+    def close(self) -> None:
+        """
+        End, as a process does.
+        """
+        if self._volume is not None:
+            self.layout.close()
+            self._volume.close()
+            self._volume = None
+
+    def put(self, **files: str) -> None:
+        """
+        Bring files up to date: names with `__` for a slash and without their suffix.
+        """
+        for name, content in files.items():
+            path, body = f"{name.replace('__', '/')}.py", content.encode()
+            entry = Entry(path, hashlib.md5(body).hexdigest(), len(body))
+            download = Download(path, len(body), self.layout.tree.open_staging)
+            download.write(body)
+            self.layout.tree.publish(path, entry, download, Fence(), lambda _: False)
+
+    def drop(self, *paths: str) -> None:
+        """
+        Remove files whose keys are gone.
+        """
+        for path in paths:
+            self.layout.tree.delete(path, Fence())
+
+    def publish(self, revision: str, **files: str) -> Work:
+        """
+        Bring files up to date and publish the revision.
+        """
+        self.put(**files)
+        return self.layout.publish(revision, Fence())
+
+    def damaged(self) -> set[str]:
+        """
+        What of the shown files is not as it was published.
+        """
+        shown = self.layout.shown
+        return shown.damaged(iter(list(shown.managed.files))) if shown else set()
+
+    def torn(self) -> set[str]:
+        """
+        The same of the tree.
+        """
+        tree = self.layout.tree
+        return tree.damaged(iter(list(tree.managed.files)))
+
+    def mend(self) -> Work:
+        """
+        Mend what can be mended without the source.
+        """
+        return self.layout.mend(self.damaged() - self.torn(), Fence())
+
+    def seen(self) -> dict[str, str]:
+        """
+        What consumers find: content by path, without what is ours alone.
+        """
+        return files_of(self.folder)
+
+    def current(self) -> dict[str, str]:
+        """
+        What consumers find behind the link.
+        """
+        return files_of(self.folder / "current")
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """
+    Content by path of all files below a folder; of a symlink, where it leads.
+    """
+    found = {}
+    for here, folders, files in os.walk(folder):
+        with suppress(ValueError):
+            folders.remove(RESERVED)
+        for name in [*files, *folders]:
+            place = Path(here, name)
+            if place.is_symlink():
+                found[str(place.relative_to(folder))] = f"-> {place.readlink()}"
+            elif place.is_file():
+                found[str(place.relative_to(folder))] = place.read_text()
+    return found

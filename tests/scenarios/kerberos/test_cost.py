@@ -1,0 +1,77 @@
+"""
+What it costs to have it: memory, processes, quiet.
+"""
+
+import os
+from pathlib import Path
+
+from tests.support.site import Site
+from tests.support.waiting import wait_until
+
+RSS_MIB = 40
+
+
+def waited_for_children(pid: int) -> int:
+    """
+    Page faults of children that a process has waited for: 0 when there never was one.
+
+    Field `cminflt` of proc_pid_stat(5).
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[8])
+
+
+def children(pid: int) -> list[str]:
+    found = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        found += Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+    return found
+
+
+def test_idle_memory_is_within_the_budget_after_many_tickets(here: Site) -> None:
+    daemon = here.publish()
+    for _ in range(30):
+        here.refresh(daemon)
+    daemon.get("/")
+    daemon.get("/metrics")
+
+    assert daemon.rss_mib() <= RSS_MIB
+
+
+def test_no_process_is_spawned_for_a_ticket(here: Site) -> None:
+    daemon = here.publish()
+    for _ in range(5):
+        here.refresh(daemon)
+
+    assert 0 == waited_for_children(daemon.pid)
+    assert [] == children(daemon.pid)
+
+
+def test_file_descriptors_and_threads_do_not_grow(here: Site) -> None:
+    daemon = here.publish()
+    here.refresh(daemon)
+
+    def counted() -> tuple[int, int]:
+        process = Path(f"/proc/{daemon.pid}")
+        return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
+
+    descriptors, threads = counted()
+    for _ in range(20):
+        here.refresh(daemon)
+
+    def settled() -> bool:
+        now = counted()
+        return now[0] <= descriptors and now[1] <= threads
+
+    wait_until(settled, f"no more than {descriptors} descriptors and {threads} threads")
+
+
+def test_a_quiet_cycle_asks_nobody_and_says_nothing(here: Site) -> None:
+    daemon = here.publish(KERBEROS_LOG_LEVEL="info")
+    issued, said = here.kdc.requests(), len(daemon.events)
+    unchanged = 'sidecar_cycles_total{result="unchanged",sidecar="kerberos"}'
+
+    wait_until(lambda: daemon.metrics().get(unchanged, 0) >= 3, "three quiet cycles")
+
+    assert issued == here.kdc.requests()
+    assert said == len(daemon.events)

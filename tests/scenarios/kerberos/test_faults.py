@@ -1,0 +1,284 @@
+"""
+Every fault of keytab, account and clock has its own name, at start and with a ticket there.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.scenarios.kerberos.conftest import MakeSite
+from tests.support.daemon import SidecarProcess
+from tests.support.kdc import Kdc
+from tests.support.site import KERBEROS_SIDECAR, Site, assert_tells, failure
+from tests.support.users import as_user
+from tests.support.waiting import wait_until
+
+Fault = Callable[[Site], object]
+
+
+def truncate(site: Site) -> None:
+    content = site.keytab.read_bytes()
+    site.keytab.write_bytes(content[: len(content) // 3])
+
+
+def make_stale(site: Site) -> None:
+    """
+    The KDC has newer keys than our keytab.
+    """
+    site.kdc.write_keytab(site.folder / "elsewhere", site.principal)
+
+
+def name_another_principal(site: Site) -> None:
+    site.keytab.unlink()
+    other = site.kdc.add_principal(f"other-{site.principal.partition('@')[0]}")
+    site.kdc.write_keytab(site.keytab, other)
+
+
+def modify(flags: str) -> Fault:
+    return lambda site: site.kdc.kadmin(f"modprinc {flags} {site.principal}")
+
+
+FAULTS: dict[str, tuple[str, Fault]] = {
+    "keytab missing": ("keytab_missing", lambda site: site.keytab.unlink()),
+    "keytab's folder missing": (
+        "keytab_missing",
+        lambda site: shutil.rmtree(site.keytab.parent),
+    ),
+    "keytab is a folder": (
+        "keytab_unreadable",
+        lambda site: (site.keytab.unlink(), site.keytab.mkdir()),
+    ),
+    "garbage": ("keytab_garbage", lambda site: site.keytab.write_bytes(b"not a keytab at all")),
+    "base64": ("keytab_garbage", lambda site: site.keytab.write_bytes(b"BQIAAABIAAEADEVY")),
+    "empty": ("keytab_empty", lambda site: site.keytab.write_bytes(b"")),
+    "no entries": ("keytab_empty", lambda site: site.keytab.write_bytes(b"\x05\x02")),
+    "truncated": ("keytab_truncated", truncate),
+    "principal absent": ("principal_absent", name_another_principal),
+    "stale kvno": ("keytab_stale", make_stale),
+    "expired": ("principal_expired", modify("-expire yesterday")),
+    "disabled": ("principal_disabled", modify("-allow_tix")),
+    "deleted": (
+        "principal_unknown",
+        lambda site: site.kdc.kadmin(f"delprinc -force {site.principal}"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_at_start_is_named_and_mended_without_a_restart(here: Site, name: str) -> None:
+    reason, fault = FAULTS[name]
+    fault(here)
+    daemon = here.start()
+
+    failed = failure(daemon)
+
+    assert_named(failed, daemon, here, reason, ready=False)
+    assert not here.ccache.exists()
+    mend(here)
+    wait_until(lambda: daemon.get("/readyz").status == 200, "ready again", 20)
+    assert here.is_valid()
+    assert [] == daemon.stray_lines
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_later_is_named_and_the_ticket_stays(here: Site, name: str) -> None:
+    reason, fault = FAULTS[name]
+    daemon = here.publish()
+    before = here.ccache.read_bytes()
+    fault(here)
+
+    daemon.sighup()
+    failed = daemon.wait_for_event("cycle_failed", reason=reason)
+
+    assert_named(failed, daemon, here, reason, ready=True)
+    assert before == here.ccache.read_bytes()
+
+
+def assert_named(
+    failed: dict[str, object], daemon: SidecarProcess, site: Site, reason: str, ready: bool
+) -> None:
+    assert reason == failed["reason"], failed
+    assert failed["advice"]
+    named = str(failed["error"])
+    assert site.principal in named or str(site.keytab) in named
+    assert_tells(daemon, reason, ready)
+
+
+def mend(site: Site) -> None:
+    """
+    A principal in order, and a good keytab.
+    """
+    if site.keytab.is_dir():
+        site.keytab.rmdir()
+    name = site.principal.partition("@")[0]
+    if name not in site.kdc.kadmin("listprincs").replace("@", "\n").split("\n"):
+        site.kdc.add_principal(name)
+    site.kdc.kadmin(f"modprinc -expire never +allow_tix {site.principal}")
+    fresh = site.kdc.write_keytab(site.folder / "fresh", site.principal)
+    site.keytab.parent.mkdir(exist_ok=True)
+    os.replace(fresh, site.keytab)
+
+
+def test_a_realm_that_the_keytab_does_not_have_is_named(here: Site) -> None:
+    principal = here.principal.replace(here.kdc.realm, "OTHER.TEST")
+    daemon = here.start(KERBEROS_PRINCIPAL=principal)
+
+    failed = failure(daemon)
+
+    assert "realm_absent" == failed["reason"]
+    assert "OTHER.TEST" in failed["error"]
+    assert_tells(daemon, "realm_absent", ready=False)
+
+
+def test_a_realm_whose_kdc_nobody_names_is_named(here: Site) -> None:
+    text = here.config.read_text()
+    here.config.write_text(text.partition("[realms]")[0])
+    daemon = here.start()
+
+    failed = failure(daemon)
+
+    assert "realm_unknown" == failed["reason"]
+    assert here.kdc.realm in failed["error"]
+    here.configure()
+    wait_until(lambda: daemon.get("/readyz").status == 200, "mended without a restart", 20)
+
+
+def test_a_keytab_that_may_not_be_read_is_named_with_the_user(here: Site) -> None:
+    here.keytab.chmod(0o600)
+    here.ccache.parent.chmod(0o777)
+    here.config.chmod(0o644)
+    (here.folder / "tmp").chmod(0o777)
+    program = as_user(here.folder / "bin", KERBEROS_SIDECAR, 50000, 0)
+    daemon = here.start(program=program)
+
+    failed = failure(daemon)
+
+    assert "keytab_unreadable" == failed["reason"]
+    assert str(here.keytab) in failed["error"]
+    assert "50000" in failed["error"] + failed["advice"]
+    assert_tells(daemon, "keytab_unreadable", ready=False)
+    here.keytab.chmod(0o640)
+    wait_until(lambda: daemon.get("/readyz").status == 200, "ready", 20)
+
+
+@pytest.mark.parametrize("offset_seconds", [600, -600])
+def test_a_wrong_clock_is_measured_and_still_gets_a_ticket(
+    here: Site, running_kdc: Kdc, offset_seconds: int
+) -> None:
+    """
+    libkrb5 follows the KDC's clock (kdc_timesync); services that do not would refuse the ticket.
+    """
+    running_kdc.stop()
+    running_kdc.start(clock_offset_seconds=offset_seconds)
+
+    daemon = here.publish()
+
+    offset = here.sample(daemon, "kerberos_clock_offset_seconds")
+    assert abs(offset - offset_seconds) < 5
+    assert here.is_valid()
+    assert daemon.get("/readyz").status == 200
+
+
+@pytest.mark.parametrize("offset_seconds", [600, -600])
+def test_a_wrong_clock_without_timesync_is_named(
+    here: Site, running_kdc: Kdc, offset_seconds: int
+) -> None:
+    running_kdc.stop()
+    running_kdc.start(clock_offset_seconds=offset_seconds)
+    here.configure(kdc_timesync="0")
+    daemon = here.start()
+
+    failed = failure(daemon)
+
+    assert "clock_skew" == failed["reason"]
+    assert_tells(daemon, "clock_skew", ready=False)
+
+
+def test_readiness_ends_when_the_ticket_does_by_the_clock_of_the_kdc(
+    brief: Site, running_kdc: Kdc
+) -> None:
+    """
+    Ahead by ten minutes, the KDC writes an end that lies ten minutes too late for our clock.
+    """
+    running_kdc.stop()
+    running_kdc.start(clock_offset_seconds=600)
+    daemon = brief.publish()
+    assert daemon.get("/readyz").status == 200
+    running_kdc.stop()
+
+    assert brief.expiry() > time.time() + 500
+    wait_until(lambda: daemon.get("/readyz").status == 503, "readiness ends in time", 25)
+
+
+def test_a_kdc_that_is_behind_still_gives_usable_tickets(
+    make_site: MakeSite, running_kdc: Kdc
+) -> None:
+    """
+    Tickets of ten minutes from a KDC that is ten minutes behind have ended by our clock.
+    """
+    site = make_site("10m")
+    running_kdc.stop()
+    running_kdc.start(clock_offset_seconds=-600)
+
+    daemon = site.publish()
+
+    issued = running_kdc.requests()
+    assert site.expiry() < time.time() + 5
+    assert daemon.get("/readyz").status == 200
+    unchanged = 'sidecar_cycles_total{result="unchanged",sidecar="kerberos"}'
+    wait_until(lambda: daemon.metrics().get(unchanged, 0) >= 2, "quiet cycles")
+    assert issued == running_kdc.requests(), "it does not take it for expired"
+
+
+def test_encryption_types_that_the_kdc_refuses_are_named(here: Site) -> None:
+    here.configure(permitted_enctypes="camellia256-cts-cmac")
+    daemon = here.start()
+
+    failed = failure(daemon)
+
+    assert "keytab_enctypes_unusable" == failed["reason"]
+    assert failed["advice"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[libdefaults\n", "config_invalid"),
+        ("[libdefaults]\n nonsense\n", "config_invalid"),
+        # libkrb5 bears these two, and then knows no realm
+        ("nonsense", "realm_unknown"),
+        ("[realms]\n  X = {\n", "realm_unknown"),
+    ],
+)
+def test_a_broken_krb5_conf_is_named(here: Site, content: str, reason: str) -> None:
+    here.config.write_text(content)
+    daemon = here.start()
+
+    failed = failure(daemon)
+
+    assert reason == failed["reason"]
+    assert failed["advice"]
+    here.configure()
+    wait_until(lambda: daemon.get("/readyz").status == 200, "mended without a restart", 20)
+
+
+def test_a_krb5_conf_that_is_missing_is_named(here: Site) -> None:
+    here.config.unlink()
+    daemon = here.start()
+
+    failed = failure(daemon)
+
+    assert "config_missing" == failed["reason"]
+    assert str(here.config) in failed["error"]
+
+
+def test_a_keytab_of_a_version_that_is_not_known_is_named(here: Site) -> None:
+    here.keytab.write_bytes(b"\x05\x03" + here.keytab.read_bytes()[2:])
+    daemon = here.start()
+
+    failed = failure(daemon)
+
+    assert "keytab_garbage" == failed["reason"]

@@ -1,0 +1,188 @@
+"""
+Where the keytab is found, and what happens when it is rotated.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.kdc import run_client
+from tests.support.site import Site, failure
+from tests.support.waiting import wait_until
+
+
+def current_kvno(site: Site) -> int:
+    """
+    The number of the principal's newest key, as the KDC knows it.
+    """
+    found = re.search(r"Key: vno (\d+)", site.kdc.kadmin(f"getprinc {site.principal}"))
+    assert found
+    return int(found[1])
+
+
+def test_new_keys_in_the_file_are_used_at_once(here: Site) -> None:
+    daemon = here.publish()
+    before, issued = here.ccache.read_bytes(), here.kdc.requests()
+
+    here.kdc.write_keytab(here.keytab, here.principal)
+
+    wait_until(lambda: here.kdc.requests() > issued, "a ticket with the new key", 10)
+    wait_until(lambda: here.ccache.read_bytes() != before, "it is published", 10)
+    wait_until(
+        lambda: here.sample(daemon, "kerberos_keytab_kvno") == current_kvno(here), "the new kvno"
+    )
+
+
+def test_a_keytab_that_is_replaced_by_rename_is_used_at_once(here: Site) -> None:
+    here.publish()
+    issued = here.kdc.requests()
+    fresh = here.kdc.write_keytab(here.folder / "fresh", here.principal)
+
+    os.replace(fresh, here.keytab)
+
+    wait_until(lambda: here.kdc.requests() > issued, "a ticket with the new key", 10)
+
+
+def mounted_secret(site: Site, name: str) -> Path:
+    """
+    A folder as the kubelet makes it of a Secret: `airflow.keytab` -> `..data/airflow.keytab`.
+    """
+    folder = site.folder / "secret"
+    folder.mkdir()
+    (folder / "..2026_01").mkdir()
+    os.replace(site.keytab, folder / "..2026_01" / name)
+    (folder / "..data").symlink_to("..2026_01")
+    (folder / name).symlink_to(f"..data/{name}")
+    return folder
+
+
+def test_a_rotated_secret_is_used_at_once(here: Site) -> None:
+    """
+    The kubelet makes a new folder and swaps the link `..data`; the file's own link stays.
+    """
+    folder = mounted_secret(here, "airflow.keytab")
+    here.publish(KERBEROS_KEYTAB=str(folder / "airflow.keytab"))
+    issued = here.kdc.requests()
+    (folder / "..2026_02").mkdir()
+    here.kdc.write_keytab(folder / "..2026_02" / "airflow.keytab", here.principal)
+    (folder / "..data_tmp").symlink_to("..2026_02")
+
+    os.replace(folder / "..data_tmp", folder / "..data")
+
+    wait_until(lambda: here.kdc.requests() > issued, "a ticket with the new key", 10)
+
+
+def test_a_stale_keytab_heals_as_soon_as_the_new_one_arrives(here: Site) -> None:
+    daemon = here.publish()
+    fresh = here.kdc.write_keytab(here.folder / "fresh", here.principal)
+    assert "keytab_stale" == here.refresh(daemon)["reason"]
+    after = len(daemon.events)
+
+    os.replace(fresh, here.keytab)
+
+    daemon.wait_for_event("ticket_acquired", after=after)
+    assert daemon.get("/readyz").json()["reason"] is None
+
+
+def test_half_a_keytab_on_its_way_is_no_harm(here: Site) -> None:
+    """
+    A tool that writes in place is seen half-way: named, tried again, the ticket stays.
+    """
+    daemon = here.publish()
+    fresh = here.kdc.write_keytab(here.folder / "fresh", here.principal).read_bytes()
+    after = len(daemon.events)
+
+    here.keytab.write_bytes(fresh[:40])
+    failure(daemon, after)
+    here.keytab.write_bytes(fresh)
+
+    daemon.wait_for_event("ticket_acquired", after=after)
+    assert here.is_valid()
+
+
+def test_an_unchanged_keytab_starts_no_cycles(here: Site) -> None:
+    daemon = here.publish()
+    issued = here.kdc.requests()
+
+    here.keytab.read_bytes()
+    unchanged = 'sidecar_cycles_total{result="unchanged",sidecar="kerberos"}'
+    wait_until(lambda: daemon.metrics().get(unchanged, 0) >= 2, "two quiet cycles")
+
+    assert issued == here.kdc.requests()
+    assert 1 == len(daemon.find_events("ticket_acquired"))
+
+
+def test_the_only_keytab_of_the_folder_and_its_first_principal_are_taken(here: Site) -> None:
+    """
+    As in the published example, where the ccache lies beside the keytab.
+    """
+    folder = here.keytab.parent
+    daemon = here.start(
+        KERBEROS_KEYTAB=None,
+        KERBEROS_PRINCIPAL=None,
+        KERBEROS_CCACHE=str(folder / "ccache"),
+        KERBEROS_KEYTAB_DIR=str(folder),
+    )
+
+    daemon.wait_until_ready()
+
+    assert daemon.find_events("keytab_exposed")
+    assert here.is_valid(folder / "ccache")
+    listing = run_client(["klist"], here.config, folder / "ccache").stdout
+    assert f"Default principal: {here.principal}" in listing
+
+
+def test_a_chart_user_keeps_the_names_of_airflow(here: Site) -> None:
+    daemon = here.start(
+        KERBEROS_KEYTAB=None,
+        KERBEROS_PRINCIPAL=None,
+        KERBEROS_CCACHE=None,
+        INTERVAL=None,
+        AIRFLOW__KERBEROS__KEYTAB=str(here.keytab),
+        AIRFLOW__KERBEROS__PRINCIPAL=here.principal,
+        AIRFLOW__KERBEROS__CCACHE=str(here.ccache),
+        AIRFLOW__KERBEROS__REINIT_FREQUENCY="3600",
+    )
+
+    daemon.wait_until_ready()
+
+    assert here.is_valid()
+
+
+def test_two_keytabs_in_the_folder_need_a_choice(here: Site) -> None:
+    (here.keytab.parent / "other.keytab").write_bytes(here.keytab.read_bytes())
+    daemon = here.start(KERBEROS_KEYTAB=None, KERBEROS_KEYTAB_DIR=str(here.keytab.parent))
+
+    failed = failure(daemon)
+
+    assert "keytab_ambiguous" == failed["reason"]
+    assert "KERBEROS_KEYTAB" in failed["advice"]
+    assert "airflow.keytab" in failed["error"] and "other.keytab" in failed["error"]
+
+
+@pytest.mark.parametrize("principal", ["airflow1", "HTTP/host.example.test"])
+def test_a_principal_without_a_realm_gets_the_default_one(here: Site, principal: str) -> None:
+    if "/" in principal:
+        full = here.kdc.add_principal(f"{principal}/{here.folder.name}")
+        here.kdc.write_keytab(here.keytab, full)
+        principal = full.partition("@")[0]
+    else:
+        principal = here.principal.partition("@")[0]
+
+    here.publish(KERBEROS_PRINCIPAL=principal)
+
+    assert here.is_valid()
+
+
+def test_an_old_key_beside_the_new_one_does_not_matter(here: Site) -> None:
+    """
+    `ktadd` keeps what the keytab had; so do rotations that overlap.
+    """
+    for _ in range(3):
+        here.kdc.write_keytab(here.keytab, here.principal)
+
+    here.publish()
+
+    assert here.is_valid()

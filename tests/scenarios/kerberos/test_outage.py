@@ -1,0 +1,265 @@
+"""
+The KDC is down, silent or talks nonsense: the last ticket stays, and the cause is named.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from threading import Event as Flag
+from threading import Thread
+
+import pytest
+
+from tests.scenarios.kerberos.conftest import MakeSite
+from tests.support.daemon import SidecarProcess
+from tests.support.kdc import Kdc
+from tests.support.kdc_proxy import KdcProxy
+from tests.support.site import Site, assert_tells, failure
+from tests.support.waiting import wait_until
+
+
+def test_waits_for_a_kdc_that_is_down_at_start(here: Site, running_kdc: Kdc) -> None:
+    running_kdc.stop()
+    daemon = here.start()
+
+    failed = failure(daemon)
+
+    assert "kdc_unreachable" == failed["reason"]
+    assert here.kdc.realm in failed["error"]
+    assert failed["advice"]
+    assert_tells(daemon, "kdc_unreachable", ready=False)
+    assert not here.ccache.exists()
+    running_kdc.start()
+    daemon.wait_until_ready()
+    assert here.is_valid()
+    assert [] == here.leftovers()
+
+
+def test_keeps_the_ticket_when_the_kdc_is_down_later(here: Site, running_kdc: Kdc) -> None:
+    daemon = here.publish()
+    before = here.ccache.read_bytes()
+    running_kdc.stop()
+
+    failed = here.refresh(daemon)
+
+    assert "kdc_unreachable" == failed["reason"]
+    assert before == here.ccache.read_bytes()
+    assert_tells(daemon, "kdc_unreachable", ready=True)
+    running_kdc.start()
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
+    assert before != here.ccache.read_bytes()
+    assert [] == here.leftovers()
+
+
+def test_is_ready_until_the_ticket_expires_and_again_when_the_kdc_is_back(
+    make_site: MakeSite, running_kdc: Kdc
+) -> None:
+    site = make_site("6s")
+    daemon = site.publish()
+    expiry = site.expiry()
+    running_kdc.stop()
+
+    while time.time() < expiry - 1:
+        assert daemon.get("/readyz").status == 200
+        time.sleep(0.1)
+    wait_until(lambda: daemon.get("/readyz").status == 503, "/readyz tells the end")
+
+    assert time.time() >= int(expiry)
+    assert not site.is_valid()
+    assert daemon.get("/healthz").status == 200
+    assert daemon.get("/readyz").json()["reason"] == "kdc_unreachable"
+    running_kdc.start()
+    daemon.wait_until_ready()
+    assert site.is_valid()
+
+
+def test_a_kdc_that_is_back_before_the_end_costs_no_valid_ticket(
+    brief: Site, running_kdc: Kdc
+) -> None:
+    """
+    However often it failed before: the wait for the next try goes by what is left of the ticket.
+    """
+    daemon = brief.publish()
+    expiry = brief.expiry()
+    running_kdc.stop()
+    wait_until(lambda: time.time() > expiry - 5, "the ticket is near its end", 20)
+    assert daemon.find_events("cycle_failed")
+    running_kdc.start()
+
+    wait_until(lambda: brief.expiry() > expiry or not brief.is_valid(), "a new ticket", 20)
+
+    assert brief.is_valid()
+    assert time.time() < expiry
+
+
+def test_ready_again_at_once_after_a_restart_while_the_kdc_is_down(
+    here: Site, running_kdc: Kdc
+) -> None:
+    here.publish().kill()
+    running_kdc.stop()
+
+    daemon = here.start()
+
+    failure(daemon)
+    assert daemon.get("/readyz").status == 200
+    assert daemon.get("/readyz").json()["reason"] == "kdc_unreachable"
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_health_answers_and_sigterm_ends_while_the_kdc_hangs(
+    here: Site, proxy: KdcProxy, transport: str
+) -> None:
+    here.configure(proxy.address, udp_preference_limit="1" if transport == "tcp" else "1465")
+    proxy.behaviour = "silent"
+    daemon = here.start()
+    wait_until(lambda: proxy.requests, "a request hangs")
+
+    best = min(p99_seconds_of_health(daemon) for _ in range(3))
+    ended = daemon.terminate()
+
+    assert best < 0.05
+    assert 0 == ended.code
+    assert ended.seconds < 1
+    assert [] == here.leftovers()
+
+
+def p99_seconds_of_health(daemon: SidecarProcess, requests: int = 200) -> float:
+    took = []
+    for _ in range(requests):
+        began = time.perf_counter()
+        assert daemon.get("/healthz").status == 200
+        took.append(time.perf_counter() - began)
+    return sorted(took)[int(requests * 0.99) - 1]
+
+
+def test_a_hung_kdc_is_named_at_the_deadline_and_the_ticket_stays(
+    here: Site, running_kdc: Kdc
+) -> None:
+    daemon = here.publish(KERBEROS_TIMEOUT="2s")
+    before = here.ccache.read_bytes()
+    running_kdc.hang()
+
+    began = time.monotonic()
+    daemon.sighup()
+    failed = failure(daemon)
+
+    assert "kdc_hung" == failed["reason"]
+    assert time.monotonic() - began < 10
+    assert failed["advice"]
+    assert before == here.ccache.read_bytes()
+    assert_tells(daemon, "kdc_hung", ready=True)
+
+
+def test_an_answer_after_the_deadline_is_never_published(here: Site, running_kdc: Kdc) -> None:
+    daemon = here.publish(KERBEROS_TIMEOUT="1s")
+    issued = running_kdc.requests()
+    running_kdc.hang()
+    after = len(daemon.events)
+    daemon.sighup()
+    failure(daemon, after)
+
+    with changes_of(here) as changes:
+        running_kdc.resume()
+        finished = daemon.wait_for_event("cycle_finished", after=after, result="changed")
+        ended_at = datetime.fromisoformat(finished["timestamp"]).timestamp()
+
+    assert running_kdc.requests() >= issued + 2, "the late answer did not come"
+    assert 1 == len(changes)
+    assert changes[0] >= ended_at - finished["duration_seconds"] - 0.02
+
+
+@contextmanager
+def changes_of(site: Site) -> Iterator[list[float]]:
+    """
+    When the ccache was replaced while the block ran, Unix times, seen by looking all the time.
+    """
+    seen: list[float] = []
+    ends = Flag()
+
+    def look() -> None:
+        inode = site.ccache.stat().st_ino
+        while not ends.wait(0.001):
+            found = site.ccache.stat()
+            if found.st_ino != inode:
+                inode = found.st_ino
+                seen.append(found.st_ctime)
+
+    thread = Thread(target=look)
+    thread.start()
+    yield seen
+    ends.set()
+    thread.join()
+
+
+def test_goes_on_after_many_hung_cycles(here: Site, running_kdc: Kdc) -> None:
+    """
+    Threads that hang in libkrb5 come back after half a minute at most; none may be the last.
+    """
+    daemon = here.publish(KERBEROS_TIMEOUT="1s")
+    running_kdc.hang()
+    for _ in range(3):
+        after = len(daemon.events)
+        daemon.sighup()
+        failure(daemon, after)
+    running_kdc.resume()
+
+    after = len(daemon.events)
+    daemon.wait_for_event("ticket_acquired", 60, after=after)
+
+    assert daemon.get("/readyz").json()["reason"] is None
+    assert daemon.get("/healthz").status == 200
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_an_answer_that_is_no_kerberos_is_named(
+    here: Site, proxy: KdcProxy, transport: str
+) -> None:
+    here.configure(proxy.address, udp_preference_limit="1" if transport == "tcp" else "1465")
+    proxy.behaviour = "garbage"
+    daemon = here.start()
+
+    failed = failure(daemon)
+
+    assert "kdc_garbage" == failed["reason"]
+    proxy.behaviour = "relay"
+    daemon.wait_until_ready()
+
+
+def test_a_kdc_that_hangs_is_no_matter_when_another_answers(here: Site, proxy: KdcProxy) -> None:
+    proxy.behaviour = "silent"
+    here.configure((proxy.address, here.kdc.address))
+
+    daemon = here.publish()
+
+    assert daemon.get("/readyz").status == 200
+
+
+def test_a_realm_whose_kdc_has_no_address_is_named(here: Site) -> None:
+    here.configure("kdc.invalid")
+    daemon = here.start()
+
+    failed = failure(daemon)
+
+    assert "kdc_unreachable" == failed["reason"], "libkrb5 has one code for both"
+    assert "DNS" in failed["advice"]
+
+
+def test_sigterm_in_the_middle_of_an_exchange_leaves_nothing(here: Site, proxy: KdcProxy) -> None:
+    here.configure(proxy.address)
+    daemon = here.publish()
+    before = here.ccache.read_bytes()
+    proxy.behaviour = "silent"
+    seen = proxy.requests
+    daemon.sighup()
+    wait_until(lambda: proxy.requests > seen, "a request hangs")
+
+    os.kill(daemon.pid, signal.SIGTERM)
+    ended = daemon.wait_for_exit()
+
+    assert 0 == ended.code
+    assert before == here.ccache.read_bytes()
+    assert [] == here.leftovers()
+    assert [] == os.listdir(here.folder / "tmp")

@@ -1,0 +1,142 @@
+"""
+Readers never fail, whatever the writers do; and what they do leaves the ccache as it was.
+"""
+
+import time
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.kerberos.conftest import MakeSite
+from tests.support.kdc import Kdc, run_client
+from tests.support.readers import HAS_JAVA, Kind, Reader, readers
+from tests.support.site import Site
+from tests.support.waiting import wait_until
+
+KINDS: tuple[Kind, ...] = ("klist", "acquire", "context", "java")
+
+
+@pytest.fixture(scope="module")
+def service(kdc: Kdc) -> str:
+    """
+    A service that readers get tickets for.
+    """
+    return kdc.add_principal("HTTP/consumer.example.test")
+
+
+def kinds() -> tuple[Kind, ...]:
+    """
+    All readers that this machine can run.
+    """
+    return KINDS if HAS_JAVA else KINDS[:-1]
+
+
+def assert_all_well(found: list[Reader]) -> None:
+    """
+    No read failed, and each reader did read.
+    """
+    for reader in found:
+        reader.stop()
+        print(f"{reader.kind}: {reader.reads} reads, {reader.failed} failed")
+    assert {} == {reader.kind: reader.failures for reader in found if reader.failed}
+    assert all(reader.reads > 10 for reader in found)
+
+
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("writers", [1, 2])
+def test_no_read_fails_while_the_ccache_is_replaced_every_second(
+    make_site: MakeSite, service: str, counts: Counts, writers: int
+) -> None:
+    """
+    Sixteen-second tickets, so that many are read past half of their life, too.
+    """
+    site = make_site("16s")
+    site.ccache.parent.chmod(0o2770)
+    daemons = [site.publish(INTERVAL="1s", KERBEROS_JITTER="0.5s") for _ in range(writers)]
+    sizes, total, inodes = set(), 0, set()
+
+    while total < counts.ticket_reads // 2:
+        with readers(site.folder / "bin", site.ccache, site.config, kinds(), service) as found:
+            ends_at = time.monotonic() + 5
+            while time.monotonic() < ends_at:
+                status = site.ccache.stat()
+                sizes.add(status.st_size)
+                inodes.add(status.st_ino)
+                time.sleep(0.05)
+            assert_all_well(found)
+            total += sum(reader.reads for reader in found)
+
+    assert 1 == len(sizes), "a reader changed the size"
+    assert len(inodes) > 3, "nothing was replaced"
+    for daemon in daemons:
+        assert daemon.find_events("cycle_failed") == []
+        assert len(daemon.find_events("cycle_finished", result="changed")) >= 3
+    assert [] == site.leftovers()
+
+
+def test_no_read_fails_until_the_very_end_of_a_ticket(
+    make_site: MakeSite, running_kdc: Kdc, service: str
+) -> None:
+    """
+    The KDC is away from half-life until shortly before the end: one ticket is read all the time.
+    """
+    site = make_site("16s")
+    daemon = site.publish()
+    expiry, size = site.expiry(), site.ccache.stat().st_size
+    running_kdc.stop()
+    offline: tuple[Kind, ...] = ("klist", "acquire")
+    with readers(site.folder / "bin", site.ccache, site.config, offline, service) as found:
+        wait_until(lambda: time.time() > expiry - 3, "the end is near", 20)
+        assert site.ccache.stat().st_size == size
+        running_kdc.start()
+        wait_until(lambda: site.expiry() > expiry, "a new ticket in time", 10)
+        assert_all_well(found)
+
+    assert site.ccache.stat().st_size == size
+    assert daemon.get("/readyz").status == 200
+
+
+def test_readers_that_may_write_add_nothing_past_half_life(here: Site) -> None:
+    """
+    libkrb5 rewrites a `refresh_time` at each acquire past half-life; ours has none.
+    """
+    site = here
+    site.configure(ticket_lifetime="100s")
+    site.publish()
+    size = site.ccache.stat().st_size
+    later = run_client(
+        ["sh", "-c", "ls /usr/lib/*/faketime/libfaketime.so.1"], site.config
+    ).stdout.strip()
+    if not later:
+        pytest.skip("another clock needs libfaketime: make setup as root")
+
+    clock = {"LD_PRELOAD": later, "FAKETIME": "+60s", "FAKETIME_DONT_RESET": "1"}
+    with readers(
+        site.folder / "bin",
+        site.ccache,
+        site.config,
+        ("acquire",),
+        "",
+        another_user=False,
+        **clock,
+    ) as found:
+        time.sleep(1)
+        assert_all_well(found)
+
+    assert size == site.ccache.stat().st_size
+
+
+def test_a_reader_of_another_group_is_refused(here: Site) -> None:
+    """
+    The test above would prove nothing if anybody might read.
+    """
+    here.ccache.parent.chmod(0o755)
+    here.publish()
+
+    alien = run_client(
+        ["setpriv", "--reuid=50001", "--regid=50001", "--clear-groups", "klist", "-s"],
+        here.config,
+        here.ccache,
+    )
+
+    assert alien.returncode != 0

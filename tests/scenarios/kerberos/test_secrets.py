@@ -1,0 +1,118 @@
+"""
+No key and no ticket leaves the process, but into the ccache.
+"""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+from tests.support.daemon import SidecarProcess
+from tests.support.kdc import run_client
+from tests.support.kdc_proxy import KdcProxy
+from tests.support.site import Site, failure
+
+
+def keys_of(site: Site) -> list[bytes]:
+    """
+    The keys in the keytab, as klist shows them.
+    """
+    listing = run_client(["klist", "-K", "-e", "-t", "-k", str(site.keytab)], site.config)
+    keys = [bytes.fromhex(key) for key in re.findall(r"\(0x([0-9a-f]+)\)", listing.stdout)]
+    assert keys
+    return keys
+
+
+def assert_silent(daemon: SidecarProcess, keys: list[bytes]) -> None:
+    """
+    What it said anywhere has none of the keys, raw, in hex, in base64 or as Python shows bytes.
+    """
+    said = daemon.log() + json.dumps(daemon.events) + "\n".join(daemon.stray_lines)
+    for path in ("/", "/status", "/readyz", "/metrics"):
+        said += daemon.get(path).body
+    for key in keys:
+        forms = {
+            key.hex(),
+            key.hex().upper(),
+            base64.b64encode(key).decode().rstrip("="),
+            base64.b64encode(key[1:]).decode()[2:-4],
+            repr(key)[2:-1],
+            key[:8].hex(),
+        }
+        assert [] == [form for form in forms if form in said]
+
+
+def test_keys_are_never_shown_whatever_goes_wrong(here: Site, proxy: KdcProxy) -> None:
+    keys = keys_of(here)
+    content = here.keytab.read_bytes()
+    here.configure(proxy.address)
+    daemon = here.publish()
+    assert_silent(daemon, keys)
+
+    for damaged in (
+        content[:-5],
+        b"\x05\x02" + content[6:],
+        base64.b64encode(content),
+        b"\x05\x01",
+    ):
+        after = len(daemon.events)
+        here.keytab.write_bytes(damaged)
+        failure(daemon, after)
+        assert_silent(daemon, keys)
+    here.keytab.write_bytes(content)
+    proxy.behaviour = "garbage"
+    here.refresh(daemon)
+    here.kdc.kadmin(f"modprinc -allow_tix {here.principal}")
+    proxy.behaviour = "relay"
+    here.refresh(daemon)
+
+    assert_silent(daemon, keys)
+
+
+def test_check_shows_no_key(here: Site) -> None:
+    keys = keys_of(here)
+
+    daemon = here.start("check")
+    daemon.wait_for_exit()
+
+    said = daemon.log()
+    assert here.principal in said
+    assert [] == [key.hex() for key in keys if key.hex() in said or repr(key)[2:-1] in said]
+
+
+def test_a_crash_leaves_no_core(here: Site) -> None:
+    daemon = here.publish()
+
+    limits = Path(f"/proc/{daemon.pid}/limits").read_text()
+
+    # 1 holds also where the kernel pipes cores to a program; no page fits into it.
+    assert re.search(r"^Max core file size +[01] +[01] ", limits, re.MULTILINE), limits
+
+
+def test_nothing_is_written_but_the_ccache(here: Site) -> None:
+    """
+    Not to /tmp, not to HOME, not beside the keytab: a read-only root is enough.
+    """
+    daemon = here.publish()
+    here.refresh(daemon)
+
+    assert [] == list((here.folder / "tmp").iterdir())
+    assert [] == list(daemon.home.iterdir())
+    assert ["airflow.keytab"] == [path.name for path in here.keytab.parent.iterdir()]
+    assert [] == here.leftovers()
+
+
+def test_the_environment_of_libkrb5_changes_nothing(here: Site) -> None:
+    """
+    What a pod may carry for its consumers is not for the sidecar.
+    """
+    trace = here.folder / "tmp" / "trace"
+    daemon = here.publish(
+        KRB5CCNAME="KCM:",
+        KRB5_KTNAME="/nonexistent",
+        KRB5_CLIENT_KTNAME="/nonexistent",
+        KRB5_TRACE=str(trace),
+    )
+
+    assert here.is_valid()
+    assert daemon.get("/readyz").status == 200

@@ -1,0 +1,216 @@
+"""
+The ccache's volume is full, closed, gone or read-only: the last ccache stays, whole.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.site import KERBEROS_SIDECAR, Site, assert_tells, failure
+from tests.support.users import as_user
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def small(here: Site) -> Iterator[Path]:
+    """
+    The ccache's folder as a volume of 64 KiB.
+    """
+    folder = here.ccache.parent
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small volume needs root and a kernel that lets it mount")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """
+    Take every free byte.
+    """
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(b"x" * 512):
+            pass
+    return filler
+
+
+def test_a_full_volume_keeps_the_last_ccache(here: Site, small: Path) -> None:
+    daemon = here.publish()
+    before = here.ccache.read_bytes()
+    filler = fill(small)
+
+    failed = here.refresh(daemon)
+
+    assert "ccache_full" == failed["reason"]
+    assert str(small) in failed["error"]
+    assert before == here.ccache.read_bytes()
+    assert here.is_valid()
+    assert_tells(daemon, "ccache_full", ready=True)
+    assert [] == here.leftovers("filler")
+    filler.unlink()
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "it heals", 20)
+    assert before != here.ccache.read_bytes()
+
+
+def test_a_volume_that_is_full_at_start_is_named(here: Site, small: Path) -> None:
+    fill(small)
+    daemon = here.start()
+
+    failed = failure(daemon)
+
+    assert "ccache_full" == failed["reason"]
+    assert not here.ccache.exists()
+    assert_tells(daemon, "ccache_full", ready=False)
+
+
+def test_a_volume_that_turns_read_only_keeps_the_last_ccache(here: Site, small: Path) -> None:
+    daemon = here.publish()
+    before = here.ccache.read_bytes()
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+
+    failed = here.refresh(daemon)
+
+    assert "ccache_denied" == failed["reason"]
+    assert before == here.ccache.read_bytes()
+    assert_tells(daemon, "ccache_denied", ready=True)
+
+
+def unprivileged(here: Site) -> Path:
+    """
+    The sidecar as uid 50000, which may read everything but what a test closes.
+    """
+    here.keytab.chmod(0o640)
+    here.config.chmod(0o644)
+    (here.folder / "tmp").chmod(0o777)
+    return as_user(here.folder / "bin", KERBEROS_SIDECAR, 50000, 0)
+
+
+def test_a_folder_of_somebody_else_is_named_with_the_user(here: Site) -> None:
+    here.ccache.parent.chmod(0o755)
+    daemon = here.start(program=unprivileged(here))
+
+    failed = failure(daemon)
+
+    assert "ccache_denied" == failed["reason"]
+    assert str(here.ccache.parent) in failed["error"]
+    assert "50000" in failed["error"] + failed["advice"]
+    here.ccache.parent.chmod(0o775)
+    daemon.wait_until_ready(30)
+
+
+def test_a_folder_that_is_closed_later_keeps_the_last_ccache(here: Site) -> None:
+    here.ccache.parent.chmod(0o775)
+    daemon = here.start(program=unprivileged(here))
+    daemon.wait_until_ready()
+    before = here.ccache.read_bytes()
+    here.ccache.parent.chmod(0o755)
+
+    failed = here.refresh(daemon)
+
+    assert "ccache_denied" == failed["reason"]
+    assert before == here.ccache.read_bytes()
+    assert_tells(daemon, "ccache_denied", ready=True)
+
+
+def test_a_sticky_folder_with_the_ccache_of_somebody_else_is_named(here: Site) -> None:
+    here.publish().terminate()
+    here.ccache.parent.chmod(0o3777)
+    daemon = here.start(program=unprivileged(here))
+
+    failed = failure(daemon)
+
+    assert "ccache_denied" == failed["reason"]
+    assert here.is_valid()
+    assert [] == here.leftovers()
+
+
+def test_a_folder_that_is_missing_is_named(here: Site) -> None:
+    here.ccache.parent.rmdir()
+    daemon = here.start()
+
+    failed = failure(daemon)
+
+    assert "ccache_missing" == failed["reason"]
+    assert str(here.ccache.parent) in failed["error"]
+    here.ccache.parent.mkdir()
+    daemon.wait_until_ready(30)
+
+
+def test_a_folder_in_the_place_of_the_ccache_is_refused_at_start(here: Site) -> None:
+    here.ccache.mkdir()
+    daemon = here.start()
+
+    assert 2 == daemon.wait_for_exit().code
+    assert "KERBEROS_CCACHE" == daemon.find_events("setting_rejected")[0]["setting"]
+
+
+def test_a_folder_that_takes_the_place_of_the_ccache_is_named(here: Site) -> None:
+    daemon = here.publish()
+    here.ccache.unlink()
+    here.ccache.mkdir()
+
+    failed = failure(daemon)
+
+    assert "ccache_failed" == failed["reason"]
+    assert str(here.ccache) in failed["error"]
+    assert [] == here.leftovers()
+    here.ccache.rmdir()
+    daemon.wait_until_ready(30)
+
+
+def test_a_link_in_the_place_of_the_ccache_is_replaced_not_followed(here: Site) -> None:
+    victim = here.folder / "victim"
+    victim.write_bytes(b"precious")
+    here.ccache.symlink_to(victim)
+
+    here.publish()
+
+    assert b"precious" == victim.read_bytes()
+    assert not here.ccache.is_symlink()
+    assert here.is_valid()
+
+
+def test_a_ccache_beside_a_keytab_in_a_secret_names_the_setting(here: Site, small: Path) -> None:
+    """
+    The published example mounts a Secret on /etc/keytab, which nobody can write to.
+    """
+    shutil.copy(here.keytab, small / "airflow.keytab")
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    daemon = here.start(KERBEROS_KEYTAB=str(small / "airflow.keytab"))
+
+    failed = failure(daemon)
+
+    assert "ccache_denied" == failed["reason"]
+    assert "KERBEROS_CCACHE" in failed["advice"]
+
+
+def test_the_group_of_the_folder_gets_the_ccache(here: Site) -> None:
+    os.chown(here.ccache.parent, 0, 50001)
+    here.ccache.parent.chmod(0o2770)
+
+    here.publish()
+
+    assert 50001 == here.ccache.stat().st_gid
+    assert "0640" == here.mode()
+
+
+def test_a_group_that_may_not_be_given_is_no_failure(here: Site) -> None:
+    """
+    Access points of shared file systems squash ids: the file then keeps the group it gets.
+    """
+    os.chown(here.ccache.parent, 50000, 50001)
+    here.ccache.parent.chmod(0o777)
+    daemon = here.start(program=unprivileged(here))
+
+    daemon.wait_until_ready()
+
+    assert here.is_valid()
+    assert [] == daemon.find_events("cycle_failed")

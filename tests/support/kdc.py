@@ -1,0 +1,307 @@
+"""
+A real MIT KDC on loopback: principals, keytabs, outages, another clock.
+
+The first ticket takes about 0.1 s from nothing (create the database, start, add a principal).
+Programs: `krb5kdc`, `kadmin.local`, `kdb5_util` (Debian: krb5-kdc, krb5-admin-server).
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import textwrap
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from tests.support.waiting import wait_until
+
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+REALM = "EXAMPLE.TEST"
+MISSING = [
+    name
+    for name in ("krb5kdc", "kadmin.local", "kdb5_util", "kinit", "klist")
+    if shutil.which(name, path=PATH) is None
+]
+
+
+def skip_without_kdc() -> None:
+    """
+    Skip where the machine has no KDC; at the top of a module or in a fixture.
+    """
+    if MISSING:
+        pytest.skip(
+            f"a real KDC needs {', '.join(MISSING)}: make setup as root", allow_module_level=True
+        )
+
+
+class Kdc:
+    """
+    One realm with one KDC on 127.0.0.1, UDP and TCP; a `with` statement starts it.
+
+    `stop` and `start` are an outage: the same port, the same principals.
+    """
+
+    def __init__(self, folder: Path, realm: str = REALM, max_life: str = "1d") -> None:
+        """
+        Describe a realm; nothing is made yet.
+
+        Args:
+            folder: Where its database and files go; made when missing.
+            realm: Its name.
+            max_life: The longest life of any ticket, as MIT writes durations (`16s`, `10h`).
+        """
+        self.folder = folder
+        self.realm = realm
+        self.port = 0
+        self._max_life = max_life
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """
+        Host and port, as krb5.conf takes them.
+        """
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """
+        What the KDC's own programs need.
+        """
+        return {
+            "PATH": PATH,
+            "KRB5_CONFIG": str(self.folder / "krb5.conf"),
+            "KRB5_KDC_PROFILE": str(self.folder / "kdc.conf"),
+        }
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, clock_offset_seconds: int = 0) -> None:
+        """
+        Answer; the first time after making the realm.
+
+        Args:
+            clock_offset_seconds: How far its clock is ahead of ours, by libfaketime.
+        """
+        if not self.port:
+            self.port = _free_port()
+            self._make_realm()
+        environment = self.environment
+        if clock_offset_seconds:
+            environment |= {
+                "LD_PRELOAD": str(_libfaketime()),
+                "FAKETIME": f"{clock_offset_seconds:+d}s",
+                "FAKETIME_DONT_RESET": "1",
+            }
+        self._process = subprocess.Popen(
+            ["krb5kdc", "-n"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_until(self._answers, "the KDC listens", step_seconds=0.005)
+
+    def stop(self) -> None:
+        """
+        Cease to answer; connections are refused at once.
+        """
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def hang(self) -> None:
+        """
+        Take connections and datagrams, and never answer (SIGSTOP) until `resume`.
+        """
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """
+        Answer again, what came meanwhile too.
+        """
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def kadmin(self, query: str) -> str:
+        """
+        Run one command of kadmin on the database, and return what it said.
+        """
+        done = subprocess.run(
+            ["kadmin.local", "-r", self.realm, "-q", query],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert 0 == done.returncode and " while " not in done.stderr, f"{query}: {done.stderr}"
+        return done.stdout
+
+    def add_principal(self, name: str, life: str = "1d", renew_life: str = "0") -> str:
+        """
+        Add a principal with a random key and return its full name.
+
+        Args:
+            name: Without the realm.
+            life: The longest life of its tickets (`16s`).
+            renew_life: How long they can be renewed; `0`: not at all.
+        """
+        self.kadmin(f'addprinc -randkey -maxlife {life} -maxrenewlife "{renew_life}" {name}')
+        return f"{name}@{self.realm}"
+
+    def write_keytab(self, path: Path, *principals: str) -> Path:
+        """
+        Put new keys of principals into a keytab, each under its next kvno.
+
+        A keytab that exists is extended, as `ktadd` does; keys of before cease to work.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for principal in principals:
+            self.kadmin(f"ktadd -k {path} {principal}")
+        return path
+
+    def copy_keys(self, path: Path, *principals: str) -> Path:
+        """
+        Put the current keys of principals into a keytab; they stay as they are.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for principal in principals:
+            self.kadmin(f"ktadd -norandkey -k {path} {principal}")
+        return path
+
+    def client_config(
+        self,
+        path: Path,
+        kdcs: str | tuple[str, ...] | None = None,
+        libdefaults: Mapping[str, str] | None = None,
+    ) -> Path:
+        """
+        Write a krb5.conf for clients of this realm.
+
+        Args:
+            path: The file.
+            kdcs: Addresses instead of the KDC's own: of a proxy before it, say.
+            libdefaults: More of that section.
+        """
+        addresses = (kdcs,) if isinstance(kdcs, str) else kdcs or (self.address,)
+        defaults = {
+            "default_realm": self.realm,
+            "dns_lookup_kdc": "false",
+            "dns_lookup_realm": "false",
+            "dns_canonicalize_hostname": "false",
+            "rdns": "false",
+            **(libdefaults or {}),
+        }
+        text = "[libdefaults]\n"
+        text += "".join(f"  {name} = {value}\n" for name, value in defaults.items())
+        text += f"[realms]\n  {self.realm} = {{\n"
+        text += "".join(f"    kdc = {address}\n" for address in addresses)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "  }\n")
+        return path
+
+    def requests(self, kind: str = "AS_REQ") -> int:
+        """
+        How many requests of a kind (`AS_REQ`, `TGS_REQ`) it has granted so far.
+        """
+        with suppress(FileNotFoundError):
+            text = (self.folder / "kdc.log").read_text(errors="replace")
+            return len(re.findall(rf"{kind} .*ISSUE", text))
+        return 0
+
+    def _answers(self) -> bool:
+        assert self._process is not None and self._process.poll() is None, "the KDC ended at once"
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
+
+    def _make_realm(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.client_config(self.folder / "krb5.conf")
+        (self.folder / "kdc.conf").write_text(
+            textwrap.dedent(f"""\
+            [realms]
+              {self.realm} = {{
+                database_name = {self.folder}/principal
+                key_stash_file = {self.folder}/stash
+                acl_file = {self.folder}/acl
+                kdc_listen = 127.0.0.1:{self.port}
+                kdc_tcp_listen = 127.0.0.1:{self.port}
+                max_life = {self._max_life}
+                max_renewable_life = 7d
+              }}
+            [logging]
+              kdc = FILE:{self.folder}/kdc.log
+              default = FILE:{self.folder}/other.log
+            """)
+        )
+        subprocess.run(
+            ["kdb5_util", "create", "-r", self.realm, "-s", "-P", "master"],
+            env=self.environment,
+            capture_output=True,
+            check=True,
+            timeout=60,
+        )
+        self.kadmin(f'modprinc -maxrenewlife "7d" krbtgt/{self.realm}')
+
+
+def run_client(
+    command: list[str], config: Path, ccache: str | Path = "/nonexistent", **more: str
+) -> subprocess.CompletedProcess[str]:
+    """
+    Run `kinit`, `klist` and the like with an environment of their own.
+    """
+    return subprocess.run(
+        command,
+        env={"PATH": PATH, "KRB5_CONFIG": str(config), "KRB5CCNAME": str(ccache), **more},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def expiry_of(ccache: Path, config: Path) -> float:
+    """
+    When the TGT of a ccache ends, as `klist` says: Unix time.
+    """
+    done = run_client(["klist", "-C"], config, ccache, TZ="UTC", LC_ALL="C")
+    found = re.search(r"^\S+ \S+  (\S+ \S+)  krbtgt/", done.stdout, re.MULTILINE)
+    assert found, done.stdout + done.stderr
+    return calendar.timegm(time.strptime(found[1], "%m/%d/%y %H:%M:%S"))
+
+
+def _libfaketime() -> Path:
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not found:
+        pytest.skip("another clock needs libfaketime: make setup as root")
+    return found[0]
+
+
+def _free_port() -> int:
+    """
+    A port that is free for TCP and UDP alike.
+    """
+    while True:
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            tcp.bind(("127.0.0.1", 0))
+            port: int = tcp.getsockname()[1]
+            with suppress(OSError):
+                udp.bind(("127.0.0.1", port))
+                return port

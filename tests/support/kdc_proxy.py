@@ -1,0 +1,109 @@
+"""
+A relay before a KDC that goes silent, resets, or answers nonsense on demand.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from contextlib import suppress
+from typing import Literal, Self
+
+Behaviour = Literal["relay", "silent", "reset", "garbage"]
+GARBAGE = b"\x7e\x5a" * 100
+TIMEOUT_SECONDS = 10
+
+
+class KdcProxy:
+    """
+    One port on 127.0.0.1, UDP and TCP; `behaviour` may change at any time.
+
+    `silent` takes requests and keeps connections open, `reset` closes them (and says nothing over
+    UDP), `garbage` answers bytes that are no Kerberos.
+    """
+
+    def __init__(self, kdc_port: int) -> None:
+        """
+        Describe a relay to a KDC on 127.0.0.1.
+        """
+        self.behaviour: Behaviour = "relay"
+        self.requests = 0
+        """How many arrived so far, whatever became of them."""
+        self._kdc = ("127.0.0.1", kdc_port)
+        self._silent: list[socket.socket] = []
+        self._ends = threading.Event()
+        while True:
+            self._tcp = socket.create_server(("127.0.0.1", 0))
+            self._udp = socket.socket(type=socket.SOCK_DGRAM)
+            self.port: int = self._tcp.getsockname()[1]
+            try:
+                self._udp.bind(("127.0.0.1", self.port))
+                break
+            except OSError:
+                self._tcp.close()
+                self._udp.close()
+
+    @property
+    def address(self) -> str:
+        """
+        Host and port, as krb5.conf takes them.
+        """
+        return f"127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        for target in (self._serve_udp, self._serve_tcp):
+            threading.Thread(target=target, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        for end in (self._tcp, self._udp, *self._silent):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _serve_udp(self) -> None:
+        while not self._ends.is_set():
+            with suppress(OSError):
+                data, client = self._udp.recvfrom(65536)
+                self.requests += 1
+                if self.behaviour == "garbage":
+                    self._udp.sendto(GARBAGE, client)
+                elif self.behaviour == "relay":
+                    with socket.socket(type=socket.SOCK_DGRAM) as kdc:
+                        kdc.settimeout(TIMEOUT_SECONDS)
+                        kdc.connect(self._kdc)
+                        kdc.send(data)
+                        self._udp.sendto(kdc.recv(65536), client)
+
+    def _serve_tcp(self) -> None:
+        while not self._ends.is_set():
+            with suppress(OSError):
+                connection, _ = self._tcp.accept()
+                threading.Thread(target=self._relay_tcp, args=(connection,), daemon=True).start()
+
+    def _relay_tcp(self, client: socket.socket) -> None:
+        self.requests += 1
+        if self.behaviour == "silent":
+            self._silent.append(client)
+            return
+        with client, suppress(OSError):
+            client.settimeout(TIMEOUT_SECONDS)
+            request = _read_message(client)
+            if self.behaviour == "reset":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            elif self.behaviour == "garbage":
+                client.sendall(struct.pack(">I", len(GARBAGE)) + GARBAGE)
+            else:
+                with socket.create_connection(self._kdc, TIMEOUT_SECONDS) as kdc:
+                    kdc.sendall(request)
+                    client.sendall(_read_message(kdc))
+
+
+def _read_message(connection: socket.socket) -> bytes:
+    """
+    Read one message with its length before it (RFC 4120, 7.2.2).
+    """
+    head = connection.recv(4, socket.MSG_WAITALL)
+    return head + connection.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)

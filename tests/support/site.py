@@ -1,0 +1,201 @@
+"""
+A realm with a principal, its keytab, a ccache folder, and `kerberos-sidecar` as a process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.daemon import VENV_BIN, Event, SidecarProcess
+from tests.support.kdc import Kdc, expiry_of, run_client
+from tests.support.waiting import wait_until
+
+KERBEROS_SIDECAR = VENV_BIN / "kerberos-sidecar"
+SERVICE = "HTTP/consumer"
+
+
+@dataclass
+class Site:
+    """
+    What one test has: a realm of the module's KDC, and files of its own.
+    """
+
+    kdc: Kdc
+    folder: Path
+    principal: str
+    daemons: list[SidecarProcess] = field(default_factory=list)
+
+    @property
+    def keytab(self) -> Path:
+        """
+        The keytab of the principal.
+        """
+        return self.folder / "keytab" / "airflow.keytab"
+
+    @property
+    def ccache(self) -> Path:
+        """
+        Where the sidecar publishes.
+        """
+        return self.folder / "ccache" / "krb5cc"
+
+    @property
+    def config(self) -> Path:
+        """
+        The krb5.conf.
+        """
+        return self.folder / "krb5.conf"
+
+    def settings(self, **settings: str | None) -> dict[str, str | None]:
+        """
+        The environment of a sidecar; cycles after the first come by SIGHUP only.
+        """
+        return {
+            "INTERVAL": "1h",
+            "KRB5_CONFIG": str(self.config),
+            "KERBEROS_KEYTAB": str(self.keytab),
+            "KERBEROS_PRINCIPAL": self.principal,
+            "KERBEROS_CCACHE": str(self.ccache),
+            "KERBEROS_HTTP_BIND": "127.0.0.1:0",
+            "KERBEROS_LOG_LEVEL": "debug",
+            "TMPDIR": str(self.folder / "tmp"),
+            **settings,
+        }
+
+    def sidecar(
+        self, *arguments: str, program: Path = KERBEROS_SIDECAR, **settings: str | None
+    ) -> SidecarProcess:
+        """
+        Describe a sidecar, which is killed at the end of the test; nothing is started yet.
+        """
+        home = self.folder / f"home-{len(self.daemons)}"
+        daemon = SidecarProcess(program, self.settings(**settings), home, arguments)
+        self.daemons.append(daemon)
+        return daemon
+
+    def start(
+        self, *arguments: str, program: Path = KERBEROS_SIDECAR, **settings: str | None
+    ) -> SidecarProcess:
+        """
+        Start a sidecar, which is killed at the end of the test.
+        """
+        return self.sidecar(*arguments, program=program, **settings).start()
+
+    def publish(self, **settings: str | None) -> SidecarProcess:
+        """
+        Start a sidecar and wait for its first ticket.
+        """
+        daemon = self.start(**settings)
+        daemon.wait_until_synced()
+        return daemon
+
+    def configure(self, kdcs: str | tuple[str, ...] | None = None, **libdefaults: str) -> None:
+        """
+        Write the krb5.conf anew.
+        """
+        self.kdc.client_config(self.config, kdcs, libdefaults)
+
+    def is_valid(self, ccache: Path | None = None) -> bool:
+        """
+        Whether `klist -s` accepts the ccache.
+        """
+        return run_client(["klist", "-s"], self.config, ccache or self.ccache).returncode == 0
+
+    def expiry(self, ccache: Path | None = None) -> float:
+        """
+        When the published TGT ends: Unix time.
+        """
+        return expiry_of(ccache or self.ccache, self.config)
+
+    def leftovers(self, *expected: str) -> list[str]:
+        """
+        What lies in the ccache folder besides ccaches.
+        """
+        names = os.listdir(self.ccache.parent)
+        return sorted(set(names) - {self.ccache.name, *expected})
+
+    def refresh(self, daemon: SidecarProcess, timeout_seconds: float = 30.0) -> Event:
+        """
+        Ask for a ticket by SIGHUP; return the `ticket_acquired` or the `cycle_failed` line.
+        """
+        after = len(daemon.events)
+        daemon.sighup()
+        names = ("ticket_acquired", "cycle_failed")
+
+        def outcome() -> Event | None:
+            new = [event for event in daemon.events[after:] if event.get("event") in names]
+            return new[0] if new else None
+
+        event = wait_until(outcome, "the end of an acquisition", timeout_seconds)
+        assert event is not None
+        return event
+
+    def sample(
+        self,
+        daemon: SidecarProcess,
+        name: str,
+        ccache: Path | None = None,
+        principal: str | None = None,
+    ) -> float:
+        """
+        The value of a metric of a ticket.
+        """
+        labels = f'ccache="{ccache or self.ccache}",principal="{principal or self.principal}"'
+        return daemon.metrics()[f'{name}{{{labels},sidecar="kerberos"}}']
+
+    def mode(self) -> str:
+        """
+        The permissions of the ccache: "0640".
+        """
+        return f"{stat.S_IMODE(self.ccache.stat().st_mode):04o}"
+
+
+def failure(daemon: SidecarProcess, after: int = 0, timeout_seconds: float = 30.0) -> Event:
+    """
+    Wait for the next failed cycle.
+    """
+    return daemon.wait_for_event("cycle_failed", timeout_seconds, after=after)
+
+
+@contextmanager
+def site(kdc: Kdc, principal: str, life: str = "1d", renew_life: str = "0") -> Iterator[Site]:
+    """
+    Make a site in a folder that every user can reach, and end all that it started.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="kerberos-", dir="/tmp"))
+    folder.chmod(0o755)
+    one = Site(kdc, folder, kdc.add_principal(principal, life, renew_life))
+    try:
+        kdc.write_keytab(one.keytab, one.principal)
+        one.ccache.parent.mkdir()
+        (folder / "tmp").mkdir()
+        one.configure()
+        yield one
+    finally:
+        for daemon in one.daemons:
+            daemon.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def assert_tells(daemon: SidecarProcess, reason: str, ready: bool) -> None:
+    """
+    Readiness, status, page and metrics name the reason, with advice; liveness does not mind.
+    """
+    readiness = daemon.get("/readyz")
+    assert readiness.status == (200 if ready else 503)
+    assert readiness.json()["ready"] is ready
+    assert readiness.json()["reason"] == reason
+    error = daemon.status()["last_error"]
+    assert error["reason"] == reason
+    assert error["error"] and error["advice"]
+    assert reason in daemon.get("/").body
+    metric = f'sidecar_failures_total{{reason="{reason}",sidecar="kerberos"}}'
+    assert daemon.metrics()[metric] >= 1
+    assert daemon.get("/healthz").status == 200

@@ -1,0 +1,74 @@
+"""
+Programs as another user, although the interpreter may lie in a home that this user cannot enter.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def as_user(folder: Path, program: Path, uid: int, gid: int) -> Path:
+    """
+    Write a script that runs a program as another user, with no capability and no other group.
+
+    Python and this repository are made reachable where a closed folder above them (`/root`) hides
+    them: in a mount namespace of the process, so that nothing else changes.
+
+    Args:
+        folder: Where the script goes; the user must be able to reach it.
+        program: What to run; arguments are passed on, and the process id stays.
+        uid: The user; needs no entry in /etc/passwd.
+        gid: Its group.
+    """
+    if os.getuid() != 0:
+        pytest.skip("another user needs root")
+    folder.mkdir(parents=True, exist_ok=True)
+    drop = f"exec setpriv --reuid={uid} --regid={gid} --clear-groups --inh-caps=-all"
+    lines = [f'{drop} {shlex.quote(str(program))} "$@"']
+    hidden = {
+        tree: closed
+        for tree in (Path(sys.base_prefix), ROOT)
+        if (closed := _closed_ancestor(tree)) is not None
+    }
+    if hidden:
+        lines = [*_show(folder, hidden), *lines]
+    script = folder / f"{program.name}-as-{uid}"
+    inner = folder / f".{script.name}"
+    inner.write_text("\n".join(["set -e", *lines]) + "\n")
+    enter = "unshare --mount --propagation private " if hidden else ""
+    script.write_text(f'#!/bin/sh\nexec {enter}sh {inner} "$@"\n')
+    script.chmod(0o755)
+    if hidden and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("Python lies in a closed folder, and this machine allows no mount namespace")
+    return script
+
+
+def _closed_ancestor(tree: Path) -> Path | None:
+    """
+    The first folder on the way to a tree that others may not enter.
+    """
+    for parent in reversed(tree.resolve().parents):
+        if not parent.stat().st_mode & 0o001:
+            return parent
+    return None
+
+
+def _show(folder: Path, hidden: dict[Path, Path]) -> list[str]:
+    """
+    Shell commands that put an open, empty folder over each closed one, and the trees back in.
+    """
+    lines = []
+    for number, tree in enumerate(hidden):
+        lines += [f"mkdir -p {folder}/.{number}", f"mount --bind {tree} {folder}/.{number}"]
+    lines += [f"mount -t tmpfs -o mode=0755 none {closed}" for closed in set(hidden.values())]
+    for number, tree in enumerate(hidden):
+        lines += [f"mkdir -p {tree}", f"mount --move {folder}/.{number} {tree}"]
+    return lines
