@@ -181,6 +181,19 @@ def test_another_holder_of_the_lock_is_waited_for(one: Sidecar) -> None:
     assert ("waiting", "changed", 1) == (waiting, after, one.passes)
 
 
+def test_a_wish_that_meets_the_lock_is_not_forgotten(one: Sidecar) -> None:
+    session = one.begin()
+    run(session)
+
+    with PassLock(one.sqlite.address) as other:
+        assert other.try_acquire()
+        waiting = run(session, is_asked=True).result
+    run(session)
+    run(session)
+
+    assert ("waiting", 1) == (waiting, one.passes)
+
+
 def test_a_failed_pass_is_said_and_repeated_later(
     one: Sidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:

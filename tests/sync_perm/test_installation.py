@@ -117,8 +117,8 @@ def test_takes_fabs_auth_manager(tmp_path: Path, version: str, fab: str, manager
 @pytest.mark.parametrize(
     ("version", "fab", "manager", "word"),
     [
-        ("3.3.2", "3.10.2", "", "has SimpleAuthManager by default"),
-        ("3.3.2", "", FAB, "needs apache-airflow-providers-fab"),
+        ("3.3.2", "", "", "only with its provider"),
+        ("3.3.2", "", FAB, "only with its provider"),
         ("3.3.2", "3.10.2", "acme.KeycloakAuthManager", "is not FAB's"),
         ("2.11.2", "1.5.4", "acme.KeycloakAuthManager", "is not FAB's"),
     ],
@@ -132,11 +132,21 @@ def test_refuses_other_auth_managers(
     assert word in said
 
 
+@pytest.mark.parametrize(
+    ("version", "fab", "manager", "told"),
+    [("3.3.2", "3.10.2", "", FAB), ("3.3.2", "3.10.2", FAB, ""), ("2.11.2", "1.5.4", "", "")],
+)
+def test_airflow_3_is_told_of_fab_where_nothing_else_does(
+    tmp_path: Path, version: str, fab: str, manager: str, told: str
+) -> None:
+    assert told == find(Site(tmp_path, version, fab), **{MANAGER: manager}).auth_manager
+
+
 def test_airflow_cfg_says_the_auth_manager_too(tmp_path: Path) -> None:
     site = Site(tmp_path, "3.3.2", "3.10.2")
     (tmp_path / "airflow.cfg").write_text(f"[core]\nauth_manager = {FAB}\n")
 
-    assert "3.3.2" == find(site).version
+    assert "" == find(site).auth_manager
 
 
 @pytest.mark.parametrize(
@@ -152,7 +162,7 @@ def test_airflow_cfg_says_the_auth_manager_too(tmp_path: Path) -> None:
     ],
 )
 def test_knows_where_targeted_passes_were_tried(version: str, fab: str, is_known: bool) -> None:
-    found = Installation("", "", version, fab, {})
+    found = Installation("", "", version, fab, "", {})
 
     assert is_known == found.is_known
 

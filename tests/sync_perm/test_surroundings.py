@@ -11,13 +11,14 @@ from sidecar_runtime.errors import SettingsError
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.connection import parse_url
 from sync_perm.surroundings import environment, own_folder
+from tests.sync_perm.given import AIRFLOW_2
 
 ADDRESS = parse_url("TEST", "postgresql://u:p@h/d", "")
 
 
 def around(home: Path, folder: Path, **environ: str) -> dict[str, str]:
     config = AirflowConfig({"AIRFLOW_HOME": str(home), "HOME": "/home/somebody", **environ})
-    return dict(environment(config, ADDRESS, str(folder)))
+    return dict(environment(AIRFLOW_2, config, ADDRESS, str(folder)))
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ class AirflowPasses:
             task.write_text(json.dumps(self._task(work)))
             ended = child.run(
                 command,
-                environment(self._config, address, self._folder),
+                environment(self._installation, self._config, address, self._folder),
                 self._folder,
                 fence=fence,
                 deadline_seconds=timeout_seconds,

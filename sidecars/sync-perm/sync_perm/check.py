@@ -52,7 +52,8 @@ class _Checks:
             return None
         fab = f", FAB provider {found.fab}" if found.fab else ""
         _say("ok", "airflow", f"{found.version}{fab}, {found.command}")
-        _say("ok", "auth manager", "FAB")
+        told = ", which neither a variable nor airflow.cfg says" if found.auth_manager else ""
+        _say("ok", "auth manager", f"FAB{told}")
         if self._settings.targeted and not found.is_known:
             _say("??", "mode", "the script for targeted passes does not know this version: cli")
         else:
@@ -82,7 +83,7 @@ class _Checks:
             with own_folder() as folder:
                 ended = child.run(
                     [airflow.command, "db", "check-migrations", "--migration-wait-timeout", "1"],
-                    environment(self._config, address, folder),
+                    environment(airflow, self._config, address, folder),
                     folder,
                     fence=Fence(),
                     deadline_seconds=MIGRATIONS_SECONDS,

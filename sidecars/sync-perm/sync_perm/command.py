@@ -64,6 +64,8 @@ def _serve(settings: Settings, config: AirflowConfig) -> int:
     targeted = settings.targeted and airflow.is_known
     mode = "targeted" if targeted else "cli"
     log.info("airflow_found", version=airflow.version, fab=airflow.fab, command=airflow.command)
+    if airflow.auth_manager:
+        log.warning("auth_manager_assumed", auth_manager=airflow.auth_manager)
     if settings.targeted and not targeted:
         log.warning("targeted_unavailable", version=airflow.version, fab=airflow.fab)
     metrics = PermMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))

@@ -48,6 +48,8 @@ class PassHistory:
     ended_at: float = float("-inf")
     failures: int = 0
     last_error: SidecarError | None = None
+    wants_full: bool = False
+    """A person asked for a full pass, and none has succeeded since."""
 
     @property
     def next_at(self) -> float:
@@ -94,10 +96,11 @@ class Session:
             CycleAbandoned: The fence was revoked.
         """
         self._began_at = time.monotonic()
+        self._history.wants_full |= fence.is_asked_for or self._settings.one_shot
         try:
             database = self._open()
             fingerprint = self._fingerprint(database)
-            if not self._is_due(fingerprint, fence):
+            if not self._is_due(fingerprint):
                 if self._board.readiness.ready:
                     self._board.confirm(fingerprint.revision)
                 return Outcome("unchanged", fingerprint.revision)
@@ -123,13 +126,10 @@ class Session:
     def _fingerprint(self, database: Database) -> Fingerprint:
         return read_fingerprint(database, include_dags=self._comparison.include_dags)
 
-    def _is_asked(self, fence: Fence) -> bool:
-        return fence.is_asked_for or self._settings.one_shot
-
-    def _is_due(self, fingerprint: Fingerprint, fence: Fence) -> bool:
+    def _is_due(self, fingerprint: Fingerprint) -> bool:
         return (
             fingerprint != self._seen
-            or self._is_asked(fence)
+            or self._history.wants_full
             or self._comparison.wants_retry
             or time.monotonic() - self._read_at > RESYNC_SECONDS
         )
@@ -147,28 +147,30 @@ class Session:
         return look
 
     def _reconcile(self, database: Database, fence: Fence) -> Outcome:
-        is_asked = self._is_asked(fence)
-        work = self._comparison.plan(self._look(database), is_asked=is_asked)
+        work = self._plan(self._look(database))
         if work is None:
             return self._outcome("unchanged")
         if self._settings.dry_run:
             log.info("pass_planned", reason=work.reason, roles=work.roles, dags=list(work.dags))
             return self._outcome("unchanged")
-        self._wait_for_turn(work, fence, is_asked=is_asked)
+        self._wait_for_turn(work, fence)
         with PassLock(database.address) as lock:
             if not lock.try_acquire():
                 log.info("lock_waiting")
                 self._metrics.lock_waits.inc()
                 self._seen = None
                 return self._outcome("waiting", holder="another sync-perm")
-            return self._mend(database, lock, fence, is_asked=is_asked)
+            return self._mend(database, lock, fence)
 
-    def _mend(self, database: Database, lock: PassLock, fence: Fence, *, is_asked: bool) -> Outcome:
+    def _plan(self, look: Look) -> Pass | None:
+        return self._comparison.plan(look, is_asked=self._history.wants_full)
+
+    def _mend(self, database: Database, lock: PassLock, fence: Fence) -> Outcome:
         """
         Look again, now that nobody else mends, and run the passes that are needed.
         """
         before = look = self._look(database)
-        work = self._comparison.plan(look, is_asked=is_asked)
+        work = self._plan(look)
         stubborn = look.items
         for _ in range(PASSES):
             if work is None:
@@ -176,7 +178,7 @@ class Session:
             self._run(work, database, lock, fence)
             look = self._look(database)
             stubborn &= look.items
-            work = self._comparison.plan(look, is_asked=False)
+            work = self._plan(look)
         if work is not None:
             look = self._comparison.keep(stubborn, look)
             self._board.show_differences(look.shown, look.failing, self._revision)
@@ -199,6 +201,7 @@ class Session:
             report = self._passes.run(work, database.address, lock, fence, max(1.0, timeout))
             result = "success"
             self._history.failures = 0
+            self._history.wants_full &= work.reason != "asked"
         except SidecarError as error:
             self._history.failures += 1
             self._history.last_error = error
@@ -220,15 +223,15 @@ class Session:
             log.info("pass_finished", **facts)
         self._comparison.learn(work, report)
 
-    def _wait_for_turn(self, work: Pass, fence: Fence, *, is_asked: bool) -> None:
+    def _wait_for_turn(self, work: Pass, fence: Fence) -> None:
         """
-        Wait until a pass may begin.
+        Wait until a pass may begin; a person who asks at this moment does not wait.
 
         Raises:
             SidecarError: The last one failed a short while ago; its error again.
             CycleAbandoned: The fence was revoked.
         """
-        if is_asked:
+        if fence.is_asked_for:
             return
         wait_seconds = self._history.next_at - time.monotonic()
         error = self._history.last_error

@@ -4,6 +4,7 @@ The image's own Airflow: its command, its Python, its version, and what it calls
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from sidecar_runtime.errors import Problem, SettingsError
 from sync_perm.airflow_config import AirflowConfig, name
 
 LOOK_SECONDS = 60.0
+FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 
 # Airflow itself is not imported, which would cost seconds: the module with the names of
 # permissions needs nothing else of it. The FAB provider of Airflow 3 has its own.
@@ -69,6 +71,7 @@ class Installation:
         python: The interpreter that has Airflow.
         version: Of Airflow.
         fab: Of the FAB provider; empty where it is part of Airflow (2.7, 2.8) or missing.
+        auth_manager: What Airflow must be told, because nothing here does; else empty.
         resources: The kinds of DAG permissions, by the name that ``access_control`` uses.
     """
 
@@ -76,6 +79,7 @@ class Installation:
     python: str
     version: str
     fab: str
+    auth_manager: str
     resources: Mapping[str, Resource]
 
     @property
@@ -119,9 +123,8 @@ def find_installation(command: str, config: AirflowConfig) -> Installation:
         problem = f"is no Airflow command: its Python ({python or 'unknown'}) has no Airflow"
         raise SettingsError([Problem("SYNC_PERM_AIRFLOW", path, problem)])
     resources = {k: Resource(v[0], frozenset(v[1])) for k, v in look["resources"].items()}
-    found = Installation(path, python, look["airflow"], look["fab"], resources)
-    _check_auth_manager(found, config)
-    return found
+    found = Installation(path, python, look["airflow"], look["fab"], "", resources)
+    return dataclasses.replace(found, auth_manager=_missing_auth_manager(found, config))
 
 
 def outer_path(environ: Mapping[str, str]) -> str:
@@ -170,20 +173,23 @@ def _look(python: str, environ: Mapping[str, str]) -> dict[str, Any]:
     return answer
 
 
-def _check_auth_manager(found: Installation, config: AirflowConfig) -> None:
+def _missing_auth_manager(found: Installation, config: AirflowConfig) -> str:
+    """
+    Return the auth manager that Airflow must be told of; empty where it knows by itself.
+
+    The chart tells its own containers by airflow.cfg, and an extra container nothing. Who puts
+    this sidecar beside Airflow 3 and does not mount that file has FAB, like the chart's default.
+
+    Raises:
+        SettingsError: It is another one, or its provider is missing.
+    """
     manager = config.value("core", "auth_manager") or ""
-    if not manager and found.release[0] < 3:
-        return
-    if "fab" in manager.lower() and (found.fab or found.release < (2, 9)):
-        return
-    setting = name("core", "auth_manager")
-    if "fab" in manager.lower():
-        problem = "needs apache-airflow-providers-fab, which this image does not have"
-    else:
-        problem = (
-            f"is not FAB's, so there is nothing to sync (Airflow {found.version}"
-            f"{'' if manager else ' has SimpleAuthManager by default'}); mount the airflow.cfg of "
-            "the other containers, or set airflow.providers.fab.auth_manager.fab_auth_manager"
-            ".FabAuthManager"
-        )
-    raise SettingsError([Problem(setting, manager, problem)])
+    if manager and "fab" not in manager.lower():
+        raise _refused(manager, "is not FAB's, so there is nothing to sync")
+    if found.release >= (2, 9) and not found.fab:
+        raise _refused(manager, "is FAB's only with its provider, which this image does not have")
+    return FAB if not manager and found.release[0] >= 3 else ""
+
+
+def _refused(manager: str, problem: str) -> SettingsError:
+    return SettingsError([Problem(name("core", "auth_manager"), manager, problem)])

@@ -15,6 +15,7 @@ from sidecar_runtime.settings import (
     bind_address,
     boolean,
     choice,
+    duration,
     load,
     setting,
 )
@@ -42,6 +43,13 @@ class Settings(CommonSettings):
     The settings of the daemon.
     """
 
+    interval_seconds: float = setting(
+        "INTERVAL",
+        duration(at_least=0.1),
+        default="30s",
+        prefixed=False,
+        text="Time from the start of one cycle to the start of the next.",
+    )
     http_bind: tuple[str, int] = setting(
         "HTTP_BIND",
         bind_address,

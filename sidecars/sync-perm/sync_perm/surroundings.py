@@ -15,7 +15,7 @@ from pathlib import Path
 from sidecar_runtime.errors import Problem, SettingsError
 from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.connection import Address
-from sync_perm.installation import outer_path
+from sync_perm.installation import Installation, outer_path
 
 _PREFIX = "sync-perm-"
 _LOCK = ".lock"
@@ -54,7 +54,9 @@ def _make_folder() -> str:
         raise SettingsError([Problem("TMPDIR", folder, problem)]) from None
 
 
-def environment(config: AirflowConfig, address: Address, folder: str) -> Mapping[str, str]:
+def environment(
+    airflow: Installation, config: AirflowConfig, address: Address, folder: str
+) -> Mapping[str, str]:
     """
     Return the environment of a pass.
 
@@ -80,6 +82,8 @@ def environment(config: AirflowConfig, address: Address, folder: str) -> Mapping
         name("scheduler", "child_process_log_directory"): f"{folder}/logs/scheduler",
         name("core", "load_examples"): "False",
     }
+    if airflow.auth_manager:
+        environ[name("core", "auth_manager")] = airflow.auth_manager
     # An arbitrary UID has no name in /etc/passwd, and Airflow asks for one.
     environ.setdefault("USER", "airflow")
     # Where HOME was, there may be a user's site-packages, in the official image Airflow itself.
