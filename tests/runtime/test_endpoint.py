@@ -52,7 +52,12 @@ class Clock:
 
 
 def end(endpoint: Endpoint) -> None:
-    endpoint.shutdown()
+    stopper = threading.Thread(target=endpoint.shutdown)
+    stopper.start()
+    while stopper.is_alive():
+        with contextlib.suppress(OSError):
+            connect(endpoint).close()  # ends its wait
+        stopper.join(0.05)
     endpoint.server_close()
 
 
@@ -74,8 +79,7 @@ def start() -> Iterator[Start]:
                 show_status=show_status,
             )
             endpoint.start()
-            # The server looks twice a second whether it should end: not worth waiting for.
-            stack.callback(threading.Thread(target=end, args=(endpoint,)).start)
+            stack.callback(end, endpoint)
             return endpoint
 
         yield begin
@@ -396,3 +400,20 @@ def test_connections_are_kept_for_the_next_request(endpoint: Endpoint) -> None:
         assert len(connection.getresponse().read()) > 100
     assert len(endpoint._connections) == 1
     connection.close()
+
+
+def test_an_idle_endpoint_sleeps(endpoint: Endpoint) -> None:
+    ask(endpoint, "/healthz")
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "http"]
+    status = Path(f"/proc/self/task/{thread.native_id}/status")
+    wait_until(lambda: "State:\tS" in status.read_text(), "it waits for a connection")
+    before = _wakes(status)
+
+    assert not threading.Event().wait(1.2)
+
+    assert before == _wakes(status)
+
+
+def _wakes(status: Path) -> str:
+    lines = status.read_text().splitlines()
+    return next(line for line in lines if line.startswith("voluntary_ctxt_switches"))
