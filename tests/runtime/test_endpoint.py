@@ -52,21 +52,17 @@ class Clock:
 
 
 def end(endpoint: Endpoint) -> None:
-    stopper = threading.Thread(target=endpoint.shutdown)
-    stopper.start()
-    while stopper.is_alive():
-        with contextlib.suppress(OSError):
-            connect(endpoint).close()  # ends its wait
-        stopper.join(0.05)
+    endpoint.shutdown()
     endpoint.server_close()
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """
     Start an endpoint on a free port of loopback; all end with the test.
     """
     with contextlib.ExitStack() as stack:
+        monkeypatch.setattr(module, "SELDOM_SECONDS", 0.5)
 
         def begin(bind: tuple[str, int] = ("127.0.0.1", 0), show_status: bool = True) -> Endpoint:
             endpoint = Endpoint(
@@ -79,7 +75,8 @@ def start() -> Iterator[Start]:
                 show_status=show_status,
             )
             endpoint.start()
-            stack.callback(end, endpoint)
+            # The server looks twice a second whether it should end: not worth waiting for.
+            stack.callback(threading.Thread(target=end, args=(endpoint,)).start)
             return endpoint
 
         yield begin
@@ -402,9 +399,12 @@ def test_connections_are_kept_for_the_next_request(endpoint: Endpoint) -> None:
     connection.close()
 
 
-def test_an_idle_endpoint_sleeps(endpoint: Endpoint) -> None:
+def test_an_idle_endpoint_sleeps(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = set(threading.enumerate())
+    monkeypatch.undo()
+    endpoint = start()
     ask(endpoint, "/healthz")
-    (thread,) = [thread for thread in threading.enumerate() if thread.name == "http"]
+    (thread,) = [t for t in set(threading.enumerate()) - others if t.name == "http"]
     status = Path(f"/proc/self/task/{thread.native_id}/status")
     wait_until(lambda: "State:\tS" in status.read_text(), "it waits for a connection")
     before = _wakes(status)
@@ -412,6 +412,8 @@ def test_an_idle_endpoint_sleeps(endpoint: Endpoint) -> None:
     assert not threading.Event().wait(1.2)
 
     assert before == _wakes(status)
+    endpoint._BaseServer__shutdown_request = True  # type: ignore[attr-defined]
+    connect(endpoint).close()  # ends its wait
 
 
 def _wakes(status: Path) -> str:
