@@ -4,15 +4,16 @@
 Against one PostgreSQL with Airflow 2.11, in CPU seconds (user and system). An hour is computed,
 not waited for: the loop's is what one run costs, once in 60 seconds and its own time; the
 sidecar's is what a poll costs (of two hundred), times the polls of an hour at the default
-INTERVAL, and one reading of all tables, which it does once an hour. What PostgreSQL spends on the
-sidecar's polls is shown beside it. Passes are measured from the change to the end of the pass,
-with the supervisor's own share.
+INTERVAL, one reading of all tables, which it does once an hour, and what it costs without any.
+What PostgreSQL spends on the sidecar's polls is shown beside it. Passes are measured from the
+change to the end of the pass, with the supervisor's own share.
 """
 
 from __future__ import annotations
 
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from sidecar_runtime.settings import specs_of
 from sync_perm.settings import PREFIX, Settings
 from tests.support.airflow import Airflow, copy_postgres
 from tests.support.databases import Database, Postgres
-from tests.support.permissions import add_role, grants_on
+from tests.support.permissions import add_role, grant, grants_on
 from tests.support.sync_perm import SyncPerm, cpu_seconds
 from tests.support.waiting import wait_until
 
@@ -32,6 +33,8 @@ SLEEP_SECONDS = 60
 POLLS = 200
 CHANGED = 5
 LATE_ROLES = 5
+REST_SECONDS = 20.0
+FREE = "dag_without_access_control"
 SECONDS = 900.0
 
 
@@ -61,8 +64,8 @@ class Sidecar:
     Args:
         poll, server_poll: One poll, ours and PostgreSQL's.
         polls: Polls in an hour.
-        start: From the process's start to ready, with one reading of the tables; the hourly
-            reading costs less.
+        reading: One reading of all tables.
+        rest: What an hour costs without any poll.
         changed: From the change of some DAGs to their grants.
         late_role_seconds: From the creation of a role to its grant, each time; wall.
         rss_mib: Memory between passes.
@@ -71,7 +74,8 @@ class Sidecar:
     poll: float
     server_poll: float
     polls: float
-    start: float
+    reading: float
+    rest: float
     changed: float
     late_role_seconds: Sequence[float]
     rss_mib: float
@@ -79,9 +83,9 @@ class Sidecar:
     @property
     def hour(self) -> float:
         """
-        An hour without change; the reading counted as a whole start.
+        An hour without change.
         """
-        return self.poll * self.polls + self.start
+        return self.poll * self.polls + self.reading + self.rest
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -93,7 +97,9 @@ def main(arguments: Sequence[str]) -> None:
         with tempfile.TemporaryDirectory() as scratch, Postgres() as server:
             folder = Path(scratch)
             database = airflow.new_postgres(server, folder / "home")
+            print(f"writing {dags} DAGs and their permissions ...", file=sys.stderr, flush=True)
             fill(airflow, database, folder, dags)
+            print("measuring ...", file=sys.stderr, flush=True)
             loop = measure_loop(airflow, server, database, folder)
             sidecar = measure_sidecar(airflow, database, folder)
             show(dags, loop, sidecar)
@@ -110,7 +116,8 @@ def fill(airflow: Airflow, database: Database, folder: Path, dags: int) -> None:
     """
     Write so many DAGs and all their permissions.
     """
-    airflow.write_dags(database, folder / "home", dags_named(range(dags), "can_edit"))
+    wanted = {FREE: None, **dags_named(range(1, dags), "can_edit")}
+    airflow.write_dags(database, folder / "home", wanted)
     airflow.full_sync(database, folder / "home")
 
 
@@ -118,7 +125,7 @@ def change(airflow: Airflow, database: Database, folder: Path) -> None:
     """
     Let some DAGs ask for something else.
     """
-    dags = dags_named(range(CHANGED), "can_delete")
+    dags = dags_named(range(1, CHANGED + 1), "can_delete")
     airflow.write_dags(database, folder / "home", dags)
 
 
@@ -164,9 +171,13 @@ def measure_sidecar(airflow: Airflow, database: Database, folder: Path) -> Sidec
     quick = {"INTERVAL": "0.1", "SYNC_PERM_LOG_LEVEL": "info"}
     with SyncPerm(airflow, database.url, folder / "quick", quick) as daemon:
         daemon.wait_until_good(SECONDS)
-        start = cpu_seconds(daemon.pid)
         poll, server_poll = measure_polls(daemon, database)
+        reading = measure_reading(daemon, database, poll)
         rss_mib = daemon.rss_mib()
+    never = {"INTERVAL": "1h", "SYNC_PERM_LOG_LEVEL": "info"}
+    with SyncPerm(airflow, database.url, folder / "never", never) as daemon:
+        daemon.wait_until_good(SECONDS)
+        rest = measure_rest(daemon)
     normal: Mapping[str, str] = {"INTERVAL": str(interval), "SYNC_PERM_LOG_LEVEL": "info"}
     with SyncPerm(airflow, database.url, folder / "normal", normal) as daemon:
         daemon.wait_until_good(SECONDS)
@@ -176,8 +187,12 @@ def measure_sidecar(airflow: Airflow, database: Database, folder: Path) -> Sidec
         wait_until(lambda: is_granted(database), "granted", SECONDS, step_seconds=0.5)
         daemon.wait_until_good(SECONDS)
         changed = cpu_seconds(daemon.pid) - before
-        late = [late_role(airflow, database, folder, daemon, n) for n in range(LATE_ROLES)]
-    return Sidecar(poll, server_poll, HOUR_SECONDS / interval, start, changed, late, rss_mib)
+        late = [
+            late_role(airflow, database, folder, daemon, n, interval * (n + 0.5) / LATE_ROLES)
+            for n in range(LATE_ROLES)
+        ]
+    polls = HOUR_SECONDS / interval
+    return Sidecar(poll, server_poll, polls, reading, rest, changed, late, rss_mib)
 
 
 def measure_polls(daemon: SyncPerm, database: Database) -> tuple[float, float]:
@@ -198,27 +213,57 @@ def measure_polls(daemon: SyncPerm, database: Database) -> tuple[float, float]:
     return (ours_after - ours) / polls, (theirs_after - theirs) / polls
 
 
+def measure_reading(daemon: SyncPerm, database: Database, poll: float) -> float:
+    """
+    Return the CPU seconds of one reading of all tables: a grant that concerns nobody asks for it.
+    """
+    first, before = daemon.quiet_polls(), cpu_seconds(daemon.pid)
+    grant(database, "Public", "can_read", f"DAG:{FREE}")
+    wait_until(lambda: daemon.quiet_polls() >= first + 10, "polls", SECONDS, step_seconds=2)
+    polls, spent = daemon.quiet_polls() - first, cpu_seconds(daemon.pid) - before
+    return max(0.0, spent - polls * poll)
+
+
+def measure_rest(daemon: SyncPerm) -> float:
+    """
+    Return the CPU seconds that an hour costs without any poll.
+    """
+    before, began = cpu_seconds(daemon.pid), time.monotonic()
+    time.sleep(REST_SECONDS)
+    seconds = time.monotonic() - began
+    return (cpu_seconds(daemon.pid) - before) / seconds * HOUR_SECONDS
+
+
 def is_granted(database: Database) -> bool:
     """
     Whether the changed DAGs have what they ask for.
     """
     return all(
         any(action == "can_delete" for _, action in grants_on(database, f"DAG:dag_{number}"))
-        for number in range(CHANGED)
+        for number in range(1, CHANGED + 1)
     )
 
 
 def late_role(
-    airflow: Airflow, database: Database, folder: Path, daemon: SyncPerm, number: int
+    airflow: Airflow,
+    database: Database,
+    folder: Path,
+    daemon: SyncPerm,
+    number: int,
+    phase_seconds: float,
 ) -> float:
     """
     Return the wall seconds from the creation of a role to the grant of a DAG that waits for it.
+
+    Args:
+        phase_seconds: How long after a cycle the role is created.
     """
     role, dag_id = f"late_{number}", f"waits_{number}"
     seen = len(daemon.events)
     airflow.write_dags(database, folder / "home", {dag_id: {role: ["can_read"]}})
     daemon.wait_for_event("dag_failed", SECONDS, seen, dag=dag_id)
     daemon.wait_until_good(SECONDS)
+    time.sleep(phase_seconds)
     add_role(database, role)
     began = time.monotonic()
     wait_until(lambda: grants_on(database, f"DAG:{dag_id}"), "granted", SECONDS)
@@ -245,8 +290,9 @@ def show(dags: int, loop: Loop, sidecar: Sidecar) -> None:
     print(
         f"\nOne run of the loop {loop.plain:.2f} s ({loop.with_dags:.2f} s with DAGs);"
         f" one poll {sidecar.poll * 1000:.2f} ms, and {sidecar.server_poll * 1000:.2f} ms of"
-        f" PostgreSQL, {sidecar.polls:.0f} an hour; a start with all tables read"
-        f" {sidecar.start:.2f} s; {sidecar.rss_mib:.0f} MiB between passes."
+        f" PostgreSQL, {sidecar.polls:.0f} an hour; one reading of all tables"
+        f" {sidecar.reading * 1000:.0f} ms; {sidecar.rest:.3f} s an hour besides;"
+        f" {sidecar.rss_mib:.0f} MiB between passes."
         f"\nFrom the creation of a role to its grant: median {statistics.median(late):.1f} s,"
         f" most {late[-1]:.1f} s."
     )

@@ -17,7 +17,7 @@ from tests.support.databases import Database, Postgres, Row, find_program
 from tests.support.permissions import Metadata
 
 ROOT = Path(__file__).parents[2]
-CLI_SECONDS = 300.0
+CLI_SECONDS = 1_800.0
 
 Version = Literal["2.7", "2.11", "3"]
 AccessControl = Mapping[str, Any] | None

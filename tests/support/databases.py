@@ -5,6 +5,7 @@ None of them runs as root: where the tests do, the servers belong to `nobody`.
 """
 
 import contextlib
+import ctypes
 import itertools
 import os
 import shutil
@@ -28,6 +29,8 @@ USER = "airflow"
 PASSWORD = "Pa55-of-the-suite"
 SYSTEM_USER = "nobody"
 MANY_CONNECTIONS = 200
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LIBC = ctypes.CDLL(None)
 
 Row = tuple[Any, ...]
 _numbers = itertools.count(1)
@@ -56,6 +59,10 @@ class Server(ABC):
     """
 
     scheme: str
+    first_database: str
+    """One that is always there."""
+    end_signal = signal.SIGTERM
+    """What ends it at once; the kernel sends it, too, when the tests are killed."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"{type(self).__name__.lower()}-"))
@@ -82,7 +89,12 @@ class Server(ABC):
         """
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **_as_other_user()
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=lambda: _LIBC.prctl(PR_SET_PDEATHSIG, self.end_signal),  # noqa: PLW1509
+                **_as_other_user(),
             )
         wait_until(self._answers, f"{self.command()[0]} answers", timeout_seconds=60)
 
@@ -94,14 +106,12 @@ class Server(ABC):
             return True
         return False
 
-    first_database = ""
-
-    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+    def stop(self) -> None:
         """
         End the server and its connections at once; nothing happens when it is stopped already.
         """
         if self._process is not None:
-            self.send_signal(number)
+            self.send_signal(self.end_signal)
             self._process.wait(30)
             self._process = None
 
@@ -167,6 +177,7 @@ class Postgres(Server):
 
     scheme = "postgresql"
     first_database = "postgres"
+    end_signal = signal.SIGINT
 
     def __init__(self) -> None:
         super().__init__()
@@ -269,12 +280,6 @@ class PgBouncer(Server):
         """
         return Postgres.connect(self, database, user, password)  # type: ignore[arg-type]
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """
-        End it and its connections at once.
-        """
-        super().stop(number)
-
 
 class MariaDb(Server):
     """
@@ -334,12 +339,6 @@ class MariaDb(Server):
         name = f"airflow_{next(_numbers)}"
         Database(self, "mysql").query(f"CREATE DATABASE {name} COLLATE utf8mb4_general_ci")
         return Database(self, name)
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """
-        End it and its connections at once.
-        """
-        super().stop(number)
 
 
 def run_server(server: Server) -> Iterator[Any]:
