@@ -29,8 +29,8 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings, choice, duration, setting
 
-# Of what a check says, the end is kept; a command may say anything, for ever.
-TAIL_BYTES = 64 << 10
+# Of what a check says; a command may say anything, for ever.
+KEPT_BYTES = 64 << 10
 NAMED_FINDINGS = 20
 VERDICTS = 100
 PROBLEM_CHARACTERS = 500
@@ -61,10 +61,12 @@ def command_line(text: str) -> tuple[str, ...]:
     """
     Read a command as a shell would split it; the program must be there.
     """
-    words = tuple(shlex.split(text))
-    if not words or shutil.which(words[0]) is None:
+    words = shlex.split(text)
+    program = shutil.which(words[0]) if words else None
+    if program is None:
         raise ValueError("does not begin with a program that is in this image and can be run")
-    return words
+    # It runs in another folder, where a relative name could be a file of the source.
+    return (os.path.abspath(program), *words[1:])
 
 
 command_line.allowed = "a program in the image and its arguments; no shell"  # type: ignore[attr-defined]
@@ -108,15 +110,30 @@ def check_gate(settings: GateSettings, prefix: str) -> list[Problem]:
     """
     Return what is wrong with the gate's settings as a whole.
     """
+    found = []
     if (settings.gate == "command") != (settings.gate_command is not None):
-        return [
+        command = shlex.join(settings.gate_command or ())
+        found.append(
             Problem(
-                f"{prefix}GATE_COMMAND",
-                shlex.join(settings.gate_command or ()),
-                f"goes with {prefix}GATE=command, and only with it",
+                f"{prefix}GATE_COMMAND", command, f"goes with {prefix}GATE=command, only with it"
             )
-        ]
-    return []
+        )
+    if settings.gate != "syntax" and settings.gate_grammar is not None:
+        version = ".".join(map(str, settings.gate_grammar))
+        found.append(
+            Problem(
+                f"{prefix}GATE_GRAMMAR", version, f"goes with {prefix}GATE=syntax, only with it"
+            )
+        )
+    if settings.gate != "off" and settings.gate_timeout_seconds >= settings.timeout_seconds:
+        found.append(
+            Problem(
+                f"{prefix}GATE_TIMEOUT",
+                f"{settings.gate_timeout_seconds:g}",
+                f"is not less than {prefix}TIMEOUT, which is {settings.timeout_seconds:g} s",
+            )
+        )
+    return found
 
 
 class GateMetrics:
@@ -175,7 +192,7 @@ class RevisionRefused(SidecarError):
         )
         self.revision = revision
         self.findings = findings[:NAMED_FINDINGS]
-        self.files_refused = len({finding.path for finding in findings})
+        self.files_refused = len({finding.path for finding in findings if finding.path})
 
     def facts(self) -> dict[str, object]:
         """
@@ -204,11 +221,13 @@ class Check:
         read: From the end of its output, its exit code (negative: the signal that ended it) and
             whether a path is a file of the folder, to findings.
         suffix: Of the paths that it judges; without any of them it has nothing to say.
+        is_head_kept: Whether the beginning of a long output counts, and not its end.
     """
 
     argv: tuple[str, ...]
     read: Callable[[str, int, IsFile], list[Finding]]
     suffix: str = ""
+    is_head_kept: bool = False
 
 
 def syntax_check(grammar: tuple[int, int]) -> Check:
@@ -217,7 +236,7 @@ def syntax_check(grammar: tuple[int, int]) -> Check:
     """
     version = f"{grammar[0]}.{grammar[1]}"
     argv = (sys.executable, "-I", "-m", "sidecar_runtime.syntax", version)
-    return Check(argv, _read_syntax, ".py")
+    return Check(argv, _read_syntax, ".py", is_head_kept=True)
 
 
 def command_check(argv: Sequence[str]) -> Check:
@@ -284,7 +303,7 @@ class Gate:
         }
         try:
             said, code = _call(
-                self._check.argv, folder, environment, paths, self._timeout_seconds, fence
+                self._check, folder, environment, paths, self._timeout_seconds, fence
             )
         except TimeoutError:
             if self._check.suffix:  # a compiler does not hang: it has too many files for its CPU
@@ -323,7 +342,7 @@ def _tell(refused: RevisionRefused) -> None:
 
 
 def _call(
-    argv: Sequence[str],
+    check: Check,
     folder: str,
     environment: Mapping[str, str],
     paths: Sequence[str],
@@ -339,7 +358,7 @@ def _call(
         OSError: It cannot be started.
     """
     with subprocess.Popen(
-        argv,
+        check.argv,
         cwd=folder,
         env=environment,
         stdin=subprocess.PIPE,
@@ -350,7 +369,8 @@ def _call(
 
         def kill() -> None:
             if child.returncode is None:  # after that the number may be another's
-                os.killpg(child.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, signal.SIGKILL)
 
         fence.on_revoke(kill)
         try:
@@ -358,6 +378,7 @@ def _call(
                 child,
                 b"".join(os.fsencode(path) + b"\0" for path in paths),
                 time.monotonic() + timeout_seconds,
+                is_head_kept=check.is_head_kept,
             )
         finally:
             kill()  # with all that it left running
@@ -366,9 +387,11 @@ def _call(
     return said.decode(errors="replace"), child.returncode
 
 
-def _talk(child: subprocess.Popen[bytes], question: bytes, until: float) -> bytes:
+def _talk(
+    child: subprocess.Popen[bytes], question: bytes, until: float, *, is_head_kept: bool
+) -> bytes:
     """
-    Send the question and return the end of the answer, once the child itself has ended.
+    Send the question and return what is kept of the answer, once the child itself has ended.
 
     The child is not reaped: its number stays its group's until that is killed.
 
@@ -400,7 +423,7 @@ def _talk(child: subprocess.Popen[bytes], question: bytes, until: float) -> byte
                     child.stdin.close()
                 if heard in ready:
                     said += (block := os.read(heard, 1 << 16))
-                    said = said[-TAIL_BYTES:]
+                    said = said[:KEPT_BYTES] if is_head_kept else said[-KEPT_BYTES:]
                     if not block:
                         selector.unregister(heard)
                 elif ended in ready:
@@ -418,7 +441,7 @@ def _read_syntax(said: str, code: int, _: IsFile) -> list[Finding]:
         )
     findings = []
     for line in said.splitlines():
-        with suppress(ValueError):  # the first line of a tail may be half a line
+        with suppress(ValueError):  # the last line may be half a line
             findings.append(Finding(*json.loads(line)))
     return findings
 

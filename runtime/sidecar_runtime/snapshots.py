@@ -10,6 +10,7 @@ is followed, because others may be able to write to the volume.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import stat
@@ -30,6 +31,9 @@ FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY_INSTEAD = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS}
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# One count for the process: an abandoned cycle must not meet the names of its successor.
+_NUMBERS = itertools.count()
 
 log = get_logger("snapshots")
 
@@ -125,8 +129,7 @@ class Snapshots:
         Args:
             fill: Puts all files into the open folder.
         """
-        name = f".{revision}.{os.getpid()}"
-        remove_tree(name, self._store)
+        name = _aside(revision)
         os.mkdir(name, FOLDER_MODE, dir_fd=self._store)
         try:
             folder = os.open(name, FOLDER_FLAGS, dir_fd=self._store)
@@ -149,13 +152,11 @@ class Snapshots:
         Raises:
             SidecarError: ``link_blocked``: a folder with files is where the link should be.
         """
-        temporary = f".{self._link}.new"
-        with suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=self._store)
-        os.symlink(f"{self._store_path}/{revision}", temporary, dir_fd=self._store)
+        temporary = _aside(self._link)
         if self._fsync:
             os.fsync(self._store)
         with fence:
+            os.symlink(f"{self._store_path}/{revision}", temporary, dir_fd=self._store)
             before = self.current()
             if before and before != revision:
                 # From now on it is an older one; its age counts from here.
@@ -166,14 +167,14 @@ class Snapshots:
             if self._fsync:
                 os.fsync(self._root)
 
-    def prune(self, published: str) -> list[str]:
+    def prune(self, published: str, fence: Fence) -> list[str]:
         """
         Remove the snapshots that need not stay; return those that do.
 
         Args:
             published: Stays, and what the link shows, should somebody have turned it.
         """
-        kept = [revision for revision in (published, self.current()) if revision]
+        kept = [revision for revision in dict.fromkeys((published, self.current())) if revision]
         older = [revision for revision in self.revisions() if revision not in kept]
         now = time.time()
         for place, revision in enumerate(older):
@@ -183,9 +184,12 @@ class Snapshots:
             if place < self._retain_count or now - found.st_mtime < self._retain_seconds:
                 kept.append(revision)
                 continue
-            gone = f".{revision}.{time.time_ns()}"
-            # In one step, so that half of it can never be taken for a snapshot.
-            os.rename(revision, gone, src_dir_fd=self._store, dst_dir_fd=self._store)
+            gone = _aside(revision)
+            with fence:
+                if revision == self.current():
+                    continue
+                # In one step, so that half of it can never be taken for a snapshot.
+                os.rename(revision, gone, src_dir_fd=self._store, dst_dir_fd=self._store)
             remove_tree(gone, self._store)
         return kept
 
@@ -222,6 +226,13 @@ class Snapshots:
                 f"{self._link!r} is a folder that cannot make way for the link: {error.strerror}",
                 "Move its files away, and mount nothing there: consumers mount the folder above.",
             ) from error
+
+
+def _aside(name: str) -> str:
+    """
+    Return a name that nobody takes for a snapshot, and no other thread or process has.
+    """
+    return f".{name}.{os.getpid()}.{next(_NUMBERS)}"
 
 
 def remove_tree(name: str, folder: int) -> None:

@@ -4,6 +4,7 @@ The gate with real programs: what it accepts, what it refuses and how it says so
 
 import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -21,7 +22,7 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.gate import (
     NAMED_FINDINGS,
     PROBLEM_CHARACTERS,
-    TAIL_BYTES,
+    KEPT_BYTES,
     VERDICTS,
     Check,
     Finding,
@@ -390,7 +391,7 @@ def test_a_long_line_is_cut(knock: Knock) -> None:
 
 def test_of_a_long_text_the_end_is_kept(knock: Knock) -> None:
     noise = "z" * 99 + "\n"
-    text = f"a.py:1: first\n{noise * (TAIL_BYTES // 50)}a.py:2: last\n"
+    text = f"a.py:1: first\n{noise * (KEPT_BYTES // 50)}a.py:2: last\n"
 
     assert [("a.py", 2, "last")] == said_by(knock, text, "a.py")
 
@@ -799,7 +800,20 @@ def test_other_grammars_are_refused_with_the_range(text: str) -> None:
     ],
 )
 def test_a_command_is_split_as_a_shell_would(text: str, words: tuple[str, ...]) -> None:
-    assert words == command_line(text)
+    program, *arguments = words
+    found = shutil.which(program)
+
+    assert found and (os.path.abspath(found), *arguments) == command_line(text)
+
+
+def test_a_program_is_the_one_that_is_here_and_never_one_of_the_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "check").symlink_to("/bin/true")
+    monkeypatch.chdir(tmp_path)
+
+    assert (f"{tmp_path}/tools/check", "x") == command_line("tools/check x")
 
 
 @pytest.mark.parametrize(
@@ -823,18 +837,32 @@ def test_a_command_that_cannot_be_run_is_refused_at_the_start(text: str, said: s
 
 @pytest.mark.parametrize("gate", ["", "off", "syntax"])
 def test_a_command_without_its_gate_is_refused(gate: str) -> None:
-    problem = problem_of(GATE=gate, GATE_COMMAND="sh -c 'a b'")
+    problem = problem_of(GATE=gate, GATE_COMMAND="/bin/sh -c 'a b'")
 
     assert (
-        Problem("X_GATE_COMMAND", "sh -c 'a b'", "goes with X_GATE=command, and only with it")
+        Problem("X_GATE_COMMAND", "/bin/sh -c 'a b'", "goes with X_GATE=command, only with it")
         == problem
     )
 
 
+@pytest.mark.parametrize("gate", ["", "off"])
+def test_a_grammar_without_its_gate_is_refused(gate: str) -> None:
+    assert Problem("X_GATE_GRAMMAR", "3.9", "goes with X_GATE=syntax, only with it") == problem_of(
+        GATE=gate, GATE_GRAMMAR="3.9"
+    )
+
+
+def test_a_check_that_may_take_longer_than_a_cycle_is_refused() -> None:
+    problem = problem_of(GATE="syntax", GATE_TIMEOUT="10m")
+
+    assert ("X_GATE_TIMEOUT", "600") == (problem.setting, problem.value)
+    assert "is not less than X_TIMEOUT, which is 600 s" == problem.problem
+
+
 def test_the_gate_of_a_command_without_one_is_refused() -> None:
-    assert Problem(
-        "X_GATE_COMMAND", "", "goes with X_GATE=command, and only with it"
-    ) == problem_of(GATE="command")
+    assert Problem("X_GATE_COMMAND", "", "goes with X_GATE=command, only with it") == problem_of(
+        GATE="command"
+    )
 
 
 @pytest.mark.parametrize("text", ["0", "0.5s", "8d", "soon"])

@@ -94,7 +94,7 @@ def pruned(snapshots: Snapshots) -> set[str]:
     """
     What stays when it is pruned while the link shows what is published.
     """
-    return set(snapshots.prune(snapshots.current()))
+    return set(snapshots.prune(snapshots.current(), Fence()))
 
 
 def revoked() -> Fence:
@@ -262,13 +262,13 @@ def test_nothing_is_shown_under_a_revoked_fence(shelf: Shelf) -> None:
     assert "r1" == snapshots.current()
 
 
-def test_a_half_made_link_of_a_predecessor_is_replaced(shelf: Shelf) -> None:
+def test_a_half_made_link_of_a_predecessor_is_swept(shelf: Shelf) -> None:
     """
     Killed between the making of the link and its rename.
     """
-    (shelf.store / ".current.new").symlink_to("nowhere")
+    (shelf.store / ".current.1.0").symlink_to("nowhere")
 
-    shelf.make("r1")
+    shelf.make("r1").sweep()
 
     assert "r1" == (shelf.link / "a.py").read_text() and {"r1"} == shelf.names()
 
@@ -432,7 +432,7 @@ def test_what_is_published_stays_whatever_the_link_shows(shelf: Shelf, to: str) 
         shelf.link.symlink_to(f"{STORE}/{to}")
 
     expected = {"r3", "r1"} if to == "r1" else {"r3"}
-    assert expected == set(snapshots.prune("r3")) == shelf.names()
+    assert expected == set(snapshots.prune("r3", Fence())) == shelf.names()
 
 
 def test_nothing_is_published_yet_and_what_is_there_is_old(shelf: Shelf) -> None:
@@ -441,7 +441,7 @@ def test_nothing_is_published_yet_and_what_is_there_is_old(shelf: Shelf) -> None
         snapshots.add(f"r{number}", filling("x"), Fence())
         shelf.age(f"r{number}", 1000 - number)
 
-    assert ["r3"] == snapshots.prune("")
+    assert ["r3"] == snapshots.prune("", Fence())
     assert {"r3"} == shelf.names()
 
 

@@ -76,7 +76,7 @@ def test_directly_each_file_is_visible_at_once(folder: Path) -> None:
     work = stage.layout.publish("r1", Fence())
     assert (0, 0, 0) == (work.published, work.deleted, work.healed)
     assert 0 == stage.mend().healed and "" == stage.layout.problem
-    stage.layout.prune()
+    stage.layout.prune(Fence())
     assert {"staging", ".airflowignore", "managed"} == set(os.listdir(stage.state))
     stage.close()
 

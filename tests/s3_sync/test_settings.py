@@ -2,6 +2,7 @@
 The settings of s3-sync: what people have, and what they type.
 """
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def test_layout_gate_and_settling_as_people_write_them() -> None:
         settings.retain_seconds,
         settings.gate_timeout_seconds,
     )
-    assert ("python3", "-m", "compileall", "with blank") == settings.gate_command
+    assert (shutil.which("python3"), "-m", "compileall", "with blank") == settings.gate_command
 
 
 @pytest.mark.parametrize(

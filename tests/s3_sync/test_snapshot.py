@@ -581,7 +581,7 @@ def test_closing_leaves_no_descriptor(folder: Path) -> None:
     stage = Stage(folder, **SNAPSHOT)
     for revision in ("r1", "r2", "r1", "r3"):
         stage.publish(revision, a=revision)
-        stage.layout.prune()
+        stage.layout.prune(Fence())
     (folder / "current").unlink()
     stage.mend()
 
@@ -609,7 +609,7 @@ def test_older_snapshots_go_with_their_lists_once_they_are_old_enough(folder: Pa
         age(stage, f"r{number}", 1000 - number)
     age(stage, "r2", 500)
 
-    stage.layout.prune()
+    stage.layout.prune(Fence())
 
     # r4 is current, r2 was replaced last, and less than ten minutes ago
     assert {"r4", "r2"} == stage.snapshots
@@ -638,7 +638,7 @@ def test_what_is_published_is_never_pruned_whatever_the_link_shows(
     resolved = (folder / "current").resolve()
     harm(folder / "current")
 
-    stage.layout.prune()
+    stage.layout.prune(Fence())
 
     assert {"a.py": "two"} == files_of(resolved)
     stage.mend()
@@ -653,7 +653,7 @@ def test_a_volume_that_cannot_be_pruned_is_no_failure(
         raise OSError(errno.EIO, "Input/output error", "snapshots")
 
     monkeypatch.setattr(os, "listdir", listdir)
-    two.layout.prune()
+    two.layout.prune(Fence())
     monkeypatch.undo()
 
     assert ["Input/output error"] == [event["error"] for event in log.events("leftover_kept")]

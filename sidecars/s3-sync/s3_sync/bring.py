@@ -4,17 +4,18 @@ From the tree, which cycles have brought up to date, to what consumers see.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from s3_sync.apply import Work
 from s3_sync.managed import Managed
 from s3_sync.plan import Plan, make_plan
-from s3_sync.target import Target
+from s3_sync.target import Target, Torn
 from s3_sync.walk import Blocked
 from sidecar_runtime.fence import Fence
 
 
-def difference(tree: Target, shown: Target | None) -> Plan[Managed]:
+def difference(tree: Target, shown: Target | None, *, may_delete: bool = True) -> Plan[Managed]:
     """
     Return what of the tree is not shown yet.
     """
@@ -24,25 +25,36 @@ def difference(tree: Target, shown: Target | None) -> Plan[Managed]:
         damaged=(),
         foreign=(),
         last=(),
-        may_delete=True,
+        may_delete=may_delete,
     )
 
 
-def mend(
-    tree: Target, shown: Target, damaged: Collection[str], takes_all: bool, fence: Fence
-) -> Work:
+def mend(tree: Target, shown: Target, damaged: Collection[str], fence: Fence) -> Work:
     """
-    Put back files whose content the tree has, and remove files of others where that is asked.
+    Put back files whose content the tree has.
     """
     ours, theirs = tree.managed.files, shown.managed.files
-    same = tuple(
-        (path, ours[path])
-        for path in damaged
-        if path in ours and path in theirs and ours[path].etag == theirs[path].etag
-    )
-    work = bring(tree, shown, Plan(same, tuple(shown.foreign() if takes_all else ())), fence)
+    same = tuple((path, ours[path]) for path in damaged if _is_same(path, ours, theirs))
+    work = bring(tree, shown, Plan(same, ()), fence)
     work.healed, work.published = work.published, 0
     return work
+
+
+def restore(paths: Collection[str], shown: Target, tree: Target, fence: Fence) -> None:
+    """
+    Give the tree what is shown, where it is the same or the tree has nothing; no download needed.
+
+    What cannot be linked is left out: it is downloaded.
+    """
+    ours, theirs = tree.managed.files, shown.managed.files
+    for path in list(paths):
+        if path in theirs and (path not in ours or _is_same(path, ours, theirs)):
+            with suppress(Torn, Blocked, OSError):
+                tree.take(path, shown, fence, lambda _: False)
+
+
+def _is_same(path: str, ours: Mapping[str, Managed], theirs: Mapping[str, Managed]) -> bool:
+    return path in ours and path in theirs and ours[path].etag == theirs[path].etag
 
 
 def bring(tree: Target, shown: Target, plan: Plan[Managed], fence: Fence) -> Work:

@@ -117,7 +117,7 @@ class Session:
         if layout is None:
             return Outcome("waiting", counts={"holder": self._hold.holder})
         try:
-            layout.prune()
+            layout.prune(fence)
             self._hold.look(layout)
             return await self._reconcile(layout, fence)
         except Torn as torn:
@@ -161,14 +161,24 @@ class Session:
             return self._rest
         self._acted, self._rest = listing, None
         applier = await self._apply(layout, listing, fence)
+        if layout.is_atomic and applier.work.blocked:
+            # The tree is ours alone: what stands in the way goes, or the revision were not whole.
+            for path in layout.tree.foreign():
+                layout.tree.delete(path, fence)
+            applier = await self._apply(layout, listing, fence)
         is_complete = applier.is_complete and not self._hold.torn
+        if layout.is_atomic:
+            is_complete = is_complete and not applier.work.blocked
         refusal = None
         if layout.is_atomic:
             done.add(self._hold.mend(layout, fence))
             refusal = self._judge(layout, listing, fence) if is_complete else None
+            is_complete = is_complete and not self._hold.torn
             if is_complete and not refusal and not layout.shows(listing.revision):
                 done.add(layout.publish(listing.revision, fence))
             is_complete = is_complete and not done.failed
+            if layout.shown is not None:
+                layout.shown.end_cycle(fence)
             self._count(done)
             done.take_over(applier.work)
         else:
@@ -249,7 +259,9 @@ class Session:
             self._gate.rest()
             return None
         changed = [path for path, _ in layout.changes().publish]
-        return self._gate.judge(listing.revision, layout.tree.path, changed, fence)
+        refusal = self._gate.judge(listing.revision, layout.tree.path, changed, fence)
+        self._hold.look_at_all(layout)  # a command may have written to what it judged
+        return refusal
 
     def _quiet_seconds(self, listing: Listing) -> float:
         """
@@ -345,7 +357,7 @@ class Session:
         if refusal:
             self._rest = Outcome("refused", revision, refusal=refusal)
             return replace(self._rest, counts=counts)
-        if work.moved and layout.is_atomic:
+        if layout.is_atomic and not refusal and listing.revision != revision:
             return Outcome("settling", revision, counts)
         if not work.moved:
             self._rest = Outcome("unchanged", revision)

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from s3_sync.apply import Work
 from s3_sync.board import Board
+from s3_sync.bring import restore
 from s3_sync.keys import RESERVED
 from s3_sync.layouts import Layout, open_layout
 from s3_sync.metrics import SyncMetrics
@@ -102,6 +103,14 @@ class Hold:
             paths += itertools.islice(self._scan, size - len(paths))
         self.damaged |= layout.shown.damaged(iter(paths))
 
+    def look_at_all(self, layout: Layout) -> None:
+        """
+        Compare all files with the disk, of the tree too.
+        """
+        self.torn = layout.tree.damaged(iter(layout.tree.managed.files))
+        if layout.shown is not None:
+            self.damaged = layout.shown.damaged(iter(layout.shown.managed.files))
+
     def mend(self, layout: Layout, fence: Fence) -> Work:
         """
         Undo what others did to what consumers see, as far as that needs no download.
@@ -109,6 +118,9 @@ class Hold:
         if not layout.is_atomic:
             return Work()
         self.torn |= layout.tree.damaged(iter(self.damaged))
+        if self.torn and layout.shown is not None:
+            restore(self.torn - self.damaged, layout.shown, layout.tree, fence)
+            self.torn = layout.tree.damaged(iter(self.torn))
         work = layout.mend(self.damaged - self.torn, fence)
         self.look_again(layout)
         return work
@@ -181,6 +193,10 @@ class Hold:
         shown = layout.shown.managed.files if layout.shown else {}
         self._scan = iter(())
         self.damaged = layout.shown.damaged(iter(shown)) if layout.shown else set()
+        if layout.is_atomic and layout.shown and self._settings.delete == "none":
+            # What is shown and has no key any more can be had from nowhere else.
+            lost = shown.keys() - layout.tree.managed.files.keys()
+            restore(lost, layout.shown, layout.tree, Fence())
         if layout.is_atomic:
             self.torn = layout.tree.damaged(iter(layout.tree.managed.files))
         log.info("target_acquired", managed_files=len(shown))

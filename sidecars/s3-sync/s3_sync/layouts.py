@@ -8,11 +8,10 @@ work on a copy in `.s3-sync`, the tree, and a revision becomes visible once it i
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import suppress
 from typing import Protocol
 
 from s3_sync.apply import Work
-from s3_sync.bring import bring, difference, mend
+from s3_sync.bring import bring, difference, mend, restore
 from s3_sync.leftovers import clear_snapshots, clear_tree
 from s3_sync.managed import Managed
 from s3_sync.plan import Plan
@@ -20,7 +19,6 @@ from s3_sync.settings import Settings
 from s3_sync.snapshot import Snapshot
 from s3_sync.target import Target, Torn
 from s3_sync.volume import STAGED, TREE, Volume, is_at
-from s3_sync.walk import Blocked
 from sidecar_runtime.fence import Fence
 
 
@@ -89,7 +87,7 @@ class Layout(Protocol):
             Torn: The tree itself is damaged; nothing, or nothing of the file, was published.
         """
 
-    def prune(self) -> None:
+    def prune(self, fence: Fence) -> None:
         """
         Remove what has been replaced long enough ago.
         """
@@ -158,7 +156,7 @@ class Direct:
     def publish(self, revision: str, fence: Fence) -> Work:
         return Work()
 
-    def prune(self) -> None:
+    def prune(self, fence: Fence) -> None:
         pass
 
     def clear_others(self, fence: Fence) -> None:
@@ -180,19 +178,11 @@ class Staged:
 
     def __init__(self, settings: Settings, volume: Volume) -> None:
         self._volume = volume
-        self._takes_all = settings.delete == "all"
+        self._delete = settings.delete
         self.tree = Target(volume, file_mode=settings.file_mode, part=STAGED)
         self.shown = Target(volume, file_mode=settings.file_mode)
         if not self.tree.managed.files:
-            self._seed()
-
-    def _seed(self) -> None:
-        """
-        Begin with links to what was published before there was a gate; the rest is downloaded.
-        """
-        for path in self.shown.managed.files:
-            with suppress(Torn, Blocked, OSError):
-                self.tree.take(path, self.shown, Fence(), lambda _: False)
+            restore(self.shown.managed.files, self.shown, self.tree, Fence())
 
     def is_current(self) -> bool:
         return is_at(STAGED, self._volume.state, self.tree.folder)
@@ -201,10 +191,14 @@ class Staged:
         return self.changes().is_empty
 
     def changes(self) -> Plan[Managed]:
-        return difference(self.tree, self.shown)
+        plan = difference(self.tree, self.shown, may_delete=self._delete != "none")
+        if self._delete != "all":
+            return plan
+        foreign = [path for path in self.shown.foreign() if path not in self.tree.managed.files]
+        return Plan(plan.publish, (*plan.delete, *foreign))
 
     def mend(self, damaged: Collection[str], fence: Fence) -> Work:
-        return mend(self.tree, self.shown, damaged, self._takes_all, fence)
+        return mend(self.tree, self.shown, damaged, fence)
 
     def publish(self, revision: str, fence: Fence) -> Work:
         plan = self.changes()
@@ -213,7 +207,7 @@ class Staged:
             raise Torn(path)
         return bring(self.tree, self.shown, plan, fence)
 
-    def prune(self) -> None:
+    def prune(self, fence: Fence) -> None:
         pass
 
     def clear_others(self, fence: Fence) -> None:

@@ -48,7 +48,8 @@ def clear_in_place(volume: Volume, fence: Fence) -> None:
         return
     target = Target(volume, file_mode=0)
     try:
-        for path in list(target.managed.files):
+        altered = target.damaged(iter(target.managed.files))  # somebody else's by now
+        for path in target.managed.files.keys() - altered:
             target.delete(path, fence)
     finally:
         target.close()

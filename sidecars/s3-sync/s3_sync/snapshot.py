@@ -9,7 +9,7 @@ import os
 from collections.abc import Collection
 
 from s3_sync.apply import Work
-from s3_sync.bring import bring, difference, mend
+from s3_sync.bring import bring, difference, mend, restore
 from s3_sync.leftovers import clear_in_place
 from s3_sync.managed import NAME as MANAGED
 from s3_sync.managed import Managed
@@ -47,7 +47,7 @@ class Snapshot:
 
     def __init__(self, settings: Settings, volume: Volume, published: str) -> None:
         self._volume = volume
-        self._takes_all = settings.delete == "all"
+        self._delete = settings.delete
         # Links share their content, so that an edit in one snapshot would be one in all.
         self._file_mode = settings.file_mode & ~WRITE_BITS
         self._store = open_own_folder(SNAPSHOTS, volume.state)
@@ -68,6 +68,8 @@ class Snapshot:
             self.revision = published  # somebody has removed the link
         if self.revision:
             self.shown = self._open(self.revision)
+            if not self.tree.managed.files:
+                restore(self.shown.managed.files, self.shown, self.tree, Fence())
 
     @property
     def problem(self) -> str:
@@ -88,7 +90,10 @@ class Snapshot:
         is_replaced = self._replace_lost(fence)
         if self.shown is None:
             return Work()
-        work = mend(self.tree, self.shown, damaged, self._takes_all, fence)
+        work = mend(self.tree, self.shown, damaged, fence)
+        if self._delete == "all":  # the snapshot is ours alone: nothing in it is anybody's wish
+            for path in self.shown.foreign():
+                work.deleted += self.shown.delete(path, fence)
         work.healed += is_replaced
         if self.problem:
             self._snapshots.show(self.revision, fence)
@@ -105,9 +110,9 @@ class Snapshot:
         self.shown, self.revision = shown, revision
         return Work(published=len(plan.publish), deleted=len(plan.delete))
 
-    def prune(self) -> None:
+    def prune(self, fence: Fence) -> None:
         try:
-            kept = self._snapshots.prune(self.revision)
+            kept = self._snapshots.prune(self.revision, fence)
             for name in os.listdir(self._store):
                 if name.endswith(_LIST_SUFFIX) and name.removesuffix(_LIST_SUFFIX) not in kept:
                     os.unlink(name, dir_fd=self._store)
@@ -115,7 +120,8 @@ class Snapshot:
             log.warning("leftover_kept", name=error.filename, error=error.strerror)
 
     def clear_others(self, fence: Fence) -> None:
-        clear_in_place(self._volume, fence)
+        if self._delete != "none":
+            clear_in_place(self._volume, fence)
 
     def close(self) -> None:
         self.tree.close()
