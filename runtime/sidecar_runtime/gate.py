@@ -31,6 +31,7 @@ from sidecar_runtime.settings import CommonSettings, choice, duration, setting
 
 # Of what a check says; a command may say anything, for ever.
 KEPT_BYTES = 64 << 10
+REAP_SECONDS = 1.0
 NAMED_FINDINGS = 20
 VERDICTS = 100
 PROBLEM_CHARACTERS = 500
@@ -382,9 +383,23 @@ def _call(
             )
         finally:
             kill()  # with all that it left running
+    _reap(child.pid)
     if fence.is_revoked:
         raise CycleAbandoned
     return said.decode(errors="replace"), child.returncode
+
+
+def _reap(group: int) -> None:
+    """
+    Wait for what a killed group left to us: as process 1 we inherit the children of a check.
+
+    One that the kernel does not let go of is not waited for longer than a second.
+    """
+    until = time.monotonic() + REAP_SECONDS
+    with suppress(ChildProcessError):
+        while time.monotonic() < until:
+            if os.waitpid(-group, os.WNOHANG) == (0, 0):
+                time.sleep(0.01)
 
 
 def _talk(

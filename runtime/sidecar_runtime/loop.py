@@ -281,6 +281,9 @@ class Loop:
         started = time.time() - seconds
         failures = self._health.consecutive_failures
         refusal = _last_error(outcome.refusal) if outcome.refusal else None
+        before = self._health.last_error
+        if refusal and before and before.message == refusal.message:
+            refusal = before  # since then, not since now
         self._metrics.cycles(outcome.result).inc()
         self._metrics.consecutive_failures.set(0)
         if outcome.is_success or outcome.result == "waiting":
@@ -346,7 +349,7 @@ class Loop:
                 holder = cycles[0].counts.get("holder", "unknown")
                 otherwise = f"another process keeps the target all the time: {holder}"
             if cycles and cycles[0].result == "settling":
-                otherwise = "the source changes all the time and never comes to rest"
+                otherwise = "the source has not come to rest in time"
             return GaveUp(reason, otherwise)
         return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
 

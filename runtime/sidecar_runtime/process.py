@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from sidecar_runtime import logs
@@ -21,6 +23,15 @@ from sidecar_runtime.sidecar import Sidecar
 from sidecar_runtime.status import About
 
 log = logs.get_logger("sidecar")
+
+
+def raise_file_limit() -> None:
+    """
+    Allow as many open files as the system lets us: the soft limit is meant for select().
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def run_daemon(
@@ -42,6 +53,7 @@ def run_daemon(
     Raises:
         SidecarError: It gave up, or could not listen.
     """
+    raise_file_limit()
     health = Health()
     metrics.ready.set_function(lambda: float(sidecar.readiness().ready))
     log.info("sidecar_started", version=about.version, source=about.source, target=about.target)

@@ -145,25 +145,32 @@ class Snapshots:
             remove_tree(name, self._store)
             raise
 
-    def show(self, revision: str, fence: Fence) -> None:
+    def show(self, revision: str, fence: Fence, *, is_first: bool = False) -> None:
         """
         Let the link show a snapshot, in one step.
 
+        Args:
+            is_first: Nothing was ever shown here, so what is in the link's place is not ours.
+
         Raises:
-            SidecarError: ``link_blocked``: a folder with files is where the link should be.
+            SidecarError: ``link_blocked``: something of somebody else is where the link should be.
         """
         temporary = _aside(self._link)
         if self._fsync:
             os.fsync(self._store)
         with fence:
-            os.symlink(f"{self._store_path}/{revision}", temporary, dir_fd=self._store)
             before = self.current()
             if before and before != revision:
                 # From now on it is an older one; its age counts from here.
                 with suppress(OSError):
                     os.utime(before, dir_fd=self._store, follow_symlinks=False)
-            self._make_way()
-            os.rename(temporary, self._link, src_dir_fd=self._store, dst_dir_fd=self._root)
+            self._make_way(is_first=is_first)
+            os.symlink(f"{self._store_path}/{revision}", temporary, dir_fd=self._store)
+            try:
+                os.rename(temporary, self._link, src_dir_fd=self._store, dst_dir_fd=self._root)
+            except OSError:
+                os.unlink(temporary, dir_fd=self._store)
+                raise
             if self._fsync:
                 os.fsync(self._root)
 
@@ -187,6 +194,7 @@ class Snapshots:
             gone = _aside(revision)
             with fence:
                 if revision == self.current():
+                    kept.append(revision)
                     continue
                 # In one step, so that half of it can never be taken for a snapshot.
                 os.rename(revision, gone, src_dir_fd=self._store, dst_dir_fd=self._store)
@@ -205,12 +213,22 @@ class Snapshots:
         """
         Remove the link, if it is ours, and then all snapshots.
         """
-        if self.current():
+        if self._is_ours():
             os.unlink(self._link, dir_fd=self._root)
         for name in os.listdir(self._store):
             remove_tree(name, self._store)
 
-    def _make_way(self) -> None:
+    def _is_ours(self) -> bool:
+        """
+        Whether the link leads into the store, be there what may.
+        """
+        try:
+            path = os.readlink(self._link, dir_fd=self._root)
+        except OSError:
+            return False
+        return path.rpartition("/")[0] == self._store_path
+
+    def _make_way(self, *, is_first: bool) -> None:
         """
         Remove an empty folder in the link's place; a mount or a subPath leaves such behind.
         """
@@ -218,13 +236,15 @@ class Snapshots:
             found = os.stat(self._link, dir_fd=self._root, follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode):
                 os.rmdir(self._link, dir_fd=self._root)
+            elif is_first and not self._is_ours():
+                raise FileExistsError(errno.EEXIST, "it is somebody else's file", self._link)
         except FileNotFoundError:
             pass
         except OSError as error:
             raise SidecarError(
                 "link_blocked",
-                f"{self._link!r} is a folder that cannot make way for the link: {error.strerror}",
-                "Move its files away, and mount nothing there: consumers mount the folder above.",
+                f"{self._link!r} cannot make way for the link: {error.strerror}",
+                "Move it away, and mount nothing there: consumers mount the folder above.",
             ) from error
 
 

@@ -20,9 +20,9 @@ from sidecar_runtime import gate as module
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.gate import (
+    KEPT_BYTES,
     NAMED_FINDINGS,
     PROBLEM_CHARACTERS,
-    KEPT_BYTES,
     VERDICTS,
     Check,
     Finding,

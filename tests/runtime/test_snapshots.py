@@ -311,7 +311,7 @@ def test_a_folder_with_files_blocks_the_link(shelf: Shelf) -> None:
             snapshots.show("r1", Fence())
 
     assert "link_blocked" == caught.value.reason
-    assert "'current' is a folder that cannot make way" in caught.value.message
+    assert "'current' cannot make way for the link: Directory not empty" in caught.value.message
     assert "mount nothing there" in caught.value.advice
     assert ["theirs"] == os.listdir(shelf.link)
 

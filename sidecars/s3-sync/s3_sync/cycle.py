@@ -141,10 +141,26 @@ class Session:
             listing.revision, published=published, quiet_seconds=self._quiet_seconds(listing)
         ):
             return await self._act(layout, listing, mended, fence)
-        counts: Mapping[str, int | str] = {}
-        if self._acted is not None and (self._hold.damaged or self._hold.torn):
-            counts = (await self._act(layout, self._acted, mended, fence)).counts
-        return Outcome("settling", published, counts)
+        if self._acted is not None:
+            await self._heal(layout, self._acted, listing, fence)
+        return Outcome("settling", published)
+
+    async def _heal(self, layout: Layout, acted: Listing, listing: Listing, fence: Fence) -> None:
+        """
+        Put back what is damaged while a change comes to rest, as far as it is not part of it.
+        """
+        damaged = self._hold.torn if layout.is_atomic else self._hold.damaged
+        same = tuple(
+            (path, entry)
+            for path in damaged
+            if (entry := listing.wanted.get(path)) and acted.wanted.get(path) == entry
+        )
+        if same:
+            applier = self._applier(layout, acted, fence)
+            await applier.apply(Plan(same, ()))
+            self._count(applier.work)
+            self._hold.look_again(layout)
+            self._hold.mend(layout, fence)
 
     async def _act(self, layout: Layout, listing: Listing, done: Work, fence: Fence) -> Outcome:
         """
@@ -166,29 +182,38 @@ class Session:
             for path in layout.tree.foreign():
                 layout.tree.delete(path, fence)
             applier = await self._apply(layout, listing, fence)
+            for path in applier.work.blocked:
+                raise TargetError(
+                    "target_failed",
+                    f"something that cannot be removed is at {path!r} in .s3-sync",
+                    "Look at it as its owner; .s3-sync is s3-sync's own.",
+                )
         is_complete = applier.is_complete and not self._hold.torn
-        if layout.is_atomic:
-            is_complete = is_complete and not applier.work.blocked
         refusal = None
+        is_shown = False
         if layout.is_atomic:
             done.add(self._hold.mend(layout, fence))
             refusal = self._judge(layout, listing, fence) if is_complete else None
             is_complete = is_complete and not self._hold.torn
             if is_complete and not refusal and not layout.shows(listing.revision):
                 done.add(layout.publish(listing.revision, fence))
+                is_shown = True
             is_complete = is_complete and not done.failed
             if layout.shown is not None:
                 layout.shown.end_cycle(fence)
-            self._count(done)
+            self._count(replace(done, healed=0))  # those are counted as they are mended
             done.take_over(applier.work)
         else:
             done = applier.work
         self._hold.look_again(layout)
         self._blocked = done.blocked
         self._name_skipped(listing)
-        self._board.show(refused=refusal.facts() if refusal else {})
-        is_changed = bool(done.published or done.adopted or done.deleted or done.healed)
+        if is_complete:
+            self._board.show(refused=refusal.facts() if refusal else {})
         is_news = listing.revision != self._hold.published.revision
+        is_changed = (is_shown and is_news) or bool(
+            done.published or done.adopted or done.deleted or done.healed
+        )
         if is_complete and not refusal:
             if is_changed or is_news:
                 self._hold.record(layout, listing.revision, fence)
@@ -215,15 +240,7 @@ class Session:
         damaged = self._hold.torn if layout.is_atomic else self._hold.damaged
         plan = self._plan(tree, listing, damaged, fence)
         unsure = await self._unsure(plan, listing, fence)
-        applier = Applier(
-            self._client,
-            tree,
-            listing,
-            fence,
-            damaged=damaged,
-            blocked=self._blocked,
-            given_up=() if layout.is_atomic else self._failures.given_up(listing.wanted),
-        )
+        applier = self._applier(layout, listing, fence)
         applier.work.moved += unsure
         try:
             await applier.apply(replace(plan, delete=()) if unsure else plan)
@@ -237,6 +254,17 @@ class Session:
                 tree.end_cycle(fence)
         self._hold.look_again(layout)
         return applier
+
+    def _applier(self, layout: Layout, listing: Listing, fence: Fence) -> Applier:
+        return Applier(
+            self._client,
+            layout.tree,
+            listing,
+            fence,
+            damaged=self._hold.torn if layout.is_atomic else self._hold.damaged,
+            blocked=self._blocked,
+            given_up=() if layout.is_atomic else self._failures.given_up(listing.wanted),
+        )
 
     async def _unsure(self, plan: Plan[Entry], listing: Listing, fence: Fence) -> list[str]:
         """
@@ -374,11 +402,13 @@ class Session:
         Say what a cycle would do (``S3_SYNC_DRY_RUN``); touches nothing.
         """
         listing = await self._list(fence)
-        managed, foreign = read_target(
-            self._settings.dest_path,
-            tree_part(self._settings),
-            with_foreign=self._settings.delete == "all",
-        )
+        path = self._settings.dest_path
+        try:
+            managed, foreign = read_target(
+                path, tree_part(self._settings), with_foreign=self._settings.delete == "all"
+            )
+        except OSError as error:
+            raise explain_os_error(error, f"cannot read {path}") from error
         plan = make_plan(
             listing.wanted,
             managed,

@@ -122,6 +122,7 @@ class Hold:
             restore(self.torn - self.damaged, layout.shown, layout.tree, fence)
             self.torn = layout.tree.damaged(iter(self.torn))
         work = layout.mend(self.damaged - self.torn, fence)
+        self._metrics.healed.inc(work.healed)
         self.look_again(layout)
         return work
 

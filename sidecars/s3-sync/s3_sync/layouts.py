@@ -7,7 +7,9 @@ work on a copy in `.s3-sync`, the tree, and a revision becomes visible once it i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
+from contextlib import ExitStack
 from typing import Protocol
 
 from s3_sync.apply import Work
@@ -18,7 +20,7 @@ from s3_sync.plan import Plan
 from s3_sync.settings import Settings
 from s3_sync.snapshot import Snapshot
 from s3_sync.target import Target, Torn
-from s3_sync.volume import STAGED, TREE, Volume, is_at
+from s3_sync.volume import PUBLISHING, STAGED, TREE, Volume, is_at, is_there
 from sidecar_runtime.fence import Fence
 
 
@@ -179,8 +181,14 @@ class Staged:
     def __init__(self, settings: Settings, volume: Volume) -> None:
         self._volume = volume
         self._delete = settings.delete
-        self.tree = Target(volume, file_mode=settings.file_mode, part=STAGED)
-        self.shown = Target(volume, file_mode=settings.file_mode)
+        with ExitStack() as stack:
+            self.tree = Target(volume, file_mode=settings.file_mode, part=STAGED)
+            stack.callback(self.tree.close)
+            self.shown = Target(volume, file_mode=settings.file_mode)
+            stack.callback(self.shown.close)
+            self._open = stack.pop_all()
+        # An accepted revision of which a part is shown: nothing else is done before the rest is.
+        self._is_half_shown = is_there(PUBLISHING, volume.state)
         if not self.tree.managed.files:
             restore(self.shown.managed.files, self.shown, self.tree, Fence())
 
@@ -198,14 +206,30 @@ class Staged:
         return Plan(plan.publish, (*plan.delete, *foreign))
 
     def mend(self, damaged: Collection[str], fence: Fence) -> Work:
-        return mend(self.tree, self.shown, damaged, fence)
+        work = mend(self.tree, self.shown, damaged, fence)
+        if self._is_half_shown:
+            work.add(self._show(fence))
+        return work
 
     def publish(self, revision: str, fence: Fence) -> Work:
+        self._volume.write_state(PUBLISHING, f"{revision}\n".encode(), fence)
+        self._is_half_shown = True
+        return self._show(fence)
+
+    def _show(self, fence: Fence) -> Work:
+        """
+        Show all of the tree; where that fails, or the process is killed, the next cycle goes on.
+        """
         plan = self.changes()
         # All of it is looked at before the first is shown: a gate's command may have meddled.
         for path in self.tree.damaged(path for path, _ in plan.publish):
             raise Torn(path)
-        return bring(self.tree, self.shown, plan, fence)
+        work = bring(self.tree, self.shown, plan, fence)
+        if not work.failed:
+            with fence:
+                os.unlink(PUBLISHING, dir_fd=self._volume.state)
+            self._is_half_shown = False
+        return work
 
     def prune(self, fence: Fence) -> None:
         pass
@@ -215,5 +239,4 @@ class Staged:
             clear_snapshots(self._volume)
 
     def close(self) -> None:
-        self.tree.close()
-        self.shown.close()
+        self._open.close()

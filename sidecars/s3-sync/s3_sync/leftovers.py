@@ -8,7 +8,16 @@ import os
 
 from s3_sync.managed import NAME as MANAGED
 from s3_sync.target import Target, list_name
-from s3_sync.volume import LINK, SNAPSHOTS, SNAPSHOTS_PATH, STAGED, TREE, Volume, open_own_folder
+from s3_sync.volume import (
+    LINK,
+    SNAPSHOTS,
+    SNAPSHOTS_PATH,
+    STAGED,
+    TREE,
+    Volume,
+    is_there,
+    open_own_folder,
+)
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.snapshots import Snapshots, remove_tree
 
@@ -26,7 +35,7 @@ def clear_snapshots(volume: Volume) -> None:
     Remove the link, all that it could show, and the working copy behind.
     """
     clear_tree(TREE, volume)
-    if not _is_there(SNAPSHOTS, volume):
+    if not is_there(SNAPSHOTS, volume.state) and not _leads_to_snapshots(volume):
         return
     store = open_own_folder(SNAPSHOTS, volume.state)
     try:
@@ -36,7 +45,7 @@ def clear_snapshots(volume: Volume) -> None:
     remove_tree(SNAPSHOTS, volume.state)
 
 
-def clear_in_place(volume: Volume, fence: Fence) -> None:
+def clear_in_place(volume: Volume, fence: Fence, *, may_delete: bool) -> None:
     """
     Remove the files that were published in place, and the working copy behind a gate.
 
@@ -44,7 +53,7 @@ def clear_in_place(volume: Volume, fence: Fence) -> None:
     """
     with fence:
         clear_tree(STAGED, volume)
-    if not _is_there(MANAGED, volume):
+    if not may_delete or not is_there(MANAGED, volume.state):
         return
     target = Target(volume, file_mode=0)
     try:
@@ -57,9 +66,8 @@ def clear_in_place(volume: Volume, fence: Fence) -> None:
         os.unlink(MANAGED, dir_fd=volume.state)
 
 
-def _is_there(name: str, volume: Volume) -> bool:
+def _leads_to_snapshots(volume: Volume) -> bool:
     try:
-        os.stat(name, dir_fd=volume.state, follow_symlinks=False)
-    except FileNotFoundError:
+        return os.readlink(LINK, dir_fd=volume.root).startswith(f"{SNAPSHOTS_PATH}/")
+    except OSError:
         return False
-    return True

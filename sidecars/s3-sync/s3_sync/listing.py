@@ -214,6 +214,9 @@ class Lister:
         new = [text for text, digest in zip(texts, digests, strict=True) if digest not in known]
         root = _root(b"".join([_NAMESPACE.sub(b"", head, 1), *new, tail]))
         parsed = self._read_items(root)
+        if len(parsed) != len(new):  # an object in another dress: by itself, and not remembered
+            root = _root(body)
+            digests, texts, parsed = [], [], self._read_items(root)
         if texts:
             fresh = iter(parsed)
             parsed = [known.get(digest) or next(fresh) for digest in digests]

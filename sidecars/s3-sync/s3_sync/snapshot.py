@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection
+from contextlib import ExitStack
 
 from s3_sync.apply import Work
 from s3_sync.bring import bring, difference, mend, restore
@@ -50,7 +51,17 @@ class Snapshot:
         self._delete = settings.delete
         # Links share their content, so that an edit in one snapshot would be one in all.
         self._file_mode = settings.file_mode & ~WRITE_BITS
+        self._open_folders = ExitStack()
+        with ExitStack() as stack:
+            self._begin(settings, volume, published, stack)
+            self._open_folders = stack.pop_all()
+
+    def _begin(self, settings: Settings, volume: Volume, published: str, stack: ExitStack) -> None:
+        """
+        Open the store, the tree, and what is shown.
+        """
         self._store = open_own_folder(SNAPSHOTS, volume.state)
+        stack.callback(os.close, self._store)
         self._snapshots = Snapshots(
             volume.root,
             self._store,
@@ -62,10 +73,12 @@ class Snapshot:
         )
         self._snapshots.sweep()
         self.tree = Target(volume, file_mode=self._file_mode, part=TREE)
+        stack.callback(self.tree.close)
         self.shown: Target | None = None
         self.revision = self._snapshots.current()
         if not self.revision and self._snapshots.has(published):
             self.revision = published  # somebody has removed the link
+        self._has_shown = bool(self.revision or self._snapshots.revisions())
         if self.revision:
             self.shown = self._open(self.revision)
             if not self.tree.managed.files:
@@ -104,7 +117,12 @@ class Snapshot:
         plan = self.changes()
         is_back = self._snapshots.has(revision)
         shown = self._renew(revision, fence) if is_back else self._add(revision, fence)
-        self._snapshots.show(revision, fence)
+        try:
+            self._snapshots.show(revision, fence, is_first=not self._has_shown)
+        except BaseException:
+            shown.close()
+            raise
+        self._has_shown = True
         if self.shown is not None:
             self.shown.close()
         self.shown, self.revision = shown, revision
@@ -113,21 +131,20 @@ class Snapshot:
     def prune(self, fence: Fence) -> None:
         try:
             kept = self._snapshots.prune(self.revision, fence)
-            for name in os.listdir(self._store):
-                if name.endswith(_LIST_SUFFIX) and name.removesuffix(_LIST_SUFFIX) not in kept:
-                    os.unlink(name, dir_fd=self._store)
+            with fence:
+                for name in os.listdir(self._store):
+                    if name.endswith(_LIST_SUFFIX) and name.removesuffix(_LIST_SUFFIX) not in kept:
+                        os.unlink(name, dir_fd=self._store)
         except OSError as error:
             log.warning("leftover_kept", name=error.filename, error=error.strerror)
 
     def clear_others(self, fence: Fence) -> None:
-        if self._delete != "none":
-            clear_in_place(self._volume, fence)
+        clear_in_place(self._volume, fence, may_delete=self._delete != "none")
 
     def close(self) -> None:
-        self.tree.close()
         if self.shown is not None:
             self.shown.close()
-        os.close(self._store)
+        self._open_folders.close()
 
     def _replace_lost(self, fence: Fence) -> bool:
         """

@@ -393,7 +393,7 @@ def read_target(
             if part:
                 folder = enter(part, above)
             managed = load_managed(above, folder, list_name(part))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}, []
         return managed, foreign_files(folder, managed) if with_foreign else []
 

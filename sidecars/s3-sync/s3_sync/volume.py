@@ -23,6 +23,7 @@ STAGING = "staging"
 # The working copies behind snapshots, and behind a gate in place; their modes differ.
 TREE = "tree"
 STAGED = "staged"
+PUBLISHING = "publishing"
 SNAPSHOTS = "snapshots"
 SNAPSHOTS_PATH = f"{RESERVED}/{SNAPSHOTS}"
 LINK = "current"
@@ -183,6 +184,17 @@ def open_folders(path: str) -> tuple[int, int]:
     except OSError:
         os.close(root)
         raise
+
+
+def is_there(name: str, folder: int) -> bool:
+    """
+    Whether an open folder has something of that name.
+    """
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def is_at(name: str, above: int, folder: int) -> bool:
