@@ -134,6 +134,28 @@ def test_the_only_keytab_of_the_folder_and_its_first_principal_are_taken(here: S
     assert f"Default principal: {here.principal}" in listing
 
 
+def test_other_files_beside_the_keytab_do_not_matter(here: Site) -> None:
+    """
+    krb5.conf, and the ccache of another sidecar, which is replaced whenever that one likes.
+    """
+    folder = here.keytab.parent
+    here.config.replace(folder / "krb5.conf")
+    settings = {
+        "KERBEROS_KEYTAB": None,
+        "KERBEROS_PRINCIPAL": None,
+        "KERBEROS_KEYTAB_DIR": str(folder),
+        "KRB5_CONFIG": str(folder / "krb5.conf"),
+    }
+    ours = here.start(**settings, KERBEROS_CCACHE=str(folder / "one"))
+    ours.wait_until_ready()
+    other = here.start(**settings, KERBEROS_CCACHE=str(folder / "two"), INTERVAL="1s")
+    other.wait_until_ready()
+
+    wait_until(lambda: len(other.find_events("ticket_acquired")) >= 4, "the other one writes")
+
+    assert 1 == len(ours.find_events("ticket_acquired"))
+
+
 def test_a_chart_user_keeps_the_names_of_airflow(here: Site) -> None:
     daemon = here.start(
         KERBEROS_KEYTAB=None,
