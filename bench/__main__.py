@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] not in names():
         print(f"usage: python -m bench {{{','.join(names())}}} [--help]", file=sys.stderr)
         return 2
+    # What was started is stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     name, *others = arguments
     importlib.import_module(f"bench.{name.replace('-', '_')}").main(others)
     return 0

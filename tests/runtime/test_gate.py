@@ -153,6 +153,7 @@ def test_a_command_keeps_the_environment_and_writes_no_bytecode(
     knock: Knock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", "/opt/airflow")
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     python = shlex.quote(sys.executable)
     door = knock(f'test "$AIRFLOW_HOME" = /opt/airflow || exit 1; {python} -c "import a"')
     (door.folder / "a.py").write_text("x = 1\n")
@@ -197,7 +198,8 @@ def test_closing_its_output_is_not_its_end(knock: Knock, tmp_path: Path) -> None
 
 
 def test_a_refused_revision_is_named_in_log_metric_error_and_facts(knock: Knock, log: Log) -> None:
-    door = knock("echo d/a.py:12: it is broken; echo d/b.py:3:7: this too; exit 1")
+    says = "d/a.py:12: it is broken", "d/b.py:3:7: this too", "d/b.py:9: and this"
+    door = knock("; ".join(f"echo '{line}'" for line in says) + "; exit 1")
     (door.folder / "d").mkdir()
     for name in ("a.py", "b.py"):
         (door.folder / "d" / name).write_text("x")
@@ -206,12 +208,12 @@ def test_a_refused_revision_is_named_in_log_metric_error_and_facts(knock: Knock,
 
     assert refused is not None
     assert ("revision_refused", 3) == (refused.reason, refused.exit_code)
-    assert "the gate refuses revision r7: d/a.py:12: it is broken; 1 more" == refused.message
+    assert "the gate refuses revision r7: d/a.py:12: it is broken; 2 more" == refused.message
     assert "last good revision stays" in refused.advice
     assert {
         "revision": "r7",
         "files_refused": 2,
-        "problems": ["d/a.py:12: it is broken", "d/b.py:3: this too"],
+        "problems": ["d/a.py:12: it is broken", "d/b.py:3: this too", "d/b.py:9: and this"],
     } == refused.facts()
     (event,) = log.events("revision_refused")
     assert {
@@ -224,6 +226,7 @@ def test_a_refused_revision_is_named_in_log_metric_error_and_facts(knock: Knock,
         "problems": [
             {"path": "d/a.py", "line": 12, "problem": "it is broken"},
             {"path": "d/b.py", "line": 3, "problem": "this too"},
+            {"path": "d/b.py", "line": 9, "problem": "and this"},
         ],
     }.items() <= event.items()
     assert (0, 1, 1) == (door.checks("accepted"), door.checks("refused"), door.refused)
@@ -419,6 +422,23 @@ def test_who_takes_too_long_is_killed_and_the_revision_refused(
     assert ["no verdict within 0.5 s"] == [
         event["problem"] for event in log.events("revision_refused")
     ]
+
+
+def test_a_syntax_check_that_takes_too_long_is_a_failure_and_no_verdict(knock: Knock) -> None:
+    """
+    A compiler does not hang: it has too many files for its share of the CPU.
+    """
+    door = knock(timeout_seconds=0.3)
+    door.gate._check = Check(("sleep", "600"), lambda *_: [], ".py")
+
+    for _ in range(2):
+        with pytest.raises(SidecarError) as caught:
+            door.judge(changed=["a.py", "b.py", "c.yaml"])
+
+    assert "gate_failed" == caught.value.reason
+    assert "2 files were not checked within 0.3 s" == caught.value.message
+    assert "GATE_TIMEOUT" in caught.value.advice
+    assert (0, 0) == (door.checks("accepted"), door.checks("refused"))
 
 
 @pytest.mark.parametrize("end", ["exit 0", "exit 1", "exec sleep 600"])

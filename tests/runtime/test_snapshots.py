@@ -461,7 +461,7 @@ def test_a_clock_that_was_set_back_keeps_no_snapshot_for_ever(shelf: Shelf) -> N
     shelf.age("r1", -86400)
 
     assert {"r1", "r2"} == pruned(snapshots)
-    assert time.time() - (shelf.store / "r1").stat().st_mtime < 60
+    assert abs(time.time() - (shelf.store / "r1").stat().st_mtime) < 60
     shelf.age("r1", 601)
     assert {"r2"} == pruned(snapshots)
 

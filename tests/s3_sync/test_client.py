@@ -148,6 +148,24 @@ def test_a_vanished_object_has_moved_and_is_asked_for_once(s3: FakeS3) -> None:
     assert 1 == len(s3.requests)
 
 
+@pytest.mark.parametrize("said", ["Fri, 20 Nov 2026 12:00:00 GMT", "yesterday", ""])
+def test_when_a_listing_was_answered_is_the_servers_to_say(s3: FakeS3, said: str) -> None:
+    """
+    Our own clock may be wrong; an object does not tell.
+    """
+
+    async def scene(client: S3Client) -> list[str]:
+        seen = [client.listed_at]
+        await list_all(client)
+        seen.append(client.listed_at)
+        await get(client)
+        return [*seen, client.listed_at]
+
+    s3.inject(with_headers(Date=said), is_list)
+
+    assert ["", said, said] == play(s3, scene)
+
+
 @pytest.mark.parametrize(
     "etag", ['W/"5d41402abc4b2a76b9719d911017c592"', "5d41402abc4b2a76b9719d911017c592"]
 )

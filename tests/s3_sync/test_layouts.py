@@ -233,9 +233,10 @@ def test_mending_knows_paths_that_are_no_longer_listed(one: Stage) -> None:
     """
     Damage is remembered by path; what it belonged to may have changed since.
     """
-    one.layout.tree.delete("a.py", Fence())
+    one.drop("a.py")
+    one.put(new="two")
 
-    work = one.layout.mend({"a.py", "never-seen"}, Fence())
+    work = one.layout.mend({"a.py", "new.py", "never-seen"}, Fence())
 
     assert 0 == work.healed and ONE == one.seen()
 
@@ -263,6 +264,20 @@ def test_the_next_process_behind_a_gate_sees_what_is_shown(one: Stage) -> None:
     assert not one.layout.shows("r2") and ONE == one.seen()
     assert {"a.py"} == {path for path, _ in one.layout.changes().publish}
     assert set() == one.damaged() == one.torn()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_closing_leaves_no_descriptor(folder: Path, layout: str) -> None:
+    before = os.listdir("/proc/self/fd")
+    stage = Stage(folder, **LAYOUTS[layout])
+    stage.publish("r1", a="one", d__b="one")
+    stage.drop("d/b.py")
+    stage.publish("r2", a="two")
+    stage.layout.clear_others(Fence())
+
+    stage.close()
+
+    assert before == os.listdir("/proc/self/fd")
 
 
 # --- from one layout to another
@@ -396,6 +411,22 @@ def test_nothing_of_another_layout_goes_under_a_revoked_fence(folder: Path, afte
         stage.layout.clear_others(fence)
 
     assert seen == stage.seen()
+    stage.close()
+
+
+def test_an_empty_list_of_another_layout_stays_under_a_revoked_fence(folder: Path) -> None:
+    stage = Stage(folder, **DIRECT)
+    stage.begin(**SNAPSHOT)
+    stage.publish("r1", a="one")
+    fence = Fence()
+    fence.revoke()
+
+    with pytest.raises(CycleAbandoned):
+        stage.layout.clear_others(fence)
+
+    assert (stage.state / "managed").exists()
+    stage.layout.clear_others(Fence())
+    assert not (stage.state / "managed").exists()
     stage.close()
 
 

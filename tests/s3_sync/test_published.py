@@ -27,8 +27,8 @@ def state(tmp_path: Path) -> Path:
     return state
 
 
-def read(state: Path) -> Published:
-    published = Published(SOURCE)
+def read(state: Path, layout: str = "in-place") -> Published:
+    published = Published(SOURCE, layout)
     fd = os.open(state, os.O_RDONLY)
     try:
         published.read(fd)
@@ -38,7 +38,7 @@ def read(state: Path) -> Published:
 
 
 def test_nothing_is_published_at_first() -> None:
-    readiness = Published(SOURCE).readiness(())
+    readiness = Published(SOURCE, "in-place").readiness(())
 
     assert not readiness.ready
     assert "no complete sync of this source yet" == readiness.problem
@@ -46,7 +46,7 @@ def test_nothing_is_published_at_first() -> None:
 
 def test_what_was_recorded_is_there_after_a_restart(volume: Volume, folder: Path) -> None:
     before = time.time() - 0.001  # it is rounded
-    published = Published(SOURCE)
+    published = Published(SOURCE, "in-place")
     published.record(volume, 3, "r7", Fence())
 
     successor = read(folder / ".s3-sync")
@@ -55,13 +55,19 @@ def test_what_was_recorded_is_there_after_a_restart(volume: Volume, folder: Path
     assert successor.at == published.at and before <= (successor.at or 0) <= time.time() + 0.001
     assert successor.readiness(()).ready
     facts = json.loads((folder / ".s3-sync" / NAME).read_bytes())
-    assert {"revision": "r7", "published_at": successor.at, "files": 3, "source": SOURCE} == facts
+    assert {
+        "revision": "r7",
+        "published_at": successor.at,
+        "files": 3,
+        "source": SOURCE,
+        "layout": "in-place",
+    } == facts
 
 
 def test_a_revoked_fence_records_nothing(volume: Volume, folder: Path) -> None:
     fence = Fence()
     fence.revoke()
-    published = Published(SOURCE)
+    published = Published(SOURCE, "in-place")
 
     with pytest.raises(CycleAbandoned):
         published.record(volume, 3, "r7", fence)
@@ -108,6 +114,32 @@ def test_a_record_that_is_damaged_or_of_another_source_counts_as_none(
 
     assert ("", None) == (published.revision, published.at)
     assert not published.readiness(()).ready
+
+
+@pytest.mark.parametrize(
+    ("written", "layout", "counts"),
+    [
+        ("in-place", "in-place", True),
+        ("snapshot", "snapshot", True),
+        ("in-place", "snapshot", False),
+        ("snapshot", "in-place", False),
+        (None, "in-place", True),  # of the first release, which knew no other
+        (None, "snapshot", False),
+        (7, "snapshot", False),
+    ],
+)
+def test_the_record_of_another_layout_counts_as_none(
+    state: Path, written: object, layout: str, counts: bool
+) -> None:
+    """
+    What it speaks of is not where our consumers look.
+    """
+    (state / NAME).write_text(json.dumps(GOOD | ({"layout": written} if written else {})))
+
+    published = read(state, layout)
+
+    assert counts is published.readiness(()).ready
+    assert ("r1" if counts else "") == published.revision
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "1e20", "1" + "0" * 400])

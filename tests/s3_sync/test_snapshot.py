@@ -252,16 +252,50 @@ def test_a_revision_that_is_back_is_new_to_who_compares_times(two: Stage) -> Non
 
 
 def test_damage_to_a_revision_that_is_back_is_mended(two: Stage) -> None:
-    place = two.state / "snapshots/r1"
+    two.publish("r3", z="last")
+    two.publish("r4", a="six")
+    place = two.state / "snapshots/r3"
     (place / "d/b.py").unlink()
     (place / "a.py").unlink()
     (place / "a.py").write_text("planted")
+
+    two.publish("r3", a="two")
+
+    assert TWO | {"z.py": "last"} == two.current() and set() == two.damaged()
+
+
+def test_files_whose_keys_were_kept_then_go_from_a_revision_that_is_back(two: Stage) -> None:
+    """
+    What S3_SYNC_DELETE=none keeps is in no listing, and so in no revision's name.
+    """
+    two.drop("c.py", "d/b.py")
+
+    two.publish("r1", a="one")
+
+    assert {"a.py": "one"} == two.current() and two.layout.shows("r1")
+
+
+def test_a_revision_that_cannot_be_renewed_is_not_shown(
+    two: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+
+    def refuse(source: str, target: str, **fds: int) -> None:
+        if target == "a.py":
+            raise OSError(errno.EACCES, "Permission denied", target)
+        rename(source, target, **fds)
+
     two.put(a="one")
     two.drop("c.py")
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(SidecarError) as caught:
+        two.layout.publish("r1", Fence())
+    monkeypatch.undo()
 
-    two.layout.publish("r1", Fence())
-
-    assert ONE == two.current() and set() == two.damaged()
+    assert "target_denied" == caught.value.reason
+    assert TWO == two.current() and "r2" == two.layout.revision
+    two.publish("r1")
+    assert ONE == two.current()
 
 
 def test_a_revision_whose_list_was_lost_is_used_again(two: Stage) -> None:
@@ -382,15 +416,46 @@ def test_a_file_that_is_newer_in_the_tree_is_not_mixed_in(one: Stage) -> None:
     assert {"a.py": "two", "d/b.py": "one"} == one.current()
 
 
-def test_a_snapshot_whose_folder_is_gone_is_made_anew(one: Stage) -> None:
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_snapshot_whose_folder_is_gone_is_made_anew_from_the_tree(
+    two: Stage, is_replaced: bool
+) -> None:
+    place = (two.folder / "current").resolve()
+    shutil.rmtree(place)
+    if is_replaced:
+        place.mkdir()
+
+    two.mend()
+
+    assert "r2" == two.layout.revision and two.layout.shows("r2") and "" == two.layout.problem
+    assert TWO == two.current() and set() == two.damaged()
+
+
+def test_a_snapshot_whose_folder_is_gone_is_not_made_of_a_newer_tree(one: Stage) -> None:
+    """
+    A tree between two revisions is neither.
+    """
+    one.put(a="two")
     shutil.rmtree((one.folder / "current").resolve())
-    assert one.layout.problem
 
     one.mend()
-    assert not one.layout.shows("r1")
-    one.publish("r1")
 
-    assert ONE == one.current() and set() == one.damaged() and "" == one.layout.problem
+    assert (None, "") == (one.layout.shown, one.layout.revision)
+    assert {} == one.current()
+    one.publish("r2", c="two")
+    assert TWO == one.current() and set() == one.damaged()
+
+
+def test_a_snapshot_whose_folder_is_gone_is_not_made_of_a_torn_tree(one: Stage) -> None:
+    shutil.rmtree((one.folder / "current").resolve())
+    (one.state / "tree/a.py").unlink()
+
+    with pytest.raises(Torn):
+        one.layout.mend(one.damaged(), Fence())
+
+    assert {} == one.current()
+    one.publish("r1", a="one")
+    assert ONE == one.current()
 
 
 @pytest.mark.parametrize("delete", ["managed", "all"])

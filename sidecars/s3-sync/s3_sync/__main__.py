@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from sidecar_runtime.early import heed_signals
+from sidecar_runtime.early import heed_signals, spare_rich
 
 
 def main() -> NoReturn:
     heed_signals()
+    spare_rich()
     from s3_sync.command import run  # noqa: PLC0415 - the heavy imports, after the handlers
     from sidecar_runtime.process import run_main  # noqa: PLC0415
 

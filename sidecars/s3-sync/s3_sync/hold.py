@@ -52,7 +52,7 @@ class Hold:
         self._layout: Layout | None = None
         self._scan: Iterator[str] = iter(())
         self._holder: Mapping[str, object] = {}
-        self.published = Published(settings.source)
+        self.published = Published(settings.source, settings.layout)
         self.damaged: set[str] = set()
         self.torn: set[str] = set()
 

@@ -207,7 +207,11 @@ class Staged:
         return mend(self.tree, self.shown, damaged, self._takes_all, fence)
 
     def publish(self, revision: str, fence: Fence) -> Work:
-        return bring(self.tree, self.shown, self.changes(), fence)
+        plan = self.changes()
+        # All of it is looked at before the first is shown: a gate's command may have meddled.
+        for path in self.tree.damaged(path for path, _ in plan.publish):
+            raise Torn(path)
+        return bring(self.tree, self.shown, plan, fence)
 
     def prune(self) -> None:
         pass

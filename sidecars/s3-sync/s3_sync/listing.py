@@ -2,7 +2,8 @@
 What is under the prefix: pages of ListObjectsV2 → one listing.
 
 A page whose bytes did not change since the last cycle is not parsed again; on a quiet bucket a
-poll costs a digest a page.
+poll costs a digest a page. On a page that did change, only what is new of it is parsed: a deletion
+shifts the objects of all pages behind it, and they are still the same.
 """
 
 from __future__ import annotations
@@ -13,15 +14,22 @@ import itertools
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from s3_sync.keys import ARCHIVED_CLASSES, refusal_of
 from s3_sync.refusals import SourceError
 
+_TOKEN = b"ContinuationToken>"
 _ECHO = re.compile(rb"<ContinuationToken>([^<]*)</ContinuationToken>")
 # They differ from call to call and say nothing about the objects.
 _TOKENS = re.compile(rb"<(?:Next)?ContinuationToken>[^<]*</(?:Next)?ContinuationToken>")
+
+# Dropping it here is cheaper than from each element.
+_NAMESPACE = re.compile(rb"""\sxmlns=("[^"]*"|'[^']*')""")
+_URL = re.compile(rb"<EncodingType>\s*url\s*<")
+_START, _END = b"<Contents>", b"</Contents>"
 
 # It goes into a header of ours.
 _ETAG = re.compile(r"[!#-~]+")
@@ -38,12 +46,33 @@ class Entry:
     size_bytes: int
 
 
+class Item(NamedTuple):
+    """
+    What a page says of one object; made once for each, so of the cheapest kind.
+
+    Args:
+        path: Relative to the target.
+        entry: None for what is no file: folder markers, what a filter leaves out, what is skipped.
+        skipped: Why it cannot become a file; empty where it can.
+        fingerprint: A digest of path, ETag and size, as a number; 0 without an entry.
+        modified: When it was written, as S3 writes it.
+    """
+
+    key: str
+    path: str
+    entry: Entry | None
+    skipped: str
+    fingerprint: int
+    modified: str
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """
     One parsed page.
 
     Args:
+        items: By the digest of their text.
         entries: By path relative to the target.
         folders: All folders that the entries lie in.
         skipped: Reason by key.
@@ -53,6 +82,7 @@ class Page:
         is_sorted: Whether the keys are in the order of their UTF-8 bytes.
     """
 
+    items: dict[bytes, Item]
     entries: dict[str, Entry]
     folders: frozenset[str]
     skipped: dict[str, str]
@@ -111,6 +141,7 @@ class Lister:
         self._target_bytes = target_bytes
         self._pages: dict[bytes, Page] = {}
         self._digests: list[bytes] = []
+        self._gathered: dict[bytes, Item] | None = None
         self._listing: Listing | None = None
 
     async def read(self) -> Listing:
@@ -120,6 +151,7 @@ class Lister:
         Raises:
             SourceError: S3 refused, or the answer contradicts itself.
         """
+        self._gathered = None
         pages: dict[bytes, Page] = {}
         digests: list[bytes] = []
         token: str | None = None
@@ -127,7 +159,7 @@ class Lister:
         while True:
             body = await self._fetch_page(token)
             _check_echo(body, token)
-            digest = hashlib.blake2b(_TOKENS.sub(b"", body), digest_size=16).digest()
+            digest = hashlib.blake2b(_without_tokens(body), digest_size=16).digest()
             page = self._pages.get(digest) or pages.get(digest)
             pages[digest] = page or self._parse(body)
             digests.append(digest)
@@ -142,45 +174,110 @@ class Lister:
             _check_order(ordered)
             self._listing = _join(ordered)
             self._pages, self._digests = pages, digests
+        self._gathered = None
         return self._listing
 
     def _parse(self, body: bytes) -> Page:
-        root = _root(body)
-        is_encoded = _text(root, "EncodingType") == "url"
+        digests, items = self._items(body)
         entries: dict[str, Entry] = {}
         folders: set[str] = set()
-        skipped: dict[str, str] = {}
-        fingerprint = 0
-        keys: list[str] = []
-        newest = ""
-        for contents in root.iter("Contents"):
-            facts = {child.tag: child.text or "" for child in contents}
-            key = _key(facts, is_encoded)
-            keys.append(key)
-            newest = max(newest, facts.get("LastModified", ""))
-            if not key.startswith(self._prefix):
-                raise listing_invalid(f"the key {key!r} is not under the prefix")
-            path = key[len(self._prefix) :]
-            if not path or path.endswith("/") or not self._is_wanted(path):
+        for item in items:
+            if item.entry is None:
                 continue
-            reason = refusal_of(path, self._target_bytes)
-            if reason is None and facts.get("StorageClass") in ARCHIVED_CLASSES:
-                reason = "archived"
-            if reason is not None:
-                skipped[key] = reason
-                continue
+            path = item.path
             if path in entries:
-                raise listing_invalid(f"the key {key!r} came twice")
-            entry = _entry(key, facts)
-            entries[path] = entry
-            fingerprint += _fingerprint(path, entry)
+                raise listing_invalid(f"the key {item.key!r} came twice")
+            entries[path] = item.entry
             while (slash := path.rfind("/")) > 0 and path[:slash] not in folders:
                 path = path[:slash]
                 folders.add(path)
-        _check_count(root, len(keys))
-        ends = (keys[0], keys[-1]) if keys else None
-        is_sorted = keys == sorted(keys)
-        return Page(entries, frozenset(folders), skipped, fingerprint, newest, ends, is_sorted)
+        keys = [item.key for item in items]
+        return Page(
+            dict(zip(digests, items, strict=bool(digests))),
+            entries,
+            frozenset(folders),
+            {item.key: item.skipped for item in items if item.skipped},
+            sum(item.fingerprint for item in items),
+            max((item.modified for item in items), default=""),
+            (keys[0], keys[-1]) if keys else None,
+            keys == sorted(keys),
+        )
+
+    def _items(self, body: bytes) -> tuple[list[bytes], list[Item]]:
+        """
+        Return all items of a page with the digests of their texts; parse those that are new.
+        """
+        head, texts, tail = _split(body)
+        salt = b"url" if _URL.search(head) or _URL.search(tail) else b""
+        digests = [hashlib.blake2b(text, digest_size=16, salt=salt).digest() for text in texts]
+        known = self._known()
+        new = [text for text, digest in zip(texts, digests, strict=True) if digest not in known]
+        root = _root(b"".join([_NAMESPACE.sub(b"", head, 1), *new, tail]))
+        parsed = self._read_items(root)
+        if texts:
+            fresh = iter(parsed)
+            parsed = [known.get(digest) or next(fresh) for digest in digests]
+        _check_count(root, len(parsed))
+        return digests, parsed
+
+    def _known(self) -> dict[bytes, Item]:
+        """
+        Return all items of the last listing; gathered once a reading, and only if a page changed.
+        """
+        if self._gathered is None:
+            self._gathered = {}
+            for page in self._pages.values():
+                self._gathered.update(page.items)
+        return self._gathered
+
+    def _read_items(self, root: ElementTree.Element) -> list[Item]:
+        is_encoded = _text(root, "EncodingType") == "url"
+        return [
+            self._item({child.tag: child.text or "" for child in contents}, is_encoded)
+            for contents in root.iter("Contents")
+        ]
+
+    def _item(self, facts: dict[str, str], is_encoded: bool) -> Item:
+        key = _key(facts, is_encoded)
+        modified = facts.get("LastModified", "")
+        if not key.startswith(self._prefix):
+            raise listing_invalid(f"the key {key!r} is not under the prefix")
+        path = key[len(self._prefix) :]
+        if not path or path.endswith("/") or not self._is_wanted(path):
+            return Item(key, path, None, "", 0, modified)
+        reason = refusal_of(path, self._target_bytes) or ""
+        if not reason and facts.get("StorageClass") in ARCHIVED_CLASSES:
+            reason = "archived"
+        if reason:
+            return Item(key, path, None, reason, 0, modified)
+        entry = _entry(key, facts)
+        return Item(key, path, entry, "", _fingerprint(path, entry), modified)
+
+
+def _without_tokens(body: bytes) -> bytes:
+    """
+    Return a page without its tokens; finding that there are none is almost free.
+    """
+    return _TOKENS.sub(b"", body) if _TOKEN in body else body
+
+
+def _split(body: bytes) -> tuple[bytes, list[bytes], bytes]:
+    """
+    Return what is before the objects, the text of each, and what is behind them.
+
+    Where a store puts something in between, or prefixes its elements, there are no texts, and the
+    head is the whole.
+    """
+    head, *pieces = body.split(_START)
+    tail = b""
+    texts = []
+    for number, piece in enumerate(pieces, 1):
+        text, end, rest = piece.partition(_END)
+        if not end or (number < len(pieces) and rest.strip()):
+            return body, [], b""
+        texts.append(_START + text + _END)
+        tail = rest
+    return head, texts, tail
 
 
 def _root(body: bytes) -> ElementTree.Element:
@@ -191,8 +288,9 @@ def _root(body: bytes) -> ElementTree.Element:
         root = ElementTree.fromstring(body)  # noqa: S314 - expat limits entities, loads none
     except ElementTree.ParseError as error:
         raise listing_invalid(f"it is not XML: {error}") from None
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
+    if root.tag.startswith("{"):
+        for element in root.iter():
+            element.tag = element.tag.rpartition("}")[2]
     if root.tag != "ListBucketResult":
         raise listing_invalid(f"it is a {root.tag}, not a ListBucketResult")
     return root
@@ -235,7 +333,7 @@ def _check_echo(body: bytes, token: str | None) -> None:
     """
     Refuse a page that was asked for by another token; S3 repeats the token, not all stores do.
     """
-    echo = _ECHO.search(body)
+    echo = _ECHO.search(body) if _TOKEN in body else None
     said = html.unescape(echo[1].decode()).strip() if echo else ""
     if said and token not in (said, unquote_plus(said)):
         raise listing_invalid("another page came than was asked for")

@@ -61,6 +61,7 @@ class Pool:
                 answer = await connection.request(head, sink, seconds, check)
             except StaleConnection:
                 if is_kept:
+                    self.close()  # what befell one kept connection befell the others too
                     continue
                 raise WireError(
                     "connection_lost", "the server closed a new connection without an answer"

@@ -20,15 +20,16 @@ LATEST = 10_000_000_000
 
 class Published:
     """
-    The record in `.s3-sync/published.json`, for one source.
+    The record in `.s3-sync/published.json`, for one source and one layout.
 
     Attributes:
         revision: Of the source when it was published; empty where nothing is.
         at: Unix time of that publish.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, layout: str) -> None:
         self._source = source
+        self._layout = layout
         self.revision = ""
         self.at: float | None = None
 
@@ -36,8 +37,8 @@ class Published:
         """
         Take over what a process recorded in the open `.s3-sync`.
 
-        The record of another bucket or prefix counts as none: its files are not what consumers
-        of this one need.
+        The record of another bucket or prefix, or of another layout, counts as none: what it
+        speaks of is not what our consumers need, or not where they look.
         """
         self.revision, self.at = "", None
         try:
@@ -45,6 +46,8 @@ class Published:
         except (OSError, ValueError, RecursionError):
             return
         if not isinstance(facts, dict) or facts.get("source") != self._source:
+            return
+        if facts.get("layout", "in-place") != self._layout:
             return
         revision, at = facts.get("revision"), facts.get("published_at")
         if isinstance(revision, str) and isinstance(at, int | float) and 0 < at < LATEST:
@@ -60,6 +63,7 @@ class Published:
             "published_at": at,
             "files": files,
             "source": self._source,
+            "layout": self._layout,
         }
         volume.write_state(NAME, json.dumps(facts).encode() + b"\n", fence)
         self.revision, self.at = revision, at

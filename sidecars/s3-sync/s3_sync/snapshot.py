@@ -85,10 +85,11 @@ class Snapshot:
         return difference(self.tree, self.shown)
 
     def mend(self, damaged: Collection[str], fence: Fence) -> Work:
-        self._forget_lost()
+        is_replaced = self._replace_lost(fence)
         if self.shown is None:
             return Work()
         work = mend(self.tree, self.shown, damaged, self._takes_all, fence)
+        work.healed += is_replaced
         if self.problem:
             self._snapshots.show(self.revision, fence)
             work.healed += 1
@@ -122,15 +123,21 @@ class Snapshot:
             self.shown.close()
         os.close(self._store)
 
-    def _forget_lost(self) -> None:
+    def _replace_lost(self, fence: Fence) -> bool:
         """
-        Forget the current snapshot if somebody removed its folder; the next publish makes it anew.
+        Make the current snapshot anew if somebody removed its folder; True if that was done.
+
+        Where the tree is ahead of it, the next publish will do.
         """
-        if self.shown is not None and not self._snapshots.is_folder(
-            self.revision, self.shown.folder
-        ):
-            self.shown.close()
-            self.shown, self.revision = None, ""
+        shown, revision = self.shown, self.revision
+        if shown is None or self._snapshots.is_folder(revision, shown.folder):
+            return False
+        is_same = difference(self.tree, shown).is_empty
+        shown.close()
+        self.shown, self.revision = None, ""
+        if is_same:
+            self.publish(revision, fence)
+        return is_same
 
     def _open(self, revision: str, files: dict[str, Managed] | None = None) -> Target:
         part = f"{SNAPSHOTS}/{revision}"

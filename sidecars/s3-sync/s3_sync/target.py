@@ -363,6 +363,8 @@ def _open_part(part: str, volume: Volume, stack: ExitStack) -> tuple[int, int]:
     """
     above, folder = volume.state, volume.root if not part else volume.state
     for name in part.split("/") if part else ():
+        if name in ("", ".", ".."):  # the last door: no caller has such names
+            raise ValueError(f"not a part of .s3-sync: {part!r}")
         above, folder = folder, open_own_folder(name, folder)
         stack.callback(os.close, folder)
     return above, folder

@@ -153,7 +153,7 @@ def leftovers(target: Path) -> list[str]:
     Return what lies in `.s3-sync` and should not after a complete cycle: staged downloads,
     temporary files.
     """
-    ours = {"lock", "managed", "staging", "published.json"}
+    ours = {"lock", "managed", "staging", "published.json", ".airflowignore"}
     hidden = target / RESERVED
     staged = [f"{RESERVED}/staging/{path.name}" for path in (hidden / "staging").iterdir()]
     return staged + [
