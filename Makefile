@@ -12,7 +12,7 @@ PYPROJECTS := $(PROJECTS:%=%/pyproject.toml)
 BIN := .venv/bin
 STAMP := .venv/setup.stamp
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SHELL_SCRIPTS := .ci/run $(wildcard scripts/*)
+SHELL_SCRIPTS := .ci/run tests/images/airflow-base $(wildcard scripts/*)
 # gssapi has no wheels: where it cannot be compiled, .venv is made without it.
 COMPILES := command -v gcc >/dev/null && krb5-config --libs gssapi >/dev/null 2>&1
 
@@ -21,9 +21,10 @@ COMPILES := command -v gcc >/dev/null && krb5-config --libs gssapi >/dev/null 2>
 #   AIRFLOW_CHART  folder with the official chart's values.yaml and values.schema.json
 #   BUILDER        docker, buildah or podman (default: the first that works)
 #   BASE_IMAGE     another base than the Dockerfile's
+#   AIRFLOW_IMAGE  the same for sync-perm: your own Airflow image
 #   TAG, REGISTRY  the image is [REGISTRY/]NAME:TAG (default: the 12-character commit)
 #   SOURCE         web address of this repository, for the images' labels
-export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE TAG REGISTRY SOURCE
+export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE TAG REGISTRY SOURCE
 
 PYTEST := $(BIN)/python -m pytest
 
@@ -40,6 +41,10 @@ help: ## list the targets
 .PHONY: demo
 demo: setup ## show the sidecars at work against an embedded S3 server and a real KDC
 	@$(BIN)/python -m demo
+
+.PHONY: demo-airflow
+demo-airflow: setup ## show sync-perm at work beside a real Airflow (installs one)
+	@$(BIN)/python -m demo.airflow
 
 .PHONY: test
 test: setup ## run the tests that need no images, with moderate counts
@@ -148,6 +153,6 @@ docs: setup ## rewrite the generated parts of the documentation
 	$(BIN)/python -m docs
 
 .PHONY: clean
-clean: ## remove .venv and every cache
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## remove .venv, .airflow and every cache
+	rm -rf .venv .airflow .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,6 +11,8 @@ import kerberos_sidecar.metrics
 import kerberos_sidecar.settings
 import s3_sync.metrics
 import s3_sync.settings
+import sync_perm.metrics
+import sync_perm.settings
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 
@@ -24,6 +26,7 @@ class Documented:
         metrics: The class of its metrics; made with a version and a revision.
         instead: Wrong names that people type, mapped to the right ones.
         first: The settings of the published example, which the tables begin with.
+        shape: Which of its values its README shows.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Documented:
     metrics: Callable[[str, str], Metrics]
     instead: Mapping[str, str]
     first: tuple[str, ...]
+    shape: str = "native"
 
     @property
     def readme(self) -> str:
@@ -43,7 +47,7 @@ class Documented:
         """
         The values that its README shows.
         """
-        return f"charts-snippets/{self.name}.native.yaml"
+        return f"charts-snippets/{self.name}.{self.shape}.yaml"
 
 
 SIDECARS = (
@@ -64,5 +68,15 @@ SIDECARS = (
         metrics=kerberos_sidecar.metrics.KerberosMetrics,
         instead=kerberos_sidecar.settings.INSTEAD,
         first=("INTERVAL", "KRB5_CONFIG"),
+    ),
+    Documented(
+        name="sync-perm",
+        package="sync_perm",
+        settings=sync_perm.settings.Settings,
+        prefix=sync_perm.settings.PREFIX,
+        metrics=sync_perm.metrics.PermMetrics,
+        instead=sync_perm.settings.INSTEAD,
+        first=("INTERVAL",),
+        shape="extra",
     ),
 )

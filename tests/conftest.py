@@ -46,6 +46,10 @@ class Counts:
     """Cycles in a row that each kind of fault spoils."""
     polls: int
     """Cycles of a day that goes by as fast as the daemon can."""
+    permission_histories: int
+    """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
+    supervisor_pairs: int
+    """Pairs of sync-perm supervisors that start at once on one new database."""
 
 
 MODERATE = Counts(
@@ -56,6 +60,8 @@ MODERATE = Counts(
     symlink_swaps=8,
     faulty_cycles=8,
     polls=700,
+    permission_histories=2,
+    supervisor_pairs=3,
 )
 FULL = Counts(
     histories=120,
@@ -65,6 +71,8 @@ FULL = Counts(
     symlink_swaps=150,
     faulty_cycles=1_000,
     polls=8_640,
+    permission_histories=12,
+    supervisor_pairs=10,
 )
 
 
@@ -86,12 +94,19 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("full" if config.getoption("--full") else "moderate")
 
 
+def counts_of(config: pytest.Config) -> Counts:
+    """
+    The counts of a run, for who parametrizes tests by them.
+    """
+    return FULL if config.getoption("--full") else MODERATE
+
+
 @pytest.fixture(scope="session")
 def counts(request: pytest.FixtureRequest) -> Counts:
     """
     The counts of this run: moderate, or with `--full` all of them.
     """
-    return FULL if request.config.getoption("--full") else MODERATE
+    return counts_of(request.config)
 
 
 @pytest.fixture(scope="session")

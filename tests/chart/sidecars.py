@@ -12,11 +12,15 @@ import botocore.session
 
 import kerberos_sidecar.settings
 import s3_sync.settings
+import sync_perm.settings
 from sidecar_runtime.settings import CommonSettings, names_of, specs_of
 
 Values = dict[str, Any]
 
 DAGS_FOLDER = "/opt/airflow/dags"
+CONNECTIONS = frozenset({"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN"})
+# The chart's own volume with airflow.cfg, which names the auth manager.
+CONFIG = ("{{ .Values.airflowHome }}/airflow.cfg", "config")
 # What `kerberos.enabled` and the components bring (chart 1.22.0).
 CHART_VOLUMES = {"config", "dags", "logs", "kerberos-keytab", "kerberos-ccache"}
 
@@ -125,6 +129,24 @@ def dags_complaints(component: Values, container: Values) -> list[str]:
     return found
 
 
+def airflow_complaints(component: Values, container: Values) -> list[str]:
+    """
+    Check that the sidecar gets Airflow's connection and configuration, and a `/tmp` to write.
+    """
+    volumes = {volume["name"] for volume in component.get("extraVolumes", [])}
+    sources = [v.get("valueFrom") for v in container.get("env", []) if v["name"] in CONNECTIONS]
+    secret = {"name": '{{ include "airflow_metadata_secret" . }}', "key": "connection"}
+    found = []
+    if sources != [{"secretKeyRef": secret}]:
+        found.append("the connection is not the chart's own Secret")
+    if CONFIG not in mounts(container, "volumeMounts", read_only=True):
+        found.append("airflow.cfg is not mounted read-only")
+    writes = mounts(container, "volumeMounts", read_only=False)
+    if {path for path, _ in writes} != {"/tmp"} or not {name for _, name in writes} <= volumes:
+        found.append("/tmp is not the one place to write")
+    return found
+
+
 def ticket_complaints(component: Values, container: Values) -> list[str]:
     """
     Check that the keytab is the sidecar's alone, and the ccache written by it, read by Airflow.
@@ -173,5 +195,13 @@ SIDECARS: Mapping[str, Charted] = {
         prefix=kerberos_sidecar.settings.PREFIX,
         wanted=frozenset({"KRB5_CONFIG", "INTERVAL", "KERBEROS_CCACHE"}),
         volume_complaints=ticket_complaints,
+    ),
+    "sync-perm": Charted(
+        settings=sync_perm.settings.Settings,
+        prefix=sync_perm.settings.PREFIX,
+        snippets=("extra",),
+        foreign=lambda: CONNECTIONS | {"AIRFLOW__CORE__AUTH_MANAGER"},
+        wanted=frozenset({"INTERVAL"}),
+        volume_complaints=airflow_complaints,
     ),
 }

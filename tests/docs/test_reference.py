@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import sync_perm.database
 from docs.__main__ import FILES, ROOT, generated, metrics
 from docs.sidecars import SIDECARS, Documented
 from kerberos_sidecar.refusals import REASONS
@@ -30,6 +31,7 @@ EXAMPLES_OF_WRONG_NAMES = {"S3_SYNC_LAYUOT", "S3_SYNC_SERVICE_HOST", "S3_SYNC_PO
 REASONS_IN_TABLES: dict[str, set[str]] = {
     "kerberos": REASONS,
     "s3-sync": {*STALE_CREDENTIALS.values(), *ADVICE},
+    "sync-perm": {*sync_perm.database.ADVICE},
 }
 
 each_sidecar = pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar.name)

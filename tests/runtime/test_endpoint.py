@@ -57,11 +57,12 @@ def end(endpoint: Endpoint) -> None:
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """
     Start an endpoint on a free port of loopback; all end with the test.
     """
     with contextlib.ExitStack() as stack:
+        monkeypatch.setattr(module, "SELDOM_SECONDS", 0.5)
 
         def begin(bind: tuple[str, int] = ("127.0.0.1", 0), show_status: bool = True) -> Endpoint:
             endpoint = Endpoint(
@@ -396,3 +397,25 @@ def test_connections_are_kept_for_the_next_request(endpoint: Endpoint) -> None:
         assert len(connection.getresponse().read()) > 100
     assert len(endpoint._connections) == 1
     connection.close()
+
+
+def test_an_idle_endpoint_sleeps(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = set(threading.enumerate())
+    monkeypatch.undo()
+    endpoint = start()
+    ask(endpoint, "/healthz")
+    (thread,) = [t for t in set(threading.enumerate()) - others if t.name == "http"]
+    status = Path(f"/proc/self/task/{thread.native_id}/status")
+    wait_until(lambda: "State:\tS" in status.read_text(), "it waits for a connection")
+    before = _wakes(status)
+
+    assert not threading.Event().wait(1.2)
+
+    assert before == _wakes(status)
+    endpoint._BaseServer__shutdown_request = True  # type: ignore[attr-defined]
+    connect(endpoint).close()  # ends its wait
+
+
+def _wakes(status: Path) -> str:
+    lines = status.read_text().splitlines()
+    return next(line for line in lines if line.startswith("voluntary_ctxt_switches"))

@@ -1,0 +1,3 @@
+"""
+Keeps Airflow's roles and DAG permissions in sync.
+"""

@@ -1,0 +1,165 @@
+"""
+``sync-perm check``: try what the daemon will need, and say whether this Airflow needs the daemon.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SettingsError, SidecarError
+from sidecar_runtime.fence import Fence
+from sync_perm import child
+from sync_perm.airflow_config import AirflowConfig
+from sync_perm.comparison import Comparison, Look
+from sync_perm.connection import Address, find_source
+from sync_perm.database import Database
+from sync_perm.difference import DEFAULT_ROLES
+from sync_perm.installation import Installation, find_installation
+from sync_perm.lock import PassLock
+from sync_perm.settings import Settings
+from sync_perm.surroundings import environment, own_folder
+
+MIGRATIONS_SECONDS = 120.0
+
+
+def run(settings: Settings, config: AirflowConfig) -> int:
+    """
+    Print one line a check; return the exit code. Nothing is written.
+    """
+    print("sync-perm check")
+    checks = _Checks(settings, config)
+    airflow = checks.airflow()
+    address = checks.connection()
+    if airflow is None or address is None:
+        return EXIT_GAVE_UP
+    results = [checks.migrations(airflow, address), checks.permissions(airflow, address)]
+    return EXIT_DONE if all(results) else EXIT_GAVE_UP
+
+
+class _Checks:
+    def __init__(self, settings: Settings, config: AirflowConfig) -> None:
+        self._settings = settings
+        self._config = config
+
+    def airflow(self) -> Installation | None:
+        """
+        Version, auth manager, and whether passes are targeted.
+        """
+        try:
+            found = find_installation(self._settings.airflow, self._config)
+        except SidecarError as error:
+            _fail("airflow", error)
+            return None
+        fab = f", FAB provider {found.fab}" if found.fab else ""
+        _say("ok", "airflow", f"{found.version}{fab}, {found.command}")
+        told = ", which neither a variable nor airflow.cfg says" if found.auth_manager else ""
+        _say("ok", "auth manager", f"FAB{told}")
+        if self._settings.targeted and not found.is_known:
+            _say("??", "mode", "the script for targeted passes does not know this version: cli")
+        else:
+            _say("ok", "mode", "targeted" if self._settings.targeted else "cli")
+        return found
+
+    def connection(self) -> Address | None:
+        """
+        Where the URL comes from, and whether the database answers.
+        """
+        try:
+            source = find_source(self._config)
+            address = source.read()
+            _say("ok", "connection", f"{address} from {source.setting}")
+            Database(address).close()
+        except SidecarError as error:
+            _fail("connection", error)
+            return None
+        return address
+
+    def migrations(self, airflow: Installation, address: Address) -> bool:
+        """
+        Ask Airflow whether the database has what this version needs.
+        """
+        said: deque[str] = deque(maxlen=1)
+        try:
+            with own_folder() as folder:
+                ended = child.run(
+                    [airflow.command, "db", "check-migrations", "--migration-wait-timeout", "1"],
+                    environment(airflow, self._config, address, folder),
+                    folder,
+                    fence=Fence(),
+                    deadline_seconds=MIGRATIONS_SECONDS,
+                    out=lambda _: None,
+                    err=lambda line: said.append(address.redact(line)),
+                    watch=lambda: None,
+                )
+        except SidecarError as error:
+            return _fail("migrations", error)
+        except (OSError, child.DeadlinePassed) as error:
+            _say("FAIL", "migrations", f"airflow db check-migrations: {type(error).__name__}")
+            return False
+        if ended.code == 0:
+            _say("ok", "migrations", "are those of this Airflow")
+            return True
+        _say("FAIL", "migrations", f"differ from those of this Airflow: {''.join(said)}")
+        _say("", "", "Run airflow db migrate; the daemon waits until the tables are there.")
+        return False
+
+    def permissions(self, airflow: Installation, address: Address) -> bool:
+        """
+        Read the tables, try the lock, and say what the sidecar would be for.
+        """
+        include_dags = airflow.includes_dags(self._settings.include_dags)
+        comparison = Comparison(airflow, include_dags=True, targeted=True)
+        try:
+            database = Database(address)
+            look = comparison.look(database)
+            database.close()
+            with PassLock(address) as lock:
+                is_free = lock.try_acquire()
+        except SidecarError as error:
+            return _fail("tables", error)
+        tables = look.tables
+        _say("ok", "tables", f"{len(tables.roles)} roles, {len(tables.grants)} grants can be read")
+        _say("ok", "lock", "is free" if is_free else "is held: another sync-perm runs a pass")
+        kinds = Counter(item.kind for item in look.items if include_dags or not item.dag_id)
+        counted = ", ".join(f"{kind}: {number}" for kind, number in sorted(kinds.items()))
+        _say("ok", "differences", counted or "none")
+        for dag_id, failure in sorted(look.failing.items()) if include_dags else ():
+            _say("??", f"DAG {dag_id}", f"{failure.reason}: {failure.text}")
+        _say("ok", "needed?", _need(airflow, look))
+        return True
+
+
+def _need(airflow: Installation, look: Look) -> str:
+    """
+    Say whether somebody misses something without the sidecar.
+    """
+    asking = sum(1 for access in look.tables.dags.values() if access is not None)
+    custom = len(look.tables.roles.difference(DEFAULT_ROLES))
+    roles = (
+        f"{custom} custom roles: new ones get can_read on Website only when the "
+        f"{'webserver' if airflow.release[0] < 3 else 'API server'} starts"
+    )
+    if airflow.release[0] >= 3:
+        dags = "DAG permissions heal at each parse"
+        return f"{'for roles only' if custom else 'hardly'}: {dags}; {roles}"
+    if asking:
+        return (
+            f"yes: {asking} of {len(look.tables.dags)} DAGs have access_control, and Airflow "
+            f"{airflow.version} grants nothing to a role that comes after its DAG; {roles}"
+        )
+    return f"{'for roles only' if custom else 'hardly'}: no DAG has access_control; {roles}"
+
+
+def _say(mark: str, name: str, text: str) -> None:
+    print(f"  {mark:<5} {name:<14} {text}")
+
+
+def _fail(name: str, error: SidecarError) -> bool:
+    if isinstance(error, SettingsError):
+        for problem in error.problems:
+            _say("FAIL", name, f"{problem.setting} {problem.value!r} {problem.problem}")
+        return False
+    _say("FAIL", name, f"{error.reason}: {error.message}")
+    if error.advice:
+        _say("", "", error.advice)
+    return False

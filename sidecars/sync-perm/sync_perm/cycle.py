@@ -1,0 +1,254 @@
+"""
+One cycle: poll → compare → lock → compare again → pass → compare.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.health import Outcome
+from sidecar_runtime.logs import get_logger
+from sync_perm.airflow_pass import AirflowPasses
+from sync_perm.board import Board
+from sync_perm.comparison import Comparison, Look
+from sync_perm.connection import Source
+from sync_perm.database import Database
+from sync_perm.fingerprint import Fingerprint, read_fingerprint
+from sync_perm.lock import PassLock
+from sync_perm.metrics import PermMetrics
+from sync_perm.plan import Pass
+from sync_perm.settings import Settings
+
+# The tables are read this often without a change of the fingerprint.
+RESYNC_SECONDS = 3600.0
+# From the end of a pass to the start of the next, and from a DAG's change to a pass for it: the
+# parser syncs the DAGs that it writes, and Airflow 2 damages its tables when two do so at once.
+QUIET_SECONDS = 5.0
+# Passes of one cycle: a second one mends what a race with Airflow itself took away.
+PASSES = 2
+# A failed pass is repeated after 10, 20, 40, … seconds, up to this.
+MAX_PAUSE_SECONDS = 300.0
+# A pass is ended a little before the cycle would be abandoned, to say what it waited for.
+PASS_SHARE = 0.9
+
+log = get_logger("cycle")
+
+
+@dataclass(slots=True)
+class PassHistory:
+    """
+    How passes went, for as long as the process lives; moments are monotonic seconds.
+    """
+
+    ended_at: float = float("-inf")
+    failures: int = 0
+    last_error: SidecarError | None = None
+    wants_full: bool = False
+    """A person asked for a full pass, and none has succeeded since."""
+
+    @property
+    def next_at(self) -> float:
+        """
+        Return the moment before which no pass begins.
+        """
+        return self.ended_at + min(MAX_PAUSE_SECONDS, QUIET_SECONDS * 2.0**self.failures)
+
+
+class Session:
+    """
+    What belongs to the thread that runs cycles: the connection, and when the tables were read.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        source: Source,
+        passes: AirflowPasses,
+        comparison: Comparison,
+        *,
+        metrics: PermMetrics,
+        board: Board,
+        history: PassHistory,
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._passes = passes
+        self._comparison = comparison
+        self._metrics = metrics
+        self._board = board
+        self._history = history
+        self._database: Database | None = None
+        self._seen: Fingerprint | None = None
+        self._read_at = 0.0
+        self._began_at = 0.0
+
+    def cycle(self, fence: Fence) -> Outcome:
+        """
+        Run one cycle.
+
+        Raises:
+            SidecarError: The database or the pass failed; what was written before stays.
+            CycleAbandoned: The fence was revoked.
+        """
+        self._began_at = time.monotonic()
+        self._history.wants_full |= fence.is_asked_for or self._settings.one_shot
+        try:
+            database = self._open()
+            fingerprint = self._fingerprint(database)
+            if not self._is_due(fingerprint):
+                if self._board.readiness.ready:
+                    self._board.confirm(fingerprint.revision)
+                return Outcome("unchanged", fingerprint.revision)
+            return self._reconcile(database, fence)
+        except BaseException:
+            self.close()  # the next cycle begins anew, whatever it was
+            raise
+
+    def close(self) -> None:
+        """
+        Close the connection, and forget what was seen on it.
+        """
+        self._seen = None
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _open(self) -> Database:
+        if self._database is None:
+            self._database = Database(self._source.read())
+        return self._database
+
+    def _fingerprint(self, database: Database) -> Fingerprint:
+        return read_fingerprint(database, include_dags=self._comparison.include_dags)
+
+    def _is_due(self, fingerprint: Fingerprint) -> bool:
+        return (
+            fingerprint != self._seen
+            or self._history.wants_full
+            or self._comparison.wants_retry
+            or time.monotonic() - self._read_at > RESYNC_SECONDS
+        )
+
+    def _look(self, database: Database) -> Look:
+        """
+        Compare, and show the result.
+
+        The fingerprint is taken first: what changes meanwhile is noticed by the next poll.
+        """
+        self._seen = self._fingerprint(database)
+        self._read_at = time.monotonic()
+        look = self._comparison.look(database)
+        self._board.show_differences(look.shown, look.failing, self._seen.revision)
+        return look
+
+    def _reconcile(self, database: Database, fence: Fence) -> Outcome:
+        work = self._plan(self._look(database))
+        if work is None:
+            return self._outcome("unchanged")
+        if self._settings.dry_run:
+            log.info("pass_planned", reason=work.reason, roles=work.roles, dags=list(work.dags))
+            return self._outcome("unchanged")
+        self._wait_for_turn(work, fence)
+        with PassLock(database.address) as lock:
+            if not lock.try_acquire():
+                log.info("lock_waiting")
+                self._metrics.lock_waits.inc()
+                self._seen = None
+                return self._outcome("waiting", holder="another sync-perm")
+            return self._mend(database, lock, fence)
+
+    def _plan(self, look: Look) -> Pass | None:
+        return self._comparison.plan(look, is_asked=self._history.wants_full)
+
+    def _mend(self, database: Database, lock: PassLock, fence: Fence) -> Outcome:
+        """
+        Look again, now that nobody else mends, and run the passes that are needed.
+        """
+        before = look = self._look(database)
+        work = self._plan(look)
+        stubborn = look.items
+        for _ in range(PASSES):
+            if work is None:
+                break
+            self._run(work, database, lock, fence)
+            look = self._look(database)
+            stubborn &= look.items
+            work = self._plan(look)
+        if work is not None:
+            look = self._comparison.keep(stubborn, look)
+            self._board.show_differences(look.shown, look.failing, self._revision)
+            log.warning("difference_kept", rows=[list(item) for item in sorted(stubborn)[:20]])
+            if look.items != stubborn:
+                self._read_at = float("-inf")  # something new came meanwhile: the next cycle's
+        counts = look.changes_since(before)
+        self._metrics.changed.inc(sum(counts.values()))
+        return self._outcome("changed" if any(counts.values()) else "unchanged", **counts)
+
+    def _run(self, work: Pass, database: Database, lock: PassLock, fence: Fence) -> None:
+        """
+        Run one pass, and note how it went.
+        """
+        log.info("pass_started", reason=work.reason, roles=work.roles, dags=len(work.dags))
+        started = time.monotonic()
+        timeout = self._settings.timeout_seconds * PASS_SHARE - (started - self._began_at)
+        result = "error"
+        try:
+            report = self._passes.run(work, database.address, lock, fence, max(1.0, timeout))
+            result = "success"
+            self._history.failures = 0
+            self._history.wants_full &= work.reason != "asked"
+        except SidecarError as error:
+            self._history.failures += 1
+            self._history.last_error = error
+            raise
+        finally:
+            self._history.ended_at = time.monotonic()
+            seconds = self._history.ended_at - started
+            cpu = self._passes.last_cpu_seconds
+            self._metrics.count_pass(work.reason, result)
+            self._metrics.pass_cpu.set(cpu)
+            self._metrics.pass_duration.set(seconds)
+            facts = {
+                "reason": work.reason,
+                "result": result,
+                "duration_seconds": round(seconds, 3),
+                "cpu_seconds": round(cpu, 3),
+            }
+            self._board.show_pass(**facts)
+            log.info("pass_finished", **facts)
+        self._comparison.learn(work, report)
+
+    def _wait_for_turn(self, work: Pass, fence: Fence) -> None:
+        """
+        Wait until a pass may begin; a person who asks at this moment does not wait.
+
+        Raises:
+            SidecarError: The last one failed a short while ago; its error again.
+            CycleAbandoned: The fence was revoked.
+        """
+        if fence.is_asked_for:
+            return
+        wait_seconds = self._history.next_at - time.monotonic()
+        error = self._history.last_error
+        if self._history.failures and error is not None and wait_seconds > 0:
+            raise SidecarError(error.reason, error.message, error.advice)
+        if self._comparison.fresh.intersection(work.dags):
+            wait_seconds = max(wait_seconds, QUIET_SECONDS)
+        revoked = threading.Event()
+        fence.on_revoke(revoked.set)
+        if wait_seconds > 0 and revoked.wait(wait_seconds):
+            raise CycleAbandoned
+
+    @property
+    def _revision(self) -> str:
+        return self._seen.revision if self._seen else ""
+
+    def _outcome(
+        self, result: Literal["changed", "unchanged", "waiting"], **counts: int | str
+    ) -> Outcome:
+        return Outcome(result, self._revision, counts)

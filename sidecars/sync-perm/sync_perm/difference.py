@@ -1,0 +1,212 @@
+"""
+What a pass of Airflow would change: pure, from the tables and the rules of Airflow's own code.
+
+The rules are those of `FabAirflowSecurityManagerOverride` (FAB provider 1.5 to 3.10) and of
+`airflow/www/security.py` (2.7): `sync_roles`, `create_dag_specific_permissions`,
+`_sync_dag_view_permissions`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from sync_perm.access_control import AccessControl, Unreadable
+from sync_perm.installation import Resource
+from sync_perm.tables import Grant, Tables
+
+Kind = Literal["role", "role_grant", "broken", "dag_permission", "dag_grant", "dag_revoke"]
+KINDS: tuple[Kind, ...] = (
+    "role",
+    "role_grant",
+    "broken",
+    "dag_permission",
+    "dag_grant",
+    "dag_revoke",
+)
+
+FailureReason = Literal["role_missing", "access_control_invalid", "name_reserved", "not_mended"]
+FAILURE_REASONS: tuple[FailureReason, ...] = (
+    "role_missing",
+    "access_control_invalid",
+    "name_reserved",
+    "not_mended",
+)
+
+ADMIN = "Admin"
+DEFAULT_ROLES = ("Admin", "Public", "Viewer", "User", "Op")
+# In ROLE_CONFIGS each has all that the one before has, in every version.
+LADDER = ("Viewer", "User", "Op")
+WEBSITE = ("can_read", "Website")
+
+
+class Item(NamedTuple):
+    """
+    One row that is missing or too many; `dag_id` is empty where it belongs to no DAG.
+    """
+
+    kind: Kind
+    dag_id: str
+    row: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """
+    Why Airflow refuses a DAG.
+    """
+
+    reason: FailureReason
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """
+    Args:
+        items: What a pass would mend.
+        failing: The DAGs that Airflow refuses, whatever we do.
+    """
+
+    items: frozenset[Item]
+    failing: Mapping[str, Failure]
+
+
+def compare(
+    tables: Tables, kinds: Mapping[str, Resource], defaults: frozenset[Grant]
+) -> Difference:
+    """
+    Return what differs from what Airflow would leave.
+
+    Args:
+        kinds: The kinds of DAG permissions of this Airflow.
+        defaults: The grants of the default roles, as far as we know them.
+    """
+    items = set(_compare_roles(tables, kinds, defaults))
+    failing: dict[str, Failure] = {}
+    on_dags: dict[str, set[Grant]] = {}
+    prefixes = tuple(kind.prefix for kind in kinds.values())
+    for grant in tables.grants:
+        if grant[2].startswith(prefixes):
+            on_dags.setdefault(grant[2], set()).add(grant)
+    for dag_id, access in tables.dags.items():
+        if dag_id in kinds:
+            text = "is also what Airflow calls the permission on every DAG; rename the DAG"
+            failing[dag_id] = Failure("name_reserved", text)
+            continue
+        resources = {name: f"{kind.prefix}{dag_id}" for name, kind in kinds.items()}
+        for name, resource in resources.items():
+            for action in kinds[name].actions:
+                if (action, resource) not in tables.permissions:
+                    items.add(Item("dag_permission", dag_id, (action, resource)))
+        if isinstance(access, Unreadable):
+            text = f"its serialized access_control is in a form that is not known: {access}"
+            failing[dag_id] = Failure("access_control_invalid", text)
+        elif access is not None:
+            there = {g for name in resources.values() for g in on_dags.get(name, ())}
+            try:
+                wanted, failure = _wanted(access, tables.roles, kinds, resources)
+            except TypeError as error:  # actions that are no collection of names
+                wanted, failure = set(), Failure("access_control_invalid", str(error))
+            kept = _kept(there, access, resources)
+            items |= {Item("dag_grant", dag_id, grant) for grant in wanted - there}
+            items |= {Item("dag_revoke", dag_id, grant) for grant in there - kept - wanted}
+            if failure is not None:
+                failing[dag_id] = failure
+    return Difference(frozenset(items), failing)
+
+
+def assume_defaults(tables: Tables, kinds: Mapping[str, Resource]) -> frozenset[Grant]:
+    """
+    Return the grants of the default roles as found, each role with those of the ones before it.
+
+    For the time before Airflow said what they are.
+    """
+    found = default_grants(tables, kinds)
+    climbed = set(found)
+    for lower, higher in itertools.pairwise(LADDER):
+        climbed |= {(higher, *rest) for role, *rest in climbed if role == lower}  # type: ignore[misc]
+    return frozenset(climbed)
+
+
+def default_grants(tables: Tables, kinds: Mapping[str, Resource]) -> frozenset[Grant]:
+    """
+    Return the grants of the default roles, but those on single DAGs.
+    """
+    prefixes = tuple(kind.prefix for kind in kinds.values())
+    return frozenset(
+        grant
+        for grant in tables.grants
+        if grant[0] in DEFAULT_ROLES and not grant[2].startswith(prefixes)
+    )
+
+
+def _compare_roles(
+    tables: Tables, kinds: Mapping[str, Resource], defaults: frozenset[Grant]
+) -> Iterator[Item]:
+    if tables.broken:
+        yield Item("broken", "", (tables.broken,))
+    for role in DEFAULT_ROLES:
+        if role not in tables.roles:
+            yield Item("role", "", (role,))
+    for role, action, resource in defaults - tables.grants:
+        if role in tables.roles:
+            yield Item("role_grant", "", (role, action, resource))
+    for role in tables.roles.difference(DEFAULT_ROLES):
+        if (role, *WEBSITE) not in tables.grants:
+            yield Item("role_grant", "", (role, *WEBSITE))
+    if ADMIN in tables.roles:
+        prefixes = tuple(kind.prefix for kind in kinds.values())
+        for action, resource in tables.permissions:
+            if not resource.startswith(prefixes) and (ADMIN, action, resource) not in tables.grants:
+                yield Item("role_grant", "", (ADMIN, action, resource))
+
+
+def _kept(there: set[Grant], access: AccessControl, resources: Mapping[str, str]) -> set[Grant]:
+    """
+    Return the grants that Airflow does not revoke.
+
+    A set of actions protects them on every kind of resource, a mapping on the kinds it names, and
+    anything else nothing.
+    """
+    kept = set()
+    for grant in there:
+        role, action, resource = grant
+        asked = access.get(role)
+        if isinstance(asked, dict):
+            asked = next((asked.get(n) for n, r in resources.items() if r == resource), None)
+            is_kept = action in (asked or ())
+        else:
+            is_kept = isinstance(asked, set) and action in asked
+        if role == ADMIN or is_kept:
+            kept.add(grant)
+    return kept
+
+
+def _wanted(
+    access: AccessControl,
+    roles: frozenset[str],
+    kinds: Mapping[str, Resource],
+    resources: Mapping[str, str],
+) -> tuple[set[Grant], Failure | None]:
+    """
+    Return the grants that Airflow makes, in its order, up to what it refuses.
+    """
+    wanted: set[Grant] = set()
+    for role, asked in access.items():
+        if role not in roles:
+            return wanted, Failure("role_missing", f"role {role!r} does not exist")
+        by_kind = asked if isinstance(asked, dict) else {"DAGs": asked}
+        for name, actions in by_kind.items():
+            if name not in kinds:
+                known = ", ".join(sorted(kinds))
+                text = f"role {role!r}: {name!r} is not one of {known}"
+                return wanted, Failure("access_control_invalid", text)
+            if wrong := sorted(set(actions) - kinds[name].actions):
+                known = ", ".join(sorted(kinds[name].actions))
+                text = f"role {role!r}: {wrong[0]!r} is not one of {known}"
+                return wanted, Failure("access_control_invalid", text)
+            wanted |= {(role, action, resources[name]) for action in actions}
+    return wanted, None

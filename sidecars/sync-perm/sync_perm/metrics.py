@@ -1,0 +1,66 @@
+"""
+The metrics of sync-perm.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter
+
+from sidecar_runtime.metrics import Metrics
+from sync_perm.difference import FAILURE_REASONS, KINDS
+from sync_perm.plan import REASONS
+
+
+class PermMetrics(Metrics):
+    """
+    The common metrics and our own.
+    """
+
+    def __init__(self, version: str, revision: str) -> None:
+        super().__init__("sync-perm", version, revision)
+        self.known_good = self.gauge(
+            "sync_perm_known_good_timestamp_seconds",
+            "Unix time when the permissions were last found to be good; its age is what to alert "
+            "on.",
+        )
+        self.differences = self.gauge_by(
+            "kind", "sync_perm_differences", "Rows that a pass would change, by kind."
+        )
+        self.pending = self.gauge(
+            "sync_perm_pending_dags", "DAGs whose permissions a pass would change."
+        )
+        self.failing = self.gauge_by(
+            "reason", "sync_perm_failing_dags", "DAGs that cannot be synced, by reason."
+        )
+        self.changed = self.counter(
+            "sync_perm_changed_entries_total",
+            "Permissions and grants that passes added or removed.",
+        )
+        self._passes = Counter(
+            "sync_perm_passes_total",
+            "Passes by what they were for (asked, start, roles, dags) and how they ended.",
+            ["sidecar", "reason", "result"],
+            registry=self.registry,
+        )
+        self.pass_cpu = self.gauge(
+            "sync_perm_last_pass_cpu_seconds", "CPU time of the last pass, user and system."
+        )
+        self.pass_duration = self.gauge(
+            "sync_perm_last_pass_duration_seconds", "Wall time of the last pass."
+        )
+        self.lock_waits = self.counter(
+            "sync_perm_lock_waits_total", "Times that another sidecar held the lock."
+        )
+        for kind in KINDS:
+            self.differences(kind).set(0)
+        for failure in FAILURE_REASONS:
+            self.failing(failure).set(0)
+        for reason in REASONS:
+            for result in ("success", "error"):
+                self.count_pass(reason, result, 0)
+
+    def count_pass(self, reason: str, result: str, number: int = 1) -> None:
+        """
+        Count a pass; 0 makes the sample appear.
+        """
+        self._passes.labels(self.sidecar, reason, result).inc(number)

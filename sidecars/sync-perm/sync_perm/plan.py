@@ -1,0 +1,55 @@
+"""
+Which pass mends a difference: pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from sync_perm.difference import Item
+
+Reason = Literal["asked", "start", "roles", "dags"]
+REASONS: tuple[Reason, ...] = ("asked", "start", "roles", "dags")
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """
+    What Airflow is asked to do.
+
+    Args:
+        reason: A person or a one-shot asks; the first look; roles differ; only DAGs differ.
+        roles: Whether to sync roles and Airflow's own views.
+        dags: The DAGs to sync.
+    """
+
+    reason: Reason
+    roles: bool
+    dags: tuple[str, ...]
+
+
+def make_plan(
+    items: frozenset[Item],
+    *,
+    every_dag: Iterable[str],
+    is_asked: bool,
+    is_first: bool,
+) -> Pass | None:
+    """
+    Return the pass that is needed, if one is.
+
+    Args:
+        items: The rows to change.
+        every_dag: What a full pass syncs; none where DAGs are not included.
+        is_asked: A person or a one-shot wants a full pass.
+        is_first: No pass was run by this process.
+    """
+    if is_asked:
+        return Pass("asked", True, tuple(sorted(every_dag)))
+    if not items:
+        return None
+    dags = tuple(sorted({item.dag_id for item in items if item.dag_id}))
+    roles = any(not item.dag_id for item in items)
+    return Pass("start" if is_first else "roles" if roles else "dags", roles or is_first, dags)

@@ -1,0 +1,227 @@
+"""
+What the scenarios of the snapshot layout share: a bucket that changes in one step, readers, a look
+at what is in `.s3-sync`.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+from tests.support import revisions
+from tests.support.daemon import Daemon
+from tests.support.fake_s3 import FakeS3, Stored
+from tests.support.loopback import Answer, Request
+from tests.support.scripted import published
+from tests.support.waiting import wait_until
+
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+OURS = {
+    ".airflowignore",
+    "lock",
+    "published.json",
+    "snapshots",
+    "staging",
+    "tree",
+    "tree.managed",
+}
+
+
+class SwappingS3(FakeS3):
+    """
+    A bucket whose objects change all at once, between two answers; its answers are dated.
+
+    Attributes:
+        ahead_seconds: by how much its clock is ahead of ours.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ahead_seconds = 0.0
+        self._swap = threading.Lock()
+
+    def good_answer(self, request: Request) -> Answer:
+        """
+        What S3 answers, all of it from one state.
+        """
+        with self._swap:
+            answer = super().good_answer(request)
+        date = formatdate(time.time() + self.ahead_seconds, usegmt=True)
+        return replace(answer, headers={**answer.headers, "Date": date})
+
+    def swap(self, files: Mapping[str, bytes], age_seconds: float = 0.0) -> None:
+        """
+        Let the bucket hold these files under `dags/`, and nothing else.
+
+        Args:
+            age_seconds: since they were written, by the clock of the server.
+        """
+        written = datetime.now(UTC) + timedelta(seconds=self.ahead_seconds - age_seconds)
+        objects = {
+            f"dags/{path}": Stored(body, hashlib.md5(body).hexdigest(), written)
+            for path, body in files.items()
+        }
+        with self._swap:
+            self.objects = objects
+
+    def files(self) -> dict[str, bytes]:
+        """
+        What is under `dags/` now.
+        """
+        return {key.removeprefix("dags/"): stored.body for key, stored in self.objects.items()}
+
+
+class Reader:
+    """
+    A process that reads whole revisions through `current`.
+    """
+
+    def __init__(self, target: Path, retain_seconds: float) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, revisions.__file__, str(target), str(retain_seconds)],
+            env={"PATH": "/usr/bin:/bin"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def stop(self) -> dict[str, Any]:
+        """
+        Let it finish its tree, and return what it saw.
+        """
+        output, _ = self._process.communicate("")
+        seen: dict[str, Any] = json.loads(output)
+        return seen
+
+    def kill(self) -> None:
+        """
+        End it at once.
+        """
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def reading(target: Path, retain_seconds: float, total: dict[str, Any]) -> Iterator[None]:
+    """
+    Let two processes read, and add to the total what they saw.
+    """
+    readers = [Reader(target, retain_seconds) for _ in range(2)]
+    try:
+        yield
+        for reader in readers:
+            for name, value in reader.stop().items():
+                total[name] = total[name] + value if name in total else value
+    finally:
+        for reader in readers:
+            reader.kill()
+
+
+def snapshots(target: Path) -> set[str]:
+    """
+    The revisions that have a snapshot.
+    """
+    names = os.listdir(target / ".s3-sync/snapshots")
+    return {name for name in names if name[0] != "." and not name.endswith(".managed")}
+
+
+def current(target: Path) -> str:
+    """
+    The revision that `current` shows.
+
+    Raises:
+        AssertionError: It is no link of ours.
+    """
+    path = os.readlink(target / "current")
+    folder, _, revision = path.rpartition("/")
+    assert folder == ".s3-sync/snapshots", path
+    return revision
+
+
+def shown(target: Path) -> dict[str, bytes]:
+    """
+    The files that a consumer finds through `current`: regular files, and no link below it.
+    """
+    root = os.path.realpath(target / "current", strict=True)
+    files = {}
+    for here, folders, names in os.walk(root):
+        for name in [*folders, *names]:
+            mode = os.lstat(os.path.join(here, name)).st_mode
+            assert stat.S_ISREG(mode) or stat.S_ISDIR(mode), f"neither file nor folder: {name!r}"
+        for name in names:
+            path = os.path.join(here, name)
+            files[os.path.relpath(path, root)] = Path(path).read_bytes()
+    return files
+
+
+def consumed(target: Path) -> dict[str, bytes]:
+    """
+    The files that a consumer finds in either layout.
+    """
+    return shown(target) if os.path.lexists(target / "current") else published(target)
+
+
+def facts(target: Path) -> dict[str, tuple[int, int]]:
+    """
+    Inode and modification time in ns of each file that `current` shows.
+    """
+    root = Path(os.path.realpath(target / "current", strict=True))
+    found = {path: (root / path).stat() for path in shown(target)}
+    return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in found.items()}
+
+
+def snapshot_leftovers(target: Path) -> list[str]:
+    """
+    What lies in the target and should not, once a cycle is complete and no file is foreign.
+    """
+    hidden = target / ".s3-sync"
+    found = [str(path) for path in hidden.iterdir() if path.name not in OURS]
+    found += [str(path) for path in (hidden / "staging").iterdir()]
+    found += [str(path) for path in target.iterdir() if path.name not in (".s3-sync", "current")]
+    kept = snapshots(target)
+    wanted = kept | {f"{name}.managed" for name in kept}
+    names = os.listdir(hidden / "snapshots")
+    return found + [name for name in names if name.startswith(".") or name not in wanted]
+
+
+def count_of(daemon: Daemon, name: str, **labels: str) -> float:
+    """
+    The value of a metric; 0 where it has not been counted yet.
+    """
+    pairs = {**labels, "sidecar": "s3-sync"}.items()
+    inner = ",".join(f'{label}="{value}"' for label, value in sorted(pairs))
+    return daemon.metrics().get(f"{name}{{{inner}}}", 0.0)
+
+
+def wait_for_cycles(daemon: Daemon, result: str, count: int) -> None:
+    """
+    Wait for so many more cycles that end like this.
+    """
+    name = "sidecar_cycles_total"
+    before = count_of(daemon, name, result=result)
+    wait_until(
+        lambda: count_of(daemon, name, result=result) >= before + count, f"{count} more {result}"
+    )
+
+
+def wait_until_shown(daemon: Daemon, files: Mapping[str, bytes], cycles: int = 10) -> None:
+    """
+    Run cycles until `current` shows exactly these files.
+    """
+    for _ in range(cycles):
+        with suppress(AssertionError, OSError):  # nothing is shown, or a link that is not ours
+            if shown(daemon.target) == files:
+                return
+        daemon.sync()
+    assert shown(daemon.target) == files, daemon.log()

@@ -1,0 +1,167 @@
+"""
+A volume whose layout is changed: both stay whole, and what the other one left goes in the end.
+"""
+
+import itertools
+import os
+import random
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.snapshots import SwappingS3, consumed, shown, snapshot_leftovers
+from tests.support.fake_s3 import error, is_get
+from tests.support.scripted import published
+from tests.support.waiting import wait_until
+
+IN_PLACE = {"S3_SYNC_LAYOUT": "in-place", "S3_SYNC_GATE": "off"}
+STAGED = {"S3_SYNC_LAYOUT": "in-place", "S3_SYNC_GATE": "syntax"}
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "off"}
+GATED = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "syntax"}
+WAYS = (IN_PLACE, STAGED, SNAPSHOT, GATED)
+TOUR = [WAYS[place] for place in (0, 1, 0, 2, 0, 3, 1, 2, 1, 3, 2, 3, 0)]
+"""From each to each other."""
+A = {"a.py": b"A = 1\n", "pkg/b.py": b"B = 1\n", "pkg/sub/c.py": b"C = 1\n", "current.py": b""}
+B = {"a.py": b"A = 2\n", "pkg/b.py": b"B = 1\n", "new.py": b"N = 1\n", "pkg/sub/d": b"D = 1\n"}
+LATE = A | {"late.py": b"L = 1\n"}
+FOREIGN = {"theirs.txt": b"theirs", "pkg/theirs.txt": b"theirs"}
+
+
+@pytest.fixture
+def swapping() -> Iterator[SwappingS3]:
+    """
+    A bucket with revision A.
+    """
+    with SwappingS3() as s3:
+        s3.swap(A)
+        yield s3
+
+
+def only(way: Mapping[str, str], target: Path) -> list[str]:
+    """
+    What another layout has left, and should not have.
+    """
+    if way["S3_SYNC_LAYOUT"] == "snapshot":
+        theirs = {path.partition("/")[0] for path in FOREIGN}
+        leftovers = snapshot_leftovers(target)
+        return [path for path in leftovers if os.path.basename(path) not in theirs]
+    ours = {"lock", "managed", "published.json", "staging", ".airflowignore"}
+    if way["S3_SYNC_GATE"] != "off":
+        ours |= {"staged", "staged.managed"}
+    left = [name for name in os.listdir(target / ".s3-sync") if name not in ours]
+    return left + (["current"] if os.path.lexists(target / "current") else [])
+
+
+def test_nothing_of_the_other_layout_is_left_and_nothing_of_others_is_lost(
+    swapping: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    """
+    From each way to each other, on one volume; now and then the bucket has changed meanwhile.
+    """
+    daemon = start(swapping, target, TOUR[0])
+    daemon.wait_until_synced()
+    for path, content in FOREIGN.items():
+        (target / path).parent.mkdir(exist_ok=True)
+        (target / path).write_bytes(content)
+    for number, (before, after) in enumerate(itertools.pairwise(TOUR)):
+        daemon.terminate()
+        files = (B, LATE, A)[number % 3]  # LATE: as it was
+        swapping.swap(files)
+        daemon.environment |= after
+        daemon.start().wait_until_synced()
+        daemon.wait_until_ready()
+        step = f"{number}: {before} -> {after}"
+        assert files == without_foreign(consumed(target)), step
+        assert FOREIGN == {path: (target / path).read_bytes() for path in FOREIGN}, step
+        assert [] == only(after, target), step
+        assert "unchanged" == daemon.sync()["result"], step
+        swapping.swap(LATE)
+        daemon.sync()
+        assert LATE == without_foreign(consumed(target)), step
+
+
+def without_foreign(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {path: content for path, content in files.items() if path not in FOREIGN}
+
+
+@pytest.mark.parametrize(("before", "after"), [(IN_PLACE, SNAPSHOT), (SNAPSHOT, IN_PLACE)])
+def test_old_layout_stays_until_the_new_one_is_complete(
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    swapping: SwappingS3,
+    target: Path,
+    start: StartDaemon,
+) -> None:
+    daemon = start(swapping, target, before)
+    daemon.wait_until_synced()
+    daemon.terminate()
+    swapping.swap(B)
+    swapping.inject(error(403, "AccessDenied"), is_get("dags/new.py"))
+    daemon.environment |= after
+    daemon.start().wait_for_event("cycle_failed", reason="access_denied")
+    daemon.sync()
+
+    if before == IN_PLACE:
+        assert A == published(target)
+        assert not os.path.lexists(target / "current")
+        assert 503 == daemon.get("/readyz").status
+    else:
+        assert A == shown(target)
+    swapping.heal()
+    daemon.sync()
+    assert B == consumed(target)
+    assert [] == only(after, target)
+    assert 200 == daemon.get("/readyz").status
+
+
+def test_stand_by_of_another_layout_is_not_ready_before_its_own_is_there(
+    swapping: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    """
+    A rollout on a shared volume that changes the layout: nothing is at `current` yet.
+    """
+    old = start(swapping, target, IN_PLACE)
+    old.wait_until_synced()
+    new = start(swapping, target, SNAPSHOT, interval="0.2")
+    new.wait_for_event("target_waiting")
+    wait_until(lambda: new.status()["cycles"], "it has looked")
+
+    assert 503 == new.get("/readyz").status
+    old.terminate()
+    new.wait_until_synced()
+    new.wait_until_ready()
+    assert A == consumed(target)
+
+
+def test_the_tour_comes_by_everywhere() -> None:
+    assert 12 == len({(id(before), id(after)) for before, after in itertools.pairwise(TOUR)})
+
+
+@pytest.mark.timeout(3_600)
+def test_change_of_the_layout_survives_kills_at_any_moment(
+    counts: Counts, swapping: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    chance = random.Random(11)
+    daemon = start(swapping, target, IN_PLACE)
+    daemon.wait_until_synced()
+    for path, content in FOREIGN.items():
+        (target / path).write_bytes(content)
+    for number in range(counts.kills // 2):
+        daemon.kill()
+        way = chance.choice(WAYS)
+        files = chance.choice((A, B)) | {"number.py": b"# %d\n" % number}
+        swapping.swap(files)
+        daemon.environment |= way
+        daemon.start()
+        daemon.wait_for_event("target_acquired", 60)
+        # The one place where time itself is what is tested.
+        time.sleep(chance.uniform(0, 0.1))
+        if number % 3 == 0:
+            daemon.wait_until_synced()
+            assert files == without_foreign(consumed(target)), (way, daemon.log())
+            assert [] == only(way, target)
+            assert FOREIGN == {path: (target / path).read_bytes() for path in FOREIGN}

@@ -1,0 +1,224 @@
+"""
+`S3_SYNC_SETTLE`: half an upload is never published, and nobody waits where nothing is uploaded.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.snapshots import SwappingS3, consumed, count_of, wait_for_cycles
+from tests.support.fake_s3 import is_get
+from tests.support.waiting import wait_until
+
+SETTLE_SECONDS = 1.0
+PAUSE_SECONDS = 0.2
+OLD = {f"file{number}.py": b"# old %d\n" % number for number in range(6)}
+NEW = {f"file{number}.py": b"# new %d\n" % number for number in range(2, 7)}
+HOUR = 3_600.0
+
+
+@pytest.fixture
+def swapping() -> Iterator[SwappingS3]:
+    """
+    A bucket that has been quiet for days.
+    """
+    with SwappingS3() as s3:
+        s3.swap(OLD, age_seconds=100 * HOUR)
+        yield s3
+
+
+@pytest.fixture(
+    params=[
+        {"S3_SYNC_LAYOUT": "in-place"},
+        {"S3_SYNC_LAYOUT": "snapshot"},
+        {"S3_SYNC_LAYOUT": "in-place", "S3_SYNC_GATE": "syntax"},
+    ],
+    ids=lambda layout: "-".join(layout.values()),
+)
+def layout(request: pytest.FixtureRequest) -> dict[str, str]:
+    """
+    The ways to publish.
+    """
+    return request.param  # type: ignore[no-any-return]
+
+
+def settled(layout: Mapping[str, str], settle: str) -> dict[str, str]:
+    """
+    The settings of a daemon that waits for uploads to end.
+    """
+    return {**layout, "S3_SYNC_SETTLE": settle, "S3_SYNC_JITTER": "0"}
+
+
+def slowly(s3: SwappingS3, steps: list[Callable[[], object]], target: Path) -> float:
+    """
+    Do the steps with pauses shorter than the time to settle; check that nothing is seen of them.
+
+    Begins anew where the machine was too busy to keep the pauses short.
+
+    Returns:
+        When the last one was done.
+    """
+    for _ in range(10):
+        before = time.monotonic()
+        for step in steps:
+            step()
+            now = time.monotonic()
+            if now - before > SETTLE_SECONDS * 0.8:
+                break
+            before = now
+            while time.monotonic() < before + PAUSE_SECONDS:
+                assert OLD == consumed(target)
+        else:
+            return before
+        s3.swap(OLD)
+        wait_until(lambda: consumed(target) == OLD, "it is as it was")
+    raise AssertionError("the machine is too busy for this test")
+
+
+def test_half_an_upload_is_never_published(
+    layout: Mapping[str, str], swapping: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    """
+    New, changed and deleted files, one by one.
+    """
+    settings = settled(layout, f"{SETTLE_SECONDS}s")
+    daemon = start(swapping, target, settings, interval="0.1")
+    daemon.wait_until_synced()
+    uploads = [lambda path=path: swapping.put(f"dags/{path}", NEW[path]) for path in NEW]
+    deletions = [
+        lambda path=path: swapping.delete(f"dags/{path}") for path in OLD if path not in NEW
+    ]
+    seen = len(daemon.events)
+    ended_at = slowly(swapping, [*uploads, *deletions], target)
+    assert "settling" == daemon.status()["cycles"][0]["result"]
+    assert 200 == daemon.get("/readyz").status
+    daemon.wait_for_event("cycle_finished", after=seen, result="changed")
+    waited_seconds = time.monotonic() - ended_at
+
+    assert waited_seconds >= SETTLE_SECONDS * 0.95
+    assert NEW == consumed(target)
+    assert count_of(daemon, "sidecar_cycles_total", result="settling") > 3
+
+
+def test_deletions_one_by_one_are_done_together(
+    swapping: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start(swapping, target, settled({}, f"{SETTLE_SECONDS}s"), interval="0.1")
+    daemon.wait_until_synced()
+    doomed = list(OLD)[:5]
+    steps = [lambda path=path: swapping.delete(f"dags/{path}") for path in doomed]
+    slowly(swapping, steps, target)
+    changed = daemon.wait_for_event("cycle_finished", result="changed", files_deleted=5)
+
+    assert 0 == changed["files_published"]
+    assert {path: OLD[path] for path in OLD if path not in doomed} == consumed(target)
+
+
+def test_bucket_that_has_been_quiet_is_not_waited_for_at_the_first_start(
+    swapping: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start(swapping, target, settled({"S3_SYNC_LAYOUT": "snapshot"}, "1h"))
+    daemon.wait_until_synced()
+
+    assert OLD == consumed(target)
+    assert 1 == count_of(daemon, "sidecar_cycles_total", result="changed")
+
+
+@pytest.mark.parametrize("ahead_seconds", [2 * HOUR, -2 * HOUR])
+def test_first_start_goes_by_the_clock_of_the_bucket(
+    ahead_seconds: float, swapping: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    swapping.ahead_seconds = ahead_seconds
+    swapping.swap(OLD, age_seconds=HOUR / 2)
+    daemon = start(swapping, target, settled({}, "1h"), interval="0.2")
+    wait_for_cycles(daemon, "settling", 3)
+
+    assert {} == consumed(target)
+    assert 503 == daemon.get("/readyz").status
+    assert [] == swapping.seen(is_get())
+    swapping.swap(OLD, age_seconds=HOUR + 2)
+    daemon.kill()
+    daemon.start().wait_until_synced()
+    assert OLD == consumed(target)
+
+
+def test_restart_does_not_take_half_an_upload_for_an_old_bucket(
+    swapping: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start(swapping, target, settled({}, "1h"), interval="0.2")
+    daemon.wait_until_synced()
+    daemon.kill()
+    swapping.swap(NEW)
+    daemon.start()
+    wait_for_cycles(daemon, "settling", 2)
+
+    assert OLD == consumed(target)
+    assert 200 == daemon.get("/readyz").status
+    swapping.swap(OLD)
+    wait_until(lambda: daemon.status()["cycles"][0]["result"] == "unchanged", "it is as it was")
+    assert OLD == consumed(target)
+
+
+def test_damage_is_mended_during_an_upload(
+    layout: Mapping[str, str], swapping: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start(swapping, target, settled(layout, "1h"), interval="0.2")
+    daemon.wait_until_synced()
+    swapping.put("dags/file5.py", b"# new 5\n")
+    wait_for_cycles(daemon, "settling", 2)
+    folder = target / "current" if layout["S3_SYNC_LAYOUT"] == "snapshot" else target
+    (folder / "file3.py").unlink()
+    (folder / "file4.py").chmod(0o644)
+    (folder / "file4.py").write_bytes(b"edited")
+    wait_until(lambda: consumed(target) == OLD, "the files are back")
+
+    assert 200 == daemon.get("/readyz").status
+
+
+def test_long_interval_does_not_make_it_longer(
+    swapping: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start(swapping, target, settled({}, "1s"), interval="1h")
+    daemon.wait_until_synced()
+    swapping.swap(NEW)
+    seen = len(daemon.events)
+    daemon.sighup()
+    daemon.wait_for_event("cycle_finished", 30, after=seen, result="changed")
+
+    assert NEW == consumed(target)
+
+
+def test_one_shot_does_not_wait_for_a_quiet_bucket_but_for_an_upload(
+    swapping: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    one_shot = {"S3_SYNC_ONE_SHOT": "true"}
+    assert 0 == start(swapping, target, settled(one_shot, "1h")).wait_for_exit(30).code
+    assert OLD == consumed(target)
+    swapping.swap(NEW)
+    began = time.monotonic()
+    daemon = start(swapping, target, settled(one_shot, "2s"), interval="0.2")
+
+    assert 0 == daemon.wait_for_exit(60).code
+    assert time.monotonic() - began >= 2
+    assert NEW == consumed(target)
+
+
+def test_one_shot_gives_up_on_an_upload_without_end(
+    swapping: SwappingS3, tmp_path: Path, start: StartDaemon
+) -> None:
+    swapping.swap(OLD)
+    one_shot = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "2s"}
+    target = tmp_path / "dags"
+    daemon = start(swapping, target, settled(one_shot, "1s"), interval="0.2")
+    number = 0
+    while daemon.is_running():
+        number += 1
+        swapping.put("dags/file1.py", b"# %d\n" % number)
+        time.sleep(0.05)  # an upload has no event to wait for
+
+    assert 3 == daemon.wait_for_exit().code
+    assert "never comes to rest" in daemon.log()
+    assert {} == consumed(target)

@@ -1,0 +1,80 @@
+"""
+The power goes at any moment: with `S3_SYNC_FSYNC` what `current` shows is whole afterwards.
+
+A file system on a loop device: what its image holds at a moment is what a power cut would leave.
+"""
+
+import filecmp
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.snapshots import SNAPSHOT, SwappingS3, wait_until_shown
+from tests.scenarios.s3_sync.storms import disk
+from tests.scenarios.s3_sync.test_volume import mount
+from tests.support.daemon import Daemon
+from tests.support.revisions import make_revision, read_revision
+
+
+@pytest.mark.timeout(3_600)
+def test_power_cut_at_any_moment_leaves_a_whole_revision(
+    counts: Counts, tmp_path: Path, start: StartDaemon
+) -> None:
+    chance = random.Random(3)
+    settings = {**SNAPSHOT, "S3_SYNC_FSYNC": "true", "S3_SYNC_RETAIN_FOR": "0"}
+    with SwappingS3() as s3, disk(tmp_path) as volume:
+        s3.swap(make_revision(0))
+        daemon = start(s3, volume / "dags", settings)
+        daemon.wait_until_synced()
+        least = 0
+        for number in range(1, counts.kills // 2 + 1):
+            s3.swap(make_revision(number))
+            if chance.random() < 0.3:
+                wait_until_shown(daemon, make_revision(number))
+                least = number
+            else:
+                daemon.sighup()
+                # The one place where time itself is what is tested.
+                time.sleep(chance.uniform(0, 0.06))
+            with power_cut(daemon, tmp_path) as left:
+                shown = read_revision(os.path.realpath(left / "dags/current", strict=True))
+                assert least <= shown <= number
+                least = shown
+        with power_cut(daemon, tmp_path) as left:
+            after = start(s3, left / "dags", settings)
+            after.wait_until_ready(30)
+            wait_until_shown(after, s3.files())
+            after.kill()
+        daemon.kill()
+
+
+@contextmanager
+def power_cut(daemon: Daemon, folder: Path) -> Iterator[Path]:
+    """
+    Mount a copy of what the disk holds, taken while the daemon stands still.
+    """
+    copy, path = folder / "copy", folder / "after"
+    path.mkdir(exist_ok=True)
+    daemon.send_signal(signal.SIGSTOP)
+    try:
+        shutil.copyfile(folder / "image", copy)
+        while not filecmp.cmp(folder / "image", copy, shallow=False):  # the kernel was writing
+            shutil.copyfile(folder / "image", copy)
+    finally:
+        daemon.send_signal(signal.SIGCONT)
+    filecmp.clear_cache()
+    assert mount("-o", "loop", str(copy), str(path))
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)

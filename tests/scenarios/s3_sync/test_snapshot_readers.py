@@ -1,0 +1,217 @@
+"""
+Readers at full speed while revisions change as fast as they can: each tree is one whole revision.
+"""
+
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.s3_sync.histories import Bucket
+from tests.scenarios.s3_sync.snapshots import (
+    SNAPSHOT,
+    SwappingS3,
+    current,
+    reading,
+    shown,
+    snapshot_leftovers,
+    snapshots,
+    wait_until_shown,
+)
+from tests.support.daemon import Daemon
+from tests.support.revisions import make_revision
+from tests.support.scripted import daemon_for
+from tests.support.servers import MotoServer, RcloneServer, S3Server
+from tests.support.waiting import wait_until
+
+RETAIN_SECONDS = 4
+SETTINGS = {
+    **SNAPSHOT,
+    "S3_SYNC_RETAIN_COUNT": "1",
+    "S3_SYNC_RETAIN_FOR": f"{RETAIN_SECONDS}s",
+    "S3_SYNC_JITTER": "0",
+}
+SETTLE_SECONDS = 1.5
+
+
+class Churn:
+    """
+    A bucket that changes in one step, again and again; now and then a revision comes back.
+    """
+
+    def __init__(self, s3: SwappingS3, chance: random.Random) -> None:
+        self._s3 = s3
+        self._chance = chance
+        self._last = [0, 0]
+        self.number = 0
+
+    def turn(self) -> None:
+        """
+        Change all files.
+        """
+        self.number += 1
+        is_back = self._chance.random() < 0.2
+        self._last = [self._last[1], self._last[0] if is_back else self.number]
+        self._s3.swap(make_revision(self._last[1]))
+
+    def live(self, daemon: Daemon, publishes: int) -> None:
+        """
+        Change until the daemon has published so often; half of the changes come in mid-cycle.
+        """
+        daemon.wait_for_event("target_acquired", 60)
+        began = len(daemon.find_events("cycle_finished", result="changed"))
+        deadline = time.monotonic() + 60
+        while (
+            done := len(daemon.find_events("cycle_finished", result="changed")) - began
+        ) < publishes:
+            assert time.monotonic() < deadline, daemon.log()
+            self.turn()
+            if self._chance.random() < 0.5:
+                daemon.sighup()
+            if self._chance.random() < 0.5:
+                # The one place where time itself is what is tested.
+                time.sleep(self._chance.uniform(0, 0.1))
+                continue
+            seen = len(daemon.events)
+            if len(daemon.find_events("cycle_finished", result="changed")) - began == done:
+                daemon.wait_for_event("cycle_finished", 30, after=seen)
+
+
+@pytest.mark.timeout(3_600)
+def test_no_tree_is_ever_mixed_while_revisions_change_and_the_daemon_is_killed(
+    counts: Counts, tmp_path: Path
+) -> None:
+    chance = random.Random(4)
+    target = tmp_path / "dags"
+    trees = counts.reads // 20
+    lives = published = 0
+    seen: dict[str, Any] = {"trees": 0}
+    with SwappingS3() as s3:
+        churn = Churn(s3, chance)
+        churn.turn()
+        with daemon_for(s3, target, interval="0.1", settings=SETTINGS) as daemon:
+            daemon.wait_until_synced()
+            while lives < counts.kills // 4 or seen["trees"] < trees:
+                with reading(target, RETAIN_SECONDS, seen):
+                    churn.live(daemon, 8)
+                    churn.turn()
+                    daemon.sighup()
+                    time.sleep(chance.uniform(0, 0.1))
+                    daemon.kill()
+                    lives += 1
+                    published += len(daemon.find_events("cycle_finished", result="changed"))
+                    assert [] == daemon.stray_lines
+                    failures = daemon.find_events("cycle_failed")
+                    assert {"source_changing"} >= {event["reason"] for event in failures}
+                    daemon.start()
+                    churn.live(daemon, 2)
+            churn.turn()
+            wait_until_shown(daemon, s3.files())
+            assert 0 == daemon.terminate().code
+    print(f"{lives} kills, {churn.number} revisions, {published} published", seen)
+
+    assert [] == seen["flaws"]
+    assert 0 == seen["gone"]
+    assert seen["changes"] >= 4 * lives, "the readers were too slow to see a change"
+    assert seen["late"] < seen["trees"] / 10
+    assert lives < 10 or seen["kept"] > 0
+    assert [] == snapshot_leftovers(target)
+    assert current(target) in snapshots(target)
+
+
+@pytest.mark.timeout(3_600)
+def test_no_tree_is_ever_mixed_while_someone_uploads_file_by_file(
+    rclone: RcloneServer, counts: Counts, tmp_path: Path
+) -> None:
+    """
+    A real server, where a revision is uploaded object by object and then rests for a moment.
+    """
+    upload_while_reading(rclone, counts.kills // 4, tmp_path)
+
+
+@pytest.mark.timeout(3_600)
+@pytest.mark.usefixtures("only_in_full")
+def test_no_tree_is_ever_mixed_while_someone_uploads_to_moto(
+    moto: MotoServer, counts: Counts, tmp_path: Path
+) -> None:
+    upload_while_reading(moto, counts.kills // 4, tmp_path)
+
+
+def upload_while_reading(server: S3Server, wanted: int, tmp_path: Path) -> None:
+    """
+    Upload revisions with pauses between objects; the next one begins once the last may be seen.
+    """
+    chance = random.Random(9)
+    target = tmp_path / "target"
+    bucket = Bucket(server)
+    settings = {**SETTINGS, "S3_SYNC_SETTLE": f"{SETTLE_SECONDS}s"}
+    last = make_revision(0)
+    upload(bucket, last, chance)
+    uploads = broken = 0
+    seen: dict[str, Any] = {}
+    with Daemon(server, bucket.name, target, interval="0.1", settings=settings) as daemon:
+        daemon.wait_until_synced(60)
+        with reading(target, RETAIN_SECONDS, seen):
+            for number in range(1, wanted + 1):
+                last = make_revision(number)
+                uploads += 1
+                broken += upload(bucket, last, chance) > SETTLE_SECONDS * 0.9
+                # Around the moment when the daemon lists for the last time, and downloads.
+                time.sleep(SETTLE_SECONDS + chance.uniform(0, 0.4))
+                if number % 4 == 0:
+                    daemon.kill()
+                    daemon.start()
+            wait_until(lambda: shown(target) == last, "the last revision", 60)
+    print(f"{server.name}: {uploads} uploads, {broken} too slow", seen)
+
+    assert broken or [] == seen["flaws"]
+    assert 0 == seen["gone"]
+    assert broken <= uploads / 2
+    assert seen["changes"] >= 2
+    assert [] == snapshot_leftovers(target)
+
+
+def upload(bucket: Bucket, files: Mapping[str, bytes], chance: random.Random) -> float:
+    """
+    Make a bucket hold these files and nothing else; return the longest pause between two steps.
+    """
+    gap_seconds, before = 0.0, time.monotonic()
+    deletions = [path for path in bucket.objects if path not in files]
+    for path in [*deletions, *files]:
+        if path in files:
+            bucket.put(path, files[path])
+        else:
+            bucket.delete(path)
+        now = time.monotonic()
+        gap_seconds, before = max(gap_seconds, now - before), now
+        time.sleep(chance.choice((0, 0.02, 0.1)))
+    return gap_seconds
+
+
+def test_reader_that_keeps_a_resolved_path_finds_it_for_as_long_as_it_is_retained(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "dags"
+    settings = {**SETTINGS, "S3_SYNC_RETAIN_COUNT": "0", "S3_SYNC_RETAIN_FOR": "3s"}
+    with SwappingS3() as s3:
+        s3.swap(make_revision(1))
+        with daemon_for(s3, target, interval="0.1", settings=settings) as daemon:
+            daemon.wait_until_synced()
+            first = target / ".s3-sync/snapshots" / current(target)
+            content = shown(target)
+            resolved_at = time.monotonic()
+            for number in (2, 3, 4):
+                s3.swap(make_revision(number))
+                wait_until_shown(daemon, make_revision(number))
+            while first.exists():
+                age_seconds = time.monotonic() - resolved_at
+                assert age_seconds < 30
+            while len(snapshots(target)) > 1:
+                assert time.monotonic() - resolved_at < 30
+
+    assert age_seconds > 2.9
+    assert content == make_revision(1)

@@ -1,0 +1,148 @@
+"""
+Fixtures of the sync-perm scenarios: real Airflow, real databases, supervisors that end.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import pytest
+
+from tests.support.airflow import Airflow, AirflowIsMissing, Version
+from tests.support.databases import (
+    PASSWORD,
+    Database,
+    MariaDb,
+    PgBouncer,
+    Postgres,
+    missing_programs,
+    run_server,
+)
+from tests.support.permissions import Metadata
+from tests.support.sync_perm import SyncPerm
+
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+
+class StartSyncPerm(Protocol):
+    """
+    What the fixture `start` gives: starts a supervisor, which is killed at the end of the test.
+    """
+
+    def __call__(
+        self,
+        database: Metadata | None,
+        settings: Mapping[str, str | None] | None = None,
+        *,
+        name: str = "",
+        arguments: tuple[str, ...] = (),
+    ) -> SyncPerm: ...
+
+
+def on_airflow(*versions: Version) -> Callable[[Test], Test]:
+    """
+    Run a test on other versions than 2.11 alone; with `--full` on all of them.
+    """
+
+    def mark(test: Test) -> Test:
+        test.versions = versions  # type: ignore[attr-defined]
+        return test
+
+    return mark
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """
+    Give each test its versions of Airflow: without `--full` 2.11 only.
+    """
+    if "airflow" in metafunc.fixturenames:
+        versions = getattr(metafunc.function, "versions", ("2.11",))
+        if not metafunc.config.getoption("--full"):
+            skip = pytest.mark.skip(reason="other versions of Airflow run with --full")
+            versions = ("2.11",) if "2.11" in versions else (pytest.param("none", marks=skip),)
+        metafunc.parametrize("airflow", versions, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def airflow(request: pytest.FixtureRequest) -> Airflow:
+    """
+    One Airflow; which one is up to `on_airflow`.
+    """
+    try:
+        return Airflow.install(request.param)
+    except AirflowIsMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """
+    One PostgreSQL for the whole run; a test that stops it takes one of its own.
+    """
+    if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
+        pytest.skip(missing)
+    yield from run_server(Postgres())
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
+    """
+    PgBouncer in transaction mode before that PostgreSQL.
+    """
+    if missing := missing_programs("pgbouncer"):
+        pytest.skip(missing)
+    yield from run_server(PgBouncer(postgres))
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDb]:
+    """
+    One MariaDB for the whole run.
+    """
+    if missing := missing_programs("mariadbd", "mariadb-install-db"):
+        pytest.skip(missing)
+    yield from run_server(MariaDb())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """
+    HOME of Airflow's own processes; AIRFLOW_HOME is in it.
+    """
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def database(airflow: Airflow, postgres: Postgres, home: Path) -> Iterator[Database]:
+    """
+    A PostgreSQL metadata database in which `airflow sync-perm` has run.
+    """
+    made = airflow.new_postgres(postgres, home)
+    yield made
+    postgres.drop(made)
+
+
+@pytest.fixture
+def start(airflow: Airflow, tmp_path: Path) -> Iterator[StartSyncPerm]:
+    """
+    Starts supervisors, and kills at the end what still runs; none may have said the password.
+    """
+    started: list[SyncPerm] = []
+
+    def start_one(
+        database: Metadata | None,
+        settings: Mapping[str, str | None] | None = None,
+        *,
+        name: str = "",
+        arguments: tuple[str, ...] = (),
+    ) -> SyncPerm:
+        home = tmp_path / f"supervisor{name or len(started)}"
+        daemon = SyncPerm(airflow, database.url if database else None, home, settings, arguments)
+        started.append(daemon)
+        daemon.start()
+        return daemon
+
+    yield start_one
+    for daemon in started:
+        daemon.kill()
+        assert PASSWORD not in daemon.log()

@@ -1,0 +1,191 @@
+"""
+Random DAGs, roles and damage to permission tables: what the differential test begins with.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support import permissions
+from tests.support.airflow import AccessControl, Version
+from tests.support.permissions import Metadata
+
+DAG_IDS = (
+    "sales_daily",
+    "sales.daily",
+    "Sales_Daily",
+    "sales_daily.sub",
+    "übersicht_東京",
+    "a" * 200,
+    "DAG",
+    "x-1",
+    "0",
+    "can_read",
+    "per_cent_s",
+    "Admin",
+)
+CUSTOM_ROLES = ("team_a", "team_b", "Équipe d'été", "100%", "team_a ", "admin")
+DEFAULT_ROLES = ("Viewer", "User", "Op", "Public")
+RESOURCES = ("Jobs", "Connections", "Website", "Variables", "Pools", "DAGs", "Permissions")
+ACTIONS = ("can_read", "can_edit", "can_delete")
+
+
+@dataclass
+class World:
+    """
+    What a test knows of its database: the DAGs as they were written last.
+    """
+
+    version: Version
+    random: random.Random
+    dags: dict[str, AccessControl] = field(default_factory=dict)
+
+    def new_dags(self, count: int) -> dict[str, AccessControl]:
+        """
+        Return some DAGs, new or changed, whose roles all exist.
+        """
+        ids = self.random.sample(DAG_IDS, min(count, len(DAG_IDS)))
+        ids += [f"dag_{self.random.randrange(40)}" for _ in range(count - len(ids))]
+        made = {dag_id: self._access_control() for dag_id in ids}
+        self.dags |= made
+        return made
+
+    def _access_control(self) -> AccessControl:
+        kind = self.random.random()
+        if kind < 0.3:
+            return None
+        if kind < 0.4:
+            return {}
+        roles = self.random.sample((*CUSTOM_ROLES, *DEFAULT_ROLES, "Admin"), self._up_to(3))
+        return {role: self._wanted() for role in roles}
+
+    def _wanted(self) -> Any:
+        on_dag = self.random.sample(ACTIONS, self._up_to(3))
+        if self.version == "2.7" or self.random.random() < 0.5:
+            return on_dag
+        on_runs = self.random.sample(("can_create", "can_read", "can_delete", "menu_access"), 2)
+        wanted: dict[str, list[str]] = {"DAGs": on_dag, "DAG Runs": on_runs}
+        return {name: wanted[name] for name in self.random.sample(list(wanted), self._up_to(2))}
+
+    def _up_to(self, most: int) -> int:
+        return self.random.randint(0 if self.random.random() < 0.1 else 1, most)
+
+
+def add_all_roles(database: Metadata) -> None:
+    """
+    Create the roles that DAGs may name.
+    """
+    for role in CUSTOM_ROLES:
+        permissions.add_role(database, role)
+
+
+def damage(database: Metadata, world: World, times: int) -> list[str]:
+    """
+    Do as people, restores and races do; say what was done, for the message of a failure.
+    """
+    done = []
+    for _ in range(times):
+        deed = world.random.choice(DEEDS)
+        done.append(f"{deed.__name__}: {deed(database, world)}")
+    return done
+
+
+def _some_permission(database: Metadata, world: World, *, of_dags: bool) -> tuple[str, str]:
+    rows = permissions.contents(database)["permissions"]
+    of_dag: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
+    for action, resource in rows:
+        if action and resource:
+            of_dag[resource.startswith(("DAG:", "DAG Run:"))].append((action, resource))
+    return world.random.choice(of_dag[of_dags] or of_dag[False])
+
+
+def _some_role(world: World) -> str:
+    return world.random.choice((*CUSTOM_ROLES, *DEFAULT_ROLES))
+
+
+def grant_on_a_dag(database: Metadata, world: World) -> tuple[str, ...]:
+    action, resource = _some_permission(database, world, of_dags=True)
+    role = _some_role(world)
+    permissions.grant(database, role, action, resource)
+    return role, action, resource
+
+
+def grant_on_a_view(database: Metadata, world: World) -> tuple[str, ...]:
+    action, resource = _some_permission(database, world, of_dags=False)
+    role = _some_role(world)
+    permissions.grant(database, role, action, resource)
+    return role, action, resource
+
+
+def revoke_from_a_custom_role(database: Metadata, world: World) -> Any:
+    rows = permissions.contents(database)["grants"]
+    return _revoke_one(database, world, [row for row in rows if row[0] in CUSTOM_ROLES])
+
+
+def revoke_from_a_default_role(database: Metadata, world: World) -> Any:
+    rows = permissions.contents(database)["grants"]
+    return _revoke_one(database, world, [row for row in rows if row[0] in DEFAULT_ROLES])
+
+
+def revoke_from_admin(database: Metadata, world: World) -> Any:
+    rows = permissions.contents(database)["grants"]
+    return _revoke_one(database, world, [row for row in rows if row[0] == "Admin"])
+
+
+def _revoke_one(database: Metadata, world: World, rows: list[tuple[Any, ...]]) -> Any:
+    rows = [row for row in rows if None not in row]
+    if not rows:
+        return "nothing"
+    row = world.random.choice(rows)
+    permissions.revoke(database, *row)
+    return row
+
+
+def delete_a_permission_of_a_dag(database: Metadata, world: World) -> tuple[str, str]:
+    action, resource = _some_permission(database, world, of_dags=True)
+    permissions.delete_permission(database, action, resource)
+    return action, resource
+
+
+def delete_a_permission_of_a_view(database: Metadata, world: World) -> tuple[str, str]:
+    action, resource = _some_permission(database, world, of_dags=False)
+    permissions.delete_permission(database, action, resource)
+    return action, resource
+
+
+def forget_a_dag(database: Metadata, world: World) -> str:
+    if not world.dags:
+        return "nothing"
+    dag_id = world.random.choice(sorted(world.dags))
+    del world.dags[dag_id]
+    database.query("DELETE FROM serialized_dag WHERE dag_id = %s", (dag_id,))
+    return dag_id
+
+
+def leave_a_null_row(database: Metadata, world: World) -> str:
+    permissions.add_null_row(database)
+    return ""
+
+
+def add_a_role(database: Metadata, world: World) -> str:
+    name = f"role {world.random.randrange(10**6)}"
+    permissions.add_role(database, name)
+    return name
+
+
+Deed = Callable[[Metadata, World], Any]
+DEEDS: tuple[Deed, ...] = (
+    grant_on_a_dag,
+    grant_on_a_dag,
+    grant_on_a_view,
+    revoke_from_a_custom_role,
+    revoke_from_a_custom_role,
+    revoke_from_a_default_role,
+    revoke_from_admin,
+    delete_a_permission_of_a_dag,
+    delete_a_permission_of_a_view,
+    forget_a_dag,
+    leave_a_null_row,
+    add_a_role,
+)

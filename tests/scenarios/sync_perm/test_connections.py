@@ -1,0 +1,198 @@
+"""
+Where the connection comes from: each form that Airflow takes, and a clear no to what is none.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
+from tests.support.airflow import Airflow
+from tests.support.databases import Database, MariaDb, PgBouncer, Postgres
+from tests.support.permissions import (
+    add_null_row,
+    add_role,
+    contents,
+    difference,
+    grants_on,
+    null_rows,
+)
+from tests.support.sync_perm import PASS_SECONDS, SyncPerm
+from tests.support.waiting import wait_until
+
+CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+SECRET = "Hidden-Pa55"
+
+
+def assert_refused(daemon: SyncPerm, *words: str) -> None:
+    """
+    Exit code 2, one line that says why, no traceback, no file made, no password shown.
+    """
+    ended = daemon.wait_for_exit()
+
+    (rejected,) = daemon.find_events("setting_rejected")
+    assert 2 == ended.code
+    for word in words:
+        assert word in str(rejected)
+    assert [] == daemon.stray_lines
+    assert SECRET not in daemon.log()
+    assert [] == [path for path in daemon.home.rglob("*.db") if path.is_file()]
+
+
+def assert_works(daemon: SyncPerm, database: Database) -> None:
+    """
+    The supervisor reads it, and so does the pass that it starts.
+    """
+    add_role(database, "team")
+
+    wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "ok", PASS_SECONDS)
+    daemon.wait_until_good()
+
+
+@on_airflow("2.11", "2.7")
+def test_published_example_with_the_old_name_of_the_connection(
+    airflow: Airflow, database: Database, start: StartSyncPerm
+) -> None:
+    daemon = start(None, {"AIRFLOW__CORE__SQL_ALCHEMY_CONN": database.url, "INTERVAL": "1"})
+
+    assert_works(daemon, database)
+
+
+@on_airflow("3")
+def test_published_example_on_airflow_3(
+    airflow: Airflow, database: Database, start: StartSyncPerm
+) -> None:
+    """
+    Nothing reaches an extra container, so nothing says which auth manager Airflow has.
+    """
+    connection = {"AIRFLOW__CORE__SQL_ALCHEMY_CONN": database.url}
+
+    daemon = start(None, {**connection, "AIRFLOW__CORE__AUTH_MANAGER": None, "INTERVAL": "1"})
+
+    assert_works(daemon, database)
+    assert [] != daemon.find_events("auth_manager_assumed")
+
+
+def test_airflow_cfg_names_the_connection(
+    airflow: Airflow, database: Database, home: Path, start: StartSyncPerm, tmp_path: Path
+) -> None:
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    escaped = database.url.replace("%", "%%")
+    (mounted / "airflow.cfg").write_text(f"[database]\nsql_alchemy_conn = {escaped}\n")
+
+    daemon = start(None, {"AIRFLOW_HOME": str(mounted)})
+
+    assert_works(daemon, database)
+    assert ["airflow.cfg"] == [path.name for path in mounted.iterdir()]
+
+
+def test_command_prints_the_connection(
+    airflow: Airflow, database: Database, tmp_path: Path, start: StartSyncPerm
+) -> None:
+    secret = tmp_path / "connection"
+    secret.write_text(database.url + "\n")
+
+    daemon = start(None, {f"{CONN}_CMD": f"cat {secret}"})
+
+    assert_works(daemon, database)
+
+
+def test_password_with_every_odd_character(
+    airflow: Airflow, postgres: Postgres, database: Database, start: StartSyncPerm
+) -> None:
+    password = "p@ss/w:rd%#?&= ü+$"
+    quoted = password.replace("'", "''")
+    database.query("DROP ROLE IF EXISTS odd")
+    database.query(f"CREATE ROLE odd SUPERUSER LOGIN PASSWORD '{quoted}'")
+    url = postgres.url(database.name, "odd", password)
+
+    daemon = start(None, {CONN: url})
+
+    assert_works(daemon, database)
+    for form in (password, url.split(":")[2].split("@")[0]):
+        assert form not in daemon.log() + str(daemon.status())
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg2", "postgres"])
+def test_schemes_of_postgresql(
+    airflow: Airflow, database: Database, start: StartSyncPerm, scheme: str
+) -> None:
+    daemon = start(None, {CONN: database.url.replace("postgresql", scheme, 1)})
+
+    daemon.wait_until_good()
+
+
+def test_pgbouncer_in_transaction_mode(
+    airflow: Airflow, database: Database, pgbouncer: PgBouncer, start: StartSyncPerm
+) -> None:
+    daemon = start(Database(pgbouncer, database.name))
+
+    assert_works(daemon, database)
+    wait_until(lambda: not _advisory_locks(database), "the lock is free after the pass")
+
+
+def test_mysql_ends_as_airflow_would_have_it(
+    airflow: Airflow, mariadb: MariaDb, home: Path, start: StartSyncPerm
+) -> None:
+    database = mariadb.new_database()
+    airflow.run(database, home, "airflow", "db", "migrate")
+    airflow.run(database, home, "airflow", "sync-perm")
+    dags: dict[str, Any] = {"Übung": {"Viewer": ["can_edit"]}, "free": None, "none": {}}
+    airflow.write_dags(database, home, dags)
+    add_role(database, "Équipe")
+    daemon = start(database)
+
+    daemon.wait_until_good()
+    wait_until(lambda: grants_on(database, "DAG:Übung"), "granted", PASS_SECONDS)
+    add_null_row(database)
+    wait_until(lambda: null_rows(database) == 0, "no such row", PASS_SECONDS)
+
+    ours = contents(database)
+    airflow.full_sync(database, home)
+    assert [] == difference(ours, contents(database))
+
+
+def test_no_connection_is_refused_and_no_sqlite_file_made(start: StartSyncPerm) -> None:
+    assert_refused(start(None), CONN)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"not a url {SECRET}",
+        f"oracle://airflow:{SECRET}@db/airflow",
+        f"postgresql://airflow:{SECRET}@db:port/airflow",
+        f"postgresql://airflow:{SECRET}@db",
+        f"//airflow:{SECRET}@db/airflow",
+        "sqlite://",
+        "sqlite:///relative.db",
+    ],
+)
+def test_what_is_no_url_of_a_database_is_refused(start: StartSyncPerm, url: str) -> None:
+    assert_refused(start(None, {CONN: url}), CONN)
+
+
+def test_connection_from_a_secrets_backend_is_refused(start: StartSyncPerm) -> None:
+    assert_refused(start(None, {f"{CONN}_SECRET": "airflow/connection"}), f"{CONN}_SECRET")
+
+
+def test_auth_manager_without_fab_is_refused(
+    airflow: Airflow, database: Database, start: StartSyncPerm
+) -> None:
+    other = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+
+    daemon = start(database, {"AIRFLOW__CORE__AUTH_MANAGER": other})
+
+    assert_refused(daemon, "AIRFLOW__CORE__AUTH_MANAGER", other)
+
+
+def test_missing_airflow_is_refused(
+    airflow: Airflow, database: Database, start: StartSyncPerm
+) -> None:
+    assert_refused(start(database, {"PATH": "/usr/bin:/bin"}), "SYNC_PERM_AIRFLOW")
+
+
+def _advisory_locks(database: Database) -> list[Any]:
+    return database.query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")

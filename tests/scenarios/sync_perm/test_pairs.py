@@ -1,0 +1,114 @@
+"""
+Many supervisors on one database: one pass at a time, and nothing lost.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Counts, counts_of
+from tests.scenarios.sync_perm.conftest import StartSyncPerm
+from tests.support.airflow import Airflow
+from tests.support.databases import Database, PgBouncer, Postgres
+from tests.support.permissions import Contents, contents, difference, null_rows
+from tests.support.sync_perm import PASS_SECONDS, SyncPerm
+from tests.support.waiting import wait_until
+
+DAGS = {f"dag_{number}": {"Viewer": ["can_edit"]} for number in range(12)}
+
+
+@pytest.fixture
+def fresh(airflow: Airflow, postgres: Postgres, home: Path) -> Database:
+    """
+    A database that was migrated, with DAGs in it and no permission at all.
+    """
+    database = airflow.new_postgres(postgres, home, "migrated")
+    airflow.write_dags(database, home, DAGS)
+    return database
+
+
+@pytest.fixture
+def wanted(airflow: Airflow, postgres: Postgres, home: Path, fresh: Database) -> Contents:
+    """
+    What one run of Airflow alone makes of it.
+    """
+    copy = Database(postgres, postgres.new_database(fresh.name).name)
+    airflow.full_sync(copy, home)
+    return contents(copy)
+
+
+def overlapping(supervisors: Sequence[SyncPerm]) -> list[str]:
+    """
+    Name the passes that began before the one before them had ended.
+    """
+    spans = []
+    for number, supervisor in enumerate(supervisors):
+        begun = ""
+        for event in supervisor.events:
+            if event["event"] == "pass_started":
+                begun = event["timestamp"]
+            if event["event"] == "pass_finished":
+                spans.append((begun, event["timestamp"], number))
+    spans.sort()
+    return [f"{a} {b}" for a, b in pairwise(spans) if b[0] < a[1]]
+
+
+def test_pairs_that_start_at_once_leave_what_one_run_leaves(
+    fresh: Database, wanted: Contents, start: StartSyncPerm, counts: Counts
+) -> None:
+    supervisors = [start(fresh) for _ in range(2 * counts.supervisor_pairs)]
+
+    for supervisor in supervisors:
+        supervisor.wait_until_good(4 * PASS_SECONDS)
+
+    assert [] == difference(contents(fresh), wanted)
+    assert 0 == null_rows(fresh)
+    assert [] == overlapping(supervisors)
+    assert [] == [line for supervisor in supervisors for line in supervisor.stray_lines]
+
+
+def test_two_supervisors_behind_pgbouncer_take_turns(
+    fresh: Database, wanted: Contents, pgbouncer: PgBouncer, start: StartSyncPerm
+) -> None:
+    behind = Database(pgbouncer, fresh.name)
+    supervisors = [start(behind) for _ in range(2)]
+
+    for supervisor in supervisors:
+        supervisor.wait_until_good(2 * PASS_SECONDS)
+    for supervisor in supervisors:  # both want a full pass at the same moment
+        supervisor.sighup()
+    for supervisor in supervisors:
+        wait_until(lambda s=supervisor: len(_passes(s)) >= 1, "its pass", PASS_SECONDS)
+
+    assert [] == difference(contents(fresh), wanted)
+    assert 0 == null_rows(fresh)
+    assert [] == overlapping(supervisors)
+
+
+def _passes(supervisor: SyncPerm) -> list[object]:
+    return list(supervisor.find_events("pass_finished"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """
+    With `--full`, as many pairs as the run asks for, each on a database of its own.
+    """
+    if "pair" in metafunc.fixturenames:
+        full = metafunc.config.getoption("--full")
+        metafunc.parametrize(
+            "pair", range(counts_of(metafunc.config).supervisor_pairs if full else 1)
+        )
+
+
+def test_one_pair_on_a_new_database_leaves_what_one_run_leaves(
+    fresh: Database, wanted: Contents, start: StartSyncPerm, pair: int
+) -> None:
+    first, second = start(fresh), start(fresh)
+
+    first.wait_until_good(2 * PASS_SECONDS)
+    second.wait_until_good(2 * PASS_SECONDS)
+
+    assert [] == difference(contents(fresh), wanted)
+    assert [] == overlapping([first, second])

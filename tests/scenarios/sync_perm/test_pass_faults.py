@@ -1,0 +1,239 @@
+"""
+Airflow that is gone, hangs, dies or fails: each its own reason, no storm, nothing left behind.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.sync_perm.conftest import StartSyncPerm
+from tests.support.airflow import Airflow
+from tests.support.databases import PASSWORD, Database
+from tests.support.permissions import add_role, grants_on
+from tests.support.sync_perm import (
+    PASS_SECONDS,
+    SyncPerm,
+    command_line,
+    cpu_seconds,
+    is_alive,
+    signal_all,
+)
+from tests.support.waiting import wait_until
+
+CLI = {"SYNC_PERM_TARGETED": "false"}
+
+
+@pytest.fixture
+def unsynced(airflow: Airflow, database: Database) -> Database:
+    """
+    A database in which a role lacks what every role has.
+    """
+    add_role(database, "team")
+    return database
+
+
+def is_synced(database: Database) -> bool:
+    """
+    Whether that role has it.
+    """
+    return ("team", "can_read") in grants_on(database, "Website")
+
+
+def fake_airflow(airflow: Airflow, folder: Path, body: str) -> dict[str, str | None]:
+    """
+    Return settings for an `airflow` command that is run by Airflow's Python and does as told.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "airflow"
+    program.write_text(f"#!{airflow.bin / 'python'}\n{body}\n")
+    program.chmod(0o755)
+    return {**CLI, "SYNC_PERM_AIRFLOW": str(program)}
+
+
+def mend(settings: dict[str, str | None], airflow: Airflow) -> None:
+    """
+    Put the real command in the place of the fake one.
+    """
+    program = Path(str(settings["SYNC_PERM_AIRFLOW"]))
+    aside = program.with_suffix(".new")
+    aside.write_text((airflow.bin / "airflow").read_text())
+    aside.chmod(0o755)
+    aside.rename(program)
+
+
+def wait_for_child(daemon: SyncPerm) -> list[int]:
+    """
+    Wait until the pass has a process, and return it with its children.
+    """
+    daemon.wait_for_event("pass_started", PASS_SECONDS)
+    children = wait_until(daemon.children, "its process", PASS_SECONDS)
+    wait_until(lambda: cpu_seconds(children[0]) > 0.2, "it imports Airflow", PASS_SECONDS)
+    return children
+
+
+def assert_one_line_each(daemon: SyncPerm, reason: str) -> None:
+    """
+    A short failure with advice, no traceback, and not more passes than the backoff allows.
+    """
+    failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason=reason)
+
+    assert failed["advice"]
+    assert len(failed["error"]) < 1_000
+    assert "Traceback" not in failed["error"]
+    assert [] == daemon.stray_lines
+    assert len(daemon.find_events("pass_started")) <= 2
+    assert 200 == daemon.get("/healthz").status
+
+
+def test_cli_that_fails_is_quoted_without_the_password(
+    airflow: Airflow, unsynced: Database, tmp_path: Path, start: StartSyncPerm
+) -> None:
+    body = f"""
+import sys
+print("connecting to", "{unsynced.url}")
+for line in range(500):
+    print("Traceback line", line, "{PASSWORD}", file=sys.stderr)
+sys.exit("sqlalchemy.exc.OperationalError: {unsynced.url} is unwell")
+"""
+    settings = fake_airflow(airflow, tmp_path / "fake", body)
+
+    daemon = start(unsynced, settings)
+
+    assert_one_line_each(daemon, "pass_failed")
+    assert "is unwell" in daemon.status()["last_error"]["error"]
+    shown = daemon.log() + str(daemon.status()) + daemon.get("/").body + daemon.get("/metrics").body
+    assert PASSWORD not in shown + str(daemon.events)
+    mend(settings, airflow)
+    wait_until(lambda: is_synced(unsynced), "synced after all", PASS_SECONDS)
+
+
+def test_cli_that_hangs_is_killed_with_all_its_children(
+    airflow: Airflow, unsynced: Database, tmp_path: Path, start: StartSyncPerm
+) -> None:
+    body = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.fork()
+time.sleep(3600)
+"""
+    settings = fake_airflow(airflow, tmp_path / "fake", body)
+
+    daemon = start(unsynced, {**settings, "SYNC_PERM_TIMEOUT": "4s"})
+    daemon.wait_for_event("pass_started", PASS_SECONDS)
+    wait_until(lambda: len(daemon.children()) >= 2, "it has forked", PASS_SECONDS)
+    children = daemon.children()
+
+    assert_one_line_each(daemon, "pass_timeout")
+    wait_until(lambda: not any(map(is_alive, children)), "all of them are gone")
+
+
+def test_pass_that_is_killed(airflow: Airflow, unsynced: Database, start: StartSyncPerm) -> None:
+    daemon = start(unsynced)
+    children = wait_for_child(daemon)
+    signal_all(children, signal.SIGKILL)
+
+    assert_one_line_each(daemon, "pass_killed")
+    wait_until(lambda: is_synced(unsynced), "synced by a later pass", PASS_SECONDS)
+
+
+def test_command_that_vanishes(
+    airflow: Airflow, database: Database, tmp_path: Path, start: StartSyncPerm
+) -> None:
+    settings = fake_airflow(airflow, tmp_path / "fake", "")
+    daemon = start(database, settings)
+    daemon.wait_until_good()
+    program = Path(str(settings["SYNC_PERM_AIRFLOW"]))
+
+    program.unlink()
+    add_role(database, "team")
+
+    assert_one_line_each(daemon, "airflow_missing")
+    program.write_text("")
+    mend(settings, airflow)
+    wait_until(lambda: is_synced(database), "synced after all", PASS_SECONDS)
+
+
+def test_pass_ends_when_its_lock_is_lost(
+    airflow: Airflow, unsynced: Database, start: StartSyncPerm
+) -> None:
+    daemon = start(unsynced)
+    children = wait_for_child(daemon)
+    signal_all(children, signal.SIGSTOP)  # the pass takes as long as the test needs
+    holders = unsynced.query(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory'"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = %s)",
+        (unsynced.name,),
+    )
+    for (holder,) in holders:
+        unsynced.query("SELECT pg_terminate_backend(%s)", (holder,))
+
+    assert_one_line_each(daemon, "lock_lost")
+    wait_until(lambda: not any(map(is_alive, children)), "the pass is gone")
+    assert 1 == len(holders)
+    wait_until(lambda: is_synced(unsynced), "synced by a later pass", PASS_SECONDS)
+
+
+def test_driver_that_airflow_lacks(
+    airflow: Airflow, unsynced: Database, start: StartSyncPerm
+) -> None:
+    url = unsynced.url.replace("postgresql:", "postgresql+pg8000:")
+
+    daemon = start(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
+
+    assert_one_line_each(daemon, "driver_missing")
+
+
+def test_sigterm_ends_a_pass_within_a_second_and_the_next_start_completes_it(
+    airflow: Airflow, unsynced: Database, start: StartSyncPerm
+) -> None:
+    daemon = start(unsynced)
+    children = wait_for_child(daemon)
+
+    ended = daemon.terminate()
+
+    assert 0 == ended.code
+    assert ended.seconds < 2
+    assert not any(map(is_alive, children))
+    start(unsynced)
+    wait_until(lambda: is_synced(unsynced), "synced by the next one", PASS_SECONDS)
+
+
+def test_pass_does_not_outlive_a_supervisor_that_is_killed(
+    airflow: Airflow, unsynced: Database, start: StartSyncPerm
+) -> None:
+    daemon = start(unsynced)
+    children = wait_for_child(daemon)
+    signal_all(children, signal.SIGSTOP)
+
+    daemon.kill()
+
+    wait_until(lambda: not any(map(is_alive, children)), "the pass is gone, too")
+
+
+def test_no_argument_of_any_process_shows_the_password(
+    airflow: Airflow, unsynced: Database, start: StartSyncPerm
+) -> None:
+    daemon = start(unsynced)
+    children = wait_for_child(daemon)
+
+    lines = [command_line(pid) for pid in (os.getpid(), daemon.pid, *children)]
+
+    assert not any(PASSWORD in line for line in lines)
+    daemon.wait_until_good()
+    shown = [daemon.get(path).body for path in ("/", "/status", "/metrics", "/readyz")]
+    assert not any(PASSWORD in text for text in [*shown, str(daemon.events)])
+
+
+@pytest.mark.parametrize("settings", [{}, CLI], ids=["script", "cli"])
+def test_what_airflow_says_comes_as_json_lines(
+    airflow: Airflow, unsynced: Database, start: StartSyncPerm, settings: dict[str, str]
+) -> None:
+    daemon = start(unsynced, settings)
+    wait_until(lambda: is_synced(unsynced), "synced", PASS_SECONDS)
+    daemon.wait_until_good()
+    daemon.terminate()
+
+    assert [] == daemon.stray_lines
+    assert [] == list(daemon.scratch.iterdir())

@@ -1,0 +1,153 @@
+"""
+The supervisor as a process: small, one-shot, read-only root, signals; and `sync-perm check`.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
+from tests.support.airflow import Airflow
+from tests.support.databases import PASSWORD, Database
+from tests.support.permissions import add_role, contents, difference, grants_on
+from tests.support.sync_perm import PASS_SECONDS, SYNC_PERM, SyncPerm
+
+RSS_MIB = 44.0
+
+
+def test_idle_supervisor_is_small(
+    airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
+) -> None:
+    airflow.write_dags(database, home, {f"dag_{n}": {"Viewer": ["can_edit"]} for n in range(30)})
+    daemon = start(database)
+    daemon.wait_for_pass()
+    daemon.wait_until_good()
+
+    assert daemon.rss_mib() <= RSS_MIB
+
+
+def test_one_shot_syncs_everything_once_and_ends(
+    airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
+) -> None:
+    airflow.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
+    daemon = start(database, {"SYNC_PERM_ONE_SHOT": "true"})
+
+    ended = daemon.wait_for_exit(PASS_SECONDS)
+    ours = contents(database)
+    airflow.full_sync(database, home)
+
+    assert 0 == ended.code
+    assert [] == daemon.find_events("http_listening")
+    assert [] == difference(ours, contents(database))
+
+
+def test_one_shot_gives_up_at_its_deadline(start: StartSyncPerm, airflow: Airflow) -> None:
+    settings = {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://airflow:x@127.0.0.1:1/airflow",
+        "SYNC_PERM_ONE_SHOT": "true",
+        "SYNC_PERM_ONE_SHOT_DEADLINE": "2s",
+    }
+
+    daemon = start(None, settings)
+
+    assert 3 == daemon.wait_for_exit().code
+
+
+def test_dry_run_says_what_it_would_do_and_does_nothing(
+    airflow: Airflow, database: Database, start: StartSyncPerm
+) -> None:
+    add_role(database, "team")
+    before = contents(database)
+    daemon = start(database, {"SYNC_PERM_DRY_RUN": "true"})
+
+    daemon.wait_for_event("pass_planned")
+
+    assert before == contents(database)
+    assert [] == daemon.find_events("pass_started")
+
+
+def test_sighup_runs_a_full_pass_though_nothing_differs(
+    airflow: Airflow, database: Database, start: StartSyncPerm
+) -> None:
+    daemon = start(database)
+    daemon.wait_until_good()
+    seen = len(daemon.events)
+
+    daemon.sighup()
+
+    daemon.wait_for_pass(seen)
+
+
+@on_airflow("2.11", "3", "2.7")
+def test_home_and_airflow_home_that_cannot_be_written(
+    airflow: Airflow, database: Database, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    daemon = SyncPerm(airflow, database.url, home)
+    airflow_home = home / "airflow"
+    airflow_home.mkdir()
+    if os.getuid() == 0:  # without its capabilities, root may do as little as anyone
+        daemon.program = Path("/usr/bin/setpriv")
+        daemon.arguments = ("--bounding-set=-all", "--inh-caps=-all", str(SYNC_PERM))
+    add_role(database, "team")
+    for folder in (airflow_home, home):
+        folder.chmod(0o555)
+
+    with daemon:
+        daemon.wait_until_good()
+        daemon.terminate()
+
+    assert ("team", "can_read") in grants_on(database, "Website")
+    assert [] == list(airflow_home.iterdir())
+    assert [] == list(daemon.scratch.iterdir())
+
+
+@on_airflow("2.11", "3", "2.7")
+def test_check_says_what_is_there_and_whether_the_sidecar_is_needed(
+    airflow: Airflow, database: Database, tmp_path: Path
+) -> None:
+    add_role(database, "team")
+    before = contents(database)
+
+    done = check(airflow, database.url, tmp_path)
+
+    assert 0 == done.returncode, done.stdout
+    assert PASSWORD not in done.stdout + done.stderr
+    assert {"2.7": "2.7.3", "2.11": "2.11.2", "3": "3.3.2"}[airflow.version] in done.stdout
+    assert "need" in done.stdout
+    assert before == contents(database)
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "word"),
+    [
+        (None, 3, "SQL_ALCHEMY_CONN"),
+        (f"postgresql://airflow:{PASSWORD}@127.0.0.1:1/airflow", 3, "refused"),
+    ],
+    ids=["no connection", "refused"],
+)
+def test_check_fails_with_the_reason(
+    airflow: Airflow, tmp_path: Path, url: str | None, code: int, word: str
+) -> None:
+    done = check(airflow, url, tmp_path)
+
+    assert code == done.returncode, done.stdout + done.stderr
+    assert word in done.stdout + done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+
+
+def check(airflow: Airflow, url: str | None, folder: Path) -> subprocess.CompletedProcess[str]:
+    """
+    Run `sync-perm check`.
+    """
+    return subprocess.run(
+        [SYNC_PERM, "check"],
+        env={**airflow.environment(url, folder), "TMPDIR": str(folder)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )

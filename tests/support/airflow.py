@@ -1,0 +1,233 @@
+"""
+Real Airflow: its CLI, its metadata database, and DAGs in it.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tests.support.databases import Database, Postgres, Row, find_program
+from tests.support.permissions import Metadata
+
+ROOT = Path(__file__).parents[2]
+CLI_SECONDS = 1_800.0
+
+Version = Literal["2.7", "2.11", "3"]
+AccessControl = Mapping[str, Any] | None
+State = Literal["migrated", "synced"]
+
+
+@dataclass(frozen=True)
+class SqliteDatabase:
+    """
+    A metadata database in a file.
+    """
+
+    path: Path
+
+    @property
+    def url(self) -> str:
+        """
+        The URL that Airflow takes.
+        """
+        return f"sqlite:///{self.path}"
+
+    def query(self, sql: str, arguments: Iterable[Any] = ()) -> list[Row]:
+        """
+        Run one statement in a transaction of its own and return its rows, `[]` without any.
+        """
+        with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+            return connection.execute(sql.replace("%s", "?"), tuple(arguments)).fetchall()
+
+
+class AirflowIsMissing(Exception):
+    """
+    This Airflow cannot be installed here; the text is one line.
+    """
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """
+    One installed Airflow.
+    """
+
+    version: Version
+    folder: Path
+
+    @classmethod
+    def install(cls, version: Version) -> "Airflow":
+        """
+        Return the environment of a version, made when it is not there.
+
+        Raises:
+            AirflowIsMissing: The machine has no Python for it.
+        """
+        done = subprocess.run(
+            [ROOT / "scripts" / "airflow-environment", version],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 3:
+            raise AirflowIsMissing(done.stderr.strip())
+        assert done.returncode == 0, done.stderr
+        return cls(version, Path(done.stdout.strip()))
+
+    @property
+    def bin(self) -> Path:
+        """
+        The folder with `airflow` and `python`.
+        """
+        return self.folder / "bin"
+
+    def environment(self, url: str | None, home: Path) -> dict[str, str]:
+        """
+        The variables of an Airflow component.
+
+        Args:
+            url: The metadata database; `None` leaves the connection out.
+            home: HOME; AIRFLOW_HOME is a folder in it.
+        """
+        variables = {
+            "PATH": f"{self.bin}:/usr/bin:/bin",
+            "HOME": str(home),
+            "AIRFLOW_HOME": str(home / "airflow"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        }
+        if self.version == "3":
+            variables["AIRFLOW__CORE__AUTH_MANAGER"] = (
+                "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+            )
+        if url is not None:
+            variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = url
+        return variables
+
+    def run(
+        self, database: Metadata, home: Path, *arguments: str, given: str = "", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """
+        Run a program of this environment, `airflow` or `python`, and wait for its end.
+
+        Args:
+            given: Its standard input.
+        """
+        home.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            [self.bin / arguments[0], *arguments[1:]],
+            env=self.environment(database.url, home),
+            cwd=home,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=CLI_SECONDS,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def full_sync(self, database: Metadata, home: Path) -> None:
+        """
+        Run `airflow sync-perm --include-dags`: what every result is held against.
+        """
+        self.run(database, home, "airflow", "sync-perm", "--include-dags")
+
+    def write_dags(
+        self,
+        database: Metadata,
+        home: Path,
+        dags: Mapping[str, AccessControl],
+        *,
+        parsed: bool = False,
+    ) -> None:
+        """
+        Write DAGs as the DAG processor does.
+
+        Args:
+            dags: The access_control of each; sets are given as lists.
+            parsed: With their permissions, as after a parse; otherwise without.
+        """
+        given = json.dumps({"dags": dags, "parsed": parsed})
+        script = Path(__file__).with_name("write_dags.py")
+        self.run(database, home, "python", "-P", str(script), given=given)
+
+    def new_sqlite(self, path: Path, home: Path, state: State = "synced") -> SqliteDatabase:
+        """
+        Make an SQLite metadata database.
+        """
+        cached = self.folder / f"{state}.sqlite"
+        if not cached.exists():
+            made = SqliteDatabase(cached.with_suffix(f".{os.getpid()}"))
+            self._initialise(made, home, state)
+            made.path.rename(cached)
+        shutil.copy(cached, path)
+        return SqliteDatabase(path)
+
+    def new_postgres(self, server: Postgres, home: Path, state: State = "synced") -> Database:
+        """
+        Make a PostgreSQL metadata database.
+
+        The first of each state and server is loaded from a dump beside the environment (made
+        once, by Airflow itself); the others are copies of the first.
+        """
+        template = f"template_{self.version.replace('.', '_')}_{state}"
+        known = Database(server, "postgres").query("SELECT datname FROM pg_database")
+        if (template,) not in known:
+            self._load_template(server, home, state, template)
+        return server.new_database(template)
+
+    def _load_template(self, server: Postgres, home: Path, state: State, template: str) -> None:
+        dump = self.folder / f"{state}.sql"
+        if not dump.exists():
+            made = server.new_database()
+            self._initialise(made, home, state)
+            partial = dump.with_suffix(f".{os.getpid()}")
+            _dump(made, partial)
+            partial.rename(dump)
+            server.drop(made)
+        loading = server.new_database()
+        _load(loading, dump)
+        Database(server, "postgres").query(f"ALTER DATABASE {loading.name} RENAME TO {template}")
+
+    def _initialise(self, database: Metadata, home: Path, state: State) -> None:
+        self.run(database, home, "airflow", "db", "migrate")
+        if state == "synced":
+            self.run(database, home, "airflow", "sync-perm")
+
+
+def copy_postgres(server: Postgres, database: Database, folder: Path) -> Database:
+    """
+    Copy a database that others are connected to.
+
+    Args:
+        folder: Where the dump lies meanwhile.
+    """
+    dump = folder / f"{database.name}.sql"
+    _dump(database, dump)
+    copy = server.new_database()
+    _load(copy, dump)
+    dump.unlink()
+    return copy
+
+
+def _dump(database: Database, path: Path) -> None:
+    _tool("pg_dump", database, "--no-owner", f"--file={path}")
+
+
+def _load(database: Database, path: Path) -> None:
+    _tool("psql", database, "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", f"--file={path}")
+
+
+def _tool(name: str, database: Database, *arguments: str) -> None:
+    path = find_program(name)
+    assert path
+    subprocess.run([path, f"--dbname={database.url}", *arguments], check=True, capture_output=True)

@@ -1,0 +1,188 @@
+"""
+What the permission tables of a metadata database say, and the deeds of people who edit them.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+Row = tuple[Any, ...]
+Contents = dict[str, list[Row]]
+
+_PERMISSIONS = """
+    FROM ab_permission_view pv
+    LEFT JOIN ab_permission p ON p.id = pv.permission_id
+    LEFT JOIN ab_view_menu v ON v.id = pv.view_menu_id"""
+_GRANTS = """
+    FROM ab_permission_view_role g
+    LEFT JOIN ab_role r ON r.id = g.role_id
+    LEFT JOIN ab_permission_view pv ON pv.id = g.permission_view_id
+    LEFT JOIN ab_permission p ON p.id = pv.permission_id
+    LEFT JOIN ab_view_menu v ON v.id = pv.view_menu_id"""
+_CONTENTS = {
+    "roles": "SELECT name FROM ab_role",
+    "actions": "SELECT name FROM ab_permission",
+    "resources": "SELECT name FROM ab_view_menu",
+    "permissions": f"SELECT p.name, v.name {_PERMISSIONS}",
+    "grants": f"SELECT r.name, p.name, v.name {_GRANTS}",
+}
+
+
+class Metadata(Protocol):
+    """
+    A metadata database.
+    """
+
+    @property
+    def url(self) -> str:
+        """
+        The URL that Airflow takes.
+        """
+
+    def query(self, sql: str, arguments: Iterable[Any] = ()) -> list[Row]:
+        """
+        Run one statement in a transaction of its own and return its rows, `[]` without any.
+        """
+
+
+def contents(database: Metadata) -> Contents:
+    """
+    Return all that the permission tables say, sorted, ids aside; duplicates and NULLs show.
+    """
+    return {
+        name: sorted(database.query(sql), key=lambda row: tuple(map(str, row)))
+        for name, sql in _CONTENTS.items()
+    }
+
+
+def difference(ours: Contents, theirs: Contents) -> list[str]:
+    """
+    Say what two results do not share; empty when they are equal, row for row.
+    """
+    found = []
+    for name, rows in theirs.items():
+        too_much = list(ours[name])
+        for row in rows:
+            if row in too_much:
+                too_much.remove(row)
+            else:
+                found.append(f"{name}: missing {row}")
+        found += [f"{name}: too much {row}" for row in too_much]
+    return found
+
+
+def grants_on(database: Metadata, resource: str) -> set[tuple[str, str]]:
+    """
+    Return who may do what on a resource: pairs of role and action.
+    """
+    rows = database.query(_CONTENTS["grants"])
+    return {(role, action) for role, action, name in rows if name == resource}
+
+
+def null_rows(database: Metadata) -> int:
+    """
+    Count the permissions without action or resource: what two simultaneous runs leave behind.
+    """
+    (row,) = database.query(
+        "SELECT COUNT(*) FROM ab_permission_view"
+        " WHERE permission_id IS NULL OR view_menu_id IS NULL"
+    )
+    return int(row[0])
+
+
+def log_rows(database: Metadata) -> int:
+    """
+    Count the rows of Airflow's audit log.
+    """
+    (row,) = database.query("SELECT COUNT(*) FROM log")
+    return int(row[0])
+
+
+def new_id(database: Metadata, table: str) -> int:
+    """
+    Return an id that no row of a table has, as Airflow itself would take it.
+    """
+    if database.url.startswith("postgresql"):
+        sql = f"SELECT nextval(pg_get_serial_sequence('{table}', 'id'))"
+        (row,) = database.query(sql)
+        if row[0] is None:
+            (row,) = database.query(f"SELECT nextval('{table}_id_seq')")
+    else:
+        (row,) = database.query(f"SELECT COALESCE(MAX(id), 0) + 1 FROM {table}")
+    return int(row[0])
+
+
+def add_role(database: Metadata, name: str) -> None:
+    """
+    Create a role, as the web UI does.
+    """
+    database.query(
+        "INSERT INTO ab_role (id, name) VALUES (%s, %s)", (new_id(database, "ab_role"), name)
+    )
+
+
+def delete_role(database: Metadata, name: str) -> None:
+    """
+    Delete a role with all that it was granted.
+    """
+    of_role = "(SELECT id FROM ab_role WHERE name = %s)"
+    database.query(f"DELETE FROM ab_permission_view_role WHERE role_id IN {of_role}", (name,))
+    database.query(f"DELETE FROM ab_user_role WHERE role_id IN {of_role}", (name,))
+    database.query("DELETE FROM ab_role WHERE name = %s", (name,))
+
+
+def permission_id(database: Metadata, action: str, resource: str) -> int:
+    """
+    Return the id of a permission that exists.
+    """
+    ((found,),) = database.query(
+        f"SELECT pv.id {_PERMISSIONS} WHERE p.name = %s AND v.name = %s", (action, resource)
+    )
+    return int(found)
+
+
+def grant(database: Metadata, role: str, action: str, resource: str) -> None:
+    """
+    Give a role a permission that exists, as the web UI does; nothing when it has it already.
+    """
+    if (role, action) in grants_on(database, resource):
+        return
+    ((role_id,),) = database.query("SELECT id FROM ab_role WHERE name = %s", (role,))
+    database.query(
+        "INSERT INTO ab_permission_view_role (id, permission_view_id, role_id) VALUES (%s, %s, %s)",
+        (
+            new_id(database, "ab_permission_view_role"),
+            permission_id(database, action, resource),
+            role_id,
+        ),
+    )
+
+
+def revoke(database: Metadata, role: str, action: str, resource: str) -> None:
+    """
+    Take a permission from a role, as the web UI does.
+    """
+    database.query(
+        "DELETE FROM ab_permission_view_role WHERE permission_view_id = %s"
+        " AND role_id = (SELECT id FROM ab_role WHERE name = %s)",
+        (permission_id(database, action, resource), role),
+    )
+
+
+def delete_permission(database: Metadata, action: str, resource: str) -> None:
+    """
+    Delete a permission with all its grants.
+    """
+    found = permission_id(database, action, resource)
+    database.query("DELETE FROM ab_permission_view_role WHERE permission_view_id = %s", (found,))
+    database.query("DELETE FROM ab_permission_view WHERE id = %s", (found,))
+
+
+def add_null_row(database: Metadata, action: str | None = "can_read") -> None:
+    """
+    Leave a permission without a resource, as two simultaneous runs of Airflow 2 do.
+    """
+    database.query(
+        "INSERT INTO ab_permission_view (id, permission_id, view_menu_id)"
+        " VALUES (%s, (SELECT id FROM ab_permission WHERE name = %s), NULL)",
+        (new_id(database, "ab_permission_view"), action),
+    )

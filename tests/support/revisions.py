@@ -1,0 +1,147 @@
+"""
+Revisions whose every file says which one it is of; and a process that reads whole revisions.
+
+Each file begins with one line, `<revision> <number of files of it> <path>`.
+As a program, `python revisions.py TARGET RETAIN_SECONDS`, it resolves `TARGET/current` once, reads
+all files below it, and so on, until its standard input closes; then it prints what it saw as one
+line of JSON.
+"""
+
+import json
+import os
+import random
+import selectors
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+HELD = 200
+"""Resolved paths that one reader keeps to read again, at most."""
+PAUSE_SECONDS = 0.001
+"""Between two trees, so that the daemon gets the processor too."""
+
+
+def make_revision(number: int) -> dict[str, bytes]:
+    """
+    Return the files of a revision: all have new content, some come and go, one is a folder too.
+    """
+    chance = random.Random(number)
+    paths = [f"pkg{count % 3}/module{count}.py" for count in range(8)]
+    paths += [f"moving{chance.randrange(4)}/deep/down/file.py", f"odd{number % 2}.py"]
+    paths.append("either" if number % 3 else "either/inside.py")
+    return {path: mark(number, len(paths), path, chance.randrange(2_000)) for path in paths}
+
+
+def mark(number: int, files: int, path: str, padding: int = 0) -> bytes:
+    """
+    Return the content of one file.
+    """
+    return f"{number} {files} {path}\n".encode() + b"#" * padding
+
+
+@dataclass
+class Seen:
+    """
+    What one reader saw.
+    """
+
+    trees: int = 0
+    changes: int = 0
+    """How often the revision was another than the one before."""
+    kept: int = 0
+    """How often a path that was resolved earlier was read again."""
+    late: int = 0
+    """Trees that took longer than snapshots are retained, and are not judged."""
+    gone: int = 0
+    """How often there was no `current`."""
+    flaws: list[str] = field(default_factory=list)
+    """Trees that were not whole, or of two revisions."""
+
+
+class Flaw(Exception):
+    """
+    A tree is not one whole revision.
+    """
+
+
+def read_revision(folder: str) -> int:
+    """
+    Read all files below a resolved path and return the number of their revision.
+
+    Raises:
+        Flaw: They are not all files of one revision.
+        OSError: Something vanished.
+    """
+    revisions: dict[tuple[int, int], str] = {}
+    files = 0
+    for here, _, names in os.walk(folder, onerror=_fail):
+        for name in names:
+            path = os.path.relpath(os.path.join(here, name), folder)
+            with open(os.path.join(here, name), "rb") as file:
+                number, count, marked = file.read().partition(b"\n")[0].decode().split(" ")
+            if marked != path:
+                raise Flaw(f"{path} has the content of {marked}")
+            revisions[int(number), int(count)] = path
+            files += 1
+    if len(revisions) != 1:
+        raise Flaw(f"mixed: {revisions}")
+    ((number, count),) = revisions
+    if count != files:
+        raise Flaw(f"revision {number} has {files} of {count} files")
+    return number
+
+
+def observe(target: Path, retain_seconds: float) -> Seen:
+    """
+    Read trees through `current`, and some of them once more, shortly before they may be pruned.
+    """
+    seen = Seen()
+    current = target / "current"
+    held: deque[tuple[float, str, int]] = deque()
+    last = -1
+
+    def read(folder: str, resolved_at: float) -> int | None:
+        try:
+            return read_revision(folder)
+        except (Flaw, OSError, ValueError) as error:
+            if time.monotonic() - resolved_at < retain_seconds:
+                age = time.monotonic() - resolved_at
+                seen.flaws.append(f"{folder}, {age:.3f} s old: {error!r}")
+            else:
+                seen.late += 1
+            return None
+
+    with selectors.DefaultSelector() as selector:
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        while not selector.select(PAUSE_SECONDS):
+            resolved_at = time.monotonic()
+            try:
+                folder = str(target / os.readlink(current))
+            except OSError:
+                seen.gone += 1
+                continue
+            number = read(folder, resolved_at)
+            seen.trees += 1
+            if number is None:
+                continue
+            seen.changes += number != last
+            if number != last and len(held) < HELD:
+                held.append((resolved_at, folder, number))
+            last = number
+            if held and time.monotonic() - held[0][0] > retain_seconds * 0.7:
+                resolved_at, folder, number = held.popleft()
+                again = read(folder, resolved_at)
+                seen.kept += 1
+                if again not in (None, number):
+                    seen.flaws.append(f"{folder} was revision {number} and is {again}")
+    return seen
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(observe(Path(sys.argv[1]), float(sys.argv[2])))))

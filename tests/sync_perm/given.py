@@ -1,0 +1,99 @@
+"""
+What the tests of sync-perm begin with: the rules of an Airflow, tables, a small metadata database.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sync_perm.access_control import AccessControl, Unreadable
+from sync_perm.connection import Address, parse_url
+from sync_perm.difference import DEFAULT_ROLES
+from sync_perm.installation import Installation, Resource
+from sync_perm.tables import Grant, Permission, Tables
+
+KINDS = {
+    "DAGs": Resource("DAG:", frozenset({"can_read", "can_edit", "can_delete"})),
+    "DAG Runs": Resource(
+        "DAG Run:", frozenset({"can_create", "can_read", "can_delete", "menu_access"})
+    ),
+}
+AIRFLOW_2 = Installation("/usr/bin/airflow", "/usr/bin/python3", "2.11.2", "1.5.4", "", KINDS)
+AIRFLOW_3 = Installation("/usr/bin/airflow", "/usr/bin/python3", "3.3.2", "3.10.2", "", KINDS)
+
+SCHEMA = """
+CREATE TABLE ab_role (id INTEGER PRIMARY KEY, name TEXT);
+CREATE TABLE ab_permission (id INTEGER PRIMARY KEY, name TEXT);
+CREATE TABLE ab_view_menu (id INTEGER PRIMARY KEY, name TEXT);
+CREATE TABLE ab_permission_view (id INTEGER PRIMARY KEY, permission_id INT, view_menu_id INT);
+CREATE TABLE ab_permission_view_role (id INTEGER PRIMARY KEY, permission_view_id INT, role_id INT);
+CREATE TABLE serialized_dag (
+    dag_id TEXT, dag_hash TEXT, data TEXT, data_compressed BLOB, last_updated TEXT, created_at TEXT
+);
+"""
+
+
+def permissions_of(*dag_ids: str) -> set[Permission]:
+    """
+    Return the permissions that these DAGs must have.
+    """
+    return {
+        (action, f"{kind.prefix}{dag_id}")
+        for dag_id in dag_ids
+        for kind in KINDS.values()
+        for action in kind.actions
+    }
+
+
+def tables(
+    dags: Mapping[str, AccessControl | Unreadable | None] = {},
+    *,
+    roles: Iterable[str] = (),
+    grants: Iterable[Grant] = (),
+    permissions: Iterable[Permission] | None = None,
+    broken: int = 0,
+) -> Tables:
+    """
+    Return tables in which only what is asked for is wrong.
+    """
+    website = {(role, "can_read", "Website") for role in (*roles, "Admin")}
+    return Tables(
+        roles=frozenset(roles) | set(DEFAULT_ROLES),
+        permissions=frozenset(permissions_of(*dags) if permissions is None else permissions)
+        | {("can_read", "Website")},
+        grants=frozenset(grants) | website,
+        broken=broken,
+        dags=dags,
+        fresh=frozenset(),
+    )
+
+
+class Sqlite:
+    """
+    A metadata database with the tables that we read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.address: Address = parse_url("TEST", f"sqlite:///{path}", "")
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection.executescript(SCHEMA)
+
+    def run(self, sql: str, *values: Any) -> None:
+        """
+        Run one statement.
+        """
+        self._connection.execute(sql, values)
+
+    def serialize(self, dag_id: str, digest: str, access: Any = None, at: str = "1") -> None:
+        """
+        Add a row of ``serialized_dag``, or replace the one with the same hash.
+        """
+        dag = {"dag_id": dag_id} if access is None else {"_access_control": access}
+        self.run("DELETE FROM serialized_dag WHERE dag_id = ? AND dag_hash = ?", dag_id, digest)
+        self.run(
+            "INSERT INTO serialized_dag VALUES (?, ?, ?, NULL, ?, ?)",
+            *(dag_id, digest, json.dumps({"dag": dag}), at, at),
+        )

@@ -1,0 +1,70 @@
+"""
+A stand-in for an installed Airflow: its command, its version, its names of permissions.
+
+The command is a script of the test's: what Airflow would do to the database, it does with SQL.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+PERMISSIONS = """
+RESOURCE_DETAILS_MAP = {
+    "DAGs": {"prefix": "DAG:", "actions": {"can_read", "can_edit", "can_delete"}},
+    "DAG Runs": {"prefix": "DAG Run:", "actions": {"can_create", "can_read"}},
+}
+"""
+OLD_PERMISSIONS = "DAG_ACTIONS = {'can_read', 'can_edit', 'can_delete'}\n"
+
+
+class Site:
+    """
+    A folder with `bin/airflow` and a site-packages beside it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        version: str = "2.11.2",
+        fab: str = "1.5.4",
+        permissions: str = PERMISSIONS,
+    ) -> None:
+        self.folder = folder
+        self.packages = folder / "packages"
+        self.command = folder / "bin" / "airflow"
+        fab_permissions = self.packages / "airflow/providers/fab/www/security/permissions.py"
+        old_permissions = self.packages / "airflow/security/permissions.py"
+        for path in (fab_permissions, old_permissions, self.command):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        (self.packages / "airflow/__init__.py").write_text("raise ImportError('too heavy')\n")
+        (fab_permissions if version.startswith("3") else old_permissions).write_text(permissions)
+        self._add("apache_airflow", version)
+        if fab:
+            self._add("apache_airflow_providers_fab", fab)
+        self.write("")
+
+    def _add(self, distribution: str, version: str) -> None:
+        info = self.packages / f"{distribution}-{version}.dist-info"
+        info.mkdir()
+        info.joinpath("METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        )
+
+    def write(self, program: str, shebang: str = f"#!{sys.executable}") -> None:
+        """
+        Replace the command.
+        """
+        self.command.write_text(f"{shebang}\n{program}\n")
+        self.command.chmod(0o755)
+
+    def environment(self, **more: str) -> Mapping[str, str]:
+        """
+        Return the environment in which Airflow is found.
+        """
+        return {
+            "PATH": f"{self.command.parent}:/usr/bin:/bin",
+            "PYTHONPATH": str(self.packages),
+            "HOME": str(self.folder),
+            "AIRFLOW_HOME": str(self.folder),
+            **more,
+        }

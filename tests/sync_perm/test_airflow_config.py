@@ -1,0 +1,66 @@
+"""
+Airflow's configuration without Airflow.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.errors import SettingsError
+from sync_perm.airflow_config import AirflowConfig
+
+
+def config(home: Path, text: str | None = None, **environ: str) -> AirflowConfig:
+    if text is not None:
+        (home / "airflow.cfg").write_text(text)
+    return AirflowConfig({"AIRFLOW_HOME": str(home), **environ})
+
+
+def test_a_variable_wins_over_the_file(tmp_path: Path) -> None:
+    text = "[core]\nauth_manager = of the file\nplugins_folder = /p\n"
+
+    found = config(tmp_path, text, AIRFLOW__CORE__AUTH_MANAGER="of the environment")
+
+    assert "of the environment" == found.value("core", "auth_manager")
+    assert "/p" == found.value("core", "plugins_folder")
+    assert None is found.value("core", "dags_folder")
+
+
+def test_airflow_config_names_another_file(tmp_path: Path) -> None:
+    other = tmp_path / "other.cfg"
+    other.write_text("[core]\nauth_manager = other\n")
+
+    found = config(tmp_path, "[core]\nauth_manager = usual\n", AIRFLOW_CONFIG=str(other))
+
+    assert "other" == found.value("core", "auth_manager")
+
+
+def test_variables_in_values_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACE", "/somewhere")
+
+    found = config(tmp_path, "[core]\nplugins_folder = ${PLACE}/plugins\n")
+
+    assert "/somewhere/plugins" == found.value("core", "plugins_folder")
+
+
+def test_percent_signs_are_escaped_as_in_airflow(tmp_path: Path) -> None:
+    found = config(tmp_path, "[database]\nsql_alchemy_conn = mysql://u:p%%40@h/d\n")
+
+    assert "mysql://u:p%40@h/d" == found.value("database", "sql_alchemy_conn")
+
+
+@pytest.mark.parametrize(
+    "text", ["no section = s3cret\n", "[database]\nsql_alchemy_conn = mysql://u:s3cret%4@h/d\n"]
+)
+def test_an_unreadable_file_is_named_without_its_content(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        config(tmp_path, text).value("database", "sql_alchemy_conn")
+
+    assert "airflow.cfg" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_without_a_file_there_are_no_options(tmp_path: Path) -> None:
+    found = config(tmp_path)
+
+    assert (False, None) == (found.has_file, found.value("core", "auth_manager"))

@@ -1,0 +1,284 @@
+"""
+When a pass runs, and what its end means; Airflow's command is a script that edits SQLite.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.health import Outcome
+from sync_perm import cycle
+from sync_perm.airflow_config import AirflowConfig
+from sync_perm.airflow_pass import AirflowPasses
+from sync_perm.board import Board
+from sync_perm.comparison import Comparison
+from sync_perm.connection import find_source
+from sync_perm.cycle import Session
+from sync_perm.installation import find_installation
+from sync_perm.lock import PassLock
+from sync_perm.metrics import PermMetrics
+from sync_perm.settings import load_settings
+from sync_perm.sidecar import SyncPerm
+from tests.support.waiting import wait_until
+from tests.sync_perm.given import Sqlite
+from tests.sync_perm.site import Site
+
+MEND = """
+import os, sqlite3, sys
+print("arguments", *sys.argv[1:])
+path = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite:///")
+open(path + ".passes", "a").write("x")
+with sqlite3.connect(path) as db:
+    db.execute(
+        "INSERT INTO ab_permission_view_role (permission_view_id, role_id) "
+        "SELECT 1, id FROM ab_role WHERE name IN ('Admin', 'team') AND id NOT IN "
+        "(SELECT role_id FROM ab_permission_view_role)"
+    )
+"""
+
+
+class Sidecar:
+    """
+    A sidecar without its loop, on SQLite, with a stand-in for Airflow's command.
+    """
+
+    def __init__(self, folder: Path, sqlite: Sqlite) -> None:
+        self.site = Site(folder / "site")
+        self.site.write(MEND)
+        self.sqlite = sqlite
+        self.folder = folder
+        sqlite.run("INSERT INTO ab_permission VALUES (1, 'can_read')")
+        sqlite.run("INSERT INTO ab_view_menu VALUES (1, 'Website')")
+        sqlite.run("INSERT INTO ab_permission_view VALUES (1, 1, 1)")
+        for number, role in enumerate(("Admin", "Public", "Viewer", "User", "Op"), 1):
+            sqlite.run("INSERT INTO ab_role VALUES (?, ?)", number, role)
+        sqlite.run("INSERT INTO ab_permission_view_role VALUES (1, 1, 1)")
+
+    def begin(self, **settings: str) -> Session:
+        environ = self.site.environment(
+            AIRFLOW__CORE__SQL_ALCHEMY_CONN=self.sqlite.address.url,
+            SYNC_PERM_TARGETED="false",
+            SYNC_PERM_INCLUDE_DAGS="false",
+            **settings,
+        )
+        config = AirflowConfig(environ)
+        airflow = find_installation("airflow", config)
+        self.metrics = PermMetrics("0", "0")
+        self.sidecar = SyncPerm(
+            load_settings(environ)[0],
+            find_source(config),
+            AirflowPasses(airflow, config, str(self.folder), targeted=False),
+            Comparison(airflow, include_dags=False, targeted=False),
+            self.metrics,
+            Board(self.metrics),
+        )
+        return self.sidecar.begin()
+
+    def add_role(self) -> None:
+        self.sqlite.run("INSERT INTO ab_role (name) VALUES ('team')")
+
+    @property
+    def passes(self) -> int:
+        path = Path(f"{self.sqlite.path}.passes")
+        return len(path.read_text()) if path.exists() else 0
+
+
+@pytest.fixture
+def one(tmp_path: Path, sqlite: Sqlite, monkeypatch: pytest.MonkeyPatch) -> Sidecar:
+    monkeypatch.setattr(cycle, "QUIET_SECONDS", 0.05)
+    return Sidecar(tmp_path, sqlite)
+
+
+def run(session: Session, *, is_asked: bool = False) -> Outcome:
+    return session.cycle(Fence(is_asked_for=is_asked))
+
+
+def failure(session: Session) -> SidecarError:
+    with pytest.raises(SidecarError) as caught:
+        run(session)
+    return caught.value
+
+
+def test_nothing_differs_and_nothing_is_started(one: Sidecar) -> None:
+    session = one.begin()
+
+    results = [run(session).result for _ in range(3)]
+
+    assert (["unchanged"] * 3, 0) == (results, one.passes)
+    assert one.sidecar.readiness().ready
+
+
+def test_a_late_role_is_served_by_one_pass(one: Sidecar) -> None:
+    session = one.begin()
+    run(session)
+    one.add_role()
+
+    outcome = run(session)
+
+    assert ("changed", 1, 1) == (outcome.result, outcome.counts["grants_added"], one.passes)
+    assert "unchanged" == run(session).result
+    assert 1 == one.passes
+    assert one.sidecar.readiness().ready
+
+
+def test_a_rehearsal_starts_nothing(one: Sidecar) -> None:
+    session = one.begin(SYNC_PERM_DRY_RUN="true")
+    one.add_role()
+
+    assert ("unchanged", 0) == (run(session).result, one.passes)
+    assert not one.sidecar.readiness().ready
+
+
+def test_a_person_gets_a_pass_though_nothing_differs(one: Sidecar) -> None:
+    session = one.begin()
+    run(session)
+
+    outcome = run(session, is_asked=True)
+
+    assert ("unchanged", 1) == (outcome.result, one.passes)
+
+
+def test_a_one_shot_always_runs_one(one: Sidecar) -> None:
+    assert ("unchanged", 1) == (run(one.begin(SYNC_PERM_ONE_SHOT="true")).result, one.passes)
+
+
+def test_what_two_passes_do_not_mend_waits(one: Sidecar) -> None:
+    one.site.write(MEND.split("with sqlite3")[0])
+    session = one.begin()
+    one.add_role()
+
+    first = run(session)
+    run(session)
+
+    assert ("unchanged", 2) == (first.result, one.passes)
+    assert not one.sidecar.readiness().ready
+
+
+def test_a_new_difference_is_not_held_back_by_an_old_one(one: Sidecar) -> None:
+    one.site.write(MEND.split("with sqlite3")[0])
+    session = one.begin()
+    one.add_role()
+    run(session)
+    one.sqlite.run("INSERT INTO ab_role (name) VALUES ('another')")
+
+    run(session)
+
+    assert 4 == one.passes
+
+
+def test_another_holder_of_the_lock_is_waited_for(one: Sidecar) -> None:
+    session = one.begin()
+    one.add_role()
+
+    with PassLock(one.sqlite.address) as other:
+        assert other.try_acquire()
+        waiting = run(session).result
+    after = run(session).result
+
+    assert ("waiting", "changed", 1) == (waiting, after, one.passes)
+
+
+def test_a_wish_that_meets_the_lock_is_not_forgotten(one: Sidecar) -> None:
+    session = one.begin()
+    run(session)
+
+    with PassLock(one.sqlite.address) as other:
+        assert other.try_acquire()
+        waiting = run(session, is_asked=True).result
+    run(session)
+    run(session)
+
+    assert ("waiting", 1) == (waiting, one.passes)
+
+
+def test_a_failed_pass_is_said_and_repeated_later(
+    one: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cycle, "QUIET_SECONDS", 3600.0)
+    one.site.write(MEND.split("with sqlite3")[0] + "raise ValueError('no such thing')")
+    session = one.begin()
+    one.add_role()
+
+    first, second = failure(session), failure(session)
+
+    assert ("pass_failed", "pass_failed", 1) == (first.reason, second.reason, one.passes)
+    assert first.message.endswith("ValueError: no such thing")
+
+
+def test_a_killed_pass_has_its_own_reason(one: Sidecar) -> None:
+    one.site.write("import os; os.kill(os.getpid(), 9)")
+    session = one.begin()
+    one.add_role()
+
+    assert "pass_killed" == failure(session).reason
+
+
+def test_a_hanging_pass_has_its_own_reason(one: Sidecar) -> None:
+    one.site.write("import time; time.sleep(600)")
+    session = one.begin(SYNC_PERM_TIMEOUT="2")
+    one.add_role()
+
+    assert "pass_timeout" == failure(session).reason
+
+
+def test_a_missing_driver_has_its_own_reason(one: Sidecar) -> None:
+    one.site.write("import MySQLdb")
+    session = one.begin()
+    one.add_role()
+
+    assert ("driver_missing", True) == (
+        (error := failure(session)).reason,
+        "'MySQLdb'" in error.message,
+    )
+
+
+def test_a_command_that_vanished_has_its_own_reason(one: Sidecar) -> None:
+    session = one.begin()
+    one.add_role()
+    one.site.command.unlink()
+
+    assert "airflow_missing" == failure(session).reason
+
+
+def test_recovers_by_itself(one: Sidecar) -> None:
+    one.site.write("raise SystemExit(1)")
+    session = one.begin()
+    one.add_role()
+    failure(session)
+    one.site.write(MEND)
+
+    def recovered() -> bool:
+        with suppress(SidecarError):  # the last error again, until the pause is over
+            return run(session).result == "changed"
+        return False
+
+    wait_until(recovered, "a pass succeeds")
+    assert 1 == one.passes
+
+
+def test_a_lost_database_is_said_and_found_again(one: Sidecar) -> None:
+    session = one.begin()
+    run(session)
+    one.sqlite.run("ALTER TABLE ab_role RENAME TO gone")
+
+    lost = failure(session)
+    ready = one.sidecar.readiness().ready
+    one.sqlite.run("ALTER TABLE gone RENAME TO ab_role")
+
+    assert ("database_not_migrated", True) == (lost.reason, ready)
+    assert "unchanged" == run(session).result
+
+
+def test_an_abandoned_cycle_starts_no_pass(one: Sidecar) -> None:
+    session = one.begin()
+    one.add_role()
+    fence = Fence()
+    fence.revoke()
+
+    with pytest.raises(CycleAbandoned):
+        session.cycle(fence)
+
+    assert 0 == one.passes

@@ -1,0 +1,204 @@
+"""
+What a pass of Airflow would change.
+"""
+
+from typing import Any
+
+import pytest
+
+from sync_perm.access_control import Unreadable
+from sync_perm.difference import (
+    Difference,
+    Item,
+    assume_defaults,
+    compare,
+    default_grants,
+)
+from sync_perm.tables import Tables
+from tests.sync_perm.given import KINDS, permissions_of, tables
+
+NONE: frozenset[Any] = frozenset()
+
+
+def look(found: Tables) -> Difference:
+    return compare(found, KINDS, NONE)
+
+
+def rows(found: Tables) -> set[tuple[Any, ...]]:
+    return {(item.kind, *item.row) for item in look(found).items}
+
+
+def test_nothing_differs() -> None:
+    access = {"team": {"DAGs": {"can_read"}}}
+    grants = [("team", "can_read", "DAG:d"), ("team", "can_edit", "DAG:by_hand")]
+
+    found = tables({"d": access, "by_hand": None}, roles=["team"], grants=grants)
+
+    assert Difference(NONE, {}) == look(found)
+
+
+# --- roles
+
+
+def test_rows_without_action_or_resource_are_broken() -> None:
+    assert {Item("broken", "", (3,))} == look(tables(broken=3)).items
+
+
+def test_default_roles_must_exist() -> None:
+    empty = Tables(NONE, NONE, NONE, 0, {}, NONE)
+
+    assert {("role", name) for name in ("Admin", "Public", "Viewer", "User", "Op")} == rows(empty)
+
+
+def test_custom_roles_see_the_website() -> None:
+    found = tables(roles=["team"])
+    found = Tables(found.roles, found.permissions, NONE, 0, {}, NONE)
+
+    assert ("role_grant", "team", "can_read", "Website") in rows(found)
+
+
+def test_admin_has_all_but_single_dags() -> None:
+    found = tables({"d": None}, permissions={*permissions_of("d"), ("can_edit", "Jobs")})
+
+    assert {("role_grant", "Admin", "can_edit", "Jobs")} == rows(found)
+
+
+def test_a_default_role_gets_back_what_it_lost() -> None:
+    lost = ("Viewer", "can_read", "Jobs")
+
+    assert {Item("role_grant", "", lost)} == compare(tables(), KINDS, frozenset({lost})).items
+
+
+def test_each_default_role_is_assumed_to_have_what_the_lesser_one_has() -> None:
+    grants = {("Viewer", "can_read", "Jobs"), ("Viewer", "can_read", "DAG:d")}
+    grants |= {("User", "can_edit", "DAGs"), ("team", "can_read", "Jobs")}
+
+    assumed = assume_defaults(tables(grants=grants), KINDS)
+
+    assert {
+        ("Viewer", "can_read", "Jobs"),
+        ("User", "can_read", "Jobs"),
+        ("User", "can_edit", "DAGs"),
+        ("Op", "can_read", "Jobs"),
+        ("Op", "can_edit", "DAGs"),
+        ("Admin", "can_read", "Website"),
+    } == assumed
+    assert assumed > default_grants(tables(grants=grants), KINDS)
+
+
+# --- DAGs
+
+
+def test_each_dag_has_its_permissions() -> None:
+    found = tables({"d": None}, permissions=permissions_of("d") - {("menu_access", "DAG Run:d")})
+
+    assert {Item("dag_permission", "d", ("menu_access", "DAG Run:d"))} == look(found).items
+
+
+def test_a_dag_that_is_called_like_all_dags_is_left_alone() -> None:
+    """
+    Airflow takes its permissions for those on every DAG, and then takes them from the roles.
+    """
+    found = look(tables({"DAGs": {}}, permissions=(), grants=[("Op", "can_read", "DAGs")]))
+
+    assert (NONE, "name_reserved") == (found.items, found.failing["DAGs"].reason)
+
+
+def test_a_late_role_gets_what_the_dag_grants_it() -> None:
+    found = tables({"d": {"late": {"DAGs": {"can_read"}, "DAG Runs": {"can_create"}}}})
+
+    assert "role_missing" == look(found).failing["d"].reason
+    assert set() == rows(found)
+
+    found = tables(found.dags, roles=["late"])
+
+    assert {} == look(found).failing
+    assert {
+        ("dag_grant", "late", "can_read", "DAG:d"),
+        ("dag_grant", "late", "can_create", "DAG Run:d"),
+    } == rows(found)
+
+
+def test_grants_by_hand_are_revoked_only_where_there_is_access_control() -> None:
+    grants = [("team", "can_edit", "DAG:d"), ("team", "can_read", "DAG Run:e")]
+
+    found = tables({"d": {}, "e": None}, roles=["team"], grants=grants)
+
+    assert {("dag_revoke", "team", "can_edit", "DAG:d")} == rows(found)
+
+
+def test_nothing_is_taken_from_admin() -> None:
+    found = tables({"d": {}}, grants=[("Admin", "can_edit", "DAG:d")])
+
+    assert set() == rows(found)
+
+
+def test_permissions_of_dags_that_are_gone_stay() -> None:
+    found = tables(permissions=permissions_of("gone"), grants=[("Op", "can_edit", "DAG:gone")])
+
+    assert set() == rows(found)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({"can_read"}, {"DAG:d", "DAG Run:d"}),  # a set protects the action on both
+        ({"DAGs": {"can_read"}}, {"DAG:d"}),
+        ({"DAGs": ["can_read"]}, {"DAG:d"}),
+        (["can_read"], {"DAG:d"}),  # revoked, then granted again
+        (set(), set()),
+    ],
+)
+def test_what_is_kept_depends_on_the_collection(asked: Any, kept: set[str]) -> None:
+    grants = {("team", "can_read", resource) for resource in ("DAG:d", "DAG Run:d")}
+
+    found = tables({"d": {"team": asked}}, roles=["team"], grants=grants)
+
+    assert {("dag_revoke", *g) for g in grants if g[2] not in kept} == rows(found)
+
+
+def test_a_missing_role_hides_those_after_it() -> None:
+    """
+    Airflow grants in the order of the mapping, and stops at the first that it refuses.
+    """
+    access = {"one": {"can_read"}, "missing": {"can_read"}, "two": {"can_read"}}
+    grants = [("two", "can_edit", "DAG:d")]
+
+    found = tables({"d": access}, roles=["one", "two"], grants=grants)
+
+    assert {
+        ("dag_grant", "one", "can_read", "DAG:d"),
+        ("dag_revoke", "two", "can_edit", "DAG:d"),
+    } == rows(found)
+    assert "role 'missing' does not exist" == look(found).failing["d"].text
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [
+        ({"Nonsense": {"can_read"}}, "'Nonsense'"),
+        ({"can_fly"}, "'can_fly'"),
+        ({"DAGs": {"can_create"}}, "'can_create'"),
+        ("can_read", "'_'"),
+        (7, "not iterable"),
+        ({"DAGs": None}, "not iterable"),
+    ],
+)
+def test_an_invalid_access_control_is_said(asked: Any, word: str) -> None:
+    failing = look(tables({"d": {"team": asked}}, roles=["team"])).failing
+
+    assert "access_control_invalid" == failing["d"].reason
+    assert word in failing["d"].text
+
+
+def test_an_unreadable_access_control_changes_nothing() -> None:
+    found = tables({"d": Unreadable("a datetime")}, grants=[("Op", "can_read", "DAG:d")])
+
+    assert set() == rows(found)
+    assert "access_control_invalid" == look(found).failing["d"].reason
+
+
+def test_dags_that_are_left_out_have_no_rules() -> None:
+    found = tables(grants=[("Op", "can_read", "DAG:d")], permissions=())
+
+    assert set() == rows(found)

@@ -1,0 +1,42 @@
+"""
+The settings of sync-perm.
+"""
+
+import pytest
+
+from sidecar_runtime.errors import SettingsError
+from sidecar_runtime.settings import names_of
+from sync_perm.settings import INSTEAD, PREFIX, Settings, load_settings
+
+
+def test_nothing_is_required() -> None:
+    settings, unknown = load_settings({})
+
+    assert ("auto", True, "airflow", ("", 9812)) == (
+        settings.include_dags,
+        settings.targeted,
+        settings.airflow,
+        settings.http_bind,
+    )
+    assert [] == unknown
+
+
+def test_what_people_type_is_answered_with_the_right_name() -> None:
+    for wrong, right in INSTEAD.items():
+        with pytest.raises(SettingsError) as caught:
+            load_settings({wrong: "1"})
+
+        assert [(wrong, f"is not a setting; the right name is {right}")] == [
+            (problem.setting, problem.problem) for problem in caught.value.problems
+        ]
+
+
+def test_right_names_exist_or_are_airflows() -> None:
+    ours = names_of(Settings, PREFIX)
+
+    assert [] == [n for n in INSTEAD.values() if n not in ours and not n.startswith("AIRFLOW_")]
+
+
+def test_refuses_another_choice() -> None:
+    with pytest.raises(SettingsError, match=r"SYNC_PERM_INCLUDE_DAGS='maybe': is not one of auto"):
+        load_settings({"SYNC_PERM_INCLUDE_DAGS": "maybe"})
