@@ -83,7 +83,7 @@ def test_a_stale_keytab_heals_as_soon_as_the_new_one_arrives(here: Site) -> None
     os.replace(fresh, here.keytab)
 
     daemon.wait_for_event("ticket_acquired", after=after)
-    assert daemon.get("/readyz").json()["reason"] is None
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
 
 
 def test_half_a_keytab_on_its_way_is_no_harm(here: Site) -> None:
