@@ -66,6 +66,9 @@ def _forbid_core_dumps() -> None:
     Keep keys out of core files.
 
     A limit of 0 does not hold for a ``core_pattern`` that is a pipe (systemd-coredump, apport),
-    but 1 does: the kernel takes it for a crash of the pipe's own program (fs/coredump.c).
+    but 1 does: the kernel takes it for a crash of the pipe's own program (fs/coredump.c). Where
+    the limit is 0 already it stays: only root may raise it.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 0 if most == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))

@@ -5,7 +5,7 @@ Where the keytab of an entry is, and whether it has changed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class Source:
 
         Symlinks are followed: a Secret is renewed by swapping one, high up on the way.
         """
-        paths = [self._keytab] if self._keytab else sorted(map(str, self._candidates()))
+        paths = [self._keytab] if self._keytab else self._candidates()
         stamps = []
         for path in paths:
             with suppress(OSError):
@@ -67,9 +67,7 @@ class Source:
             ) from None
         except OSError:
             pass  # said below
-        paths = sorted(map(str, self._candidates()))
-        # What is no keytab counts where nothing better is there: then the error is about it.
-        keytabs = [path for path in paths if _begins_like_a_keytab(path)] or paths
+        keytabs = self._candidates()
         match keytabs:
             case [path]:
                 return path
@@ -86,14 +84,29 @@ class Source:
             "Name one of them with KERBEROS_KEYTAB.",
         )
 
-    def _candidates(self) -> Iterator[Path]:
+    def _candidates(self) -> list[str]:
+        """
+        Return the files of the folder that begin like a keytab.
+
+        Where none does, all of them: then the error is about what is there. Else krb5.conf and
+        the ccache of another sidecar, which changes all the time, do not count.
+        """
+        paths: list[str] = []
         with suppress(OSError):
-            for path in Path(self._folder).iterdir():
-                if path.name[0] != "." and str(path) not in self._ccaches and path.is_file():
-                    yield path
+            paths = [
+                str(path)
+                for path in Path(self._folder).iterdir()
+                if path.name[0] != "." and str(path) not in self._ccaches and path.is_file()
+            ]
+        return sorted(filter(_begins_like_a_keytab, paths)) or sorted(paths)
 
 
 def _begins_like_a_keytab(path: str) -> bool:
-    with suppress(OSError), open(path, "rb") as file:
-        return file.read(2) in (b"\x05\x02", b"\x05\x01")
-    return False
+    """
+    Look at the first bytes; one that may not be read is taken for a keytab, and named as such.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) in (b"\x05\x02", b"\x05\x01")
+    except OSError as error:
+        return isinstance(error, PermissionError)

@@ -146,13 +146,17 @@ def test_a_realm_whose_kdc_nobody_names_is_named(here: Site) -> None:
     wait_until(lambda: daemon.get("/readyz").status == 200, "mended without a restart", 20)
 
 
-def test_a_keytab_that_may_not_be_read_is_named_with_the_user(here: Site) -> None:
+@pytest.mark.parametrize("is_named", [True, False], ids=["named", "found in its folder"])
+def test_a_keytab_that_may_not_be_read_is_named_with_the_user(here: Site, is_named: bool) -> None:
+    (here.keytab.parent / "krb5.conf").write_bytes(here.config.read_bytes())
     here.keytab.chmod(0o600)
     here.ccache.parent.chmod(0o777)
     here.config.chmod(0o644)
     (here.folder / "tmp").chmod(0o777)
     program = as_user(here.folder / "bin", KERBEROS_SIDECAR, 50000, 0)
-    daemon = here.start(program=program)
+    settings = {} if is_named else {"KERBEROS_KEYTAB": None}
+    folder = str(here.keytab.parent)
+    daemon = here.start(program=program, KERBEROS_KEYTAB_DIR=folder, **settings)
 
     failed = failure(daemon)
 

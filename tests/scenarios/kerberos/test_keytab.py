@@ -83,7 +83,7 @@ def test_a_stale_keytab_heals_as_soon_as_the_new_one_arrives(here: Site) -> None
     os.replace(fresh, here.keytab)
 
     daemon.wait_for_event("ticket_acquired", after=after)
-    assert daemon.get("/readyz").json()["reason"] is None
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
 
 
 def test_half_a_keytab_on_its_way_is_no_harm(here: Site) -> None:
@@ -132,6 +132,28 @@ def test_the_only_keytab_of_the_folder_and_its_first_principal_are_taken(here: S
     assert here.is_valid(folder / "ccache")
     listing = run_client(["klist"], here.config, folder / "ccache").stdout
     assert f"Default principal: {here.principal}" in listing
+
+
+def test_other_files_beside_the_keytab_do_not_matter(here: Site) -> None:
+    """
+    krb5.conf, and the ccache of another sidecar, which is replaced whenever that one likes.
+    """
+    folder = here.keytab.parent
+    here.config.replace(folder / "krb5.conf")
+    settings = {
+        "KERBEROS_KEYTAB": None,
+        "KERBEROS_PRINCIPAL": None,
+        "KERBEROS_KEYTAB_DIR": str(folder),
+        "KRB5_CONFIG": str(folder / "krb5.conf"),
+    }
+    ours = here.start(**settings, KERBEROS_CCACHE=str(folder / "one"))
+    ours.wait_until_ready()
+    other = here.start(**settings, KERBEROS_CCACHE=str(folder / "two"), INTERVAL="1s")
+    other.wait_until_ready()
+
+    wait_until(lambda: len(other.find_events("ticket_acquired")) >= 4, "the other one writes")
+
+    assert 1 == len(ours.find_events("ticket_acquired"))
 
 
 def test_a_chart_user_keeps_the_names_of_airflow(here: Site) -> None:

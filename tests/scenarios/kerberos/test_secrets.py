@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.support.daemon import SidecarProcess
 from tests.support.kdc import run_client
 from tests.support.kdc_proxy import KdcProxy
-from tests.support.site import Site, failure
+from tests.support.site import KERBEROS_SIDECAR, Site, failure
+from tests.support.users import as_user
 
 
 def keys_of(site: Site) -> list[bytes]:
@@ -87,6 +88,20 @@ def test_a_crash_leaves_no_core(here: Site) -> None:
 
     # 1 holds also where the kernel pipes cores to a program; no page fits into it.
     assert re.search(r"^Max core file size +[01] +[01] ", limits, re.MULTILINE), limits
+
+
+def test_a_container_whose_limit_for_cores_is_nothing_already_starts(here: Site) -> None:
+    """
+    Only root may raise a hard limit.
+    """
+    here.keytab.chmod(0o640)
+    here.ccache.parent.chmod(0o777)
+    (here.folder / "tmp").chmod(0o777)
+    daemon = here.sidecar(program=as_user(here.folder / "bin", KERBEROS_SIDECAR, 50000, 0))
+    daemon.wrapper = ("prlimit", "--core=0:0")
+
+    with daemon:
+        daemon.wait_until_ready()
 
 
 def test_nothing_is_written_but_the_ccache(here: Site) -> None:
