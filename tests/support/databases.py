@@ -300,6 +300,7 @@ class MariaDb(Server):
             check=True,
             capture_output=True,
             cwd="/",
+            env={"PATH": "/usr/bin:/bin:/usr/sbin", "TMPDIR": str(self.folder)},
             **_as_other_user(),
         )
         (self.folder / "init.sql").write_text(
@@ -316,7 +317,8 @@ class MariaDb(Server):
             *("--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve"),
             *(f"--socket={self.folder}/socket", f"--init-file={self.folder}/init.sql"),
             *("--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"),
-            *("--character-set-server=utf8mb4", "--explicit-defaults-for-timestamp=1"),
+            *(f"--tmpdir={self.folder}", "--character-set-server=utf8mb4"),
+            "--explicit-defaults-for-timestamp=1",
         ]
 
     def connect(self, database: str, user: str = USER, password: str = PASSWORD) -> Any:

@@ -23,6 +23,7 @@ from tests.support.waiting import wait_until
 
 CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 SECRET = "Hidden-Pa55"
+RESULTS = ("permission", "view_menu", "permission_view", "permission_view_role")
 
 
 def assert_refused(daemon: SyncPerm, *words: str) -> None:
@@ -196,3 +197,27 @@ def test_missing_airflow_is_refused(
 
 def _advisory_locks(database: Database) -> list[Any]:
     return database.query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
+
+
+@on_airflow("2.11", "3", "2.7")
+def test_least_rights_that_the_readme_names_are_enough(
+    airflow: Airflow, postgres: Postgres, database: Database, home: Path, start: StartSyncPerm
+) -> None:
+    airflow.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
+    tables = ("ab_role", *(f"ab_{name}" for name in RESULTS))
+    user = f"least_{airflow.version.replace('.', '_')}"
+    database.query(f"DROP ROLE IF EXISTS {user}")
+    database.query(f"CREATE ROLE {user} LOGIN PASSWORD '{SECRET}'")
+    database.query(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {user}")
+    database.query(f"GRANT INSERT, UPDATE, DELETE ON {', '.join(tables)} TO {user}")
+    for table in tables:
+        database.query(f"GRANT USAGE ON SEQUENCE {table}_id_seq TO {user}")
+
+    daemon = start(None, {CONN: postgres.url(database.name, user, SECRET)})
+    add_role(database, "team")
+
+    wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "ok", PASS_SECONDS)
+    if airflow.version != "3":  # where only roles are synced
+        wait_until(lambda: grants_on(database, "DAG:a"), "ok", PASS_SECONDS)
+    daemon.wait_until_good()
+    database.query(f"DROP OWNED BY {user}")
