@@ -349,7 +349,10 @@ class Loop:
                 holder = cycles[0].counts.get("holder", "unknown")
                 otherwise = f"another process keeps the target all the time: {holder}"
             if cycles and cycles[0].result == "settling":
-                otherwise = "the source has not come to rest in time"
+                otherwise = (
+                    "the source has not come to rest in time: lower SETTLE, or raise "
+                    "ONE_SHOT_DEADLINE"
+                )
             return GaveUp(reason, otherwise)
         return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
 

@@ -260,13 +260,4 @@ def _check(settings: Settings) -> list[Problem]:
         return [Problem("AWS_BUCKET", settings.bucket, "is an ARN; with an endpoint, write a name")]
     if os.path.exists(settings.dest_path) and not os.path.isdir(settings.dest_path):
         return [Problem("DEST_PATH", settings.dest_path, "is a file, not a folder")]
-    found = check_gate(settings, PREFIX)
-    if settings.one_shot and settings.settle_seconds >= settings.one_shot_deadline_seconds:
-        found.append(
-            Problem(
-                "S3_SYNC_SETTLE",
-                f"{settings.settle_seconds:g}",
-                "is not less than S3_SYNC_ONE_SHOT_DEADLINE",
-            )
-        )
-    return found
+    return check_gate(settings, PREFIX)
