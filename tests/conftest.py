@@ -60,7 +60,7 @@ MODERATE = Counts(
     symlink_swaps=8,
     faulty_cycles=8,
     polls=700,
-    permission_histories=2,
+    permission_histories=1,
     supervisor_pairs=3,
 )
 FULL = Counts(

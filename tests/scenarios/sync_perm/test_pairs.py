@@ -96,10 +96,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     With `--full`, as many pairs as the run asks for, each on a database of its own.
     """
     if "pair" in metafunc.fixturenames:
-        full = metafunc.config.getoption("--full")
-        metafunc.parametrize(
-            "pair", range(counts_of(metafunc.config).supervisor_pairs if full else 1)
-        )
+        pairs = counts_of(metafunc.config).supervisor_pairs
+        metafunc.parametrize("pair", range(pairs if metafunc.config.getoption("--full") else 0))
 
 
 def test_one_pair_on_a_new_database_leaves_what_one_run_leaves(
