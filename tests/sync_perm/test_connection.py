@@ -113,6 +113,8 @@ def test_a_secrets_backend_is_refused(tmp_path: Path, text: str, environ: dict[s
         ("postgresql:/u:s3cret@h/d", "is not a URL"),
         ("mssql+pyodbc://u:s3cret@h/d", "names 'mssql'; supported are postgresql, mysql, sqlite"),
         ("postgresql://u:s3cret@h", "names no database"),
+        ("postgresql://u:p@s3cret@h/d", "is written %40"),
+        ("mysql://u:p@a/s3cret@h/d", "is written %40"),
         ("postgresql://u:s3cret@h:99999/d", "has a port that is not"),
         ("sqlite:///s3cret.db", "must have an absolute path"),
         ("sqlite://", "must have an absolute path"),
@@ -163,6 +165,12 @@ def test_text_is_redacted_in_every_form() -> None:
 
     assert "postgresql://airflow:***@db.example:6543/meta?sslmode=require" in redacted
     assert redacted.endswith("| *** | *** | hello")
+
+
+def test_text_is_redacted_as_the_url_has_it() -> None:
+    url = "postgresql://u:p%2fss!@h/d"
+
+    assert "*** of postgresql://u:***@h/d" == parse(url).redact(f"p%2fss! of {url}")
 
 
 def test_a_password_like_a_public_name_is_hidden_in_urls_only() -> None:

@@ -61,7 +61,9 @@ class Address:
         A password that equals the user's, the host's or the database's name is hidden only where
         it stands in a URL: as a word it tells nothing.
         """
+        match = _URL.fullmatch(self.url)
         forms = {self.password, quote(self.password, safe=""), quote_plus(self.password)}
+        forms |= {match["password"] or ""} if match else set()  # quoted in the user's own way
         forms |= {secret for key, secret in self.options.items() if "password" in key}
         public = {"", self.user, self.host, self.database}
         for form in sorted(forms - {""}, key=len, reverse=True):
@@ -161,6 +163,9 @@ def parse_url(setting: str, text: str, schema: str) -> Address:
     if dialect == "sqlite":
         if not part["database"].startswith("/"):
             raise _wrong(setting, "must have an absolute path: sqlite:////path/to/airflow.db")
+    elif "@" in part["host"] + part["database"]:
+        # What follows the first @ is the host's: the rest of a password would show as such.
+        raise _wrong(setting, "has more than one @; in user and password it is written %40")
     elif not part["database"]:
         raise _wrong(setting, "names no database after the host")
     if part["port"] and not 0 < int(part["port"]) < 65536:
