@@ -116,7 +116,7 @@ class Session:
         check_config(self._settings)
         began = time.monotonic()
         with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
-            fence.blame = self._in_time(hung(principal))
+            self._blame(slot, self._in_time(hung(principal)), fence)
             try:
                 acquire_ticket(principal, keytab, f"FILE:{staging.got}")
             finally:
@@ -126,6 +126,19 @@ class Session:
             staging.publish(without_refresh_time(content))
         with fence:
             self._record(slot, cause, stamp, ticket, time.monotonic() - began)
+
+    @staticmethod
+    def _blame(slot: Slot, error: SidecarError, fence: Fence) -> None:
+        """
+        Say what the failure is if the cycle is abandoned while the KDC is asked.
+        """
+
+        def note() -> None:
+            if fence.blame is error:  # not what an earlier entry waited for
+                slot.error = error
+
+        fence.blame = error
+        fence.on_revoke(note)
 
     def _record(
         self, slot: Slot, cause: Cause, stamp: Stamp, ticket: Ticket, seconds: float
@@ -138,6 +151,7 @@ class Session:
         slot.principal = ticket.principal
         slot.is_asked_for, slot.error = False, None
         self._metrics.record(slot, seconds)
+        self._metrics.show([slot])  # the cycle may be abandoned over another entry
         log.info(
             "ticket_acquired",
             principal=slot.name,
