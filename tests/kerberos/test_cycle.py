@@ -265,6 +265,8 @@ def test_one_that_hangs_hides_nothing_of_the_others(
 
     ends_at = read_ticket((tmp_path / "cc" / "good").read_bytes()).ends_at
     assert ends_at == box.sample("kerberos_ticket_expiry_timestamp_seconds")
+    shown = generate_latest(box.metrics.registry).decode()
+    assert f'kerberos_keytab_kvno{{ccache="{tmp_path}/cc/hung",principal="{hung}"' in shown
     details = box.sidecar.details()
     assert "kdc_hung" in str(details[f"{tmp_path}/cc/hung"])
     assert "last_error" not in str(details[f"{tmp_path}/cc/good"])

@@ -113,6 +113,7 @@ class Session:
             slot.keytab, slot.kvno = keytab.path, keytab.kvno_of(principal)
             if slot.last is None:
                 slot.principal = principal
+            self._metrics.show([slot])  # this cycle may be abandoned while a KDC is asked
         check_config(self._settings)
         began = time.monotonic()
         with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
@@ -151,7 +152,7 @@ class Session:
         slot.principal = ticket.principal
         slot.is_asked_for, slot.error = False, None
         self._metrics.record(slot, seconds)
-        self._metrics.show([slot])  # the cycle may be abandoned over another entry
+        self._metrics.show([slot])  # nor may this one wait for the entries behind it
         log.info(
             "ticket_acquired",
             principal=slot.name,
