@@ -196,6 +196,21 @@ def test_damage_is_a_clear_error_or_harmless_and_never_shows_the_key(data: st.Da
     assert KEY[:8].decode("latin-1") not in said
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\5\2" + b"\x5c\xa1\x90\x11" * 40,
+        b"\5\2" + b"\xb7\xa1\x90\x11" * 40,
+        keytab(entry()) + b"\x5c\xa1\x90\x11",
+    ],
+)
+def test_random_bytes_behind_a_good_beginning_are_garbage(tmp_path: Path, content: bytes) -> None:
+    """
+    Neither truncated nor empty: to copy it again would not help.
+    """
+    assert "keytab_garbage" == refused(write(tmp_path, content)).reason
+
+
 def test_a_length_that_is_wrong_shows_no_key_as_a_name(tmp_path: Path) -> None:
     """
     The second component of two covers the key.

@@ -21,6 +21,8 @@ from kerberos_sidecar.principal import Principal
 from sidecar_runtime.errors import SidecarError
 
 SIZE_LIMIT_BYTES = 1 << 20
+# A real one has some hundred bytes; what is far above is no length, and the file no keytab.
+ENTRY_LIMIT_BYTES = 1 << 16
 
 # https://www.iana.org/assignments/kerberos-parameters
 ENCTYPES = {
@@ -190,6 +192,8 @@ def parse_keytab(content: bytes) -> tuple[Key, ...]:
         size = octets.integer(4, signed=True)
         if size == 0:
             break
+        if abs(size) > ENTRY_LIMIT_BYTES:
+            raise ValueError("has an entry of an impossible size")
         if size < 0:  # a hole: a key that was removed
             octets.skip(min(-size, octets.left))
             continue
