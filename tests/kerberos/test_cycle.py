@@ -237,7 +237,7 @@ def test_one_that_hangs_hides_nothing_of_the_others(
 ) -> None:
     """
     Each cycle is abandoned over the silent KDC of the one; the metrics of the other follow its
-    tickets, and the status names the KDC.
+    tickets, and the status names the KDC. The next cycle does not wait for it once more.
     """
     with Kdc(tmp_path / "other", "OTHER.TEST") as other:
         hung = other.add_principal("airflow")
@@ -260,9 +260,13 @@ def test_one_that_hangs_hides_nothing_of_the_others(
         thread.start()
         wait_until(lambda: "OTHER" in str(fence.blame), "the other is asked")
         fence.revoke()
+        (tmp_path / "cc" / "good").unlink()
+        second = box.fails()
         other.resume()
         thread.join()
 
+    assert [hung] == [event["principal"] for event in log.events("principal_failed")]
+    assert ("kdc_hung", True) == (second.reason, "still waits" in second.message)
     ends_at = read_ticket((tmp_path / "cc" / "good").read_bytes()).ends_at
     assert ends_at == box.sample("kerberos_ticket_expiry_timestamp_seconds")
     shown = generate_latest(box.metrics.registry).decode()
