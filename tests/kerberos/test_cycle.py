@@ -4,8 +4,10 @@ One cycle after the other, in this thread, against a real KDC.
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ from sidecar_runtime.health import Outcome
 from tests.kerberos.given import ccache, config, tgt
 from tests.runtime.recording import Log
 from tests.support.kdc import Kdc
+from tests.support.waiting import wait_until
 
 AIRFLOW = parse_principal("airflow@EXAMPLE.COM")
 ANOTHERS = ccache(tgt(1 << 31, name="other"), name="other")
@@ -227,6 +230,50 @@ def test_nobody_is_blamed_for_what_comes_after_the_kdcs_answer(box: Box, kdc: Kd
         kdc.start()
 
     assert [None, None] == [fence.blame for fence in fences]
+
+
+def test_one_that_hangs_hides_nothing_of_the_others(
+    tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
+) -> None:
+    """
+    Each cycle is abandoned over the silent KDC of the one; the metrics of the other follow its
+    tickets, and the status names the KDC. The next cycle does not wait for it once more.
+    """
+    with Kdc(tmp_path / "other", "OTHER.TEST") as other:
+        hung = other.add_principal("airflow")
+        other.write_keytab(keytab, hung)
+        with krb5_config.open("a") as config:
+            config.write(f"  OTHER.TEST = {{\n    kdc = {other.address}\n  }}\n")
+        other.hang()
+        text = (
+            f'[{{"principal": "airflow@{kdc.realm}", "ccache": "{tmp_path}/cc/good"}},'
+            f' {{"principal": "{hung}", "ccache": "{tmp_path}/cc/hung"}}]'
+        )
+        box = Box(tmp_path, KERBEROS_PRINCIPALS=text, KERBEROS_CCACHE="")
+        fence = Fence()
+
+        def cycle() -> None:
+            with suppress(CycleAbandoned):
+                box.cycle(fence)
+
+        thread = threading.Thread(target=cycle)
+        thread.start()
+        wait_until(lambda: "OTHER" in str(fence.blame), "the other is asked")
+        fence.revoke()
+        (tmp_path / "cc" / "good").unlink()
+        second = box.fails()
+        other.resume()
+        thread.join()
+
+    assert [hung] == [event["principal"] for event in log.events("principal_failed")]
+    assert ("kdc_hung", True) == (second.reason, "still waits" in second.message)
+    ends_at = read_ticket((tmp_path / "cc" / "good").read_bytes()).ends_at
+    assert ends_at == box.sample("kerberos_ticket_expiry_timestamp_seconds")
+    shown = generate_latest(box.metrics.registry).decode()
+    assert f'kerberos_keytab_kvno{{ccache="{tmp_path}/cc/hung",principal="{hung}"' in shown
+    details = box.sidecar.details()
+    assert "kdc_hung" in str(details[f"{tmp_path}/cc/hung"])
+    assert "last_error" not in str(details[f"{tmp_path}/cc/good"])
 
 
 def test_all_that_fail_are_counted_in_the_error(

@@ -196,6 +196,35 @@ def test_damage_is_a_clear_error_or_harmless_and_never_shows_the_key(data: st.Da
     assert KEY[:8].decode("latin-1") not in said
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\5\2" + b"\x5c\xa1\x90\x11" * 40,
+        b"\5\2" + b"\xb7\xa1\x90\x11" * 40,
+        keytab(entry()) + b"\x5c\xa1\x90\x11",
+    ],
+)
+def test_random_bytes_behind_a_good_beginning_are_garbage(tmp_path: Path, content: bytes) -> None:
+    """
+    Neither truncated nor empty: to copy it again would not help.
+    """
+    assert "keytab_garbage" == refused(write(tmp_path, content)).reason
+
+
+def test_a_length_that_is_wrong_shows_no_key_as_a_name(tmp_path: Path) -> None:
+    """
+    The second component of two covers the key.
+    """
+    content = bytearray(keytab(entry("airflow/x")))
+    content[content.index(b"x") - 1] = len(KEY) + 14
+    content += bytes(64)
+    content[2:6] = struct.pack(">i", len(content) - 6)
+
+    found = refused(write(tmp_path, bytes(content)))
+
+    assert "keytab_garbage" == found.reason
+
+
 def test_what_is_known_of_a_key_does_not_hold_it(tmp_path: Path) -> None:
     path = write(tmp_path, keytab(entry()))
 

@@ -65,6 +65,10 @@ def test_silence_is_told_from_refusal_by_the_time_it_takes() -> None:
     assert "no KDC of EXAMPLE.COM answers (27 s)" == silent.message
 
 
+def test_a_name_server_that_takes_its_time_is_no_silent_kdc() -> None:
+    assert "kdc_unreachable" == explained(-1765328164, 10.0).reason
+
+
 def test_every_reason_of_the_table_comes_with_advice() -> None:
     with_advice = {
         error.reason

@@ -2,6 +2,7 @@
 The settings: what people have, what the chart sets, and what they type.
 """
 
+import base64
 import json
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ from kerberos_sidecar.principal import parse_principal
 from kerberos_sidecar.settings import CHART_NAMES, INSTEAD, PREFIX, Settings, load_settings
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.settings import names_of
+from tests.kerberos.given import entry, keytab
 
 EXAMPLE = {"INTERVAL": "3600", "KRB5_CONFIG": "/etc/krb5.conf"}
 A, B = parse_principal("a@R"), parse_principal("b@R")
@@ -156,6 +158,17 @@ def test_says_what_is_wrong_with_the_list(text: str, problem: str) -> None:
     assert problem in found.problem
 
 
+def test_all_that_is_wrong_with_the_list_is_said_at_once() -> None:
+    text = several(
+        {"principal": "a b", "ccache": "DIR:/c"}, {"principal": "b@R"}, {"principal": 1, "mode": 2}
+    )
+
+    found = problem_of(KERBEROS_PRINCIPALS=text).problem
+
+    for part in ("item 1: principal", "item 1: ccache", "item 2: ccache is missing", "item 3"):
+        assert part in found
+
+
 def test_two_principals_never_share_a_ccache() -> None:
     text = several({"principal": "a@R", "ccache": "/c"}, {"principal": "b@R", "ccache": "/x/../c"})
 
@@ -199,6 +212,39 @@ def test_the_keytab_is_no_ccache() -> None:
     found = problem_of(KERBEROS_KEYTAB="/etc/keytab/k", KERBEROS_CCACHE="/etc/keytab/k")
 
     assert "is the keytab" == found.problem
+
+
+def test_the_keytab_of_another_principal_is_no_ccache(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    text = several(
+        {"principal": "a@R", "ccache": "/c", "keytab": f"{tmp_path}/k"},
+        {"principal": "b@R", "ccache": f"{tmp_path}/link/k"},
+    )
+
+    assert "is the keytab" == problem_of(KERBEROS_PRINCIPALS=text).problem
+
+
+def test_a_keytab_that_nobody_named_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "k").write_bytes(keytab(entry()))
+
+    assert "holds a keytab" in problem_of(KERBEROS_CCACHE=str(tmp_path / "k")).problem
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"KERBEROS_KEYTAB": "{}"},
+        {"AIRFLOW__KERBEROS__KEYTAB": "{}"},
+        {"KERBEROS_PRINCIPALS": '[{{"principal": "a@R", "ccache": "/c", "keytab": "{}"}}]'},
+    ],
+)
+def test_a_keytab_in_place_of_its_path_is_not_shown(environ: dict[str, str]) -> None:
+    text = base64.b64encode(keytab(entry())).decode()
+
+    found = problem_of(**{name: value.format(text) for name, value in environ.items()})
+
+    assert "(a keytab in base64)" in found.value
+    assert text[16:32] not in found.value + found.problem
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,18 @@ def test_what_another_process_uses_stays(path: Path, fence: Fence) -> None:
     assert ["ccache"] == os.listdir(path.parent)
 
 
+def test_what_libkrb5_wrote_for_an_abandoned_cycle_goes(path: Path, fence: Fence) -> None:
+    """
+    The locked file went with the fence, the answer of the KDC came later, and then the process
+    was killed.
+    """
+    leave(path, "0123456789abcdef").unlink()
+
+    publish(path, NEW, fence)
+
+    assert ["ccache"] == os.listdir(path.parent)
+
+
 def test_files_of_others_stay(path: Path, fence: Fence) -> None:
     names = {"ccache.new", ".ccache", ".other.0123.new", "keytab", ".ccache.0123.old"}
     for name in names:

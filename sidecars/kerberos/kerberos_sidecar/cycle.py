@@ -113,19 +113,38 @@ class Session:
             slot.keytab, slot.kvno = keytab.path, keytab.kvno_of(principal)
             if slot.last is None:
                 slot.principal = principal
+            self._metrics.show([slot])  # this cycle may be abandoned while a KDC is asked
         check_config(self._settings)
+        if slot.is_waiting and len(self._slots) > 1:
+            # Each such call holds a thread; after three no cycle would start, for nobody.
+            raise hung(principal, " yet; the last request still waits")
         began = time.monotonic()
         with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
-            fence.blame = self._in_time(hung(principal))
+            self._blame(slot, self._in_time(hung(principal)), fence)
+            slot.is_waiting = True
             try:
                 acquire_ticket(principal, keytab, f"FILE:{staging.got}")
             finally:
+                slot.is_waiting = False
                 fence.blame = None
             content = _read(staging.got)
             ticket = verify(content, principal, time.time())
             staging.publish(without_refresh_time(content))
         with fence:
             self._record(slot, cause, stamp, ticket, time.monotonic() - began)
+
+    @staticmethod
+    def _blame(slot: Slot, error: SidecarError, fence: Fence) -> None:
+        """
+        Say what the failure is if the cycle is abandoned while the KDC is asked.
+        """
+
+        def note() -> None:
+            if fence.blame is error:  # not what an earlier entry waited for
+                slot.error = error
+
+        fence.blame = error
+        fence.on_revoke(note)
 
     def _record(
         self, slot: Slot, cause: Cause, stamp: Stamp, ticket: Ticket, seconds: float
@@ -136,8 +155,9 @@ class Session:
         )
         slot.last = Acquired(ticket, time.monotonic(), stamp, wait_seconds, next_cause)
         slot.principal = ticket.principal
-        slot.is_asked_for, slot.error = False, None
+        slot.is_asked_for, slot.error, slot.logged = False, None, ""
         self._metrics.record(slot, seconds)
+        self._metrics.show([slot])  # nor may this one wait for the entries behind it
         log.info(
             "ticket_acquired",
             principal=slot.name,
@@ -154,8 +174,8 @@ class Session:
         """
         Remember why an entry failed; where there are several, name it the first time.
         """
-        is_new = slot.error is None or slot.error.reason != error.reason
-        slot.error = error
+        is_new = slot.logged != error.reason
+        slot.error, slot.logged = error, error.reason
         if is_new and len(self._slots) > 1:
             log.warning(
                 "principal_failed",

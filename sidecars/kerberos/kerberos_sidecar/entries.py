@@ -57,7 +57,15 @@ def entries(text: str) -> tuple[Mapping[str, Any], ...]:
         raise ValueError("is not JSON") from None
     if not isinstance(items, list) or not items:
         raise ValueError("is not a JSON list with at least one object")
-    return tuple(_entry(number, item) for number, item in enumerate(items, 1))
+    read, problems = [], []
+    for number, item in enumerate(items, 1):
+        try:
+            read.append(_entry(number, item))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("; ".join(problems))
+    return tuple(read)
 
 
 entries.allowed = 'JSON such as [{"principal": "a@B", "ccache": "/c", "keytab": "/k"}]'  # type: ignore[attr-defined]
@@ -74,12 +82,14 @@ def _entry(number: int, item: object) -> Mapping[str, Any]:
         raise ValueError(f"item {number}: {name!r} is none of {', '.join(_PARSERS)}")
     if missing := {"principal", "ccache"} - item.keys():
         raise ValueError(f"item {number}: {' and '.join(sorted(missing))} is missing")
-    read = {}
+    read, problems = {}, []
     for key, value in item.items():
         try:
             if not isinstance(value, str):
                 raise ValueError("is not text in quotes")
             read[key] = _PARSERS[key](value)
         except ValueError as error:
-            raise ValueError(f"item {number}: {key} {value!r} {error}") from None
+            problems.append(f"item {number}: {key} {value!r} {error}")
+    if problems:
+        raise ValueError("; ".join(problems))
     return read

@@ -21,6 +21,8 @@ from kerberos_sidecar.principal import Principal
 from sidecar_runtime.errors import SidecarError
 
 SIZE_LIMIT_BYTES = 1 << 20
+# A real one has some hundred bytes; what is far above is no length, and the file no keytab.
+ENTRY_LIMIT_BYTES = 1 << 16
 
 # https://www.iana.org/assignments/kerberos-parameters
 ENCTYPES = {
@@ -190,6 +192,8 @@ def parse_keytab(content: bytes) -> tuple[Key, ...]:
         size = octets.integer(4, signed=True)
         if size == 0:
             break
+        if abs(size) > ENTRY_LIMIT_BYTES:
+            raise ValueError("has an entry of an impossible size")
         if size < 0:  # a hole: a key that was removed
             octets.skip(min(-size, octets.left))
             continue
@@ -215,6 +219,9 @@ def _read_key(record: Octets, version: int, start: int, end: int) -> Key:
         kvno = record.integer(4) or kvno
     if not components:
         raise ValueError("has an entry without a name")
+    # Lengths that are wrong put bytes of the key into a name, and names are shown.
+    if not all(text.isprintable() and "\ufffd" not in text for text in (*components, realm)):
+        raise ValueError("has an entry whose name is no text")
     return Key(Principal(components, realm), kvno, enctype, added_at, start, end)
 
 

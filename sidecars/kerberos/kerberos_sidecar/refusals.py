@@ -12,7 +12,7 @@ from sidecar_runtime.errors import SidecarError
 # Cannot contact any KDC, and cannot resolve its address. Of the two libkrb5 gives the first also
 # for a name that DNS does not know, and for a KDC that is silent; but refusals and unknown names
 # fail within 0.3 s, and silence costs 18 to 27 s (MIT 1.20.1, 2026-11).
-_UNREACHABLE = {-1765328228, -1765328164}
+_NO_CONTACT, _NO_ADDRESS = -1765328228, -1765328164
 SILENCE_SECONDS = 3.0
 
 # Code → reason, what happened, advice.
@@ -111,8 +111,8 @@ def explain(
         said: The text of libkrb5, where no other is better.
         after_seconds: How long it took to fail.
     """
-    if code in _UNREACHABLE:
-        if after_seconds > SILENCE_SECONDS:
+    if code in (_NO_CONTACT, _NO_ADDRESS):
+        if code == _NO_CONTACT and after_seconds > SILENCE_SECONDS:
             return hung(principal, f" ({after_seconds:.0f} s)")
         return SidecarError(
             "kdc_unreachable",

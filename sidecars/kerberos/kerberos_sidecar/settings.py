@@ -7,15 +7,17 @@ read: see :mod:`kerberos_sidecar.overlay`.
 
 from __future__ import annotations
 
-import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kerberos_sidecar.entries import Entry, ccache, entries
+from kerberos_sidecar.keytab import parse_keytab
 from kerberos_sidecar.principal import Principal, principal
 from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.publish import read_file
 from sidecar_runtime.settings import (
     CommonSettings,
     absolute_path,
@@ -59,6 +61,10 @@ CHART_NAMES = {
     "AIRFLOW__KERBEROS__REINIT_FREQUENCY": "INTERVAL",
     "AIRFLOW__KERBEROS__FORWARDABLE": "KERBEROS_FORWARDABLE",
 }
+
+
+# A keytab in base64, put where its path belongs; JSON may write a slash with a backslash.
+_BASE64_KEYTAB = re.compile(r"BQ[IE][A-Za-z0-9+/\\\s]{13,}=*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,10 +219,21 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         )
     except SettingsError as error:
         problems = [
-            dataclasses.replace(problem, setting=chart.get(problem.setting, problem.setting))
+            Problem(
+                chart.get(problem.setting, problem.setting),
+                _without_keys(problem.value),
+                _without_keys(problem.problem),
+            )
             for problem in error.problems
         ]
         raise SettingsError(problems, error.unknown) from None
+
+
+def _without_keys(text: str) -> str:
+    """
+    Return what may be shown of a setting.
+    """
+    return _BASE64_KEYTAB.sub("(a keytab in base64)", text)
 
 
 def _check(settings: Settings) -> list[Problem]:
@@ -224,9 +241,22 @@ def _check(settings: Settings) -> list[Problem]:
     paths = [entry.ccache for entry in settings.entries]
     twice = sorted({path for path in paths if paths.count(path) > 1})
     problems = [Problem(name, path, "is the ccache of two principals") for path in twice]
+    keytabs = {os.path.realpath(entry.keytab) for entry in settings.entries if entry.keytab}
     for entry in settings.entries:
-        if entry.ccache == entry.keytab:
+        if os.path.realpath(entry.ccache) in keytabs:
             problems.append(Problem(name, entry.ccache, "is the keytab"))
+        elif _is_keytab(entry.ccache):
+            problems.append(Problem(name, entry.ccache, "holds a keytab, which would be lost"))
         elif os.path.isdir(entry.ccache):
             problems.append(Problem(name, entry.ccache, "is a folder, not a file"))
     return problems
+
+
+def _is_keytab(path: str) -> bool:
+    """
+    Whether there is a keytab where the ccache is to be, which the first ticket would replace.
+    """
+    try:
+        return bool(parse_keytab(read_file(path)))
+    except (OSError, EOFError, ValueError):
+        return False

@@ -62,7 +62,10 @@ class KerberosSidecar:
 
     def watch(self, wake: Callable[[], None]) -> None:
         """
-        Ask for a cycle when a keytab changes, from a thread: a person has just mended something.
+        Ask for a cycle when a keytab changes or a ccache is lost, from a thread.
+
+        A person has just mended something, or consumers have no ticket: neither is to wait until
+        the failure of another entry is tried again.
         """
         for slot in self._slots:
             self._warn(slot)
@@ -70,6 +73,7 @@ class KerberosSidecar:
 
     def _watch(self, wake: Callable[[], None]) -> None:
         seen = [slot.source.stamp() for slot in self._slots]
+        lost = self._lost()
         while True:
             time.sleep(WATCH_SECONDS)
             stamps = [slot.source.stamp() for slot in self._slots]
@@ -77,6 +81,15 @@ class KerberosSidecar:
                 log.info("keytab_changed")
                 wake()
             seen = stamps
+            lost_before, lost = lost, self._lost()
+            if lost - lost_before:
+                wake()
+
+    def _lost(self) -> set[str]:
+        """
+        Return the ccaches that hold nothing of use; a ticket that has merely ended does not count.
+        """
+        return {slot.entry.ccache for slot in self._slots if slot.problem_at(0.0)}
 
     def _warn(self, slot: Slot) -> None:
         """

@@ -26,6 +26,8 @@ class Slot:
         tried_at: When it was tried last, in seconds of the monotonic clock.
         is_asked_for: Whether a person asked for a new ticket and there is none yet.
         error: Why the last try failed; ``None`` where it did not.
+        logged: The reason of it that the log has; empty where it has none.
+        is_waiting: Whether a thread waits for a KDC, perhaps one whose cycle was abandoned.
     """
 
     def __init__(self, entry: Entry, source: Source) -> None:
@@ -39,6 +41,8 @@ class Slot:
         self.tried_at = 0.0
         self.is_asked_for = False
         self.error: SidecarError | None = None
+        self.logged = ""
+        self.is_waiting = False
 
     @property
     def name(self) -> str:

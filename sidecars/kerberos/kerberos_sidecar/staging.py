@@ -144,6 +144,21 @@ class Staging:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _remove_all(left.removesuffix(NEW))
                 log.info("leftover_removed", path=left)
+        self._sweep_got()
+
+    def _sweep_got(self) -> None:
+        """
+        Remove what libkrb5 still wrote for an abandoned cycle, whose locked file was gone by then.
+
+        Everybody else makes the locked file before, and removes or renames it after.
+        """
+        folder, name = os.path.split(self._path)
+        pattern = f".{glob.escape(name)}.{'[0-9a-f]' * 16}{GOT}*"
+        for left in glob.glob(os.path.join(glob.escape(folder), pattern)):
+            if not os.path.lexists(left[: left.rindex(GOT)] + NEW):
+                with suppress(OSError):
+                    os.unlink(left)
+                    log.info("leftover_removed", path=left)
 
     def _remove_got(self) -> None:
         for path in glob.glob(glob.escape(self._stem + GOT) + "*"):
