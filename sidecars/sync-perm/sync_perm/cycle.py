@@ -152,6 +152,7 @@ class Session:
             return self._outcome("unchanged")
         if self._settings.dry_run:
             log.info("pass_planned", reason=work.reason, roles=work.roles, dags=list(work.dags))
+            self._history.wants_full = False
             return self._outcome("unchanged")
         self._wait_for_turn(work, fence)
         with PassLock(database.address) as lock:
