@@ -2,13 +2,16 @@
 Where the URL comes from, and what it says.
 """
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from sidecar_runtime.errors import SettingsError, SidecarError
+from sidecar_runtime.fence import Fence
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.connection import Address, Source, find_source, parse_url
+from tests.support.waiting import wait_until
 
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 CORE = "AIRFLOW__CORE__SQL_ALCHEMY_CONN"
@@ -104,6 +107,23 @@ def test_no_connection_is_an_error(tmp_path: Path) -> None:
 def test_a_secrets_backend_is_refused(tmp_path: Path, text: str, environ: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="needs Airflow's secrets backend"):
         source(tmp_path, text, **environ)
+
+
+def test_a_command_ends_with_the_cycle_that_reads_it(tmp_path: Path) -> None:
+    fence = Fence()
+    started = tmp_path / "started"
+    command = f"sh -c 'echo $$ > {started}; sleep 600'"
+    one = source(tmp_path, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD=command)
+
+    def end_it() -> None:
+        wait_until(lambda: started.exists() and started.read_text(), "started")
+        fence.revoke()
+
+    threading.Thread(target=end_it).start()
+    with pytest.raises(SidecarError, match="ended with code -9"):
+        one.read(fence)
+
+    assert not Path(f"/proc/{started.read_text().strip()}").exists()
 
 
 @pytest.mark.parametrize(

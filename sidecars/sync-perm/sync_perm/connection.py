@@ -4,14 +4,16 @@ Which database: from where Airflow would take its URL, to what a driver needs.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
+from sidecar_runtime.fence import Fence
+from sync_perm import child
 from sync_perm.airflow_config import AirflowConfig, name
 
 COMMAND_SECONDS = 30.0
@@ -84,29 +86,33 @@ class Source:
     is_command: bool
     schema: str
 
-    def read(self) -> Address:
+    def read(self, fence: Fence | None = None) -> Address:
         """
         Return the address; a command runs each time, because what it prints may be rotated.
 
         Raises:
             SettingsError: The URL is none, or not of a database that we know.
             SidecarError: The command failed, or printed no such URL.
+            CycleAbandoned: The fence was revoked before its start; revoked later, it kills.
         """
         if not self.is_command:
             return parse_url(self.setting, self.text, self.schema)
         try:
-            done = subprocess.run(
+            said: list[str] = []
+            ended = child.run(
                 shlex.split(self.text),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=COMMAND_SECONDS,
-                check=True,
+                os.environ,
+                os.getcwd(),
+                fence=fence or Fence(),
+                deadline_seconds=COMMAND_SECONDS,
+                out=said.append,
+                err=lambda _: None,
+                watch=lambda: None,
             )
-            return parse_url(self.setting, done.stdout.strip(), self.schema)
-        except subprocess.CalledProcessError as error:
-            why = f"ended with code {error.returncode}"
-        except subprocess.TimeoutExpired:
+            if ended.code == 0:
+                return parse_url(self.setting, "\n".join(said).strip(), self.schema)
+            why = f"ended with code {ended.code}"
+        except child.DeadlinePassed:
             why = f"was silent for {COMMAND_SECONDS:g} s"
         except SettingsError as error:
             why = f"printed something that {error.problems[0].problem}"
