@@ -4,6 +4,7 @@ The page of figures: tables between markers, plots, and what machine it was.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import platform
@@ -61,6 +62,7 @@ def machine(versions: Mapping[str, str]) -> str:
     )
 
 
+@functools.cache
 def version_of(*command: str | Path) -> str:
     """
     Return the first thing like a version that a command says.

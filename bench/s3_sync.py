@@ -334,7 +334,7 @@ def count_requests(store: Store, targets: Path) -> dict[tuple[str, str], Counter
     """
     Return how many requests each tool sends, by tool and situation.
 
-    The daemons' folders must hold what the server has, but for the change that is made here.
+    The folders are brought up to date first, uncounted.
     """
     counts: dict[tuple[str, str], Counter[str]] = {}
     with CountingProxy(store.port) as proxy:
@@ -345,6 +345,9 @@ def count_requests(store: Store, targets: Path) -> dict[tuple[str, str], Counter
             proxy.take()
             run(command(targets / name), environment)
             counts[name, "poll"] = proxy.take()
+        for name, layout in LAYOUTS.items():
+            run(["s3-sync"], environment | one_shot(targets / name, layout))
+        proxy.take()
         store.change()
         for name, command in commands(endpoint).items():
             run(command(targets / name), environment)

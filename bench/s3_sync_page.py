@@ -121,7 +121,12 @@ def write(results: Results) -> None:
     for name, text in parts(results).items():
         write_part(f"s3-sync {name}", text)
     for situation, title in SITUATIONS.items():
-        write_plot(f"s3-sync-{situation}", f"{title}: CPU", bars(results, situation), ours=OURS)
+        write_plot(
+            f"s3-sync-{situation}",
+            f"{title}: CPU (logarithmic)",
+            bars(results, situation),
+            ours=OURS,
+        )
 
 
 def whole(results: Results) -> str:

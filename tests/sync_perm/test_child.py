@@ -23,6 +23,15 @@ FAMILY = (
 )
 
 
+class Slow(list[str]):
+    """
+    Takes lines more slowly than they come.
+    """
+
+    def append(self, line: str) -> None:
+        sum(range(200))
+
+
 class Listener:
     """
     What a program said, and a wish to end it.
@@ -75,10 +84,29 @@ def test_says_which_signal_killed_it() -> None:
 def test_an_endless_line_comes_in_pieces() -> None:
     one = Listener()
 
-    one.run("print('x' * 1_000_000)")
+    one.run("print('x' * 3_000_000)")
 
     assert len(one.out) > 1
-    assert 1_000_000 == len("".join(one.out))
+    assert 3_000_000 == len("".join(one.out))
+
+
+def test_a_long_line_stays_whole() -> None:
+    """
+    The grants of the default roles are one line, longer than a pipe holds.
+    """
+    one = Listener()
+
+    one.run("print('x' * 200_000)")
+
+    assert [200_000] == [len(line) for line in one.out]
+
+
+def test_the_deadline_ends_one_that_never_stops_talking() -> None:
+    one = Listener()
+    one.out = Slow()
+
+    with pytest.raises(DeadlinePassed):
+        one.run("while True: print('x\\n' * 30_000)", deadline_seconds=0.5)
 
 
 def test_output_that_is_no_text_does_no_harm() -> None:

@@ -2,13 +2,16 @@
 Where the URL comes from, and what it says.
 """
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from sidecar_runtime.errors import SettingsError, SidecarError
+from sidecar_runtime.fence import Fence
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.connection import Address, Source, find_source, parse_url
+from tests.support.waiting import wait_until
 
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 CORE = "AIRFLOW__CORE__SQL_ALCHEMY_CONN"
@@ -106,6 +109,23 @@ def test_a_secrets_backend_is_refused(tmp_path: Path, text: str, environ: dict[s
         source(tmp_path, text, **environ)
 
 
+def test_a_command_ends_with_the_cycle_that_reads_it(tmp_path: Path) -> None:
+    fence = Fence()
+    started = tmp_path / "started"
+    command = f"sh -c 'echo $$ > {started}; sleep 600'"
+    one = source(tmp_path, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD=command)
+
+    def end_it() -> None:
+        wait_until(lambda: started.exists() and started.read_text(), "started")
+        fence.revoke()
+
+    threading.Thread(target=end_it).start()
+    with pytest.raises(SidecarError, match="ended with code -9"):
+        one.read(fence)
+
+    assert not Path(f"/proc/{started.read_text().strip()}").exists()
+
+
 @pytest.mark.parametrize(
     ("url", "why"),
     [
@@ -113,6 +133,8 @@ def test_a_secrets_backend_is_refused(tmp_path: Path, text: str, environ: dict[s
         ("postgresql:/u:s3cret@h/d", "is not a URL"),
         ("mssql+pyodbc://u:s3cret@h/d", "names 'mssql'; supported are postgresql, mysql, sqlite"),
         ("postgresql://u:s3cret@h", "names no database"),
+        ("postgresql://u:p@s3cret@h/d", "is written %40"),
+        ("mysql://u:p@a/s3cret@h/d", "is written %40"),
         ("postgresql://u:s3cret@h:99999/d", "has a port that is not"),
         ("sqlite:///s3cret.db", "must have an absolute path"),
         ("sqlite://", "must have an absolute path"),
@@ -163,6 +185,12 @@ def test_text_is_redacted_in_every_form() -> None:
 
     assert "postgresql://airflow:***@db.example:6543/meta?sslmode=require" in redacted
     assert redacted.endswith("| *** | *** | hello")
+
+
+def test_text_is_redacted_as_the_url_has_it() -> None:
+    url = "postgresql://u:p%2fss!@h/d"
+
+    assert "*** of postgresql://u:***@h/d" == parse(url).redact(f"p%2fss! of {url}")
 
 
 def test_a_password_like_a_public_name_is_hidden_in_urls_only() -> None:

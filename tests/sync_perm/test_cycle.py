@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -130,6 +131,16 @@ def test_a_rehearsal_starts_nothing(one: Sidecar) -> None:
 
     assert ("unchanged", 0) == (run(session).result, one.passes)
     assert not one.sidecar.readiness().ready
+
+
+def test_a_rehearsal_that_is_asked_for_is_one(one: Sidecar) -> None:
+    session = one.begin(SYNC_PERM_DRY_RUN="true")
+
+    with capture_logs() as logs:
+        run(session, is_asked=True)
+        run(session)
+
+    assert ["asked"] == [line["reason"] for line in logs if line["event"] == "pass_planned"]
 
 
 def test_a_person_gets_a_pass_though_nothing_differs(one: Sidecar) -> None:

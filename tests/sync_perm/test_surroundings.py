@@ -57,6 +57,18 @@ def test_the_real_configuration_is_used(home: Path, tmp_path: Path) -> None:
     assert "AIRFLOW__CORE__PLUGINS_FOLDER" not in found  # airflow.cfg says it
 
 
+def test_modules_beside_the_configuration_can_be_imported(home: Path, tmp_path: Path) -> None:
+    for name in ("config", "dags"):
+        (home / name).mkdir()
+    (home / "config" / "log_config.py").touch()
+
+    for _ in range(2):  # each pass
+        found = around(home, tmp_path)
+
+    assert (Path(found["AIRFLOW_HOME"]) / "config" / "log_config.py").exists()
+    assert str(home / "dags") == found["AIRFLOW__CORE__DAGS_FOLDER"]
+
+
 def test_nothing_is_named_that_is_not_there(home: Path, tmp_path: Path) -> None:
     found = around(home, tmp_path)
 

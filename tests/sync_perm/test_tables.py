@@ -32,6 +32,21 @@ def test_roles_permissions_and_grants_by_name(sqlite: Sqlite, database: Database
     assert 3 == found.broken
 
 
+def test_a_name_is_in_memory_once(sqlite: Sqlite, database: Database) -> None:
+    """
+    Once a row they were megabytes at 1,000 DAGs.
+    """
+    sqlite.run("INSERT INTO ab_permission VALUES (1, 'can_read')")
+    for number in range(1, 4):
+        sqlite.run("INSERT INTO ab_view_menu VALUES (?, ?)", number, f"DAG:{number}")
+        sqlite.run("INSERT INTO ab_permission_view VALUES (?, 1, ?)", number, number)
+
+    found = reader().read(database)
+
+    assert 3 == len(found.permissions)
+    assert 1 == len({id(action) for action, _ in found.permissions})
+
+
 def test_only_dags_that_changed_are_read_again(sqlite: Sqlite, database: Database) -> None:
     one = reader()
     sqlite.serialize("a", "1", {"team": SET})

@@ -180,7 +180,8 @@ class Target:
         try:
             found = self._finish(staged, self._date(path, before))
             with fence, self._walk.to(path, making_way=wanted) as (folder, name):
-                self._walk.make_way(path, folder, name, wanted)
+                if before is not None:
+                    self._walk.make_way(path, folder, name, wanted)
                 self._rename(staged.name, folder, name, path, _managed(entry, found))
             staged.is_published = True
         finally:

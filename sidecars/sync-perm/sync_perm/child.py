@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from sidecar_runtime.fence import Fence
 
 TICK_SECONDS = 0.2
-LINE_BYTES = 4000
+# A longer line comes in pieces; what our script says of the roles takes tens of thousands.
+LINE_BYTES = 1 << 20
+PIPE_BYTES = 65536
+"""What a pipe holds (pipe(7)): what is left when its writer has ended is read at once."""
 
 Say = Callable[[str], None]
 
@@ -135,15 +138,16 @@ def _read(
     selector: selectors.BaseSelector, lines: Mapping[int, _Lines], timeout_seconds: float
 ) -> None:
     """
-    Read all that is there, after waiting for the first of it.
+    Read what is there, after waiting for the first of it, but once: it may never end.
     """
     if not selector.get_map():
         time.sleep(timeout_seconds)  # it closed its output, and goes on
     for key, _ in selector.select(timeout_seconds):
         with suppress(BlockingIOError):
-            while chunk := os.read(key.fd, 65536):
+            if chunk := os.read(key.fd, PIPE_BYTES):
                 lines[key.fd].add(chunk)
-            selector.unregister(key.fd)
+            else:
+                selector.unregister(key.fd)
 
 
 def _has_ended(pid: int) -> bool:

@@ -7,8 +7,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 from sidecar_runtime import __version__, logs
+from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.process import run_daemon
 from sidecar_runtime.settings import describe
 from sidecar_runtime.status import About
@@ -17,14 +21,34 @@ from sync_perm.airflow_config import AirflowConfig
 from sync_perm.airflow_pass import AirflowPasses
 from sync_perm.board import Board
 from sync_perm.comparison import Comparison
-from sync_perm.connection import find_source
-from sync_perm.installation import find_installation
+from sync_perm.connection import Source, find_source
+from sync_perm.installation import Installation, find_installation
 from sync_perm.metrics import PermMetrics
 from sync_perm.settings import PREFIX, Settings, load_settings
 from sync_perm.sidecar import SyncPerm
 from sync_perm.surroundings import own_folder
 
+T = TypeVar("T")
+
 log = logs.get_logger("command")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """
+    What the environment says, whole and valid.
+
+    Args:
+        where: The database as a person may see it, or what names the command that tells it.
+        unknown: Variables that nobody reads.
+    """
+
+    settings: Settings
+    unknown: list[str]
+    config: AirflowConfig
+    source: Source
+    where: str
+    airflow: Installation
 
 
 def run() -> int:
@@ -46,20 +70,51 @@ def run() -> int:
     commands.add_parser("check", help="try all that is needed, and say whether the sidecar is")
     arguments = parser.parse_args(sys.argv[1:])
     os.umask(0o077)  # what Airflow writes of its configuration is nobody else's business
-    settings, unknown = load_settings(os.environ)
-    config = AirflowConfig(os.environ)
     if arguments.command == "check":
-        return check.run(settings, config)
-    logs.configure(settings.log_level, settings.log_format)
-    for name in unknown:
+        settings, _ = load_settings(os.environ)
+        return check.run(settings, AirflowConfig(os.environ))
+    given = read_all(os.environ)
+    logs.configure(given.settings.log_level, given.settings.log_format)
+    for name in given.unknown:
         logs.get_logger("settings").warning("setting_unknown", setting=name)
-    return _serve(settings, config)
+    return _serve(given)
 
 
-def _serve(settings: Settings, config: AirflowConfig) -> int:
-    source = find_source(config)
-    where = source.setting if source.is_command else str(source.read())
-    airflow = find_installation(settings.airflow, config)
+def read_all(environ: Mapping[str, str]) -> Given:
+    """
+    Read our settings, and what Airflow and its configuration say.
+
+    Raises:
+        SettingsError: Something is wrong; all of it is named, whichever part it is of.
+    """
+    problems: list[Problem] = []
+    unknown: list[str] = []
+
+    def attempt(read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except SettingsError as error:
+            problems.extend(error.problems)
+            unknown.extend(error.unknown)
+            return None
+
+    loaded = attempt(lambda: load_settings(environ))
+    config = attempt(lambda: AirflowConfig(environ))
+    source = attempt(lambda: find_source(config)) if config else None
+    where = attempt(lambda: _shown(source)) if source else None
+    command = loaded[0].airflow if loaded else environ.get("SYNC_PERM_AIRFLOW") or "airflow"
+    airflow = attempt(lambda: find_installation(command, config)) if config else None
+    if not (loaded and config and source and where and airflow):
+        raise SettingsError(problems, unknown)
+    return Given(*loaded, config, source, where, airflow)
+
+
+def _shown(source: Source) -> str:
+    return source.setting if source.is_command else str(source.read())
+
+
+def _serve(given: Given) -> int:
+    settings, config, airflow = given.settings, given.config, given.airflow
     include_dags = airflow.includes_dags(settings.include_dags)
     targeted = settings.targeted and airflow.is_known
     mode = "targeted" if targeted else "cli"
@@ -70,14 +125,14 @@ def _serve(settings: Settings, config: AirflowConfig) -> int:
         log.warning("targeted_unavailable", version=airflow.version, fab=airflow.fab)
     metrics = PermMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     target = "roles and DAG permissions" if include_dags else "roles"
-    about = About("sync-perm", __version__, where, target)
+    about = About("sync-perm", __version__, given.where, target)
     with own_folder() as folder:
         sidecar = SyncPerm(
             settings,
-            source,
+            given.source,
             AirflowPasses(airflow, config, folder, targeted=targeted),
             Comparison(airflow, include_dags=include_dags, targeted=targeted),
             metrics,
-            Board(metrics, airflow=airflow.version, mode=mode, database=where),
+            Board(metrics, airflow=airflow.version, mode=mode, database=given.where),
         )
         return run_daemon(sidecar, settings, PREFIX, about, metrics)

@@ -65,7 +65,7 @@ class Comparison:
         self._kinds = installation.resources
         self._reader = Reader(include_dags=include_dags, has_versions=installation.release[0] >= 3)
         self._defaults: frozenset[Grant] | None = None
-        self._tables: Tables | None = None
+        self._fresh: frozenset[str] = frozenset()
         self._said: Mapping[str, str] = {}
         self._kept: frozenset[Item] = frozenset()
         self._kept_until = 0.0
@@ -76,7 +76,7 @@ class Comparison:
         """
         Return the DAGs that were serialized anew between the last two looks.
         """
-        return self._tables.fresh if self._tables else frozenset()
+        return self._fresh
 
     @property
     def wants_retry(self) -> bool:
@@ -92,7 +92,8 @@ class Comparison:
         Raises:
             SidecarError: The database failed.
         """
-        self._tables = tables = self._reader.read(database)
+        tables = self._reader.read(database)
+        self._fresh = tables.fresh
         if self._defaults is None:
             self._defaults = assume_defaults(tables, self._kinds)
         difference = compare(tables, self._kinds, self._defaults)

@@ -4,14 +4,16 @@ Which database: from where Airflow would take its URL, to what a driver needs.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
+from sidecar_runtime.fence import Fence
+from sync_perm import child
 from sync_perm.airflow_config import AirflowConfig, name
 
 COMMAND_SECONDS = 30.0
@@ -61,7 +63,9 @@ class Address:
         A password that equals the user's, the host's or the database's name is hidden only where
         it stands in a URL: as a word it tells nothing.
         """
+        match = _URL.fullmatch(self.url)
         forms = {self.password, quote(self.password, safe=""), quote_plus(self.password)}
+        forms |= {match["password"] or ""} if match else set()  # quoted in the user's own way
         forms |= {secret for key, secret in self.options.items() if "password" in key}
         public = {"", self.user, self.host, self.database}
         for form in sorted(forms - {""}, key=len, reverse=True):
@@ -82,29 +86,33 @@ class Source:
     is_command: bool
     schema: str
 
-    def read(self) -> Address:
+    def read(self, fence: Fence | None = None) -> Address:
         """
         Return the address; a command runs each time, because what it prints may be rotated.
 
         Raises:
             SettingsError: The URL is none, or not of a database that we know.
             SidecarError: The command failed, or printed no such URL.
+            CycleAbandoned: The fence was revoked before its start; revoked later, it kills.
         """
         if not self.is_command:
             return parse_url(self.setting, self.text, self.schema)
         try:
-            done = subprocess.run(
+            said: list[str] = []
+            ended = child.run(
                 shlex.split(self.text),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=COMMAND_SECONDS,
-                check=True,
+                os.environ,
+                os.getcwd(),
+                fence=fence or Fence(),
+                deadline_seconds=COMMAND_SECONDS,
+                out=said.append,
+                err=lambda _: None,
+                watch=lambda: None,
             )
-            return parse_url(self.setting, done.stdout.strip(), self.schema)
-        except subprocess.CalledProcessError as error:
-            why = f"ended with code {error.returncode}"
-        except subprocess.TimeoutExpired:
+            if ended.code == 0:
+                return parse_url(self.setting, "\n".join(said).strip(), self.schema)
+            why = f"ended with code {ended.code}"
+        except child.DeadlinePassed:
             why = f"was silent for {COMMAND_SECONDS:g} s"
         except SettingsError as error:
             why = f"printed something that {error.problems[0].problem}"
@@ -161,6 +169,9 @@ def parse_url(setting: str, text: str, schema: str) -> Address:
     if dialect == "sqlite":
         if not part["database"].startswith("/"):
             raise _wrong(setting, "must have an absolute path: sqlite:////path/to/airflow.db")
+    elif "@" in part["host"] + part["database"]:
+        # What follows the first @ is the host's: the rest of a password would show as such.
+        raise _wrong(setting, "has more than one @; in user and password it is written %40")
     elif not part["database"]:
         raise _wrong(setting, "names no database after the host")
     if part["port"] and not 0 < int(part["port"]) < 65536:

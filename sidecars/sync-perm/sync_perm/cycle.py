@@ -98,7 +98,7 @@ class Session:
         self._began_at = time.monotonic()
         self._history.wants_full |= fence.is_asked_for or self._settings.one_shot
         try:
-            database = self._open()
+            database = self._open(fence)
             fingerprint = self._fingerprint(database)
             if not self._is_due(fingerprint):
                 if self._board.readiness.ready:
@@ -118,9 +118,9 @@ class Session:
             self._database.close()
             self._database = None
 
-    def _open(self) -> Database:
+    def _open(self, fence: Fence) -> Database:
         if self._database is None:
-            self._database = Database(self._source.read())
+            self._database = Database(self._source.read(fence))
         return self._database
 
     def _fingerprint(self, database: Database) -> Fingerprint:
@@ -152,6 +152,7 @@ class Session:
             return self._outcome("unchanged")
         if self._settings.dry_run:
             log.info("pass_planned", reason=work.reason, roles=work.roles, dags=list(work.dags))
+            self._history.wants_full = False
             return self._outcome("unchanged")
         self._wait_for_turn(work, fence)
         with PassLock(database.address) as lock:

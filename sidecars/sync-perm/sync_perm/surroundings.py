@@ -82,6 +82,9 @@ def environment(
         name("scheduler", "child_process_log_directory"): f"{folder}/logs/scheduler",
         name("core", "load_examples"): "False",
     }
+    # Airflow imports from there what airflow.cfg may name, such as its logging_config_class.
+    with suppress(FileExistsError):
+        os.symlink(f"{config.home}/config", f"{folder}/config")
     if airflow.auth_manager:
         environ[name("core", "auth_manager")] = airflow.auth_manager
     # An arbitrary UID has no name in /etc/passwd, and Airflow asks for one.
@@ -94,6 +97,7 @@ def environment(
         ("webserver", "config_file", "webserver_config.py"),
         ("fab", "config_file", "webserver_config.py"),
         ("core", "plugins_folder", "plugins"),
+        ("core", "dags_folder", "dags"),
     ):
         real = f"{config.home}/{file}"
         if config.value(section, key) is None and os.path.exists(real):

@@ -60,14 +60,18 @@ class Reader:
         """
         table = database.table
         fresh = self._read_dags(database) if self._include_dags else frozenset()
-        roles: dict[int, str] = dict(database.rows(f"SELECT id, name FROM {table('ab_role')}"))
+        roles = _names(database, "ab_role")
+        rows = database.rows(
+            f"SELECT id, permission_id, view_menu_id FROM {table('ab_permission_view')}"
+        )
+        # Names by a query of their own, not by a join: each is in memory once, not once a row.
+        # After the rows that refer to them: a row that comes meanwhile is not taken for broken.
+        actions = _names(database, "ab_permission")
+        resources = _names(database, "ab_view_menu")
         pairs: dict[int, Permission] = {}
         broken = 0
-        for number, action, resource in database.rows(
-            f"SELECT pv.id, p.name, v.name FROM {table('ab_permission_view')} pv"
-            f" LEFT JOIN {table('ab_permission')} p ON p.id = pv.permission_id"
-            f" LEFT JOIN {table('ab_view_menu')} v ON v.id = pv.view_menu_id"
-        ):
+        for number, action_id, resource_id in rows:
+            action, resource = actions.get(action_id), resources.get(resource_id)
             if action is None or resource is None:
                 broken += 1
             else:
@@ -129,3 +133,7 @@ class Reader:
             except Unreadable as error:
                 self._access[dag_id] = error
             self._hashes[dag_id] = digest
+
+
+def _names(database: Database, table: str) -> dict[int, str]:
+    return dict(database.rows(f"SELECT id, name FROM {database.table(table)}"))

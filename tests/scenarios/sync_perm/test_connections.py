@@ -199,6 +199,7 @@ def _advisory_locks(database: Database) -> list[Any]:
     return database.query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
 
 
+@pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3", "2.7")
 def test_least_rights_that_the_readme_names_are_enough(
     airflow: Airflow, postgres: Postgres, database: Database, home: Path, start: StartSyncPerm

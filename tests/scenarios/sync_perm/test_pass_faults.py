@@ -138,6 +138,7 @@ def test_pass_that_is_killed(airflow: Airflow, unsynced: Database, start: StartS
     wait_until(lambda: is_synced(unsynced), "synced by a later pass", PASS_SECONDS)
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_command_that_vanishes(
     airflow: Airflow, database: Database, tmp_path: Path, start: StartSyncPerm
 ) -> None:
@@ -226,6 +227,7 @@ def test_no_argument_of_any_process_shows_the_password(
     assert not any(PASSWORD in text for text in [*shown, str(daemon.events)])
 
 
+@pytest.mark.usefixtures("only_in_full")
 @pytest.mark.parametrize("settings", [{}, CLI], ids=["script", "cli"])
 def test_what_airflow_says_comes_as_json_lines(
     airflow: Airflow, unsynced: Database, start: StartSyncPerm, settings: dict[str, str]

@@ -68,6 +68,7 @@ def test_dry_run_says_what_it_would_do_and_does_nothing(
     assert [] == daemon.find_events("pass_started")
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_sighup_runs_a_full_pass_though_nothing_differs(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
