@@ -61,21 +61,7 @@ class Reader:
         table = database.table
         fresh = self._read_dags(database) if self._include_dags else frozenset()
         roles = _names(database, "ab_role")
-        rows = database.rows(
-            f"SELECT id, permission_id, view_menu_id FROM {table('ab_permission_view')}"
-        )
-        # Names by a query of their own, not by a join: each is in memory once, not once a row.
-        # After the rows that refer to them: a row that comes meanwhile is not taken for broken.
-        actions = _names(database, "ab_permission")
-        resources = _names(database, "ab_view_menu")
-        pairs: dict[int, Permission] = {}
-        broken = 0
-        for number, action_id, resource_id in rows:
-            action, resource = actions.get(action_id), resources.get(resource_id)
-            if action is None or resource is None:
-                broken += 1
-            else:
-                pairs[number] = (action, resource)
+        pairs, broken = _permissions(database)
         grants = frozenset(
             (roles[role], *pairs[number])
             for number, role in database.rows(
@@ -133,6 +119,23 @@ class Reader:
             except Unreadable as error:
                 self._access[dag_id] = error
             self._hashes[dag_id] = digest
+
+
+def _permissions(database: Database) -> tuple[dict[int, Permission], int]:
+    """
+    Return permissions by id, and the number of those that lack action or resource.
+
+    Names come by queries of their own, not by a join: each is in memory once, not once a row.
+    They come after the rows that refer to them: a row that is made meanwhile is not broken.
+    """
+    table = database.table("ab_permission_view")
+    rows = database.rows(f"SELECT id, permission_id, view_menu_id FROM {table}")
+    actions, resources = _names(database, "ab_permission"), _names(database, "ab_view_menu")
+    pairs: dict[int, Permission] = {}
+    for number, action_id, resource_id in rows:
+        if action_id in actions and resource_id in resources:
+            pairs[number] = (actions[action_id], resources[resource_id])
+    return pairs, len(rows) - len(pairs)
 
 
 def _names(database: Database, table: str) -> dict[int, str]:
