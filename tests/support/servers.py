@@ -105,6 +105,9 @@ class S3Server(ABC):
         )
         options: dict[str, Any] = {
             "s3": {"addressing_style": "path"},
+            # None of the machine's; and a look through the environment, which pytest changes from
+            # test to test, would race with it in a thread.
+            "proxies": {},
             "retries": {"max_attempts": 1},
             "connect_timeout": 5,
             "read_timeout": 30,
