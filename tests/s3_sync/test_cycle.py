@@ -1,0 +1,302 @@
+"""
+Whole cycles against a scripted S3: what a gate, a layout and a neighbour do to each other.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3_sync import managed as managed_module
+from s3_sync.metrics import SyncMetrics
+from s3_sync.settings import load_settings
+from s3_sync.sidecar import S3Sync
+from s3_sync.target import Target
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Outcome
+from tests.support.fake_s3 import FakeS3
+from tests.support.scripted import published
+
+GATE = {"S3_SYNC_GATE": "syntax"}
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+BROKEN = b"x = (\n"
+CYCLES = 20
+
+whole = pytest.mark.parametrize("layout", [GATE, SNAPSHOT | GATE], ids=["in-place", "snapshot"])
+
+
+class Process:
+    """
+    One sidecar on a folder, whose cycles are run by hand; `restart` is the next process.
+    """
+
+    def __init__(self, s3: FakeS3, folder: Path) -> None:
+        self._s3 = s3
+        self.folder = folder
+
+    def start(self, settings: dict[str, str]) -> None:
+        environ = {"AWS_BUCKET": self._s3.bucket, "DEST_PATH": str(self.folder), **settings}
+        self._sidecar = S3Sync(load_settings(environ)[0], SyncMetrics("0", "r"))
+        self._session = self._sidecar.begin()
+
+    def stop(self) -> None:
+        self._session.close()
+        self._sidecar._lock.release()
+
+    def restart(self, settings: dict[str, str]) -> None:
+        self.stop()
+        self.start(settings)
+
+    def cycle(self) -> Outcome:
+        return self._session.cycle(Fence())
+
+    @property
+    def shown(self) -> dict[str, bytes]:
+        """
+        What consumers read.
+        """
+        current = self.folder / "current"
+        if current.is_symlink():
+            return {p.name: p.read_bytes() for p in current.resolve().iterdir() if p.is_file()}
+        return published(self.folder)
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
+    with FakeS3() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def process(s3: FakeS3, tmp_path: Path) -> Iterator[Process]:
+    (tmp_path / "dags").mkdir()
+    one = Process(s3, tmp_path / "dags")
+    yield one
+    one.stop()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+# --- the gate
+
+
+def test_nothing_is_deleted_before_the_source_has_been_read(process: Process) -> None:
+    (process.folder / "theirs.py").write_bytes(b"x = 1\n")
+    process.start({**GATE, "S3_SYNC_DELETE": "all"})
+
+    with pytest.raises(SidecarError) as caught:
+        process.cycle()
+
+    assert "source_empty" == caught.value.reason
+    assert {"theirs.py": b"x = 1\n"} == process.shown
+
+
+def test_nothing_is_deleted_for_a_revision_that_is_refused(s3: FakeS3, process: Process) -> None:
+    everything = {**GATE, "S3_SYNC_DELETE": "all"}
+    s3.put("a.py", b"a = 1\n")
+    process.start(everything)
+    process.cycle()
+    (process.folder / ".s3-sync/managed").unlink()  # so that all files are somebody else's
+    s3.put("a.py", BROKEN)
+    process.restart(everything)
+
+    assert "refused" == process.cycle().result
+    assert {"a.py": b"a = 1\n"} == process.shown
+
+
+def test_what_is_foreign_goes_once_a_revision_is_accepted(s3: FakeS3, process: Process) -> None:
+    (process.folder / "theirs.py").write_bytes(b"x = 1\n")
+    s3.put("a.py", b"a = 1\n")
+    process.start({**GATE, "S3_SYNC_DELETE": "all"})
+
+    assert "changed" == process.cycle().result
+    assert {"a.py": b"a = 1\n"} == process.shown
+
+
+@whole
+def test_what_stands_in_the_way_of_a_file_hides_it_from_no_gate(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    s3.put("a.py", b"a = 1\n")
+    process.start(layout)
+    process.cycle()
+    (tree,) = {"tree", "staged"} & {path.name for path in (process.folder / ".s3-sync").iterdir()}
+    planted = process.folder / ".s3-sync" / tree / "bad.py"
+    planted.mkdir()
+    (planted / "f").touch()
+    s3.put("bad.py", BROKEN)
+
+    assert ["refused", "refused"] == [process.cycle().result for _ in range(2)]
+    assert {"a.py": b"a = 1\n"} == process.shown
+
+
+def test_an_accepted_revision_that_was_cut_short_is_shown_whole_before_the_next_is_refused(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        s3.put(f"{name}.py", b"v = 1\n")
+    process.start(GATE)
+    process.cycle()
+    for name in "abc":
+        s3.put(f"{name}.py", b"v = 22\n")
+    taken: list[str] = []
+    take = Target.take
+
+    def take_one(self: Target, path: str, *others: Any) -> None:
+        taken.append(path)
+        if len(taken) == 2:  # after the first rename
+            raise KeyboardInterrupt
+        take(self, path, *others)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Target, "take", take_one)
+        with pytest.raises(KeyboardInterrupt):
+            process.cycle()
+    assert {b"v = 1\n", b"v = 22\n"} == set(process.shown.values())
+    s3.put("c.py", BROKEN)
+    process.restart(GATE)
+
+    assert "refused" == process.cycle().result
+    assert {f"{name}.py": b"v = 22\n" for name in "abc"} == process.shown
+
+
+@whole
+def test_a_command_that_writes_to_what_it_judges_is_undone(
+    s3: FakeS3, process: Process, tmp_path: Path, layout: dict[str, str]
+) -> None:
+    script = tmp_path / "check"
+    script.write_text(
+        "#!/bin/sh\ngrep -q v2 a.py || exit 0\nchmod u+w a.py b.py; echo '#' >> b.py; exit 1\n"
+    )
+    script.chmod(0o755)
+    for name in "ab":
+        s3.put(f"{name}.py", b"v1\n")
+    process.start({**layout, "S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": str(script)})
+    process.cycle()
+    s3.put("a.py", b"v2\n")
+
+    assert ["refused", "refused"] == [process.cycle().result for _ in range(2)]
+    assert {"a.py": b"v1\n", "b.py": b"v1\n"} == process.shown
+
+
+# --- what is kept
+
+
+@pytest.mark.parametrize("layout", [GATE, SNAPSHOT], ids=["in-place", "snapshot"])
+@pytest.mark.parametrize("lost", ["folder", "file"])
+def test_without_deletions_nothing_goes_when_the_working_copy_is_lost(
+    s3: FakeS3, process: Process, layout: dict[str, str], lost: str
+) -> None:
+    for name in "ak":
+        s3.put(f"{name}.py", b"v = 1\n")
+    process.start({**layout, "S3_SYNC_DELETE": "none"})
+    process.cycle()
+    s3.delete("k.py")
+    process.cycle()
+    before = {p: (process.folder / p).stat().st_ino for p in os.listdir(process.folder)}
+    tree = process.folder / ".s3-sync" / ("staged" if layout is GATE else "tree")
+    for path in list(tree.iterdir()) if lost == "folder" else [tree / "k.py"]:
+        path.unlink()
+    if lost == "folder":
+        tree.rmdir()
+    s3.put("n.py", b"n = 1\n")
+
+    for _ in range(3):
+        with suppress(SidecarError):  # the cycle that notices the loss
+            process.cycle()
+
+    assert {"a.py", "k.py", "n.py"} == process.shown.keys()
+    assert layout is SNAPSHOT or before["k.py"] == (process.folder / "k.py").stat().st_ino
+
+
+def test_damage_that_is_part_of_a_change_waits_for_its_rest_and_is_no_failure(
+    s3: FakeS3, process: Process
+) -> None:
+    for name in "abc":
+        s3.put(f"{name}.py", b"v = 1\n")
+    process.start({"S3_SYNC_SETTLE": "1h"})
+    for name in "abc":  # at rest for an hour, by its own clock
+        s3.put(f"{name}.py", b"v = 1\n")
+    process.restart({})
+    process.cycle()
+    process.restart({"S3_SYNC_SETTLE": "1h"})
+    process.cycle()
+    s3.put("a.py", b"v = 2\n")
+    for name in "ab":
+        (process.folder / f"{name}.py").write_bytes(b"edited\n")
+
+    assert {"settling"} == {process.cycle().result for _ in range(5)}
+    assert b"v = 1\n" == process.shown["b.py"]  # it is not part of the change
+
+
+def test_somebody_elses_file_is_not_the_place_of_the_link(s3: FakeS3, process: Process) -> None:
+    s3.put("a.py", b"a = 1\n")
+    (process.folder / "current").write_bytes(b"mine\n")
+    process.start(SNAPSHOT)
+
+    with pytest.raises(SidecarError) as caught:
+        process.cycle()
+
+    assert "link_blocked" == caught.value.reason
+    assert b"mine\n" == (process.folder / "current").read_bytes()
+
+
+# --- descriptors
+
+
+def fill(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(managed_module, "write_file", full)
+
+
+def block(_: pytest.MonkeyPatch, folder: Path) -> None:
+    (folder / "current").unlink(missing_ok=True)
+    (folder / "current").mkdir()
+    (folder / "current" / "theirs").touch()
+
+
+@pytest.mark.parametrize(
+    ("layout", "spoil"),
+    [
+        pytest.param({}, fill, id="in-place, full"),
+        pytest.param(GATE, fill, id="gate in place, full"),
+        pytest.param(SNAPSHOT, fill, id="snapshot, full"),
+        pytest.param(SNAPSHOT, block, id="snapshot, link blocked"),
+    ],
+)
+def test_failing_cycles_leave_no_descriptor_and_no_file_behind(
+    s3: FakeS3,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: dict[str, str],
+    spoil: Callable[[pytest.MonkeyPatch, Path], None],
+) -> None:
+    s3.put("a.py", b"a = 1\n")
+    process.start(layout)
+    process.cycle()
+    s3.put("a.py", b"a = 2\n")
+    process.restart(layout)
+    spoil(monkeypatch, process.folder)
+
+    def fail() -> tuple[int, int]:
+        with pytest.raises(SidecarError):
+            process.cycle()
+        store = process.folder / ".s3-sync/snapshots"
+        return descriptors(), len(os.listdir(store)) if store.exists() else 0
+
+    open_before, files_before = [fail() for _ in range(2)][-1]
+    open_after, files_after = [fail() for _ in range(CYCLES)][-1]
+
+    assert open_after <= open_before
+    assert files_after == files_before
