@@ -56,6 +56,10 @@ class Process:
         return self._session.cycle(Fence())
 
     @property
+    def is_ready(self) -> bool:
+        return self._sidecar.readiness().ready
+
+    @property
     def shown(self) -> dict[str, bytes]:
         """
         What consumers read.
@@ -184,7 +188,9 @@ def test_a_command_that_writes_to_what_it_judges_is_undone(
     process.cycle()
     s3.put("a.py", b"v2\n")
 
-    assert ["refused", "refused"] == [process.cycle().result for _ in range(2)]
+    assert "refused" == process.cycle().result
+    assert not process.is_ready  # noticed at once, whatever the turn of the file in the scan
+    assert "refused" == process.cycle().result
     assert {"a.py": b"v1\n", "b.py": b"v1\n"} == process.shown
 
 
@@ -216,6 +222,22 @@ def test_without_deletions_nothing_goes_when_the_working_copy_is_lost(
 
     assert {"a.py", "k.py", "n.py"} == process.shown.keys()
     assert layout is SNAPSHOT or before["k.py"] == (process.folder / "k.py").stat().st_ino
+
+
+def test_without_deletions_a_file_that_somebody_edited_outlives_the_switch_to_a_gate(
+    s3: FakeS3, process: Process
+) -> None:
+    for name in "ak":
+        s3.put(f"{name}.py", b"v = 1\n")
+    process.start({"S3_SYNC_DELETE": "none"})
+    process.cycle()
+    s3.delete("k.py")
+    process.cycle()
+    (process.folder / "k.py").write_bytes(b"mine\n")
+    process.restart({**GATE, "S3_SYNC_DELETE": "none"})
+    process.cycle()
+
+    assert {"a.py": b"v = 1\n", "k.py": b"mine\n"} == process.shown
 
 
 def test_damage_that_is_part_of_a_change_waits_for_its_rest_and_is_no_failure(
@@ -253,11 +275,22 @@ def test_somebody_elses_file_is_not_the_place_of_the_link(s3: FakeS3, process: P
 # --- descriptors
 
 
-def fill(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def full_for(*lists: str) -> Callable[[pytest.MonkeyPatch, Path], None]:
+    """
+    A volume without room for these lists; without names: for any.
+    """
 
-    monkeypatch.setattr(managed_module, "write_file", full)
+    def spoil(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
+        write = managed_module.write_file
+
+        def write_file(name: str, *others: Any, **more: Any) -> None:
+            if not lists or name in lists:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(name, *others, **more)
+
+        monkeypatch.setattr(managed_module, "write_file", write_file)
+
+    return spoil
 
 
 def block(_: pytest.MonkeyPatch, folder: Path) -> None:
@@ -269,9 +302,10 @@ def block(_: pytest.MonkeyPatch, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "spoil"),
     [
-        pytest.param({}, fill, id="in-place, full"),
-        pytest.param(GATE, fill, id="gate in place, full"),
-        pytest.param(SNAPSHOT, fill, id="snapshot, full"),
+        pytest.param({}, full_for(), id="in-place, full"),
+        pytest.param(GATE, full_for(), id="gate in place, full"),
+        pytest.param(GATE, full_for("managed"), id="gate in place, full for the second list"),
+        pytest.param(SNAPSHOT, full_for(), id="snapshot, full"),
         pytest.param(SNAPSHOT, block, id="snapshot, link blocked"),
     ],
 )
@@ -300,3 +334,20 @@ def test_failing_cycles_leave_no_descriptor_and_no_file_behind(
 
     assert open_after <= open_before
     assert files_after == files_before
+
+
+def test_a_link_that_is_blocked_from_the_start_costs_no_descriptor(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put("a.py", b"a = 1\n")
+    block(monkeypatch, process.folder)
+    process.start(SNAPSHOT)
+
+    def fail() -> int:
+        with pytest.raises(SidecarError):
+            process.cycle()
+        return descriptors()
+
+    before = [fail() for _ in range(2)][-1]
+
+    assert [fail() for _ in range(CYCLES)][-1] <= before
