@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -93,6 +94,12 @@ def test_every_alert_has_a_test_that_it_fires_and_one_that_it_does_not() -> None
 
     assert names == sorted({one["alertname"] for one in held if "exp_alerts" in one})
     assert names == sorted({one["alertname"] for one in held if "exp_alerts" not in one})
+
+
+def test_readme_names_every_alert() -> None:
+    table = (monitoring.MONITORING / "README.md").read_text()
+
+    assert [rule["alert"] for rule in rules()] == re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
 
 
 def test_alerts_name_metrics_that_exist() -> None:
