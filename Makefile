@@ -12,7 +12,7 @@ PYPROJECTS := $(PROJECTS:%=%/pyproject.toml)
 BIN := .venv/bin
 STAMP := .venv/setup.stamp
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SHELL_SCRIPTS := .ci/run tests/images/airflow-base $(wildcard scripts/*)
+SHELL_SCRIPTS := .ci/run tests/images/airflow-base $(filter-out %.py,$(wildcard scripts/*))
 # gssapi has no wheels: where it cannot be compiled, .venv is made without it.
 COMPILES := command -v gcc >/dev/null && krb5-config --libs gssapi >/dev/null 2>&1
 
