@@ -154,7 +154,7 @@ image-test: $(SIDECARS:%=image-test/%) push-test ## build and test all images
 
 .PHONY: $(SIDECARS:%=image-test/%)
 $(SIDECARS:%=image-test/%): image-test/%: setup ## build and test one image
-	@image=$$(scripts/build-image $*); IMAGE=$$image $(PYTEST) tests/images/test_$(subst -,_,$*).py
+	@image=$$(scripts/build-image $*); IMAGE=$$image $(PYTEST) tests/images/test_$(subst -,_,$*).py tests/images/test_every_image.py
 
 .PHONY: push-test
 push-test: setup ## test push against a registry on loopback
