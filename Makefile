@@ -96,6 +96,8 @@ lint: setup types ## check everything that needs no test: code, imports, YAML, s
 	$(BIN)/yamllint --strict .
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	$(BIN)/hadolint $(SIDECARS:%=sidecars/%/Dockerfile)
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows charts-snippets/ci/github-actions.yaml
+	$(BIN)/python scripts/lint_ci.py
 
 .PHONY: types
 types: setup ## check the types
@@ -148,6 +150,13 @@ push: $(SIDECARS:%=push/%) ## build all images and push them to REGISTRY; logs i
 .PHONY: $(SIDECARS:%=push/%)
 $(SIDECARS:%=push/%): push/%: ## build one image and push it; a tag is never overwritten
 	@scripts/push-image $*
+
+.PHONY: sbom
+sbom: $(SIDECARS:%=sbom/%) ## write dist/NAME.cdx.json for all images: what is in them
+
+.PHONY: $(SIDECARS:%=sbom/%)
+$(SIDECARS:%=sbom/%): sbom/%: ## write what is in one image, in CycloneDX
+	@scripts/sbom $*
 
 .PHONY: image-test
 image-test: $(SIDECARS:%=image-test/%) push-test ## build and test all images
