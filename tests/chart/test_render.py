@@ -80,7 +80,10 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
     ("kerberos.native.yaml",): dict.fromkeys(("triggerer", "worker"), TICKETS),
     (AS_PODS, "kerberos.native.yaml"): dict.fromkeys(("triggerer", "task pod"), TICKETS),
     (AS_PODS, "kerberos.init.yaml"): {"task pod": {"kerberos": "init"}},
-    ("examples/shared-ticket.yaml",): {},
+    ("examples/git-sync-deployment.yaml", "kerberos.native.yaml"): dict.fromkeys(
+        ("triggerer", "worker"), TICKETS
+    ),
+    ("s3-sync.native.yaml", "examples/shared-ticket.yaml"): dict.fromkeys(READERS, DAGS),
 }
 
 each_stack = pytest.mark.parametrize("names", EXPECTED, ids=" ".join)
@@ -163,8 +166,24 @@ def test_airflow_looks_where_its_files_are(names: tuple[str, ...]) -> None:
         if variable["name"] == "S3_SYNC_LAYOUT"
     }
 
-    expected = "/opt/airflow/dags/current" if layouts == {"snapshot"} else "/opt/airflow/dags"
+    shows_a_link = layouts == {"snapshot"} or "examples/git-sync-deployment.yaml" in names
+    expected = "/opt/airflow/dags/current" if shows_a_link else "/opt/airflow/dags"
     assert expected == parser["core"]["dags_folder"]
+
+
+@pytest.mark.parametrize("executor", ["CeleryExecutor", "KubernetesExecutor"])
+def test_shared_ticket_is_where_tasks_run(executor: str) -> None:
+    names = (f"executor={executor}", "s3-sync.native.yaml", "examples/shared-ticket.yaml")
+    found = {component(pod): pod["spec"] for pod in whole_pods(names)}
+
+    for name in ("triggerer", "worker" if executor == "CeleryExecutor" else "task pod"):
+        airflow = next(one for one in found[name]["containers"] if one["name"] not in SIDECARS)
+        variables = {one["name"]: one.get("value") for one in airflow["env"]}
+        mounts = {one["mountPath"]: one for one in airflow["volumeMounts"]}
+        assert "FILE:/var/krb5-ccache/krb5cc" == variables["KRB5CCNAME"]
+        assert mounts["/var/krb5-ccache"]["readOnly"] is True
+        assert mounts["/opt/airflow/dags"]["readOnly"] is True
+        assert [] == list(pods.volume_complaints(found[name]))
 
 
 @each_stack
