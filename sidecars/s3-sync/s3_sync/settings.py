@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar_runtime.errors import Problem
-from sidecar_runtime.gate import GateSettings, check_gate
+from sidecar_runtime.gate_settings import GateSettings, check_gate
 from sidecar_runtime.settings import (
     absolute_path,
     bind_address,
