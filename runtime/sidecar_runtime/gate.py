@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
 from sidecar_runtime import syntax
-from sidecar_runtime.child import ask
+from sidecar_runtime.ask import ask
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate_check import Check, Finding, command_check, syntax_check

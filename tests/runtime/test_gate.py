@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sidecar_runtime import gate as module
-from sidecar_runtime.child import KEPT_BYTES
+from sidecar_runtime.ask import KEPT_BYTES
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.gate import NAMED_FINDINGS, VERDICTS, Gate, GateMetrics, RevisionRefused
