@@ -50,6 +50,8 @@ class Counts:
     """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
     supervisor_pairs: int
     """Pairs of sync-perm supervisors that start at once on one new database."""
+    keys: int
+    """Every so-manieth key of a values file is misspelt, to see that it is noticed."""
 
 
 MODERATE = Counts(
@@ -62,6 +64,7 @@ MODERATE = Counts(
     polls=700,
     permission_histories=1,
     supervisor_pairs=3,
+    keys=7,
 )
 FULL = Counts(
     histories=120,
@@ -73,6 +76,7 @@ FULL = Counts(
     polls=8_640,
     permission_histories=12,
     supervisor_pairs=10,
+    keys=1,
 )
 
 
