@@ -28,6 +28,7 @@ BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
     "examples/airflow-3.yaml": ((),),
     "examples/celery-executor.yaml": ((), ("examples/airflow-2.yaml",)),
     "examples/fargate.yaml": ((WHOLE,),),
+    "examples/git-sync-deployment.yaml": ((),),
     "examples/kubernetes-executor.yaml": ((), ("examples/airflow-3.yaml",)),
     "examples/local-executor.yaml": ((), ("examples/airflow-2.yaml",)),
     "examples/shared-ticket.yaml": ((),),
@@ -37,6 +38,7 @@ VALUES = (*BLOCKS, *BEFORE)
 OBJECTS = (
     "network/network-policy.yaml",
     "network/security-group-policy.yaml",
+    "objects/git-sync-deployment.yaml",
     "objects/pod-template.yaml",
     "objects/shared-ticket.yaml",
     "secrets/external-secrets.yaml",

@@ -19,9 +19,13 @@ PORTS = {9814, *(one.port for one in SIDECARS.values())}
 
 def shape(container: Values) -> Values:
     """
-    What a container is but for image, settings and the limit of its memory.
+    What a container is but for image, settings, credentials and the limit of its memory.
     """
-    result = {key: value for key, value in container.items() if key not in ("env", "image")}
+    different = ("env", "envFrom", "image")
+    result = {key: value for key, value in container.items() if key not in different}
+    result["volumeMounts"] = [
+        one for one in container["volumeMounts"] if one["name"] != "git-credentials"
+    ]
     result["resources"] = {
         **container["resources"],
         "limits": container["resources"]["limits"]["cpu"],
@@ -186,6 +190,33 @@ def test_instances_read_the_ticket_where_the_one_kerberos_writes_it() -> None:
         deployment["spec"]["selector"]["matchLabels"]
         == (deployment["spec"]["template"]["metadata"]["labels"])
     )
+
+
+def test_airflow_reads_the_claim_that_git_sync_fills() -> None:
+    deployment, volume, claim = files.load_objects("objects/git-sync-deployment.yaml")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    names = {
+        one["persistentVolumeClaim"]["claimName"]
+        for one in pod["volumes"]
+        if "persistentVolumeClaim" in one
+    }
+
+    values = files.load("examples/git-sync-deployment.yaml")
+
+    (reads,) = values["dagProcessor"]["extraVolumes"]
+    assert {"claimName": claim["metadata"]["name"], "readOnly": True} == (
+        reads["persistentVolumeClaim"]
+    )
+    assert names == {claim["metadata"]["name"]}
+    assert claim["spec"]["volumeName"] == volume["metadata"]["name"]
+    assert values["config"]["core"]["dags_folder"] == (
+        f"/opt/airflow/dags/{environment(container)['GITSYNC_LINK']}"
+    )
+    assert [{"secretRef": {"name": "git-credentials"}}] == container["envFrom"]
+    assert 9814 in PORTS & {one["containerPort"] for one in container["ports"]}
+    assert values["dagProcessor"] == values["triggerer"] == values["workers"]["celery"]
+    assert values["dagProcessor"] == values["workers"]["kubernetes"]
 
 
 def test_no_instance_that_reads_a_shared_ticket_sees_a_keytab() -> None:
