@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from stat import S_IFREG
 from typing import BinaryIO
 
-from s3_sync.release import RATIO_LIMIT, File
+from s3_sync.rows import RATIO_LIMIT, File
 
 LEVEL = 6
 UNIX = 3  # "version made by", for the modes
