@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-from s3_sync.apply import Work
 from s3_sync.board import Board
 from s3_sync.bring import restore
 from s3_sync.keys import RESERVED
@@ -18,6 +17,7 @@ from s3_sync.metrics import SyncMetrics
 from s3_sync.published import Published
 from s3_sync.settings import Settings
 from s3_sync.volume import Volume, open_folders
+from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
