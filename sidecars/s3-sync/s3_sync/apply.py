@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from s3_sync.client import S3Client
-from s3_sync.download import MD5_HEX, Download
+from s3_sync.digest import is_sha256, looks_like_md5
+from s3_sync.download import Download
 from s3_sync.listing import Entry
 from s3_sync.refusals import ObjectError, ObjectMoved
 from s3_sync.source import Order
@@ -99,10 +100,12 @@ class Applier:
 
     def _may_hold(self, path: str, entry: Entry) -> bool:
         """
-        Whether a look at the disk may save the download: unknown or damaged, and an MD5 to tell.
+        Whether a look at the disk may save the download: unknown, damaged, or from a release; and
+        an MD5 to tell.
         """
-        is_unsure = path in self._damaged or path not in self._target.managed.files
-        return is_unsure and MD5_HEX.fullmatch(entry.etag) is not None
+        held = self._target.managed.files.get(path)
+        is_unsure = held is None or path in self._damaged or is_sha256(held.etag)
+        return is_unsure and looks_like_md5(entry.etag)
 
     async def _publish(self, path: str, entry: Entry) -> bool:
         download = Download(entry.key, entry.size_bytes, self._target.open_staging)

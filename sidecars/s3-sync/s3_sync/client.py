@@ -11,7 +11,7 @@ import asyncio
 import os
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from s3_sync.addressing import DEFAULT_REGION, Address, locate
@@ -43,6 +43,9 @@ SLOWEST_BYTES_PER_SECOND = 50_000
 ATTEMPTS = 3
 RETRY_CEILING_SECONDS = 0.4
 RETRIED = {"throttled", "server_error", "connection_lost"}
+
+# The headers of a request, asked for before each attempt: a range goes on where the last one ended.
+Headers = Callable[[], Mapping[str, str]]
 
 
 class Receiver(Protocol):
@@ -117,7 +120,7 @@ class S3Client:
         if token is not None:
             query["continuation-token"] = token
         request = self._request("list", self._prefix)
-        answer = await self._send(request, query, {}, None, LIST_SECONDS)
+        answer = await self._send(request, query, dict, None, LIST_SECONDS)
         self.listed_at = answer.headers.get("date", "")
         return answer.body
 
@@ -134,20 +137,42 @@ class S3Client:
             ObjectMoved: It has changed or vanished since it was listed.
             ObjectError, SourceError, WireError
         """
-        headers = {
-            "accept-encoding": "identity",
-            "if-match": f'"{etag}"',
-            "x-amz-checksum-mode": "ENABLED",
-        }
-        request = self._request("get", key)
-        seconds = GET_SECONDS + size_bytes / SLOWEST_BYTES_PER_SECOND
+        headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
 
         def check(found: dict[str, str]) -> None:
             if found.get("etag", etag).removeprefix("W/").strip('"') != etag:
                 raise ObjectMoved  # a server that ignores If-Match
 
-        answer = await self._send(request, {}, headers, receiver, seconds, check)
+        answer = await self.get("get", key, lambda: headers, size_bytes, receiver, check)
         return answer.headers
+
+    async def get(
+        self,
+        operation: Operation,
+        key: str,
+        headers: Headers,
+        size_bytes: int,
+        receiver: Receiver,
+        check: Check | None = None,
+    ) -> Answer:
+        """
+        Read an object, or a part of it, into the receiver; 304 where the headers ask for that.
+
+        Args:
+            headers: Beside those of every GET.
+            size_bytes: About so much is expected; more time for more.
+
+        Raises:
+            ObjectMoved: It is not there.
+            ObjectError, SourceError, WireError
+        """
+        request = self._request(operation, key)
+        seconds = GET_SECONDS + size_bytes / SLOWEST_BYTES_PER_SECOND
+
+        def all_headers() -> Mapping[str, str]:
+            return {"accept-encoding": "identity", **headers()}
+
+        return await self._send(request, {}, all_headers, receiver, seconds, check)
 
     def close(self) -> None:
         """
@@ -163,7 +188,7 @@ class S3Client:
         self,
         request: Request,
         query: dict[str, str],
-        headers: dict[str, str],
+        headers: Headers,
         receiver: Receiver | None,
         seconds: float,
         check: Check | None = None,
@@ -180,11 +205,14 @@ class S3Client:
             used = self._credentials
             error: SidecarError | ObjectMoved
             try:
-                answer = await self._send_once(request, query, headers, receiver, seconds, check)
+                sent = headers()
+                answer = await self._send_once(request, query, sent, receiver, seconds, check)
             except WireError as wire_error:
                 error = wire_error
             else:
                 if answer.status in (200, 206):
+                    return answer
+                if answer.status == 304 and "if-none-match" in sent:
                     return answer
                 refusal = read_refusal(answer)
                 if answer.status in (301, 307, 400) and refusal.region and may_relocate:
@@ -207,7 +235,7 @@ class S3Client:
         self,
         request: Request,
         query: dict[str, str],
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         receiver: Receiver | None,
         seconds: float,
         check: Check | None,
@@ -215,10 +243,10 @@ class S3Client:
         assert self._address is not None and self._pool is not None
         assert self._credentials is not None
         address = self._address
-        if request.operation == "get":
-            path = address.path_of(request.key)
-        else:
+        if request.operation == "list":
             path = address.base_path or "/"
+        else:
+            path = address.path_of(request.key)
         encoded = encode_query(query)
         headers = {"user-agent": USER_AGENT, **headers}
         signed = sign(

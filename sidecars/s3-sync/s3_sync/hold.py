@@ -24,9 +24,9 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.publish import TargetLock, read_holder
 
 LOCK = "lock"
-# A look at every file costs more than asking S3 at 10,000 files, so it is spread over cycles.
-SCAN_FILES = 500
-SCAN_CYCLES = 10
+# A look at every file costs more than asking S3, so it is spread over cycles: so many files at
+# least, and all of them in so many cycles.
+SCANS = {"listing": (500, 10), "release": (10, 100)}
 NAMED_FILES = 50
 
 log = get_logger("target")
@@ -53,7 +53,9 @@ class Hold:
         self._layout: Layout | None = None
         self._scan: Iterator[str] = iter(())
         self._holder: Mapping[str, object] = {}
-        self.published = Published(settings.source, settings.layout)
+        self.published = Published(
+            settings.source, settings.layout, settings.source_kind, settings.revision or ""
+        )
         self.damaged: set[str] = set()
         self.torn: set[str] = set()
 
@@ -96,7 +98,8 @@ class Hold:
         if layout.shown is None:
             return
         files = layout.shown.managed.files
-        size = max(SCAN_FILES, -(-len(files) // SCAN_CYCLES))
+        least, cycles = SCANS[self._settings.source_kind]
+        size = max(least, -(-len(files) // cycles))
         paths = list(itertools.islice(self._scan, size))
         if len(paths) < size:
             self._scan = iter(list(files))

@@ -12,11 +12,14 @@ from typing import Literal
 from s3_sync.wire import ADVICE, Answer
 from sidecar_runtime.errors import SidecarError
 
-Operation = Literal["list", "get", "put", "delete"]
+Operation = Literal["list", "get", "pointer", "manifest", "bundle", "put", "delete"]
 
 ACTIONS: dict[Operation, str] = {
     "list": "s3:ListBucket",
     "get": "s3:GetObject",
+    "pointer": "s3:GetObject",
+    "manifest": "s3:GetObject",
+    "bundle": "s3:GetObject",
     "put": "s3:PutObject",
     "delete": "s3:DeleteObject",
 }
@@ -228,8 +231,14 @@ def explain(
     match answer.status:
         case 412:
             return ObjectMoved()
-        case 404 if request.operation == "get":
+        case 404 if request.operation != "list":
             return ObjectMoved()
+        case 416:
+            return ObjectError(
+                "bundle_corrupt",
+                f"{where} ends before the data that its manifest names ({said})",
+                "Publish the release again; what is published here stays.",
+            )
         case 404:
             return SourceError(
                 "bucket_not_found",

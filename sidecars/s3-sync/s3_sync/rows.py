@@ -11,6 +11,7 @@ from itertools import pairwise
 from operator import add, le, mul
 from typing import Any, NamedTuple
 
+from s3_sync.digest import EXECUTABLE
 from s3_sync.keys import NAME_LIMIT_BYTES, PATH_LIMIT_BYTES, refusal_of
 
 # Limits of the reader, and so of the publisher.
@@ -50,6 +51,13 @@ class File(NamedTuple):
     @property
     def is_executable(self) -> bool:
         return self.mode == "0755"
+
+    @property
+    def etag(self) -> str:
+        """
+        What tells its content, and whether it is executable, from any other.
+        """
+        return self.sha256 if self.mode != "0755" else f"{self.sha256}{EXECUTABLE}"
 
 
 def read_rows(rows: list[Any], bundle_bytes: int, target_bytes: int) -> dict[str, File]:
