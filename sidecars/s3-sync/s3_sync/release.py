@@ -152,7 +152,7 @@ def serialise_pointer(pointer: Pointer) -> bytes:
         "revision": pointer.revision,
         "manifest": {"sha256": pointer.manifest_sha256, "size_bytes": pointer.manifest_bytes},
         "published_at": _time_text(pointer.published_at),
-        "published_by": pointer.origin.by,
+        "published_by": pointer.origin.by[:TEXT_LIMIT_CHARACTERS],
         **_origin_facts(pointer.origin),
         "history": pointer.history[:HISTORY_LIMIT],
     }
@@ -189,7 +189,7 @@ def serialise_manifest(manifest: Manifest) -> bytes:
         "format": FORMAT,
         "revision": manifest.revision,
         "created_at": _time_text(manifest.created_at),
-        "created_by": manifest.origin.by,
+        "created_by": manifest.origin.by[:TEXT_LIMIT_CHARACTERS],
         **_origin_facts(manifest.origin),
         "bundle": {"sha256": manifest.bundle_sha256, "size_bytes": manifest.bundle_bytes},
         "totals": {"files": len(manifest.files), "size_bytes": manifest.size_bytes},

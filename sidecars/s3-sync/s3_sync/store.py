@@ -102,6 +102,13 @@ class Store:
         except (exceptions.BotoCoreError, ValueError) as error:
             raise CredentialsError(_reason(error), str(error)) from error
 
+    @property
+    def url(self) -> str:
+        """
+        The place as people write it.
+        """
+        return f"s3://{self.bucket}/{self.prefix}"
+
     def read(self, key: str, *, head_bytes: int = 0) -> Stored | None:
         """
         Return an object, or the first bytes of it; None where there is none.
@@ -114,6 +121,8 @@ class Store:
         except exceptions.ClientError as error:
             if _status(error) == 404 and _code(error) != "NoSuchBucket":
                 return None
+            if _status(error) == 416:  # a range of an empty object
+                return Stored(b"", "")
             raise self._explained(error, "get", key) from error
         except exceptions.BotoCoreError as error:
             raise self._unreachable(error) from error
