@@ -7,10 +7,11 @@ only for the files that the target does not have.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from s3_sync.client import S3Client
+from s3_sync.client import Receiver, S3Client
 from s3_sync.refusals import ObjectMoved, Operation, SourceError
 from s3_sync.release import (
     MANIFEST_LIMIT_BYTES,
@@ -106,24 +107,43 @@ class ReleaseSource:
         return True
 
     async def bring(self, order: Order[File]) -> None:
-        assert self._release is not None
-        manifest = self._release.manifest
         self._client.begin_cycle(order.fence)
-        key = bundle_key(manifest.bundle_sha256)
-        try:
-            await Taker(
-                self._client, order, f"{self._settings.prefix}{key}", manifest.bundle_bytes
-            ).take()
-        except ObjectMoved:
-            raise self._missing(
-                key, f"Publish release {manifest.revision} again, or roll back to another."
-            ) from None
+        with self._bundle() as (key, size_bytes):
+            await Taker(self._client, order, key, size_bytes).take()
+
+    async def try_bundle(self, receiver: Receiver) -> None:
+        """
+        Read the first byte of the bundle.
+
+        Raises:
+            SidecarError: It is not there, or cannot be read.
+        """
+        with self._bundle() as (key, _):
+            await self._client.get("bundle", key, lambda: {"range": "bytes=0-0"}, 1, receiver)
 
     def judge(self, work: Work) -> None:
         pass
 
     def close(self) -> None:
         self._client.close()
+
+    @contextmanager
+    def _bundle(self) -> Iterator[tuple[str, int]]:
+        """
+        Yield key and size of the bundle.
+
+        Raises:
+            SourceError: ``release_missing``, where it turns out that it is not there.
+        """
+        assert self._release is not None
+        manifest = self._release.manifest
+        key = bundle_key(manifest.bundle_sha256)
+        try:
+            yield f"{self._settings.prefix}{key}", manifest.bundle_bytes
+        except ObjectMoved:
+            raise self._missing(
+                key, f"Publish release {manifest.revision} again, or roll back to another."
+            ) from None
 
     async def _poll(self) -> Pointer:
         """
