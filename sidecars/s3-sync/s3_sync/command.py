@@ -47,4 +47,5 @@ def run() -> int:
         logs.get_logger("settings").warning("setting_unknown", setting=name)
     metrics = SyncMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
-    return run_daemon(S3Sync(settings, metrics), settings, PREFIX, about, metrics)
+    sidecar = S3Sync(settings, metrics)
+    return run_daemon(sidecar, settings, PREFIX, about, metrics, glances=sidecar.glances)

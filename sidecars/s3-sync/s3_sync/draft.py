@@ -76,7 +76,9 @@ class Draft:
 
     def upload(self, store: Store, kept: Kept | None, progress: Progress) -> Kept:
         """
-        Put bundle and then manifest in their place; what is there already stays.
+        Put bundle and then manifest in their place, unless the release is whole already.
+
+        A bundle without a manifest is written again: the one that is there may be pruned just now.
 
         Args:
             kept: The release as it is in the bucket; None where it is not.
@@ -92,11 +94,9 @@ class Draft:
         if self._manifest is None:
             self.build(progress)
         assert self._manifest is not None
-        key = bundle_key(self._manifest.bundle_sha256)
-        if store.size_of(key) != self._manifest.bundle_bytes:
-            tell = progress.bytes_counter("Uploading", self._manifest.bundle_bytes)
-            with Watched(self._path, tell) as bundle:
-                store.put(key, bundle, "application/zip")
+        tell = progress.bytes_counter("Uploading", self._manifest.bundle_bytes)
+        with Watched(self._path, tell) as bundle:
+            store.put(bundle_key(self._manifest.bundle_sha256), bundle, "application/zip")
         return self._put_manifest(store, kept)
 
     def _put_manifest(self, store: Store, kept: Kept | None) -> Kept:

@@ -72,7 +72,7 @@ def _read(path: str) -> list[str]:
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:
         raise FolderError("ignore_rule_invalid", f"{path} cannot be read: {error}") from error

@@ -90,8 +90,7 @@ def prune(
         staying = summarise(store, list_releases(store))
     loose = _loose(bundles, staying, going, now)
     if not is_dry:
-        for bundle in loose:
-            store.delete(bundle.key)
+        loose = [bundle for bundle in loose if _delete_unless_new(store, bundle)]
     return Pruned(tuple(going), tuple(staying), len(loose), sum(b.size_bytes for b in loose))
 
 
@@ -115,9 +114,20 @@ def _remove(store: Store, going: Sequence[Entry]) -> list[Entry]:
             removed.append((entry, stored))
     in_use = _in_use(store)
     for entry, stored in removed:
-        if entry.revision in in_use and store.size_of(manifest_key(entry.revision)) is None:
+        if entry.revision in in_use and store.look(manifest_key(entry.revision)) is None:
             store.put(manifest_key(entry.revision), stored.data, "application/json")
     return [entry for entry, _ in removed if entry.revision not in in_use]
+
+
+def _delete_unless_new(store: Store, bundle: Listed) -> bool:
+    """
+    Delete a bundle and return true, unless a publish has just written it again.
+    """
+    now = store.look(bundle.key)
+    if now is None or now.modified_at > bundle.modified_at:
+        return False
+    store.delete(bundle.key)
+    return True
 
 
 def _loose(

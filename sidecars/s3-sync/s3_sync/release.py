@@ -27,7 +27,7 @@ PIN_FOLDER = "pins/"
 POINTER_LIMIT_BYTES = 64 << 10
 MANIFEST_LIMIT_BYTES = 64 << 20
 # A manifest says all but its files in so many bytes.
-HEAD_LIMIT_BYTES = 16 << 10
+HEAD_LIMIT_BYTES = 40 << 10
 HISTORY_LIMIT = 20
 TEXT_LIMIT_CHARACTERS = 500
 

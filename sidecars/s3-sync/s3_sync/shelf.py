@@ -119,8 +119,9 @@ def read_release(store: Store, revision: str) -> Kept | None:
         manifest = parse_manifest(stored.data)
     except Invalid:
         return Kept(stored.data, stored.etag, None, False)
-    size = store.size_of(bundle_key(manifest.bundle_sha256))
-    is_whole = manifest.revision == revision and size == manifest.bundle_bytes
+    bundle = store.look(bundle_key(manifest.bundle_sha256))
+    is_there = bundle is not None and bundle.size_bytes == manifest.bundle_bytes
+    is_whole = manifest.revision == revision and is_there
     return Kept(stored.data, stored.etag, manifest, is_whole)
 
 

@@ -127,13 +127,13 @@ class Store:
         except exceptions.BotoCoreError as error:
             raise self._unreachable(error) from error
 
-    def size_of(self, key: str) -> int | None:
+    def look(self, key: str) -> Listed | None:
         """
-        Return the size of an object in bytes; None where there is none.
+        Return what a listing would say of one object; None where there is none.
         """
         try:
             answer = self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
-            return int(answer["ContentLength"])
+            return Listed(key, int(answer["ContentLength"]), answer["LastModified"])
         except exceptions.ClientError as error:
             if _status(error) == 404:
                 return None
