@@ -63,6 +63,12 @@ class Session:
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
         return self._loop.run_until_complete(task)
 
+    def glance(self) -> bool:
+        """
+        Whether a cycle would find nothing to do, by one request; the disk is not looked at.
+        """
+        return self._reconciler.is_at_rest and self._source.glance()
+
     def close(self) -> None:
         """
         Close connections, files and the event loop; the lock stays with the process.

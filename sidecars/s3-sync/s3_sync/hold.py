@@ -26,7 +26,7 @@ from sidecar_runtime.publish import TargetLock, read_holder
 LOCK = "lock"
 # A look at every file costs more than asking S3, so it is spread over cycles: so many files at
 # least, and all of them in so many cycles.
-SCANS = {"listing": (500, 10), "release": (10, 100)}
+SCANS = {"listing": (500, 10), "release": (100, 6)}
 NAMED_FILES = 50
 
 log = get_logger("target")
@@ -104,7 +104,10 @@ class Hold:
         if len(paths) < size:
             self._scan = iter(list(files))
             paths += itertools.islice(self._scan, size - len(paths))
-        self.damaged |= layout.shown.damaged(iter(paths))
+        found = layout.shown.damaged(iter(paths))
+        if not found <= self.damaged:  # where there is one there are more
+            found = layout.shown.damaged(iter(files))
+        self.damaged |= found
 
     def look_at_all(self, layout: Layout) -> None:
         """

@@ -94,6 +94,9 @@ class ListingSource:
                 "objects disagree about ETags.",
             )
 
+    def glance(self) -> bool:
+        return False
+
     def close(self) -> None:
         self._client.close()
 

@@ -49,6 +49,14 @@ class Reconciler:
         self._acted: State[Any] | None = None
         self._rest: Outcome | None = None
 
+    @property
+    def is_at_rest(self) -> bool:
+        """
+        Whether there is nothing to do while the source stays as it is.
+        """
+        is_done = self._rest is not None and self._rest.is_success
+        return is_done and not (self._blocked or self._settings.delete == "all")
+
     def begin_anew(self) -> None:
         """
         Forget what was done to another layout.

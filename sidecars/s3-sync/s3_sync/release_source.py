@@ -73,6 +73,7 @@ class ReleaseSource:
         self._settings = settings
         self._client = client
         self._target_bytes = len(settings.dest_path.encode())
+        self._pointer_key = f"{settings.prefix}{POINTER_KEY}"
         self._pointer: Pointer | None = None
         self._pointer_etag = ""
         self._release: Release | None = None
@@ -123,6 +124,12 @@ class ReleaseSource:
 
     def judge(self, work: Work) -> None:
         pass
+
+    def glance(self) -> bool:
+        if self._settings.revision:
+            return self._release is not None
+        etag = self._pointer_etag
+        return bool(etag) and self._client.has_still("pointer", self._pointer_key, etag)
 
     def close(self) -> None:
         self._client.close()

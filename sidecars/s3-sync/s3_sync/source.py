@@ -139,6 +139,12 @@ class Source(Protocol[C]):
             SidecarError: It points at the source itself.
         """
 
+    def glance(self) -> bool:
+        """
+        Whether the state is still the one that was looked at last; False where that is not cheap,
+        or cannot be told.
+        """
+
     def close(self) -> None:
         """
         Drop the connections.
