@@ -16,7 +16,7 @@ from s3_sync.layouts import Layout, open_layout
 from s3_sync.metrics import SyncMetrics
 from s3_sync.published import Published
 from s3_sync.settings import Settings
-from s3_sync.volume import Volume, open_folders
+from s3_sync.volume import PUBLISHING, Volume, is_there, open_folders
 from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
@@ -40,6 +40,7 @@ class Hold:
         published: The record of the last complete cycle.
         damaged: Files that consumers see, and that are not as they were published.
         torn: The same of the tree behind them, where there is one.
+        is_half_done: Whether a part of a release may have replaced the one before.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Hold:
         )
         self.damaged: set[str] = set()
         self.torn: set[str] = set()
+        self.is_half_done = False
 
     @property
     def holder(self) -> str:
@@ -139,12 +141,25 @@ class Hold:
         self.damaged = layout.shown.damaged(iter(self.damaged)) if layout.shown else set()
         self.torn = layout.tree.damaged(iter(self.torn))
 
+    def begin(self, layout: Layout, revision: str, fence: Fence) -> None:
+        """
+        Note that files are about to be replaced one by one that belong together.
+        """
+        assert self._volume is not None
+        if not layout.is_atomic:
+            self._volume.write_state(PUBLISHING, f"{revision}\n".encode(), fence)
+            self.is_half_done = True
+
     def record(self, layout: Layout, revision: str, fence: Fence) -> None:
         """
         Write down what is published.
         """
         assert self._volume is not None and layout.shown is not None
         self.published.record(self._volume, len(layout.shown.managed.files), revision, fence)
+        if self.is_half_done:
+            with fence:
+                os.unlink(PUBLISHING, dir_fd=self._volume.state)
+            self.is_half_done = False
 
     def show(self, layout: Layout) -> None:
         """
@@ -154,7 +169,8 @@ class Hold:
         if layout.shown is None:
             self._board.readiness = Readiness(False, problem="nothing is published yet")
         else:
-            self._board.readiness = self.published.readiness(self.damaged, layout.problem)
+            half = "a part of a release is in place" if self.is_half_done else ""
+            self._board.readiness = self.published.readiness(self.damaged, layout.problem or half)
         self._metrics.managed.set(len(shown))
         self._board.show(
             waiting_for=[],
@@ -194,6 +210,7 @@ class Hold:
         """
         self.published.read(volume.state)
         layout = open_layout(self._settings, volume, self.published.revision)
+        self.is_half_done = not layout.is_atomic and is_there(PUBLISHING, volume.state)
         if layout.revision and self.published.revision:
             # Killed between showing it and its record.
             self.published.revision = layout.revision

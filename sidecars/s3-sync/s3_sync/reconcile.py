@@ -140,7 +140,7 @@ class Reconciler:
             done.published or done.adopted or done.deleted or done.healed
         )
         if is_complete and not refusal:
-            if is_changed or is_news:
+            if is_changed or is_news or self._hold.is_half_done:
                 self._hold.record(layout, state.revision, fence)
             layout.clear_others(fence)
             self._board.show(**state.facts)
@@ -172,6 +172,7 @@ class Reconciler:
             damaged=self._damaged(layout),
             blocked=self._blocked,
             is_hidden=layout.is_atomic,
+            begin=lambda: self._hold.begin(layout, state.revision, fence),
         )
 
     async def _bring(self, layout: Layout, state: State[Any], fence: Fence) -> Work:

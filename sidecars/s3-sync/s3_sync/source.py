@@ -4,7 +4,7 @@ What a cycle asks of a source: what should be on disk, and to bring it there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -61,6 +61,7 @@ class Order(Generic[C]):
         damaged: Managed paths that somebody changed on disk.
         blocked: Paths where something was in the way the last time.
         is_hidden: Whether nobody sees the target before the revision is whole.
+        begin: Called before the first file is replaced, where all of them belong together.
         work: Takes what is done, also where it ends in an error.
     """
 
@@ -71,6 +72,7 @@ class Order(Generic[C]):
     damaged: Collection[str] = ()
     blocked: Collection[str] = ()
     is_hidden: bool = False
+    begin: Callable[[], object] = lambda: None
     work: Work = field(default_factory=Work)
 
     def delete_all(self) -> None:

@@ -24,8 +24,8 @@ class Taker:
     Carries out one order with one bundle.
 
     Nothing is published before all that changed is here and verified. A crash before that leaves
-    staging files only; one after that, some files new and the rest as they were, which the next
-    cycle mends.
+    staging files only; one after that, in place, some files new and the rest as they were, and a
+    note that says so, until the next cycle goes on.
 
     Args:
         key: Of the bundle.
@@ -104,6 +104,8 @@ class Taker:
 
     def _publish_all(self) -> None:
         order = self._order
+        if self._staged or order.plan.delete:
+            order.begin()
         with order.target.along(self._is_wanted) as way:
             self._staged.sort(reverse=True)  # taken from the end, folder by folder
             while self._staged:
