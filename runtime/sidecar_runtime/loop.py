@@ -283,9 +283,11 @@ class Loop:
             wait_seconds = self._succeed(end, seconds)
             if self._settings.one_shot and end.is_success:
                 return EXIT_DONE
-            if wait_seconds is None and end.is_success and self._glances is not None:
-                wait_seconds = self._settings.interval_seconds * (self._glances.count + 1)
-                next_look_seconds = self._settings.interval_seconds
+            if wait_seconds is None and self._glances is not None:
+                # What was scheduled last may be far off: a glance has asked for this cycle.
+                wait_seconds = next_look_seconds = self._settings.interval_seconds
+                if end.is_success:
+                    wait_seconds *= self._glances.count + 1
         elif isinstance(end, Exception):
             wait_seconds = self._fail(end, seconds)
             if self._health.consecutive_failures >= self._settings.max_failures > 0:

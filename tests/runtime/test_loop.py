@@ -1017,3 +1017,11 @@ def test_glances_count_as_cycles_and_news_starts_one() -> None:
     assert 4 == script.glances
     assert (1, 4) == (glanced.count("changed"), glanced.count("unchanged"))
     assert glanced.health.beat_age_seconds < PATIENCE_SECONDS
+
+
+def test_after_a_refused_cycle_the_next_one_comes_at_its_time() -> None:
+    settings = replace(settings_of(JITTER="0"), interval_seconds=0.1)
+    glanced = Run(Glancer(CHANGED, REFUSED, REFUSED), settings, glances=1_000)
+    glanced.until_stopped()
+
+    assert 2 == glanced.count("refused")
