@@ -204,11 +204,11 @@ class Fortress:
 
     def cycle(self) -> Event:
         """
-        Run a cycle, and return the line of its end.
+        Run a cycle that sees the bucket as it is now, and return the line of its end.
+
+        One that tries again after a failure may come between at any time.
         """
-        after = len(self.daemon.events)
-        self.daemon.sighup()
-        return self.daemon.wait_for_event(("cycle_finished", "cycle_failed"), 60, after)
+        return self.daemon.sync()
 
     def surroundings(self) -> dict[str, tuple[int, int, bytes]]:
         """
@@ -240,7 +240,8 @@ def fortress(
         (place / "dags-old").mkdir()
     with ExitStack() as stack:
         s3 = stack.enter_context(FakeS3())
-        daemon = release_daemon(s3, target, {"S3_SYNC_LAYOUT": layout, **(settings or {})})
+        own = {"S3_SYNC_LAYOUT": layout, "S3_SYNC_RETAIN_FOR": "1s"}
+        daemon = release_daemon(s3, target, {**own, **(settings or {})})
         besieged = Fortress(s3, daemon, layout)
         first = besieged.make().release
         besieged.shelf.store(first)

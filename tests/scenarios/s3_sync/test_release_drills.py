@@ -124,7 +124,7 @@ def spoil(besieged: Fortress, part: str, fault: Fault, reason: str) -> None:
     assert (200, reason) == (readiness.status, readiness.json()["reason"])
     assert 200 == besieged.daemon.get("/healthz").status
     besieged.s3.heal()
-    assert "changed" == besieged.cycle()["result"], besieged.daemon.log()
+    assert "cycle_finished" == besieged.cycle()["event"], besieged.daemon.log()
     assert wanted == besieged.visible
     assert besieged.daemon.get("/readyz").json()["reason"] is None
     assert [] == besieged.daemon.stray_lines
@@ -176,7 +176,7 @@ def test_server_that_is_down_is_borne(besieged: Fortress) -> None:
     assert "endpoint_unreachable" == failed["reason"]
     assert before == besieged.visible
     besieged.s3.start()
-    assert "changed" == besieged.cycle()["result"]
+    assert "cycle_finished" == besieged.cycle()["event"]
     assert wanted == besieged.visible
 
 
@@ -225,7 +225,7 @@ def test_server_without_ranges_is_understood(besieged: Fortress) -> None:
     ended = besieged.cycle()
 
     besieged.s3.heal()
-    assert "changed" == ended["result"], ended
+    assert "cycle_finished" == ended["event"], ended
     assert wanted == besieged.visible
 
 
@@ -243,7 +243,7 @@ def test_what_was_missing_is_taken_once_it_is_there_though_the_pointer_is_the_sa
 
     besieged.shelf.store(attack.release)
 
-    assert "changed" == besieged.cycle()["result"]
+    assert "cycle_finished" == besieged.cycle()["event"]
     assert wanted == besieged.visible
 
 
@@ -260,5 +260,5 @@ def test_corrupt_bundle_is_taken_once_it_is_mended_though_the_pointer_is_the_sam
 
     besieged.shelf.store(attack.release)
 
-    assert "changed" == besieged.cycle()["result"]
+    assert "cycle_finished" == besieged.cycle()["event"]
     assert wanted == besieged.visible

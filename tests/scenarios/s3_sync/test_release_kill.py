@@ -27,6 +27,8 @@ SETTINGS = {
     "S3_SYNC_RETAIN_FOR": f"{RETAIN_SECONDS}s",
 }
 MODULES = 150
+EITHER = {"either", "either/inside.py"}
+"""A file that becomes a folder, and back: what is in the way must go first."""
 
 
 def make_files(number: int) -> dict[str, bytes]:
@@ -142,7 +144,7 @@ class Lives:
         self.half_done += 1
         for path, body in seen.items():
             assert body in self._contents[path], f"half a file: {path}"
-        gone = before.keys() - self._now.keys() - seen.keys() - {"either/inside.py"}
+        gone = before.keys() - self._now.keys() - seen.keys() - EITHER
         if is_whole and gone:  # deletions come last, but for what is in the way of a new file
             assert self._now.items() <= seen.items(), gone
         return "half"
