@@ -75,4 +75,6 @@ def _read(path: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:
+        if not os.access(os.path.dirname(path), os.R_OK | os.X_OK):
+            return []  # the folder itself is the problem, and is told of as such
         raise FolderError("ignore_rule_invalid", f"{path} cannot be read: {error}") from error

@@ -257,8 +257,9 @@ def _reason(error: Exception) -> str:
         case exceptions.ConnectTimeoutError() | exceptions.ReadTimeoutError():
             return "request_timeout"
         case exceptions.EndpointConnectionError():
-            is_name = "Name or service" in str(error) or "resolve" in str(error)
-            return "name_unresolved" if is_name else "endpoint_unreachable"
+            # botocore keeps the cause, and does not tell it.
+            cause = str(error.kwargs.get("error"))
+            return "name_unresolved" if "resolve" in cause else "endpoint_unreachable"
         case exceptions.HTTPClientError() | exceptions.IncompleteReadError():
             return "connection_lost"
         case _:
