@@ -19,11 +19,11 @@ from s3_sync.release import (
 from s3_sync.shelf import ReleaseError
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.bucket import ORIGIN, Bucket
-from tests.support.fake_s3 import access_denied, error
+from tests.support.fake_s3 import access_denied, error, is_get
 from tests.support.loopback import Exchange
 from tests.support.publishing import PREFIX, read_release
 from tests.support.releases import make_release
-from tests.support.writable_s3 import is_write, lose_answer
+from tests.support.writable_s3 import forbid_missing, is_write, lose_answer
 
 A = {"a.py": b"print('a')\n", "sql/a.sql": b"select 1;\n" * 40}
 B = {"a.py": b"print('b')\n", "c.py": b""}
@@ -339,3 +339,26 @@ def test_a_write_that_is_not_allowed_is_told_with_action_resource_and_identity(
     assert "arn:aws:iam::1:user/ci" in caught.value.message
     assert "s3:PutObject on arn:aws:s3:::dags-bucket/dags/*" in caught.value.advice
     assert A == read_release(bucket.bodies())
+
+
+def test_a_missing_object_that_looks_forbidden_is_looked_for_in_the_listing(
+    bucket: Bucket,
+) -> None:
+    bucket.server.inject(forbid_missing)
+
+    bucket.publish(A)
+    outcome = bucket.publish(B)
+
+    assert outcome.before is not None
+    assert B == bucket.current()
+
+
+def test_a_pointer_that_may_not_be_read_is_no_first_publish(bucket: Bucket) -> None:
+    bucket.publish(A)
+    bucket.server.inject(error(403, "AccessDenied"), is_get(PREFIX + POINTER_KEY))
+
+    with pytest.raises(SidecarError) as caught:
+        bucket.publish(B)
+
+    assert "access_denied" == caught.value.reason
+    assert A == bucket.current()

@@ -86,3 +86,13 @@ def lose_answer(exchange: Exchange) -> None:
     """
     exchange.good()
     exchange.reset()
+
+
+def forbid_missing(exchange: Exchange) -> None:
+    """
+    Answer as S3 does to who may not list the bucket as a whole.
+    """
+    answer = exchange.good()
+    if answer.status == 404:
+        answer = error_answer(403, "AccessDenied", "Access Denied")
+    exchange.send(answer)

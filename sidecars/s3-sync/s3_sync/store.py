@@ -123,7 +123,10 @@ class Store:
                 return None
             if _status(error) == 416:  # a range of an empty object
                 return Stored(b"", "")
-            raise self._explained(error, "get", key) from error
+            explained = self._explained(error, "get", key)
+            if explained.reason == "access_denied" and self._is_absent(key):
+                return None
+            raise explained from error
         except exceptions.BotoCoreError as error:
             raise self._unreachable(error) from error
 
@@ -137,7 +140,10 @@ class Store:
         except exceptions.ClientError as error:
             if _status(error) == 404:
                 return None
-            raise self._explained(error, "get", key) from error
+            explained = self._explained(error, "get", key)
+            if explained.reason == "access_denied" and self._is_absent(key):
+                return None
+            raise explained from error
         except exceptions.BotoCoreError as error:
             raise self._unreachable(error) from error
 
@@ -218,6 +224,19 @@ class Store:
             raise self._explained(error, "list", folder) from error
         except exceptions.BotoCoreError as error:
             raise self._unreachable(error) from error
+
+    def _is_absent(self, key: str) -> bool:
+        """
+        Whether an object that may not be read is not there at all.
+
+        S3 tells a missing object from a forbidden one only to who may list the bucket, and a
+        policy that allows it for one prefix does not count then: it can be listed all the same.
+        """
+        try:
+            answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + key)
+            return all(found["Key"] != self.prefix + key for found in answer.get("Contents", ()))
+        except (exceptions.ClientError, exceptions.BotoCoreError):
+            return False
 
     def _explained(
         self, error: exceptions.ClientError, operation: Operation, key: str
