@@ -46,6 +46,8 @@ class Counts:
     """Cycles in a row that each kind of fault spoils."""
     polls: int
     """Cycles of a day that goes by as fast as the daemon can."""
+    readers: int
+    """Readers of releases that poll one server, and as many that fetch once."""
     permission_histories: int
     """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
     supervisor_pairs: int
@@ -62,6 +64,7 @@ MODERATE = Counts(
     symlink_swaps=8,
     faulty_cycles=8,
     polls=700,
+    readers=24,
     permission_histories=1,
     supervisor_pairs=3,
     keys=7,
@@ -74,6 +77,7 @@ FULL = Counts(
     symlink_swaps=150,
     faulty_cycles=1_000,
     polls=8_640,
+    readers=200,
     permission_histories=12,
     supervisor_pairs=10,
     keys=1,

@@ -60,6 +60,7 @@ def test_what_was_recorded_is_there_after_a_restart(volume: Volume, folder: Path
         "published_at": successor.at,
         "files": 3,
         "source": SOURCE,
+        "kind": "listing",
         "layout": "in-place",
     } == facts
 
