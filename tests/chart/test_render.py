@@ -34,6 +34,7 @@ EXTRA, TICKETS_EXTRA = {"s3-sync": "extra"}, {"kerberos": "extra"}
 TASK = {"s3-sync": "init", "kerberos": "native"}
 WHOLE_3: Kinds = {
     "dag-processor": DAGS,
+    "scheduler": DAGS,
     "triggerer": DAGS | TICKETS,
     "api-server": PERMISSIONS,
     "task pod": TASK,
@@ -72,6 +73,10 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
     },
     (AS_PODS, "s3-sync.extra.yaml", "s3-sync.init.yaml"): {
         **dict.fromkeys(READERS_AS_PODS, EXTRA),
+        "task pod": {"s3-sync": "init"},
+    },
+    (AS_PODS, "s3-sync.release.yaml"): {
+        **dict.fromkeys((*READERS_AS_PODS, "scheduler"), DAGS),
         "task pod": {"s3-sync": "init"},
     },
     ("sync-perm.extra.yaml",): {"api-server": PERMISSIONS},
