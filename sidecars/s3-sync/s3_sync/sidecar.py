@@ -12,7 +12,6 @@ from sidecar_runtime.gate import make_gate
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.publish import TargetLock
 
-
 # With releases, the disk is looked at so often at least, and at least at every thirtieth poll; the
 # polls in between are one request each.
 LOOK_SECONDS = 300.0
