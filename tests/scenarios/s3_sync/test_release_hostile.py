@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from s3_sync.release import POINTER_KEY, manifest_key
 from tests.scenarios.s3_sync.siege import LAYOUTS, Attack, Fortress, content_name, fortress
+from tests.scenarios.s3_sync.weather import Vitals
 from tests.support.releases import make_release
 
 pytestmark = pytest.mark.timeout(3_600)
@@ -285,6 +286,43 @@ def test_name_that_must_not_be_written_is_refused_with_the_whole_release(
 
     assert [] == wounds
     assert ("release_invalid", "cycle_failed") == (end.get("reason"), end["event"]), end
+    besieged.recover()
+
+
+def test_bomb_is_stopped_at_the_size_that_the_manifest_says(besieged: Fortress) -> None:
+    attack = besieged.make()
+    bomb(70_000)(attack)
+
+    end, wounds = besieged.suffer(attack.objects)
+
+    assert [] == wounds
+    assert "more than 70000 bytes" in end["error"]
+    besieged.recover()
+
+
+@pytest.mark.parametrize("part", PARTS[:2])
+def test_object_that_is_far_too_large_is_not_read(besieged: Fortress, part: str) -> None:
+    before = Vitals.of(besieged.daemon.pid).peak_kib
+    attack = besieged.make()
+    attack.objects[name_of(attack, part)] = b" " * (48 << 20) + b"{}"
+
+    end, wounds = besieged.suffer(attack.objects)
+
+    assert [] == wounds
+    assert "release_invalid" == end["reason"]
+    assert Vitals.of(besieged.daemon.pid).peak_kib < before + (16 << 10)
+    besieged.recover()
+
+
+def test_what_is_refused_is_refused_again_until_it_is_mended(besieged: Fortress) -> None:
+    attack = besieged.make()
+    alter("pointer", lambda _: b"{}")(attack)
+
+    for _ in range(3):
+        end, wounds = besieged.suffer(attack.objects)
+
+        assert [] == wounds
+        assert "release_invalid" == end["reason"]
     besieged.recover()
 
 
