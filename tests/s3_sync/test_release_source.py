@@ -290,6 +290,20 @@ def test_a_denied_pointer_names_the_action(s3: FakeS3, shelf: Shelf, process: Pr
     assert "s3:GetObject" in error.message
 
 
+@pytest.mark.parametrize(
+    ("may_list", "reason"), [(True, "release_missing"), (False, "access_denied")]
+)
+def test_a_403_for_what_is_not_there_is_seen_through_where_one_may_list(
+    s3: FakeS3, process: Process, may_list: bool, reason: str
+) -> None:
+    s3.inject(error(403, "AccessDenied", "Access Denied"), is_pointer)
+    if not may_list:
+        s3.inject(error(403, "AccessDenied", "Access Denied"), is_list)
+    process.start(PINNED)
+
+    assert reason == fails(process).reason
+
+
 def test_a_bundle_that_goes_wrong_on_its_way_is_no_news_for_the_next_cycle(
     s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
