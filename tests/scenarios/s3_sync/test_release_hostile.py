@@ -10,6 +10,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s3_sync.release import POINTER_KEY, manifest_key
-from tests.scenarios.s3_sync.siege import LAYOUTS, Attack, Fortress, content_name, fortress
+from tests.scenarios.s3_sync.siege import (
+    LAYOUTS,
+    Attack,
+    Fortress,
+    content_name,
+    fortress,
+    next_files,
+)
 from tests.scenarios.s3_sync.weather import Vitals
+from tests.support.fake_s3 import FakeS3
 from tests.support.releases import make_release
+from tests.support.scripted import published
+from tests.support.shelf import PREFIX, release_daemon
 
 pytestmark = pytest.mark.timeout(3_600)
 
@@ -34,8 +45,13 @@ def besieged(
     One daemon in each layout for all attacks.
     """
     with fortress(tmp_path_factory.mktemp("siege"), request.param) as besieged:
+        before = Vitals.of(besieged.daemon.pid)
         yield besieged
         assert besieged.daemon.is_running()
+        besieged.recover()
+        after = Vitals.of(besieged.daemon.pid)
+        assert after.descriptors <= before.descriptors + 3, "descriptors are left open"
+        assert after.threads <= before.threads + 1
         assert 0 == besieged.daemon.terminate().code
 
 
@@ -273,6 +289,39 @@ def test_attack_is_refused_with_its_reason_and_changes_nothing(
     assert [] == wounds
     assert (reason, "cycle_failed") == (end.get("reason"), end["event"]), end
     besieged.recover()
+
+
+COLD = (
+    "bundle is half",
+    "bundle is altered",
+    "file with another sha256",
+    "bomb that claims to be small",
+)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack_leaves_an_empty_volume_empty(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str
+) -> None:
+    """
+    A cold start takes another way through the bundle: one GET of all of it.
+    """
+    if name not in COLD:
+        request.getfixturevalue("only_in_full")
+    reason, act = ATTACKS[name]
+    attack = Attack(make_release(next_files()))
+    act(attack)
+    one_shot = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "1s"}
+    with FakeS3() as s3:
+        for key, body in attack.objects.items():
+            s3.put(f"{PREFIX}{key}", body)
+        with release_daemon(s3, tmp_path / "dags", one_shot) as daemon:
+            failed = daemon.wait_for_event("cycle_failed")
+            assert 3 == daemon.wait_for_exit().code
+
+    assert reason == failed["reason"]
+    assert {} == published(tmp_path / "dags")
+    assert [] == list((tmp_path / "dags/.s3-sync/staging").iterdir())
 
 
 @pytest.mark.parametrize("name", NAMES)
