@@ -236,10 +236,12 @@ class Loop:
         jitter = random.uniform(-self._jitter_seconds, self._jitter_seconds)
         return max(0.05, self._settings.interval_seconds + jitter)
 
-    def _note_glance(self) -> None:
+    def _note_glance(self, seconds: float) -> None:
         """
-        Record a glance that saw nothing new; from the worker's thread.
+        Record a glance that saw nothing new as the cycle that it stands for; from the worker's
+        thread.
         """
+        self._metrics.duration.observe(seconds)
         self._health.beat()
         self._health.expect_cycle(self._settings.interval_seconds)
         self._unchanged.inc()

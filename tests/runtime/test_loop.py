@@ -1016,6 +1016,9 @@ def test_glances_count_as_cycles_and_news_starts_one() -> None:
     assert 3 == script.cycles
     assert 4 == script.glances
     assert (1, 4) == (glanced.count("changed"), glanced.count("unchanged"))
+    seconds = {"sidecar": "box"}
+    name = "sidecar_cycle_duration_seconds_count"
+    assert 6 == glanced.metrics.registry.get_sample_value(name, seconds)  # one ended the loop
     assert glanced.health.beat_age_seconds < PATIENCE_SECONDS
 
 
