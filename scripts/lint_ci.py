@@ -142,7 +142,7 @@ def jenkinsfile_complaints(text: str) -> list[str]:
         script = (block or line).replace("\\\\", "\\")
         found += shell_complaints(script, "sh")
         found += [f"${name} is nowhere set" for name in set(re.findall(r"\$(\w+)", script)) - known]
-    used = exported() | set(re.findall(r"\$\{?(\w+)", text)) | {"AWS_REGION", "REGISTRY_AUTH_FILE"}
+    used = exported() | set(re.findall(r"\$\{?(\w+)", text)) | {"REGISTRY_AUTH_FILE"}
     return found + [f"{name} is read by nobody" for name in sorted(own - used)]
 
 

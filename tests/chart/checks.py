@@ -49,6 +49,16 @@ ANNOTATIONS = {
     ),
 }
 
+# Labels that somebody sets: the chart, Kubernetes, ourselves.
+LABELS = {
+    "app.kubernetes.io/name",
+    "component",
+    "k8s-app",
+    "kubernetes.io/metadata.name",
+    "release",
+    "tier",
+}
+
 
 def chart_values() -> Values:
     """
@@ -80,14 +90,12 @@ def unknown_keys(values: Values, defaults: Values, path: str = "$") -> list[str]
     """
     Name the keys that the chart does not have: its schema lets most of them pass unread.
 
-    A map that is empty by default takes any key; of annotations only those that somebody reads.
+    A map that is empty by default takes any key.
     """
     found = []
     for key, value in values.items():
         if key not in defaults:
             found.append(f"{path}.{key}: not a key of the chart")
-        elif key == "annotations":
-            found += [f"{path}: annotation {one}" for one in value.keys() - ANNOTATIONS]
         elif isinstance(value, dict) and isinstance(defaults[key], dict) and defaults[key]:
             found += unknown_keys(value, defaults[key], f"{path}.{key}")
     return found
@@ -151,6 +159,22 @@ def resource_complaints(values: Values, path: str = "$") -> list[str]:
                 found += [f"{path}.{key}.{name} is no resource" for name in sorted(unknown)]
             found += resource_complaints(part, f"{path}.{key}")
     return found
+
+
+def label_complaints(thing: object, key: str = "") -> Iterator[str]:
+    """
+    Name labels that nobody sets, and annotations that nobody reads.
+    """
+    if isinstance(thing, list):
+        for one in thing:
+            yield from label_complaints(one)
+    elif isinstance(thing, dict):
+        known = {"annotations": ANNOTATIONS, "labels": LABELS, "matchLabels": LABELS}
+        yield from (
+            f"{key}: {one} is unknown" for one in thing.keys() - known.get(key, thing.keys())
+        )
+        for name, value in thing.items():
+            yield from label_complaints(value, name)
 
 
 def environment_complaints(values: Values) -> list[str]:
@@ -284,7 +308,11 @@ def complaints(values: Values) -> list[str]:
     Run every check that needs no chart: those of the form first, as the others build on it.
     """
     values, found = files.referred(values)
-    found += [*kubernetes_complaints(values), *resource_complaints(values)]
+    found += [
+        *kubernetes_complaints(values),
+        *resource_complaints(values),
+        *label_complaints(values),
+    ]
     return found or [
         *environment_complaints(values),
         *probe_complaints(values),

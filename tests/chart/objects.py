@@ -12,15 +12,6 @@ from tests.chart import checks
 from tests.chart.kubernetes import strict_complaints
 from tests.chart.sidecars import SIDECARS, Values
 
-# Labels that somebody sets: the chart, Kubernetes, ourselves.
-LABELS = {
-    "app.kubernetes.io/name",
-    "component",
-    "k8s-app",
-    "kubernetes.io/metadata.name",
-    "release",
-    "tier",
-}
 # The settings of the VPC CNI, and the containers that read them.
 # https://github.com/aws/amazon-vpc-cni-k8s#cni-configuration-variables
 CNI = {
@@ -55,7 +46,7 @@ def complaints(thing: Values) -> list[str]:
     name = f"{thing.get('kind')} {thing.get('metadata', {}).get('name')}"
     found = [
         *strict_complaints(thing),
-        *_label_complaints(thing),
+        *checks.label_complaints(thing),
         *checks.resource_complaints(thing),
     ]
     if not found:  # the rest builds on a sound form
@@ -91,19 +82,6 @@ def patch_complaints(patch: Values) -> list[str]:
             if value not in CNI[name][variable]
         ),
     ]
-
-
-def _label_complaints(thing: object, key: str = "") -> Iterator[str]:
-    if isinstance(thing, list):
-        for one in thing:
-            yield from _label_complaints(one)
-    elif isinstance(thing, dict):
-        known = {"annotations": checks.ANNOTATIONS, "labels": LABELS, "matchLabels": LABELS}
-        yield from (
-            f"{key}: {one} is unknown" for one in thing.keys() - known.get(key, thing.keys())
-        )
-        for name, value in thing.items():
-            yield from _label_complaints(value, name)
 
 
 def _pod_complaints(thing: Values) -> list[str]:

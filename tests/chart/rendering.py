@@ -40,7 +40,7 @@ def render(home: Path, names: Sequence[str]) -> list[Values]:
         check=False,
         timeout=120,
     )
-    assert 0 == done.returncode, done.stderr
+    assert 0 == done.returncode, f"helm: {done.returncode} {done.stderr}"
     return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
 
 

@@ -17,6 +17,7 @@ from tests.chart.kubernetes import strict_complaints
 from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
 from tests.chart.rendering import pods as pods_of
 from tests.chart.sidecars import SIDECARS, Values
+from tests.chart.traffic import Peer, Pod, admits
 
 if not CAN_RENDER:
     pytest.skip(HOW_TO_RENDER, allow_module_level=True)
@@ -79,7 +80,10 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
     ("kerberos.native.yaml",): dict.fromkeys(("triggerer", "worker"), TICKETS),
     (AS_PODS, "kerberos.native.yaml"): dict.fromkeys(("triggerer", "task pod"), TICKETS),
     (AS_PODS, "kerberos.init.yaml"): {"task pod": {"kerberos": "init"}},
-    ("examples/shared-ticket.yaml",): {},
+    ("examples/git-sync-deployment.yaml", "kerberos.native.yaml"): dict.fromkeys(
+        ("triggerer", "worker"), TICKETS
+    ),
+    ("s3-sync.native.yaml", "examples/shared-ticket.yaml"): dict.fromkeys(READERS, DAGS),
 }
 
 each_stack = pytest.mark.parametrize("names", EXPECTED, ids=" ".join)
@@ -162,8 +166,24 @@ def test_airflow_looks_where_its_files_are(names: tuple[str, ...]) -> None:
         if variable["name"] == "S3_SYNC_LAYOUT"
     }
 
-    expected = "/opt/airflow/dags/current" if layouts == {"snapshot"} else "/opt/airflow/dags"
+    shows_a_link = layouts == {"snapshot"} or "examples/git-sync-deployment.yaml" in names
+    expected = "/opt/airflow/dags/current" if shows_a_link else "/opt/airflow/dags"
     assert expected == parser["core"]["dags_folder"]
+
+
+@pytest.mark.parametrize("executor", ["CeleryExecutor", "KubernetesExecutor"])
+def test_shared_ticket_is_where_tasks_run(executor: str) -> None:
+    names = (f"executor={executor}", "s3-sync.native.yaml", "examples/shared-ticket.yaml")
+    found = {component(pod): pod["spec"] for pod in whole_pods(names)}
+
+    for name in ("triggerer", "worker" if executor == "CeleryExecutor" else "task pod"):
+        airflow = next(one for one in found[name]["containers"] if one["name"] not in SIDECARS)
+        variables = {one["name"]: one.get("value") for one in airflow["env"]}
+        mounts = {one["mountPath"]: one for one in airflow["volumeMounts"]}
+        assert "FILE:/var/krb5-ccache/krb5cc" == variables["KRB5CCNAME"]
+        assert mounts["/var/krb5-ccache"]["readOnly"] is True
+        assert mounts["/opt/airflow/dags"]["readOnly"] is True
+        assert [] == list(pods.volume_complaints(found[name]))
 
 
 @each_stack
@@ -193,6 +213,55 @@ def test_policies_select_every_pod_with_a_sidecar(name: str) -> None:
                     assert selector["matchLabels"].items() <= labels.items()
                     for one in selector.get("matchExpressions", []):
                         assert labels[one["key"]] in one["values"]
+
+
+PROMETHEUS = Pod({"app": "prometheus"}, "monitoring")
+DNS = Pod({"k8s-app": "kube-dns"}, "kube-system")
+STRANGER = Pod({"app": "stranger"}, "default")
+LOAD_BALANCER, KDC, DATABASE, S3 = "10.0.5.7", "10.0.10.5", "10.0.20.5", "52.219.1.1"
+
+
+@pytest.mark.parametrize("names", [n for n in EXPECTED if n[0] == files.WHOLE], ids=" ".join)
+def test_whole_deployment_may_say_what_it_must_and_no_more(names: tuple[str, ...]) -> None:
+    policies = [one for one in rendered(names) if one["kind"] == "NetworkPolicy"]
+    policies += files.load_objects("network/network-policy.yaml")
+    found = {component(pod): Pod(pod["metadata"]["labels"]) for pod in whole_pods(names)}
+    web = found.get("api-server") or found["webserver"]
+    task, triggerer, statsd = (found[name] for name in ("task pod", "triggerer", "statsd"))
+    dag_processor, scheduler = found["dag-processor"], found["scheduler"]
+    must = [
+        *[(dag_processor, PROMETHEUS, ("TCP", 9811)), (task, PROMETHEUS, ("TCP", 9813))],
+        *[(web, PROMETHEUS, ("TCP", 9812)), (web, LOAD_BALANCER, ("TCP", 8080))],
+        *[(web, one, ("TCP", 8080)) for one in (task, triggerer, dag_processor, scheduler)],
+        *[(triggerer, web, ("TCP", 8794)), (statsd, scheduler, ("UDP", 9125))],
+    ]
+    must_not = [
+        *[(web, STRANGER, ("TCP", 8080)), (dag_processor, STRANGER, ("TCP", 9811))],
+        *[(scheduler, PROMETHEUS, ("TCP", 8793)), (triggerer, LOAD_BALANCER, ("TCP", 8794))],
+    ]
+    may_ask = [
+        *[(one, DNS, ("UDP", 53)) for one in (task, web, scheduler)],
+        *[(task, S3, ("TCP", 443)), (dag_processor, S3, ("TCP", 443)), (web, S3, ("TCP", 443))],
+        *[(task, KDC, ("UDP", 88)), (triggerer, KDC, ("TCP", 88))],
+        *[(web, DATABASE, ("TCP", 5432)), (scheduler, DATABASE, ("TCP", 5432))],
+        *[(task, web, ("TCP", 8080)), (scheduler, statsd, ("UDP", 9125))],
+        (dag_processor, "169.254.170.23", ("TCP", 80)),
+    ]
+    may_not_ask = [
+        *[(task, "169.254.169.254", ("TCP", 80)), (task, "169.254.169.254", ("TCP", 443))],
+        *[(task, STRANGER, ("TCP", 443)), (task, "52.219.1.1", ("TCP", 80))],
+    ]
+
+    assert [] == [one for one in must if not _admits(policies, "Ingress", one)]
+    assert [] == [one for one in must_not if _admits(policies, "Ingress", one)]
+    assert [] == [one for one in may_ask if not _admits(policies, "Egress", one)]
+    assert [] == [one for one in may_not_ask if _admits(policies, "Egress", one)]
+
+
+def _admits(
+    policies: list[Values], direction: str, traffic: tuple[Pod, Peer, tuple[str, int]]
+) -> bool:
+    return admits(policies, traffic[0], direction, *traffic[1:])
 
 
 @each_stack

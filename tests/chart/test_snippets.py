@@ -26,7 +26,7 @@ def test_file_opens_with_three_lines_of_comment(name: str) -> None:
     first, second, third, fourth = (SNIPPETS / name).read_text().splitlines()[:4]
 
     assert first.startswith("# For: ")
-    assert re.search(r"\b(chart|Airflow|CNI) \d|\bAirflow \d", second)
+    assert re.match(r"# Official chart 1\.22\.0, (any )?Airflow\b", second)
     assert third.startswith("# Change: ")
     assert not fourth.startswith("#")
 

@@ -173,14 +173,14 @@ def test_instances_read_the_ticket_where_the_one_kerberos_writes_it() -> None:
     claims = {one["metadata"]["namespace"]: one for one in others if "namespace" in one["metadata"]}
     volumes = {one["metadata"]["name"]: one["spec"] for one in others if one["spec"].get("csi")}
 
-    component = files.load("examples/shared-ticket.yaml")["triggerer"]
+    values = files.load("examples/shared-ticket.yaml")
 
     ccache = environment(container)["KERBEROS_CCACHE"]
-    assert f"FILE:{ccache}" == environment(component)["KRB5CCNAME"]
-    (claim,) = (one for one in component["extraVolumes"] if "persistentVolumeClaim" in one)
+    assert f"FILE:{ccache}" == environment(values)["KRB5CCNAME"]
+    (claim,) = (one for one in values["volumes"] if "persistentVolumeClaim" in one)
     assert {"claimName": "krb5-ccache", "readOnly": True} == claim["persistentVolumeClaim"]
     assert {"name": claim["name"], "mountPath": "/var/krb5-ccache", "readOnly": True} in (
-        component["extraVolumeMounts"]
+        values["volumeMounts"]
     )
     assert claims.keys() == {deployment["metadata"]["namespace"], "airflow"}
     assert {"krb5-ccache"} == {one["metadata"]["name"] for one in claims.values()}
@@ -204,7 +204,8 @@ def test_airflow_reads_the_claim_that_git_sync_fills() -> None:
 
     values = files.load("examples/git-sync-deployment.yaml")
 
-    (reads,) = values["dagProcessor"]["extraVolumes"]
+    (reads,) = values["volumes"]
+    (mount,) = values["volumeMounts"]
     assert {"claimName": claim["metadata"]["name"], "readOnly": True} == (
         reads["persistentVolumeClaim"]
     )
@@ -215,8 +216,7 @@ def test_airflow_reads_the_claim_that_git_sync_fills() -> None:
     )
     assert [{"secretRef": {"name": "git-credentials"}}] == container["envFrom"]
     assert 9814 in PORTS & {one["containerPort"] for one in container["ports"]}
-    assert values["dagProcessor"] == values["triggerer"] == values["workers"]["celery"]
-    assert values["dagProcessor"] == values["workers"]["kubernetes"]
+    assert {"name": reads["name"], "mountPath": "/opt/airflow/dags", "readOnly": True} == mount
 
 
 def test_no_instance_that_reads_a_shared_ticket_sees_a_keytab() -> None:
