@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtime" / "sidecar_runtime"
 SOURCES = {sidecar.name: ROOT / "sidecars" / sidecar.name / sidecar.package for sidecar in SIDECARS}
 # What of the runtime not every sidecar uses.
-OPTIONAL = ("gate", "snapshots")
+OPTIONAL = ("aws_credentials", "gate", "snapshots")
 LOG_METHODS = {"debug", "info", "warning", "error", "exception"}
 
 

@@ -13,10 +13,10 @@ import sync_perm.database
 from docs.__main__ import FILES, ROOT, generated, metrics
 from docs.sidecars import SIDECARS, Documented
 from kerberos_sidecar.refusals import REASONS
-from s3_sync.credentials import ADVICE
 from s3_sync.metrics import SKIP_REASONS
 from s3_sync.refusals import STALE_CREDENTIALS
 from sidecar_runtime import errors
+from sidecar_runtime.aws_credentials import ADVICE
 from sidecar_runtime.settings import names_of
 from tests.docs import code
 

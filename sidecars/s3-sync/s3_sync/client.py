@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from s3_sync.addressing import DEFAULT_REGION, Address, locate
-from s3_sync.credentials import AwsConfig, Chain, Credentials
 from s3_sync.pool import Pool
 from s3_sync.refusals import (
     STALE_CREDENTIALS,
@@ -31,6 +30,7 @@ from s3_sync.refusals import (
 from s3_sync.signing import encode_query, sign
 from s3_sync.wire import Answer, Check, WireError
 from sidecar_runtime import __version__
+from sidecar_runtime.aws_credentials import AwsConfig, Chain, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 

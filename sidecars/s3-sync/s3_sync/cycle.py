@@ -15,7 +15,6 @@ from email.utils import parsedate_to_datetime
 from s3_sync.apply import Applier, Work
 from s3_sync.board import Board
 from s3_sync.client import S3Client
-from s3_sync.credentials import Chain
 from s3_sync.failures import Failures
 from s3_sync.hold import Hold
 from s3_sync.keys import compile_filter
@@ -28,6 +27,7 @@ from s3_sync.settings import Settings
 from s3_sync.settle import Settle
 from s3_sync.target import Target, Torn, read_target
 from s3_sync.volume import TargetError, explain_os_error
+from sidecar_runtime.aws_credentials import Chain
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate import Gate, RevisionRefused
 from sidecar_runtime.health import Outcome

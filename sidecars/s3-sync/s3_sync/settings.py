@@ -2,7 +2,7 @@
 The settings of s3-sync; the four names of the first published example carry no prefix.
 
 What `AWS_*` means (region, credentials, endpoint, certificates) is botocore's to say: see
-:mod:`s3_sync.chain`.
+:mod:`sidecar_runtime.aws_chain`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-The program of the short-lived child that asks botocore: ``python -m s3_sync.chain``.
+The program of the short-lived child that asks botocore: ``python -m sidecar_runtime.aws_chain``.
 
 botocore knows the chain, the order and the error texts that people know: environment, profiles,
 SSO, IRSA, Pod Identity, IMDS, CA bundles, proxies, configured endpoints. It also costs 10 MiB
@@ -17,6 +17,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -117,23 +118,22 @@ def classify(error: Exception) -> str:
             return "credentials_unavailable"
 
 
-def main() -> None:
+def answer(ask: Callable[[botocore.session.Session], dict[str, Any]]) -> None:
     """
-    Answer on standard output; botocore's refusals are answers too.
+    Ask, and answer on standard output; botocore's refusals are answers too.
     """
     signal.alarm(LIFETIME_SECONDS)
     # botocore alone reads only AWS_DEFAULT_REGION; every newer SDK, and the EKS webhook, says
     # AWS_REGION.
     if region := os.environ.get("AWS_REGION"):
         os.environ["AWS_DEFAULT_REGION"] = region
-    answer: dict[str, Any]
+    found: dict[str, Any]
     try:
-        session = botocore.session.Session()
-        answer = whoami(session) if sys.argv[1:] == ["whoami"] else resolve(session)
+        found = ask(botocore.session.Session())
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError) as error:
-        answer = {"error": {"reason": classify(error), "message": str(error)}}
-    json.dump(answer, sys.stdout)
+        found = {"error": {"reason": classify(error), "message": str(error)}}
+    json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":
-    main()
+    answer(whoami if sys.argv[1:] == ["whoami"] else resolve)

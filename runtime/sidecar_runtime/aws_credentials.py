@@ -1,7 +1,8 @@
 """
 Credentials and AWS configuration, from botocore in a child with a hard deadline.
 
-They are kept until they expire when a refresh fails, and fetched again when S3 refuses them.
+They are kept until they expire when a refresh fails, and fetched again when a service refuses them.
+A sidecar that uses them depends on botocore, which only the child imports.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 
+CHAIN = "sidecar_runtime.aws_chain"
 FETCH_SECONDS = 20.0
 # While what we have is still valid, a silent service must not hold up the cycle.
 EARLY_FETCH_SECONDS = 3.0
@@ -119,7 +121,7 @@ class Chain:
 
     def forget(self) -> None:
         """
-        Fetch again at the next use: S3 has refused what we have.
+        Fetch again at the next use: a service has refused what we have.
         """
         self._credentials = None
 
@@ -129,14 +131,14 @@ class Chain:
         """
         if self._identity is None:
             try:
-                self._identity = str(_ask(["whoami"], WHOAMI_SECONDS, fence)["arn"])
+                self._identity = str(ask_child(CHAIN, ["whoami"], WHOAMI_SECONDS, fence)["arn"])
             except CredentialsError as error:
                 log.debug("identity_unknown", error=error.message)
                 self._identity = ""
         return self._identity or None
 
     def _fetch(self, fence: Fence, seconds: float) -> None:
-        answer = _ask([], seconds, fence)
+        answer = ask_child(CHAIN, [], seconds, fence)
         found = answer.pop("credentials")
         if found is None:
             raise CredentialsError(
@@ -158,12 +160,18 @@ class Chain:
         log.debug("credentials_fetched", method=self._credentials.method)
 
 
-def _ask(arguments: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
+def ask_child(module: str, arguments: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
     """
-    Run the child and return its answer; it dies with the fence.
+    Run a module that answers by :func:`sidecar_runtime.aws_chain.answer`, and return its answer.
+
+    The child dies with the fence, and after so many seconds.
+
+    Raises:
+        CredentialsError: It says no, or says nothing.
+        CycleAbandoned: The fence was revoked meanwhile.
     """
     # -I: nothing of the working directory or PYTHON* reaches the process that holds secrets.
-    command = [sys.executable, "-I", "-m", "s3_sync.chain", *arguments]
+    command = [sys.executable, "-I", "-m", module, *arguments]
     try:
         return _talk(command, seconds, fence)
     except OSError as error:  # no memory or no process left for a child

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from s3_sync import credentials as module
-from s3_sync.credentials import (
+from sidecar_runtime import aws_credentials as module
+from sidecar_runtime.aws_credentials import (
     ADVICE,
     FETCH_SECONDS,
     REFRESH_BEFORE_SECONDS,
@@ -277,7 +277,7 @@ def test_credentials_without_an_end_are_fetched_once(
 
     assert Credentials("AKID", "s3cr3t", None, None, "env") == credentials
     assert AwsConfig(**CONFIG) == config  # type: ignore[arg-type]
-    assert ["-I -m s3_sync.chain"] == child.calls
+    assert ["-I -m sidecar_runtime.aws_chain"] == child.calls
 
 
 def test_the_next_ones_are_fetched_before_the_end(
@@ -462,7 +462,7 @@ def test_the_identity_is_asked_for_once(child: FakeChild, fence: Fence) -> None:
     chain = Chain()
 
     assert ["arn:aws:iam::123456789012:role/dags"] * 2 == [chain.identity(fence) for _ in range(2)]
-    assert ["-I -m s3_sync.chain whoami"] == child.calls
+    assert ["-I -m sidecar_runtime.aws_chain whoami"] == child.calls
 
 
 def test_an_identity_that_sts_does_not_tell_is_not_asked_for_again(

@@ -7,8 +7,8 @@ What it finds is tested with the real child in `test_credentials.py`.
 import pytest
 from botocore import exceptions
 
-from s3_sync.chain import classify
-from s3_sync.credentials import ADVICE
+from sidecar_runtime.aws_chain import classify
+from sidecar_runtime.aws_credentials import ADVICE
 
 
 def said_by_sts(code: str) -> exceptions.ClientError:
