@@ -68,6 +68,8 @@ class Repository:
         message: str = "change",
         onto: str | None = None,
         modes: Mapping[str, str] | None = None,
+        *,
+        whole: bool = False,
     ) -> str:
         """
         Commit changes and return the hash.
@@ -78,6 +80,7 @@ class Repository:
             message: Of the commit.
             onto: Another parent than the branch's head: a force push. An empty string is none.
             modes: Path → git's mode, where it is not 100644 (`120000` is a symlink).
+            whole: The files are all that there is afterwards.
         """
         branch = branch or self.branch
         reference = f"refs/heads/{branch}"
@@ -92,6 +95,8 @@ class Repository:
         )
         if parent:
             out.append(b"from %s\n" % parent.encode())
+        if whole:
+            out.append(b"deleteall\n")
         for path, content in files.items():
             if content is None:
                 out.append(b"D %s\n" % path.encode())
