@@ -517,7 +517,7 @@ class Sync:
         root.mkdir(parents=True, exist_ok=True)
         if not self._root_is_sound():
             self.settings.log.info("repo directory was empty or failed checks", path=str(root))
-            for entry in root.iterdir():
+            for entry in sorted(root.iterdir()):
                 if entry.exists():  # a link to nothing stays, as there
                     remove(entry)
             self.git("init", "-b", "git-sync")
