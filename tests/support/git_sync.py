@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -187,13 +188,26 @@ class GitSite:
 
     def gits_alive(self) -> list[str]:
         """
-        The command lines of processes that work in this volume: git and its children.
+        The command lines of all processes that work for this site.
         """
-        return [
-            line
-            for pid, line in commands().items()
-            if str(self.folder) in line or _cwd_of(pid).startswith(str(self.root))
-        ]
+        return [line for pid, line in commands().items() if self._works_here(pid, line)]
+
+    def kill_engine(self) -> None:
+        """
+        SIGKILL git-sync and every git below it, but not the wrapper.
+        """
+        wrappers = {process.pid for process in self.processes if process.is_running()}
+        for pid, line in commands().items():
+            if pid not in wrappers and self._works_here(pid, line):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _works_here(self, pid: int, line: str) -> bool:
+        return (
+            str(self.folder) in line
+            or _cwd_of(pid).startswith(str(self.folder))
+            or _environment_of(pid, "HOME") == str(self.folder / "home")
+        )
 
     def close(self) -> None:
         """
@@ -202,10 +216,9 @@ class GitSite:
         for process in self.processes:
             process.kill()
         for pid, line in commands().items():
-            ours = str(self.folder) in line or _cwd_of(pid).startswith(str(self.folder))
-            if ours or _environment_of(pid, "HOME") == str(self.folder / "home"):
+            if self._works_here(pid, line):
                 with suppress(ProcessLookupError):
-                    os.kill(pid, 9)
+                    os.kill(pid, signal.SIGKILL)
 
 
 class Readers:

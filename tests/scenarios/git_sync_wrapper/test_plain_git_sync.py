@@ -13,10 +13,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.scenarios.git_sync_wrapper.situations import (
+    after,
+    corrupt,
+    damage_link,
+    head_lock,
+    index_lock,
+    is_pack,
+    shallow_lock,
+    tmp_link,
+)
 from tests.support.askpass import AskpassServer
 from tests.support.faults import answer_with, hang
 from tests.support.git_sync import GitSite, PlainGitSync
-from tests.support.loopback import Answer, Exchange, Request, closed_port
+from tests.support.loopback import Answer, closed_port
 from tests.support.volumes import small_volume
 from tests.support.waiting import wait_until
 
@@ -38,13 +48,6 @@ def fails_again_and_again(process: PlainGitSync, times: int = 3) -> None:
     wait_until(lambda: process.failures() >= enough, f"{times} failures:\n{process.log()}", 30)
 
 
-def is_pack(request: Request) -> bool:
-    """
-    Whether a request fetches objects.
-    """
-    return request.path.endswith("/git-upload-pack") and b"command=fetch" in request.body
-
-
 def test_rotated_username_fails_every_sync_where_old_credentials_get_403(here: GitSite) -> None:
     here.server.accept(("user-1", "password-1"))
     here.server.refusal = 403
@@ -59,7 +62,7 @@ def test_rotated_username_fails_every_sync_where_old_credentials_get_403(here: G
 
 def test_lock_of_a_killed_fetch_wipes_the_dags_while_the_remote_is_down(here: GitSite) -> None:
     started(here).kill()
-    (here.root / ".git/shallow.lock").touch()
+    shallow_lock(here.root)
     here.server.stop()
     process = here.plain()
 
@@ -76,25 +79,10 @@ def test_foreign_files_in_the_root_are_removed(here: GitSite) -> None:
     assert not (here.root / "lost+found").exists()
 
 
-def leave_tmp_link(here: GitSite) -> None:
-    os.symlink("nowhere", here.root / "tmp-link")
-
-
-def leave_head_lock(here: GitSite) -> None:
-    (here.root / ".git/HEAD.lock").touch()
-
-
-def put_a_folder_in_place_of_the_link(here: GitSite) -> None:
-    here.link.unlink()
-    here.link.mkdir()
-
-
-@pytest.mark.parametrize(
-    "spoil", [leave_tmp_link, leave_head_lock, put_a_folder_in_place_of_the_link]
-)
-def test_leftover_stops_it_for_good(here: GitSite, spoil: Callable[[GitSite], None]) -> None:
+@pytest.mark.parametrize("spoil", [tmp_link, head_lock, damage_link])
+def test_leftover_stops_it_for_good(here: GitSite, spoil: Callable[[Path], None]) -> None:
     started(here).kill()
-    spoil(here)
+    spoil(here.root)
     here.commit_revision(2)
     process = here.plain()
 
@@ -104,7 +92,7 @@ def test_leftover_stops_it_for_good(here: GitSite, spoil: Callable[[GitSite], No
 
 def test_lock_of_a_killed_checkout_stops_it_until_the_next_commit(here: GitSite) -> None:
     started(here).kill()
-    (here.root / ".git/worktrees" / here.shown() / "index.lock").touch()
+    index_lock(here.root)
     process = here.plain()
 
     fails_again_and_again(process)
@@ -172,18 +160,6 @@ def test_askpass_that_takes_longer_than_a_second_fails_the_sync(here: GitSite) -
         fails_again_and_again(process, 1)
 
 
-def after(seconds: float) -> Callable[[Exchange], None]:
-    """
-    The good answer, late.
-    """
-
-    def late(exchange: Exchange) -> None:
-        exchange.pause(seconds)
-        exchange.send(exchange.good())
-
-    return late
-
-
 def test_sigterm_leaves_git_behind(here: GitSite) -> None:
     here.server.inject(hang(), is_pack)
     process = here.plain()
@@ -224,13 +200,3 @@ def test_root_that_is_wiped_shows_nothing_until_the_remote_answers(here: GitSite
 
     fails_again_and_again(process, 1)
     assert "" == here.shown()
-
-
-def corrupt(root: Path) -> None:
-    """
-    Damage every object of a repository.
-    """
-    for path in (root / ".git/objects").rglob("*"):
-        if path.is_file():
-            path.chmod(0o644)
-            path.write_bytes(b"damaged")
