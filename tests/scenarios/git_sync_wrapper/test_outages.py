@@ -140,7 +140,7 @@ def test_full_disk_heals_as_soon_as_the_repository_has_shrunk(here: GitSite) -> 
         here.repository.commit({"big.bin": os.urandom(3_000_000)})
         failed = wrapper.wait_for_event("cycle_failed")
         assert before == here.shown()
-        assert "disk_full" == failed["reason"], wrapper.log()
+        assert "target_full" == failed["reason"], wrapper.log()
         commit = here.repository.commit({"big.bin": None})
 
         here.wait_until_shown(commit, wrapper)
