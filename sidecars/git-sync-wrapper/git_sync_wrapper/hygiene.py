@@ -34,11 +34,13 @@ class Mended:
     Args:
         repairs: What was mended; empty for a secret that was fine.
         doubts: What was left as it is, and may be why the secret will be refused.
+        inner: What it is the base64 of, where that is readable: worth a try if it is refused.
     """
 
     text: str = field(repr=False)
     repairs: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    inner: str | None = field(default=None, repr=False)
 
 
 def mend_password(raw: bytes) -> Mended:
@@ -53,7 +55,8 @@ def mend_password(raw: bytes) -> Mended:
     if inner and _TOKEN.fullmatch(inner.strip()):
         repairs.append("it was base64 of a token and was decoded: it had been encoded twice")
         value, inner = inner.strip(), None
-    return Mended(value, tuple(repairs), tuple(_doubts_of(value, inner)))
+    inner = inner and inner.strip("\r\n")
+    return Mended(value, tuple(repairs), tuple(_doubts_of(value, inner)), inner)
 
 
 def _doubts_of(value: str, inner: str | None) -> list[str]:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from git_sync_wrapper.sources import Source, source, stage
 from sidecar_runtime.errors import Problem
 from sidecar_runtime.gate import GateSettings, check_gate
 from sidecar_runtime.settings import (
@@ -118,6 +119,19 @@ class Settings(GateSettings):
         "USERNAME_FILE",
         absolute_path,
         text="Where the user name is read for each login, beside --password-file.",
+    )
+    credentials: Source = setting(
+        "CREDENTIALS",
+        source,
+        default="auto",
+        text="Who logs in to the repository's server. auto: what git-sync's own flags say, and "
+        "where they say nothing, the pod's AWS identity for CodeCommit.",
+    )
+    secret_stage: str = setting(
+        "SECRET_STAGE",
+        stage,
+        default="AWSCURRENT",
+        text="Which version of the secret in Secrets Manager is read.",
     )
 
 
