@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from sidecar_runtime import endpoint as module
-from sidecar_runtime.endpoint import CONNECTIONS, Endpoint
+from sidecar_runtime.endpoint import Endpoint
 from sidecar_runtime.errors import SettingsError
 from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
+from sidecar_runtime.listener import CONNECTIONS
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.status import CONTENT_SECURITY_POLICY, About
 from tests.runtime.recording import Log, Script
