@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sidecar_runtime import endpoint as module
+from sidecar_runtime import listener as module
 from sidecar_runtime.endpoint import Endpoint
 from sidecar_runtime.errors import SettingsError
 from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
