@@ -328,7 +328,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def test_a_silent_client_is_let_go(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module._Handler, "timeout", 0.05)
+    monkeypatch.setattr(module.Answers, "timeout", 0.05)
 
     with connect(endpoint) as client:
         assert read_all(client) == b""
@@ -337,7 +337,7 @@ def test_a_silent_client_is_let_go(endpoint: Endpoint, monkeypatch: pytest.Monke
 def test_a_client_that_stops_in_the_middle_is_let_go(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module._Handler, "timeout", 0.05)
+    monkeypatch.setattr(module.Answers, "timeout", 0.05)
 
     with connect(endpoint) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHo")
