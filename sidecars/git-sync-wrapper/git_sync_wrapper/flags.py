@@ -8,6 +8,7 @@ wins. A flag on the command line beats every variable, as there. Empty counts as
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -327,3 +328,19 @@ def _hidden(name: str) -> str:
     variable = name.removeprefix(HIDDEN_FLAG)
     names = [flag.name for flag in FLAGS if flag.variables[:1] == (variable,)]
     return names[0] if names else name
+
+
+def strangers(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """
+    Return the variables that look like git-sync's but are not, with the ones they resemble.
+
+    git-sync ignores them without a word: ``GIT_SYNC_REF`` is one that people write.
+    """
+    ours = [name for name in environ if name.startswith(("GITSYNC_", "GIT_SYNC_"))]
+    found = []
+    for name in sorted(ours):
+        if name in VARIABLES or name.startswith("GIT_SYNC_WRAPPER_"):
+            continue
+        near = difflib.get_close_matches(name, sorted(VARIABLES), 1, cutoff=0.85)
+        found += [(name, right) for right in near]
+    return found

@@ -210,6 +210,8 @@ def _check_hooks(given: Given) -> None:
         for name in (f"{hook}-timeout", f"{hook}-backoff"):
             if given.values.get(name, 1) < 1:
                 given.refuse(name, "is less than 1s")
+    if not given.values.get("webhook-url", "https:").startswith(("http:", "https:")):
+        given.refuse("webhook-url", "is no URL of http or https")
     if given.values.get("webhook-success-status", 0) < -1:
         given.refuse("webhook-success-status", "is no HTTP status, nor 0 for any")
 

@@ -1,0 +1,86 @@
+"""
+The metrics of git-sync-wrapper, and those of git-sync under their own names.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Summary
+
+from sidecar_runtime.gate import GateMetrics
+from sidecar_runtime.metrics import Metrics
+
+
+class GitSyncMetrics:
+    """
+    What git-sync itself would count, without any label of ours, so that dashboards go on working.
+
+    Its counters of askpass and GitHub calls have no sample before the first call; here there is
+    none at all.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._durations = Summary(
+            "git_sync_duration_seconds",
+            "Summary of git_sync durations.",
+            ["status"],
+            registry=self.registry,
+        )
+        self._syncs = Counter(
+            "git_sync_count_total",
+            "How many git syncs completed, by state (success, error, noop).",
+            ["status"],
+            registry=self.registry,
+        )
+        self._fetches = Counter(
+            "git_fetch_count_total", "How many git fetches were run.", registry=self.registry
+        )
+        self._hooks = Counter(
+            "git_sync_hook_run_count_total",
+            "How many hook runs completed, by name and state (success, error).",
+            ["name", "status"],
+            registry=self.registry,
+        )
+
+    def count_sync(self, status: str, seconds: float) -> None:
+        """
+        Count a sync: ``success`` changed something, ``noop`` did not.
+        """
+        self._syncs.labels(status).inc()
+        self._durations.labels(status).observe(seconds)
+
+    def count_fetch(self) -> None:
+        """
+        Count a fetch of something new.
+        """
+        self._fetches.inc()
+
+    def count_hook(self, name: str, status: str) -> None:
+        """
+        Count a run of a hook.
+        """
+        self._hooks.labels(name, status).inc()
+
+
+class WrapperMetrics(Metrics):
+    """
+    What every sidecar has, what the gate has, what git-sync has, and ours.
+    """
+
+    def __init__(self, version: str, revision: str) -> None:
+        super().__init__("git-sync-wrapper", version, revision)
+        self.gate = GateMetrics(self)
+        self.git_sync = GitSyncMetrics()
+        self.registry.register(self.git_sync.registry)
+        self.polls = self.counter_by(
+            "result",
+            "git_sync_wrapper_polls_total",
+            "Polls of the remote by result: same, new, error.",
+        )
+        self.runs = self.counter_by(
+            "result", "git_sync_wrapper_runs_total", "Runs of git-sync by result: success, error."
+        )
+        self.healed = self.counter(
+            "git_sync_wrapper_healed_total",
+            "Obstacles that were removed from git-sync's repository.",
+        )
