@@ -124,7 +124,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
         report=ErrorFile(options.error_file),
         past=Past(TargetLock()),
     )
-    sidecar = GitSyncWrapper(parts, access.facts)
+    sidecar = GitSyncWrapper(parts)
     about = About("git-sync-wrapper", __version__, f"{options.repo} {options.ref}", options.link)
     if options.http_bind and not settings.one_shot:
         registry = metrics.git_sync.registry if options.http_metrics else None

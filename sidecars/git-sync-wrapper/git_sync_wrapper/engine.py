@@ -118,7 +118,7 @@ class Engine:
             report = os.path.join(folder, "error.json")
             ended = self._call(folder, report, ears.hear, fence)
             if ended.code != 0:
-                raise self._explain(ended.code, _read(report), ears.last)
+                raise self._explain(ended.code, _read(report), ears.last, fence)
         return self._candidate()
 
     def worktree(self) -> str:
@@ -178,11 +178,19 @@ class Engine:
             "stale-worktree-timeout": STALE_WORKTREE_TIMEOUT,
         }
 
-    def _explain(self, code: int, report: str, last: list[str]) -> GitSyncFailed:
+    def _explain(self, code: int, report: str, last: list[str], fence: Fence) -> GitSyncFailed:
         said = report or "\n".join(last)
         cause = explain(said, f"git-sync ended with {_ending(code)}")
         if cause.reason == "target_full":
             throw_away(self.root)
+        # Who logs in knows better what it means that nobody could.
+        if failure := self._access.failure():
+            cause = failure
+        elif cause.reason == "credentials_refused":
+            try:
+                cause = self._access.explain(self._options.repo, fence) or cause
+            except SidecarError as error:
+                cause = error
         return GitSyncFailed(cause, report)
 
     def _candidate(self) -> str:

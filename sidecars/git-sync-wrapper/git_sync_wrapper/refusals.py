@@ -92,7 +92,7 @@ REFUSALS = (
         "Check the route to the git server: packets that are dropped look like this.",
     ),
     Refusal(
-        "credentials_missing",
+        "login_missing",
         r"could not read (Username|Password)|terminal prompts disabled",
         "The server asks who is there: set GITSYNC_USERNAME and a password, or "
         "GIT_SYNC_WRAPPER_CREDENTIALS. A private repository that is misspelt looks the same.",

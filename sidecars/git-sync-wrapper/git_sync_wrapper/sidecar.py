@@ -16,9 +16,8 @@ class GitSyncWrapper:
     The sidecar that the loop runs.
     """
 
-    def __init__(self, parts: Parts, facts: Callable[[], dict[str, object]]) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._facts = facts
 
     def begin(self) -> Session:
         return Session(self._parts)
@@ -27,7 +26,7 @@ class GitSyncWrapper:
         return self._parts.board.readiness
 
     def details(self) -> dict[str, object]:
-        return {**self._parts.board.details(), **self._facts()}
+        return self._parts.board.details()
 
     def watch(self, wake: Callable[[], None]) -> None:
         """

@@ -103,7 +103,7 @@ def fill(worktree: str, folder: int) -> None:
         for path in pointers:
             _make_folders(os.path.dirname(path), folder)
             content = read_file(path, dir_fd=source)
-            write_file(path, _lead_further(content), 0o664, fsync=False, dir_fd=folder)
+            write_file(path, _lead_further(content), 0o644, fsync=False, dir_fd=folder)
     finally:
         os.close(source)
 
