@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 # How tokens of GitHub, GitLab and Bitbucket begin, as each of them documents.
 _TOKEN = re.compile(r"(gh[pousr]_|github_pat_|gl(pat|dt|oas|cbt)-|ATBB|ATCTT)[\w.=-]{10,}")
-_BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{6,}={0,2}")
 _PEM = re.compile(
     r"-----BEGIN (?P<kind>[A-Z0-9 ]*PRIVATE KEY)-----(?P<body>.*?)-----END (?P=kind)-----",
     re.DOTALL,

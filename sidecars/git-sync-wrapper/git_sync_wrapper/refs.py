@@ -194,7 +194,8 @@ class HttpPoller:
         there = urljoin(here, answer.headers.get("Location", ""))
         url = urlsplit(there.removesuffix(path))
         is_same_server = (url.scheme, url.netloc) == (self._url.scheme, self._url.netloc)
-        return url if is_same_server and there.endswith(path) else None
+        is_elsewhere = there != here and there.endswith(path)
+        return url if is_same_server and is_elsewhere else None
 
     def _headers(self, body: bytes | None, fence: Fence) -> Mapping[str, str]:
         held = self._credential

@@ -74,7 +74,9 @@ def way_to(
             header, _, text = value.partition(":")
             headers[header.strip()] = text.strip()
         elif name.startswith(_TELLING) and name not in _HEEDED | _HARMLESS:
-            raise Unheeded(f"--git-config sets {key}")
+            # What stands between the dots may be a URL with a password.
+            first, *between, last = key.split(".")
+            raise Unheeded(f"--git-config sets {first}.{'<URL>.' if between else ''}{last}")
         config[name] = value
     for name in ("GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS", "GIT_SSL_CERT", "GIT_SSL_CAPATH"):
         if environ.get(name):
