@@ -66,7 +66,12 @@ def run() -> int:
     settings, unknown = load_settings(os.environ)
     if settings.mode == "passthrough" or arguments[:1] == ["--man"]:
         return passthrough.run(settings.git_sync, arguments, os.environ)
-    options = read_options(arguments, os.environ, has_username=settings.username_file is not None)
+    options = read_options(
+        arguments,
+        os.environ,
+        has_username=settings.username_file is not None,
+        has_password=settings.credentials.kind == "secrets-manager",
+    )
     settings = _joined(settings, options)
     logs.configure(settings.log_level, settings.log_format)
     os.umask(0o002 if options.group_write else 0o022)

@@ -22,6 +22,8 @@ from sidecar_runtime.logs import get_logger
 
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 SHORTEST_SECONDS = 0.01
+ROOT = "/git"
+"""What git-sync's own image sets, and where the chart mounts the volume."""
 SUBMODULES = ("recursive", "shallow", "off")
 _FIELDS = {"credential": "credentials", "ssh-key-file": "ssh_key_files"}
 GIT_GC = ("auto", "always", "aggressive", "off")
@@ -116,13 +118,18 @@ class Options:
 
 
 def read_options(
-    arguments: Sequence[str], environ: Mapping[str, str], *, has_username: bool = False
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    has_username: bool = False,
+    has_password: bool = False,
 ) -> Options:
     """
     Read git-sync's flags and variables.
 
     Args:
         has_username: A setting of ours tells who logs in, so `--username` is not needed.
+        has_password: The same of the password.
 
     Raises:
         SettingsError: One or more are wrong; all of them are named as they were given.
@@ -130,14 +137,14 @@ def read_options(
     given = read_flags(arguments, environ)
     values = dict(given.values)
     _check_ref(given)
-    _check_login(given, has_username=has_username)
+    _check_login(given, has_username=has_username, has_password=has_password)
     for rule in (_check_required, _check_numbers, _check_hooks, _check_github):
         rule(given)
     sync_signal = _signal(given)
     if given.problems:
         raise SettingsError(given.problems)
     _take_login_from_url(values)
-    root = os.path.realpath(values["root"])
+    root = os.path.realpath(values.get("root", ROOT))
     values["root"] = root
     link = values.get("link") or values["repo"].strip("/").split("/")[-1]
     values["link"] = _beneath(root, link)
@@ -167,10 +174,8 @@ def _beneath(root: str, path: str) -> str:
 
 
 def _check_required(given: Given) -> None:
-    for name in ("repo", "root"):
-        if not given.texts.get(name):
-            variable = f"GITSYNC_{name.upper()}"
-            given.refuse(name, f"is missing: set {variable}")
+    if not given.texts.get("repo"):
+        given.refuse("repo", "is missing: set GITSYNC_REPO")
     if given.values.get("http-bind"):
         return
     for name in ("http-metrics", "http-pprof"):
@@ -216,10 +221,10 @@ def _check_hooks(given: Given) -> None:
         given.refuse("webhook-success-status", "is no HTTP status, nor 0 for any")
 
 
-def _check_login(given: Given, *, has_username: bool) -> None:
+def _check_login(given: Given, *, has_username: bool, has_password: bool) -> None:
     get = given.values.get
     if get("username"):
-        if not get("password") and not get("password-file"):
+        if not get("password") and not get("password-file") and not has_password:
             given.refuse("username", "needs GITSYNC_PASSWORD or --password-file")
         if _userinfo(get("repo", "")):
             given.refuse("repo", "names a user, as --username does: only one of them may")
