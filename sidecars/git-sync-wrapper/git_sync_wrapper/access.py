@@ -85,6 +85,13 @@ class Access:
             options.ssh_key_files, options.ssh_known_hosts_file, self._folder.path, self._cleaner
         )
 
+    @property
+    def folder(self) -> str:
+        """
+        The private folder, for what else is nobody's business; it goes with us.
+        """
+        return self._folder.path
+
     def prepare(self) -> Prepared:
         """
         Return what git-sync and git are given now; files are read anew.

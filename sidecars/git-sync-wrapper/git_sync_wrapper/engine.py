@@ -114,7 +114,7 @@ class Engine:
         """
         heal(self.root)
         ears = _Ears()
-        with _own_folder() as folder:
+        with _own_folder(self._access.folder) as folder:
             report = os.path.join(folder, "error.json")
             ended = self._call(folder, report, ears.hear, fence)
             if ended.code != 0:
@@ -205,11 +205,11 @@ class Engine:
 
 
 @contextmanager
-def _own_folder() -> Iterator[str]:
+def _own_folder(parent: str) -> Iterator[str]:
     """
     Give git-sync a folder for its files: it leaves a git configuration behind in each run.
     """
-    folder = tempfile.mkdtemp(prefix="git-sync-")
+    folder = tempfile.mkdtemp(prefix="run-", dir=parent)
     try:
         yield folder
     finally:

@@ -21,26 +21,29 @@ class GitSyncMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._durations = Summary(
-            "git_sync_duration_seconds",
-            "Summary of git_sync durations.",
-            ["status"],
-            registry=self.registry,
+            "git_sync_duration_seconds", "Duration of a sync.", ["status"], registry=None
         )
         self._syncs = Counter(
             "git_sync_count_total",
-            "How many git syncs completed, by state (success, error, noop).",
+            "Syncs by status: success, error, noop.",
             ["status"],
-            registry=self.registry,
+            registry=None,
         )
-        self._fetches = Counter(
-            "git_fetch_count_total", "How many git fetches were run.", registry=self.registry
-        )
+        self._fetches = Counter("git_fetch_count_total", "Fetches of something new.", registry=None)
         self._hooks = Counter(
             "git_sync_hook_run_count_total",
-            "How many hook runs completed, by name and state (success, error).",
+            "Runs of hooks by name and status: success, error.",
             ["name", "status"],
-            registry=self.registry,
+            registry=None,
         )
+        self.add_to(self.registry)
+
+    def add_to(self, registry: CollectorRegistry) -> None:
+        """
+        Show all of them in a registry.
+        """
+        for metric in (self._durations, self._syncs, self._fetches, self._hooks):
+            registry.register(metric)
 
     def count_sync(self, status: str, seconds: float) -> None:
         """
@@ -71,7 +74,7 @@ class WrapperMetrics(Metrics):
         super().__init__("git-sync-wrapper", version, revision)
         self.gate = GateMetrics(self)
         self.git_sync = GitSyncMetrics()
-        self.registry.register(self.git_sync.registry)
+        self.git_sync.add_to(self.registry)
         self.polls = self.counter_by(
             "result",
             "git_sync_wrapper_polls_total",

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from git_sync_wrapper.options import ROOT
 from git_sync_wrapper.settings import PREFIX
 
 # What a person or the kubelet may send; git-sync decides what each means.
@@ -31,6 +32,8 @@ def run(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> i
     code where one did.
     """
     own = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+    if "GIT_SYNC_ROOT" not in own:  # the old name would win over the new one
+        own.setdefault("GITSYNC_ROOT", ROOT)
     children: list[subprocess.Popen[bytes]] = []
     waiting: list[int] = []
 

@@ -13,19 +13,24 @@ from contextlib import suppress
 
 PREFIX = "git-sync-wrapper-"
 LOCK = "lock"
+# mkdtemp makes a name there that nobody can guess or take.
+PARENTS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
 
 
 class PrivateFolder:
     """
-    Made with mode 0700 below TMPDIR; what a killed process left there is removed.
+    Made with mode 0700 below TMPDIR or /tmp; what a killed process left there is removed.
+
+    A container with a read-only root and nothing mounted on /tmp still has /dev/shm.
 
     Raises:
         OSError: It cannot be made.
     """
 
     def __init__(self) -> None:
-        _sweep()
-        self.path = tempfile.mkdtemp(prefix=PREFIX)
+        parent = _parent()
+        _sweep(parent)
+        self.path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
         self._lock = os.open(os.path.join(self.path, LOCK), os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
@@ -37,11 +42,18 @@ class PrivateFolder:
         os.close(self._lock)
 
 
-def _sweep() -> None:
+def _parent() -> str:
+    for path in (os.environ.get("TMPDIR", ""), *PARENTS):
+        if path and os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
+            return path
+    return PARENTS[0]
+
+
+def _sweep(parent: str) -> None:
     """
     Remove the folders whose process is gone: its lock is free.
     """
-    for path in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), f"{PREFIX}*")):
+    for path in glob.glob(os.path.join(glob.escape(parent), f"{PREFIX}*")):
         with suppress(OSError):
             if os.lstat(path).st_uid != os.getuid():
                 continue
