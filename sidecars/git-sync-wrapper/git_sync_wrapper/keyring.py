@@ -13,6 +13,7 @@ from git_sync_wrapper.providers import Askpass, Given, Pair, Stored
 from git_sync_wrapper.secret import Cleaner, Secret
 from git_sync_wrapper.secrets_manager import SecretsManager
 from git_sync_wrapper.settings import PREFIX, Settings
+from git_sync_wrapper.way import Unheeded
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.fence import Fence
 
@@ -41,7 +42,7 @@ class Keyring:
                 SecretsManager(source.secret, settings.secret_stage, repo, username, cleaner)
             )
         if options.askpass_url:
-            self._providers.append(Askpass(options.askpass_url, repo, environ))
+            self._providers.append(_askpass(options.askpass_url, repo, environ))
         self._providers.append(self._codecommit)
         if self._stored:
             self._providers.append(self._stored)
@@ -90,6 +91,14 @@ class Keyring:
         given = self._providers[0]
         assert isinstance(given, Given)
         return self._codecommit.is_for(wanted) and not given.is_for(wanted)
+
+
+def _askpass(url: str, repo: Wanted, environ: Mapping[str, str]) -> Askpass:
+    try:
+        return Askpass(url, repo, environ)
+    except Unheeded as why:
+        problem = Problem("GITSYNC_ASKPASS_URL", "", f"cannot be asked: {why}")
+        raise SettingsError([problem]) from None
 
 
 def _username(settings: Settings, options: Options, cleaner: Cleaner) -> Secret | None:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from git_sync_wrapper.credential import Credential, CredentialError, Wanted
-from git_sync_wrapper.remote import Remote
+from git_sync_wrapper.remote import Remote, RemoteError
 from git_sync_wrapper.secret import Secret
 from git_sync_wrapper.sigv4 import region_of
-from git_sync_wrapper.way import Unheeded, way_to
+from git_sync_wrapper.way import Way, way_to
 from sidecar_runtime.fence import Fence
+
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,8 @@ class Askpass:
     def __init__(self, url: str, repo: Wanted, environ: Mapping[str, str]) -> None:
         self._url = urlsplit(url)
         self._repo = repo
-        try:
-            self._way = way_to(self._url, (), environ)
-        except Unheeded as why:
-            raise ValueError(f"cannot be asked: {why}") from None
+        is_local = self._url.hostname in LOOPBACK  # where Go looks for no proxy
+        self._way = Way() if is_local else way_to(self._url, (), environ)
 
     def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
         """
@@ -103,29 +103,32 @@ class Askpass:
         """
         if not wanted.is_same_server(self._repo):
             return None
-        remote = Remote(self._url, self._way)
         target = self._url._replace(scheme="", netloc="", fragment="").geturl() or "/"
-        answer = remote.ask("GET", target, {"Connection": "close"}, None, fence)
+        remote = Remote(self._url, self._way)
+        try:
+            answer = remote.ask("GET", target, {"Connection": "close"}, None, fence)
+        except RemoteError as error:
+            raise _askpass_failed(error.message) from None
         if answer.status != 200:
-            raise CredentialError(
-                "askpass_failed",
-                f"--askpass-url answers {answer.status}",
-                "Look at the service behind GITSYNC_ASKPASS_URL.",
-            )
+            raise _askpass_failed(f"it answers {answer.status}")
         lines = answer.body.decode("utf-8", "surrogateescape").replace("\r", "").split("\n")
         fields = dict(line.partition("=")[::2] for line in lines)
         if not fields.get("username") and not fields.get("password"):
-            raise CredentialError(
-                "askpass_failed",
-                "--askpass-url says neither username= nor password=",
-                "Look at the service behind GITSYNC_ASKPASS_URL.",
-            )
+            raise _askpass_failed("it says neither username= nor password=")
         return Credential(fields.get("username", ""), fields.get("password", ""))
 
     def refused(self, wanted: Wanted) -> None:
         """
         Nothing is kept.
         """
+
+
+def _askpass_failed(why: str) -> CredentialError:
+    return CredentialError(
+        "askpass_failed",
+        f"no credentials from --askpass-url: {why}",
+        "Look at the service behind GITSYNC_ASKPASS_URL.",
+    )
 
 
 class Stored:
