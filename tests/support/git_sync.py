@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -74,6 +75,8 @@ class GitSite:
     server: GitServer
     folder: Path
     processes: list[SidecarProcess] = field(default_factory=list)
+    tmp: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="git-")))
+    """TMPDIR; short, as the path of a socket must be."""
 
     @property
     def repository(self) -> Repository:
@@ -100,8 +103,6 @@ class GitSite:
         """
         What plain git-sync and the wrapper are given alike: fast, and patient.
         """
-        tmp = self.folder / "tmp"
-        tmp.mkdir(exist_ok=True)
         return {
             "GITSYNC_REPO": self.server.url(),
             "GITSYNC_REF": self.repository.branch,
@@ -109,7 +110,7 @@ class GitSite:
             "GITSYNC_LINK": "repo",
             "GITSYNC_PERIOD": "200ms",
             "GITSYNC_MAX_FAILURES": "-1",
-            "TMPDIR": str(tmp),
+            "TMPDIR": str(self.tmp),
         }
 
     def plain(self, *arguments: str, **settings: str | None) -> PlainGitSync:
@@ -180,10 +181,15 @@ class GitSite:
         """
         Wait until consumers see a commit.
         """
+
+        def is_shown() -> bool:
+            assert process is None or process.is_running() or self.shown() == commit, "it ended"
+            return self.shown() == commit
+
         try:
-            wait_until(lambda: self.shown() == commit, f"{commit} is shown", timeout_seconds)
+            wait_until(is_shown, f"{commit} is shown", timeout_seconds)
         except AssertionError as error:
-            log = process.log() if process else ""
+            log = process.log()[-3000:] if process else ""
             raise AssertionError(f"{error}; shown: {self.shown()}\n{log}") from None
 
     def gits_alive(self) -> list[str]:
@@ -219,6 +225,7 @@ class GitSite:
             if self._works_here(pid, line):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.tmp, ignore_errors=True)
 
 
 class Readers:

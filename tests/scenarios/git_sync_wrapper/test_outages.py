@@ -55,14 +55,14 @@ def test_dags_stay_when_git_sync_would_wipe_them_and_the_remote_is_down(
     spoil(private_root(here))
     before = here.shown()
     here.server.stop()
-    with here.wrapper() as wrapper:
-        wrapper.wait_for_event("cycle_failed")
+    wrapper = here.wrapper()
+    wrapper.wait_for_event("cycle_failed")
 
-        assert before == here.shown()
-        assert 200 == wrapper.get("/readyz").status
+    assert before == here.shown()
+    assert 200 == wrapper.get("/readyz").status
 
-        here.server.start()
-        here.wait_until_shown(here.commit_revision(2), wrapper)
+    here.server.start()
+    here.wait_until_shown(here.commit_revision(2), wrapper)
 
 
 def test_foreign_files_in_the_root_stay(here: GitSite) -> None:
@@ -119,18 +119,17 @@ def test_root_of_plain_git_sync_is_taken_over(here: GitSite) -> None:
     here.wait_until_shown(commit, wrapper)
 
 
-def test_link_of_consumers_that_is_a_folder_is_named(here: GitSite) -> None:
+def test_folder_in_place_of_the_link_is_kept_aside(here: GitSite) -> None:
     """
-    A folder of somebody else's is never removed, unless it is empty.
+    What a broken container, or somebody, has put there.
     """
     here.link.mkdir(parents=True)
     (here.link / "dag.py").write_text("mine")
-    wrapper = here.wrapper()
 
-    event = wrapper.wait_for_event(("cycle_failed", "settings_rejected"))
+    wrapper = here.publish()
 
-    assert str(here.link) in str(event), wrapper.log()
-    assert "mine" == (here.link / "dag.py").read_text()
+    moved = Path(wrapper.wait_for_event("folder_moved_aside")["to"])
+    assert "mine" == (moved / "dag.py").read_text()
 
 
 def test_full_disk_heals_as_soon_as_the_repository_has_shrunk(here: GitSite) -> None:
@@ -148,6 +147,7 @@ def test_full_disk_heals_as_soon_as_the_repository_has_shrunk(here: GitSite) -> 
 
 
 def test_broken_commit_is_held_and_the_next_good_one_shown(here: GitSite) -> None:
+    here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
     before = here.shown()
     here.repository.commit({"broken.py": "def ("})
@@ -160,6 +160,7 @@ def test_broken_commit_is_held_and_the_next_good_one_shown(here: GitSite) -> Non
 
 
 def test_broken_commit_is_named_by_readiness_and_asked_about_once(here: GitSite) -> None:
+    here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
     before = here.shown()
     here.repository.commit({"broken.py": "def ("})

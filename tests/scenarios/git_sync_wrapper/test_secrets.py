@@ -126,9 +126,8 @@ def test_folder_of_the_socket_is_private_and_goes(here: GitSite) -> None:
     here.server.accept(("deploy", PASSWORD))
     wrapper = here.publish(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD=PASSWORD)
 
-    tmp = here.folder / "tmp"
-    sockets = [path for path in tmp.rglob("*") if path.is_socket()]
+    sockets = [path for path in here.tmp.rglob("*") if path.is_socket()]
     assert 1 == len(sockets)
     assert 0o700 == sockets[0].parent.stat().st_mode & 0o777
     assert 0 == wrapper.terminate().code
-    assert [] == [path for path in tmp.rglob("*") if path.is_socket()]
+    assert [] == [path for path in here.tmp.rglob("*") if path.is_socket()]
