@@ -81,6 +81,8 @@ class Session:
         self._parts = parts
         self._settings = parts.settings
         self._options = parts.options
+        facts = [self._options.repo, self._options.submodules, self._options.group_write]
+        self._digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         self._volume: Volume | None = None
         self._settled_at = ""
         """The commit that the remote had when git-sync last ran well, or that was published."""
@@ -212,7 +214,7 @@ class Session:
         """
         Nothing is new.
         """
-        self._parts.metrics.git_sync.count_sync("noop", 0.0)
+        self._parts.metrics.git_sync.count_noop()
         if self._refusal is not None:
             return Outcome("refused", published.commit, refusal=self._refusal)
         return self._unchanged(published.commit, fence)
@@ -311,15 +313,14 @@ class Session:
         Return a digest of the settings that decide about the files of a commit.
         """
         options = self._options
-        sparse = ""
-        if options.sparse_checkout_file:
-            try:
-                with open(options.sparse_checkout_file, encoding="utf-8") as file:
-                    sparse = file.read()
-            except (OSError, ValueError):
-                sparse = "?"  # git-sync will say what is wrong with it
-        facts = [options.repo, options.submodules, options.group_write, sparse]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        if not options.sparse_checkout_file:
+            return self._digest
+        try:
+            with open(options.sparse_checkout_file, "rb") as file:
+                sparse = file.read()
+        except OSError:
+            sparse = b""  # git-sync will say what is wrong with it
+        return hashlib.sha256(self._digest.encode() + sparse).hexdigest()[:16]
 
     def _failed(self, error: SidecarError) -> SidecarError:
         """

@@ -36,6 +36,7 @@ class GitSyncMetrics:
             ["name", "status"],
             registry=None,
         )
+        self._noops = (self._syncs.labels("noop"), self._durations.labels("noop"))
         self.add_to(self.registry)
 
     def add_to(self, registry: CollectorRegistry) -> None:
@@ -47,10 +48,18 @@ class GitSyncMetrics:
 
     def count_sync(self, status: str, seconds: float) -> None:
         """
-        Count a sync: ``success`` changed something, ``noop`` did not.
+        Count a run of git-sync: ``success`` or ``error``.
         """
         self._syncs.labels(status).inc()
         self._durations.labels(status).observe(seconds)
+
+    def count_noop(self) -> None:
+        """
+        Count a poll that found nothing new; its duration is that of the cycle.
+        """
+        syncs, durations = self._noops
+        syncs.inc()
+        durations.observe(0.0)
 
     def count_fetch(self) -> None:
         """

@@ -59,6 +59,7 @@ class Volume:
 
     def __init__(self, options: Options, *, retain_count: int, retain_seconds: float) -> None:
         self._options = options
+        self._published = Published()
         self.root = options.root
         with explained(f"cannot use {options.root}"), ExitStack() as stack:
             os.makedirs(options.root, FOLDER_MODE, exist_ok=True)
@@ -109,8 +110,11 @@ class Volume:
         Return what the link shows, from disk.
         """
         commit = self._snapshots.current()
-        if not commit:
-            return Published()
+        if commit != self._published.commit:
+            self._published = self._look_up(commit) if commit else Published()
+        return self._published
+
+    def _look_up(self, commit: str) -> Published:
         record = self._record()
         if record.get("revision") != commit:  # killed between the link and the record
             with suppress(OSError):
@@ -168,6 +172,7 @@ class Volume:
             with fence:
                 content = json.dumps(record).encode() + b"\n"
                 write_file(RECORD, content, 0o664, fsync=False, dir_fd=self.store)
+            self._published = Published()  # to be looked up anew
 
     def prune(self, commit: str, fence: Fence) -> None:
         """
