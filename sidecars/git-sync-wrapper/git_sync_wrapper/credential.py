@@ -20,13 +20,11 @@ class Wanted:
     Args:
         host: With the port where the URL has one.
         path: Without its leading slash; empty where it does not matter.
-        username: Where the URL names one.
     """
 
     protocol: str
     host: str
     path: str = ""
-    username: str = ""
 
     @classmethod
     def by_url(cls, url: str) -> Wanted:

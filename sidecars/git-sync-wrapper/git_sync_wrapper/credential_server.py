@@ -87,12 +87,7 @@ class CredentialServer:
     def _answer(self, question: bytes) -> bytes:
         action, _, text = question.decode("utf-8", "surrogateescape").partition("\n")
         fields = dict(line.partition("=")[::2] for line in text.split("\n") if "=" in line)
-        wanted = Wanted(
-            fields.get("protocol", ""),
-            fields.get("host", ""),
-            fields.get("path", ""),
-            fields.get("username", ""),
-        )
+        wanted = Wanted(*(fields.get(name, "") for name in ("protocol", "host", "path")))
         match action:
             case "get":
                 return self._get(wanted)
