@@ -89,6 +89,6 @@ SIDECARS = (
         metrics=git_sync_wrapper.metrics.WrapperMetrics,
         instead=git_sync_wrapper.settings.INSTEAD,
         first=(),
-        shape="extra",
+        shape="chart",
     ),
 )

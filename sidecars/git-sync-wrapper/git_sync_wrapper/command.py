@@ -106,7 +106,6 @@ def _warn(options: Options, unknown: Sequence[str], environ: Mapping[str, str]) 
 def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
     metrics = WrapperMetrics(__version__, environ.get("SIDECAR_REVISION", "unknown"))
     access = Access(settings, options, environ)
-    root = os.path.join(options.root, ENGINE_ROOT)
     board = Board(
         options.link, {"repository": options.repo, "ref": options.ref, "mode": settings.mode}
     )
@@ -120,7 +119,14 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
         settings=settings,
         options=options,
         environ=environ,
-        engine=Engine(settings.git_sync, options, access, environ, root),
+        engine=Engine(
+            settings.git_sync,
+            options,
+            access,
+            environ,
+            root=os.path.join(options.root, ENGINE_ROOT),
+            count_healed=metrics.healed.inc,
+        ),
         poller=make_poller(options, access) or LsRemote(options, access, environ),
         gate=make_gate(settings, metrics.gate),
         hooks=hooks,

@@ -30,9 +30,10 @@ from sidecar_runtime.publish import TargetLock, read_holder
 log = get_logger("cycle")
 
 
-class NothingPublished(GaveUp):
+class GitSyncExitError(GaveUp):
     """
-    Too many failures before anything was published; the code is git-sync's own.
+    The process ends where git-sync would, with its code: too many failures before anything was
+    published, or a hook of a one-shot that failed.
     """
 
     exit_code = 1
@@ -131,7 +132,7 @@ class Session:
         if not self._must_run(wanted, published, fence):
             return self._rest(published, fence)
         if self._settings.dry_run:
-            log.info("sync_planned", revision=wanted, published=published.commit)
+            log.info("plan_made", revision=wanted, published=published.commit)
             return Outcome("unchanged", published.commit)
         commit = self._sync(problem, fence)
         outcome = self._publish(commit, published, volume, fence)
@@ -302,7 +303,7 @@ class Session:
         if not self._settings.one_shot:
             hooks.announce(commit)
         elif problem := hooks.announce_once(commit, fence):
-            raise NothingPublished(
+            raise GitSyncExitError(
                 "hook_failed",
                 f"{commit} is published, but {problem}",
                 "A one-shot ends with its hooks; look at what the hook says.",
@@ -333,6 +334,6 @@ class Session:
             return error
         limit = self._options.failures_before_first
         if 0 <= limit <= parts.past.failures:
-            return NothingPublished(error.reason, error.message, error.advice)
+            return GitSyncExitError(error.reason, error.message, error.advice)
         error.retry_within_seconds = self._options.init_period_seconds
         return error

@@ -22,6 +22,7 @@ from git_sync_wrapper.heal import CANDIDATE, heal, throw_away
 from git_sync_wrapper.options import FULL_COMMIT, Options
 from git_sync_wrapper.refusals import explain
 from git_sync_wrapper.settings import PREFIX
+from git_sync_wrapper.volume import explain_os_error
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -96,13 +97,21 @@ class Engine:
     """
 
     def __init__(
-        self, program: str, options: Options, access: Access, environ: Mapping[str, str], root: str
+        self,
+        program: str,
+        options: Options,
+        access: Access,
+        environ: Mapping[str, str],
+        *,
+        root: str,
+        count_healed: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._program = program
         self._options = options
         self._access = access
         self._environ = environ
         self.root = root
+        self._count_healed = count_healed
 
     def run(self, fence: Fence) -> str:
         """
@@ -112,7 +121,10 @@ class Engine:
             SidecarError: It failed, or could not be started; for each cause another reason.
             CycleAbandoned: The fence was revoked; it and every git below it are gone.
         """
-        heal(self.root)
+        try:
+            self._count_healed(len(heal(self.root)))
+        except OSError as error:
+            raise explain_os_error(error, f"cannot clear {error.filename}") from error
         ears = _Ears()
         with _own_folder(self._access.folder) as folder:
             report = os.path.join(folder, "error.json")
