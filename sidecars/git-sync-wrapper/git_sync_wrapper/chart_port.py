@@ -14,6 +14,7 @@ from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.listener import Answers, Listener
 
 SETTING = "GITSYNC_HTTP_BIND"
+_WHOLE = re.compile(rb"( \d+)\.0$", re.MULTILINE)
 
 
 class ChartPort(Listener):
@@ -39,7 +40,9 @@ class _Answers(Answers):
     def do_GET(self) -> None:
         port = self.server
         if port.registry is not None and self.path.partition("?")[0] == "/metrics":
-            self.answer(HTTPStatus.OK, generate_latest(port.registry), CONTENT_TYPE_LATEST)
+            # Whole numbers as Go writes them, for who compares texts.
+            told = _WHOLE.sub(rb"\1", generate_latest(port.registry))
+            self.answer(HTTPStatus.OK, told, CONTENT_TYPE_LATEST)
         elif port.is_ready():
             self.answer(HTTPStatus.OK, b"", "text/plain")
         else:

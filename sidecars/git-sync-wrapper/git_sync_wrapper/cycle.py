@@ -204,12 +204,11 @@ class Session:
         """
         Tell whether git-sync is to run.
         """
-        return (
-            not published.commit
-            or wanted != self._settled_at
-            or fence.is_asked_for
-            or published.made_by not in ("", self._made_by())
-        )
+        if fence.is_asked_for or wanted != self._settled_at:
+            return True
+        if self._refusal is not None:
+            return False  # it would be refused again
+        return not published.commit or published.made_by not in ("", self._made_by())
 
     def _rest(self, published: Published, fence: Fence) -> Outcome:
         """

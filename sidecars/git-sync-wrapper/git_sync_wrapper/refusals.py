@@ -31,7 +31,7 @@ class Refusal:
 REFUSALS = (
     Refusal(
         "target_full",
-        r"No space left on device|Disk quota exceeded",
+        r"No space left on device|Disk quota exceeded|unable to write (file|new index)|write error",
         "Raise the volume's size (emptyDir: sizeLimit). What is published is untouched.",
     ),
     Refusal(
