@@ -226,13 +226,13 @@ def poll_of_ls_remote(here: GitSite, polls: int) -> Poll:
 
 def poll_of_ours(here: GitSite, polls: int) -> Poll:
     """
-    The wrapper, twenty times a second.
+    The wrapper, ten times a second.
     """
-    more = wrapped(here, GITSYNC_PERIOD="50ms")
+    more = wrapped(here, GITSYNC_PERIOD="100ms")
     with counted(here, [WRAPPER], **more) as process:
         here.wait_until_shown(here.repository.head(), timeout_seconds=120)
         polled(here, 20)
-        return measured(here, process.pid, polls * 10)
+        return measured(here, process.pid, polls * 5)
 
 
 POLLS: dict[str, Callable[[GitSite, int], Poll]] = {

@@ -103,6 +103,7 @@ class GitSite:
         """
         What plain git-sync and the wrapper are given alike: fast, and patient.
         """
+        self.tmp.mkdir(exist_ok=True)
         return {
             "GITSYNC_REPO": self.server.url(),
             "GITSYNC_REF": self.repository.branch,

@@ -1,5 +1,5 @@
 """
-Fixtures of the git-sync-wrapper scenarios: each runs with every engine that there is.
+Fixtures of the git-sync-wrapper scenarios, and the program that stands for git-sync in them.
 """
 
 import shutil
@@ -12,7 +12,16 @@ from tests.support.git_server import GitServer, skip_reason
 from tests.support.git_sync import ENGINES, GitSite
 
 
-@pytest.fixture(params=ENGINES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """
+    Run each test with the real git-sync where there is one, else with its stand-in; `--full`: both.
+    """
+    if "engine" in metafunc.fixturenames:
+        names = list(ENGINES) if metafunc.config.getoption("--full") else [list(ENGINES)[-1]]
+        metafunc.parametrize("engine", names, indirect=True)
+
+
+@pytest.fixture
 def engine(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Path:
     """
     The program that stands for git-sync; the end of the run says which ones ran.
