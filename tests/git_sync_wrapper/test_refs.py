@@ -519,4 +519,4 @@ def test_polls_leave_nothing_open(server: GitServer, poll: Poll) -> None:
 
     poller.close()
 
-    assert poller._remote._connection is None
+    assert poller._remote._socket is None

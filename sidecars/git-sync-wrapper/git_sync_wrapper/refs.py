@@ -14,9 +14,10 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from git_sync_wrapper import pkt
 from git_sync_wrapper.access import Access
+from git_sync_wrapper.answer import Answer
 from git_sync_wrapper.credential import Credential
 from git_sync_wrapper.options import Options
-from git_sync_wrapper.remote import Answer, Remote, basic
+from git_sync_wrapper.remote import Remote, basic
 from git_sync_wrapper.way import Unheeded, Way, way_to
 from sidecar_runtime import __version__
 from sidecar_runtime.errors import SidecarError
@@ -191,7 +192,7 @@ class HttpPoller:
         if answer.status not in (301, 302, 303, 307, 308):
             return None
         here = f"{self._url.geturl()}{path}"
-        there = urljoin(here, answer.headers.get("Location", ""))
+        there = urljoin(here, answer.headers.get("location", ""))
         url = urlsplit(there.removesuffix(path))
         is_same_server = (url.scheme, url.netloc) == (self._url.scheme, self._url.netloc)
         is_elsewhere = there != here and there.endswith(path)

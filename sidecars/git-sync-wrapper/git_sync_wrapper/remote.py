@@ -11,9 +11,9 @@ import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote
 
+from git_sync_wrapper.answer import Answer, read_answer
 from git_sync_wrapper.way import Way
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -22,8 +22,6 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
 # A connection that nobody used for longer may be gone without a word.
 IDLE_SECONDS = 60.0
-# The list of refs of a server without version 2 grows with the repository.
-BODY_LIMIT_BYTES = 64 << 20
 
 ADVICE = {
     "name_unresolved": "Check the host in GITSYNC_REPO, and the DNS of the cluster.",
@@ -43,17 +41,6 @@ class RemoteError(SidecarError):
         super().__init__(reason, message, ADVICE[reason])
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """
-    Status, headers and the whole body.
-    """
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-
 class Remote:
     """
     One server, by one connection at a time; a connection that was closed meanwhile is made anew.
@@ -62,7 +49,8 @@ class Remote:
     def __init__(self, url: SplitResult, way: Way) -> None:
         self._url = url
         self._way = way
-        self._connection: http.client.HTTPConnection | None = None
+        self._host = url.netloc.rpartition("@")[2]
+        self._socket: socket.socket | None = None
         self._used_at = 0.0
 
     def ask(
@@ -78,11 +66,11 @@ class Remote:
         fence.on_revoke(self._hang_up)
         if time.monotonic() - self._used_at > IDLE_SECONDS:
             self.close()
-        is_kept = self._connection is not None
+        is_kept = self._socket is not None
         try:
             try:
                 return self._ask(method, path, headers, body)
-            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+            except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
                 if not is_kept:
                     raise
                 self.close()  # it had been closed while it was idle
@@ -97,40 +85,43 @@ class Remote:
         """
         Close the connection, if there is one; the next request makes another.
         """
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _ask(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> Answer:
         ends_at = time.monotonic() + ANSWER_SECONDS
-        if self._connection is None:
-            self._connection = self._connect()
+        if self._socket is None:
+            self._socket = self._connect()
+        self._socket.sendall(self._request(method, path, headers, body))
+        answer = read_answer(self._socket, ends_at)
+        self._used_at = time.monotonic()
+        if answer.is_last:
+            self.close()
+        return answer
+
+    def _request(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
+    ) -> bytes:
         proxy = self._way.proxy
         target = path
         if proxy and self._url.scheme == "http":
-            target = f"http://{self._url.netloc}{path}"
+            target = f"http://{self._host}{path}"
             headers = {**headers, **_proxy_headers(proxy)}
-        self._connection.request(method, target, body, {**headers, **self._way.headers})
-        response = self._connection.getresponse()
-        chunks, size = [], 0
-        while chunk := response.read1(1 << 16):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > BODY_LIMIT_BYTES:
-                raise http.client.HTTPException("its answer does not end")
-            if time.monotonic() > ends_at:
-                raise TimeoutError
-        if response.length:
-            raise http.client.IncompleteRead(b"", response.length)
-        response.close()  # read1 leaves that to us, and the connection waits for it
-        self._used_at = time.monotonic()
-        if response.will_close:
-            self.close()
-        return Answer(response.status, response.headers, b"".join(chunks))
+        if body is not None:
+            headers = {**headers, "Content-Length": str(len(body))}
+        fields = {"Host": self._host, "Accept": "*/*", **headers, **self._way.headers}
+        lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
+        if not "".join(lines).isprintable():
+            raise ValueError("the URL or a header has a line break in it")
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self) -> socket.socket:
+        """
+        Return a connection to the server, through the proxy where there is one.
+        """
         proxy = self._way.proxy
         host, port = self._url.hostname or "", self._url.port
         at = (proxy.hostname or "", proxy.port or 1080) if proxy else (host, port)
@@ -148,14 +139,15 @@ class Remote:
             connection.close()
             raise
         connection.sock.settimeout(ANSWER_SECONDS)
-        return connection
+        found: socket.socket = connection.sock
+        return found
 
     def _hang_up(self) -> None:
         """
         End what the connection waits for; from any thread.
         """
         with suppress(AttributeError, OSError):
-            self._connection.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+            self._socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
 
     def _explain(self, error: Exception) -> RemoteError:
         host = self._url.hostname
@@ -175,7 +167,7 @@ class Remote:
             case OSError():
                 said = error.strerror or str(error)
                 return RemoteError("remote_unreachable", f"cannot talk to {host}: {said}")
-        return RemoteError("remote_unreachable", f"{host} broke off, or speaks no HTTP: {error!r}")
+        return RemoteError("remote_unreachable", f"{host} answers as no web server does: {error}")
 
 
 def _context(way: Way) -> ssl.SSLContext:
