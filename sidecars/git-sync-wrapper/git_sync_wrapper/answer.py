@@ -122,10 +122,10 @@ class _Reader:
         return self._cut(size)
 
     def rest(self) -> bytes:
-        while self._more():
-            if len(self.left) > BODY_LIMIT_BYTES:
-                raise NotHttp("it does not end")
-        return self._cut(len(self.left))
+        while len(self.left) <= BODY_LIMIT_BYTES:
+            if not self._more():
+                return self._cut(len(self.left))
+        raise NotHttp("it does not end")
 
     def chunks(self) -> bytes:
         body = bytearray()
