@@ -106,9 +106,11 @@ class Askpass:
         target = self._url._replace(scheme="", netloc="", fragment="").geturl() or "/"
         remote = Remote(self._url, self._way)
         try:
-            answer = remote.ask("GET", target, {"Connection": "close"}, None, fence)
+            answer = remote.ask(remote.request("GET", target, {"Connection": "close"}), fence)
         except RemoteError as error:
             raise _askpass_failed(error.message) from None
+        except ValueError as error:
+            raise _askpass_failed(str(error)) from None
         if answer.status != 200:
             raise _askpass_failed(f"it answers {answer.status}")
         lines = answer.body.decode("utf-8", "surrogateescape").replace("\r", "").split("\n")

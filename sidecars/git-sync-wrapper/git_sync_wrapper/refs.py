@@ -8,7 +8,6 @@ It only saves work and decides nothing: where it fails, git-sync itself is asked
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Protocol
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
@@ -82,6 +81,9 @@ def make_poller(options: Options, access: Access) -> Poller | None:
 class HttpPoller:
     """
     Asks one repository over smart HTTP; used in the thread of the cycle.
+
+    What does not change from poll to poll is kept: the bytes of the request, the credentials until
+    they end or are refused, and what the last answer meant.
     """
 
     def __init__(self, url: SplitResult, ref: str, way: Way, access: Access) -> None:
@@ -90,8 +92,12 @@ class HttpPoller:
         self._ref = ref
         self._access = access
         self._remote = Remote(url, way)
+        self._requests: dict[str, bytes] = {}
         self._credential: Credential | None = None
+        self._knows_login = False  # or that nobody logs in
         self._object_format: str | None = None  # known of a server that speaks version 2
+        self._seen: bytes | None = None
+        self._found: str | None = None
 
     def commit(self, fence: Fence) -> str:
         """
@@ -102,8 +108,8 @@ class HttpPoller:
             CycleAbandoned: The fence was revoked meanwhile.
         """
         try:
-            refs = self._refs(fence)
-        except pkt.NotGit as error:
+            self._look(fence)
+        except ValueError as error:  # NotGit, and what no request can be made of
             self._forget()
             raise RefsError(
                 "not_a_git_server",
@@ -116,15 +122,14 @@ class HttpPoller:
         except SidecarError:
             self._forget()
             raise
-        found = pkt.choose(refs, self._ref)
-        if found is None:
+        if self._found is None:
             raise RefsError(
                 "ref_not_found",
                 f"{self._shown} has no ref {self._ref}",
                 "Check GITSYNC_REF, and whether the branch was renamed or deleted. What is "
                 "published stays.",
             )
-        return found
+        return self._found
 
     def close(self) -> None:
         """
@@ -140,53 +145,80 @@ class HttpPoller:
         """
         Begin anew the next time: the server may have moved, or be another one.
         """
-        self._object_format = None
+        self._object_format = self._seen = None
         self._url = self._given_url
+        self._requests.clear()
 
-    def _refs(self, fence: Fence) -> pkt.Refs:
+    def _look(self, fence: Fence) -> None:
+        """
+        Ask for the refs, and read them where they are not those of the last time.
+        """
         if self._object_format is None:
-            advert = pkt.read_advert(self._ask("GET", ADVERT, None, fence))
+            body = self._ask("GET", ADVERT, fence)
+            if body == self._seen:
+                return
+            advert = pkt.read_advert(body)
             if advert.refs is not None:
-                return advert.refs
+                self._seen, self._found = body, pkt.choose(advert.refs, self._ref)
+                return
             self._object_format = advert.object_format
-        request = pkt.ask_for(self._ref, self._object_format)
-        return pkt.read_refs(self._ask("POST", SERVICE, request, fence))
+        body = self._ask("POST", SERVICE, fence)
+        if body != self._seen:
+            self._found = pkt.choose(pkt.read_refs(body), self._ref)
+            self._seen = body
 
-    def _ask(self, method: str, path: str, body: bytes | None, fence: Fence) -> bytes:
+    def _ask(self, method: str, path: str, fence: Fence) -> bytes:
         """
         Ask, and return the body of a good answer; credentials that were held are renewed once.
         """
-        is_held = self._credential is not None
-        answer = self._follow(method, path, body, fence)
+        is_held = self._knows_login
+        answer = self._follow(method, path, fence)
         if answer.status in (401, 403) and is_held:
-            self._drop_credential()
-            answer = self._follow(method, path, body, fence)
+            self._drop_login()
+            answer = self._follow(method, path, fence)
         if answer.status == 200:
             return answer.body
         error = self._explain(answer, fence)
         if answer.status in (401, 403):
-            self._drop_credential()
+            self._drop_login()
         raise error
 
-    def _drop_credential(self) -> None:
+    def _drop_login(self) -> None:
         self._access.refused(self._shown)
-        self._credential = None
+        self._knows_login = False
 
-    def _follow(self, method: str, path: str, body: bytes | None, fence: Fence) -> Answer:
+    def _follow(self, method: str, path: str, fence: Fence) -> Answer:
         """
         Send with credentials, and follow where a repository has moved on the same server.
 
         Credentials never go to another one; git may ask for others there.
         """
         for _ in range(REDIRECTS):
-            answer = self._remote.ask(
-                method, f"{self._url.path}{path}", self._headers(body, fence), body, fence
-            )
+            answer = self._remote.ask(self._request(method, path, fence), fence)
             moved = self._moved(answer, path) if method == "GET" else None
             if moved is None:
                 break
             self._url = moved
+            self._requests.clear()
         return answer
+
+    def _request(self, method: str, path: str, fence: Fence) -> bytes:
+        held = self._credential
+        if not self._knows_login or (held and held.expires_at and held.expires_at <= time.time()):
+            self._credential = self._access.credential(self._shown, fence)
+            self._knows_login = True
+            self._requests.clear()
+        if method not in self._requests:
+            headers, body = dict(HEADERS), b""
+            if self._credential is not None:
+                pair = self._credential.username, self._credential.password
+                headers["Authorization"] = basic(*pair)
+            if method == "POST":
+                headers["Content-Type"] = TYPE
+                body = pkt.ask_for(self._ref, self._object_format or "sha1")
+            target = f"{self._url.path}{path}"
+            self._requests[method] = self._remote.request(method, target, headers, body)
+        return self._requests[method]
 
     def _moved(self, answer: Answer, path: str) -> SplitResult | None:
         if answer.status not in (301, 302, 303, 307, 308):
@@ -197,17 +229,6 @@ class HttpPoller:
         is_same_server = (url.scheme, url.netloc) == (self._url.scheme, self._url.netloc)
         is_elsewhere = there != here and there.endswith(path)
         return url if is_same_server and is_elsewhere else None
-
-    def _headers(self, body: bytes | None, fence: Fence) -> Mapping[str, str]:
-        held = self._credential
-        if held is None or (held.expires_at is not None and held.expires_at <= time.time()):
-            held = self._credential = self._access.credential(self._shown, fence)
-        headers = dict(HEADERS)
-        if body is not None:
-            headers["Content-Type"] = TYPE
-        if held is not None:
-            headers["Authorization"] = basic(held.username, held.password)
-        return headers
 
     def _explain(self, answer: Answer, fence: Fence) -> SidecarError:
         said = f"{self._shown} answers {answer.status}"

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from urllib.parse import SplitResult, unquote
 
-from git_sync_wrapper.answer import Answer, read_answer
+from git_sync_wrapper.answer import Answer, NotHttp, read_answer
 from git_sync_wrapper.way import Way
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -53,9 +53,29 @@ class Remote:
         self._socket: socket.socket | None = None
         self._used_at = 0.0
 
-    def ask(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, fence: Fence
-    ) -> Answer:
+    def request(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> bytes:
+        """
+        Return the bytes of a request, which may be sent again and again.
+
+        Raises:
+            ValueError: There is a line break or an odd letter in the URL or a header.
+        """
+        proxy = self._way.proxy
+        target = path
+        if proxy and self._url.scheme == "http":
+            target = f"http://{self._host}{path}"
+            headers = {**headers, **_proxy_headers(proxy)}
+        if body:
+            headers = {**headers, "Content-Length": str(len(body))}
+        fields = {"Host": self._host, "Accept": "*/*", **headers, **self._way.headers}
+        lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
+        if not "".join(lines).isprintable():
+            raise ValueError("the URL or a header has a line break in it")
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+    def ask(self, request: bytes, fence: Fence) -> Answer:
         """
         Send a request and return the answer, whatever its status.
 
@@ -69,13 +89,13 @@ class Remote:
         is_kept = self._socket is not None
         try:
             try:
-                return self._ask(method, path, headers, body)
+                return self._ask(request)
             except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
                 if not is_kept:
                     raise
                 self.close()  # it had been closed while it was idle
-                return self._ask(method, path, headers, body)
-        except (OSError, ValueError, http.client.HTTPException) as error:
+                return self._ask(request)
+        except (OSError, ValueError) as error:
             self.close()
             if fence.is_revoked:
                 raise CycleAbandoned from None
@@ -89,34 +109,16 @@ class Remote:
             self._socket.close()
             self._socket = None
 
-    def _ask(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
-    ) -> Answer:
+    def _ask(self, request: bytes) -> Answer:
         ends_at = time.monotonic() + ANSWER_SECONDS
         if self._socket is None:
             self._socket = self._connect()
-        self._socket.sendall(self._request(method, path, headers, body))
+        self._socket.sendall(request)
         answer = read_answer(self._socket, ends_at)
         self._used_at = time.monotonic()
         if answer.is_last:
             self.close()
         return answer
-
-    def _request(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
-    ) -> bytes:
-        proxy = self._way.proxy
-        target = path
-        if proxy and self._url.scheme == "http":
-            target = f"http://{self._host}{path}"
-            headers = {**headers, **_proxy_headers(proxy)}
-        if body is not None:
-            headers = {**headers, "Content-Length": str(len(body))}
-        fields = {"Host": self._host, "Accept": "*/*", **headers, **self._way.headers}
-        lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
-        if not "".join(lines).isprintable():
-            raise ValueError("the URL or a header has a line break in it")
-        return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
 
     def _connect(self) -> socket.socket:
         """
@@ -135,6 +137,9 @@ class Remote:
                 connection.set_tunnel(host, port or 443, dict(_proxy_headers(proxy)))
         try:
             connection.connect()
+        except http.client.HTTPException as error:  # of a proxy
+            connection.close()
+            raise NotHttp(str(error)) from None
         except OSError:
             connection.close()
             raise
