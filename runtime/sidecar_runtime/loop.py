@@ -116,7 +116,7 @@ class Loop:
         Run until the end and return the exit code.
 
         Raises:
-            GaveUp: The failure limit or the deadline of a one-shot was reached.
+            GaveUp: The failure limit or a one-shot's deadline was reached, or a cycle raised it.
         """
         with self._signals():
             self._job = self._scheduler.add_job(
@@ -292,6 +292,8 @@ class Loop:
                     wait_seconds *= self._glances.count + 1
         elif isinstance(end, Exception):
             wait_seconds = self._fail(end, seconds)
+            if isinstance(end, GaveUp):
+                raise end
             if self._health.consecutive_failures >= self._settings.max_failures > 0:
                 raise self._give_up("failure_limit", "too many failures")
         else:
