@@ -116,7 +116,7 @@ class Loop:
         Run until the end and return the exit code.
 
         Raises:
-            GaveUp: The failure limit or the deadline of a one-shot was reached.
+            GaveUp: The failure limit or a one-shot's deadline was reached, or a cycle raised it.
         """
         with self._signals():
             self._job = self._scheduler.add_job(
@@ -236,10 +236,12 @@ class Loop:
         jitter = random.uniform(-self._jitter_seconds, self._jitter_seconds)
         return max(0.05, self._settings.interval_seconds + jitter)
 
-    def _note_glance(self) -> None:
+    def _note_glance(self, seconds: float) -> None:
         """
-        Record a glance that saw nothing new; from the worker's thread.
+        Record a glance that saw nothing new as the cycle that it stands for; from the worker's
+        thread.
         """
+        self._metrics.duration.observe(seconds)
         self._health.beat()
         self._health.expect_cycle(self._settings.interval_seconds)
         self._unchanged.inc()
@@ -290,6 +292,8 @@ class Loop:
                     wait_seconds *= self._glances.count + 1
         elif isinstance(end, Exception):
             wait_seconds = self._fail(end, seconds)
+            if isinstance(end, GaveUp):
+                raise end
             if self._health.consecutive_failures >= self._settings.max_failures > 0:
                 raise self._give_up("failure_limit", "too many failures")
         else:

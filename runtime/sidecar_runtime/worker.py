@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -29,13 +30,13 @@ class Glances:
     Args:
         count: So many glances at most.
         wait_seconds: Draws the wait before each.
-        note: Called after one that saw nothing new.
+        note: Called after one that saw nothing new, with the seconds that it took.
         wake: Called after one that did, and was the last.
     """
 
     count: int
     wait_seconds: Callable[[], float]
-    note: Callable[[], object]
+    note: Callable[[float], object]
     wake: Callable[[], object]
 
 
@@ -104,8 +105,9 @@ class Worker:
                     return self._requests.get(timeout=glances.wait_seconds())
                 except Empty:
                     pass
+                began = time.monotonic()
                 if not session.glance():
                     glances.wake()
                     break
-                glances.note()
+                glances.note(time.monotonic() - began)
         return self._requests.get()

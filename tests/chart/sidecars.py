@@ -11,6 +11,8 @@ from typing import Any
 
 import botocore.session
 
+import git_sync_wrapper.flags
+import git_sync_wrapper.settings
 import kerberos_sidecar.settings
 import s3_sync.settings
 import sync_perm.settings
@@ -193,6 +195,35 @@ def ticket_complaints(component: Values, container: Values) -> list[str]:
     return [complaint for complaint, holds in rules.items() if not holds]
 
 
+def commits_complaints(component: Values, container: Values) -> list[str]:
+    """
+    Check that the sidecar writes and Airflow reads one root, that both sides of the link lie in it.
+    """
+    volumes = {volume["name"]: volume for volume in component.get("extraVolumes", [])}
+    ours = environment(container)
+    reads = mounts(component, "extraVolumeMounts", read_only=True)
+    writes = mounts(container, "volumeMounts", read_only=False)
+    secrets = {name for name, volume in volumes.items() if "secret" in volume}
+    seen = {mount["name"] for mount in component.get("extraVolumeMounts", [])}
+    private = [path for path, name in mounts(container, "volumeMounts", read_only=True)]
+    files = [ours.get("GITSYNC_PASSWORD_FILE"), ours.get("GIT_SYNC_WRAPPER_USERNAME_FILE")]
+    rules = {
+        "the chart has a volume dags of its own": "dags" not in volumes,
+        "GITSYNC_ROOT is not the mount that Airflow reads": {path for path, _ in reads}
+        == {ours.get("GITSYNC_ROOT")},
+        "Airflow does not read what the sidecar writes": reads < writes,
+        "/tmp cannot be written": "/tmp" in {path for path, _ in writes},
+        "a subPath shows nothing after the next commit": not any(
+            "subPath" in mount for mount in component.get("extraVolumeMounts", [])
+        ),
+        "Airflow sees the password": not secrets & seen,
+        "the password is not in the Secret that is mounted": all(
+            file is not None and file.rpartition("/")[0] in private for file in files
+        ),
+    }
+    return [complaint for complaint, holds in rules.items() if not holds]
+
+
 SIDECARS: Mapping[str, Charted] = {
     "s3-sync": Charted(
         settings=s3_sync.settings.Settings,
@@ -201,6 +232,14 @@ SIDECARS: Mapping[str, Charted] = {
         foreign=botocore_names,
         wanted=frozenset({"KEY_PATH", "INTERVAL"}),
         volume_complaints=dags_complaints,
+    ),
+    "git-sync-wrapper": Charted(
+        settings=git_sync_wrapper.settings.Settings,
+        prefix=git_sync_wrapper.settings.PREFIX,
+        snippets=("chart", "codecommit", "extra", "init", "native"),
+        foreign=lambda: git_sync_wrapper.flags.VARIABLES,
+        wanted=frozenset({"GITSYNC_REPO", "GITSYNC_REF", "GITSYNC_ROOT", "GITSYNC_LINK"}),
+        volume_complaints=commits_complaints,
     ),
     "kerberos": Charted(
         settings=kerberos_sidecar.settings.Settings,

@@ -26,6 +26,7 @@ from sidecar_runtime.aws_credentials import (
 )
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
+from tests.support.fake_child import FakeChild
 from tests.support.waiting import wait_until
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cr3t/+="}
@@ -67,23 +68,10 @@ class Clock:
         return self.now
 
 
-class FakeChild:
+class FakeChain(FakeChild):
     """
-    A program in place of the interpreter: says what it is told, and counts.
+    A chain that finds what it is told.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.program = folder / "python"
-
-    def does(self, *lines: str) -> None:
-        calls = self._folder / "calls"
-        self.program.write_text("\n".join(["#!/bin/sh", f'echo "$*" >> {calls}', *lines]) + "\n")
-        self.program.chmod(0o755)
-
-    def says(self, answer: object) -> None:
-        (self._folder / "answer").write_text(json.dumps(answer))
-        self.does(f"cat {self._folder / 'answer'}")
 
     def finds(self, **changes: Any) -> None:
         self.says({"credentials": FOUND | changes, **CONFIG})
@@ -91,15 +79,10 @@ class FakeChild:
     def fails(self) -> None:
         self.says({"error": {"reason": "credentials_unavailable", "message": "STS is silent"}})
 
-    @property
-    def calls(self) -> list[str]:
-        calls = self._folder / "calls"
-        return calls.read_text().splitlines() if calls.exists() else []
-
 
 @pytest.fixture
-def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeChild:
-    child = FakeChild(tmp_path)
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeChain:
+    child = FakeChain(tmp_path)
     monkeypatch.setattr("sys.executable", str(child.program))
     return child
 
@@ -266,7 +249,7 @@ def _is_dead(pid: str) -> bool:
 
 
 def test_credentials_without_an_end_are_fetched_once(
-    child: FakeChild, clock: Clock, fence: Fence
+    child: FakeChain, clock: Clock, fence: Fence
 ) -> None:
     child.finds()
     chain = Chain()
@@ -281,7 +264,7 @@ def test_credentials_without_an_end_are_fetched_once(
 
 
 def test_the_next_ones_are_fetched_before_the_end(
-    child: FakeChild, clock: Clock, fence: Fence
+    child: FakeChain, clock: Clock, fence: Fence
 ) -> None:
     child.finds(expires_at=clock.now + 3600)
     chain = Chain()
@@ -296,7 +279,7 @@ def test_the_next_ones_are_fetched_before_the_end(
 
 
 def test_short_lived_ones_are_not_fetched_in_every_cycle(
-    child: FakeChild, clock: Clock, fence: Fence
+    child: FakeChain, clock: Clock, fence: Fence
 ) -> None:
     child.finds(expires_at=clock.now + 600)
     chain = Chain()
@@ -312,7 +295,7 @@ def test_short_lived_ones_are_not_fetched_in_every_cycle(
 
 
 def test_valid_ones_are_kept_while_a_refresh_fails(
-    child: FakeChild, clock: Clock, fence: Fence, log: Log
+    child: FakeChain, clock: Clock, fence: Fence, log: Log
 ) -> None:
     child.finds(expires_at=clock.now + 3600)
     chain = Chain()
@@ -332,7 +315,7 @@ def test_valid_ones_are_kept_while_a_refresh_fails(
     assert 3 == len(child.calls)
 
 
-def test_those_that_have_ended_are_not_kept(child: FakeChild, clock: Clock, fence: Fence) -> None:
+def test_those_that_have_ended_are_not_kept(child: FakeChain, clock: Clock, fence: Fence) -> None:
     child.finds(expires_at=clock.now + 3600)
     chain = Chain()
     chain.current(fence)
@@ -345,7 +328,7 @@ def test_those_that_have_ended_are_not_kept(child: FakeChild, clock: Clock, fenc
 
 
 def test_invalid_successors_do_not_replace_valid_ones(
-    child: FakeChild, clock: Clock, fence: Fence
+    child: FakeChain, clock: Clock, fence: Fence
 ) -> None:
     child.finds(expires_at=clock.now + 3600)
     chain = Chain()
@@ -356,7 +339,7 @@ def test_invalid_successors_do_not_replace_valid_ones(
     assert "AKID" == chain.current(fence)[0].access_key
 
 
-def test_forgotten_ones_are_fetched_anew(child: FakeChild, fence: Fence) -> None:
+def test_forgotten_ones_are_fetched_anew(child: FakeChain, fence: Fence) -> None:
     child.finds()
     chain = Chain()
     chain.current(fence)
@@ -373,7 +356,7 @@ def test_forgotten_ones_are_fetched_anew(child: FakeChild, fence: Fence) -> None
 @pytest.mark.parametrize("name", ["access_key", "secret_key", "token"])
 @pytest.mark.parametrize("value", ["s3cr3t\n", "s3cr3t ", "\ts3cr3t", "s3cr3t\r", "s3\0cr3t"])
 def test_what_would_break_a_header_is_named_and_not_shown(
-    child: FakeChild, name: str, value: str
+    child: FakeChain, name: str, value: str
 ) -> None:
     child.finds(**{name: value})
 
@@ -382,7 +365,7 @@ def test_what_would_break_a_header_is_named_and_not_shown(
     assert ("credentials_invalid", True) == (error.reason, name in error.message)
 
 
-def test_the_reason_of_the_child_is_passed_on(child: FakeChild) -> None:
+def test_the_reason_of_the_child_is_passed_on(child: FakeChain) -> None:
     child.says({"error": {"reason": "credentials_denied", "message": "not your role"}})
 
     error = error_of(Chain())
@@ -392,7 +375,7 @@ def test_the_reason_of_the_child_is_passed_on(child: FakeChild) -> None:
 
 @pytest.mark.parametrize("wait", ["sleep 60", "sleep 60 & sleep 60", "trap '' TERM; sleep 60"])
 def test_a_silent_child_is_not_waited_for(
-    child: FakeChild, wait: str, monkeypatch: pytest.MonkeyPatch
+    child: FakeChain, wait: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     Nor what it started, which holds the pipe open.
@@ -416,7 +399,7 @@ def test_a_silent_child_is_not_waited_for(
     ],
     ids=["traceback", "nothing", "half", "bytes"],
 )
-def test_a_child_that_crashes_is_quoted(child: FakeChild, lines: list[str], said: str) -> None:
+def test_a_child_that_crashes_is_quoted(child: FakeChain, lines: list[str], said: str) -> None:
     child.does(*lines)
 
     error = error_of(Chain())
@@ -425,14 +408,14 @@ def test_a_child_that_crashes_is_quoted(child: FakeChild, lines: list[str], said
     assert said in error.message
 
 
-def test_a_child_that_cannot_be_started(child: FakeChild) -> None:
+def test_a_child_that_cannot_be_started(child: FakeChain) -> None:
     error = error_of(Chain())
 
     assert "credentials_unavailable" == error.reason
     assert "cannot start the credential chain: No such file or directory" == error.message
 
 
-def test_under_a_revoked_fence_nothing_is_fetched(child: FakeChild) -> None:
+def test_under_a_revoked_fence_nothing_is_fetched(child: FakeChain) -> None:
     child.finds()
     fence = Fence()
     fence.revoke()
@@ -441,7 +424,7 @@ def test_under_a_revoked_fence_nothing_is_fetched(child: FakeChild) -> None:
         Chain().current(fence)
 
 
-def test_no_child_leaves_anything_behind(child: FakeChild, fence: Fence) -> None:
+def test_no_child_leaves_anything_behind(child: FakeChain, fence: Fence) -> None:
     child.finds()
     chain = Chain()
     chain.current(fence)
@@ -457,7 +440,7 @@ def test_no_child_leaves_anything_behind(child: FakeChild, fence: Fence) -> None
 # --- who we are
 
 
-def test_the_identity_is_asked_for_once(child: FakeChild, fence: Fence) -> None:
+def test_the_identity_is_asked_for_once(child: FakeChain, fence: Fence) -> None:
     child.says({"arn": "arn:aws:iam::123456789012:role/dags"})
     chain = Chain()
 
@@ -466,7 +449,7 @@ def test_the_identity_is_asked_for_once(child: FakeChild, fence: Fence) -> None:
 
 
 def test_an_identity_that_sts_does_not_tell_is_not_asked_for_again(
-    child: FakeChild, fence: Fence
+    child: FakeChain, fence: Fence
 ) -> None:
     child.fails()
     chain = Chain()
@@ -475,7 +458,7 @@ def test_an_identity_that_sts_does_not_tell_is_not_asked_for_again(
     assert 1 == len(child.calls)
 
 
-def test_other_credentials_may_have_another_identity(child: FakeChild, fence: Fence) -> None:
+def test_other_credentials_may_have_another_identity(child: FakeChain, fence: Fence) -> None:
     chain = Chain()
     child.says({"arn": "arn:one"})
     chain.identity(fence)

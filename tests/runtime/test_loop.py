@@ -169,6 +169,15 @@ def test_a_one_shot_gives_up_at_its_deadline_and_names_the_last_failure(log: Log
     assert caught.value.advice == "allow it"
 
 
+def test_a_cycle_that_gives_up_ends_the_loop(log: Log) -> None:
+    one = run(DENIED, GaveUp("failure_limit", "too many", "look there"), CHANGED)
+
+    with pytest.raises(GaveUp, match="too many"):
+        one()
+
+    assert ["error", "error"] == one.results()
+
+
 def test_a_one_shot_that_never_gets_the_target_names_who_has_it(log: Log) -> None:
     waiting = Outcome("waiting", counts={"holder": "pid 7 on other-pod"})
     one = run(*[waiting] * 1000, one_shot=True, one_shot_deadline_seconds=0.2)
@@ -1016,6 +1025,9 @@ def test_glances_count_as_cycles_and_news_starts_one() -> None:
     assert 3 == script.cycles
     assert 4 == script.glances
     assert (1, 4) == (glanced.count("changed"), glanced.count("unchanged"))
+    seconds = {"sidecar": "box"}
+    name = "sidecar_cycle_duration_seconds_count"
+    assert 6 == glanced.metrics.registry.get_sample_value(name, seconds)  # one ended the loop
     assert glanced.health.beat_age_seconds < PATIENCE_SECONDS
 
 

@@ -122,7 +122,7 @@ class Glanced:
         self.reports: SimpleQueue[Finished] = SimpleQueue()
         self.told: SimpleQueue[str] = SimpleQueue()
         glances = Glances(
-            count, lambda: wait, lambda: self.told.put("quiet"), lambda: self.told.put("news")
+            count, lambda: wait, lambda _: self.told.put("quiet"), lambda: self.told.put("news")
         )
         self.worker = Worker(lambda: self.session, self.reports.put, glances)
 

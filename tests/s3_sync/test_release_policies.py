@@ -96,7 +96,9 @@ def test_a_policy_allows_what_is_asked_and_has_nothing_that_is_not(
 ) -> None:
     bucket.server.inject(forbid_missing)
     act(bucket)
-    asked = {asked_for(request) for request in bucket.server.requests}
+    # After a 403 botocore asks for the region of the bucket; its refusal is no matter.
+    requests = [r for r in bucket.server.requests if is_list(r) or r.path.count("/") > 1]
+    asked = {asked_for(request) for request in requests}
     allowed = [part for statement in statements(name) for part in parts(statement)]
 
     refused = [one for one in asked if not any(allows(part, one) for part in allowed)]

@@ -24,8 +24,8 @@ class WritableS3(FakeS3):
         on_write: Called after every write, before its answer.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, bucket: str = "dags-bucket") -> None:
+        super().__init__(bucket)
         self.conditions: Literal["obeyed", "ignored", "refused"] = "obeyed"
         self.on_write: Callable[[], object] = lambda: None
         self._writing = threading.RLock()

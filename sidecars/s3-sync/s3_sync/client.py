@@ -114,9 +114,12 @@ class S3Client:
         """
         return self._address.region if self._address else DEFAULT_REGION
 
-    async def list_page(self, token: str | None) -> bytes:
+    async def list_page(self, token: str | None, prefix: str | None = None) -> bytes:
         """
         Return one page of ListObjectsV2 as it came.
+
+        Args:
+            prefix: Of the keys; None for that of the folder.
 
         Raises:
             SourceError, WireError
@@ -125,11 +128,11 @@ class S3Client:
             "list-type": "2",
             "encoding-type": "url",
             "max-keys": str(PAGE_KEYS),
-            "prefix": self._prefix,
+            "prefix": self._prefix if prefix is None else prefix,
         }
         if token is not None:
             query["continuation-token"] = token
-        request = self._request("list", self._prefix)
+        request = self._request("list", query["prefix"])
         answer = await self._send(request, query, dict, None, LIST_SECONDS)
         self.listed_at = answer.headers.get("date", "")
         return answer.body

@@ -48,14 +48,14 @@ class Reconciler:
         # The state that was acted upon last, and what a cycle says while nothing is different.
         self._acted: State[Any] | None = None
         self._rest: Outcome | None = None
+        self._is_done = False
 
     @property
     def is_at_rest(self) -> bool:
         """
         Whether there is nothing to do while the source stays as it is.
         """
-        is_done = self._rest is not None and self._rest.is_success
-        return is_done and not (self._blocked or self._settings.delete == "all")
+        return self._is_done and not (self._blocked or self._settings.delete == "all")
 
     def begin_anew(self) -> None:
         """
@@ -73,11 +73,14 @@ class Reconciler:
             OSError: The volume fails.
             CycleAbandoned: The fence was revoked.
         """
+        self._is_done = False
         mended = self._hold.mend(layout, fence)
         state = await self._source.look(fence)
         published = self._hold.published.revision
         if self._source.is_settled(state, published):
-            return await self._act(layout, state, mended, fence)
+            outcome = await self._act(layout, state, mended, fence)
+            self._is_done = outcome.is_success and self._rest is not None
+            return outcome
         if self._acted is not None:
             await self._heal(layout, self._acted, state, fence)
         return Outcome("settling", published)

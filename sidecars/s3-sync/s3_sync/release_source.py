@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from s3_sync.client import Receiver, S3Client
-from s3_sync.refusals import ObjectMoved, Operation, SourceError
+from s3_sync.refusals import ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.release import (
     MANIFEST_LIMIT_BYTES,
     POINTER_KEY,
@@ -30,6 +30,7 @@ from s3_sync.settings import Settings
 from s3_sync.source import Order, State
 from s3_sync.take import Taker
 from s3_sync.work import Work
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
 
@@ -215,16 +216,32 @@ class ReleaseSource:
             SourceError: It has more bytes than it may have.
         """
         headers = {"if-none-match": etag} if etag else {}
+        whole_key = f"{self._settings.prefix}{key}"
         page = _Page(limit_bytes)
         try:
             answer = await self._client.get(
-                operation, f"{self._settings.prefix}{key}", lambda: headers, limit_bytes, page
+                operation, whole_key, lambda: headers, limit_bytes, page
             )
         except _TooLong:
             raise self._invalid(key, f"it has more than {limit_bytes} bytes") from None
+        except ObjectError as error:
+            if error.reason == "access_denied" and await self._is_missing(whole_key):
+                raise ObjectMoved from None
+            raise
         if answer.status == 304:
             return None
         return b"".join(page.chunks), answer.headers.get("etag", "")
+
+    async def _is_missing(self, key: str) -> bool:
+        """
+        Whether an object that may not be read is not there: to who may not list all of the bucket
+        S3 answers 403 for both.
+        """
+        try:
+            page = await self._client.list_page(None, key)
+        except SidecarError:
+            return False
+        return b"<Key>" not in page
 
     def _missing(self, key: str, advice: str) -> SourceError:
         return SourceError(

@@ -21,7 +21,7 @@ TOTAL_LIMIT_BYTES = 2 << 30
 # What inflates to more than this many times its size is stored, not deflated.
 RATIO_LIMIT = 100
 
-_MODES = {"0644", "0755"}
+_MODES = {mode: mode for mode in ("0644", "0755")}
 _BETWEEN = "/\0/"
 
 
@@ -82,13 +82,15 @@ def read_rows(rows: list[Any], bundle_bytes: int, target_bytes: int) -> dict[str
             raise Invalid("an offset or size is not a whole number, 0 or more")
     if not _are_digests(digests):
         raise Invalid("a sha256 is not 64 hexadecimal digits")
-    if not set(modes) <= _MODES:
+    if not set(modes) <= _MODES.keys():
         raise Invalid("a mode is not 0644 or 0755")
     _check_paths(paths, target_bytes)
     _check_sizes(stored, sizes)
     ends = [0, *map(add, offsets, stored)]
     if not all(map(le, ends, (*offsets, bundle_bytes))):
         raise Invalid("the data of files overlap, are out of order, or end beyond the bundle")
+    for row in rows:
+        row[5] = _MODES[row[5]]  # one text for all of them: 0.5 MiB less at 10,000 files
     # As File._make, which is slower by half.
     return dict(zip(paths, map(partial(tuple.__new__, File), rows), strict=True))
 

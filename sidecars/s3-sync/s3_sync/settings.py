@@ -59,6 +59,8 @@ INSTEAD = {
     "S3_SYNC_RETAIN_SECONDS": "S3_SYNC_RETAIN_FOR",
     "S3_SYNC_RETAIN_MINUTES": "S3_SYNC_RETAIN_FOR",
     "S3_SYNC_SETTLE_SECONDS": "S3_SYNC_SETTLE",
+    "S3_SYNC_PIN": "S3_SYNC_REVISION",
+    "S3_SYNC_RELEASE": "S3_SYNC_REVISION",
     "S3_SYNC_VALIDATE": "S3_SYNC_GATE",
     "S3_SYNC_GRAMMAR": "S3_SYNC_GATE_GRAMMAR",
     "S3_SYNC_GATE_PYTHON": "S3_SYNC_GATE_GRAMMAR",
@@ -119,7 +121,7 @@ def revision(text: str) -> str:
     Read the name of a release.
     """
     if not is_revision(text.strip()):
-        raise ValueError("is not a revision")
+        raise ValueError("is not a revision, which has 12 hexadecimal digits")
     return text.strip()
 
 

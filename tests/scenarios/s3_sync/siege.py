@@ -27,7 +27,8 @@ Facts = dict[str, Any]
 
 def next_files() -> dict[str, bytes]:
     """
-    Files that no release had before, but for two: deflated, stored, empty, in folders.
+    Files that no release had before, but for two: deflated, stored, empty, in folders, one of a new
+    name.
     """
     return {
         "a.py": new_content() * 40,
@@ -37,6 +38,7 @@ def next_files() -> dict[str, bytes]:
         "pkg/same.py": b"as ever\n" * 50,
         "raw.bin": hashlib.sha256(new_content()).digest() * 3,
         "tail.py": new_content() * 3,
+        f"y{hashlib.md5(new_content()).hexdigest()}.py": b"",
     }
 
 

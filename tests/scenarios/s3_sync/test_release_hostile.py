@@ -10,6 +10,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s3_sync.release import POINTER_KEY, manifest_key
-from tests.scenarios.s3_sync.siege import LAYOUTS, Attack, Fortress, content_name, fortress
+from tests.scenarios.s3_sync.siege import (
+    LAYOUTS,
+    Attack,
+    Fortress,
+    content_name,
+    fortress,
+    next_files,
+)
+from tests.scenarios.s3_sync.weather import Vitals
+from tests.support.fake_s3 import FakeS3
 from tests.support.releases import make_release
+from tests.support.scripted import published
+from tests.support.shelf import PREFIX, release_daemon
 
 pytestmark = pytest.mark.timeout(3_600)
 
@@ -33,8 +45,13 @@ def besieged(
     One daemon in each layout for all attacks.
     """
     with fortress(tmp_path_factory.mktemp("siege"), request.param) as besieged:
+        before = Vitals.of(besieged.daemon.pid)
         yield besieged
         assert besieged.daemon.is_running()
+        besieged.recover()
+        after = Vitals.of(besieged.daemon.pid)
+        assert after.descriptors <= before.descriptors + 3, "descriptors are left open"
+        assert after.threads <= before.threads + 1
         assert 0 == besieged.daemon.terminate().code
 
 
@@ -274,6 +291,39 @@ def test_attack_is_refused_with_its_reason_and_changes_nothing(
     besieged.recover()
 
 
+COLD = (
+    "bundle is half",
+    "bundle is altered",
+    "file with another sha256",
+    "bomb that claims to be small",
+)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack_leaves_an_empty_volume_empty(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str
+) -> None:
+    """
+    A cold start takes another way through the bundle: one GET of all of it.
+    """
+    if name not in COLD:
+        request.getfixturevalue("only_in_full")
+    reason, act = ATTACKS[name]
+    attack = Attack(make_release(next_files()))
+    act(attack)
+    one_shot = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "1s"}
+    with FakeS3() as s3:
+        for key, body in attack.objects.items():
+            s3.put(f"{PREFIX}{key}", body)
+        with release_daemon(s3, tmp_path / "dags", one_shot) as daemon:
+            failed = daemon.wait_for_event("cycle_failed")
+            assert 3 == daemon.wait_for_exit().code
+
+    assert reason == failed["reason"]
+    assert {} == published(tmp_path / "dags")
+    assert [] == list((tmp_path / "dags/.s3-sync/staging").iterdir())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_name_that_must_not_be_written_is_refused_with_the_whole_release(
     besieged: Fortress, name: str
@@ -285,6 +335,43 @@ def test_name_that_must_not_be_written_is_refused_with_the_whole_release(
 
     assert [] == wounds
     assert ("release_invalid", "cycle_failed") == (end.get("reason"), end["event"]), end
+    besieged.recover()
+
+
+def test_bomb_is_stopped_at_the_size_that_the_manifest_says(besieged: Fortress) -> None:
+    attack = besieged.make()
+    bomb(70_000)(attack)
+
+    end, wounds = besieged.suffer(attack.objects)
+
+    assert [] == wounds
+    assert "more than 70000 bytes" in end["error"]
+    besieged.recover()
+
+
+@pytest.mark.parametrize("part", PARTS[:2])
+def test_object_that_is_far_too_large_is_not_read(besieged: Fortress, part: str) -> None:
+    before = Vitals.of(besieged.daemon.pid).peak_kib
+    attack = besieged.make()
+    attack.objects[name_of(attack, part)] = b" " * (48 << 20) + b"{}"
+
+    end, wounds = besieged.suffer(attack.objects)
+
+    assert [] == wounds
+    assert "release_invalid" == end["reason"]
+    assert Vitals.of(besieged.daemon.pid).peak_kib < before + (16 << 10)
+    besieged.recover()
+
+
+def test_what_is_refused_is_refused_again_until_it_is_mended(besieged: Fortress) -> None:
+    attack = besieged.make()
+    alter("pointer", lambda _: b"{}")(attack)
+
+    for _ in range(3):
+        end, wounds = besieged.suffer(attack.objects)
+
+        assert [] == wounds
+        assert "release_invalid" == end["reason"]
     besieged.recover()
 
 

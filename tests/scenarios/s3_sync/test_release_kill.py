@@ -4,8 +4,10 @@ makes everything right.
 """
 
 import random
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,28 @@ class Lives:
                     self._settle()
             self._settle()
 
+    @contextmanager
+    def watched(self) -> Iterator[list[str]]:
+        """
+        Read all files again and again meanwhile; what is not a whole file of a release is listed.
+        """
+        flaws: list[str] = []
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(0.002):
+                for path, body in published(self.target).items():
+                    if body not in self._contents.get(path, ()):
+                        flaws.append(path)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield flaws
+        finally:
+            ended.set()
+            thread.join()
+
     def _settle(self) -> None:
         wait_until(lambda: self.see() == self._now, "the release is there", 60)
 
@@ -178,9 +202,11 @@ def test_in_place_every_file_is_of_one_release_whenever_the_daemon_is_killed(
 ) -> None:
     with FakeS3() as s3:
         lives = Lives("in-place", tmp_path / "dags", s3, seed=6)
-        lives.run(max(8, counts.kills // 2))
+        with lives.watched() as flaws:
+            lives.run(max(8, counts.kills // 2))
     print(f"in place: {lives.kills} kills, {lives.half_done} half done, {lives.too_early} early")
 
+    assert [] == flaws
     assert lives.kills < 50 or 0 < lives.too_early < lives.kills
     assert lives.kills < 50 or lives.half_done >= 3
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sidecar_runtime.fence import Fence
 
 TICK_SECONDS = 0.2
-# A longer line comes in pieces; what our script says of the roles takes tens of thousands.
+# A longer line comes in pieces; a report of sync-perm's takes tens of thousands.
 LINE_BYTES = 1 << 20
 PIPE_BYTES = 65536
 """What a pipe holds (pipe(7)): what is left when its writer has ended is read at once."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sidecar_runtime import child
+from sidecar_runtime.child import DeadlinePassed, Ended
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sync_perm import child
-from sync_perm.child import DeadlinePassed, Ended
 from tests.support.waiting import wait_until
 
 FOREVER = "import time; print('started', flush=True); time.sleep(600)"
