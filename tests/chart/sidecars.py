@@ -4,8 +4,9 @@ What the checks of snippets must know about each sidecar.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -37,6 +38,7 @@ class Charted:
         snippets: The kinds of snippet that there are of it.
         foreign: Variables of its libraries that a snippet may set.
         wanted: Variables that a snippet must set, besides the required settings.
+        programs: Settings that name a program of the image, and one that every machine has.
         volume_complaints: What is wrong with the volumes of a component and of a container in it.
     """
 
@@ -45,6 +47,7 @@ class Charted:
     snippets: tuple[str, ...] = ("extra", "init", "native")
     foreign: Callable[[], frozenset[str]] = frozenset
     wanted: frozenset[str]
+    programs: Mapping[str, str] = field(default_factory=dict)
     volume_complaints: Callable[[Values, Values], list[str]]
 
     @property
@@ -71,7 +74,7 @@ class Charted:
         """
         # The image's Python knows newer grammars than that of the tests may.
         known = {name: str(environ[name]) for name in environ if not name.endswith("_GATE_GRAMMAR")}
-        import_module(self.settings.__module__).load_settings(known)
+        import_module(self.settings.__module__).load_settings({**self.programs, **known})
 
     @property
     def port(self) -> int:
@@ -238,6 +241,7 @@ SIDECARS: Mapping[str, Charted] = {
         prefix=git_sync_wrapper.settings.PREFIX,
         snippets=("chart", "codecommit", "extra", "init", "native"),
         foreign=lambda: git_sync_wrapper.flags.VARIABLES,
+        programs={"GIT_SYNC_WRAPPER_GIT_SYNC": sys.executable},
         wanted=frozenset({"GITSYNC_REPO", "GITSYNC_REF", "GITSYNC_ROOT", "GITSYNC_LINK"}),
         volume_complaints=commits_complaints,
     ),
