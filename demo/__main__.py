@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from demo import bucket, console, git_sync, kerberos
+from demo import bucket, console, git_sync, kerberos, releases
 from demo.bucket import Bucket
 from demo.console import Row
 from demo.daemon import Daemon, StepFailed
@@ -69,7 +69,7 @@ def play(home: Path) -> int:
 
         with ExitStack() as stack:
             stage = Stage(source, dags, start_daemon(KEY_PATH), start_daemon)
-            for number, (title, step) in enumerate(STEPS, 1):
+            for number, (title, step) in enumerate((*STEPS, *releases.STEPS), 1):
                 console.heading(f"{number}. {title}")
                 try:
                     result = step(stage)

@@ -46,10 +46,14 @@ class Counts:
     """Cycles in a row that each kind of fault spoils."""
     polls: int
     """Cycles of a day that goes by as fast as the daemon can."""
+    readers: int
+    """Readers of releases that poll one server, and as many that fetch once."""
     permission_histories: int
     """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
     supervisor_pairs: int
     """Pairs of sync-perm supervisors that start at once on one new database."""
+    keys: int
+    """Every so-manieth key of a values file is misspelt, to see that it is noticed."""
     tree_reads: int
     """Trees that are read while all kinds of trouble happen to git-sync."""
     credential_rotations: int
@@ -64,8 +68,10 @@ MODERATE = Counts(
     symlink_swaps=8,
     faulty_cycles=8,
     polls=700,
+    readers=24,
     permission_histories=1,
     supervisor_pairs=3,
+    keys=7,
     tree_reads=2_000,
     credential_rotations=3,
 )
@@ -77,8 +83,10 @@ FULL = Counts(
     symlink_swaps=150,
     faulty_cycles=1_000,
     polls=8_640,
+    readers=200,
     permission_histories=12,
     supervisor_pairs=10,
+    keys=1,
     tree_reads=20_000,
     credential_rotations=20,
 )

@@ -29,7 +29,7 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 from sidecar_runtime.sidecar import Sidecar
-from sidecar_runtime.worker import Finished, Worker
+from sidecar_runtime.worker import Finished, Glances, Worker
 
 WAITING_RETRY_SECONDS = 2.0
 CLOCK_GRACE_SECONDS = 2.0
@@ -67,8 +67,17 @@ class Loop:
     """
 
     def __init__(
-        self, sidecar: Sidecar, settings: CommonSettings, health: Health, metrics: Metrics
+        self,
+        sidecar: Sidecar,
+        settings: CommonSettings,
+        health: Health,
+        metrics: Metrics,
+        glances: int = 0,
     ) -> None:
+        """
+        Args:
+            glances: After a successful cycle a glancing session replaces so many cycles by glances.
+        """
         self._sidecar = sidecar
         self._settings = settings
         self._health = health
@@ -85,6 +94,10 @@ class Loop:
         )
         jitter = settings.jitter_seconds
         self._jitter_seconds = settings.interval_seconds / 10 if jitter is None else jitter
+        self._unchanged = metrics.cycles("unchanged")
+        self._glances = (
+            Glances(glances, self._draw_interval, self._note_glance, self.wake) if glances else None
+        )
         self._next_at = time.monotonic()
         self._scheduler = BackgroundScheduler(
             executors={"default": DebugExecutor()},  # the job only puts an event: no pool needed
@@ -209,7 +222,7 @@ class Loop:
             log.error("cycle_threads_stuck", threads=len(self._stuck))
             return
         if self._worker is None:
-            self._worker = Worker(self._sidecar.begin, self._report)
+            self._worker = Worker(self._sidecar.begin, self._report, self._glances)
         self._started_at = time.monotonic()
         self._deadline = self._started_at + self._settings.timeout_seconds
         self._worker.start_cycle(Fence(is_asked_for=self._is_asked_for))
@@ -218,6 +231,21 @@ class Loop:
     def _report(self, finished: Finished) -> None:
         self._health.beat()
         self._events.put(finished)
+
+    def _draw_interval(self) -> float:
+        jitter = random.uniform(-self._jitter_seconds, self._jitter_seconds)
+        return max(0.05, self._settings.interval_seconds + jitter)
+
+    def _note_glance(self, seconds: float) -> None:
+        """
+        Record a glance that saw nothing new as the cycle that it stands for; from the worker's
+        thread.
+        """
+        self._metrics.duration.observe(seconds)
+        self._health.beat()
+        self._health.expect_cycle(self._settings.interval_seconds)
+        self._unchanged.inc()
+        self._metrics.last_success.set_to_current_time()
 
     def _abandon_cycle(self) -> int | None:
         """
@@ -251,11 +279,17 @@ class Loop:
         """
         self._deadline = None
         seconds = time.monotonic() - self._started_at
+        next_look_seconds = float("inf")
         self._metrics.duration.observe(seconds)
         if isinstance(end, Outcome):
             wait_seconds = self._succeed(end, seconds)
             if self._settings.one_shot and end.is_success:
                 return EXIT_DONE
+            if wait_seconds is None and self._glances is not None:
+                # What was scheduled last may be far off: a glance has asked for this cycle.
+                wait_seconds = next_look_seconds = self._settings.interval_seconds
+                if end.is_success:
+                    wait_seconds *= self._glances.count + 1
         elif isinstance(end, Exception):
             wait_seconds = self._fail(end, seconds)
             if isinstance(end, GaveUp):
@@ -269,7 +303,7 @@ class Loop:
             wait_seconds = 0.0
         if wait_seconds is not None:
             self._schedule(wait_seconds)
-        left = max(0.0, self._next_at - time.monotonic())
+        left = max(0.0, min(self._next_at - time.monotonic(), next_look_seconds))
         self._health.expect_cycle(left)
         self._health.expect_beat(
             left + self._jitter_seconds + self._settings.timeout_seconds + LIVENESS_GRACE_SECONDS

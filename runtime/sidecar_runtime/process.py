@@ -42,6 +42,7 @@ def run_daemon(
     metrics: Metrics,
     *,
     watch: Callable[[Callable[[], None]], object] = lambda wake: None,
+    glances: int = 0,
 ) -> int:
     """
     Serve health and run cycles until the end; return the exit code.
@@ -49,6 +50,7 @@ def run_daemon(
     Args:
         watch: Called once with what asks for a cycle at once, for a sidecar that watches its
             source in a thread of its own.
+        glances: As of :class:`~sidecar_runtime.loop.Loop`.
 
     Raises:
         SidecarError: It gave up, or could not listen.
@@ -67,7 +69,7 @@ def run_daemon(
             metrics=metrics,
             show_status=settings.status_page,
         ).start()
-    loop = Loop(sidecar, settings, health, metrics)
+    loop = Loop(sidecar, settings, health, metrics, glances)
     watch(loop.wake)
     code = loop.run()
     log.info("sidecar_stopped", exit_code=code)

@@ -81,12 +81,12 @@ def _allows(words: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
     return mark
 
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 
 
 def duration(at_least: float = 0.0, at_most: float = 7 * 86400.0) -> Callable[[str], float]:
     """
-    Return a parser of durations in seconds: ``10``, ``0.5``, ``10s``, ``5m``, ``1h30m``.
+    Return a parser of durations in seconds: ``10``, ``0.5``, ``10s``, ``5m``, ``1h30m``, ``2d``.
     """
     words = "a duration such as 10, 10s, 5m or 1h30m"
     if at_least:
@@ -101,8 +101,8 @@ def duration(at_least: float = 0.0, at_most: float = 7 * 86400.0) -> Callable[[s
             match = _DURATION.fullmatch(compact)
             if not compact or match is None:
                 raise ValueError(f"is not {words}")
-            hours, minutes, secs, millis = (float(part or 0) for part in match.groups())
-            seconds = hours * 3600 + minutes * 60 + secs + millis / 1000
+            days, hours, minutes, secs, millis = (float(part or 0) for part in match.groups())
+            seconds = days * 86400 + hours * 3600 + minutes * 60 + secs + millis / 1000
         if not at_least <= seconds <= at_most:
             raise ValueError(f"is not between {at_least:g}s and {at_most:g}s")
         return seconds

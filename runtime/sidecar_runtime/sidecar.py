@@ -4,7 +4,7 @@ What a sidecar brings; the runtime does the rest.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
@@ -28,6 +28,20 @@ class Session(Protocol):
     def close(self) -> None:
         """
         Let go of all that is open; the thread ends.
+        """
+
+
+@runtime_checkable
+class Glancing(Protocol):
+    """
+    A session that can tell for far less than a cycle that one would find nothing to do.
+    """
+
+    def glance(self) -> bool:
+        """
+        Whether nothing is new; False where that cannot be told, for then a cycle says why.
+
+        Never raises, and never takes longer than a few seconds.
         """
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import botocore.session
@@ -61,6 +62,17 @@ class Charted:
         specs = specs_of(self.settings, self.prefix).values()
         return self.wanted | {spec.variable for spec in specs if spec.required}
 
+    def load(self, environ: Mapping[str, str]) -> None:
+        """
+        Read the variables as the sidecar does at start.
+
+        Raises:
+            SettingsError: It would refuse them.
+        """
+        # The image's Python knows newer grammars than that of the tests may.
+        known = {name: str(environ[name]) for name in environ if not name.endswith("_GATE_GRAMMAR")}
+        import_module(self.settings.__module__).load_settings(known)
+
     @property
     def port(self) -> int:
         """
@@ -108,9 +120,9 @@ def mounts(holder: Values, key: str, *, read_only: bool) -> set[tuple[str, str]]
 
 def environment(holder: Values) -> dict[str, str]:
     """
-    The variables of a container or a component.
+    The variables of a container or a component; from a Secret comes a word.
     """
-    return {variable["name"]: variable.get("value") for variable in holder.get("env", [])}
+    return {variable["name"]: variable.get("value", "secret") for variable in holder.get("env", [])}
 
 
 def dags_complaints(component: Values, container: Values) -> list[str]:
@@ -126,7 +138,7 @@ def dags_complaints(component: Values, container: Values) -> list[str]:
         found.append("the chart has a volume dags of its own")
     if target != DAGS_FOLDER or {path for path, _ in writes} != {target}:
         found.append("DEST_PATH is not the mounted DAG folder")
-    if reads != writes or not {name for _, name in reads} <= volumes:
+    if not writes <= reads or not {name for _, name in reads} <= volumes:
         found.append("Airflow does not read what the sidecar writes")
     return found
 
@@ -216,7 +228,7 @@ SIDECARS: Mapping[str, Charted] = {
     "s3-sync": Charted(
         settings=s3_sync.settings.Settings,
         prefix=s3_sync.settings.PREFIX,
-        snippets=("extra", "init", "native", "snapshot"),
+        snippets=("extra", "init", "native", "release", "snapshot", "minio", "gcs"),
         foreign=botocore_names,
         wanted=frozenset({"KEY_PATH", "INTERVAL"}),
         volume_complaints=dags_complaints,

@@ -11,7 +11,7 @@ import pytest
 from git_sync_wrapper.flags import VARIABLES
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime.settings import names_of
-from tests.chart import checks
+from tests.chart import checks, files
 from tests.chart.mutations import Mutation
 from tests.chart.sidecars import Values, environment
 
@@ -58,7 +58,7 @@ MUTATIONS: dict[str, Mutation] = {
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
 @pytest.mark.parametrize("name", ON_THEIR_OWN)
 def test_mutation_is_caught(name: str, mutation: Mutation) -> None:
-    values = copy.deepcopy(checks.load(name))
+    values = copy.deepcopy(files.load(name))
     mutation(values)
 
     assert checks.complaints(values)
@@ -66,7 +66,7 @@ def test_mutation_is_caught(name: str, mutation: Mutation) -> None:
 
 @pytest.mark.parametrize("name", [*ON_THEIR_OWN, "git-sync-wrapper.init.yaml"])
 def test_airflow_looks_below_the_link(name: str) -> None:
-    values = checks.load(name)
+    values = files.load(name)
     folder = values["config"]["core"]["dags_folder"]
     for _, component in checks.components(values):
         for one in map(environment, checks.containers(component)):
@@ -75,7 +75,7 @@ def test_airflow_looks_below_the_link(name: str) -> None:
 
 @pytest.mark.parametrize("name", WITHIN_THE_CHART)
 def test_drop_in_changes_the_image_and_sets_known_variables(name: str) -> None:
-    values = checks.load(name)
+    values = files.load(name)
     git_sync = values["dags"]["gitSync"]
     known = VARIABLES | names_of(Settings, PREFIX)
 
@@ -86,7 +86,7 @@ def test_drop_in_changes_the_image_and_sets_known_variables(name: str) -> None:
 
 
 def test_drop_in_with_a_read_only_root_has_a_tmp() -> None:
-    values = checks.load("git-sync-wrapper.chart.yaml")
+    values = files.load("git-sync-wrapper.chart.yaml")
     git_sync = values["dags"]["gitSync"]
     mounts = {mount["mountPath"]: mount["name"] for mount in git_sync["extraVolumeMounts"]}
 
@@ -95,7 +95,7 @@ def test_drop_in_with_a_read_only_root_has_a_tmp() -> None:
 
 
 def test_codecommit_needs_a_role_and_no_secret() -> None:
-    values = checks.load("git-sync-wrapper.codecommit.yaml")
+    values = files.load("git-sync-wrapper.codecommit.yaml")
     accounts = [values[name]["serviceAccount"] for name in ("dagProcessor", "triggerer")] + [
         values["workers"][name]["serviceAccount"] for name in ("celery", "kubernetes")
     ]

@@ -26,7 +26,16 @@ from sidecar_runtime.health import Health, Outcome
 from sidecar_runtime.loop import Loop
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
-from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Log, Script, Stop, settings_of
+from tests.runtime.recording import (
+    CHANGED,
+    UNCHANGED,
+    WAITING,
+    Log,
+    Script,
+    ScriptSession,
+    Stop,
+    settings_of,
+)
 from tests.support.waiting import wait_until
 
 DENIED = SidecarError("access_denied", "may not list", "allow it")
@@ -46,6 +55,7 @@ class Run:
     settings: CommonSettings
     health: Health = field(default_factory=Health)
     metrics: Metrics = field(default_factory=lambda: Metrics("box", "1", "r"))
+    glances: int = 0
     loop: Loop = field(init=False)
     _is_late: bool = False
 
@@ -53,7 +63,7 @@ class Run:
         """
         Run the loop to its end; one that does not come is brought about by SIGTERM.
         """
-        self.loop = Loop(self.sidecar, self.settings, self.health, self.metrics)
+        self.loop = Loop(self.sidecar, self.settings, self.health, self.metrics, self.glances)
         watchdog = threading.Timer(PATIENCE_SECONDS, self._end_late)
         watchdog.start()
         try:
@@ -983,3 +993,47 @@ def test_goes_on_when_the_wall_clock_is_set(days: int) -> None:
     assert ("trigger_overdue" in text) == (days < 0)
     assert text.count("trigger_overdue") <= 1
     assert time.monotonic() - began < 15
+
+
+# --- glances
+
+
+class Glancer(Script):
+    """
+    A script whose session sees nothing new at a glance, but for the first one.
+    """
+
+    def begin(self) -> ScriptSession:
+        session = super().begin()
+        self.glances = 0
+
+        def glance() -> bool:
+            self.glances += 1
+            return self.glances > 1
+
+        session.glance = glance  # type: ignore[attr-defined]
+        return session
+
+
+def test_glances_count_as_cycles_and_news_starts_one() -> None:
+    script = Glancer(CHANGED, UNCHANGED)
+    settings = replace(settings_of(JITTER="0"), interval_seconds=0.1)
+    glanced = Run(script, settings, glances=3)
+    glanced.until_stopped()
+
+    # The first glance saw news; after the second cycle there were three quiet ones.
+    assert 3 == script.cycles
+    assert 4 == script.glances
+    assert (1, 4) == (glanced.count("changed"), glanced.count("unchanged"))
+    seconds = {"sidecar": "box"}
+    name = "sidecar_cycle_duration_seconds_count"
+    assert 6 == glanced.metrics.registry.get_sample_value(name, seconds)  # one ended the loop
+    assert glanced.health.beat_age_seconds < PATIENCE_SECONDS
+
+
+def test_after_a_refused_cycle_the_next_one_comes_at_its_time() -> None:
+    settings = replace(settings_of(JITTER="0"), interval_seconds=0.1)
+    glanced = Run(Glancer(CHANGED, REFUSED, REFUSED), settings, glances=1_000)
+    glanced.until_stopped()
+
+    assert 2 == glanced.count("refused")

@@ -61,6 +61,7 @@ def problems_of(**environ: str) -> list[Problem]:
         ("1.5s", 1.5),
         ("5m", 300),
         ("1h30m", 5400),
+        ("2d12h", 216_000),
         ("1h", 3600),
         ("1h30m10s", 5410),
         ("2m30s", 150),
@@ -78,7 +79,7 @@ def test_reads_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["soon", "10x", "m5", "5m1h", "-1", "1,5", "1e3", "inf", "nan", "1d", "", " ", "10 s s", "s"],
+    ["soon", "10x", "m5", "5m1h", "-1", "1,5", "1e3", "inf", "nan", "1w", "", " ", "10 s s", "s"],
 )
 def test_refuses_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration such as 10, 10s, 5m or 1h30m"):

@@ -3,14 +3,14 @@ The thread that runs cycles.
 """
 
 import threading
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import pytest
 
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
-from sidecar_runtime.worker import Finished, Worker
-from tests.runtime.recording import CHANGED, UNCHANGED, Script
+from sidecar_runtime.worker import Finished, Glances, Worker
+from tests.runtime.recording import CHANGED, UNCHANGED, Script, ScriptSession
 from tests.support.waiting import wait_until
 
 
@@ -92,3 +92,88 @@ def test_a_retired_one_ends_its_thread_and_closes_its_session_when_it_comes_back
     assert reports.get(timeout=10).end is CHANGED
     assert script.sessions[0].is_closed
     assert not threads[0].is_alive()
+
+
+# --- glances
+
+
+class GlancingSession(ScriptSession):
+    """
+    A session whose glances are counted, and that sees news at the one that is told.
+    """
+
+    def __init__(self, script: Script, news_at: int) -> None:
+        super().__init__(script)
+        self._news_at = news_at
+        self.glances = 0
+
+    def glance(self) -> bool:
+        self.glances += 1
+        return self.glances != self._news_at
+
+
+class Glanced:
+    """
+    A worker whose session glances, and what it tells.
+    """
+
+    def __init__(self, *steps: object, count: int, news_at: int = 0, wait: float = 0.001) -> None:
+        self.session = GlancingSession(Script(*steps), news_at)  # type: ignore[arg-type]
+        self.reports: SimpleQueue[Finished] = SimpleQueue()
+        self.told: SimpleQueue[str] = SimpleQueue()
+        glances = Glances(
+            count, lambda: wait, lambda _: self.told.put("quiet"), lambda: self.told.put("news")
+        )
+        self.worker = Worker(lambda: self.session, self.reports.put, glances)
+
+    def cycle(self) -> None:
+        self.worker.start_cycle(Fence())
+        self.reports.get(timeout=10)
+
+    def hear(self, count: int) -> list[str]:
+        return [self.told.get(timeout=10) for _ in range(count)]
+
+
+def test_glances_after_a_cycle_that_went_well_and_then_waits() -> None:
+    glanced = Glanced(CHANGED, UNCHANGED, count=3)
+    glanced.cycle()
+
+    assert ["quiet"] * 3 == glanced.hear(3)
+    with pytest.raises(Empty):
+        glanced.told.get(timeout=0.05)
+    glanced.cycle()
+    assert ["quiet"] * 3 == glanced.hear(3)
+    glanced.worker.retire()
+
+
+def test_a_glance_that_sees_news_asks_for_a_cycle_and_is_the_last() -> None:
+    glanced = Glanced(CHANGED, UNCHANGED, count=9, news_at=2)
+    glanced.cycle()
+
+    assert ["quiet", "news"] == glanced.hear(2)
+    with pytest.raises(Empty):
+        glanced.told.get(timeout=0.05)
+    glanced.worker.retire()
+
+
+@pytest.mark.parametrize(
+    "end", [OSError("down"), Outcome("waiting"), Outcome("refused"), Outcome("settling")]
+)
+def test_there_is_no_glance_after_a_cycle_that_left_something_to_do(end: object) -> None:
+    glanced = Glanced(end, CHANGED, count=1)
+    glanced.cycle()
+
+    with pytest.raises(Empty):
+        glanced.told.get(timeout=0.05)
+    glanced.cycle()
+    assert ["quiet"] == glanced.hear(1)
+    glanced.worker.retire()
+
+
+def test_a_request_comes_before_the_next_glance() -> None:
+    glanced = Glanced(CHANGED, CHANGED, count=1, wait=60)
+    glanced.cycle()
+    glanced.cycle()
+
+    assert 0 == glanced.session.glances
+    glanced.worker.retire()

@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from s3_sync.settings import load_settings
 from s3_sync.target import Target
 from s3_sync.volume import Volume
 from sidecar_runtime.fence import Fence
 from tests.runtime.recording import log
+from tests.s3_sync.bucket import Bucket
+from tests.s3_sync.process import Process
+from tests.support.fake_s3 import FakeS3
+from tests.support.publishing import PREFIX
+from tests.support.writable_s3 import WritableS3
 
 __all__ = ["log"]
 
@@ -49,3 +55,38 @@ def fence() -> Fence:
     A fence that nobody has revoked.
     """
     return Fence()
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """
+    An empty bucket.
+    """
+    with WritableS3() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        given = {"AWS_BUCKET": server.bucket, "KEY_PATH": PREFIX, "DEST_PATH": "/nowhere"}
+        settings, _ = load_settings(given)
+        yield Bucket(server, tmp_path / "dags", settings)
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
+    """
+    A scripted S3, and the environment that leads there.
+    """
+    with FakeS3() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def process(s3: FakeS3, tmp_path: Path) -> Iterator[Process]:
+    """
+    A sidecar on a folder, not started.
+    """
+    (tmp_path / "dags").mkdir()
+    one = Process(s3, tmp_path / "dags")
+    yield one
+    one.stop()

@@ -14,15 +14,17 @@ import pytest
 
 from s3_sync import client as client_module
 from s3_sync import download as download_module
-from s3_sync.apply import CONNECTIONS, FAILURE_STREAK, HOPELESS_START, Applier, Work
+from s3_sync.apply import CONNECTIONS, Applier
 from s3_sync.client import S3Client
 from s3_sync.download import Download
 from s3_sync.listing import Entry, Listing
 from s3_sync.plan import Plan
 from s3_sync.refusals import ObjectError, SourceError
+from s3_sync.source import Order
 from s3_sync.target import Target
 from s3_sync.volume import Volume
 from s3_sync.wire import WireError
+from s3_sync.work import FAILURE_STREAK, HOPELESS_START, Work
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
@@ -80,19 +82,19 @@ class Cycle:
         plan = Plan(tuple((path, entries[path]) for path in paths), tuple(delete))
 
         async def scene(client: S3Client) -> None:
-            applier = Applier(
-                client,
-                self.target,
+            order = Order(
                 Listing(entries, {}, "r1"),
+                plan,
+                self.target,
                 self.fence,
                 damaged=damaged,
                 blocked=blocked,
-                given_up=given_up,
             )
-            self.work = applier.work
+            self.work = order.work
+            self.work.given_up = given_up
             client.has_md5_etags = self.has_md5_etags
             try:
-                await applier.apply(plan)
+                await Applier(client, order).apply()
             finally:
                 self.has_md5_etags = client.has_md5_etags
 
@@ -424,11 +426,9 @@ def test_a_cancelled_download_leaves_no_staging_file(
     entries = cycle.listed()
 
     async def scene(client: S3Client) -> None:
-        applier = Applier(
-            client, cycle.target, Listing(entries, {}, "r1"), cycle.fence,
-            damaged=(), blocked=(), given_up=(),
-        )  # fmt: skip
-        task = asyncio.create_task(applier.apply(Plan(tuple(entries.items()), ())))
+        plan = Plan(tuple(entries.items()), ())
+        order = Order(Listing(entries, {}, "r1"), plan, cycle.target, cycle.fence)
+        task = asyncio.create_task(Applier(client, order).apply())
         await asyncio.to_thread(wait_until, lambda: staged(folder), "the download is under way")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

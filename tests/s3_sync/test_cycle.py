@@ -4,7 +4,7 @@ Whole cycles against a scripted S3: what a gate, a layout and a neighbour do to 
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,10 @@ from typing import Any
 import pytest
 
 from s3_sync import managed as managed_module
-from s3_sync.metrics import SyncMetrics
-from s3_sync.settings import load_settings
-from s3_sync.sidecar import S3Sync
 from s3_sync.target import Target
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Outcome
+from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3
-from tests.support.scripted import published
 
 GATE = {"S3_SYNC_GATE": "syntax"}
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
@@ -28,62 +23,6 @@ BROKEN = b"x = (\n"
 CYCLES = 20
 
 whole = pytest.mark.parametrize("layout", [GATE, SNAPSHOT | GATE], ids=["in-place", "snapshot"])
-
-
-class Process:
-    """
-    One sidecar on a folder, whose cycles are run by hand; `restart` is the next process.
-    """
-
-    def __init__(self, s3: FakeS3, folder: Path) -> None:
-        self._s3 = s3
-        self.folder = folder
-
-    def start(self, settings: dict[str, str]) -> None:
-        environ = {"AWS_BUCKET": self._s3.bucket, "DEST_PATH": str(self.folder), **settings}
-        self._sidecar = S3Sync(load_settings(environ)[0], SyncMetrics("0", "r"))
-        self._session = self._sidecar.begin()
-
-    def stop(self) -> None:
-        self._session.close()
-        self._sidecar._lock.release()
-
-    def restart(self, settings: dict[str, str]) -> None:
-        self.stop()
-        self.start(settings)
-
-    def cycle(self) -> Outcome:
-        return self._session.cycle(Fence())
-
-    @property
-    def is_ready(self) -> bool:
-        return self._sidecar.readiness().ready
-
-    @property
-    def shown(self) -> dict[str, bytes]:
-        """
-        What consumers read.
-        """
-        current = self.folder / "current"
-        if current.is_symlink():
-            return {p.name: p.read_bytes() for p in current.resolve().iterdir() if p.is_file()}
-        return published(self.folder)
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
-    with FakeS3() as server:
-        for name, value in server.environment().items():
-            monkeypatch.setenv(name, value)
-        yield server
-
-
-@pytest.fixture
-def process(s3: FakeS3, tmp_path: Path) -> Iterator[Process]:
-    (tmp_path / "dags").mkdir()
-    one = Process(s3, tmp_path / "dags")
-    yield one
-    one.stop()
 
 
 def descriptors() -> int:

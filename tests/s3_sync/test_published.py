@@ -60,6 +60,7 @@ def test_what_was_recorded_is_there_after_a_restart(volume: Volume, folder: Path
         "published_at": successor.at,
         "files": 3,
         "source": SOURCE,
+        "kind": "listing",
         "layout": "in-place",
     } == facts
 
@@ -102,8 +103,9 @@ def test_takes_over_a_good_record(state: Path) -> None:
         json.dumps(GOOD | {"revision": 1}).encode(),
         json.dumps(GOOD | {"published_at": "yesterday"}).encode(),
         json.dumps(GOOD)[:-5].encode(),
+        json.dumps(GOOD | {"kind": "release"}).encode(),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_a_record_that_is_damaged_or_of_another_source_counts_as_none(
     state: Path, content: bytes

@@ -319,3 +319,40 @@ def test_a_mode_that_yaml_has_made_a_number_is_refused(text: str) -> None:
 
 def test_a_key_path_keeps_what_a_key_may_have() -> None:
     assert key_path(" /a b/+%ü/ ") == "a b/+%ü"
+
+
+# --- releases
+
+RELEASES = {"S3_SYNC_SOURCE": "release"}
+
+
+def test_releases_as_people_write_them() -> None:
+    plain, pinned = read(**RELEASES), read(**RELEASES, S3_SYNC_REVISION=" 0123456789ab ")
+
+    assert ("release", None) == (plain.source_kind, plain.revision)
+    assert "0123456789ab" == pinned.revision
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("S3_SYNC_INCLUDE", "*.py"),
+        ("S3_SYNC_EXCLUDE", "*.md"),
+        ("S3_SYNC_SETTLE", "30s"),
+        ("S3_SYNC_ALLOW_EMPTY", "true"),
+        ("S3_SYNC_DELETE", "none"),
+    ],
+)
+def test_what_has_no_meaning_with_releases_is_refused_by_name(name: str, value: str) -> None:
+    problem = problem_of(**RELEASES, **{name: value})
+
+    assert (name, value) == (problem.setting, problem.value)
+    assert "cannot go with S3_SYNC_SOURCE=release" in problem.problem
+
+
+def test_a_pin_needs_releases_and_is_a_revision() -> None:
+    alone = problem_of(S3_SYNC_REVISION="0123456789ab")
+    short = problem_of(**RELEASES, S3_SYNC_REVISION="v1.2")
+
+    assert "needs S3_SYNC_SOURCE=release" in alone.problem
+    assert "12 hexadecimal digits" in short.problem

@@ -66,11 +66,14 @@ class Flaw(Exception):
     """
 
 
-def read_revision(folder: str) -> int:
+def read_revision(folder: str, hidden: tuple[str, ...] = ()) -> int:
     """
     Read all files below a resolved path and return the number of their revision.
 
     A `.git` at the top, as in a worktree of git, is none of them.
+
+    Args:
+        hidden: Names of folders that are not looked into.
 
     Raises:
         Flaw: They are not all files of one revision.
@@ -78,7 +81,8 @@ def read_revision(folder: str) -> int:
     """
     revisions: dict[tuple[int, int], str] = {}
     files = 0
-    for here, _, names in os.walk(folder, onerror=_fail):
+    for here, folders, names in os.walk(folder, onerror=_fail):
+        folders[:] = [name for name in folders if name not in hidden]
         for name in names:
             path = os.path.relpath(os.path.join(here, name), folder)
             if path == ".git":

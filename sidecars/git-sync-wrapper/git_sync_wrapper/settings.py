@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from git_sync_wrapper.sources import Source, source, stage
 from sidecar_runtime.errors import Problem
-from sidecar_runtime.gate import GateSettings, check_gate
+from sidecar_runtime.gate_settings import GateSettings, check_gate
 from sidecar_runtime.settings import (
     absolute_path,
     bind_address,

@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
-from s3_sync.apply import Work
 from s3_sync.managed import Managed
 from s3_sync.plan import Plan, make_plan
 from s3_sync.target import Target, Torn
 from s3_sync.walk import Blocked
+from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 
 

@@ -15,6 +15,7 @@ from s3_sync.hold import LOCK
 from s3_sync.keys import RESERVED, compile_filter
 from s3_sync.listing import Lister, Listing
 from s3_sync.refusals import ObjectMoved, S3Error
+from s3_sync.release_source import ReleaseSource
 from s3_sync.settings import Settings
 from s3_sync.volume import LINK, explain_os_error
 from sidecar_runtime.aws_credentials import Chain
@@ -53,7 +54,8 @@ class _Checks:
             identity = self._chain.identity(self._fence)
             _say("ok" if identity else "??", "identity", identity or "STS did not say; not fatal")
             self._client.begin_cycle(self._fence)
-            return asyncio.run(self._permissions())
+            is_release = self._settings.source_kind == "release"
+            return asyncio.run(self._release() if is_release else self._permissions())
         except SidecarError as error:
             return _fail("credentials", error)
 
@@ -99,6 +101,20 @@ class _Checks:
         found = f"files: {len(listing.wanted)}, keys skipped: {len(listing.skipped)}"
         _say("ok", "s3:ListBucket", found)
         return await self._read_one(listing)
+
+    async def _release(self) -> bool:
+        """
+        Read the pointer, or the pin; the manifest; and a byte of the bundle.
+        """
+        source = ReleaseSource(self._settings, self._client)
+        try:
+            release = await source.look(self._fence)
+            _say("ok", "release", f"{release.revision}, files: {len(release.wanted)}")
+            await source.try_bundle(_Nowhere())
+        except SidecarError as error:
+            return _fail("release", error)
+        _say("ok", "s3:GetObject", "pointer, manifest and bundle")
+        return True
 
     async def _read_one(self, listing: Listing) -> bool:
         """

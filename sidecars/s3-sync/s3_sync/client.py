@@ -11,11 +11,12 @@ import asyncio
 import os
 import random
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from s3_sync.addressing import DEFAULT_REGION, Address, locate
-from s3_sync.pool import Pool
+from s3_sync.pool import Pool, write_head
 from s3_sync.refusals import (
     STALE_CREDENTIALS,
     ObjectMoved,
@@ -28,6 +29,7 @@ from s3_sync.refusals import (
     read_refusal,
 )
 from s3_sync.signing import encode_query, sign
+from s3_sync.watch import Watch
 from s3_sync.wire import Answer, Check, WireError
 from sidecar_runtime import __version__
 from sidecar_runtime.aws_credentials import AwsConfig, Chain, Credentials
@@ -43,6 +45,12 @@ SLOWEST_BYTES_PER_SECOND = 50_000
 ATTEMPTS = 3
 RETRY_CEILING_SECONDS = 0.4
 RETRIED = {"throttled", "server_error", "connection_lost"}
+
+# A signature holds for 15 minutes; S3 counts from its time stamp.
+RESIGN_SECONDS = 60.0
+
+# The headers of a request, asked for before each attempt: a range goes on where the last one ended.
+Headers = Callable[[], Mapping[str, str]]
 
 
 class Receiver(Protocol):
@@ -79,6 +87,11 @@ class S3Client:
         self._credentials: Credentials | None = None
         self._address: Address | None = None
         self._pool: Pool | None = None
+        self._watch: Watch | None = None
+        # What was asked last by the watch, and the request that asks it.
+        self._question: object = None
+        self._head = b""
+        self._signed_at = 0.0
         self._fence = Fence()
 
     def begin_cycle(self, fence: Fence) -> None:
@@ -101,9 +114,12 @@ class S3Client:
         """
         return self._address.region if self._address else DEFAULT_REGION
 
-    async def list_page(self, token: str | None) -> bytes:
+    async def list_page(self, token: str | None, prefix: str | None = None) -> bytes:
         """
         Return one page of ListObjectsV2 as it came.
+
+        Args:
+            prefix: Of the keys; None for that of the folder.
 
         Raises:
             SourceError, WireError
@@ -112,12 +128,12 @@ class S3Client:
             "list-type": "2",
             "encoding-type": "url",
             "max-keys": str(PAGE_KEYS),
-            "prefix": self._prefix,
+            "prefix": self._prefix if prefix is None else prefix,
         }
         if token is not None:
             query["continuation-token"] = token
-        request = self._request("list", self._prefix)
-        answer = await self._send(request, query, {}, None, LIST_SECONDS)
+        request = self._request("list", query["prefix"])
+        answer = await self._send(request, query, dict, None, LIST_SECONDS)
         self.listed_at = answer.headers.get("date", "")
         return answer.body
 
@@ -134,20 +150,64 @@ class S3Client:
             ObjectMoved: It has changed or vanished since it was listed.
             ObjectError, SourceError, WireError
         """
-        headers = {
-            "accept-encoding": "identity",
-            "if-match": f'"{etag}"',
-            "x-amz-checksum-mode": "ENABLED",
-        }
-        request = self._request("get", key)
-        seconds = GET_SECONDS + size_bytes / SLOWEST_BYTES_PER_SECOND
+        headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
 
         def check(found: dict[str, str]) -> None:
             if found.get("etag", etag).removeprefix("W/").strip('"') != etag:
                 raise ObjectMoved  # a server that ignores If-Match
 
-        answer = await self._send(request, {}, headers, receiver, seconds, check)
+        answer = await self.get("get", key, lambda: headers, size_bytes, receiver, check)
         return answer.headers
+
+    async def get(
+        self,
+        operation: Operation,
+        key: str,
+        headers: Headers,
+        size_bytes: int,
+        receiver: Receiver,
+        check: Check | None = None,
+    ) -> Answer:
+        """
+        Read an object, or a part of it, into the receiver; 304 where the headers ask for that.
+
+        Args:
+            headers: Beside those of every GET.
+            size_bytes: About so much is expected; more time for more.
+
+        Raises:
+            ObjectMoved: It is not there.
+            ObjectError, SourceError, WireError
+        """
+        request = self._request(operation, key)
+        seconds = GET_SECONDS + size_bytes / SLOWEST_BYTES_PER_SECOND
+
+        def all_headers() -> Mapping[str, str]:
+            return {"accept-encoding": "identity", **headers()}
+
+        return await self._send(request, {}, all_headers, receiver, seconds, check)
+
+    def has_still(self, operation: Operation, key: str, etag: str) -> bool:
+        """
+        Whether an object still has an ETag, by one blocking request.
+
+        False also where that cannot be told: :meth:`get` finds the reason. Through a proxy it
+        never can.
+
+        Args:
+            etag: As S3 sent it, with its quotes.
+        """
+        address, watch = self._address, self._watch
+        if address is None or self._credentials is None or watch is None:
+            return False
+        question = (key, etag, address, self._credentials)
+        if question != self._question or time.monotonic() - self._signed_at > RESIGN_SECONDS:
+            headers = {"accept-encoding": "identity", "if-none-match": etag}
+            path, signed = self._sign(self._request(operation, key), {}, headers)
+            self._question, self._signed_at = question, time.monotonic()
+            self._head = write_head(path, signed)
+        self._count(operation)
+        return watch.is_unmodified(self._head)
 
     def close(self) -> None:
         """
@@ -155,6 +215,8 @@ class S3Client:
         """
         if self._pool is not None:
             self._pool.close()
+        if self._watch is not None:
+            self._watch.close()
 
     def _request(self, operation: Operation, key: str) -> Request:
         return Request(operation, self._bucket, key, self._prefix, self.region)
@@ -163,7 +225,7 @@ class S3Client:
         self,
         request: Request,
         query: dict[str, str],
-        headers: dict[str, str],
+        headers: Headers,
         receiver: Receiver | None,
         seconds: float,
         check: Check | None = None,
@@ -180,11 +242,14 @@ class S3Client:
             used = self._credentials
             error: SidecarError | ObjectMoved
             try:
-                answer = await self._send_once(request, query, headers, receiver, seconds, check)
+                sent = headers()
+                answer = await self._send_once(request, query, sent, receiver, seconds, check)
             except WireError as wire_error:
                 error = wire_error
             else:
                 if answer.status in (200, 206):
+                    return answer
+                if answer.status == 304 and "if-none-match" in sent:
                     return answer
                 refusal = read_refusal(answer)
                 if answer.status in (301, 307, 400) and refusal.region and may_relocate:
@@ -207,27 +272,35 @@ class S3Client:
         self,
         request: Request,
         query: dict[str, str],
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         receiver: Receiver | None,
         seconds: float,
         check: Check | None,
     ) -> Answer:
-        assert self._address is not None and self._pool is not None
-        assert self._credentials is not None
+        assert self._pool is not None
+        target, signed = self._sign(request, query, headers)
+        self._count(request.operation)
+        write = receiver.write if receiver is not None else None
+        return await self._pool.get(target, signed, write, seconds, check)
+
+    def _sign(
+        self, request: Request, query: dict[str, str], headers: Mapping[str, str]
+    ) -> tuple[str, dict[str, str]]:
+        """
+        Return path and query of a request, and all its headers.
+        """
+        assert self._address is not None and self._credentials is not None
         address = self._address
-        if request.operation == "get":
-            path = address.path_of(request.key)
-        else:
+        if request.operation == "list":
             path = address.base_path or "/"
+        else:
+            path = address.path_of(request.key)
         encoded = encode_query(query)
         headers = {"user-agent": USER_AGENT, **headers}
         signed = sign(
             self._credentials, address.region, address.origin.host_header, path, encoded, headers
         )
-        target = f"{path}?{encoded}" if encoded else path
-        self._count(request.operation)
-        write = receiver.write if receiver is not None else None
-        return await self._pool.get(target, signed, write, seconds, check)
+        return (f"{path}?{encoded}" if encoded else path), signed
 
     def _who(self, answer: Answer, refusal: Refusal, used: Credentials | None) -> str | None:
         """
@@ -258,6 +331,7 @@ class S3Client:
             self.close()
             context = _tls_context(self._config) if address.origin.scheme == "https" else None
             self._pool = Pool(address.origin, context)
+            self._watch = None if address.origin.proxy else Watch(address.origin, context)
         self._address = address
 
 

@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 
-from s3_sync import check
+from s3_sync import check, release_cli
 from s3_sync.metrics import SyncMetrics
 from s3_sync.settings import PREFIX, Settings, load_settings
 from s3_sync.sidecar import S3Sync
@@ -32,9 +32,12 @@ def run() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"s3-sync {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="[check]", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.add_parser("check", help="try settings, credentials, permissions and the target")
+    release_cli.add_commands(commands)
     arguments = parser.parse_args(sys.argv[1:])
+    if arguments.command in release_cli.COMMANDS:
+        return release_cli.run(arguments, os.environ)
     os.umask(0o002)  # another uid of our group must be able to go on where we stopped
     settings, unknown = load_settings(os.environ)
     if arguments.command == "check":
@@ -44,4 +47,5 @@ def run() -> int:
         logs.get_logger("settings").warning("setting_unknown", setting=name)
     metrics = SyncMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
-    return run_daemon(S3Sync(settings, metrics), settings, PREFIX, about, metrics)
+    sidecar = S3Sync(settings, metrics)
+    return run_daemon(sidecar, settings, PREFIX, about, metrics, glances=sidecar.glances)

@@ -7,19 +7,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from s3_sync.digest import looks_like_md5
 from s3_sync.refusals import ObjectError
 from sidecar_runtime.publish import write_all
 
 MEMORY_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 20
-
-MD5_HEX = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(slots=True)
@@ -155,7 +153,7 @@ def is_md5(etag: str, headers: Mapping[str, str]) -> bool:
     look like one: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
     """
     return (
-        MD5_HEX.fullmatch(etag) is not None
+        looks_like_md5(etag)
         and not headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
         and "x-amz-server-side-encryption-customer-algorithm" not in headers
         and headers.get("x-amz-storage-class") != "EXPRESS_ONEZONE"

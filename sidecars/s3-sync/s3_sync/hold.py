@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-from s3_sync.apply import Work
 from s3_sync.board import Board
 from s3_sync.bring import restore
 from s3_sync.keys import RESERVED
@@ -17,16 +16,17 @@ from s3_sync.layouts import Layout, open_layout
 from s3_sync.metrics import SyncMetrics
 from s3_sync.published import Published
 from s3_sync.settings import Settings
-from s3_sync.volume import Volume, open_folders
+from s3_sync.volume import PUBLISHING, Volume, is_there, open_folders
+from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.publish import TargetLock, read_holder
 
 LOCK = "lock"
-# A look at every file costs more than asking S3 at 10,000 files, so it is spread over cycles.
-SCAN_FILES = 500
-SCAN_CYCLES = 10
+# A look at every file costs more than asking S3, so it is spread over cycles: so many files at
+# least, and all of them in so many cycles.
+SCANS = {"listing": (500, 10), "release": (100, 6)}
 NAMED_FILES = 50
 
 log = get_logger("target")
@@ -40,6 +40,7 @@ class Hold:
         published: The record of the last complete cycle.
         damaged: Files that consumers see, and that are not as they were published.
         torn: The same of the tree behind them, where there is one.
+        is_half_done: Whether a part of a release may have replaced the one before.
     """
 
     def __init__(
@@ -53,9 +54,12 @@ class Hold:
         self._layout: Layout | None = None
         self._scan: Iterator[str] = iter(())
         self._holder: Mapping[str, object] = {}
-        self.published = Published(settings.source, settings.layout)
+        self.published = Published(
+            settings.source, settings.layout, settings.source_kind, settings.revision or ""
+        )
         self.damaged: set[str] = set()
         self.torn: set[str] = set()
+        self.is_half_done = False
 
     @property
     def holder(self) -> str:
@@ -96,12 +100,16 @@ class Hold:
         if layout.shown is None:
             return
         files = layout.shown.managed.files
-        size = max(SCAN_FILES, -(-len(files) // SCAN_CYCLES))
+        least, cycles = SCANS[self._settings.source_kind]
+        size = max(least, -(-len(files) // cycles))
         paths = list(itertools.islice(self._scan, size))
         if len(paths) < size:
             self._scan = iter(list(files))
             paths += itertools.islice(self._scan, size - len(paths))
-        self.damaged |= layout.shown.damaged(iter(paths))
+        found = layout.shown.damaged(iter(paths))
+        if not found <= self.damaged:  # where there is one there are more
+            found = layout.shown.damaged(iter(files))
+        self.damaged |= found
 
     def look_at_all(self, layout: Layout) -> None:
         """
@@ -133,12 +141,25 @@ class Hold:
         self.damaged = layout.shown.damaged(iter(self.damaged)) if layout.shown else set()
         self.torn = layout.tree.damaged(iter(self.torn))
 
+    def begin(self, layout: Layout, revision: str, fence: Fence) -> None:
+        """
+        Note that files are about to be replaced one by one that belong together.
+        """
+        assert self._volume is not None
+        if not layout.is_atomic:
+            self._volume.write_state(PUBLISHING, f"{revision}\n".encode(), fence)
+            self.is_half_done = True
+
     def record(self, layout: Layout, revision: str, fence: Fence) -> None:
         """
         Write down what is published.
         """
         assert self._volume is not None and layout.shown is not None
         self.published.record(self._volume, len(layout.shown.managed.files), revision, fence)
+        if self.is_half_done:
+            with fence:
+                os.unlink(PUBLISHING, dir_fd=self._volume.state)
+            self.is_half_done = False
 
     def show(self, layout: Layout) -> None:
         """
@@ -148,7 +169,8 @@ class Hold:
         if layout.shown is None:
             self._board.readiness = Readiness(False, problem="nothing is published yet")
         else:
-            self._board.readiness = self.published.readiness(self.damaged, layout.problem)
+            half = "a part of a release is in place" if self.is_half_done else ""
+            self._board.readiness = self.published.readiness(self.damaged, layout.problem or half)
         self._metrics.managed.set(len(shown))
         self._board.show(
             waiting_for=[],
@@ -188,6 +210,7 @@ class Hold:
         """
         self.published.read(volume.state)
         layout = open_layout(self._settings, volume, self.published.revision)
+        self.is_half_done = not layout.is_atomic and is_there(PUBLISHING, volume.state)
         if layout.revision and self.published.revision:
             # Killed between showing it and its record.
             self.published.revision = layout.revision

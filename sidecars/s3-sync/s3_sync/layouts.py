@@ -12,7 +12,6 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Protocol
 
-from s3_sync.apply import Work
 from s3_sync.bring import bring, difference, mend, restore
 from s3_sync.leftovers import clear_snapshots, clear_tree
 from s3_sync.managed import Managed
@@ -21,6 +20,7 @@ from s3_sync.settings import Settings
 from s3_sync.snapshot import Snapshot
 from s3_sync.target import Target, Torn
 from s3_sync.volume import PUBLISHING, STAGED, TREE, Volume, is_at, is_there
+from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 
 

@@ -12,7 +12,7 @@ import hashlib
 import html
 import itertools
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote_plus
@@ -105,6 +105,13 @@ class Listing:
     skipped: dict[str, str]
     revision: str
     newest: str = ""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {}
+
+    def key_of(self, path: str) -> str:
+        return self.wanted[path].key
 
 
 def listing_invalid(message: str) -> SourceError:

@@ -4,6 +4,7 @@ The metrics of s3-sync.
 
 from __future__ import annotations
 
+from s3_sync.refusals import Operation
 from sidecar_runtime.gate import GateMetrics
 from sidecar_runtime.metrics import Metrics
 
@@ -15,6 +16,8 @@ SKIP_REASONS = (
     "archived",
     "blocked",
 )
+# What the daemon asks of S3.
+OPERATIONS: tuple[Operation, ...] = ("list", "get", "pointer", "manifest", "bundle")
 
 
 class SyncMetrics(Metrics):
@@ -42,6 +45,6 @@ class SyncMetrics(Metrics):
         requests = self.counter_by(
             "operation", "s3_sync_requests_total", "Requests sent to S3, by operation."
         )
-        self.requests = {"list": requests("list"), "get": requests("get")}
+        self.requests = {name: requests(name) for name in OPERATIONS}
         for reason in SKIP_REASONS:
             self.skipped(reason).set(0)

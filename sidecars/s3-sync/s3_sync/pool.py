@@ -9,6 +9,7 @@ import base64
 import os
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
@@ -92,8 +93,7 @@ class Pool:
         if self.origin.proxy and self.origin.scheme == "http":
             target = f"http://{self.origin.host_header}{path}"
             headers = {**headers, **_proxy_authorization(self.origin.proxy)}
-        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        return write_head(target, headers)
 
     async def _connect(self) -> Connection:
         """
@@ -134,6 +134,14 @@ class Pool:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise WireError("endpoint_unreachable", f"cannot connect to {where}: {why}") from None
         return connection
+
+
+def write_head(target: str, headers: Mapping[str, str]) -> bytes:
+    """
+    Return a GET request as it is sent.
+    """
+    lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 async def _open_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:

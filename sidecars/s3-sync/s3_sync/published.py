@@ -22,14 +22,20 @@ class Published:
     """
     The record in `.s3-sync/published.json`, for one source and one layout.
 
+    Args:
+        kind: ``listing`` or ``release``.
+        pin: The one revision that counts; empty for any.
+
     Attributes:
         revision: Of the source when it was published; empty where nothing is.
         at: Unix time of that publish.
     """
 
-    def __init__(self, source: str, layout: str) -> None:
+    def __init__(self, source: str, layout: str, kind: str = "listing", pin: str = "") -> None:
         self._source = source
         self._layout = layout
+        self._kind = kind
+        self._pin = pin
         self.revision = ""
         self.at: float | None = None
 
@@ -37,8 +43,9 @@ class Published:
         """
         Take over what a process recorded in the open `.s3-sync`.
 
-        The record of another bucket or prefix, or of another layout, counts as none: what it
-        speaks of is not what our consumers need, or not where they look.
+        The record of another bucket or prefix, of another kind of source, of another layout, or
+        of another revision than the pinned one counts as none: what it speaks of is not what our
+        consumers need, or not where they look.
         """
         self.revision, self.at = "", None
         try:
@@ -49,7 +56,11 @@ class Published:
             return
         if facts.get("layout", "in-place") != self._layout:
             return
+        if facts.get("kind", "listing") != self._kind:
+            return
         revision, at = facts.get("revision"), facts.get("published_at")
+        if self._pin and revision != self._pin:
+            return
         if isinstance(revision, str) and isinstance(at, int | float) and 0 < at < LATEST:
             self.revision, self.at = revision, float(at)
 
@@ -63,6 +74,7 @@ class Published:
             "published_at": at,
             "files": files,
             "source": self._source,
+            "kind": self._kind,
             "layout": self._layout,
         }
         volume.write_state(NAME, json.dumps(facts).encode() + b"\n", fence)

@@ -12,9 +12,17 @@ from typing import Literal
 from s3_sync.wire import ADVICE, Answer
 from sidecar_runtime.errors import SidecarError
 
-Operation = Literal["list", "get"]
+Operation = Literal["list", "get", "pointer", "manifest", "bundle", "put", "delete"]
 
-ACTIONS: dict[Operation, str] = {"list": "s3:ListBucket", "get": "s3:GetObject"}
+ACTIONS: dict[Operation, str] = {
+    "list": "s3:ListBucket",
+    "get": "s3:GetObject",
+    "pointer": "s3:GetObject",
+    "manifest": "s3:GetObject",
+    "bundle": "s3:GetObject",
+    "put": "s3:PutObject",
+    "delete": "s3:DeleteObject",
+}
 
 # Codes after which the credentials are fetched anew, once: they were rotated, or have expired.
 STALE_CREDENTIALS = {
@@ -223,8 +231,14 @@ def explain(
     match answer.status:
         case 412:
             return ObjectMoved()
-        case 404 if request.operation == "get":
+        case 404 if request.operation != "list":
             return ObjectMoved()
+        case 416:
+            return ObjectError(
+                "bundle_corrupt",
+                f"{where} ends before the data that its manifest names ({said})",
+                "Publish the release again; what is published here stays.",
+            )
         case 404:
             return SourceError(
                 "bucket_not_found",
@@ -256,12 +270,13 @@ def _explain_denied(
     denied = _DENIED.search(refusal.message)
     user = _USER.search(refusal.message)
     action, arn, scope = ACTIONS[request.operation], request.arn, request.arn
-    if request.operation == "get":
+    if request.operation != "list":
         scope = request.folder_arn
     place = "the policy of the role"
     if denied:
         action = denied[1]
-        if denied[2] and action.startswith("kms:"):
+        # A missing object is a matter of s3:ListBucket, which tells that it is missing.
+        if denied[2] and (action.startswith("kms:") or action == ACTIONS["list"]):
             arn = scope = denied[2]
     if "customer master key" in refusal.message or action.startswith("kms:"):
         action = action if action.startswith("kms:") else "kms:Decrypt"

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from s3_sync.release import is_revision
 from sidecar_runtime.errors import Problem
-from sidecar_runtime.gate import GateSettings, check_gate
+from sidecar_runtime.gate_settings import GateSettings, check_gate
 from sidecar_runtime.settings import (
     absolute_path,
     bind_address,
@@ -58,6 +59,8 @@ INSTEAD = {
     "S3_SYNC_RETAIN_SECONDS": "S3_SYNC_RETAIN_FOR",
     "S3_SYNC_RETAIN_MINUTES": "S3_SYNC_RETAIN_FOR",
     "S3_SYNC_SETTLE_SECONDS": "S3_SYNC_SETTLE",
+    "S3_SYNC_PIN": "S3_SYNC_REVISION",
+    "S3_SYNC_RELEASE": "S3_SYNC_REVISION",
     "S3_SYNC_VALIDATE": "S3_SYNC_GATE",
     "S3_SYNC_GRAMMAR": "S3_SYNC_GATE_GRAMMAR",
     "S3_SYNC_GATE_PYTHON": "S3_SYNC_GATE_GRAMMAR",
@@ -113,6 +116,18 @@ def key_path(text: str) -> str:
 key_path.allowed = "a prefix such as airflow/dags"  # type: ignore[attr-defined]
 
 
+def revision(text: str) -> str:
+    """
+    Read the name of a release.
+    """
+    if not is_revision(text.strip()):
+        raise ValueError("is not a revision, which has 12 hexadecimal digits")
+    return text.strip()
+
+
+revision.allowed = "12 hexadecimal digits, as `s3-sync releases` shows"  # type: ignore[attr-defined]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(GateSettings):
     """
@@ -163,9 +178,15 @@ class Settings(GateSettings):
     )
     source_kind: str = setting(
         "SOURCE",
-        choice("listing"),
+        choice("listing", "release"),
         default="listing",
-        text="What is the truth: all that is listed under the prefix.",
+        text="What is the truth: all that is listed under the prefix, or the release that was "
+        "published there last (`s3-sync publish`).",
+    )
+    revision: str | None = setting(
+        "REVISION",
+        revision,
+        text="Keep to this release, whatever is published; for S3_SYNC_SOURCE=release.",
     )
     include: tuple[str, ...] = setting(
         "INCLUDE",
@@ -260,4 +281,39 @@ def _check(settings: Settings) -> list[Problem]:
         return [Problem("AWS_BUCKET", settings.bucket, "is an ARN; with an endpoint, write a name")]
     if os.path.exists(settings.dest_path) and not os.path.isdir(settings.dest_path):
         return [Problem("DEST_PATH", settings.dest_path, "is a file, not a folder")]
-    return check_gate(settings, PREFIX)
+    return [*_check_source(settings), *check_gate(settings, PREFIX)]
+
+
+def _check_source(settings: Settings) -> list[Problem]:
+    """
+    Refuse what has no meaning with the source.
+    """
+    if settings.source_kind == "listing":
+        if not settings.revision:
+            return []
+        return [Problem("S3_SYNC_REVISION", settings.revision, "needs S3_SYNC_SOURCE=release")]
+    whole = "a release is published whole"
+    found = {
+        "S3_SYNC_INCLUDE": (",".join(settings.include), whole),
+        "S3_SYNC_EXCLUDE": (
+            ",".join(settings.exclude),
+            f"{whole}; publish has --exclude",
+        ),
+        "S3_SYNC_SETTLE": (
+            f"{settings.settle_seconds:g}s" if settings.settle_seconds else "",
+            "half an upload of a release is never seen",
+        ),
+        "S3_SYNC_ALLOW_EMPTY": (
+            "true" if settings.allow_empty else "",
+            "a release is never empty",
+        ),
+        "S3_SYNC_DELETE": (
+            "none" if settings.delete == "none" else "",
+            "a folder with files of older releases is no release",
+        ),
+    }
+    return [
+        Problem(name, value, f"cannot go with S3_SYNC_SOURCE=release: {why}")
+        for name, (value, why) in found.items()
+        if value
+    ]

@@ -12,6 +12,11 @@ from sidecar_runtime.gate import make_gate
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.publish import TargetLock
 
+# With releases, the disk is looked at so often at least, and at least at every thirtieth poll; the
+# polls in between are one request each.
+LOOK_SECONDS = 300.0
+LOOK_POLLS = 30
+
 
 class S3Sync:
     """
@@ -24,6 +29,16 @@ class S3Sync:
         self._lock = TargetLock()
         self._board = Board()
         self._gate = make_gate(settings, metrics.gate)
+
+    @property
+    def glances(self) -> int:
+        """
+        How many polls follow each cycle that need not be cycles.
+        """
+        if self._settings.source_kind != "release":
+            return 0
+        polls = min(LOOK_POLLS, int(LOOK_SECONDS / self._settings.interval_seconds))
+        return max(0, polls - 1)
 
     def begin(self) -> Session:
         return Session(self._settings, self._metrics, self._lock, self._board, self._gate)

@@ -9,7 +9,6 @@ import os
 from collections.abc import Collection
 from contextlib import ExitStack
 
-from s3_sync.apply import Work
 from s3_sync.bring import bring, difference, mend, restore
 from s3_sync.leftovers import clear_in_place
 from s3_sync.managed import NAME as MANAGED
@@ -27,6 +26,7 @@ from s3_sync.volume import (
     is_at,
     open_own_folder,
 )
+from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.snapshots import Snapshots, link_tree

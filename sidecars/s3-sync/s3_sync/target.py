@@ -9,13 +9,15 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
+from typing import NamedTuple
 
+from s3_sync.digest import has_digest, is_executable
 from s3_sync.download import Download, Staging, md5_of
 from s3_sync.keys import RESERVED
-from s3_sync.listing import Entry
 from s3_sync.managed import NAME as MANAGED
 from s3_sync.managed import Managed, ManagedList, load_managed
+from s3_sync.plan import Content
 from s3_sync.volume import (
     FOLDER_FLAGS,
     Volume,
@@ -25,7 +27,7 @@ from s3_sync.volume import (
     set_mode,
     sync_folder,
 )
-from s3_sync.walk import Walk, Wanted
+from s3_sync.walk import Walk, Wanted, Way
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.publish import write_all
@@ -45,6 +47,22 @@ class Torn(Exception):
     """
     A file is not what its list says: somebody changed it since it was looked at.
     """
+
+
+class Staged(NamedTuple):
+    """
+    A file in staging that only waits for its name.
+
+    Args:
+        name: What it is called in staging.
+        managed: What will be on record of it.
+        replaces: Whether something was in its place.
+    """
+
+    path: str
+    name: str
+    managed: Managed
+    replaces: bool
 
 
 class Target:
@@ -71,7 +89,6 @@ class Target:
     ) -> None:
         self.path = f"{volume.path}/{RESERVED}/{part}" if part else volume.path
         self._file_mode = file_mode
-        self._regular_mode = stat.S_IFREG | file_mode
         self._fsync = volume.fsync
         self._staging = volume.staging
         # Modification times of deleted files that a successor must not repeat.
@@ -120,13 +137,12 @@ class Target:
         """
         return foreign_files(self.folder, self.managed.files)
 
-    def holds(self, path: str, entry: Entry) -> bool:
+    def holds(self, path: str, content: Content) -> bool:
         """
-        Whether the file on disk has the object's content already, told by its MD5.
-
-        The caller has made sure that the ETag can be one.
+        Whether the file on disk has that content already, told by MD5 or SHA-256.
         """
-        return self._holds(self._look(path), path, entry.size_bytes, lambda: entry.etag)
+        etag = content.etag
+        return self._holds(self._look(path), path, content, lambda blocks: has_digest(etag, blocks))
 
     def is_blocked(self, path: str, wanted: Wanted) -> bool:
         """
@@ -138,23 +154,61 @@ class Target:
 
     def open_staging(self) -> Staging:
         """
-        Open a new staging file; :meth:`publish` renames it, :meth:`discard` removes it.
+        Open a new staging file; :meth:`publish` or :meth:`put` renames it, :meth:`discard` or
+        :meth:`drop` removes it.
         """
         name = _staging_name()
         return Staging(os.open(name, _NEW_FILE, self._file_mode, dir_fd=self._staging), name)
 
-    def adopt(self, path: str, entry: Entry, fence: Fence) -> None:
+    def adopt(self, path: str, content: Content, fence: Fence) -> None:
         """
-        Record a file that holds the object's content already, and keep its times.
+        Record a file that holds that content already, and keep its times.
         """
         with fence, self._walk.to(path) as (folder, name):
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            self.managed.add(path, _managed(entry, found))
+            self.managed.add(path, _managed(content, found))
+
+    def stage(self, path: str, content: Content, staging: Staging) -> Staged:
+        """
+        Close a staging file that is whole, with the mode and time that it will have.
+        """
+        before = self._look(path)
+        found = self._finish(staging, self._date(path, before), self._mode_of(content))
+        return Staged(path, staging.name, _managed(content, found), before is not None)
+
+    def along(self, wanted: Wanted) -> AbstractContextManager[Way]:
+        """
+        Return the way for :meth:`put` to many paths, made where folders are missing.
+        """
+        return self._walk.along(wanted)
+
+    def put(self, staged: Staged, way: Way, fence: Fence, wanted: Wanted) -> None:
+        """
+        Put a staged file in its place by rename.
+
+        A crash half-way leaves the old file, or the new one, and at most one staging file.
+
+        Raises:
+            Blocked: Something that is not ours is in the way.
+            CycleAbandoned: The fence was revoked.
+        """
+        with fence:
+            folder, name = way(staged.path)
+            if staged.replaces:
+                self._walk.make_way(staged.path, folder, name, wanted)
+            self._rename(staged.name, folder, name, staged.path, staged.managed)
+
+    def drop(self, staged: Staged) -> None:
+        """
+        Remove a staged file that is not to be published.
+        """
+        with suppress(OSError):
+            os.unlink(staged.name, dir_fd=self._staging)
 
     def publish(
         self,
         path: str,
-        entry: Entry,
+        content: Content,
         download: Download,
         fence: Fence,
         wanted: Wanted,
@@ -173,16 +227,16 @@ class Target:
             CycleAbandoned: The fence was revoked.
         """
         before = self._look(path)
-        if self._holds(before, path, download.size_bytes, download.md5):
-            self.adopt(path, entry, fence)
+        if self._holds(before, path, content, lambda blocks: md5_of(blocks) == download.md5()):
+            self.adopt(path, content, fence)
             return False
         staged = download.staging or self._stage(download)
         try:
-            found = self._finish(staged, self._date(path, before))
+            found = self._finish(staged, self._date(path, before), self._mode_of(content))
             with fence, self._walk.to(path, making_way=wanted) as (folder, name):
                 if before is not None:
                     self._walk.make_way(path, folder, name, wanted)
-                self._rename(staged.name, folder, name, path, _managed(entry, found))
+                self._rename(staged.name, folder, name, path, _managed(content, found))
             staged.is_published = True
         finally:
             self.discard(staged)
@@ -273,7 +327,14 @@ class Target:
             raise
         return staging
 
-    def _finish(self, staging: Staging, mtime_ns: int) -> os.stat_result:
+    def _mode_of(self, content: Content) -> int:
+        """
+        Return the mode of a file; an executable one can be executed by whoever can read it.
+        """
+        mode = self._file_mode
+        return mode | (mode & 0o444) >> 2 if is_executable(content.etag) else mode
+
+    def _finish(self, staging: Staging, mtime_ns: int, mode: int) -> os.stat_result:
         """
         Give a staged file its mode and time, close it, and return what stat says of it.
 
@@ -282,8 +343,8 @@ class Target:
         """
         os.utime(staging.fd, ns=(mtime_ns, mtime_ns))
         found = os.fstat(staging.fd)
-        if found.st_mode != self._regular_mode:
-            set_mode(staging.fd, self._file_mode)
+        if found.st_mode != stat.S_IFREG | mode:
+            set_mode(staging.fd, mode)
             found = os.fstat(staging.fd)
         if self._fsync:
             os.fsync(staging.fd)
@@ -328,12 +389,18 @@ class Target:
             return None
 
     def _holds(
-        self, found: os.stat_result | None, path: str, size_bytes: int, md5: Callable[[], str]
+        self,
+        found: os.stat_result | None,
+        path: str,
+        content: Content,
+        is_same: Callable[[Iterator[bytes]], bool],
     ) -> bool:
         """
         Whether the file that was found has our mode, that size and that content.
         """
-        if found is None or found.st_size != size_bytes or found.st_mode != self._regular_mode:
+        if found is None or found.st_size != content.size_bytes:
+            return False
+        if found.st_mode != stat.S_IFREG | self._mode_of(content):
             return False
         try:
             with self._walk.to(path) as (folder, name):
@@ -341,7 +408,7 @@ class Target:
         except OSError:
             return False
         try:
-            return stat.S_ISREG(os.fstat(fd).st_mode) and md5_of(read_blocks(fd)) == md5()
+            return stat.S_ISREG(os.fstat(fd).st_mode) and is_same(read_blocks(fd))
         finally:
             os.close(fd)
 
@@ -399,5 +466,5 @@ def read_target(
         return managed, foreign_files(folder, managed) if with_foreign else []
 
 
-def _managed(entry: Entry, found: os.stat_result) -> Managed:
-    return Managed(entry.etag, found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode)
+def _managed(content: Content, found: os.stat_result) -> Managed:
+    return Managed(content.etag, found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode)

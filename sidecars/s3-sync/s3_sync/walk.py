@@ -18,6 +18,8 @@ from s3_sync.volume import BYTECODE, FOLDER_FLAGS, FOLDER_MODE, is_link
 from sidecar_runtime.logs import get_logger
 
 Wanted = Callable[[str], bool]
+# From a path to the open folder that it lies in, and its name there.
+Way = Callable[[str], tuple[int, str]]
 
 _STEPS_ASIDE = {"", ".", ".."}
 
@@ -72,6 +74,31 @@ class Walk:
                 os.close(fd)
                 fd = inner
             yield fd, name
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def along(self, making_way: Wanted) -> Iterator[Way]:
+        """
+        Yield a way to many paths that stays in a folder while it is the same.
+
+        Raises:
+            Blocked: From the way: somebody's file is where a folder should be.
+        """
+        here, fd = "", os.dup(self._root)
+
+        def way(path: str) -> tuple[int, str]:
+            nonlocal here, fd
+            folder, _, name = path.rpartition("/")
+            if folder != here or name in _STEPS_ASIDE:
+                with self.to(path, making_way=making_way) as (inner, _):
+                    opened = os.dup(inner)
+                os.close(fd)
+                here, fd = folder, opened
+            return fd, name
+
+        try:
+            yield way
         finally:
             os.close(fd)
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from s3_sync.release import bundle_key
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.daemon import Daemon
 from tests.support.fake_aws import IDENTITY_ARN, FakeSts
 from tests.support.fake_s3 import SECRET_KEY, FakeS3, access_denied, error, is_get, is_list
 from tests.support.loopback import closed_port, dead_endpoint
 from tests.support.scripted import published
+from tests.support.shelf import Shelf, is_bundle
 
 BUCKET_ARN = "arn:aws:s3:::dags-bucket"
 KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"
@@ -201,3 +203,41 @@ def test_the_wrong_region_is_no_problem(s3: FakeS3, target: Path, start: StartDa
     s3.region, s3.region_answer = "eu-west-1", "malformed"
 
     output(check(start, s3, target, {"AWS_REGION": "us-east-1"}), 0)
+
+
+# --- releases
+
+FROM_RELEASES: dict[str, str | None] = {"S3_SYNC_SOURCE": "release"}
+
+
+def test_a_release_is_tried_as_the_daemon_would_read_it(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    release = Shelf.at(s3).publish({"a.py": b"a = 1\n"})
+    said = output(check(start, s3, target, FROM_RELEASES), 0)
+
+    assert f"{release.revision}, files: 1" in said
+    assert "pointer, manifest and bundle" in said
+    assert [] == s3.seen(is_list)
+    assert published(target) == {}
+
+
+def test_a_prefix_without_a_release_is_named(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    said = output(check(start, s3, target, FROM_RELEASES), 3)
+
+    assert "release_missing" in said
+    assert "dags/current.json" in said
+
+
+def test_a_bundle_that_is_gone_or_denied_is_named(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    release = Shelf.at(s3).publish({"a.py": b"a = 1\n"})
+    arn = f"{BUCKET_ARN}/dags/bundles/x.zip"
+    s3.inject(access_denied("s3:GetObject", arn, IDENTITY_ARN), is_bundle, times=1)
+    denied = output(check(start, s3, target, FROM_RELEASES), 3)
+    s3.delete(f"dags/{bundle_key(release.manifest.bundle_sha256)}")
+    missing = output(check(start, s3, target, FROM_RELEASES), 3)
+
+    assert f'"Resource": "{BUCKET_ARN}/dags/*"' in denied
+    assert "release_missing" in missing

@@ -158,12 +158,14 @@ class Storm:
 @dataclass(frozen=True)
 class Vitals:
     """
-    What a process holds: open descriptors, threads, KiB of anonymous memory.
+    What a process holds: open descriptors, threads, KiB of anonymous memory; and the most KiB of
+    memory that it ever had.
     """
 
     descriptors: int
     threads: int
     memory_kib: int
+    peak_kib: int
 
     @classmethod
     def of(cls, pid: int) -> "Vitals":
@@ -172,8 +174,8 @@ class Vitals:
         """
         status = Path(f"/proc/{pid}/status").read_text()
         facts = dict(line.split(":", 1) for line in status.splitlines())
-        memory_kib = int(facts["RssAnon"].split()[0])
-        return cls(len(os.listdir(f"/proc/{pid}/fd")), int(facts["Threads"]), memory_kib)
+        memory_kib, peak_kib = (int(facts[name].split()[0]) for name in ("RssAnon", "VmHWM"))
+        return cls(len(os.listdir(f"/proc/{pid}/fd")), int(facts["Threads"]), memory_kib, peak_kib)
 
 
 @dataclass

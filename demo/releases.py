@@ -1,0 +1,191 @@
+"""
+The steps of the demo that publish releases: from a checkout by the command, to the folder by the
+daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from demo import bucket
+from demo.console import say
+from demo.daemon import StepFailed
+from demo.steps import EXAMPLE, Result, Stage, check, files_in
+
+KEY_PATH = "data-team/releases"
+CHANGED = "config/alerts.yaml"
+BROKEN = "sales_daily.py"
+
+
+def s3_sync(stage: Stage, *arguments: str, fails: int = 0) -> str:
+    """
+    Run a command of `s3-sync` as CI does; print and return what it says.
+
+    Raises:
+        StepFailed: It ended with another code than `fails`.
+    """
+    say(f"$ s3-sync {' '.join(arguments)}")
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("s3-sync")), *arguments],
+        env={
+            "PATH": os.defpath,
+            "HOME": str(stage.dags.parent),
+            "AWS_BUCKET": stage.bucket.name,
+            "KEY_PATH": KEY_PATH,
+            "AWS_ENDPOINT_URL": stage.bucket.endpoint,
+            "AWS_ACCESS_KEY_ID": bucket.ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": bucket.SECRET_KEY,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        },
+        cwd=stage.dags.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = (done.stdout + done.stderr).strip()
+    say(said)
+    if done.returncode != fails:
+        raise StepFailed(f"s3-sync {arguments[0]} ended with code {done.returncode}")
+    return said
+
+
+def checkout_of(stage: Stage) -> Path:
+    """
+    Return the folder that CI has checked out.
+    """
+    return stage.dags.with_name("checkout")
+
+
+def wait_for_release(stage: Stage) -> float:
+    """
+    Wait until consumers see exactly the checkout; return the seconds it took.
+    """
+    began = time.monotonic()
+    wanted, current = files_in(checkout_of(stage)), stage.dags / "current"
+    stage.daemon.wait_for(lambda: files_in(current) == wanted, "current has the release")
+    return time.monotonic() - began
+
+
+def release_is_published(stage: Stage) -> Result:
+    """
+    The first release, and a pod that starts.
+    """
+    stage.dags = stage.dags.with_name("released")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(EXAMPLE, checkout_of(stage), ignore=ignored)
+    s3_sync(stage, "publish", "checkout", "--gate", "syntax")
+    say("started a daemon with S3_SYNC_SOURCE=release")
+    began = time.monotonic()
+    stage.daemon = stage.start_daemon(
+        KEY_PATH,
+        DEST_PATH=str(stage.dags),
+        S3_SYNC_SOURCE="release",
+        S3_SYNC_LAYOUT="snapshot",
+        S3_SYNC_GATE="syntax",
+    )
+    stage.daemon.wait_for(lambda: stage.daemon.readiness()["ready"], "/readyz answers 200")
+    seconds = time.monotonic() - began
+    wait_for_release(stage)
+    asked = requests_of(stage)
+    check((asked["manifest"], asked["bundle"]) == (1, 1), "one GET brought all files")
+    return Result(
+        f"{len(files_in(checkout_of(stage)))} files by one GET of the bundle, each verified; "
+        "process start included",
+        seconds,
+    )
+
+
+def release_follows(stage: Stage) -> Result:
+    """
+    A change: the pointer swings, and of the bundle only what changed is taken.
+    """
+    path = checkout_of(stage) / CHANGED
+    path.write_bytes(path.read_bytes().replace(b"30", b"15"))
+    before = stage.daemon.readiness()["revision"]
+    s3_sync(stage, "publish", "checkout", "--gate", "syntax", "--message", "Page after 15 minutes")
+    seconds = wait_for_release(stage)
+    asked = requests_of(stage)
+    check((asked["manifest"], asked["bundle"]) == (2, 2), "two GETs brought the change")
+    check(asked["list"] == asked["get"] == 0, "nothing was ever listed")
+    after = stage.daemon.wait_for(
+        lambda: (now := stage.daemon.readiness()["revision"]) != before and now, "it is on record"
+    )
+    say(f"current: {before} -> {after}; polls so far: {asked['pointer']}, one small GET each")
+    return Result(f"{CHANGED} by one ranged GET; time is from the end of the publish", seconds)
+
+
+def bad_release_is_refused(stage: Stage) -> Result:
+    """
+    A DAG that does not compile: refused in CI; and where CI does not look, by the daemon.
+    """
+    current, path = stage.dags / "current", checkout_of(stage) / BROKEN
+    good, content = files_in(current), path.read_bytes()
+    path.write_bytes(content + b"\nwith DAG('sales_daily'\n    pass\n")
+    s3_sync(stage, "publish", "checkout", "--gate", "syntax", fails=2)
+    s3_sync(stage, "publish", "checkout")
+    began = time.monotonic()
+    event = stage.daemon.wait_for(
+        lambda: stage.daemon.find_event("revision_refused", path=BROKEN), "the release is refused"
+    )
+    seconds = time.monotonic() - began
+    say(f"the daemon: refused {event['revision']}: {BROKEN}:{event['line']}: {event['problem']}")
+    stage.daemon.wait_for(
+        lambda: stage.daemon.readiness()["reason"] == "revision_refused", "/readyz names it"
+    )
+    check(stage.daemon.readiness()["code"] == 200, "/readyz stays 200")
+    check(files_in(current) == good, "nothing of the refused release is visible")
+    path.write_bytes(content)
+    return Result(
+        f"{BROKEN}:{event['line']} named by publish, and by the daemon when published without a "
+        "gate; the last good release stayed",
+        seconds,
+    )
+
+
+def release_is_rolled_back(stage: Stage) -> Result:
+    """
+    Back from the bad release, and back once more.
+    """
+    s3_sync(stage, "rollback")
+    stage.daemon.wait_for(
+        lambda: stage.daemon.readiness()["reason"] is None, "/readyz is content again"
+    )
+    wait_for_release(stage)
+    s3_sync(stage, "rollback")
+    path = checkout_of(stage) / CHANGED
+    path.write_bytes(EXAMPLE.joinpath(CHANGED).read_bytes())
+    seconds = wait_for_release(stage)
+    s3_sync(stage, "releases")
+    stage.daemon.terminate()
+    return Result(
+        "the refused release was left behind; once more, and the folder is what it was at first; "
+        "time is from the end of the second roll-back",
+        seconds,
+    )
+
+
+def requests_of(stage: Stage) -> dict[str, int]:
+    """
+    Return how often the daemon asked S3 for what.
+    """
+    _, metrics = stage.daemon.get("/metrics")
+    found = {}
+    for line in metrics.splitlines():
+        if line.startswith("s3_sync_requests_total{"):
+            operation = line.partition('operation="')[2].partition('"')[0]
+            found[operation] = int(float(line.rpartition(" ")[2]))
+    return found
+
+
+STEPS = (
+    ("a release", release_is_published),
+    ("the next release", release_follows),
+    ("a bad release", bad_release_is_refused),
+    ("a roll-back", release_is_rolled_back),
+)

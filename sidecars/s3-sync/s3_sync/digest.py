@@ -1,0 +1,54 @@
+"""
+What tells one content of a file from another: the ETag of an object, or what a release says.
+
+A release says SHA-256 and executable bit, ``<64 hex digits>[+x]``; an ETag may be an MD5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+EXECUTABLE = "+x"
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_SHA256 = re.compile(r"[0-9a-f]{64}(?:\+x)?")
+
+
+def looks_like_md5(etag: str) -> bool:
+    """
+    Whether it looks like an MD5; some ETags only look like one.
+    """
+    return _MD5.fullmatch(etag) is not None
+
+
+def is_sha256(etag: str) -> bool:
+    """
+    Whether it is what a release says of a file.
+    """
+    return _SHA256.fullmatch(etag) is not None
+
+
+def is_executable(etag: str) -> bool:
+    """
+    Whether the file is to be executable.
+    """
+    return etag.endswith(EXECUTABLE) and is_sha256(etag)
+
+
+def has_digest(etag: str, blocks: Iterable[bytes]) -> bool:
+    """
+    Whether blocks have that digest; False for an ETag that is none.
+
+    The MD5 makes no claim of security, so it works under FIPS.
+    """
+    if looks_like_md5(etag):
+        digest = hashlib.md5(usedforsecurity=False)
+    elif is_sha256(etag):
+        digest = hashlib.sha256()
+    else:
+        return False
+    for block in blocks:
+        digest.update(block)
+    return etag.removesuffix(EXECUTABLE) == digest.hexdigest()

@@ -1,0 +1,49 @@
+"""
+Keys that cannot become files: counted, and each named once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+
+from s3_sync.board import Board
+from s3_sync.metrics import SKIP_REASONS, SyncMetrics
+from sidecar_runtime.logs import get_logger
+
+NAMED_KEYS = 50
+
+log = get_logger("cycle")
+
+
+class Skipped:
+    """
+    What was skipped in the last cycle.
+    """
+
+    def __init__(self, metrics: SyncMetrics, board: Board) -> None:
+        self._metrics = metrics
+        self._board = board
+        self._named: set[str] = set()
+
+    def show(self, by_key: Mapping[str, str], blocked: Iterable[str]) -> None:
+        """
+        Show it.
+
+        Args:
+            by_key: What the source skipped, with the reason.
+            blocked: Keys of files in whose place something of somebody else is.
+        """
+        skipped = {**by_key, **dict.fromkeys(blocked, "blocked")}
+        counts = dict.fromkeys(SKIP_REASONS, 0)
+        for reason in skipped.values():
+            counts[reason] += 1
+        for reason, count in counts.items():
+            self._metrics.skipped(reason).set(count)
+        self._named &= skipped.keys()
+        first = dict(itertools.islice(skipped.items(), NAMED_KEYS))
+        for key, reason in first.items():
+            if key not in self._named:
+                self._named.add(key)
+                log.warning("key_skipped", key=key, reason=reason)
+        self._board.show(keys_skipped=first)

@@ -1,0 +1,221 @@
+"""
+The pipelines of the how-to are what their CI takes, and publish.
+
+Each is run as it stands: its commands by bash, `docker run` by a stand-in that starts the real
+s3-sync with the variables that were passed on, and no others.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.docs.code import ROOT
+from tests.support.daemon import VENV_BIN
+from tests.support.publishing import PREFIX, read_release, write_files
+from tests.support.writable_s3 import WritableS3
+
+PAGE = (ROOT / "docs/how-to/publish-releases-from-ci.md").read_text()
+OWN = f"3.{sys.version_info.minor}"
+FILES = {"a.py": b"print()\n", "sql/a.sql": b"select 1;\n"}
+DOCKER = f"""#!{sys.executable}
+import json, os, sys
+
+arguments, environment, options = sys.argv[1:], dict(json.load(open(os.environ["CONTAINER"]))), []
+if arguments[0] == "login":
+    sys.exit(0 if sys.stdin.read() == "token" else 1)
+assert arguments[:2] == ["run", "--rm"], arguments
+rest = arguments[2:]
+folders = {{}}
+while rest[0].startswith("--"):
+    option, value, rest = rest[0], rest[1], rest[2:]
+    if option == "--env":
+        name, found, text = value.partition("=")
+        if found or name in os.environ:
+            environment[name] = text if found else os.environ[name]
+    elif option == "--volume":
+        here, there, mode = value.split(":")
+        assert mode == "ro"
+        folders[there] = here
+    else:
+        assert option in ("--user", "--network"), option
+assert rest[0].endswith("/s3-sync:0.1.0"), rest
+os.execve("{VENV_BIN}/s3-sync", ["s3-sync", *(folders.get(a, a) for a in rest[1:])], environment)
+"""
+
+
+def block(language: str, title: str) -> str:
+    """
+    Return the block of code of a section.
+    """
+    section = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    assert section
+    found = re.search(rf"^```{language}\n(.*?)^```", section[1], re.DOTALL | re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def github() -> tuple[str, dict[str, str]]:
+    """
+    Return the commands of a pipeline and its own variables.
+    """
+    job = yaml.safe_load(block("yaml", "GitHub Actions"))["jobs"]["publish"]
+    return "\n".join(step["run"] for step in job["steps"] if "run" in step), job["env"]
+
+
+def gitlab() -> tuple[str, dict[str, str]]:
+    job = yaml.safe_load(block("yaml", "GitLab"))["publish-dags"]
+    return "\n".join(job["script"]), job["variables"]
+
+
+def jenkins() -> tuple[str, dict[str, str]]:
+    text = block("groovy", "Jenkins")
+    script = re.search(r"sh '''\n(.*?)'''", text, re.DOTALL)
+    assert script and text.count("{") == text.count("}")
+    return script[1].replace("\\\\", "\\"), dict(re.findall(r"(\w+) = '(.*)'", text))
+
+
+def codebuild() -> tuple[str, dict[str, str]]:
+    spec = yaml.safe_load(block("yaml", "CodeBuild"))
+    commands = [line for phase in spec["phases"].values() for line in phase["commands"]]
+    return "\n".join(commands), spec["env"]["variables"]
+
+
+# The pipeline, what its CI sets, and what the release should say of itself.
+PIPELINES: dict[str, Any] = {
+    "github": (
+        github,
+        {
+            "GITHUB_SHA": "1" * 40,
+            "GITHUB_REF_NAME": "main",
+            "GITHUB_ACTOR": "ada",
+            "GITHUB_SERVER_URL": "https://github.example.com",
+            "GITHUB_REPOSITORY": "team/dags",
+            "GITHUB_RUN_ID": "7",
+        },
+        "https://github.example.com/team/dags/actions/runs/7",
+    ),
+    "gitlab": (
+        gitlab,
+        {
+            "CI_COMMIT_SHA": "1" * 40,
+            "CI_COMMIT_REF_NAME": "main",
+            "GITLAB_USER_LOGIN": "ada",
+            "CI_JOB_URL": "https://gitlab.example.com/7",
+            "CI_COMMIT_TITLE": "Sales by country",
+            "AWS_TOKEN": "token",
+        },
+        "https://gitlab.example.com/7",
+    ),
+    "jenkins": (
+        jenkins,
+        {
+            "GIT_COMMIT": "1" * 40,
+            "GIT_BRANCH": "main",
+            "BUILD_URL": "https://jenkins.example.com/7/",
+        },
+        "https://jenkins.example.com/7/",
+    ),
+    "codebuild": (
+        codebuild,
+        {
+            "CODEBUILD_RESOLVED_SOURCE_VERSION": "1" * 40,
+            "CODEBUILD_WEBHOOK_HEAD_REF": "main",
+            "CODEBUILD_INITIATOR": "ada",
+            "CODEBUILD_BUILD_URL": "https://codebuild.example.com/7",
+        },
+        "https://codebuild.example.com/7",
+    ),
+}
+
+
+@pytest.fixture
+def bucket() -> Iterator[WritableS3]:
+    with WritableS3("my-airflow-bucket") as bucket:
+        yield bucket
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_pipeline_publishes_with_what_its_ci_knows(
+    bucket: WritableS3, tmp_path: Path, name: str
+) -> None:
+    pipeline, given, url = PIPELINES[name]
+    script, variables = pipeline()
+    script = script.replace("GRAMMAR=3.12", f"GRAMMAR={OWN}")  # the image's Python is newer
+    write_files(tmp_path / "dags", FILES)
+    programs = write_files(
+        tmp_path / "bin",
+        {
+            "docker": DOCKER.encode(),
+            "aws": b"#!/bin/sh\nprintf token\n",
+            "git": b"#!/bin/sh\necho 'Sales by country'\n",
+        },
+    )
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    container = tmp_path / "container.json"
+    inside = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **bucket.environment()}
+    container.write_text(json.dumps(inside))
+    # Only GitLab's job runs in the image itself.
+    path = f"{VENV_BIN}:/usr/bin:/bin" if name == "gitlab" else f"{programs}:/usr/bin:/bin"
+    environment = {"CONTAINER": str(container), "WORKSPACE": str(tmp_path), **variables, **given}
+    environment["S3_SYNC_GATE_GRAMMAR"] = OWN
+    environment |= {"AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"), **bucket.environment()}
+
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=environment | {"PATH": path, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert ran.returncode == 0, ran
+    assert FILES == read_release({key: stored.body for key, stored in bucket.objects.items()})
+    pointer = json.loads(bucket.objects[f"{PREFIX}current.json"].body)
+    assert ("1" * 40, "main", url) == (
+        pointer["git"]["commit"],
+        pointer["git"]["branch"],
+        pointer["ci_url"],
+    )
+    assert name == "jenkins" or pointer["published_by"] == "ada"
+    assert name == "codebuild" or pointer["git"]["message"] == "Sales by country"
+    assert "the gate is off" not in ran.stdout
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_shell_of_a_pipeline_is_sound(name: str) -> None:
+    script, _ = PIPELINES[name][0]()
+
+    ran = subprocess.run(
+        [VENV_BIN / "shellcheck", "--shell=bash", "-"], input=script, capture_output=True, text=True
+    )
+
+    assert "" == ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("title", "schema"),
+    [("GitHub Actions", "vendor.github-workflows"), ("GitLab", "vendor.gitlab-ci")],
+)
+def test_a_pipeline_is_what_its_ci_takes(tmp_path: Path, title: str, schema: str) -> None:
+    program = shutil.which("check-jsonschema", path=VENV_BIN)
+    if program is None:
+        pytest.skip("check-jsonschema is not there")
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(block("yaml", title))
+
+    ran = subprocess.run(
+        [program, f"--builtin-schema={schema}", path], capture_output=True, text=True
+    )
+
+    assert ran.returncode == 0, ran.stdout

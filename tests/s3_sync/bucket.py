@@ -1,0 +1,71 @@
+"""
+A bucket that is published to in the test's own process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from s3_sync.folder import Look
+from s3_sync.ignore import Ignore
+from s3_sync.progress import Progress
+from s3_sync.publish import Outcome, Publisher
+from s3_sync.release import POINTER_KEY, Origin, parse_pointer
+from s3_sync.settings import Settings
+from s3_sync.store import Store
+from tests.support.publishing import PREFIX, check_every_release, read_release, write_files
+from tests.support.releases import Release
+from tests.support.writable_s3 import WritableS3, is_write
+
+ORIGIN = Origin(by="ada", commit="0" * 40, message="Sales by country")
+
+
+class Bucket:
+    """
+    One bucket, and who publishes to it.
+    """
+
+    def __init__(self, server: WritableS3, folder: Path, settings: Settings) -> None:
+        self.server = server
+        self.folder = folder
+        self.store = Store(settings)
+        self.judged: list[str] = []
+        self.judge: Callable[[], object] = lambda: None
+
+    def publish(self, files: Mapping[str, bytes], *, is_dry: bool = False) -> Outcome:
+        """
+        Publish a folder that has these files.
+        """
+
+        def judge(revision: str, _: Look, __: Mapping[str, str]) -> None:
+            self.judged.append(revision)
+            self.judge()
+
+        write_files(self.folder, files)
+        publisher = Publisher(self.store, ORIGIN, judge, Progress())
+        return publisher.publish(str(self.folder), Ignore(str(self.folder), ()), is_dry=is_dry)
+
+    def bodies(self) -> dict[str, bytes]:
+        return {key: stored.body for key, stored in self.server.objects.items()}
+
+    def current(self) -> dict[str, bytes]:
+        """
+        The files of what is current, all of it verified.
+        """
+        check_every_release(self.bodies())
+        return read_release(self.bodies())
+
+    def put(self, release: Release) -> Release:
+        """
+        Make a release current, as somebody else's publisher.
+        """
+        for name, body in release.objects().items():
+            self.server.put(PREFIX + name, body)
+        return release
+
+    def history(self) -> tuple[str, ...]:
+        return parse_pointer(self.bodies()[PREFIX + POINTER_KEY]).history
+
+    def writes(self) -> list[str]:
+        return [request.path.rpartition("/")[2] for request in self.server.seen(is_write())]

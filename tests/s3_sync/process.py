@@ -1,0 +1,70 @@
+"""
+One sidecar in this process, cycle by cycle.
+"""
+
+from pathlib import Path
+
+from s3_sync.metrics import SyncMetrics
+from s3_sync.settings import load_settings
+from s3_sync.sidecar import S3Sync
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Outcome
+from tests.support.fake_s3 import FakeS3
+from tests.support.scripted import published
+
+
+class Process:
+    """
+    One sidecar on a folder, whose cycles are run by hand; `restart` is the next process.
+    """
+
+    def __init__(self, s3: FakeS3, folder: Path) -> None:
+        self.s3 = s3
+        self.folder = folder
+
+    def start(self, settings: dict[str, str]) -> None:
+        environ = {"AWS_BUCKET": self.s3.bucket, "DEST_PATH": str(self.folder), **settings}
+        self._sidecar = S3Sync(load_settings(environ)[0], SyncMetrics("0", "r"))
+        self._session = self._sidecar.begin()
+
+    def stop(self) -> None:
+        self._session.close()
+        self._sidecar._lock.release()
+
+    def restart(self, settings: dict[str, str]) -> None:
+        self.stop()
+        self.start(settings)
+
+    def cycle(self) -> Outcome:
+        return self._session.cycle(Fence())
+
+    def glance(self) -> bool:
+        return self._session.glance()
+
+    @property
+    def is_ready(self) -> bool:
+        return self._sidecar.readiness().ready
+
+    @property
+    def problem(self) -> str:
+        """
+        Why it is not ready.
+        """
+        return self._sidecar.readiness().problem
+
+    @property
+    def details(self) -> dict[str, object]:
+        """
+        What the status page shows.
+        """
+        return self._sidecar.details()
+
+    @property
+    def shown(self) -> dict[str, bytes]:
+        """
+        What consumers read.
+        """
+        current = self.folder / "current"
+        if current.is_symlink():
+            return published(current.resolve())
+        return published(self.folder)

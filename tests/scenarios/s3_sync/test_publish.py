@@ -1,0 +1,446 @@
+"""
+The publisher's commands as processes, against real servers: with conditional writes and without.
+"""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.daemon import S3_SYNC, Daemon
+from tests.support.loopback import closed_port
+from tests.support.publishing import (
+    PREFIX,
+    Publishing,
+    check_every_release,
+    read_release,
+    write_files,
+)
+from tests.support.servers import MotoServer, RcloneServer, S3Server
+from tests.support.users import as_user
+
+A = {"a.py": b"print('a')\n", "sql/Q3 report (final).sql": b"select 1;\n" * 40, "empty": b""}
+B = {"a.py": b"print('b')\n", "docs/\u00dcberblick.md": b"# \xc3\x9c\n"}
+BROKEN = {"a.py": b"print('a'\n", "b.py": b"def :\n"}
+
+
+class Place:
+    """
+    One bucket of a real server, and somebody who publishes to it.
+    """
+
+    def __init__(self, server: S3Server, folder: Path) -> None:
+        self.server = server
+        self.bucket = server.new_bucket("releases")
+        self.home = folder / "home"
+        self.dags = folder / "dags"
+        self.publisher = Publishing(server, self.bucket, self.home)
+        self._client: Any = server.client()
+
+    def publish(self, files: dict[str, bytes], *arguments: str) -> Any:
+        """
+        Publish a folder with these files; return the facts.
+        """
+        return self.publisher.succeed("publish", write_files(self.dags, files), *arguments)
+
+    def bodies(self) -> dict[str, bytes]:
+        found = self._client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
+        return {
+            item["Key"]: self._client.get_object(Bucket=self.bucket, Key=item["Key"])["Body"].read()
+            for item in found
+        }
+
+    def current(self) -> dict[str, bytes]:
+        """
+        The files of what is current, all of it verified.
+        """
+        bodies = self.bodies()
+        check_every_release(bodies)
+        return read_release(bodies)
+
+
+@pytest.fixture(params=["moto", "rclone"])
+def place(
+    request: pytest.FixtureRequest, moto: MotoServer, rclone: RcloneServer, tmp_path: Path
+) -> Place:
+    """
+    A bucket of each server in turn.
+    """
+    return Place(moto if request.param == "moto" else rclone, tmp_path)
+
+
+@pytest.fixture
+def on_moto(moto: MotoServer, tmp_path: Path) -> Place:
+    """
+    A bucket of the server that is in this process.
+    """
+    return Place(moto, tmp_path)
+
+
+def test_the_life_of_releases(place: Place) -> None:
+    """
+    Publish, publish again, list, go back, pin, prune: on every server.
+    """
+    guarded = place.server.name == "moto"
+    first = place.publish(A)
+    again = place.publish(A)
+    second = place.publish(B, "--message", "Second")
+
+    assert ("published", "unchanged", "published") == tuple(
+        facts["result"] for facts in (first, again, second)
+    )
+    assert [guarded, None, guarded] == [f["conditional_writes"] for f in (first, again, second)]
+    assert first["revision"] == again["revision"] == second["previous"]
+    assert (len(A), sum(map(len, A.values()))) == (first["files"], first["size_bytes"])
+    assert B == place.current()
+
+    listed = place.publisher.succeed("releases")
+    assert second["revision"] == listed["current"]
+    states = {entry["revision"]: entry["state"] for entry in listed["releases"]}
+    assert {second["revision"]: ["current"], first["revision"]: ["previous"]} == states
+    [newest] = [e for e in listed["releases"] if e["revision"] == second["revision"]]
+    assert (len(B), "Second") == (newest["files"], newest["origin"]["message"])
+
+    back = place.publisher.succeed("rollback")
+    assert ("rolled_back", first["revision"]) == (back["result"], back["revision"])
+    assert A == place.current()
+
+    third = place.publish({"c.py": b""})
+    place.publisher.succeed("pin", second["revision"])
+    prune = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
+    assert [] == place.publisher.succeed(*prune)["removed"]
+    place.publisher.succeed("unpin", second["revision"])
+    assert [second["revision"]] == place.publisher.succeed(*prune)["removed"]
+    left = {entry["revision"] for entry in place.publisher.succeed("releases")["releases"]}
+    assert {first["revision"], third["revision"]} == left
+    assert {"c.py": b""} == place.current()
+
+
+def test_what_is_told_to_people(place: Place) -> None:
+    write_files(place.dags, {**A, ".git/config": b"", "__pycache__/a.pyc": b""})
+
+    ran = place.publisher.run("publish", place.dags)
+
+    lines = ran.out.splitlines()
+    assert (0, "") == (ran.code, ran.err)
+    assert "Left out: 2 (.git/, __pycache__/)" == lines[0]
+    assert "the gate is off" in lines[1]
+    assert ("no conditional writes" in ran.out) == (place.server.name == "rclone")
+    assert lines[-1].startswith("Published ") and "3 files" in lines[-1]
+    table = place.publisher.run("releases").out.splitlines()
+    assert table[0].split()[:2] == ["REVISION", "CREATED"] and "current" in table[1]
+
+
+def test_two_publishers_at_once_one_wins_and_the_other_is_told(place: Place) -> None:
+    """
+    Without conditional writes both may believe that they won; what is current is whole even so.
+    """
+    place.publish({"before.py": b""})
+    folders = [
+        write_files(place.dags.with_name(f"dags-{number}"), {"a.py": b"%d" % number})
+        for number in range(3)
+    ]
+
+    processes = [place.publisher.start("publish", folder, "--output", "json") for folder in folders]
+    answers = [process.communicate(timeout=120) for process in processes]
+
+    codes = [process.returncode for process in processes]
+    facts = [json.loads(out) for out, _ in answers]
+    winners = [number for number, code in enumerate(codes) if code == 0]
+    assert winners, answers
+    assert place.current() in [{"a.py": b"%d" % number} for number in winners]
+    for code, told in zip(codes, facts, strict=True):
+        if code:
+            assert (3, "publish_conflict") == (code, told["reason"])
+            assert "meanwhile" in told["error"]
+    # Each that won replaced what it had read: a chain, without gaps.
+    history = place.publisher.succeed("releases")["history"]
+    if place.server.name == "moto":
+        assert len(winners) == len(history)
+
+
+@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
+def test_a_daemon_follows_publishes_and_roll_backs(
+    on_moto: Place, tmp_path: Path, layout: str
+) -> None:
+    target = tmp_path / "target"
+    shown = target if layout == "in-place" else target / "current"
+    on_moto.publish(A)
+    settings = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": layout}
+
+    def files() -> dict[str, bytes]:
+        return {
+            str(path.relative_to(shown)): path.read_bytes()
+            for path in sorted(shown.rglob("*"))
+            if path.is_file() and ".s3-sync" not in path.relative_to(shown).parts
+        }
+
+    with Daemon(on_moto.server, on_moto.bucket, target, PREFIX, settings=settings) as daemon:
+        daemon.wait_until_synced()
+        assert files() == A
+        on_moto.publish(B)
+        daemon.sync()
+        assert files() == B
+        on_moto.publisher.succeed("rollback")
+        daemon.sync()
+        assert files() == A
+
+
+def test_an_executable_file_is_one_at_the_other_end(on_moto: Place, tmp_path: Path) -> None:
+    write_files(on_moto.dags, A)
+    (on_moto.dags / "a.py").chmod(0o755)
+    on_moto.publisher.succeed("publish", on_moto.dags)
+    settings = {"S3_SYNC_SOURCE": "release", "S3_SYNC_ONE_SHOT": "true"}
+
+    with Daemon(
+        on_moto.server, on_moto.bucket, tmp_path / "target", PREFIX, settings=settings
+    ) as daemon:
+        assert 0 == daemon.wait_for_exit().code
+
+    assert 0o755 == (tmp_path / "target" / "a.py").stat().st_mode & 0o777
+    assert 0o644 == (tmp_path / "target" / "empty").stat().st_mode & 0o777
+
+
+def test_the_gate_names_every_broken_file_and_uploads_nothing(on_moto: Place) -> None:
+    on_moto.publish(A)
+    before = on_moto.bodies()
+
+    ran = on_moto.publisher.run("publish", write_files(on_moto.dags, BROKEN), "--gate", "syntax")
+
+    assert (2, "") == (ran.code, ran.out)
+    assert "a.py:1: '(' was never closed" in ran.err and "b.py:1:" in ran.err
+    assert before == on_moto.bodies()
+
+
+def test_a_command_as_gate_sees_what_would_be_released_and_nothing_else(
+    on_moto: Place, tmp_path: Path
+) -> None:
+    write_files(on_moto.dags, {**A, ".git/config": b"", "b.pyc": b""})
+    (on_moto.dags / "link.py").symlink_to("a.py")
+    seen = tmp_path / "seen"
+    script = write_files(tmp_path / "bin", {"gate": b"#!/bin/sh\nfind . -type f | sort > $SEEN\n"})
+    (script / "gate").chmod(0o755)
+    publisher = Publishing(
+        on_moto.server,
+        on_moto.bucket,
+        on_moto.home,
+        {
+            "S3_SYNC_GATE": "command",
+            "S3_SYNC_GATE_COMMAND": str(script / "gate"),
+            "SEEN": str(seen),
+        },
+    )
+
+    facts = publisher.succeed("publish", on_moto.dags)
+
+    assert "command" == facts["gate"]
+    assert [f"./{name}" for name in sorted([*A, "link.py"])] == seen.read_text().splitlines()
+    assert [] == list(on_moto.home.glob("s3-sync-*"))
+
+
+def commit(folder: Path, message: str) -> str:
+    """
+    Commit all of a folder; return the commit.
+    """
+    git = [
+        *("git", "-C", str(folder), "-c", "user.name=Ada", "-c", "user.email=ada@example.com"),
+        *("-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false"),
+    ]
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", message]):
+        subprocess.run(
+            [*git, *arguments], check=True, env={"PATH": os.environ["PATH"], "HOME": "/"}
+        )
+    found = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return found.stdout.strip()
+
+
+def test_commit_author_and_message_come_from_git(on_moto: Place) -> None:
+    head = commit(write_files(on_moto.dags, A), "Sales by country\n\nLong story")
+
+    clean = on_moto.publisher.succeed("publish", on_moto.dags)["origin"]
+    (on_moto.dags / "a.py").write_text("altered")
+    dirty = on_moto.publisher.succeed("publish", on_moto.dags)["origin"]
+
+    assert (head, "Ada <ada@example.com>", "Sales by country") == (
+        clean["commit"],
+        clean["author"],
+        clean["message"],
+    )
+    assert f"{head}-dirty" == dirty["commit"]
+
+
+def test_hostile_names_and_messages_do_not_steer_a_terminal(on_moto: Place) -> None:
+    on_moto.publish(A, "--message", "\x1b]0;owned\x07 red \u202e")
+    (on_moto.dags / "bad\x1b[31m").symlink_to("/etc/passwd")
+
+    listed = on_moto.publisher.run("releases").out
+    refused = on_moto.publisher.run("publish", on_moto.dags).err
+
+    assert "owned" in listed and "bad" in refused
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", listed + refused)
+
+
+def test_progress_is_shown_on_a_terminal_only_and_is_gone_at_the_end(on_moto: Place) -> None:
+    write_files(on_moto.dags, {f"{number}.py": b"print()\n" * number for number in range(30)})
+    ours, theirs = pty.openpty()
+
+    process = subprocess.Popen(
+        [str(S3_SYNC), "publish", str(on_moto.dags), "--output", "json"],
+        env=on_moto.publisher.environment,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    )
+    out, _ = process.communicate(timeout=60)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+
+    assert "published" == json.loads(out)["result"]
+    assert "Reading files: 30 of 30" in shown and "Uploading" in shown
+    assert shown.endswith("\r\x1b[K")
+
+
+# What is wrong with what was typed, or with the folder: exit code 2, nothing uploaded.
+
+
+@pytest.fixture
+def refused(on_moto: Place) -> Iterator[Place]:
+    """
+    A bucket with a release, which is untouched at the end.
+    """
+    on_moto.publish(A)
+    before = on_moto.bodies()
+    yield on_moto
+    assert before == on_moto.bodies()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["publish", "{folder}/nowhere"], ["/nowhere is not a folder"]),
+        (["publish", "{dags}", "bucket/prefix"], ["'bucket/prefix'", "s3://BUCKET/PREFIX"]),
+        (["publish", "{dags}", "s3://"], ["AWS_BUCKET", "s3://BUCKET/PREFIX"]),
+        (["publish", "{dags}", "--exclude", "!"], ["--exclude", "'!'"]),
+        (["publish", "{dags}", "--gate", "command"], ["S3_SYNC_GATE_COMMAND"]),
+        (["publish"], ["DIR"]),
+        (["rollback", "0123456789ab"], ["'0123456789ab'", "s3-sync releases"]),
+        (["rollback", "HEAD~1"], ["'HEAD~1'", "12 hexadecimal digits"]),
+        (["pin", "0123456789ab"], ["'0123456789ab'"]),
+        (["prune-releases", "--keep-for", "soon"], ["'soon'", "30s, 5m"][:1]),
+        (["prune-releases", "--keep", "x"], ["'x'"]),
+    ],
+)
+def test_what_was_typed_wrong_is_told(
+    refused: Place, arguments: list[str], names: list[str]
+) -> None:
+    filled = [text.format(folder=refused.dags.parent, dags=refused.dags) for text in arguments]
+
+    ran = refused.publisher.run(*filled)
+
+    assert (2, "") == (ran.code, ran.out), ran
+    assert all(name in ran.err for name in names), ran.err
+
+
+def test_a_slip_in_a_setting_is_told(refused: Place) -> None:
+    publisher = Publishing(
+        refused.server, refused.bucket, refused.home, {"S3_SYNC_GATES": "syntax"}
+    )
+
+    ran = publisher.run("publish", refused.dags, "--output", "json")
+
+    assert (2, "settings_rejected") == (ran.code, ran.facts()["reason"])
+    assert "S3_SYNC_GATE" in ran.err
+
+
+def test_a_folder_without_files_is_refused(refused: Place) -> None:
+    ran = refused.publisher.run("publish", write_files(refused.dags, {}), "--output", "json")
+
+    assert (2, "folder_empty") == (ran.code, ran.facts()["reason"])
+    assert "there is no file" in ran.err
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """
+    A folder that every user reaches, which those of pytest are not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o777)
+        yield path
+
+
+def test_every_unreadable_file_is_named(refused: Place, open_folder: Path) -> None:
+    write_files(open_folder / "dags", A)
+    for name in ("a.py", "empty"):
+        (open_folder / "dags" / name).chmod(0)
+    program = as_user(open_folder / "bin", S3_SYNC, 4711, 0)
+
+    ran = subprocess.run(
+        [program, "publish", open_folder / "dags"],
+        env=refused.publisher.environment | {"HOME": "/", "TMPDIR": "/tmp"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert (2, "") == (ran.returncode, ran.stdout), ran
+    assert "'a.py' cannot be read: Permission denied" in ran.stderr and "'empty'" in ran.stderr
+
+
+def test_an_unreadable_folder_is_named(refused: Place, open_folder: Path) -> None:
+    write_files(open_folder / "dags", A)
+    (open_folder / "dags").chmod(0)
+    program = as_user(open_folder / "bin", S3_SYNC, 4711, 0)
+
+    ran = subprocess.run(
+        [program, "publish", open_folder / "dags"],
+        env=refused.publisher.environment | {"HOME": "/", "TMPDIR": "/tmp"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert 2 == ran.returncode
+    assert f"'{open_folder}/dags' cannot be read: Permission denied" in ran.stderr
+
+
+# What S3 refuses: exit code 3.
+
+
+def test_a_bucket_that_is_missing_is_told(place: Place) -> None:
+    write_files(place.dags, A)
+
+    ran = place.publisher.run("publish", place.dags, "s3://no-such-bucket/dags", "--output", "json")
+
+    assert (3, "bucket_not_found") == (ran.code, ran.facts()["reason"])
+    assert "no-such-bucket" in ran.err and "AWS_BUCKET" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"AWS_ENDPOINT_URL": "closed"}, "endpoint_unreachable"),
+        ({"AWS_ENDPOINT_URL": "http://no-such-host.invalid"}, "name_unresolved"),
+        ({"AWS_ACCESS_KEY_ID": ""}, "credentials_missing"),
+        ({"AWS_PROFILE": "nobody"}, "credentials_missing"),
+    ],
+)
+def test_a_server_that_cannot_be_asked_is_told(
+    on_moto: Place, settings: dict[str, str], reason: str
+) -> None:
+    if settings.get("AWS_ENDPOINT_URL") == "closed":
+        settings = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{closed_port()}"}
+    settings = {**settings, "AWS_CONFIG_FILE": "/dev/null", "AWS_MAX_ATTEMPTS": "1"}
+    publisher = Publishing(on_moto.server, on_moto.bucket, on_moto.home, settings)
+
+    ran = publisher.run("publish", write_files(on_moto.dags, A), "--output", "json")
+
+    assert (3, reason) == (ran.code, ran.facts()["reason"]), ran
+    assert ran.err.count("\n") <= 2 and "Traceback" not in ran.err

@@ -1,0 +1,156 @@
+"""
+Publishers that are killed: what is current is whole at every moment, and the next publish repairs.
+"""
+
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Counts
+from tests.support.loopback import Exchange
+from tests.support.publishing import Publishing, check_every_release, read_release, write_files
+from tests.support.releases import make_release
+from tests.support.writable_s3 import WritableS3
+
+# Requests of one publish over another: pointer, manifest; bundle, manifest, probe, pointer; two
+# that verify. A test counts them.
+REQUESTS = 8
+POINTER_REQUEST = 6
+OLD = {"a.py": b"print('old')\n" * 50, "sql/b.sql": b"select 1;\n" * 500}
+NEW = {"a.py": b"print('new')\n" * 50, "c.py": b"print('c')\n" * 400}
+
+
+class Bucket(WritableS3):
+    """
+    A bucket that is looked at after every write.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[dict[str, bytes]] = []
+        self.problems: list[Exception] = []
+        self.on_write = self._look
+
+    def bodies(self) -> dict[str, bytes]:
+        return {key: stored.body for key, stored in self.objects.items()}
+
+    def _look(self) -> None:
+        try:
+            check_every_release(self.bodies())
+            if "dags/current.json" in self.objects:
+                self.shown.append(read_release(self.bodies()))
+        except (AssertionError, KeyError, ValueError) as problem:
+            self.problems.append(problem)
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Iterator[Bucket]:
+    """
+    A bucket where the old release is current.
+    """
+    with Bucket() as bucket:
+        for name, body in make_release(OLD).objects().items():
+            bucket.put(f"dags/{name}", body)
+        yield bucket
+        assert [] == bucket.problems
+        assert all(files in (OLD, NEW) for files in bucket.shown)
+
+
+def publishing(bucket: Bucket, folder: Path) -> Publishing:
+    return Publishing(bucket, bucket.bucket, folder / "home")
+
+
+def test_a_publish_makes_so_many_requests(bucket: Bucket, tmp_path: Path) -> None:
+    publishing(bucket, tmp_path).succeed("publish", write_files(tmp_path / "dags", NEW))
+
+    asked = [f"{request.method} {request.path.split('/')[3]}" for request in bucket.requests]
+    assert [
+        "GET current.json",
+        "GET releases",
+        "PUT bundles",
+        "PUT releases",
+        "PUT releases",
+        "PUT current.json",
+        "GET releases",
+        "HEAD bundles",
+    ] == asked
+
+
+@pytest.mark.parametrize("number", range(1, REQUESTS + 1))
+def test_killed_at_a_request_the_old_or_the_new_release_is_current_and_the_next_publish_repairs(
+    bucket: Bucket, tmp_path: Path, number: int
+) -> None:
+    publisher = publishing(bucket, tmp_path)
+    folder = write_files(tmp_path / "dags", NEW)
+    started = threading.Event()
+
+    def kill(exchange: Exchange) -> None:
+        started.wait(30)
+        process.kill()
+        exchange.reset()
+
+    bucket.inject(kill, lambda _: len(bucket.requests) == number)
+    process = publisher.start("publish", folder)
+    started.set()
+    process.communicate(timeout=60)
+
+    assert -signal.SIGKILL == process.returncode
+    is_new = number > POINTER_REQUEST
+    assert (NEW if is_new else OLD) == read_release(bucket.bodies())
+    bucket.heal()
+    result = publisher.succeed("publish", folder)["result"]
+    assert ("unchanged" if is_new else "published") == result
+    assert NEW == read_release(bucket.bodies())
+    check_every_release(bucket.bodies())
+
+
+def test_killed_at_random_moments_readers_see_one_release_or_the_other(
+    bucket: Bucket, tmp_path: Path, counts: Counts
+) -> None:
+    publisher = publishing(bucket, tmp_path)
+    dice = random.Random(5)
+    kills = 0
+    began = time.monotonic()
+    publisher.succeed("publish", write_files(tmp_path / "dags", NEW))
+    seconds = time.monotonic() - began
+
+    for number in range(counts.kills):
+        folder = write_files(tmp_path / "dags", OLD if number % 2 else NEW)
+        process = publisher.start("publish", folder)
+        try:
+            process.communicate(timeout=seconds * dice.uniform(0.2, 1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+        assert read_release(bucket.bodies()) in (OLD, NEW)
+
+    assert kills > counts.kills // 4, seconds
+    assert "published" in {
+        publisher.succeed("publish", write_files(tmp_path / "dags", files))["result"]
+        for files in (OLD, NEW)
+    }
+    assert NEW == read_release(bucket.bodies())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_a_code_that_is_not_success(
+    bucket: Bucket, tmp_path: Path, number: signal.Signals
+) -> None:
+    publisher = publishing(bucket, tmp_path)
+    bucket.inject(Exchange.hang, lambda request: request.method == "PUT", times=1)
+
+    process = publisher.start("publish", write_files(tmp_path / "dags", NEW))
+    bucket.wait_for(lambda request: request.method == "PUT", timeout=30)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+
+    assert (128 + number, "") == (process.returncode, out), err
+    assert OLD == read_release(bucket.bodies())
+    assert [] == list((tmp_path / "home").glob("s3-sync-*"))

@@ -1,0 +1,220 @@
+"""
+SIGKILL at random moments while releases change: only complete ones are seen, and the next start
+makes everything right.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.s3_sync.snapshots import reading, shown, snapshot_leftovers
+from tests.support.daemon import Daemon
+from tests.support.fake_s3 import FakeS3
+from tests.support.revisions import mark, read_revision
+from tests.support.scripted import published
+from tests.support.shelf import Shelf, release_daemon
+from tests.support.waiting import wait_until
+
+RETAIN_SECONDS = 5
+SETTINGS = {
+    "S3_SYNC_JITTER": "0",
+    "S3_SYNC_RETAIN_COUNT": "1",
+    "S3_SYNC_RETAIN_FOR": f"{RETAIN_SECONDS}s",
+}
+MODULES = 150
+EITHER = {"either", "either/inside.py"}
+"""A file that becomes a folder, and back: what is in the way must go first."""
+
+
+def make_files(number: int) -> dict[str, bytes]:
+    """
+    The files of a release: every third is as it was; some come and go; one is a folder too.
+    """
+    chance = random.Random(number)
+    paths = [f"pkg{count % 7}/module{count}.py" for count in range(MODULES)]
+    paths += [f"moving{chance.randrange(4)}/deep/down/file.py", f"odd{number % 2}.py"]
+    paths.append("either" if number % 3 else "either/inside.py")
+    return {path: mark(number, len(paths), path, chance.randrange(3_000)) for path in paths}
+
+
+class Lives:
+    """
+    A daemon that is killed again and again while releases change.
+
+    Attributes:
+        kills: How many there were.
+        half_done: How many came when consumers saw a part of the changes, and a part not.
+        too_early: How many came before anything was seen of them.
+    """
+
+    def __init__(self, layout: str, target: Path, s3: FakeS3, seed: int) -> None:
+        self.kills = self.half_done = self.too_early = 0
+        self.layout = layout
+        self.target = target
+        self._chance = random.Random(seed)
+        self._shelf = Shelf.at(s3)
+        self._number = 0
+        self._contents: dict[str, set[bytes]] = {}
+        self._now = self._next()
+        settings = {**SETTINGS, "S3_SYNC_LAYOUT": layout}
+        self.daemon = release_daemon(s3, target, settings, interval="0.1")
+        # When a cycle that publishes is half done after its signal, and after a start.
+        self._half_seconds = {"later": 0.03, "first": 0.35}
+
+    def _next(self) -> dict[str, bytes]:
+        """
+        Publish another release, or go back to an earlier one.
+        """
+        if self._chance.random() < 0.2 and len(self._shelf.releases) > 1:
+            revision = self._chance.choice(sorted(self._shelf.releases))
+            release = self._shelf.releases[revision]
+            self._shelf.point_to(release)
+            return self._files[revision]
+        self._number += 1
+        files = make_files(self._number)
+        for path, body in files.items():
+            self._contents.setdefault(path, set()).add(body)
+        revision = self._shelf.publish(files).revision
+        self._files = {**getattr(self, "_files", {}), revision: files}
+        return files
+
+    def run(self, kills: int) -> None:
+        """
+        Live so often.
+        """
+        with self.daemon:
+            self._settle()
+            while self.kills < kills:
+                is_whole = self.see() == self._now
+                before, self._now = self._now, self._next()
+                kind = self._chance.choice(("later", "first"))
+                if kind == "first":
+                    self.daemon.kill()
+                    self.daemon.start()
+                else:
+                    self.daemon.sighup()
+                # The one place where time itself is what is tested.
+                time.sleep(self._half_seconds[kind] * self._chance.uniform(0, 2))
+                self.daemon.kill()
+                self.kills += 1
+                assert [] == self.daemon.stray_lines
+                self._adapt(kind, self._judge(before, is_whole=is_whole))
+                self.daemon.start()
+                if self._chance.random() < 0.5:
+                    self._settle()
+            self._settle()
+
+    @contextmanager
+    def watched(self) -> Iterator[list[str]]:
+        """
+        Read all files again and again meanwhile; what is not a whole file of a release is listed.
+        """
+        flaws: list[str] = []
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(0.002):
+                for path, body in published(self.target).items():
+                    if body not in self._contents.get(path, ()):
+                        flaws.append(path)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield flaws
+        finally:
+            ended.set()
+            thread.join()
+
+    def _settle(self) -> None:
+        wait_until(lambda: self.see() == self._now, "the release is there", 60)
+
+    def _adapt(self, kind: str, found: str) -> None:
+        factor = {"old": 1.25, "new": 0.8}.get(found, 1)
+        self._half_seconds[kind] = min(1.5, max(0.002, self._half_seconds[kind] * factor))
+
+    def see(self) -> dict[str, bytes]:
+        """
+        What a consumer finds.
+        """
+        if self.layout == "snapshot":
+            try:
+                return shown(self.target)
+            except FileNotFoundError:  # pruned under our eyes: the next look
+                return {}
+        return published(self.target)
+
+    def _judge(self, before: Mapping[str, bytes], *, is_whole: bool) -> str:
+        """
+        Look at the wreck.
+
+        Args:
+            is_whole: All of the release before was seen, when the next one came.
+        """
+        seen = self.see()
+        if seen in (before, self._now):
+            self.too_early += seen == before
+            return "new" if seen == self._now else "old"
+        if self.layout == "snapshot":  # a release from before, complete; not the last two
+            assert read_revision(str((self.target / "current").resolve())) >= 0
+            return "old"
+        self.half_done += 1
+        for path, body in seen.items():
+            assert body in self._contents[path], f"half a file: {path}"
+        gone = before.keys() - self._now.keys() - seen.keys() - EITHER
+        if is_whole and gone:  # deletions come last, but for what is in the way of a new file
+            assert self._now.items() <= seen.items(), gone
+        return "half"
+
+
+@pytest.mark.timeout(3_600)
+def test_snapshot_readers_see_complete_releases_only_whenever_the_daemon_is_killed(
+    counts: Counts, tmp_path: Path
+) -> None:
+    seen: dict[str, Any] = {}
+    with FakeS3() as s3:
+        lives = Lives("snapshot", tmp_path / "dags", s3, seed=5)
+        with lives.daemon:
+            wait_until(lambda: lives.see() != {}, "the first release", 60)
+            lives.daemon.kill()
+        with reading(lives.target, RETAIN_SECONDS, seen):
+            lives.run(max(8, counts.kills // 2))
+        wait_until_swept(lives.daemon)
+    print(f"snapshot: {lives.kills} kills, {lives.too_early} too early", seen)
+
+    assert [] == seen["flaws"]
+    assert 0 == seen["gone"]
+    assert seen["changes"] >= 2
+    assert lives.kills < 50 or 0 < lives.too_early < lives.kills
+    assert [] == snapshot_leftovers(lives.target)
+
+
+@pytest.mark.timeout(3_600)
+def test_in_place_every_file_is_of_one_release_whenever_the_daemon_is_killed(
+    counts: Counts, tmp_path: Path
+) -> None:
+    with FakeS3() as s3:
+        lives = Lives("in-place", tmp_path / "dags", s3, seed=6)
+        with lives.watched() as flaws:
+            lives.run(max(8, counts.kills // 2))
+    print(f"in place: {lives.kills} kills, {lives.half_done} half done, {lives.too_early} early")
+
+    assert [] == flaws
+    assert lives.kills < 50 or 0 < lives.too_early < lives.kills
+    assert lives.kills < 50 or lives.half_done >= 3
+
+
+def wait_until_swept(daemon: Daemon) -> None:
+    """
+    Start once more, and end well: a start sweeps what the last kill left.
+    """
+    with daemon:
+        daemon.wait_until_synced()
+        assert 0 == daemon.terminate().code

@@ -1,0 +1,319 @@
+"""
+Scheduler and task on one release: what the KubernetesExecutor makes of the pod_mutation_hook.
+
+Real Airflow, its real executor and Kubernetes client; only the API server is a stand-in.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart import checks
+from tests.scenarios.s3_sync.snapshots import shown
+from tests.support.airflow import Airflow, AirflowIsMissing
+from tests.support.daemon import Daemon
+from tests.support.fake_s3 import FakeS3
+from tests.support.loopback import Answer, LoopbackServer, Request
+from tests.support.shelf import Shelf, release_daemon
+
+HOOK = checks.SNIPPETS / "airflow_local_settings.py"
+CREATE = Path(__file__).parents[2] / "support/task_pods.py"
+REVISION = "0123456789ab"
+PUBLISHED = {
+    "revision": REVISION,
+    "published_at": 1_700_000_000.0,
+    "files": 3,
+    "source": "s3://my-airflow-bucket/dags/",
+    "kind": "release",
+    "layout": "snapshot",
+}
+
+Pod = dict[str, Any]
+
+AS_IT_IS = "as it is"
+
+
+class KubernetesApi(LoopbackServer):
+    """
+    An API server that takes every pod as it is.
+    """
+
+    def good_answer(self, request: Request) -> Answer:
+        return Answer(201, {"Content-Type": "application/json"}, request.body)
+
+    @property
+    def pods(self) -> list[Pod]:
+        return [json.loads(request.body) for request in self.seen(lambda r: r.method == "POST")]
+
+
+@dataclass(frozen=True)
+class Given:
+    """
+    One task to start: what the scheduler's s3-sync has published, and the pod template.
+
+    Args:
+        published: Content of published.json; None: there is none; AS_IT_IS: what the s3-sync beside
+            the scheduler has written.
+        settings: Variables of the template's s3-sync that differ; None leaves one out.
+        name: Of the template's init container.
+        override: Labels that the task sets by its own `pod_override`.
+    """
+
+    published: str | None = json.dumps(PUBLISHED)
+    settings: Mapping[str, str | None] = field(default_factory=dict)
+    name: str = "s3-sync"
+    override: Mapping[str, str] | None = None
+
+    def template(self) -> Pod:
+        """
+        Return the pod template, as the chart makes it of `workers.kubernetes`.
+        """
+        values = checks.load("s3-sync.release.yaml")["workers"]["kubernetes"]
+        (container,) = values["extraInitContainers"]
+        container["name"] = self.name
+        variables = {one["name"]: one["value"] for one in container["env"]} | dict(self.settings)
+        container["env"] = [
+            {"name": name, "value": value} for name, value in variables.items() if value is not None
+        ]
+        base = {
+            "name": "base",
+            "image": "apache/airflow:3.2.2",
+            "volumeMounts": values["extraVolumeMounts"],
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "placeholder-name"},
+            "spec": {
+                "initContainers": [container],
+                "containers": [base],
+                "volumes": values["extraVolumes"],
+                "restartPolicy": "Never",
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Created:
+    """
+    What became of the tasks.
+    """
+
+    pods: list[Pod]
+    log: str
+
+
+def create(version: str, folder: Path, cases: list[Given], *, hook: str | None = None) -> Created:
+    """
+    Let the KubernetesExecutor start tasks.
+
+    Args:
+        hook: The airflow_local_settings.py; None: the snippet.
+    """
+    try:
+        airflow = Airflow.install(version)  # type: ignore[arg-type]
+    except AirflowIsMissing as missing:
+        pytest.skip(str(missing))
+    settings = folder / "airflow/config/airflow_local_settings.py"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(HOOK.read_text() if hook is None else hook)
+    record = folder / "dags/.s3-sync/published.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    wanted = []
+    for number, given in enumerate(cases):
+        template = folder / f"template{number}.yaml"
+        template.write_text(yaml.safe_dump(given.template()))
+        files = {} if given.published is AS_IT_IS else {str(record): given.published}
+        wanted.append({"template": str(template), "files": files, "override": given.override})
+    with KubernetesApi() as api:
+        kubeconfig = folder / "kubeconfig"
+        kubeconfig.write_text(yaml.safe_dump(_kubeconfig(api.endpoint)))
+        done = subprocess.run(
+            [airflow.bin / "python", "-P", CREATE],
+            env={
+                **airflow.environment(None, folder),
+                "DEST_PATH": str(folder / "dags"),
+                "KUBECONFIG": str(kubeconfig),
+            },
+            input=json.dumps(wanted),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert 0 == done.returncode, done.stdout + done.stderr
+        return Created(api.pods, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr))
+
+
+def _kubeconfig(endpoint: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "clusters": [{"name": "test", "cluster": {"server": endpoint}}],
+        "users": [{"name": "test", "user": {}}],
+    }
+
+
+def variables_of(pod: Pod) -> dict[str, str]:
+    """
+    The variables of the pod's init container.
+    """
+    (container,) = pod["spec"]["initContainers"]
+    return {one["name"]: one["value"] for one in container["env"]}
+
+
+# The pods that get the release, and those that do not, with what the log says of it.
+PINNED = {
+    "release": Given(),
+    "release in the whole bucket": Given(
+        json.dumps(PUBLISHED | {"source": "s3://my-airflow-bucket/"}), {"KEY_PATH": None}
+    ),
+    "prefix with slashes": Given(settings={"KEY_PATH": "/dags/"}),
+    "task with a pod of its own": Given(override={"team": "sales"}),
+}
+LEFT = {
+    "nothing published": (Given(None), "no published release in"),
+    "a listing": (Given(json.dumps(PUBLISHED | {"kind": "listing"})), "is no release"),
+    "a record of an older s3-sync": (Given(json.dumps({"revision": "x"})), "KeyError"),
+    "half a record": (Given(json.dumps(PUBLISHED)[:40]), "JSONDecodeError"),
+    "an empty record": (Given(""), "JSONDecodeError"),
+    "bytes": (Given("\udc80\udc81"), "UnicodeDecodeError"),
+    "a list": (Given("[]"), "TypeError"),
+    "a null": (Given("null"), "TypeError"),
+    "deep nesting": (Given("[" * 100_000), "RecursionError"),
+    "no revision": (Given(json.dumps(PUBLISHED | {"revision": ""})), "is no release"),
+    "a revision that is a number": (Given(json.dumps(PUBLISHED | {"revision": 7})), "no release"),
+    "another prefix": (
+        Given(settings={"KEY_PATH": "team-b/dags"}),
+        "it reads s3://my-airflow-bucket/team-b/dags, and the scheduler s3://my-airflow-bucket/dags/",
+    ),
+    "another bucket": (Given(settings={"AWS_BUCKET": "other"}), "it reads s3://other/dags"),
+    "a task pod that lists": (
+        Given(settings={"S3_SYNC_SOURCE": None}),
+        "S3_SYNC_SOURCE of its init container s3-sync is not release",
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=["2.11", "3"])
+def created(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """
+    The pods of all cases, from one process of Airflow.
+    """
+    if request.param != "2.11" and not request.config.getoption("--full"):
+        pytest.skip("other versions of Airflow run with --full")
+    cases = {**PINNED, **{name: given for name, (given, _) in LEFT.items()}}
+    cases["pinned by its template"] = Given(settings={"S3_SYNC_REVISION": "by hand"})
+    cases["another init container"] = Given(name="wait-for-database")
+    folder = tmp_path_factory.mktemp("tasks")
+    made = create(request.param, folder, list(cases.values()))
+    assert len(cases) == len(made.pods), made.log
+    return {"pods": dict(zip(cases, made.pods, strict=True)), "log": made.log, "cases": cases}
+
+
+def test_task_runs_the_release_that_the_scheduler_has_though_a_newer_one_is_current(
+    s3: FakeS3, tmp_path: Path
+) -> None:
+    """
+    All of the way: s3-sync beside the scheduler, the hook, the executor, s3-sync in the task pod.
+    """
+    shelf = Shelf.at(s3)
+    first = shelf.publish({"sales.py": b"the release of the scheduler"})
+    source = {"AWS_BUCKET": s3.bucket, "KEY_PATH": "dags"}
+    with release_daemon(s3, tmp_path / "dags", {"S3_SYNC_LAYOUT": "snapshot"}) as scheduler:
+        scheduler.wait_until_synced()
+        shelf.publish({"sales.py": b"what CI has just published"})
+        made = create("2.11", tmp_path, [Given(AS_IT_IS, source)])
+    variables = variables_of(made.pods[0])
+    task = Daemon(None, "", tmp_path / "task/dags", settings={**variables, **s3.environment()})
+    task.environment |= {"DEST_PATH": str(task.target), "PATH": "/usr/bin:/bin"}
+
+    with task:
+        assert 0 == task.wait_for_exit().code
+
+    assert first.revision == variables["S3_SYNC_REVISION"]
+    assert {"sales.py": b"the release of the scheduler"} == shown(task.target)
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_task_pod_gets_the_release_of_the_scheduler_and_no_other_change(
+    created: dict[str, Any], name: str
+) -> None:
+    pod = created["pods"][name]
+    given = created["cases"][name].template()
+
+    assert REVISION == variables_of(pod).pop("S3_SYNC_REVISION")
+
+    pod["spec"]["initContainers"][0]["env"].pop()
+
+    assert given["spec"]["initContainers"] == pod["spec"]["initContainers"]
+    assert given["spec"]["volumes"] == pod["spec"]["volumes"]
+
+
+def test_pinned_pod_is_sound_for_kubernetes(created: dict[str, Any]) -> None:
+    import kubernetes_validate  # type: ignore[import-untyped]
+
+    pod = created["pods"]["release"]
+    for version in checks.KUBERNETES_VERSIONS:
+        kubernetes_validate.validate(pod, version, strict=True)
+
+    assert ["base"] == [one["name"] for one in pod["spec"]["containers"]]
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_pod_is_left_as_it_is_and_the_log_says_why(created: dict[str, Any], name: str) -> None:
+    given, reason = LEFT[name]
+    pod = created["pods"][name]
+
+    assert given.template()["spec"]["initContainers"] == pod["spec"]["initContainers"]
+    assert reason in created["log"]
+
+
+def test_pin_of_the_template_wins(created: dict[str, Any]) -> None:
+    variables = variables_of(created["pods"]["pinned by its template"])
+
+    assert "by hand" == variables["S3_SYNC_REVISION"]
+
+
+def test_pod_without_our_container_is_left_alone(created: dict[str, Any]) -> None:
+    assert "S3_SYNC_REVISION" not in variables_of(created["pods"]["another init container"])
+
+
+def test_hook_takes_none_of_airflows_own_names() -> None:
+    """
+    Airflow overwrites its settings by every public name of the file, unless `__all__` says which.
+    """
+    names: dict[str, Any] = {"__name__": "airflow_local_settings"}
+    exec(compile(HOOK.read_text(), HOOK, "exec"), names)
+
+    assert ["pod_mutation_hook"] == names["__all__"]
+
+
+def test_hook_passes_the_charts_templating_unchanged() -> None:
+    assert "{{" not in HOOK.read_text()
+
+
+def test_hook_lets_a_pod_without_a_specification_pass() -> None:
+    names: dict[str, Any] = {"__name__": "airflow_local_settings"}
+    exec(compile(HOOK.read_text(), HOOK, "exec"), names)
+
+    names["pod_mutation_hook"](object())
+
+
+def test_everything_needed_is_in_the_standard_library_but_the_pods_own_classes() -> None:
+    imports = re.findall(r"^\s*(?:from|import) ([\w.]+)", HOOK.read_text(), re.MULTILINE)
+
+    assert {"__future__", "json", "logging", "os", "pathlib", "typing"} == set(imports) - {
+        "kubernetes.client"
+    }

@@ -1,0 +1,170 @@
+"""
+Publishers for tests: the real command as a process, and what a bucket must be at any moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from s3_sync.release import (
+    MANIFEST_FOLDER,
+    POINTER_KEY,
+    Manifest,
+    bundle_key,
+    manifest_key,
+    parse_manifest,
+    parse_pointer,
+)
+from tests.support.daemon import S3_SYNC, VENV_BIN
+
+PREFIX = "dags/"
+
+
+class Server(Protocol):
+    """
+    Any of the S3 servers of the suite.
+    """
+
+    def environment(self) -> dict[str, str]: ...
+
+
+@dataclass(frozen=True)
+class Ran:
+    """
+    How a command ended, and what it said.
+    """
+
+    code: int
+    out: str
+    err: str
+
+    def facts(self) -> Any:
+        """
+        The answer of `--output json`.
+        """
+        assert self.out.count("\n") == 1, self.out
+        return json.loads(self.out)
+
+
+class Publishing:
+    """
+    The command line of somebody who publishes to one bucket.
+
+    Args:
+        settings: More variables; `None` removes one.
+    """
+
+    def __init__(
+        self, server: Server, bucket: str, home: Path, settings: Mapping[str, str] | None = None
+    ) -> None:
+        self.url = f"s3://{bucket}/{PREFIX}"
+        self._home = home
+        self.environment = {
+            "PATH": f"{VENV_BIN}:/usr/bin:/bin",
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "AWS_BUCKET": bucket,
+            "KEY_PATH": PREFIX,
+            **server.environment(),
+            **(settings or {}),
+        }
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """
+        Start a command, to be killed or waited for.
+        """
+        self._home.mkdir(parents=True, exist_ok=True)
+        return subprocess.Popen(
+            [str(S3_SYNC), *map(os.fspath, arguments)],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str | Path) -> Ran:
+        """
+        Run a command to its end.
+        """
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=120)
+        return Ran(process.returncode, out, err)
+
+    def succeed(self, *arguments: str | Path) -> Any:
+        """
+        Run a command that must succeed; return its facts.
+        """
+        ran = self.run(*arguments, "--output", "json")
+        assert ran.code == 0, ran
+        return ran.facts()
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """
+    Make a folder that has these files and no others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in [path for path in folder.rglob("*") if not path.is_dir()]:
+        old.unlink()
+    for name, body in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+    return folder
+
+
+def read_release(objects: Mapping[str, bytes]) -> dict[str, bytes]:
+    """
+    Return the files of what is current, read as the reference says and all of it verified.
+
+    Args:
+        objects: Of the bucket, by whole key.
+
+    Raises:
+        AssertionError: What is current is not whole.
+    """
+    pointer = parse_pointer(objects[PREFIX + POINTER_KEY])
+    data = objects[PREFIX + manifest_key(pointer.revision)]
+    assert hashlib.sha256(data).hexdigest() == pointer.manifest_sha256
+    assert len(data) == pointer.manifest_bytes
+    manifest = parse_manifest(data)
+    assert manifest.revision == pointer.revision
+    return read_bundle(manifest, objects)
+
+
+def read_bundle(manifest: Manifest, objects: Mapping[str, bytes]) -> dict[str, bytes]:
+    """
+    Return the files of a release.
+    """
+    bundle = objects[PREFIX + bundle_key(manifest.bundle_sha256)]
+    assert hashlib.sha256(bundle).hexdigest() == manifest.bundle_sha256
+    files = {}
+    for path, row in manifest.files.items():
+        data = bundle[row.offset : row.offset + row.stored_bytes]
+        if row.stored_bytes < row.size_bytes:
+            data = zlib.decompress(data, -15)
+        assert hashlib.sha256(data).hexdigest() == row.sha256
+        files[path] = data
+    return files
+
+
+def check_every_release(objects: Mapping[str, bytes]) -> None:
+    """
+    Assert that what is current is whole, and every release that has a manifest.
+    """
+    for key, data in objects.items():
+        if key.startswith(PREFIX + MANIFEST_FOLDER):
+            manifest = parse_manifest(data)
+            assert key == PREFIX + manifest_key(manifest.revision)
+            read_bundle(manifest, objects)
+    if PREFIX + POINTER_KEY in objects:
+        read_release(objects)

@@ -1,0 +1,135 @@
+"""
+A shelf of releases in a bucket, filled object by object: publishes, roll-backs, and what is no
+publisher's work.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from s3_sync.release import POINTER_KEY, bundle_key, manifest_key, serialise_pointer
+from tests.support.daemon import Daemon
+from tests.support.fake_s3 import FakeS3
+from tests.support.loopback import Match, Request
+from tests.support.releases import Release, make_release
+from tests.support.servers import S3Server
+
+RELEASE = {"S3_SYNC_SOURCE": "release"}
+PREFIX = "dags/"
+
+
+class Shelf:
+    """
+    What is under the prefix of one daemon.
+
+    Attributes:
+        current: The release that the pointer names; None before the first.
+        releases: All that were published here, by revision.
+    """
+
+    def __init__(self, put: Callable[[str, bytes], object]) -> None:
+        """
+        Args:
+            put: Stores an object by its whole key.
+        """
+        self._put = put
+        self.current: Release | None = None
+        self.releases: dict[str, Release] = {}
+
+    @classmethod
+    def on(cls, server: S3Server, bucket: str) -> "Shelf":
+        """
+        A shelf on a real server.
+        """
+        client: Any = server.client()
+        return cls(lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body))
+
+    @classmethod
+    def at(cls, s3: FakeS3) -> "Shelf":
+        """
+        A shelf on the scripted server.
+        """
+        return cls(s3.put)
+
+    def put(self, name: str, body: bytes) -> None:
+        """
+        Store an object as it is.
+
+        Args:
+            name: Relative to the prefix.
+        """
+        self._put(f"{PREFIX}{name}", body)
+
+    def store(self, release: Release) -> None:
+        """
+        Store bundle and manifest: all but what makes it current.
+        """
+        for name, body in release.objects().items():
+            if name != POINTER_KEY:
+                self.put(name, body)
+        self.releases[release.revision] = release
+
+    def publish(self, files: Mapping[str, bytes], **more: Any) -> Release:
+        """
+        Make a release of these files, and make it current.
+        """
+        release = make_release(files, **more)
+        self.store(release)
+        self.point_to(release)
+        return release
+
+    def point_to(self, release: Release) -> None:
+        """
+        Make a stored release current: the last step of a publish, all of a roll-back.
+        """
+        before = (self.current.revision, *self.current.pointer.history) if self.current else ()
+        pointer = replace(release.pointer, history=before[:20])
+        self.current = replace(release, pointer=pointer, pointer_bytes=serialise_pointer(pointer))
+        self.put(POINTER_KEY, self.current.pointer_bytes)
+
+    def restore(self) -> None:
+        """
+        Put back all objects of the current release.
+        """
+        assert self.current is not None
+        for name, body in self.current.objects().items():
+            self.put(name, body)
+
+
+def release_daemon(
+    s3: FakeS3,
+    target: Path,
+    settings: Mapping[str, str | None] | None = None,
+    *,
+    interval: str = "1h",
+) -> Daemon:
+    """
+    A daemon that reads releases from a scripted server, not started.
+    """
+    environment = {**s3.environment(), **RELEASE, **(settings or {})}
+    return Daemon(None, s3.bucket, target, "dags", interval, environment)
+
+
+def is_pointer(request: Request) -> bool:
+    """
+    Match polls.
+    """
+    return request.path.endswith(f"/{PREFIX}{POINTER_KEY}")
+
+
+def is_manifest(request: Request) -> bool:
+    """
+    Match requests for any manifest.
+    """
+    return f"/{PREFIX}{manifest_key('')}".removesuffix(".json") in request.path
+
+
+def is_bundle(request: Request) -> bool:
+    """
+    Match requests for any bundle, whole or in part.
+    """
+    return f"/{PREFIX}{bundle_key('')}".removesuffix(".zip") in request.path
+
+
+PARTS: Mapping[str, Match] = {"pointer": is_pointer, "manifest": is_manifest, "bundle": is_bundle}

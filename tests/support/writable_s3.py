@@ -1,0 +1,98 @@
+"""
+The scripted S3 server for publishers: it takes writes, and obeys conditions as S3 does or not.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections.abc import Callable
+from typing import Literal
+
+from tests.support.fake_s3 import FakeS3, error_answer, signature_problem
+from tests.support.loopback import Answer, Exchange, Match, Request
+
+
+class WritableS3(FakeS3):
+    """
+    One bucket that can be written to.
+
+    Attributes:
+        conditions: What becomes of `If-Match` and `If-None-Match` on a PUT: obeyed; `ignored`, as
+            `rclone serve s3` does; `refused` by 501, as S3 did before 2024.
+        on_write: Called after every write, before its answer.
+    """
+
+    def __init__(self, bucket: str = "dags-bucket") -> None:
+        super().__init__(bucket)
+        self.conditions: Literal["obeyed", "ignored", "refused"] = "obeyed"
+        self.on_write: Callable[[], object] = lambda: None
+        self._writing = threading.RLock()
+
+    def good_answer(self, request: Request) -> Answer:
+        """
+        What S3 answers.
+        """
+        if request.method not in ("PUT", "DELETE"):
+            return super().good_answer(request)
+        bucket, key = self._address(request)
+        if refusal := signature_problem(request, self.identities):
+            return refusal
+        if bucket != self.bucket:
+            return error_answer(404, "NoSuchBucket", "The specified bucket does not exist")
+        with self._writing:
+            if request.method == "DELETE":
+                self.objects.pop(key, None)
+                answer = Answer(204)
+            else:
+                answer = self._put(request, key)
+            if answer.status < 300:
+                self.on_write()
+        return answer
+
+    def _put(self, request: Request, key: str) -> Answer:
+        if len(request.body) != int(request.headers["content-length"]):
+            return error_answer(400, "IncompleteBody")  # the client is gone
+        digest = base64.b64encode(hashlib.md5(request.body).digest()).decode()
+        if request.headers.get("content-md5") != digest:
+            return error_answer(400, "BadDigest")
+        wanted = request.headers.get("if-match", "").strip('"')
+        is_new = "if-none-match" in request.headers
+        if (wanted or is_new) and self.conditions == "refused":
+            return error_answer(501, "NotImplemented")
+        if self.conditions == "obeyed":
+            there = self.objects.get(key)
+            if wanted and there is None:
+                return error_answer(404, "NoSuchKey", Key=key)
+            if there is not None and (is_new or (wanted and wanted != there.etag)):
+                return error_answer(412, "PreconditionFailed")
+        self.put(key, request.body)
+        return Answer(200, {"ETag": f'"{self.objects[key].etag}"'})
+
+
+def is_write(*ends: str) -> Match:
+    """
+    Match writes and deletions of keys that end in one of these; without any, of all keys.
+    """
+    return lambda request: (
+        request.method in ("PUT", "DELETE") and (not ends or request.path.endswith(ends))
+    )
+
+
+def lose_answer(exchange: Exchange) -> None:
+    """
+    Do what is asked, and reset the connection instead of saying so.
+    """
+    exchange.good()
+    exchange.reset()
+
+
+def forbid_missing(exchange: Exchange) -> None:
+    """
+    Answer as S3 does to who may not list the bucket as a whole.
+    """
+    answer = exchange.good()
+    if answer.status == 404:
+        answer = error_answer(403, "AccessDenied", "Access Denied")
+    exchange.send(answer)
