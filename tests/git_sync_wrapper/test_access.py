@@ -181,3 +181,18 @@ def test_a_refusal_is_explained_for_codecommit_only(
     assert error is not None and "access_denied" == error.reason
     assert "the access key AKIDEXAMPLE" in error.message
     assert None is access.explain(REPO, Fence())
+
+
+def test_the_helper_finds_the_bytecode_of_the_image(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It runs without `site`, which tells others where that is.
+    """
+    monkeypatch.setattr("sys.pycache_prefix", str(tmp_path / "byte code"))
+    access = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="secret")
+
+    prepared = access.prepare()
+
+    assert "'pycache_prefix=" in prepared.git_config["credential.helper"]
+    assert "password=secret\n" in fill(prepared, REPO).stdout

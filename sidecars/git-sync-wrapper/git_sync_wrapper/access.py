@@ -107,8 +107,7 @@ class Access:
         if self._has_own_helper:
             return Prepared(flags, {}, {})
         flags |= dict.fromkeys(KEPT_BACK)
-        helper = [sys.executable, "-I", "-S", credential_helper.__file__, self._socket]
-        config = {"credential.helper": shlex.join(helper), "credential.useHttpPath": "true"}
+        config = {"credential.helper": self._helper(), "credential.useHttpPath": "true"}
         if self._keyring.signs_for(self._repo):
             # CodeCommit may answer 403 to who says nothing, and git asks nobody after that.
             server = f"{self._repo.protocol}://{self._repo.host}/"
@@ -153,6 +152,16 @@ class Access:
         """
         self._server.close()
         self._folder.remove()
+
+    def _helper(self) -> str:
+        """
+        Return the command that git runs for credentials; it begins with an absolute path.
+        """
+        # Without `site` nobody else tells it where the image has its bytecode.
+        prefix = sys.pycache_prefix
+        bytecode = ["-X", f"pycache_prefix={prefix}"] if prefix else []
+        program = [sys.executable, "-I", "-S", *bytecode, credential_helper.__file__]
+        return shlex.join([*program, self._socket])
 
     @property
     def _has_own_helper(self) -> bool:

@@ -134,9 +134,16 @@ class Session:
         if self._settings.dry_run:
             log.info("plan_made", revision=wanted, published=published.commit)
             return Outcome("unchanged", published.commit)
+        started, is_first = time.monotonic(), not self._parts.past.has_synced
         commit = self._sync(problem, fence)
         outcome = self._publish(commit, published, volume, fence)
         self._settled_at = wanted or commit
+        counters = self._parts.metrics.git_sync
+        if outcome.result == "changed" or (is_first and outcome.is_success):
+            counters.count_fetch()
+            counters.count_sync("success", time.monotonic() - started)
+        else:
+            counters.count_noop()
         return outcome
 
     def _open(self) -> Volume:
@@ -245,8 +252,6 @@ class Session:
                 raise problem from error
             raise
         metrics.runs("success").inc()
-        metrics.git_sync.count_fetch()
-        metrics.git_sync.count_sync("success", time.monotonic() - started)
         return commit
 
     def _publish(self, commit: str, published: Published, volume: Volume, fence: Fence) -> Outcome:

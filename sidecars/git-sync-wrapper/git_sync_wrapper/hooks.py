@@ -75,6 +75,8 @@ class Exechook:
             raise HookFailed(f"it did not end within {self.timeout_seconds:g} s") from None
         except OSError as error:
             raise HookFailed(f"it cannot be started: {error.strerror}") from None
+        if fence.is_revoked:
+            raise CycleAbandoned
         output = "\n".join(said)[-SAID_CHARACTERS:]
         if ended.code != 0:
             raise HookFailed(f"it ended with {ended.code}: {output}")

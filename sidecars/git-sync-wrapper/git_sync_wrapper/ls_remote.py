@@ -4,6 +4,7 @@ A poll by ``git ls-remote``: for ssh, and whatever else git can talk to.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 from git_sync_wrapper.access import Access
@@ -12,6 +13,7 @@ from git_sync_wrapper.options import Options
 from git_sync_wrapper.refusals import explain
 from sidecar_runtime import child
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.publish import write_file
 
 PEELED = "^{}"
 COOKIE_FILE = "/etc/git-secret/cookie_file"
@@ -79,14 +81,26 @@ class LsRemote:
             **prepared.flags,
         }
         keys = (flags["ssh-key-file"] or "").split(":")
-        configs = {"core.askPass": "true", "safe.directory": "*"}
+        configs = {"core.askPass": "true"}
         if options.cookie_file:
             configs["http.cookiefile"] = COOKIE_FILE
         configs |= dict((*options.git_config, *options.git_config_add))
         return {
             **surroundings(self._environ, configs | dict(prepared.git_config)),
+            "GIT_CONFIG_GLOBAL": self._config_file(),
             "GIT_SSH_COMMAND": self._ssh(keys, flags["ssh-known-hosts-file"] or ""),
         }
+
+    def _config_file(self) -> str:
+        """
+        Return a file of what the other end must know where that is this machine (``file://``).
+
+        git keeps all other ways to configure it from there; nothing secret is in the file.
+        """
+        path = os.path.join(self._access.folder, "gitconfig")
+        if not os.path.exists(path):
+            write_file(path, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False)
+        return path
 
     def _ssh(self, keys: Sequence[str], known_hosts: str) -> str:
         """

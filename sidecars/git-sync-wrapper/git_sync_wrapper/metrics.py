@@ -48,14 +48,14 @@ class GitSyncMetrics:
 
     def count_sync(self, status: str, seconds: float) -> None:
         """
-        Count a run of git-sync: ``success`` or ``error``.
+        Count a sync: ``success`` for a change and the first of a process, or ``error``.
         """
         self._syncs.labels(status).inc()
         self._durations.labels(status).observe(seconds)
 
     def count_noop(self) -> None:
         """
-        Count a poll that found nothing new; its duration is that of the cycle.
+        Count a sync that found nothing new.
         """
         syncs, durations = self._noops
         syncs.inc()

@@ -77,6 +77,10 @@ class Volume:
                 retain_count=retain_count,
                 retain_seconds=retain_seconds,
             )
+            self._open = [
+                (path, _identity(os.fstat(opened)))
+                for path, opened in ((store_path, self.store), (folder, self._link_folder))
+            ]
             self._close = stack.pop_all()
 
     def close(self) -> None:
@@ -89,10 +93,8 @@ class Volume:
         """
         Whether the folders that are held open are still the ones at their paths.
         """
-        folder = os.path.dirname(self._options.link)
         try:
-            is_store = os.path.samestat(os.fstat(self.store), os.stat(f"{self.root}/{STORE}"))
-            return is_store and os.path.samestat(os.fstat(self._link_folder), os.stat(folder))
+            return all(_identity(os.stat(path)) == known for path, known in self._open)
         except OSError:
             return False
 
@@ -215,6 +217,10 @@ class Volume:
                 "Move it away, and mount nothing there: consumers mount the folder above.",
             ) from error
         log.warning("folder_moved_aside", folder=link, to=aside)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _open_folder(path: str, stack: ExitStack) -> int:

@@ -83,12 +83,16 @@ def test_leftover_is_mended(here: GitSite, spoil: Callable[[Path], None], when: 
     if when == "before a start":
         wrapper.kill()
     spoil(private_root(here))
-    commit = here.commit_revision(2)
+    repository = (private_root(here) / ".git").stat().st_ino
     if when == "before a start":
         wrapper.start()
+        wrapper.wait_for_event("http_listening")
+    # git-sync is run for the commit that it has, and for the next one.
+    assert "cycle_finished" == wrapper.sync()["event"], wrapper.log()
+    here.wait_until_shown(here.commit_revision(2), wrapper)
 
-    here.wait_until_shown(commit, wrapper)
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+    assert repository == (private_root(here) / ".git").stat().st_ino, "it was not thrown away"
 
 
 def test_leftover_in_the_published_folder_is_mended(here: GitSite) -> None:
@@ -318,10 +322,11 @@ def test_hash_as_ref_is_published_and_a_signal_is_heard(here: GitSite) -> None:
 def test_second_wrapper_on_the_same_root_stands_by_and_takes_over(here: GitSite) -> None:
     first = here.publish()
     second = here.wrapper()
+    second.wait_for_event("target_waiting")
     wait_until(lambda: second.get("/healthz").status == 200, "it is alive")
     second.wait_until_ready()
     here.wait_until_shown(here.commit_revision(2), first)
-    assert [] == second.find_events("revision_published")
+    assert [] == second.find_events("cycle_finished", result="changed")
     first.kill()
 
     here.wait_until_shown(here.commit_revision(3), second)

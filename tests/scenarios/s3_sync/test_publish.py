@@ -138,9 +138,10 @@ def test_what_is_told_to_people(place: Place) -> None:
     assert table[0].split()[:2] == ["REVISION", "CREATED"] and "current" in table[1]
 
 
-def test_two_publishers_at_once_one_wins_and_the_other_is_told(place: Place) -> None:
+def test_publishers_at_once_leave_a_whole_release_and_losers_are_told(place: Place) -> None:
     """
-    Without conditional writes both may believe that they won; what is current is whole even so.
+    Where conditions are not obeyed, or not atomically, more than one may believe that they won;
+    what is current is whole even so.
     """
     place.publish({"before.py": b""})
     folders = [
@@ -160,10 +161,6 @@ def test_two_publishers_at_once_one_wins_and_the_other_is_told(place: Place) -> 
         if code:
             assert (3, "publish_conflict") == (code, told["reason"])
             assert "meanwhile" in told["error"]
-    # Each that won replaced what it had read: a chain, without gaps.
-    history = place.publisher.succeed("releases")["history"]
-    if place.server.name == "moto":
-        assert len(winners) == len(history)
 
 
 @pytest.mark.parametrize("layout", ["in-place", "snapshot"])

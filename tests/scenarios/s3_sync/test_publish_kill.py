@@ -1,7 +1,9 @@
 """
-Publishers that are killed: what is current is whole at every moment, and the next publish repairs.
+Publishers that are killed, or not alone: what is current is whole at every moment, and the next
+publish repairs.
 """
 
+import json
 import random
 import signal
 import subprocess
@@ -13,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
+from tests.support.fake_s3 import is_get
+from tests.support.faults import first
 from tests.support.loopback import Exchange
 from tests.support.publishing import Publishing, check_every_release, read_release, write_files
 from tests.support.releases import make_release
@@ -154,3 +158,28 @@ def test_a_signal_ends_it_with_a_code_that_is_not_success(
     assert (128 + number, "") == (process.returncode, out), err
     assert OLD == read_release(bucket.bodies())
     assert [] == list((tmp_path / "home").glob("s3-sync-*"))
+
+
+def test_of_publishers_at_once_one_wins_and_the_others_are_told(tmp_path: Path) -> None:
+    with Bucket() as bucket:
+        publisher = publishing(bucket, tmp_path)
+        publisher.succeed("publish", write_files(tmp_path / "dags", OLD))
+        folders = [
+            write_files(tmp_path / f"dags-{number}", {"a.py": b"%d" % number})
+            for number in range(4)
+        ]
+        # They have all read the same pointer before the first one writes.
+        reads = threading.Barrier(len(folders))
+        together = first(lambda: reads.wait(60))
+        bucket.inject(together, is_get("dags/current.json"), times=len(folders))
+
+        processes = [publisher.start("publish", folder, "--output", "json") for folder in folders]
+        answers = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+
+        winners = [n for n, process in enumerate(processes) if process.returncode == 0]
+        assert [{"a.py": b"%d" % winner} for winner in winners] == [read_release(bucket.bodies())]
+        assert [] == bucket.problems
+        told = [answer for answer in answers if answer["result"] == "failed"]
+        assert {"publish_conflict"} == {answer["reason"] for answer in told}
+        revision = answers[winners[0]]["revision"]
+        assert all(revision in answer["error"] for answer in told)
