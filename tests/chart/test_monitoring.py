@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from docs.sidecars import SIDECARS as DOCUMENTED
 from tests.chart import checks, monitoring
@@ -400,6 +401,7 @@ def serve(pages: list[bytes]) -> Iterator[list[str]]:
 
             def do_GET(self) -> None:
                 self.send_response(200)
+                self.send_header("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)  # Prometheus 3 insists
                 self.send_header("Content-Length", str(len(self.text)))
                 self.end_headers()
                 self.wfile.write(self.text)
