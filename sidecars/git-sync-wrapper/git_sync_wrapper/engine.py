@@ -22,6 +22,7 @@ from git_sync_wrapper.heal import CANDIDATE, heal, throw_away
 from git_sync_wrapper.options import FULL_COMMIT, Options
 from git_sync_wrapper.refusals import explain
 from git_sync_wrapper.settings import PREFIX
+from git_sync_wrapper.user_entry import user_entry
 from git_sync_wrapper.volume import explain_os_error
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
@@ -143,7 +144,7 @@ class Engine:
         self, folder: str, report: str, hear: Callable[[str], None], fence: Fence
     ) -> child.Ended:
         prepared = self._access.prepare()
-        environ = clean(self._environ) | {"TMPDIR": folder}
+        environ = clean(self._environ) | {"TMPDIR": folder} | user_entry(self._access.folder)
         for name, text in self._told(prepared.flags, prepared.git_config, report).items():
             if text:
                 environ[BY_NAME[name].variables[0]] = text

@@ -11,6 +11,7 @@ from git_sync_wrapper.access import Access
 from git_sync_wrapper.git import surroundings
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.refusals import explain
+from git_sync_wrapper.user_entry import user_entry
 from sidecar_runtime import child
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.publish import write_file
@@ -87,6 +88,7 @@ class LsRemote:
         configs |= dict((*options.git_config, *options.git_config_add))
         return {
             **surroundings(self._environ, configs | dict(prepared.git_config)),
+            **user_entry(self._access.folder),
             "GIT_CONFIG_GLOBAL": self._config_file(),
             "GIT_SSH_COMMAND": self._ssh(keys, flags["ssh-known-hosts-file"] or ""),
         }
