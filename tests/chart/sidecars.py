@@ -4,8 +4,9 @@ What the checks of snippets must know about each sidecar.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -38,6 +39,7 @@ class Charted:
         foreign: Variables of its libraries that a snippet may set.
         wanted: Variables that a snippet must set, besides the required settings.
         volume_complaints: What is wrong with the volumes of a component and of a container in it.
+        image: What its image sets, as it can be here.
     """
 
     settings: type[CommonSettings]
@@ -46,6 +48,7 @@ class Charted:
     foreign: Callable[[], frozenset[str]] = frozenset
     wanted: frozenset[str]
     volume_complaints: Callable[[Values, Values], list[str]]
+    image: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def variables(self) -> frozenset[str]:
@@ -71,7 +74,7 @@ class Charted:
         """
         # The image's Python knows newer grammars than that of the tests may.
         known = {name: str(environ[name]) for name in environ if not name.endswith("_GATE_GRAMMAR")}
-        import_module(self.settings.__module__).load_settings(known)
+        import_module(self.settings.__module__).load_settings({**self.image, **known})
 
     @property
     def port(self) -> int:
@@ -240,6 +243,7 @@ SIDECARS: Mapping[str, Charted] = {
         foreign=lambda: git_sync_wrapper.flags.VARIABLES,
         wanted=frozenset({"GITSYNC_REPO", "GITSYNC_REF", "GITSYNC_ROOT", "GITSYNC_LINK"}),
         volume_complaints=commits_complaints,
+        image={"GIT_SYNC_WRAPPER_GIT_SYNC": sys.executable},
     ),
     "kerberos": Charted(
         settings=kerberos_sidecar.settings.Settings,
