@@ -26,7 +26,7 @@ from git_sync_wrapper.user_entry import user_entry
 from git_sync_wrapper.volume import explain_os_error
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 
 # What the wrapper does itself; git-sync hears nothing of it.
@@ -130,6 +130,8 @@ class Engine:
         with _own_folder(self._access.folder) as folder:
             report = os.path.join(folder, "error.json")
             ended = self._call(folder, report, ears.hear, fence)
+            if fence.is_revoked:
+                raise CycleAbandoned
             if ended.code != 0:
                 raise self._explain(ended.code, _read(report), ears.last, fence)
         return self._candidate()

@@ -13,7 +13,7 @@ from git_sync_wrapper.options import Options
 from git_sync_wrapper.refusals import explain
 from git_sync_wrapper.user_entry import user_entry
 from sidecar_runtime import child
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.publish import write_file
 
 PEELED = "^{}"
@@ -61,6 +61,8 @@ class LsRemote:
             raise explain("timed out", "the remote does not answer") from None
         except OSError as error:
             raise explain(str(error), "git cannot be started") from None
+        if fence.is_revoked:
+            raise CycleAbandoned
         if ended.code != 0:
             raise explain("\n".join(complaints), "the remote cannot be asked")
         return _choose(options.ref, said)
