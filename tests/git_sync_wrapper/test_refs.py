@@ -210,6 +210,28 @@ def test_refused_credentials_are_tried_once_a_poll_and_named(server: GitServer, 
     assert 3 == len(server.requests)
 
 
+def test_credentials_that_lost_their_rights_are_not_held(
+    server: GitServer, poll: Poll, tmp_path: Path
+) -> None:
+    """
+    Forges say 404 of a repository that one may not see.
+    """
+    head = server.repository().commit({"a.py": "1"})
+    server.accept(("deploy", "old"), ("deploy", "new"))
+    file = tmp_path / "password"
+    file.write_text("old")
+    poller = poll(server.url(), GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD_FILE=str(file))
+    poller.commit(Fence())
+    old = basic("deploy", "old")
+    server.inject(
+        faults.answer_with(Answer(404)), lambda request: request.headers["authorization"] == old
+    )
+    file.write_text("new")
+
+    assert "repository_not_found" == error_of(poller).reason
+    assert head == poller.commit(Fence())
+
+
 def test_credentials_that_end_are_asked_for_anew(server: GitServer) -> None:
     """
     A signature of CodeCommit is good for minutes.
@@ -326,6 +348,7 @@ def test_own_headers_are_sent(server: GitServer, poll: Poll) -> None:
         ("git@github.com:acme/dags.git", {}),
         ("ssh://git@github.com/acme/dags.git", {}),
         ("file:///srv/dags.git", {}),
+        ("https://[::1/dags.git", {}),
         ("https://github.com/acme/dags.git?x=1", {}),
         ("https://github.com/acme/dags.git", {"GITSYNC_COOKIE_FILE": "true"}),
         ("https://github.com/acme/dags.git", {"GITSYNC_GIT_CONFIG": "http.sslCert:/x.pem"}),
