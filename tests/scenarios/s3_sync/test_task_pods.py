@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.chart import checks
 from tests.scenarios.s3_sync.snapshots import shown
 from tests.support.airflow import Airflow, AirflowIsMissing
 from tests.support.daemon import Daemon
@@ -22,10 +23,8 @@ from tests.support.fake_s3 import FakeS3
 from tests.support.loopback import Answer, LoopbackServer, Request
 from tests.support.shelf import Shelf, release_daemon
 
-ROOT = Path(__file__).parents[3]
-VALUES = ROOT / "charts-snippets/s3-sync.release.yaml"
-HOOK = ROOT / "charts-snippets/airflow_local_settings.py"
-CREATE = ROOT / "tests/support/task_pods.py"
+HOOK = checks.SNIPPETS / "airflow_local_settings.py"
+CREATE = Path(__file__).parents[2] / "support/task_pods.py"
 REVISION = "0123456789ab"
 PUBLISHED = {
     "revision": REVISION,
@@ -76,7 +75,7 @@ class Given:
         """
         Return the pod template, as the chart makes it of `workers.kubernetes`.
         """
-        values = yaml.safe_load(VALUES.read_text())["workers"]["kubernetes"]
+        values = checks.load("s3-sync.release.yaml")["workers"]["kubernetes"]
         (container,) = values["extraInitContainers"]
         container["name"] = self.name
         variables = {one["name"]: one["value"] for one in container["env"]} | dict(self.settings)
@@ -266,7 +265,7 @@ def test_pinned_pod_is_sound_for_kubernetes(created: dict[str, Any]) -> None:
     import kubernetes_validate  # type: ignore[import-untyped]
 
     pod = created["pods"]["release"]
-    for version in ("1.29", "1.34"):
+    for version in checks.KUBERNETES_VERSIONS:
         kubernetes_validate.validate(pod, version, strict=True)
 
     assert ["base"] == [one["name"] for one in pod["spec"]["containers"]]
