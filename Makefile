@@ -12,7 +12,7 @@ PYPROJECTS := $(PROJECTS:%=%/pyproject.toml)
 BIN := .venv/bin
 STAMP := .venv/setup.stamp
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SHELL_SCRIPTS := .ci/run tests/images/airflow-base $(wildcard scripts/*)
+SHELL_SCRIPTS := .ci/run tests/images/airflow-base $(filter-out %.py,$(wildcard scripts/*))
 # gssapi has no wheels: where it cannot be compiled, .venv is made without it.
 COMPILES := command -v gcc >/dev/null && krb5-config --libs gssapi >/dev/null 2>&1
 
@@ -23,8 +23,9 @@ COMPILES := command -v gcc >/dev/null && krb5-config --libs gssapi >/dev/null 2>
 #   BASE_IMAGE     another base than the Dockerfile's
 #   AIRFLOW_IMAGE  the same for sync-perm: your own Airflow image
 #   TAG, REGISTRY  the image is [REGISTRY/]NAME:TAG (default: the 12-character commit)
+#   PLATFORMS      for push, such as linux/amd64,linux/arm64 (default: this machine's)
 #   SOURCE         web address of this repository, for the images' labels
-export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE TAG REGISTRY SOURCE
+export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE TAG REGISTRY PLATFORMS SOURCE
 
 PYTEST := $(BIN)/python -m pytest
 # More tests at once than cores, as most of them wait most of the time; one file stays together.
@@ -95,6 +96,8 @@ lint: setup types ## check everything that needs no test: code, imports, YAML, s
 	$(BIN)/yamllint --strict .
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	$(BIN)/hadolint $(SIDECARS:%=sidecars/%/Dockerfile)
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows charts-snippets/ci/github-actions.yaml
+	$(BIN)/python scripts/lint_ci.py
 
 .PHONY: types
 types: setup ## check the types
@@ -141,12 +144,30 @@ image: images
 $(SIDECARS:%=image/%): image/%: ## build one image
 	@scripts/build-image $*
 
+.PHONY: push
+push: $(SIDECARS:%=push/%) ## build all images and push them to REGISTRY; logs in to ECR
+
+.PHONY: $(SIDECARS:%=push/%)
+$(SIDECARS:%=push/%): push/%: ## build one image and push it; a tag is never overwritten
+	@scripts/push-image $*
+
+.PHONY: sbom
+sbom: $(SIDECARS:%=sbom/%) ## write dist/NAME.cdx.json for all images: what is in them
+
+.PHONY: $(SIDECARS:%=sbom/%)
+$(SIDECARS:%=sbom/%): sbom/%: ## write what is in one image, in CycloneDX
+	@scripts/sbom $*
+
 .PHONY: image-test
-image-test: $(SIDECARS:%=image-test/%) ## build and test all images
+image-test: $(SIDECARS:%=image-test/%) push-test ## build and test all images
 
 .PHONY: $(SIDECARS:%=image-test/%)
 $(SIDECARS:%=image-test/%): image-test/%: setup ## build and test one image
-	@image=$$(scripts/build-image $*); IMAGE=$$image $(PYTEST) tests/images/test_$(subst -,_,$*).py
+	@image=$$(scripts/build-image $*); IMAGE=$$image $(PYTEST) tests/images/test_$(subst -,_,$*).py tests/images/test_every_image.py
+
+.PHONY: push-test
+push-test: setup ## test push against a registry on loopback
+	$(PYTEST) tests/images/test_push.py
 
 # The rest
 

@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from demo import bucket, console, kerberos, releases
+from demo import bucket, console, git_sync, kerberos, releases
 from demo.bucket import Bucket
 from demo.console import Row
 from demo.daemon import Daemon, StepFailed
@@ -94,7 +94,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="sidecars-demo-") as home:
         try:
-            return play(Path(home)) or kerberos.play(Path(home))
+            return play(Path(home)) or kerberos.play(Path(home)) or git_sync.play(Path(home))
         except KeyboardInterrupt:
             return 130
 

@@ -57,7 +57,12 @@ class Daemon:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The group, because the daemon may have a child of its own at this moment.
+        self.kill()
+
+    def kill(self) -> None:
+        """
+        End it by SIGKILL, with its group: it may have a child at this moment.
+        """
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import git_sync_wrapper.metrics
+import git_sync_wrapper.settings
 import kerberos_sidecar.metrics
 import kerberos_sidecar.settings
 import s3_sync.metrics
@@ -78,5 +80,15 @@ SIDECARS = (
         instead=sync_perm.settings.INSTEAD,
         first=("INTERVAL",),
         shape="extra",
+    ),
+    Documented(
+        name="git-sync-wrapper",
+        package="git_sync_wrapper",
+        settings=git_sync_wrapper.settings.Settings,
+        prefix=git_sync_wrapper.settings.PREFIX,
+        metrics=git_sync_wrapper.metrics.WrapperMetrics,
+        instead=git_sync_wrapper.settings.INSTEAD,
+        first=(),
+        shape="chart",
     ),
 )

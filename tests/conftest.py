@@ -52,6 +52,12 @@ class Counts:
     """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
     supervisor_pairs: int
     """Pairs of sync-perm supervisors that start at once on one new database."""
+    keys: int
+    """Every so-manieth key of a values file is misspelt, to see that it is noticed."""
+    tree_reads: int
+    """Trees that are read while all kinds of trouble happen to git-sync."""
+    credential_rotations: int
+    """New sessions of AWS, each of which ends the one before."""
 
 
 MODERATE = Counts(
@@ -65,6 +71,9 @@ MODERATE = Counts(
     readers=24,
     permission_histories=1,
     supervisor_pairs=3,
+    keys=7,
+    tree_reads=2_000,
+    credential_rotations=3,
 )
 FULL = Counts(
     histories=120,
@@ -77,6 +86,9 @@ FULL = Counts(
     readers=200,
     permission_histories=12,
     supervisor_pairs=10,
+    keys=1,
+    tree_reads=20_000,
+    credential_rotations=20,
 )
 
 
@@ -96,6 +108,21 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("moderate", deadline=None, database=None, print_blob=True)
     settings.register_profile("full", settings.get_profile("moderate"), max_examples=2_000)
     settings.load_profile("full" if config.getoption("--full") else "moderate")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """
+    Say which programs stood for git-sync: the real one where there is one, or a stand-in only.
+    """
+    ran = {
+        str(value)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "engine"
+    }
+    if ran:
+        terminalreporter.write_line(f"git-sync-wrapper ran with: {', '.join(sorted(ran))}")
 
 
 def counts_of(config: pytest.Config) -> Counts:

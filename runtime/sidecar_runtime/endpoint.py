@@ -5,40 +5,20 @@
 from __future__ import annotations
 
 import json
-import socket
-import socketserver
-import threading
-from collections import deque
-from contextlib import suppress
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.health import Health
-from sidecar_runtime.logs import get_logger
+from sidecar_runtime.listener import Answers, Listener
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.sidecar import Sidecar
-from sidecar_runtime.status import (
-    CONTENT_SECURITY_POLICY,
-    About,
-    page,
-    readiness_body,
-    status,
-)
-
-CLIENT_TIMEOUT_SECONDS = 5.0
-CONNECTIONS = 32
-SELDOM_SECONDS = 86_400.0
-
-log = get_logger("http")
+from sidecar_runtime.status import About, page, readiness_body, status
 
 
-class Endpoint(ThreadingHTTPServer):
+class Endpoint(Listener):
     """
-    The HTTP server of one sidecar; serves from :meth:`start` until the process ends.
+    The HTTP server of one sidecar.
 
     Args:
         setting: The name of the setting that `bind` came from, for the error.
@@ -46,10 +26,6 @@ class Endpoint(ThreadingHTTPServer):
     Raises:
         SettingsError: The address cannot be bound (a port in use, an address of another host).
     """
-
-    daemon_threads = True
-    allow_reuse_port = False
-    request_queue_size = CONNECTIONS
 
     def __init__(
         self,
@@ -67,77 +43,11 @@ class Endpoint(ThreadingHTTPServer):
         self.sidecar = sidecar
         self.metrics = metrics
         self.show_status = show_status
-        self._connections: deque[socket.socket] = deque()
-        host, port = bind
-        try:
-            self._bind(host, port)
-        except (OSError, UnicodeError) as error:
-            why = (isinstance(error, OSError) and error.strerror) or str(error)
-            raise SettingsError(
-                [Problem(setting, f"{host}:{port}", f"cannot listen there: {why}")]
-            ) from error
-
-    def _bind(self, host: str, port: int) -> None:
-        """
-        Listen on the host, or on all addresses of both families where it is empty.
-        """
-        if not host and not socket.has_dualstack_ipv6():
-            host = "0.0.0.0"  # noqa: S104 - the kernel has no IPv6; probes come from the node
-        found = socket.getaddrinfo(host or "::", port, type=socket.SOCK_STREAM)
-        self.address_family = found[0][0]
-        self._is_dual_stack = not host
-        super().__init__(found[0][4][:2], _Handler)  # type: ignore[arg-type]
-
-    def server_bind(self) -> None:
-        if self._is_dual_stack and self.address_family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # Past HTTPServer.server_bind, which asks a name server for our own name.
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = "", self.server_address[1]
-
-    def start(self) -> None:
-        """
-        Serve in a daemon thread.
-        """
-        host, port = str(self.server_address[0]), self.server_address[1]
-        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        # Nobody stops it but the end of the process, so it need not look: twice a second, as is the
-        # default, costs an idle sidecar 0.4 s of CPU an hour.
-        threading.Thread(
-            target=self.serve_forever, args=(SELDOM_SECONDS,), name="http", daemon=True
-        ).start()
-        log.info("http_listening", address=shown)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        # Clients that open connections, or dribble, without end must neither cost threads
-        # without end nor keep the probes out: the oldest connection makes way.
-        with suppress(IndexError, OSError):
-            if len(self._connections) >= CONNECTIONS:
-                self._connections.popleft().shutdown(socket.SHUT_RDWR)
-        self._connections.append(request)
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            with suppress(ValueError):
-                self._connections.remove(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("http_request_failed", client=str(client_address))
+        super().__init__(bind, setting, _Answers)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """
-    GET and HEAD only; no path changes anything.
-    """
-
+class _Answers(Answers):
     server: Endpoint
-    protocol_version = "HTTP/1.1"
-    server_version = "sidecar"
-    sys_version = ""
-    timeout = CLIENT_TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
         endpoint = self.server
@@ -145,46 +55,22 @@ class _Handler(BaseHTTPRequestHandler):
             case "/healthz":
                 age = round(endpoint.health.beat_age_seconds, 1)
                 body = json.dumps({"alive": endpoint.health.is_alive, "heartbeat_age_seconds": age})
-                self._answer(_status(endpoint.health.is_alive), body.encode() + b"\n")
+                self.answer(_status(endpoint.health.is_alive), body.encode() + b"\n")
             case "/readyz":
                 is_ready, said = readiness_body(endpoint.health, endpoint.sidecar)
-                self._answer(_status(is_ready), said)
+                self.answer(_status(is_ready), said)
             case "/metrics":
-                self._answer(
+                self.answer(
                     HTTPStatus.OK, generate_latest(endpoint.metrics.registry), CONTENT_TYPE_LATEST
                 )
             case "/" if endpoint.show_status:
                 facts = status(endpoint.about, endpoint.health, endpoint.sidecar)
-                self._answer(HTTPStatus.OK, page(facts), "text/html; charset=utf-8")
+                self.answer(HTTPStatus.OK, page(facts), "text/html; charset=utf-8")
             case "/status" if endpoint.show_status:
                 facts = status(endpoint.about, endpoint.health, endpoint.sidecar)
-                self._answer(HTTPStatus.OK, json.dumps(facts, indent=2).encode() + b"\n")
+                self.answer(HTTPStatus.OK, json.dumps(facts, indent=2).encode() + b"\n")
             case _:
-                self._answer(HTTPStatus.NOT_FOUND, b'{"error": "not found"}\n')
-
-    do_HEAD = do_GET
-
-    def _refuse(self) -> None:
-        self.close_connection = True
-        self._answer(HTTPStatus.METHOD_NOT_ALLOWED, b'{"error": "GET and HEAD only"}\n')
-
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
-
-    def _answer(
-        self, code: HTTPStatus, body: bytes, content_type: str = "application/json"
-    ) -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        log.debug("http_request", line=format % args)
+                self.answer(HTTPStatus.NOT_FOUND, b'{"error": "not found"}\n')
 
 
 def _status(is_good: bool) -> HTTPStatus:

@@ -8,6 +8,7 @@ threads only put events in a queue; the main thread takes them out and decides.
 
 from __future__ import annotations
 
+import logging
 import random
 import signal
 import time
@@ -40,6 +41,7 @@ TIDY_SECONDS = 0.2
 STUCK_THREADS = 3
 
 log = get_logger("sidecar")
+_STANDARD_LOG = logging.getLogger("sidecar")
 
 
 class _Every(BaseTrigger):  # type: ignore[misc]
@@ -59,6 +61,15 @@ class _Every(BaseTrigger):  # type: ignore[misc]
             return now
         jitter = random.uniform(-self._jitter_seconds, self._jitter_seconds)
         return now + timedelta(seconds=max(0.05, self._interval_seconds + jitter))
+
+
+class _AtOnce(DebugExecutor):  # type: ignore[misc]
+    """
+    Runs the job where it is due, as it only puts an event: no pool, and no record of the run.
+    """
+
+    def submit_job(self, job: Any, run_times: object) -> None:
+        job.func()
 
 
 class Loop:
@@ -100,7 +111,7 @@ class Loop:
         )
         self._next_at = time.monotonic()
         self._scheduler = BackgroundScheduler(
-            executors={"default": DebugExecutor()},  # the job only puts an event: no pool needed
+            executors={"default": _AtOnce()},
             timezone=UTC,
         )
         self._job: Any = None
@@ -116,7 +127,7 @@ class Loop:
         Run until the end and return the exit code.
 
         Raises:
-            GaveUp: The failure limit or the deadline of a one-shot was reached.
+            GaveUp: The failure limit or a one-shot's deadline was reached, or a cycle raised it.
         """
         with self._signals():
             self._job = self._scheduler.add_job(
@@ -292,6 +303,8 @@ class Loop:
                     wait_seconds *= self._glances.count + 1
         elif isinstance(end, Exception):
             wait_seconds = self._fail(end, seconds)
+            if isinstance(end, GaveUp):
+                raise end
             if self._health.consecutive_failures >= self._settings.max_failures > 0:
                 raise self._give_up("failure_limit", "too many failures")
         else:
@@ -336,7 +349,10 @@ class Loop:
             return min(self._settings.interval_seconds, WAITING_RETRY_SECONDS)
         if outcome.result == "changed":
             self._metrics.last_publish.set_to_current_time()
-        (log.info if failures or outcome.result == "changed" else log.debug)(
+        is_news = bool(failures) or outcome.result == "changed"
+        if not is_news and not _STANDARD_LOG.isEnabledFor(logging.DEBUG):
+            return None  # structlog takes 0.04 ms to find that out (2026-11)
+        (log.info if is_news else log.debug)(
             "cycle_finished",
             result=outcome.result,
             revision=outcome.revision,

@@ -287,7 +287,9 @@ def specs_of(cls: type[Any], prefix: str) -> dict[str, Spec]:
     """
     specs = {}
     for field in dataclasses.fields(cls):
-        spec: Spec = field.metadata[_SPEC]
+        spec: Spec | None = field.metadata.get(_SPEC)
+        if spec is None:  # a sidecar that has it from elsewhere gives it a plain default
+            continue
         name = prefix + spec.variable if spec.prefixed else spec.variable
         specs[field.name] = dataclasses.replace(spec, variable=name)
     return dict(sorted(specs.items(), key=lambda item: (not item[1].required, item[1].prefixed)))

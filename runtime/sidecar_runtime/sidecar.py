@@ -21,6 +21,7 @@ class Session(Protocol):
 
         Raises:
             SidecarError: What failed; what was published before stays.
+            GaveUp: The same, and it is not to be tried again: the process ends.
             CycleAbandoned: The fence was revoked.
         """
 

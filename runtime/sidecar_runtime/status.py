@@ -11,10 +11,11 @@ import base64
 import hashlib
 import html
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sidecar_runtime.health import Health, PastCycle
@@ -26,14 +27,17 @@ STYLE = (
     "h1{font-size:1.3rem}h2{font-size:1rem;margin-top:2rem}"
     "table{border-collapse:collapse;width:100%}"
     "th,td{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #d8dee4;"
-    "vertical-align:top;overflow-wrap:anywhere}"
-    "th{font-weight:600;white-space:nowrap}th:first-child{width:12rem}"
+    "vertical-align:top}td{overflow-wrap:anywhere}"
+    "th{font-weight:600;width:12rem}"
+    ".cycles th{width:auto}.cycles td:not(:last-child){overflow-wrap:normal}"
+    "@media(max-width:40rem){th{width:7rem}}"
     ".good{color:#116329}.bad{color:#a40e26}"
     "p.error{border-left:4px solid #a40e26;padding:.25rem .75rem;background:#fff5f5}"
     "@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}"
     "th,td{border-color:#30363d}.good{color:#56d364}.bad{color:#ff7b72}"
     "p.error{background:#2b1113}}"
 )
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?\+00:00")
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 CONTENT_SECURITY_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'"
 
@@ -108,7 +112,8 @@ def page(facts: Mapping[str, Any]) -> bytes:
         for key in ("source", "target", "revision", "published_at", "problem")
         if facts[key] is not None
     }
-    shown["next cycle"] = f"in {facts['next_cycle_in_seconds']} s"
+    if (seconds := facts["next_cycle_in_seconds"]) is not None:
+        shown["next cycle"] = f"in {timedelta(seconds=round(seconds))}"
     shown["failures in a row"] = facts["consecutive_failures"]
     shown["version"] = facts["version"]
     parts = [
@@ -121,7 +126,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
         advice = f"<br>{html.escape(error['advice'])}" if error["advice"] else ""
         parts.append(
             f"<p class=error><b>{html.escape(error['reason'])}</b> {html.escape(error['error'])}"
-            f"{advice}<br>{html.escape(str(error['at']))}</p>"
+            f"{advice}<br>{_cell(error['at'])}</p>"
         )
     parts.append(_table(shown))
     if facts["details"]:
@@ -170,14 +175,16 @@ def _name(key: str) -> str:
 
 def _cell(value: object) -> str:
     if isinstance(value, Mapping):
-        return "<br>".join(f"{html.escape(str(k))}: {_cell(v)}" for k, v in value.items())
+        return "<br>".join(f"{html.escape(_name(str(k)))}: {_cell(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
         return "<br>".join(_cell(item) for item in value)
+    if isinstance(value, str) and (moment := _TIME.fullmatch(value)):
+        return f"<time datetime='{value}'>{moment[1]} {moment[2]} UTC</time>"
     return html.escape(str(value))
 
 
 def _history(cycles: list[dict[str, Any]]) -> str:
-    rows = ["<table><tr><th>started<th>seconds<th>result<th>what"]
+    rows = ["<table class=cycles><tr><th>started<th>seconds<th>result<th>what"]
     for cycle in cycles:
         counts = {
             key.replace("_", " "): value
@@ -185,8 +192,9 @@ def _history(cycles: list[dict[str, Any]]) -> str:
             if value and key not in ("started_at", "duration_seconds", "result", "reason")
         }
         what = cycle["reason"] or ", ".join(f"{key}: {value}" for key, value in counts.items())
+        mark = " class=bad" if cycle["reason"] else ""
         rows.append(
-            f"<tr><td>{html.escape(str(cycle['started_at']))}<td>{cycle['duration_seconds']}"
-            f"<td>{html.escape(cycle['result'])}<td>{html.escape(what)}"
+            f"<tr><td>{_cell(cycle['started_at'])}<td>{cycle['duration_seconds']}"
+            f"<td{mark}>{html.escape(cycle['result'])}<td>{html.escape(what)}"
         )
     return "".join(rows) + "</table>"

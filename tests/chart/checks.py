@@ -6,20 +6,22 @@ What differs between the sidecars is in `tests.chart.sidecars`.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate  # type: ignore[import-untyped]
 import yaml
 from jsonschema import Draft7Validator
 
-from tests.chart.sidecars import SIDECARS, Values
+from sidecar_runtime.errors import SettingsError
+from tests.chart import files
+from tests.chart.kubernetes import strict_complaints
+from tests.chart.sidecars import SIDECARS, Values, environment
 
-SNIPPETS = Path(__file__).parents[2] / "charts-snippets"
-NAMES = tuple(f"{name}.{kind}.yaml" for name, one in SIDECARS.items() for kind in one.snippets)
-KUBERNETES_VERSIONS = ("1.29", "1.34")
+# In the chart's schema, and in its values only as a comment.
+WITHOUT_DEFAULT = {"$.dags.gitSync.credentialsSecret", "$.dags.gitSync.emptyDirConfig"}
 
 CHART = Path(os.environ.get("AIRFLOW_CHART") or "/nonexistent").absolute()
 HOW_TO_GET_THE_CHART = (
@@ -28,31 +30,62 @@ HOW_TO_GET_THE_CHART = (
 )
 
 
-def load(name: str) -> Values:
-    """
-    Return the values of a snippet.
-    """
-    values: Values = yaml.safe_load((SNIPPETS / name).read_text())
-    return values
+# Options of Airflow that the chart does not set, and annotations that its own values lack: what
+# is not here is taken for a slip.
+AIRFLOW_OPTIONS = {
+    "api": {"base_url"},  # Airflow 3
+    "dag_processor": {"refresh_interval"},  # Airflow 3
+    "logging": {"remote_base_log_folder"},
+    "scheduler": {"dag_dir_list_interval"},  # Airflow 2
+    "webserver": {"base_url"},  # Airflow 2
+}
+ANNOTATIONS = {
+    "eks.amazonaws.com/role-arn",
+    *(
+        f"alb.ingress.kubernetes.io/{name}"
+        for name in (
+            "healthcheck-path",
+            "listen-ports",
+            "scheme",
+            "target-type",
+        )
+    ),
+}
+
+# Labels that somebody sets: the chart, Kubernetes, ourselves.
+LABELS = {
+    "app.kubernetes.io/name",
+    "component",
+    "k8s-app",
+    "kubernetes.io/metadata.name",
+    "release",
+    "tier",
+}
 
 
-def merged(defaults: Values, values: Values) -> Values:
+def chart_values() -> Values:
     """
-    Return the values as Helm merges them: maps key by key, lists and all else as a whole.
+    Return what a user may set: the chart's defaults, options of Airflow, and our own block.
     """
-    result = dict(defaults)
-    for key, value in values.items():
-        before = result.get(key)
-        both_maps = isinstance(before, dict) and isinstance(value, dict)
-        result[key] = merged(before, value) if both_maps else value  # type: ignore[arg-type]
-    return result
+    defaults: Values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for section, options in AIRFLOW_OPTIONS.items():
+        defaults["config"].setdefault(section, {}).update(dict.fromkeys(options, ""))
+    return {**defaults, "sidecars": {}}
+
+
+def chart_schema() -> Values:
+    """
+    Return the chart's schema of values.
+    """
+    schema: Values = json.loads((CHART / "values.schema.json").read_text())
+    return schema
 
 
 def schema_complaints(values: Values, defaults: Values, schema: Mapping[str, Any]) -> list[str]:
     """
     Hold the merged values against the chart's own schema, as `helm install` does.
     """
-    errors = Draft7Validator(schema).iter_errors(merged(defaults, values))
+    errors = Draft7Validator(schema).iter_errors(files.merged(defaults, values))
     return [f"{error.json_path}: {error.message}" for error in errors]
 
 
@@ -60,10 +93,12 @@ def unknown_keys(values: Values, defaults: Values, path: str = "$") -> list[str]
     """
     Name the keys that the chart does not have: its schema lets most of them pass unread.
 
-    A map that is empty by default (annotations, labels) takes any key.
+    A map that is empty by default takes any key.
     """
     found = []
     for key, value in values.items():
+        if f"{path}.{key}" in WITHOUT_DEFAULT:
+            continue
         if key not in defaults:
             found.append(f"{path}.{key}: not a key of the chart")
         elif isinstance(value, dict) and isinstance(defaults[key], dict) and defaults[key]:
@@ -99,6 +134,8 @@ def kubernetes_complaints(values: Values) -> list[str]:
             "name": "airflow",
             "image": "apache/airflow:3.2.2",
             "volumeMounts": component.get("extraVolumeMounts", []),
+            "env": component.get("env", []),
+            "resources": component.get("resources", {}),
         }
         pod = {
             "apiVersion": "v1",
@@ -110,17 +147,45 @@ def kubernetes_complaints(values: Values) -> list[str]:
                 "volumes": component.get("extraVolumes", []),
             },
         }
-        for version in KUBERNETES_VERSIONS:
-            try:
-                kubernetes_validate.validate(pod, version, strict=True)
-            except kubernetes_validate.ValidationError as error:
-                found.append(f"{path}: Kubernetes {version}: {error.message}")
+        found += [f"{path}: {complaint}" for complaint in strict_complaints(pod)]
     return found
+
+
+def resource_complaints(values: Values, path: str = "$") -> list[str]:
+    """
+    Name what is requested or limited and is neither CPU nor memory: Kubernetes takes any name.
+    """
+    found = []
+    for key, value in values.items():
+        parts = value if isinstance(value, list) else [value]
+        for part in (one for one in parts if isinstance(one, dict)):
+            if key in ("requests", "limits", "capacity"):
+                unknown = part.keys() - {"cpu", "memory", "storage"}
+                found += [f"{path}.{key}.{name} is no resource" for name in sorted(unknown)]
+            found += resource_complaints(part, f"{path}.{key}")
+    return found
+
+
+def label_complaints(thing: object, key: str = "") -> Iterator[str]:
+    """
+    Name labels that nobody sets, and annotations that nobody reads.
+    """
+    if isinstance(thing, list):
+        for one in thing:
+            yield from label_complaints(one)
+    elif isinstance(thing, dict):
+        known = {"annotations": ANNOTATIONS, "labels": LABELS, "matchLabels": LABELS}
+        yield from (
+            f"{key}: {one} is unknown" for one in thing.keys() - known.get(key, thing.keys())
+        )
+        for name, value in thing.items():
+            yield from label_complaints(value, name)
 
 
 def environment_complaints(values: Values) -> list[str]:
     """
-    Name the variables that neither the sidecar nor its libraries read, and those left out.
+    Name the variables that neither the sidecar nor its libraries read, those left out, and what
+    the sidecar itself says to those that are set.
     """
     found = []
     for path, component in components(values):
@@ -130,6 +195,12 @@ def environment_complaints(values: Values) -> list[str]:
             unknown, missing = names - sidecar.variables, sidecar.needed - names
             found += [f"{path}: {name} is read by nobody" for name in sorted(unknown)]
             found += [f"{path}: {name} is missing" for name in sorted(missing)]
+            try:
+                sidecar.load(environment(container))
+            except SettingsError as error:
+                found += [
+                    f"{path}: {one.setting}={one.value} {one.problem}" for one in error.problems
+                ]
     return found
 
 
@@ -221,15 +292,37 @@ def volume_complaints(values: Values) -> list[str]:
     return found
 
 
+def layout_complaints(values: Values) -> list[str]:
+    """
+    Check that Airflow looks where the layouts of its pods show their files.
+    """
+    folders = {
+        f"{one['DEST_PATH']}/current" if one.get("S3_SYNC_LAYOUT") == "snapshot" else None
+        for _, component in components(values)
+        for one in map(environment, containers(component))
+        if "DEST_PATH" in one
+    }
+    looks = values.get("config", {}).get("core", {}).get("dags_folder")
+    return (
+        [] if folders <= {looks} else [f"dags_folder is {looks}, not {sorted(map(str, folders))}"]
+    )
+
+
 def complaints(values: Values) -> list[str]:
     """
-    Run every check that needs no chart.
+    Run every check that needs no chart: those of the form first, as the others build on it.
     """
-    return [
+    values, found = files.referred(values)
+    found += [
         *kubernetes_complaints(values),
+        *resource_complaints(values),
+        *label_complaints(values),
+    ]
+    return found or [
         *environment_complaints(values),
         *probe_complaints(values),
         *one_shot_complaints(values),
         *security_complaints(values),
         *volume_complaints(values),
+        *layout_complaints(values),
     ]

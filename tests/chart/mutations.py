@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.chart import checks
-from tests.chart.checks import Values
+from tests.chart.sidecars import Values
 
 Mutation = Callable[[Values], object]
 

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import botocore.session
 
+import git_sync_wrapper.flags
+import git_sync_wrapper.settings
 import kerberos_sidecar.settings
 import s3_sync.settings
 import sync_perm.settings
@@ -59,6 +62,17 @@ class Charted:
         specs = specs_of(self.settings, self.prefix).values()
         return self.wanted | {spec.variable for spec in specs if spec.required}
 
+    def load(self, environ: Mapping[str, str]) -> None:
+        """
+        Read the variables as the sidecar does at start.
+
+        Raises:
+            SettingsError: It would refuse them.
+        """
+        # The image's Python knows newer grammars than that of the tests may.
+        known = {name: str(environ[name]) for name in environ if not name.endswith("_GATE_GRAMMAR")}
+        import_module(self.settings.__module__).load_settings(known)
+
     @property
     def port(self) -> int:
         """
@@ -106,9 +120,9 @@ def mounts(holder: Values, key: str, *, read_only: bool) -> set[tuple[str, str]]
 
 def environment(holder: Values) -> dict[str, str]:
     """
-    The variables of a container or a component.
+    The variables of a container or a component; from a Secret comes a word.
     """
-    return {variable["name"]: variable.get("value") for variable in holder.get("env", [])}
+    return {variable["name"]: variable.get("value", "secret") for variable in holder.get("env", [])}
 
 
 def dags_complaints(component: Values, container: Values) -> list[str]:
@@ -124,7 +138,7 @@ def dags_complaints(component: Values, container: Values) -> list[str]:
         found.append("the chart has a volume dags of its own")
     if target != DAGS_FOLDER or {path for path, _ in writes} != {target}:
         found.append("DEST_PATH is not the mounted DAG folder")
-    if reads != writes or not {name for _, name in reads} <= volumes:
+    if not writes <= reads or not {name for _, name in reads} <= volumes:
         found.append("Airflow does not read what the sidecar writes")
     return found
 
@@ -181,14 +195,51 @@ def ticket_complaints(component: Values, container: Values) -> list[str]:
     return [complaint for complaint, holds in rules.items() if not holds]
 
 
+def commits_complaints(component: Values, container: Values) -> list[str]:
+    """
+    Check that the sidecar writes and Airflow reads one root, that both sides of the link lie in it.
+    """
+    volumes = {volume["name"]: volume for volume in component.get("extraVolumes", [])}
+    ours = environment(container)
+    reads = mounts(component, "extraVolumeMounts", read_only=True)
+    writes = mounts(container, "volumeMounts", read_only=False)
+    secrets = {name for name, volume in volumes.items() if "secret" in volume}
+    seen = {mount["name"] for mount in component.get("extraVolumeMounts", [])}
+    private = [path for path, name in mounts(container, "volumeMounts", read_only=True)]
+    files = [ours.get("GITSYNC_PASSWORD_FILE"), ours.get("GIT_SYNC_WRAPPER_USERNAME_FILE")]
+    rules = {
+        "the chart has a volume dags of its own": "dags" not in volumes,
+        "GITSYNC_ROOT is not the mount that Airflow reads": {path for path, _ in reads}
+        == {ours.get("GITSYNC_ROOT")},
+        "Airflow does not read what the sidecar writes": reads < writes,
+        "/tmp cannot be written": "/tmp" in {path for path, _ in writes},
+        "a subPath shows nothing after the next commit": not any(
+            "subPath" in mount for mount in component.get("extraVolumeMounts", [])
+        ),
+        "Airflow sees the password": not secrets & seen,
+        "the password is not in the Secret that is mounted": all(
+            file is not None and file.rpartition("/")[0] in private for file in files
+        ),
+    }
+    return [complaint for complaint, holds in rules.items() if not holds]
+
+
 SIDECARS: Mapping[str, Charted] = {
     "s3-sync": Charted(
         settings=s3_sync.settings.Settings,
         prefix=s3_sync.settings.PREFIX,
-        snippets=("extra", "init", "native", "release", "snapshot"),
+        snippets=("extra", "init", "native", "release", "snapshot", "minio", "gcs"),
         foreign=botocore_names,
         wanted=frozenset({"KEY_PATH", "INTERVAL"}),
         volume_complaints=dags_complaints,
+    ),
+    "git-sync-wrapper": Charted(
+        settings=git_sync_wrapper.settings.Settings,
+        prefix=git_sync_wrapper.settings.PREFIX,
+        snippets=("chart", "codecommit", "extra", "init", "native"),
+        foreign=lambda: git_sync_wrapper.flags.VARIABLES,
+        wanted=frozenset({"GITSYNC_REPO", "GITSYNC_REF", "GITSYNC_ROOT", "GITSYNC_LINK"}),
+        volume_complaints=commits_complaints,
     ),
     "kerberos": Charted(
         settings=kerberos_sidecar.settings.Settings,

@@ -10,8 +10,8 @@ import re
 import pytest
 import yaml
 
-from tests.chart import checks
-from tests.chart.checks import SNIPPETS
+from tests.chart import checks, files
+from tests.chart.files import SNIPPETS
 from tests.chart.mutations import Mutation
 from tests.chart.sidecars import Values
 
@@ -74,7 +74,7 @@ MUTATIONS: dict[str, Mutation] = {
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
 @pytest.mark.parametrize("name", ["kerberos.extra.yaml", "kerberos.native.yaml"])
 def test_mutation_is_caught(name: str, mutation: Mutation) -> None:
-    values = copy.deepcopy(checks.load(name))
+    values = copy.deepcopy(files.load(name))
     mutation(values)
 
     assert checks.complaints(values)

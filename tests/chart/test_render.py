@@ -4,110 +4,283 @@ What the official chart makes of the snippets; needs `helm` and the whole chart.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
+import configparser
+import functools
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from tests.chart import checks
+from tests.chart import checks, files, pods
+from tests.chart.kubernetes import strict_complaints
+from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
+from tests.chart.rendering import pods as pods_of
+from tests.chart.sidecars import SIDECARS, Values
+from tests.chart.traffic import Peer, Pod, admits
 
-HELM = shutil.which("helm")
-if HELM is None or not (checks.CHART / "templates").is_dir():
-    pytest.skip(
-        "rendering needs helm on PATH and the whole chart in AIRFLOW_CHART",
-        allow_module_level=True,
+if not CAN_RENDER:
+    pytest.skip(HOW_TO_RENDER, allow_module_level=True)
+
+Kinds = dict[str, dict[str, str]]
+
+CELERY, KUBERNETES, LOCAL = (
+    f"examples/{name}-executor.yaml" for name in ("celery", "kubernetes", "local")
+)
+AIRFLOW_2, AIRFLOW_3 = "examples/airflow-2.yaml", "examples/airflow-3.yaml"
+DAGS, TICKETS = {"s3-sync": "native"}, {"kerberos": "native"}
+PERMISSIONS = {"sync-perm": "extra"}
+EXTRA, TICKETS_EXTRA = {"s3-sync": "extra"}, {"kerberos": "extra"}
+TASK = {"s3-sync": "init", "kerberos": "native"}
+WHOLE_3: Kinds = {
+    "dag-processor": DAGS,
+    "scheduler": DAGS,
+    "triggerer": DAGS | TICKETS,
+    "api-server": PERMISSIONS,
+    "task pod": TASK,
+}
+WHOLE_2: Kinds = {**WHOLE_3, "webserver": PERMISSIONS}
+del WHOLE_2["api-server"]
+LOOP_3: Kinds = {name: WHOLE_3[name] for name in ("dag-processor", "triggerer", "api-server")}
+LOOP_2: Kinds = {"scheduler": DAGS, "triggerer": DAGS | TICKETS, "webserver": PERMISSIONS}
+
+# One sidecar alone, on the chart as it is.
+READERS = ("dag-processor", "triggerer", "worker")
+READERS_AS_PODS = ("dag-processor", "triggerer", "task pod")
+AS_PODS = "executor=KubernetesExecutor"
+
+EXPECTED: dict[tuple[str, ...], Kinds] = {
+    ("values.yaml",): WHOLE_3,
+    ("values.yaml", "values-dev.yaml"): WHOLE_3,
+    ("values.yaml", "values-prd.yaml"): WHOLE_3,
+    ("values.yaml", "values-airflow-2.yaml", "values-dev.yaml"): WHOLE_2,
+    ("values.yaml", "values-airflow-2.yaml", "values-prd.yaml"): WHOLE_2,
+    ("values.yaml", "values-prd.yaml", "examples/fargate.yaml"): WHOLE_3,
+    (AIRFLOW_3, CELERY): LOOP_3 | {"worker": DAGS | TICKETS},
+    (AIRFLOW_3, KUBERNETES): LOOP_3 | {"task pod": TASK},
+    (AIRFLOW_3, LOCAL): LOOP_3 | {"scheduler": DAGS | TICKETS},
+    (AIRFLOW_2, CELERY): LOOP_2 | {"worker": DAGS | TICKETS},
+    (AIRFLOW_2, KUBERNETES): LOOP_2 | {"task pod": TASK},
+    (AIRFLOW_2, LOCAL): LOOP_2 | {"scheduler": DAGS | TICKETS},
+    ("s3-sync.extra.yaml",): dict.fromkeys(READERS, EXTRA),
+    ("s3-sync.native.yaml",): dict.fromkeys(READERS, DAGS),
+    ("s3-sync.snapshot.yaml",): dict.fromkeys(READERS, DAGS),
+    ("s3-sync.minio.yaml",): dict.fromkeys(READERS, DAGS),
+    (AS_PODS, "s3-sync.gcs.yaml"): dict.fromkeys(READERS_AS_PODS, DAGS),
+    (AS_PODS, "s3-sync.native.yaml", "s3-sync.init.yaml"): {
+        **dict.fromkeys(READERS_AS_PODS, DAGS),
+        "task pod": {"s3-sync": "init"},
+    },
+    (AS_PODS, "s3-sync.extra.yaml", "s3-sync.init.yaml"): {
+        **dict.fromkeys(READERS_AS_PODS, EXTRA),
+        "task pod": {"s3-sync": "init"},
+    },
+    (AS_PODS, "s3-sync.release.yaml"): {
+        **dict.fromkeys((*READERS_AS_PODS, "scheduler"), DAGS),
+        "task pod": {"s3-sync": "init"},
+    },
+    ("sync-perm.extra.yaml",): {"api-server": PERMISSIONS},
+    ("airflowVersion=2.11.2", "sync-perm.extra.yaml"): {"webserver": PERMISSIONS},
+    ("kerberos.extra.yaml",): dict.fromkeys(("triggerer", "worker"), TICKETS_EXTRA),
+    ("kerberos.native.yaml",): dict.fromkeys(("triggerer", "worker"), TICKETS),
+    (AS_PODS, "kerberos.native.yaml"): dict.fromkeys(("triggerer", "task pod"), TICKETS),
+    (AS_PODS, "kerberos.init.yaml"): {"task pod": {"kerberos": "init"}},
+    ("examples/git-sync-deployment.yaml", "kerberos.native.yaml"): dict.fromkeys(
+        ("triggerer", "worker"), TICKETS
+    ),
+    ("s3-sync.native.yaml", "examples/shared-ticket.yaml"): dict.fromkeys(READERS, DAGS),
+}
+
+each_stack = pytest.mark.parametrize("names", EXPECTED, ids=" ".join)
+
+
+@functools.cache
+def rendered(names: tuple[str, ...]) -> list[Values]:
+    with tempfile.TemporaryDirectory() as home:
+        return render(Path(home), names)
+
+
+def whole_pods(names: Sequence[str]) -> list[Values]:
+    return list(pods_of(rendered(tuple(names))))
+
+
+@each_stack
+def test_each_sidecar_is_in_the_right_pods(names: tuple[str, ...]) -> None:
+    found = {component(pod): pods.kinds(pod["spec"]) for pod in whole_pods(names)}
+
+    assert EXPECTED[names] == {name: kinds for name, kinds in found.items() if kinds}
+
+
+@each_stack
+def test_kubernetes_takes_every_object(names: tuple[str, ...]) -> None:
+    for manifest in rendered(names):
+        assert [] == strict_complaints(manifest)
+    for pod in whole_pods(names):
+        if component(pod) == "task pod":
+            assert [] == strict_complaints({"apiVersion": "v1", "kind": "Pod", **pod})
+
+
+@each_stack
+def test_pods_are_sound(names: tuple[str, ...]) -> None:
+    for pod in whole_pods(names):
+        spec = pod["spec"]
+        assert [] == [
+            *pods.volume_complaints(spec),
+            *pods.keytab_complaints(spec),
+            *pods.restricted_complaints(spec, only=set(SIDECARS)),
+            *(pods.sharing_complaints(spec) if pods.kinds(spec) else []),
+        ]
+
+
+@each_stack
+def test_sidecars_get_what_they_read_and_are_asked_on_their_ports(names: tuple[str, ...]) -> None:
+    for pod in whole_pods(names):
+        spec = pod["spec"]
+        ours = pods.kinds(spec)
+        values = {
+            component(pod): {
+                "extraInitContainers": [
+                    one for one in spec.get("initContainers") or [] if one["name"] in ours
+                ],
+                "extraContainers": [one for one in spec["containers"] if one["name"] in ours],
+            }
+        }
+        assert "{{" not in str(values)
+        assert [] == [
+            *checks.environment_complaints(values),
+            *checks.probe_complaints(values),
+            *checks.one_shot_complaints(values),
+            *checks.security_complaints(values),
+        ]
+
+
+@each_stack
+def test_airflow_looks_where_its_files_are(names: tuple[str, ...]) -> None:
+    (config,) = (
+        one["data"]["airflow.cfg"]
+        for one in rendered(names)
+        if one["kind"] == "ConfigMap" and "airflow.cfg" in one["data"]
     )
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(config)
+    layouts = {
+        variable["value"]
+        for pod in whole_pods(names)
+        for container in pods.containers(pod["spec"])
+        for variable in container.get("env") or []
+        if variable["name"] == "S3_SYNC_LAYOUT"
+    }
 
-Manifest = dict[str, Any]
+    shows_a_link = layouts == {"snapshot"} or "examples/git-sync-deployment.yaml" in names
+    expected = "/opt/airflow/dags/current" if shows_a_link else "/opt/airflow/dags"
+    assert expected == parser["core"]["dags_folder"]
 
 
-def render(home: Path, executor: str, names: list[str]) -> Iterator[tuple[str, Manifest]]:
-    """
-    Yield the pod specs that the chart makes, each with the name of its component.
-    """
-    files = [f"--values={checks.SNIPPETS / name}" for name in names]
-    done = subprocess.run(
-        [str(HELM), "template", "airflow", str(checks.CHART), f"--set=executor={executor}", *files],
-        env={"PATH": os.environ["PATH"], "HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert 0 == done.returncode, done.stderr
-    for manifest in filter(None, yaml.safe_load_all(done.stdout)):
-        if manifest["kind"] in ("Deployment", "StatefulSet"):
-            yield manifest["metadata"]["labels"]["component"], manifest["spec"]["template"]["spec"]
-        template = (manifest.get("data") or {}).get("pod_template_file.yaml")
-        if manifest["kind"] == "ConfigMap" and template:
-            yield "task pod", yaml.safe_load(template)["spec"]
+@pytest.mark.parametrize("executor", ["CeleryExecutor", "KubernetesExecutor"])
+def test_shared_ticket_is_where_tasks_run(executor: str) -> None:
+    names = (f"executor={executor}", "s3-sync.native.yaml", "examples/shared-ticket.yaml")
+    found = {component(pod): pod["spec"] for pod in whole_pods(names)}
+
+    for name in ("triggerer", "worker" if executor == "CeleryExecutor" else "task pod"):
+        airflow = next(one for one in found[name]["containers"] if one["name"] not in SIDECARS)
+        variables = {one["name"]: one.get("value") for one in airflow["env"]}
+        mounts = {one["mountPath"]: one for one in airflow["volumeMounts"]}
+        assert "FILE:/var/krb5-ccache/krb5cc" == variables["KRB5CCNAME"]
+        assert mounts["/var/krb5-ccache"]["readOnly"] is True
+        assert mounts["/opt/airflow/dags"]["readOnly"] is True
+        assert [] == list(pods.volume_complaints(found[name]))
+
+
+@each_stack
+def test_task_pods_end_with_their_task(names: tuple[str, ...]) -> None:
+    for pod in whole_pods(names):
+        if component(pod) == "task pod":
+            assert "Never" == pod["spec"]["restartPolicy"]
+            assert ["base"] == [one["name"] for one in pod["spec"]["containers"]]
+
+
+@pytest.mark.parametrize("names", [n for n in EXPECTED if n[0] == files.WHOLE], ids=" ".join)
+def test_whole_deployment_passes_pod_security_restricted(names: tuple[str, ...]) -> None:
+    for pod in whole_pods(names):
+        assert [] == list(pods.restricted_complaints(pod["spec"])), component(pod)
 
 
 @pytest.mark.parametrize(
-    ("executor", "names", "expected"),
-    [
-        (
-            "CeleryExecutor",
-            ["s3-sync.extra.yaml"],
-            {"dag-processor": "extra", "triggerer": "extra", "worker": "extra"},
-        ),
-        (
-            "CeleryExecutor",
-            ["s3-sync.native.yaml"],
-            {"dag-processor": "native", "triggerer": "native", "worker": "native"},
-        ),
-        (
-            "KubernetesExecutor",
-            ["s3-sync.native.yaml", "s3-sync.init.yaml"],
-            {"dag-processor": "native", "triggerer": "native", "task pod": "init"},
-        ),
-        (
-            "KubernetesExecutor",
-            ["s3-sync.extra.yaml", "s3-sync.init.yaml"],
-            {"dag-processor": "extra", "triggerer": "extra", "task pod": "init"},
-        ),
-    ],
-    ids=["celery extra", "celery native", "kubernetes native", "kubernetes extra"],
+    "name", ["network/network-policy.yaml", "network/security-group-policy.yaml"]
 )
-def test_every_pod_that_reads_dags_gets_the_sidecar(
-    tmp_path: Path,
-    executor: str,
-    names: list[str],
-    expected: dict[str, str],
-) -> None:
-    kinds = {}
-
-    for component, pod in render(tmp_path, executor, names):
-        kind = _kind_of_sidecar(pod)
-        if kind:
-            kinds[component] = kind
-            _assert_airflow_reads_what_the_sidecar_writes(pod)
-
-    assert expected == kinds
+def test_policies_select_every_pod_with_a_sidecar(name: str) -> None:
+    for policy in files.load_objects(name):
+        selector = policy["spec"]["podSelector"]
+        for names in EXPECTED:
+            for pod in whole_pods(names):
+                if pods.kinds(pod["spec"]):
+                    labels = pod["metadata"]["labels"]
+                    assert selector["matchLabels"].items() <= labels.items()
+                    for one in selector.get("matchExpressions", []):
+                        assert labels[one["key"]] in one["values"]
 
 
-def _kind_of_sidecar(pod: Manifest) -> str | None:
-    if any(container["name"] == "s3-sync" for container in pod["containers"]):
-        return "extra"
-    for container in pod.get("initContainers") or []:
-        if container["name"] == "s3-sync":
-            return "native" if container.get("restartPolicy") == "Always" else "init"
-    return None
+PROMETHEUS = Pod({"app": "prometheus"}, "monitoring")
+DNS = Pod({"k8s-app": "kube-dns"}, "kube-system")
+STRANGER = Pod({"app": "stranger"}, "default")
+LOAD_BALANCER, KDC, DATABASE, S3 = "10.0.5.7", "10.0.10.5", "10.0.20.5", "52.219.1.1"
 
 
-def _assert_airflow_reads_what_the_sidecar_writes(pod: Manifest) -> None:
-    names = [volume["name"] for volume in pod["volumes"]]
-    airflow = next(container for container in pod["containers"] if container["name"] != "s3-sync")
-    mounts = {mount["mountPath"]: mount for mount in airflow["volumeMounts"]}
+@pytest.mark.parametrize("names", [n for n in EXPECTED if n[0] == files.WHOLE], ids=" ".join)
+def test_whole_deployment_may_say_what_it_must_and_no_more(names: tuple[str, ...]) -> None:
+    policies = [one for one in rendered(names) if one["kind"] == "NetworkPolicy"]
+    policies += files.load_objects("network/network-policy.yaml")
+    found = {component(pod): Pod(pod["metadata"]["labels"]) for pod in whole_pods(names)}
+    web = found.get("api-server") or found["webserver"]
+    task, triggerer, statsd = (found[name] for name in ("task pod", "triggerer", "statsd"))
+    dag_processor, scheduler = found["dag-processor"], found["scheduler"]
+    must = [
+        *[(dag_processor, PROMETHEUS, ("TCP", 9811)), (task, PROMETHEUS, ("TCP", 9813))],
+        *[(web, PROMETHEUS, ("TCP", 9812)), (web, LOAD_BALANCER, ("TCP", 8080))],
+        *[(web, one, ("TCP", 8080)) for one in (task, triggerer, dag_processor, scheduler)],
+        *[(triggerer, web, ("TCP", 8794)), (statsd, scheduler, ("UDP", 9125))],
+    ]
+    must_not = [
+        *[(web, STRANGER, ("TCP", 8080)), (dag_processor, STRANGER, ("TCP", 9811))],
+        *[(scheduler, PROMETHEUS, ("TCP", 8793)), (triggerer, LOAD_BALANCER, ("TCP", 8794))],
+    ]
+    may_ask = [
+        *[(one, DNS, ("UDP", 53)) for one in (task, web, scheduler)],
+        *[(task, S3, ("TCP", 443)), (dag_processor, S3, ("TCP", 443)), (web, S3, ("TCP", 443))],
+        *[(task, KDC, ("UDP", 88)), (triggerer, KDC, ("TCP", 88))],
+        *[(web, DATABASE, ("TCP", 5432)), (scheduler, DATABASE, ("TCP", 5432))],
+        *[(task, web, ("TCP", 8080)), (scheduler, statsd, ("UDP", 9125))],
+        (dag_processor, "169.254.170.23", ("TCP", 80)),
+    ]
+    may_not_ask = [
+        *[(task, "169.254.169.254", ("TCP", 80)), (task, "169.254.169.254", ("TCP", 443))],
+        *[(task, STRANGER, ("TCP", 443)), (task, "52.219.1.1", ("TCP", 80))],
+    ]
 
-    assert 1 == names.count("s3-dags")
-    assert len(names) == len(set(names))
-    assert ("s3-dags", True) == (
-        mounts[checks.DAGS_FOLDER]["name"],
-        mounts[checks.DAGS_FOLDER]["readOnly"],
-    )
+    assert [] == [one for one in must if not _admits(policies, "Ingress", one)]
+    assert [] == [one for one in must_not if _admits(policies, "Ingress", one)]
+    assert [] == [one for one in may_ask if not _admits(policies, "Egress", one)]
+    assert [] == [one for one in may_not_ask if _admits(policies, "Egress", one)]
+
+
+def _admits(
+    policies: list[Values], direction: str, traffic: tuple[Pod, Peer, tuple[str, int]]
+) -> bool:
+    return admits(policies, traffic[0], direction, *traffic[1:])
+
+
+@each_stack
+def test_pods_that_read_the_bucket_have_the_role(names: tuple[str, ...]) -> None:
+    annotations = {
+        one["metadata"]["name"]: one["metadata"].get("annotations") or {}
+        for one in rendered(names)
+        if one["kind"] == "ServiceAccount"
+    }
+    for pod in whole_pods(names):
+        container = next(
+            (one for one in pods.containers(pod["spec"]) if one["name"] == "s3-sync"), None
+        )
+        if container is not None:
+            has_keys = "AWS_ACCESS_KEY_ID" in {one["name"] for one in container["env"]}
+            role = annotations[pod["spec"]["serviceAccountName"]].get("eks.amazonaws.com/role-arn")
+            assert has_keys or str(role).startswith("arn:aws:iam::111122223333:role/airflow")

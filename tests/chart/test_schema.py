@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart import checks
-from tests.chart.checks import NAMES, SNIPPETS, Values
+from tests.chart import checks, files
+from tests.chart.files import SNIPPETS, VALUES
 from tests.chart.mutations import Mutation, container, dag_processor, rename
+from tests.chart.sidecars import Values
 
 if not (checks.CHART / "values.schema.json").is_file():
     pytest.skip(checks.HOW_TO_GET_THE_CHART, allow_module_level=True)
@@ -27,19 +28,18 @@ def chart() -> Chart:
     """
     The chart's default values and its schema.
     """
-    defaults = yaml.safe_load((checks.CHART / "values.yaml").read_text())
+    defaults = checks.chart_values()
     schema = json.loads((checks.CHART / "values.schema.json").read_text())
     return defaults, schema
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_snippet_validates_against_the_chart(name: str, chart: Chart) -> None:
+@pytest.mark.parametrize("name", VALUES)
+def test_values_validate_against_the_chart(name: str, chart: Chart) -> None:
     defaults, schema = chart
 
-    values = checks.load(name)
-
-    assert [] == checks.schema_complaints(values, defaults, schema)
-    assert [] == checks.unknown_keys(values, defaults)
+    for values in files.stacks(name, files.load(name)):
+        assert [] == checks.schema_complaints(values, defaults, schema)
+        assert [] == checks.unknown_keys(values, defaults)
 
 
 @pytest.mark.parametrize("name", ["published-example.md", "published-example-kerberos.md"])
@@ -90,7 +90,7 @@ MUTATIONS: dict[str, Mutation] = {
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
 def test_mutation_is_caught_by_the_chart(mutation: Mutation, chart: Chart) -> None:
     defaults, schema = chart
-    values = copy.deepcopy(checks.load("s3-sync.extra.yaml"))
+    values = copy.deepcopy(files.load("s3-sync.extra.yaml"))
     mutation(values)
 
     assert checks.schema_complaints(values, defaults, schema) + checks.unknown_keys(

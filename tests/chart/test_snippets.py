@@ -6,52 +6,42 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 
 import pytest
 
-from tests.chart import checks
-from tests.chart.checks import NAMES, SNIPPETS
+from tests.chart import checks, files
+from tests.chart.files import ELSEWHERE, OBJECTS, PATCHES, SNIPPETS, VALUES
 from tests.chart.mutations import Mutation, container, dag_processor, rename
-from tests.chart.sidecars import environment
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_snippet_is_sound_for_kubernetes_and_for_the_sidecar(name: str) -> None:
-    assert [] == checks.complaints(checks.load(name))
+@pytest.mark.parametrize("name", VALUES)
+def test_values_are_sound_for_kubernetes_and_for_the_sidecars(name: str) -> None:
+    for values in files.stacks(name, files.load(name)):
+        assert [] == checks.complaints(values)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_snippet_opens_with_three_lines_of_comment(name: str) -> None:
-    lines = (SNIPPETS / name).read_text().splitlines()
+@pytest.mark.parametrize("name", [*VALUES, *OBJECTS, *PATCHES])
+def test_file_opens_with_three_lines_of_comment(name: str) -> None:
+    first, second, third, fourth = (SNIPPETS / name).read_text().splitlines()[:4]
 
-    assert ["# For:", "# Official chart 1.22.0", "# Change:"] == [
-        line[: len(start)]
-        for line, start in zip(
-            lines, ("# For:", "# Official chart 1.22.0", "# Change:"), strict=False
-        )
-    ]
-    assert not lines[3].startswith("#")
+    assert first.startswith("# For: ")
+    assert re.match(r"# Official chart 1\.22\.0, (any )?Airflow\b", second)
+    assert third.startswith("# Change: ")
+    assert not fourth.startswith("#")
 
 
-def test_every_snippet_is_checked() -> None:
-    assert sorted(NAMES) == sorted(path.name for path in SNIPPETS.glob("*.yaml"))
+def test_every_file_is_checked() -> None:
+    names = {str(path.relative_to(SNIPPETS)) for path in SNIPPETS.rglob("*.y*ml")}
 
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("s3-sync.")])
-def test_airflow_looks_where_the_layout_shows_its_files(name: str) -> None:
-    values = checks.load(name)
-    folders = {
-        f"{one['DEST_PATH']}/current" if one.get("S3_SYNC_LAYOUT") == "snapshot" else None
-        for _, component in checks.components(values)
-        for one in map(environment, checks.containers(component))
+    assert {*VALUES, *OBJECTS, *PATCHES} == {
+        name for name in names if name.partition("/")[0] not in ELSEWHERE
     }
-
-    assert folders == {values.get("config", {}).get("core", {}).get("dags_folder")}
 
 
 def test_no_sidecar_that_runs_for_ever_is_an_ordinary_container_of_a_task_pod() -> None:
-    for name in NAMES:
-        task_pod = checks.load(name).get("workers", {}).get("kubernetes", {})
+    for name in VALUES:
+        task_pod = files.load(name).get("workers", {}).get("kubernetes", {})
 
         assert "extraContainers" not in task_pod
 
@@ -97,14 +87,14 @@ MUTATIONS: dict[str, Mutation] = {
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
 @pytest.mark.parametrize("name", ["s3-sync.extra.yaml", "s3-sync.native.yaml"])
 def test_mutation_is_caught(name: str, mutation: Mutation) -> None:
-    values = copy.deepcopy(checks.load(name))
+    values = copy.deepcopy(files.load(name))
     mutation(values)
 
     assert checks.complaints(values)
 
 
 def test_native_sidecar_without_restart_policy_is_caught() -> None:
-    values = checks.load("s3-sync.native.yaml")
+    values = files.load("s3-sync.native.yaml")
     container(values).pop("restartPolicy")
 
     assert checks.one_shot_complaints(values)
@@ -114,7 +104,7 @@ def test_policy_allows_what_the_snippets_ask_for_and_no_more() -> None:
     policy = json.loads((SNIPPETS / "iam" / "s3-sync.json").read_text())
     environment = {
         variable["name"]: variable["value"]
-        for variable in container(checks.load("s3-sync.extra.yaml"))["env"]
+        for variable in container(files.load("s3-sync.extra.yaml"))["env"]
     }
     bucket = f"arn:aws:s3:::{environment['AWS_BUCKET']}"
     prefix = f"{environment['KEY_PATH']}/*"

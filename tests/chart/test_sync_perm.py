@@ -11,9 +11,10 @@ import re
 import pytest
 import yaml
 
-from tests.chart import checks
-from tests.chart.checks import SNIPPETS, Values
+from tests.chart import checks, files
+from tests.chart.files import SNIPPETS
 from tests.chart.mutations import Mutation
+from tests.chart.sidecars import Values
 
 NAME = "sync-perm.extra.yaml"
 
@@ -35,7 +36,7 @@ def published() -> list[Values]:
 
 
 def test_webserver_and_api_server_get_the_same() -> None:
-    values = checks.load(NAME)
+    values = files.load(NAME)
 
     assert values.keys() == {"webserver", "apiServer"}
     assert values["webserver"] == values["apiServer"]
@@ -69,7 +70,7 @@ MUTATIONS: dict[str, Mutation] = {
 
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
 def test_mutation_is_caught(mutation: Mutation) -> None:
-    values = copy.deepcopy(checks.load(NAME))
+    values = copy.deepcopy(files.load(NAME))
     mutation(values)
 
     assert checks.complaints(values)

@@ -5,7 +5,7 @@ What the code says of itself: the names that documentation must have, found by r
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from docs.sidecars import SIDECARS
@@ -13,19 +13,29 @@ from docs.sidecars import SIDECARS
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtime" / "sidecar_runtime"
 SOURCES = {sidecar.name: ROOT / "sidecars" / sidecar.name / sidecar.package for sidecar in SIDECARS}
-# What of the runtime not every sidecar uses.
-OPTIONAL = ("gate", "snapshots")
 LOG_METHODS = {"debug", "info", "warning", "error", "exception"}
 
 
-def trees(*sources: Path, leaving_out: Collection[str] = ()) -> Iterator[ast.Module]:
+def trees(*sources: Path) -> Iterator[ast.Module]:
     """
-    Yield the syntax tree of every module below the folders, but for some by their file names.
+    Yield the syntax tree of every module below the folders.
     """
     for source in sources:
         for path in sorted(source.rglob("*.py")):
-            if path.name not in leaving_out:
-                yield ast.parse(path.read_text())
+            yield ast.parse(path.read_text())
+
+
+def used_trees(sidecar: str) -> Iterator[ast.Module]:
+    """
+    Yield the syntax trees of a sidecar, and of what of the runtime it imports, and so on.
+    """
+    waiting = list(trees(SOURCES[sidecar]))
+    seen: set[str] = set()
+    while waiting:
+        yield (tree := waiting.pop())
+        for name in _runtime_imports(tree) - seen:
+            seen.add(name)
+            waiting.append(ast.parse((RUNTIME / f"{name}.py").read_text()))
 
 
 def events() -> set[str]:
@@ -45,14 +55,25 @@ def reasons(sidecar: str) -> set[str]:
     Return the reasons of a sidecar's failures: the first argument of `SomeError(reason, message)`.
     """
     found = {"bug"}
-    own = "".join(path.read_text() for path in SOURCES[sidecar].rglob("*.py"))
-    unused = {f"{name}.py" for name in OPTIONAL if f"sidecar_runtime.{name} " not in own}
-    for tree in trees(RUNTIME, SOURCES[sidecar], leaving_out=unused):
+    for tree in used_trees(sidecar):
         for call in _calls(tree):
             name = ast.unparse(call.func).rpartition(".")[2]
             is_error = name.endswith("Error") or name in ("GaveUp", "_give_up", "error")
             if is_error and len(call.args) > 1 and (reason := _first_text(call)):
                 found.add(reason)
+    return found
+
+
+def _runtime_imports(tree: ast.Module) -> set[str]:
+    """
+    Return the modules of the runtime that a module imports.
+    """
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sidecar_runtime"):
+            name = (node.module or "").partition(".")[2]
+            names = [name] if name else [alias.name for alias in node.names]
+            found |= {name for name in names if (RUNTIME / f"{name}.py").is_file()}
     return found
 
 

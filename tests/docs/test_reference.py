@@ -12,11 +12,12 @@ import pytest
 import sync_perm.database
 from docs.__main__ import FILES, ROOT, generated, metrics
 from docs.sidecars import SIDECARS, Documented
+from git_sync_wrapper.refusals import REFUSALS
 from kerberos_sidecar.refusals import REASONS
-from s3_sync.credentials import ADVICE
 from s3_sync.metrics import SKIP_REASONS
 from s3_sync.refusals import STALE_CREDENTIALS
 from sidecar_runtime import errors
+from sidecar_runtime.aws_credentials import ADVICE
 from sidecar_runtime.settings import names_of
 from tests.docs import code
 
@@ -29,6 +30,7 @@ DOCUMENTS = sorted(
 EXAMPLES_OF_WRONG_NAMES = {"S3_SYNC_LAYUOT", "S3_SYNC_SERVICE_HOST", "S3_SYNC_PORT"}
 # Reasons that the code takes from a table, where reading the calls does not find them.
 REASONS_IN_TABLES: dict[str, set[str]] = {
+    "git-sync-wrapper": {refusal.reason for refusal in REFUSALS} | {*ADVICE, "kms_key_unusable"},
     "kerberos": REASONS,
     "s3-sync": {*STALE_CREDENTIALS.values(), *ADVICE},
     "sync-perm": {*sync_perm.database.ADVICE},

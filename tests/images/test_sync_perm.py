@@ -19,6 +19,7 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 PYTHON = "/opt/sync-perm/bin/python"
 PASS_SECONDS = 90.0
+SIZE_OVER_BASE_BYTES = 30_000_000
 
 LIST_CONTENTS = """
 import importlib.metadata, json, os, sys
@@ -156,6 +157,18 @@ def test_our_folder_holds_what_the_lock_names_and_nothing_else(image: Image) -> 
     assert [] == [name for name in contents["programs"] if installers.match(name)]
     assert "src" not in contents["root"]
     assert "backend" not in contents["opt"]
+
+
+def test_is_small(image: Image) -> None:
+    described = image.inspect()
+    base = Image(
+        image.tool, described["Config"]["Labels"]["org.opencontainers.image.base.name"]
+    ).inspect()
+
+    over_base_bytes = described["Size"] - base["Size"]
+
+    print(f"over its base: {over_base_bytes / 1e6:.1f} MB")
+    assert over_base_bytes <= SIZE_OVER_BASE_BYTES
 
 
 def test_nothing_of_airflow_is_changed(image: Image) -> None:

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from sidecar_runtime import endpoint as module
-from sidecar_runtime.endpoint import CONNECTIONS, Endpoint
+from sidecar_runtime import listener as module
+from sidecar_runtime.endpoint import Endpoint
 from sidecar_runtime.errors import SettingsError
 from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
+from sidecar_runtime.listener import CONNECTIONS
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.status import CONTENT_SECURITY_POLICY, About
 from tests.runtime.recording import Log, Script
@@ -327,7 +328,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def test_a_silent_client_is_let_go(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module._Handler, "timeout", 0.05)
+    monkeypatch.setattr(module.Answers, "timeout", 0.05)
 
     with connect(endpoint) as client:
         assert read_all(client) == b""
@@ -336,7 +337,7 @@ def test_a_silent_client_is_let_go(endpoint: Endpoint, monkeypatch: pytest.Monke
 def test_a_client_that_stops_in_the_middle_is_let_go(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module._Handler, "timeout", 0.05)
+    monkeypatch.setattr(module.Answers, "timeout", 0.05)
 
     with connect(endpoint) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHo")

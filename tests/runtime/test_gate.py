@@ -4,41 +4,30 @@ The gate with real programs: what it accepts, what it refuses and how it says so
 
 import os
 import shlex
-import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sidecar_runtime import gate as module
-from sidecar_runtime.errors import Problem, SettingsError, SidecarError
+from sidecar_runtime.ask import KEPT_BYTES
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.gate import (
-    KEPT_BYTES,
-    NAMED_FINDINGS,
+from sidecar_runtime.gate import NAMED_FINDINGS, VERDICTS, Gate, GateMetrics, RevisionRefused
+from sidecar_runtime.gate_check import (
     PROBLEM_CHARACTERS,
-    VERDICTS,
     Check,
     Finding,
-    Gate,
-    GateMetrics,
-    GateSettings,
-    RevisionRefused,
-    check_gate,
     command_check,
-    command_line,
-    grammar,
-    make_gate,
     syntax_check,
 )
+from sidecar_runtime.gate_settings import command_line
 from sidecar_runtime.metrics import Metrics
-from sidecar_runtime.settings import load
 from sidecar_runtime.syntax import NEWEST
 from tests.runtime.recording import Log
 from tests.support.waiting import wait_until
@@ -730,141 +719,3 @@ def test_more_findings_than_fit_are_still_a_refusal(knock: Knock) -> None:
     assert refused is not None
     assert all(one.path in names and one.line == 1 for one in refused.findings)
     assert NAMED_FINDINGS == len(refused.findings)
-
-
-# --- settings
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxSettings(GateSettings):
-    """
-    A sidecar with a gate and nothing else.
-    """
-
-
-def settings_of(**environment: str) -> BoxSettings:
-    environ = {"X_HTTP_BIND": ":0"} | {f"X_{name}": value for name, value in environment.items()}
-    return load(BoxSettings, "X_", environ, instead={}, check=lambda it: check_gate(it, "X_"))[0]
-
-
-def problem_of(**environment: str) -> Problem:
-    with pytest.raises(SettingsError) as caught:
-        settings_of(**environment)
-    (problem,) = caught.value.problems
-    return problem
-
-
-def test_the_gate_is_off_unless_it_is_asked_for() -> None:
-    assert make_gate(settings_of(), GateMetrics(Metrics("box", "1", "r"))) is None
-
-
-@pytest.mark.parametrize(
-    ("environment", "argv"),
-    [
-        ({"GATE": "syntax"}, f"{NEWEST[0]}.{NEWEST[1]}"),
-        ({"GATE": "Syntax", "GATE_GRAMMAR": "3.8"}, "3.8"),
-        ({"GATE": "command", "GATE_COMMAND": "sh -c 'a b' c"}, "a b"),
-    ],
-)
-def test_settings_choose_the_check(environment: dict[str, str], argv: str) -> None:
-    found = make_gate(settings_of(**environment), GateMetrics(Metrics("box", "1", "r")))
-
-    assert found is not None and argv in found._check.argv
-    assert 60 == found._timeout_seconds
-    assert (".py" if environment["GATE"] != "command" else "") == found._check.suffix
-
-
-@pytest.mark.parametrize("text", ["3.7", " 3.8 ", f"3.{NEWEST[1]}"])
-def test_a_grammar_is_a_version_of_python(text: str) -> None:
-    assert (3, int(text.strip()[2:])) == grammar(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["2.7", "3", "3.6", f"3.{NEWEST[1] + 1}", "3.99", "3.100", "3.11.4", "py311", "-3.8", "4.0"],
-)
-def test_other_grammars_are_refused_with_the_range(text: str) -> None:
-    problem = problem_of(GATE="syntax", GATE_GRAMMAR=text)
-
-    assert ("X_GATE_GRAMMAR", text) == (problem.setting, problem.value)
-    assert f"is not a version from 3.7 to 3.{NEWEST[1]}, this sidecar's own" in problem.problem
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("true", ("true",)),
-        ("sh -c 'exit 0'", ("sh", "-c", "exit 0")),
-        ('sh -c "a \\"b\\"" \\ ', ("sh", "-c", 'a "b"', " ")),
-        ("/bin/sh a;b $HOME *", ("/bin/sh", "a;b", "$HOME", "*")),
-    ],
-)
-def test_a_command_is_split_as_a_shell_would(text: str, words: tuple[str, ...]) -> None:
-    program, *arguments = words
-    found = shutil.which(program)
-
-    assert found and (os.path.abspath(found), *arguments) == command_line(text)
-
-
-def test_a_program_is_the_one_that_is_here_and_never_one_of_the_revision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "check").symlink_to("/bin/true")
-    monkeypatch.chdir(tmp_path)
-
-    assert (f"{tmp_path}/tools/check", "x") == command_line("tools/check x")
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("nowhere-to-be-found --check", "program that is in this image"),
-        (__file__, "program that is in this image"),
-        ("/etc", "program that is in this image"),
-        ("''", "program that is in this image"),
-        ("# a comment", "program that is in this image"),
-        ("sh -c 'unbalanced", "closing quotation"),
-        ("sh \\", "escaped character"),
-    ],
-)
-def test_a_command_that_cannot_be_run_is_refused_at_the_start(text: str, said: str) -> None:
-    problem = problem_of(GATE="command", GATE_COMMAND=text)
-
-    assert ("X_GATE_COMMAND", text) == (problem.setting, problem.value)
-    assert said in problem.problem
-
-
-@pytest.mark.parametrize("gate", ["", "off", "syntax"])
-def test_a_command_without_its_gate_is_refused(gate: str) -> None:
-    problem = problem_of(GATE=gate, GATE_COMMAND="/bin/sh -c 'a b'")
-
-    assert (
-        Problem("X_GATE_COMMAND", "/bin/sh -c 'a b'", "goes with X_GATE=command, only with it")
-        == problem
-    )
-
-
-@pytest.mark.parametrize("gate", ["", "off"])
-def test_a_grammar_without_its_gate_is_refused(gate: str) -> None:
-    assert Problem("X_GATE_GRAMMAR", "3.9", "goes with X_GATE=syntax, only with it") == problem_of(
-        GATE=gate, GATE_GRAMMAR="3.9"
-    )
-
-
-def test_a_check_that_may_take_longer_than_a_cycle_is_refused() -> None:
-    problem = problem_of(GATE="syntax", GATE_TIMEOUT="10m")
-
-    assert ("X_GATE_TIMEOUT", "600") == (problem.setting, problem.value)
-    assert "is not less than X_TIMEOUT, which is 600 s" == problem.problem
-
-
-def test_the_gate_of_a_command_without_one_is_refused() -> None:
-    assert Problem("X_GATE_COMMAND", "", "goes with X_GATE=command, only with it") == problem_of(
-        GATE="command"
-    )
-
-
-@pytest.mark.parametrize("text", ["0", "0.5s", "8d", "soon"])
-def test_a_timeout_is_a_second_or_more(text: str) -> None:
-    assert "X_GATE_TIMEOUT" == problem_of(GATE="syntax", GATE_TIMEOUT=text).setting

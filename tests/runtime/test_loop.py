@@ -169,6 +169,15 @@ def test_a_one_shot_gives_up_at_its_deadline_and_names_the_last_failure(log: Log
     assert caught.value.advice == "allow it"
 
 
+def test_a_cycle_that_gives_up_ends_the_loop(log: Log) -> None:
+    one = run(DENIED, GaveUp("failure_limit", "too many", "look there"), CHANGED)
+
+    with pytest.raises(GaveUp, match="too many"):
+        one()
+
+    assert ["error", "error"] == one.results()
+
+
 def test_a_one_shot_that_never_gets_the_target_names_who_has_it(log: Log) -> None:
     waiting = Outcome("waiting", counts={"holder": "pid 7 on other-pod"})
     one = run(*[waiting] * 1000, one_shot=True, one_shot_deadline_seconds=0.2)

@@ -474,6 +474,35 @@ def test_a_clock_that_was_set_forward_keeps_those_that_are_counted(shelf: Shelf)
     assert {"r4", "r3", "r2"} == pruned(snapshots)
 
 
+def test_an_abandoned_cycle_prunes_nothing(shelf: Shelf) -> None:
+    snapshots = shelf.make("r1", "r2", retain_count=0, retain_seconds=0.0)
+    shelf.age("r1", 1)
+
+    with pytest.raises(CycleAbandoned):
+        snapshots.prune("r2", revoked())
+
+    assert {"r1", "r2"} == shelf.names()
+
+
+def test_an_abandoned_cycle_and_its_successor_make_the_same_revision_in_each_others_way(
+    shelf: Shelf,
+) -> None:
+    """
+    A thread that comes back late shares the process, its number and the store with the next one.
+    """
+    late, successor = shelf.begin(), shelf.begin()
+
+    def fill(folder: int) -> None:
+        successor.add("r1", filling("successor"), Fence())
+        filling("late")(folder)
+
+    with pytest.raises(OSError, match="not empty"):
+        late.add("r1", fill, Fence())
+
+    assert "successor" == (shelf.store / "r1/a.py").read_text()
+    assert {"r1"} == shelf.names()
+
+
 def test_a_snapshot_goes_in_one_step(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Killed half-way, what is left is swept, and is never taken for a snapshot.

@@ -15,9 +15,9 @@ from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 
 from s3_sync.addressing import locate
-from s3_sync.credentials import AwsConfig
 from s3_sync.refusals import SourceError
 from s3_sync.wire import Origin
+from sidecar_runtime.aws_credentials import AwsConfig
 
 KEY = "dags/a b+ü.py"
 POINT = "arn:{}:s3:{}:123456789012:accesspoint{}my-point"

@@ -11,9 +11,9 @@ import pytest
 
 from s3_sync import client as module
 from s3_sync.client import ATTEMPTS, USER_AGENT, S3Client
-from s3_sync.credentials import Credentials
 from s3_sync.refusals import ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.wire import WireError
+from sidecar_runtime.aws_credentials import Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import GIVEN, Given, config_of, play

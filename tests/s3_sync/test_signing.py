@@ -10,8 +10,8 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
 
-from s3_sync.credentials import Credentials
 from s3_sync.signing import encode_key, encode_query, sign
+from sidecar_runtime.aws_credentials import Credentials
 
 ALPHABET = "abcXYZ019 +%&=?#:;,@!$'()*[]{}<>|\\^`\"~_-.//\n\t\r\x01\x7fäßéÉ́日本語😀ﬁ"
 HOSTS = (

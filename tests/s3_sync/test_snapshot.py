@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from s3_sync.snapshot import Snapshot
 from s3_sync.target import Torn
+from s3_sync.volume import Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
-from tests.s3_sync.stage import SNAPSHOT, Stage, files_of
+from tests.s3_sync.stage import SNAPSHOT, Stage, files_of, settings_of
 
 ONE = {"a.py": "one", "d/b.py": "one"}
 TWO = {"a.py": "two", "d/b.py": "one", "c.py": "two"}
@@ -588,6 +590,23 @@ def test_closing_leaves_no_descriptor(folder: Path) -> None:
     stage.close()
 
     assert before == os.listdir("/proc/self/fd")
+
+
+def test_a_layout_that_cannot_be_opened_leaves_no_descriptor(folder: Path) -> None:
+    stage = Stage(folder, **SNAPSHOT)
+    stage.publish("r1", a="one")
+    stage.close()
+    (folder / ".s3-sync/snapshots/r1.managed").unlink()
+    (folder / ".s3-sync/snapshots/r1.managed").mkdir()
+    (folder / ".s3-sync/snapshots/r1.managed/foreign").touch()
+    settings, volume = settings_of(folder, **SNAPSHOT), Volume(str(folder), fsync=False)
+    before = os.listdir("/proc/self/fd")
+
+    with pytest.raises(OSError, match="irectory"):
+        Snapshot(settings, volume, "r1")
+
+    assert before == os.listdir("/proc/self/fd")
+    volume.close()
 
 
 # --- pruning

@@ -2,9 +2,9 @@
 Revisions whose every file says which one it is of; and a process that reads whole revisions.
 
 Each file begins with one line, `<revision> <number of files of it> <path>`.
-As a program, `python revisions.py TARGET RETAIN_SECONDS`, it resolves `TARGET/current` once, reads
-all files below it, and so on, until its standard input closes; then it prints what it saw as one
-line of JSON.
+As a program, `python revisions.py LINK RETAIN_SECONDS`, it resolves the link once, reads all files
+below it, and so on, until its standard input closes; then it prints what it saw as one line of
+JSON.
 """
 
 import json
@@ -55,7 +55,7 @@ class Seen:
     late: int = 0
     """Trees that took longer than snapshots are retained, and are not judged."""
     gone: int = 0
-    """How often there was no `current`."""
+    """How often there was no link."""
     flaws: list[str] = field(default_factory=list)
     """Trees that were not whole, or of two revisions."""
 
@@ -70,6 +70,8 @@ def read_revision(folder: str, hidden: tuple[str, ...] = ()) -> int:
     """
     Read all files below a resolved path and return the number of their revision.
 
+    A `.git` at the top, as in a worktree of git, is none of them.
+
     Args:
         hidden: Names of folders that are not looked into.
 
@@ -83,6 +85,8 @@ def read_revision(folder: str, hidden: tuple[str, ...] = ()) -> int:
         folders[:] = [name for name in folders if name not in hidden]
         for name in names:
             path = os.path.relpath(os.path.join(here, name), folder)
+            if path == ".git":
+                continue
             with open(os.path.join(here, name), "rb") as file:
                 number, count, marked = file.read().partition(b"\n")[0].decode().split(" ")
             if marked != path:
@@ -97,12 +101,11 @@ def read_revision(folder: str, hidden: tuple[str, ...] = ()) -> int:
     return number
 
 
-def observe(target: Path, retain_seconds: float) -> Seen:
+def observe(link: Path, retain_seconds: float) -> Seen:
     """
-    Read trees through `current`, and some of them once more, shortly before they may be pruned.
+    Read trees through a link, and some of them once more, shortly before they may be pruned.
     """
     seen = Seen()
-    current = target / "current"
     held: deque[tuple[float, str, int]] = deque()
     last = -1
 
@@ -122,7 +125,7 @@ def observe(target: Path, retain_seconds: float) -> Seen:
         while not selector.select(PAUSE_SECONDS):
             resolved_at = time.monotonic()
             try:
-                folder = str(target / os.readlink(current))
+                folder = str(link.parent / os.readlink(link))
             except OSError:
                 seen.gone += 1
                 continue

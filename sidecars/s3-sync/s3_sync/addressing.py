@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from s3_sync.credentials import AwsConfig
 from s3_sync.refusals import REGION, SourceError
 from s3_sync.signing import encode_key
 from s3_sync.wire import Origin
+from sidecar_runtime.aws_credentials import AwsConfig
 
 DEFAULT_REGION = "us-east-1"
 

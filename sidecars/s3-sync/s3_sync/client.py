@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from s3_sync.addressing import DEFAULT_REGION, Address, locate
-from s3_sync.credentials import AwsConfig, Chain, Credentials
 from s3_sync.pool import Pool, write_head
 from s3_sync.refusals import (
     STALE_CREDENTIALS,
@@ -33,6 +32,7 @@ from s3_sync.signing import encode_query, sign
 from s3_sync.watch import Watch
 from s3_sync.wire import Answer, Check, WireError
 from sidecar_runtime import __version__
+from sidecar_runtime.aws_credentials import AwsConfig, Chain, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 

@@ -8,7 +8,6 @@ import asyncio
 
 from s3_sync.board import Board
 from s3_sync.client import S3Client
-from s3_sync.credentials import Chain
 from s3_sync.hold import Hold
 from s3_sync.layouts import Layout
 from s3_sync.metrics import SyncMetrics
@@ -18,6 +17,7 @@ from s3_sync.settings import Settings
 from s3_sync.sources import open_source
 from s3_sync.target import Torn
 from s3_sync.volume import TargetError, explain_os_error
+from sidecar_runtime.aws_credentials import Chain
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate import Gate
 from sidecar_runtime.health import Outcome

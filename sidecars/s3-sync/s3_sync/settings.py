@@ -2,7 +2,7 @@
 The settings of s3-sync; the four names of the first published example carry no prefix.
 
 What `AWS_*` means (region, credentials, endpoint, certificates) is botocore's to say: see
-:mod:`s3_sync.chain`.
+:mod:`sidecar_runtime.aws_chain`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from s3_sync.release import is_revision
 from sidecar_runtime.errors import Problem
-from sidecar_runtime.gate import GateSettings, check_gate
+from sidecar_runtime.gate_settings import GateSettings, check_gate
 from sidecar_runtime.settings import (
     absolute_path,
     bind_address,

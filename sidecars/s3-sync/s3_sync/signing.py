@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import lru_cache
 from urllib.parse import quote
 
-from s3_sync.credentials import Credentials
+from sidecar_runtime.aws_credentials import Credentials
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 

@@ -23,12 +23,12 @@ import botocore.session
 from botocore import exceptions
 from botocore.config import Config
 
-from s3_sync.chain import classify, whoami
-from s3_sync.credentials import CredentialsError
 from s3_sync.refusals import Operation, Refusal, Request, explain, is_denied
 from s3_sync.release import MANIFEST_LIMIT_BYTES
 from s3_sync.settings import Settings
 from s3_sync.wire import Answer, WireError
+from sidecar_runtime.aws_chain import classify, whoami
+from sidecar_runtime.aws_credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
 
 # Answers to a conditional write that met another one under way, which ask for one more try.

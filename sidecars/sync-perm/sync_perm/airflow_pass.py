@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sidecar_runtime import child
+from sidecar_runtime.child import DeadlinePassed, Ended
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sync_perm import child
 from sync_perm.airflow_config import AirflowConfig
-from sync_perm.child import DeadlinePassed, Ended
 from sync_perm.connection import Address
 from sync_perm.database import ADVICE
 from sync_perm.installation import Installation

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
+from sidecar_runtime import child
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
-from sync_perm import child
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.comparison import Comparison, Look
 from sync_perm.connection import Address, find_source

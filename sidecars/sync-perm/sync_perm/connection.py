@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
+from sidecar_runtime import child
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
-from sync_perm import child
 from sync_perm.airflow_config import AirflowConfig, name
 
 COMMAND_SECONDS = 30.0

@@ -89,7 +89,7 @@ class Reader:
 
     def __init__(self, target: Path, retain_seconds: float) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, revisions.__file__, str(target), str(retain_seconds)],
+            [sys.executable, revisions.__file__, str(target / "current"), str(retain_seconds)],
             env={"PATH": "/usr/bin:/bin"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,0 +1,236 @@
+"""
+The steps of git-sync-wrapper: a git server with a password, a DAG folder, and what goes wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo import console
+from demo.console import Row, say
+from demo.daemon import Daemon, StepFailed
+from demo.steps import Result, check
+from tests.support.git_repository import Repository
+from tests.support.git_server import GitServer, skip_reason
+from tests.support.git_sync import ENGINES
+from tests.support.loopback import Request
+
+PROGRAM = "git-sync-wrapper"
+USER = "airflow"
+GOOD = "from airflow.sdk import dag\n\n\n@dag\ndef sales() -> None: ...\n"
+BROKEN = "from airflow.sdk import dag\n\n\n@dag\ndef sales( -> None: ...\n"
+
+
+@dataclass
+class Stage:
+    """
+    What the steps act on.
+    """
+
+    server: GitServer
+    repository: Repository
+    home: Path
+    daemon: Daemon
+    start: Callable[[], Daemon]
+
+    @property
+    def link(self) -> Path:
+        return self.home / "git" / "repo"
+
+    @property
+    def password(self) -> Path:
+        return self.home / "secret" / "password"
+
+    def shown(self) -> str:
+        """
+        The commit that the link shows; empty without one.
+        """
+        with suppress(OSError):
+            return Path(os.readlink(self.link)).name if self.link.is_dir() else ""
+        return ""
+
+    def wait_for(self, commit: str) -> float:
+        """
+        Wait until the link shows a commit, and return the seconds that it took.
+        """
+        began = time.monotonic()
+        self.daemon.wait_for(lambda: self.shown() == commit, f"{commit[:12]} is shown")
+        return time.monotonic() - began
+
+
+def good_commit(stage: Stage) -> Result:
+    """
+    The first commit, and the next one.
+    """
+    first = stage.repository.head()
+    stage.wait_for(first)
+    stage.daemon.wait_for(lambda: stage.daemon.readiness()["code"] == 200, "/readyz answers 200")
+    say(f"{stage.link} -> {os.readlink(stage.link)}")
+    say(f"status page while this runs: {stage.daemon.url()}/")
+    second = stage.repository.commit({"dags/sales.py": GOOD + "# changed\n"})
+    seconds = stage.wait_for(second)
+    check((stage.home / "git" / ".snapshots" / first).is_dir(), "the first commit is still there")
+    return Result("two commits, one after the other; time is from the commit to the link", seconds)
+
+
+def bad_commit(stage: Stage) -> Result:
+    """
+    A commit that does not compile, and the one that mends it.
+    """
+    before = stage.shown()
+    bad = stage.repository.commit({"dags/sales.py": BROKEN})
+    event = stage.daemon.wait_for(
+        lambda: stage.daemon.find_event("revision_refused", revision=bad), "the commit is refused"
+    )
+    check(stage.shown() == before, "the last good commit stays")
+    readiness = stage.daemon.readiness()
+    check(readiness["code"] == 200, "/readyz stays 200: there are DAGs")
+    say(f"revision_refused: {event['path']}, line {event['line']}: {event['problem']}")
+    seconds = stage.wait_for(stage.repository.commit({"dags/sales.py": GOOD}))
+    return Result("held, with file and line; time is to the commit that mends it", seconds)
+
+
+def password_is_rotated(stage: Stage) -> Result:
+    """
+    A new password, while the old one ceases to work at once, with the answer that git keeps.
+    """
+    stage.server.refusal = 403
+    stage.server.accept((USER, "second password"))
+    stage.password.write_text("second password")
+    say("changed the password on the server and in the file; the old one gets 403 from now on")
+    failures = stage.daemon.find_event("cycle_failed")
+    seconds = stage.wait_for(stage.repository.commit({"dags/rotated.py": GOOD}))
+    check(stage.daemon.find_event("cycle_failed") == failures, "no cycle failed")
+    return Result("used at once, nothing failed, nothing was restarted", seconds)
+
+
+def remote_is_down(stage: Stage) -> Result:
+    """
+    Nobody listens for a while, and git-sync's own repository is gone as well.
+    """
+    before = stage.shown()
+    stage.server.stop()
+    shutil.rmtree(stage.home / "git" / ".git-sync")
+    say("stopped the git server, and removed git-sync's repository from the volume")
+    event = stage.daemon.wait_for(
+        lambda: stage.daemon.find_event("cycle_failed", consecutive_failures=2), "two failures"
+    )
+    check(stage.shown() == before, "the last good commit stays")
+    check(stage.daemon.readiness()["code"] == 200, "/readyz stays 200")
+    say(f"/readyz  200  reason={event['reason']}")
+    stage.server.start()
+    commit = stage.repository.commit({"dags/after_the_outage.py": GOOD})
+    seconds = stage.wait_for(commit)
+    return Result("the DAGs stayed; time is from the server back to its new commit", seconds)
+
+
+def kill(stage: Stage) -> Result:
+    """
+    SIGKILL in the midst of a fetch, with the locks that it leaves.
+    """
+    before = stage.shown()
+    stage.server.forget()
+    stage.server.inject(lambda exchange: exchange.hang(), is_pack, times=1)
+    commit = stage.repository.commit({"dags/after_the_kill.py": GOOD})
+    stage.server.wait_for(is_pack)
+    stage.daemon.kill()
+    (stage.home / "git" / ".git-sync" / ".git" / "shallow.lock").touch()
+    stage.server.release()
+    say("killed the wrapper while git fetched, and left a lock behind")
+    check(stage.shown() == before, "the last good commit stays")
+    stage.daemon = stage.start()
+    seconds = stage.wait_for(commit)
+    return Result("the next start mends it; time is from there to the new commit", seconds)
+
+
+def is_pack(request: Request) -> bool:
+    """
+    Whether a request fetches objects.
+    """
+    return b"command=fetch" in request.body
+
+
+def daemon_stops(stage: Stage) -> Result:
+    """
+    SIGTERM.
+    """
+    before = stage.shown()
+    seconds = stage.daemon.terminate()
+    check(stage.shown() == before, "the DAGs stay")
+    return Result("exit code 0, no git left behind, the DAGs stay", seconds)
+
+
+STEPS: tuple[tuple[str, Callable[[Stage], Result]], ...] = (
+    ("a commit appears", good_commit),
+    ("a bad commit", bad_commit),
+    ("the password changes", password_is_rotated),
+    ("the remote is down", remote_is_down),
+    ("SIGKILL", kill),
+    ("SIGTERM", daemon_stops),
+)
+
+
+def play(home: Path) -> int:
+    """
+    Play all steps and return the exit code; say what is missing where there is no git server.
+    """
+    if shutil.which("git") is None or skip_reason():
+        console.heading("git-sync-wrapper: left out, as git or its http-backend is missing here")
+        return 0
+    home = home / "git-sync"
+    (home / "secret").mkdir(parents=True)
+    real = "git-sync" in ENGINES
+    console.heading("git-sync-wrapper: the real daemon, against a git server in this process")
+    console.say(
+        "inside it runs the real git-sync" if real else "inside it runs a stand-in for git-sync"
+    )
+    rows: list[Row] = []
+    began = time.monotonic()
+    with GitServer(home / "remote") as server:
+        repository = server.repository()
+        repository.commit({"dags/sales.py": GOOD, "README.md": "# DAGs\n"})
+        server.accept((USER, "first password"))
+        (home / "secret" / "password").write_text("first password")
+        settings = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(home),
+            "GITSYNC_REPO": server.url(),
+            "GITSYNC_REF": "main",
+            "GITSYNC_ROOT": str(home / "git"),
+            "GITSYNC_LINK": "repo",
+            "GITSYNC_PERIOD": "500ms",
+            "GITSYNC_USERNAME": USER,
+            "GITSYNC_PASSWORD_FILE": str(home / "secret" / "password"),
+            "GIT_SYNC_WRAPPER_GIT_SYNC": str(ENGINES["git-sync" if real else "stand-in"]),
+            "GIT_SYNC_WRAPPER_GATE": "syntax",
+            "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
+        }
+        logs = (home / f"daemon-{number}.log" for number in range(len(STEPS)))
+        daemons: list[Daemon] = []
+
+        def start() -> Daemon:
+            daemons.append(Daemon(PROGRAM, settings, next(logs)))
+            return daemons[-1]
+
+        try:
+            stage = Stage(server, repository, home, start(), start)
+            for number, (title, step) in enumerate(STEPS, 1):
+                console.heading(f"{number}. {title}")
+                try:
+                    result = step(stage)
+                except StepFailed as failure:
+                    console.fail(title, str(failure), stage.daemon.lines())
+                    return 1
+                rows.append(Row(title, result.what, result.seconds))
+                say(f"-> {result.what} ({result.seconds:.2f} s)")
+        finally:
+            for daemon in daemons:
+                daemon.kill()
+    console.table([*rows, Row("everything", "every step checked", time.monotonic() - began)])
+    return 0

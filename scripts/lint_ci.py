@@ -1,0 +1,191 @@
+"""
+Checks the pipelines of charts-snippets/ci: their syntax, their shell, and what they call of ours.
+
+    .venv/bin/python scripts/lint_ci.py
+
+Exit 1 with one line for each complaint. The shape of the workflow is check-jsonschema's business,
+with GitHub's own schema; Jenkins has no checker that works without Jenkins.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tree_sitter
+import tree_sitter_groovy
+import yaml
+
+ROOT = Path(__file__).parents[1]
+CI = ROOT / "charts-snippets" / "ci"
+# What we use of Declarative Pipeline; each may stand in those. https://www.jenkins.io/doc/book/pipeline/syntax/
+SECTIONS = {
+    "pipeline": {""},
+    "agent": {"pipeline"},
+    "options": {"pipeline"},
+    "environment": {"pipeline"},
+    "stages": {"pipeline"},
+    "post": {"pipeline"},
+    "stage": {"stages"},
+    "when": {"stage"},
+    "steps": {"stage"},
+    "withCredentials": {"steps"},
+    "always": {"post"},
+}
+STATEMENTS = {
+    "agent": {"label"},
+    "options": {"disableConcurrentBuilds", "timeout", "buildDiscarder"},
+    "when": {"branch"},
+    "steps": {"sh", "archiveArtifacts"},
+    "withCredentials": {"sh"},
+    "always": {"sh"},
+}
+# Jenkins and the credentials of the file give these.
+GIVEN = {"WORKSPACE_TMP"}
+INPUTS = {
+    "actions/checkout": {"persist-credentials"},
+    "actions/upload-artifact": {"name", "path"},
+    "aws-actions/configure-aws-credentials": {"role-to-assume", "aws-region"},
+}
+
+
+def shell_complaints(script: str, shell: str) -> list[str]:
+    """
+    What shellcheck says of a script, and the make targets in it that there are not.
+    """
+    done = subprocess.run(
+        [Path(sys.executable).with_name("shellcheck"), f"--shell={shell}", "--format=gcc", "-"],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    targets = re.findall(r"^\s*make ([\w-]+)", script, re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text()
+    return done.stdout.splitlines() + [
+        f"make {target}: no such target"
+        for target in targets
+        if not re.search(rf"^{target}:", makefile, re.MULTILINE)
+    ]
+
+
+def exported() -> set[str]:
+    """
+    The variables that make takes from the environment.
+    """
+    return set(
+        re.findall(r"\w+", (ROOT / "Makefile").read_text().split("\nexport ")[1].split("\n")[0])
+    )
+
+
+# Jenkins
+
+
+def _nodes(node: tree_sitter.Node) -> Iterator[tree_sitter.Node]:
+    yield node
+    for child in node.children:
+        yield from _nodes(child)
+
+
+def _stripped(text: str) -> str:
+    """
+    The program without comments and strings, so that only its skeleton is left.
+    """
+    text = re.sub(r"'''.*?'''|'[^'\n]*'|\"[^\"\n]*\"", "''", text, flags=re.DOTALL)
+    return re.sub(r"//[^\n]*", "", text)
+
+
+def section_complaints(text: str) -> list[str]:
+    """
+    Sections and statements that stand where Jenkins would not have them, or are misspelt.
+    """
+    found, inside = [], [""]
+    skeleton = re.sub(r"\((?:[^()]|\([^()]*\))*\)", " ", _stripped(text))
+    for words, mark in re.findall(r"([^{}\n]*)([{}\n])", skeleton):
+        first, here = words.split()[:1], inside[-1]
+        if mark == "{":
+            if here not in SECTIONS.get("".join(first), set()):
+                found.append(f"{words.strip()} has no place in {here or 'the file'}")
+            inside.append("".join(first))
+        elif first and here != "environment" and first[0] not in STATEMENTS.get(here, set()):
+            found.append(f"{first[0]} has no place in {here or 'the file'}")
+        if mark == "}":
+            inside.pop()
+    return found
+
+
+def jenkinsfile_complaints(text: str) -> list[str]:
+    """
+    What is wrong with a Jenkinsfile.
+    """
+    parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_groovy.language()))
+    tree = parser.parse(text.encode())
+    found = [
+        f"line {node.start_point.row + 1}: not Groovy"
+        for node in _nodes(tree.root_node)
+        if node.is_error or node.is_missing
+    ]
+    found = found or section_complaints(text)
+    if found:
+        return found
+    # Groovy would put the values in, and secrets into the log and the list of processes.
+    found = [f"not in single quotes: {call}" for call in re.findall(r'\bsh\s*\(?\s*".*', text)]
+    (settings,) = re.findall(r"environment \{(.*?)\n    \}", text, re.DOTALL)
+    own = set(re.findall(r"^\s*(\w+) = ", settings, re.MULTILINE))
+    known = GIVEN | own | set(re.findall(r"[vV]ariable: '(\w+)'", text))
+    scripts = re.findall(r"\bsh '''(.*?)'''|\bsh '([^'\n]*)'", text, re.DOTALL)
+    for block, line in scripts:
+        script = (block or line).replace("\\\\", "\\")
+        found += shell_complaints(script, "sh")
+        found += [f"${name} is nowhere set" for name in set(re.findall(r"\$(\w+)", script)) - known]
+    used = exported() | set(re.findall(r"\$\{?(\w+)", text)) | {"REGISTRY_AUTH_FILE"}
+    return found + [f"{name} is read by nobody" for name in sorted(own - used)]
+
+
+# GitHub
+
+
+def _inputs_complaints(step: Mapping[str, Any]) -> list[str]:
+    action, _, version = step["uses"].partition("@")
+    found = [] if re.fullmatch("[0-9a-f]{40}", version) else [f"{action} is not pinned by a commit"]
+    unknown = step.get("with", {}).keys() - INPUTS.get(action, set())
+    return found + [f"{action} has no input {name}" for name in sorted(unknown)]
+
+
+def workflow_complaints(text: str) -> list[str]:
+    """
+    What is wrong with a workflow that has the shape of one.
+    """
+    said = yaml.safe_load(text)
+    found = [f"{name} is read by nobody" for name in sorted(said["env"].keys() - exported())]
+    for job in said["jobs"].values():
+        for step in job["steps"]:
+            if "uses" in step:
+                found += _inputs_complaints(step)
+            else:
+                found += shell_complaints(step["run"], "bash")
+            if "${{" in step.get("run", ""):
+                found.append(f"an expression in a script: {step['run']}")
+    return found
+
+
+def main() -> int:
+    """
+    Check both files.
+    """
+    checks = {"Jenkinsfile": jenkinsfile_complaints, "github-actions.yaml": workflow_complaints}
+    complaints = [
+        f"charts-snippets/ci/{name}: {complaint}"
+        for name, check in checks.items()
+        for complaint in check((CI / name).read_text())
+    ]
+    sys.stderr.write("".join(f"{complaint}\n" for complaint in complaints))
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

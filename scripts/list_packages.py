@@ -1,0 +1,115 @@
+"""
+Writes what is installed in an image as a CycloneDX 1.6 document; run by the image's own Python.
+
+    python3 - NAME VERSION IMAGE CREATED < scripts/list_packages.py
+
+Finds Python distributions of every environment by their metadata, and Debian's packages by dpkg's
+list. No network, no random numbers, no time: the same image gives the same document.
+Specification: https://cyclonedx.org/docs/1.6/json/
+"""
+
+import hashlib
+import json
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from email.message import Message
+from email.parser import HeaderParser
+from typing import Any
+from urllib.parse import quote
+
+Component = dict[str, Any]
+
+OUTSIDE = ("/dev", "/proc", "/sys")
+DPKG_STATUS = "/var/lib/dpkg/status"
+
+
+def main() -> None:
+    """
+    Write the document.
+    """
+    name, version, image, created = sys.argv[1:]
+    components = sorted([*distributions(), *packages()], key=lambda one: one["bom-ref"])
+    digest = hashlib.sha256(json.dumps([image, components]).encode()).hexdigest()
+    document = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{uuid.UUID(digest[:32], version=4)}",
+        "version": 1,
+        "metadata": {
+            "timestamp": created,
+            "component": {
+                "type": "container",
+                "bom-ref": name,
+                "name": name,
+                "version": version,
+                "properties": [{"name": "oci:image", "value": image}],
+            },
+        },
+        "components": components,
+    }
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def distributions() -> Iterator[Component]:
+    """
+    Yield every Python distribution, as often as it is there.
+    """
+    for folder, folders, files in os.walk("/"):
+        folders[:] = [one for one in folders if os.path.join(folder, one) not in OUTSIDE]
+        for name in files:
+            is_wheel = name == "METADATA" and folder.endswith(".dist-info")
+            if is_wheel or (name == "PKG-INFO" and folder.endswith(".egg-info")):
+                with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
+                    said = HeaderParser().parse(file)
+                yield distribution(said, os.path.dirname(folder))
+
+
+def distribution(said: Message, environment: str) -> Component:
+    """
+    Describe one from its metadata.
+
+    Args:
+        environment: The folder that it lies in.
+    """
+    name, version = said["Name"].lower().replace("_", "-"), said["Version"]
+    url = f"pkg:pypi/{quote(name)}@{quote(version)}"
+    found: Component = {
+        "type": "library",
+        "bom-ref": f"{url}#{environment}",
+        "name": name,
+        "version": version,
+        "purl": url,
+        "properties": [{"name": "path", "value": environment}],
+    }
+    if expression := said["License-Expression"]:
+        found["licenses"] = [{"expression": expression}]
+    elif (license_name := said["License"]) and len(license_name.splitlines()) == 1:
+        found["licenses"] = [{"license": {"name": license_name}}]
+    return found
+
+
+def packages() -> Iterator[Component]:
+    """
+    Yield Debian's packages; none in an image of another kind.
+    """
+    if not os.path.exists(DPKG_STATUS):
+        return
+    with open(DPKG_STATUS, encoding="utf-8") as file:
+        blocks = file.read().split("\n\n")
+    for block in filter(str.strip, blocks):
+        said = HeaderParser().parsestr(block.lstrip("\n"))
+        if said["Status"] == "install ok installed":
+            name, version = said["Package"], said["Version"]
+            url = f"pkg:deb/debian/{quote(name)}@{quote(version)}?arch={said['Architecture']}"
+            yield {
+                "type": "library",
+                "bom-ref": url,
+                "name": name,
+                "version": version,
+                "purl": url,
+            }
+
+
+main()

@@ -1,0 +1,3 @@
+"""
+Runs the official git-sync, and ends its outages.
+"""

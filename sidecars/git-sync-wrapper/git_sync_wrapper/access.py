@@ -1,0 +1,175 @@
+"""
+How git-sync gets in: credentials by a helper of ours, keys and known hosts by files.
+
+git-sync itself puts each password into git's credential cache for an hour, where the oldest
+username wins. So it is told none, but given a helper that asks here at each login.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from git_sync_wrapper import credential_helper
+from git_sync_wrapper.credential import Credential, Wanted
+from git_sync_wrapper.credential_server import CredentialServer
+from git_sync_wrapper.keyring import Keyring
+from git_sync_wrapper.options import Options
+from git_sync_wrapper.private_folder import PrivateFolder
+from git_sync_wrapper.secret import Cleaner
+from git_sync_wrapper.settings import Settings
+from git_sync_wrapper.ssh_files import SshFiles
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+
+SOCKET = "credentials"
+# What git-sync would put into git's cache.
+KEPT_BACK = ("username", "password", "password-file", "credential", "askpass-url")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """
+    What git-sync and git are given instead of what the user said.
+
+    Args:
+        flags: git-sync's flags with their values; `None` for those that must not reach it.
+        git_config: Added to `--git-config`.
+        environ: For git and git-sync.
+    """
+
+    flags: Mapping[str, str | None]
+    git_config: Mapping[str, str]
+    environ: Mapping[str, str]
+
+
+class Access:
+    """
+    Everything that logs in, from `start` to `close`.
+
+    Raises:
+        SettingsError: Settings contradict each other.
+    """
+
+    def __init__(self, settings: Settings, options: Options, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self._options = options
+        self._repo = Wanted.by_url(options.repo)
+        self._cleaner = Cleaner()
+        self._keyring = Keyring(settings, options, environ, self._cleaner)
+        self._failure: SidecarError | None = None
+
+    def start(self) -> None:
+        """
+        Make the private folder, and answer git's helper from now on.
+
+        Raises:
+            SidecarError: There is no place for the folder.
+        """
+        try:
+            self._folder = PrivateFolder()
+            self._socket = os.path.join(self._folder.path, SOCKET)
+            self._server = CredentialServer(self._socket, self._keyring, self._note)
+            self._server.start()
+        except OSError as error:
+            raise SidecarError(
+                "private_folder_failed",
+                f"cannot make a private folder for git's credential helper: {error}",
+                "Let /tmp be writable (an emptyDir where the root is read-only), or set TMPDIR.",
+            ) from None
+        options = self._options
+        self._ssh = SshFiles(
+            options.ssh_key_files, options.ssh_known_hosts_file, self._folder.path, self._cleaner
+        )
+
+    @property
+    def folder(self) -> str:
+        """
+        The private folder, for what else is nobody's business; it goes with us.
+        """
+        return self._folder.path
+
+    def prepare(self) -> Prepared:
+        """
+        Return what git-sync and git are given now; files are read anew.
+
+        Raises:
+            CredentialError: A file of a key or of known hosts cannot be used.
+        """
+        self._failure = None
+        flags: dict[str, str | None] = {
+            "ssh-key-file": ":".join(self._ssh.keys()),
+            "ssh-known-hosts-file": self._ssh.known_hosts(),
+        }
+        if self._has_own_helper:
+            return Prepared(flags, {}, {})
+        flags |= dict.fromkeys(KEPT_BACK)
+        config = {"credential.helper": self._helper(), "credential.useHttpPath": "true"}
+        if self._keyring.signs_for(self._repo):
+            # CodeCommit may answer 403 to who says nothing, and git asks nobody after that.
+            server = f"{self._repo.protocol}://{self._repo.host}/"
+            config[f"http.{server}.proactiveAuth"] = "basic"
+        return Prepared(flags, config, {})
+
+    def credential(self, url: str, fence: Fence) -> Credential | None:
+        """
+        Return what logs in to a URL, as git would be told it.
+
+        Raises:
+            SidecarError: Who should know cannot tell.
+            CycleAbandoned: The fence was revoked meanwhile.
+        """
+        return self._keyring.credential(Wanted.by_url(url), fence)
+
+    def refused(self, url: str) -> None:
+        """
+        Drop what is kept for the server of a URL: it was refused.
+        """
+        self._keyring.refused(Wanted.by_url(url))
+
+    def explain(self, url: str, fence: Fence) -> SidecarError | None:
+        """
+        Return what a refusal by the server of a URL means, where more is known than it says.
+
+        Raises:
+            SidecarError: What is known is that there are no credentials at all.
+            CycleAbandoned: The fence was revoked meanwhile.
+        """
+        return self._keyring.explain(Wanted.by_url(url), fence)
+
+    def failure(self) -> SidecarError | None:
+        """
+        Return why git's helper got no answer since `prepare`, if it got none.
+        """
+        return self._failure
+
+    def close(self) -> None:
+        """
+        Answer no more, end what asks AWS, and remove the private folder.
+        """
+        self._server.close()
+        self._folder.remove()
+
+    def _helper(self) -> str:
+        """
+        Return the command that git runs for credentials; it begins with an absolute path.
+        """
+        # Without `site` nobody else tells it where the image has its bytecode.
+        prefix = sys.pycache_prefix
+        bytecode = ["-X", f"pycache_prefix={prefix}"] if prefix else []
+        program = [sys.executable, "-I", "-S", *bytecode, credential_helper.__file__]
+        return shlex.join([*program, self._socket])
+
+    @property
+    def _has_own_helper(self) -> bool:
+        configs = (*self._options.git_config, *self._options.git_config_add)
+        return any(
+            key.lower().startswith("credential.") and key.lower().endswith(".helper")
+            for key, _ in configs
+        )
+
+    def _note(self, error: SidecarError) -> None:
+        self._failure = error

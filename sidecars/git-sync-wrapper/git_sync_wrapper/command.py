@@ -1,0 +1,162 @@
+"""
+The command line of ``git-sync-wrapper``: joins the parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+
+from git_sync_wrapper import passthrough
+from git_sync_wrapper.access import Access
+from git_sync_wrapper.board import Board
+from git_sync_wrapper.chart_port import ChartPort
+from git_sync_wrapper.cycle import Parts, Past
+from git_sync_wrapper.engine import GRACE_SECONDS, Engine
+from git_sync_wrapper.flags import strangers
+from git_sync_wrapper.hooks import Hooks
+from git_sync_wrapper.ls_remote import LsRemote
+from git_sync_wrapper.metrics import WrapperMetrics
+from git_sync_wrapper.options import Options, read_options
+from git_sync_wrapper.refs import make_poller
+from git_sync_wrapper.report import ErrorFile
+from git_sync_wrapper.settings import PREFIX, Settings, load_settings
+from git_sync_wrapper.sidecar import GitSyncWrapper
+from git_sync_wrapper.tree import ENGINE_ROOT
+from git_sync_wrapper.volume import STORE
+from sidecar_runtime import __version__, logs
+from sidecar_runtime.gate import make_gate
+from sidecar_runtime.process import run_daemon
+from sidecar_runtime.publish import TargetLock
+from sidecar_runtime.settings import describe
+from sidecar_runtime.status import About
+
+# For the gate, the snapshot and the pruning, after git-sync has had its time.
+AFTER_SYNC_SECONDS = 60.0
+SHORTEST_INTERVAL_SECONDS = 0.1
+
+log = logs.get_logger("settings")
+
+USAGE = """\
+usage: git-sync-wrapper [FLAGS of git-sync...]
+
+Runs git-sync and ends its outages. Every flag and variable of git-sync is understood;
+`git-sync-wrapper --man` shows git-sync's own manual. What is added:
+"""
+
+
+def run() -> int:
+    """
+    Run what the arguments ask for; return the exit code.
+
+    Raises:
+        SidecarError: Settings are wrong, or the daemon gave up.
+    """
+    arguments = sys.argv[1:]
+    if arguments[:1] in (["--help"], ["-h"], ["-?"], ["--__?"]):
+        sys.stdout.write(f"{USAGE}\n{describe(Settings, PREFIX)}\n")
+        return 0
+    if arguments[:1] == ["--version"]:
+        sys.stdout.write(f"git-sync-wrapper {__version__}\n")
+        return 0
+    _forbid_core_dumps()
+    settings, unknown = load_settings(os.environ)
+    if settings.mode == "passthrough" or arguments[:1] == ["--man"]:
+        return passthrough.run(settings.git_sync, arguments, os.environ)
+    options = read_options(
+        arguments,
+        os.environ,
+        has_username=settings.username_file is not None,
+        has_password=settings.credentials.kind == "secrets-manager",
+    )
+    settings = _joined(settings, options)
+    logs.configure(settings.log_level, settings.log_format)
+    os.umask(0o002 if options.group_write else 0o022)
+    _warn(options, unknown, os.environ)
+    return _serve(settings, options, os.environ)
+
+
+def _joined(settings: Settings, options: Options) -> Settings:
+    """
+    Return our settings with what git-sync's say about the same.
+    """
+    least = options.sync_timeout_seconds + GRACE_SECONDS + AFTER_SYNC_SECONDS
+    return dataclasses.replace(
+        settings,
+        interval_seconds=max(SHORTEST_INTERVAL_SECONDS, options.period_seconds),
+        one_shot=settings.one_shot or options.one_time,
+        timeout_seconds=max(settings.timeout_seconds, least),
+    )
+
+
+def _warn(options: Options, unknown: Sequence[str], environ: Mapping[str, str]) -> None:
+    for name in unknown:
+        log.warning("setting_unknown", setting=name)
+    for name, right in strangers(environ):
+        log.warning("setting_unknown", setting=name, instead=right)
+    for loser, winner in options.overridden:
+        log.warning("setting_overridden", setting=loser, by=winner)
+    if options.http_pprof:
+        log.warning("setting_unused", setting="--http-pprof", why="git-sync does not run for long")
+
+
+def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
+    metrics = WrapperMetrics(__version__, environ.get("SIDECAR_REVISION", "unknown"))
+    access = Access(settings, options, environ)
+    board = Board(
+        options.link, {"repository": options.repo, "ref": options.ref, "mode": settings.mode}
+    )
+    hooks = Hooks(
+        options,
+        environ,
+        lambda commit: os.path.join(options.root, STORE, commit),
+        metrics.git_sync.count_hook,
+    )
+    parts = Parts(
+        settings=settings,
+        options=options,
+        environ=environ,
+        engine=Engine(
+            settings.git_sync,
+            options,
+            access,
+            environ,
+            root=os.path.join(options.root, ENGINE_ROOT),
+            count_healed=metrics.healed.inc,
+        ),
+        poller=make_poller(options, access) or LsRemote(options, access, environ),
+        gate=make_gate(settings, metrics.gate),
+        hooks=hooks,
+        metrics=metrics,
+        board=board,
+        report=ErrorFile(options.error_file),
+        past=Past(TargetLock()),
+    )
+    sidecar = GitSyncWrapper(parts)
+    about = About("git-sync-wrapper", __version__, f"{options.repo} {options.ref}", options.link)
+    if options.http_bind and not settings.one_shot:
+        registry = metrics.git_sync.registry if options.http_metrics else None
+        ChartPort(options.http_bind, lambda: board.readiness.ready, registry).start()
+    access.start()
+    hooks.start()
+    try:
+        return run_daemon(sidecar, settings, PREFIX, about, metrics, watch=sidecar.watch)
+    finally:
+        hooks.stop()
+        access.close()
+
+
+def _forbid_core_dumps() -> None:
+    """
+    Keep passwords out of core files, of git's too.
+
+    A limit of 0 does not hold for a ``core_pattern`` that is a pipe (systemd-coredump, apport),
+    but 1 does: the kernel takes it for a crash of the pipe's own program (fs/coredump.c). Where
+    the limit is 0 already it stays: only root may raise it.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 0 if most == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))

@@ -1,0 +1,240 @@
+"""
+One run of git-sync: it fetches and checks out one commit into its own root, and ends.
+
+Everything it is told is in its environment: an argument list can be read by everybody.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from git_sync_wrapper.access import Access
+from git_sync_wrapper.flags import BY_NAME
+from git_sync_wrapper.git import clean
+from git_sync_wrapper.go_values import write_git_configs
+from git_sync_wrapper.heal import CANDIDATE, heal, throw_away
+from git_sync_wrapper.options import FULL_COMMIT, Options
+from git_sync_wrapper.refusals import explain
+from git_sync_wrapper.settings import PREFIX
+from git_sync_wrapper.volume import explain_os_error
+from sidecar_runtime import child
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+
+# What the wrapper does itself; git-sync hears nothing of it.
+OURS = frozenset(
+    {
+        "root",
+        "link",
+        "error-file",
+        "init-period",
+        "period",
+        "one-time",
+        "sync-on-signal",
+        "max-failures",
+        "init-max-failures",
+        "touch-file",
+        "add-user",
+        "stale-worktree-timeout",
+        *(name for name in BY_NAME if name.startswith(("exechook", "pre-publish", "webhook"))),
+        *(name for name in BY_NAME if name.startswith("http-")),
+    }
+)
+# git-sync removes the last commit but one, and collects garbage, in its next run; not in the one
+# that replaces it, because the difference to it is still to be asked for.
+STALE_WORKTREE_TIMEOUT = "10s"
+# Beyond --sync-timeout, for its start and its clean-up.
+GRACE_SECONDS = 60.0
+LAST_LINES = 20
+
+log = get_logger("git-sync")
+
+
+class GitSyncFailed(SidecarError):
+    """
+    git-sync ended with a failure.
+
+    Args:
+        report: What it wrote into its error-file, for the one that the user asked for.
+    """
+
+    def __init__(self, cause: SidecarError, report: str) -> None:
+        super().__init__(cause.reason, cause.message, cause.advice)
+        self.report = report
+
+
+@dataclass(slots=True)
+class _Ears:
+    """
+    Hears what git-sync says, and keeps the end of it.
+    """
+
+    last: list[str] = field(default_factory=list)
+
+    def hear(self, line: str) -> None:
+        said: object = None
+        with suppress(ValueError):
+            said = json.loads(line)
+        if isinstance(said, dict):
+            # Not the rest: at some levels it has configurations and digests of passwords.
+            message, error = str(said.get("msg", "")), str(said.get("error", said.get("err", "")))
+        else:
+            message, error = line, ""
+        log.debug("git_sync_said", message=message, error=error)
+        self.last = [*self.last, f"{message} {error}".strip()][-LAST_LINES:]
+
+
+class Engine:
+    """
+    Runs git-sync, one run at a time.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        options: Options,
+        access: Access,
+        environ: Mapping[str, str],
+        *,
+        root: str,
+        count_healed: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._program = program
+        self._options = options
+        self._access = access
+        self._environ = environ
+        self.root = root
+        self._count_healed = count_healed
+
+    def run(self, fence: Fence) -> str:
+        """
+        Sync once; return the commit that is checked out now.
+
+        Raises:
+            SidecarError: It failed, or could not be started; for each cause another reason.
+            CycleAbandoned: The fence was revoked; it and every git below it are gone.
+        """
+        try:
+            self._count_healed(len(heal(self.root)))
+        except OSError as error:
+            raise explain_os_error(error, f"cannot clear {error.filename}") from error
+        ears = _Ears()
+        with _own_folder(self._access.folder) as folder:
+            report = os.path.join(folder, "error.json")
+            ended = self._call(folder, report, ears.hear, fence)
+            if ended.code != 0:
+                raise self._explain(ended.code, _read(report), ears.last, fence)
+        return self._candidate()
+
+    def worktree(self) -> str:
+        """
+        Return the folder that holds the commit that is checked out.
+        """
+        return os.path.realpath(os.path.join(self.root, CANDIDATE))
+
+    def _call(
+        self, folder: str, report: str, hear: Callable[[str], None], fence: Fence
+    ) -> child.Ended:
+        prepared = self._access.prepare()
+        environ = clean(self._environ) | {"TMPDIR": folder}
+        for name, text in self._told(prepared.flags, prepared.git_config, report).items():
+            if text:
+                environ[BY_NAME[name].variables[0]] = text
+        try:
+            return child.run(
+                [self._program],
+                environ,
+                ".",
+                fence=fence,
+                deadline_seconds=self._options.sync_timeout_seconds + GRACE_SECONDS,
+                out=hear,
+                err=hear,
+                watch=lambda: None,
+            )
+        except child.DeadlinePassed:
+            raise explain("context deadline exceeded: git-sync did not end in time") from None
+        except OSError as error:
+            raise SidecarError(
+                "git_sync_unusable",
+                f"{self._program} cannot be started: {error.strerror}",
+                f"Look at {PREFIX}GIT_SYNC, and at the container's memory and process limits.",
+            ) from None
+
+    def _told(
+        self, instead: Mapping[str, str | None], configs: Mapping[str, str], report: str
+    ) -> dict[str, str]:
+        """
+        Return what git-sync is told, by flag.
+        """
+        told = {name: text for name, text in self._options.texts.items() if name not in OURS}
+        told["repo"] = self._options.repo
+        for name, text in instead.items():
+            told.pop(name, None)
+            if text is not None:
+                told[name] = text
+        own = (*self._options.git_config, *self._options.git_config_add)
+        told.pop("git-config-add", None)  # it has no variable
+        told["git-config"] = write_git_configs((*own, *configs.items()))
+        return told | {
+            "root": self.root,
+            "link": CANDIDATE,
+            "error-file": report,
+            "one-time": "true",
+            "stale-worktree-timeout": STALE_WORKTREE_TIMEOUT,
+        }
+
+    def _explain(self, code: int, report: str, last: list[str], fence: Fence) -> GitSyncFailed:
+        said = report or "\n".join(last)
+        cause = explain(said, f"git-sync ended with {_ending(code)}")
+        if cause.reason == "target_full":
+            throw_away(self.root)
+        # Who logs in knows better what it means that nobody could.
+        if failure := self._access.failure():
+            cause = failure
+        elif cause.reason == "credentials_refused":
+            try:
+                cause = self._access.explain(self._options.repo, fence) or cause
+            except SidecarError as error:
+                cause = error
+        return GitSyncFailed(cause, report)
+
+    def _candidate(self) -> str:
+        commit = os.path.basename(self.worktree())
+        if FULL_COMMIT.fullmatch(commit) and os.path.isdir(self.worktree()):
+            return commit
+        raise SidecarError(
+            "git_sync_failed",
+            f"git-sync ended well, but {self.root}/{CANDIDATE} shows no commit",
+            "Another program writes there, or this is no git-sync 4.",
+        )
+
+
+@contextmanager
+def _own_folder(parent: str) -> Iterator[str]:
+    """
+    Give git-sync a folder for its files: it leaves a git configuration behind in each run.
+    """
+    folder = tempfile.mkdtemp(prefix="run-", dir=parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"

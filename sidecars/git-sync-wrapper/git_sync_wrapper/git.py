@@ -1,0 +1,37 @@
+"""
+What git finds in its environment when the wrapper runs it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from git_sync_wrapper.flags import VARIABLES
+from git_sync_wrapper.settings import PREFIX
+
+
+def clean(environ: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the environment without what is meant for git-sync or for us, passwords among it.
+    """
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in VARIABLES and not name.startswith((PREFIX, "GITSYNC_"))
+    }
+
+
+def surroundings(environ: Mapping[str, str], configs: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return an environment in which git knows these configurations and no others, and asks nobody.
+    """
+    told = clean(environ) | {
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "true",
+        "GIT_CONFIG_COUNT": str(len(configs)),
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+    for number, (key, value) in enumerate(configs.items()):
+        told |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return told

@@ -1,0 +1,307 @@
+"""
+What the user wants to happen when the link has turned: a command, a web request, a touched file.
+
+As git-sync does it: each hook runs in its own time, for the newest commit only, again and again
+until it succeeds; the first sync of a process counts as a change.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from git_sync_wrapper.options import Options
+from sidecar_runtime import child
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.snapshots import FOLDER_MODE
+
+SAID_CHARACTERS = 2000
+
+log = get_logger("hooks")
+
+Count = Callable[[str, str], None]
+
+
+class HookFailed(Exception):
+    """
+    A hook did not succeed; the text says why.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Exechook:
+    """
+    A program that runs in the folder of the commit, with its hash as ``GITSYNC_HASH``.
+
+    Args:
+        folder_of: From a commit to where it lies.
+    """
+
+    name: str
+    command: str
+    timeout_seconds: float
+    backoff_seconds: float
+    environ: Mapping[str, str]
+    folder_of: Callable[[str], str]
+
+    def run(self, commit: str, fence: Fence) -> None:
+        """
+        Run it once.
+
+        Raises:
+            HookFailed: It cannot be started, fails, or takes too long.
+            CycleAbandoned: The fence was revoked.
+        """
+        said: list[str] = []
+        try:
+            ended = child.run(
+                [self.command],
+                {**self.environ, "GITSYNC_HASH": commit},
+                self.folder_of(commit),
+                fence=fence,
+                deadline_seconds=self.timeout_seconds,
+                out=said.append,
+                err=said.append,
+                watch=lambda: None,
+            )
+        except child.DeadlinePassed:
+            raise HookFailed(f"it did not end within {self.timeout_seconds:g} s") from None
+        except OSError as error:
+            raise HookFailed(f"it cannot be started: {error.strerror}") from None
+        if fence.is_revoked:
+            raise CycleAbandoned
+        output = "\n".join(said)[-SAID_CHARACTERS:]
+        if ended.code != 0:
+            raise HookFailed(f"it ended with {ended.code}: {output}")
+        log.debug("hook_said", hook=self.name, output=output)
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """
+    A request with the hash in its header ``Gitsync-Hash``.
+
+    Args:
+        success_status: What the answer must be; 0 or less: anything, even none that is good.
+    """
+
+    url: str
+    method: str
+    success_status: int
+    timeout_seconds: float
+    backoff_seconds: float
+    name: str = "webhook"
+
+    def run(self, commit: str, fence: Fence) -> None:
+        """
+        Send it once.
+
+        Raises:
+            HookFailed: There is no answer, or another than was wanted.
+        """
+        from git_sync_wrapper.web import send  # noqa: PLC0415 - 3 MiB that few need
+
+        if fence.is_revoked:
+            raise CycleAbandoned
+        try:
+            status = send(self.method, self.url, {"Gitsync-Hash": commit}, self.timeout_seconds)
+        except (OSError, ValueError) as error:
+            raise HookFailed(f"no answer: {error}") from None
+        if self.success_status > 0 and status != self.success_status:
+            raise HookFailed(f"the answer is {status}, not {self.success_status}")
+
+
+Hook = Exechook | Webhook
+
+
+class HookRunner:
+    """
+    Runs one hook, in a thread, for the newest commit it was sent.
+    """
+
+    def __init__(self, hook: Hook, count: Count) -> None:
+        self.hook = hook
+        self._count = count
+        self._fence = Fence()
+        self._changed = threading.Condition()
+        self._commit = ""
+        self._is_stopped = False
+
+    def start(self) -> None:
+        """
+        Begin to wait for commits.
+        """
+        threading.Thread(target=self._work, name=self.hook.name, daemon=True).start()
+
+    def send(self, commit: str) -> None:
+        """
+        Tell of a commit; one that is still waiting for its turn is forgotten.
+        """
+        with self._changed:
+            self._commit = commit
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """
+        End what runs, and begin nothing more.
+        """
+        self._fence.revoke()
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify()
+
+    def run_once(self, commit: str, fence: Fence) -> str:
+        """
+        Run it once, here; return what went wrong, nothing where nothing did.
+        """
+        try:
+            self.hook.run(commit, fence)
+        except HookFailed as error:
+            self._count(self.hook.name, "error")
+            log.error("hook_failed", hook=self.hook.name, revision=commit, error=str(error))
+            return str(error)
+        self._count(self.hook.name, "success")
+        return ""
+
+    def _work(self) -> None:
+        done = ""
+        with suppress(CycleAbandoned):
+            while True:
+                with self._changed:
+                    while not self._is_stopped and self._commit == done:
+                        self._changed.wait()
+                    commit = self._commit
+                if self._is_stopped:
+                    return
+                if not self.run_once(commit, self._fence):
+                    done = commit
+                    continue
+                with self._changed:
+                    self._changed.wait_for(lambda: self._is_stopped, self.hook.backoff_seconds)
+
+
+class Hooks:
+    """
+    All that follows a publish.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        environ: Mapping[str, str],
+        folder_of: Callable[[str], str],
+        count: Count,
+    ) -> None:
+        self._touch_file = options.touch_file
+        self._runners = [HookRunner(hook, count) for hook in _hooks(options, environ, folder_of)]
+        self._before = [
+            HookRunner(hook, count) for hook in _hooks_before(options, environ, folder_of)
+        ]
+
+    def start(self) -> None:
+        """
+        Begin to wait for commits, each hook in a thread of its own.
+        """
+        for runner in self._runners:
+            runner.start()
+
+    def stop(self) -> None:
+        """
+        End what runs.
+        """
+        for runner in self._runners:
+            runner.stop()
+
+    def prepublish(self, commit: str, fence: Fence) -> None:
+        """
+        Run the hook that comes before the link turns; a commit that it refuses is not published.
+
+        Raises:
+            SidecarError: ``pre_publish_hook_failed``; it is tried again.
+        """
+        for runner in self._before:
+            if problem := runner.run_once(commit, fence):
+                raise SidecarError(
+                    "pre_publish_hook_failed",
+                    f"{runner.hook.name} for {commit}: {problem}",
+                    "The last good commit stays; the hook is tried again.",
+                )
+
+    def announce(self, commit: str) -> None:
+        """
+        Let the hooks know of a commit, in their own time.
+        """
+        self._touch()
+        for runner in self._runners:
+            runner.send(commit)
+
+    def announce_once(self, commit: str, fence: Fence) -> str:
+        """
+        Run each hook once, and wait; return what went wrong, nothing where nothing did.
+        """
+        self._touch()
+        problems = [(runner.hook.name, runner.run_once(commit, fence)) for runner in self._runners]
+        return "; ".join(f"{name}: {problem}" for name, problem in problems if problem)
+
+    def _touch(self) -> None:
+        if not self._touch_file:
+            return
+        try:
+            os.makedirs(os.path.dirname(self._touch_file), FOLDER_MODE, exist_ok=True)
+            now = time.time()
+            Path(self._touch_file).touch()
+            os.utime(self._touch_file, (now, now))
+        except OSError as error:
+            log.error("touch_failed", path=self._touch_file, error=error.strerror)
+
+
+def _hooks(
+    options: Options, environ: Mapping[str, str], folder_of: Callable[[str], str]
+) -> list[Hook]:
+    hooks: list[Hook] = []
+    if options.exechook_command:
+        hooks.append(
+            Exechook(
+                "exechook",
+                options.exechook_command,
+                options.exechook_timeout_seconds,
+                options.exechook_backoff_seconds,
+                environ,
+                folder_of,
+            )
+        )
+    if options.webhook_url:
+        hooks.append(
+            Webhook(
+                options.webhook_url,
+                options.webhook_method,
+                options.webhook_success_status,
+                options.webhook_timeout_seconds,
+                options.webhook_backoff_seconds,
+            )
+        )
+    return hooks
+
+
+def _hooks_before(
+    options: Options, environ: Mapping[str, str], folder_of: Callable[[str], str]
+) -> list[Hook]:
+    if not options.pre_publish_exechook_command:
+        return []
+    return [
+        Exechook(
+            "pre-publish-exechook",
+            options.pre_publish_exechook_command,
+            options.pre_publish_exechook_timeout_seconds,
+            options.pre_publish_exechook_backoff_seconds,
+            environ,
+            folder_of,
+        )
+    ]

@@ -1,0 +1,128 @@
+"""
+A poll by ``git ls-remote``: for ssh, and whatever else git can talk to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from git_sync_wrapper.access import Access
+from git_sync_wrapper.git import surroundings
+from git_sync_wrapper.options import Options
+from git_sync_wrapper.refusals import explain
+from sidecar_runtime import child
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.publish import write_file
+
+PEELED = "^{}"
+COOKIE_FILE = "/etc/git-secret/cookie_file"
+"""Where git-sync wants it; no flag changes that."""
+# A remote that is silent for longer than this counts as down.
+DEADLINE_SECONDS = 60.0
+
+
+class LsRemote:
+    """
+    Asks the remote by git itself, in a process of its own for each question.
+    """
+
+    def __init__(self, options: Options, access: Access, environ: Mapping[str, str]) -> None:
+        self._options = options
+        self._access = access
+        self._environ = environ
+
+    def commit(self, fence: Fence) -> str:
+        """
+        Return the commit that the ref names now.
+
+        Raises:
+            SidecarError: The remote did not answer, or has no such ref.
+            CycleAbandoned: The fence was revoked.
+        """
+        options = self._options
+        command = [options.git, "ls-remote", "--quiet", options.repo]
+        command += [options.ref, f"{options.ref}{PEELED}"]
+        said: list[str] = []
+        complaints: list[str] = []
+        try:
+            ended = child.run(
+                command,
+                self._surroundings(),
+                ".",
+                fence=fence,
+                deadline_seconds=min(DEADLINE_SECONDS, options.sync_timeout_seconds),
+                out=said.append,
+                err=complaints.append,
+                watch=lambda: None,
+            )
+        except child.DeadlinePassed:
+            raise explain("timed out", "the remote does not answer") from None
+        except OSError as error:
+            raise explain(str(error), "git cannot be started") from None
+        if ended.code != 0:
+            raise explain("\n".join(complaints), "the remote cannot be asked")
+        return _choose(options.ref, said)
+
+    def close(self) -> None:
+        """
+        Nothing is kept open.
+        """
+
+    def _surroundings(self) -> dict[str, str]:
+        """
+        Return the environment in which git finds what git-sync would tell it.
+        """
+        options = self._options
+        prepared = self._access.prepare()
+        flags = {
+            "ssh-known-hosts-file": options.ssh_known_hosts_file,
+            "ssh-key-file": ":".join(options.ssh_key_files),
+            **prepared.flags,
+        }
+        keys = (flags["ssh-key-file"] or "").split(":")
+        configs = {"core.askPass": "true"}
+        if options.cookie_file:
+            configs["http.cookiefile"] = COOKIE_FILE
+        configs |= dict((*options.git_config, *options.git_config_add))
+        return {
+            **surroundings(self._environ, configs | dict(prepared.git_config)),
+            "GIT_CONFIG_GLOBAL": self._config_file(),
+            "GIT_SSH_COMMAND": self._ssh(keys, flags["ssh-known-hosts-file"] or ""),
+        }
+
+    def _config_file(self) -> str:
+        """
+        Return a file of what the other end must know where that is this machine (``file://``).
+
+        git keeps all other ways to configure it from there; nothing secret is in the file.
+        """
+        path = os.path.join(self._access.folder, "gitconfig")
+        if not os.path.exists(path):
+            write_file(path, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False)
+        return path
+
+    def _ssh(self, keys: Sequence[str], known_hosts: str) -> str:
+        """
+        Return the ssh command as git-sync makes it.
+        """
+        command = self._environ.get("GIT_SSH_COMMAND") or "ssh"
+        command += "".join(f" -i {key}" for key in keys if key)
+        if self._options.ssh_known_hosts:
+            return f"{command} -o StrictHostKeyChecking=yes -o UserKnownHostsFile={known_hosts}"
+        return f"{command} -o StrictHostKeyChecking=no"
+
+
+def _choose(ref: str, lines: Sequence[str]) -> str:
+    """
+    Return the commit among the refs that end like the wanted one, in git's own order.
+
+    Raises:
+        SidecarError: ``ref_not_found``.
+    """
+    found = {name: commit for commit, _, name in (line.partition("\t") for line in lines)}
+    for rule in ("{}", "refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}"):
+        name = rule.format(ref)
+        if commit := found.get(f"{name}{PEELED}") or found.get(name):
+            return commit
+    raise explain(f"couldn't find remote ref {ref}", "the remote has no such ref")

@@ -1,0 +1,98 @@
+"""
+The metrics of git-sync-wrapper, and those of git-sync under their own names.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Summary
+
+from sidecar_runtime.gate import GateMetrics
+from sidecar_runtime.metrics import Metrics
+
+
+class GitSyncMetrics:
+    """
+    What git-sync itself would count, without any label of ours, so that dashboards go on working.
+
+    Its counters of askpass and GitHub calls have no sample before the first call; here there is
+    none at all.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._durations = Summary(
+            "git_sync_duration_seconds", "Duration of a sync.", ["status"], registry=None
+        )
+        self._syncs = Counter(
+            "git_sync_count_total",
+            "Syncs by status: success, error, noop.",
+            ["status"],
+            registry=None,
+        )
+        self._fetches = Counter("git_fetch_count_total", "Fetches of something new.", registry=None)
+        self._hooks = Counter(
+            "git_sync_hook_run_count_total",
+            "Runs of hooks by name and status: success, error.",
+            ["name", "status"],
+            registry=None,
+        )
+        self._noops = (self._syncs.labels("noop"), self._durations.labels("noop"))
+        self.add_to(self.registry)
+
+    def add_to(self, registry: CollectorRegistry) -> None:
+        """
+        Show all of them in a registry.
+        """
+        for metric in (self._durations, self._syncs, self._fetches, self._hooks):
+            registry.register(metric)
+
+    def count_sync(self, status: str, seconds: float) -> None:
+        """
+        Count a sync: ``success`` for a change and the first of a process, or ``error``.
+        """
+        self._syncs.labels(status).inc()
+        self._durations.labels(status).observe(seconds)
+
+    def count_noop(self) -> None:
+        """
+        Count a sync that found nothing new.
+        """
+        syncs, durations = self._noops
+        syncs.inc()
+        durations.observe(0.0)
+
+    def count_fetch(self) -> None:
+        """
+        Count a fetch of something new.
+        """
+        self._fetches.inc()
+
+    def count_hook(self, name: str, status: str) -> None:
+        """
+        Count a run of a hook.
+        """
+        self._hooks.labels(name, status).inc()
+
+
+class WrapperMetrics(Metrics):
+    """
+    What every sidecar has, what the gate has, what git-sync has, and ours.
+    """
+
+    def __init__(self, version: str, revision: str) -> None:
+        super().__init__("git-sync-wrapper", version, revision)
+        self.gate = GateMetrics(self)
+        self.git_sync = GitSyncMetrics()
+        self.git_sync.add_to(self.registry)
+        self.polls = self.counter_by(
+            "result",
+            "git_sync_wrapper_polls_total",
+            "Polls of the remote by result: same, new, error.",
+        )
+        self.runs = self.counter_by(
+            "result", "git_sync_wrapper_runs_total", "Runs of git-sync by result: success, error."
+        )
+        self.healed = self.counter(
+            "git_sync_wrapper_healed_total",
+            "Obstacles that were removed from git-sync's repository.",
+        )

@@ -1,0 +1,64 @@
+"""
+Where credentials come from, besides what git-sync's own flags say: one word, or one secret.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+_SECRET = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}")
+_ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:([a-z0-9-]+):\d{12}:secret:[^:\s]{1,512}")
+ALLOWED = "auto, codecommit, or secrets-manager:NAME (or its ARN)"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """
+    Who logs in to the repository's server.
+
+    Args:
+        secret: Name or ARN, where it is one in Secrets Manager.
+    """
+
+    kind: Literal["auto", "codecommit", "secrets-manager"]
+    secret: str = ""
+
+
+def source(text: str) -> Source:
+    """
+    Read ``auto``, ``codecommit`` or ``secrets-manager:NAME``.
+    """
+    kind, _, secret = text.strip().partition(":")
+    match kind.lower(), secret:
+        case "auto", "":
+            return Source("auto")
+        case "codecommit", "":
+            return Source("codecommit")
+        case "secrets-manager", name if _SECRET.fullmatch(name) or _ARN.fullmatch(name):
+            return Source("secrets-manager", name)
+    raise ValueError(f"is not {ALLOWED}")
+
+
+source.allowed = ALLOWED  # type: ignore[attr-defined]
+
+
+def stage(text: str) -> str:
+    """
+    Read a staging label of Secrets Manager.
+    """
+    if not re.fullmatch(r"\S{1,256}", text):
+        raise ValueError("is not a staging label such as AWSCURRENT or AWSPREVIOUS")
+    return text
+
+
+stage.allowed = "a staging label such as AWSCURRENT or AWSPREVIOUS"  # type: ignore[attr-defined]
+
+
+def region_of_arn(secret: str) -> str | None:
+    """
+    Return the region in an ARN; None for a name.
+    """
+    match = _ARN.fullmatch(secret)
+    return match and match[1]

@@ -1,0 +1,287 @@
+"""
+The root as consumers see it: the link, the commits that it shows one after the other, the record.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+from git_sync_wrapper.options import Options
+from git_sync_wrapper.tree import fill
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.publish import read_file, write_file
+from sidecar_runtime.snapshots import FOLDER_FLAGS, FOLDER_MODE, Snapshots, remove_tree
+
+STORE = ".snapshots"
+LOCK = "lock"
+RECORD = "published.json"
+AIRFLOWIGNORE = ".airflowignore"
+# Both spellings of Airflow's ignore files, globs and regular expressions, take it for any commit.
+_ANY_COMMIT = b"[0-9a-f]*\n"
+# renameat2(2), which Python does not have.
+_RENAME_EXCHANGE = 2
+_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
+
+log = get_logger("volume")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """
+    What the link shows.
+
+    Args:
+        commit: Empty where nothing is shown.
+        made_by: What the settings were that decide about a commit's files; empty if not on record.
+        published_at: Unix time.
+    """
+
+    commit: str = ""
+    made_by: str = ""
+    published_at: float | None = None
+
+
+class Volume:
+    """
+    The open root of one wrapper.
+
+    Raises:
+        SidecarError: From every method: the volume fails; what is shown stays.
+    """
+
+    def __init__(self, options: Options, *, retain_count: int, retain_seconds: float) -> None:
+        self._options = options
+        self._published = Published()
+        self.root = options.root
+        with explained(f"cannot use {options.root}"), ExitStack() as stack:
+            os.makedirs(options.root, FOLDER_MODE, exist_ok=True)
+            store_path = os.path.join(options.root, STORE)
+            self.store = _open_folder(store_path, stack)
+            folder, link = os.path.split(options.link)
+            os.makedirs(folder, FOLDER_MODE, exist_ok=True)
+            self._link_folder = _open_folder(os.path.realpath(folder), stack)
+            self._check_link_folder()
+            self._snapshots = Snapshots(
+                self._link_folder,
+                self.store,
+                os.path.relpath(store_path, os.path.realpath(folder)),
+                link=link,
+                retain_count=retain_count,
+                retain_seconds=retain_seconds,
+            )
+            self._open = [
+                (path, _identity(os.fstat(opened)))
+                for path, opened in ((store_path, self.store), (folder, self._link_folder))
+            ]
+            self._close = stack.pop_all()
+
+    def close(self) -> None:
+        """
+        Close what is open.
+        """
+        self._close.close()
+
+    def is_current(self) -> bool:
+        """
+        Whether the folders that are held open are still the ones at their paths.
+        """
+        try:
+            return all(_identity(os.stat(path)) == known for path, known in self._open)
+        except OSError:
+            return False
+
+    def prepare(self) -> None:
+        """
+        Remove what a crash left; only with the lock held.
+        """
+        with explained(f"cannot clear {self.root}/{STORE}"):
+            self._snapshots.sweep()
+            # Airflow's folder walk, pointed at the root instead of the link, follows links.
+            write_file(AIRFLOWIGNORE, _ANY_COMMIT, 0o664, fsync=False, dir_fd=self.store)
+
+    def published(self) -> Published:
+        """
+        Return what the link shows, from disk.
+        """
+        commit = self._snapshots.current()
+        if commit != self._published.commit:
+            self._published = self._look_up(commit) if commit else Published()
+        return self._published
+
+    def _look_up(self, commit: str) -> Published:
+        record = self._record()
+        if record.get("revision") != commit:  # killed between the link and the record
+            with suppress(OSError):
+                return Published(commit, "", os.stat(commit, dir_fd=self.store).st_mtime)
+            return Published()
+        moment = record.get("published_at")
+        published_at = float(moment) if isinstance(moment, int | float) else None
+        return Published(commit, str(record.get("made_by", "")), published_at)
+
+    def recorded(self) -> str:
+        """
+        Return the commit that was last shown, if it is still here.
+        """
+        commit = str(self._record().get("revision", ""))
+        return commit if self._snapshots.has(commit) else ""
+
+    def folder_of(self, commit: str) -> str:
+        """
+        Return the path of a snapshot.
+        """
+        return os.path.join(self.root, STORE, commit)
+
+    def add(self, commit: str, worktree: str, fence: Fence) -> None:
+        """
+        Make a snapshot of a worktree; nobody sees it yet.
+
+        One of the same commit that is still here makes way in one step: its files are the same,
+        unless the settings have changed, but those of a commit that is shown again must be new to
+        whoever compares times.
+        """
+        with explained(f"cannot make a snapshot of {commit}"):
+            if not self._snapshots.has(commit):
+                self._snapshots.add(commit, lambda folder: fill(worktree, folder), fence)
+                return
+            again = f".{commit}.again"
+            self._snapshots.add(again, lambda folder: fill(worktree, folder), fence)
+            with fence:
+                _exchange(again, commit, self.store)
+            remove_tree(again, self.store)
+
+    def show(self, commit: str, made_by: str, fence: Fence) -> None:
+        """
+        Turn the link, and put on record what it shows.
+        """
+        with explained(f"cannot turn {self._options.link}"):
+            self._move_aside()
+            self._snapshots.show(commit, fence)
+            record = {
+                "revision": commit,
+                "published_at": round(time.time(), 3),
+                "repo": self._options.repo,
+                "ref": self._options.ref,
+                "made_by": made_by,
+            }
+            with fence:
+                content = json.dumps(record).encode() + b"\n"
+                write_file(RECORD, content, 0o664, fsync=False, dir_fd=self.store)
+            self._published = Published()  # to be looked up anew
+
+    def prune(self, commit: str, fence: Fence) -> None:
+        """
+        Remove the commits that need not stay.
+        """
+        try:
+            self._snapshots.prune(commit, fence)
+        except OSError as error:
+            log.warning("leftover_kept", name=error.filename, error=error.strerror)
+
+    def _record(self) -> dict[str, object]:
+        try:
+            found = json.loads(read_file(RECORD, dir_fd=self.store))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _check_link_folder(self) -> None:
+        if os.fstat(self._link_folder).st_dev != os.fstat(self.store).st_dev:
+            raise SidecarError(
+                "link_elsewhere",
+                f"the link {self._options.link} is on another volume than {self.root}",
+                "Let GITSYNC_LINK be a name, or a path below GITSYNC_ROOT.",
+            )
+
+    def _move_aside(self) -> None:
+        """
+        Move a folder away that is where the link should be; an empty one makes way by itself.
+        """
+        link = self._options.link
+        if os.path.islink(link) or not os.path.isdir(link) or not os.listdir(link):
+            return
+        aside = f"{link}.replaced-{int(time.time())}"
+        try:
+            os.rename(link, aside)
+        except OSError as error:
+            raise SidecarError(
+                "link_blocked",
+                f"{link} is a folder, and cannot make way for the link: {error.strerror}",
+                "Move it away, and mount nothing there: consumers mount the folder above.",
+            ) from error
+        log.warning("folder_moved_aside", folder=link, to=aside)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _open_folder(path: str, stack: ExitStack) -> int:
+    with suppress(FileExistsError):
+        os.mkdir(path, FOLDER_MODE)
+    folder = os.open(path, FOLDER_FLAGS)
+    stack.callback(os.close, folder)
+    return folder
+
+
+def _exchange(one: str, other: str, folder: int) -> None:
+    """
+    Let two folders change names, in one step where the file system can.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = (os.fsencode(one), os.fsencode(other))
+    if libc.renameat2(folder, names[0], folder, names[1], _RENAME_EXCHANGE) == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in _NO_EXCHANGE:
+        raise OSError(number, os.strerror(number), other)
+    gone = f"{one}.gone"
+    os.rename(other, gone, src_dir_fd=folder, dst_dir_fd=folder)
+    os.rename(one, other, src_dir_fd=folder, dst_dir_fd=folder)
+    os.rename(gone, one, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def explained(what: str) -> _Explained:
+    """
+    Turn failures of the file system into errors that teach.
+    """
+    return _Explained(what)
+
+
+class _Explained:
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            raise explain_os_error(error, self._what) from error
+
+
+def explain_os_error(error: OSError, what: str) -> SidecarError:
+    """
+    Return the error for a failure of the file system, with what to do.
+    """
+    said = f"{what}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SidecarError(
+            "target_full",
+            said,
+            "Raise the volume's size (emptyDir: sizeLimit). What is published is untouched.",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return SidecarError(
+            "target_denied",
+            f"{said} (as uid {os.getuid()}, gid {os.getgid()})",
+            "Mount the volume writable here, and let the pod's fsGroup or runAsUser own it.",
+        )
+    return SidecarError("target_failed", said, "Look at the volume and its node.")

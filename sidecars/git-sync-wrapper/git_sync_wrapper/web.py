@@ -1,0 +1,39 @@
+"""
+One web request, for the webhook.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+
+def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: float) -> int:
+    """
+    Send a request without a body; return the status of the answer, whatever it is.
+
+    Raises:
+        OSError: There is none in time.
+        ValueError: The URL is none.
+    """
+    # As Go's client: the environment's proxies, but never for this machine itself.
+    proxies: dict[str, str] | None = {} if _is_loopback(urlsplit(url).hostname or "") else None
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+    request = urllib.request.Request(url, headers=dict(headers), method=method)  # noqa: S310 - http(s), as the options say
+    try:
+        with opener.open(request, timeout=timeout_seconds) as answer:
+            answer.read()
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,131 @@
+"""
+The files of charts-snippets: which are values, and which of them go together.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.chart.sidecars import SIDECARS, Values
+
+SNIPPETS = Path(__file__).parents[2] / "charts-snippets"
+# One sidecar each.
+BLOCKS = tuple(f"{name}.{kind}.yaml" for name, one in SIDECARS.items() for kind in one.snippets)
+WHOLE = "values.yaml"
+# Values files that are more than one sidecar, with what is passed to Helm before them.
+BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
+    WHOLE: ((),),
+    "values-airflow-2.yaml": ((WHOLE,),),
+    "values-dev.yaml": ((WHOLE,), (WHOLE, "values-airflow-2.yaml")),
+    "values-prd.yaml": ((WHOLE,), (WHOLE, "values-airflow-2.yaml")),
+    "examples/airflow-2.yaml": ((),),
+    "examples/airflow-3.yaml": ((),),
+    "examples/celery-executor.yaml": ((), ("examples/airflow-2.yaml",)),
+    "examples/fargate.yaml": ((WHOLE,),),
+    "examples/git-sync-deployment.yaml": ((),),
+    "examples/kubernetes-executor.yaml": ((), ("examples/airflow-3.yaml",)),
+    "examples/local-executor.yaml": ((), ("examples/airflow-2.yaml",)),
+    "examples/shared-ticket.yaml": ((),),
+}
+VALUES = (*BLOCKS, *BEFORE)
+# Kubernetes objects, one or more to a file.
+OBJECTS = (
+    "network/network-policy.yaml",
+    "network/security-group-policy.yaml",
+    "objects/git-sync-deployment.yaml",
+    "objects/pod-template.yaml",
+    "objects/shared-ticket.yaml",
+    "secrets/external-secrets.yaml",
+)
+PATCHES = ("network/aws-node.yaml",)
+# Checked by tests of their own.
+ELSEWHERE = ("ci", "monitoring")
+
+_REFERENCE = re.compile(r"\{\{ \.Values\.([\w.]+) \}\}")
+
+
+def load(name: str) -> Values:
+    """
+    Return the values of a file, without those that go before it.
+    """
+    values: Values = yaml.safe_load((SNIPPETS / name).read_text())
+    return values
+
+
+def load_objects(name: str) -> list[Values]:
+    """
+    Return the objects of a file.
+    """
+    return [one for one in yaml.safe_load_all((SNIPPETS / name).read_text()) if one]
+
+
+def merged(defaults: Values, values: Values) -> Values:
+    """
+    Return the values as Helm merges them: maps key by key, lists and all else as a whole.
+    """
+    result = dict(defaults)
+    for key, value in values.items():
+        before = result.get(key)
+        both_maps = isinstance(before, dict) and isinstance(value, dict)
+        result[key] = merged(before, value) if both_maps else value  # type: ignore[arg-type]
+    return result
+
+
+def stacks(name: str, values: Values) -> Iterator[Values]:
+    """
+    Yield the values of a file merged with those that go before it, for each way to use it.
+    """
+    for before in BEFORE.get(name, ((),)):
+        result: Values = {}
+        for other in before:
+            result = merged(result, load(other))
+        yield merged(result, values)
+
+
+def referred(values: Values) -> tuple[Values, list[str]]:
+    """
+    Put in what `{{ .Values.… }}` refers to, as far as the values themselves have it.
+
+    Returns:
+        The values, and complaints: references to nothing below `sidecars`, and what of
+        `sidecars` nothing refers to.
+    """
+    values = copy.deepcopy(values)
+    used: set[str] = set()
+    found: list[str] = []
+
+    def put_in(match: re.Match[str]) -> str:
+        path = match[1]
+        used.add(path)
+        value: Any = values
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is None and path.startswith("sidecars."):
+            found.append(f"{match[0]} refers to nothing")
+        return match[0] if value is None else str(value)
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: walk(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [walk(value) for value in node]
+        return _REFERENCE.sub(put_in, node) if isinstance(node, str) else node
+
+    result: Values = walk(values)
+    mine = {f"sidecars.{path}" for path in _leaves(values.get("sidecars", {}))}
+    found += [f"{path}: nothing refers to it" for path in sorted(mine - used)]
+    return result, found
+
+
+def _leaves(values: Values, path: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}"

@@ -1,0 +1,66 @@
+"""
+Objects held strictly against the schemas of Kubernetes, and of the operators that we know.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from kubernetes_validate import utils  # type: ignore[import-untyped]
+from referencing import Registry, Resource
+
+from tests.chart.custom import CUSTOM
+from tests.chart.sidecars import Values
+
+# The oldest with native sidecars, and a recent one.
+VERSIONS = ("1.29", "1.34")
+
+
+@functools.cache
+def _validator(kind: str, api_version: str, version: str) -> Draft202012Validator | None:
+    """
+    The validator of a kind that Kubernetes has; None for others.
+
+    kubernetes-validate's own function reads its files, of some megabytes, at each call.
+    """
+    group, _, number = api_version.rpartition("/")
+    name = "-".join(filter(None, [kind.lower(), group.partition(".")[0], number]))
+    folder = next(
+        f"v{full}-local-strict" for full in utils.all_versions() if full.startswith(version)
+    )
+    definitions = _definitions(folder, version)
+    try:
+        schema = utils.schema_contents(f"kubernetes-json-schema/{folder}/{name}.json", version)
+    except FileNotFoundError:
+        return None
+    registry: Registry[Any] = Resource.from_contents(schema) @ (
+        Resource.from_contents(definitions) @ Registry()
+    )
+    return Draft202012Validator(schema, registry=registry)
+
+
+@functools.cache
+def _definitions(folder: str, version: str) -> Any:
+    return utils.schema_contents(f"kubernetes-json-schema/{folder}/_definitions.json", version)
+
+
+def strict_complaints(thing: Values) -> list[str]:
+    """
+    Name what of an object its schema does not have, or has otherwise.
+    """
+    kind, api_version = str(thing.get("kind")), str(thing.get("apiVersion"))
+    if (api_version, kind) in CUSTOM:
+        validator = Draft202012Validator(CUSTOM[api_version, kind])
+        return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(thing)]
+    found = []
+    for version in VERSIONS:
+        known = _validator(kind, api_version, version)
+        if known is None:
+            return [f"{api_version} {kind}, with {sorted(thing)}: nobody knows that"]
+        found += [
+            f"{error.json_path}: Kubernetes {version}: {error.message}"
+            for error in known.iter_errors(thing)
+        ]
+    return found

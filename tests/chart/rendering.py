@@ -1,0 +1,78 @@
+"""
+The official chart's own `helm template`; needs `helm` and the whole chart.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from tests.chart import checks, files
+from tests.chart.sidecars import Values
+
+HELM = shutil.which("helm")
+CAN_RENDER = HELM is not None and (checks.CHART / "templates").is_dir()
+HOW_TO_RENDER = (
+    "rendering needs helm on PATH, and the whole chart in AIRFLOW_CHART: "
+    "helm pull apache-airflow/airflow --version 1.22.0 --untar"
+)
+
+
+def render(home: Path, names: Sequence[str]) -> list[Values]:
+    """
+    Return the objects that the chart makes of values files, and of settings such as `a=b`.
+
+    The release is called airflow.
+    """
+    arguments = [
+        f"--set={name}" if "=" in name else f"--values={files.SNIPPETS / name}" for name in names
+    ]
+    done = subprocess.run(
+        [str(HELM), "template", "airflow", str(checks.CHART), "--namespace=airflow", *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert 0 == done.returncode, f"helm: {done.returncode} {done.stderr}"
+    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+
+
+def pods(manifests: list[Values]) -> Iterator[Values]:
+    """
+    Yield the pods, with their metadata, that objects make; the task pods' template too.
+    """
+    for manifest in manifests:
+        if manifest["kind"] in ("Deployment", "StatefulSet", "Job"):
+            pod = manifest["spec"]["template"]
+            if "component" in pod["metadata"]["labels"]:  # not those of the subchart
+                yield {**pod, "spec": {**pod["spec"], "volumes": _volumes(manifest, pod)}}
+        template = (manifest.get("data") or {}).get("pod_template_file.yaml")
+        if manifest["kind"] == "ConfigMap" and template:
+            yield yaml.safe_load(template)
+
+
+def _volumes(manifest: Values, pod: Values) -> list[Values]:
+    """
+    Return the volumes of a pod, with those that a StatefulSet adds.
+    """
+    claims = manifest["spec"].get("volumeClaimTemplates") or []
+    names = [one["metadata"]["name"] for one in claims]
+    added = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in names]
+    return [*(pod["spec"].get("volumes") or []), *added]
+
+
+def component(pod: Values) -> str:
+    """
+    Return which part of Airflow a pod is; Celery's workers and task pods have one label.
+    """
+    if any(one["name"] == "base" for one in pod["spec"]["containers"]):
+        return "task pod"
+    name: str = pod["metadata"]["labels"]["component"]
+    return name

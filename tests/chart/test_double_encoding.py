@@ -1,0 +1,93 @@
+"""
+The search for Secrets that were encoded twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.chart.files import SNIPPETS
+
+SCRIPT = SNIPPETS / "secrets" / "find_double_encoding.py"
+KEYTAB = b"\x05\x02\x00\x00\x00\x4a\x00\x01\x00\x0bEXAMPLE.COM" + bytes(range(60))
+DOCKER = b'{"auths": {"registry.example.com": {"auth": "eDp5"}}}'
+NOISE = base64.urlsafe_b64encode(bytes(range(190, 222)))
+
+
+def search(text: str) -> tuple[int, list[str]]:
+    done = subprocess.run(
+        [sys.executable, SCRIPT], input=text, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout.splitlines()
+
+
+def secret(key: str, value: bytes) -> dict[str, object]:
+    return {
+        "kind": "Secret",
+        "metadata": {"name": "s", "namespace": "airflow"},
+        "data": {key: base64.b64encode(value).decode()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("GITSYNC_PASSWORD", base64.b64encode(b"a token of some kind")),
+        ("GITSYNC_PASSWORD", base64.b64encode(b"a token of some kind") + b"\n"),
+        ("airflow.keytab", base64.b64encode(KEYTAB)),
+        ("airflow.keytab", base64.encodebytes(KEYTAB)),
+        (".dockerconfigjson", base64.b64encode(DOCKER)),
+        ("fernet-key", base64.b64encode(NOISE)),
+    ],
+)
+def test_names_what_was_encoded_twice_and_shows_no_value(key: str, value: bytes) -> None:
+    code, lines = search(json.dumps(secret(key, value)))
+
+    assert (1, [f"airflow/s: {key} is base64 text: encoded twice"]) == (code, lines)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("GITSYNC_PASSWORD", b"password"),
+        ("GITSYNC_PASSWORD", b"ghp_abcdefghijklmnopqrstuvwxyz0123456789"),
+        ("connection", b"postgresql://airflow:secret@host:5432/airflow"),
+        ("airflow.keytab", KEYTAB),
+        (".dockerconfigjson", DOCKER),
+        ("fernet-key", NOISE),
+        ("gitSshKey", b"-----BEGIN OPENSSH PRIVATE KEY-----\nabcd\n-----END-----\n"),
+        ("empty", b""),
+    ],
+)
+def test_says_nothing_of_what_was_encoded_once(key: str, value: bytes) -> None:
+    assert (0, []) == search(json.dumps(secret(key, value)))
+
+
+def test_names_a_line_break_that_nobody_typed() -> None:
+    code, (line,) = search(json.dumps(secret("GITSYNC_PASSWORD", b"s3cret!\n")))
+
+    assert 1 == code
+    assert line.startswith("airflow/s: GITSYNC_PASSWORD is one line, and ends with a line break")
+
+
+def test_names_a_docker_configuration_that_no_kubelet_can_read() -> None:
+    code, lines = search(json.dumps(secret(".dockerconfigjson", b'{"auth": {}}')))
+
+    assert (1, ['airflow/s: .dockerconfigjson is no JSON with "auths"']) == (code, lines)
+
+
+def test_goes_through_a_list_of_secrets() -> None:
+    twice = secret("a", base64.b64encode(b"something readable"))
+    document = {"kind": "List", "items": [secret("a", b"fine"), twice, {**twice, "data": None}]}
+
+    assert (1, ["airflow/s: a is base64 text: encoded twice"]) == search(json.dumps(document))
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"kind": "Secret"}'])
+def test_says_what_it_expects(text: str) -> None:
+    assert (2, []) == search(text)

@@ -1,0 +1,105 @@
+"""
+What the snippets of git-sync-wrapper promise beyond those of all, and the drop-in for the chart's.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from git_sync_wrapper.flags import VARIABLES
+from git_sync_wrapper.settings import PREFIX, Settings
+from sidecar_runtime.settings import names_of
+from tests.chart import checks, files
+from tests.chart.mutations import Mutation
+from tests.chart.sidecars import Values, environment
+
+WITHIN_THE_CHART = ["git-sync-wrapper.chart.yaml", "git-sync-wrapper.codecommit.yaml"]
+ON_THEIR_OWN = ["git-sync-wrapper.extra.yaml", "git-sync-wrapper.native.yaml"]
+
+
+def triggerer(values: Values) -> Values:
+    component: Values = values["triggerer"]
+    return component
+
+
+def container(values: Values) -> Values:
+    found: Values = checks.containers(triggerer(values))[0]
+    return found
+
+
+def named(holder: list[Values], name: str) -> Values:
+    return next(one for one in holder if one["name"] == name)
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "a volume of the chart's name": lambda v: named(
+        triggerer(v)["extraVolumes"], "git-dags"
+    ).update(name="dags"),
+    "another root": lambda v: named(container(v)["env"], "GITSYNC_ROOT").update(value="/dags"),
+    "Airflow reads through a subPath": lambda v: triggerer(v)["extraVolumeMounts"][0].update(
+        subPath="repo"
+    ),
+    "Airflow sees the password": lambda v: triggerer(v)["extraVolumeMounts"].append(
+        {"name": "git-credentials", "mountPath": "/etc/git-credentials", "readOnly": True}
+    ),
+    "the password is elsewhere": lambda v: named(
+        container(v)["env"], "GITSYNC_PASSWORD_FILE"
+    ).update(value="/etc/other/GITSYNC_PASSWORD"),
+    "no place for the socket": lambda v: container(v)["volumeMounts"].pop(1),
+    "a variable of git-sync misspelt": lambda v: container(v)["env"].append(
+        {"name": "GITSYNC_BRANCH", "value": "main"}
+    ),
+    "another port": lambda v: container(v)["ports"][0].update(containerPort=1234),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
+@pytest.mark.parametrize("name", ON_THEIR_OWN)
+def test_mutation_is_caught(name: str, mutation: Mutation) -> None:
+    values = copy.deepcopy(files.load(name))
+    mutation(values)
+
+    assert checks.complaints(values)
+
+
+@pytest.mark.parametrize("name", [*ON_THEIR_OWN, "git-sync-wrapper.init.yaml"])
+def test_airflow_looks_below_the_link(name: str) -> None:
+    values = files.load(name)
+    folder = values["config"]["core"]["dags_folder"]
+    for _, component in checks.components(values):
+        for one in map(environment, checks.containers(component)):
+            assert folder.startswith(f"{one['GITSYNC_ROOT']}/{one['GITSYNC_LINK']}/")
+
+
+@pytest.mark.parametrize("name", WITHIN_THE_CHART)
+def test_drop_in_changes_the_image_and_sets_known_variables(name: str) -> None:
+    values = files.load(name)
+    git_sync = values["dags"]["gitSync"]
+    known = VARIABLES | names_of(Settings, PREFIX)
+
+    assert {"repository", "tag"} == values["images"]["gitSync"].keys()
+    assert git_sync["branch"] == git_sync["ref"], "the chart gives both, and they must agree"
+    assert set() == {one["name"] for one in git_sync["env"]} - known
+    assert git_sync["emptyDirConfig"]["sizeLimit"]
+
+
+def test_drop_in_with_a_read_only_root_has_a_tmp() -> None:
+    values = files.load("git-sync-wrapper.chart.yaml")
+    git_sync = values["dags"]["gitSync"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in git_sync["extraVolumeMounts"]}
+
+    assert git_sync["securityContexts"]["container"]["readOnlyRootFilesystem"] is True
+    assert mounts["/tmp"] in {volume["name"] for volume in values["volumes"]}
+
+
+def test_codecommit_needs_a_role_and_no_secret() -> None:
+    values = files.load("git-sync-wrapper.codecommit.yaml")
+    accounts = [values[name]["serviceAccount"] for name in ("dagProcessor", "triggerer")] + [
+        values["workers"][name]["serviceAccount"] for name in ("celery", "kubernetes")
+    ]
+
+    assert "credentialsSecret" not in values["dags"]["gitSync"]
+    assert all("eks.amazonaws.com/role-arn" in one["annotations"] for one in accounts)
+    assert {True} == {one["create"] for one in accounts}

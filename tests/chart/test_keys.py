@@ -1,0 +1,88 @@
+"""
+A slip in any key of any file is noticed, and the complaint names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.chart import checks, files, objects
+from tests.chart.files import OBJECTS, PATCHES, VALUES
+from tests.chart.sidecars import Values
+from tests.conftest import Counts
+
+has_chart = (checks.CHART / "values.schema.json").is_file()
+
+
+def keys(node: Any, seen: set[int] | None = None) -> Iterator[tuple[Values, str]]:
+    """
+    Yield every map and key once, however many aliases lead there.
+    """
+    seen = set() if seen is None else seen
+    if isinstance(node, (dict, list)) and id(node) not in seen:
+        seen.add(id(node))
+        if isinstance(node, dict):
+            yield from ((node, key) for key in node)
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from keys(child, seen)
+
+
+def unnoticed(
+    everything: Any, complaints: Callable[[], list[str]], step: int
+) -> Iterator[tuple[str, list[str]]]:
+    """
+    Misspell every so-manieth key in turn; yield those that no complaint names.
+    """
+    for holder, key in list(keys(everything))[::step]:
+        before = list(holder.items())
+        slip = f"{key}Slip"
+        holder.clear()
+        holder.update({slip if name == key else name: value for name, value in before})
+        found = complaints()
+        holder.clear()
+        holder.update(before)
+        if not any(slip in complaint or key in complaint for complaint in found):
+            yield key, found
+
+
+@pytest.mark.skipif(not has_chart, reason=checks.HOW_TO_GET_THE_CHART)
+@pytest.mark.parametrize("name", VALUES)
+def test_slip_in_a_key_of_values_is_named(name: str, counts: Counts) -> None:
+    values = files.load(name)
+    defaults, schema = checks.chart_values(), checks.chart_schema()
+
+    def complaints() -> list[str]:
+        merged = next(files.stacks(name, values))
+        return [
+            *checks.unknown_keys(merged, defaults),
+            *checks.complaints(merged),
+            *checks.schema_complaints(merged, defaults, schema),
+        ]
+
+    assert [] == complaints()
+    assert [] == list(unnoticed(values, complaints, counts.keys))
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_slip_in_a_key_of_an_object_is_named(name: str, counts: Counts) -> None:
+    for thing in files.load_objects(name):
+
+        def complaints(thing: Values = thing) -> list[str]:
+            return objects.complaints(thing)
+
+        assert [] == complaints()
+        assert [] == list(unnoticed(thing, complaints, 1))
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_slip_in_a_key_of_a_patch_is_named(name: str) -> None:
+    patch = files.load(name)
+
+    def complaints() -> list[str]:
+        return objects.patch_complaints(patch)
+
+    assert [] == complaints()
+    assert [] == list(unnoticed(patch, complaints, 1))

@@ -1,0 +1,431 @@
+"""
+What charts-snippets/monitoring says to Prometheus and Grafana, by a real Prometheus.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+
+from docs.sidecars import SIDECARS as DOCUMENTED
+from tests.chart import monitoring
+from tests.chart.files import BLOCKS
+from tests.chart.files import load as load_values
+from tests.chart.monitoring import DASHBOARD, GIT_SYNC_PORT, YAML_FILES, complaints, load
+from tests.chart.sidecars import SIDECARS, Values
+from tests.support.prometheus import Prometheus, promtool, skip_without_prometheus
+from tests.support.waiting import wait_until
+
+ALERTS = Path(__file__).with_name("alerts.yaml")
+# Kubernetes allows 15 characters: git-sync-http for git-sync-wrapper.
+PORTS = {f"{name.removesuffix('-wrapper')}-http": one.port for name, one in SIDECARS.items()}
+
+
+@pytest.mark.parametrize("name", YAML_FILES)
+def test_file_has_what_its_reader_knows_and_nothing_else(name: str) -> None:
+    assert [] == complaints(name, load(name))
+
+
+@pytest.mark.parametrize("name", YAML_FILES)
+def test_every_key_that_is_misspelt_is_caught(name: str) -> None:
+    mutants = list(monitoring.renamed(load(name)))
+
+    assert mutants
+    assert [] == [path for path, mutant in mutants if not complaints(name, mutant)]
+
+
+@pytest.mark.parametrize("name", YAML_FILES)
+def test_file_opens_with_three_lines_of_comment(name: str) -> None:
+    lines = (monitoring.MONITORING / name).read_text().splitlines()
+
+    for line, start in zip(lines, ("# For:", "# Official chart 1.22.0", "# Change:"), strict=False):
+        assert line.startswith(start)
+    assert not lines[3].startswith("#")
+
+
+def test_every_file_is_checked() -> None:
+    assert sorted(monitoring.SCHEMAS) == YAML_FILES
+
+
+# Alerts
+
+
+def rules() -> list[Values]:
+    """
+    The alerts.
+    """
+    (group,) = load("prometheus-rule.yaml")["spec"]["groups"]
+    found: list[Values] = group["rules"]
+    return found
+
+
+def broken_promises(alerts: list[Values], folder: Path) -> str:
+    """
+    What promtool says when the alerts are held against their tests.
+    """
+    group = {"name": "airflow-sidecars", "rules": alerts}
+    (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [group]}))
+    shutil.copy(ALERTS, folder)
+    return promtool("test", "rules", "alerts.yaml", folder=folder)
+
+
+def test_alerts_fire_on_what_they_are_for_and_on_nothing_else(tmp_path: Path) -> None:
+    skip_without_prometheus()
+
+    assert "" == broken_promises(rules(), tmp_path)
+
+
+def test_every_alert_has_a_test_that_it_fires_and_one_that_it_does_not() -> None:
+    tests = yaml.safe_load(ALERTS.read_text())["tests"]
+    held = [one for test in tests for one in test["alert_rule_test"]]
+    names = sorted(rule["alert"] for rule in rules())
+
+    assert names == sorted({one["alertname"] for one in held if "exp_alerts" in one})
+    assert names == sorted({one["alertname"] for one in held if "exp_alerts" not in one})
+
+
+def test_readme_names_every_alert() -> None:
+    table = (monitoring.MONITORING / "README.md").read_text()
+
+    assert [rule["alert"] for rule in rules()] == re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+
+
+def test_alerts_name_metrics_that_exist() -> None:
+    named = {rule["alert"]: monitoring.named_metrics(rule["expr"]) for rule in rules()}
+
+    assert all(named.values())
+    assert {} == {
+        alert: found - monitoring.known_metrics()
+        for alert, found in named.items()
+        if found - monitoring.known_metrics()
+    }
+
+
+def test_an_alert_that_never_or_always_fires_is_caught(tmp_path: Path) -> None:
+    skip_without_prometheus()
+    never, always = copy.deepcopy(rules()), copy.deepcopy(rules())
+    for rule in never:
+        rule["expr"] = f"({rule['expr']}) and on () vector(1) > 2"
+    for rule in always:
+        rule["expr"] = "vector(1)"
+        rule.pop("for", None)
+
+    for mutants in (never, always):
+        said = broken_promises(mutants, tmp_path)
+        assert [] == [rule["alert"] for rule in mutants if rule["alert"] not in said]
+
+
+# Targets
+
+Container = tuple[str, str | None, int | None]
+"""Its name, and the name and number of a port, if it declares one."""
+
+
+def pods() -> dict[str, list[Container]]:
+    """
+    Pods as they come from the snippets: container, and each port that it declares.
+    """
+    s3_sync, kerberos, sync_perm = (
+        (name, f"{name}-http", PORTS[f"{name}-http"])
+        for name in ("s3-sync", "kerberos", "sync-perm")
+    )
+    return {
+        "airflow-worker-0": [("worker", "worker-logs", 8793), s3_sync, kerberos],
+        "airflow-api-server": [("api-server", "api-server", 8080), sync_perm],
+        "airflow-dag-processor": [("dag-processor", None, None), ("git-sync", None, None)],
+        "git-sync": [("git-sync-wrapper", "git-sync-http", GIT_SYNC_PORT)],
+        "airflow-scheduler": [("scheduler", None, None), ("git-sync-init", None, None)],
+    }
+
+
+EXPECTED = {
+    ("airflow-worker-0", "s3-sync", 9811),
+    ("airflow-worker-0", "kerberos", 9813),
+    ("airflow-api-server", "sync-perm", 9812),
+    ("airflow-dag-processor", "git-sync", 9814),
+    ("git-sync", "git-sync-wrapper", 9814),
+}
+
+
+def discovered(phase: str = "Running") -> list[Values]:
+    """
+    What Prometheus' discovery of the role `pod` gives: one target for a port, or for none.
+
+    https://prometheus.io/docs/prometheus/latest/configuration/configuration/#pod
+    """
+    found = []
+    for pod, containers in pods().items():
+        for container, port_name, port in containers:
+            labels = {
+                "__meta_kubernetes_namespace": "airflow",
+                "__meta_kubernetes_pod_name": pod,
+                "__meta_kubernetes_pod_ip": "127.0.0.1",
+                "__meta_kubernetes_pod_phase": phase,
+                "__meta_kubernetes_pod_container_name": container,
+            }
+            if port:
+                labels["__meta_kubernetes_pod_container_port_name"] = port_name or ""
+                labels["__meta_kubernetes_pod_container_port_number"] = str(port)
+            address = f"127.0.0.1:{port}" if port else "127.0.0.1"
+            found.append({"targets": [address], "labels": labels})
+    return found
+
+
+def scrape_jobs() -> list[Values]:
+    """
+    The jobs of the plain configuration, with pods that are given to them.
+    """
+    jobs = load("scrape-config.yaml")["scrape_configs"]
+    for job in jobs:
+        del job["kubernetes_sd_configs"]
+        job["static_configs"] = discovered() + discovered("Succeeded")
+    return list(jobs)
+
+
+def operator_jobs() -> list[Values]:
+    """
+    The jobs that the Prometheus Operator makes of the PodMonitor, as far as we use it.
+
+    pkg/prometheus/promcfg.go: generatePodMonitorConfig (0.86).
+    """
+    monitor = load("pod-monitor.yaml")
+    jobs = []
+    for number, endpoint in enumerate(monitor["spec"]["podMetricsEndpoints"]):
+        rules: list[Values] = [
+            {
+                "source_labels": ["__meta_kubernetes_pod_phase"],
+                "regex": "(Failed|Succeeded)",
+                "action": "drop",
+            }
+        ]
+        if "port" in endpoint:
+            source = ["__meta_kubernetes_pod_container_port_name"]
+            rules.append({"source_labels": source, "regex": endpoint["port"], "action": "keep"})
+        for label, name in (
+            ("namespace", "namespace"),
+            ("pod_container_name", "container"),
+            ("pod_name", "pod"),
+        ):
+            source = [f"__meta_kubernetes_{label}"]
+            rules.append({"source_labels": source, "target_label": name})
+        names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+        rules += [
+            {names.get(key, key): value for key, value in rule.items()}
+            for rule in endpoint.get("relabelings", [])
+        ]
+        jobs.append(
+            {
+                "job_name": f"podMonitor/airflow/{monitor['metadata']['name']}/{number}",
+                "scrape_interval": endpoint["interval"],
+                "relabel_configs": rules,
+                "static_configs": discovered() + discovered("Succeeded"),
+            }
+        )
+    return jobs
+
+
+def test_every_sidecar_is_scraped_once_and_nothing_else(tmp_path: Path) -> None:
+    skip_without_prometheus()
+    ways = {"plain": scrape_jobs(), "operator": operator_jobs()}
+    for way, jobs in ways.items():
+        for job in jobs:
+            job["relabel_configs"].append({"target_label": "way", "replacement": way})
+
+    with Prometheus(
+        tmp_path, {"scrape_configs": [*ways["plain"], *ways["operator"]]}
+    ) as prometheus:
+        wait_until(lambda: len(prometheus.targets()) >= 2 * len(EXPECTED), "all are known", 60)
+        targets = prometheus.targets()
+
+    for way in ways:
+        found = [
+            (labels["pod"], labels["container"], int(url.rpartition(":")[2].partition("/")[0]))
+            for labels, url in ((target["labels"], target["scrapeUrl"]) for target in targets)
+            if labels["way"] == way
+        ]
+        assert sorted(EXPECTED) == sorted(found), way
+    assert {"airflow"} == {target["labels"]["namespace"] for target in targets}
+
+
+def test_ports_are_those_of_the_values_and_of_the_sidecars() -> None:
+    declared = {
+        (port["name"], port["containerPort"])
+        for name in BLOCKS
+        for port in _ports(load_values(name))
+    }
+    endpoints = load("pod-monitor.yaml")["spec"]["podMetricsEndpoints"]
+
+    assert PORTS == dict(declared)
+    assert {*PORTS, "git-sync-http"} == {
+        endpoint["port"] for endpoint in endpoints if "port" in endpoint
+    }
+
+
+def _ports(node: Any) -> Iterator[Values]:
+    if isinstance(node, dict):
+        yield from node.get("ports", [])
+        node = list(node.values())
+    if isinstance(node, list):
+        for inner in node:
+            yield from _ports(inner)
+
+
+# The dashboard
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> Values:
+    """
+    The dashboard.
+    """
+    found: Values = json.loads(DASHBOARD.read_text())
+    return found
+
+
+def test_dashboard_names_metrics_that_exist(dashboard: Values) -> None:
+    named = {title: monitoring.named_metrics(expr) for title, expr in monitoring.queries(dashboard)}
+
+    assert all(named.values())
+    assert set() == set().union(*named.values()) - monitoring.known_metrics()
+
+
+def test_dashboard_shows_every_metric_of_a_sidecar(dashboard: Values) -> None:
+    shown = set().union(
+        *(monitoring.named_metrics(expr) for _, expr in monitoring.queries(dashboard))
+    )
+    left_out = {
+        "process_max_fds",
+        "process_open_fds",
+        "process_virtual_memory_bytes",
+        "kerberos_ticket_lifetime_seconds",
+        "sync_perm_lock_waits_total",
+    }
+
+    assert left_out == monitoring.known_metrics() - monitoring.FOREIGN_METRICS - shown
+
+
+def test_dashboard_asks_the_data_source_that_was_chosen(dashboard: Values) -> None:
+    asked = [panel["datasource"] for panel in dashboard["panels"] if panel["type"] != "row"]
+    asked += [target["datasource"] for p in dashboard["panels"] for target in p.get("targets", [])]
+    asked += [v["datasource"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
+
+    assert [{"type": "prometheus", "uid": "${datasource}"}] * len(asked) == asked
+    assert "datasource" == dashboard["templating"]["list"][0]["type"]
+    assert "__inputs" not in dashboard  # it would not load from a ConfigMap
+
+
+def test_dashboard_has_a_row_for_each_sidecar_and_panels_that_do_not_overlap(
+    dashboard: Values,
+) -> None:
+    rows = " ".join(panel["title"] for panel in dashboard["panels"] if panel["type"] == "row")
+    spots = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in dashboard["panels"])
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    numbers = [panel["id"] for panel in dashboard["panels"]]
+
+    for name in ("s3-sync", "git-sync-wrapper", "kerberos", "sync-perm"):
+        assert name in rows
+    assert len(spots) == len(set(spots))
+    assert max(x for x, _ in spots) < 24
+    assert len(numbers) == len(set(numbers))
+
+
+def registries() -> list[CollectorRegistry]:
+    """
+    A registry like each daemon's, in which every metric has at least one series.
+    """
+    found = []
+    for sidecar in DOCUMENTED:
+        registry = sidecar.metrics("1.2.3", "abc").registry
+        # No public way leads to families that have no series yet.
+        for family in registry._collector_to_names:
+            names = getattr(family, "_labelnames", ())
+            if names and not family._metrics:
+                values = [sidecar.name if name == "sidecar" else f"a {name}" for name in names]
+                family.labels(*values)
+        found.append(registry)
+    return found
+
+
+@contextmanager
+def serve(pages: list[bytes]) -> Iterator[list[str]]:
+    """
+    Serve each page as /metrics of a server of its own; yields their addresses.
+    """
+    servers = []
+    for page in pages:
+
+        class Handler(BaseHTTPRequestHandler):
+            text = page
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(self.text)))
+                self.end_headers()
+                self.wfile.write(self.text)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+    for server in servers:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield [f"127.0.0.1:{server.server_address[1]}" for server in servers]
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+
+
+def test_every_panel_shows_something_where_all_sidecars_run(
+    dashboard: Values, tmp_path: Path
+) -> None:
+    skip_without_prometheus()
+    with serve([generate_latest(registry) for registry in registries()]) as addresses:
+        job = {
+            "job_name": "airflow-sidecars",
+            "scrape_interval": "1s",
+            "static_configs": [
+                {"targets": [address], "labels": {"namespace": "airflow", "pod": f"pod-{number}"}}
+                for number, address in enumerate(addresses)
+            ],
+        }
+        with Prometheus(tmp_path, {"scrape_configs": [job]}) as prometheus:
+            wait_until(
+                lambda: len(prometheus.query("count_over_time(up[1m]) >= 3")) == len(addresses),
+                "three scrapes of each",
+                60,
+            )
+            empty = [
+                f"{title}: {query}"
+                for title, expr in monitoring.queries(dashboard)
+                if not prometheus.query(query := _filled(expr))
+            ]
+
+    assert [] == empty
+
+
+def _filled(expression: str) -> str:
+    """
+    Put values in for the variables of the dashboard, and look at times that were long ago.
+    """
+    filled = expression.replace("$namespace", "airflow").replace("$pod", ".*")
+    return (
+        filled.replace("$__rate_interval", "1m").replace(" < 1e8", "").replace(" > 0", " > -1e12")
+    )

@@ -1,0 +1,241 @@
+"""
+The files agree with each other: what one names, another makes, and nothing has drifted apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.chart import checks, files, objects
+from tests.chart.files import BEFORE, BLOCKS, OBJECTS, WHOLE
+from tests.chart.sidecars import SIDECARS, Values, environment
+
+# git-sync-wrapper's, beside those of the sidecars that have values here.
+PORTS = {9814, *(one.port for one in SIDECARS.values())}
+
+
+def shape(container: Values) -> Values:
+    """
+    What a container is but for image, settings, credentials and the limit of its memory.
+    """
+    different = ("env", "envFrom", "image")
+    result = {key: value for key, value in container.items() if key not in different}
+    result["volumeMounts"] = [
+        one for one in container["volumeMounts"] if one["name"] != "git-credentials"
+    ]
+    result["resources"] = {
+        **container["resources"],
+        "limits": container["resources"]["limits"]["cpu"],
+    }
+    return result
+
+
+def ours(node: Any) -> Iterator[Values]:
+    """
+    Yield our containers, wherever they are.
+    """
+    if isinstance(node, list):
+        for one in node:
+            yield from ours(one)
+    elif isinstance(node, dict):
+        if node.get("name") in SIDECARS and "image" in node:
+            yield node
+        for child in node.values():
+            yield from ours(child)
+
+
+@pytest.mark.parametrize("name", [*BEFORE, *OBJECTS])
+def test_containers_are_those_of_the_sidecars_own_files(name: str) -> None:
+    known = [shape(one) for block in BLOCKS for one in ours(files.load(block))]
+
+    for container in ours(files.load_objects(name)):
+        assert shape(container) in known
+
+
+def leaves(values: Values, path: str = "") -> set[str]:
+    found = set()
+    for key, value in values.items():
+        found |= leaves(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}"}
+    return found
+
+
+def test_dev_and_prd_differ_where_they_must_and_nowhere_else() -> None:
+    dev, prd = leaves(files.load("values-dev.yaml")), leaves(files.load("values-prd.yaml"))
+
+    assert dev == prd
+    assert {path for path in dev if not path.startswith("sidecars.")} == {
+        "apiServer.replicas",
+        "config.api.base_url",
+        "ingress.apiServer.hosts",
+        "ingress.web.hosts",
+        "webserver.replicas",
+    }
+    assert {path.removeprefix("sidecars.") for path in dev if path.startswith("sidecars.")} == {
+        "bucket",
+        "kerberos.tag",
+        "roleArn",
+        "s3Sync.gate",
+        "s3Sync.interval",
+        "s3Sync.memoryLimit",
+        "s3Sync.source",
+        "s3Sync.tag",
+        "syncPerm.tag",
+    }
+
+
+def secrets_named(node: Any) -> Iterator[str]:
+    """
+    Yield the names of Secrets that values refer to.
+    """
+    if isinstance(node, list):
+        for one in node:
+            yield from secrets_named(one)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key.lower().endswith("secretname"):
+                yield value
+            elif key == "imagePullSecrets":
+                yield from (one["name"] for one in value)
+            else:
+                yield from secrets_named(value)
+
+
+def test_every_secret_that_the_deployment_names_is_made() -> None:
+    made = {
+        one["spec"]["target"]["name"]
+        for one in files.load_objects("secrets/external-secrets.yaml")
+        if one["kind"] == "ExternalSecret"
+    }
+
+    (values,) = files.stacks("values-airflow-2.yaml", files.load("values-airflow-2.yaml"))
+
+    assert made == {*secrets_named(values), "git-credentials"} == objects.WANTED_KEYS.keys()
+
+
+def test_no_password_of_the_chart_is_left() -> None:
+    values = files.load(WHOLE)
+
+    assert {"enabled": False} == values["createUserJob"]
+    assert {"enabled": False} == values["postgresql"]
+
+
+def test_prometheus_may_ask_each_sidecar_and_nobody_else() -> None:
+    ingress, _ = files.load_objects("network/network-policy.yaml")
+    (rule,) = ingress["spec"]["ingress"]
+
+    assert {("TCP", port) for port in PORTS} == {
+        (one["protocol"], one["port"]) for one in rule["ports"]
+    }
+    assert [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    ] == (rule["from"])
+
+
+def test_everything_that_a_sidecar_must_reach_may_be_reached() -> None:
+    _, egress = files.load_objects("network/network-policy.yaml")
+    allowed = {
+        (port["protocol"], port["port"])
+        for rule in egress["spec"]["egress"]
+        for port in rule["ports"]
+    }
+
+    assert allowed == {
+        *(("UDP", 53), ("TCP", 53)),  # names
+        ("TCP", 443),  # S3, STS, git, the API server of Kubernetes
+        ("TCP", 80),  # EKS Pod Identity's agent
+        *(("UDP", 88), ("TCP", 88)),  # KDC
+        ("TCP", 5432),  # database
+        ("TCP", 22),  # git over SSH
+        *(("TCP", 8080), ("TCP", 6543), ("TCP", 6379), ("TCP", 8793), ("TCP", 8794), ("UDP", 9125)),
+    }
+    assert all(rule["to"] for rule in egress["spec"]["egress"])
+
+
+def test_metadata_service_cannot_be_reached() -> None:
+    _, egress = files.load_objects("network/network-policy.yaml")
+    blocks = [
+        to["ipBlock"] for rule in egress["spec"]["egress"] for to in rule["to"] if "ipBlock" in to
+    ]
+
+    assert [["169.254.0.0/16"]] == [one["except"] for one in blocks if one["cidr"] == "0.0.0.0/0"]
+    assert ["169.254.170.23/32"] == [
+        one["cidr"] for one in blocks if one["cidr"].startswith("169.")
+    ]
+
+
+def test_instances_read_the_ticket_where_the_one_kerberos_writes_it() -> None:
+    deployment, *others = files.load_objects("objects/shared-ticket.yaml")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    claims = {one["metadata"]["namespace"]: one for one in others if "namespace" in one["metadata"]}
+    volumes = {one["metadata"]["name"]: one["spec"] for one in others if one["spec"].get("csi")}
+
+    values = files.load("examples/shared-ticket.yaml")
+
+    ccache = environment(container)["KERBEROS_CCACHE"]
+    assert f"FILE:{ccache}" == environment(values)["KRB5CCNAME"]
+    (claim,) = (one for one in values["volumes"] if "persistentVolumeClaim" in one)
+    assert {"claimName": "krb5-ccache", "readOnly": True} == claim["persistentVolumeClaim"]
+    assert {"name": claim["name"], "mountPath": "/var/krb5-ccache", "readOnly": True} in (
+        values["volumeMounts"]
+    )
+    assert claims.keys() == {deployment["metadata"]["namespace"], "airflow"}
+    assert {"krb5-ccache"} == {one["metadata"]["name"] for one in claims.values()}
+    assert {one["spec"]["volumeName"] for one in claims.values()} == volumes.keys()
+    assert 1 == len({one["csi"]["volumeHandle"] for one in volumes.values()})
+    assert (
+        deployment["spec"]["selector"]["matchLabels"]
+        == (deployment["spec"]["template"]["metadata"]["labels"])
+    )
+
+
+def test_airflow_reads_the_claim_that_git_sync_fills() -> None:
+    deployment, volume, claim = files.load_objects("objects/git-sync-deployment.yaml")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    names = {
+        one["persistentVolumeClaim"]["claimName"]
+        for one in pod["volumes"]
+        if "persistentVolumeClaim" in one
+    }
+
+    values = files.load("examples/git-sync-deployment.yaml")
+
+    (reads,) = values["volumes"]
+    (mount,) = values["volumeMounts"]
+    assert {"claimName": claim["metadata"]["name"], "readOnly": True} == (
+        reads["persistentVolumeClaim"]
+    )
+    assert names == {claim["metadata"]["name"]}
+    assert claim["spec"]["volumeName"] == volume["metadata"]["name"]
+    assert values["config"]["core"]["dags_folder"] == (
+        f"/opt/airflow/dags/{environment(container)['GITSYNC_LINK']}"
+    )
+    assert [{"secretRef": {"name": "git-credentials"}}] == container["envFrom"]
+    assert 9814 in PORTS & {one["containerPort"] for one in container["ports"]}
+    assert {"name": reads["name"], "mountPath": "/opt/airflow/dags", "readOnly": True} == mount
+
+
+def test_no_instance_that_reads_a_shared_ticket_sees_a_keytab() -> None:
+    values = files.load("examples/shared-ticket.yaml")
+
+    assert "keytab" not in str(values)
+    assert [] == list(ours(values))
+
+
+def test_pod_of_the_operator_ends_when_its_task_does() -> None:
+    (pod,) = files.load_objects("objects/pod-template.yaml")
+
+    assert "Never" == pod["spec"]["restartPolicy"]
+    assert ["base"] == [one["name"] for one in pod["spec"]["containers"]]
+    assert ["Always"] == [one["restartPolicy"] for one in pod["spec"]["initContainers"]]
+
+
+def test_task_pods_take_no_gate_as_one_bad_dag_would_hold_up_all_tasks() -> None:
+    for name in BEFORE:
+        task_pod = files.load(name).get("workers", {}).get("kubernetes", {})
+        for container in checks.containers(task_pod):
+            assert "S3_SYNC_GATE" not in environment(container)

@@ -1,0 +1,76 @@
+"""
+What NetworkPolicies let through, by the rules of Kubernetes for the parts that ours use.
+
+A pod that no policy of a direction selects is open in it; else some rule must admit the traffic.
+https://kubernetes.io/docs/concepts/services-networking/network-policies/
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.chart.sidecars import Values
+
+NAME_LABEL = "kubernetes.io/metadata.name"
+
+
+@dataclass(frozen=True)
+class Pod:
+    """
+    A pod as policies see it.
+    """
+
+    labels: Values
+    namespace: str = "airflow"
+
+
+Peer = Pod | str
+"""A pod, or an address outside of the cluster."""
+
+
+def admits(
+    policies: Sequence[Values], pod: Pod, direction: str, peer: Peer, port: tuple[str, int]
+) -> bool:
+    """
+    Say whether a pod may be asked by a peer (Ingress), or may ask it (Egress), on a port.
+    """
+    selecting = [
+        one["spec"]
+        for one in policies
+        if direction in one["spec"]["policyTypes"] and _selects(one["spec"]["podSelector"], pod)
+    ]
+    rules = [rule for spec in selecting for rule in spec.get(direction.lower()) or []]
+    peers = "from" if direction == "Ingress" else "to"
+    return not selecting or any(
+        any(_is(one, peer, pod.namespace) for one in rule[peers])
+        and port in [(one.get("protocol", "TCP"), one["port"]) for one in rule["ports"]]
+        for rule in rules
+    )
+
+
+def _selects(selector: Values, pod: Pod) -> bool:
+    assert selector.keys() <= {"matchLabels", "matchExpressions"}
+    return selector.get("matchLabels", {}).items() <= pod.labels.items() and all(
+        one["operator"] == "In" and pod.labels.get(one["key"]) in one["values"]
+        for one in selector.get("matchExpressions", [])
+    )
+
+
+def _is(rule: Values, peer: Peer, namespace: str) -> bool:
+    if isinstance(peer, str):
+        address, block = ipaddress.ip_address(peer), rule.get("ipBlock")
+        return (
+            block is not None
+            and address in ipaddress.ip_network(block["cidr"])
+            and not any(address in ipaddress.ip_network(one) for one in block.get("except", []))
+        )
+    if "ipBlock" in rule:
+        return False
+    is_near = (
+        _selects(rule["namespaceSelector"], Pod({NAME_LABEL: peer.namespace}))
+        if "namespaceSelector" in rule
+        else peer.namespace == namespace
+    )
+    return is_near and _selects(rule.get("podSelector", {}), peer)

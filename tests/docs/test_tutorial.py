@@ -1,0 +1,139 @@
+"""
+The tutorial from an empty registry, step by step, with everything that needs no cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+from botocore.config import Config
+
+from tests.chart import checks, files
+from tests.docs.code import ROOT
+from tests.support.daemon import S3_SYNC, VENV_BIN, SidecarProcess
+from tests.support.servers import MotoServer
+from tests.support.waiting import wait_until
+
+TUTORIAL = (ROOT / "docs/tutorial/from-an-empty-registry.md").read_text()
+BUCKET = "my-airflow-dags"
+CLUSTER = "my-cluster"
+# What needs a cluster, or builds an image (tests/images has that).
+ELSEWHERE = ("make ", "helm ", "kubectl ")
+
+
+def steps() -> list[str]:
+    """
+    The scripts, in their order.
+    """
+    blocks = re.findall(r"```console\n(.*?)```", TUTORIAL, re.DOTALL)
+    lines = [
+        [line for line in block.splitlines() if not line.startswith(ELSEWHERE)] for block in blocks
+    ]
+    return ["\n".join(kept) + "\n" for kept in lines if kept]
+
+
+class Machine:
+    """
+    Somebody's shell: what it sets stays for the next step.
+    """
+
+    def __init__(self, moto: MotoServer, folder: Path) -> None:
+        shutil.copytree(ROOT / "charts-snippets", folder / "charts-snippets")
+        self._folder = folder
+        self._variables = {
+            **moto.environment(),
+            "PATH": f"{VENV_BIN}:/usr/bin:/bin",
+            "HOME": str(folder),
+            "AWS_MAX_ATTEMPTS": "1",
+        }
+
+    def run(self, script: str) -> None:
+        """
+        Run the commands of one step.
+        """
+        done = subprocess.run(
+            ["bash", "-aeuo", "pipefail", "-c", f"{script}\nenv -0 >.environment"],
+            cwd=self._folder,
+            env=self._variables,
+            capture_output=True,
+            text=True,
+        )
+        assert 0 == done.returncode, f"{script}\n{done.stdout}{done.stderr}"
+        pairs = (self._folder / ".environment").read_text().split("\0")[:-1]
+        self._variables = dict(pair.split("=", 1) for pair in pairs)
+
+
+@pytest.fixture
+def account(moto: MotoServer) -> Iterator[Any]:
+    """
+    An AWS account with a cluster; a function that gives clients.
+    """
+
+    def client(service: str) -> Any:
+        return boto3.client(
+            service,
+            region_name="eu-central-1",
+            endpoint_url=moto.endpoint,
+            aws_access_key_id=moto.access_key,
+            aws_secret_access_key=moto.secret_key,
+            config=Config(proxies={}, retries={"max_attempts": 1}),
+        )
+
+    client("eks").create_cluster(
+        name=CLUSTER, roleArn="arn:aws:iam::123456789012:role/eks", resourcesVpcConfig={}
+    )
+    yield client
+    client("eks").delete_cluster(name=CLUSTER)
+
+
+def test_its_values_and_its_role_bring_the_dag_and_its_change(
+    account: Any, moto: MotoServer, tmp_path: Path
+) -> None:
+    machine = Machine(moto, tmp_path)
+    *first, change, clean_up = steps()
+    for step in first:
+        machine.run(step)
+
+    _check_role(account)
+    values = yaml.safe_load((tmp_path / "build/s3-sync.yaml").read_text())
+    assert [] == checks.complaints(values)
+    (container,) = values["dagProcessor"]["extraInitContainers"]
+    assert "123456789012.dkr.ecr.eu-central-1.amazonaws.com/s3-sync:0.1.0" == container["image"]
+    given = {variable["name"]: variable["value"] for variable in container["env"]}
+    dags = tmp_path / "dags"
+    more = {"DEST_PATH": str(dags), "INTERVAL": "0.2", "S3_SYNC_HTTP_BIND": "127.0.0.1:0"}
+    with SidecarProcess(S3_SYNC, {**moto.environment(), **given, **more}, tmp_path / "home"):
+        hello = dags / "hello.py"
+        wait_until(hello.exists, "the DAG is there", 60)
+        compile(hello.read_text(), "hello.py", "exec")
+        machine.run(change)
+        wait_until(lambda: "hello again" in hello.read_text(), "the change is there", 60)
+
+    machine.run(clean_up.replace("aws ecr", "true aws ecr"))  # nothing was pushed
+    assert BUCKET not in [bucket["Name"] for bucket in account("s3").list_buckets()["Buckets"]]
+    roles = [role["RoleName"] for role in account("iam").list_roles()["Roles"]]
+    assert "airflow-s3-sync" not in roles
+
+
+def _check_role(account: Any) -> None:
+    iam = account("iam")
+    issuer = account("eks").describe_cluster(name=CLUSTER)["cluster"]["identity"]["oidc"]["issuer"]
+    role = iam.get_role(RoleName="airflow-s3-sync")["Role"]
+    policy = iam.get_role_policy(RoleName="airflow-s3-sync", PolicyName="s3-sync")
+    provider = issuer.removeprefix("https://")
+    (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
+    snippet = (files.SNIPPETS / "iam/s3-sync.json").read_text()
+
+    assert f"arn:aws:iam::123456789012:oidc-provider/{provider}" == trust["Principal"]["Federated"]
+    accounts = trust["Condition"]["StringEquals"][f"{provider}:sub"]
+    assert "system:serviceaccount:airflow:airflow-dag-processor" in accounts
+    assert json.loads(snippet.replace("my-airflow-bucket", BUCKET)) == policy["PolicyDocument"]

@@ -1,0 +1,1 @@
+"""The sidecar git-sync-wrapper: one test file for each of its modules."""

@@ -1,0 +1,18 @@
+"""
+The fixtures of the sidecar's tests.
+"""
+
+import pytest
+
+from sidecar_runtime.fence import Fence
+from tests.runtime.recording import log
+
+__all__ = ["log"]
+
+
+@pytest.fixture
+def fence() -> Fence:
+    """
+    A fence that nobody has revoked.
+    """
+    return Fence()

@@ -1,0 +1,99 @@
+"""
+git-sync's own port.
+"""
+
+import http.client
+from collections.abc import Iterator
+
+import pytest
+
+from git_sync_wrapper.chart_port import ChartPort, address
+from git_sync_wrapper.metrics import GitSyncMetrics
+from sidecar_runtime.errors import SettingsError
+
+
+class Port:
+    """
+    A port whose readiness a test sets.
+    """
+
+    def __init__(self, metrics: GitSyncMetrics | None = None) -> None:
+        self.is_ready = False
+        registry = metrics.registry if metrics else None
+        self.server = ChartPort("127.0.0.1:0", lambda: self.is_ready, registry)
+        self.server.start()
+
+    def get(self, path: str = "/", method: str = "GET") -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=10)
+        connection.request(method, path)
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        return answer.status, body
+
+
+@pytest.fixture
+def metrics() -> GitSyncMetrics:
+    return GitSyncMetrics()
+
+
+@pytest.fixture
+def port() -> Iterator[Port]:
+    port = Port()
+    yield port
+    port.server.server_close()
+
+
+@pytest.mark.parametrize("path", ["/", "/anything?x", "/metrics"])
+def test_any_path_is_503_before_there_is_something_to_read_and_200_after(
+    port: Port, path: str
+) -> None:
+    assert (503, b"repo is not ready\n") == port.get(path)
+
+    port.is_ready = True
+
+    assert (200, b"") == port.get(path)
+
+
+def test_changes_nothing(port: Port) -> None:
+    assert 405 == port.get(method="POST")[0]
+
+
+def test_metrics_have_git_syncs_names_and_whole_numbers(metrics: GitSyncMetrics) -> None:
+    port = Port(metrics)
+    metrics.count_sync("success", 0.5)
+    metrics.count_fetch()
+    metrics.count_hook("webhook", "error")
+    metrics.count_noop()
+
+    status, body = port.get("/metrics")
+    port.server.server_close()
+
+    lines = set(body.decode().splitlines())
+    assert 200 == status
+    assert {
+        'git_sync_count_total{status="success"} 1',
+        'git_sync_count_total{status="noop"} 1',
+        'git_sync_duration_seconds_sum{status="success"} 0.5',
+        "git_fetch_count_total 1",
+        'git_sync_hook_run_count_total{name="webhook",status="error"} 1',
+    } <= lines
+
+
+@pytest.mark.parametrize(
+    ("bind", "expected"),
+    [(":1234", ("", 1234)), ("0.0.0.0:80", ("0.0.0.0", 80)), ("[::1]:1", ("::1", 1))],
+)
+def test_reads_addresses_as_go_does(bind: str, expected: tuple[str, int]) -> None:
+    assert expected == address(bind)
+
+
+@pytest.mark.parametrize("bind", ["1234", ":x", ":70000"])
+def test_refuses_what_is_no_address(bind: str) -> None:
+    with pytest.raises(SettingsError, match="GITSYNC_HTTP_BIND"):
+        address(bind)
+
+
+def test_a_port_in_use_is_a_settings_error(port: Port) -> None:
+    with pytest.raises(SettingsError, match="GITSYNC_HTTP_BIND"):
+        ChartPort(f"127.0.0.1:{port.server.server_port}", lambda: True, None)

@@ -1,0 +1,81 @@
+"""
+The folder of the socket: nobody else enters it, and nothing is left of it.
+"""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper import private_folder
+from git_sync_wrapper.private_folder import PrivateFolder
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def test_only_its_owner_may_enter(temporary: Path) -> None:
+    folder = PrivateFolder()
+
+    found = os.stat(folder.path)
+    assert (0o700, os.getuid()) == (stat.S_IMODE(found.st_mode), found.st_uid)
+    assert temporary == Path(folder.path).parent
+    folder.remove()
+
+
+def test_nothing_is_left(temporary: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    folder = PrivateFolder()
+    Path(folder.path, "key").write_text("secret")
+
+    folder.remove()
+
+    assert [] == list(temporary.iterdir())
+    assert before == os.listdir("/proc/self/fd")
+
+
+def test_what_a_killed_process_left_is_removed(temporary: Path) -> None:
+    program = (
+        "import os, signal\n"
+        "from git_sync_wrapper.private_folder import PrivateFolder\n"
+        "open(PrivateFolder().path + '/key', 'w').write('secret')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], timeout=60)
+    (left,) = temporary.iterdir()
+
+    folder = PrivateFolder()
+
+    assert not left.exists()
+    folder.remove()
+
+
+def test_folders_in_use_and_of_others_stay(temporary: Path) -> None:
+    one = PrivateFolder()
+    (temporary / "git-sync-wrapper-notes").mkdir()
+    (temporary / "git-sync-wrapper.txt").touch()
+
+    other = PrivateFolder()
+
+    assert {one.path, other.path} < set(map(str, temporary.iterdir()))
+    assert 4 == len(list(temporary.iterdir()))
+    one.remove()
+    other.remove()
+
+
+def test_a_read_only_place_is_left_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nothing"))
+    monkeypatch.setattr(private_folder, "PARENTS", (str(tmp_path / "neither"), str(tmp_path)))
+
+    folder = PrivateFolder()
+
+    assert tmp_path == Path(folder.path).parent
+    folder.remove()

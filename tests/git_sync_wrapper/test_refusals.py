@@ -1,0 +1,68 @@
+"""
+What git, ssh and git-sync say, as reasons.
+"""
+
+import pytest
+
+from git_sync_wrapper.refusals import REFUSALS, explain
+
+SAID = {
+    "target_full": "fatal: write error: No space left on device",
+    "host_key_changed": "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\n"
+    "Host key verification failed.",
+    "host_key_unknown": "No ED25519 host key is known for git.example.com and you have requested "
+    "strict checking.\nHost key verification failed.",
+    "ssh_key_invalid": 'Load key "/etc/git-secret/ssh": error in libcrypto\n'
+    "git@github.com: Permission denied (publickey).",
+    "ssh_key_open": "WARNING: UNPROTECTED PRIVATE KEY FILE!\nPermission denied (publickey).",
+    "ssh_user_missing": "No user exists for uid 1000",
+    "ssh_key_refused": "git@github.com: Permission denied (publickey).",
+    "name_unresolved": "fatal: unable to access 'https://x/': Could not resolve host: x",
+    "proxy_refused": "fatal: unable to access 'https://x/': CONNECT tunnel failed, response 407",
+    "tls_failed": "fatal: unable to access 'https://x/': SSL certificate problem: self-signed "
+    "certificate",
+    "remote_unreachable": "fatal: unable to access 'http://x/': Failed to connect to x port 80 "
+    "after 0 ms: Couldn't connect to server",
+    "remote_timeout": "ssh: connect to host x port 22: Connection timed out",
+    "login_missing": "fatal: could not read Username for 'https://x': terminal prompts disabled",
+    "credentials_refused": "fatal: Authentication failed for 'https://x/'",
+    "ref_not_found": "fatal: couldn't find remote ref nope",
+    "repository_not_found": "remote: Not Found\nfatal: repository 'https://x/y.git/' not found",
+    "server_error": "error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502",
+    "sync_timeout": 'Run(git fetch): context deadline exceeded: { stdout: "", stderr: "" }',
+    "target_denied": "error: could not lock config file .git/config: Permission denied",
+    "out_of_memory": "Run(git fetch): signal: killed",
+}
+
+
+@pytest.mark.parametrize("reason", [refusal.reason for refusal in REFUSALS])
+def test_knows_what_is_said(reason: str) -> None:
+    error = explain(SAID[reason])
+
+    assert reason == error.reason
+    assert error.advice
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_both_ways_to_refuse_credentials_are_one(code: int) -> None:
+    assert "credentials_refused" == explain(f"The requested URL returned error: {code}").reason
+
+
+def test_what_nobody_knows_is_quoted() -> None:
+    error = explain("fatal: the moon\nis full", "git-sync ended with exit code 1")
+
+    assert "git_sync_failed" == error.reason
+    assert "git-sync ended with exit code 1: fatal: the moon is full" == error.message
+
+
+def test_who_logs_in_is_left_out() -> None:
+    error = explain("fatal: unable to access 'https://me:hush@x/': Could not resolve host: x")
+
+    assert "hush" not in error.message
+    assert "https://x/" in error.message
+
+
+def test_only_the_line_that_says_it_is_quoted() -> None:
+    error = explain("Cloning\nfatal: Authentication failed for 'https://x/'\nand more")
+
+    assert "git-sync failed: fatal: Authentication failed for 'https://x/'" == error.message

@@ -1,0 +1,146 @@
+"""
+What holds for the image of every sidecar: its layers, its digest, its bill of materials.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from tests.images.container import Image
+from tests.images.layers import Entry, own_entries
+from tests.support.package_mirror import PackageMirror
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {
+    path.parent.parent.name: path.parent.name for path in ROOT.glob("sidecars/*/*/__main__.py")
+}
+# Programs and folders that only a build needs. Debian's own documentation and menus are not meant.
+UNWANTED = re.compile(
+    r"(^|/)(pip|uv|uvx|gcc|g\+\+|cc|c\+\+|clang|make|cython|flit|ninja|cmake)[-0-9.]*$"
+    r"|\.whl$|(^|/)\.git(/|$)|(^|/)(src|tests)/(?!.*\.so)|^opt/backend(/|$)"
+)
+SECRETS = re.compile(
+    rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----\s+[A-Za-z0-9+/]"
+    rb"|\b(?:AKIA|ASIA)(?![A-Z0-9]{9}EXAMPLE)[A-Z0-9]{16}\b"
+    rb"|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bglpat-[A-Za-z0-9_-]{20}\b"
+    rb"|://[\w.+-]+:(?!pass(?:word)?@|pw@|secret@)[^@\s/'\"{}<>$%]{8,}@(?:\d|[\w-]+\.)"
+)
+PRIVATE_FILES = re.compile(
+    r"(^|/)(\.netrc|pip\.conf|\.pypirc|\.aws|\.ssh|\.docker|\.env|id_(rsa|ed25519)|[^/]+\.keytab)(/|$)"
+)
+
+
+@pytest.fixture(scope="module")
+def name(image: Image) -> str:
+    """
+    The sidecar.
+    """
+    title: str = image.inspect()["Config"]["Labels"]["org.opencontainers.image.title"]
+    return title
+
+
+@pytest.fixture(scope="module")
+def entries(image: Image, tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
+    """
+    Every file that the image adds to its base.
+    """
+    return list(own_entries(image, tmp_path_factory.mktemp("image")))
+
+
+def test_layers_hold_the_sidecar_and_no_other(name: str, entries: list[Entry]) -> None:
+    parts = {part for entry in entries for part in entry.path.split("/")}
+
+    assert PACKAGES[name] in parts
+    assert "sidecar_runtime" in parts
+    assert set() == parts & ({*PACKAGES.values()} - {PACKAGES[name]})
+
+
+def test_layers_hold_nothing_that_builds_or_tests(entries: list[Entry]) -> None:
+    assert [] == [entry.path for entry in entries if UNWANTED.search(entry.path)]
+
+
+def test_layers_hold_no_secret(entries: list[Entry]) -> None:
+    assert [] == [entry.path for entry in entries if PRIVATE_FILES.search(entry.path)]
+    assert [] == [
+        (entry.path, found[0]) for entry in entries if (found := SECRETS.search(entry.content))
+    ]
+
+
+def test_history_and_settings_name_no_index_and_no_password(image: Image) -> None:
+    described = image.inspect()
+    said = json.dumps([described["Config"], described.get("History", [])])
+
+    assert "INDEX_URL=" not in said.replace("ARG PIP_INDEX_URL=", "")
+    assert not SECRETS.search(said.encode())
+
+
+@pytest.mark.parametrize("user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"])
+def test_runs_hardened(image: Image, name: str, user: str) -> None:
+    said = image.run_tool("run", "--rm", *image.hardening(user), image.name, "--version")
+
+    assert re.search(r"\d+\.\d+", said)
+
+
+def test_a_commit_has_one_digest_and_a_mirrors_password_leaves_no_trace(
+    image: Image, name: str
+) -> None:
+    """
+    Built again behind a mirror that wants a password: if it were anywhere, the digest would differ.
+    """
+    if image.tool == "docker":
+        pytest.skip("docker leaves the times of the build in layers: take podman or buildah")
+    password = f"canary{uuid.uuid4().hex}"
+    again = f"again-{uuid.uuid4().hex[:8]}"
+    with PackageMirror(password) as mirror:
+        # In the network of this machine, where the mirror is.
+        variables = {"TAG": again, "PIP_INDEX_URL": mirror.url, "BUILDAH_ISOLATION": "chroot"}
+        built = subprocess.run(
+            ["scripts/build-image", name],
+            cwd=ROOT,
+            env={**os.environ, **variables, "REGISTRY": ""},
+            capture_output=True,
+            text=True,
+        )
+    assert 0 == built.returncode, built.stderr
+    second = Image(image.tool, built.stdout.splitlines()[-1])
+    described = second.inspect()
+    second.run_tool("rmi", second.name)
+
+    assert "sidecar-runtime" not in mirror.asked  # it is here, and nobody may put one there
+    assert "structlog" in mirror.asked
+    assert image.inspect()["Digest"] == described["Digest"]
+    assert password not in json.dumps(described)
+
+
+def test_bill_of_materials_names_everything(image: Image, name: str) -> None:
+    done = subprocess.run(
+        ["scripts/sbom", name],
+        cwd=ROOT,
+        env={**os.environ, "IMAGE": image.name},
+        capture_output=True,
+        text=True,
+    )
+    assert 0 == done.returncode, done.stderr
+    text = (ROOT / done.stdout.strip()).read_text()
+    said: dict[str, Any] = json.loads(text)
+    references = [component["bom-ref"] for component in said["components"]]
+    packages = {component["purl"] for component in said["components"]}
+    lock = (ROOT / f"requirements/{name}.txt").read_text()
+    pins = re.findall(r"^([a-z0-9.-]+)==([^ ]+) \\$", lock, re.MULTILINE)
+
+    assert pins
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    assert name == said["metadata"]["component"]["name"]
+    assert len(references) == len(set(references))
+    assert set() == {f"pkg:pypi/{pin}@{version}" for pin, version in pins} - packages
+    assert any(package.startswith("pkg:deb/debian/libc6@") for package in packages)

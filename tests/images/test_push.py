@@ -1,0 +1,351 @@
+"""
+`make push`: to a plain registry, and to ECR (moto) with a real registry behind its host name.
+
+The image is a sidecar of one file in a copy of the repository, as what is pushed does not matter.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.support.fake_proxy import FakeProxy
+from tests.support.registry import ACCOUNT, PASSWORD, Registry
+from tests.support.servers import ACCESS_KEY, SECRET_KEY, MotoServer
+
+ROOT = Path(__file__).parents[2]
+REGION = "eu-central-1"
+ECR = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+PLATFORMS = "linux/amd64,linux/arm64"
+TOOLS = ("buildah", "podman")
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("docker-registry") is None,
+    reason="docker-registry is missing: make setup-images",
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    """
+    How a command ended.
+    """
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Project:
+    """
+    A copy of the repository with one sidecar, and a container tool with a store of its own.
+    """
+
+    folder: Path
+    tool: str
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *command: str, **variables: str) -> Done:
+        """
+        Run a command in the copy, with nothing of this machine's settings.
+        """
+        base = {
+            "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}",
+            "HOME": str(self.folder),
+            "BUILDER": self.tool,
+            "CONTAINERS_STORAGE_CONF": str(self.folder.parent / "storage.conf"),
+            "CONTAINERS_REGISTRIES_CONF": str(self.folder.parent / "registries.conf"),
+            "REGISTRY_AUTH_FILE": str(self.folder.parent / "auth.json"),
+        }
+        kept = {name: os.environ[name] for name in ("CONTAINERS_CONF",) if name in os.environ}
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=base | kept | self.variables | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def succeed(self, *command: str, **variables: str) -> str:
+        """
+        Run a command that must succeed, and return what it wrote.
+        """
+        done = self.run(*command, **variables)
+        assert 0 == done.code, done.out + done.err
+        return done.out
+
+    def commit(self) -> str:
+        """
+        Commit everything and return the commit.
+        """
+        who = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+        self.succeed("git", "add", "--all")
+        self.succeed("git", *who, "commit", "--quiet", "--message=tiny")
+        return self.succeed("git", "rev-parse", "HEAD").strip()
+
+
+def works(tool: str) -> bool:
+    """
+    Whether this container tool can be used here.
+    """
+    return shutil.which(tool) is not None and (
+        subprocess.run([tool, "info"], capture_output=True).returncode == 0
+    )
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """
+    A registry without TLS and password.
+    """
+    with Registry(tmp_path_factory.mktemp("registry") / "plain") as registry:
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """
+    The registry behind ECR's host name.
+    """
+    with Registry(tmp_path_factory.mktemp("registry") / "ecr", ECR) as registry:
+        yield registry
+
+
+@pytest.fixture(params=TOOLS)
+def project(request: pytest.FixtureRequest, registry: Registry, tmp_path: Path) -> Project:
+    """
+    A project whose base image is in the plain registry, for two architectures.
+    """
+    if not works(request.param):
+        pytest.skip(f"{request.param} does not work here: make setup-images")
+    graph = {"graphroot": tmp_path / "graph", "runroot": tmp_path / "run"}
+    settings = "".join(f'{name} = "{path}"\n' for name, path in graph.items())
+    (tmp_path / "storage.conf").write_text(f'[storage]\ndriver = "vfs"\n{settings}')
+    (tmp_path / "registries.conf").write_text(
+        f'[[registry]]\nlocation = "{registry.address}"\ninsecure = true\n'
+    )
+    (tmp_path / "auth.json").write_text("{}")
+    folder = tmp_path / "project"
+    tiny = folder / "sidecars" / "tiny"
+    tiny.mkdir(parents=True)
+    shutil.copytree(ROOT / "scripts", folder / "scripts")
+    shutil.copy(ROOT / "Makefile", folder)
+    project = Project(folder, request.param, {"BASE_IMAGE": f"{registry.address}/base:1"})
+    (tiny / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
+    for name in ("content", "base-amd64", "base-arm64"):
+        (tiny / name).write_text(f"{name} {tmp_path}\n")
+    (tiny / "Dockerfile").write_text(
+        "FROM scratch\nARG TARGETARCH\nCOPY sidecars/tiny/base-${TARGETARCH} /base\n"
+    )
+    project.succeed("git", "init", "--quiet")
+    project.commit()
+    build = ("build", "--quiet", f"--platform={PLATFORMS}", "--manifest=base")
+    project.succeed(project.tool, *build, "--file=sidecars/tiny/Dockerfile", ".")
+    push = ("manifest", "push", "--all", "--tls-verify=false", "base")
+    project.succeed(project.tool, *push, f"docker://{project.variables['BASE_IMAGE']}")
+    (tiny / "Dockerfile").write_text(
+        "ARG BASE_IMAGE=nowhere.example.com/base:1\nFROM ${BASE_IMAGE}\n"
+        "COPY sidecars/tiny/content /content\n"
+    )
+    return project
+
+
+def complaint(done: Done) -> str:
+    """
+    The error of a command that must fail without a word on standard output.
+    """
+    assert 0 != done.code
+    return done.err
+
+
+def test_pushes_one_image_with_its_labels(project: Project, registry: Registry) -> None:
+    commit = project.commit()
+    name = f"labels/{project.tool}/tiny"
+    target = f"{registry.address}/labels/{project.tool}"
+
+    said = project.succeed("make", "--silent", "push/tiny", f"REGISTRY={target}")
+
+    assert f"{target}/tiny:{commit[:12]}" == said.splitlines()[-1]
+    _, manifest = registry.manifest(name, commit[:12])
+    labels = registry.config(name, manifest)["config"]["Labels"]
+    assert commit == labels["org.opencontainers.image.revision"]
+    assert "1.2.3" == labels["org.opencontainers.image.version"]
+
+
+def test_never_overwrites_a_tag(project: Project, registry: Registry) -> None:
+    project.commit()
+    name = f"again/{project.tool}/tiny"
+    push = ("make", "--silent", "push", f"REGISTRY={registry.address}/again/{project.tool}")
+    project.succeed(*push, "TAG=0.1.0")
+    digest, _ = registry.manifest(name, "0.1.0")
+    (project.folder / "sidecars/tiny/content").write_text("changed\n")
+    project.commit()
+
+    refused = project.run(*push, "TAG=0.1.0")
+    project.succeed(*push, "TAG=0.1.1")
+
+    assert "0.1.0 exists, and a pushed tag is never overwritten" in complaint(refused)
+    assert digest == registry.manifest(name, "0.1.0")[0]
+    assert digest != registry.manifest(name, "0.1.1")[0]
+    assert {"0.1.0", "0.1.1"} == set(registry.tags(name))
+
+
+def test_pushes_both_architectures_under_one_tag(project: Project, registry: Registry) -> None:
+    project.commit()
+    name = f"both/{project.tool}/tiny"
+    target = f"{registry.address}/both/{project.tool}"
+    push = (
+        "make",
+        "--silent",
+        "push/tiny",
+        f"REGISTRY={target}",
+        "TAG=1",
+        f"PLATFORMS={PLATFORMS}",
+    )
+
+    project.succeed(*push)
+    refused = project.run(*push)
+
+    _, index = registry.manifest(name, "1")
+    found = {}
+    for entry in index["manifests"]:
+        _, manifest = registry.manifest(name, entry["digest"])
+        config = registry.config(name, manifest)
+        found[entry["platform"]["architecture"]] = config["architecture"]
+        assert "1.2.3" == config["config"]["Labels"]["org.opencontainers.image.version"]
+    assert {"amd64": "amd64", "arm64": "arm64"} == found
+    assert ["1"] == registry.tags(name)
+    assert "exists" in complaint(refused)
+
+
+def test_pushes_nothing_that_is_not_committed(project: Project, registry: Registry) -> None:
+    project.commit()
+    (project.folder / "sidecars/tiny/content").write_text("changed\n")
+
+    refused = project.run("make", "push/tiny", f"REGISTRY={registry.address}/dirty/{project.tool}")
+
+    assert "there are changes that are not committed" in complaint(refused)
+
+
+def test_needs_a_registry(project: Project) -> None:
+    assert "REGISTRY is not set" in complaint(project.run("make", "push/tiny"))
+
+
+def test_a_registry_that_is_away_is_no_missing_tag(project: Project) -> None:
+    project.commit()
+
+    refused = project.run("make", "push/tiny", "REGISTRY=127.0.0.1:9")
+
+    assert "Cannot tell whether 127.0.0.1:9/tiny:" in complaint(refused)
+
+
+@pytest.fixture
+def ecr(project: Project, protected: Registry, moto: MotoServer) -> Iterator[Project]:
+    """
+    The project with AWS: moto as ECR's API, the protected registry behind ECR's host name.
+    """
+    with FakeProxy(protected.port) as proxy:
+        project.variables |= {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_ENDPOINT_URL_ECR": moto.endpoint,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_MAX_ATTEMPTS": "1",
+            "HTTPS_PROXY": proxy.endpoint,
+            "NO_PROXY": "127.0.0.1",
+            "SSL_CERT_FILE": str(protected.certificate),
+        }
+        project.commit()
+        yield project
+
+
+@pytest.fixture
+def repositories(moto: MotoServer) -> Any:
+    """
+    A client of moto's ECR.
+    """
+    return boto3.client(
+        "ecr",
+        region_name=REGION,
+        endpoint_url=moto.endpoint,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+    )
+
+
+def test_ecr_without_login_refuses(ecr: Project, protected: Registry) -> None:
+    done = ecr.run(ecr.tool, "pull", f"{ECR}/tiny:1")
+
+    assert "unauthorized" in complaint(done) or "authentication" in done.err
+
+
+def test_logs_in_to_ecr_and_makes_the_repository(
+    ecr: Project, protected: Registry, repositories: Any
+) -> None:
+    name = f"new/{ecr.tool}/tiny"
+
+    ecr.succeed("make", "--silent", "push", f"REGISTRY={ECR}/new/{ecr.tool}", "TAG=0.1.0")
+
+    (made,) = repositories.describe_repositories(repositoryNames=[name])["repositories"]
+    assert "IMMUTABLE" == made["imageTagMutability"]
+    assert made["imageScanningConfiguration"]["scanOnPush"] is True
+    assert ["0.1.0"] == protected.tags(name)
+
+
+def test_ecr_keeps_a_tag_and_a_repository_that_are_there(
+    ecr: Project, protected: Registry, repositories: Any
+) -> None:
+    name = f"old/{ecr.tool}/tiny"
+    repositories.create_repository(repositoryName=name)
+    push = ("make", "--silent", "push", f"REGISTRY={ECR}/old/{ecr.tool}", "TAG=0.1.0")
+    first = ecr.run(*push)
+    digest, _ = protected.manifest(name, "0.1.0")
+
+    refused = ecr.run(*push)
+
+    assert 0 == first.code, first.err
+    assert "are mutable" in first.err
+    assert "0.1.0 exists" in complaint(refused)
+    assert digest == protected.manifest(name, "0.1.0")[0]
+
+
+def test_an_error_of_ecr_is_shown_and_nothing_is_pushed(ecr: Project) -> None:
+    refused = ecr.run(
+        "make", "push/tiny", f"REGISTRY={ECR}/bad", "AWS_ENDPOINT_URL_ECR=http://127.0.0.1:9"
+    )
+
+    assert "127.0.0.1:9" in complaint(refused)
+
+
+def test_the_password_is_never_shown(ecr: Project) -> None:
+    said = ecr.run("make", "push/tiny", f"REGISTRY={ECR}/silent/{ecr.tool}", "TAG=1")
+
+    assert 0 == said.code, said.err
+    assert PASSWORD not in said.out + said.err
+
+
+def test_every_sidecar_can_be_pushed() -> None:
+    folders = sorted(path.parent.name for path in ROOT.glob("sidecars/*/Dockerfile"))
+
+    listed = subprocess.run(
+        ["make", "--dry-run", "push", "REGISTRY=registry.example.com"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert [f"scripts/push-image {name}" for name in folders] == sorted(
+        line for line in listed.stdout.splitlines() if line.startswith("scripts/push-image")
+    )

@@ -1,0 +1,168 @@
+"""
+A process that ends.
+"""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime import child
+from sidecar_runtime.child import DeadlinePassed, Ended
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.support.waiting import wait_until
+
+FOREVER = "import time; print('started', flush=True); time.sleep(600)"
+FAMILY = (
+    "import os, time\n"
+    "if os.fork():\n    print(os.getpid(), flush=True)\n"
+    "else:\n    print(os.getpid(), flush=True)\n"
+    "time.sleep(600)\n"
+)
+
+
+class Slow(list[str]):
+    """
+    Takes lines more slowly than they come.
+    """
+
+    def append(self, line: str) -> None:
+        sum(range(200))
+
+
+class Listener:
+    """
+    What a program said, and a wish to end it.
+    """
+
+    def __init__(self, fence: Fence | None = None) -> None:
+        self.fence = fence or Fence()
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self.stop: Exception | None = None
+
+    def run(self, program: str, deadline_seconds: float = 60.0) -> Ended:
+        return child.run(
+            [sys.executable, "-c", program],
+            {},
+            "/",
+            fence=self.fence,
+            deadline_seconds=deadline_seconds,
+            out=self.out.append,
+            err=self.err.append,
+            watch=self.watch,
+        )
+
+    def watch(self) -> None:
+        if self.stop and self.out:
+            raise self.stop
+
+    def end_all_as_it_is(self) -> None:
+        wait_until(lambda: all(not Path(f"/proc/{pid}").exists() for pid in self.out), "gone")
+
+
+def test_hands_on_lines_and_the_exit_code() -> None:
+    one = Listener()
+
+    ended = one.run("import sys; print('a\\nb'); print('c', end='', file=sys.stderr); sys.exit(7)")
+
+    assert (7, ["a", "b"], ["c"]) == (ended.code, one.out, one.err)
+
+
+def test_measures_cpu_time() -> None:
+    ended = Listener().run("import time\nwhile time.process_time() < 0.3: pass")
+
+    assert 0.25 < ended.cpu_seconds < ended.seconds + 0.1
+
+
+def test_says_which_signal_killed_it() -> None:
+    assert -9 == Listener().run("import os; os.kill(os.getpid(), 9)").code
+
+
+def test_an_endless_line_comes_in_pieces() -> None:
+    one = Listener()
+
+    one.run("print('x' * 3_000_000)")
+
+    assert len(one.out) > 1
+    assert 3_000_000 == len("".join(one.out))
+
+
+def test_a_long_line_stays_whole() -> None:
+    """
+    The grants of the default roles are one line, longer than a pipe holds.
+    """
+    one = Listener()
+
+    one.run("print('x' * 200_000)")
+
+    assert [200_000] == [len(line) for line in one.out]
+
+
+def test_the_deadline_ends_one_that_never_stops_talking() -> None:
+    one = Listener()
+    one.out = Slow()
+
+    with pytest.raises(DeadlinePassed):
+        one.run("while True: print('x\\n' * 30_000)", deadline_seconds=0.5)
+
+
+def test_output_that_is_no_text_does_no_harm() -> None:
+    one = Listener()
+
+    one.run("import os; os.write(1, b'\\xff\\n')")
+
+    assert ["�"] == one.out
+
+
+def test_the_deadline_kills_the_whole_family() -> None:
+    one = Listener()
+
+    with pytest.raises(DeadlinePassed):
+        one.run(FAMILY, deadline_seconds=1.5)
+
+    assert 2 == len(one.out)
+    one.end_all_as_it_is()
+
+
+def test_what_the_watch_raises_kills_the_whole_family() -> None:
+    one = Listener()
+    one.stop = ConnectionError("lost")
+
+    with pytest.raises(ConnectionError, match="lost"):
+        one.run(FAMILY)
+
+    one.end_all_as_it_is()
+
+
+def test_a_revoked_fence_kills_at_once() -> None:
+    one = Listener()
+    thread = threading.Thread(
+        target=lambda: (wait_until(lambda: one.out, "it started"), one.fence.revoke())
+    )
+    thread.start()
+
+    ended = one.run(FOREVER)
+    thread.join()
+
+    assert -9 == ended.code
+
+
+def test_a_revoked_fence_starts_nothing(tmp_path: Path) -> None:
+    one = Listener()
+    one.fence.revoke()
+
+    with pytest.raises(CycleAbandoned):
+        one.run(f"open({str(tmp_path / 'made')!r}, 'w')")
+
+    assert [] == os.listdir(tmp_path)
+
+
+def test_a_leftover_that_holds_the_pipes_is_not_waited_for() -> None:
+    one = Listener()
+
+    ended = one.run("import os, time\nif not os.fork(): time.sleep(600)\nprint('done', flush=True)")
+
+    assert (0, ["done"]) == (ended.code, one.out)

@@ -1,0 +1,94 @@
+"""
+CodeCommit by its own host name, through a proxy that leads to a server on loopback.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.certificates import self_signed
+from tests.support.codecommit import judge
+from tests.support.daemon import SidecarProcess
+from tests.support.fake_aws import FakeSts, session_credentials, sts_error
+from tests.support.fake_proxy import FakeProxy
+from tests.support.git_server import GitServer, skip_reason
+from tests.support.git_sync import GitSite
+
+HOST = "git-codecommit.eu-central-1.amazonaws.com"
+
+
+@dataclass
+class CodeCommitSite:
+    """
+    A repository that only a signature of the session opens, and what a pod with IRSA is given.
+    """
+
+    site: GitSite
+    sts: FakeSts
+    environment: dict[str, str]
+
+    def start(self) -> SidecarProcess:
+        """
+        Start a wrapper with no word about credentials.
+        """
+        return self.site.wrapper(
+            GITSYNC_REPO=f"https://{HOST}/v1/repos/dags", GITSYNC_REF="main", **self.environment
+        )
+
+
+@pytest.fixture
+def codecommit(engine: Path, tmp_path: Path) -> Iterator[CodeCommitSite]:
+    if skip_reason():
+        pytest.skip("git-sync needs git with its http-backend: make setup as root")
+    context, authority = self_signed(tmp_path / "tls", HOST)
+    token = tmp_path / "token"
+    token.write_text("web identity")
+    with (
+        GitServer(tmp_path / "remote", tls=context) as server,
+        FakeProxy(server.port) as proxy,
+        FakeSts(session_credentials(1)) as sts,
+    ):
+        server.repository("v1/repos/dags").commit({"revision.txt": "1"})
+        server.judge = judge(lambda: sts.credentials, HOST, "eu-central-1")
+        server.refusal = 403
+        site = GitSite(engine, server, tmp_path / "pod")
+        site.folder.mkdir()
+        environment = {
+            "HTTPS_PROXY": proxy.endpoint,
+            "GIT_SSL_CAINFO": str(authority),
+            **sts.environment(token),
+        }
+        yield CodeCommitSite(site, sts, environment)
+        site.close()
+
+
+def test_a_repository_of_codecommit_needs_no_setting(codecommit: CodeCommitSite) -> None:
+    """
+    The region comes from the host, not from the environment's.
+    """
+    wrapper = codecommit.start()
+
+    wrapper.wait_for_event("cycle_finished")
+    assert "1" == (codecommit.site.link / "revision.txt").read_text()
+    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+
+
+def test_a_role_that_sts_refuses_is_named(codecommit: CodeCommitSite) -> None:
+    codecommit.sts.inject(sts_error(403, "AccessDenied", "not your role"))
+
+    failed = codecommit.start().wait_for_event("cycle_failed")
+
+    assert ("credentials_denied", True) == (failed["reason"], "trust policy" in failed["advice"])
+
+
+def test_a_role_without_the_permission_is_told_which_one(codecommit: CodeCommitSite) -> None:
+    codecommit.site.server.judge = lambda username, password, path: False
+
+    failed = codecommit.start().wait_for_event("cycle_failed")
+
+    assert "access_denied" == failed["reason"]
+    assert "arn:aws:sts::123456789012:assumed-role/airflow-dags" in failed["error"]
+    arn = "arn:aws:codecommit:eu-central-1:123456789012:dags"
+    assert f"codecommit:GitPull on {arn}" in failed["advice"]

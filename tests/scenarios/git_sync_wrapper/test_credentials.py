@@ -1,0 +1,174 @@
+"""
+Credentials that change while it runs: no sync fails, although the old ones cease to work at once.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import boto3
+import pytest
+
+from tests.conftest import Counts
+from tests.support.codecommit import judge
+from tests.support.fake_aws import FakeSts, session_credentials
+from tests.support.git_server import GitServer
+from tests.support.git_sync import GitSite
+from tests.support.servers import MotoServer
+
+REGION = "us-east-1"
+
+
+@pytest.mark.parametrize("refusal", [401, 403])
+def test_no_sync_fails_while_the_password_file_is_rotated(here: GitSite, refusal: int) -> None:
+    here.server.refusal = refusal
+    password = here.folder / "password"
+
+    def rotate(number: int) -> None:
+        password.write_text(f"password-{number}\n")
+        here.server.accept(("deploy", f"password-{number}"))
+
+    follow(
+        here,
+        rotate,
+        3,
+        GITSYNC_USERNAME="deploy",
+        GITSYNC_PASSWORD_FILE=str(password),
+    )
+
+
+def test_no_sync_fails_while_username_and_password_are_rotated(here: GitSite) -> None:
+    here.server.refusal = 403
+    files = {name: here.folder / name for name in ("username", "password")}
+
+    def rotate(number: int) -> None:
+        pair = (f"user-{number}", f"password-{number}")
+        for path, value in zip(files.values(), pair, strict=True):
+            path.write_text(value)
+        here.server.accept(pair)
+
+    follow(
+        here,
+        rotate,
+        3,
+        GIT_SYNC_WRAPPER_USERNAME_FILE=str(files["username"]),
+        GITSYNC_PASSWORD_FILE=str(files["password"]),
+    )
+
+
+def test_no_sync_fails_while_sts_hands_out_new_sessions_and_old_ones_get_403(
+    here: GitSite, counts: Counts
+) -> None:
+    """
+    Harder than AWS, where a session stays good until it expires: here it ends with the next one.
+    """
+    here.server.refusal = 403
+    token = here.folder / "token"
+    token.write_text("web identity")
+    with FakeSts(session_credentials(1)) as sts:
+        here.server.judge = judge(lambda: sts.credentials, "127.0.0.1", REGION)
+        follow(
+            here,
+            lambda number: sts.issue(session_credentials(number)),
+            counts.credential_rotations,
+            GIT_SYNC_WRAPPER_CREDENTIALS="codecommit",
+            **sts.environment(token),
+        )
+
+
+def test_no_sync_fails_while_a_secret_is_rotated(here: GitSite, moto: MotoServer) -> None:
+    client = boto3.client(
+        "secretsmanager",
+        region_name=REGION,
+        endpoint_url=moto.endpoint,
+        aws_access_key_id="AKIATEST",
+        aws_secret_access_key="secret",
+    )
+    name = f"airflow/git-{here.folder.parent.name}"
+    client.create_secret(Name=name, SecretString="{}")
+
+    def rotate(number: int) -> None:
+        pair = (f"user-{number}", f"password-{number}")
+        text = json.dumps({"username": pair[0], "password": pair[1]})
+        client.put_secret_value(SecretId=name, SecretString=text)
+        here.server.accept(pair)
+
+    follow(
+        here,
+        rotate,
+        2,
+        GIT_SYNC_WRAPPER_CREDENTIALS=f"secrets-manager:{name}",
+        AWS_ACCESS_KEY_ID="AKIATEST",
+        AWS_SECRET_ACCESS_KEY="secret",
+        AWS_REGION=REGION,
+        AWS_ENDPOINT_URL_SECRETS_MANAGER=moto.endpoint,
+        AWS_EC2_METADATA_DISABLED="true",
+    )
+
+
+def follow(
+    here: GitSite, rotate: Callable[[int], None], times: int, **settings: str | None
+) -> None:
+    """
+    Rotate credentials and commit, so often; each commit must come, and no cycle may fail.
+    """
+    rotate(1)
+    wrapper = here.publish(**settings)
+    for number in range(2, 2 + times):
+        rotate(number)
+        here.wait_until_shown(here.commit_revision(number), wrapper)
+
+    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+
+
+def test_wrong_password_is_named_and_the_right_one_heals(here: GitSite) -> None:
+    password = here.folder / "password"
+    password.write_text("wrong")
+    here.server.accept(("deploy", "right"))
+    wrapper = here.wrapper(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD_FILE=str(password))
+    assert "credentials_refused" == wrapper.wait_for_event("cycle_failed")["reason"]
+    password.write_text("right")
+
+    here.wait_until_shown(here.repository.head(), wrapper)
+
+
+@pytest.mark.parametrize("content", ["\nright", "right\r\n", "cmlnaHQ="])
+def test_mangled_password_file_is_understood(here: GitSite, content: str) -> None:
+    password = here.folder / "password"
+    password.write_text(content)
+    here.server.accept(("deploy", "right"))
+
+    wrapper = here.wrapper(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD_FILE=str(password))
+
+    here.wait_until_shown(here.repository.head(), wrapper)
+
+
+def test_submodules_of_other_servers_get_their_own_credentials(
+    here: GitSite, tmp_path: Path
+) -> None:
+    """
+    Two servers on loopback differ by their port.
+    """
+    with GitServer(tmp_path / "other") as other:
+        library = other.repository("library.git")
+        commit = library.commit({"library.py": "x = 1\n"})
+        other.accept(("library", "other password"))
+        here.server.accept(("deploy", "password"))
+        modules = f'[submodule "library"]\n\tpath = library\n\turl = {other.url("library.git")}\n'
+        here.repository.git(
+            "fast-import",
+            "--quiet",
+            stdin=(
+                "commit refs/heads/main\ncommitter T <t@example.com> 1800000000 +0000\ndata 0\n"
+                f"from refs/heads/main^0\nM 100644 inline .gitmodules\ndata {len(modules)}\n"
+                f"{modules}\nM 160000 {commit} library\n"
+            ).encode(),
+        )
+        credential = {"url": other.endpoint, "username": "library", "password": "other password"}
+        here.publish(
+            GITSYNC_USERNAME="deploy",
+            GITSYNC_PASSWORD="password",
+            GITSYNC_CREDENTIAL=json.dumps([credential]),
+        )
+
+        assert "x = 1\n" == (here.link / "library/library.py").read_text()

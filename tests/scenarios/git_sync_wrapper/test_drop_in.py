@@ -1,0 +1,406 @@
+"""
+What consumers, hooks and the chart expect of git-sync, from the wrapper in its place.
+"""
+
+import json
+import os
+import re
+import signal
+import stat
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.git_sync_wrapper.situations import is_pack
+from tests.support.certificates import self_signed
+from tests.support.faults import answer_with, hang
+from tests.support.git_repository import Repository
+from tests.support.git_server import GitServer
+from tests.support.git_sync import GitSite, chart_environment
+from tests.support.loopback import Answer, LoopbackServer, Request, closed_port
+from tests.support.ssh_server import SshServer, skip_without_sshd
+from tests.support.waiting import wait_until
+
+CREDENTIALS = {"USERNAME": "deploy", "PASSWORD": "a %/+=&#'\" ü password"}
+CHART_RUN = {
+    "GITSYNC_PERIOD": None,
+    "GITSYNC_MAX_FAILURES": None,
+}
+
+
+class Hooked(LoopbackServer):
+    """
+    What a webhook calls.
+    """
+
+    def good_answer(self, request: Request) -> Answer:
+        """
+        Content.
+        """
+        return Answer(200)
+
+    def hashes(self) -> list[str]:
+        """
+        What it was told so far.
+        """
+        return [request.headers["gitsync-hash"] for request in self.seen()]
+
+
+def hook(here: GitSite, body: str) -> str:
+    """
+    A program for --exechook-command that runs a line of shell.
+    """
+    path = here.folder / "hook"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_link_is_relative_and_the_tree_is_the_commit(here: GitSite) -> None:
+    here.publish()
+
+    assert not os.path.isabs(os.readlink(here.link))
+    assert here.repository.head() == here.shown()
+    tree = here.repository.git("ls-tree", "-r", "--name-only", here.repository.head())
+    assert set(tree.splitlines()) == set(here.files())
+
+
+def test_link_may_lie_in_a_folder_or_elsewhere(here: GitSite) -> None:
+    for link in ("some/where/dags", str(here.folder / "elsewhere/dags")):
+        wrapper = here.wrapper(GITSYNC_LINK=link)
+        path = here.root / link
+        wait_until(lambda path=path: (path / "odd1.py").is_file(), f"{link}:\n{wrapper.log()}")
+        wrapper.kill()
+
+        assert path.is_symlink() and not os.path.isabs(os.readlink(path))
+
+
+def test_modes_and_links_are_those_of_the_commit(here: GitSite) -> None:
+    commit = here.repository.commit(
+        {"run.sh": "#!/bin/sh\n", "link": "run.sh", "a/b": "x"},
+        modes={"run.sh": "100755", "link": "120000"},
+    )
+    here.publish()
+
+    assert commit == here.shown()
+    assert os.access(here.link / "run.sh", os.X_OK)
+    assert "run.sh" == os.readlink(here.link / "link")
+
+
+@pytest.mark.parametrize("annotation", ["", "a release"])
+def test_tag_is_followed_when_it_moves(here: GitSite, annotation: str) -> None:
+    first = here.repository.head()
+    here.repository.tag("v1", first, annotation)
+    second = here.commit_revision(2)
+    wrapper = here.wrapper(GITSYNC_REF="v1")
+    here.wait_until_shown(first, wrapper)
+    here.repository.tag("v1", second, annotation)
+
+    here.wait_until_shown(second, wrapper)
+
+
+def test_head_of_the_remote_is_the_default(here: GitSite) -> None:
+    wrapper = here.wrapper(GITSYNC_REF=None)
+
+    here.wait_until_shown(here.repository.head(), wrapper)
+
+
+def test_submodule_is_in_the_tree(here: GitSite) -> None:
+    library = here.server.repository("library.git")
+    commit = library.commit({"library.py": "x = 1\n"})
+    here.repository.git("fast-import", "--quiet", stdin=_submodule(here.server, commit).encode())
+    here.publish()
+
+    assert "x = 1\n" == (here.link / "library/library.py").read_text()
+
+
+def _submodule(server: GitServer, commit: str) -> str:
+    modules = f'[submodule "library"]\n\tpath = library\n\turl = {server.url("library.git")}\n'
+    return (
+        "commit refs/heads/main\ncommitter T <t@example.com> 1800000000 +0000\ndata 0\n"
+        f"from refs/heads/main^0\nM 100644 inline .gitmodules\ndata {len(modules)}\n{modules}\n"
+        f"M 160000 {commit} library\n"
+    )
+
+
+def test_only_what_the_sparse_file_names_is_in_the_tree(here: GitSite) -> None:
+    """
+    And what git adds to it: the files beside the named folders.
+    """
+    sparse = here.folder / "sparse"
+    sparse.write_text("/pkg1/\n")
+    here.publish(GITSYNC_SPARSE_CHECKOUT_FILE=str(sparse))
+
+    assert {"pkg1"} == {path.split("/")[0] for path in here.files() if "/" in path}
+
+
+@pytest.mark.parametrize("write", ["true", "false"])
+def test_group_may_write_when_asked(here: GitSite, write: str) -> None:
+    here.publish(GITSYNC_GROUP_WRITE=write)
+
+    mode = stat.S_IMODE((here.link / "odd1.py").stat().st_mode)
+    assert (0o664 if write == "true" else 0o644) == mode
+
+
+def test_hooks_come_after_the_link_has_turned(here: GitSite) -> None:
+    out = here.folder / "out"
+    out.mkdir()
+    command = hook(here, f'echo "$GITSYNC_HASH $(pwd -P) $(readlink {here.link})" >> {out}/log')
+    with Hooked() as hooked:
+        wrapper = here.publish(
+            GITSYNC_EXECHOOK_COMMAND=command,
+            GITSYNC_WEBHOOK_URL=hooked.endpoint,
+            GITSYNC_TOUCH_FILE="touched",
+        )
+        first, second = here.repository.head(), here.commit_revision(2)
+        here.wait_until_shown(second, wrapper)
+        lines = wait_until(
+            lambda: _lines(out / "log") if len(_lines(out / "log")) >= 2 else [],
+            f"two hooks:\n{wrapper.log()}",
+        )
+        hooked.wait_for(count=2)
+
+        assert [first, second] == hooked.hashes()
+    assert [first, second] == [line.split()[0] for line in lines]
+    for line in lines:
+        commit, folder, link = line.split()
+        assert commit in folder and commit in link
+    assert (here.root / "touched").is_file()
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_hooks_run_at_every_start(here: GitSite) -> None:
+    """
+    As git-sync: the first sync of a process is one, also when nothing is new.
+    """
+    with Hooked() as hooked:
+        for count in (1, 2):
+            wrapper = here.publish(GITSYNC_WEBHOOK_URL=hooked.endpoint)
+            hooked.wait_for(count=count)
+            wrapper.kill()
+
+
+def test_hook_that_fails_is_tried_again_and_holds_nothing_up(here: GitSite) -> None:
+    with Hooked() as hooked:
+        hooked.inject(answer_with(Answer(500)), times=2)
+        wrapper = here.publish(GITSYNC_WEBHOOK_URL=hooked.endpoint, GITSYNC_WEBHOOK_BACKOFF="1s")
+        commit = here.commit_revision(2)
+        here.wait_until_shown(commit, wrapper)
+        hooked.wait_for(count=3)
+        wait_until(lambda: hooked.hashes()[-1] == commit, "the hook of the newest commit")
+
+
+def test_error_file_comes_and_goes(here: GitSite) -> None:
+    file = here.root / "error.json"
+    here.server.inject(answer_with(Answer(503)))
+    wrapper = here.wrapper(GITSYNC_ERROR_FILE="error.json")
+    wait_until(file.exists, f"an error file:\n{wrapper.log()}")
+    assert {"Msg", "Err", "Args"} <= set(json.loads(file.read_text()))
+    here.server.heal()
+
+    wait_until(lambda: not file.exists(), f"no error file:\n{wrapper.log()}")
+    here.wait_until_shown(here.repository.head(), wrapper)
+
+
+@pytest.mark.parametrize("spelling", ["GITSYNC_ONE_TIME", "GIT_SYNC_ONE_TIME"])
+def test_one_time_ends_with_zero_once_published(here: GitSite, spelling: str) -> None:
+    wrapper = here.wrapper(**{spelling: "true"})
+
+    assert 0 == wrapper.wait_for_exit().code
+    assert here.repository.head() == here.shown()
+
+
+def test_one_time_ends_with_one_when_the_remote_is_down(here: GitSite) -> None:
+    here.server.stop()
+    wrapper = here.wrapper(GITSYNC_ONE_TIME="true", GITSYNC_MAX_FAILURES="0")
+
+    assert 1 == wrapper.wait_for_exit().code
+
+
+def test_one_time_ends_with_one_when_a_hook_fails(here: GitSite) -> None:
+    wrapper = here.wrapper(GITSYNC_ONE_TIME="true", GITSYNC_EXECHOOK_COMMAND=hook(here, "exit 3"))
+
+    assert 1 == wrapper.wait_for_exit().code
+    assert here.repository.head() == here.shown()
+
+
+def test_one_shot_waits_for_a_remote_that_comes_up(here: GitSite) -> None:
+    here.server.stop()
+    wrapper = here.wrapper(GIT_SYNC_WRAPPER_ONE_SHOT="true")
+    wrapper.wait_for_event("cycle_failed")
+    here.server.start()
+
+    assert 0 == wrapper.wait_for_exit().code
+    assert here.repository.head() == here.shown()
+
+
+def test_port_of_git_sync_answers_as_git_sync(here: GitSite) -> None:
+    port = closed_port()
+    here.server.inject(answer_with(Answer(503)))
+    wrapper = here.wrapper(GITSYNC_HTTP_BIND=f"127.0.0.1:{port}", GITSYNC_HTTP_METRICS="true")
+    wrapper.wait_for_event("cycle_failed")
+    assert 503 == _get(port, "/")[0]
+    assert 503 == _get(port, "/any/path")[0]
+    here.server.heal()
+    here.wait_until_shown(here.repository.head(), wrapper)
+
+    wait_until(lambda: _get(port, "/")[0] == 200, "the port says ready")
+    metrics = _get(port, "/metrics")[1]
+    assert re.search(r'^git_sync_count_total\{status="success"\} 1$', metrics, re.MULTILINE)
+    assert re.search(r"^git_fetch_count_total [1-9]", metrics, re.MULTILINE)
+
+
+def _get(port: int, path: str) -> tuple[int, str]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer.status, body
+
+
+def test_sync_on_signal_is_a_cycle_now(here: GitSite) -> None:
+    wrapper = here.publish(GITSYNC_PERIOD="1h", GITSYNC_SYNC_ON_SIGNAL="SIGUSR1")
+    commit = here.commit_revision(2)
+    wrapper.send_signal(signal.SIGUSR1)
+
+    here.wait_until_shown(commit, wrapper)
+
+
+def test_environment_of_the_chart_as_init_and_as_sidecar(here: GitSite) -> None:
+    here.server.accept((CREDENTIALS["USERNAME"], CREDENTIALS["PASSWORD"]))
+    init = here.wrapper(**CHART_RUN | chart_environment(here, init=True, credentials=CREDENTIALS))
+    assert 0 == init.wait_for_exit().code, init.log()
+    assert here.repository.head() == here.shown()
+
+    sidecar = here.wrapper(**CHART_RUN | chart_environment(here, credentials=CREDENTIALS))
+    here.server.inject(answer_with(Answer(502)), times=4)
+    commit = here.commit_revision(2)
+
+    here.wait_until_shown(commit, sidecar)
+    assert 0 == sidecar.terminate().code
+
+
+def test_new_name_wins_over_the_old_one_with_a_warning(here: GitSite) -> None:
+    here.repository.set_branch("old", here.repository.head())
+    commit = here.commit_revision(2)
+    wrapper = here.wrapper(GITSYNC_REF="main", GIT_SYNC_BRANCH="old")
+
+    here.wait_until_shown(commit, wrapper)
+    assert "GIT_SYNC_BRANCH" in str(wrapper.wait_for_event("setting_overridden"))
+
+
+def test_tls_with_an_authority_of_its_own(engine: Path, tmp_path: Path) -> None:
+    context, certificate = self_signed(tmp_path / "tls", "localhost")
+    with GitServer(tmp_path / "remote", tls=context) as server:
+        site = GitSite(engine, server, tmp_path / "pod")
+        site.folder.mkdir()
+        server.accept(("user", "password"))
+        commit = site.commit_revision(1)
+        wrapper = site.wrapper(
+            GIT_SSL_CAINFO=str(certificate), GITSYNC_USERNAME="user", GITSYNC_PASSWORD="password"
+        )
+        try:
+            site.wait_until_shown(commit, wrapper)
+            site.wait_until_shown(site.commit_revision(2), wrapper)
+        finally:
+            site.close()
+
+
+def test_certificate_that_nobody_vouches_for_is_named(engine: Path, tmp_path: Path) -> None:
+    context, _ = self_signed(tmp_path / "tls", "localhost")
+    with GitServer(tmp_path / "remote", tls=context) as server:
+        site = GitSite(engine, server, tmp_path / "pod")
+        site.folder.mkdir()
+        site.commit_revision(1)
+        wrapper = site.wrapper()
+        try:
+            assert "tls_failed" == wrapper.wait_for_event("cycle_failed")["reason"]
+        finally:
+            site.close()
+
+
+def test_ssh_with_a_key_that_lost_its_last_newline(
+    engine: Path, here: GitSite, tmp_path: Path
+) -> None:
+    skip_without_sshd()
+    with SshServer(tmp_path / "ssh") as ssh:
+        secret = here.folder / "secret"
+        secret.mkdir()
+        (secret / "ssh").write_text(ssh.client_key.read_text().rstrip("\n"))
+        (secret / "ssh").chmod(0o400)
+        (secret / "known_hosts").write_text(ssh.known_hosts)
+        wrapper = here.wrapper(
+            GITSYNC_REPO=ssh.url(here.repository.folder),
+            GITSYNC_SSH_KEY_FILE=str(secret / "ssh"),
+            GITSYNC_SSH_KNOWN_HOSTS="true",
+            GITSYNC_SSH_KNOWN_HOSTS_FILE=str(secret / "known_hosts"),
+        )
+
+        here.wait_until_shown(here.repository.head(), wrapper)
+        here.wait_until_shown(here.commit_revision(2), wrapper)
+        ssh.stop()
+        assert "remote_unreachable" == wrapper.wait_for_event("cycle_failed")["reason"]
+        ssh.start()
+        here.wait_until_shown(here.commit_revision(3), wrapper)
+        wrapper.kill()
+
+
+def test_ssh_host_that_is_not_known_is_named(engine: Path, here: GitSite, tmp_path: Path) -> None:
+    skip_without_sshd()
+    with SshServer(tmp_path / "ssh") as ssh:
+        known = here.folder / "known_hosts"
+        known.write_text("other.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==\n")
+        wrapper = here.wrapper(
+            GITSYNC_REPO=ssh.url(here.repository.folder),
+            GITSYNC_SSH_KEY_FILE=str(ssh.client_key),
+            GITSYNC_SSH_KNOWN_HOSTS_FILE=str(known),
+        )
+
+        assert "host_key_unknown" == wrapper.wait_for_event("cycle_failed")["reason"]
+        wrapper.kill()
+
+
+def test_plain_file_url(here: GitSite) -> None:
+    wrapper = here.wrapper(GITSYNC_REPO=Repository(here.repository.folder).url)
+
+    here.wait_until_shown(here.repository.head(), wrapper)
+    here.wait_until_shown(here.commit_revision(2), wrapper)
+
+
+def test_passthrough_is_git_sync(here: GitSite) -> None:
+    here.server.accept((CREDENTIALS["USERNAME"], CREDENTIALS["PASSWORD"]))
+    settings = chart_environment(here, credentials=CREDENTIALS)
+    wrapper = here.wrapper(**CHART_RUN | settings | {"GIT_SYNC_WRAPPER_MODE": "passthrough"})
+    here.wait_until_shown(here.repository.head(), wrapper)
+
+    assert (here.root / ".worktrees").is_dir()
+    assert not (here.root / ".snapshots").exists()
+
+    here.server.inject(answer_with(Answer(502)))
+    assert 1 == wrapper.wait_for_exit().code
+
+
+def test_passthrough_leaves_no_git_behind(here: GitSite) -> None:
+    here.server.inject(hang(), is_pack)
+    wrapper = here.wrapper(GIT_SYNC_WRAPPER_MODE="passthrough")
+    here.server.wait_for(is_pack)
+
+    end = wrapper.terminate()
+
+    assert 143 == end.code
+    wait_until(lambda: not here.gits_alive(), f"nothing is left: {here.gits_alive()}", 5)
+
+
+@pytest.mark.parametrize("mode", ["protect", "passthrough"])
+@pytest.mark.parametrize("arguments", [("--bogus",), ("--depth=x",)])
+def test_flag_that_git_sync_refuses_is_refused(
+    here: GitSite, mode: str, arguments: tuple[str, ...]
+) -> None:
+    wrapper = here.wrapper(*arguments, GIT_SYNC_WRAPPER_MODE=mode)
+
+    assert 2 == wrapper.wait_for_exit().code

@@ -1,0 +1,58 @@
+"""
+A GitHub App: git-sync gets the tokens, git and the poll use them, and old ones may cease to work.
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.support.git_sync import STAND_IN, GitSite
+from tests.support.loopback import Answer, LoopbackServer, Request
+
+
+class GitHubApi(LoopbackServer):
+    """
+    Hands out installation tokens; only the newest is good.
+    """
+
+    tokens = 0
+
+    def good_answer(self, request: Request) -> Answer:
+        self.tokens += 1
+        ends_at = datetime.now(UTC) + timedelta(hours=1)
+        answer = {"token": self.token, "expires_at": f"{ends_at:%Y-%m-%dT%H:%M:%SZ}"}
+        return Answer(201, {"Content-Type": "application/json"}, json.dumps(answer).encode())
+
+    @property
+    def token(self) -> str:
+        return f"ghs_{self.tokens:020}"
+
+
+def test_tokens_may_be_replaced_at_any_time(here: GitSite, engine: Path) -> None:
+    if engine == STAND_IN:
+        pytest.skip("the stand-in for git-sync knows no GitHub App")
+    key = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    (here.folder / "key.pem").write_bytes(key)
+    here.server.refusal = 403
+    with GitHubApi() as api:
+        here.server.judge = lambda username, password, path: password == api.token
+        wrapper = here.publish(
+            GITSYNC_GITHUB_BASE_URL=f"{api.endpoint}/",
+            GITSYNC_GITHUB_APP_CLIENT_ID="Iv1.0123456789abcdef",
+            GITSYNC_GITHUB_APP_INSTALLATION_ID="7",
+            GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE=str(here.folder / "key.pem"),
+        )
+        for number in range(2, 5):
+            api.tokens += 1  # the one that git-sync has ceases to work
+            here.wait_until_shown(here.commit_revision(number), wrapper)
+
+        assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+        assert api.token not in wrapper.log()

@@ -1,0 +1,176 @@
+"""
+The wrapper as a process: whoever it runs as, whenever it is stopped, whatever it is told.
+"""
+
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.git_server import GitServer
+from tests.support.git_sync import WRAPPER, GitSite
+from tests.support.users import as_user
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """
+    A folder that every user can reach.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="git-site-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("uid", [65533, 50000])
+def test_any_user_with_group_zero_without_a_home(engine: Path, open_folder: Path, uid: int) -> None:
+    with GitServer(open_folder / "remote") as server:
+        site = GitSite(engine, server, open_folder / "pod")
+        site.folder.mkdir()
+        site.root.mkdir(mode=0o2775)
+        site.root.chmod(0o2775)
+        site.tmp.chmod(0o1777)
+        commit = site.commit_revision(1)
+        wrapper = site.describe(GITSYNC_GROUP_WRITE="true", HOME="/nonexistent")
+        wrapper.program = as_user(open_folder / "bin", WRAPPER, uid, 0)
+        try:
+            wrapper.start()
+            site.wait_until_shown(commit, wrapper)
+            site.wait_until_shown(site.commit_revision(2), wrapper)
+
+            assert uid == (site.link / "either").stat().st_uid
+            assert 0 == wrapper.terminate().code
+        finally:
+            site.close()
+
+
+def test_volume_that_cannot_be_written_is_named(engine: Path, open_folder: Path) -> None:
+    with GitServer(open_folder / "remote") as server:
+        site = GitSite(engine, server, open_folder / "pod")
+        site.folder.mkdir()
+        site.root.mkdir(mode=0o755)
+        site.tmp.chmod(0o1777)
+        site.commit_revision(1)
+        wrapper = site.describe()
+        wrapper.program = as_user(open_folder / "bin", WRAPPER, 50000, 0)
+        try:
+            wrapper.start()
+            event = wrapper.wait_for_event(("cycle_failed", "sidecar_gave_up"))
+
+            assert "target_denied" == event["reason"], wrapper.log()
+        finally:
+            site.close()
+
+
+def test_sigterm_at_any_moment_ends_in_zero_and_leaves_no_process(here: GitSite) -> None:
+    chance = random.Random(3)
+    ends = []
+    for number in range(8):
+        here.commit_revision(number + 2)
+        wrapper = here.wrapper()
+        wrapper.wait_for_event("sidecar_started")
+        # The one place where time itself is what is tested.
+        time.sleep(chance.uniform(0, 0.6))
+        ends.append(wrapper.terminate().code)
+        wait_until(lambda: not here.gits_alive(), f"nothing is left: {here.gits_alive()}", 5)
+
+    assert {0} == set(ends)
+    wrapper = here.wrapper()
+    here.wait_until_shown(here.repository.head(), wrapper)
+
+
+def test_git_sync_that_hangs_ends_with_its_timeout(here: GitSite) -> None:
+    git = here.folder / "git"
+    git.write_text('#!/bin/sh\n[ "$1" != fetch ] || exec sleep 600\nexec git "$@"\n')
+    git.chmod(0o755)
+    wrapper = here.wrapper(GITSYNC_GIT=str(git), GITSYNC_SYNC_TIMEOUT="1s")
+
+    event = wrapper.wait_for_event("cycle_failed", 30)
+
+    assert "sync_timeout" == event["reason"], wrapper.log()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"GITSYNC_REPO": None}, "GITSYNC_REPO"),
+        ({"GIT_SYNC_WRAPPER_MODE": "save"}, "GIT_SYNC_WRAPPER_MODE"),
+        ({"GIT_SYNC_WRAPPER_RETAIN_FRO": "1h"}, "GIT_SYNC_WRAPPER_RETAIN_FOR"),
+        ({"GITSYNC_PERIOD": "5"}, "GITSYNC_PERIOD"),
+        ({"GIT_SYNC_WAIT": "0.5s"}, "GIT_SYNC_WAIT"),
+        ({"GITSYNC_USERNAME": "only-a-name"}, "GITSYNC_PASSWORD"),
+        ({"GIT_SYNC_WRAPPER_GIT_SYNC": "/nonexistent"}, "GIT_SYNC_WRAPPER_GIT_SYNC"),
+    ],
+)
+def test_wrong_setting_is_named_and_ends_with_two(
+    here: GitSite, settings: dict[str, str | None], words: str
+) -> None:
+    wrapper = here.wrapper(**settings)
+
+    assert 2 == wrapper.wait_for_exit().code
+    assert words in wrapper.log()
+
+
+def test_crash_of_git_sync_itself_is_a_failure_like_any(here: GitSite) -> None:
+    wrapper = here.publish()
+    before = here.shown()
+    broken = here.folder / "broken"
+    broken.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    broken.chmod(0o755)
+    wrapper.kill()
+    here.commit_revision(2)
+    wrapper = here.wrapper(GIT_SYNC_WRAPPER_GIT_SYNC=str(broken))
+
+    event = wrapper.wait_for_event("cycle_failed")
+
+    assert event["reason"] in ("git_sync_failed", "git_sync_unusable"), wrapper.log()
+    assert before == here.shown()
+    assert 200 == wrapper.get("/readyz").status
+
+
+def test_memory_when_idle_is_within_its_budget(here: GitSite) -> None:
+    wrapper = here.publish(GITSYNC_PERIOD="100ms")
+    here.server.forget()
+    here.server.wait_for(count=20)
+
+    assert wrapper.rss_mib() < 44
+
+
+def test_nothing_new_starts_no_process(here: GitSite) -> None:
+    wrapper = here.publish(GITSYNC_PERIOD="100ms")
+    wrapper.wait_for_event("cycle_finished", after=len(wrapper.events))
+    before = children_so_far(wrapper.pid)
+    here.server.forget()
+    here.server.wait_for(count=20)
+
+    assert before == children_so_far(wrapper.pid)
+    assert {b"ls-refs"} == {
+        b"ls-refs" if b"ls-refs" in request.body else request.body
+        for request in here.server.requests
+    }
+
+
+def children_so_far(pid: int) -> tuple[str, ...]:
+    """
+    The time of all children that have ended, and those that run.
+    """
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    running = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    # cminflt counts page faults of ended children: it grows with each, however short.
+    return (stat[8], stat[13], stat[14], *running)
+
+
+def test_signals_that_git_sync_ignores_do_no_harm(here: GitSite) -> None:
+    wrapper = here.publish()
+    for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGWINCH, signal.SIGCHLD):
+        os.kill(wrapper.pid, number)
+
+    here.wait_until_shown(here.commit_revision(2), wrapper)

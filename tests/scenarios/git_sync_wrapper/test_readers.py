@@ -1,0 +1,202 @@
+"""
+Readers at full speed while everything happens that happens to git-sync: there is always a tree, and
+it is always one whole commit.
+"""
+
+import os
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.git_sync_wrapper.situations import corrupt, head_lock, shallow_lock, tmp_link
+from tests.support.daemon import SidecarProcess
+from tests.support.faults import answer_with, hang, truncate
+from tests.support.git_sync import GitSite, Readers
+from tests.support.loopback import Answer
+from tests.support.revisions import make_revision
+
+RETAIN_SECONDS = 4
+SETTINGS = {
+    "GIT_SYNC_WRAPPER_RETAIN_COUNT": "1",
+    "GIT_SYNC_WRAPPER_RETAIN_FOR": f"{RETAIN_SECONDS}s",
+    "GIT_SYNC_WRAPPER_GATE": "command",
+    "GIT_SYNC_WRAPPER_GATE_COMMAND": "/usr/bin/test ! -e BROKEN",
+    "GITSYNC_PERIOD": "100ms",
+}
+
+
+class Trouble:
+    """
+    A remote, a wrapper and a volume to which things happen.
+    """
+
+    def __init__(self, here: GitSite, chance: random.Random) -> None:
+        self.here = here
+        self.chance = chance
+        self.number = 1
+        self.bad: set[str] = set()
+        self.wrapper: SidecarProcess = here.publish(**SETTINGS)
+        self.private = here.root / ".git-sync"
+
+    def commit(self) -> None:
+        """
+        A good commit, and it comes.
+        """
+        self.number += 1
+        commit = self.here.commit_revision(self.number)
+        self.here.wait_until_shown(commit, self.wrapper, 60)
+
+    def hurried_commits(self) -> None:
+        """
+        Several, faster than any period.
+        """
+        for _ in range(3):
+            self.number += 1
+            self.here.commit_revision(self.number)
+
+    def bad_commit(self) -> None:
+        """
+        One that the gate refuses.
+        """
+        self.number += 1
+        seen = len(self.wrapper.events)
+        files = {**make_revision(self.number), "BROKEN": b""}
+        self.bad.add(self.here.repository.commit(files, whole=True))
+        self.wrapper.wait_for_event("revision_refused", 60, after=seen)
+
+    def force_push(self) -> None:
+        """
+        A commit that does not follow from the last.
+        """
+        self.number += 1
+        self.here.wait_until_shown(
+            self.here.commit_revision(self.number, onto=""), self.wrapper, 60
+        )
+
+    def branch_deletion(self) -> None:
+        """
+        The branch goes, and comes back.
+        """
+        head, seen = self.here.repository.head(), len(self.wrapper.events)
+        self.here.repository.delete_branch("main")
+        self.wrapper.wait_for_event("cycle_failed", 60, after=seen)
+        self.here.repository.set_branch("main", head)
+
+    def kill_of_git_sync(self) -> None:
+        """
+        SIGKILL in the midst of a sync.
+        """
+        self.hurried_commits()
+        for _ in range(20):
+            self.here.kill_engine()
+
+    def kill_of_the_wrapper(self) -> None:
+        """
+        SIGKILL in the midst of a cycle, and a new start.
+        """
+        self.hurried_commits()
+        # The one place where time itself is what is tested.
+        self.here.server.wait_for(count=len(self.here.server.requests) + self.chance.randrange(4))
+        self.wrapper.kill()
+        self.wrapper.start()
+
+    def stale_locks(self) -> None:
+        """
+        Locks and a temporary link that nobody holds.
+        """
+        for leave in (head_lock, shallow_lock, tmp_link):
+            with suppress(OSError):
+                leave(self.private)
+        self.commit()
+
+    def wiped_root(self) -> None:
+        """
+        All that git-sync has is gone, or damaged.
+        """
+        if self.chance.random() < 0.5:
+            shutil.rmtree(self.private, ignore_errors=True)
+        else:
+            corrupt(self.private)
+        self.commit()
+
+    def unreachable_remote(self) -> None:
+        """
+        Nobody listens; or answers are broken, or never come.
+        """
+        seen = len(self.wrapper.events)
+        if self.chance.random() < 0.5:
+            self.here.server.stop()
+            self.wrapper.wait_for_event("cycle_failed", 60, after=seen)
+            self.here.server.start()
+            return
+        fault = self.chance.choice([answer_with(Answer(503)), truncate(60)])
+        self.here.server.inject(fault)
+        self.hurried_commits()
+        self.wrapper.wait_for_event("cycle_failed", 60, after=seen)
+        self.here.server.heal()
+
+    def hanging_remote(self) -> None:
+        """
+        A pack that stops in its midst, and the wrapper is killed.
+        """
+        self.here.server.inject(hang(after=100), times=1)
+        self.hurried_commits()
+        self.here.server.heal()
+
+
+@pytest.mark.timeout(3_600)
+def test_there_is_always_a_whole_tree_whatever_happens(here: GitSite, counts: Counts) -> None:
+    chance = random.Random(os.environ.get("SEED", "7"))
+    trouble = Trouble(here, chance)
+    kinds: list[Callable[[], None]] = [
+        trouble.commit,
+        trouble.bad_commit,
+        trouble.force_push,
+        trouble.branch_deletion,
+        trouble.kill_of_git_sync,
+        trouble.kill_of_the_wrapper,
+        trouble.stale_locks,
+        trouble.wiped_root,
+        trouble.unreachable_remote,
+        trouble.hanging_remote,
+    ]
+    seen: Counter[str] = Counter()
+    flaws: list[str] = []
+    happened: Counter[str] = Counter()
+    rounds = 0
+    while seen["trees"] < counts.tree_reads or rounds < counts.tree_reads // 2_000:
+        rounds += 1
+        chance.shuffle(kinds)
+        readers = Readers(here.link, RETAIN_SECONDS)
+        try:
+            for happen in kinds:
+                happen()
+                happened[happen.__name__] += 1
+            found: dict[str, Any] = readers.stop()
+        finally:
+            readers.kill()
+        flaws += found.pop("flaws")
+        seen.update(found)
+    trouble.commit()
+    print(f"{dict(seen)} {dict(happened)}, {trouble.number} revisions")
+
+    assert [] == flaws
+    assert 0 == seen["gone"]
+    assert seen["changes"] >= 4
+    assert seen["late"] < seen["trees"] / 10
+    assert [] == leftovers(here.root)
+    assert 0 == trouble.wrapper.terminate().code
+
+
+def leftovers(root: Path) -> list[str]:
+    """
+    What lies in the root, and should not.
+    """
+    return [name for name in os.listdir(root) if name not in (".git-sync", ".snapshots", "repo")]

@@ -1,0 +1,23 @@
+"""
+A server for git-sync's `--askpass-url`.
+"""
+
+from tests.support.loopback import Answer, LoopbackServer, Request
+
+
+class AskpassServer(LoopbackServer):
+    """
+    Answers with the username and password that are set now.
+    """
+
+    def __init__(self, username: str, password: str) -> None:
+        super().__init__()
+        self.username = username
+        self.password = password
+
+    def good_answer(self, request: Request) -> Answer:
+        """
+        Two lines, as git's credential protocol has them.
+        """
+        body = f"username={self.username}\npassword={self.password}\n"
+        return Answer(200, {"Content-Type": "text/plain"}, body.encode())

@@ -1,0 +1,148 @@
+"""
+A bare git repository that tests write to: one process per commit, no working copy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/nonexistent",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_COMMITTER_NAME": "Test",
+    "GIT_COMMITTER_EMAIL": "test@example.com",
+    "GIT_AUTHOR_NAME": "Test",
+    "GIT_AUTHOR_EMAIL": "test@example.com",
+}
+
+Files = Mapping[str, str | bytes | None]
+"""Path → content; `None` removes the file."""
+
+
+class Repository:
+    """
+    A bare repository in a folder; made when it is missing.
+    """
+
+    def __init__(self, folder: Path, branch: str = "main") -> None:
+        """
+        Make the repository, with no commit.
+
+        Args:
+            folder: Where it lies; its name is the name that servers show (`dags.git`).
+            branch: What its HEAD points to.
+        """
+        self.folder = folder
+        self.branch = branch
+        self._clock = itertools.count(1_700_000_000)
+        if not (folder / "HEAD").exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _run(["git", "init", "--quiet", "--bare", f"--initial-branch={branch}", str(folder)])
+            # As the big forges do: any commit can be asked for by its hash, and partial clones.
+            for name in ("uploadpack.allowAnySHA1InWant", "uploadpack.allowFilter"):
+                self.git("config", name, "true")
+
+    @property
+    def url(self) -> str:
+        """
+        The URL without a server.
+        """
+        return f"file://{self.folder}"
+
+    def git(self, *arguments: str, stdin: bytes = b"") -> str:
+        """
+        Run one git command in the repository and return its output without the last newline.
+        """
+        return _run(["git", "-C", str(self.folder), *arguments], stdin).rstrip("\n")
+
+    def commit(
+        self,
+        files: Files,
+        branch: str | None = None,
+        message: str = "change",
+        onto: str | None = None,
+        modes: Mapping[str, str] | None = None,
+        *,
+        whole: bool = False,
+    ) -> str:
+        """
+        Commit changes and return the hash.
+
+        Args:
+            files: What changes against the parent.
+            branch: Where; it is made when missing, from nothing.
+            message: Of the commit.
+            onto: Another parent than the branch's head: a force push. An empty string is none.
+            modes: Path → git's mode, where it is not 100644 (`120000` is a symlink).
+            whole: The files are all that there is afterwards.
+        """
+        branch = branch or self.branch
+        reference = f"refs/heads/{branch}"
+        parent = self.head(branch) if onto is None else onto
+        out = [b"reset %s\n" % reference.encode()] if not parent else []
+        stamp = next(self._clock)
+        text = message.encode()
+        out.append(
+            b"commit %s\nauthor Test <test@example.com> %d +0000\n"
+            b"committer Test <test@example.com> %d +0000\ndata %d\n%s\n"
+            % (reference.encode(), stamp, stamp, len(text), text)
+        )
+        if parent:
+            out.append(b"from %s\n" % parent.encode())
+        if whole:
+            out.append(b"deleteall\n")
+        for path, content in files.items():
+            if content is None:
+                out.append(b"D %s\n" % path.encode())
+                continue
+            data = content.encode() if isinstance(content, str) else content
+            mode = (modes or {}).get(path, "100644")
+            out.append(b"M %s inline %s\n" % (mode.encode(), path.encode()))
+            out.append(b"data %d\n%s\n" % (len(data), data))
+        self.git("fast-import", "--quiet", "--force", stdin=b"".join(out))
+        return self.head(branch)
+
+    def head(self, branch: str | None = None) -> str:
+        """
+        The hash of a branch; empty when there is none.
+        """
+        return self.git(
+            "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch or self.branch}"
+        )
+
+    def tag(self, name: str, commit: str, message: str = "") -> None:
+        """
+        Make or move a tag; with a message it is an annotated one.
+        """
+        annotated = ["-a", "-m", message] if message else []
+        self.git("tag", "--force", *annotated, name, commit)
+
+    def set_branch(self, branch: str, commit: str) -> None:
+        """
+        Make or move a branch, forwards or not.
+        """
+        self.git("update-ref", f"refs/heads/{branch}", commit)
+
+    def delete_branch(self, branch: str) -> None:
+        """
+        Delete a branch, the one of HEAD too.
+        """
+        self.git("update-ref", "-d", f"refs/heads/{branch}")
+
+
+def _run(command: list[str], stdin: bytes = b"") -> str:
+    done = subprocess.run(
+        command,
+        input=stdin,
+        capture_output=True,
+        env={**ENVIRONMENT, "TMPDIR": os.environ.get("TMPDIR", "/tmp")},
+        timeout=120,
+    )
+    assert 0 == done.returncode, f"{command}: {done.stderr.decode(errors='replace')}"
+    return done.stdout.decode()

@@ -1,0 +1,346 @@
+"""
+git-sync as a process, alone and inside the wrapper, with a remote and a volume.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support import revisions
+from tests.support.daemon import VENV_BIN, Event, SidecarProcess
+from tests.support.git_repository import Repository
+from tests.support.git_server import GitServer
+from tests.support.revisions import make_revision
+from tests.support.waiting import wait_until
+
+WRAPPER = VENV_BIN / "git-sync-wrapper"
+STAND_IN = Path(__file__).parent / "stand_in_git_sync.py"
+REAL = os.environ.get("GIT_SYNC_BIN") or shutil.which("git-sync")
+ENGINES = {"stand-in": STAND_IN, **({"git-sync": Path(REAL)} if REAL else {})}
+"""What stands for git-sync: always a stand-in, and the real one where there is one."""
+
+
+class PlainGitSync(SidecarProcess):
+    """
+    git-sync without the wrapper; `events` are its own JSON lines.
+    """
+
+    def wait_for_message(self, text: str, after: int = 0, timeout_seconds: float = 15.0) -> Event:
+        """
+        Return the first line whose message or error has this text.
+
+        Args:
+            text: A part of `msg` or `error`.
+            after: Skip so many lines.
+            timeout_seconds: How long to wait.
+        """
+
+        def found() -> Event | None:
+            for event in self.events[after:]:
+                if text in f"{event.get('msg')} {event.get('error')}":
+                    return event
+            assert self.is_running(), f"ended without {text!r}:\n{self.log()}"
+            return None
+
+        event = wait_until(found, text, timeout_seconds)
+        assert event is not None
+        return event
+
+    def failures(self) -> int:
+        """
+        How many syncs have failed so far.
+        """
+        return len([event for event in list(self.events) if "failCount" in event])
+
+
+@dataclass
+class GitSite:
+    """
+    What one test has: a remote with one repository, a volume, and processes that end with it.
+    """
+
+    engine: Path
+    server: GitServer
+    folder: Path
+    processes: list[SidecarProcess] = field(default_factory=list)
+    tmp: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="git-")))
+    """TMPDIR; short, as the path of a socket must be."""
+
+    @property
+    def repository(self) -> Repository:
+        """
+        What is synced, with nothing in it at first.
+        """
+        return self.server.repository()
+
+    @property
+    def root(self) -> Path:
+        """
+        GITSYNC_ROOT.
+        """
+        return self.folder / "root"
+
+    @property
+    def link(self) -> Path:
+        """
+        What consumers read.
+        """
+        return self.root / "repo"
+
+    def environment(self) -> dict[str, str | None]:
+        """
+        What plain git-sync and the wrapper are given alike: fast, and patient.
+        """
+        self.tmp.mkdir(exist_ok=True)
+        return {
+            "GITSYNC_REPO": self.server.url(),
+            "GITSYNC_REF": self.repository.branch,
+            "GITSYNC_ROOT": str(self.root),
+            "GITSYNC_LINK": "repo",
+            "GITSYNC_PERIOD": "200ms",
+            "GITSYNC_MAX_FAILURES": "-1",
+            "TMPDIR": str(self.tmp),
+        }
+
+    def plain(self, *arguments: str, **settings: str | None) -> PlainGitSync:
+        """
+        Start git-sync alone.
+        """
+        home = self.folder / "home"
+        process = PlainGitSync(self.engine, self.environment() | settings, home, arguments)
+        self.processes.append(process)
+        return process.start()
+
+    def describe(self, *arguments: str, **settings: str | None) -> SidecarProcess:
+        """
+        Describe a wrapper, which is killed at the end of the test; nothing is started yet.
+        """
+        environment: dict[str, str | None] = {
+            **self.environment(),
+            "GIT_SYNC_WRAPPER_GIT_SYNC": str(self.engine),
+            "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
+            "GIT_SYNC_WRAPPER_LOG_LEVEL": "debug",
+            "GIT_SYNC_WRAPPER_JITTER": "0",
+        }
+        home = self.folder / "home"
+        wrapper = SidecarProcess(WRAPPER, environment | settings, home, arguments)
+        self.processes.append(wrapper)
+        return wrapper
+
+    def wrapper(self, *arguments: str, **settings: str | None) -> SidecarProcess:
+        """
+        Start a wrapper.
+        """
+        return self.describe(*arguments, **settings).start()
+
+    def publish(self, **settings: str | None) -> SidecarProcess:
+        """
+        Start a wrapper and wait until it shows the head of the branch.
+        """
+        wrapper = self.wrapper(**settings)
+        self.wait_until_shown(self.repository.head(), wrapper)
+        return wrapper
+
+    def commit_revision(self, number: int, **options: Any) -> str:
+        """
+        Commit a revision whose every file says its number, and return the hash.
+        """
+        return self.repository.commit(make_revision(number), whole=True, **options)
+
+    def shown(self) -> str:
+        """
+        The commit that consumers see: its hash by the folder's name. Empty when there is none.
+        """
+        with suppress(OSError):
+            return Path(os.readlink(self.link)).name if self.link.is_dir() else ""
+        return ""
+
+    def files(self) -> dict[str, bytes]:
+        """
+        What consumers find through the link, without `.git`.
+        """
+        root = self.link.resolve(strict=True)
+        found = (path for path in root.rglob("*") if path.is_file())
+        files = {str(path.relative_to(root)): path.read_bytes() for path in found}
+        return {path: content for path, content in files.items() if path != ".git"}
+
+    def wait_until_shown(
+        self, commit: str, process: SidecarProcess | None = None, timeout_seconds: float = 30.0
+    ) -> None:
+        """
+        Wait until consumers see a commit.
+        """
+
+        def is_shown() -> bool:
+            assert process is None or process.is_running() or self.shown() == commit, "it ended"
+            return self.shown() == commit
+
+        try:
+            wait_until(is_shown, f"{commit} is shown", timeout_seconds)
+        except AssertionError as error:
+            log = process.log()[-3000:] if process else ""
+            raise AssertionError(f"{error}; shown: {self.shown()}\n{log}") from None
+
+    def gits_alive(self) -> list[str]:
+        """
+        The command lines of all processes that work for this site.
+        """
+        return [line for pid, line in commands().items() if self._works_here(pid, line)]
+
+    def kill_engine(self) -> None:
+        """
+        SIGKILL git-sync and every git below it, but not the wrapper.
+        """
+        wrappers = {process.pid for process in self.processes if process.is_running()}
+        for pid, line in commands().items():
+            if pid not in wrappers and self._works_here(pid, line):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _works_here(self, pid: int, line: str) -> bool:
+        return (
+            str(self.folder) in line
+            or _cwd_of(pid).startswith(str(self.folder))
+            or _environment_of(pid, "HOME") == str(self.folder / "home")
+        )
+
+    def close(self) -> None:
+        """
+        Kill what still runs, and what it has left behind.
+        """
+        for process in self.processes:
+            process.kill()
+        for pid, line in commands().items():
+            if self._works_here(pid, line):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.tmp, ignore_errors=True)
+
+
+class Readers:
+    """
+    Processes that read whole revisions through a link; see `tests.support.revisions`.
+    """
+
+    def __init__(self, link: Path, retain_seconds: float, count: int = 2) -> None:
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, revisions.__file__, str(link), str(retain_seconds)],
+                env={"PATH": "/usr/bin:/bin"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(count)
+        ]
+
+    def stop(self) -> dict[str, Any]:
+        """
+        Let them finish their trees, and return the sum of what they saw.
+        """
+        total: dict[str, Any] = {}
+        for process in self._processes:
+            output, _ = process.communicate("")
+            for name, value in json.loads(output).items():
+                total[name] = total[name] + value if name in total else value
+        return total
+
+    def kill(self) -> None:
+        """
+        End them at once.
+        """
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def reading(link: Path, retain_seconds: float, seen: dict[str, Any]) -> Iterator[None]:
+    """
+    Let two processes read through a link, and put what they saw into a dictionary.
+    """
+    readers = Readers(link, retain_seconds)
+    try:
+        yield
+        seen |= readers.stop()
+    finally:
+        readers.kill()
+
+
+def commands() -> dict[int, str]:
+    """
+    The processes of this machine with their command lines, but for this one and its readers.
+    """
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            with suppress(OSError):
+                raw = Path(f"/proc/{name}/cmdline").read_bytes()
+                line = raw.replace(b"\0", b" ").decode(errors="replace").strip()
+                if line and revisions.__file__ not in line:
+                    found[int(name)] = line
+    return found
+
+
+def _cwd_of(pid: int) -> str:
+    with suppress(OSError):
+        return os.readlink(f"/proc/{pid}/cwd")
+    return ""
+
+
+def _environment_of(pid: int, name: str) -> str:
+    with suppress(OSError):
+        text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+        found = re.search(rf"(?:^|\0){name}=([^\0]*)", text)
+        return found[1] if found else ""
+    return ""
+
+
+def chart_environment(
+    site: GitSite, *, init: bool = False, credentials: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """
+    The variables that the official chart 1.22 gives its git-sync container, in both spellings.
+
+    Args:
+        site: Its remote and its volume, instead of the chart's paths.
+        init: Of the init container.
+        credentials: Username and password, as of `dags.gitSync.credentialsSecret`.
+    """
+    values = {
+        "GIT_SYNC_REV": "HEAD",
+        "GITSYNC_REF": site.repository.branch,
+        "GIT_SYNC_BRANCH": site.repository.branch,
+        "GIT_SYNC_REPO": site.server.url(),
+        "GITSYNC_REPO": site.server.url(),
+        "GIT_SYNC_DEPTH": "1",
+        "GITSYNC_DEPTH": "1",
+        "GIT_SYNC_ROOT": str(site.root),
+        "GITSYNC_ROOT": str(site.root),
+        "GIT_SYNC_DEST": "repo",
+        "GITSYNC_LINK": "repo",
+        "GIT_SYNC_ADD_USER": "true",
+        "GITSYNC_ADD_USER": "true",
+        "GITSYNC_PERIOD": "1s",
+        "GIT_SYNC_MAX_SYNC_FAILURES": "0",
+        "GITSYNC_MAX_FAILURES": "0",
+    }
+    for name, value in (credentials or {}).items():
+        values[f"GIT_SYNC_{name}"] = values[f"GITSYNC_{name}"] = value
+    if init:
+        values |= {"GIT_SYNC_ONE_TIME": "true", "GITSYNC_ONE_TIME": "true"}
+    else:
+        values |= {"GIT_SYNC_HTTP_BIND": "127.0.0.1:0", "GITSYNC_HTTP_BIND": "127.0.0.1:0"}
+    return values

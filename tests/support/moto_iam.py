@@ -1,0 +1,82 @@
+"""
+Moto with IAM: it checks signatures, and what the policies of a user allow.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from tests.support.servers import ProcessServer
+
+
+class MotoWithIam(ProcessServer):
+    """
+    `moto_server` as a process of its own, because its switch for IAM counts for a whole process.
+
+    It knows actions and resources; conditions other than StringEquals it takes for met.
+    """
+
+    name = "moto with IAM"
+    announcement = re.compile(r"http://127\.0\.0\.1:(\d+)")
+
+    def command(self) -> list[str]:
+        """
+        The program and its arguments, for `self.port` (0 = choose one).
+        """
+        program = Path(sys.executable).parent / "moto_server"
+        return [str(program), "--host=127.0.0.1", f"--port={self._port}"]
+
+    def aws(self, service: str) -> Any:
+        """
+        A boto3 client of a service; allowed everything as long as IAM is not enforced.
+        """
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+            config=Config(proxies={}, s3={"addressing_style": "path"}),
+        )
+
+    def user_with(self, *policies: dict[str, Any]) -> dict[str, str]:
+        """
+        Make a user that has these policies and no others.
+
+        Returns:
+            The variables that make an AWS tool that user.
+        """
+        iam = self.aws("iam")
+        name = f"user-{len(iam.list_users()['Users'])}"
+        iam.create_user(UserName=name)
+        for number, policy in enumerate(policies):
+            iam.put_user_policy(
+                UserName=name, PolicyName=f"p{number}", PolicyDocument=json.dumps(policy)
+            )
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        return {
+            **self.environment(),
+            "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+        }
+
+    def enforce(self) -> None:
+        """
+        From now on ask IAM about every request.
+        """
+        request = urllib.request.Request(
+            f"{self.endpoint}/moto-api/reset-auth",
+            data=b"0",
+            method="POST",
+            headers={"Content-Type": "text/plain"},
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener.open(request, timeout=10).close()

@@ -1,0 +1,58 @@
+"""
+A mirror of this machine's package index that wants a password, as inside companies.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from base64 import b64encode
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+
+from pip._internal.models.index import PyPI
+
+USER = "builder"
+
+
+class PackageMirror:
+    """
+    Leads who knows the password on to the real index, and refuses everyone else.
+
+    Attributes:
+        asked: Projects that were asked for with the password.
+    """
+
+    def __init__(self, password: str) -> None:
+        self.asked: set[str] = set()
+        index = (os.environ.get("PIP_INDEX_URL") or PyPI.simple_url).rstrip("/")
+        wanted = "Basic " + b64encode(f"{USER}:{password}".encode()).decode()
+        asked = self.asked
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.headers.get("Authorization") != wanted:
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", 'Basic realm="mirror"')
+                else:
+                    project = self.path.strip("/").rpartition("/")[2]
+                    asked.add(project)
+                    self.send_response(302)
+                    self.send_header("Location", f"{index}/{project}/")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        port = self._server.server_address[1]
+        self.url = f"http://{USER}:{password}@127.0.0.1:{port}/simple"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,104 @@
+"""
+A real Prometheus on loopback, and promtool.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import yaml
+
+from tests.support.waiting import wait_until
+
+Json = dict[str, Any]
+
+
+def skip_without_prometheus() -> None:
+    """
+    Skip the test where Debian's package is not installed.
+    """
+    if shutil.which("promtool") is None or shutil.which("prometheus") is None:
+        pytest.skip("prometheus and promtool are missing: make setup as root")
+
+
+def promtool(*arguments: str, folder: Path) -> str:
+    """
+    Run promtool in a folder; return its complaints, none when all is well.
+    """
+    done = subprocess.run(
+        ["promtool", *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+class Prometheus:
+    """
+    One Prometheus with a configuration of its own, started by `with`.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(dict(config)))
+
+    def __enter__(self) -> Self:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port: int = probe.getsockname()[1]
+        with (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    "prometheus",
+                    f"--config.file={self._folder}/prometheus.yml",
+                    f"--storage.tsdb.path={self._folder}/data",
+                    f"--web.listen-address=127.0.0.1:{self._port}",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self._is_up, "Prometheus is up", 60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def targets(self) -> list[Json]:
+        """
+        What it scrapes.
+        """
+        found: list[Json] = self._get("targets?state=active")["activeTargets"]
+        return found
+
+    def query(self, expression: str) -> list[Json]:
+        """
+        The series of an instant query.
+        """
+        parameters = urllib.parse.urlencode({"query": expression})
+        found: list[Json] = self._get(f"query?{parameters}")["result"]
+        return found
+
+    def _is_up(self) -> bool:
+        assert self._process.poll() is None, (self._folder / "log").read_text()
+        try:
+            self._get("status/buildinfo")
+        except OSError:
+            return False
+        return True
+
+    def _get(self, what: str) -> Json:
+        url = f"http://127.0.0.1:{self._port}/api/v1/{what}"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=30) as answer:
+            data: Json = json.load(answer)["data"]
+        return data

@@ -1,0 +1,134 @@
+"""
+A real image registry on loopback, plain or as ECR has it: TLS, its host name, a password.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import subprocess
+import urllib.request
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support.certificates import self_signed
+from tests.support.waiting import wait_until
+
+ACCOUNT = "123456789012"
+PASSWORD = f"{ACCOUNT}-auth-token"
+"""What moto's GetAuthorizationToken answers."""
+HTPASSWD = "AWS:$2y$05$abcdefghijklmnopqrstuu/4ofrUS75HrKu6f.iuRo0I/XlrmpqlC\n"
+"""The same in bcrypt, the only form that the registry takes."""
+KINDS_OF_MANIFEST = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+
+
+class Registry:
+    """
+    `docker-registry` (Debian's package of the CNCF's distribution), started by `with`.
+
+    Attributes:
+        certificate: What a client must trust, for one that is protected.
+    """
+
+    def __init__(self, folder: Path, *hosts: str) -> None:
+        """
+        Describe a registry.
+
+        Args:
+            folder: Where it keeps everything.
+            hosts: Names in its certificate; with any it speaks TLS and wants the password.
+        """
+        folder.mkdir(parents=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self.certificate: Path | None = None
+        self._folder = folder
+        http: dict[str, Any] = {"addr": self.address}
+        config: dict[str, Any] = {
+            "version": 0.1,
+            "log": {"accesslog": {"disabled": True}, "level": "error"},
+            "storage": {"filesystem": {"rootdirectory": str(folder / "images")}},
+            "http": http,
+        }
+        if hosts:
+            _, self.certificate = self_signed(folder, *hosts)
+            http["tls"] = {"certificate": str(self.certificate), "key": str(folder / "key.pem")}
+            (folder / "htpasswd").write_text(HTPASSWD)
+            config["auth"] = {"htpasswd": {"realm": "ECR", "path": str(folder / "htpasswd")}}
+        (folder / "config.yml").write_text(json.dumps(config))
+
+    def __enter__(self) -> Self:
+        with (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                ["docker-registry", "serve", self._folder / "config.yml"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={"PATH": "/usr/bin:/bin", "OTEL_TRACES_EXPORTER": "none"},
+            )
+        wait_until(self._answers, "the registry answers", 30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def tags(self, repository: str) -> list[str]:
+        """
+        The tags of a repository.
+
+        Raises:
+            urllib.error.HTTPError: There is none.
+        """
+        found: list[str] = json.loads(self._get(f"/v2/{repository}/tags/list")[1])["tags"]
+        return found
+
+    def manifest(self, repository: str, reference: str) -> tuple[str, dict[str, Any]]:
+        """
+        The digest and the manifest of a tag, or of a digest.
+        """
+        headers, body = self._get(f"/v2/{repository}/manifests/{reference}")
+        return headers["docker-content-digest"], json.loads(body)
+
+    def config(self, repository: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        The configuration of an image: architecture, labels, history.
+        """
+        digest = manifest["config"]["digest"]
+        config: dict[str, Any] = json.loads(self._get(f"/v2/{repository}/blobs/{digest}")[1])
+        return config
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, (self._folder / "log").read_text()
+        try:
+            self._get("/v2/")
+        except OSError:
+            return False
+        return True
+
+    def _get(self, path: str) -> tuple[dict[str, str], bytes]:
+        scheme = "https" if self.certificate else "http"
+        credentials = b64encode(f"AWS:{PASSWORD}".encode()).decode()
+        request = urllib.request.Request(
+            f"{scheme}://{self.address}{path}",
+            headers={
+                "Accept": ", ".join(KINDS_OF_MANIFEST),
+                "Authorization": f"Basic {credentials}",
+            },
+        )
+        context = ssl.create_default_context(cafile=self.certificate) if self.certificate else None
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
+        with opener.open(request, timeout=30) as answer:
+            return {name.lower(): text for name, text in answer.headers.items()}, answer.read()

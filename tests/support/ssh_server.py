@@ -1,0 +1,146 @@
+"""
+A real git server over SSH: sshd on loopback as the user of the tests, with keys of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from tests.support.waiting import wait_until
+
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin:/bin")
+
+
+def skip_without_sshd() -> None:
+    """
+    Skip where the machine has no sshd or no ssh client.
+    """
+    if SSHD is None or shutil.which("ssh") is None or shutil.which("ssh-keygen") is None:
+        pytest.skip("SSH needs openssh-server and openssh-client: make setup as root")
+
+
+class SshServer:
+    """
+    One sshd that lets one key in; a `with` statement starts it.
+
+    `stop` and `start` are an outage on the same port.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Make host key and client key.
+
+        Args:
+            folder: For keys and configuration; only its owner may enter it.
+        """
+        self.folder = folder
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, mode=0o700)
+        for name in ("host_key", "client_key"):
+            self.make_key(folder / name)
+        self.authorize(self.client_key)
+
+    @property
+    def client_key(self) -> Path:
+        """
+        The private key that is let in.
+        """
+        return self.folder / "client_key"
+
+    @property
+    def known_hosts(self) -> str:
+        """
+        The line of a known_hosts file that names this server.
+        """
+        kind, key, *_ = (self.folder / "host_key.pub").read_text().split()
+        return f"[127.0.0.1]:{self.port} {kind} {key}\n"
+
+    def url(self, repository: Path) -> str:
+        """
+        The URL of a repository, for who may log in here: the user of the tests.
+        """
+        user = pwd.getpwuid(os.getuid()).pw_name
+        return f"ssh://{user}@127.0.0.1:{self.port}{repository}"
+
+    @staticmethod
+    def make_key(path: Path) -> Path:
+        """
+        Make a key pair without a passphrase; a former one is replaced.
+        """
+        path.unlink(missing_ok=True)
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
+        subprocess.run(command, check=True, timeout=30)
+        return path
+
+    def authorize(self, *keys: Path) -> None:
+        """
+        Let in these keys, and no other from now on.
+        """
+        lines = [key.with_name(f"{key.name}.pub").read_text() for key in keys]
+        (self.folder / "authorized_keys").write_text("".join(lines))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """
+        Begin to listen; the second time on the port of the first.
+        """
+        assert SSHD is not None
+        if not self.port:
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                self.port = listener.getsockname()[1]
+        if os.getuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # what it changes its root to
+        config = self.folder / "sshd_config"
+        config.write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\n"
+            f"AuthorizedKeysFile {self.folder}/authorized_keys\nPidFile none\n"
+            "StrictModes no\nUsePAM no\nPasswordAuthentication no\n"
+            "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
+        )
+        log = (self.folder / "sshd.log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                [SSHD, "-D", "-e", "-f", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(self._answers, "sshd listens")
+
+    def stop(self) -> None:
+        """
+        Refuse connections from now on.
+        """
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        assert self._process is not None and self._process.poll() is None, self.log()
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
+
+    def log(self) -> str:
+        """
+        What sshd has said so far.
+        """
+        return (self.folder / "sshd.log").read_text(errors="replace")
