@@ -12,7 +12,7 @@ PYPROJECTS := $(PROJECTS:%=%/pyproject.toml)
 BIN := .venv/bin
 STAMP := .venv/setup.stamp
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SHELL_SCRIPTS := .ci/run tests/images/airflow-base $(filter-out %.py,$(wildcard scripts/*))
+SHELL_SCRIPTS := .ci/run tests/images/airflow-base tests/images/git-sync-image $(filter-out %.py,$(wildcard scripts/*))
 # gssapi has no wheels: where it cannot be compiled, .venv is made without it.
 COMPILES := command -v gcc >/dev/null && krb5-config --libs gssapi >/dev/null 2>&1
 
@@ -22,10 +22,11 @@ COMPILES := command -v gcc >/dev/null && krb5-config --libs gssapi >/dev/null 2>
 #   BUILDER        docker, buildah or podman (default: the first that works)
 #   BASE_IMAGE     another base than the Dockerfile's
 #   AIRFLOW_IMAGE  the same for sync-perm: your own Airflow image
+#   GIT_SYNC_IMAGE what git-sync-wrapper takes /git-sync from (default: the official image)
 #   TAG, REGISTRY  the image is [REGISTRY/]NAME:TAG (default: the 12-character commit)
 #   PLATFORMS      for push, such as linux/amd64,linux/arm64 (default: this machine's)
 #   SOURCE         web address of this repository, for the images' labels
-export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE TAG REGISTRY PLATFORMS SOURCE
+export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE GIT_SYNC_IMAGE TAG REGISTRY PLATFORMS SOURCE
 
 PYTEST := $(BIN)/python -m pytest
 # More tests at once than cores, as most of them wait most of the time; one file stays together.

@@ -38,8 +38,8 @@ class Charted:
         snippets: The kinds of snippet that there are of it.
         foreign: Variables of its libraries that a snippet may set.
         wanted: Variables that a snippet must set, besides the required settings.
-        programs: Settings that name a program of the image, and one that every machine has.
         volume_complaints: What is wrong with the volumes of a component and of a container in it.
+        image: What its image sets, as it can be here.
     """
 
     settings: type[CommonSettings]
@@ -47,8 +47,8 @@ class Charted:
     snippets: tuple[str, ...] = ("extra", "init", "native")
     foreign: Callable[[], frozenset[str]] = frozenset
     wanted: frozenset[str]
-    programs: Mapping[str, str] = field(default_factory=dict)
     volume_complaints: Callable[[Values, Values], list[str]]
+    image: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def variables(self) -> frozenset[str]:
@@ -74,7 +74,7 @@ class Charted:
         """
         # The image's Python knows newer grammars than that of the tests may.
         known = {name: str(environ[name]) for name in environ if not name.endswith("_GATE_GRAMMAR")}
-        import_module(self.settings.__module__).load_settings({**self.programs, **known})
+        import_module(self.settings.__module__).load_settings({**self.image, **known})
 
     @property
     def port(self) -> int:
@@ -241,9 +241,9 @@ SIDECARS: Mapping[str, Charted] = {
         prefix=git_sync_wrapper.settings.PREFIX,
         snippets=("chart", "codecommit", "extra", "init", "native"),
         foreign=lambda: git_sync_wrapper.flags.VARIABLES,
-        programs={"GIT_SYNC_WRAPPER_GIT_SYNC": sys.executable},
         wanted=frozenset({"GITSYNC_REPO", "GITSYNC_REF", "GITSYNC_ROOT", "GITSYNC_LINK"}),
         volume_complaints=commits_complaints,
+        image={"GIT_SYNC_WRAPPER_GIT_SYNC": sys.executable},
     ),
     "kerberos": Charted(
         settings=kerberos_sidecar.settings.Settings,

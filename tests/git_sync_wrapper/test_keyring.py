@@ -83,6 +83,7 @@ def test_git_credentials_of_iam_beat_signatures() -> None:
 
     assert "dags-at-123" == who(found, CODECOMMIT)
     assert not found.signs_for(Wanted.by_url(CODECOMMIT))
+    assert None is found.explain(Wanted.by_url(CODECOMMIT), Fence())
 
 
 def test_a_github_app_logs_in_with_what_git_sync_stores() -> None:

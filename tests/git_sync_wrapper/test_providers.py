@@ -39,6 +39,7 @@ def wanted(url: str) -> Wanted:
         ("https://Git.Example.com/a/b.git", Wanted("https", "git.example.com", "a/b.git")),
         ("http://h:8080/a%20b/", Wanted("http", "h:8080", "a b")),
         ("https://user:pw@h/x", Wanted("https", "h", "x")),
+        ("https://[::1/x", Wanted("", "https://[::1/x")),
         ("git@github.com:acme/dags.git", Wanted("", "", "git@github.com:acme/dags.git")),
     ],
 )

@@ -5,13 +5,20 @@ The poll, against a real git server: what it says, what it costs, how it fails.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
 
 import pytest
 
 from git_sync_wrapper import remote
+from git_sync_wrapper.access import Access
+from git_sync_wrapper.credential import Credential
 from git_sync_wrapper.refs import HttpPoller, Poller, make_poller
+from git_sync_wrapper.remote import basic
+from git_sync_wrapper.way import Way
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.git_sync_wrapper.access import given, make_access
@@ -193,14 +200,66 @@ def test_a_rotation_fails_no_poll(
         assert head == poller.commit(Fence())
 
 
-def test_refused_credentials_are_tried_once_and_named(server: GitServer, poll: Poll) -> None:
+def test_refused_credentials_are_tried_once_a_poll_and_named(server: GitServer, poll: Poll) -> None:
     server.repository().commit({"a.py": "1"})
     server.accept(("deploy", "right"))
     server.refusal = 403
     poller = poll(server.url(), GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="wrong")
 
-    assert "credentials_refused" == error_of(poller).reason
-    assert 1 == len(server.requests)
+    assert ["credentials_refused"] * 3 == [error_of(poller).reason for _ in range(3)]
+    assert 3 == len(server.requests)
+
+
+def test_credentials_that_lost_their_rights_are_not_held(
+    server: GitServer, poll: Poll, tmp_path: Path
+) -> None:
+    """
+    Forges say 404 of a repository that one may not see.
+    """
+    head = server.repository().commit({"a.py": "1"})
+    server.accept(("deploy", "old"), ("deploy", "new"))
+    file = tmp_path / "password"
+    file.write_text("old")
+    poller = poll(server.url(), GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD_FILE=str(file))
+    poller.commit(Fence())
+    old = basic("deploy", "old")
+    server.inject(
+        faults.answer_with(Answer(404)), lambda request: request.headers["authorization"] == old
+    )
+    file.write_text("new")
+
+    assert "repository_not_found" == error_of(poller).reason
+    assert head == poller.commit(Fence())
+
+
+def test_credentials_that_end_are_asked_for_anew(server: GitServer) -> None:
+    """
+    A signature of CodeCommit is good for minutes.
+    """
+    server.repository().commit({"a.py": "1"})
+    sessions = Sessions(time.time() - 1, time.time() + 3600)
+    poller = HttpPoller(urlsplit(server.url()), "main", Way(), cast(Access, sessions))
+
+    for _ in range(3):
+        poller.commit(Fence())
+
+    poller.close()
+    used = [request.headers["authorization"] for request in server.requests]
+    assert [basic(f"session-{number}", "signature") for number in (1, 2, 2, 2)] == used
+
+
+class Sessions:
+    """
+    Credentials that end at the given moments.
+    """
+
+    def __init__(self, *ends_at: float) -> None:
+        self._ends_at = list(ends_at)
+        self._asked = 0
+
+    def credential(self, url: str, fence: Fence) -> Credential:
+        self._asked += 1
+        return Credential(f"session-{self._asked}", "signature", self._ends_at.pop(0))
 
 
 def test_who_does_not_log_in_is_told_so(server: GitServer, poll: Poll) -> None:
@@ -289,6 +348,7 @@ def test_own_headers_are_sent(server: GitServer, poll: Poll) -> None:
         ("git@github.com:acme/dags.git", {}),
         ("ssh://git@github.com/acme/dags.git", {}),
         ("file:///srv/dags.git", {}),
+        ("https://[::1/dags.git", {}),
         ("https://github.com/acme/dags.git?x=1", {}),
         ("https://github.com/acme/dags.git", {"GITSYNC_COOKIE_FILE": "true"}),
         ("https://github.com/acme/dags.git", {"GITSYNC_GIT_CONFIG": "http.sslCert:/x.pem"}),
@@ -364,6 +424,34 @@ def test_each_answer_has_its_reason(
 
     assert (reason, True) == (error.reason, str(status) in error.message)
     assert error.advice
+
+
+def test_after_a_failure_all_is_asked_anew(server: GitServer, poll: Poll) -> None:
+    """
+    The server may be another one by then.
+    """
+    head = server.repository().commit({"a.py": "1"})
+    poller = poll(server.url())
+    poller.commit(Fence())
+    server.inject(faults.answer_with(Answer(404)), times=1)
+    error_of(poller)
+    server.forget()
+
+    assert head == poller.commit(Fence())
+    assert ["GET", "POST"] == [request.method for request in server.requests]
+
+
+def test_a_repository_that_moves_back_is_found(server: GitServer, poll: Poll) -> None:
+    head = server.repository("new.git").commit({"a.py": "1"})
+    server.inject(
+        redirect("/new.git/info/refs?service=git-upload-pack"), lambda r: "/old" in r.path, times=1
+    )
+    poller = poll(server.url("old.git"))
+    assert head == poller.commit(Fence())
+    (server.folder / "new.git").rename(server.folder / "old.git")
+
+    assert "repository_not_found" == error_of(poller).reason
+    assert head == poller.commit(Fence())
 
 
 def test_a_ref_that_is_gone_is_named(server: GitServer, poll: Poll) -> None:

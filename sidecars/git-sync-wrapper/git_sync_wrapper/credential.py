@@ -31,7 +31,10 @@ class Wanted:
         """
         Take a URL apart as git does.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # no server has such a name
+            return cls("", url)
         host = parts.netloc.rpartition("@")[2].lower()
         return cls(parts.scheme, host, unquote(parts.path).strip("/"))
 

@@ -82,7 +82,8 @@ class Session:
         self._parts = parts
         self._settings = parts.settings
         self._options = parts.options
-        facts = [self._options.repo, self._options.submodules, self._options.group_write]
+        told = self._options
+        facts = [told.repo, told.depth, told.filter, told.submodules, told.group_write]
         self._digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         self._volume: Volume | None = None
         self._settled_at = ""
@@ -315,7 +316,7 @@ class Session:
 
     def _made_by(self) -> str:
         """
-        Return a digest of the settings that decide about the files of a commit.
+        Return a digest of the settings that decide about the files of a commit, and its history.
         """
         options = self._options
         if not options.sparse_checkout_file:

@@ -22,10 +22,11 @@ from git_sync_wrapper.heal import CANDIDATE, heal, throw_away
 from git_sync_wrapper.options import FULL_COMMIT, Options
 from git_sync_wrapper.refusals import explain
 from git_sync_wrapper.settings import PREFIX
+from git_sync_wrapper.user_entry import user_entry
 from git_sync_wrapper.volume import explain_os_error
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 
 # What the wrapper does itself; git-sync hears nothing of it.
@@ -129,6 +130,8 @@ class Engine:
         with _own_folder(self._access.folder) as folder:
             report = os.path.join(folder, "error.json")
             ended = self._call(folder, report, ears.hear, fence)
+            if fence.is_revoked:
+                raise CycleAbandoned
             if ended.code != 0:
                 raise self._explain(ended.code, _read(report), ears.last, fence)
         return self._candidate()
@@ -143,7 +146,7 @@ class Engine:
         self, folder: str, report: str, hear: Callable[[str], None], fence: Fence
     ) -> child.Ended:
         prepared = self._access.prepare()
-        environ = clean(self._environ) | {"TMPDIR": folder}
+        environ = clean(self._environ) | {"TMPDIR": folder} | user_entry(self._access.folder)
         for name, text in self._told(prepared.flags, prepared.git_config, report).items():
             if text:
                 environ[BY_NAME[name].variables[0]] = text

@@ -82,7 +82,7 @@ class Keyring:
             SidecarError: There are no AWS credentials at all.
             CycleAbandoned: The fence was revoked meanwhile.
         """
-        return self._codecommit.explain(wanted, fence)
+        return self._codecommit.explain(wanted, fence) if self.signs_for(wanted) else None
 
     def signs_for(self, wanted: Wanted) -> bool:
         """

@@ -11,8 +11,9 @@ from git_sync_wrapper.access import Access
 from git_sync_wrapper.git import surroundings
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.refusals import explain
+from git_sync_wrapper.user_entry import user_entry
 from sidecar_runtime import child
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.publish import write_file
 
 PEELED = "^{}"
@@ -60,6 +61,8 @@ class LsRemote:
             raise explain("timed out", "the remote does not answer") from None
         except OSError as error:
             raise explain(str(error), "git cannot be started") from None
+        if fence.is_revoked:
+            raise CycleAbandoned
         if ended.code != 0:
             raise explain("\n".join(complaints), "the remote cannot be asked")
         return _choose(options.ref, said)
@@ -87,6 +90,7 @@ class LsRemote:
         configs |= dict((*options.git_config, *options.git_config_add))
         return {
             **surroundings(self._environ, configs | dict(prepared.git_config)),
+            **user_entry(self._access.folder),
             "GIT_CONFIG_GLOBAL": self._config_file(),
             "GIT_SSH_COMMAND": self._ssh(keys, flags["ssh-known-hosts-file"] or ""),
         }

@@ -63,7 +63,10 @@ def make_poller(options: Options, access: Access) -> Poller | None:
     """
     Return what polls the repository, None where git would do it in a way of its own.
     """
-    url = urlsplit(options.repo)
+    try:
+        url = urlsplit(options.repo)
+    except ValueError:  # git will say what it thinks of that
+        return None
     if url.scheme not in ("http", "https") or not url.hostname or url.query:
         return None
     url = url._replace(path=quote(url.path.rstrip("/"), safe="/%:@!$&'()*+,;=~"))
@@ -181,6 +184,8 @@ class HttpPoller:
         error = self._explain(answer, fence)
         if answer.status in (401, 403):
             self._drop_login()
+        elif answer.status == 404:  # what forges say of a repository that one may not see
+            self._knows_login = False
         raise error
 
     def _drop_login(self) -> None:

@@ -23,6 +23,7 @@ from tests.support.publishing import (
     read_release,
     write_files,
 )
+from tests.support.releases import make_release
 from tests.support.servers import MotoServer, RcloneServer, S3Server
 from tests.support.users import as_user
 
@@ -49,6 +50,9 @@ class Place:
         Publish a folder with these files; return the facts.
         """
         return self.publisher.succeed("publish", write_files(self.dags, files), *arguments)
+
+    def put(self, name: str, body: bytes) -> None:
+        self._client.put_object(Bucket=self.bucket, Key=PREFIX + name, Body=body)
 
     def bodies(self) -> dict[str, bytes]:
         found = self._client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
@@ -311,9 +315,11 @@ def test_progress_is_shown_on_a_terminal_only_and_is_gone_at_the_end(on_moto: Pl
 @pytest.fixture
 def refused(on_moto: Place) -> Iterator[Place]:
     """
-    A bucket with a release, which is untouched at the end.
+    A bucket with a release, and the folder it came from; the bucket is untouched at the end.
     """
-    on_moto.publish(A)
+    write_files(on_moto.dags, A)
+    for name, body in make_release(A).objects().items():
+        on_moto.put(name, body)
     before = on_moto.bodies()
     yield on_moto
     assert before == on_moto.bodies()

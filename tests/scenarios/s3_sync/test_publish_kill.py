@@ -16,7 +16,6 @@ import pytest
 
 from tests.conftest import Counts
 from tests.support.fake_s3 import is_get
-from tests.support.faults import first
 from tests.support.loopback import Exchange
 from tests.support.publishing import Publishing, check_every_release, read_release, write_files
 from tests.support.releases import make_release
@@ -170,7 +169,12 @@ def test_of_publishers_at_once_one_wins_and_the_others_are_told(tmp_path: Path) 
         ]
         # They have all read the same pointer before the first one writes.
         reads = threading.Barrier(len(folders))
-        together = first(lambda: reads.wait(60))
+
+        def together(exchange: Exchange) -> None:
+            answer = exchange.good()
+            reads.wait(60)
+            exchange.send(answer)
+
         bucket.inject(together, is_get("dags/current.json"), times=len(folders))
 
         processes = [publisher.start("publish", folder, "--output", "json") for folder in folders]

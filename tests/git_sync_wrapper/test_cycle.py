@@ -1,0 +1,442 @@
+"""
+One cycle: what is asked, run, shown and announced, and what a failure means.
+
+A shell script stands for git-sync, a list of answers for the remote; all else is real.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.access import Access
+from git_sync_wrapper.board import Board
+from git_sync_wrapper.cycle import GitSyncExitError, Parts, Past, Session
+from git_sync_wrapper.engine import Engine
+from git_sync_wrapper.hooks import Hooks
+from git_sync_wrapper.metrics import WrapperMetrics
+from git_sync_wrapper.options import read_options
+from git_sync_wrapper.report import ErrorFile
+from git_sync_wrapper.settings import load_settings
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.gate import make_gate
+from sidecar_runtime.health import Outcome
+from sidecar_runtime.publish import TargetLock
+from tests.runtime.recording import Log
+
+ONE, TWO, THREE = "1" * 40, "2" * 40, "3" * 40
+DOWN = SidecarError("remote_unreachable", "nobody there", "look")
+# Checks out what the file `source` names, with a DAG that says its name; no file: it fails.
+SCRIPT = """
+echo run >> {folder}/runs
+commit=$(cat {folder}/source 2>/dev/null) || {{ echo "Could not resolve host: x"; exit 1; }}
+tree="$GITSYNC_ROOT/.worktrees/$commit"
+mkdir -p "$tree"
+cp {folder}/dag.py "$tree/dag.py"
+ln -sfn ".worktrees/$commit" "$GITSYNC_ROOT/candidate"
+"""
+
+
+class Remote:
+    """
+    What a poll says: what git-sync would find too, unless there is an error.
+    """
+
+    def __init__(self, source: Path) -> None:
+        self._source = source
+        self.error: SidecarError | None = None
+        self.polls = 0
+
+    def commit(self, fence: Fence) -> str:
+        self.polls += 1
+        if self.error:
+            raise self.error
+        return self._source.read_text()
+
+    def close(self) -> None:
+        pass
+
+
+class Wrapper:
+    """
+    One process: its parts, and a session.
+    """
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self.folder = folder
+        self.root = folder / "root"
+        self.is_stopped = False
+        program = folder / "git-sync"
+        program.write_text(f"#!/bin/sh\n{SCRIPT.format(folder=folder)}")
+        program.chmod(0o755)
+        (folder / "dag.py").touch()
+        environ = {
+            "PATH": os.environ["PATH"],
+            "GITSYNC_REPO": "https://git.example.com/dags.git",
+            "GITSYNC_ROOT": str(self.root),
+            "GITSYNC_LINK": "repo",
+            "GIT_SYNC_WRAPPER_GIT_SYNC": str(program),
+            **variables,
+        }
+        settings, _ = load_settings(environ)
+        options = read_options([], environ)
+        settings = dataclasses.replace(settings, one_shot=options.one_time)
+        self.access = Access(settings, options, environ)
+        self.access.start()
+        self.metrics = WrapperMetrics("0", "0")
+        self.remote = Remote(folder / "source")
+        self.hooks = Hooks(
+            options,
+            environ,
+            lambda commit: str(self.root / ".snapshots" / commit),
+            self.metrics.git_sync.count_hook,
+        )
+        self.hooks.start()
+        self.parts = Parts(
+            settings=settings,
+            options=options,
+            environ=environ,
+            engine=Engine(
+                settings.git_sync, options, self.access, environ, root=f"{self.root}/.git-sync"
+            ),
+            poller=self.remote,
+            gate=make_gate(settings, self.metrics.gate),
+            hooks=self.hooks,
+            metrics=self.metrics,
+            board=Board(options.link, {}),
+            report=ErrorFile(options.error_file),
+            past=Past(TargetLock()),
+        )
+        self.session = Session(self.parts)
+
+    def commit(self, name: str, dag: str = "a = 1\n") -> None:
+        """
+        Let the remote have a commit.
+        """
+        (self.folder / "dag.py").write_text(dag)
+        (self.folder / "source").write_text(name)
+
+    def cycle(self, *, is_asked_for: bool = False) -> Outcome:
+        return self.session.cycle(Fence(is_asked_for=is_asked_for))
+
+    def failure(self) -> SidecarError:
+        with pytest.raises(SidecarError) as caught:
+            self.cycle()
+        return caught.value
+
+    def runs(self) -> int:
+        """
+        How often git-sync has run.
+        """
+        runs = self.folder / "runs"
+        return len(runs.read_text().splitlines()) if runs.exists() else 0
+
+    def shown(self) -> str:
+        return os.path.basename(os.readlink(self.root / "repo"))
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0
+
+    def stop(self) -> None:
+        self.is_stopped = True
+        self.session.close()
+        self.hooks.stop()
+        self.access.close()
+        self.parts.past.lock.release()
+
+
+class Start:
+    """
+    Starts wrappers on one volume; all end with the test.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: list[Wrapper] = []
+
+    def __call__(self, **variables: str) -> Wrapper:
+        wrapper = Wrapper(self._folder, **variables)
+        self._started.append(wrapper)
+        return wrapper
+
+    def stop(self) -> None:
+        for wrapper in self._started:
+            if not wrapper.is_stopped:
+                wrapper.stop()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    start = Start(tmp_path)
+    yield start
+    start.stop()
+
+
+def test_shows_the_first_commit_and_then_only_asks(start: Start) -> None:
+    wrapper = start()
+    wrapper.commit(ONE)
+
+    assert [Outcome("changed", ONE), Outcome("unchanged", ONE), Outcome("unchanged", ONE)] == [
+        wrapper.cycle() for _ in range(3)
+    ]
+    assert (ONE, 1, 3) == (wrapper.shown(), wrapper.runs(), wrapper.remote.polls)
+    assert 1 == wrapper.count("git_sync_count_total", status="success")
+    assert 2 == wrapper.count("git_sync_count_total", status="noop")
+    assert 1 == wrapper.count("git_fetch_count_total")
+
+
+def test_follows_the_remote_forwards_and_back(start: Start) -> None:
+    wrapper = start()
+    shown = []
+    for name in (ONE, TWO, ONE):
+        wrapper.commit(name, f"name = {name!r}\n")
+        wrapper.cycle()
+        shown.append((wrapper.shown(), (wrapper.root / "repo/dag.py").read_text()))
+
+    assert [(name, f"name = {name!r}\n") for name in (ONE, TWO, ONE)] == shown
+
+
+def test_a_restart_runs_git_sync_only_for_something_new(start: Start) -> None:
+    first = start()
+    first.commit(ONE)
+    first.cycle()
+    first.stop()
+
+    second = start()
+
+    assert Outcome("unchanged", ONE) == second.cycle()
+    assert 1 == second.runs()
+    second.commit(TWO)
+    assert Outcome("changed", TWO) == second.cycle()
+
+
+def test_a_person_who_asks_makes_git_sync_run(start: Start) -> None:
+    wrapper = start()
+    wrapper.commit(ONE)
+    wrapper.cycle()
+
+    assert Outcome("unchanged", ONE) == wrapper.cycle(is_asked_for=True)
+    assert 2 == wrapper.runs()
+
+
+def test_a_failed_poll_is_git_syncs_to_judge(start: Start) -> None:
+    wrapper = start()
+    wrapper.commit(ONE)
+    wrapper.cycle()
+    wrapper.remote.error = DOWN
+    wrapper.commit(TWO)
+
+    assert Outcome("changed", TWO) == wrapper.cycle()
+    assert 1 == wrapper.count(
+        "git_sync_wrapper_polls_total", sidecar="git-sync-wrapper", result="error"
+    )
+
+
+def test_a_published_commit_stays_when_all_fails_and_nothing_ends(start: Start) -> None:
+    wrapper = start(GITSYNC_MAX_FAILURES="0", GITSYNC_ERROR_FILE="error")
+    wrapper.commit(ONE)
+    wrapper.cycle()
+    (wrapper.folder / "source").unlink()
+    wrapper.remote.error = DOWN
+
+    errors = [wrapper.failure() for _ in range(3)]
+
+    assert ["name_unresolved"] * 3 == [error.reason for error in errors]
+    assert [None] * 3 == [error.retry_within_seconds for error in errors]
+    assert (ONE, True) == (wrapper.shown(), wrapper.parts.board.readiness.ready)
+    assert 3 == json.loads((wrapper.root / "error").read_text())["Args"]["failCount"]
+    wrapper.remote.error = None
+    wrapper.commit(TWO)
+    wrapper.cycle()
+    assert not (wrapper.root / "error").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "failures"),
+    [
+        ({}, 1),
+        ({"GITSYNC_MAX_FAILURES": "3"}, 3),
+        ({"GITSYNC_INIT_MAX_FAILURES": "2"}, 2),
+        ({"GITSYNC_ONE_TIME": "true", "GITSYNC_MAX_FAILURES": "2"}, 2),
+    ],
+)
+def test_before_anything_is_published_failures_end_it_as_git_sync(
+    start: Start, variables: dict[str, str], failures: int
+) -> None:
+    wrapper = start(GITSYNC_INIT_PERIOD="3s", **variables)
+    wrapper.remote.error = DOWN
+
+    errors = [wrapper.failure() for _ in range(failures)]
+
+    assert [3.0] * (failures - 1) == [error.retry_within_seconds for error in errors[:-1]]
+    assert [False] * (failures - 1) + [True] == [
+        isinstance(error, GitSyncExitError) for error in errors
+    ]
+    assert (1, "name_unresolved") == (errors[-1].exit_code, errors[-1].reason)
+
+
+def test_a_negative_limit_means_for_ever(start: Start) -> None:
+    wrapper = start(GITSYNC_MAX_FAILURES="-1")
+    wrapper.remote.error = DOWN
+
+    assert not any(isinstance(wrapper.failure(), GitSyncExitError) for _ in range(5))
+
+
+def test_a_one_shot_fails_though_an_older_commit_is_there(start: Start) -> None:
+    first = start()
+    first.commit(ONE)
+    first.cycle()
+    first.stop()
+    (first.folder / "source").unlink()
+
+    second = start(GITSYNC_ONE_TIME="true")
+    second.remote.error = DOWN
+
+    assert isinstance(second.failure(), GitSyncExitError)
+
+
+def test_a_refused_commit_is_not_shown_nor_asked_for_again(start: Start, log: Log) -> None:
+    wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax")
+    wrapper.commit(ONE)
+    wrapper.cycle()
+    wrapper.commit(TWO, "def\n")
+
+    results = [wrapper.cycle().result for _ in range(3)]
+
+    assert (["refused"] * 3, ONE, 2) == (results, wrapper.shown(), wrapper.runs())
+    assert 1 == len(log.events("revision_refused"))
+    assert "refused" in wrapper.parts.board.details()
+    wrapper.commit(THREE)
+    assert Outcome("changed", THREE) == wrapper.cycle()
+    assert "refused" not in wrapper.parts.board.details()
+
+
+def test_a_refused_first_commit_is_not_fetched_again(start: Start, log: Log) -> None:
+    wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax")
+    wrapper.commit(ONE, "def\n")
+
+    assert ["refused"] * 3 == [wrapper.cycle().result for _ in range(3)]
+    assert 1 == wrapper.runs()
+    assert not wrapper.parts.board.readiness.ready
+
+
+def test_going_back_to_the_published_commit_ends_the_refusal(start: Start, log: Log) -> None:
+    wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax")
+    wrapper.commit(ONE)
+    wrapper.cycle()
+    wrapper.commit(TWO, "def\n")
+    wrapper.cycle()
+
+    wrapper.commit(ONE)
+
+    assert ["unchanged", "unchanged"] == [wrapper.cycle().result for _ in range(2)]
+
+
+def test_a_removed_link_is_turned_back_without_git_sync(start: Start, log: Log) -> None:
+    wrapper = start()
+    wrapper.commit(ONE)
+    wrapper.cycle()
+    (wrapper.root / "repo").unlink()
+    assert not wrapper.parts.board.readiness.ready
+
+    wrapper.cycle()
+
+    assert (ONE, 1) == (wrapper.shown(), wrapper.runs())
+    assert [ONE] == [event["revision"] for event in log.events("link_restored")]
+
+
+def test_a_wiped_volume_is_filled_again(start: Start) -> None:
+    wrapper = start()
+    wrapper.commit(ONE)
+    wrapper.cycle()
+    for path in (".snapshots", ".git-sync", "repo"):
+        (wrapper.root / path).rename(wrapper.folder / f"gone{path}")
+
+    assert Outcome("changed", ONE) == wrapper.cycle()
+    assert ONE == wrapper.shown()
+
+
+def test_other_settings_make_the_same_commit_anew(start: Start) -> None:
+    first = start()
+    first.commit(ONE, "old = 1\n")
+    first.cycle()
+    first.stop()
+
+    second = start(GITSYNC_SUBMODULES="off")
+    second.commit(ONE, "new = 1\n")
+
+    assert Outcome("changed", ONE) == second.cycle()
+    assert (ONE, "new = 1\n") == (second.shown(), (second.root / "repo/dag.py").read_text())
+    assert Outcome("unchanged", ONE) == second.cycle()
+
+
+def test_a_second_wrapper_stands_by_and_knows_what_is_shown(start: Start, log: Log) -> None:
+    first = start()
+    first.commit(ONE)
+    first.cycle()
+    second = start()
+
+    outcome = second.cycle()
+
+    assert "waiting" == outcome.result
+    assert f"pid {os.getpid()} on" in str(outcome.counts["holder"])
+    assert (True, ONE) == (
+        second.parts.board.readiness.ready,
+        second.parts.board.readiness.revision,
+    )
+    first.stop()
+    assert Outcome("unchanged", ONE) == second.cycle()
+
+
+def test_a_full_commit_is_never_asked_for(start: Start) -> None:
+    wrapper = start(GITSYNC_REF=ONE)
+    wrapper.commit(ONE)
+
+    assert ["changed", "unchanged"] == [wrapper.cycle().result for _ in range(2)]
+    assert 0 == wrapper.remote.polls
+
+
+def test_a_rehearsal_changes_nothing(start: Start, log: Log) -> None:
+    wrapper = start(GIT_SYNC_WRAPPER_DRY_RUN="true")
+    wrapper.commit(ONE)
+
+    wrapper.cycle()
+
+    assert (0, ONE) == (wrapper.runs(), log.events("plan_made")[0]["revision"])
+    assert not (wrapper.root / "repo").exists()
+
+
+def test_an_abandoned_cycle_is_no_failure(start: Start) -> None:
+    wrapper = start(GITSYNC_ERROR_FILE="error")
+    wrapper.commit(ONE)
+    fence = Fence()
+    fence.revoke()
+
+    with pytest.raises(CycleAbandoned):
+        wrapper.session.cycle(fence)
+
+    assert 0 == wrapper.parts.past.failures
+    assert not (wrapper.root / "error").exists()
+
+
+def test_a_one_shot_ends_with_its_hook(start: Start, tmp_path: Path, log: Log) -> None:
+    wrapper = start(GITSYNC_ONE_TIME="true", GITSYNC_EXECHOOK_COMMAND="/bin/false")
+    wrapper.commit(ONE)
+
+    error = wrapper.failure()
+
+    assert (1, "hook_failed", ONE) == (error.exit_code, error.reason, wrapper.shown())
+
+
+def test_a_commit_that_the_hook_before_refuses_is_never_shown(start: Start, log: Log) -> None:
+    wrapper = start(GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND="/bin/false", GITSYNC_MAX_FAILURES="-1")
+    wrapper.commit(ONE)
+
+    reasons = [wrapper.failure().reason for _ in range(2)]
+
+    assert ["pre_publish_hook_failed"] * 2 == reasons
+    assert not (wrapper.root / "repo").exists()

@@ -1,0 +1,102 @@
+"""
+A poll by git itself.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.ls_remote import LsRemote
+from git_sync_wrapper.options import read_options
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.git_sync_wrapper.access import make_access
+from tests.support.git_repository import Repository
+
+
+class Site:
+    """
+    A repository on this machine, and polls of its refs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.repository = Repository(folder / "r.git")
+        self.url = self.repository.url
+        self.access = make_access(self.url)
+        self.access.start()
+
+    def poll(self, ref: str, **variables: str) -> LsRemote:
+        environ = {"PATH": os.environ["PATH"], "GITSYNC_REPO": self.url, "GITSYNC_REF": ref}
+        environ |= variables
+        return LsRemote(read_options([], environ), self.access, environ)
+
+    def commit(self, ref: str, **variables: str) -> str:
+        return self.poll(ref, **variables).commit(Fence())
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.access.close()
+
+
+def test_finds_head_branches_and_tags(site: Site) -> None:
+    commit = site.repository.commit({"a.py": "1"})
+    other = site.repository.commit({"a.py": "2"}, branch="other")
+    site.repository.tag("light", commit)
+    site.repository.tag("annotated", other, "a message")
+
+    assert [commit, commit, other, commit, other, other] == [
+        site.commit(ref)
+        for ref in ("HEAD", "main", "other", "light", "annotated", "refs/heads/other")
+    ]
+
+
+def test_a_tag_beats_a_branch_of_the_same_name_as_in_git(site: Site) -> None:
+    tagged = site.repository.commit({"a.py": "1"})
+    site.repository.commit({"a.py": "2"}, branch="same")
+    site.repository.tag("same", tagged)
+
+    assert tagged == site.commit("same")
+
+
+def test_a_ref_that_only_ends_like_the_wanted_one_is_another(site: Site) -> None:
+    site.repository.commit({"a.py": "1"}, branch="feature/main")
+
+    with pytest.raises(SidecarError) as caught:
+        site.commit("main")
+    assert "ref_not_found" == caught.value.reason
+
+
+def test_a_repository_that_is_not_there_has_a_reason(site: Site) -> None:
+    site.url = "file:///missing.git"
+
+    with pytest.raises(SidecarError) as caught:
+        site.commit("main")
+    assert "repository_not_found" == caught.value.reason
+
+
+def test_ssh_is_called_as_git_sync_calls_it(site: Site, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    program = tmp_path / "ssh"
+    program.write_text(f'#!/bin/sh\necho "$@" > {seen}\nexit 1\n')
+    program.chmod(0o755)
+    site.url = "git@git.example.com:team/dags.git"
+
+    with pytest.raises(SidecarError):
+        site.commit("main", GIT_SSH_COMMAND=str(program), GITSYNC_SSH_KEY_FILE="/a:/b")
+
+    said = seen.read_text()
+    assert "-o StrictHostKeyChecking=yes -o UserKnownHostsFile=" in said
+    assert "git-upload-pack 'team/dags.git'" in said
+
+
+def test_an_abandoned_poll_ends(site: Site) -> None:
+    fence = Fence()
+    fence.revoke()
+
+    with pytest.raises(CycleAbandoned):
+        site.poll("main").commit(fence)

@@ -1,0 +1,188 @@
+"""
+The image of git-sync-wrapper: what is in it, and that it takes the place of git-sync's, hardened.
+"""
+
+import json
+import os
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.images.container import Container, Image
+from tests.support.git_server import GitServer
+from tests.support.git_sync import GitSite, chart_environment
+from tests.support.ssh_server import SshServer, skip_without_sshd
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+CHART, ARBITRARY = "65533:0", "1000710000:0"
+
+LIST_CONTENTS = """
+import importlib.metadata, json, os, shutil, subprocess
+programs = ("cc", "gcc", "make", "pip3.13")
+print(json.dumps({
+    "distributions": [d.name for d in importlib.metadata.distributions()],
+    "unwanted": [name for name in programs if shutil.which(name)],
+    "git": subprocess.run(["git", "--version"], capture_output=True, text=True).stdout,
+    "ssh": subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr,
+    "git-sync": subprocess.run(["/git-sync", "--version"], capture_output=True, text=True).stdout,
+    "passwd": open("/etc/passwd").read(),
+    "opt": os.listdir("/opt"),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def contents(image: Image) -> dict[str, Any]:
+    """
+    What a process inside the image finds there.
+    """
+    found: dict[str, Any] = json.loads(image.run("-c", LIST_CONTENTS, entrypoint="python"))
+    return found
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[GitSite]:
+    """
+    A remote with one commit, and an empty volume.
+    """
+    with GitServer(tmp_path / "remote") as server:
+        site = GitSite(Path("/git-sync"), server, tmp_path / "pod")
+        site.folder.mkdir()
+        site.commit_revision(1)
+        yield site
+        site.close()
+
+
+def container(
+    image: Image, here: GitSite, user: str = CHART, *, tmp: bool = True, **settings: str | None
+) -> Container:
+    """
+    A hardened container of the chart: another root than /git, as the tests look at it.
+
+    Args:
+        tmp: Whether something that can be written is mounted on /tmp.
+    """
+    environment = {
+        **chart_environment(here),
+        "GITSYNC_PERIOD": "200ms",
+        "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
+        **settings,
+    }
+    started = Container(image, environment, here.folder / "home", [here.root], user=user)
+    if tmp:
+        started._options.append("--tmpfs=/tmp:mode=1777")
+    return started
+
+
+def test_says_what_it_is(image: Image) -> None:
+    project = tomllib.loads((ROOT / "sidecars/git-sync-wrapper/pyproject.toml").read_text())
+    git = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    config = image.inspect()["Config"]
+    labels = config["Labels"]
+    own = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
+
+    assert "git-sync-wrapper" == own["title"]
+    assert project["project"]["version"] == own["version"]
+    assert commit == own.get("revision", "").removesuffix("-dirty")
+    assert f"SIDECAR_REVISION={own['revision']}" in config["Env"]
+
+
+def test_runs_as_the_user_of_git_sync_and_reaps(image: Image) -> None:
+    config = image.inspect()["Config"]
+
+    assert CHART == config["User"]
+    assert ["tini", "--", "git-sync-wrapper"] == config["Entrypoint"]
+    assert not config.get("Cmd")
+    assert not config.get("Healthcheck")
+    assert {"HOME=/tmp", "GIT_SYNC_WRAPPER_GIT_SYNC=/git-sync"} <= set(config["Env"])
+
+
+def test_git_is_new_enough_for_the_next_git_sync(contents: dict[str, Any]) -> None:
+    """
+    It asks for `git config list`, which came with git 2.46.
+    """
+    version = re.search(r"(\d+)\.(\d+)", contents["git"])
+
+    assert version is not None
+    assert (int(version[1]), int(version[2])) >= (2, 46)
+
+
+def test_holds_what_it_runs_and_nothing_that_builds(contents: dict[str, Any]) -> None:
+    lock = (ROOT / "requirements/git-sync-wrapper.txt").read_text()
+    locked = set(re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE)) - {"tzdata"}
+
+    found = {name.lower().replace("_", "-") for name in contents["distributions"]}
+
+    assert locked | {"git-sync-wrapper", "sidecar-runtime"} == found
+    assert contents["git-sync"].startswith("v4.")
+    assert contents["ssh"].startswith("OpenSSH")
+    assert [] == contents["unwanted"]
+    assert "git-sync:x:65533:0:" in contents["passwd"]
+
+
+@pytest.mark.parametrize("user", [CHART, ARBITRARY], ids=["chart", "arbitrary"])
+@pytest.mark.parametrize("tmp", [True, False], ids=["tmp", "no tmp"])
+def test_follows_a_branch_hardened(image: Image, here: GitSite, user: str, tmp: bool) -> None:
+    with container(image, here, user, tmp=tmp) as running:
+        here.wait_until_shown(here.repository.head(), running, 60)
+        here.wait_until_shown(here.commit_revision(2), running, 60)
+        running.wait_until_ready()
+        owner = (here.link / "either").stat()
+
+        assert (int(user.split(":")[0]), 0) == (owner.st_uid, owner.st_gid)
+        assert [] == running.stray_lines
+        assert 0 == running.terminate().code
+    assert here.shown() == here.repository.head()
+
+
+def test_init_container_of_the_chart(image: Image, here: GitSite) -> None:
+    here.server.accept(("deploy", "password"))
+    credentials = {"USERNAME": "deploy", "PASSWORD": "password"}
+    settings = chart_environment(here, init=True, credentials=credentials)
+    settings |= {"GITSYNC_HTTP_BIND": "", "GIT_SYNC_HTTP_BIND": ""}
+    with container(image, here, **settings) as running:
+        assert 0 == running.wait_for_exit(60).code, running.log()
+    assert here.shown() == here.repository.head()
+
+
+@pytest.mark.parametrize("user", [CHART, ARBITRARY], ids=["chart", "arbitrary"])
+def test_ssh_works_for_any_user(image: Image, here: GitSite, tmp_path: Path, user: str) -> None:
+    """
+    ssh wants an entry in /etc/passwd for who runs it.
+    """
+    skip_without_sshd()
+    with SshServer(tmp_path / "ssh") as ssh:
+        key, known_hosts = here.folder / "key", here.folder / "known_hosts"
+        key.write_bytes(ssh.client_key.read_bytes())
+        key.chmod(0o400)
+        os.chown(key, int(user.split(":")[0]), 0)
+        known_hosts.write_text(ssh.known_hosts)
+        url = ssh.url(here.repository.folder)
+        running = container(
+            image,
+            here,
+            user,
+            GITSYNC_REPO=url,
+            GIT_SYNC_REPO=url,
+            GITSYNC_SSH_KEY_FILE=str(key),
+            GITSYNC_SSH_KNOWN_HOSTS_FILE=str(known_hosts),
+        )
+        running._options += [f"--volume={path}:{path}:ro" for path in (key, known_hosts)]
+        with running:
+            here.wait_until_shown(here.repository.head(), running, 60)
+
+
+def test_passthrough_is_git_sync_as_it_is(image: Image, here: GitSite) -> None:
+    with container(image, here, GIT_SYNC_WRAPPER_MODE="passthrough") as running:
+        wait_until(lambda: here.shown() == here.repository.head(), "it is shown", 60)
+
+        assert (here.root / ".worktrees").is_dir()
+        assert 143 == running.terminate().code
