@@ -237,6 +237,26 @@ def test_who_says_nothing_does_not_stop_the_others(
         assert b"username=deploy" in ask(path, b"get\nprotocol=https\nhost=h\n")
 
 
+def test_questions_leave_nothing_behind(tmp_path: Path) -> None:
+    """
+    What they want to know of the end is forgotten with each.
+    """
+    fences: list[Fence] = []
+
+    class Watched(Keys):
+        def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
+            fences.append(fence)
+            return None
+
+    server = CredentialServer(str(tmp_path / "socket"), Watched(), lambda error: None)
+    server.start()
+    for _ in range(3):
+        ask(str(tmp_path / "socket"), b"get\nhost=h\n")
+    server.close()
+
+    assert 3 == len({id(fence) for fence in fences})
+
+
 def test_after_the_end_nobody_listens(tmp_path: Path, keys: Keys) -> None:
     path = str(tmp_path / "socket")
     before = threading.active_count()
