@@ -259,13 +259,15 @@ def test_questions_leave_nothing_behind(tmp_path: Path) -> None:
 
 def test_after_the_end_nobody_listens(tmp_path: Path, keys: Keys) -> None:
     path = str(tmp_path / "socket")
-    before = threading.active_count()
     server = CredentialServer(path, keys, lambda error: None)
     server.start()
 
     server.close()
 
-    wait_until(lambda: threading.active_count() == before, "the thread has ended")
+    wait_until(
+        lambda: "credentials" not in [thread.name for thread in threading.enumerate()],
+        "the thread has ended",
+    )
     with pytest.raises(ConnectionRefusedError):
         ask(path, b"get\n")
 
