@@ -180,7 +180,7 @@ def play(home: Path) -> int:
     """
     Play all steps and return the exit code; say what is missing where there is no git server.
     """
-    if shutil.which("git") is None or skip_reason():
+    if skip_reason():
         console.heading("git-sync-wrapper: left out, as git or its http-backend is missing here")
         return 0
     home = home / "git-sync"

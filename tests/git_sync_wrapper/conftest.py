@@ -2,6 +2,10 @@
 The fixtures of the sidecar's tests.
 """
 
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from sidecar_runtime.fence import Fence
@@ -16,3 +20,13 @@ def fence() -> Fence:
     A fence that nobody has revoked.
     """
     return Fence()
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """
+    The TMPDIR of the code under test, empty; short, as the path of a socket must be.
+    """
+    with tempfile.TemporaryDirectory(prefix="gsw-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)

@@ -25,11 +25,10 @@ Start = Callable[..., Access]
 
 
 @pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+def start(temporary: Path) -> Iterator[Start]:
     """
     Make what logs in to a repository, and start it.
     """
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
     made: list[Access] = []
 
     def make(repo: str = REPO, **variables: str) -> Access:
@@ -142,18 +141,15 @@ def test_ssh_gets_pinned_host_keys_where_there_are_none(start: Start, tmp_path: 
     assert str(own) == access.prepare().flags["ssh-known-hosts-file"]
 
 
-def test_the_socket_is_private_and_nothing_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+def test_the_socket_is_private_and_nothing_is_left(temporary: Path) -> None:
     access = make_access(REPO)
     access.start()
-    (folder,) = tmp_path.iterdir()
+    (folder,) = temporary.iterdir()
 
     assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
     access.close()
 
-    assert [] == list(tmp_path.iterdir())
+    assert [] == list(temporary.iterdir())
 
 
 def test_no_place_for_the_socket_is_an_error_that_helps(

@@ -50,6 +50,7 @@ class OneByOne(socket.socket):
         (OK + b"\r\nto the end", Answer(200, {}, b"to the end", True)),
         (b"HTTP/1.0 404 Not Found\r\n\r\n", Answer(404, {}, b"", True)),
         (b"HTTP/1.1 204 \r\n\r\n", Answer(204, {}, b"", False)),
+        (b"HTTP/1.1 200 OK\nX: y\n\nby nc\r\n", Answer(200, {"x": "y"}, b"by nc\r\n", True)),
         (
             b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 401\r\nContent-Length: 1\r\n\r\nx",
             Answer(401, {"content-length": "1"}, b"x", False),

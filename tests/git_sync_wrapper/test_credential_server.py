@@ -64,11 +64,11 @@ def failures() -> list[SidecarError]:
 
 
 @pytest.fixture
-def path(tmp_path: Path, keys: Keys, failures: list[SidecarError]) -> Iterator[str]:
+def path(temporary: Path, keys: Keys, failures: list[SidecarError]) -> Iterator[str]:
     """
     The socket of a server that answers.
     """
-    path = str(tmp_path / "socket with a blank")
+    path = str(temporary / "socket with a blank")
     server = CredentialServer(path, keys, failures.append)
     server.start()
     yield path
@@ -176,13 +176,13 @@ def test_what_a_server_rejects_is_dropped(path: str, keys: Keys) -> None:
     assert [WANTED] == keys.refusals
 
 
-def test_without_the_wrapper_git_does_not_hang_or_ask(tmp_path: Path) -> None:
-    done = git(str(tmp_path / "nobody"), "fill", URL)
+def test_without_the_wrapper_git_does_not_hang_or_ask(temporary: Path) -> None:
+    done = git(str(temporary / "nobody"), "fill", URL)
 
     assert 0 != done.returncode
     assert "git-sync-wrapper does not answer" in done.stderr
     assert (
-        0 == git(str(tmp_path / "nobody"), "approve", f"{URL}username=a\npassword=b\n").returncode
+        0 == git(str(temporary / "nobody"), "approve", f"{URL}username=a\npassword=b\n").returncode
     )
 
 
@@ -237,20 +237,42 @@ def test_who_says_nothing_does_not_stop_the_others(
         assert b"username=deploy" in ask(path, b"get\nprotocol=https\nhost=h\n")
 
 
-def test_after_the_end_nobody_listens(tmp_path: Path, keys: Keys) -> None:
-    path = str(tmp_path / "socket")
-    before = threading.active_count()
+def test_questions_leave_nothing_behind(temporary: Path) -> None:
+    """
+    What they want to know of the end is forgotten with each.
+    """
+    fences: list[Fence] = []
+
+    class Watched(Keys):
+        def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
+            fences.append(fence)
+            return None
+
+    server = CredentialServer(str(temporary / "socket"), Watched(), lambda error: None)
+    server.start()
+    for _ in range(3):
+        ask(str(temporary / "socket"), b"get\nhost=h\n")
+    server.close()
+
+    assert 3 == len({id(fence) for fence in fences})
+
+
+def test_after_the_end_nobody_listens(temporary: Path, keys: Keys) -> None:
+    path = str(temporary / "socket")
     server = CredentialServer(path, keys, lambda error: None)
     server.start()
 
     server.close()
 
-    wait_until(lambda: threading.active_count() == before, "the thread has ended")
+    wait_until(
+        lambda: "credentials" not in [thread.name for thread in threading.enumerate()],
+        "the thread has ended",
+    )
     with pytest.raises(ConnectionRefusedError):
         ask(path, b"get\n")
 
 
-def test_the_end_revokes_what_is_under_way(tmp_path: Path) -> None:
+def test_the_end_revokes_what_is_under_way(temporary: Path) -> None:
     """
     A child that asks AWS dies with the fence that it was given.
     """
@@ -263,7 +285,7 @@ def test_the_end_revokes_what_is_under_way(tmp_path: Path) -> None:
             revoked.wait(20)
             raise CycleAbandoned
 
-    path = str(tmp_path / "socket")
+    path = str(temporary / "socket")
     server = CredentialServer(path, Slow(), lambda error: None)
     server.start()
     thread = threading.Thread(target=ask, args=(path, b"get\nhost=h\n"))

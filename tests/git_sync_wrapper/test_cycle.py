@@ -440,3 +440,25 @@ def test_a_commit_that_the_hook_before_refuses_is_never_shown(start: Start, log:
 
     assert ["pre_publish_hook_failed"] * 2 == reasons
     assert not (wrapper.root / "repo").exists()
+
+
+def test_a_glance_sees_what_a_cycle_would_find_to_do(start: Start) -> None:
+    wrapper = start()
+    wrapper.commit(ONE)
+    assert not wrapper.session.glance()
+    wrapper.cycle()
+
+    assert wrapper.session.glance()
+    assert 1 == wrapper.count("git_sync_count_total", status="noop")
+    wrapper.remote.error = DOWN
+    assert not wrapper.session.glance()
+    wrapper.remote.error = None
+    (wrapper.root / "repo").rename(wrapper.root / "other")
+    assert not wrapper.session.glance()
+    (wrapper.root / "other").rename(wrapper.root / "repo")
+    assert wrapper.session.glance()
+    (wrapper.root / ".snapshots").rename(wrapper.root / "gone")
+    assert not wrapper.session.glance()
+    (wrapper.root / "gone").rename(wrapper.root / ".snapshots")
+    wrapper.commit(TWO)
+    assert not wrapper.session.glance()

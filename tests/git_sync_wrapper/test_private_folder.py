@@ -14,12 +14,6 @@ from git_sync_wrapper import private_folder
 from git_sync_wrapper.private_folder import PrivateFolder
 
 
-@pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    return tmp_path
-
-
 def test_only_its_owner_may_enter(temporary: Path) -> None:
     folder = PrivateFolder()
 
@@ -69,13 +63,18 @@ def test_folders_in_use_and_of_others_stay(temporary: Path) -> None:
     other.remove()
 
 
-def test_a_read_only_place_is_left_for_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("unusable", ["nothing", "long/" * 13])
+def test_an_unusable_place_is_left_for_another(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, unusable: str
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "nothing"))
-    monkeypatch.setattr(private_folder, "PARENTS", (str(tmp_path / "neither"), str(tmp_path)))
+    """
+    A read-only root has no writable /tmp; a socket's path has at most 107 bytes.
+    """
+    (temporary / "long" / ("long/" * 12)).mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(temporary / unusable))
+    monkeypatch.setattr(private_folder, "PARENTS", (str(temporary / "neither"), str(temporary)))
 
     folder = PrivateFolder()
 
-    assert tmp_path == Path(folder.path).parent
+    assert temporary == Path(folder.path).parent
     folder.remove()

@@ -180,6 +180,12 @@ def test_askpass_may_take_its_time(service: AskpassService, ask: Ask) -> None:
     assert Credential("deploy", "a=b%+") == ask()
 
 
+def test_askpass_may_be_a_few_lines_of_shell(service: AskpassService, ask: Ask) -> None:
+    service.inject(faults.raw(b"HTTP/1.1 200 OK\n\nusername=deploy\npassword=secret\n"))
+
+    assert Credential("deploy", "secret") == ask()
+
+
 def test_askpass_is_for_the_server_of_the_repository_only(
     service: AskpassService, fence: Fence
 ) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import ssl
 import subprocess
 from collections.abc import Callable
@@ -136,4 +137,5 @@ def skip_reason() -> str:
     """
     Why there can be no server here; empty when there can be one.
     """
-    return "" if os.access(HTTP_BACKEND, os.X_OK) else "a git server needs git's http-backend"
+    has_git = shutil.which("git") is not None and os.access(HTTP_BACKEND, os.X_OK)
+    return "" if has_git else "a git server needs git with its http-backend: make setup as root"

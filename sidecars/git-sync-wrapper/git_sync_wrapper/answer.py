@@ -55,11 +55,12 @@ def read_answer(connection: socket.socket, ends_at: float) -> Answer:
     head = reader.head()
     while head[9:10] == "1":  # "HTTP/1.1 100 Continue": the answer is still to come
         head = reader.head()
-    version, _, rest = head.partition("\r\n")[0].partition(" ")
+    first, *lines = head.split("\n")
+    version, _, rest = first.partition(" ")
     if version not in ("HTTP/1.1", "HTTP/1.0") or not rest[:3].isdecimal():
         raise NotHttp("it does not begin as an answer of HTTP does")
     headers = {}
-    for line in head.split("\r\n")[1:]:
+    for line in lines:
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
     connection_header = headers.get("connection", "").lower()
@@ -109,9 +110,15 @@ class _Reader:
         return found
 
     def head(self) -> str:
+        """
+        Return the lines before the body; a bare LF ends a line too, as scripts write them.
+        """
         if not self.left and not self._more():
             raise ConnectionResetError("closed before the answer")
-        return self._until(b"\r\n\r\n").decode("latin-1")
+        lines: list[bytes] = []
+        while line := self._until(b"\n").rstrip(b"\r"):
+            lines.append(line)
+        return b"\n".join(lines).decode("latin-1")
 
     def take(self, size: int) -> bytes:
         if size > BODY_LIMIT_BYTES:

@@ -143,7 +143,15 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
     access.start()
     hooks.start()
     try:
-        return run_daemon(sidecar, settings, PREFIX, about, metrics, watch=sidecar.watch)
+        return run_daemon(
+            sidecar,
+            settings,
+            PREFIX,
+            about,
+            metrics,
+            watch=sidecar.watch,
+            glances=sidecar.glances,
+        )
     finally:
         hooks.stop()
         access.close()

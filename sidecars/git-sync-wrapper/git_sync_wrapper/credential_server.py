@@ -49,7 +49,8 @@ class CredentialServer:
         self._path = path
         self._keys = keys
         self._failed = failed
-        self._fence = Fence()
+        self._is_closed = False
+        self._fence = Fence()  # of the question that is under way; it collects callbacks
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def start(self) -> None:
@@ -67,17 +68,18 @@ class CredentialServer:
         """
         End what is under way, a child that asks AWS too, and listen no more.
         """
+        self._is_closed = True
         self._fence.revoke()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _serve(self) -> None:
-        while not self._fence.is_revoked:
+        while not self._is_closed:
             try:
                 connection, _ = self._listener.accept()
             except OSError:
-                if not self._fence.is_revoked:
+                if not self._is_closed:
                     log.exception("credential_server_ended")
                 return
             with connection, suppress(OSError):
@@ -99,6 +101,9 @@ class CredentialServer:
         return b""
 
     def _get(self, wanted: Wanted) -> bytes:
+        self._fence = Fence()
+        if self._is_closed:
+            self._fence.revoke()
         try:
             found = self._keys.credential(wanted, self._fence)
         except CycleAbandoned:

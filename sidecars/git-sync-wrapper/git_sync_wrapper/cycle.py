@@ -112,6 +112,26 @@ class Session:
             self._parts.report.remove()
         return outcome
 
+    def glance(self) -> bool:
+        """
+        Whether the remote still has what the link shows, without a cycle.
+        """
+        volume, poller = self._volume, self._parts.poller
+        if volume is None or poller is None or not self._settled_at:
+            return False
+        try:
+            is_calm = (
+                volume.is_current()
+                and volume.published().commit == self._settled_at
+                and poller.commit(Fence()) == self._settled_at
+            )
+        except (SidecarError, OSError):
+            return False  # the cycle will say why
+        if is_calm:
+            self._parts.metrics.polls("same").inc()
+            self._parts.metrics.git_sync.count_noop()
+        return is_calm
+
     def close(self) -> None:
         """
         Close what is open.

@@ -15,13 +15,16 @@ PREFIX = "git-sync-wrapper-"
 LOCK = "lock"
 # mkdtemp makes a name there that nobody can guess or take.
 PARENTS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+# The path of a socket has at most 107 bytes: unix(7).
+LONGEST_PARENT_BYTES = 64
 
 
 class PrivateFolder:
     """
     Made with mode 0700 below TMPDIR or /tmp; what a killed process left there is removed.
 
-    A container with a read-only root and nothing mounted on /tmp still has /dev/shm.
+    A container with a read-only root and nothing mounted on /tmp still has /dev/shm. A TMPDIR that
+    is too long for a socket is left for the next place.
 
     Raises:
         OSError: It cannot be made.
@@ -44,7 +47,9 @@ class PrivateFolder:
 
 def _parent() -> str:
     for path in (os.environ.get("TMPDIR", ""), *PARENTS):
-        if path and os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
+        if not path or len(os.fsencode(path)) > LONGEST_PARENT_BYTES:
+            continue
+        if os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
             return path
     return PARENTS[0]
 

@@ -8,7 +8,13 @@ import signal
 from collections.abc import Callable
 
 from git_sync_wrapper.cycle import Parts, Session
+from git_sync_wrapper.refs import HttpPoller
 from sidecar_runtime.health import Readiness
+
+# A whole cycle, with its locks and looks, comes so often at least; the polls in between are one
+# request each.
+CYCLE_SECONDS = 300.0
+CYCLE_POLLS = 30
 
 
 class GitSyncWrapper:
@@ -18,6 +24,16 @@ class GitSyncWrapper:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+
+    @property
+    def glances(self) -> int:
+        """
+        How many polls follow each cycle that need not be cycles; none where git is run for them.
+        """
+        if not isinstance(self._parts.poller, HttpPoller):
+            return 0
+        polls = min(CYCLE_POLLS, int(CYCLE_SECONDS / self._parts.settings.interval_seconds))
+        return max(0, polls - 1)
 
     def begin(self) -> Session:
         return Session(self._parts)

@@ -2,7 +2,6 @@
 Fixtures of the git-sync-wrapper scenarios, and the program that stands for git-sync in them.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,8 +34,8 @@ def here(engine: Path, tmp_path: Path) -> Iterator[GitSite]:
     """
     A remote with one repository and one commit, revision 1; and an empty volume.
     """
-    if shutil.which("git") is None or skip_reason():
-        pytest.skip("git-sync needs git with its http-backend: make setup as root")
+    if reason := skip_reason():
+        pytest.skip(reason)
     with GitServer(tmp_path / "remote") as server:
         site = GitSite(engine, server, tmp_path / "pod")
         site.folder.mkdir()
