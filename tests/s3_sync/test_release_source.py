@@ -153,12 +153,16 @@ def test_files_of_a_listing_are_taken_over_and_so_is_the_way_back(
     assert before == (times(process) if layout != SNAPSHOT else {})
 
 
-def test_the_record_of_another_kind_or_pin_counts_as_none(shelf: Shelf, process: Process) -> None:
+def test_the_record_of_another_kind_or_pin_counts_as_none(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
     release = shelf.publish(FILES)
     process.start(PINNED)
     process.cycle()
 
+    s3.inject(error(503, "SlowDown"), is_list)
     process.restart({"KEY_PATH": "dags"})
+    fails(process)
     assert not process.is_ready
     process.restart(PINNED | {"S3_SYNC_REVISION": "0" * 12})
     fails(process)
