@@ -2,6 +2,7 @@
 The publisher's commands as processes, against real servers: with conditional writes and without.
 """
 
+import contextlib
 import json
 import os
 import pty
@@ -301,7 +302,10 @@ def test_progress_is_shown_on_a_terminal_only_and_is_gone_at_the_end(on_moto: Pl
     )
     out, _ = process.communicate(timeout=60)
     os.close(theirs)
-    shown = os.read(ours, 1 << 16).decode()
+    shown = ""
+    with contextlib.suppress(OSError):  # the other side is closed: all is read
+        while block := os.read(ours, 1 << 16):
+            shown += block.decode()
     os.close(ours)
 
     assert "published" == json.loads(out)["result"]
