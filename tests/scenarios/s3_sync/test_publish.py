@@ -2,6 +2,7 @@
 The publisher's commands as processes, against real servers: with conditional writes and without.
 """
 
+import contextlib
 import json
 import os
 import pty
@@ -301,7 +302,10 @@ def test_progress_is_shown_on_a_terminal_only_and_is_gone_at_the_end(on_moto: Pl
     )
     out, _ = process.communicate(timeout=60)
     os.close(theirs)
-    shown = os.read(ours, 1 << 16).decode()
+    shown = ""
+    with contextlib.suppress(OSError):  # the other side is closed: all is read
+        while block := os.read(ours, 1 << 16):
+            shown += block.decode()
     os.close(ours)
 
     assert "published" == json.loads(out)["result"]
@@ -337,6 +341,7 @@ def refused(on_moto: Place) -> Iterator[Place]:
         (["rollback", "0123456789ab"], ["'0123456789ab'", "s3-sync releases"]),
         (["rollback", "HEAD~1"], ["'HEAD~1'", "12 hexadecimal digits"]),
         (["pin", "0123456789ab"], ["'0123456789ab'"]),
+        (["pin", "s3://bucket/prefix"], ["'s3://bucket/prefix' is not a revision"]),
         (["prune-releases", "--keep-for", "soon"], ["'soon'", "30s, 5m"][:1]),
         (["prune-releases", "--keep", "x"], ["'x'"]),
     ],
@@ -350,6 +355,23 @@ def test_what_was_typed_wrong_is_told(
 
     assert (2, "") == (ran.code, ran.out), ran
     assert all(name in ran.err for name in names), ran.err
+
+
+def test_a_dry_run_of_every_command_writes_nothing(refused: Place) -> None:
+    publisher = Publishing(refused.server, refused.bucket, refused.home, {"S3_SYNC_DRY_RUN": "1"})
+    revision = make_release(A).revision
+
+    results = [
+        publisher.succeed(*arguments)["result"]
+        for arguments in (
+            ("publish", write_files(refused.dags, B)),
+            ("pin", revision),
+            ("unpin", revision),
+            ("prune-releases",),
+        )
+    ]
+
+    assert ["planned", "planned", "unchanged", "planned"] == results
 
 
 def test_a_slip_in_a_setting_is_told(refused: Place) -> None:
