@@ -70,6 +70,10 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
     ("s3-sync.extra.yaml",): dict.fromkeys(READERS, EXTRA),
     ("s3-sync.native.yaml",): dict.fromkeys(READERS, DAGS),
     ("s3-sync.snapshot.yaml",): dict.fromkeys(READERS, DAGS),
+    (AS_PODS, "s3-sync.snapshot.yaml"): {
+        **dict.fromkeys(READERS_AS_PODS, DAGS),
+        "task pod": {"s3-sync": "init"},
+    },
     ("s3-sync.minio.yaml",): dict.fromkeys(READERS, DAGS),
     (AS_PODS, "s3-sync.gcs.yaml"): dict.fromkeys(READERS_AS_PODS, DAGS),
     (AS_PODS, "s3-sync.native.yaml", "s3-sync.init.yaml"): {
