@@ -148,7 +148,6 @@ class Store(RcloneServer):
         with open(self.source / path, "a") as file:
             file.write("y = 2\n")
         self.s5cmd("cp", self.source / path, f"s3://{BUCKET}/{PREFIX}/{path}")
-        self.publish()
 
     def change(self) -> None:
         """
@@ -158,7 +157,6 @@ class Store(RcloneServer):
         path = self._random.choice(sorted(files_of(self.source)))
         (self.source / path).unlink()
         self.s5cmd("rm", f"s3://{BUCKET}/{PREFIX}/{path}")
-        self.publish()
 
 
 @contextmanager
@@ -314,6 +312,13 @@ def changes(
     Yield the costs of cycles of a running daemon: by turns without a change, with one file
     changed, and with one changed and one deleted.
     """
+
+    def bring(deed: Callable[[], object]) -> None:
+        deed()
+        if "S3_SYNC_SOURCE" in layout:
+            store.publish()
+
+    bring(lambda: None)
     with Daemon(store, BUCKET, target, PREFIX, settings=layout) as daemon:
         daemon.wait_until_synced(120)
         for _ in range(FIRST_POLLS):
@@ -332,9 +337,9 @@ def changes(
 
         for _ in range(turns):
             yield "unchanged", sync()
-            store.edit()
+            bring(store.edit)
             yield "edit", sync()
-            store.change()
+            bring(store.change)
             yield "change", sync()
 
 
@@ -360,6 +365,7 @@ def count_requests(store: Store, targets: Path) -> dict[tuple[str, str], Counter
             run(["s3-sync"], environment | one_shot(targets / name, layout))
         proxy.take()
         store.change()
+        store.publish()
         for name, command in commands(endpoint).items():
             run(command(targets / name), environment)
             counts[name, "change"] = proxy.take()

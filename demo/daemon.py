@@ -4,7 +4,6 @@ A real sidecar as a process: its environment, its log, its HTTP answers, its end
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -63,7 +62,7 @@ class Daemon:
         """
         End it by SIGKILL, with its group: it may have a child at this moment.
         """
-        with contextlib.suppress(ProcessLookupError):
+        if self._process.poll() is None:  # afterwards the number may be another's
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 

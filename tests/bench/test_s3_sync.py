@@ -71,6 +71,7 @@ def test_peers_and_s3_sync_end_with_the_same_files(tmp_path: Path) -> None:
             run(command(tmp_path / name), store.environment())
             s3_sync.check(store, tmp_path / name)
         store.change()
+        store.publish()
         for name, layout in LAYOUTS.items():
             one_shot = s3_sync.one_shot(tmp_path / name, layout)
             run(["s3-sync"], store.environment() | one_shot)

@@ -18,12 +18,16 @@ SNIPPETS = Path(__file__).parents[2] / "charts-snippets"
 # One sidecar each.
 BLOCKS = tuple(f"{name}.{kind}.yaml" for name, one in SIDECARS.items() for kind in one.snippets)
 WHOLE = "values.yaml"
+OVERLAID = ((WHOLE,), (WHOLE, "values-airflow-2.yaml"), (WHOLE, "values-git-sync.yaml"))
+# The parts of our own block that a deployment may leave unused, each as a whole.
+SECTIONS = {"s3Sync", "kerberos", "syncPerm"}
 # Values files that are more than one sidecar, with what is passed to Helm before them.
 BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
     WHOLE: ((),),
     "values-airflow-2.yaml": ((WHOLE,),),
-    "values-dev.yaml": ((WHOLE,), (WHOLE, "values-airflow-2.yaml")),
-    "values-prd.yaml": ((WHOLE,), (WHOLE, "values-airflow-2.yaml")),
+    "values-dev.yaml": OVERLAID,
+    "values-git-sync.yaml": ((WHOLE,), (WHOLE, "values-airflow-2.yaml")),
+    "values-prd.yaml": OVERLAID,
     "examples/airflow-2.yaml": ((),),
     "examples/airflow-3.yaml": ((),),
     "examples/celery-executor.yaml": ((), ("examples/airflow-2.yaml",)),
@@ -119,7 +123,12 @@ def referred(values: Values) -> tuple[Values, list[str]]:
 
     result: Values = walk(values)
     mine = {f"sidecars.{path}" for path in _leaves(values.get("sidecars", {}))}
-    found += [f"{path}: nothing refers to it" for path in sorted(mine - used)]
+    sections = {path.split(".")[1] for path in used if path.startswith("sidecars.")}
+    found += [
+        f"{path}: nothing refers to it"
+        for path in sorted(mine - used)
+        if path.split(".")[1] not in SECTIONS - sections
+    ]
     return result, found
 
 

@@ -123,8 +123,9 @@ def known_metrics() -> set[str]:
     """
     tables = "".join(metrics(sidecar) for sidecar in DOCUMENTED)
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", tables, re.MULTILINE)
+    parts = {"histogram": ("_bucket",), "summary": ("_sum", "_count")}
     return FOREIGN_METRICS | {
-        f"{name}_bucket" if kind == "histogram" else name for name, kind in rows
+        f"{name}{part}" for name, kind in rows for part in parts.get(kind, ("",))
     }
 
 

@@ -25,6 +25,7 @@ OIDC = "oidc.eks.eu-central-1.amazonaws.com/id/EXAMPLE"
 FEDERATED = ("Federated", f"arn:aws:iam::111122223333:oidc-provider/{OIDC}")
 POD_IDENTITY = ("Service", "pods.eks.amazonaws.com")
 PULL = ("BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer")
+RELEASED = ("releases", "bundles", "pins")
 PUSH = (
     *("CompleteLayerUpload", "CreateRepository", "DescribeRepositories"),
     *("InitiateLayerUpload", "PutImage", "UploadLayerPart"),
@@ -127,6 +128,33 @@ CASES: dict[str, tuple[list[Ask], list[Ask]]] = {
             Ask("s3:PutObject", f"{BUCKET}/dags-old/a.py"),
             Ask("s3:PutObject", f"{OTHER}/dags/a.py"),
             Ask("s3:DeleteObject", f"{BUCKET}/dags/a.py"),
+        ],
+    ),
+    "s3-sync-prune.json": (
+        [
+            in_prefix("dags/releases/"),
+            Ask("s3:GetObject", f"{BUCKET}/dags/current.json"),
+            Ask("s3:PutObject", f"{BUCKET}/dags/releases/0123456789ab.json"),
+            *(Ask("s3:DeleteObject", f"{BUCKET}/dags/{kind}/x") for kind in RELEASED),
+        ],
+        [
+            Ask("s3:DeleteObject", f"{BUCKET}/dags/current.json"),
+            Ask("s3:PutObject", f"{BUCKET}/dags/current.json"),
+            Ask("s3:DeleteObject", f"{BUCKET}/dags-old/releases/x"),
+            Ask("s3:DeleteObject", f"{OTHER}/dags/releases/x"),
+        ],
+    ),
+    "s3-sync-release.json": (
+        [
+            Ask("s3:GetObject", f"{BUCKET}/dags/current.json"),
+            Ask("s3:GetObject", f"{BUCKET}/dags/releases/0123456789ab.json"),
+            Ask("s3:GetObject", f"{BUCKET}/dags/bundles/x.zip"),
+        ],
+        [
+            in_prefix("dags/"),
+            Ask("s3:GetObject", f"{BUCKET}/dags/a.py"),
+            Ask("s3:GetObject", f"{OTHER}/dags/current.json"),
+            Ask("s3:PutObject", f"{BUCKET}/dags/current.json"),
         ],
     ),
     "s3-sync.json": (

@@ -18,12 +18,15 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from docs.sidecars import SIDECARS as DOCUMENTED
-from tests.chart import monitoring
+from tests.chart import checks, monitoring
 from tests.chart.files import BLOCKS
 from tests.chart.files import load as load_values
 from tests.chart.monitoring import DASHBOARD, GIT_SYNC_PORT, YAML_FILES, complaints, load
+from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
+from tests.chart.rendering import pods as rendered_pods
 from tests.chart.sidecars import SIDECARS, Values
 from tests.support.prometheus import Prometheus, promtool, skip_without_prometheus
 from tests.support.waiting import wait_until
@@ -282,6 +285,29 @@ def _ports(node: Any) -> Iterator[Values]:
             yield from _ports(inner)
 
 
+def test_annotations_are_keys_of_the_chart() -> None:
+    if not (checks.CHART / "values.schema.json").is_file():
+        pytest.skip(checks.HOW_TO_GET_THE_CHART)
+    values, defaults = load("pod-annotations.yaml"), checks.chart_values()
+
+    assert [] == checks.schema_complaints(values, defaults, checks.chart_schema())
+    assert [] == checks.unknown_keys(values, defaults)
+
+
+def test_rendered_pods_have_the_annotations_and_a_git_sync_without_port(tmp_path: Path) -> None:
+    if not CAN_RENDER:
+        pytest.skip(HOW_TO_RENDER)
+    git_sync = ("dags.gitSync.enabled=true", "dags.gitSync.repo=https://example.com/dags.git")
+    manifests = render(tmp_path, ["monitoring/pod-annotations.yaml", *git_sync])
+    found = {component(pod): pod for pod in rendered_pods(manifests)}
+
+    for name in ("dag-processor", "triggerer", "worker"):
+        pod = found[name]
+        assert "9811" == pod["metadata"]["annotations"]["prometheus.io/port"]
+        (container,) = (one for one in pod["spec"]["containers"] if one["name"] == "git-sync")
+        assert "ports" not in container
+
+
 # The dashboard
 
 
@@ -375,6 +401,7 @@ def serve(pages: list[bytes]) -> Iterator[list[str]]:
 
             def do_GET(self) -> None:
                 self.send_response(200)
+                self.send_header("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)  # Prometheus 3 insists
                 self.send_header("Content-Length", str(len(self.text)))
                 self.end_headers()
                 self.wfile.write(self.text)

@@ -16,7 +16,7 @@ from tests.chart import checks, files, pods
 from tests.chart.kubernetes import strict_complaints
 from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
 from tests.chart.rendering import pods as pods_of
-from tests.chart.sidecars import SIDECARS, Values
+from tests.chart.sidecars import SIDECARS, Values, environment
 from tests.chart.traffic import Peer, Pod, admits
 
 if not CAN_RENDER:
@@ -29,17 +29,21 @@ CELERY, KUBERNETES, LOCAL = (
 )
 AIRFLOW_2, AIRFLOW_3 = "examples/airflow-2.yaml", "examples/airflow-3.yaml"
 DAGS, TICKETS = {"s3-sync": "native"}, {"kerberos": "native"}
+COMMITS, COMMITS_EXTRA = {"git-sync-wrapper": "native"}, {"git-sync-wrapper": "extra"}
 PERMISSIONS = {"sync-perm": "extra"}
 EXTRA, TICKETS_EXTRA = {"s3-sync": "extra"}, {"kerberos": "extra"}
 TASK = {"s3-sync": "init", "kerberos": "native"}
 WHOLE_3: Kinds = {
     "dag-processor": DAGS,
+    "scheduler": DAGS,
     "triggerer": DAGS | TICKETS,
     "api-server": PERMISSIONS,
     "task pod": TASK,
 }
 WHOLE_2: Kinds = {**WHOLE_3, "webserver": PERMISSIONS}
 del WHOLE_2["api-server"]
+GIT_3: Kinds = {"triggerer": TICKETS, "api-server": PERMISSIONS, "task pod": TICKETS}
+GIT_2: Kinds = {"triggerer": TICKETS, "webserver": PERMISSIONS, "task pod": TICKETS}
 LOOP_3: Kinds = {name: WHOLE_3[name] for name in ("dag-processor", "triggerer", "api-server")}
 LOOP_2: Kinds = {"scheduler": DAGS, "triggerer": DAGS | TICKETS, "webserver": PERMISSIONS}
 
@@ -55,6 +59,8 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
     ("values.yaml", "values-airflow-2.yaml", "values-dev.yaml"): WHOLE_2,
     ("values.yaml", "values-airflow-2.yaml", "values-prd.yaml"): WHOLE_2,
     ("values.yaml", "values-prd.yaml", "examples/fargate.yaml"): WHOLE_3,
+    ("values.yaml", "values-git-sync.yaml", "values-prd.yaml"): GIT_3,
+    ("values.yaml", "values-airflow-2.yaml", "values-git-sync.yaml", "values-dev.yaml"): GIT_2,
     (AIRFLOW_3, CELERY): LOOP_3 | {"worker": DAGS | TICKETS},
     (AIRFLOW_3, KUBERNETES): LOOP_3 | {"task pod": TASK},
     (AIRFLOW_3, LOCAL): LOOP_3 | {"scheduler": DAGS | TICKETS},
@@ -74,16 +80,42 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
         **dict.fromkeys(READERS_AS_PODS, EXTRA),
         "task pod": {"s3-sync": "init"},
     },
+    (AS_PODS, "s3-sync.release.yaml"): {
+        **dict.fromkeys((*READERS_AS_PODS, "scheduler"), DAGS),
+        "task pod": {"s3-sync": "init"},
+    },
     ("sync-perm.extra.yaml",): {"api-server": PERMISSIONS},
     ("airflowVersion=2.11.2", "sync-perm.extra.yaml"): {"webserver": PERMISSIONS},
     ("kerberos.extra.yaml",): dict.fromkeys(("triggerer", "worker"), TICKETS_EXTRA),
     ("kerberos.native.yaml",): dict.fromkeys(("triggerer", "worker"), TICKETS),
     (AS_PODS, "kerberos.native.yaml"): dict.fromkeys(("triggerer", "task pod"), TICKETS),
     (AS_PODS, "kerberos.init.yaml"): {"task pod": {"kerberos": "init"}},
+    ("git-sync-wrapper.chart.yaml",): {},
+    (AS_PODS, "git-sync-wrapper.codecommit.yaml"): {},
+    ("git-sync-wrapper.extra.yaml",): dict.fromkeys(READERS, COMMITS_EXTRA),
+    (AS_PODS, "git-sync-wrapper.native.yaml", "git-sync-wrapper.init.yaml"): {
+        **dict.fromkeys(READERS_AS_PODS, COMMITS),
+        "task pod": {"git-sync-wrapper": "init"},
+    },
     ("examples/git-sync-deployment.yaml", "kerberos.native.yaml"): dict.fromkeys(
         ("triggerer", "worker"), TICKETS
     ),
     ("s3-sync.native.yaml", "examples/shared-ticket.yaml"): dict.fromkeys(READERS, DAGS),
+}
+
+# Where Airflow looks when it is not s3-sync that brings the DAGs.
+FOLDERS = {
+    "examples/git-sync-deployment.yaml": "/opt/airflow/dags/current",
+    "git-sync-wrapper.chart.yaml": "/opt/airflow/dags/repo/dags",
+    "git-sync-wrapper.codecommit.yaml": "/opt/airflow/dags/repo/dags",
+    "git-sync-wrapper.extra.yaml": "/git/repo/dags",
+    "git-sync-wrapper.native.yaml": "/git/repo/dags",
+    "values-git-sync.yaml": "/opt/airflow/dags/repo/dags",
+}
+
+IN_THE_CHART = {name for name, folder in FOLDERS.items() if "/repo/" in folder} - {
+    "git-sync-wrapper.extra.yaml",
+    "git-sync-wrapper.native.yaml",
 }
 
 each_stack = pytest.mark.parametrize("names", EXPECTED, ids=" ".join)
@@ -166,9 +198,27 @@ def test_airflow_looks_where_its_files_are(names: tuple[str, ...]) -> None:
         if variable["name"] == "S3_SYNC_LAYOUT"
     }
 
-    shows_a_link = layouts == {"snapshot"} or "examples/git-sync-deployment.yaml" in names
-    expected = "/opt/airflow/dags/current" if shows_a_link else "/opt/airflow/dags"
+    own = [FOLDERS[name] for name in names if name in FOLDERS]
+    expected = "/opt/airflow/dags/current" if layouts == {"snapshot"} else "/opt/airflow/dags"
+    expected = own[0] if own else expected
     assert expected == parser["core"]["dags_folder"]
+
+
+@pytest.mark.parametrize("names", [n for n in EXPECTED if set(n) & IN_THE_CHART], ids=" ".join)
+def test_the_charts_git_sync_is_ours_in_every_pod(names: tuple[str, ...]) -> None:
+    found = [
+        container
+        for pod in whole_pods(names)
+        for container in pods.containers(pod["spec"])
+        if container["name"].startswith("git-sync")
+    ]
+    known = SIDECARS["git-sync-wrapper"].variables
+
+    assert {"git-sync", "git-sync-init"} == {one["name"] for one in found}
+    for container in found:
+        assert container["image"].endswith("/git-sync-wrapper:0.1.0")
+        assert set() == {one["name"] for one in container["env"]} - known
+        SIDECARS["git-sync-wrapper"].load(environment(container))
 
 
 @pytest.mark.parametrize("executor", ["CeleryExecutor", "KubernetesExecutor"])

@@ -216,6 +216,13 @@ def test_what_cannot_be_released_is_named(
     assert ".s3-sync-ignore" in error.advice
 
 
+def test_a_symlink_to_a_neighbour_with_a_similar_name_leads_out(tmp_path: Path) -> None:
+    fill(tmp_path, "dags/a.py", "dags-secret/b.py")
+    (tmp_path / "dags" / "link.py").symlink_to("../dags-secret/b.py")
+
+    assert "link_leads_out" == refusal(tmp_path / "dags").reason
+
+
 def test_all_that_cannot_be_released_is_named_at_once(tmp_path: Path) -> None:
     for number in range(NAMED + 3):
         (tmp_path / f"link-{number:02d}").symlink_to("/etc/passwd")

@@ -85,6 +85,17 @@ def test_the_publishers_facts_are_in_pointer_and_manifest(bucket: Bucket) -> Non
     assert before <= pointer.published_at <= datetime.now(UTC)
 
 
+def test_other_files_under_the_prefix_are_told_at_the_first_publish(bucket: Bucket) -> None:
+    bucket.server.put("dags-old/a.py", b"")
+    assert "" == bucket.publish(A, is_dry=True).stranger
+    bucket.server.put(f"{PREFIX}old.py", b"")
+
+    first, second = bucket.publish(A), bucket.publish(B)
+
+    assert ("old.py", "") == (first.stranger, second.stranger)
+    assert B == bucket.current()
+
+
 def test_nothing_is_written_by_a_dry_run(bucket: Bucket) -> None:
     outcome = bucket.publish(A, is_dry=True)
 

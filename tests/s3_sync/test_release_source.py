@@ -13,6 +13,7 @@ from s3_sync import client as client_module
 from s3_sync.release import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.target import Staged, Target
 from sidecar_runtime.errors import SidecarError
+from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3, access_denied, error, is_list
 from tests.support.faults import replace_body, reset
@@ -152,12 +153,16 @@ def test_files_of_a_listing_are_taken_over_and_so_is_the_way_back(
     assert before == (times(process) if layout != SNAPSHOT else {})
 
 
-def test_the_record_of_another_kind_or_pin_counts_as_none(shelf: Shelf, process: Process) -> None:
+def test_the_record_of_another_kind_or_pin_counts_as_none(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
     release = shelf.publish(FILES)
     process.start(PINNED)
     process.cycle()
 
+    s3.inject(error(503, "SlowDown"), is_list)
     process.restart({"KEY_PATH": "dags"})
+    fails(process)
     assert not process.is_ready
     process.restart(PINNED | {"S3_SYNC_REVISION": "0" * 12})
     fails(process)
@@ -478,3 +483,21 @@ def test_with_delete_all_there_is_no_glance(shelf: Shelf, process: Process) -> N
     assert not process.glance()
     process.cycle()
     assert FILES == process.shown
+
+
+def test_a_rehearsal_plans_and_changes_nothing(
+    s3: FakeS3, shelf: Shelf, process: Process, log: Log
+) -> None:
+    release = shelf.publish(FILES)
+    process.start(PINNED | {"S3_SYNC_DRY_RUN": "true"})
+    for _ in range(2):
+        assert ("unchanged", release.revision) == (
+            process.cycle().result,
+            process.cycle().revision,
+        )
+
+    (plan,) = log.events("plan_made")
+    assert (release.revision, len(FILES)) == (plan["revision"], plan["files_to_publish"])
+    assert [] == s3.seen(is_bundle)
+    assert [] == os.listdir(process.folder)
+    assert not process.glance()

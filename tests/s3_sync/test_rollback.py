@@ -132,8 +132,9 @@ def test_a_release_that_is_not_whole_is_refused(bucket: Bucket) -> None:
 
 
 def test_a_manifest_under_anothers_name_is_refused(bucket: Bucket) -> None:
+    other = bucket.put(make_release(B))
     bucket.publish(A)
-    bucket.server.put(PREFIX + manifest_key("0123456789ab"), make_release(B).manifest_bytes)
+    bucket.server.put(PREFIX + manifest_key("0123456789ab"), other.manifest_bytes)
 
     with pytest.raises(ReleaseError, match="not whole"):
         back(bucket, "0123456789ab")

@@ -4,6 +4,8 @@ Files that were staged together and then get their names, one after the other.
 
 import os
 import stat
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,19 @@ def test_a_successor_is_dated_in_a_later_second(target: Target, folder: Path) ->
     put(target, stage(target, "a.py", b"two"))
 
     assert (folder / "a.py").stat().st_mtime_ns // SECOND_NS > before // SECOND_NS
+
+
+def test_what_has_waited_for_others_is_dated_when_it_is_published(
+    target: Target, folder: Path
+) -> None:
+    one = stage(target, "a.py")
+    long_ago = one.managed.mtime_ns - 60 * SECOND_NS
+    os.utime(folder / ".s3-sync/staging" / one.name, ns=(long_ago, long_ago))
+    before = time.time_ns() - SECOND_NS
+    put(target, one._replace(managed=replace(one.managed, mtime_ns=long_ago)))
+
+    assert (folder / "a.py").stat().st_mtime_ns > before
+    assert set() == target.damaged(iter(["a.py"]))
 
 
 def test_modes_are_those_of_the_setting_and_of_the_release(target: Target, folder: Path) -> None:

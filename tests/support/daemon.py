@@ -263,9 +263,10 @@ class SidecarProcess:
 
     def send_signal(self, number: signal.Signals) -> None:
         """
-        Send any signal.
+        Send any signal; nothing happens when it has ended, as its number may be another's by now.
         """
-        os.kill(self.pid, number)
+        if self.is_running():
+            os.kill(self.pid, number)
 
     def sighup(self) -> None:
         """

@@ -34,7 +34,8 @@ class Seen:
     """
 
     looks: list[tuple[float, float, int]] = field(default_factory=list)
-    """When a cycle began and ended, and the revision that its reader then had; -1: none."""
+    """When a cycle began and ended by the machine's monotonic clock, and the revision that its
+    reader then had; -1: none."""
     failures: dict[str, int] = field(default_factory=dict)
     """By reason."""
     flaws: list[str] = field(default_factory=list)
@@ -62,13 +63,13 @@ class Reader:
         """
         Run one cycle, look at the whole tree, and write down what was seen.
         """
-        began = time.time()
+        began = time.monotonic()
         try:
             self._session.cycle(Fence())
         except SidecarError as error:
             reason = str(error.reason)
             seen.failures[reason] = seen.failures.get(reason, 0) + 1
-        ended, number = time.time(), -1
+        ended, number = time.monotonic(), -1
         if self._root.exists():
             try:
                 number = read_revision(str(self._root.resolve()), (".s3-sync",))

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -17,7 +16,7 @@ from typing import Any, Self
 import pytest
 import yaml
 
-from tests.support.waiting import wait_until
+from tests.support.program import start_on_free_port
 
 Json = dict[str, Any]
 
@@ -51,22 +50,16 @@ class Prometheus:
         (folder / "prometheus.yml").write_text(yaml.safe_dump(dict(config)))
 
     def __enter__(self) -> Self:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port: int = probe.getsockname()[1]
-        with (self._folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    "prometheus",
-                    f"--config.file={self._folder}/prometheus.yml",
-                    f"--storage.tsdb.path={self._folder}/data",
-                    f"--web.listen-address=127.0.0.1:{self._port}",
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        wait_until(self._is_up, "Prometheus is up", 60)
+        self._process, self._port = start_on_free_port(
+            lambda port: [
+                "prometheus",
+                f"--config.file={self._folder}/prometheus.yml",
+                f"--storage.tsdb.path={self._folder}/data",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            lambda port: bool(_get(port, "status/buildinfo")),
+            self._folder / "log",
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,7 +70,7 @@ class Prometheus:
         """
         What it scrapes.
         """
-        found: list[Json] = self._get("targets?state=active")["activeTargets"]
+        found: list[Json] = _get(self._port, "targets?state=active")["activeTargets"]
         return found
 
     def query(self, expression: str) -> list[Json]:
@@ -85,20 +78,12 @@ class Prometheus:
         The series of an instant query.
         """
         parameters = urllib.parse.urlencode({"query": expression})
-        found: list[Json] = self._get(f"query?{parameters}")["result"]
+        found: list[Json] = _get(self._port, f"query?{parameters}")["result"]
         return found
 
-    def _is_up(self) -> bool:
-        assert self._process.poll() is None, (self._folder / "log").read_text()
-        try:
-            self._get("status/buildinfo")
-        except OSError:
-            return False
-        return True
 
-    def _get(self, what: str) -> Json:
-        url = f"http://127.0.0.1:{self._port}/api/v1/{what}"
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=30) as answer:
-            data: Json = json.load(answer)["data"]
-        return data
+def _get(port: int, what: str) -> Json:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{port}/api/v1/{what}", timeout=30) as answer:
+        data: Json = json.load(answer)["data"]
+    return data

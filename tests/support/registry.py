@@ -5,9 +5,7 @@ A real image registry on loopback, plain or as ECR has it: TLS, its host name, a
 from __future__ import annotations
 
 import json
-import socket
 import ssl
-import subprocess
 import urllib.request
 from base64 import b64encode
 from collections.abc import Mapping
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.certificates import self_signed
-from tests.support.waiting import wait_until
+from tests.support.program import start_on_free_port
 
 ACCOUNT = "123456789012"
 PASSWORD = f"{ACCOUNT}-auth-token"
@@ -47,37 +45,25 @@ class Registry:
             hosts: Names in its certificate; with any it speaks TLS and wants the password.
         """
         folder.mkdir(parents=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
+        self.port = 0
         self.certificate: Path | None = None
         self._folder = folder
-        http: dict[str, Any] = {"addr": self.address}
-        config: dict[str, Any] = {
-            "version": 0.1,
-            "log": {"accesslog": {"disabled": True}, "level": "error"},
-            "storage": {"filesystem": {"rootdirectory": str(folder / "images")}},
-            "http": http,
-        }
         if hosts:
             _, self.certificate = self_signed(folder, *hosts)
-            http["tls"] = {"certificate": str(self.certificate), "key": str(folder / "key.pem")}
             (folder / "htpasswd").write_text(HTPASSWD)
-            config["auth"] = {"htpasswd": {"realm": "ECR", "path": str(folder / "htpasswd")}}
-        (folder / "config.yml").write_text(json.dumps(config))
 
     def __enter__(self) -> Self:
-        with (self._folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                ["docker-registry", "serve", self._folder / "config.yml"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={"PATH": "/usr/bin:/bin", "OTEL_TRACES_EXPORTER": "none"},
-            )
-        wait_until(self._answers, "the registry answers", 30)
+        self._process, self.port = start_on_free_port(
+            self._command, self._answers, self._folder / "log"
+        )
         return self
+
+    @property
+    def address(self) -> str:
+        """
+        Host and port.
+        """
+        return f"127.0.0.1:{self.port}"
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
@@ -108,13 +94,24 @@ class Registry:
         config: dict[str, Any] = json.loads(self._get(f"/v2/{repository}/blobs/{digest}")[1])
         return config
 
-    def _answers(self) -> bool:
-        assert self._process.poll() is None, (self._folder / "log").read_text()
-        try:
-            self._get("/v2/")
-        except OSError:
-            return False
-        return True
+    def _command(self, port: int) -> list[str]:
+        folder = self._folder
+        http: dict[str, Any] = {"addr": f"127.0.0.1:{port}"}
+        config: dict[str, Any] = {
+            "version": 0.1,
+            "log": {"accesslog": {"disabled": True}, "level": "error"},
+            "storage": {"filesystem": {"rootdirectory": str(folder / "images")}},
+            "http": http,
+        }
+        if self.certificate:
+            http["tls"] = {"certificate": str(self.certificate), "key": str(folder / "key.pem")}
+            config["auth"] = {"htpasswd": {"realm": "ECR", "path": str(folder / "htpasswd")}}
+        (folder / "config.yml").write_text(json.dumps(config))
+        return ["docker-registry", "serve", str(folder / "config.yml")]
+
+    def _answers(self, port: int) -> bool:
+        self.port = port
+        return self._get("/v2/")[1] == b"{}"
 
     def _get(self, path: str) -> tuple[dict[str, str], bytes]:
         scheme = "https" if self.certificate else "http"

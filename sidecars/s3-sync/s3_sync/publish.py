@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from s3_sync.draft import Draft
@@ -17,7 +17,15 @@ from s3_sync.folder import Look, check_same, digests_of, look
 from s3_sync.ignore import Ignore
 from s3_sync.progress import Progress
 from s3_sync.release import HISTORY_LIMIT, Origin, Pointer, revision_of, sha256_of
-from s3_sync.shelf import Current, Kept, incomplete, is_shown, read_current, read_release
+from s3_sync.shelf import (
+    Current,
+    Kept,
+    find_stranger,
+    incomplete,
+    is_shown,
+    read_current,
+    read_release,
+)
 from s3_sync.store import Store
 from s3_sync.swing import check_ours, has_conditions, swing
 
@@ -38,6 +46,7 @@ class Outcome:
         before: What was current when it began; None for the first release.
         bundle_bytes: Size of the bundle; 0 where none was asked for.
         is_guarded: Whether the server has conditional writes; None where none was needed.
+        stranger: Looked for at the first publish: something else that lies under the prefix.
     """
 
     result: str
@@ -46,6 +55,7 @@ class Outcome:
     seen: Look
     bundle_bytes: int = 0
     is_guarded: bool | None = None
+    stranger: str = ""
 
 
 class Publisher:
@@ -76,15 +86,16 @@ class Publisher:
             check_same(seen, look(folder, ignore))
             return Outcome("unchanged", revision, pointer, seen)
         self._judge(revision, seen, digests)
+        stranger = find_stranger(self._store) if before is None else ""
         if is_dry:
-            return Outcome("planned", revision, pointer, seen)
+            return Outcome("planned", revision, pointer, seen, stranger=stranger)
         with tempfile.TemporaryDirectory(prefix="s3-sync-publish-") as place:
             draft = Draft(revision, seen, digests, self._origin, f"{place}/bundle.zip")
             kept = read_release(self._store, revision)
             if kept is None or not kept.is_whole:
                 draft.build(self._progress)
             check_same(seen, look(folder, ignore))
-            return self._bring(draft, kept, before)
+            return replace(self._bring(draft, kept, before), stranger=stranger)
 
     def _bring(self, draft: Draft, kept: Kept | None, before: Current | None) -> Outcome:
         """

@@ -158,7 +158,7 @@ def _place(arguments: argparse.Namespace) -> dict[str, str]:
     Return the settings that a URL stands for.
     """
     # `rollback s3://bucket/prefix`: the only argument is the second one.
-    if (getattr(arguments, "revision", None) or "").lower().startswith("s3://"):
+    if arguments.command == "rollback" and str(arguments.revision).lower().startswith("s3://"):
         arguments.revision, arguments.url = None, arguments.revision
     url: str | None = arguments.url
     if url is None:

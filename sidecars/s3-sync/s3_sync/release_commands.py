@@ -38,6 +38,11 @@ UNGUARDED = (
     "Two publishes at the same moment may not notice each other: run one at a time."
 )
 
+NEIGHBOURS = (
+    "There are other files under this prefix ({}): pods that list it would take bundles for DAGs. "
+    "Releases want a prefix of their own."
+)
+
 
 def run(
     settings: Settings,
@@ -73,9 +78,9 @@ def run(
             pinned = [settings.revision] if settings.revision else []
             return _prune(store, {*arguments.keep, *pinned}, arguments, is_dry=is_dry)
         case "pin":
-            return _pin(store, arguments.revision, find_publisher(environ))
+            return _pin(store, arguments.revision, find_publisher(environ), is_dry=is_dry)
         case _:
-            return _unpin(store, arguments.revision)
+            return _unpin(store, arguments.revision, is_dry=is_dry)
 
 
 def _publish(
@@ -102,6 +107,7 @@ def _publish(
         "left_out": outcome.seen.left_out,
         "gate": settings.gate,
         "conditional_writes": outcome.is_guarded,
+        "stranger": outcome.stranger or None,
         "origin": asdict(origin),
     }
     return Report(_publish_lines(outcome, settings), facts)
@@ -120,6 +126,8 @@ def _publish_lines(outcome: Outcome, settings: Settings) -> list[str]:
         lines.append("Not checked: the gate is off (--gate syntax compiles every .py first)")
     if outcome.is_guarded is False:
         lines.append(UNGUARDED)
+    if outcome.stranger:
+        lines.append(NEIGHBOURS.format(outcome.stranger))
     if outcome.result == "planned":
         lines.append(f"Would publish {outcome.revision} to {settings.source}: {size}")
     else:
@@ -191,18 +199,21 @@ def _prune(
     return Report(lines, facts)
 
 
-def _pin(store: Store, revision: str, by: str) -> Report:
+def _pin(store: Store, revision: str, by: str, *, is_dry: bool) -> Report:
     find_release(store, revision)
+    facts = {"result": "planned" if is_dry else "pinned", "url": store.url, "revision": revision}
+    if is_dry:
+        return Report([f"Would pin {revision} in {store.url}"], facts)
     note = {"pinned_at": time_text(datetime.now(UTC)), "pinned_by": by}
     store.put(pin_key(revision), json.dumps(note).encode() + b"\n", "application/json")
-    facts = {"result": "pinned", "url": store.url, "revision": revision}
     return Report([f"Pinned {revision} in {store.url}: it is not pruned"], facts)
 
 
-def _unpin(store: Store, revision: str) -> Report:
-    is_pinned = revision in read_pins(store)
-    facts = {"url": store.url, "revision": revision}
-    if not is_pinned:
+def _unpin(store: Store, revision: str, *, is_dry: bool) -> Report:
+    facts = {"result": "planned" if is_dry else "unpinned", "url": store.url, "revision": revision}
+    if revision not in read_pins(store):
         return Report([f"Unchanged: {revision} is not pinned"], facts | {"result": "unchanged"})
+    if is_dry:
+        return Report([f"Would unpin {revision} in {store.url}"], facts)
     store.delete(pin_key(revision))
-    return Report([f"Unpinned {revision} in {store.url}"], facts | {"result": "unpinned"})
+    return Report([f"Unpinned {revision} in {store.url}"], facts)

@@ -196,6 +196,14 @@ def summarise(store: Store, entries: Iterable[Entry]) -> list[Entry]:
         return list(readers.map(read, entries))
 
 
+def find_stranger(store: Store) -> str:
+    """
+    Return something under the prefix that is no part of a release; empty where there is none.
+    """
+    ours = (POINTER_KEY, MANIFEST_FOLDER, BUNDLE_FOLDER, PIN_FOLDER)
+    return next((found.key for found in store.list("") if not found.key.startswith(ours)), "")
+
+
 def list_bundles(store: Store) -> list[Listed]:
     """
     Return the bundles that are there, whether a release names them or not.

@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 from s3_sync.digest import has_digest, is_executable
@@ -184,7 +185,7 @@ class Target:
 
     def put(self, staged: Staged, way: Way, fence: Fence, wanted: Wanted) -> None:
         """
-        Put a staged file in its place by rename.
+        Put a staged file in its place by rename; dated anew where it has waited for others.
 
         A crash half-way leaves the old file, or the new one, and at most one staging file.
 
@@ -192,11 +193,14 @@ class Target:
             Blocked: Something that is not ours is in the way.
             CycleAbandoned: The fence was revoked.
         """
+        managed = staged.managed
+        if managed.mtime_ns < time.time_ns() - SECOND_NS:
+            managed = self._date_anew(staged)
         with fence:
             folder, name = way(staged.path)
             if staged.replaces:
                 self._walk.make_way(staged.path, folder, name, wanted)
-            self._rename(staged.name, folder, name, staged.path, staged.managed)
+            self._rename(staged.name, folder, name, staged.path, managed)
 
     def drop(self, staged: Staged) -> None:
         """
@@ -364,6 +368,15 @@ class Target:
             predecessors.append(before.st_mtime_ns)
         earliest = (max(predecessors) // SECOND_NS + 1) * SECOND_NS
         return max(time.time_ns(), earliest)
+
+    def _date_anew(self, staged: Staged) -> Managed:
+        """
+        Give a staged file the present time: readers ask what has changed since they looked.
+        """
+        now = time.time_ns()
+        os.utime(staged.name, ns=(now, now), dir_fd=self._staging, follow_symlinks=False)
+        found = os.stat(staged.name, dir_fd=self._staging, follow_symlinks=False)
+        return replace(staged.managed, mtime_ns=found.st_mtime_ns)
 
     def _rename(self, staged: str, folder: int, name: str, path: str, new: Managed) -> None:
         before = self.managed.files.get(path)

@@ -2,6 +2,7 @@
 The publisher's commands as processes, against real servers: with conditional writes and without.
 """
 
+import contextlib
 import json
 import os
 import pty
@@ -23,6 +24,7 @@ from tests.support.publishing import (
     read_release,
     write_files,
 )
+from tests.support.releases import make_release
 from tests.support.servers import MotoServer, RcloneServer, S3Server
 from tests.support.users import as_user
 
@@ -49,6 +51,9 @@ class Place:
         Publish a folder with these files; return the facts.
         """
         return self.publisher.succeed("publish", write_files(self.dags, files), *arguments)
+
+    def put(self, name: str, body: bytes) -> None:
+        self._client.put_object(Bucket=self.bucket, Key=PREFIX + name, Body=body)
 
     def bodies(self) -> dict[str, bytes]:
         found = self._client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
@@ -138,9 +143,10 @@ def test_what_is_told_to_people(place: Place) -> None:
     assert table[0].split()[:2] == ["REVISION", "CREATED"] and "current" in table[1]
 
 
-def test_two_publishers_at_once_one_wins_and_the_other_is_told(place: Place) -> None:
+def test_publishers_at_once_leave_a_whole_release_and_losers_are_told(place: Place) -> None:
     """
-    Without conditional writes both may believe that they won; what is current is whole even so.
+    Where conditions are not obeyed, or not atomically, more than one may believe that they won;
+    what is current is whole even so.
     """
     place.publish({"before.py": b""})
     folders = [
@@ -160,10 +166,6 @@ def test_two_publishers_at_once_one_wins_and_the_other_is_told(place: Place) -> 
         if code:
             assert (3, "publish_conflict") == (code, told["reason"])
             assert "meanwhile" in told["error"]
-    # Each that won replaced what it had read: a chain, without gaps.
-    history = place.publisher.succeed("releases")["history"]
-    if place.server.name == "moto":
-        assert len(winners) == len(history)
 
 
 @pytest.mark.parametrize("layout", ["in-place", "snapshot"])
@@ -300,7 +302,10 @@ def test_progress_is_shown_on_a_terminal_only_and_is_gone_at_the_end(on_moto: Pl
     )
     out, _ = process.communicate(timeout=60)
     os.close(theirs)
-    shown = os.read(ours, 1 << 16).decode()
+    shown = ""
+    with contextlib.suppress(OSError):  # the other side is closed: all is read
+        while block := os.read(ours, 1 << 16):
+            shown += block.decode()
     os.close(ours)
 
     assert "published" == json.loads(out)["result"]
@@ -314,9 +319,11 @@ def test_progress_is_shown_on_a_terminal_only_and_is_gone_at_the_end(on_moto: Pl
 @pytest.fixture
 def refused(on_moto: Place) -> Iterator[Place]:
     """
-    A bucket with a release, which is untouched at the end.
+    A bucket with a release, and the folder it came from; the bucket is untouched at the end.
     """
-    on_moto.publish(A)
+    write_files(on_moto.dags, A)
+    for name, body in make_release(A).objects().items():
+        on_moto.put(name, body)
     before = on_moto.bodies()
     yield on_moto
     assert before == on_moto.bodies()
@@ -334,6 +341,7 @@ def refused(on_moto: Place) -> Iterator[Place]:
         (["rollback", "0123456789ab"], ["'0123456789ab'", "s3-sync releases"]),
         (["rollback", "HEAD~1"], ["'HEAD~1'", "12 hexadecimal digits"]),
         (["pin", "0123456789ab"], ["'0123456789ab'"]),
+        (["pin", "s3://bucket/prefix"], ["'s3://bucket/prefix' is not a revision"]),
         (["prune-releases", "--keep-for", "soon"], ["'soon'", "30s, 5m"][:1]),
         (["prune-releases", "--keep", "x"], ["'x'"]),
     ],
@@ -347,6 +355,23 @@ def test_what_was_typed_wrong_is_told(
 
     assert (2, "") == (ran.code, ran.out), ran
     assert all(name in ran.err for name in names), ran.err
+
+
+def test_a_dry_run_of_every_command_writes_nothing(refused: Place) -> None:
+    publisher = Publishing(refused.server, refused.bucket, refused.home, {"S3_SYNC_DRY_RUN": "1"})
+    revision = make_release(A).revision
+
+    results = [
+        publisher.succeed(*arguments)["result"]
+        for arguments in (
+            ("publish", write_files(refused.dags, B)),
+            ("pin", revision),
+            ("unpin", revision),
+            ("prune-releases",),
+        )
+    ]
+
+    assert ["planned", "planned", "unchanged", "planned"] == results
 
 
 def test_a_slip_in_a_setting_is_told(refused: Place) -> None:

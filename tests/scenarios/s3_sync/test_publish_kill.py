@@ -1,21 +1,25 @@
 """
-Publishers that are killed: what is current is whole at every moment, and the next publish repairs.
+Publishers that are killed, or not alone: what is current is whole at every moment, and the next
+publish repairs.
 """
 
+import contextlib
+import json
 import random
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Counts
+from tests.support.fake_s3 import is_get
 from tests.support.loopback import Exchange
 from tests.support.publishing import Publishing, check_every_release, read_release, write_files
 from tests.support.releases import make_release
+from tests.support.waiting import wait_until
 from tests.support.writable_s3 import WritableS3
 
 # Requests of one publish over another: pointer, manifest; bundle, manifest, probe, pointer; two
@@ -115,28 +119,37 @@ def test_killed_at_random_moments_readers_see_one_release_or_the_other(
 ) -> None:
     publisher = publishing(bucket, tmp_path)
     dice = random.Random(5)
-    kills = 0
-    began = time.monotonic()
-    publisher.succeed("publish", write_files(tmp_path / "dags", NEW))
-    seconds = time.monotonic() - began
+    codes = []
 
     for number in range(counts.kills):
         folder = write_files(tmp_path / "dags", OLD if number % 2 else NEW)
+        bucket.forget()
         process = publisher.start("publish", folder)
-        try:
-            process.communicate(timeout=seconds * dice.uniform(0.2, 1))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            kills += 1
+        kill_after(process, bucket, dice.randrange(REQUESTS), dice.uniform(0, 0.02))
+        codes.append(process.returncode)
         assert read_release(bucket.bodies()) in (OLD, NEW)
 
-    assert kills > counts.kills // 4, seconds
-    assert "published" in {
-        publisher.succeed("publish", write_files(tmp_path / "dags", files))["result"]
-        for files in (OLD, NEW)
-    }
-    assert NEW == read_release(bucket.bodies())
+    assert -signal.SIGKILL in codes
+    for files in (OLD, NEW):
+        publisher.succeed("publish", write_files(tmp_path / "dags", files))
+        assert files == read_release(bucket.bodies())
+
+
+def kill_after(
+    process: subprocess.Popen[str], bucket: Bucket, requests: int, seconds: float
+) -> None:
+    """
+    Kill a process that long after it has made so many requests; it may have ended by then.
+    """
+
+    def is_time() -> bool:
+        return len(bucket.requests) >= requests or process.poll() is not None
+
+    wait_until(is_time, f"{requests} requests", timeout_seconds=60, step_seconds=0.002)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    process.kill()
+    process.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -154,3 +167,33 @@ def test_a_signal_ends_it_with_a_code_that_is_not_success(
     assert (128 + number, "") == (process.returncode, out), err
     assert OLD == read_release(bucket.bodies())
     assert [] == list((tmp_path / "home").glob("s3-sync-*"))
+
+
+def test_of_publishers_at_once_one_wins_and_the_others_are_told(tmp_path: Path) -> None:
+    with Bucket() as bucket:
+        publisher = publishing(bucket, tmp_path)
+        publisher.succeed("publish", write_files(tmp_path / "dags", OLD))
+        folders = [
+            write_files(tmp_path / f"dags-{number}", {"a.py": b"%d" % number})
+            for number in range(4)
+        ]
+        # They have all read the same pointer before the first one writes.
+        reads = threading.Barrier(len(folders))
+
+        def together(exchange: Exchange) -> None:
+            answer = exchange.good()
+            reads.wait(60)
+            exchange.send(answer)
+
+        bucket.inject(together, is_get("dags/current.json"), times=len(folders))
+
+        processes = [publisher.start("publish", folder, "--output", "json") for folder in folders]
+        answers = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+
+        winners = [n for n, process in enumerate(processes) if process.returncode == 0]
+        assert [{"a.py": b"%d" % winner} for winner in winners] == [read_release(bucket.bodies())]
+        assert [] == bucket.problems
+        told = [answer for answer in answers if answer["result"] == "failed"]
+        assert {"publish_conflict"} == {answer["reason"] for answer in told}
+        revision = answers[winners[0]]["revision"]
+        assert all(revision in answer["error"] for answer in told)

@@ -278,18 +278,24 @@ def test_pinned_daemon_asks_nothing_more_and_bears_every_other_release(
         assert FILES == consumed(target)
 
 
-def test_pin_that_is_not_there_is_named_and_the_one_shot_gives_up(
+def test_pin_that_is_not_there_is_named(
     s3: FakeS3, shelf: Shelf, target: Path, layout: str
 ) -> None:
-    one_shot = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "1s"}
-    with pinned(s3, target, layout, "0123456789ab", **one_shot) as daemon:
-        failed = daemon.wait_for_event("cycle_failed")
+    with pinned(s3, target, layout, "0123456789ab", S3_SYNC_ONE_SHOT="true") as daemon:
+        failed = daemon.wait_for_event("cycle_failed", 60)
 
         assert "release_missing" == failed["reason"]
         assert "releases/0123456789ab.json" in failed["error"]
         assert "s3-sync releases" in failed["advice"]
-        assert 3 == daemon.wait_for_exit().code
     assert {} == consumed(target)
+
+
+def test_one_shot_gives_up_on_a_pin_that_is_not_there(
+    s3: FakeS3, shelf: Shelf, target: Path, layout: str
+) -> None:
+    one_shot = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "1s"}
+    with pinned(s3, target, layout, "0123456789ab", **one_shot) as daemon:
+        assert 3 == daemon.wait_for_exit().code
 
 
 def test_pin_to_another_release_takes_over_the_volume(
@@ -317,7 +323,7 @@ def test_waits_for_the_first_release_and_is_not_ready_until_then(
     s3: FakeS3, target: Path, layout: str
 ) -> None:
     with daemon_of(s3, target, settings_of(layout)) as daemon:
-        failed = daemon.wait_for_event("cycle_failed")
+        failed = daemon.wait_for_event("cycle_failed", 60)
         assert "release_missing" == failed["reason"]
         assert "s3-sync publish" in failed["advice"]
         assert 503 == daemon.get("/readyz").status

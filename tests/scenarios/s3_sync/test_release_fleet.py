@@ -33,7 +33,8 @@ class Publisher:
     CI: publishes folders and rolls back, by the command.
 
     Attributes:
-        periods: Which revision may have been current from when to when; the last is open.
+        periods: Which revision may have been current from when to when, by the machine's monotonic
+            clock; the last is open.
     """
 
     def __init__(self, server: S3Server, bucket: str, folder: Path) -> None:
@@ -65,7 +66,7 @@ class Publisher:
         self._note(self._run("rollback"), None)
 
     def _run(self, *arguments: str) -> tuple[float, float, str]:
-        began = time.time()
+        began = time.monotonic()
         done = subprocess.run(
             [S3_SYNC, *arguments, "--output", "json"],
             env=self._environment,
@@ -73,7 +74,7 @@ class Publisher:
             text=True,
         )
         assert 0 == done.returncode, done.stderr
-        return began, time.time(), json.loads(done.stdout)["revision"]
+        return began, time.monotonic(), json.loads(done.stdout)["revision"]
 
     def _note(self, told: tuple[float, float, str], number: int | None) -> None:
         began, ended, revision = told

@@ -120,7 +120,7 @@ class Lives:
         ended = threading.Event()
 
         def watch() -> None:
-            while not ended.wait(0.002):
+            while not ended.wait(0.02):
                 for path, body in published(self.target).items():
                     if body not in self._contents.get(path, ()):
                         flaws.append(path)
