@@ -8,10 +8,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from s3_sync.release import bundle_key, manifest_key
+from s3_sync.release import BUNDLE_FOLDER, bundle_key, manifest_key
 from s3_sync.shelf import (
     Entry,
-    list_bundles,
     list_releases,
     read_current,
     read_pins,
@@ -78,7 +77,9 @@ def prune(
         keep: More revisions that stay.
     """
     now = datetime.now(UTC)
-    bundles = list_bundles(store)  # before the manifests: a publish writes them in this order
+    bundles = list(
+        store.list(BUNDLE_FOLDER)
+    )  # before the manifests: a publish writes them in this order
     entries = list_releases(store)
     spared = {*_in_use(store), *keep}
     going = choose(entries, spared, keep_count, keep_for_seconds, now)
