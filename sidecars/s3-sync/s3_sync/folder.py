@@ -204,7 +204,10 @@ class _Walk:
             self.problems.append(_unreadable(prefix or self.root, error))
             return
         for entry in entries:
-            self._take(entry, prefix + entry.name, (*above, real))
+            try:
+                self._take(entry, prefix + entry.name, (*above, real))
+            except PermissionError as error:  # a folder that can be listed, and not entered
+                self.problems.append(_unreadable(prefix + entry.name, error))
 
     def _take(self, entry: os.DirEntry[str], path: str, above: tuple[str, ...]) -> None:
         is_link = entry.is_symlink()
