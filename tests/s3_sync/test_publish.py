@@ -167,6 +167,21 @@ def test_a_bundle_that_is_cut_short_is_replaced(bucket: Bucket) -> None:
     assert A == bucket.current()
 
 
+@pytest.mark.parametrize("is_current", [True, False], ids=["current", "earlier"])
+def test_a_bundle_of_the_right_size_and_other_bytes_is_replaced(
+    bucket: Bucket, is_current: bool
+) -> None:
+    release = bucket.put(make_release(A))
+    if not is_current:
+        bucket.publish(B)
+    altered = bytearray(release.bundle_bytes)
+    altered[len(altered) // 2] ^= 1
+    bucket.server.put(PREFIX + bundle_key(release.manifest.bundle_sha256), bytes(altered))
+
+    assert "published" == bucket.publish(A).result
+    assert A == bucket.current()
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{}", b'{"format": 2}', b"my own file"], ids=["empty", "other", "new", "own"]
 )

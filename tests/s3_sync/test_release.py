@@ -3,6 +3,7 @@ Tests of the format: pointers and manifests, and everything that is none.
 """
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,9 +17,11 @@ from s3_sync.release import (
     HEAD_LIMIT_BYTES,
     HISTORY_LIMIT,
     MANIFEST_LIMIT_BYTES,
+    MARKS_LIMIT,
     POINTER_LIMIT_BYTES,
     TEXT_LIMIT_CHARACTERS,
     Origin,
+    check_bulk,
     parse_manifest,
     parse_pointer,
     parse_summary,
@@ -103,6 +106,24 @@ def test_a_revision_is_what_the_reference_says() -> None:
 
     # printf '%s x a.py\0%s - b.py\0' $digest $digest | sha256sum | cut -c1-12
     assert "ecabc3b2980f" == revision_of([("a.py", digest, True), ("b.py", digest, False)])
+
+
+@pytest.mark.parametrize("bomb", [b"[],", b"{},", b"1,"], ids=["lists", "objects", "numbers"])
+def test_a_manifest_that_would_fill_the_memory_is_refused_before_it_is_parsed(bomb: bytes) -> None:
+    data = b'{"format": 1, "files": [' + bomb * (2 * MARKS_LIMIT) + b"[]]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(Invalid, match="brackets and commas"):
+            parse_manifest(data)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_as_many_files_as_there_may_be_are_no_bomb() -> None:
+    path = "[team, {a}]/[b, c]"
+    row = ["0" * 11 + path, 10**9, 10**6, 10**6, "0" * 64, "0644"]
+    check_bulk(json.dumps([row] * FILES_LIMIT).encode(), MANIFEST_LIMIT_BYTES)
 
 
 def test_the_head_of_a_manifest_is_enough_for_a_table() -> None:

@@ -3,14 +3,23 @@ Whole cycles of the source `release` against a scripted S3.
 """
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from s3_sync import client as client_module
-from s3_sync.release import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release import (
+    POINTER_KEY,
+    bundle_key,
+    manifest_key,
+    revision_of,
+    serialise_manifest,
+)
+from s3_sync.rows import File
 from s3_sync.target import Staged, Target
 from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
@@ -202,6 +211,27 @@ def test_a_pinned_release_that_is_not_there_is_named(shelf: Shelf, process: Proc
     assert "pruned" in error.advice
 
 
+@layouts
+def test_a_pinned_release_that_is_published_with_another_bundle_is_recovered_from(
+    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
+) -> None:
+    release = shelf.publish(FILES)
+    process.start(PINNED | layout | {"S3_SYNC_REVISION": release.revision})
+    s3.delete(f"dags/{_bundle(shelf)}")
+    assert "release_missing" == fails(process).reason
+
+    # Another zlib makes other bytes of the same content; so does a byte behind the zip.
+    body = release.bundle_bytes + b"\0"
+    other = replace(
+        release.manifest, bundle_sha256=hashlib.sha256(body).hexdigest(), bundle_bytes=len(body)
+    )
+    shelf.put(bundle_key(other.bundle_sha256), body)
+    shelf.put(manifest_key(release.revision), serialise_manifest(other))
+
+    assert "changed" == process.cycle().result
+    assert FILES == process.shown
+
+
 # --- what is refused
 
 
@@ -255,6 +285,25 @@ SABOTAGE: dict[str, tuple[Callable[[FakeS3, Shelf], None], str, str]] = {
     "short bundle": (_cut, "bundle_corrupt", "bundle"),
     "flipped bit": (_flipped, "bundle_corrupt", "pkg1/m1.py"),
 }
+
+
+def test_an_empty_file_that_should_not_be_one_leaves_nothing_behind(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    digest = "0" * 64
+    row = File("empty.py", 0, 0, 0, digest, "0644")
+    revision = revision_of([("empty.py", digest, False)])
+    shelf.publish({"a.py": b"a = 1\n"})
+    assert shelf.current is not None
+    bad = replace(shelf.current.manifest, revision=revision, files={"empty.py": row})
+    shelf.put(manifest_key(revision), serialise_manifest(bad))
+    process.start(PINNED | {"S3_SYNC_REVISION": revision})
+    fails(process)
+    before = os.listdir("/proc/self/fd")
+
+    assert "bundle_corrupt" == fails(process).reason
+    assert [] == staged(process)
+    assert len(before) == len(os.listdir("/proc/self/fd"))
 
 
 @layouts

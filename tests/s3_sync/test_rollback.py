@@ -108,6 +108,19 @@ def test_nothing_to_go_back_to_is_told(bucket: Bucket) -> None:
     assert "history_empty" == caught.value.reason
 
 
+def test_a_release_before_that_was_pruned_is_told(bucket: Bucket) -> None:
+    first = bucket.publish(A)
+    bucket.publish(B)
+    bucket.server.delete(PREFIX + manifest_key(first.revision))
+
+    with pytest.raises(ReleaseError) as caught:
+        back(bucket)
+
+    assert ("history_empty", 3) == (caught.value.reason, caught.value.exit_code)
+    assert first.revision in caught.value.message
+    assert B == bucket.current()
+
+
 def test_a_revision_that_is_not_there_is_told(bucket: Bucket) -> None:
     bucket.publish(A)
 

@@ -17,10 +17,11 @@ from s3_sync.release import (
     Manifest,
     Origin,
     bundle_key,
+    check_bulk,
     manifest_key,
     serialise_manifest,
 )
-from s3_sync.rows import File
+from s3_sync.rows import File, Invalid
 from s3_sync.shelf import Kept, incomplete, read_release
 from s3_sync.store import ConditionFailed, ConditionUnknown, Store
 
@@ -68,11 +69,11 @@ class Draft:
             self.revision, datetime.now(UTC), self._origin, sha256, size, _by_path(rows)
         )
         self._data = serialise_manifest(self._manifest)
-        if len(self._data) > MANIFEST_LIMIT_BYTES:
-            raise FolderError(
-                "release_too_large",
-                f"the manifest has {len(self._data) >> 20} MiB; the limit is 64",
-            )
+        try:
+            check_bulk(self._data, MANIFEST_LIMIT_BYTES)
+        except Invalid as error:
+            said = f"there are too many, or too long, names: of the manifest, {error}"
+            raise FolderError("release_too_large", said) from error
 
     def upload(self, store: Store, kept: Kept | None, progress: Progress) -> Kept:
         """

@@ -88,7 +88,7 @@ def look(folder: str, ignore: Ignore) -> Look:
     if found.size_bytes > TOTAL_LIMIT_BYTES:
         raise FolderError(
             "release_too_large",
-            f"{folder} has {found.size_bytes // MIB} MiB; the limit is {TOTAL_LIMIT_BYTES // MIB}",
+            f"{folder} has {_mib(found.size_bytes)} MiB; the limit is {_mib(TOTAL_LIMIT_BYTES)}",
             _LEAVE_OUT,
         )
     return found
@@ -204,7 +204,10 @@ class _Walk:
             self.problems.append(_unreadable(prefix or self.root, error))
             return
         for entry in entries:
-            self._take(entry, prefix + entry.name, (*above, real))
+            try:
+                self._take(entry, prefix + entry.name, (*above, real))
+            except PermissionError as error:  # a folder that can be listed, and not entered
+                self.problems.append(_unreadable(prefix + entry.name, error))
 
     def _take(self, entry: os.DirEntry[str], path: str, above: tuple[str, ...]) -> None:
         is_link = entry.is_symlink()
@@ -236,7 +239,7 @@ class _Walk:
             said = f"{path!r:.300} is neither a file nor a folder"
             self.problems.append(FolderError("file_special", said, _LEAVE_OUT))
         elif size > FILE_LIMIT_BYTES:
-            said = f"{path!r:.300} has {size // MIB} MiB; the limit is {FILE_LIMIT_BYTES // MIB}"
+            said = f"{path!r:.300} has {_mib(size)} MiB; the limit is {_mib(FILE_LIMIT_BYTES)}"
             self.problems.append(FolderError("file_too_large", said, _LEAVE_OUT))
         elif len(self.files) == FILES_LIMIT:
             said = f"there are more than {FILES_LIMIT} files"
@@ -245,6 +248,13 @@ class _Walk:
             is_executable = bool(found.st_mode & stat.S_IXUSR)
             state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
             self.files.append(Found(path, real, size, is_executable, state))
+
+
+def _mib(size_bytes: int) -> int:
+    """
+    Return a size in MiB, rounded up: what is a byte too large is not as large as the limit.
+    """
+    return -(-size_bytes // MIB)
 
 
 def _unreadable(path: str, error: OSError) -> FolderError:

@@ -82,7 +82,8 @@ class Publisher:
         tell = self._progress.counter("Reading files", len(seen.files))
         digests = digests_of(seen.files, tell)
         revision = revision_of((f.path, digests[f.path], f.is_executable) for f in seen.files)
-        if pointer and pointer.revision == revision and is_shown(self._store, pointer):
+        is_same = pointer is not None and pointer.revision == revision
+        if pointer and is_same and is_shown(self._store, pointer, reads_bundle=True):
             check_same(seen, look(folder, ignore))
             return Outcome("unchanged", revision, pointer, seen)
         self._judge(revision, seen, digests)
@@ -91,7 +92,7 @@ class Publisher:
             return Outcome("planned", revision, pointer, seen, stranger=stranger)
         with tempfile.TemporaryDirectory(prefix="s3-sync-publish-") as place:
             draft = Draft(revision, seen, digests, self._origin, f"{place}/bundle.zip")
-            kept = read_release(self._store, revision)
+            kept = read_release(self._store, revision, reads_bundle=True)
             if kept is None or not kept.is_whole:
                 draft.build(self._progress)
             check_same(seen, look(folder, ignore))

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
-from s3_sync.rows import TOTAL_LIMIT_BYTES, File, Invalid, read_rows
+from s3_sync.rows import FILES_LIMIT, TOTAL_LIMIT_BYTES, File, Invalid, read_rows
 
 FORMAT = 1
 POINTER_KEY = "current.json"
@@ -26,6 +26,8 @@ PIN_FOLDER = "pins/"
 # Limits of the reader, and so of the publisher; those of files are in rows.py.
 POINTER_LIMIT_BYTES = 64 << 10
 MANIFEST_LIMIT_BYTES = 64 << 20
+# All rows have a third of that; the rest is for names.
+MARKS_LIMIT = 20 * FILES_LIMIT
 # A manifest says all but its files in so many bytes.
 HEAD_LIMIT_BYTES = 40 << 10
 HISTORY_LIMIT = 20
@@ -254,9 +256,22 @@ def is_revision(found: object) -> bool:
     return isinstance(found, str) and REVISION.fullmatch(found) is not None
 
 
-def _facts(data: bytes, limit_bytes: int) -> dict[str, Any]:
+def check_bulk(data: bytes, limit_bytes: int) -> None:
+    """
+    Raise unless so much JSON can be parsed in little memory: an empty list takes two bytes of
+    JSON, and 64 of memory.
+
+    Raises:
+        Invalid: It is too long, or would become too many objects.
+    """
     if len(data) > limit_bytes:
         raise Invalid(f"it has {len(data)} bytes; the limit is {limit_bytes}")
+    if len(data) > MARKS_LIMIT and sum(map(data.count, (b"[", b"{", b","))) > MARKS_LIMIT:
+        raise Invalid(f"it has more than {MARKS_LIMIT} brackets and commas")
+
+
+def _facts(data: bytes, limit_bytes: int) -> dict[str, Any]:
+    check_bulk(data, limit_bytes)
     try:
         facts = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -165,8 +165,10 @@ def _place(arguments: argparse.Namespace) -> dict[str, str]:
         return {}
     if not url.lower().startswith("s3://"):
         raise SettingsError([Problem("URL", url, "is not s3://BUCKET/PREFIX")])
-    bucket, _, prefix = url[5:].partition("/")
-    return {"AWS_BUCKET": bucket, "KEY_PATH": prefix}
+    parts = url[5:].split("/")
+    # `s3://arn:…:accesspoint/NAME/PREFIX`: the ARN of an access point has a slash of its own.
+    end = 2 if parts[0].endswith(":accesspoint") else 1
+    return {"AWS_BUCKET": "/".join(parts[:end]), "KEY_PATH": "/".join(parts[end:])}
 
 
 def _parsed(parse: Any) -> Any:

@@ -135,7 +135,7 @@ def _publish_lines(outcome: Outcome, settings: Settings) -> list[str]:
         lines.append(
             f"Published {outcome.revision} to {settings.source}: {size} in a bundle of {packed}"
         )
-    if outcome.before:
+    if outcome.before and outcome.before.revision != outcome.revision:
         lines.append(f"Before: {outcome.before.revision}; `s3-sync rollback` goes back to it")
     return lines
 

@@ -110,8 +110,14 @@ class ReleaseSource:
 
     async def bring(self, order: Order[File]) -> None:
         self._client.begin_cycle(order.fence)
-        with self._bundle() as (key, size_bytes):
-            await Taker(self._client, order, key, size_bytes).take()
+        try:
+            with self._bundle() as (key, size_bytes):
+                await Taker(self._client, order, key, size_bytes).take()
+        except SidecarError:
+            # A second publish repairs it, and may write another manifest: no pointer tells a pin.
+            if self._settings.revision:
+                self._release = None
+            raise
 
     async def try_bundle(self, receiver: Receiver) -> None:
         """

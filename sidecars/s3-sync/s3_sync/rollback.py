@@ -14,6 +14,7 @@ from s3_sync.shelf import (
     incomplete,
     is_shown,
     read_current,
+    read_release,
 )
 from s3_sync.store import Store
 from s3_sync.swing import has_conditions, swing
@@ -57,6 +58,12 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     target = revision or old.history[0]
     if target == old.revision:
         return Rollback(old, old, None)
+    if revision is None and read_release(store, target) is None:
+        raise ReleaseError(
+            "history_empty",
+            f"{target}, the release before {old.revision}, is not there any more",
+            "It was pruned. `s3-sync releases` lists those that are there; name one.",
+        )
     kept = find_release(store, target)
     if not kept.is_whole or kept.manifest is None:
         raise incomplete(target)

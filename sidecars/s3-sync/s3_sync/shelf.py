@@ -108,9 +108,12 @@ def read_current(store: Store) -> Current | None:
         ) from error
 
 
-def read_release(store: Store, revision: str) -> Kept | None:
+def read_release(store: Store, revision: str, *, reads_bundle: bool = False) -> Kept | None:
     """
     Return a release, valid or not; None where it has no manifest.
+
+    Args:
+        reads_bundle: Whether the bundle is read through and compared, not only looked for.
     """
     stored = store.read(manifest_key(revision))
     if stored is None:
@@ -119,9 +122,12 @@ def read_release(store: Store, revision: str) -> Kept | None:
         manifest = parse_manifest(stored.data)
     except Invalid:
         return Kept(stored.data, stored.etag, None, False)
-    bundle = store.look(bundle_key(manifest.bundle_sha256))
+    key = bundle_key(manifest.bundle_sha256)
+    bundle = store.look(key)
     is_there = bundle is not None and bundle.size_bytes == manifest.bundle_bytes
     is_whole = manifest.revision == revision and is_there
+    if is_whole and reads_bundle:
+        is_whole = store.sha256_of(key) == manifest.bundle_sha256
     return Kept(stored.data, stored.etag, manifest, is_whole)
 
 
@@ -150,11 +156,11 @@ def incomplete(revision: str) -> ReleaseError:
     )
 
 
-def is_shown(store: Store, pointer: Pointer) -> bool:
+def is_shown(store: Store, pointer: Pointer, *, reads_bundle: bool = False) -> bool:
     """
     Whether all that a pointer names is there.
     """
-    kept = read_release(store, pointer.revision)
+    kept = read_release(store, pointer.revision, reads_bundle=reads_bundle)
     return kept is not None and kept.is_whole and sha256_of(kept.data) == pointer.manifest_sha256
 
 

@@ -13,10 +13,10 @@ import io
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import boto3
 import botocore.session
@@ -44,7 +44,11 @@ _CONFIG = Config(
     response_checksum_validation="when_required",
 )
 
+CHUNK_BYTES = 1 << 20
+
 Body = bytes | io.BufferedReader
+
+Taken = TypeVar("Taken")
 
 
 class ConditionFailed(Exception):
@@ -114,15 +118,37 @@ class Store:
         Return an object, or the first bytes of it; None where there is none.
         """
         part = {"Range": f"bytes=0-{head_bytes - 1}"} if head_bytes else {}
+        # A byte too many is what tells that it is too long.
+        return self._get(
+            key,
+            part,
+            lambda found: Stored(found["Body"].read(MANIFEST_LIMIT_BYTES + 1), found["ETag"]),
+        )
+
+    def sha256_of(self, key: str) -> str | None:
+        """
+        Return the SHA-256 of an object, which is read through for that; None where there is none.
+        """
+
+        def digest_of(found: Any) -> str:
+            digest = hashlib.sha256()
+            for chunk in found["Body"].iter_chunks(CHUNK_BYTES):
+                digest.update(chunk)
+            return digest.hexdigest()
+
+        return self._get(key, {}, digest_of)
+
+    def _get(self, key: str, part: dict[str, str], take: Callable[[Any], Taken]) -> Taken | None:
+        """
+        Return what is taken from an object; None where there is nothing to be read.
+        """
         try:
-            answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, **part)
-            # A byte too many is what tells that it is too long.
-            return Stored(answer["Body"].read(MANIFEST_LIMIT_BYTES + 1), answer["ETag"])
+            return take(self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, **part))
         except exceptions.ClientError as error:
             if _status(error) == 404 and _code(error) != "NoSuchBucket":
                 return None
             if _status(error) == 416:  # a range of an empty object
-                return Stored(b"", "")
+                return None
             explained = self._explained(error, "get", key)
             if explained.reason == "access_denied" and self._is_absent(key):
                 return None

@@ -80,7 +80,7 @@ class Taker:
     async def _stage_all(self, missing: Sequence[File]) -> None:
         for file in missing:
             if not file.stored_bytes:
-                self._staged.append(Unpacking(file, self._order.target).finish())
+                self._staged.append(self._stage_empty(file))
         parts = join(file for file in missing if file.stored_bytes)
         following = iter(parts)
         try:
@@ -89,6 +89,14 @@ class Taker:
                     group.create_task(self._read_next(following))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
+
+    def _stage_empty(self, file: File) -> Staged:
+        unpacking = Unpacking(file, self._order.target)
+        try:
+            return unpacking.finish()
+        except BaseException:
+            unpacking.discard()
+            raise
 
     async def _read_next(self, parts: Iterator[list[File]]) -> None:
         for files in parts:

@@ -143,6 +143,19 @@ def test_what_is_told_to_people(place: Place) -> None:
     assert table[0].split()[:2] == ["REVISION", "CREATED"] and "current" in table[1]
 
 
+def test_an_altered_bundle_is_replaced_by_a_second_publish(place: Place) -> None:
+    place.publish(A)
+    name = next(key for key in place.bodies() if key.endswith(".zip"))
+    place.put(name.removeprefix(PREFIX), bytes(len(place.bodies()[name])))
+
+    ran = place.publisher.run("publish", place.dags)
+
+    assert (0, "") == (ran.code, ran.err)
+    assert "Published" in ran.out and "rollback" not in ran.out
+    assert A == place.current()
+    assert "Unchanged" in place.publisher.run("publish", place.dags).out
+
+
 def test_publishers_at_once_leave_a_whole_release_and_losers_are_told(place: Place) -> None:
     """
     Where conditions are not obeyed, or not atomically, more than one may believe that they won;
@@ -434,6 +447,25 @@ def test_an_unreadable_folder_is_named(refused: Place, open_folder: Path) -> Non
 
     assert 2 == ran.returncode
     assert f"'{open_folder}/dags' cannot be read: Permission denied" in ran.stderr
+
+
+def test_a_folder_that_can_be_listed_and_not_entered_is_named(
+    refused: Place, open_folder: Path
+) -> None:
+    write_files(open_folder / "dags", A | {"sub/b.py": b""})
+    (open_folder / "dags" / "sub").chmod(0o644)
+    program = as_user(open_folder / "bin", S3_SYNC, 4711, 0)
+
+    ran = subprocess.run(
+        [program, "publish", open_folder / "dags"],
+        env=refused.publisher.environment | {"HOME": "/", "TMPDIR": "/tmp"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert (2, "") == (ran.returncode, ran.stdout), ran
+    assert "'sub/b.py' cannot be read: Permission denied" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 # What S3 refuses: exit code 3.
