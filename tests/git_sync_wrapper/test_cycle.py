@@ -414,6 +414,7 @@ def test_a_full_commit_is_never_asked_for(start: Start) -> None:
     wrapper.commit(ONE)
 
     assert ["changed", "unchanged"] == [wrapper.cycle().result for _ in range(2)]
+    assert wrapper.session.glance()
     assert 0 == wrapper.remote.polls
 
 
