@@ -111,6 +111,10 @@ def test_git_sync_that_hangs_ends_with_its_timeout(here: GitSite) -> None:
         ({"GIT_SYNC_WAIT": "0.5s"}, "GIT_SYNC_WAIT"),
         ({"GITSYNC_USERNAME": "only-a-name"}, "GITSYNC_PASSWORD"),
         ({"GIT_SYNC_WRAPPER_GIT_SYNC": "/nonexistent"}, "GIT_SYNC_WRAPPER_GIT_SYNC"),
+        ({"GITSYNC_LINK": "."}, "GITSYNC_LINK"),
+        ({"GITSYNC_LINK": ".."}, "GITSYNC_LINK"),
+        ({"GITSYNC_LINK": ".snapshots"}, "GITSYNC_LINK"),
+        ({"GITSYNC_LINK": ".git-sync/repo"}, "GITSYNC_LINK"),
     ],
 )
 def test_wrong_setting_is_named_and_ends_with_two(
