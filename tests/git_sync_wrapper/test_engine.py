@@ -154,6 +154,32 @@ def test_everything_is_told_by_the_environment_in_new_names_only(site: Site, fen
     assert "kept" == seen["OTHER"]
 
 
+def test_a_configuration_that_logs_in_is_told_to_git_and_not_to_git_sync(
+    site: Site, fence: Fence
+) -> None:
+    """
+    git-sync puts each configuration into an argument list, and into a file.
+    """
+    engine = site.engine(
+        f"{CHECK_OUT}\nenv > {site.seen}",
+        GITSYNC_GIT_CONFIG='a.b:c,http.extraHeader:"Authorization: Basic aHVzaA==",'
+        '"url.https://me:hush@x/.insteadOf":"https://x/",http.proxy:"http://me:hush@proxy:1"',
+        GIT_CONFIG_COUNT="1",
+        GIT_CONFIG_KEY_0="d.e",
+        GIT_CONFIG_VALUE_0="f",
+    )
+
+    engine.run(fence)
+
+    seen = site.environment()
+    assert '"a.b":"c"' in seen["GITSYNC_GIT_CONFIG"]
+    assert not any(word in seen["GITSYNC_GIT_CONFIG"] for word in ("aHVzaA", "hush"))
+    assert ["d.e", "http.extraHeader", "url.https://me:hush@x/.insteadOf", "http.proxy"] == [
+        seen[f"GIT_CONFIG_KEY_{number}"] for number in range(int(seen["GIT_CONFIG_COUNT"]))
+    ]
+    assert "Authorization: Basic aHVzaA==" == seen["GIT_CONFIG_VALUE_1"]
+
+
 def test_what_git_sync_leaves_in_its_temporary_folder_is_removed(site: Site, fence: Fence) -> None:
     engine = site.engine(f'{CHECK_OUT}\ntouch "$TMPDIR/gitconfig"; echo "T=$TMPDIR" > {site.seen}')
 

@@ -197,6 +197,13 @@ def test_says_what_is_wrong_under_the_name_that_was_given(
     assert found[2] in problem
 
 
+def test_arguments_that_are_no_flags_are_ignored_as_by_git_sync() -> None:
+    options = read("--one-time", "true", "--depth", "2", "word", "--", "--depth", "3")
+
+    assert (True, 2) == (options.one_time, options.depth)
+    assert ("true", "word", "--depth", "3") == options.ignored
+
+
 def test_reports_all_problems_together() -> None:
     found = problems("--frob", "--period", GITSYNC_DEPTH="x")
 

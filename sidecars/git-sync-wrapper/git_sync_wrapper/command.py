@@ -120,6 +120,9 @@ def _warn(options: Options, unknown: Sequence[str], environ: Mapping[str, str]) 
         log.warning("setting_unknown", setting=name, instead=right)
     for loser, winner in options.overridden:
         log.warning("setting_overridden", setting=loser, by=winner)
+    if options.ignored:
+        why = "git-sync ignores what is no flag; values of switches go with =, as --one-time=true"
+        log.warning("setting_unused", setting="arguments", count=len(options.ignored), why=why)
     if options.http_pprof:
         log.warning("setting_unused", setting="--http-pprof", why="git-sync does not run for long")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from git_sync_wrapper.access import Access
 from git_sync_wrapper.flags import BY_NAME
-from git_sync_wrapper.git import clean
+from git_sync_wrapper.git import clean, configured
 from git_sync_wrapper.go_values import write_git_configs
 from git_sync_wrapper.heal import CANDIDATE, heal, throw_away
 from git_sync_wrapper.options import FULL_COMMIT, Options
@@ -150,6 +150,8 @@ class Engine:
         for name, text in self._told(prepared.flags, prepared.git_config, report).items():
             if text:
                 environ[BY_NAME[name].variables[0]] = text
+        told = [pair for pair in self._configs() if _may_be_secret(*pair)]
+        environ |= configured(environ, told) if told else {}
         try:
             return child.run(
                 [self._program],
@@ -182,7 +184,7 @@ class Engine:
             told.pop(name, None)
             if text is not None:
                 told[name] = text
-        own = (*self._options.git_config, *self._options.git_config_add)
+        own = [pair for pair in self._configs() if not _may_be_secret(*pair)]
         told.pop("git-config-add", None)  # it has no variable
         told["git-config"] = write_git_configs((*own, *configs.items()))
         return told | {
@@ -192,6 +194,9 @@ class Engine:
             "one-time": "true",
             "stale-worktree-timeout": STALE_WORKTREE_TIMEOUT,
         }
+
+    def _configs(self) -> tuple[tuple[str, str], ...]:
+        return (*self._options.git_config, *self._options.git_config_add)
 
     def _explain(self, code: int, report: str, last: list[str], fence: Fence) -> GitSyncFailed:
         said = report or "\n".join(last)
@@ -217,6 +222,16 @@ class Engine:
             f"git-sync ended well, but {self.root}/{CANDIDATE} shows no commit",
             "Another program writes there, or this is no git-sync 4.",
         )
+
+
+def _may_be_secret(key: str, value: str) -> bool:
+    """
+    Whether git-sync must not have it: it puts all of `--git-config` into an argument list and a
+    file. These are a header that logs in, and users and passwords in URLs; to git it is the same
+    where it finds them.
+    """
+    name = key.lower()
+    return name.endswith("extraheader") or "@" in key or (name.startswith("http.") and "@" in value)
 
 
 @contextmanager

@@ -205,6 +205,8 @@ class Given:
     origins: dict[str, str] = field(default_factory=dict)
     overridden: list[tuple[str, str]] = field(default_factory=list)
     """Names that lost against another with another value: (loser, winner)."""
+    ignored: list[str] = field(default_factory=list)
+    """Arguments that are no flags."""
     problems: list[Problem] = field(default_factory=list)
 
     def refuse(self, name: str, problem: str) -> None:
@@ -307,7 +309,12 @@ def _read_line(arguments: Sequence[str], given: Given) -> dict[str, list[str]]:
         name = {"-v": "verbose"}.get(name, name)
         if name.startswith(HIDDEN_FLAG):
             name = _hidden(name)
-        if not word.startswith("-") or (name not in BY_NAME and name not in OLD_BY_NAME):
+        if not word.startswith("-") or word == "--":
+            # As pflag, which leaves them to a program that does not look: `--one-time true`.
+            given.ignored += [word] if word != "--" else rest
+            rest = [] if word == "--" else rest
+            continue
+        if name not in BY_NAME and name not in OLD_BY_NAME:
             given.problems.append(Problem(word.partition("=")[0], "", "is no flag of git-sync"))
             continue
         if not has_value and name in _SWITCHES:

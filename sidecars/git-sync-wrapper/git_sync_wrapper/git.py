@@ -5,7 +5,7 @@ What git finds in its environment when the wrapper runs it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from git_sync_wrapper.flags import VARIABLES
 from git_sync_wrapper.settings import PREFIX
@@ -29,9 +29,18 @@ def surroundings(environ: Mapping[str, str], configs: Mapping[str, str]) -> dict
     told = clean(environ) | {
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "true",
-        "GIT_CONFIG_COUNT": str(len(configs)),
         "GIT_TERMINAL_PROMPT": "0",
     }
-    for number, (key, value) in enumerate(configs.items()):
+    return told | configured({}, list(configs.items()))
+
+
+def configured(environ: Mapping[str, str], configs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """
+    Return the variables that tell git these configurations, after those of the environment.
+    """
+    count = environ.get("GIT_CONFIG_COUNT", "")
+    first = int(count) if count.isdecimal() else 0
+    told = {"GIT_CONFIG_COUNT": str(first + len(configs))}
+    for number, (key, value) in enumerate(configs, first):
         told |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return told

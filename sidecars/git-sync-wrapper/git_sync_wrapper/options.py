@@ -39,12 +39,14 @@ class Options:
     Args:
         texts: What is set, as variables of the child: a flag's name to its text.
         overridden: Names that another one beat, with the winner.
+        ignored: Arguments that are no flags; they may be anything, a password too.
         max_failures: As git-sync counts them; negative: retry for ever.
         sync_signal: What asks for a sync; None where nothing does.
     """
 
     texts: Mapping[str, str]
     overridden: tuple[tuple[str, str], ...]
+    ignored: tuple[str, ...]
     repo: str
     root: str
     link: str
@@ -156,6 +158,7 @@ def read_options(
     return Options(
         texts=given.texts,
         overridden=tuple(given.overridden),
+        ignored=tuple(given.ignored),
         sync_signal=sync_signal,
         **{name: value for name, value in named.items() if name in known},
     )
