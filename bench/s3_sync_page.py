@@ -316,6 +316,8 @@ def _absolutes(results: Results) -> Iterator[list[str]]:
 
 
 def _part(ratio: float) -> str:
+    if ratio < 1 / 100:
+        return f"1/{1 / ratio:,.0f}"
     return f"1/{1 / ratio:.3g}" if ratio < 1 / 2 else f"{ratio:.2g}"
 
 

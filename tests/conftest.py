@@ -72,8 +72,8 @@ MODERATE = Counts(
     permission_histories=1,
     supervisor_pairs=3,
     keys=7,
-    tree_reads=2_000,
-    credential_rotations=3,
+    tree_reads=1_000,
+    credential_rotations=2,
 )
 FULL = Counts(
     histories=120,

@@ -4,16 +4,20 @@ What git-sync and git are given: a helper in place of passwords, files that ssh 
 
 from __future__ import annotations
 
+import calendar
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from git_sync_wrapper import sigv4
 from git_sync_wrapper.access import KEPT_BACK, Access, Prepared
 from git_sync_wrapper.ssh_files import PINNED
+from sidecar_runtime.aws_credentials import Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.git_sync_wrapper.access import make_access
@@ -125,6 +129,21 @@ def test_codecommit_is_told_who_asks_from_the_start(start: Start) -> None:
 
     assert "basic" == start(CODECOMMIT).prepare().git_config[f"http.{host}.proactiveAuth"]
     assert not any("proactive" in key for key in start().prepare().git_config)
+
+
+def test_git_gets_a_signature_for_the_path(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+
+    said = fill(start(CODECOMMIT).prepare(), CODECOMMIT).stdout
+
+    fields = dict(line.partition("=")[::2] for line in said.splitlines())
+    stamp = fields["password"].partition("Z")[0]
+    signed_at = calendar.timegm(time.strptime(stamp, "%Y%m%dT%H%M%S"))
+    keys = Credentials("AKIDEXAMPLE", "s3cr3t")
+    host, _, path = CODECOMMIT.removeprefix("https://").partition("/")
+    expected = sigv4.password(keys, host, path, "eu-central-1", signed_at)
+    assert ("AKIDEXAMPLE", expected) == (fields["username"], fields["password"])
 
 
 def test_ssh_gets_pinned_host_keys_where_there_are_none(start: Start, tmp_path: Path) -> None:

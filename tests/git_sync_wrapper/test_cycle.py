@@ -48,6 +48,7 @@ class Remote:
 
     def __init__(self, source: Path) -> None:
         self._source = source
+        self.newer = ""
         self.error: SidecarError | None = None
         self.polls = 0
 
@@ -55,7 +56,7 @@ class Remote:
         self.polls += 1
         if self.error:
             raise self.error
-        return self._source.read_text()
+        return self.newer or self._source.read_text()
 
     def close(self) -> None:
         pass
@@ -236,6 +237,22 @@ def test_a_failed_poll_is_git_syncs_to_judge(start: Start) -> None:
     )
 
 
+def test_a_fetch_that_is_behind_the_poll_is_made_again(start: Start) -> None:
+    """
+    A server of several replicas: one answers the poll, another git-sync's fetch.
+    """
+    wrapper = start()
+    wrapper.commit(ONE)
+    wrapper.cycle()
+    wrapper.remote.newer = TWO
+
+    assert Outcome("unchanged", ONE) == wrapper.cycle()
+    assert not wrapper.session.glance()
+    wrapper.commit(TWO)
+    assert Outcome("changed", TWO) == wrapper.cycle()
+    assert wrapper.session.glance()
+
+
 def test_a_published_commit_stays_when_all_fails_and_nothing_ends(start: Start) -> None:
     wrapper = start(GITSYNC_MAX_FAILURES="0", GITSYNC_ERROR_FILE="error")
     wrapper.commit(ONE)
@@ -397,6 +414,7 @@ def test_a_full_commit_is_never_asked_for(start: Start) -> None:
     wrapper.commit(ONE)
 
     assert ["changed", "unchanged"] == [wrapper.cycle().result for _ in range(2)]
+    assert wrapper.session.glance()
     assert 0 == wrapper.remote.polls
 
 
@@ -408,6 +426,25 @@ def test_a_rehearsal_changes_nothing(start: Start, log: Log) -> None:
 
     assert (0, ONE) == (wrapper.runs(), log.events("plan_made")[0]["revision"])
     assert not (wrapper.root / "repo").exists()
+
+
+def test_a_rehearsal_on_a_volume_in_use_turns_no_link_and_tells_no_hook(
+    start: Start, tmp_path: Path
+) -> None:
+    first = start()
+    first.commit(ONE)
+    first.cycle()
+    first.stop()
+    touched = tmp_path / "touched"
+    settings = {"GIT_SYNC_WRAPPER_DRY_RUN": "true", "GITSYNC_TOUCH_FILE": str(touched)}
+
+    assert Outcome("unchanged", ONE) == start(**settings).cycle()
+    assert not touched.exists()
+
+    (first.root / "repo").unlink()
+    wrapper = start(**settings)
+    wrapper.cycle()
+    assert not os.path.lexists(wrapper.root / "repo")
 
 
 def test_an_abandoned_cycle_is_no_failure(start: Start) -> None:

@@ -3,6 +3,7 @@ What follows a publish.
 """
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -168,6 +169,29 @@ def test_another_status_fails_unless_any_will_do(fence: Fence) -> None:
 def test_nobody_at_the_webhook_fails(fence: Fence) -> None:
     with pytest.raises(HookFailed, match="no answer"):
         Webhook("http://127.0.0.1:1/", "POST", 200, 5.0, 1.0).run(ONE, fence)
+
+
+def test_what_is_no_http_fails_and_is_asked_again(
+    counted: Counted, started: Callable[[HookRunner], HookRunner]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        started(HookRunner(Webhook(url, "POST", 200, 5.0, 0.01), counted)).send(ONE)
+        for _ in range(2):
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(b"no web server\r\n")
+
+        wait_until(lambda: len(counted.ends) > 1, "both are counted")
+    assert ("webhook", "error") == counted.ends[0]
+
+
+def test_a_url_that_is_none_is_not_shown(fence: Fence) -> None:
+    with pytest.raises(HookFailed, match="no answer") as caught:
+        Webhook("http://127.0.0.1/T0KEN a", "POST", 200, 5.0, 1.0).run(ONE, fence)
+
+    assert "T0KEN" not in str(caught.value)
 
 
 def test_a_revoked_webhook_is_not_sent(fence: Fence) -> None:

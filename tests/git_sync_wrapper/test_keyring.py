@@ -50,6 +50,18 @@ def test_a_url_with_a_user_logs_in() -> None:
     assert Credential("deploy", "s/cret") == found.credential(Wanted.by_url(REPO), Fence())
 
 
+def test_a_token_alone_in_the_url_logs_in_with_an_empty_password() -> None:
+    found = keyring("https://t0ken@git.example.com/team/dags.git")
+
+    assert Credential("t0ken", "") == found.credential(Wanted.by_url(REPO), Fence())
+
+
+def test_a_user_in_the_url_of_codecommit_does_not_keep_it_from_signing(aws: None) -> None:
+    found = keyring(CODECOMMIT.replace("https://", "https://somebody@"))
+
+    assert "AKIDEXAMPLE" == who(found, CODECOMMIT)
+
+
 def test_the_repositorys_own_pair_beats_a_list_for_its_server() -> None:
     found = keyring(
         GITSYNC_USERNAME="own",

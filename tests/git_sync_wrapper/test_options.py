@@ -169,6 +169,9 @@ def test_flags_that_are_given_several_times_add_up() -> None:
         ({"GITSYNC_HTTP_METRICS": "true"}, ("GITSYNC_HTTP_METRICS", "true", "needs --http-bind")),
         ({"GITSYNC_USERNAME": "u"}, ("GITSYNC_USERNAME", "u", "needs GITSYNC_PASSWORD")),
         ({"GITSYNC_PASSWORD": "hush"}, ("GITSYNC_PASSWORD", "***", "needs --username")),
+        ({"GITSYNC_REPO": "https://me:hu/sh@x/y"}, ("GITSYNC_REPO", "https://***@x/y", "%2F")),
+        ({"GITSYNC_REPO": "https://me:hush@[x/y"}, ("GITSYNC_REPO", "https://***@[x/y", "no URL")),
+        ({"GITSYNC_REPO": "ssh://git:hush@x/y"}, ("GITSYNC_REPO", "ssh://***@x/y", "has a pass")),
         ({"GITSYNC_SYNC_ON_SIGNAL": "KILL"}, ("GITSYNC_SYNC_ON_SIGNAL", "KILL", "is no signal")),
         ({"GITSYNC_WEBHOOK_URL": "ftp://x"}, ("GITSYNC_WEBHOOK_URL", "ftp://x", "is no URL")),
         (

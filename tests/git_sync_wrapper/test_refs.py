@@ -348,7 +348,7 @@ def test_own_headers_are_sent(server: GitServer, poll: Poll) -> None:
         ("git@github.com:acme/dags.git", {}),
         ("ssh://git@github.com/acme/dags.git", {}),
         ("file:///srv/dags.git", {}),
-        ("https://[::1/dags.git", {}),
+        ("git://[::1/dags.git", {}),
         ("https://github.com/acme/dags.git?x=1", {}),
         ("https://github.com/acme/dags.git", {"GITSYNC_COOKIE_FILE": "true"}),
         ("https://github.com/acme/dags.git", {"GITSYNC_GIT_CONFIG": "http.sslCert:/x.pem"}),

@@ -226,6 +226,18 @@ def test_a_link_of_git_sync_itself_is_replaced(
     assert ONE == volume.published().commit
 
 
+def test_a_file_in_place_of_the_link_is_moved_aside(
+    volume: Volume, root: Path, worktree: Path, fence: Fence
+) -> None:
+    volume.add(ONE, str(worktree), fence)
+    (root / "repo").write_text("theirs")
+
+    volume.show(ONE, "", fence)
+
+    [aside] = root.glob("repo.replaced-*")
+    assert ("theirs", ONE) == (aside.read_text(), volume.published().commit)
+
+
 def test_a_folder_with_files_is_moved_aside_and_an_empty_one_makes_way(
     volume: Volume, root: Path, worktree: Path, fence: Fence
 ) -> None:

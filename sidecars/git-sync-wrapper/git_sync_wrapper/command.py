@@ -28,6 +28,7 @@ from git_sync_wrapper.sidecar import GitSyncWrapper
 from git_sync_wrapper.tree import ENGINE_ROOT
 from git_sync_wrapper.volume import STORE
 from sidecar_runtime import __version__, logs
+from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate import make_gate
 from sidecar_runtime.process import run_daemon
 from sidecar_runtime.publish import TargetLock
@@ -72,11 +73,31 @@ def run() -> int:
         has_username=settings.username_file is not None,
         has_password=settings.credentials.kind == "secrets-manager",
     )
+    _check_link(options)
     settings = _joined(settings, options)
     logs.configure(settings.log_level, settings.log_format)
     os.umask(0o002 if options.group_write else 0o022)
     _warn(options, unknown, os.environ)
     return _serve(settings, options, os.environ)
+
+
+def _check_link(options: Options) -> None:
+    """
+    Refuse a link that would take the place of the root, or of what the wrapper keeps in it.
+
+    Raises:
+        SettingsError: It is such a link.
+    """
+    folder, name = os.path.split(options.link)
+    link = os.path.join(os.path.realpath(folder), name)
+    own = [os.path.join(options.root, name) for name in (STORE, ENGINE_ROOT)]
+    if _is_below(options.root, link) or any(_is_below(link, path) for path in own):
+        allowed = f"is not free: a name such as repo, not the root, {STORE} or {ENGINE_ROOT}"
+        raise SettingsError([Problem("GITSYNC_LINK", options.link, allowed)])
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return os.path.commonpath((path, folder)) == folder
 
 
 def _joined(settings: Settings, options: Options) -> Settings:

@@ -87,7 +87,7 @@ class Session:
         self._digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         self._volume: Volume | None = None
         self._settled_at = ""
-        """The commit that the remote had when git-sync last ran well, or that was published."""
+        """The commit that git-sync found when it last ran well, or that was published."""
         self._refusal: RevisionRefused | None = None
         self._is_waiting = False
 
@@ -123,7 +123,7 @@ class Session:
             is_calm = (
                 volume.is_current()
                 and volume.published().commit == self._settled_at
-                and poller.commit(Fence()) == self._settled_at
+                and (self._options.is_pinned or poller.commit(Fence()) == self._settled_at)
             )
         except (SidecarError, OSError):
             return False  # the cycle will say why
@@ -158,7 +158,8 @@ class Session:
         started, is_first = time.monotonic(), not self._parts.past.has_synced
         commit = self._sync(problem, fence)
         outcome = self._publish(commit, published, volume, fence)
-        self._settled_at = wanted or commit
+        # Not what the poll said: another replica of the server may have been behind.
+        self._settled_at = self._options.ref if self._options.is_pinned else commit
         counters = self._parts.metrics.git_sync
         if outcome.result == "changed" or (is_first and outcome.is_success):
             counters.count_fetch()
@@ -191,7 +192,7 @@ class Session:
         if not self._settled_at:
             volume.prepare()
         published = volume.published()
-        if not published.commit and (commit := volume.recorded()):
+        if not published.commit and not self._settings.dry_run and (commit := volume.recorded()):
             volume.show(commit, "", fence)
             log.warning("link_restored", revision=commit)
             published = volume.published()
@@ -251,7 +252,7 @@ class Session:
         """
         What is published is what the remote has; the first time that counts as a change.
         """
-        if not self._parts.past.has_synced:
+        if not self._parts.past.has_synced and not self._settings.dry_run:
             self._announce(commit, fence)
         return Outcome("unchanged", commit)
 

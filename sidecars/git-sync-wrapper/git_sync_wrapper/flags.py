@@ -18,8 +18,8 @@ from git_sync_wrapper import go_values
 from git_sync_wrapper.go_values import boolean, duration, git_configs, number, text, whole
 from sidecar_runtime.errors import Problem
 
-# A password in a URL, of a repository or of a webhook.
-_USERINFO = re.compile(r"(?<=//)[^/@]*@")
+# A password in a URL, of a repository or of a webhook; one with a bare / or @ in it too.
+_USERINFO = re.compile(r"(?<=//).*@")
 HIDDEN_FLAG = "__env__"
 
 

@@ -46,6 +46,9 @@ class Keyring:
         self._providers.append(self._codecommit)
         if self._stored:
             self._providers.append(self._stored)
+        if username and not (options.password or options.password_file):
+            # https://TOKEN@host/…; git-sync takes it so, with an empty password.
+            self._providers.append(Given([Pair(repo, username, None)]))
 
     def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
         """

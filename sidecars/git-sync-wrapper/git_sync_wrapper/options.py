@@ -138,7 +138,7 @@ def read_options(
     values = dict(given.values)
     _check_ref(given)
     _check_login(given, has_username=has_username, has_password=has_password)
-    for rule in (_check_required, _check_numbers, _check_hooks, _check_github):
+    for rule in (_check_required, _check_repo, _check_numbers, _check_hooks, _check_github):
         rule(given)
     sync_signal = _signal(given)
     if given.problems:
@@ -181,6 +181,25 @@ def _check_required(given: Given) -> None:
     for name in ("http-metrics", "http-pprof"):
         if given.values.get(name):
             given.refuse(name, "needs --http-bind (GITSYNC_HTTP_BIND)")
+
+
+def _check_repo(given: Given) -> None:
+    """
+    Refuse what would show a password: git and its errors have the whole URL.
+    """
+    repo = given.values.get("repo", "")
+    if not repo.startswith(("http://", "https://", "ssh://")):
+        return
+    try:
+        url = urlsplit(repo)
+        _ = url.port
+    except ValueError:
+        given.refuse(
+            "repo", "is no URL: in a password / is written %2F, : %3A, @ %40, [ %5B, # %23, ? %3F"
+        )
+        return
+    if url.scheme == "ssh" and url.password:
+        given.refuse("repo", "has a password, and ssh takes none: use --ssh-key-file")
 
 
 def _check_ref(given: Given) -> None:

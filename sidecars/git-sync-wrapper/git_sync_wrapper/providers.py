@@ -21,12 +21,12 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 @dataclass(frozen=True, slots=True)
 class Pair:
     """
-    A username and a password for one URL.
+    A username and a password for one URL; None where a token as the username is all there is.
     """
 
     url: Wanted
     username: Secret
-    password: Secret
+    password: Secret | None
 
 
 class Given:
@@ -46,7 +46,7 @@ class Given:
             return None
         username = pair.username.read()
         _check_codecommit(username, wanted)
-        return Credential(username, pair.password.read())
+        return Credential(username, pair.password.read() if pair.password else "")
 
     def refused(self, wanted: Wanted) -> None:
         """
@@ -54,7 +54,8 @@ class Given:
         """
         if pair := self._best(wanted):
             pair.username.refused()
-            pair.password.refused()
+            if pair.password:
+                pair.password.refused()
 
     def is_for(self, wanted: Wanted) -> bool:
         """

@@ -202,10 +202,12 @@ class Volume:
 
     def _move_aside(self) -> None:
         """
-        Move a folder away that is where the link should be; an empty one makes way by itself.
+        Move a folder or file away that is where the link should be; an empty folder makes way.
         """
         link = self._options.link
-        if os.path.islink(link) or not os.path.isdir(link) or not os.listdir(link):
+        if os.path.islink(link) or not os.path.exists(link):
+            return
+        if os.path.isdir(link) and not os.listdir(link):
             return
         aside = f"{link}.replaced-{int(time.time())}"
         try:
@@ -213,7 +215,7 @@ class Volume:
         except OSError as error:
             raise SidecarError(
                 "link_blocked",
-                f"{link} is a folder, and cannot make way for the link: {error.strerror}",
+                f"{link} is no link, and cannot be moved away: {error.strerror}",
                 "Move it away, and mount nothing there: consumers mount the folder above.",
             ) from error
         log.warning("folder_moved_aside", folder=link, to=aside)

@@ -4,6 +4,7 @@ One web request, for the webhook.
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import urllib.error
 import urllib.request
@@ -16,7 +17,7 @@ def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: flo
     Send a request without a body; return the status of the answer, whatever it is.
 
     Raises:
-        OSError: There is none in time.
+        OSError: There is none in time, or none of HTTP.
         ValueError: The URL is none.
     """
     # As Go's client: the environment's proxies, but never for this machine itself.
@@ -30,6 +31,10 @@ def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: flo
     except urllib.error.HTTPError as error:
         with error:
             return error.code
+    except http.client.InvalidURL:  # its text has the path, which may be a secret
+        raise ValueError("the URL has a character that no URL has") from None
+    except http.client.HTTPException as error:
+        raise OSError(f"it is none of HTTP ({type(error).__name__})") from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,11 +8,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from s3_sync.release import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release import BUNDLE_FOLDER, POINTER_KEY, bundle_key, manifest_key
 from s3_sync.shelf import (
     Entry,
     ReleaseError,
-    list_bundles,
     list_releases,
     read_current,
     read_pins,
@@ -82,7 +81,9 @@ def prune(
         ReleaseError: There are releases, and none is current; nothing is removed.
     """
     now = datetime.now(UTC)
-    bundles = list_bundles(store)  # before the manifests: a publish writes them in this order
+    bundles = list(
+        store.list(BUNDLE_FOLDER)
+    )  # before the manifests: a publish writes them in this order
     entries = list_releases(store)
     if entries and read_current(store) is None:
         raise ReleaseError(

@@ -27,7 +27,7 @@ from s3_sync.release import (
     sha256_of,
 )
 from s3_sync.rows import Invalid
-from s3_sync.store import Listed, Store
+from s3_sync.store import Store
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
@@ -208,10 +208,3 @@ def find_stranger(store: Store) -> str:
     """
     ours = (POINTER_KEY, MANIFEST_FOLDER, BUNDLE_FOLDER, PIN_FOLDER)
     return next((found.key for found in store.list("") if not found.key.startswith(ours)), "")
-
-
-def list_bundles(store: Store) -> list[Listed]:
-    """
-    Return the bundles that are there, whether a release names them or not.
-    """
-    return list(store.list(BUNDLE_FOLDER))

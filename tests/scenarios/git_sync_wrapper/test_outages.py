@@ -76,8 +76,16 @@ def test_foreign_files_in_the_root_stay(here: GitSite) -> None:
     assert "mine" == (here.root / "notes.txt").read_text()
 
 
-@pytest.mark.parametrize("spoil", [tmp_link, head_lock, index_lock, shallow_lock, damage_link])
-@pytest.mark.parametrize("when", ["before a start", "while it runs"])
+@pytest.mark.parametrize(
+    ("when", "spoil"),
+    [
+        ("before a start", tmp_link),
+        ("before a start", shallow_lock),
+        ("while it runs", head_lock),
+        ("while it runs", index_lock),
+        ("while it runs", damage_link),
+    ],
+)
 def test_leftover_is_mended(here: GitSite, spoil: Callable[[Path], None], when: str) -> None:
     wrapper = here.publish()
     if when == "before a start":

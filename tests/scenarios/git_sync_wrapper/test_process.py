@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Counts
 from tests.support.git_server import GitServer
 from tests.support.git_sync import WRAPPER, GitSite
 from tests.support.users import as_user
@@ -70,10 +71,12 @@ def test_volume_that_cannot_be_written_is_named(engine: Path, open_folder: Path)
             site.close()
 
 
-def test_sigterm_at_any_moment_ends_in_zero_and_leaves_no_process(here: GitSite) -> None:
+def test_sigterm_at_any_moment_ends_in_zero_and_leaves_no_process(
+    here: GitSite, counts: Counts
+) -> None:
     chance = random.Random(3)
     ends = []
-    for number in range(8):
+    for number in range(counts.kills // 4):
         here.commit_revision(number + 2)
         wrapper = here.wrapper()
         wrapper.wait_for_event("sidecar_started")
@@ -108,6 +111,10 @@ def test_git_sync_that_hangs_ends_with_its_timeout(here: GitSite) -> None:
         ({"GIT_SYNC_WAIT": "0.5s"}, "GIT_SYNC_WAIT"),
         ({"GITSYNC_USERNAME": "only-a-name"}, "GITSYNC_PASSWORD"),
         ({"GIT_SYNC_WRAPPER_GIT_SYNC": "/nonexistent"}, "GIT_SYNC_WRAPPER_GIT_SYNC"),
+        ({"GITSYNC_LINK": "."}, "GITSYNC_LINK"),
+        ({"GITSYNC_LINK": ".."}, "GITSYNC_LINK"),
+        ({"GITSYNC_LINK": ".snapshots"}, "GITSYNC_LINK"),
+        ({"GITSYNC_LINK": ".git-sync/repo"}, "GITSYNC_LINK"),
     ],
 )
 def test_wrong_setting_is_named_and_ends_with_two(

@@ -171,7 +171,7 @@ def test_there_is_always_a_whole_tree_whatever_happens(here: GitSite, counts: Co
     flaws: list[str] = []
     happened: Counter[str] = Counter()
     rounds = 0
-    while seen["trees"] < counts.tree_reads or rounds < counts.tree_reads // 2_000:
+    while seen["trees"] < counts.tree_reads or rounds < counts.tree_reads // 1_000:
         rounds += 1
         chance.shuffle(kinds)
         readers = Readers(here.link, RETAIN_SECONDS)

@@ -163,8 +163,8 @@ class Fortress:
             The line of its end, and what is wrong with what it did.
         """
         before, around = self.visible, self.surroundings()
-        for name, body in objects.items():
-            self.shelf.put(name, body)
+        for name in sorted(objects, key=POINTER_KEY.__eq__):  # last: a cycle may look at any time
+            self.shelf.put(name, objects[name])
         end = self.cycle()
         wounds = []
         if self.surroundings() != around:
@@ -208,8 +208,10 @@ class Fortress:
         """
         Run a cycle that sees the bucket as it is now, and return the line of its end.
 
-        One that tries again after a failure may come between at any time.
+        One that tries again after a failure may be under way at any time; the second that ends has
+        begun after the call in any case.
         """
+        self.daemon.sync()
         return self.daemon.sync()
 
     def surroundings(self) -> dict[str, tuple[int, int, bytes]]:

@@ -328,9 +328,11 @@ def test_waits_for_the_first_release_and_is_not_ready_until_then(
         assert "s3-sync publish" in failed["advice"]
         assert 503 == daemon.get("/readyz").status
 
+        seen = len(daemon.events)
         Shelf.at(s3).publish(FILES)
+        daemon.sighup()
 
-        assert "changed" == daemon.sync()["result"]
+        daemon.wait_for_event("cycle_finished", 60, seen, result="changed")
         assert 200 == daemon.get("/readyz").status
 
 

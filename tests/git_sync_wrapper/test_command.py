@@ -1,0 +1,92 @@
+"""
+The command line: what is joined, what is warned of.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.command import _joined, _warn
+from git_sync_wrapper.options import Options, read_options
+from git_sync_wrapper.settings import Settings, load_settings
+from tests.runtime.recording import Log
+from tests.support.daemon import VENV_BIN
+
+REPO = {"GITSYNC_REPO": "https://git.example.com/dags.git"}
+
+
+def read(**environ: str) -> tuple[Settings, Options]:
+    settings, _ = load_settings({"GIT_SYNC_WRAPPER_GIT_SYNC": "/bin/true", **environ})
+    return settings, read_options([], REPO | environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "field", "value"),
+    [
+        ({"GITSYNC_PERIOD": "7s"}, "interval_seconds", 7.0),
+        ({"GITSYNC_PERIOD": "10ms"}, "interval_seconds", 0.1),
+        ({"GITSYNC_ONE_TIME": "true"}, "one_shot", True),
+        ({"GIT_SYNC_WRAPPER_ONE_SHOT": "true"}, "one_shot", True),
+        ({}, "timeout_seconds", 600.0),
+        ({"GITSYNC_SYNC_TIMEOUT": "1h"}, "timeout_seconds", 3720.0),
+    ],
+)
+def test_git_syncs_settings_count_for_the_loop(
+    environ: dict[str, str], field: str, value: object
+) -> None:
+    assert value == getattr(_joined(*read(**environ)), field)
+
+
+def test_warns_of_what_is_overridden_unused_or_unknown(log: Log) -> None:
+    environ = {
+        "GITSYNC_REF": "new",
+        "GIT_SYNC_BRANCH": "old",
+        "GIT_SYNC_REF": "ignored",
+        "GITSYNC_HTTP_BIND": ":1234",
+        "GITSYNC_HTTP_PPROF": "true",
+    }
+    _, options = read(**environ)
+
+    _warn(options, ["GIT_SYNC_WRAPPER_STRANGE"], environ)
+
+    assert [
+        ("setting_unknown", "GIT_SYNC_WRAPPER_STRANGE", None),
+        ("setting_unknown", "GIT_SYNC_REF", "GITSYNC_REF"),
+        ("setting_overridden", "GIT_SYNC_BRANCH", "GITSYNC_REF"),
+        ("setting_unused", "--http-pprof", None),
+    ] == [
+        (event["event"], event["setting"], event.get("instead") or event.get("by"))
+        for event in log.events()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"), [("--version", "git-sync-wrapper "), ("--help", "GIT_SYNC_WRAPPER_MODE")]
+)
+def test_says_what_it_is_without_any_setting(argument: str, said: str) -> None:
+    done = subprocess.run(
+        [VENV_BIN / "git-sync-wrapper", argument],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+
+    assert 0 == done.returncode
+    assert said in done.stdout
+
+
+def test_the_manual_is_git_syncs_own(tmp_path: Path) -> None:
+    program = tmp_path / "git-sync"
+    program.write_text('#!/bin/sh\necho "the manual $@"\n')
+    program.chmod(0o755)
+
+    done = subprocess.run(
+        [VENV_BIN / "git-sync-wrapper", "--man"],
+        env={"PATH": os.environ["PATH"], "GIT_SYNC_WRAPPER_GIT_SYNC": str(program)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert (0, "the manual --man\n") == (done.returncode, done.stdout)

@@ -1,0 +1,73 @@
+"""
+The settings of the wrapper itself.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.settings import INSTEAD, PREFIX, Settings, load_settings
+from sidecar_runtime.errors import SettingsError
+from sidecar_runtime.settings import names_of
+
+GIT_SYNC = {"GIT_SYNC_WRAPPER_GIT_SYNC": "/bin/true"}
+
+
+def problems(**environ: str) -> list[tuple[str, str]]:
+    """
+    What is refused: name and problem.
+    """
+    with pytest.raises(SettingsError) as caught:
+        load_settings(GIT_SYNC | environ)
+    return [(found.setting, found.problem) for found in caught.value.problems]
+
+
+def test_protects_by_default_without_a_gate() -> None:
+    settings, unknown = load_settings(GIT_SYNC)
+
+    assert ("protect", "off", "/bin/true", 600.0) == (
+        settings.mode,
+        settings.gate,
+        settings.git_sync,
+        settings.retain_seconds,
+    )
+    assert [] == unknown
+
+
+def test_the_period_is_git_syncs_own() -> None:
+    settings, _ = load_settings(GIT_SYNC | {"INTERVAL": "77"})
+
+    assert 10.0 == settings.interval_seconds
+    assert "INTERVAL" not in names_of(Settings, PREFIX)
+
+
+def test_git_sync_is_found_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "git-sync"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    settings, _ = load_settings({})
+
+    assert str(program) == settings.git_sync
+
+
+def test_a_git_sync_that_is_not_there_is_named() -> None:
+    assert [
+        ("GIT_SYNC_WRAPPER_GIT_SYNC", "is no program that is in this image and can be run")
+    ] == (problems(GIT_SYNC_WRAPPER_GIT_SYNC="/missing"))
+
+
+@pytest.mark.parametrize("name", sorted(INSTEAD))
+def test_names_that_people_type_are_answered_with_the_right_ones(name: str) -> None:
+    assert [(name, f"is not a setting; the right name is {INSTEAD[name]}")] == problems(
+        **{name: "x"}
+    )
+
+
+def test_a_gate_needs_the_protecting_mode() -> None:
+    found = problems(GIT_SYNC_WRAPPER_MODE="passthrough", GIT_SYNC_WRAPPER_GATE="syntax")
+
+    assert [
+        ("GIT_SYNC_WRAPPER_GATE", "goes with GIT_SYNC_WRAPPER_MODE=protect, only with it")
+    ] == found
