@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from s3_sync.prune import Pruned, choose, prune
 from s3_sync.release import POINTER_KEY, bundle_key, manifest_key, pin_key
-from s3_sync.shelf import Entry, list_releases
+from s3_sync.shelf import Entry, ReleaseError, list_releases
 from tests.s3_sync.bucket import Bucket
 from tests.support.fake_s3 import is_list
 from tests.support.faults import first
@@ -172,6 +172,17 @@ def test_what_is_not_ours_stays(bucket: Bucket) -> None:
 
 def test_an_empty_bucket_has_nothing_to_prune(bucket: Bucket) -> None:
     assert Pruned((), (), 0, 0) == run(bucket)
+
+
+def test_without_a_pointer_nothing_is_removed(bucket: Bucket) -> None:
+    made = releases(bucket, 3)
+    bucket.server.delete(PREFIX + POINTER_KEY)
+
+    with pytest.raises(ReleaseError) as caught:
+        run(bucket, count=0, days=0)
+
+    assert "release_missing" == caught.value.reason
+    assert {release.revision for release in made} == left(bucket)
 
 
 def test_a_release_that_comes_into_use_while_it_is_pruned_is_put_back(bucket: Bucket) -> None:

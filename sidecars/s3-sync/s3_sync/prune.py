@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from s3_sync.release import BUNDLE_FOLDER, bundle_key, manifest_key
+from s3_sync.release import BUNDLE_FOLDER, POINTER_KEY, bundle_key, manifest_key
 from s3_sync.shelf import (
     Entry,
+    ReleaseError,
     list_releases,
     read_current,
     read_pins,
@@ -75,12 +76,21 @@ def prune(
 
     Args:
         keep: More revisions that stay.
+
+    Raises:
+        ReleaseError: There are releases, and none is current; nothing is removed.
     """
     now = datetime.now(UTC)
     bundles = list(
         store.list(BUNDLE_FOLDER)
     )  # before the manifests: a publish writes them in this order
     entries = list_releases(store)
+    if entries and read_current(store) is None:
+        raise ReleaseError(
+            "release_missing",
+            f"there is no {store.url}{POINTER_KEY}, so nobody knows which release pods have",
+            "Nothing was removed. Publish first.",
+        )
     spared = {*_in_use(store), *keep}
     going = choose(entries, spared, keep_count, keep_for_seconds, now)
     gone = {entry.revision for entry in going}

@@ -5,6 +5,7 @@ The command line of what publishers do: arguments, settings, and how the answer 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import signal
 import sys
@@ -105,6 +106,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what is done must not end as a bug
     logs.configure("warning", "console", sys.stderr)
     is_json = arguments.output == "json"
     progress = Progress()

@@ -156,6 +156,19 @@ def test_an_altered_bundle_is_replaced_by_a_second_publish(place: Place) -> None
     assert "Unchanged" in place.publisher.run("publish", place.dags).out
 
 
+def test_an_output_that_knows_no_such_letters_is_no_failure(on_moto: Place) -> None:
+    write_files(on_moto.dags, {"a.py": b"", "\u00dcbung~": b""})
+
+    ran = subprocess.run(
+        [str(S3_SYNC), "publish", str(on_moto.dags)],
+        env=on_moto.publisher.environment | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+
+    assert (0, b"") == (ran.returncode, ran.stderr)
+    assert b"\\xdcbung~" in ran.stdout and b"Published" in ran.stdout
+
+
 def test_publishers_at_once_leave_a_whole_release_and_losers_are_told(place: Place) -> None:
     """
     Where conditions are not obeyed, or not atomically, more than one may believe that they won;
