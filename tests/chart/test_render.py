@@ -256,7 +256,7 @@ def test_task_pods_end_with_their_task(names: tuple[str, ...]) -> None:
             assert ["base"] == [one["name"] for one in pod["spec"]["containers"]]
 
 
-@pytest.mark.parametrize("names", [n for n in EXPECTED if n[0] == files.WHOLE], ids=" ".join)
+@pytest.mark.parametrize("names", [n for n in EXPECTED if files.WHOLE in n], ids=" ".join)
 def test_whole_deployment_passes_pod_security_restricted(names: tuple[str, ...]) -> None:
     for pod in whole_pods(names):
         assert [] == list(pods.restricted_complaints(pod["spec"])), component(pod)
