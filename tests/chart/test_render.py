@@ -50,7 +50,7 @@ LOOP_2: Kinds = {"scheduler": DAGS, "triggerer": DAGS | TICKETS, "webserver": PE
 # One sidecar alone, on the chart as it is.
 READERS = ("dag-processor", "triggerer", "worker")
 READERS_AS_PODS = ("dag-processor", "triggerer", "task pod")
-AS_PODS = "executor=KubernetesExecutor"
+AS_PODS, AS_CELERY = "executor=KubernetesExecutor", "executor=CeleryExecutor"
 
 EXPECTED: dict[tuple[str, ...], Kinds] = {
     ("values.yaml",): WHOLE_3,
@@ -61,6 +61,14 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
     ("values.yaml", "values-prd.yaml", "examples/fargate.yaml"): WHOLE_3,
     ("values.yaml", "values-git-sync.yaml", "values-prd.yaml"): GIT_3,
     ("values.yaml", "values-airflow-2.yaml", "values-git-sync.yaml", "values-dev.yaml"): GIT_2,
+    (AS_CELERY, "values.yaml", "values-prd.yaml"): {
+        **{name: kinds for name, kinds in WHOLE_3.items() if name != "task pod"},
+        "worker": DAGS | TICKETS,
+    },
+    (AS_CELERY, "values.yaml", "values-git-sync.yaml", "values-prd.yaml"): {
+        **{name: kinds for name, kinds in GIT_3.items() if name != "task pod"},
+        "worker": TICKETS,
+    },
     (AIRFLOW_3, CELERY): LOOP_3 | {"worker": DAGS | TICKETS},
     (AIRFLOW_3, KUBERNETES): LOOP_3 | {"task pod": TASK},
     (AIRFLOW_3, LOCAL): LOOP_3 | {"scheduler": DAGS | TICKETS},
@@ -248,7 +256,7 @@ def test_task_pods_end_with_their_task(names: tuple[str, ...]) -> None:
             assert ["base"] == [one["name"] for one in pod["spec"]["containers"]]
 
 
-@pytest.mark.parametrize("names", [n for n in EXPECTED if n[0] == files.WHOLE], ids=" ".join)
+@pytest.mark.parametrize("names", [n for n in EXPECTED if files.WHOLE in n], ids=" ".join)
 def test_whole_deployment_passes_pod_security_restricted(names: tuple[str, ...]) -> None:
     for pod in whole_pods(names):
         assert [] == list(pods.restricted_complaints(pod["spec"])), component(pod)

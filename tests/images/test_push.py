@@ -250,6 +250,50 @@ def test_a_registry_that_is_away_is_no_missing_tag(project: Project) -> None:
     assert "Cannot tell whether 127.0.0.1:9/tiny:" in complaint(refused)
 
 
+NEW = {  # what docker says of a tag that is not there
+    "manifest for IMAGE not found: manifest unknown: Requested image not found",
+    'failed to resolve reference "IMAGE": IMAGE: not found',  # with containerd's image store
+}
+UNCLEAR = {
+    # The tag is there, for other machines than this one.
+    "no matching manifest for linux/arm64 in the manifest list entries: no match: not found",
+    'failed to resolve reference "IMAGE": failed to do request: Head "x": EOF',
+    'failed to resolve reference "IMAGE": dial tcp: lookup x: no such host',
+    "pull access denied for IMAGE, repository does not exist or may require login",
+    "no basic auth credentials",
+}
+
+
+def test_understands_what_docker_says_of_a_new_tag(project: Project, tmp_path: Path) -> None:
+    project.commit()
+    image = "registry.example.com/tiny:1"
+    docker, calls = tmp_path / "bin" / "docker", tmp_path / "calls"
+    docker.parent.mkdir()
+    docker.write_text(
+        f"""#!/bin/sh
+        echo "$1" >>'{calls}'
+        [ "$1" != pull ] || {{ echo "Error response from daemon: $ANSWER" >&2; exit 1; }}
+        """
+    )
+    docker.chmod(0o755)
+    variables = {
+        "PATH": f"{docker.parent}:{os.environ['PATH']}",
+        "BUILDER": "docker",
+        "REGISTRY": "registry.example.com",
+        "TAG": "1",
+    }
+
+    for answer in NEW | UNCLEAR:
+        calls.write_text("")
+        said = answer.replace("IMAGE", image)
+        done = project.run("scripts/push-image", "tiny", **variables, ANSWER=said)
+
+        is_pushed = {"build", "push"} <= set(calls.read_text().split())
+        assert (answer in NEW) is is_pushed
+        if not is_pushed:
+            assert f"Cannot tell whether {image} exists" in complaint(done)
+
+
 @pytest.fixture
 def ecr(project: Project, protected: Registry, moto: MotoServer) -> Iterator[Project]:
     """
