@@ -203,17 +203,17 @@ def test_airflow_looks_where_its_files_are(names: tuple[str, ...]) -> None:
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(config)
     layouts = {
-        variable["value"]
+        environment(container).get("S3_SYNC_LAYOUT")
         for pod in whole_pods(names)
         for container in pods.containers(pod["spec"])
-        for variable in container.get("env") or []
-        if variable["name"] == "S3_SYNC_LAYOUT"
+        if container["name"] == "s3-sync"
     }
 
     own = [FOLDERS[name] for name in names if name in FOLDERS]
     expected = "/opt/airflow/dags/current" if layouts == {"snapshot"} else "/opt/airflow/dags"
     expected = own[0] if own else expected
     assert expected == parser["core"]["dags_folder"]
+    assert len(layouts) <= 1
 
 
 @pytest.mark.parametrize("names", [n for n in EXPECTED if set(n) & IN_THE_CHART], ids=" ".join)
