@@ -196,9 +196,15 @@ def _check_repo(given: Given) -> None:
     try:
         url = urlsplit(repo)
         _ = url.port
+        # What looks like a path may be the end of a password: https://me:1234/rest@host/repo.
+        is_plain = "@" not in f"{url.path}{url.query}{url.fragment}"
     except ValueError:
+        is_plain = False
+    if not is_plain:
         given.refuse(
-            "repo", "is no URL: in a password / is written %2F, : %3A, @ %40, [ %5B, # %23, ? %3F"
+            "repo",
+            "is no URL: in a password / is written %2F, : %3A, @ %40, [ %5B, # %23, ? %3F; "
+            "and so is an @ of the path",
         )
         return
     if url.scheme == "ssh" and url.password:
