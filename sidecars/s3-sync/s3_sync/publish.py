@@ -76,6 +76,8 @@ class Publisher:
         Raises:
             SidecarError: It cannot be; what was current stays current.
         """
+        look(folder, ignore)  # what is wrong with it is told although S3 cannot be reached
+        # Before the folder is read: else what others publish meanwhile would be overwritten unseen.
         before = read_current(self._store)
         pointer = before.pointer if before else None
         seen = look(folder, ignore)

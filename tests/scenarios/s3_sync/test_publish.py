@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -427,6 +428,26 @@ def open_folder() -> Iterator[Path]:
         path = Path(folder)
         path.chmod(0o777)
         yield path
+
+
+def test_a_bad_folder_is_told_before_s3_is_asked(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # nobody listens there
+        ran = subprocess.run(
+            [S3_SYNC, "publish", tmp_path / "nowhere", "s3://dags-bucket/dags"],
+            env={
+                "HOME": str(tmp_path),
+                "AWS_ACCESS_KEY_ID": "a",
+                "AWS_SECRET_ACCESS_KEY": "b",
+                "AWS_REGION": "eu-west-1",
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            },
+            capture_output=True,
+            text=True,
+        )
+
+    assert (2, "") == (ran.returncode, ran.stdout), ran
+    assert "nowhere is not a folder" in ran.stderr
 
 
 def test_every_unreadable_file_is_named(refused: Place, open_folder: Path) -> None:
