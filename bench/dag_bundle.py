@@ -57,14 +57,14 @@ def running(
     airflow: Path, storage: Path, bucket: str, prefix: str, environment: Mapping[str, str]
 ) -> Iterator[Bundle]:
     """
-    Run a process with a bundle that has been initialised once.
+    Run a process with a bundle; `initialize` comes first.
 
     Args:
         airflow: The environment with Airflow 3 and the Amazon provider.
         storage: A folder for its files; the bundle's folder is `bench` in it.
         environment: With the endpoint and the credentials.
     """
-    storage.mkdir(exist_ok=True)
+    (storage / "bench").mkdir(parents=True, exist_ok=True)
     connection = {
         "conn_type": "aws",
         "login": environment["AWS_ACCESS_KEY_ID"],
@@ -88,9 +88,7 @@ def running(
             text=True,
         )
     with process:
-        bundle = Bundle(process, storage / "bench")
         try:
-            bundle.do("initialize")
-            yield bundle
+            yield Bundle(process, storage / "bench")
         finally:
             process.kill()
