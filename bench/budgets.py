@@ -111,15 +111,22 @@ def budgets_text(outcomes: Iterable[Outcome]) -> str:
     """
     rows, missed = [], []
     for one in outcomes:
-        used = "" if one.used is None or math.isinf(one.used) or not one.used else f"{one.used:.0%}"
-        rows.append([f"{one.promise}: {one.what}", one.budget, one.measured, used, one.verdict])
+        what = f"{one.promise}: {one.what}"
+        rows.append([what, one.budget, one.measured, _percent(one.used), one.verdict])
         if one.verdict != MET:
-            because = f" {one.because}" if one.because else ""
-            missed.append(
-                f"- {one.verdict} {one.promise}, {one.what}: {one.measured or 'no figure'}, "
-                f"promised {one.budget}.{because}\n"
-            )
+            found = one.measured or "no figure"
+            said = f"- {one.verdict.strip('*')}: {one.promise}, {one.what}: {found}, "
+            missed.append(f"{said}promised {one.budget}. {one.because}".rstrip() + "\n")
     return f"{table(HEADER, rows)}\n{''.join(missed) or 'None is missed.'}"
+
+
+def _percent(used: float | None) -> str:
+    """
+    Return a part of a budget, so that what is missed by little is not 100 %.
+    """
+    if not used or math.isinf(used):
+        return ""
+    return f"{used:.1%}" if 0.995 < used < 1.005 else f"{used:.0%}"
 
 
 def write_budgets(sidecar: str, outcomes: Iterable[Outcome], page: Path = PAGE) -> None:
@@ -144,9 +151,8 @@ def summary(page: str) -> str:
             for row in figures:
                 counts[row[-1]] += 1
             what, budget, measured, used, verdict = worst
-            nearest = f"{what}: {measured}, promised {budget}" + (
-                f" ({used} of it)" if used else ""
-            )
+            nearest = f"{what}: {measured or 'no figure'}, promised {budget}"
+            nearest += f" ({used} of it)" if used else ""
             rows.append([f"**{sidecar}**, {promise}", nearest, f"{len(figures)}", verdict])
         missed += [
             line.replace("- ", f"- **{sidecar}**, ", 1)

@@ -5,6 +5,7 @@ How much an image is larger than its base, as the tools for containers say.
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 from bench.budgets import Outcome, at_most
 from tests.images.container import Image
@@ -45,6 +46,6 @@ def _script(name: str, *arguments: str) -> str:
     Raises:
         subprocess.CalledProcessError: It failed.
     """
-    command = [ROOT / "scripts" / name, *arguments]
+    command: list[str | Path] = [ROOT / "scripts" / name, *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return done.stdout.strip().splitlines()[-1]

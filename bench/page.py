@@ -7,9 +7,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench.budgets import Outcome, budgets_text, write_budgets
-from bench.report import seconds, write_part, write_plot
+from bench.report import PAGE, REFERENCE, seconds, write_part, write_plot
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,14 @@ class Section:
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
-def deliver(section: Section, *, is_written: bool) -> None:
+def deliver(section: Section, *, is_written: bool, folder: Path = REFERENCE) -> None:
     """
     Rewrite the parts of the page, its summary and the plots; or print the texts.
+
+    Args:
+        folder: Of the page.
     """
+    page = folder / PAGE.name
     parts = dict(section.parts)
     parts["machine"] += "".join(
         f"\nNot here, and so not measured: {peer} ({why}).\n"
@@ -58,8 +63,8 @@ def deliver(section: Section, *, is_written: bool) -> None:
             print(f"# {section.sidecar}, {name}\n\n{text}")
         return
     for name, text in parts.items():
-        write_part(f"{section.sidecar} {name}", text)
-    write_budgets(section.sidecar, section.outcomes)
+        write_part(f"{section.sidecar} {name}", text, page)
+    write_budgets(section.sidecar, section.outcomes, page)
     for plot in section.plots:
         write_plot(
             f"{section.sidecar}-{plot.name}",
@@ -67,4 +72,5 @@ def deliver(section: Section, *, is_written: bool) -> None:
             plot.groups,
             ours=section.sidecar,
             show=plot.show,
+            folder=folder,
         )
