@@ -125,7 +125,7 @@ def section(
         OURS,
         {"machine": machine(versions), "refresh": refresh_table(rows)},
         [*budgets(rows, first, hung), image],
-        [Plot("refresh", "CPU of one refresh (logarithmic)", {"": bars(rows)})],
+        [Plot("refresh", "CPU of one refresh (logarithmic)", {"one refresh": bars(rows)})],
         missing,
     )
 
