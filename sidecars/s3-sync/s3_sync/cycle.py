@@ -7,16 +7,16 @@ from __future__ import annotations
 import asyncio
 
 from s3_sync.board import Board
-from s3_sync.client import S3Client
 from s3_sync.hold import Hold
-from s3_sync.layouts import Layout
+from s3_sync.layouts.layout import Layout
 from s3_sync.metrics import SyncMetrics
 from s3_sync.reconcile import Reconciler
 from s3_sync.rehearse import Rehearsal
+from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings
 from s3_sync.sources import open_source
-from s3_sync.target import Torn
-from s3_sync.volume import TargetError, explain_os_error
+from s3_sync.target.target import Torn
+from s3_sync.target.volume import TargetError, explain_os_error
 from sidecar_runtime.aws_credentials import Chain
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate import Gate

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from s3_sync.plan import C, Plan
-from s3_sync.target import Target
+from s3_sync.target.target import Target
 from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 
