@@ -50,6 +50,7 @@ class Session:
         self._reconciler = Reconciler(settings, metrics, board, gate, self._hold, self._source)
         self._rehearsal = Rehearsal(settings, metrics, board, self._source)
         self._layout: Layout | None = None
+        self._has_failed = False
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -59,15 +60,25 @@ class Session:
             SidecarError: What failed; everything that was published before stays.
             CycleAbandoned: The fence was revoked.
         """
+        self._has_failed = True
         task = self._loop.create_task(self._cycle(fence))
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
-        return self._loop.run_until_complete(task)
+        outcome = self._loop.run_until_complete(task)
+        self._has_failed = False
+        return outcome
 
     def glance(self) -> bool:
         """
-        Whether a cycle would find nothing to do, by one request; the disk is not looked at.
+        Whether a cycle would find nothing new, by one request; the disk is not looked at.
         """
-        return self._reconciler.is_at_rest and self._source.glance()
+        return (self._has_failed or self._reconciler.is_at_rest) and self._source.glance()
+
+    @property
+    def can_wait_for_news(self) -> bool:
+        """
+        Whether the source was reached; so that what failed may be mended by another state of it.
+        """
+        return self._source.was_reached
 
     def close(self) -> None:
         """

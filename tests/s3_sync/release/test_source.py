@@ -319,13 +319,15 @@ def test_what_is_missing_or_wrong_changes_nothing_and_is_recovered_from(
         assert reason == error.reason
         assert said in error.message
         assert error.advice
-        assert not process.glance()
+        is_met = name not in ("no pointer", "long pointer")
+        assert is_met == process.can_wait_for_news == process.glance()
         assert good == process.shown
         assert process.is_ready
         assert [] == staged(process)
     shelf.restore()
     assert "changed" == process.cycle().result
     assert FILES == process.shown
+    assert process.glance()
 
 
 def test_a_denied_pointer_names_the_action(s3: FakeS3, shelf: Shelf, process: Process) -> None:
@@ -516,6 +518,37 @@ def test_a_glance_that_gets_no_good_answer_leaves_the_reason_to_a_cycle(
     s3.heal()
     assert "unchanged" == process.cycle().result
     assert process.glance()
+
+
+def test_a_glance_after_a_bad_release_sees_the_next_one(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    good = shelf.publish({"a.py": b"good = 1\n"})
+    process.start(PINNED)
+    process.cycle()
+    bad = shelf.publish(FILES)
+    shelf.put(manifest_key(bad.revision), b"{}")
+    fails(process)
+    s3.forget()
+
+    assert process.glance() and process.glance()
+    assert 2 == len(s3.seen())
+    shelf.point_to(good)
+    assert not process.glance()
+    assert good.revision == process.cycle().revision
+
+
+def test_there_is_nothing_to_wait_for_while_the_pointer_cannot_be_read(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    shelf.publish(FILES)
+    process.start(PINNED)
+    process.cycle()
+    s3.inject(error(503, "SlowDown"), is_pointer)
+    fails(process)
+
+    assert not process.can_wait_for_news
+    assert not process.glance()
 
 
 def test_with_delete_all_there_is_no_glance(shelf: Shelf, process: Process) -> None:

@@ -31,6 +31,8 @@ class ListingSource:
     The listing of a prefix.
     """
 
+    was_reached = False
+
     def __init__(self, settings: Settings, client: S3Client) -> None:
         self._settings = settings
         self._client = client

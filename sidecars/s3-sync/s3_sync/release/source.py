@@ -68,6 +68,8 @@ class ReleaseSource:
         self._pointer_key = f"{settings.prefix}{POINTER_KEY}"
         self._pointer: Pointer | None = None
         self._pointer_etag = ""
+        # Of the pointer that the last look met, whether it could be read or not.
+        self._met_etag = ""
         self._release: Release | None = None
         self._manifest_sha256 = ""
 
@@ -78,6 +80,7 @@ class ReleaseSource:
         Raises:
             SourceError: ``release_missing``, ``release_invalid``: it is not there, or not one.
         """
+        self._met_etag = ""
         pin = self._settings.revision
         if pin and self._release is not None:
             return self._release
@@ -123,10 +126,14 @@ class ReleaseSource:
     def judge(self, work: Work) -> None:
         pass
 
+    @property
+    def was_reached(self) -> bool:
+        return bool(self._met_etag)
+
     def glance(self) -> bool:
         if self._settings.revision:
             return self._release is not None
-        etag = self._pointer_etag
+        etag = self._met_etag
         return bool(etag) and self._client.has_still("pointer", self._pointer_key, etag)
 
     def close(self) -> None:
@@ -164,9 +171,11 @@ class ReleaseSource:
                 "Nothing was published there yet: `s3-sync publish`, or check KEY_PATH.",
             ) from None
         if found is None and self._pointer is not None:
+            self._met_etag = etag
             return self._pointer
         self._pointer_etag = ""
         body, etag = found or (b"", "")
+        self._met_etag = etag
         try:
             self._pointer = parse_pointer(body)
         except Invalid as error:
