@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -127,8 +128,22 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return error.exit_code
     progress.clear()
     lines = [json.dumps(report.facts)] if is_json else map(printable, report.lines)
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    _answer("".join(f"{line}\n" for line in lines))
     return EXIT_DONE
+
+
+def _answer(text: str) -> None:
+    """
+    Write the answer; to standard error where the output is full: what is done is done.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # for what is still in its buffer
+        if not isinstance(error, BrokenPipeError):  # whoever read it has seen enough
+            sys.stderr.write(f"s3-sync: standard output: {error.strerror}; this was done:\n{text}")
 
 
 def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
