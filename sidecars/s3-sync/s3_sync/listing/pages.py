@@ -14,7 +14,6 @@ import itertools
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from sys import intern
 from typing import NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
@@ -250,8 +249,7 @@ class Lister:
 
     def _item(self, facts: dict[str, str], is_encoded: bool) -> Item:
         key = _key(facts, is_encoded)
-        # One text for all objects of a second: 0.7 MiB less at 10,000 that came with one upload.
-        modified = intern(facts.get("LastModified", ""))
+        modified = facts.get("LastModified", "")
         if not key.startswith(self._prefix):
             raise listing_invalid(f"the key {key!r} is not under the prefix")
         path = key[len(self._prefix) :]
