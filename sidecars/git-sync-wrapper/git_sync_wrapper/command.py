@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from git_sync_wrapper import passthrough
 from git_sync_wrapper.access import Access
@@ -30,7 +29,7 @@ from git_sync_wrapper.volume import STORE
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate import make_gate
-from sidecar_runtime.process import run_daemon
+from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
 from sidecar_runtime.publish import TargetLock
 from sidecar_runtime.settings import describe
 from sidecar_runtime.status import About
@@ -63,7 +62,7 @@ def run() -> int:
     if arguments[:1] == ["--version"]:
         sys.stdout.write(f"git-sync-wrapper {__version__}\n")
         return 0
-    _forbid_core_dumps()
+    forbid_core_dumps()
     settings, unknown = load_settings(os.environ)
     if settings.mode == "passthrough" or arguments[:1] == ["--man"]:
         return passthrough.run(settings.git_sync, arguments, os.environ)
@@ -75,9 +74,9 @@ def run() -> int:
     )
     _check_link(options)
     settings = _joined(settings, options)
-    logs.configure(settings.log_level, settings.log_format)
+    begin_logs(settings, unknown)
     os.umask(0o002 if options.group_write else 0o022)
-    _warn(options, unknown, os.environ)
+    _warn(options, os.environ)
     return _serve(settings, options, os.environ)
 
 
@@ -113,9 +112,7 @@ def _joined(settings: Settings, options: Options) -> Settings:
     )
 
 
-def _warn(options: Options, unknown: Sequence[str], environ: Mapping[str, str]) -> None:
-    for name in unknown:
-        log.warning("setting_unknown", setting=name)
+def _warn(options: Options, environ: Mapping[str, str]) -> None:
     for name, right in strangers(environ):
         log.warning("setting_unknown", setting=name, instead=right)
     for loser, winner in options.overridden:
@@ -179,16 +176,3 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
     finally:
         hooks.stop()
         access.close()
-
-
-def _forbid_core_dumps() -> None:
-    """
-    Keep passwords out of core files, of git's too.
-
-    A limit of 0 does not hold for a ``core_pattern`` that is a pipe (systemd-coredump, apport),
-    but 1 does: the kernel takes it for a crash of the pipe's own program (fs/coredump.c). Where
-    the limit is 0 already it stays: only root may raise it.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_CORE)
-    limit = 0 if most == 0 else 1
-    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))

@@ -23,11 +23,11 @@ from git_sync_wrapper.options import FULL_COMMIT, Options
 from git_sync_wrapper.refusals import explain
 from git_sync_wrapper.settings import PREFIX
 from git_sync_wrapper.user_entry import user_entry
-from git_sync_wrapper.volume import explain_os_error
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.target_errors import explain_os_error
 
 # What the wrapper does itself; git-sync hears nothing of it.
 OURS = frozenset(

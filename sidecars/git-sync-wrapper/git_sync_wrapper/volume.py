@@ -19,6 +19,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.publish import read_file, write_file
 from sidecar_runtime.snapshots import FOLDER_FLAGS, FOLDER_MODE, Snapshots, remove_tree
+from sidecar_runtime.target_errors import explained
 
 STORE = ".snapshots"
 LOCK = "lock"
@@ -248,42 +249,3 @@ def _exchange(one: str, other: str, folder: int) -> None:
     os.rename(other, gone, src_dir_fd=folder, dst_dir_fd=folder)
     os.rename(one, other, src_dir_fd=folder, dst_dir_fd=folder)
     os.rename(gone, one, src_dir_fd=folder, dst_dir_fd=folder)
-
-
-def explained(what: str) -> _Explained:
-    """
-    Turn failures of the file system into errors that teach.
-    """
-    return _Explained(what)
-
-
-class _Explained:
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, OSError):
-            raise explain_os_error(error, self._what) from error
-
-
-def explain_os_error(error: OSError, what: str) -> SidecarError:
-    """
-    Return the error for a failure of the file system, with what to do.
-    """
-    said = f"{what}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return SidecarError(
-            "target_full",
-            said,
-            "Raise the volume's size (emptyDir: sizeLimit). What is published is untouched.",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return SidecarError(
-            "target_denied",
-            f"{said} (as uid {os.getuid()}, gid {os.getgid()})",
-            "Mount the volume writable here, and let the pod's fsGroup or runAsUser own it.",
-        )
-    return SidecarError("target_failed", said, "Look at the volume and its node.")
