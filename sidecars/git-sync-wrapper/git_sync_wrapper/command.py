@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from git_sync_wrapper import passthrough
+from git_sync_wrapper import check, passthrough
 from git_sync_wrapper.access import Access
 from git_sync_wrapper.board import Board
 from git_sync_wrapper.chart_port import ChartPort
@@ -41,10 +41,11 @@ SHORTEST_INTERVAL_SECONDS = 0.1
 log = logs.get_logger("settings")
 
 USAGE = """\
-usage: git-sync-wrapper [FLAGS of git-sync...]
+usage: git-sync-wrapper [check] [FLAGS of git-sync...]
 
 Runs git-sync and ends its outages. Every flag and variable of git-sync is understood;
-`git-sync-wrapper --man` shows git-sync's own manual. What is added:
+`git-sync-wrapper --man` shows git-sync's own manual. `git-sync-wrapper check` tries settings,
+programs, credentials, the remote, the volume and the gate, and publishes nothing. What is added:
 """
 
 
@@ -64,15 +65,18 @@ def run() -> int:
         return 0
     forbid_core_dumps()
     settings, unknown = load_settings(os.environ)
-    if settings.mode == "passthrough" or arguments[:1] == ["--man"]:
+    is_check = arguments[:1] == ["check"]
+    if arguments[:1] == ["--man"] or (settings.mode == "passthrough" and not is_check):
         return passthrough.run(settings.git_sync, arguments, os.environ)
     options = read_options(
-        arguments,
+        arguments[1:] if is_check else arguments,
         os.environ,
         has_username=settings.username_file is not None,
         has_password=settings.credentials.kind == "secrets-manager",
     )
     _check_link(options)
+    if is_check:
+        return check.run(settings, options, os.environ)
     settings = _joined(settings, options)
     begin_logs(settings, unknown)
     os.umask(0o002 if options.group_write else 0o022)
@@ -153,7 +157,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
         hooks=hooks,
         metrics=metrics,
         board=board,
-        report=ErrorFile(options.error_file),
+        report=ErrorFile("" if settings.dry_run else options.error_file),
         past=Past(TargetLock()),
     )
     sidecar = GitSyncWrapper(parts)

@@ -17,7 +17,7 @@ from git_sync_wrapper.tree import fill
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.publish import read_file, write_file
+from sidecar_runtime.publish import nearest_folder, read_file, write_file
 from sidecar_runtime.snapshots import FOLDER_FLAGS, FOLDER_MODE, Snapshots, remove_tree
 from sidecar_runtime.target_errors import explained
 
@@ -50,6 +50,36 @@ class Published:
     published_at: float | None = None
 
 
+def look(options: Options) -> Published:
+    """
+    Return what the link shows; nothing is made, opened or locked for it.
+    """
+    store, commit = os.path.split(os.path.realpath(options.link))
+    if store != os.path.join(options.root, STORE):
+        return Published()
+    try:
+        return Published(commit, "", os.stat(options.link).st_mtime)
+    except OSError:  # it leads to a commit that is gone
+        return Published()
+
+
+def check_link(options: Options) -> None:
+    """
+    Refuse a link on another volume than the root: snapshots are hard links, and renamed into place.
+
+    Raises:
+        SidecarError: ``link_elsewhere``.
+        OSError: One of the folders cannot be looked at.
+    """
+    folders = (os.path.dirname(options.link), os.path.join(options.root, STORE))
+    if len({os.stat(nearest_folder(folder)).st_dev for folder in folders}) > 1:
+        raise SidecarError(
+            "link_elsewhere",
+            f"the link {options.link} is on another volume than {options.root}",
+            "Let GITSYNC_LINK be a name, or a path below GITSYNC_ROOT.",
+        )
+
+
 class Volume:
     """
     The open root of one wrapper.
@@ -69,7 +99,7 @@ class Volume:
             folder, link = os.path.split(options.link)
             os.makedirs(folder, FOLDER_MODE, exist_ok=True)
             self._link_folder = _open_folder(os.path.realpath(folder), stack)
-            self._check_link_folder()
+            check_link(options)
             self._snapshots = Snapshots(
                 self._link_folder,
                 self.store,
@@ -192,14 +222,6 @@ class Volume:
         except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
-
-    def _check_link_folder(self) -> None:
-        if os.fstat(self._link_folder).st_dev != os.fstat(self.store).st_dev:
-            raise SidecarError(
-                "link_elsewhere",
-                f"the link {self._options.link} is on another volume than {self.root}",
-                "Let GITSYNC_LINK be a name, or a path below GITSYNC_ROOT.",
-            )
 
     def _move_aside(self) -> None:
         """
