@@ -18,7 +18,7 @@ from git_sync_wrapper.options import Options
 from git_sync_wrapper.refs import Poller
 from git_sync_wrapper.report import ErrorFile
 from git_sync_wrapper.settings import Settings
-from git_sync_wrapper.tree import changed_files
+from git_sync_wrapper.tree import changed_files, real_files
 from git_sync_wrapper.volume import LOCK, Published, Volume, look
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
@@ -320,6 +320,8 @@ class Session:
         changed = changed_files(
             self._options.git, self._parts.environ, worktree, published.commit, commit
         )
+        if self._settings.gate == "syntax":  # it opens no links: they may lead anywhere
+            changed = real_files(worktree, changed)
         return gate.judge(commit, worktree, changed, fence)
 
     def _accept(self, refusal: RevisionRefused | None) -> None:
