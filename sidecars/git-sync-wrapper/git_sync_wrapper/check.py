@@ -25,11 +25,12 @@ from git_sync_wrapper.settings import PREFIX, Settings
 from git_sync_wrapper.ssh_files import PINNED
 from git_sync_wrapper.volume import LOCK, STORE, check_link, look
 from sidecar_runtime import __version__, logs
-from sidecar_runtime.checks import exit_code, fail, say, try_folder
+from sidecar_runtime.checks import exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate import make_gate
 from sidecar_runtime.publish import find_holder, nearest_folder
+from sidecar_runtime.target_check import try_folder
 from sidecar_runtime.target_errors import explained
 
 PROGRAM_SECONDS = 10.0
