@@ -15,7 +15,7 @@ from docs.sidecars import SIDECARS, Documented
 from git_sync_wrapper.refusals import REFUSALS
 from kerberos_sidecar.refusals import REASONS
 from s3_sync.metrics import SKIP_REASONS
-from s3_sync.refusals import STALE_CREDENTIALS
+from s3_sync.s3.refusals import STALE_CREDENTIALS
 from sidecar_runtime import errors
 from sidecar_runtime.aws_credentials import ADVICE
 from sidecar_runtime.settings import names_of

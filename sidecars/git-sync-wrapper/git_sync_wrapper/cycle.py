@@ -78,6 +78,8 @@ class Session:
     What belongs to the thread that runs cycles: the open volume, what the last poll said.
     """
 
+    can_wait_for_news = False
+
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._settings = parts.settings
