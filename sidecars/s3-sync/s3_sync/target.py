@@ -96,8 +96,9 @@ class Target:
         self._gone: dict[str, int] = {}
         with ExitStack() as stack:
             above, self.folder = _open_part(part, volume, stack)
+            shared = None if part else self.folder
             self.managed = ManagedList(
-                above, self.folder, fsync=volume.fsync, name=list_name(part), files=files
+                above, shared, fsync=volume.fsync, name=list_name(part), files=files
             )
             stack.callback(self.managed.close)
             self._walk = Walk(self.folder, self.managed)
