@@ -91,7 +91,7 @@ class Stage:
         for name, content in files.items():
             path, body = f"{name.replace('__', '/')}.py", content.encode()
             entry = Entry(path, hashlib.md5(body).hexdigest(), len(body))
-            download = Download(path, len(body), self.layout.tree.open_staging)
+            download = Download(path, len(body), self.layout.tree.staging.open)
             download.write(body)
             self.layout.tree.publish(path, entry, download, Fence(), lambda _: False)
 

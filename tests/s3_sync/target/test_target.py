@@ -16,8 +16,10 @@ import pytest
 from s3_sync.keys import RESERVED
 from s3_sync.listing.pages import Entry
 from s3_sync.target import download as download_module
+from s3_sync.target.dates import SECOND_NS
 from s3_sync.target.download import Download
-from s3_sync.target.target import SECOND_NS, Target, Torn, list_name, read_target
+from s3_sync.target.parts import list_name, read_target
+from s3_sync.target.target import Target, Torn
 from s3_sync.target.volume import STAGING, TREE, Volume
 from s3_sync.target.walk import Blocked
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -35,7 +37,7 @@ def nothing(_: str) -> bool:
 
 
 def download_of(target: Target, content: bytes = BODY) -> Download:
-    download = Download("dags/key", len(content), target.open_staging)
+    download = Download("dags/key", len(content), target.staging.open)
     download.write(content)
     return download
 
@@ -260,8 +262,8 @@ def test_a_failed_rename_leaves_the_old_file_and_its_record(folder: Path, target
     put(target, "a.py", b"old")
     before = target.managed.files["a.py"]
     download = download_of(target)
-    download.staging = target.open_staging()
-    os.unlink(download.staging.name, dir_fd=target._staging)
+    download.staging = target.staging.open()
+    os.unlink(download.staging.name, dir_fd=target.staging.fd)
 
     with pytest.raises(FileNotFoundError):
         target.publish("a.py", entry_of("a.py"), download, Fence(), nothing)
@@ -753,7 +755,7 @@ def test_a_missing_target_has_no_files_and_stays_missing(folder: Path) -> None:
 
 def test_a_target_is_read_without_touching_it(folder: Path, target: Target) -> None:
     put(target, "a.py")
-    staging = target.open_staging()
+    staging = target.staging.open()
     (folder / "foreign").write_bytes(b"x")
     target.close()
     journal = (folder / RESERVED / "managed").read_bytes()
