@@ -10,7 +10,7 @@ from pathlib import Path
 from s3_sync.keys import RESERVED
 from s3_sync.layouts.layout import Layout
 from s3_sync.layouts.open import open_layout
-from s3_sync.listing.pages import Entry
+from s3_sync.listing.entries import Entry
 from s3_sync.settings import Settings, load_settings
 from s3_sync.target.download import Download
 from s3_sync.target.volume import Volume

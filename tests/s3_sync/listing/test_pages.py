@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync.listing.pages import Entry, Lister, Listing
+from s3_sync.listing.entries import Entry, Listing
+from s3_sync.listing.lister import Lister
 from s3_sync.s3.refusals import SourceError
 
 PREFIX = "dags/"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from s3_sync.keys import RESERVED
-from s3_sync.listing.pages import Entry
+from s3_sync.listing.entries import Entry
 from s3_sync.target import download as download_module
 from s3_sync.target.dates import SECOND_NS
 from s3_sync.target.download import Download

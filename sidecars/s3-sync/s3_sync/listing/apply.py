@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from s3_sync.digest import is_sha256, looks_like_md5
-from s3_sync.listing.pages import Entry
+from s3_sync.listing.entries import Entry
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved
 from s3_sync.s3.wire import WireError
