@@ -15,7 +15,8 @@ from s3_sync.plan import Plan
 from s3_sync.settings import Settings
 from s3_sync.target.managed import NAME as MANAGED
 from s3_sync.target.managed import Managed, load_managed
-from s3_sync.target.target import Target, Torn, list_name
+from s3_sync.target.parts import list_name
+from s3_sync.target.target import Target, Torn
 from s3_sync.target.volume import (
     LINK,
     SNAPSHOTS,
