@@ -7,15 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar_runtime.health import (
-    PAST_CYCLES,
-    QUIET,
-    Health,
-    LastError,
-    Outcome,
-    PastCycle,
-    Result,
-)
+from sidecar_runtime.health import PAST_CYCLES, QUIET, Health, LastError, Outcome, PastCycle, Result
 
 ERROR = LastError("access_denied", "may not", "allow it", 5.0)
 
