@@ -9,19 +9,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from s3_sync.bundle import Content, write_bundle
-from s3_sync.release import (
-    POINTER_KEY,
-    Manifest,
-    Origin,
-    Pointer,
-    bundle_key,
-    manifest_key,
-    revision_of,
-    serialise_manifest,
-    serialise_pointer,
-    sha256_of,
-)
+from s3_sync.publisher.bundle import Content, write_bundle
+from s3_sync.release.facts import Origin
+from s3_sync.release.manifest import Manifest, serialise_manifest
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key, revision_of, sha256_of
+from s3_sync.release.pointer import Pointer, serialise_pointer
 
 AT = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
 ORIGIN = Origin(by="tests", commit="0" * 40, message="A release for tests")
