@@ -23,7 +23,6 @@ from s3_sync.target.volume import (
     SNAPSHOTS_PATH,
     TREE,
     Volume,
-    explain_os_error,
     is_at,
     open_own_folder,
 )
@@ -31,6 +30,7 @@ from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.snapshots import Snapshots, link_tree
+from sidecar_runtime.target_errors import explain_os_error
 
 WRITE_BITS = 0o222
 _LIST_SUFFIX = f".{MANAGED}"

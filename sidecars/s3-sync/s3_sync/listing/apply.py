@@ -14,10 +14,10 @@ from s3_sync.s3.refusals import ObjectError, ObjectMoved
 from s3_sync.s3.wire import WireError
 from s3_sync.source import Order
 from s3_sync.target.download import Download
-from s3_sync.target.volume import FULL_ERRORS
 from s3_sync.target.walk import Blocked
 from s3_sync.work import OF_THE_ENDPOINT
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.target_errors import FULL_ERRORS
 
 CONNECTIONS = 16
 
