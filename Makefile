@@ -120,6 +120,10 @@ test-full: setup ## run the same tests with the full counts
 scenarios: setup ## run the tests of whole processes against real servers
 	$(PYTEST) tests/scenarios
 
+.PHONY: soak
+soak: setup ## run all sidecars among random faults and kills (MINUTES=25 SEED=7 ARGS="--help")
+	$(BIN)/python -m soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 .PHONY: bench
 bench: $(SIDECARS:%=bench/%) ## measure the sidecars beside their peers, as ratios
 
