@@ -131,7 +131,7 @@ def write_plot(
     """
     values = [value for bars in groups.values() for value in bars.values()]
     lowest = math.floor(math.log10(min(values)))
-    span = math.log10(max(values)) - lowest
+    span = math.log10(max(values)) - lowest or 1.0
     parts: list[str] = []
     y = 34
     for heading, bars in groups.items():

@@ -17,14 +17,16 @@ from git_sync_wrapper.refusals import REFUSALS
 from kerberos_sidecar.plan import Cause
 from kerberos_sidecar.refusals import REASONS
 from s3_sync.metrics import OPERATIONS, SKIP_REASONS
-from s3_sync.refusals import STALE_CREDENTIALS
+from s3_sync.s3.refusals import STALE_CREDENTIALS
 from sidecar_runtime import errors
 from sidecar_runtime.aws_credentials import ADVICE
-from sidecar_runtime.health import Result
+from sidecar_runtime.health import Health, Result
 from sidecar_runtime.settings import names_of
+from sidecar_runtime.status import status
 from sync_perm.difference import FAILURE_REASONS, KINDS
 from sync_perm.plan import REASONS as PASS_REASONS
 from tests.docs import code
+from tests.runtime.sidecars import ABOUT, READY
 
 DOCUMENTS = sorted(
     path
@@ -202,3 +204,11 @@ def test_exit_codes_are_documented_and_no_others(sidecar: Documented) -> None:
 
     assert codes == set(re.findall(r"^\| (\d) \|", table, re.MULTILINE))
     assert codes == set(re.findall(r"(?:^Exit codes:|·) (\d) ", line))
+
+
+def test_keys_of_the_status_are_documented() -> None:
+    text = section(ROOT / "docs/reference/status-page.md", "As JSON")
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    documented = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+
+    assert set(status(ABOUT, Health(), READY)) == documented
