@@ -109,7 +109,7 @@ STYLE = """
     .ours { fill: #3fb950 }
   }
 """
-WIDTH, LABELS, VALUES, ROW = 760, 230, 80, 24
+WIDTH, LABELS, VALUES, ROW = 780, 250, 80, 24
 
 
 def write_plot(
