@@ -10,7 +10,8 @@ import os
 
 from s3_sync.hold import LOCK
 from s3_sync.keys import RESERVED, compile_filter
-from s3_sync.listing.pages import Lister, Listing
+from s3_sync.listing.entries import Listing
+from s3_sync.listing.lister import Lister
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectMoved, S3Error

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack, suppress
 
 from s3_sync.layouts.bring import bring, difference, mend, restore
 from s3_sync.layouts.leftovers import clear_in_place
 from s3_sync.plan import Plan
 from s3_sync.settings import Settings
 from s3_sync.target.managed import NAME as MANAGED
-from s3_sync.target.managed import Managed
+from s3_sync.target.managed import Managed, load_managed
+from s3_sync.target.parts import list_name
 from s3_sync.target.target import Target, Torn
 from s3_sync.target.volume import (
     LINK,
@@ -83,6 +84,8 @@ class Snapshot:
             self.shown = self._open(self.revision)
             if not self.tree.managed.files:
                 restore(self.shown.managed.files, self.shown, self.tree, Fence())
+        elif list_name(published) in os.listdir(self._store):  # the name may be anybody's
+            self._make_anew(published)
 
     @property
     def problem(self) -> str:
@@ -162,6 +165,16 @@ class Snapshot:
             self.publish(revision, fence)
         return is_same
 
+    def _make_anew(self, revision: str) -> None:
+        """
+        Make a snapshot whose folder somebody has removed, if the tree has all that its list says.
+        """
+        self._has_shown = True
+        listed = load_managed(self._store, None, list_name(revision))
+        if _etags(listed) == _etags(self.tree.managed.files):
+            with suppress(Torn):  # the tree is damaged as well: the source must help
+                self.publish(revision, Fence())
+
     def _open(self, revision: str, files: dict[str, Managed] | None = None) -> Target:
         part = f"{SNAPSHOTS}/{revision}"
         return Target(self._volume, file_mode=self._file_mode, part=part, files=files)
@@ -212,3 +225,7 @@ class Snapshot:
             folder.close()
             raise
         return folder
+
+
+def _etags(files: Mapping[str, Managed]) -> dict[str, str]:
+    return {path: managed.etag for path, managed in files.items()}

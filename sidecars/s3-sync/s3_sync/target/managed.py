@@ -68,6 +68,8 @@ class ManagedList:
     The list in memory and its journal in the open folder `dir_fd`.
 
     Args:
+        root_fd: The folder whose files are listed, where others have files in it too: a file of
+            theirs must not be taken for one that was about to be ours. None: all in it is ours.
         name: The journal's.
         files: What is listed; None: what the journal says.
     """
@@ -75,7 +77,7 @@ class ManagedList:
     def __init__(
         self,
         dir_fd: int,
-        root_fd: int,
+        root_fd: int | None,
         *,
         fsync: bool,
         name: str = NAME,
@@ -159,9 +161,13 @@ def _line(path: str, managed: Managed) -> bytes:
     ).encode()
 
 
-def load_managed(dir_fd: int, root_fd: int, name: str = NAME) -> dict[str, Managed]:
+def load_managed(dir_fd: int, root_fd: int | None, name: str = NAME) -> dict[str, Managed]:
     """
     Read the journal; a missing or damaged one loses what cannot be read, never a file.
+
+    Args:
+        root_fd: As of :class:`ManagedList`. Where it is None, a last line that never came true
+            stays, and its file counts as damaged.
     """
     files: dict[str, Managed] = {}
     try:
@@ -182,6 +188,8 @@ def load_managed(dir_fd: int, root_fd: int, name: str = NAME) -> dict[str, Manag
                 files[last] = managed
     except (ValueError, TypeError, RecursionError) as error:
         log.warning("managed_list_damaged", line=number + 1, error=str(error))
+        return files
+    if root_fd is None:
         return files
     there = _look(last, root_fd) if last else None
     if last in files and (there is None or there.st_ino != files[last].inode):

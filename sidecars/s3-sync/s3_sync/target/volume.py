@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 
 from s3_sync.keys import RESERVED
-from s3_sync.target.download import BLOCK_BYTES
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.publish import read_file, write_file
@@ -29,6 +28,7 @@ LINK = "current"
 AIRFLOWIGNORE = ".airflowignore"
 # Plain names mean the same in both of its syntaxes, glob and regular expression.
 _HIDDEN = "".join(f"{name}\n" for name in (STAGING, TREE, STAGED, SNAPSHOTS)).encode()
+BLOCK_BYTES = 1 << 20
 BYTECODE = "__pycache__"
 # Not ours to judge under S3_SYNC_DELETE=all: bytecode, and what mkfs puts on a volume.
 SPARED = {BYTECODE, "lost+found"}
