@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_demo_plays_every_step_and_cleans_up(request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--full"):
-        pytest.skip("plays beside a real Airflow: runs with --full")
+        pytest.skip("plays beside a real Airflow: runs with make test-full")
     before = set(Path(tempfile.gettempdir()).glob("sync-perm-demo-*"))
 
     done = subprocess.run(
