@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.error import HTTPError
@@ -174,6 +175,17 @@ class Daemon:
         if code != 0 or seconds > within_seconds:
             raise StepFailed(f"SIGTERM ended it after {seconds:.2f} s with code {code}")
         return seconds
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """
+        Stop it (SIGSTOP), and let it go on afterwards.
+        """
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def ask_to_end(self) -> None:
         """

@@ -53,6 +53,7 @@ class Components:
             **airflow.environment(url, home),
             **short_loops(airflow.version),
             **settings,
+            "PYTHONDONTWRITEBYTECODE": "1",  # as on the read-only mount of a pod
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "1",

@@ -131,15 +131,13 @@ def release_is_rolled_back(stage: Stage) -> Result:
 
 def wait_for_parse(stage: Stage) -> None:
     """
-    Wait until Airflow has read `sales_daily` once more.
+    Wait until Airflow has read every file once more.
     """
-
-    def last() -> object:
-        sql = "SELECT {} FROM dag WHERE dag_id = 'sales_daily'"
-        return stage.database.query(sql.format("last_parsed_time"))[0][0]
-
-    before = last()
-    stage.wait_until_airflow(lambda: last() != before, "it parses the folder again")
+    ((began,),) = stage.database.query("SELECT clock_timestamp()")
+    sql = "SELECT min(last_parsed_time) > %s FROM dag"
+    stage.wait_until_airflow(
+        lambda: stage.database.query(sql, (began,))[0][0], "it reads the folder again"
+    )
 
 
 def shared(what: str, ours: float, theirs: float) -> Result:
