@@ -50,6 +50,7 @@ class Daemon:
         arguments: Sequence[str] = (),
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
+        self.name = " ".join([Path(program).name, *arguments])
         self.log = log
         self._patience_seconds = patience_seconds
         with log.open("wb") as file:

@@ -39,11 +39,12 @@ class Stage:
     daemon: Daemon
     consumer_log: Path
 
-    def log(self) -> list[str]:
+    @property
+    def concerned(self) -> Daemon:
         """
-        Return the daemon's log so far.
+        Whose log is worth reading when a step fails.
         """
-        return self.daemon.lines()
+        return self.daemon
 
     @property
     def keytab(self) -> Path:

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from demo import console
 from demo.console import Row
-from demo.daemon import StepFailed
+from demo.daemon import Daemon, StepFailed
 
 
 class Stage(Protocol):
@@ -22,9 +22,10 @@ class Stage(Protocol):
     What steps act on.
     """
 
-    def log(self) -> list[str]:
+    @property
+    def concerned(self) -> Daemon | None:
         """
-        Return the log of the process concerned, for a step that fails.
+        Whose log is worth reading when a step fails.
         """
 
 
@@ -64,7 +65,10 @@ def play(steps: Sequence[Step[S]], stage: S) -> int:
         try:
             result = step(stage)
         except (StepFailed, AssertionError) as failure:
-            console.fail(title, str(failure), stage.log())
+            daemon = stage.concerned
+            console.fail(title, str(failure))
+            if daemon:
+                console.show_log(daemon.name, daemon.lines())
             return 1
         rows.append(Row(title, result.what, result.seconds))
         took = "" if result.seconds is None else f" ({result.seconds:.2f} s)"

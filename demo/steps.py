@@ -32,11 +32,12 @@ class Stage:
     start_daemon: Callable[..., Daemon]
     """Starts another daemon: `start_daemon(KEY_PATH, SETTING=value, ...)`."""
 
-    def log(self) -> list[str]:
+    @property
+    def concerned(self) -> Daemon:
         """
-        Return the daemon's log so far.
+        Whose log is worth reading when a step fails.
         """
-        return self.daemon.lines()
+        return self.daemon
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

@@ -60,7 +60,9 @@ class Components:
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.endpoint}/execution/",
             "AIRFLOW__API_AUTH__JWT_SECRET": SECRET,
+            "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__SECRET_KEY": SECRET,
+            "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
             "AIRFLOW__WEBSERVER__SECRET_KEY": SECRET,
         }
         if airflow.version == "2.11":

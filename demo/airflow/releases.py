@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 from demo import releases
-from demo.airflow.components import PARSE_SECONDS
 from demo.airflow.stage import Stage
 from demo.console import say
 from demo.releases import s3_sync, wait_for_release
@@ -62,7 +61,8 @@ def airflow_starts(stage: Stage) -> Result:
     seconds = time.monotonic() - began
     stage.concerned = stage.components.web
     stage.components.wait_until_answers()
-    say(f"import errors, as the roles are not there yet: {', '.join(stage.import_errors())}")
+    if errors := stage.import_errors():
+        say(f"import errors, as the roles are not there yet: {', '.join(errors)}")
     return Result(
         "the DAGs are in the tables dag and serialized_dag; nearly all of the time is Airflow's "
         "own start",
@@ -79,7 +79,7 @@ def release_follows(stage: Stage) -> Result:
     stage.concerned = stage.daemon
     ours = wait_for_release(stage)
     theirs = stage.wait_for_description(SECOND)
-    return shared("the change is in Airflow's metadata", ours, theirs)
+    return shared("the changed DAG is in Airflow's metadata", ours, theirs)
 
 
 def bad_release_is_refused(stage: Stage) -> Result:
@@ -145,7 +145,7 @@ def shared(what: str, ours: float, theirs: float) -> Result:
     Return a result that tells the sidecar's time from Airflow's.
     """
     return Result(
-        f"{what}: {ours:.2f} s to the changed folder (ours), then {theirs:.1f} s to Airflow's "
-        f"metadata (its loops: every {PARSE_SECONDS} s, or at once when a file is newer)",
+        f"{what}: {ours:.2f} s until the folder had changed (ours), then {theirs:.1f} s until "
+        "Airflow had read it",
         ours + theirs,
     )

@@ -111,12 +111,6 @@ class Stage:
         """
         return self.wait(self.components.parser, condition, f"Airflow: {what}")
 
-    def log(self) -> list[str]:
-        """
-        Return the log of the process concerned.
-        """
-        return self.concerned.lines() if self.concerned else []
-
     def description_of(self, dag_id: str) -> str | None:
         """
         What Airflow's metadata says of a DAG, once it is serialized; `None` before.
