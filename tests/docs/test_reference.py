@@ -15,11 +15,14 @@ from docs.sidecars import SIDECARS, Documented
 from git_sync_wrapper.refusals import REFUSALS
 from kerberos_sidecar.refusals import REASONS
 from s3_sync.metrics import SKIP_REASONS
-from s3_sync.refusals import STALE_CREDENTIALS
+from s3_sync.s3.refusals import STALE_CREDENTIALS
 from sidecar_runtime import errors
 from sidecar_runtime.aws_credentials import ADVICE
+from sidecar_runtime.health import Health
 from sidecar_runtime.settings import names_of
+from sidecar_runtime.status import status
 from tests.docs import code
+from tests.runtime.sidecars import ABOUT, READY
 
 DOCUMENTS = sorted(
     path
@@ -132,3 +135,11 @@ def test_exit_codes_are_documented_and_no_others(sidecar: Documented) -> None:
 
     assert codes == set(re.findall(r"^\| (\d) \|", table, re.MULTILINE))
     assert codes == set(re.findall(r"(?:^Exit codes:|·) (\d) ", line))
+
+
+def test_keys_of_the_status_are_documented() -> None:
+    text = section(ROOT / "docs/reference/status-page.md", "As JSON")
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    documented = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+
+    assert set(status(ABOUT, Health(), READY)) == documented

@@ -1012,6 +1012,7 @@ class Glancer(Script):
             return self.glances > 1
 
         session.glance = glance  # type: ignore[attr-defined]
+        session.can_wait_for_news = False  # type: ignore[attr-defined]
         return session
 
 

@@ -7,12 +7,13 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from s3_sync.download import Download
 from s3_sync.keys import RESERVED
-from s3_sync.layouts import Layout, open_layout
-from s3_sync.listing import Entry
+from s3_sync.layouts.layout import Layout
+from s3_sync.layouts.open import open_layout
+from s3_sync.listing.pages import Entry
 from s3_sync.settings import Settings, load_settings
-from s3_sync.volume import Volume
+from s3_sync.target.download import Download
+from s3_sync.target.volume import Volume
 from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 

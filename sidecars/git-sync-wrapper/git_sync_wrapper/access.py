@@ -124,6 +124,24 @@ class Access:
         """
         return self._keyring.credential(Wanted.by_url(url), fence)
 
+    def who(self, fence: Fence) -> str:
+        """
+        Return who logs in to the repository, and by what, in words without a secret.
+
+        Raises:
+            SidecarError: Who should know cannot tell.
+            CycleAbandoned: The fence was revoked meanwhile.
+        """
+        credential = self._keyring.credential(self._repo, fence)
+        if credential is None:
+            return ""
+        if self._keyring.signs_for(self._repo):
+            name = self._keyring.identity(self._repo, fence) or "an AWS identity (STS did not say)"
+        else:
+            # A token may be given as the username alone.
+            name = f"user {credential.username}" if credential.password else "a token"
+        return f"{name}, by {credential.origin}"
+
     def refused(self, url: str) -> None:
         """
         Drop what is kept for the server of a URL: it was refused.

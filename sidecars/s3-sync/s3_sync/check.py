@@ -10,14 +10,14 @@ import os
 import shutil
 import tempfile
 
-from s3_sync.client import S3Client
 from s3_sync.hold import LOCK
 from s3_sync.keys import RESERVED, compile_filter
-from s3_sync.listing import Lister, Listing
-from s3_sync.refusals import ObjectMoved, S3Error
-from s3_sync.release_source import ReleaseSource
+from s3_sync.listing.pages import Lister, Listing
+from s3_sync.release.source import ReleaseSource
+from s3_sync.s3.client import S3Client
+from s3_sync.s3.refusals import ObjectMoved, S3Error
 from s3_sync.settings import Settings
-from s3_sync.volume import LINK, explain_os_error
+from s3_sync.target.volume import LINK, explain_os_error
 from sidecar_runtime.aws_credentials import Chain
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError
 from sidecar_runtime.fence import Fence

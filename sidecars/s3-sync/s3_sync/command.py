@@ -8,8 +8,9 @@ import argparse
 import os
 import sys
 
-from s3_sync import check, release_cli
+from s3_sync import check
 from s3_sync.metrics import SyncMetrics
+from s3_sync.publisher import cli
 from s3_sync.settings import PREFIX, Settings, load_settings
 from s3_sync.sidecar import S3Sync
 from sidecar_runtime import __version__, logs
@@ -34,10 +35,10 @@ def run() -> int:
     parser.add_argument("--version", action="version", version=f"s3-sync {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.add_parser("check", help="try settings, credentials, permissions and the target")
-    release_cli.add_commands(commands)
+    cli.add_commands(commands)
     arguments = parser.parse_args(sys.argv[1:])
-    if arguments.command in release_cli.COMMANDS:
-        return release_cli.run(arguments, os.environ)
+    if arguments.command in cli.COMMANDS:
+        return cli.run(arguments, os.environ)
     os.umask(0o002)  # another uid of our group must be able to go on where we stopped
     settings, unknown = load_settings(os.environ)
     if arguments.command == "check":

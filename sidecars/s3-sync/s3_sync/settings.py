@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from s3_sync.release import is_revision
+from s3_sync.release.names import is_revision
 from sidecar_runtime.errors import Problem
 from sidecar_runtime.gate_settings import GateSettings, check_gate
 from sidecar_runtime.settings import (

@@ -478,7 +478,7 @@ def test_damage_is_mended(damage: str, steady: Steady) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["link removed", "link elsewhere", "folder removed", "file is a link"]
+    "damage", ["link removed", "folder removed", "file is a link", "snapshot removed"]
 )
 def test_damage_of_the_night_is_mended_at_the_start_while_s3_is_down(
     damage: str, steady: Steady
