@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import get_args
 
 from werkzeug.security import generate_password_hash
 
@@ -99,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     Play in temporary folders; nothing is left behind.
     """
-    unknown = set(arguments) - set(get_args(Version))
+    unknown = set(arguments) - set(VERSIONS)
     if unknown:
         print(f"no such Airflow here: {', '.join(sorted(unknown))}; 3 or 2.11", file=sys.stderr)
         return 2
@@ -109,10 +108,12 @@ def main(arguments: Sequence[str]) -> int:
     script.prepare_process()
     codes = []
     try:
-        with descendants.ended():
-            for version in arguments or VERSIONS:
-                with tempfile.TemporaryDirectory(prefix="airflow-demo-") as home:
-                    codes.append(play(version, Path(home)))
+        for version in arguments or VERSIONS:
+            with (
+                tempfile.TemporaryDirectory(prefix="airflow-demo-") as home,
+                descendants.ended(),
+            ):
+                codes.append(play(version, Path(home)))
     except KeyboardInterrupt:
         return 130
     return max(codes)

@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -31,12 +32,23 @@ STORY_SECONDS = 1_500
 STEPS = 16
 
 
-def environment(tmp_path: Path) -> dict[str, str]:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """
+    A folder for temporary files that the user of the database server can enter, unlike pytest's.
+    """
+    with tempfile.TemporaryDirectory(prefix="demo-test-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+def environment(folder: Path) -> dict[str, str]:
     """
     Return what the demo gets.
     """
     given = {name: os.environ[name] for name in ("PATH", "HOME")}
-    return given | {"TMPDIR": str(tmp_path)}
+    return given | {"TMPDIR": str(folder)}
 
 
 @contextmanager
@@ -67,16 +79,14 @@ def skip_the_story(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.parametrize("version", ["3", "2.11"])
-def test_story_plays_every_step(
-    request: pytest.FixtureRequest, tmp_path: Path, version: str
-) -> None:
+def test_story_plays_every_step(request: pytest.FixtureRequest, folder: Path, version: str) -> None:
     skip_the_story(request)
 
-    with nothing_left_behind(tmp_path):
+    with nothing_left_behind(folder):
         done = subprocess.run(
             [*DEMO, version],
             cwd=ROOT,
-            env=environment(tmp_path),
+            env=environment(folder),
             capture_output=True,
             text=True,
             timeout=STORY_SECONDS,
@@ -92,15 +102,15 @@ def test_story_plays_every_step(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_in_the_midst_of_the_story_leaves_nothing(
-    request: pytest.FixtureRequest, tmp_path: Path, number: signal.Signals
+    request: pytest.FixtureRequest, folder: Path, number: signal.Signals
 ) -> None:
     skip_the_story(request)
 
-    with nothing_left_behind(tmp_path):
+    with nothing_left_behind(folder):
         process = subprocess.Popen(
             [*DEMO, "3"],
             cwd=ROOT,
-            env=environment(tmp_path),
+            env=environment(folder),
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -115,7 +125,7 @@ def test_signal_in_the_midst_of_the_story_leaves_nothing(
 
 
 def test_step_that_fails_shows_the_log_of_the_process_concerned(
-    request: pytest.FixtureRequest, tmp_path: Path
+    request: pytest.FixtureRequest, folder: Path
 ) -> None:
     skip_the_story(request)
     broken = (
@@ -126,11 +136,11 @@ def test_step_that_fails_shows_the_log_of_the_process_concerned(
         "sys.exit(main.main(['3']))"
     )
 
-    with nothing_left_behind(tmp_path):
+    with nothing_left_behind(folder):
         done = subprocess.run(
             [sys.executable, "-c", broken],
             cwd=ROOT,
-            env=environment(tmp_path),
+            env=environment(folder),
             capture_output=True,
             text=True,
             timeout=STORY_SECONDS,
@@ -141,16 +151,16 @@ def test_step_that_fails_shows_the_log_of_the_process_concerned(
     assert "DagFileProcessorManager" in done.stdout
 
 
-def test_unknown_airflow_is_named(tmp_path: Path) -> None:
+def test_unknown_airflow_is_named(folder: Path) -> None:
     done = subprocess.run(
-        [*DEMO, "1.10"], cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True
+        [*DEMO, "1.10"], cwd=ROOT, env=environment(folder), capture_output=True, text=True
     )
 
     assert 2 == done.returncode
     assert "no such Airflow here: 1.10; 3 or 2.11\n" == done.stderr
 
 
-def test_missing_database_server_is_one_line_and_no_success(tmp_path: Path) -> None:
+def test_missing_database_server_is_one_line_and_no_success(folder: Path) -> None:
     lacking = (
         "import sys, demo.airflow.__main__ as main;"
         "main.missing_programs = lambda *names: 'needs postgres: make setup as root';"
@@ -160,7 +170,7 @@ def test_missing_database_server_is_one_line_and_no_success(tmp_path: Path) -> N
     done = subprocess.run(
         [sys.executable, "-c", lacking],
         cwd=ROOT,
-        env=environment(tmp_path),
+        env=environment(folder),
         capture_output=True,
         text=True,
     )
@@ -171,7 +181,7 @@ def test_missing_database_server_is_one_line_and_no_success(tmp_path: Path) -> N
     )
 
 
-def test_independent_processes_end_with_the_demo(tmp_path: Path) -> None:
+def test_independent_processes_end_with_the_demo(folder: Path) -> None:
     """
     Airflow's workers leave the process group of their parent, and outlive it.
     """
@@ -181,7 +191,7 @@ def test_independent_processes_end_with_the_demo(tmp_path: Path) -> None:
         "    subprocess.run(['sh', '-c', 'setsid sleep 1000 & setsid sh -c \"sleep 1001\" &'])\n"
     )
 
-    with nothing_left_behind(tmp_path):
+    with nothing_left_behind(folder):
         done = subprocess.run(
             [sys.executable, "-c", independent], cwd=ROOT, timeout=60, stdout=subprocess.DEVNULL
         )
@@ -189,12 +199,12 @@ def test_independent_processes_end_with_the_demo(tmp_path: Path) -> None:
     assert 0 == done.returncode
 
 
-def test_service_lets_in_who_has_a_ticket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_lets_in_who_has_a_ticket(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if lacking := realm.missing():
         pytest.skip(f"needs {', '.join(lacking)}: make setup as root")
     monkeypatch.setenv("KRB5_CONFIG", "/dev/null")  # what is set here is taken back
     with ExitStack() as stack:
-        world = realm.open_realm(tmp_path / "kerberos", stack)
+        world = realm.open_realm(folder / "kerberos", stack)
         keytab = f"{world.settings['KERBEROS_KEYTAB_DIR']}/airflow.keytab"
         config, ccache = (Path(world.of_tasks()[n]) for n in ("KRB5_CONFIG", "KRB5CCNAME"))
         run_client(["kinit", "-kt", keytab, kerberos.PRINCIPAL], config, ccache)
