@@ -81,16 +81,16 @@ def set_up(airflow: Airflow, home: Path, stack: ExitStack) -> Stage:
     components = Components(airflow, database.url, home / "airflow", dags / LINK, given)
     person = Person(airflow.version, components.endpoint, permissions.MEMBER, PASSWORD)
     return Stage(
-        airflow,
-        server,
-        database,
-        home,
-        stack,
-        stack.enter_context(components),
-        person,
-        world,
-        bucket,
-        dags,
+        airflow=airflow,
+        server=server,
+        database=database,
+        home=home,
+        stack=stack,
+        components=stack.enter_context(components),
+        person=person,
+        realm=world,
+        bucket=bucket,
+        dags=dags,
     )
 
 
@@ -106,9 +106,10 @@ def main(arguments: Sequence[str]) -> int:
         console.heading(f"All of it is left out: Airflow's metadata {lacking}")
         return 1
     script.prepare_process()
+    chosen = [version for version in VERSIONS if not arguments or version in arguments]
     codes = []
     try:
-        for version in arguments or VERSIONS:
+        for version in chosen:
             with (
                 tempfile.TemporaryDirectory(prefix="airflow-demo-") as home,
                 descendants.ended(),
