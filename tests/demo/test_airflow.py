@@ -113,6 +113,8 @@ def test_signal_in_the_midst_of_the_story_leaves_nothing(
             env=environment(folder),
             stdout=subprocess.PIPE,
             text=True,
+            # A shell has its background jobs ignore it, and so would all below them.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         assert process.stdout is not None
         with process.stdout:
