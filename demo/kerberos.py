@@ -271,6 +271,7 @@ def consumer(stage: Stage, config: Path) -> Iterator[None]:
                 "KRB5CCNAME": str(stage.ccache),
                 "KRB5_CONFIG": str(config),
                 "KRB5_KTNAME": str(stage.home / "service.keytab"),
+                "KRB5RCACHENAME": f"file2:{stage.home}/replay",
                 "HOME": str(stage.home),
             },
             stdin=subprocess.DEVNULL,

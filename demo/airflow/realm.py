@@ -70,5 +70,7 @@ def open_realm(home: Path, stack: ExitStack) -> Realm:
 
     kdc = stack.enter_context(Kdc(home / "kdc"))
     settings = kerberos.prepare(kdc, home, SERVICE, "1h")
-    os.environ["KRB5_CONFIG"] = settings["KRB5_CONFIG"]  # the service is in this process
+    # The service is in this process, and its replay cache goes with the folder.
+    os.environ["KRB5_CONFIG"] = settings["KRB5_CONFIG"]
+    os.environ["KRB5RCACHENAME"] = f"file2:{home}/replay"
     return Realm(settings, stack.enter_context(Warehouse(home / "service.keytab")))
