@@ -220,13 +220,16 @@ class Kdc:
         path.write_text(text + "  }\n")
         return path
 
-    def requests(self, kind: str = "AS_REQ") -> int:
+    def requests(self, kind: str = "AS_REQ", client: str = "") -> int:
         """
         How many requests of a kind (`AS_REQ`, `TGS_REQ`) it has granted so far.
+
+        Args:
+            client: Of this principal alone; empty: of all.
         """
         with suppress(FileNotFoundError):
             text = (self.folder / "kdc.log").read_text(errors="replace")
-            return len(re.findall(rf"{kind} .*ISSUE", text))
+            return len(re.findall(rf"{kind} .*ISSUE.* {re.escape(client)}", text))
         return 0
 
     def _answers(self) -> bool:

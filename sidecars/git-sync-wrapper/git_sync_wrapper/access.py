@@ -173,13 +173,16 @@ class Access:
 
     def _helper(self) -> str:
         """
-        Return the command that git runs for credentials; it begins with an absolute path.
+        Return the command that git gives to a shell for credentials.
+
+        The mark at its start says that it is one; git looks at the first letter, and a path with a
+        blank in it begins with a quotation mark. https://git-scm.com/docs/gitcredentials
         """
         # Without `site` nobody else tells it where the image has its bytecode.
         prefix = sys.pycache_prefix
         bytecode = ["-X", f"pycache_prefix={prefix}"] if prefix else []
         program = [sys.executable, "-I", "-S", *bytecode, credential_helper.__file__]
-        return shlex.join([*program, self._socket])
+        return "!" + shlex.join([*program, self._socket])
 
     @property
     def _has_own_helper(self) -> bool:

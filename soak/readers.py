@@ -1,0 +1,99 @@
+"""
+Consumers beside a post: processes that read all the time, and what they have seen so far.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+ROOT = Path(__file__).parents[1]
+
+
+class Reader:
+    """
+    One process of `soak.reader`; a `with` statement starts it, and ends it in any case.
+
+    Attributes:
+        reads: How many so far.
+        changes: How often something else was read than before.
+        flaws: What no consumer should see, and how often it was seen.
+    """
+
+    def __init__(
+        self, lock: Path, kind: str, *arguments: object, environment: Mapping[str, str]
+    ) -> None:
+        """
+        Describe a reader; nothing is started yet.
+
+        Args:
+            lock: A file beside the target; whoever has it by `holding` stops the reader.
+            kind: One of `soak.reader.KINDS`, with its arguments.
+            environment: All that it gets.
+        """
+        lock.touch()
+        self.lock = lock
+        self.reads = self.changes = 0
+        self.flaws: Counter[str] = Counter()
+        self._command = [sys.executable, "-m", "soak.reader", lock, kind, *arguments]
+        self._environment = dict(environment)
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [str(part) for part in self._command],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._thread = threading.Thread(target=self._collect, daemon=True)
+        self._thread.start()
+        return self
+
+    def _collect(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if not line.startswith("{"):
+                self.flaws[f"reader: {line.strip()}"] += 1
+                continue
+            told = json.loads(line)
+            self.reads, self.changes = told["reads"], told["changes"]
+            self.flaws.update(told["flaws"])
+
+    def stop(self) -> None:
+        """
+        Let it finish its read and say the last.
+        """
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if self._process.wait(60) != 0:
+            self.flaws[f"reader: ended with code {self._process.returncode}"] += 1
+        self._thread.join(10)
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._thread.join(10)
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+@contextmanager
+def holding(reader: Reader) -> Iterator[None]:
+    """
+    Let a reader wait: what it reads is damaged by hand now.
+    """
+    with reader.lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield

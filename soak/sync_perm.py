@@ -1,0 +1,275 @@
+"""
+sync-perm: a real Airflow's database, and a process that is spared beside one that is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+
+from soak.post import Post
+from soak.readers import Reader
+from soak.station import Missing, Station
+from tests.support import permissions
+from tests.support.airflow import AccessControl, Airflow, AirflowIsMissing, copy_postgres
+from tests.support.databases import Postgres, missing_programs
+from tests.support.sync_perm import SyncPerm, descendants_of, signal_all
+
+ROLES = ("team_a", "team_b", "Équipe d'été", "100%")
+DEFAULT_ROLES = ("Viewer", "User", "Op")
+ACTIONS = ("can_read", "can_edit", "can_delete")
+DAGS = 20
+CANARY = "canary"
+"""A DAG whose grants nobody touches: they must be there all the time."""
+SETTINGS = {"INTERVAL": "1", "SYNC_PERM_LOG_LEVEL": "info", "SYNC_PERM_TIMEOUT": "60s"}
+
+
+class SyncPermStation(Station):
+    """
+    PostgreSQL with some DAGs; what is wanted is what Airflow's own sync-perm makes of a copy.
+    """
+
+    name = "sync-perm"
+
+    def set_up(self) -> None:
+        """
+        Start PostgreSQL and two supervisors.
+        """
+        if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
+            raise Missing(missing)
+        try:
+            self.airflow = Airflow.install("2.11")
+        except AirflowIsMissing as error:
+            raise Missing(str(error)) from error
+        folder = tempfile.TemporaryDirectory(prefix="soak-airflow-")
+        self.home = Path(self.stack.enter_context(folder))
+        self.server = self.stack.enter_context(Postgres())
+        self.database = self.airflow.new_postgres(self.server, self.home)
+        self.dags: dict[str, AccessControl] = {}
+        self.roles = 0
+        for role in ROLES:
+            permissions.add_role(self.database, role)
+        self.airflow.write_dags(self.database, self.home, {CANARY: {"Viewer": ["can_edit"]}})
+        self._write({f"dag_{number}": self._access_control() for number in range(DAGS)})
+        for name in ("spared", "killed"):
+            daemon = SyncPerm(self.airflow, self.database.url, self.home / name, SETTINGS)
+            post = Post(name, daemon, is_spared=name == "spared", always_ready=False)
+            self.posts.append(post)
+        granted = json.dumps([["Viewer", "can_edit"]])
+        reader = ("grants", self.database.url, f"DAG:{CANARY}", granted)
+        self.readers.append(Reader(self.home / "lock", *reader, environment={"PATH": "/usr/bin"}))
+        self.changes = {
+            "grant revoked": self.revoke,
+            "grant added": self.grant,
+            "permission deleted": self.delete_permission,
+            "rows of a race": self.null_rows,
+            "Admin loses a permission": self.revoke_from_admin,
+            "DAGs changed": self.change_dags,
+            "role created": self.late_role,
+        }
+        self.faults = {
+            "database is down": self.database_down,
+            "database hangs": self.database_hangs,
+            "connections cut": self.connections_cut,
+            "database closed": self.database_closed,
+            "tables locked": self.tables_locked,
+            "Airflow killed": self.airflow_killed,
+        }
+
+    def engine(self) -> str:
+        """
+        What Airflow and PostgreSQL took part.
+        """
+        return "Airflow 2.11 on PostgreSQL"
+
+    def _access_control(self) -> dict[str, list[str]]:
+        roles = self.chance.sample((*ROLES, *DEFAULT_ROLES), self.chance.randint(1, 3))
+        return {role: self.chance.sample(ACTIONS, self.chance.randint(1, 3)) for role in roles}
+
+    def _write(self, dags: dict[str, AccessControl]) -> None:
+        """
+        Write DAGs, and let Airflow say what follows from them.
+        """
+        self.airflow.write_dags(self.database, self.home, dags)
+        self.dags |= dags
+        self._ask_airflow()
+
+    def _ask_airflow(self) -> None:
+        copy = copy_postgres(self.server, self.database, self.home)
+        self.airflow.full_sync(copy, self.home)
+        self.wanted = permissions.contents(copy)
+        self.server.drop(copy)
+
+    def behind(self) -> list[str]:
+        """
+        Compare the tables with what Airflow would have.
+        """
+        shown = permissions.contents(self.database)
+        if differences := permissions.difference(shown, self.wanted):
+            return differences[:5]
+        return [error for post in self.posts if (error := post.last_error())]
+
+    def leftovers(self) -> list[str]:
+        """
+        What lies in the temporary folders besides the one that each supervisor keeps.
+        """
+        found = []
+        for post in self.posts:
+            names = os.listdir(post.daemon.environment["TMPDIR"])
+            if len(names) > 1:
+                found.append(f"{post.name}: {', '.join(names)}")
+        return found
+
+    def _some_grant(self) -> tuple[str, str, str]:
+        """
+        A grant that a DAG asks for: role, action, resource.
+        """
+        dag_id = self.chance.choice(sorted(self.dags))
+        control: Any = self.dags[dag_id]
+        role = self.chance.choice(sorted(control))
+        return role, self.chance.choice(sorted(control[role])), f"DAG:{dag_id}"
+
+    def revoke(self) -> None:
+        """
+        Somebody takes from roles what DAGs give them.
+        """
+        for _ in range(3):
+            permissions.revoke(self.database, *self._some_grant())
+
+    def grant(self) -> None:
+        """
+        Somebody gives a role what no DAG asks for.
+        """
+        _, _, resource = self._some_grant()
+        role = self.chance.choice((*ROLES, *DEFAULT_ROLES))
+        permissions.grant(self.database, role, "can_read", resource)
+
+    def delete_permission(self) -> None:
+        """
+        A permission is gone with all its grants.
+        """
+        _, action, resource = self._some_grant()
+        permissions.delete_permission(self.database, action, resource)
+
+    def null_rows(self) -> None:
+        """
+        What two simultaneous runs of Airflow leave.
+        """
+        for _ in range(3):
+            permissions.add_null_row(self.database)
+
+    def revoke_from_admin(self) -> None:
+        """
+        Somebody edits the role Admin.
+        """
+        permissions.revoke(self.database, "Admin", "can_read", "DAGs")
+
+    def change_dags(self) -> None:
+        """
+        Some DAGs ask for something else, and one is new.
+        """
+        chosen = [*self.chance.sample(sorted(self.dags), 3), f"dag_{len(self.dags)}"]
+        self._write({dag_id: self._access_control() for dag_id in chosen})
+
+    def late_role(self) -> None:
+        """
+        A DAG names a role that is created only afterwards.
+        """
+        self.roles += 1
+        role, dag_id = f"late_{self.roles}", f"waits_{self.roles}"
+        self.airflow.write_dags(self.database, self.home, {dag_id: {role: ["can_read"]}})
+        permissions.add_role(self.database, role)
+        self.dags[dag_id] = {role: ["can_read"]}
+        self._ask_airflow()
+
+    @contextmanager
+    def database_down(self) -> Iterator[None]:
+        """
+        PostgreSQL is stopped at once.
+        """
+        self.server.stop()
+        try:
+            yield
+        finally:
+            self.server.start()
+
+    @contextmanager
+    def database_hangs(self) -> Iterator[None]:
+        """
+        PostgreSQL takes connections and never answers; neither do those that are open.
+        """
+        backends = [pid for (pid,) in self._others("pid")]
+        self.server.send_signal(signal.SIGSTOP)
+        signal_all(backends, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            signal_all(backends, signal.SIGCONT)
+            self.server.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def connections_cut(self) -> Iterator[None]:
+        """
+        A firewall or an administrator cuts connections, again and again.
+        """
+        for _ in range(5):
+            self._others("pg_terminate_backend(pid)")
+            self.hold(0, 1)
+        yield
+
+    @contextmanager
+    def database_closed(self) -> Iterator[None]:
+        """
+        Nobody may log in to it for a while.
+        """
+        self._allow(connections=False)
+        self._others("pg_terminate_backend(pid)")
+        try:
+            yield
+        finally:
+            self._allow(connections=True)
+
+    @contextmanager
+    def tables_locked(self) -> Iterator[None]:
+        """
+        A migration or a backup holds the tables.
+        """
+        connection = psycopg2.connect(self.database.url)
+        try:
+            connection.cursor().execute(
+                "LOCK TABLE ab_permission_view, ab_permission_view_role IN ACCESS EXCLUSIVE MODE"
+            )
+            yield
+        finally:
+            connection.close()
+
+    @contextmanager
+    def airflow_killed(self) -> Iterator[None]:
+        """
+        SIGKILL for whatever the supervisors have started, in the midst of a pass.
+        """
+        for _ in range(20):
+            for post in self.posts:
+                signal_all(descendants_of(post.daemon.pid), signal.SIGKILL)
+            self.ended.wait(0.1)
+        yield
+
+    def _others(self, what: str) -> list[tuple[Any, ...]]:
+        maintenance = type(self.database)(self.server, "postgres")
+        return maintenance.query(
+            f"SELECT {what} FROM pg_stat_activity WHERE datname = %s", (self.database.name,)
+        )
+
+    def _allow(self, *, connections: bool) -> None:
+        maintenance = type(self.database)(self.server, "postgres")
+        maintenance.query(
+            f"ALTER DATABASE {self.database.name} ALLOW_CONNECTIONS {str(connections).lower()}"
+        )

@@ -1,0 +1,87 @@
+"""
+`make soak` for some seconds: everything holds, the tables are there, nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from soak.station import CALM, Bag
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+SHORT = ("s3-sync", "git-sync-wrapper", "kerberos")
+"""Those that need no Airflow."""
+
+
+@contextmanager
+def soaking(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """
+    Run a soak with its temporary files in a folder of the test.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error::ResourceWarning", "-m", "soak", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=120)
+
+
+def mounts(tmp_path: Path) -> list[str]:
+    return [line for line in Path("/proc/mounts").read_text().splitlines() if str(tmp_path) in line]
+
+
+@pytest.mark.timeout(900)
+def test_everything_holds_for_some_seconds(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    is_full = request.config.getoption("--full")
+    names = (*SHORT, "sync-perm") if is_full else SHORT
+    minutes = "3" if is_full else "0.2"
+
+    with soaking(tmp_path, "--minutes", minutes, "--seed", "5", "-v", "--only", *names) as process:
+        output, _ = process.communicate(timeout=800)
+
+    assert 0 == process.returncode, output
+    assert "0 flaws." in output
+    for name in names:
+        assert f"{name}: left out" in output or re.search(rf"\| {name} \| [1-9]", output), output
+    assert [] == list(tmp_path.iterdir())
+    assert [] == mounts(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
+    with soaking(tmp_path, "--only", "s3-sync", "-v") as process:
+        wait_until(lambda: any(tmp_path.glob("soak-s3-*/volume/*/current")), "it has begun", 60)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+
+    assert 128 + number == process.returncode, output
+    assert [] == list(tmp_path.iterdir())
+    assert [] == mounts(tmp_path)
+
+
+def test_each_kind_comes_as_often_as_any_other() -> None:
+    from random import Random
+
+    bag = Bag(["one", "two", CALM], Random(1))
+
+    drawn = [bag.draw() for _ in range(30)]
+
+    assert {10} == {drawn.count(name) for name in ("one", "two", CALM)}
+    assert drawn[:9] == [Bag(["two", CALM, "one"], Random(1)).draw(), *drawn[1:9]]
