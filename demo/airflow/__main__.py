@@ -41,7 +41,7 @@ STEPS: tuple[script.Step[Stage], ...] = (
     ("nothing changes", permissions.nothing_changes),
     ("the folder comes from git", git.folder_comes_from_git),
     ("a bad and a good commit", git.commits_follow),
-    ("the database goes away", permissions.database_goes_away),
+    ("the database goes away", end.database_goes_away),
     ("SIGTERM", end.sidecars_end),
 )
 

@@ -158,28 +158,6 @@ def nothing_changes(stage: Stage) -> Result:
     )
 
 
-def database_goes_away(stage: Stage) -> Result:
-    """
-    The database stops and comes back, after Airflow's own processes, which would not bear it.
-    """
-    daemon = stage.daemons[PROGRAM]
-    say(f"Airflow's own processes end first: {stage.components.stop():.1f} s after SIGTERM")
-    stage.server.stop()
-    failed = stage.wait(
-        daemon,
-        lambda: daemon.find_event("cycle_failed", reason="database_unreachable"),
-        "the cycle fails",
-    )
-    say(f"cycle_failed: {failed['reason']}; /readyz {daemon.get('/readyz')[0]}")
-    stage.server.start()
-    began = time.monotonic()
-    stage.wait(daemon, lambda: daemon.readiness()["reason"] is None, "it recovers")
-    return Result(
-        "one line a failure, and back by itself; time is from the database's return",
-        time.monotonic() - began,
-    )
-
-
 @contextmanager
 def parser_held(stage: Stage) -> Iterator[None]:
     """
