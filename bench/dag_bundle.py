@@ -49,7 +49,8 @@ class Bundle:
         self.process.stdin.write(f"{deed}\n")
         self.process.stdin.flush()
         if self.process.stdout.readline() != "done\n":
-            raise RuntimeError(f"the S3DagBundle failed; its log: {self.folder.parent / 'log'}")
+            said = (self.folder.parent / "log").read_text()[-2000:]
+            raise RuntimeError(f"the S3DagBundle failed: {said}")
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Tool:
 Start = Callable[[Site], AbstractContextManager[Tool]]
 
 
-def tools() -> tuple[Mapping[str, Start], Mapping[str, str]]:
+def tools() -> tuple[Mapping[str, Start], dict[str, str]]:
     """
     Return what this machine has, and the reason for each that it has not.
     """
@@ -92,7 +92,8 @@ def kinit_loop(here: Site) -> Iterator[Tool]:
     A shell that runs `kinit` whenever it is told to, in the place of `sleep`.
     """
     kinit = f"kinit -k -t {here.keytab} -c {here.ccache} {here.principal} && echo done"
-    with running(["sh", "-c", f"{kinit}; while read -r _; do {kinit}; done"], here) as process:
+    loop = f"{kinit}; while read -r _; do {kinit}; done"
+    with running(["sh", "-c", loop], here, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stdout is not None
         told, says = process.stdin, process.stdout
         says.readline()
@@ -152,15 +153,21 @@ def airflow_kerberos(here: Site, airflow: Airflow) -> Iterator[Tool]:
 
 
 @contextmanager
-def running(command: list[str], here: Site, **more: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    command: list[str], here: Site, stdout: int = subprocess.DEVNULL, **more: str
+) -> Iterator[subprocess.Popen[str]]:
     """
     Run a peer in a session of its own, and end all of it.
+
+    Args:
+        stdout: As `subprocess.Popen` takes it; what nobody reads must not fill a pipe.
+        more: Variables.
     """
     process = subprocess.Popen(
         command,
         env={"PATH": PATH, "KRB5_CONFIG": str(here.config), **more},
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,

@@ -90,7 +90,7 @@ def _digits(value: float) -> str:
     """
     Return a number with as many decimals as make three digits.
     """
-    return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
+    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
 
 
 # Both colours of the text stand on a background of the plot's own, so whatever the page around it
@@ -109,7 +109,7 @@ STYLE = """
     .ours { fill: #3fb950 }
   }
 """
-WIDTH, LABELS, VALUES, ROW = 760, 230, 80, 24
+WIDTH, LABELS, VALUES, ROW = 780, 250, 80, 24
 
 
 def write_plot(

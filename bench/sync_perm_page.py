@@ -20,6 +20,7 @@ CHANGED = 5
 BUDGET_DAGS = 1_000
 HOUR_PART, CHANGED_PART = 1 / 1_000, 1 / 10
 FIRST_SECONDS, IDLE_MIB = 0.6, 44
+READING = "With 100 DAGs it is 41 MiB; the rest comes with the readings of all tables."
 
 
 @dataclass
@@ -109,7 +110,7 @@ def budgets(dags: int, results: Results) -> list[Outcome]:
     rss_mib = statistics.median(results.rss_mib)
     return [
         *(ratios if dags == BUDGET_DAGS else []),
-        at_most("memory", f"between passes, {dags:,} DAGs", IDLE_MIB, rss_mib, "MiB"),
+        at_most("memory", f"between passes, {dags:,} DAGs", IDLE_MIB, rss_mib, "MiB", READING),
         at_most_seconds(
             "start",
             f"until all is known to be well, {dags:,} DAGs, CPU",

@@ -11,9 +11,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from s3_sync.release import Origin
 from tests.support.airflow import Airflow
 from tests.support.browser import Browser
 from tests.support.daemon import SidecarProcess
@@ -22,6 +22,7 @@ from tests.support.fake_s3 import FakeS3
 from tests.support.git_server import GitServer
 from tests.support.git_sync import ENGINES, GitSite
 from tests.support.kdc import Kdc
+from tests.support.releases import ORIGIN
 from tests.support.shelf import Shelf, release_daemon
 from tests.support.site import site
 from tests.support.sync_perm import SyncPerm
@@ -29,7 +30,8 @@ from tests.support.waiting import wait_until
 
 REFERENCE = Path(__file__).parent / "reference"
 FILES = {"sales.py": b"VALUE = 1\n", "lib/common.py": b"UNITS = ('EUR', 'USD')\n"}
-ORIGIN = Origin(
+COMMITTED = replace(
+    ORIGIN,
     by="jenkins",
     commit="8c1f0b7d5a2e4936b1d0c7f85e6a9d3b2f4c8e10",
     branch="main",
@@ -45,7 +47,7 @@ def s3_sync(folder: Path) -> Iterator[SidecarProcess]:
     A release is published.
     """
     with FakeS3() as s3:
-        Shelf.at(s3).publish(FILES, origin=ORIGIN)
+        Shelf.at(s3).publish(FILES, origin=COMMITTED)
         with release_daemon(s3, folder / "dags", interval="10s") as daemon:
             daemon.wait_until_synced()
             daemon.sync()
@@ -58,7 +60,7 @@ def s3_sync_failing(folder: Path) -> Iterator[SidecarProcess]:
     The same, and S3 is down.
     """
     with FakeS3() as s3:
-        Shelf.at(s3).publish(FILES, origin=ORIGIN)
+        Shelf.at(s3).publish(FILES, origin=COMMITTED)
         with release_daemon(s3, folder / "dags", interval="1s") as daemon:
             daemon.wait_until_synced()
             s3.stop()

@@ -5,6 +5,7 @@ What the code says of itself: the names that documentation must have, found by r
 from __future__ import annotations
 
 import ast
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -55,7 +56,8 @@ class Event:
     sidecars: set[str] = field(default_factory=set)
 
 
-def events() -> dict[str, Event]:
+@functools.cache
+def events() -> Mapping[str, Event]:
     """
     Return the events that are logged: the first argument of `log.info(...)` and its like.
     """

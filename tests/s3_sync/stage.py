@@ -10,7 +10,7 @@ from pathlib import Path
 from s3_sync.keys import RESERVED
 from s3_sync.layouts.layout import Layout
 from s3_sync.layouts.open import open_layout
-from s3_sync.listing.pages import Entry
+from s3_sync.listing.entries import Entry
 from s3_sync.settings import Settings, load_settings
 from s3_sync.target.download import Download
 from s3_sync.target.volume import Volume
@@ -91,7 +91,7 @@ class Stage:
         for name, content in files.items():
             path, body = f"{name.replace('__', '/')}.py", content.encode()
             entry = Entry(path, hashlib.md5(body).hexdigest(), len(body))
-            download = Download(path, len(body), self.layout.tree.open_staging)
+            download = Download(path, len(body), self.layout.tree.staging.open)
             download.write(body)
             self.layout.tree.publish(path, entry, download, Fence(), lambda _: False)
 

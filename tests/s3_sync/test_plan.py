@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync.listing.pages import Entry
+from s3_sync.listing.entries import Entry
 from s3_sync.plan import Plan, make_plan
 from s3_sync.target.managed import Managed
 

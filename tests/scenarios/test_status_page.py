@@ -8,11 +8,11 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from s3_sync.release import Origin
 from tests.scenarios.s3_sync.snapshots import SwappingS3
 from tests.support.airflow import Airflow, AirflowIsMissing
 from tests.support.browser import Browser, Seen, skip_without_browser
@@ -22,6 +22,7 @@ from tests.support.fake_s3 import FakeS3
 from tests.support.git_server import GitServer, skip_reason
 from tests.support.git_sync import ENGINES, GitSite
 from tests.support.kdc import Kdc, skip_without_kdc
+from tests.support.releases import ORIGIN
 from tests.support.scripted import daemon_for
 from tests.support.shelf import Shelf, release_daemon
 from tests.support.site import site
@@ -151,7 +152,8 @@ def test_s3_sync_while_its_source_is_down(look: Look, tmp_path: Path) -> None:
 
 
 def test_s3_sync_with_a_release_by_a_hostile_author(look: Look, lure: Lure, tmp_path: Path) -> None:
-    origin = Origin(by=lure.markup, author=f"\u202e{lure.markup}", message="\x1b[2J")
+    author = f"\u202e{lure.markup}"
+    origin = replace(ORIGIN, by=lure.markup, author=author, message="\x1b[2J")
     with FakeS3() as s3:
         shelf = Shelf.at(s3)
         shelf.publish(GOOD, origin=origin)
@@ -172,7 +174,7 @@ def test_s3_sync_with_a_release_by_a_hostile_author(look: Look, lure: Lure, tmp_
     assert failing.text.startswith("s3-sync ready alive failing what is wrong endpoint_unreachable")
 
 
-def test_sync_perm_with_a_hostile_role_and_without_a_database(
+def test_sync_perm_with_hostile_names_and_without_a_database(
     look: Look, lure: Lure, tmp_path: Path
 ) -> None:
     if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
@@ -185,6 +187,8 @@ def test_sync_perm_with_a_hostile_role_and_without_a_database(
     with Postgres() as postgres:
         database = airflow.new_postgres(postgres, home)
         airflow.write_dags(database, home, {"sales": {lure.markup: ["can_read"]}})
+        # Airflow itself would refuse this id; who writes to its database need not.
+        database.query("UPDATE serialized_dag SET dag_id = %s", (lure.markup,))
         with SyncPerm(airflow, database.url, tmp_path / "supervisor") as daemon:
             daemon.wait_until_good()
             working = look(daemon)
@@ -193,7 +197,8 @@ def test_sync_perm_with_a_hostile_role_and_without_a_database(
 
             failing = look(daemon)
 
-    told = rf"failing dags sales: role_missing: .*{re.escape(lure.markup)}"
+    hostile = re.escape(lure.markup)
+    told = rf"failing dags {hostile}: role_missing: .*{hostile}"
     for seen in (working, failing):
         assert re.search(told, seen.text)
     assert working.text.startswith("sync-perm ready alive published")

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from git_sync_wrapper.access import Access
-from git_sync_wrapper.flags import BY_NAME
+from git_sync_wrapper.flag_table import BY_NAME
 from git_sync_wrapper.git import clean, configured
 from git_sync_wrapper.go_values import write_git_configs
 from git_sync_wrapper.heal import CANDIDATE, heal, throw_away

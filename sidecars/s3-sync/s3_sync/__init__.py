@@ -11,5 +11,6 @@ here           the daemon: settings, the cycle and its parts, what is told of it
 ``publisher``  the commands: publish, roll back, list, pin and prune releases
 =============  ====================================================================
 
-A request of the loop goes ``sidecar`` → ``cycle`` → ``reconcile`` → a source and a layout.
+A cycle goes ``sidecar`` → ``cycle`` → ``reconcile`` → a source and a layout. Which may import which
+is a contract in the repository's pyproject.toml.
 """

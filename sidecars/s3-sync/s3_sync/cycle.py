@@ -16,12 +16,12 @@ from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings
 from s3_sync.sources import open_source
 from s3_sync.target.target import Torn
-from s3_sync.target.volume import TargetError, explain_os_error
 from sidecar_runtime.aws_credentials import Chain
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate import Gate
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.publish import TargetLock
+from sidecar_runtime.target_errors import TargetError, explain_os_error
 
 
 class Session:

@@ -16,11 +16,11 @@ from s3_sync.plan import Plan, make_plan
 from s3_sync.settings import Settings
 from s3_sync.skipped import Skipped
 from s3_sync.source import Order, Source, State
-from s3_sync.target.volume import TargetError
 from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate import Gate, RevisionRefused
 from sidecar_runtime.health import Outcome
+from sidecar_runtime.target_errors import TargetError
 
 
 class Reconciler:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from s3_sync.release.rows import File
-from s3_sync.target.target import SECOND_NS, Staged, Target
+from s3_sync.target.dates import SECOND_NS
+from s3_sync.target.staging import Staged
+from s3_sync.target.target import Target
 from s3_sync.target.walk import Blocked
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.publish import write_all
@@ -23,7 +25,7 @@ def nothing(_: str) -> bool:
 
 
 def stage(target: Target, path: str, body: bytes = b"new", mode: str = "0644") -> Staged:
-    staging = target.open_staging()
+    staging = target.staging.open()
     write_all(staging.fd, body)
     return target.stage(path, File(path, 0, len(body), len(body), "0" * 64, mode), staging)
 
@@ -101,7 +103,7 @@ def test_what_is_in_the_way_stops_only_what_it_is_in_the_way_of(
         with pytest.raises(Blocked):
             target.put(blocked, way, Fence(), nothing)
         target.put(free, way, Fence(), nothing)
-    target.drop(blocked)
+    target.staging.drop(blocked)
 
     assert (folder / "e/a.py").exists()
     assert [] == left(folder)
@@ -113,8 +115,8 @@ def test_nothing_gets_its_name_under_a_revoked_fence(target: Target, folder: Pat
     one = stage(target, "d/a.py")
     with target.along(nothing) as way, pytest.raises(CycleAbandoned):
         target.put(one, way, fence, nothing)
-    target.drop(one)
-    target.drop(one)  # gone already
+    target.staging.drop(one)
+    target.staging.drop(one)  # gone already
 
     assert [".s3-sync"] == os.listdir(folder)
     assert [] == left(folder)

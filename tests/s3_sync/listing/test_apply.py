@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from s3_sync.listing.apply import CONNECTIONS, Applier
-from s3_sync.listing.pages import Entry, Listing
+from s3_sync.listing.entries import Entry, Listing
 from s3_sync.plan import Plan
 from s3_sync.s3 import client as client_module
 from s3_sync.s3.client import S3Client

@@ -15,7 +15,8 @@ from s3_sync.release.manifest import serialise_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key, revision_of
 from s3_sync.release.rows import File
 from s3_sync.s3 import client as client_module
-from s3_sync.target.target import Staged, Target
+from s3_sync.target.staging import Staged
+from s3_sync.target.target import Target
 from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process

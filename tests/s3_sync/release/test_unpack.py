@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from s3_sync.release.rows import File
 from s3_sync.release.unpack import Cutter, Unpacking
 from s3_sync.s3.refusals import ObjectError
-from s3_sync.target.target import Staged, Target
+from s3_sync.target.staging import Staged
+from s3_sync.target.target import Target
 from tests.support.releases import Release, make_release
 
 FILES = {

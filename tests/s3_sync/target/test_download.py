@@ -13,7 +13,8 @@ import pytest
 
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.target import download as module
-from s3_sync.target.download import MEMORY_BYTES, Download, Staging, is_md5, md5_of
+from s3_sync.target.download import MEMORY_BYTES, Download, is_md5, md5_of
+from s3_sync.target.staging import Staging
 
 BODY = b"print('hello')\n"
 MD5 = hashlib.md5(BODY).hexdigest()

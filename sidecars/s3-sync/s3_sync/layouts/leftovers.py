@@ -7,7 +7,8 @@ from __future__ import annotations
 import os
 
 from s3_sync.target.managed import NAME as MANAGED
-from s3_sync.target.target import Target, list_name
+from s3_sync.target.parts import list_name
+from s3_sync.target.target import Target
 from s3_sync.target.volume import (
     LINK,
     SNAPSHOTS,

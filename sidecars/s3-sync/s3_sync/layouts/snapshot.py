@@ -15,14 +15,14 @@ from s3_sync.plan import Plan
 from s3_sync.settings import Settings
 from s3_sync.target.managed import NAME as MANAGED
 from s3_sync.target.managed import Managed, load_managed
-from s3_sync.target.target import Target, Torn, list_name
+from s3_sync.target.parts import list_name
+from s3_sync.target.target import Target, Torn
 from s3_sync.target.volume import (
     LINK,
     SNAPSHOTS,
     SNAPSHOTS_PATH,
     TREE,
     Volume,
-    explain_os_error,
     is_at,
     open_own_folder,
 )
@@ -30,6 +30,7 @@ from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.snapshots import Snapshots, link_tree
+from sidecar_runtime.target_errors import explain_os_error
 
 WRITE_BITS = 0o222
 _LIST_SUFFIX = f".{MANAGED}"

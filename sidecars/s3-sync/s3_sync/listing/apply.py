@@ -8,16 +8,16 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from s3_sync.digest import is_sha256, looks_like_md5
-from s3_sync.listing.pages import Entry
+from s3_sync.listing.entries import Entry
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved
 from s3_sync.s3.wire import WireError
 from s3_sync.source import Order
 from s3_sync.target.download import Download
-from s3_sync.target.volume import FULL_ERRORS
 from s3_sync.target.walk import Blocked
 from s3_sync.work import OF_THE_ENDPOINT
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.target_errors import FULL_ERRORS
 
 CONNECTIONS = 16
 
@@ -108,13 +108,13 @@ class Applier:
         return is_unsure and looks_like_md5(entry.etag)
 
     async def _publish(self, path: str, entry: Entry) -> bool:
-        download = Download(entry.key, entry.size_bytes, self._target.open_staging)
+        download = Download(entry.key, entry.size_bytes, self._target.staging.open)
         try:
             await self._load(entry, download)
             return self._target.publish(path, entry, download, self._fence, self._is_wanted)
         finally:
             if download.staging is not None:
-                self._target.discard(download.staging)
+                self._target.staging.discard(download.staging)
 
     async def _load(self, entry: Entry, download: Download) -> None:
         """

@@ -11,8 +11,9 @@ from email.utils import parsedate_to_datetime
 
 from s3_sync.keys import compile_filter
 from s3_sync.listing.apply import Applier
+from s3_sync.listing.entries import Entry, Listing
 from s3_sync.listing.failures import Failures
-from s3_sync.listing.pages import Entry, Lister, Listing
+from s3_sync.listing.lister import Lister
 from s3_sync.listing.settle import Settle
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import SourceError

@@ -19,7 +19,7 @@ from s3_sync.publisher.report import printable
 from s3_sync.settings import Settings, load_settings
 from sidecar_runtime import logs
 from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
-from sidecar_runtime.settings import count, duration
+from sidecar_runtime.parsers import count, duration
 
 YEARS_SECONDS = 10 * 366 * 86400.0
 COMMANDS = ("publish", "releases", "rollback", "prune-releases", "pin", "unpin")

@@ -23,11 +23,12 @@ import botocore.session
 from botocore import exceptions
 from botocore.config import Config
 
+from s3_sync.publisher.boto_errors import code_of, reason_of, status_of, unreachable
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.s3.refusals import Operation, Refusal, Request, explain, is_denied
-from s3_sync.s3.wire import Answer, WireError
+from s3_sync.s3.wire import Answer
 from s3_sync.settings import Settings
-from sidecar_runtime.aws_chain import classify, whoami
+from sidecar_runtime.aws_chain import whoami
 from sidecar_runtime.aws_credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
 
@@ -104,7 +105,7 @@ class Store:
                 "s3", config=_CONFIG
             )
         except (exceptions.BotoCoreError, ValueError) as error:
-            raise CredentialsError(_reason(error), str(error)) from error
+            raise CredentialsError(reason_of(error), str(error)) from error
 
     @property
     def url(self) -> str:
@@ -145,16 +146,16 @@ class Store:
         try:
             return take(self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, **part))
         except exceptions.ClientError as error:
-            if _status(error) == 404 and _code(error) != "NoSuchBucket":
+            if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
                 return None
-            if _status(error) == 416:  # a range of an empty object
+            if status_of(error) == 416:  # a range of an empty object
                 return None
             explained = self._explained(error, "get", key)
             if explained.reason == "access_denied" and self._is_absent(key):
                 return None
             raise explained from error
         except exceptions.BotoCoreError as error:
-            raise self._unreachable(error) from error
+            raise unreachable(error) from error
 
     def look(self, key: str) -> Listed | None:
         """
@@ -164,14 +165,14 @@ class Store:
             answer = self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
             return Listed(key, int(answer["ContentLength"]), answer["LastModified"])
         except exceptions.ClientError as error:
-            if _status(error) == 404:
+            if status_of(error) == 404:
                 return None
             explained = self._explained(error, "get", key)
             if explained.reason == "access_denied" and self._is_absent(key):
                 return None
             raise explained from error
         except exceptions.BotoCoreError as error:
-            raise self._unreachable(error) from error
+            raise unreachable(error) from error
 
     def put(
         self,
@@ -211,17 +212,17 @@ class Store:
                 self._client.put_object(Body=body, **given)
                 return
             except exceptions.ClientError as error:
-                status = _status(error)
+                status = status_of(error)
                 if status == 409 and attempt + 1 < CONFLICT_TRIES:
                     time.sleep(CONFLICT_SECONDS * 2**attempt * random.uniform(0.5, 1))
-                elif condition and (status == 412 or (if_etag and _code(error) == "NoSuchKey")):
+                elif condition and (status == 412 or (if_etag and code_of(error) == "NoSuchKey")):
                     raise ConditionFailed from error
                 elif condition and status == 501:
                     raise ConditionUnknown from error
                 else:
                     raise self._explained(error, "put", key) from error
             except exceptions.BotoCoreError as error:
-                raise self._unreachable(error) from error
+                raise unreachable(error) from error
 
     def delete(self, key: str) -> None:
         """
@@ -232,7 +233,7 @@ class Store:
         except exceptions.ClientError as error:
             raise self._explained(error, "delete", key) from error
         except exceptions.BotoCoreError as error:
-            raise self._unreachable(error) from error
+            raise unreachable(error) from error
 
     def list(self, folder: str) -> Iterator[Listed]:
         """
@@ -249,7 +250,7 @@ class Store:
         except exceptions.ClientError as error:
             raise self._explained(error, "list", folder) from error
         except exceptions.BotoCoreError as error:
-            raise self._unreachable(error) from error
+            raise unreachable(error) from error
 
     def _is_absent(self, key: str) -> bool:
         """
@@ -271,8 +272,8 @@ class Store:
         Return the error that the daemon would tell for the same answer.
         """
         said = error.response.get("Error", {})
-        answer = Answer(_status(error))
-        refusal = Refusal(_code(error), str(said.get("Message", "")), "")
+        answer = Answer(status_of(error))
+        refusal = Refusal(code_of(error), str(said.get("Message", "")), "")
         region = self._client.meta.region_name or ""
         request = Request(operation, self.bucket, self.prefix + key, self.prefix, region)
         identity = self._identity() if is_denied(answer, refusal) else None
@@ -285,38 +286,6 @@ class Store:
             return str(whoami(self._session)["arn"])
         except (exceptions.BotoCoreError, exceptions.ClientError):
             return None
-
-    def _unreachable(self, error: Exception) -> SidecarError:
-        reason = _reason(error)
-        if reason.startswith("credentials_"):
-            return CredentialsError(reason, str(error))
-        return WireError(reason, str(error))
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case exceptions.SSLError():
-            return "tls_failed"
-        case exceptions.ProxyConnectionError():
-            return "proxy_refused"
-        case exceptions.ConnectTimeoutError() | exceptions.ReadTimeoutError():
-            return "request_timeout"
-        case exceptions.EndpointConnectionError():
-            # botocore keeps the cause, and does not tell it.
-            cause = str(error.kwargs.get("error"))
-            return "name_unresolved" if "resolve" in cause else "endpoint_unreachable"
-        case exceptions.HTTPClientError() | exceptions.IncompleteReadError():
-            return "connection_lost"
-        case _:
-            return classify(error)
-
-
-def _status(error: exceptions.ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _code(error: exceptions.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def _md5(body: Body) -> str:

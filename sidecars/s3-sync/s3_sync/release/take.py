@@ -13,7 +13,7 @@ from s3_sync.release.rows import File
 from s3_sync.release.unpack import Cutter, Unpacking
 from s3_sync.s3.client import S3Client
 from s3_sync.source import Order
-from s3_sync.target.target import Staged
+from s3_sync.target.staging import Staged
 from s3_sync.target.walk import Blocked
 
 CONNECTIONS = 16
@@ -54,7 +54,7 @@ class Taker:
             self._publish_all()
         finally:
             for staged in self._staged:
-                self._order.target.drop(staged)
+                self._order.target.staging.drop(staged)
         if self._order.work.is_complete:
             self._order.delete_all()
 
@@ -121,10 +121,10 @@ class Taker:
                 try:
                     order.target.put(staged, way, order.fence, self._is_wanted)
                 except Blocked:
-                    order.target.drop(staged)
+                    order.target.staging.drop(staged)
                     order.work.blocked.add(staged.path)
                 except OSError as error:
-                    order.target.drop(staged)
+                    order.target.staging.drop(staged)
                     order.work.fail_on_disk(staged.path, error)
                 else:
                     is_healed = staged.path in order.damaged

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from s3_sync.release.rows import File
 from s3_sync.s3.refusals import ObjectError
-from s3_sync.target.download import Staging
-from s3_sync.target.target import Staged, Target
+from s3_sync.target.staging import Staged, Staging
+from s3_sync.target.target import Target
 from sidecar_runtime.publish import write_all
 
 # So much is inflated at a time.
@@ -152,7 +152,7 @@ class Unpacking:
         )
         self._digest = hashlib.sha256()
         self._size_bytes = 0
-        self._staging: Staging = target.open_staging()
+        self._staging: Staging = target.staging.open()
 
     def write(self, piece: bytes) -> None:
         """
@@ -186,7 +186,7 @@ class Unpacking:
         """
         Remove what is staged.
         """
-        self._target.discard(self._staging)
+        self._target.staging.discard(self._staging)
 
     def _take(self, block: bytes) -> None:
         self._size_bytes += len(block)

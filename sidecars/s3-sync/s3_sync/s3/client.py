@@ -8,9 +8,7 @@ see docs/decisions/0002-data-plane.md.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -23,12 +21,12 @@ from s3_sync.s3.refusals import (
     Operation,
     Refusal,
     Request,
-    SourceError,
     explain,
     is_denied,
     read_refusal,
 )
 from s3_sync.s3.signing import encode_query, sign
+from s3_sync.s3.tls import tls_context
 from s3_sync.s3.watch import Watch
 from s3_sync.s3.wire import Answer, Check, WireError
 from sidecar_runtime import __version__
@@ -329,31 +327,7 @@ class S3Client:
         address = locate(self._bucket, self._config, bucket_region)
         if self._pool is None or self._address is None or address.origin != self._address.origin:
             self.close()
-            context = _tls_context(self._config) if address.origin.scheme == "https" else None
+            context = tls_context(self._config) if address.origin.scheme == "https" else None
             self._pool = Pool(address.origin, context)
             self._watch = None if address.origin.proxy else Watch(address.origin, context)
         self._address = address
-
-
-def _tls_context(config: AwsConfig) -> ssl.SSLContext:
-    """
-    Trust AWS_CA_BUNDLE, else the system's store, else botocore's own bundle.
-
-    Raises:
-        SourceError: The bundle cannot be read.
-    """
-    try:
-        if config.ca_bundle:
-            return ssl.create_default_context(cafile=config.ca_bundle)
-        context = ssl.create_default_context()
-        paths = ssl.get_default_verify_paths()
-        has_store = paths.cafile or (paths.capath and os.listdir(paths.capath))
-        if not has_store and config.ca_fallback:
-            context.load_verify_locations(cafile=config.ca_fallback)
-    except (OSError, ssl.SSLError) as error:
-        raise SourceError(
-            "tls_failed",
-            f"the CA bundle {config.ca_bundle} cannot be read: {error.strerror or error}",
-            "Check AWS_CA_BUNDLE.",
-        ) from None
-    return context

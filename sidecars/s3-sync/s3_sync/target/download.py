@@ -9,31 +9,15 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from s3_sync.digest import looks_like_md5
 from s3_sync.s3.refusals import ObjectError
+from s3_sync.target.staging import Staging
+from s3_sync.target.volume import BLOCK_BYTES
 from sidecar_runtime.publish import write_all
 
 MEMORY_BYTES = 1 << 20
-BLOCK_BYTES = 1 << 20
-
-
-@dataclass(slots=True)
-class Staging:
-    """
-    A file in the staging folder: its descriptor, -1 once closed, and its name.
-    """
-
-    fd: int
-    name: str
-    is_published: bool = False
-
-    def close(self) -> None:
-        fd, self.fd = self.fd, -1  # closed once, even if closing fails (NFS tells of quotas then)
-        if fd >= 0:
-            os.close(fd)
 
 
 class Download:

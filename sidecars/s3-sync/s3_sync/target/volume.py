@@ -11,8 +11,6 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 
 from s3_sync.keys import RESERVED
-from s3_sync.target.download import BLOCK_BYTES
-from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.publish import read_file, write_file
@@ -30,63 +28,14 @@ LINK = "current"
 AIRFLOWIGNORE = ".airflowignore"
 # Plain names mean the same in both of its syntaxes, glob and regular expression.
 _HIDDEN = "".join(f"{name}\n" for name in (STAGING, TREE, STAGED, SNAPSHOTS)).encode()
+BLOCK_BYTES = 1 << 20
 BYTECODE = "__pycache__"
 # Not ours to judge under S3_SYNC_DELETE=all: bytecode, and what mkfs puts on a volume.
 SPARED = {BYTECODE, "lost+found"}
 # What ends the cycle: the volume fails, not one path on it.
 VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
-FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 
 log = get_logger("target")
-
-
-class TargetError(SidecarError):
-    """
-    The target cannot be written.
-    """
-
-
-def explain_os_error(error: OSError, what: str, path: str = "") -> TargetError:
-    """
-    Return the error for a failure of the file system, with what to do.
-
-    Args:
-        path: On the volume that fails, to look at what it has run out of.
-    """
-    said = f"{what}: {error.strerror or error}"
-    if error.errno in FULL_ERRORS:
-        if path and _has_no_inode(path):
-            return TargetError(
-                "target_full",
-                f"{said} (no inode is free)",
-                "Fewer files, or a volume with more inodes. Published files are untouched.",
-            )
-        return TargetError(
-            "target_full",
-            said,
-            "Raise the volume's size (emptyDir: sizeLimit). Published files are untouched.",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return TargetError(
-            "target_denied",
-            f"{said} (as uid {os.getuid()}, gid {os.getgid()})",
-            "Mount the volume writable here, and let the pod's fsGroup or runAsUser own it.",
-        )
-    if error.errno == errno.EXDEV:
-        return TargetError(
-            "target_failed",
-            said,
-            "Another volume is mounted there, inside the target. Mount it elsewhere.",
-        )
-    return TargetError("target_failed", said, "Look at the volume; published files stay.")
-
-
-def _has_no_inode(path: str) -> bool:
-    try:
-        found = os.statvfs(path)
-    except OSError:
-        return False
-    return found.f_files > 0 and found.f_favail == 0
 
 
 class Volume:
