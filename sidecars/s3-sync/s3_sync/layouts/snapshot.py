@@ -170,7 +170,7 @@ class Snapshot:
         Make a snapshot whose folder somebody has removed, if the tree has all that its list says.
         """
         self._has_shown = True
-        listed = load_managed(self._store, None, list_name(revision))
+        listed = load_managed(self._store, None, list_name(revision), is_shared=False)
         if _etags(listed) == _etags(self.tree.managed.files):
             with suppress(Torn):  # the tree is damaged as well: the source must help
                 self.publish(revision, Fence())
