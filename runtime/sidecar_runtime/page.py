@@ -13,6 +13,7 @@ import html
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -126,8 +127,9 @@ def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return "<br>".join(cell for cell in map(_cell, value) if cell)
     if isinstance(value, str) and (moment := _TIME.fullmatch(value)):
-        away = _distance(datetime.fromisoformat(value).timestamp() - time.time())
-        return f"<time datetime='{value}'>{moment[1]} {moment[2]} UTC</time>, {away}"
+        with suppress(ValueError):  # somebody's text may look like a time, and be none
+            away = _distance(datetime.fromisoformat(value).timestamp() - time.time())
+            return f"<time datetime='{value}'>{moment[1]} {moment[2]} UTC</time>, {away}"
     return _text(value)
 
 
