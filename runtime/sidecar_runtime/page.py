@@ -17,6 +17,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from sidecar_runtime.printable import printable
+
 STYLE = (
     ":root{color-scheme:light dark}"
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;"
@@ -113,10 +115,9 @@ def _name(key: object) -> str:
 
 def _text(value: object) -> str:
     """
-    Return text that is neither markup, nor invisible, nor able to turn what is beside it around.
+    Return text that is neither markup nor invisible.
     """
-    seen = (char if char.isprintable() else ascii(char)[1:-1] for char in str(value))
-    return html.escape("".join(seen))
+    return html.escape(printable(str(value)))
 
 
 def _cell(value: object) -> str:

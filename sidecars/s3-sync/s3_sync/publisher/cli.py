@@ -15,11 +15,11 @@ from types import FrameType
 from typing import Any
 
 from s3_sync.publisher.progress import Progress
-from s3_sync.publisher.report import printable
 from s3_sync.settings import Settings, load_settings
 from sidecar_runtime import logs
 from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
 from sidecar_runtime.parsers import count, duration
+from sidecar_runtime.printable import printable
 
 YEARS_SECONDS = 10 * 366 * 86400.0
 COMMANDS = ("publish", "releases", "rollback", "prune-releases", "pin", "unpin")
