@@ -13,6 +13,7 @@ import pytest
 from tests.scenarios.git_sync_wrapper.situations import damage_link
 from tests.support.git_sync import GitSite
 from tests.support.loopback import closed_port
+from tests.support.waiting import wait_until
 
 PASSWORD = "canary-4711"
 USER = {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD": PASSWORD}
@@ -181,6 +182,19 @@ def test_a_gate_that_refuses_everything_can_be_run_all_the_same(here: GitSite) -
 
     assert 0 == code, said
     assert "nothing is good enough" in said
+
+
+def test_a_check_that_is_stopped_is_not_well_and_leaves_nothing(here: GitSite) -> None:
+    judged = here.folder / "judged"
+    command = _program(here, f"touch {judged}; exec sleep 600")
+    process = here.wrapper(
+        "check", GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=command
+    )
+    wait_until(judged.exists, "the gate judges", 60)
+
+    assert 143 == process.terminate().code
+    assert [] == os.listdir(here.tmp)
+    assert [] == here.gits_alive()
 
 
 def test_settings_that_are_wrong_are_exit_code_2(here: GitSite) -> None:
