@@ -56,6 +56,15 @@ def test_all_is_well_and_nothing_is_written(here: GitSite) -> None:
     assert not here.root.exists()
 
 
+def test_a_token_in_the_place_of_the_user_is_not_shown(here: GitSite) -> None:
+    here.server.accept((PASSWORD, "x-oauth-basic"))
+
+    code, said = check(here, GITSYNC_USERNAME=PASSWORD, GITSYNC_PASSWORD="x-oauth-basic")
+
+    assert 0 == code, said
+    assert "ok a token, by GITSYNC_PASSWORD" == lines(said)["credentials"]
+
+
 def test_flags_of_git_sync_count(here: GitSite) -> None:
     commit = here.commit_revision(2, branch="other")
 
