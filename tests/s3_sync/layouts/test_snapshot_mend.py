@@ -319,6 +319,20 @@ def test_a_snapshot_whose_folder_is_gone_is_not_made_of_a_torn_tree(one: Stage) 
     assert ONE == one.current()
 
 
+def test_a_record_of_a_revision_that_can_be_no_name_is_none(two: Stage) -> None:
+    """
+    Who can write to the volume can write the record, too.
+    """
+    shutil.rmtree((two.folder / "current").resolve())
+    two.published = "\ud800"
+
+    two.begin()
+
+    assert "" == two.layout.revision
+    two.publish("r2")
+    assert TWO == two.current()
+
+
 @pytest.mark.parametrize("delete", ["managed", "all"])
 def test_files_of_others_go_only_where_that_is_asked(folder: Path, delete: str) -> None:
     stage = Stage(folder, **SNAPSHOT, S3_SYNC_DELETE=delete)

@@ -29,7 +29,7 @@ from s3_sync.target.volume import (
 from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.snapshots import Snapshots, link_tree
+from sidecar_runtime.snapshots import Snapshots, is_name, link_tree
 from sidecar_runtime.target_errors import explain_os_error
 
 WRITE_BITS = 0o222
@@ -84,7 +84,7 @@ class Snapshot:
             self.shown = self._open(self.revision)
             if not self.tree.managed.files:
                 restore(self.shown.managed.files, self.shown, self.tree, Fence())
-        elif list_name(published) in os.listdir(self._store):  # the name may be anybody's
+        elif is_name(published) and list_name(published) in os.listdir(self._store):
             self._make_anew(published)
 
     @property
