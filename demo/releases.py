@@ -183,7 +183,7 @@ def release_is_rolled_back(stage: Stage) -> Result:
     stage.daemon.terminate()
     return Result(
         "the refused release was left behind; once more, and the folder is what it was at first; "
-        "time is from the end of the second roll-back",
+        "time is from the end of the second rollback",
         seconds,
     )
 
@@ -205,5 +205,5 @@ STEPS: tuple[Step[Stage], ...] = (
     ("a release", release_is_published),
     ("the next release", release_follows),
     ("a bad release", bad_release_is_refused),
-    ("a roll-back", release_is_rolled_back),
+    ("a rollback", release_is_rolled_back),
 )
