@@ -11,7 +11,8 @@ PROJECTS := runtime $(patsubst %/pyproject.toml,%,$(wildcard sidecars/*/pyprojec
 PYPROJECTS := $(PROJECTS:%=%/pyproject.toml)
 BIN := .venv/bin
 STAMP := .venv/setup.stamp
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Nothing is built from what the lock does not name; older versions of pip build by setup.py if not told.
+PIP := PIP_USE_PEP517=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation
 SHELL_SCRIPTS := .ci/run tests/images/airflow-base tests/images/git-sync-image $(filter-out %.py,$(wildcard scripts/*))
 # gssapi has no wheels: where it cannot be compiled, .venv is made without it.
 COMPILES := command -v gcc >/dev/null && krb5-config --libs gssapi >/dev/null 2>&1
@@ -60,21 +61,22 @@ test: setup ## run the tests that need no images, with moderate counts
 setup: $(STAMP) ## make .venv ready; quick when nothing changed
 	@:
 
-$(STAMP): requirements/dev.txt requirements/kerberos.txt $(PYPROJECTS) scripts/system-packages scripts/find-python
+$(STAMP): requirements/build.txt requirements/dev.txt requirements/kerberos.txt $(PYPROJECTS) scripts/system-packages scripts/find-python
 	@scripts/system-packages setup
 	@python=$$(scripts/find-python); $(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear .venv
 	@echo "Installing what requirements/dev.txt pins into .venv"
+	@$(PIP) --require-hashes -r requirements/build.txt
 	@$(PIP) --require-hashes -r requirements/dev.txt
-	@if $(COMPILES); then $(PIP) --require-hashes --no-build-isolation -r requirements/kerberos.txt; \
+	@if $(COMPILES); then $(PIP) --require-hashes -r requirements/kerberos.txt; \
 	  else echo "Left out, as there is no gcc or libkrb5-dev: gssapi, and with it the tests of kerberos"; fi
-	@$(PIP) --no-deps --no-build-isolation $(PROJECTS:%=-e ./%)
+	@$(PIP) --no-deps $(PROJECTS:%=-e ./%)
 	@touch $@
 
 .PHONY: sync
 sync: setup ## make .venv exactly what the lock says: removes what is not in it
 	$(BIN)/uv pip sync --quiet --require-hashes --no-build-isolation requirements/dev.txt \
 	  $$(if $(COMPILES); then echo requirements/kerberos.txt; fi)
-	@$(PIP) --no-deps --no-build-isolation $(PROJECTS:%=-e ./%)
+	@$(PIP) --no-deps $(PROJECTS:%=-e ./%)
 
 .PHONY: lock
 lock: setup ## compile requirements/ from the pyproject files (UPGRADE=1: newest versions)

@@ -1,5 +1,7 @@
 """
 What `make bench` runs: each sidecar beside its peers, on the same machine, in the same run.
 
-One sidecar, one file; `measure`, `proxy` and `report` are what the files share.
+A sidecar has a file that measures and, where that is long, one with its tables (`…_page`) and one
+with its peers. `measure` says what something costs, `budgets` what was promised, `page` and
+`report` write docs/reference/benchmarks.md.
 """

@@ -15,33 +15,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measure import Cost, during, least, run
-from bench.report import machine, seconds, table, times, version_of, write_part
+from bench import git_siege, git_sync_wrapper_page
+from bench.git_sync_wrapper_page import OURS, PEER, Poll, Results
+from bench.measure import Cost, during, run
+from bench.page import deliver
+from bench.report import version_of
 from tests.support.git_server import GitServer
-from tests.support.git_sync import ENGINES, WRAPPER, GitSite, Readers
+from tests.support.git_sync import ENGINES, WRAPPER, GitSite
 from tests.support.loopback import Request
-
-OURS = "git-sync-wrapper"
-BUDGET = 50
-RETAIN_SECONDS = 30
-
-
-@dataclass(frozen=True)
-class Poll:
-    """
-    What one poll without a change took.
-
-    Args:
-        processes: Started for it, threads included; None where this machine does not say.
-        rss_mib: Of all processes, between polls.
-    """
-
-    cpu_seconds: float
-    processes: float | None
-    rss_mib: float
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -51,40 +34,39 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("python -m bench git-sync-wrapper", description=__doc__)
     add = parser.add_argument
     add("--files", type=int, nargs="+", default=[1_000, 10_000], help="in the repository")
-    add("--polls", type=int, default=60, help="of each tool (default: 60)")
-    add("--turns", type=int, default=3, help="of each cold start and commit (default: 3)")
-    add("--commits", type=int, default=60, help="while readers read (default: 60)")
-    add("--write", action="store_true", help="rewrite docs/reference/benchmarks.md")
+    add("--polls", type=int, default=30, help="of each tool and turn (default: 30)")
+    add("--turns", type=int, default=3, help="how often each is measured (default: 3)")
+    add("--reads", type=int, default=git_siege.PROMISED, help="of whole trees (default: 10,000)")
+    add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
     options = parser.parse_args(arguments)
-    parts: dict[str, str] = {}
-    polls: dict[int, dict[str, Poll]] = {}
-    changes: dict[int, dict[str, tuple[Cost, Cost]]] = {}
+    results = Results(is_real="git-sync" in ENGINES)
     for files in options.files:
+        print(f"{files:,} files", flush=True)
         with site() as here:
             fill(here, files)
-            polls[files] = {name: poll(here, options.polls) for name, poll in POLLS.items()}
-            changes[files] = {
-                name: (cold(here, name, options.turns), change(here, name, options.turns))
-                for name in ("git-sync", OURS)
-            }
-    parts["poll"] = poll_table(polls)
-    parts["budgets"] = budget_table(polls)
-    parts["change"] = change_table(changes)
-    parts["readers"] = readers_table(options.commits)
-    parts["machine"] = machine(versions())
-    for name, text in parts.items():
-        if options.write:
-            write_part(f"{OURS} {name}", text)
-        else:
-            print(f"{name}\n{text}")
+            for _ in range(options.turns):
+                for name, poll in POLLS.items():
+                    results.polls[files, name].append(poll(here, options.polls))
+                for name in (PEER, OURS):
+                    results.cold[files, name].append(cold(here, name))
+            for name in (PEER, OURS):
+                results.change[files, name] += changes(here, name, options.turns)
+    with site() as here:
+        fill(here, 100)
+        results.rss_mib = idle_rss_mib(here)
+    for name, lay_siege in git_siege.SIEGES.items():
+        print(f"reading, {name}", flush=True)
+        with site() as here:
+            results.sieges[name] = lay_siege(here, options.reads)
+    section = git_sync_wrapper_page.section(results, versions())
+    deliver(section, is_written=options.write)
 
 
 def versions() -> dict[str, str]:
     """
     What took part; a stand-in is called one.
     """
-    real = "git-sync" in ENGINES
-    name = "git-sync" if real else "a stand-in for git-sync"
+    name = PEER if PEER in ENGINES else "a stand-in for git-sync"
     return {
         name: version_of(engine(), "--version"),
         "git": version_of("git", "--version"),
@@ -96,7 +78,7 @@ def engine() -> Path:
     """
     The real git-sync, or else its stand-in.
     """
-    return ENGINES.get("git-sync", ENGINES["stand-in"])
+    return ENGINES.get(PEER, ENGINES["stand-in"])
 
 
 @contextmanager
@@ -200,16 +182,18 @@ def measured(here: GitSite, pid: int, polls: int) -> Poll:
     """
     polled(here, 3)
     before = started(pid)
-    cost = during(pid, lambda: polled(here, polls))
+    spent = during(pid, lambda: polled(here, polls))
     after = started(pid)
     processes = None if before is None or after is None else (after - before - 1) / polls
-    return Poll(cost.cpu_seconds / polls, processes, cost.rss_mib)
+    cost = Cost(spent.cpu_seconds / polls, spent.wall_seconds / polls, spent.rss_mib)
+    return Poll(cost, processes)
 
 
 def poll_of_git_sync(here: GitSite, polls: int) -> Poll:
     """
     git-sync alone, ten times a second.
     """
+    clear(here)
     with counted(here, [here.engine], GITSYNC_PERIOD="100ms") as process:
         here.wait_until_shown(here.repository.head(), timeout_seconds=120)
         return measured(here, process.pid, polls)
@@ -226,8 +210,9 @@ def poll_of_ls_remote(here: GitSite, polls: int) -> Poll:
 
 def poll_of_ours(here: GitSite, polls: int) -> Poll:
     """
-    The wrapper, ten times a second.
+    The wrapper, ten times a second; git-sync below it sleeps.
     """
+    clear(here)
     more = wrapped(here, GITSYNC_PERIOD="100ms")
     with counted(here, [WRAPPER], **more) as process:
         here.wait_until_shown(here.repository.head(), timeout_seconds=120)
@@ -236,10 +221,26 @@ def poll_of_ours(here: GitSite, polls: int) -> Poll:
 
 
 POLLS: dict[str, Callable[[GitSite, int], Poll]] = {
-    "git-sync": poll_of_git_sync,
+    PEER: poll_of_git_sync,
     "git ls-remote in a loop": poll_of_ls_remote,
     OURS: poll_of_ours,
 }
+
+
+def idle_rss_mib(here: GitSite) -> float:
+    """
+    Return the memory of the wrapper between polls, without git-sync's.
+    """
+    wrapper = here.publish(GIT_SYNC_WRAPPER_LOG_LEVEL="info")
+    polled(here, 20)
+    return wrapper.rss_mib()
+
+
+def clear(here: GitSite) -> None:
+    """
+    Empty the volume.
+    """
+    subprocess.run(["rm", "-rf", str(here.root)], check=True)
 
 
 def wrapped(here: GitSite, **more: str) -> dict[str, str]:
@@ -255,29 +256,27 @@ def wrapped(here: GitSite, **more: str) -> dict[str, str]:
     }
 
 
-def cold(here: GitSite, name: str, turns: int) -> Cost:
+def cold(here: GitSite, name: str) -> Cost:
     """
     From nothing to the first commit, and the end of the process.
     """
-    costs = []
-    for _ in range(turns):
-        subprocess.run(["rm", "-rf", str(here.root)], check=True)
-        environment = {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": str(here.folder / "home"),
-            **{key: value for key, value in here.environment().items() if value is not None},
-            "GITSYNC_ONE_TIME": "true",
-            **(wrapped(here) if name == OURS else {}),
-        }
-        costs.append(run([WRAPPER if name == OURS else here.engine], environment))
-    return least(costs)
+    clear(here)
+    environment = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(here.folder / "home"),
+        **{key: value for key, value in here.environment().items() if value is not None},
+        "GITSYNC_ONE_TIME": "true",
+        **(wrapped(here) if name == OURS else {}),
+    }
+    return run([WRAPPER if name == OURS else here.engine], environment)
 
 
-def change(here: GitSite, name: str, turns: int) -> Cost:
+def changes(here: GitSite, name: str, turns: int) -> list[Cost]:
     """
     One file changed: from the commit to the link, polls of every 100 ms included.
     """
     costs = []
+    clear(here)
     command = [WRAPPER] if name == OURS else [here.engine]
     more = wrapped(here) if name == OURS else {}
     with counted(here, command, **more, GITSYNC_PERIOD="100ms") as process:
@@ -291,82 +290,4 @@ def change(here: GitSite, name: str, turns: int) -> Cost:
                 polled(here, 2)  # what follows the link: hooks, pruning
 
             costs.append(during(process.pid, deed))
-    return least(costs)
-
-
-def readers_table(commits: int) -> str:
-    """
-    Trees that were not whole, or not there, while commits came as fast as they were taken.
-    """
-    rows = []
-    for name in ("git-sync", OURS):
-        with site() as here:
-            here.commit_revision(1)
-            settings = {} if name == "git-sync" else wrapped(here)
-            command = [here.engine if name == "git-sync" else WRAPPER]
-            with counted(here, command, **settings, GITSYNC_PERIOD="50ms"):
-                here.wait_until_shown(here.repository.head(), timeout_seconds=60)
-                readers = Readers(here.link, RETAIN_SECONDS)
-                try:
-                    for number in range(2, 2 + commits):
-                        here.wait_until_shown(here.commit_revision(number), timeout_seconds=60)
-                    seen = readers.stop()
-                finally:
-                    readers.kill()
-        failed = len(seen["flaws"]) + seen["gone"]
-        rows.append([name, f"{commits:,}", f"{seen['trees']:,}", f"{failed:,}"])
-    return table(["tool", "commits", "trees read", "not whole, or not there"], rows)
-
-
-def poll_table(polls: dict[int, dict[str, Poll]]) -> str:
-    """
-    By size and tool.
-    """
-    rows = [
-        [
-            f"{files:,}",
-            name,
-            seconds(poll.cpu_seconds),
-            "?" if poll.processes is None else f"{poll.processes:.1f}",
-            f"{poll.rss_mib:.0f} MiB",
-        ]
-        for files, found in polls.items()
-        for name, poll in found.items()
-    ]
-    return table(["files", "tool", "CPU of a poll", "processes started", "memory"], rows)
-
-
-def budget_table(polls: dict[int, dict[str, Poll]]) -> str:
-    """
-    What was promised, and what is.
-    """
-    rows = []
-    for files, found in polls.items():
-        ratio = found["git-sync"].cpu_seconds / found[OURS].cpu_seconds
-        verdict = "met" if ratio >= BUDGET else "**missed**"
-        what = f"poll, {files:,} files, CPU, of git-sync"
-        rows.append([what, f"≤ 1/{BUDGET}", f"1/{ratio:.0f}", verdict])
-    return table(["what", "budget", "measured", ""], rows)
-
-
-def change_table(changes: dict[int, dict[str, tuple[Cost, Cost]]]) -> str:
-    """
-    Cold starts and commits.
-    """
-    rows = []
-    for files, found in changes.items():
-        for what, place in (("cold", 0), ("one file changed", 1)):
-            base = found["git-sync"][place]
-            for name, costs in found.items():
-                cost = costs[place]
-                ratio = times(cost.cpu_seconds / base.cpu_seconds)
-                rows.append(
-                    [
-                        f"{what}, {files:,} files",
-                        name,
-                        seconds(cost.cpu_seconds),
-                        ratio,
-                        seconds(cost.wall_seconds),
-                    ]
-                )
-    return table(["what", "tool", "CPU", "of git-sync", "wall"], rows)
+    return costs

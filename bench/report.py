@@ -109,7 +109,7 @@ STYLE = """
     .ours { fill: #3fb950 }
   }
 """
-WIDTH, LABELS, VALUES, ROW = 760, 230, 80, 24
+WIDTH, LABELS, VALUES, ROW = 780, 250, 80, 24
 
 
 def write_plot(
@@ -131,7 +131,7 @@ def write_plot(
     """
     values = [value for bars in groups.values() for value in bars.values()]
     lowest = math.floor(math.log10(min(values)))
-    span = math.log10(max(values)) - lowest
+    span = math.log10(max(values)) - lowest or 1.0
     parts: list[str] = []
     y = 34
     for heading, bars in groups.items():

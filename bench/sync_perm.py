@@ -1,108 +1,201 @@
 """
-``python -m bench sync-perm [DAGS…]``: an hour of the shell loop, and an hour of the sidecar.
+``python -m bench sync-perm``: an hour of the shell loop, and an hour of the sidecar.
 
 Against one PostgreSQL with Airflow 2.11, in CPU seconds (user and system). An hour is computed,
 not waited for: the loop's is what one run costs, once in 60 seconds and its own time; the
-sidecar's is what a poll costs (of two hundred), times the polls of an hour at the default
-INTERVAL, one reading of all tables, which it does once an hour, and what it costs without any.
-What PostgreSQL spends on the sidecar's polls is shown beside it. Passes are measured from the
-change to the end of the pass, with the supervisor's own share.
+sidecar's is what a poll costs (of a hundred), times the polls of an hour at the default INTERVAL,
+one reading of all tables, which it does once an hour, and what it costs without any. What
+PostgreSQL spends on the sidecar's polls is shown beside it. Passes are measured from the change to
+the end of the pass, with the supervisor's own share.
 """
 
 from __future__ import annotations
 
+import argparse
 import resource
-import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from bench import sync_perm_page
+from bench.page import deliver
+from bench.report import version_of
+from bench.sync_perm_page import BUDGET_DAGS, CHANGED, OURS, Results
 from sidecar_runtime.settings import specs_of
 from sync_perm.settings import PREFIX, Settings
-from tests.support.airflow import Airflow, copy_postgres
-from tests.support.databases import Database, Postgres
+from tests.support.airflow import Airflow, AirflowIsMissing, copy_postgres
+from tests.support.databases import Database, Postgres, missing_programs
 from tests.support.permissions import add_role, grant, grants_on
-from tests.support.sync_perm import SyncPerm, cpu_seconds
+from tests.support.sync_perm import SYNC_PERM, SyncPerm, cpu_seconds
 from tests.support.waiting import wait_until
 
 HOUR_SECONDS = 3_600
 SLEEP_SECONDS = 60
-POLLS = 200
-CHANGED = 5
-LATE_ROLES = 5
+POLLS = 100
 REST_SECONDS = 20.0
 FREE = "dag_without_access_control"
 SECONDS = 900.0
-
-
-@dataclass(frozen=True)
-class Loop:
-    """
-    What the shell loop costs; CPU seconds.
-
-    Args:
-        plain, with_dags: One run of `airflow sync-perm`, without and with `--include-dags`.
-        plain_runs, with_dags_runs: Runs in an hour, as each sleeps 60 s after the one before.
-        changed: One run with `--include-dags` when some DAGs changed.
-    """
-
-    plain: float
-    with_dags: float
-    plain_runs: float
-    with_dags_runs: float
-    changed: float
-
-
-@dataclass(frozen=True)
-class Sidecar:
-    """
-    What the sidecar costs; CPU seconds, where nothing else is said.
-
-    Args:
-        poll, server_poll: One poll, ours and PostgreSQL's.
-        polls: Polls in an hour.
-        reading: One reading of all tables.
-        rest: What an hour costs without any poll.
-        changed: From the change of some DAGs to their grants.
-        late_role_seconds: From the creation of a role to its grant, each time; wall.
-        rss_mib: Memory between passes.
-    """
-
-    poll: float
-    server_poll: float
-    polls: float
-    reading: float
-    rest: float
-    changed: float
-    late_role_seconds: Sequence[float]
-    rss_mib: float
-
-    @property
-    def hour(self) -> float:
-        """
-        An hour without change.
-        """
-        return self.poll * self.polls + self.reading + self.rest
+VERSION = "2.11"
 
 
 def main(arguments: Sequence[str]) -> None:
     """
-    Print one table for each number of DAGs.
+    Measure, print the tables, and with `--write` put them into the documentation.
     """
-    airflow = Airflow.install("2.11")
-    for dags in [int(argument) for argument in arguments] or [100, 1_000]:
+    parser = argparse.ArgumentParser("python -m bench sync-perm", description=__doc__)
+    add = parser.add_argument
+    add("--dags", type=int, nargs="+", default=[BUDGET_DAGS], help="how many (default: 1,000)")
+    add("--turns", type=int, default=2, help="how often each is measured (default: 2)")
+    add("--late", type=int, default=3, help="how many roles come late (default: 3)")
+    add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
+    options = parser.parse_args(arguments)
+    try:
+        if missing := missing_programs("postgres", "psql", "pg_dump"):
+            raise AirflowIsMissing(missing)
+        airflow = Airflow.install(VERSION)
+    except AirflowIsMissing as error:
+        print(f"sync-perm: no Airflow on PostgreSQL here: {error}")
+        return
+    results = {}
+    for dags in options.dags:
         with tempfile.TemporaryDirectory() as scratch, Postgres() as server:
-            folder = Path(scratch)
-            database = airflow.new_postgres(server, folder / "home")
-            print(f"writing {dags} DAGs and their permissions ...", file=sys.stderr, flush=True)
-            fill(airflow, database, folder, dags)
-            print("measuring ...", file=sys.stderr, flush=True)
-            loop = measure_loop(airflow, server, database, folder)
-            sidecar = measure_sidecar(airflow, database, folder)
-            show(dags, loop, sidecar)
+            bench = Bench(airflow, server, Path(scratch), dags)
+            results[dags] = bench.measure(options.turns, options.late)
+    versions = {
+        "Airflow": version_of(airflow.bin / "python", "-c", AIRFLOW_VERSION),
+        "PostgreSQL": version_of("psql", "--version"),
+        OURS: version_of(SYNC_PERM, "--version"),
+    }
+    deliver(sync_perm_page.section(results, versions), is_written=options.write)
+
+
+AIRFLOW_VERSION = "import importlib.metadata as m; print(m.version('apache-airflow'))"
+
+
+class Bench:
+    """
+    One metadata database with so many DAGs, all with their permissions.
+    """
+
+    def __init__(self, airflow: Airflow, server: Postgres, folder: Path, dags: int) -> None:
+        print(f"{dags:,} DAGs: writing them and their permissions", flush=True)
+        self.airflow, self.server, self.folder = airflow, server, folder
+        self.home = folder / "home"
+        self.database = airflow.new_postgres(server, self.home)
+        wanted = {FREE: None, **dags_named(range(1, dags), "can_edit")}
+        airflow.write_dags(self.database, self.home, wanted)
+        airflow.full_sync(self.database, self.home)
+
+    def measure(self, turns: int, late: int) -> Results:
+        """
+        Let the loop and the sidecar take turns.
+        """
+        spec = specs_of(Settings, PREFIX)["interval_seconds"]
+        interval: float = spec.parse(spec.default or "")
+        results = Results(polls=HOUR_SECONDS / interval)
+        for turn in range(turns):
+            print(f"turn {turn + 1} of {turns}", flush=True)
+            results.plain_hour.append(self.hour_of("airflow", "sync-perm"))
+            if turn == 0:
+                loop = ("airflow", "sync-perm", "--include-dags")
+                results.dags_hour.append(self.hour_of(*loop))
+                results.rest.append(self.rest())
+            self.quiet(results)
+            results.changed_peer.append(self.changed_by_peer())
+            results.changed.append(self.changed_by_ours())
+        if late:
+            print("roles that come late", flush=True)
+            results.late_role_seconds += self.late_roles(interval, late)
+        return results
+
+    @contextmanager
+    def copy(self) -> Iterator[Database]:
+        """
+        A copy of the database, to be changed; dropped afterwards.
+        """
+        copy = copy_postgres(self.server, self.database, self.folder)
+        yield copy
+        self.server.drop(copy)
+
+    def hour_of(self, *command: str) -> float:
+        """
+        Return the CPU seconds of an hour of a loop around a command that finds no change.
+        """
+        cpu, wall = spent_by(lambda: self.airflow.run(self.database, self.home, *command))
+        return cpu * HOUR_SECONDS / (SLEEP_SECONDS + wall)
+
+    def sidecar(self, name: str, interval: str, database: Database | None = None) -> SyncPerm:
+        """
+        Describe a supervisor.
+        """
+        settings = {"INTERVAL": interval, "SYNC_PERM_LOG_LEVEL": "info"}
+        url = (database or self.database).url
+        return SyncPerm(self.airflow, url, self.folder / name, settings)
+
+    def quiet(self, results: Results) -> None:
+        """
+        Start, and find no change.
+        """
+        with self.copy() as copy, self.sidecar("quick", "0.1", copy) as daemon:
+            daemon.wait_until_good(SECONDS)
+            results.first.append(cpu_seconds(daemon.pid))
+            poll, server_poll = measure_polls(daemon, copy)
+            results.poll.append(poll)
+            results.server_poll.append(server_poll)
+            results.reading.append(measure_reading(daemon, copy, poll))
+            results.rss_mib.append(daemon.rss_mib())
+
+    def rest(self) -> float:
+        """
+        Return the CPU seconds that an hour of ours costs without any poll.
+        """
+        with self.sidecar("never", "1h") as daemon:
+            daemon.wait_until_good(SECONDS)
+            before, began = cpu_seconds(daemon.pid), time.monotonic()
+            time.sleep(REST_SECONDS)
+            spent = cpu_seconds(daemon.pid) - before
+            return spent / (time.monotonic() - began) * HOUR_SECONDS
+
+    def changed_by_peer(self) -> float:
+        """
+        Return the CPU seconds of `airflow sync-perm --include-dags` after a change of some DAGs.
+        """
+        with self.copy() as copy:
+            change(self.airflow, copy, self.home)
+            return spent_by(lambda: self.airflow.full_sync(copy, self.home))[0]
+
+    def changed_by_ours(self) -> float:
+        """
+        Return the CPU seconds from such a change to the grants, by the sidecar.
+        """
+        with self.copy() as copy, self.sidecar("normal", "2s", copy) as daemon:
+            daemon.wait_until_good(SECONDS)
+            before = cpu_seconds(daemon.pid)
+            change(self.airflow, copy, self.home)
+            daemon.wait_for_event("pass_finished", SECONDS)
+            wait_until(lambda: is_granted(copy), "granted", SECONDS, step_seconds=0.5)
+            daemon.wait_until_good(SECONDS)
+            return cpu_seconds(daemon.pid) - before
+
+    def late_roles(self, interval: float, count: int) -> list[float]:
+        """
+        Return the wall seconds from the creation of a role to its grant, at moments of all kinds.
+        """
+        with self.sidecar("late", str(interval)) as daemon:
+            daemon.wait_until_good(SECONDS)
+            return [
+                late_role(
+                    self.airflow,
+                    self.database,
+                    self.folder,
+                    daemon,
+                    n,
+                    interval * (n + 0.5) / count,
+                )
+                for n in range(count)
+            ]
 
 
 def dags_named(numbers: Sequence[int], action: str) -> dict[str, dict[str, list[str]]]:
@@ -112,21 +205,11 @@ def dags_named(numbers: Sequence[int], action: str) -> dict[str, dict[str, list[
     return {f"dag_{n}": {"Viewer": [action]} if n % 2 else {"Op": [action]} for n in numbers}
 
 
-def fill(airflow: Airflow, database: Database, folder: Path, dags: int) -> None:
-    """
-    Write so many DAGs and all their permissions.
-    """
-    wanted = {FREE: None, **dags_named(range(1, dags), "can_edit")}
-    airflow.write_dags(database, folder / "home", wanted)
-    airflow.full_sync(database, folder / "home")
-
-
-def change(airflow: Airflow, database: Database, folder: Path) -> None:
+def change(airflow: Airflow, database: Database, home: Path) -> None:
     """
     Let some DAGs ask for something else.
     """
-    dags = dags_named(range(1, CHANGED + 1), "can_delete")
-    airflow.write_dags(database, folder / "home", dags)
+    airflow.write_dags(database, home, dags_named(range(1, CHANGED + 1), "can_delete"))
 
 
 def spent_by(deed: Callable[[], object]) -> tuple[float, float]:
@@ -138,61 +221,6 @@ def spent_by(deed: Callable[[], object]) -> tuple[float, float]:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return cpu, time.monotonic() - began
-
-
-def measure_loop(airflow: Airflow, server: Postgres, database: Database, folder: Path) -> Loop:
-    """
-    Run what the loop runs; the least of three for the plain command.
-    """
-    home = folder / "home"
-    plain = min(
-        spent_by(lambda: airflow.run(database, home, "airflow", "sync-perm")) for _ in range(3)
-    )
-    with_dags = spent_by(lambda: airflow.full_sync(database, home))
-    copy = copy_postgres(server, database, folder)
-    change(airflow, copy, folder)
-    changed = spent_by(lambda: airflow.full_sync(copy, home))
-    server.drop(copy)
-    return Loop(
-        plain[0],
-        with_dags[0],
-        HOUR_SECONDS / (SLEEP_SECONDS + plain[1]),
-        HOUR_SECONDS / (SLEEP_SECONDS + with_dags[1]),
-        changed[0],
-    )
-
-
-def measure_sidecar(airflow: Airflow, database: Database, folder: Path) -> Sidecar:
-    """
-    Run the real supervisor: quiet, with changed DAGs, with roles that come late.
-    """
-    spec = specs_of(Settings, PREFIX)["interval_seconds"]
-    interval: float = spec.parse(spec.default or "")
-    quick = {"INTERVAL": "0.1", "SYNC_PERM_LOG_LEVEL": "info"}
-    with SyncPerm(airflow, database.url, folder / "quick", quick) as daemon:
-        daemon.wait_until_good(SECONDS)
-        poll, server_poll = measure_polls(daemon, database)
-        reading = measure_reading(daemon, database, poll)
-        rss_mib = daemon.rss_mib()
-    never = {"INTERVAL": "1h", "SYNC_PERM_LOG_LEVEL": "info"}
-    with SyncPerm(airflow, database.url, folder / "never", never) as daemon:
-        daemon.wait_until_good(SECONDS)
-        rest = measure_rest(daemon)
-    normal: Mapping[str, str] = {"INTERVAL": str(interval), "SYNC_PERM_LOG_LEVEL": "info"}
-    with SyncPerm(airflow, database.url, folder / "normal", normal) as daemon:
-        daemon.wait_until_good(SECONDS)
-        before = cpu_seconds(daemon.pid)
-        change(airflow, database, folder)
-        daemon.wait_for_event("pass_finished", SECONDS)
-        wait_until(lambda: is_granted(database), "granted", SECONDS, step_seconds=0.5)
-        daemon.wait_until_good(SECONDS)
-        changed = cpu_seconds(daemon.pid) - before
-        late = [
-            late_role(airflow, database, folder, daemon, n, interval * (n + 0.5) / LATE_ROLES)
-            for n in range(LATE_ROLES)
-        ]
-    polls = HOUR_SECONDS / interval
-    return Sidecar(poll, server_poll, polls, reading, rest, changed, late, rss_mib)
 
 
 def measure_polls(daemon: SyncPerm, database: Database) -> tuple[float, float]:
@@ -222,16 +250,6 @@ def measure_reading(daemon: SyncPerm, database: Database, poll: float) -> float:
     wait_until(lambda: daemon.quiet_polls() >= first + 10, "polls", SECONDS, step_seconds=2)
     polls, spent = daemon.quiet_polls() - first, cpu_seconds(daemon.pid) - before
     return max(0.0, spent - polls * poll)
-
-
-def measure_rest(daemon: SyncPerm) -> float:
-    """
-    Return the CPU seconds that an hour costs without any poll.
-    """
-    before, began = cpu_seconds(daemon.pid), time.monotonic()
-    time.sleep(REST_SECONDS)
-    seconds = time.monotonic() - began
-    return (cpu_seconds(daemon.pid) - before) / seconds * HOUR_SECONDS
 
 
 def is_granted(database: Database) -> bool:
@@ -268,31 +286,3 @@ def late_role(
     began = time.monotonic()
     wait_until(lambda: grants_on(database, f"DAG:{dag_id}"), "granted", SECONDS)
     return time.monotonic() - began
-
-
-def show(dags: int, loop: Loop, sidecar: Sidecar) -> None:
-    """
-    Print what was measured as Markdown.
-    """
-    plain_hour, dags_hour = loop.plain * loop.plain_runs, loop.with_dags * loop.with_dags_runs
-    late = sorted(sidecar.late_role_seconds)
-    rows = [
-        ("an hour without change: loop of `sync-perm`", plain_hour, plain_hour / sidecar.hour),
-        ("… of `sync-perm --include-dags`", dags_hour, dags_hour / sidecar.hour),
-        ("… the sidecar", sidecar.hour, 1.0),
-        (f"{CHANGED} DAGs changed: `--include-dags`", loop.changed, loop.changed / sidecar.changed),
-        ("… the sidecar", sidecar.changed, 1.0),
-    ]
-    print(f"\n{dags} DAGs, Airflow 2.11 on PostgreSQL\n")
-    print("| what | CPU s | times the sidecar's |\n|---|--:|--:|")
-    for what, cpu, ratio in rows:
-        print(f"| {what} | {cpu:.3f} | {ratio:,.1f} |")
-    print(
-        f"\nOne run of the loop {loop.plain:.2f} s ({loop.with_dags:.2f} s with DAGs);"
-        f" one poll {sidecar.poll * 1000:.2f} ms, and {sidecar.server_poll * 1000:.2f} ms of"
-        f" PostgreSQL, {sidecar.polls:.0f} an hour; one reading of all tables"
-        f" {sidecar.reading * 1000:.0f} ms; {sidecar.rest:.3f} s an hour besides;"
-        f" {sidecar.rss_mib:.0f} MiB between passes."
-        f"\nFrom the creation of a role to its grant: median {statistics.median(late):.1f} s,"
-        f" most {late[-1]:.1f} s."
-    )

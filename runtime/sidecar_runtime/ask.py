@@ -12,11 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from sidecar_runtime.child import reap_group
 from sidecar_runtime.fence import CycleAbandoned, Fence
 
 # Of what a program says; it may say anything, for ever.
 KEPT_BYTES = 64 << 10
-REAP_SECONDS = 1.0
 
 
 def ask(
@@ -66,23 +66,10 @@ def ask(
             )
         finally:
             kill()  # with all that it left running
-    _reap(child.pid)
+    reap_group(child.pid)
     if fence.is_revoked:
         raise CycleAbandoned
     return said, child.returncode
-
-
-def _reap(group: int) -> None:
-    """
-    Wait for what a killed group left to us: as process 1 we inherit its children.
-
-    One that the kernel does not let go of is not waited for longer than a second.
-    """
-    until = time.monotonic() + REAP_SECONDS
-    with suppress(ChildProcessError):
-        while time.monotonic() < until:
-            if os.waitpid(-group, os.WNOHANG) == (0, 0):
-                time.sleep(0.01)
 
 
 def _talk(

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from sidecar_runtime.child import reap_group
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
@@ -193,10 +194,13 @@ def _talk(command: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
             out, err = child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             _end(child)
+            child.wait()
+            reap_group(child.pid)
             raise CredentialsError(
                 "credentials_unavailable", f"no answer within {seconds:g} s"
             ) from None
     if fence.is_revoked:
+        reap_group(child.pid)
         raise CycleAbandoned
     try:
         answer: dict[str, Any] = json.loads(out)

@@ -18,6 +18,7 @@ from sidecar_runtime.fence import Fence
 TICK_SECONDS = 0.2
 # A longer line comes in pieces; a report of sync-perm's takes tens of thousands.
 LINE_BYTES = 1 << 20
+REAP_SECONDS = 1.0
 PIPE_BYTES = 65536
 """What a pipe holds (pipe(7)): what is left when its writer has ended is read at once."""
 
@@ -90,8 +91,22 @@ def run(
             _kill_group(process)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
+            reap_group(process.pid)
     seconds = time.monotonic() - started
     return Ended(process.returncode, seconds, usage.ru_utime + usage.ru_stime)
+
+
+def reap_group(group: int) -> None:
+    """
+    Wait for what a killed group left to us: as process 1 we inherit its children.
+
+    One that the kernel does not let go of is not waited for longer than a second.
+    """
+    until = time.monotonic() + REAP_SECONDS
+    with suppress(ChildProcessError):
+        while time.monotonic() < until:
+            if os.waitpid(-group, os.WNOHANG) == (0, 0):
+                time.sleep(0.01)
 
 
 class _Lines:

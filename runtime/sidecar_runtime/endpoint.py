@@ -12,8 +12,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sidecar_runtime.health import Health
 from sidecar_runtime.listener import Answers, Listener
 from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.page import page
 from sidecar_runtime.sidecar import Sidecar
-from sidecar_runtime.status import About, page, readiness_body, status
+from sidecar_runtime.status import About, readiness_body, status
 
 
 class Endpoint(Listener):

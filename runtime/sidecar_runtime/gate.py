@@ -107,7 +107,7 @@ class Gate:
             CycleAbandoned: The fence was revoked; the check is killed.
         """
         if revision not in self._verdicts:
-            verdict = self._run(revision, folder, changed, fence)
+            verdict = self.examine(revision, folder, changed, fence)
             self._verdicts[revision] = verdict
             if len(self._verdicts) > VERDICTS:
                 del self._verdicts[next(iter(self._verdicts))]
@@ -124,9 +124,12 @@ class Gate:
         """
         self._metrics.refused.set(0)
 
-    def _run(
+    def examine(
         self, revision: str, folder: str, changed: Collection[str], fence: Fence
     ) -> RevisionRefused | None:
+        """
+        Make the check; as :meth:`judge`, but nothing is remembered or told.
+        """
         paths = [path for path in changed if path.endswith(self._check.suffix)]
         if self._check.suffix and not paths:
             return None

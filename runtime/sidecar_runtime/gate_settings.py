@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from sidecar_runtime import syntax
 from sidecar_runtime.errors import Problem
-from sidecar_runtime.settings import CommonSettings, choice, duration, setting
+from sidecar_runtime.parsers import allows, choice, duration
+from sidecar_runtime.settings import CommonSettings, setting
 
 
+@allows("a version of Python such as 3.11, not newer than the sidecar's")
 def grammar(text: str) -> tuple[int, int]:
     """
     Read the version of a Python, such as ``3.11``.
@@ -27,9 +29,7 @@ def grammar(text: str) -> tuple[int, int]:
     return version
 
 
-grammar.allowed = "a version of Python such as 3.11, not newer than the sidecar's"  # type: ignore[attr-defined]
-
-
+@allows("a program in the image and its arguments; no shell")
 def command_line(text: str) -> tuple[str, ...]:
     """
     Read a command as a shell would split it; the program must be there.
@@ -40,9 +40,6 @@ def command_line(text: str) -> tuple[str, ...]:
         raise ValueError("does not begin with a program that is in this image and can be run")
     # It runs in another folder, where a relative name could be a file of the source.
     return (os.path.abspath(program), *words[1:])
-
-
-command_line.allowed = "a program in the image and its arguments; no shell"  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,6 +104,8 @@ class Health:
         self._next_cycle_at: float | None = None
         self._cycles: deque[PastCycle] = deque(maxlen=PAST_CYCLES)
         self.last_error: LastError | None = None
+        self.failing_since: float | None = None
+        """Unix time of the first of the failures and refusals that go on."""
         self.consecutive_failures = 0
 
     def beat(self) -> None:
@@ -148,6 +150,7 @@ class Health:
                 self._cycles.popleft()
             self._cycles.appendleft(cycle)
             self.last_error = error
+            self.failing_since = (self.failing_since or error.at) if error else None
             is_failure = cycle.result == "error"
             self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.status import CONTENT_SECURITY_POLICY
+from sidecar_runtime.page import CONTENT_SECURITY_POLICY
 
 CLIENT_TIMEOUT_SECONDS = 5.0
 CONNECTIONS = 32

@@ -8,8 +8,6 @@ threads only put events in a queue; the main thread takes them out and decides.
 
 from __future__ import annotations
 
-import logging
-import random
 import signal
 import time
 from collections.abc import Iterator
@@ -17,19 +15,18 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.base import BaseTrigger
 
-from sidecar_runtime.backoff import backoff_seconds
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError
 from sidecar_runtime.events import Events
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Health, LastError, Outcome, PastCycle
+from sidecar_runtime.health import Health, Outcome
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.record import Record
 from sidecar_runtime.settings import CommonSettings
 from sidecar_runtime.sidecar import Sidecar
+from sidecar_runtime.trigger import AtOnce, Every, draw_interval
 from sidecar_runtime.worker import Finished, Glances, Worker
 
 WAITING_RETRY_SECONDS = 2.0
@@ -41,35 +38,6 @@ TIDY_SECONDS = 0.2
 STUCK_THREADS = 3
 
 log = get_logger("sidecar")
-_STANDARD_LOG = logging.getLogger("sidecar")
-
-
-class _Every(BaseTrigger):  # type: ignore[misc]
-    """
-    Fires at now + interval ± jitter.
-
-    APScheduler's own IntervalTrigger counts up from the last fire time, one interval at a time:
-    a clock that is set from 1970 to today would keep it busy for ever.
-    """
-
-    def __init__(self, interval_seconds: float, jitter_seconds: float) -> None:
-        self._interval_seconds = interval_seconds
-        self._jitter_seconds = jitter_seconds
-
-    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
-        if previous is None:
-            return now
-        jitter = random.uniform(-self._jitter_seconds, self._jitter_seconds)
-        return now + timedelta(seconds=max(0.05, self._interval_seconds + jitter))
-
-
-class _AtOnce(DebugExecutor):  # type: ignore[misc]
-    """
-    Runs the job where it is due, as it only puts an event: no pool, and no record of the run.
-    """
-
-    def submit_job(self, job: Any, run_times: object) -> None:
-        job.func()
 
 
 class Loop:
@@ -92,7 +60,8 @@ class Loop:
         self._sidecar = sidecar
         self._settings = settings
         self._health = health
-        self._metrics = metrics
+        self._duration = metrics.duration
+        self._record = Record(health, metrics, settings.interval_seconds)
         self._events: Events[str | signal.Signals | Finished] = Events()
         self._worker: Worker | None = None
         self._stuck: list[Worker] = []
@@ -105,13 +74,14 @@ class Loop:
         )
         jitter = settings.jitter_seconds
         self._jitter_seconds = settings.interval_seconds / 10 if jitter is None else jitter
-        self._unchanged = metrics.cycles("unchanged")
         self._glances = (
-            Glances(glances, self._draw_interval, self._note_glance, self.wake) if glances else None
+            Glances(glances, self._draw_interval, self._record.glance, self.wake)
+            if glances
+            else None
         )
         self._next_at = time.monotonic()
         self._scheduler = BackgroundScheduler(
-            executors={"default": _AtOnce()},
+            executors={"default": AtOnce()},
             timezone=UTC,
         )
         self._job: Any = None
@@ -132,7 +102,7 @@ class Loop:
         with self._signals():
             self._job = self._scheduler.add_job(
                 lambda: self._events.put("trigger"),
-                _Every(self._settings.interval_seconds, self._jitter_seconds),
+                Every(self._settings.interval_seconds, self._jitter_seconds),
                 coalesce=True,
                 misfire_grace_time=None,
                 max_instances=1,
@@ -244,19 +214,7 @@ class Loop:
         self._events.put(finished)
 
     def _draw_interval(self) -> float:
-        jitter = random.uniform(-self._jitter_seconds, self._jitter_seconds)
-        return max(0.05, self._settings.interval_seconds + jitter)
-
-    def _note_glance(self, seconds: float) -> None:
-        """
-        Record a glance that saw nothing new as the cycle that it stands for; from the worker's
-        thread.
-        """
-        self._metrics.duration.observe(seconds)
-        self._health.beat()
-        self._health.expect_cycle(self._settings.interval_seconds)
-        self._unchanged.inc()
-        self._metrics.last_success.set_to_current_time()
+        return draw_interval(self._settings.interval_seconds, self._jitter_seconds)
 
     def _abandon_cycle(self) -> int | None:
         """
@@ -291,18 +249,21 @@ class Loop:
         self._deadline = None
         seconds = time.monotonic() - self._started_at
         next_look_seconds = float("inf")
-        self._metrics.duration.observe(seconds)
+        wait_seconds: float | None = None
+        self._duration.observe(seconds)
         if isinstance(end, Outcome):
-            wait_seconds = self._succeed(end, seconds)
+            self._record.success(end, seconds)
             if self._settings.one_shot and end.is_success:
                 return EXIT_DONE
-            if wait_seconds is None and self._glances is not None:
+            if end.result in ("waiting", "settling"):
+                wait_seconds = min(self._settings.interval_seconds, WAITING_RETRY_SECONDS)
+            elif self._glances is not None:
                 # What was scheduled last may be far off: a glance has asked for this cycle.
                 wait_seconds = next_look_seconds = self._settings.interval_seconds
                 if end.is_success:
                     wait_seconds *= self._glances.count + 1
         elif isinstance(end, Exception):
-            wait_seconds = self._fail(end, seconds)
+            wait_seconds = self._record.failure(end, seconds)
             if isinstance(end, GaveUp):
                 raise end
             if self._health.consecutive_failures >= self._settings.max_failures > 0:
@@ -321,90 +282,9 @@ class Loop:
         )
         return None
 
-    def _succeed(self, outcome: Outcome, seconds: float) -> float | None:
-        """
-        Record a cycle without failure; return the seconds to the next, None for the interval.
-        """
-        started = time.time() - seconds
-        failures = self._health.consecutive_failures
-        refusal = _last_error(outcome.refusal) if outcome.refusal else None
-        before = self._health.last_error
-        if refusal and before and before.message == refusal.message:
-            refusal = before  # since then, not since now
-        self._metrics.cycles(outcome.result).inc()
-        self._metrics.consecutive_failures.set(0)
-        if outcome.is_success or outcome.result == "waiting":
-            self._metrics.last_success.set_to_current_time()
-        self._health.record(
-            PastCycle(
-                started,
-                seconds,
-                outcome.result,
-                refusal.reason if refusal else "",
-                outcome.counts,
-            ),
-            refusal,
-        )
-        if outcome.result in ("waiting", "settling"):
-            return min(self._settings.interval_seconds, WAITING_RETRY_SECONDS)
-        if outcome.result == "changed":
-            self._metrics.last_publish.set_to_current_time()
-        is_news = bool(failures) or outcome.result == "changed"
-        if not is_news and not _STANDARD_LOG.isEnabledFor(logging.DEBUG):
-            return None  # structlog takes 0.04 ms to find that out (2026-11)
-        (log.info if is_news else log.debug)(
-            "cycle_finished",
-            result=outcome.result,
-            revision=outcome.revision,
-            failures_before=failures,
-            duration_seconds=round(seconds, 3),
-            **outcome.counts,
-        )
-        return None
-
-    def _fail(self, error: Exception, seconds: float) -> float:
-        """
-        Record a failure; return the seconds to the next try.
-        """
-        last = _last_error(error)
-        self._health.record(
-            PastCycle(time.time() - seconds, seconds, "error", last.reason, {}), last
-        )
-        failures = self._health.consecutive_failures
-        self._metrics.cycles("error").inc()
-        self._metrics.failures(last.reason).inc()
-        self._metrics.consecutive_failures.set(failures)
-        wait_seconds = backoff_seconds(failures, self._settings.interval_seconds)
-        if isinstance(error, SidecarError) and error.retry_within_seconds is not None:
-            wait_seconds = min(wait_seconds, error.retry_within_seconds)
-        is_known = isinstance(error, SidecarError)
-        (log.warning if is_known else log.error)(
-            "cycle_failed",
-            reason=last.reason,
-            error=last.message,
-            advice=last.advice,
-            consecutive_failures=failures,
-            retry_in_seconds=round(wait_seconds, 2),
-            exc_info=None if is_known else error,
-        )
-        return wait_seconds
-
     def _give_up(self, reason: str, otherwise: str) -> GaveUp:
-        error: LastError | SidecarError | None = self._health.last_error
-        if error is None and self._worker is not None and self._worker.fence is not None:
-            error = self._worker.fence.blame
-        if error is None:
-            cycles = self._health.past_cycles()
-            if cycles and cycles[0].result == "waiting":
-                holder = cycles[0].counts.get("holder", "unknown")
-                otherwise = f"another process keeps the target all the time: {holder}"
-            if cycles and cycles[0].result == "settling":
-                otherwise = (
-                    "the source has not come to rest in time: lower SETTLE, or raise "
-                    "ONE_SHOT_DEADLINE"
-                )
-            return GaveUp(reason, otherwise)
-        return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
+        fence = self._worker.fence if self._worker else None
+        return self._record.give_up(reason, otherwise, fence.blame if fence else None)
 
     def _stop(self) -> None:
         """
@@ -420,11 +300,3 @@ class Loop:
             event = self._events.get(left)
             if isinstance(event, Finished) and event.fence is fence:
                 return
-
-
-def _last_error(error: Exception) -> LastError:
-    if isinstance(error, SidecarError):
-        return LastError(error.reason, error.message, error.advice, time.time())
-    said = f"{type(error).__name__}: {error}"
-    advice = "This is a bug: please report it with the traceback."
-    return LastError("bug", said, advice, time.time())

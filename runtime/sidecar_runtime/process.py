@@ -8,7 +8,7 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -32,6 +32,28 @@ def raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def forbid_core_dumps() -> None:
+    """
+    Keep keys and passwords out of core files, those of children too.
+
+    A limit of 0 does not hold for a ``core_pattern`` that is a pipe (systemd-coredump, apport),
+    but 1 does: the kernel takes it for a crash of the pipe's own program (fs/coredump.c). Where
+    the limit is 0 already it stays: only root may raise it.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 0 if most == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+
+
+def begin_logs(settings: CommonSettings, unknown: Iterable[str]) -> None:
+    """
+    Log as the settings say from now on, and warn of variables that nobody reads.
+    """
+    logs.configure(settings.log_level, settings.log_format)
+    for name in unknown:
+        logs.get_logger("settings").warning("setting_unknown", setting=name)
 
 
 def run_daemon(

@@ -48,6 +48,15 @@ def write_file(
         raise
 
 
+def nearest_folder(path: str) -> str:
+    """
+    Return the folder at a path, or what there is of the way to it.
+    """
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
 def write_all(fd: int, content: bytes) -> None:
     """
     Write all of it.
@@ -142,6 +151,26 @@ class TargetLock:
         except FileNotFoundError:
             return False
         return os.path.samestat(os.fstat(fd), there)
+
+
+def find_holder(name: str, folder: str) -> dict[str, Any]:
+    """
+    Return who holds a lock right now, as :func:`read_holder`; empty for nobody. Makes nothing.
+    """
+    try:
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return {}
+    try:
+        os.stat(name, dir_fd=opened, follow_symlinks=False)  # asking must not make the file
+        lock = TargetLock()
+        is_free = lock.try_acquire(name, opened)
+        lock.release()
+        return {} if is_free else read_holder(name, opened)
+    except OSError:
+        return {}
+    finally:
+        os.close(opened)
 
 
 def read_holder(name: str, dir_fd: int) -> dict[str, Any]:

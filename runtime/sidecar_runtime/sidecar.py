@@ -44,6 +44,12 @@ class Glancing(Protocol):
         Never raises, and never takes longer than a few seconds.
         """
 
+    @property
+    def can_wait_for_news(self) -> bool:
+        """
+        Whether the last cycle, which has failed, will fail again until a glance sees news.
+        """
+
 
 class Sidecar(Protocol):
     """

@@ -25,13 +25,13 @@ class Finished:
 @dataclass(frozen=True, slots=True)
 class Glances:
     """
-    What a thread does after a successful cycle, until the next one is asked for.
+    What a thread does between cycles, until the next one is asked for.
 
     Args:
         count: So many glances at most.
         wait_seconds: Draws the wait before each.
-        note: Called after one that saw nothing new, with the seconds that it took.
-        wake: Called after one that did, and was the last.
+        note: Called after one that saw nothing new since a success, with the seconds it took.
+        wake: Called after one that saw news, and was the last.
     """
 
     count: int
@@ -73,32 +73,36 @@ class Worker:
 
     def _work(self) -> None:
         session: Session | None = None
-        end: Outcome | BaseException | None = None
-        while (fence := self._next(session, end)) is not None:
+        outcome: Outcome | None = None
+        while (fence := self._next(session, outcome)) is not None:
+            end: Outcome | BaseException
             try:
                 if session is None:
                     session = self._begin()
-                end = session.cycle(fence)
+                end = outcome = session.cycle(fence)
             except BaseException as error:  # noqa: BLE001 - the main thread decides
-                end = error
+                end, outcome = error, None
             self._report(Finished(fence, end))
-            if isinstance(end, BaseException):
+            if outcome is None:
                 # Its traceback holds what the cycle held, downloads too, in reference cycles.
-                end = None
+                del end
                 gc.collect()
         if session is not None:
             session.close()
 
-    def _next(self, session: Session | None, end: Outcome | BaseException | None) -> Fence | None:
+    def _next(self, session: Session | None, outcome: Outcome | None) -> Fence | None:
         """
         Return the next request; while it does not come, glance.
+
+        Args:
+            outcome: Of the last cycle; None where it failed.
         """
         glances = self._glances
+        is_success = outcome is not None and outcome.is_success
         if (
             glances is not None
-            and isinstance(end, Outcome)
-            and end.is_success
             and isinstance(session, Glancing)
+            and (is_success or (outcome is None and session.can_wait_for_news))
         ):
             for _ in range(glances.count):
                 try:
@@ -109,5 +113,6 @@ class Worker:
                 if not session.glance():
                     glances.wake()
                     break
-                glances.note(time.monotonic() - began)
+                if is_success:
+                    glances.note(time.monotonic() - began)
         return self._requests.get()

@@ -2,7 +2,6 @@
 The benchmark of s3-sync: everyone does the whole work, and the page has a place for every figure.
 """
 
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -10,11 +9,13 @@ import pytest
 
 from bench import s3_sync
 from bench.__main__ import main
+from bench.budgets import at_most
 from bench.measure import Cost, run
-from bench.report import PAGE
-from bench.s3_sync_page import BUDGETS, LAYOUTS, SITUATIONS, Place, Results, parts
+from bench.s3_peers import commands, open_peers
+from bench.s3_store import open_store
+from bench.s3_sync_page import BUDGETS, LAYOUTS, SITUATIONS, Place, Results, budgets, section
 
-TOOLS = [*LAYOUTS, *s3_sync.commands("http://x")]
+TOOLS = [*LAYOUTS, *commands("http://x")]
 
 
 def results(ours: float = 0.0001, files: tuple[int, ...] = (100, 1_000, 10_000)) -> Results:
@@ -42,34 +43,29 @@ def test_who_names_no_sidecar_is_told_which_there_are(
     assert "s3-sync" in capsys.readouterr().err
 
 
-def test_page_has_a_place_for_every_part() -> None:
-    places = re.findall(r"^<!-- bench:s3-sync (.+) -->$", PAGE.read_text(), re.MULTILINE)
-
-    assert sorted(parts(results())) == sorted(places)
-
-
 def test_budgets_are_met_by_who_is_fast_and_missed_by_who_is_slow() -> None:
-    fast, slow = parts(results(ours=0.0001))["budgets"], parts(results(ours=2.0))["budgets"]
+    fast, slow = budgets(results(ours=0.0001)), budgets(results(ours=2.0))
     ratios = [budget for budget in BUDGETS if budget.figure == "CPU"]
 
-    assert "missed" not in fast
+    assert {"met"} == {outcome.verdict for outcome in fast}
     # Beside them the first publish, and a change of a release in both layouts.
-    assert len(ratios) + 3 == slow.count("missed")
+    assert len(ratios) + 3 == len([one for one in slow if one.verdict == "**missed**"])
 
 
 def test_figures_of_a_single_size_make_a_page_too() -> None:
-    found = parts(results(files=(1_000,)))
+    found = section(results(files=(1_000,)), at_most("image", "size", 60, 45, "MB")).parts
 
     assert "| 1,000 |" in found["requests"]
     assert "10,000 files" not in "".join(found.values())
 
 
 def test_peers_and_s3_sync_end_with_the_same_files(tmp_path: Path) -> None:
-    with s3_sync.open_store(12, is_tls=True) as store:
-        for name, command in s3_sync.commands(store.endpoint).items():
-            s3_sync.empty(tmp_path / name)
-            run(command(tmp_path / name), store.environment())
-            s3_sync.check(store, tmp_path / name)
+    with open_store(12, is_tls=True) as store:
+        with open_peers(store, tmp_path, store.endpoint, None) as peers:
+            for peer in peers.values():
+                s3_sync.empty(peer.folder)
+                peer.cold()
+                s3_sync.check(store, peer.folder)
         store.change()
         store.publish()
         for name, layout in LAYOUTS.items():
@@ -82,10 +78,10 @@ def test_peers_and_s3_sync_end_with_the_same_files(tmp_path: Path) -> None:
 
 
 def test_requests_are_counted_for_everyone(tmp_path: Path) -> None:
-    with s3_sync.open_store(5, is_tls=False) as store:
+    with open_store(5, is_tls=False) as store:
         for name in TOOLS:
             s3_sync.empty(tmp_path / name)
-        counts = s3_sync.count_requests(store, tmp_path)
+        counts = s3_sync.count_requests(store, tmp_path, None)
 
     assert {(tool, situation) for tool in TOOLS for situation in SITUATIONS} == counts.keys()
     assert (1, 4) == (counts["s3-sync", "cold"]["LIST"], counts["s3-sync", "cold"]["GET"])

@@ -39,14 +39,18 @@ _ENDPOINT = {
         record({"interval": DURATION, "relabelings": every({"oneOf": [_KEEP, _SET]})}),
     ]
 }
+_RUNBOOK = {"type": "string", "pattern": "^https://docs.example.com/how-to/[a-z-]+.md#[a-z]+$"}
 _RULE = record(
     {
         "alert": {"type": "string", "pattern": "^Airflow[A-Za-z]+$"},
         "expr": TEXT,
         "labels": record({"severity": {"enum": ["info", "warning", "critical"]}}),
-        "annotations": record({"summary": TEXT, "description": TEXT}),
+        "annotations": record({"runbook_url": _RUNBOOK, "summary": TEXT, "description": TEXT}),
     },
     **{"for": DURATION},
+)
+_SHARE = record(
+    {"record": {"type": "string", "pattern": "^airflow_sidecars:[a-z]+:ratio$"}, "expr": TEXT}
 )
 _RELABEL = record(
     {"source_labels": every(_LABEL)},
@@ -96,6 +100,10 @@ SCHEMAS: Mapping[str, Schema] = {
     "prometheus-rule.yaml": _operators(
         "PrometheusRule",
         record({"groups": every(record({"name": TEXT, "rules": every(_RULE)}))}),
+    ),
+    "slo-rule.yaml": _operators(
+        "PrometheusRule",
+        record({"groups": every(record({"name": TEXT, "rules": every(_SHARE)}))}),
     ),
     "scrape-config.yaml": record({"scrape_configs": every(_JOB)}),
 }

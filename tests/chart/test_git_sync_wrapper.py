@@ -8,7 +8,7 @@ import copy
 
 import pytest
 
-from git_sync_wrapper.flags import VARIABLES
+from git_sync_wrapper.flag_table import VARIABLES
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime.settings import names_of
 from tests.chart import checks, files

@@ -20,6 +20,7 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from docs.__main__ import ROOT
 from docs.sidecars import SIDECARS as DOCUMENTED
 from tests.chart import checks, monitoring
 from tests.chart.files import BLOCKS
@@ -32,6 +33,7 @@ from tests.support.prometheus import Prometheus, promtool, skip_without_promethe
 from tests.support.waiting import wait_until
 
 ALERTS = Path(__file__).with_name("alerts.yaml")
+SHARES = Path(__file__).with_name("slo.yaml")
 # Kubernetes allows 15 characters: git-sync-http for git-sync-wrapper.
 PORTS = {f"{name.removesuffix('-wrapper')}-http": one.port for name, one in SIDECARS.items()}
 
@@ -76,8 +78,11 @@ def rules() -> list[Values]:
 
 def broken_promises(alerts: list[Values], folder: Path) -> str:
     """
-    What promtool says when the alerts are held against their tests.
+    What promtool says when the alerts are held against their tests, which leave out the runbook.
     """
+    alerts = copy.deepcopy(alerts)
+    for rule in alerts:
+        rule["annotations"].pop("runbook_url")
     group = {"name": "airflow-sidecars", "rules": alerts}
     (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [group]}))
     shutil.copy(ALERTS, folder)
@@ -105,6 +110,20 @@ def test_readme_names_every_alert() -> None:
     assert [rule["alert"] for rule in rules()] == re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
 
 
+def test_every_alert_leads_to_a_section_that_says_what_to_do() -> None:
+    page = (ROOT / "docs/how-to/run-in-production.md").read_text()
+    sections = re.findall(r"^### (\w+)\n\n(.+?)(?=\n#)", page, re.MULTILINE | re.DOTALL)
+    linked = [rule["annotations"]["runbook_url"].partition("/how-to/")[2] for rule in rules()]
+
+    assert [rule["alert"] for rule in rules()] == [name for name, _ in sections]
+    assert linked == [f"run-in-production.md#{name.lower()}" for name, _ in sections]
+    assert [] == [
+        name
+        for name, text in sections
+        if not all(f"**{word}**" in text.lower() for word in ("harm", "look", "do"))
+    ]
+
+
 def test_alerts_name_metrics_that_exist() -> None:
     named = {rule["alert"]: monitoring.named_metrics(rule["expr"]) for rule in rules()}
 
@@ -128,6 +147,44 @@ def test_an_alert_that_never_or_always_fires_is_caught(tmp_path: Path) -> None:
     for mutants in (never, always):
         said = broken_promises(mutants, tmp_path)
         assert [] == [rule["alert"] for rule in mutants if rule["alert"] not in said]
+
+
+# Shares
+
+
+def test_shares_are_what_the_page_promises(tmp_path: Path) -> None:
+    """
+    What is asked over 30 days is on the page; what comes out is in `slo.yaml`.
+    """
+    skip_without_prometheus()
+    page = (ROOT / "docs/how-to/run-in-production.md").read_text()
+    asked = re.findall(r"^avg_over_time\(\S+\)$", page, re.MULTILINE)
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(load("slo-rule.yaml")["spec"]))
+    shutil.copy(SHARES, tmp_path)
+
+    tests = yaml.safe_load(SHARES.read_text())["tests"]
+    tried = [one["expr"] for test in tests for one in test["promql_expr_test"]]
+    assert sorted(asked) == sorted(tried)
+    assert "" == promtool("test", "rules", SHARES.name, folder=tmp_path)
+
+
+def test_shares_name_metrics_that_exist() -> None:
+    (group,) = load("slo-rule.yaml")["spec"]["groups"]
+
+    for rule in group["rules"]:
+        named = monitoring.named_metrics(rule["expr"])
+        assert named
+        assert set() == named - monitoring.known_metrics()
+
+
+def test_objectives_allow_what_the_page_says() -> None:
+    page = (ROOT / "docs/how-to/run-in-production.md").read_text()
+    rows = re.findall(r"\| ([\d.]+) % \| (?:(\d+) h )?(\d+) min \|$", page, re.MULTILINE)
+
+    assert 4 == len(rows)
+    for percent, hours, minutes in rows:
+        allowed = (100 - float(percent)) / 100 * 30 * 24 * 60
+        assert int(hours or 0) * 60 + int(minutes) == int(allowed + 1e-6)
 
 
 # Targets

@@ -5,7 +5,10 @@ What the code says of itself: the names that documentation must have, found by r
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import functools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from docs.sidecars import SIDECARS
@@ -38,15 +41,35 @@ def used_trees(sidecar: str) -> Iterator[ast.Module]:
             waiting.append(ast.parse((RUNTIME / f"{name}.py").read_text()))
 
 
-def events() -> set[str]:
+@dataclass
+class Event:
+    """
+    What the code says of one event.
+
+    Attributes:
+        keys: The names of its values; ``None`` where some of them are computed.
+        sidecars: Which have a line of it in code of their own.
+    """
+
+    levels: set[str] = field(default_factory=set)
+    keys: set[str | None] = field(default_factory=set)
+    sidecars: set[str] = field(default_factory=set)
+
+
+@functools.cache
+def events() -> Mapping[str, Event]:
     """
     Return the events that are logged: the first argument of `log.info(...)` and its like.
     """
-    found = set()
-    for tree in trees(RUNTIME, *SOURCES.values()):
-        for call in _calls(tree):
-            if _is_log_method(call.func, _aliases(tree)) and (event := _first_text(call)):
-                found.add(event)
+    found: dict[str, Event] = defaultdict(Event)
+    for name, source in {"": RUNTIME, **SOURCES}.items():
+        for tree in trees(source):
+            aliases = _aliases(tree)
+            for call in _calls(tree):
+                if (levels := _levels(call.func, aliases)) and (text := _first_text(call)):
+                    found[text].levels |= levels
+                    found[text].keys |= {keyword.arg for keyword in call.keywords}
+                    found[text].sidecars |= {name} - {""}
     return found
 
 
@@ -81,29 +104,33 @@ def _calls(tree: ast.Module) -> Iterator[ast.Call]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
-def _aliases(tree: ast.Module) -> set[str]:
+def _aliases(tree: ast.Module) -> dict[str, set[str]]:
     """
-    Return the variables that hold a method of the logger.
+    Return the variables that hold a method of the logger, and which it may be.
     """
     return {
-        node.targets[0].id
+        node.targets[0].id: levels
         for node in ast.walk(tree)
         if isinstance(node, ast.Assign)
         and isinstance(node.targets[0], ast.Name)
-        and _is_log_method(node.value, set())
+        and (levels := _levels(node.value, {}))
     }
 
 
-def _is_log_method(func: ast.expr, aliases: set[str]) -> bool:
+def _levels(func: ast.expr, aliases: Mapping[str, set[str]]) -> set[str]:
+    """
+    Return the levels at which a call logs; none where it is no method of a logger.
+    """
     match func:
         case ast.Attribute(value=logger, attr=attr):
             is_logger = ast.unparse(logger) == "log" or "get_logger(" in ast.unparse(logger)
-            return is_logger and attr in LOG_METHODS
-        case ast.IfExp(body=body):
-            return _is_log_method(body, aliases)
+            level = {"exception": "error"}.get(attr, attr)
+            return {level} if is_logger and attr in LOG_METHODS else set()
+        case ast.IfExp(body=body, orelse=orelse):
+            return _levels(body, aliases) | _levels(orelse, aliases)
         case ast.Name(id=name):
-            return name in aliases
-    return False
+            return aliases.get(name, set())
+    return set()
 
 
 def _first_text(call: ast.Call) -> str | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -13,13 +14,19 @@ import sync_perm.database
 from docs.__main__ import FILES, ROOT, generated, metrics
 from docs.sidecars import SIDECARS, Documented
 from git_sync_wrapper.refusals import REFUSALS
+from kerberos_sidecar.plan import Cause
 from kerberos_sidecar.refusals import REASONS
-from s3_sync.metrics import SKIP_REASONS
-from s3_sync.refusals import STALE_CREDENTIALS
+from s3_sync.metrics import OPERATIONS, SKIP_REASONS
+from s3_sync.s3.refusals import STALE_CREDENTIALS
 from sidecar_runtime import errors
 from sidecar_runtime.aws_credentials import ADVICE
+from sidecar_runtime.health import Health, Result
 from sidecar_runtime.settings import names_of
+from sidecar_runtime.status import status
+from sync_perm.difference import FAILURE_REASONS, KINDS
+from sync_perm.plan import REASONS as PASS_REASONS
 from tests.docs import code
+from tests.runtime.sidecars import ABOUT, READY
 
 DOCUMENTS = sorted(
     path
@@ -33,8 +40,20 @@ REASONS_IN_TABLES: dict[str, set[str]] = {
     "git-sync-wrapper": {refusal.reason for refusal in REFUSALS} | {*ADVICE, "kms_key_unusable"},
     "kerberos": REASONS,
     "s3-sync": {*STALE_CREDENTIALS.values(), *ADVICE},
-    "sync-perm": {*sync_perm.database.ADVICE},
+    "sync-perm": {*sync_perm.database.ADVICE, *FAILURE_REASONS},
 }
+
+SECTIONS = [
+    "Contract",
+    "Values",
+    "Settings",
+    "Commands",
+    "Probes, metrics, status",
+    "Permissions",
+    "Failures",
+    "Limits",
+    "Behaviour",
+]
 
 each_sidecar = pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar.name)
 each_document = pytest.mark.parametrize(
@@ -63,6 +82,13 @@ def test_generated_parts_are_as_make_docs_would_write_them(name: str) -> None:
     text = (ROOT / name).read_text()
 
     assert generated(text) == text
+
+
+@each_sidecar
+def test_readme_has_its_sections_in_the_order_of_all(sidecar: Documented) -> None:
+    titles = re.findall(r"^## (.+)$", (ROOT / sidecar.readme).read_text(), re.MULTILINE)
+
+    assert SECTIONS == titles
 
 
 @each_sidecar
@@ -102,10 +128,46 @@ def test_every_metric_that_is_mentioned_exists(path: Path) -> None:
     assert set() == mentioned - known
 
 
-def test_events_are_documented_and_no_others() -> None:
-    path = ROOT / "docs" / "reference" / "events.md"
+EVENTS = (ROOT / "docs/reference/events.md").read_text()
 
-    assert sorted(code.events()) == sorted(first_column(path.read_text()))
+
+LABELS = {
+    ("result", "sidecar_cycles_total"): get_args(Result),
+    ("result", "sidecar_gate_checks_total"): ("accepted", "refused"),
+    ("operation", "s3_sync_requests_total"): OPERATIONS,
+    ("kind", "sync_perm_differences"): KINDS,
+    ("reason", "sync_perm_passes_total"): PASS_REASONS,
+}
+
+
+@pytest.mark.parametrize("label", LABELS, ids="-".join)
+def test_values_of_a_label_are_documented_and_no_others(label: tuple[str, str]) -> None:
+    text = (ROOT / "docs/reference/metrics.md").read_text()
+    row = re.search(rf"^\| `{label[0]}` of `{label[1]}` \| (.+) \|$", text, re.MULTILINE)
+
+    assert row
+    assert sorted(LABELS[label]) == sorted(re.findall(r"`(\w+)`", row[1]))
+
+
+def test_events_are_documented_and_no_others() -> None:
+    assert sorted(code.events()) == sorted(first_column(EVENTS))
+
+
+@pytest.mark.parametrize("name", sorted(code.events()))
+def test_event_has_the_level_the_keys_and_the_place_that_the_code_gives_it(name: str) -> None:
+    """
+    Every key that the code names is in the table; the table may say more where keys are computed.
+    """
+    event = code.events()[name]
+    row = re.search(rf"^\| `{name}` \| (.+?) \| .+? \| (.*)\|$", EVENTS, re.MULTILINE)
+    assert row
+    place = EVENTS[: row.start()].rpartition("\n## ")[2].partition("\n")[0]
+    keys = set(re.findall(r"`(\w+)`", row[2]))
+
+    assert event.levels == set(re.findall(r"\b(?:debug|info|warning|error)\b", row[1]))
+    assert set() == event.keys - keys - {None, "exc_info"}
+    assert None in event.keys or set() == keys - event.keys
+    assert place in {"Every sidecar", *event.sidecars} or not event.sidecars
 
 
 @each_sidecar
@@ -114,7 +176,17 @@ def test_reasons_of_failures_are_documented_and_no_others(sidecar: Documented) -
     reasons = code.reasons(sidecar.name) | REASONS_IN_TABLES.get(sidecar.name, set())
     expected = reasons - {"settings_rejected"}
 
-    assert sorted(expected) == sorted(first_column(section(ROOT / sidecar.readme, "Failures")))
+    table = section(ROOT / sidecar.readme, "Failures")
+    explained = re.findall(r"^\| `([^`]+)` \| [^|]+ \| [^|]+ \|$", table, re.MULTILINE)
+
+    assert sorted(expected) == sorted(first_column(table))
+    assert sorted(expected) == sorted(explained), "what it means, and what to do"
+
+
+def test_causes_of_a_ticket_are_documented_and_no_others() -> None:
+    table = section(ROOT / "sidecars/kerberos/README.md", "Behaviour")
+
+    assert sorted(get_args(Cause)) == sorted(first_column(table))
 
 
 def test_reasons_of_skipped_keys_are_documented_and_no_others() -> None:
@@ -132,3 +204,11 @@ def test_exit_codes_are_documented_and_no_others(sidecar: Documented) -> None:
 
     assert codes == set(re.findall(r"^\| (\d) \|", table, re.MULTILINE))
     assert codes == set(re.findall(r"(?:^Exit codes:|·) (\d) ", line))
+
+
+def test_keys_of_the_status_are_documented() -> None:
+    text = section(ROOT / "docs/reference/status-page.md", "As JSON")
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    documented = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+
+    assert set(status(ABOUT, Health(), READY)) == documented

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from sidecar_runtime.fence import Fence
+from tests.git_sync_wrapper.polling import poll, server
 from tests.runtime.recording import log
 
-__all__ = ["log"]
+__all__ = ["log", "poll", "server"]
 
 
 @pytest.fixture

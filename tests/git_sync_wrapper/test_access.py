@@ -8,6 +8,7 @@ import calendar
 import os
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -211,3 +212,15 @@ def test_the_helper_finds_the_bytecode_of_the_image(
 
     assert "'pycache_prefix=" in prepared.git_config["credential.helper"]
     assert "password=secret\n" in fill(prepared, REPO).stdout
+
+
+def test_python_may_lie_in_a_folder_with_a_blank(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "für alle Fälle" / "python3"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr("sys.executable", str(python))
+    access = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="secret")
+
+    assert "password=secret\n" in fill(access.prepare(), REPO).stdout

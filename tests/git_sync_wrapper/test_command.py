@@ -39,7 +39,7 @@ def test_git_syncs_settings_count_for_the_loop(
     assert value == getattr(_joined(*read(**environ)), field)
 
 
-def test_warns_of_what_is_overridden_unused_or_unknown(log: Log) -> None:
+def test_warns_of_what_is_overridden_unused_or_nearly_git_syncs(log: Log) -> None:
     environ = {
         "GITSYNC_REF": "new",
         "GIT_SYNC_BRANCH": "old",
@@ -49,10 +49,9 @@ def test_warns_of_what_is_overridden_unused_or_unknown(log: Log) -> None:
     }
     _, options = read(**environ)
 
-    _warn(options, ["GIT_SYNC_WRAPPER_STRANGE"], environ)
+    _warn(options, environ)
 
     assert [
-        ("setting_unknown", "GIT_SYNC_WRAPPER_STRANGE", None),
         ("setting_unknown", "GIT_SYNC_REF", "GITSYNC_REF"),
         ("setting_overridden", "GIT_SYNC_BRANCH", "GITSYNC_REF"),
         ("setting_unused", "--http-pprof", None),

@@ -79,7 +79,7 @@ def git(path: str, action: str, question: str) -> subprocess.CompletedProcess[st
     """
     Let git ask, as it does within a fetch.
     """
-    helper = shlex.join([*HELPER, path])
+    helper = "!" + shlex.join([*HELPER, path])
     return subprocess.run(
         ["git", "credential", action],
         input=question,

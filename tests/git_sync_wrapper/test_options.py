@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.flags import FLAGS, VARIABLES, strangers
+from git_sync_wrapper.flag_table import FLAGS, VARIABLES
+from git_sync_wrapper.flags import strangers
 from git_sync_wrapper.options import Options, read_options
 from sidecar_runtime.errors import SettingsError
 

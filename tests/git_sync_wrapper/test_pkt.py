@@ -4,15 +4,7 @@ What git servers say, read and chosen from as git does.
 
 import pytest
 
-from git_sync_wrapper.pkt import (
-    Advert,
-    NotGit,
-    ServerSays,
-    ask_for,
-    choose,
-    read_advert,
-    read_refs,
-)
+from git_sync_wrapper.pkt import Advert, NotGit, ServerSays, ask_for, choose, read_advert, read_refs
 
 A, B, C = ("a" * 40, "b" * 40, "c" * 40)
 LONG = "d" * 64

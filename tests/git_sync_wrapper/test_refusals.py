@@ -2,9 +2,11 @@
 What git, ssh and git-sync say, as reasons.
 """
 
+import json
+
 import pytest
 
-from git_sync_wrapper.refusals import REFUSALS, explain
+from git_sync_wrapper.refusals import REFUSALS, explain, heard
 
 SAID = {
     "target_full": "fatal: write error: No space left on device",
@@ -66,3 +68,33 @@ def test_only_the_line_that_says_it_is_quoted() -> None:
     error = explain("Cloning\nfatal: Authentication failed for 'https://x/'\nand more")
 
     assert "git-sync failed: fatal: Authentication failed for 'https://x/'" == error.message
+
+
+def test_of_git_syncs_report_the_words_of_git_are_quoted() -> None:
+    error = (
+        "Run(git fetch https://x/ --depth 1): exit status 128: "
+        '{ stdout: "", stderr: "Cloning\\nfatal: unable to access \'https://x/\': Could not '
+        'resolve host: x" }'
+    )
+    report = json.dumps({"Msg": "too many failures, aborting", "Err": error, "Args": {}})
+
+    assert (
+        "git-sync failed: fatal: unable to access 'https://x/': Could not resolve host: x"
+        == explain(heard(report)).message
+    )
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        json.dumps({"Msg": "aborting", "Err": "context deadline exceeded"}),
+        'Run(git fetch): context deadline exceeded: { stdout: "", stderr: "\\a" }',
+        "context deadline exceeded",
+    ],
+)
+def test_what_git_sync_says_itself_counts_too(report: str) -> None:
+    assert "sync_timeout" == explain(heard(report)).reason
+
+
+def test_a_report_that_is_no_object_is_taken_as_it_is() -> None:
+    assert "[1]" == heard("[1]")

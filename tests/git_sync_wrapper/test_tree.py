@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.tree import all_files, changed_files
+from git_sync_wrapper.tree import all_files, changed_files, real_files
 from tests.support.git_repository import Files, Repository
 
 
@@ -82,3 +82,24 @@ def test_links_to_folders_are_files(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("folder")
 
     assert ["link"] == all_files(str(tmp_path))
+
+
+def test_links_lead_to_the_files_of_the_worktree_and_to_no_others(tmp_path: Path) -> None:
+    worktree = tmp_path / "worktree"
+    (worktree / "deep").mkdir(parents=True)
+    (worktree / "a.py").touch()
+    (tmp_path / "outside.py").touch()
+    links = {
+        "same.py": "a.py",
+        "deep/up.py": "../a.py",
+        "folder.py": "deep",
+        "loop.py": "loop.py",
+        "nowhere.py": "gone.py",
+        "out.py": "../outside.py",
+        "null.py": "/dev/null",
+    }
+    for name, target in links.items():
+        (worktree / name).symlink_to(target)
+
+    assert ["a.py"] == real_files(str(worktree), links)
+    assert ["a.py", "b.py"] == real_files(str(worktree), ["a.py", "same.py", "b.py"])

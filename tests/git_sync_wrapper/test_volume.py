@@ -2,7 +2,6 @@
 What consumers see: snapshots, the link, the record.
 """
 
-import errno
 import json
 import os
 import time
@@ -13,7 +12,7 @@ import pytest
 
 from git_sync_wrapper import volume as module
 from git_sync_wrapper.options import Options, read_options
-from git_sync_wrapper.volume import Published, Volume, explain_os_error
+from git_sync_wrapper.volume import Published, Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 
@@ -272,18 +271,3 @@ def test_a_root_that_was_removed_is_noticed(volume: Volume, root: Path) -> None:
     assert not volume.is_current()
     (root / ".snapshots").mkdir()
     assert not volume.is_current()
-
-
-@pytest.mark.parametrize(
-    ("number", "reason"),
-    [
-        (errno.ENOSPC, "target_full"),
-        (errno.EROFS, "target_denied"),
-        (errno.EIO, "target_failed"),
-    ],
-)
-def test_failures_of_the_file_system_have_reasons(number: int, reason: str) -> None:
-    error = explain_os_error(OSError(number, os.strerror(number)), "cannot do it")
-
-    assert reason == error.reason
-    assert error.message.startswith("cannot do it: ")

@@ -33,6 +33,22 @@ class Image:
         described: list[dict[str, Any]] = json.loads(self.run_tool("image", "inspect", self.name))
         return described[0]
 
+    def labels(self) -> dict[str, str]:
+        """
+        Its labels of the standard, by their last part (`title`, `base.name`).
+        """
+        found = self.inspect()["Config"]["Labels"].items()
+        return {name.removeprefix("org.opencontainers.image."): text for name, text in found}
+
+    @property
+    def over_base_bytes(self) -> int:
+        """
+        By how much it is larger than its base.
+        """
+        base = Image(self.tool, self.labels()["base.name"])
+        size: int = self.inspect()["Size"] - base.inspect()["Size"]
+        return size
+
     def run(self, *arguments: str, entrypoint: str | None = None) -> str:
         """
         Run a hardened container to its end and return what it wrote to both outputs.

@@ -1,5 +1,5 @@
 """
-What holds for the image of every sidecar: its layers, its digest, its bill of materials.
+What holds for the image of every sidecar: labels, layers, digest, bill of materials.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import tomllib
 import uuid
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,7 @@ def name(image: Image) -> str:
     """
     The sidecar.
     """
-    title: str = image.inspect()["Config"]["Labels"]["org.opencontainers.image.title"]
-    return title
+    return image.labels()["title"]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,23 @@ def entries(image: Image, tmp_path_factory: pytest.TempPathFactory) -> list[Entr
     Every file that the image adds to its base.
     """
     return list(own_entries(image, tmp_path_factory.mktemp("image")))
+
+
+def test_says_what_it_is(image: Image, name: str) -> None:
+    project = tomllib.loads((ROOT / f"sidecars/{name}/pyproject.toml").read_text())["project"]
+    git = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    own = image.labels()
+
+    assert name in image.name
+    assert project["version"] == own["version"]
+    assert commit == own.get("revision", "").removesuffix("-dirty")
+    assert f"SIDECAR_REVISION={own['revision']}" in image.inspect()["Config"]["Env"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", own["created"])
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", own["base.digest"])
+    assert own["description"]
+    assert own["base.name"]
 
 
 def test_layers_hold_the_sidecar_and_no_other(name: str, entries: list[Entry]) -> None:

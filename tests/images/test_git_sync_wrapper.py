@@ -5,8 +5,6 @@ The image of git-sync-wrapper: what is in it, and that it takes the place of git
 import json
 import os
 import re
-import subprocess
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.images.container import Container, Image
+from tests.images.locks import assert_are_locked
 from tests.support.git_server import GitServer
 from tests.support.git_sync import GitSite, chart_environment
 from tests.support.ssh_server import SshServer, skip_without_sshd
@@ -80,21 +79,6 @@ def container(
     return started
 
 
-def test_says_what_it_is(image: Image) -> None:
-    project = tomllib.loads((ROOT / "sidecars/git-sync-wrapper/pyproject.toml").read_text())
-    git = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-    config = image.inspect()["Config"]
-    labels = config["Labels"]
-    own = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
-
-    assert "git-sync-wrapper" == own["title"]
-    assert project["project"]["version"] == own["version"]
-    assert commit == own.get("revision", "").removesuffix("-dirty")
-    assert f"SIDECAR_REVISION={own['revision']}" in config["Env"]
-
-
 def test_runs_as_the_user_of_git_sync_and_reaps(image: Image) -> None:
     config = image.inspect()["Config"]
 
@@ -116,12 +100,7 @@ def test_git_is_new_enough_for_the_next_git_sync(contents: dict[str, Any]) -> No
 
 
 def test_holds_what_it_runs_and_nothing_that_builds(contents: dict[str, Any]) -> None:
-    lock = (ROOT / "requirements/git-sync-wrapper.txt").read_text()
-    locked = set(re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE)) - {"tzdata"}
-
-    found = {name.lower().replace("_", "-") for name in contents["distributions"]}
-
-    assert locked | {"git-sync-wrapper", "sidecar-runtime"} == found
+    assert_are_locked("git-sync-wrapper", contents["distributions"])
     assert contents["git-sync"].startswith("v4.")
     assert contents["ssh"].startswith("OpenSSH")
     assert [] == contents["unwanted"]

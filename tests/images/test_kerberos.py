@@ -6,7 +6,6 @@ import json
 import os
 import re
 import stat
-import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.images.container import Container, Image
+from tests.images.locks import assert_are_locked
 from tests.support.kdc import Kdc, run_client, skip_without_kdc
 from tests.support.waiting import wait_until
 
@@ -110,24 +110,6 @@ def pod(kdc: Kdc, tmp_path: Path) -> Pod:
     return Pod(kdc, tmp_path)
 
 
-def test_says_what_it_is(image: Image, project: dict[str, Any]) -> None:
-    git = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-    config = image.inspect()["Config"]
-    labels = config["Labels"]
-    own = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
-
-    assert "kerberos" == own["title"]
-    assert project["version"] == own["version"]
-    assert commit == own.get("revision", "").removesuffix("-dirty")
-    assert f"SIDECAR_REVISION={own['revision']}" in config["Env"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", own["created"])
-    assert re.fullmatch(r"sha256:[0-9a-f]{64}", own["base.digest"])
-    assert own["description"]
-    assert own["base.name"]
-
-
 def test_runs_the_daemon_as_the_charts_user_without_a_shell(image: Image) -> None:
     config = image.inspect()["Config"]
 
@@ -140,25 +122,13 @@ def test_runs_the_daemon_as_the_charts_user_without_a_shell(image: Image) -> Non
 
 
 def test_is_small(image: Image) -> None:
-    described = image.inspect()
-    base = Image(
-        image.tool, described["Config"]["Labels"]["org.opencontainers.image.base.name"]
-    ).inspect()
+    print(f"over its base: {image.over_base_bytes / 1e6:.1f} MB")
 
-    over_base_bytes = described["Size"] - base["Size"]
-
-    print(f"over its base: {over_base_bytes / 1e6:.1f} MB")
-    assert over_base_bytes <= SIZE_OVER_BASE_BYTES
+    assert image.over_base_bytes <= SIZE_OVER_BASE_BYTES
 
 
 def test_holds_what_the_lock_names_and_nothing_else(contents: dict[str, Any]) -> None:
-    lock = (ROOT / "requirements/kerberos.txt").read_text()
-    windows_only = {"tzdata"}
-    locked = set(re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE)) - windows_only
-
-    found = {name.lower().replace("_", "-") for name in contents["distributions"]}
-
-    assert locked | {"kerberos-sidecar", "sidecar-runtime"} == found
+    assert_are_locked("kerberos", contents["distributions"])
     assert ["venv"] == contents["opt"]
     assert "src" not in contents["root"]
 

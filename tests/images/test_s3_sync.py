@@ -7,7 +7,6 @@ import json
 import os
 import re
 import stat
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.images.container import Image, S3Container
+from tests.images.locks import assert_are_locked
 from tests.support.servers import RcloneServer
 from tests.support.waiting import wait_until
 
@@ -76,25 +76,6 @@ def tree(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_says_what_it_is(image: Image) -> None:
-    project = tomllib.loads((ROOT / "sidecars/s3-sync/pyproject.toml").read_text())["project"]
-    git = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-    config = image.inspect()["Config"]
-    labels = config["Labels"]
-    own = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
-
-    assert "s3-sync" == own["title"]
-    assert project["version"] == own["version"]
-    assert commit == own.get("revision", "").removesuffix("-dirty")
-    assert f"SIDECAR_REVISION={own['revision']}" in config["Env"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", own["created"])
-    assert re.fullmatch(r"sha256:[0-9a-f]{64}", own["base.digest"])
-    assert own["description"]
-    assert own["base.name"]
-
-
 def test_runs_the_daemon_as_the_charts_user_without_a_shell(image: Image) -> None:
     config = image.inspect()["Config"]
 
@@ -107,25 +88,13 @@ def test_runs_the_daemon_as_the_charts_user_without_a_shell(image: Image) -> Non
 
 
 def test_is_small(image: Image) -> None:
-    described = image.inspect()
-    base = Image(
-        image.tool, described["Config"]["Labels"]["org.opencontainers.image.base.name"]
-    ).inspect()
+    print(f"over its base: {image.over_base_bytes / 1e6:.1f} MB")
 
-    over_base_bytes = described["Size"] - base["Size"]
-
-    print(f"over its base: {over_base_bytes / 1e6:.1f} MB")
-    assert over_base_bytes <= SIZE_OVER_BASE_BYTES
+    assert image.over_base_bytes <= SIZE_OVER_BASE_BYTES
 
 
 def test_holds_what_the_lock_names_and_nothing_else(contents: dict[str, Any]) -> None:
-    lock = (ROOT / "requirements/s3-sync.txt").read_text()
-    windows_only = {"tzdata"}
-    locked = set(re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE)) - windows_only
-
-    found = {name.lower().replace("_", "-") for name in contents["distributions"]}
-
-    assert locked | {"s3-sync", "sidecar-runtime"} == found
+    assert_are_locked("s3-sync", contents["distributions"])
     assert ["venv"] == contents["opt"]
     assert "src" not in contents["root"]
 

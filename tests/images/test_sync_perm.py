@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import sqlite3
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.images.container import Container, Image
+from tests.images.locks import assert_are_locked
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -118,22 +118,6 @@ def add_role(metadata: Path) -> None:
         database.execute("INSERT INTO ab_role (name) VALUES ('team')")
 
 
-def test_says_what_it_is(image: Image, project: dict[str, Any]) -> None:
-    git = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-    config = image.inspect()["Config"]
-    labels = config["Labels"]
-    own = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
-
-    assert "sync-perm" == own["title"]
-    assert project["version"] == own["version"]
-    assert commit == own.get("revision", "").removesuffix("-dirty")
-    assert f"SIDECAR_REVISION={own['revision']}" in config["Env"]
-    assert own["description"]
-    assert own["base.name"]
-
-
 def test_runs_the_daemon_as_the_charts_user_without_a_shell(image: Image) -> None:
     config = image.inspect()["Config"]
 
@@ -145,14 +129,9 @@ def test_runs_the_daemon_as_the_charts_user_without_a_shell(image: Image) -> Non
 
 
 def test_our_folder_holds_what_the_lock_names_and_nothing_else(image: Image) -> None:
-    lock = (ROOT / "requirements/sync-perm.txt").read_text()
-    windows_only = {"tzdata"}
-    locked = set(re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE)) - windows_only
     contents = json.loads(image.run("-c", LIST_CONTENTS, entrypoint=PYTHON))
 
-    found = {name.lower().replace("_", "-") for name in contents["distributions"]}
-
-    assert locked | {"sync-perm", "sidecar-runtime"} == found
+    assert_are_locked("sync-perm", contents["distributions"])
     installers = re.compile(r"pip|uv|wheel|easy_install|flit")
     assert [] == [name for name in contents["programs"] if installers.match(name)]
     assert "src" not in contents["root"]
@@ -160,15 +139,9 @@ def test_our_folder_holds_what_the_lock_names_and_nothing_else(image: Image) -> 
 
 
 def test_is_small(image: Image) -> None:
-    described = image.inspect()
-    base = Image(
-        image.tool, described["Config"]["Labels"]["org.opencontainers.image.base.name"]
-    ).inspect()
+    print(f"over its base: {image.over_base_bytes / 1e6:.1f} MB")
 
-    over_base_bytes = described["Size"] - base["Size"]
-
-    print(f"over its base: {over_base_bytes / 1e6:.1f} MB")
-    assert over_base_bytes <= SIZE_OVER_BASE_BYTES
+    assert image.over_base_bytes <= SIZE_OVER_BASE_BYTES
 
 
 def test_nothing_of_airflow_is_changed(image: Image) -> None:

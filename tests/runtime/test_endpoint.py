@@ -23,7 +23,8 @@ from sidecar_runtime.errors import SettingsError
 from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
 from sidecar_runtime.listener import CONNECTIONS
 from sidecar_runtime.metrics import Metrics
-from sidecar_runtime.status import CONTENT_SECURITY_POLICY, About
+from sidecar_runtime.page import CONTENT_SECURITY_POLICY
+from sidecar_runtime.status import About
 from tests.runtime.recording import Log, Script
 from tests.support.waiting import wait_until
 

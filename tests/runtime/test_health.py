@@ -7,15 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar_runtime.health import (
-    PAST_CYCLES,
-    QUIET,
-    Health,
-    LastError,
-    Outcome,
-    PastCycle,
-    Result,
-)
+from sidecar_runtime.health import PAST_CYCLES, QUIET, Health, LastError, Outcome, PastCycle, Result
 
 ERROR = LastError("access_denied", "may not", "allow it", 5.0)
 
@@ -169,3 +161,17 @@ def test_may_be_read_while_it_is_written(health: Health) -> None:
         starts = [one.started_at for one in health.past_cycles()]
         assert starts == sorted(starts, reverse=True)
     writer.join()
+
+
+def test_trouble_is_dated_from_its_first_failure_until_a_success(health: Health) -> None:
+    since = []
+
+    for at in (5.0, 9.0):
+        health.record(cycle("error"), LastError("access_denied", "may not", "", at))
+        since.append(health.failing_since)
+    health.record(cycle("refused"), LastError("revision_refused", "no", "", 12.0))
+    since.append(health.failing_since)
+    health.record(cycle("unchanged"), None)
+    since.append(health.failing_since)
+
+    assert [5.0, 5.0, 5.0, None] == since

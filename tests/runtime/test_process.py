@@ -16,7 +16,7 @@ import os, sys, threading, time, urllib.request
 from sidecar_runtime import logs
 from sidecar_runtime.errors import GaveUp, Problem, SettingsError, SidecarError
 from sidecar_runtime.metrics import Metrics
-from sidecar_runtime.process import run_daemon, run_main
+from sidecar_runtime.process import begin_logs, run_daemon, run_main
 from sidecar_runtime.status import About
 from tests.runtime.recording import CHANGED, Script, settings_of
 
@@ -153,6 +153,18 @@ def test_a_one_shot_says_when_it_starts_and_stops_and_binds_no_port() -> None:
         lines[0].items()
     )
     assert lines[2]["exit_code"] == 0
+
+
+def test_logs_begin_with_the_settings_and_name_what_nobody_reads() -> None:
+    code, lines = run(
+        "begin_logs(settings_of(LOG_LEVEL='warning'), ['BOX_STRANGE']);"
+        "logs.get_logger('x').info('hushed'); return 0"
+    )
+
+    assert code == 0
+    assert [("setting_unknown", "BOX_STRANGE")] == [
+        (line["event"], line["setting"]) for line in lines
+    ]
 
 
 def test_an_address_that_cannot_be_bound_is_code_2_and_names_the_setting() -> None:

@@ -17,7 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.publish import TargetLock, read_file, read_holder, write_all, write_file
+from sidecar_runtime.publish import (
+    TargetLock,
+    find_holder,
+    read_file,
+    read_holder,
+    write_all,
+    write_file,
+)
 from tests.support.waiting import wait_until
 
 OLD, NEW = b"old content", b"new content, which is longer"
@@ -395,3 +402,16 @@ def test_only_what_a_holder_writes_is_passed_on(tmp_path: Path, folder: int) -> 
     (tmp_path / "lock").write_text(json.dumps(facts))
 
     assert read_holder("lock", folder) == {"host": "h" * 253, "since": 5}
+
+
+def test_who_holds_a_lock_is_found_and_nothing_is_made(tmp_path: Path, folder: int) -> None:
+    assert find_holder("lock", str(tmp_path)) == {}
+    assert find_holder("lock", str(tmp_path / "missing")) == {}
+    assert [] == os.listdir(tmp_path)
+
+    lock = TargetLock()
+    assert lock.try_acquire("lock", folder)
+    assert os.getpid() == find_holder("lock", str(tmp_path))["pid"]
+
+    lock.release()
+    assert find_holder("lock", str(tmp_path)) == {}

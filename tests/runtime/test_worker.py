@@ -106,6 +106,7 @@ class GlancingSession(ScriptSession):
         super().__init__(script)
         self._news_at = news_at
         self.glances = 0
+        self.can_wait_for_news = False
 
     def glance(self) -> bool:
         self.glances += 1
@@ -167,6 +168,18 @@ def test_there_is_no_glance_after_a_cycle_that_left_something_to_do(end: object)
         glanced.told.get(timeout=0.05)
     glanced.cycle()
     assert ["quiet"] == glanced.hear(1)
+    glanced.worker.retire()
+
+
+def test_after_a_failure_that_waits_for_news_glances_are_silent_until_they_come() -> None:
+    glanced = Glanced(OSError("down"), CHANGED, count=9, news_at=3)
+    glanced.session.can_wait_for_news = True
+    glanced.cycle()
+
+    assert ["news"] == glanced.hear(1)
+    assert 3 == glanced.session.glances
+    with pytest.raises(Empty):
+        glanced.told.get(timeout=0.05)
     glanced.worker.retire()
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from s3_sync.folder import Look
-from s3_sync.ignore import Ignore
-from s3_sync.progress import Progress
-from s3_sync.publish import Outcome, Publisher
-from s3_sync.release import POINTER_KEY, Origin, parse_pointer
+from s3_sync.publisher.folder import Look
+from s3_sync.publisher.ignore import Ignore
+from s3_sync.publisher.progress import Progress
+from s3_sync.publisher.publish import Outcome, Publisher
+from s3_sync.publisher.store import Store
+from s3_sync.release.facts import Origin
+from s3_sync.release.names import POINTER_KEY
+from s3_sync.release.pointer import parse_pointer
 from s3_sync.settings import Settings
-from s3_sync.store import Store
 from tests.support.publishing import PREFIX, check_every_release, read_release, write_files
 from tests.support.releases import Release
 from tests.support.writable_s3 import WritableS3, is_write

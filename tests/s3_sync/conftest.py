@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from s3_sync.settings import load_settings
-from s3_sync.target import Target
-from s3_sync.volume import Volume
+from s3_sync.target.target import Target
+from s3_sync.target.volume import Volume
 from sidecar_runtime.fence import Fence
 from tests.runtime.recording import log
 from tests.s3_sync.bucket import Bucket

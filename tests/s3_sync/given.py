@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from s3_sync.client import S3Client
-from s3_sync.refusals import Operation
+from s3_sync.s3.client import S3Client
+from s3_sync.s3.refusals import Operation
 from sidecar_runtime.aws_credentials import AwsConfig, Chain, Credentials
 from sidecar_runtime.fence import Fence
 from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3

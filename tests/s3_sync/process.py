@@ -42,6 +42,10 @@ class Process:
         return self._session.glance()
 
     @property
+    def can_wait_for_news(self) -> bool:
+        return self._session.can_wait_for_news
+
+    @property
     def is_ready(self) -> bool:
         return self._sidecar.readiness().ready
 

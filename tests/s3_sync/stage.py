@@ -7,12 +7,13 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from s3_sync.download import Download
 from s3_sync.keys import RESERVED
-from s3_sync.layouts import Layout, open_layout
-from s3_sync.listing import Entry
+from s3_sync.layouts.layout import Layout
+from s3_sync.layouts.open import open_layout
+from s3_sync.listing.entries import Entry
 from s3_sync.settings import Settings, load_settings
-from s3_sync.volume import Volume
+from s3_sync.target.download import Download
+from s3_sync.target.volume import Volume
 from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 
@@ -90,7 +91,7 @@ class Stage:
         for name, content in files.items():
             path, body = f"{name.replace('__', '/')}.py", content.encode()
             entry = Entry(path, hashlib.md5(body).hexdigest(), len(body))
-            download = Download(path, len(body), self.layout.tree.open_staging)
+            download = Download(path, len(body), self.layout.tree.staging.open)
             download.write(body)
             self.layout.tree.publish(path, entry, download, Fence(), lambda _: False)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from s3_sync import managed as managed_module
-from s3_sync.target import Target
+from s3_sync.target import managed as managed_module
+from s3_sync.target.target import Target
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3

@@ -69,6 +69,7 @@ class Repository:
         onto: str | None = None,
         modes: Mapping[str, str] | None = None,
         *,
+        author: str = "Test",
         whole: bool = False,
     ) -> str:
         """
@@ -80,6 +81,7 @@ class Repository:
             message: Of the commit.
             onto: Another parent than the branch's head: a force push. An empty string is none.
             modes: Path → git's mode, where it is not 100644 (`120000` is a symlink).
+            author: Name of who wrote it; git allows no `<` and `>` in it.
             whole: The files are all that there is afterwards.
         """
         branch = branch or self.branch
@@ -89,9 +91,9 @@ class Repository:
         stamp = next(self._clock)
         text = message.encode()
         out.append(
-            b"commit %s\nauthor Test <test@example.com> %d +0000\n"
+            b"commit %s\nauthor %s <test@example.com> %d +0000\n"
             b"committer Test <test@example.com> %d +0000\ndata %d\n%s\n"
-            % (reference.encode(), stamp, stamp, len(text), text)
+            % (reference.encode(), author.encode(), stamp, stamp, len(text), text)
         )
         if parent:
             out.append(b"from %s\n" % parent.encode())

@@ -26,7 +26,7 @@ from tests.support.revisions import make_revision
 from tests.support.waiting import wait_until
 
 WRAPPER = VENV_BIN / "git-sync-wrapper"
-STAND_IN = Path(__file__).parent / "stand_in_git_sync.py"
+STAND_IN = Path(__file__).parent / "stand_in" / "git-sync"
 REAL = os.environ.get("GIT_SYNC_BIN") or shutil.which("git-sync")
 ENGINES = {"stand-in": STAND_IN, **({"git-sync": Path(REAL)} if REAL else {})}
 """What stands for git-sync: always a stand-in, and the real one where there is one."""

@@ -165,7 +165,8 @@ class Kdc:
             life: The longest life of its tickets (`16s`).
             renew_life: How long they can be renewed; `0`: not at all.
         """
-        self.kadmin(f'addprinc -randkey -maxlife {life} -maxrenewlife "{renew_life}" {name}')
+        options = f'-randkey -maxlife {life} -maxrenewlife "{renew_life}"'
+        self.kadmin(f"addprinc {options} {_quoted(name)}")
         return f"{name}@{self.realm}"
 
     def write_keytab(self, path: Path, *principals: str) -> Path:
@@ -176,7 +177,7 @@ class Kdc:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         for principal in principals:
-            self.kadmin(f"ktadd -k {path} {principal}")
+            self.kadmin(f"ktadd -k {path} {_quoted(principal)}")
         return path
 
     def copy_keys(self, path: Path, *principals: str) -> Path:
@@ -219,13 +220,16 @@ class Kdc:
         path.write_text(text + "  }\n")
         return path
 
-    def requests(self, kind: str = "AS_REQ") -> int:
+    def requests(self, kind: str = "AS_REQ", client: str = "") -> int:
         """
         How many requests of a kind (`AS_REQ`, `TGS_REQ`) it has granted so far.
+
+        Args:
+            client: Of this principal alone; empty: of all.
         """
         with suppress(FileNotFoundError):
             text = (self.folder / "kdc.log").read_text(errors="replace")
-            return len(re.findall(rf"{kind} .*ISSUE", text))
+            return len(re.findall(rf"{kind} .*ISSUE.* {re.escape(client)}", text))
         return 0
 
     def _answers(self) -> bool:
@@ -288,6 +292,13 @@ def expiry_of(ccache: Path, config: Path) -> float:
     found = re.search(r"^\S+ \S+  (\S+ \S+)  krbtgt/", done.stdout, re.MULTILINE)
     assert found, done.stdout + done.stderr
     return calendar.timegm(time.strptime(found[1], "%m/%d/%y %H:%M:%S"))
+
+
+def _quoted(word: str) -> str:
+    """
+    Return one word for the command line of kadmin.
+    """
+    return '"' + word.replace('"', '""') + '"'
 
 
 def _libfaketime() -> Path:

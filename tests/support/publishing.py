@@ -14,15 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from s3_sync.release import (
-    MANIFEST_FOLDER,
-    POINTER_KEY,
-    Manifest,
-    bundle_key,
-    manifest_key,
-    parse_manifest,
-    parse_pointer,
-)
+from s3_sync.release.manifest import Manifest, parse_manifest
+from s3_sync.release.names import MANIFEST_FOLDER, POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.pointer import parse_pointer
 from tests.support.daemon import S3_SYNC, VENV_BIN
 
 PREFIX = "dags/"

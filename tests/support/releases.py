@@ -9,21 +9,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from s3_sync.bundle import Content, write_bundle
-from s3_sync.release import (
-    POINTER_KEY,
-    Manifest,
-    Origin,
-    Pointer,
-    bundle_key,
-    manifest_key,
-    revision_of,
-    serialise_manifest,
-    serialise_pointer,
-    sha256_of,
-)
+from s3_sync.publisher.bundle import Content, write_bundle
+from s3_sync.release.facts import Origin
+from s3_sync.release.manifest import Manifest, serialise_manifest
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key, revision_of, sha256_of
+from s3_sync.release.pointer import Pointer, serialise_pointer
 
 AT = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
+ORIGIN = Origin(by="tests", commit="0" * 40, message="A release for tests")
 
 
 @dataclass(frozen=True)
@@ -59,6 +52,7 @@ def make_release(
     executable: Collection[str] = (),
     history: tuple[str, ...] = (),
     at: datetime = AT,
+    origin: Origin = ORIGIN,
 ) -> Release:
     """
     Make the release of some files.
@@ -68,7 +62,6 @@ def make_release(
     rows = {row.path: row for row in write_bundle(contents, out)}
     bundle = out.getvalue()
     revision = revision_of((row.path, row.sha256, row.is_executable) for row in rows.values())
-    origin = Origin(by="tests", commit="0" * 40, message="A release for tests")
     manifest = Manifest(revision, at, origin, sha256_of(bundle), len(bundle), rows)
     manifest_bytes = serialise_manifest(manifest)
     pointer = Pointer(revision, sha256_of(manifest_bytes), len(manifest_bytes), at, origin, history)

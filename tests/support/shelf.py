@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from s3_sync.release import POINTER_KEY, bundle_key, manifest_key, serialise_pointer
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.pointer import serialise_pointer
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.loopback import Match, Request

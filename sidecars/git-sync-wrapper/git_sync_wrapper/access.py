@@ -124,6 +124,24 @@ class Access:
         """
         return self._keyring.credential(Wanted.by_url(url), fence)
 
+    def who(self, fence: Fence) -> str:
+        """
+        Return who logs in to the repository, and by what, in words without a secret.
+
+        Raises:
+            SidecarError: Who should know cannot tell.
+            CycleAbandoned: The fence was revoked meanwhile.
+        """
+        credential = self._keyring.credential(self._repo, fence)
+        if credential is None:
+            return ""
+        if self._keyring.signs_for(self._repo):
+            name = self._keyring.identity(self._repo, fence) or "an AWS identity (STS did not say)"
+        else:
+            # A token may be given as the username alone.
+            name = f"user {credential.username}" if credential.password else "a token"
+        return f"{name}, by {credential.origin}"
+
     def refused(self, url: str) -> None:
         """
         Drop what is kept for the server of a URL: it was refused.
@@ -155,13 +173,16 @@ class Access:
 
     def _helper(self) -> str:
         """
-        Return the command that git runs for credentials; it begins with an absolute path.
+        Return the command that git gives to a shell for credentials.
+
+        The mark at its start says that it is one; git looks at the first letter, and a path with a
+        blank in it begins with a quotation mark. https://git-scm.com/docs/gitcredentials
         """
         # Without `site` nobody else tells it where the image has its bytecode.
         prefix = sys.pycache_prefix
         bytecode = ["-X", f"pycache_prefix={prefix}"] if prefix else []
         program = [sys.executable, "-I", "-S", *bytecode, credential_helper.__file__]
-        return shlex.join([*program, self._socket])
+        return "!" + shlex.join([*program, self._socket])
 
     @property
     def _has_own_helper(self) -> bool:

@@ -40,6 +40,7 @@ class CodeCommit:
             sigv4.username(credentials),
             sigv4.password(credentials, wanted.host, wanted.path, region, now),
             now + sigv4.VALID_SECONDS,
+            credentials.method,
         )
 
     def refused(self, wanted: Wanted) -> None:
@@ -49,6 +50,13 @@ class CodeCommit:
         if self.is_for(wanted):
             with self._lock:
                 self._chain.forget()
+
+    def identity(self, fence: Fence) -> str | None:
+        """
+        Return the ARN of who signs, as STS says; None where it does not say.
+        """
+        with self._lock:
+            return self._chain.identity(fence)
 
     def explain(self, wanted: Wanted, fence: Fence) -> CredentialError | None:
         """

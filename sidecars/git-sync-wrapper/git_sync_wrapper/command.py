@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from git_sync_wrapper import passthrough
+from git_sync_wrapper import check, passthrough
 from git_sync_wrapper.access import Access
 from git_sync_wrapper.board import Board
 from git_sync_wrapper.chart_port import ChartPort
@@ -30,7 +29,7 @@ from git_sync_wrapper.volume import STORE
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate import make_gate
-from sidecar_runtime.process import run_daemon
+from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
 from sidecar_runtime.publish import TargetLock
 from sidecar_runtime.settings import describe
 from sidecar_runtime.status import About
@@ -42,10 +41,11 @@ SHORTEST_INTERVAL_SECONDS = 0.1
 log = logs.get_logger("settings")
 
 USAGE = """\
-usage: git-sync-wrapper [FLAGS of git-sync...]
+usage: git-sync-wrapper [check] [FLAGS of git-sync...]
 
 Runs git-sync and ends its outages. Every flag and variable of git-sync is understood;
-`git-sync-wrapper --man` shows git-sync's own manual. What is added:
+`git-sync-wrapper --man` shows git-sync's own manual. `git-sync-wrapper check` tries settings,
+programs, credentials, the remote, the volume and the gate, and publishes nothing. What is added:
 """
 
 
@@ -63,21 +63,24 @@ def run() -> int:
     if arguments[:1] == ["--version"]:
         sys.stdout.write(f"git-sync-wrapper {__version__}\n")
         return 0
-    _forbid_core_dumps()
+    forbid_core_dumps()
     settings, unknown = load_settings(os.environ)
-    if settings.mode == "passthrough" or arguments[:1] == ["--man"]:
+    is_check = arguments[:1] == ["check"]
+    if arguments[:1] == ["--man"] or (settings.mode == "passthrough" and not is_check):
         return passthrough.run(settings.git_sync, arguments, os.environ)
     options = read_options(
-        arguments,
+        arguments[1:] if is_check else arguments,
         os.environ,
         has_username=settings.username_file is not None,
         has_password=settings.credentials.kind == "secrets-manager",
     )
     _check_link(options)
+    if is_check:
+        return check.run(settings, options, os.environ)
     settings = _joined(settings, options)
-    logs.configure(settings.log_level, settings.log_format)
+    begin_logs(settings, unknown)
     os.umask(0o002 if options.group_write else 0o022)
-    _warn(options, unknown, os.environ)
+    _warn(options, os.environ)
     return _serve(settings, options, os.environ)
 
 
@@ -113,9 +116,7 @@ def _joined(settings: Settings, options: Options) -> Settings:
     )
 
 
-def _warn(options: Options, unknown: Sequence[str], environ: Mapping[str, str]) -> None:
-    for name in unknown:
-        log.warning("setting_unknown", setting=name)
+def _warn(options: Options, environ: Mapping[str, str]) -> None:
     for name, right in strangers(environ):
         log.warning("setting_unknown", setting=name, instead=right)
     for loser, winner in options.overridden:
@@ -156,7 +157,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
         hooks=hooks,
         metrics=metrics,
         board=board,
-        report=ErrorFile(options.error_file),
+        report=ErrorFile("" if settings.dry_run else options.error_file),
         past=Past(TargetLock()),
     )
     sidecar = GitSyncWrapper(parts)
@@ -179,16 +180,3 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
     finally:
         hooks.stop()
         access.close()
-
-
-def _forbid_core_dumps() -> None:
-    """
-    Keep passwords out of core files, of git's too.
-
-    A limit of 0 does not hold for a ``core_pattern`` that is a pipe (systemd-coredump, apport),
-    but 1 does: the kernel takes it for a crash of the pipe's own program (fs/coredump.c). Where
-    the limit is 0 already it stays: only root may raise it.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_CORE)
-    limit = 0 if most == 0 else 1
-    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))

@@ -52,11 +52,13 @@ class Credential:
 
     Args:
         expires_at: Unix time after which it must be asked for anew; `None`: when it is refused.
+        origin: Where it is from, in words, for a person.
     """
 
     username: str
     password: str = field(repr=False)
     expires_at: float | None = None
+    origin: str = field(default="", compare=False)
 
 
 class Provider(Protocol):

@@ -18,8 +18,8 @@ from git_sync_wrapper.options import Options
 from git_sync_wrapper.refs import Poller
 from git_sync_wrapper.report import ErrorFile
 from git_sync_wrapper.settings import Settings
-from git_sync_wrapper.tree import changed_files
-from git_sync_wrapper.volume import LOCK, Published, Volume
+from git_sync_wrapper.tree import changed_files, real_files
+from git_sync_wrapper.volume import LOCK, Published, Volume, look
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate import Gate, RevisionRefused
@@ -64,7 +64,7 @@ class Parts:
     options: Options
     environ: Mapping[str, str]
     engine: Engine
-    poller: Poller | None
+    poller: Poller
     gate: Gate | None
     hooks: Hooks
     metrics: WrapperMetrics
@@ -78,6 +78,8 @@ class Session:
     What belongs to the thread that runs cycles: the open volume, what the last poll said.
     """
 
+    can_wait_for_news = False
+
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._settings = parts.settings
@@ -90,6 +92,7 @@ class Session:
         """The commit that git-sync found when it last ran well, or that was published."""
         self._refusal: RevisionRefused | None = None
         self._is_waiting = False
+        self._rehearsed = ""
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -116,14 +119,17 @@ class Session:
         """
         Whether the remote still has what the link shows, without a cycle.
         """
-        volume, poller = self._volume, self._parts.poller
-        if volume is None or poller is None or not self._settled_at:
+        volume = self._volume
+        if volume is None or not self._settled_at:
             return False
         try:
             is_calm = (
                 volume.is_current()
                 and volume.published().commit == self._settled_at
-                and (self._options.is_pinned or poller.commit(Fence()) == self._settled_at)
+                and (
+                    self._options.is_pinned
+                    or self._parts.poller.commit(Fence()) == self._settled_at
+                )
             )
         except (SidecarError, OSError):
             return False  # the cycle will say why
@@ -139,10 +145,11 @@ class Session:
         if self._volume is not None:
             self._volume.close()
             self._volume = None
-        if self._parts.poller is not None:
-            self._parts.poller.close()
+        self._parts.poller.close()
 
     def _run(self, fence: Fence) -> Outcome:
+        if self._settings.dry_run:
+            return self._rehearse(fence)
         volume = self._open()
         if not self._parts.past.lock.try_acquire(LOCK, volume.store):
             self._parts.board.publish(volume.published())
@@ -152,9 +159,6 @@ class Session:
         wanted, problem = self._poll(fence)
         if not self._must_run(wanted, published, fence):
             return self._rest(published, fence)
-        if self._settings.dry_run:
-            log.info("plan_made", revision=wanted, published=published.commit)
-            return Outcome("unchanged", published.commit)
         started, is_first = time.monotonic(), not self._parts.past.has_synced
         commit = self._sync(problem, fence)
         outcome = self._publish(commit, published, volume, fence)
@@ -167,6 +171,20 @@ class Session:
         else:
             counters.count_noop()
         return outcome
+
+    def _rehearse(self, fence: Fence) -> Outcome:
+        """
+        Say once what would be published (``GIT_SYNC_WRAPPER_DRY_RUN``); git-sync is not run.
+        """
+        published = look(self._options)
+        self._parts.board.publish(published)
+        wanted, problem = self._poll(fence)
+        if problem is not None:
+            raise problem
+        if wanted not in (published.commit, self._rehearsed):
+            self._rehearsed = wanted
+            log.info("plan_made", revision=wanted, published=published.commit)
+        return Outcome("unchanged", published.commit)
 
     def _open(self) -> Volume:
         """
@@ -192,7 +210,7 @@ class Session:
         if not self._settled_at:
             volume.prepare()
         published = volume.published()
-        if not published.commit and not self._settings.dry_run and (commit := volume.recorded()):
+        if not published.commit and (commit := volume.recorded()):
             volume.show(commit, "", fence)
             log.warning("link_restored", revision=commit)
             published = volume.published()
@@ -218,8 +236,6 @@ class Session:
         """
         if self._options.is_pinned:
             return self._options.ref, None
-        if self._parts.poller is None:
-            return "", None
         try:
             wanted = self._parts.poller.commit(fence)
         except SidecarError as error:
@@ -252,7 +268,7 @@ class Session:
         """
         What is published is what the remote has; the first time that counts as a change.
         """
-        if not self._parts.past.has_synced and not self._settings.dry_run:
+        if not self._parts.past.has_synced:
             self._announce(commit, fence)
         return Outcome("unchanged", commit)
 
@@ -306,6 +322,8 @@ class Session:
         changed = changed_files(
             self._options.git, self._parts.environ, worktree, published.commit, commit
         )
+        if self._settings.gate == "syntax":  # it opens no links: they may lead anywhere
+            changed = real_files(worktree, changed)
         return gate.judge(commit, worktree, changed, fence)
 
     def _accept(self, refusal: RevisionRefused | None) -> None:

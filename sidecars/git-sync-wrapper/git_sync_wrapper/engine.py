@@ -15,19 +15,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from git_sync_wrapper.access import Access
-from git_sync_wrapper.flags import BY_NAME
+from git_sync_wrapper.flag_table import BY_NAME
 from git_sync_wrapper.git import clean, configured
 from git_sync_wrapper.go_values import write_git_configs
 from git_sync_wrapper.heal import CANDIDATE, heal, throw_away
 from git_sync_wrapper.options import FULL_COMMIT, Options
-from git_sync_wrapper.refusals import explain
+from git_sync_wrapper.refusals import explain, heard
 from git_sync_wrapper.settings import PREFIX
 from git_sync_wrapper.user_entry import user_entry
-from git_sync_wrapper.volume import explain_os_error
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.target_errors import explain_os_error
 
 # What the wrapper does itself; git-sync hears nothing of it.
 OURS = frozenset(
@@ -199,7 +199,7 @@ class Engine:
         return (*self._options.git_config, *self._options.git_config_add)
 
     def _explain(self, code: int, report: str, last: list[str], fence: Fence) -> GitSyncFailed:
-        said = report or "\n".join(last)
+        said = heard(report) if report else "\n".join(map(heard, last))
         cause = explain(said, f"git-sync ended with {_ending(code)}")
         if cause.reason == "target_full":
             throw_away(self.root)

@@ -87,6 +87,12 @@ class Keyring:
         """
         return self._codecommit.explain(wanted, fence) if self.signs_for(wanted) else None
 
+    def identity(self, wanted: Wanted, fence: Fence) -> str | None:
+        """
+        Return the ARN of who signs for this server; None where nobody does, or STS does not say.
+        """
+        return self._codecommit.identity(fence) if self.signs_for(wanted) else None
+
     def signs_for(self, wanted: Wanted) -> bool:
         """
         Whether CodeCommit's signatures log in there.

@@ -46,7 +46,9 @@ class Given:
             return None
         username = pair.username.read()
         _check_codecommit(username, wanted)
-        return Credential(username, pair.password.read() if pair.password else "")
+        if pair.password is None:
+            return Credential(username, "", origin=pair.username.setting)
+        return Credential(username, pair.password.read(), origin=pair.password.setting)
 
     def refused(self, wanted: Wanted) -> None:
         """
@@ -118,7 +120,8 @@ class Askpass:
         fields = dict(line.partition("=")[::2] for line in lines)
         if not fields.get("username") and not fields.get("password"):
             raise _askpass_failed("it says neither username= nor password=")
-        return Credential(fields.get("username", ""), fields.get("password", ""))
+        username, password = (fields.get(name, "") for name in ("username", "password"))
+        return Credential(username, password, origin="GITSYNC_ASKPASS_URL")
 
     def refused(self, wanted: Wanted) -> None:
         """

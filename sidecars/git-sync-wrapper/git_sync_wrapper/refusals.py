@@ -7,12 +7,16 @@ OpenSSH 9.2 to 10.0. Whatever has none is told as it is, under `git_sync_failed`
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sidecar_runtime.errors import SidecarError
 
 SAID_CHARACTERS = 700
+# In git-sync's errors: `Run(git fetch …): exit status 128: { stdout: "…", stderr: "fatal: …" }`.
+_STDERR = re.compile(r', stderr: ("(?:[^"\\]|\\.)*")')
 _USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
 
 
@@ -137,6 +141,29 @@ REFUSALS = (
         "Raise the container's memory limit: git needs it for large repositories.",
     ),
 )
+
+
+def heard(report: str) -> str:
+    """
+    Return what git-sync reports, in its error-file or on a line of its log; git's own words first.
+    """
+    error = report
+    with suppress(ValueError):
+        fields = json.loads(report)
+        if isinstance(fields, dict):
+            error = f"{fields.get('Err', '')} {fields.get('Msg', '')}"
+    said = [_unquoted(found[1]) for found in _STDERR.finditer(error)]
+    return "\n".join([*said, _STDERR.sub("", error)])
+
+
+def _unquoted(text: str) -> str:
+    """
+    Return a string that Go has quoted; where Go's escapes are not JSON's, as it is.
+    """
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text
 
 
 def explain(said: str, doing: str = "git-sync failed") -> SidecarError:

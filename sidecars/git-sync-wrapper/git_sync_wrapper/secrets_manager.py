@@ -108,7 +108,8 @@ class SecretsManager:
                 f"the secret {self._secret} holds no username",
                 f"{FORM}, or set GITSYNC_USERNAME. GitHub and GitLab take any name beside a token.",
             )
-        return Credential(username, self._clean("password", password))
+        origin = f"the secret {self._secret}"
+        return Credential(username, self._clean("password", password), origin=origin)
 
     def _fields(self, text: str) -> dict[str, str]:
         try:

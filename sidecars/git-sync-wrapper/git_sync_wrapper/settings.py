@@ -12,15 +12,8 @@ from dataclasses import dataclass
 from git_sync_wrapper.sources import Source, source, stage
 from sidecar_runtime.errors import Problem
 from sidecar_runtime.gate_settings import GateSettings, check_gate
-from sidecar_runtime.settings import (
-    absolute_path,
-    bind_address,
-    choice,
-    count,
-    duration,
-    load,
-    setting,
-)
+from sidecar_runtime.parsers import absolute_path, allows, bind_address, choice, count, duration
+from sidecar_runtime.settings import load, setting
 
 PREFIX = "GIT_SYNC_WRAPPER_"
 
@@ -46,6 +39,7 @@ INSTEAD = {
 }
 
 
+@allows("a program: a path, or a name on PATH")
 def program(text: str) -> str:
     """
     Read a program: a path, or a name to be found on PATH.
@@ -54,9 +48,6 @@ def program(text: str) -> str:
     if found is None:
         raise ValueError("is no program that is in this image and can be run")
     return os.path.abspath(found)
-
-
-program.allowed = "a program: a path, or a name on PATH"  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, kw_only=True)

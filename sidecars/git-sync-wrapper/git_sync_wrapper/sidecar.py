@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from git_sync_wrapper.cycle import Parts, Session
 from git_sync_wrapper.refs import HttpPoller
+from git_sync_wrapper.secret_watch import secret_files, watch_secrets
 from sidecar_runtime.health import Readiness
 
 # A whole cycle, with its locks and looks, comes so often at least; the polls in between are one
@@ -46,8 +47,11 @@ class GitSyncWrapper:
 
     def watch(self, wake: Callable[[], None]) -> None:
         """
-        Let the signal of ``--sync-on-signal`` ask for a cycle; SIGHUP always does.
+        Let the signal of ``--sync-on-signal`` ask for a cycle (SIGHUP always does), and a file of
+        credentials that changes: a person may just have mended what was refused.
         """
-        asked = self._parts.options.sync_signal
+        settings, options = self._parts.settings, self._parts.options
+        watch_secrets(secret_files(settings, options), wake)
+        asked = options.sync_signal
         if asked is not None and asked != signal.SIGHUP:
             signal.signal(asked, lambda *_: wake())

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from sidecar_runtime.parsers import allows
+
 _SECRET = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}")
 _ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:([a-z0-9-]+):\d{12}:secret:[^:\s]{1,512}")
 ALLOWED = "auto, codecommit, or secrets-manager:NAME (or its ARN)"
@@ -26,6 +28,7 @@ class Source:
     secret: str = ""
 
 
+@allows(ALLOWED)
 def source(text: str) -> Source:
     """
     Read ``auto``, ``codecommit`` or ``secrets-manager:NAME``.
@@ -41,9 +44,7 @@ def source(text: str) -> Source:
     raise ValueError(f"is not {ALLOWED}")
 
 
-source.allowed = ALLOWED  # type: ignore[attr-defined]
-
-
+@allows("a staging label such as AWSCURRENT or AWSPREVIOUS")
 def stage(text: str) -> str:
     """
     Read a staging label of Secrets Manager.
@@ -51,9 +52,6 @@ def stage(text: str) -> str:
     if not re.fullmatch(r"\S{1,256}", text):
         raise ValueError("is not a staging label such as AWSCURRENT or AWSPREVIOUS")
     return text
-
-
-stage.allowed = "a staging label such as AWSCURRENT or AWSPREVIOUS"  # type: ignore[attr-defined]
 
 
 def region_of_arn(secret: str) -> str | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from git_sync_wrapper.git import surroundings
@@ -73,6 +73,22 @@ def all_files(worktree: str) -> list[str]:
         links = [name for name in names if os.path.islink(os.path.join(folder, name))]
         found += [prefix + name for name in (*files, *links) if name != GIT]
     return found
+
+
+def real_files(worktree: str, paths: Iterable[str]) -> list[str]:
+    """
+    Return the files of a worktree that paths lead to, without what leads out of it, or nowhere.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        inside = path
+        if os.path.islink(os.path.join(worktree, path)):
+            real = os.path.realpath(os.path.join(worktree, path))
+            inside = os.path.relpath(real, worktree)
+            if inside.startswith("../") or not os.path.isfile(real):
+                continue
+        found[inside] = None
+    return list(found)
 
 
 def fill(worktree: str, folder: int) -> None:

@@ -17,8 +17,9 @@ from git_sync_wrapper.tree import fill
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.publish import read_file, write_file
+from sidecar_runtime.publish import nearest_folder, read_file, write_file
 from sidecar_runtime.snapshots import FOLDER_FLAGS, FOLDER_MODE, Snapshots, remove_tree
+from sidecar_runtime.target_errors import explained
 
 STORE = ".snapshots"
 LOCK = "lock"
@@ -49,6 +50,36 @@ class Published:
     published_at: float | None = None
 
 
+def look(options: Options) -> Published:
+    """
+    Return what the link shows; nothing is made, opened or locked for it.
+    """
+    store, commit = os.path.split(os.path.realpath(options.link))
+    if store != os.path.join(options.root, STORE):
+        return Published()
+    try:
+        return Published(commit, "", os.stat(options.link).st_mtime)
+    except OSError:  # it leads to a commit that is gone
+        return Published()
+
+
+def check_link(options: Options) -> None:
+    """
+    Refuse a link on another volume than the root: snapshots are hard links, and renamed into place.
+
+    Raises:
+        SidecarError: ``link_elsewhere``.
+        OSError: One of the folders cannot be looked at.
+    """
+    folders = (os.path.dirname(options.link), os.path.join(options.root, STORE))
+    if len({os.stat(nearest_folder(folder)).st_dev for folder in folders}) > 1:
+        raise SidecarError(
+            "link_elsewhere",
+            f"the link {options.link} is on another volume than {options.root}",
+            "Let GITSYNC_LINK be a name, or a path below GITSYNC_ROOT.",
+        )
+
+
 class Volume:
     """
     The open root of one wrapper.
@@ -68,7 +99,7 @@ class Volume:
             folder, link = os.path.split(options.link)
             os.makedirs(folder, FOLDER_MODE, exist_ok=True)
             self._link_folder = _open_folder(os.path.realpath(folder), stack)
-            self._check_link_folder()
+            check_link(options)
             self._snapshots = Snapshots(
                 self._link_folder,
                 self.store,
@@ -192,14 +223,6 @@ class Volume:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def _check_link_folder(self) -> None:
-        if os.fstat(self._link_folder).st_dev != os.fstat(self.store).st_dev:
-            raise SidecarError(
-                "link_elsewhere",
-                f"the link {self._options.link} is on another volume than {self.root}",
-                "Let GITSYNC_LINK be a name, or a path below GITSYNC_ROOT.",
-            )
-
     def _move_aside(self) -> None:
         """
         Move a folder or file away that is where the link should be; an empty folder makes way.
@@ -248,42 +271,3 @@ def _exchange(one: str, other: str, folder: int) -> None:
     os.rename(other, gone, src_dir_fd=folder, dst_dir_fd=folder)
     os.rename(one, other, src_dir_fd=folder, dst_dir_fd=folder)
     os.rename(gone, one, src_dir_fd=folder, dst_dir_fd=folder)
-
-
-def explained(what: str) -> _Explained:
-    """
-    Turn failures of the file system into errors that teach.
-    """
-    return _Explained(what)
-
-
-class _Explained:
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, OSError):
-            raise explain_os_error(error, self._what) from error
-
-
-def explain_os_error(error: OSError, what: str) -> SidecarError:
-    """
-    Return the error for a failure of the file system, with what to do.
-    """
-    said = f"{what}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return SidecarError(
-            "target_full",
-            said,
-            "Raise the volume's size (emptyDir: sizeLimit). What is published is untouched.",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return SidecarError(
-            "target_denied",
-            f"{said} (as uid {os.getuid()}, gid {os.getgid()})",
-            "Mount the volume writable here, and let the pod's fsGroup or runAsUser own it.",
-        )
-    return SidecarError("target_failed", said, "Look at the volume and its node.")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
-from sidecar_runtime.settings import boolean
+from sidecar_runtime.parsers import boolean
 
 _HEEDED = {"http.sslcainfo", "http.sslverify", "http.proxy", "http.extraheader"}
 # What changes how git transfers, but neither where it goes nor what it says.

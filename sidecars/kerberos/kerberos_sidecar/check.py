@@ -25,7 +25,8 @@ from kerberos_sidecar.settings import Settings
 from kerberos_sidecar.slot import iso
 from kerberos_sidecar.source import Source
 from kerberos_sidecar.staging import Staging
-from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError
+from sidecar_runtime.checks import exit_code, fail, say
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.publish import read_file
 
@@ -53,17 +54,17 @@ def run(settings: Settings, who: Consumer) -> int:
     for entry in settings.entries:
         source = Source(entry, settings.keytab_dir, ccaches)
         results.append(_Checks(entry, source, who, settings.timeout_seconds).run())
-    return EXIT_DONE if all(results) else EXIT_GAVE_UP
+    return exit_code(results)
 
 
 def _config(settings: Settings) -> bool:
     try:
         check_config(settings)
     except SidecarError as error:
-        return _fail("krb5.conf", error)
+        return fail("krb5.conf", error)
     site = settings.krb5_config or SITE_CONFIG
     there = any(map(os.path.exists, site.split(":")))
-    _say("ok" if there else "??", "krb5.conf", site if there else f"no {site}: DNS must name KDCs")
+    say("ok" if there else "??", "krb5.conf", site if there else f"no {site}: DNS must name KDCs")
     return True
 
 
@@ -85,7 +86,7 @@ class _Checks:
             try:
                 stack.enter_context(staging)
             except SidecarError as error:
-                results.append(_fail("ccache", error))
+                results.append(fail("ccache", error))
             else:
                 self._say_writable()
             results.append(self._ticket(staging.got if not results else None))
@@ -103,16 +104,16 @@ class _Checks:
             keytab = read_keytab(self._source.find())
             principal = keytab.select(self._entry.principal)
         except SidecarError as error:
-            return _fail("keytab", error)
+            return fail("keytab", error)
         keys = [key for key in keytab.keys if key.principal == principal]
         kvno = keytab.kvno_of(principal)
         newest = [key for key in keys if key.kvno == kvno]
         types = ", ".join(key.enctype_name for key in newest)
-        _say("ok", "keytab", f"{keytab.path}: {principal}, kvno {kvno} ({types})")
+        say("ok", "keytab", f"{keytab.path}: {principal}, kvno {kvno} ({types})")
         if len(newest) < len(keys):
-            _say("", "", f"and {len(keys) - len(newest)} older keys, which may go")
+            say("", "", f"and {len(keys) - len(newest)} older keys, which may go")
         if obstacle(keytab.path, self._who) == "":
-            _say("??", "", f"{self._who} could read it, if it is mounted there too")
+            say("??", "", f"{self._who} could read it, if it is mounted there too")
         began = time.monotonic()
         try:
             self._acquire(principal, keytab, f"FILE:{got}" if got else _nowhere())
@@ -122,9 +123,9 @@ class _Checks:
                 ticket = verify(read_file(got), principal, time.time())
                 offset = ticket.clock_offset_seconds
                 text += f", until {iso(ticket.ends_at)}; its clock is {offset:+.0f} s from ours"
-            _say("ok", "KDC", text)
+            say("ok", "KDC", text)
         except SidecarError as error:
-            return _fail("KDC", error)
+            return fail("KDC", error)
         return self._keys(keytab, principal, newest)
 
     def _keys(self, keytab: Keytab, principal: Principal, newest: list[Key]) -> bool:
@@ -141,11 +142,11 @@ class _Checks:
             alone = Keytab(f"/proc/self/fd/{fd}", (key,))
             try:
                 self._acquire(principal, alone, _nowhere())
-                _say("ok", "key", f"{key.enctype_name}: the KDC accepts it")
+                say("ok", "key", f"{key.enctype_name}: the KDC accepts it")
             except SidecarError as error:
                 if error.reason == "keytab_stale":
-                    return _fail("key", error)
-                _say("??", "key", f"{key.enctype_name}: {error.message}")
+                    return fail("key", error)
+                say("??", "key", f"{key.enctype_name}: {error.message}")
             finally:
                 os.close(fd)
         return True
@@ -166,12 +167,12 @@ class _Checks:
     def _say_writable(self) -> None:
         path = self._entry.ccache
         free = shutil.disk_usage(os.path.dirname(path)).free >> 20
-        _say("ok", "ccache", f"{path} is writable as uid {os.getuid()}, {free} MiB free")
+        say("ok", "ccache", f"{path} is writable as uid {os.getuid()}, {free} MiB free")
         found = Published(path).look()
         if found.published_at is not None:
             problem = found.problem_at(time.time(), self._entry.principal)
             until = f"holds a ticket until {iso(found.ticket.ends_at)}" if found.ticket else ""
-            _say("??" if problem else "ok", "", f"it {problem or until}")
+            say("??" if problem else "ok", "", f"it {problem or until}")
 
     def _consumer(self) -> bool:
         """
@@ -184,10 +185,10 @@ class _Checks:
             return False  # said before
         found = obstacle(path, self._who, (self._entry.mode, os.getuid(), group))
         if not found:
-            _say("ok", "consumer", f"{self._who} can read it")
+            say("ok", "consumer", f"{self._who} can read it")
             return True
-        _say("FAIL", "consumer", f"{self._who} cannot read it: {found}")
-        _say("", "", "Set the pod's fsGroup, or KERBEROS_CCACHE_MODE; --consumer names another.")
+        say("FAIL", "consumer", f"{self._who} cannot read it: {found}")
+        say("", "", "Set the pod's fsGroup, or KERBEROS_CCACHE_MODE; --consumer names another.")
         return False
 
 
@@ -196,14 +197,3 @@ def _nowhere() -> str:
     Return a new ccache in memory: libkrb5 takes up what it finds in one that is there.
     """
     return f"MEMORY:{secrets.token_hex(8)}"
-
-
-def _say(mark: str, name: str, text: str) -> None:
-    print(f"  {mark:<5} {name:<14} {text}")
-
-
-def _fail(name: str, error: SidecarError) -> bool:
-    _say("FAIL", name, f"{error.reason}: {error.message}")
-    if error.advice:
-        _say("", "", error.advice)
-    return False

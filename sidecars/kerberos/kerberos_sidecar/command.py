@@ -4,10 +4,8 @@ The command line of ``kerberos-sidecar``: joins the parts.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
-import resource
 import sys
 
 from kerberos_sidecar import check
@@ -15,9 +13,9 @@ from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.overlay import lay_over
 from kerberos_sidecar.settings import PREFIX, Settings, load_settings
 from kerberos_sidecar.sidecar import KerberosSidecar
-from sidecar_runtime import __version__, logs
-from sidecar_runtime.process import run_daemon
-from sidecar_runtime.settings import describe
+from sidecar_runtime import __version__
+from sidecar_runtime.command import make_parser
+from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
 from sidecar_runtime.status import About
 
 # How often a cycle looks at what is due; shorter where tickets are refreshed every few seconds.
@@ -32,26 +30,19 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    parser = argparse.ArgumentParser(
-        "kerberos-sidecar",
-        description="Keeps Kerberos tickets fresh from a keytab; without a command, for ever.",
-        epilog=describe(Settings, PREFIX),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"kerberos-sidecar {__version__}")
+    purpose = "Keeps Kerberos tickets fresh from a keytab; without a command, for ever."
+    parser = make_parser("kerberos-sidecar", purpose, Settings, PREFIX)
     commands = parser.add_subparsers(dest="command", metavar="[check]", title="commands")
     check.add_arguments(
         commands.add_parser("check", help="try krb5.conf, keytabs, the KDC and the ccaches")
     )
     arguments = parser.parse_args(sys.argv[1:])
-    _forbid_core_dumps()
+    forbid_core_dumps()
     settings, unknown = load_settings(os.environ)
     lay_over(settings)
     if arguments.command == "check":
         return check.run(settings, arguments.consumer)
-    logs.configure(settings.log_level, settings.log_format)
-    for name in unknown:
-        logs.get_logger("settings").warning("setting_unknown", setting=name)
+    begin_logs(settings, unknown)
     metrics = KerberosMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     sidecar = KerberosSidecar(settings, metrics)
     # INTERVAL is between two tickets; the loop runs cycles that look whether one is due.
@@ -59,16 +50,3 @@ def run() -> int:
     looking = dataclasses.replace(settings, interval_seconds=look_seconds, jitter_seconds=None)
     about = About("kerberos", __version__, settings.source, settings.target)
     return run_daemon(sidecar, looking, PREFIX, about, metrics, watch=sidecar.watch)
-
-
-def _forbid_core_dumps() -> None:
-    """
-    Keep keys out of core files.
-
-    A limit of 0 does not hold for a ``core_pattern`` that is a pipe (systemd-coredump, apport),
-    but 1 does: the kernel takes it for a crash of the pipe's own program (fs/coredump.c). Where
-    the limit is 0 already it stays: only root may raise it.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_CORE)
-    limit = 0 if most == 0 else 1
-    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerberos_sidecar.principal import Principal, principal
-from sidecar_runtime.settings import absolute_path, mode
+from sidecar_runtime.parsers import absolute_path, allows, mode
 
 
+@allows("an absolute path, with or without FILE:")
 def ccache(text: str) -> str:
     """
     Read the path of a FILE ccache, with or without ``FILE:``.
@@ -25,9 +26,6 @@ def ccache(text: str) -> str:
             "write the path of a file on a shared volume"
         )
     return absolute_path(text[kind.end() :] if kind else text)
-
-
-ccache.allowed = "an absolute path, with or without FILE:"  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,7 @@ class Entry:
     mode: int
 
 
+@allows('JSON such as [{"principal": "a@B", "ccache": "/c", "keytab": "/k"}]')
 def entries(text: str) -> tuple[Mapping[str, Any], ...]:
     """
     Read the list of principals, in JSON; what is left out has the settings' own value.
@@ -66,9 +65,6 @@ def entries(text: str) -> tuple[Mapping[str, Any], ...]:
     if problems:
         raise ValueError("; ".join(problems))
     return tuple(read)
-
-
-entries.allowed = 'JSON such as [{"principal": "a@B", "ccache": "/c", "keytab": "/k"}]'  # type: ignore[attr-defined]
 
 
 _PARSERS = {"principal": principal, "keytab": absolute_path, "ccache": ccache, "mode": mode}

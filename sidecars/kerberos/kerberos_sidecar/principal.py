@@ -8,6 +8,8 @@ import re
 import socket
 from dataclasses import dataclass
 
+from sidecar_runtime.parsers import allows
+
 _ESCAPED = {"\n": "\\n", "\t": "\\t", "\b": "\\b", "\0": "\\0"}
 _UNESCAPED = {text[1]: char for char, text in _ESCAPED.items()}
 _TOKEN = re.compile(r"\\(.)|([/@])|([^\\/@]+)", re.DOTALL)
@@ -67,6 +69,7 @@ def parse_principal(text: str) -> Principal:
     return Principal(tuple(parts))
 
 
+@allows("a principal such as airflow@EXAMPLE.COM")
 def principal(text: str) -> Principal:
     """
     Read the setting; ``_HOST`` becomes the name of this host, as in Airflow.
@@ -75,9 +78,6 @@ def principal(text: str) -> Principal:
         ValueError: It is not the name of a principal.
     """
     return parse_principal(text.replace("_HOST", socket.getfqdn()) if "_HOST" in text else text)
-
-
-principal.allowed = "a principal such as airflow@EXAMPLE.COM"  # type: ignore[attr-defined]
 
 
 def _escape(text: str) -> str:

@@ -17,17 +17,9 @@ from kerberos_sidecar.entries import Entry, ccache, entries
 from kerberos_sidecar.keytab import parse_keytab
 from kerberos_sidecar.principal import Principal, principal
 from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.parsers import absolute_path, bind_address, boolean, duration, mode
 from sidecar_runtime.publish import read_file
-from sidecar_runtime.settings import (
-    CommonSettings,
-    absolute_path,
-    bind_address,
-    boolean,
-    duration,
-    load,
-    mode,
-    setting,
-)
+from sidecar_runtime.settings import CommonSettings, load, setting
 
 PREFIX = "KERBEROS_"
 

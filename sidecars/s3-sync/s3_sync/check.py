@@ -7,21 +7,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
-import tempfile
 
-from s3_sync.client import S3Client
 from s3_sync.hold import LOCK
 from s3_sync.keys import RESERVED, compile_filter
-from s3_sync.listing import Lister, Listing
-from s3_sync.refusals import ObjectMoved, S3Error
-from s3_sync.release_source import ReleaseSource
+from s3_sync.listing.entries import Listing
+from s3_sync.listing.lister import Lister
+from s3_sync.release.source import ReleaseSource
+from s3_sync.s3.client import S3Client
+from s3_sync.s3.refusals import ObjectMoved, S3Error
 from s3_sync.settings import Settings
-from s3_sync.volume import LINK, explain_os_error
+from s3_sync.target.volume import LINK
 from sidecar_runtime.aws_credentials import Chain
-from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError
+from sidecar_runtime.checks import exit_code, fail, say
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.publish import TargetLock, read_holder
+from sidecar_runtime.publish import find_holder
+from sidecar_runtime.target_check import try_folder
+from sidecar_runtime.target_errors import TargetError
 
 
 def run(settings: Settings) -> int:
@@ -30,8 +32,7 @@ def run(settings: Settings) -> int:
     """
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
     checks = _Checks(settings)
-    results = [checks.source(), checks.target()]
-    return EXIT_DONE if all(results) else EXIT_GAVE_UP
+    return exit_code([checks.source(), checks.target()])
 
 
 class _Checks:
@@ -48,11 +49,9 @@ class _Checks:
         try:
             credentials, config = self._chain.current(self._fence)
             endpoint = (config.endpoint_url or "AWS").rpartition("@")[2]
-            _say(
-                "ok", "credentials", f"by {credentials.method}; {endpoint}, region {config.region}"
-            )
+            say("ok", "credentials", f"by {credentials.method}; {endpoint}, region {config.region}")
             identity = self._chain.identity(self._fence)
-            _say("ok" if identity else "??", "identity", identity or "STS did not say; not fatal")
+            say("ok" if identity else "??", "identity", identity or "STS did not say; not fatal")
             self._client.begin_cycle(self._fence)
             is_release = self._settings.source_kind == "release"
             return asyncio.run(self._release() if is_release else self._permissions())
@@ -64,18 +63,12 @@ class _Checks:
         Whether the folder can be written, and whether another daemon owns it; leaves nothing.
         """
         path = self._settings.dest_path
-        folder = path
-        while not os.path.isdir(folder):
-            folder = os.path.dirname(folder)
         try:
-            has_links = _has_links(folder)
-        except OSError as error:
-            return _fail("target", explain_os_error(error, f"cannot write to {folder}", folder))
-        free = shutil.disk_usage(folder).free >> 20
-        made = "" if folder == path else " (the daemon will make it)"
-        _say("ok", "target", f"{path}{made} is writable as uid {os.getuid()}, {free} MiB free")
-        if holder := _holder(path):
-            _say("ok", "", f"a daemon keeps it: pid {holder.get('pid')} on {holder.get('host')}")
+            has_links = try_folder("target", path)
+        except TargetError as error:
+            return _fail("target", error)
+        if holder := find_holder(LOCK, os.path.join(path, RESERVED)):
+            say("ok", "", f"a daemon keeps it: pid {holder.get('pid')} on {holder.get('host')}")
         return self._settings.layout != "snapshot" or _check_link(f"{path}/{LINK}", has_links)
 
     async def _permissions(self) -> bool:
@@ -91,15 +84,14 @@ class _Checks:
         except SidecarError as error:
             return _fail("s3:ListBucket", error)
         if not listing.wanted:
-            mark = "ok" if settings.allow_empty else "FAIL"
-            _say(mark, "s3:ListBucket", f"allowed, but there is no file under {settings.source}")
+            text = f"allowed, but there is no file under {settings.source}"
+            say("ok" if settings.allow_empty else "FAIL", "s3:ListBucket", text)
             if not settings.allow_empty:
-                _say(
-                    "", "", "Check KEY_PATH for a slip; the daemon deletes nothing (source_empty)."
-                )
+                slip = "Check KEY_PATH for a slip; the daemon deletes nothing (source_empty)."
+                say("", "", slip)
             return settings.allow_empty
         found = f"files: {len(listing.wanted)}, keys skipped: {len(listing.skipped)}"
-        _say("ok", "s3:ListBucket", found)
+        say("ok", "s3:ListBucket", found)
         return await self._read_one(listing)
 
     async def _release(self) -> bool:
@@ -109,11 +101,11 @@ class _Checks:
         source = ReleaseSource(self._settings, self._client)
         try:
             release = await source.look(self._fence)
-            _say("ok", "release", f"{release.revision}, files: {len(release.wanted)}")
+            say("ok", "release", f"{release.revision}, files: {len(release.wanted)}")
             await source.try_bundle(_Nowhere())
         except SidecarError as error:
             return _fail("release", error)
-        _say("ok", "s3:GetObject", "pointer, manifest and bundle")
+        say("ok", "s3:GetObject", "pointer, manifest and bundle")
         return True
 
     async def _read_one(self, listing: Listing) -> bool:
@@ -127,7 +119,7 @@ class _Checks:
             return _fail("s3:GetObject", error)
         except ObjectMoved:
             pass  # it may be read, it just changed
-        _say("ok", "s3:GetObject", entry.key)
+        say("ok", "s3:GetObject", entry.key)
         return True
 
 
@@ -143,66 +135,24 @@ class _Nowhere:
         pass
 
 
-def _has_links(folder: str) -> bool:
-    """
-    Whether files can have hard links there; leaves nothing.
-
-    Raises:
-        OSError: Nothing can be written there.
-    """
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".s3-sync-check-") as inside:
-        os.close(os.open(f"{inside}/file", os.O_CREAT | os.O_WRONLY))
-        try:
-            os.link(f"{inside}/file", f"{inside}/link")
-        except OSError:
-            return False
-    return True
-
-
 def _check_link(link: str, has_links: bool) -> bool:
     """
     Whether the link of the snapshot layout can be where it should.
     """
     if os.path.isdir(link) and not os.path.islink(link) and os.listdir(link):
-        _say("FAIL", "layout", f"link_blocked: {link} is a folder with files; move them away")
+        say("FAIL", "layout", f"link_blocked: {link} is a folder with files; move them away")
         return False
-    _say("ok", "layout", f"snapshot: Airflow's dags_folder must be {link}")
+    say("ok", "layout", f"snapshot: Airflow's dags_folder must be {link}")
     if not has_links:
-        _say("??", "", "no hard links on this volume: each snapshot will be a whole copy")
+        say("??", "", "no hard links on this volume: each snapshot will be a whole copy")
     return True
 
 
-def _holder(path: str) -> dict[str, object]:
-    """
-    Return who holds the target's lock right now; empty for nobody.
-    """
-    try:
-        state = os.open(os.path.join(path, RESERVED), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return {}
-    try:
-        os.stat(LOCK, dir_fd=state, follow_symlinks=False)  # asking must not make the file
-        lock = TargetLock()
-        is_free = lock.try_acquire(LOCK, state)
-        lock.release()
-        return {} if is_free else read_holder(LOCK, state)
-    except OSError:
-        return {}
-    finally:
-        os.close(state)
-
-
-def _say(mark: str, name: str, text: str) -> None:
-    print(f"  {mark:<5} {name:<14} {text}")
-
-
 def _fail(name: str, error: SidecarError) -> bool:
-    _say("FAIL", name, f"{error.reason}: {error.message}")
-    if error.advice:
-        _say("", "", error.advice)
+    fail(name, error)
     if isinstance(error, S3Error) and error.permission is not None:
         action, resource = error.permission.action, error.permission.arn
         statement = {"Effect": "Allow", "Action": action, "Resource": resource}
         for line in json.dumps(statement, indent=2).splitlines():
-            _say("", "", line)
+            say("", "", line)
     return False

@@ -4,17 +4,17 @@ The command line of ``s3-sync``: joins the parts.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
-from s3_sync import check, release_cli
+from s3_sync import check
 from s3_sync.metrics import SyncMetrics
+from s3_sync.publisher import cli
 from s3_sync.settings import PREFIX, Settings, load_settings
 from s3_sync.sidecar import S3Sync
-from sidecar_runtime import __version__, logs
-from sidecar_runtime.process import run_daemon
-from sidecar_runtime.settings import describe
+from sidecar_runtime import __version__
+from sidecar_runtime.command import make_parser
+from sidecar_runtime.process import begin_logs, run_daemon
 from sidecar_runtime.status import About
 
 
@@ -25,26 +25,19 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    parser = argparse.ArgumentParser(
-        "s3-sync",
-        description="Keeps a folder equal to an S3 prefix; without a command, for ever.",
-        epilog=describe(Settings, PREFIX),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"s3-sync {__version__}")
+    purpose = "Keeps a folder equal to an S3 prefix; without a command, for ever."
+    parser = make_parser("s3-sync", purpose, Settings, PREFIX)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.add_parser("check", help="try settings, credentials, permissions and the target")
-    release_cli.add_commands(commands)
+    cli.add_commands(commands)
     arguments = parser.parse_args(sys.argv[1:])
-    if arguments.command in release_cli.COMMANDS:
-        return release_cli.run(arguments, os.environ)
+    if arguments.command in cli.COMMANDS:
+        return cli.run(arguments, os.environ)
     os.umask(0o002)  # another uid of our group must be able to go on where we stopped
     settings, unknown = load_settings(os.environ)
     if arguments.command == "check":
         return check.run(settings)
-    logs.configure(settings.log_level, settings.log_format)
-    for name in unknown:
-        logs.get_logger("settings").warning("setting_unknown", setting=name)
+    begin_logs(settings, unknown)
     metrics = SyncMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar = S3Sync(settings, metrics)

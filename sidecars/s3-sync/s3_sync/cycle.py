@@ -7,21 +7,21 @@ from __future__ import annotations
 import asyncio
 
 from s3_sync.board import Board
-from s3_sync.client import S3Client
 from s3_sync.hold import Hold
-from s3_sync.layouts import Layout
+from s3_sync.layouts.layout import Layout
 from s3_sync.metrics import SyncMetrics
 from s3_sync.reconcile import Reconciler
 from s3_sync.rehearse import Rehearsal
+from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings
 from s3_sync.sources import open_source
-from s3_sync.target import Torn
-from s3_sync.volume import TargetError, explain_os_error
+from s3_sync.target.target import Torn
 from sidecar_runtime.aws_credentials import Chain
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate import Gate
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.publish import TargetLock
+from sidecar_runtime.target_errors import TargetError, explain_os_error
 
 
 class Session:
@@ -50,6 +50,7 @@ class Session:
         self._reconciler = Reconciler(settings, metrics, board, gate, self._hold, self._source)
         self._rehearsal = Rehearsal(settings, metrics, board, self._source)
         self._layout: Layout | None = None
+        self._has_failed = False
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -59,15 +60,25 @@ class Session:
             SidecarError: What failed; everything that was published before stays.
             CycleAbandoned: The fence was revoked.
         """
+        self._has_failed = True
         task = self._loop.create_task(self._cycle(fence))
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
-        return self._loop.run_until_complete(task)
+        outcome = self._loop.run_until_complete(task)
+        self._has_failed = False
+        return outcome
 
     def glance(self) -> bool:
         """
-        Whether a cycle would find nothing to do, by one request; the disk is not looked at.
+        Whether a cycle would find nothing new, by one request; the disk is not looked at.
         """
-        return self._reconciler.is_at_rest and self._source.glance()
+        return (self._has_failed or self._reconciler.is_at_rest) and self._source.glance()
+
+    @property
+    def can_wait_for_news(self) -> bool:
+        """
+        Whether the source was reached; so that what failed may be mended by another state of it.
+        """
+        return self._source.was_reached
 
     def close(self) -> None:
         """

@@ -9,11 +9,24 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from typing import Protocol
 
 EXECUTABLE = "+x"
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}(?:\+x)?")
+
+
+class Content(Protocol):
+    """
+    What tells one content of a file from another.
+    """
+
+    @property
+    def etag(self) -> str: ...
+
+    @property
+    def size_bytes(self) -> int: ...
 
 
 def looks_like_md5(etag: str) -> bool:

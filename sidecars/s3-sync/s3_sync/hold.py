@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from s3_sync.board import Board
-from s3_sync.bring import restore
 from s3_sync.keys import RESERVED
-from s3_sync.layouts import Layout, open_layout
+from s3_sync.layouts.bring import restore
+from s3_sync.layouts.layout import Layout
+from s3_sync.layouts.open import open_layout
 from s3_sync.metrics import SyncMetrics
-from s3_sync.published import Published
 from s3_sync.settings import Settings
-from s3_sync.volume import PUBLISHING, Volume, is_there, open_folders
+from s3_sync.target.published import Published
+from s3_sync.target.volume import PUBLISHING, Volume, is_there, open_folders
 from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness

@@ -4,7 +4,7 @@ The metrics of s3-sync.
 
 from __future__ import annotations
 
-from s3_sync.refusals import Operation
+from s3_sync.s3.refusals import Operation
 from sidecar_runtime.gate import GateMetrics
 from sidecar_runtime.metrics import Metrics
 

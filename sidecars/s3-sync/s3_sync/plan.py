@@ -6,22 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from s3_sync.managed import Managed
-
-
-class Content(Protocol):
-    """
-    What tells one content of a file from another.
-    """
-
-    @property
-    def etag(self) -> str: ...
-
-    @property
-    def size_bytes(self) -> int: ...
-
+from s3_sync.digest import Content
+from s3_sync.target.managed import Managed
 
 C = TypeVar("C", bound=Content)
 

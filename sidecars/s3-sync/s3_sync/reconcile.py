@@ -10,17 +10,17 @@ from typing import Any
 
 from s3_sync.board import Board
 from s3_sync.hold import Hold
-from s3_sync.layouts import Layout
+from s3_sync.layouts.layout import Layout
 from s3_sync.metrics import SyncMetrics
 from s3_sync.plan import Plan, make_plan
 from s3_sync.settings import Settings
 from s3_sync.skipped import Skipped
 from s3_sync.source import Order, Source, State
-from s3_sync.volume import TargetError
 from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate import Gate, RevisionRefused
 from sidecar_runtime.health import Outcome
+from sidecar_runtime.target_errors import TargetError
 
 
 class Reconciler:

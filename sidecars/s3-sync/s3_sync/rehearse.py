@@ -7,17 +7,17 @@ from __future__ import annotations
 from typing import Any
 
 from s3_sync.board import Board
-from s3_sync.layouts import tree_part
+from s3_sync.layouts.open import tree_part
 from s3_sync.metrics import SyncMetrics
 from s3_sync.plan import make_plan
 from s3_sync.settings import Settings
 from s3_sync.skipped import NAMED_KEYS, Skipped
 from s3_sync.source import Source, State
-from s3_sync.target import read_target
-from s3_sync.volume import explain_os_error
+from s3_sync.target.parts import read_target
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.target_errors import explain_os_error
 
 log = get_logger("cycle")
 

@@ -13,22 +13,22 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from s3_sync.release import is_revision
+from s3_sync.release.names import is_revision
 from sidecar_runtime.errors import Problem
 from sidecar_runtime.gate_settings import GateSettings, check_gate
-from sidecar_runtime.settings import (
+from sidecar_runtime.parsers import (
     absolute_path,
+    allows,
     bind_address,
     boolean,
     choice,
     count,
     duration,
     http_url,
-    load,
     mode,
-    setting,
     words,
 )
+from sidecar_runtime.settings import load, setting
 
 PREFIX = "S3_SYNC_"
 
@@ -72,6 +72,7 @@ _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _ACCESS_POINT = re.compile(r"arn:(aws[a-z-]*):s3:([a-z0-9-]+):(\d{12}):accesspoint[:/]([a-z0-9-]+)")
 
 
+@allows("a bucket's name, or the ARN of an access point")
 def bucket(text: str) -> str:
     """
     Read a bucket's name, or the ARN of an access point.
@@ -99,9 +100,7 @@ def bucket(text: str) -> str:
     return name
 
 
-bucket.allowed = "a bucket's name, or the ARN of an access point"  # type: ignore[attr-defined]
-
-
+@allows("a prefix such as airflow/dags")
 def key_path(text: str) -> str:
     """
     Read a prefix; slashes around it are trimmed, and it always means a whole folder.
@@ -113,9 +112,7 @@ def key_path(text: str) -> str:
     return path.strip("/")
 
 
-key_path.allowed = "a prefix such as airflow/dags"  # type: ignore[attr-defined]
-
-
+@allows("12 hexadecimal digits, as `s3-sync releases` shows")
 def revision(text: str) -> str:
     """
     Read the name of a release.
@@ -123,9 +120,6 @@ def revision(text: str) -> str:
     if not is_revision(text.strip()):
         raise ValueError("is not a revision, which has 12 hexadecimal digits")
     return text.strip()
-
-
-revision.allowed = "12 hexadecimal digits, as `s3-sync releases` shows"  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from s3_sync.plan import C, Plan
-from s3_sync.target import Target
+from s3_sync.target.target import Target
 from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 
@@ -96,10 +96,14 @@ class Source(Protocol[C]):
 
     Attributes:
         late: Paths to bring after all others, because they failed before.
+        was_reached: Whether the last look got what a glance is compared with.
     """
 
     @property
     def late(self) -> Collection[str]: ...
+
+    @property
+    def was_reached(self) -> bool: ...
 
     async def look(self, fence: Fence) -> State[C]:
         """

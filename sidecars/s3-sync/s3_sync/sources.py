@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from s3_sync.client import S3Client
-from s3_sync.listing_source import ListingSource
-from s3_sync.release_source import ReleaseSource
+from s3_sync.listing.source import ListingSource
+from s3_sync.release.source import ReleaseSource
+from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings
 from s3_sync.source import Source
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from s3_sync.volume import VOLUME_ERRORS, explain_os_error
+from s3_sync.target.volume import VOLUME_ERRORS
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.target_errors import explain_os_error
 
 # So many in a row, without a success in between, are the endpoint's failures and not the objects'.
 FAILURE_STREAK = 8

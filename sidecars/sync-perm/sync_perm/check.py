@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections import Counter, deque
 
 from sidecar_runtime import child
-from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SettingsError, SidecarError
+from sidecar_runtime.checks import exit_code, fail, say
+from sidecar_runtime.errors import EXIT_GAVE_UP, SidecarError
 from sidecar_runtime.fence import Fence
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.comparison import Comparison, Look
@@ -33,7 +34,7 @@ def run(settings: Settings, config: AirflowConfig) -> int:
     if airflow is None or address is None:
         return EXIT_GAVE_UP
     results = [checks.migrations(airflow, address), checks.permissions(airflow, address)]
-    return EXIT_DONE if all(results) else EXIT_GAVE_UP
+    return exit_code(results)
 
 
 class _Checks:
@@ -48,16 +49,16 @@ class _Checks:
         try:
             found = find_installation(self._settings.airflow, self._config)
         except SidecarError as error:
-            _fail("airflow", error)
+            fail("airflow", error)
             return None
         fab = f", FAB provider {found.fab}" if found.fab else ""
-        _say("ok", "airflow", f"{found.version}{fab}, {found.command}")
+        say("ok", "airflow", f"{found.version}{fab}, {found.command}")
         told = ", which neither a variable nor airflow.cfg says" if found.auth_manager else ""
-        _say("ok", "auth manager", f"FAB{told}")
+        say("ok", "auth manager", f"FAB{told}")
         if self._settings.targeted and not found.is_known:
-            _say("??", "mode", "the script for targeted passes does not know this version: cli")
+            say("??", "mode", "the script for targeted passes does not know this version: cli")
         else:
-            _say("ok", "mode", "targeted" if self._settings.targeted else "cli")
+            say("ok", "mode", "targeted" if self._settings.targeted else "cli")
         return found
 
     def connection(self) -> Address | None:
@@ -67,10 +68,10 @@ class _Checks:
         try:
             source = find_source(self._config)
             address = source.read()
-            _say("ok", "connection", f"{address} from {source.setting}")
+            say("ok", "connection", f"{address} from {source.setting}")
             Database(address).close()
         except SidecarError as error:
-            _fail("connection", error)
+            fail("connection", error)
             return None
         return address
 
@@ -92,15 +93,15 @@ class _Checks:
                     watch=lambda: None,
                 )
         except SidecarError as error:
-            return _fail("migrations", error)
+            return fail("migrations", error)
         except (OSError, child.DeadlinePassed) as error:
-            _say("FAIL", "migrations", f"airflow db check-migrations: {type(error).__name__}")
+            say("FAIL", "migrations", f"airflow db check-migrations: {type(error).__name__}")
             return False
         if ended.code == 0:
-            _say("ok", "migrations", "are those of this Airflow")
+            say("ok", "migrations", "are those of this Airflow")
             return True
-        _say("FAIL", "migrations", f"differ from those of this Airflow: {''.join(said)}")
-        _say("", "", "Run airflow db migrate; the daemon waits until the tables are there.")
+        say("FAIL", "migrations", f"differ from those of this Airflow: {''.join(said)}")
+        say("", "", "Run airflow db migrate; the daemon waits until the tables are there.")
         return False
 
     def permissions(self, airflow: Installation, address: Address) -> bool:
@@ -116,16 +117,16 @@ class _Checks:
             with PassLock(address) as lock:
                 is_free = lock.try_acquire()
         except SidecarError as error:
-            return _fail("tables", error)
+            return fail("tables", error)
         tables = look.tables
-        _say("ok", "tables", f"{len(tables.roles)} roles, {len(tables.grants)} grants can be read")
-        _say("ok", "lock", "is free" if is_free else "is held: another sync-perm runs a pass")
+        say("ok", "tables", f"{len(tables.roles)} roles, {len(tables.grants)} grants can be read")
+        say("ok", "lock", "is free" if is_free else "is held: another sync-perm runs a pass")
         kinds = Counter(item.kind for item in look.items if include_dags or not item.dag_id)
         counted = ", ".join(f"{kind}: {number}" for kind, number in sorted(kinds.items()))
-        _say("ok", "differences", counted or "none")
+        say("ok", "differences", counted or "none")
         for dag_id, failure in sorted(look.failing.items()) if include_dags else ():
-            _say("??", f"DAG {dag_id}", f"{failure.reason}: {failure.text}")
-        _say("ok", "needed?", _need(airflow, look))
+            say("??", f"DAG {dag_id}", f"{failure.reason}: {failure.text}")
+        say("ok", "needed?", _need(airflow, look))
         return True
 
 
@@ -148,18 +149,3 @@ def _need(airflow: Installation, look: Look) -> str:
             f"{airflow.version} grants nothing to a role that comes after its DAG; {roles}"
         )
     return f"{'for roles only' if custom else 'hardly'}: no DAG has access_control; {roles}"
-
-
-def _say(mark: str, name: str, text: str) -> None:
-    print(f"  {mark:<5} {name:<14} {text}")
-
-
-def _fail(name: str, error: SidecarError) -> bool:
-    if isinstance(error, SettingsError):
-        for problem in error.problems:
-            _say("FAIL", name, f"{problem.setting} {problem.value!r} {problem.problem}")
-        return False
-    _say("FAIL", name, f"{error.reason}: {error.message}")
-    if error.advice:
-        _say("", "", error.advice)
-    return False

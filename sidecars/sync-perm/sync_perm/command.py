@@ -4,7 +4,6 @@ The command line of ``sync-perm``: joins the parts.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -12,9 +11,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sidecar_runtime import __version__, logs
+from sidecar_runtime.command import make_parser
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.process import run_daemon
-from sidecar_runtime.settings import describe
+from sidecar_runtime.process import begin_logs, run_daemon
 from sidecar_runtime.status import About
 from sync_perm import check
 from sync_perm.airflow_config import AirflowConfig
@@ -58,14 +57,8 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    parser = argparse.ArgumentParser(
-        "sync-perm",
-        description="Keeps Airflow's roles and DAG permissions in sync; without a command, for "
-        "ever.",
-        epilog=describe(Settings, PREFIX),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"sync-perm {__version__}")
+    purpose = "Keeps Airflow's roles and DAG permissions in sync; without a command, for ever."
+    parser = make_parser("sync-perm", purpose, Settings, PREFIX)
     commands = parser.add_subparsers(dest="command", metavar="[check]", title="commands")
     commands.add_parser("check", help="try all that is needed, and say whether the sidecar is")
     arguments = parser.parse_args(sys.argv[1:])
@@ -74,9 +67,7 @@ def run() -> int:
         settings, _ = load_settings(os.environ)
         return check.run(settings, AirflowConfig(os.environ))
     given = read_all(os.environ)
-    logs.configure(given.settings.log_level, given.settings.log_format)
-    for name in given.unknown:
-        logs.get_logger("settings").warning("setting_unknown", setting=name)
+    begin_logs(given.settings, given.unknown)
     return _serve(given)
 
 

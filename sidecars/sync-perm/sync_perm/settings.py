@@ -10,15 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar_runtime.settings import (
-    CommonSettings,
-    bind_address,
-    boolean,
-    choice,
-    duration,
-    load,
-    setting,
-)
+from sidecar_runtime.parsers import bind_address, boolean, choice, duration
+from sidecar_runtime.settings import CommonSettings, load, setting
 
 PREFIX = "SYNC_PERM_"
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support.certificates import self_signed
 from tests.support.codecommit import judge
 from tests.support.daemon import SidecarProcess
-from tests.support.fake_aws import FakeSts, session_credentials, sts_error
+from tests.support.fake_aws import IDENTITY_ARN, FakeSts, session_credentials, sts_error
 from tests.support.fake_proxy import FakeProxy
 from tests.support.git_server import GitServer, skip_reason
 from tests.support.git_sync import GitSite
@@ -29,12 +29,15 @@ class CodeCommitSite:
     sts: FakeSts
     environment: dict[str, str]
 
-    def start(self) -> SidecarProcess:
+    def start(self, *arguments: str) -> SidecarProcess:
         """
         Start a wrapper with no word about credentials.
         """
         return self.site.wrapper(
-            GITSYNC_REPO=f"https://{HOST}/v1/repos/dags", GITSYNC_REF="main", **self.environment
+            *arguments,
+            GITSYNC_REPO=f"https://{HOST}/v1/repos/dags",
+            GITSYNC_REF="main",
+            **self.environment,
         )
 
 
@@ -73,6 +76,25 @@ def test_a_repository_of_codecommit_needs_no_setting(codecommit: CodeCommitSite)
     wrapper.wait_for_event("cycle_finished")
     assert "1" == (codecommit.site.link / "revision.txt").read_text()
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+
+
+def test_check_names_the_identity_that_signs_and_no_signature(codecommit: CodeCommitSite) -> None:
+    checked = codecommit.start("check")
+
+    assert 0 == checked.wait_for_exit(120).code, checked.log()
+    assert f"credentials    {IDENTITY_ARN}, by " in checked.log()
+    assert codecommit.sts.credentials.secret_key not in checked.log()
+    assert codecommit.sts.credentials.token not in checked.log()
+
+
+def test_check_names_the_permission_that_is_missing(codecommit: CodeCommitSite) -> None:
+    codecommit.site.server.judge = lambda username, password, path: False
+
+    checked = codecommit.start("check")
+
+    assert 3 == checked.wait_for_exit(120).code, checked.log()
+    assert "remote         access_denied: " in checked.log()
+    assert "codecommit:GitPull on arn:aws:codecommit:eu-central-1:" in checked.log()
 
 
 def test_a_role_that_sts_refuses_is_named(codecommit: CodeCommitSite) -> None:

@@ -3,6 +3,7 @@ A GitHub App: git-sync gets the tokens, git and the poll use them, and old ones 
 """
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,7 +33,11 @@ class GitHubApi(LoopbackServer):
         return f"ghs_{self.tokens:020}"
 
 
-def test_tokens_may_be_replaced_at_any_time(here: GitSite, engine: Path) -> None:
+@pytest.fixture
+def app(here: GitSite, engine: Path) -> Iterator[GitHubApi]:
+    """
+    An app whose key is in the pod, and whose newest token alone opens the repository.
+    """
     if engine == STAND_IN:
         pytest.skip("the stand-in for git-sync knows no GitHub App")
     key = rsa.generate_private_key(65537, 2048).private_bytes(
@@ -44,15 +49,32 @@ def test_tokens_may_be_replaced_at_any_time(here: GitSite, engine: Path) -> None
     here.server.refusal = 403
     with GitHubApi() as api:
         here.server.judge = lambda username, password, path: password == api.token
-        wrapper = here.publish(
-            GITSYNC_GITHUB_BASE_URL=f"{api.endpoint}/",
-            GITSYNC_GITHUB_APP_CLIENT_ID="Iv1.0123456789abcdef",
-            GITSYNC_GITHUB_APP_INSTALLATION_ID="7",
-            GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE=str(here.folder / "key.pem"),
-        )
-        for number in range(2, 5):
-            api.tokens += 1  # the one that git-sync has ceases to work
-            here.wait_until_shown(here.commit_revision(number), wrapper)
+        yield api
 
-        assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
-        assert api.token not in wrapper.log()
+
+def settings(here: GitSite, api: GitHubApi) -> dict[str, str | None]:
+    return {
+        "GITSYNC_GITHUB_BASE_URL": f"{api.endpoint}/",
+        "GITSYNC_GITHUB_APP_CLIENT_ID": "Iv1.0123456789abcdef",
+        "GITSYNC_GITHUB_APP_INSTALLATION_ID": "7",
+        "GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE": str(here.folder / "key.pem"),
+    }
+
+
+def test_tokens_may_be_replaced_at_any_time(here: GitSite, app: GitHubApi) -> None:
+    wrapper = here.publish(**settings(here, app))
+    for number in range(2, 5):
+        app.tokens += 1  # the one that git-sync has ceases to work
+        here.wait_until_shown(here.commit_revision(number), wrapper)
+
+    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+    assert app.token not in wrapper.log()
+
+
+def test_check_tries_a_sync_that_nobody_sees(here: GitSite, app: GitHubApi) -> None:
+    checked = here.wrapper("check", **settings(here, app))
+
+    assert 0 == checked.wait_for_exit(120).code, checked.log()
+    assert f"is {here.repository.head()}" in checked.log()
+    assert app.token not in checked.log()
+    assert not here.root.exists()

@@ -158,6 +158,19 @@ def test_full_disk_heals_as_soon_as_the_repository_has_shrunk(here: GitSite) -> 
         wrapper.kill()
 
 
+@pytest.mark.parametrize("target", ["dag.py", "/dev/zero", "leak.py"], ids=["file", "out", "loop"])
+def test_a_link_with_the_name_of_a_dag_does_not_stop_the_gate(here: GitSite, target: str) -> None:
+    here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
+    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
+
+    commit = here.repository.commit(
+        {"dag.py": "x = 2\n", "leak.py": target}, modes={"leak.py": "120000"}
+    )
+    here.wait_until_shown(commit, wrapper)
+
+    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+
+
 def test_broken_commit_is_held_and_the_next_good_one_shown(here: GitSite) -> None:
     here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")

@@ -8,7 +8,9 @@ from typing import Protocol
 
 import pytest
 
+from tests.scenarios.s3_sync.snapshots import A, SwappingS3
 from tests.support.daemon import Daemon
+from tests.support.fake_aws import FakeSts
 from tests.support.fake_s3 import FakeS3
 from tests.support.scripted import Running, daemon_for, fill, running
 
@@ -105,3 +107,32 @@ def synced(one: Running) -> Iterator[Running]:
     """
     yield one
     one.recover()
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    """
+    A projected service account token.
+    """
+    path = tmp_path / "token"
+    path.write_text("service-account-token-1")
+    return path
+
+
+@pytest.fixture
+def sts() -> Iterator[FakeSts]:
+    """
+    A fake STS.
+    """
+    with FakeSts() as server:
+        yield server
+
+
+@pytest.fixture
+def swapping() -> Iterator[SwappingS3]:
+    """
+    A bucket with revision A.
+    """
+    with SwappingS3() as s3:
+        s3.swap(A)
+        yield s3

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from s3_sync.release import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from tests.scenarios.s3_sync.snapshots import shown
 from tests.support.daemon import Daemon, Event
 from tests.support.fake_s3 import FakeS3

@@ -26,6 +26,17 @@ from tests.support.loopback import Answer, Request
 from tests.support.scripted import published
 from tests.support.waiting import wait_until
 
+# Two revisions that share files.
+A = {
+    "a.py": b"a of A",
+    "b.py": b"b of both",
+    "pkg/c.py": b"c of A",
+    "pkg/sub/d.py": b"d of both",
+    "only/in_a.py": b"only in A",
+}
+B = A | {"a.py": b"a of B", "pkg/c.py": b"c of B, longer", "new/in_b.py": b"only in B"}
+del B["only/in_a.py"]
+
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 OURS = {
     ".airflowignore",
@@ -225,3 +236,11 @@ def wait_until_shown(daemon: Daemon, files: Mapping[str, bytes], cycles: int = 1
                 return
         daemon.sync()
     assert shown(daemon.target) == files, daemon.log()
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """
+    Edit a file in its place, as root or as its owner can.
+    """
+    path.chmod(0o644)
+    path.write_bytes(content)

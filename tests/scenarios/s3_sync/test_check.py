@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.release import bundle_key
+from s3_sync.release.names import bundle_key
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.daemon import Daemon
 from tests.support.fake_aws import IDENTITY_ARN, FakeSts

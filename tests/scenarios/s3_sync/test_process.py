@@ -5,7 +5,6 @@ The life of the process: signals, one-shot, limits, restarts, and what it does t
 import os
 import signal
 import socket
-import stat
 from datetime import datetime
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from tests.support.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.faults import hang
 from tests.support.scripted import FILES, published
 from tests.support.waiting import wait_until
-
-IDLE_RSS_MIB = 48
 
 
 def staged(target: Path) -> list[Path]:
@@ -191,24 +188,6 @@ def test_max_failures_gives_up_with_the_reason(
     )
 
 
-def test_a_thousand_files_cost_little_memory_and_are_healed_in_ten_cycles(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    for number in range(1000):
-        s3.put(f"dags/team_{number % 90}/dag_{number}.py", f"print({number})\n".encode() * 20)
-    daemon = start(s3, target)
-    assert daemon.wait_until_synced()["files_published"] >= 1000
-    for _ in range(3):
-        daemon.sync()
-
-    assert daemon.rss_mib() <= IDLE_RSS_MIB
-
-    (target / "team_7" / "dag_97.py").write_text("edited")
-    healed = [daemon.sync().get("files_healed", 0) for _ in range(10)]
-
-    assert sum(healed) == 1
-
-
 def test_ready_from_disk_when_restarted_without_s3(
     s3: FakeS3, target: Path, start: StartDaemon
 ) -> None:
@@ -256,134 +235,6 @@ def test_a_restart_with_nothing_new_downloads_nothing(
     assert stats == {name: (target / name).stat() for name in FILES}
 
 
-def test_an_empty_listing_deletes_nothing(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    daemon = start(s3, target)
-    daemon.wait_until_synced()
-    s3.objects.clear()
-
-    ended = daemon.sync()
-
-    assert ended["event"] == "cycle_failed"
-    assert ended["reason"] == "source_empty"
-    assert "dags" in ended["error"]
-    assert "S3_SYNC_ALLOW_EMPTY" in ended["advice"]
-    assert published(target) == FILES
-    assert daemon.get("/readyz").status == 200
-
-
-def test_a_mistyped_prefix_at_restart_deletes_nothing(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    first = start(s3, target)
-    first.wait_until_synced()
-    first.terminate()
-
-    second = start(s3, target, key_path="dagz")
-
-    assert second.wait_for_event("cycle_failed")["reason"] == "source_empty"
-    assert published(target) == FILES
-
-
-def test_an_empty_prefix_at_first_start_is_an_error_too(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    daemon = start(s3, target, key_path="nothing/here")
-
-    assert daemon.wait_for_event("cycle_failed")["reason"] == "source_empty"
-    assert daemon.get("/readyz").status == 503
-
-
-def test_filters_that_leave_nothing_delete_nothing(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    first = start(s3, target)
-    first.wait_until_synced()
-    first.terminate()
-
-    second = start(s3, target, {"S3_SYNC_INCLUDE": "*.pyy"})
-
-    assert second.wait_for_event("cycle_failed")["reason"] == "source_empty"
-    assert published(target) == FILES
-
-
-def test_allow_empty_empties(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    daemon = start(s3, target, {"S3_SYNC_ALLOW_EMPTY": "true"})
-    daemon.wait_until_synced()
-    (target / "foreign.log").write_text("stays")
-    s3.objects.clear()
-
-    ended = daemon.sync()
-
-    assert ended["event"] == "cycle_finished"
-    assert ended["files_deleted"] == len(FILES)
-    assert published(target) == {"foreign.log": b"stays"}
-    assert daemon.get("/readyz").status == 200
-
-
-def test_include_and_exclude(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    for name in ("x/deep/c.py", "x/notes.md", "tests/test_a.py", "x/data.json"):
-        s3.put(f"dags/{name}", name.encode())
-    daemon = start(s3, target, {"S3_SYNC_INCLUDE": "*.py, *.json", "S3_SYNC_EXCLUDE": "tests/*"})
-
-    daemon.wait_until_synced()
-
-    assert set(published(target)) == {*FILES, "x/deep/c.py", "x/data.json"}
-
-
-def test_an_exclude_added_later_removes_what_it_covers(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    first = start(s3, target)
-    first.wait_until_synced()
-    first.terminate()
-
-    start(s3, target, {"S3_SYNC_EXCLUDE": "pkg/*"}).wait_until_synced()
-
-    assert set(published(target)) == {"a.py"}
-
-
-@pytest.mark.parametrize(
-    ("policy", "left"),
-    [
-        ("managed", {"a.py", "foreign.py", "pkg/__pycache__/b.cpython-311.pyc", "pkg/empty.py"}),
-        (
-            "none",
-            {
-                "a.py",
-                "foreign.py",
-                "pkg/__pycache__/b.cpython-311.pyc",
-                "pkg/b.py",
-                "pkg/empty.py",
-            },
-        ),
-        ("all", {"a.py", "pkg/__pycache__/b.cpython-311.pyc", "pkg/empty.py"}),
-    ],
-)
-def test_deletion_policies(
-    s3: FakeS3, target: Path, start: StartDaemon, policy: str, left: set[str]
-) -> None:
-    daemon = start(s3, target, {"S3_SYNC_DELETE": policy})
-    daemon.wait_until_synced()
-    (target / "foreign.py").write_text("somebody else's")
-    (target / "pkg" / "__pycache__").mkdir()
-    (target / "pkg" / "__pycache__" / "b.cpython-311.pyc").write_bytes(b"bytecode")
-    s3.delete("dags/pkg/b.py")
-
-    assert daemon.sync()["event"] == "cycle_finished"
-
-    assert set(published(target)) == left
-
-
-@pytest.mark.parametrize("mode", ["0644", "0664", "0600", "0440"])
-def test_file_mode(s3: FakeS3, target: Path, start: StartDaemon, mode: str) -> None:
-    daemon = start(s3, target, {"S3_SYNC_FILE_MODE": mode})
-
-    daemon.wait_until_synced()
-
-    modes = {stat.S_IMODE((target / name).stat().st_mode) for name in FILES}
-    assert modes == {int(mode, 8)}
-
-
 def test_a_dry_run_changes_nothing_and_says_what_it_would(
     s3: FakeS3, target: Path, start: StartDaemon
 ) -> None:
@@ -399,95 +250,6 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would(
     planned = daemon.find_events("plan_made")[0]
     assert planned["files_to_publish"] == len(FILES)
     assert set(planned["publish"]) == set(FILES)
-
-
-def edit(path: Path) -> None:
-    path.write_bytes(b"edited by hand")
-
-
-def edit_same_size(path: Path) -> None:
-    path.write_bytes(bytes(len(path.read_bytes())))
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def remove(path: Path) -> None:
-    path.unlink()
-
-
-def replace_by_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def replace_by_symlink(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("/etc/passwd")
-
-
-def change_mode(path: Path) -> None:
-    path.chmod(0o600)
-
-
-DAMAGES = [
-    edit,
-    edit_same_size,
-    truncate,
-    remove,
-    replace_by_folder,
-    replace_by_symlink,
-    change_mode,
-]
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_healed(s3: FakeS3, target: Path, start: StartDaemon, damage: object) -> None:
-    assert callable(damage)
-    daemon = start(s3, target)
-    daemon.wait_until_synced()
-    damage(target / "a.py")
-
-    ended = [daemon.sync() for _ in range(2)]
-
-    assert [event["event"] for event in ended] == ["cycle_finished"] * 2
-    assert sum(event.get("files_healed", 0) for event in ended) == 1, ended
-    assert published(target) == FILES
-    assert stat.S_IMODE((target / "a.py").stat().st_mode) == 0o644
-    assert not (target / "a.py").is_symlink()
-    assert daemon.sync()["result"] == "unchanged"
-
-
-def test_a_whole_folder_that_is_removed_is_healed(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    daemon = start(s3, target)
-    daemon.wait_until_synced()
-    for path in (target / "pkg").iterdir():
-        path.unlink()
-    (target / "pkg").rmdir()
-
-    daemon.sync()
-    daemon.sync()
-
-    assert published(target) == FILES
-
-
-def test_damage_without_s3_shows_in_readiness(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    """
-    Ready means that no published file is damaged.
-    """
-    daemon = start(s3, target, interval="0.5")
-    daemon.wait_until_synced()
-    s3.stop()
-    (target / "a.py").unlink()
-
-    wait_until(lambda: daemon.get("/readyz").status == 503, "not ready")
-
-    s3.start()
-    daemon.wait_until_ready()
-    assert published(target) == FILES
 
 
 def test_a_hanging_cycle_is_abandoned_and_never_publishes_afterwards(
@@ -581,20 +343,6 @@ def test_a_one_shot_dry_run_ends(s3: FakeS3, target: Path, start: StartDaemon) -
 
     assert start(s3, target, settings).wait_for_exit(15).code == 0
     assert not target.exists()
-
-
-def test_another_prefix_at_restart_replaces_what_was_published(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    s3.put("other/a.py", b"another a")
-    s3.put("other/c.py", b"c")
-    first = start(s3, target)
-    first.wait_until_synced()
-    first.terminate()
-
-    start(s3, target, key_path="other").wait_until_synced()
-
-    assert published(target) == {"a.py": b"another a", "c.py": b"c"}
 
 
 def test_cycles_come_at_the_interval(s3: FakeS3, target: Path, start: StartDaemon) -> None:

@@ -170,6 +170,41 @@ def test_an_output_that_knows_no_such_letters_is_no_failure(on_moto: Place) -> N
     assert b"\\xdcbung~" in ran.stdout and b"Published" in ran.stdout
 
 
+def test_an_output_that_is_full_does_not_hide_what_was_done(on_moto: Place) -> None:
+    write_files(on_moto.dags, A)
+
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [str(S3_SYNC), "publish", str(on_moto.dags)],
+            env=on_moto.publisher.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    assert 0 == ran.returncode
+    assert "No space left on device" in ran.stderr and "Published" in ran.stderr
+    assert A == on_moto.current()
+
+
+def test_an_output_that_nobody_reads_is_no_failure(on_moto: Place) -> None:
+    write_files(on_moto.dags, A)
+    read, write = os.pipe()
+    os.close(read)
+
+    with os.fdopen(write, "w") as broken:
+        ran = subprocess.run(
+            [str(S3_SYNC), "publish", str(on_moto.dags)],
+            env=on_moto.publisher.environment,
+            stdout=broken,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    assert (0, "") == (ran.returncode, ran.stderr)
+    assert A == on_moto.current()
+
+
 def test_publishers_at_once_leave_a_whole_release_and_losers_are_told(place: Place) -> None:
     """
     Where conditions are not obeyed, or not atomically, more than one may believe that they won;

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s3_sync.release import POINTER_KEY, manifest_key
+from s3_sync.release.names import POINTER_KEY, manifest_key
 from tests.scenarios.s3_sync.siege import (
     LAYOUTS,
     Attack,

@@ -11,9 +11,18 @@ import pytest
 from tests.scenarios.s3_sync.siege import Fortress, fortress
 from tests.scenarios.s3_sync.test_release_drills import PATIENT, SPOILT, next_release
 from tests.support.fake_s3 import error
-from tests.support.faults import chunked, close_after, close_silently, drip, hang, raw, reset
+from tests.support.faults import (
+    chunked,
+    close_after,
+    close_silently,
+    drip,
+    hang,
+    raw,
+    replace_body,
+    reset,
+)
 from tests.support.loopback import Exchange, Fault
-from tests.support.shelf import is_pointer
+from tests.support.shelf import is_manifest, is_pointer
 from tests.support.waiting import wait_until
 
 OFTEN = {"INTERVAL": "0.2", "S3_SYNC_JITTER": "0"}
@@ -90,6 +99,23 @@ def test_server_that_is_down_is_told(polling: Fortress) -> None:
     assert "endpoint_unreachable" == failed["reason"]
     polling.s3.start()
     wait_until_seen(polling, next_release(polling))
+
+
+def test_a_rollback_from_a_bad_release_does_not_wait_for_the_next_try(polling: Fortress) -> None:
+    before, good = polling.visible, polling.shelf.current
+    assert good is not None
+    polling.s3.inject(replace_body(lambda _: b"{}"), is_manifest)
+    next_release(polling)
+    retry_seconds = 0.0
+    while retry_seconds < 3:
+        seen = len(polling.daemon.events)
+        retry_seconds = polling.daemon.wait_for_event("cycle_failed", 60, seen)["retry_in_seconds"]
+    began = time.monotonic()
+
+    polling.shelf.point_to(good)
+    wait_until_seen(polling, before)
+    assert time.monotonic() - began < retry_seconds / 2
+    polling.s3.heal()
 
 
 def slow_head(exchange: Exchange) -> None:

@@ -1,0 +1,95 @@
+"""
+Airflow 3's S3DagBundle as a peer: the real class of the Amazon provider, in a process that lives.
+
+In Airflow it is no process of its own: the dag-processor has it, and each task makes one. So what
+is measured of it is one call in a process that has Airflow imported already, and nothing else of
+Airflow.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench.measure import Cost, during
+
+CHILD = Path(__file__).with_name("bundle_child.py")
+NAME = "S3DagBundle"
+START = "S3DagBundle, at the start of a task"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """
+    A process with one bundle.
+
+    Args:
+        folder: What it keeps equal to the prefix.
+    """
+
+    process: subprocess.Popen[str]
+    folder: Path
+
+    def do(self, deed: Literal["initialize", "refresh"]) -> Cost:
+        """
+        Have it do something; return what the call cost, and the memory of all of the process.
+
+        Raises:
+            RuntimeError: It failed.
+        """
+        return during(self.process.pid, lambda: self._ask(deed))
+
+    def _ask(self, deed: str) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{deed}\n")
+        self.process.stdin.flush()
+        if self.process.stdout.readline() != "done\n":
+            said = (self.folder.parent / "log").read_text()[-2000:]
+            raise RuntimeError(f"the S3DagBundle failed: {said}")
+
+
+@contextmanager
+def running(
+    airflow: Path, storage: Path, bucket: str, prefix: str, environment: Mapping[str, str]
+) -> Iterator[Bundle]:
+    """
+    Run a process with a bundle; `initialize` comes first.
+
+    Args:
+        airflow: The environment with Airflow 3 and the Amazon provider.
+        storage: A folder for its files; the bundle's folder is `bench` in it.
+        environment: With the endpoint and the credentials.
+    """
+    (storage / "bench").mkdir(parents=True, exist_ok=True)
+    connection = {
+        "conn_type": "aws",
+        "login": environment["AWS_ACCESS_KEY_ID"],
+        "password": environment["AWS_SECRET_ACCESS_KEY"],
+        "extra": {"endpoint_url": environment["AWS_ENDPOINT_URL"]},
+    }
+    with (storage / "log").open("w") as log:
+        process = subprocess.Popen(
+            [airflow / "bin" / "python", "-I", CHILD, bucket, prefix],
+            env={
+                **environment,
+                "HOME": str(storage),
+                "AIRFLOW_HOME": str(storage / "airflow"),
+                "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(connection),
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+                "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(storage),
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    with process:
+        try:
+            yield Bundle(process, storage / "bench")
+        finally:
+            process.kill()

@@ -1,0 +1,122 @@
+"""
+Readers of whole trees, while things happen to git-sync, alone and inside the wrapper.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from tests.support.git_sync import GitSite, Readers
+from tests.support.revisions import make_revision
+
+PROMISED = 10_000
+ROUNDS = 5
+RETAIN_SECONDS = 30
+GATE = {
+    "GIT_SYNC_WRAPPER_GATE": "command",
+    "GIT_SYNC_WRAPPER_GATE_COMMAND": "/usr/bin/test ! -e BROKEN",
+    "GIT_SYNC_WRAPPER_RETAIN_COUNT": "1",
+    "GIT_SYNC_WRAPPER_RETAIN_FOR": f"{RETAIN_SECONDS}s",
+}
+
+
+@dataclass(frozen=True)
+class Siege:
+    """
+    What readers saw.
+
+    Args:
+        happened: What was done all the time, in words.
+        trees: Read whole, or tried.
+        failed: Not there, or not whole.
+    """
+
+    happened: str
+    trees: int
+    failed: int
+
+
+def of_git_sync(here: GitSite, reads: int) -> Siege:
+    """
+    Commits as fast as they are taken, and SIGKILL with a new start, as the kubelet does it.
+    """
+    numbers = itertools.count(1)
+    here.commit_revision(next(numbers))
+    process = here.plain(GITSYNC_PERIOD="50ms")
+    here.wait_until_shown(here.repository.head(), timeout_seconds=60)
+
+    def commit() -> None:
+        here.wait_until_shown(here.commit_revision(next(numbers)), timeout_seconds=60)
+
+    def kill() -> None:
+        here.commit_revision(next(numbers))
+        here.kill_engine()
+        process.kill()
+        process.start()
+        commit()
+
+    return _siege(here, "commits, kills", [*[commit] * 6, kill], reads)
+
+
+def of_ours(here: GitSite, reads: int) -> Siege:
+    """
+    The same, and bad commits, kills of the wrapper, and the loss of all that git-sync has.
+    """
+    numbers = itertools.count(1)
+    here.commit_revision(next(numbers))
+    wrapper = here.publish(GITSYNC_PERIOD="50ms", **GATE)
+
+    def commit() -> None:
+        commit = here.commit_revision(next(numbers))
+        here.wait_until_shown(commit, wrapper, timeout_seconds=60)
+
+    def bad_commit() -> None:
+        seen = len(wrapper.events)
+        here.repository.commit({**make_revision(next(numbers)), "BROKEN": b""}, whole=True)
+        wrapper.wait_for_event("revision_refused", 60, after=seen)
+
+    def kill_git_sync() -> None:
+        here.commit_revision(next(numbers))
+        here.kill_engine()
+        commit()
+
+    def kill_wrapper() -> None:
+        here.commit_revision(next(numbers))
+        wrapper.kill()
+        wrapper.start()
+        commit()
+
+    def wipe() -> None:
+        shutil.rmtree(here.root / ".git-sync", ignore_errors=True)
+        commit()
+
+    deeds = [*[commit] * 6, bad_commit, kill_git_sync, kill_wrapper, wipe]
+    return _siege(here, "commits, bad commits, kills, wipes", deeds, reads)
+
+
+SIEGES: Mapping[str, Callable[[GitSite, int], Siege]] = {
+    "git-sync": of_git_sync,
+    "git-sync-wrapper": of_ours,
+}
+
+
+def _siege(here: GitSite, happened: str, deeds: Iterable[Callable[[], None]], reads: int) -> Siege:
+    """
+    Do all of it again and again while two processes read, until they have read enough.
+    """
+    trees = failed = rounds = 0
+    while trees < reads or rounds < ROUNDS:
+        rounds += 1
+        readers = Readers(here.link, RETAIN_SECONDS)
+        try:
+            for deed in deeds:
+                deed()
+            seen = readers.stop()
+        finally:
+            readers.kill()
+        trees += seen["trees"]
+        failed += len(seen["flaws"]) + seen["gone"]
+    return Siege(happened, trees, failed)

@@ -1,0 +1,178 @@
+"""
+What was measured of git-sync-wrapper and its peers, as tables, a plot, and budgets.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bench.budgets import Outcome, at_most, at_most_part, at_most_seconds, none_of
+from bench.git_siege import PROMISED, Siege
+from bench.measure import Cost, least, median
+from bench.page import Plot, Section
+from bench.report import machine, seconds, table, times
+
+PEER, OURS = "git-sync", "git-sync-wrapper"
+POLL_PART = 1 / 50
+IDLE_MIB = 44
+FIRST_PUBLISH_SECONDS = 0.6
+
+
+@dataclass(frozen=True)
+class Poll:
+    """
+    What one poll without a change took.
+
+    Args:
+        processes: Started for it, threads included; None where this machine does not say.
+    """
+
+    cost: Cost
+    processes: float | None
+
+
+@dataclass
+class Results:
+    """
+    All that was measured.
+
+    Args:
+        is_real: Whether git-sync is itself, and no stand-in.
+        polls, cold, change: By number of files and tool, of each turn.
+        rss_mib: Of the wrapper alone, between polls.
+        sieges: By tool.
+    """
+
+    is_real: bool
+    polls: dict[tuple[int, str], list[Poll]] = field(default_factory=lambda: defaultdict(list))
+    cold: dict[tuple[int, str], list[Cost]] = field(default_factory=lambda: defaultdict(list))
+    change: dict[tuple[int, str], list[Cost]] = field(default_factory=lambda: defaultdict(list))
+    rss_mib: float = 0.0
+    sieges: dict[str, Siege] = field(default_factory=dict)
+
+    def poll(self, files: int, name: str) -> Cost:
+        return least(poll.cost for poll in self.polls[files, name])
+
+
+def section(results: Results, versions: Mapping[str, str]) -> Section:
+    """
+    Return all of it.
+    """
+    missing = "a stand-in took its place; GIT_SYNC_BIN names none, and none is on PATH"
+    return Section(
+        OURS,
+        {
+            "machine": machine(versions),
+            "poll": poll_table(results),
+            "change": change_table(results),
+            "readers": readers_table(results),
+        },
+        budgets(results),
+        [Plot("poll", "CPU of a poll that finds no change (logarithmic)", bars(results))],
+        {} if results.is_real else {PEER: missing},
+    )
+
+
+def budgets(results: Results) -> list[Outcome]:
+    """
+    What was promised, and what is.
+    """
+    outcomes = []
+    for files, name in results.polls:
+        if name == OURS:
+            ratio = results.poll(files, OURS).cpu_seconds / results.poll(files, PEER).cpu_seconds
+            what = f"{files:,} files, of git-sync"
+            promise = "poll without a change, CPU"
+            outcomes.append(
+                at_most_part(promise, what, POLL_PART, ratio)
+                if results.is_real
+                else Outcome(promise, what, "≤ 1/50", "", None, "There is no git-sync here.")
+            )
+    siege = results.sieges[OURS]
+    files = min(files for files, _ in results.cold)
+    first = least(results.cold[files, OURS]).cpu_seconds
+    return [
+        *outcomes,
+        none_of("reads without a whole tree", siege.happened, siege.failed, siege.trees, PROMISED),
+        at_most("memory", "between polls, without git-sync", IDLE_MIB, results.rss_mib, "MiB"),
+        at_most_seconds(
+            "start",
+            f"to the first publish of {files:,} files, git-sync included, CPU",
+            FIRST_PUBLISH_SECONDS,
+            first,
+        ),
+    ]
+
+
+def poll_table(results: Results) -> str:
+    """
+    By size and tool.
+    """
+    rows = []
+    for (files, name), polls in results.polls.items():
+        low = least(poll.cost for poll in polls)
+        middle = median(poll.cost for poll in polls)
+        processes = polls[-1].processes
+        ours = results.poll(files, OURS).cpu_seconds
+        rows.append(
+            [
+                _bold(name),
+                f"{files:,}",
+                seconds(low.cpu_seconds),
+                seconds(middle.cpu_seconds),
+                times(low.cpu_seconds / ours),
+                "?" if processes is None else f"{processes:.1f}",
+                f"{middle.rss_mib:.0f} MiB",
+            ]
+        )
+    header = ["poll", "files", "CPU", "median", "times ours", "processes started", "memory"]
+    return table(header, rows)
+
+
+def change_table(results: Results) -> str:
+    """
+    Cold starts and commits.
+    """
+    rows = []
+    for what, found in (("cold", results.cold), ("one file changed", results.change)):
+        for (files, name), costs in found.items():
+            low, middle = least(costs), median(costs)
+            rows.append(
+                [
+                    _bold(name),
+                    what,
+                    f"{files:,}",
+                    seconds(low.cpu_seconds),
+                    seconds(middle.cpu_seconds),
+                    times(low.cpu_seconds / least(found[files, OURS]).cpu_seconds),
+                    seconds(low.wall_seconds),
+                ]
+            )
+    return table(["", "situation", "files", "CPU", "median", "times ours", "wall"], rows)
+
+
+def readers_table(results: Results) -> str:
+    """
+    What readers saw.
+    """
+    rows = [
+        [_bold(name), siege.happened, f"{siege.trees:,}", f"{siege.failed:,}"]
+        for name, siege in results.sieges.items()
+    ]
+    return table(["", "what happened", "trees read", "not whole, or not there"], rows)
+
+
+def bars(results: Results) -> dict[str, dict[str, float]]:
+    """
+    CPU seconds of a poll, by number of files and tool.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for files, name in results.polls:
+        found.setdefault(f"{files:,} files", {})[name] = results.poll(files, name).cpu_seconds
+    return found
+
+
+def _bold(name: str) -> str:
+    return f"**{name}**" if name == OURS else name

@@ -1,0 +1,51 @@
+"""
+How much an image is larger than its base, as the tools for containers say.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from bench.budgets import Outcome, at_most
+from tests.images.container import Image
+from tests.support.airflow import ROOT
+
+
+def size_over_base(sidecar: str, most_mb: float) -> Outcome:
+    """
+    Return the outcome of an image's budget; the image of this commit is built when it is not here.
+
+    Args:
+        most_mb: The budget, in millions of bytes, uncompressed.
+    """
+    measured, because = None, ""
+    try:
+        measured = _over_base_mb(sidecar)
+    except (subprocess.CalledProcessError, AssertionError, KeyError) as error:
+        said = getattr(error, "stderr", None) or str(error) or type(error).__name__
+        because = f"The image cannot be had here: {said.strip().splitlines()[-1]}"
+    return at_most("image", "over its base", most_mb, measured, "MB", because)
+
+
+def _over_base_mb(sidecar: str) -> float:
+    tool = _script("container-tool", "run")
+    name = _script("build-image", "--name", sidecar)
+    try:
+        described = Image(tool, name).inspect()
+    except AssertionError:
+        described = Image(tool, _script("build-image", sidecar)).inspect()
+    base = described["Config"]["Labels"]["org.opencontainers.image.base.name"]
+    return float(described["Size"] - Image(tool, base).inspect()["Size"]) / 1e6
+
+
+def _script(name: str, *arguments: str) -> str:
+    """
+    Run a script of the project; return the last line that it printed.
+
+    Raises:
+        subprocess.CalledProcessError: It failed.
+    """
+    command: list[str | Path] = [ROOT / "scripts" / name, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.strip().splitlines()[-1]

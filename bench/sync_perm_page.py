@@ -1,0 +1,183 @@
+"""
+What was measured of sync-perm and the loops that it replaces, as tables, a plot, and budgets.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bench.budgets import Outcome, at_most, at_most_part, at_most_seconds
+from bench.page import Plot, Section
+from bench.report import machine, seconds, table, times
+
+OURS = "sync-perm"
+LOOP = "while true; do airflow sync-perm; sleep 60; done"
+LOOP_OF_DAGS = "while true; do airflow sync-perm --include-dags; sleep 60; done"
+INCLUDE_DAGS = "airflow sync-perm --include-dags"
+CHANGED = 5
+BUDGET_DAGS = 1_000
+HOUR_PART, CHANGED_PART = 1 / 1_000, 1 / 10
+FIRST_SECONDS, IDLE_MIB = 0.6, 44
+READING = "With 100 DAGs it is 41 MiB; the rest comes with the readings of all tables."
+
+
+@dataclass
+class Results:
+    """
+    All that was measured with one number of DAGs; CPU seconds, one of each turn.
+
+    Args:
+        plain_hour, dags_hour: The loops, in an hour without change.
+        changed_peer: One run with `--include-dags` when some DAGs changed.
+        poll, server_poll: One poll of ours, and PostgreSQL's share of it.
+        reading: One reading of all tables.
+        rest: What an hour of ours costs without any poll.
+        changed: From the change of some DAGs to their grants, ours.
+        first: From the start of the process to knowing that all is well.
+        rss_mib: Memory between passes.
+        late_role_seconds: From the creation of a role to its grant; wall.
+        polls: In an hour, at the default INTERVAL.
+    """
+
+    polls: float
+    plain_hour: list[float] = field(default_factory=list)
+    dags_hour: list[float] = field(default_factory=list)
+    changed_peer: list[float] = field(default_factory=list)
+    poll: list[float] = field(default_factory=list)
+    server_poll: list[float] = field(default_factory=list)
+    reading: list[float] = field(default_factory=list)
+    rest: list[float] = field(default_factory=list)
+    changed: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    rss_mib: list[float] = field(default_factory=list)
+    late_role_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def hours(self) -> list[float]:
+        """
+        An hour of ours without change, one of each turn.
+        """
+        return [
+            poll * self.polls + reading + min(self.rest)
+            for poll, reading in zip(self.poll, self.reading, strict=True)
+        ]
+
+
+def section(results: Mapping[int, Results], versions: Mapping[str, str]) -> Section:
+    """
+    Return all of it.
+    """
+    return Section(
+        OURS,
+        {
+            "machine": machine(versions),
+            "costs": "\n".join(costs(dags, one) for dags, one in results.items()),
+        },
+        [outcome for dags, one in results.items() for outcome in budgets(dags, one)],
+        [
+            Plot(
+                "hour",
+                "CPU of an hour without a change, and of five changed DAGs (logarithmic)",
+                {
+                    heading: bars
+                    for dags, one in results.items()
+                    for heading, bars in plot(dags, one)
+                },
+            )
+        ],
+    )
+
+
+def budgets(dags: int, results: Results) -> list[Outcome]:
+    """
+    What was promised, and what is; the ratios at the number of DAGs that they were promised for.
+    """
+    hour = min(results.hours) / min(results.plain_hour)
+    changed = min(results.changed) / min(results.changed_peer)
+    ratios = [
+        at_most_part(
+            "an hour without a change, CPU", f"{dags:,} DAGs, of the loop", HOUR_PART, hour
+        ),
+        at_most_part(
+            f"{CHANGED} DAGs changed, CPU",
+            f"of {dags:,}, of --include-dags",
+            CHANGED_PART,
+            changed,
+        ),
+    ]
+    rss_mib = statistics.median(results.rss_mib)
+    return [
+        *(ratios if dags == BUDGET_DAGS else []),
+        at_most("memory", f"between passes, {dags:,} DAGs", IDLE_MIB, rss_mib, "MiB", READING),
+        at_most_seconds(
+            "start",
+            f"until all is known to be well, {dags:,} DAGs, CPU",
+            FIRST_SECONDS,
+            min(results.first),
+        ),
+    ]
+
+
+def costs(dags: int, results: Results) -> str:
+    """
+    Return the table of one number of DAGs, and what its figures are made of.
+    """
+    rows = [row for what, found in situations(dags, results).items() for row in _rows(what, found)]
+    late = sorted(results.late_role_seconds)
+    late_text = (
+        f"From the creation of a role to its grant: {statistics.median(late):.0f} s in the median, "
+        f"{late[-1]:.0f} s at most (wall, {len(late)} times).\n"
+        if late
+        else ""
+    )
+    return (
+        f"{table(['', 'situation', 'CPU', 'median', 'times ours'], rows)}\n"
+        f"Of the hour of sync-perm: {results.polls:.0f} polls of {seconds(min(results.poll))}, "
+        f"one reading of all tables of {seconds(min(results.reading))}, "
+        f"and {seconds(min(results.rest))} besides. "
+        f"PostgreSQL spends {seconds(min(results.server_poll))} on each poll.\n{late_text}"
+    )
+
+
+def situations(dags: int, results: Results) -> dict[str, dict[str, Sequence[float]]]:
+    """
+    Return the CPU seconds of each turn, by tool, by situation; ours last.
+    """
+    return {
+        f"an hour without a change, {dags:,} DAGs": {
+            LOOP: results.plain_hour,
+            LOOP_OF_DAGS: results.dags_hour,
+            OURS: results.hours,
+        },
+        f"{CHANGED} of {dags:,} DAGs changed": {
+            INCLUDE_DAGS: results.changed_peer,
+            OURS: results.changed,
+        },
+    }
+
+
+def plot(dags: int, results: Results) -> list[tuple[str, dict[str, float]]]:
+    """
+    Return the bars: the least CPU seconds by tool, by situation.
+    """
+    labels = {LOOP: "loop of sync-perm", LOOP_OF_DAGS: "loop of --include-dags"}
+    return [
+        (what, {labels.get(name, name): min(values) for name, values in found.items()})
+        for what, found in situations(dags, results).items()
+    ]
+
+
+def _rows(what: str, found: Mapping[str, Sequence[float]]) -> list[list[str]]:
+    ours = min(found[OURS])
+    return [
+        [
+            f"**{name}**" if name == OURS else f"`{name}`",
+            what,
+            seconds(min(values)),
+            seconds(statistics.median(values)),
+            times(min(values) / ours),
+        ]
+        for name, values in found.items()
+    ]

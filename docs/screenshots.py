@@ -1,0 +1,150 @@
+"""
+Take the pictures of docs/reference/status-page.md anew: `python -m docs.screenshots`.
+
+Real sidecars against real servers on loopback, one after the other, working or failing; it takes a
+minute, and needs what the tests of all four need (chromium, git, a KDC, PostgreSQL, Airflow 2.11).
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tests.support.airflow import Airflow
+from tests.support.browser import Browser
+from tests.support.daemon import SidecarProcess
+from tests.support.databases import Postgres
+from tests.support.fake_s3 import FakeS3
+from tests.support.git_server import GitServer
+from tests.support.git_sync import ENGINES, GitSite
+from tests.support.kdc import Kdc
+from tests.support.releases import ORIGIN
+from tests.support.shelf import Shelf, release_daemon
+from tests.support.site import site
+from tests.support.sync_perm import SyncPerm
+from tests.support.waiting import wait_until
+
+REFERENCE = Path(__file__).parent / "reference"
+FILES = {"sales.py": b"VALUE = 1\n", "lib/common.py": b"UNITS = ('EUR', 'USD')\n"}
+COMMITTED = replace(
+    ORIGIN,
+    by="jenkins",
+    commit="8c1f0b7d5a2e4936b1d0c7f85e6a9d3b2f4c8e10",
+    branch="main",
+    author="Ada Example",
+    message="Add the sales report",
+)
+FAILURES = 3
+
+
+@contextmanager
+def s3_sync(folder: Path) -> Iterator[SidecarProcess]:
+    """
+    A release is published.
+    """
+    with FakeS3() as s3:
+        Shelf.at(s3).publish(FILES, origin=COMMITTED)
+        with release_daemon(s3, folder / "dags", interval="10s") as daemon:
+            daemon.wait_until_synced()
+            daemon.sync()
+            yield daemon
+
+
+@contextmanager
+def s3_sync_failing(folder: Path) -> Iterator[SidecarProcess]:
+    """
+    The same, and S3 is down.
+    """
+    with FakeS3() as s3:
+        Shelf.at(s3).publish(FILES, origin=COMMITTED)
+        with release_daemon(s3, folder / "dags", interval="1s") as daemon:
+            daemon.wait_until_synced()
+            s3.stop()
+            yield daemon
+
+
+@contextmanager
+def sync_perm_failing(folder: Path) -> Iterator[SidecarProcess]:
+    """
+    A DAG names a role that is missing, and the database is down.
+    """
+    airflow = Airflow.install("2.11")
+    with Postgres() as postgres:
+        database = airflow.new_postgres(postgres, folder / "home")
+        airflow.write_dags(database, folder / "home", {"sales": {"analysts": ["can_read"]}})
+        with SyncPerm(airflow, database.url, folder / "supervisor") as daemon:
+            daemon.wait_until_good()
+            postgres.stop()
+            yield daemon
+
+
+@contextmanager
+def kerberos_failing(folder: Path) -> Iterator[SidecarProcess]:
+    """
+    There is a ticket, and the KDC is down.
+    """
+    with Kdc(folder / "kdc") as kdc, site(kdc, "airflow", "10h", "7d") as here:
+        daemon = here.publish()
+        kdc.stop()
+        daemon.sighup()
+        yield daemon
+
+
+@contextmanager
+def git_sync_wrapper_failing(folder: Path) -> Iterator[SidecarProcess]:
+    """
+    A commit is published, and the git server is down.
+    """
+    with GitServer(folder / "remote") as server:
+        here = GitSite(list(ENGINES.values())[-1], server, folder / "pod")
+        here.folder.mkdir()
+        try:
+            here.repository.commit(FILES)
+            daemon = here.publish()
+            server.stop()
+            yield daemon
+        finally:
+            here.close()
+
+
+def main() -> None:
+    """
+    Take all pictures.
+    """
+    makers = (
+        s3_sync,
+        s3_sync_failing,
+        sync_perm_failing,
+        kerberos_failing,
+        git_sync_wrapper_failing,
+    )
+    with tempfile.TemporaryDirectory(prefix="pages-") as made:
+        folder = Path(made)
+        with Browser(folder) as browser:
+            for maker in makers:
+                home = folder / maker.__name__
+                home.mkdir()
+                name = f"status-page-{maker.__name__.replace('_', '-')}.png"
+                with maker(home) as daemon:
+                    if "failing" in name:
+                        _wait_for_failures(daemon)
+                    host, port = daemon.address()
+                    browser.open(f"http://{host}:{port}/", width=880)
+                    browser.picture(REFERENCE / name)
+                    sys.stdout.write(f"took {name}\n")
+
+
+def _wait_for_failures(daemon: SidecarProcess) -> None:
+    wait_until(
+        lambda: daemon.status()["consecutive_failures"] >= FAILURES,
+        f"{FAILURES} failures in a row",
+        timeout_seconds=60,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""
+The command line that sidecars with commands share; git-sync-wrapper has git-sync's instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from sidecar_runtime import __version__
+from sidecar_runtime.settings import CommonSettings, describe
+
+
+def make_parser(
+    program: str, description: str, settings: type[CommonSettings], prefix: str
+) -> argparse.ArgumentParser:
+    """
+    Return a parser that knows ``--version``, and whose ``--help`` ends with the settings.
+    """
+    parser = argparse.ArgumentParser(
+        program,
+        description=description,
+        epilog=describe(settings, prefix),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{program} {__version__}")
+    return parser

@@ -1,0 +1,159 @@
+"""
+The parsers of settings: text to value, or a ``ValueError`` that says what is allowed.
+
+What a parser allows is its attribute ``allowed``, for the reference.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+T = TypeVar("T")
+
+
+def allows(words: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
+    """
+    Say what a parser allows, in the words of the reference.
+    """
+
+    def mark(parse: Callable[[str], T]) -> Callable[[str], T]:
+        parse.allowed = words  # type: ignore[attr-defined]
+        return parse
+
+    return mark
+
+
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+
+
+def duration(at_least: float = 0.0, at_most: float = 7 * 86400.0) -> Callable[[str], float]:
+    """
+    Return a parser of durations in seconds: ``10``, ``0.5``, ``10s``, ``5m``, ``1h30m``, ``2d``.
+    """
+    words = "a duration such as 10, 10s, 5m or 1h30m"
+    if at_least:
+        words += f", {at_least:g}s or more"
+
+    @allows(words)
+    def parse(text: str) -> float:
+        compact = text.strip().replace(" ", "")
+        if re.fullmatch(r"\d+(\.\d+)?", compact):
+            seconds = float(compact)
+        else:
+            match = _DURATION.fullmatch(compact)
+            if not compact or match is None:
+                raise ValueError(f"is not {words}")
+            days, hours, minutes, secs, millis = (float(part or 0) for part in match.groups())
+            seconds = days * 86400 + hours * 3600 + minutes * 60 + secs + millis / 1000
+        if not at_least <= seconds <= at_most:
+            raise ValueError(f"is not between {at_least:g}s and {at_most:g}s")
+        return seconds
+
+    return parse
+
+
+@allows("true or false, in any case")
+def boolean(text: str) -> bool:
+    """
+    Read ``true`` or ``false`` (also ``yes``/``no``, ``on``/``off``, ``1``/``0``), in any case.
+    """
+    word = text.strip().lower()
+    if word in {"true", "yes", "on", "1"}:
+        return True
+    if word in {"false", "no", "off", "0"}:
+        return False
+    raise ValueError("is not true or false")
+
+
+@allows("a whole number, 0 or more")
+def count(text: str) -> int:
+    """
+    Read a whole number, 0 or more.
+    """
+    if not re.fullmatch(r"\d{1,9}", text.strip()):
+        raise ValueError("is not a whole number, 0 or more")
+    return int(text)
+
+
+_DECIMAL_MODES = {str(mode) for mode in (0o600, 0o640, 0o644, 0o660, 0o664)}
+
+
+@allows('an octal mode such as "0644"')
+def mode(text: str) -> int:
+    """
+    Read a file mode in octal; the owner must be able to read.
+
+    YAML makes 420 of an unquoted 0644; such a number is refused, not obeyed.
+    """
+    if not re.fullmatch(r"0?[0-7]{3}", text.strip()) or text.strip() in _DECIMAL_MODES:
+        raise ValueError('is not an octal mode such as "0644", in quotes')
+    value = int(text, 8)
+    if not value & 0o400:
+        raise ValueError("does not let the owner read")
+    return value
+
+
+@allows("a comma-separated list")
+def words(text: str) -> tuple[str, ...]:
+    """
+    Read a comma-separated list; blanks around items and empty items are dropped.
+    """
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def choice(*options: str) -> Callable[[str], str]:
+    """
+    Return a parser that takes one of the options, in any case.
+    """
+
+    @allows(" or ".join(options))
+    def parse(text: str) -> str:
+        word = text.strip().lower()
+        if word not in options:
+            raise ValueError(f"is not one of {', '.join(options)}")
+        return word
+
+    return parse
+
+
+@allows("an absolute path")
+def absolute_path(text: str) -> str:
+    """
+    Read an absolute path, normalised; the root of the file system is refused.
+    """
+    if "\0" in text or not text.startswith("/"):
+        raise ValueError("is not an absolute path")
+    path = os.path.normpath("/" + text.lstrip("/"))
+    if path == "/":
+        raise ValueError("is the root of the file system; name a folder of its own")
+    return path
+
+
+@allows("a URL such as http://minio:9000")
+def http_url(text: str) -> str:
+    """
+    Read an http or https URL.
+    """
+    try:
+        url = urlsplit(text.strip())
+        is_fine = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        is_fine = False
+    if not is_fine:
+        raise ValueError("is not http(s)://HOST[:PORT]")
+    return text.strip()
+
+
+@allows("HOST:PORT or :PORT, such as :9811, 127.0.0.1:9811 or [::1]:9811")
+def bind_address(text: str) -> tuple[str, int]:
+    """
+    Read a listening address; an empty host means all addresses, IPv4 and IPv6.
+    """
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]]*)):(\d{1,5})", text.strip())
+    if match is None or int(match[3]) > 65535:
+        raise ValueError("is not HOST:PORT or :PORT, such as :9811 or 127.0.0.1:9811")
+    return (match[1] or match[2] or ""), int(match[3])

@@ -1,0 +1,232 @@
+"""
+``git-sync-wrapper check``: try what the daemon will need, and say what is wrong and what mends it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from git_sync_wrapper.access import Access
+from git_sync_wrapper.engine import Engine
+from git_sync_wrapper.git import clean
+from git_sync_wrapper.ls_remote import LsRemote
+from git_sync_wrapper.metrics import WrapperMetrics
+from git_sync_wrapper.options import Options
+from git_sync_wrapper.refs import make_poller
+from git_sync_wrapper.settings import PREFIX, Settings
+from git_sync_wrapper.ssh_files import PINNED
+from git_sync_wrapper.volume import LOCK, STORE, check_link, look
+from sidecar_runtime import __version__, logs
+from sidecar_runtime.checks import exit_code, fail, say
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate import make_gate
+from sidecar_runtime.publish import find_holder, nearest_folder
+from sidecar_runtime.target_check import try_folder
+from sidecar_runtime.target_errors import explained
+
+PROGRAM_SECONDS = 10.0
+DAG = "dag.py"
+
+
+def run(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
+    """
+    Print one line a check; return the exit code. Nothing is published.
+
+    Raises:
+        SettingsError: Settings contradict each other.
+    """
+    print(f"git-sync-wrapper check: {options.repo} {options.ref} -> {options.link}")
+    logs.configure("warning", settings.log_format)
+    access = Access(settings, options, environ)
+    try:
+        access.start()
+    except SidecarError as error:
+        return exit_code([fail("private folder", error)])
+    try:
+        checks = _Checks(settings, options, access, environ)
+        return exit_code(
+            [checks.programs(), checks.credentials(), checks.remote(), checks.root(), checks.gate()]
+        )
+    finally:
+        access.close()
+
+
+class _Checks:
+    def __init__(
+        self, settings: Settings, options: Options, access: Access, environ: Mapping[str, str]
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._access = access
+        self._environ = environ
+        self._fence = Fence()
+        # Of a pinned commit the server is asked nothing but whether it answers.
+        asked = dataclasses.replace(options, ref="HEAD") if options.is_pinned else options
+        self._asked = asked
+        self._http = make_poller(asked, access)
+        self._poller = self._http or LsRemote(asked, access, environ)
+
+    def programs(self) -> bool:
+        """
+        git-sync and git: there, and of which version.
+        """
+        git_sync = self._version("git-sync", self._settings.git_sync)
+        git = self._version("git", self._options.git)
+        if git_sync and not re.match(r"v?4\.", git_sync):
+            say("FAIL", "git-sync", f"{git_sync} is not version 4: see {PREFIX}GIT_SYNC")
+            return False
+        return bool(git_sync and git)
+
+    def _version(self, name: str, program: str) -> str:
+        try:
+            done = subprocess.run(
+                [program, "--version"],
+                env=clean(self._environ),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=PROGRAM_SECONDS,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            say("FAIL", name, f"{program} cannot be run: {error}")
+            return ""
+        version = done.stdout.strip().removeprefix("git version ")
+        say("ok", name, f"{program}: {version}")
+        return version
+
+    def credentials(self) -> bool:
+        """
+        Who logs in, and by what; whether the server takes it is seen with the remote.
+        """
+        options = self._options
+        if options.is_github_app:
+            say("ok", "credentials", "git-sync gets the token of the GitHub App itself")
+            return True
+        is_http = options.repo.startswith(("http://", "https://"))
+        if not is_http and not options.repo.startswith(("file://", "/")):
+            return self._ssh_files()
+        if is_http and self._http is None:
+            say("ok", "credentials", "left to git: a cookie file, or a credential.helper of yours")
+            return True
+        try:
+            who = self._access.who(self._fence)
+        except SidecarError as error:
+            return fail("credentials", error)
+        say("ok", "credentials", who or "none: nobody logs in")
+        return True
+
+    def _ssh_files(self) -> bool:
+        """
+        The keys and known hosts that ssh will be given, mended where they had to be.
+        """
+        try:
+            flags = self._access.prepare().flags
+        except SidecarError as error:
+            return fail("ssh key", error)
+        for path in self._options.ssh_key_files:
+            is_there = os.path.exists(path)
+            say("ok" if is_there else "??", "ssh key", path if is_there else f"no {path}")
+        hosts = flags["ssh-known-hosts-file"]
+        built_in = "those of the large forges, as you have given none"
+        say("ok", "known hosts", built_in if hosts == PINNED else str(hosts))
+        return True
+
+    def remote(self) -> bool:
+        """
+        Whether the server answers, takes the credentials and has the ref.
+        """
+        options, began = self._options, time.monotonic()
+        try:
+            commit = self._sync() if options.is_github_app else self._ask()
+        except SidecarError as error:
+            return fail("remote", error)
+        finally:
+            self._poller.close()
+        text = f"answers in {time.monotonic() - began:.2f} s"
+        if options.is_pinned:
+            say("ok", "remote", f"{text}; only a sync can tell whether it has {options.ref}")
+        else:
+            say("ok", "remote", f"{text}: {options.ref} is {commit}")
+        return True
+
+    def _ask(self) -> str:
+        """
+        Poll; where our own way fails git is asked too, as the daemon would let git-sync try.
+        """
+        try:
+            return self._poller.commit(self._fence)
+        except SidecarError as error:
+            if self._http is None:
+                raise
+            with suppress(SidecarError):
+                commit = LsRemote(self._asked, self._access, self._environ).commit(self._fence)
+                say("??", "poll", f"{error.reason}: {error.message}; git itself gets an answer")
+                return commit
+            raise
+
+    def _sync(self) -> str:
+        """
+        Let git-sync fetch into a folder of its own, which goes: nobody else knows the token.
+        """
+        above = nearest_folder(self._options.root)
+        with (
+            explained(f"cannot write to {above}", above),
+            tempfile.TemporaryDirectory(dir=above, prefix=".check-") as folder,
+        ):
+            engine = Engine(
+                self._settings.git_sync, self._options, self._access, self._environ, root=folder
+            )
+            return engine.run(self._fence)
+
+    def root(self) -> bool:
+        """
+        Whether the volume can be written, what it shows, and who keeps it.
+        """
+        options = self._options
+        try:
+            has_links = try_folder("root", options.root)
+            check_link(options)
+        except SidecarError as error:
+            return fail("root", error)
+        if not has_links:
+            say("??", "", "no hard links on this volume: each snapshot will be a whole copy")
+        shown = look(options)
+        if shown.commit:
+            say("ok", "link", f"{options.link} shows {shown.commit}")
+        elif os.path.isdir(options.link) and os.listdir(options.link):
+            say("??", "link", f"{options.link} has something in it, and will be moved aside")
+        else:
+            say("ok", "link", f"{options.link} shows nothing yet")
+        if holder := find_holder(LOCK, os.path.join(options.root, STORE)):
+            say("ok", "", f"a wrapper keeps it: pid {holder.get('pid')} on {holder.get('host')}")
+        return True
+
+    def gate(self) -> bool:
+        """
+        Whether the gate can judge: it is given a folder with one DAG that does nothing.
+        """
+        gate = make_gate(self._settings, WrapperMetrics(__version__, "check").gate)
+        if gate is None:
+            say("ok", "gate", "off")
+            return True
+        with tempfile.TemporaryDirectory(dir=self._access.folder) as folder:
+            Path(folder, DAG).write_text("pass\n")
+            try:
+                refusal = gate.examine("check", folder, [DAG], self._fence)
+            except SidecarError as error:
+                return fail("gate", error)
+        say("ok", "gate", f"{self._settings.gate}: it can be run")
+        if refusal is not None:
+            say("??", "", f"it refuses a folder with one DAG that does nothing: {refusal.message}")
+        return True

@@ -1,0 +1,59 @@
+"""
+Files of credentials, watched: one that changes ends the wait after a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from git_sync_wrapper.options import Options
+from git_sync_wrapper.settings import Settings
+from sidecar_runtime.logs import get_logger
+
+WATCH_SECONDS = 1.0
+
+log = get_logger("secrets")
+
+
+def secret_files(settings: Settings, options: Options) -> list[str]:
+    """
+    Return the files that are read anew at each login, be they there or not.
+    """
+    files = [settings.username_file, options.password_file, options.github_app_private_key_file]
+    files += [given.password_file for given in options.credentials]
+    if not options.repo.startswith(("http://", "https://")):
+        files += [*options.ssh_key_files, options.ssh_known_hosts_file]
+    return [file for file in files if file]
+
+
+def watch_secrets(files: Sequence[str], wake: Callable[[], None]) -> None:
+    """
+    Ask for a cycle whenever one of the files changes, from a thread; none where there are none.
+    """
+    if files:
+        threading.Thread(target=_watch, args=(files, wake), name="watch", daemon=True).start()
+
+
+def _watch(files: Sequence[str], wake: Callable[[], None]) -> None:
+    seen = [_stamp(file) for file in files]
+    while True:
+        time.sleep(WATCH_SECONDS)
+        stamps = [_stamp(file) for file in files]
+        if stamps != seen:
+            log.info("secret_changed")
+            wake()
+        seen = stamps
+
+
+def _stamp(file: str) -> tuple[int, ...]:
+    """
+    Return what differs once a file is another, or has other content; empty where there is none.
+    """
+    try:
+        found = os.stat(file)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size

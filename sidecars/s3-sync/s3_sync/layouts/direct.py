@@ -1,0 +1,55 @@
+"""
+In place, without a gate: each file is visible at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from s3_sync.layouts.leftovers import clear_snapshots, clear_tree
+from s3_sync.plan import Plan
+from s3_sync.settings import Settings
+from s3_sync.target.managed import Managed
+from s3_sync.target.target import Target
+from s3_sync.target.volume import STAGED, Volume
+from s3_sync.work import Work
+from sidecar_runtime.fence import Fence
+
+
+class Direct:
+    """
+    In place, without a gate: each file is visible at once.
+    """
+
+    is_atomic = False
+    revision = problem = ""
+
+    def __init__(self, settings: Settings, volume: Volume) -> None:
+        self._volume = volume
+        self.tree = self.shown = Target(volume, file_mode=settings.file_mode)
+
+    def is_current(self) -> bool:
+        return True
+
+    def shows(self, revision: str) -> bool:
+        return True
+
+    def changes(self) -> Plan[Managed]:
+        return Plan((), ())
+
+    def mend(self, damaged: Collection[str], fence: Fence) -> Work:
+        return Work()
+
+    def publish(self, revision: str, fence: Fence) -> Work:
+        return Work()
+
+    def prune(self, fence: Fence) -> None:
+        pass
+
+    def clear_others(self, fence: Fence) -> None:
+        with fence:
+            clear_tree(STAGED, self._volume)
+            clear_snapshots(self._volume)
+
+    def close(self) -> None:
+        self.tree.close()

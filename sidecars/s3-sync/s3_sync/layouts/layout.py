@@ -1,0 +1,98 @@
+"""
+What a layout is: how files that cycles have brought up to date become what consumers see.
+
+Ungated in place, the target folder itself is what cycles bring up to date. Everywhere else they
+work on a copy in `.s3-sync`, the tree, and a revision becomes visible once it is complete there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from s3_sync.plan import Plan
+from s3_sync.target.managed import Managed
+from s3_sync.target.target import Target
+from s3_sync.work import Work
+from sidecar_runtime.fence import Fence
+
+
+class Layout(Protocol):
+    """
+    What the cycle asks of a layout.
+
+    Attributes:
+        tree: What cycles bring up to date with the source.
+    """
+
+    tree: Target
+
+    @property
+    def shown(self) -> Target | None:
+        """
+        What consumers see; None before the first publish.
+        """
+
+    @property
+    def revision(self) -> str:
+        """
+        The revision that is shown; empty where only the record of it can tell.
+        """
+
+    @property
+    def problem(self) -> str:
+        """
+        Why consumers see nothing although all is in its place; empty where they do.
+        """
+
+    @property
+    def is_atomic(self) -> bool:
+        """
+        Whether a revision is published as a whole, or not at all.
+        """
+
+    def is_current(self) -> bool:
+        """
+        Whether the folders that are held open are still the ones at their paths.
+        """
+
+    def shows(self, revision: str) -> bool:
+        """
+        Whether consumers see all of the tree, as that revision.
+        """
+
+    def changes(self) -> Plan[Managed]:
+        """
+        Return what of the tree consumers do not see yet.
+        """
+
+    def mend(self, damaged: Collection[str], fence: Fence) -> Work:
+        """
+        Undo what others did to what consumers see, as far as the tree has the same content.
+
+        Raises:
+            Torn: The tree itself is damaged.
+        """
+
+    def publish(self, revision: str, fence: Fence) -> Work:
+        """
+        Let consumers see all of the tree.
+
+        Raises:
+            Torn: The tree itself is damaged; nothing, or nothing of the file, was published.
+        """
+
+    def prune(self, fence: Fence) -> None:
+        """
+        Remove what has been replaced long enough ago.
+        """
+
+    def clear_others(self, fence: Fence) -> None:
+        """
+        Remove what another layout left on this volume, now that this one has all in its place.
+        """
+
+    def close(self) -> None:
+        """
+        Close all that is open.
+        """

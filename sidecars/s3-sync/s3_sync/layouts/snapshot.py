@@ -1,0 +1,231 @@
+"""
+The snapshot layout: ``DEST_PATH/current`` shows one complete revision.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack, suppress
+
+from s3_sync.layouts.bring import bring, difference, mend, restore
+from s3_sync.layouts.leftovers import clear_in_place
+from s3_sync.plan import Plan
+from s3_sync.settings import Settings
+from s3_sync.target.managed import NAME as MANAGED
+from s3_sync.target.managed import Managed, load_managed
+from s3_sync.target.parts import list_name
+from s3_sync.target.target import Target, Torn
+from s3_sync.target.volume import (
+    LINK,
+    SNAPSHOTS,
+    SNAPSHOTS_PATH,
+    TREE,
+    Volume,
+    is_at,
+    open_own_folder,
+)
+from s3_sync.work import Work
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.snapshots import Snapshots, link_tree
+from sidecar_runtime.target_errors import explain_os_error
+
+WRITE_BITS = 0o222
+_LIST_SUFFIX = f".{MANAGED}"
+# What linking says when somebody has removed, or replaced, a part of the tree.
+_TORN = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
+
+log = get_logger("snapshot")
+
+
+class Snapshot:
+    """
+    ``DEST_PATH/current`` shows one complete revision, and changes in one step.
+    """
+
+    is_atomic = True
+
+    def __init__(self, settings: Settings, volume: Volume, published: str) -> None:
+        self._volume = volume
+        self._delete = settings.delete
+        # Links share their content, so that an edit in one snapshot would be one in all.
+        self._file_mode = settings.file_mode & ~WRITE_BITS
+        self._open_folders = ExitStack()
+        with ExitStack() as stack:
+            self._begin(settings, volume, published, stack)
+            self._open_folders = stack.pop_all()
+
+    def _begin(self, settings: Settings, volume: Volume, published: str, stack: ExitStack) -> None:
+        """
+        Open the store, the tree, and what is shown.
+        """
+        self._store = open_own_folder(SNAPSHOTS, volume.state)
+        stack.callback(os.close, self._store)
+        self._snapshots = Snapshots(
+            volume.root,
+            self._store,
+            SNAPSHOTS_PATH,
+            link=LINK,
+            retain_count=settings.retain_count,
+            retain_seconds=settings.retain_seconds,
+            fsync=volume.fsync,
+        )
+        self._snapshots.sweep()
+        self.tree = Target(volume, file_mode=self._file_mode, part=TREE)
+        stack.callback(self.tree.close)
+        self.shown: Target | None = None
+        self.revision = self._snapshots.current()
+        if not self.revision and self._snapshots.has(published):
+            self.revision = published  # somebody has removed the link
+        self._has_shown = bool(self.revision or self._snapshots.revisions())
+        if self.revision:
+            self.shown = self._open(self.revision)
+            if not self.tree.managed.files:
+                restore(self.shown.managed.files, self.shown, self.tree, Fence())
+        elif list_name(published) in os.listdir(self._store):  # the name may be anybody's
+            self._make_anew(published)
+
+    @property
+    def problem(self) -> str:
+        is_there = self._snapshots.current() == self.revision
+        return "" if is_there else f"{LINK} does not show the published revision"
+
+    def is_current(self) -> bool:
+        state = self._volume.state
+        return is_at(TREE, state, self.tree.folder) and is_at(SNAPSHOTS, state, self._store)
+
+    def shows(self, revision: str) -> bool:
+        return revision == self.revision and self.changes().is_empty
+
+    def changes(self) -> Plan[Managed]:
+        return difference(self.tree, self.shown)
+
+    def mend(self, damaged: Collection[str], fence: Fence) -> Work:
+        is_replaced = self._replace_lost(fence)
+        if self.shown is None:
+            return Work()
+        work = mend(self.tree, self.shown, damaged, fence)
+        if self._delete == "all":  # the snapshot is ours alone: nothing in it is anybody's wish
+            for path in self.shown.foreign():
+                work.deleted += self.shown.delete(path, fence)
+        work.healed += is_replaced
+        if self.problem:
+            self._snapshots.show(self.revision, fence)
+            work.healed += 1
+        return work
+
+    def publish(self, revision: str, fence: Fence) -> Work:
+        plan = self.changes()
+        is_back = self._snapshots.has(revision)
+        shown = self._renew(revision, fence) if is_back else self._add(revision, fence)
+        try:
+            self._snapshots.show(revision, fence, is_first=not self._has_shown)
+        except BaseException:
+            shown.close()
+            raise
+        self._has_shown = True
+        if self.shown is not None:
+            self.shown.close()
+        self.shown, self.revision = shown, revision
+        return Work(published=len(plan.publish), deleted=len(plan.delete))
+
+    def prune(self, fence: Fence) -> None:
+        try:
+            kept = self._snapshots.prune(self.revision, fence)
+            with fence:
+                for name in os.listdir(self._store):
+                    if name.endswith(_LIST_SUFFIX) and name.removesuffix(_LIST_SUFFIX) not in kept:
+                        os.unlink(name, dir_fd=self._store)
+        except OSError as error:
+            log.warning("leftover_kept", name=error.filename, error=error.strerror)
+
+    def clear_others(self, fence: Fence) -> None:
+        clear_in_place(self._volume, fence, may_delete=self._delete != "none")
+
+    def close(self) -> None:
+        if self.shown is not None:
+            self.shown.close()
+        self._open_folders.close()
+
+    def _replace_lost(self, fence: Fence) -> bool:
+        """
+        Make the current snapshot anew if somebody removed its folder; True if that was done.
+
+        Where the tree is ahead of it, the next publish will do.
+        """
+        shown, revision = self.shown, self.revision
+        if shown is None or self._snapshots.is_folder(revision, shown.folder):
+            return False
+        is_same = difference(self.tree, shown).is_empty
+        shown.close()
+        self.shown, self.revision = None, ""
+        if is_same:
+            self.publish(revision, fence)
+        return is_same
+
+    def _make_anew(self, revision: str) -> None:
+        """
+        Make a snapshot whose folder somebody has removed, if the tree has all that its list says.
+        """
+        self._has_shown = True
+        listed = load_managed(self._store, None, list_name(revision))
+        if _etags(listed) == _etags(self.tree.managed.files):
+            with suppress(Torn):  # the tree is damaged as well: the source must help
+                self.publish(revision, Fence())
+
+    def _open(self, revision: str, files: dict[str, Managed] | None = None) -> Target:
+        part = f"{SNAPSHOTS}/{revision}"
+        return Target(self._volume, file_mode=self._file_mode, part=part, files=files)
+
+    def _add(self, revision: str, fence: Fence) -> Target:
+        """
+        Link the whole tree into a new snapshot.
+        """
+        files, taken = self.tree.managed.files, {}
+
+        def fill(folder: int) -> None:
+            for path, found in link_tree(self.tree.folder, folder, files, fsync=self._volume.fsync):
+                if (facts := files[path].of(found)) is None:
+                    raise Torn(path)
+                taken[path] = facts
+
+        try:
+            self._snapshots.add(revision, fill, fence)
+        except OSError as error:
+            if error.errno in _TORN:
+                raise Torn(error.filename) from error
+            raise
+        return self._open(revision, taken)
+
+    def _renew(self, revision: str, fence: Fence) -> Target:
+        """
+        Use a snapshot again whose revision is back before it was pruned.
+
+        Its content is the same, but must be new to whoever compares times.
+        """
+        folder = self._open(revision)
+        try:
+            ours, old = self.tree.managed.files, folder.managed.files
+            damaged = folder.damaged(iter(old))
+            renewed = tuple(
+                (path, held)
+                for path, held in ours.items()
+                if old.get(path) != held or path in damaged
+            )
+            gone = tuple(path for path in old if path not in ours)
+            work = bring(self.tree, folder, Plan(renewed, gone), fence)
+            for path in work.blocked:
+                occupied = OSError(errno.EEXIST, f"{path!r} is occupied by files of others")
+                raise explain_os_error(occupied, f"cannot use {folder.path} again")
+            for error in work.failed.values():
+                raise error
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+
+def _etags(files: Mapping[str, Managed]) -> dict[str, str]:
+    return {path: managed.etag for path, managed in files.items()}

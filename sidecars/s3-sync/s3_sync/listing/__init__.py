@@ -1,0 +1,3 @@
+"""
+The source ``listing``: all that is listed under the prefix.
+"""

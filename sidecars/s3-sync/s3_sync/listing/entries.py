@@ -1,0 +1,54 @@
+"""
+What a listing says: the objects that should be files, and what cannot be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from s3_sync.s3.refusals import SourceError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """
+    One object that should become a file: its key, ETag without quotes, size in bytes.
+    """
+
+    key: str
+    etag: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """
+    The whole prefix at one moment: what should be on disk, what cannot be, and its name.
+
+    Args:
+        newest: When the newest object was written, as S3 writes it (ISO 8601, UTC).
+    """
+
+    wanted: dict[str, Entry]
+    skipped: dict[str, str]
+    revision: str
+    newest: str = ""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {}
+
+    def key_of(self, path: str) -> str:
+        return self.wanted[path].key
+
+
+def listing_invalid(message: str) -> SourceError:
+    """
+    Return the error for an answer that cannot be trusted; nothing is changed because of one.
+    """
+    return SourceError(
+        "listing_invalid",
+        f"the listing cannot be trusted: {message}",
+        "Nothing was changed. If it persists, something between here and S3 alters answers.",
+    )

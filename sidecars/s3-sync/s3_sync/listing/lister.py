@@ -1,0 +1,161 @@
+"""
+Pages of ListObjectsV2 → one listing of what is under the prefix.
+
+A page whose bytes did not change since the last cycle is not parsed again; on a quiet bucket a
+poll costs a digest a page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import itertools
+import re
+from collections.abc import Awaitable, Callable
+from urllib.parse import unquote_plus
+
+from s3_sync.listing.entries import Entry, Listing, listing_invalid
+from s3_sync.listing.pages import Item, Page, PageReader
+
+_TOKEN = b"ContinuationToken>"
+_ECHO = re.compile(rb"<ContinuationToken>([^<]*)</ContinuationToken>")
+# They differ from call to call and say nothing about the objects.
+_TOKENS = re.compile(rb"<(?:Next)?ContinuationToken>[^<]*</(?:Next)?ContinuationToken>")
+
+
+class Lister:
+    """
+    Reads listings, and remembers the last one.
+
+    Args:
+        fetch_page: From a continuation token (None for the first page) to its bytes.
+        is_wanted: The include and exclude filter.
+        target_bytes: Length of the target's own path.
+    """
+
+    def __init__(
+        self,
+        fetch_page: Callable[[str | None], Awaitable[bytes]],
+        prefix: str,
+        is_wanted: Callable[[str], bool],
+        target_bytes: int,
+    ) -> None:
+        self._fetch_page = fetch_page
+        self._reader = PageReader(prefix, is_wanted, target_bytes, self._known)
+        self._pages: dict[bytes, Page] = {}
+        self._digests: list[bytes] = []
+        self._gathered: dict[bytes, Item] | None = None
+        self._listing: Listing | None = None
+
+    async def read(self) -> Listing:
+        """
+        Return the listing; the very same object while nothing changes.
+
+        Raises:
+            SourceError: S3 refused, or the answer contradicts itself.
+        """
+        self._gathered = None
+        pages: dict[bytes, Page] = {}
+        digests: list[bytes] = []
+        token: str | None = None
+        seen: set[str] = set()
+        while True:
+            body = await self._fetch_page(token)
+            _check_echo(body, token)
+            digest = hashlib.blake2b(_without_tokens(body), digest_size=16).digest()
+            page = self._pages.get(digest) or pages.get(digest)
+            pages[digest] = page or self._reader.read(body)
+            digests.append(digest)
+            token = _next_token(body)
+            if token is None:
+                break
+            if token in seen:
+                raise listing_invalid("a continuation token came twice")
+            seen.add(token)
+        if self._listing is None or digests != self._digests:
+            ordered = [pages[digest] for digest in digests]
+            _check_order(ordered)
+            self._listing = _join(ordered)
+            self._pages, self._digests = pages, digests
+        self._gathered = None
+        return self._listing
+
+    def _known(self) -> dict[bytes, Item]:
+        """
+        Return all items of the last listing; gathered once a reading, and only if a page changed.
+        """
+        if self._gathered is None:
+            self._gathered = {}
+            for page in self._pages.values():
+                self._gathered.update(page.items)
+        return self._gathered
+
+
+def _without_tokens(body: bytes) -> bytes:
+    """
+    Return a page without its tokens; finding that there are none is almost free.
+    """
+    return _TOKENS.sub(b"", body) if _TOKEN in body else body
+
+
+def _check_echo(body: bytes, token: str | None) -> None:
+    """
+    Refuse a page that was asked for by another token; S3 repeats the token, not all stores do.
+    """
+    echo = _ECHO.search(body) if _TOKEN in body else None
+    said = html.unescape(echo[1].decode()).strip() if echo else ""
+    if said and token not in (said, unquote_plus(said)):
+        raise listing_invalid("another page came than was asked for")
+
+
+def _check_order(pages: list[Page]) -> None:
+    """
+    Refuse pages in disorder, from a store whose keys are in order within every page.
+
+    S3 lists in the order of the keys' UTF-8 bytes:
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/ListingKeysUsingAPIs.html
+    """
+    if not all(page.is_sorted for page in pages):
+        return
+    ends = [page.ends for page in pages if page.ends]
+    for (_, last), (first, _) in itertools.pairwise(ends):
+        if first < last:
+            raise listing_invalid(f"the key {first!r} came after {last!r}")
+
+
+def _next_token(body: bytes) -> str | None:
+    """
+    Return the continuation token, None on the last page.
+
+    Found without a parser, because unchanged pages are not parsed; the elements around the keys
+    never contain text with ``<``.
+    """
+    truncated = re.search(rb"<IsTruncated>\s*(true|false)\s*</IsTruncated>", body)
+    if truncated is None:
+        raise listing_invalid("it does not say whether it is whole")
+    if truncated[1] == b"false":
+        return None
+    match = re.search(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>", body)
+    if match is None:
+        raise listing_invalid("it is truncated, but without a continuation token")
+    return html.unescape(match[1].decode()).strip()
+
+
+def _join(pages: list[Page]) -> Listing:
+    """
+    Merge pages; a key that is both a file and a folder is skipped, the folder wins.
+    """
+    wanted: dict[str, Entry] = {}
+    skipped: dict[str, str] = {}
+    folders: set[str] = set()
+    for page in pages:
+        wanted.update(page.entries)
+        skipped.update(page.skipped)
+        folders |= page.folders
+    if len(wanted) != sum(len(page.entries) for page in pages):
+        raise listing_invalid("a key came twice")
+    for path in wanted.keys() & folders:
+        skipped[wanted.pop(path).key] = "file_and_folder"
+    total = sum(page.fingerprint for page in pages) % (1 << 128)
+    newest = max(page.newest for page in pages)
+    return Listing(wanted, skipped, f"{total:032x}"[:12], newest)

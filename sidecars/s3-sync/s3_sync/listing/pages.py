@@ -1,0 +1,239 @@
+"""
+One page of ListObjectsV2: its bytes → its items.
+
+On a page that did change, only what is new of it is parsed: a deletion shifts the objects of all
+pages behind it, and they are still the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import unquote_plus
+from xml.etree import ElementTree
+
+from s3_sync.keys import ARCHIVED_CLASSES, refusal_of
+from s3_sync.listing.entries import Entry, listing_invalid
+
+# Dropping it here is cheaper than from each element.
+_NAMESPACE = re.compile(rb"""\sxmlns=("[^"]*"|'[^']*')""")
+_URL = re.compile(rb"<EncodingType>\s*url\s*<")
+_START, _END = b"<Contents>", b"</Contents>"
+
+# It goes into a header of ours.
+_ETAG = re.compile(r"[!#-~]+")
+
+
+class Item(NamedTuple):
+    """
+    What a page says of one object; made once for each, so of the cheapest kind.
+
+    Args:
+        path: Relative to the target.
+        entry: None for what is no file: folder markers, what a filter leaves out, what is skipped.
+        skipped: Why it cannot become a file; empty where it can.
+        fingerprint: A digest of path, ETag and size, as a number; 0 without an entry.
+        modified: When it was written, as S3 writes it.
+    """
+
+    key: str
+    path: str
+    entry: Entry | None
+    skipped: str
+    fingerprint: int
+    modified: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """
+    One parsed page.
+
+    Args:
+        items: By the digest of their text.
+        entries: By path relative to the target.
+        folders: All folders that the entries lie in.
+        skipped: Reason by key.
+        fingerprint: Sum of the digests of the entries; does not depend on where pages break.
+        newest: The latest time at which an object was written, as S3 writes it.
+        ends: The first and the last key; None where there is none.
+        is_sorted: Whether the keys are in the order of their UTF-8 bytes.
+    """
+
+    items: dict[bytes, Item]
+    entries: dict[str, Entry]
+    folders: frozenset[str]
+    skipped: dict[str, str]
+    fingerprint: int
+    newest: str
+    ends: tuple[str, str] | None
+    is_sorted: bool
+
+
+class PageReader:
+    """
+    Reads pages of one prefix.
+
+    Args:
+        is_wanted: The include and exclude filter.
+        target_bytes: Length of the target's own path.
+        known: Returns the items that need no parsing, by the digest of their text.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        is_wanted: Callable[[str], bool],
+        target_bytes: int,
+        known: Callable[[], Mapping[bytes, Item]],
+    ) -> None:
+        self._prefix = prefix
+        self._is_wanted = is_wanted
+        self._target_bytes = target_bytes
+        self._known = known
+
+    def read(self, body: bytes) -> Page:
+        """
+        Return a page.
+
+        Raises:
+            SourceError: It contradicts itself.
+        """
+        digests, items = self._items(body)
+        entries: dict[str, Entry] = {}
+        folders: set[str] = set()
+        for item in items:
+            if item.entry is None:
+                continue
+            path = item.path
+            if path in entries:
+                raise listing_invalid(f"the key {item.key!r} came twice")
+            entries[path] = item.entry
+            while (slash := path.rfind("/")) > 0 and path[:slash] not in folders:
+                path = path[:slash]
+                folders.add(path)
+        keys = [item.key for item in items]
+        return Page(
+            dict(zip(digests, items, strict=bool(digests))),
+            entries,
+            frozenset(folders),
+            {item.key: item.skipped for item in items if item.skipped},
+            sum(item.fingerprint for item in items),
+            max((item.modified for item in items), default=""),
+            (keys[0], keys[-1]) if keys else None,
+            keys == sorted(keys),
+        )
+
+    def _items(self, body: bytes) -> tuple[list[bytes], list[Item]]:
+        """
+        Return all items of a page with the digests of their texts; parse those that are new.
+        """
+        head, texts, tail = _split(body)
+        salt = b"url" if _URL.search(head) or _URL.search(tail) else b""
+        digests = [hashlib.blake2b(text, digest_size=16, salt=salt).digest() for text in texts]
+        known = self._known()
+        new = [text for text, digest in zip(texts, digests, strict=True) if digest not in known]
+        root = _root(b"".join([_NAMESPACE.sub(b"", head, 1), *new, tail]))
+        parsed = self._read_items(root)
+        if len(parsed) != len(new):  # an object in another dress: by itself, and not remembered
+            root = _root(body)
+            digests, texts, parsed = [], [], self._read_items(root)
+        if texts:
+            fresh = iter(parsed)
+            parsed = [known.get(digest) or next(fresh) for digest in digests]
+        _check_count(root, len(parsed))
+        return digests, parsed
+
+    def _read_items(self, root: ElementTree.Element) -> list[Item]:
+        is_encoded = _text(root, "EncodingType") == "url"
+        return [
+            self._item({child.tag: child.text or "" for child in contents}, is_encoded)
+            for contents in root.iter("Contents")
+        ]
+
+    def _item(self, facts: dict[str, str], is_encoded: bool) -> Item:
+        key = _key(facts, is_encoded)
+        modified = facts.get("LastModified", "")
+        if not key.startswith(self._prefix):
+            raise listing_invalid(f"the key {key!r} is not under the prefix")
+        path = key[len(self._prefix) :]
+        if not path or path.endswith("/") or not self._is_wanted(path):
+            return Item(key, path, None, "", 0, modified)
+        reason = refusal_of(path, self._target_bytes) or ""
+        if not reason and facts.get("StorageClass") in ARCHIVED_CLASSES:
+            reason = "archived"
+        if reason:
+            return Item(key, path, None, reason, 0, modified)
+        entry = _entry(key, facts)
+        return Item(key, path, entry, "", _fingerprint(path, entry), modified)
+
+
+def _split(body: bytes) -> tuple[bytes, list[bytes], bytes]:
+    """
+    Return what is before the objects, the text of each, and what is behind them.
+
+    Where a store puts something in between, or prefixes its elements, there are no texts, and the
+    head is the whole.
+    """
+    head, *pieces = body.split(_START)
+    tail = b""
+    texts = []
+    for number, piece in enumerate(pieces, 1):
+        text, end, rest = piece.partition(_END)
+        if not end or (number < len(pieces) and rest.strip()):
+            return body, [], b""
+        texts.append(_START + text + _END)
+        tail = rest
+    return head, texts, tail
+
+
+def _root(body: bytes) -> ElementTree.Element:
+    """
+    Parse the document and drop the namespaces, which differ between servers.
+    """
+    try:
+        root = ElementTree.fromstring(body)  # noqa: S314 - expat limits entities, loads none
+    except ElementTree.ParseError as error:
+        raise listing_invalid(f"it is not XML: {error}") from None
+    if root.tag.startswith("{"):
+        for element in root.iter():
+            element.tag = element.tag.rpartition("}")[2]
+    if root.tag != "ListBucketResult":
+        raise listing_invalid(f"it is a {root.tag}, not a ListBucketResult")
+    return root
+
+
+def _text(root: ElementTree.Element, tag: str) -> str:
+    return (root.findtext(tag) or "").strip()
+
+
+def _key(facts: dict[str, str], is_encoded: bool) -> str:
+    """
+    Return the key; what is not UTF-8 becomes a lone surrogate, which no path may have.
+    """
+    raw = facts.get("Key")
+    if not raw:
+        raise listing_invalid(f"an entry without key: {facts}")
+    return unquote_plus(raw, errors="surrogateescape") if is_encoded else raw
+
+
+def _entry(key: str, facts: dict[str, str]) -> Entry:
+    etag, size = facts.get("ETag", "").removeprefix("W/").strip('"'), facts.get("Size", "")
+    if not _ETAG.fullmatch(etag) or not size.isdecimal():
+        raise listing_invalid(f"{key!r} has the ETag {etag!r} and the size {size!r}")
+    return Entry(key, etag, int(size))
+
+
+def _fingerprint(path: str, entry: Entry) -> int:
+    text = f"{path}\0{entry.etag}\0{entry.size_bytes}"
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest())
+
+
+def _check_count(root: ElementTree.Element, count: int) -> None:
+    said = _text(root, "KeyCount")
+    # KeyCount covers Contents and CommonPrefixes; we never ask for the latter.
+    if said and said != str(count):
+        raise listing_invalid(f"KeyCount says {said}, but {count} keys came")

@@ -1,0 +1,3 @@
+"""
+What people and CI do: publish, roll back, pin and prune releases.
+"""

@@ -1,0 +1,57 @@
+"""
+What boto3 raises, in the words of the daemon.
+"""
+
+from __future__ import annotations
+
+from botocore import exceptions
+
+from s3_sync.s3.wire import WireError
+from sidecar_runtime.aws_chain import classify
+from sidecar_runtime.aws_credentials import CredentialsError
+from sidecar_runtime.errors import SidecarError
+
+
+def unreachable(error: exceptions.BotoCoreError) -> SidecarError:
+    """
+    Return the error of a request that got no answer.
+    """
+    reason = reason_of(error)
+    if reason.startswith("credentials_"):
+        return CredentialsError(reason, str(error))
+    return WireError(reason, str(error))
+
+
+def reason_of(error: Exception) -> str:
+    """
+    Return our reason, the same as the daemon's for the same failure.
+    """
+    match error:
+        case exceptions.SSLError():
+            return "tls_failed"
+        case exceptions.ProxyConnectionError():
+            return "proxy_refused"
+        case exceptions.ConnectTimeoutError() | exceptions.ReadTimeoutError():
+            return "request_timeout"
+        case exceptions.EndpointConnectionError():
+            # botocore keeps the cause, and does not tell it.
+            cause = str(error.kwargs.get("error"))
+            return "name_unresolved" if "resolve" in cause else "endpoint_unreachable"
+        case exceptions.HTTPClientError() | exceptions.IncompleteReadError():
+            return "connection_lost"
+        case _:
+            return classify(error)
+
+
+def status_of(error: exceptions.ClientError) -> int:
+    """
+    Return the status of the answer; 0 where there was none.
+    """
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def code_of(error: exceptions.ClientError) -> str:
+    """
+    Return what S3 calls it.
+    """
+    return str(error.response.get("Error", {}).get("Code", ""))

@@ -1,0 +1,73 @@
+"""
+The bundle of a release: an ordinary zip of independently compressed files.
+
+Its bytes follow from the content and the version of zlib alone: sorted, one date, one level.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from stat import S_IFREG
+from typing import BinaryIO
+
+from s3_sync.release.rows import RATIO_LIMIT, File
+
+LEVEL = 6
+UNIX = 3  # "version made by", for the modes
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can say
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """
+    One file to be bundled.
+    """
+
+    path: str
+    data: bytes
+    is_executable: bool = False
+
+
+def write_bundle(contents: Iterable[Content], out: BinaryIO) -> list[File]:
+    """
+    Write a zip; return the rows of the manifest.
+
+    Args:
+        contents: In the order of paths.
+        out: Empty, and able to seek.
+
+    Raises:
+        OSError: It cannot be written; what is there is nothing yet.
+    """
+    with zipfile.ZipFile(out, "w") as bundle:
+        return [_add(content, bundle) for content in contents]
+
+
+def _add(content: Content, bundle: zipfile.ZipFile) -> File:
+    data = content.data
+    mode = 0o755 if content.is_executable else 0o644
+    info = zipfile.ZipInfo(content.path, EPOCH)
+    info.create_system = UNIX
+    info.external_attr = (S_IFREG | mode) << 16
+    info.compress_type = zipfile.ZIP_DEFLATED if _is_worth(data) else zipfile.ZIP_STORED
+    bundle.writestr(info, data, compresslevel=LEVEL)
+    return File(
+        content.path,
+        info.header_offset + len(info.FileHeader()),
+        info.compress_size,
+        len(data),
+        hashlib.sha256(data).hexdigest(),
+        f"{mode:04o}",
+    )
+
+
+def _is_worth(data: bytes) -> bool:
+    """
+    Whether deflating makes it smaller, and not so small that a reader would refuse it.
+    """
+    deflated_bytes = len(zlib.compress(data, LEVEL, -zlib.MAX_WBITS))
+    return len(data) <= deflated_bytes * RATIO_LIMIT and deflated_bytes < len(data)

@@ -1,0 +1,210 @@
+"""
+The command line of what publishers do: arguments, settings, and how the answer is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+from s3_sync.publisher.progress import Progress
+from s3_sync.publisher.report import printable
+from s3_sync.settings import Settings, load_settings
+from sidecar_runtime import logs
+from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
+from sidecar_runtime.parsers import count, duration
+
+YEARS_SECONDS = 10 * 366 * 86400.0
+COMMANDS = ("publish", "releases", "rollback", "prune-releases", "pin", "unpin")
+
+_URL = "s3://BUCKET/PREFIX of the releases; default: AWS_BUCKET and KEY_PATH"
+_REVISION = "12 hexadecimal digits, as `s3-sync releases` shows them"
+
+
+def add_commands(commands: Any) -> None:
+    """
+    Add the commands to the parser of ``s3-sync``.
+
+    Args:
+        commands: What `add_subparsers` returned.
+    """
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+        parser.add_argument(
+            "--output", choices=("text", "json"), default="text", help="for people or programs"
+        )
+        return parser
+
+    def add_url(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("url", nargs="?", metavar="URL", help=_URL)
+
+    def add_dry_run(parser: argparse.ArgumentParser) -> None:
+        text = "tell what would be done, and do nothing"
+        parser.add_argument("--dry-run", action="store_true", help=text)
+
+    publish = add("publish", "make the content of a folder the current release")
+    publish.add_argument("folder", metavar="DIR", help="the folder of DAGs")
+    add_url(publish)
+    publish.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN", help="as in .gitignore"
+    )
+    publish.add_argument(
+        "--gate", choices=("off", "syntax", "command"), help="instead of S3_SYNC_GATE"
+    )
+    publish.add_argument("--message", help="instead of the subject of the git commit")
+    add_dry_run(publish)
+
+    releases = add("releases", "list the releases that are there")
+    add_url(releases)
+    releases.add_argument(
+        "--limit", type=_parsed(count), default=20, metavar="N", help="0: all; default 20"
+    )
+
+    rollback = add("rollback", "make an earlier release current again")
+    rollback.add_argument(
+        "revision", nargs="?", metavar="REVISION", help=f"{_REVISION}; default: the one before"
+    )
+    add_url(rollback)
+    add_dry_run(rollback)
+
+    prune = add("prune-releases", "remove old releases; never one in use, pinned or young")
+    add_url(prune)
+    prune.add_argument(
+        "--keep-count", type=_parsed(count), default=20, metavar="N", help="newest; default 20"
+    )
+    prune.add_argument(
+        "--keep-for",
+        type=_parsed(duration(at_most=YEARS_SECONDS)),
+        default="30d",
+        metavar="DURATION",
+        help="younger ones stay; default 30d",
+    )
+    prune.add_argument(
+        "--keep", action="append", default=[], metavar="REVISION", help="this one stays, too"
+    )
+    add_dry_run(prune)
+
+    for name, text in (
+        ("pin", "keep a release from being pruned, until it is unpinned"),
+        ("unpin", "let a pinned release be pruned again"),
+    ):
+        parser = add(name, text)
+        parser.add_argument("revision", metavar="REVISION", help=_REVISION)
+        add_url(parser)
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """
+    Run one of the commands; return the exit code.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what is done must not end as a bug
+    logs.configure("warning", "console", sys.stderr)
+    is_json = arguments.output == "json"
+    progress = Progress()
+    try:
+        settings = _settings(arguments, environ)
+        from s3_sync.publisher import commands  # noqa: PLC0415 - boto3, which the daemon lacks
+
+        report = commands.run(settings, arguments, environ, progress)
+    except SidecarError as error:
+        progress.clear()
+        sys.stderr.write(f"s3-sync {arguments.command}: {printable(error.message)}\n")
+        if error.advice:
+            sys.stderr.write(f"  {printable(error.advice)}\n")
+        if is_json:
+            facts = {"result": "failed", "reason": error.reason, "error": error.message}
+            sys.stdout.write(json.dumps(facts | {"advice": error.advice}) + "\n")
+        return error.exit_code
+    progress.clear()
+    lines = [json.dumps(report.facts)] if is_json else map(printable, report.lines)
+    _answer("".join(f"{line}\n" for line in lines))
+    return EXIT_DONE
+
+
+def _answer(text: str) -> None:
+    """
+    Write the answer; to standard error where the output is full: what is done is done.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # for what is still in its buffer
+        if not isinstance(error, BrokenPipeError):  # whoever read it has seen enough
+            sys.stderr.write(f"s3-sync: standard output: {error.strerror}; this was done:\n{text}")
+
+
+def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """
+    Return the daemon's settings, with what the command line says instead.
+
+    Raises:
+        SettingsError: They are wrong.
+    """
+    given = {**environ, "S3_SYNC_SOURCE": "release", **_place(arguments)}
+    given.setdefault("DEST_PATH", "/nowhere")  # a publisher has no target
+    if not given.get("AWS_BUCKET"):
+        raise SettingsError(
+            [Problem("AWS_BUCKET", "", "is missing: set it, or give s3://BUCKET/PREFIX")]
+        )
+    gate = getattr(arguments, "gate", None)
+    if gate is not None:
+        given["S3_SYNC_GATE"] = gate
+        for kind, name in (("command", "S3_SYNC_GATE_COMMAND"), ("syntax", "S3_SYNC_GATE_GRAMMAR")):
+            if gate != kind:
+                given.pop(name, None)
+    settings, unknown = load_settings(given)
+    for name in unknown:
+        logs.get_logger("settings").warning("setting_unknown", setting=name)
+    return settings
+
+
+def _place(arguments: argparse.Namespace) -> dict[str, str]:
+    """
+    Return the settings that a URL stands for.
+    """
+    # `rollback s3://bucket/prefix`: the only argument is the second one.
+    if arguments.command == "rollback" and str(arguments.revision).lower().startswith("s3://"):
+        arguments.revision, arguments.url = None, arguments.revision
+    url: str | None = arguments.url
+    if url is None:
+        return {}
+    if not url.lower().startswith("s3://"):
+        raise SettingsError([Problem("URL", url, "is not s3://BUCKET/PREFIX")])
+    parts = url[5:].split("/")
+    # `s3://arn:…:accesspoint/NAME/PREFIX`: the ARN of an access point has a slash of its own.
+    end = 2 if parts[0].endswith(":accesspoint") else 1
+    return {"AWS_BUCKET": "/".join(parts[:end]), "KEY_PATH": "/".join(parts[end:])}
+
+
+def _parsed(parse: Any) -> Any:
+    """
+    Return a parser of settings as one of arguments.
+    """
+
+    def parse_argument(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
+
+    return parse_argument
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    """
+    End as a command does that was stopped: not as if all were done.
+    """
+    raise SystemExit(128 + number)

@@ -1,0 +1,220 @@
+"""
+What publishers do, and what they are told of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import partial
+
+from s3_sync.publisher.ignore import Ignore
+from s3_sync.publisher.judge import judge
+from s3_sync.publisher.origin import find_ci_url, find_origin, find_publisher
+from s3_sync.publisher.progress import Progress
+from s3_sync.publisher.prune import prune
+from s3_sync.publisher.publish import Outcome, Publisher
+from s3_sync.publisher.report import Report, size_text, time_text
+from s3_sync.publisher.rollback import roll_back
+from s3_sync.publisher.shelf import (
+    RevisionError,
+    find_release,
+    list_releases,
+    read_current,
+    read_pins,
+    summarise,
+)
+from s3_sync.publisher.store import Store
+from s3_sync.publisher.table import releases_report
+from s3_sync.release.facts import Origin
+from s3_sync.release.names import is_revision, pin_key
+from s3_sync.settings import Settings
+
+NAMED_LEFT_OUT = 10
+UNGUARDED = (
+    "This server has no conditional writes: the pointer was read, written and read again. "
+    "Two publishes at the same moment may not notice each other: run one at a time."
+)
+
+NEIGHBOURS = (
+    "There are other files under this prefix ({}): pods that list it would take bundles for DAGs. "
+    "Releases want a prefix of their own."
+)
+
+
+def run(
+    settings: Settings,
+    arguments: argparse.Namespace,
+    environ: Mapping[str, str],
+    progress: Progress,
+) -> Report:
+    """
+    Run a command.
+
+    Raises:
+        SidecarError: It could not be done; what was current stays current.
+    """
+    for revision in (getattr(arguments, "revision", None), *getattr(arguments, "keep", ())):
+        if revision is not None and not is_revision(revision):
+            raise RevisionError(
+                "release_unknown",
+                f"{revision!r} is not a revision",
+                "A revision has 12 hexadecimal digits; `s3-sync releases` lists them.",
+            )
+    if arguments.command == "publish":
+        ignore = Ignore(arguments.folder, arguments.exclude)
+        return _publish(settings, arguments, ignore, environ, progress)
+    store = Store(settings)
+    is_dry = settings.dry_run or getattr(arguments, "dry_run", False)
+    match arguments.command:
+        case "releases":
+            return _releases(store, arguments.limit)
+        case "rollback":
+            who = Origin(by=find_publisher(environ), ci_url=find_ci_url(environ))
+            return _rollback(store, arguments.revision, who, is_dry=is_dry)
+        case "prune-releases":
+            pinned = [settings.revision] if settings.revision else []
+            return _prune(store, {*arguments.keep, *pinned}, arguments, is_dry=is_dry)
+        case "pin":
+            return _pin(store, arguments.revision, find_publisher(environ), is_dry=is_dry)
+        case _:
+            return _unpin(store, arguments.revision, is_dry=is_dry)
+
+
+def _publish(
+    settings: Settings,
+    arguments: argparse.Namespace,
+    ignore: Ignore,
+    environ: Mapping[str, str],
+    progress: Progress,
+) -> Report:
+    origin = find_origin(arguments.folder, environ)
+    if arguments.message:
+        origin = replace(origin, message=arguments.message)
+    publisher = Publisher(Store(settings), origin, partial(judge, settings), progress)
+    is_dry = settings.dry_run or arguments.dry_run
+    outcome = publisher.publish(arguments.folder, ignore, is_dry=is_dry)
+    facts = {
+        "result": outcome.result,
+        "url": settings.source,
+        "revision": outcome.revision,
+        "previous": outcome.before.revision if outcome.before else None,
+        "files": len(outcome.seen.files),
+        "size_bytes": outcome.seen.size_bytes,
+        "bundle_bytes": outcome.bundle_bytes,
+        "left_out": outcome.seen.left_out,
+        "gate": settings.gate,
+        "conditional_writes": outcome.is_guarded,
+        "stranger": outcome.stranger or None,
+        "origin": asdict(origin),
+    }
+    return Report(_publish_lines(outcome, settings), facts)
+
+
+def _publish_lines(outcome: Outcome, settings: Settings) -> list[str]:
+    seen, lines = outcome.seen, []
+    if seen.left_out:
+        more = ", …" if len(seen.left_out) > NAMED_LEFT_OUT else ""
+        names = ", ".join(seen.left_out[:NAMED_LEFT_OUT])
+        lines.append(f"Left out: {len(seen.left_out)} ({names}{more})")
+    size = f"{len(seen.files)} files, {size_text(seen.size_bytes)}"
+    if outcome.result == "unchanged":
+        return [*lines, f"Unchanged: {settings.source} is at {outcome.revision} already ({size})"]
+    if settings.gate == "off":
+        lines.append("Not checked: the gate is off (--gate syntax compiles every .py first)")
+    if outcome.is_guarded is False:
+        lines.append(UNGUARDED)
+    if outcome.stranger:
+        lines.append(NEIGHBOURS.format(outcome.stranger))
+    if outcome.result == "planned":
+        lines.append(f"Would publish {outcome.revision} to {settings.source}: {size}")
+    else:
+        packed = size_text(outcome.bundle_bytes)
+        lines.append(
+            f"Published {outcome.revision} to {settings.source}: {size} in a bundle of {packed}"
+        )
+    if outcome.before and outcome.before.revision != outcome.revision:
+        lines.append(f"Before: {outcome.before.revision}; `s3-sync rollback` goes back to it")
+    return lines
+
+
+def _releases(store: Store, limit: int) -> Report:
+    current = read_current(store)
+    found = list_releases(store)
+    entries = summarise(store, found[:limit] if limit else found)
+    return releases_report(
+        store.url,
+        entries,
+        len(found) - len(entries),
+        current.pointer if current else None,
+        read_pins(store),
+    )
+
+
+def _rollback(store: Store, revision: str | None, who: Origin, *, is_dry: bool) -> Report:
+    done = roll_back(store, revision, who, is_dry=is_dry)
+    before, after = done.before.revision, done.after.revision
+    result = "unchanged" if before == after else "planned" if is_dry else "rolled_back"
+    facts = {
+        "result": result,
+        "url": store.url,
+        "revision": after,
+        "previous": before,
+        "history": done.after.history,
+        "conditional_writes": done.is_guarded,
+    }
+    lines = [UNGUARDED] if done.is_guarded is False else []
+    if result == "unchanged":
+        return Report([f"Unchanged: {store.url} is at {after} already"], facts)
+    verb = "Would roll" if is_dry else "Rolled"
+    origin = done.after.origin
+    what = ", ".join(part for part in (origin.commit[:12], origin.message) if part)
+    lines.append(f"{verb} {store.url} back from {before} to {after}{what and f' ({what})'}")
+    lines.append(f"`s3-sync rollback {before}` would undo that")
+    return Report(lines, facts)
+
+
+def _prune(
+    store: Store, keep: Collection[str], arguments: argparse.Namespace, *, is_dry: bool
+) -> Report:
+    done = prune(store, keep, arguments.keep_count, arguments.keep_for, is_dry=is_dry)
+    facts = {
+        "result": "planned" if is_dry else "pruned",
+        "url": store.url,
+        "removed": [entry.revision for entry in done.removed],
+        "kept": [entry.revision for entry in done.kept],
+        "bundles": done.bundles,
+        "freed_bytes": done.freed_bytes,
+    }
+    verb = "Would remove" if is_dry else "Removed"
+    lines = [
+        f"{verb} {entry.revision}, written {time_text(entry.written_at)}" for entry in done.removed
+    ]
+    lines.append(
+        f"{verb} from {store.url}: releases {len(done.removed)}, bundles {done.bundles} "
+        f"({size_text(done.freed_bytes)}); releases that stay: {len(done.kept)}"
+    )
+    return Report(lines, facts)
+
+
+def _pin(store: Store, revision: str, by: str, *, is_dry: bool) -> Report:
+    find_release(store, revision)
+    facts = {"result": "planned" if is_dry else "pinned", "url": store.url, "revision": revision}
+    if is_dry:
+        return Report([f"Would pin {revision} in {store.url}"], facts)
+    note = {"pinned_at": time_text(datetime.now(UTC)), "pinned_by": by}
+    store.put(pin_key(revision), json.dumps(note).encode() + b"\n", "application/json")
+    return Report([f"Pinned {revision} in {store.url}: it is not pruned"], facts)
+
+
+def _unpin(store: Store, revision: str, *, is_dry: bool) -> Report:
+    facts = {"result": "planned" if is_dry else "unpinned", "url": store.url, "revision": revision}
+    if revision not in read_pins(store):
+        return Report([f"Unchanged: {revision} is not pinned"], facts | {"result": "unchanged"})
+    if is_dry:
+        return Report([f"Would unpin {revision} in {store.url}"], facts)
+    store.delete(pin_key(revision))
+    return Report([f"Unpinned {revision} in {store.url}"], facts)

@@ -1,0 +1,115 @@
+"""
+A release on its way to the bucket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from s3_sync.publisher.bundle import write_bundle
+from s3_sync.publisher.folder import Look, contents
+from s3_sync.publisher.folder_errors import FolderError
+from s3_sync.publisher.progress import Progress, Watched
+from s3_sync.publisher.shelf import Kept, incomplete, read_release
+from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store
+from s3_sync.release.facts import Origin, check_bulk
+from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES, Manifest, serialise_manifest
+from s3_sync.release.names import bundle_key, manifest_key
+from s3_sync.release.rows import File, Invalid
+
+
+class Draft:
+    """
+    What a folder was when it was looked at, and the objects that are made of it.
+
+    Args:
+        path: Where the bundle is built.
+    """
+
+    def __init__(
+        self, revision: str, seen: Look, digests: Mapping[str, str], origin: Origin, path: str
+    ) -> None:
+        self.revision = revision
+        self.seen = seen
+        self._digests = digests
+        self._origin = origin
+        self._path = path
+        self._manifest: Manifest | None = None
+        self._data = b""
+
+    def build(self, progress: Progress) -> None:
+        """
+        Build bundle and manifest.
+
+        Raises:
+            FolderError: The folder is not what it was, or there is no room for the bundle.
+        """
+        try:
+            tell = progress.counter("Bundling files", len(self.seen.files))
+            with open(self._path, "wb") as out:
+                rows = write_bundle(contents(self.seen, self._digests, tell), out)
+            with open(self._path, "rb") as bundle:
+                sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
+                size = bundle.seek(0, 2)
+        except OSError as error:
+            raise FolderError(
+                "temporary_failed",
+                f"the bundle cannot be built in {self._path}: {error.strerror}",
+                "It needs room for the compressed folder; TMPDIR names another place.",
+            ) from error
+        self._manifest = Manifest(
+            self.revision, datetime.now(UTC), self._origin, sha256, size, _by_path(rows)
+        )
+        self._data = serialise_manifest(self._manifest)
+        try:
+            check_bulk(self._data, MANIFEST_LIMIT_BYTES)
+        except Invalid as error:
+            said = f"there are too many, or too long, names: of the manifest, {error}"
+            raise FolderError("release_too_large", said) from error
+
+    def upload(self, store: Store, kept: Kept | None, progress: Progress) -> Kept:
+        """
+        Put bundle and then manifest in their place, unless the release is whole already.
+
+        A bundle without a manifest is written again: the one that is there may be pruned just now.
+
+        Args:
+            kept: The release as it is in the bucket; None where it is not.
+
+        Returns:
+            The release as it is in the bucket now.
+
+        Raises:
+            ReleaseError: Somebody else writes the same release, and it does not become whole.
+        """
+        if kept is not None and kept.is_whole:
+            return kept
+        if self._manifest is None:
+            self.build(progress)
+        assert self._manifest is not None
+        tell = progress.bytes_counter("Uploading", self._manifest.bundle_bytes)
+        with Watched(self._path, tell) as bundle:
+            store.put(bundle_key(self._manifest.bundle_sha256), bundle, "application/zip")
+        return self._put_manifest(store, kept)
+
+    def _put_manifest(self, store: Store, kept: Kept | None) -> Kept:
+        key = manifest_key(self.revision)
+        try:
+            if kept is None:
+                store.put(key, self._data, "application/json", if_absent=True)
+            else:
+                store.put(key, self._data, "application/json", if_etag=kept.etag)
+        except ConditionUnknown:
+            store.put(key, self._data, "application/json")
+        except ConditionFailed:  # another publish of the same content, or our own lost answer
+            there = read_release(store, self.revision)
+            if there is None or not there.is_whole:
+                raise incomplete(self.revision) from None
+            return there
+        return Kept(self._data, "", self._manifest, True)
+
+
+def _by_path(rows: list[File]) -> dict[str, File]:
+    return {row.path: row for row in rows}

@@ -1,0 +1,262 @@
+"""
+What of a folder becomes a release, and why something cannot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from s3_sync.keys import refusal_of
+from s3_sync.publisher.bundle import Content
+from s3_sync.publisher.folder_errors import FolderError, joined
+from s3_sync.publisher.ignore import Ignore
+from s3_sync.release.rows import FILE_LIMIT_BYTES, FILES_LIMIT, TOTAL_LIMIT_BYTES
+
+MIB = 1 << 20
+_LEAVE_OUT = "Mend it, or leave it out: --exclude, or a line in .s3-sync-ignore."
+_NAMES = {
+    "unsafe_path": "its name is not UTF-8",
+    "name_too_long": "its name is longer than 255 bytes, or its path than 4,095",
+    "reserved": ".s3-sync is the name of what s3-sync itself keeps in a target",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """
+    One file that belongs to the release.
+
+    Args:
+        real: Where it is read; elsewhere in the folder for a symlink.
+        state: What stat says of it, to notice a change.
+    """
+
+    path: str
+    real: str
+    size_bytes: int
+    is_executable: bool
+    state: tuple[int, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """
+    A folder at one moment.
+
+    Args:
+        files: In the order of paths.
+        left_out: By the rules; folders end in a slash.
+    """
+
+    files: tuple[Found, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+
+def look(folder: str, ignore: Ignore) -> Look:
+    """
+    Find the files of a release; symlinks count as what they lead to.
+
+    Raises:
+        FolderError: The folder is none, is empty, or has something that cannot be released;
+            everything of the kind is named.
+    """
+    walk = _Walk(os.path.realpath(folder), ignore)
+    try:
+        walk.enter(walk.root, "", ())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if os.path.isdir(folder):
+            raise changing(f"{error.filename} is gone") from error
+        raise FolderError("folder_missing", f"{folder} is not a folder") from error
+    if walk.problems:
+        raise joined(walk.problems)
+    if not walk.files:
+        raise FolderError(
+            "folder_empty",
+            f"there is no file to release in {folder} ({len(walk.left_out)} left out)",
+            "A release without files would empty every target; name the right folder.",
+        )
+    walk.files.sort(key=lambda file: file.path)
+    found = Look(tuple(walk.files), tuple(sorted(walk.left_out)))
+    if found.size_bytes > TOTAL_LIMIT_BYTES:
+        raise FolderError(
+            "release_too_large",
+            f"{folder} has {_mib(found.size_bytes)} MiB; the limit is {_mib(TOTAL_LIMIT_BYTES)}",
+            _LEAVE_OUT,
+        )
+    return found
+
+
+def digests_of(files: Sequence[Found], tell: Callable[[int], object]) -> dict[str, str]:
+    """
+    Return the SHA-256 of each file, by path.
+
+    Args:
+        tell: Called with the number of files that are done.
+
+    Raises:
+        FolderError: Files cannot be read; all of them are named.
+    """
+    digests = {}
+    problems = []
+    for number, file in enumerate(files, start=1):
+        try:
+            with _Reading(file), open(file.real, "rb") as source:
+                digests[file.path] = hashlib.file_digest(source, "sha256").hexdigest()
+        except FolderError as problem:
+            problems.append(problem)
+        tell(number)
+    if problems:
+        raise joined(problems)
+    return digests
+
+
+def contents(
+    before: Look, digests: Mapping[str, str], tell: Callable[[int], object]
+) -> Iterator[Content]:
+    """
+    Read the files again, one by one.
+
+    Args:
+        tell: Called with the number of files that are done.
+
+    Raises:
+        FolderError: One cannot be read, or is not what it was.
+    """
+    for number, file in enumerate(before.files):
+        with _Reading(file), open(file.real, "rb") as source:
+            data = source.read(FILE_LIMIT_BYTES + 1)
+        if hashlib.sha256(data).hexdigest() != digests[file.path]:
+            raise changing(f"{file.path} has changed")
+        tell(number + 1)
+        yield Content(file.path, data, file.is_executable)
+
+
+def check_same(before: Look, after: Look) -> None:
+    """
+    Raise unless a folder is what it was.
+
+    Raises:
+        FolderError: It is not.
+    """
+    if before.files != after.files:
+        odd = min(set(before.files) ^ set(after.files), key=lambda file: file.path)
+        raise changing(f"{odd.path} has changed")
+
+
+def changing(what: str) -> FolderError:
+    return FolderError(
+        "folder_changing",
+        f"the folder is being changed while it is published: {what!r:.300}",
+        "Publish when the checkout or the build has ended.",
+    )
+
+
+class _Reading:
+    """
+    Tells why a file cannot be read.
+    """
+
+    def __init__(self, file: Found) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise changing(f"{self._file.path} is gone") from error
+        if isinstance(error, OSError):
+            raise _unreadable(self._file.path, error) from error
+
+
+class _Walk:
+    """
+    One walk through the folder; problems are collected, so that all are told at once.
+    """
+
+    def __init__(self, root: str, ignore: Ignore) -> None:
+        self.root = root
+        self.files: list[Found] = []
+        self.left_out: list[str] = []
+        self.problems: list[FolderError] = []
+        self._ignore = ignore
+
+    def enter(self, real: str, prefix: str, above: tuple[str, ...]) -> None:
+        """
+        Take in all of one folder.
+
+        Args:
+            prefix: Its path in the release, with a slash; empty for the root.
+            above: The real paths of the folders that led here.
+        """
+        try:
+            with os.scandir(real) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except PermissionError as error:
+            self.problems.append(_unreadable(prefix or self.root, error))
+            return
+        for entry in entries:
+            try:
+                self._take(entry, prefix + entry.name, (*above, real))
+            except PermissionError as error:  # a folder that can be listed, and not entered
+                self.problems.append(_unreadable(prefix + entry.name, error))
+
+    def _take(self, entry: os.DirEntry[str], path: str, above: tuple[str, ...]) -> None:
+        is_link = entry.is_symlink()
+        real = os.path.realpath(entry.path) if is_link else entry.path
+        is_folder = os.path.isdir(real)
+        if self._ignore(path, is_folder=is_folder):
+            self.left_out.append(f"{path}/" if is_folder else path)
+        elif is_link and not f"{real}/".startswith(f"{self.root}/"):
+            said = f"{path!r:.300} is a symlink that leads out of the folder, to {real!r:.300}"
+            self.problems.append(FolderError("link_leads_out", said, _LEAVE_OUT))
+        elif is_link and not os.path.exists(real):
+            said = f"{path!r:.300} is a symlink that leads nowhere, to {real!r:.300}"
+            self.problems.append(FolderError("link_leads_nowhere", said, _LEAVE_OUT))
+        elif is_folder and real in above:
+            said = f"{path!r:.300} is a symlink to a folder above it"
+            self.problems.append(FolderError("link_leads_round", said, _LEAVE_OUT))
+        elif is_folder:
+            self.enter(real, f"{path}/", above)
+        else:
+            self._add(path, real)
+
+    def _add(self, path: str, real: str) -> None:
+        found = os.stat(real)
+        size = found.st_size
+        if refusal := refusal_of(path, 0):
+            said = f"{path!r:.300} cannot become a file: {_NAMES[refusal]}"
+            self.problems.append(FolderError("name_refused", said, _LEAVE_OUT))
+        elif not stat.S_ISREG(found.st_mode):
+            said = f"{path!r:.300} is neither a file nor a folder"
+            self.problems.append(FolderError("file_special", said, _LEAVE_OUT))
+        elif size > FILE_LIMIT_BYTES:
+            said = f"{path!r:.300} has {_mib(size)} MiB; the limit is {_mib(FILE_LIMIT_BYTES)}"
+            self.problems.append(FolderError("file_too_large", said, _LEAVE_OUT))
+        elif len(self.files) == FILES_LIMIT:
+            said = f"there are more than {FILES_LIMIT} files"
+            raise FolderError("release_too_large", said, _LEAVE_OUT)
+        else:
+            is_executable = bool(found.st_mode & stat.S_IXUSR)
+            state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+            self.files.append(Found(path, real, size, is_executable, state))
+
+
+def _mib(size_bytes: int) -> int:
+    """
+    Return a size in MiB, rounded up: what is a byte too large is not as large as the limit.
+    """
+    return -(-size_bytes // MIB)
+
+
+def _unreadable(path: str, error: OSError) -> FolderError:
+    said = f"{path!r:.300} cannot be read: {error.strerror}"
+    return FolderError("file_unreadable", said, "Run as a user who can read the whole folder.")

@@ -1,0 +1,80 @@
+"""
+What of a folder stays out of a release.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from pathspec import GitIgnoreSpec
+
+from s3_sync.publisher.folder_errors import FolderError
+
+NAME = ".s3-sync-ignore"
+
+# What version control, Python and editors leave in a folder; the last rule that matches counts,
+# so that a later `!rule` takes something back in. `.airflowignore` is content: Airflow reads it.
+DEFAULT_RULES = (
+    NAME,
+    ".git",
+    ".hg/",
+    ".svn/",
+    "__pycache__/",
+    "*.py[co]",
+    ".venv/",
+    ".mypy_cache/",
+    ".pytest_cache/",
+    ".ruff_cache/",
+    ".ipynb_checkpoints/",
+    ".idea/",
+    ".vscode/",
+    ".DS_Store",
+    "*~",
+    ".*.sw[a-p]",
+)
+
+
+class Ignore:
+    """
+    The rules of one folder, as ``.gitignore`` would mean them.
+
+    Args:
+        exclude: More rules, of the command line.
+
+    Raises:
+        FolderError: A rule, or the file with rules, cannot be read.
+    """
+
+    def __init__(self, folder: str, exclude: Sequence[str]) -> None:
+        self._spec = GitIgnoreSpec.from_lines(DEFAULT_RULES)
+        for number, rule in enumerate(_read(os.path.join(folder, NAME)), start=1):
+            self._add(rule, f"line {number} of {NAME}")
+        for rule in exclude:
+            self._add(rule, "--exclude")
+
+    def __call__(self, path: str, *, is_folder: bool) -> bool:
+        """
+        Whether a path stays out; what is in a folder that does is never asked for.
+        """
+        return bool(self._spec.match_file(f"{path}/" if is_folder else path))
+
+    def _add(self, rule: str, where: str) -> None:
+        try:
+            self._spec += GitIgnoreSpec.from_lines([rule])
+        except ValueError as error:
+            raise FolderError(
+                "ignore_rule_invalid", f"{where}: {rule!r} is not a pattern as in .gitignore"
+            ) from error
+
+
+def _read(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        if not os.access(os.path.dirname(path), os.R_OK | os.X_OK):
+            return []  # the folder itself is the problem, and is told of as such
+        raise FolderError("ignore_rule_invalid", f"{path} cannot be read: {error}") from error

@@ -1,0 +1,161 @@
+"""
+Which releases go, and how: the manifest first, so that no release is ever there without its bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from s3_sync.publisher.shelf import (
+    Entry,
+    ReleaseError,
+    list_releases,
+    read_current,
+    read_pins,
+    summarise,
+)
+from s3_sync.publisher.store import Listed, Store, Stored
+from s3_sync.release.names import BUNDLE_FOLDER, POINTER_KEY, bundle_key, manifest_key
+
+# A bundle without a manifest may be that of a publish which is under way.
+UPLOAD_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """
+    What a prune removed, or would remove.
+
+    Args:
+        bundles: How many, those that no release named among them.
+        freed_bytes: Of these bundles.
+    """
+
+    removed: tuple[Entry, ...]
+    kept: tuple[Entry, ...]
+    bundles: int
+    freed_bytes: int
+
+
+def choose(
+    entries: Sequence[Entry],
+    spared: Collection[str],
+    keep_count: int,
+    keep_for_seconds: float,
+    now: datetime,
+) -> list[Entry]:
+    """
+    Return the releases that go: neither spared, nor among the newest, nor young.
+
+    Args:
+        entries: Newest first.
+        spared: Revisions that stay whatever their age.
+    """
+    youngest = now - timedelta(seconds=keep_for_seconds)
+    return [
+        entry
+        for entry in entries[keep_count:]
+        if entry.revision not in spared and entry.written_at < youngest
+    ]
+
+
+def prune(
+    store: Store,
+    keep: Collection[str],
+    keep_count: int,
+    keep_for_seconds: float,
+    *,
+    is_dry: bool,
+) -> Pruned:
+    """
+    Remove old releases, and bundles that no release names.
+
+    Killed anywhere, every release that has a manifest is whole; the next prune removes the rest.
+
+    Args:
+        keep: More revisions that stay.
+
+    Raises:
+        ReleaseError: There are releases, and none is current; nothing is removed.
+    """
+    now = datetime.now(UTC)
+    bundles = list(
+        store.list(BUNDLE_FOLDER)
+    )  # before the manifests: a publish writes them in this order
+    entries = list_releases(store)
+    if entries and read_current(store) is None:
+        raise ReleaseError(
+            "release_missing",
+            f"there is no {store.url}{POINTER_KEY}, so nobody knows which release pods have",
+            "Nothing was removed. Publish first.",
+        )
+    spared = {*_in_use(store), *keep}
+    going = choose(entries, spared, keep_count, keep_for_seconds, now)
+    gone = {entry.revision for entry in going}
+    staying = summarise(store, [entry for entry in entries if entry.revision not in gone])
+    going = summarise(store, going)
+    if not is_dry:
+        going = _remove(store, going)
+        staying = summarise(store, list_releases(store))
+    loose = _loose(bundles, staying, going, now)
+    if not is_dry:
+        loose = [bundle for bundle in loose if _delete_unless_new(store, bundle)]
+    return Pruned(tuple(going), tuple(staying), len(loose), sum(b.size_bytes for b in loose))
+
+
+def _in_use(store: Store) -> set[str]:
+    """
+    Return what is current, what a roll-back goes to, and what is pinned in the bucket.
+    """
+    current = read_current(store)
+    pointed = (current.pointer.revision, *current.pointer.history[:1]) if current else ()
+    return {*pointed, *read_pins(store)}
+
+
+def _remove(store: Store, going: Sequence[Entry]) -> list[Entry]:
+    """
+    Delete manifests; one that came into use meanwhile is put back, and is not returned.
+    """
+    removed: list[tuple[Entry, Stored]] = []
+    for entry in going:
+        if stored := store.read(manifest_key(entry.revision)):
+            store.delete(manifest_key(entry.revision))
+            removed.append((entry, stored))
+    in_use = _in_use(store)
+    for entry, stored in removed:
+        if entry.revision in in_use and store.look(manifest_key(entry.revision)) is None:
+            store.put(manifest_key(entry.revision), stored.data, "application/json")
+    return [entry for entry, _ in removed if entry.revision not in in_use]
+
+
+def _delete_unless_new(store: Store, bundle: Listed) -> bool:
+    """
+    Delete a bundle and return true, unless a publish has just written it again.
+    """
+    now = store.look(bundle.key)
+    if now is None or now.modified_at > bundle.modified_at:
+        return False
+    store.delete(bundle.key)
+    return True
+
+
+def _loose(
+    bundles: Sequence[Listed], staying: Sequence[Entry], going: Sequence[Entry], now: datetime
+) -> list[Listed]:
+    """
+    Return the bundles that no release names: of those that go, and old ones of killed publishes.
+
+    Where a release that stays does not say which bundle is its own, the old ones stay too.
+    """
+    named = {bundle_key(entry.summary.bundle_sha256) for entry in staying if entry.summary}
+    released = {bundle_key(entry.summary.bundle_sha256) for entry in going if entry.summary}
+    is_known = all(entry.summary for entry in staying)
+    oldest = now - timedelta(seconds=UPLOAD_SECONDS)
+    return [
+        bundle
+        for bundle in bundles
+        if bundle.key not in named
+        and (bundle.key in released or (is_known and bundle.modified_at < oldest))
+    ]

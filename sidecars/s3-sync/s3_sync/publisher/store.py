@@ -1,0 +1,300 @@
+"""
+The bucket as a publisher sees it: whole objects, some of them under a condition.
+
+The only module that talks to S3 by boto3: a publisher runs for seconds, so botocore's retries and
+its ways to send a body are worth more than what its client costs.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+
+import boto3
+import botocore.session
+from botocore import exceptions
+from botocore.config import Config
+
+from s3_sync.publisher.boto_errors import code_of, reason_of, status_of, unreachable
+from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
+from s3_sync.s3.refusals import Operation, Refusal, Request, explain, is_denied
+from s3_sync.s3.wire import Answer
+from s3_sync.settings import Settings
+from sidecar_runtime.aws_chain import whoami
+from sidecar_runtime.aws_credentials import CredentialsError
+from sidecar_runtime.errors import SidecarError
+
+# Answers to a conditional write that met another one under way, which ask for one more try.
+CONFLICT_TRIES = 6
+CONFLICT_SECONDS = 0.2
+
+_CONFIG = Config(
+    connect_timeout=10,
+    read_timeout=60,
+    retries={"mode": "standard", "total_max_attempts": 5},
+    # Content-MD5 says the same to every server; trailing checksums are unknown to many.
+    request_checksum_calculation="when_required",
+    response_checksum_validation="when_required",
+)
+
+CHUNK_BYTES = 1 << 20
+
+Body = bytes | io.BufferedReader
+
+Taken = TypeVar("Taken")
+
+
+class ConditionFailed(Exception):
+    """
+    A conditional write was refused: the object is there, or is not the one that was read.
+    """
+
+
+class ConditionUnknown(Exception):
+    """
+    The server says that it has no conditional writes.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """
+    An object that was read.
+    """
+
+    data: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """
+    An object of a listing: its key relative to the prefix.
+    """
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
+class Store:
+    """
+    The objects under one prefix; keys are relative to it.
+
+    Raises:
+        SidecarError: From every method, where S3 refuses or cannot be reached.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        # botocore alone reads only AWS_DEFAULT_REGION.
+        if region := os.environ.get("AWS_REGION"):
+            os.environ["AWS_DEFAULT_REGION"] = region
+        self.bucket = settings.bucket
+        self.prefix = settings.prefix
+        self._session = botocore.session.Session()
+        try:
+            self._client: Any = boto3.Session(botocore_session=self._session).client(
+                "s3", config=_CONFIG
+            )
+        except (exceptions.BotoCoreError, ValueError) as error:
+            raise CredentialsError(reason_of(error), str(error)) from error
+
+    @property
+    def url(self) -> str:
+        """
+        The place as people write it.
+        """
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    def read(self, key: str, *, head_bytes: int = 0) -> Stored | None:
+        """
+        Return an object, or the first bytes of it; None where there is none.
+        """
+        part = {"Range": f"bytes=0-{head_bytes - 1}"} if head_bytes else {}
+        # A byte too many is what tells that it is too long.
+        return self._get(
+            key,
+            part,
+            lambda found: Stored(found["Body"].read(MANIFEST_LIMIT_BYTES + 1), found["ETag"]),
+        )
+
+    def sha256_of(self, key: str) -> str | None:
+        """
+        Return the SHA-256 of an object, which is read through for that; None where there is none.
+        """
+
+        def digest_of(found: Any) -> str:
+            digest = hashlib.sha256()
+            for chunk in found["Body"].iter_chunks(CHUNK_BYTES):
+                digest.update(chunk)
+            return digest.hexdigest()
+
+        return self._get(key, {}, digest_of)
+
+    def _get(self, key: str, part: dict[str, str], take: Callable[[Any], Taken]) -> Taken | None:
+        """
+        Return what is taken from an object; None where there is nothing to be read.
+        """
+        try:
+            return take(self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, **part))
+        except exceptions.ClientError as error:
+            if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
+                return None
+            if status_of(error) == 416:  # a range of an empty object
+                return None
+            explained = self._explained(error, "get", key)
+            if explained.reason == "access_denied" and self._is_absent(key):
+                return None
+            raise explained from error
+        except exceptions.BotoCoreError as error:
+            raise unreachable(error) from error
+
+    def look(self, key: str) -> Listed | None:
+        """
+        Return what a listing would say of one object; None where there is none.
+        """
+        try:
+            answer = self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
+            return Listed(key, int(answer["ContentLength"]), answer["LastModified"])
+        except exceptions.ClientError as error:
+            if status_of(error) == 404:
+                return None
+            explained = self._explained(error, "get", key)
+            if explained.reason == "access_denied" and self._is_absent(key):
+                return None
+            raise explained from error
+        except exceptions.BotoCoreError as error:
+            raise unreachable(error) from error
+
+    def put(
+        self,
+        key: str,
+        body: Body,
+        kind: Literal["application/json", "application/zip"],
+        *,
+        if_absent: bool = False,
+        if_etag: str = "",
+    ) -> None:
+        """
+        Write an object, whole or not at all.
+
+        botocore asks again when an answer is lost, so a refused condition may be our own success:
+        read and compare.
+
+        Args:
+            if_absent: Only where there is none.
+            if_etag: Only in place of the object that was read with this ETag.
+
+        Raises:
+            ConditionFailed: The condition is not met.
+            ConditionUnknown: The server knows no such condition.
+        """
+        condition = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_etag} if if_etag else {}
+        given = {
+            "Bucket": self.bucket,
+            "Key": self.prefix + key,
+            "ContentType": kind,
+            "ContentMD5": _md5(body),
+            **condition,
+        }
+        for attempt in range(CONFLICT_TRIES):
+            if not isinstance(body, bytes):
+                body.seek(0)
+            try:
+                self._client.put_object(Body=body, **given)
+                return
+            except exceptions.ClientError as error:
+                status = status_of(error)
+                if status == 409 and attempt + 1 < CONFLICT_TRIES:
+                    time.sleep(CONFLICT_SECONDS * 2**attempt * random.uniform(0.5, 1))
+                elif condition and (status == 412 or (if_etag and code_of(error) == "NoSuchKey")):
+                    raise ConditionFailed from error
+                elif condition and status == 501:
+                    raise ConditionUnknown from error
+                else:
+                    raise self._explained(error, "put", key) from error
+            except exceptions.BotoCoreError as error:
+                raise unreachable(error) from error
+
+    def delete(self, key: str) -> None:
+        """
+        Delete an object; one that is not there is fine.
+        """
+        try:
+            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+        except exceptions.ClientError as error:
+            raise self._explained(error, "delete", key) from error
+        except exceptions.BotoCoreError as error:
+            raise unreachable(error) from error
+
+    def list(self, folder: str) -> Iterator[Listed]:
+        """
+        Yield the objects of a folder.
+        """
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self.prefix + folder
+        )
+        try:
+            for page in pages:
+                for found in page.get("Contents", ()):
+                    key = found["Key"].removeprefix(self.prefix)
+                    yield Listed(key, found["Size"], found["LastModified"])
+        except exceptions.ClientError as error:
+            raise self._explained(error, "list", folder) from error
+        except exceptions.BotoCoreError as error:
+            raise unreachable(error) from error
+
+    def _is_absent(self, key: str) -> bool:
+        """
+        Whether an object that may not be read is not there at all.
+
+        S3 tells a missing object from a forbidden one only to who may list the bucket, and a
+        policy that allows it for one prefix does not count then: it can be listed all the same.
+        """
+        try:
+            answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + key)
+            return all(found["Key"] != self.prefix + key for found in answer.get("Contents", ()))
+        except (exceptions.ClientError, exceptions.BotoCoreError):
+            return False
+
+    def _explained(
+        self, error: exceptions.ClientError, operation: Operation, key: str
+    ) -> SidecarError:
+        """
+        Return the error that the daemon would tell for the same answer.
+        """
+        said = error.response.get("Error", {})
+        answer = Answer(status_of(error))
+        refusal = Refusal(code_of(error), str(said.get("Message", "")), "")
+        region = self._client.meta.region_name or ""
+        request = Request(operation, self.bucket, self.prefix + key, self.prefix, region)
+        identity = self._identity() if is_denied(answer, refusal) else None
+        explained = explain(answer, refusal, request, identity)
+        assert isinstance(explained, SidecarError), explained  # 404 and 412 are answers
+        return explained
+
+    def _identity(self) -> str | None:
+        try:
+            return str(whoami(self._session)["arn"])
+        except (exceptions.BotoCoreError, exceptions.ClientError):
+            return None
+
+
+def _md5(body: Body) -> str:
+    """
+    Return the Content-MD5 of a body.
+    """
+    if isinstance(body, bytes):
+        digest = hashlib.md5(body, usedforsecurity=False)
+    else:
+        body.seek(0)
+        digest = hashlib.file_digest(body, lambda: hashlib.md5(usedforsecurity=False))
+    return base64.b64encode(digest.digest()).decode()

@@ -1,0 +1,89 @@
+"""
+The answer of ``s3-sync releases``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from s3_sync.publisher.report import Report, size_text, table, time_text
+from s3_sync.publisher.shelf import Entry
+from s3_sync.release.pointer import Pointer
+
+HEAD = ("REVISION", "CREATED", "BY", "COMMIT", "FILES", "SIZE", "STATE", "MESSAGE")
+MESSAGE_CHARACTERS = 60
+
+
+def releases_report(
+    url: str,
+    entries: Sequence[Entry],
+    older: int,
+    pointer: Pointer | None,
+    pins: Collection[str],
+) -> Report:
+    """
+    Return the table of releases.
+
+    Args:
+        older: How many there are besides.
+    """
+    facts = {
+        "url": url,
+        "current": pointer.revision if pointer else None,
+        "published_at": time_text(pointer.published_at) if pointer else None,
+        "history": pointer.history if pointer else (),
+        "releases": [_facts(entry, pointer, pins) for entry in entries],
+        "older": older,
+    }
+    if not entries:
+        return Report([f"There is no release in {url} yet."], facts)
+    lines = table([HEAD, *(_row(entry, pointer, pins) for entry in entries)])
+    if older:
+        lines.append(f"and {older} older ones: --limit 0 shows them")
+    return Report(lines, facts)
+
+
+def _facts(entry: Entry, pointer: Pointer | None, pins: Collection[str]) -> dict[str, Any]:
+    facts: dict[str, Any] = {"revision": entry.revision, "state": _state(entry, pointer, pins)}
+    if entry.summary:
+        facts |= {
+            "created_at": time_text(entry.summary.created_at),
+            "files": entry.summary.files,
+            "size_bytes": entry.summary.size_bytes,
+            "origin": asdict(entry.summary.origin),
+        }
+    return facts
+
+
+def _row(entry: Entry, pointer: Pointer | None, pins: Collection[str]) -> tuple[str, ...]:
+    state = ", ".join(_state(entry, pointer, pins))
+    summary = entry.summary
+    if summary is None:
+        return (entry.revision, time_text(entry.written_at), "", "", "", "", state, "damaged")
+    commit, _, dirty = summary.origin.commit.partition("-")
+    return (
+        entry.revision,
+        time_text(summary.created_at),
+        summary.origin.by,
+        commit[:12] + (f"-{dirty}" if dirty else ""),
+        str(summary.files),
+        size_text(summary.size_bytes),
+        state,
+        summary.origin.message.partition("\n")[0][:MESSAGE_CHARACTERS],
+    )
+
+
+def _state(entry: Entry, pointer: Pointer | None, pins: Collection[str]) -> list[str]:
+    """
+    Return what is special about a release.
+    """
+    states = []
+    if pointer and entry.revision == pointer.revision:
+        states.append("current")
+    if pointer and pointer.history[:1] == (entry.revision,):
+        states.append("previous")
+    if entry.revision in pins:
+        states.append("pinned")
+    return states

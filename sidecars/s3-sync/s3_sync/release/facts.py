@@ -1,0 +1,140 @@
+"""
+The JSON of a release: what pointer and manifest have in common. Pure.
+
+What they say and who writes them when: docs/reference/release-format.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from s3_sync.release.names import is_revision
+from s3_sync.release.rows import FILES_LIMIT, Invalid
+
+FORMAT = 1
+# All rows have a third of that; the rest is for names.
+MARKS_LIMIT = 20 * FILES_LIMIT
+TEXT_LIMIT_CHARACTERS = 500
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """
+    Where a release comes from, as far as its publisher knew; empty what it did not.
+
+    Args:
+        by: Who published: a person or a CI job.
+    """
+
+    by: str = ""
+    commit: str = ""
+    branch: str = ""
+    author: str = ""
+    message: str = ""
+    ci_url: str = ""
+
+
+def check_bulk(data: bytes, limit_bytes: int) -> None:
+    """
+    Raise unless so much JSON can be parsed in little memory: an empty list takes two bytes of
+    JSON, and 64 of memory.
+
+    Raises:
+        Invalid: It is too long, or would become too many objects.
+    """
+    if len(data) > limit_bytes:
+        raise Invalid(f"it has {len(data)} bytes; the limit is {limit_bytes}")
+    if len(data) > MARKS_LIMIT and sum(map(data.count, (b"[", b"{", b","))) > MARKS_LIMIT:
+        raise Invalid(f"it has more than {MARKS_LIMIT} brackets and commas")
+
+
+def read_facts(data: bytes, limit_bytes: int) -> dict[str, Any]:
+    check_bulk(data, limit_bytes)
+    try:
+        facts = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"it is not JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise Invalid("it is not a JSON object")
+    if facts.get("format") != FORMAT or type(facts["format"]) is not int:
+        raise Invalid(f"its format is {facts.get('format')!r:.50}; this s3-sync reads {FORMAT}")
+    return facts
+
+
+def get(facts: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
+    found = facts.get(name.rpartition(".")[2])
+    if type(found) is not kind:
+        raise Invalid(f"{name} is missing, or not what it should be")
+    return found
+
+
+def read_revision(facts: Mapping[str, Any]) -> str:
+    revision: str = get(facts, "revision", str)
+    if not is_revision(revision):
+        raise Invalid(f"{revision!r:.50} is not a revision")
+    return revision
+
+
+def read_sha256(facts: Mapping[str, Any], name: str) -> str:
+    digest: str = get(facts, name, str)
+    if not _SHA256.fullmatch(digest):
+        raise Invalid(f"{name} is not 64 hexadecimal digits")
+    return digest
+
+
+def read_size(facts: Mapping[str, Any], name: str, limit_bytes: int) -> int:
+    size: int = get(facts, name, int)
+    if not 0 < size <= limit_bytes:
+        raise Invalid(f"{name} is {size}; the limit is {limit_bytes}")
+    return size
+
+
+def read_time(facts: Mapping[str, Any], name: str) -> datetime:
+    try:
+        return datetime.fromisoformat(get(facts, name, str)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise Invalid(f"{name} is not a time") from error
+
+
+def read_origin(facts: Mapping[str, Any], who: str) -> Origin:
+    """
+    Read where it comes from: for people only, so what is odd is left out, not refused.
+    """
+    git = facts.get("git")
+    names = git if isinstance(git, dict) else {}
+
+    def text(found: object) -> str:
+        return found[:TEXT_LIMIT_CHARACTERS] if isinstance(found, str) else ""
+
+    return Origin(
+        text(facts.get(who)),
+        text(names.get("commit")),
+        text(names.get("branch")),
+        text(names.get("author")),
+        text(names.get("message")),
+        text(facts.get("ci_url")),
+    )
+
+
+def time_text(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def origin_facts(origin: Origin) -> dict[str, Any]:
+    git = {
+        "commit": origin.commit,
+        "branch": origin.branch,
+        "author": origin.author,
+        "message": origin.message,
+    }
+    return {
+        "git": {name: text[:TEXT_LIMIT_CHARACTERS] for name, text in git.items() if text},
+        "ci_url": origin.ci_url[:TEXT_LIMIT_CHARACTERS],
+    }

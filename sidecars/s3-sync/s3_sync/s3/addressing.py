@@ -1,0 +1,118 @@
+"""
+Which host and path a bucket has: the simple part of S3's endpoint rules.
+
+Equal to botocore's endpoint provider where we support a case (a test compares them); the rest
+(multi-region access points, S3 Express, Object Lambda) is refused by the settings, by name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from s3_sync.s3.refusals import REGION, SourceError
+from s3_sync.s3.signing import encode_key
+from s3_sync.s3.wire import Origin
+from sidecar_runtime.aws_credentials import AwsConfig
+
+DEFAULT_REGION = "us-east-1"
+
+# https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html
+_SUFFIXES = (
+    ("cn-", "amazonaws.com.cn"),
+    ("us-iso-", "c2s.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov"),
+    ("us-isof-", "csp.hci.ic.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk"),
+    ("eusc-", "amazonaws.eu"),
+)
+_VIRTUAL_HOST = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """
+    Where a bucket is: the origin, the path before its keys, the region that signs.
+    """
+
+    origin: Origin
+    base_path: str
+    region: str
+
+    def path_of(self, key: str) -> str:
+        """
+        Return the encoded path of a key; of the bucket itself for an empty one.
+        """
+        return f"{self.base_path}/{encode_key(key)}"
+
+
+def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> Address:
+    """
+    Return the address of a bucket (name, or ARN of an access point).
+
+    Args:
+        bucket_region: Where S3 said that the bucket is; the configured region unless given.
+    """
+    region = bucket_region or config.region or DEFAULT_REGION
+    if not REGION.fullmatch(region):
+        raise SourceError("region_invalid", f"{region!r} is not a region", "Mend AWS_REGION.")
+    style = config.addressing_style
+    if bucket.startswith("arn:"):
+        _, _, _, arn_region, account, resource = bucket.split(":", 5)
+        name = re.split("[:/]", resource, maxsplit=1)[1]
+        service = "s3-accesspoint-fips" if config.use_fips else "s3-accesspoint"
+        host = _host(service, arn_region, config)
+        return Address(_origin("https", f"{name}-{account}.{host}", None), "", arn_region)
+    if config.endpoint_url:
+        return _locate_custom(bucket, config, region)
+    host = _host("s3-fips" if config.use_fips else "s3", region, config)
+    # A dot in the bucket's name breaks the wildcard certificate of virtual hosts.
+    if style != "path" and _VIRTUAL_HOST.fullmatch(bucket):
+        return Address(_origin("https", f"{bucket}.{host}", None), "", region)
+    return Address(_origin("https", host, None), f"/{encode_key(bucket)}", region)
+
+
+def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
+    """
+    S3-compatible stores: path style unless the profile says otherwise, as botocore does.
+    """
+    assert config.endpoint_url is not None
+    try:
+        url = urlsplit(config.endpoint_url)
+        port = url.port
+    except ValueError:
+        url, port = urlsplit(""), None
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise SourceError(
+            "endpoint_invalid",
+            "the endpoint URL of the AWS profile is not http(s)://HOST[:PORT]",
+            "Mend endpoint_url in the profile, or set AWS_ENDPOINT_URL.",
+        )
+    base = url.path.rstrip("/")
+    is_virtual = config.addressing_style == "virtual" and not _is_ip(url.hostname)
+    if is_virtual and (_VIRTUAL_HOST.fullmatch(bucket) or url.scheme == "http"):
+        return Address(_origin(url.scheme, f"{bucket}.{url.hostname}", port), base, region)
+    return Address(_origin(url.scheme, url.hostname, port), f"{base}/{encode_key(bucket)}", region)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _host(service: str, region: str, config: AwsConfig) -> str:
+    suffix = next((s for start, s in _SUFFIXES if region.startswith(start)), "amazonaws.com")
+    dual = "dualstack." if config.use_dualstack else ""
+    return f"{service}.{dual}{region}.{suffix}"
+
+
+def _origin(scheme: str, host: str, port: int | None) -> Origin:
+    number = port or (443 if scheme == "https" else 80)
+    proxy = None if proxy_bypass(f"{host}:{number}") else getproxies().get(scheme)
+    return Origin(scheme, host, number, proxy)

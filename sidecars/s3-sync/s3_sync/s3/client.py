@@ -1,0 +1,333 @@
+"""
+The S3 reader: list a page, get an object. All that the daemon needs of S3, and no more.
+
+boto3's client costs ten times the CPU (45 ms for a page of 1,000 keys, 0.7-1.1 ms a GET, measured);
+see docs/decisions/0002-data-plane.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from s3_sync.s3.addressing import DEFAULT_REGION, Address, locate
+from s3_sync.s3.pool import Pool, write_head
+from s3_sync.s3.refusals import (
+    STALE_CREDENTIALS,
+    ObjectMoved,
+    Operation,
+    Refusal,
+    Request,
+    explain,
+    is_denied,
+    read_refusal,
+)
+from s3_sync.s3.signing import encode_query, sign
+from s3_sync.s3.tls import tls_context
+from s3_sync.s3.watch import Watch
+from s3_sync.s3.wire import Answer, Check, WireError
+from sidecar_runtime import __version__
+from sidecar_runtime.aws_credentials import AwsConfig, Chain, Credentials
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+
+USER_AGENT = f"s3-sync/{__version__}"
+PAGE_KEYS = 1000
+LIST_SECONDS = 60.0
+GET_SECONDS = 60.0
+# A download may take a minute, and longer as far as it brings at least this much a second.
+SLOWEST_BYTES_PER_SECOND = 50_000
+ATTEMPTS = 3
+RETRY_CEILING_SECONDS = 0.4
+RETRIED = {"throttled", "server_error", "connection_lost"}
+
+# A signature holds for 15 minutes; S3 counts from its time stamp.
+RESIGN_SECONDS = 60.0
+
+# The headers of a request, asked for before each attempt: a range goes on where the last one ended.
+Headers = Callable[[], Mapping[str, str]]
+
+
+class Receiver(Protocol):
+    """
+    Takes the body of an object; `restart` comes before each attempt.
+    """
+
+    def restart(self) -> None: ...
+
+    def write(self, chunk: bytes) -> object: ...
+
+
+class S3Client:
+    """
+    Reads one bucket; belongs to one event loop.
+
+    Args:
+        count: Called with the operation of each request that is sent.
+    """
+
+    def __init__(
+        self, bucket: str, prefix: str, chain: Chain, count: Callable[[Operation], None]
+    ) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._chain = chain
+        self._count = count
+        # Whether this store's ETags are MD5s: None until the first that looks like one was tried.
+        self.has_md5_etags: bool | None = None
+        # When S3 answered the last listing, by its own clock (RFC 9110).
+        self.listed_at = ""
+        self._bucket_region: str | None = None
+        self._config: AwsConfig | None = None
+        self._credentials: Credentials | None = None
+        self._address: Address | None = None
+        self._pool: Pool | None = None
+        self._watch: Watch | None = None
+        # What was asked last by the watch, and the request that asks it.
+        self._question: object = None
+        self._head = b""
+        self._signed_at = 0.0
+        self._fence = Fence()
+
+    def begin_cycle(self, fence: Fence) -> None:
+        """
+        Make sure of valid credentials; connections are kept where nothing has changed.
+
+        Raises:
+            CredentialsError, SettingsError, CycleAbandoned
+        """
+        self._fence = fence
+        self._credentials, config = self._chain.current(fence)
+        if config != self._config or self._address is None:
+            self._config = config
+            self._relocate(self._bucket_region)
+
+    @property
+    def region(self) -> str:
+        """
+        The region that signs: where the bucket is, as far as we know.
+        """
+        return self._address.region if self._address else DEFAULT_REGION
+
+    async def list_page(self, token: str | None, prefix: str | None = None) -> bytes:
+        """
+        Return one page of ListObjectsV2 as it came.
+
+        Args:
+            prefix: Of the keys; None for that of the folder.
+
+        Raises:
+            SourceError, WireError
+        """
+        query = {
+            "list-type": "2",
+            "encoding-type": "url",
+            "max-keys": str(PAGE_KEYS),
+            "prefix": self._prefix if prefix is None else prefix,
+        }
+        if token is not None:
+            query["continuation-token"] = token
+        request = self._request("list", query["prefix"])
+        answer = await self._send(request, query, dict, None, LIST_SECONDS)
+        self.listed_at = answer.headers.get("date", "")
+        return answer.body
+
+    async def get_object(
+        self, key: str, etag: str, size_bytes: int, receiver: Receiver
+    ) -> dict[str, str]:
+        """
+        Read one object into the receiver and return the headers of the answer.
+
+        Args:
+            etag: The object must still have it; without quotes.
+
+        Raises:
+            ObjectMoved: It has changed or vanished since it was listed.
+            ObjectError, SourceError, WireError
+        """
+        headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
+
+        def check(found: dict[str, str]) -> None:
+            if found.get("etag", etag).removeprefix("W/").strip('"') != etag:
+                raise ObjectMoved  # a server that ignores If-Match
+
+        answer = await self.get("get", key, lambda: headers, size_bytes, receiver, check)
+        return answer.headers
+
+    async def get(
+        self,
+        operation: Operation,
+        key: str,
+        headers: Headers,
+        size_bytes: int,
+        receiver: Receiver,
+        check: Check | None = None,
+    ) -> Answer:
+        """
+        Read an object, or a part of it, into the receiver; 304 where the headers ask for that.
+
+        Args:
+            headers: Beside those of every GET.
+            size_bytes: About so much is expected; more time for more.
+
+        Raises:
+            ObjectMoved: It is not there.
+            ObjectError, SourceError, WireError
+        """
+        request = self._request(operation, key)
+        seconds = GET_SECONDS + size_bytes / SLOWEST_BYTES_PER_SECOND
+
+        def all_headers() -> Mapping[str, str]:
+            return {"accept-encoding": "identity", **headers()}
+
+        return await self._send(request, {}, all_headers, receiver, seconds, check)
+
+    def has_still(self, operation: Operation, key: str, etag: str) -> bool:
+        """
+        Whether an object still has an ETag, by one blocking request.
+
+        False also where that cannot be told: :meth:`get` finds the reason. Through a proxy it
+        never can.
+
+        Args:
+            etag: As S3 sent it, with its quotes.
+        """
+        address, watch = self._address, self._watch
+        if address is None or self._credentials is None or watch is None:
+            return False
+        question = (key, etag, address, self._credentials)
+        if question != self._question or time.monotonic() - self._signed_at > RESIGN_SECONDS:
+            headers = {"accept-encoding": "identity", "if-none-match": etag}
+            path, signed = self._sign(self._request(operation, key), {}, headers)
+            self._question, self._signed_at = question, time.monotonic()
+            self._head = write_head(path, signed)
+        self._count(operation)
+        return watch.is_unmodified(self._head)
+
+    def close(self) -> None:
+        """
+        Drop the connections.
+        """
+        if self._pool is not None:
+            self._pool.close()
+        if self._watch is not None:
+            self._watch.close()
+
+    def _request(self, operation: Operation, key: str) -> Request:
+        return Request(operation, self._bucket, key, self._prefix, self.region)
+
+    async def _send(
+        self,
+        request: Request,
+        query: dict[str, str],
+        headers: Headers,
+        receiver: Receiver | None,
+        seconds: float,
+        check: Check | None = None,
+    ) -> Answer:
+        """
+        Send a request, again after what passes by itself: throttling, a failed server, a lost
+        connection, rotated credentials, a bucket elsewhere.
+        """
+        failures = 0
+        may_relocate = may_renew = True
+        while True:
+            if receiver is not None:
+                receiver.restart()
+            used = self._credentials
+            error: SidecarError | ObjectMoved
+            try:
+                sent = headers()
+                answer = await self._send_once(request, query, sent, receiver, seconds, check)
+            except WireError as wire_error:
+                error = wire_error
+            else:
+                if answer.status in (200, 206):
+                    return answer
+                if answer.status == 304 and "if-none-match" in sent:
+                    return answer
+                refusal = read_refusal(answer)
+                if answer.status in (301, 307, 400) and refusal.region and may_relocate:
+                    may_relocate = False
+                    if refusal.region != self.region:
+                        self._relocate(refusal.region)
+                        continue
+                if refusal.code in STALE_CREDENTIALS and may_renew:
+                    may_renew = False
+                    self._renew(used)
+                    continue
+                error = explain(answer, refusal, request, self._who(answer, refusal, used))
+            failures += 1
+            reason = error.reason if isinstance(error, SidecarError) else ""
+            if reason not in RETRIED or failures == ATTEMPTS:
+                raise error
+            await asyncio.sleep(random.uniform(0, RETRY_CEILING_SECONDS * 2**failures))
+
+    async def _send_once(
+        self,
+        request: Request,
+        query: dict[str, str],
+        headers: Mapping[str, str],
+        receiver: Receiver | None,
+        seconds: float,
+        check: Check | None,
+    ) -> Answer:
+        assert self._pool is not None
+        target, signed = self._sign(request, query, headers)
+        self._count(request.operation)
+        write = receiver.write if receiver is not None else None
+        return await self._pool.get(target, signed, write, seconds, check)
+
+    def _sign(
+        self, request: Request, query: dict[str, str], headers: Mapping[str, str]
+    ) -> tuple[str, dict[str, str]]:
+        """
+        Return path and query of a request, and all its headers.
+        """
+        assert self._address is not None and self._credentials is not None
+        address = self._address
+        if request.operation == "list":
+            path = address.base_path or "/"
+        else:
+            path = address.path_of(request.key)
+        encoded = encode_query(query)
+        headers = {"user-agent": USER_AGENT, **headers}
+        signed = sign(
+            self._credentials, address.region, address.origin.host_header, path, encoded, headers
+        )
+        return (f"{path}?{encoded}" if encoded else path), signed
+
+    def _who(self, answer: Answer, refusal: Refusal, used: Credentials | None) -> str | None:
+        """
+        Return who was refused, for the error; asks STS only where S3 does not say it.
+        """
+        if refusal.code in STALE_CREDENTIALS and used is not None:
+            return f"the access key {used.access_key}"
+        if is_denied(answer, refusal) and "User: " not in refusal.message:
+            return self._chain.identity(self._fence)
+        return None
+
+    def _renew(self, used: Credentials | None) -> None:
+        """
+        Fetch credentials anew, unless another request has done so since.
+        """
+        if self._credentials is used:
+            self._chain.forget()
+            self._credentials, _ = self._chain.current(self._fence)
+
+    def _relocate(self, bucket_region: str | None) -> None:
+        """
+        Point at the bucket's region; the host is always one that we derive ourselves.
+        """
+        assert self._config is not None
+        self._bucket_region = bucket_region
+        address = locate(self._bucket, self._config, bucket_region)
+        if self._pool is None or self._address is None or address.origin != self._address.origin:
+            self.close()
+            context = tls_context(self._config) if address.origin.scheme == "https" else None
+            self._pool = Pool(address.origin, context)
+            self._watch = None if address.origin.proxy else Watch(address.origin, context)
+        self._address = address

@@ -1,0 +1,242 @@
+"""
+A few keep-alive connections to one origin, directly or through a proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import replace
+from urllib.parse import unquote, urlsplit
+
+from s3_sync.s3.wire import Answer, Check, Connection, Origin, Sink, StaleConnection, WireError
+
+CONNECT_SECONDS = 10.0
+RESOLVE_SECONDS = 5.0
+# NAT gateways and firewalls forget idle connections, some after a minute.
+KEEP_SECONDS = 50.0
+PROXY_HEAD_LIMIT_BYTES = 16 << 10
+
+
+class Pool:
+    """
+    Keep-alive connections to one origin; :meth:`get` may run concurrently.
+    """
+
+    def __init__(self, origin: Origin, context: ssl.SSLContext | None) -> None:
+        if origin.proxy and "//" not in origin.proxy:  # people leave http:// out
+            origin = replace(origin, proxy=f"http://{origin.proxy}")
+        self.origin = origin
+        self._context = context
+        self._idle: list[Connection] = []
+
+    async def get(
+        self,
+        path: str,
+        headers: dict[str, str],
+        sink: Sink | None,
+        seconds: float,
+        check: Check | None = None,
+    ) -> Answer:
+        """
+        Send one GET, on a kept connection where there is one.
+
+        Args:
+            path: Encoded path with query.
+            headers: Whole and signed, with ``host``.
+
+        Raises:
+            WireError: No whole answer came.
+        """
+        head = self._head(path, headers)
+        while True:
+            connection = self._take_idle()
+            is_kept = connection is not None
+            if connection is None:
+                connection = await self._connect()
+            try:
+                answer = await connection.request(head, sink, seconds, check)
+            except StaleConnection:
+                if is_kept:
+                    self.close()  # what befell one kept connection befell the others too
+                    continue
+                raise WireError(
+                    "connection_lost", "the server closed a new connection without an answer"
+                ) from None
+            if connection.is_usable:
+                self._idle.append(connection)
+            else:
+                connection.close()
+            return answer
+
+    def close(self) -> None:
+        """
+        Drop the idle connections.
+        """
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take_idle(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable and connection.idle_seconds < KEEP_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    def _head(self, path: str, headers: dict[str, str]) -> bytes:
+        target = path
+        if self.origin.proxy and self.origin.scheme == "http":
+            target = f"http://{self.origin.host_header}{path}"
+            headers = {**headers, **_proxy_authorization(self.origin.proxy)}
+        return write_head(target, headers)
+
+    async def _connect(self) -> Connection:
+        """
+        Open a connection, through the proxy where there is one.
+
+        Raises:
+            WireError: With the reason for which it failed.
+        """
+        loop = asyncio.get_running_loop()
+        origin = self.origin
+        where = f"{origin.host}:{origin.port}"
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                if origin.proxy:
+                    where = f"the proxy {_hide_userinfo(origin.proxy)}"
+                    sock = await _open_proxy(loop, origin)
+                else:
+                    sock = await _open_socket(loop, origin.host, origin.port)
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop),
+                    sock=sock,
+                    ssl=self._context,
+                    server_hostname=origin.host if self._context else None,
+                )
+        except TimeoutError:
+            raise WireError(
+                "request_timeout", f"{where} did not accept a connection in {CONNECT_SECONDS:g} s"
+            ) from None
+        except (socket.gaierror, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not a host name"
+            raise WireError(
+                "name_unresolved", f"the name of {where} cannot be resolved: {why}"
+            ) from None
+        except ssl.SSLError as error:
+            why = getattr(error, "verify_message", "") or error.reason or str(error)
+            raise WireError("tls_failed", f"TLS with {where} failed: {why}") from None
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise WireError("endpoint_unreachable", f"cannot connect to {where}: {why}") from None
+        return connection
+
+
+def write_head(target: str, headers: Mapping[str, str]) -> bytes:
+    """
+    Return a GET request as it is sent.
+    """
+    lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+async def _open_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """
+    Connect to the first address of a host that answers.
+
+    Raises:
+        socket.gaierror: The name server does not know it, or is silent.
+        OSError: No address accepts; the error of the last one.
+    """
+    try:
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        raise socket.gaierror(socket.EAI_AGAIN, "the name server does not answer") from None
+    for index, (family, kind, protocol, _, address) in enumerate(found, 1):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            async with asyncio.timeout(CONNECT_SECONDS / len(found)):
+                await loop.sock_connect(sock, address)
+        except OSError:  # TimeoutError is one
+            sock.close()
+            if index == len(found):
+                raise
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise socket.gaierror(socket.EAI_NONAME, "it has no address")
+
+
+async def _open_proxy(loop: asyncio.AbstractEventLoop, origin: Origin) -> socket.socket:
+    """
+    Connect to the proxy, and for https ask it for a tunnel.
+
+    Raises:
+        WireError: The proxy refuses, or is of a kind that we do not speak.
+        OSError: It cannot be reached.
+    """
+    assert origin.proxy is not None
+    try:
+        proxy = urlsplit(origin.proxy)
+        host, port = proxy.hostname or "", proxy.port or 80
+    except ValueError:
+        host = ""
+    if not host or proxy.scheme != "http":
+        raise WireError(
+            "proxy_refused",
+            f"the proxy {_hide_userinfo(origin.proxy)} is not of the form http://HOST:PORT",
+        )
+    sock = await _open_socket(loop, host, port)
+    try:
+        if origin.scheme == "https":
+            await _ask_for_tunnel(loop, sock, origin)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _ask_for_tunnel(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, origin: Origin
+) -> None:
+    assert origin.proxy is not None
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    target = f"{host}:{origin.port}"
+    extra = "".join(f"{k}: {v}\r\n" for k, v in _proxy_authorization(origin.proxy).items())
+    await loop.sock_sendall(
+        sock, f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{extra}\r\n".encode("latin-1")
+    )
+    head = b""
+    # One byte at a time: what follows the head belongs to TLS.
+    while not head.endswith(b"\r\n\r\n"):
+        byte = await loop.sock_recv(sock, 1)
+        if not byte or len(head) > PROXY_HEAD_LIMIT_BYTES:
+            raise WireError("proxy_refused", "the proxy closed the connection on CONNECT")
+        head += byte
+    status = head.split(b"\r\n", 1)[0].decode("latin-1")
+    if status.split(" ")[1:2] != ["200"]:
+        raise WireError("proxy_refused", f"the proxy answered CONNECT {target} with {status!r}")
+
+
+def _proxy_authorization(proxy: str) -> dict[str, str]:
+    try:
+        parts = urlsplit(proxy)
+    except ValueError:  # refused with its reason when we connect
+        return {}
+    if parts.username is None:
+        return {}
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+
+
+def _hide_userinfo(url: str) -> str:
+    scheme, slashes, rest = url.rpartition("//")
+    return f"{scheme}{slashes}{rest.rpartition('@')[2]}"

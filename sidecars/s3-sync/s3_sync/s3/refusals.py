@@ -1,0 +1,294 @@
+"""
+What an answer of S3 that is not a success means, and what a person should do about it.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from s3_sync.s3.wire import ADVICE, Answer
+from sidecar_runtime.errors import SidecarError
+
+Operation = Literal["list", "get", "pointer", "manifest", "bundle", "put", "delete"]
+
+ACTIONS: dict[Operation, str] = {
+    "list": "s3:ListBucket",
+    "get": "s3:GetObject",
+    "pointer": "s3:GetObject",
+    "manifest": "s3:GetObject",
+    "bundle": "s3:GetObject",
+    "put": "s3:PutObject",
+    "delete": "s3:DeleteObject",
+}
+
+# Codes after which the credentials are fetched anew, once: they were rotated, or have expired.
+STALE_CREDENTIALS = {
+    "ExpiredToken": "credentials_expired",
+    "ExpiredTokenException": "credentials_expired",
+    "TokenRefreshRequired": "credentials_expired",
+    "InvalidToken": "credentials_expired",
+    "InvalidAccessKeyId": "credentials_invalid",
+}
+
+_DENIED = re.compile(r"is not authorized to perform: (\S+)(?: on resource: \"?([^\"\s]+)\"?)?")
+# It goes into a host name and a header.
+REGION = re.compile(r"[a-z0-9-]{1,32}")
+_USER = re.compile(r"User: (arn:\S+)")
+_PARTITIONS = (
+    ("cn-", "aws-cn"),
+    ("us-gov-", "aws-us-gov"),
+    ("us-iso-", "aws-iso"),
+    ("us-isob-", "aws-iso-b"),
+    ("eu-isoe-", "aws-iso-e"),
+    ("us-isof-", "aws-iso-f"),
+    ("eusc-", "aws-eusc"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    What was asked, for the error.
+
+    Args:
+        bucket: Its name, or the ARN of an access point.
+        key: Of the object, or the prefix of the listing.
+        prefix: The folder that is synced.
+    """
+
+    operation: Operation
+    bucket: str
+    key: str
+    prefix: str
+    region: str
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+    @property
+    def arn(self) -> str:
+        """
+        The resource that was asked for.
+        """
+        return self._arn_of(self.key)
+
+    @property
+    def folder_arn(self) -> str:
+        """
+        The resource that the IAM statement should name: all of the folder at once.
+        """
+        return self._arn_of(f"{self.prefix}*")
+
+    def _arn_of(self, key: str) -> str:
+        if self.bucket.startswith("arn:"):
+            return self.bucket if self.operation == "list" else f"{self.bucket}/object/{key}"
+        partition = next((p for start, p in _PARTITIONS if self.region.startswith(start)), "aws")
+        bucket = f"arn:{partition}:s3:::{self.bucket}"
+        return bucket if self.operation == "list" else f"{bucket}/{key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """
+    The error document: code and message as S3 sent them, empty where it sent none.
+    """
+
+    code: str
+    message: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """
+    An IAM action and the resource it is needed on.
+    """
+
+    action: str
+    arn: str
+
+
+class S3Error(SidecarError):
+    """
+    S3 refused or failed.
+
+    Args:
+        permission: What is missing, where the reason is ``access_denied``.
+    """
+
+    def __init__(
+        self, reason: str, message: str, advice: str = "", permission: Permission | None = None
+    ) -> None:
+        super().__init__(reason, message, advice)
+        self.permission = permission
+
+
+class SourceError(S3Error):
+    """
+    The source as a whole fails: the cycle ends here.
+    """
+
+
+class ObjectError(S3Error):
+    """
+    One object fails; the others are still worth trying.
+    """
+
+
+class ObjectMoved(Exception):
+    """
+    The object changed or vanished since it was listed: left for the next cycle.
+    """
+
+
+def read_refusal(answer: Answer) -> Refusal:
+    """
+    Read the error document, in whatever order and namespace; never fails.
+    """
+    text = answer.body[:65536].decode(errors="replace")
+
+    def find(tag: str) -> str:
+        match = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        return html.unescape(match[1]).strip() if match else ""
+
+    region = answer.headers.get("x-amz-bucket-region", "") or find("Region")
+    if not REGION.fullmatch(region):
+        region = ""
+    return Refusal(find("Code"), find("Message"), region)
+
+
+def is_denied(answer: Answer, refusal: Refusal) -> bool:
+    """
+    Whether it is a question of permission, where the identity belongs in the error.
+    """
+    return answer.status == 403 and refusal.code not in {
+        *STALE_CREDENTIALS,
+        "SignatureDoesNotMatch",
+        "RequestTimeTooSkewed",
+        "InvalidObjectState",
+    }
+
+
+def explain(
+    answer: Answer, refusal: Refusal, request: Request, identity: str | None
+) -> SidecarError | ObjectMoved:
+    """
+    Return the error for an answer that is not a success.
+
+    Args:
+        identity: Who asked, from STS, or the access key that was refused.
+    """
+    said = f"{answer.status} {refusal.code} {refusal.message}".strip()
+    where = request.url
+    if is_denied(answer, refusal):
+        return _explain_denied(refusal, request, identity, said)
+    match refusal.code:
+        case "NoSuchKey":
+            return ObjectMoved()
+        case "NoSuchBucket" | "NoSuchAccessPoint":
+            return SourceError(
+                "bucket_not_found",
+                f"the bucket {request.bucket} does not exist ({said})",
+                "Check AWS_BUCKET for a slip, and that the credentials are of the right account.",
+            )
+        case "RequestTimeTooSkewed":
+            return SourceError(
+                "clock_skew",
+                f"the clock of this machine is wrong by more than S3 allows ({said})",
+                "Check the time synchronisation of the node.",
+            )
+        case "SignatureDoesNotMatch":
+            return SourceError(
+                "credentials_invalid",
+                f"S3 did not accept the signature ({said})",
+                "The secret key does not belong to the access key, or a proxy changes requests.",
+            )
+        case "InvalidObjectState":
+            return ObjectError(
+                "object_archived",
+                f"{where} is archived ({said})",
+                "Restore it, or leave it out by S3_SYNC_EXCLUDE.",
+            )
+        case code if code.startswith("KMS."):
+            return ObjectError(
+                "kms_key_unusable",
+                f"the KMS key of {where} cannot be used ({said})",
+                "Enable the key, or encrypt the object with another one.",
+            )
+        case code if code in STALE_CREDENTIALS:
+            return SourceError(
+                STALE_CREDENTIALS[code],
+                f"S3 refuses {identity}, also after the credentials were fetched anew ({said})",
+                "Renew the credentials at their source.",
+            )
+    if answer.status == 408 or refusal.code == "RequestTimeout":
+        said = f"the server gave up on the connection ({said})"
+        return ObjectError("connection_lost", said, ADVICE["connection_lost"])
+    match answer.status:
+        case 412:
+            return ObjectMoved()
+        case 404 if request.operation != "list":
+            return ObjectMoved()
+        case 416:
+            return ObjectError(
+                "bundle_corrupt",
+                f"{where} ends before the data that its manifest names ({said})",
+                "Publish the release again; what is published here stays.",
+            )
+        case 404:
+            return SourceError(
+                "bucket_not_found",
+                f"nothing is known of the bucket {request.bucket} there ({said})",
+                "Check AWS_BUCKET and the endpoint.",
+            )
+        case 429 | 503:
+            return SourceError(
+                "throttled",
+                f"S3 asks to slow down ({said})",
+                "It passes by itself; more INTERVAL or S3_SYNC_JITTER helps a large fleet.",
+            )
+        case status if status >= 500:
+            return ObjectError("server_error", f"S3 failed on {where} ({said})")
+        case status if 300 <= status < 400:
+            return SourceError(
+                "redirect_refused",
+                f"the endpoint redirects to {answer.headers.get('location', 'nowhere')!r}; "
+                "credentials are never sent to another host",
+                "Check the endpoint, AWS_REGION, and whether a proxy or portal is in the way.",
+            )
+    error = SourceError if request.operation == "list" else ObjectError
+    return error("client_error", f"S3 refused {where} ({said})")
+
+
+def _explain_denied(
+    refusal: Refusal, request: Request, identity: str | None, said: str
+) -> SidecarError:
+    denied = _DENIED.search(refusal.message)
+    user = _USER.search(refusal.message)
+    action, arn, scope = ACTIONS[request.operation], request.arn, request.arn
+    if request.operation != "list":
+        scope = request.folder_arn
+    place = "the policy of the role"
+    if denied:
+        action = denied[1]
+        # A missing object is a matter of s3:ListBucket, which tells that it is missing.
+        if denied[2] and (action.startswith("kms:") or action == ACTIONS["list"]):
+            arn = scope = denied[2]
+    if "customer master key" in refusal.message or action.startswith("kms:"):
+        action = action if action.startswith("kms:") else "kms:Decrypt"
+        place += " and the policy of the key"
+        if not arn.startswith("arn:aws") or ":kms:" not in arn:
+            arn = scope = f"the KMS key of {request.url}"
+    who = (user and user[1]) or identity or "unknown (STS did not say)"
+    error = SourceError if request.operation == "list" else ObjectError
+    return error(
+        "access_denied",
+        f"{who} may not {action} on {arn}, for {request.url} ({said})",
+        f"Allow {action} on {scope} in {place}; also look for a Deny in the bucket's policy, the "
+        "VPC endpoint's policy or an SCP.",
+        Permission(action, scope),
+    )

@@ -1,0 +1,35 @@
+"""
+Whose certificates are trusted.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+from s3_sync.s3.refusals import SourceError
+from sidecar_runtime.aws_credentials import AwsConfig
+
+
+def tls_context(config: AwsConfig) -> ssl.SSLContext:
+    """
+    Trust AWS_CA_BUNDLE, else the system's store, else botocore's own bundle.
+
+    Raises:
+        SourceError: The bundle cannot be read.
+    """
+    try:
+        if config.ca_bundle:
+            return ssl.create_default_context(cafile=config.ca_bundle)
+        context = ssl.create_default_context()
+        paths = ssl.get_default_verify_paths()
+        has_store = paths.cafile or (paths.capath and os.listdir(paths.capath))
+        if not has_store and config.ca_fallback:
+            context.load_verify_locations(cafile=config.ca_fallback)
+    except (OSError, ssl.SSLError) as error:
+        raise SourceError(
+            "tls_failed",
+            f"the CA bundle {config.ca_bundle} cannot be read: {error.strerror or error}",
+            "Check AWS_CA_BUNDLE.",
+        ) from None
+    return context

@@ -1,0 +1,3 @@
+"""
+The folder that is kept, and `.s3-sync` in it: every effect on the disk is here.
+"""

@@ -1,0 +1,38 @@
+"""
+The pictures of the documentation: small, in use, and said in words.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.code import ROOT
+from tests.docs.test_reference import DOCUMENTS
+
+MOST_BYTES = 60_000
+PICTURES = sorted((ROOT / "docs").rglob("*.png"))
+
+
+def shown() -> dict[Path, str]:
+    """
+    Return the text that stands for each picture of a document.
+    """
+    found = {}
+    for document in DOCUMENTS:
+        for text, link in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", document.read_text()):
+            found[(document.parent / link).resolve()] = text
+    return found
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.name)
+def test_picture_is_small_in_use_and_has_a_text(picture: Path) -> None:
+    assert picture.stat().st_size < MOST_BYTES
+    assert len(shown().get(picture, "").split()) > 5
+
+
+def test_there_is_a_picture_of_each_status_page() -> None:
+    names = {picture.stem for picture in PICTURES}
+
+    for sidecar in ("s3-sync", "sync-perm", "kerberos", "git-sync-wrapper"):
+        assert f"status-page-{sidecar}-failing" in names

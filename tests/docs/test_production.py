@@ -1,0 +1,43 @@
+"""
+What the page for those on call says of memory and ports is what the snippets and settings say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from docs.sidecars import SIDECARS, Documented
+from sidecar_runtime.settings import specs_of
+from tests.docs.code import ROOT
+
+PAGE = (ROOT / "docs/how-to/run-in-production.md").read_text()
+
+
+def resources(node: Any) -> Iterator[tuple[str, str]]:
+    """
+    Yield request and limit of memory of every container in nested values.
+    """
+    if isinstance(node, dict):
+        if "resources" in node:
+            found = node["resources"]
+            yield found["requests"]["memory"], found["limits"]["memory"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for inner in node:
+            yield from resources(inner)
+
+
+@pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar.name)
+def test_memory_and_port_are_those_of_the_snippet(sidecar: Documented) -> None:
+    values = yaml.safe_load((ROOT / sidecar.snippet).read_text())
+    row = re.search(rf"^\| {sidecar.name} \| (\w+), (\w+) \|", PAGE, re.MULTILINE)
+    port = str(specs_of(sidecar.settings, sidecar.prefix)["http_bind"].default).removeprefix(":")
+
+    assert row
+    assert {(row[1], row[2])} == set(resources(values))
+    assert f"{port} for {sidecar.name}" in PAGE

@@ -1,0 +1,65 @@
+"""
+Pollers, and the git server that they poll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.refs import Poller, make_poller
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from tests.git_sync_wrapper.access import given, make_access
+from tests.support import faults
+from tests.support.git_server import GitServer
+from tests.support.loopback import Answer, Request
+
+Poll = Callable[..., Poller]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[GitServer]:
+    """
+    A git server without repositories.
+    """
+    with GitServer(tmp_path / "git") as server:
+        yield server
+
+
+@pytest.fixture
+def poll() -> Iterator[Poll]:
+    """
+    Make pollers for a repository; variables come after it.
+    """
+    made: list[Poller] = []
+
+    def make(repo: str, ref: str = "main", **variables: str) -> Poller:
+        _, options, _ = given(repo, GITSYNC_REF=ref, **variables)
+        poller = make_poller(options, make_access(repo, GITSYNC_REF=ref, **variables))
+        assert poller is not None
+        made.append(poller)
+        return poller
+
+    yield make
+    for poller in made:
+        poller.close()
+
+
+def error_of(poller: Poller) -> SidecarError:
+    with pytest.raises(SidecarError) as raised:
+        poller.commit(Fence())
+    return raised.value
+
+
+def posts(request: Request) -> bool:
+    return request.method == "POST"
+
+
+def redirect(to: str) -> Callable[[faults.Exchange], None]:
+    """
+    An answer that leads elsewhere.
+    """
+    return faults.answer_with(Answer(301, {"Location": to}))

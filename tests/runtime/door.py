@@ -1,0 +1,87 @@
+"""
+A gate before a folder, made of a real program.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate import Gate, GateMetrics, RevisionRefused
+from sidecar_runtime.gate_check import Check, Finding, command_check, syntax_check
+from sidecar_runtime.metrics import Metrics
+from tests.support.waiting import wait_until
+
+PATIENCE_SECONDS = 30.0
+
+
+class Door:
+    """
+    A gate before a folder, with what it reports to.
+    """
+
+    def __init__(self, folder: Path, check: Check, timeout_seconds: float) -> None:
+        self.folder = folder
+        self.metrics = Metrics("box", "1", "r")
+        self.gate = Gate(check, timeout_seconds, GateMetrics(self.metrics))
+        self.fence = Fence()
+
+    def judge(self, revision: str = "r1", changed: Sequence[str] = ()) -> RevisionRefused | None:
+        return self.gate.judge(revision, str(self.folder), changed, self.fence)
+
+    def findings(self, revision: str = "r1", changed: Sequence[str] = ()) -> list[Finding]:
+        """
+        Why it is refused; nothing where it is accepted.
+        """
+        refused = self.judge(revision, changed)
+        return list(refused.findings) if refused else []
+
+    def checks(self, result: str) -> float:
+        labels = {"sidecar": "box", "result": result}
+        return self.metrics.registry.get_sample_value("sidecar_gate_checks_total", labels) or 0
+
+    @property
+    def refused(self) -> float | None:
+        return self.metrics.registry.get_sample_value("sidecar_gate_refused", {"sidecar": "box"})
+
+
+Knock = Callable[..., Door]
+
+
+@pytest.fixture
+def knock(tmp_path: Path) -> Knock:
+    """
+    Make a gate of a shell script, or with `grammar` one of the syntax check.
+    """
+    folder = tmp_path / "candidate"
+    folder.mkdir()
+
+    def make(script: str = "", timeout_seconds: float = PATIENCE_SECONDS, **changes: Any) -> Door:
+        if "grammar" in changes:
+            check = syntax_check(changes["grammar"])
+        else:
+            check = command_check(("sh", "-c", script))
+        return Door(folder, check, timeout_seconds)
+
+    return make
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def pid_in(file: Path) -> int:
+    """
+    The process number that a script wrote down.
+    """
+    return int(wait_until(lambda: file.exists() and file.read_text().strip(), f"{file} is there"))
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split())

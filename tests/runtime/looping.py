@@ -1,0 +1,148 @@
+"""
+The real loop in this process' main thread, with a scripted sidecar and short waits.
+
+Signals are sent from within cycles only: the loop's own handlers are in place then.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from sidecar_runtime import backoff
+from sidecar_runtime import loop as module
+from sidecar_runtime.errors import EXIT_DONE, SidecarError
+from sidecar_runtime.health import Health, Outcome
+from sidecar_runtime.loop import Loop
+from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.settings import CommonSettings
+from tests.runtime.recording import CHANGED, Log, Script, Stop, settings_of
+from tests.support.waiting import wait_until
+
+DENIED = SidecarError("access_denied", "may not list", "allow it")
+REFUSAL = SidecarError("revision_refused", "the gate refuses r2: a.py:3: what", "mend it")
+REFUSED = Outcome("refused", "r1", refusal=REFUSAL)
+SETTLING = Outcome("settling", "r1")
+PATIENCE_SECONDS = 15
+RESULTS = ("changed", "unchanged", "waiting", "settling", "refused", "error")
+
+
+@dataclass
+class Run:
+    """
+    One loop with what it reports to.
+    """
+
+    sidecar: Script
+    settings: CommonSettings
+    health: Health = field(default_factory=Health)
+    metrics: Metrics = field(default_factory=lambda: Metrics("box", "1", "r"))
+    glances: int = 0
+    loop: Loop = field(init=False)
+    _is_late: bool = False
+
+    def __call__(self) -> int:
+        """
+        Run the loop to its end; one that does not come is brought about by SIGTERM.
+        """
+        self.loop = Loop(self.sidecar, self.settings, self.health, self.metrics, self.glances)
+        watchdog = threading.Timer(PATIENCE_SECONDS, self._end_late)
+        watchdog.start()
+        try:
+            return self.loop.run()
+        finally:
+            watchdog.cancel()
+            watchdog.join()
+            assert not self._is_late, "the loop did not end"
+
+    def _end_late(self) -> None:
+        self._is_late = True
+        send(signal.SIGTERM)
+
+    def until_stopped(self) -> None:
+        with pytest.raises(Stop):
+            self()
+
+    def count(self, result: str) -> float:
+        labels = {"sidecar": "box", "result": result}
+        return self.metrics.registry.get_sample_value("sidecar_cycles_total", labels) or 0
+
+    def results(self) -> list[str]:
+        return [cycle.result for cycle in reversed(self.health.past_cycles())]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Waits of hundredths of a second in the place of seconds.
+    """
+    monkeypatch.setattr(backoff, "BASE_SECONDS", 0.02)
+    monkeypatch.setattr(backoff, "FLOOR_SECONDS", 0.01)
+    monkeypatch.setattr(backoff, "CAP_SECONDS", 0.1)
+    monkeypatch.setattr(module, "WAITING_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(module, "TIDY_SECONDS", 0.05)
+
+
+def run(*steps: Any, **changes: Any) -> Run:
+    """
+    Describe a loop; settings as fields of `CommonSettings`, the interval an hour unless given.
+    """
+    return Run(Script(*steps), replace(settings_of(JITTER="0"), **changes))
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+def hear(log: Log, number: signal.Signals) -> None:
+    """
+    Send a signal and wait until the loop has heard it.
+    """
+    count = len(log.events("signal_received"))
+    send(number)
+    wait_until(
+        lambda: len(log.events("signal_received")) > count, "the signal is heard", step_seconds=0
+    )
+
+
+def when_idle(one: Run, results: int, act: Callable[[], object]) -> threading.Thread:
+    """
+    Act from another thread once that many cycles were recorded.
+    """
+
+    def wait() -> None:
+        wait_until(lambda: sum(map(one.count, RESULTS)) >= results, "the cycles", PATIENCE_SECONDS)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def seconds_left(one: Run, results: int) -> float | None:
+    """
+    Run a loop until that many cycles were recorded, and return how long it was to the next one.
+    """
+    left: list[float | None] = []
+
+    def look() -> None:
+        wait_until(lambda: (one.health.next_cycle_in_seconds or 0) > 1, "the next cycle is set")
+        left.append(one.health.next_cycle_in_seconds)
+        send(signal.SIGTERM)
+
+    thread = when_idle(one, results, look)
+    assert one() == EXIT_DONE
+    thread.join()
+    return left[0]
+
+
+def waits(event: threading.Event) -> Outcome:
+    """
+    A cycle that hangs until an event.
+    """
+    assert event.wait(PATIENCE_SECONDS)
+    return CHANGED

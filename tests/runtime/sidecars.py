@@ -1,0 +1,29 @@
+"""
+A sidecar with given facts, for what shows them.
+"""
+
+from sidecar_runtime.health import Readiness
+from sidecar_runtime.status import About
+from tests.runtime.recording import Script
+
+ABOUT = About("box-sync", "1.2.3", "box://source", "/target")
+
+
+class Sidecar(Script):
+    """
+    A sidecar with given facts.
+    """
+
+    def __init__(self, readiness: Readiness, details: dict[str, object] | None = None) -> None:
+        super().__init__()
+        self._readiness = readiness
+        self._details = details or {}
+
+    def readiness(self) -> Readiness:
+        return self._readiness
+
+    def details(self) -> dict[str, object]:
+        return self._details
+
+
+READY = Sidecar(Readiness(True, "r1", 1_700_000_000.0))

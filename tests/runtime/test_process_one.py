@@ -1,0 +1,58 @@
+"""
+What children leave behind where the sidecar is process 1, as in a container without an init.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# In a session of its own, as each way to run a program makes it; the orphan ends with its group.
+PROGRAM = """
+import os, sys
+from sidecar_runtime import child
+from sidecar_runtime.ask import ask
+from sidecar_runtime.fence import Fence
+
+ORPHAN = ["/bin/sh", "-c", "sleep 600 & exec true"]
+
+def run_child():
+    child.run(ORPHAN, os.environ, "/", fence=Fence(), deadline_seconds=60,
+              out=lambda _: None, err=lambda _: None, watch=lambda: None)
+
+def run_ask():
+    ask(ORPHAN, b"", folder="/", environment=os.environ, timeout_seconds=60, fence=Fence())
+
+assert 1 == os.getpid()
+for _ in range(3):
+    {run}()
+left = [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+sys.exit(f"left: {{[open(f'/proc/{{name}}/stat').read() for name in left]}}" if left else 0)
+"""
+NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
+
+
+def _can_be_one() -> bool:
+    if os.getuid() != 0 or shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("run", ["run_child", "run_ask"])
+def test_an_orphan_of_a_child_is_killed_and_reaped(run: str) -> None:
+    if not _can_be_one():
+        pytest.skip("a process namespace needs root, and a kernel or container that lets it")
+
+    done = subprocess.run(
+        [*NAMESPACE, sys.executable, "-c", PROGRAM.format(run=run)],
+        cwd=Path(__file__).parents[2],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (0, "") == (done.returncode, done.stderr)

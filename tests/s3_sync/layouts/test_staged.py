@@ -1,0 +1,135 @@
+"""
+Files that were staged together and then get their names, one after the other.
+"""
+
+import os
+import stat
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from s3_sync.release.rows import File
+from s3_sync.target.dates import SECOND_NS
+from s3_sync.target.staging import Staged
+from s3_sync.target.target import Target
+from s3_sync.target.walk import Blocked
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.publish import write_all
+from tests.runtime.recording import Log
+
+
+def nothing(_: str) -> bool:
+    return False
+
+
+def stage(target: Target, path: str, body: bytes = b"new", mode: str = "0644") -> Staged:
+    staging = target.staging.open()
+    write_all(staging.fd, body)
+    return target.stage(path, File(path, 0, len(body), len(body), "0" * 64, mode), staging)
+
+
+def put(target: Target, *staged: Staged) -> None:
+    with target.along(nothing) as way:
+        for one in staged:
+            target.put(one, way, Fence(), nothing)
+
+
+def left(folder: Path) -> list[str]:
+    return os.listdir(folder / ".s3-sync/staging")
+
+
+def test_files_get_their_names_in_whatever_order(target: Target, folder: Path) -> None:
+    paths = ["d/e/b.py", "a.py", "d/a.py", "d/e/a.py", "c.py"]
+    put(target, *(stage(target, path, path.encode()) for path in paths))
+
+    assert paths == [path for path in paths if (folder / path).read_bytes() == path.encode()]
+    assert set(paths) == target.managed.files.keys()
+    assert set() == target.damaged(iter(paths))
+    assert [] == left(folder)
+
+
+def test_a_successor_is_dated_in_a_later_second(target: Target, folder: Path) -> None:
+    put(target, stage(target, "a.py", b"one"))
+    before = (folder / "a.py").stat().st_mtime_ns
+    put(target, stage(target, "a.py", b"two"))
+
+    assert (folder / "a.py").stat().st_mtime_ns // SECOND_NS > before // SECOND_NS
+
+
+def test_what_has_waited_for_others_is_dated_when_it_is_published(
+    target: Target, folder: Path
+) -> None:
+    one = stage(target, "a.py")
+    long_ago = one.managed.mtime_ns - 60 * SECOND_NS
+    os.utime(folder / ".s3-sync/staging" / one.name, ns=(long_ago, long_ago))
+    before = time.time_ns() - SECOND_NS
+    put(target, one._replace(managed=replace(one.managed, mtime_ns=long_ago)))
+
+    assert (folder / "a.py").stat().st_mtime_ns > before
+    assert set() == target.damaged(iter(["a.py"]))
+
+
+def test_modes_are_those_of_the_setting_and_of_the_release(target: Target, folder: Path) -> None:
+    put(target, stage(target, "a.py"), stage(target, "run.sh", mode="0755"))
+
+    modes = [stat.S_IMODE((folder / name).stat().st_mode) for name in ("a.py", "run.sh")]
+    assert [0o644, 0o755] == modes
+
+
+def test_symlinks_on_the_way_are_replaced_and_not_followed(
+    target: Target, folder: Path, tmp_path: Path, log: Log
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.py").write_bytes(b"victim")
+    (folder / "d").symlink_to(outside)
+    (folder / "a.py").symlink_to(outside / "a.py")
+    put(target, stage(target, "a.py"), stage(target, "d/a.py"), stage(target, "d/b.py"))
+
+    assert ["a.py"] == os.listdir(outside)
+    assert b"victim" == (outside / "a.py").read_bytes()
+    assert b"new" == (folder / "d/b.py").read_bytes()
+    assert {"a.py", "d"} == {event["path"] for event in log.events("symlink_replaced")}
+
+
+def test_what_is_in_the_way_stops_only_what_it_is_in_the_way_of(
+    target: Target, folder: Path
+) -> None:
+    (folder / "d").write_bytes(b"somebody's")
+    blocked, free = stage(target, "d/a.py"), stage(target, "e/a.py")
+    with target.along(nothing) as way:
+        with pytest.raises(Blocked):
+            target.put(blocked, way, Fence(), nothing)
+        target.put(free, way, Fence(), nothing)
+    target.staging.drop(blocked)
+
+    assert (folder / "e/a.py").exists()
+    assert [] == left(folder)
+
+
+def test_nothing_gets_its_name_under_a_revoked_fence(target: Target, folder: Path) -> None:
+    fence = Fence()
+    fence.revoke()
+    one = stage(target, "d/a.py")
+    with target.along(nothing) as way, pytest.raises(CycleAbandoned):
+        target.put(one, way, fence, nothing)
+    target.staging.drop(one)
+    target.staging.drop(one)  # gone already
+
+    assert [".s3-sync"] == os.listdir(folder)
+    assert [] == left(folder)
+
+
+@pytest.mark.parametrize("path", ["../a.py", "d/../../a.py", "d/..", "."])
+def test_no_way_leads_out_of_the_target(target: Target, path: str) -> None:
+    with target.along(nothing) as way, pytest.raises(ValueError, match="not a path below"):
+        way(path)
+
+
+def test_the_way_closes_what_it_has_opened(target: Target) -> None:
+    before = os.listdir("/proc/self/fd")
+    put(target, *(stage(target, f"d{n}/e/a.py") for n in range(5)))
+
+    assert len(before) == len(os.listdir("/proc/self/fd"))

@@ -1,0 +1,105 @@
+"""
+Answers of ListObjectsV2, and a lister that reads them.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from s3_sync.listing.entries import Listing
+from s3_sync.listing.lister import Lister
+from s3_sync.s3.refusals import SourceError
+
+PREFIX = "dags/"
+
+ETAG = "d41d8cd98f00b204e9800998ecf8427e"
+
+AWS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+
+ORDER = ("Key", "LastModified", "ETag", "Size", "StorageClass")
+
+
+def contents(
+    key: str,
+    *,
+    etag: str = f"&quot;{ETAG}&quot;",
+    size: str = "5",
+    order: Sequence[str] = ORDER,
+    storage_class: str = "STANDARD",
+    written: str = "2026-01-02T03:04:05.000Z",
+    more: str = "",
+) -> str:
+    values = {
+        "Key": key,
+        "LastModified": written,
+        "ETag": etag,
+        "Size": size,
+        "StorageClass": storage_class,
+    }
+    inner = "".join(f"<{name}>{values[name]}</{name}>" for name in order)
+    return f"<Contents>{inner}{more}</Contents>"
+
+
+def page(
+    *found: str,
+    token: str | None = None,
+    echo: str | None = None,
+    namespace: str = AWS,
+    encoding: str = "",
+    count: int | None = None,
+    truncated: str | None = None,
+    more: str = "",
+    first: bool = False,
+) -> bytes:
+    truncated = truncated or ("true" if token else "false")
+    own = [f"<Name>bucket</Name><IsTruncated>{truncated}</IsTruncated>", more]
+    own.append(f"<KeyCount>{len(found) if count is None else count}</KeyCount>")
+    own.append(f"<NextContinuationToken>{token}</NextContinuationToken>" if token else "")
+    own.append("" if echo is None else f"<ContinuationToken>{echo}</ContinuationToken>")
+    own.append(f"<EncodingType>{encoding}</EncodingType>" if encoding else "")
+    parts = [*found, *own] if first else [*own, *found]
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n'
+        f"<ListBucketResult {namespace}>{''.join(parts)}</ListBucketResult>"
+    ).encode()
+
+
+class Server:
+    """
+    Answers with given pages, by token.
+    """
+
+    def __init__(self, *pages: bytes) -> None:
+        self.pages: dict[str | None, bytes] = dict(zip([None, *"abcdefgh"], pages, strict=False))
+        self.asked: list[str | None] = []
+
+    async def fetch(self, token: str | None) -> bytes:
+        self.asked.append(token)
+        assert len(self.asked) < 50, "it never ends"
+        return self.pages[token]
+
+
+def lister(server: Server, **changes: Any) -> Lister:
+    arguments: dict[str, Any] = {
+        "prefix": PREFIX,
+        "is_wanted": lambda _: True,
+        "target_bytes": 10,
+    }
+    return Lister(server.fetch, **(arguments | changes))
+
+
+def read(*pages: bytes, **changes: Any) -> Listing:
+    return asyncio.run(lister(Server(*pages), **changes).read())
+
+
+def refused(*pages: bytes, **changes: Any) -> str:
+    """
+    The message of the error for pages that must be refused.
+    """
+    with pytest.raises(SourceError) as caught:
+        read(*pages, **changes)
+    assert caught.value.reason == "listing_invalid"
+    assert "Nothing was changed." in caught.value.advice
+    return caught.value.message

@@ -1,0 +1,280 @@
+"""
+Page after page to one listing, again and again.
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3_sync.s3.refusals import SourceError
+from tests.s3_sync.listing.answers import Server, contents, lister, page, read, refused
+
+# --- pages
+
+
+def test_pages_are_followed_by_their_tokens() -> None:
+    server = Server(
+        page(contents("dags/1"), token="a"),
+        page(contents("dags/2"), token="b"),
+        page(contents("dags/3")),
+    )
+
+    assert ["1", "2", "3"] == list(asyncio.run(lister(server).read()).wanted)
+    assert server.asked == [None, "a", "b"]
+
+
+def test_a_token_is_unescaped() -> None:
+    server = Server(page(token="x&amp;y&#x2F;z=="))
+    server.pages["x&y/z=="] = page(contents("dags/a"))
+
+    assert set(asyncio.run(lister(server).read()).wanted) == {"a"}
+
+
+def test_a_page_without_keys_in_the_middle_is_no_end() -> None:
+    assert set(read(page(token="a"), page(contents("dags/x"))).wanted) == {"x"}
+
+
+def test_an_unchanged_listing_is_the_very_same_object() -> None:
+    server = Server(page(contents("dags/1"), token="a"), page(contents("dags/2")))
+    reader = lister(server)
+
+    assert asyncio.run(reader.read()) is asyncio.run(reader.read())
+    assert server.asked == [None, "a", None, "a"]
+
+
+def test_other_tokens_for_the_same_page_are_no_change() -> None:
+    """
+    S3's tokens differ from call to call.
+    """
+    server = Server(page(contents("dags/1"), token="a"), page(contents("dags/2")))
+    reader = lister(server)
+    before = asyncio.run(reader.read())
+
+    server.pages = {None: page(contents("dags/1"), token="zz"), "zz": server.pages["a"]}
+
+    assert asyncio.run(reader.read()) is before
+
+
+def test_a_page_that_did_not_change_is_not_parsed_again() -> None:
+    """
+    The second page is a different document; the first one's entries are the very same objects.
+    """
+    server = Server(page(contents("dags/1"), token="a"), page(contents("dags/2")))
+    reader = lister(server)
+    before = asyncio.run(reader.read())
+
+    server.pages["a"] = page(contents("dags/2", size="6"))
+    after = asyncio.run(reader.read())
+
+    assert after is not before
+    assert after.wanted["1"] is before.wanted["1"]
+    assert after.wanted["2"].size_bytes == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"size": "6"}, {"etag": "ffffffffffffffffffffffffffffffff"}, {"storage_class": "GLACIER"}],
+)
+def test_every_change_of_an_object_is_noticed(change: Mapping[str, Any]) -> None:
+    server = Server(page(contents("dags/1"), contents("dags/2")))
+    reader = lister(server)
+    before = asyncio.run(reader.read())
+
+    server.pages[None] = page(contents("dags/1", **change), contents("dags/2"))
+    after = asyncio.run(reader.read())
+
+    assert after.wanted != before.wanted
+    assert after.revision != before.revision
+
+
+def test_a_failure_between_does_not_forget_what_was_read() -> None:
+    server = Server(page(contents("dags/1")))
+    reader = lister(server)
+    before = asyncio.run(reader.read())
+
+    good, server.pages[None] = server.pages[None], b"<html>"
+    with pytest.raises(SourceError):
+        asyncio.run(reader.read())
+    server.pages[None] = good
+
+    assert asyncio.run(reader.read()) is before
+
+
+# --- the revision
+
+
+@given(st.lists(st.integers(1, 999), unique=True, min_size=1, max_size=30), st.randoms())
+def test_the_revision_does_not_depend_on_where_pages_break(
+    numbers: list[int], draw: random.Random
+) -> None:
+    found = [contents(f"dags/{n}", size=n) for n in sorted(map(str, numbers))]
+    cut = draw.randrange(len(found) + 1)
+
+    whole = read(page(*found))
+    split = read(page(*found[:cut], token="a"), page(*found[cut:]))
+
+    assert whole == split
+
+
+def test_the_revision_is_a_short_name_for_what_is_wanted() -> None:
+    first = read(page(contents("dags/a"), contents("dags/b")))
+    same = read(
+        page(contents("dags/a", storage_class="X"), contents("dags/b"), contents("dags/c/"))
+    )
+    moved = read(page(contents("dags/a"), contents("dags/c")))
+    swapped = read(page(contents("dags/a", size="6"), contents("dags/b", size="4")))
+
+    assert len(first.revision) == 12
+    assert first.revision == same.revision
+    assert len({first.revision, moved.revision, swapped.revision, read(page()).revision}) == 4
+
+
+# --- the echo of the token
+
+
+@pytest.mark.parametrize("echo", ["a", " a ", None])
+def test_a_page_that_repeats_the_token_or_says_nothing_is_believed(echo: str | None) -> None:
+    found = read(page(contents("dags/1"), token="a"), page(contents("dags/2"), echo=echo))
+
+    assert {"1", "2"} == set(found.wanted)
+
+
+@pytest.mark.parametrize(
+    ("token", "echo"), [("x&amp;y==", "x&amp;y=="), ("x/y==", "x%2Fy%3D%3D"), ("x+y", "x%2By")]
+)
+def test_the_echo_may_be_escaped_or_encoded(token: str, echo: str) -> None:
+    server = Server(page(contents("dags/1"), token=token))
+    server.pages[token.replace("&amp;", "&")] = page(contents("dags/2"), echo=echo)
+
+    assert {"1", "2"} == set(asyncio.run(lister(server).read()).wanted)
+
+
+@pytest.mark.parametrize("echo", ["b", "A", "aa"])
+def test_a_page_that_was_asked_for_by_another_token_is_refused(echo: str) -> None:
+    assert "another page came than was asked for" in refused(
+        page(contents("dags/1"), token="a"), page(contents("dags/2"), echo=echo)
+    )
+
+
+def test_a_later_page_in_place_of_the_first_is_refused() -> None:
+    assert "another page came than was asked for" in refused(page(contents("dags/9"), echo="a"))
+
+
+def test_a_page_that_is_known_is_refused_too_when_it_comes_for_another() -> None:
+    """
+    What is remembered by its bytes is not parsed again, but still looked at.
+    """
+    server = Server(
+        page(contents("dags/1"), token="a"),
+        page(contents("dags/2"), token="b", echo="a"),
+        page(contents("dags/3"), echo="b"),
+    )
+    reader = lister(server)
+    before = asyncio.run(reader.read())
+
+    server.pages["a"] = server.pages["b"]
+    with pytest.raises(SourceError, match="another page"):
+        asyncio.run(reader.read())
+    server.pages["a"] = page(contents("dags/2"), token="b", echo="a")
+
+    assert asyncio.run(reader.read()) is before
+
+
+# --- when it was written
+
+
+def test_the_newest_object_of_all_pages_is_known() -> None:
+    found = read(
+        page(contents("dags/1", written="2026-01-02T03:04:05.000Z"),
+             contents("dags/2", written="2026-01-02T03:04:05.001Z"), token="a"),
+        page(contents("dags/3", written="2025-12-31T23:59:59.999Z")),
+    )  # fmt: skip
+
+    assert "2026-01-02T03:04:05.001Z" == found.newest
+
+
+def test_the_newest_object_may_be_one_that_becomes_no_file() -> None:
+    """
+    Whoever uploads a folder may still be at it, whatever of it is wanted.
+    """
+    found = read(page(contents("dags/1"), contents("dags/x/", written="2027-01-01T00:00:00.000Z")))
+
+    assert "2027-01-01T00:00:00.000Z" == found.newest
+
+
+def test_a_store_without_times_has_no_newest() -> None:
+    assert "" == read(page(contents("dags/1", order=("Key", "ETag", "Size")))).newest
+    assert "" == read(page()).newest
+
+
+def test_a_key_of_another_prefix_is_refused() -> None:
+    """
+    Nothing may make `dags-old/` part of `dags/`.
+    """
+    for key in ("dags-old/a", "other", "DAGS/a"):
+        assert f"the key {key!r} is not under the prefix" in refused(page(contents(key)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html><body>Please log in</body></html>",
+        b'{"keys": []}',
+        page(contents("dags/a"))[:-10],
+        b"<ListBucketResult><IsTruncated>false</IsTruncated>",
+        b"<Error><Code>InternalError</Code></Error>",
+        page(contents("dags/\x01")),
+        b"\xff\xfe",
+    ],
+    ids=["empty", "html", "json", "cut", "open", "error", "control", "binary"],
+)
+def test_what_is_no_listing_is_refused(body: bytes) -> None:
+    refused(body)
+
+
+def test_entities_do_not_explode() -> None:
+    levels = "".join(
+        f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12)
+    )  # the "billion laughs"
+    body = (
+        f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY l0 "{"ha" * 100}">{levels}]>'
+        "<ListBucketResult><IsTruncated>false</IsTruncated>"
+        "<Contents><Key>&l11;</Key></Contents></ListBucketResult>"
+    )
+
+    assert "not XML" in refused(body.encode())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"etag": ""},
+        {"size": ""},
+        {"size": "-1"},
+        {"size": "1.5"},
+        {"size": "many"},
+        {"etag": "a b"},
+        {"etag": "a&#13;&#10;x-injected: 1"},
+        {"etag": "&quot;&quot;"},
+        {"order": ("Key", "ETag")},
+        {"order": ("Key", "Size")},
+        {"order": ("ETag", "Size")},
+    ],
+)
+def test_an_entry_without_key_etag_or_size_is_refused(change: Mapping[str, Any]) -> None:
+    refused(page(contents("dags/a", **change)))
+
+
+def test_a_failure_of_the_source_is_passed_on() -> None:
+    class Failing(Server):
+        async def fetch(self, token: str | None) -> bytes:
+            raise SourceError("throttled", "slow down")
+
+    with pytest.raises(SourceError, match="slow down"):
+        asyncio.run(lister(Failing()).read())

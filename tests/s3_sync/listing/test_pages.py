@@ -1,0 +1,154 @@
+"""
+Pages of XML → one listing, or an error; never half of the truth.
+"""
+
+from collections.abc import Sequence
+from urllib.parse import quote_plus
+from xml.sax.saxutils import escape
+
+import pytest
+
+from s3_sync.listing.entries import Entry
+from tests.s3_sync.listing.answers import AWS, ETAG, ORDER, contents, page, read
+
+
+def test_reads_key_etag_and_size() -> None:
+    listing = read(page(contents("dags/a.py"), contents("dags/b/c.py", size="0")))
+
+    assert {
+        "a.py": Entry("dags/a.py", ETAG, 5),
+        "b/c.py": Entry("dags/b/c.py", ETAG, 0),
+    } == listing.wanted
+    assert listing.skipped == {}
+
+
+def test_the_whole_bucket_has_no_prefix() -> None:
+    assert {"dags/a.py", "b.py"} == set(
+        read(page(contents("dags/a.py"), contents("b.py")), prefix="").wanted
+    )
+
+
+@pytest.mark.parametrize(
+    "order", [ORDER, ORDER[::-1], ("Size", "ETag", "Key"), ("ETag", "Size", "Key")]
+)
+@pytest.mark.parametrize("first", [False, True])
+def test_the_order_of_elements_does_not_matter(order: Sequence[str], first: bool) -> None:
+    listing = read(page(contents("dags/a.py", order=order), first=first))
+
+    assert listing.wanted == {"a.py": Entry("dags/a.py", ETAG, 5)}
+
+
+@pytest.mark.parametrize(
+    "namespace", [AWS, "", 'xmlns="https://s3.example/other"', 'xmlns="" xmlns:x="urn:x"']
+)
+def test_namespaces_do_not_matter(namespace: str) -> None:
+    assert set(read(page(contents("dags/a.py"), namespace=namespace)).wanted) == {"a.py"}
+
+
+@pytest.mark.parametrize(
+    "etag", [ETAG, f"&quot;{ETAG}&quot;", f'"{ETAG}"', f"W/&quot;{ETAG}&quot;", f"&#34;{ETAG}&#34;"]
+)
+def test_quotes_around_an_etag_do_not_matter(etag: str) -> None:
+    assert read(page(contents("dags/a.py", etag=etag))).wanted["a.py"].etag == ETAG
+
+
+def test_what_else_an_entry_has_does_not_matter() -> None:
+    more = (
+        "<Owner><ID>Key</ID><DisplayName>x</DisplayName></Owner><Type>Normal</Type>"
+        "<ChecksumAlgorithm>CRC32</ChecksumAlgorithm><RestoreStatus><Size>9</Size></RestoreStatus>"
+    )
+
+    assert read(page(contents("dags/a.py", more=more))).wanted["a.py"].size_bytes == 5
+
+
+ODD = ["a b", "a+b", "a%b", "a%2Fb", "a&b<c>", "ü/日本", "e\u0301", "a'b\"c", "~x", "a\\b", "100%"]
+
+
+@pytest.mark.parametrize("path", [*ODD, "new\nline", "tab\there", "\x01control"])
+def test_keys_that_are_percent_encoded(path: str) -> None:
+    key = quote_plus(f"dags/{path}", safe="/")
+
+    listing = read(page(contents(key), encoding="url"))
+
+    assert listing.wanted == {path: Entry(f"dags/{path}", ETAG, 5)}
+
+
+@pytest.mark.parametrize("path", ODD)
+def test_keys_of_servers_that_ignore_the_encoding(path: str) -> None:
+    listing = read(page(contents(escape(f"dags/{path}"))))
+
+    assert listing.wanted == {path: Entry(f"dags/{path}", ETAG, 5)}
+
+
+def test_a_key_that_is_no_utf_8_is_skipped_and_not_taken_for_another() -> None:
+    listing = read(page(contents("dags/caf%E9.py"), contents("dags/ok.py"), encoding="url"))
+
+    assert set(listing.wanted) == {"ok.py"}
+    assert listing.skipped == {"dags/caf\udce9.py": "unsafe_path"}
+
+
+def test_folder_markers_and_the_prefix_itself_are_no_files() -> None:
+    listing = read(
+        page(contents("dags/", size="0"), contents("dags/sub/"), contents("dags/sub/a.py"))
+    )
+
+    assert (set(listing.wanted), listing.skipped) == ({"sub/a.py"}, {})
+
+
+def test_markers_without_an_etag_do_not_matter() -> None:
+    assert set(read(page(contents("dags/sub/", etag=""), contents("dags/a"))).wanted) == {"a"}
+
+
+def test_the_filter_sees_the_relative_path() -> None:
+    pages = page(contents("dags/a.py"), contents("dags/b.sql"))
+
+    listing = read(pages, is_wanted=lambda path: path == "a.py")
+
+    assert (set(listing.wanted), listing.skipped) == ({"a.py"}, {})
+
+
+def test_what_cannot_become_a_file_is_skipped_with_its_reason() -> None:
+    listing = read(
+        page(
+            contents("dags/../up.py"),
+            contents("dags//x.py"),
+            contents("dags/.s3-sync/managed"),
+            contents(f"dags/{'x' * 256}"),
+            contents("dags/cold.py", storage_class="GLACIER"),
+            contents("dags/colder.py", storage_class="DEEP_ARCHIVE"),
+            contents("dags/cool.py", storage_class="GLACIER_IR"),
+            contents("dags/../cold", storage_class="GLACIER"),
+        )
+    )
+
+    assert set(listing.wanted) == {"cool.py"}
+    assert {
+        "dags/../up.py": "unsafe_path",
+        "dags//x.py": "unsafe_path",
+        "dags/.s3-sync/managed": "reserved",
+        f"dags/{'x' * 256}": "name_too_long",
+        "dags/cold.py": "archived",
+        "dags/colder.py": "archived",
+        "dags/../cold": "unsafe_path",
+    } == listing.skipped
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+def test_of_a_file_and_a_folder_of_one_name_the_folder_wins(is_split: bool) -> None:
+    found = [contents("dags/a"), contents("dags/a/b"), contents("dags/a/b/c"), contents("dags/ab")]
+    pages = [page(*found[:1], token="a"), page(*found[1:])] if is_split else [page(*found)]
+
+    listing = read(*pages)
+
+    assert set(listing.wanted) == {"a/b/c", "ab"}
+    assert listing.skipped == {"dags/a": "file_and_folder", "dags/a/b": "file_and_folder"}
+
+
+def test_a_folder_whose_files_are_all_skipped_does_not_win() -> None:
+    listing = read(page(contents("dags/a"), contents("dags/a/.."), contents("dags/a/x/")))
+
+    assert set(listing.wanted) == {"a"}
+
+
+def test_an_empty_prefix_is_an_empty_listing() -> None:
+    assert read(page()).wanted == {}

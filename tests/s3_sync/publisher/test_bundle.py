@@ -1,0 +1,135 @@
+"""
+Tests of the bundle: an ordinary zip, the same bytes each time, cut by offsets alone.
+"""
+
+import hashlib
+import io
+import os
+import random
+import stat
+import subprocess
+import sys
+import zipfile
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3_sync.publisher.bundle import Content, write_bundle
+from s3_sync.release.rows import RATIO_LIMIT, File
+
+CONTENTS = [
+    Content(".airflowignore", b"tests/\n"),
+    Content("Q3 report (final).sql", b"select 1;\n" * 200),
+    Content("a.py", b"print()\n", is_executable=True),
+    Content("assets/logo.png", random.Random(5).randbytes(5_000)),
+    Content("empty", b""),
+    Content("new\nline", b"x" * 100),
+    Content("zeros.bin", bytes(100_000)),
+    Content("\u00fc/\U0001f600.txt", b"gr\xfc\xdf" * 30),
+]
+
+
+def bundle_of(contents: list[Content]) -> tuple[bytes, list[File]]:
+    """
+    A bundle and its rows.
+    """
+    out = io.BytesIO()
+    rows = write_bundle(contents, out)
+    return out.getvalue(), rows
+
+
+def cut(bundle: bytes, row: File) -> bytes:
+    """
+    Take a file out as a reader does: by its row alone.
+    """
+    data = bundle[row.offset : row.offset + row.stored_bytes]
+    assert len(data) == row.stored_bytes <= row.size_bytes
+    return data if row.stored_bytes == row.size_bytes else zlib.decompress(data, -15)
+
+
+def test_every_file_is_cut_by_its_row() -> None:
+    bundle, rows = bundle_of(CONTENTS)
+
+    for content, row in zip(CONTENTS, rows, strict=True):
+        assert (content.path, content.data) == (row.path, cut(bundle, row))
+        assert hashlib.sha256(content.data).hexdigest() == row.sha256
+        assert ("0755" if content.is_executable else "0644") == row.mode
+
+
+@given(st.lists(st.binary(max_size=400), max_size=6))
+def test_any_content_is_cut_by_its_row(bodies: list[bytes]) -> None:
+    contents = [Content(f"{number}", body) for number, body in enumerate(bodies)]
+
+    bundle, rows = bundle_of(contents)
+
+    assert bodies == [cut(bundle, row) for row in rows]
+
+
+def test_it_is_an_ordinary_zip() -> None:
+    bundle, _ = bundle_of(CONTENTS)
+
+    with zipfile.ZipFile(io.BytesIO(bundle)) as found:
+        assert found.testzip() is None
+        assert [content.path for content in CONTENTS] == found.namelist()
+        assert CONTENTS[1].data == found.read(CONTENTS[1].path)
+        modes = {info.filename: info.external_attr >> 16 for info in found.infolist()}
+        assert {(1980, 1, 1, 0, 0, 0)} == {info.date_time for info in found.infolist()}
+    assert (stat.S_IFREG | 0o755, stat.S_IFREG | 0o644) == (modes["a.py"], modes["empty"])
+
+
+def test_the_bytes_depend_on_the_content_alone() -> None:
+    """
+    Not on the process, the clock, the locale, the umask or the order of a set.
+    """
+    script = (
+        "import hashlib, io; from tests.s3_sync.publisher.test_bundle import CONTENTS, bundle_of;"
+        "print(hashlib.sha256(bundle_of(CONTENTS)[0]).hexdigest())"
+    )
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONHASHSEED": "7",
+        "TZ": "Asia/Tokyo",
+        "LC_ALL": "C",
+        "PYTHONPATH": os.getcwd(),
+    }
+
+    other = subprocess.run(
+        [sys.executable, "-c", f"import os; os.umask(0o777); {script}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert hashlib.sha256(bundle_of(CONTENTS)[0]).hexdigest() == other.stdout.strip()
+
+
+def test_what_deflate_does_not_make_smaller_is_stored() -> None:
+    _, rows = bundle_of(CONTENTS)
+    by_path = {row.path: row for row in rows}
+
+    assert by_path["assets/logo.png"].stored_bytes == 5_000
+    assert by_path["Q3 report (final).sql"].stored_bytes < 200
+    assert by_path["empty"].stored_bytes == 0
+
+
+def test_what_a_reader_would_take_for_a_bomb_is_stored() -> None:
+    for size in (100, 1_000, 10_000, 100_000, 3 << 20):
+        for body in (bytes(size), b"ab" * (size // 2), b"select 1;\n" * (size // 10)):
+            bundle, [row] = bundle_of([Content("x", body)])
+            assert row.size_bytes <= RATIO_LIMIT * row.stored_bytes
+            assert body == cut(bundle, row)
+
+
+def test_a_zip_of_more_files_than_the_old_format_counts(request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("--full"):
+        pytest.skip("takes 5 s: runs with --full")
+    contents = [Content(f"{number:06d}", b"") for number in range(70_000)]
+
+    bundle, rows = bundle_of(contents)
+
+    with zipfile.ZipFile(io.BytesIO(bundle)) as found:
+        assert 70_000 == len(found.namelist())
+    assert rows[-1].offset == 70_000 * 36

@@ -1,0 +1,351 @@
+"""
+Tests of what a folder becomes: which files, which not, and what is told when it cannot be.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from s3_sync.publisher.folder import Look, check_same, contents, digests_of, look
+from s3_sync.publisher.folder_errors import NAMED, FolderError
+from s3_sync.publisher.ignore import Ignore
+from s3_sync.release.rows import FILES_LIMIT
+
+
+def look_at(folder: Path, *exclude: str) -> Look:
+    """
+    Look at a folder with these rules.
+    """
+    return look(str(folder), Ignore(str(folder), exclude))
+
+
+def paths(seen: Look) -> list[str]:
+    return [file.path for file in seen.files]
+
+
+def fill(folder: Path, *names: str) -> None:
+    """
+    Write files whose content is their name.
+    """
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+
+
+def refusal(folder: Path) -> FolderError:
+    """
+    Return why a folder cannot be released.
+    """
+    with pytest.raises(FolderError) as caught:
+        look_at(folder)
+    assert 2 == caught.value.exit_code
+    return caught.value
+
+
+def test_files_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    fill(tmp_path, "b.py", "a/z.py", "a-b.py", "a.py", "\u00fc.py", "\U0001f600.py", "\uffee.py")
+
+    seen = look_at(tmp_path)
+
+    assert sorted(paths(seen), key=str.encode) == paths(seen)
+    assert ["a-b.py", "a.py", "a/z.py", "b.py", "\u00fc.py", "\uffee.py", "\U0001f600.py"] == paths(
+        seen
+    )
+    assert sum(len(path.encode()) for path in paths(seen)) == seen.size_bytes
+
+
+def test_odd_names_are_names(tmp_path: Path) -> None:
+    names = ["new\nline", "Q3 report (final).sql", "a\\b", "%2e%2e", "-rf", "*", "...", "nu\u0308"]
+    fill(tmp_path, *names)
+
+    assert sorted(names) == paths(look_at(tmp_path))
+
+
+def test_only_the_owners_right_to_execute_counts(tmp_path: Path) -> None:
+    fill(tmp_path, "a", "b", "c")
+    (tmp_path / "a").chmod(0o700)
+    (tmp_path / "b").chmod(0o677)
+    (tmp_path / "c").chmod(0o444)
+
+    assert [True, False, False] == [file.is_executable for file in look_at(tmp_path).files]
+
+
+def test_what_tools_leave_behind_stays_out_and_is_told(tmp_path: Path) -> None:
+    fill(
+        tmp_path,
+        "a.py",
+        ".airflowignore",
+        ".gitignore",
+        ".git/config",
+        "sub/.git",
+        "sub/__pycache__/a.cpython-313.pyc",
+        "a.pyc",
+        "a.py~",
+        ".a.py.swp",
+        ".venv/bin/python",
+        ".DS_Store",
+        "sub/b.py",
+    )
+
+    seen = look_at(tmp_path)
+
+    assert [".airflowignore", ".gitignore", "a.py", "sub/b.py"] == paths(seen)
+    assert [
+        ".DS_Store",
+        ".a.py.swp",
+        ".git/",
+        ".venv/",
+        "a.pyc",
+        "a.py~",
+        "sub/.git",
+        "sub/__pycache__/",
+    ] == list(seen.left_out)
+
+
+def test_rules_of_the_folder_and_of_the_command_line_mean_what_gitignore_means(
+    tmp_path: Path,
+) -> None:
+    fill(tmp_path, "a.md", "keep.md", "docs/a.txt", "docs/deep/b.txt", "tests/t.py", "x/tests/t.py")
+    rules = "# a comment\n\n*.md\n!keep.md\n/tests/\ndocs/**/b.txt\n"
+    (tmp_path / ".s3-sync-ignore").write_text(rules)
+
+    seen = look_at(tmp_path, "docs/a.txt")
+
+    assert ["keep.md", "x/tests/t.py"] == paths(seen)
+    assert ".s3-sync-ignore" in seen.left_out
+
+
+def test_a_rule_can_take_back_what_is_left_out_by_default(tmp_path: Path) -> None:
+    fill(tmp_path, "a.pyc", "b.py")
+
+    assert ["a.pyc", "b.py"] == paths(look_at(tmp_path, "!*.pyc"))
+
+
+@pytest.mark.parametrize("content", [b"a\xff\n", b"ok\n!\n", b"ends in a backslash\\\n"])
+def test_a_rule_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
+    fill(tmp_path, "a.py")
+    (tmp_path / ".s3-sync-ignore").write_bytes(content)
+
+    error = refusal(tmp_path)
+
+    assert "ignore_rule_invalid" == error.reason
+    assert ".s3-sync-ignore" in error.message
+
+
+def test_symlinks_become_what_they_lead_to(tmp_path: Path) -> None:
+    fill(tmp_path, "common/a.py", "b.py")
+    (tmp_path / "link.py").symlink_to("b.py")
+    (tmp_path / "absolute.py").symlink_to(tmp_path / "common" / "a.py")
+    (tmp_path / "team").symlink_to("common", target_is_directory=True)
+
+    seen = look_at(tmp_path)
+
+    assert ["absolute.py", "b.py", "common/a.py", "link.py", "team/a.py"] == paths(seen)
+    bodies = {c.path: c.data for c in contents(seen, digests_of(seen.files, print), print)}
+    assert b"b.py" == bodies["link.py"] and b"common/a.py" == bodies["team/a.py"]
+
+
+def test_the_folder_itself_may_be_a_symlink(tmp_path: Path) -> None:
+    fill(tmp_path / "real", "a.py", "b.py")
+    (tmp_path / "real" / "c.py").symlink_to(tmp_path / "real" / "a.py")
+    (tmp_path / "dags").symlink_to("real")
+
+    assert ["a.py", "b.py", "c.py"] == paths(look_at(tmp_path / "dags"))
+
+
+def test_a_symlink_that_is_left_out_may_lead_anywhere(tmp_path: Path) -> None:
+    fill(tmp_path, "a.py")
+    (tmp_path / ".venv").symlink_to("/usr")
+    (tmp_path / "b~").symlink_to("/etc/passwd")
+
+    assert ["a.py"] == paths(look_at(tmp_path))
+
+
+def link(name: str, to: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).symlink_to(to)
+
+
+def fifo(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+
+
+def listener(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(folder / "sock"))
+
+
+def latin_1(folder: Path) -> None:
+    Path(os.fsdecode(bytes(folder / "caf") + b"\xe9")).touch()
+
+
+@pytest.mark.parametrize(
+    ("make", "reason", "names"),
+    [
+        (link("out", "/etc/passwd"), "link_leads_out", ["'out'", "/etc/passwd"]),
+        (link("out", "../../secret"), "link_leads_out", ["'out'"]),
+        (link("out", ".."), "link_leads_out", ["'out'"]),
+        (link("out", "/"), "link_leads_out", ["'out'"]),
+        (link("gone", "nowhere"), "link_leads_nowhere", ["'gone'", "nowhere"]),
+        (link("self", "self"), "link_leads_nowhere", ["'self'"]),
+        (link("round", "."), "link_leads_round", ["'round'"]),
+        (link("sub/round", "../sub"), "link_leads_round", ["'sub/round'"]),
+        (fifo, "file_special", ["'pipe'"]),
+        (listener, "file_special", ["'sock'"]),
+        (lambda folder: fill(folder, ".s3-sync/managed"), "name_refused", [".s3-sync/managed"]),
+        (
+            lambda f: (Path(os.fsdecode(bytes(f / "x") + b"\xff"))).touch(),
+            "name_refused",
+            ["UTF-8"],
+        ),
+    ],
+)
+def test_what_cannot_be_released_is_named(
+    tmp_path: Path, make: Callable[[Path], object], reason: str, names: list[str]
+) -> None:
+    fill(tmp_path, "a.py", "sub/b.py")
+    make(tmp_path)
+
+    error = refusal(tmp_path)
+
+    assert reason == error.reason
+    assert all(name in error.message for name in names), error.message
+    assert ".s3-sync-ignore" in error.advice
+
+
+def test_a_symlink_to_a_neighbour_with_a_similar_name_leads_out(tmp_path: Path) -> None:
+    fill(tmp_path, "dags/a.py", "dags-secret/b.py")
+    (tmp_path / "dags" / "link.py").symlink_to("../dags-secret/b.py")
+
+    assert "link_leads_out" == refusal(tmp_path / "dags").reason
+
+
+def test_all_that_cannot_be_released_is_named_at_once(tmp_path: Path) -> None:
+    for number in range(NAMED + 3):
+        (tmp_path / f"link-{number:02d}").symlink_to("/etc/passwd")
+
+    message = refusal(tmp_path).message
+
+    assert "'link-00'" in message and "'link-09'" in message and "'link-10'" not in message
+    assert message.endswith("3 more")
+
+
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, "file")
+
+    for path in (tmp_path / "nowhere", tmp_path / "file"):
+        error = refusal(path)
+        assert ("folder_missing", f"{path} is not a folder") == (error.reason, error.message)
+
+
+def test_a_folder_without_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    fill(tmp_path, ".git/config")
+
+    error = refusal(tmp_path)
+
+    assert "folder_empty" == error.reason
+    assert "1 left out" in error.message
+
+
+def test_a_file_that_is_too_large_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, "a.py")
+    with open(tmp_path / "big.bin", "wb") as file:
+        file.truncate((256 << 20) + 1)
+
+    error = refusal(tmp_path)
+
+    assert "file_too_large" == error.reason
+    assert "'big.bin' has 257 MiB; the limit is 256" in error.message
+
+
+def test_a_folder_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    for number in range(9):
+        with open(tmp_path / f"{number}", "wb") as file:
+            file.truncate(256 << 20)
+
+    error = refusal(tmp_path)
+
+    assert "release_too_large" == error.reason
+    assert "2304 MiB" in error.message and "2048" in error.message
+
+
+def test_too_many_files_are_refused(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("--full"):
+        pytest.skip("takes a minute: runs with --full")
+    for number in range(FILES_LIMIT + 1):
+        (tmp_path / f"{number}").touch()
+
+    assert "release_too_large" == refusal(tmp_path).reason
+
+
+Change = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: (f / "new").touch(),
+        lambda f: (f / "a.py").unlink(),
+        lambda f: (f / "a.py").rename(f / "sub/c.py"),
+        lambda f: (f / "a.py").write_text("A.PY"),
+        lambda f: (f / "a.py").chmod(0o755),
+        lambda f: (f / "sub/b.py").write_text("longer than before"),
+    ],
+)
+def test_a_change_between_two_looks_is_noticed(tmp_path: Path, change: Change) -> None:
+    fill(tmp_path, "a.py", "sub/b.py")
+    before = look_at(tmp_path)
+    check_same(before, look_at(tmp_path))
+
+    change(tmp_path)
+
+    with pytest.raises(FolderError) as caught:
+        check_same(before, look_at(tmp_path))
+    assert "folder_changing" == caught.value.reason
+
+
+def test_a_same_size_change_with_its_old_time_is_noticed(tmp_path: Path) -> None:
+    fill(tmp_path, "a.py")
+    before = look_at(tmp_path)
+    found = (tmp_path / "a.py").stat()
+
+    (tmp_path / "a.py").write_text("A.PY")
+    os.utime(tmp_path / "a.py", ns=(found.st_atime_ns, found.st_mtime_ns))
+
+    with pytest.raises(FolderError, match="being changed"):
+        check_same(before, look_at(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: (f / "a.py").unlink(),
+        lambda f: (f / "a.py").write_text("A.PY"),
+        lambda f: (f / "a.py").write_text("longer than before"),
+    ],
+)
+def test_a_change_before_a_file_is_bundled_is_noticed(tmp_path: Path, change: Change) -> None:
+    fill(tmp_path, "a.py", "b.py")
+    seen = look_at(tmp_path)
+    digests = digests_of(seen.files, print)
+
+    change(tmp_path)
+
+    with pytest.raises(FolderError) as caught:
+        list(contents(seen, digests, print))
+    assert "folder_changing" == caught.value.reason
+    assert "a.py" in caught.value.message
+
+
+def test_a_file_that_vanishes_before_it_is_read_is_a_change(tmp_path: Path) -> None:
+    fill(tmp_path, "a.py", "b.py")
+    seen = look_at(tmp_path)
+    (tmp_path / "b.py").unlink()
+
+    with pytest.raises(FolderError) as caught:
+        digests_of(seen.files, print)
+    assert "folder_changing" == caught.value.reason

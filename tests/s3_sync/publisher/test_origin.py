@@ -1,0 +1,91 @@
+"""
+Tests of what is known of a folder: from git, and from the variables of a CI.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from s3_sync.publisher.origin import find_ci_url, find_origin, find_publisher
+from s3_sync.release.facts import Origin
+
+GITHUB = {
+    "GITHUB_SHA": "1" * 40,
+    "GITHUB_REF_NAME": "main",
+    "GITHUB_ACTOR": "ada",
+    "GITHUB_SERVER_URL": "https://github.example.com",
+    "GITHUB_REPOSITORY": "team/dags",
+    "GITHUB_RUN_ID": "7",
+}
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """
+    Run git as Ada; return what it says.
+    """
+    identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+    found = subprocess.run(
+        ["git", "-C", folder, *identity, "-c", "commit.gpgsign=false", *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return found.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """
+    The folder of DAGs in a checkout.
+    """
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "a.py").touch()
+    (tmp_path / "README.md").touch()
+    git(tmp_path, "init", "--quiet", "--initial-branch=main")
+    git(tmp_path, "add", "--all")
+    git(tmp_path, "commit", "--quiet", "--message=Sales by country\n\nA long story.")
+    return tmp_path / "dags"
+
+
+def test_git_says_commit_author_and_subject(checkout: Path) -> None:
+    origin = find_origin(str(checkout), {"GITHUB_ACTOR": "grace"})
+
+    head = git(checkout, "rev-parse", "HEAD")
+    assert Origin("grace", head, "", "Ada <ada@example.com>", "Sales by country") == origin
+
+
+def test_git_wins_over_the_commit_that_a_ci_names(checkout: Path) -> None:
+    assert git(checkout, "rev-parse", "HEAD") == find_origin(str(checkout), GITHUB).commit
+
+
+def test_an_altered_file_of_the_folder_is_told_and_one_beside_it_is_not(checkout: Path) -> None:
+    (checkout.parent / "README.md").write_text("altered")
+    (checkout / "built.py").touch()
+    assert not find_origin(str(checkout), {}).commit.endswith("-dirty")
+
+    (checkout / "a.py").write_text("altered")
+
+    assert f"{git(checkout, 'rev-parse', 'HEAD')}-dirty" == find_origin(str(checkout), {}).commit
+
+
+def test_without_git_the_ci_says_what_it_knows(tmp_path: Path) -> None:
+    origin = find_origin(str(tmp_path), GITHUB)
+
+    url = "https://github.example.com/team/dags/actions/runs/7"
+    assert Origin("ada", "1" * 40, "main", "", "", url) == origin
+
+
+def test_a_folder_that_is_none_has_no_origin_and_no_error(tmp_path: Path) -> None:
+    assert "" == find_origin(str(tmp_path / "nowhere"), {}).commit
+
+
+def test_where_no_ci_says_so_user_and_machine_are_named() -> None:
+    assert "@" in find_publisher({})
+    assert "" == find_ci_url({})
+
+
+def test_empty_variables_are_none() -> None:
+    assert "https://ci/7" == find_ci_url({"CI_JOB_URL": "", "BUILD_URL": "https://ci/7"})

@@ -1,0 +1,108 @@
+"""
+The IAM policies of releases allow what each command asks S3 for, and nothing that none asks for.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3_sync.publisher.prune import prune
+from s3_sync.publisher.rollback import roll_back
+from s3_sync.release.facts import Origin
+from s3_sync.release.names import BUNDLE_FOLDER, MANIFEST_FOLDER, POINTER_KEY
+from tests.s3_sync.bucket import Bucket
+from tests.s3_sync.publisher.test_prune import releases
+from tests.support.fake_s3 import is_list
+from tests.support.faults import first
+from tests.support.loopback import Request
+from tests.support.publishing import PREFIX
+from tests.support.writable_s3 import forbid_missing, is_write
+
+IAM = Path(__file__).parents[3] / "charts-snippets" / "iam"
+BUCKET_ARN = "arn:aws:s3:::my-airflow-bucket"
+Asked = tuple[str, str, str]
+ACTIONS = {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "PUT": "s3:PutObject"}
+
+
+def asked_for(request: Request) -> Asked:
+    """
+    Return action, resource and listed prefix of a request.
+    """
+    if is_list(request):
+        return "s3:ListBucket", BUCKET_ARN, request.query["prefix"]
+    key = request.path.split("/", 2)[2]
+    return ACTIONS.get(request.method, "s3:DeleteObject"), f"{BUCKET_ARN}/{key}", ""
+
+
+def statements(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((IAM / name).read_text())["Statement"]
+    return found
+
+
+def parts(statement: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """
+    Yield each pair of action and resource, with the pattern that a prefix must match.
+    """
+    prefix = statement.get("Condition", {}).get("StringLike", {}).get("s3:prefix", "*")
+    actions, resources = statement["Action"], statement["Resource"]
+    for action in [actions] if isinstance(actions, str) else actions:
+        for resource in [resources] if isinstance(resources, str) else resources:
+            yield action, resource, prefix
+
+
+def allows(part: tuple[str, str, str], asked: Asked) -> bool:
+    return all(fnmatchcase(found, pattern) for found, pattern in zip(asked, part, strict=True))
+
+
+def publish(bucket: Bucket) -> None:
+    bucket.publish({"a.py": b""})
+    bucket.publish({"b.py": b""})
+    roll_back(bucket.store, None, Origin(), is_dry=False)
+
+
+def prune_all(bucket: Bucket) -> None:
+    made = releases(bucket, 5)
+    point = first(lambda: bucket.server.put(PREFIX + POINTER_KEY, made[0].pointer_bytes))
+    bucket.server.inject(point, is_write(".json"), times=1)
+    prune(bucket.store, (), 0, 0, is_dry=False)
+    bucket.store.delete("pins/0123456789ab")  # unpin
+
+
+def read(bucket: Bucket) -> None:
+    """
+    Ask for what the reference says that a reader asks for.
+    """
+    bucket.publish({"a.py": b""})
+    bucket.server.forget()
+    keys = [key.removeprefix(PREFIX) for key in bucket.bodies()]
+    assert 3 == len(keys)
+    for folder in (POINTER_KEY, MANIFEST_FOLDER, BUNDLE_FOLDER):
+        assert bucket.store.read(next(key for key in keys if key.startswith(folder)))
+
+
+@pytest.mark.parametrize(
+    ("name", "act"),
+    [
+        ("s3-sync-publish.json", publish),
+        ("s3-sync-prune.json", prune_all),
+        ("s3-sync-release.json", read),
+    ],
+)
+def test_a_policy_allows_what_is_asked_and_has_nothing_that_is_not(
+    bucket: Bucket, name: str, act: Callable[[Bucket], None]
+) -> None:
+    bucket.server.inject(forbid_missing)
+    act(bucket)
+    # After a 403 botocore asks for the region of the bucket; its refusal is no matter.
+    requests = [r for r in bucket.server.requests if is_list(r) or r.path.count("/") > 1]
+    asked = {asked_for(request) for request in requests}
+    allowed = [part for statement in statements(name) for part in parts(statement)]
+
+    refused = [one for one in asked if not any(allows(part, one) for part in allowed)]
+    unused = [part for part in allowed if not any(allows(part, one) for one in asked)]
+
+    assert ([], []) == (refused, unused)

@@ -1,0 +1,255 @@
+"""
+Tests of pruning: which releases go, in which order, and what a publish beside it finds.
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3_sync.publisher.prune import Pruned, choose, prune
+from s3_sync.publisher.shelf import Entry, ReleaseError, list_releases
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key, pin_key
+from tests.s3_sync.bucket import Bucket
+from tests.support.fake_s3 import is_list
+from tests.support.faults import first
+from tests.support.loopback import Exchange
+from tests.support.publishing import PREFIX, check_every_release
+from tests.support.releases import Release, make_release
+from tests.support.writable_s3 import is_write
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+DAY = 86_400.0
+
+
+def releases(bucket: Bucket, count: int, *, days_old: float = 100) -> list[Release]:
+    """
+    Publish so many, a day apart; the last is current. Oldest first.
+    """
+    made: list[Release] = []
+    for number in range(count):
+        history = tuple(release.revision for release in reversed(made))[:20]
+        release = bucket.put(make_release({"a.py": b"%d" % number}, history=history))
+        made.append(release)
+        age(bucket, release, days_old + count - number)
+    return made
+
+
+def age(bucket: Bucket, release: Release, days: float) -> None:
+    """
+    Let a release be so old.
+    """
+    for name in release.objects():
+        key = PREFIX + name
+        at = datetime.now(UTC) - timedelta(days=days)
+        bucket.server.objects[key] = replace(bucket.server.objects[key], last_modified=at)
+
+
+def run(
+    bucket: Bucket, *keep: str, count: int = 1, days: float = 1, is_dry: bool = False
+) -> Pruned:
+    done = prune(bucket.store, keep, count, days * DAY, is_dry=is_dry)
+    check_every_release(bucket.bodies())
+    return done
+
+
+def left(bucket: Bucket) -> set[str]:
+    return {entry.revision for entry in list_releases(bucket.store)}
+
+
+def test_old_releases_go_with_their_bundles(bucket: Bucket) -> None:
+    made = releases(bucket, 5)
+
+    done = run(bucket, count=3)
+
+    assert {release.revision for release in made[2:]} == left(bucket)
+    assert {made[0].revision, made[1].revision} == {entry.revision for entry in done.removed}
+    assert 2 == done.bundles and 3 == len(done.kept)
+    assert len(made[0].bundle_bytes) + len(made[1].bundle_bytes) == done.freed_bytes
+    assert 3 * 2 + 1 == len(bucket.server.objects)
+
+
+def test_young_releases_stay_however_many(bucket: Bucket) -> None:
+    releases(bucket, 5, days_old=0)
+
+    assert () == run(bucket, count=0, days=30).removed
+
+
+def test_what_is_current_and_what_was_before_it_stay_however_old(bucket: Bucket) -> None:
+    made = releases(bucket, 4)
+
+    run(bucket, count=0, days=0)
+
+    assert {made[3].revision, made[2].revision} == left(bucket)
+
+
+def test_after_a_roll_back_what_is_current_stays_and_not_the_newest(bucket: Bucket) -> None:
+    made = releases(bucket, 4)
+    bucket.server.put(PREFIX + POINTER_KEY, made[1].pointer_bytes)
+
+    run(bucket, count=0, days=0)
+
+    assert {made[1].revision, made[0].revision} == left(bucket)
+
+
+def test_pins_stay(bucket: Bucket) -> None:
+    made = releases(bucket, 5)
+    bucket.server.put(PREFIX + pin_key(made[0].revision), b"")
+
+    run(bucket, made[1].revision, count=0, days=0)
+
+    assert {made[n].revision for n in (0, 1, 3, 4)} == left(bucket)
+
+
+def test_a_dry_run_tells_the_same_and_deletes_nothing(bucket: Bucket) -> None:
+    releases(bucket, 5)
+    before = bucket.bodies()
+
+    planned = run(bucket, is_dry=True)
+
+    assert before == bucket.bodies()
+    done = run(bucket)
+    assert [entry.revision for entry in planned.removed] == [e.revision for e in done.removed]
+    assert (planned.bundles, planned.freed_bytes) == (done.bundles, done.freed_bytes)
+
+
+def test_a_manifest_goes_before_its_bundle(bucket: Bucket) -> None:
+    releases(bucket, 5)
+    bucket.server.on_write = lambda: check_every_release(bucket.bodies())
+
+    run(bucket)
+
+    gone = [r.path.rpartition(".")[2] for r in bucket.server.seen(is_write())]
+    assert ["json"] * 3 + ["zip"] * 3 == gone
+
+
+def test_killed_half_way_the_next_prune_goes_on(bucket: Bucket) -> None:
+    made = releases(bucket, 5)
+    for release in made[:3]:
+        bucket.server.delete(PREFIX + manifest_key(release.revision))
+
+    done = run(bucket)
+
+    assert () == done.removed
+    assert 3 == done.bundles
+
+
+def test_a_bundle_of_a_publish_that_is_under_way_stays(bucket: Bucket) -> None:
+    releases(bucket, 2)
+    other = make_release({"new.py": b""})
+    bucket.server.put(PREFIX + bundle_key(other.manifest.bundle_sha256), other.bundle_bytes)
+
+    assert 0 == run(bucket, count=0, days=0).bundles
+
+
+def test_bundles_stay_while_a_release_does_not_say_which_is_its_own(bucket: Bucket) -> None:
+    made = releases(bucket, 3)
+    bucket.server.delete(PREFIX + manifest_key(made[0].revision))
+    bucket.server.put(PREFIX + manifest_key("0123456789ab"), b"{}")
+
+    done = prune(bucket.store, ["0123456789ab"], 1, DAY, is_dry=False)
+
+    assert 0 == done.bundles
+
+
+def test_what_is_not_ours_stays(bucket: Bucket) -> None:
+    releases(bucket, 5)
+    others = {
+        f"{PREFIX}notes.txt": b"",
+        f"{PREFIX}releases/README.md": b"",
+        f"{PREFIX}releases/latest.json": b"",
+        "other/releases/0123456789ab.json": b"",
+    }
+    for key, body in others.items():
+        bucket.server.put(key, body)
+
+    prune(bucket.store, [], 0, 0, is_dry=False)
+
+    assert others.items() <= bucket.bodies().items()
+
+
+def test_an_empty_bucket_has_nothing_to_prune(bucket: Bucket) -> None:
+    assert Pruned((), (), 0, 0) == run(bucket)
+
+
+def test_without_a_pointer_nothing_is_removed(bucket: Bucket) -> None:
+    made = releases(bucket, 3)
+    bucket.server.delete(PREFIX + POINTER_KEY)
+
+    with pytest.raises(ReleaseError) as caught:
+        run(bucket, count=0, days=0)
+
+    assert "release_missing" == caught.value.reason
+    assert {release.revision for release in made} == left(bucket)
+
+
+def test_a_release_that_comes_into_use_while_it_is_pruned_is_put_back(bucket: Bucket) -> None:
+    made = releases(bucket, 5)
+
+    def point(exchange: Exchange) -> None:
+        exchange.send(exchange.good())
+        bucket.server.put(PREFIX + POINTER_KEY, made[0].pointer_bytes)
+
+    key = manifest_key(made[0].revision)
+    bucket.server.inject(point, is_write(key), times=1)
+
+    done = run(bucket)
+
+    assert made[0].revision not in {entry.revision for entry in done.removed}
+    assert made[0].revision in left(bucket)
+
+
+def test_a_bundle_that_is_written_again_while_it_is_pruned_stays(bucket: Bucket) -> None:
+    made = releases(bucket, 5)
+    bundle = PREFIX + bundle_key(made[0].manifest.bundle_sha256)
+    again = first(lambda: bucket.server.put(bundle, made[0].bundle_bytes))
+    bucket.server.inject(again, lambda r: r.method == "HEAD" and r.path.endswith(bundle), times=1)
+
+    done = run(bucket)
+
+    assert bundle in bucket.bodies()
+    assert 2 == done.bundles
+
+
+def test_long_listings_are_read_to_the_end(bucket: Bucket) -> None:
+    bucket.server.page_size = 2
+    releases(bucket, 7)
+
+    assert 5 == len(run(bucket, count=2).removed)
+    assert len(bucket.server.seen(is_list)) > 8
+
+
+entries = st.lists(
+    st.tuples(st.integers(0, 50), st.floats(0, 100)), max_size=12, unique_by=lambda pair: pair[0]
+)
+
+
+@given(entries, st.sets(st.integers(0, 50)), st.integers(0, 12), st.floats(0, 100))
+def test_what_goes_is_neither_spared_nor_new_nor_young(
+    found: list[tuple[int, float]], spared: set[int], keep_count: int, keep_days: float
+) -> None:
+    newest_first = sorted(found, key=lambda pair: pair[1])
+    made = [
+        Entry(f"{number:012x}", NOW - timedelta(days=days), None) for number, days in newest_first
+    ]
+    names = {f"{number:012x}" for number in spared}
+
+    going = choose(made, names, keep_count, keep_days * DAY, NOW)
+
+    for position, entry in enumerate(made):
+        is_old = NOW - entry.written_at > timedelta(days=keep_days)
+        goes = entry.revision not in names and position >= keep_count and is_old
+        assert goes == (entry in going)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_second_prune_finds_nothing(bucket: Bucket, count: int) -> None:
+    releases(bucket, 5)
+    run(bucket, count=count)
+
+    again = run(bucket, count=count)
+
+    assert () == again.removed
+    assert 0 == again.bundles

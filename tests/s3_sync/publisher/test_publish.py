@@ -1,0 +1,385 @@
+"""
+Tests of a publish: what it writes, what it leaves alone, and what others do meanwhile.
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from s3_sync.publisher.folder_errors import FolderError
+from s3_sync.publisher.shelf import ReleaseError
+from s3_sync.release.facts import Origin
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.pointer import parse_pointer, serialise_pointer
+from sidecar_runtime.errors import SidecarError
+from tests.s3_sync.bucket import ORIGIN, Bucket
+from tests.support.fake_s3 import access_denied, error, is_get
+from tests.support.loopback import Exchange
+from tests.support.publishing import PREFIX, read_release
+from tests.support.releases import make_release
+from tests.support.writable_s3 import forbid_missing, is_write, lose_answer
+
+A = {"a.py": b"print('a')\n", "sql/a.sql": b"select 1;\n" * 40}
+B = {"a.py": b"print('b')\n", "c.py": b""}
+C = {"c.py": b"print('c')\n"}
+
+
+def test_the_first_publish_is_current(bucket: Bucket) -> None:
+    outcome = bucket.publish(A)
+
+    assert ("published", None, True) == (outcome.result, outcome.before, outcome.is_guarded)
+    assert A == bucket.current()
+    assert () == bucket.history()
+    assert [outcome.revision] == bucket.judged
+
+
+def test_a_second_one_takes_its_place_and_remembers_it(bucket: Bucket) -> None:
+    first = bucket.publish(A)
+    second = bucket.publish(B)
+    third = bucket.publish(C)
+
+    assert C == bucket.current()
+    assert (second.revision, first.revision) == bucket.history()
+    assert third.before is not None and third.before.revision == second.revision
+
+
+def test_unchanged_content_is_no_release(bucket: Bucket) -> None:
+    first = bucket.publish(A)
+    bucket.server.forget()
+
+    again = bucket.publish(A)
+
+    assert ("unchanged", first.revision) == (again.result, again.revision)
+    assert [] == bucket.writes()
+    assert [first.revision] == bucket.judged
+
+
+def test_content_that_comes_back_is_the_release_that_is_there(bucket: Bucket) -> None:
+    first = bucket.publish(A)
+    bucket.publish(B)
+    manifest = bucket.bodies()[PREFIX + manifest_key(first.revision)]
+    bucket.server.forget()
+
+    again = bucket.publish(A)
+
+    assert ("published", first.revision) == (again.result, again.revision)
+    assert A == bucket.current()
+    assert manifest == bucket.bodies()[PREFIX + manifest_key(first.revision)]
+    assert not any(name.endswith(".zip") for name in bucket.writes())
+    assert 2 == len(bucket.history())
+
+
+def test_the_publishers_facts_are_in_pointer_and_manifest(bucket: Bucket) -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+
+    bucket.publish(A)
+
+    pointer = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY])
+    assert ORIGIN == pointer.origin
+    assert before <= pointer.published_at <= datetime.now(UTC)
+
+
+def test_other_files_under_the_prefix_are_told_at_the_first_publish(bucket: Bucket) -> None:
+    bucket.server.put("dags-old/a.py", b"")
+    assert "" == bucket.publish(A, is_dry=True).stranger
+    bucket.server.put(f"{PREFIX}old.py", b"")
+
+    first, second = bucket.publish(A), bucket.publish(B)
+
+    assert ("old.py", "") == (first.stranger, second.stranger)
+    assert B == bucket.current()
+
+
+def test_nothing_is_written_by_a_dry_run(bucket: Bucket) -> None:
+    outcome = bucket.publish(A, is_dry=True)
+
+    assert "planned" == outcome.result
+    assert {} == bucket.server.objects
+    assert [outcome.revision] == bucket.judged
+
+
+def test_what_the_gate_refuses_is_not_uploaded(bucket: Bucket) -> None:
+    def refuse() -> None:
+        raise FolderError("revision_refused", "a.py:1: no")
+
+    bucket.publish(A)
+    bucket.server.forget()
+    bucket.judge = refuse
+
+    with pytest.raises(FolderError, match="no"):
+        bucket.publish(B)
+
+    assert [] == bucket.writes()
+    assert A == bucket.current()
+
+
+def test_a_folder_that_changes_meanwhile_is_not_uploaded(bucket: Bucket) -> None:
+    bucket.publish(A)
+    bucket.server.forget()
+    bucket.judge = (bucket.folder / "late.py").touch
+
+    with pytest.raises(FolderError) as caught:
+        bucket.publish(B)
+
+    assert "folder_changing" == caught.value.reason
+    assert [] == bucket.writes()
+    assert A == bucket.current()
+
+
+@pytest.mark.parametrize("part", ["manifest", "bundle", "both"])
+def test_a_current_release_that_lost_a_part_is_repaired(bucket: Bucket, part: str) -> None:
+    bucket.publish(B)
+    revision = bucket.publish(A).revision
+    manifest = PREFIX + manifest_key(revision)
+    bundle = PREFIX + bundle_key(make_release(A).manifest.bundle_sha256)
+    for key in {"manifest": [manifest], "bundle": [bundle], "both": [manifest, bundle]}[part]:
+        bucket.server.delete(key)
+    history = bucket.history()
+
+    outcome = bucket.publish(A)
+
+    assert ("published", revision) == (outcome.result, outcome.revision)
+    assert A == bucket.current()
+    assert history == bucket.history()
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{}", b"\0" * 100])
+def test_a_manifest_that_is_none_is_replaced(bucket: Bucket, garbage: bytes) -> None:
+    revision = make_release(A).revision
+    bucket.server.put(PREFIX + manifest_key(revision), garbage)
+
+    assert "published" == bucket.publish(A).result
+    assert A == bucket.current()
+
+
+def test_a_bundle_that_is_cut_short_is_replaced(bucket: Bucket) -> None:
+    release = bucket.put(make_release(A))
+    bundle = PREFIX + bundle_key(release.manifest.bundle_sha256)
+    bucket.server.put(bundle, release.bundle_bytes[:-1])
+
+    assert "published" == bucket.publish(A).result
+    assert A == bucket.current()
+
+
+@pytest.mark.parametrize("is_current", [True, False], ids=["current", "earlier"])
+def test_a_bundle_of_the_right_size_and_other_bytes_is_replaced(
+    bucket: Bucket, is_current: bool
+) -> None:
+    release = bucket.put(make_release(A))
+    if not is_current:
+        bucket.publish(B)
+    altered = bytearray(release.bundle_bytes)
+    altered[len(altered) // 2] ^= 1
+    bucket.server.put(PREFIX + bundle_key(release.manifest.bundle_sha256), bytes(altered))
+
+    assert "published" == bucket.publish(A).result
+    assert A == bucket.current()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b'{"format": 2}', b"my own file"], ids=["empty", "other", "new", "own"]
+)
+def test_what_is_no_pointer_is_left_alone(bucket: Bucket, content: bytes) -> None:
+    bucket.server.put(PREFIX + POINTER_KEY, content)
+
+    with pytest.raises(ReleaseError) as caught:
+        bucket.publish(A)
+
+    assert "pointer_invalid" == caught.value.reason
+    assert f"s3://{bucket.server.bucket}/dags/current.json" in caught.value.message
+    assert {PREFIX + POINTER_KEY: content} == bucket.bodies()
+
+
+# Others at the same moment
+
+
+def test_who_comes_second_is_told_and_changes_nothing(bucket: Bucket) -> None:
+    bucket.put(make_release(A))
+    other = replace(make_release(B).pointer, origin=Origin(by="grace"))
+    bucket.judge = lambda: (
+        bucket.put(make_release(B)),
+        bucket.server.put(PREFIX + POINTER_KEY, serialise_pointer(other)),
+    )
+
+    with pytest.raises(ReleaseError) as caught:
+        bucket.publish(C)
+
+    assert "publish_conflict" == caught.value.reason
+    assert "grace made release" in caught.value.message
+    assert other.revision in caught.value.message
+    assert B == bucket.current()
+
+
+def test_two_first_publishes_are_a_conflict_too(bucket: Bucket) -> None:
+    bucket.judge = lambda: bucket.put(make_release(B))
+
+    with pytest.raises(ReleaseError, match="meanwhile"):
+        bucket.publish(A)
+
+    assert B == bucket.current()
+
+
+def test_a_pointer_that_is_deleted_meanwhile_is_a_conflict(bucket: Bucket) -> None:
+    bucket.publish(A)
+    bucket.judge = lambda: bucket.server.delete(PREFIX + POINTER_KEY)
+
+    with pytest.raises(ReleaseError, match="deleted meanwhile"):
+        bucket.publish(B)
+
+
+def test_two_who_publish_the_same_have_both_published_it(bucket: Bucket) -> None:
+    bucket.publish(B)
+    bucket.judge = lambda: bucket.put(make_release(A))
+
+    outcome = bucket.publish(A)
+
+    assert "published" == outcome.result
+    assert A == bucket.current()
+
+
+def test_a_release_that_is_pruned_meanwhile_is_put_back(bucket: Bucket) -> None:
+    """
+    It was there when the publish looked first, and is gone when the pointer names it.
+    """
+    old = bucket.put(make_release(A))
+    bucket.put(make_release(B))
+
+    def prune(exchange: Exchange) -> None:
+        exchange.send(exchange.good())
+        bucket.server.delete(PREFIX + manifest_key(old.revision))
+        bucket.server.delete(PREFIX + bundle_key(old.manifest.bundle_sha256))
+
+    bucket.server.inject(prune, is_write(POINTER_KEY), times=1)
+
+    assert "published" == bucket.publish(A).result
+    assert A == bucket.current()
+
+
+def test_a_prune_that_never_ends_is_told(bucket: Bucket) -> None:
+    def prune(exchange: Exchange) -> None:
+        exchange.send(exchange.good())
+        for key in [key for key in bucket.bodies() if key.endswith(".zip")]:
+            bucket.server.delete(key)
+
+    bucket.server.inject(prune, is_write(POINTER_KEY))
+
+    with pytest.raises(ReleaseError) as caught:
+        bucket.publish(A)
+    assert "release_incomplete" == caught.value.reason
+
+
+# What S3 answers
+
+
+def test_a_lost_answer_is_no_conflict(bucket: Bucket) -> None:
+    bucket.publish(A)
+    for end in (".zip", ".json", POINTER_KEY):
+        bucket.server.inject(lose_answer, is_write(end), times=1)
+
+    outcome = bucket.publish(B)
+
+    assert "published" == outcome.result
+    assert B == bucket.current()
+    assert 1 == len(bucket.history())
+
+
+def test_a_conflict_of_requests_is_tried_again(bucket: Bucket) -> None:
+    for end in (".json", POINTER_KEY):
+        fault = error(409, "ConditionalRequestConflict", "Please retry")
+        bucket.server.inject(fault, is_write(end), times=2)
+
+    assert "published" == bucket.publish(A).result
+    assert A == bucket.current()
+
+
+def test_a_server_that_stumbles_is_asked_again(bucket: Bucket) -> None:
+    bucket.server.inject(error(503, "SlowDown"), times=2)
+    bucket.server.inject(error(500, "InternalError"), is_write(".zip"), times=1)
+
+    assert "published" == bucket.publish(A).result
+    assert A == bucket.current()
+
+
+@pytest.mark.parametrize("conditions", ["ignored", "refused"])
+def test_without_conditional_writes_it_is_published_and_told(
+    bucket: Bucket, conditions: str
+) -> None:
+    bucket.server.conditions = conditions  # type: ignore[assignment]
+
+    outcomes = [bucket.publish(A), bucket.publish(B), bucket.publish(A)]
+
+    assert [("published", False)] * 3 == [(o.result, o.is_guarded) for o in outcomes]
+    assert A == bucket.current()
+
+
+@pytest.mark.parametrize("conditions", ["ignored", "refused"])
+def test_without_conditional_writes_who_comes_second_is_told_where_it_can_be_seen(
+    bucket: Bucket, conditions: str
+) -> None:
+    bucket.server.conditions = conditions  # type: ignore[assignment]
+    bucket.publish(A)
+    bucket.judge = lambda: bucket.put(make_release(B))
+
+    with pytest.raises(ReleaseError, match="meanwhile"):
+        bucket.publish(C)
+
+    assert B == bucket.current()
+
+
+def test_without_conditional_writes_who_is_overwritten_is_told(bucket: Bucket) -> None:
+    bucket.server.conditions = "ignored"
+    bucket.publish(A)
+
+    def overwrite(exchange: Exchange) -> None:
+        answer = exchange.good()
+        bucket.put(make_release(B))
+        exchange.send(answer)
+
+    bucket.server.inject(overwrite, is_write(POINTER_KEY), times=1)
+
+    with pytest.raises(ReleaseError, match="meanwhile"):
+        bucket.publish(C)
+
+    assert B == bucket.current()
+
+
+@pytest.mark.parametrize("end", [".zip", ".json", POINTER_KEY])
+def test_a_write_that_is_not_allowed_is_told_with_action_resource_and_identity(
+    bucket: Bucket, end: str
+) -> None:
+    bucket.publish(A)
+    arn = f"arn:aws:s3:::{bucket.server.bucket}/{PREFIX}x"
+    denied = access_denied("s3:PutObject", arn, "arn:aws:iam::1:user/ci")
+    bucket.server.inject(denied, is_write(end))
+
+    with pytest.raises(SidecarError) as caught:
+        bucket.publish(B)
+
+    assert ("access_denied", 3) == (caught.value.reason, caught.value.exit_code)
+    assert "arn:aws:iam::1:user/ci" in caught.value.message
+    assert "s3:PutObject on arn:aws:s3:::dags-bucket/dags/*" in caught.value.advice
+    assert A == read_release(bucket.bodies())
+
+
+def test_a_missing_object_that_looks_forbidden_is_looked_for_in_the_listing(
+    bucket: Bucket,
+) -> None:
+    bucket.server.inject(forbid_missing)
+
+    bucket.publish(A)
+    outcome = bucket.publish(B)
+
+    assert outcome.before is not None
+    assert B == bucket.current()
+
+
+def test_a_pointer_that_may_not_be_read_is_no_first_publish(bucket: Bucket) -> None:
+    bucket.publish(A)
+    bucket.server.inject(error(403, "AccessDenied"), is_get(PREFIX + POINTER_KEY))
+
+    with pytest.raises(SidecarError) as caught:
+        bucket.publish(B)
+
+    assert "access_denied" == caught.value.reason
+    assert A == bucket.current()

@@ -1,0 +1,72 @@
+"""
+Tests of what people are told.
+"""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from s3_sync.publisher.report import printable, size_text, table, time_text
+from s3_sync.publisher.shelf import Entry
+from s3_sync.publisher.table import releases_report
+from s3_sync.release.facts import Origin
+from s3_sync.release.manifest import Summary
+from tests.support.releases import make_release
+
+AT = datetime(2026, 11, 20, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1 << 20, "1.0 MiB"),
+        (3 << 29, "1536.0 MiB"),
+    ],
+)
+def test_sizes(size_bytes: int, text: str) -> None:
+    assert text == size_text(size_bytes)
+
+
+def test_times_are_utc() -> None:
+    assert "2026-11-20T15:00:00Z" == time_text(AT.astimezone(timezone(timedelta(hours=9))))
+
+
+def test_what_could_steer_a_terminal_is_gone() -> None:
+    assert "?[31mred?? \u00fc ?" == printable("\x1b[31mred\r\n \u00fc \udcff")
+
+
+def test_columns_are_aligned() -> None:
+    assert ["a   b", "cc  d", "e"] == table([("a", "b"), ("cc", "d"), ("e", "")])
+
+
+def test_a_table_of_releases() -> None:
+    pointer = make_release({"a": b""}, history=("b" * 12, "c" * 12)).pointer
+    origin = Origin("ada", "1" * 40 + "-dirty", "main", "Ada", "Subject " * 20 + "\nmore")
+    summary = Summary(pointer.revision, AT, origin, "0" * 64, 212, 1_200_000)
+    entries = [
+        Entry(pointer.revision, AT, summary),
+        Entry("b" * 12, AT, summary),
+        Entry("c" * 12, AT, None),
+    ]
+
+    report = releases_report("s3://b/p/", entries, 3, pointer, {"b" * 12})
+
+    current, previous, damaged, more = report.lines[1:]
+    assert [pointer.revision, "2026-11-20T15:00:00Z", "ada", "111111111111-dirty", "212"] == (
+        current.split()[:5]
+    )
+    assert "current" in current and "previous, pinned" in previous and "damaged" in damaged
+    assert max(map(len, report.lines)) < 160
+    assert more.startswith("and 3 older ones")
+    states = [facts["state"] for facts in report.facts["releases"]]
+    assert [["current"], ["previous", "pinned"], []] == states
+
+
+def test_no_releases_are_told() -> None:
+    report = releases_report("s3://b/p/", [], 0, None, set())
+
+    assert ["There is no release in s3://b/p/ yet."] == report.lines
+    assert report.facts["current"] is None

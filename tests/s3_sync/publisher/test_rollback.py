@@ -1,0 +1,188 @@
+"""
+Tests of going back: which release, and what is remembered.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from s3_sync.publisher.rollback import Rollback, history_after, roll_back
+from s3_sync.publisher.shelf import ReleaseError, RevisionError
+from s3_sync.release.facts import Origin
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.pointer import HISTORY_LIMIT
+from sidecar_runtime.errors import SidecarError
+from tests.s3_sync.bucket import ORIGIN, Bucket
+from tests.support.publishing import PREFIX, read_release
+from tests.support.releases import make_release
+from tests.support.writable_s3 import is_write, lose_answer
+
+A, B, C = ({name: name.encode()} for name in ("a.py", "b.py", "c.py"))
+WHO = Origin(by="grace", ci_url="https://ci/7")
+
+
+def back(bucket: Bucket, revision: str | None = None, *, is_dry: bool = False) -> Rollback:
+    return roll_back(bucket.store, revision, WHO, is_dry=is_dry)
+
+
+def test_each_roll_back_goes_one_further_back(bucket: Bucket) -> None:
+    for files in (A, B, C):
+        bucket.publish(files)
+
+    back(bucket)
+    assert B == bucket.current()
+    done = back(bucket)
+    assert A == bucket.current()
+
+    assert () == bucket.history() == done.after.history
+    with pytest.raises(ReleaseError, match="no release before") as caught:
+        back(bucket)
+    assert "history_empty" == caught.value.reason
+
+
+def test_a_roll_back_by_name_leaves_all_newer_ones_behind(bucket: Bucket) -> None:
+    first = bucket.publish(A).revision
+    bucket.publish(B)
+    bucket.publish(C)
+
+    back(bucket, first)
+
+    assert A == bucket.current()
+    assert () == bucket.history()
+
+
+def test_a_roll_back_is_undone_by_name(bucket: Bucket) -> None:
+    first = bucket.publish(A).revision
+    second = bucket.publish(B).revision
+    back(bucket)
+
+    back(bucket, second)
+
+    assert B == bucket.current()
+    assert (first,) == bucket.history()
+    assert first == back(bucket).after.revision
+
+
+def test_publishing_after_a_roll_back_remembers_what_was_current(bucket: Bucket) -> None:
+    first = bucket.publish(A).revision
+    bucket.publish(B)
+    back(bucket)
+
+    bucket.publish(C)
+
+    assert (first,) == bucket.history()
+
+
+def test_the_pointer_says_who_rolled_back_and_what_the_release_is(bucket: Bucket) -> None:
+    bucket.publish(A)
+    bucket.publish(B)
+
+    origin = back(bucket).after.origin
+
+    assert replace(ORIGIN, by="grace", ci_url="https://ci/7") == origin
+
+
+def test_what_is_current_already_stays_untouched(bucket: Bucket) -> None:
+    revision = bucket.publish(A).revision
+    bucket.server.forget()
+
+    done = back(bucket, revision)
+
+    assert done.before == done.after
+    assert [] == bucket.writes()
+
+
+def test_a_dry_run_writes_nothing(bucket: Bucket) -> None:
+    first = bucket.publish(A).revision
+    bucket.publish(B)
+    bucket.server.forget()
+
+    done = back(bucket, is_dry=True)
+
+    assert first == done.after.revision
+    assert [] == bucket.writes()
+
+
+def test_nothing_to_go_back_to_is_told(bucket: Bucket) -> None:
+    with pytest.raises(ReleaseError) as caught:
+        back(bucket)
+
+    assert "history_empty" == caught.value.reason
+
+
+def test_a_release_before_that_was_pruned_is_told(bucket: Bucket) -> None:
+    first = bucket.publish(A)
+    bucket.publish(B)
+    bucket.server.delete(PREFIX + manifest_key(first.revision))
+
+    with pytest.raises(ReleaseError) as caught:
+        back(bucket)
+
+    assert ("history_empty", 3) == (caught.value.reason, caught.value.exit_code)
+    assert first.revision in caught.value.message
+    assert B == bucket.current()
+
+
+def test_a_revision_that_is_not_there_is_told(bucket: Bucket) -> None:
+    bucket.publish(A)
+
+    with pytest.raises(RevisionError) as caught:
+        back(bucket, "0123456789ab")
+
+    assert ("release_unknown", 2) == (caught.value.reason, caught.value.exit_code)
+    assert A == bucket.current()
+
+
+def test_a_release_that_is_not_whole_is_refused(bucket: Bucket) -> None:
+    old = bucket.publish(A).revision
+    bucket.publish(B)
+    bucket.server.delete(PREFIX + bundle_key(make_release(A).manifest.bundle_sha256))
+
+    with pytest.raises(ReleaseError) as caught:
+        back(bucket)
+
+    assert "release_incomplete" == caught.value.reason
+    assert old in caught.value.message
+    assert B == read_release(bucket.bodies())
+
+
+def test_a_manifest_under_anothers_name_is_refused(bucket: Bucket) -> None:
+    other = bucket.put(make_release(B))
+    bucket.publish(A)
+    bucket.server.put(PREFIX + manifest_key("0123456789ab"), other.manifest_bytes)
+
+    with pytest.raises(ReleaseError, match="not whole"):
+        back(bucket, "0123456789ab")
+
+
+def test_a_publish_at_the_same_moment_wins_and_the_roll_back_is_told(bucket: Bucket) -> None:
+    bucket.publish(A)
+    bucket.publish(B)
+    # After the pointer was read: with the answer about the bundle.
+    bucket.server.inject(
+        lambda exchange: (bucket.put(make_release(C)), exchange.send(exchange.good()))[1],
+        lambda request: request.method == "HEAD",
+        times=1,
+    )
+
+    with pytest.raises(SidecarError, match="meanwhile"):
+        back(bucket)
+
+    assert C == bucket.current()
+
+
+def test_a_lost_answer_is_no_conflict(bucket: Bucket) -> None:
+    bucket.publish(A)
+    bucket.publish(B)
+    bucket.server.inject(lose_answer, is_write(POINTER_KEY), times=1)
+
+    back(bucket)
+
+    assert A == bucket.current()
+
+
+def test_the_history_never_grows_beyond_its_limit() -> None:
+    pointer = make_release(A, history=tuple(f"{n:012x}" for n in range(HISTORY_LIMIT))).pointer
+
+    assert HISTORY_LIMIT == len(history_after(pointer, "f" * 12))
+    assert pointer.revision == history_after(pointer, "f" * 12)[0]

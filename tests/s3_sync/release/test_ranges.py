@@ -1,0 +1,27 @@
+"""
+Which parts of a bundle are asked for.
+"""
+
+from s3_sync.release.ranges import GAP_BYTES, join
+from s3_sync.release.rows import File
+
+
+def file(offset: int, stored: int = 10) -> File:
+    return File(f"f{offset:09}", offset, stored, stored, "0" * 64, "0644")
+
+
+def test_nothing_needs_no_request() -> None:
+    assert [] == join([])
+
+
+def test_neighbours_come_together_in_the_order_of_the_bundle() -> None:
+    first, second, third = file(40), file(90), file(140 + GAP_BYTES // 2)
+
+    assert [[first, second, third]] == join([third, first, second])
+
+
+def test_what_lies_far_apart_comes_apart() -> None:
+    first = file(40)
+    near, far = file(50 + GAP_BYTES), file(61 + 2 * GAP_BYTES)
+
+    assert [[first, near], [far]] == join([first, near, far])

@@ -1,0 +1,581 @@
+"""
+Whole cycles of the source `release` against a scripted S3.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from s3_sync.release.manifest import serialise_manifest
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key, revision_of
+from s3_sync.release.rows import File
+from s3_sync.s3 import client as client_module
+from s3_sync.target.staging import Staged
+from s3_sync.target.target import Target
+from sidecar_runtime.errors import SidecarError
+from tests.runtime.recording import Log
+from tests.s3_sync.process import Process
+from tests.support.fake_s3 import FakeS3, access_denied, error, is_list
+from tests.support.faults import replace_body, reset
+from tests.support.releases import make_release
+from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest, is_pointer
+
+FILES = {f"pkg{n % 3}/m{n}.py": f"x = {n}\n".encode() * 30 for n in range(12)} | {"empty.py": b""}
+PINNED = {"KEY_PATH": "dags", **RELEASE}
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+GATE = {"S3_SYNC_GATE": "syntax"}
+
+layouts = pytest.mark.parametrize(
+    "layout", [{}, GATE, SNAPSHOT], ids=["in-place", "gate", "snapshot"]
+)
+
+
+@pytest.fixture(autouse=True)
+def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "RETRY_CEILING_SECONDS", 0.0)
+
+
+@pytest.fixture
+def shelf(s3: FakeS3) -> Shelf:
+    return Shelf.at(s3)
+
+
+def staged(process: Process) -> list[str]:
+    return os.listdir(process.folder / ".s3-sync/staging")
+
+
+def times(process: Process) -> dict[str, int]:
+    return {path: (process.folder / path).stat().st_mtime_ns for path in process.shown}
+
+
+def fails(process: Process) -> SidecarError:
+    with pytest.raises(SidecarError) as caught:
+        process.cycle()
+    return caught.value
+
+
+# --- what comes, and how
+
+
+@layouts
+def test_a_release_appears_and_then_what_the_next_one_changes(
+    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
+) -> None:
+    first = shelf.publish(FILES)
+    process.start(PINNED | layout)
+
+    assert ("changed", first.revision) == (process.cycle().result, process.cycle().revision)
+    assert FILES == process.shown
+    assert [] == s3.seen(is_list)
+    changed = {**FILES, "pkg1/m1.py": b"y = 1\n"}
+    del changed["pkg2/m2.py"]
+    second = shelf.publish(changed)
+    s3.forget()
+    outcome = process.cycle()
+    assert ("changed", second.revision) == (outcome.result, outcome.revision)
+    assert (1, 1) == (outcome.counts["files_published"], outcome.counts["files_deleted"])
+    assert outcome.counts["downloaded_bytes"] == 6
+    assert changed == process.shown
+    assert 3 == len(s3.seen())
+    assert [] == staged(process)
+
+
+@layouts
+def test_the_executable_bit_is_content_too(
+    shelf: Shelf, process: Process, layout: dict[str, str]
+) -> None:
+    root = process.folder / "current" if layout == SNAPSHOT else process.folder
+
+    def mode() -> int:
+        return stat.S_IMODE((root / "run.sh").stat().st_mode)
+
+    shelf.publish({"run.sh": b"#!/bin/sh\n"})
+    process.start(PINNED | layout | {"S3_SYNC_FILE_MODE": "0640"})
+    process.cycle()
+    plain = mode()
+    shelf.publish({"run.sh": b"#!/bin/sh\n"}, executable={"run.sh"})
+    process.cycle()
+
+    expected = (0o440, 0o550) if layout == SNAPSHOT else (0o640, 0o750)
+    assert expected == (plain, mode())
+    assert "unchanged" == process.cycle().result
+
+
+def test_a_lost_connection_is_gone_on_with_at_the_first_file_that_is_missing(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    files = {name: os.urandom(400) for name in ("a", "b", "c")}
+    shelf.publish(files)
+    s3.inject(reset(after=700), is_bundle, times=1)
+    process.start(PINNED)
+    process.cycle()
+
+    first, second = (request.headers["range"] for request in s3.seen(is_bundle))
+    starts = [int(text.removeprefix("bytes=").split("-")[0]) for text in (first, second)]
+    assert starts[0] < starts[1]
+    assert files == process.shown
+
+
+def test_the_page_tells_where_a_release_comes_from(shelf: Shelf, process: Process) -> None:
+    shelf.publish(FILES)
+    process.start(PINNED)
+    process.cycle()
+
+    release = process.details["release"]
+    assert isinstance(release, dict)
+    assert ("tests", "0" * 40) == (release["by"], release["commit"])
+
+
+# --- from one source to the other
+
+
+@layouts
+def test_files_of_a_listing_are_taken_over_and_so_is_the_way_back(
+    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
+) -> None:
+    for path, body in FILES.items():
+        s3.put(f"loose/{path}", body)
+    listing = {"KEY_PATH": "loose"} | layout
+    process.start(listing)
+    process.cycle()
+    before = times(process) if layout != SNAPSHOT else {}
+    release = shelf.publish(FILES)
+    process.restart(PINNED | layout)
+    s3.forget()
+
+    outcome = process.cycle()
+    assert (release.revision, 0) == (outcome.revision, outcome.counts["downloaded_bytes"])
+    assert [] == s3.seen(is_bundle)
+    process.restart(listing)
+    s3.forget()
+    assert 0 == process.cycle().counts["downloaded_bytes"]
+    assert FILES == process.shown
+    assert before == (times(process) if layout != SNAPSHOT else {})
+
+
+def test_the_record_of_another_kind_or_pin_counts_as_none(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    release = shelf.publish(FILES)
+    process.start(PINNED)
+    process.cycle()
+
+    s3.inject(error(503, "SlowDown"), is_list)
+    process.restart({"KEY_PATH": "dags"})
+    fails(process)
+    assert not process.is_ready
+    process.restart(PINNED | {"S3_SYNC_REVISION": "0" * 12})
+    fails(process)
+    assert not process.is_ready
+    process.restart(PINNED | {"S3_SYNC_REVISION": release.revision})
+    shelf.put(manifest_key(release.revision), b"")
+    fails(process)
+    assert process.is_ready
+
+
+# --- pins
+
+
+@layouts
+def test_a_pin_is_kept_to_and_asks_nothing_more(
+    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
+) -> None:
+    old = shelf.publish({"a.py": b"a = 1\n"})
+    shelf.publish({"a.py": b"a = 2\n"})
+    process.start(PINNED | layout | {"S3_SYNC_REVISION": old.revision})
+    process.cycle()
+    s3.forget()
+
+    assert ("unchanged", old.revision) == (process.cycle().result, process.cycle().revision)
+    assert process.glance()
+    assert [] == s3.seen()
+    assert {"a.py": b"a = 1\n"} == process.shown
+
+
+def test_a_pinned_release_that_is_not_there_is_named(shelf: Shelf, process: Process) -> None:
+    shelf.publish(FILES)
+    process.start(PINNED | {"S3_SYNC_REVISION": "0123456789ab"})
+    error = fails(process)
+
+    assert "release_missing" == error.reason
+    assert "dags/releases/0123456789ab.json" in error.message
+    assert "pruned" in error.advice
+
+
+@layouts
+def test_a_pinned_release_that_is_published_with_another_bundle_is_recovered_from(
+    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
+) -> None:
+    release = shelf.publish(FILES)
+    process.start(PINNED | layout | {"S3_SYNC_REVISION": release.revision})
+    s3.delete(f"dags/{_bundle(shelf)}")
+    assert "release_missing" == fails(process).reason
+
+    # Another zlib makes other bytes of the same content; so does a byte behind the zip.
+    body = release.bundle_bytes + b"\0"
+    other = replace(
+        release.manifest, bundle_sha256=hashlib.sha256(body).hexdigest(), bundle_bytes=len(body)
+    )
+    shelf.put(bundle_key(other.bundle_sha256), body)
+    shelf.put(manifest_key(release.revision), serialise_manifest(other))
+
+    assert "changed" == process.cycle().result
+    assert FILES == process.shown
+
+
+# --- what is refused
+
+
+def _swapped(shelf: Shelf) -> None:
+    """
+    The manifest of one release under the name of another.
+    """
+    other = make_release({"other.py": b"other\n"})
+    assert shelf.current is not None
+    shelf.put(manifest_key(shelf.current.revision), other.manifest_bytes)
+
+
+def _without(key: Callable[[Shelf], str]) -> Callable[[FakeS3, Shelf], None]:
+    return lambda s3, shelf: s3.delete(f"dags/{key(shelf)}")
+
+
+def _manifest(shelf: Shelf) -> str:
+    assert shelf.current is not None
+    return manifest_key(shelf.current.revision)
+
+
+def _bundle(shelf: Shelf) -> str:
+    assert shelf.current is not None
+    return bundle_key(shelf.current.manifest.bundle_sha256)
+
+
+def _cut(s3: FakeS3, shelf: Shelf) -> None:
+    assert shelf.current is not None
+    shelf.put(_bundle(shelf), shelf.current.bundle_bytes[:40])
+
+
+def _flipped(s3: FakeS3, shelf: Shelf) -> None:
+    assert shelf.current is not None
+    row = shelf.current.manifest.files["pkg1/m1.py"]
+    body = bytearray(shelf.current.bundle_bytes)
+    body[row.offset + 1] ^= 1
+    shelf.put(_bundle(shelf), bytes(body))
+
+
+SABOTAGE: dict[str, tuple[Callable[[FakeS3, Shelf], None], str, str]] = {
+    "no pointer": (_without(lambda _: POINTER_KEY), "release_missing", POINTER_KEY),
+    "no JSON": (lambda s3, shelf: shelf.put(POINTER_KEY, b"<x/>"), "release_invalid", POINTER_KEY),
+    "long pointer": (
+        lambda s3, shelf: shelf.put(POINTER_KEY, b" " * 70_000),
+        "release_invalid",
+        "more than 65536 bytes",
+    ),
+    "no manifest": (_without(_manifest), "release_missing", "dags/releases/"),
+    "other manifest": (lambda s3, shelf: _swapped(shelf), "release_invalid", "SHA-256"),
+    "no bundle": (_without(_bundle), "release_missing", "dags/bundles/"),
+    "short bundle": (_cut, "bundle_corrupt", "bundle"),
+    "flipped bit": (_flipped, "bundle_corrupt", "pkg1/m1.py"),
+}
+
+
+def test_an_empty_file_that_should_not_be_one_leaves_nothing_behind(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    digest = "0" * 64
+    row = File("empty.py", 0, 0, 0, digest, "0644")
+    revision = revision_of([("empty.py", digest, False)])
+    shelf.publish({"a.py": b"a = 1\n"})
+    assert shelf.current is not None
+    bad = replace(shelf.current.manifest, revision=revision, files={"empty.py": row})
+    shelf.put(manifest_key(revision), serialise_manifest(bad))
+    process.start(PINNED | {"S3_SYNC_REVISION": revision})
+    fails(process)
+    before = os.listdir("/proc/self/fd")
+
+    assert "bundle_corrupt" == fails(process).reason
+    assert [] == staged(process)
+    assert len(before) == len(os.listdir("/proc/self/fd"))
+
+
+@layouts
+@pytest.mark.parametrize("name", SABOTAGE)
+def test_what_is_missing_or_wrong_changes_nothing_and_is_recovered_from(
+    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str], name: str
+) -> None:
+    sabotage, reason, said = SABOTAGE[name]
+    good = {"pkg1/m1.py": b"good = 1\n", "old.py": b"old = 1\n"}
+    shelf.publish(good)
+    process.start(PINNED | layout)
+    process.cycle()
+    shelf.publish(FILES)
+    sabotage(s3, shelf)
+
+    for _ in range(2):
+        error = fails(process)
+        assert reason == error.reason
+        assert said in error.message
+        assert error.advice
+        is_met = name not in ("no pointer", "long pointer")
+        assert is_met == process.can_wait_for_news == process.glance()
+        assert good == process.shown
+        assert process.is_ready
+        assert [] == staged(process)
+    shelf.restore()
+    assert "changed" == process.cycle().result
+    assert FILES == process.shown
+    assert process.glance()
+
+
+def test_a_denied_pointer_names_the_action(s3: FakeS3, shelf: Shelf, process: Process) -> None:
+    shelf.publish(FILES)
+    arn = "arn:aws:s3:::dags-bucket/dags/current.json"
+    s3.inject(access_denied("s3:GetObject", arn, "arn:aws:iam::1:role/dags"), is_pointer)
+    process.start(PINNED)
+    error = fails(process)
+
+    assert "access_denied" == error.reason
+    assert "s3:GetObject" in error.message
+
+
+@pytest.mark.parametrize(
+    ("may_list", "reason"), [(True, "release_missing"), (False, "access_denied")]
+)
+def test_a_403_for_what_is_not_there_is_seen_through_where_one_may_list(
+    s3: FakeS3, process: Process, may_list: bool, reason: str
+) -> None:
+    s3.inject(error(403, "AccessDenied", "Access Denied"), is_pointer)
+    if not may_list:
+        s3.inject(error(403, "AccessDenied", "Access Denied"), is_list)
+    process.start(PINNED)
+
+    assert reason == fails(process).reason
+
+
+def test_a_bundle_that_goes_wrong_on_its_way_is_no_news_for_the_next_cycle(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    shelf.publish(FILES)
+    s3.inject(replace_body(lambda body: body[:-5] + b"\0" + body[-4:]), is_bundle, times=1)
+    process.start(PINNED)
+
+    assert "bundle_corrupt" == fails(process).reason
+    assert {} == process.shown
+    assert "changed" == process.cycle().result
+    assert FILES == process.shown
+
+
+# --- the disk
+
+
+@pytest.mark.parametrize("path", ["pkg0/m3.py", "z_last.py"])
+def test_in_place_a_release_that_is_half_there_is_not_ready_and_is_finished_by_the_next_cycle(
+    shelf: Shelf, process: Process, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    shelf.publish({"old.py": b"old\n", path: b"before\n"})
+    process.start(PINNED)
+    process.cycle()
+    shelf.publish({**FILES, path: b"after\n"})
+    put = Target.put
+
+    def fail_at(target: Target, one: Staged, *rest: object) -> None:
+        if one.path == path:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        put(target, one, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "put", fail_at)
+        assert "target_denied" == fails(process).reason
+    assert {"old.py", path} <= process.shown.keys()  # nothing is deleted before all is there
+    assert (False, "a part of a release is in place") == (process.is_ready, process.problem)
+    process.restart(PINNED)
+    fails_offline(process)
+    assert not process.is_ready
+
+    assert "changed" == process.cycle().result
+    assert {**FILES, path: b"after\n"} == process.shown
+    assert process.is_ready
+    assert [] == staged(process)
+
+
+def fails_offline(process: Process) -> None:
+    """
+    A cycle that takes over the target, and finds no S3.
+    """
+    process.s3.inject(reset(), times=3)
+    assert "connection_lost" == fails(process).reason
+
+
+def test_a_note_that_outlived_its_release_is_removed(shelf: Shelf, process: Process) -> None:
+    shelf.publish(FILES)
+    process.start(PINNED)
+    process.cycle()
+    note = process.folder / ".s3-sync/publishing"
+    note.write_text("killed between record and removal\n")
+    process.restart(PINNED)
+
+    assert "unchanged" == process.cycle().result
+    assert process.is_ready
+    assert not note.exists()
+
+
+@layouts
+def test_a_full_disk_changes_nothing(
+    shelf: Shelf, process: Process, monkeypatch: pytest.MonkeyPatch, layout: dict[str, str]
+) -> None:
+    good = {"a.py": b"a = 1\n", "gone.py": b"b = 1\n"}
+    shelf.publish(good)
+    process.start(PINNED | layout)
+    process.cycle()
+    shelf.publish({"a.py": b"a = 2\n", **FILES})
+    stage = Target.stage
+
+    def fill(target: Target, path: str, *rest: object) -> Staged:
+        if path == "pkg2/m11.py":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return stage(target, path, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "stage", fill)
+        assert "target_full" == fails(process).reason
+    assert good == process.shown
+    assert [] == staged(process)
+    assert "changed" == process.cycle().result
+
+
+def test_what_stands_in_the_way_is_named_and_the_rest_is_published(
+    shelf: Shelf, process: Process
+) -> None:
+    blocking = process.folder / "pkg1"
+    blocking.write_bytes(b"somebody's")
+    shelf.publish(FILES)
+    process.start(PINNED)
+    outcome = process.cycle()
+    blocked = {path for path in FILES if path.startswith("pkg1/")}
+
+    assert len(blocked) == outcome.counts["keys_skipped"]
+    assert FILES.keys() - blocked == process.shown.keys() - {"pkg1"}
+    assert not process.glance()
+    blocking.unlink()
+    process.cycle()
+    assert FILES == process.shown
+
+
+@layouts
+def test_where_one_file_is_damaged_all_are_looked_at(
+    shelf: Shelf, process: Process, layout: dict[str, str]
+) -> None:
+    files = {f"m{n:04}.py": b"x = 1\n" for n in range(700)}
+    shelf.publish(files)
+    process.start(PINNED | layout)
+    process.cycle()
+    root = process.folder / "current" if layout == SNAPSHOT else process.folder
+    for path in files:
+        os.unlink(root.resolve() / path)
+
+    outcome = process.cycle()
+    assert len(files) in (outcome.counts.get("files_healed"), outcome.counts["files_published"])
+    assert files == process.shown
+
+
+# --- glances
+
+
+def test_a_glance_is_one_small_request_until_something_is_new(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    shelf.publish(FILES)
+    process.start(PINNED)
+    assert not process.glance()
+    process.cycle()
+    process.cycle()
+    s3.forget()
+
+    assert process.glance() and process.glance()
+    requests = s3.seen()
+    assert (2, 2) == (len(requests), len(s3.seen(is_pointer)))
+    assert all(request.headers["if-none-match"].startswith('"') for request in requests)
+    shelf.publish({"a.py": b"new = 1\n"})
+    assert not process.glance()
+    assert "changed" == process.cycle().result
+    assert process.glance()
+    assert 1 == len(s3.seen(is_manifest))
+
+
+def test_a_glance_that_gets_no_good_answer_leaves_the_reason_to_a_cycle(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    shelf.publish(FILES)
+    process.start(PINNED)
+    process.cycle()
+    s3.inject(error(503, "SlowDown"))
+
+    assert not process.glance()
+    assert "throttled" == fails(process).reason
+    s3.heal()
+    assert "unchanged" == process.cycle().result
+    assert process.glance()
+
+
+def test_a_glance_after_a_bad_release_sees_the_next_one(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    good = shelf.publish({"a.py": b"good = 1\n"})
+    process.start(PINNED)
+    process.cycle()
+    bad = shelf.publish(FILES)
+    shelf.put(manifest_key(bad.revision), b"{}")
+    fails(process)
+    s3.forget()
+
+    assert process.glance() and process.glance()
+    assert 2 == len(s3.seen())
+    shelf.point_to(good)
+    assert not process.glance()
+    assert good.revision == process.cycle().revision
+
+
+def test_there_is_nothing_to_wait_for_while_the_pointer_cannot_be_read(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    shelf.publish(FILES)
+    process.start(PINNED)
+    process.cycle()
+    s3.inject(error(503, "SlowDown"), is_pointer)
+    fails(process)
+
+    assert not process.can_wait_for_news
+    assert not process.glance()
+
+
+def test_with_delete_all_there_is_no_glance(shelf: Shelf, process: Process) -> None:
+    shelf.publish(FILES)
+    process.start(PINNED | {"S3_SYNC_DELETE": "all"})
+    process.cycle()
+    (process.folder / "theirs.py").write_bytes(b"x")
+
+    assert not process.glance()
+    process.cycle()
+    assert FILES == process.shown
+
+
+def test_a_rehearsal_plans_and_changes_nothing(
+    s3: FakeS3, shelf: Shelf, process: Process, log: Log
+) -> None:
+    release = shelf.publish(FILES)
+    process.start(PINNED | {"S3_SYNC_DRY_RUN": "true"})
+    for _ in range(2):
+        assert ("unchanged", release.revision) == (
+            process.cycle().result,
+            process.cycle().revision,
+        )
+
+    (plan,) = log.events("plan_made")
+    assert (release.revision, len(FILES)) == (plan["revision"], plan["files_to_publish"])
+    assert [] == s3.seen(is_bundle)
+    assert [] == os.listdir(process.folder)
+    assert not process.glance()

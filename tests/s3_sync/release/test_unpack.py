@@ -1,0 +1,196 @@
+"""
+Cutting files out of a bundle: whatever comes, each file is whole and right, or refused.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from s3_sync.release.rows import File
+from s3_sync.release.unpack import Cutter, Unpacking
+from s3_sync.s3.refusals import ObjectError
+from s3_sync.target.staging import Staged
+from s3_sync.target.target import Target
+from tests.support.releases import Release, make_release
+
+FILES = {
+    "a/one.py": b"x = 1\n" * 40,
+    "a/two.py": os.urandom(300),
+    "b/three.py": b"print('three')\n" * 9,
+    "c.py": bytes(200_000) + b"end\n",
+}
+RELEASE = make_release(FILES, executable={"a/two.py"})
+
+
+def rows(release: Release, *paths: str) -> list[File]:
+    files = release.manifest.files
+    return [files[path] for path in (paths or files)]
+
+
+def unpack(row: File, data: bytes, target: Target) -> None:
+    unpacking = Unpacking(row, target)
+    try:
+        unpacking.write(data)
+        unpacking.finish()
+    finally:
+        unpacking.discard()
+
+
+class Knife:
+    """
+    A cutter, and what came out of it.
+    """
+
+    def __init__(self, target: Target, *paths: str, release: Release = RELEASE) -> None:
+        self.staged: list[Staged] = []
+        self.body = release.bundle_bytes
+        self.cutter = Cutter(rows(release, *paths), len(self.body), target, self.staged.append)
+
+    def begin(self, first: int | None = None) -> int:
+        """
+        Answer as S3 does, or with all from a place on; return that place.
+        """
+        start = int(self.cutter.headers()["range"].split("=")[1].split("-")[0])
+        start = start if first is None else first
+        self.cutter.check({"content-range": f"bytes {start}-9/{len(self.body)}"})
+        return start
+
+    def contents(self, target: Target) -> dict[str, bytes]:
+        folder = Path(target.path, ".s3-sync/staging")
+        return {one.path: (folder / one.name).read_bytes() for one in self.staged}
+
+
+@pytest.fixture
+def knife(target: Target) -> Iterator[Knife]:
+    knife = Knife(target)
+    yield knife
+    knife.cutter.restart()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=12))
+def test_files_are_whole_in_whatever_pieces_they_come(target: Target, sizes: list[int]) -> None:
+    knife = Knife(target)
+    at, turn = knife.begin(), 0
+    while at < len(knife.body):
+        size = sizes[turn % len(sizes)]
+        knife.cutter.write(knife.body[at : at + size])
+        at, turn = at + size, turn + 1
+    knife.cutter.finish()
+
+    assert FILES == knife.contents(target)
+
+
+def test_a_server_without_ranges_sends_all_and_what_is_not_wanted_is_passed_over(
+    target: Target,
+) -> None:
+    knife = Knife(target, "a/two.py", "c.py")
+    knife.cutter.check({"content-length": str(len(knife.body))})
+    knife.cutter.write(knife.body)
+    knife.cutter.finish()
+
+    assert {path: FILES[path] for path in ("a/two.py", "c.py")} == knife.contents(target)
+    assert [0o755, 0o644] == [one.managed.mode & 0o777 for one in knife.staged]
+
+
+def test_after_a_lost_connection_it_goes_on_with_the_file_that_was_not_whole(
+    knife: Knife, target: Target
+) -> None:
+    start = knife.begin()
+    second = RELEASE.manifest.files["a/two.py"]
+    knife.cutter.write(knife.body[start : second.offset + 20])
+    knife.cutter.restart()
+
+    assert second.offset == knife.begin()
+    knife.cutter.write(knife.body[second.offset :])
+    knife.cutter.finish()
+    assert FILES == knife.contents(target)
+
+
+def test_a_connection_lost_behind_the_last_file_is_no_loss(knife: Knife, target: Target) -> None:
+    start = knife.begin()
+    knife.cutter.write(knife.body[start:])
+    knife.cutter.restart()
+    again = knife.begin()
+    knife.cutter.write(knife.body[again:])
+    knife.cutter.finish()
+
+    assert FILES == knife.contents(target)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, len(RELEASE.bundle_bytes) - 1), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_noticed_or_harmless(target: Target, place: int, bit: int) -> None:
+    knife = Knife(target)
+    body = bytearray(knife.body)
+    body[place] ^= 1 << bit
+    start = knife.begin()
+    with suppress(ObjectError):
+        knife.cutter.write(bytes(body[start:]))
+        knife.cutter.finish()
+    knife.cutter.restart()
+
+    found = knife.contents(target)
+    assert found == {path: FILES[path] for path in found}
+
+
+def test_a_bundle_that_ends_early_is_refused(knife: Knife) -> None:
+    start = knife.begin()
+    knife.cutter.write(knife.body[start : RELEASE.manifest.files["c.py"].offset])
+
+    with pytest.raises(ObjectError, match=r"ends before 'c\.py'"):
+        knife.cutter.finish()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-range": "bytes 0-9/4711"},
+        {"content-length": "4711"},
+        {"content-range": f"bytes 2000-3000/{len(RELEASE.bundle_bytes)}"},
+    ],
+)
+def test_another_bundle_or_another_part_is_refused(knife: Knife, headers: dict[str, str]) -> None:
+    with pytest.raises(ObjectError) as caught:
+        knife.cutter.check(headers)
+
+    assert "bundle_corrupt" == caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"sha256": "0" * 64}, "its SHA-256 is"),
+        ({"size_bytes": 239}, "more than 239 bytes"),
+        ({"size_bytes": 241}, "240 bytes, not 241"),
+    ],
+)
+def test_a_file_is_held_against_its_row(
+    target: Target, changes: dict[str, object], why: str
+) -> None:
+    row = RELEASE.manifest.files["a/one.py"]._replace(**changes)  # type: ignore[arg-type]
+    with pytest.raises(ObjectError, match=why):
+        unpack(row, RELEASE.bundle_bytes[row.offset : row.offset + row.stored_bytes], target)
+
+    assert [] == os.listdir(f"{target.path}/.s3-sync/staging")
+
+
+def test_what_does_not_end_where_it_should_is_refused(target: Target) -> None:
+    row = RELEASE.manifest.files["a/one.py"]
+    data = RELEASE.bundle_bytes[row.offset : row.offset + row.stored_bytes]
+    for piece in (data[:-1], data + b"\0"):
+        with pytest.raises(ObjectError, match="corrupt"):
+            unpack(row, piece, target)
+
+
+def test_a_bomb_is_stopped_at_its_stated_size(target: Target) -> None:
+    row = RELEASE.manifest.files["c.py"]
+    body = RELEASE.bundle_bytes[row.offset : row.offset + row.stored_bytes]
+
+    with pytest.raises(ObjectError, match="more than 1000 bytes"):
+        unpack(row._replace(size_bytes=1_000), body, target)

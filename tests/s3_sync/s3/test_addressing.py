@@ -1,0 +1,335 @@
+"""
+Our endpoint rules against botocore's: the same bucket, the same URL.
+"""
+
+import itertools
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import botocore.exceptions
+import botocore.session
+import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.config import Config
+
+from s3_sync.s3.addressing import locate
+from s3_sync.s3.refusals import SourceError
+from s3_sync.s3.wire import Origin
+from sidecar_runtime.aws_credentials import AwsConfig
+
+KEY = "dags/a b+ü.py"
+POINT = "arn:{}:s3:{}:123456789012:accesspoint{}my-point"
+
+REGIONS = [
+    "us-east-1",
+    "us-west-2",
+    "eu-central-1",
+    "ap-southeast-3",
+    "cn-north-1",
+    "cn-northwest-1",
+    "us-gov-west-1",
+    "us-iso-east-1",
+    "us-isob-east-1",
+    "us-isof-south-1",
+    "eu-isoe-west-1",
+    "eusc-de-east-1",
+]
+BUCKETS = ["a-bucket", "1bucket", "my.dotted.bucket", "under_score", "Upper-Case", "abc", "a" * 63]
+
+
+def config(**changes: Any) -> AwsConfig:
+    arguments: dict[str, Any] = {
+        "region": "us-east-1",
+        "endpoint_url": None,
+        "ca_bundle": None,
+        "ca_fallback": None,
+        "addressing_style": None,
+        "use_fips": False,
+        "use_dualstack": False,
+    }
+    return AwsConfig(**(arguments | changes))
+
+
+@pytest.fixture(scope="module")
+def session() -> botocore.session.Session:
+    return botocore.session.Session()
+
+
+class Refused(Exception):
+    """
+    Botocore does not know such an endpoint.
+    """
+
+
+class Botocore:
+    """
+    A client of botocore that sends nothing, and tells where it would have sent it.
+    """
+
+    def __init__(self, session: botocore.session.Session, settings: AwsConfig) -> None:
+        s3: dict[str, Any] = {"us_east_1_regional_endpoint": "regional"}
+        if settings.addressing_style:
+            s3["addressing_style"] = settings.addressing_style
+        options = Config(
+            s3=s3,
+            use_fips_endpoint=settings.use_fips,
+            use_dualstack_endpoint=settings.use_dualstack,
+            retries={"total_max_attempts": 1},
+        )
+        try:
+            self._client = session.create_client(
+                "s3",
+                region_name=settings.region,
+                endpoint_url=settings.endpoint_url,
+                aws_access_key_id="key",
+                aws_secret_access_key="secret",
+                config=options,
+            )
+        except botocore.exceptions.EndpointVariantError:
+            raise Refused from None
+        self._client.meta.events.register("before-send.s3", self._answer)
+        self._sent: list[Any] = []
+
+    def _answer(self, request: Any, **_: object) -> AWSResponse:
+        self._sent.append(request)
+        return AWSResponse(request.url, 404, {}, None)
+
+    def get(self, bucket: str, key: str) -> tuple[str, str]:
+        """
+        The URL and the signing region of a GET.
+        """
+        with suppress(Exception):  # the answer has no body
+            self._client.get_object(Bucket=bucket, Key=key)
+        if not self._sent:
+            raise Refused
+        request = self._sent.pop()
+        scope = request.headers["Authorization"].decode().split("Credential=", 1)[1].split("/")
+        return request.url, scope[2]
+
+
+def our_url(bucket: str, settings: AwsConfig) -> tuple[str, str]:
+    address = locate(bucket, settings)
+    origin = address.origin
+    return f"{origin.scheme}://{origin.host_header}{address.path_of(KEY)}", address.region
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_buckets_are_where_botocore_has_them(
+    session: botocore.session.Session, region: str
+) -> None:
+    compared = 0
+    kinds = itertools.product([False, True], [False, True], [None, "path", "virtual"])
+    for use_fips, use_dualstack, style in kinds:
+        settings = config(
+            region=region,
+            use_fips=use_fips,
+            use_dualstack=use_dualstack,
+            addressing_style=style,
+        )
+        with suppress(Refused):  # FIPS or dual-stack that a partition has not
+            theirs = Botocore(session, settings)
+            for bucket in BUCKETS:
+                assert theirs.get(bucket, KEY) == our_url(bucket, settings), settings
+                compared += 1
+    assert compared >= 3 * len(BUCKETS)
+
+
+@pytest.mark.parametrize(
+    ("partition", "region"),
+    [
+        ("aws", "us-east-1"),
+        ("aws", "eu-central-1"),
+        ("aws-cn", "cn-north-1"),
+        ("aws-us-gov", "us-gov-east-1"),
+    ],
+)
+@pytest.mark.parametrize("separator", ["/", ":"])
+def test_access_points_are_where_botocore_has_them(
+    session: botocore.session.Session, partition: str, region: str, separator: str
+) -> None:
+    point = POINT.format(partition, region, separator)
+    compared = 0
+    for use_fips, use_dualstack in itertools.product([False, True], [False, True]):
+        settings = config(region=region, use_fips=use_fips, use_dualstack=use_dualstack)
+        with suppress(Refused):
+            assert Botocore(session, settings).get(point, KEY) == our_url(point, settings), settings
+            compared += 1
+    assert compared >= 2
+
+
+def test_an_access_point_is_in_the_region_of_its_arn() -> None:
+    address = locate(POINT.format("aws", "eu-west-3", "/"), config(region="us-east-1"))
+
+    assert address.region == "eu-west-3"
+    assert address.origin.host == "my-point-123456789012.s3-accesspoint.eu-west-3.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://127.0.0.1:9000",
+        "http://minio:9000/",
+        "https://minio.example",
+        "https://minio.example:443",
+        "http://minio.example:80",
+        "https://s3.example:8443/base/path",
+        "https://s3.example/base/",
+        "http://[::1]:9000",
+        "https://storage.googleapis.com",
+        "https://bucket.vpce-0123-abcd.s3.eu-central-1.vpce.amazonaws.com",
+    ],
+)
+@pytest.mark.parametrize("style", [None, "path", "virtual"])
+def test_custom_endpoints_are_used_as_botocore_uses_them(
+    session: botocore.session.Session, endpoint: str, style: str | None
+) -> None:
+    if style == "virtual" and "[" in endpoint:
+        pytest.skip("an address has no sub-domains")
+    settings = config(endpoint_url=endpoint, addressing_style=style, region="eu-central-1")
+    theirs = Botocore(session, settings)
+    for bucket in ("a-bucket", "my.dotted.bucket"):
+        if style == "virtual" and "127.0.0.1" in endpoint and "." in bucket:
+            continue  # botocore asks my.dotted.bucket.127.0.0.1, which nobody can resolve
+        expected, region = theirs.get(bucket, KEY)
+        ours, our_region = our_url(bucket, settings)
+
+        assert _plain(expected) == _plain(ours)
+        assert region == our_region
+
+
+def _plain(url: str) -> tuple[str, str | None, int, str]:
+    """
+    A URL without the differences that are none: a port that is the scheme's own.
+    """
+    parts = urlsplit(url)
+    return (
+        parts.scheme,
+        parts.hostname,
+        parts.port or (443 if parts.scheme == "https" else 80),
+        (parts.path),
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "configured", "region"),
+    [
+        (None, None, "us-east-1"),
+        (None, "eu-west-1", "eu-west-1"),
+        ("eu-north-1", "x-1", "eu-north-1"),
+    ],
+)
+def test_where_s3_says_the_bucket_is_wins(
+    found: str | None, configured: str | None, region: str
+) -> None:
+    address = locate("a-bucket", config(region=configured), found)
+
+    assert address.region == region
+    assert address.origin.host == f"a-bucket.s3.{region}.amazonaws.com"
+
+
+def test_a_region_found_later_does_not_move_a_custom_endpoint() -> None:
+    settings = config(endpoint_url="http://minio:9000")
+
+    assert locate("a-bucket", settings, "eu-north-1").origin == locate("a-bucket", settings).origin
+    assert locate("a-bucket", settings, "eu-north-1").region == "eu-north-1"
+
+
+@pytest.mark.parametrize("url", ["minio:9000", "http://", "ftp://x", "http://x:port", "//x", "/x"])
+def test_an_endpoint_of_a_profile_that_is_no_url_is_named(url: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        locate("a-bucket", config(endpoint_url=url))
+
+    assert caught.value.reason == "endpoint_invalid"
+    assert "endpoint_url" in caught.value.advice
+
+
+def test_the_bucket_itself_has_a_path_too() -> None:
+    assert locate("a-bucket", config()).path_of("") == "/"
+    assert locate("my.dotted.bucket", config()).path_of("") == "/my.dotted.bucket/"
+
+
+# --- proxies
+
+
+PROXY = "http://proxy.example:3128"
+HOST = "a-bucket.s3.eu-central-1.amazonaws.com"
+
+
+def proxy_of(
+    monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str], **changes: Any
+) -> str | None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    return locate("a-bucket", config(region="eu-central-1", **changes)).origin.proxy
+
+
+@pytest.mark.parametrize(
+    ("environ", "endpoint", "proxy"),
+    [
+        ({}, None, None),
+        ({"HTTPS_PROXY": PROXY}, None, PROXY),
+        ({"https_proxy": PROXY}, None, PROXY),
+        ({"HTTP_PROXY": PROXY}, None, None),
+        ({"HTTP_PROXY": PROXY}, "http://minio:9000", PROXY),
+        ({"HTTPS_PROXY": PROXY}, "http://minio:9000", None),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "*"}, None, None),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": HOST}, None, None),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": f"x,{HOST}:443"}, None, None),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": f"{HOST}:80"}, None, PROXY),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": ".amazonaws.com"}, None, None),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "amazonaws.com"}, None, None),
+        ({"HTTPS_PROXY": PROXY, "no_proxy": ".s3.eu-central-1.amazonaws.com"}, None, None),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "s3.amazonaws.com"}, None, PROXY),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": ".eu-west-1.amazonaws.com"}, None, PROXY),
+        ({"HTTP_PROXY": PROXY, "NO_PROXY": "minio"}, "http://minio:9000", None),
+        ({"HTTP_PROXY": PROXY, "NO_PROXY": "127.0.0.1,localhost"}, "http://127.0.0.1:9", None),
+    ],
+)
+def test_proxies_are_decided_for_the_very_host(
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    endpoint: str | None,
+    proxy: str | None,
+) -> None:
+    assert proxy_of(monkeypatch, environ, endpoint_url=endpoint) == proxy
+
+
+def test_proxies_are_those_of_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.utils import get_environ_proxies
+
+    lists = ["", HOST, ".amazonaws.com", "s3.amazonaws.com", "*", "eu-central-1.amazonaws.com",
+             "a-bucket", ".COM", "10.0.0.0/8"]  # fmt: skip
+    for no_proxy in lists:
+        environ = {"HTTPS_PROXY": PROXY, "NO_PROXY": no_proxy}
+        ours = proxy_of(monkeypatch, environ)
+
+        assert get_environ_proxies(f"https://{HOST}/").get("https") == ours, no_proxy
+
+
+# --- origins
+
+
+@pytest.mark.parametrize(
+    ("origin", "header"),
+    [
+        (Origin("https", "h", 443), "h"),
+        (Origin("http", "h", 80), "h"),
+        (Origin("https", "h", 80), "h:80"),
+        (Origin("http", "h", 443), "h:443"),
+        (Origin("http", "::1", 9000), "[::1]:9000"),
+        (Origin("http", "::1", 80), "[::1]"),
+    ],
+)
+def test_the_host_header_has_the_port_where_it_is_not_the_schemes_own(
+    origin: Origin, header: str
+) -> None:
+    assert origin.host_header == header

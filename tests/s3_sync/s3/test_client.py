@@ -1,0 +1,431 @@
+"""
+Asking S3: what is sent, what is sent again, and to whom.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from s3_sync.s3 import client as module
+from s3_sync.s3.client import ATTEMPTS, USER_AGENT, S3Client
+from s3_sync.s3.refusals import ObjectError, ObjectMoved, Operation, SourceError
+from s3_sync.s3.wire import WireError
+from sidecar_runtime.aws_credentials import Credentials
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from tests.s3_sync.given import GIVEN, Given, config_of, play
+from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, Identity, error, is_get, is_list
+from tests.support.faults import answer_with, reset, truncate, with_headers
+from tests.support.loopback import Answer, Request
+
+OLD = Credentials("AKIDOLD", "old-secret", "old-token")
+NEW = Credentials("AKIDNEW", "new-secret", "new-token")
+
+
+@pytest.fixture(autouse=True)
+def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_CEILING_SECONDS", 0.0)
+
+
+@pytest.fixture
+def s3() -> Iterator[FakeS3]:
+    with FakeS3() as server:
+        server.put("dags/a b+ü.py", b"hello")
+        yield server
+
+
+class Body:
+    """
+    What came, one list for each attempt.
+    """
+
+    def __init__(self) -> None:
+        self.attempts: list[list[bytes]] = []
+
+    def restart(self) -> None:
+        self.attempts.append([])
+
+    def write(self, chunk: bytes) -> None:
+        self.attempts[-1].append(chunk)
+
+    @property
+    def whole(self) -> bytes:
+        return b"".join(self.attempts[-1])
+
+
+async def get(client: S3Client, body: Body | None = None, etag: str = "") -> dict[str, str]:
+    md5_of_hello = "5d41402abc4b2a76b9719d911017c592"
+    return await client.get_object("dags/a b+ü.py", etag or md5_of_hello, 5, body or Body())
+
+
+async def list_all(client: S3Client) -> bytes:
+    return await client.list_page(None)
+
+
+def region_of(request: Request) -> str:
+    return request.headers["authorization"].split("Credential=")[1].split("/")[2]
+
+
+def key_of(request: Request) -> str:
+    return request.headers["authorization"].split("Credential=")[1].split("/")[0]
+
+
+def failure(s3: FakeS3, scene: Any, chain: Given | None = None) -> SidecarError:
+    with pytest.raises(SidecarError) as caught:
+        play(s3, scene, chain)
+    return caught.value
+
+
+# --- what is sent
+
+
+def test_asks_for_a_page_of_the_prefix(s3: FakeS3) -> None:
+    counts: list[Operation] = []
+    s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
+
+    page = play(s3, list_all, counts=counts)
+
+    assert b"<ListBucketResult" in page
+    (request,) = s3.requests
+    assert {
+        "list-type": "2",
+        "encoding-type": "url",
+        "max-keys": "1000",
+        "prefix": "dags/",
+    } == request.query
+    assert ("GET", f"/{s3.bucket}") == (request.method, request.raw_path)
+    assert USER_AGENT == request.headers["user-agent"]
+    assert ["list"] == counts
+
+
+def test_follows_a_token_as_it_is(s3: FakeS3) -> None:
+    token = "1/+=&? ü%20"
+    s3.inject(answer_with(Answer(200, {}, b"page")))
+
+    play(s3, lambda client: client.list_page(token))
+
+    assert token == s3.requests[0].query["continuation-token"]
+
+
+def test_gets_the_object_that_was_listed_and_no_other(s3: FakeS3) -> None:
+    counts: list[Operation] = []
+    body = Body()
+    s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
+
+    headers = play(s3, lambda client: get(client, body), counts=counts)
+
+    assert b"hello" == body.whole
+    assert "5" == headers["content-length"]
+    (request,) = s3.requests
+    assert f"/{s3.bucket}/dags/a%20b%2B%C3%BC.py" == request.target
+    assert '"5d41402abc4b2a76b9719d911017c592"' == request.headers["if-match"]
+    assert ("ENABLED", "identity") == (
+        request.headers["x-amz-checksum-mode"],
+        request.headers["accept-encoding"],
+    )
+    assert ["get"] == counts
+
+
+# --- objects that change
+
+
+def test_a_changed_object_has_moved(s3: FakeS3) -> None:
+    for honours in (True, False):
+        s3.honours_if_match = honours
+        with pytest.raises(ObjectMoved):
+            play(s3, lambda client: get(client, etag="0" * 32))
+
+
+def test_a_vanished_object_has_moved_and_is_asked_for_once(s3: FakeS3) -> None:
+    s3.objects.clear()
+
+    with pytest.raises(ObjectMoved):
+        play(s3, get)
+
+    assert 1 == len(s3.requests)
+
+
+@pytest.mark.parametrize("said", ["Fri, 20 Nov 2026 12:00:00 GMT", "yesterday", ""])
+def test_when_a_listing_was_answered_is_the_servers_to_say(s3: FakeS3, said: str) -> None:
+    """
+    Our own clock may be wrong; an object does not tell.
+    """
+
+    async def scene(client: S3Client) -> list[str]:
+        seen = [client.listed_at]
+        await list_all(client)
+        seen.append(client.listed_at)
+        await get(client)
+        return [*seen, client.listed_at]
+
+    s3.inject(with_headers(Date=said), is_list)
+
+    assert ["", said, said] == play(s3, scene)
+
+
+@pytest.mark.parametrize(
+    "etag", ['W/"5d41402abc4b2a76b9719d911017c592"', "5d41402abc4b2a76b9719d911017c592"]
+)
+def test_the_dress_of_an_etag_does_not_matter(s3: FakeS3, etag: str) -> None:
+    s3.inject(with_headers(ETag=etag))
+    body = Body()
+
+    play(s3, lambda client: get(client, body))
+
+    assert b"hello" == body.whole
+
+
+# --- what is sent again
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [error(503, "SlowDown"), error(500, "InternalError"), error(502, ""), reset(), truncate(3)],
+    ids=["throttled", "failed", "gateway", "reset", "truncated"],
+)  # fmt: skip
+def test_what_passes_by_itself_is_tried_again(s3: FakeS3, fault: Any) -> None:
+    s3.inject(fault, times=ATTEMPTS - 1)
+    body = Body()
+    counts: list[Operation] = []
+
+    play(s3, lambda client: get(client, body), counts=counts)
+
+    assert b"hello" == body.whole
+    assert ATTEMPTS == len(body.attempts) == len(counts) == len(s3.requests)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (error(503, "SlowDown"), "throttled"),
+        (error(500, "InternalError"), "server_error"),
+        (truncate(3), "connection_lost"),
+    ],
+)
+def test_what_does_not_pass_is_a_failure(s3: FakeS3, fault: Any, reason: str) -> None:
+    s3.inject(fault)
+
+    assert reason == failure(s3, get).reason
+    assert ATTEMPTS == len(s3.requests)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (error(403, "AccessDenied"), "access_denied"),
+        (error(404, "NoSuchBucket"), "bucket_not_found"),
+        (error(400, "InvalidArgument"), "client_error"),
+        (error(403, "SignatureDoesNotMatch"), "credentials_invalid"),
+        (error(403, "RequestTimeTooSkewed"), "clock_skew"),
+        (error(302, ""), "redirect_refused"),
+    ],
+)
+def test_what_will_not_change_is_asked_once(s3: FakeS3, fault: Any, reason: str) -> None:
+    s3.inject(fault)
+
+    assert reason == failure(s3, list_all).reason
+    assert 1 == len(s3.requests)
+
+
+def test_silence_is_not_waited_for_three_times(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIST_SECONDS", 0.05)
+    s3.inject(lambda exchange: exchange.hang())
+
+    try:
+        assert "request_timeout" == failure(s3, list_all).reason
+        assert 1 == len(s3.requests)
+    finally:
+        s3.release()
+
+
+def test_a_body_may_take_as_long_as_it_is_big(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GET_SECONDS", 0.0)
+    monkeypatch.setattr(module, "SLOWEST_BYTES_PER_SECOND", 0.5)
+
+    play(s3, get)
+
+
+def test_what_a_receiver_raises_is_raised(s3: FakeS3) -> None:
+    class Full(Body):
+        def write(self, chunk: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        play(s3, lambda client: get(client, Full()))
+
+    assert 1 == len(s3.requests)
+
+
+# --- credentials that were rotated
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "InvalidToken"])
+def test_rotated_credentials_are_fetched_and_the_request_sent_again(s3: FakeS3, code: str) -> None:
+    chain = Given(config_of(s3), OLD, NEW)
+    s3.inject(error(403, code), lambda request: key_of(request) == "AKIDOLD")
+
+    play(s3, list_all, chain)
+
+    assert ["AKIDOLD", "AKIDNEW"] == [key_of(request) for request in s3.requests]
+    assert "new-token" == s3.requests[1].headers["x-amz-security-token"]
+    assert 1 == chain.forgotten
+
+
+def test_requests_at_once_fetch_them_once(s3: FakeS3) -> None:
+    chain = Given(config_of(s3), OLD, NEW, GIVEN)
+    s3.inject(error(400, "ExpiredToken"), lambda request: key_of(request) == "AKIDOLD")
+
+    async def scene(client: S3Client) -> None:
+        await asyncio.gather(*(get(client) for _ in range(8)))
+
+    play(s3, scene, chain)
+
+    assert 1 == chain.forgotten
+
+
+def test_credentials_that_stay_refused_are_named(s3: FakeS3) -> None:
+    chain = Given(config_of(s3), OLD, NEW)
+    s3.inject(error(400, "ExpiredToken", "The provided token has expired."))
+
+    found = failure(s3, list_all, chain)
+
+    assert "credentials_expired" == found.reason
+    assert "the access key AKIDNEW" in found.message
+    assert "new-secret" not in found.message and "new-token" not in found.message
+    assert (2, 0) == (len(s3.requests), chain.asked_who)
+
+
+def test_who_was_denied_is_asked_where_s3_does_not_say_it(s3: FakeS3) -> None:
+    chain = Given(config_of(s3))
+    s3.inject(error(403, "AccessDenied", "Access Denied"), times=1)
+    assert "arn:aws:iam::123456789012:role/dags may not" in failure(s3, list_all, chain).message
+    s3.inject(error(403, "AccessDenied", "User: arn:aws:iam::1:role/x is not authorized"))
+    assert "arn:aws:iam::1:role/x may not" in failure(s3, list_all, chain).message
+
+    assert 1 == chain.asked_who
+
+
+# --- buckets elsewhere
+
+
+@pytest.mark.parametrize("answer", ["moved", "redirect", "malformed"])
+def test_a_bucket_elsewhere_is_asked_with_its_region_from_then_on(s3: FakeS3, answer: str) -> None:
+    s3.region, s3.region_answer = "eu-central-1", answer  # type: ignore[assignment]
+    chain = Given(config_of(s3, region="us-east-1"))
+
+    async def scene(client: S3Client) -> str:
+        await client.list_page(None)
+        await get(client)
+        client.begin_cycle(Fence())
+        await get(client)
+        return client.region
+
+    assert "eu-central-1" == play(s3, scene, chain)
+    assert ["us-east-1", *["eu-central-1"] * 3] == [region_of(one) for one in s3.requests]
+
+
+def test_a_bucket_that_says_something_else_each_time_is_not_followed_for_ever(s3: FakeS3) -> None:
+    regions = iter(["eu-west-1", "eu-west-2", "eu-west-3"])
+
+    def elsewhere(exchange: Any) -> None:
+        error(301, "PermanentRedirect", headers={"x-amz-bucket-region": next(regions)})(exchange)
+
+    s3.inject(elsewhere)
+
+    assert "redirect_refused" == failure(s3, list_all).reason
+    assert ["us-east-1", "eu-west-1"] == [region_of(one) for one in s3.requests]
+
+
+@pytest.mark.parametrize("region", ["evil.example/", "EU", "x" * 40, "eu west", "@evil"])
+def test_a_region_that_is_none_is_not_followed(s3: FakeS3, region: str) -> None:
+    """
+    It goes into the host's name.
+    """
+    s3.inject(error(301, "PermanentRedirect", headers={"x-amz-bucket-region": region}))
+
+    assert "redirect_refused" == failure(s3, list_all).reason
+    assert 1 == len(s3.requests)
+
+
+def test_the_same_region_again_is_not_tried_again(s3: FakeS3) -> None:
+    s3.inject(error(400, "InvalidArgument", headers={"x-amz-bucket-region": "us-east-1"}))
+
+    assert "client_error" == failure(s3, list_all).reason
+    assert 1 == len(s3.requests)
+
+
+# --- from cycle to cycle
+
+
+def test_connections_are_kept_from_cycle_to_cycle(s3: FakeS3) -> None:
+    async def scene(client: S3Client) -> None:
+        for _ in range(3):
+            client.begin_cycle(Fence())
+            await client.list_page(None)
+
+    play(s3, scene)
+
+    assert 1 == len({request.connection for request in s3.requests})
+
+
+def test_another_endpoint_is_followed_at_the_next_cycle(s3: FakeS3) -> None:
+    with FakeS3() as other:
+        chain = Given(config_of(s3))
+
+        async def scene(client: S3Client) -> None:
+            await client.list_page(None)
+            chain.config = replace(chain.config, endpoint_url=other.endpoint)
+            await client.list_page(None)
+            client.begin_cycle(Fence())
+            await client.list_page(None)
+
+        play(s3, scene, chain)
+
+        assert (2, 1) == (len(s3.requests), len(other.requests))
+
+
+@pytest.mark.parametrize("content", [None, "not a certificate"])
+def test_a_bundle_that_cannot_be_read_is_named(
+    s3: FakeS3, tmp_path: Any, content: str | None
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    if content is not None:
+        bundle.write_text(content)
+    chain = Given(config_of(s3, endpoint_url="https://minio.example", ca_bundle=str(bundle)))
+
+    found = failure(s3, list_all, chain)
+
+    assert isinstance(found, SourceError)
+    assert ("tls_failed", "Check AWS_CA_BUNDLE.") == (found.reason, found.advice)
+    assert str(bundle) in found.message
+
+
+def test_the_kind_of_an_error_says_what_fails(s3: FakeS3) -> None:
+    s3.inject(error(403, "AccessDenied"))
+
+    with pytest.raises(SourceError):
+        play(s3, list_all)
+    with pytest.raises(ObjectError):
+        play(s3, get)
+    s3.stop()
+    with pytest.raises(WireError) as caught:
+        play(s3, get)
+    s3.start()
+    assert "endpoint_unreachable" == caught.value.reason
+
+
+def test_only_what_is_sent_is_counted(s3: FakeS3) -> None:
+    counts: list[Operation] = []
+    s3.inject(error(500, "InternalError"), is_list, times=1)
+    s3.inject(error(500, "InternalError"), is_get(), times=1)
+
+    async def scene(client: S3Client) -> None:
+        await client.list_page(None)
+        await get(client)
+
+    play(s3, scene, counts=counts)
+
+    assert ["list", "list", "get", "get"] == counts

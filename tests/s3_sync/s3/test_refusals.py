@@ -1,0 +1,322 @@
+"""
+What an answer of S3 that is not a success means.
+"""
+
+from typing import Any
+from xml.sax.saxutils import escape
+
+import pytest
+
+from s3_sync.s3.refusals import (
+    STALE_CREDENTIALS,
+    ObjectError,
+    ObjectMoved,
+    Permission,
+    Request,
+    S3Error,
+    SourceError,
+    explain,
+    is_denied,
+    read_refusal,
+)
+from s3_sync.s3.wire import Answer
+from sidecar_runtime.errors import SidecarError
+
+LIST = Request("list", "a-bucket", "dags/", "dags/", "eu-central-1")
+GET = Request("get", "a-bucket", "dags/pkg/a.py", "dags/", "eu-central-1")
+POINT = "arn:aws:s3:eu-central-1:123456789012:accesspoint/dags"
+ROLE = "arn:aws:sts::123456789012:assumed-role/airflow/pod"
+KEY_ARN = "arn:aws:kms:eu-central-1:123456789012:key/1234"
+
+
+def answer(status: int, code: str = "", message: str = "", **headers: str) -> Answer:
+    document = ""
+    if code:
+        document = (
+            '<?xml version="1.0"?>\n'
+            f"<Error><Code>{code}</Code><Message>{escape(message)}</Message>"
+            "<RequestId>1</RequestId></Error>"
+        )
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status, names, document.encode())
+
+
+def explained(
+    request: Request, found: Answer, identity: str | None = None
+) -> SidecarError | ObjectMoved:
+    return explain(found, read_refusal(found), request, identity)
+
+
+def reason_of(request: Request, found: Answer) -> str:
+    error = explained(request, found)
+    return error.reason if isinstance(error, SidecarError) else "moved"
+
+
+# --- reading the document
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<Error><Code>NoSuchKey</Code><Message>gone &amp; lost</Message></Error>",
+        b"<Error><Message>gone &amp; lost</Message><Code>NoSuchKey</Code></Error>",
+        b'<Error xmlns="x"><Code> NoSuchKey </Code>\n<Message>\ngone &#38; lost</Message></Error>',
+    ],
+)
+def test_reads_code_and_message_in_any_order(body: bytes) -> None:
+    refusal = read_refusal(Answer(404, {}, body))
+
+    assert (refusal.code, refusal.message) == ("NoSuchKey", "gone & lost")
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>no", b"\xff\xfe", b"<Code>", b"{}", b"<" * 200_000])
+def test_never_fails_on_what_is_no_document(body: bytes) -> None:
+    refusal = read_refusal(Answer(503, {}, body))
+
+    assert (refusal.code, refusal.message, refusal.region) == ("", "", "")
+
+
+def test_the_region_comes_from_the_header_or_the_document() -> None:
+    document = b"<Error><Code>X</Code><Region>eu-west-1</Region></Error>"
+
+    assert read_refusal(Answer(400, {}, document)).region == "eu-west-1"
+    header = {"x-amz-bucket-region": "eu-north-1"}
+    assert read_refusal(Answer(400, header, document)).region == "eu-north-1"
+    assert read_refusal(Answer(301, header, b"")).region == "eu-north-1"
+
+
+@pytest.mark.parametrize(
+    "region",
+    ["evil.example/", "eu-west-1.evil.example", "x@y", "EU", "a b", "eu\r\nHost: x", "x" * 33, "#"],
+)
+def test_a_region_that_is_none_is_not_believed(region: str) -> None:
+    """
+    It would become part of a host name that gets a signed request.
+    """
+    document = f"<Error><Region>{escape(region)}</Region></Error>".encode()
+
+    assert read_refusal(Answer(400, {"x-amz-bucket-region": region}, b"")).region == ""
+    assert read_refusal(Answer(400, {}, document)).region == ""
+
+
+# --- what was asked
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [
+        ("us-east-1", "aws"),
+        ("eu-central-1", "aws"),
+        ("cn-north-1", "aws-cn"),
+        ("us-gov-west-1", "aws-us-gov"),
+        ("eusc-de-east-1", "aws-eusc"),
+        ("us-iso-east-1", "aws-iso"),
+        ("us-isob-east-1", "aws-iso-b"),
+        ("eu-isoe-west-1", "aws-iso-e"),
+        ("us-isof-south-1", "aws-iso-f"),
+    ],
+)
+def test_the_arn_is_of_the_regions_partition(region: str, partition: str) -> None:
+    assert Request("list", "b-1", "dags/", "dags/", region).arn == f"arn:{partition}:s3:::b-1"
+    assert Request("get", "b-1", "dags/a", "dags/", region).arn == (
+        f"arn:{partition}:s3:::b-1/dags/a"
+    )
+
+
+def test_partitions_are_those_of_botocore() -> None:
+    import botocore.session
+
+    session = botocore.session.Session()
+    for partition in session.get_available_partitions():
+        for region in session.get_available_regions("s3", partition):
+            found = Request("list", "b-1", "", "", region).arn
+            assert found == f"arn:{partition}:s3:::b-1", region
+
+
+def test_the_arn_of_an_access_point_is_its_own() -> None:
+    assert Request("list", POINT, "dags/", "dags/", "eu-central-1").arn == POINT
+    assert Request("get", POINT, "dags/a", "dags/", "eu-central-1").arn == f"{POINT}/object/dags/a"
+    assert Request("get", POINT, "dags/a", "dags/", "eu-central-1").folder_arn == (
+        f"{POINT}/object/dags/*"
+    )
+
+
+# --- denied
+
+
+def denied_message(action: str, resource: str | None, quotes: str = '"') -> str:
+    on = f" on resource: {quotes}{resource}{quotes}" if resource else ""
+    return (
+        f"User: {ROLE} is not authorized to perform: {action}{on} because no identity-based "
+        f"policy allows the {action} action"
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind", "action", "arn", "scope"),
+    [
+        (LIST, SourceError, "s3:ListBucket", "arn:aws:s3:::a-bucket", "arn:aws:s3:::a-bucket"),
+        (
+            GET,
+            ObjectError,
+            "s3:GetObject",
+            "arn:aws:s3:::a-bucket/dags/pkg/a.py",
+            "arn:aws:s3:::a-bucket/dags/*",
+        ),
+    ],
+)
+@pytest.mark.parametrize("says", ["all", "nothing"])
+def test_a_denial_names_action_resource_and_identity(
+    request_: Request, kind: type[S3Error], action: str, arn: str, scope: str, says: str
+) -> None:
+    message = denied_message(action, arn) if says == "all" else "Access Denied"
+    error = explained(
+        request_, answer(403, "AccessDenied", message), None if says == "all" else ROLE
+    )
+
+    assert isinstance(error, kind)
+    assert error.reason == "access_denied"
+    assert error.message.startswith(f"{ROLE} may not {action} on {arn}")
+    assert f"Allow {action} on {scope} in the policy of the role" in error.advice
+    assert error.permission == Permission(action, scope)
+
+
+def test_what_s3_says_of_the_identity_wins() -> None:
+    found = answer(403, "AccessDenied", denied_message("s3:ListBucket", None))
+
+    error = explained(LIST, found, "arn:aws:iam::1:user/other")
+
+    assert isinstance(error, S3Error)
+    assert error.message.startswith(ROLE)
+
+
+def test_an_identity_that_nobody_knows_is_said_to_be_unknown() -> None:
+    error = explained(LIST, answer(403))
+
+    assert isinstance(error, S3Error)
+    assert error.message.startswith("unknown (STS did not say) may not s3:ListBucket")
+
+
+def test_another_action_than_ours_is_the_one_that_is_named() -> None:
+    error = explained(GET, answer(403, "AccessDenied", denied_message("s3:GetObjectVersion", None)))
+
+    assert isinstance(error, S3Error)
+    assert error.permission is not None
+    assert error.permission.action == "s3:GetObjectVersion"
+
+
+@pytest.mark.parametrize(
+    ("message", "arn"),
+    [
+        (denied_message("kms:Decrypt", KEY_ARN), KEY_ARN),
+        (denied_message("kms:Decrypt", KEY_ARN, ""), KEY_ARN),
+        (denied_message("kms:Decrypt", None), f"the KMS key of {GET.url}"),
+        (
+            "The ciphertext refers to a customer master key that you are not allowed to access.",
+            f"the KMS key of {GET.url}",
+        ),
+    ],
+)
+def test_a_denial_of_kms_names_the_key_and_its_policy(message: str, arn: str) -> None:
+    error = explained(GET, answer(403, "AccessDenied", message), ROLE)
+
+    assert isinstance(error, ObjectError)
+    assert f"kms:Decrypt on {arn}" in error.message
+    assert "and the policy of the key" in error.advice
+    assert error.permission == Permission("kms:Decrypt", arn)
+
+
+# --- all others
+
+
+@pytest.mark.parametrize(
+    ("found", "for_list", "for_get"),
+    [
+        (answer(404, "NoSuchBucket"), "bucket_not_found", "bucket_not_found"),
+        (answer(404, "NoSuchAccessPoint"), "bucket_not_found", "bucket_not_found"),
+        (answer(404), "bucket_not_found", "moved"),
+        (answer(404, "NoSuchKey"), "moved", "moved"),
+        (answer(412, "PreconditionFailed"), "moved", "moved"),
+        (answer(412), "moved", "moved"),
+        (answer(403, "RequestTimeTooSkewed"), "clock_skew", "clock_skew"),
+        (answer(403, "SignatureDoesNotMatch"), "credentials_invalid", "credentials_invalid"),
+        (answer(403, "InvalidObjectState"), "object_archived", "object_archived"),
+        (answer(400, "KMS.DisabledException"), "kms_key_unusable", "kms_key_unusable"),
+        (answer(400, "KMS.NotFoundException"), "kms_key_unusable", "kms_key_unusable"),
+        (answer(400, "ExpiredToken"), "credentials_expired", "credentials_expired"),
+        (answer(403, "InvalidAccessKeyId"), "credentials_invalid", "credentials_invalid"),
+        (answer(503, "SlowDown"), "throttled", "throttled"),
+        (answer(503), "throttled", "throttled"),
+        (answer(429, "TooManyRequests"), "throttled", "throttled"),
+        (answer(500, "InternalError"), "server_error", "server_error"),
+        (answer(502), "server_error", "server_error"),
+        (answer(504), "server_error", "server_error"),
+        (answer(301, "PermanentRedirect"), "redirect_refused", "redirect_refused"),
+        (answer(307), "redirect_refused", "redirect_refused"),
+        (answer(302), "redirect_refused", "redirect_refused"),
+        (answer(304), "redirect_refused", "redirect_refused"),
+        (answer(400, "InvalidArgument"), "client_error", "client_error"),
+        (answer(405), "client_error", "client_error"),
+        (answer(403), "access_denied", "access_denied"),
+        (answer(403, "AllAccessDisabled"), "access_denied", "access_denied"),
+    ],
+)
+def test_every_answer_has_a_reason(found: Answer, for_list: str, for_get: str) -> None:
+    assert (for_list, for_get) == (reason_of(LIST, found), reason_of(GET, found))
+
+
+def test_failures_of_one_object_are_told_from_those_of_the_source() -> None:
+    ours = [answer(500), answer(400, "X"), answer(403), answer(403, "InvalidObjectState")]
+    all_ours = [answer(503), answer(301), answer(400, "ExpiredToken"), answer(404, "NoSuchBucket")]
+
+    assert {ObjectError} == {type(explained(GET, found)) for found in ours}
+    assert {SourceError} == {type(explained(GET, found)) for found in all_ours}
+
+
+@pytest.mark.parametrize("code", sorted(STALE_CREDENTIALS))
+def test_refused_credentials_are_named_by_who_was_refused(code: str) -> None:
+    error = explained(LIST, answer(400, code, "old"), "the access key AKIA1")
+
+    assert isinstance(error, SourceError)
+    assert "S3 refuses the access key AKIA1" in error.message
+    assert f"400 {code} old" in error.message
+
+
+def test_what_s3_said_is_quoted() -> None:
+    for status, code in ((500, "InternalError"), (400, "Odd"), (503, "SlowDown"), (403, "Denied")):
+        error = explained(GET, answer(status, code, "because & so"), ROLE)
+        assert isinstance(error, SidecarError)
+        assert f"({status} {code} because & so)" in error.message
+
+
+def test_a_redirect_says_where_it_would_have_led() -> None:
+    error = explained(LIST, answer(307, location="http://portal.example/login"))
+
+    assert isinstance(error, SidecarError)
+    assert "'http://portal.example/login'" in error.message
+    assert "credentials are never sent to another host" in error.message
+
+
+def test_every_refusal_has_advice_or_says_it_all() -> None:
+    for status, code in ((403, ""), (301, ""), (503, ""), (404, "NoSuchBucket"), (403, "KMS.X")):
+        error: Any = explained(LIST, answer(status, code))
+        assert error.advice, code
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "denied"),
+    [
+        (403, "AccessDenied", True),
+        (403, "", True),
+        (403, "SignatureDoesNotMatch", False),
+        (403, "InvalidAccessKeyId", False),
+        (403, "RequestTimeTooSkewed", False),
+        (403, "InvalidObjectState", False),
+        (400, "AccessDenied", False),
+        (500, "", False),
+    ],
+)
+def test_a_denial_is_a_403_that_has_no_better_reason(status: int, code: str, denied: bool) -> None:
+    found = answer(status, code)
+
+    assert is_denied(found, read_refusal(found)) is denied

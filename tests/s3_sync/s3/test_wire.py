@@ -1,0 +1,543 @@
+"""
+One HTTP/1.1 connection, against servers that do what servers do.
+
+The transport is in memory and the loop's clock jumps to the next timer, so that half a minute of
+silence takes none.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3_sync.s3.wire import (
+    ADVICE,
+    BODY_LIMIT_BYTES,
+    HEAD_LIMIT_BYTES,
+    IDLE_SECONDS,
+    Answer,
+    Connection,
+    Sink,
+    StaleConnection,
+    WireError,
+)
+
+OK = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 5\r\n\r\nhello'
+CHUNKED = (
+    b'HTTP/1.1 200 OK\r\nETag: "e"\r\nTransfer-Encoding: chunked\r\n\r\n'
+    b"2\r\nhe\r\n3;ext=1\r\nllo\r\n0\r\nTrailer: x\r\n\r\n"
+)
+REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+class Jumps(selectors.DefaultSelector):
+    """
+    Waits by moving the clock of its loop.
+    """
+
+    now = 1000.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        self.now += max(0.0, timeout or 0.0)
+        return super().select(0)
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self.clock = Jumps()
+        super().__init__(self.clock)
+
+    def time(self) -> float:
+        return self.clock.now
+
+
+class Cable(asyncio.Transport):
+    """
+    A transport in memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+        self.is_cut = False
+
+    def write(self, data: Any) -> None:
+        self.sent.append(bytes(data))
+
+    def abort(self) -> None:
+        self.is_cut = True
+
+    def is_closing(self) -> bool:
+        return self.is_cut
+
+
+class Line:
+    """
+    A connection, and the server's end of it.
+    """
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.cable = Cable()
+        self.connection = Connection(self.loop)
+        self.connection.connection_made(self.cable)
+
+    async def ask(
+        self,
+        *pieces: bytes | None,
+        lost: Exception | None = None,
+        sink: Sink | None = None,
+        seconds: float = 100.0,
+        pause: float = 0.001,
+    ) -> Answer:
+        """
+        Send a request, and answer it with pieces; None closes the connection.
+        """
+
+        def hear(piece: bytes | None) -> None:
+            if piece is None:
+                self.connection.connection_lost(lost)
+            elif not self.cable.is_cut:
+                self.connection.data_received(piece)
+
+        for number, piece in enumerate(pieces, 1):
+            self.loop.call_later(number * pause, hear, piece)
+        return await self.connection.request(REQUEST, sink, seconds)
+
+
+def run(scene: Callable[[Line], Awaitable[Any]]) -> Any:
+    async def play() -> Any:
+        return await scene(Line())
+
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        return runner.run(play())
+
+
+def ask(*pieces: bytes | None, **options: Any) -> Answer:
+    answer: Answer = run(lambda line: line.ask(*pieces, **options))
+    return answer
+
+
+def refusal_of(*pieces: bytes | None, **options: Any) -> WireError:
+    """
+    Return the error of an exchange; whatever it is, the connection is not used again.
+    """
+
+    async def scene(line: Line) -> WireError:
+        with pytest.raises(WireError) as caught:
+            await line.ask(*pieces, **options)
+        assert not line.connection.is_usable
+        assert line.cable.is_cut
+        return caught.value
+
+    error: WireError = run(scene)
+    return error
+
+
+def pieces_of(data: bytes, breaks: Iterable[int]) -> list[bytes]:
+    ends = [*sorted({at % len(data) for at in breaks} - {0}), len(data)]
+    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+# --- whole answers
+
+
+def test_sends_the_head_as_it_is() -> None:
+    async def scene(line: Line) -> None:
+        await line.ask(OK)
+
+        assert [REQUEST] == line.cable.sent
+
+    run(scene)
+
+
+@pytest.mark.parametrize("data", [OK, CHUNKED], ids=["length", "chunked"])
+@given(breaks=st.lists(st.integers(0, 200), max_size=12))
+def test_an_answer_is_the_same_however_it_is_broken_up(data: bytes, breaks: list[int]) -> None:
+    answer = ask(*pieces_of(data, breaks))
+
+    assert (200, b"hello", '"e"') == (answer.status, answer.body, answer.headers["etag"])
+
+
+@pytest.mark.parametrize("data", [OK, CHUNKED], ids=["length", "chunked"])
+def test_an_answer_may_come_byte_by_byte(data: bytes) -> None:
+    assert b"hello" == ask(*(data[at : at + 1] for at in range(len(data)))).body
+
+
+def test_names_of_headers_are_in_lower_case_and_values_any_bytes() -> None:
+    answer = ask(b"HTTP/1.1 200 OK\r\nX-Amz-Odd:  caf\xe9 \r\nContent-Length: 0\r\n\r\n")
+
+    assert "caf\xe9" == answer.headers["x-amz-odd"].strip()
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"206 Partial Content"])
+def test_the_body_goes_to_the_sink(status: bytes) -> None:
+    chunks: list[bytes] = []
+
+    answer = ask(*pieces_of(CHUNKED.replace(b"200 OK", status), [80]), sink=chunks.append)
+
+    assert b"hello" == b"".join(chunks)
+    assert b"" == answer.body
+
+
+@pytest.mark.parametrize("status", [b"400 x", b"403 x", b"404 x", b"412 x", b"500 x", b"301 x"])
+def test_the_body_of_a_refusal_never_goes_to_the_sink(status: bytes) -> None:
+    chunks: list[bytes] = []
+
+    answer = ask(OK.replace(b"200 OK", status), sink=chunks.append)
+
+    assert (int(status[:3]), b"hello") == (answer.status, answer.body)
+    assert [] == chunks
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_an_answer_that_has_no_body_needs_no_length(status: bytes) -> None:
+    async def scene(line: Line) -> Answer:
+        answer = await line.ask(b"HTTP/1.1 " + status + b"\r\n\r\n")
+        assert line.connection.is_usable
+        return answer
+
+    assert b"" == run(scene).body
+
+
+@pytest.mark.parametrize(
+    "interim", [b"103 Early Hints\r\nLink: x", b"100 Continue", b"102 x\r\nA: b"]
+)
+@pytest.mark.parametrize("apart", [True, False])
+def test_interim_answers_are_passed_over(interim: bytes, apart: bool) -> None:
+    first = b"HTTP/1.1 " + interim + b"\r\n\r\n"
+
+    answer = ask(*([first, first, OK] if apart else [first + first + OK]))
+
+    assert (200, b"hello") == (answer.status, answer.body)
+    assert {"etag", "content-length"} == answer.headers.keys()
+
+
+def test_no_redirect_is_followed() -> None:
+    async def scene(line: Line) -> None:
+        answer = await line.ask(
+            b"HTTP/1.1 307 x\r\nLocation: http://evil/\r\nContent-Length: 0\r\n\r\n"
+        )
+
+        assert (307, "http://evil/") == (answer.status, answer.headers["location"])
+        assert [REQUEST] == line.cable.sent
+
+    run(scene)
+
+
+# --- the next request
+
+
+def test_a_connection_is_used_again() -> None:
+    async def scene(line: Line) -> None:
+        for data in (OK, CHUNKED, OK.replace(b"200", b"404"), OK):
+            assert b"hello" == (await line.ask(data)).body
+            assert line.connection.is_usable
+
+    run(scene)
+
+
+def test_long_heads_do_not_add_up() -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + b"a: " + b"b" * 65_000 + b"\r\n"
+
+    async def scene(line: Line) -> None:
+        for _ in range(HEAD_LIMIT_BYTES // len(head) + 1):
+            assert b"hello" == (await line.ask(head, OK.partition(b"\r\n")[2])).body
+
+    run(scene)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [OK.replace(b"ETag", b"Connection: close\r\nETag"), OK.replace(b"HTTP/1.1", b"HTTP/1.0")],
+)
+def test_a_server_may_ask_for_the_end(data: bytes) -> None:
+    async def scene(line: Line) -> None:
+        assert b"hello" == (await line.ask(data)).body
+
+        assert not line.connection.is_usable
+
+    run(scene)
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    "second", [OK.replace(b"200", b"404"), OK, b"HTTP/1.1 103 x\r\n\r\n", b"x"]
+)
+def test_what_nobody_asked_for_ends_the_connection_and_changes_no_answer(
+    second: bytes, together: bool
+) -> None:
+    async def scene(line: Line) -> None:
+        answer = await line.ask(OK + second if together else OK)
+        if not together:
+            assert line.connection.is_usable
+            line.connection.data_received(second)
+
+        assert (200, b"hello", '"e"') == (answer.status, answer.body, answer.headers["etag"])
+        assert not line.connection.is_usable
+        assert line.cable.is_cut or together
+
+    run(scene)
+
+
+def test_a_kept_connection_that_is_closed_without_an_answer_is_stale() -> None:
+    async def scene(line: Line) -> None:
+        await line.ask(OK)
+
+        with pytest.raises(StaleConnection):
+            await line.ask(None)
+        assert not line.connection.is_usable
+
+    run(scene)
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_is_stale() -> None:
+    async def scene(line: Line) -> None:
+        await line.ask(OK)
+        line.cable.abort()
+
+        with pytest.raises(StaleConnection):
+            await line.ask()
+
+    run(scene)
+
+
+def test_a_kept_connection_that_stays_silent_is_stale() -> None:
+    """
+    A firewall forgot it, and drops its packets.
+    """
+
+    async def scene(line: Line) -> None:
+        await line.ask(OK)
+        begin = line.loop.time()
+
+        with pytest.raises(StaleConnection):
+            await line.ask()
+        assert begin + IDLE_SECONDS == pytest.approx(line.loop.time(), abs=0.1)
+
+    run(scene)
+
+
+def test_a_kept_connection_that_has_begun_to_answer_is_not_stale() -> None:
+    async def scene(line: Line) -> None:
+        await line.ask(OK)
+
+        with pytest.raises(WireError, match="in the middle of its answer"):
+            await line.ask(OK[:-2], None)
+
+    run(scene)
+
+
+def test_closing_while_idle_is_noticed() -> None:
+    async def scene(line: Line) -> None:
+        await line.ask(OK)
+        line.connection.connection_lost(None)
+
+        assert not line.connection.is_usable
+
+    run(scene)
+
+
+# --- answers that are none
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"206 Partial Content"])
+def test_a_success_whose_end_cannot_be_known_is_refused(status: bytes) -> None:
+    """
+    Half a file must not pass for a whole one.
+    """
+    error = refusal_of(b"HTTP/1.1 " + status + b"\r\nServer: x\r\n\r\nhello", None)
+
+    assert ("server_error", "the answer does not say how long it is") == (
+        error.reason,
+        error.message,
+    )
+
+
+@pytest.mark.parametrize("status", [b"403 x", b"404 x", b"500 x", b"503 x"])
+def test_a_refusal_may_end_with_the_connection(status: bytes) -> None:
+    async def scene(line: Line) -> None:
+        answer = await line.ask(b"HTTP/1.1 " + status + b"\r\n\r\n<Co", b"de>", None)
+
+        assert (int(status[:3]), b"<Code>") == (answer.status, answer.body)
+        assert not line.connection.is_usable
+
+    run(scene)
+
+
+def test_a_refusal_that_is_cut_off_is_no_answer() -> None:
+    error = refusal_of(
+        b"HTTP/1.1 404 x\r\n\r\n<Co", None, lost=ConnectionResetError(104, "reset by peer")
+    )
+
+    assert "connection_lost" == error.reason
+    assert "reset by peer" in error.message
+
+
+@pytest.mark.parametrize("data", [OK, CHUNKED], ids=["length", "chunked"])
+@given(data_st=st.data())
+def test_a_truncated_answer_is_never_an_answer(data: bytes, data_st: st.DataObject) -> None:
+    kept = data_st.draw(st.integers(0, len(data) - 1))
+
+    error = refusal_of(*([data[:kept]] if kept else []), None)
+
+    assert "connection_lost" == error.reason
+    assert ("before" if kept == 0 else "in the middle of") in error.message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"<html>\r\n\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+        b"\x15\x03\x01\x00\x02\x02",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\nxx",
+    ],
+    ids=range(10),
+)
+def test_what_is_not_http_is_refused(data: bytes) -> None:
+    error = refusal_of(data)
+
+    assert "server_error" == error.reason
+    assert "is not HTTP/1.1" in error.message
+
+
+HEADERS = b"a: " + b"b" * 65_000 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "repeated"),
+    [(b"HTTP/1.1 200 OK\r\n", HEADERS), (b"", b"HTTP/1.1 103 x\r\n" + HEADERS + b"\r\n")],
+    ids=["headers", "interim answers"],
+)
+def test_a_head_without_end_is_refused(start: bytes, repeated: bytes) -> None:
+    times = HEAD_LIMIT_BYTES // len(repeated) + 2
+
+    error = refusal_of(start + repeated, *([repeated] * times))
+
+    assert "server_error" == error.reason
+
+
+def test_an_answer_too_big_for_memory_is_refused() -> None:
+    piece = b"x" * (BODY_LIMIT_BYTES // 4)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"
+
+    error = refusal_of(head, *([piece] * 4), b"x")
+
+    assert "server_error" == error.reason
+    assert str(BODY_LIMIT_BYTES) in error.message
+
+
+def test_a_sink_has_no_limit() -> None:
+    taken = 0
+
+    def take(piece: bytes) -> None:
+        nonlocal taken
+        taken += len(piece)
+
+    size = BODY_LIMIT_BYTES + 10
+    ask(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size, b"x" * size, sink=take)
+
+    assert size == taken
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), ValueError("odd")])
+def test_what_a_sink_raises_is_raised_and_the_connection_dropped(error: Exception) -> None:
+    def refuse(_: bytes) -> None:
+        raise error
+
+    async def scene(line: Line) -> None:
+        with pytest.raises(type(error)) as caught:
+            await line.ask(OK, sink=refuse)
+
+        assert caught.value is error
+        assert not line.connection.is_usable and line.cable.is_cut
+
+    run(scene)
+
+
+# --- time
+
+
+@pytest.mark.parametrize("begun", [b"", OK[:20], OK[:-1]])
+def test_a_silent_server_is_not_waited_for(begun: bytes) -> None:
+    async def scene(line: Line) -> None:
+        begin = line.loop.time()
+        with pytest.raises(WireError, match=r"nothing heard for 30 s") as caught:
+            await line.ask(begun, seconds=500) if begun else await line.ask(seconds=500)
+
+        assert "request_timeout" == caught.value.reason
+        assert begin + IDLE_SECONDS == pytest.approx(line.loop.time(), abs=0.1)
+        assert line.cable.is_cut
+
+    run(scene)
+
+
+def test_a_slow_server_is_waited_for_until_the_limit() -> None:
+    pieces = [OK[at : at + 1] for at in range(len(OK))]
+    pause = IDLE_SECONDS - 1
+    needed = len(pieces) * pause
+
+    assert b"hello" == ask(*pieces, pause=pause, seconds=needed + 1).body
+
+    async def scene(line: Line) -> None:
+        begin = line.loop.time()
+        with pytest.raises(WireError) as caught:
+            await line.ask(*pieces, pause=pause, seconds=needed - 10)
+        assert "request_timeout" == caught.value.reason
+        assert begin + needed - 10 == pytest.approx(line.loop.time(), abs=0.1)
+
+    run(scene)
+
+
+def test_a_limit_shorter_than_the_silence_is_kept() -> None:
+    async def scene(line: Line) -> None:
+        begin = line.loop.time()
+        with pytest.raises(WireError):
+            await line.ask(seconds=2)
+
+        assert begin + 2 == pytest.approx(line.loop.time(), abs=0.1)
+
+    run(scene)
+
+
+def test_the_time_of_one_request_is_not_taken_from_the_next() -> None:
+    async def scene(line: Line) -> None:
+        for _ in range(5):
+            await line.ask(b"", OK, pause=20, seconds=45)
+
+        assert line.connection.is_usable
+        assert 0.0 == line.connection.idle_seconds
+
+    run(scene)
+
+
+def test_a_cancelled_request_drops_the_connection() -> None:
+    async def scene(line: Line) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await line.ask(OK[:-1])
+
+        assert not line.connection.is_usable and line.cable.is_cut
+        line.connection.data_received(b"o")
+        line.connection.connection_lost(None)
+
+    run(scene)
+
+
+# --- words
+
+
+def test_every_reason_has_its_advice() -> None:
+    for reason, advice in ADVICE.items():
+        assert advice == WireError(reason, "x").advice

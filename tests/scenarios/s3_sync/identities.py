@@ -1,0 +1,43 @@
+"""
+Where credentials come from, scripted.
+"""
+
+import itertools
+from pathlib import Path
+
+from tests.support.daemon import Daemon
+from tests.support.fake_aws import SessionCredentials, is_action
+from tests.support.fake_s3 import FakeS3
+
+ASSUME = is_action("AssumeRoleWithWebIdentity")
+
+NO_KEYS: dict[str, str | None] = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
+
+numbers = itertools.count(100)
+
+
+def accept(s3: FakeS3, credentials: SessionCredentials) -> None:
+    """
+    Let S3 check signatures, and know these credentials and no others.
+    """
+    s3.identities = {credentials.access_key: credentials.identity()}
+
+
+def children(pid: int) -> list[int]:
+    """
+    The live children of a process, of all its threads.
+    """
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for listed in lists for child in listed.read_text().split()]
+
+
+def assert_hides(daemon: Daemon, *secrets: str) -> None:
+    """
+    No secret is in the log, in an HTTP answer, or in a command line.
+    """
+    shown = [daemon.log()]
+    shown += [daemon.get(path).body for path in ("/", "/status", "/readyz", "/healthz", "/metrics")]
+    for pid in (daemon.pid, *children(daemon.pid)):
+        shown.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"))
+    for secret in secrets:
+        assert not [text for text in shown if secret in text], secret
