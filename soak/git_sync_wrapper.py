@@ -20,7 +20,7 @@ from soak.volume import volume
 from tests.scenarios.git_sync_wrapper.situations import corrupt, head_lock, shallow_lock, tmp_link
 from tests.support.git_server import GitServer, skip_reason
 from tests.support.git_sync import ENGINES, GitSite
-from tests.support.revisions import make_revision, read_revision
+from tests.support.revisions import make_revision
 from tests.support.sync_perm import descendants_of, signal_all
 
 RETAIN_SECONDS = 15
@@ -110,9 +110,6 @@ class GitSyncWrapper(Station):
                 found.append(f"{post.name} shows {site.shown()[:12]} and not {head[:12]}")
             elif error := post.last_error():
                 found.append(error)
-            else:
-                with suppress(OSError):  # turned in this very moment
-                    read_revision(str(site.link.resolve()))
         return found
 
     def leftovers(self) -> list[str]:

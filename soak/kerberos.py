@@ -94,8 +94,8 @@ class Kerberos(Station):
             ccache = self.ccache_of(post)
             try:
                 began = expiry_of(ccache, self.site.config) - LIFE_SECONDS
-            except AssertionError as error:
-                found.append(f"{post.name}: {str(error)[:200]}")
+            except AssertionError as unreadable:
+                found.append(f"{post.name}: {str(unreadable)[:200]}")
                 continue
             if began < int(self.since) - 1:
                 found.append(f"{post.name}: the ticket is {self.since - began:.0f} s too old")

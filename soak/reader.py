@@ -132,7 +132,7 @@ def main(lock: str, kind: str, *arguments: str) -> None:
                 reads += 1
                 found = read()
             except Exception as error:  # noqa: BLE001 - whatever it is, a consumer would see it
-                flaws.append(f"{kind}: {error!r}")
+                flaws.append(f"{type(error).__name__}: {error}")
             else:
                 what, value = found if isinstance(found, tuple) else (None, found)
                 if isinstance(value, int):

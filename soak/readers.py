@@ -35,12 +35,14 @@ class Reader:
         Describe a reader; nothing is started yet.
 
         Args:
-            lock: A file beside the target; whoever has it by `holding` stops the reader.
+            lock: A file beside the target, called like it; whoever has it by `holding` stops the
+                reader.
             kind: One of `soak.reader.KINDS`, with its arguments.
             environment: All that it gets.
         """
         lock.touch()
         self.lock = lock
+        self.name = lock.stem
         self.reads = self.changes = 0
         self.flaws: Counter[str] = Counter()
         self._command = [sys.executable, "-m", "soak.reader", lock, kind, *arguments]
@@ -64,11 +66,15 @@ class Reader:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if not line.startswith("{"):
-                self.flaws[f"reader: {line.strip()}"] += 1
+                self._say(line.strip())
                 continue
             told = json.loads(line)
             self.reads, self.changes = told["reads"], told["changes"]
-            self.flaws.update(told["flaws"])
+            for flaw in told["flaws"]:
+                self._say(flaw)
+
+    def _say(self, flaw: str) -> None:
+        self.flaws[f"reader of {self.name}: {flaw}"] += 1
 
     def stop(self) -> None:
         """
@@ -77,7 +83,7 @@ class Reader:
         assert self._process.stdin is not None
         self._process.stdin.close()
         if self._process.wait(60) != 0:
-            self.flaws[f"reader: ended with code {self._process.returncode}"] += 1
+            self._say(f"it has ended with code {self._process.returncode}")
         self._thread.join(10)
 
     def __exit__(self, *_: object) -> None:

@@ -37,6 +37,14 @@ SETTINGS = {
 }
 
 
+def target_of(post: Post) -> Path:
+    """
+    What a post keeps equal to its source.
+    """
+    assert post.folder is not None
+    return post.folder
+
+
 class S3Sync(Station):
     """
     One bucket that is listed and one with releases, always of the same revision.
@@ -95,10 +103,9 @@ class S3Sync(Station):
         post = Post(name, daemon, is_spared=is_spared, folder=target)
         self.posts.append(post)
         lock = self.volume.path / f"{target.name}.lock"
-        wanted = ("files", target)
-        if layout == "snapshot":
-            wanted = ("tree", target / "current", RETAIN_SECONDS)
-        reader = Reader(lock, *wanted, environment={"PATH": "/usr/bin:/bin"})
+        snapshot = ("tree", str(target / "current"), str(RETAIN_SECONDS))
+        what = snapshot if layout == "snapshot" else ("files", str(target))
+        reader = Reader(lock, *what, environment={"PATH": "/usr/bin:/bin"})
         self.readers.append(reader)
         self.reader_of[target.name] = reader
 
@@ -118,9 +125,9 @@ class S3Sync(Station):
         found = []
         for post in self.posts:
             try:
-                shown = consumed(post.daemon.target)
-            except (OSError, AssertionError) as error:
-                found.append(f"{post.name}: {error!r}")
+                shown = consumed(target_of(post))
+            except (OSError, AssertionError) as unreadable:
+                found.append(f"{post.name}: {unreadable!r}")
                 continue
             if shown != self.wanted:
                 wrong = sorted(dict(shown.items() ^ self.wanted.items()))
@@ -135,7 +142,7 @@ class S3Sync(Station):
         """
         found = []
         for post in self.posts:
-            target = post.daemon.target
+            target = target_of(post)
             left = leftovers(target)
             if "snapshot" in post.name:
                 left += snapshot_leftovers(target)
@@ -244,7 +251,7 @@ class S3Sync(Station):
         Somebody edits, removes and replaces files of a target in place.
         """
         post = self.chance.choice([post for post in self.posts if "in-place" in post.name])
-        target = post.daemon.target
+        target = target_of(post)
         with holding(self.reader_of[target.name]), post.damaged(), self.until_in_step():
             for path in self.chance.sample(sorted(self.wanted), 4):
                 file = target / path

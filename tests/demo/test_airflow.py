@@ -74,7 +74,7 @@ def skip_the_story(request: pytest.FixtureRequest) -> None:
     Skip without `--full`, or without a database server.
     """
     if not request.config.getoption("--full"):
-        pytest.skip("plays beside a real Airflow: runs with --full")
+        pytest.skip("plays beside a real Airflow: runs with make test-full")
     if reason := missing_programs("postgres", "initdb", "psql", "pg_dump"):
         pytest.skip(reason)
 

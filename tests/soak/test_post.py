@@ -26,7 +26,7 @@ def watch(post: Post) -> None:
     """
     with post:
         post.watch()
-        wait_until(lambda: len(post.samples) >= 2 or post.flaws, "some looks")
+        wait_until(lambda: len(post.samples) >= 2 or post.flaws, "some looks", 60)
         post.stop()
 
 
