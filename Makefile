@@ -45,7 +45,7 @@ help: ## list the targets
 # First steps
 
 .PHONY: demo
-demo: setup ## show the sidecars at work against an embedded S3 server and a real KDC
+demo: setup ## show the sidecars at work against an S3 server, a KDC and a git server
 	@$(BIN)/python -m demo
 
 .PHONY: demo-airflow
