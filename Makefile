@@ -19,6 +19,7 @@ COMPILES := command -v gcc >/dev/null && krb5-config --libs gssapi >/dev/null 2>
 
 # What the environment or the command line may set:
 #   PYTHON         the interpreter behind .venv (default: the first Python >= 3.11 on PATH)
+#   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other)
 #   AIRFLOW_CHART  folder with the official chart's values.yaml and values.schema.json
 #   BUILDER        docker, buildah or podman (default: the first that works)
 #   BASE_IMAGE     another base than the Dockerfile's
@@ -48,8 +49,8 @@ demo: setup ## show the sidecars at work against an embedded S3 server and a rea
 	@$(BIN)/python -m demo
 
 .PHONY: demo-airflow
-demo-airflow: setup ## show sync-perm at work beside a real Airflow (installs one)
-	@$(BIN)/python -m demo.airflow
+demo-airflow: setup ## show all four beside a real Airflow 3 and 2.11 (AIRFLOW=3: one; installs them)
+	@$(BIN)/python -m demo.airflow $(AIRFLOW)
 
 .PHONY: test
 test: setup ## run the tests that need no images, with moderate counts

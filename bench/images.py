@@ -11,6 +11,9 @@ from bench.budgets import Outcome, at_most
 from tests.images.container import Image
 from tests.support.airflow import ROOT
 
+SECONDS = 600.0
+"""How long a build may take; a base that cannot be pulled takes for ever."""
+
 
 def size_over_base(sidecar: str, most_mb: float) -> Outcome:
     """
@@ -22,7 +25,7 @@ def size_over_base(sidecar: str, most_mb: float) -> Outcome:
     measured, because = None, ""
     try:
         measured = _over_base_mb(sidecar)
-    except (subprocess.CalledProcessError, AssertionError, KeyError) as error:
+    except (subprocess.SubprocessError, AssertionError, KeyError) as error:
         said = getattr(error, "stderr", None) or str(error) or type(error).__name__
         because = f"The image cannot be had here: {said.strip().splitlines()[-1]}"
     return at_most("image", "over its base", most_mb, measured, "MB", because)
@@ -44,8 +47,8 @@ def _script(name: str, *arguments: str) -> str:
     Run a script of the project; return the last line that it printed.
 
     Raises:
-        subprocess.CalledProcessError: It failed.
+        subprocess.SubprocessError: It failed, or did not end.
     """
     command: list[str | Path] = [ROOT / "scripts" / name, *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
     return done.stdout.strip().splitlines()[-1]

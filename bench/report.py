@@ -90,7 +90,7 @@ def _digits(value: float) -> str:
     """
     Return a number with as many decimals as make three digits.
     """
-    return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
+    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
 
 
 # Both colours of the text stand on a background of the plot's own, so whatever the page around it

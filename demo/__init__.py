@@ -1,3 +1,3 @@
 """
-What `make demo` runs: the real daemon against an S3 server inside this process.
+What `make demo` runs: the real daemons against servers inside this process.
 """

@@ -56,6 +56,25 @@ class Bucket:
         """
         return f"http://127.0.0.1:{self._port}"
 
+    def daemon_environment(self, key_path: str, dags: Path, home: Path) -> dict[str, str]:
+        """
+        Return what a daemon gets: the four names of the published example, and what points it here.
+        """
+        published = {
+            "AWS_BUCKET": self.name,
+            "KEY_PATH": key_path,
+            "DEST_PATH": str(dags),
+            "INTERVAL": "1",
+        }
+        embedded = {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "S3_SYNC_HTTP_BIND": "127.0.0.1:0",
+            "HOME": str(home),
+        }
+        return published | embedded
+
     def start(self) -> None:
         """
         Begin to answer; the second time on the port of the first.

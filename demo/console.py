@@ -44,12 +44,18 @@ def say(text: str) -> None:
     print(textwrap.indent(text, "   "), flush=True)
 
 
-def fail(title: str, problem: str, log: Sequence[str]) -> None:
+def fail(title: str, problem: str) -> None:
     """
-    Print what went wrong and the end of the daemon's log.
+    Print what went wrong.
     """
-    print(_paint("1;31", f"\nFAILED: {title}: {problem}"))
-    print("The end of the daemon's log:")
+    print(_paint("1;31", f"\nFAILED: {title}: {problem}"), flush=True)
+
+
+def show_log(name: str, log: Sequence[str]) -> None:
+    """
+    Print the end of a process's log.
+    """
+    print(f"The end of the log of {name}:")
     for line in log[-30:]:
         print(f"   {line}")
     sys.stdout.flush()

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.error import HTTPError
@@ -34,16 +35,27 @@ class Daemon:
     One process; leaving the `with` statement kills what still runs.
 
     Args:
-        program: Its console script.
+        program: Its console script, or the path of another program.
         environment: All that it gets.
-        log: Where its standard output goes.
+        log: Where its output goes.
+        arguments: The command line.
+        patience_seconds: How long anything may take.
     """
 
-    def __init__(self, program: str, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        program: str | Path,
+        environment: Mapping[str, str],
+        log: Path,
+        arguments: Sequence[str] = (),
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self.name = " ".join([Path(program).name, *arguments])
         self.log = log
+        self._patience_seconds = patience_seconds
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                [str(Path(sys.executable).with_name(program))],
+                [str(Path(sys.executable).parent / program), *arguments],
                 env=dict(environment),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -89,7 +101,7 @@ class Daemon:
         Raises:
             StepFailed: Not in time, or the daemon ended.
         """
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + self._patience_seconds
         while True:
             value = condition()
             if value:
@@ -97,7 +109,7 @@ class Daemon:
             if self._process.poll() is not None:
                 raise StepFailed(f"{what}: the daemon ended with code {self._process.returncode}")
             if time.monotonic() > deadline:
-                raise StepFailed(f"{what}: not within {PATIENCE_SECONDS:g} s")
+                raise StepFailed(f"{what}: not within {self._patience_seconds:g} s")
             time.sleep(0.02)
 
     def url(self) -> str:
@@ -124,26 +136,72 @@ class Daemon:
         code, body = self.get("/readyz")
         return {**json.loads(body), "code": code}
 
+    def metric(self, sample: str) -> float:
+        """
+        Return one sample of /metrics, 0 where it is not there.
+
+        Args:
+            sample: Name and labels, as they stand there.
+        """
+        for line in self.get("/metrics")[1].splitlines():
+            name, _, value = line.rpartition(" ")
+            if name == sample:
+                return float(value)
+        return 0.0
+
+    @property
+    def pid(self) -> int:
+        """
+        The process id.
+        """
+        return self._process.pid
+
     def sighup(self) -> None:
         """
         Ask for a cycle now.
         """
         self._process.send_signal(signal.SIGHUP)
 
-    def terminate(self) -> float:
+    def terminate(self, within_seconds: float = 1.0) -> float:
         """
         Send SIGTERM and return the seconds to its end.
 
         Raises:
-            StepFailed: It took longer than a second, or the exit code was not 0.
+            StepFailed: It took longer, or the exit code was not 0.
         """
         began = time.monotonic()
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            code = self._process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise StepFailed("SIGTERM did not end it") from None
+        self.ask_to_end()
+        code = self.wait_for_end(self._patience_seconds)
         seconds = time.monotonic() - began
-        if code != 0 or seconds > 1:
+        if code != 0 or seconds > within_seconds:
             raise StepFailed(f"SIGTERM ended it after {seconds:.2f} s with code {code}")
         return seconds
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """
+        Stop it (SIGSTOP), and let it go on afterwards.
+        """
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def ask_to_end(self) -> None:
+        """
+        Send SIGTERM, and return at once.
+        """
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait_for_end(self, timeout_seconds: float) -> int:
+        """
+        Wait for the end and return the exit code.
+
+        Raises:
+            StepFailed: It did not end in time.
+        """
+        try:
+            return self._process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise StepFailed("SIGTERM did not end it") from None

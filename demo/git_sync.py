@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo import console
-from demo.console import Row, say
-from demo.daemon import Daemon, StepFailed
-from demo.steps import Result, check
+from demo import console, script
+from demo.console import say
+from demo.daemon import Daemon
+from demo.script import Result, Step, check
 from tests.support.git_repository import Repository
 from tests.support.git_server import GitServer, skip_reason
 from tests.support.git_sync import ENGINES
@@ -24,6 +24,7 @@ from tests.support.loopback import Request
 PROGRAM = "git-sync-wrapper"
 USER = "airflow"
 GOOD = "from airflow.sdk import dag\n\n\n@dag\ndef sales() -> None: ...\n"
+ENGINE = "the real git-sync" if "git-sync" in ENGINES else "a stand-in for git-sync"
 BROKEN = "from airflow.sdk import dag\n\n\n@dag\ndef sales( -> None: ...\n"
 
 
@@ -38,6 +39,13 @@ class Stage:
     home: Path
     daemon: Daemon
     start: Callable[[], Daemon]
+
+    @property
+    def concerned(self) -> Daemon:
+        """
+        Whose log is worth reading when a step fails.
+        """
+        return self.daemon
 
     @property
     def link(self) -> Path:
@@ -166,7 +174,7 @@ def daemon_stops(stage: Stage) -> Result:
     return Result("exit code 0, no git left behind, the DAGs stay", seconds)
 
 
-STEPS: tuple[tuple[str, Callable[[Stage], Result]], ...] = (
+STEPS: tuple[Step[Stage], ...] = (
     ("a commit appears", good_commit),
     ("a bad commit", bad_commit),
     ("the password changes", password_is_rotated),
@@ -174,6 +182,28 @@ STEPS: tuple[tuple[str, Callable[[Stage], Result]], ...] = (
     ("SIGKILL", kill),
     ("SIGTERM", daemon_stops),
 )
+
+
+def settings_for(repository: str, home: Path) -> dict[str, str]:
+    """
+    Return what a wrapper gets, without credentials.
+
+    Args:
+        repository: Its URL.
+        home: HOME; the link is `git/repo` in it.
+    """
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(home),
+        "GITSYNC_REPO": repository,
+        "GITSYNC_REF": "main",
+        "GITSYNC_ROOT": str(home / "git"),
+        "GITSYNC_LINK": "repo",
+        "GITSYNC_PERIOD": "500ms",
+        "GIT_SYNC_WRAPPER_GIT_SYNC": str(ENGINES.get("git-sync", ENGINES["stand-in"])),
+        "GIT_SYNC_WRAPPER_GATE": "syntax",
+        "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
+    }
 
 
 def play(home: Path) -> int:
@@ -185,31 +215,17 @@ def play(home: Path) -> int:
         return 0
     home = home / "git-sync"
     (home / "secret").mkdir(parents=True)
-    real = "git-sync" in ENGINES
     console.heading("git-sync-wrapper: the real daemon, against a git server in this process")
-    console.say(
-        "inside it runs the real git-sync" if real else "inside it runs a stand-in for git-sync"
-    )
-    rows: list[Row] = []
-    began = time.monotonic()
+    console.say(f"inside it runs {ENGINE}")
     with GitServer(home / "remote") as server:
         repository = server.repository()
         repository.commit({"dags/sales.py": GOOD, "README.md": "# DAGs\n"})
         server.accept((USER, "first password"))
         (home / "secret" / "password").write_text("first password")
         settings = {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": str(home),
-            "GITSYNC_REPO": server.url(),
-            "GITSYNC_REF": "main",
-            "GITSYNC_ROOT": str(home / "git"),
-            "GITSYNC_LINK": "repo",
-            "GITSYNC_PERIOD": "500ms",
+            **settings_for(server.url(), home),
             "GITSYNC_USERNAME": USER,
             "GITSYNC_PASSWORD_FILE": str(home / "secret" / "password"),
-            "GIT_SYNC_WRAPPER_GIT_SYNC": str(ENGINES["git-sync" if real else "stand-in"]),
-            "GIT_SYNC_WRAPPER_GATE": "syntax",
-            "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
         }
         logs = (home / f"daemon-{number}.log" for number in range(len(STEPS)))
         daemons: list[Daemon] = []
@@ -220,17 +236,7 @@ def play(home: Path) -> int:
 
         try:
             stage = Stage(server, repository, home, start(), start)
-            for number, (title, step) in enumerate(STEPS, 1):
-                console.heading(f"{number}. {title}")
-                try:
-                    result = step(stage)
-                except StepFailed as failure:
-                    console.fail(title, str(failure), stage.daemon.lines())
-                    return 1
-                rows.append(Row(title, result.what, result.seconds))
-                say(f"-> {result.what} ({result.seconds:.2f} s)")
+            return script.play(STEPS, stage)
         finally:
             for daemon in daemons:
                 daemon.kill()
-    console.table([*rows, Row("everything", "every step checked", time.monotonic() - began)])
-    return 0

@@ -11,16 +11,16 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from demo import console
-from demo.console import Row, say
-from demo.daemon import Daemon, StepFailed
-from demo.steps import Result, check
+from demo import console, script
+from demo.console import say
+from demo.daemon import Daemon
+from demo.script import Result, Step, check
 from tests.support.kdc import MISSING, Kdc
 
 PRINCIPAL = "airflow@EXAMPLE.TEST"
@@ -38,6 +38,13 @@ class Stage:
     home: Path
     daemon: Daemon
     consumer_log: Path
+
+    @property
+    def concerned(self) -> Daemon:
+        """
+        Whose log is worth reading when a step fails.
+        """
+        return self.daemon
 
     @property
     def keytab(self) -> Path:
@@ -191,7 +198,7 @@ def daemon_stops(stage: Stage) -> Result:
     return Result("exit code 0 in the middle of a hung request, the ticket stays", seconds)
 
 
-STEPS: tuple[tuple[str, Callable[[Stage], Result]], ...] = (
+STEPS: tuple[Step[Stage], ...] = (
     ("a ticket appears", ticket_appears),
     ("a consumer uses it", consumer_uses_it),
     ("the KDC fails", kdc_fails),
@@ -201,48 +208,55 @@ STEPS: tuple[tuple[str, Callable[[Stage], Result]], ...] = (
 )
 
 
+def missing() -> list[str]:
+    """
+    Return what this machine lacks for a realm of its own.
+    """
+    return [*MISSING, *([] if find_spec("gssapi") else ["gssapi"])]
+
+
+def prepare(kdc: Kdc, home: Path, service: str, life: str) -> dict[str, str]:
+    """
+    Make the principals and their keytabs, and return the settings of the sidecar.
+
+    Args:
+        kdc: Of the realm.
+        home: Where `keytab/airflow.keytab`, `service.keytab` and `ccache/krb5cc` are.
+        service: The principal of the service.
+        life: The longest life of a ticket, as MIT writes it.
+    """
+    (home / "ccache").mkdir(parents=True)
+    kdc.add_principal(PRINCIPAL.partition("@")[0], life)
+    kdc.add_principal(service.partition("@")[0])
+    kdc.write_keytab(home / "keytab" / "airflow.keytab", PRINCIPAL)
+    kdc.write_keytab(home / "service.keytab", service)
+    return {
+        "INTERVAL": "1h",
+        "KRB5_CONFIG": str(kdc.client_config(home / "krb5.conf")),
+        "KERBEROS_KEYTAB_DIR": str(home / "keytab"),
+        "KERBEROS_CCACHE": str(home / "ccache" / "krb5cc"),
+    }
+
+
 def play(home: Path) -> int:
     """
     Play all steps and return the exit code; say what is missing where there is no KDC.
     """
-    missing = [*MISSING, *([] if find_spec("gssapi") else ["gssapi"])]
-    if missing:
-        console.heading(f"kerberos: left out, as {', '.join(missing)} is missing here (make setup)")
+    if names := missing():
+        console.heading(f"kerberos: left out, as {', '.join(names)} is missing here (make setup)")
         return 0
     home = home / "kerberos"
-    (home / "ccache").mkdir(parents=True)
-    rows: list[Row] = []
-    began = time.monotonic()
     console.heading("kerberos: the real daemon, against a real KDC on this machine")
     with Kdc(home / "kdc") as kdc:
-        kdc.add_principal(PRINCIPAL.partition("@")[0], f"{LIFE_SECONDS}s")
-        kdc.add_principal(SERVICE.partition("@")[0])
-        kdc.write_keytab(home / "keytab" / "airflow.keytab", PRINCIPAL)
-        kdc.write_keytab(home / "service.keytab", SERVICE)
-        config = kdc.client_config(home / "krb5.conf")
-        settings = {
-            "INTERVAL": "1h",
-            "KRB5_CONFIG": str(config),
-            "KERBEROS_KEYTAB_DIR": str(home / "keytab"),
-            "KERBEROS_CCACHE": str(home / "ccache" / "krb5cc"),
-        }
+        settings = prepare(kdc, home, SERVICE, f"{LIFE_SECONDS}s")
+        config = Path(settings["KRB5_CONFIG"])
         console.say("\n".join(f"{name}={value}" for name, value in settings.items()))
         local = {"KERBEROS_HTTP_BIND": "127.0.0.1:0", "HOME": str(home)}
         log = home / "daemon.log"
         with Daemon("kerberos-sidecar", settings | local, log) as daemon:
             stage = Stage(kdc, home, daemon, home / "handshakes")
             with consumer(stage, config):
-                for number, (title, step) in enumerate(STEPS, 1):
-                    console.heading(f"{number}. {title}")
-                    try:
-                        result = step(stage)
-                    except StepFailed as failure:
-                        console.fail(title, str(failure), daemon.lines())
-                        return 1
-                    rows.append(Row(title, result.what, result.seconds))
-                    console.say(f"-> {result.what} ({result.seconds:.2f} s)")
-    console.table([*rows, Row("everything", "every step checked", time.monotonic() - began)])
-    return 0
+                return script.play(STEPS, stage)
 
 
 @contextmanager
@@ -257,6 +271,7 @@ def consumer(stage: Stage, config: Path) -> Iterator[None]:
                 "KRB5CCNAME": str(stage.ccache),
                 "KRB5_CONFIG": str(config),
                 "KRB5_KTNAME": str(stage.home / "service.keytab"),
+                "KRB5RCACHENAME": f"file2:{stage.home}/replay",
                 "HOME": str(stage.home),
             },
             stdin=subprocess.DEVNULL,

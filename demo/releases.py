@@ -11,18 +11,36 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Protocol
 
 from demo import bucket
+from demo.bucket import Bucket
 from demo.console import say
-from demo.daemon import StepFailed
-from demo.steps import EXAMPLE, Result, Stage, check, files_in
+from demo.daemon import Daemon, StepFailed
+from demo.script import Result, Step, check
+from demo.steps import EXAMPLE, Stage, files_in
 
 KEY_PATH = "data-team/releases"
 CHANGED = "config/alerts.yaml"
 BROKEN = "sales_daily.py"
 
 
-def s3_sync(stage: Stage, *arguments: str, fails: int = 0) -> str:
+class Publishing(Protocol):
+    """
+    What publishing acts on: a bucket, a volume with a checkout beside it, a daemon that fills it.
+    """
+
+    @property
+    def bucket(self) -> Bucket: ...
+
+    @property
+    def dags(self) -> Path: ...
+
+    @property
+    def daemon(self) -> Daemon: ...
+
+
+def s3_sync(stage: Publishing, *arguments: str, fails: int = 0) -> str:
     """
     Run a command of `s3-sync` as CI does; print and return what it says.
 
@@ -55,14 +73,14 @@ def s3_sync(stage: Stage, *arguments: str, fails: int = 0) -> str:
     return said
 
 
-def checkout_of(stage: Stage) -> Path:
+def checkout_of(stage: Publishing) -> Path:
     """
     Return the folder that CI has checked out.
     """
     return stage.dags.with_name("checkout")
 
 
-def wait_for_release(stage: Stage) -> float:
+def wait_for_release(stage: Publishing) -> float:
     """
     Wait until consumers see exactly the checkout; return the seconds it took.
     """
@@ -183,7 +201,7 @@ def requests_of(stage: Stage) -> dict[str, int]:
     return found
 
 
-STEPS = (
+STEPS: tuple[Step[Stage], ...] = (
     ("a release", release_is_published),
     ("the next release", release_follows),
     ("a bad release", bad_release_is_refused),

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from demo.bucket import Bucket
 from demo.console import say
-from demo.daemon import Daemon, StepFailed
+from demo.daemon import Daemon
+from demo.script import Result, Step, check
 
 OURS = ".s3-sync"
 EXAMPLE = Path(__file__).with_name("dag_folder")
@@ -31,23 +32,12 @@ class Stage:
     start_daemon: Callable[..., Daemon]
     """Starts another daemon: `start_daemon(KEY_PATH, SETTING=value, ...)`."""
 
-
-@dataclass(frozen=True)
-class Result:
-    """
-    What happened, and the seconds that the interesting part took.
-    """
-
-    what: str
-    seconds: float
-
-
-def check(holds: bool, promise: str) -> None:
-    """
-    Raise `StepFailed` where a promise does not hold.
-    """
-    if not holds:
-        raise StepFailed(f"not true: {promise}")
+    @property
+    def concerned(self) -> Daemon:
+        """
+        Whose log is worth reading when a step fails.
+        """
+        return self.daemon
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -288,7 +278,7 @@ def broken_dag_is_refused(stage: Stage) -> Result:
     )
 
 
-STEPS: tuple[tuple[str, Callable[[Stage], Result]], ...] = (
+STEPS: tuple[Step[Stage], ...] = (
     ("the folder appears", folder_appears),
     ("a file changes", file_changes),
     ("a new package", package_arrives),

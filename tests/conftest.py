@@ -3,6 +3,7 @@ What every test gets: a clean environment, `--full`, `counts`, and one server of
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +113,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """
-    Say which programs stood for git-sync: the real one where there is one, or a stand-in only.
+    Say in a line for each reason what was left out, and which programs stood for git-sync.
     """
+    left_out = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    )
+    if left_out:
+        terminalreporter.section("left out: how many, why, how to have them")
+    for reason, number in left_out.most_common():
+        terminalreporter.write_line(f"{number:5}  {reason}")
     ran = {
         str(value)
         for reports in terminalreporter.stats.values()

@@ -5,4 +5,4 @@ A sidecar brings its *cycle* (:class:`sidecar_runtime.sidecar.Sidecar`);
 :func:`sidecar_runtime.process.run_daemon` does the rest.
 """
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

@@ -22,5 +22,19 @@ def container(values: Values) -> Values:
     return container
 
 
+def triggerer(values: Values) -> Values:
+    component: Values = values["triggerer"]
+    return component
+
+
+def triggerer_container(values: Values) -> Values:
+    container: Values = checks.containers(triggerer(values))[0]
+    return container
+
+
+def named(holder: list[Values], name: str) -> Values:
+    return next(one for one in holder if one["name"] == name)
+
+
 def rename(mapping: Values, old: str, new: str) -> None:
     mapping[new] = mapping.pop(old)

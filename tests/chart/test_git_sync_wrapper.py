@@ -12,32 +12,20 @@ from git_sync_wrapper.flag_table import VARIABLES
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime.settings import names_of
 from tests.chart import checks, files
-from tests.chart.mutations import Mutation
-from tests.chart.sidecars import Values, environment
+from tests.chart.mutations import Mutation, named, triggerer, triggerer_container
+from tests.chart.sidecars import environment
 
 WITHIN_THE_CHART = ["git-sync-wrapper.chart.yaml", "git-sync-wrapper.codecommit.yaml"]
 ON_THEIR_OWN = ["git-sync-wrapper.extra.yaml", "git-sync-wrapper.native.yaml"]
-
-
-def triggerer(values: Values) -> Values:
-    component: Values = values["triggerer"]
-    return component
-
-
-def container(values: Values) -> Values:
-    found: Values = checks.containers(triggerer(values))[0]
-    return found
-
-
-def named(holder: list[Values], name: str) -> Values:
-    return next(one for one in holder if one["name"] == name)
 
 
 MUTATIONS: dict[str, Mutation] = {
     "a volume of the chart's name": lambda v: named(
         triggerer(v)["extraVolumes"], "git-dags"
     ).update(name="dags"),
-    "another root": lambda v: named(container(v)["env"], "GITSYNC_ROOT").update(value="/dags"),
+    "another root": lambda v: named(triggerer_container(v)["env"], "GITSYNC_ROOT").update(
+        value="/dags"
+    ),
     "Airflow reads through a subPath": lambda v: triggerer(v)["extraVolumeMounts"][0].update(
         subPath="repo"
     ),
@@ -45,13 +33,13 @@ MUTATIONS: dict[str, Mutation] = {
         {"name": "git-credentials", "mountPath": "/etc/git-credentials", "readOnly": True}
     ),
     "the password is elsewhere": lambda v: named(
-        container(v)["env"], "GITSYNC_PASSWORD_FILE"
+        triggerer_container(v)["env"], "GITSYNC_PASSWORD_FILE"
     ).update(value="/etc/other/GITSYNC_PASSWORD"),
-    "no place for the socket": lambda v: container(v)["volumeMounts"].pop(1),
-    "a variable of git-sync misspelt": lambda v: container(v)["env"].append(
+    "no place for the socket": lambda v: triggerer_container(v)["volumeMounts"].pop(1),
+    "a variable of git-sync misspelt": lambda v: triggerer_container(v)["env"].append(
         {"name": "GITSYNC_BRANCH", "value": "main"}
     ),
-    "another port": lambda v: container(v)["ports"][0].update(containerPort=1234),
+    "another port": lambda v: triggerer_container(v)["ports"][0].update(containerPort=1234),
 }
 
 

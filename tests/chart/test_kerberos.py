@@ -12,22 +12,8 @@ import yaml
 
 from tests.chart import checks, files
 from tests.chart.files import SNIPPETS
-from tests.chart.mutations import Mutation
+from tests.chart.mutations import Mutation, named, triggerer, triggerer_container
 from tests.chart.sidecars import Values
-
-
-def triggerer(values: Values) -> Values:
-    component: Values = values["triggerer"]
-    return component
-
-
-def container(values: Values) -> Values:
-    found: Values = checks.containers(triggerer(values))[0]
-    return found
-
-
-def mount(holder: list[Values], name: str) -> Values:
-    return next(one for one in holder if one["name"] == name)
 
 
 def set_variable(holder: Values, name: str, value: str) -> None:
@@ -38,10 +24,10 @@ MUTATIONS: dict[str, Mutation] = {
     "Airflow sees the keytab": lambda v: triggerer(v)["extraVolumeMounts"].append(
         {"name": "krb5-keytab", "mountPath": "/etc/keytab", "readOnly": True}
     ),
-    "the sidecar does not": lambda v: container(v)["volumeMounts"].pop(0),
-    "a keytab by subPath": lambda v: mount(container(v)["volumeMounts"], "krb5-keytab").update(
-        mountPath="/etc/keytab/airflow.keytab", subPath="airflow.keytab"
-    ),
+    "the sidecar does not": lambda v: triggerer_container(v)["volumeMounts"].pop(0),
+    "a keytab by subPath": lambda v: named(
+        triggerer_container(v)["volumeMounts"], "krb5-keytab"
+    ).update(mountPath="/etc/keytab/airflow.keytab", subPath="airflow.keytab"),
     "another ccache for Airflow": lambda v: set_variable(triggerer(v), "KRB5CCNAME", "FILE:/tmp/x"),
     "a ccache of a type that nobody shares": lambda v: set_variable(
         triggerer(v), "KRB5CCNAME", "KCM:"
@@ -50,24 +36,26 @@ MUTATIONS: dict[str, Mutation] = {
         triggerer(v), "KRB5_CONFIG", "/etc/krb5.conf"
     ),
     "no krb5.conf for Airflow": lambda v: triggerer(v)["extraVolumeMounts"].pop(0),
-    "Airflow may write": lambda v: mount(triggerer(v)["extraVolumeMounts"], "krb5-ccache").pop(
+    "Airflow may write": lambda v: named(triggerer(v)["extraVolumeMounts"], "krb5-ccache").pop(
         "readOnly"
     ),
-    "a ccache elsewhere": lambda v: set_variable(container(v), "KERBEROS_CCACHE", "/tmp/krb5cc"),
-    "tickets on a disk": lambda v: mount(triggerer(v)["extraVolumes"], "krb5-ccache")[
+    "a ccache elsewhere": lambda v: set_variable(
+        triggerer_container(v), "KERBEROS_CCACHE", "/tmp/krb5cc"
+    ),
+    "tickets on a disk": lambda v: named(triggerer(v)["extraVolumes"], "krb5-ccache")[
         "emptyDir"
     ].pop("medium"),
-    "no size limit": lambda v: mount(triggerer(v)["extraVolumes"], "krb5-ccache")["emptyDir"].pop(
+    "no size limit": lambda v: named(triggerer(v)["extraVolumes"], "krb5-ccache")["emptyDir"].pop(
         "sizeLimit"
     ),
-    "a name of the chart's": lambda v: mount(triggerer(v)["extraVolumes"], "krb5-keytab").update(
+    "a name of the chart's": lambda v: named(triggerer(v)["extraVolumes"], "krb5-keytab").update(
         name="kerberos-keytab"
     ),
     "a variable misspelt": lambda v: (
-        set_variable(container(v), "KERBEROS_CCACHE", "")
-        or container(v)["env"].append({"name": "KERBEROS_CACHE", "value": "x"})
+        set_variable(triggerer_container(v), "KERBEROS_CCACHE", "")
+        or triggerer_container(v)["env"].append({"name": "KERBEROS_CACHE", "value": "x"})
     ),
-    "another port": lambda v: container(v)["ports"][0].update(containerPort=9811),
+    "another port": lambda v: triggerer_container(v)["ports"][0].update(containerPort=9811),
 }
 
 

@@ -8,19 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.fence import Fence
 from tests.git_sync_wrapper.polling import poll, server
-from tests.runtime.recording import log
+from tests.runtime.recording import fence, log
 
-__all__ = ["log", "poll", "server"]
-
-
-@pytest.fixture
-def fence() -> Fence:
-    """
-    A fence that nobody has revoked.
-    """
-    return Fence()
+__all__ = ["fence", "log", "poll", "server"]
 
 
 @pytest.fixture

@@ -14,11 +14,12 @@ import pytest
 
 from git_sync_wrapper.access import Access
 from git_sync_wrapper.board import Board
-from git_sync_wrapper.cycle import GitSyncExitError, Parts, Past, Session
+from git_sync_wrapper.cycle import Session
 from git_sync_wrapper.engine import Engine
 from git_sync_wrapper.hooks import Hooks
 from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.options import read_options
+from git_sync_wrapper.parts import GitSyncExitError, Parts, Past
 from git_sync_wrapper.report import ErrorFile
 from git_sync_wrapper.settings import load_settings
 from sidecar_runtime.errors import SidecarError

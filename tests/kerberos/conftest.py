@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.fence import Fence
-from tests.runtime.recording import log
+from tests.runtime.recording import fence, log
 from tests.support.kdc import Kdc, skip_without_kdc
 
-__all__ = ["log"]
+__all__ = ["fence", "log"]
 
 
 @pytest.fixture(scope="package")
@@ -41,11 +40,3 @@ def krb5_config(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     path = kdc.client_config(tmp_path / "krb5.conf")
     monkeypatch.setenv("KRB5_CONFIG", str(path))
     return path
-
-
-@pytest.fixture
-def fence() -> Fence:
-    """
-    A fence that nobody has revoked.
-    """
-    return Fence()

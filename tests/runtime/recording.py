@@ -59,6 +59,14 @@ def log() -> Iterator[Log]:
     root.setLevel(level)
 
 
+@pytest.fixture
+def fence() -> Fence:
+    """
+    A fence that nobody has revoked.
+    """
+    return Fence()
+
+
 class Stop(BaseException):
     """
     Ends a loop from within a cycle, as any exception does that is not an `Exception`.

@@ -97,7 +97,7 @@ def test_a_cycle_that_comes_back_after_its_end_keeps_its_thread(
 
 def test_a_new_thread_takes_over_from_one_that_hangs(log: Log) -> None:
     released = threading.Event()
-    one = run(lambda _: waits(released), CHANGED, timeout_seconds=0.05)
+    one = run(lambda _: waits(released), CHANGED, timeout_seconds=0.2)
     thread = when_idle(one, 2, lambda: send(signal.SIGTERM))
 
     assert one() == EXIT_DONE
@@ -111,7 +111,7 @@ def test_a_new_thread_takes_over_from_one_that_hangs(log: Log) -> None:
 def test_threads_that_hang_are_limited_and_cycles_go_on_when_they_come_back(log: Log) -> None:
     released = threading.Event()
     hangs = [lambda _: waits(released)] * module.STUCK_THREADS
-    one = run(*hangs, CHANGED, timeout_seconds=0.05, interval_seconds=0.1)
+    one = run(*hangs, CHANGED, timeout_seconds=0.2, interval_seconds=0.1)
     sidecar = one.sidecar
 
     def release() -> None:
@@ -146,7 +146,7 @@ def test_threads_that_come_back_late_do_not_pile_up(log: Log) -> None:
         return step
 
     steps = [step for event in events for step in (late(event), free(event))]
-    one = run(*steps, timeout_seconds=0.05, interval_seconds=0.1)
+    one = run(*steps, timeout_seconds=0.2, interval_seconds=0.1)
 
     one.until_stopped()
 
@@ -162,7 +162,7 @@ def test_liveness_notices_a_worker_that_hangs(log: Log, monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "LIVENESS_GRACE_SECONDS", 1.0)
     released = threading.Event()
     hangs = [lambda _: waits(released)] * module.STUCK_THREADS
-    one = run(*hangs, timeout_seconds=0.05, interval_seconds=0.1)
+    one = run(*hangs, timeout_seconds=0.2, interval_seconds=0.1)
 
     def look() -> None:
         wait_until(lambda: not one.health.is_alive, "it is not alive", PATIENCE_SECONDS)

@@ -10,15 +10,14 @@ import pytest
 from s3_sync.settings import load_settings
 from s3_sync.target.target import Target
 from s3_sync.target.volume import Volume
-from sidecar_runtime.fence import Fence
-from tests.runtime.recording import log
+from tests.runtime.recording import fence, log
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3
 from tests.support.publishing import PREFIX
 from tests.support.writable_s3 import WritableS3
 
-__all__ = ["log"]
+__all__ = ["fence", "log"]
 
 
 @pytest.fixture
@@ -47,14 +46,6 @@ def target(volume: Volume) -> Iterator[Target]:
     target = Target(volume, file_mode=0o644)
     yield target
     target.close()
-
-
-@pytest.fixture
-def fence() -> Fence:
-    """
-    A fence that nobody has revoked.
-    """
-    return Fence()
 
 
 @pytest.fixture

@@ -145,11 +145,12 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._session = ""
-        self._call("Browser.close")
-        self._process.wait(PATIENCE_SECONDS)
-        os.close(self._in)
-        os.close(self._out)
+        os.close(self._out)  # it ends with its pipe
+        try:
+            self._process.wait(PATIENCE_SECONDS)
+        finally:
+            self._process.kill()
+            os.close(self._in)
 
     def open(
         self,
@@ -209,7 +210,7 @@ class Browser:
 
     def picture(self, to: Path) -> None:
         """
-        Take a picture of the whole page that is open, as a small PNG.
+        Take a picture of the whole page that is open, with scripts allowed, as a small PNG.
         """
         size = self._call("Page.getLayoutMetrics")["cssContentSize"]
         shot = self._call(

@@ -17,6 +17,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.clocks import forget_clock
 from tests.support.servers import S3Server
 from tests.support.waiting import wait_until
 
@@ -295,6 +296,7 @@ class SidecarProcess:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still runs after {timeout_seconds} s:\n{self.log()}") from None
         seconds = time.monotonic() - began
+        forget_clock(self.pid)
         for thread in self._threads:
             thread.join(5)
         return Exit(code, seconds)
@@ -306,6 +308,7 @@ class SidecarProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            forget_clock(self.pid)
             for thread in self._threads:
                 thread.join(5)
 

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -157,7 +157,7 @@ class Database:
         """
         return self.server.url(self.name)
 
-    def query(self, sql: str, arguments: Sequence[Any] = ()) -> list[Row]:
+    def query(self, sql: str, arguments: Iterable[Any] = ()) -> list[Row]:
         """
         Run one statement in a transaction of its own and return its rows, `[]` without any.
 

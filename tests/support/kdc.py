@@ -23,6 +23,7 @@ from typing import Self
 
 import pytest
 
+from tests.support.clocks import forget_clock
 from tests.support.waiting import wait_until
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -126,6 +127,7 @@ class Kdc:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            forget_clock(self._process.pid)
             self._process = None
 
     def hang(self) -> None:

@@ -120,6 +120,31 @@ def add_role(database: Metadata, name: str) -> None:
     )
 
 
+def add_user(database: Metadata, name: str, password_hash: str) -> None:
+    """
+    Create a user without a role.
+
+    Args:
+        password_hash: As Werkzeug writes it.
+    """
+    database.query(
+        "INSERT INTO ab_user (id, first_name, last_name, username, password, active, email)"
+        " VALUES (%s, %s, %s, %s, %s, TRUE, %s)",
+        (new_id(database, "ab_user"), name, name, name, password_hash, f"{name}@example.com"),
+    )
+
+
+def add_member(database: Metadata, name: str, role: str) -> None:
+    """
+    Give a user a role.
+    """
+    database.query(
+        "INSERT INTO ab_user_role (id, user_id, role_id) VALUES (%s,"
+        " (SELECT id FROM ab_user WHERE username = %s), (SELECT id FROM ab_role WHERE name = %s))",
+        (new_id(database, "ab_user_role"), name, role),
+    )
+
+
 def delete_role(database: Metadata, name: str) -> None:
     """
     Delete a role with all that it was granted.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tests.support.clocks import forget_clock
 from tests.support.kdc import PATH
 from tests.support.users import as_user
 
@@ -100,6 +101,7 @@ def readers(
         for reader in found:
             reader.process.kill()
             reader.process.wait()
+            forget_clock(reader.process.pid)
 
 
 def _command(folder: Path, config: Path, kind: Kind, service: str) -> list[str]:

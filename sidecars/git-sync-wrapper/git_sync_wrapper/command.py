@@ -13,13 +13,13 @@ from git_sync_wrapper import check, passthrough
 from git_sync_wrapper.access import Access
 from git_sync_wrapper.board import Board
 from git_sync_wrapper.chart_port import ChartPort
-from git_sync_wrapper.cycle import Parts, Past
 from git_sync_wrapper.engine import GRACE_SECONDS, Engine
 from git_sync_wrapper.flags import strangers
 from git_sync_wrapper.hooks import Hooks
 from git_sync_wrapper.ls_remote import LsRemote
 from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.options import Options, read_options
+from git_sync_wrapper.parts import Parts, Past
 from git_sync_wrapper.refs import make_poller
 from git_sync_wrapper.report import ErrorFile
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings

@@ -1,76 +1,21 @@
 """
-One cycle: lock → poll → git-sync → gate → snapshot → link → hooks.
+One cycle: lock → poll → git-sync → publish.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 
-from git_sync_wrapper.board import Board
-from git_sync_wrapper.engine import Engine
-from git_sync_wrapper.hooks import Hooks
-from git_sync_wrapper.metrics import WrapperMetrics
-from git_sync_wrapper.options import Options
-from git_sync_wrapper.refs import Poller
-from git_sync_wrapper.report import ErrorFile
-from git_sync_wrapper.settings import Settings
-from git_sync_wrapper.tree import changed_files, real_files
+from git_sync_wrapper.parts import GitSyncExitError, Parts
+from git_sync_wrapper.publisher import Publisher
 from git_sync_wrapper.volume import LOCK, Published, Volume, look
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate import Gate, RevisionRefused
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.publish import TargetLock, read_holder
+from sidecar_runtime.publish import read_holder
 
 log = get_logger("cycle")
-
-
-class GitSyncExitError(GaveUp):
-    """
-    The process ends where git-sync would, with its code: too many failures before anything was
-    published, or a hook of a one-shot that failed.
-    """
-
-    exit_code = 1
-
-
-@dataclass(slots=True)
-class Past:
-    """
-    What outlives a session.
-
-    Args:
-        failures: In a row, as git-sync counts them.
-        has_synced: Whether a cycle of this process has found the newest commit published.
-    """
-
-    lock: TargetLock
-    failures: int = 0
-    has_synced: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """
-    What a session works with.
-    """
-
-    settings: Settings
-    options: Options
-    environ: Mapping[str, str]
-    engine: Engine
-    poller: Poller
-    gate: Gate | None
-    hooks: Hooks
-    metrics: WrapperMetrics
-    board: Board
-    report: ErrorFile
-    past: Past
 
 
 class Session:
@@ -84,13 +29,10 @@ class Session:
         self._parts = parts
         self._settings = parts.settings
         self._options = parts.options
-        told = self._options
-        facts = [told.repo, told.depth, told.filter, told.submodules, told.group_write]
-        self._digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        self._publisher = Publisher(parts)
         self._volume: Volume | None = None
         self._settled_at = ""
         """The commit that git-sync found when it last ran well, or that was published."""
-        self._refusal: RevisionRefused | None = None
         self._is_waiting = False
         self._rehearsed = ""
 
@@ -161,7 +103,7 @@ class Session:
             return self._rest(published, fence)
         started, is_first = time.monotonic(), not self._parts.past.has_synced
         commit = self._sync(problem, fence)
-        outcome = self._publish(commit, published, volume, fence)
+        outcome = self._publisher.publish(commit, published, volume, fence)
         # Not what the poll said: another replica of the server may have been behind.
         self._settled_at = self._options.ref if self._options.is_pinned else commit
         counters = self._parts.metrics.git_sync
@@ -251,26 +193,18 @@ class Session:
         """
         if fence.is_asked_for or wanted != self._settled_at:
             return True
-        if self._refusal is not None:
+        if self._publisher.refusal is not None:
             return False  # it would be refused again
-        return not published.commit or published.made_by not in ("", self._made_by())
+        return not published.commit or not self._publisher.is_made_as_asked(published)
 
     def _rest(self, published: Published, fence: Fence) -> Outcome:
         """
         Nothing is new.
         """
         self._parts.metrics.git_sync.count_noop()
-        if self._refusal is not None:
-            return Outcome("refused", published.commit, refusal=self._refusal)
-        return self._unchanged(published.commit, fence)
-
-    def _unchanged(self, commit: str, fence: Fence) -> Outcome:
-        """
-        What is published is what the remote has; the first time that counts as a change.
-        """
-        if not self._parts.past.has_synced:
-            self._announce(commit, fence)
-        return Outcome("unchanged", commit)
+        if refusal := self._publisher.refusal:
+            return Outcome("refused", published.commit, refusal=refusal)
+        return self._publisher.confirm(published.commit, fence)
 
     def _sync(self, problem: SidecarError | None, fence: Fence) -> str:
         """
@@ -291,81 +225,6 @@ class Session:
             raise
         metrics.runs("success").inc()
         return commit
-
-    def _publish(self, commit: str, published: Published, volume: Volume, fence: Fence) -> Outcome:
-        """
-        Let consumers see a commit, if the gate does.
-        """
-        parts, made_by = self._parts, self._made_by()
-        if commit == published.commit and published.made_by in ("", made_by):
-            self._accept(None)
-            return self._unchanged(commit, fence)
-        worktree = parts.engine.worktree()
-        if refusal := self._judge(commit, published, worktree, fence):
-            self._accept(refusal)
-            return Outcome("refused", published.commit, refusal=refusal)
-        volume.add(commit, worktree, fence)
-        parts.hooks.prepublish(commit, fence)
-        volume.show(commit, made_by, fence)
-        self._accept(None)
-        parts.board.publish(volume.published())
-        self._announce(commit, fence)
-        volume.prune(commit, fence)
-        return Outcome("changed", commit)
-
-    def _judge(
-        self, commit: str, published: Published, worktree: str, fence: Fence
-    ) -> RevisionRefused | None:
-        gate = self._parts.gate
-        if gate is None:
-            return None
-        changed = changed_files(
-            self._options.git, self._parts.environ, worktree, published.commit, commit
-        )
-        if self._settings.gate == "syntax":  # it opens no links: they may lead anywhere
-            changed = real_files(worktree, changed)
-        return gate.judge(commit, worktree, changed, fence)
-
-    def _accept(self, refusal: RevisionRefused | None) -> None:
-        """
-        Note what the gate says of the newest commit; nothing where it lets it pass.
-        """
-        self._refusal = refusal
-        self._parts.board.refuse(refusal)
-        if refusal is None and self._parts.gate is not None:
-            self._parts.gate.rest()
-
-    def _announce(self, commit: str, fence: Fence) -> None:
-        """
-        Let the hooks know; a one-shot waits for them.
-
-        Raises:
-            GaveUp: One of them failed in a one-shot, as in git-sync.
-        """
-        self._parts.past.has_synced = True
-        hooks = self._parts.hooks
-        if not self._settings.one_shot:
-            hooks.announce(commit)
-        elif problem := hooks.announce_once(commit, fence):
-            raise GitSyncExitError(
-                "hook_failed",
-                f"{commit} is published, but {problem}",
-                "A one-shot ends with its hooks; look at what the hook says.",
-            )
-
-    def _made_by(self) -> str:
-        """
-        Return a digest of the settings that decide about the files of a commit, and its history.
-        """
-        options = self._options
-        if not options.sparse_checkout_file:
-            return self._digest
-        try:
-            with open(options.sparse_checkout_file, "rb") as file:
-                sparse = file.read()
-        except OSError:
-            sparse = b""  # git-sync will say what is wrong with it
-        return hashlib.sha256(self._digest.encode() + sparse).hexdigest()[:16]
 
     def _failed(self, error: SidecarError) -> SidecarError:
         """

@@ -7,7 +7,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
-from git_sync_wrapper.cycle import Parts, Session
+from git_sync_wrapper.cycle import Session
+from git_sync_wrapper.parts import Parts
 from git_sync_wrapper.refs import HttpPoller
 from git_sync_wrapper.secret_watch import secret_files, watch_secrets
 from sidecar_runtime.health import Readiness

@@ -125,7 +125,7 @@ def test_what_a_reader_would_take_for_a_bomb_is_stored() -> None:
 
 def test_a_zip_of_more_files_than_the_old_format_counts(request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--full"):
-        pytest.skip("takes 5 s: runs with --full")
+        pytest.skip("takes 5 s: runs with make test-full")
     contents = [Content(f"{number:06d}", b"") for number in range(70_000)]
 
     bundle, rows = bundle_of(contents)

@@ -275,7 +275,7 @@ def test_a_folder_that_is_too_large_is_refused(tmp_path: Path) -> None:
 
 def test_too_many_files_are_refused(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--full"):
-        pytest.skip("takes a minute: runs with --full")
+        pytest.skip("takes a minute: runs with make test-full")
     for number in range(FILES_LIMIT + 1):
         (tmp_path / f"{number}").touch()
 

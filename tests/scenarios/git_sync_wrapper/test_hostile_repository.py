@@ -91,9 +91,10 @@ def test_symlink_that_leads_out_stays_a_symlink_and_its_target_is_not_told(here:
     Whoever follows it does so in a container of its own, and sees that container's files.
     """
     secret = here.folder / "secret"
-    secret.write_text("the secret itself\n")
-    here.repository.commit({"leak.py": str(secret)}, modes={"leak.py": "120000"})
-    wrapper = here.publish()
+    secret.write_text("the secret itself (\n")
+    files = {"dag.py": "x = 1\n", "leak.py": str(secret)}
+    here.repository.commit(files, modes={"leak.py": "120000"}, whole=True)
+    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
 
     assert secret == (here.link / "leak.py").readlink()
     assert "the secret itself" not in wrapper.log() + wrapper.get("/").body

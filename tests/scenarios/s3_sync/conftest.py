@@ -38,7 +38,7 @@ def only_in_full(request: pytest.FixtureRequest) -> None:
     Skip a test that waits for a long deadline of the product, but with `--full`.
     """
     if not request.config.getoption("--full"):
-        pytest.skip("waits long: runs with --full")
+        pytest.skip("waits long: runs with make test-full")
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ def created(
     The pods of all cases, from one process of Airflow.
     """
     if request.param != "2.11" and not request.config.getoption("--full"):
-        pytest.skip("other versions of Airflow run with --full")
+        pytest.skip("other versions of Airflow run with make test-full")
     cases = {**PINNED, **{name: given for name, (given, _) in LEFT.items()}}
     cases["pinned by its template"] = Given(settings={"S3_SYNC_REVISION": "by hand"})
     cases["another init container"] = Given(name="wait-for-database")

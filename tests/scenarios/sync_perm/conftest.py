@@ -58,7 +58,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "airflow" in metafunc.fixturenames:
         versions = getattr(metafunc.function, "versions", ("2.11",))
         if not metafunc.config.getoption("--full"):
-            skip = pytest.mark.skip(reason="other versions of Airflow run with --full")
+            skip = pytest.mark.skip(reason="other versions of Airflow run with make test-full")
             versions = ("2.11",) if "2.11" in versions else (pytest.param("none", marks=skip),)
         metafunc.parametrize("airflow", versions, indirect=True, scope="session")
 
@@ -80,7 +80,7 @@ def only_in_full(request: pytest.FixtureRequest) -> None:
     Skip a test that waits for long pauses of the product, but with `--full`.
     """
     if not request.config.getoption("--full"):
-        pytest.skip("waits long: runs with --full")
+        pytest.skip("waits long: runs with make test-full")
 
 
 @pytest.fixture(scope="session")

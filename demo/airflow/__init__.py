@@ -1,0 +1,3 @@
+"""
+What `make demo-airflow` runs: all four sidecars beside a real Airflow.
+"""

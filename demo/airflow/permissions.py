@@ -1,0 +1,188 @@
+"""
+The steps of sync-perm: roles and DAG permissions in the metadata of a real Airflow.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from demo.airflow.releases import wait_for_parse
+from demo.airflow.stage import SIDECAR_SECONDS, Stage
+from demo.console import say
+from demo.daemon import Daemon
+from demo.script import Result, check
+from tests.support.permissions import (
+    add_member,
+    add_role,
+    grant,
+    grants_on,
+    log_rows,
+    revoke,
+)
+from tests.support.sync_perm import cpu_seconds
+from tests.support.waiting import wait_until
+
+PROGRAM = "sync-perm"
+QUIET_POLLS = 10
+UNCHANGED = 'sidecar_cycles_total{result="unchanged",sidecar="sync-perm"}'
+MEMBER = "ada"
+
+
+def loop_does_not_help(stage: Stage) -> Result:
+    """
+    What the shell loop runs every minute, once, after a role was created.
+    """
+    add_role(stage.database, "team_stock")
+    say("somebody creates the role team_stock, which the DAG stock_hourly names")
+    if stage.airflow.version == "3":
+        return Result("left out: Airflow 3 mends DAG permissions itself, at its next parse", None)
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    stage.airflow.run(stage.database, stage.home / "by-hand", "airflow", "sync-perm")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    check(not may(stage, "team_stock", "stock_hourly"), "airflow sync-perm leaves DAGs aside")
+    return Result(
+        f"airflow sync-perm: {cpu:.1f} s of CPU, and team_stock still may not read stock_hourly",
+        time.monotonic() - began,
+    )
+
+
+def sidecar_starts(stage: Stage) -> Result:
+    """
+    The sidecar finds the difference and mends it; it names the DAG that it cannot sync.
+    """
+    settings = {
+        "INTERVAL": "1",
+        "SYNC_PERM_INCLUDE_DAGS": "true",
+        "SYNC_PERM_HTTP_BIND": "127.0.0.1:0",
+    }
+    home = stage.home / "sync-perm"
+    (home / "tmp").mkdir(parents=True)
+    began = time.monotonic()
+    environment = stage.airflow.environment(stage.database.url, home)
+    daemon = stage.start(PROGRAM, {**environment, "TMPDIR": str(home / "tmp"), **settings})
+    stage.wait(daemon, lambda: may(stage, "team_stock", "stock_hourly"), "team_stock is granted")
+    seconds = time.monotonic() - began
+    failed = stage.wait(
+        daemon, lambda: daemon.find_event("dag_failed", dag="sales_daily"), "the DAG is named"
+    )
+    say(f"dag_failed: sales_daily, {failed['reason']}: {failed['error']}")
+    return Result("team_stock may read stock_hourly; start of the process included", seconds)
+
+
+def role_comes_late(stage: Stage) -> Result:
+    """
+    The role of `sales_daily` is created after the DAG.
+    """
+    daemon = stage.daemons[PROGRAM]
+    with parser_held(stage):
+        return grant_late(stage, daemon)
+
+
+def grant_late(stage: Stage, daemon: Daemon) -> Result:
+    """
+    Create the role, and wait for the grant and for what its member sees.
+    """
+    ended = events_of(daemon, "pass_finished")
+    with daemon.held():
+        add_role(stage.database, "team_sales")
+        add_member(stage.database, MEMBER, "team_sales")
+        refused = not stage.person.may_read("sales_daily")
+        check(refused, "without sync-perm a member of the role does not see the DAG")
+    say(f"created the role team_sales; Airflow's API refuses sales_daily to its member {MEMBER}")
+    began = time.monotonic()
+    stage.wait(daemon, lambda: may(stage, "team_sales", "sales_daily"), "team_sales is granted")
+    seconds = time.monotonic() - began
+    stage.wait(
+        stage.components.web, lambda: stage.person.may_read("sales_daily"), "the API shows it"
+    )
+    visible = time.monotonic() - began
+    actions = sorted(action for _, action in grants_on(stage.database, "DAG:sales_daily"))
+    check(actions == ["can_edit", "can_read"], f"exactly what is asked for: {actions}")
+    stage.wait(daemon, lambda: events_of(daemon, "pass_finished") > ended, "the pass ends")
+    passed = daemon.find_event("pass_finished") or {}
+    return Result(
+        f"team_sales has {' and '.join(actions)} on sales_daily; {MEMBER} sees it in Airflow's API "
+        f"after {visible:.1f} s; {passed['cpu_seconds']:.1f} s of CPU are Airflow's own code",
+        seconds,
+    )
+
+
+def grants_are_edited(stage: Stage) -> Result:
+    """
+    A grant is removed where access_control asks for it, one is added where nothing is asked.
+    """
+    daemon = stage.daemons[PROGRAM]
+    add_role(stage.database, "auditors")
+    grant(stage.database, "auditors", "can_read", "DAG:db_cleanup")
+    with parser_held(stage):
+        began = time.monotonic()
+        revoke(stage.database, "Viewer", "can_edit", "DAG:stock_hourly")
+        stage.wait(
+            daemon,
+            lambda: ("Viewer", "can_edit") in grants_on(stage.database, "DAG:stock_hourly"),
+            "the removed grant is back",
+        )
+        seconds = time.monotonic() - began
+    check(may(stage, "auditors", "db_cleanup"), "a DAG without access_control is left alone")
+    return Result(
+        "the removed grant came back; the one on a DAG without access_control stays", seconds
+    )
+
+
+def nothing_changes(stage: Stage) -> Result:
+    """
+    What the sidecar costs while Airflow works beside it.
+    """
+    daemon = stage.daemons[PROGRAM]
+    seen = daemon.metric(UNCHANGED)
+    stage.wait(daemon, lambda: daemon.metric(UNCHANGED) > seen, "a poll finds nothing to do")
+    began, rows = time.monotonic(), log_rows(stage.database)
+    passes = events_of(daemon, "pass_started")
+    first, before = daemon.metric(UNCHANGED), cpu_seconds(daemon.pid)
+    wait_until(  # seldom: the question costs more than the poll
+        lambda: daemon.metric(UNCHANGED) >= first + QUIET_POLLS,
+        "ten polls",
+        SIDECAR_SECONDS,
+        step_seconds=QUIET_POLLS + 1,
+    )
+    cpu = (cpu_seconds(daemon.pid) - before) / (daemon.metric(UNCHANGED) - first)
+    check(rows == log_rows(stage.database), "no row is written into the audit log")
+    check(passes == events_of(daemon, "pass_started"), "no Airflow is started")
+    return Result(
+        f"{QUIET_POLLS} polls of {cpu * 1000:.1f} ms of CPU, nothing written, no Airflow started",
+        time.monotonic() - began,
+    )
+
+
+@contextmanager
+def parser_held(stage: Stage) -> Iterator[None]:
+    """
+    Keep Airflow 3 from mending permissions itself, so that what happens is sync-perm's doing.
+
+    Its dag-processor is stopped when it has just read every file: in no transaction.
+    """
+    if stage.airflow.version != "3":
+        yield
+        return
+    wait_for_parse(stage)
+    say("holding the dag-processor (SIGSTOP): at its next parse it would mend permissions itself")
+    with stage.components.parser.held():
+        yield
+
+
+def events_of(daemon: Daemon, name: str) -> int:
+    """
+    Return how often an event is in the log so far.
+    """
+    return sum(f'"event": "{name}"' in line for line in daemon.lines())
+
+
+def may(stage: Stage, role: str, dag_id: str) -> bool:
+    """
+    Whether a role may read a DAG.
+    """
+    return (role, "can_read") in grants_on(stage.database, f"DAG:{dag_id}")

@@ -1,0 +1,122 @@
+"""
+From a commit that git-sync has checked out to consumers: gate → snapshot → link → hooks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from git_sync_wrapper.parts import GitSyncExitError, Parts
+from git_sync_wrapper.tree import changed_files, real_files
+from git_sync_wrapper.volume import Published, Volume
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate import RevisionRefused
+from sidecar_runtime.health import Outcome
+
+
+class Publisher:
+    """
+    Publishes commits, and knows which one the gate refuses.
+
+    Attributes:
+        refusal: Of the newest commit; None where the gate lets it pass.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+        self._options = parts.options
+        told = self._options
+        facts = [told.repo, told.depth, told.filter, told.submodules, told.group_write]
+        self._digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        self.refusal: RevisionRefused | None = None
+
+    def is_made_as_asked(self, published: Published) -> bool:
+        """
+        Whether the settings that decide about a commit's files were the same when it was made.
+        """
+        return published.made_by in ("", self._made_by())
+
+    def confirm(self, commit: str, fence: Fence) -> Outcome:
+        """
+        What is published is what the remote has; the first time that counts as a change.
+        """
+        if not self._parts.past.has_synced:
+            self._announce(commit, fence)
+        return Outcome("unchanged", commit)
+
+    def publish(self, commit: str, published: Published, volume: Volume, fence: Fence) -> Outcome:
+        """
+        Let consumers see a commit, if the gate does.
+        """
+        parts, made_by = self._parts, self._made_by()
+        if commit == published.commit and self.is_made_as_asked(published):
+            self._accept(None)
+            return self.confirm(commit, fence)
+        worktree = parts.engine.worktree()
+        if refusal := self._judge(commit, published, worktree, fence):
+            self._accept(refusal)
+            return Outcome("refused", published.commit, refusal=refusal)
+        volume.add(commit, worktree, fence)
+        parts.hooks.prepublish(commit, fence)
+        volume.show(commit, made_by, fence)
+        self._accept(None)
+        parts.board.publish(volume.published())
+        self._announce(commit, fence)
+        volume.prune(commit, fence)
+        return Outcome("changed", commit)
+
+    def _judge(
+        self, commit: str, published: Published, worktree: str, fence: Fence
+    ) -> RevisionRefused | None:
+        gate = self._parts.gate
+        if gate is None:
+            return None
+        changed = changed_files(
+            self._options.git, self._parts.environ, worktree, published.commit, commit
+        )
+        if self._settings.gate == "syntax":  # it opens no links: they may lead anywhere
+            changed = real_files(worktree, changed)
+        return gate.judge(commit, worktree, changed, fence)
+
+    def _accept(self, refusal: RevisionRefused | None) -> None:
+        """
+        Note what the gate says of the newest commit; nothing where it lets it pass.
+        """
+        self.refusal = refusal
+        self._parts.board.refuse(refusal)
+        if refusal is None and self._parts.gate is not None:
+            self._parts.gate.rest()
+
+    def _announce(self, commit: str, fence: Fence) -> None:
+        """
+        Let the hooks know; a one-shot waits for them.
+
+        Raises:
+            GaveUp: One of them failed in a one-shot, as in git-sync.
+        """
+        self._parts.past.has_synced = True
+        hooks = self._parts.hooks
+        if not self._settings.one_shot:
+            hooks.announce(commit)
+        elif problem := hooks.announce_once(commit, fence):
+            raise GitSyncExitError(
+                "hook_failed",
+                f"{commit} is published, but {problem}",
+                "A one-shot ends with its hooks; look at what the hook says.",
+            )
+
+    def _made_by(self) -> str:
+        """
+        Return a digest of the settings that decide about the files of a commit, and its history.
+        """
+        options = self._options
+        if not options.sparse_checkout_file:
+            return self._digest
+        try:
+            with open(options.sparse_checkout_file, "rb") as file:
+                sparse = file.read()
+        except OSError:
+            sparse = b""  # git-sync will say what is wrong with it
+        return hashlib.sha256(self._digest.encode() + sparse).hexdigest()[:16]

@@ -1,0 +1,18 @@
+"""
+What libfaketime leaves behind when the process whose clock it sets is killed.
+"""
+
+from pathlib import Path
+
+SHARED = Path("/dev/shm")
+
+
+def forget_clock(pid: int) -> None:
+    """
+    Remove the shared memory of a process that has ended; nothing happens where there is none.
+
+    A later process with the same number could not start with a clock of its own: libfaketime makes
+    its semaphore with O_EXCL.
+    """
+    for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+        (SHARED / name).unlink(missing_ok=True)
