@@ -66,7 +66,8 @@ def ask(
             )
         finally:
             kill()  # with all that it left running
-    reap_group(child.pid)
+            child.wait()
+            reap_group(child.pid)
     if fence.is_revoked:
         raise CycleAbandoned
     return said, child.returncode

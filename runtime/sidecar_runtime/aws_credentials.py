@@ -193,12 +193,14 @@ def _talk(command: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
         try:
             out, err = child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            _end(child)
-            child.wait()
-            reap_group(child.pid)
             raise CredentialsError(
                 "credentials_unavailable", f"no answer within {seconds:g} s"
             ) from None
+        finally:
+            if child.returncode is None:
+                _end(child)
+                child.wait()
+                reap_group(child.pid)
     if fence.is_revoked:
         reap_group(child.pid)
         raise CycleAbandoned

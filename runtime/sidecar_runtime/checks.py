@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SettingsError, SidecarError
+from sidecar_runtime.printable import printable
 
 
 def say(mark: Literal["ok", "??", "FAIL", ""], name: str, text: str) -> None:
@@ -17,8 +18,9 @@ def say(mark: Literal["ok", "??", "FAIL", ""], name: str, text: str) -> None:
 
     Args:
         mark: ``??``: worth a look, and no failure. Empty: the line goes on with the one above.
+        text: May be of others: what could steer a terminal is shown as a number.
     """
-    sys.stdout.write(f"  {mark:<5} {name:<14} {text}\n")
+    sys.stdout.write(f"  {mark:<5} {printable(name):<14} {printable(text)}\n")
     sys.stdout.flush()
 
 

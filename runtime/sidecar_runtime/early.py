@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
 
 
 def heed_signals() -> None:
@@ -19,6 +20,21 @@ def heed_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def end_on_signals() -> None:
+    """
+    End a command that is stopped as what it is, not as if all were done, and let it tidy up.
+
+    The exit code is 128 + the number of the signal, as a shell's; in the main thread
+    ``SystemExit`` is raised, so that temporary folders go and children are killed.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def spare_rich() -> None:

@@ -13,8 +13,11 @@ import html
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
+
+from sidecar_runtime.printable import printable
 
 STYLE = (
     ":root{color-scheme:light dark}"
@@ -112,10 +115,9 @@ def _name(key: object) -> str:
 
 def _text(value: object) -> str:
     """
-    Return text that is neither markup, nor invisible, nor able to turn what is beside it around.
+    Return text that is neither markup nor invisible.
     """
-    seen = (char if char.isprintable() else ascii(char)[1:-1] for char in str(value))
-    return html.escape("".join(seen))
+    return html.escape(printable(str(value)))
 
 
 def _cell(value: object) -> str:
@@ -126,8 +128,9 @@ def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return "<br>".join(cell for cell in map(_cell, value) if cell)
     if isinstance(value, str) and (moment := _TIME.fullmatch(value)):
-        away = _distance(datetime.fromisoformat(value).timestamp() - time.time())
-        return f"<time datetime='{value}'>{moment[1]} {moment[2]} UTC</time>, {away}"
+        with suppress(ValueError):  # somebody's text may look like a time, and be none
+            away = _distance(datetime.fromisoformat(value).timestamp() - time.time())
+            return f"<time datetime='{value}'>{moment[1]} {moment[2]} UTC</time>, {away}"
     return _text(value)
 
 

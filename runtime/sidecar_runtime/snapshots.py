@@ -92,8 +92,8 @@ class Snapshots:
         """
         Whether there is a snapshot of a revision.
         """
-        if not revision or revision.startswith(".") or not {"/", "\0"}.isdisjoint(revision):
-            return False  # the name may come from a file that anybody can write
+        if not is_name(revision):
+            return False
         try:
             found = os.stat(revision, dir_fd=self._store, follow_symlinks=False)
         except OSError:
@@ -129,6 +129,8 @@ class Snapshots:
         Args:
             fill: Puts all files into the open folder.
         """
+        if not is_name(revision):  # refused long before; this is the last door
+            raise ValueError(f"not the name of a snapshot: {revision!r}")
         name = _aside(revision)
         os.mkdir(name, FOLDER_MODE, dir_fd=self._store)
         try:
@@ -246,6 +248,17 @@ class Snapshots:
                 f"{self._link!r} cannot make way for the link: {error.strerror}",
                 "Move it away, and mount nothing there: consumers mount the folder above.",
             ) from error
+
+
+def is_name(revision: str) -> bool:
+    """
+    Whether it can be the name of a snapshot; it may come from a file that anybody can write.
+    """
+    try:
+        name = os.fsencode(revision)
+    except UnicodeError:
+        return False
+    return bool(name) and not name.startswith(b".") and b"/" not in name and b"\0" not in name
 
 
 def _aside(name: str) -> str:

@@ -3,6 +3,7 @@ What git, ssh and git-sync say, as reasons.
 """
 
 import json
+import time
 
 import pytest
 
@@ -68,6 +69,18 @@ def test_only_the_line_that_says_it_is_quoted() -> None:
     error = explain("Cloning\nfatal: Authentication failed for 'https://x/'\nand more")
 
     assert "git-sync failed: fatal: Authentication failed for 'https://x/'" == error.message
+
+
+@pytest.mark.parametrize("said", ["a", "Load key ", "repository '", "Run("])
+def test_a_line_of_any_length_is_read_at_once(said: str) -> None:
+    """
+    While a pattern is searched for, nothing else of the process runs: neither does `/healthz`.
+    """
+    began = time.process_time()
+
+    explain(said * (16_000 // len(said)))
+
+    assert time.process_time() - began < 3
 
 
 def test_of_git_syncs_report_the_words_of_git_are_quoted() -> None:

@@ -18,6 +18,12 @@ def test_a_line_has_mark_name_and_text(capsys: pytest.CaptureFixture[str]) -> No
     )
 
 
+def test_what_a_server_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("ok", "DAG a\x1b[2J", "x.py\r  FAIL \udcff")
+
+    assert "  ok    DAG a\\x1b[2J   x.py\\r  FAIL \\udcff\n" == capsys.readouterr().out
+
+
 def test_a_failure_names_reason_and_advice(capsys: pytest.CaptureFixture[str]) -> None:
     is_fine = fail("ccache", SidecarError("ccache_full", "there is no room", "Enlarge it."))
     said = capsys.readouterr().out

@@ -100,6 +100,16 @@ def test_what_cannot_be_seen_is_shown_as_its_number(health: Health, hidden: str)
     assert f"a{ascii(hidden)[1:-1]}b: unsafe_path" in text
 
 
+@pytest.mark.parametrize("text", ["2026-13-01T00:00:00Z", "٢٠٢٦-01-01T00:00:00+00:00"])
+def test_what_only_looks_like_a_moment_is_shown_as_it_is(health: Health, text: str) -> None:
+    """
+    A commit message may be any text.
+    """
+    sidecar = Sidecar(Readiness(True, "r1", 5.0), {"message": text})
+
+    assert text in Tags(page(status(ABOUT, health, sidecar)).decode()).text
+
+
 def hostile_facts(health: Health) -> dict[str, Any]:
     health.record(
         PastCycle(0.0, 0.5, "error", HOSTILE, {HOSTILE: HOSTILE}),

@@ -102,6 +102,7 @@ def test_what_was_planted_at_the_name_of_a_snapshot_makes_way(
         "..",
         "r1\0",
         "x" * 300,
+        "\ud800",
     ],
 )
 def test_only_folders_without_a_dot_are_snapshots(shelf: Shelf, name: str) -> None:
@@ -114,6 +115,18 @@ def test_only_folders_without_a_dot_are_snapshots(shelf: Shelf, name: str) -> No
 
     assert not snapshots.has(name)
     assert ["r1"] == snapshots.revisions()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".r1.7", "r1/../..", "../victim", "r\0", "\ud800"])
+def test_what_can_be_no_name_is_never_made(shelf: Shelf, name: str) -> None:
+    snapshots = shelf.make("r1")
+    victim = shelf.store.parent / "victim"
+    victim.mkdir()
+
+    with pytest.raises(ValueError, match="not the name of a snapshot"):
+        snapshots.add(name, filling("one"), Fence())
+
+    assert {"r1"} == shelf.names() and victim.is_dir()
 
 
 # --- showing

@@ -26,6 +26,8 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
 SOCKET = "credentials"
+# Beside these, which are none, the username is a token: an old custom of GitHub's.
+TOKEN_PASSWORDS = ("", "x-oauth-basic")
 # What git-sync would put into git's cache.
 KEPT_BACK = ("username", "password", "password-file", "credential", "askpass-url")
 
@@ -138,8 +140,8 @@ class Access:
         if self._keyring.signs_for(self._repo):
             name = self._keyring.identity(self._repo, fence) or "an AWS identity (STS did not say)"
         else:
-            # A token may be given as the username alone.
-            name = f"user {credential.username}" if credential.password else "a token"
+            is_token = credential.password in TOKEN_PASSWORDS
+            name = "a token" if is_token else f"user {credential.username}"
         return f"{name}, by {credential.origin}"
 
     def refused(self, url: str) -> None:

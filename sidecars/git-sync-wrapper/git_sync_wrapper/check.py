@@ -197,6 +197,8 @@ class _Checks:
         try:
             has_links = try_folder("root", options.root)
             check_link(options)
+            with explained(f"cannot look at {options.link}", options.link):
+                is_taken = os.path.isdir(options.link) and bool(os.listdir(options.link))
         except SidecarError as error:
             return fail("root", error)
         if not has_links:
@@ -204,7 +206,7 @@ class _Checks:
         shown = look(options)
         if shown.commit:
             say("ok", "link", f"{options.link} shows {shown.commit}")
-        elif os.path.isdir(options.link) and os.listdir(options.link):
+        elif is_taken:
             say("??", "link", f"{options.link} has something in it, and will be moved aside")
         else:
             say("ok", "link", f"{options.link} shows nothing yet")

@@ -27,6 +27,7 @@ from git_sync_wrapper.sidecar import GitSyncWrapper
 from git_sync_wrapper.tree import ENGINE_ROOT
 from git_sync_wrapper.volume import STORE
 from sidecar_runtime import __version__, logs
+from sidecar_runtime.early import end_on_signals
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate import make_gate
 from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
@@ -76,6 +77,7 @@ def run() -> int:
     )
     _check_link(options)
     if is_check:
+        end_on_signals()
         return check.run(settings, options, os.environ)
     settings = _joined(settings, options)
     begin_logs(settings, unknown)

@@ -17,6 +17,7 @@ from sidecar_runtime.errors import SidecarError
 SAID_CHARACTERS = 700
 # In git-sync's errors: `Run(git fetch …): exit status 128: { stdout: "…", stderr: "fatal: …" }`.
 _STDERR = re.compile(r', stderr: ("(?:[^"\\]|\\.)*")')
+_LINE_END = re.compile(r"[\n\r]")
 _USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
 
 
@@ -50,7 +51,7 @@ REFUSALS = (
     ),
     Refusal(
         "ssh_key_invalid",
-        r"error in libcrypto|Load key .*(invalid format|error)|incorrect passphrase",
+        r"error in libcrypto|Load key .{,500}(invalid format|error)|incorrect passphrase",
         "The SSH key in the Secret is damaged or has a passphrase: store it again, as it is.",
     ),
     Refusal(
@@ -115,7 +116,7 @@ REFUSALS = (
     ),
     Refusal(
         "repository_not_found",
-        r"repository '.*' not found|does not appear to be a git repository|returned error: 404"
+        r"repository '.{,500}' not found|does not appear to be a git repository|returned error: 404"
         r"|[Rr]epository not found|The project you were looking for could not be found",
         "Check GITSYNC_REPO, and whether these credentials may see that repository.",
     ),
@@ -127,7 +128,7 @@ REFUSALS = (
     ),
     Refusal(
         "sync_timeout",
-        r"context deadline exceeded|Run\(.*\): context",
+        r"context deadline exceeded|Run\(.{,4000}\): context",
         "Raise GITSYNC_SYNC_TIMEOUT for a large repository; else look at the network.",
     ),
     Refusal(
@@ -171,14 +172,24 @@ def explain(said: str, doing: str = "git-sync failed") -> SidecarError:
     Return the error for what was said.
     """
     for refusal in REFUSALS:
-        found = re.search(f"[^\n\r]*({refusal.said})[^\n\r]*", said)
+        found = re.search(refusal.said, said)
         if found:
-            return SidecarError(refusal.reason, f"{doing}: {_short(found[0])}", refusal.advice)
+            line = _line_around(found, said)
+            return SidecarError(refusal.reason, f"{doing}: {_short(line)}", refusal.advice)
     return SidecarError(
         "git_sync_failed",
         f"{doing}: {_short(said) or 'it said nothing'}",
         "See what it says; with GIT_SYNC_WRAPPER_LOG_LEVEL=debug all of it is logged.",
     )
+
+
+def _line_around(found: re.Match[str], said: str) -> str:
+    """
+    Return the line that a match is on; a pattern for whole lines takes minutes for a long one.
+    """
+    before = max(said.rfind(end, 0, found.start()) for end in "\n\r") + 1
+    after = _LINE_END.search(said, found.end())
+    return said[before : after.start() if after else None]
 
 
 def _short(said: str) -> str:

@@ -15,6 +15,7 @@ from kerberos_sidecar.settings import PREFIX, Settings, load_settings
 from kerberos_sidecar.sidecar import KerberosSidecar
 from sidecar_runtime import __version__
 from sidecar_runtime.command import make_parser
+from sidecar_runtime.early import end_on_signals
 from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
 from sidecar_runtime.status import About
 
@@ -41,6 +42,7 @@ def run() -> int:
     settings, unknown = load_settings(os.environ)
     lay_over(settings)
     if arguments.command == "check":
+        end_on_signals()
         return check.run(settings, arguments.consumer)
     begin_logs(settings, unknown)
     metrics = KerberosMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))

@@ -14,6 +14,7 @@ from s3_sync.settings import PREFIX, Settings, load_settings
 from s3_sync.sidecar import S3Sync
 from sidecar_runtime import __version__
 from sidecar_runtime.command import make_parser
+from sidecar_runtime.early import end_on_signals
 from sidecar_runtime.process import begin_logs, run_daemon
 from sidecar_runtime.status import About
 
@@ -36,6 +37,7 @@ def run() -> int:
     os.umask(0o002)  # another uid of our group must be able to go on where we stopped
     settings, unknown = load_settings(os.environ)
     if arguments.command == "check":
+        end_on_signals()
         return check.run(settings)
     begin_logs(settings, unknown)
     metrics = SyncMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.command import make_parser
+from sidecar_runtime.early import end_on_signals
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.process import begin_logs, run_daemon
 from sidecar_runtime.status import About
@@ -64,6 +65,7 @@ def run() -> int:
     arguments = parser.parse_args(sys.argv[1:])
     os.umask(0o077)  # what Airflow writes of its configuration is nobody else's business
     if arguments.command == "check":
+        end_on_signals()
         settings, _ = load_settings(os.environ)
         return check.run(settings, AirflowConfig(os.environ))
     given = read_all(os.environ)

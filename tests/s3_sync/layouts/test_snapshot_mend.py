@@ -121,6 +121,21 @@ def test_files_whose_keys_were_kept_then_go_from_a_revision_that_is_back(two: St
     assert {"a.py": "one"} == two.current() and two.layout.shows("r1")
 
 
+def test_a_removal_that_a_kill_cut_short_is_made_by_the_next_process(two: Stage) -> None:
+    """
+    The line is written before the file is removed.
+    """
+    for journal, path in (("snapshots/r1.managed", "d/b.py"), ("tree.managed", "c.py")):
+        with (two.state / journal).open("a") as lines:
+            lines.write(f'["{path}"]\n')
+    two.begin()
+
+    two.drop("c.py", "d/b.py")
+    two.publish("r1", a="one")
+
+    assert {"a.py": "one"} == two.current() == files_of(two.state / "tree")
+
+
 def test_a_revision_that_cannot_be_renewed_is_not_shown(
     two: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +317,20 @@ def test_a_snapshot_whose_folder_is_gone_is_not_made_of_a_torn_tree(one: Stage) 
     assert {} == one.current()
     one.publish("r1", a="one")
     assert ONE == one.current()
+
+
+def test_a_record_of_a_revision_that_can_be_no_name_is_none(two: Stage) -> None:
+    """
+    Who can write to the volume can write the record, too.
+    """
+    shutil.rmtree((two.folder / "current").resolve())
+    two.published = "\ud800"
+
+    two.begin()
+
+    assert "" == two.layout.revision
+    two.publish("r2")
+    assert TWO == two.current()
 
 
 @pytest.mark.parametrize("delete", ["managed", "all"])

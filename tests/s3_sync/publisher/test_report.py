@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from s3_sync.publisher.report import printable, size_text, table, time_text
+from s3_sync.publisher.report import size_text, table, time_text
 from s3_sync.publisher.shelf import Entry
 from s3_sync.publisher.table import releases_report
 from s3_sync.release.facts import Origin
@@ -32,10 +32,6 @@ def test_sizes(size_bytes: int, text: str) -> None:
 
 def test_times_are_utc() -> None:
     assert "2026-11-20T15:00:00Z" == time_text(AT.astimezone(timezone(timedelta(hours=9))))
-
-
-def test_what_could_steer_a_terminal_is_gone() -> None:
-    assert "?[31mred?? \u00fc ?" == printable("\x1b[31mred\r\n \u00fc \udcff")
 
 
 def test_columns_are_aligned() -> None:

@@ -552,6 +552,31 @@ def test_there_is_nothing_to_wait_for_while_the_pointer_cannot_be_read(
     assert not process.glance()
 
 
+def test_a_failure_is_waited_out_where_a_glance_cannot_tell_news(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    """
+    Else each glance would ask for a cycle that fails again, for ever, as if there were no backoff.
+    """
+    good = shelf.publish({"a.py": b"good = 1\n"})
+    process.start(PINNED)
+    process.cycle()
+    bad = shelf.publish(FILES)
+    shelf.put(manifest_key(bad.revision), b"{}")
+    fails(process)
+    assert process.can_wait_for_news
+
+    s3.inject(error(503, "SlowDown"), is_pointer)
+    assert not process.glance()
+    s3.heal()
+    fails(process)
+    assert not process.can_wait_for_news
+
+    shelf.point_to(good)
+    process.cycle()
+    assert process.can_wait_for_news and process.glance()
+
+
 def test_with_delete_all_there_is_no_glance(shelf: Shelf, process: Process) -> None:
     shelf.publish(FILES)
     process.start(PINNED | {"S3_SYNC_DELETE": "all"})

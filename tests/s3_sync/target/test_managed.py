@@ -297,6 +297,17 @@ def test_a_file_that_somebody_puts_where_a_removed_one_was_is_not_ours(box: Box)
     assert box.load() == {}
 
 
+def test_killed_where_nobody_else_has_files(box: Box) -> None:
+    files = box.begin()
+    held = box.put("a.py")
+    files.add("a.py", held)
+    files.remove("a.py")
+    assert {"a.py": held} == load_managed(box.state_fd, box.root_fd, is_shared=False)
+
+    files.add("new.py", gone(1))
+    assert {"new.py"} == set(load_managed(box.state_fd, box.root_fd, is_shared=False))
+
+
 def test_only_the_last_line_may_be_untrue(box: Box) -> None:
     """
     A file that somebody removed is missing, and still ours to put back.

@@ -13,6 +13,7 @@ import pytest
 from tests.scenarios.git_sync_wrapper.situations import damage_link
 from tests.support.git_sync import GitSite
 from tests.support.loopback import closed_port
+from tests.support.waiting import wait_until
 
 PASSWORD = "canary-4711"
 USER = {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD": PASSWORD}
@@ -53,6 +54,15 @@ def test_all_is_well_and_nothing_is_written(here: GitSite) -> None:
     assert "ok user deploy, by GITSYNC_PASSWORD" == found["credentials"]
     assert f"{here.repository.branch} is {head}" in found["remote"]
     assert not here.root.exists()
+
+
+def test_a_token_in_the_place_of_the_user_is_not_shown(here: GitSite) -> None:
+    here.server.accept((PASSWORD, "x-oauth-basic"))
+
+    code, said = check(here, GITSYNC_USERNAME=PASSWORD, GITSYNC_PASSWORD="x-oauth-basic")
+
+    assert 0 == code, said
+    assert "ok a token, by GITSYNC_PASSWORD" == lines(said)["credentials"]
 
 
 def test_flags_of_git_sync_count(here: GitSite) -> None:
@@ -181,6 +191,19 @@ def test_a_gate_that_refuses_everything_can_be_run_all_the_same(here: GitSite) -
 
     assert 0 == code, said
     assert "nothing is good enough" in said
+
+
+def test_a_check_that_is_stopped_is_not_well_and_leaves_nothing(here: GitSite) -> None:
+    judged = here.folder / "judged"
+    command = _program(here, f"touch {judged}; exec sleep 600")
+    process = here.wrapper(
+        "check", GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=command
+    )
+    wait_until(judged.exists, "the gate judges", 60)
+
+    assert 143 == process.terminate().code
+    assert [] == os.listdir(here.tmp)
+    assert [] == here.gits_alive()
 
 
 def test_settings_that_are_wrong_are_exit_code_2(here: GitSite) -> None:

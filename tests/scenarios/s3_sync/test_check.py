@@ -2,6 +2,7 @@
 `s3-sync check`: what is wrong with a set-up, and the IAM statement that mends it.
 """
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -79,6 +80,28 @@ def test_works_beside_a_running_daemon(s3: FakeS3, target: Path, start: StartDae
     output(check(start, s3, target), 0)
 
     assert daemon.sync()["event"] == "cycle_finished"
+
+
+def test_a_check_that_is_stopped_is_no_good_set_up(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    """
+    Nor does it wait for who does not answer.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        settings = NO_KEYS | {
+            "AWS_EC2_METADATA_DISABLED": "false",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "AWS_METADATA_SERVICE_TIMEOUT": "60",
+        }
+        daemon = check(start, s3, target, settings)
+        asked, _ = silent.accept()
+        with asked:
+            asked.settimeout(30)
+            assert asked.recv(1 << 16)
+            assert 143 == daemon.terminate().code
+            assert not asked.recv(1), "who asked is still there"
 
 
 def test_no_credentials(s3: FakeS3, target: Path, start: StartDaemon) -> None:

@@ -29,7 +29,7 @@ from s3_sync.target.volume import (
 from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.snapshots import Snapshots, link_tree
+from sidecar_runtime.snapshots import Snapshots, is_name, link_tree
 from sidecar_runtime.target_errors import explain_os_error
 
 WRITE_BITS = 0o222
@@ -84,7 +84,7 @@ class Snapshot:
             self.shown = self._open(self.revision)
             if not self.tree.managed.files:
                 restore(self.shown.managed.files, self.shown, self.tree, Fence())
-        elif list_name(published) in os.listdir(self._store):  # the name may be anybody's
+        elif is_name(published) and list_name(published) in os.listdir(self._store):
             self._make_anew(published)
 
     @property
@@ -170,7 +170,7 @@ class Snapshot:
         Make a snapshot whose folder somebody has removed, if the tree has all that its list says.
         """
         self._has_shown = True
-        listed = load_managed(self._store, None, list_name(revision))
+        listed = load_managed(self._store, None, list_name(revision), is_shared=False)
         if _etags(listed) == _etags(self.tree.managed.files):
             with suppress(Torn):  # the tree is damaged as well: the source must help
                 self.publish(revision, Fence())

@@ -8,18 +8,17 @@ import argparse
 import io
 import json
 import os
-import signal
 import sys
 from collections.abc import Mapping
-from types import FrameType
 from typing import Any
 
 from s3_sync.publisher.progress import Progress
-from s3_sync.publisher.report import printable
 from s3_sync.settings import Settings, load_settings
 from sidecar_runtime import logs
+from sidecar_runtime.early import end_on_signals
 from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
 from sidecar_runtime.parsers import count, duration
+from sidecar_runtime.printable import printable
 
 YEARS_SECONDS = 10 * 366 * 86400.0
 COMMANDS = ("publish", "releases", "rollback", "prune-releases", "pin", "unpin")
@@ -105,8 +104,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
     Run one of the commands; return the exit code.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
+    end_on_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what is done must not end as a bug
     logs.configure("warning", "console", sys.stderr)
@@ -201,10 +199,3 @@ def _parsed(parse: Any) -> Any:
             raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
 
     return parse_argument
-
-
-def _end(number: int, _: FrameType | None) -> None:
-    """
-    End as a command does that was stopped: not as if all were done.
-    """
-    raise SystemExit(128 + number)

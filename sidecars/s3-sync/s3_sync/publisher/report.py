@@ -22,13 +22,6 @@ class Report:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def printable(text: str) -> str:
-    """
-    Return a text without what could steer a terminal: names and messages are others'.
-    """
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """
     Return rows as lines with aligned columns.

@@ -70,6 +70,8 @@ class ReleaseSource:
         self._pointer_etag = ""
         # Of the pointer that the last look met, whether it could be read or not.
         self._met_etag = ""
+        # Of the pointer that the last glance did not find the same.
+        self._missed_etag = ""
         self._release: Release | None = None
         self._manifest_sha256 = ""
 
@@ -128,13 +130,17 @@ class ReleaseSource:
 
     @property
     def was_reached(self) -> bool:
-        return bool(self._met_etag)
+        # Where a glance saw news and there were none it cannot tell: through a proxy, or from a
+        # server that does not heed If-None-Match. Then a failure is waited out.
+        return self._met_etag not in ("", self._missed_etag)
 
     def glance(self) -> bool:
         if self._settings.revision:
             return self._release is not None
         etag = self._met_etag
-        return bool(etag) and self._client.has_still("pointer", self._pointer_key, etag)
+        is_same = bool(etag) and self._client.has_still("pointer", self._pointer_key, etag)
+        self._missed_etag = "" if is_same else etag
+        return is_same
 
     def close(self) -> None:
         self._client.close()

@@ -68,20 +68,21 @@ class ManagedList:
     The list in memory and its journal in the open folder `dir_fd`.
 
     Args:
-        root_fd: The folder whose files are listed, where others have files in it too: a file of
-            theirs must not be taken for one that was about to be ours. None: all in it is ours.
+        root_fd: The folder whose files are listed.
         name: The journal's.
         files: What is listed; None: what the journal says.
+        is_shared: As of :func:`load_managed`.
     """
 
     def __init__(
         self,
         dir_fd: int,
-        root_fd: int | None,
+        root_fd: int,
         *,
         fsync: bool,
         name: str = NAME,
         files: dict[str, Managed] | None = None,
+        is_shared: bool = True,
     ) -> None:
         self._dir_fd = dir_fd
         self._name = name
@@ -89,7 +90,9 @@ class ManagedList:
         self._fd = -1
         self._lines = 0
         self._is_behind = False
-        self.files = load_managed(dir_fd, root_fd, name) if files is None else files
+        if files is None:
+            files = load_managed(dir_fd, root_fd, name, is_shared=is_shared)
+        self.files = files
         self._rewrite()
 
     def add(self, path: str, managed: Managed) -> None:
@@ -161,13 +164,17 @@ def _line(path: str, managed: Managed) -> bytes:
     ).encode()
 
 
-def load_managed(dir_fd: int, root_fd: int | None, name: str = NAME) -> dict[str, Managed]:
+def load_managed(
+    dir_fd: int, root_fd: int | None, name: str = NAME, *, is_shared: bool = True
+) -> dict[str, Managed]:
     """
     Read the journal; a missing or damaged one loses what cannot be read, never a file.
 
     Args:
-        root_fd: As of :class:`ManagedList`. Where it is None, a last line that never came true
-            stays, and its file counts as damaged.
+        root_fd: As of :class:`ManagedList`; None where that folder is gone.
+        is_shared: Whether others have files in the folder too: one of theirs must not be taken for
+            one that was about to be ours. Where all is ours, a last file that never came stays
+            listed, and counts as damaged.
     """
     files: dict[str, Managed] = {}
     try:
@@ -189,14 +196,13 @@ def load_managed(dir_fd: int, root_fd: int | None, name: str = NAME) -> dict[str
     except (ValueError, TypeError, RecursionError) as error:
         log.warning("managed_list_damaged", line=number + 1, error=str(error))
         return files
-    if root_fd is None:
-        return files
-    there = _look(last, root_fd) if last else None
-    if last in files and (there is None or there.st_ino != files[last].inode):
-        del files[last]  # killed before the rename
-        if before is not None:
-            files[last] = before
-    elif last not in files and before is not None and there is not None and before.matches(there):
+    there = _look(last, root_fd) if last and root_fd is not None else None
+    if last in files:
+        if is_shared and (there is None or there.st_ino != files[last].inode):
+            del files[last]  # killed before the rename
+            if before is not None:
+                files[last] = before
+    elif before is not None and there is not None and before.matches(there):
         files[last] = before  # killed before the removal; a new file may have the inode, no more
     return files
 

@@ -62,9 +62,13 @@ class Target:
         self.staging = StagingFolder(volume.staging, file_mode=file_mode, fsync=volume.fsync)
         with ExitStack() as stack:
             above, self.folder = open_part(part, volume, stack)
-            shared = None if part else self.folder
             self.managed = ManagedList(
-                above, shared, fsync=volume.fsync, name=list_name(part), files=files
+                above,
+                self.folder,
+                fsync=volume.fsync,
+                name=list_name(part),
+                files=files,
+                is_shared=not part,
             )
             stack.callback(self.managed.close)
             self._walk = Walk(self.folder, self.managed)
