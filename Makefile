@@ -45,7 +45,7 @@ help: ## list the targets
 # First steps
 
 .PHONY: demo
-demo: setup ## show the sidecars at work against an embedded S3 server and a real KDC
+demo: setup ## show the sidecars at work against an S3 server, a KDC and a git server
 	@$(BIN)/python -m demo
 
 .PHONY: demo-airflow
@@ -184,6 +184,6 @@ docs: setup ## rewrite the generated parts of the documentation
 	$(BIN)/python -m docs
 
 .PHONY: clean
-clean: ## remove .venv, .airflow and every cache
-	rm -rf .venv .airflow .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## remove .venv, .airflow, dist and every cache
+	rm -rf .venv .airflow dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,10 +9,10 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from demo import console, git_sync, kerberos, releases, script
+from demo import console, git_sync_wrapper, kerberos, releases, script
 from demo.bucket import Bucket
 from demo.daemon import Daemon
-from demo.steps import EXAMPLE, STEPS, Stage
+from demo.s3_sync import EXAMPLE, STEPS, Stage
 
 KEY_PATH = "data-team/dags"
 
@@ -53,7 +53,9 @@ def main() -> int:
     script.prepare_process()
     with tempfile.TemporaryDirectory(prefix="sidecars-demo-") as home:
         try:
-            return play(Path(home)) or kerberos.play(Path(home)) or git_sync.play(Path(home))
+            return (
+                play(Path(home)) or kerberos.play(Path(home)) or git_sync_wrapper.play(Path(home))
+            )
         except KeyboardInterrupt:
             return 130
 

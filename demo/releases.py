@@ -1,5 +1,5 @@
 """
-The steps of the demo that publish releases: from a checkout by the command, to the folder by the
+The steps of s3-sync that publish releases: from a checkout by the command, to the folder by the
 daemon.
 """
 
@@ -17,8 +17,8 @@ from demo import bucket
 from demo.bucket import Bucket
 from demo.console import say
 from demo.daemon import Daemon, StepFailed
+from demo.s3_sync import EXAMPLE, Stage, files_in
 from demo.script import Result, Step, check
-from demo.steps import EXAMPLE, Stage, files_in
 
 KEY_PATH = "data-team/releases"
 CHANGED = "config/alerts.yaml"
@@ -40,7 +40,7 @@ class Publishing(Protocol):
     def daemon(self) -> Daemon: ...
 
 
-def s3_sync(stage: Publishing, *arguments: str, fails: int = 0) -> str:
+def run_s3_sync(stage: Publishing, *arguments: str, fails: int = 0) -> str:
     """
     Run a command of `s3-sync` as CI does; print and return what it says.
 
@@ -97,7 +97,7 @@ def release_is_published(stage: Stage) -> Result:
     stage.dags = stage.dags.with_name("released")
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(EXAMPLE, checkout_of(stage), ignore=ignored)
-    s3_sync(stage, "publish", "checkout", "--gate", "syntax")
+    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax")
     say("started a daemon with S3_SYNC_SOURCE=release")
     began = time.monotonic()
     stage.daemon = stage.start_daemon(
@@ -126,7 +126,9 @@ def release_follows(stage: Stage) -> Result:
     path = checkout_of(stage) / CHANGED
     path.write_bytes(path.read_bytes().replace(b"30", b"15"))
     before = stage.daemon.readiness()["revision"]
-    s3_sync(stage, "publish", "checkout", "--gate", "syntax", "--message", "Page after 15 minutes")
+    run_s3_sync(
+        stage, "publish", "checkout", "--gate", "syntax", "--message", "Page after 15 minutes"
+    )
     seconds = wait_for_release(stage)
     asked = requests_of(stage)
     check((asked["manifest"], asked["bundle"]) == (2, 2), "two GETs brought the change")
@@ -145,8 +147,8 @@ def bad_release_is_refused(stage: Stage) -> Result:
     current, path = stage.dags / "current", checkout_of(stage) / BROKEN
     good, content = files_in(current), path.read_bytes()
     path.write_bytes(content + b"\nwith DAG('sales_daily'\n    pass\n")
-    s3_sync(stage, "publish", "checkout", "--gate", "syntax", fails=2)
-    s3_sync(stage, "publish", "checkout")
+    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax", fails=2)
+    run_s3_sync(stage, "publish", "checkout")
     began = time.monotonic()
     event = stage.daemon.wait_for(
         lambda: stage.daemon.find_event("revision_refused", path=BROKEN), "the release is refused"
@@ -170,20 +172,20 @@ def release_is_rolled_back(stage: Stage) -> Result:
     """
     Back from the bad release, and back once more.
     """
-    s3_sync(stage, "rollback")
+    run_s3_sync(stage, "rollback")
     stage.daemon.wait_for(
         lambda: stage.daemon.readiness()["reason"] is None, "/readyz is content again"
     )
     wait_for_release(stage)
-    s3_sync(stage, "rollback")
+    run_s3_sync(stage, "rollback")
     path = checkout_of(stage) / CHANGED
     path.write_bytes(EXAMPLE.joinpath(CHANGED).read_bytes())
     seconds = wait_for_release(stage)
-    s3_sync(stage, "releases")
+    run_s3_sync(stage, "releases")
     stage.daemon.terminate()
     return Result(
         "the refused release was left behind; once more, and the folder is what it was at first; "
-        "time is from the end of the second roll-back",
+        "time is from the end of the second rollback",
         seconds,
     )
 
@@ -205,5 +207,5 @@ STEPS: tuple[Step[Stage], ...] = (
     ("a release", release_is_published),
     ("the next release", release_follows),
     ("a bad release", bad_release_is_refused),
-    ("a roll-back", release_is_rolled_back),
+    ("a rollback", release_is_rolled_back),
 )

@@ -38,7 +38,7 @@ class Crew:
     def __init__(self, kinds: Sequence[type[Station]], seed: str, *, verbose: bool) -> None:
         self._all = [kind(seed, self._say if verbose else self._say_flaws) for kind in kinds]
         self.left_out: dict[str, str] = {}
-        self._seconds = 0.0
+        self._until = 0.0
         self._running = 0
         self._at_end = threading.Semaphore(0)
         self._threads = [
@@ -55,9 +55,9 @@ class Crew:
 
     def start(self, seconds: float) -> None:
         """
-        Start all stations; each runs for so long from when it is ready.
+        Start all stations; so many seconds later no new round begins.
         """
-        self._seconds = seconds
+        self._until = time.monotonic() + seconds
         for thread in self._threads:
             thread.start()
             self._running += 1
@@ -65,7 +65,7 @@ class Crew:
     def _live(self, station: Station) -> None:
         try:
             with station:
-                station.run(time.monotonic() + self._seconds)
+                station.run(self._until)
                 station.close()
         except Missing as missing:
             self.left_out[station.name] = str(missing)

@@ -125,7 +125,8 @@ class Post:
         """
         What it publishes is damaged by hand meanwhile: /readyz may say so.
         """
-        self._is_damaged = True
+        with self._signalled:  # nobody asks in this very moment
+            self._is_damaged = True
         try:
             yield
         finally:

@@ -166,7 +166,7 @@ def summary(run: Run) -> str:
     """
     engines = {station.name: station.engine() for station in run.stations if station.engine()}
     facts = [
-        f"{run.minutes:.0f} minutes, `SEED={run.seed}`, {len(run.flaws)} flaws.",
+        f"{run.minutes:g} minutes, `SEED={run.seed}`, {len(run.flaws)} flaws.",
         machine({"git": version_of("git", "--version")}),
         *(f"Beside {name}: {engine}." for name, engine in engines.items()),
         *(f"Left out: {name}, as {reason}." for name, reason in run.left_out.items()),

@@ -159,8 +159,9 @@ class Station:
 
     def run(self, until: float) -> None:
         """
-        Let rounds happen until a moment of the monotonic clock, or `ended`.
+        Let rounds happen until a moment of the monotonic clock, or `ended`; one in any case.
         """
+        self.round()
         while not self.ended.is_set() and time.monotonic() < until:
             self.round()
 

@@ -36,7 +36,7 @@ STEPS: tuple[script.Step[Stage], ...] = (
     ("a task uses the ticket", task.task_uses_it),
     ("the next release", releases.release_follows),
     ("a bad release", releases.bad_release_is_refused),
-    ("a roll-back", releases.release_is_rolled_back),
+    ("a rollback", releases.release_is_rolled_back),
     ("somebody edits grants", permissions.grants_are_edited),
     ("nothing changes", permissions.nothing_changes),
     ("the folder comes from git", git.folder_comes_from_git),

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import time
 
-from demo import git_sync
 from demo.airflow.releases import BROKEN, FIRST, SYNTAX_ERROR, shared, wait_for_parse
 from demo.airflow.stage import Stage
 from demo.console import say
+from demo.git_sync_wrapper import ENGINE, settings_for
+from demo.s3_sync import files_in
 from demo.script import Result, check
-from demo.steps import files_in
 from tests.support.git_repository import Repository
 from tests.support.git_server import GitServer, skip_reason
 
@@ -30,13 +30,13 @@ def folder_comes_from_git(stage: Stage) -> Result:
     stage.describe(FIRST)
     commit = commit_checkout(stage.repository, stage)
     stage.end("s3-sync")
-    settings = git_sync.settings_for(server.url(), stage.home) | {
+    settings = settings_for(server.url(), stage.home) | {
         "GITSYNC_ROOT": str(stage.dags),
         "GITSYNC_LINK": stage.folder.name,
     }
     began = time.monotonic()
     daemon = stage.start(PROGRAM, settings)
-    say(f"s3-sync has ended; started git-sync-wrapper on its volume, with {git_sync.ENGINE} inside")
+    say(f"s3-sync has ended; started git-sync-wrapper on its volume, with {ENGINE} inside")
     say(f"GITSYNC_ROOT={settings['GITSYNC_ROOT']} GITSYNC_LINK={settings['GITSYNC_LINK']}")
     stage.wait(daemon, lambda: shown(stage) == commit, "the commit is shown")
     seconds = time.monotonic() - began

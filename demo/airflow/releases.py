@@ -11,9 +11,9 @@ from pathlib import Path
 from demo import releases
 from demo.airflow.stage import Stage
 from demo.console import say
-from demo.releases import s3_sync, wait_for_release
+from demo.releases import run_s3_sync, wait_for_release
+from demo.s3_sync import files_in
 from demo.script import Result, check
-from demo.steps import files_in
 
 DAGS = Path(__file__).with_name("dags")
 FIRST, SECOND = "orders of yesterday", "orders of yesterday and today"
@@ -31,7 +31,7 @@ def release_is_published(stage: Stage) -> Result:
     Publish the DAGs, and let the daemon of a pod that starts fetch them.
     """
     shutil.copytree(DAGS, stage.checkout, ignore=shutil.ignore_patterns("__pycache__"))
-    s3_sync(stage, "publish", "checkout", "--gate", "syntax")
+    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax")
     say(f"started s3-sync with {' '.join(f'{k}={v}' for k, v in SETTINGS.items())}")
     began = time.monotonic()
     given = stage.bucket.daemon_environment(releases.KEY_PATH, stage.dags, stage.home)
@@ -75,7 +75,7 @@ def release_follows(stage: Stage) -> Result:
     A release that changes a DAG.
     """
     stage.describe(SECOND)
-    s3_sync(stage, "publish", "checkout", "--gate", "syntax")
+    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax")
     stage.concerned = stage.daemon
     ours = wait_for_release(stage)
     theirs = stage.wait_for_description(SECOND)
@@ -89,8 +89,8 @@ def bad_release_is_refused(stage: Stage) -> Result:
     path, daemon = stage.checkout / BROKEN, stage.daemon
     good, content = files_in(stage.folder), path.read_text()
     path.write_text(content + SYNTAX_ERROR)
-    s3_sync(stage, "publish", "checkout", "--gate", "syntax", fails=2)
-    s3_sync(stage, "publish", "checkout")
+    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax", fails=2)
+    run_s3_sync(stage, "publish", "checkout")
     began = time.monotonic()
     event = stage.wait(
         daemon, lambda: daemon.find_event("revision_refused", path=BROKEN), "it is refused"
@@ -117,15 +117,15 @@ def release_is_rolled_back(stage: Stage) -> Result:
     Away from the bad release, and back to the first one.
     """
     daemon = stage.daemon
-    s3_sync(stage, "rollback")
+    run_s3_sync(stage, "rollback")
     stage.wait(daemon, lambda: daemon.readiness()["reason"] is None, "/readyz is content again")
     check(stage.description_of("sales_daily") == SECOND, "the last good DAG stays")
-    s3_sync(stage, "rollback")
+    run_s3_sync(stage, "rollback")
     stage.describe(FIRST)
     stage.concerned = daemon
     ours = wait_for_release(stage)
     theirs = stage.wait_for_description(FIRST)
-    s3_sync(stage, "releases")
+    run_s3_sync(stage, "releases")
     return shared("the first release is in Airflow's metadata again", ours, theirs)
 
 

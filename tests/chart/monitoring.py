@@ -27,7 +27,6 @@ FOREIGN_METRICS = {
     "kube_pod_container_status_restarts_total",
     "kube_pod_init_container_status_restarts_total",
 }
-COMPONENTS = {"dagProcessor", "triggerer", "workers"}
 
 _LABEL: Schema = {"type": "string", "pattern": "^__meta_kubernetes_[a-z_]+$"}
 _METADATA = record({"name": TEXT, "labels": record({"release": TEXT})})

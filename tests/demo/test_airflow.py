@@ -24,7 +24,7 @@ from demo.airflow import realm
 from demo.airflow.descendants import PR_SET_CHILD_SUBREAPER
 from tests.support.databases import missing_programs
 from tests.support.kdc import run_client
-from tests.support.sync_perm import descendants_of
+from tests.support.sync_perm import descendants_of, signal_all
 
 ROOT = Path(__file__).parents[2]
 DEMO = [sys.executable, "-m", "demo.airflow"]
@@ -61,8 +61,9 @@ def nothing_left_behind(folder: Path) -> Iterator[None]:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
         yield
-        left = set(descendants_of(os.getpid())) - before
     finally:
+        left = set(descendants_of(os.getpid())) - before
+        signal_all(list(left), signal.SIGKILL)
         prctl(PR_SET_CHILD_SUBREAPER, 0)
     assert set() == left
     assert [] == list(folder.iterdir())
@@ -78,6 +79,7 @@ def skip_the_story(request: pytest.FixtureRequest) -> None:
         pytest.skip(reason)
 
 
+@pytest.mark.timeout(STORY_SECONDS + 60)
 @pytest.mark.parametrize("version", ["3", "2.11"])
 def test_story_plays_every_step(request: pytest.FixtureRequest, folder: Path, version: str) -> None:
     skip_the_story(request)
@@ -100,6 +102,7 @@ def test_story_plays_every_step(request: pytest.FixtureRequest, folder: Path, ve
     assert (1 if version == "3" else 0) + 2 * bool(realm.missing()) == left_out
 
 
+@pytest.mark.timeout(STORY_SECONDS + 60)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_in_the_midst_of_the_story_leaves_nothing(
     request: pytest.FixtureRequest, folder: Path, number: signal.Signals
@@ -126,6 +129,7 @@ def test_signal_in_the_midst_of_the_story_leaves_nothing(
     assert (143 if number == signal.SIGTERM else 130) == code
 
 
+@pytest.mark.timeout(STORY_SECONDS + 60)
 def test_step_that_fails_shows_the_log_of_the_process_concerned(
     request: pytest.FixtureRequest, folder: Path
 ) -> None:

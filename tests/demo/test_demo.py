@@ -69,8 +69,8 @@ def test_demo_plays_every_step_and_cleans_up(tmp_path: Path) -> None:
 
 def test_demo_fails_with_the_daemons_log_when_a_promise_does_not_hold(tmp_path: Path) -> None:
     broken = (
-        "import sys, demo.steps, demo.__main__ as main;"
-        "demo.steps.wait_until_equal = lambda *_: demo.steps.check(False, 'a promise');"
+        "import sys, demo.s3_sync, demo.__main__ as main;"
+        "demo.s3_sync.wait_until_equal = lambda *_: demo.s3_sync.check(False, 'a promise');"
         "sys.exit(main.main())"
     )
 

@@ -1,5 +1,5 @@
 """
-The ratios on the front page are those of the benchmarks, as round numbers.
+The ratios and the memory on the front page are those of the benchmarks, as round numbers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ README = (ROOT / "README.md").read_text()
 BENCHMARKS = (ROOT / "docs/reference/benchmarks.md").read_text()
 # A round number may be so far from the last measurement, on either side.
 NEAR = 1.6
+NEAR_MIB = 4
 
 
 def measured(what: str) -> float | None:
@@ -58,3 +59,22 @@ def test_front_page_claims_what_was_measured(name: str) -> None:
         assert ratio is None or 1 / NEAR < claim / ratio < NEAR, (
             f"{claim} on the page, {ratio} measured"
         )
+
+
+def test_front_page_says_how_much_memory_was_measured() -> None:
+    claim = re.search(r"Memory of each: (\d+) to (\d+) MiB", README)
+    assert claim
+    rows = re.findall(r"^\| memory: [^|]+\| [^|]+ \| ([\d.]+) MiB", BENCHMARKS, re.MULTILINE)
+    measured = [float(mebibytes) for mebibytes in rows]
+
+    assert min(measured) == pytest.approx(int(claim[1]), abs=NEAR_MIB)
+    assert max(measured) == pytest.approx(int(claim[2]), abs=NEAR_MIB)
+
+
+def test_front_page_says_how_much_memory_airflow_kerberos_holds() -> None:
+    claim = re.search(r"`airflow kerberos` holds (\d+) to (\d+)", README)
+    assert claim
+    row = r"^\| airflow kerberos [^|]*\|.*\| ([\d.]+) MiB \|$"
+
+    for mebibytes in re.findall(row, BENCHMARKS, re.MULTILINE):
+        assert int(claim[1]) / NEAR < float(mebibytes) < int(claim[2]) * NEAR

@@ -4,9 +4,11 @@ The way of a ccache onto its volume.
 
 import errno
 import fcntl
+import gc
 import os
 import stat
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -273,3 +275,19 @@ def test_no_descriptor_is_left_open(path: Path, fence: Fence) -> None:
     refused(path.parent / "missing" / "ccache")
 
     assert before == len(os.listdir("/proc/self/fd"))
+
+
+def test_publishing_again_and_again_takes_no_memory(path: Path) -> None:
+    for _ in range(20):
+        publish(path, NEW, Fence())
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(200):
+            publish(path, NEW, Fence())
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert after - before < 20_000

@@ -26,6 +26,7 @@ from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.page import CONTENT_SECURITY_POLICY
 from sidecar_runtime.status import About
 from tests.runtime.recording import Log, Script
+from tests.support.clocks import Clock
 from tests.support.waiting import wait_until
 
 Start = Callable[..., Endpoint]
@@ -40,17 +41,6 @@ class Sidecar(Script):
 
     def readiness(self) -> Readiness:
         return Readiness(self.is_ready, "r1", 5.0, "" if self.is_ready else "missing files")
-
-
-class Clock:
-    """
-    A monotonic clock that moves when told.
-    """
-
-    seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 def end(endpoint: Endpoint) -> None:
@@ -119,7 +109,7 @@ def test_liveness_follows_the_heartbeat_only(endpoint: Endpoint) -> None:
         json.loads(body_of(answer)),
     )
 
-    endpoint.health._clock.seconds = 31.0  # type: ignore[attr-defined]
+    endpoint.health._clock.seconds += 31.0  # type: ignore[attr-defined]
     answer = ask(endpoint, "/healthz")
     assert (503, {"alive": False, "heartbeat_age_seconds": 31.0}) == (
         answer.status,

@@ -8,20 +8,9 @@ from typing import Any
 import pytest
 
 from sidecar_runtime.health import PAST_CYCLES, QUIET, Health, LastError, Outcome, PastCycle, Result
+from tests.support.clocks import Clock
 
 ERROR = LastError("access_denied", "may not", "allow it", 5.0)
-
-
-class Clock:
-    """
-    A monotonic clock that moves when told.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 @pytest.fixture

@@ -1,10 +1,22 @@
 """
-What libfaketime leaves behind when the process whose clock it sets is killed.
+A clock that tests move, and what libfaketime leaves behind when the process whose clock it sets is
+killed.
 """
 
 from pathlib import Path
 
 SHARED = Path("/dev/shm")
+
+
+class Clock:
+    """
+    A monotonic clock that moves when told; the machine has been up for a while.
+    """
+
+    seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
 
 
 def forget_clock(pid: int) -> None:

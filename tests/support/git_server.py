@@ -77,14 +77,6 @@ class GitServer(LoopbackServer):
         """
         self.judge = lambda username, password, _path: (username, password) in pairs
 
-    def accept_from(self, file: Path) -> None:
-        """
-        Let in who presents a line `username:password` of a file, which is read for each request.
-        """
-        self.judge = lambda username, password, _path: (
-            f"{username}:{password}" in file.read_text().splitlines()
-        )
-
     def good_answer(self, request: Request) -> Answer:
         """
         What git-http-backend says, or a refusal.

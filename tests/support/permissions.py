@@ -145,16 +145,6 @@ def add_member(database: Metadata, name: str, role: str) -> None:
     )
 
 
-def delete_role(database: Metadata, name: str) -> None:
-    """
-    Delete a role with all that it was granted.
-    """
-    of_role = "(SELECT id FROM ab_role WHERE name = %s)"
-    database.query(f"DELETE FROM ab_permission_view_role WHERE role_id IN {of_role}", (name,))
-    database.query(f"DELETE FROM ab_user_role WHERE role_id IN {of_role}", (name,))
-    database.query("DELETE FROM ab_role WHERE name = %s", (name,))
-
-
 def permission_id(database: Metadata, action: str, resource: str) -> int:
     """
     Return the id of a permission that exists.

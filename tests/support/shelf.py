@@ -1,5 +1,5 @@
 """
-A shelf of releases in a bucket, filled object by object: publishes, roll-backs, and what is no
+A shelf of releases in a bucket, filled object by object: publishes, rollbacks, and what is no
 publisher's work.
 """
 
@@ -82,7 +82,7 @@ class Shelf:
 
     def point_to(self, release: Release) -> None:
         """
-        Make a stored release current: the last step of a publish, all of a roll-back.
+        Make a stored release current: the last step of a publish, all of a rollback.
         """
         before = (self.current.revision, *self.current.pointer.history) if self.current else ()
         pointer = replace(release.pointer, history=before[:20])

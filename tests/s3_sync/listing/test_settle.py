@@ -5,17 +5,7 @@ When an upload in progress has come to rest.
 import pytest
 
 from s3_sync.listing.settle import Settle
-
-
-class Clock:
-    """
-    A monotonic clock that moves when told; the machine has been up for a while.
-    """
-
-    seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
+from tests.support.clocks import Clock
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 """
-A fleet on one bucket while releases and roll-backs happen: every reader has the right revision at
+A fleet on one bucket while releases and rollbacks happen: every reader has the right revision at
 every moment, none sees a mix, and each asks no more often than it must.
 """
 

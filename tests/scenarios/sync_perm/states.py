@@ -27,7 +27,6 @@ DAG_IDS = (
 )
 CUSTOM_ROLES = ("team_a", "team_b", "Équipe d'été", "100%", "team_a ", "admin")
 DEFAULT_ROLES = ("Viewer", "User", "Op", "Public")
-RESOURCES = ("Jobs", "Connections", "Website", "Variables", "Pools", "DAGs", "Permissions")
 ACTIONS = ("can_read", "can_edit", "can_delete")
 
 

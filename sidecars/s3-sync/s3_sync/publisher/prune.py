@@ -107,7 +107,7 @@ def prune(
 
 def _in_use(store: Store) -> set[str]:
     """
-    Return what is current, what a roll-back goes to, and what is pinned in the bucket.
+    Return what is current, what a rollback goes to, and what is pinned in the bucket.
     """
     current = read_current(store)
     pointed = (current.pointer.revision, *current.pointer.history[:1]) if current else ()

@@ -25,7 +25,7 @@ from s3_sync.release.pointer import HISTORY_LIMIT, Pointer
 @dataclass(frozen=True, slots=True)
 class Rollback:
     """
-    What a roll-back did, or would do.
+    What a rollback did, or would do.
 
     Args:
         is_guarded: Whether the server has conditional writes; None where nothing was written.
@@ -91,7 +91,7 @@ def history_after(old: Pointer, revision: str) -> tuple[str, ...]:
     """
     Return the history once a revision is current again.
 
-    Where it is one of the history, all newer ones leave it, so that the next roll-back goes
+    Where it is one of the history, all newer ones leave it, so that the next rollback goes
     further back, never forward to what was just left.
     """
     if revision in old.history:

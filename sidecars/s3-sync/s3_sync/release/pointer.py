@@ -38,7 +38,7 @@ class Pointer:
     Args:
         manifest_sha256: Of the manifest's bytes.
         published_at: When it became current.
-        origin: Of this publish or roll-back.
+        origin: Of this publish or rollback.
         history: Revisions that were current before, newest first.
     """
 

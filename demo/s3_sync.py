@@ -1,5 +1,5 @@
 """
-The steps of the demo: each does one thing to the bucket, looks at the folder, and checks it.
+The steps of s3-sync that follow a bucket: each does one thing to it, and looks at the folder.
 """
 
 from __future__ import annotations
