@@ -151,8 +151,12 @@ def test_a_few_connections_do_it_in_the_order_of_the_plan(cycle: Cycle, folder: 
     cycle.apply(publish=[f"{number:02}.py" for number in reversed(range(60))])
 
     assert 60 == len(tree(folder))
-    assert len({request.connection for request in cycle.s3.seen(is_get())}) <= CONNECTIONS
-    assert set(cycle.gets()[:CONNECTIONS]) <= {f"{number:02}.py" for number in range(30, 60)}
+    by_connection: dict[int, list[str]] = {}
+    for request in cycle.s3.seen(is_get()):
+        by_connection.setdefault(request.connection, []).append(request.path)
+    assert len(by_connection) <= CONNECTIONS
+    for paths in by_connection.values():  # one that is slow to open may be late with its first
+        assert sorted(paths, reverse=True) == paths
 
 
 @pytest.mark.parametrize("is_damaged", [True, False])

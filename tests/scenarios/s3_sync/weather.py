@@ -109,15 +109,11 @@ class Scene:
 
     def begin(self) -> None:
         """
-        Wait for the first good cycle, and ask again where one fails: the machine may be busy.
+        Wait for the first good cycle; on a busy machine one may fail before.
+
+        Nothing is sent: a signal that comes late is another cycle in the storm.
         """
-
-        def is_synced() -> bool:
-            if self.daemon.find_events("cycle_failed"):
-                self.daemon.sighup()
-            return bool(self.daemon.find_events("cycle_finished"))
-
-        wait_until(is_synced, "the first sync", 120, 0.2)
+        self.daemon.wait_for_event("cycle_finished", 120)
 
     def cycle(self) -> Event:
         """

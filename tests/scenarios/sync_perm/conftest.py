@@ -108,7 +108,7 @@ def mariadb() -> Iterator[MariaDb]:
     """
     One MariaDB for the whole run.
     """
-    if missing := missing_programs("mariadbd", "mariadb-install-db"):
+    if missing := missing_programs("mariadbd", "mariadb-install-db", "my_print_defaults"):
         pytest.skip(missing)
     yield from run_server(MariaDb())
 

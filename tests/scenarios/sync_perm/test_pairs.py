@@ -96,8 +96,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     With `--full`, as many pairs as the run asks for, each on a database of its own.
     """
     if "pair" in metafunc.fixturenames:
-        pairs = counts_of(metafunc.config).supervisor_pairs
-        metafunc.parametrize("pair", range(pairs if metafunc.config.getoption("--full") else 0))
+        pairs = range(counts_of(metafunc.config).supervisor_pairs)
+        skip = pytest.mark.skip(reason="waits long: runs with make test-full")
+        is_full = metafunc.config.getoption("--full")
+        metafunc.parametrize("pair", pairs if is_full else [pytest.param(0, marks=skip)])
 
 
 def test_one_pair_on_a_new_database_leaves_what_one_run_leaves(
