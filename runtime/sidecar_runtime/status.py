@@ -77,7 +77,10 @@ def readiness_body(health: Health, sidecar: Sidecar) -> tuple[bool, bytes]:
 def _iso(moment: float | None) -> str | None:
     if moment is None:
         return None
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+    try:
+        return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):  # the time of a file may be anybody's joke
+        return None
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -3,6 +3,7 @@ A poll by git itself.
 """
 
 import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +93,21 @@ def test_ssh_is_called_as_git_sync_calls_it(site: Site, tmp_path: Path) -> None:
     said = seen.read_text()
     assert "-o StrictHostKeyChecking=yes -o UserKnownHostsFile=" in said
     assert "git-upload-pack 'team/dags.git'" in said
+
+
+def test_a_server_that_talks_without_end_costs_no_memory(site: Site, tmp_path: Path) -> None:
+    commit = "7" * 40
+    git = tmp_path / "git"
+    flood = "yes 'remote: all is well, and here is some more of it' | head -n 200000"
+    git.write_text(f"#!/bin/sh\n{flood} >&2\n{flood}\nprintf '{commit}\\trefs/heads/main\\n'\n")
+    git.chmod(0o755)
+    poll = site.poll("main", GITSYNC_GIT=str(git))
+    tracemalloc.start()
+
+    assert commit == poll.commit(Fence())
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 8 << 20
 
 
 def test_an_abandoned_poll_ends(site: Site) -> None:

@@ -53,6 +53,12 @@ def test_the_files_of_all_who_log_in_are_watched() -> None:
     assert ["/u", "/p", "/c"] == secret_files(settings, options)
 
 
+def test_a_cookie_file_is_watched() -> None:
+    settings, options, _ = given("https://h/x", GITSYNC_COOKIE_FILE="true")
+
+    assert ["/etc/git-secret/cookie_file"] == secret_files(settings, options)
+
+
 def test_keys_are_watched_where_ssh_needs_them() -> None:
     settings, options, _ = given("git@h:x.git", GITSYNC_SSH_KEY_FILE="/k1:/k2")
 

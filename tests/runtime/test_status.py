@@ -103,3 +103,12 @@ def test_readiness_names_the_failure_that_goes_on_while_it_is_ready(health: Heal
 
     assert ready is True
     assert ("throttled", "slow") == (json.loads(body)["reason"], json.loads(body)["error"])
+
+
+def test_a_time_that_is_none_is_not_shown(health: Health) -> None:
+    """
+    That of a file, which anybody who can write to the volume may have set.
+    """
+    sidecar = Sidecar(Readiness(True, "r1", 1e15), {})
+
+    assert status(ABOUT, health, sidecar)["published_at"] is None

@@ -5,6 +5,7 @@ A poll by ``git ls-remote``: for ssh, and whatever else git can talk to.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 from git_sync_wrapper.access import Access
@@ -21,6 +22,9 @@ COOKIE_FILE = "/etc/git-secret/cookie_file"
 """Where git-sync wants it; no flag changes that."""
 # A remote that is silent for longer than this counts as down.
 DEADLINE_SECONDS = 60.0
+# Of what git complains of.
+LAST_LINES = 100
+LINE_CHARACTERS = 4000
 
 
 class LsRemote:
@@ -44,8 +48,15 @@ class LsRemote:
         options = self._options
         command = [options.git, "ls-remote", "--quiet", options.repo]
         command += [options.ref, f"{options.ref}{PEELED}"]
-        said: list[str] = []
-        complaints: list[str] = []
+        found: dict[str, str] = {}
+        complaints: deque[str] = deque(maxlen=LAST_LINES)
+        names = {name for pair in _names(options.ref) for name in pair}
+
+        def hear(line: str) -> None:  # only what was asked: a server may say anything, for ever
+            commit, _, name = line.partition("\t")
+            if name in names:
+                found[name] = commit
+
         try:
             ended = child.run(
                 command,
@@ -53,8 +64,8 @@ class LsRemote:
                 ".",
                 fence=fence,
                 deadline_seconds=min(DEADLINE_SECONDS, options.sync_timeout_seconds),
-                out=said.append,
-                err=complaints.append,
+                out=hear,
+                err=lambda line: complaints.append(line[-LINE_CHARACTERS:]),
                 watch=lambda: None,
             )
         except child.DeadlinePassed:
@@ -65,7 +76,7 @@ class LsRemote:
             raise CycleAbandoned
         if ended.code != 0:
             raise explain("\n".join(complaints), "the remote cannot be asked")
-        return _choose(options.ref, said)
+        return _choose(options.ref, found)
 
     def close(self) -> None:
         """
@@ -117,16 +128,22 @@ class LsRemote:
         return f"{command} -o StrictHostKeyChecking=no"
 
 
-def _choose(ref: str, lines: Sequence[str]) -> str:
+def _names(ref: str) -> list[tuple[str, str]]:
     """
-    Return the commit among the refs that end like the wanted one, in git's own order.
+    Return the names that a ref may have on the server, in git's own order; each peeled, and whole.
+    """
+    rules = ("{}", "refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}")
+    return [(f"{name}{PEELED}", name) for name in (rule.format(ref) for rule in rules)]
+
+
+def _choose(ref: str, found: Mapping[str, str]) -> str:
+    """
+    Return the commit among the refs that were found, by name.
 
     Raises:
         SidecarError: ``ref_not_found``.
     """
-    found = {name: commit for commit, _, name in (line.partition("\t") for line in lines)}
-    for rule in ("{}", "refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}"):
-        name = rule.format(ref)
-        if commit := found.get(f"{name}{PEELED}") or found.get(name):
+    for peeled, name in _names(ref):
+        if commit := found.get(peeled) or found.get(name):
             return commit
     raise explain(f"couldn't find remote ref {ref}", "the remote has no such ref")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from git_sync_wrapper.ls_remote import COOKIE_FILE
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.settings import Settings
 from sidecar_runtime.logs import get_logger
@@ -24,6 +25,8 @@ def secret_files(settings: Settings, options: Options) -> list[str]:
     """
     files = [settings.username_file, options.password_file, options.github_app_private_key_file]
     files += [given.password_file for given in options.credentials]
+    if options.cookie_file:
+        files.append(COOKIE_FILE)
     if not options.repo.startswith(("http://", "https://")):
         files += [*options.ssh_key_files, options.ssh_known_hosts_file]
     return [file for file in files if file]
