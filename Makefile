@@ -21,6 +21,7 @@ COMPILES := command -v gcc >/dev/null && krb5-config --libs gssapi >/dev/null 2>
 #   PYTHON         the interpreter behind .venv (default: the first Python >= 3.11 on PATH)
 #   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other)
 #   AIRFLOW_CHART  folder with the official chart's values.yaml and values.schema.json
+#   GIT_SYNC_BIN   the real git-sync, for tests, demos, bench and soak (default: on PATH, else a stand-in)
 #   BUILDER        docker, buildah or podman (default: the first that works)
 #   BASE_IMAGE     another base than the Dockerfile's
 #   AIRFLOW_IMAGE  the same for sync-perm: your own Airflow image

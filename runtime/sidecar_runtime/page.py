@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from sidecar_runtime.printable import printable
+from sidecar_runtime.sidecar import Names
 
 STYLE = (
     ":root{color-scheme:light dark}"
@@ -123,6 +124,8 @@ def _text(value: object) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, Names):
+        return "<br>".join(f"{_text(k)}: {_cell(v)}" for k, v in value.items())
     if isinstance(value, Mapping):
         return "<br>".join(f"{_name(k)}: {_cell(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):

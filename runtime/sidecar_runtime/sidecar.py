@@ -10,6 +10,12 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 
 
+class Names(dict[str, object]):
+    """
+    Facts by names that others gave, such as keys or DAGs: a page shows each name as it is.
+    """
+
+
 class Session(Protocol):
     """
     What belongs to one thread that runs cycles.

@@ -95,6 +95,16 @@ def test_page_shows_every_plot_and_each_is_there() -> None:
     assert [] == [name for name in shown if not (REFERENCE / f"benchmarks-{name}.svg").is_file()]
 
 
+def test_each_budget_that_is_missed_on_the_page_says_why() -> None:
+    page, missed = PAGE.read_text(), r"(?:missed|not measured): .+$"
+    lines = re.findall(rf"^- {missed}", page, re.MULTILINE)
+    in_summary = re.findall(rf"^- \*\*.+?\*\*, ({missed})", page, re.MULTILINE)
+    why = re.compile(r", promised (?:≤ )?[\d.,/]+[^.]*\. \S.+\.$")
+
+    assert sorted(line.removeprefix("- ") for line in lines) == sorted(in_summary)
+    assert [] == [line for line in lines if not why.search(line)]
+
+
 @pytest.mark.parametrize("sidecar", SECTIONS)
 def test_run_rewrites_its_own_parts_the_summary_and_its_plots(sidecar: str, tmp_path: Path) -> None:
     shutil.copy(PAGE, tmp_path)

@@ -177,6 +177,8 @@ def test_flags_that_are_given_several_times_add_up() -> None:
         ({"GITSYNC_REPO": "https://me:p@1/sh@x/y"}, ("GITSYNC_REPO", "https://***@x/y", "%2F")),
         ({"GITSYNC_REPO": "https://me:hush@[x/y"}, ("GITSYNC_REPO", "https://***@[x/y", "no URL")),
         ({"GITSYNC_REPO": "ssh://git:hush@x/y"}, ("GITSYNC_REPO", "ssh://***@x/y", "has a pass")),
+        ({"GITSYNC_REPO": "HTTPS://me:12/sh@x/y"}, ("GITSYNC_REPO", "HTTPS://***@x/y", "%2F")),
+        ({"GITSYNC_REPO": "ftp://me:hush@x/y"}, ("GITSYNC_REPO", "ftp://***@x/y", "has a pass")),
         ({"GITSYNC_SYNC_ON_SIGNAL": "KILL"}, ("GITSYNC_SYNC_ON_SIGNAL", "KILL", "is no signal")),
         ({"GITSYNC_WEBHOOK_URL": "ftp://x"}, ("GITSYNC_WEBHOOK_URL", "ftp://x", "is no URL")),
         (

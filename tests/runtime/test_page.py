@@ -15,6 +15,7 @@ import pytest
 
 from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
 from sidecar_runtime.page import CONTENT_SECURITY_POLICY, STYLE, page
+from sidecar_runtime.sidecar import Names
 from sidecar_runtime.status import About, status
 from tests.runtime.sidecars import ABOUT, READY, Sidecar
 
@@ -118,6 +119,7 @@ def hostile_facts(health: Health) -> dict[str, Any]:
     health.record(PastCycle(0.0, 0.5, "changed", "", {HOSTILE: HOSTILE}), None)
     health.last_error = LastError(HOSTILE, HOSTILE, HOSTILE, 0.0)
     details: dict[str, object] = {HOSTILE: HOSTILE, "map": {HOSTILE: HOSTILE}, "list": [HOSTILE]}
+    details["names"] = Names({HOSTILE: HOSTILE})
     sidecar = Sidecar(Readiness(False, HOSTILE, 0.0, HOSTILE), details)
     return status(About(HOSTILE, HOSTILE, HOSTILE, HOSTILE), health, sidecar)
 
@@ -147,6 +149,15 @@ def test_details_go_by_words_or_by_what_is_no_word(health: Health) -> None:
 
     assert "managed files" in shown
     assert "/var/krb_ccache" in shown
+
+
+def test_names_that_others_gave_keep_their_underscores(health: Health) -> None:
+    details: dict[str, object] = {"failing_dags": Names(sales_daily="role_missing: team_sales")}
+
+    shown = page(status(ABOUT, health, Sidecar(Readiness(True), details))).decode()
+
+    assert "failing dags" in shown
+    assert "sales_daily: role_missing: team_sales" in shown
 
 
 def test_the_page_may_use_its_own_style_and_nothing_else() -> None:

@@ -158,7 +158,9 @@ def test_s3_sync_while_its_source_is_down(look: Look, tmp_path: Path) -> None:
 
 def test_s3_sync_with_a_release_by_a_hostile_author(look: Look, lure: Lure, tmp_path: Path) -> None:
     author = f"\u202e{lure.markup}"
-    origin = replace(ORIGIN, by=lure.markup, author=author, message="\x1b[2J")
+    names = dict.fromkeys(("by", "commit", "branch"), lure.markup)
+    link = f"javascript:{lure.markup}"
+    origin = replace(ORIGIN, **names, author=author, message="\x1b[2J", ci_url=link)
     with FakeS3() as s3:
         shelf = Shelf.at(s3)
         shelf.publish(GOOD, origin=origin)
@@ -173,8 +175,8 @@ def test_s3_sync_with_a_release_by_a_hostile_author(look: Look, lure: Lure, tmp_
             failing = look(daemon)
 
     for seen in (working, failing):
-        assert f"by: {lure.markup}" in seen.text
-        assert f"author: \\u202e{lure.markup} message: \\x1b[2J" in seen.text
+        assert " ".join(f"{name}: {text}" for name, text in names.items()) in seen.text
+        assert f"author: \\u202e{lure.markup} message: \\x1b[2J ci url: {link}" in seen.text
     assert working.text.startswith("s3-sync ready alive published")
     assert failing.text.startswith("s3-sync ready alive failing what is wrong endpoint_unreachable")
 

@@ -46,7 +46,10 @@ def _check_repo(given: Given) -> None:
     Refuse what would show a password: git and its errors have the whole URL.
     """
     repo = given.values.get("repo", "")
-    if not repo.startswith(("http://", "https://", "ssh://")):
+    scheme = repo.partition("://")[0].lower()
+    if scheme not in ("http", "https", "ssh"):
+        if split_url(repo).password:
+            given.refuse("repo", "has a password, and only https and http take one")
         return
     try:
         url = urlsplit(repo)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from s3_sync.board import Board
 from s3_sync.metrics import SKIP_REASONS, SyncMetrics
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.sidecar import Names
 
 NAMED_KEYS = 50
 
@@ -41,7 +42,7 @@ class Skipped:
         for reason, count in counts.items():
             self._metrics.skipped(reason).set(count)
         self._named &= skipped.keys()
-        first = dict(itertools.islice(skipped.items(), NAMED_KEYS))
+        first = Names(itertools.islice(skipped.items(), NAMED_KEYS))
         for key, reason in first.items():
             if key not in self._named:
                 self._named.add(key)

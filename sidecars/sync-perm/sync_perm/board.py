@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.sidecar import Names
 from sync_perm.difference import FAILURE_REASONS, KINDS, Failure, Item
 from sync_perm.metrics import PermMetrics
 
@@ -59,10 +60,10 @@ class Board:
         self._show(
             differences=dict(kinds),
             pending_dags=pending[:NAMED_DAGS],
-            failing_dags={
-                dag_id: f"{failure.reason}: {failure.text}"
+            failing_dags=Names(
+                (dag_id, f"{failure.reason}: {failure.text}")
                 for dag_id, failure in sorted(failing.items())[:NAMED_DAGS]
-            },
+            ),
         )
 
     def confirm(self, revision: str) -> None:

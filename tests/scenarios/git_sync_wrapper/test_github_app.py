@@ -39,7 +39,7 @@ def app(here: GitSite, engine: Path) -> Iterator[GitHubApi]:
     An app whose key is in the pod, and whose newest token alone opens the repository.
     """
     if engine == STAND_IN:
-        pytest.skip("the stand-in for git-sync knows no GitHub App")
+        pytest.skip("needs the real git-sync on PATH, or in GIT_SYNC_BIN, for GitHub Apps")
     key = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,

@@ -180,10 +180,10 @@ def airflow(version: str) -> Path:
     """
     if not ENVIRONMENT.exists():
         pytest.skip("scripts/airflow-environment is not there")
-    made = subprocess.run([ENVIRONMENT, version], stdout=subprocess.PIPE, text=True)
+    made = subprocess.run([ENVIRONMENT, version], capture_output=True, text=True)
     if made.returncode == 3:
-        pytest.skip(f"no Python here for Airflow {version}")
-    assert 0 == made.returncode
+        pytest.skip(made.stderr.strip())
+    assert 0 == made.returncode, made.stderr
     return Path(made.stdout.strip()) / "bin/python"
 
 

@@ -66,6 +66,7 @@ def test_dag_that_names_a_missing_role_stops_no_other(
     reasons = {dag: told.partition(":")[0] for dag, told in details["failing_dags"].items()}
     assert {"a_broken": "role_missing", "b_odd": "access_control_invalid"} == reasons
     assert "nobody_has_it" in details["failing_dags"]["a_broken"]
+    assert "a_broken: role_missing" in daemon.get("/").body
     assert 1.0 == daemon.sample("sync_perm_failing_dags", reason="role_missing")
     wanted = ("can_delete", "DAG:a_broken")
     assert wanted in contents(database)["permissions"]
