@@ -111,9 +111,12 @@ class Series:
         return f"{self.name} grows: {first:,.0f} to {last:,.0f}, and {allowed:,.0f} is allowed"
 
 
-def series_of(samples: Sequence[Sample]) -> dict[str, Series]:
+def series_of(samples: Sequence[Sample], connections: int = 0) -> dict[str, Series]:
     """
     All that must be flat, by name.
+
+    Args:
+        connections: How many the process may keep open, or not, as it likes.
     """
     warm = [one for one in samples if one.seconds >= WARM_UP_SECONDS]
 
@@ -122,7 +125,7 @@ def series_of(samples: Sequence[Sample]) -> dict[str, Series]:
 
     found = [
         made("memory in KiB", [s.rss_kib for s in warm], lambda first: max(MIB, first * 0.03)),
-        made("descriptors", [s.descriptors for s in samples], lambda _: 2),
+        made("descriptors", [s.descriptors for s in samples], lambda _: 2 + connections),
         made("threads", [s.threads for s in samples], lambda _: 2),
         made("children", [s.children for s in samples], lambda _: 0),
         made("zombies", [s.zombies for s in samples], lambda _: 0),

@@ -14,7 +14,7 @@ from http.client import HTTPException
 from pathlib import Path
 from random import Random
 
-from soak.flat import Sample, sample
+from soak.flat import Sample, Series, sample, series_of
 from tests.support.daemon import SidecarProcess
 
 WATCH_SECONDS = 1.0
@@ -35,6 +35,7 @@ class Post:
         is_spared: It is never killed nor restarted, so that its memory says something.
         folder: Its volume, whose files are counted.
         always_ready: /readyz must be 200 from the first time on, whatever happens.
+        connections: How many it may keep open, or not, as it likes.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Post:
         is_spared: bool,
         folder: Path | None = None,
         always_ready: bool = True,
+        connections: int = 0,
     ) -> None:
         self.name = name
         self.daemon = daemon
         self.is_spared = is_spared
         self.folder = folder
         self.always_ready = always_ready
+        self.connections = connections
         self.samples: list[Sample] = []
         self.flaws: list[str] = []
         self.probes = self.unanswered = 0
@@ -116,6 +119,12 @@ class Post:
         self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - began)
         if answer.status != 200:
             self._say(f"{path} answers {answer.status}: {answer.body[:300]}")
+
+    def series(self) -> dict[str, Series]:
+        """
+        All that must be flat, by name.
+        """
+        return series_of(self.samples, self.connections)
 
     def _say(self, flaw: str) -> None:
         self.flaws.append(f"{self.name}: {flaw}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.report import REFERENCE, machine, table, version_of, write_part
-from soak.flat import growth_per_hour, series_of
+from soak.flat import growth_per_hour
 from soak.post import Post
 from soak.station import Station
 
@@ -125,7 +125,7 @@ def processes_table(run: Run) -> str:
 
 
 def _figures(post: Post) -> list[str]:
-    series = series_of(post.samples)
+    series = post.series()
 
     def ends(name: str, unit: float = 1, digits: int = 0) -> str:
         if not series[name].is_judged:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from s3_sync.listing.apply import CONNECTIONS
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from soak.http_faults import http_faults
 from soak.post import Post
@@ -100,7 +101,7 @@ class S3Sync(Station):
             "S3_SYNC_LAYOUT": layout,
         }
         daemon = Daemon(None, server.bucket, target, "dags", "1", environment)
-        post = Post(name, daemon, is_spared=is_spared, folder=target)
+        post = Post(name, daemon, is_spared=is_spared, folder=target, connections=CONNECTIONS)
         self.posts.append(post)
         lock = self.volume.path / f"{target.name}.lock"
         snapshot = ("tree", str(target / "current"), str(RETAIN_SECONDS))

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Self
 
-from soak.flat import series_of
 from soak.post import BLOWS, END_IT, Post
 from soak.readers import Reader
 
@@ -244,7 +243,7 @@ class Station:
         for post in self.posts:
             post.stop()
             if post.is_spared:
-                grown = [series.flaw for series in series_of(post.samples).values() if series.flaw]
+                grown = [series.flaw for series in post.series().values() if series.flaw]
                 post.flaws += [f"{post.name}: {flaw}" for flaw in grown]
 
     @property

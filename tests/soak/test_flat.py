@@ -48,6 +48,14 @@ def test_steady_process_has_no_flaw() -> None:
     assert [] == flaws(noisy)
 
 
+def test_connections_that_are_kept_open_are_no_leak() -> None:
+    kept, leaked = (samples(descriptors=lambda n, end=end: 16 + end * n // 600) for end in (15, 40))
+
+    assert "" == series_of(kept, connections=16)["descriptors"].flaw
+    assert "" != series_of(kept)["descriptors"].flaw
+    assert "" != series_of(leaked, connections=16)["descriptors"].flaw
+
+
 @pytest.mark.parametrize(
     ("name", "figure"),
     [

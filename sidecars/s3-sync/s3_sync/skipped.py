@@ -42,9 +42,9 @@ class Skipped:
         for reason, count in counts.items():
             self._metrics.skipped(reason).set(count)
         self._named &= skipped.keys()
-        first = Names(itertools.islice(skipped.items(), NAMED_KEYS))
+        first = dict(itertools.islice(skipped.items(), NAMED_KEYS))
         for key, reason in first.items():
             if key not in self._named:
                 self._named.add(key)
                 log.warning("key_skipped", key=key, reason=reason)
-        self._board.show(keys_skipped=first)
+        self._board.show(keys_skipped=Names(first))
