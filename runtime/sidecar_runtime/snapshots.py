@@ -127,9 +127,10 @@ class Snapshots:
         Make a snapshot: filled aside, then renamed. Nobody sees it yet.
 
         Args:
+            revision: One that begins with a dot is for the caller alone, until the next start.
             fill: Puts all files into the open folder.
         """
-        if not is_name(revision):  # refused long before; this is the last door
+        if not is_name(revision.removeprefix(".")):  # refused long before; this is the last door
             raise ValueError(f"not the name of a snapshot: {revision!r}")
         name = _aside(revision)
         os.mkdir(name, FOLDER_MODE, dir_fd=self._store)

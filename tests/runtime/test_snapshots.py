@@ -117,7 +117,9 @@ def test_only_folders_without_a_dot_are_snapshots(shelf: Shelf, name: str) -> No
     assert ["r1"] == snapshots.revisions()
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".r1.7", "r1/../..", "../victim", "r\0", "\ud800"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "r1/../..", "../victim", "./../victim", "r\0", "\ud800"]
+)
 def test_what_can_be_no_name_is_never_made(shelf: Shelf, name: str) -> None:
     snapshots = shelf.make("r1")
     victim = shelf.store.parent / "victim"
