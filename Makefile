@@ -7,21 +7,17 @@ SHELL := bash
 MAKEFLAGS += --no-builtin-rules
 
 SIDECARS := $(patsubst sidecars/%/Dockerfile,%,$(wildcard sidecars/*/Dockerfile))
-PROJECTS := runtime $(patsubst %/pyproject.toml,%,$(wildcard sidecars/*/pyproject.toml))
-PYPROJECTS := $(PROJECTS:%=%/pyproject.toml)
 BIN := .venv/bin
-STAMP := .venv/setup.stamp
-# Nothing is built from what the lock does not name; older versions of pip build by setup.py if not told.
-PIP := PIP_USE_PEP517=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation
-SHELL_SCRIPTS := .ci/run tests/images/airflow-base tests/images/git-sync-image $(filter-out %.py,$(wildcard scripts/*))
-# gssapi has no wheels: where it cannot be compiled, .venv is made without it.
-COMPILES := command -v gcc >/dev/null && krb5-config --libs gssapi >/dev/null 2>&1
+WORKFLOWS := .github/workflows/ci.yaml charts-snippets/ci/github-actions.yaml
+SHELL_SCRIPTS := .ci/run .ci/shared tests/images/airflow-base tests/images/git-sync-image $(filter-out %.py,$(wildcard scripts/*))
+# For the first line of a recipe: the Debian packages of some targets, then .venv, which has gssapi once it compiles.
+prepare = @scripts/system-packages $(1); scripts/environment
 
 # What the environment or the command line may set:
 #   PYTHON         the interpreter behind .venv (default: the first Python >= 3.11 on PATH)
 #   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other)
-#   AIRFLOW_CHART  folder with the official chart's values.yaml and values.schema.json
-#   GIT_SYNC_BIN   the real git-sync, for tests, demos, bench and soak (default: on PATH, else a stand-in)
+#   AIRFLOW_CHART  folder with the official chart; tests render it when helm is on PATH
+#   GIT_SYNC_BIN   the real git-sync, for tests, demos, bench and soak (default: on PATH; without one they leave it out)
 #   BUILDER        docker, buildah or podman (default: the first that works)
 #   BASE_IMAGE     another base than the Dockerfile's
 #   AIRFLOW_IMAGE  the same for sync-perm: your own Airflow image
@@ -33,7 +29,7 @@ export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE GIT_SYNC_IMAGE TAG 
 
 PYTEST := $(BIN)/python -m pytest
 # More tests at once than cores, as most of them wait most of the time; one file stays together.
-SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
+SIDE_BY_SIDE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## list the targets
@@ -50,35 +46,19 @@ demo: setup ## show the sidecars at work against an S3 server, a KDC and a git s
 	@$(BIN)/python -m demo
 
 .PHONY: demo-airflow
-demo-airflow: setup ## show all four beside a real Airflow 3 and 2.11 (AIRFLOW=3: one; installs them)
+demo-airflow: ## show all four beside a real Airflow 3 and 2.11 (AIRFLOW=3: one; installs them)
+	$(call prepare,$@)
 	@$(BIN)/python -m demo.airflow $(AIRFLOW)
 
 .PHONY: test
-test: setup ## run the tests that need no images, with moderate counts
+test: setup-test ## run the tests that need no images, with moderate counts
 	$(PYTEST) --ignore tests/images $(SIDE_BY_SIDE)
 
 # Development
 
 .PHONY: setup
-setup: $(STAMP) ## make .venv ready; quick when nothing changed
-	@:
-
-$(STAMP): requirements/build.txt requirements/dev.txt requirements/kerberos.txt $(PYPROJECTS) scripts/system-packages scripts/find-python
-	@scripts/system-packages setup
-	@python=$$(scripts/find-python); $(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear .venv
-	@echo "Installing what requirements/dev.txt pins into .venv"
-	@$(PIP) --require-hashes -r requirements/build.txt
-	@$(PIP) --require-hashes -r requirements/dev.txt
-	@if $(COMPILES); then $(PIP) --require-hashes -r requirements/kerberos.txt; \
-	  else echo "Left out, as there is no gcc or libkrb5-dev: gssapi, and with it the tests of kerberos"; fi
-	@$(PIP) --no-deps $(PROJECTS:%=-e ./%)
-	@touch $@
-
-.PHONY: sync
-sync: setup ## make .venv exactly what the lock says: removes what is not in it
-	$(BIN)/uv pip sync --quiet --require-hashes --no-build-isolation requirements/dev.txt \
-	  $$(if $(COMPILES); then echo requirements/kerberos.txt; fi)
-	@$(PIP) --no-deps $(PROJECTS:%=-e ./%)
+setup: ## make .venv what the lock says, of wheels alone; quick when nothing changed
+	@scripts/environment
 
 .PHONY: lock
 lock: setup ## compile requirements/ from the pyproject files (UPGRADE=1: newest versions)
@@ -89,7 +69,7 @@ lock-check: setup ## fail when requirements/ does not follow from the pyproject 
 	scripts/lock --check
 
 .PHONY: format
-format: setup ## reformat the Python code and mend what ruff can mend
+format: setup ## reformat the Python code and fix what ruff can fix
 	$(BIN)/ruff check --fix --exit-zero --quiet
 	$(BIN)/ruff format
 
@@ -101,8 +81,9 @@ lint: setup types ## check everything that needs no test: code, imports, YAML, s
 	$(BIN)/yamllint --strict .
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	$(BIN)/hadolint $(SIDECARS:%=sidecars/%/Dockerfile)
-	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows charts-snippets/ci/github-actions.yaml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/python scripts/lint_ci.py
+	$(BIN)/python scripts/lint_words.py
 
 .PHONY: types
 types: setup ## check the types
@@ -110,31 +91,45 @@ types: setup ## check the types
 
 # Tests
 
+.PHONY: setup-test
+setup-test: ## install what the tests use (Debian, root): servers, a compiler, a browser
+	$(call prepare,test)
+
 .PHONY: $(SIDECARS:%=test/%)
-$(SIDECARS:%=test/%): test/%: setup ## run the tests of one sidecar
+$(SIDECARS:%=test/%): test/%: ## run the tests of one sidecar
+	$(call prepare,$@)
 	$(PYTEST) $(wildcard tests/$(subst -,_,$*) tests/scenarios/$(subst -,_,$*))
 
 .PHONY: test-full
-test-full: setup ## run the same tests with the full counts
+test-full: ## run the same tests with the full counts
+	$(call prepare,test demo-airflow)
 	$(PYTEST) --ignore tests/images --full $(SIDE_BY_SIDE)
 
 .PHONY: scenarios
-scenarios: setup ## run the tests of whole processes against real servers
+scenarios: ## run the tests of whole processes against real servers
+	$(call prepare,$@)
 	$(PYTEST) tests/scenarios
 
+.PHONY: mutants
+mutants: setup ## fail for each fault planted in the code that no test notices (SEED=1 COUNT=100 ONLY=runtime)
+	$(BIN)/python -m tests.mutants $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
 .PHONY: soak
-soak: setup ## run all sidecars among random faults and kills (MINUTES=25 SEED=7 ARGS="--help")
+soak: ## run all sidecars among random faults and kills (MINUTES=25 SEED=7 ARGS="--help")
+	$(call prepare,$@)
 	$(BIN)/python -m soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: bench
 bench: $(SIDECARS:%=bench/%) ## measure the sidecars beside their peers, as ratios
 
 .PHONY: $(SIDECARS:%=bench/%)
-$(SIDECARS:%=bench/%): bench/%: setup ## measure one sidecar beside its peers (ARGS="--help")
+$(SIDECARS:%=bench/%): bench/%: ## measure one sidecar beside its peers (ARGS="--help")
+	$(call prepare,$@)
 	$(BIN)/python -m bench $* $(ARGS)
 
 .PHONY: chart-test
-chart-test: setup ## render charts-snippets against the official chart in AIRFLOW_CHART
+chart-test: ## render charts-snippets against the official chart in AIRFLOW_CHART
+	$(call prepare,$@)
 	$(PYTEST) tests/chart
 
 # Images
@@ -171,7 +166,8 @@ $(SIDECARS:%=sbom/%): sbom/%: ## write what is in one image, in CycloneDX
 image-test: $(SIDECARS:%=image-test/%) push-test ## build and test all images
 
 .PHONY: $(SIDECARS:%=image-test/%)
-$(SIDECARS:%=image-test/%): image-test/%: setup ## build and test one image
+$(SIDECARS:%=image-test/%): image-test/%: ## build and test one image
+	$(call prepare,$@)
 	@image=$$(scripts/build-image $*); IMAGE=$$image $(PYTEST) tests/images/test_$(subst -,_,$*).py tests/images/test_every_image.py
 
 .PHONY: push-test

@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from tests.support.git_sync import GitSite, Readers
+from tests.support.git_sync import GitSite
+from tests.support.reading import Readers
 from tests.support.revisions import make_revision
 
 PROMISED = 10_000
-ROUNDS = 5
 RETAIN_SECONDS = 30
 GATE = {
     "GIT_SYNC_WRAPPER_GATE": "command",
@@ -39,7 +39,7 @@ class Siege:
     failed: int
 
 
-def of_git_sync(here: GitSite, reads: int) -> Siege:
+def of_git_sync(here: GitSite, reads: int, rounds: int) -> Siege:
     """
     Commits as fast as they are taken, and SIGKILL with a new start, as the kubelet does it.
     """
@@ -58,10 +58,10 @@ def of_git_sync(here: GitSite, reads: int) -> Siege:
         process.start()
         commit()
 
-    return _siege(here, "commits, kills", [*[commit] * 6, kill], reads)
+    return _siege(here, "commits, kills", [*[commit] * 6, kill], reads, rounds)
 
 
-def of_ours(here: GitSite, reads: int) -> Siege:
+def of_ours(here: GitSite, reads: int, rounds: int) -> Siege:
     """
     The same, and bad commits, kills of the wrapper, and the loss of all that git-sync has.
     """
@@ -94,22 +94,24 @@ def of_ours(here: GitSite, reads: int) -> Siege:
         commit()
 
     deeds = [*[commit] * 6, bad_commit, kill_git_sync, kill_wrapper, wipe]
-    return _siege(here, "commits, bad commits, kills, wipes", deeds, reads)
+    return _siege(here, "commits, bad commits, kills, wipes", deeds, reads, rounds)
 
 
-SIEGES: Mapping[str, Callable[[GitSite, int], Siege]] = {
+SIEGES: Mapping[str, Callable[[GitSite, int, int], Siege]] = {
     "git-sync": of_git_sync,
     "git-sync-wrapper": of_ours,
 }
 
 
-def _siege(here: GitSite, happened: str, deeds: Iterable[Callable[[], None]], reads: int) -> Siege:
+def _siege(
+    here: GitSite, happened: str, deeds: Iterable[Callable[[], None]], reads: int, rounds: int
+) -> Siege:
     """
     Do all of it again and again while two processes read, until they have read enough.
     """
-    trees = failed = rounds = 0
-    while trees < reads or rounds < ROUNDS:
-        rounds += 1
+    trees = failed = done = 0
+    while trees < reads or done < rounds:
+        done += 1
         readers = Readers(here.link, RETAIN_SECONDS)
         try:
             for deed in deeds:

@@ -1,9 +1,8 @@
 """
 ``python -m bench git-sync-wrapper``: a repository followed, by us and by git-sync alone.
 
-A real git server on this machine; the real git-sync where it is on PATH (or GIT_SYNC_BIN names
-it), else a stand-in, of which the page says so. CPU is of the tool with all its children, the
-server is not measured.
+A real git server on this machine, and git-sync on PATH or as GIT_SYNC_BIN names it. CPU is of the
+tool with all its children, the server is not measured.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from bench.git_sync_wrapper_page import OURS, PEER, Poll, Results
 from bench.measure import Cost, during, run
 from bench.page import deliver
 from bench.report import version_of
-from tests.support.git_server import GitServer
-from tests.support.git_sync import ENGINES, WRAPPER, GitSite
+from tests.support.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site, skip_reason
 from tests.support.loopback import Request
 
 
@@ -37,9 +35,13 @@ def main(arguments: Sequence[str]) -> None:
     add("--polls", type=int, default=30, help="of each tool and turn (default: 30)")
     add("--turns", type=int, default=3, help="how often each is measured (default: 3)")
     add("--reads", type=int, default=git_siege.PROMISED, help="of whole trees (default: 10,000)")
+    add("--rounds", type=int, default=5, help="of kills and wipes meanwhile, at least (default: 5)")
     add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
     options = parser.parse_args(arguments)
-    results = Results(is_real="git-sync" in ENGINES)
+    if reason := skip_reason():
+        print(f"git-sync-wrapper: {reason}")
+        return
+    results = Results()
     for files in options.files:
         print(f"{files:,} files", flush=True)
         with site() as here:
@@ -57,28 +59,20 @@ def main(arguments: Sequence[str]) -> None:
     for name, lay_siege in git_siege.SIEGES.items():
         print(f"reading, {name}", flush=True)
         with site() as here:
-            results.sieges[name] = lay_siege(here, options.reads)
+            results.sieges[name] = lay_siege(here, options.reads, options.rounds)
     section = git_sync_wrapper_page.section(results, versions())
     deliver(section, is_written=options.write)
 
 
 def versions() -> dict[str, str]:
     """
-    What took part; a stand-in is called one.
+    What took part.
     """
-    name = PEER if PEER in ENGINES else "a stand-in for git-sync"
     return {
-        name: version_of(engine(), "--version"),
+        PEER: version_of(GIT_SYNC, "--version"),
         "git": version_of("git", "--version"),
         OURS: version_of(WRAPPER, "--version"),
     }
-
-
-def engine() -> Path:
-    """
-    The real git-sync, or else its stand-in.
-    """
-    return ENGINES.get(PEER, ENGINES["stand-in"])
 
 
 @contextmanager
@@ -87,20 +81,14 @@ def site() -> Iterator[GitSite]:
     A remote and a volume in memory, if there is some.
     """
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
-        folder = Path(name)
-        with GitServer(folder / "remote") as server:
-            here = GitSite(engine(), server, folder / "pod")
-            here.folder.mkdir()
-            try:
-                yield here
-            finally:
-                here.close()
+    folder = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
+    with folder as name, git_site(Path(name)) as here:
+        yield here
 
 
 def fill(here: GitSite, files: int) -> None:
     """
-    Commit so many Python files of about 2 KB, a hundred in each folder.
+    Commit a number of Python files of about 2 KB, a hundred in each folder.
     """
     here.repository.commit(
         {
@@ -119,7 +107,7 @@ def is_poll(request: Request) -> bool:
 
 def polled(here: GitSite, count: int) -> None:
     """
-    Wait for so many more polls.
+    Wait for a number of further polls.
     """
     here.server.forget()
     here.server.wait_for(is_poll, count=count, timeout=600)
@@ -178,7 +166,7 @@ def started(pid: int) -> int | None:
 
 def measured(here: GitSite, pid: int, polls: int) -> Poll:
     """
-    What so many polls cost, each.
+    What each poll costs, over a number of them.
     """
     polled(here, 3)
     before = started(pid)

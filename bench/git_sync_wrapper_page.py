@@ -39,13 +39,11 @@ class Results:
     All that was measured.
 
     Args:
-        is_real: Whether git-sync is itself, and no stand-in.
         polls, cold, change: By number of files and tool, of each turn.
         rss_mib: Of the wrapper alone, between polls.
         sieges: By tool.
     """
 
-    is_real: bool
     polls: dict[tuple[int, str], list[Poll]] = field(default_factory=lambda: defaultdict(list))
     cold: dict[tuple[int, str], list[Cost]] = field(default_factory=lambda: defaultdict(list))
     change: dict[tuple[int, str], list[Cost]] = field(default_factory=lambda: defaultdict(list))
@@ -60,7 +58,6 @@ def section(results: Results, versions: Mapping[str, str]) -> Section:
     """
     Return all of it.
     """
-    missing = "a stand-in took its place; GIT_SYNC_BIN names none, and none is on PATH"
     return Section(
         OURS,
         {
@@ -71,7 +68,6 @@ def section(results: Results, versions: Mapping[str, str]) -> Section:
         },
         budgets(results),
         [Plot("poll", "CPU of a poll that finds no change (logarithmic)", bars(results))],
-        {} if results.is_real else {PEER: missing},
     )
 
 
@@ -85,11 +81,7 @@ def budgets(results: Results) -> list[Outcome]:
             ratio = results.poll(files, OURS).cpu_seconds / results.poll(files, PEER).cpu_seconds
             what = f"{files:,} files, of git-sync"
             promise = "poll without a change, CPU"
-            outcomes.append(
-                at_most_part(promise, what, POLL_PART, ratio)
-                if results.is_real
-                else Outcome(promise, what, "≤ 1/50", "", None, "There is no git-sync here.")
-            )
+            outcomes.append(at_most_part(promise, what, POLL_PART, ratio))
     siege = results.sieges[OURS]
     files = min(files for files, _ in results.cold)
     first = least(results.cold[files, OURS]).cpu_seconds

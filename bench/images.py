@@ -12,7 +12,7 @@ from tests.images.container import Image
 from tests.support.airflow import ROOT
 
 SECONDS = 600.0
-"""How long a build may take; a base that cannot be pulled takes for ever."""
+"""How long a build may take; a base that cannot be pulled never ends."""
 
 
 def size_over_base(sidecar: str, most_mb: float) -> Outcome:

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
     add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
     options = parser.parse_args(arguments)
     if MISSING:
-        print(f"kerberos: no KDC here, without {', '.join(MISSING)}: make setup as root")
+        print(f"kerberos: no KDC here, without {', '.join(MISSING)}: make setup-test as root")
         return
     starts, missing = tools()
     rows: dict[str, Row] = defaultdict(Row)
@@ -178,11 +178,14 @@ def while_hung(here: Site, turns: int) -> Hung:
     ends: list[float] = []
     with KdcProxy(here.kdc.port) as proxy:
         here.configure(proxy.address)
-        proxy.behaviour = "silent"
+        proxy.behavior = "silent"
         for _ in range(turns):
             seen = proxy.requests
             daemon = here.start()
-            wait_until(lambda seen=seen: proxy.requests > seen, "a request hangs")
+            wait_until(
+                lambda: proxy.requests > seen,  # noqa: B023
+                "a request hangs",
+            )
             took += [health(daemon) for _ in range(HEALTH_REQUESTS // turns)]
             ended = daemon.terminate()
             assert ended.code == 0, daemon.log()

@@ -89,7 +89,7 @@ def two_sidecars(here: Site) -> Iterator[Tool]:
 @contextmanager
 def kinit_loop(here: Site) -> Iterator[Tool]:
     """
-    A shell that runs `kinit` whenever it is told to, in the place of `sleep`.
+    A shell that runs `kinit` on demand, instead of sleeping in between.
     """
     kinit = f"kinit -k -t {here.keytab} -c {here.ccache} {here.principal} && echo done"
     loop = f"{kinit}; while read -r _; do {kinit}; done"
@@ -135,14 +135,14 @@ def airflow_kerberos(here: Site, airflow: Airflow) -> Iterator[Tool]:
         "PATH": f"{airflow.bin}:{PATH}",
         "AIRFLOW__KERBEROS__CCACHE": str(here.ccache),
         "AIRFLOW__KERBEROS__REINIT_FREQUENCY": "1",
-        # It would put the machine's addresses into the ticket, and loopback is none of them.
+        # It would put the machine's addresses into the ticket, and loopback is not one of them.
         "AIRFLOW__KERBEROS__INCLUDE_IP": "false",
     }
     program = str(airflow.bin / "airflow")
     # It starts no command without a database.
     subprocess.run([program, "db", "migrate"], env=environment, check=True, capture_output=True)
     command = [program, "kerberos", "--keytab", str(here.keytab), here.principal]
-    with running(command, here, **environment) as process:
+    with running(command, here, **environment) as process:  # type: ignore[arg-type]
         wait_until(here.is_valid, "the first ticket", 120)
 
         def refresh() -> None:

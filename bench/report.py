@@ -93,7 +93,7 @@ def _digits(value: float) -> str:
     return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
 
 
-# Both colours of the text stand on a background of the plot's own, so whatever the page around it
+# Both colors of the text stand on a background of the plot's own, so whatever the page around it
 # looks like, they can be read.
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328 }

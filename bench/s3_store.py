@@ -108,7 +108,7 @@ class Store(RcloneServer):
 @contextmanager
 def open_store(files: int, *, is_tls: bool) -> Iterator[Store]:
     """
-    Run a server with so many small Python files, in about 900 folders; the same at every run.
+    Run a server with a number of small Python files, in about 900 folders; the same at every run.
     """
     sizes = random.Random(1)
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as scratch:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from bench import sync_perm_page
 from bench.page import deliver
@@ -37,7 +38,7 @@ POLLS = 100
 REST_SECONDS = 20.0
 FREE = "dag_without_access_control"
 SECONDS = 900.0
-VERSION = "2.11"
+VERSION: Literal["2.11"] = "2.11"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -76,7 +77,7 @@ AIRFLOW_VERSION = "import importlib.metadata as m; print(m.version('apache-airfl
 
 class Bench:
     """
-    One metadata database with so many DAGs, all with their permissions.
+    One metadata database with a number of DAGs, all with their permissions.
     """
 
     def __init__(self, airflow: Airflow, server: Postgres, folder: Path, dags: int) -> None:

@@ -70,7 +70,7 @@ def _objection(kind: Any, source: Any, revision: Any, variables: dict[str, str |
     Return why the pod cannot be given this revision; empty where it can.
     """
     if kind != "release" or not isinstance(revision, str) or not revision:
-        return f"what is published in {DEST_PATH} is no release; set S3_SYNC_SOURCE=release there"
+        return f"{DEST_PATH} does not publish a release; set S3_SYNC_SOURCE=release there"
     if variables.get("S3_SYNC_SOURCE") != "release":
         return f"S3_SYNC_SOURCE of its init container {CONTAINER} is not release"
     bucket, prefix = variables.get("AWS_BUCKET"), variables.get("KEY_PATH") or ""

@@ -1,5 +1,5 @@
 """
-What the demo prints: plain lines, coloured only on a terminal.
+What the demo prints: plain lines, colored only on a terminal.
 """
 
 from __future__ import annotations

@@ -17,14 +17,13 @@ from demo.console import say
 from demo.daemon import Daemon
 from demo.script import Result, Step, check
 from tests.support.git_repository import Repository
-from tests.support.git_server import GitServer, skip_reason
-from tests.support.git_sync import ENGINES
+from tests.support.git_server import GitServer
+from tests.support.git_sync import GIT_SYNC, skip_reason
 from tests.support.loopback import Request
 
 PROGRAM = "git-sync-wrapper"
 USER = "airflow"
 GOOD = "from airflow.sdk import dag\n\n\n@dag\ndef sales() -> None: ...\n"
-ENGINE = "the real git-sync" if "git-sync" in ENGINES else "a stand-in for git-sync"
 BROKEN = "from airflow.sdk import dag\n\n\n@dag\ndef sales( -> None: ...\n"
 
 
@@ -89,7 +88,7 @@ def good_commit(stage: Stage) -> Result:
 
 def bad_commit(stage: Stage) -> Result:
     """
-    A commit that does not compile, and the one that mends it.
+    A commit that does not compile, and the one that fixes it.
     """
     before = stage.shown()
     bad = stage.repository.commit({"dags/sales.py": BROKEN})
@@ -101,7 +100,7 @@ def bad_commit(stage: Stage) -> Result:
     check(readiness["code"] == 200, "/readyz stays 200: there are DAGs")
     say(f"revision_refused: {event['path']}, line {event['line']}: {event['problem']}")
     seconds = stage.wait_for(stage.repository.commit({"dags/sales.py": GOOD}))
-    return Result("held, with file and line; time is to the commit that mends it", seconds)
+    return Result("held, with file and line; time is to the commit that fixes it", seconds)
 
 
 def password_is_rotated(stage: Stage) -> Result:
@@ -154,7 +153,7 @@ def kill(stage: Stage) -> Result:
     check(stage.shown() == before, "the last good commit stays")
     stage.daemon = stage.start()
     seconds = stage.wait_for(commit)
-    return Result("the next start mends it; time is from there to the new commit", seconds)
+    return Result("the next start repairs it; time is from there to the new commit", seconds)
 
 
 def is_pack(request: Request) -> bool:
@@ -200,7 +199,7 @@ def settings_for(repository: str, home: Path) -> dict[str, str]:
         "GITSYNC_ROOT": str(home / "git"),
         "GITSYNC_LINK": "repo",
         "GITSYNC_PERIOD": "500ms",
-        "GIT_SYNC_WRAPPER_GIT_SYNC": str(ENGINES.get("git-sync", ENGINES["stand-in"])),
+        "GIT_SYNC_WRAPPER_GIT_SYNC": str(GIT_SYNC),
         "GIT_SYNC_WRAPPER_GATE": "syntax",
         "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
     }
@@ -208,15 +207,14 @@ def settings_for(repository: str, home: Path) -> dict[str, str]:
 
 def play(home: Path) -> int:
     """
-    Play all steps and return the exit code; say what is missing where there is no git server.
+    Play all steps and return the exit code; say what is missing here.
     """
-    if skip_reason():
-        console.heading("git-sync-wrapper: left out, as git or its http-backend is missing here")
+    if reason := skip_reason():
+        console.heading(f"git-sync-wrapper: left out: {reason}")
         return 0
     home = home / "git-sync"
     (home / "secret").mkdir(parents=True)
     console.heading("git-sync-wrapper: the real daemon, against a git server in this process")
-    console.say(f"inside it runs {ENGINE}")
     with GitServer(home / "remote") as server:
         repository = server.repository()
         repository.commit({"dags/sales.py": GOOD, "README.md": "# DAGs\n"})

@@ -70,7 +70,7 @@ class Stage:
 
     def wait_for_ticket(self, number: int) -> None:
         """
-        Wait until the sidecar has acquired more than so many tickets, and the consumer used it.
+        Wait until the sidecar has acquired more than this many tickets, and the consumer used it.
         """
         self.daemon.wait_for(lambda: self.acquired() > number, "a new ticket")
         made, _ = self.handshakes()
@@ -143,7 +143,7 @@ def kdc_fails(stage: Stage) -> Result:
 
 def keytab_is_rotated(stage: Stage) -> Result:
     """
-    A new key at the KDC, and a new keytab in the place of the old one.
+    A new key at the KDC, and a new keytab instead of the old one.
     """
     new = stage.kdc.write_keytab(stage.home / "new.keytab", PRINCIPAL)
     tickets = stage.acquired()
@@ -243,7 +243,9 @@ def play(home: Path) -> int:
     Play all steps and return the exit code; say what is missing where there is no KDC.
     """
     if names := missing():
-        console.heading(f"kerberos: left out, as {', '.join(names)} is missing here (make setup)")
+        console.heading(
+            f"kerberos: left out, as {', '.join(names)} is missing here (make setup-test)"
+        )
         return 0
     home = home / "kerberos"
     console.heading("kerberos: the real daemon, against a real KDC on this machine")

@@ -170,7 +170,7 @@ def bad_release_is_refused(stage: Stage) -> Result:
 
 def release_is_rolled_back(stage: Stage) -> Result:
     """
-    Back from the bad release, and back once more.
+    Back from the bad release, and back again.
     """
     run_s3_sync(stage, "rollback")
     stage.daemon.wait_for(

@@ -124,7 +124,7 @@ def file_goes(stage: Stage) -> Result:
     Deletions: of what s3-sync published, never of what others put there.
     """
     compiled = "shop/__pycache__/settings.cpython-313.pyc"
-    foreign = {compiled: b"compiled by Airflow", "airflow.log": b"written by somebody else"}
+    foreign = {compiled: b"compiled by Airflow", "airflow.log": b"written by someone else"}
     for path, content in foreign.items():
         (stage.dags / path).parent.mkdir(exist_ok=True)
         (stage.dags / path).write_bytes(content)
@@ -269,11 +269,11 @@ def broken_dag_is_refused(stage: Stage) -> Result:
     check(f"sales_daily.py:{event['line']}" in stage.daemon.get("/")[1], "the status page names it")
     check(files_in(current) == good, "nothing of the refused revision is visible")
     stage.bucket.put("sales_daily.py", content)
-    say("uploaded it mended")
+    say("uploaded it fixed")
     stage.daemon.wait_for(lambda: files_in(current) == stage.bucket.files, "current is up to date")
     stage.daemon.terminate()
     return Result(
-        f"sales_daily.py:{event['line']} named, nothing of it visible; mended, it went through",
+        f"sales_daily.py:{event['line']} named, nothing of it visible; fixed, it went through",
         seconds,
     )
 

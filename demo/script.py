@@ -74,7 +74,7 @@ def play(steps: Sequence[Step[S]], stage: S) -> int:
         took = "" if result.seconds is None else f" ({result.seconds:.2f} s)"
         console.say(f"-> {result.what}{took}")
     left_out = sum(row.seconds is None for row in rows)
-    checked = "every step checked" + (f", but for {left_out} not played" if left_out else "")
+    checked = "every step checked" + (f", except {left_out} not played" if left_out else "")
     console.table([*rows, Row("everything", checked, time.monotonic() - began)])
     return 0
 

@@ -1,5 +1,5 @@
 """
-Take the pictures of docs/reference/status-page.md anew: `python -m docs.screenshots`.
+Take the pictures of docs/reference/status-page.md again: `python -m docs.screenshots`.
 
 Real sidecars against real servers on loopback, one after the other, working or failing; it takes a
 minute, and needs what the tests of all four need (chromium, git, a KDC, PostgreSQL, Airflow 2.11).
@@ -19,8 +19,7 @@ from tests.support.browser import Browser
 from tests.support.daemon import SidecarProcess
 from tests.support.databases import Postgres
 from tests.support.fake_s3 import FakeS3
-from tests.support.git_server import GitServer
-from tests.support.git_sync import ENGINES, GitSite
+from tests.support.git_sync import git_site
 from tests.support.kdc import Kdc
 from tests.support.releases import ORIGIN
 from tests.support.shelf import Shelf, release_daemon
@@ -99,16 +98,11 @@ def git_sync_wrapper_failing(folder: Path) -> Iterator[SidecarProcess]:
     """
     A commit is published, and the git server is down.
     """
-    with GitServer(folder / "remote") as server:
-        here = GitSite(list(ENGINES.values())[-1], server, folder / "pod")
-        here.folder.mkdir()
-        try:
-            here.repository.commit(FILES)
-            daemon = here.publish()
-            server.stop()
-            yield daemon
-        finally:
-            here.close()
+    with git_site(folder) as here:
+        here.repository.commit(FILES)
+        daemon = here.publish()
+        here.server.stop()
+        yield daemon
 
 
 def main() -> None:

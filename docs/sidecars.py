@@ -22,7 +22,7 @@ from sidecar_runtime.settings import CommonSettings
 @dataclass(frozen=True, kw_only=True)
 class Documented:
     """
-    One sidecar: its folder and package, and what of its code the documentation follows.
+    One sidecar: its folder and package, and the parts of its code that the documentation follows.
 
     Args:
         metrics: The class of its metrics; made with a version and a revision.

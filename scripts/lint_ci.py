@@ -1,9 +1,10 @@
 """
-Checks the pipelines of charts-snippets/ci: their syntax, their shell, and what they call of ours.
+Checks the pipelines, ours and those of charts-snippets/ci: their syntax, their shell, and what they
+call of ours.
 
     .venv/bin/python scripts/lint_ci.py
 
-Exit 1 with one line for each complaint. The shape of the workflow is check-jsonschema's business,
+Exit 1 with one line for each complaint. The shape of a workflow is check-jsonschema's business,
 with GitHub's own schema; Jenkins has no checker that works without Jenkins.
 """
 
@@ -22,6 +23,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 CI = ROOT / "charts-snippets" / "ci"
+OWN_WORKFLOWS = ROOT / ".github" / "workflows"
 # What we use of Declarative Pipeline; each may stand in those. https://www.jenkins.io/doc/book/pipeline/syntax/
 SECTIONS = {
     "pipeline": {""},
@@ -101,7 +103,7 @@ def _stripped(text: str) -> str:
 
 def section_complaints(text: str) -> list[str]:
     """
-    Sections and statements that stand where Jenkins would not have them, or are misspelt.
+    Sections and statements that stand where Jenkins would not have them, or are misspelled.
     """
     found, inside = [], [""]
     skeleton = re.sub(r"\((?:[^()]|\([^()]*\))*\)", " ", _stripped(text))
@@ -161,7 +163,9 @@ def workflow_complaints(text: str) -> list[str]:
     What is wrong with a workflow that has the shape of one.
     """
     said = yaml.safe_load(text)
-    found = [f"{name} is read by nobody" for name in sorted(said["env"].keys() - exported())]
+    found = [
+        f"{name} is read by nobody" for name in sorted(said.get("env", {}).keys() - exported())
+    ]
     for job in said["jobs"].values():
         for step in job["steps"]:
             if "uses" in step:
@@ -175,13 +179,17 @@ def workflow_complaints(text: str) -> list[str]:
 
 def main() -> int:
     """
-    Check both files.
+    Check all files.
     """
-    checks = {"Jenkinsfile": jenkinsfile_complaints, "github-actions.yaml": workflow_complaints}
+    checks = {
+        CI / "Jenkinsfile": jenkinsfile_complaints,
+        CI / "github-actions.yaml": workflow_complaints,
+        **dict.fromkeys(sorted(OWN_WORKFLOWS.iterdir()), workflow_complaints),
+    }
     complaints = [
-        f"charts-snippets/ci/{name}: {complaint}"
-        for name, check in checks.items()
-        for complaint in check((CI / name).read_text())
+        f"{path.relative_to(ROOT)}: {complaint}"
+        for path, check in checks.items()
+        for complaint in check(path.read_text())
     ]
     sys.stderr.write("".join(f"{complaint}\n" for complaint in complaints))
     return 1 if complaints else 0

@@ -55,7 +55,7 @@ class Crew:
 
     def start(self, seconds: float) -> None:
         """
-        Start all stations; so many seconds later no new round begins.
+        Start all stations; after this many seconds no new round begins.
         """
         self._until = time.monotonic() + seconds
         for thread in self._threads:

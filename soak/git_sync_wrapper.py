@@ -18,8 +18,8 @@ from soak.readers import Reader, holding
 from soak.station import Missing, Station
 from soak.volume import volume
 from tests.scenarios.git_sync_wrapper.situations import corrupt, head_lock, shallow_lock, tmp_link
-from tests.support.git_server import GitServer, skip_reason
-from tests.support.git_sync import ENGINES, GitSite
+from tests.support.git_server import GitServer
+from tests.support.git_sync import GitSite, skip_reason
 from tests.support.revisions import make_revision
 from tests.support.sync_perm import descendants_of, signal_all
 
@@ -58,11 +58,9 @@ class GitSyncWrapper(Station):
         self.number = self.passwords = 0
         self.rotate_password()
         self.commit()
-        kind = list(ENGINES)[-1]
-        self.kind = "the real git-sync" if kind == "git-sync" else "a stand-in for git-sync"
         self.sites: list[GitSite] = []
         for name in ("spared", "killed"):
-            site = GitSite(ENGINES[kind], self.server, self.volume.path / name)
+            site = GitSite(self.server, self.volume.path / name)
             site.folder.mkdir()
             self.stack.callback(site.close)
             self.sites.append(site)
@@ -91,12 +89,6 @@ class GitSyncWrapper(Station):
             "link removed": self.link_removed,
             **({"volume full": self.volume.full} if self.volume.is_small else {}),
         }
-
-    def engine(self) -> str:
-        """
-        Whether the real git-sync took part.
-        """
-        return self.kind
 
     def behind(self) -> list[str]:
         """
@@ -162,7 +154,7 @@ class GitSyncWrapper(Station):
     @contextmanager
     def bad_commit(self) -> Iterator[None]:
         """
-        One that the gate refuses, until another mends it.
+        One that the gate refuses, until another fixes it.
         """
         self.number += 1
         self.repository.commit({**make_revision(self.number), "BROKEN": b""}, whole=True)
@@ -235,7 +227,7 @@ class GitSyncWrapper(Station):
     @contextmanager
     def link_removed(self) -> Iterator[None]:
         """
-        Somebody removes what consumers read through; it is back by itself.
+        Remove what consumers read through; it comes back by itself.
         """
         with ExitStack() as stack:
             for reader in self.readers:

@@ -19,7 +19,7 @@ from soak.readers import Reader, holding
 from soak.station import Missing, Station
 from soak.volume import volume
 from tests.support.kdc import MISSING, PATH, Kdc, expiry_of, run_client
-from tests.support.kdc_proxy import Behaviour, KdcProxy
+from tests.support.kdc_proxy import Behavior, KdcProxy
 from tests.support.site import site
 
 LIFE_SECONDS = 180
@@ -39,7 +39,7 @@ class Kerberos(Station):
         """
         missing = [*MISSING, *([] if find_spec("gssapi") else ["gssapi"])]
         if missing:
-            raise Missing(f"{', '.join(missing)} missing here: make setup as root")
+            raise Missing(f"{', '.join(missing)} missing here: make setup-test as root")
         home = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-kdc-")))
         self.kdc = self.stack.enter_context(Kdc(home))
         self.proxy = self.stack.enter_context(KdcProxy(self.kdc.port))
@@ -67,11 +67,11 @@ class Kerberos(Station):
             "key rotated": self.rotate_key,
             "keytab comes late": self.late_keytab,
         }
-        behaviours: tuple[Behaviour, ...] = ("silent", "reset", "garbage")
+        behaviors: tuple[Behavior, ...] = ("silent", "reset", "garbage")
         self.faults = {
             "KDC is down": partial(self.between, self.kdc.stop, self.kdc.start),
             "KDC hangs": partial(self.between, self.kdc.hang, self.kdc.resume),
-            **{f"way to the KDC: {kind}": partial(self.behaving, kind) for kind in behaviours},
+            **{f"way to the KDC: {kind}": partial(self.behaving, kind) for kind in behaviors},
             "keytab damaged": self.keytab_damaged,
             "keytab gone": self.keytab_gone,
             "principal locked": self.principal_locked,
@@ -128,7 +128,7 @@ class Kerberos(Station):
 
     def rotate_key(self) -> None:
         """
-        A new key at the KDC, and a new keytab in the place of the old one.
+        A new key at the KDC, and a new keytab instead of the old one.
         """
         self.late_keytab(0)
 
@@ -156,14 +156,14 @@ class Kerberos(Station):
             end()
 
     @contextmanager
-    def behaving(self, kind: Behaviour) -> Iterator[None]:
+    def behaving(self, kind: Behavior) -> Iterator[None]:
         """
         What is between the sidecar and the KDC misbehaves.
         """
-        self.proxy.behaviour = kind
+        self.proxy.behavior = kind
         self.ask()
         yield
-        self.proxy.behaviour = "relay"
+        self.proxy.behavior = "relay"
 
     @contextmanager
     def keytab_damaged(self) -> Iterator[None]:
@@ -179,7 +179,7 @@ class Kerberos(Station):
     @contextmanager
     def keytab_gone(self) -> Iterator[None]:
         """
-        The Secret is mounted anew.
+        The Secret is mounted again.
         """
         away = self.site.keytab.with_suffix(".away")
         self.site.keytab.rename(away)
@@ -201,7 +201,7 @@ class Kerberos(Station):
     @contextmanager
     def ccache_damaged(self) -> Iterator[None]:
         """
-        Somebody removes or truncates what consumers read; it is back by itself.
+        Remove or truncate what consumers read; it comes back by itself.
         """
         post = self.chance.choice(self.posts)
         ccache = self.ccache_of(post)

@@ -2,7 +2,7 @@
 A consumer as a process: ``python -m soak.reader LOCK KIND [ARGUMENT ...]`` until its input ends.
 
 It reads again and again, and once a second prints one line of JSON: how many reads and changes it
-has seen, and the flaws since the line before. It waits while somebody has LOCK for himself.
+has seen, and the flaws since the line before. It waits while another process holds LOCK.
 """
 
 from __future__ import annotations

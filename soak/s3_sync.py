@@ -195,7 +195,7 @@ class S3Sync(Station):
         """
         The role has lost its policy.
         """
-        refusal = access_denied("s3:ListBucket", "arn:aws:s3:::dags-bucket", "somebody")
+        refusal = access_denied("s3:ListBucket", "arn:aws:s3:::dags-bucket", "someone")
         with self._injected(refusal):
             yield
 
@@ -220,7 +220,7 @@ class S3Sync(Station):
     @contextmanager
     def bucket_emptied(self) -> Iterator[None]:
         """
-        Somebody deletes all that is under the prefix.
+        Delete everything under the prefix.
         """
         files = self.listed.files()
         self.listed.swap({})
@@ -249,7 +249,7 @@ class S3Sync(Station):
     @contextmanager
     def files_damaged(self) -> Iterator[None]:
         """
-        Somebody edits, removes and replaces files of a target in place.
+        Edit, remove and replace files of a target in place.
         """
         post = self.chance.choice([post for post in self.posts if "in-place" in post.name])
         target = target_of(post)

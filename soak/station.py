@@ -1,5 +1,5 @@
 """
-What happens to one sidecar: rounds of a change, a fault and a blow, and the judgement after each.
+What happens to one sidecar: rounds of a change, a fault and a blow, and the judgment after each.
 
 A round changes the source, lets something go wrong for some seconds, now and then signals a
 process meanwhile, and lifts the fault. Then all posts must come into step with the source by

@@ -139,14 +139,14 @@ class SyncPermStation(Station):
 
     def revoke(self) -> None:
         """
-        Somebody takes from roles what DAGs give them.
+        Take from roles what DAGs give them.
         """
         for _ in range(3):
             permissions.revoke(self.database, *self._some_grant())
 
     def grant(self) -> None:
         """
-        Somebody gives a role what no DAG asks for.
+        Give a role what no DAG asks for.
         """
         _, _, resource = self._some_grant()
         role = self.chance.choice((*ROLES, *DEFAULT_ROLES))
@@ -168,7 +168,7 @@ class SyncPermStation(Station):
 
     def revoke_from_admin(self) -> None:
         """
-        Somebody edits the role Admin.
+        Edit the role Admin.
         """
         permissions.revoke(self.database, "Admin", "can_read", "DAGs")
 

@@ -54,7 +54,7 @@ class Counts:
     supervisor_pairs: int
     """Pairs of sync-perm supervisors that start at once on one new database."""
     keys: int
-    """Every so-manieth key of a values file is misspelt, to see that it is noticed."""
+    """Misspell every n-th key of a values file, to see that it is noticed."""
     tree_reads: int
     """Trees that are read while all kinds of trouble happen to git-sync."""
     credential_rotations: int
@@ -71,7 +71,7 @@ MODERATE = Counts(
     polls=700,
     readers=24,
     permission_histories=1,
-    supervisor_pairs=3,
+    supervisor_pairs=2,
     keys=7,
     tree_reads=1_000,
     credential_rotations=2,
@@ -111,9 +111,18 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("full" if config.getoption("--full") else "moderate")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Put first what takes longest: the small files then fill the end of a run side by side.
+    """
+    here = Path(__file__).parent
+    slow = {"bench", "demo", "scenarios", "soak"}
+    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in slow)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """
-    Say in a line for each reason what was left out, and which programs stood for git-sync.
+    Say in a line for each reason what was left out.
     """
     left_out = Counter(
         report.longrepr[2].removeprefix("Skipped: ")
@@ -124,20 +133,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("left out: how many, why, how to have them")
     for reason, number in left_out.most_common():
         terminalreporter.write_line(f"{number:5}  {reason}")
-    ran = {
-        str(value)
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        for name, value in getattr(report, "user_properties", ())
-        if name == "engine"
-    }
-    if ran:
-        terminalreporter.write_line(f"git-sync-wrapper ran with: {', '.join(sorted(ran))}")
 
 
 def counts_of(config: pytest.Config) -> Counts:
     """
-    The counts of a run, for who parametrizes tests by them.
+    The counts of a run, for tests that are parametrized by them.
     """
     return FULL if config.getoption("--full") else MODERATE
 

@@ -32,7 +32,7 @@ def problems(key: str, value: bytes) -> Iterator[str]:
     if _is_encoded_again(value):
         yield "is base64 text: encoded twice"
     elif key == _DOCKER and not _has_registries(value):
-        yield 'is no JSON with "auths"'
+        yield 'is not JSON with "auths"'
     elif value.endswith((b"\n", b"\r")) and len(value.splitlines()) == 1:
         yield "is one line, and ends with a line break: `echo` without -n?"
 

@@ -37,7 +37,7 @@ STEPS: tuple[script.Step[Stage], ...] = (
     ("the next release", releases.release_follows),
     ("a bad release", releases.bad_release_is_refused),
     ("a rollback", releases.release_is_rolled_back),
-    ("somebody edits grants", permissions.grants_are_edited),
+    ("someone edits grants", permissions.grants_are_edited),
     ("nothing changes", permissions.nothing_changes),
     ("the folder comes from git", git.folder_comes_from_git),
     ("a bad and a good commit", git.commits_follow),

@@ -9,11 +9,12 @@ import time
 from demo.airflow.releases import BROKEN, FIRST, SYNTAX_ERROR, shared, wait_for_parse
 from demo.airflow.stage import Stage
 from demo.console import say
-from demo.git_sync_wrapper import ENGINE, settings_for
+from demo.git_sync_wrapper import settings_for
 from demo.s3_sync import files_in
 from demo.script import Result, check
 from tests.support.git_repository import Repository
-from tests.support.git_server import GitServer, skip_reason
+from tests.support.git_server import GitServer
+from tests.support.git_sync import skip_reason
 
 PROGRAM = "git-sync-wrapper"
 THIRD = "orders from git"
@@ -36,7 +37,7 @@ def folder_comes_from_git(stage: Stage) -> Result:
     }
     began = time.monotonic()
     daemon = stage.start(PROGRAM, settings)
-    say(f"s3-sync has ended; started git-sync-wrapper on its volume, with {ENGINE} inside")
+    say("s3-sync has ended; started git-sync-wrapper on its volume")
     say(f"GITSYNC_ROOT={settings['GITSYNC_ROOT']} GITSYNC_LINK={settings['GITSYNC_LINK']}")
     stage.wait(daemon, lambda: shown(stage) == commit, "the commit is shown")
     seconds = time.monotonic() - began

@@ -36,9 +36,9 @@ def loop_does_not_help(stage: Stage) -> Result:
     What the shell loop runs every minute, once, after a role was created.
     """
     add_role(stage.database, "team_stock")
-    say("somebody creates the role team_stock, which the DAG stock_hourly names")
+    say("an administrator creates the role team_stock, which the DAG stock_hourly names")
     if stage.airflow.version == "3":
-        return Result("left out: Airflow 3 mends DAG permissions itself, at its next parse", None)
+        return Result("left out: Airflow 3 fixes DAG permissions itself, at its next parse", None)
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     stage.airflow.run(stage.database, stage.home / "by-hand", "airflow", "sync-perm")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -52,7 +52,7 @@ def loop_does_not_help(stage: Stage) -> Result:
 
 def sidecar_starts(stage: Stage) -> Result:
     """
-    The sidecar finds the difference and mends it; it names the DAG that it cannot sync.
+    The sidecar finds the difference and fixes it; it names the DAG that it cannot sync.
     """
     settings = {
         "INTERVAL": "1",
@@ -161,7 +161,7 @@ def nothing_changes(stage: Stage) -> Result:
 @contextmanager
 def parser_held(stage: Stage) -> Iterator[None]:
     """
-    Keep Airflow 3 from mending permissions itself, so that what happens is sync-perm's doing.
+    Keep Airflow 3 from fixing permissions itself, so that what happens is sync-perm's doing.
 
     Its dag-processor is stopped when it has just read every file: in no transaction.
     """
@@ -169,7 +169,7 @@ def parser_held(stage: Stage) -> Iterator[None]:
         yield
         return
     wait_for_parse(stage)
-    say("holding the dag-processor (SIGSTOP): at its next parse it would mend permissions itself")
+    say("holding the dag-processor (SIGSTOP): at its next parse it would fix permissions itself")
     with stage.components.parser.held():
         yield
 

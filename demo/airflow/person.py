@@ -1,5 +1,5 @@
 """
-Somebody who uses Airflow's REST API with a name and a password.
+A person who uses Airflow's REST API with a name and a password.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def release_is_rolled_back(stage: Stage) -> Result:
 
 def wait_for_parse(stage: Stage) -> None:
     """
-    Wait until Airflow has read every file once more.
+    Wait until Airflow has read every file again.
     """
     ((began,),) = stage.database.query("SELECT clock_timestamp()")
     sql = "SELECT min(last_parsed_time) > %s FROM dag"

@@ -36,7 +36,7 @@ def ticket_appears(stage: Stage) -> Result:
 
 def task_uses_it(stage: Stage) -> Result:
     """
-    Somebody with the role triggers the DAG; its task talks to the service.
+    A user with the role triggers the DAG; its task talks to the service.
     """
     if stage.realm is None:
         return left_out()
@@ -65,7 +65,7 @@ def left_out() -> Result:
     """
     Return what a step says on a machine that lacks something for it.
     """
-    return Result(f"left out: this machine lacks {', '.join(missing())} (make setup)", None)
+    return Result(f"left out: this machine lacks {', '.join(missing())} (make setup-test)", None)
 
 
 def logs_of_task(stage: Stage) -> str:

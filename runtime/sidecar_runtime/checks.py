@@ -1,5 +1,5 @@
 """
-What every ``check`` command prints: a line for each check, and below it what mends it.
+What every ``check`` command prints: a line for each check, and below it what fixes it.
 """
 
 from __future__ import annotations

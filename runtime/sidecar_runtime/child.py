@@ -1,5 +1,8 @@
 """
-A process that ends: its output as it comes, its deadline, its whole group killed at the end.
+A process that ends: its output as it comes, or its answer; nothing of it is left running.
+
+:func:`run` hands on lines, :func:`ask` puts a question and keeps the answer. Both start it in a
+session of its own, kill its whole group at the end, and kill it at once when the fence is revoked.
 """
 
 from __future__ import annotations
@@ -12,17 +15,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import IO, cast
 
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import CycleAbandoned, Fence
 
 TICK_SECONDS = 0.2
+# Its pipes close a moment before it has ended.
+CLOSED_TICK_SECONDS = 0.01
 # A longer line comes in pieces; a report of sync-perm's takes tens of thousands.
 LINE_BYTES = 1 << 20
+# Of an answer; a program may say anything, indefinitely.
+KEPT_BYTES = 64 << 10
 REAP_SECONDS = 1.0
 PIPE_BYTES = 65536
 """What a pipe holds (pipe(7)): what is left when its writer has ended is read at once."""
 
 Say = Callable[[str], None]
+Hear = Callable[[bytes], None]
+Move = Callable[[int], bool]
+"""Moves bytes from or to a pipe; tells whether more may follow."""
 
 
 class DeadlinePassed(Exception):
@@ -55,10 +66,10 @@ def run(
     deadline_seconds: float,
     out: Say,
     err: Say,
-    watch: Callable[[], None],
+    watch: Callable[[], None] = lambda: None,
 ) -> Ended:
     """
-    Run a program in a session of its own, and leave nothing of it behind.
+    Run a program and hand on what it says, line by line.
 
     Args:
         folder: Its working directory.
@@ -70,43 +81,70 @@ def run(
         DeadlinePassed: It took too long.
         CycleAbandoned: The fence was revoked before the start; revoked later, it kills.
     """
-    started = time.monotonic()
-    with fence:
-        process = subprocess.Popen(
-            command,
-            env=dict(environ),
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    assert process.stdout is not None and process.stderr is not None
-    with process.stdout, process.stderr:
-        fence.on_revoke(lambda: _kill_group(process))
-        try:
-            lines = {process.stdout.fileno(): _Lines(out), process.stderr.fileno(): _Lines(err)}
-            _listen(process.pid, lines, started + deadline_seconds, watch)
-        finally:
-            _kill_group(process)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            reap_group(process.pid)
-    seconds = time.monotonic() - started
-    return Ended(process.returncode, seconds, usage.ru_utime + usage.ru_stime)
+    lines = _Lines(out), _Lines(err)
+    ended = _converse(
+        command,
+        environ,
+        folder,
+        fence=fence,
+        deadline_seconds=deadline_seconds,
+        hears=[rest.add for rest in lines],
+        watch=watch,
+    )
+    for rest in lines:
+        rest.end()
+    return ended
 
 
-def reap_group(group: int) -> None:
+def ask(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    folder: str,
+    *,
+    question: bytes,
+    fence: Fence,
+    deadline_seconds: float,
+    is_head_kept: bool = False,
+) -> tuple[bytes, int]:
     """
-    Wait for what a killed group left to us: as process 1 we inherit its children.
+    Run a program; return what is kept of its output, with that of standard error, and its code.
 
-    One that the kernel does not let go of is not waited for longer than a second.
+    Args:
+        folder: Its working directory.
+        question: Its standard input.
+        is_head_kept: Whether the beginning of a long output counts, and not its end.
+
+    Raises:
+        OSError: The program cannot be started.
+        DeadlinePassed: It took too long.
+        CycleAbandoned: The fence was revoked, before the start or later.
     """
-    until = time.monotonic() + REAP_SECONDS
-    with suppress(ChildProcessError):
-        while time.monotonic() < until:
-            if os.waitpid(-group, os.WNOHANG) == (0, 0):
-                time.sleep(0.01)
+    kept = b""
+
+    def keep(chunk: bytes) -> None:
+        nonlocal kept
+        kept += chunk
+        kept = kept[:KEPT_BYTES] if is_head_kept else kept[-KEPT_BYTES:]
+
+    ended = _converse(
+        command,
+        environ,
+        folder,
+        fence=fence,
+        deadline_seconds=deadline_seconds,
+        question=question,
+        hears=[keep],
+    )
+    if fence.is_revoked:
+        raise CycleAbandoned
+    return kept, ended.code
+
+
+def ending(code: int) -> str:
+    """
+    Return how a process ended, in words.
+    """
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"
 
 
 class _Lines:
@@ -130,39 +168,118 @@ class _Lines:
             self._say(self._rest.decode(errors="replace").rstrip())
 
 
-def _listen(pid: int, lines: Mapping[int, _Lines], until: float, watch: Callable[[], None]) -> None:
+def _converse(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    folder: str,
+    *,
+    fence: Fence,
+    deadline_seconds: float,
+    question: bytes | None = None,
+    hears: Sequence[Hear],
+    watch: Callable[[], None] = lambda: None,
+) -> Ended:
     """
-    Hand on what the process says until it has ended, whoever else still holds its pipes.
+    Run a program in a session of its own, from its start until its whole group is reaped.
+
+    Args:
+        question: Its standard input; None for an empty one.
+        hears: Who gets standard output and standard error; one gets both.
+
+    Raises:
+        OSError: The program cannot be started.
+        DeadlinePassed: It took too long.
+        CycleAbandoned: The fence was revoked before the start; revoked later, it kills.
+    """
+    started = time.monotonic()
+    with fence:
+        process = subprocess.Popen(
+            command,
+            env=environ,
+            cwd=folder,
+            stdin=subprocess.DEVNULL if question is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if len(hears) > 1 else subprocess.STDOUT,
+            start_new_session=True,
+        )
+    fence.on_revoke(lambda: _kill_group(process))
+    try:
+        _pump(process, question or b"", hears, started + deadline_seconds, watch)
+    finally:
+        _kill_group(process)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        _reap_group(process.pid)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+    seconds = time.monotonic() - started
+    return Ended(process.returncode, seconds, usage.ru_utime + usage.ru_stime)
+
+
+def _pump(
+    process: subprocess.Popen[bytes],
+    question: bytes,
+    hears: Sequence[Hear],
+    until: float,
+    watch: Callable[[], None],
+) -> None:
+    """
+    Carry bytes in and out until the process has ended, whoever else still holds its pipes.
     """
     with selectors.DefaultSelector() as selector:
-        for fd in lines:
-            os.set_blocking(fd, False)
-            selector.register(fd, selectors.EVENT_READ)
+        if process.stdin is not None:
+            os.set_blocking(process.stdin.fileno(), False)
+            selector.register(process.stdin, selectors.EVENT_WRITE, _writer(question))
+        for stream, hear in zip((process.stdout, process.stderr), hears, strict=False):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
+            selector.register(stream, selectors.EVENT_READ, _reader(hear))
         has_ended = False
         while not has_ended:
-            has_ended = _has_ended(pid)
-            _read(selector, lines, 0.0 if has_ended else TICK_SECONDS)
+            has_ended = _has_ended(process.pid)
+            _move(selector, 0.0 if has_ended else _wait_seconds(selector, until))
             watch()
             if not has_ended and time.monotonic() > until:
                 raise DeadlinePassed
-    for rest in lines.values():
-        rest.end()
 
 
-def _read(
-    selector: selectors.BaseSelector, lines: Mapping[int, _Lines], timeout_seconds: float
-) -> None:
+def _wait_seconds(selector: selectors.BaseSelector, until: float) -> float:
+    tick = TICK_SECONDS if selector.get_map() else CLOSED_TICK_SECONDS
+    return min(tick, max(0.0, until - time.monotonic()))
+
+
+def _move(selector: selectors.BaseSelector, timeout_seconds: float) -> None:
     """
-    Read what is there, after waiting for the first of it, but once: it may never end.
+    Move what can be moved, after waiting for the first of it, but once: it may never end.
     """
-    if not selector.get_map():
-        time.sleep(timeout_seconds)  # it closed its output, and goes on
     for key, _ in selector.select(timeout_seconds):
         with suppress(BlockingIOError):
-            if chunk := os.read(key.fd, PIPE_BYTES):
-                lines[key.fd].add(chunk)
-            else:
-                selector.unregister(key.fd)
+            if not key.data(key.fd):
+                selector.unregister(key.fileobj)
+                cast(IO[bytes], key.fileobj).close()
+
+
+def _reader(hear: Hear) -> Move:
+    def read(fd: int) -> bool:
+        chunk = os.read(fd, PIPE_BYTES)
+        hear(chunk)
+        return bool(chunk)
+
+    return read
+
+
+def _writer(question: bytes) -> Move:
+    rest = memoryview(question)
+
+    def write(fd: int) -> bool:
+        nonlocal rest
+        with suppress(BrokenPipeError):
+            rest = rest[os.write(fd, rest[:PIPE_BYTES]) :]
+            return bool(rest)
+        return False
+
+    return write
 
 
 def _has_ended(pid: int) -> bool:
@@ -173,6 +290,19 @@ def _has_ended(pid: int) -> bool:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    if process.returncode is None:
+    if process.returncode is None:  # after that the number may be another's
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _reap_group(group: int) -> None:
+    """
+    Wait for what a killed group left to us: as process 1 we inherit its children.
+
+    One that the kernel does not let go of is not waited for longer than a second.
+    """
+    until = time.monotonic() + REAP_SECONDS
+    with suppress(ChildProcessError):
+        while time.monotonic() < until:
+            if os.waitpid(-group, os.WNOHANG) == (0, 0):
+                time.sleep(0.01)

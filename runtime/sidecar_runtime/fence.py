@@ -9,8 +9,6 @@ from collections.abc import Callable
 
 from sidecar_runtime.errors import SidecarError
 
-IN_FLIGHT_SECONDS = 0.4
-
 
 class CycleAbandoned(Exception):
     """
@@ -24,6 +22,7 @@ class Fence:
 
     Args:
         is_asked_for: Whether a person asked for this cycle, by SIGHUP.
+        in_flight_seconds: How long :meth:`revoke` waits for a publish that is under way.
 
     Attributes:
         blame: What the cycle waits for, where it knows: the failure that is recorded when it is
@@ -33,8 +32,9 @@ class Fence:
         CycleAbandoned: On entering, once the fence is revoked.
     """
 
-    def __init__(self, *, is_asked_for: bool = False) -> None:
+    def __init__(self, *, is_asked_for: bool = False, in_flight_seconds: float = 0.4) -> None:
         self.is_asked_for = is_asked_for
+        self._in_flight_seconds = in_flight_seconds
         self.blame: SidecarError | None = None
         self._lock = threading.Lock()
         self._revoked = False
@@ -72,5 +72,5 @@ class Fence:
         self._revoked = True
         for callback in list(self._callbacks):
             callback()
-        if self._lock.acquire(timeout=IN_FLIGHT_SECONDS):
+        if self._lock.acquire(timeout=self._in_flight_seconds):
             self._lock.release()

@@ -105,7 +105,7 @@ class Health:
         self._cycles: deque[PastCycle] = deque(maxlen=PAST_CYCLES)
         self.last_error: LastError | None = None
         self.failing_since: float | None = None
-        """Unix time of the first of the failures and refusals that go on."""
+        """Unix time of the first failure or refusal of the current series."""
         self.consecutive_failures = 0
 
     def beat(self) -> None:
@@ -142,7 +142,7 @@ class Health:
 
     def record(self, cycle: PastCycle, error: LastError | None) -> None:
         """
-        Add a cycle to the history; a refused one has an error, but is no failure.
+        Add a cycle to the history; a refused one has an error, but is not a failure.
         """
         with self._lock:
             # A quiet week is one line, not twenty equal ones.

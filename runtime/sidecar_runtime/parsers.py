@@ -123,7 +123,7 @@ def choice(*options: str) -> Callable[[str], str]:
 @allows("an absolute path")
 def absolute_path(text: str) -> str:
     """
-    Read an absolute path, normalised; the root of the file system is refused.
+    Read an absolute path, normalized; the root of the file system is refused.
     """
     if "\0" in text or not text.startswith("/"):
         raise ValueError("is not an absolute path")

@@ -13,14 +13,18 @@ from contextlib import suppress
 from typing import NoReturn
 
 from sidecar_runtime import logs
-from sidecar_runtime.endpoint import Endpoint
 from sidecar_runtime.errors import EXIT_BUG, SettingsError, SidecarError
 from sidecar_runtime.health import Health
-from sidecar_runtime.loop import Loop
+from sidecar_runtime.http.endpoint import Endpoint
+from sidecar_runtime.http.status import About
+from sidecar_runtime.loop.loop import Loop
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 from sidecar_runtime.sidecar import Sidecar
-from sidecar_runtime.status import About
+
+# Where polls stand in for cycles, a whole one comes at least so often, and at every thirtieth poll.
+CYCLE_SECONDS = 300.0
+CYCLE_POLLS = 30
 
 log = logs.get_logger("sidecar")
 
@@ -64,7 +68,7 @@ def run_daemon(
     metrics: Metrics,
     *,
     watch: Callable[[Callable[[], None]], object] = lambda wake: None,
-    glances: int = 0,
+    glances: bool = False,
 ) -> int:
     """
     Serve health and run cycles until the end; return the exit code.
@@ -72,7 +76,7 @@ def run_daemon(
     Args:
         watch: Called once with what asks for a cycle at once, for a sidecar that watches its
             source in a thread of its own.
-        glances: As of :class:`~sidecar_runtime.loop.Loop`.
+        glances: Whether most cycles may be replaced by a glance of the session.
 
     Raises:
         SidecarError: It gave up, or could not listen.
@@ -91,7 +95,8 @@ def run_daemon(
             metrics=metrics,
             show_status=settings.status_page,
         ).start()
-    loop = Loop(sidecar, settings, health, metrics, glances)
+    polls = min(CYCLE_POLLS, int(CYCLE_SECONDS / settings.interval_seconds)) if glances else 1
+    loop = Loop(sidecar, settings, health, metrics, max(0, polls - 1))
     watch(loop.wake)
     code = loop.run()
     log.info("sidecar_stopped", exit_code=code)

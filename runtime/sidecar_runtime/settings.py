@@ -86,7 +86,7 @@ class CommonSettings:
     jitter_seconds: float | None = setting(
         "JITTER",
         duration(),
-        text="Each start moves by up to this much, to spread a fleet. Unset: a tenth of INTERVAL.",
+        text="Shift each start by up to this much, at random. Unset: a tenth of INTERVAL.",
     )
     timeout_seconds: float = setting(
         "TIMEOUT",
@@ -124,7 +124,7 @@ class CommonSettings:
         "LOG_LEVEL",
         choice("debug", "info", "warning", "error"),
         default="info",
-        text="The least level that is logged; cycles without change are at debug.",
+        text="The lowest level that is logged; cycles without change are at debug.",
     )
     log_format: str | None = setting(
         "LOG_FORMAT",
@@ -134,6 +134,17 @@ class CommonSettings:
     dry_run: bool = setting(
         "DRY_RUN", boolean, default="false", text="Plan and log, but change nothing."
     )
+
+
+def inherited(field: str, **changes: Any) -> Any:
+    """
+    Declare a setting of :class:`CommonSettings` again, with another default or another text.
+
+    Args:
+        changes: Of its :class:`Spec`.
+    """
+    spec: Spec = CommonSettings.__dataclass_fields__[field].metadata[_SPEC]
+    return dataclasses.field(metadata={_SPEC: dataclasses.replace(spec, **changes)})
 
 
 def specs_of(cls: type[Any], prefix: str) -> dict[str, Spec]:
@@ -150,6 +161,19 @@ def specs_of(cls: type[Any], prefix: str) -> dict[str, Spec]:
         name = prefix + spec.variable if spec.prefixed else spec.variable
         specs[field.name] = dataclasses.replace(spec, variable=name)
     return dict(sorted(specs.items(), key=lambda item: (not item[1].required, item[1].prefixed)))
+
+
+def slips(prefix: str, meant: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return what people type, with what it is called.
+
+    Args:
+        meant: The right name to what stands for it after the prefix, separated by blanks; the
+            slips that are the same everywhere need not be named.
+    """
+    common = {"ONE_SHOT": "ONCE", "HTTP_BIND": "BIND", "LOG_LEVEL": "LOGLEVEL"}
+    every = [*meant.items(), *((prefix + right, typed) for right, typed in common.items())]
+    return {prefix + slip: right for right, typed in every for slip in typed.split()}
 
 
 def names_of(cls: type[Any], prefix: str) -> frozenset[str]:

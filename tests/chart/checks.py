@@ -6,6 +6,7 @@ What differs between the sidecars is in `tests.chart.sidecars`.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -52,7 +53,7 @@ ANNOTATIONS = {
     ),
 }
 
-# Labels that somebody sets: the chart, Kubernetes, ourselves.
+# Labels that the chart, Kubernetes or we set.
 LABELS = {
     "app.kubernetes.io/name",
     "component",
@@ -63,6 +64,7 @@ LABELS = {
 }
 
 
+@functools.cache
 def chart_values() -> Values:
     """
     Return what a user may set: the chart's defaults, options of Airflow, and our own block.
@@ -73,6 +75,7 @@ def chart_values() -> Values:
     return {**defaults, "sidecars": {}}
 
 
+@functools.cache
 def chart_schema() -> Values:
     """
     Return the chart's schema of values.

@@ -97,8 +97,8 @@ def referred(values: Values) -> tuple[Values, list[str]]:
     Put in what `{{ .Values.… }}` refers to, as far as the values themselves have it.
 
     Returns:
-        The values, and complaints: references to nothing below `sidecars`, and what of
-        `sidecars` nothing refers to.
+        The values, and complaints: references to nothing below `sidecars`, and the parts
+        of `sidecars` that nothing refers to.
     """
     values = copy.deepcopy(values)
     used: set[str] = set()

@@ -48,7 +48,7 @@ def _definitions(folder: str, version: str) -> Any:
 
 def strict_complaints(thing: Values) -> list[str]:
     """
-    Name what of an object its schema does not have, or has otherwise.
+    Name the fields of an object that its schema does not have, or has otherwise.
     """
     kind, api_version = str(thing.get("kind")), str(thing.get("apiVersion"))
     if (api_version, kind) in CUSTOM:

@@ -118,7 +118,7 @@ def load(name: str) -> Values:
 
 def complaints(name: str, said: Values) -> list[str]:
     """
-    Name what of a file its reader does not have, or has otherwise.
+    Name the fields of a file that its reader does not have, or has otherwise.
     """
     errors = Draft202012Validator(SCHEMAS[name]).iter_errors(said)
     return [f"{name}: {error.json_path}: {error.message}" for error in errors]

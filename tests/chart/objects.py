@@ -147,7 +147,7 @@ def _json_complaints(template: str) -> Iterator[str]:
     try:
         document = json.loads(re.sub(r"\{\{ .*? \}\}", "x", template))
     except ValueError as error:
-        yield f"is no JSON: {error}"
+        yield f"is not JSON: {error}"
     else:
         if document != {"auths": {"x": {"auth": "x"}}}:
-            yield f"is no docker configuration: {document}"
+            yield f"is not a docker configuration: {document}"

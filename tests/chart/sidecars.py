@@ -12,7 +12,7 @@ from typing import Any
 
 import botocore.session
 
-import git_sync_wrapper.flags
+import git_sync_wrapper.flags.read
 import git_sync_wrapper.settings
 import kerberos_sidecar.settings
 import s3_sync.settings
@@ -53,7 +53,7 @@ class Charted:
     @property
     def variables(self) -> frozenset[str]:
         """
-        All that somebody reads.
+        Everything that anyone reads.
         """
         return names_of(self.settings, self.prefix) | self.foreign()
 
@@ -240,7 +240,7 @@ SIDECARS: Mapping[str, Charted] = {
         settings=git_sync_wrapper.settings.Settings,
         prefix=git_sync_wrapper.settings.PREFIX,
         snippets=("chart", "codecommit", "extra", "init", "native"),
-        foreign=lambda: git_sync_wrapper.flags.VARIABLES,
+        foreign=lambda: git_sync_wrapper.flags.table.VARIABLES,
         wanted=frozenset({"GITSYNC_REPO", "GITSYNC_REF", "GITSYNC_ROOT", "GITSYNC_LINK"}),
         volume_complaints=commits_complaints,
         image={"GIT_SYNC_WRAPPER_GIT_SYNC": sys.executable},

@@ -1,5 +1,5 @@
 """
-The pipelines in charts-snippets/ci pass their checks, and the checks catch what they are for.
+The pipelines pass their checks, and the checks catch what they are for.
 """
 
 from __future__ import annotations
@@ -40,6 +40,16 @@ def test_workflow_is_sound() -> None:
     assert [] == lint_ci.workflow_complaints(WORKFLOW)
 
 
+def test_own_workflow_is_sound_and_runs_what_must_hold_before_a_change_lands() -> None:
+    (path,) = lint_ci.OWN_WORKFLOWS.iterdir()
+    text = path.read_text()
+
+    assert "" == schema_complaints(path)
+    assert [] == lint_ci.workflow_complaints(text)
+    (job,) = yaml.safe_load(text)["jobs"].values()
+    assert ".ci/run" == job["steps"][-1]["run"]
+
+
 def test_every_file_is_checked_and_opens_with_three_lines_of_comment() -> None:
     assert {"Jenkinsfile", "github-actions.yaml"} == {path.name for path in lint_ci.CI.iterdir()}
     for text, mark in ((JENKINSFILE, "//"), (WORKFLOW, "#")):
@@ -60,7 +70,7 @@ WORDS = [*lint_ci.SECTIONS, *set().union(*lint_ci.STATEMENTS.values())]
 
 
 @pytest.mark.parametrize("word", sorted(WORDS))
-def test_a_word_of_jenkins_that_is_misspelt_is_caught(word: str) -> None:
+def test_a_word_of_jenkins_that_is_misspelled_is_caught(word: str) -> None:
     mutant = re.sub(rf"^([^/\n]*)\b{word}(?=[ (])", rf"\1{word}x", JENKINSFILE, flags=re.MULTILINE)
 
     assert mutant != JENKINSFILE
@@ -86,7 +96,7 @@ def test_a_mistake_in_the_jenkinsfile_is_caught(old: str, new: str) -> None:
     assert lint_ci.jenkinsfile_complaints(JENKINSFILE.replace(old, new))
 
 
-def test_every_key_of_the_workflow_that_is_misspelt_is_caught(tmp_path: Path) -> None:
+def test_every_key_of_the_workflow_that_is_misspelled_is_caught(tmp_path: Path) -> None:
     said = yaml.load(WORKFLOW, yaml.BaseLoader)  # `on` stays a word
     names_of_jobs = {f".jobs.{name}" for name in said["jobs"]}
     left = dict(monitoring.renamed(said))

@@ -78,7 +78,7 @@ def test_names_a_line_break_that_nobody_typed() -> None:
 def test_names_a_docker_configuration_that_no_kubelet_can_read() -> None:
     code, lines = search(json.dumps(secret(".dockerconfigjson", b'{"auth": {}}')))
 
-    assert (1, ['airflow/s: .dockerconfigjson is no JSON with "auths"']) == (code, lines)
+    assert (1, ['airflow/s: .dockerconfigjson is not JSON with "auths"']) == (code, lines)
 
 
 def test_goes_through_a_list_of_secrets() -> None:

@@ -8,7 +8,7 @@ import copy
 
 import pytest
 
-from git_sync_wrapper.flag_table import VARIABLES
+from git_sync_wrapper.flags.table import VARIABLES
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime.settings import names_of
 from tests.chart import checks, files
@@ -36,7 +36,7 @@ MUTATIONS: dict[str, Mutation] = {
         triggerer_container(v)["env"], "GITSYNC_PASSWORD_FILE"
     ).update(value="/etc/other/GITSYNC_PASSWORD"),
     "no place for the socket": lambda v: triggerer_container(v)["volumeMounts"].pop(1),
-    "a variable of git-sync misspelt": lambda v: triggerer_container(v)["env"].append(
+    "a variable of git-sync misspelled": lambda v: triggerer_container(v)["env"].append(
         {"name": "GITSYNC_BRANCH", "value": "main"}
     ),
     "another port": lambda v: triggerer_container(v)["ports"][0].update(containerPort=1234),

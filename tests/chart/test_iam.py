@@ -178,7 +178,7 @@ CASES: dict[str, tuple[list[Ask], list[Ask]]] = {
         [
             by_token("another:airflow-worker"),
             by_token("airflow:default"),
-            by_token("airflow:airflow-worker", audience="somebody.else"),
+            by_token("airflow:airflow-worker", audience="someone.else"),
             Ask(
                 "sts:AssumeRole",
                 context=by_token("airflow:airflow-worker").context,
@@ -228,7 +228,7 @@ def without_one_thing(policy: dict[str, object]) -> Iterator[tuple[str, dict[str
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_nothing_in_a_policy_can_be_left_out_or_misspelt(name: str) -> None:
+def test_nothing_in_a_policy_can_be_left_out_or_misspelled(name: str) -> None:
     needed, refused = CASES[name]
 
     for what, policy in without_one_thing(load(name)):

@@ -51,7 +51,7 @@ MUTATIONS: dict[str, Mutation] = {
     "a name of the chart's": lambda v: named(triggerer(v)["extraVolumes"], "krb5-keytab").update(
         name="kerberos-keytab"
     ),
-    "a variable misspelt": lambda v: (
+    "a variable misspelled": lambda v: (
         set_variable(triggerer_container(v), "KERBEROS_CCACHE", "")
         or triggerer_container(v)["env"].append({"name": "KERBEROS_CACHE", "value": "x"})
     ),

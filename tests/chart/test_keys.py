@@ -34,7 +34,7 @@ def unnoticed(
     everything: Any, complaints: Callable[[], list[str]], step: int
 ) -> Iterator[tuple[str, list[str]]]:
     """
-    Misspell every so-manieth key in turn; yield those that no complaint names.
+    Misspell every n-th key in turn; yield those that no complaint names.
     """
     for holder, key in list(keys(everything))[::step]:
         before = list(holder.items())

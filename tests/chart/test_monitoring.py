@@ -44,7 +44,7 @@ def test_file_has_what_its_reader_knows_and_nothing_else(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", YAML_FILES)
-def test_every_key_that_is_misspelt_is_caught(name: str) -> None:
+def test_every_key_that_is_misspelled_is_caught(name: str) -> None:
     mutants = list(monitoring.renamed(load(name)))
 
     assert mutants
@@ -438,9 +438,9 @@ def registries() -> list[CollectorRegistry]:
         # No public way leads to families that have no series yet.
         for family in registry._collector_to_names:
             names = getattr(family, "_labelnames", ())
-            if names and not family._metrics:
+            if names and not family._metrics:  # type: ignore[attr-defined]
                 values = [sidecar.name if name == "sidecar" else f"a {name}" for name in names]
-                family.labels(*values)
+                family.labels(*values)  # type: ignore[attr-defined]
         found.append(registry)
     return found
 

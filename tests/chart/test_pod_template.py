@@ -28,6 +28,10 @@ KUBECONFIG = {
 }
 
 
+# The first one installs Airflow, which takes minutes.
+pytestmark = pytest.mark.timeout(1_800)
+
+
 @pytest.fixture(scope="module", params=["2.11", "3"])
 def pod(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Values:
     """

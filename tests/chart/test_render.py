@@ -17,7 +17,7 @@ from tests.chart.kubernetes import strict_complaints
 from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
 from tests.chart.rendering import pods as pods_of
 from tests.chart.sidecars import SIDECARS, Values, environment
-from tests.chart.traffic import Peer, Pod, admits
+from tests.chart.traffic import Pod, Traffic, admits
 
 if not CAN_RENDER:
     pytest.skip(HOW_TO_RENDER, allow_module_level=True)
@@ -291,17 +291,17 @@ def test_whole_deployment_may_say_what_it_must_and_no_more(names: tuple[str, ...
     web = found.get("api-server") or found["webserver"]
     task, triggerer, statsd = (found[name] for name in ("task pod", "triggerer", "statsd"))
     dag_processor, scheduler = found["dag-processor"], found["scheduler"]
-    must = [
+    must: list[Traffic] = [
         *[(dag_processor, PROMETHEUS, ("TCP", 9811)), (task, PROMETHEUS, ("TCP", 9813))],
-        *[(web, PROMETHEUS, ("TCP", 9812)), (web, LOAD_BALANCER, ("TCP", 8080))],
+        *[(web, PROMETHEUS, ("TCP", 9812)), (web, LOAD_BALANCER, ("TCP", 8080))],  # type: ignore[list-item]
         *[(web, one, ("TCP", 8080)) for one in (task, triggerer, dag_processor, scheduler)],
         *[(triggerer, web, ("TCP", 8794)), (statsd, scheduler, ("UDP", 9125))],
     ]
-    must_not = [
+    must_not: list[Traffic] = [
         *[(web, STRANGER, ("TCP", 8080)), (dag_processor, STRANGER, ("TCP", 9811))],
-        *[(scheduler, PROMETHEUS, ("TCP", 8793)), (triggerer, LOAD_BALANCER, ("TCP", 8794))],
+        *[(scheduler, PROMETHEUS, ("TCP", 8793)), (triggerer, LOAD_BALANCER, ("TCP", 8794))],  # type: ignore[list-item]
     ]
-    may_ask = [
+    may_ask: list[Traffic] = [
         *[(one, DNS, ("UDP", 53)) for one in (task, web, scheduler)],
         *[(task, S3, ("TCP", 443)), (dag_processor, S3, ("TCP", 443)), (web, S3, ("TCP", 443))],
         *[(task, KDC, ("UDP", 88)), (triggerer, KDC, ("TCP", 88))],
@@ -309,9 +309,9 @@ def test_whole_deployment_may_say_what_it_must_and_no_more(names: tuple[str, ...
         *[(task, web, ("TCP", 8080)), (scheduler, statsd, ("UDP", 9125))],
         (dag_processor, "169.254.170.23", ("TCP", 80)),
     ]
-    may_not_ask = [
+    may_not_ask: list[Traffic] = [
         *[(task, "169.254.169.254", ("TCP", 80)), (task, "169.254.169.254", ("TCP", 443))],
-        *[(task, STRANGER, ("TCP", 443)), (task, "52.219.1.1", ("TCP", 80))],
+        *[(task, STRANGER, ("TCP", 443)), (task, "52.219.1.1", ("TCP", 80))],  # type: ignore[list-item]
     ]
 
     assert [] == [one for one in must if not _admits(policies, "Ingress", one)]
@@ -320,9 +320,7 @@ def test_whole_deployment_may_say_what_it_must_and_no_more(names: tuple[str, ...
     assert [] == [one for one in may_not_ask if _admits(policies, "Egress", one)]
 
 
-def _admits(
-    policies: list[Values], direction: str, traffic: tuple[Pod, Peer, tuple[str, int]]
-) -> bool:
+def _admits(policies: list[Values], direction: str, traffic: Traffic) -> bool:
     return admits(policies, traffic[0], direction, *traffic[1:])
 
 

@@ -5,7 +5,6 @@ Snippets against the official chart's own schema and values; needs AIRFLOW_CHART
 from __future__ import annotations
 
 import copy
-import json
 import re
 from typing import Any
 
@@ -28,9 +27,7 @@ def chart() -> Chart:
     """
     The chart's default values and its schema.
     """
-    defaults = checks.chart_values()
-    schema = json.loads((checks.CHART / "values.schema.json").read_text())
-    return defaults, schema
+    return checks.chart_values(), checks.chart_schema()
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -72,16 +69,16 @@ def test_values_for_airflow_in_the_readme_are_keys_of_the_chart(chart: Chart) ->
 MUTATIONS: dict[str, Mutation] = {
     "worker for workers": lambda v: rename(v, "workers", "worker"),
     "volumes at the top": lambda v: v.update(extraVolumes=[]),
-    "a component's key misspelt": lambda v: rename(
+    "a component's key misspelled": lambda v: rename(
         dag_processor(v), "extraVolumeMounts", "extraVolumesMounts"
     ),
-    "service account's key misspelt": lambda v: rename(
+    "service account's key misspelled": lambda v: rename(
         dag_processor(v)["serviceAccount"], "annotations", "annotation"
     ),
     "a list for an annotation": lambda v: dag_processor(v)["serviceAccount"].update(
         annotations={"eks.amazonaws.com/role-arn": ["arn"]}
     ),
-    "a container's key misspelt": lambda v: rename(
+    "a container's key misspelled": lambda v: rename(
         container(v), "livenessProbe", "livelinessProbe"
     ),
 }

@@ -5,7 +5,6 @@ Every snippet pastes as it is; and every check catches what it is for.
 from __future__ import annotations
 
 import copy
-import json
 import re
 
 import pytest
@@ -39,7 +38,7 @@ def test_every_file_is_checked() -> None:
     }
 
 
-def test_no_sidecar_that_runs_for_ever_is_an_ordinary_container_of_a_task_pod() -> None:
+def test_no_resident_sidecar_is_an_ordinary_container_of_a_task_pod() -> None:
     for name in VALUES:
         task_pod = files.load(name).get("workers", {}).get("kubernetes", {})
 
@@ -47,8 +46,8 @@ def test_no_sidecar_that_runs_for_ever_is_an_ordinary_container_of_a_task_pod() 
 
 
 MUTATIONS: dict[str, Mutation] = {
-    "a container's key misspelt": lambda v: rename(container(v), "resources", "resource"),
-    "a probe's key misspelt": lambda v: rename(
+    "a container's key misspelled": lambda v: rename(container(v), "resources", "resource"),
+    "a probe's key misspelled": lambda v: rename(
         container(v)["livenessProbe"], "periodSeconds", "period"
     ),
     "a port that is text": lambda v: container(v)["ports"][0].update(containerPort="9811"),
@@ -63,7 +62,7 @@ MUTATIONS: dict[str, Mutation] = {
         readinessProbe=container(v)["livenessProbe"]
     ),
     "no startup probe": lambda v: container(v).pop("startupProbe"),
-    "a variable misspelt": lambda v: container(v)["env"].append(
+    "a variable misspelled": lambda v: container(v)["env"].append(
         {"name": "S3_SYNC_LAYUOT", "value": "x"}
     ),
     "a number for a variable": lambda v: container(v)["env"][-1].update(value=10),
@@ -98,20 +97,3 @@ def test_native_sidecar_without_restart_policy_is_caught() -> None:
     container(values).pop("restartPolicy")
 
     assert checks.one_shot_complaints(values)
-
-
-def test_policy_allows_what_the_snippets_ask_for_and_no_more() -> None:
-    policy = json.loads((SNIPPETS / "iam" / "s3-sync.json").read_text())
-    environment = {
-        variable["name"]: variable["value"]
-        for variable in container(files.load("s3-sync.extra.yaml"))["env"]
-    }
-    bucket = f"arn:aws:s3:::{environment['AWS_BUCKET']}"
-    prefix = f"{environment['KEY_PATH']}/*"
-
-    statements = {statement["Action"]: statement for statement in policy["Statement"]}
-
-    assert {"s3:ListBucket", "s3:GetObject"} == statements.keys()
-    assert bucket == statements["s3:ListBucket"]["Resource"]
-    assert {"StringLike": {"s3:prefix": prefix}} == statements["s3:ListBucket"]["Condition"]
-    assert f"{bucket}/{prefix}" == statements["s3:GetObject"]["Resource"]

@@ -27,6 +27,7 @@ class Pod:
 
 
 Peer = Pod | str
+Traffic = tuple[Pod, Peer, tuple[str, int]]
 """A pod, or an address outside of the cluster."""
 
 

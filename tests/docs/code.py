@@ -30,7 +30,7 @@ def trees(*sources: Path) -> Iterator[ast.Module]:
 
 def used_trees(sidecar: str) -> Iterator[ast.Module]:
     """
-    Yield the syntax trees of a sidecar, and of what of the runtime it imports, and so on.
+    Yield the syntax trees of a sidecar, of the runtime's modules that it imports, and so on.
     """
     waiting = list(trees(SOURCES[sidecar]))
     seen: set[str] = set()
@@ -38,7 +38,7 @@ def used_trees(sidecar: str) -> Iterator[ast.Module]:
         yield (tree := waiting.pop())
         for name in _runtime_imports(tree) - seen:
             seen.add(name)
-            waiting.append(ast.parse((RUNTIME / f"{name}.py").read_text()))
+            waiting.append(ast.parse(_runtime_module(name).read_text()))
 
 
 @dataclass
@@ -95,9 +95,13 @@ def _runtime_imports(tree: ast.Module) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sidecar_runtime"):
             name = (node.module or "").partition(".")[2]
-            names = [name] if name else [alias.name for alias in node.names]
-            found |= {name for name in names if (RUNTIME / f"{name}.py").is_file()}
+            names = [name, *(f"{name}.{alias.name}".lstrip(".") for alias in node.names)]
+            found |= {name for name in names if _runtime_module(name).is_file()}
     return found
+
+
+def _runtime_module(name: str) -> Path:
+    return RUNTIME / f"{name.replace('.', '/')}.py"
 
 
 def _calls(tree: ast.Module) -> Iterator[ast.Call]:

@@ -10,19 +10,19 @@ from typing import get_args
 
 import pytest
 
-import sync_perm.database
+import sync_perm.database.database
 from docs.__main__ import FILES, ROOT, generated, metrics
 from docs.sidecars import SIDECARS, Documented
 from git_sync_wrapper.refusals import REFUSALS
+from kerberos_sidecar.krb5.refusals import REASONS
 from kerberos_sidecar.plan import Cause
-from kerberos_sidecar.refusals import REASONS
 from s3_sync.metrics import OPERATIONS, SKIP_REASONS
 from s3_sync.s3.refusals import STALE_CREDENTIALS
 from sidecar_runtime import errors
-from sidecar_runtime.aws_credentials import ADVICE
+from sidecar_runtime.aws.credentials import ADVICE
 from sidecar_runtime.health import Health, Result
+from sidecar_runtime.http.status import status
 from sidecar_runtime.settings import names_of
-from sidecar_runtime.status import status
 from sync_perm.difference import FAILURE_REASONS, KINDS
 from sync_perm.plan import REASONS as PASS_REASONS
 from tests.docs import code
@@ -37,10 +37,10 @@ DOCUMENTS = sorted(
 EXAMPLES_OF_WRONG_NAMES = {"S3_SYNC_LAYUOT", "S3_SYNC_SERVICE_HOST", "S3_SYNC_PORT"}
 # Reasons that the code takes from a table, where reading the calls does not find them.
 REASONS_IN_TABLES: dict[str, set[str]] = {
-    "git-sync-wrapper": {refusal.reason for refusal in REFUSALS} | {*ADVICE, "kms_key_unusable"},
+    "git-sync-wrapper": {*REFUSALS, *ADVICE, "kms_key_unusable"},
     "kerberos": REASONS,
     "s3-sync": {*STALE_CREDENTIALS.values(), *ADVICE},
-    "sync-perm": {*sync_perm.database.ADVICE, *FAILURE_REASONS},
+    "sync-perm": {*sync_perm.database.database.ADVICE, *FAILURE_REASONS},
 }
 
 SECTIONS = [
@@ -52,7 +52,7 @@ SECTIONS = [
     "Permissions",
     "Failures",
     "Limits",
-    "Behaviour",
+    "Behavior",
 ]
 
 each_sidecar = pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar.name)
@@ -184,13 +184,13 @@ def test_reasons_of_failures_are_documented_and_no_others(sidecar: Documented) -
 
 
 def test_causes_of_a_ticket_are_documented_and_no_others() -> None:
-    table = section(ROOT / "sidecars/kerberos/README.md", "Behaviour")
+    table = section(ROOT / "sidecars/kerberos/README.md", "Behavior")
 
     assert sorted(get_args(Cause)) == sorted(first_column(table))
 
 
 def test_reasons_of_skipped_keys_are_documented_and_no_others() -> None:
-    table = section(ROOT / "sidecars/s3-sync/README.md", "Behaviour")
+    table = section(ROOT / "sidecars/s3-sync/README.md", "Behavior")
 
     assert sorted(SKIP_REASONS) == sorted(first_column(table))
 

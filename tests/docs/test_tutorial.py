@@ -43,7 +43,7 @@ def steps() -> list[str]:
 
 class Machine:
     """
-    Somebody's shell: what it sets stays for the next step.
+    The reader's shell: what it sets stays for the next step.
     """
 
     def __init__(self, moto: MotoServer, folder: Path) -> None:
@@ -79,7 +79,7 @@ def account(moto: MotoServer) -> Iterator[Any]:
     """
 
     def client(service: str) -> Any:
-        return boto3.client(
+        return boto3.client(  # type: ignore[call-overload]
             service,
             region_name="eu-central-1",
             endpoint_url=moto.endpoint,

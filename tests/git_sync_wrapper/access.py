@@ -4,8 +4,12 @@ What the tests of logins share: options and settings from variables, and who is 
 
 from __future__ import annotations
 
-from git_sync_wrapper.access import Access
-from git_sync_wrapper.options import Options, read_options
+import os
+import subprocess
+from collections.abc import Mapping
+
+from git_sync_wrapper.flags.options import Options, read_options
+from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.settings import Settings, load_settings
 
 PROGRAM = "/bin/true"  # there need be no git-sync here
@@ -29,6 +33,22 @@ def given(repo: str, **variables: str) -> tuple[Settings, Options, dict[str, str
         has_password=settings.credentials.kind == "secrets-manager",
     )
     return settings, options, environ
+
+
+def git_credential(
+    action: str, question: str, config: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """
+    Let git ask for a login, or hand it one, as it does within a fetch.
+    """
+    given = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
+    given |= {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_COUNT": str(len(config))}
+    for number, (key, value) in enumerate(config.items()):
+        given |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    command = ["git", "credential", action]
+    return subprocess.run(
+        command, input=question, capture_output=True, text=True, timeout=60, env=given
+    )
 
 
 def make_access(repo: str, **variables: str) -> Access:

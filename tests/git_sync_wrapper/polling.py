@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.refs import Poller, make_poller
+from git_sync_wrapper.poll.http_poller import Poller, make_poller
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.git_sync_wrapper.access import given, make_access
 from tests.support import faults
 from tests.support.git_server import GitServer
-from tests.support.loopback import Answer, Request
+from tests.support.loopback import Answer, Exchange, Request
+from tests.support.raising import raised
 
 Poll = Callable[..., Poller]
 
@@ -49,16 +50,14 @@ def poll() -> Iterator[Poll]:
 
 
 def error_of(poller: Poller) -> SidecarError:
-    with pytest.raises(SidecarError) as raised:
-        poller.commit(Fence())
-    return raised.value
+    return raised(SidecarError, poller.commit, Fence())
 
 
 def posts(request: Request) -> bool:
     return request.method == "POST"
 
 
-def redirect(to: str) -> Callable[[faults.Exchange], None]:
+def redirect(to: str) -> Callable[[Exchange], None]:
     """
     An answer that leads elsewhere.
     """

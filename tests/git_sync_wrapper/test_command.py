@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.command import _joined, _warn
-from git_sync_wrapper.options import Options, read_options
+from git_sync_wrapper.flags.options import Options, read_options
 from git_sync_wrapper.settings import Settings, load_settings
 from tests.runtime.recording import Log
 from tests.support.daemon import VENV_BIN
@@ -61,19 +61,20 @@ def test_warns_of_what_is_overridden_unused_or_nearly_git_syncs(log: Log) -> Non
     ]
 
 
+def run(argument: str, **environ: str) -> str:
+    """
+    Run the command, and return what it said.
+    """
+    command = [str(VENV_BIN / "git-sync-wrapper"), argument]
+    environ |= {"PATH": os.environ["PATH"]}
+    return subprocess.run(command, env=environ, capture_output=True, check=True, text=True).stdout
+
+
 @pytest.mark.parametrize(
     ("argument", "said"), [("--version", "git-sync-wrapper "), ("--help", "GIT_SYNC_WRAPPER_MODE")]
 )
 def test_says_what_it_is_without_any_setting(argument: str, said: str) -> None:
-    done = subprocess.run(
-        [VENV_BIN / "git-sync-wrapper", argument],
-        env={"PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-    )
-
-    assert 0 == done.returncode
-    assert said in done.stdout
+    assert said in run(argument)
 
 
 def test_the_manual_is_git_syncs_own(tmp_path: Path) -> None:
@@ -81,11 +82,4 @@ def test_the_manual_is_git_syncs_own(tmp_path: Path) -> None:
     program.write_text('#!/bin/sh\necho "the manual $@"\n')
     program.chmod(0o755)
 
-    done = subprocess.run(
-        [VENV_BIN / "git-sync-wrapper", "--man"],
-        env={"PATH": os.environ["PATH"], "GIT_SYNC_WRAPPER_GIT_SYNC": str(program)},
-        capture_output=True,
-        text=True,
-    )
-
-    assert (0, "the manual --man\n") == (done.returncode, done.stdout)
+    assert "the manual --man\n" == run("--man", GIT_SYNC_WRAPPER_GIT_SYNC=str(program))

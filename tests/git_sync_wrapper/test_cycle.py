@@ -12,22 +12,23 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.access import Access
-from git_sync_wrapper.board import Board
+from git_sync_wrapper.context import Context, GitSyncExitError, Past
 from git_sync_wrapper.cycle import Session
-from git_sync_wrapper.engine import Engine
-from git_sync_wrapper.hooks import Hooks
+from git_sync_wrapper.engine.engine import Engine
+from git_sync_wrapper.error_file import ErrorFile
+from git_sync_wrapper.flags.options import read_options
+from git_sync_wrapper.hooks.runners import Hooks
+from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.metrics import WrapperMetrics
-from git_sync_wrapper.options import read_options
-from git_sync_wrapper.parts import GitSyncExitError, Parts, Past
-from git_sync_wrapper.report import ErrorFile
 from git_sync_wrapper.settings import load_settings
+from git_sync_wrapper.status import Status
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.gate import make_gate
+from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.health import Outcome
-from sidecar_runtime.publish import TargetLock
+from sidecar_runtime.volume.lock import TargetLock
 from tests.runtime.recording import Log
+from tests.support.raising import raised
 
 ONE, TWO, THREE = "1" * 40, "2" * 40, "3" * 40
 DOWN = SidecarError("remote_unreachable", "nobody there", "look")
@@ -65,7 +66,7 @@ class Remote:
 
 class Wrapper:
     """
-    One process: its parts, and a session.
+    One process: its context, and a session.
     """
 
     def __init__(self, folder: Path, **variables: str) -> None:
@@ -98,7 +99,7 @@ class Wrapper:
             self.metrics.git_sync.count_hook,
         )
         self.hooks.start()
-        self.parts = Parts(
+        self.context = Context(
             settings=settings,
             options=options,
             environ=environ,
@@ -109,11 +110,11 @@ class Wrapper:
             gate=make_gate(settings, self.metrics.gate),
             hooks=self.hooks,
             metrics=self.metrics,
-            board=Board(options.link, {}),
+            status=Status(options.link, {}),
             report=ErrorFile(options.error_file),
             past=Past(TargetLock()),
         )
-        self.session = Session(self.parts)
+        self.session = Session(self.context)
 
     def commit(self, name: str, dag: str = "a = 1\n") -> None:
         """
@@ -126,9 +127,7 @@ class Wrapper:
         return self.session.cycle(Fence(is_asked_for=is_asked_for))
 
     def failure(self) -> SidecarError:
-        with pytest.raises(SidecarError) as caught:
-            self.cycle()
-        return caught.value
+        return raised(SidecarError, self.cycle)
 
     def runs(self) -> int:
         """
@@ -148,7 +147,7 @@ class Wrapper:
         self.session.close()
         self.hooks.stop()
         self.access.close()
-        self.parts.past.lock.release()
+        self.context.past.lock.release()
 
 
 class Start:
@@ -163,6 +162,15 @@ class Start:
     def __call__(self, **variables: str) -> Wrapper:
         wrapper = Wrapper(self._folder, **variables)
         self._started.append(wrapper)
+        return wrapper
+
+    def published(self, **variables: str) -> Wrapper:
+        """
+        Start one that has shown its first commit.
+        """
+        wrapper = self(**variables)
+        wrapper.commit(ONE)
+        wrapper.cycle()
         return wrapper
 
     def stop(self) -> None:
@@ -203,9 +211,7 @@ def test_follows_the_remote_forwards_and_back(start: Start) -> None:
 
 
 def test_a_restart_runs_git_sync_only_for_something_new(start: Start) -> None:
-    first = start()
-    first.commit(ONE)
-    first.cycle()
+    first = start.published()
     first.stop()
 
     second = start()
@@ -217,18 +223,14 @@ def test_a_restart_runs_git_sync_only_for_something_new(start: Start) -> None:
 
 
 def test_a_person_who_asks_makes_git_sync_run(start: Start) -> None:
-    wrapper = start()
-    wrapper.commit(ONE)
-    wrapper.cycle()
+    wrapper = start.published()
 
     assert Outcome("unchanged", ONE) == wrapper.cycle(is_asked_for=True)
     assert 2 == wrapper.runs()
 
 
 def test_a_failed_poll_is_git_syncs_to_judge(start: Start) -> None:
-    wrapper = start()
-    wrapper.commit(ONE)
-    wrapper.cycle()
+    wrapper = start.published()
     wrapper.remote.error = DOWN
     wrapper.commit(TWO)
 
@@ -242,9 +244,7 @@ def test_a_fetch_that_is_behind_the_poll_is_made_again(start: Start) -> None:
     """
     A server of several replicas: one answers the poll, another git-sync's fetch.
     """
-    wrapper = start()
-    wrapper.commit(ONE)
-    wrapper.cycle()
+    wrapper = start.published()
     wrapper.remote.newer = TWO
 
     assert Outcome("unchanged", ONE) == wrapper.cycle()
@@ -255,9 +255,7 @@ def test_a_fetch_that_is_behind_the_poll_is_made_again(start: Start) -> None:
 
 
 def test_a_published_commit_stays_when_all_fails_and_nothing_ends(start: Start) -> None:
-    wrapper = start(GITSYNC_MAX_FAILURES="0", GITSYNC_ERROR_FILE="error")
-    wrapper.commit(ONE)
-    wrapper.cycle()
+    wrapper = start.published(GITSYNC_MAX_FAILURES="0", GITSYNC_ERROR_FILE="error")
     (wrapper.folder / "source").unlink()
     wrapper.remote.error = DOWN
 
@@ -265,7 +263,7 @@ def test_a_published_commit_stays_when_all_fails_and_nothing_ends(start: Start) 
 
     assert ["name_unresolved"] * 3 == [error.reason for error in errors]
     assert [None] * 3 == [error.retry_within_seconds for error in errors]
-    assert (ONE, True) == (wrapper.shown(), wrapper.parts.board.readiness.ready)
+    assert (ONE, True) == (wrapper.shown(), wrapper.context.status.readiness.ready)
     assert 3 == json.loads((wrapper.root / "error").read_text())["Args"]["failCount"]
     wrapper.remote.error = None
     wrapper.commit(TWO)
@@ -297,7 +295,7 @@ def test_before_anything_is_published_failures_end_it_as_git_sync(
     assert (1, "name_unresolved") == (errors[-1].exit_code, errors[-1].reason)
 
 
-def test_a_negative_limit_means_for_ever(start: Start) -> None:
+def test_a_negative_limit_means_no_limit(start: Start) -> None:
     wrapper = start(GITSYNC_MAX_FAILURES="-1")
     wrapper.remote.error = DOWN
 
@@ -305,9 +303,7 @@ def test_a_negative_limit_means_for_ever(start: Start) -> None:
 
 
 def test_a_one_shot_fails_though_an_older_commit_is_there(start: Start) -> None:
-    first = start()
-    first.commit(ONE)
-    first.cycle()
+    first = start.published()
     first.stop()
     (first.folder / "source").unlink()
 
@@ -318,19 +314,17 @@ def test_a_one_shot_fails_though_an_older_commit_is_there(start: Start) -> None:
 
 
 def test_a_refused_commit_is_not_shown_nor_asked_for_again(start: Start, log: Log) -> None:
-    wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax")
-    wrapper.commit(ONE)
-    wrapper.cycle()
+    wrapper = start.published(GIT_SYNC_WRAPPER_GATE="syntax")
     wrapper.commit(TWO, "def\n")
 
     results = [wrapper.cycle().result for _ in range(3)]
 
     assert (["refused"] * 3, ONE, 2) == (results, wrapper.shown(), wrapper.runs())
     assert 1 == len(log.events("revision_refused"))
-    assert "refused" in wrapper.parts.board.details()
+    assert "refused" in wrapper.context.status.details()
     wrapper.commit(THREE)
     assert Outcome("changed", THREE) == wrapper.cycle()
-    assert "refused" not in wrapper.parts.board.details()
+    assert "refused" not in wrapper.context.status.details()
 
 
 def test_a_refused_first_commit_is_not_fetched_again(start: Start, log: Log) -> None:
@@ -339,27 +333,23 @@ def test_a_refused_first_commit_is_not_fetched_again(start: Start, log: Log) -> 
 
     assert ["refused"] * 3 == [wrapper.cycle().result for _ in range(3)]
     assert 1 == wrapper.runs()
-    assert not wrapper.parts.board.readiness.ready
+    assert not wrapper.context.status.readiness.ready
 
 
 def test_going_back_to_the_published_commit_ends_the_refusal(start: Start, log: Log) -> None:
-    wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax")
-    wrapper.commit(ONE)
-    wrapper.cycle()
+    wrapper = start.published(GIT_SYNC_WRAPPER_GATE="syntax")
     wrapper.commit(TWO, "def\n")
     wrapper.cycle()
 
     wrapper.commit(ONE)
 
-    assert ["unchanged", "unchanged"] == [wrapper.cycle().result for _ in range(2)]
+    assert ["unchanged"] * 2 == [wrapper.cycle().result for _ in range(2)]
 
 
 def test_a_removed_link_is_turned_back_without_git_sync(start: Start, log: Log) -> None:
-    wrapper = start()
-    wrapper.commit(ONE)
-    wrapper.cycle()
+    wrapper = start.published()
     (wrapper.root / "repo").unlink()
-    assert not wrapper.parts.board.readiness.ready
+    assert not wrapper.context.status.readiness.ready
 
     wrapper.cycle()
 
@@ -368,9 +358,7 @@ def test_a_removed_link_is_turned_back_without_git_sync(start: Start, log: Log) 
 
 
 def test_a_wiped_volume_is_filled_again(start: Start) -> None:
-    wrapper = start()
-    wrapper.commit(ONE)
-    wrapper.cycle()
+    wrapper = start.published()
     for path in (".snapshots", ".git-sync", "repo"):
         (wrapper.root / path).rename(wrapper.folder / f"gone{path}")
 
@@ -378,7 +366,7 @@ def test_a_wiped_volume_is_filled_again(start: Start) -> None:
     assert ONE == wrapper.shown()
 
 
-def test_other_settings_make_the_same_commit_anew(start: Start) -> None:
+def test_other_settings_check_out_the_same_commit_again(start: Start) -> None:
     first = start()
     first.commit(ONE, "old = 1\n")
     first.cycle()
@@ -393,19 +381,15 @@ def test_other_settings_make_the_same_commit_anew(start: Start) -> None:
 
 
 def test_a_second_wrapper_stands_by_and_knows_what_is_shown(start: Start, log: Log) -> None:
-    first = start()
-    first.commit(ONE)
-    first.cycle()
+    first = start.published()
     second = start()
 
     outcome = second.cycle()
 
     assert "waiting" == outcome.result
     assert f"pid {os.getpid()} on" in str(outcome.counts["holder"])
-    assert (True, ONE) == (
-        second.parts.board.readiness.ready,
-        second.parts.board.readiness.revision,
-    )
+    assert second.context.status.readiness.ready
+    assert ONE == second.context.status.readiness.revision
     first.stop()
     assert Outcome("unchanged", ONE) == second.cycle()
 
@@ -432,9 +416,7 @@ def test_a_rehearsal_changes_nothing(start: Start, log: Log) -> None:
 def test_a_rehearsal_on_a_volume_in_use_turns_no_link_and_tells_no_hook(
     start: Start, tmp_path: Path
 ) -> None:
-    first = start()
-    first.commit(ONE)
-    first.cycle()
+    first = start.published()
     first.stop()
     touched = tmp_path / "touched"
     settings = {"GIT_SYNC_WRAPPER_DRY_RUN": "true", "GITSYNC_TOUCH_FILE": str(touched)}
@@ -457,7 +439,7 @@ def test_an_abandoned_cycle_is_no_failure(start: Start) -> None:
     with pytest.raises(CycleAbandoned):
         wrapper.session.cycle(fence)
 
-    assert 0 == wrapper.parts.past.failures
+    assert 0 == wrapper.context.past.failures
     assert not (wrapper.root / "error").exists()
 
 
@@ -500,3 +482,13 @@ def test_a_glance_sees_what_a_cycle_would_find_to_do(start: Start) -> None:
     (wrapper.root / "gone").rename(wrapper.root / ".snapshots")
     wrapper.commit(TWO)
     assert not wrapper.session.glance()
+
+
+def test_an_old_commit_stays_for_as_long_as_git_sync_would_keep_it(start: Start) -> None:
+    nothing_stays = {"GIT_SYNC_WRAPPER_RETAIN_COUNT": "0", "GIT_SYNC_WRAPPER_RETAIN_FOR": "0s"}
+    wrapper = start(GITSYNC_STALE_WORKTREE_TIMEOUT="1h", **nothing_stays)
+    for name in (ONE, TWO, TWO):
+        wrapper.commit(name)
+        wrapper.cycle()
+
+    assert {ONE, TWO} <= set(os.listdir(wrapper.root / ".snapshots"))

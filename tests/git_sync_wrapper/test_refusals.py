@@ -38,7 +38,7 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("reason", [refusal.reason for refusal in REFUSALS])
+@pytest.mark.parametrize("reason", REFUSALS)
 def test_knows_what_is_said(reason: str) -> None:
     error = explain(SAID[reason])
 

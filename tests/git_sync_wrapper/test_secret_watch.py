@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper import secret_watch
 from git_sync_wrapper.secret_watch import secret_files, watch_secrets
 from tests.git_sync_wrapper.access import given
 from tests.runtime.recording import Log
@@ -15,14 +14,13 @@ from tests.runtime.recording import Log
 
 @pytest.mark.parametrize("is_there", [True, False], ids=["replaced", "appears"])
 def test_a_password_that_changes_asks_for_a_cycle_once(
-    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch, is_there: bool
+    tmp_path: Path, log: Log, is_there: bool
 ) -> None:
-    monkeypatch.setattr(secret_watch, "WATCH_SECONDS", 0.01)
     password = tmp_path / "password"
     if is_there:
         password.write_text("old")
     woken = threading.Semaphore(0)
-    watch_secrets([str(password)], woken.release)
+    watch_secrets([str(password)], woken.release, period_seconds=0.01)
     assert not woken.acquire(timeout=0.1)
 
     (tmp_path / "new").write_text("new")
@@ -41,25 +39,25 @@ def test_no_thread_watches_nothing() -> None:
     assert before == threading.active_count()
 
 
-def test_the_files_of_all_who_log_in_are_watched() -> None:
-    credential = '[{"url": "https://h/", "username": "u", "password-file": "/c"}]'
-    settings, options, _ = given(
-        "https://h/x",
-        GITSYNC_PASSWORD_FILE="/p",
-        GIT_SYNC_WRAPPER_USERNAME_FILE="/u",
-        GITSYNC_CREDENTIAL=credential,
-    )
-
-    assert ["/u", "/p", "/c"] == secret_files(settings, options)
+LIST = '[{"url": "https://h/", "username": "u", "password-file": "/c"}]'
+FILES = {"GITSYNC_PASSWORD_FILE": "/p", "GIT_SYNC_WRAPPER_USERNAME_FILE": "/u"}
 
 
-def test_a_cookie_file_is_watched() -> None:
-    settings, options, _ = given("https://h/x", GITSYNC_COOKIE_FILE="true")
+@pytest.mark.parametrize(
+    ("repo", "variables", "expected"),
+    [
+        ("https://h/x", FILES | {"GITSYNC_CREDENTIAL": LIST}, ["/u", "/p", "/c"]),
+        ("https://h/x", {"GITSYNC_COOKIE_FILE": "true"}, ["/etc/git-secret/cookie_file"]),
+        (
+            "git@h:x.git",
+            {"GITSYNC_SSH_KEY_FILE": "/k1:/k2", "GITSYNC_SSH_KNOWN_HOSTS_FILE": "/known"},
+            ["/k1", "/k2", "/known"],
+        ),
+    ],
+)
+def test_the_files_of_all_who_log_in_are_watched(
+    repo: str, variables: dict[str, str], expected: list[str]
+) -> None:
+    settings, options, _ = given(repo, **variables)
 
-    assert ["/etc/git-secret/cookie_file"] == secret_files(settings, options)
-
-
-def test_keys_are_watched_where_ssh_needs_them() -> None:
-    settings, options, _ = given("git@h:x.git", GITSYNC_SSH_KEY_FILE="/k1:/k2")
-
-    assert ["/k1", "/k2", options.ssh_known_hosts_file] == secret_files(settings, options)
+    assert expected == secret_files(settings, options)

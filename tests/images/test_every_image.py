@@ -69,6 +69,7 @@ def test_says_what_it_is(image: Image, name: str) -> None:
 
     assert name in image.name
     assert project["version"] == own["version"]
+    assert project["license"] == own["licenses"]
     assert commit == own.get("revision", "").removesuffix("-dirty")
     assert f"SIDECAR_REVISION={own['revision']}" in image.inspect()["Config"]["Env"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", own["created"])

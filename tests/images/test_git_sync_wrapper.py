@@ -13,8 +13,7 @@ import pytest
 
 from tests.images.container import Container, Image
 from tests.images.locks import assert_are_locked
-from tests.support.git_server import GitServer
-from tests.support.git_sync import GitSite, chart_environment
+from tests.support.git_sync import GitSite, chart_environment, git_site
 from tests.support.ssh_server import SshServer, skip_without_sshd
 from tests.support.waiting import wait_until
 
@@ -50,12 +49,9 @@ def here(tmp_path: Path) -> Iterator[GitSite]:
     """
     A remote with one commit, and an empty volume.
     """
-    with GitServer(tmp_path / "remote") as server:
-        site = GitSite(Path("/git-sync"), server, tmp_path / "pod")
-        site.folder.mkdir()
+    with git_site(tmp_path, Path("/git-sync")) as site:
         site.commit_revision(1)
         yield site
-        site.close()
 
 
 def container(
@@ -127,7 +123,7 @@ def test_init_container_of_the_chart(image: Image, here: GitSite) -> None:
     credentials = {"USERNAME": "deploy", "PASSWORD": "password"}
     settings = chart_environment(here, init=True, credentials=credentials)
     settings |= {"GITSYNC_HTTP_BIND": "", "GIT_SYNC_HTTP_BIND": ""}
-    with container(image, here, **settings) as running:
+    with container(image, here, **settings) as running:  # type: ignore[arg-type]
         assert 0 == running.wait_for_exit(60).code, running.log()
     assert here.shown() == here.repository.head()
 
@@ -135,7 +131,7 @@ def test_init_container_of_the_chart(image: Image, here: GitSite) -> None:
 @pytest.mark.parametrize("user", [CHART, ARBITRARY], ids=["chart", "arbitrary"])
 def test_ssh_works_for_any_user(image: Image, here: GitSite, tmp_path: Path, user: str) -> None:
     """
-    ssh wants an entry in /etc/passwd for who runs it.
+    ssh needs an entry in /etc/passwd for whoever runs it.
     """
     skip_without_sshd()
     with SshServer(tmp_path / "ssh") as ssh:

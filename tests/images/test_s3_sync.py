@@ -106,7 +106,7 @@ def test_has_no_tool_that_builds_or_installs(contents: dict[str, Any]) -> None:
     assert [] == contents["compilers"]
 
 
-@pytest.mark.parametrize("module", ["s3_sync.command", "sidecar_runtime.aws_chain"])
+@pytest.mark.parametrize("module", ["s3_sync.command", "sidecar_runtime.aws.chain"])
 def test_compiles_nothing_at_start(image: Image, module: str) -> None:
     """
     Isolated, as the daemon starts its child; Python reads its encodings before any site package.

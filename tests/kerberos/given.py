@@ -28,7 +28,7 @@ def as_nobody() -> Iterator[None]:
         finally:
             os.seteuid(0)
     else:
-        pytest.skip("only root can become somebody else")
+        pytest.skip("only root can become another user")
 
 
 def keytab(*entries: bytes, version: int = 2) -> bytes:

@@ -65,7 +65,4 @@ def test_what_is_not_there_yet_is_judged_by_what_it_will_be(path: Path) -> None:
     assert "" == obstacle(str(path), OWN, (0o640, 1000, 0))
     assert "mode 0600, uid 1000" in obstacle(str(path), OWN, (0o600, 1000, 0))
     assert "No such file" in obstacle(str(path), OWN)
-
-
-def test_a_missing_folder_is_named(path: Path) -> None:
     assert "No such file" in obstacle(str(path.parent / "missing" / "ccache"), OWN)

@@ -2,11 +2,12 @@
 What `check` says of each part; the scenarios run it as a process.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup as root")
+pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup-test as root")
 
 from kerberos_sidecar import check
 from kerberos_sidecar.access import Consumer
@@ -16,26 +17,30 @@ from tests.support.kdc import Kdc
 ROOT = Consumer(0, 0)
 
 
-def run(
-    folder: Path, capsys: pytest.CaptureFixture[str], who: Consumer = ROOT, **environ: str
-) -> tuple[int, str]:
-    (folder / "cc").mkdir(exist_ok=True)
-    settings, _ = load_settings(
-        {
-            "KRB5_CONFIG": str(folder / "krb5.conf"),
-            "KERBEROS_KEYTAB_DIR": str(folder / "keytab"),
-            "KERBEROS_CCACHE": str(folder / "cc" / "ccache"),
-            **environ,
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """
+    Run the command for a consumer, with variables; return its code and what it said.
+    """
+
+    def check_once(who: Consumer = ROOT, **environ: str) -> tuple[int, str]:
+        (tmp_path / "cc").mkdir(exist_ok=True)
+        given = {
+            "KRB5_CONFIG": str(tmp_path / "krb5.conf"),
+            "KERBEROS_KEYTAB_DIR": str(tmp_path / "keytab"),
+            "KERBEROS_CCACHE": str(tmp_path / "cc" / "ccache"),
         }
-    )
-    code = check.run(settings, who)
-    return code, capsys.readouterr().out
+        code = check.run(load_settings(given | environ)[0], who)
+        return code, capsys.readouterr().out
+
+    return check_once
 
 
-def test_all_is_well(
-    tmp_path: Path, keytab: Path, krb5_config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, said = run(tmp_path, capsys)
+def test_all_is_well(run: Run, tmp_path: Path, keytab: Path, krb5_config: Path) -> None:
+    code, said = run()
 
     assert 0 == code
     assert "FAIL" not in said
@@ -46,18 +51,14 @@ def test_all_is_well(
 
 
 def test_only_the_newest_keys_are_tried(
-    tmp_path: Path,
-    kdc: Kdc,
-    keytab: Path,
-    krb5_config: Path,
-    capsys: pytest.CaptureFixture[str],
+    run: Run, kdc: Kdc, keytab: Path, krb5_config: Path
 ) -> None:
     """
     A wrong key counts as a failed log-in, and some of these lock the account.
     """
     kdc.write_keytab(keytab, "airflow")
 
-    code, said = run(tmp_path, capsys)
+    code, said = run()
 
     assert 0 == code
     assert "older keys, which may go" in said
@@ -65,42 +66,33 @@ def test_only_the_newest_keys_are_tried(
 
 
 def test_a_key_of_a_type_that_is_not_allowed_is_no_failure_of_the_others(
-    tmp_path: Path,
-    kdc: Kdc,
-    keytab: Path,
-    krb5_config: Path,
-    capsys: pytest.CaptureFixture[str],
+    run: Run, kdc: Kdc, keytab: Path, krb5_config: Path
 ) -> None:
     kdc.client_config(krb5_config, None, {"permitted_enctypes": "aes256-cts-hmac-sha1-96"})
 
-    code, said = run(tmp_path, capsys)
+    code, said = run()
 
     assert 0 == code
     assert "  ok    key            aes256-cts-hmac-sha1-96: the KDC accepts it" in said
     assert "  ??    key            aes128-cts-hmac-sha1-96: " in said
 
 
-def test_a_stale_keytab_is_told_with_advice(
-    tmp_path: Path,
-    kdc: Kdc,
-    krb5_config: Path,
-    capsys: pytest.CaptureFixture[str],
+def test_a_stale_keytab_is_reported_with_advice(
+    run: Run, tmp_path: Path, kdc: Kdc, krb5_config: Path
 ) -> None:
     kdc.add_principal("rotated")
     kdc.copy_keys(tmp_path / "keytab" / "k", "rotated")
     kdc.kadmin("cpw -randkey rotated")
 
-    code, said = run(tmp_path, capsys)
+    code, said = run()
 
     assert 3 == code
     assert "FAIL  KDC            keytab_stale: " in said
     assert "export the keytab again" in said
 
 
-def test_everything_that_is_wrong_is_told_at_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, said = run(tmp_path, capsys, KERBEROS_CCACHE=str(tmp_path / "missing" / "ccache"))
+def test_everything_that_is_wrong_is_reported_at_once(run: Run, tmp_path: Path) -> None:
+    code, said = run(KERBEROS_CCACHE=str(tmp_path / "missing" / "ccache"))
 
     assert 3 == code
     for reason in ("config_missing", "ccache_missing", "keytab_missing"):
@@ -108,20 +100,20 @@ def test_everything_that_is_wrong_is_told_at_once(
 
 
 def test_a_folder_that_cannot_be_written_does_not_hide_what_the_kdc_says(
-    tmp_path: Path, keytab: Path, krb5_config: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, keytab: Path, krb5_config: Path
 ) -> None:
-    code, said = run(tmp_path, capsys, KERBEROS_CCACHE=str(tmp_path / "missing" / "ccache"))
+    code, said = run(KERBEROS_CCACHE=str(tmp_path / "missing" / "ccache"))
 
     assert 3 == code
     assert "  ok    KDC            gave a ticket in" in said
 
 
-def test_a_consumer_that_cannot_read_is_told_why(
-    tmp_path: Path, keytab: Path, krb5_config: Path, capsys: pytest.CaptureFixture[str]
+def test_a_consumer_that_cannot_read_is_reported_with_the_cause(
+    run: Run, tmp_path: Path, keytab: Path, krb5_config: Path
 ) -> None:
     (tmp_path / "cc").mkdir(mode=0o700)
 
-    code, said = run(tmp_path, capsys, Consumer(50000, 12345))
+    code, said = run(Consumer(50000, 12345))
 
     assert 3 == code
     assert "uid 50000 with group 12345 cannot read it: " in said

@@ -2,24 +2,25 @@
 One cycle after the other, in this thread, against a real KDC.
 """
 
+import json
 import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
 
-pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup as root")
+pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup-test as root")
 
-from kerberos_sidecar.ccache import read_ticket
 from kerberos_sidecar.cycle import verify
-from kerberos_sidecar.keytab import read_keytab
+from kerberos_sidecar.formats.ccache import read_ticket
+from kerberos_sidecar.formats.keytab import read_keytab
+from kerberos_sidecar.formats.principal import parse_principal
 from kerberos_sidecar.metrics import KerberosMetrics
-from kerberos_sidecar.principal import parse_principal
 from kerberos_sidecar.settings import load_settings
 from kerberos_sidecar.sidecar import KerberosSidecar
 from sidecar_runtime.errors import SidecarError
@@ -28,6 +29,7 @@ from sidecar_runtime.health import Outcome
 from tests.kerberos.given import ccache, config, tgt
 from tests.runtime.recording import Log
 from tests.support.kdc import Kdc
+from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
 AIRFLOW = parse_principal("airflow@EXAMPLE.COM")
@@ -57,9 +59,7 @@ class Box:
         return self._session.cycle(fence or Fence())
 
     def fails(self) -> SidecarError:
-        with pytest.raises(SidecarError) as caught:
-            self.cycle()
-        return caught.value
+        return raised(SidecarError, self.cycle)
 
     def sample(self, name: str) -> float | None:
         for metric in self.metrics.registry.collect():
@@ -69,9 +69,30 @@ class Box:
         return None
 
 
+Start = Callable[..., Box]
+
+
 @pytest.fixture
-def box(tmp_path: Path, keytab: Path, krb5_config: Path, log: Log) -> Box:
-    return Box(tmp_path)
+def start(tmp_path: Path, keytab: Path, krb5_config: Path, log: Log) -> Start:
+    """
+    Start a sidecar; principals with the names of their ccaches come before its variables.
+    """
+
+    def begin(principals: Mapping[str, str] = {}, **environ: str) -> Box:
+        if principals:
+            items = [
+                {"principal": principal, "ccache": f"{tmp_path}/cc/{name}", "mode": "0600"}
+                for principal, name in principals.items()
+            ]
+            environ |= {"KERBEROS_PRINCIPALS": json.dumps(items), "KERBEROS_CCACHE": ""}
+        return Box(tmp_path, **environ)
+
+    return begin
+
+
+@pytest.fixture
+def box(start: Start) -> Box:
+    return start()
 
 
 def causes(log: Log) -> list[str]:
@@ -100,7 +121,7 @@ def test_the_first_acquires_and_the_second_has_nothing_to_do(box: Box, log: Log)
         (lambda path: path.write_bytes(ccache(config("refresh_time", b"1"))), "damaged"),
     ],
 )
-def test_what_somebody_does_to_a_ccache_is_mended(
+def test_damage_to_a_ccache_is_repaired(
     box: Box, log: Log, harm: Callable[[Path], object], cause: str
 ) -> None:
     box.cycle()
@@ -169,15 +190,9 @@ def test_a_fence_that_is_revoked_meanwhile_keeps_the_old_one(box: Box, log: Log)
     assert ["ccache"] == os.listdir(box.ccache.parent)
 
 
-def test_one_that_fails_does_not_stop_the_others(
-    tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
-) -> None:
+def test_one_that_fails_does_not_stop_the_others(start: Start, tmp_path: Path, log: Log) -> None:
     good, bad = tmp_path / "cc" / "good", tmp_path / "cc" / "bad"
-    text = (
-        f'[{{"principal": "nobody", "ccache": "{bad}"}},'
-        f' {{"principal": "airflow", "ccache": "{good}", "mode": "0600"}}]'
-    )
-    box = Box(tmp_path, KERBEROS_PRINCIPALS=text, KERBEROS_CCACHE="")
+    box = start({"nobody": "bad", "airflow": "good"})
 
     reasons = [box.fails().reason for _ in range(3)]
 
@@ -186,26 +201,18 @@ def test_one_that_fails_does_not_stop_the_others(
     assert 0o600 == good.stat().st_mode & 0o777
     assert ["nobody"] == [event["principal"] for event in log.events("principal_failed")]
     ready = box.sidecar.readiness()
-    assert (False, f"{bad} is not there (No such file or directory)") == (
-        ready.ready,
-        ready.problem,
-    )
+    assert not ready.ready
+    assert f"{bad} is not there (No such file or directory)" == ready.problem
     details = box.sidecar.details()
     assert "principal_absent" in str(details[str(bad)])
     assert "last_error" not in str(details[str(good)])
 
 
-def test_who_was_not_tried_for_longest_is_first(
-    tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
-) -> None:
+def test_who_was_not_tried_for_longest_is_first(start: Start, tmp_path: Path, kdc: Kdc) -> None:
     """
     One whose KDC is silent would else take every cycle's time from those behind it.
     """
-    text = (
-        f'[{{"principal": "nobody", "ccache": "{tmp_path}/cc/bad"}},'
-        f' {{"principal": "airflow", "ccache": "{tmp_path}/cc/good"}}]'
-    )
-    box = Box(tmp_path, KERBEROS_PRINCIPALS=text, KERBEROS_CCACHE="")
+    box = start({"nobody": "bad", "airflow": "good"})
     first = [box.fails().reason for _ in range(2)]
 
     kdc.stop()
@@ -233,7 +240,7 @@ def test_nobody_is_blamed_for_what_comes_after_the_kdcs_answer(box: Box, kdc: Kd
 
 
 def test_one_that_hangs_hides_nothing_of_the_others(
-    tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
+    start: Start, tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
 ) -> None:
     """
     Each cycle is abandoned over the silent KDC of the one; the metrics of the other follow its
@@ -245,11 +252,7 @@ def test_one_that_hangs_hides_nothing_of_the_others(
         with krb5_config.open("a") as config:
             config.write(f"  OTHER.TEST = {{\n    kdc = {other.address}\n  }}\n")
         other.hang()
-        text = (
-            f'[{{"principal": "airflow@{kdc.realm}", "ccache": "{tmp_path}/cc/good"}},'
-            f' {{"principal": "{hung}", "ccache": "{tmp_path}/cc/hung"}}]'
-        )
-        box = Box(tmp_path, KERBEROS_PRINCIPALS=text, KERBEROS_CCACHE="")
+        box = start({f"airflow@{kdc.realm}": "good", hung: "hung"})
         fence = Fence()
 
         def cycle() -> None:
@@ -276,20 +279,14 @@ def test_one_that_hangs_hides_nothing_of_the_others(
     assert "last_error" not in str(details[f"{tmp_path}/cc/good"])
 
 
-def test_all_that_fail_are_counted_in_the_error(
-    tmp_path: Path, keytab: Path, krb5_config: Path, log: Log
-) -> None:
-    text = '[{"principal": "a", "ccache": "/x/a"}, {"principal": "b", "ccache": "/x/b"}]'
-
-    error = Box(tmp_path, KERBEROS_PRINCIPALS=text, KERBEROS_CCACHE="").fails()
-
-    assert error.message.endswith("; 1 more principals failed")
+def test_all_that_fail_are_counted_in_the_error(start: Start) -> None:
+    assert start({"a": "a", "b": "b"}).fails().message.endswith("; 1 more principals failed")
 
 
 def test_a_rehearsal_says_what_it_would_do_once_and_asks_nobody(
-    tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
+    start: Start, kdc: Kdc, log: Log
 ) -> None:
-    box, before = Box(tmp_path, KERBEROS_DRY_RUN="true"), kdc.requests()
+    box, before = start(KERBEROS_DRY_RUN="true"), kdc.requests()
 
     results = [box.cycle().result for _ in range(3)]
 
@@ -299,24 +296,18 @@ def test_a_rehearsal_says_what_it_would_do_once_and_asks_nobody(
     assert [] == os.listdir(box.ccache.parent)
 
 
-def test_a_krb5_conf_that_is_not_there_is_named(
-    tmp_path: Path, keytab: Path, krb5_config: Path, log: Log
-) -> None:
-    box = Box(tmp_path, KRB5_CONFIG=str(tmp_path / "missing.conf"))
-
-    assert "config_missing" == box.fails().reason
+def test_a_krb5_conf_that_is_not_there_is_named(start: Start, tmp_path: Path) -> None:
+    assert "config_missing" == start(KRB5_CONFIG=str(tmp_path / "missing.conf")).fails().reason
 
 
 def test_metrics_tell_of_the_ticket_that_is_published(box: Box) -> None:
     box.cycle()
 
     ticket = read_ticket(box.ccache.read_bytes())
-    assert (ticket.ends_at, ticket.lifetime_seconds, 0, 1) == (
-        box.sample("kerberos_ticket_expiry_timestamp_seconds"),
-        box.sample("kerberos_ticket_lifetime_seconds"),
-        box.sample("kerberos_clock_offset_seconds"),
-        box.sample("kerberos_acquired_tickets_total"),
-    )
+    assert ticket.ends_at == box.sample("kerberos_ticket_expiry_timestamp_seconds")
+    assert ticket.lifetime_seconds == box.sample("kerberos_ticket_lifetime_seconds")
+    assert 0 == box.sample("kerberos_clock_offset_seconds")
+    assert 1 == box.sample("kerberos_acquired_tickets_total")
 
 
 def test_the_kvno_is_that_of_the_keytab_even_if_the_kdc_refuses_it(
@@ -331,11 +322,11 @@ def test_the_kvno_is_that_of_the_keytab_even_if_the_kdc_refuses_it(
     assert read_keytab(str(keytab)).keys[0].kvno == box.sample("kerberos_keytab_kvno")
 
 
-def test_a_keytab_of_somebody_else_takes_the_metrics_with_it(
+def test_a_keytab_of_another_principal_removes_the_metrics(
     box: Box, kdc: Kdc, keytab: Path
 ) -> None:
     """
-    An expiry that nothing renews any more would alert for ever.
+    An expiry that nothing renews any more would alert indefinitely.
     """
     box.cycle()
     kdc.add_principal("successor")
@@ -349,23 +340,21 @@ def test_a_keytab_of_somebody_else_takes_the_metrics_with_it(
     assert ["successor"] == shown
 
 
-def test_is_ready_after_a_restart_before_any_cycle(
-    tmp_path: Path, box: Box, krb5_config: Path
-) -> None:
+def test_is_ready_after_a_restart_before_any_cycle(start: Start, box: Box) -> None:
     box.cycle()
     published_at = box.ccache.stat().st_mtime
 
-    ready = Box(tmp_path).sidecar.readiness()
+    ready = start().sidecar.readiness()
 
     assert (True, published_at, "") == (ready.ready, ready.published_at, ready.problem)
     assert ready.revision.startswith("until 20")
 
 
 def test_keytab_and_ccache_in_one_folder_are_worth_a_warning(
-    tmp_path: Path, keytab: Path, krb5_config: Path, log: Log
+    start: Start, tmp_path: Path, keytab: Path, log: Log
 ) -> None:
     for path in (keytab.with_name("ccache"), tmp_path / "elsewhere"):
-        Box(tmp_path, KERBEROS_CCACHE=str(path)).sidecar.watch(lambda: None)
+        start(KERBEROS_CCACHE=str(path)).sidecar.watch(lambda: None)
 
     exposed = log.events("keytab_exposed")
     assert [str(keytab.parent)] == [event["folder"] for event in exposed]
@@ -375,9 +364,7 @@ def test_keytab_and_ccache_in_one_folder_are_worth_a_warning(
 
 
 def reason_of(content: bytes, now: float) -> str:
-    with pytest.raises(SidecarError) as caught:
-        verify(content, AIRFLOW, now)
-    return caught.value.reason
+    return raised(SidecarError, verify, content, AIRFLOW, now).reason
 
 
 def test_a_good_ticket_passes_whatever_the_case_of_its_name() -> None:

@@ -3,20 +3,22 @@ When a ticket is due, and why.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from kerberos_sidecar.ccache import Ticket
+from kerberos_sidecar.formats.ccache import Ticket
+from kerberos_sidecar.formats.principal import Principal, parse_principal
 from kerberos_sidecar.plan import Acquired, Cause, Found, cause_of, retry_within, wait_after
-from kerberos_sidecar.principal import parse_principal
 from kerberos_sidecar.source import Stamp
 
-AIRFLOW = parse_principal("airflow@EXAMPLE.COM")
+AIRFLOW, OTHER = parse_principal("airflow@EXAMPLE.COM"), parse_principal("other@EXAMPLE.COM")
 NOW, AT = 1_700_000_000.0, 500.0
 TICKET = Ticket(AIRFLOW, int(NOW), int(NOW) + 36_000, 0, (), 0.0)
 KEYTAB: Stamp = (("/k", 1, 2, 3, 4),)
 LAST = Acquired(TICKET, AT, KEYTAB, 3_600.0, "interval")
 THERE = Found(TICKET, NOW)
+SHORT = Found(replace(TICKET, ends_at=int(NOW) + 300), NOW)
 
 
 def cause(
@@ -33,51 +35,29 @@ def cause(
     )
 
 
-def test_nothing_is_due_while_all_is_well() -> None:
-    assert cause() is None
-    assert cause(after=3_599) is None
-
-
-def test_the_first_is_due_even_where_a_valid_one_is_there() -> None:
-    assert "start" == cause(last=None)
-    assert "start" == cause(last=None, found=Found())
-
-
-def test_what_somebody_removed_or_damaged_is_due() -> None:
-    other = replace(TICKET, principal=parse_principal("other@EXAMPLE.COM"))
-
-    assert "missing" == cause(found=Found(problem="is not there"))
-    assert "damaged" == cause(found=Found(None, NOW, "is no ccache"))
-    assert "damaged" == cause(found=Found(other, NOW))
-
-
-def test_a_changed_or_vanished_keytab_is_due() -> None:
-    assert "keytab_changed" == cause(keytab=(("/k", 1, 2, 3, 5),))
-    assert "keytab_changed" == cause(keytab=())
-
-
-def test_what_a_person_asks_for_is_due() -> None:
-    assert "asked" == cause(asked=True)
-
-
-def test_is_due_after_its_time_and_says_which() -> None:
-    assert "interval" == cause(after=3_600)
-    assert "half_life" == cause(last=replace(LAST, cause="half_life"), after=3_600)
-
-
-def test_somebody_elses_with_less_life_in_it_is_due_at_its_own_half() -> None:
-    short = Found(replace(TICKET, ends_at=int(NOW) + 300), NOW)
-
-    assert cause(found=short, after=149) is None
-    assert "half_life" == cause(found=short, after=150)
-
-
-def test_a_clock_that_is_set_forward_makes_it_due() -> None:
-    assert "half_life" == cause(set_clock=20_000)
-
-
-def test_a_clock_that_is_set_back_does_not_put_it_off() -> None:
-    assert "interval" == cause(after=3_600, set_clock=-86_400)
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"after": 3_599}, None),
+        ({"after": 3_600}, "interval"),
+        ({"after": 3_600, "last": replace(LAST, cause="half_life")}, "half_life"),
+        ({"last": None}, "start"),  # even where a valid one is there
+        ({"last": None, "found": Found()}, "start"),
+        ({"found": Found(problem="is not there")}, "missing"),
+        ({"found": Found(None, NOW, "is not a ccache")}, "damaged"),
+        ({"found": Found(replace(TICKET, principal=OTHER), NOW)}, "damaged"),
+        ({"keytab": (("/k", 1, 2, 3, 5),)}, "keytab_changed"),
+        ({"keytab": ()}, "keytab_changed"),
+        ({"asked": True}, "asked"),
+        ({"found": SHORT, "after": 149}, None),
+        ({"found": SHORT, "after": 150}, "half_life"),  # at its own half
+        ({"set_clock": 20_000}, "half_life"),
+        ({"set_clock": -86_400, "after": 3_600}, "interval"),
+    ],
+)
+def test_a_ticket_is_due_for_its_cause(given: dict[str, Any], expected: Cause | None) -> None:
+    assert expected == cause(**given)
 
 
 @pytest.mark.parametrize(
@@ -104,38 +84,32 @@ def test_waits_for_the_interval_or_half_of_the_life(
 
     wait_seconds, why = wait_after(ticket, NOW, interval, jitter, draw)
 
-    assert expected == (pytest.approx(wait_seconds), why)
+    assert pytest.approx(expected[0]) == wait_seconds
+    assert expected[1] == why
 
 
-def test_what_is_found_is_usable_until_its_last_second() -> None:
-    assert "" == THERE.problem_at(NOW, AIRFLOW)
-    assert "" == THERE.problem_at(NOW + 35_999, AIRFLOW)
-    assert "holds a ticket that ended 0 s ago" == THERE.problem_at(NOW + 36_000, AIRFLOW)
-
-
-def test_what_is_found_must_be_of_the_right_principal() -> None:
-    other = parse_principal("other@EXAMPLE.COM")
-
-    assert "is of airflow@EXAMPLE.COM, not of other@EXAMPLE.COM" == THERE.problem_at(NOW, other)
-    assert "" == THERE.problem_at(NOW, parse_principal("Airflow@EXAMPLE.COM"))
-    assert "" == THERE.problem_at(NOW, None)
-    assert "" == THERE.problem_at(NOW, parse_principal("airflow"))
-
-
-def test_what_is_not_found_says_why() -> None:
-    assert "is not there" == Found(problem="is not there").problem_at(NOW, None)
+@pytest.mark.parametrize(
+    ("found", "now", "wanted", "problem"),
+    [
+        (THERE, NOW, AIRFLOW, ""),
+        (THERE, NOW + 35_999, AIRFLOW, ""),
+        (THERE, NOW + 36_000, AIRFLOW, "holds a ticket that ended 0 s ago"),
+        (THERE, NOW, OTHER, "is of airflow@EXAMPLE.COM, not of other@EXAMPLE.COM"),
+        (THERE, NOW, parse_principal("Airflow@EXAMPLE.COM"), ""),
+        (THERE, NOW, parse_principal("airflow"), ""),
+        (THERE, NOW, None, ""),
+        (Found(problem="is not there"), NOW, None, "is not there"),
+    ],
+)
+def test_what_is_found_is_usable_until_its_last_second_by_its_principal(
+    found: Found, now: float, wanted: Principal | None, problem: str
+) -> None:
+    assert problem == found.problem_at(now, wanted)
 
 
 @pytest.mark.parametrize(
     ("lives", "expected"),
-    [
-        ([], None),
-        ([36_000], 9_000),
-        ([36_000, 8], 2),
-        ([3], 1),
-        ([0, -5], None),
-        ([-5, 40], 10),
-    ],
+    [([], None), ([36_000], 9_000), ([36_000, 8], 2), ([3], 1), ([0, -5], None), ([-5, 40], 10)],
 )
 def test_a_failure_is_tried_again_while_a_quarter_is_left(
     lives: list[int], expected: float | None

@@ -8,22 +8,23 @@ from pathlib import Path
 import pytest
 
 from kerberos_sidecar.entries import Entry
-from kerberos_sidecar.keytab import KeytabError
+from kerberos_sidecar.formats.keytab import KeytabError
 from kerberos_sidecar.source import Source
 from tests.kerberos.given import as_nobody, ccache, entry, keytab
+from tests.support.raising import raised
 
 CONTENT = keytab(entry())
 
 
 def source(folder: Path, path: Path | None = None) -> Source:
     own = folder / "ccache"
-    return Source(Entry(None, path and str(path), str(own), 0o640), str(folder), [str(own)])
+    return Source(
+        Entry(None, str(path) if path else None, str(own), 0o640), str(folder), [str(own)]
+    )
 
 
 def refused(folder: Path) -> KeytabError:
-    with pytest.raises(KeytabError) as caught:
-        source(folder).find()
-    return caught.value
+    return raised(KeytabError, source(folder).find)
 
 
 def test_one_that_is_named_is_taken_whether_it_is_there_or_not(tmp_path: Path) -> None:

@@ -3,8 +3,7 @@ The fixtures of the runtime's tests.
 """
 
 from tests.runtime.door import knock
-from tests.runtime.looping import quick
 from tests.runtime.recording import fence, log
 from tests.runtime.snapshot_store import shelf
 
-__all__ = ["fence", "knock", "log", "quick", "shelf"]
+__all__ = ["fence", "knock", "log", "shelf"]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate import Gate, GateMetrics, RevisionRefused
-from sidecar_runtime.gate_check import Check, Finding, command_check, syntax_check
+from sidecar_runtime.gate.checks import Check, Finding, command_check, syntax_check
+from sidecar_runtime.gate.gate import Gate, GateMetrics, RevisionRefused
 from sidecar_runtime.metrics import Metrics
 from tests.support.waiting import wait_until
 

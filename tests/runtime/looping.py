@@ -13,21 +13,26 @@ from typing import Any
 
 import pytest
 
-from sidecar_runtime import backoff
-from sidecar_runtime import loop as module
 from sidecar_runtime.errors import EXIT_DONE, SidecarError
 from sidecar_runtime.health import Health, Outcome
-from sidecar_runtime.loop import Loop
+from sidecar_runtime.loop.backoff import Backoff
+from sidecar_runtime.loop.loop import Loop, Pace
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 from tests.runtime.recording import CHANGED, Log, Script, Stop, settings_of
 from tests.support.waiting import wait_until
 
 DENIED = SidecarError("access_denied", "may not list", "allow it")
-REFUSAL = SidecarError("revision_refused", "the gate refuses r2: a.py:3: what", "mend it")
+REFUSAL = SidecarError("revision_refused", "the gate refuses r2: a.py:3: what", "fix it")
 REFUSED = Outcome("refused", "r1", refusal=REFUSAL)
 SETTLING = Outcome("settling", "r1")
-PATIENCE_SECONDS = 15
+PATIENCE_SECONDS = 60
+# Waits of hundredths of a second instead of seconds.
+QUICK = Pace(
+    Backoff(base_seconds=0.02, cap_seconds=0.1, floor_seconds=0.01),
+    waiting_retry_seconds=0.05,
+    tidy_seconds=0.05,
+)
 RESULTS = ("changed", "unchanged", "waiting", "settling", "refused", "error")
 
 
@@ -42,6 +47,7 @@ class Run:
     health: Health = field(default_factory=Health)
     metrics: Metrics = field(default_factory=lambda: Metrics("box", "1", "r"))
     glances: int = 0
+    pace: Pace = QUICK
     loop: Loop = field(init=False)
     _is_late: bool = False
 
@@ -49,7 +55,9 @@ class Run:
         """
         Run the loop to its end; one that does not come is brought about by SIGTERM.
         """
-        self.loop = Loop(self.sidecar, self.settings, self.health, self.metrics, self.glances)
+        self.loop = Loop(
+            self.sidecar, self.settings, self.health, self.metrics, self.glances, self.pace
+        )
         watchdog = threading.Timer(PATIENCE_SECONDS, self._end_late)
         watchdog.start()
         try:
@@ -67,6 +75,14 @@ class Run:
         with pytest.raises(Stop):
             self()
 
+    def until(self, results: int, act: Callable[[], object] = lambda: send(signal.SIGTERM)) -> None:
+        """
+        Run until that many cycles were recorded, and end by what another thread does then.
+        """
+        thread = when_idle(self, results, act)
+        assert self() == EXIT_DONE
+        thread.join()
+
     def count(self, result: str) -> float:
         labels = {"sidecar": "box", "result": result}
         return self.metrics.registry.get_sample_value("sidecar_cycles_total", labels) or 0
@@ -75,23 +91,18 @@ class Run:
         return [cycle.result for cycle in reversed(self.health.past_cycles())]
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Waits of hundredths of a second in the place of seconds.
-    """
-    monkeypatch.setattr(backoff, "BASE_SECONDS", 0.02)
-    monkeypatch.setattr(backoff, "FLOOR_SECONDS", 0.01)
-    monkeypatch.setattr(backoff, "CAP_SECONDS", 0.1)
-    monkeypatch.setattr(module, "WAITING_RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(module, "TIDY_SECONDS", 0.05)
-
-
-def run(*steps: Any, **changes: Any) -> Run:
+def run(*steps: Any, pace: Pace = QUICK, **changes: Any) -> Run:
     """
     Describe a loop; settings as fields of `CommonSettings`, the interval an hour unless given.
     """
-    return Run(Script(*steps), replace(settings_of(JITTER="0"), **changes))
+    return Run(Script(*steps), replace(settings_of(JITTER="0"), **changes), pace=pace)
+
+
+def failing_for(seconds: float) -> Pace:
+    """
+    Waits as `QUICK`, but this long after failures.
+    """
+    return replace(QUICK, backoff=Backoff(floor_seconds=seconds))
 
 
 def send(number: signal.Signals) -> None:
@@ -134,9 +145,7 @@ def seconds_left(one: Run, results: int) -> float | None:
         left.append(one.health.next_cycle_in_seconds)
         send(signal.SIGTERM)
 
-    thread = when_idle(one, results, look)
-    assert one() == EXIT_DONE
-    thread.join()
+    one.until(results, look)
     return left[0]
 
 

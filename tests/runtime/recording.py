@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -45,18 +46,27 @@ class Log:
         return self._stream.getvalue()
 
 
-@pytest.fixture
-def log() -> Iterator[Log]:
+@contextmanager
+def handlers_kept() -> Iterator[None]:
     """
-    The log of the code under test, from debug on; pytest's own handlers come back afterwards.
+    Pytest's own handlers come back afterwards.
     """
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    stream = io.StringIO()
-    logs.configure("debug", "json", stream)
-    yield Log(stream)
+    yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    """
+    The log of the code under test, from debug on.
+    """
+    stream = io.StringIO()
+    with handlers_kept():
+        logs.configure("debug", "json", stream)
+        yield Log(stream)
 
 
 @pytest.fixture
@@ -75,7 +85,7 @@ class Stop(BaseException):
 
 class Script:
     """
-    A sidecar whose cycles do what they are told, one step each; after the last one it stops.
+    A sidecar whose cycles follow a script, one step each; after the last one it stops.
 
     A step is an outcome to return, an exception to raise, or a function to call.
     """

@@ -3,7 +3,7 @@ A sidecar with given facts, for what shows them.
 """
 
 from sidecar_runtime.health import Readiness
-from sidecar_runtime.status import About
+from sidecar_runtime.http.status import About
 from tests.runtime.recording import Script
 
 ABOUT = About("box-sync", "1.2.3", "box://source", "/target")

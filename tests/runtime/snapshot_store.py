@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.snapshots import Snapshots
+from sidecar_runtime.volume.snapshots import Snapshots
 
 STORE = "own/store"
 

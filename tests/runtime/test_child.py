@@ -37,8 +37,8 @@ class Listener:
     What a program said, and a wish to end it.
     """
 
-    def __init__(self, fence: Fence | None = None) -> None:
-        self.fence = fence or Fence()
+    def __init__(self) -> None:
+        self.fence = Fence()
         self.out: list[str] = []
         self.err: list[str] = []
         self.stop: Exception | None = None
@@ -63,9 +63,12 @@ class Listener:
         wait_until(lambda: all(not Path(f"/proc/{pid}").exists() for pid in self.out), "gone")
 
 
-def test_hands_on_lines_and_the_exit_code() -> None:
-    one = Listener()
+@pytest.fixture
+def one() -> Listener:
+    return Listener()
 
+
+def test_hands_on_lines_and_the_exit_code(one: Listener) -> None:
     ended = one.run("import sys; print('a\\nb'); print('c', end='', file=sys.stderr); sys.exit(7)")
 
     assert (7, ["a", "b"], ["c"]) == (ended.code, one.out, one.err)
@@ -81,45 +84,36 @@ def test_says_which_signal_killed_it() -> None:
     assert -9 == Listener().run("import os; os.kill(os.getpid(), 9)").code
 
 
-def test_an_endless_line_comes_in_pieces() -> None:
-    one = Listener()
-
+def test_an_endless_line_comes_in_pieces(one: Listener) -> None:
     one.run("print('x' * 3_000_000)")
 
     assert len(one.out) > 1
     assert 3_000_000 == len("".join(one.out))
 
 
-def test_a_long_line_stays_whole() -> None:
+def test_a_long_line_stays_whole(one: Listener) -> None:
     """
     The grants of the default roles are one line, longer than a pipe holds.
     """
-    one = Listener()
-
     one.run("print('x' * 200_000)")
 
     assert [200_000] == [len(line) for line in one.out]
 
 
-def test_the_deadline_ends_one_that_never_stops_talking() -> None:
-    one = Listener()
+def test_the_deadline_ends_one_that_never_stops_talking(one: Listener) -> None:
     one.out = Slow()
 
     with pytest.raises(DeadlinePassed):
         one.run("while True: print('x\\n' * 30_000)", deadline_seconds=0.5)
 
 
-def test_output_that_is_no_text_does_no_harm() -> None:
-    one = Listener()
-
+def test_output_that_is_no_text_does_no_harm(one: Listener) -> None:
     one.run("import os; os.write(1, b'\\xff\\n')")
 
     assert ["�"] == one.out
 
 
-def test_the_deadline_kills_the_whole_family() -> None:
-    one = Listener()
-
+def test_the_deadline_kills_the_whole_family(one: Listener) -> None:
     with pytest.raises(DeadlinePassed):
         one.run(FAMILY, deadline_seconds=1.5)
 
@@ -127,8 +121,7 @@ def test_the_deadline_kills_the_whole_family() -> None:
     one.end_all_as_it_is()
 
 
-def test_what_the_watch_raises_kills_the_whole_family() -> None:
-    one = Listener()
+def test_what_the_watch_raises_kills_the_whole_family(one: Listener) -> None:
     one.stop = ConnectionError("lost")
 
     with pytest.raises(ConnectionError, match="lost"):
@@ -137,8 +130,7 @@ def test_what_the_watch_raises_kills_the_whole_family() -> None:
     one.end_all_as_it_is()
 
 
-def test_a_revoked_fence_kills_at_once() -> None:
-    one = Listener()
+def test_a_revoked_fence_kills_at_once(one: Listener) -> None:
     thread = threading.Thread(
         target=lambda: (wait_until(lambda: one.out, "it started"), one.fence.revoke())
     )
@@ -150,8 +142,7 @@ def test_a_revoked_fence_kills_at_once() -> None:
     assert -9 == ended.code
 
 
-def test_a_revoked_fence_starts_nothing(tmp_path: Path) -> None:
-    one = Listener()
+def test_a_revoked_fence_starts_nothing(one: Listener, tmp_path: Path) -> None:
     one.fence.revoke()
 
     with pytest.raises(CycleAbandoned):
@@ -160,9 +151,43 @@ def test_a_revoked_fence_starts_nothing(tmp_path: Path) -> None:
     assert [] == os.listdir(tmp_path)
 
 
-def test_a_leftover_that_holds_the_pipes_is_not_waited_for() -> None:
-    one = Listener()
-
+def test_a_leftover_that_holds_the_pipes_is_not_waited_for(one: Listener) -> None:
     ended = one.run("import os, time\nif not os.fork(): time.sleep(600)\nprint('done', flush=True)")
 
     assert (0, ["done"]) == (ended.code, one.out)
+
+
+def ask(script: str, question: bytes = b"", *, is_head_kept: bool = False) -> tuple[bytes, int]:
+    return child.ask(
+        ["/bin/sh", "-c", script],
+        {"PATH": "/usr/bin:/bin"},
+        "/",
+        question=question,
+        fence=Fence(),
+        deadline_seconds=60,
+        is_head_kept=is_head_kept,
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "answer"),
+    [
+        ("wc -c", (b"1000000\n", 0)),
+        ("echo a; echo b >&2; exit 3", (b"a\nb\n", 3)),
+        ("exec true", (b"", 0)),
+        ("exec <&- >&- 2>&-; sleep 0.3; exit 4", (b"", 4)),
+        ("sleep 600 & exit 5", (b"", 5)),
+    ],
+    ids=["reads it all", "says it twice", "reads nothing", "hears and says nothing", "leaves one"],
+)
+def test_a_question_is_answered_when_the_program_itself_has_ended(
+    script: str, answer: tuple[bytes, int]
+) -> None:
+    assert answer == ask(script, b"x" * 1_000_000)
+
+
+@pytest.mark.parametrize(("is_head_kept", "kept"), [(True, b"a"), (False, b"z")])
+def test_of_a_long_answer_one_end_is_kept(is_head_kept: bool, kept: bytes) -> None:
+    question = b"a" * child.KEPT_BYTES + b"z" * child.KEPT_BYTES
+
+    assert (kept * child.KEPT_BYTES, 0) == ask("cat", question, is_head_kept=is_head_kept)

@@ -3,11 +3,11 @@ The token that a publish asks for.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from sidecar_runtime import fence as module
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.support.waiting import wait_until
 
@@ -38,15 +38,26 @@ class Publish:
 
 
 @pytest.fixture
-def fence() -> Fence:
-    return Fence()
+def patient() -> Fence:
+    """
+    A fence that waits for a publish longer than any test takes.
+    """
+    return Fence(in_flight_seconds=30.0)
 
 
 @pytest.fixture
-def in_flight(fence: Fence) -> Iterator[Publish]:
-    publish = Publish(fence)
-    yield publish
-    publish.end()
+def publish() -> Iterator[Callable[[Fence], Publish]]:
+    """
+    Begin a publish inside a fence; it ends with the test.
+    """
+    with ExitStack() as stack:
+
+        def begin(fence: Fence) -> Publish:
+            begun = Publish(fence)
+            stack.callback(begun.end)
+            return begun
+
+        yield begin
 
 
 def test_lets_one_publish_after_another_in(fence: Fence) -> None:
@@ -73,13 +84,13 @@ def test_nothing_enters_once_it_is_revoked(fence: Fence) -> None:
 
 
 def test_a_publish_in_flight_is_waited_for(
-    fence: Fence, in_flight: Publish, monkeypatch: pytest.MonkeyPatch
+    patient: Fence, publish: Callable[[Fence], Publish]
 ) -> None:
-    monkeypatch.setattr(module, "IN_FLIGHT_SECONDS", 30.0)
+    in_flight = publish(patient)
     seen: list[bool] = []
-    revoking = threading.Thread(target=lambda: (fence.revoke(), seen.append(in_flight.has_ended)))
+    revoking = threading.Thread(target=lambda: (patient.revoke(), seen.append(in_flight.has_ended)))
     revoking.start()
-    wait_until(lambda: fence.is_revoked, "the fence is revoked")
+    wait_until(lambda: patient.is_revoked, "the fence is revoked")
     assert revoking.is_alive()
 
     in_flight.end()
@@ -89,9 +100,9 @@ def test_a_publish_in_flight_is_waited_for(
 
 
 def test_a_publish_that_is_stuck_is_not_waited_for(
-    fence: Fence, in_flight: Publish, monkeypatch: pytest.MonkeyPatch
+    fence: Fence, publish: Callable[[Fence], Publish]
 ) -> None:
-    monkeypatch.setattr(module, "IN_FLIGHT_SECONDS", 0.01)
+    in_flight = publish(fence)
 
     fence.revoke()
 
@@ -102,9 +113,9 @@ def test_a_publish_that_is_stuck_is_not_waited_for(
 
 
 def test_a_publish_that_waited_for_its_turn_does_not_begin_after_the_revocation(
-    fence: Fence, in_flight: Publish, monkeypatch: pytest.MonkeyPatch
+    fence: Fence, publish: Callable[[Fence], Publish]
 ) -> None:
-    monkeypatch.setattr(module, "IN_FLIGHT_SECONDS", 0.01)
+    in_flight = publish(fence)
     came: list[str] = []
 
     def second() -> None:
@@ -134,16 +145,14 @@ def test_tells_those_who_asked(fence: Fence) -> None:
     assert told == ["first", "second"]
 
 
-def test_tells_before_it_waits(
-    fence: Fence, in_flight: Publish, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tells_before_it_waits(patient: Fence, publish: Callable[[Fence], Publish]) -> None:
     """
     The callback is what ends a publish that hangs on the network or on a child.
     """
-    monkeypatch.setattr(module, "IN_FLIGHT_SECONDS", 30.0)
-    fence.on_revoke(in_flight.may_end.set)
+    in_flight = publish(patient)
+    patient.on_revoke(in_flight.may_end.set)
 
-    fence.revoke()
+    patient.revoke()
 
     assert in_flight.has_ended
 

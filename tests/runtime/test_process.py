@@ -17,7 +17,7 @@ from sidecar_runtime import logs
 from sidecar_runtime.errors import GaveUp, Problem, SettingsError, SidecarError
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.process import begin_logs, run_daemon, run_main
-from sidecar_runtime.status import About
+from sidecar_runtime.http.status import About
 from tests.runtime.recording import CHANGED, Script, settings_of
 
 ABOUT = About("box", "1.2.3", "box://source", "/target")
@@ -59,9 +59,20 @@ def run(body: str) -> tuple[int, list[dict[str, Any]]]:
     return process.returncode, [json.loads(line) for line in out.splitlines()]
 
 
-def test_the_code_of_the_command_is_the_code_of_the_process() -> None:
-    assert run("return 0") == (0, [])
-    assert run("return 3") == (3, [])
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("return 0", 0),
+        ("return 3", 3),
+        ("sys.exit(2)", 2),
+        ("sys.exit(0)", 0),
+        ("sys.exit('a text')", 1),
+        ("threading.Thread(target=time.sleep, args=(600,)).start(); return 0", 0),
+    ],
+    ids=["done", "failed", "as argparse", "as its help", "a text", "a thread that hangs"],
+)
+def test_the_code_of_the_command_is_the_code_of_the_process(body: str, code: int) -> None:
+    assert run(body) == (code, [])
 
 
 def test_wrong_settings_are_one_line_each_and_code_2() -> None:
@@ -79,13 +90,33 @@ def test_wrong_settings_are_one_line_each_and_code_2() -> None:
     ]
 
 
-def test_giving_up_is_code_3_with_reason_and_advice() -> None:
-    code, lines = run("raise GaveUp('failure_limit', 'too many', 'look there')")
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        (
+            "raise GaveUp('failure_limit', 'too many', 'look there')",
+            3,
+            {"reason": "failure_limit", "error": "too many", "advice": "look there"},
+        ),
+        (
+            "return daemon(*[SidecarError('denied', 'no', 'ask')] * 9, MAX_FAILURES='1')",
+            3,
+            {"reason": "failure_limit", "error": "denied: no", "advice": "ask"},
+        ),
+        (
+            "return daemon(CHANGED, HTTP_BIND='192.0.2.1:1')",
+            2,
+            {"setting": "BOX_HTTP_BIND", "value": "192.0.2.1:1"},
+        ),
+    ],
+    ids=["it gives up", "the loop gives up", "an address that cannot be bound"],
+)
+def test_the_last_line_says_why_it_ends(body: str, code: int, said: dict[str, str]) -> None:
+    found, lines = run(body)
 
-    assert code == 3
-    assert ("sidecar_gave_up", "failure_limit", "too many", "look there") == tuple(
-        lines[0][key] for key in ("event", "reason", "error", "advice")
-    )
+    assert code == found
+    event = "sidecar_gave_up" if code == 3 else "setting_rejected"
+    assert ({"event": event} | said).items() <= lines[-1].items()
 
 
 @pytest.mark.parametrize("error", ["ValueError('bug')", "KeyboardInterrupt()", "MemoryError()"])
@@ -97,23 +128,11 @@ def test_a_bug_is_code_1_with_a_traceback(error: str) -> None:
     assert "Traceback" in lines[0]["exception"] and "in main" in lines[0]["exception"]
 
 
-def test_what_argparse_says_counts() -> None:
-    assert run("sys.exit(2)") == (2, [])
-    assert run("sys.exit(0)") == (0, [])
-    assert run("sys.exit('a text')") == (1, [])
-
-
 def test_nothing_that_was_printed_is_lost() -> None:
     with start("print('x' * 100_000, end=''); return 0") as process:
         out, _ = process.communicate(timeout=30)
 
     assert (0, 100_000) == (process.returncode, len(out))
-
-
-def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
-    code, _ = run("threading.Thread(target=time.sleep, args=(600,)).start(); return 0")
-
-    assert code == 0
 
 
 def test_an_output_that_nobody_reads_is_no_success() -> None:
@@ -165,24 +184,6 @@ def test_logs_begin_with_the_settings_and_name_what_nobody_reads() -> None:
     assert [("setting_unknown", "BOX_STRANGE")] == [
         (line["event"], line["setting"]) for line in lines
     ]
-
-
-def test_an_address_that_cannot_be_bound_is_code_2_and_names_the_setting() -> None:
-    code, lines = run("return daemon(CHANGED, HTTP_BIND='192.0.2.1:1')")
-
-    assert code == 2
-    assert ("setting_rejected", "BOX_HTTP_BIND", "192.0.2.1:1") == tuple(
-        lines[-1][key] for key in ("event", "setting", "value")
-    )
-
-
-def test_gives_up_after_too_many_failures() -> None:
-    code, lines = run("return daemon(*[SidecarError('denied', 'no', 'ask')] * 9, MAX_FAILURES='1')")
-
-    assert code == 3
-    assert ("sidecar_gave_up", "failure_limit", "denied: no", "ask") == tuple(
-        lines[-1][key] for key in ("event", "reason", "error", "advice")
-    )
 
 
 def test_a_crash_of_the_sidecar_itself_is_code_1() -> None:

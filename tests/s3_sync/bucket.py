@@ -60,7 +60,7 @@ class Bucket:
 
     def put(self, release: Release) -> Release:
         """
-        Make a release current, as somebody else's publisher.
+        Make a release current, as another publisher.
         """
         for name, body in release.objects().items():
             self.server.put(PREFIX + name, body)

@@ -2,14 +2,18 @@
 The fixtures of the sidecar's tests.
 """
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from s3_sync.s3 import client as client_module
 from s3_sync.settings import load_settings
-from s3_sync.target.target import Target
-from s3_sync.target.volume import Volume
+from s3_sync.tree.target import Target
+from s3_sync.tree.volume import Volume
+from sidecar_runtime.fence import Fence
 from tests.runtime.recording import fence, log
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.process import Process
@@ -26,6 +30,44 @@ def folder(tmp_path: Path) -> Path:
     Where the target is; beside it there is room for what must not be touched.
     """
     return tmp_path / "target"
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """
+    A folder beside the target, with a file that nobody may touch.
+    """
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.py").write_bytes(b"victim")
+    return outside
+
+
+@pytest.fixture
+def revoked() -> Fence:
+    fence = Fence()
+    fence.revoke()
+    return fence
+
+
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A file system that has no hard links.
+    """
+
+    def link(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+
+
+@pytest.fixture
+def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    No wait before a request is sent again.
+    """
+    monkeypatch.setattr(client_module, "RETRY_CEILING_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import Operation
-from sidecar_runtime.aws_credentials import AwsConfig, Chain, Credentials
+from sidecar_runtime.aws.credentials import AwsConfig, Chain, Credentials
 from sidecar_runtime.fence import Fence
 from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3
 
@@ -48,20 +48,20 @@ class Given(Chain):
         return "arn:aws:iam::123456789012:role/dags"
 
 
+def config(**changes: Any) -> AwsConfig:
+    """
+    What botocore says where nothing but the region is configured, and this.
+    """
+    unset = dict.fromkeys(("endpoint_url", "ca_bundle", "ca_fallback", "addressing_style"))
+    facts: dict[str, Any] = {"region": "us-east-1", "use_fips": False, "use_dualstack": False}
+    return AwsConfig(**facts | unset | changes)
+
+
 def config_of(server: FakeS3, **changes: Any) -> AwsConfig:
     """
-    What botocore would say where this server is the configured endpoint.
+    The same where this server is the configured endpoint.
     """
-    facts: dict[str, Any] = {
-        "region": server.region,
-        "endpoint_url": server.endpoint,
-        "ca_bundle": None,
-        "ca_fallback": None,
-        "addressing_style": None,
-        "use_fips": False,
-        "use_dualstack": False,
-    }
-    return AwsConfig(**facts | changes)
+    return config(**{"region": server.region, "endpoint_url": server.endpoint} | changes)
 
 
 def play(

@@ -7,8 +7,11 @@ from pathlib import Path
 from s3_sync.metrics import SyncMetrics
 from s3_sync.settings import load_settings
 from s3_sync.sidecar import S3Sync
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
+from tests.s3_sync.failing import failure
+from tests.support.descriptors import held
 from tests.support.fake_s3 import FakeS3
 from tests.support.scripted import published
 
@@ -38,6 +41,19 @@ class Process:
     def cycle(self) -> Outcome:
         return self._session.cycle(Fence())
 
+    def fail(self) -> SidecarError:
+        """
+        Run a cycle that fails, and return how.
+        """
+        return failure(self.cycle)
+
+    def run(self, settings: dict[str, str]) -> Outcome:
+        """
+        Start, and run the first cycle.
+        """
+        self.start(settings)
+        return self.cycle()
+
     def glance(self) -> bool:
         return self._session.glance()
 
@@ -62,6 +78,13 @@ class Process:
         What the status page shows.
         """
         return self._sidecar.details()
+
+    @property
+    def held(self) -> list[str]:
+        """
+        Its files and folders that are open; other threads of the test process open other things.
+        """
+        return held(self.folder)
 
     @property
     def shown(self) -> dict[str, bytes]:

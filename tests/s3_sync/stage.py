@@ -1,9 +1,10 @@
 """
-What the tests of the layouts share: a volume on which one layout after another is at work.
+What the tests of the layouts share: a volume on which one layout after another is at result.
 """
 
 import hashlib
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from s3_sync.keys import RESERVED
 from s3_sync.layouts.layout import Layout
 from s3_sync.layouts.open import open_layout
 from s3_sync.listing.entries import Entry
+from s3_sync.result import CycleResult
 from s3_sync.settings import Settings, load_settings
-from s3_sync.target.download import Download
-from s3_sync.target.volume import Volume
-from s3_sync.work import Work
+from s3_sync.tree.download import Download
+from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import Fence
 
 DIRECT = {"S3_SYNC_LAYOUT": "in-place"}
@@ -36,7 +37,7 @@ class Stage:
     A volume with its layout; what cycles do to it is done by hand.
 
     Attributes:
-        layout: The layout that is at work.
+        layout: The layout that is at result.
         folder: What consumers mount.
         published: The revision on record.
     """
@@ -102,18 +103,18 @@ class Stage:
         for path in paths:
             self.layout.tree.delete(path, Fence())
 
-    def publish(self, revision: str, **files: str) -> Work:
+    def publish(self, revision: str, **files: str) -> CycleResult:
         """
         Bring files up to date, publish the revision, and put it on record.
         """
         self.put(**files)
-        work = self.layout.publish(revision, Fence())
+        result = self.layout.publish(revision, Fence())
         self.published = revision
-        return work
+        return result
 
     def damaged(self) -> set[str]:
         """
-        What of the shown files is not as it was published.
+        The shown files that are not as they were published.
         """
         shown = self.layout.shown
         return shown.damaged(iter(list(shown.managed.files))) if shown else set()
@@ -125,11 +126,11 @@ class Stage:
         tree = self.layout.tree
         return tree.damaged(iter(list(tree.managed.files)))
 
-    def mend(self) -> Work:
+    def repair(self) -> CycleResult:
         """
-        Mend what can be mended without the source.
+        Repair what can be repaired without the source.
         """
-        return self.layout.mend(self.damaged() - self.torn(), Fence())
+        return self.layout.repair(self.damaged() - self.torn(), Fence())
 
     def seen(self) -> dict[str, str]:
         """
@@ -142,6 +143,9 @@ class Stage:
         What consumers find behind the link.
         """
         return files_of(self.folder / "current")
+
+
+Begin = Callable[..., Stage]
 
 
 def files_of(folder: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ SHA256 = hashlib.sha256(b"".join(BODY)).hexdigest()
 
 
 @pytest.mark.parametrize("etag", [MD5, SHA256, f"{SHA256}+x"])
-def test_each_kind_is_recognised_by_its_content_and_by_no_other(etag: str) -> None:
+def test_each_kind_is_recognized_by_its_content_and_by_no_other(etag: str) -> None:
     assert has_digest(etag, BODY)
     assert not has_digest(etag, [b"other"])
 

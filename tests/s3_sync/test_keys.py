@@ -70,26 +70,13 @@ def test_takes_what_is_merely_unusual(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "reason"),
-    [
-        ("", "unsafe_path"),
-        ("/", "unsafe_path"),
-        ("/a", "unsafe_path"),
-        ("a/", "unsafe_path"),
-        ("a//b", "unsafe_path"),
-        (".", "unsafe_path"),
-        ("..", "unsafe_path"),
-        ("../a", "unsafe_path"),
-        ("a/..", "unsafe_path"),
-        ("a/./b", "unsafe_path"),
-        ("a\0b", "unsafe_path"),
-        ("caf\udce9", "unsafe_path"),
-        (".s3-sync", "reserved"),
-        (".s3-sync/managed", "reserved"),
-        ("x" * 256, "name_too_long"),
-        ("é" * 128, "name_too_long"),
-        ("/".join(["x" * 200] * 21), "name_too_long"),
-    ],
-)
+    [("", "unsafe_path"), ("/", "unsafe_path"), ("/a", "unsafe_path"), ("a/", "unsafe_path"),
+     ("a//b", "unsafe_path"), (".", "unsafe_path"), ("..", "unsafe_path"), ("../a", "unsafe_path"),
+     ("a/..", "unsafe_path"), ("a/./b", "unsafe_path"), ("a\0b", "unsafe_path"),
+     ("caf\udce9", "unsafe_path"), (".s3-sync", "reserved"), (".s3-sync/managed", "reserved"),
+     ("x" * 256, "name_too_long"), ("é" * 128, "name_too_long"),
+     ("/".join(["x" * 200] * 21), "name_too_long")],
+)  # fmt: skip
 def test_names_the_reason(path: str, reason: str) -> None:
     assert refusal_of(path, len(TARGET)) == reason
 
@@ -104,29 +91,17 @@ def test_the_limit_of_a_path_counts_the_target() -> None:
 
 @pytest.mark.parametrize(
     ("include", "exclude", "path", "is_wanted"),
-    [
-        ((), (), "a.py", True),
-        (("*.py",), (), "a.py", True),
-        (("*.py",), (), "deep/down/a.py", True),
-        (("*.py",), (), "a.pyc", False),
-        (("*.py",), (), "a.PY", False),
-        (("*.py", "*.sql"), (), "q.sql", True),
-        ((), ("tests/*",), "tests/a.py", False),
-        ((), ("tests/*",), "mytests/a.py", True),
-        ((), ("*/tests/*",), "x/tests/y/a.py", False),
-        (("*.py",), ("a*",), "a.py", False),
-        (("*.py",), ("a*",), "b.py", True),
-        ((), ("*",), "a.py", False),
-        (("dag_?.py",), (), "dag_1.py", True),
-        (("dag_?.py",), (), "dag_12.py", False),
-        (("dag_[0-9].py",), (), "dag_x.py", False),
-        (("dag_[!0-9].py",), (), "dag_x.py", True),
-        (("a|b",), (), "a", False),
-        (("a.c",), (), "abc", False),
-        (("*.py",), (), "two\nlines.py", True),
-        (("*.py",), (), "a.py\n", False),
-    ],
-)
+    [((), (), "a.py", True), (("*.py",), (), "a.py", True), (("*.py",), (), "deep/down/a.py", True),
+     (("*.py",), (), "a.pyc", False), (("*.py",), (), "a.PY", False),
+     (("*.py", "*.sql"), (), "q.sql", True), ((), ("tests/*",), "tests/a.py", False),
+     ((), ("tests/*",), "mytests/a.py", True), ((), ("*/tests/*",), "x/tests/y/a.py", False),
+     (("*.py",), ("a*",), "a.py", False), (("*.py",), ("a*",), "b.py", True),
+     ((), ("*",), "a.py", False), (("dag_?.py",), (), "dag_1.py", True),
+     (("dag_?.py",), (), "dag_12.py", False), (("dag_[0-9].py",), (), "dag_x.py", False),
+     (("dag_[!0-9].py",), (), "dag_x.py", True), (("a|b",), (), "a", False),
+     (("a.c",), (), "abc", False), (("*.py",), (), "two\nlines.py", True),
+     (("*.py",), (), "a.py\n", False)],
+)  # fmt: skip
 def test_filters_are_globs_over_the_whole_path(
     include: tuple[str, ...], exclude: tuple[str, ...], path: str, is_wanted: bool
 ) -> None:

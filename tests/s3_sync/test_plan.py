@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from s3_sync.listing.entries import Entry
 from s3_sync.plan import Plan, make_plan
-from s3_sync.target.managed import Managed
+from s3_sync.tree.managed import Managed
 
 PATHS = st.sampled_from(["a", "b", "c/d", "c/e", "f/g/h"])
 ETAGS = st.sampled_from(["one", "two"])
@@ -95,11 +95,8 @@ def test_a_second_plan_is_empty(wanted: dict[str, Entry], world: World) -> None:
 def test_nothing_is_published_that_is_right_already(wanted: dict[str, Entry], world: World) -> None:
     for path, entry in plan_of(wanted, world).publish:
         held = world.managed.get(path)
-        assert (
-            held is None
-            or path in world.damaged
-            or (held.etag, held.size_bytes) != (entry.etag, entry.size_bytes)
-        )
+        is_right = held and (held.etag, held.size_bytes) == (entry.etag, entry.size_bytes)
+        assert path in world.damaged or not is_right
 
 
 @given(WANTED, worlds())
@@ -124,9 +121,7 @@ def test_what_failed_before_comes_last_and_nothing_is_lost(
     plain = plan_of(wanted, world).publish
     plan = plan_of(wanted, world, last=last).publish
 
-    assert [item for item in plain if item[0] not in last] + [
-        item for item in plain if item[0] in last
-    ] == list(plan)
+    assert sorted(plain, key=lambda item: item[0] in last) == list(plan)
 
 
 ENTRY = Entry("dags/a", "etag", 5)
@@ -154,16 +149,10 @@ def test_an_empty_world_needs_nothing() -> None:
     assert plan_of({}, World({}, {}, set())) == Plan((), ())
 
 
-@pytest.mark.parametrize(
-    ("plan", "is_empty"),
-    [
-        (Plan((), ()), True),
-        (Plan((("a", ENTRY),), ()), False),
-        (Plan((), ("a",)), False),
-    ],
-)
-def test_a_plan_is_empty_where_nothing_is_to_be_done(plan: Plan[Entry], is_empty: bool) -> None:
-    assert plan.is_empty is is_empty
+def test_a_plan_is_empty_where_nothing_is_to_be_done() -> None:
+    plans = [Plan((), ()), Plan((("a", ENTRY),), ()), Plan((), ("a",))]
+
+    assert [True, False, False] == [plan.is_empty for plan in plans]
 
 
 def test_files_that_are_published_already_can_be_what_is_wanted() -> None:

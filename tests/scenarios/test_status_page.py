@@ -19,8 +19,7 @@ from tests.support.browser import Browser, Seen, skip_without_browser
 from tests.support.daemon import SidecarProcess
 from tests.support.databases import Postgres, missing_programs
 from tests.support.fake_s3 import FakeS3
-from tests.support.git_server import GitServer, skip_reason
-from tests.support.git_sync import ENGINES, GitSite
+from tests.support.git_sync import git_site, skip_reason
 from tests.support.kdc import Kdc, skip_without_kdc
 from tests.support.releases import ORIGIN
 from tests.support.scripted import daemon_for
@@ -220,22 +219,17 @@ def test_git_sync_wrapper_with_a_hostile_author_and_without_a_server(
     if reason := skip_reason():
         pytest.skip(reason)
     author = f"\u202e{lure.markup}".translate({ord("<"): "&lt;", ord(">"): "&gt;"})
-    with GitServer(tmp_path / "remote") as server:
-        here = GitSite(list(ENGINES.values())[-1], server, tmp_path / "pod")
-        here.folder.mkdir()
-        try:
-            good = here.repository.commit(GOOD, message=lure.markup, author=author)
-            daemon = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
-            bad = {f"{lure.markup}\u202e.py": "two = (2\n"}
-            here.repository.commit(bad, message=lure.markup, author=author)
-            daemon.wait_for_event("revision_refused", 30)
-            refused = look(daemon)
-            server.stop()
-            daemon.wait_for_event("cycle_failed", 30)
+    with git_site(tmp_path) as here:
+        good = here.repository.commit(GOOD, message=lure.markup, author=author)
+        daemon = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
+        bad = {f"{lure.markup}\u202e.py": "two = (2\n"}
+        here.repository.commit(bad, message=lure.markup, author=author)
+        daemon.wait_for_event("revision_refused", 30)
+        refused = look(daemon)
+        here.server.stop()
+        daemon.wait_for_event("cycle_failed", 30)
 
-            failing = look(daemon)
-        finally:
-            here.close()
+        failing = look(daemon)
 
     for seen in (refused, failing):
         assert f"{lure.markup}\\u202e.py:1: '(' was never closed" in seen.text

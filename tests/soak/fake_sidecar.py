@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """
-A stand-in for a sidecar that can be as bad as no sidecar should be: ``FAULT=...``.
+A sidecar as bad as no sidecar should be: ``FAULT=...``.
 """
 
 import json
@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 FAULT = os.environ["FAULT"]
@@ -20,33 +19,24 @@ class Handler(BaseHTTPRequestHandler):
     """
 
     def do_GET(self) -> None:
-        status = 503 if FAULT == f"{self.path} answers 503" else 200
-        body = b'sidecar_cycles_total{result="changed"} 7\n'
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_response(503 if FAULT == f"{self.path} answers 503" else 200)
         self.end_headers()
-        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-def say(**event: str) -> None:
-    print(json.dumps(event), flush=True)
-
-
 server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-code = 1 if FAULT == "exit code 1" else 0
-signal.signal(signal.SIGTERM, lambda *_: os._exit(code))
+signal.signal(signal.SIGTERM, lambda *_: os._exit(int(FAULT == "exit code 1")))
 threading.Thread(target=server.serve_forever, daemon=True).start()
-say(event="http_listening", address=f"127.0.0.1:{server.server_port}")
+address = f"127.0.0.1:{server.server_port}"
+print(json.dumps({"event": "http_listening", "address": address}), flush=True)
 if FAULT == "traceback":
     print("Traceback (most recent call last):", flush=True)
 if FAULT == "bug":
-    say(event="cycle_failed", reason="bug", error="it cannot be")
+    print(json.dumps({"event": "cycle_failed", "reason": "bug", "error": "it cannot be"}))
 if FAULT == "chatter":
-    for _ in range(1_000):
-        say(event="hello")
-while FAULT != "ends":
-    time.sleep(1)
-sys.exit(0)
+    sys.stdout.write('{"event": "hello"}\n' * 1_000)
+sys.stdout.flush()
+if FAULT != "ends":
+    signal.pause()

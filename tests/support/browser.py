@@ -81,7 +81,7 @@ def skip_without_browser() -> None:
     Skip a test where there is no Chromium.
     """
     if shutil.which("chromium") is None:
-        pytest.skip("needs chromium (make setup installs it as root)")
+        pytest.skip("needs chromium: make setup-test as root")
 
 
 @dataclass(frozen=True)
@@ -262,17 +262,17 @@ class Browser:
 
 def _small_png(pixels: bytes, width: int) -> bytes:
     """
-    Return pixels as a PNG of 16 shades a colour and at most 256 colours: enough for text.
+    Return pixels as a PNG of 16 shades a color and at most 256 colors: enough for text.
     """
     shades = bytes(round(value / 17) * 17 for value in range(256))
-    colours = array("I", pixels.translate(shades))
-    palette = sorted(set(colours))
-    numbers = {colour: number for number, colour in enumerate(palette)}
-    indices = bytes(numbers[colour] for colour in colours)
+    colors = array("I", pixels.translate(shades))
+    palette = sorted(set(colors))
+    numbers = {color: number for number, color in enumerate(palette)}
+    indices = bytes(numbers[color] for color in colors)
     rows = range(0, len(indices), width)
     parts = {
         b"IHDR": struct.pack(">IIBBBBB", width, len(rows), 8, 3, 0, 0, 0),
-        b"PLTE": b"".join(colour.to_bytes(4, "little")[:3] for colour in palette),
+        b"PLTE": b"".join(color.to_bytes(4, "little")[:3] for color in palette),
         b"IDAT": zlib.compress(b"".join(b"\0" + indices[row : row + width] for row in rows), 9),
         b"IEND": b"",
     }

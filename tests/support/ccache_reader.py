@@ -18,7 +18,12 @@ def main() -> None:
     Read until told to stop; the first reads are done before anyone looks at standard input.
     """
     kind, *service = sys.argv[1:]
-    read = {"klist": klist, "acquire": acquire, "context": context}[kind](*service)
+    readers: dict[str, Callable[..., Callable[[], object]]] = {
+        "klist": klist,
+        "acquire": acquire,
+        "context": context,
+    }
+    read = readers[kind](*service)
     reads, failures = 0, []
     print("ready", flush=True)
     while True:

@@ -25,6 +25,8 @@ VENV_BIN = Path(sys.executable).parent
 S3_SYNC = VENV_BIN / "s3-sync"
 
 Event = dict[str, Any]
+Settings = dict[str, str | None]
+"""Variables; None removes one that would be set."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class SidecarProcess:
     One sidecar with an environment of its own; a `with` statement starts it.
 
     Leaving the `with` statement always kills what still runs. `start` may be called again after
-    the process has ended: the log begins anew.
+    the process has ended: the log starts over.
     """
 
     def __init__(
@@ -179,7 +181,7 @@ class SidecarProcess:
         Args:
             name: The `event`, or several that will do.
             timeout_seconds: How long to wait.
-            after: Skip so many lines: `len(daemon.events)` from before the deed.
+            after: Skip this many lines: `len(daemon.events)` from before the deed.
             match: Values that the line must have.
 
         Raises:
@@ -203,6 +205,13 @@ class SidecarProcess:
         Wait for the first complete cycle of this process and return its `cycle_finished` line.
         """
         return self.wait_for_event("cycle_finished", timeout_seconds)
+
+    def until_synced(self) -> Self:
+        """
+        The same process, once its first cycle is complete: to be read after `start`.
+        """
+        self.wait_until_synced()
+        return self
 
     def sync(self, timeout_seconds: float = 60.0) -> Event:
         """

@@ -50,7 +50,7 @@ def missing_programs(*names: str) -> str:
     Say in one line which of these programs the machine lacks; empty when it has all.
     """
     missing = [name for name in names if find_program(name) is None]
-    return f"needs {', '.join(missing)}: make setup as root" if missing else ""
+    return f"needs {', '.join(missing)}: make setup-test as root" if missing else ""
 
 
 class Server(ABC):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 class FakeChild:
     """
-    Says what it is told, and counts. It works where `sys.executable` is its `program`.
+    Prints what the test sets, and counts. It works where `sys.executable` is its `program`.
     """
 
     def __init__(self, folder: Path) -> None:

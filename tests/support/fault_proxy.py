@@ -113,13 +113,6 @@ def twice(pages: list[Answer]) -> list[Answer]:
     return [page for page in pages for _ in range(2)]
 
 
-def backwards(pages: list[Answer]) -> list[Answer]:
-    """
-    The last page comes first.
-    """
-    return pages[::-1]
-
-
 def arranged(proxy: FaultProxy, arrangement: Arrangement) -> Fault:
     """
     Send the pages of listings in another arrangement, in a chain of tokens that fits it.

@@ -5,6 +5,7 @@ Those that only S3 knows (its error documents, redirects) are in `tests.support.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tests.support.loopback import Answer, Exchange, Fault, framed
 
@@ -89,29 +90,32 @@ def wrong_length(difference: int) -> Fault:
     return fault
 
 
+def altered(change: Callable[[Answer], Answer], *, close: bool = False) -> Fault:
+    """
+    Send the good answer after a change to it; close afterwards, or not.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        exchange.send(change(exchange.good()))
+        if close:
+            exchange.close()
+
+    return fault
+
+
 def replace_body(change: Callable[[bytes], bytes]) -> Fault:
     """
     Send other bytes with the same status and headers and the right length.
     """
-
-    def fault(exchange: Exchange) -> None:
-        answer = exchange.good()
-        exchange.send(Answer(answer.status, answer.headers, change(answer.body)))
-
-    return fault
+    return altered(lambda answer: replace(answer, body=change(answer.body)))
 
 
 def with_headers(**headers: str) -> Fault:
     """
     Answer well with more headers; `_` in a name stands for `-`.
     """
-
-    def fault(exchange: Exchange) -> None:
-        answer = exchange.good()
-        more = {name.replace("_", "-"): value for name, value in headers.items()}
-        exchange.send(Answer(answer.status, {**answer.headers, **more}, answer.body))
-
-    return fault
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    return altered(lambda answer: replace(answer, headers={**answer.headers, **more}))
 
 
 def flip_first_bit(body: bytes) -> bytes:
@@ -173,25 +177,17 @@ def close_after() -> Fault:
     """
     Answer well with `Connection: close`, and close.
     """
-
-    def fault(exchange: Exchange) -> None:
-        answer = exchange.good()
-        exchange.send(Answer(answer.status, {**answer.headers, "Connection": "close"}, answer.body))
-        exchange.close()
-
-    return fault
+    closing = {"Connection": "close"}
+    return altered(
+        lambda answer: replace(answer, headers={**answer.headers, **closing}), close=True
+    )
 
 
 def close_silently() -> Fault:
     """
     Answer well and close without having said so: what an idle timeout looks like.
     """
-
-    def fault(exchange: Exchange) -> None:
-        exchange.send(exchange.good())
-        exchange.close()
-
-    return fault
+    return altered(lambda answer: answer, close=True)
 
 
 def raw(data: bytes) -> Fault:

@@ -79,7 +79,7 @@ class Repository:
             files: What changes against the parent.
             branch: Where; it is made when missing, from nothing.
             message: Of the commit.
-            onto: Another parent than the branch's head: a force push. An empty string is none.
+            onto: Another parent than the branch's head: a force push. An empty string: no parent.
             modes: Path → git's mode, where it is not 100644 (`120000` is a symlink).
             author: Name of who wrote it; git allows no `<` and `>` in it.
             whole: The files are all that there is afterwards.
@@ -109,6 +109,20 @@ class Repository:
             out.append(b"data %d\n%s\n" % (len(data), data))
         self.git("fast-import", "--quiet", "--force", stdin=b"".join(out))
         return self.head(branch)
+
+    def commit_submodule(self, path: str, url: str, commit: str) -> str:
+        """
+        Commit a submodule to the default branch, which has a commit, and return the hash.
+        """
+        modules = f'[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n'
+        text = (
+            f"commit refs/heads/{self.branch}\n"
+            f"committer T <t@example.com> {next(self._clock)} +0000\ndata 0\n"
+            f"from {self.head()}\nM 100644 inline .gitmodules\ndata {len(modules)}\n{modules}\n"
+            f"M 160000 {commit} {path}\n"
+        )
+        self.git("fast-import", "--quiet", stdin=text.encode())
+        return self.head()
 
     def head(self, branch: str | None = None) -> str:
         """

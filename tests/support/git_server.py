@@ -130,4 +130,6 @@ def skip_reason() -> str:
     Why there can be no server here; empty when there can be one.
     """
     has_git = shutil.which("git") is not None and os.access(HTTP_BACKEND, os.X_OK)
-    return "" if has_git else "a git server needs git with its http-backend: make setup as root"
+    return (
+        "" if has_git else "a git server needs git with its http-backend: make setup-test as root"
+    )

@@ -4,13 +4,10 @@ git-sync as a process, alone and inside the wrapper, with a remote and a volume.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support import revisions
+from tests.support import git_server, revisions
 from tests.support.daemon import VENV_BIN, Event, SidecarProcess
 from tests.support.git_repository import Repository
 from tests.support.git_server import GitServer
@@ -26,10 +23,16 @@ from tests.support.revisions import make_revision
 from tests.support.waiting import wait_until
 
 WRAPPER = VENV_BIN / "git-sync-wrapper"
-STAND_IN = Path(__file__).parent / "stand_in" / "git-sync"
-REAL = os.environ.get("GIT_SYNC_BIN") or shutil.which("git-sync")
-ENGINES = {"stand-in": STAND_IN, **({"git-sync": Path(REAL)} if REAL else {})}
-"""What stands for git-sync: always a stand-in, and the real one where there is one."""
+GIT_SYNC = Path(os.environ.get("GIT_SYNC_BIN") or shutil.which("git-sync") or "/git-sync")
+
+
+def skip_reason() -> str:
+    """
+    Why git-sync cannot run against a server here; empty when it can.
+    """
+    if not GIT_SYNC.is_file():
+        return "needs git-sync 4: set GIT_SYNC_BIN"
+    return git_server.skip_reason()
 
 
 class PlainGitSync(SidecarProcess):
@@ -43,7 +46,7 @@ class PlainGitSync(SidecarProcess):
 
         Args:
             text: A part of `msg` or `error`.
-            after: Skip so many lines.
+            after: Skip this many lines.
             timeout_seconds: How long to wait.
         """
 
@@ -71,9 +74,9 @@ class GitSite:
     What one test has: a remote with one repository, a volume, and processes that end with it.
     """
 
-    engine: Path
     server: GitServer
     folder: Path
+    engine: Path = GIT_SYNC
     processes: list[SidecarProcess] = field(default_factory=list)
     tmp: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="git-")))
     """TMPDIR; short, as the path of a socket must be."""
@@ -229,54 +232,23 @@ class GitSite:
         shutil.rmtree(self.tmp, ignore_errors=True)
 
 
-class Readers:
-    """
-    Processes that read whole revisions through a link; see `tests.support.revisions`.
-    """
-
-    def __init__(self, link: Path, retain_seconds: float, count: int = 2) -> None:
-        self._processes = [
-            subprocess.Popen(
-                [sys.executable, revisions.__file__, str(link), str(retain_seconds)],
-                env={"PATH": "/usr/bin:/bin"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(count)
-        ]
-
-    def stop(self) -> dict[str, Any]:
-        """
-        Let them finish their trees, and return the sum of what they saw.
-        """
-        total: dict[str, Any] = {}
-        for process in self._processes:
-            output, _ = process.communicate("")
-            for name, value in json.loads(output).items():
-                total[name] = total[name] + value if name in total else value
-        return total
-
-    def kill(self) -> None:
-        """
-        End them at once.
-        """
-        for process in self._processes:
-            process.kill()
-            process.wait()
-
-
 @contextmanager
-def reading(link: Path, retain_seconds: float, seen: dict[str, Any]) -> Iterator[None]:
+def git_site(folder: Path, engine: Path = GIT_SYNC, **options: Any) -> Iterator[GitSite]:
     """
-    Let two processes read through a link, and put what they saw into a dictionary.
+    A remote without commits and an empty volume; at the end nothing of them runs.
+
+    Args:
+        folder: Of both.
+        engine: git-sync, as the wrapper finds it.
+        options: Of the server.
     """
-    readers = Readers(link, retain_seconds)
-    try:
-        yield
-        seen |= readers.stop()
-    finally:
-        readers.kill()
+    with GitServer(folder / "remote", **options) as server:
+        site = GitSite(server, folder / "pod", engine)
+        site.folder.mkdir()
+        try:
+            yield site
+        finally:
+            site.close()
 
 
 def commands() -> dict[int, str]:
@@ -319,28 +291,19 @@ def chart_environment(
         init: Of the init container.
         credentials: Username and password, as of `dags.gitSync.credentialsSecret`.
     """
+    branch = site.repository.branch
     values = {
         "GIT_SYNC_REV": "HEAD",
-        "GITSYNC_REF": site.repository.branch,
-        "GIT_SYNC_BRANCH": site.repository.branch,
-        "GIT_SYNC_REPO": site.server.url(),
-        "GITSYNC_REPO": site.server.url(),
-        "GIT_SYNC_DEPTH": "1",
-        "GITSYNC_DEPTH": "1",
-        "GIT_SYNC_ROOT": str(site.root),
-        "GITSYNC_ROOT": str(site.root),
+        "GIT_SYNC_BRANCH": branch,
+        "GITSYNC_REF": branch,
         "GIT_SYNC_DEST": "repo",
         "GITSYNC_LINK": "repo",
-        "GIT_SYNC_ADD_USER": "true",
-        "GITSYNC_ADD_USER": "true",
         "GITSYNC_PERIOD": "1s",
         "GIT_SYNC_MAX_SYNC_FAILURES": "0",
         "GITSYNC_MAX_FAILURES": "0",
     }
-    for name, value in (credentials or {}).items():
+    both = {"REPO": site.server.url(), "ROOT": str(site.root), "DEPTH": "1", "ADD_USER": "true"}
+    both |= {"ONE_TIME": "true"} if init else {"HTTP_BIND": "127.0.0.1:0"}
+    for name, value in {**both, **(credentials or {})}.items():
         values[f"GIT_SYNC_{name}"] = values[f"GITSYNC_{name}"] = value
-    if init:
-        values |= {"GIT_SYNC_ONE_TIME": "true", "GITSYNC_ONE_TIME": "true"}
-    else:
-        values |= {"GIT_SYNC_HTTP_BIND": "127.0.0.1:0", "GITSYNC_HTTP_BIND": "127.0.0.1:0"}
     return values

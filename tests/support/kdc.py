@@ -23,7 +23,7 @@ from typing import Self
 
 import pytest
 
-from tests.support.clocks import forget_clock
+from tests.support.clocks import forget_clock, libfaketime
 from tests.support.waiting import wait_until
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -40,10 +40,11 @@ def skip_without_kdc() -> None:
     Skip where the machine has no KDC, or no gssapi; at the top of a module or in a fixture.
     """
     if find_spec("gssapi") is None:
-        pytest.skip("gssapi is not compiled: make setup as root", allow_module_level=True)
+        pytest.skip("gssapi is not compiled: make setup-test as root", allow_module_level=True)
     if MISSING:
         pytest.skip(
-            f"a real KDC needs {', '.join(MISSING)}: make setup as root", allow_module_level=True
+            f"a real KDC needs {', '.join(MISSING)}: make setup-test as root",
+            allow_module_level=True,
         )
 
 
@@ -107,7 +108,7 @@ class Kdc:
         environment = self.environment
         if clock_offset_seconds:
             environment |= {
-                "LD_PRELOAD": str(_libfaketime()),
+                "LD_PRELOAD": str(libfaketime()),
                 "FAKETIME": f"{clock_offset_seconds:+d}s",
                 "FAKETIME_DONT_RESET": "1",
             }
@@ -301,13 +302,6 @@ def _quoted(word: str) -> str:
     Return one word for the command line of kadmin.
     """
     return '"' + word.replace('"', '""') + '"'
-
-
-def _libfaketime() -> Path:
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    if not found:
-        pytest.skip("another clock needs libfaketime: make setup as root")
-    return found[0]
 
 
 def _free_port() -> int:

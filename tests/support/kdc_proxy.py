@@ -10,14 +10,14 @@ import threading
 from contextlib import suppress
 from typing import Literal, Self
 
-Behaviour = Literal["relay", "silent", "reset", "garbage"]
+Behavior = Literal["relay", "silent", "reset", "garbage"]
 GARBAGE = b"\x7e\x5a" * 100
 TIMEOUT_SECONDS = 10
 
 
 class KdcProxy:
     """
-    One port on 127.0.0.1, UDP and TCP; `behaviour` may change at any time.
+    One port on 127.0.0.1, UDP and TCP; `behavior` may change at any time.
 
     `silent` takes requests and keeps connections open, `reset` closes them (and says nothing over
     UDP), `garbage` answers bytes that are no Kerberos.
@@ -27,7 +27,7 @@ class KdcProxy:
         """
         Describe a relay to a KDC on 127.0.0.1.
         """
-        self.behaviour: Behaviour = "relay"
+        self.behavior: Behavior = "relay"
         self.requests = 0
         """How many arrived so far, whatever became of them."""
         self._kdc = ("127.0.0.1", kdc_port)
@@ -68,9 +68,9 @@ class KdcProxy:
             with suppress(OSError):
                 data, client = self._udp.recvfrom(65536)
                 self.requests += 1
-                if self.behaviour == "garbage":
+                if self.behavior == "garbage":
                     self._udp.sendto(GARBAGE, client)
-                elif self.behaviour == "relay":
+                elif self.behavior == "relay":
                     with socket.socket(type=socket.SOCK_DGRAM) as kdc:
                         kdc.settimeout(TIMEOUT_SECONDS)
                         kdc.connect(self._kdc)
@@ -85,15 +85,15 @@ class KdcProxy:
 
     def _relay_tcp(self, client: socket.socket) -> None:
         self.requests += 1
-        if self.behaviour == "silent":
+        if self.behavior == "silent":
             self._silent.append(client)
             return
         with client, suppress(OSError):
             client.settimeout(TIMEOUT_SECONDS)
             request = _read_message(client)
-            if self.behaviour == "reset":
+            if self.behavior == "reset":
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            elif self.behaviour == "garbage":
+            elif self.behavior == "garbage":
                 client.sendall(struct.pack(">I", len(GARBAGE)) + GARBAGE)
             else:
                 with socket.create_connection(self._kdc, TIMEOUT_SECONDS) as kdc:

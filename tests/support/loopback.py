@@ -367,7 +367,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
         fake._record(request)(Exchange(fake, self, request))
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
+    do_CONNECT = do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
 
     def log_message(self, format: str, *args: object) -> None:
         """

@@ -38,7 +38,7 @@ class MotoWithIam(ProcessServer):
         """
         A boto3 client of a service; allowed everything as long as IAM is not enforced.
         """
-        return boto3.client(
+        return boto3.client(  # type: ignore[call-overload]
             service,
             endpoint_url=self.endpoint,
             aws_access_key_id=self.access_key,

@@ -27,7 +27,7 @@ def start_on_free_port(
         log: Where its output goes.
 
     Raises:
-        AssertionError: It never answers, or ended each time (somebody may take the port before).
+        AssertionError: It never answers, or ended each time (another process may take the port).
     """
     for _ in range(TRIES):
         with socket.socket() as probe:

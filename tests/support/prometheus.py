@@ -26,7 +26,7 @@ def skip_without_prometheus() -> None:
     Skip the test where Debian's package is not installed.
     """
     if shutil.which("promtool") is None or shutil.which("prometheus") is None:
-        pytest.skip("prometheus and promtool are missing: make setup as root")
+        pytest.skip("prometheus and promtool are missing: make setup-test as root")
 
 
 def promtool(*arguments: str, folder: Path) -> str:

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import shutil
 import subprocess
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from s3_sync.release.manifest import Manifest, parse_manifest
 from s3_sync.release.names import MANIFEST_FOLDER, POINTER_KEY, bundle_key, manifest_key
@@ -50,7 +50,7 @@ class Ran:
 
 class Publishing:
     """
-    The command line of somebody who publishes to one bucket.
+    The command line of a person who publishes to one bucket.
 
     Args:
         settings: More variables; `None` removes one.
@@ -71,25 +71,31 @@ class Publishing:
             **(settings or {}),
         }
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str | Path, program: Path = S3_SYNC, **streams: int | IO[Any]
+    ) -> subprocess.Popen[str]:
         """
         Start a command, to be killed or waited for.
+
+        Args:
+            program: What runs it: as another user, for example.
+            streams: `stdout` and `stderr` where they are not read here.
         """
         self._home.mkdir(parents=True, exist_ok=True)
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(
-            [str(S3_SYNC), *map(os.fspath, arguments)],
+            [program, *arguments],
             env=self.environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
+            **(pipes | streams),
         )
 
-    def run(self, *arguments: str | Path) -> Ran:
+    def run(self, *arguments: str | Path, program: Path = S3_SYNC, **streams: int | IO[Any]) -> Ran:
         """
         Run a command to its end.
         """
-        process = self.start(*arguments)
+        process = self.start(*arguments, program=program, **streams)
         out, err = process.communicate(timeout=120)
         return Ran(process.returncode, out, err)
 
@@ -106,9 +112,8 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
     """
     Make a folder that has these files and no others.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in [path for path in folder.rglob("*") if not path.is_dir()]:
-        old.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for name, body in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from s3_sync.publisher.bundle import Content, write_bundle
+from s3_sync.digest import revision_of, sha256_of
+from s3_sync.publisher.bundle import FileContent, write_bundle
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import Manifest, serialise_manifest
-from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key, revision_of, sha256_of
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import Pointer, serialise_pointer
 
 AT = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
@@ -57,7 +58,7 @@ def make_release(
     """
     Make the release of some files.
     """
-    contents = [Content(path, files[path], path in executable) for path in sorted(files)]
+    contents = [FileContent(path, files[path], path in executable) for path in sorted(files)]
     out = io.BytesIO()
     rows = {row.path: row for row in write_bundle(contents, out)}
     bundle = out.getvalue()

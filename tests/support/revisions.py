@@ -57,7 +57,7 @@ class Seen:
     gone: int = 0
     """How often there was no link."""
     flaws: list[str] = field(default_factory=list)
-    """Trees that were not whole, or of two revisions."""
+    """Trees that were incomplete, or of two revisions."""
 
 
 class Flaw(Exception):
@@ -70,7 +70,7 @@ def read_revision(folder: str, hidden: tuple[str, ...] = ()) -> int:
     """
     Read all files below a resolved path and return the number of their revision.
 
-    A `.git` at the top, as in a worktree of git, is none of them.
+    A `.git` at the top, as in a worktree of git, is not one of them.
 
     Args:
         hidden: Names of folders that are not looked into.
@@ -88,10 +88,10 @@ def read_revision(folder: str, hidden: tuple[str, ...] = ()) -> int:
             if path == ".git":
                 continue
             with open(os.path.join(here, name), "rb") as file:
-                number, count, marked = file.read().partition(b"\n")[0].decode().split(" ")
+                said, of, marked = file.read().partition(b"\n")[0].decode().split(" ")
             if marked != path:
                 raise Flaw(f"{path} has the content of {marked}")
-            revisions[int(number), int(count)] = path
+            revisions[int(said), int(of)] = path
             files += 1
     if len(revisions) != 1:
         raise Flaw(f"mixed: {revisions}")

@@ -1,5 +1,5 @@
 """
-A daemon on a scripted S3 server: what the behaviour scenarios begin with.
+A daemon on a scripted S3 server: what the behavior scenarios begin with.
 """
 
 import itertools
@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support.daemon import Daemon, Event
 from tests.support.fake_s3 import FakeS3
+from tests.support.loopback import Fault, Match
 
 FILES = {"a.py": b"print('a')\n", "pkg/b.py": b"print('b')\n", "pkg/empty.py": b""}
 """
@@ -66,6 +68,13 @@ def published(target: Path) -> dict[str, bytes]:
     return found
 
 
+def staged(target: Path) -> list[Path]:
+    """
+    Downloads that are on their way, or were left behind.
+    """
+    return [path for path in (target / ".s3-sync/staging").rglob("*") if path.is_file()]
+
+
 @dataclass(frozen=True)
 class Running:
     """
@@ -98,6 +107,29 @@ class Running:
         after = len(self.daemon.events)
         self.daemon.sighup()
         return self.daemon.wait_for_event("cycle_failed", after=after)
+
+    def withstand(
+        self, fault: Fault, match: Match | None = None, *, body: bytes | None = None, **stored: Any
+    ) -> Event:
+        """
+        Change `a.py` behind a fault: nothing is published until it ends, and then everything.
+
+        Args:
+            body: The new content; None: any.
+            stored: How it is stored, as for `FakeS3.put`.
+
+        Returns:
+            The `cycle_failed` line.
+        """
+        before = self.published
+        self.s3.put("dags/a.py", body or new_content(), **stored)
+        self.s3.inject(fault, match)
+        failed = self.fail()
+        assert before == self.published
+        assert 200 == self.daemon.get("/readyz").status
+        self.recover()
+        assert self.expect() == self.published
+        return failed
 
     def recover(self) -> Event:
         """

@@ -1,7 +1,7 @@
 """
 Real S3 servers on loopback, each with its own character.
 
-`MotoServer` is pure Python, runs in the test's process, takes almost any key and honours If-Match.
+`MotoServer` is pure Python, runs in the test's process, takes almost any key and honors If-Match.
 `RcloneServer` is one Go process, checks signatures, and is strict about keys.
 """
 

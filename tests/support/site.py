@@ -70,18 +70,20 @@ class Site:
         }
 
     def sidecar(
-        self, *arguments: str, program: Path = KERBEROS_SIDECAR, **settings: str | None
+        self, *arguments: str, program: Path | str | None = None, **settings: str | None
     ) -> SidecarProcess:
         """
         Describe a sidecar, which is killed at the end of the test; nothing is started yet.
         """
         home = self.folder / f"home-{len(self.daemons)}"
-        daemon = SidecarProcess(program, self.settings(**settings), home, arguments)
+        daemon = SidecarProcess(
+            Path(program or KERBEROS_SIDECAR), self.settings(**settings), home, arguments
+        )
         self.daemons.append(daemon)
         return daemon
 
     def start(
-        self, *arguments: str, program: Path = KERBEROS_SIDECAR, **settings: str | None
+        self, *arguments: str, program: Path | str | None = None, **settings: str | None
     ) -> SidecarProcess:
         """
         Start a sidecar, which is killed at the end of the test.
@@ -98,7 +100,7 @@ class Site:
 
     def configure(self, kdcs: str | tuple[str, ...] | None = None, **libdefaults: str) -> None:
         """
-        Write the krb5.conf anew.
+        Write the krb5.conf again.
         """
         self.kdc.client_config(self.config, kdcs, libdefaults)
 

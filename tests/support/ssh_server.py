@@ -25,7 +25,7 @@ def skip_without_sshd() -> None:
     Skip where the machine has no sshd or no ssh client.
     """
     if SSHD is None or shutil.which("ssh") is None or shutil.which("ssh-keygen") is None:
-        pytest.skip("SSH needs openssh-server and openssh-client: make setup as root")
+        pytest.skip("SSH needs openssh-server and openssh-client: make setup-test as root")
 
 
 class SshServer:
@@ -67,7 +67,7 @@ class SshServer:
 
     def url(self, repository: Path) -> str:
         """
-        The URL of a repository, for who may log in here: the user of the tests.
+        The URL of a repository, for the user who may log in here: that of the tests.
         """
         user = pwd.getpwuid(os.getuid()).pw_name
         return f"ssh://{user}@127.0.0.1:{self.port}{repository}"

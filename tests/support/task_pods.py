@@ -24,12 +24,12 @@ from airflow.providers.cncf.kubernetes.kube_config import KubeConfig
 from kubernetes.client import V1ObjectMeta, V1Pod
 
 
-class WithoutWatchers(AirflowKubernetesScheduler):
+class WithoutWatchers(AirflowKubernetesScheduler):  # type: ignore[misc]
     """
     The executor's own part that creates pods.
     """
 
-    def _make_kube_watchers(self):
+    def _make_kube_watchers(self) -> dict[str, object]:
         return {}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sync_perm.database import Database
+from sync_perm.database.database import Database
 from tests.sync_perm.given import Sqlite
 
 

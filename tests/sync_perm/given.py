@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sync_perm.access_control import AccessControl, Unreadable
-from sync_perm.connection import Address, parse_url
-from sync_perm.difference import DEFAULT_ROLES
-from sync_perm.installation import Installation, Resource
-from sync_perm.tables import Grant, Permission, Tables
+from sync_perm.airflow.installation import Installation
+from sync_perm.database.access_control import AccessControl, Unreadable
+from sync_perm.database.connection import Address, parse_url
+from sync_perm.database.tables import Grant, Permission, Tables
+from sync_perm.difference import DEFAULT_ROLES, Resource
 
 KINDS = {
     "DAGs": Resource("DAG:", frozenset({"can_read", "can_edit", "can_delete"})),

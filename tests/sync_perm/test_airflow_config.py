@@ -8,6 +8,7 @@ import pytest
 
 from sidecar_runtime.errors import SettingsError
 from sync_perm.airflow_config import AirflowConfig
+from tests.support.raising import raised
 
 
 def config(home: Path, text: str | None = None, **environ: str) -> AirflowConfig:
@@ -35,29 +36,30 @@ def test_airflow_config_names_another_file(tmp_path: Path) -> None:
     assert "other" == found.value("core", "auth_manager")
 
 
-def test_variables_in_values_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("${PLACE}/plugins", "/somewhere/plugins"), ("mysql://u:p%%40@h/d", "mysql://u:p%40@h/d")],
+)
+def test_variables_are_expanded_and_percent_signs_escaped_as_in_airflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, read: str
+) -> None:
     monkeypatch.setenv("PLACE", "/somewhere")
 
-    found = config(tmp_path, "[core]\nplugins_folder = ${PLACE}/plugins\n")
+    found = config(tmp_path, f"[core]\nplugins_folder = {written}\n")
 
-    assert "/somewhere/plugins" == found.value("core", "plugins_folder")
-
-
-def test_percent_signs_are_escaped_as_in_airflow(tmp_path: Path) -> None:
-    found = config(tmp_path, "[database]\nsql_alchemy_conn = mysql://u:p%%40@h/d\n")
-
-    assert "mysql://u:p%40@h/d" == found.value("database", "sql_alchemy_conn")
+    assert read == found.value("core", "plugins_folder")
 
 
 @pytest.mark.parametrize(
     "text", ["no section = s3cret\n", "[database]\nsql_alchemy_conn = mysql://u:s3cret%4@h/d\n"]
 )
 def test_an_unreadable_file_is_named_without_its_content(tmp_path: Path, text: str) -> None:
-    with pytest.raises(SettingsError) as caught:
-        config(tmp_path, text).value("database", "sql_alchemy_conn")
+    error = raised(
+        SettingsError, lambda: config(tmp_path, text).value("database", "sql_alchemy_conn")
+    )
 
-    assert "airflow.cfg" in str(caught.value)
-    assert "s3cret" not in str(caught.value)
+    assert "airflow.cfg" in str(error)
+    assert "s3cret" not in str(error)
 
 
 def test_without_a_file_there_are_no_options(tmp_path: Path) -> None:

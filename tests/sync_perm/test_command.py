@@ -2,12 +2,15 @@
 What the environment says.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sidecar_runtime.errors import SettingsError
 from sync_perm.command import read_all
+from tests.sync_perm.given import Sqlite
 from tests.sync_perm.site import Site
 
 
@@ -17,12 +20,9 @@ def test_problems_of_all_parts_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         read_all(site.environment(INTERVAL="soon", SYNC_PERM_TARGETTED="false"))
 
-    assert {
-        "INTERVAL",
-        "SYNC_PERM_TARGETTED",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
-        "AIRFLOW__CORE__AUTH_MANAGER",
-    } == {problem.setting for problem in caught.value.problems}
+    wrong = {"INTERVAL", "SYNC_PERM_TARGETTED", "AIRFLOW__CORE__AUTH_MANAGER"}
+    wrong |= {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"}
+    assert wrong == {problem.setting for problem in caught.value.problems}
 
 
 def test_what_is_right_comes_whole(tmp_path: Path) -> None:
@@ -36,3 +36,24 @@ def test_what_is_right_comes_whole(tmp_path: Path) -> None:
     assert 7 == found.settings.interval_seconds
     assert list(strange) == found.unknown
     assert ("postgresql://h/d", "2.11.2") == (found.where, found.airflow.version)
+
+
+def test_what_it_starts_writes_for_itself_alone(tmp_path: Path, sqlite: Sqlite) -> None:
+    """
+    Airflow writes its configuration, with the password of the database in it.
+    """
+    site = Site(tmp_path / "site")
+    site.write(f"import pathlib; pathlib.Path('{tmp_path}/written').touch()")
+    environ = site.environment(
+        AIRFLOW__CORE__SQL_ALCHEMY_CONN=sqlite.address.url,
+        SYNC_PERM_TARGETED="false",
+        SYNC_PERM_ONE_SHOT="true",
+        SYNC_PERM_INCLUDE_DAGS="false",
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-m", "sync_perm"], env=environ, capture_output=True, text=True, umask=0
+    )
+
+    assert 0 == done.returncode, done.stdout
+    assert 0o600 == (tmp_path / "written").stat().st_mode & 0o777

@@ -11,23 +11,23 @@ from structlog.testing import capture_logs
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
-from sync_perm import cycle
+from sync_perm.airflow.installation import find_installation
+from sync_perm.airflow.passes import AirflowPasses
 from sync_perm.airflow_config import AirflowConfig
-from sync_perm.airflow_pass import AirflowPasses
-from sync_perm.board import Board
 from sync_perm.comparison import Comparison
-from sync_perm.connection import find_source
-from sync_perm.cycle import Session
-from sync_perm.installation import find_installation
-from sync_perm.lock import PassLock
+from sync_perm.cycle import Pace, Session
+from sync_perm.database.connection import find_source
+from sync_perm.database.lock import PassLock
 from sync_perm.metrics import PermMetrics
 from sync_perm.settings import load_settings
 from sync_perm.sidecar import SyncPerm
+from sync_perm.status import Status
+from tests.support.raising import raised
 from tests.support.waiting import wait_until
 from tests.sync_perm.given import Sqlite
 from tests.sync_perm.site import Site
 
-MEND = """
+FIX = """
 import os, sqlite3, sys
 print("arguments", *sys.argv[1:])
 path = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite:///")
@@ -47,8 +47,9 @@ class Sidecar:
     """
 
     def __init__(self, folder: Path, sqlite: Sqlite) -> None:
+        self.pace = Pace(quiet_seconds=0.05)
         self.site = Site(folder / "site")
-        self.site.write(MEND)
+        self.site.write(FIX)
         self.sqlite = sqlite
         self.folder = folder
         sqlite.run("INSERT INTO ab_permission VALUES (1, 'can_read')")
@@ -74,12 +75,26 @@ class Sidecar:
             AirflowPasses(airflow, config, str(self.folder), targeted=False),
             Comparison(airflow, include_dags=False, targeted=False),
             self.metrics,
-            Board(self.metrics),
+            Status(self.metrics),
+            self.pace,
         )
         return self.sidecar.begin()
 
     def add_role(self) -> None:
         self.sqlite.run("INSERT INTO ab_role (name) VALUES ('team')")
+
+    def counted(self) -> dict[tuple[str, str], float]:
+        """
+        The passes that the metrics count, by what they were for and how they ended.
+        """
+        (family,) = (
+            one for one in self.metrics.registry.collect() if one.name == "sync_perm_passes"
+        )
+        return {
+            (one.labels["reason"], one.labels["result"]): one.value
+            for one in family.samples
+            if one.name.endswith("_total") and one.value
+        }
 
     @property
     def passes(self) -> int:
@@ -88,8 +103,7 @@ class Sidecar:
 
 
 @pytest.fixture
-def one(tmp_path: Path, sqlite: Sqlite, monkeypatch: pytest.MonkeyPatch) -> Sidecar:
-    monkeypatch.setattr(cycle, "QUIET_SECONDS", 0.05)
+def one(tmp_path: Path, sqlite: Sqlite) -> Sidecar:
     return Sidecar(tmp_path, sqlite)
 
 
@@ -98,9 +112,7 @@ def run(session: Session, *, is_asked: bool = False) -> Outcome:
 
 
 def failure(session: Session) -> SidecarError:
-    with pytest.raises(SidecarError) as caught:
-        run(session)
-    return caught.value
+    return raised(SidecarError, run, session)
 
 
 def test_nothing_differs_and_nothing_is_started(one: Sidecar) -> None:
@@ -110,6 +122,20 @@ def test_nothing_differs_and_nothing_is_started(one: Sidecar) -> None:
 
     assert (["unchanged"] * 3, 0) == (results, one.passes)
     assert one.sidecar.readiness().ready
+
+
+def test_the_shipped_waits() -> None:
+    assert Pace(resync_seconds=3600.0, quiet_seconds=5.0) == Pace()
+
+
+def test_the_tables_are_read_again_though_the_fingerprint_is_the_same(one: Sidecar) -> None:
+    one.pace = Pace(resync_seconds=0.0, quiet_seconds=0.0)
+    session = one.begin()
+    run(session)
+    one.add_role()
+    session._seen = session._fingerprint(session._open(Fence()))  # a change that it does not show
+
+    assert ("changed", 1) == (run(session).result, one.passes)
 
 
 def test_a_late_role_is_served_by_one_pass(one: Sidecar) -> None:
@@ -123,6 +149,12 @@ def test_a_late_role_is_served_by_one_pass(one: Sidecar) -> None:
     assert "unchanged" == run(session).result
     assert 1 == one.passes
     assert one.sidecar.readiness().ready
+    run(session, is_asked=True)
+    one.sqlite.run("INSERT INTO ab_role (name) VALUES ('another')")
+    one.site.write(FIX.replace("'team'", "'another'"))
+    run(session)
+    passes = {("start", "success"): 1, ("asked", "success"): 1, ("roles", "success"): 1}
+    assert passes == one.counted()
 
 
 def test_a_rehearsal_starts_nothing(one: Sidecar) -> None:
@@ -156,8 +188,8 @@ def test_a_one_shot_always_runs_one(one: Sidecar) -> None:
     assert ("unchanged", 1) == (run(one.begin(SYNC_PERM_ONE_SHOT="true")).result, one.passes)
 
 
-def test_what_two_passes_do_not_mend_waits(one: Sidecar) -> None:
-    one.site.write(MEND.split("with sqlite3")[0])
+def test_what_two_passes_do_not_fix_waits(one: Sidecar) -> None:
+    one.site.write(FIX.split("with sqlite3")[0])
     session = one.begin()
     one.add_role()
 
@@ -169,7 +201,7 @@ def test_what_two_passes_do_not_mend_waits(one: Sidecar) -> None:
 
 
 def test_a_new_difference_is_not_held_back_by_an_old_one(one: Sidecar) -> None:
-    one.site.write(MEND.split("with sqlite3")[0])
+    one.site.write(FIX.split("with sqlite3")[0])
     session = one.begin()
     one.add_role()
     run(session)
@@ -205,11 +237,9 @@ def test_a_wish_that_meets_the_lock_is_not_forgotten(one: Sidecar) -> None:
     assert ("waiting", 1) == (waiting, one.passes)
 
 
-def test_a_failed_pass_is_said_and_repeated_later(
-    one: Sidecar, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cycle, "QUIET_SECONDS", 3600.0)
-    one.site.write(MEND.split("with sqlite3")[0] + "raise ValueError('no such thing')")
+def test_a_failed_pass_is_said_and_repeated_later(one: Sidecar) -> None:
+    one.pace = Pace()
+    one.site.write(FIX.split("with sqlite3")[0] + "raise ValueError('no such thing')")
     session = one.begin()
     one.add_role()
 
@@ -217,33 +247,28 @@ def test_a_failed_pass_is_said_and_repeated_later(
 
     assert ("pass_failed", "pass_failed", 1) == (first.reason, second.reason, one.passes)
     assert first.message.endswith("ValueError: no such thing")
+    assert {("start", "error"): 1} == one.counted()
 
 
-def test_a_killed_pass_has_its_own_reason(one: Sidecar) -> None:
-    one.site.write("import os; os.kill(os.getpid(), 9)")
-    session = one.begin()
+@pytest.mark.parametrize(
+    ("program", "reason", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "pass_killed", ""),
+        ("import time; time.sleep(600)", "pass_timeout", ""),
+        ("import MySQLdb", "driver_missing", "'MySQLdb'"),
+    ],
+)
+def test_each_way_to_fail_has_its_own_reason(
+    one: Sidecar, program: str, reason: str, said: str
+) -> None:
+    one.site.write(program)
+    session = one.begin(SYNC_PERM_TIMEOUT="5")
     one.add_role()
 
-    assert "pass_killed" == failure(session).reason
+    error = failure(session)
 
-
-def test_a_hanging_pass_has_its_own_reason(one: Sidecar) -> None:
-    one.site.write("import time; time.sleep(600)")
-    session = one.begin(SYNC_PERM_TIMEOUT="2")
-    one.add_role()
-
-    assert "pass_timeout" == failure(session).reason
-
-
-def test_a_missing_driver_has_its_own_reason(one: Sidecar) -> None:
-    one.site.write("import MySQLdb")
-    session = one.begin()
-    one.add_role()
-
-    assert ("driver_missing", True) == (
-        (error := failure(session)).reason,
-        "'MySQLdb'" in error.message,
-    )
+    assert reason == error.reason
+    assert said in error.message
 
 
 def test_a_command_that_vanished_has_its_own_reason(one: Sidecar) -> None:
@@ -259,7 +284,7 @@ def test_recovers_by_itself(one: Sidecar) -> None:
     session = one.begin()
     one.add_role()
     failure(session)
-    one.site.write(MEND)
+    one.site.write(FIX)
 
     def recovered() -> bool:
         with suppress(SidecarError):  # the last error again, until the pause is over

@@ -6,15 +6,9 @@ from typing import Any
 
 import pytest
 
-from sync_perm.access_control import Unreadable
-from sync_perm.difference import (
-    Difference,
-    Item,
-    assume_defaults,
-    compare,
-    default_grants,
-)
-from sync_perm.tables import Tables
+from sync_perm.database.access_control import Unreadable
+from sync_perm.database.tables import Tables
+from sync_perm.difference import Difference, Item, assume_defaults, compare, default_grants
 from tests.sync_perm.given import KINDS, permissions_of, tables
 
 NONE: frozenset[Any] = frozenset()
@@ -127,15 +121,16 @@ def test_grants_by_hand_are_revoked_only_where_there_is_access_control() -> None
     assert {("dag_revoke", "team", "can_edit", "DAG:d")} == rows(found)
 
 
-def test_nothing_is_taken_from_admin() -> None:
-    found = tables({"d": {}}, grants=[("Admin", "can_edit", "DAG:d")])
-
-    assert set() == rows(found)
-
-
-def test_permissions_of_dags_that_are_gone_stay() -> None:
-    found = tables(permissions=permissions_of("gone"), grants=[("Op", "can_edit", "DAG:gone")])
-
+@pytest.mark.parametrize(
+    "found",
+    [
+        tables({"d": {}}, grants=[("Admin", "can_edit", "DAG:d")]),
+        tables(permissions=permissions_of("gone"), grants=[("Op", "can_edit", "DAG:gone")]),
+        tables(permissions=(), grants=[("Op", "can_read", "DAG:d")]),
+    ],
+    ids=["of Admin", "of DAGs that are gone", "of DAGs that are left out"],
+)
+def test_nothing_is_taken(found: Tables) -> None:
     assert set() == rows(found)
 
 
@@ -196,9 +191,3 @@ def test_an_unreadable_access_control_changes_nothing() -> None:
 
     assert set() == rows(found)
     assert "access_control_invalid" == look(found).failing["d"].reason
-
-
-def test_dags_that_are_left_out_have_no_rules() -> None:
-    found = tables(grants=[("Op", "can_read", "DAG:d")], permissions=())
-
-    assert set() == rows(found)

@@ -1,8 +1,8 @@
 """
-Which pass mends a difference.
+Which pass fixes a difference.
 """
 
-from collections.abc import Iterable
+import pytest
 
 from sync_perm.difference import Item
 from sync_perm.plan import Pass, make_plan
@@ -12,33 +12,24 @@ DAG_B = Item("dag_grant", "b", ("team", "can_read", "DAG:b"))
 DAG_A = Item("dag_permission", "a", ("can_read", "DAG:a"))
 
 
-def plan(
-    *items: Item, every: Iterable[str] = ("b", "a"), asked: bool = False, first: bool = False
-) -> Pass | None:
-    return make_plan(frozenset(items), every_dag=every, is_asked=asked, is_first=first)
+@pytest.mark.parametrize(
+    ("items", "every_dag", "when", "expected"),
+    [
+        ([], "ba", "", None),
+        ([], "ba", "first", None),
+        ([DAG_B, DAG_A], "ba", "", Pass("dags", False, ("a", "b"))),
+        ([ROLE], "ba", "", Pass("roles", True, ())),
+        ([ROLE, DAG_B], "ba", "", Pass("roles", True, ("b",))),
+        ([DAG_A], "ba", "first", Pass("start", True, ("a",))),
+        ([], "ba", "asked", Pass("asked", True, ("a", "b"))),
+        ([ROLE], "", "asked", Pass("asked", True, ())),
+    ],
+)
+def test_a_pass_is_for_what_differs_and_for_all_if_a_person_asks(
+    items: list[Item], every_dag: str, when: str, expected: Pass | None
+) -> None:
+    is_asked, is_first = when == "asked", when == "first"
 
-
-def test_nothing_to_do() -> None:
-    assert None is plan()
-    assert None is plan(first=True)
-
-
-def test_only_the_dags_that_differ() -> None:
-    assert Pass("dags", False, ("a", "b")) == plan(DAG_B, DAG_A)
-
-
-def test_roles_without_dags() -> None:
-    assert Pass("roles", True, ()) == plan(ROLE)
-
-
-def test_roles_and_dags_together() -> None:
-    assert Pass("roles", True, ("b",)) == plan(ROLE, DAG_B)
-
-
-def test_the_first_pass_syncs_roles_too() -> None:
-    assert Pass("start", True, ("a",)) == plan(DAG_A, first=True)
-
-
-def test_a_person_gets_everything() -> None:
-    assert Pass("asked", True, ("a", "b")) == plan(asked=True)
-    assert Pass("asked", True, ()) == plan(ROLE, every=(), asked=True)
+    assert expected == make_plan(
+        frozenset(items), every_dag=every_dag, is_asked=is_asked, is_first=is_first
+    )

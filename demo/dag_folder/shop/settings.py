@@ -8,5 +8,5 @@ CONFIG = Path(__file__).parents[1] / "config" / "shop.yaml"
 
 
 def load_settings() -> dict[str, str]:
-    """Read the settings anew, so that a change needs no restart."""
+    """Read the settings again, so that a change needs no restart."""
     return yaml.safe_load(CONFIG.read_text())

@@ -1,3 +1,3 @@
 """
-Runs the official git-sync, and ends its outages.
+Runs the official git-sync, and prevents its outages.
 """

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.listener import Answers, Listener
+from sidecar_runtime.http.listener import Listener, RequestHandler
 
 SETTING = "GITSYNC_HTTP_BIND"
 _WHOLE = re.compile(rb"( \d+)\.0$", re.MULTILINE)
@@ -31,16 +31,16 @@ class ChartPort(Listener):
     ) -> None:
         self.is_ready = is_ready
         self.registry = registry
-        super().__init__(address(bind), SETTING, _Answers)
+        super().__init__(address(bind), SETTING, _EndpointHandler)
 
 
-class _Answers(Answers):
+class _EndpointHandler(RequestHandler):
     server: ChartPort
 
     def do_GET(self) -> None:
         port = self.server
         if port.registry is not None and self.path.partition("?")[0] == "/metrics":
-            # Whole numbers as Go writes them, for who compares texts.
+            # Whole numbers as Go writes them, for consumers that compare texts.
             told = _WHOLE.sub(rb"\1", generate_latest(port.registry))
             self.answer(HTTPStatus.OK, told, CONTENT_TYPE_LATEST)
         elif port.is_ready():
@@ -54,7 +54,7 @@ def address(bind: str) -> tuple[str, int]:
     Read an address as Go writes it: ``:1234``, ``0.0.0.0:1234``, ``[::1]:1234``.
 
     Raises:
-        SettingsError: It is none.
+        SettingsError: It is not a valid address.
     """
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]]*)):(\d{1,5})", bind)
     if match is None or int(match[3]) > 65535:

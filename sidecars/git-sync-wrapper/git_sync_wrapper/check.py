@@ -1,5 +1,5 @@
 """
-``git-sync-wrapper check``: try what the daemon will need, and say what is wrong and what mends it.
+``git-sync-wrapper check``: try what the daemon will need, and say what is wrong and how to fix it.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from git_sync_wrapper.access import Access
-from git_sync_wrapper.engine import Engine
+from git_sync_wrapper.engine.engine import Engine
+from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.git import clean
-from git_sync_wrapper.ls_remote import LsRemote
+from git_sync_wrapper.login.access import Access
+from git_sync_wrapper.login.ssh_files import PINNED
 from git_sync_wrapper.metrics import WrapperMetrics
-from git_sync_wrapper.options import Options
-from git_sync_wrapper.refs import make_poller
+from git_sync_wrapper.poll.http_poller import make_poller
+from git_sync_wrapper.poll.ls_remote_poller import LsRemote
+from git_sync_wrapper.published.volume import LOCK, STORE, check_link, look
 from git_sync_wrapper.settings import PREFIX, Settings
-from git_sync_wrapper.ssh_files import PINNED
-from git_sync_wrapper.volume import LOCK, STORE, check_link, look
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.checks import exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate import make_gate
-from sidecar_runtime.publish import find_holder, nearest_folder
-from sidecar_runtime.target_check import try_folder
-from sidecar_runtime.target_errors import explained
+from sidecar_runtime.gate.gate import make_gate
+from sidecar_runtime.volume.check import try_folder
+from sidecar_runtime.volume.errors import explained
+from sidecar_runtime.volume.files import nearest_folder
+from sidecar_runtime.volume.lock import find_holder
 
 PROGRAM_SECONDS = 10.0
 DAG = "dag.py"
@@ -128,7 +129,7 @@ class _Checks:
 
     def _ssh_files(self) -> bool:
         """
-        The keys and known hosts that ssh will be given, mended where they had to be.
+        The keys and known hosts that ssh will be given, repaired where they had to be.
         """
         try:
             flags = self._access.prepare().flags

@@ -1,5 +1,5 @@
 """
-The command line of ``git-sync-wrapper``: joins the parts.
+The command line of ``git-sync-wrapper``: joins the context.
 """
 
 from __future__ import annotations
@@ -9,31 +9,32 @@ import os
 import sys
 from collections.abc import Mapping
 
-from git_sync_wrapper import check, passthrough
-from git_sync_wrapper.access import Access
-from git_sync_wrapper.board import Board
+from git_sync_wrapper import check
 from git_sync_wrapper.chart_port import ChartPort
-from git_sync_wrapper.engine import GRACE_SECONDS, Engine
-from git_sync_wrapper.flags import strangers
-from git_sync_wrapper.hooks import Hooks
-from git_sync_wrapper.ls_remote import LsRemote
+from git_sync_wrapper.context import Context, Past
+from git_sync_wrapper.engine import passthrough
+from git_sync_wrapper.engine.engine import GRACE_SECONDS, Engine
+from git_sync_wrapper.error_file import ErrorFile
+from git_sync_wrapper.flags.options import Options, read_options
+from git_sync_wrapper.flags.read import strangers
+from git_sync_wrapper.hooks.runners import Hooks
+from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.metrics import WrapperMetrics
-from git_sync_wrapper.options import Options, read_options
-from git_sync_wrapper.parts import Parts, Past
-from git_sync_wrapper.refs import make_poller
-from git_sync_wrapper.report import ErrorFile
+from git_sync_wrapper.poll.http_poller import HttpPoller, make_poller
+from git_sync_wrapper.poll.ls_remote_poller import LsRemote
+from git_sync_wrapper.published.tree import ENGINE_ROOT
+from git_sync_wrapper.published.volume import STORE
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings
 from git_sync_wrapper.sidecar import GitSyncWrapper
-from git_sync_wrapper.tree import ENGINE_ROOT
-from git_sync_wrapper.volume import STORE
+from git_sync_wrapper.status import Status
 from sidecar_runtime import __version__, logs
-from sidecar_runtime.early import end_on_signals
+from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.gate import make_gate
+from sidecar_runtime.gate.gate import make_gate
+from sidecar_runtime.http.status import About
 from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
-from sidecar_runtime.publish import TargetLock
 from sidecar_runtime.settings import describe
-from sidecar_runtime.status import About
+from sidecar_runtime.volume.lock import TargetLock
 
 # For the gate, the snapshot and the pruning, after git-sync has had its time.
 AFTER_SYNC_SECONDS = 60.0
@@ -44,7 +45,7 @@ log = logs.get_logger("settings")
 USAGE = """\
 usage: git-sync-wrapper [check] [FLAGS of git-sync...]
 
-Runs git-sync and ends its outages. Every flag and variable of git-sync is understood;
+Runs git-sync and prevents its outages. Every flag and variable of git-sync is understood;
 `git-sync-wrapper --man` shows git-sync's own manual. `git-sync-wrapper check` tries settings,
 programs, credentials, the remote, the volume and the gate, and publishes nothing. What is added:
 """
@@ -124,7 +125,7 @@ def _warn(options: Options, environ: Mapping[str, str]) -> None:
     for loser, winner in options.overridden:
         log.warning("setting_overridden", setting=loser, by=winner)
     if options.ignored:
-        why = "git-sync ignores what is no flag; values of switches go with =, as --one-time=true"
+        why = "git-sync ignores what is not a flag; switches take values with =: --one-time=true"
         log.warning("setting_unused", setting="arguments", count=len(options.ignored), why=why)
     if options.http_pprof:
         log.warning("setting_unused", setting="--http-pprof", why="git-sync does not run for long")
@@ -133,7 +134,7 @@ def _warn(options: Options, environ: Mapping[str, str]) -> None:
 def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
     metrics = WrapperMetrics(__version__, environ.get("SIDECAR_REVISION", "unknown"))
     access = Access(settings, options, environ)
-    board = Board(
+    status = Status(
         options.link, {"repository": options.repo, "ref": options.ref, "mode": settings.mode}
     )
     hooks = Hooks(
@@ -142,7 +143,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
         lambda commit: os.path.join(options.root, STORE, commit),
         metrics.git_sync.count_hook,
     )
-    parts = Parts(
+    context = Context(
         settings=settings,
         options=options,
         environ=environ,
@@ -158,15 +159,15 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
         gate=make_gate(settings, metrics.gate),
         hooks=hooks,
         metrics=metrics,
-        board=board,
+        status=status,
         report=ErrorFile("" if settings.dry_run else options.error_file),
         past=Past(TargetLock()),
     )
-    sidecar = GitSyncWrapper(parts)
+    sidecar = GitSyncWrapper(context)
     about = About("git-sync-wrapper", __version__, f"{options.repo} {options.ref}", options.link)
     if options.http_bind and not settings.one_shot:
         registry = metrics.git_sync.registry if options.http_metrics else None
-        ChartPort(options.http_bind, lambda: board.readiness.ready, registry).start()
+        ChartPort(options.http_bind, lambda: status.readiness.ready, registry).start()
     access.start()
     hooks.start()
     try:
@@ -177,7 +178,8 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
             about,
             metrics,
             watch=sidecar.watch,
-            glances=sidecar.glances,
+            # Not where git is run for each poll.
+            glances=isinstance(context.poller, HttpPoller),
         )
     finally:
         hooks.stop()

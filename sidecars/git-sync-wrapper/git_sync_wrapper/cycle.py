@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import time
 
-from git_sync_wrapper.parts import GitSyncExitError, Parts
+from git_sync_wrapper.context import Context, GitSyncExitError
+from git_sync_wrapper.published.volume import LOCK, Published, Volume, look
 from git_sync_wrapper.publisher import Publisher
-from git_sync_wrapper.volume import LOCK, Published, Volume, look
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.publish import read_holder
+from sidecar_runtime.volume.lock import read_holder
 
 log = get_logger("cycle")
 
@@ -25,11 +25,11 @@ class Session:
 
     can_wait_for_news = False
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._settings = parts.settings
-        self._options = parts.options
-        self._publisher = Publisher(parts)
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._options = context.options
+        self._publisher = Publisher(context)
         self._volume: Volume | None = None
         self._settled_at = ""
         """The commit that git-sync found when it last ran well, or that was published."""
@@ -53,8 +53,8 @@ class Session:
             self.close()
             raise
         if outcome.result != "waiting":
-            self._parts.past.failures = 0
-            self._parts.report.remove()
+            self._context.past.failures = 0
+            self._context.report.remove()
         return outcome
 
     def glance(self) -> bool:
@@ -70,14 +70,14 @@ class Session:
                 and volume.published().commit == self._settled_at
                 and (
                     self._options.is_pinned
-                    or self._parts.poller.commit(Fence()) == self._settled_at
+                    or self._context.poller.commit(Fence()) == self._settled_at
                 )
             )
         except (SidecarError, OSError):
             return False  # the cycle will say why
         if is_calm:
-            self._parts.metrics.polls("same").inc()
-            self._parts.metrics.git_sync.count_noop()
+            self._context.metrics.polls("same").inc()
+            self._context.metrics.git_sync.count_noop()
         return is_calm
 
     def close(self) -> None:
@@ -87,26 +87,26 @@ class Session:
         if self._volume is not None:
             self._volume.close()
             self._volume = None
-        self._parts.poller.close()
+        self._context.poller.close()
 
     def _run(self, fence: Fence) -> Outcome:
         if self._settings.dry_run:
             return self._rehearse(fence)
         volume = self._open()
-        if not self._parts.past.lock.try_acquire(LOCK, volume.store):
-            self._parts.board.publish(volume.published())
+        if not self._context.past.lock.try_acquire(LOCK, volume.store):
+            self._context.status.publish(volume.published())
             return self._wait(volume)
         self._is_waiting = False
-        published = self._mend(volume, fence)
+        published = self._repair(volume, fence)
         wanted, problem = self._poll(fence)
         if not self._must_run(wanted, published, fence):
             return self._rest(published, fence)
-        started, is_first = time.monotonic(), not self._parts.past.has_synced
+        started, is_first = time.monotonic(), not self._context.past.has_synced
         commit = self._sync(problem, fence)
         outcome = self._publisher.publish(commit, published, volume, fence)
         # Not what the poll said: another replica of the server may have been behind.
         self._settled_at = self._options.ref if self._options.is_pinned else commit
-        counters = self._parts.metrics.git_sync
+        counters = self._context.metrics.git_sync
         if outcome.result == "changed" or (is_first and outcome.is_success):
             counters.count_fetch()
             counters.count_sync("success", time.monotonic() - started)
@@ -119,7 +119,7 @@ class Session:
         Say once what would be published (``GIT_SYNC_WRAPPER_DRY_RUN``); git-sync is not run.
         """
         published = look(self._options)
-        self._parts.board.publish(published)
+        self._context.status.publish(published)
         wanted, problem = self._poll(fence)
         if problem is not None:
             raise problem
@@ -130,7 +130,7 @@ class Session:
 
     def _open(self) -> Volume:
         """
-        Return the open volume; one that somebody removed and made anew is opened anew.
+        Return the open volume; one that was removed and created again is reopened.
         """
         if self._volume is not None and not self._volume.is_current():
             self.close()
@@ -145,9 +145,9 @@ class Session:
             self._settled_at = ""
         return self._volume
 
-    def _mend(self, volume: Volume, fence: Fence) -> Published:
+    def _repair(self, volume: Volume, fence: Fence) -> Published:
         """
-        Return what is published, with the link turned back if somebody has removed it.
+        Return what is published, with the link restored if it was removed.
         """
         if not self._settled_at:
             volume.prepare()
@@ -158,7 +158,7 @@ class Session:
             published = volume.published()
         if not self._settled_at:
             self._settled_at = published.commit
-        self._parts.board.publish(published)
+        self._context.status.publish(published)
         return published
 
     def _wait(self, volume: Volume) -> Outcome:
@@ -179,12 +179,12 @@ class Session:
         if self._options.is_pinned:
             return self._options.ref, None
         try:
-            wanted = self._parts.poller.commit(fence)
+            wanted = self._context.poller.commit(fence)
         except SidecarError as error:
-            self._parts.metrics.polls("error").inc()
+            self._context.metrics.polls("error").inc()
             log.debug("poll_failed", reason=error.reason, error=error.message)
             return "", error
-        self._parts.metrics.polls("same" if wanted == self._settled_at else "new").inc()
+        self._context.metrics.polls("same" if wanted == self._settled_at else "new").inc()
         return wanted, None
 
     def _must_run(self, wanted: str, published: Published, fence: Fence) -> bool:
@@ -201,7 +201,7 @@ class Session:
         """
         Nothing is new.
         """
-        self._parts.metrics.git_sync.count_noop()
+        self._context.metrics.git_sync.count_noop()
         if refusal := self._publisher.refusal:
             return Outcome("refused", published.commit, refusal=refusal)
         return self._publisher.confirm(published.commit, fence)
@@ -214,9 +214,9 @@ class Session:
             problem: Why the remote could not be polled; it names the cause better than git does.
         """
         started = time.monotonic()
-        metrics = self._parts.metrics
+        metrics = self._context.metrics
         try:
-            commit = self._parts.engine.run(fence)
+            commit = self._context.engine.run(fence)
         except SidecarError as error:
             metrics.runs("error").inc()
             metrics.git_sync.count_sync("error", time.monotonic() - started)
@@ -230,13 +230,15 @@ class Session:
         """
         Note a failure; return what ends the cycle: before anything is published, as git-sync.
         """
-        parts = self._parts
-        parts.past.failures += 1
-        parts.report.write(error, parts.past.failures)
-        if isinstance(error, GaveUp) or (parts.board.is_published and not self._settings.one_shot):
+        context = self._context
+        context.past.failures += 1
+        context.report.write(error, context.past.failures)
+        if isinstance(error, GaveUp) or (
+            context.status.is_published and not self._settings.one_shot
+        ):
             return error
         limit = self._options.failures_before_first
-        if 0 <= limit <= parts.past.failures:
+        if 0 <= limit <= context.past.failures:
             return GitSyncExitError(error.reason, error.message, error.advice)
         error.retry_within_seconds = self._options.init_period_seconds
         return error

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from git_sync_wrapper.flag_table import VARIABLES
+from git_sync_wrapper.flags.table import VARIABLES
 from git_sync_wrapper.settings import PREFIX
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Summary
 
-from sidecar_runtime.gate import GateMetrics
+from sidecar_runtime.gate.gate import GateMetrics
 from sidecar_runtime.metrics import Metrics
 
 

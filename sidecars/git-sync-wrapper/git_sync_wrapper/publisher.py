@@ -7,11 +7,11 @@ from __future__ import annotations
 import hashlib
 import json
 
-from git_sync_wrapper.parts import GitSyncExitError, Parts
-from git_sync_wrapper.tree import changed_files, real_files
-from git_sync_wrapper.volume import Published, Volume
+from git_sync_wrapper.context import Context, GitSyncExitError
+from git_sync_wrapper.published.tree import changed_files, real_files
+from git_sync_wrapper.published.volume import Published, Volume
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate import RevisionRefused
+from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.health import Outcome
 
 
@@ -23,10 +23,10 @@ class Publisher:
         refusal: Of the newest commit; None where the gate lets it pass.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._settings = parts.settings
-        self._options = parts.options
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._options = context.options
         told = self._options
         facts = [told.repo, told.depth, told.filter, told.submodules, told.group_write]
         self._digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
@@ -42,7 +42,7 @@ class Publisher:
         """
         What is published is what the remote has; the first time that counts as a change.
         """
-        if not self._parts.past.has_synced:
+        if not self._context.past.has_synced:
             self._announce(commit, fence)
         return Outcome("unchanged", commit)
 
@@ -50,19 +50,19 @@ class Publisher:
         """
         Let consumers see a commit, if the gate does.
         """
-        parts, made_by = self._parts, self._made_by()
+        context, made_by = self._context, self._made_by()
         if commit == published.commit and self.is_made_as_asked(published):
             self._accept(None)
             return self.confirm(commit, fence)
-        worktree = parts.engine.worktree()
+        worktree = context.engine.worktree()
         if refusal := self._judge(commit, published, worktree, fence):
             self._accept(refusal)
             return Outcome("refused", published.commit, refusal=refusal)
         volume.add(commit, worktree, fence)
-        parts.hooks.prepublish(commit, fence)
+        context.hooks.prepublish(commit, fence)
         volume.show(commit, made_by, fence)
         self._accept(None)
-        parts.board.publish(volume.published())
+        context.status.publish(volume.published())
         self._announce(commit, fence)
         volume.prune(commit, fence)
         return Outcome("changed", commit)
@@ -70,11 +70,11 @@ class Publisher:
     def _judge(
         self, commit: str, published: Published, worktree: str, fence: Fence
     ) -> RevisionRefused | None:
-        gate = self._parts.gate
+        gate = self._context.gate
         if gate is None:
             return None
         changed = changed_files(
-            self._options.git, self._parts.environ, worktree, published.commit, commit
+            self._options.git, self._context.environ, worktree, published.commit, commit
         )
         if self._settings.gate == "syntax":  # it opens no links: they may lead anywhere
             changed = real_files(worktree, changed)
@@ -85,9 +85,9 @@ class Publisher:
         Note what the gate says of the newest commit; nothing where it lets it pass.
         """
         self.refusal = refusal
-        self._parts.board.refuse(refusal)
-        if refusal is None and self._parts.gate is not None:
-            self._parts.gate.rest()
+        self._context.status.refuse(refusal)
+        if refusal is None and self._context.gate is not None:
+            self._context.gate.rest()
 
     def _announce(self, commit: str, fence: Fence) -> None:
         """
@@ -96,8 +96,8 @@ class Publisher:
         Raises:
             GaveUp: One of them failed in a one-shot, as in git-sync.
         """
-        self._parts.past.has_synced = True
-        hooks = self._parts.hooks
+        self._context.past.has_synced = True
+        hooks = self._context.hooks
         if not self._settings.one_shot:
             hooks.announce(commit)
         elif problem := hooks.announce_once(commit, fence):

@@ -2,7 +2,7 @@
 What git, ssh and git-sync say when they fail, as a reason and advice.
 
 They give no codes, only sentences; those below are of git 2.39 to 2.47, curl 7.88 to 8.14 and
-OpenSSH 9.2 to 10.0. Whatever has none is told as it is, under `git_sync_failed`.
+OpenSSH 9.2 to 10.0. Anything else is reported verbatim, under `git_sync_failed`.
 """
 
 from __future__ import annotations
@@ -27,121 +27,100 @@ class Refusal:
     One cause: what is said of it, and what to do.
     """
 
-    reason: str
     said: str
     advice: str
 
 
-# In this order: what names a cause exactly comes before what follows from it.
-REFUSALS = (
-    Refusal(
-        "target_full",
+# By reason, in this order: what names a cause exactly comes before what follows from it.
+REFUSALS = {
+    "target_full": Refusal(
         r"No space left on device|Disk quota exceeded|unable to write (file|new index)|write error",
         "Raise the volume's size (emptyDir: sizeLimit). What is published is untouched.",
     ),
-    Refusal(
-        "host_key_changed",
+    "host_key_changed": Refusal(
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         "If the server's key was really changed, put the new one into the known_hosts file.",
     ),
-    Refusal(
-        "host_key_unknown",
+    "host_key_unknown": Refusal(
         r"Host key verification failed|No \S+ host key is known for",
         "Put the server's key into the known_hosts file (dags.gitSync.knownHosts).",
     ),
-    Refusal(
-        "ssh_key_invalid",
+    "ssh_key_invalid": Refusal(
         r"error in libcrypto|Load key .{,500}(invalid format|error)|incorrect passphrase",
         "The SSH key in the Secret is damaged or has a passphrase: store it again, as it is.",
     ),
-    Refusal(
-        "ssh_key_open",
+    "ssh_key_open": Refusal(
         r"UNPROTECTED PRIVATE KEY FILE|bad permissions",
         "ssh wants a key that only its owner reads: defaultMode 0400 in the Secret's volume.",
     ),
-    Refusal(
-        "ssh_user_missing",
+    "ssh_user_missing": Refusal(
         r"No user exists for uid",
         "ssh needs an entry in /etc/passwd: run as 65533, or let the root be writable.",
     ),
-    Refusal(
-        "ssh_key_refused",
+    "ssh_key_refused": Refusal(
         r"Permission denied \(\w*publickey|Permission denied, please try again",
         "Add the public key to the server as a deploy key that may read this repository.",
     ),
-    Refusal(
-        "name_unresolved",
+    "name_unresolved": Refusal(
         r"Could not resolve host|Name or service not known|Temporary failure in name resolution",
         "Check the host in GITSYNC_REPO, and the DNS of the cluster.",
     ),
-    Refusal(
-        "proxy_refused",
+    "proxy_refused": Refusal(
         r"Could not resolve proxy|CONNECT tunnel failed|Received HTTP code \d+ from proxy",
         "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
     ),
-    Refusal(
-        "tls_failed",
+    "tls_failed": Refusal(
         r"SSL certificate problem|certificate verif|gnutls_handshake|SSL_ERROR|unable to get local"
         r" issuer",
         "If a company's own CA signs the traffic, point GIT_SSL_CAINFO at its bundle.",
     ),
-    Refusal(
-        "remote_unreachable",
+    "remote_unreachable": Refusal(
         r"Failed to connect|Couldn't connect|Connection refused|No route to host"
         r"|Network is unreachable",
         "Check that the git server is up, and the route and the proxy to it.",
     ),
-    Refusal(
-        "remote_timeout",
+    "remote_timeout": Refusal(
         r"timed out|Timeout was reached",
         "Check the route to the git server: packets that are dropped look like this.",
     ),
-    Refusal(
-        "login_missing",
+    "login_missing": Refusal(
         r"could not read (Username|Password)|terminal prompts disabled",
         "The server asks who is there: set GITSYNC_USERNAME and a password, or "
-        "GIT_SYNC_WRAPPER_CREDENTIALS. A private repository that is misspelt looks the same.",
+        "GIT_SYNC_WRAPPER_CREDENTIALS. A private repository that is misspelled looks the same.",
     ),
-    Refusal(
-        "credentials_refused",
+    "credentials_refused": Refusal(
         r"Authentication failed|HTTP Basic: Access denied|Invalid username or"
         r"|returned error: 40[13]",
         "The server does not take this user and password: look whether the token has expired, and "
         "whether it may read this repository.",
     ),
-    Refusal(
-        "ref_not_found",
+    "ref_not_found": Refusal(
         r"couldn't find remote ref|not our ref|invalid refspec|no such remote ref",
         "Check GITSYNC_REF: a branch, a tag or a full commit, as it is on the server.",
     ),
-    Refusal(
-        "repository_not_found",
+    "repository_not_found": Refusal(
         r"repository '.{,500}' not found|does not appear to be a git repository|returned error: 404"
         r"|[Rr]epository not found|The project you were looking for could not be found",
         "Check GITSYNC_REPO, and whether these credentials may see that repository.",
     ),
-    Refusal(
-        "server_error",
+    "server_error": Refusal(
         r"returned error: 5\d\d|early EOF|remote end hung up|unexpected disconnect"
         r"|Connection reset|Empty reply from server",
         "The git server failed; this passes by itself, or look at the server.",
     ),
-    Refusal(
-        "sync_timeout",
+    "sync_timeout": Refusal(
         r"context deadline exceeded|Run\(.{,4000}\): context",
         "Raise GITSYNC_SYNC_TIMEOUT for a large repository; else look at the network.",
     ),
-    Refusal(
-        "target_denied",
+    "target_denied": Refusal(
         r"Permission denied|Read-only file system|Operation not permitted",
         "Mount the volume writable here, and let the pod's fsGroup or runAsUser own it.",
     ),
-    Refusal(
-        "out_of_memory",
+    "out_of_memory": Refusal(
         r"signal: killed|[Oo]ut of memory|Cannot allocate memory",
         "Raise the container's memory limit: git needs it for large repositories.",
     ),
-)
+}
 
 
 def heard(report: str) -> str:
@@ -171,11 +150,10 @@ def explain(said: str, doing: str = "git-sync failed") -> SidecarError:
     """
     Return the error for what was said.
     """
-    for refusal in REFUSALS:
-        found = re.search(refusal.said, said)
-        if found:
-            line = _line_around(found, said)
-            return SidecarError(refusal.reason, f"{doing}: {_short(line)}", refusal.advice)
+    for reason, refusal in REFUSALS.items():
+        if found := re.search(refusal.said, said):
+            text = f"{doing}: {_short(_line_around(found, said))}"
+            return SidecarError(reason, text, refusal.advice)
     return SidecarError(
         "git_sync_failed",
         f"{doing}: {_short(said) or 'it said nothing'}",

@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from git_sync_wrapper.ls_remote import COOKIE_FILE
-from git_sync_wrapper.options import Options
+from git_sync_wrapper.flags.options import Options
+from git_sync_wrapper.poll.ls_remote_poller import COOKIE_FILE
 from git_sync_wrapper.settings import Settings
 from sidecar_runtime.logs import get_logger
 
@@ -21,7 +21,7 @@ log = get_logger("secrets")
 
 def secret_files(settings: Settings, options: Options) -> list[str]:
     """
-    Return the files that are read anew at each login, be they there or not.
+    Return the files that are read again at each login, whether they exist or not.
     """
     files = [settings.username_file, options.password_file, options.github_app_private_key_file]
     files += [given.password_file for given in options.credentials]
@@ -32,18 +32,21 @@ def secret_files(settings: Settings, options: Options) -> list[str]:
     return [file for file in files if file]
 
 
-def watch_secrets(files: Sequence[str], wake: Callable[[], None]) -> None:
+def watch_secrets(
+    files: Sequence[str], wake: Callable[[], None], period_seconds: float = WATCH_SECONDS
+) -> None:
     """
     Ask for a cycle whenever one of the files changes, from a thread; none where there are none.
     """
     if files:
-        threading.Thread(target=_watch, args=(files, wake), name="watch", daemon=True).start()
+        arguments = (files, wake, period_seconds)
+        threading.Thread(target=_watch, args=arguments, name="watch", daemon=True).start()
 
 
-def _watch(files: Sequence[str], wake: Callable[[], None]) -> None:
+def _watch(files: Sequence[str], wake: Callable[[], None], period_seconds: float) -> None:
     seen = [_stamp(file) for file in files]
     while True:
-        time.sleep(WATCH_SECONDS)
+        time.sleep(period_seconds)
         stamps = [_stamp(file) for file in files]
         if stamps != seen:
             log.info("secret_changed")

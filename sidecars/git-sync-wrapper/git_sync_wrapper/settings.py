@@ -1,5 +1,5 @@
 """
-The settings of git-sync-wrapper itself; git-sync's own are in :mod:`git_sync_wrapper.options`.
+The settings of git-sync-wrapper; those of git-sync are in :mod:`git_sync_wrapper.flags.options`.
 """
 
 from __future__ import annotations
@@ -9,34 +9,30 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from git_sync_wrapper.sources import Source, source, stage
+from git_sync_wrapper.credential_source import Source, source, stage
 from sidecar_runtime.errors import Problem
-from sidecar_runtime.gate_settings import GateSettings, check_gate
-from sidecar_runtime.parsers import absolute_path, allows, bind_address, choice, count, duration
-from sidecar_runtime.settings import load, setting
+from sidecar_runtime.gate.settings import GateSettings, check_gate
+from sidecar_runtime.parsers import absolute_path, allows, choice, count, duration
+from sidecar_runtime.settings import inherited, load, setting, slips
 
 PREFIX = "GIT_SYNC_WRAPPER_"
 
-# What people type, and what it is called.
-INSTEAD = {
-    "GIT_SYNC_WRAPPER_INTERVAL": "GITSYNC_PERIOD",
-    "GIT_SYNC_WRAPPER_PERIOD": "GITSYNC_PERIOD",
-    "GIT_SYNC_WRAPPER_WAIT": "GITSYNC_PERIOD",
-    "GIT_SYNC_WRAPPER_REPO": "GITSYNC_REPO",
-    "GIT_SYNC_WRAPPER_REF": "GITSYNC_REF",
-    "GIT_SYNC_WRAPPER_BRANCH": "GITSYNC_REF",
-    "GIT_SYNC_WRAPPER_ROOT": "GITSYNC_ROOT",
-    "GIT_SYNC_WRAPPER_LINK": "GITSYNC_LINK",
-    "GIT_SYNC_WRAPPER_USERNAME": "GITSYNC_USERNAME",
-    "GIT_SYNC_WRAPPER_PASSWORD": "GITSYNC_PASSWORD",
-    "GIT_SYNC_WRAPPER_PASSWORD_FILE": "GITSYNC_PASSWORD_FILE",
-    "GIT_SYNC_WRAPPER_ONE_TIME": "GITSYNC_ONE_TIME",
-    "GIT_SYNC_WRAPPER_ONCE": "GIT_SYNC_WRAPPER_ONE_SHOT",
-    "GIT_SYNC_WRAPPER_BINARY": "GIT_SYNC_WRAPPER_GIT_SYNC",
-    "GIT_SYNC_WRAPPER_BIND": "GIT_SYNC_WRAPPER_HTTP_BIND",
-    "GIT_SYNC_WRAPPER_LOGLEVEL": "GIT_SYNC_WRAPPER_LOG_LEVEL",
-    "GIT_SYNC_WRAPPER_RETENTION": "GIT_SYNC_WRAPPER_RETAIN_FOR",
-}
+INSTEAD = slips(
+    PREFIX,
+    {
+        "GITSYNC_PERIOD": "INTERVAL PERIOD WAIT",
+        "GITSYNC_REPO": "REPO",
+        "GITSYNC_REF": "REF BRANCH",
+        "GITSYNC_ROOT": "ROOT",
+        "GITSYNC_LINK": "LINK",
+        "GITSYNC_USERNAME": "USERNAME",
+        "GITSYNC_PASSWORD": "PASSWORD",
+        "GITSYNC_PASSWORD_FILE": "PASSWORD_FILE",
+        "GITSYNC_ONE_TIME": "ONE_TIME",
+        "GIT_SYNC_WRAPPER_GIT_SYNC": "BINARY",
+        "GIT_SYNC_WRAPPER_RETAIN_FOR": "RETENTION",
+    },
+)
 
 
 @allows("a program: a path, or a name on PATH")
@@ -46,7 +42,7 @@ def program(text: str) -> str:
     """
     found = shutil.which(text.strip())
     if found is None:
-        raise ValueError("is no program that is in this image and can be run")
+        raise ValueError("is not a program that this image has and can run")
     return os.path.abspath(found)
 
 
@@ -60,32 +56,26 @@ class Settings(GateSettings):
     """
 
     interval_seconds: float = 10.0
-    jitter_seconds: float | None = setting(
-        "JITTER",
-        duration(),
-        text="Each poll moves by up to this much, to spread a fleet. Unset: a tenth of git-sync's "
-        "period.",
+    jitter_seconds: float | None = inherited(
+        "jitter_seconds",
+        text="Shift each poll by up to this much, at random. Unset: a tenth of git-sync's period.",
     )
-    timeout_seconds: float = setting(
-        "TIMEOUT",
-        duration(at_least=1),
-        default="10m",
+    timeout_seconds: float = inherited(
+        "timeout_seconds",
         text="A cycle that takes longer is abandoned, counted as failed, and never publishes. At "
         "least git-sync's own --sync-timeout and two minutes.",
     )
-    http_bind: tuple[str, int] = setting(
-        "HTTP_BIND",
-        bind_address,
+    http_bind: tuple[str, int] = inherited(
+        "http_bind",
         default=":9814",
         text="Where /healthz, /readyz, /metrics and the status page listen. git-sync's own port "
-        "(GITSYNC_HTTP_BIND) is answered besides.",
+        "(GITSYNC_HTTP_BIND) is served as well.",
     )
     mode: str = setting(
         "MODE",
         choice("protect", "passthrough"),
         default="protect",
-        text="Whether commits are kept and published by the wrapper, or git-sync does as it always "
-        "did.",
+        text="Whether commits are kept and published by the wrapper, or git-sync runs unchanged.",
     )
     git_sync: str = setting(
         "GIT_SYNC",
@@ -97,7 +87,7 @@ class Settings(GateSettings):
         "RETAIN_COUNT",
         count,
         default="2",
-        text="So many older commits stay, for those who still read them.",
+        text="How many older commits to keep for readers that still have them open.",
     )
     retain_seconds: float = setting(
         "RETAIN_FOR",
@@ -109,13 +99,13 @@ class Settings(GateSettings):
     username_file: str | None = setting(
         "USERNAME_FILE",
         absolute_path,
-        text="Where the user name is read for each login, beside --password-file.",
+        text="The file to read the user name from at each login, with --password-file.",
     )
     credentials: Source = setting(
         "CREDENTIALS",
         source,
         default="auto",
-        text="Who logs in to the repository's server. auto: what git-sync's own flags say, and "
+        text="Who logs in to the repository's server. auto: as git-sync's own flags say, or "
         "where they say nothing, the pod's AWS identity for CodeCommit.",
     )
     secret_stage: str = setting(

@@ -2,20 +2,13 @@
 The entry point of ``kerberos-sidecar``.
 """
 
-from __future__ import annotations
-
 from typing import NoReturn
 
-from sidecar_runtime.early import heed_signals, spare_rich
+from sidecar_runtime.entry import enter
 
 
 def main() -> NoReturn:
-    heed_signals()
-    spare_rich()
-    from kerberos_sidecar.command import run  # noqa: PLC0415 - heavy imports, after the handlers
-    from sidecar_runtime.process import run_main  # noqa: PLC0415
-
-    run_main(run)
+    enter("kerberos_sidecar.command")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-Whether somebody else may read a file, by the modes on the way to it.
+Whether another user may read a file, by the modes on the way to it.
 """
 
 from __future__ import annotations

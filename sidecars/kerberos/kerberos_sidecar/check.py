@@ -1,5 +1,5 @@
 """
-``kerberos-sidecar check``: try what the daemon will need, and say what is wrong and what mends it.
+``kerberos-sidecar check``: try what the daemon will need, and say what is wrong and how to fix it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from kerberos_sidecar.access import Consumer, consumer, obstacle
-from kerberos_sidecar.acquire import acquire_ticket
 from kerberos_sidecar.cycle import verify
 from kerberos_sidecar.entries import Entry
-from kerberos_sidecar.keytab import Key, Keytab, read_content, read_keytab
-from kerberos_sidecar.overlay import SITE_CONFIG, check_config
-from kerberos_sidecar.principal import Principal
+from kerberos_sidecar.formats.keytab import Key, Keytab, read_content, read_keytab
+from kerberos_sidecar.formats.principal import Principal
+from kerberos_sidecar.krb5.acquire import acquire_ticket
+from kerberos_sidecar.krb5.overlay import SITE_CONFIG, check_config
+from kerberos_sidecar.krb5.refusals import hung
 from kerberos_sidecar.published import Published
-from kerberos_sidecar.refusals import hung
 from kerberos_sidecar.settings import Settings
 from kerberos_sidecar.slot import iso
 from kerberos_sidecar.source import Source
@@ -28,7 +28,7 @@ from kerberos_sidecar.staging import Staging
 from sidecar_runtime.checks import exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.publish import read_file
+from sidecar_runtime.volume.files import read_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

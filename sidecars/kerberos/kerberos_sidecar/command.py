@@ -9,15 +9,15 @@ import os
 import sys
 
 from kerberos_sidecar import check
+from kerberos_sidecar.krb5.overlay import lay_over
 from kerberos_sidecar.metrics import KerberosMetrics
-from kerberos_sidecar.overlay import lay_over
 from kerberos_sidecar.settings import PREFIX, Settings, load_settings
 from kerberos_sidecar.sidecar import KerberosSidecar
 from sidecar_runtime import __version__
 from sidecar_runtime.command import make_parser
-from sidecar_runtime.early import end_on_signals
+from sidecar_runtime.entry import end_on_signals
+from sidecar_runtime.http.status import About
 from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
-from sidecar_runtime.status import About
 
 # How often a cycle looks at what is due; shorter where tickets are refreshed every few seconds.
 LOOK_SECONDS = 1.0
@@ -31,7 +31,7 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    purpose = "Keeps Kerberos tickets fresh from a keytab; without a command, for ever."
+    purpose = "Keeps Kerberos tickets fresh from a keytab; without a command, until stopped."
     parser = make_parser("kerberos-sidecar", purpose, Settings, PREFIX)
     commands = parser.add_subparsers(dest="command", metavar="[check]", title="commands")
     check.add_arguments(

@@ -9,14 +9,14 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from kerberos_sidecar.acquire import acquire_ticket
-from kerberos_sidecar.ccache import Ticket, read_ticket, without_refresh_time
-from kerberos_sidecar.keytab import read_keytab
+from kerberos_sidecar.formats.ccache import Ticket, read_ticket, without_refresh_time
+from kerberos_sidecar.formats.keytab import read_keytab
+from kerberos_sidecar.formats.principal import Principal
+from kerberos_sidecar.krb5.acquire import acquire_ticket
+from kerberos_sidecar.krb5.overlay import check_config
+from kerberos_sidecar.krb5.refusals import hung
 from kerberos_sidecar.metrics import KerberosMetrics
-from kerberos_sidecar.overlay import check_config
 from kerberos_sidecar.plan import Acquired, Cause, cause_of, retry_within, wait_after
-from kerberos_sidecar.principal import Principal
-from kerberos_sidecar.refusals import hung
 from kerberos_sidecar.settings import Settings
 from kerberos_sidecar.slot import Slot, iso, revision_of
 from kerberos_sidecar.source import Stamp
@@ -25,7 +25,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.publish import read_file
+from sidecar_runtime.volume.files import read_file
 
 # libkrb5 refuses more, by default (`clockskew` in krb5.conf).
 SKEW_SECONDS = 300
@@ -35,7 +35,7 @@ log = get_logger("cycle")
 
 class Session:
     """
-    What a thread that runs cycles has of its own: nothing, but that it has it to itself.
+    One session per worker thread; it holds no state.
     """
 
     def __init__(self, settings: Settings, metrics: KerberosMetrics, slots: Sequence[Slot]) -> None:
@@ -82,7 +82,7 @@ class Session:
         """
         Return what is due, and why; who was not tried for longest is first.
 
-        One realm whose KDC is silent must not keep the others from their turn for ever.
+        One realm whose KDC is silent must not keep the others from their turn indefinitely.
         """
         at, now = time.monotonic(), time.time()
         due = []
@@ -236,7 +236,7 @@ def verify(content: bytes, principal: Principal, now: float) -> Ticket:
             "clock_skew",
             f"the KDC's clock is {ticket.clock_offset_seconds:+.0f} s from ours, so the ticket "
             f"of {principal} has ended before it began",
-            "Mend the time synchronisation of the node.",
+            "Fix the time synchronization of the node.",
         )
     raise SidecarError(
         "ticket_unusable",

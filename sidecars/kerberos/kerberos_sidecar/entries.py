@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kerberos_sidecar.principal import Principal, principal
+from kerberos_sidecar.formats.principal import Principal, principal
 from sidecar_runtime.parsers import absolute_path, allows, mode
 
 
@@ -75,7 +75,7 @@ def _entry(number: int, item: object) -> Mapping[str, Any]:
         raise ValueError(f"has no object as item {number}")
     if unknown := item.keys() - _PARSERS.keys():
         name = min(map(str, unknown))
-        raise ValueError(f"item {number}: {name!r} is none of {', '.join(_PARSERS)}")
+        raise ValueError(f"item {number}: {name!r} is not one of {', '.join(_PARSERS)}")
     if missing := {"principal", "ccache"} - item.keys():
         raise ValueError(f"item {number}: {' and '.join(sorted(missing))} is missing")
     read, problems = {}, []

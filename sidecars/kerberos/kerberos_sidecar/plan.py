@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from kerberos_sidecar.ccache import Ticket
-from kerberos_sidecar.principal import Principal
+from kerberos_sidecar.formats.ccache import Ticket
+from kerberos_sidecar.formats.principal import Principal
 from kerberos_sidecar.source import Stamp
 
 Cause = Literal["start", "missing", "damaged", "keytab_changed", "asked", "half_life", "interval"]
@@ -111,7 +111,7 @@ def cause_of(
         return "keytab_changed"
     if at - last.at >= last.wait_seconds:
         return last.cause
-    # Somebody else's, with less life in it; or our clock was set.
+    # It came from elsewhere, with less life left; or our clock was set.
     if now >= found.ticket.ends_at - found.ticket.lifetime_seconds / 2:
         return "half_life"
     return None

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import os
 
-from kerberos_sidecar.ccache import read_ticket
+from kerberos_sidecar.formats.ccache import read_ticket
 from kerberos_sidecar.plan import Found
-from sidecar_runtime.publish import read_file
+from sidecar_runtime.volume.files import read_file
 
 
 class Published:

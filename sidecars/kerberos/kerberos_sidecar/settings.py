@@ -2,7 +2,7 @@
 The settings of the kerberos sidecar; those of the chart's own container are understood too.
 
 `INTERVAL` and `KRB5_CONFIG` are what people already have. What krb5.conf says is libkrb5's to
-read: see :mod:`kerberos_sidecar.overlay`.
+read: see :mod:`kerberos_sidecar.krb5.overlay`.
 """
 
 from __future__ import annotations
@@ -14,33 +14,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerberos_sidecar.entries import Entry, ccache, entries
-from kerberos_sidecar.keytab import parse_keytab
-from kerberos_sidecar.principal import Principal, principal
+from kerberos_sidecar.formats.keytab import parse_keytab
+from kerberos_sidecar.formats.principal import Principal, principal
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import absolute_path, bind_address, boolean, duration, mode
-from sidecar_runtime.publish import read_file
-from sidecar_runtime.settings import CommonSettings, load, setting
+from sidecar_runtime.parsers import absolute_path, boolean, duration, mode
+from sidecar_runtime.settings import CommonSettings, inherited, load, setting, slips
+from sidecar_runtime.volume.files import read_file
 
 PREFIX = "KERBEROS_"
 
-# What people type, and what it is called.
-INSTEAD = {
-    "KERBEROS_INTERVAL": "INTERVAL",
-    "KERBEROS_PERIOD": "INTERVAL",
-    "KERBEROS_REINIT_FREQUENCY": "INTERVAL",
-    "KERBEROS_CONFIG": "KRB5_CONFIG",
-    "KERBEROS_KRB5_CONFIG": "KRB5_CONFIG",
-    "KERBEROS_KEYTAB_PATH": "KERBEROS_KEYTAB",
-    "KERBEROS_CCACHE_PATH": "KERBEROS_CCACHE",
-    "KERBEROS_CCNAME": "KERBEROS_CCACHE",
-    "KERBEROS_KRB5CCNAME": "KERBEROS_CCACHE",
-    "KERBEROS_MODE": "KERBEROS_CCACHE_MODE",
-    "KERBEROS_LIFETIME": "KERBEROS_TICKET_LIFETIME",
-    "KERBEROS_ONCE": "KERBEROS_ONE_SHOT",
-    "KERBEROS_ONE_TIME": "KERBEROS_ONE_SHOT",
-    "KERBEROS_BIND": "KERBEROS_HTTP_BIND",
-    "KERBEROS_LOGLEVEL": "KERBEROS_LOG_LEVEL",
-}
+INSTEAD = slips(
+    PREFIX,
+    {
+        "INTERVAL": "INTERVAL PERIOD REINIT_FREQUENCY",
+        "KRB5_CONFIG": "CONFIG KRB5_CONFIG",
+        "KERBEROS_KEYTAB": "KEYTAB_PATH",
+        "KERBEROS_CCACHE": "CCACHE_PATH CCNAME KRB5CCNAME",
+        "KERBEROS_CCACHE_MODE": "MODE",
+        "KERBEROS_TICKET_LIFETIME": "LIFETIME",
+        "KERBEROS_ONE_SHOT": "ONE_TIME",
+    },
+)
 
 # What one principal needs and KERBEROS_PRINCIPALS has for each.
 FOR_ONE = ("KERBEROS_PRINCIPAL", "KERBEROS_CCACHE")
@@ -70,32 +64,22 @@ class Settings(CommonSettings):
         duration(at_least=1, at_most=30 * 86400.0),
         default="1h",
         prefixed=False,
-        text="A ticket is acquired anew after this time, or after half of its life if that is "
-        "sooner.",
+        text="Acquire a new ticket after this time, or after half of its life if that is sooner.",
     )
-    jitter_seconds: float | None = setting(
-        "JITTER",
-        duration(),
-        text="That moment comes earlier by up to this much, to spread a fleet. Unset: a tenth of "
-        "the time.",
+    jitter_seconds: float | None = inherited(
+        "jitter_seconds",
+        text="Refresh up to this much earlier, at random, so that a fleet does not refresh at "
+        "once. Unset: a tenth of the time.",
     )
-    timeout_seconds: float = setting(
-        "TIMEOUT",
-        duration(at_least=1),
+    timeout_seconds: float = inherited(
+        "timeout_seconds",
         default="60s",
         text="A cycle that takes longer is abandoned, counted as failed, and never publishes. "
-        "Three silent KDCs in krb5.conf cost libkrb5 53 s before it gives up.",
+        "With three silent KDCs in krb5.conf, libkrb5 gives up after 53 s.",
     )
-    http_bind: tuple[str, int] = setting(
-        "HTTP_BIND",
-        bind_address,
-        default=":9813",
-        text="Where /healthz, /readyz, /metrics and the status page listen.",
-    )
-    dry_run: bool = setting(
-        "DRY_RUN",
-        boolean,
-        default="false",
+    http_bind: tuple[str, int] = inherited("http_bind", default=":9813")
+    dry_run: bool = inherited(
+        "dry_run",
         text="Say which tickets would be acquired, but ask no KDC and change nothing.",
     )
     krb5_config: str | None = setting(
@@ -134,7 +118,7 @@ class Settings(CommonSettings):
     principals: tuple[Mapping[str, Any], ...] | None = setting(
         "PRINCIPALS",
         entries,
-        text="Several principals, each with a ccache of its own, instead of the settings for one.",
+        text="Several principals, each with its own ccache, instead of the settings for one.",
     )
     ticket_lifetime_seconds: float | None = setting(
         "TICKET_LIFETIME",
@@ -246,7 +230,7 @@ def _check(settings: Settings) -> list[Problem]:
 
 def _is_keytab(path: str) -> bool:
     """
-    Whether there is a keytab where the ccache is to be, which the first ticket would replace.
+    Whether there is a keytab where the ccache belongs, which the first ticket would replace.
     """
     try:
         return bool(parse_keytab(read_file(path)))

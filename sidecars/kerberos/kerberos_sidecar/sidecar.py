@@ -1,5 +1,5 @@
 """
-What of the kerberos sidecar outlives a cycle and its thread.
+State of the kerberos sidecar that outlives a cycle and its thread.
 """
 
 from __future__ import annotations
@@ -60,22 +60,24 @@ class KerberosSidecar:
         at = time.monotonic()
         return {slot.entry.ccache: slot.details(at) for slot in self._slots}
 
-    def watch(self, wake: Callable[[], None]) -> None:
+    def watch(self, wake: Callable[[], None], every_seconds: float = WATCH_SECONDS) -> None:
         """
         Ask for a cycle when a keytab changes or a ccache is lost, from a thread.
 
-        A person has just mended something, or consumers have no ticket: neither is to wait until
+        A person has just fixed something, or consumers have no ticket: neither is to wait until
         the failure of another entry is tried again.
         """
         for slot in self._slots:
             self._warn(slot)
-        threading.Thread(target=self._watch, args=(wake,), name="watch", daemon=True).start()
+        threading.Thread(
+            target=self._watch, args=(wake, every_seconds), name="watch", daemon=True
+        ).start()
 
-    def _watch(self, wake: Callable[[], None]) -> None:
+    def _watch(self, wake: Callable[[], None], every_seconds: float) -> None:
         seen = [slot.source.stamp() for slot in self._slots]
         lost = self._lost()
         while True:
-            time.sleep(WATCH_SECONDS)
+            time.sleep(every_seconds)
             stamps = [slot.source.stamp() for slot in self._slots]
             if stamps != seen:
                 log.info("keytab_changed")

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from kerberos_sidecar.entries import Entry
+from kerberos_sidecar.formats.principal import Principal
 from kerberos_sidecar.plan import Acquired
-from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.published import Published
 from kerberos_sidecar.source import Source
 from sidecar_runtime.errors import SidecarError

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kerberos_sidecar.entries import Entry
-from kerberos_sidecar.keytab import KeytabError
+from kerberos_sidecar.formats.keytab import KeytabError
 
 # Identity, size in bytes and modification time of files; equal means unchanged.
 Stamp = tuple[tuple[str, int, int, int, int], ...]
@@ -22,7 +22,7 @@ class Source:
 
     Args:
         folder: Where to look when the entry names none.
-        ccaches: Files in that folder that are none, whatever they hold: ours.
+        ccaches: Our own files in that folder: no keytabs, whatever they hold.
     """
 
     def __init__(self, entry: Entry, folder: str, ccaches: Iterable[str]) -> None:

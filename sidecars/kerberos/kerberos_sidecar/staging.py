@@ -20,13 +20,12 @@ import os
 import secrets
 from contextlib import suppress
 from threading import Thread
-from types import TracebackType
 from typing import Self
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.publish import write_all
+from sidecar_runtime.volume.files import write_all
 
 # Written before the KDC is asked: a full volume costs it no request.
 ROOM_BYTES = 4096
@@ -67,12 +66,7 @@ class Staging:
         self._fence.on_revoke(self._discard_aside)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._discard()
 
     @property

@@ -2,11 +2,11 @@
 Keeps a folder equal to an S3 prefix.
 
 =============  ====================================================================
-here           the daemon: settings, the cycle and its parts, what is told of it
+here           the daemon: settings, the cycle and its parts, what it reports
 ``listing``    the source ``listing``: all that is under the prefix, an object a file
 ``release``    the source ``release``: its format, and how one gets to the target
 ``layouts``    how files become what consumers see: in place, behind a gate, snapshots
-``target``     the folder that is kept: every effect on the disk
+``tree``       the folder that is kept: every effect on the disk
 ``s3``         the reader of S3, from requests down to connections
 ``publisher``  the commands: publish, roll back, list, pin and prune releases
 =============  ====================================================================

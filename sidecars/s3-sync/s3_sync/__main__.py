@@ -2,20 +2,13 @@
 The entry point of ``s3-sync``.
 """
 
-from __future__ import annotations
-
 from typing import NoReturn
 
-from sidecar_runtime.early import heed_signals, spare_rich
+from sidecar_runtime.entry import enter
 
 
 def main() -> NoReturn:
-    heed_signals()
-    spare_rich()
-    from s3_sync.command import run  # noqa: PLC0415 - the heavy imports, after the handlers
-    from sidecar_runtime.process import run_main  # noqa: PLC0415
-
-    run_main(run)
+    enter("s3_sync.command")
 
 
 if __name__ == "__main__":

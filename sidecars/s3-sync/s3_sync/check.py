@@ -1,5 +1,5 @@
 """
-``s3-sync check``: try what the daemon will need, and say what is wrong and what mends it.
+``s3-sync check``: try what the daemon will need, and say what is wrong and how to fix it.
 """
 
 from __future__ import annotations
@@ -8,22 +8,22 @@ import asyncio
 import json
 import os
 
-from s3_sync.hold import LOCK
 from s3_sync.keys import RESERVED, compile_filter
+from s3_sync.lease import LOCK
 from s3_sync.listing.entries import Listing
 from s3_sync.listing.lister import Lister
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectMoved, S3Error
 from s3_sync.settings import Settings
-from s3_sync.target.volume import LINK
-from sidecar_runtime.aws_credentials import Chain
+from s3_sync.tree.volume import LINK
+from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.publish import find_holder
-from sidecar_runtime.target_check import try_folder
-from sidecar_runtime.target_errors import TargetError
+from sidecar_runtime.volume.check import try_folder
+from sidecar_runtime.volume.errors import TargetError
+from sidecar_runtime.volume.lock import find_holder
 
 
 def run(settings: Settings) -> int:
@@ -87,7 +87,7 @@ class _Checks:
             text = f"allowed, but there is no file under {settings.source}"
             say("ok" if settings.allow_empty else "FAIL", "s3:ListBucket", text)
             if not settings.allow_empty:
-                slip = "Check KEY_PATH for a slip; the daemon deletes nothing (source_empty)."
+                slip = "Check KEY_PATH for a typo; the daemon deletes nothing (source_empty)."
                 say("", "", slip)
             return settings.allow_empty
         found = f"files: {len(listing.wanted)}, keys skipped: {len(listing.skipped)}"

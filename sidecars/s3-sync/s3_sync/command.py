@@ -14,9 +14,9 @@ from s3_sync.settings import PREFIX, Settings, load_settings
 from s3_sync.sidecar import S3Sync
 from sidecar_runtime import __version__
 from sidecar_runtime.command import make_parser
-from sidecar_runtime.early import end_on_signals
+from sidecar_runtime.entry import end_on_signals
+from sidecar_runtime.http.status import About
 from sidecar_runtime.process import begin_logs, run_daemon
-from sidecar_runtime.status import About
 
 
 def run() -> int:
@@ -26,7 +26,7 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    purpose = "Keeps a folder equal to an S3 prefix; without a command, for ever."
+    purpose = "Keeps a folder equal to an S3 prefix; without a command, until stopped."
     parser = make_parser("s3-sync", purpose, Settings, PREFIX)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.add_parser("check", help="try settings, credentials, permissions and the target")
@@ -42,5 +42,5 @@ def run() -> int:
     begin_logs(settings, unknown)
     metrics = SyncMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
-    sidecar = S3Sync(settings, metrics)
-    return run_daemon(sidecar, settings, PREFIX, about, metrics, glances=sidecar.glances)
+    sidecar, is_release = S3Sync(settings, metrics), settings.source_kind == "release"
+    return run_daemon(sidecar, settings, PREFIX, about, metrics, glances=is_release)

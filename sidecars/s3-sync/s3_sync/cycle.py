@@ -6,22 +6,22 @@ from __future__ import annotations
 
 import asyncio
 
-from s3_sync.board import Board
-from s3_sync.hold import Hold
+from s3_sync.dry_run import DryRun
 from s3_sync.layouts.layout import Layout
+from s3_sync.lease import Lease
 from s3_sync.metrics import SyncMetrics
+from s3_sync.open_source import open_source
 from s3_sync.reconcile import Reconciler
-from s3_sync.rehearse import Rehearsal
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings
-from s3_sync.sources import open_source
-from s3_sync.target.target import Torn
-from sidecar_runtime.aws_credentials import Chain
+from s3_sync.status import Status
+from s3_sync.tree.target import Torn
+from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate import Gate
+from sidecar_runtime.gate.gate import Gate
 from sidecar_runtime.health import Outcome
-from sidecar_runtime.publish import TargetLock
-from sidecar_runtime.target_errors import TargetError, explain_os_error
+from sidecar_runtime.volume.errors import TargetError, explain_os_error
+from sidecar_runtime.volume.lock import TargetLock
 
 
 class Session:
@@ -34,11 +34,11 @@ class Session:
         settings: Settings,
         metrics: SyncMetrics,
         lock: TargetLock,
-        board: Board,
+        status: Status,
         gate: Gate | None,
     ) -> None:
         self._settings = settings
-        self._hold = Hold(settings, metrics, lock, board)
+        self._lease = Lease(settings, metrics, lock, status)
         self._loop = asyncio.new_event_loop()
         client = S3Client(
             settings.bucket,
@@ -47,8 +47,8 @@ class Session:
             lambda operation: metrics.requests[operation].inc(),
         )
         self._source = open_source(settings, client)
-        self._reconciler = Reconciler(settings, metrics, board, gate, self._hold, self._source)
-        self._rehearsal = Rehearsal(settings, metrics, board, self._source)
+        self._reconciler = Reconciler(settings, metrics, status, gate, self._lease, self._source)
+        self._rehearsal = DryRun(settings, metrics, status, self._source)
         self._layout: Layout | None = None
         self._has_failed = False
 
@@ -76,7 +76,7 @@ class Session:
     @property
     def can_wait_for_news(self) -> bool:
         """
-        Whether the source was reached; so that what failed may be mended by another state of it.
+        Whether the source was reached; if so, another state of it may fix what failed.
         """
         return self._source.was_reached
 
@@ -85,7 +85,7 @@ class Session:
         Close connections, files and the event loop; the lock stays with the process.
         """
         self._source.close()
-        self._hold.close()
+        self._lease.close()
         self._loop.close()
 
     async def _cycle(self, fence: Fence) -> Outcome:
@@ -94,27 +94,27 @@ class Session:
         path = self._settings.dest_path
         try:
             with fence:  # a thread that comes back late must not touch its successor's target
-                layout = self._hold.acquire()
+                layout = self._lease.acquire()
         except OSError as error:
             raise explain_os_error(error, f"cannot open {path}", path) from error
         if layout is not self._layout:
             self._layout = layout
-            self._reconciler.begin_anew()
+            self._reconciler.start_over()
         if layout is None:
-            return Outcome("waiting", counts={"holder": self._hold.holder})
+            return Outcome("waiting", counts={"holder": self._lease.holder})
         try:
             layout.prune(fence)
-            self._hold.look(layout)
+            self._lease.look(layout)
             return await self._reconciler.reconcile(layout, fence)
         except Torn as torn:
-            self._hold.torn = layout.tree.damaged(iter(layout.tree.managed.files))
+            self._lease.torn = layout.tree.damaged(iter(layout.tree.managed.files))
             raise TargetError(
                 "target_failed",
-                f"somebody changed {torn.args[0]!r} in .s3-sync while it was to be published",
+                f"another process changed {torn.args[0]!r} in .s3-sync before it was published",
                 "What is published stays. Find out who writes there: it is s3-sync's own.",
             ) from None
         except OSError as error:
             raise explain_os_error(error, f"cannot write to {path}", path) from error
         finally:
             if not fence.is_revoked:
-                self._hold.show(layout)
+                self._lease.show(layout)

@@ -5,7 +5,7 @@ The metrics of s3-sync.
 from __future__ import annotations
 
 from s3_sync.s3.refusals import Operation
-from sidecar_runtime.gate import GateMetrics
+from sidecar_runtime.gate.gate import GateMetrics
 from sidecar_runtime.metrics import Metrics
 
 SKIP_REASONS = (
@@ -34,7 +34,7 @@ class SyncMetrics(Metrics):
             "s3_sync_deleted_files_total", "Files removed because their key is gone."
         )
         self.healed = self.counter(
-            "s3_sync_healed_files_total", "Files put back after somebody changed them on disk."
+            "s3_sync_healed_files_total", "Files restored after a change on disk."
         )
         self.downloaded = self.counter("s3_sync_downloaded_bytes_total", "Bytes of object bodies.")
         self.managed = self.gauge("s3_sync_managed_files", "Files on disk that s3-sync published.")

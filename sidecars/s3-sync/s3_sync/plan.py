@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from s3_sync.digest import Content
-from s3_sync.target.managed import Managed
+from s3_sync.tree.managed import Managed
 
 C = TypeVar("C", bound=Content)
 
@@ -39,9 +39,9 @@ def make_plan(
     wanted: Mapping[str, C],
     managed: Mapping[str, Managed],
     *,
-    damaged: Collection[str],
-    foreign: Iterable[str],
-    last: Collection[str],
+    damaged: Collection[str] = (),
+    foreign: Iterable[str] = (),
+    last: Collection[str] = (),
     may_delete: bool,
 ) -> Plan[C]:
     """
@@ -50,7 +50,7 @@ def make_plan(
     A change is a different ETag or size; times are never compared.
 
     Args:
-        damaged: Managed paths that somebody changed or removed on disk.
+        damaged: Managed paths that were changed or removed on disk.
         foreign: Files of others that must go (``S3_SYNC_DELETE=all``).
         last: Paths to publish after all others, because they failed before.
         may_delete: False under ``S3_SYNC_DELETE=none``.

@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from s3_sync.board import Board
-from s3_sync.hold import Hold
 from s3_sync.layouts.layout import Layout
+from s3_sync.lease import Lease
 from s3_sync.metrics import SyncMetrics
 from s3_sync.plan import Plan, make_plan
+from s3_sync.result import CycleResult
 from s3_sync.settings import Settings
 from s3_sync.skipped import Skipped
 from s3_sync.source import Order, Source, State
-from s3_sync.work import Work
+from s3_sync.status import Status
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate import Gate, RevisionRefused
+from sidecar_runtime.gate.gate import Gate, RevisionRefused
 from sidecar_runtime.health import Outcome
-from sidecar_runtime.target_errors import TargetError
+from sidecar_runtime.volume.errors import TargetError
 
 
 class Reconciler:
@@ -32,18 +32,18 @@ class Reconciler:
         self,
         settings: Settings,
         metrics: SyncMetrics,
-        board: Board,
+        status: Status,
         gate: Gate | None,
-        hold: Hold,
+        lease: Lease,
         source: Source[Any],
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._board = board
+        self._status = status
         self._gate = gate
-        self._hold = hold
+        self._lease = lease
         self._source = source
-        self._skipped = Skipped(metrics, board)
+        self._skipped = Skipped(metrics, status)
         self._blocked: set[str] = set()
         # The state that was acted upon last, and what a cycle says while nothing is different.
         self._acted: State[Any] | None = None
@@ -57,7 +57,7 @@ class Reconciler:
         """
         return self._is_done and not (self._blocked or self._settings.delete == "all")
 
-    def begin_anew(self) -> None:
+    def start_over(self) -> None:
         """
         Forget what was done to another layout.
         """
@@ -69,16 +69,16 @@ class Reconciler:
 
         Raises:
             SidecarError: What failed; what was published before stays.
-            Torn: Somebody changed what was to be published.
+            Torn: Another process changed what was to be published.
             OSError: The volume fails.
             CycleAbandoned: The fence was revoked.
         """
         self._is_done = False
-        mended = self._hold.mend(layout, fence)
+        repaired = self._lease.repair(layout, fence)
         state = await self._source.look(fence)
-        published = self._hold.published.revision
+        published = self._lease.published.revision
         if self._source.is_settled(state, published):
-            outcome = await self._act(layout, state, mended, fence)
+            outcome = await self._act(layout, state, repaired, fence)
             self._is_done = outcome.is_success and self._rest is not None
             return outcome
         if self._acted is not None:
@@ -99,54 +99,56 @@ class Reconciler:
         if same:
             order = self._order(layout, acted, Plan(same, ()), fence)
             await self._source.bring(order)
-            self._count(order.work)
-            self._hold.look_again(layout)
-            self._hold.mend(layout, fence)
+            self._count(order.result)
+            self._lease.look_again(layout)
+            self._lease.repair(layout, fence)
 
-    async def _act(self, layout: Layout, state: State[Any], done: Work, fence: Fence) -> Outcome:
+    async def _act(
+        self, layout: Layout, state: State[Any], done: CycleResult, fence: Fence
+    ) -> Outcome:
         """
         Bring the tree up to date with a state, and publish it.
 
         Args:
-            done: What was mended before.
+            done: What was repaired before.
         """
         if state is self._acted and self._rest and not (done.healed or self._is_disturbed(layout)):
             return self._rest
         self._acted, self._rest = state, None
-        work = await self._bring(layout, state, fence)
-        if layout.is_atomic and work.blocked:
-            work = await self._bring_by_force(layout, state, fence)
-        is_complete = work.is_complete and not self._hold.torn
+        result = await self._bring(layout, state, fence)
+        if layout.is_atomic and result.blocked:
+            result = await self._bring_by_force(layout, state, fence)
+        is_complete = result.is_complete and not self._lease.torn
         refusal = None
         is_shown = False
         if layout.is_atomic:
-            done.add(self._hold.mend(layout, fence))
+            done.add(self._lease.repair(layout, fence))
             refusal = self._ask_gate(layout, state, fence) if is_complete else None
-            is_complete = is_complete and not self._hold.torn
+            is_complete = is_complete and not self._lease.torn
             if is_complete and not refusal and not layout.shows(state.revision):
                 done.add(layout.publish(state.revision, fence))
                 is_shown = True
             is_complete = is_complete and not done.failed
             if layout.shown is not None:
                 layout.shown.end_cycle(fence)
-            self._count(replace(done, healed=0))  # those are counted as they are mended
-            done.take_over(work)
+            self._count(replace(done, healed=0))  # those are counted as they are repaired
+            done.take_over(result)
         else:
-            done = work
-        self._hold.look_again(layout)
+            done = result
+        self._lease.look_again(layout)
         self._blocked = done.blocked
         self._skipped.show(state.skipped, map(state.key_of, self._blocked))
         if is_complete:
-            self._board.show(refused=refusal.facts() if refusal else {})
-        is_news = state.revision != self._hold.published.revision
+            self._status.show(refused=refusal.facts() if refusal else {})
+        is_news = state.revision != self._lease.published.revision
         is_changed = (is_shown and is_news) or bool(
             done.published or done.adopted or done.deleted or done.healed
         )
         if is_complete and not refusal:
-            if is_changed or is_news or self._hold.is_half_done:
-                self._hold.record(layout, state.revision, fence)
+            if is_changed or is_news or self._lease.is_half_done:
+                self._lease.record(layout, state.revision, fence)
             layout.clear_others(fence)
-            self._board.show(**state.facts)
+            self._status.show(**state.facts)
         return self._conclude(layout, state, done, is_changed, refusal)
 
     def _is_disturbed(self, layout: Layout) -> bool:
@@ -155,14 +157,14 @@ class Reconciler:
         """
         return bool(
             layout.shown is None
-            or self._hold.damaged
-            or self._hold.torn
+            or self._lease.damaged
+            or self._lease.torn
             or self._blocked
             or self._settings.delete == "all"
         )
 
     def _damaged(self, layout: Layout) -> set[str]:
-        return self._hold.torn if layout.is_atomic else self._hold.damaged
+        return self._lease.torn if layout.is_atomic else self._lease.damaged
 
     def _order(
         self, layout: Layout, state: State[Any], plan: Plan[Any], fence: Fence
@@ -175,10 +177,10 @@ class Reconciler:
             damaged=self._damaged(layout),
             blocked=self._blocked,
             is_hidden=layout.is_atomic,
-            begin=lambda: self._hold.begin(layout, state.revision, fence),
+            begin=lambda: self._lease.begin(layout, state.revision, fence),
         )
 
-    async def _bring(self, layout: Layout, state: State[Any], fence: Fence) -> Work:
+    async def _bring(self, layout: Layout, state: State[Any], fence: Fence) -> CycleResult:
         """
         Bring the tree up to date with the state.
         """
@@ -187,36 +189,36 @@ class Reconciler:
         are_gone = any(path not in state.wanted for path in plan.delete)
         if are_gone and not await self._source.confirms_deletions(state, fence):
             order = replace(order, plan=replace(plan, delete=()))
-            order.work.moved += plan.delete
+            order.result.moved += plan.delete
         try:
             await self._source.bring(order)
         finally:
             if layout.is_atomic:
-                self._metrics.downloaded.inc(order.work.downloaded_bytes)
+                self._metrics.downloaded.inc(order.result.downloaded_bytes)
             else:
-                self._count(order.work)
+                self._count(order.result)
             if not fence.is_revoked:
                 layout.tree.end_cycle(fence)
-        self._hold.look_again(layout)
-        return order.work
+        self._lease.look_again(layout)
+        return order.result
 
-    async def _bring_by_force(self, layout: Layout, state: State[Any], fence: Fence) -> Work:
+    async def _bring_by_force(self, layout: Layout, state: State[Any], fence: Fence) -> CycleResult:
         """
-        Do so once more, without what stands in the way; or the revision were not whole.
+        Retry after removing whatever blocks a path; otherwise the revision would be incomplete.
 
         Raises:
             TargetError: It cannot be removed.
         """
         for path in layout.tree.foreign():  # the tree is ours alone
             layout.tree.delete(path, fence)
-        work = await self._bring(layout, state, fence)
-        for path in work.blocked:
+        result = await self._bring(layout, state, fence)
+        for path in result.blocked:
             raise TargetError(
                 "target_failed",
                 f"something that cannot be removed is at {path!r} in .s3-sync",
                 "Look at it as its owner; .s3-sync is s3-sync's own.",
             )
-        return work
+        return result
 
     def _plan(self, layout: Layout, state: State[Any], fence: Fence) -> Plan[Any]:
         tree, damaged = layout.tree, self._damaged(layout)
@@ -245,44 +247,44 @@ class Reconciler:
             return None
         changed = [path for path, _ in layout.changes().publish]
         refusal = self._gate.judge(state.revision, layout.tree.path, changed, fence)
-        self._hold.look_at_all(layout)  # a command may have written to what it judged
+        self._lease.look_at_all(layout)  # a command may have written to what it judged
         return refusal
 
     def _conclude(
         self,
         layout: Layout,
         state: State[Any],
-        work: Work,
+        result: CycleResult,
         is_changed: bool,
         refusal: RevisionRefused | None,
     ) -> Outcome:
-        if work.failed:
-            error = next(iter(work.failed.values()))
-            if len(work.failed) > 1:
-                error.message += f"; {len(work.failed) - 1} more files failed"
+        if result.failed:
+            error = next(iter(result.failed.values()))
+            if len(result.failed) > 1:
+                error.message += f"; {len(result.failed) - 1} more files failed"
             raise error
-        self._source.judge(work)
-        revision = self._hold.published.revision if layout.is_atomic else state.revision
+        self._source.judge(result)
+        revision = self._lease.published.revision if layout.is_atomic else state.revision
         counts: Mapping[str, int | str] = {
-            "files_published": work.published,
-            "files_deleted": work.deleted,
-            "files_healed": work.healed,
-            "files_adopted": work.adopted,
-            "files_moved": len(work.moved),
+            "files_published": result.published,
+            "files_deleted": result.deleted,
+            "files_healed": result.healed,
+            "files_adopted": result.adopted,
+            "files_moved": len(result.moved),
             "keys_skipped": len(state.skipped) + len(self._blocked),
-            "downloaded_bytes": work.downloaded_bytes,
+            "downloaded_bytes": result.downloaded_bytes,
         }
         if refusal:
             self._rest = Outcome("refused", revision, refusal=refusal)
             return replace(self._rest, counts=counts)
         if layout.is_atomic and state.revision != revision:
             return Outcome("settling", revision, counts)
-        if not work.moved:
+        if not result.moved:
             self._rest = Outcome("unchanged", revision)
         return Outcome("changed" if is_changed else "unchanged", revision, counts)
 
-    def _count(self, work: Work) -> None:
-        self._metrics.published.inc(work.published)
-        self._metrics.deleted.inc(work.deleted)
-        self._metrics.healed.inc(work.healed)
-        self._metrics.downloaded.inc(work.downloaded_bytes)
+    def _count(self, result: CycleResult) -> None:
+        self._metrics.published.inc(result.published)
+        self._metrics.deleted.inc(result.deleted)
+        self._metrics.healed.inc(result.healed)
+        self._metrics.downloaded.inc(result.downloaded_bytes)

@@ -2,7 +2,7 @@
 The settings of s3-sync; the four names of the first published example carry no prefix.
 
 What `AWS_*` means (region, credentials, endpoint, certificates) is botocore's to say: see
-:mod:`sidecar_runtime.aws_chain`.
+:mod:`sidecar_runtime.aws.chain`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from s3_sync.release.names import is_revision
+from s3_sync.digest import is_revision
 from sidecar_runtime.errors import Problem
-from sidecar_runtime.gate_settings import GateSettings, check_gate
+from sidecar_runtime.gate.settings import GateSettings, check_gate
 from sidecar_runtime.parsers import (
     absolute_path,
     allows,
-    bind_address,
     boolean,
     choice,
     count,
@@ -28,45 +27,29 @@ from sidecar_runtime.parsers import (
     mode,
     words,
 )
-from sidecar_runtime.settings import load, setting
+from sidecar_runtime.settings import inherited, load, setting, slips
 
 PREFIX = "S3_SYNC_"
 
-# What people type, and what it is called.
-INSTEAD = {
-    "S3_SYNC_BUCKET": "AWS_BUCKET",
-    "S3_SYNC_AWS_BUCKET": "AWS_BUCKET",
-    "S3_SYNC_S3_BUCKET": "AWS_BUCKET",
-    "S3_SYNC_KEY": "KEY_PATH",
-    "S3_SYNC_KEY_PATH": "KEY_PATH",
-    "S3_SYNC_PREFIX": "KEY_PATH",
-    "S3_SYNC_DEST": "DEST_PATH",
-    "S3_SYNC_DEST_PATH": "DEST_PATH",
-    "S3_SYNC_TARGET": "DEST_PATH",
-    "S3_SYNC_INTERVAL": "INTERVAL",
-    "S3_SYNC_PERIOD": "INTERVAL",
-    "S3_SYNC_REGION": "AWS_REGION",
-    "S3_SYNC_ENDPOINT": "AWS_ENDPOINT_URL_S3",
-    "S3_SYNC_ENDPOINT_URL": "AWS_ENDPOINT_URL_S3",
-    "S3_SYNC_AWS_ENDPOINT_URL": "AWS_ENDPOINT_URL_S3",
-    "S3_SYNC_ONCE": "S3_SYNC_ONE_SHOT",
-    "S3_SYNC_ONE_TIME": "S3_SYNC_ONE_SHOT",
-    "S3_SYNC_BIND": "S3_SYNC_HTTP_BIND",
-    "S3_SYNC_SNAPSHOT": "S3_SYNC_LAYOUT",
-    "S3_SYNC_SNAPSHOTS": "S3_SYNC_LAYOUT",
-    "S3_SYNC_RETAIN": "S3_SYNC_RETAIN_COUNT",
-    "S3_SYNC_RETENTION": "S3_SYNC_RETAIN_FOR",
-    "S3_SYNC_RETAIN_SECONDS": "S3_SYNC_RETAIN_FOR",
-    "S3_SYNC_RETAIN_MINUTES": "S3_SYNC_RETAIN_FOR",
-    "S3_SYNC_SETTLE_SECONDS": "S3_SYNC_SETTLE",
-    "S3_SYNC_PIN": "S3_SYNC_REVISION",
-    "S3_SYNC_RELEASE": "S3_SYNC_REVISION",
-    "S3_SYNC_VALIDATE": "S3_SYNC_GATE",
-    "S3_SYNC_GRAMMAR": "S3_SYNC_GATE_GRAMMAR",
-    "S3_SYNC_GATE_PYTHON": "S3_SYNC_GATE_GRAMMAR",
-    "S3_SYNC_GATE_VERSION": "S3_SYNC_GATE_GRAMMAR",
-    "S3_SYNC_LOGLEVEL": "S3_SYNC_LOG_LEVEL",
-}
+INSTEAD = slips(
+    PREFIX,
+    {
+        "AWS_BUCKET": "BUCKET AWS_BUCKET S3_BUCKET",
+        "KEY_PATH": "KEY KEY_PATH PREFIX",
+        "DEST_PATH": "DEST DEST_PATH TARGET",
+        "INTERVAL": "INTERVAL PERIOD",
+        "AWS_REGION": "REGION",
+        "AWS_ENDPOINT_URL_S3": "ENDPOINT ENDPOINT_URL AWS_ENDPOINT_URL",
+        "S3_SYNC_ONE_SHOT": "ONE_TIME",
+        "S3_SYNC_LAYOUT": "SNAPSHOT SNAPSHOTS",
+        "S3_SYNC_RETAIN_COUNT": "RETAIN",
+        "S3_SYNC_RETAIN_FOR": "RETENTION RETAIN_SECONDS RETAIN_MINUTES",
+        "S3_SYNC_SETTLE": "SETTLE_SECONDS",
+        "S3_SYNC_REVISION": "PIN RELEASE",
+        "S3_SYNC_GATE": "VALIDATE",
+        "S3_SYNC_GATE_GRAMMAR": "GRAMMAR GATE_PYTHON GATE_VERSION",
+    },
+)
 
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _ACCESS_POINT = re.compile(r"arn:(aws[a-z-]*):s3:([a-z0-9-]+):(\d{12}):accesspoint[:/]([a-z0-9-]+)")
@@ -145,12 +128,7 @@ class Settings(GateSettings):
         required=True,
         text="The folder to keep equal to it; made if missing.",
     )
-    http_bind: tuple[str, int] = setting(
-        "HTTP_BIND",
-        bind_address,
-        default=":9811",
-        text="Where /healthz, /readyz, /metrics and the status page listen.",
-    )
+    http_bind: tuple[str, int] = inherited("http_bind", default=":9811")
     endpoint_url: str | None = setting(
         "AWS_ENDPOINT_URL",
         http_url,
@@ -161,7 +139,7 @@ class Settings(GateSettings):
         "AWS_ENDPOINT_URL_S3",
         http_url,
         prefixed=False,
-        text="The same, and only for S3: STS is still asked at AWS. Wins over AWS_ENDPOINT_URL.",
+        text="The same, and only for S3: STS requests still go to AWS. Wins over AWS_ENDPOINT_URL.",
     )
     layout: str = setting(
         "LAYOUT",
@@ -174,13 +152,13 @@ class Settings(GateSettings):
         "SOURCE",
         choice("listing", "release"),
         default="listing",
-        text="What is the truth: all that is listed under the prefix, or the release that was "
+        text="What to follow: everything listed under the prefix, or the release that was "
         "published there last (`s3-sync publish`).",
     )
     revision: str | None = setting(
         "REVISION",
         revision,
-        text="Keep to this release, whatever is published; for S3_SYNC_SOURCE=release.",
+        text="Stay on this release, whatever is published; for S3_SYNC_SOURCE=release.",
     )
     include: tuple[str, ...] = setting(
         "INCLUDE",
@@ -213,14 +191,14 @@ class Settings(GateSettings):
         "SETTLE",
         duration(),
         default="0",
-        text="A changed listing is acted upon once it has stayed the same for this long: half "
+        text="Apply a changed listing only once it has stayed the same for this long: half "
         "an upload is not published. 0: at once.",
     )
     retain_count: int = setting(
         "RETAIN_COUNT",
         count,
         default="2",
-        text="So many older snapshots stay, for those who still read them.",
+        text="How many older snapshots to keep for readers that still have them open.",
     )
     retain_seconds: float = setting(
         "RETAIN_FOR",
@@ -289,21 +267,15 @@ def _check_source(settings: Settings) -> list[Problem]:
     whole = "a release is published whole"
     found = {
         "S3_SYNC_INCLUDE": (",".join(settings.include), whole),
-        "S3_SYNC_EXCLUDE": (
-            ",".join(settings.exclude),
-            f"{whole}; publish has --exclude",
-        ),
+        "S3_SYNC_EXCLUDE": (",".join(settings.exclude), f"{whole}; publish has --exclude"),
         "S3_SYNC_SETTLE": (
             f"{settings.settle_seconds:g}s" if settings.settle_seconds else "",
             "half an upload of a release is never seen",
         ),
-        "S3_SYNC_ALLOW_EMPTY": (
-            "true" if settings.allow_empty else "",
-            "a release is never empty",
-        ),
+        "S3_SYNC_ALLOW_EMPTY": ("true" if settings.allow_empty else "", "a release is never empty"),
         "S3_SYNC_DELETE": (
             "none" if settings.delete == "none" else "",
-            "a folder with files of older releases is no release",
+            "a folder with files of older releases is not a release",
         ),
     }
     return [

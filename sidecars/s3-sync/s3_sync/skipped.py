@@ -7,8 +7,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 
-from s3_sync.board import Board
 from s3_sync.metrics import SKIP_REASONS, SyncMetrics
+from s3_sync.status import Status
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.sidecar import Names
 
@@ -22,9 +22,9 @@ class Skipped:
     What was skipped in the last cycle.
     """
 
-    def __init__(self, metrics: SyncMetrics, board: Board) -> None:
+    def __init__(self, metrics: SyncMetrics, status: Status) -> None:
         self._metrics = metrics
-        self._board = board
+        self._status = status
         self._named: set[str] = set()
 
     def show(self, by_key: Mapping[str, str], blocked: Iterable[str]) -> None:
@@ -33,7 +33,7 @@ class Skipped:
 
         Args:
             by_key: What the source skipped, with the reason.
-            blocked: Keys of files in whose place something of somebody else is.
+            blocked: Keys of files that a file of another owner blocks.
         """
         skipped = {**by_key, **dict.fromkeys(blocked, "blocked")}
         counts = dict.fromkeys(SKIP_REASONS, 0)
@@ -47,4 +47,4 @@ class Skipped:
             if key not in self._named:
                 self._named.add(key)
                 log.warning("key_skipped", key=key, reason=reason)
-        self._board.show(keys_skipped=Names(first))
+        self._status.show(keys_skipped=Names(first))

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from s3_sync.plan import C, Plan
-from s3_sync.target.target import Target
-from s3_sync.work import Work
+from s3_sync.result import CycleResult
+from s3_sync.tree.target import Target
 from sidecar_runtime.fence import Fence
 
 C_co = TypeVar("C_co", covariant=True)
@@ -57,12 +57,12 @@ class Order(Generic[C]):
     What a source is to bring up to date.
 
     Args:
-        plan: What of the state the target does not have.
-        damaged: Managed paths that somebody changed on disk.
+        plan: The part of the state that the target does not have.
+        damaged: Managed paths that were changed on disk.
         blocked: Paths where something was in the way the last time.
         is_hidden: Whether nobody sees the target before the revision is whole.
         begin: Called before the first file is replaced, where all of them belong together.
-        work: Takes what is done, also where it ends in an error.
+        result: Takes what is done, also where it ends in an error.
     """
 
     state: State[C]
@@ -73,7 +73,7 @@ class Order(Generic[C]):
     blocked: Collection[str] = ()
     is_hidden: bool = False
     begin: Callable[[], object] = lambda: None
-    work: Work = field(default_factory=Work)
+    result: CycleResult = field(default_factory=CycleResult)
 
     def delete_all(self) -> None:
         """
@@ -85,9 +85,9 @@ class Order(Generic[C]):
         """
         for path in self.plan.delete:
             try:
-                self.work.deleted += self.target.delete(path, self.fence)
+                self.result.deleted += self.target.delete(path, self.fence)
             except OSError as error:
-                self.work.fail_on_disk(path, error)
+                self.result.fail_on_disk(path, error)
 
 
 class Source(Protocol[C]):
@@ -137,7 +137,7 @@ class Source(Protocol[C]):
             CycleAbandoned: The fence was revoked.
         """
 
-    def judge(self, work: Work) -> None:
+    def judge(self, result: CycleResult) -> None:
         """
         Look at what a cycle has done.
 

@@ -59,7 +59,7 @@ class AirflowConfig:
 
     def value(self, section: str, key: str) -> str | None:
         """
-        Return the value that Airflow would use, but for its own default.
+        Return the value that Airflow would use, except its own default.
         """
         return self.variable(section, key) or self.option(section, key)
 

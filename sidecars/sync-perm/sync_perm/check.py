@@ -10,15 +10,15 @@ from sidecar_runtime import child
 from sidecar_runtime.checks import exit_code, fail, say
 from sidecar_runtime.errors import EXIT_GAVE_UP, SidecarError
 from sidecar_runtime.fence import Fence
+from sync_perm.airflow.installation import Installation, find_installation
+from sync_perm.airflow.surroundings import environment, own_folder
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.comparison import Comparison, Look
-from sync_perm.connection import Address, find_source
-from sync_perm.database import Database
+from sync_perm.database.connection import Address, find_source
+from sync_perm.database.database import Database
+from sync_perm.database.lock import PassLock
 from sync_perm.difference import DEFAULT_ROLES
-from sync_perm.installation import Installation, find_installation
-from sync_perm.lock import PassLock
 from sync_perm.settings import Settings
-from sync_perm.surroundings import environment, own_folder
 
 MIGRATIONS_SECONDS = 120.0
 
@@ -90,7 +90,6 @@ class _Checks:
                     deadline_seconds=MIGRATIONS_SECONDS,
                     out=lambda _: None,
                     err=lambda line: said.append(address.redact(line)),
-                    watch=lambda: None,
                 )
         except SidecarError as error:
             return fail("migrations", error)
@@ -132,7 +131,7 @@ class _Checks:
 
 def _need(airflow: Installation, look: Look) -> str:
     """
-    Say whether somebody misses something without the sidecar.
+    Say whether anything is missing without the sidecar.
     """
     asking = sum(1 for access in look.tables.dags.values() if access is not None)
     custom = len(look.tables.roles.difference(DEFAULT_ROLES))

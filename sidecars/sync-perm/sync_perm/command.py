@@ -12,21 +12,21 @@ from typing import TypeVar
 
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.command import make_parser
-from sidecar_runtime.early import end_on_signals
+from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.http.status import About
 from sidecar_runtime.process import begin_logs, run_daemon
-from sidecar_runtime.status import About
 from sync_perm import check
+from sync_perm.airflow.installation import Installation, find_installation
+from sync_perm.airflow.passes import AirflowPasses
+from sync_perm.airflow.surroundings import own_folder
 from sync_perm.airflow_config import AirflowConfig
-from sync_perm.airflow_pass import AirflowPasses
-from sync_perm.board import Board
 from sync_perm.comparison import Comparison
-from sync_perm.connection import Source, find_source
-from sync_perm.installation import Installation, find_installation
+from sync_perm.database.connection import Source, find_source
 from sync_perm.metrics import PermMetrics
 from sync_perm.settings import PREFIX, Settings, load_settings
 from sync_perm.sidecar import SyncPerm
-from sync_perm.surroundings import own_folder
+from sync_perm.status import Status
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    purpose = "Keeps Airflow's roles and DAG permissions in sync; without a command, for ever."
+    purpose = "Keeps Airflow's roles and DAG permissions in sync; without a command, until stopped."
     parser = make_parser("sync-perm", purpose, Settings, PREFIX)
     commands = parser.add_subparsers(dest="command", metavar="[check]", title="commands")
     commands.add_parser("check", help="try all that is needed, and say whether the sidecar is")
@@ -126,6 +126,6 @@ def _serve(given: Given) -> int:
             AirflowPasses(airflow, config, folder, targeted=targeted),
             Comparison(airflow, include_dags=include_dags, targeted=targeted),
             metrics,
-            Board(metrics, airflow=airflow.version, mode=mode, database=given.where),
+            Status(metrics, airflow=airflow.version, mode=mode, database=given.where),
         )
         return run_daemon(sidecar, settings, PREFIX, about, metrics)

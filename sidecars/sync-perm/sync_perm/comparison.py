@@ -8,19 +8,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sync_perm.airflow_pass import Report
-from sync_perm.database import Database
-from sync_perm.difference import (
-    Failure,
-    Item,
-    assume_defaults,
-    compare,
-)
-from sync_perm.installation import Installation
+from sync_perm.airflow.installation import Installation
+from sync_perm.airflow.passes import Report
+from sync_perm.database.database import Database
+from sync_perm.database.tables import Grant, Reader, Tables
+from sync_perm.difference import Failure, Item, assume_defaults, compare
 from sync_perm.plan import Pass, make_plan
-from sync_perm.tables import Grant, Reader, Tables
 
-# What passes did not mend is no reason for another one for so long.
+# How long what passes did not fix is not a reason for another one.
 KEPT_SECONDS = 600.0
 
 
@@ -31,7 +26,7 @@ class Look:
 
     Args:
         items: Rows that a pass should change.
-        shown: Those of them that are not ready; a DAG that passes did not mend is failing instead.
+        shown: Those of them that are not ready; a DAG that passes did not fix is failing instead.
         failing: The DAGs that cannot be synced.
     """
 
@@ -57,6 +52,9 @@ class Look:
 class Comparison:
     """
     One for the whole process; used by one cycle at a time.
+
+    Attributes:
+        fresh: The DAGs that were serialized again between the last two looks.
     """
 
     def __init__(self, installation: Installation, *, include_dags: bool, targeted: bool) -> None:
@@ -65,23 +63,16 @@ class Comparison:
         self._kinds = installation.resources
         self._reader = Reader(include_dags=include_dags, has_versions=installation.release[0] >= 3)
         self._defaults: frozenset[Grant] | None = None
-        self._fresh: frozenset[str] = frozenset()
+        self.fresh: frozenset[str] = frozenset()
         self._said: Mapping[str, str] = {}
         self._kept: frozenset[Item] = frozenset()
         self._kept_until = 0.0
         self._is_first = True
 
     @property
-    def fresh(self) -> frozenset[str]:
-        """
-        Return the DAGs that were serialized anew between the last two looks.
-        """
-        return self._fresh
-
-    @property
     def wants_retry(self) -> bool:
         """
-        Tell whether it is time to try again what passes did not mend.
+        Tell whether it is time to try again what passes did not fix.
         """
         return bool(self._kept) and time.monotonic() > self._kept_until
 
@@ -93,7 +84,7 @@ class Comparison:
             SidecarError: The database failed.
         """
         tables = self._reader.read(database)
-        self._fresh = tables.fresh
+        self.fresh = tables.fresh
         if self._defaults is None:
             self._defaults = assume_defaults(tables, self._kinds)
         difference = compare(tables, self._kinds, self._defaults)
@@ -126,7 +117,7 @@ class Comparison:
 
     def keep(self, items: frozenset[Item], look: Look) -> Look:
         """
-        Accept for a while what passes did not mend; return the look as it is judged then.
+        Accept for a while what passes did not fix; return the look as it is judged then.
         """
         self._kept = items
         self._kept_until = time.monotonic() + KEPT_SECONDS
@@ -139,5 +130,5 @@ class Comparison:
         shown = frozenset(item for item in items if not item.dag_id or item not in self._kept)
         texts = dict.fromkeys(kept, "differs after a pass that found nothing wrong")
         texts |= {dag_id: self._said[dag_id] for dag_id in kept & self._said.keys()}
-        known = {dag_id: Failure("not_mended", text) for dag_id, text in texts.items()}
+        known = {dag_id: Failure("not_fixed", text) for dag_id, text in texts.items()}
         return Look(tables, items, shown, {**known, **failing})

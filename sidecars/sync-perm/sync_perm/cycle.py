@@ -13,23 +13,18 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sync_perm.airflow_pass import AirflowPasses
-from sync_perm.board import Board
+from sync_perm.airflow.passes import AirflowPasses
 from sync_perm.comparison import Comparison, Look
-from sync_perm.connection import Source
-from sync_perm.database import Database
-from sync_perm.fingerprint import Fingerprint, read_fingerprint
-from sync_perm.lock import PassLock
+from sync_perm.database.connection import Source
+from sync_perm.database.database import Database
+from sync_perm.database.fingerprint import Fingerprint, read_fingerprint
+from sync_perm.database.lock import PassLock
 from sync_perm.metrics import PermMetrics
 from sync_perm.plan import Pass
 from sync_perm.settings import Settings
+from sync_perm.status import Status
 
-# The tables are read this often without a change of the fingerprint.
-RESYNC_SECONDS = 3600.0
-# From the end of a pass to the start of the next, and from a DAG's change to a pass for it: the
-# parser syncs the DAGs that it writes, and Airflow 2 damages its tables when two do so at once.
-QUIET_SECONDS = 5.0
-# Passes of one cycle: a second one mends what a race with Airflow itself took away.
+# Passes of one cycle: a second one fixes what a race with Airflow itself took away.
 PASSES = 2
 # A failed pass is repeated after 10, 20, 40, … seconds, up to this.
 MAX_PAUSE_SECONDS = 300.0
@@ -39,12 +34,29 @@ PASS_SHARE = 0.9
 log = get_logger("cycle")
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """
+    The waits that no setting changes, in seconds.
+
+    Args:
+        resync_seconds: The tables are read this often without a change of the fingerprint.
+        quiet_seconds: From the end of a pass to the start of the next, and from a DAG's change to
+            a pass for it: the parser syncs the DAGs that it writes, and Airflow 2 damages its
+            tables when two do so at once.
+    """
+
+    resync_seconds: float = 3600.0
+    quiet_seconds: float = 5.0
+
+
 @dataclass(slots=True)
 class PassHistory:
     """
     How passes went, for as long as the process lives; moments are monotonic seconds.
     """
 
+    pace: Pace
     ended_at: float = float("-inf")
     failures: int = 0
     last_error: SidecarError | None = None
@@ -56,7 +68,7 @@ class PassHistory:
         """
         Return the moment before which no pass begins.
         """
-        return self.ended_at + min(MAX_PAUSE_SECONDS, QUIET_SECONDS * 2.0**self.failures)
+        return self.ended_at + min(MAX_PAUSE_SECONDS, self.pace.quiet_seconds * 2.0**self.failures)
 
 
 class Session:
@@ -72,7 +84,7 @@ class Session:
         comparison: Comparison,
         *,
         metrics: PermMetrics,
-        board: Board,
+        status: Status,
         history: PassHistory,
     ) -> None:
         self._settings = settings
@@ -80,7 +92,7 @@ class Session:
         self._passes = passes
         self._comparison = comparison
         self._metrics = metrics
-        self._board = board
+        self._status = status
         self._history = history
         self._database: Database | None = None
         self._seen: Fingerprint | None = None
@@ -101,12 +113,12 @@ class Session:
             database = self._open(fence)
             fingerprint = self._fingerprint(database)
             if not self._is_due(fingerprint):
-                if self._board.readiness.ready:
-                    self._board.confirm(fingerprint.revision)
+                if self._status.readiness.ready:
+                    self._status.confirm(fingerprint.revision)
                 return Outcome("unchanged", fingerprint.revision)
             return self._reconcile(database, fence)
         except BaseException:
-            self.close()  # the next cycle begins anew, whatever it was
+            self.close()  # the next cycle starts over, whatever it was
             raise
 
     def close(self) -> None:
@@ -131,7 +143,7 @@ class Session:
             fingerprint != self._seen
             or self._history.wants_full
             or self._comparison.wants_retry
-            or time.monotonic() - self._read_at > RESYNC_SECONDS
+            or time.monotonic() - self._read_at > self._history.pace.resync_seconds
         )
 
     def _look(self, database: Database) -> Look:
@@ -143,7 +155,7 @@ class Session:
         self._seen = self._fingerprint(database)
         self._read_at = time.monotonic()
         look = self._comparison.look(database)
-        self._board.show_differences(look.shown, look.failing, self._seen.revision)
+        self._status.show_differences(look.shown, look.failing, self._seen.revision)
         return look
 
     def _reconcile(self, database: Database, fence: Fence) -> Outcome:
@@ -161,14 +173,14 @@ class Session:
                 self._metrics.lock_waits.inc()
                 self._seen = None
                 return self._outcome("waiting", holder="another sync-perm")
-            return self._mend(database, lock, fence)
+            return self._fix(database, lock, fence)
 
     def _plan(self, look: Look) -> Pass | None:
         return self._comparison.plan(look, is_asked=self._history.wants_full)
 
-    def _mend(self, database: Database, lock: PassLock, fence: Fence) -> Outcome:
+    def _fix(self, database: Database, lock: PassLock, fence: Fence) -> Outcome:
         """
-        Look again, now that nobody else mends, and run the passes that are needed.
+        Look again, now that no one else runs passes, and run those that are needed.
         """
         before = look = self._look(database)
         work = self._plan(look)
@@ -182,7 +194,7 @@ class Session:
             work = self._plan(look)
         if work is not None:
             look = self._comparison.keep(stubborn, look)
-            self._board.show_differences(look.shown, look.failing, self._revision)
+            self._status.show_differences(look.shown, look.failing, self._revision)
             log.warning("difference_kept", rows=[list(item) for item in sorted(stubborn)[:20]])
             if look.items != stubborn:
                 self._read_at = float("-inf")  # something new came meanwhile: the next cycle's
@@ -220,7 +232,7 @@ class Session:
                 "duration_seconds": round(seconds, 3),
                 "cpu_seconds": round(cpu, 3),
             }
-            self._board.show_pass(**facts)
+            self._status.show_pass(**facts)
             log.info("pass_finished", **facts)
         self._comparison.learn(work, report)
 
@@ -239,7 +251,7 @@ class Session:
         if self._history.failures and error is not None and wait_seconds > 0:
             raise SidecarError(error.reason, error.message, error.advice)
         if self._comparison.fresh.intersection(work.dags):
-            wait_seconds = max(wait_seconds, QUIET_SECONDS)
+            wait_seconds = max(wait_seconds, self._history.pace.quiet_seconds)
         revoked = threading.Event()
         fence.on_revoke(revoked.set)
         if wait_seconds > 0 and revoked.wait(wait_seconds):

@@ -11,29 +11,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from sync_perm.access_control import AccessControl, Unreadable
-from sync_perm.installation import Resource
-from sync_perm.tables import Grant, Tables
+from sync_perm.database.access_control import AccessControl, Unreadable
+from sync_perm.database.tables import Grant, Tables
 
 Kind = Literal["role", "role_grant", "broken", "dag_permission", "dag_grant", "dag_revoke"]
-KINDS: tuple[Kind, ...] = (
-    "role",
-    "role_grant",
-    "broken",
-    "dag_permission",
-    "dag_grant",
-    "dag_revoke",
-)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
-FailureReason = Literal["role_missing", "access_control_invalid", "name_reserved", "not_mended"]
-FAILURE_REASONS: tuple[FailureReason, ...] = (
-    "role_missing",
-    "access_control_invalid",
-    "name_reserved",
-    "not_mended",
-)
+FailureReason = Literal["role_missing", "access_control_invalid", "name_reserved", "not_fixed"]
+FAILURE_REASONS: tuple[FailureReason, ...] = get_args(FailureReason)
 
 ADMIN = "Admin"
 DEFAULT_ROLES = ("Admin", "Public", "Viewer", "User", "Op")
@@ -53,6 +40,16 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Resource:
+    """
+    A kind of permission of one DAG: ``DAGs`` with prefix ``DAG:`` and its actions.
+    """
+
+    prefix: str
+    actions: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """
     Why Airflow refuses a DAG.
@@ -66,7 +63,7 @@ class Failure:
 class Difference:
     """
     Args:
-        items: What a pass would mend.
+        items: What a pass would fix.
         failing: The DAGs that Airflow refuses, whatever we do.
     """
 
@@ -108,7 +105,7 @@ def compare(
             there = {g for name in resources.values() for g in on_dags.get(name, ())}
             try:
                 wanted, failure = _wanted(access, tables.roles, kinds, resources)
-            except TypeError as error:  # actions that are no collection of names
+            except TypeError as error:  # actions that are not a collection of names
                 wanted, failure = set(), Failure("access_control_invalid", str(error))
             kept = _kept(there, access, resources)
             items |= {Item("dag_grant", dag_id, grant) for grant in wanted - there}

@@ -1,17 +1,17 @@
 """
-Which pass mends a difference: pure.
+Which pass fixes a difference: pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from sync_perm.difference import Item
 
 Reason = Literal["asked", "start", "roles", "dags"]
-REASONS: tuple[Reason, ...] = ("asked", "start", "roles", "dags")
+REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 The settings of sync-perm.
 
 What Airflow itself reads (`AIRFLOW_HOME`, `AIRFLOW__…`) keeps Airflow's names: see
-:mod:`sync_perm.connection` and :mod:`sync_perm.installation`.
+:mod:`sync_perm.database.connection` and :mod:`sync_perm.airflow.installation`.
 """
 
 from __future__ import annotations
@@ -10,24 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar_runtime.parsers import bind_address, boolean, choice, duration
-from sidecar_runtime.settings import CommonSettings, load, setting
+from sidecar_runtime.parsers import boolean, choice
+from sidecar_runtime.settings import CommonSettings, inherited, load, setting, slips
 
 PREFIX = "SYNC_PERM_"
 
-# What people type, and what it is called.
-INSTEAD = {
-    "SYNC_PERM_INTERVAL": "INTERVAL",
-    "SYNC_PERM_PERIOD": "INTERVAL",
-    "SYNC_PERM_SLEEP": "INTERVAL",
-    "SYNC_PERM_DAGS": "SYNC_PERM_INCLUDE_DAGS",
-    "SYNC_PERM_ONCE": "SYNC_PERM_ONE_SHOT",
-    "SYNC_PERM_BIND": "SYNC_PERM_HTTP_BIND",
-    "SYNC_PERM_LOGLEVEL": "SYNC_PERM_LOG_LEVEL",
-    "SYNC_PERM_AIRFLOW_HOME": "AIRFLOW_HOME",
-    "SYNC_PERM_SQL_ALCHEMY_CONN": "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
-    "SYNC_PERM_DATABASE_URL": "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
-}
+INSTEAD = slips(
+    PREFIX,
+    {
+        "INTERVAL": "INTERVAL PERIOD SLEEP",
+        "SYNC_PERM_INCLUDE_DAGS": "DAGS",
+        "AIRFLOW_HOME": "AIRFLOW_HOME",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "SQL_ALCHEMY_CONN DATABASE_URL",
+    },
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +32,8 @@ class Settings(CommonSettings):
     The settings of the daemon.
     """
 
-    interval_seconds: float = setting(
-        "INTERVAL",
-        duration(at_least=0.1),
-        default="30s",
-        prefixed=False,
-        text="Time from the start of one cycle to the start of the next.",
-    )
-    http_bind: tuple[str, int] = setting(
-        "HTTP_BIND",
-        bind_address,
-        default=":9812",
-        text="Where /healthz, /readyz, /metrics and the status page listen.",
-    )
+    interval_seconds: float = inherited("interval_seconds", default="30s")
+    http_bind: tuple[str, int] = inherited("http_bind", default=":9812")
     include_dags: str = setting(
         "INCLUDE_DAGS",
         choice("auto", "true", "false"),

@@ -1,17 +1,19 @@
 """
-What of sync-perm outlives a cycle and its thread.
+State of sync-perm that outlives a cycle and its thread.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 from sidecar_runtime.health import Readiness
-from sync_perm.airflow_pass import AirflowPasses
-from sync_perm.board import Board
+from sync_perm.airflow.passes import AirflowPasses
 from sync_perm.comparison import Comparison
-from sync_perm.connection import Source
-from sync_perm.cycle import PassHistory, Session
+from sync_perm.cycle import Pace, PassHistory, Session
+from sync_perm.database.connection import Source
 from sync_perm.metrics import PermMetrics
 from sync_perm.settings import Settings
+from sync_perm.status import Status
 
 
 class SyncPerm:
@@ -26,29 +28,24 @@ class SyncPerm:
         passes: AirflowPasses,
         comparison: Comparison,
         metrics: PermMetrics,
-        board: Board,
+        status: Status,
+        pace: Pace = Pace(),  # noqa: B008 - it is frozen
     ) -> None:
-        self._settings = settings
-        self._source = source
-        self._passes = passes
-        self._comparison = comparison
-        self._metrics = metrics
-        self._board = board
-        self._history = PassHistory()
-
-    def begin(self) -> Session:
-        return Session(
-            self._settings,
-            self._source,
-            self._passes,
-            self._comparison,
-            metrics=self._metrics,
-            board=self._board,
-            history=self._history,
+        self._status = status
+        # A session for each thread; what outlives it is the same for all.
+        self.begin = partial(
+            Session,
+            settings,
+            source,
+            passes,
+            comparison,
+            metrics=metrics,
+            status=status,
+            history=PassHistory(pace),
         )
 
     def readiness(self) -> Readiness:
-        return self._board.readiness
+        return self._status.readiness
 
     def details(self) -> dict[str, object]:
-        return self._board.details
+        return self._status.details

@@ -3,21 +3,29 @@ The fixtures of these tests.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from tests.s3_sync.stage import SNAPSHOT, Stage
+from tests.s3_sync.stage import SNAPSHOT, Begin, Stage
 
 
 @pytest.fixture
-def stage(folder: Path) -> Iterator[Stage]:
+def begin(folder: Path) -> Iterator[Begin]:
+    """
+    Begins with a layout, and ends with the test.
+    """
+    with ExitStack() as stages:
+        yield lambda **environ: stages.enter_context(closing(Stage(folder, **environ)))
+
+
+@pytest.fixture
+def stage(begin: Begin) -> Stage:
     """
     A volume on which nothing has been published.
     """
-    stage = Stage(folder, **SNAPSHOT)
-    yield stage
-    stage.close()
+    return begin(**SNAPSHOT)
 
 
 @pytest.fixture

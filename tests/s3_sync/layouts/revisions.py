@@ -1,6 +1,13 @@
 """
-Revisions of two files.
+Revisions of two files, and what keeps one of them from its name.
 """
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
 
 from tests.s3_sync.stage import Stage
 
@@ -15,3 +22,20 @@ def links(stage: Stage, path: str, *revisions: str) -> bool:
     """
     places = [stage.state / "snapshots" / revision / path for revision in revisions]
     return all(place.samefile(stage.state / "tree" / path) for place in places)
+
+
+@contextmanager
+def refusing_a_name() -> Iterator[None]:
+    """
+    No file can get the name a.py.
+    """
+    rename = os.rename
+
+    def refuse(source: str, target: str, **fds: int) -> None:
+        if target == "a.py":
+            raise OSError(errno.EACCES, "Permission denied", target)
+        rename(source, target, **fds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rename", refuse)
+        yield

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from s3_sync.layouts.snapshot import Snapshot
-from s3_sync.target.volume import Volume
+from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
 from tests.s3_sync.layouts.revisions import ONE, TWO, links
-from tests.s3_sync.stage import SNAPSHOT, Stage, files_of, settings_of
+from tests.s3_sync.stage import SNAPSHOT, Begin, Stage, files_of, settings_of
+from tests.support.descriptors import held
 
 # --- publishing
 
@@ -37,11 +38,11 @@ def test_nothing_is_shown_before_it_is_published(stage: Stage) -> None:
 
 
 def test_a_revision_is_shown_behind_a_relative_link(stage: Stage) -> None:
-    work = stage.publish("r1", a="one", d__b="one")
+    result = stage.publish("r1", a="one", d__b="one")
 
     assert {"current": "-> .s3-sync/snapshots/r1"} == stage.seen()
     assert ONE == stage.current()
-    assert (2, 0, 0) == (work.published, work.deleted, work.healed)
+    assert (2, 0, 0) == (result.published, result.deleted, result.healed)
     assert "r1" == stage.layout.revision and stage.layout.shows("r1")
     assert stage.layout.changes().is_empty and set() == stage.damaged()
 
@@ -58,11 +59,11 @@ def test_who_resolved_the_link_before_sees_the_old_revision_to_its_end(one: Stag
 
     one.publish("r2", a="two", c="two")
     one.drop("d/b.py")
-    work = one.layout.publish("r3", Fence())
+    result = one.layout.publish("r3", Fence())
 
     assert ONE == files_of(resolved)
     assert {"a.py": "two", "c.py": "two"} == one.current()
-    assert (0, 1) == (work.published, work.deleted)
+    assert (0, 1) == (result.published, result.deleted)
 
 
 def test_a_snapshot_costs_names_and_no_data(two: Stage) -> None:
@@ -71,21 +72,18 @@ def test_a_snapshot_costs_names_and_no_data(two: Stage) -> None:
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("0644", 0o444), ("0664", 0o444), ("0600", 0o400)])
-def test_files_cannot_be_written(folder: Path, mode: str, expected: int) -> None:
-    stage = Stage(folder, **SNAPSHOT, S3_SYNC_FILE_MODE=mode)
+def test_files_cannot_be_written(folder: Path, begin: Begin, mode: str, expected: int) -> None:
+    stage = begin(**SNAPSHOT, S3_SYNC_FILE_MODE=mode)
     stage.publish("r1", a="one")
 
     assert expected == stat.S_IMODE((folder / "current/a.py").stat().st_mode)
-    stage.close()
 
 
-def test_a_revoked_fence_shows_nothing(one: Stage) -> None:
-    fence = Fence()
-    fence.revoke()
+def test_a_revoked_fence_shows_nothing(one: Stage, revoked: Fence) -> None:
     one.put(a="two")
 
     with pytest.raises(CycleAbandoned):
-        one.layout.publish("r2", fence)
+        one.layout.publish("r2", revoked)
 
     assert ONE == one.current() and "r1" == one.layout.revision
     assert {"r1"} == one.snapshots
@@ -93,26 +91,22 @@ def test_a_revoked_fence_shows_nothing(one: Stage) -> None:
     assert {"a.py": "two", "d/b.py": "one"} == one.current()
 
 
-def test_copies_where_there_can_be_no_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def link(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", link)
-    stage = Stage(folder, **SNAPSHOT)
+@pytest.mark.usefixtures("no_links")
+def test_copies_where_there_can_be_no_links(folder: Path, begin: Begin) -> None:
+    stage = begin(**SNAPSHOT)
     stage.publish("r1", a="one", d__b="one")
 
     assert ONE == stage.current()
     assert set() == stage.damaged() and not links(stage, "a.py", "r1")
     (folder / "current/a.py").chmod(0o644)
     assert {"a.py"} == stage.damaged()
-    assert 1 == stage.mend().healed
+    assert 1 == stage.repair().healed
     assert set() == stage.damaged() and ONE == stage.current()
-    stage.close()
 
 
 @pytest.mark.parametrize("fsync", ["true", "false"])
 def test_all_is_flushed_before_it_is_shown(
-    folder: Path, fsync: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, begin: Begin, fsync: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
     flush = os.fsync
@@ -121,14 +115,13 @@ def test_all_is_flushed_before_it_is_shown(
         seen.append(os.path.lexists(folder / "current"))
         flush(fd)
 
-    stage = Stage(folder, **SNAPSHOT, S3_SYNC_FSYNC=fsync)
+    stage = begin(**SNAPSHOT, S3_SYNC_FSYNC=fsync)
     stage.put(a="one", d__b="one")
     monkeypatch.setattr(os, "fsync", note)
     stage.layout.publish("r1", Fence())
 
     # The folder d, the snapshot, its list and the store before it; the link itself after it.
     assert (4, 1) == (seen.count(False), seen.count(True)) if fsync == "true" else not seen
-    stage.close()
 
 
 # --- the next process
@@ -167,14 +160,14 @@ def test_what_was_killed_half_way_is_swept(one: Stage) -> None:
 
 
 @pytest.mark.parametrize("to", ["nowhere", ".s3-sync/snapshots/r9", "/etc", ".s3-sync/snapshots/"])
-def test_a_link_that_shows_nothing_of_ours_is_mended_by_the_record(one: Stage, to: str) -> None:
+def test_a_link_that_shows_nothing_of_ours_is_repaired_by_the_record(one: Stage, to: str) -> None:
     (one.folder / "current").unlink()
     (one.folder / "current").symlink_to(to)
 
     one.begin()
 
     assert "r1" == one.layout.revision and one.layout.problem
-    assert 1 == one.mend().healed and ONE == one.current()
+    assert 1 == one.repair().healed and ONE == one.current()
 
 
 @pytest.mark.parametrize(
@@ -203,13 +196,13 @@ def test_what_the_link_shows_wins_over_the_record(two: Stage) -> None:
 
 
 @pytest.mark.parametrize("name", ["tree", "snapshots"])
-@pytest.mark.parametrize("is_made_anew", [True, False])
-def test_is_not_current_after_somebody_removed_a_folder_of_ours(
-    one: Stage, name: str, is_made_anew: bool
+@pytest.mark.parametrize("is_recreated", [True, False])
+def test_is_not_current_after_a_folder_of_ours_was_removed(
+    one: Stage, name: str, is_recreated: bool
 ) -> None:
     assert one.layout.is_current()
     (one.state / name).rename(one.state / "away")
-    if is_made_anew:
+    if is_recreated:
         (one.state / name).mkdir()
 
     assert not one.layout.is_current()
@@ -217,34 +210,30 @@ def test_is_not_current_after_somebody_removed_a_folder_of_ours(
 
 @pytest.mark.parametrize("name", ["snapshots", "tree", "snapshots/r1"])
 def test_a_symlink_at_a_folder_of_ours_is_not_followed(
-    folder: Path, tmp_path: Path, name: str, log: Log
+    folder: Path, begin: Begin, outside: Path, name: str, log: Log
 ) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "a.py").write_text("victim")
     (folder / ".s3-sync" / name).parent.mkdir(parents=True)
     (folder / ".s3-sync" / name).symlink_to(outside)
 
-    stage = Stage(folder, **SNAPSHOT)
+    stage = begin(**SNAPSHOT)
     stage.publish("r1", a="one")
 
     assert {"a.py": "one"} == stage.current()
     assert {"a.py": "victim"} == files_of(outside)
-    stage.close()
 
 
 def test_closing_leaves_no_descriptor(folder: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = held(folder)
     stage = Stage(folder, **SNAPSHOT)
     for revision in ("r1", "r2", "r1", "r3"):
         stage.publish(revision, a=revision)
         stage.layout.prune(Fence())
     (folder / "current").unlink()
-    stage.mend()
+    stage.repair()
 
     stage.close()
 
-    assert before == os.listdir("/proc/self/fd")
+    assert before == held(folder)
 
 
 def test_a_layout_that_cannot_be_opened_leaves_no_descriptor(folder: Path) -> None:
@@ -255,12 +244,12 @@ def test_a_layout_that_cannot_be_opened_leaves_no_descriptor(folder: Path) -> No
     (folder / ".s3-sync/snapshots/r1.managed").mkdir()
     (folder / ".s3-sync/snapshots/r1.managed/foreign").touch()
     settings, volume = settings_of(folder, **SNAPSHOT), Volume(str(folder), fsync=False)
-    before = os.listdir("/proc/self/fd")
+    before = held(folder)
 
     with pytest.raises(OSError, match="irectory"):
         Snapshot(settings, volume, "r1")
 
-    assert before == os.listdir("/proc/self/fd")
+    assert before == held(folder)
     volume.close()
 
 
@@ -275,8 +264,8 @@ def age(stage: Stage, revision: str, seconds: float) -> None:
     os.utime(stage.state / "snapshots" / revision, (at, at))
 
 
-def test_older_snapshots_go_with_their_lists_once_they_are_old_enough(folder: Path) -> None:
-    stage = Stage(folder, **SNAPSHOT, S3_SYNC_RETAIN_COUNT="1", S3_SYNC_RETAIN_FOR="10m")
+def test_older_snapshots_go_with_their_lists_once_they_are_old_enough(begin: Begin) -> None:
+    stage = begin(**SNAPSHOT, S3_SYNC_RETAIN_COUNT="1", S3_SYNC_RETAIN_FOR="10m")
     for number in range(1, 5):
         stage.publish(f"r{number}", a=str(number))
     for number in range(1, 4):
@@ -291,7 +280,6 @@ def test_older_snapshots_go_with_their_lists_once_they_are_old_enough(folder: Pa
         name for name in os.listdir(stage.state / "snapshots") if name.endswith("managed")
     }
     assert {"a.py": "4"} == stage.current()
-    stage.close()
 
 
 @pytest.mark.parametrize(
@@ -300,12 +288,12 @@ def test_older_snapshots_go_with_their_lists_once_they_are_old_enough(folder: Pa
     ids=["removed", "older"],
 )
 def test_what_is_published_is_never_pruned_whatever_the_link_shows(
-    folder: Path, harm: Callable[[Path], object]
+    folder: Path, begin: Begin, harm: Callable[[Path], object]
 ) -> None:
     """
-    A cycle prunes before it mends.
+    A cycle prunes before it repairs.
     """
-    stage = Stage(folder, **SNAPSHOT, S3_SYNC_RETAIN_COUNT="0", S3_SYNC_RETAIN_FOR="0")
+    stage = begin(**SNAPSHOT, S3_SYNC_RETAIN_COUNT="0", S3_SYNC_RETAIN_FOR="0")
     stage.publish("r1", a="one")
     stage.publish("r2", a="two")
     age(stage, "r2", 1000)
@@ -315,9 +303,8 @@ def test_what_is_published_is_never_pruned_whatever_the_link_shows(
     stage.layout.prune(Fence())
 
     assert {"a.py": "two"} == files_of(resolved)
-    stage.mend()
+    stage.repair()
     assert {"a.py": "two"} == stage.current()
-    stage.close()
 
 
 def test_a_volume_that_cannot_be_pruned_is_no_failure(

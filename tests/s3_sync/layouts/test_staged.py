@@ -11,17 +11,15 @@ from pathlib import Path
 import pytest
 
 from s3_sync.release.rows import File
-from s3_sync.target.dates import SECOND_NS
-from s3_sync.target.staging import Staged
-from s3_sync.target.target import Target
-from s3_sync.target.walk import Blocked
+from s3_sync.tree.dates import SECOND_NS
+from s3_sync.tree.staging import Staged
+from s3_sync.tree.target import Target
+from s3_sync.tree.walk import Blocked
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.publish import write_all
+from sidecar_runtime.volume.files import write_all
 from tests.runtime.recording import Log
-
-
-def nothing(_: str) -> bool:
-    return False
+from tests.s3_sync.tree.handling import nothing, staged
+from tests.support.descriptors import held
 
 
 def stage(target: Target, path: str, body: bytes = b"new", mode: str = "0644") -> Staged:
@@ -30,14 +28,10 @@ def stage(target: Target, path: str, body: bytes = b"new", mode: str = "0644") -
     return target.stage(path, File(path, 0, len(body), len(body), "0" * 64, mode), staging)
 
 
-def put(target: Target, *staged: Staged) -> None:
+def put(target: Target, *files: Staged) -> None:
     with target.along(nothing) as way:
-        for one in staged:
+        for one in files:
             target.put(one, way, Fence(), nothing)
-
-
-def left(folder: Path) -> list[str]:
-    return os.listdir(folder / ".s3-sync/staging")
 
 
 def test_files_get_their_names_in_whatever_order(target: Target, folder: Path) -> None:
@@ -47,7 +41,7 @@ def test_files_get_their_names_in_whatever_order(target: Target, folder: Path) -
     assert paths == [path for path in paths if (folder / path).read_bytes() == path.encode()]
     assert set(paths) == target.managed.files.keys()
     assert set() == target.damaged(iter(paths))
-    assert [] == left(folder)
+    assert [] == staged(folder)
 
 
 def test_a_successor_is_dated_in_a_later_second(target: Target, folder: Path) -> None:
@@ -79,11 +73,8 @@ def test_modes_are_those_of_the_setting_and_of_the_release(target: Target, folde
 
 
 def test_symlinks_on_the_way_are_replaced_and_not_followed(
-    target: Target, folder: Path, tmp_path: Path, log: Log
+    target: Target, folder: Path, outside: Path, log: Log
 ) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "a.py").write_bytes(b"victim")
     (folder / "d").symlink_to(outside)
     (folder / "a.py").symlink_to(outside / "a.py")
     put(target, stage(target, "a.py"), stage(target, "d/a.py"), stage(target, "d/b.py"))
@@ -97,7 +88,7 @@ def test_symlinks_on_the_way_are_replaced_and_not_followed(
 def test_what_is_in_the_way_stops_only_what_it_is_in_the_way_of(
     target: Target, folder: Path
 ) -> None:
-    (folder / "d").write_bytes(b"somebody's")
+    (folder / "d").write_bytes(b"foreign")
     blocked, free = stage(target, "d/a.py"), stage(target, "e/a.py")
     with target.along(nothing) as way:
         with pytest.raises(Blocked):
@@ -106,20 +97,20 @@ def test_what_is_in_the_way_stops_only_what_it_is_in_the_way_of(
     target.staging.drop(blocked)
 
     assert (folder / "e/a.py").exists()
-    assert [] == left(folder)
+    assert [] == staged(folder)
 
 
-def test_nothing_gets_its_name_under_a_revoked_fence(target: Target, folder: Path) -> None:
-    fence = Fence()
-    fence.revoke()
+def test_nothing_gets_its_name_under_a_revoked_fence(
+    target: Target, folder: Path, revoked: Fence
+) -> None:
     one = stage(target, "d/a.py")
     with target.along(nothing) as way, pytest.raises(CycleAbandoned):
-        target.put(one, way, fence, nothing)
+        target.put(one, way, revoked, nothing)
     target.staging.drop(one)
     target.staging.drop(one)  # gone already
 
     assert [".s3-sync"] == os.listdir(folder)
-    assert [] == left(folder)
+    assert [] == staged(folder)
 
 
 @pytest.mark.parametrize("path", ["../a.py", "d/../../a.py", "d/..", "."])
@@ -129,7 +120,7 @@ def test_no_way_leads_out_of_the_target(target: Target, path: str) -> None:
 
 
 def test_the_way_closes_what_it_has_opened(target: Target) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = held(target.path)
     put(target, *(stage(target, f"d{n}/e/a.py") for n in range(5)))
 
-    assert len(before) == len(os.listdir("/proc/self/fd"))
+    assert len(before) == len(held(target.path))

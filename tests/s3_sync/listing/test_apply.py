@@ -12,37 +12,27 @@ from typing import Any
 
 import pytest
 
-from s3_sync.listing.apply import CONNECTIONS, Applier
+from s3_sync.listing.apply import CONNECTIONS, ListingApplier
 from s3_sync.listing.entries import Entry, Listing
 from s3_sync.plan import Plan
-from s3_sync.s3 import client as client_module
+from s3_sync.result import FAILURE_STREAK, HOPELESS_START, CycleResult
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, SourceError
 from s3_sync.s3.wire import WireError
 from s3_sync.source import Order
-from s3_sync.target import download as download_module
-from s3_sync.target.download import Download
-from s3_sync.target.target import Target
-from s3_sync.target.volume import Volume
-from s3_sync.work import FAILURE_STREAK, HOPELESS_START, Work
+from s3_sync.tree import download as download_module
+from s3_sync.tree.target import Target
+from s3_sync.tree.volume import Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
 from tests.s3_sync.given import play
+from tests.s3_sync.tree.handling import staged
 from tests.support.fake_s3 import FakeS3, error, is_get
 from tests.support.faults import first, flip_first_bit, hang, replace_body, reset
 from tests.support.waiting import wait_until
 
-
-@pytest.fixture(autouse=True)
-def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "RETRY_CEILING_SECONDS", 0.0)
-
-
-@pytest.fixture
-def s3() -> Iterator[FakeS3]:
-    with FakeS3() as server:
-        yield server
+pytestmark = pytest.mark.usefixtures("retries_at_once")
 
 
 class Cycle:
@@ -54,7 +44,7 @@ class Cycle:
         self.s3 = s3
         self.target = target
         self.fence = fence
-        self.work = Work()
+        self.result = CycleResult()
         self.has_md5_etags: bool | None = None
 
     def listed(self, *more: str) -> dict[str, Entry]:
@@ -76,30 +66,24 @@ class Cycle:
         blocked: Collection[str] = (),
         given_up: Collection[str] = (),
         wanted: dict[str, Entry] | None = None,
-    ) -> Work:
+    ) -> CycleResult:
         entries = self.listed() if wanted is None else wanted
         paths = list(entries) if publish is None else publish
         plan = Plan(tuple((path, entries[path]) for path in paths), tuple(delete))
 
         async def scene(client: S3Client) -> None:
-            order = Order(
-                Listing(entries, {}, "r1"),
-                plan,
-                self.target,
-                self.fence,
-                damaged=damaged,
-                blocked=blocked,
-            )
-            self.work = order.work
-            self.work.given_up = given_up
+            parts = (Listing(entries, {}, "r1"), plan, self.target, self.fence)
+            order = Order(*parts, damaged=damaged, blocked=blocked)
+            self.result = order.result
+            self.result.given_up = given_up
             client.has_md5_etags = self.has_md5_etags
             try:
-                await Applier(client, order).apply()
+                await ListingApplier(client, order).apply()
             finally:
                 self.has_md5_etags = client.has_md5_etags
 
         play(self.s3, scene)
-        return self.work
+        return self.result
 
     def gets(self) -> list[str]:
         return [request.path.partition("/dags/")[2] for request in self.s3.seen(is_get())]
@@ -118,10 +102,6 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-def staged(folder: Path) -> list[str]:
-    return os.listdir(folder / ".s3-sync/staging")
-
-
 # --- what goes well
 
 
@@ -132,15 +112,16 @@ def test_publishes_and_then_deletes(cycle: Cycle, folder: Path) -> None:
     cycle.s3.put("dags/a.py", b"a")
     cycle.s3.put("dags/d/b.py", b"bb")
 
-    work = cycle.apply(delete=["old.py"])
+    result = cycle.apply(delete=["old.py"])
 
     assert {"a.py": b"a", "d/b.py": b"bb"} == tree(folder)
-    assert (2, 1, 0, 3) == (work.published, work.deleted, work.adopted, work.downloaded_bytes)
+    assert (2, 1, 0) == (result.published, result.deleted, result.adopted)
+    assert 3 == result.downloaded_bytes
     assert {"a.py", "d/b.py"} == cycle.target.managed.files.keys()
 
 
 def test_an_empty_plan_asks_for_nothing(cycle: Cycle) -> None:
-    assert Work() == cycle.apply(publish=[])
+    assert CycleResult() == cycle.apply(publish=[])
     assert [] == cycle.gets()
 
 
@@ -167,9 +148,9 @@ def test_what_is_there_already_is_not_downloaded(
     (folder / "a.py").write_bytes(b"same")
     os.chmod(folder / "a.py", 0o644)
 
-    work = cycle.apply(damaged=["a.py"] if is_damaged else [])
+    result = cycle.apply(damaged=["a.py"] if is_damaged else [])
 
-    assert (0, 1, int(is_damaged)) == (work.published, work.adopted, work.healed)
+    assert (0, 1, int(is_damaged)) == (result.published, result.adopted, result.healed)
     assert [] == cycle.gets()
     assert ["a.py"] == list(cycle.target.managed.files)
 
@@ -179,9 +160,9 @@ def test_damage_is_healed(cycle: Cycle, folder: Path) -> None:
     cycle.apply()
     (folder / "a.py").write_bytes(b"evil")
 
-    work = cycle.apply(damaged=["a.py"])
+    result = cycle.apply(damaged=["a.py"])
 
-    assert (1, 1) == (work.published, work.healed)
+    assert (1, 1) == (result.published, result.healed)
     assert b"good" == (folder / "a.py").read_bytes()
 
 
@@ -191,10 +172,10 @@ def test_an_etag_that_is_no_md5_needs_the_download(cycle: Cycle, folder: Path) -
     os.chmod(folder / "a.py", 0o644)
     inode = (folder / "a.py").stat().st_ino
 
-    work = cycle.apply()
+    result = cycle.apply()
 
     assert ["a.py"] == cycle.gets()
-    assert (0, 1, 4) == (work.published, work.adopted, work.downloaded_bytes)
+    assert (0, 1, 4) == (result.published, result.adopted, result.downloaded_bytes)
     assert inode == (folder / "a.py").stat().st_ino
 
 
@@ -211,15 +192,15 @@ def test_one_failure_keeps_the_others_going_and_holds_back_deletions(
         cycle.s3.put(f"dags/{name}.py", name.encode())
     cycle.s3.inject(error(403, "AccessDenied"), is_get("dags/b.py"))
 
-    work = cycle.apply(delete=["old.py"])
+    result = cycle.apply(delete=["old.py"])
 
     assert {"a.py": b"a", "c.py": b"c", "old.py": b"old"} == tree(folder)
-    assert {"b.py": "access_denied"} == {path: e.reason for path, e in work.failed.items()}
-    assert 0 == work.deleted
+    assert {"b.py": "access_denied"} == {path: e.reason for path, e in result.failed.items()}
+    assert 0 == result.deleted
 
-    work = cycle.apply(publish=["b.py"], delete=["old.py"], given_up=["b.py"])
+    result = cycle.apply(publish=["b.py"], delete=["old.py"], given_up=["b.py"])
     assert {"a.py": b"a", "c.py": b"c"} == tree(folder)
-    assert ["b.py"] == list(work.failed)
+    assert ["b.py"] == list(result.failed)
 
 
 @pytest.mark.parametrize("how", ["vanished", "changed", "changed, If-Match ignored"])
@@ -235,10 +216,10 @@ def test_what_changes_meanwhile_is_left_for_the_next_cycle(
         cycle.s3.put("dags/a.py", b"two")
         cycle.s3.honours_if_match = how == "changed"
 
-    work = cycle.apply(wanted=wanted, delete=["x"])
+    result = cycle.apply(wanted=wanted, delete=["x"])
 
-    assert ["dags/a.py"] == work.moved
-    assert {} == work.failed
+    assert ["dags/a.py"] == result.moved
+    assert {} == result.failed
     assert {"b.py": b"b"} == tree(folder)
     assert [] == staged(folder)
 
@@ -250,11 +231,11 @@ def test_something_in_the_way_is_no_failure_and_is_not_downloaded_again(
     cycle.apply()
     cycle.s3.delete("dags/old.py")
     cycle.s3.put("dags/d/a.py", b"a")
-    (folder / "d").write_bytes(b"somebody's")
+    (folder / "d").write_bytes(b"foreign")
 
-    work = cycle.apply(delete=["old.py"])
+    result = cycle.apply(delete=["old.py"])
 
-    assert ({"d/a.py"}, {}, 1) == (work.blocked, work.failed, work.deleted)
+    assert ({"d/a.py"}, {}, 1) == (result.blocked, result.failed, result.deleted)
     asked = len(cycle.gets())
     assert {"d/a.py"} == cycle.apply(blocked=["d/a.py"]).blocked
     assert asked == len(cycle.gets())
@@ -267,11 +248,11 @@ def test_a_path_that_the_file_system_refuses_fails_alone(cycle: Cycle, folder: P
     cycle.s3.put(f"dags/{name}", b"a")
     cycle.s3.put("dags/b.py", b"b")
 
-    work = cycle.apply()
+    result = cycle.apply()
 
     assert {"b.py": b"b"} == tree(folder)
-    assert ["target_failed"] == [failed.reason for failed in work.failed.values()]
-    assert f"cannot write '{name}'" in work.failed[name].message
+    assert ["target_failed"] == [failed.reason for failed in result.failed.values()]
+    assert f"cannot write '{name}'" in result.failed[name].message
     assert [] == staged(folder)
 
 
@@ -283,21 +264,21 @@ def test_what_is_altered_on_the_way_is_not_published(cycle: Cycle, folder: Path)
     bodies = iter([b"bad1", b"bad2"])
     cycle.s3.inject(replace_body(lambda _: next(bodies)), is_get())
 
-    work = cycle.apply()
+    result = cycle.apply()
 
     assert {} == tree(folder)
-    assert "object_corrupt" == work.failed["a.py"].reason
-    assert "two downloads differ" in work.failed["a.py"].message
+    assert "object_corrupt" == result.failed["a.py"].reason
+    assert "two downloads differ" in result.failed["a.py"].message
 
 
 def test_what_was_altered_once_is_loaded_again(cycle: Cycle, folder: Path, log: Log) -> None:
     cycle.s3.put("dags/a.py", b"good")
     cycle.s3.inject(replace_body(flip_first_bit), is_get(), times=1)
 
-    work = cycle.apply()
+    result = cycle.apply()
 
     assert {"a.py": b"good"} == tree(folder)
-    assert (1, 8) == (work.published, work.downloaded_bytes)
+    assert (1, 8) == (result.published, result.downloaded_bytes)
     assert [] == log.events("etag_not_md5")
 
 
@@ -352,8 +333,8 @@ def test_a_streak_of_failures_is_the_endpoints(cycle: Cycle) -> None:
         cycle.apply()
 
     assert "connection_lost" == caught.value.reason
-    assert FAILURE_STREAK <= len(cycle.work.failed) < FAILURE_STREAK + CONNECTIONS
-    assert cycle.work.published == 0
+    assert FAILURE_STREAK <= len(cycle.result.failed) < FAILURE_STREAK + CONNECTIONS
+    assert cycle.result.published == 0
 
 
 def test_fewer_failures_than_a_streak_end_nothing(cycle: Cycle, folder: Path) -> None:
@@ -362,39 +343,39 @@ def test_fewer_failures_than_a_streak_end_nothing(cycle: Cycle, folder: Path) ->
     for number in range(FAILURE_STREAK - 1):
         cycle.s3.inject(error(500, "InternalError"), is_get(f"dags/{number:02}.py"))
 
-    work = cycle.apply()
+    result = cycle.apply()
 
-    assert FAILURE_STREAK - 1 == len(work.failed)
-    assert 20 - len(work.failed) == len(tree(folder))
+    assert FAILURE_STREAK - 1 == len(result.failed)
+    assert 20 - len(result.failed) == len(tree(folder))
 
 
 def test_a_success_between_ends_a_streak() -> None:
-    work = Work()
+    result = CycleResult()
     lost = WireError("connection_lost", "x")
 
     for number in range(3 * FAILURE_STREAK):
-        work.fail(f"{number}", lost)
+        result.fail(f"{number}", lost)
         if number % 5 == 4:
-            work.succeed(is_published=True, is_healed=False)
+            result.succeed(is_published=True, is_healed=False)
 
-    assert 3 * FAILURE_STREAK == len(work.failed)
+    assert 3 * FAILURE_STREAK == len(result.failed)
 
 
 @pytest.mark.parametrize("has_success", [True, False])
 def test_a_start_without_any_success_is_given_up(has_success: bool) -> None:
-    work = Work()
+    result = CycleResult()
     denied: SidecarError = ObjectError("access_denied", "x")
     if has_success:
-        work.succeed(is_published=False, is_healed=False)
+        result.succeed(is_published=False, is_healed=False)
 
     for number in range(HOPELESS_START - 1):
-        work.fail(f"{number}", denied)
+        result.fail(f"{number}", denied)
 
     if has_success:
-        work.fail("last", denied)
+        result.fail("last", denied)
     else:
         with pytest.raises(ObjectError):
-            work.fail("last", denied)
+            result.fail("last", denied)
 
 
 def test_a_failure_of_the_source_ends_it_at_once(cycle: Cycle) -> None:
@@ -407,7 +388,7 @@ def test_a_failure_of_the_source_ends_it_at_once(cycle: Cycle) -> None:
 
     assert "bucket_not_found" == caught.value.reason
     assert len(cycle.gets()) <= CONNECTIONS
-    assert {} == cycle.work.failed
+    assert {} == cycle.result.failed
 
 
 def test_a_revoked_fence_ends_it_and_nothing_shows(cycle: Cycle, folder: Path) -> None:
@@ -421,7 +402,7 @@ def test_a_revoked_fence_ends_it_and_nothing_shows(cycle: Cycle, folder: Path) -
     assert [] == staged(folder)
 
 
-def test_a_cancelled_download_leaves_no_staging_file(
+def test_a_canceled_download_leaves_no_staging_file(
     cycle: Cycle, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download_module, "MEMORY_BYTES", 4)
@@ -432,7 +413,7 @@ def test_a_cancelled_download_leaves_no_staging_file(
     async def scene(client: S3Client) -> None:
         plan = Plan(tuple(entries.items()), ())
         order = Order(Listing(entries, {}, "r1"), plan, cycle.target, cycle.fence)
-        task = asyncio.create_task(Applier(client, order).apply())
+        task = asyncio.create_task(ListingApplier(client, order).apply())
         await asyncio.to_thread(wait_until, lambda: staged(folder), "the download is under way")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -450,37 +431,26 @@ def test_a_cancelled_download_leaves_no_staging_file(
 
 def test_work_besides_is_added() -> None:
     failure = SidecarError("x", "y")
-    work = Work(published=1, deleted=2, healed=3, blocked={"a"}, failed={"b": failure})
+    result = CycleResult(published=1, deleted=2, healed=3, blocked={"a"}, failed={"b": failure})
 
-    work.add(Work(published=10, deleted=20, healed=30, blocked={"c"}, failed={"d": failure}))
+    more = CycleResult(published=10, deleted=20, healed=30, blocked={"c"}, failed={"d": failure})
+    result.add(more)
 
-    assert (11, 22, 33) == (work.published, work.deleted, work.healed)
-    assert ({"a", "c"}, {"b", "d"}) == (work.blocked, set(work.failed))
+    assert (11, 22, 33) == (result.published, result.deleted, result.healed)
+    assert ({"a", "c"}, {"b", "d"}) == (result.blocked, set(result.failed))
 
 
 def test_what_was_got_for_others_to_publish_is_not_counted_as_published() -> None:
-    failure = SidecarError("x", "y")
-    work = Work(published=1, moved=["a"], downloaded_bytes=5)
+    failed = {"d": SidecarError("x", "y")}
+    result = CycleResult(published=1, moved=["a"], downloaded_bytes=5)
+    more = CycleResult(published=10, adopted=10, deleted=10, healed=10)
 
-    work.take_over(
-        Work(
-            published=10,
-            adopted=10,
-            deleted=10,
-            healed=10,
-            downloaded_bytes=7,
-            moved=["b"],
-            blocked={"c"},
-            failed={"d": failure},
-        )
-    )
+    result.take_over(more)
+    result.take_over(CycleResult(downloaded_bytes=7, moved=["b"], blocked={"c"}, failed=failed))
 
-    assert (
-        Work(
-            published=1, downloaded_bytes=12, moved=["a", "b"], blocked={"c"}, failed={"d": failure}
-        )
-        == work
-    )
+    assert (1, 12, ["a", "b"]) == (result.published, result.downloaded_bytes, result.moved)
+    assert ({"c"}, failed) == (result.blocked, result.failed)
+    assert (0, 0, 0) == (result.adopted, result.deleted, result.healed)
 
 
 # --- a full volume
@@ -493,11 +463,11 @@ class FullTarget(Target):
 
     room = 0
 
-    def publish(self, path: str, entry: Entry, download: Download, *rest: Any) -> bool:
+    def publish(self, path: str, *rest: Any) -> bool:
         if self.room < 1:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.room -= 1
-        return super().publish(path, entry, download, *rest)
+        return super().publish(path, *rest)
 
     def delete(self, path: str, fence: Fence) -> bool:
         self.room += 1
@@ -522,10 +492,10 @@ def full(s3: FakeS3, volume: Volume, fence: Fence) -> Iterator[Cycle]:
 def test_on_a_full_volume_deletions_come_first(full: Cycle, folder: Path, log: Log) -> None:
     full.s3.put("dags/new.py", b"new")
 
-    work = full.apply(delete=["old.py"])
+    result = full.apply(delete=["old.py"])
 
     assert {"new.py": b"new"} == tree(folder)
-    assert (1, 1) == (work.published, work.deleted)
+    assert (1, 1) == (result.published, result.deleted)
     assert [1] == [event["files_to_delete"] for event in log.events("target_full")]
 
 

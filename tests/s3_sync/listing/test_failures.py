@@ -42,7 +42,7 @@ def test_what_fails_again_and_again_is_given_up(failures: Failures, log: Log) ->
     assert {"a.py"} == failures.given_up(WANTED)
 
 
-def test_one_success_between_begins_anew(failures: Failures) -> None:
+def test_one_success_in_between_starts_the_count_over(failures: Failures) -> None:
     fail(failures, "a.py", cycles=FAILED_CYCLES)
     fail(failures, "b.py")
     fail(failures, "a.py", cycles=FAILED_CYCLES - 1)

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s3_sync.listing.entries import Listing
+from s3_sync.listing.lister import Lister
 from s3_sync.s3.refusals import SourceError
 from tests.s3_sync.listing.answers import Server, contents, lister, page, read, refused
 
@@ -39,11 +41,19 @@ def test_a_page_without_keys_in_the_middle_is_no_end() -> None:
     assert set(read(page(token="a"), page(contents("dags/x"))).wanted) == {"x"}
 
 
-def test_an_unchanged_listing_is_the_very_same_object() -> None:
+def two_pages() -> tuple[Server, Lister, Listing]:
+    """
+    Two pages, who reads them, and what was read of them first.
+    """
     server = Server(page(contents("dags/1"), token="a"), page(contents("dags/2")))
     reader = lister(server)
+    return server, reader, asyncio.run(reader.read())
 
-    assert asyncio.run(reader.read()) is asyncio.run(reader.read())
+
+def test_an_unchanged_listing_is_the_very_same_object() -> None:
+    server, reader, before = two_pages()
+
+    assert before is asyncio.run(reader.read())
     assert server.asked == [None, "a", None, "a"]
 
 
@@ -51,9 +61,7 @@ def test_other_tokens_for_the_same_page_are_no_change() -> None:
     """
     S3's tokens differ from call to call.
     """
-    server = Server(page(contents("dags/1"), token="a"), page(contents("dags/2")))
-    reader = lister(server)
-    before = asyncio.run(reader.read())
+    server, reader, before = two_pages()
 
     server.pages = {None: page(contents("dags/1"), token="zz"), "zz": server.pages["a"]}
 
@@ -64,9 +72,7 @@ def test_a_page_that_did_not_change_is_not_parsed_again() -> None:
     """
     The second page is a different document; the first one's entries are the very same objects.
     """
-    server = Server(page(contents("dags/1"), token="a"), page(contents("dags/2")))
-    reader = lister(server)
-    before = asyncio.run(reader.read())
+    server, reader, before = two_pages()
 
     server.pages["a"] = page(contents("dags/2", size="6"))
     after = asyncio.run(reader.read())
@@ -222,18 +228,11 @@ def test_a_key_of_another_prefix_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [
-        b"",
-        b"<html><body>Please log in</body></html>",
-        b'{"keys": []}',
-        page(contents("dags/a"))[:-10],
-        b"<ListBucketResult><IsTruncated>false</IsTruncated>",
-        b"<Error><Code>InternalError</Code></Error>",
-        page(contents("dags/\x01")),
-        b"\xff\xfe",
-    ],
+    [b"", b"<html><body>Please log in</body></html>", b'{"keys": []}',
+     page(contents("dags/a"))[:-10], b"<ListBucketResult><IsTruncated>false</IsTruncated>",
+     b"<Error><Code>InternalError</Code></Error>", page(contents("dags/\x01")), b"\xff\xfe"],
     ids=["empty", "html", "json", "cut", "open", "error", "control", "binary"],
-)
+)  # fmt: skip
 def test_what_is_no_listing_is_refused(body: bytes) -> None:
     refused(body)
 
@@ -253,20 +252,10 @@ def test_entities_do_not_explode() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [
-        {"etag": ""},
-        {"size": ""},
-        {"size": "-1"},
-        {"size": "1.5"},
-        {"size": "many"},
-        {"etag": "a b"},
-        {"etag": "a&#13;&#10;x-injected: 1"},
-        {"etag": "&quot;&quot;"},
-        {"order": ("Key", "ETag")},
-        {"order": ("Key", "Size")},
-        {"order": ("ETag", "Size")},
-    ],
-)
+    [{"etag": ""}, {"size": ""}, {"size": "-1"}, {"size": "1.5"}, {"size": "many"}, {"etag": "a b"},
+     {"etag": "a&#13;&#10;x-injected: 1"}, {"etag": "&quot;&quot;"}, {"order": ("Key", "ETag")},
+     {"order": ("Key", "Size")}, {"order": ("ETag", "Size")}],
+)  # fmt: skip
 def test_an_entry_without_key_etag_or_size_is_refused(change: Mapping[str, Any]) -> None:
     refused(page(contents("dags/a", **change)))
 

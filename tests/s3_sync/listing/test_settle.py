@@ -1,5 +1,5 @@
 """
-When an upload in progress has come to rest.
+When an upload in progress has settled.
 """
 
 import pytest
@@ -38,7 +38,7 @@ def test_a_change_waits_until_it_has_stayed_the_same_for_long_enough(
     assert asked(settle, "r2")
 
 
-def test_every_further_change_begins_anew(settle: Settle, clock: Clock) -> None:
+def test_every_further_change_starts_the_wait_over(settle: Settle, clock: Clock) -> None:
     for number in range(2, 10):
         assert not asked(settle, f"r{number}")
         clock.seconds += 29
@@ -51,7 +51,7 @@ def test_what_is_published_is_always_settled(settle: Settle, clock: Clock) -> No
     assert asked(settle, "r1")
 
 
-def test_a_change_that_comes_again_after_the_published_one_begins_anew(
+def test_a_change_that_comes_again_after_the_published_one_starts_the_wait_over(
     settle: Settle, clock: Clock
 ) -> None:
     """

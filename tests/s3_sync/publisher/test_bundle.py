@@ -16,22 +16,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync.publisher.bundle import Content, write_bundle
+from s3_sync.publisher.bundle import FileContent, write_bundle
 from s3_sync.release.rows import RATIO_LIMIT, File
 
 CONTENTS = [
-    Content(".airflowignore", b"tests/\n"),
-    Content("Q3 report (final).sql", b"select 1;\n" * 200),
-    Content("a.py", b"print()\n", is_executable=True),
-    Content("assets/logo.png", random.Random(5).randbytes(5_000)),
-    Content("empty", b""),
-    Content("new\nline", b"x" * 100),
-    Content("zeros.bin", bytes(100_000)),
-    Content("\u00fc/\U0001f600.txt", b"gr\xfc\xdf" * 30),
+    FileContent(".airflowignore", b"tests/\n"),
+    FileContent("Q3 report (final).sql", b"select 1;\n" * 200),
+    FileContent("a.py", b"print()\n", is_executable=True),
+    FileContent("assets/logo.png", random.Random(5).randbytes(5_000)),
+    FileContent("empty", b""),
+    FileContent("new\nline", b"x" * 100),
+    FileContent("zeros.bin", bytes(100_000)),
+    FileContent("\u00fc/\U0001f600.txt", b"gr\xfc\xdf" * 30),
 ]
 
 
-def bundle_of(contents: list[Content]) -> tuple[bytes, list[File]]:
+def bundle_of(contents: list[FileContent]) -> tuple[bytes, list[File]]:
     """
     A bundle and its rows.
     """
@@ -60,7 +60,7 @@ def test_every_file_is_cut_by_its_row() -> None:
 
 @given(st.lists(st.binary(max_size=400), max_size=6))
 def test_any_content_is_cut_by_its_row(bodies: list[bytes]) -> None:
-    contents = [Content(f"{number}", body) for number, body in enumerate(bodies)]
+    contents = [FileContent(f"{number}", body) for number, body in enumerate(bodies)]
 
     bundle, rows = bundle_of(contents)
 
@@ -118,7 +118,7 @@ def test_what_deflate_does_not_make_smaller_is_stored() -> None:
 def test_what_a_reader_would_take_for_a_bomb_is_stored() -> None:
     for size in (100, 1_000, 10_000, 100_000, 3 << 20):
         for body in (bytes(size), b"ab" * (size // 2), b"select 1;\n" * (size // 10)):
-            bundle, [row] = bundle_of([Content("x", body)])
+            bundle, [row] = bundle_of([FileContent("x", body)])
             assert row.size_bytes <= RATIO_LIMIT * row.stored_bytes
             assert body == cut(bundle, row)
 
@@ -126,7 +126,7 @@ def test_what_a_reader_would_take_for_a_bomb_is_stored() -> None:
 def test_a_zip_of_more_files_than_the_old_format_counts(request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--full"):
         pytest.skip("takes 5 s: runs with make test-full")
-    contents = [Content(f"{number:06d}", b"") for number in range(70_000)]
+    contents = [FileContent(f"{number:06d}", b"") for number in range(70_000)]
 
     bundle, rows = bundle_of(contents)
 

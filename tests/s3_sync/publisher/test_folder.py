@@ -1,5 +1,5 @@
 """
-Tests of what a folder becomes: which files, which not, and what is told when it cannot be.
+Tests of what a folder becomes: which files, which not, and what is reported when it cannot be.
 """
 
 import os
@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from s3_sync.publisher.folder import Look, check_same, contents, digests_of, look
-from s3_sync.publisher.folder_errors import NAMED, FolderError
+from s3_sync.publisher.folder_errors import NAMED
 from s3_sync.publisher.ignore import Ignore
 from s3_sync.release.rows import FILES_LIMIT
+from sidecar_runtime.errors import SidecarError
+from tests.s3_sync.failing import failure
 
 
 def look_at(folder: Path, *exclude: str) -> Look:
@@ -36,14 +38,13 @@ def fill(folder: Path, *names: str) -> None:
         path.write_text(name)
 
 
-def refusal(folder: Path) -> FolderError:
+def refusal(folder: Path) -> SidecarError:
     """
     Return why a folder cannot be released.
     """
-    with pytest.raises(FolderError) as caught:
-        look_at(folder)
-    assert 2 == caught.value.exit_code
-    return caught.value
+    error = failure(look_at, folder)
+    assert 2 == error.exit_code
+    return error
 
 
 def test_files_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
@@ -52,9 +53,8 @@ def test_files_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
     seen = look_at(tmp_path)
 
     assert sorted(paths(seen), key=str.encode) == paths(seen)
-    assert ["a-b.py", "a.py", "a/z.py", "b.py", "\u00fc.py", "\uffee.py", "\U0001f600.py"] == paths(
-        seen
-    )
+    expected = ["a-b.py", "a.py", "a/z.py", "b.py", "\u00fc.py", "\uffee.py", "\U0001f600.py"]
+    assert expected == paths(seen)
     assert sum(len(path.encode()) for path in paths(seen)) == seen.size_bytes
 
 
@@ -74,36 +74,16 @@ def test_only_the_owners_right_to_execute_counts(tmp_path: Path) -> None:
     assert [True, False, False] == [file.is_executable for file in look_at(tmp_path).files]
 
 
-def test_what_tools_leave_behind_stays_out_and_is_told(tmp_path: Path) -> None:
-    fill(
-        tmp_path,
-        "a.py",
-        ".airflowignore",
-        ".gitignore",
-        ".git/config",
-        "sub/.git",
-        "sub/__pycache__/a.cpython-313.pyc",
-        "a.pyc",
-        "a.py~",
-        ".a.py.swp",
-        ".venv/bin/python",
-        ".DS_Store",
-        "sub/b.py",
-    )
+def test_what_tools_leave_behind_stays_out_and_is_reported(tmp_path: Path) -> None:
+    kept = [".airflowignore", ".gitignore", "a.py", "sub/b.py"]
+    left = [".DS_Store", ".a.py.swp", ".git/", ".venv/", "a.pyc", "a.py~", "sub/.git"]
+    fill(tmp_path, *kept, *(f"{name}x" if name.endswith("/") else name for name in left))
+    fill(tmp_path, "sub/__pycache__/a.cpython-313.pyc")
 
     seen = look_at(tmp_path)
 
-    assert [".airflowignore", ".gitignore", "a.py", "sub/b.py"] == paths(seen)
-    assert [
-        ".DS_Store",
-        ".a.py.swp",
-        ".git/",
-        ".venv/",
-        "a.pyc",
-        "a.py~",
-        "sub/.git",
-        "sub/__pycache__/",
-    ] == list(seen.left_out)
+    assert kept == paths(seen)
+    assert [*left, "sub/__pycache__/"] == list(seen.left_out)
 
 
 def test_rules_of_the_folder_and_of_the_command_line_mean_what_gitignore_means(
@@ -126,7 +106,7 @@ def test_a_rule_can_take_back_what_is_left_out_by_default(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"a\xff\n", b"ok\n!\n", b"ends in a backslash\\\n"])
-def test_a_rule_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_rule_is_named(tmp_path: Path, content: bytes) -> None:
     fill(tmp_path, "a.py")
     (tmp_path / ".s3-sync-ignore").write_bytes(content)
 
@@ -196,11 +176,7 @@ def latin_1(folder: Path) -> None:
         (fifo, "file_special", ["'pipe'"]),
         (listener, "file_special", ["'sock'"]),
         (lambda folder: fill(folder, ".s3-sync/managed"), "name_refused", [".s3-sync/managed"]),
-        (
-            lambda f: (Path(os.fsdecode(bytes(f / "x") + b"\xff"))).touch(),
-            "name_refused",
-            ["UTF-8"],
-        ),
+        (latin_1, "name_refused", ["UTF-8"]),
     ],
 )
 def test_what_cannot_be_released_is_named(
@@ -216,7 +192,7 @@ def test_what_cannot_be_released_is_named(
     assert ".s3-sync-ignore" in error.advice
 
 
-def test_a_symlink_to_a_neighbour_with_a_similar_name_leads_out(tmp_path: Path) -> None:
+def test_a_symlink_to_a_neighbor_with_a_similar_name_leads_out(tmp_path: Path) -> None:
     fill(tmp_path, "dags/a.py", "dags-secret/b.py")
     (tmp_path / "dags" / "link.py").symlink_to("../dags-secret/b.py")
 
@@ -233,7 +209,7 @@ def test_all_that_cannot_be_released_is_named_at_once(tmp_path: Path) -> None:
     assert message.endswith("3 more")
 
 
-def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+def test_what_is_not_a_folder_is_named(tmp_path: Path) -> None:
     fill(tmp_path, "file")
 
     for path in (tmp_path / "nowhere", tmp_path / "file"):
@@ -303,9 +279,7 @@ def test_a_change_between_two_looks_is_noticed(tmp_path: Path, change: Change) -
 
     change(tmp_path)
 
-    with pytest.raises(FolderError) as caught:
-        check_same(before, look_at(tmp_path))
-    assert "folder_changing" == caught.value.reason
+    assert "folder_changing" == failure(check_same, before, look_at(tmp_path)).reason
 
 
 def test_a_same_size_change_with_its_old_time_is_noticed(tmp_path: Path) -> None:
@@ -316,8 +290,7 @@ def test_a_same_size_change_with_its_old_time_is_noticed(tmp_path: Path) -> None
     (tmp_path / "a.py").write_text("A.PY")
     os.utime(tmp_path / "a.py", ns=(found.st_atime_ns, found.st_mtime_ns))
 
-    with pytest.raises(FolderError, match="being changed"):
-        check_same(before, look_at(tmp_path))
+    assert "being changed" in failure(check_same, before, look_at(tmp_path)).message
 
 
 @pytest.mark.parametrize(
@@ -335,10 +308,9 @@ def test_a_change_before_a_file_is_bundled_is_noticed(tmp_path: Path, change: Ch
 
     change(tmp_path)
 
-    with pytest.raises(FolderError) as caught:
-        list(contents(seen, digests, print))
-    assert "folder_changing" == caught.value.reason
-    assert "a.py" in caught.value.message
+    error = failure(list, contents(seen, digests, print))
+    assert "folder_changing" == error.reason
+    assert "a.py" in error.message
 
 
 def test_a_file_that_vanishes_before_it_is_read_is_a_change(tmp_path: Path) -> None:
@@ -346,6 +318,4 @@ def test_a_file_that_vanishes_before_it_is_read_is_a_change(tmp_path: Path) -> N
     seen = look_at(tmp_path)
     (tmp_path / "b.py").unlink()
 
-    with pytest.raises(FolderError) as caught:
-        digests_of(seen.files, print)
-    assert "folder_changing" == caught.value.reason
+    assert "folder_changing" == failure(digests_of, seen.files, print).reason

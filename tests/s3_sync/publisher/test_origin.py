@@ -61,7 +61,7 @@ def test_git_wins_over_the_commit_that_a_ci_names(checkout: Path) -> None:
     assert git(checkout, "rev-parse", "HEAD") == find_origin(str(checkout), GITHUB).commit
 
 
-def test_an_altered_file_of_the_folder_is_told_and_one_beside_it_is_not(checkout: Path) -> None:
+def test_an_altered_file_of_the_folder_is_reported_and_one_beside_it_is_not(checkout: Path) -> None:
     (checkout.parent / "README.md").write_text("altered")
     (checkout / "built.py").touch()
     assert not find_origin(str(checkout), {}).commit.endswith("-dirty")
@@ -78,7 +78,7 @@ def test_without_git_the_ci_says_what_it_knows(tmp_path: Path) -> None:
     assert Origin("ada", "1" * 40, "main", "", "", url) == origin
 
 
-def test_a_folder_that_is_none_has_no_origin_and_no_error(tmp_path: Path) -> None:
+def test_what_is_not_a_folder_has_no_origin_and_no_error(tmp_path: Path) -> None:
     assert "" == find_origin(str(tmp_path / "nowhere"), {}).commit
 
 
@@ -87,5 +87,5 @@ def test_where_no_ci_says_so_user_and_machine_are_named() -> None:
     assert "" == find_ci_url({})
 
 
-def test_empty_variables_are_none() -> None:
+def test_empty_variables_count_as_unset() -> None:
     assert "https://ci/7" == find_ci_url({"CI_JOB_URL": "", "BUILD_URL": "https://ci/7"})

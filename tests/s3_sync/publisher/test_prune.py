@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s3_sync.publisher.catalog import CatalogEntry, list_releases
 from s3_sync.publisher.prune import Pruned, choose, prune
-from s3_sync.publisher.shelf import Entry, ReleaseError, list_releases
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key, pin_key
 from tests.s3_sync.bucket import Bucket
+from tests.s3_sync.failing import failure
 from tests.support.fake_s3 import is_list
 from tests.support.faults import first
 from tests.support.loopback import Exchange
@@ -26,7 +27,7 @@ DAY = 86_400.0
 
 def releases(bucket: Bucket, count: int, *, days_old: float = 100) -> list[Release]:
     """
-    Publish so many, a day apart; the last is current. Oldest first.
+    Publish a number of releases, a day apart; the last is current. Oldest first.
     """
     made: list[Release] = []
     for number in range(count):
@@ -178,10 +179,7 @@ def test_without_a_pointer_nothing_is_removed(bucket: Bucket) -> None:
     made = releases(bucket, 3)
     bucket.server.delete(PREFIX + POINTER_KEY)
 
-    with pytest.raises(ReleaseError) as caught:
-        run(bucket, count=0, days=0)
-
-    assert "release_missing" == caught.value.reason
+    assert "release_missing" == failure(run, bucket, count=0, days=0).reason
     assert {release.revision for release in made} == left(bucket)
 
 
@@ -232,7 +230,8 @@ def test_what_goes_is_neither_spared_nor_new_nor_young(
 ) -> None:
     newest_first = sorted(found, key=lambda pair: pair[1])
     made = [
-        Entry(f"{number:012x}", NOW - timedelta(days=days), None) for number, days in newest_first
+        CatalogEntry(f"{number:012x}", NOW - timedelta(days=days), None)
+        for number, days in newest_first
     ]
     names = {f"{number:012x}" for number in spared}
 

@@ -1,15 +1,15 @@
 """
-Tests of what people are told.
+Tests of what people see.
 """
 
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from s3_sync.publisher.report import size_text, table, time_text
-from s3_sync.publisher.shelf import Entry
+from s3_sync.publisher.catalog import CatalogEntry
+from s3_sync.publisher.report import size_text, table
 from s3_sync.publisher.table import releases_report
-from s3_sync.release.facts import Origin
+from s3_sync.release.facts import Origin, time_text
 from s3_sync.release.manifest import Summary
 from tests.support.releases import make_release
 
@@ -43,9 +43,9 @@ def test_a_table_of_releases() -> None:
     origin = Origin("ada", "1" * 40 + "-dirty", "main", "Ada", "Subject " * 20 + "\nmore")
     summary = Summary(pointer.revision, AT, origin, "0" * 64, 212, 1_200_000)
     entries = [
-        Entry(pointer.revision, AT, summary),
-        Entry("b" * 12, AT, summary),
-        Entry("c" * 12, AT, None),
+        CatalogEntry(pointer.revision, AT, summary),
+        CatalogEntry("b" * 12, AT, summary),
+        CatalogEntry("c" * 12, AT, None),
     ]
 
     report = releases_report("s3://b/p/", entries, 3, pointer, {"b" * 12})
@@ -61,7 +61,7 @@ def test_a_table_of_releases() -> None:
     assert [["current"], ["previous", "pinned"], []] == states
 
 
-def test_no_releases_are_told() -> None:
+def test_no_releases_are_reported() -> None:
     report = releases_report("s3://b/p/", [], 0, None, set())
 
     assert ["There is no release in s3://b/p/ yet."] == report.lines

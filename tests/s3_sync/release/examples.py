@@ -35,13 +35,7 @@ def with_(name: str, value: object) -> Callable[[Facts], object]:
 
 
 BAD_FACTS = [
-    with_("format", 2),
-    with_("format", True),
-    with_("format", "1"),
-    without("format"),
-    without("revision"),
-    with_("revision", "../../../etc"),
-    with_("revision", "D1DC912C81B9"),
-    with_("revision", "d1dc912c81b9\n"),
-    with_("revision", 123456789012),
-]
+    with_("format", 2), with_("format", True), with_("format", "1"), without("format"),
+    without("revision"), with_("revision", "../../../etc"), with_("revision", "D1DC912C81B9"),
+    with_("revision", "d1dc912c81b9\n"), with_("revision", 123456789012),
+]  # fmt: skip

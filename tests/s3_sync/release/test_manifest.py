@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s3_sync.digest import revision_of
 from s3_sync.keys import refusal_of
 from s3_sync.release.facts import MARKS_LIMIT, TEXT_LIMIT_CHARACTERS, Origin, check_bulk
 from s3_sync.release.manifest import (
@@ -20,7 +21,6 @@ from s3_sync.release.manifest import (
     parse_summary,
     serialise_manifest,
 )
-from s3_sync.release.names import revision_of
 from s3_sync.release.pointer import parse_pointer
 from s3_sync.release.rows import FILES_LIMIT, Invalid
 from tests.s3_sync.release.examples import (
@@ -68,17 +68,12 @@ def test_any_release_of_files_survives_the_way_to_bytes_and_back(
 
 def test_a_revision_is_content_paths_and_executable_bits_alone() -> None:
     one, two = ("a", "0" * 64, False), ("b", "1" * 64, False)
-    other_name, other_content, other_mode = (
-        ("c", "1" * 64, False),
-        ("b", "2" * 64, False),
-        ("b", "1" * 64, True),
-    )
+    others = [("c", "1" * 64, False), ("b", "2" * 64, False), ("b", "1" * 64, True)]
 
     revision = revision_of([one, two])
 
     assert revision == revision_of([one, two])
-    others = [revision_of([one, other]) for other in (other_name, other_content, other_mode)]
-    assert 4 == len({revision, *others})
+    assert 4 == len({revision, *(revision_of([one, other]) for other in others)})
 
 
 def test_a_revision_is_what_the_reference_says() -> None:
@@ -120,7 +115,7 @@ def test_the_head_of_a_manifest_is_enough_for_a_table() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[", b'{"format": 1}', b"\xff"])
-def test_a_head_that_is_none_is_refused(data: bytes) -> None:
+def test_an_invalid_head_is_refused(data: bytes) -> None:
     with pytest.raises(Invalid):
         parse_summary(data)
 
@@ -132,15 +127,13 @@ def test_a_head_that_is_none_is_refused(data: bytes) -> None:
         with_("revision", "0123456789ab"),
         without("created_at"),
         without("bundle"),
-        with_("bundle", {"sha256": "0" * 64, "size_bytes": 1}),
-        with_("bundle", {"sha256": "0" * 64, "size_bytes": -1}),
+        *(with_("bundle", {"sha256": "0" * 64, "size_bytes": size}) for size in (1, -1)),
         with_("bundle", {"sha256": None, "size_bytes": 1_000}),
         without("files"),
         with_("files", {}),
         with_("files", []),
         with_("files", [1]),
-        with_("files", [[]]),
-        with_("files", [["a"]]),
+        *(with_("files", [row]) for row in ([], ["a"])),
         with_("files", [["a", 34, 0, 0, "0" * 64, "0644", "more"]]),
     ],
 )

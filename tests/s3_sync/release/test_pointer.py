@@ -19,6 +19,9 @@ from s3_sync.release.pointer import (
 from s3_sync.release.rows import Invalid
 from tests.s3_sync.release.examples import BAD_FACTS, RELEASE, Facts, with_, without
 
+REVISION = "0123456789ab"
+BAD_SIZES = [0, True, MANIFEST_LIMIT_BYTES + 1]
+
 
 def pointer_facts() -> Facts:
     facts: Facts = json.loads(RELEASE.pointer_bytes)
@@ -53,18 +56,12 @@ def test_what_is_odd_for_people_only_is_left_out() -> None:
         *BAD_FACTS,
         without("manifest"),
         with_("manifest", []),
-        with_("manifest", {"sha256": "0" * 63, "size_bytes": 1}),
-        with_("manifest", {"sha256": "G" * 64, "size_bytes": 1}),
-        with_("manifest", {"sha256": "0" * 64, "size_bytes": 0}),
-        with_("manifest", {"sha256": "0" * 64, "size_bytes": True}),
-        with_("manifest", {"sha256": "0" * 64, "size_bytes": MANIFEST_LIMIT_BYTES + 1}),
+        *(with_("manifest", {"sha256": s, "size_bytes": 1}) for s in ("0" * 63, "G" * 64)),
+        *(with_("manifest", {"sha256": "0" * 64, "size_bytes": size}) for size in BAD_SIZES),
         without("published_at"),
-        with_("published_at", "yesterday"),
-        with_("published_at", 1_700_000_000),
+        *(with_("published_at", at) for at in ("yesterday", 1_700_000_000)),
         without("history"),
-        with_("history", ["x"]),
-        with_("history", [["0123456789ab"]]),
-        with_("history", ["0123456789ab"] * 21),
+        *(with_("history", found) for found in (["x"], [[REVISION]], [REVISION] * 21)),
     ],
 )
 def test_what_is_no_pointer_is_refused(spoil: Callable[[Facts], object]) -> None:
@@ -77,18 +74,10 @@ def test_what_is_no_pointer_is_refused(spoil: Callable[[Facts], object]) -> None
 
 @pytest.mark.parametrize(
     "data",
-    [
-        b"",
-        b"null",
-        b"[]",
-        b"{",
-        b"\xff\xfe",
-        b"[" * 100_000,
-        b"9" * 5_000,
-        b" " * (64 << 10) + b"{}",
-    ],
+    [b"", b"null", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 5_000,
+     b" " * (64 << 10) + b"{}"],
     ids=["empty", "null", "list", "half", "bytes", "deep", "long number", "too long"],
-)
+)  # fmt: skip
 def test_what_is_no_json_object_is_refused(data: bytes) -> None:
     for parse in (parse_pointer, parse_manifest):
         with pytest.raises(Invalid):

@@ -14,7 +14,7 @@ def test_nothing_needs_no_request() -> None:
     assert [] == join([])
 
 
-def test_neighbours_come_together_in_the_order_of_the_bundle() -> None:
+def test_neighbors_come_together_in_the_order_of_the_bundle() -> None:
     first, second, third = file(40), file(90), file(140 + GAP_BYTES // 2)
 
     assert [[first, second, third]] == join([third, first, second])

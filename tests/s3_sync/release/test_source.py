@@ -11,18 +11,17 @@ from dataclasses import replace
 
 import pytest
 
+from s3_sync.digest import revision_of
 from s3_sync.release.manifest import serialise_manifest
-from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key, revision_of
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.rows import File
-from s3_sync.s3 import client as client_module
-from s3_sync.target.staging import Staged
-from s3_sync.target.target import Target
-from sidecar_runtime.errors import SidecarError
+from s3_sync.tree.staging import Staged
+from s3_sync.tree.target import Target
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3, access_denied, error, is_list
 from tests.support.faults import replace_body, reset
-from tests.support.releases import make_release
+from tests.support.releases import Release, make_release
 from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest, is_pointer
 
 FILES = {f"pkg{n % 3}/m{n}.py": f"x = {n}\n".encode() * 30 for n in range(12)} | {"empty.py": b""}
@@ -30,19 +29,11 @@ PINNED = {"KEY_PATH": "dags", **RELEASE}
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 GATE = {"S3_SYNC_GATE": "syntax"}
 
+pytestmark = pytest.mark.usefixtures("retries_at_once")
+
 layouts = pytest.mark.parametrize(
     "layout", [{}, GATE, SNAPSHOT], ids=["in-place", "gate", "snapshot"]
 )
-
-
-@pytest.fixture(autouse=True)
-def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "RETRY_CEILING_SECONDS", 0.0)
-
-
-@pytest.fixture
-def shelf(s3: FakeS3) -> Shelf:
-    return Shelf.at(s3)
 
 
 def staged(process: Process) -> list[str]:
@@ -53,12 +44,6 @@ def times(process: Process) -> dict[str, int]:
     return {path: (process.folder / path).stat().st_mtime_ns for path in process.shown}
 
 
-def fails(process: Process) -> SidecarError:
-    with pytest.raises(SidecarError) as caught:
-        process.cycle()
-    return caught.value
-
-
 # --- what comes, and how
 
 
@@ -67,9 +52,9 @@ def test_a_release_appears_and_then_what_the_next_one_changes(
     s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
 ) -> None:
     first = shelf.publish(FILES)
-    process.start(PINNED | layout)
+    outcome = process.run(PINNED | layout)
 
-    assert ("changed", first.revision) == (process.cycle().result, process.cycle().revision)
+    assert ("changed", first.revision) == (outcome.result, outcome.revision)
     assert FILES == process.shown
     assert [] == s3.seen(is_list)
     changed = {**FILES, "pkg1/m1.py": b"y = 1\n"}
@@ -95,8 +80,7 @@ def test_the_executable_bit_is_content_too(
         return stat.S_IMODE((root / "run.sh").stat().st_mode)
 
     shelf.publish({"run.sh": b"#!/bin/sh\n"})
-    process.start(PINNED | layout | {"S3_SYNC_FILE_MODE": "0640"})
-    process.cycle()
+    process.run(PINNED | layout | {"S3_SYNC_FILE_MODE": "0640"})
     plain = mode()
     shelf.publish({"run.sh": b"#!/bin/sh\n"}, executable={"run.sh"})
     process.cycle()
@@ -112,8 +96,7 @@ def test_a_lost_connection_is_gone_on_with_at_the_first_file_that_is_missing(
     files = {name: os.urandom(400) for name in ("a", "b", "c")}
     shelf.publish(files)
     s3.inject(reset(after=700), is_bundle, times=1)
-    process.start(PINNED)
-    process.cycle()
+    process.run(PINNED)
 
     first, second = (request.headers["range"] for request in s3.seen(is_bundle))
     starts = [int(text.removeprefix("bytes=").split("-")[0]) for text in (first, second)]
@@ -123,8 +106,7 @@ def test_a_lost_connection_is_gone_on_with_at_the_first_file_that_is_missing(
 
 def test_the_page_tells_where_a_release_comes_from(shelf: Shelf, process: Process) -> None:
     shelf.publish(FILES)
-    process.start(PINNED)
-    process.cycle()
+    process.run(PINNED)
 
     release = process.details["release"]
     assert isinstance(release, dict)
@@ -141,8 +123,7 @@ def test_files_of_a_listing_are_taken_over_and_so_is_the_way_back(
     for path, body in FILES.items():
         s3.put(f"loose/{path}", body)
     listing = {"KEY_PATH": "loose"} | layout
-    process.start(listing)
-    process.cycle()
+    process.run(listing)
     before = times(process) if layout != SNAPSHOT else {}
     release = shelf.publish(FILES)
     process.restart(PINNED | layout)
@@ -162,19 +143,18 @@ def test_the_record_of_another_kind_or_pin_counts_as_none(
     s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
     release = shelf.publish(FILES)
-    process.start(PINNED)
-    process.cycle()
+    process.run(PINNED)
 
     s3.inject(error(503, "SlowDown"), is_list)
     process.restart({"KEY_PATH": "dags"})
-    fails(process)
+    process.fail()
     assert not process.is_ready
     process.restart(PINNED | {"S3_SYNC_REVISION": "0" * 12})
-    fails(process)
+    process.fail()
     assert not process.is_ready
     process.restart(PINNED | {"S3_SYNC_REVISION": release.revision})
     shelf.put(manifest_key(release.revision), b"")
-    fails(process)
+    process.fail()
     assert process.is_ready
 
 
@@ -187,8 +167,7 @@ def test_a_pin_is_kept_to_and_asks_nothing_more(
 ) -> None:
     old = shelf.publish({"a.py": b"a = 1\n"})
     shelf.publish({"a.py": b"a = 2\n"})
-    process.start(PINNED | layout | {"S3_SYNC_REVISION": old.revision})
-    process.cycle()
+    process.run(PINNED | layout | {"S3_SYNC_REVISION": old.revision})
     s3.forget()
 
     assert ("unchanged", old.revision) == (process.cycle().result, process.cycle().revision)
@@ -200,11 +179,26 @@ def test_a_pin_is_kept_to_and_asks_nothing_more(
 def test_a_pinned_release_that_is_not_there_is_named(shelf: Shelf, process: Process) -> None:
     shelf.publish(FILES)
     process.start(PINNED | {"S3_SYNC_REVISION": "0123456789ab"})
-    error = fails(process)
+    error = process.fail()
 
     assert "release_missing" == error.reason
     assert "dags/releases/0123456789ab.json" in error.message
     assert "pruned" in error.advice
+
+
+def test_a_pin_takes_no_other_release_under_its_name(shelf: Shelf, process: Process) -> None:
+    """
+    No pointer says which SHA-256 the manifest has: only its revision tells.
+    """
+    wanted, other = shelf.publish(FILES), make_release({"other.py": b"other\n"})
+    shelf.store(other)
+    shelf.put(manifest_key(wanted.revision), other.manifest_bytes)
+    process.start(PINNED | {"S3_SYNC_REVISION": wanted.revision})
+    error = process.fail()
+
+    assert "release_invalid" == error.reason
+    assert f"it is the manifest of {other.revision}" in error.message
+    assert {} == process.shown
 
 
 @layouts
@@ -214,7 +208,7 @@ def test_a_pinned_release_that_is_published_with_another_bundle_is_recovered_fro
     release = shelf.publish(FILES)
     process.start(PINNED | layout | {"S3_SYNC_REVISION": release.revision})
     s3.delete(f"dags/{_bundle(shelf)}")
-    assert "release_missing" == fails(process).reason
+    assert "release_missing" == process.fail().reason
 
     # Another zlib makes other bytes of the same content; so does a byte behind the zip.
     body = release.bundle_bytes + b"\0"
@@ -231,13 +225,16 @@ def test_a_pinned_release_that_is_published_with_another_bundle_is_recovered_fro
 # --- what is refused
 
 
-def _swapped(shelf: Shelf) -> None:
+def _current(shelf: Shelf) -> Release:
+    assert shelf.current is not None
+    return shelf.current
+
+
+def _swapped(s3: FakeS3, shelf: Shelf) -> None:
     """
     The manifest of one release under the name of another.
     """
-    other = make_release({"other.py": b"other\n"})
-    assert shelf.current is not None
-    shelf.put(manifest_key(shelf.current.revision), other.manifest_bytes)
+    shelf.put(_manifest(shelf), make_release({"other.py": b"other\n"}).manifest_bytes)
 
 
 def _without(key: Callable[[Shelf], str]) -> Callable[[FakeS3, Shelf], None]:
@@ -245,25 +242,20 @@ def _without(key: Callable[[Shelf], str]) -> Callable[[FakeS3, Shelf], None]:
 
 
 def _manifest(shelf: Shelf) -> str:
-    assert shelf.current is not None
-    return manifest_key(shelf.current.revision)
+    return manifest_key(_current(shelf).revision)
 
 
 def _bundle(shelf: Shelf) -> str:
-    assert shelf.current is not None
-    return bundle_key(shelf.current.manifest.bundle_sha256)
+    return bundle_key(_current(shelf).manifest.bundle_sha256)
 
 
 def _cut(s3: FakeS3, shelf: Shelf) -> None:
-    assert shelf.current is not None
-    shelf.put(_bundle(shelf), shelf.current.bundle_bytes[:40])
+    shelf.put(_bundle(shelf), _current(shelf).bundle_bytes[:40])
 
 
 def _flipped(s3: FakeS3, shelf: Shelf) -> None:
-    assert shelf.current is not None
-    row = shelf.current.manifest.files["pkg1/m1.py"]
-    body = bytearray(shelf.current.bundle_bytes)
-    body[row.offset + 1] ^= 1
+    body = bytearray(_current(shelf).bundle_bytes)
+    body[_current(shelf).manifest.files["pkg1/m1.py"].offset + 1] ^= 1
     shelf.put(_bundle(shelf), bytes(body))
 
 
@@ -276,7 +268,7 @@ SABOTAGE: dict[str, tuple[Callable[[FakeS3, Shelf], None], str, str]] = {
         "more than 65536 bytes",
     ),
     "no manifest": (_without(_manifest), "release_missing", "dags/releases/"),
-    "other manifest": (lambda s3, shelf: _swapped(shelf), "release_invalid", "SHA-256"),
+    "other manifest": (_swapped, "release_invalid", "SHA-256"),
     "no bundle": (_without(_bundle), "release_missing", "dags/bundles/"),
     "short bundle": (_cut, "bundle_corrupt", "bundle"),
     "flipped bit": (_flipped, "bundle_corrupt", "pkg1/m1.py"),
@@ -289,17 +281,16 @@ def test_an_empty_file_that_should_not_be_one_leaves_nothing_behind(
     digest = "0" * 64
     row = File("empty.py", 0, 0, 0, digest, "0644")
     revision = revision_of([("empty.py", digest, False)])
-    shelf.publish({"a.py": b"a = 1\n"})
-    assert shelf.current is not None
-    bad = replace(shelf.current.manifest, revision=revision, files={"empty.py": row})
+    good = shelf.publish({"a.py": b"a = 1\n"})
+    bad = replace(good.manifest, revision=revision, files={"empty.py": row})
     shelf.put(manifest_key(revision), serialise_manifest(bad))
     process.start(PINNED | {"S3_SYNC_REVISION": revision})
-    fails(process)
-    before = os.listdir("/proc/self/fd")
+    process.fail()
+    before = process.held
 
-    assert "bundle_corrupt" == fails(process).reason
+    assert "bundle_corrupt" == process.fail().reason
     assert [] == staged(process)
-    assert len(before) == len(os.listdir("/proc/self/fd"))
+    assert before == process.held
 
 
 @layouts
@@ -310,13 +301,12 @@ def test_what_is_missing_or_wrong_changes_nothing_and_is_recovered_from(
     sabotage, reason, said = SABOTAGE[name]
     good = {"pkg1/m1.py": b"good = 1\n", "old.py": b"old = 1\n"}
     shelf.publish(good)
-    process.start(PINNED | layout)
-    process.cycle()
+    process.run(PINNED | layout)
     shelf.publish(FILES)
     sabotage(s3, shelf)
 
     for _ in range(2):
-        error = fails(process)
+        error = process.fail()
         assert reason == error.reason
         assert said in error.message
         assert error.advice
@@ -336,7 +326,7 @@ def test_a_denied_pointer_names_the_action(s3: FakeS3, shelf: Shelf, process: Pr
     arn = "arn:aws:s3:::dags-bucket/dags/current.json"
     s3.inject(access_denied("s3:GetObject", arn, "arn:aws:iam::1:role/dags"), is_pointer)
     process.start(PINNED)
-    error = fails(process)
+    error = process.fail()
 
     assert "access_denied" == error.reason
     assert "s3:GetObject" in error.message
@@ -353,7 +343,7 @@ def test_a_403_for_what_is_not_there_is_seen_through_where_one_may_list(
         s3.inject(error(403, "AccessDenied", "Access Denied"), is_list)
     process.start(PINNED)
 
-    assert reason == fails(process).reason
+    assert reason == process.fail().reason
 
 
 def test_a_bundle_that_goes_wrong_on_its_way_is_no_news_for_the_next_cycle(
@@ -363,7 +353,7 @@ def test_a_bundle_that_goes_wrong_on_its_way_is_no_news_for_the_next_cycle(
     s3.inject(replace_body(lambda body: body[:-5] + b"\0" + body[-4:]), is_bundle, times=1)
     process.start(PINNED)
 
-    assert "bundle_corrupt" == fails(process).reason
+    assert "bundle_corrupt" == process.fail().reason
     assert {} == process.shown
     assert "changed" == process.cycle().result
     assert FILES == process.shown
@@ -377,8 +367,7 @@ def test_in_place_a_release_that_is_half_there_is_not_ready_and_is_finished_by_t
     shelf: Shelf, process: Process, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     shelf.publish({"old.py": b"old\n", path: b"before\n"})
-    process.start(PINNED)
-    process.cycle()
+    process.run(PINNED)
     shelf.publish({**FILES, path: b"after\n"})
     put = Target.put
 
@@ -389,11 +378,12 @@ def test_in_place_a_release_that_is_half_there_is_not_ready_and_is_finished_by_t
 
     with monkeypatch.context() as patch:
         patch.setattr(Target, "put", fail_at)
-        assert "target_denied" == fails(process).reason
+        assert "target_denied" == process.fail().reason
     assert {"old.py", path} <= process.shown.keys()  # nothing is deleted before all is there
     assert (False, "a part of a release is in place") == (process.is_ready, process.problem)
     process.restart(PINNED)
-    fails_offline(process)
+    process.s3.inject(reset(), times=3)  # the cycle takes over the target, and finds no S3
+    assert "connection_lost" == process.fail().reason
     assert not process.is_ready
 
     assert "changed" == process.cycle().result
@@ -402,18 +392,9 @@ def test_in_place_a_release_that_is_half_there_is_not_ready_and_is_finished_by_t
     assert [] == staged(process)
 
 
-def fails_offline(process: Process) -> None:
-    """
-    A cycle that takes over the target, and finds no S3.
-    """
-    process.s3.inject(reset(), times=3)
-    assert "connection_lost" == fails(process).reason
-
-
 def test_a_note_that_outlived_its_release_is_removed(shelf: Shelf, process: Process) -> None:
     shelf.publish(FILES)
-    process.start(PINNED)
-    process.cycle()
+    process.run(PINNED)
     note = process.folder / ".s3-sync/publishing"
     note.write_text("killed between record and removal\n")
     process.restart(PINNED)
@@ -429,8 +410,7 @@ def test_a_full_disk_changes_nothing(
 ) -> None:
     good = {"a.py": b"a = 1\n", "gone.py": b"b = 1\n"}
     shelf.publish(good)
-    process.start(PINNED | layout)
-    process.cycle()
+    process.run(PINNED | layout)
     shelf.publish({"a.py": b"a = 2\n", **FILES})
     stage = Target.stage
 
@@ -441,17 +421,17 @@ def test_a_full_disk_changes_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(Target, "stage", fill)
-        assert "target_full" == fails(process).reason
+        assert "target_full" == process.fail().reason
     assert good == process.shown
     assert [] == staged(process)
     assert "changed" == process.cycle().result
 
 
-def test_what_stands_in_the_way_is_named_and_the_rest_is_published(
+def test_what_blocks_a_path_is_named_and_the_rest_is_published(
     shelf: Shelf, process: Process
 ) -> None:
     blocking = process.folder / "pkg1"
-    blocking.write_bytes(b"somebody's")
+    blocking.write_bytes(b"foreign")
     shelf.publish(FILES)
     process.start(PINNED)
     outcome = process.cycle()
@@ -471,8 +451,7 @@ def test_where_one_file_is_damaged_all_are_looked_at(
 ) -> None:
     files = {f"m{n:04}.py": b"x = 1\n" for n in range(700)}
     shelf.publish(files)
-    process.start(PINNED | layout)
-    process.cycle()
+    process.run(PINNED | layout)
     root = process.folder / "current" if layout == SNAPSHOT else process.folder
     for path in files:
         os.unlink(root.resolve() / path)
@@ -510,12 +489,12 @@ def test_a_glance_that_gets_no_good_answer_leaves_the_reason_to_a_cycle(
     s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
     shelf.publish(FILES)
-    process.start(PINNED)
-    process.cycle()
+    process.run(PINNED)
     s3.inject(error(503, "SlowDown"))
 
     assert not process.glance()
-    assert "throttled" == fails(process).reason
+    assert "throttled" == process.fail().reason
+    assert not process.can_wait_for_news and not process.glance()
     s3.heal()
     assert "unchanged" == process.cycle().result
     assert process.glance()
@@ -525,11 +504,10 @@ def test_a_glance_after_a_bad_release_sees_the_next_one(
     s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
     good = shelf.publish({"a.py": b"good = 1\n"})
-    process.start(PINNED)
-    process.cycle()
+    process.run(PINNED)
     bad = shelf.publish(FILES)
     shelf.put(manifest_key(bad.revision), b"{}")
-    fails(process)
+    process.fail()
     s3.forget()
 
     assert process.glance() and process.glance()
@@ -539,37 +517,23 @@ def test_a_glance_after_a_bad_release_sees_the_next_one(
     assert good.revision == process.cycle().revision
 
 
-def test_there_is_nothing_to_wait_for_while_the_pointer_cannot_be_read(
-    s3: FakeS3, shelf: Shelf, process: Process
-) -> None:
-    shelf.publish(FILES)
-    process.start(PINNED)
-    process.cycle()
-    s3.inject(error(503, "SlowDown"), is_pointer)
-    fails(process)
-
-    assert not process.can_wait_for_news
-    assert not process.glance()
-
-
 def test_a_failure_is_waited_out_where_a_glance_cannot_tell_news(
     s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
     """
-    Else each glance would ask for a cycle that fails again, for ever, as if there were no backoff.
+    Else each glance would ask for a cycle that fails again, endlessly, as if there were no backoff.
     """
     good = shelf.publish({"a.py": b"good = 1\n"})
-    process.start(PINNED)
-    process.cycle()
+    process.run(PINNED)
     bad = shelf.publish(FILES)
     shelf.put(manifest_key(bad.revision), b"{}")
-    fails(process)
+    process.fail()
     assert process.can_wait_for_news
 
     s3.inject(error(503, "SlowDown"), is_pointer)
     assert not process.glance()
     s3.heal()
-    fails(process)
+    process.fail()
     assert not process.can_wait_for_news
 
     shelf.point_to(good)
@@ -579,8 +543,7 @@ def test_a_failure_is_waited_out_where_a_glance_cannot_tell_news(
 
 def test_with_delete_all_there_is_no_glance(shelf: Shelf, process: Process) -> None:
     shelf.publish(FILES)
-    process.start(PINNED | {"S3_SYNC_DELETE": "all"})
-    process.cycle()
+    process.run(PINNED | {"S3_SYNC_DELETE": "all"})
     (process.folder / "theirs.py").write_bytes(b"x")
 
     assert not process.glance()
@@ -594,10 +557,8 @@ def test_a_rehearsal_plans_and_changes_nothing(
     release = shelf.publish(FILES)
     process.start(PINNED | {"S3_SYNC_DRY_RUN": "true"})
     for _ in range(2):
-        assert ("unchanged", release.revision) == (
-            process.cycle().result,
-            process.cycle().revision,
-        )
+        outcome = process.cycle()
+        assert ("unchanged", release.revision) == (outcome.result, outcome.revision)
 
     (plan,) = log.events("plan_made")
     assert (release.revision, len(FILES)) == (plan["revision"], plan["files_to_publish"])

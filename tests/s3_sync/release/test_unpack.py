@@ -2,7 +2,9 @@
 Cutting files out of a bundle: whatever comes, each file is whole and right, or refused.
 """
 
+import io
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +16,8 @@ from hypothesis import strategies as st
 from s3_sync.release.rows import File
 from s3_sync.release.unpack import Cutter, Unpacking
 from s3_sync.s3.refusals import ObjectError
-from s3_sync.target.staging import Staged
-from s3_sync.target.target import Target
+from s3_sync.tree.staging import Staged
+from s3_sync.tree.target import Target
 from tests.support.releases import Release, make_release
 
 FILES = {
@@ -137,6 +139,22 @@ def test_a_flipped_bit_is_noticed_or_harmless(target: Target, place: int, bit: i
 
     found = knife.contents(target)
     assert found == {path: FILES[path] for path in found}
+
+
+def test_names_and_kinds_that_the_zip_itself_states_mean_nothing(target: Target) -> None:
+    knife = Knife(target)
+    body = bytearray(knife.body)
+    with zipfile.ZipFile(io.BytesIO(knife.body)) as archive:
+        names = [entry.filename.encode() for entry in archive.infolist()]
+    for name, kind in zip(names, (0o120777, 0o020666, 0o010666, 0o040777), strict=True):
+        at = body.rindex(name)  # in the central directory
+        body[at - 8 : at - 4] = (kind << 16).to_bytes(4, "little")
+        body[at : at + len(name)] = (b"../" * len(name))[: len(name)]
+    start = knife.begin()
+    knife.cutter.write(bytes(body[start:]))
+    knife.cutter.finish()
+
+    assert FILES == knife.contents(target)
 
 
 def test_a_bundle_that_ends_early_is_refused(knife: Knife) -> None:

@@ -12,44 +12,24 @@ import botocore.exceptions
 import botocore.session
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.config import Config
 
 from s3_sync.s3.addressing import locate
 from s3_sync.s3.refusals import SourceError
-from s3_sync.s3.wire import Origin
-from sidecar_runtime.aws_credentials import AwsConfig
+from s3_sync.s3.wire import HttpOrigin
+from sidecar_runtime.aws.credentials import AwsConfig
+from tests.s3_sync.given import config
 
 KEY = "dags/a b+ü.py"
 POINT = "arn:{}:s3:{}:123456789012:accesspoint{}my-point"
 
 REGIONS = [
-    "us-east-1",
-    "us-west-2",
-    "eu-central-1",
-    "ap-southeast-3",
-    "cn-north-1",
-    "cn-northwest-1",
-    "us-gov-west-1",
-    "us-iso-east-1",
-    "us-isob-east-1",
-    "us-isof-south-1",
-    "eu-isoe-west-1",
+    "us-east-1", "us-west-2", "eu-central-1", "ap-southeast-3", "cn-north-1", "cn-northwest-1",
+    "us-gov-west-1", "us-iso-east-1", "us-isob-east-1", "us-isof-south-1", "eu-isoe-west-1",
     "eusc-de-east-1",
-]
+]  # fmt: skip
 BUCKETS = ["a-bucket", "1bucket", "my.dotted.bucket", "under_score", "Upper-Case", "abc", "a" * 63]
-
-
-def config(**changes: Any) -> AwsConfig:
-    arguments: dict[str, Any] = {
-        "region": "us-east-1",
-        "endpoint_url": None,
-        "ca_bundle": None,
-        "ca_fallback": None,
-        "addressing_style": None,
-        "use_fips": False,
-        "use_dualstack": False,
-    }
-    return AwsConfig(**(arguments | changes))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +49,7 @@ class Botocore:
     """
 
     def __init__(self, session: botocore.session.Session, settings: AwsConfig) -> None:
-        s3: dict[str, Any] = {"us_east_1_regional_endpoint": "regional"}
+        s3: Any = {"us_east_1_regional_endpoint": "regional"}
         if settings.addressing_style:
             s3["addressing_style"] = settings.addressing_style
         options = Config(
@@ -79,7 +59,7 @@ class Botocore:
             retries={"total_max_attempts": 1},
         )
         try:
-            self._client = session.create_client(
+            self._client: Any = session.create_client(
                 "s3",
                 region_name=settings.region,
                 endpoint_url=settings.endpoint_url,
@@ -89,12 +69,12 @@ class Botocore:
             )
         except botocore.exceptions.EndpointVariantError:
             raise Refused from None
-        self._client.meta.events.register("before-send.s3", self._answer)
+        self._client.meta.events.register("before-send.s3", self._answer)  # type: ignore[arg-type]
         self._sent: list[Any] = []
 
     def _answer(self, request: Any, **_: object) -> AWSResponse:
         self._sent.append(request)
-        return AWSResponse(request.url, 404, {}, None)
+        return AWSResponse(request.url, 404, HTTPHeaders(), None)
 
     def get(self, bucket: str, key: str) -> tuple[str, str]:
         """
@@ -129,12 +109,8 @@ def test_buckets_are_where_botocore_has_them(
     compared = 0
     kinds = itertools.product([False, True], [False, True], [None, "path", "virtual"])
     for use_fips, use_dualstack, style in kinds:
-        settings = config(
-            region=region,
-            use_fips=use_fips,
-            use_dualstack=use_dualstack,
-            addressing_style=style,
-        )
+        options = {"use_fips": use_fips, "use_dualstack": use_dualstack, "addressing_style": style}
+        settings = config(region=region, **options)
         with suppress(Refused):  # FIPS or dual-stack that a partition has not
             theirs = Botocore(session, settings)
             for bucket in BUCKETS:
@@ -145,13 +121,9 @@ def test_buckets_are_where_botocore_has_them(
 
 @pytest.mark.parametrize(
     ("partition", "region"),
-    [
-        ("aws", "us-east-1"),
-        ("aws", "eu-central-1"),
-        ("aws-cn", "cn-north-1"),
-        ("aws-us-gov", "us-gov-east-1"),
-    ],
-)
+    [("aws", "us-east-1"), ("aws", "eu-central-1"), ("aws-cn", "cn-north-1"),
+     ("aws-us-gov", "us-gov-east-1")],
+)  # fmt: skip
 @pytest.mark.parametrize("separator", ["/", ":"])
 def test_access_points_are_where_botocore_has_them(
     session: botocore.session.Session, partition: str, region: str, separator: str
@@ -210,15 +182,11 @@ def test_custom_endpoints_are_used_as_botocore_uses_them(
 
 def _plain(url: str) -> tuple[str, str | None, int, str]:
     """
-    A URL without the differences that are none: a port that is the scheme's own.
+    A URL without the differences that do not matter: a port that is the scheme's own.
     """
     parts = urlsplit(url)
-    return (
-        parts.scheme,
-        parts.hostname,
-        parts.port or (443 if parts.scheme == "https" else 80),
-        (parts.path),
-    )
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, parts.hostname, port, parts.path
 
 
 @pytest.mark.parametrize(
@@ -264,6 +232,8 @@ def test_the_bucket_itself_has_a_path_too() -> None:
 
 PROXY = "http://proxy.example:3128"
 HOST = "a-bucket.s3.eu-central-1.amazonaws.com"
+COVERING = ["*", HOST, f"x,{HOST}:443", ".amazonaws.com", "amazonaws.com"]
+BESIDE = [f"{HOST}:80", "s3.amazonaws.com", ".eu-west-1.amazonaws.com"]
 
 
 def proxy_of(
@@ -283,15 +253,9 @@ def proxy_of(
         ({"HTTP_PROXY": PROXY}, None, None),
         ({"HTTP_PROXY": PROXY}, "http://minio:9000", PROXY),
         ({"HTTPS_PROXY": PROXY}, "http://minio:9000", None),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "*"}, None, None),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": HOST}, None, None),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": f"x,{HOST}:443"}, None, None),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": f"{HOST}:80"}, None, PROXY),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": ".amazonaws.com"}, None, None),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "amazonaws.com"}, None, None),
+        *(({"HTTPS_PROXY": PROXY, "NO_PROXY": names}, None, None) for names in COVERING),
+        *(({"HTTPS_PROXY": PROXY, "NO_PROXY": names}, None, PROXY) for names in BESIDE),
         ({"HTTPS_PROXY": PROXY, "no_proxy": ".s3.eu-central-1.amazonaws.com"}, None, None),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "s3.amazonaws.com"}, None, PROXY),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": ".eu-west-1.amazonaws.com"}, None, PROXY),
         ({"HTTP_PROXY": PROXY, "NO_PROXY": "minio"}, "http://minio:9000", None),
         ({"HTTP_PROXY": PROXY, "NO_PROXY": "127.0.0.1,localhost"}, "http://127.0.0.1:9", None),
     ],
@@ -322,16 +286,11 @@ def test_proxies_are_those_of_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("origin", "header"),
-    [
-        (Origin("https", "h", 443), "h"),
-        (Origin("http", "h", 80), "h"),
-        (Origin("https", "h", 80), "h:80"),
-        (Origin("http", "h", 443), "h:443"),
-        (Origin("http", "::1", 9000), "[::1]:9000"),
-        (Origin("http", "::1", 80), "[::1]"),
-    ],
-)
+    [(HttpOrigin("https", "h", 443), "h"), (HttpOrigin("http", "h", 80), "h"),
+     (HttpOrigin("https", "h", 80), "h:80"), (HttpOrigin("http", "h", 443), "h:443"),
+     (HttpOrigin("http", "::1", 9000), "[::1]:9000"), (HttpOrigin("http", "::1", 80), "[::1]")],
+)  # fmt: skip
 def test_the_host_header_has_the_port_where_it_is_not_the_schemes_own(
-    origin: Origin, header: str
+    origin: HttpOrigin, header: str
 ) -> None:
     assert origin.host_header == header

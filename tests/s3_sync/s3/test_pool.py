@@ -15,7 +15,7 @@ import pytest
 
 from s3_sync.s3 import pool as module
 from s3_sync.s3.pool import KEEP_SECONDS, PROXY_HEAD_LIMIT_BYTES, Pool
-from s3_sync.s3.wire import Answer, Origin, WireError
+from s3_sync.s3.wire import Answer, HttpOrigin, WireError
 from tests.support.certificates import self_signed
 from tests.support.loopback import closed_port
 
@@ -52,8 +52,8 @@ class StandIn:
         self.port = 0
 
     @property
-    def origin(self) -> Origin:
-        return Origin("http", "127.0.0.1", self.port)
+    def origin(self) -> HttpOrigin:
+        return HttpOrigin("http", "127.0.0.1", self.port)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -101,7 +101,7 @@ Scene = Callable[[Pool], Awaitable[Any]]
 def run(
     server: StandIn,
     scene: Scene,
-    origin: Callable[[int], Origin] | None = None,
+    origin: Callable[[int], HttpOrigin] | None = None,
     context: ssl.SSLContext | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> Any:
@@ -122,6 +122,10 @@ def run(
 
 async def get(pool: Pool, path: str = "/key") -> Answer:
     return await pool.get(path, HEADERS, None, 5.0)
+
+
+async def get_twice(pool: Pool) -> list[bytes]:
+    return [(await get(pool)).body for _ in range(2)]
 
 
 async def failure(pool: Pool) -> WireError:
@@ -175,12 +179,7 @@ def test_a_kept_connection_that_the_server_drops_is_replaced_unseen() -> None:
     """
     server = StandIn([[ok(b"1")], [CLOSE]], [[ok(b"2")]])
 
-    async def scene(pool: Pool) -> None:
-        assert b"1" == (await get(pool)).body
-        assert b"2" == (await get(pool)).body
-
-    run(server, scene)
-
+    assert [b"1", b"2"] == run(server, get_twice)
     assert 2 == server.connections
 
 
@@ -218,9 +217,7 @@ def test_half_an_answer_on_a_kept_connection_is_not_asked_again() -> None:
 
 
 def test_a_reset_is_named() -> None:
-    error = run(StandIn([[ok()[:-1], RESET]]), failure)
-
-    assert "connection_lost" == error.reason
+    assert "connection_lost" == run(StandIn([[ok()[:-1], RESET]]), failure).reason
 
 
 @pytest.mark.parametrize(
@@ -236,12 +233,7 @@ def test_a_reset_is_named() -> None:
 def test_a_connection_that_cannot_be_kept_is_not_used_again(first: Step) -> None:
     server = StandIn([first, [ok(b"first again")]], [[ok(b"second")]])
 
-    async def scene(pool: Pool) -> None:
-        await get(pool)
-        assert b"second" == (await get(pool)).body
-
-    run(server, scene)
-
+    assert b"second" == run(server, get_twice)[1]
     assert 2 == server.connections
 
 
@@ -255,11 +247,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(
     monkeypatch.setattr(module, "KEEP_SECONDS", 0.0)
     server = StandIn([[ok()], [ok()]], [[ok()]])
 
-    async def scene(pool: Pool) -> None:
-        await get(pool)
-        await get(pool)
-
-    run(server, scene)
+    run(server, get_twice)
 
     assert 2 == server.connections
 
@@ -283,7 +271,7 @@ def test_a_closed_pool_drops_its_connections_and_makes_new_ones() -> None:
 def test_a_port_where_nobody_listens() -> None:
     port = closed_port()
 
-    error = run(StandIn(), failure, lambda _: Origin("http", "127.0.0.1", port))
+    error = run(StandIn(), failure, lambda _: HttpOrigin("http", "127.0.0.1", port))
 
     assert "endpoint_unreachable" == error.reason
     assert f"cannot connect to 127.0.0.1:{port}: Connection refused" == error.message
@@ -294,28 +282,38 @@ def test_a_server_that_does_not_accept_in_time(monkeypatch: pytest.MonkeyPatch) 
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as first:
         first.connect(full.getsockname())
 
-        error = run(StandIn(), failure, lambda _: Origin("http", *full.getsockname()))
+        error = run(StandIn(), failure, lambda _: HttpOrigin("http", *full.getsockname()))
 
     assert "request_timeout" == error.reason
     assert "did not accept a connection in 0.05 s" in error.message
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
-def test_a_name_that_is_none(host: str) -> None:
-    error = run(StandIn(), failure, lambda _: Origin("http", host, 80))
+def test_an_invalid_name(host: str) -> None:
+    error = run(StandIn(), failure, lambda _: HttpOrigin("http", host, 80))
 
     assert "name_unresolved" == error.reason
 
 
+def resolving(resolve: Callable[[], Awaitable[list[Any]]], then: Scene) -> Scene:
+    """
+    The same scene where names are resolved like this.
+    """
+
+    async def scene(pool: Pool) -> Any:
+        loop = asyncio.get_running_loop()
+        loop.getaddrinfo = lambda *_, **__: resolve()  # type: ignore[method-assign,assignment]
+        return await then(pool)
+
+    return scene
+
+
 def test_a_name_that_nobody_knows() -> None:
-    async def scene(pool: Pool) -> WireError:
-        async def resolve(*_: object, **__: object) -> list[Any]:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    async def resolve() -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-        asyncio.get_running_loop().getaddrinfo = resolve  # type: ignore[method-assign]
-        return await failure(pool)
-
-    error = run(StandIn(), scene, lambda _: Origin("http", "minio.example", 9000))
+    scene = resolving(resolve, failure)
+    error = run(StandIn(), scene, lambda _: HttpOrigin("http", "minio.example", 9000))
 
     assert "name_unresolved" == error.reason
     assert "minio.example:9000 cannot be resolved: Name or service not known" in error.message
@@ -324,15 +322,11 @@ def test_a_name_that_nobody_knows() -> None:
 def test_a_silent_name_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RESOLVE_SECONDS", 0.05)
 
-    async def scene(pool: Pool) -> WireError:
-        async def resolve(*_: object, **__: object) -> list[Any]:
-            await asyncio.Event().wait()
-            return []
+    async def resolve() -> list[Any]:
+        await asyncio.Event().wait()
+        return []
 
-        asyncio.get_running_loop().getaddrinfo = resolve  # type: ignore[method-assign]
-        return await failure(pool)
-
-    error = run(StandIn(), scene)
+    error = run(StandIn(), resolving(resolve, failure))
 
     assert "name_unresolved" == error.reason
     assert "the name server does not answer" in error.message
@@ -344,19 +338,11 @@ def test_the_second_address_is_tried_when_the_first_refuses() -> None:
     """
     server = StandIn([[ok()]])
 
-    async def scene(pool: Pool) -> Answer:
-        loop = asyncio.get_running_loop()
-        port = pool.origin.port
-        none = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", closed_port()))
-        good = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+    async def resolve() -> list[Any]:
+        ports = (closed_port(), server.port)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
 
-        async def resolve(*_: object, **__: object) -> list[Any]:
-            return [none, good]
-
-        loop.getaddrinfo = resolve  # type: ignore[method-assign]
-        return await get(pool)
-
-    assert b"hello" == run(server, scene).body
+    assert b"hello" == run(server, resolving(resolve, get)).body
 
 
 # --- TLS
@@ -371,33 +357,21 @@ def trusting(file: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(file))
 
 
+def https(port: int) -> HttpOrigin:
+    return HttpOrigin("https", "127.0.0.1", port)
+
+
 def test_speaks_tls(certificate: tuple[ssl.SSLContext, Path]) -> None:
     server = StandIn([[ok()], [ok()]])
 
-    async def scene(pool: Pool) -> Answer:
-        await get(pool)
-        return await get(pool)
+    found = run(server, get_twice, https, trusting(certificate[1]), certificate[0])
 
-    answer: Answer = run(
-        server,
-        scene,
-        lambda port: Origin("https", "127.0.0.1", port),
-        trusting(certificate[1]),
-        certificate[0],
-    )
-
-    assert b"hello" == answer.body
+    assert [b"hello"] * 2 == found
     assert 1 == server.connections
 
 
 def test_a_certificate_that_nobody_vouches_for(certificate: tuple[ssl.SSLContext, Path]) -> None:
-    error = run(
-        StandIn([[ok()]]),
-        failure,
-        lambda port: Origin("https", "127.0.0.1", port),
-        NO_CA,
-        certificate[0],
-    )
+    error = run(StandIn([[ok()]]), failure, https, NO_CA, certificate[0])
 
     assert "tls_failed" == error.reason
     assert "self-signed certificate" in error.message
@@ -405,13 +379,10 @@ def test_a_certificate_that_nobody_vouches_for(certificate: tuple[ssl.SSLContext
 
 
 def test_a_certificate_of_another_name(certificate: tuple[ssl.SSLContext, Path]) -> None:
-    error = run(
-        StandIn([[ok()]]),
-        failure,
-        lambda port: Origin("https", "localhost", port),
-        trusting(certificate[1]),
-        certificate[0],
-    )
+    def origin(port: int) -> HttpOrigin:
+        return HttpOrigin("https", "localhost", port)
+
+    error = run(StandIn([[ok()]]), failure, origin, trusting(certificate[1]), certificate[0])
 
     assert "tls_failed" == error.reason
     assert "localhost" in error.message
@@ -428,8 +399,7 @@ def test_a_server_that_does_not_speak_tls(certificate: tuple[ssl.SSLContext, Pat
         plain = await asyncio.start_server(answer, "127.0.0.1", 0)
         async with plain:
             port = plain.sockets[0].getsockname()[1]
-            pool = Pool(Origin("https", "127.0.0.1", port), trusting(certificate[1]))
-            return await failure(pool)
+            return await failure(Pool(https(port), trusting(certificate[1])))
 
     assert "tls_failed" == run(StandIn(), scene).reason
 
@@ -441,10 +411,10 @@ AUTHORIZATION = b"Basic " + base64.b64encode(b"user:p@ss:word")
 
 
 def through(scheme: str, user: str = "", form: str = "http://{}127.0.0.1:{}") -> Any:
-    def origin(port: int) -> Origin:
+    def origin(port: int) -> HttpOrigin:
         default = 443 if scheme == "https" else 80
         proxy = form.format(f"{user}@" if user else "", port)
-        return Origin(scheme, "bucket.example", default, proxy)
+        return HttpOrigin(scheme, "bucket.example", default, proxy)
 
     return origin
 
@@ -472,7 +442,7 @@ def test_plain_http_is_asked_of_the_proxy_in_absolute_form(form: str) -> None:
 def test_the_absolute_form_has_the_port_where_it_is_odd() -> None:
     server = StandIn([[ok()]])
 
-    run(server, get, lambda port: Origin("http", "minio", 9000, f"http://127.0.0.1:{port}"))
+    run(server, get, lambda port: HttpOrigin("http", "minio", 9000, f"http://127.0.0.1:{port}"))
 
     assert server.heads[0].startswith(b"GET http://minio:9000/key HTTP/1.1\r\n")
 
@@ -480,10 +450,7 @@ def test_the_absolute_form_has_the_port_where_it_is_odd() -> None:
 def test_https_goes_through_a_tunnel(certificate: tuple[ssl.SSLContext, Path]) -> None:
     server = StandIn([[CONNECTED, TLS], [ok(b"1")], [ok(b"2")]], tls=certificate[0])
 
-    async def scene(pool: Pool) -> bytes:
-        return (await get(pool)).body + (await get(pool)).body
-
-    assert b"12" == run(server, scene, through("https"), trusting(certificate[1]))
+    assert [b"1", b"2"] == run(server, get_twice, through("https"), trusting(certificate[1]))
     connect, first, _ = server.heads
     assert b"CONNECT bucket.example:443 HTTP/1.1\r\nHost: bucket.example:443\r\n\r\n" == connect
     assert first.startswith(b"GET /key HTTP/1.1\r\nhost: bucket.example\r\n")
@@ -512,10 +479,7 @@ def test_a_login_before_a_proxy_without_scheme_is_sent() -> None:
 @pytest.mark.parametrize(
     "refusal",
     [
-        [b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"],
-        [b"HTTP/1.1 403 Forbidden\r\n\r\n"],
-        [b"HTTP/1.1 502 Bad Gateway\r\n\r\n"],
-        [b"HTTP/1.1 2000 x\r\n\r\n"],
+        *([b"HTTP/1.1 %b x\r\n\r\n" % status] for status in (b"407", b"403", b"502", b"2000")),
         [b"SSH-2.0-OpenSSH\r\n\r\n"],
         [b"\r\n\r\n"],
         [b"HTTP/1.1 200", CLOSE],
@@ -538,7 +502,7 @@ def test_a_proxy_that_cannot_be_reached_is_named_without_its_password() -> None:
         (f"http://{LOGIN}@a..b:3128", "name_unresolved"),
         (f"{LOGIN}@127.0.0.1:{closed_port()}", "endpoint_unreachable"),
     ):
-        origin = Origin("http", "b.example", 80, proxy)
+        origin = HttpOrigin("http", "b.example", 80, proxy)
         error = run(StandIn(), failure, lambda _, origin=origin: origin)  # type: ignore[misc]
 
         assert reason == error.reason
@@ -553,7 +517,7 @@ def test_a_proxy_that_cannot_be_reached_is_named_without_its_password() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_of_a_kind_that_we_do_not_speak_is_refused(scheme: str, proxy: str) -> None:
-    error = run(StandIn(), failure, lambda _: Origin(scheme, "b.example", 443, proxy))
+    error = run(StandIn(), failure, lambda _: HttpOrigin(scheme, "b.example", 443, proxy))
 
     assert "proxy_refused" == error.reason
     assert "http://HOST:PORT" in error.message

@@ -6,6 +6,7 @@ silence takes none.
 """
 
 import asyncio
+import inspect
 import selectors
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -117,6 +118,20 @@ def run(scene: Callable[[Line], Awaitable[Any]]) -> Any:
         return runner.run(play())
 
 
+def scene(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """
+    Make a test that gets a line run on a loop of its own.
+    """
+
+    def play(**given: Any) -> None:
+        run(lambda line: test(line, **given))
+
+    play.__name__, play.__doc__ = test.__name__, test.__doc__
+    _, *given = inspect.signature(test).parameters.values()
+    play.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
+    return play
+
+
 def ask(*pieces: bytes | None, **options: Any) -> Answer:
     answer: Answer = run(lambda line: line.ask(*pieces, **options))
     return answer
@@ -146,13 +161,11 @@ def pieces_of(data: bytes, breaks: Iterable[int]) -> list[bytes]:
 # --- whole answers
 
 
-def test_sends_the_head_as_it_is() -> None:
-    async def scene(line: Line) -> None:
-        await line.ask(OK)
+@scene
+async def test_sends_the_head_as_it_is(line: Line) -> None:
+    await line.ask(OK)
 
-        assert [REQUEST] == line.cable.sent
-
-    run(scene)
+    assert [REQUEST] == line.cable.sent
 
 
 @pytest.mark.parametrize("data", [OK, CHUNKED], ids=["length", "chunked"])
@@ -217,28 +230,24 @@ def test_interim_answers_are_passed_over(interim: bytes, apart: bool) -> None:
     assert {"etag", "content-length"} == answer.headers.keys()
 
 
-def test_no_redirect_is_followed() -> None:
-    async def scene(line: Line) -> None:
-        answer = await line.ask(
-            b"HTTP/1.1 307 x\r\nLocation: http://evil/\r\nContent-Length: 0\r\n\r\n"
-        )
+@scene
+async def test_no_redirect_is_followed(line: Line) -> None:
+    answer = await line.ask(
+        b"HTTP/1.1 307 x\r\nLocation: http://evil/\r\nContent-Length: 0\r\n\r\n"
+    )
 
-        assert (307, "http://evil/") == (answer.status, answer.headers["location"])
-        assert [REQUEST] == line.cable.sent
-
-    run(scene)
+    assert (307, "http://evil/") == (answer.status, answer.headers["location"])
+    assert [REQUEST] == line.cable.sent
 
 
 # --- the next request
 
 
-def test_a_connection_is_used_again() -> None:
-    async def scene(line: Line) -> None:
-        for data in (OK, CHUNKED, OK.replace(b"200", b"404"), OK):
-            assert b"hello" == (await line.ask(data)).body
-            assert line.connection.is_usable
-
-    run(scene)
+@scene
+async def test_a_connection_is_used_again(line: Line) -> None:
+    for data in (OK, CHUNKED, OK.replace(b"200", b"404"), OK):
+        assert b"hello" == (await line.ask(data)).body
+        assert line.connection.is_usable
 
 
 def test_long_heads_do_not_add_up() -> None:
@@ -255,94 +264,81 @@ def test_long_heads_do_not_add_up() -> None:
     "data",
     [OK.replace(b"ETag", b"Connection: close\r\nETag"), OK.replace(b"HTTP/1.1", b"HTTP/1.0")],
 )
-def test_a_server_may_ask_for_the_end(data: bytes) -> None:
-    async def scene(line: Line) -> None:
-        assert b"hello" == (await line.ask(data)).body
+@scene
+async def test_a_server_may_ask_for_the_end(line: Line, data: bytes) -> None:
+    assert b"hello" == (await line.ask(data)).body
 
-        assert not line.connection.is_usable
-
-    run(scene)
+    assert not line.connection.is_usable
 
 
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize(
     "second", [OK.replace(b"200", b"404"), OK, b"HTTP/1.1 103 x\r\n\r\n", b"x"]
 )
-def test_what_nobody_asked_for_ends_the_connection_and_changes_no_answer(
-    second: bytes, together: bool
+@scene
+async def test_what_nobody_asked_for_ends_the_connection_and_changes_no_answer(
+    line: Line, second: bytes, together: bool
 ) -> None:
-    async def scene(line: Line) -> None:
-        answer = await line.ask(OK + second if together else OK)
-        if not together:
-            assert line.connection.is_usable
-            line.connection.data_received(second)
+    answer = await line.ask(OK + second if together else OK)
+    if not together:
+        assert line.connection.is_usable
+        line.connection.data_received(second)
 
-        assert (200, b"hello", '"e"') == (answer.status, answer.body, answer.headers["etag"])
-        assert not line.connection.is_usable
-        assert line.cable.is_cut or together
-
-    run(scene)
+    assert (200, b"hello", '"e"') == (answer.status, answer.body, answer.headers["etag"])
+    assert not line.connection.is_usable
+    assert line.cable.is_cut or together
 
 
-def test_a_kept_connection_that_is_closed_without_an_answer_is_stale() -> None:
-    async def scene(line: Line) -> None:
-        await line.ask(OK)
+@scene
+async def test_a_kept_connection_that_is_closed_without_an_answer_is_stale(line: Line) -> None:
+    await line.ask(OK)
 
-        with pytest.raises(StaleConnection):
-            await line.ask(None)
-        assert not line.connection.is_usable
-
-    run(scene)
+    with pytest.raises(StaleConnection):
+        await line.ask(None)
+    assert not line.connection.is_usable
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_stale() -> None:
-    async def scene(line: Line) -> None:
-        await line.ask(OK)
-        line.cable.abort()
+@scene
+async def test_a_kept_connection_that_was_closed_meanwhile_is_stale(line: Line) -> None:
+    await line.ask(OK)
+    line.cable.abort()
+    begin = line.loop.time()
 
-        with pytest.raises(StaleConnection):
-            await line.ask()
+    with pytest.raises(StaleConnection):
+        await line.ask()
+    assert begin == line.loop.time(), "nothing is waited for"
 
-    run(scene)
 
-
-def test_a_kept_connection_that_stays_silent_is_stale() -> None:
+@scene
+async def test_a_kept_connection_that_stays_silent_is_stale(line: Line) -> None:
     """
     A firewall forgot it, and drops its packets.
     """
+    await line.ask(OK)
+    begin = line.loop.time()
 
-    async def scene(line: Line) -> None:
-        await line.ask(OK)
-        begin = line.loop.time()
-
-        with pytest.raises(StaleConnection):
-            await line.ask()
-        assert begin + IDLE_SECONDS == pytest.approx(line.loop.time(), abs=0.1)
-
-    run(scene)
+    with pytest.raises(StaleConnection):
+        await line.ask()
+    assert begin + IDLE_SECONDS == pytest.approx(line.loop.time(), abs=0.1)
 
 
-def test_a_kept_connection_that_has_begun_to_answer_is_not_stale() -> None:
-    async def scene(line: Line) -> None:
-        await line.ask(OK)
+@scene
+async def test_a_kept_connection_that_has_begun_to_answer_is_not_stale(line: Line) -> None:
+    await line.ask(OK)
 
-        with pytest.raises(WireError, match="in the middle of its answer"):
-            await line.ask(OK[:-2], None)
-
-    run(scene)
+    with pytest.raises(WireError, match="in the middle of its answer"):
+        await line.ask(OK[:-2], None)
 
 
-def test_closing_while_idle_is_noticed() -> None:
-    async def scene(line: Line) -> None:
-        await line.ask(OK)
-        line.connection.connection_lost(None)
+@scene
+async def test_closing_while_idle_is_noticed(line: Line) -> None:
+    await line.ask(OK)
+    line.connection.connection_lost(None)
 
-        assert not line.connection.is_usable
-
-    run(scene)
+    assert not line.connection.is_usable
 
 
-# --- answers that are none
+# --- answers that are not HTTP
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"206 Partial Content"])
@@ -359,14 +355,12 @@ def test_a_success_whose_end_cannot_be_known_is_refused(status: bytes) -> None:
 
 
 @pytest.mark.parametrize("status", [b"403 x", b"404 x", b"500 x", b"503 x"])
-def test_a_refusal_may_end_with_the_connection(status: bytes) -> None:
-    async def scene(line: Line) -> None:
-        answer = await line.ask(b"HTTP/1.1 " + status + b"\r\n\r\n<Co", b"de>", None)
+@scene
+async def test_a_refusal_may_end_with_the_connection(line: Line, status: bytes) -> None:
+    answer = await line.ask(b"HTTP/1.1 " + status + b"\r\n\r\n<Co", b"de>", None)
 
-        assert (int(status[:3]), b"<Code>") == (answer.status, answer.body)
-        assert not line.connection.is_usable
-
-    run(scene)
+    assert (int(status[:3]), b"<Code>") == (answer.status, answer.body)
+    assert not line.connection.is_usable
 
 
 def test_a_refusal_that_is_cut_off_is_no_answer() -> None:
@@ -470,17 +464,15 @@ def test_what_a_sink_raises_is_raised_and_the_connection_dropped(error: Exceptio
 
 
 @pytest.mark.parametrize("begun", [b"", OK[:20], OK[:-1]])
-def test_a_silent_server_is_not_waited_for(begun: bytes) -> None:
-    async def scene(line: Line) -> None:
-        begin = line.loop.time()
-        with pytest.raises(WireError, match=r"nothing heard for 30 s") as caught:
-            await line.ask(begun, seconds=500) if begun else await line.ask(seconds=500)
+@scene
+async def test_a_silent_server_is_not_waited_for(line: Line, begun: bytes) -> None:
+    begin = line.loop.time()
+    with pytest.raises(WireError, match=r"nothing heard for 30 s") as caught:
+        await line.ask(begun, seconds=500) if begun else await line.ask(seconds=500)
 
-        assert "request_timeout" == caught.value.reason
-        assert begin + IDLE_SECONDS == pytest.approx(line.loop.time(), abs=0.1)
-        assert line.cable.is_cut
-
-    run(scene)
+    assert "request_timeout" == caught.value.reason
+    assert begin + IDLE_SECONDS == pytest.approx(line.loop.time(), abs=0.1)
+    assert line.cable.is_cut
 
 
 def test_a_slow_server_is_waited_for_until_the_limit() -> None:
@@ -500,39 +492,33 @@ def test_a_slow_server_is_waited_for_until_the_limit() -> None:
     run(scene)
 
 
-def test_a_limit_shorter_than_the_silence_is_kept() -> None:
-    async def scene(line: Line) -> None:
-        begin = line.loop.time()
-        with pytest.raises(WireError):
-            await line.ask(seconds=2)
+@scene
+async def test_a_limit_shorter_than_the_silence_is_kept(line: Line) -> None:
+    begin = line.loop.time()
+    with pytest.raises(WireError):
+        await line.ask(seconds=2)
 
-        assert begin + 2 == pytest.approx(line.loop.time(), abs=0.1)
-
-    run(scene)
+    assert begin + 2 == pytest.approx(line.loop.time(), abs=0.1)
 
 
-def test_the_time_of_one_request_is_not_taken_from_the_next() -> None:
-    async def scene(line: Line) -> None:
-        for _ in range(5):
-            await line.ask(b"", OK, pause=20, seconds=45)
+@scene
+async def test_the_time_of_one_request_is_not_taken_from_the_next(line: Line) -> None:
+    for _ in range(5):
+        await line.ask(b"", OK, pause=20, seconds=45)
 
-        assert line.connection.is_usable
-        assert 0.0 == line.connection.idle_seconds
-
-    run(scene)
+    assert line.connection.is_usable
+    assert 0.0 == line.connection.idle_seconds
 
 
-def test_a_cancelled_request_drops_the_connection() -> None:
-    async def scene(line: Line) -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1):
-                await line.ask(OK[:-1])
+@scene
+async def test_a_canceled_request_drops_the_connection(line: Line) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await line.ask(OK[:-1])
 
-        assert not line.connection.is_usable and line.cable.is_cut
-        line.connection.data_received(b"o")
-        line.connection.connection_lost(None)
-
-    run(scene)
+    assert not line.connection.is_usable and line.cable.is_cut
+    line.connection.data_received(b"o")
+    line.connection.connection_lost(None)
 
 
 # --- words

@@ -56,7 +56,7 @@ def test_all_is_well_and_nothing_is_written(here: GitSite) -> None:
     assert not here.root.exists()
 
 
-def test_a_token_in_the_place_of_the_user_is_not_shown(here: GitSite) -> None:
+def test_a_token_instead_of_the_user_is_not_shown(here: GitSite) -> None:
     here.server.accept((PASSWORD, "x-oauth-basic"))
 
     code, said = check(here, GITSYNC_USERNAME=PASSWORD, GITSYNC_PASSWORD="x-oauth-basic")
@@ -119,7 +119,7 @@ BAD: dict[str, tuple[str, str, Callable[[GitSite], dict[str, str]]]] = {
         lambda _: {"GITSYNC_REPO": f"http://127.0.0.1:{closed_port()}/dags.git"},
     ),
     "no git": ("git", "cannot be run", lambda _: {"GITSYNC_GIT": "/nowhere/git"}),
-    "no git-sync 4": (
+    "not git-sync 4": (
         "git-sync",
         "is not version 4",
         lambda here: {"GIT_SYNC_WRAPPER_GIT_SYNC": _program(here, "echo v3.6.5")},
@@ -174,7 +174,7 @@ def test_a_link_on_another_volume_is_named(here: GitSite) -> None:
     assert "link_elsewhere" in lines(said)["root"]
 
 
-def test_what_is_in_the_place_of_the_link_is_named(here: GitSite) -> None:
+def test_what_is_where_the_link_belongs_is_named(here: GitSite) -> None:
     here.publish().terminate()
     damage_link(here.root)
 

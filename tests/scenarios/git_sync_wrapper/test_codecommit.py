@@ -13,8 +13,7 @@ from tests.support.codecommit import judge
 from tests.support.daemon import SidecarProcess
 from tests.support.fake_aws import IDENTITY_ARN, FakeSts, session_credentials, sts_error
 from tests.support.fake_proxy import FakeProxy
-from tests.support.git_server import GitServer, skip_reason
-from tests.support.git_sync import GitSite
+from tests.support.git_sync import GitSite, git_site
 
 HOST = "git-codecommit.eu-central-1.amazonaws.com"
 
@@ -42,29 +41,24 @@ class CodeCommitSite:
 
 
 @pytest.fixture
-def codecommit(engine: Path, tmp_path: Path) -> Iterator[CodeCommitSite]:
-    if skip_reason():
-        pytest.skip("git-sync needs git with its http-backend: make setup as root")
+def codecommit(tmp_path: Path) -> Iterator[CodeCommitSite]:
     context, authority = self_signed(tmp_path / "tls", HOST)
     token = tmp_path / "token"
     token.write_text("web identity")
     with (
-        GitServer(tmp_path / "remote", tls=context) as server,
-        FakeProxy(server.port) as proxy,
+        git_site(tmp_path, tls=context) as site,
+        FakeProxy(site.server.port) as proxy,
         FakeSts(session_credentials(1)) as sts,
     ):
-        server.repository("v1/repos/dags").commit({"revision.txt": "1"})
-        server.judge = judge(lambda: sts.credentials, HOST, "eu-central-1")
-        server.refusal = 403
-        site = GitSite(engine, server, tmp_path / "pod")
-        site.folder.mkdir()
+        site.server.repository("v1/repos/dags").commit({"revision.txt": "1"})
+        site.server.judge = judge(lambda: sts.credentials, HOST, "eu-central-1")
+        site.server.refusal = 403
         environment = {
             "HTTPS_PROXY": proxy.endpoint,
             "GIT_SSL_CAINFO": str(authority),
             **sts.environment(token),
         }
         yield CodeCommitSite(site, sts, environment)
-        site.close()
 
 
 def test_a_repository_of_codecommit_needs_no_setting(codecommit: CodeCommitSite) -> None:
@@ -105,7 +99,7 @@ def test_a_role_that_sts_refuses_is_named(codecommit: CodeCommitSite) -> None:
     assert ("credentials_denied", True) == (failed["reason"], "trust policy" in failed["advice"])
 
 
-def test_a_role_without_the_permission_is_told_which_one(codecommit: CodeCommitSite) -> None:
+def test_the_permission_that_a_role_lacks_is_named(codecommit: CodeCommitSite) -> None:
     codecommit.site.server.judge = lambda username, password, path: False
 
     failed = codecommit.start().wait_for_event("cycle_failed")

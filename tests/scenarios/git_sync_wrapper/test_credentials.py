@@ -154,16 +154,7 @@ def test_submodules_of_other_servers_get_their_own_credentials(
         commit = library.commit({"library.py": "x = 1\n"})
         other.accept(("library", "other password"))
         here.server.accept(("deploy", "password"))
-        modules = f'[submodule "library"]\n\tpath = library\n\turl = {other.url("library.git")}\n'
-        here.repository.git(
-            "fast-import",
-            "--quiet",
-            stdin=(
-                "commit refs/heads/main\ncommitter T <t@example.com> 1800000000 +0000\ndata 0\n"
-                f"from refs/heads/main^0\nM 100644 inline .gitmodules\ndata {len(modules)}\n"
-                f"{modules}\nM 160000 {commit} library\n"
-            ).encode(),
-        )
+        here.repository.commit_submodule("library", other.url("library.git"), commit)
         credential = {"url": other.endpoint, "username": "library", "password": "other password"}
         here.publish(
             GITSYNC_USERNAME="deploy",

@@ -16,8 +16,7 @@ from tests.scenarios.git_sync_wrapper.situations import is_pack
 from tests.support.certificates import self_signed
 from tests.support.faults import answer_with, hang
 from tests.support.git_repository import Repository
-from tests.support.git_server import GitServer
-from tests.support.git_sync import GitSite, chart_environment
+from tests.support.git_sync import GitSite, chart_environment, git_site
 from tests.support.loopback import Answer, LoopbackServer, Request, closed_port
 from tests.support.ssh_server import SshServer, skip_without_sshd
 from tests.support.waiting import wait_until
@@ -42,7 +41,7 @@ class Hooked(LoopbackServer):
 
     def hashes(self) -> list[str]:
         """
-        What it was told so far.
+        What it received so far.
         """
         return [request.headers["gitsync-hash"] for request in self.seen()]
 
@@ -70,7 +69,7 @@ def test_link_may_lie_in_a_folder_or_elsewhere(here: GitSite) -> None:
     for link in ("some/where/dags", str(here.folder / "elsewhere/dags")):
         wrapper = here.wrapper(GITSYNC_LINK=link)
         path = here.root / link
-        wait_until(lambda path=path: (path / "odd1.py").is_file(), f"{link}:\n{wrapper.log()}")
+        wait_until((path / "odd1.py").is_file, f"{link}:\n{wrapper.log()}")
         wrapper.kill()
 
         assert path.is_symlink() and not os.path.isabs(os.readlink(path))
@@ -109,19 +108,10 @@ def test_head_of_the_remote_is_the_default(here: GitSite) -> None:
 def test_submodule_is_in_the_tree(here: GitSite) -> None:
     library = here.server.repository("library.git")
     commit = library.commit({"library.py": "x = 1\n"})
-    here.repository.git("fast-import", "--quiet", stdin=_submodule(here.server, commit).encode())
+    here.repository.commit_submodule("library", here.server.url("library.git"), commit)
     here.publish()
 
     assert "x = 1\n" == (here.link / "library/library.py").read_text()
-
-
-def _submodule(server: GitServer, commit: str) -> str:
-    modules = f'[submodule "library"]\n\tpath = library\n\turl = {server.url("library.git")}\n'
-    return (
-        "commit refs/heads/main\ncommitter T <t@example.com> 1800000000 +0000\ndata 0\n"
-        f"from refs/heads/main^0\nM 100644 inline .gitmodules\ndata {len(modules)}\n{modules}\n"
-        f"M 160000 {commit} library\n"
-    )
 
 
 def test_only_what_the_sparse_file_names_is_in_the_tree(here: GitSite) -> None:
@@ -294,39 +284,28 @@ def test_new_name_wins_over_the_old_one_with_a_warning(here: GitSite) -> None:
     assert "GIT_SYNC_BRANCH" in str(wrapper.wait_for_event("setting_overridden"))
 
 
-def test_tls_with_an_authority_of_its_own(engine: Path, tmp_path: Path) -> None:
+def test_tls_with_an_authority_of_its_own(tmp_path: Path) -> None:
     context, certificate = self_signed(tmp_path / "tls", "localhost")
-    with GitServer(tmp_path / "remote", tls=context) as server:
-        site = GitSite(engine, server, tmp_path / "pod")
-        site.folder.mkdir()
-        server.accept(("user", "password"))
+    with git_site(tmp_path, tls=context) as site:
+        site.server.accept(("user", "password"))
         commit = site.commit_revision(1)
         wrapper = site.wrapper(
             GIT_SSL_CAINFO=str(certificate), GITSYNC_USERNAME="user", GITSYNC_PASSWORD="password"
         )
-        try:
-            site.wait_until_shown(commit, wrapper)
-            site.wait_until_shown(site.commit_revision(2), wrapper)
-        finally:
-            site.close()
+
+        site.wait_until_shown(commit, wrapper)
+        site.wait_until_shown(site.commit_revision(2), wrapper)
 
 
-def test_certificate_that_nobody_vouches_for_is_named(engine: Path, tmp_path: Path) -> None:
+def test_certificate_that_nobody_vouches_for_is_named(tmp_path: Path) -> None:
     context, _ = self_signed(tmp_path / "tls", "localhost")
-    with GitServer(tmp_path / "remote", tls=context) as server:
-        site = GitSite(engine, server, tmp_path / "pod")
-        site.folder.mkdir()
+    with git_site(tmp_path, tls=context) as site:
         site.commit_revision(1)
-        wrapper = site.wrapper()
-        try:
-            assert "tls_failed" == wrapper.wait_for_event("cycle_failed")["reason"]
-        finally:
-            site.close()
+
+        assert "tls_failed" == site.wrapper().wait_for_event("cycle_failed")["reason"]
 
 
-def test_ssh_with_a_key_that_lost_its_last_newline(
-    engine: Path, here: GitSite, tmp_path: Path
-) -> None:
+def test_ssh_with_a_key_that_lost_its_last_newline(here: GitSite, tmp_path: Path) -> None:
     skip_without_sshd()
     with SshServer(tmp_path / "ssh") as ssh:
         secret = here.folder / "secret"
@@ -350,7 +329,7 @@ def test_ssh_with_a_key_that_lost_its_last_newline(
         wrapper.kill()
 
 
-def test_ssh_host_that_is_not_known_is_named(engine: Path, here: GitSite, tmp_path: Path) -> None:
+def test_ssh_host_that_is_not_known_is_named(here: GitSite, tmp_path: Path) -> None:
     skip_without_sshd()
     with SshServer(tmp_path / "ssh") as ssh:
         known = here.folder / "known_hosts"

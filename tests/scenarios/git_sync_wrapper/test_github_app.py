@@ -5,13 +5,12 @@ A GitHub App: git-sync gets the tokens, git and the poll use them, and old ones 
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.support.git_sync import STAND_IN, GitSite
+from tests.support.git_sync import GitSite
 from tests.support.loopback import Answer, LoopbackServer, Request
 
 
@@ -34,12 +33,10 @@ class GitHubApi(LoopbackServer):
 
 
 @pytest.fixture
-def app(here: GitSite, engine: Path) -> Iterator[GitHubApi]:
+def app(here: GitSite) -> Iterator[GitHubApi]:
     """
     An app whose key is in the pod, and whose newest token alone opens the repository.
     """
-    if engine == STAND_IN:
-        pytest.skip("needs the real git-sync on PATH, or in GIT_SYNC_BIN, for GitHub Apps")
     key = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,

@@ -11,18 +11,6 @@ from tests.support.git_server import GitServer
 from tests.support.git_sync import GitSite
 
 
-def submodule(url: str, commit: str) -> bytes:
-    """
-    A commit on top of `main` that adds the submodule `library`, as fast-import takes it.
-    """
-    modules = f'[submodule "library"]\n\tpath = library\n\turl = {url}\n'
-    return (
-        "commit refs/heads/main\ncommitter T <t@example.com> 1800000000 +0000\ndata 0\n"
-        f"from refs/heads/main^0\nM 100644 inline .gitmodules\ndata {len(modules)}\n{modules}\n"
-        f"M 160000 {commit} library\n"
-    ).encode()
-
-
 @pytest.fixture
 def witness(here: GitSite) -> Path:
     """
@@ -61,7 +49,7 @@ def test_submodule_that_is_a_command_or_a_folder_is_refused(
     wrapper = here.publish()
     good = here.shown()
     url = transport.format(witness=witness, folder=here.folder)
-    here.repository.git("fast-import", "--quiet", stdin=submodule(url, "1" * 40))
+    here.repository.commit_submodule("library", url, "1" * 40)
     wrapper.wait_for_event("cycle_failed")
 
     assert good == here.shown()
@@ -77,8 +65,7 @@ def test_submodule_of_a_foreign_server_is_asked_without_our_password(
         foreign.accept(("nobody", "knows"))
         wrapper = here.publish(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="password")
         good = here.shown()
-        stdin = submodule(foreign.url("library.git"), "1" * 40)
-        here.repository.git("fast-import", "--quiet", stdin=stdin)
+        here.repository.commit_submodule("library", foreign.url("library.git"), "1" * 40)
         wrapper.wait_for_event("cycle_failed")
 
         assert good == here.shown()

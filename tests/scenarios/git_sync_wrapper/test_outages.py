@@ -86,7 +86,7 @@ def test_foreign_files_in_the_root_stay(here: GitSite) -> None:
         ("while it runs", damage_link),
     ],
 )
-def test_leftover_is_mended(here: GitSite, spoil: Callable[[Path], None], when: str) -> None:
+def test_leftover_is_repaired(here: GitSite, spoil: Callable[[Path], None], when: str) -> None:
     wrapper = here.publish()
     if when == "before a start":
         wrapper.kill()
@@ -103,7 +103,7 @@ def test_leftover_is_mended(here: GitSite, spoil: Callable[[Path], None], when: 
     assert repository == (private_root(here) / ".git").stat().st_ino, "it was not thrown away"
 
 
-def test_leftover_in_the_published_folder_is_mended(here: GitSite) -> None:
+def test_leftover_in_the_published_folder_is_repaired(here: GitSite) -> None:
     """
     A temporary link of whoever was there before, beside the link of consumers.
     """
@@ -133,7 +133,7 @@ def test_root_of_plain_git_sync_is_taken_over(here: GitSite) -> None:
 
 def test_folder_in_place_of_the_link_is_kept_aside(here: GitSite) -> None:
     """
-    What a broken container, or somebody, has put there.
+    What a broken container, or a person, has put there.
     """
     here.link.mkdir(parents=True)
     (here.link / "dag.py").write_text("mine")

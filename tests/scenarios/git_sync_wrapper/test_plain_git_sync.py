@@ -1,8 +1,8 @@
 """
 The outages of git-sync itself, one test each: what the wrapper is for.
 
-Where the real git-sync is not on this machine, only its stand-in shows them.
-`test_outages` has the same situations through the wrapper.
+`test_outages` has the same situations through the wrapper. Nothing of ours runs here, so these run
+with `--full` only: they say whether the reasons for the wrapper still hold for a new git-sync.
 """
 
 import os
@@ -31,6 +31,12 @@ from tests.support.volumes import small_volume
 from tests.support.waiting import wait_until
 
 
+@pytest.fixture(autouse=True)
+def only_with_full(request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("--full"):
+        pytest.skip("tests git-sync itself: runs with make test-full")
+
+
 def started(here: GitSite, *arguments: str, **settings: str | None) -> PlainGitSync:
     """
     git-sync, once it shows the head of the branch.
@@ -42,7 +48,7 @@ def started(here: GitSite, *arguments: str, **settings: str | None) -> PlainGitS
 
 def fails_again_and_again(process: PlainGitSync, times: int = 3) -> None:
     """
-    Wait until so many more syncs have failed.
+    Wait until a number of further syncs have failed.
     """
     enough = process.failures() + times
     wait_until(lambda: process.failures() >= enough, f"{times} failures:\n{process.log()}", 30)
@@ -171,7 +177,7 @@ def test_sigterm_leaves_git_behind(here: GitSite) -> None:
     assert [line for line in here.gits_alive() if " fetch " in line]
 
 
-def test_hash_as_ref_sleeps_for_ever_whatever_the_signal(here: GitSite) -> None:
+def test_hash_as_ref_sleeps_forever_whatever_the_signal(here: GitSite) -> None:
     process = here.plain(GITSYNC_REF=here.repository.head(), GITSYNC_SYNC_ON_SIGNAL="SIGHUP")
     process.wait_for_message("no further sync needed")
     here.server.forget()

@@ -1,11 +1,12 @@
 """
-The wrapper as a process: whoever it runs as, whenever it is stopped, whatever it is told.
+The wrapper as a process: whoever it runs as, whenever it is stopped, whatever its settings.
 """
 
 import os
 import random
 import shutil
 import signal
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
-from tests.support.git_server import GitServer
-from tests.support.git_sync import WRAPPER, GitSite
+from tests.support.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site
 from tests.support.users import as_user
 from tests.support.waiting import wait_until
 
@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """
-    A folder that every user can reach.
+    A folder that every user can reach; git-sync may lie where only its owner can.
     """
     folder = Path(tempfile.mkdtemp(prefix="git-site-"))
     folder.chmod(0o755)
@@ -32,43 +32,33 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("uid", [65533, 50000])
-def test_any_user_with_group_zero_without_a_home(engine: Path, open_folder: Path, uid: int) -> None:
-    with GitServer(open_folder / "remote") as server:
-        site = GitSite(engine, server, open_folder / "pod")
-        site.folder.mkdir()
+def test_any_user_with_group_zero_without_a_home(open_folder: Path, uid: int) -> None:
+    with git_site(open_folder, Path(shutil.copy(GIT_SYNC, open_folder))) as site:
         site.root.mkdir(mode=0o2775)
         site.root.chmod(0o2775)
         site.tmp.chmod(0o1777)
         commit = site.commit_revision(1)
         wrapper = site.describe(GITSYNC_GROUP_WRITE="true", HOME="/nonexistent")
         wrapper.program = as_user(open_folder / "bin", WRAPPER, uid, 0)
-        try:
-            wrapper.start()
-            site.wait_until_shown(commit, wrapper)
-            site.wait_until_shown(site.commit_revision(2), wrapper)
+        wrapper.start()
+        site.wait_until_shown(commit, wrapper)
+        site.wait_until_shown(site.commit_revision(2), wrapper)
 
-            assert uid == (site.link / "either").stat().st_uid
-            assert 0 == wrapper.terminate().code
-        finally:
-            site.close()
+        assert uid == (site.link / "either").stat().st_uid
+        assert 0 == wrapper.terminate().code
 
 
-def test_volume_that_cannot_be_written_is_named(engine: Path, open_folder: Path) -> None:
-    with GitServer(open_folder / "remote") as server:
-        site = GitSite(engine, server, open_folder / "pod")
-        site.folder.mkdir()
+def test_volume_that_cannot_be_written_is_named(open_folder: Path) -> None:
+    with git_site(open_folder, Path(shutil.copy(GIT_SYNC, open_folder))) as site:
         site.root.mkdir(mode=0o755)
         site.tmp.chmod(0o1777)
         site.commit_revision(1)
         wrapper = site.describe()
         wrapper.program = as_user(open_folder / "bin", WRAPPER, 50000, 0)
-        try:
-            wrapper.start()
-            event = wrapper.wait_for_event(("cycle_failed", "sidecar_gave_up"))
+        wrapper.start()
+        event = wrapper.wait_for_event(("cycle_failed", "sidecar_gave_up"))
 
-            assert "target_denied" == event["reason"], wrapper.log()
-        finally:
-            site.close()
+        assert "target_denied" == event["reason"], wrapper.log()
 
 
 def test_sigterm_at_any_moment_ends_in_zero_and_leaves_no_process(
@@ -181,3 +171,15 @@ def test_signals_that_git_sync_ignores_do_no_harm(here: GitSite) -> None:
         os.kill(wrapper.pid, number)
 
     here.wait_until_shown(here.commit_revision(2), wrapper)
+
+
+@pytest.mark.parametrize(("group_write", "mode"), [("true", 0o775), ("false", 0o755)])
+def test_modes_of_folders_do_not_depend_on_the_umask(
+    here: GitSite, group_write: str, mode: int
+) -> None:
+    wrapper = here.describe(GITSYNC_GROUP_WRITE=group_write)
+    wrapper.wrapper = ("/bin/sh", "-c", 'umask 077; exec "$0" "$@"')
+    wrapper.start()
+    here.wait_until_shown(here.repository.head(), wrapper)
+
+    assert mode == stat.S_IMODE((here.root / ".snapshots").stat().st_mode)

@@ -18,8 +18,9 @@ from tests.conftest import Counts
 from tests.scenarios.git_sync_wrapper.situations import corrupt, head_lock, shallow_lock, tmp_link
 from tests.support.daemon import SidecarProcess
 from tests.support.faults import answer_with, hang, truncate
-from tests.support.git_sync import GitSite, Readers
+from tests.support.git_sync import GitSite
 from tests.support.loopback import Answer
+from tests.support.reading import Readers
 from tests.support.revisions import make_revision
 
 RETAIN_SECONDS = 4

@@ -37,7 +37,7 @@ def test_no_sync_fails_while_damaged_keys_are_replaced(here: GitSite, tmp_path: 
         assert wrapper is not None
         assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
         assert {"GITSYNC_SSH_KEY_FILE", "GITSYNC_SSH_KNOWN_HOSTS_FILE"} == {
-            event["setting"] for event in wrapper.find_events("secret_mended")
+            event["setting"] for event in wrapper.find_events("secret_repaired")
         }
         assert 0 == wrapper.terminate().code
         assert [] == list(here.tmp.glob("git-sync-wrapper-*"))

@@ -3,9 +3,6 @@
 """
 
 import os
-from collections.abc import Callable
-
-import pytest
 
 from tests.support.daemon import SidecarProcess
 from tests.support.kdc import Kdc
@@ -44,30 +41,6 @@ def test_a_consumer_that_may_read_is_fine(here: Site) -> None:
     code, said, _ = check(here, "--consumer", "50001:0")
 
     assert 0 == code, said
-
-
-BAD: dict[str, tuple[str, Callable[[Site], object]]] = {
-    "keytab missing": ("keytab", lambda site: site.keytab.unlink()),
-    "stale": (
-        "kvno",
-        lambda site: site.kdc.write_keytab(site.folder / "elsewhere", site.principal),
-    ),
-    "krb5.conf missing": ("krb5.conf", lambda site: site.config.unlink()),
-    "folder missing": ("ccache", lambda site: site.ccache.parent.rmdir()),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_named(here: Site, name: str) -> None:
-    text, fault = BAD[name]
-    fault(here)
-
-    code, said, daemon = check(here)
-
-    assert 3 == code, said
-    assert text in said
-    assert "Traceback" not in said
-    assert daemon.stray_lines or daemon.events
 
 
 def test_a_kdc_that_is_down_is_named(here: Site, running_kdc: Kdc) -> None:

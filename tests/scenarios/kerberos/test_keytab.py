@@ -35,16 +35,6 @@ def test_new_keys_in_the_file_are_used_at_once(here: Site) -> None:
     )
 
 
-def test_a_keytab_that_is_replaced_by_rename_is_used_at_once(here: Site) -> None:
-    here.publish()
-    issued = here.kdc.requests()
-    fresh = here.kdc.write_keytab(here.folder / "fresh", here.principal)
-
-    os.replace(fresh, here.keytab)
-
-    wait_until(lambda: here.kdc.requests() > issued, "a ticket with the new key", 10)
-
-
 def mounted_secret(site: Site, name: str) -> Path:
     """
     A folder as the kubelet makes it of a Secret: `airflow.keytab` -> `..data/airflow.keytab`.
@@ -72,18 +62,6 @@ def test_a_rotated_secret_is_used_at_once(here: Site) -> None:
     os.replace(folder / "..data_tmp", folder / "..data")
 
     wait_until(lambda: here.kdc.requests() > issued, "a ticket with the new key", 10)
-
-
-def test_a_stale_keytab_heals_as_soon_as_the_new_one_arrives(here: Site) -> None:
-    daemon = here.publish()
-    fresh = here.kdc.write_keytab(here.folder / "fresh", here.principal)
-    assert "keytab_stale" == here.refresh(daemon)["reason"]
-    after = len(daemon.events)
-
-    os.replace(fresh, here.keytab)
-
-    daemon.wait_for_event("ticket_acquired", after=after)
-    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
 
 
 def test_half_a_keytab_on_its_way_is_no_harm(here: Site) -> None:
@@ -154,34 +132,6 @@ def test_other_files_beside_the_keytab_do_not_matter(here: Site) -> None:
     wait_until(lambda: len(other.find_events("ticket_acquired")) >= 4, "the other one writes")
 
     assert 1 == len(ours.find_events("ticket_acquired"))
-
-
-def test_a_chart_user_keeps_the_names_of_airflow(here: Site) -> None:
-    daemon = here.start(
-        KERBEROS_KEYTAB=None,
-        KERBEROS_PRINCIPAL=None,
-        KERBEROS_CCACHE=None,
-        INTERVAL=None,
-        AIRFLOW__KERBEROS__KEYTAB=str(here.keytab),
-        AIRFLOW__KERBEROS__PRINCIPAL=here.principal,
-        AIRFLOW__KERBEROS__CCACHE=str(here.ccache),
-        AIRFLOW__KERBEROS__REINIT_FREQUENCY="3600",
-    )
-
-    daemon.wait_until_ready()
-
-    assert here.is_valid()
-
-
-def test_two_keytabs_in_the_folder_need_a_choice(here: Site) -> None:
-    (here.keytab.parent / "other.keytab").write_bytes(here.keytab.read_bytes())
-    daemon = here.start(KERBEROS_KEYTAB=None, KERBEROS_KEYTAB_DIR=str(here.keytab.parent))
-
-    failed = failure(daemon)
-
-    assert "keytab_ambiguous" == failed["reason"]
-    assert "KERBEROS_KEYTAB" in failed["advice"]
-    assert "airflow.keytab" in failed["error"] and "other.keytab" in failed["error"]
 
 
 @pytest.mark.parametrize("principal", ["airflow1", "HTTP/host.example.test"])

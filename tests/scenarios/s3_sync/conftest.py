@@ -2,17 +2,19 @@
 Fixtures of the s3-sync scenarios: a scripted S3 server, a target, daemons that end with the test.
 """
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from tests.scenarios.s3_sync.snapshots import A, SwappingS3
-from tests.support.daemon import Daemon
+from tests.scenarios.s3_sync.identities import NO_KEYS
+from tests.support.daemon import Daemon, Settings
 from tests.support.fake_aws import FakeSts
 from tests.support.fake_s3 import FakeS3
 from tests.support.scripted import Running, daemon_for, fill, running
+from tests.support.servers import S3Server
 
 
 class StartDaemon(Protocol):
@@ -22,13 +24,13 @@ class StartDaemon(Protocol):
 
     def __call__(
         self,
-        s3: FakeS3,
-        target: Path,
         settings: Mapping[str, str | None] | None = None,
         *,
-        key_path: str = "dags",
+        s3: FakeS3 = ...,
+        target: Path = ...,
         interval: str = "1h",
         arguments: tuple[str, ...] = (),
+        wrapper: tuple[str, ...] = (),
     ) -> Daemon: ...
 
 
@@ -39,6 +41,26 @@ def only_in_full(request: pytest.FixtureRequest) -> None:
     """
     if not request.config.getoption("--full"):
         pytest.skip("waits long: runs with make test-full")
+
+
+@pytest.fixture(params=["moto", "rclone"])
+def server(request: pytest.FixtureRequest) -> S3Server:
+    """
+    Each real server in turn.
+    """
+    server: S3Server = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture(params=["rclone", "moto"])
+def fast_server(request: pytest.FixtureRequest) -> S3Server:
+    """
+    Rclone, which serves many at once; with `--full` moto, too.
+    """
+    if request.param == "moto":
+        request.getfixturevalue("only_in_full")
+    server: S3Server = request.getfixturevalue(request.param)
+    return server
 
 
 @pytest.fixture
@@ -60,29 +82,23 @@ def target(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start() -> Iterator[StartDaemon]:
+def start(s3: FakeS3, target: Path) -> Iterator[StartDaemon]:
     """
-    Starts daemons, and kills at the end what still runs.
+    Starts daemons, on the test's own server and target unless told otherwise.
     """
     daemons: list[Daemon] = []
 
     def start_one(
-        s3: FakeS3,
-        target: Path,
         settings: Mapping[str, str | None] | None = None,
         *,
-        key_path: str = "dags",
+        s3: FakeS3 = s3,
+        target: Path = target,
         interval: str = "1h",
         arguments: tuple[str, ...] = (),
+        wrapper: tuple[str, ...] = (),
     ) -> Daemon:
-        daemon = daemon_for(
-            s3,
-            target,
-            key_path=key_path,
-            interval=interval,
-            arguments=arguments,
-            settings=settings,
-        )
+        daemon = daemon_for(s3, target, interval=interval, arguments=arguments, settings=settings)
+        daemon.wrapper = wrapper
         daemons.append(daemon)
         return daemon.start()
 
@@ -129,10 +145,19 @@ def sts() -> Iterator[FakeSts]:
 
 
 @pytest.fixture
-def swapping() -> Iterator[SwappingS3]:
+def irsa(sts: FakeSts, token_file: Path) -> Settings:
     """
-    A bucket with revision A.
+    The settings of a pod with IRSA and no other credentials.
     """
-    with SwappingS3() as s3:
-        s3.swap(A)
-        yield s3
+    return NO_KEYS | sts.environment(token_file)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """
+    A folder that every user reaches, which those of pytest are not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o777)
+        yield path

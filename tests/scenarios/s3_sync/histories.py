@@ -292,7 +292,7 @@ class History:
 
     def _plant_foreign(self) -> None:
         """
-        Put a file of somebody else where no file of ours is, was, or lies below.
+        Put a foreign file where no file of ours is, was, or lies below.
         """
         if not self.target.is_dir():
             return

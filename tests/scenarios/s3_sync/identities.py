@@ -5,13 +5,13 @@ Where credentials come from, scripted.
 import itertools
 from pathlib import Path
 
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, Settings
 from tests.support.fake_aws import SessionCredentials, is_action
 from tests.support.fake_s3 import FakeS3
 
 ASSUME = is_action("AssumeRoleWithWebIdentity")
 
-NO_KEYS: dict[str, str | None] = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
+NO_KEYS: Settings = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
 
 numbers = itertools.count(100)
 

@@ -1,5 +1,5 @@
 """
-What a target must hold, computed from the bucket and the contract alone.
+What a target must lease, computed from the bucket and the contract alone.
 """
 
 import os

@@ -4,22 +4,17 @@ at what is in `.s3-sync`.
 """
 
 import hashlib
-import json
 import os
 import stat
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any
 
-from tests.support import revisions
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, Stored
 from tests.support.loopback import Answer, Request
@@ -38,15 +33,7 @@ B = A | {"a.py": b"a of B", "pkg/c.py": b"c of B, longer", "new/in_b.py": b"only
 del B["only/in_a.py"]
 
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
-OURS = {
-    ".airflowignore",
-    "lock",
-    "published.json",
-    "snapshots",
-    "staging",
-    "tree",
-    "tree.managed",
-}
+OURS = {".airflowignore", "lock", "published.json", "snapshots", "staging", "tree", "tree.managed"}
 
 
 class SwappingS3(FakeS3):
@@ -57,10 +44,11 @@ class SwappingS3(FakeS3):
         ahead_seconds: by how much its clock is ahead of ours.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files: Mapping[str, bytes] | None = None, age_seconds: float = 0.0) -> None:
         super().__init__()
         self.ahead_seconds = 0.0
         self._swap = threading.Lock()
+        self.swap(files or {}, age_seconds)
 
     def good_answer(self, request: Request) -> Answer:
         """
@@ -91,52 +79,6 @@ class SwappingS3(FakeS3):
         What is under `dags/` now.
         """
         return {key.removeprefix("dags/"): stored.body for key, stored in self.objects.items()}
-
-
-class Reader:
-    """
-    A process that reads whole revisions through `current`.
-    """
-
-    def __init__(self, target: Path, retain_seconds: float) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, revisions.__file__, str(target / "current"), str(retain_seconds)],
-            env={"PATH": "/usr/bin:/bin"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def stop(self) -> dict[str, Any]:
-        """
-        Let it finish its tree, and return what it saw.
-        """
-        output, _ = self._process.communicate("")
-        seen: dict[str, Any] = json.loads(output)
-        return seen
-
-    def kill(self) -> None:
-        """
-        End it at once.
-        """
-        self._process.kill()
-        self._process.wait()
-
-
-@contextmanager
-def reading(target: Path, retain_seconds: float, total: dict[str, Any]) -> Iterator[None]:
-    """
-    Let two processes read, and add to the total what they saw.
-    """
-    readers = [Reader(target, retain_seconds) for _ in range(2)]
-    try:
-        yield
-        for reader in readers:
-            for name, value in reader.stop().items():
-                total[name] = total[name] + value if name in total else value
-    finally:
-        for reader in readers:
-            reader.kill()
 
 
 def snapshots(target: Path) -> set[str]:
@@ -217,7 +159,7 @@ def count_of(daemon: Daemon, name: str, **labels: str) -> float:
 
 def wait_for_cycles(daemon: Daemon, result: str, count: int) -> None:
     """
-    Wait for so many more cycles that end like this.
+    Wait for a number of further cycles that end like this.
     """
     name = "sidecar_cycles_total"
     before = count_of(daemon, name, result=result)

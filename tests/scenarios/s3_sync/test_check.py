@@ -1,16 +1,18 @@
 """
-`s3-sync check`: what is wrong with a set-up, and the IAM statement that mends it.
+`s3-sync check`: what is wrong with a set-up, and the IAM statement that fixes it.
 """
 
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from s3_sync.release.names import bundle_key
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.daemon import Daemon
+from tests.scenarios.s3_sync.identities import NO_KEYS
+from tests.support.daemon import Settings
 from tests.support.fake_aws import IDENTITY_ARN, FakeSts
 from tests.support.fake_s3 import SECRET_KEY, FakeS3, access_denied, error, is_get, is_list
 from tests.support.loopback import closed_port, dead_endpoint
@@ -19,74 +21,78 @@ from tests.support.shelf import Shelf, is_bundle
 
 BUCKET_ARN = "arn:aws:s3:::dags-bucket"
 KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"
-NO_KEYS: dict[str, str | None] = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
 
 
-def output(daemon: Daemon, code: int, timeout_seconds: float = 30) -> str:
+class Check(Protocol):
     """
-    Wait for the end of a check and return all that it said.
+    What the fixture `check` gives: runs `s3-sync check` to its end, and returns all that it said.
     """
-    end = daemon.wait_for_exit(timeout_seconds)
-    text = daemon.log()
-    assert end.code == code, text
-    assert "Traceback" not in text
-    assert SECRET_KEY not in text
-    return text
+
+    def __call__(
+        self,
+        code: int,
+        settings: Mapping[str, str | None] | None = None,
+        timeout_seconds: float = 30,
+    ) -> str: ...
 
 
-def check(
-    start: StartDaemon, s3: FakeS3, target: Path, settings: Mapping[str, str | None] | None = None
-) -> Daemon:
+@pytest.fixture
+def check(start: StartDaemon) -> Check:
     """
-    Run `s3-sync check`.
+    Runs a check that must end with a code.
     """
-    return start(s3, target, settings, arguments=("check",))
+
+    def run(
+        code: int, settings: Mapping[str, str | None] | None = None, timeout_seconds: float = 30
+    ) -> str:
+        daemon = start(settings, arguments=("check",))
+        end = daemon.wait_for_exit(timeout_seconds)
+        text = daemon.log()
+        assert end.code == code, text
+        assert "Traceback" not in text
+        assert SECRET_KEY not in text
+        return text
+
+    return run
 
 
-def test_a_good_set_up_is_ok(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+def test_a_good_set_up_is_ok(check: Check, target: Path) -> None:
     with FakeSts() as sts:
-        said = output(check(start, s3, target, {"AWS_ENDPOINT_URL_STS": sts.endpoint}), 0)
+        said = check(0, {"AWS_ENDPOINT_URL_STS": sts.endpoint})
 
-    assert IDENTITY_ARN in said
-    assert "s3:ListBucket" in said
-    assert "s3:GetObject" in said
-    assert str(target) in said
+    for fact in (IDENTITY_ARN, "s3:ListBucket", "s3:GetObject", str(target)):
+        assert fact in said
     assert published(target) == {}
 
 
-def test_a_good_set_up_is_ok_without_an_sts(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+def test_a_good_set_up_is_ok_without_an_sts(check: Check) -> None:
     """
     S3-compatible stores have none.
     """
-    output(
-        check(start, s3, target, {"AWS_ENDPOINT_URL_STS": f"http://127.0.0.1:{closed_port()}"}), 0
-    )
+    check(0, {"AWS_ENDPOINT_URL_STS": f"http://127.0.0.1:{closed_port()}"})
 
 
-def test_changes_nothing_in_the_target(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+def test_changes_nothing_in_the_target(check: Check, target: Path) -> None:
     target.mkdir()
     (target / "mine.py").write_text("mine")
 
-    output(check(start, s3, target), 0)
+    check(0)
 
     assert published(target) == {"mine.py": b"mine"}
     assert [path.name for path in target.iterdir()] == ["mine.py"]
 
 
-def test_works_beside_a_running_daemon(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    daemon = start(s3, target)
-    daemon.wait_until_synced()
+def test_works_beside_a_running_daemon(check: Check, start: StartDaemon) -> None:
+    daemon = start().until_synced()
 
-    output(check(start, s3, target), 0)
+    check(0)
 
     assert daemon.sync()["event"] == "cycle_finished"
 
 
-def test_a_check_that_is_stopped_is_no_good_set_up(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
+def test_a_check_that_is_stopped_is_no_good_set_up(start: StartDaemon) -> None:
     """
-    Nor does it wait for who does not answer.
+    Nor does it wait for a server that does not answer.
     """
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(30)
@@ -95,7 +101,7 @@ def test_a_check_that_is_stopped_is_no_good_set_up(
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
             "AWS_METADATA_SERVICE_TIMEOUT": "60",
         }
-        daemon = check(start, s3, target, settings)
+        daemon = start(settings, arguments=("check",))
         asked, _ = silent.accept()
         with asked:
             asked.settimeout(30)
@@ -104,140 +110,110 @@ def test_a_check_that_is_stopped_is_no_good_set_up(
             assert not asked.recv(1), "who asked is still there"
 
 
-def test_no_credentials(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    said = output(check(start, s3, target, NO_KEYS), 3)
+TERSE = error(403, "AccessDenied", "Access Denied")
+DENIED = {
+    "list": (TERSE, is_list, ("s3:ListBucket", BUCKET_ARN, IDENTITY_ARN)),
+    "list, with who we are": (
+        access_denied("s3:ListBucket", BUCKET_ARN, IDENTITY_ARN),
+        is_list,
+        ("s3:ListBucket", BUCKET_ARN, IDENTITY_ARN),
+    ),
+    "get": (TERSE, is_get(), ("s3:GetObject", f"{BUCKET_ARN}/dags/*")),
+    "key": (
+        access_denied("kms:Decrypt", KEY_ARN, IDENTITY_ARN),
+        is_get(),
+        ("kms:Decrypt", KEY_ARN),
+    ),
+}
 
-    assert "credentials_missing" in said or "no AWS credentials" in said
-    assert "IRSA" in said
 
-
-@pytest.mark.parametrize("quotes_identity", [True, False])
-def test_list_denied(s3: FakeS3, target: Path, start: StartDaemon, quotes_identity: bool) -> None:
-    fault = (
-        access_denied("s3:ListBucket", BUCKET_ARN, IDENTITY_ARN)
-        if quotes_identity
-        else error(403, "AccessDenied", "Access Denied")
-    )
-    s3.inject(fault, is_list)
+@pytest.mark.parametrize("name", DENIED)
+def test_what_is_denied_is_named_with_a_statement_that_allows_it(
+    check: Check, s3: FakeS3, name: str
+) -> None:
+    fault, match, named = DENIED[name]
+    s3.inject(fault, match)
     with FakeSts() as sts:
-        said = output(check(start, s3, target, {"AWS_ENDPOINT_URL_STS": sts.endpoint}), 3)
+        said = check(3, {"AWS_ENDPOINT_URL_STS": sts.endpoint})
 
-    assert "s3:ListBucket" in said
-    assert BUCKET_ARN in said
-    assert IDENTITY_ARN in said
-    assert "Effect" in said
+    for fact in (*named, "Effect"):
+        assert fact in said
 
 
-def test_get_denied(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    s3.inject(error(403, "AccessDenied", "Access Denied"), is_get())
+@pytest.mark.parametrize(
+    ("code", "settings", "named"),
+    [
+        (3, NO_KEYS, ("credentials_missing", "IRSA")),
+        (3, {"AWS_BUCKET": "no-such-bucket"}, ("bucket_not_found", "no-such-bucket")),
+        (3, {"KEY_PATH": "dagz"}, ("dagz",)),
+        (3, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, ("127.0.0.1:1",)),
+        (3, {"DEST_PATH": "/sys/s3-sync"}, ("/sys/s3-sync",)),
+        (2, {"S3_SYNC_DELETE": "all of it", "INTERVAL": "often"}, ("S3_SYNC_DELETE", "INTERVAL")),
+    ],
+    ids=["credentials", "bucket", "prefix", "endpoint", "target", "settings"],
+)
+def test_what_is_wrong_is_named(
+    check: Check, code: int, settings: Settings, named: tuple[str, ...]
+) -> None:
+    said = check(code, settings)
 
-    said = output(check(start, s3, target), 3)
-
-    assert "s3:GetObject" in said
-    assert f"{BUCKET_ARN}/dags/*" in said
-    assert "Effect" in said
-
-
-def test_kms_denied(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    s3.inject(access_denied("kms:Decrypt", KEY_ARN, IDENTITY_ARN), is_get())
-
-    said = output(check(start, s3, target), 3)
-
-    assert "kms:Decrypt" in said
-    assert KEY_ARN in said
-    assert "Effect" in said
-
-
-def test_bucket_missing(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    said = output(check(start, s3, target, {"AWS_BUCKET": "no-such-bucket"}), 3)
-
-    assert "no-such-bucket" in said
-    assert "bucket_not_found" in said or "does not exist" in said
-
-
-def test_an_empty_prefix_is_pointed_out(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    said = output(check(start, s3, target, {"KEY_PATH": "dagz"}), 3)
-
-    assert "dagz" in said
-
-
-def test_endpoint_unreachable(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    port = closed_port()
-
-    said = output(check(start, s3, target, {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}), 3)
-
-    assert f"127.0.0.1:{port}" in said
+    for fact in named:
+        assert fact in said
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_a_silent_endpoint_is_given_up(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+def test_a_silent_endpoint_is_given_up(check: Check) -> None:
     with dead_endpoint() as endpoint:
-        said = output(check(start, s3, target, {"AWS_ENDPOINT_URL": endpoint}), 3, 60)
+        said = check(3, {"AWS_ENDPOINT_URL": endpoint}, 60)
 
     assert endpoint.removeprefix("http://") in said
 
 
-def test_target_not_writable(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    said = output(check(start, s3, target, {"DEST_PATH": "/sys/s3-sync"}), 3)
+def test_all_that_is_wrong_is_said_at_once(check: Check, s3: FakeS3) -> None:
+    s3.inject(TERSE)
 
-    assert "/sys/s3-sync" in said
-
-
-def test_all_that_is_wrong_is_said_at_once(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    s3.inject(error(403, "AccessDenied", "Access Denied"))
-
-    said = output(check(start, s3, target, {"DEST_PATH": "/sys/s3-sync"}), 3)
+    said = check(3, {"DEST_PATH": "/sys/s3-sync"})
 
     assert "s3:ListBucket" in said
     assert "/sys/s3-sync" in said
 
 
-def test_bad_settings_are_exit_2(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    said = output(
-        check(start, s3, target, {"S3_SYNC_DELETE": "everything", "INTERVAL": "often"}), 2
-    )
-
-    assert "S3_SYNC_DELETE" in said
-    assert "INTERVAL" in said
-
-
-def test_a_silent_metadata_service_does_not_hang_it(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
+def test_a_silent_metadata_service_does_not_hang_it(check: Check) -> None:
     """
     IMDS behind a hop limit of 1.
     """
     with dead_endpoint() as endpoint:
-        settings = NO_KEYS | {
+        metadata = {
             "AWS_EC2_METADATA_DISABLED": None,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": endpoint,
         }
-        said = output(check(start, s3, target, settings), 3, 30)
+        said = check(3, NO_KEYS | metadata)
 
     assert "credentials" in said
 
 
-def test_a_silent_sts_does_not_hang_it(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+def test_a_silent_sts_does_not_hang_it(check: Check) -> None:
     with dead_endpoint() as endpoint:
-        output(check(start, s3, target, {"AWS_ENDPOINT_URL_STS": endpoint}), 0, 20)
+        check(0, {"AWS_ENDPOINT_URL_STS": endpoint}, 20)
 
 
-def test_the_wrong_region_is_no_problem(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+def test_the_wrong_region_is_no_problem(check: Check, s3: FakeS3) -> None:
     s3.region, s3.region_answer = "eu-west-1", "malformed"
 
-    output(check(start, s3, target, {"AWS_REGION": "us-east-1"}), 0)
+    check(0, {"AWS_REGION": "us-east-1"})
 
 
 # --- releases
 
-FROM_RELEASES: dict[str, str | None] = {"S3_SYNC_SOURCE": "release"}
+FROM_RELEASES = {"S3_SYNC_SOURCE": "release"}
 
 
 def test_a_release_is_tried_as_the_daemon_would_read_it(
-    s3: FakeS3, target: Path, start: StartDaemon
+    check: Check, s3: FakeS3, target: Path
 ) -> None:
     release = Shelf.at(s3).publish({"a.py": b"a = 1\n"})
-    said = output(check(start, s3, target, FROM_RELEASES), 0)
+
+    said = check(0, FROM_RELEASES)
 
     assert f"{release.revision}, files: 1" in said
     assert "pointer, manifest and bundle" in said
@@ -245,22 +221,21 @@ def test_a_release_is_tried_as_the_daemon_would_read_it(
     assert published(target) == {}
 
 
-def test_a_prefix_without_a_release_is_named(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    said = output(check(start, s3, target, FROM_RELEASES), 3)
+def test_a_prefix_without_a_release_is_named(check: Check) -> None:
+    said = check(3, FROM_RELEASES)
 
     assert "release_missing" in said
     assert "dags/current.json" in said
 
 
-def test_a_bundle_that_is_gone_or_denied_is_named(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
+def test_a_bundle_that_is_gone_or_denied_is_named(check: Check, s3: FakeS3) -> None:
     release = Shelf.at(s3).publish({"a.py": b"a = 1\n"})
     arn = f"{BUCKET_ARN}/dags/bundles/x.zip"
     s3.inject(access_denied("s3:GetObject", arn, IDENTITY_ARN), is_bundle, times=1)
-    denied = output(check(start, s3, target, FROM_RELEASES), 3)
+
+    denied = check(3, FROM_RELEASES)
     s3.delete(f"dags/{bundle_key(release.manifest.bundle_sha256)}")
-    missing = output(check(start, s3, target, FROM_RELEASES), 3)
+    missing = check(3, FROM_RELEASES)
 
     assert f'"Resource": "{BUCKET_ARN}/dags/*"' in denied
     assert "release_missing" in missing

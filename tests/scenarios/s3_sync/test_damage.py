@@ -1,8 +1,9 @@
 """
-What somebody did to files in place is healed.
+What others do to files in place is healed.
 """
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def test_a_thousand_files_cost_little_memory_and_are_healed_in_ten_cycles(
 ) -> None:
     for number in range(1000):
         s3.put(f"dags/team_{number % 90}/dag_{number}.py", f"print({number})\n".encode() * 20)
-    daemon = start(s3, target)
+    daemon = start()
     assert daemon.wait_until_synced()["files_published"] >= 1000
     for _ in range(3):
         daemon.sync()
@@ -33,53 +34,21 @@ def test_a_thousand_files_cost_little_memory_and_are_healed_in_ten_cycles(
     assert sum(healed) == 1
 
 
-def edit(path: Path) -> None:
-    path.write_bytes(b"edited by hand")
-
-
-def edit_same_size(path: Path) -> None:
-    path.write_bytes(bytes(len(path.read_bytes())))
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def remove(path: Path) -> None:
-    path.unlink()
-
-
-def replace_by_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def replace_by_symlink(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("/etc/passwd")
-
-
-def change_mode(path: Path) -> None:
-    path.chmod(0o600)
-
-
-DAMAGES = [
-    edit,
-    edit_same_size,
-    truncate,
-    remove,
-    replace_by_folder,
-    replace_by_symlink,
-    change_mode,
-]
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "edited": lambda path: path.write_bytes(b"edited by hand"),
+    "edited, same size": lambda path: path.write_bytes(bytes(len(path.read_bytes()))),
+    "truncated": lambda path: path.write_bytes(b""),
+    "removed": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a symlink": lambda path: (path.unlink(), path.symlink_to("/etc/passwd")),
+    "another mode": lambda path: path.chmod(0o600),
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_healed(s3: FakeS3, target: Path, start: StartDaemon, damage: object) -> None:
-    assert callable(damage)
-    daemon = start(s3, target)
-    daemon.wait_until_synced()
-    damage(target / "a.py")
+def test_damage_is_healed(target: Path, start: StartDaemon, damage: str) -> None:
+    daemon = start().until_synced()
+    DAMAGES[damage](target / "a.py")
 
     ended = [daemon.sync() for _ in range(2)]
 
@@ -91,11 +60,8 @@ def test_damage_is_healed(s3: FakeS3, target: Path, start: StartDaemon, damage: 
     assert daemon.sync()["result"] == "unchanged"
 
 
-def test_a_whole_folder_that_is_removed_is_healed(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    daemon = start(s3, target)
-    daemon.wait_until_synced()
+def test_a_whole_folder_that_is_removed_is_healed(target: Path, start: StartDaemon) -> None:
+    daemon = start().until_synced()
     for path in (target / "pkg").iterdir():
         path.unlink()
     (target / "pkg").rmdir()
@@ -110,8 +76,7 @@ def test_damage_without_s3_shows_in_readiness(s3: FakeS3, target: Path, start: S
     """
     Ready means that no published file is damaged.
     """
-    daemon = start(s3, target, interval="0.5")
-    daemon.wait_until_synced()
+    daemon = start(interval="0.5").until_synced()
     s3.stop()
     (target / "a.py").unlink()
 

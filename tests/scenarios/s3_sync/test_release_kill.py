@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import Counts
-from tests.scenarios.s3_sync.snapshots import reading, shown, snapshot_leftovers
+from tests.scenarios.s3_sync.snapshots import shown, snapshot_leftovers
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
+from tests.support.reading import reading
 from tests.support.revisions import mark, read_revision
 from tests.support.scripted import published
 from tests.support.shelf import Shelf, release_daemon
@@ -62,6 +63,7 @@ class Lives:
         self._shelf = Shelf.at(s3)
         self._number = 0
         self._contents: dict[str, set[bytes]] = {}
+        self._files: dict[str, dict[str, bytes]] = {}
         self._now = self._next()
         settings = {**SETTINGS, "S3_SYNC_LAYOUT": layout}
         self.daemon = release_daemon(s3, target, settings, interval="0.1")
@@ -82,7 +84,7 @@ class Lives:
         for path, body in files.items():
             self._contents.setdefault(path, set()).add(body)
         revision = self._shelf.publish(files).revision
-        self._files = {**getattr(self, "_files", {}), revision: files}
+        self._files[revision] = files
         return files
 
     def run(self, kills: int) -> None:
@@ -184,7 +186,7 @@ def test_snapshot_readers_see_complete_releases_only_whenever_the_daemon_is_kill
         with lives.daemon:
             wait_until(lambda: lives.see() != {}, "the first release", 60)
             lives.daemon.kill()
-        with reading(lives.target, RETAIN_SECONDS, seen):
+        with reading(seen, lives.target / "current", RETAIN_SECONDS):
             lives.run(max(8, counts.kills // 2))
         wait_until_swept(lives.daemon)
     print(f"snapshot: {lives.kills} kills, {lives.too_early} too early", seen)

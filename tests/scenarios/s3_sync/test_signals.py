@@ -45,7 +45,6 @@ def test_sigterm_at_any_moment_of_the_start_ends_in_zero(moto: MotoServer, tmp_p
             ends.append(daemon.terminate())
 
     assert {0} == {end.code for end in ends}
-    assert max(end.seconds for end in ends) < 1
 
 
 def _signal_another_thread(pid: int, number: signal.Signals) -> None:

@@ -1,13 +1,12 @@
 """
-What others do to snapshots is mended, and leads nowhere.
+What others do to snapshots is repaired, and leads nowhere.
 """
 
 import contextlib
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,11 +26,21 @@ from tests.scenarios.s3_sync.snapshots import (
     snapshots,
     wait_until_shown,
 )
-from tests.scenarios.s3_sync.test_symlinks import OBJECTS, SWAPPER, Outside
-from tests.support.daemon import Daemon
+from tests.scenarios.s3_sync.test_symlinks import OBJECTS, Outside, swapping
+from tests.support.daemon import Daemon, Event
 from tests.support.fake_s3 import is_get
 from tests.support.scripted import daemon_for
 from tests.support.servers import MotoServer
+
+
+@pytest.fixture
+def s3() -> Iterator[SwappingS3]:
+    """
+    A bucket with revision A.
+    """
+    with SwappingS3(A) as s3:
+        yield s3
+
 
 # --- healing
 
@@ -105,7 +114,9 @@ def own_lists(target: Path) -> None:
         path.write_bytes(b"nonsense")
 
 
-OFFLINE = {
+Damage = Callable[[Path], object]
+
+OFFLINE: dict[str, Damage] = {
     "file removed": remove("current/pkg/c.py"),
     "folder removed": remove("current/pkg"),
     "file replaced": in_place_of("current/a.py", lambda path: path.write_bytes(b"a of B")),
@@ -122,9 +133,9 @@ OFFLINE = {
     "snapshot removed": remove_snapshot,
 }
 
-"""What the copy in `.s3-sync/tree` is enough to mend."""
+"""What the copy in `.s3-sync/tree` is enough to repair."""
 
-EDITED = {
+EDITED: dict[str, Damage] = {
     "file edited": lambda target: overwrite(target / "current/a.py", b"a of X"),
     "file truncated": lambda target: overwrite(target / "current/pkg/sub/d.py", b""),
     "file appended to": lambda target: overwrite(target / "current/b.py", B["b.py"] + b"!"),
@@ -133,7 +144,7 @@ EDITED = {
 
 """What is edited in one snapshot is edited in all, and in the copy: it costs a download."""
 
-MENDED = {
+REPAIRED: dict[str, Damage] = {
     "snapshots removed": remove(".s3-sync/snapshots"),
     "tree removed": remove(".s3-sync/tree"),
     "file of the tree removed": remove(".s3-sync/tree/a.py"),
@@ -183,6 +194,25 @@ class Steady:
             wait_until_shown(self.daemon, files, cycles=3)
         self.s3.forget()
 
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """
+        S3 is down meanwhile.
+        """
+        self.s3.stop()
+        try:
+            yield
+        finally:
+            self.s3.start()
+
+    def check_failed(self, event: Event) -> None:
+        """
+        Check that a cycle failed for the outage alone: B is shown, and ready.
+        """
+        assert "endpoint_unreachable" == event["reason"], event
+        assert B == shown(self.target)
+        assert 200 == self.daemon.get("/readyz").status
+
 
 @pytest.fixture(scope="module")
 def steadies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Steady]]:
@@ -197,10 +227,10 @@ def steadies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], 
                 made[-1].restore()
                 return made[-1]
             made[-1].daemon.kill()
-        made.append(Steady(s3, tmp_path_factory.mktemp("steady") / "dags"))
+        made.append(Steady(server, tmp_path_factory.mktemp("steady") / "dags"))
         return made[-1]
 
-    with SwappingS3() as s3:
+    with SwappingS3() as server:
         yield steady
         for one in made:
             one.daemon.kill()
@@ -215,25 +245,19 @@ def steady(steadies: Callable[[], Steady]) -> Steady:
 
 
 @pytest.mark.parametrize("damage", OFFLINE)
-def test_damage_is_mended_while_s3_is_down(damage: str, steady: Steady) -> None:
-    steady.s3.stop()
-    try:
+def test_damage_is_repaired_while_s3_is_down(damage: str, steady: Steady) -> None:
+    with steady.outage():
         OFFLINE[damage](steady.target)
-        failed = steady.daemon.sync()
-        assert B == shown(steady.target)
-        assert "endpoint_unreachable" == failed["reason"], failed
-        assert 200 == steady.daemon.get("/readyz").status
-    finally:
-        steady.s3.start()
+        steady.check_failed(steady.daemon.sync())
     steady.daemon.sync()
 
     assert B == shown(steady.target)
     assert [] == snapshot_leftovers(steady.target)
 
 
-@pytest.mark.parametrize("damage", MENDED | EDITED)
-def test_damage_is_mended(damage: str, steady: Steady) -> None:
-    (MENDED | EDITED)[damage](steady.target)
+@pytest.mark.parametrize("damage", REPAIRED | EDITED)
+def test_damage_is_repaired(damage: str, steady: Steady) -> None:
+    (REPAIRED | EDITED)[damage](steady.target)
     for _ in range(2):
         steady.daemon.sync()
     if damage in EDITED:
@@ -249,7 +273,7 @@ def test_damage_is_mended(damage: str, steady: Steady) -> None:
 @pytest.mark.parametrize(
     "damage", ["link removed", "folder removed", "file is a link", "snapshot removed"]
 )
-def test_damage_of_the_night_is_mended_at_the_start_while_s3_is_down(
+def test_damage_of_the_night_is_repaired_at_the_start_while_s3_is_down(
     damage: str, steady: Steady
 ) -> None:
     check_after_a_restart(OFFLINE[damage], steady)
@@ -257,7 +281,7 @@ def test_damage_of_the_night_is_mended_at_the_start_while_s3_is_down(
 
 @pytest.mark.usefixtures("only_in_full")
 @pytest.mark.parametrize("damage", sorted(OFFLINE.keys() - {"link to the old one"}))
-def test_any_damage_of_the_night_is_mended_at_the_start_while_s3_is_down(
+def test_any_damage_of_the_night_is_repaired_at_the_start_while_s3_is_down(
     damage: str, steady: Steady
 ) -> None:
     """
@@ -271,23 +295,16 @@ def check_after_a_restart(damage: Callable[[Path], object], steady: Steady) -> N
     Damage what a stopped daemon left, and start it again without S3.
     """
     steady.daemon.kill()
-    steady.s3.stop()
-    try:
+    with steady.outage():
         damage(steady.target)
-        steady.daemon.start()
-        failed = steady.daemon.wait_for_event("cycle_failed")
-        assert "endpoint_unreachable" == failed["reason"], failed
-        assert B == shown(steady.target)
-        assert 200 == steady.daemon.get("/readyz").status
-    finally:
-        steady.s3.start()
+        steady.check_failed(steady.daemon.start().wait_for_event("cycle_failed"))
 
 
 @pytest.mark.usefixtures("only_in_full")
-@pytest.mark.parametrize("damage", OFFLINE | MENDED | EDITED)
-def test_any_damage_of_the_night_is_mended_at_the_start(damage: str, steady: Steady) -> None:
+@pytest.mark.parametrize("damage", OFFLINE | REPAIRED | EDITED)
+def test_any_damage_of_the_night_is_repaired_at_the_start(damage: str, steady: Steady) -> None:
     steady.daemon.kill()
-    (OFFLINE | MENDED | EDITED)[damage](steady.target)
+    (OFFLINE | REPAIRED | EDITED)[damage](steady.target)
     steady.daemon.start().wait_until_synced()
     steady.daemon.sync()
 
@@ -295,12 +312,12 @@ def test_any_damage_of_the_night_is_mended_at_the_start(damage: str, steady: Ste
     assert 200 == steady.daemon.get("/readyz").status
 
 
-def test_folder_with_files_in_the_place_of_the_link_is_named_and_left_alone(
-    swapping: SwappingS3, target: Path, start: StartDaemon
+def test_folder_with_files_where_the_link_belongs_is_named_and_left_alone(
+    target: Path, start: StartDaemon
 ) -> None:
     (target / "current").mkdir(parents=True)
     (target / "current/theirs.py").write_bytes(b"theirs")
-    daemon = start(swapping, target, SNAPSHOT)
+    daemon = start(SNAPSHOT)
     failed = daemon.wait_for_event("cycle_failed")
 
     assert "link_blocked" == failed["reason"]
@@ -317,20 +334,14 @@ def test_folder_with_files_in_the_place_of_the_link_is_named_and_left_alone(
 
 def test_restart_is_ready_at_once_while_s3_is_down(steady: Steady) -> None:
     steady.daemon.kill()
-    steady.s3.stop()
-    try:
-        steady.daemon.start()
-        answer = steady.daemon.wait_until_ready(30)
+    with steady.outage():
+        answer = steady.daemon.start().wait_until_ready(30)
         assert B == shown(steady.target)
         assert current(steady.target) == answer.json()["revision"]
-        failed = steady.daemon.wait_for_event("cycle_failed")
-        assert "endpoint_unreachable" == failed["reason"]
-        assert 200 == steady.daemon.get("/readyz").status
-    finally:
-        steady.s3.start()
+        steady.check_failed(steady.daemon.wait_for_event("cycle_failed"))
 
 
-# --- neighbours
+# --- neighbors
 
 PLANTED = (
     ".s3-sync/tree",
@@ -360,7 +371,7 @@ CHANGES = {
 
 def plant(planted: str, target: Path, destination: Path) -> None:
     """
-    Put a symlink in the place of one of our own things.
+    Put a symlink where one of our own things belongs.
     """
     place = target / planted.format(revision=current(target))
     with contextlib.suppress(FileNotFoundError):
@@ -406,32 +417,21 @@ def test_symlink_planted_in_the_night_leads_nowhere(
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("swapped", ["tree/a", "tree", "snapshots", "snapshots/{revision}"])
 def test_folder_of_ours_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
-    swapped: str, counts: Counts, target: Path, tmp_path: Path, start: StartDaemon
+    swapped: str, counts: Counts, s3: SwappingS3, tmp_path: Path, start: StartDaemon
 ) -> None:
     outside = Outside(tmp_path / "outside")
-    with SwappingS3() as s3:
-        s3.swap(OBJECTS)
-        daemon = start(s3, target, SNAPSHOT)
-        daemon.wait_until_synced()
-        for number in range(counts.symlink_swaps // 4):
-            place = target / ".s3-sync" / swapped.format(revision=current(target))
-            process = subprocess.Popen(
-                [sys.executable, "-c", SWAPPER, str(place), str(outside.folder)],
-                stdout=subprocess.PIPE,
-            )
-            try:
-                assert process.stdout is not None
-                process.stdout.readline()
-                s3.swap({path: b"%d of " % number + path.encode() for path in OBJECTS})
-                daemon.sync()
-                daemon.sync()
-            finally:
-                process.kill()
-                process.wait()
-            outside.assert_untouched()
-        for aside in (target / ".s3-sync").rglob("*.aside"):
-            shutil.rmtree(aside)
-        wait_until_shown(daemon, s3.files())
+    s3.swap(OBJECTS)
+    daemon = start(SNAPSHOT).until_synced()
+    for number in range(counts.symlink_swaps // 4):
+        place = daemon.target / ".s3-sync" / swapped.format(revision=current(daemon.target))
+        with swapping(place, outside.folder):
+            s3.swap({path: b"%d of " % number + path.encode() for path in OBJECTS})
+            daemon.sync()
+            daemon.sync()
+        outside.assert_untouched()
+    for aside in (daemon.target / ".s3-sync").rglob("*.aside"):
+        shutil.rmtree(aside)
+    wait_until_shown(daemon, s3.files())
 
     outside.assert_untouched()
 

@@ -21,9 +21,9 @@ from tests.conftest import Counts
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.snapshots import SNAPSHOT, SwappingS3, wait_until_shown
 from tests.scenarios.s3_sync.storms import disk
-from tests.scenarios.s3_sync.test_volume import mount
 from tests.support.daemon import Daemon
 from tests.support.revisions import make_revision, read_revision
+from tests.support.volumes import mount
 
 
 @pytest.mark.timeout(3_600)
@@ -32,10 +32,8 @@ def test_power_cut_at_any_moment_leaves_a_whole_revision(
 ) -> None:
     chance = random.Random(3)
     settings = {**SNAPSHOT, "S3_SYNC_FSYNC": "true", "S3_SYNC_RETAIN_FOR": "0"}
-    with SwappingS3() as s3, disk(tmp_path) as volume:
-        s3.swap(make_revision(0))
-        daemon = start(s3, volume / "dags", settings)
-        daemon.wait_until_synced()
+    with SwappingS3(make_revision(0)) as s3, disk(tmp_path) as volume:
+        daemon = start(settings, s3=s3, target=volume / "dags").until_synced()
         least = 0
         for number in range(1, counts.kills // 2 + 1):
             s3.swap(make_revision(number))
@@ -51,7 +49,7 @@ def test_power_cut_at_any_moment_leaves_a_whole_revision(
                 assert least <= shown <= number
                 least = shown
         with power_cut(daemon, tmp_path) as left:
-            after = start(s3, left / "dags", settings)
+            after = start(settings, s3=s3, target=left / "dags")
             after.wait_until_ready(30)
             wait_until_shown(after, s3.files())
             after.kill()

@@ -16,16 +16,16 @@ from tests.scenarios.s3_sync.snapshots import (
     SNAPSHOT,
     SwappingS3,
     current,
-    reading,
     shown,
     snapshot_leftovers,
     snapshots,
     wait_until_shown,
 )
 from tests.support.daemon import Daemon
+from tests.support.reading import reading
 from tests.support.revisions import make_revision
 from tests.support.scripted import daemon_for
-from tests.support.servers import MotoServer, RcloneServer, S3Server
+from tests.support.servers import S3Server
 from tests.support.waiting import wait_until
 
 RETAIN_SECONDS = 4
@@ -96,7 +96,7 @@ def test_no_tree_is_ever_mixed_while_revisions_change_and_the_daemon_is_killed(
         with daemon_for(s3, target, interval="0.1", settings=SETTINGS) as daemon:
             daemon.wait_until_synced()
             while lives < counts.kills // 4 or seen["trees"] < trees:
-                with reading(target, RETAIN_SECONDS, seen):
+                with reading(seen, target / "current", RETAIN_SECONDS):
                     churn.live(daemon, 8)
                     churn.turn()
                     daemon.sighup()
@@ -125,38 +125,23 @@ def test_no_tree_is_ever_mixed_while_revisions_change_and_the_daemon_is_killed(
 
 @pytest.mark.timeout(3_600)
 def test_no_tree_is_ever_mixed_while_someone_uploads_file_by_file(
-    rclone: RcloneServer, counts: Counts, tmp_path: Path
+    fast_server: S3Server, counts: Counts, tmp_path: Path
 ) -> None:
     """
-    A real server, where a revision is uploaded object by object and then rests for a moment.
-    """
-    upload_while_reading(rclone, counts.kills // 4, tmp_path)
-
-
-@pytest.mark.timeout(3_600)
-@pytest.mark.usefixtures("only_in_full")
-def test_no_tree_is_ever_mixed_while_someone_uploads_to_moto(
-    moto: MotoServer, counts: Counts, tmp_path: Path
-) -> None:
-    upload_while_reading(moto, counts.kills // 4, tmp_path)
-
-
-def upload_while_reading(server: S3Server, wanted: int, tmp_path: Path) -> None:
-    """
-    Upload revisions with pauses between objects; the next one begins once the last may be seen.
+    A revision is uploaded object by object and then rests; the next begins once it may be seen.
     """
     chance = random.Random(9)
     target = tmp_path / "target"
-    bucket = Bucket(server)
+    bucket = Bucket(fast_server)
     settings = {**SETTINGS, "S3_SYNC_SETTLE": f"{SETTLE_SECONDS}s"}
     last = make_revision(0)
     upload(bucket, last, chance)
     uploads = broken = 0
     seen: dict[str, Any] = {}
-    with Daemon(server, bucket.name, target, interval="0.1", settings=settings) as daemon:
+    with Daemon(fast_server, bucket.name, target, interval="0.1", settings=settings) as daemon:
         daemon.wait_until_synced(60)
-        with reading(target, RETAIN_SECONDS, seen):
-            for number in range(1, wanted + 1):
+        with reading(seen, target / "current", RETAIN_SECONDS):
+            for number in range(1, counts.kills // 4 + 1):
                 last = make_revision(number)
                 uploads += 1
                 broken += upload(bucket, last, chance) > SETTLE_SECONDS * 0.9
@@ -166,7 +151,7 @@ def upload_while_reading(server: S3Server, wanted: int, tmp_path: Path) -> None:
                     daemon.kill()
                     daemon.start()
             wait_until(lambda: shown(target) == last, "the last revision", 60)
-    print(f"{server.name}: {uploads} uploads, {broken} too slow", seen)
+    print(f"{fast_server.name}: {uploads} uploads, {broken} too slow", seen)
 
     assert broken or [] == seen["flaws"]
     assert 0 == seen["gone"]
@@ -197,21 +182,22 @@ def test_reader_that_keeps_a_resolved_path_finds_it_for_as_long_as_it_is_retaine
 ) -> None:
     target = tmp_path / "dags"
     settings = {**SETTINGS, "S3_SYNC_RETAIN_COUNT": "0", "S3_SYNC_RETAIN_FOR": "3s"}
-    with SwappingS3() as s3:
-        s3.swap(make_revision(1))
-        with daemon_for(s3, target, interval="0.1", settings=settings) as daemon:
-            daemon.wait_until_synced()
-            first = target / ".s3-sync/snapshots" / current(target)
-            content = shown(target)
-            resolved_at = time.monotonic()
-            for number in (2, 3, 4):
-                s3.swap(make_revision(number))
-                wait_until_shown(daemon, make_revision(number))
-            while first.exists():
-                age_seconds = time.monotonic() - resolved_at
-                assert age_seconds < 30
-            while len(snapshots(target)) > 1:
-                assert time.monotonic() - resolved_at < 30
+    with (
+        SwappingS3(make_revision(1)) as s3,
+        daemon_for(s3, target, interval="0.1", settings=settings) as daemon,
+    ):
+        daemon.wait_until_synced()
+        first = target / ".s3-sync/snapshots" / current(target)
+        content = shown(target)
+        resolved_at = time.monotonic()
+        for number in (2, 3, 4):
+            s3.swap(make_revision(number))
+            wait_until_shown(daemon, make_revision(number))
+        while first.exists():
+            age_seconds = time.monotonic() - resolved_at
+            assert age_seconds < 30
+        while len(snapshots(target)) > 1:
+            assert time.monotonic() - resolved_at < 30
 
     assert age_seconds > 2.9
     assert content == make_revision(1)

@@ -116,7 +116,7 @@ while True:
         os.unlink(place)
         os.rename(aside, place)
     except OSError:
-        # The daemon has made the folder anew in between; take whichever is there.
+        # The daemon has recreated the folder in between; take whichever is there.
         try:
             os.unlink(place)
         except OSError:
@@ -185,12 +185,7 @@ def test_symlink_to_the_moved_folder_itself_is_replaced(
 @pytest.mark.parametrize("name", [".", "staging", "lock", "managed", "published.json"])
 @pytest.mark.parametrize("when", ["before the first start", "before a restart", "while running"])
 def test_symlink_in_place_of_our_own_files_is_never_followed(
-    name: str,
-    when: str,
-    moto: MotoServer,
-    bucket: Bucket,
-    outside: Outside,
-    tmp_path: Path,
+    name: str, when: str, moto: MotoServer, bucket: Bucket, outside: Outside, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
     hidden = target / ".s3-sync"
@@ -249,18 +244,13 @@ def test_hostile_keys_stay_in_the_bucket(
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("swapped", ["a", "a/b", "z"])
 def test_folder_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
-    swapped: str,
-    moto: MotoServer,
-    bucket: Bucket,
-    outside: Outside,
-    counts: Counts,
-    tmp_path: Path,
+    swapped: str, moto: MotoServer, bucket: Bucket, outside: Outside, counts: Counts, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
     with Daemon(moto, bucket.name, target) as daemon:
         daemon.wait_until_synced()
         for number in range(counts.symlink_swaps):
-            with _swapping(target / swapped, outside.folder / swapped):
+            with swapping(target / swapped, outside.folder / swapped):
                 for key in OBJECTS:
                     if key in bucket.objects and number % 2:
                         bucket.delete(key)
@@ -281,14 +271,12 @@ def test_folder_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
 
 
 @contextmanager
-def _swapping(place: Path, outside: Path) -> Iterator[None]:
+def swapping(place: Path, outside: Path) -> Iterator[None]:
     """
     Let a process swap a folder for a symlink and back, as fast as it can.
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", SWAPPER, str(place), str(outside)],
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", SWAPPER, str(place), str(outside)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None

@@ -183,7 +183,7 @@ PINNED = {
 }
 LEFT = {
     "nothing published": (Given(None), "no published release in"),
-    "a listing": (Given(json.dumps(PUBLISHED | {"kind": "listing"})), "is no release"),
+    "a listing": (Given(json.dumps(PUBLISHED | {"kind": "listing"})), "does not publish a release"),
     "a record of an older s3-sync": (Given(json.dumps({"revision": "x"})), "KeyError"),
     "half a record": (Given(json.dumps(PUBLISHED)[:40]), "JSONDecodeError"),
     "an empty record": (Given(""), "JSONDecodeError"),
@@ -191,8 +191,8 @@ LEFT = {
     "a list": (Given("[]"), "TypeError"),
     "a null": (Given("null"), "TypeError"),
     "deep nesting": (Given("[" * 100_000), "RecursionError"),
-    "no revision": (Given(json.dumps(PUBLISHED | {"revision": ""})), "is no release"),
-    "a revision that is a number": (Given(json.dumps(PUBLISHED | {"revision": 7})), "no release"),
+    "no revision": (Given(json.dumps(PUBLISHED | {"revision": ""})), "does not publish a release"),
+    "a revision that is a number": (Given(json.dumps(PUBLISHED | {"revision": 7})), "not publish"),
     "another prefix": (
         Given(settings={"KEY_PATH": "team-b/dags"}),
         "it reads s3://my-airflow-bucket/team-b/dags, and the scheduler s3://my-airflow-bucket/dags/",

@@ -1,37 +1,23 @@
 """
-The volume is full, read-only or somebody else's: what was published stays, the cause is named.
+The volume is full, read-only or another user's: what was published stays, the cause is named.
 
 Small volumes of their own need root; elsewhere these tests are skipped.
 """
 
-import contextlib
 import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support import daemon as daemon_module
-from tests.support.daemon import S3_SYNC
+from tests.scenarios.s3_sync.storms import as_user
+from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
-from tests.support.scripted import FILES, published
+from tests.support.scripted import FILES, published, staged
+from tests.support.volumes import fill_up, mount, small_volume
 
 MIB = 1 << 20
-READ_ONLY = "-all,+dac_read_search"
-"""
-No capability but one: the interpreter may be in root's home.
-"""
-
-
-def mount(*arguments: str) -> bool:
-    """
-    Run `mount`; False where that is not allowed.
-    """
-    return subprocess.run(["mount", *arguments], capture_output=True).returncode == 0
 
 
 @pytest.fixture
@@ -39,36 +25,15 @@ def volume(tmp_path: Path) -> Iterator[Path]:
     """
     A volume of 1 MiB.
     """
-    path = tmp_path / "volume"
-    path.mkdir()
-    if os.getuid() != 0 or not mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)):
-        pytest.skip("mounting a volume needs root")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-def fill_up(path: Path) -> None:
-    """
-    Write a file until the volume has no room left.
-    """
-    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(bytes(4096)):
-            pass
-
-
-def staged(target: Path) -> list[Path]:
-    """
-    Downloads that were left behind.
-    """
-    return [path for path in (target / ".s3-sync" / "staging").rglob("*") if path.is_file()]
+    with small_volume(tmp_path / "volume", "1m") as path:
+        yield path
 
 
 @pytest.mark.parametrize("size", [800_000, 5 * MIB], ids=["held in memory", "staged on disk"])
 def test_a_full_volume_keeps_what_is_published_and_recovers(
     s3: FakeS3, volume: Path, start: StartDaemon, size: int
 ) -> None:
-    daemon = start(s3, volume / "dags")
-    daemon.wait_until_synced()
+    daemon = start(target=volume / "dags").until_synced()
     (volume / "foreign.bin").write_bytes(bytes(MIB // 2))
     s3.put("dags/a.py", b"changed, but there is no room for all")
     s3.put("dags/big.bin", os.urandom(size))
@@ -96,8 +61,7 @@ def test_a_volume_without_a_free_byte_is_survived(
     """
     Not even the list of managed files can grow.
     """
-    daemon = start(s3, volume / "dags")
-    daemon.wait_until_synced()
+    daemon = start(target=volume / "dags").until_synced()
     fill_up(volume / "foreign.bin")
     for number in range(60):
         s3.put(f"dags/many/a_file_with_a_long_name_{number:050d}.py", b"x" * 100)
@@ -118,7 +82,7 @@ def test_a_full_volume_at_first_start_is_named(
     s3: FakeS3, volume: Path, start: StartDaemon
 ) -> None:
     s3.put("dags/big.bin", os.urandom(2 * MIB))
-    daemon = start(s3, volume / "dags")
+    daemon = start(target=volume / "dags")
 
     assert daemon.wait_for_event("cycle_failed")["reason"] == "target_full"
     assert daemon.get("/readyz").status == 503
@@ -127,8 +91,7 @@ def test_a_full_volume_at_first_start_is_named(
 def test_a_volume_that_turns_read_only_is_named_and_recovers(
     s3: FakeS3, volume: Path, start: StartDaemon
 ) -> None:
-    daemon = start(s3, volume / "dags")
-    daemon.wait_until_synced()
+    daemon = start(target=volume / "dags").until_synced()
     assert daemon.terminate().code == 0
     assert mount("-o", "remount,ro", str(volume))
     s3.put("dags/a.py", b"changed")
@@ -145,69 +108,48 @@ def test_a_volume_that_turns_read_only_is_named_and_recovers(
 
 
 @pytest.fixture
-def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def as_nobody(start: StartDaemon, open_folder: Path) -> Callable[..., Daemon]:
     """
-    Let daemons run as uid 50000, gid 0; a folder that this user can reach, owned by root.
+    Starts daemons as uid 50000, gid 0, on a folder of root with the given mode.
     """
-    setpriv = shutil.which("setpriv")
-    if os.getuid() != 0 or setpriv is None:
-        pytest.skip("another user needs root")
-    folder = Path(tempfile.mkdtemp(prefix="s3-sync-", dir="/tmp"))
-    folder.chmod(0o755)
-    wrapper = folder / "s3-sync"
-    wrapper.write_text(
-        f"#!/bin/sh\nexec {setpriv} --reuid=50000 --regid=0 --clear-groups --inh-caps={READ_ONLY} "
-        f'--ambient-caps={READ_ONLY} --bounding-set={READ_ONLY} {S3_SYNC} "$@"\n'
-    )
-    wrapper.chmod(0o755)
-    monkeypatch.setattr(daemon_module, "S3_SYNC", wrapper)
-    yield folder
-    shutil.rmtree(folder)
+
+    def start_one(mode: int, arguments: tuple[str, ...] = ()) -> Daemon:
+        target = open_folder / "dags"
+        target.mkdir()
+        target.chmod(mode)
+        return start(target=target, arguments=arguments, wrapper=as_user(50000, 0))
+
+    return start_one
 
 
 def test_another_user_publishes_into_a_folder_of_its_group(
-    s3: FakeS3, as_nobody: Path, start: StartDaemon
+    s3: FakeS3, as_nobody: Callable[..., Daemon]
 ) -> None:
-    target = as_nobody / "dags"
-    target.mkdir()
-    target.chmod(0o775)
-    daemon = start(s3, target)
+    daemon = as_nobody(0o775).until_synced()
 
-    daemon.wait_until_synced()
-
-    assert published(target) == FILES
-    assert (target / "a.py").stat().st_uid == 50000
+    assert published(daemon.target) == FILES
+    assert (daemon.target / "a.py").stat().st_uid == 50000
     s3.delete("dags/pkg/b.py")
     assert daemon.sync()["files_deleted"] == 1
 
 
-def test_a_folder_of_somebody_else_is_named_with_the_user(
-    s3: FakeS3, as_nobody: Path, start: StartDaemon
-) -> None:
-    target = as_nobody / "dags"
-    target.mkdir()
-    target.chmod(0o755)
-    daemon = start(s3, target)
+def test_a_folder_of_another_user_is_named_with_the_user(as_nobody: Callable[..., Daemon]) -> None:
+    daemon = as_nobody(0o755)
 
     failed = daemon.wait_for_event("cycle_failed")
 
     assert failed["reason"] == "target_denied"
-    assert str(target) in failed["error"]
+    assert str(daemon.target) in failed["error"]
     assert "50000" in failed["error"]
     assert "fsGroup" in failed["advice"]
     assert daemon.get("/healthz").status == 200
-    target.chmod(0o775)
+    daemon.target.chmod(0o775)
     ended = daemon.sync()
     assert ended["event"] == "cycle_finished", ended
 
 
-def test_check_names_the_user_that_may_not_write(
-    s3: FakeS3, as_nobody: Path, start: StartDaemon
-) -> None:
-    target = as_nobody / "dags"
-    target.mkdir()
-    target.chmod(0o755)
-    daemon = start(s3, target, arguments=("check",))
+def test_check_names_the_user_that_may_not_write(as_nobody: Callable[..., Daemon]) -> None:
+    daemon = as_nobody(0o755, arguments=("check",))
 
     assert daemon.wait_for_exit(20).code == 3
     assert "50000" in daemon.log()

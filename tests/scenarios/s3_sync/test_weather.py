@@ -34,7 +34,8 @@ def voyages(
     The logbooks of the storms that this run asks for.
     """
     items = [item for item in request.session.items if item.path == request.path]
-    wanted = {(i.callspec.params["name"], i.callspec.params["layout"]): None for i in items}
+    params = [item.callspec.params for item in items if isinstance(item, pytest.Function)]
+    wanted = {(str(given["name"]), str(given["layout"])): None for given in params}
     at_once = 24 if request.config.getoption("--full") else 12
     with ThreadPoolExecutor(at_once) as pool:
         yield {

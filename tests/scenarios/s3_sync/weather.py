@@ -215,7 +215,7 @@ class Logbook:
 
 def sail(storm: Storm, layout: str, cycles: int, server: S3Server, folder: Path) -> Logbook:
     """
-    Sail through a storm that lasts for so many cycles.
+    Sail through a storm that lasts for a number of cycles.
     """
     with ExitStack() as stack:
         place = stack.enter_context(storm.volume(folder))

@@ -57,10 +57,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
     if "airflow" in metafunc.fixturenames:
         versions = getattr(metafunc.function, "versions", ("2.11",))
+        # The first one installs Airflow, which takes minutes; every wait of a test has its own end.
+        marks = [pytest.mark.timeout(1_800)]
         if not metafunc.config.getoption("--full"):
-            skip = pytest.mark.skip(reason="other versions of Airflow run with make test-full")
-            versions = ("2.11",) if "2.11" in versions else (pytest.param("none", marks=skip),)
-        metafunc.parametrize("airflow", versions, indirect=True, scope="session")
+            if "2.11" not in versions:
+                why = "other versions of Airflow run with make test-full"
+                marks.append(pytest.mark.skip(reason=why))
+            versions = ("2.11",)
+        params = [pytest.param(version, marks=marks) for version in versions]
+        metafunc.parametrize("airflow", params, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

@@ -193,12 +193,3 @@ def test_server_that_wants_no_tls(postgres: Postgres, start: StartSyncPerm) -> N
     daemon = start(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
 
     assert_is_a_calm_failure(daemon, "database_tls_failed")
-
-
-def test_sqlite_file_that_is_not_there(tmp_path: Path, start: StartSyncPerm) -> None:
-    missing = tmp_path / "none" / "airflow.db"
-
-    daemon = start(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{missing}"})
-
-    assert_is_a_calm_failure(daemon, "database_missing")
-    assert not missing.parent.exists()

@@ -72,7 +72,7 @@ def test_dag_that_names_a_missing_role_stops_no_other(
     assert wanted in contents(database)["permissions"]
 
 
-def test_what_somebody_removed_from_a_dag_with_access_control_comes_back(
+def test_what_was_removed_from_a_dag_with_access_control_comes_back(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
     dags = {"kept": {"Viewer": ["can_edit"]}}

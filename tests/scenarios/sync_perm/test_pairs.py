@@ -1,17 +1,21 @@
 """
-Many supervisors on one database: one pass at a time, and nothing lost.
+Many supervisors on one database: one pass at a time, and nothing lost; others do not wait.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from sync_perm.database.connection import parse_url
+from sync_perm.database.lock import PassLock
 from tests.conftest import Counts, counts_of
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow import Airflow
-from tests.support.databases import Database, PgBouncer, Postgres
+from tests.support.databases import Database, MariaDb, PgBouncer, Postgres
 from tests.support.permissions import Contents, contents, difference, null_rows
 from tests.support.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
@@ -55,6 +59,22 @@ def overlapping(supervisors: Sequence[SyncPerm]) -> list[str]:
     return [f"{a} {b}" for a, b in pairwise(spans) if b[0] < a[1]]
 
 
+@pytest.mark.parametrize("server", ["postgres", "mariadb"])
+def test_each_schema_of_each_database_has_a_lock_of_its_own(
+    request: pytest.FixtureRequest, server: str
+) -> None:
+    running: Postgres | MariaDb = request.getfixturevalue(server)
+    urls = [running.new_database().url for _ in range(2)]
+    schemas = [(urls[0], ""), (urls[0], "airflow"), (urls[0], "other"), (urls[1], "airflow")]
+    with ExitStack() as stack:
+
+        def takes(url: str, schema: str) -> bool:
+            return stack.enter_context(PassLock(parse_url("TEST", url, schema))).try_acquire()
+
+        assert [True] * 4 == [takes(*one) for one in schemas]
+        assert [False] * 4 == [takes(*one) for one in schemas]
+
+
 def test_pairs_that_start_at_once_leave_what_one_run_leaves(
     fresh: Database, wanted: Contents, start: StartSyncPerm, counts: Counts
 ) -> None:
@@ -80,7 +100,7 @@ def test_two_supervisors_behind_pgbouncer_take_turns(
     for supervisor in supervisors:  # both want a full pass at the same moment
         supervisor.sighup()
     for supervisor in supervisors:
-        wait_until(lambda s=supervisor: len(_passes(s)) >= 1, "its pass", PASS_SECONDS)
+        wait_until(partial(_passes, supervisor), "its pass", PASS_SECONDS)
 
     assert [] == difference(contents(fresh), wanted)
     assert 0 == null_rows(fresh)

@@ -52,9 +52,9 @@ def fake_airflow(airflow: Airflow, folder: Path, body: str) -> dict[str, str | N
     return {**CLI, "SYNC_PERM_AIRFLOW": str(program)}
 
 
-def mend(settings: dict[str, str | None], airflow: Airflow) -> None:
+def fix(settings: dict[str, str | None], airflow: Airflow) -> None:
     """
-    Put the real command in the place of the fake one.
+    Put the real command where the fake one was.
     """
     program = Path(str(settings["SYNC_PERM_AIRFLOW"]))
     aside = program.with_suffix(".new")
@@ -105,7 +105,7 @@ sys.exit("sqlalchemy.exc.OperationalError: {unsynced.url} is unwell")
     assert "is unwell" in daemon.status()["last_error"]["error"]
     shown = daemon.log() + str(daemon.status()) + daemon.get("/").body + daemon.get("/metrics").body
     assert PASSWORD not in shown + str(daemon.events)
-    mend(settings, airflow)
+    fix(settings, airflow)
     wait_until(lambda: is_synced(unsynced), "synced after all", PASS_SECONDS)
 
 
@@ -136,24 +136,6 @@ def test_pass_that_is_killed(airflow: Airflow, unsynced: Database, start: StartS
 
     assert_one_line_each(daemon, "pass_killed")
     wait_until(lambda: is_synced(unsynced), "synced by a later pass", PASS_SECONDS)
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_command_that_vanishes(
-    airflow: Airflow, database: Database, tmp_path: Path, start: StartSyncPerm
-) -> None:
-    settings = fake_airflow(airflow, tmp_path / "fake", "")
-    daemon = start(database, settings)
-    daemon.wait_until_good()
-    program = Path(str(settings["SYNC_PERM_AIRFLOW"]))
-
-    program.unlink()
-    add_role(database, "team")
-
-    assert_one_line_each(daemon, "airflow_missing")
-    program.write_text("")
-    mend(settings, airflow)
-    wait_until(lambda: is_synced(database), "synced after all", PASS_SECONDS)
 
 
 def test_pass_ends_when_its_lock_is_lost(

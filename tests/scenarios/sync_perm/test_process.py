@@ -55,19 +55,6 @@ def test_one_shot_gives_up_at_its_deadline(start: StartSyncPerm, airflow: Airflo
     assert 3 == daemon.wait_for_exit().code
 
 
-def test_dry_run_says_what_it_would_do_and_does_nothing(
-    airflow: Airflow, database: Database, start: StartSyncPerm
-) -> None:
-    add_role(database, "team")
-    before = contents(database)
-    daemon = start(database, {"SYNC_PERM_DRY_RUN": "true"})
-
-    daemon.wait_for_event("pass_planned")
-
-    assert before == contents(database)
-    assert [] == daemon.find_events("pass_started")
-
-
 @pytest.mark.usefixtures("only_in_full")
 def test_sighup_runs_a_full_pass_though_nothing_differs(
     airflow: Airflow, database: Database, start: StartSyncPerm

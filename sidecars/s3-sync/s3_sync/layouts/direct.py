@@ -8,11 +8,11 @@ from collections.abc import Collection
 
 from s3_sync.layouts.leftovers import clear_snapshots, clear_tree
 from s3_sync.plan import Plan
+from s3_sync.result import CycleResult
 from s3_sync.settings import Settings
-from s3_sync.target.managed import Managed
-from s3_sync.target.target import Target
-from s3_sync.target.volume import STAGED, Volume
-from s3_sync.work import Work
+from s3_sync.tree.managed import Managed
+from s3_sync.tree.target import Target
+from s3_sync.tree.volume import STAGED, Volume
 from sidecar_runtime.fence import Fence
 
 
@@ -37,11 +37,11 @@ class Direct:
     def changes(self) -> Plan[Managed]:
         return Plan((), ())
 
-    def mend(self, damaged: Collection[str], fence: Fence) -> Work:
-        return Work()
+    def repair(self, damaged: Collection[str], fence: Fence) -> CycleResult:
+        return CycleResult()
 
-    def publish(self, revision: str, fence: Fence) -> Work:
-        return Work()
+    def publish(self, revision: str, fence: Fence) -> CycleResult:
+        return CycleResult()
 
     def prune(self, fence: Fence) -> None:
         pass

@@ -11,9 +11,9 @@ from collections.abc import Collection
 from typing import Protocol
 
 from s3_sync.plan import Plan
-from s3_sync.target.managed import Managed
-from s3_sync.target.target import Target
-from s3_sync.work import Work
+from s3_sync.result import CycleResult
+from s3_sync.tree.managed import Managed
+from s3_sync.tree.target import Target
 from sidecar_runtime.fence import Fence
 
 
@@ -63,10 +63,10 @@ class Layout(Protocol):
 
     def changes(self) -> Plan[Managed]:
         """
-        Return what of the tree consumers do not see yet.
+        Return the part of the tree that consumers do not see yet.
         """
 
-    def mend(self, damaged: Collection[str], fence: Fence) -> Work:
+    def repair(self, damaged: Collection[str], fence: Fence) -> CycleResult:
         """
         Undo what others did to what consumers see, as far as the tree has the same content.
 
@@ -74,7 +74,7 @@ class Layout(Protocol):
             Torn: The tree itself is damaged.
         """
 
-    def publish(self, revision: str, fence: Fence) -> Work:
+    def publish(self, revision: str, fence: Fence) -> CycleResult:
         """
         Let consumers see all of the tree.
 

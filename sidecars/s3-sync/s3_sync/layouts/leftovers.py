@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import os
 
-from s3_sync.target.managed import NAME as MANAGED
-from s3_sync.target.parts import list_name
-from s3_sync.target.target import Target
-from s3_sync.target.volume import (
+from s3_sync.tree.managed import NAME as MANAGED
+from s3_sync.tree.parts import list_name
+from s3_sync.tree.target import Target
+from s3_sync.tree.volume import (
     LINK,
     SNAPSHOTS,
     SNAPSHOTS_PATH,
@@ -20,7 +20,8 @@ from s3_sync.target.volume import (
     open_own_folder,
 )
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.snapshots import Snapshots, remove_tree
+from sidecar_runtime.volume.snapshots import Snapshots
+from sidecar_runtime.volume.trees import remove_tree
 
 
 def clear_tree(name: str, volume: Volume) -> None:
@@ -58,7 +59,7 @@ def clear_in_place(volume: Volume, fence: Fence, *, may_delete: bool) -> None:
         return
     target = Target(volume, file_mode=0)
     try:
-        altered = target.damaged(iter(target.managed.files))  # somebody else's by now
+        altered = target.damaged(iter(target.managed.files))  # another owner's by now
         for path in target.managed.files.keys() - altered:
             target.delete(path, fence)
     finally:

@@ -7,9 +7,9 @@ from __future__ import annotations
 from s3_sync.layouts.direct import Direct
 from s3_sync.layouts.layout import Layout
 from s3_sync.layouts.snapshot import Snapshot
-from s3_sync.layouts.staged import Staged
+from s3_sync.layouts.staged import StagedLayout
 from s3_sync.settings import Settings
-from s3_sync.target.volume import STAGED, TREE, Volume
+from s3_sync.tree.volume import STAGED, TREE, Volume
 
 
 def open_layout(settings: Settings, volume: Volume, published: str) -> Layout:
@@ -25,7 +25,7 @@ def open_layout(settings: Settings, volume: Volume, published: str) -> Layout:
     if settings.layout == "snapshot":
         return Snapshot(settings, volume, published)
     if settings.gate != "off":
-        return Staged(settings, volume)
+        return StagedLayout(settings, volume)
     return Direct(settings, volume)
 
 

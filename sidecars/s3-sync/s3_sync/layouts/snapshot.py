@@ -9,32 +9,33 @@ import os
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 
-from s3_sync.layouts.bring import bring, difference, mend, restore
 from s3_sync.layouts.leftovers import clear_in_place
+from s3_sync.layouts.publish import bring, difference, repair, restore
 from s3_sync.plan import Plan
+from s3_sync.result import CycleResult
 from s3_sync.settings import Settings
-from s3_sync.target.managed import NAME as MANAGED
-from s3_sync.target.managed import Managed, load_managed
-from s3_sync.target.parts import list_name
-from s3_sync.target.target import Target, Torn
-from s3_sync.target.volume import (
+from s3_sync.tree.managed import NAME as MANAGED
+from s3_sync.tree.managed import Managed, load_managed
+from s3_sync.tree.parts import list_name
+from s3_sync.tree.target import Target, Torn
+from s3_sync.tree.volume import (
     LINK,
     SNAPSHOTS,
     SNAPSHOTS_PATH,
     TREE,
     Volume,
-    is_at,
     open_own_folder,
 )
-from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.snapshots import Snapshots, is_name, link_tree
-from sidecar_runtime.target_errors import explain_os_error
+from sidecar_runtime.volume.errors import explain_os_error
+from sidecar_runtime.volume.files import is_at
+from sidecar_runtime.volume.snapshots import Snapshots, is_name
+from sidecar_runtime.volume.trees import link_tree
 
 WRITE_BITS = 0o222
 _LIST_SUFFIX = f".{MANAGED}"
-# What linking says when somebody has removed, or replaced, a part of the tree.
+# What linking raises when a part of the tree was removed or replaced.
 _TORN = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
 
 log = get_logger("snapshot")
@@ -78,14 +79,14 @@ class Snapshot:
         self.shown: Target | None = None
         self.revision = self._snapshots.current()
         if not self.revision and self._snapshots.has(published):
-            self.revision = published  # somebody has removed the link
+            self.revision = published  # the link was removed
         self._has_shown = bool(self.revision or self._snapshots.revisions())
         if self.revision:
             self.shown = self._open(self.revision)
             if not self.tree.managed.files:
                 restore(self.shown.managed.files, self.shown, self.tree, Fence())
         elif is_name(published) and list_name(published) in os.listdir(self._store):
-            self._make_anew(published)
+            self._recreate(published)
 
     @property
     def problem(self) -> str:
@@ -102,21 +103,21 @@ class Snapshot:
     def changes(self) -> Plan[Managed]:
         return difference(self.tree, self.shown)
 
-    def mend(self, damaged: Collection[str], fence: Fence) -> Work:
+    def repair(self, damaged: Collection[str], fence: Fence) -> CycleResult:
         is_replaced = self._replace_lost(fence)
         if self.shown is None:
-            return Work()
-        work = mend(self.tree, self.shown, damaged, fence)
+            return CycleResult()
+        result = repair(self.tree, self.shown, damaged, fence)
         if self._delete == "all":  # the snapshot is ours alone: nothing in it is anybody's wish
             for path in self.shown.foreign():
-                work.deleted += self.shown.delete(path, fence)
-        work.healed += is_replaced
+                result.deleted += self.shown.delete(path, fence)
+        result.healed += is_replaced
         if self.problem:
             self._snapshots.show(self.revision, fence)
-            work.healed += 1
-        return work
+            result.healed += 1
+        return result
 
-    def publish(self, revision: str, fence: Fence) -> Work:
+    def publish(self, revision: str, fence: Fence) -> CycleResult:
         plan = self.changes()
         is_back = self._snapshots.has(revision)
         shown = self._renew(revision, fence) if is_back else self._add(revision, fence)
@@ -129,7 +130,7 @@ class Snapshot:
         if self.shown is not None:
             self.shown.close()
         self.shown, self.revision = shown, revision
-        return Work(published=len(plan.publish), deleted=len(plan.delete))
+        return CycleResult(published=len(plan.publish), deleted=len(plan.delete))
 
     def prune(self, fence: Fence) -> None:
         try:
@@ -151,12 +152,12 @@ class Snapshot:
 
     def _replace_lost(self, fence: Fence) -> bool:
         """
-        Make the current snapshot anew if somebody removed its folder; True if that was done.
+        Recreate the current snapshot if its folder was removed; True if that was done.
 
         Where the tree is ahead of it, the next publish will do.
         """
         shown, revision = self.shown, self.revision
-        if shown is None or self._snapshots.is_folder(revision, shown.folder):
+        if shown is None or is_at(revision, self._store, shown.folder):
             return False
         is_same = difference(self.tree, shown).is_empty
         shown.close()
@@ -165,9 +166,9 @@ class Snapshot:
             self.publish(revision, fence)
         return is_same
 
-    def _make_anew(self, revision: str) -> None:
+    def _recreate(self, revision: str) -> None:
         """
-        Make a snapshot whose folder somebody has removed, if the tree has all that its list says.
+        Recreate a snapshot whose folder was removed, if the tree has all that its list names.
         """
         self._has_shown = True
         listed = load_managed(self._store, None, list_name(revision), is_shared=False)
@@ -215,11 +216,11 @@ class Snapshot:
                 if old.get(path) != held or path in damaged
             )
             gone = tuple(path for path in old if path not in ours)
-            work = bring(self.tree, folder, Plan(renewed, gone), fence)
-            for path in work.blocked:
+            result = bring(self.tree, folder, Plan(renewed, gone), fence)
+            for path in result.blocked:
                 occupied = OSError(errno.EEXIST, f"{path!r} is occupied by files of others")
                 raise explain_os_error(occupied, f"cannot use {folder.path} again")
-            for error in work.failed.values():
+            for error in result.failed.values():
                 raise error
         except BaseException:
             folder.close()

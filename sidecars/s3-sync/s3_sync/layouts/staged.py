@@ -8,18 +8,19 @@ import os
 from collections.abc import Collection
 from contextlib import ExitStack
 
-from s3_sync.layouts.bring import bring, difference, mend, restore
 from s3_sync.layouts.leftovers import clear_snapshots
+from s3_sync.layouts.publish import bring, difference, repair, restore
 from s3_sync.plan import Plan
+from s3_sync.result import CycleResult
 from s3_sync.settings import Settings
-from s3_sync.target.managed import Managed
-from s3_sync.target.target import Target, Torn
-from s3_sync.target.volume import PUBLISHING, STAGED, Volume, is_at, is_there
-from s3_sync.work import Work
+from s3_sync.tree.managed import Managed
+from s3_sync.tree.target import Target, Torn
+from s3_sync.tree.volume import PUBLISHING, STAGED, Volume, is_there
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.volume.files import is_at
 
 
-class Staged:
+class StagedLayout:
     """
     In place, behind a gate: the files of a revision follow one another, each by rename.
     """
@@ -54,18 +55,18 @@ class Staged:
         foreign = [path for path in self.shown.foreign() if path not in self.tree.managed.files]
         return Plan(plan.publish, (*plan.delete, *foreign))
 
-    def mend(self, damaged: Collection[str], fence: Fence) -> Work:
-        work = mend(self.tree, self.shown, damaged, fence)
+    def repair(self, damaged: Collection[str], fence: Fence) -> CycleResult:
+        result = repair(self.tree, self.shown, damaged, fence)
         if self._is_half_shown:
-            work.add(self._show(fence))
-        return work
+            result.add(self._show(fence))
+        return result
 
-    def publish(self, revision: str, fence: Fence) -> Work:
+    def publish(self, revision: str, fence: Fence) -> CycleResult:
         self._volume.write_state(PUBLISHING, f"{revision}\n".encode(), fence)
         self._is_half_shown = True
         return self._show(fence)
 
-    def _show(self, fence: Fence) -> Work:
+    def _show(self, fence: Fence) -> CycleResult:
         """
         Show all of the tree; where that fails, or the process is killed, the next cycle goes on.
         """
@@ -73,12 +74,12 @@ class Staged:
         # All of it is looked at before the first is shown: a gate's command may have meddled.
         for path in self.tree.damaged(path for path, _ in plan.publish):
             raise Torn(path)
-        work = bring(self.tree, self.shown, plan, fence)
-        if not work.failed:
+        result = bring(self.tree, self.shown, plan, fence)
+        if not result.failed:
             with fence:
                 os.unlink(PUBLISHING, dir_fd=self._volume.state)
             self._is_half_shown = False
-        return work
+        return result
 
     def prune(self, fence: Fence) -> None:
         pass

@@ -9,22 +9,22 @@ from collections.abc import Iterator, Sequence
 
 from s3_sync.digest import is_sha256, looks_like_md5
 from s3_sync.listing.entries import Entry
+from s3_sync.result import OF_THE_ENDPOINT
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved
 from s3_sync.s3.wire import WireError
 from s3_sync.source import Order
-from s3_sync.target.download import Download
-from s3_sync.target.walk import Blocked
-from s3_sync.work import OF_THE_ENDPOINT
+from s3_sync.tree.download import Download
+from s3_sync.tree.walk import Blocked
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.target_errors import FULL_ERRORS
+from sidecar_runtime.volume.errors import FULL_ERRORS
 
 CONNECTIONS = 16
 
 log = get_logger("apply")
 
 
-class Applier:
+class ListingApplier:
     """
     Carries out one order.
     """
@@ -35,7 +35,8 @@ class Applier:
         self._target = order.target
         self._fence = order.fence
         self._damaged = order.damaged
-        self._work = order.work
+        self._result = order.result
+        self._is_wanted = order.state.wanted.__contains__
 
     async def apply(self) -> None:
         """
@@ -55,7 +56,7 @@ class Applier:
             log.warning("target_full", files_to_delete=len(plan.delete))
             self._order.delete_all()
             await self._publish_all([(p, e) for p, e in plan.publish if not self._is_done(p, e)])
-        if self._work.is_complete:
+        if self._result.is_complete:
             self._order.delete_all()
 
     async def _publish_all(self, publish: Sequence[tuple[str, Entry]]) -> None:
@@ -81,22 +82,19 @@ class Applier:
                     is_published = False
                 else:
                     is_published = await self._publish(path, entry)
-                self._work.succeed(is_published=is_published, is_healed=path in self._damaged)
+                self._result.succeed(is_published=is_published, is_healed=path in self._damaged)
             except ObjectMoved:
-                self._work.moved.append(entry.key)
+                self._result.moved.append(entry.key)
             except Blocked:
-                self._work.blocked.add(path)
+                self._result.blocked.add(path)
             except ObjectError as error:
-                self._work.fail(path, error)
+                self._result.fail(path, error)
             except WireError as error:
                 if error.reason not in OF_THE_ENDPOINT:
                     raise
-                self._work.fail(path, error)
+                self._result.fail(path, error)
             except OSError as error:
-                self._work.fail_on_disk(path, error)
-
-    def _is_wanted(self, path: str) -> bool:
-        return path in self._order.state.wanted
+                self._result.fail_on_disk(path, error)
 
     def _may_hold(self, path: str, entry: Entry) -> bool:
         """
@@ -120,7 +118,7 @@ class Applier:
         """
         Download and verify; twice where only an ETag speaks against the content.
 
-        Gateways exist whose ETags look like an MD5 and are none. Two equal downloads are no
+        Some gateways send ETags that look like an MD5 but are not. Two equal downloads are no
         accident of the network. A store that has shown this, and never a real MD5, is not asked
         twice again.
         """
@@ -129,7 +127,7 @@ class Applier:
             headers = await self._client.get_object(
                 entry.key, entry.etag, entry.size_bytes, download
             )
-            self._work.downloaded_bytes += download.size_bytes
+            self._result.downloaded_bytes += download.size_bytes
             if download.is_proven(headers, entry.etag):
                 if download.has_md5_etag and download.size_bytes:
                     self._client.has_md5_etags = True

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.logs import get_logger
 
-# After so many failed cycles in a row nothing waits for a path any more.
+# After this many failed cycles in a row nothing waits for a path any more.
 FAILED_CYCLES = 3
 NAMED_PATHS = 50
 
@@ -46,7 +46,7 @@ class Failures:
         Return the paths that nothing waits for any more.
 
         One object that cannot be read must not keep deleted DAGs alive, or pods from starting,
-        for ever. Where all fail it is not the objects.
+        indefinitely. Where all fail it is not the objects.
         """
         stubborn = {path for path, times in self._times.items() if times >= FAILED_CYCLES}
         return stubborn if len(stubborn) < len(wanted) else set()

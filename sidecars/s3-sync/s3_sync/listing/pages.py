@@ -33,7 +33,7 @@ class Item(NamedTuple):
 
     Args:
         path: Relative to the target.
-        entry: None for what is no file: folder markers, what a filter leaves out, what is skipped.
+        entry: None where it is not a file: a folder marker, or filtered out, or skipped.
         skipped: Why it cannot become a file; empty where it can.
         fingerprint: A digest of path, ETag and size, as a number; 0 without an entry.
         modified: When it was written, as S3 writes it.
@@ -73,6 +73,7 @@ class Page:
     is_sorted: bool
 
 
+@dataclass(frozen=True, slots=True)
 class PageReader:
     """
     Reads pages of one prefix.
@@ -83,17 +84,10 @@ class PageReader:
         known: Returns the items that need no parsing, by the digest of their text.
     """
 
-    def __init__(
-        self,
-        prefix: str,
-        is_wanted: Callable[[str], bool],
-        target_bytes: int,
-        known: Callable[[], Mapping[bytes, Item]],
-    ) -> None:
-        self._prefix = prefix
-        self._is_wanted = is_wanted
-        self._target_bytes = target_bytes
-        self._known = known
+    prefix: str
+    is_wanted: Callable[[str], bool]
+    target_bytes: int
+    known: Callable[[], Mapping[bytes, Item]]
 
     def read(self, body: bytes) -> Page:
         """
@@ -134,7 +128,7 @@ class PageReader:
         head, texts, tail = _split(body)
         salt = b"url" if _URL.search(head) or _URL.search(tail) else b""
         digests = [hashlib.blake2b(text, digest_size=16, salt=salt).digest() for text in texts]
-        known = self._known()
+        known = self.known()
         new = [text for text, digest in zip(texts, digests, strict=True) if digest not in known]
         root = _root(b"".join([_NAMESPACE.sub(b"", head, 1), *new, tail]))
         parsed = self._read_items(root)
@@ -157,12 +151,12 @@ class PageReader:
     def _item(self, facts: dict[str, str], is_encoded: bool) -> Item:
         key = _key(facts, is_encoded)
         modified = facts.get("LastModified", "")
-        if not key.startswith(self._prefix):
+        if not key.startswith(self.prefix):
             raise listing_invalid(f"the key {key!r} is not under the prefix")
-        path = key[len(self._prefix) :]
-        if not path or path.endswith("/") or not self._is_wanted(path):
+        path = key[len(self.prefix) :]
+        if not path or path.endswith("/") or not self.is_wanted(path):
             return Item(key, path, None, "", 0, modified)
-        reason = refusal_of(path, self._target_bytes) or ""
+        reason = refusal_of(path, self.target_bytes) or ""
         if not reason and facts.get("StorageClass") in ARCHIVED_CLASSES:
             reason = "archived"
         if reason:

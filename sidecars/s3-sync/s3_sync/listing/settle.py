@@ -1,5 +1,5 @@
 """
-When an upload in progress has come to rest.
+When an upload in progress has settled.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 class Settle:
     """
-    Watches the revisions of listings until one has stayed the same for so many seconds.
+    Watches the revisions of listings until one has stayed the same for a number of seconds.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:

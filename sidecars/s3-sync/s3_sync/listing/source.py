@@ -10,16 +10,16 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 from s3_sync.keys import compile_filter
-from s3_sync.listing.apply import Applier
+from s3_sync.listing.apply import ListingApplier
 from s3_sync.listing.entries import Entry, Listing
 from s3_sync.listing.failures import Failures
 from s3_sync.listing.lister import Lister
 from s3_sync.listing.settle import Settle
+from s3_sync.result import CycleResult
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import SourceError
 from s3_sync.settings import Settings
 from s3_sync.source import Order, State
-from s3_sync.work import Work
 from sidecar_runtime.fence import Fence
 
 # A listing that is outdated whenever it is read is not a busy bucket but a server at odds with
@@ -59,7 +59,7 @@ class ListingSource:
             raise SourceError(
                 "source_empty",
                 f"there is no file to sync under {self._settings.source}",
-                "Check KEY_PATH for a slip. Nothing was deleted. If the folder is meant to be "
+                "Check KEY_PATH for a typo. Nothing was deleted. If the folder is meant to be "
                 "empty, set S3_SYNC_ALLOW_EMPTY=true.",
             )
         self._newest = listing.newest
@@ -72,7 +72,7 @@ class ListingSource:
 
     async def confirms_deletions(self, state: State[Entry], fence: Fence) -> bool:
         """
-        List once more: a store, or what lies between, can lose a page once, and a deletion is not
+        List again: a store, or what is in between, can lose a page once, and a deletion is not
         undone so easily.
         """
         again = await self.look(fence)
@@ -80,19 +80,19 @@ class ListingSource:
 
     async def bring(self, order: Order[Entry]) -> None:
         if not order.is_hidden:
-            order.work.given_up = self._failures.given_up(order.state.wanted)
+            order.result.given_up = self._failures.given_up(order.state.wanted)
         try:
-            await Applier(self._client, order).apply()
+            await ListingApplier(self._client, order).apply()
         finally:
-            self._failures.note(order.work.failed)
+            self._failures.note(order.result.failed)
 
-    def judge(self, work: Work) -> None:
-        self._moved_cycles = self._moved_cycles + 1 if work.moved else 0
-        if work.moved and (self._settings.one_shot or self._moved_cycles >= MOVED_CYCLES):
+    def judge(self, result: CycleResult) -> None:
+        self._moved_cycles = self._moved_cycles + 1 if result.moved else 0
+        if result.moved and (self._settings.one_shot or self._moved_cycles >= MOVED_CYCLES):
             raise SourceError(
                 "source_changing",
-                f"{len(work.moved)} objects changed while they were listed and read, "
-                f"such as {work.moved[0]!r}",
+                f"{len(result.moved)} objects changed while they were listed and read, "
+                f"such as {result.moved[0]!r}",
                 "Nothing but these is behind. If it persists, the server's listing and its "
                 "objects disagree about ETags.",
             )

@@ -7,8 +7,8 @@ from __future__ import annotations
 from botocore import exceptions
 
 from s3_sync.s3.wire import WireError
-from sidecar_runtime.aws_chain import classify
-from sidecar_runtime.aws_credentials import CredentialsError
+from sidecar_runtime.aws.chain import classify
+from sidecar_runtime.aws.credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
 
 

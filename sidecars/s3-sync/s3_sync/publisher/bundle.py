@@ -22,7 +22,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can say
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class FileContent:
     """
     One file to be bundled.
     """
@@ -32,7 +32,7 @@ class Content:
     is_executable: bool = False
 
 
-def write_bundle(contents: Iterable[Content], out: BinaryIO) -> list[File]:
+def write_bundle(contents: Iterable[FileContent], out: BinaryIO) -> list[File]:
     """
     Write a zip; return the rows of the manifest.
 
@@ -47,7 +47,7 @@ def write_bundle(contents: Iterable[Content], out: BinaryIO) -> list[File]:
         return [_add(content, bundle) for content in contents]
 
 
-def _add(content: Content, bundle: zipfile.ZipFile) -> File:
+def _add(content: FileContent, bundle: zipfile.ZipFile) -> File:
     data = content.data
     mode = 0o755 if content.is_executable else 0o644
     info = zipfile.ZipInfo(content.path, EPOCH)

@@ -1,5 +1,5 @@
 """
-The command line of what publishers do: arguments, settings, and how the answer is told.
+The command line for publishers: arguments, settings, and how the answer is printed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from s3_sync.publisher.progress import Progress
 from s3_sync.settings import Settings, load_settings
 from sidecar_runtime import logs
-from sidecar_runtime.early import end_on_signals
+from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
 from sidecar_runtime.parsers import count, duration
 from sidecar_runtime.printable import printable

@@ -1,5 +1,5 @@
 """
-What publishers do, and what they are told of it.
+What publishers do, and what they see of it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,8 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from s3_sync.publisher.ignore import Ignore
-from s3_sync.publisher.judge import judge
-from s3_sync.publisher.origin import find_ci_url, find_origin, find_publisher
-from s3_sync.publisher.progress import Progress
-from s3_sync.publisher.prune import prune
-from s3_sync.publisher.publish import Outcome, Publisher
-from s3_sync.publisher.report import Report, size_text, time_text
-from s3_sync.publisher.rollback import roll_back
-from s3_sync.publisher.shelf import (
+from s3_sync.digest import is_revision
+from s3_sync.publisher.catalog import (
     RevisionError,
     find_release,
     list_releases,
@@ -27,10 +20,18 @@ from s3_sync.publisher.shelf import (
     read_pins,
     summarise,
 )
+from s3_sync.publisher.gate import judge
+from s3_sync.publisher.ignore import Ignore
+from s3_sync.publisher.origin import find_ci_url, find_origin, find_publisher
+from s3_sync.publisher.progress import Progress
+from s3_sync.publisher.prune import prune
+from s3_sync.publisher.publish import Outcome, Publisher
+from s3_sync.publisher.report import Report, size_text
+from s3_sync.publisher.rollback import roll_back
 from s3_sync.publisher.store import Store
 from s3_sync.publisher.table import releases_report
-from s3_sync.release.facts import Origin
-from s3_sync.release.names import is_revision, pin_key
+from s3_sync.release.facts import Origin, time_text
+from s3_sync.release.names import pin_key
 from s3_sync.settings import Settings
 
 NAMED_LEFT_OUT = 10
@@ -39,7 +40,7 @@ UNGUARDED = (
     "Two publishes at the same moment may not notice each other: run one at a time."
 )
 
-NEIGHBOURS = (
+NEIGHBORS = (
     "There are other files under this prefix ({}): pods that list it would take bundles for DAGs. "
     "Releases want a prefix of their own."
 )
@@ -128,7 +129,7 @@ def _publish_lines(outcome: Outcome, settings: Settings) -> list[str]:
     if outcome.is_guarded is False:
         lines.append(UNGUARDED)
     if outcome.stranger:
-        lines.append(NEIGHBOURS.format(outcome.stranger))
+        lines.append(NEIGHBORS.format(outcome.stranger))
     if outcome.result == "planned":
         lines.append(f"Would publish {outcome.revision} to {settings.source}: {size}")
     else:

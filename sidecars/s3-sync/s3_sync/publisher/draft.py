@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from s3_sync.publisher.bundle import write_bundle
+from s3_sync.publisher.catalog import Kept, incomplete, read_release
 from s3_sync.publisher.folder import Look, contents
 from s3_sync.publisher.folder_errors import FolderError
 from s3_sync.publisher.progress import Progress, Watched
-from s3_sync.publisher.shelf import Kept, incomplete, read_release
 from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store
 from s3_sync.release.facts import Origin, check_bulk
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES, Manifest, serialise_manifest
@@ -82,7 +82,7 @@ class Draft:
             The release as it is in the bucket now.
 
         Raises:
-            ReleaseError: Somebody else writes the same release, and it does not become whole.
+            ReleaseError: Another publisher writes the same release, and does not complete it.
         """
         if kept is not None and kept.is_whole:
             return kept

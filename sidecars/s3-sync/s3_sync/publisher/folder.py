@@ -1,5 +1,5 @@
 """
-What of a folder becomes a release, and why something cannot.
+Which files of a folder become a release, and why one cannot.
 """
 
 from __future__ import annotations
@@ -8,16 +8,17 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from s3_sync.keys import refusal_of
-from s3_sync.publisher.bundle import Content
+from s3_sync.publisher.bundle import FileContent
 from s3_sync.publisher.folder_errors import FolderError, joined
 from s3_sync.publisher.ignore import Ignore
 from s3_sync.release.rows import FILE_LIMIT_BYTES, FILES_LIMIT, TOTAL_LIMIT_BYTES
 
 MIB = 1 << 20
-_LEAVE_OUT = "Mend it, or leave it out: --exclude, or a line in .s3-sync-ignore."
+_LEAVE_OUT = "Fix it, or leave it out: --exclude, or a line in .s3-sync-ignore."
 _NAMES = {
     "unsafe_path": "its name is not UTF-8",
     "name_too_long": "its name is longer than 255 bytes, or its path than 4,095",
@@ -65,10 +66,10 @@ def look(folder: str, ignore: Ignore) -> Look:
     Find the files of a release; symlinks count as what they lead to.
 
     Raises:
-        FolderError: The folder is none, is empty, or has something that cannot be released;
+        FolderError: It is not a folder, is empty, or has something that cannot be released;
             everything of the kind is named.
     """
-    walk = _Walk(os.path.realpath(folder), ignore)
+    walk = _FolderWalk(os.path.realpath(folder), ignore)
     try:
         walk.enter(walk.root, "", ())
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -108,7 +109,7 @@ def digests_of(files: Sequence[Found], tell: Callable[[int], object]) -> dict[st
     problems = []
     for number, file in enumerate(files, start=1):
         try:
-            with _Reading(file), open(file.real, "rb") as source:
+            with _reading(file), open(file.real, "rb") as source:
                 digests[file.path] = hashlib.file_digest(source, "sha256").hexdigest()
         except FolderError as problem:
             problems.append(problem)
@@ -120,7 +121,7 @@ def digests_of(files: Sequence[Found], tell: Callable[[int], object]) -> dict[st
 
 def contents(
     before: Look, digests: Mapping[str, str], tell: Callable[[int], object]
-) -> Iterator[Content]:
+) -> Iterator[FileContent]:
     """
     Read the files again, one by one.
 
@@ -131,12 +132,12 @@ def contents(
         FolderError: One cannot be read, or is not what it was.
     """
     for number, file in enumerate(before.files):
-        with _Reading(file), open(file.real, "rb") as source:
+        with _reading(file), open(file.real, "rb") as source:
             data = source.read(FILE_LIMIT_BYTES + 1)
         if hashlib.sha256(data).hexdigest() != digests[file.path]:
             raise changing(f"{file.path} has changed")
         tell(number + 1)
-        yield Content(file.path, data, file.is_executable)
+        yield FileContent(file.path, data, file.is_executable)
 
 
 def check_same(before: Look, after: Look) -> None:
@@ -159,27 +160,22 @@ def changing(what: str) -> FolderError:
     )
 
 
-class _Reading:
+@contextmanager
+def _reading(file: Found) -> Iterator[None]:
     """
-    Tells why a file cannot be read.
+    Tell why a file cannot be read.
     """
-
-    def __init__(self, file: Found) -> None:
-        self._file = file
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, FileNotFoundError):
-            raise changing(f"{self._file.path} is gone") from error
-        if isinstance(error, OSError):
-            raise _unreadable(self._file.path, error) from error
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise changing(f"{file.path} is gone") from error
+    except OSError as error:
+        raise _unreadable(file.path, error) from error
 
 
-class _Walk:
+class _FolderWalk:
     """
-    One walk through the folder; problems are collected, so that all are told at once.
+    One walk through the folder; problems are collected, so that all are reported at once.
     """
 
     def __init__(self, root: str, ignore: Ignore) -> None:

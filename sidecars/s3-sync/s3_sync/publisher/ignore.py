@@ -1,5 +1,5 @@
 """
-What of a folder stays out of a release.
+Which files of a folder stay out of a release.
 """
 
 from __future__ import annotations
@@ -76,5 +76,5 @@ def _read(path: str) -> list[str]:
         return []
     except (OSError, ValueError) as error:
         if not os.access(os.path.dirname(path), os.R_OK | os.X_OK):
-            return []  # the folder itself is the problem, and is told of as such
+            return []  # the folder itself is the problem, and is reported as such
         raise FolderError("ignore_rule_invalid", f"{path} cannot be read: {error}") from error

@@ -25,13 +25,13 @@ class Progress:
 
     def counter(self, what: str, total: int) -> Callable[[int], None]:
         """
-        Return what is told the number of things that are done.
+        Return the function that takes the number of things that are done.
         """
         return lambda done: self._tell(f"{what}: {done} of {total}", is_last=done >= total)
 
     def bytes_counter(self, what: str, total_bytes: int) -> Callable[[int], None]:
         """
-        Return what is told the number of bytes that are done.
+        Return the function that takes the number of bytes that are done.
         """
         total = f"{total_bytes / MIB:.1f} MiB"
         return lambda done: self._tell(

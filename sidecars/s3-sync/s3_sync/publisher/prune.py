@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from s3_sync.publisher.shelf import (
-    Entry,
+from s3_sync.publisher.catalog import (
+    CatalogEntry,
     ReleaseError,
     list_releases,
     read_current,
@@ -33,19 +33,19 @@ class Pruned:
         freed_bytes: Of these bundles.
     """
 
-    removed: tuple[Entry, ...]
-    kept: tuple[Entry, ...]
+    removed: tuple[CatalogEntry, ...]
+    kept: tuple[CatalogEntry, ...]
     bundles: int
     freed_bytes: int
 
 
 def choose(
-    entries: Sequence[Entry],
+    entries: Sequence[CatalogEntry],
     spared: Collection[str],
     keep_count: int,
     keep_for_seconds: float,
     now: datetime,
-) -> list[Entry]:
+) -> list[CatalogEntry]:
     """
     Return the releases that go: neither spared, nor among the newest, nor young.
 
@@ -81,9 +81,8 @@ def prune(
         ReleaseError: There are releases, and none is current; nothing is removed.
     """
     now = datetime.now(UTC)
-    bundles = list(
-        store.list(BUNDLE_FOLDER)
-    )  # before the manifests: a publish writes them in this order
+    # Before the manifests: a publish writes them in this order.
+    bundles = list(store.list(BUNDLE_FOLDER))
     entries = list_releases(store)
     if entries and read_current(store) is None:
         raise ReleaseError(
@@ -114,11 +113,11 @@ def _in_use(store: Store) -> set[str]:
     return {*pointed, *read_pins(store)}
 
 
-def _remove(store: Store, going: Sequence[Entry]) -> list[Entry]:
+def _remove(store: Store, going: Sequence[CatalogEntry]) -> list[CatalogEntry]:
     """
     Delete manifests; one that came into use meanwhile is put back, and is not returned.
     """
-    removed: list[tuple[Entry, Stored]] = []
+    removed: list[tuple[CatalogEntry, Stored]] = []
     for entry in going:
         if stored := store.read(manifest_key(entry.revision)):
             store.delete(manifest_key(entry.revision))
@@ -142,7 +141,10 @@ def _delete_unless_new(store: Store, bundle: Listed) -> bool:
 
 
 def _loose(
-    bundles: Sequence[Listed], staying: Sequence[Entry], going: Sequence[Entry], now: datetime
+    bundles: Sequence[Listed],
+    staying: Sequence[CatalogEntry],
+    going: Sequence[CatalogEntry],
+    now: datetime,
 ) -> list[Listed]:
     """
     Return the bundles that no release names: of those that go, and old ones of killed publishes.

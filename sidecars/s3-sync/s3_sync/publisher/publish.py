@@ -12,11 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from s3_sync.publisher.draft import Draft
-from s3_sync.publisher.folder import Look, check_same, digests_of, look
-from s3_sync.publisher.ignore import Ignore
-from s3_sync.publisher.progress import Progress
-from s3_sync.publisher.shelf import (
+from s3_sync.digest import revision_of, sha256_of
+from s3_sync.publisher.catalog import (
     Current,
     Kept,
     find_stranger,
@@ -25,10 +22,13 @@ from s3_sync.publisher.shelf import (
     read_current,
     read_release,
 )
+from s3_sync.publisher.draft import Draft
+from s3_sync.publisher.folder import Look, check_same, digests_of, look
+from s3_sync.publisher.ignore import Ignore
+from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.store import Store
-from s3_sync.publisher.swing import check_ours, has_conditions, swing
+from s3_sync.publisher.swap import check_ours, has_conditions, swap_pointer
 from s3_sync.release.facts import Origin
-from s3_sync.release.names import revision_of, sha256_of
 from s3_sync.release.pointer import HISTORY_LIMIT, Pointer
 
 # A release whose objects vanish while it is published, by a prune beside us, is put back.
@@ -78,7 +78,7 @@ class Publisher:
         Raises:
             SidecarError: It cannot be; what was current stays current.
         """
-        look(folder, ignore)  # what is wrong with it is told although S3 cannot be reached
+        look(folder, ignore)  # its problems are reported even if S3 cannot be reached
         # Before the folder is read: else what others publish meanwhile would be overwritten unseen.
         before = read_current(self._store)
         pointer = before.pointer if before else None
@@ -119,7 +119,7 @@ class Publisher:
                 _history(old, draft.revision),
             )
             is_guarded = has_conditions(store, draft.revision, kept.data, base)
-            swing(store, pointer, base, is_guarded=is_guarded)
+            swap_pointer(store, pointer, base, is_guarded=is_guarded)
             if is_shown(store, pointer):
                 size = kept.manifest.bundle_bytes if kept.manifest else 0
                 return Outcome("published", draft.revision, old, draft.seen, size, is_guarded)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 MIB = 1 << 20
@@ -40,7 +39,3 @@ def size_text(size_bytes: int) -> str:
     if size_bytes < 1 << 10:
         return f"{size_bytes} B"
     return f"{size_bytes / 1024:.1f} KiB" if size_bytes < MIB else f"{size_bytes / MIB:.1f} MiB"
-
-
-def time_text(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -7,7 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from s3_sync.publisher.shelf import (
+from s3_sync.digest import sha256_of
+from s3_sync.publisher.catalog import (
     ReleaseError,
     find_release,
     incomplete,
@@ -16,9 +17,8 @@ from s3_sync.publisher.shelf import (
     read_release,
 )
 from s3_sync.publisher.store import Store
-from s3_sync.publisher.swing import has_conditions, swing
+from s3_sync.publisher.swap import has_conditions, swap_pointer
 from s3_sync.release.facts import Origin
-from s3_sync.release.names import sha256_of
 from s3_sync.release.pointer import HISTORY_LIMIT, Pointer
 
 
@@ -81,7 +81,7 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     if is_dry:
         return Rollback(old, after, None)
     is_guarded = has_conditions(store, target, kept.data, before)
-    swing(store, after, before, is_guarded=is_guarded)
+    swap_pointer(store, after, before, is_guarded=is_guarded)
     if not is_shown(store, after):
         raise incomplete(target)
     return Rollback(old, after, is_guarded)

@@ -28,8 +28,8 @@ from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.s3.refusals import Operation, Refusal, Request, explain, is_denied
 from s3_sync.s3.wire import Answer
 from s3_sync.settings import Settings
-from sidecar_runtime.aws_chain import whoami
-from sidecar_runtime.aws_credentials import CredentialsError
+from sidecar_runtime.aws.chain import whoami
+from sidecar_runtime.aws.credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
 
 # Answers to a conditional write that met another one under way, which ask for one more try.
@@ -119,53 +119,48 @@ class Store:
         Return an object, or the first bytes of it; None where there is none.
         """
         part = {"Range": f"bytes=0-{head_bytes - 1}"} if head_bytes else {}
-        # A byte too many is what tells that it is too long.
-        return self._get(
-            key,
-            part,
-            lambda found: Stored(found["Body"].read(MANIFEST_LIMIT_BYTES + 1), found["ETag"]),
-        )
+
+        def take(at: dict[str, str]) -> Stored:
+            found = self._client.get_object(**at, **part)
+            # A byte too many is what tells that it is too long.
+            return Stored(found["Body"].read(MANIFEST_LIMIT_BYTES + 1), found["ETag"])
+
+        return self._unless_absent(key, take)
 
     def sha256_of(self, key: str) -> str | None:
         """
         Return the SHA-256 of an object, which is read through for that; None where there is none.
         """
 
-        def digest_of(found: Any) -> str:
+        def take(at: dict[str, str]) -> str:
             digest = hashlib.sha256()
-            for chunk in found["Body"].iter_chunks(CHUNK_BYTES):
+            for chunk in self._client.get_object(**at)["Body"].iter_chunks(CHUNK_BYTES):
                 digest.update(chunk)
             return digest.hexdigest()
 
-        return self._get(key, {}, digest_of)
-
-    def _get(self, key: str, part: dict[str, str], take: Callable[[Any], Taken]) -> Taken | None:
-        """
-        Return what is taken from an object; None where there is nothing to be read.
-        """
-        try:
-            return take(self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, **part))
-        except exceptions.ClientError as error:
-            if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
-                return None
-            if status_of(error) == 416:  # a range of an empty object
-                return None
-            explained = self._explained(error, "get", key)
-            if explained.reason == "access_denied" and self._is_absent(key):
-                return None
-            raise explained from error
-        except exceptions.BotoCoreError as error:
-            raise unreachable(error) from error
+        return self._unless_absent(key, take)
 
     def look(self, key: str) -> Listed | None:
         """
         Return what a listing would say of one object; None where there is none.
         """
-        try:
-            answer = self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
+
+        def take(at: dict[str, str]) -> Listed:
+            answer = self._client.head_object(**at)
             return Listed(key, int(answer["ContentLength"]), answer["LastModified"])
+
+        return self._unless_absent(key, take)
+
+    def _unless_absent(self, key: str, take: Callable[[dict[str, str]], Taken]) -> Taken | None:
+        """
+        Return what is taken from an object; None where there is nothing to be read.
+        """
+        try:
+            return take({"Bucket": self.bucket, "Key": self.prefix + key})
         except exceptions.ClientError as error:
-            if status_of(error) == 404:
+            if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
+                return None
+            if status_of(error) == 416:  # a range of an empty object
                 return None
             explained = self._explained(error, "get", key)
             if explained.reason == "access_denied" and self._is_absent(key):

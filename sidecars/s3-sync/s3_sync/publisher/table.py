@@ -8,8 +8,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from s3_sync.publisher.report import Report, size_text, table, time_text
-from s3_sync.publisher.shelf import Entry
+from s3_sync.publisher.catalog import CatalogEntry
+from s3_sync.publisher.report import Report, size_text, table
+from s3_sync.release.facts import time_text
 from s3_sync.release.pointer import Pointer
 
 HEAD = ("REVISION", "CREATED", "BY", "COMMIT", "FILES", "SIZE", "STATE", "MESSAGE")
@@ -18,7 +19,7 @@ MESSAGE_CHARACTERS = 60
 
 def releases_report(
     url: str,
-    entries: Sequence[Entry],
+    entries: Sequence[CatalogEntry],
     older: int,
     pointer: Pointer | None,
     pins: Collection[str],
@@ -45,7 +46,7 @@ def releases_report(
     return Report(lines, facts)
 
 
-def _facts(entry: Entry, pointer: Pointer | None, pins: Collection[str]) -> dict[str, Any]:
+def _facts(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) -> dict[str, Any]:
     facts: dict[str, Any] = {"revision": entry.revision, "state": _state(entry, pointer, pins)}
     if entry.summary:
         facts |= {
@@ -57,7 +58,7 @@ def _facts(entry: Entry, pointer: Pointer | None, pins: Collection[str]) -> dict
     return facts
 
 
-def _row(entry: Entry, pointer: Pointer | None, pins: Collection[str]) -> tuple[str, ...]:
+def _row(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) -> tuple[str, ...]:
     state = ", ".join(_state(entry, pointer, pins))
     summary = entry.summary
     if summary is None:
@@ -75,7 +76,7 @@ def _row(entry: Entry, pointer: Pointer | None, pins: Collection[str]) -> tuple[
     )
 
 
-def _state(entry: Entry, pointer: Pointer | None, pins: Collection[str]) -> list[str]:
+def _state(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) -> list[str]:
     """
     Return what is special about a release.
     """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from s3_sync.release.names import is_revision
+from s3_sync.digest import is_revision
 from s3_sync.release.rows import FILES_LIMIT, Invalid
 
 FORMAT = 1
@@ -22,6 +22,8 @@ MARKS_LIMIT = 20 * FILES_LIMIT
 TEXT_LIMIT_CHARACTERS = 500
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# What is known of an origin by git.
+_GIT = ("commit", "branch", "author", "message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +115,8 @@ def read_origin(facts: Mapping[str, Any], who: str) -> Origin:
     def text(found: object) -> str:
         return found[:TEXT_LIMIT_CHARACTERS] if isinstance(found, str) else ""
 
-    return Origin(
-        text(facts.get(who)),
-        text(names.get("commit")),
-        text(names.get("branch")),
-        text(names.get("author")),
-        text(names.get("message")),
-        text(facts.get("ci_url")),
-    )
+    known = {name: text(names.get(name)) for name in _GIT}
+    return Origin(by=text(facts.get(who)), ci_url=text(facts.get("ci_url")), **known)
 
 
 def time_text(at: datetime) -> str:
@@ -128,12 +124,7 @@ def time_text(at: datetime) -> str:
 
 
 def origin_facts(origin: Origin) -> dict[str, Any]:
-    git = {
-        "commit": origin.commit,
-        "branch": origin.branch,
-        "author": origin.author,
-        "message": origin.message,
-    }
+    git = {name: getattr(origin, name) for name in _GIT}
     return {
         "git": {name: text[:TEXT_LIMIT_CHARACTERS] for name, text in git.items() if text},
         "ci_url": origin.ci_url[:TEXT_LIMIT_CHARACTERS],

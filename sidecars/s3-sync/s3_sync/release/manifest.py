@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from json.encoder import encode_basestring_ascii as _quoted
 
+from s3_sync.digest import revision_of
 from s3_sync.release.facts import (
     FORMAT,
     TEXT_LIMIT_CHARACTERS,
@@ -24,12 +25,11 @@ from s3_sync.release.facts import (
     read_time,
     time_text,
 )
-from s3_sync.release.names import revision_of
 from s3_sync.release.rows import TOTAL_LIMIT_BYTES, File, Invalid, read_rows
 
 # Limits of the reader, and so of the publisher; those of files: rows.py.
 MANIFEST_LIMIT_BYTES = 64 << 20
-# A manifest says all but its files in so many bytes.
+# A manifest says everything except its files within this many bytes.
 HEAD_LIMIT_BYTES = 40 << 10
 
 _FILES = '\n  "files": '
@@ -101,7 +101,7 @@ def parse_manifest(data: bytes, target_bytes: int = 0) -> Manifest:
         target_bytes: Length of the target's own path.
 
     Raises:
-        Invalid: It is none, or names what must not be written; the text says why.
+        Invalid: It is not a manifest, or names what must not be written; the text says why.
     """
     facts = read_facts(data, MANIFEST_LIMIT_BYTES)
     bundle = get(facts, "bundle", dict)
@@ -126,7 +126,7 @@ def parse_summary(head: bytes) -> Summary:
     Read the first bytes of a manifest that :func:`serialise_manifest` wrote.
 
     Raises:
-        Invalid: They are none.
+        Invalid: They are not a manifest.
     """
     before, found, _ = head.partition(_FILES.encode())
     facts = read_facts(before.rstrip(b",") + b"}" if found else head, MANIFEST_LIMIT_BYTES)

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
+from s3_sync.digest import is_revision
 from s3_sync.release.facts import (
     FORMAT,
     TEXT_LIMIT_CHARACTERS,
@@ -23,7 +24,6 @@ from s3_sync.release.facts import (
     time_text,
 )
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
-from s3_sync.release.names import is_revision
 from s3_sync.release.rows import Invalid
 
 POINTER_LIMIT_BYTES = 64 << 10
@@ -68,7 +68,7 @@ def parse_pointer(data: bytes) -> Pointer:
     Read a pointer.
 
     Raises:
-        Invalid: It is none; the text says why.
+        Invalid: It is not a pointer; the text says why.
     """
     facts = read_facts(data, POINTER_LIMIT_BYTES)
     manifest = get(facts, "manifest", dict)

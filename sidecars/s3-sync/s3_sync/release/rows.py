@@ -65,7 +65,7 @@ def read_rows(rows: list[Any], bundle_bytes: int, target_bytes: int) -> dict[str
     Return the files that the rows of a manifest name, by path.
 
     Raises:
-        Invalid: They are no rows, or name what must not be written.
+        Invalid: They are not rows, or name what must not be written.
     """
     if not rows:
         raise Invalid("it names no file")

@@ -11,16 +11,18 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from s3_sync.digest import sha256_of
+from s3_sync.release.apply import ReleaseApplier
+from s3_sync.release.facts import time_text
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES, Manifest, parse_manifest
-from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key, sha256_of
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import POINTER_LIMIT_BYTES, Pointer, parse_pointer
 from s3_sync.release.rows import File, Invalid
-from s3_sync.release.take import Taker
+from s3_sync.result import CycleResult
 from s3_sync.s3.client import Receiver, S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.settings import Settings
 from s3_sync.source import Order, State
-from s3_sync.work import Work
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
@@ -48,7 +50,7 @@ class Release:
     @property
     def facts(self) -> Mapping[str, object]:
         origin = {name: text for name, text in asdict(self.manifest.origin).items() if text}
-        return {"release": {"created_at": f"{self.manifest.created_at:%FT%TZ}", **origin}}
+        return {"release": {"created_at": time_text(self.manifest.created_at), **origin}}
 
     def key_of(self, path: str) -> str:
         return path
@@ -108,7 +110,7 @@ class ReleaseSource:
         self._client.begin_cycle(order.fence)
         try:
             with self._bundle() as (key, size_bytes):
-                await Taker(self._client, order, key, size_bytes).take()
+                await ReleaseApplier(self._client, order, key, size_bytes).take()
         except SidecarError:
             # A second publish repairs it, and may write another manifest: no pointer tells a pin.
             if self._settings.revision:
@@ -125,7 +127,7 @@ class ReleaseSource:
         with self._bundle() as (key, _):
             await self._client.get("bundle", key, lambda: {"range": "bytes=0-0"}, 1, receiver)
 
-    def judge(self, work: Work) -> None:
+    def judge(self, result: CycleResult) -> None:
         pass
 
     @property
@@ -229,7 +231,7 @@ class ReleaseSource:
         """
         headers = {"if-none-match": etag} if etag else {}
         whole_key = f"{self._settings.prefix}{key}"
-        page = _Page(limit_bytes)
+        page = _SmallObject(limit_bytes)
         try:
             answer = await self._client.get(
                 operation, whole_key, lambda: headers, limit_bytes, page
@@ -275,7 +277,7 @@ class _TooLong(Exception):
     pass
 
 
-class _Page:
+class _SmallObject:
     """
     Receives a small object.
     """

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from s3_sync.release.rows import File
 from s3_sync.s3.refusals import ObjectError
-from s3_sync.target.staging import Staged, Staging
-from s3_sync.target.target import Target
-from sidecar_runtime.publish import write_all
+from s3_sync.tree.staging import Staged, Staging
+from s3_sync.tree.target import Target
+from sidecar_runtime.volume.files import write_all
 
 # So much is inflated at a time.
 BLOCK_BYTES = 1 << 20

@@ -13,22 +13,13 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from s3_sync.s3.refusals import REGION, SourceError
+from s3_sync.s3.refusals import PARTITIONS, REGION, SourceError
 from s3_sync.s3.signing import encode_key
-from s3_sync.s3.wire import Origin
-from sidecar_runtime.aws_credentials import AwsConfig
+from s3_sync.s3.wire import HttpOrigin
+from sidecar_runtime.aws.credentials import AwsConfig
 
 DEFAULT_REGION = "us-east-1"
 
-# https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html
-_SUFFIXES = (
-    ("cn-", "amazonaws.com.cn"),
-    ("us-iso-", "c2s.ic.gov"),
-    ("us-isob-", "sc2s.sgov.gov"),
-    ("us-isof-", "csp.hci.ic.gov"),
-    ("eu-isoe-", "cloud.adc-e.uk"),
-    ("eusc-", "amazonaws.eu"),
-)
 _VIRTUAL_HOST = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 
 
@@ -38,7 +29,7 @@ class Address:
     Where a bucket is: the origin, the path before its keys, the region that signs.
     """
 
-    origin: Origin
+    origin: HttpOrigin
     base_path: str
     region: str
 
@@ -58,7 +49,7 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
     """
     region = bucket_region or config.region or DEFAULT_REGION
     if not REGION.fullmatch(region):
-        raise SourceError("region_invalid", f"{region!r} is not a region", "Mend AWS_REGION.")
+        raise SourceError("region_invalid", f"{region!r} is not a region", "Fix AWS_REGION.")
     style = config.addressing_style
     if bucket.startswith("arn:"):
         _, _, _, arn_region, account, resource = bucket.split(":", 5)
@@ -89,7 +80,7 @@ def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
         raise SourceError(
             "endpoint_invalid",
             "the endpoint URL of the AWS profile is not http(s)://HOST[:PORT]",
-            "Mend endpoint_url in the profile, or set AWS_ENDPOINT_URL.",
+            "Fix endpoint_url in the profile, or set AWS_ENDPOINT_URL.",
         )
     base = url.path.rstrip("/")
     is_virtual = config.addressing_style == "virtual" and not _is_ip(url.hostname)
@@ -107,12 +98,12 @@ def _is_ip(host: str) -> bool:
 
 
 def _host(service: str, region: str, config: AwsConfig) -> str:
-    suffix = next((s for start, s in _SUFFIXES if region.startswith(start)), "amazonaws.com")
+    suffix = next((s for start, _, s in PARTITIONS if region.startswith(start)), "amazonaws.com")
     dual = "dualstack." if config.use_dualstack else ""
     return f"{service}.{dual}{region}.{suffix}"
 
 
-def _origin(scheme: str, host: str, port: int | None) -> Origin:
+def _origin(scheme: str, host: str, port: int | None) -> HttpOrigin:
     number = port or (443 if scheme == "https" else 80)
     proxy = None if proxy_bypass(f"{host}:{number}") else getproxies().get(scheme)
-    return Origin(scheme, host, number, proxy)
+    return HttpOrigin(scheme, host, number, proxy)

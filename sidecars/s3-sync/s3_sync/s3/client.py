@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from s3_sync.s3.addressing import DEFAULT_REGION, Address, locate
+from s3_sync.s3.poll import PollConnection
 from s3_sync.s3.pool import Pool, write_head
 from s3_sync.s3.refusals import (
     STALE_CREDENTIALS,
@@ -27,10 +28,9 @@ from s3_sync.s3.refusals import (
 )
 from s3_sync.s3.signing import encode_query, sign
 from s3_sync.s3.tls import tls_context
-from s3_sync.s3.watch import Watch
 from s3_sync.s3.wire import Answer, Check, WireError
 from sidecar_runtime import __version__
-from sidecar_runtime.aws_credentials import AwsConfig, Chain, Credentials
+from sidecar_runtime.aws.credentials import AwsConfig, Chain, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
@@ -85,8 +85,8 @@ class S3Client:
         self._credentials: Credentials | None = None
         self._address: Address | None = None
         self._pool: Pool | None = None
-        self._watch: Watch | None = None
-        # What was asked last by the watch, and the request that asks it.
+        self._poll: PollConnection | None = None
+        # What the last poll asked, and the request that asks it.
         self._question: object = None
         self._head = b""
         self._signed_at = 0.0
@@ -195,8 +195,8 @@ class S3Client:
         Args:
             etag: As S3 sent it, with its quotes.
         """
-        address, watch = self._address, self._watch
-        if address is None or self._credentials is None or watch is None:
+        address, poll = self._address, self._poll
+        if address is None or self._credentials is None or poll is None:
             return False
         question = (key, etag, address, self._credentials)
         if question != self._question or time.monotonic() - self._signed_at > RESIGN_SECONDS:
@@ -205,7 +205,7 @@ class S3Client:
             self._question, self._signed_at = question, time.monotonic()
             self._head = write_head(path, signed)
         self._count(operation)
-        return watch.is_unmodified(self._head)
+        return poll.is_unmodified(self._head)
 
     def close(self) -> None:
         """
@@ -213,8 +213,8 @@ class S3Client:
         """
         if self._pool is not None:
             self._pool.close()
-        if self._watch is not None:
-            self._watch.close()
+        if self._poll is not None:
+            self._poll.close()
 
     def _request(self, operation: Operation, key: str) -> Request:
         return Request(operation, self._bucket, key, self._prefix, self.region)
@@ -241,7 +241,11 @@ class S3Client:
             error: SidecarError | ObjectMoved
             try:
                 sent = headers()
-                answer = await self._send_once(request, query, sent, receiver, seconds, check)
+                assert self._pool is not None
+                target, signed = self._sign(request, query, sent)
+                self._count(request.operation)
+                write = receiver.write if receiver is not None else None
+                answer = await self._pool.get(target, signed, write, seconds, check)
             except WireError as wire_error:
                 error = wire_error
             else:
@@ -265,21 +269,6 @@ class S3Client:
             if reason not in RETRIED or failures == ATTEMPTS:
                 raise error
             await asyncio.sleep(random.uniform(0, RETRY_CEILING_SECONDS * 2**failures))
-
-    async def _send_once(
-        self,
-        request: Request,
-        query: dict[str, str],
-        headers: Mapping[str, str],
-        receiver: Receiver | None,
-        seconds: float,
-        check: Check | None,
-    ) -> Answer:
-        assert self._pool is not None
-        target, signed = self._sign(request, query, headers)
-        self._count(request.operation)
-        write = receiver.write if receiver is not None else None
-        return await self._pool.get(target, signed, write, seconds, check)
 
     def _sign(
         self, request: Request, query: dict[str, str], headers: Mapping[str, str]
@@ -312,7 +301,7 @@ class S3Client:
 
     def _renew(self, used: Credentials | None) -> None:
         """
-        Fetch credentials anew, unless another request has done so since.
+        Fetch credentials again, unless another request has done so since.
         """
         if self._credentials is used:
             self._chain.forget()
@@ -329,5 +318,5 @@ class S3Client:
             self.close()
             context = tls_context(self._config) if address.origin.scheme == "https" else None
             self._pool = Pool(address.origin, context)
-            self._watch = None if address.origin.proxy else Watch(address.origin, context)
+            self._poll = None if address.origin.proxy else PollConnection(address.origin, context)
         self._address = address

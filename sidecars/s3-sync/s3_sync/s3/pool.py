@@ -1,5 +1,5 @@
 """
-A few keep-alive connections to one origin, directly or through a proxy.
+A few keep-alive connections to one origin, for lists and downloads, directly or through a proxy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
-from s3_sync.s3.wire import Answer, Check, Connection, Origin, Sink, StaleConnection, WireError
+from s3_sync.s3.wire import Answer, Check, Connection, HttpOrigin, Sink, StaleConnection, WireError
 
 CONNECT_SECONDS = 10.0
 RESOLVE_SECONDS = 5.0
@@ -27,7 +27,7 @@ class Pool:
     Keep-alive connections to one origin; :meth:`get` may run concurrently.
     """
 
-    def __init__(self, origin: Origin, context: ssl.SSLContext | None) -> None:
+    def __init__(self, origin: HttpOrigin, context: ssl.SSLContext | None) -> None:
         if origin.proxy and "//" not in origin.proxy:  # people leave http:// out
             origin = replace(origin, proxy=f"http://{origin.proxy}")
         self.origin = origin
@@ -175,7 +175,7 @@ async def _open_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) ->
     raise socket.gaierror(socket.EAI_NONAME, "it has no address")
 
 
-async def _open_proxy(loop: asyncio.AbstractEventLoop, origin: Origin) -> socket.socket:
+async def _open_proxy(loop: asyncio.AbstractEventLoop, origin: HttpOrigin) -> socket.socket:
     """
     Connect to the proxy, and for https ask it for a tunnel.
 
@@ -205,7 +205,7 @@ async def _open_proxy(loop: asyncio.AbstractEventLoop, origin: Origin) -> socket
 
 
 async def _ask_for_tunnel(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, origin: Origin
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, origin: HttpOrigin
 ) -> None:
     assert origin.proxy is not None
     host = f"[{origin.host}]" if ":" in origin.host else origin.host

@@ -24,7 +24,7 @@ ACTIONS: dict[Operation, str] = {
     "delete": "s3:DeleteObject",
 }
 
-# Codes after which the credentials are fetched anew, once: they were rotated, or have expired.
+# Codes after which the credentials are fetched again, once: they were rotated, or have expired.
 STALE_CREDENTIALS = {
     "ExpiredToken": "credentials_expired",
     "ExpiredTokenException": "credentials_expired",
@@ -37,14 +37,16 @@ _DENIED = re.compile(r"is not authorized to perform: (\S+)(?: on resource: \"?([
 # It goes into a host name and a header.
 REGION = re.compile(r"[a-z0-9-]{1,32}")
 _USER = re.compile(r"User: (arn:\S+)")
-_PARTITIONS = (
-    ("cn-", "aws-cn"),
-    ("us-gov-", "aws-us-gov"),
-    ("us-iso-", "aws-iso"),
-    ("us-isob-", "aws-iso-b"),
-    ("eu-isoe-", "aws-iso-e"),
-    ("us-isof-", "aws-iso-f"),
-    ("eusc-", "aws-eusc"),
+# How a region begins, its partition, the domain of its endpoints; all others are "aws".
+# https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html
+PARTITIONS = (
+    ("cn-", "aws-cn", "amazonaws.com.cn"),
+    ("us-gov-", "aws-us-gov", "amazonaws.com"),
+    ("us-iso-", "aws-iso", "c2s.ic.gov"),
+    ("us-isob-", "aws-iso-b", "sc2s.sgov.gov"),
+    ("eu-isoe-", "aws-iso-e", "cloud.adc-e.uk"),
+    ("us-isof-", "aws-iso-f", "csp.hci.ic.gov"),
+    ("eusc-", "aws-eusc", "amazonaws.eu"),
 )
 
 
@@ -86,7 +88,7 @@ class Request:
     def _arn_of(self, key: str) -> str:
         if self.bucket.startswith("arn:"):
             return self.bucket if self.operation == "list" else f"{self.bucket}/object/{key}"
-        partition = next((p for start, p in _PARTITIONS if self.region.startswith(start)), "aws")
+        partition = next((p for start, p, _ in PARTITIONS if self.region.startswith(start)), "aws")
         bucket = f"arn:{partition}:s3:::{self.bucket}"
         return bucket if self.operation == "list" else f"{bucket}/{key}"
 
@@ -193,13 +195,13 @@ def explain(
             return SourceError(
                 "bucket_not_found",
                 f"the bucket {request.bucket} does not exist ({said})",
-                "Check AWS_BUCKET for a slip, and that the credentials are of the right account.",
+                "Check AWS_BUCKET for a typo, and that the credentials are for the right account.",
             )
         case "RequestTimeTooSkewed":
             return SourceError(
                 "clock_skew",
                 f"the clock of this machine is wrong by more than S3 allows ({said})",
-                "Check the time synchronisation of the node.",
+                "Check the time synchronization of the node.",
             )
         case "SignatureDoesNotMatch":
             return SourceError(
@@ -222,7 +224,7 @@ def explain(
         case code if code in STALE_CREDENTIALS:
             return SourceError(
                 STALE_CREDENTIALS[code],
-                f"S3 refuses {identity}, also after the credentials were fetched anew ({said})",
+                f"S3 refuses {identity}, even after the credentials were fetched again ({said})",
                 "Renew the credentials at their source.",
             )
     if answer.status == 408 or refusal.code == "RequestTimeout":
@@ -242,7 +244,7 @@ def explain(
         case 404:
             return SourceError(
                 "bucket_not_found",
-                f"nothing is known of the bucket {request.bucket} there ({said})",
+                f"the endpoint does not know bucket {request.bucket} ({said})",
                 "Check AWS_BUCKET and the endpoint.",
             )
         case 429 | 503:

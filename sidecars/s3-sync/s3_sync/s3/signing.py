@@ -16,14 +16,14 @@ from datetime import datetime
 from functools import lru_cache
 from urllib.parse import quote
 
-from sidecar_runtime.aws_credentials import Credentials
+from sidecar_runtime.aws.credentials import Credentials
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 
 def encode_key(key: str) -> str:
     """
-    Percent-encode a key for the path; S3 wants it encoded once and never normalised.
+    Percent-encode a key for the path; S3 wants it encoded once and never normalized.
     """
     return quote(key, safe="/-_.~")
 

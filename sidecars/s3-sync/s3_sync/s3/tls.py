@@ -8,7 +8,7 @@ import os
 import ssl
 
 from s3_sync.s3.refusals import SourceError
-from sidecar_runtime.aws_credentials import AwsConfig
+from sidecar_runtime.aws.credentials import AwsConfig
 
 
 def tls_context(config: AwsConfig) -> ssl.SSLContext:

@@ -1,5 +1,5 @@
 """
-One HTTP/1.1 connection: asyncio below, llhttp (httptools) for the parsing.
+One HTTP/1.1 connection of the pool: asyncio below, llhttp (httptools) for the parsing.
 
 One request at a time, every wait with a deadline, no redirect followed, an answer whose end
 cannot be known refused.
@@ -54,7 +54,7 @@ class StaleConnection(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class HttpOrigin:
     """
     Where requests go: scheme, host and port, and the proxy on the way (URL, or None).
     """
@@ -95,18 +95,24 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[Answer] | None = None
         self._parser = httptools.HttpResponseParser(self)
+        self._expect(None, None)
+        self._is_new = True
+        self._heard_at = 0.0
+        self._ends_at = 0.0
+        self.is_usable = True
+
+    def _expect(self, sink: Sink | None, check: Check | None) -> None:
+        """
+        Begin an answer.
+        """
         self._answer = Answer()
         self._chunks: list[bytes] = []
         self._held_bytes = 0
         self._head_bytes = 0
-        self._sink: Sink | None = None
-        self._check: Check | None = None
-        self._is_new = True
+        self._sink = sink
+        self._check = check
         self._has_begun = False
         self._ends_with_connection = False
-        self._heard_at = 0.0
-        self._ends_at = 0.0
-        self.is_usable = True
 
     @property
     def idle_seconds(self) -> float:
@@ -134,14 +140,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             raise StaleConnection
         self._waiter = self._loop.create_future()
-        self._answer = Answer()
-        self._chunks = []
-        self._held_bytes = 0
-        self._head_bytes = 0
-        self._sink = sink
-        self._check = check
-        self._has_begun = False
-        self._ends_with_connection = False
+        self._expect(sink, check)
         self._heard_at = self._loop.time()
         self._ends_at = self._heard_at + seconds
         self._transport.write(head)

@@ -1,0 +1,200 @@
+"""
+Credentials and AWS configuration, from botocore in a child with a hard deadline.
+
+They are kept until they expire when a refresh fails, and fetched again when a service refuses them.
+A sidecar that uses them depends on botocore, which only the child imports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar_runtime import child
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.logs import get_logger
+
+CHAIN = "sidecar_runtime.aws.chain"
+FETCH_SECONDS = 20.0
+# While what we have is still valid, a silent service must not hold up the cycle.
+EARLY_FETCH_SECONDS = 3.0
+WHOAMI_SECONDS = 8.0
+REFRESH_BEFORE_SECONDS = 900.0
+REFRESH_RETRY_SECONDS = 30.0
+LAST_LINES = 20
+
+ADVICE = {
+    "credentials_missing": "Give the pod an identity: IRSA (annotate the service account with "
+    "eks.amazonaws.com/role-arn) or EKS Pod Identity; or set AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY from a Secret. The role of the node is out of reach of pods while the "
+    "hop limit of IMDS is 1.",
+    "credentials_invalid": "A Secret made by `echo` ends in a newline: use `echo -n` or "
+    "`kubectl create secret --from-literal`.",
+    "credentials_denied": "STS refused the role. Check its trust policy: the OIDC provider of this "
+    "cluster, the namespace and the name of the service account.",
+    "credentials_expired": "Renew the token or the session that the credentials come from.",
+    "credentials_unavailable": "The service that hands out credentials (STS, the Pod Identity "
+    "agent, IMDS) did not answer. Check the route to it; IMDS needs a hop limit of 2 in pods.",
+}
+
+log = get_logger("credentials")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """
+    What signs a request; `expires_at` is Unix time, None for credentials without an end.
+    """
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+    expires_at: float | None = None
+    method: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AwsConfig:
+    """
+    How to reach S3, as botocore reads it from environment and profile.
+
+    Args:
+        ca_fallback: A CA bundle to use where the system has none.
+    """
+
+    region: str | None
+    endpoint_url: str | None
+    ca_bundle: str | None
+    ca_fallback: str | None
+    addressing_style: str | None
+    use_fips: bool
+    use_dualstack: bool
+
+
+class CredentialsError(SidecarError):
+    """
+    No usable credentials; the reason says why.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message, ADVICE.get(reason, ""))
+
+
+class Chain:
+    """
+    The credentials of this process, fetched when needed.
+    """
+
+    def __init__(self) -> None:
+        self._credentials: Credentials | None = None
+        self._config: AwsConfig | None = None
+        self._refresh_at: float | None = None
+        self._identity: str | None = None
+
+    def current(self, fence: Fence) -> tuple[Credentials, AwsConfig]:
+        """
+        Return valid credentials, and fetch them where they are missing or about to expire.
+
+        Raises:
+            CredentialsError: There are none, and no earlier ones are still valid.
+            CycleAbandoned: The fence was revoked meanwhile.
+        """
+        now = time.time()
+        held = self._credentials
+        if held is None or (held.expires_at is not None and held.expires_at <= now):
+            self._credentials = None
+            self._fetch(fence, FETCH_SECONDS)
+        elif self._refresh_at is not None and now >= self._refresh_at:
+            self._refresh_at = now + REFRESH_RETRY_SECONDS
+            try:
+                self._fetch(fence, EARLY_FETCH_SECONDS)
+            except CredentialsError as error:
+                log.warning("credentials_kept", reason=error.reason, error=error.message)
+        assert self._credentials is not None and self._config is not None
+        return self._credentials, self._config
+
+    def forget(self) -> None:
+        """
+        Fetch again at the next use: a service has refused what we have.
+        """
+        self._credentials = None
+
+    def identity(self, fence: Fence) -> str | None:
+        """
+        Return the ARN we act as, asked from STS once; None where STS does not say.
+        """
+        if self._identity is None:
+            try:
+                self._identity = str(ask_child(CHAIN, ["whoami"], WHOAMI_SECONDS, fence)["arn"])
+            except CredentialsError as error:
+                log.debug("identity_unknown", error=error.message)
+                self._identity = ""
+        return self._identity or None
+
+    def _fetch(self, fence: Fence, seconds: float) -> None:
+        answer = ask_child(CHAIN, [], seconds, fence)
+        found = answer.pop("credentials")
+        if found is None:
+            text = "no AWS credentials found, by any of botocore's ways"
+            raise CredentialsError("credentials_missing", text)
+        for name in ("access_key", "secret_key", "token"):
+            if not (found[name] or "-").isprintable() or " " in (found[name] or ""):
+                text = f"the {name} has a blank or a line break in it"
+                raise CredentialsError("credentials_invalid", text)
+        now = time.time()
+        self._credentials = Credentials(**found)
+        self._config = AwsConfig(**answer)
+        self._identity = None
+        self._refresh_at = None
+        if self._credentials.expires_at is not None:
+            left = self._credentials.expires_at - now
+            self._refresh_at = now + max(0.0, left - min(REFRESH_BEFORE_SECONDS, left / 2))
+        log.debug("credentials_fetched", method=self._credentials.method)
+
+
+def ask_child(module: str, arguments: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
+    """
+    Run a module that answers by :func:`sidecar_runtime.aws.chain.answer`, and return its answer.
+
+    The child dies with the fence, and after this many seconds.
+
+    Raises:
+        CredentialsError: It says no, or says nothing.
+        CycleAbandoned: The fence was revoked meanwhile.
+    """
+    said: list[str] = []
+    complaints: deque[str] = deque(maxlen=LAST_LINES)
+    try:
+        child.run(
+            # -I: nothing of the working directory or PYTHON* reaches what holds secrets.
+            [sys.executable, "-I", "-m", module, *arguments],
+            os.environ,
+            ".",
+            fence=fence,
+            deadline_seconds=seconds,
+            out=said.append,
+            err=complaints.append,
+        )
+    except child.DeadlinePassed:
+        text = f"no answer within {seconds:g} s"
+        raise CredentialsError("credentials_unavailable", text) from None
+    except OSError as error:  # no memory or no process left for a child
+        text = f"cannot start the credential chain: {error.strerror}"
+        raise CredentialsError("credentials_unavailable", text) from None
+    if fence.is_revoked:
+        raise CycleAbandoned
+    try:
+        answer: dict[str, Any] = json.loads("".join(said))
+    except ValueError:
+        last = [line for line in complaints if line][-1:]
+        text = f"the credential chain failed: {''.join(last)}"
+        raise CredentialsError("credentials_unavailable", text) from None
+    if failure := answer.get("error"):
+        raise CredentialsError(failure["reason"], failure["message"])
+    return answer

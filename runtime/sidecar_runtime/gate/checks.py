@@ -1,0 +1,123 @@
+"""
+The checks that a gate can make: a program, and how to read what it says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sidecar_runtime.child import ending
+from sidecar_runtime.errors import SidecarError
+
+PROBLEM_CHARACTERS = 500
+
+# "dags/sales.py:12: problem", as compilers and linters write, and a frame of a Python traceback.
+_PLACE = re.compile(r"^(?P<path>[^\s:][^:]*):(?P<line>\d+)(?::\d+)?:?\s+(?P<problem>\S.*)$")
+_FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """
+    Why a revision is refused: file and line where they are known, and what is wrong there.
+    """
+
+    path: str
+    line: int | None
+    problem: str
+
+    def __str__(self) -> str:
+        place = self.path if self.line is None else f"{self.path}:{self.line}"
+        return f"{place}: {self.problem}" if place else self.problem
+
+
+IsFile = Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """
+    A program that judges a folder: exit code 0 accepts.
+
+    It runs in the folder, in a process group of its own, and gets the new and changed paths on
+    standard input, each ended by a NUL.
+
+    Args:
+        argv: The program and its arguments; no shell.
+        read: From the end of its output, its exit code (negative: the signal that ended it) and
+            whether a path is a file of the folder, to findings.
+        suffix: Of the paths that it judges; without any of them it has nothing to say.
+        is_head_kept: Whether the beginning of a long output counts, and not its end.
+    """
+
+    argv: tuple[str, ...]
+    read: Callable[[str, int, IsFile], list[Finding]]
+    suffix: str = ""
+    is_head_kept: bool = False
+
+
+def syntax_check(grammar: tuple[int, int]) -> Check:
+    """
+    Return the check that compiles each new or changed ``.py`` by the grammar of one Python.
+    """
+    version = f"{grammar[0]}.{grammar[1]}"
+    argv = (sys.executable, "-I", "-m", "sidecar_runtime.gate.syntax", version)
+    return Check(argv, _read_syntax, ".py", is_head_kept=True)
+
+
+def command_check(argv: Sequence[str]) -> Check:
+    """
+    Return the check that asks a program of the user's.
+    """
+    return Check(tuple(argv), _read_command)
+
+
+def _read_syntax(said: str, code: int, _: IsFile) -> list[Finding]:
+    if code != 0:
+        raise SidecarError(
+            "gate_failed",
+            f"the syntax check ended with {ending(code)}: {_last_line(said)}",
+            "The last good revision stays. Look at the container's memory limit.",
+        )
+    findings = []
+    for line in said.splitlines():
+        with suppress(ValueError):  # the last line may be half a line
+            findings.append(Finding(*json.loads(line)))
+    return findings
+
+
+def _read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
+    """
+    Find places in what a command says: files of the revision, not of libraries, nor clock times.
+    """
+    if code == 0:
+        return []
+    findings: list[Finding] = []
+    frame: re.Match[str] | None = None
+    for line in said.splitlines():
+        if (place := _PLACE.match(line)) and is_file(place["path"]):
+            findings.append(_finding(place["path"], place["line"], place["problem"]))
+        if (inner := _FRAME.match(line)) and is_file(inner["path"]):
+            frame = inner
+    if findings:
+        return findings
+    problem = _last_line(said) or f"the command ended with {ending(code)}"
+    return [_finding(frame["path"], frame["line"], problem) if frame else _whole(problem)]
+
+
+def _finding(path: str, line: str, problem: str) -> Finding:
+    return Finding(path, int(line), problem.strip()[:PROBLEM_CHARACTERS])
+
+
+def _whole(problem: str) -> Finding:
+    return Finding("", None, problem[:PROBLEM_CHARACTERS])
+
+
+def _last_line(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,185 @@
+"""
+The gate: the check that a revision must pass before it is published.
+
+Its unit is the revision: all of it is published, or nothing. A verdict is final for the process:
+what was refused once is not looked at again, and is not a failure either, so the source is polled
+as usual for the revision that fixes it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+
+from sidecar_runtime import child
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate import syntax
+from sidecar_runtime.gate.checks import Check, Finding, command_check, syntax_check
+from sidecar_runtime.gate.settings import GateSettings
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.metrics import Metrics
+
+NAMED_FINDINGS = 20
+VERDICTS = 100
+
+log = get_logger("gate")
+
+
+class GateMetrics:
+    """
+    What a gate adds to the metrics of a sidecar.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.checks = metrics.counter_by(
+            "result", "sidecar_gate_checks_total", "Revisions that the gate judged, by result."
+        )
+        self.refused = metrics.gauge(
+            "sidecar_gate_refused", "1 while the gate refuses the newest revision, else 0."
+        )
+
+
+def make_gate(settings: GateSettings, metrics: GateMetrics) -> Gate | None:
+    """
+    Return the gate that the settings ask for; None where it is off.
+    """
+    if settings.gate == "off":
+        return None
+    if settings.gate_command is not None:
+        check = command_check(settings.gate_command)
+    else:
+        check = syntax_check(settings.gate_grammar or syntax.NEWEST)
+    return Gate(check, settings.gate_timeout_seconds, metrics)
+
+
+class RevisionRefused(SidecarError):
+    """
+    The gate refuses the newest revision; the last good one stays published.
+    """
+
+    def __init__(self, revision: str, findings: Sequence[Finding]) -> None:
+        more = f"; {len(findings) - 1} more" if len(findings) > 1 else ""
+        super().__init__(
+            "revision_refused",
+            f"the gate refuses revision {revision}: {findings[0]}{more}",
+            "Fix it at the source; until then the last good revision stays published.",
+        )
+        self.revision = revision
+        self.findings = findings[:NAMED_FINDINGS]
+        self.files_refused = len({finding.path for finding in findings if finding.path})
+
+    def facts(self) -> dict[str, object]:
+        """
+        Return what the status page shows of it.
+        """
+        return {
+            "revision": self.revision,
+            "files_refused": self.files_refused,
+            "problems": [str(finding) for finding in self.findings],
+        }
+
+
+class Gate:
+    """
+    Judges revisions, each once; remembers its verdicts for the life of the process.
+    """
+
+    def __init__(self, check: Check, timeout_seconds: float, metrics: GateMetrics) -> None:
+        self._check = check
+        self._timeout_seconds = timeout_seconds
+        self._metrics = metrics
+        self._verdicts: dict[str, RevisionRefused | None] = {}
+
+    def judge(
+        self, revision: str, folder: str, changed: Collection[str], fence: Fence
+    ) -> RevisionRefused | None:
+        """
+        Return why the revision may not be published, or None where it may.
+
+        Args:
+            folder: Where the whole revision lies.
+            changed: Paths in it that are new or changed since what is published.
+
+        Raises:
+            SidecarError: ``gate_failed``: the check could not be made; there is no verdict.
+            CycleAbandoned: The fence was revoked; the check is killed.
+        """
+        if revision not in self._verdicts:
+            verdict = self.examine(revision, folder, changed, fence)
+            self._verdicts[revision] = verdict
+            if len(self._verdicts) > VERDICTS:
+                del self._verdicts[next(iter(self._verdicts))]
+            self._metrics.checks("refused" if verdict else "accepted").inc()
+            if verdict:
+                _tell(verdict)
+        refused = self._verdicts[revision]
+        self._metrics.refused.set(refused is not None)
+        return refused
+
+    def rest(self) -> None:
+        """
+        Note that nothing waits for a verdict: the newest revision is published.
+        """
+        self._metrics.refused.set(0)
+
+    def examine(
+        self, revision: str, folder: str, changed: Collection[str], fence: Fence
+    ) -> RevisionRefused | None:
+        """
+        Make the check; as :meth:`judge`, but nothing is remembered or told.
+        """
+        paths = [path for path in changed if path.endswith(self._check.suffix)]
+        if self._check.suffix and not paths:
+            return None
+        environment = {
+            **os.environ,
+            "GATE_FOLDER": folder,
+            "GATE_REVISION": revision,
+            "PYTHONDONTWRITEBYTECODE": "1",  # the folder is to be published as it is
+        }
+        try:
+            said, code = child.ask(
+                self._check.argv,
+                environment,
+                folder,
+                question=b"".join(os.fsencode(path) + b"\0" for path in paths),
+                fence=fence,
+                deadline_seconds=self._timeout_seconds,
+                is_head_kept=self._check.is_head_kept,
+            )
+        except child.DeadlinePassed:
+            if self._check.suffix:  # a compiler does not hang: it has too many files for its CPU
+                raise SidecarError(
+                    "gate_failed",
+                    f"{len(paths)} files were not checked within {self._timeout_seconds:g} s",
+                    "Raise the GATE_TIMEOUT setting, or the container's CPU limit.",
+                ) from None
+            findings = [Finding("", None, f"no verdict within {self._timeout_seconds:g} s")]
+        except OSError as error:
+            raise SidecarError(
+                "gate_failed",
+                f"the gate's command cannot be started: {error}",
+                "The last good revision stays. Look at the program in the image, and its memory.",
+            ) from error
+        else:
+            findings = self._check.read(
+                said.decode(errors="replace").replace(f"{folder}/", ""),
+                code,
+                lambda path: os.path.isfile(os.path.join(folder, path)),
+            )
+        return RevisionRefused(revision, findings) if findings else None
+
+
+def _tell(refused: RevisionRefused) -> None:
+    first = refused.findings[0]
+    log.error(
+        "revision_refused",
+        revision=refused.revision,
+        path=first.path,
+        line=first.line,
+        problem=first.problem,
+        problems=[asdict(finding) for finding in refused.findings],
+        files_refused=refused.files_refused,
+    )

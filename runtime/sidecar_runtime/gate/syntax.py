@@ -1,0 +1,110 @@
+"""
+The syntax check of the gate, in a process of its own.
+
+``python -m sidecar_runtime.gate.syntax 3.11``
+
+Reads paths relative to the working directory from standard input, each ended by a NUL; writes one
+JSON array ``[path, line, problem]`` a line for each file that is not Python of that grammar.
+Nothing of the files is run. A source that is made to exhaust the compiler takes this process with
+it and not the sidecar.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import sys
+import token
+import tokenize
+import warnings
+from collections.abc import Iterator
+
+# What CPython's `feature_version` still knows: https://docs.python.org/3/library/ast.html#ast.parse
+OLDEST = (3, 7)
+NEWEST = sys.version_info[:2]
+
+_FSTRINGS_FREE = (3, 12)  # PEP 701
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def problem_of(source: bytes, grammar: tuple[int, int]) -> tuple[int | None, str] | None:
+    """
+    Return the line, where it is known, and the problem of a source; None where it has none.
+    """
+    try:
+        ast.parse(source, feature_version=grammar)
+        compile(source, "<gate>", "exec", dont_inherit=True)
+        if grammar < _FSTRINGS_FREE <= NEWEST:
+            return _new_fstring(source)
+    except SyntaxError as error:
+        return error.lineno, error.msg
+    except (ValueError, RecursionError, MemoryError, OverflowError) as error:
+        return None, f"the compiler gives up: {str(error) or type(error).__name__}"
+    return None
+
+
+def _new_fstring(source: bytes) -> tuple[int, str] | None:
+    """
+    Find an f-string that only Python 3.12 and later can read; `feature_version` lets them pass.
+
+    A source that the tokenizer cannot read although the compiler can (a fault of CPython's, met
+    in 3.12 and 3.13 with expressions of several lines) is not judged.
+    """
+    delimiters: list[str] = []
+    last_line = 0
+    try:
+        for found in tokenize.tokenize(io.BytesIO(source).readline):
+            kind = token.tok_name[found.type]
+            if kind == "FSTRING_END":
+                delimiters.pop()
+            elif delimiters and _is_new(kind, found.string, delimiters, found.start[0] - last_line):
+                return found.start[0], "this f-string needs Python 3.12 or later"
+            if kind == "FSTRING_START":
+                delimiters.append(found.string.lstrip("fFrR"))
+            last_line = found.end[0]
+    except (SystemError, tokenize.TokenError):
+        return None
+    return None
+
+
+def _is_new(kind: str, text: str, delimiters: list[str], lines: int) -> bool:
+    """
+    Whether a token inside an f-string's braces could not stand there before Python 3.12.
+
+    Args:
+        delimiters: Of all f-strings around it, the innermost last.
+        lines: Between the end of the token before and its start.
+    """
+    # The text between the braces of the innermost one is bound by those around it.
+    outer = delimiters[:-1] if kind == "FSTRING_MIDDLE" else delimiters
+    if not outer:
+        return False
+    if any(delimiter in text for delimiter in outer) or kind == "COMMENT":
+        return True
+    is_text = kind in ("STRING", "FSTRING_START", "FSTRING_MIDDLE")
+    if is_text and "\\" in text:
+        return True
+    has_newline = kind == "NL" or "\n" in text or lines > 0
+    return has_newline and any(len(delimiter) == 1 for delimiter in outer)
+
+
+def _findings(grammar: tuple[int, int], paths: list[str]) -> Iterator[list[object]]:
+    for path in paths:
+        with open(os.open(path, _FLAGS), "rb") as file:
+            found = problem_of(file.read(), grammar)
+        if found is not None:
+            yield [path, *found]
+
+
+def _main() -> None:
+    warnings.simplefilter("ignore")
+    major, minor = sys.argv[1].split(".")
+    paths = os.fsdecode(sys.stdin.buffer.read()).split("\0")[:-1]
+    for finding in _findings((int(major), int(minor)), paths):
+        sys.stdout.write(json.dumps(finding) + "\n")
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,97 @@
+"""
+The facts of the status page, as JSON; :mod:`sidecar_runtime.http.page` shows the same to people.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sidecar_runtime.health import Health, PastCycle
+from sidecar_runtime.sidecar import Sidecar
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """
+    What this process is: image name, version, and in words where from and where to.
+    """
+
+    sidecar: str
+    version: str
+    source: str
+    target: str
+
+
+def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
+    """
+    Return what /status answers, ready for JSON.
+    """
+    readiness = sidecar.readiness()
+    error = health.last_error
+    return {
+        "sidecar": about.sidecar,
+        "version": about.version,
+        "alive": health.is_alive,
+        "ready": readiness.ready,
+        "problem": readiness.problem or None,
+        "revision": readiness.revision or None,
+        "published_at": _iso(readiness.published_at),
+        "source": about.source,
+        "target": about.target,
+        "consecutive_failures": health.consecutive_failures,
+        "last_error": error
+        and {
+            "reason": error.reason,
+            "error": error.message,
+            "advice": error.advice,
+            "since": _iso(health.failing_since),
+            "at": _iso(error.at),
+        },
+        "next_cycle_in_seconds": _rounded(health.next_cycle_in_seconds),
+        "cycles": [_cycle(cycle) for cycle in health.past_cycles()],
+        "details": sidecar.details(),
+    }
+
+
+def readiness_body(health: Health, sidecar: Sidecar) -> tuple[bool, bytes]:
+    """
+    Return whether the sidecar is ready, and what /readyz says of it.
+    """
+    readiness = sidecar.readiness()
+    error = health.last_error
+    published = readiness.published_at
+    body = {
+        "ready": readiness.ready,
+        "revision": readiness.revision or None,
+        "published_seconds_ago": _rounded(time.time() - published) if published else None,
+        "reason": error.reason if error else None,
+        "error": error.message if error else readiness.problem or None,
+    }
+    return readiness.ready, json.dumps(body).encode() + b"\n"
+
+
+def _iso(moment: float | None) -> str | None:
+    if moment is None:
+        return None
+    try:
+        return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):  # the time of a file may be anybody's joke
+        return None
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
+def _cycle(cycle: PastCycle) -> dict[str, Any]:
+    return {
+        "started_at": _iso(cycle.started_at),
+        "duration_seconds": round(cycle.duration_seconds, 3),
+        "result": cycle.result,
+        "reason": cycle.reason or None,
+        **cycle.counts,
+    }

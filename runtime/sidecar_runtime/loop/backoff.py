@@ -1,0 +1,44 @@
+"""
+How long to wait after failures: exponential with full jitter.
+
+Full jitter (a wait drawn from the whole range) spreads a fleet that failed together best; see
+"Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """
+    The shape of the range, in seconds.
+
+    Args:
+        base_seconds: The range after the first failure is twice this, or twice the interval
+            where that is shorter.
+        cap_seconds: The range never grows beyond this, or beyond the interval where that is
+            longer.
+        floor_seconds: The shortest wait, whatever is drawn.
+        draw: Draws from a range.
+    """
+
+    base_seconds: float = 1.0
+    cap_seconds: float = 60.0
+    floor_seconds: float = 0.2
+    draw: Callable[[float, float], float] = random.uniform
+
+    def seconds(self, failures: int, interval_seconds: float) -> float:
+        """
+        Return the seconds to wait after the given number of consecutive failures (1 or more).
+
+        The range doubles with each failure up to a minute, or up to the interval where that is
+        longer: a failing source is never asked less often than a healthy one, beyond a minute.
+        """
+        cap = max(self.cap_seconds, interval_seconds)
+        base = min(self.base_seconds, interval_seconds)
+        ceiling: float = min(cap, base * 2 ** min(failures, 32))
+        return max(self.floor_seconds, self.draw(0.0, ceiling))

@@ -1,0 +1,41 @@
+"""
+The check of a target: whether a folder can be written, or made.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+from sidecar_runtime.checks import say
+from sidecar_runtime.volume.errors import explained
+from sidecar_runtime.volume.files import nearest_folder
+
+
+def try_folder(name: str, path: str) -> bool:
+    """
+    Print whether a folder can be written, or made; return whether files can have hard links there.
+
+    Nothing is left behind.
+
+    Raises:
+        TargetError: Nothing can be written there.
+    """
+    folder = nearest_folder(path)
+    with explained(f"cannot write to {folder}", folder):
+        has_links = _has_links(folder)
+        free = shutil.disk_usage(folder).free >> 20
+    made = "" if folder == path else " (the daemon will make it)"
+    say("ok", name, f"{path}{made} is writable as uid {os.getuid()}, {free} MiB free")
+    return has_links
+
+
+def _has_links(folder: str) -> bool:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".check-") as inside:
+        os.close(os.open(f"{inside}/file", os.O_CREAT | os.O_WRONLY, 0o600))
+        try:
+            os.link(f"{inside}/file", f"{inside}/link")
+        except OSError:
+            return False
+    return True

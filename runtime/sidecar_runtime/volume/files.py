@@ -1,0 +1,111 @@
+"""
+Files on a shared volume, replaced and read as a whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def write_file(
+    path: str | Path, content: bytes, mode: int, *, fsync: bool, dir_fd: int | None = None
+) -> None:
+    """
+    Replace a file as a whole: temporary file in the same directory → rename.
+
+    A crash half-way leaves the old file and at most one ``.<name>.new`` beside it, which the
+    next call replaces. `dir_fd` makes `path` relative to an open directory.
+
+    Raises:
+        OSError: The directory is not writable, or the disk is full; the old file is untouched.
+    """
+    head, tail = os.path.split(os.fspath(path))
+    temporary = os.path.join(head, f".{tail}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=dir_fd)
+    fd = os.open(temporary, flags, mode, dir_fd=dir_fd)
+    try:
+        try:
+            os.fchmod(fd, mode)
+            write_all(fd, content)
+            if fsync:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except OSError:
+        os.unlink(temporary, dir_fd=dir_fd)
+        raise
+
+
+def stat_in(name: str, folder: int) -> os.stat_result | None:
+    """
+    Return what stat says of a name in an open folder, of a symlink itself; None where nothing.
+    """
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return None
+
+
+def is_at(name: str, above: int, opened: int) -> bool:
+    """
+    Whether what is open is still what has that name in an open folder.
+    """
+    found = stat_in(name, above)
+    return found is not None and os.path.samestat(found, os.fstat(opened))
+
+
+def nearest_folder(path: str) -> str:
+    """
+    Return the folder at a path, or what there is of the way to it.
+    """
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """
+    Write all of it.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def read_facts(name: str, folder: int) -> dict[str, Any]:
+    """
+    Read a JSON object in an open folder; empty where there is none, or anything else.
+    """
+    try:
+        facts = json.loads(read_file(name, dir_fd=folder))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def read_file(path: str | Path, *, dir_fd: int | None = None) -> bytes:
+    """
+    Read a regular file; a symlink, or a pipe that would never end, is refused.
+
+    Raises:
+        OSError: It is missing, or not a regular file.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(path, flags, dir_fd=dir_fd)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    with open(fd, "rb") as file:
+        return file.read()

@@ -1,0 +1,118 @@
+"""
+One publisher at a time on a shared volume: an exclusive ``flock``.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from typing import Any
+
+from sidecar_runtime.volume.files import read_facts
+from sidecar_runtime.volume.trees import FOLDER_FLAGS
+
+
+class TargetLock:
+    """
+    An exclusive ``flock`` on a file of the target, held until the process ends.
+
+    The kernel releases it when the holder dies, however it dies. The file's content says who
+    holds it; it is never removed, because removing a locked file lets two processes lock two
+    files of the same name.
+    """
+
+    def __init__(self) -> None:
+        self._fd: int | None = None
+
+    def try_acquire(self, name: str, dir_fd: int) -> bool:
+        """
+        Try to become the holder; True if we are, also when we were before.
+
+        A lock file that was removed or replaced under us (a wiped volume) is locked again.
+
+        Raises:
+            OSError: The file cannot be made or opened.
+        """
+        if self._fd is not None and self._is_current(self._fd, name, dir_fd):
+            return True
+        self.release()
+        fd = self._open(name, dir_fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(fd)
+            if isinstance(error, BlockingIOError):
+                return False
+            raise
+        self._fd = fd
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": round(time.time(), 3)}
+        with suppress(OSError):  # a full disk: the lock is ours all the same
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps(holder).encode(), 0)
+        return True
+
+    def release(self) -> None:
+        """
+        Stop being the holder.
+        """
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    @staticmethod
+    def _open(name: str, dir_fd: int) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(name, flags, 0o664, dir_fd=dir_fd)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+        os.unlink(name, dir_fd=dir_fd)  # a symlink is nobody's lock
+        return os.open(name, flags, 0o664, dir_fd=dir_fd)
+
+    @staticmethod
+    def _is_current(fd: int, name: str, dir_fd: int) -> bool:
+        try:
+            there = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(os.fstat(fd), there)
+
+
+def find_holder(name: str, folder: str) -> dict[str, Any]:
+    """
+    Return who holds a lock right now, as :func:`read_holder`; empty for nobody. Makes nothing.
+    """
+    try:
+        opened = os.open(folder, FOLDER_FLAGS)
+    except OSError:
+        return {}
+    try:
+        os.stat(name, dir_fd=opened, follow_symlinks=False)  # asking must not make the file
+        lock = TargetLock()
+        is_free = lock.try_acquire(name, opened)
+        lock.release()
+        return {} if is_free else read_holder(name, opened)
+    except OSError:
+        return {}
+    finally:
+        os.close(opened)
+
+
+def read_holder(name: str, dir_fd: int) -> dict[str, Any]:
+    """
+    Return who holds the lock, as it says itself: ``host``, ``pid``, ``since`` (Unix time).
+
+    The file may be anybody's work, so nothing else of it is passed on.
+    """
+    holder = read_facts(name, dir_fd)
+    if not holder:
+        return {}
+    host = str(holder.get("host", "")).encode(errors="replace").decode()[:253]
+    numbers = {key: holder.get(key) for key in ("pid", "since")}
+    return {"host": host} | {k: v for k, v in numbers.items() if isinstance(v, int | float)}

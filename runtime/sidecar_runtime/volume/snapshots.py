@@ -1,0 +1,237 @@
+"""
+Snapshots: complete copies of revisions side by side, and one link that shows the current one.
+
+``ROOT/<link>`` is a relative symlink to ``ROOT/<store>/<revision>``, swapped by rename: who
+resolves it once sees one revision, whatever happens afterwards. A copy is made of hard links, so
+it costs names and no data. Everything is done inside folders that are held open, and no symlink
+is followed, because others may be able to write to the volume.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.files import stat_in
+from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
+
+# One count for the process: an abandoned cycle must not meet the names of its successor.
+_NUMBERS = itertools.count()
+
+log = get_logger("snapshots")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshots:
+    """
+    The snapshots of one volume.
+
+    Names that begin with a dot are copies in the making or on their way out; what a crash leaves
+    of them is removed by :meth:`sweep`.
+
+    Args:
+        root: The open folder that holds the link.
+        store: The open folder that holds the snapshots.
+        store_path: From the root to the store, for the link.
+        link: The link's name.
+        retain_count: So many of the older ones stay.
+        retain_seconds: And all that were replaced less than this ago.
+        fsync: Flush names to disk before the link shows them, and the link itself.
+
+    Raises:
+        OSError: From every method; what the link shows is untouched.
+    """
+
+    root: int
+    store: int
+    store_path: str
+    _: KW_ONLY
+    link: str
+    retain_count: int = 0
+    retain_seconds: float = 0.0
+    fsync: bool = False
+
+    def current(self) -> str:
+        """
+        Return the revision that the link shows; empty where it shows none of ours.
+        """
+        folder, _, revision = self._link_path().rpartition("/")
+        return revision if folder == self.store_path and self.has(revision) else ""
+
+    def has(self, revision: str) -> bool:
+        """
+        Whether there is a snapshot of a revision.
+        """
+        found = stat_in(revision, self.store) if is_name(revision) else None
+        return found is not None and stat.S_ISDIR(found.st_mode)
+
+    def revisions(self) -> list[str]:
+        """
+        Return all snapshots, the one replaced last first; the current one is anywhere.
+        """
+        dated = [
+            (found.st_mtime_ns, name)
+            for name in os.listdir(self.store)
+            if self.has(name) and (found := stat_in(name, self.store))
+        ]
+        return [name for _, name in sorted(dated, reverse=True)]
+
+    def add(self, revision: str, fill: Callable[[int], None], fence: Fence) -> None:
+        """
+        Make a snapshot: filled aside, then renamed. Nobody sees it yet.
+
+        Args:
+            revision: One that begins with a dot is for the caller alone, until the next start.
+            fill: Puts all files into the open folder.
+        """
+        if not is_name(revision.removeprefix(".")):  # refused long before; this is the last door
+            raise ValueError(f"not the name of a snapshot: {revision!r}")
+        name = _aside(revision)
+        os.mkdir(name, FOLDER_MODE, dir_fd=self.store)
+        try:
+            folder = os.open(name, FOLDER_FLAGS, dir_fd=self.store)
+            try:
+                fill(folder)
+            finally:
+                os.close(folder)
+            with fence:
+                if not self.has(revision):  # what is no folder there is nobody's snapshot
+                    remove_tree(revision, self.store)
+                os.rename(name, revision, src_dir_fd=self.store, dst_dir_fd=self.store)
+        except BaseException:
+            remove_tree(name, self.store)
+            raise
+
+    def show(self, revision: str, fence: Fence, *, is_first: bool = False) -> None:
+        """
+        Let the link show a snapshot, in one step.
+
+        Args:
+            is_first: Nothing was ever shown here, so what is in the link's place is not ours.
+
+        Raises:
+            SidecarError: ``link_blocked``: a file of another owner is where the link should be.
+        """
+        temporary = _aside(self.link)
+        if self.fsync:
+            os.fsync(self.store)
+        with fence:
+            before = self.current()
+            if before and before != revision:
+                # From now on it is an older one; its age counts from here.
+                with suppress(OSError):
+                    os.utime(before, dir_fd=self.store, follow_symlinks=False)
+            self._make_way(is_first=is_first)
+            os.symlink(f"{self.store_path}/{revision}", temporary, dir_fd=self.store)
+            try:
+                os.rename(temporary, self.link, src_dir_fd=self.store, dst_dir_fd=self.root)
+            except OSError:
+                os.unlink(temporary, dir_fd=self.store)
+                raise
+            if self.fsync:
+                os.fsync(self.root)
+
+    def prune(self, published: str, fence: Fence) -> list[str]:
+        """
+        Remove the snapshots that need not stay; return those that do.
+
+        Args:
+            published: Stays; so does what the link shows, if someone has changed it.
+        """
+        kept = [revision for revision in dict.fromkeys((published, self.current())) if revision]
+        older = [revision for revision in self.revisions() if revision not in kept]
+        now = time.time()
+        for place, revision in enumerate(older):
+            found = os.stat(revision, dir_fd=self.store, follow_symlinks=False)
+            if found.st_mtime > now:  # the clock was set back: its age starts over
+                os.utime(revision, dir_fd=self.store, follow_symlinks=False)
+            if place < self.retain_count or now - found.st_mtime < self.retain_seconds:
+                kept.append(revision)
+                continue
+            gone = _aside(revision)
+            with fence:
+                if revision == self.current():
+                    kept.append(revision)
+                    continue
+                # In one step, so that half of it can never be taken for a snapshot.
+                os.rename(revision, gone, src_dir_fd=self.store, dst_dir_fd=self.store)
+            remove_tree(gone, self.store)
+        return kept
+
+    def sweep(self) -> None:
+        """
+        Remove what a crash left: copies in the making, and on their way out.
+        """
+        for name in os.listdir(self.store):
+            if name.startswith("."):
+                remove_tree(name, self.store)
+
+    def remove_all(self) -> None:
+        """
+        Remove the link, if it is ours, and then all snapshots.
+        """
+        if self._is_ours():
+            os.unlink(self.link, dir_fd=self.root)
+        for name in os.listdir(self.store):
+            remove_tree(name, self.store)
+
+    def _link_path(self) -> str:
+        """
+        Return where the link points; empty where there is none.
+        """
+        try:
+            return os.readlink(self.link, dir_fd=self.root)
+        except OSError:  # missing, or not a link
+            return ""
+
+    def _is_ours(self) -> bool:
+        """
+        Whether the link points into the store, even if its snapshot is gone.
+        """
+        return self._link_path().rpartition("/")[0] == self.store_path
+
+    def _make_way(self, *, is_first: bool) -> None:
+        """
+        Remove an empty folder in the link's place; a mount or a subPath leaves such behind.
+        """
+        try:
+            found = os.stat(self.link, dir_fd=self.root, follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode):
+                os.rmdir(self.link, dir_fd=self.root)
+            elif is_first and not self._is_ours():
+                raise FileExistsError(errno.EEXIST, "it is a file of another owner", self.link)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise SidecarError(
+                "link_blocked",
+                f"{self.link!r} cannot make way for the link: {error.strerror}",
+                "Move it away, and mount nothing there: consumers mount the folder above.",
+            ) from error
+
+
+def is_name(revision: str) -> bool:
+    """
+    Whether it can be the name of a snapshot; it may come from a file that anybody can write.
+    """
+    try:
+        name = os.fsencode(revision)
+    except UnicodeError:
+        return False
+    return bool(name) and not name.startswith(b".") and b"/" not in name and b"\0" not in name
+
+
+def _aside(name: str) -> str:
+    """
+    Return a name that nobody takes for a snapshot, and no other thread or process has.
+    """
+    return f".{name}.{os.getpid()}.{next(_NUMBERS)}"

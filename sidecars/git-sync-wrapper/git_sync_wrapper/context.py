@@ -1,0 +1,63 @@
+"""
+What a cycle works with, and the state that outlives a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from git_sync_wrapper.engine.engine import Engine
+from git_sync_wrapper.error_file import ErrorFile
+from git_sync_wrapper.flags.options import Options
+from git_sync_wrapper.hooks.runners import Hooks
+from git_sync_wrapper.metrics import WrapperMetrics
+from git_sync_wrapper.poll.http_poller import Poller
+from git_sync_wrapper.settings import Settings
+from git_sync_wrapper.status import Status
+from sidecar_runtime.errors import GaveUp
+from sidecar_runtime.gate.gate import Gate
+from sidecar_runtime.volume.lock import TargetLock
+
+
+class GitSyncExitError(GaveUp):
+    """
+    The process ends where git-sync would, with its code: too many failures before anything was
+    published, or a hook of a one-shot that failed.
+    """
+
+    exit_code = 1
+
+
+@dataclass(slots=True)
+class Past:
+    """
+    What outlives a session.
+
+    Args:
+        failures: In a row, as git-sync counts them.
+        has_synced: Whether a cycle of this process has found the newest commit published.
+    """
+
+    lock: TargetLock
+    failures: int = 0
+    has_synced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """
+    What a session works with.
+    """
+
+    settings: Settings
+    options: Options
+    environ: Mapping[str, str]
+    engine: Engine
+    poller: Poller
+    gate: Gate | None
+    hooks: Hooks
+    metrics: WrapperMetrics
+    status: Status
+    report: ErrorFile
+    past: Past

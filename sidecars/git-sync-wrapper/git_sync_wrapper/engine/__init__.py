@@ -1,0 +1,3 @@
+"""
+Running git-sync itself.
+"""

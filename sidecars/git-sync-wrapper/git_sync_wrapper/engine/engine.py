@@ -1,0 +1,235 @@
+"""
+One run of git-sync: it fetches and checks out one commit into its own root, and ends.
+
+All its settings are in its environment: anyone can read an argument list.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field
+
+from git_sync_wrapper.engine.heal import CANDIDATE, heal, throw_away
+from git_sync_wrapper.engine.user_entry import user_entry
+from git_sync_wrapper.flags.go_values import write_git_configs
+from git_sync_wrapper.flags.options import FULL_COMMIT, Options
+from git_sync_wrapper.flags.table import BY_NAME
+from git_sync_wrapper.git import clean, configured
+from git_sync_wrapper.login.access import Access
+from git_sync_wrapper.refusals import explain, heard
+from git_sync_wrapper.settings import PREFIX
+from sidecar_runtime import child
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.errors import explain_os_error
+
+# What the wrapper does itself; git-sync hears nothing of it.
+OURS = frozenset(
+    {
+        "root",
+        "link",
+        "error-file",
+        "init-period",
+        "period",
+        "one-time",
+        "sync-on-signal",
+        "max-failures",
+        "init-max-failures",
+        "touch-file",
+        "add-user",
+        "stale-worktree-timeout",
+        *(name for name in BY_NAME if name.startswith(("exechook", "pre-publish", "webhook"))),
+        *(name for name in BY_NAME if name.startswith("http-")),
+    }
+)
+# git-sync removes the last commit but one, and collects garbage, in its next run; not in the one
+# that replaces it, because the difference to it is still to be asked for.
+STALE_WORKTREE_TIMEOUT = "10s"
+# Beyond --sync-timeout, for its start and its clean-up.
+GRACE_SECONDS = 60.0
+LAST_LINES = 20
+
+log = get_logger("git-sync")
+
+
+class GitSyncFailed(SidecarError):
+    """
+    git-sync ended with a failure.
+
+    Args:
+        report: What it wrote into its error-file, for the one that the user asked for.
+    """
+
+    def __init__(self, cause: SidecarError, report: str) -> None:
+        super().__init__(cause.reason, cause.message, cause.advice)
+        self.report = report
+
+
+@dataclass(slots=True)
+class _Ears:
+    """
+    Hears what git-sync says, and keeps the end of it.
+    """
+
+    last: list[str] = field(default_factory=list)
+
+    def hear(self, line: str) -> None:
+        said: object = None
+        with suppress(ValueError):
+            said = json.loads(line)
+        if isinstance(said, dict):
+            # Not the rest: at some levels it has configurations and digests of passwords.
+            message, error = str(said.get("msg", "")), str(said.get("error", said.get("err", "")))
+        else:
+            message, error = line, ""
+        log.debug("git_sync_said", message=message, error=error)
+        self.last = [*self.last, f"{message} {error}".strip()][-LAST_LINES:]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """
+    Runs git-sync, one run at a time.
+    """
+
+    program: str
+    options: Options
+    access: Access
+    environ: Mapping[str, str] = field(repr=False)
+    _: KW_ONLY
+    root: str
+    count_healed: Callable[[int], None] = lambda _: None
+
+    def run(self, fence: Fence) -> str:
+        """
+        Sync once; return the commit that is checked out now.
+
+        Raises:
+            SidecarError: It failed, or could not be started; for each cause another reason.
+            CycleAbandoned: The fence was revoked; it and every git below it are gone.
+        """
+        try:
+            self.count_healed(len(heal(self.root)))
+        except OSError as error:
+            raise explain_os_error(error, f"cannot clear {error.filename}") from error
+        ears = _Ears()
+        # It leaves a git configuration behind in each run.
+        with tempfile.TemporaryDirectory(
+            prefix="run-", dir=self.access.folder, ignore_cleanup_errors=True
+        ) as folder:
+            report = os.path.join(folder, "error.json")
+            ended = self._call(folder, report, ears.hear, fence)
+            if fence.is_revoked:
+                raise CycleAbandoned
+            if ended.code != 0:
+                raise self._explain(ended.code, _read(report), ears.last, fence)
+        return self._candidate()
+
+    def worktree(self) -> str:
+        """
+        Return the folder that holds the commit that is checked out.
+        """
+        return os.path.realpath(os.path.join(self.root, CANDIDATE))
+
+    def _call(
+        self, folder: str, report: str, hear: Callable[[str], None], fence: Fence
+    ) -> child.Ended:
+        prepared = self.access.prepare()
+        environ = clean(self.environ) | {"TMPDIR": folder} | user_entry(self.access.folder)
+        for name, text in self._told(prepared.flags, prepared.git_config, report).items():
+            if text:
+                environ[BY_NAME[name].variables[0]] = text
+        told = [pair for pair in self._configs() if _may_be_secret(*pair)]
+        environ |= configured(environ, told) if told else {}
+        try:
+            return child.run(
+                [self.program],
+                environ,
+                ".",
+                fence=fence,
+                deadline_seconds=self.options.sync_timeout_seconds + GRACE_SECONDS,
+                out=hear,
+                err=hear,
+            )
+        except child.DeadlinePassed:
+            raise explain("context deadline exceeded: git-sync did not end in time") from None
+        except OSError as error:
+            raise SidecarError(
+                "git_sync_unusable",
+                f"{self.program} cannot be started: {error.strerror}",
+                f"Look at {PREFIX}GIT_SYNC, and at the container's memory and process limits.",
+            ) from None
+
+    def _told(
+        self, instead: Mapping[str, str | None], configs: Mapping[str, str], report: str
+    ) -> dict[str, str]:
+        """
+        Return git-sync's settings, by flag.
+        """
+        told = {name: text for name, text in self.options.texts.items() if name not in OURS}
+        told["repo"] = self.options.repo
+        for name, text in instead.items():
+            told.pop(name, None)
+            if text is not None:
+                told[name] = text
+        own = [pair for pair in self._configs() if not _may_be_secret(*pair)]
+        told.pop("git-config-add", None)  # it has no variable
+        told["git-config"] = write_git_configs((*own, *configs.items()))
+        return told | {
+            "root": self.root,
+            "link": CANDIDATE,
+            "error-file": report,
+            "one-time": "true",
+            "stale-worktree-timeout": STALE_WORKTREE_TIMEOUT,
+        }
+
+    def _configs(self) -> tuple[tuple[str, str], ...]:
+        return (*self.options.git_config, *self.options.git_config_add)
+
+    def _explain(self, code: int, report: str, last: list[str], fence: Fence) -> GitSyncFailed:
+        said = heard(report) if report else "\n".join(map(heard, last))
+        cause = explain(said, f"git-sync ended with {child.ending(code)}")
+        if cause.reason == "target_full":
+            throw_away(self.root)
+        # Who logs in knows better what it means that nobody could.
+        if failure := self.access.failure:
+            cause = failure
+        elif cause.reason == "credentials_refused":
+            try:
+                cause = self.access.explain(self.options.repo, fence) or cause
+            except SidecarError as error:
+                cause = error
+        return GitSyncFailed(cause, report)
+
+    def _candidate(self) -> str:
+        commit = os.path.basename(self.worktree())
+        if FULL_COMMIT.fullmatch(commit) and os.path.isdir(self.worktree()):
+            return commit
+        raise SidecarError(
+            "git_sync_failed",
+            f"git-sync ended well, but {self.root}/{CANDIDATE} shows no commit",
+            "Another program writes there, or this is not git-sync 4.",
+        )
+
+
+def _may_be_secret(key: str, value: str) -> bool:
+    """
+    Whether git-sync must not have it: it puts all of `--git-config` into an argument list and a
+    file. These are a header that logs in, and users and passwords in URLs; to git it is the same
+    where it finds them.
+    """
+    name = key.lower()
+    return name.endswith("extraheader") or "@" in key or (name.startswith("http.") and "@" in value)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

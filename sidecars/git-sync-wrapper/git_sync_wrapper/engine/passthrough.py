@@ -1,0 +1,59 @@
+"""
+git-sync as it always was, with one promise more: no git is left behind when it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from git_sync_wrapper.flags.options import ROOT
+from git_sync_wrapper.settings import PREFIX
+
+# What a person or the kubelet may send; git-sync decides what each means.
+FORWARDED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
+
+def run(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """
+    Run git-sync with the same arguments and environment; return its exit code.
+
+    Its group is killed when it has ended, however it ended; 128 and the number of a signal is the
+    code where one did.
+    """
+    own = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+    if "GIT_SYNC_ROOT" not in own:  # the old name would win over the new one
+        own.setdefault("GITSYNC_ROOT", ROOT)
+    children: list[subprocess.Popen[bytes]] = []
+    waiting: list[int] = []
+
+    def forward(number: int, _: object) -> None:
+        waiting.append(number)
+        for child in children:  # none yet, while it is being started
+            while waiting:
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, waiting.pop())
+
+    for number in FORWARDED:
+        signal.signal(number, forward)
+    child = subprocess.Popen([program, *arguments], env=own, process_group=0)
+    children.append(child)
+    while waiting:
+        os.kill(child.pid, waiting.pop())
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    for number in FORWARDED:
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)  # it is not reaped: the number is still its own
+    code = child.wait()
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,3 @@
+"""
+git-sync's own flags and variables, read as git-sync reads them.
+"""

@@ -1,0 +1,205 @@
+"""
+What git-sync is asked to do: its flags and variables as one frozen object.
+
+What may be set, and together, is in :mod:`git_sync_wrapper.flags.rules`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+from urllib.parse import unquote, urlunsplit
+
+from git_sync_wrapper.flags.go_values import GivenCredential, duration
+from git_sync_wrapper.flags.read import FlagValues, read_flags
+from git_sync_wrapper.flags.rules import check_options, split_url, userinfo_of
+from git_sync_wrapper.flags.table import BY_NAME
+from sidecar_runtime.errors import SettingsError
+from sidecar_runtime.logs import get_logger
+
+FULL_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+ROOT = "/git"
+"""What git-sync's own image sets, and where the chart mounts the volume."""
+_FIELDS = {"credential": "credentials", "ssh-key-file": "ssh_key_files"}
+
+log = get_logger("settings")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Options:
+    """
+    The flags of git-sync 4 that the wrapper heeds, with its defaults; paths are absolute, `repo`
+    carries no password.
+
+    Args:
+        texts: What is set, as variables of the child: a flag's name to its text.
+        overridden: Names that another one beat, with the winner.
+        ignored: Arguments that are not flags; they may be anything, a password too.
+        max_failures: As git-sync counts them; negative: retry indefinitely.
+        sync_signal: What asks for a sync; None where nothing does.
+    """
+
+    texts: Mapping[str, str]
+    overridden: tuple[tuple[str, str], ...]
+    ignored: tuple[str, ...]
+    repo: str
+    root: str
+    link: str
+    ref: str = "HEAD"
+    depth: int = 1
+    filter: str = ""
+    submodules: str = "recursive"
+    sparse_checkout_file: str = ""
+    error_file: str = ""
+    period_seconds: float = 10.0
+    init_period_seconds: float = 0.0
+    sync_timeout_seconds: float = 120.0
+    one_time: bool = False
+    sync_signal: signal.Signals | None = None
+    max_failures: int = 0
+    init_max_failures: int | None = None
+    touch_file: str = ""
+    group_write: bool = False
+    stale_worktree_timeout_seconds: float = 0.0
+    exechook_command: str = ""
+    exechook_timeout_seconds: float = 30.0
+    exechook_backoff_seconds: float = 3.0
+    pre_publish_exechook_command: str = ""
+    pre_publish_exechook_timeout_seconds: float = 30.0
+    pre_publish_exechook_backoff_seconds: float = 3.0
+    webhook_url: str = ""
+    webhook_method: str = "POST"
+    webhook_success_status: int = 200
+    webhook_timeout_seconds: float = 1.0
+    webhook_backoff_seconds: float = 3.0
+    username: str = ""
+    password: str = ""
+    password_file: str = ""
+    credentials: tuple[GivenCredential, ...] = ()
+    ssh_key_files: tuple[str, ...] = ("/etc/git-secret/ssh",)
+    ssh_known_hosts: bool = True
+    ssh_known_hosts_file: str = "/etc/git-secret/known_hosts"
+    cookie_file: bool = False
+    askpass_url: str = ""
+    github_app_private_key_file: str = ""
+    github_app_client_id: str = ""
+    github_app_application_id: int = 0
+    git: str = "git"
+    git_config: tuple[tuple[str, str], ...] = ()
+    git_config_add: tuple[tuple[str, str], ...] = ()
+    http_bind: str = ""
+    http_metrics: bool = False
+    http_pprof: bool = False
+
+    @property
+    def is_pinned(self) -> bool:
+        """
+        Whether the ref is a commit, which never moves.
+        """
+        return FULL_COMMIT.fullmatch(self.ref) is not None
+
+    @property
+    def is_github_app(self) -> bool:
+        return bool(self.github_app_client_id or self.github_app_application_id)
+
+    @property
+    def failures_before_first(self) -> int:
+        """
+        How many failures before anything is published end the process; negative: none do.
+        """
+        return self.max_failures if self.init_max_failures is None else self.init_max_failures
+
+
+def read_options(
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    has_username: bool = False,
+    has_password: bool = False,
+) -> Options:
+    """
+    Read git-sync's flags and variables.
+
+    Args:
+        has_username: A setting of ours tells who logs in, so `--username` is not needed.
+        has_password: The same of the password.
+
+    Raises:
+        SettingsError: One or more are wrong; all of them are named as they were given.
+    """
+    given = read_flags(arguments, environ)
+    values = dict(given.values)
+    check_options(given, has_username=has_username, has_password=has_password)
+    sync_signal = _signal(given)
+    if given.problems:
+        raise SettingsError(given.problems)
+    _take_login_from_url(values)
+    root = os.path.realpath(values.get("root", ROOT))
+    values["root"] = root
+    link = values.get("link") or values["repo"].strip("/").split("/")[-1]
+    values["link"] = _beneath(root, link)
+    for name in ("touch-file", "error-file"):
+        values[name] = _beneath(root, values.get(name, ""))
+    values["init-period"] = values.get("init-period") or values.get("period", 10.0)
+    known = {field.name for field in fields(Options)}
+    named = {_field_of(name): value for name, value in values.items()}
+    return Options(
+        texts=given.texts,
+        overridden=tuple(given.overridden),
+        ignored=tuple(given.ignored),
+        sync_signal=sync_signal,
+        **{name: value for name, value in named.items() if name in known},
+    )
+
+
+def _field_of(flag: str) -> str:
+    """
+    Return the field that holds a flag.
+    """
+    name = _FIELDS.get(flag, flag.replace("-", "_"))
+    return f"{name}_seconds" if BY_NAME[flag].parse is duration else name
+
+
+def _beneath(root: str, path: str) -> str:
+    return os.path.normpath(os.path.join(root, path)) if path else ""
+
+
+def _signal(given: FlagValues) -> signal.Signals | None:
+    """
+    Return the signal that a name (``SIGHUP``, ``HUP``) or a number means.
+    """
+    asked = given.values.get("sync-on-signal", "")
+    if not asked:
+        return None
+    readers: list[Callable[[], signal.Signals]] = [
+        lambda: signal.Signals(int(asked, 0)),
+        lambda: signal.Signals[asked],
+        lambda: signal.Signals[f"SIG{asked}"],
+    ]
+    for read in readers:
+        try:
+            found = read()
+        except (KeyError, ValueError):
+            continue
+        if found not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT):
+            return found
+    given.refuse("sync-on-signal", "is not a signal that can ask for a sync, such as SIGHUP")
+    return None
+
+
+def _take_login_from_url(values: dict[str, Any]) -> None:
+    """
+    Move user and password out of the repository's URL, as git-sync does.
+    """
+    if not (userinfo := userinfo_of(values["repo"])):
+        return
+    url = split_url(values["repo"])
+    username, _, password = userinfo.partition(":")
+    host = url.netloc.rpartition("@")[2]
+    values["repo"] = urlunsplit((url.scheme, host, url.path, url.query, url.fragment))
+    values.setdefault("username", unquote(username))
+    values.setdefault("password", unquote(password))

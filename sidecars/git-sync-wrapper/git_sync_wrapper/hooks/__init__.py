@@ -1,0 +1,3 @@
+"""
+What the user wants to happen after the link has turned.
+"""

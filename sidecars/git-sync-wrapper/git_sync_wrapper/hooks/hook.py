@@ -1,0 +1,104 @@
+"""
+One run of a hook: a command in the folder of a commit, or a web request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sidecar_runtime import child
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.logs import get_logger
+
+SAID_CHARACTERS = 2000
+
+log = get_logger("hooks")
+
+
+class HookFailed(Exception):
+    """
+    A hook did not succeed; the text says why.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Exechook:
+    """
+    A program that runs in the folder of the commit, with its hash as ``GITSYNC_HASH``.
+
+    Args:
+        folder_of: From a commit to where it lies.
+    """
+
+    name: str
+    command: str
+    timeout_seconds: float
+    backoff_seconds: float
+    environ: Mapping[str, str]
+    folder_of: Callable[[str], str]
+
+    def run(self, commit: str, fence: Fence) -> None:
+        """
+        Run it once.
+
+        Raises:
+            HookFailed: It cannot be started, fails, or takes too long.
+            CycleAbandoned: The fence was revoked.
+        """
+        said: list[str] = []
+        try:
+            ended = child.run(
+                [self.command],
+                {**self.environ, "GITSYNC_HASH": commit},
+                self.folder_of(commit),
+                fence=fence,
+                deadline_seconds=self.timeout_seconds,
+                out=said.append,
+                err=said.append,
+            )
+        except child.DeadlinePassed:
+            raise HookFailed(f"it did not end within {self.timeout_seconds:g} s") from None
+        except OSError as error:
+            raise HookFailed(f"it cannot be started: {error.strerror}") from None
+        if fence.is_revoked:
+            raise CycleAbandoned
+        output = "\n".join(said)[-SAID_CHARACTERS:]
+        if ended.code != 0:
+            raise HookFailed(f"it ended with {ended.code}: {output}")
+        log.debug("hook_said", hook=self.name, output=output)
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """
+    A request with the hash in its header ``Gitsync-Hash``.
+
+    Args:
+        success_status: What the answer must be; 0 or less: anything, even none that is good.
+    """
+
+    url: str
+    method: str
+    success_status: int
+    timeout_seconds: float
+    backoff_seconds: float
+    name: str = "webhook"
+
+    def run(self, commit: str, fence: Fence) -> None:
+        """
+        Send it once.
+
+        Raises:
+            HookFailed: There is no answer, or another than was wanted.
+        """
+        from git_sync_wrapper.http.request import send  # noqa: PLC0415 - 3 MiB that few need
+
+        if fence.is_revoked:
+            raise CycleAbandoned
+        try:
+            status = send(self.method, self.url, {"Gitsync-Hash": commit}, self.timeout_seconds)
+        except (OSError, ValueError) as error:
+            raise HookFailed(f"no answer: {error}") from None
+        if self.success_status > 0 and status != self.success_status:
+            raise HookFailed(f"the answer is {status}, not {self.success_status}")

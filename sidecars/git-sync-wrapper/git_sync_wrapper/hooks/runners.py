@@ -1,0 +1,192 @@
+"""
+What the user wants to happen when the link has turned: a command, a web request, a touched file.
+
+As git-sync does it: each hook runs in its own time, for the newest commit only, again and again
+until it succeeds; the first sync of a process counts as a change.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from git_sync_wrapper.flags.options import Options
+from git_sync_wrapper.hooks.hook import Exechook, HookFailed, Webhook
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.trees import FOLDER_MODE
+
+log = get_logger("hooks")
+
+Count = Callable[[str, str], None]
+Hook = Exechook | Webhook
+
+
+class HookRunner:
+    """
+    Runs one hook, in a thread, for the newest commit it was sent.
+    """
+
+    def __init__(self, hook: Hook, count: Count) -> None:
+        self.hook = hook
+        self._count = count
+        self._fence = Fence()
+        self._changed = threading.Condition()
+        self._commit = ""
+        self._is_stopped = False
+
+    def start(self) -> None:
+        """
+        Begin to wait for commits.
+        """
+        threading.Thread(target=self._work, name=self.hook.name, daemon=True).start()
+
+    def send(self, commit: str) -> None:
+        """
+        Tell of a commit; one that is still waiting for its turn is forgotten.
+        """
+        with self._changed:
+            self._commit = commit
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """
+        End what runs, and begin nothing more.
+        """
+        self._fence.revoke()
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify()
+
+    def run_once(self, commit: str, fence: Fence) -> str:
+        """
+        Run it once, here; return what went wrong, nothing where nothing did.
+        """
+        try:
+            self.hook.run(commit, fence)
+        except HookFailed as error:
+            self._count(self.hook.name, "error")
+            log.error("hook_failed", hook=self.hook.name, revision=commit, error=str(error))
+            return str(error)
+        self._count(self.hook.name, "success")
+        return ""
+
+    def _work(self) -> None:
+        done = ""
+        with suppress(CycleAbandoned):
+            while True:
+                with self._changed:
+                    while not self._is_stopped and self._commit == done:
+                        self._changed.wait()
+                    commit = self._commit
+                if self._is_stopped:
+                    return
+                if not self.run_once(commit, self._fence):
+                    done = commit
+                    continue
+                with self._changed:
+                    self._changed.wait_for(lambda: self._is_stopped, self.hook.backoff_seconds)
+
+
+class Hooks:
+    """
+    All that follows a publish.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        environ: Mapping[str, str],
+        folder_of: Callable[[str], str],
+        count: Count,
+    ) -> None:
+        self._touch_file = options.touch_file
+        after = _exechooks("exechook", options, environ, folder_of) + _webhooks(options)
+        before = _exechooks("pre-publish-exechook", options, environ, folder_of)
+        self._runners = [HookRunner(hook, count) for hook in after]
+        self._before = [HookRunner(hook, count) for hook in before]
+
+    def start(self) -> None:
+        """
+        Begin to wait for commits, each hook in a thread of its own.
+        """
+        for runner in self._runners:
+            runner.start()
+
+    def stop(self) -> None:
+        """
+        End what runs.
+        """
+        for runner in self._runners:
+            runner.stop()
+
+    def prepublish(self, commit: str, fence: Fence) -> None:
+        """
+        Run the hook that comes before the link turns; a commit that it refuses is not published.
+
+        Raises:
+            SidecarError: ``pre_publish_hook_failed``; it is tried again.
+        """
+        for runner in self._before:
+            if problem := runner.run_once(commit, fence):
+                raise SidecarError(
+                    "pre_publish_hook_failed",
+                    f"{runner.hook.name} for {commit}: {problem}",
+                    "The last good commit stays; the hook is tried again.",
+                )
+
+    def announce(self, commit: str) -> None:
+        """
+        Let the hooks know of a commit, in their own time.
+        """
+        self._touch()
+        for runner in self._runners:
+            runner.send(commit)
+
+    def announce_once(self, commit: str, fence: Fence) -> str:
+        """
+        Run each hook once, and wait; return what went wrong, nothing where nothing did.
+        """
+        self._touch()
+        problems = [(runner.hook.name, runner.run_once(commit, fence)) for runner in self._runners]
+        return "; ".join(f"{name}: {problem}" for name, problem in problems if problem)
+
+    def _touch(self) -> None:
+        if not self._touch_file:
+            return
+        try:
+            os.makedirs(os.path.dirname(self._touch_file), FOLDER_MODE, exist_ok=True)
+            now = time.time()
+            Path(self._touch_file).touch()
+            os.utime(self._touch_file, (now, now))
+        except OSError as error:
+            log.error("touch_failed", path=self._touch_file, error=error.strerror)
+
+
+def _exechooks(
+    name: str, options: Options, environ: Mapping[str, str], folder_of: Callable[[str], str]
+) -> list[Hook]:
+    parts = ("command", "timeout_seconds", "backoff_seconds")
+    command, timeout, backoff = (
+        getattr(options, f"{name.replace('-', '_')}_{part}") for part in parts
+    )
+    return [Exechook(name, command, timeout, backoff, environ, folder_of)] if command else []
+
+
+def _webhooks(options: Options) -> list[Hook]:
+    if not options.webhook_url:
+        return []
+    return [
+        Webhook(
+            options.webhook_url,
+            options.webhook_method,
+            options.webhook_success_status,
+            options.webhook_timeout_seconds,
+            options.webhook_backoff_seconds,
+        )
+    ]

@@ -1,0 +1,55 @@
+"""
+What git runs for credentials: ``python -I -S credential_helper.py SOCKET get|store|erase``.
+
+It hands git's question to the wrapper, and the answer back. git starts it for each login, so it
+imports the interpreter's own modules only: 7 ms, where ``import socket`` alone makes 13 (2026-11).
+Protocol: https://git-scm.com/docs/git-credential#IOFMT; with the wrapper: the action on a line,
+then what git says; the reply is what git gets, a NUL, and what a person should read.
+"""
+
+from __future__ import annotations
+
+import _socket
+import sys
+
+ANSWER_SECONDS = 60.0
+
+
+def ask(path: str, action: str, question: bytes) -> tuple[bytes, bytes]:
+    """
+    Return what git gets, and what a person should read.
+
+    Raises:
+        OSError: The wrapper does not answer.
+    """
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    connection.settimeout(ANSWER_SECONDS)
+    connection.connect(path)
+    message = memoryview(action.encode() + b"\n" + question)
+    while message:
+        message = message[connection.send(message) :]
+    connection.shutdown(_socket.SHUT_WR)
+    answer = b""
+    while chunk := connection.recv(65536):
+        answer += chunk
+    for_git, _, for_people = answer.partition(b"\0")
+    return for_git, for_people
+
+
+def main() -> None:
+    """
+    Pass question and answer on; git does not ask anybody else where there is no answer.
+    """
+    path, action = sys.argv[1:3]
+    question = sys.stdin.buffer.read()
+    try:
+        for_git, for_people = ask(path, action, question)
+    except OSError as error:
+        for_git = b"quit=1\n" if action == "get" else b""
+        for_people = f"git-sync-wrapper does not answer: {error}\n".encode()
+    sys.stdout.buffer.write(for_git)
+    sys.stderr.buffer.write(for_people)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""
+Who answers when git must log in: the providers that the settings name, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from git_sync_wrapper.flags.options import Options
+from git_sync_wrapper.http.route import Unheeded
+from git_sync_wrapper.login.codecommit import CodeCommit
+from git_sync_wrapper.login.credential import Credential, CredentialError, Provider, Wanted
+from git_sync_wrapper.login.providers import Askpass, Given, Pair, Stored
+from git_sync_wrapper.login.secret import Cleaner, Secret
+from git_sync_wrapper.login.secrets_manager import SecretsManager
+from git_sync_wrapper.settings import PREFIX, Settings
+from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.fence import Fence
+
+
+class Keyring:
+    """
+    Asks its providers one after the other; used from several threads.
+
+    Raises:
+        SettingsError: Settings contradict each other.
+    """
+
+    def __init__(
+        self, settings: Settings, options: Options, environ: Mapping[str, str], cleaner: Cleaner
+    ) -> None:
+        if problems := list(_contradictions(settings, options)):
+            raise SettingsError(problems)
+        repo = Wanted.by_url(options.repo)
+        source = settings.credentials
+        self._codecommit = CodeCommit(repo if source.kind == "codecommit" else None)
+        self._stored = Stored() if options.is_github_app else None
+        username = _username(settings, options, cleaner)
+        self._providers: list[Provider] = [Given(_pairs(options, repo, username, cleaner))]
+        if source.kind == "secrets-manager":
+            self._providers.append(
+                SecretsManager(source.secret, settings.secret_stage, repo, username, cleaner)
+            )
+        if options.askpass_url:
+            self._providers.append(_askpass(options.askpass_url, repo, environ))
+        self._providers.append(self._codecommit)
+        if self._stored:
+            self._providers.append(self._stored)
+        if username and not (options.password or options.password_file):
+            # https://TOKEN@host/…; git-sync takes it so, with an empty password.
+            self._providers.append(Given([Pair(repo, username, None)]))
+
+    def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
+        """
+        Return what logs in there; None where nobody knows.
+
+        Raises:
+            SidecarError: Who should know cannot tell.
+            CycleAbandoned: The fence was revoked meanwhile.
+        """
+        for provider in self._providers:
+            if found := provider.credential(wanted, fence):
+                return found
+        return None
+
+    def refused(self, wanted: Wanted) -> None:
+        """
+        Drop what is kept for this server.
+        """
+        for provider in self._providers:
+            provider.refused(wanted)
+
+    def store(self, wanted: Wanted, credential: Credential) -> None:
+        """
+        Keep the token of a GitHub App, which git-sync gets itself; all else that works is ours.
+        """
+        if self._stored:
+            self._stored.store(wanted, credential)
+
+    def explain(self, wanted: Wanted, fence: Fence) -> CredentialError | None:
+        """
+        Return what a refusal by this server means, where more is known than the server says.
+
+        Raises:
+            SidecarError: There are no AWS credentials at all.
+            CycleAbandoned: The fence was revoked meanwhile.
+        """
+        return self._codecommit.explain(wanted, fence) if self.signs_for(wanted) else None
+
+    def identity(self, wanted: Wanted, fence: Fence) -> str | None:
+        """
+        Return the ARN of who signs for this server; None where nobody does, or STS does not say.
+        """
+        return self._codecommit.identity(fence) if self.signs_for(wanted) else None
+
+    def signs_for(self, wanted: Wanted) -> bool:
+        """
+        Whether CodeCommit's signatures log in there.
+        """
+        given = self._providers[0]
+        assert isinstance(given, Given)
+        return self._codecommit.is_for(wanted) and not given.is_for(wanted)
+
+
+def _askpass(url: str, repo: Wanted, environ: Mapping[str, str]) -> Askpass:
+    try:
+        return Askpass(url, repo, environ)
+    except Unheeded as why:
+        problem = Problem("GITSYNC_ASKPASS_URL", "", f"cannot be asked: {why}")
+        raise SettingsError([problem]) from None
+
+
+def _username(settings: Settings, options: Options, cleaner: Cleaner) -> Secret | None:
+    if settings.username_file:
+        return Secret(f"{PREFIX}USERNAME_FILE", cleaner, file=settings.username_file)
+    if options.username:
+        return Secret("GITSYNC_USERNAME", cleaner, options.username)
+    return None
+
+
+def _pairs(
+    options: Options, repo: Wanted, username: Secret | None, cleaner: Cleaner
+) -> Iterator[Pair]:
+    for number, given in enumerate(options.credentials, 1):
+        name = f"GITSYNC_CREDENTIAL, entry {number}"
+        yield Pair(
+            Wanted.by_url(given.url),
+            Secret(f"{name}, username", cleaner, given.username),
+            Secret(f"{name}, password", cleaner, given.password, given.password_file),
+        )
+    if username and options.password_file:
+        yield Pair(
+            repo, username, Secret("GITSYNC_PASSWORD_FILE", cleaner, file=options.password_file)
+        )
+    elif username and options.password:
+        yield Pair(repo, username, Secret("GITSYNC_PASSWORD", cleaner, options.password))
+
+
+def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
+    source, name = settings.credentials, f"{PREFIX}CREDENTIALS"
+    has_password = bool(options.password or options.password_file)
+    if source.kind != "auto":
+        if not options.repo.startswith(("http://", "https://")):
+            yield Problem(name, source.kind, "is for a repository over https")
+        if has_password:
+            yield Problem(name, source.kind, "goes without GITSYNC_PASSWORD and --password-file")
+        if options.askpass_url or options.is_github_app:
+            yield Problem(name, source.kind, "goes without --askpass-url and a GitHub App")
+    has_username = bool(options.username or settings.username_file)
+    if source.kind == "codecommit" and has_username:
+        yield Problem(name, source.kind, "signs, and goes without a username")
+    if settings.username_file:
+        file = f"{PREFIX}USERNAME_FILE"
+        if options.username:
+            yield Problem(file, settings.username_file, "goes without GITSYNC_USERNAME")
+        if not has_password and source.kind != "secrets-manager":
+            yield Problem(file, settings.username_file, "needs GITSYNC_PASSWORD_FILE")
+    if options.askpass_url and not options.askpass_url.startswith(("http://", "https://")):
+        yield Problem("GITSYNC_ASKPASS_URL", "", "is not http(s)://HOST/…")

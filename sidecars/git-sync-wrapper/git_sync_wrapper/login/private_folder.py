@@ -1,0 +1,71 @@
+"""
+A folder that only we can enter: for the socket, and for repaired copies of keys.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+
+PREFIX = "git-sync-wrapper-"
+LOCK = "lock"
+# mkdtemp makes a name there that nobody can guess or take.
+PARENTS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+# The path of a socket has at most 107 bytes: unix(7).
+LONGEST_PARENT_BYTES = 64
+
+
+class PrivateFolder:
+    """
+    Made with mode 0700 below TMPDIR or /tmp; what a killed process left there is removed.
+
+    A container with a read-only root and nothing mounted on /tmp still has /dev/shm. A TMPDIR that
+    is too long for a socket is left for the next place.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+
+    def __init__(self, parents: Sequence[str] = PARENTS) -> None:
+        parent = _parent(parents)
+        _sweep(parent)
+        self.path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+        self._lock = os.open(os.path.join(self.path, LOCK), os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def remove(self) -> None:
+        """
+        Remove it with all that is in it.
+        """
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _parent(parents: Sequence[str]) -> str:
+    for path in (os.environ.get("TMPDIR", ""), *parents):
+        if not path or len(os.fsencode(path)) > LONGEST_PARENT_BYTES:
+            continue
+        if os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
+            return path
+    return parents[0]
+
+
+def _sweep(parent: str) -> None:
+    """
+    Remove the folders whose process is gone: its lock is free.
+    """
+    for path in glob.glob(os.path.join(glob.escape(parent), f"{PREFIX}*")):
+        with suppress(OSError):
+            if os.lstat(path).st_uid != os.getuid():
+                continue
+            lock = os.open(os.path.join(path, LOCK), os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)

@@ -1,0 +1,162 @@
+"""
+The providers of credentials that need no cloud: given pairs, an askpass URL, git-sync's own tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from git_sync_wrapper.http.connection import Remote, RemoteError
+from git_sync_wrapper.http.route import Way, way_to
+from git_sync_wrapper.login.credential import Credential, CredentialError, Wanted
+from git_sync_wrapper.login.secret import Secret
+from git_sync_wrapper.login.sigv4 import region_of
+from sidecar_runtime.fence import Fence
+
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """
+    A username and a password for one URL; None where a token as the username is all there is.
+    """
+
+    url: Wanted
+    username: Secret
+    password: Secret | None
+
+
+class Given:
+    """
+    ``--username`` with its password, and ``--credential``.
+    """
+
+    def __init__(self, pairs: Iterable[Pair]) -> None:
+        self._pairs = list(pairs)
+
+    def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
+        """
+        Return the pair whose URL fits best; as in git-sync, one for another path fits too.
+        """
+        pair = self._best(wanted)
+        if pair is None:
+            return None
+        username = pair.username.read()
+        _check_codecommit(username, wanted)
+        if pair.password is None:
+            return Credential(username, "", origin=pair.username.setting)
+        return Credential(username, pair.password.read(), origin=pair.password.setting)
+
+    def refused(self, wanted: Wanted) -> None:
+        """
+        Read what looks like base64 the other way.
+        """
+        if pair := self._best(wanted):
+            pair.username.refused()
+            if pair.password:
+                pair.password.refused()
+
+    def is_for(self, wanted: Wanted) -> bool:
+        """
+        Whether there is a pair for this server.
+        """
+        return self._best(wanted) is not None
+
+    def _best(self, wanted: Wanted) -> Pair | None:
+        here = [pair for pair in self._pairs if pair.url.is_same_server(wanted)]
+        return max(here, key=lambda pair: _fit(pair.url.path, wanted.path), default=None)
+
+
+def _fit(given: str, wanted: str) -> int:
+    return len(given) if f"{wanted}/".startswith(f"{given}/") else -1
+
+
+def _check_codecommit(username: str, wanted: Wanted) -> None:
+    """
+    Explain what people try with CodeCommit: the access key in place of the username.
+    """
+    if region_of(wanted.host) and username[:4] in ("AKIA", "ASIA"):
+        raise CredentialError(
+            "access_key_as_username",
+            f"the username for {wanted.host} is an AWS access key",
+            "CodeCommit wants Git credentials of IAM there, or none: without a username the "
+            "wrapper signs with IRSA, Pod Identity or AWS_ACCESS_KEY_ID.",
+        )
+
+
+class Askpass:
+    """
+    ``--askpass-url``: a service that says ``username=…`` and ``password=…``.
+
+    git-sync itself gives it one second, and keeps what it said for an hour.
+    """
+
+    def __init__(self, url: str, repo: Wanted, environ: Mapping[str, str]) -> None:
+        self._url = urlsplit(url)
+        self._repo = repo
+        is_local = self._url.hostname in LOOPBACK  # where Go looks for no proxy
+        self._way = Way() if is_local else way_to(self._url, (), environ)
+
+    def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
+        """
+        Ask it, for the repository's server.
+        """
+        if not wanted.is_same_server(self._repo):
+            return None
+        target = self._url._replace(scheme="", netloc="", fragment="").geturl() or "/"
+        remote = Remote(self._url, self._way)
+        try:
+            answer = remote.ask(remote.request("GET", target, {"Connection": "close"}), fence)
+        except (RemoteError, ValueError) as error:
+            raise _askpass_failed(str(error)) from None
+        if answer.status != 200:
+            raise _askpass_failed(f"it answers {answer.status}")
+        lines = answer.body.decode("utf-8", "surrogateescape").replace("\r", "").split("\n")
+        fields = dict(line.partition("=")[::2] for line in lines)
+        if not fields.get("username") and not fields.get("password"):
+            raise _askpass_failed("it says neither username= nor password=")
+        username, password = (fields.get(name, "") for name in ("username", "password"))
+        return Credential(username, password, origin="GITSYNC_ASKPASS_URL")
+
+    def refused(self, wanted: Wanted) -> None:
+        """
+        Nothing is kept.
+        """
+
+
+def _askpass_failed(why: str) -> CredentialError:
+    return CredentialError(
+        "askpass_failed",
+        f"no credentials from --askpass-url: {why}",
+        "Look at the service behind GITSYNC_ASKPASS_URL.",
+    )
+
+
+class Stored:
+    """
+    What git-sync logs in with by itself and tells git to store: tokens of a GitHub App.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], Credential] = {}
+
+    def store(self, wanted: Wanted, credential: Credential) -> None:
+        """
+        Keep the newest for each server.
+        """
+        self._kept[wanted.protocol, wanted.host] = credential
+
+    def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
+        """
+        Return the newest for this server.
+        """
+        return self._kept.get((wanted.protocol, wanted.host))
+
+    def refused(self, wanted: Wanted) -> None:
+        """
+        Drop it; git-sync gets another one.
+        """
+        self._kept.pop((wanted.protocol, wanted.host), None)

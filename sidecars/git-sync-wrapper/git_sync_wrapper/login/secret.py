@@ -1,0 +1,130 @@
+"""
+A secret that was given by a setting or in a file; files are read again at each use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from git_sync_wrapper.login.credential import CredentialError
+from git_sync_wrapper.login.repair import Repaired, repair_password
+from sidecar_runtime.logs import get_logger
+
+LIMIT_BYTES = 1 << 20
+
+log = get_logger("secrets")
+
+
+class Cleaner:
+    """
+    Repairs secrets, and says what is odd about them, once for each oddity.
+
+    What looks like base64 is used as it is until it is refused, and then decoded.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[str, tuple[str, ...]] = {}
+        self._wrapped: set[str] = set()
+        self._decoded: set[str] = set()
+
+    def clean(self, setting: str, raw: bytes, repair: Callable[[bytes], Repaired]) -> str:
+        """
+        Return the secret of a setting, repaired.
+        """
+        repaired = repair(raw)
+        findings = (*repaired.repairs, *repaired.doubts)
+        if self._said.get(setting, ()) != findings:
+            self._said[setting] = findings
+            self._decoded.discard(setting)
+            for finding in repaired.repairs:
+                log.warning("secret_repaired", setting=setting, finding=finding)
+            for doubt in repaired.doubts:
+                log.warning("secret_doubted", setting=setting, finding=doubt)
+        if repaired.inner is None:
+            self._wrapped.discard(setting)
+            return repaired.text
+        self._wrapped.add(setting)
+        return repaired.inner if setting in self._decoded else repaired.text
+
+    def password(self, setting: str, raw: bytes) -> str:
+        """
+        Return a username, password or token as git's protocol can carry it.
+
+        Raises:
+            CredentialError: It is empty, or has line breaks or NUL in it.
+        """
+        text = self.clean(setting, raw, repair_password)
+        if not text:
+            raise CredentialError(
+                "secret_empty", f"{setting} is empty", "Fill the key of the Secret behind it."
+            )
+        if "\n" in text or "\0" in text:
+            raise CredentialError(
+                "secret_malformed",
+                f"{setting} has several lines",
+                "A password or token is one line: check which key of the Secret is mounted.",
+            )
+        return text
+
+    def refused(self, *settings: str) -> None:
+        """
+        Decode what looks like base64 from now on; the next refusal turns that back.
+        """
+        for setting in self._wrapped.intersection(settings):
+            self._decoded ^= {setting}
+            if setting in self._decoded:
+                finding = "it was refused as it is, so what it is the base64 of is tried"
+                log.warning("secret_repaired", setting=setting, finding=finding)
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """
+    One username, password or token.
+
+    Args:
+        setting: The name that a person knows it by.
+        file: Where it is read, unless the setting holds it.
+    """
+
+    setting: str
+    cleaner: Cleaner = field(repr=False)
+    value: str = field(default="", repr=False)
+    file: str = ""
+
+    def read(self) -> str:
+        """
+        Return it, repaired.
+
+        Raises:
+            CredentialError: The file cannot be read, or git cannot be told what is in it.
+        """
+        raw = self.value.encode("utf-8", "surrogateescape")
+        return self.cleaner.password(
+            self.setting, read_file(self.setting, self.file) if self.file else raw
+        )
+
+    def refused(self) -> None:
+        """
+        Read it otherwise, where there are two ways to read it.
+        """
+        self.cleaner.refused(self.setting)
+
+
+def read_file(setting: str, path: str) -> bytes:
+    """
+    Read the file of a secret.
+
+    Raises:
+        CredentialError: It cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read(LIMIT_BYTES)
+    except OSError as error:
+        raise CredentialError(
+            "secret_unreadable",
+            f"{setting}: cannot read {path}: {error.strerror}",
+            "Check the mount of the Secret, the name of its key, and that the group may read it.",
+        ) from None

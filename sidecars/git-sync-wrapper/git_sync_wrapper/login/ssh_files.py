@@ -1,0 +1,93 @@
+"""
+Keys and known_hosts for ssh: the user's files where they are fine, repaired copies where not.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import resources
+
+from git_sync_wrapper.login.credential import CredentialError
+from git_sync_wrapper.login.repair import Repaired, repair_key, repair_known_hosts
+from git_sync_wrapper.login.secret import Cleaner, read_file
+from sidecar_runtime.volume.files import write_file
+
+PINNED = str(resources.files("git_sync_wrapper") / "known_hosts")
+
+
+class SshFiles:
+    """
+    What ssh is to be given; each call reads the files again, because Secrets rotate.
+
+    Args:
+        folder: A private one, for copies.
+    """
+
+    def __init__(
+        self, keys: Sequence[str], known_hosts: str, folder: str, cleaner: Cleaner
+    ) -> None:
+        self._keys = keys
+        self._known_hosts = known_hosts
+        self._folder = folder
+        self._cleaner = cleaner
+
+    def keys(self) -> list[str]:
+        """
+        Return the paths of the keys; one that is missing is left to ssh, which will name it.
+
+        Raises:
+            CredentialError: A key is there and cannot be read, or its copy cannot be written.
+        """
+        return [
+            self._usable("GITSYNC_SSH_KEY_FILE", path, f"key-{number}", repair_key)
+            for number, path in enumerate(self._keys)
+        ]
+
+    def known_hosts(self) -> str:
+        """
+        Return the path of the known hosts: the user's where there are any, else the pinned ones.
+
+        Raises:
+            CredentialError: The file is there and cannot be read, or its copy not be written.
+        """
+        if not os.path.exists(self._known_hosts):
+            return PINNED
+        setting = "GITSYNC_SSH_KNOWN_HOSTS_FILE"
+        return self._usable(setting, self._known_hosts, "known_hosts", repair_known_hosts)
+
+    def _usable(
+        self, setting: str, path: str, name: str, repair: Callable[[bytes], Repaired]
+    ) -> str:
+        if not os.path.exists(path):
+            return path
+        raw = read_file(setting, path)
+        content = self._cleaner.clean(setting, raw, repair).encode("utf-8", "surrogateescape")
+        if content == raw and not (repair is repair_key and _is_too_open(path)):
+            return path
+        return self._copy(name, content)
+
+    def _copy(self, name: str, content: bytes) -> str:
+        path = os.path.join(self._folder, name)
+        with suppress(OSError), open(path, "rb") as file:
+            if file.read() == content:
+                return path
+        try:
+            write_file(path, content, 0o600, fsync=False)
+        except OSError as error:
+            raise CredentialError(
+                "private_folder_failed", f"cannot write {path}: {error.strerror}"
+            ) from None
+        return path
+
+
+def _is_too_open(path: str) -> bool:
+    """
+    Whether ssh would refuse a key because others may read it: it minds that in files of our own.
+    """
+    with suppress(OSError):
+        found = os.stat(path)
+        return found.st_uid == os.getuid() and bool(stat.S_IMODE(found.st_mode) & 0o077)
+    return False

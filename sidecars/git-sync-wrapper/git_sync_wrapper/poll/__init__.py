@@ -1,0 +1,3 @@
+"""
+Which commit the ref names now.
+"""

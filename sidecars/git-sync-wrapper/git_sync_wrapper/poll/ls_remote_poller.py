@@ -1,0 +1,148 @@
+"""
+A poll by ``git ls-remote``: for ssh, and whatever else git can talk to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from git_sync_wrapper.engine.user_entry import user_entry
+from git_sync_wrapper.flags.options import Options
+from git_sync_wrapper.git import surroundings
+from git_sync_wrapper.login.access import Access
+from git_sync_wrapper.refusals import explain
+from sidecar_runtime import child
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.volume.files import write_file
+
+PEELED = "^{}"
+COOKIE_FILE = "/etc/git-secret/cookie_file"
+"""Where git-sync wants it; no flag changes that."""
+# A remote that is silent for longer than this counts as down.
+DEADLINE_SECONDS = 60.0
+# Of what git complains of.
+LAST_LINES = 100
+LINE_CHARACTERS = 4000
+
+
+class LsRemote:
+    """
+    Asks the remote by git itself, in a process of its own for each question.
+    """
+
+    def __init__(self, options: Options, access: Access, environ: Mapping[str, str]) -> None:
+        self._options = options
+        self._access = access
+        self._environ = environ
+
+    def commit(self, fence: Fence) -> str:
+        """
+        Return the commit that the ref names now.
+
+        Raises:
+            SidecarError: The remote did not answer, or has no such ref.
+            CycleAbandoned: The fence was revoked.
+        """
+        options = self._options
+        command = [options.git, "ls-remote", "--quiet", options.repo]
+        command += [options.ref, f"{options.ref}{PEELED}"]
+        found: dict[str, str] = {}
+        complaints: deque[str] = deque(maxlen=LAST_LINES)
+        names = {name for pair in _names(options.ref) for name in pair}
+
+        def hear(line: str) -> None:  # only what was asked: a server may send anything, endlessly
+            commit, _, name = line.partition("\t")
+            if name in names:
+                found[name] = commit
+
+        try:
+            ended = child.run(
+                command,
+                self._surroundings(),
+                ".",
+                fence=fence,
+                deadline_seconds=min(DEADLINE_SECONDS, options.sync_timeout_seconds),
+                out=hear,
+                err=lambda line: complaints.append(line[-LINE_CHARACTERS:]),
+            )
+        except child.DeadlinePassed:
+            raise explain("timed out", "the remote does not answer") from None
+        except OSError as error:
+            raise explain(str(error), "git cannot be started") from None
+        if fence.is_revoked:
+            raise CycleAbandoned
+        if ended.code != 0:
+            raise explain("\n".join(complaints), "the remote cannot be asked")
+        return _choose(options.ref, found)
+
+    def close(self) -> None:
+        """
+        Nothing is kept open.
+        """
+
+    def _surroundings(self) -> dict[str, str]:
+        """
+        Return the environment in which git finds what git-sync would tell it.
+        """
+        options = self._options
+        prepared = self._access.prepare()
+        flags = {
+            "ssh-known-hosts-file": options.ssh_known_hosts_file,
+            "ssh-key-file": ":".join(options.ssh_key_files),
+            **prepared.flags,
+        }
+        keys = (flags["ssh-key-file"] or "").split(":")
+        configs = {"core.askPass": "true"}
+        if options.cookie_file:
+            configs["http.cookiefile"] = COOKIE_FILE
+        configs |= dict((*options.git_config, *options.git_config_add))
+        return {
+            **surroundings(self._environ, configs | dict(prepared.git_config)),
+            **user_entry(self._access.folder),
+            "GIT_CONFIG_GLOBAL": self._config_file(),
+            "GIT_SSH_COMMAND": self._ssh(keys, flags["ssh-known-hosts-file"] or ""),
+        }
+
+    def _config_file(self) -> str:
+        """
+        Return a file of what the other end must know where that is this machine (``file://``).
+
+        git keeps all other ways to configure it from there; nothing secret is in the file.
+        """
+        path = os.path.join(self._access.folder, "gitconfig")
+        if not os.path.exists(path):
+            write_file(path, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False)
+        return path
+
+    def _ssh(self, keys: Sequence[str], known_hosts: str) -> str:
+        """
+        Return the ssh command as git-sync makes it.
+        """
+        command = self._environ.get("GIT_SSH_COMMAND") or "ssh"
+        command += "".join(f" -i {key}" for key in keys if key)
+        if self._options.ssh_known_hosts:
+            return f"{command} -o StrictHostKeyChecking=yes -o UserKnownHostsFile={known_hosts}"
+        return f"{command} -o StrictHostKeyChecking=no"
+
+
+def _names(ref: str) -> list[tuple[str, str]]:
+    """
+    Return the names that a ref may have on the server, in git's own order; each peeled, and whole.
+    """
+    rules = ("{}", "refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}")
+    return [(f"{name}{PEELED}", name) for name in (rule.format(ref) for rule in rules)]
+
+
+def _choose(ref: str, found: Mapping[str, str]) -> str:
+    """
+    Return the commit among the refs that were found, by name.
+
+    Raises:
+        SidecarError: ``ref_not_found``.
+    """
+    for peeled, name in _names(ref):
+        if commit := found.get(peeled) or found.get(name):
+            return commit
+    raise explain(f"couldn't find remote ref {ref}", "the remote has no such ref")

@@ -1,0 +1,150 @@
+"""
+What a git server says about its refs: pkt-lines, protocol version 2 and its predecessors.
+
+Pure: bytes in, refs out.
+Source: https://git-scm.com/docs/protocol-v2, https://git-scm.com/docs/gitprotocol-http and
+https://git-scm.com/docs/gitprotocol-pack.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+Refs = Mapping[str, str]
+"""Full name → commit; tags are peeled."""
+
+# Where git looks for a name, in this order: https://git-scm.com/docs/gitrevisions.
+_PLACES = ("{}", "refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}")
+_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_FLUSH, _DELIMITER = "0000", "0001"
+
+
+class NotGit(ValueError):
+    """
+    The answer is not what a git server says, or was cut off.
+    """
+
+
+class ServerSays(Exception):
+    """
+    The server refused, in the words of the protocol (``ERR …``).
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Advert:
+    """
+    What a server says first.
+
+    Args:
+        refs: All that it has; `None` from a server of version 2, which is asked for them.
+        object_format: The hash of its objects.
+    """
+
+    refs: Refs | None
+    object_format: str = "sha1"
+
+
+def choose(refs: Refs, name: str) -> str | None:
+    """
+    Return the commit that a name means among these refs; None where it means nothing.
+    """
+    return next((refs[place] for place in _places(name) if place in refs), None)
+
+
+def ask_for(name: str, object_format: str) -> bytes:
+    """
+    Return the request of version 2 for the refs that a name may mean.
+    """
+    head = ["command=ls-refs", "agent=git-sync-wrapper", f"object-format={object_format}"]
+    arguments = ["peel", *(f"ref-prefix {place}" for place in _places(name))]
+    return "".join([*map(_line, head), _DELIMITER, *map(_line, arguments), _FLUSH]).encode()
+
+
+def read_advert(body: bytes) -> Advert:
+    """
+    Read the answer to ``GET …/info/refs``.
+
+    Raises:
+        NotGit: It is something else.
+        ServerSays: The server refuses.
+    """
+    lines = list(_lines(body))
+    if lines and lines[0].startswith("# service="):
+        del lines[0]
+    if not lines:
+        raise NotGit("it says nothing of refs")
+    if lines[0] != "version 2":
+        return Advert(_read_old(lines))
+    formats = [line.partition("=")[2] for line in lines if line.startswith("object-format=")]
+    return Advert(None, *formats[:1])
+
+
+def read_refs(body: bytes) -> Refs:
+    """
+    Read the answer to :func:`ask_for`.
+
+    Raises:
+        NotGit: It is something else.
+        ServerSays: The server refuses.
+    """
+    refs = {}
+    for line in _lines(body):
+        commit, _, rest = line.partition(" ")
+        name, *attributes = rest.split(" ")
+        if commit == "unborn":  # HEAD of a repository without commits
+            continue
+        peeled = [word.removeprefix("peeled:") for word in attributes if word[:7] == "peeled:"]
+        refs[name] = _hash(peeled[0] if peeled else commit)
+    return refs
+
+
+def _read_old(lines: Iterable[str]) -> Refs:
+    refs = {}
+    for line in lines:
+        if line == "version 1" or line.startswith("shallow "):
+            continue
+        commit, _, name = line.partition("\0")[0].partition(" ")
+        # A tag's own line comes before that of what it is peeled to.
+        refs[name.removesuffix("^{}")] = _hash(commit)
+    refs.pop("capabilities", None)  # what stands for a repository without commits
+    return refs
+
+
+def _places(name: str) -> list[str]:
+    return [place.format(name) for place in _PLACES]
+
+
+def _hash(text: str) -> str:
+    if not _HASH.fullmatch(text):
+        raise NotGit("what should be a list of refs is not one")
+    return text
+
+
+def _line(text: str) -> str:
+    return f"{len(text.encode()) + 5:04x}{text}\n"
+
+
+def _lines(body: bytes) -> Iterator[str]:
+    """
+    Yield the text of each pkt-line; what only divides them (flush, delimiter) is left out.
+    """
+    if not body.endswith(_FLUSH.encode()):
+        raise NotGit("it was cut off, or is not an answer of git")
+    start = 0
+    while start < len(body):
+        try:
+            size = int(body[start : start + 4], 16)
+        except ValueError:
+            raise NotGit("it is not made of pkt-lines") from None
+        end = start + max(size, 4)
+        if end > len(body):
+            raise NotGit("it was cut off")
+        text = body[start + 4 : end].decode("utf-8", "surrogateescape").removesuffix("\n")
+        if text.startswith("ERR "):
+            raise ServerSays(text.removeprefix("ERR "))
+        if size > 4:
+            yield text
+        start = end

@@ -1,0 +1,3 @@
+"""
+What consumers see: the link, its snapshots, their files.
+"""

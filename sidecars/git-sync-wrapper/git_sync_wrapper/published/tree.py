@@ -1,0 +1,145 @@
+"""
+The files of a commit: which of them changed, and all of them as a snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+
+from git_sync_wrapper.git import surroundings
+from sidecar_runtime.volume.files import read_file, write_file
+from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, link_tree
+
+ENGINE_ROOT = ".git-sync"
+"""git-sync's own root, below the one that consumers mount."""
+GIT = ".git"
+# What it says decides about the content of other files.
+ATTRIBUTES = ".gitattributes"
+DIFFERENCE_SECONDS = 30.0
+
+
+def changed_files(
+    git: str, environ: Mapping[str, str], worktree: str, before: str, after: str
+) -> list[str]:
+    """
+    Return the files of a worktree that are new or changed since another commit.
+
+    Where git cannot tell (the other commit is no longer there) all of them are.
+    """
+    every = all_files(worktree)
+    if not before:
+        return every
+    command = [git, "diff-tree", "-r", "-z", "--name-only", "--no-renames", before, after]
+    try:
+        said = subprocess.run(
+            command,
+            cwd=worktree,
+            env=surroundings(environ, {"safe.directory": "*"}) | {"GIT_NO_LAZY_FETCH": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=DIFFERENCE_SECONDS,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return every
+    names = {os.fsdecode(name) for name in said.split(b"\0") if name}
+    if any(os.path.basename(name) == ATTRIBUTES for name in names):
+        return every
+    return [path for path in every if _is_in(path, names)]
+
+
+def _is_in(path: str, names: set[str]) -> bool:
+    """
+    Whether a file, or the submodule that it is in, is named.
+    """
+    while path:
+        if path in names:
+            return True
+        path = os.path.dirname(path)
+    return False
+
+
+def all_files(worktree: str) -> list[str]:
+    """
+    Return all files of a worktree, without git's own.
+    """
+    found = []
+    for folder, names, files in os.walk(worktree):
+        inside = os.path.relpath(folder, worktree)
+        prefix = "" if inside == "." else f"{inside}/"
+        links = [name for name in names if os.path.islink(os.path.join(folder, name))]
+        found += [prefix + name for name in (*files, *links) if name != GIT]
+    return found
+
+
+def real_files(worktree: str, paths: Iterable[str]) -> list[str]:
+    """
+    Return the files of a worktree that paths lead to, without what leads out of it, or nowhere.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        inside = path
+        if os.path.islink(os.path.join(worktree, path)):
+            real = os.path.realpath(os.path.join(worktree, path))
+            inside = os.path.relpath(real, worktree)
+            if inside.startswith("../") or not os.path.isfile(real):
+                continue
+        found[inside] = None
+    return list(found)
+
+
+def fill(worktree: str, folder: int) -> None:
+    """
+    Put a worktree into an open, empty folder, as hard links.
+
+    Its `.git` files, and those of submodules, lead to git-sync's repository by a relative path;
+    that repository is one folder further away from a snapshot.
+    """
+    files: list[str] = []
+    pointers: list[str] = []
+    empty: list[str] = []
+    for path, names, plain in os.walk(worktree):
+        inside = os.path.relpath(path, worktree)
+        prefix = "" if inside == "." else f"{inside}/"
+        links = [name for name in names if os.path.islink(os.path.join(path, name))]
+        files += [prefix + name for name in (*plain, *links) if name != GIT]
+        if GIT in plain:
+            pointers.append(prefix + GIT)
+        if not names and not plain and prefix:
+            empty.append(inside)
+    source = os.open(worktree, FOLDER_FLAGS)
+    try:
+        for _ in link_tree(source, folder, files, fsync=False):
+            pass
+        for path in empty:
+            _make_folders(path, folder)
+        for path in pointers:
+            _make_folders(os.path.dirname(path), folder)
+            content = read_file(path, dir_fd=source)
+            write_file(path, _lead_further(content), 0o644, fsync=False, dir_fd=folder)
+    finally:
+        os.close(source)
+
+
+def _lead_further(pointer: bytes) -> bytes:
+    """
+    Return what a `.git` file says in a snapshot: ``gitdir: ../../.git-sync/.git/…``.
+    """
+    start = b"gitdir: "
+    path = pointer.removeprefix(start)
+    ups = 0
+    while path.startswith(b"../"):
+        path, ups = path[3:], ups + 1
+    if not pointer.startswith(start) or not ups:
+        return pointer
+    return start + b"../" * ups + ENGINE_ROOT.encode() + b"/" + path
+
+
+def _make_folders(path: str, folder: int) -> None:
+    for end in [place for place, letter in enumerate(path) if letter == "/"] + [len(path)]:
+        with suppress(FileExistsError):
+            if path[:end]:
+                os.mkdir(path[:end], FOLDER_MODE, dir_fd=folder)

@@ -1,0 +1,265 @@
+"""
+The root as consumers see it: the link, the commits that it shows one after the other, the record.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+from git_sync_wrapper.flags.options import Options
+from git_sync_wrapper.published.tree import fill
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.errors import explained
+from sidecar_runtime.volume.files import nearest_folder, read_facts, write_file
+from sidecar_runtime.volume.snapshots import Snapshots
+from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
+
+STORE = ".snapshots"
+LOCK = "lock"
+RECORD = "published.json"
+AIRFLOWIGNORE = ".airflowignore"
+# Both spellings of Airflow's ignore files, globs and regular expressions, take it for any commit.
+_ANY_COMMIT = b"[0-9a-f]*\n"
+# renameat2(2), which Python does not have.
+_RENAME_EXCHANGE = 2
+_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
+
+log = get_logger("volume")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """
+    What the link shows.
+
+    Args:
+        commit: Empty where nothing is shown.
+        made_by: What the settings were that decide about a commit's files; empty if not on record.
+        published_at: Unix time.
+    """
+
+    commit: str = ""
+    made_by: str = ""
+    published_at: float | None = None
+
+
+def look(options: Options) -> Published:
+    """
+    Return what the link shows; nothing is made, opened or locked for it.
+    """
+    store, commit = os.path.split(os.path.realpath(options.link))
+    if store == os.path.join(options.root, STORE):
+        with suppress(OSError):  # it leads to a commit that is gone
+            return Published(commit, "", os.stat(options.link).st_mtime)
+    return Published()
+
+
+def check_link(options: Options) -> None:
+    """
+    Refuse a link on another volume than the root: snapshots are hard links, and renamed into place.
+
+    Raises:
+        SidecarError: ``link_elsewhere``.
+        OSError: One of the folders cannot be looked at.
+    """
+    folders = (os.path.dirname(options.link), os.path.join(options.root, STORE))
+    if len({os.stat(nearest_folder(folder)).st_dev for folder in folders}) > 1:
+        raise SidecarError(
+            "link_elsewhere",
+            f"the link {options.link} is on another volume than {options.root}",
+            "Let GITSYNC_LINK be a name, or a path below GITSYNC_ROOT.",
+        )
+
+
+class Volume:
+    """
+    The open root of one wrapper.
+
+    Raises:
+        SidecarError: From every method: the volume fails; what is shown stays.
+    """
+
+    def __init__(self, options: Options, *, retain_count: int, retain_seconds: float) -> None:
+        self._options = options
+        self._published = Published()
+        self.root = options.root
+        with explained(f"cannot use {options.root}"), ExitStack() as stack:
+            os.makedirs(options.root, FOLDER_MODE, exist_ok=True)
+            store_path = os.path.join(options.root, STORE)
+            self.store = _open_folder(store_path, stack)
+            folder, link = os.path.split(options.link)
+            os.makedirs(folder, FOLDER_MODE, exist_ok=True)
+            self._link_folder = _open_folder(os.path.realpath(folder), stack)
+            check_link(options)
+            self._snapshots = Snapshots(
+                self._link_folder,
+                self.store,
+                os.path.relpath(store_path, os.path.realpath(folder)),
+                link=link,
+                retain_count=retain_count,
+                retain_seconds=retain_seconds,
+            )
+            self._open = [
+                (path, _identity(os.fstat(opened)))
+                for path, opened in ((store_path, self.store), (folder, self._link_folder))
+            ]
+            self._close = stack.pop_all()
+
+    def close(self) -> None:
+        """
+        Close what is open.
+        """
+        self._close.close()
+
+    def is_current(self) -> bool:
+        """
+        Whether the folders that are held open are still the ones at their paths.
+        """
+        try:
+            return all(_identity(os.stat(path)) == known for path, known in self._open)
+        except OSError:
+            return False
+
+    def prepare(self) -> None:
+        """
+        Remove what a crash left; only with the lock held.
+        """
+        with explained(f"cannot clear {self.root}/{STORE}"):
+            self._snapshots.sweep()
+            # Airflow's folder walk, pointed at the root instead of the link, follows links.
+            write_file(AIRFLOWIGNORE, _ANY_COMMIT, 0o664, fsync=False, dir_fd=self.store)
+
+    def published(self) -> Published:
+        """
+        Return what the link shows, from disk.
+        """
+        commit = self._snapshots.current()
+        if commit != self._published.commit:
+            self._published = self._look_up(commit) if commit else Published()
+        return self._published
+
+    def _look_up(self, commit: str) -> Published:
+        record = read_facts(RECORD, self.store)
+        if record.get("revision") != commit:  # killed between the link and the record
+            with suppress(OSError):
+                return Published(commit, "", os.stat(commit, dir_fd=self.store).st_mtime)
+            return Published()
+        moment = record.get("published_at")
+        published_at = float(moment) if isinstance(moment, int | float) else None
+        return Published(commit, str(record.get("made_by", "")), published_at)
+
+    def recorded(self) -> str:
+        """
+        Return the commit that was last shown, if it is still here.
+        """
+        commit = str(read_facts(RECORD, self.store).get("revision", ""))
+        return commit if self._snapshots.has(commit) else ""
+
+    def folder_of(self, commit: str) -> str:
+        """
+        Return the path of a snapshot.
+        """
+        return os.path.join(self.root, STORE, commit)
+
+    def add(self, commit: str, worktree: str, fence: Fence) -> None:
+        """
+        Make a snapshot of a worktree; nobody sees it yet.
+
+        One of the same commit that is still here makes way in one step: its files are the same,
+        unless the settings have changed, but those of a commit that is shown again must be new to
+        whoever compares times.
+        """
+        with explained(f"cannot make a snapshot of {commit}"):
+            if not self._snapshots.has(commit):
+                self._snapshots.add(commit, lambda folder: fill(worktree, folder), fence)
+                return
+            again = f".{commit}.again"
+            self._snapshots.add(again, lambda folder: fill(worktree, folder), fence)
+            with fence:
+                _exchange(again, commit, self.store)
+            remove_tree(again, self.store)
+
+    def show(self, commit: str, made_by: str, fence: Fence) -> None:
+        """
+        Turn the link, and put on record what it shows.
+        """
+        with explained(f"cannot turn {self._options.link}"):
+            self._move_aside()
+            self._snapshots.show(commit, fence)
+            record = {
+                "revision": commit,
+                "published_at": round(time.time(), 3),
+                "repo": self._options.repo,
+                "ref": self._options.ref,
+                "made_by": made_by,
+            }
+            with fence:
+                content = json.dumps(record).encode() + b"\n"
+                write_file(RECORD, content, 0o664, fsync=False, dir_fd=self.store)
+            self._published = Published()  # look it up again
+
+    def prune(self, commit: str, fence: Fence) -> None:
+        """
+        Remove the commits that need not stay.
+        """
+        try:
+            self._snapshots.prune(commit, fence)
+        except OSError as error:
+            log.warning("leftover_kept", name=error.filename, error=error.strerror)
+
+    def _move_aside(self) -> None:
+        """
+        Move a folder or file away that is where the link should be; an empty folder makes way.
+        """
+        link = self._options.link
+        if os.path.islink(link) or not os.path.exists(link):
+            return
+        if os.path.isdir(link) and not os.listdir(link):
+            return
+        aside = f"{link}.replaced-{int(time.time())}"
+        try:
+            os.rename(link, aside)
+        except OSError as error:
+            raise SidecarError(
+                "link_blocked",
+                f"{link} is not a link, and cannot be moved away: {error.strerror}",
+                "Move it away, and mount nothing there: consumers mount the folder above.",
+            ) from error
+        log.warning("folder_moved_aside", folder=link, to=aside)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _open_folder(path: str, stack: ExitStack) -> int:
+    with suppress(FileExistsError):
+        os.mkdir(path, FOLDER_MODE)
+    folder = os.open(path, FOLDER_FLAGS)
+    stack.callback(os.close, folder)
+    return folder
+
+
+def _exchange(one: str, other: str, folder: int) -> None:
+    """
+    Let two folders change names, in one step where the file system can.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = (os.fsencode(one), os.fsencode(other))
+    if libc.renameat2(folder, names[0], folder, names[1], _RENAME_EXCHANGE) == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in _NO_EXCHANGE:
+        raise OSError(number, os.strerror(number), other)
+    gone = f"{one}.gone"
+    os.rename(other, gone, src_dir_fd=folder, dst_dir_fd=folder)
+    os.rename(one, other, src_dir_fd=folder, dst_dir_fd=folder)
+    os.rename(gone, one, src_dir_fd=folder, dst_dir_fd=folder)

@@ -1,0 +1,61 @@
+"""
+What /readyz and the status page show: written by the cycle, read by the endpoint.
+"""
+
+from __future__ import annotations
+
+import os
+
+from git_sync_wrapper.published.volume import Published
+from sidecar_runtime.gate.gate import RevisionRefused
+from sidecar_runtime.health import Readiness
+
+
+class Status:
+    """
+    The facts as of now; each is replaced as a whole, so threads need no lock.
+
+    Args:
+        link: What consumers go by.
+        facts: What the status page shows of the settings.
+    """
+
+    def __init__(self, link: str, facts: dict[str, object]) -> None:
+        self._link = link
+        self._facts = facts
+        self._published = Published()
+        self._refusal: RevisionRefused | None = None
+
+    @property
+    def is_published(self) -> bool:
+        """
+        Whether the last look at the volume found a commit on show.
+        """
+        return bool(self._published.commit)
+
+    @property
+    def readiness(self) -> Readiness:
+        published = self._published
+        if not published.commit:
+            return Readiness(False, problem="nothing is published yet")
+        problem = "" if os.path.isdir(self._link) else f"{self._link} shows no folder"
+        return Readiness(not problem, published.commit, published.published_at, problem)
+
+    def publish(self, published: Published) -> None:
+        """
+        Note what the link shows.
+        """
+        self._published = published
+
+    def refuse(self, refusal: RevisionRefused | None) -> None:
+        """
+        Note what the gate refuses; None once it refuses nothing.
+        """
+        self._refusal = refusal
+
+    def details(self) -> dict[str, object]:
+        """
+        Return what the status page shows besides.
+        """
+        refused = {"refused": self._refusal.facts()} if self._refusal else {}
+        return {**self._facts, **refused}

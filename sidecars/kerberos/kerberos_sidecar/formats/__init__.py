@@ -1,0 +1,3 @@
+"""
+MIT's binary formats and names, read without libkrb5.
+"""

@@ -1,0 +1,176 @@
+"""
+Reads a FILE ccache, all but its keys and tickets, and takes one entry out of it.
+
+The format is MIT's, version 4, which the overlay makes sure of:
+https://web.mit.edu/kerberos/krb5-latest/doc/formats/ccache_file_format.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kerberos_sidecar.formats.octets import Octets
+from kerberos_sidecar.formats.principal import Principal
+
+SIZE_LIMIT_BYTES = 1 << 20
+
+_MAGIC = b"\x05\x04"
+_TAG_OFFSET = 1
+_CONFIG_REALM = "X-CACHECONF:"
+
+# Bits of a ticket's flags: RFC 4120, section 5.3.
+_FLAGS = {
+    0x40000000: "forwardable",
+    0x20000000: "forwarded",
+    0x10000000: "proxiable",
+    0x08000000: "proxy",
+    0x04000000: "may-postdate",
+    0x02000000: "postdated",
+    0x01000000: "invalid",
+    0x00800000: "renewable",
+    0x00400000: "initial",
+    0x00200000: "pre-authenticated",
+    0x00100000: "hardware-authenticated",
+    0x00040000: "ok-as-delegate",
+    0x00008000: "anonymous",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """
+    One entry; times are Unix times by the KDC's clock.
+
+    Args:
+        renew_until: 0 where it cannot be renewed.
+        start, end: Where it lies in the file, in bytes.
+    """
+
+    client: Principal
+    server: Principal
+    starts_at: int
+    ends_at: int
+    renew_until: int
+    flags: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """
+    The ticket-granting ticket of a ccache; times are Unix times by this machine's clock.
+
+    Args:
+        renew_until: 0 where it cannot be renewed.
+        clock_offset_seconds: How far the KDC's clock is ahead of ours, as libkrb5 found it.
+    """
+
+    principal: Principal
+    starts_at: int
+    ends_at: int
+    renew_until: int
+    flags: tuple[str, ...]
+    clock_offset_seconds: float
+
+    @property
+    def lifetime_seconds(self) -> int:
+        return self.ends_at - self.starts_at
+
+
+def read_ticket(content: bytes) -> Ticket:
+    """
+    Return the TGT of a ccache, valid or not.
+
+    Raises:
+        ValueError: It is not a ccache, or holds no TGT of its own principal and realm.
+    """
+    principal, offset_seconds, credentials = _parse(content)
+    tgt = Principal(("krbtgt", principal.realm), principal.realm)
+    for found in credentials:
+        if found.server == tgt and found.client == principal:
+            return Ticket(
+                principal,
+                found.starts_at - round(offset_seconds),
+                found.ends_at - round(offset_seconds),
+                found.renew_until and found.renew_until - round(offset_seconds),
+                tuple(name for bit, name in _FLAGS.items() if found.flags & bit),
+                offset_seconds,
+            )
+    raise ValueError(f"holds no ticket-granting ticket of {principal}")
+
+
+def without_refresh_time(content: bytes) -> bytes:
+    """
+    Return a ccache without the hint to refresh it.
+
+    libgssapi writes ``refresh_time`` (half of the life) when it acquires from a keytab. From
+    then on every consumer that acquires credentials appends 292 bytes to the file (MIT 1.20.1,
+    2026-11), because it tries to refresh what only we can.
+
+    Raises:
+        ValueError: It is not a ccache.
+    """
+    _, _, credentials = _parse(content)
+    for found in reversed(credentials):
+        if found.server.realm == _CONFIG_REALM and "refresh_time" in found.server.components:
+            content = content[: found.start] + content[found.end :]
+    return content
+
+
+def _parse(content: bytes) -> tuple[Principal, float, list[Credential]]:
+    """
+    Return the principal, the seconds that the KDC's clock is ahead, and all entries.
+    """
+    if content[:2] != _MAGIC or len(content) > SIZE_LIMIT_BYTES:
+        raise ValueError("is not a ccache of version 4")
+    octets = Octets(content)
+    octets.skip(2)
+    try:
+        offset_seconds = _read_header(Octets(octets.take(octets.integer(2))))
+        principal = _read_principal(octets)
+        credentials = []
+        while octets.left:
+            credentials.append(_read_credential(octets))
+    except EOFError:
+        raise ValueError("ends in the middle of an entry") from None
+    return principal, offset_seconds, credentials
+
+
+def _read_header(header: Octets) -> float:
+    offset_seconds = 0.0
+    while header.left:
+        tag = header.integer(2)
+        field = Octets(header.take(header.integer(2)))
+        if tag == _TAG_OFFSET:
+            offset_seconds = field.integer(4, signed=True) + field.integer(4, signed=True) / 1e6
+    return offset_seconds
+
+
+def _read_principal(octets: Octets) -> Principal:
+    octets.skip(4)  # the type of the name
+    count = octets.integer(4)
+    realm = octets.counted_text(4)
+    if count > octets.left:
+        raise EOFError
+    return Principal(tuple(octets.counted_text(4) for _ in range(count)), realm)
+
+
+def _read_credential(octets: Octets) -> Credential:
+    start = octets.at
+    client = _read_principal(octets)
+    server = _read_principal(octets)
+    octets.skip(2)  # the type of the session key
+    octets.skip(octets.integer(4))
+    authenticated_at, starts_at, ends_at, renew_until = (octets.integer(4) for _ in range(4))
+    octets.skip(1)
+    flags = octets.integer(4)
+    for _ in range(2):  # addresses, authorization data
+        for _ in range(octets.integer(4)):
+            octets.skip(2)
+            octets.skip(octets.integer(4))
+    octets.skip(octets.integer(4))  # the ticket
+    octets.skip(octets.integer(4))  # the second one
+    return Credential(
+        client, server, starts_at or authenticated_at, ends_at, renew_until, flags, start, octets.at
+    )

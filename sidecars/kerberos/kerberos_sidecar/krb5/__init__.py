@@ -1,0 +1,3 @@
+"""
+libkrb5: its configuration, its tickets, its failures.
+"""

@@ -1,0 +1,72 @@
+"""
+From the tree, which cycles have brought up to date, to what consumers see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+
+from s3_sync.plan import Plan, make_plan
+from s3_sync.result import CycleResult
+from s3_sync.tree.managed import Managed
+from s3_sync.tree.target import Target, Torn
+from s3_sync.tree.walk import Blocked
+from sidecar_runtime.fence import Fence
+
+
+def difference(tree: Target, shown: Target | None, *, may_delete: bool = True) -> Plan[Managed]:
+    """
+    Return the part of the tree that is not shown yet.
+    """
+    held = shown.managed.files if shown is not None else {}
+    return make_plan(tree.managed.files, held, may_delete=may_delete)
+
+
+def repair(tree: Target, shown: Target, damaged: Collection[str], fence: Fence) -> CycleResult:
+    """
+    Put back files whose content the tree has.
+    """
+    ours, theirs = tree.managed.files, shown.managed.files
+    same = tuple((path, ours[path]) for path in damaged if _is_same(path, ours, theirs))
+    result = bring(tree, shown, Plan(same, ()), fence)
+    result.healed, result.published = result.published, 0
+    return result
+
+
+def restore(paths: Collection[str], shown: Target, tree: Target, fence: Fence) -> None:
+    """
+    Give the tree what is shown, where it is the same or the tree has nothing; no download needed.
+
+    What cannot be linked is left out: it is downloaded.
+    """
+    ours, theirs = tree.managed.files, shown.managed.files
+    for path in list(paths):
+        if path in theirs and (path not in ours or _is_same(path, ours, theirs)):
+            with suppress(Torn, Blocked, OSError):
+                tree.take(path, shown, fence, lambda _: False)
+
+
+def _is_same(path: str, ours: Mapping[str, Managed], theirs: Mapping[str, Managed]) -> bool:
+    return path in ours and path in theirs and ours[path].etag == theirs[path].etag
+
+
+def bring(tree: Target, shown: Target, plan: Plan[Managed], fence: Fence) -> CycleResult:
+    """
+    Carry out a plan with files of the tree; deletions only when every publish succeeded.
+    """
+    result = CycleResult()
+    for path, _ in plan.publish:
+        try:
+            shown.take(path, tree, fence, tree.managed.files.__contains__)
+            result.published += 1
+        except Blocked:
+            result.blocked.add(path)
+        except OSError as error:
+            result.fail_on_disk(path, error)
+    for path in plan.delete if not result.failed else ():
+        try:
+            result.deleted += shown.delete(path, fence)
+        except OSError as error:
+            result.fail_on_disk(path, error)
+    return result

@@ -1,0 +1,258 @@
+"""
+The target while it is ours: lock, layout, record of what is published, and what others did to it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+from s3_sync.keys import RESERVED
+from s3_sync.layouts.layout import Layout
+from s3_sync.layouts.open import open_layout
+from s3_sync.layouts.publish import restore
+from s3_sync.metrics import SyncMetrics
+from s3_sync.result import CycleResult
+from s3_sync.settings import Settings
+from s3_sync.status import Status
+from s3_sync.tree.published import Published
+from s3_sync.tree.volume import PUBLISHING, Volume, is_there, open_folders
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Readiness
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.lock import TargetLock, read_holder
+from sidecar_runtime.volume.trees import FOLDER_FLAGS
+
+LOCK = "lock"
+# A look at every file costs more than asking S3, so it is spread over cycles: by source, how many
+# files at least, and how many cycles at most for all of them.
+SCANS = {"listing": (500, 10), "release": (100, 6)}
+NAMED_FILES = 50
+
+log = get_logger("target")
+
+
+class Lease:
+    """
+    Belongs to one thread; the lock, and what the endpoint shows, belong to the process.
+
+    Attributes:
+        published: The record of the last complete cycle.
+        damaged: Files that consumers see, and that are not as they were published.
+        torn: The same of the tree behind them, where there is one.
+        is_half_done: Whether a part of a release may have replaced the one before.
+    """
+
+    def __init__(
+        self, settings: Settings, metrics: SyncMetrics, lock: TargetLock, status: Status
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._lock = lock
+        self._status = status
+        self._volume: Volume | None = None
+        self._layout: Layout | None = None
+        self._scan: Iterator[str] = iter(())
+        self._holder: Mapping[str, object] = {}
+        self.published = Published(
+            settings.source, settings.layout, settings.source_kind, settings.revision or ""
+        )
+        self.damaged: set[str] = set()
+        self.torn: set[str] = set()
+        self.is_half_done = False
+
+    @property
+    def holder(self) -> str:
+        """
+        Who has the target while we have not, in words.
+        """
+        return f"pid {self._holder.get('pid')} on {self._holder.get('host')}"
+
+    def acquire(self) -> Layout | None:
+        """
+        Return the layout of the target, ours alone; None while another process owns it.
+
+        Raises:
+            OSError: It cannot be opened, or not be written; what is published there still counts.
+        """
+        try:
+            return self._acquire()
+        except OSError:
+            self._peek()
+            raise
+
+    def close(self) -> None:
+        """
+        Close all that is open; the lock stays with the process.
+        """
+        if self._layout is not None:
+            self._layout.close()
+        if self._volume is not None:
+            self._volume.close()
+        self._layout = self._volume = None
+        self.damaged = set()
+        self.torn = set()
+
+    def look(self, layout: Layout) -> None:
+        """
+        Compare the next slice of what consumers see with the disk.
+        """
+        if layout.shown is None:
+            return
+        files = layout.shown.managed.files
+        least, cycles = SCANS[self._settings.source_kind]
+        size = max(least, -(-len(files) // cycles))
+        paths = list(itertools.islice(self._scan, size))
+        if len(paths) < size:
+            self._scan = iter(list(files))
+            paths += itertools.islice(self._scan, size - len(paths))
+        found = layout.shown.damaged(iter(paths))
+        if not found <= self.damaged:  # where there is one there are more
+            found = layout.shown.damaged(iter(files))
+        self.damaged |= found
+
+    def look_at_all(self, layout: Layout) -> None:
+        """
+        Compare all files with the disk, of the tree too.
+        """
+        self.torn = layout.tree.damaged(iter(layout.tree.managed.files))
+        if layout.shown is not None:
+            self.damaged = layout.shown.damaged(iter(layout.shown.managed.files))
+
+    def repair(self, layout: Layout, fence: Fence) -> CycleResult:
+        """
+        Undo what others did to what consumers see, as far as that needs no download.
+        """
+        if not layout.is_atomic:
+            return CycleResult()
+        self.torn |= layout.tree.damaged(iter(self.damaged))
+        if self.torn and layout.shown is not None:
+            restore(self.torn - self.damaged, layout.shown, layout.tree, fence)
+            self.torn = layout.tree.damaged(iter(self.torn))
+        result = layout.repair(self.damaged - self.torn, fence)
+        self._metrics.healed.inc(result.healed)
+        self.look_again(layout)
+        return result
+
+    def look_again(self, layout: Layout) -> None:
+        """
+        Forget damage that is repaired.
+        """
+        self.damaged = layout.shown.damaged(iter(self.damaged)) if layout.shown else set()
+        self.torn = layout.tree.damaged(iter(self.torn))
+
+    def begin(self, layout: Layout, revision: str, fence: Fence) -> None:
+        """
+        Note that files are about to be replaced one by one that belong together.
+        """
+        assert self._volume is not None
+        if not layout.is_atomic:
+            self._volume.write_state(PUBLISHING, f"{revision}\n".encode(), fence)
+            self.is_half_done = True
+
+    def record(self, layout: Layout, revision: str, fence: Fence) -> None:
+        """
+        Write down what is published.
+        """
+        assert self._volume is not None and layout.shown is not None
+        self.published.record(self._volume, len(layout.shown.managed.files), revision, fence)
+        if self.is_half_done:
+            with fence:
+                os.unlink(PUBLISHING, dir_fd=self._volume.state)
+            self.is_half_done = False
+
+    def show(self, layout: Layout) -> None:
+        """
+        Tell the endpoint what consumers see.
+        """
+        shown = layout.shown.managed.files if layout.shown else {}
+        if layout.shown is None:
+            self._status.readiness = Readiness(False, problem="nothing is published yet")
+        else:
+            half = "a part of a release is in place" if self.is_half_done else ""
+            self._status.readiness = self.published.readiness(self.damaged, layout.problem or half)
+        self._metrics.managed.set(len(shown))
+        self._status.show(
+            waiting_for=[],
+            managed_files=len(shown),
+            damaged_files=sorted(self.damaged)[:NAMED_FILES],
+        )
+
+    def _acquire(self) -> Layout | None:
+        if not self._is_current():
+            self.close()
+        root, state = open_folders(self._settings.dest_path)
+        try:
+            if not self._lock.try_acquire(LOCK, state):
+                self.close()
+                self._stand_by(state)
+                return None
+        finally:
+            os.close(state)
+            os.close(root)
+        self._holder = {}
+        if self._layout is None:
+            self._volume = Volume(self._settings.dest_path, fsync=self._settings.fsync)
+            self._layout = self._take_over(self._volume)
+        return self._layout
+
+    def _is_current(self) -> bool:
+        """
+        Whether all that is held open is still at its path.
+        """
+        if self._volume is None or self._layout is None:
+            return False
+        return self._volume.is_current() and self._layout.is_current()
+
+    def _take_over(self, volume: Volume) -> Layout:
+        """
+        Open the layout, and look at all that a predecessor left.
+        """
+        self.published.read(volume.state)
+        layout = open_layout(self._settings, volume, self.published.revision)
+        self.is_half_done = not layout.is_atomic and is_there(PUBLISHING, volume.state)
+        if layout.revision and self.published.revision:
+            # Killed between showing it and its record.
+            self.published.revision = layout.revision
+        shown = layout.shown.managed.files if layout.shown else {}
+        self._scan = iter(())
+        self.damaged = layout.shown.damaged(iter(shown)) if layout.shown else set()
+        if layout.is_atomic and layout.shown and self._settings.delete == "none":
+            # What is shown and has no key any more can be had from nowhere else.
+            lost = shown.keys() - layout.tree.managed.files.keys()
+            restore(lost, layout.shown, layout.tree, Fence())
+        if layout.is_atomic:
+            self.torn = layout.tree.damaged(iter(layout.tree.managed.files))
+        log.info("target_acquired", managed_files=len(shown))
+        # What a predecessor published is ready before S3 has said a word.
+        self.show(layout)
+        self._metrics.last_publish.set(self.published.at or 0)
+        return layout
+
+    def _stand_by(self, state: int) -> None:
+        """
+        Wait for another process: ready if what it publishes is there.
+        """
+        holder = read_holder(LOCK, state)
+        if holder != self._holder:
+            self._holder = holder
+            log.info("target_waiting", holder=self.holder)
+        self.published.read(state)
+        self._status.readiness = self.published.readiness(())
+        self._status.show(waiting_for=self.holder)
+
+    def _peek(self) -> None:
+        """
+        Take over what is published on a volume that we may not write.
+        """
+        if self._layout is not None:
+            return
+        with suppress(OSError):
+            state = os.open(f"{self._settings.dest_path}/{RESERVED}", FOLDER_FLAGS)
+            try:
+                self.published.read(state)
+            finally:
+                os.close(state)
+            self._status.readiness = self.published.readiness(())

@@ -1,0 +1,100 @@
+"""
+The one step that makes a release current: the pointer is replaced, by nobody but us meanwhile.
+"""
+
+from __future__ import annotations
+
+from s3_sync.publisher.catalog import Current, ReleaseError, read_current
+from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store
+from s3_sync.release.names import POINTER_KEY, manifest_key
+from s3_sync.release.pointer import Pointer, serialise_pointer
+
+# No object has this ETag: it is the MD5 of nothing that anybody writes.
+NO_ETAG = '"00000000000000000000000000000000"'
+
+
+def swap_pointer(
+    store: Store, pointer: Pointer, before: Current | None, *, is_guarded: bool
+) -> None:
+    """
+    Make a release current, in place of what was current when we began.
+
+    Killed at any moment, either the old or the new one is current.
+
+    Args:
+        before: What was read at the beginning; None for the first release.
+        is_guarded: Whether the server has conditional writes: :func:`has_conditions`.
+
+    Raises:
+        ReleaseError: ``publish_conflict``: another publisher made another release current.
+    """
+    data = serialise_pointer(pointer)
+    if not is_guarded:
+        _check_unchanged(read_current(store), before)
+        store.put(POINTER_KEY, data, "application/json")
+        check_ours(read_current(store), pointer)
+        return
+    try:
+        store.put(
+            POINTER_KEY,
+            data,
+            "application/json",
+            if_absent=before is None,
+            if_etag=before.etag if before else "",
+        )
+    except ConditionFailed:
+        check_ours(read_current(store), pointer)  # the answer to our own write may have been lost
+
+
+def has_conditions(store: Store, revision: str, manifest: bytes, before: Current | None) -> bool:
+    """
+    Whether the server obeys the condition that :func:`swing` relies on.
+
+    Found out by a write that must be refused, and that changes nothing where it is not: of a
+    manifest that is there, as it is. `rclone serve s3`, for one, ignores conditions (2026-11).
+    """
+    try:
+        store.put(
+            manifest_key(revision),
+            manifest,
+            "application/json",
+            if_absent=before is None,
+            if_etag=NO_ETAG if before else "",
+        )
+    except ConditionFailed:
+        return True
+    except ConditionUnknown:
+        return False
+    return False
+
+
+def _check_unchanged(now: Current | None, before: Current | None) -> None:
+    if now is not None and (before is None or now.data != before.data):
+        raise _conflict(now)
+    if now is None and before is not None:
+        raise _conflict(now)
+
+
+def check_ours(now: Current | None, pointer: Pointer) -> None:
+    """
+    Two who publish the same have both published it.
+    """
+    if now is None or now.pointer.revision != pointer.revision:
+        raise _conflict(now)
+
+
+def _conflict(now: Current | None) -> ReleaseError:
+    if now is None:
+        said = "the pointer was deleted meanwhile"
+    else:
+        origin = now.pointer.origin
+        said = (
+            f"{origin.by or 'someone else'} made release {now.pointer.revision} current meanwhile, "
+            f"at {now.pointer.published_at:%Y-%m-%d %H:%M:%S} UTC"
+        )
+    return ReleaseError(
+        "publish_conflict",
+        f"{said}; nothing of ours became current",
+        "Look at `s3-sync releases`, and publish again if yours is the newer one. "
+        "Let CI run one publish at a time.",
+    )

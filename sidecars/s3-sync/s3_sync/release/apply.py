@@ -1,0 +1,133 @@
+"""
+Carrying out a plan from a release: stage all that changed, verified; then publish all; then delete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from s3_sync.digest import is_sha256
+from s3_sync.release.ranges import join
+from s3_sync.release.rows import File
+from s3_sync.release.unpack import Cutter, Unpacking
+from s3_sync.s3.client import S3Client
+from s3_sync.source import Order
+from s3_sync.tree.staging import Staged
+from s3_sync.tree.walk import Blocked
+
+CONNECTIONS = 16
+
+
+class ReleaseApplier:
+    """
+    Carries out one order with one bundle.
+
+    Nothing is published before all that changed is here and verified. A crash before that leaves
+    staging files only; one after that, in place, some files new and the rest as they were, and a
+    note that says so, until the next cycle goes on.
+
+    Args:
+        key: Of the bundle.
+        size_bytes: Of the bundle.
+    """
+
+    def __init__(self, client: S3Client, order: Order[File], key: str, size_bytes: int) -> None:
+        self._client = client
+        self._order = order
+        self._key = key
+        self._size_bytes = size_bytes
+        self._is_wanted = order.state.wanted.__contains__
+        self._staged: list[Staged] = []
+
+    async def take(self) -> None:
+        """
+        Do what the plan says; deletions last, and only when every publish succeeded.
+
+        Raises:
+            ObjectMoved: The bundle is not there.
+            SidecarError: It cannot be read, or is not what the manifest says.
+            OSError: The target fails as a whole.
+            CycleAbandoned: The fence was revoked.
+        """
+        try:
+            await self._stage_all(self._missing())
+            self._publish_all()
+        finally:
+            for staged in self._staged:
+                self._order.target.staging.drop(staged)
+        if self._order.result.is_complete:
+            self._order.delete_all()
+
+    def _missing(self) -> list[File]:
+        """
+        Return what must come from the bundle; what is on disk already is adopted.
+        """
+        order, target, result = self._order, self._order.target, self._order.result
+        missing = []
+        for path, file in order.plan.publish:
+            if path in order.blocked and target.is_blocked(path, self._is_wanted):
+                result.blocked.add(path)
+                continue
+            held = target.managed.files.get(path)
+            is_unsure = held is None or path in order.damaged or not is_sha256(held.etag)
+            if is_unsure and target.holds(path, file):
+                target.adopt(path, file, order.fence)
+                result.succeed(is_published=False, is_healed=path in order.damaged)
+            else:
+                missing.append(file)
+        return missing
+
+    async def _stage_all(self, missing: Sequence[File]) -> None:
+        for file in missing:
+            if not file.stored_bytes:
+                self._staged.append(self._stage_empty(file))
+        parts = join(file for file in missing if file.stored_bytes)
+        following = iter(parts)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(CONNECTIONS, len(parts))):
+                    group.create_task(self._read_next(following))
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+    def _stage_empty(self, file: File) -> Staged:
+        unpacking = Unpacking(file, self._order.target)
+        try:
+            return unpacking.finish()
+        except BaseException:
+            unpacking.discard()
+            raise
+
+    async def _read_next(self, parts: Iterator[list[File]]) -> None:
+        for files in parts:
+            cutter = Cutter(files, self._size_bytes, self._order.target, self._staged.append)
+            try:
+                await self._client.get(
+                    "bundle", self._key, cutter.headers, cutter.size_bytes, cutter, cutter.check
+                )
+                cutter.finish()
+            finally:
+                cutter.restart()
+                self._order.result.downloaded_bytes += cutter.received_bytes
+
+    def _publish_all(self) -> None:
+        order = self._order
+        if self._staged or order.plan.delete:
+            order.begin()
+        with order.target.along(self._is_wanted) as way:
+            self._staged.sort(reverse=True)  # taken from the end, folder by folder
+            while self._staged:
+                staged = self._staged[-1]
+                try:
+                    order.target.put(staged, way, order.fence, self._is_wanted)
+                except Blocked:
+                    order.target.staging.drop(staged)
+                    order.result.blocked.add(staged.path)
+                except OSError as error:
+                    order.target.staging.drop(staged)
+                    order.result.fail_on_disk(staged.path, error)
+                else:
+                    is_healed = staged.path in order.damaged
+                    order.result.succeed(is_published=True, is_healed=is_healed)
+                self._staged.pop()

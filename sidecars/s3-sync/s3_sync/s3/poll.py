@@ -1,0 +1,88 @@
+"""
+Polls between cycles: is an object still what it was? On one blocking connection of its own.
+
+Lists and downloads go through the pool. A poll cannot: the process has slept, its caches are
+cold, and asyncio and llhttp take five times the CPU of a bare send and receive, this 1.3 times
+(docs/decisions/0002-data-plane.md).
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+
+from s3_sync.s3.pool import KEEP_SECONDS
+from s3_sync.s3.wire import HttpOrigin
+
+SECONDS = 5.0
+HEAD_LIMIT_BYTES = 64 << 10
+_END = b"\r\n\r\n"
+
+
+class PollConnection:
+    """
+    One connection to one origin, without a proxy; any doubt about an answer is left to a cycle.
+    """
+
+    def __init__(self, origin: HttpOrigin, context: ssl.SSLContext | None) -> None:
+        self._origin = origin
+        self._context = context
+        self._socket: socket.socket | None = None
+        self._heard_at = 0.0
+
+    def is_unmodified(self, head: bytes) -> bool:
+        """
+        Whether the answer to a request is 304; False for all else, failures too.
+
+        Args:
+            head: Request line and headers, whole.
+        """
+        if time.monotonic() - self._heard_at > KEEP_SECONDS:
+            self.close()
+        is_kept = self._socket is not None
+        try:
+            try:
+                return self._ask(head)
+            except OSError:
+                self.close()
+                # A kept connection may have been closed meanwhile.
+                return is_kept and self._ask(head)
+        except (OSError, UnicodeError):
+            self.close()
+            return False
+
+    def close(self) -> None:
+        """
+        Drop the connection.
+        """
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _ask(self, head: bytes) -> bool:
+        if self._socket is None:
+            self._socket = self._connect()
+        self._socket.sendall(head)
+        answer = b""
+        while _END not in answer and len(answer) < HEAD_LIMIT_BYTES:
+            piece = self._socket.recv(HEAD_LIMIT_BYTES)
+            if not piece:
+                raise ConnectionResetError
+            answer += piece
+        self._heard_at = time.monotonic()
+        is_unmodified = answer.startswith(b"HTTP/1.1 304 ") and answer.endswith(_END)
+        if not is_unmodified or b"\r\nconnection: close\r\n" in answer.lower():
+            self.close()
+        return is_unmodified
+
+    def _connect(self) -> socket.socket:
+        origin = self._origin
+        found = socket.create_connection((origin.host, origin.port), timeout=SECONDS)
+        if self._context is None:
+            return found
+        try:
+            return self._context.wrap_socket(found, server_hostname=origin.host)
+        except BaseException:
+            found.close()
+            raise

@@ -1,0 +1,50 @@
+"""
+The modification times of published files.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from s3_sync.tree.managed import ManagedList
+
+SECOND_NS = 1_000_000_000
+
+
+class Dates:
+    """
+    Dates each file after its predecessor at the same path.
+    """
+
+    def __init__(self, managed: ManagedList) -> None:
+        self._managed = managed
+        # Modification times of deleted files that a successor must not repeat.
+        self._gone: dict[str, int] = {}
+
+    def next(self, path: str, before: os.stat_result | None) -> int:
+        """
+        Return the present, or the second after the predecessor's where that is later.
+
+        Python's bytecode cache and Airflow's file processor compare whole seconds and sizes.
+        """
+        predecessors = [self._gone.get(path, 0)]
+        if held := self._managed.files.get(path):
+            predecessors.append(held.mtime_ns)
+        if before is not None:
+            predecessors.append(before.st_mtime_ns)
+        earliest = (max(predecessors) // SECOND_NS + 1) * SECOND_NS
+        return max(time.time_ns(), earliest)
+
+    def note_gone(self, path: str, mtime_ns: int) -> None:
+        """
+        Remember the time of a file that is deleted.
+        """
+        self._gone[path] = mtime_ns
+
+    def forget_past(self) -> None:
+        """
+        Forget deletions whose time no new file can get any more.
+        """
+        now = time.time_ns()
+        self._gone = {path: ns for path, ns in self._gone.items() if ns > now - SECOND_NS}

@@ -1,0 +1,180 @@
+"""
+One object on its way: held in memory while small, in a staging file otherwise, and verified.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+from s3_sync.digest import looks_like_md5
+from s3_sync.s3.refusals import ObjectError
+from s3_sync.tree.staging import Staging
+from s3_sync.tree.volume import BLOCK_BYTES
+from sidecar_runtime.volume.files import write_all
+
+MEMORY_BYTES = 1 << 20
+
+
+class Download:
+    """
+    The receiver of one object's body.
+
+    Args:
+        size_bytes: As listed.
+        open_staging: Opens a new staging file, for a body too big for memory.
+    """
+
+    def __init__(self, key: str, size_bytes: int, open_staging: Callable[[], Staging]) -> None:
+        self._key = key
+        self._listed_bytes = size_bytes
+        self._open_staging = open_staging
+        self._chunks: list[bytes] = []
+        self.staging: Staging | None = None
+        self.size_bytes = 0
+        # Whether the body was compared with an MD5 in its ETag, and was equal.
+        self.has_md5_etag = False
+
+    def restart(self) -> None:
+        """
+        Forget what came: a new attempt begins.
+        """
+        self._chunks.clear()
+        self.size_bytes = 0
+        if self.staging is not None:
+            os.ftruncate(self.staging.fd, 0)
+            os.lseek(self.staging.fd, 0, os.SEEK_SET)
+
+    def write(self, chunk: bytes) -> None:
+        """
+        Take a piece of the body.
+
+        Raises:
+            ObjectError: It is more than was listed; an answer without end must not fill the disk.
+            OSError: The disk is full.
+        """
+        self.size_bytes += len(chunk)
+        if self.size_bytes > self._listed_bytes:
+            raise self.corrupt(f"more than the {self._listed_bytes} bytes came that were listed")
+        if self.staging is None and self.size_bytes > MEMORY_BYTES:
+            self.staging = self._open_staging()
+            for held in self._chunks:
+                write_all(self.staging.fd, held)
+            self._chunks.clear()
+        if self.staging is None:
+            self._chunks.append(chunk)
+        else:
+            write_all(self.staging.fd, chunk)
+
+    def blocks(self) -> Iterator[bytes]:
+        """
+        Return the body in pieces.
+        """
+        if self.staging is None:
+            yield from self._chunks
+            return
+        offset = 0
+        while block := os.pread(self.staging.fd, BLOCK_BYTES, offset):
+            yield block
+            offset += len(block)
+
+    def md5(self) -> str:
+        """
+        Return the MD5 of the body, in hex as in an ETag.
+        """
+        return md5_of(self.blocks())
+
+    def is_proven(self, headers: Mapping[str, str], etag: str) -> bool:
+        """
+        Compare the body with all that S3 says of it.
+
+        Returns:
+            False where the only thing against it is an ETag that looks like an MD5 but does not
+            match, which a gateway that invents ETags may cause: the caller loads it again.
+
+        Raises:
+            ObjectError: The length or a checksum is wrong.
+        """
+        if self.size_bytes != self._listed_bytes:
+            raise self.corrupt(f"{self.size_bytes} bytes came, {self._listed_bytes} were listed")
+        checked = False
+        for name, start in _CHECKSUMS.items():
+            said = headers.get(f"x-amz-checksum-{name}", "")
+            if not said or "-" in said or headers.get("x-amz-checksum-type") == "COMPOSITE":
+                continue
+            checksum = start()
+            for block in self.blocks():
+                checksum.update(block)
+            found = base64.b64encode(checksum.digest()).decode()
+            if found != said:
+                raise self.corrupt(f"its {name} is {found}, S3 says {said}")
+            checked = True
+        if checked or not is_md5(etag, headers):
+            return True
+        self.has_md5_etag = self.md5() == etag
+        return self.has_md5_etag
+
+    def corrupt(self, message: str) -> ObjectError:
+        """
+        Return the error for a body that must not be published.
+        """
+        return ObjectError(
+            "object_corrupt",
+            f"the download of {self._key!r} was refused: {message}",
+            "The file on disk was not touched. If it persists, something alters the answers.",
+        )
+
+
+def is_md5(etag: str, headers: Mapping[str, str]) -> bool:
+    """
+    Whether an ETag is the MD5 of the object.
+
+    Not for multipart uploads (a dash), and not for SSE-KMS, SSE-C and S3 Express, whose ETags
+    look like one: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+    """
+    return (
+        looks_like_md5(etag)
+        and not headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
+        and "x-amz-server-side-encryption-customer-algorithm" not in headers
+        and headers.get("x-amz-storage-class") != "EXPRESS_ONEZONE"
+    )
+
+
+def md5_of(blocks: Iterator[bytes]) -> str:
+    """
+    Return the MD5 of blocks, in hex; no claim of security, so it works under FIPS.
+    """
+    digest = hashlib.md5(usedforsecurity=False)
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()
+
+
+class _Checksum(Protocol):
+    def update(self, block: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class _Crc32:
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, block: bytes, /) -> None:
+        self._value = zlib.crc32(block, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+# What the standard library has. CRC32C and CRC64NVME it has not; there the length, If-Match and,
+# without KMS, the MD5 stand guard.
+_CHECKSUMS: dict[str, Callable[[], _Checksum]] = {
+    "crc32": _Crc32,
+    "sha256": hashlib.sha256,
+    "sha1": lambda: hashlib.sha1(usedforsecurity=False),
+}

@@ -1,0 +1,62 @@
+"""
+The target folder and the parts of `.s3-sync` that are kept like it: where each has its list.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+
+from s3_sync.keys import RESERVED
+from s3_sync.tree.managed import NAME as MANAGED
+from s3_sync.tree.managed import Managed, load_managed
+from s3_sync.tree.volume import FOLDER_FLAGS, Volume, foreign_files, open_own_folder
+
+
+def list_name(part: str) -> str:
+    """
+    Return the name of the list that lies beside a part of `.s3-sync`, or in it for the target.
+    """
+    name = part.rpartition("/")[2]
+    return f"{name}.{MANAGED}" if name else MANAGED
+
+
+def open_part(part: str, volume: Volume, stack: ExitStack) -> tuple[int, int]:
+    """
+    Open a part; return the folder that holds its list, and the part itself.
+    """
+    above, folder = volume.state, volume.root if not part else volume.state
+    for name in part.split("/") if part else ():
+        if name in ("", ".", ".."):  # the last door: no caller has such names
+            raise ValueError(f"not a part of .s3-sync: {part!r}")
+        above, folder = folder, open_own_folder(name, folder)
+        stack.callback(os.close, folder)
+    return above, folder
+
+
+def read_target(
+    path: str, part: str, *, with_foreign: bool
+) -> tuple[dict[str, Managed], list[str]]:
+    """
+    Return the managed and the foreign files of a target without touching it.
+
+    Args:
+        part: As of :class:`Target`.
+    """
+    with ExitStack() as stack:
+
+        def enter(name: str, above: int) -> int:
+            folder = os.open(name, FOLDER_FLAGS, dir_fd=above)
+            stack.callback(os.close, folder)
+            return folder
+
+        try:
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, folder)
+            above = enter(RESERVED, folder)
+            if part:
+                folder = enter(part, above)
+            managed = load_managed(above, folder, list_name(part), is_shared=not part)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}, []
+        return managed, foreign_files(folder, managed) if with_foreign else []

@@ -1,0 +1,321 @@
+"""
+The target folder: every effect on it, none outside it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, suppress
+
+from s3_sync.digest import Content, has_digest, is_executable
+from s3_sync.keys import RESERVED
+from s3_sync.tree.dates import SECOND_NS, Dates
+from s3_sync.tree.download import Download, md5_of
+from s3_sync.tree.managed import Managed, ManagedList
+from s3_sync.tree.parts import list_name, open_part
+from s3_sync.tree.staging import Staged, Staging, StagingFolder, staging_name
+from s3_sync.tree.volume import Volume, foreign_files, read_blocks, sync_folder
+from s3_sync.tree.walk import Walk, Wanted, Way
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.files import stat_in
+from sidecar_runtime.volume.trees import link_file
+
+_OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+log = get_logger("target")
+
+
+class Torn(Exception):
+    """
+    A file is not what its list says: it was changed since it was looked at.
+    """
+
+
+class Target:
+    """
+    One folder that is kept file by file, with the list of its files; publishes under a fence.
+
+    It is the target folder itself, or a part of `.s3-sync` that becomes visible otherwise.
+
+    Args:
+        part: Path of the part in `.s3-sync`; empty for the target folder.
+        files: What is in it; None: what its list says.
+
+    Raises:
+        OSError: From every method, where the file system fails; what was published stays.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        *,
+        file_mode: int,
+        part: str = "",
+        files: dict[str, Managed] | None = None,
+    ) -> None:
+        self.path = f"{volume.path}/{RESERVED}/{part}" if part else volume.path
+        self._file_mode = file_mode
+        self._fsync = volume.fsync
+        self.staging = StagingFolder(volume.staging, file_mode=file_mode, fsync=volume.fsync)
+        with ExitStack() as stack:
+            above, self.folder = open_part(part, volume, stack)
+            self.managed = ManagedList(
+                above,
+                self.folder,
+                fsync=volume.fsync,
+                name=list_name(part),
+                files=files,
+                is_shared=not part,
+            )
+            stack.callback(self.managed.close)
+            self._walk = Walk(self.folder, self.managed)
+            self._dates = Dates(self.managed)
+            self._open = stack.pop_all()
+
+    def close(self) -> None:
+        """
+        Close all that is open.
+        """
+        self._open.close()
+
+    # --- looking
+
+    def damaged(self, paths: Iterator[str]) -> set[str]:
+        """
+        Return those of the managed paths that are not on disk as they were published.
+        """
+        files = self.managed.files
+        is_real = {"": True}  # by folder: neither it nor one above it is a symlink
+        found = set()
+        for path in paths:
+            held = files.get(path)
+            if held is None:
+                continue
+            try:
+                if not (
+                    self._walk.is_real_folder(path.rpartition("/")[0], is_real)
+                    and held.matches(os.stat(path, dir_fd=self.folder, follow_symlinks=False))
+                ):
+                    found.add(path)
+            except OSError:
+                found.add(path)
+        return found
+
+    def foreign(self) -> list[str]:
+        """
+        Return all files and links that are not managed, bytecode and lost+found aside.
+        """
+        return foreign_files(self.folder, self.managed.files)
+
+    def holds(self, path: str, content: Content) -> bool:
+        """
+        Whether the file on disk has that content already, told by MD5 or SHA-256.
+        """
+        etag = content.etag
+        return self._holds(
+            stat_in(path, self.folder), path, content, lambda blocks: has_digest(etag, blocks)
+        )
+
+    def is_blocked(self, path: str, wanted: Wanted) -> bool:
+        """
+        Whether something that is not ours is in the way of a path; changes nothing.
+        """
+        return self._walk.is_blocked(path, wanted)
+
+    # --- publishing
+
+    def adopt(self, path: str, content: Content, fence: Fence) -> None:
+        """
+        Record a file that holds that content already, and keep its times.
+        """
+        with fence, self._walk.to(path) as (folder, name):
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            self.managed.add(path, _managed(content, found))
+
+    def stage(self, path: str, content: Content, staging: Staging) -> Staged:
+        """
+        Close a staging file that is whole, with the mode and time that it will have.
+        """
+        before = stat_in(path, self.folder)
+        found = self.staging.finish(staging, self._dates.next(path, before), self._mode_of(content))
+        return Staged(path, staging.name, _managed(content, found), before is not None)
+
+    def along(self, wanted: Wanted) -> AbstractContextManager[Way]:
+        """
+        Return the way for :meth:`put` to many paths, made where folders are missing.
+        """
+        return self._walk.along(wanted)
+
+    def put(self, staged: Staged, way: Way, fence: Fence, wanted: Wanted) -> None:
+        """
+        Put a staged file in its place by rename; with a new date where it has waited for others.
+
+        A crash half-way leaves the old file, or the new one, and at most one staging file.
+
+        Raises:
+            Blocked: Something that is not ours is in the way.
+            CycleAbandoned: The fence was revoked.
+        """
+        managed = staged.managed
+        if managed.mtime_ns < time.time_ns() - SECOND_NS:
+            managed = self.staging.redate(staged)
+        with fence:
+            folder, name = way(staged.path)
+            if staged.replaces:
+                self._walk.make_way(staged.path, folder, name, wanted)
+            self._rename(staged.name, folder, name, staged.path, managed)
+
+    def publish(
+        self,
+        path: str,
+        content: Content,
+        download: Download,
+        fence: Fence,
+        wanted: Wanted,
+    ) -> bool:
+        """
+        Put a verified download in its place by rename; False where the content was there.
+
+        All that takes time comes before the fence; inside it are only names.
+        A crash half-way leaves the old file, or the new one, and at most one staging file.
+
+        Args:
+            wanted: Whether a path is in the listing; what is not may make way.
+
+        Raises:
+            Blocked: Something that is not ours is in the way.
+            CycleAbandoned: The fence was revoked.
+        """
+        before = stat_in(path, self.folder)
+        if self._holds(before, path, content, lambda blocks: md5_of(blocks) == download.md5()):
+            self.adopt(path, content, fence)
+            return False
+        staged = download.staging or self.staging.fill(download.blocks())
+        try:
+            found = self.staging.finish(
+                staged, self._dates.next(path, before), self._mode_of(content)
+            )
+            with fence, self._walk.to(path, making_way=wanted) as (folder, name):
+                if before is not None:
+                    self._walk.make_way(path, folder, name, wanted)
+                self._rename(staged.name, folder, name, path, _managed(content, found))
+            staged.is_published = True
+        finally:
+            self.staging.discard(staged)
+        return True
+
+    def take(self, path: str, source: Target, fence: Fence, wanted: Wanted) -> None:
+        """
+        Put a file of another target in its place here, as a hard link, or as a copy.
+
+        A crash half-way leaves the old file, or the new one, and at most one staging file.
+
+        Raises:
+            Torn: It is not there as that target's list says.
+            Blocked: Something that is not ours is in the way.
+            CycleAbandoned: The fence was revoked.
+        """
+        held = source.managed.files[path]
+        staged = staging_name()
+        try:
+            with source._walk.to(path) as (folder, name):
+                link_file(name, folder, staged, self.staging.fd)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise Torn(path) from error
+        try:
+            taken = held.of(os.stat(staged, dir_fd=self.staging.fd, follow_symlinks=False))
+            if taken is None:
+                raise Torn(path)
+            with fence, self._walk.to(path, making_way=wanted) as (folder, name):
+                self._walk.make_way(path, folder, name, wanted)
+                self._rename(staged, folder, name, path, taken)
+        finally:
+            with suppress(FileNotFoundError):  # renaming a link over itself leaves both
+                os.unlink(staged, dir_fd=self.staging.fd)
+
+    def delete(self, path: str, fence: Fence) -> bool:
+        """
+        Remove a file and the folders that it leaves empty; False where it was gone.
+        """
+        with fence:
+            if held := self.managed.files.get(path):
+                self._dates.note_gone(path, held.mtime_ns)
+            try:
+                with self._walk.to(path) as (folder, name):
+                    self._walk.remove(path, name, folder)
+                is_removed = True
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                is_removed = False  # gone already, or replaced by something else
+                self.managed.remove(path)
+            self._walk.remove_empty_folders(path)
+        return is_removed
+
+    def forget(self, path: str, fence: Fence) -> None:
+        """
+        Strike a file from the list; what is on disk from now on is not ours.
+        """
+        with fence:
+            self.managed.remove(path)
+
+    def end_cycle(self, fence: Fence) -> None:
+        """
+        Keep the list of managed files in order, and forget deletions that are in the past.
+        """
+        with fence:
+            self.managed.compact()
+        self._dates.forget_past()
+
+    # --- inside
+
+    def _mode_of(self, content: Content) -> int:
+        """
+        Return the mode of a file; an executable one can be executed by whoever can read it.
+        """
+        mode = self._file_mode
+        return mode | (mode & 0o444) >> 2 if is_executable(content.etag) else mode
+
+    def _rename(self, staged: str, folder: int, name: str, path: str, new: Managed) -> None:
+        before = self.managed.files.get(path)
+        self.managed.add(path, new)
+        try:
+            os.rename(staged, name, src_dir_fd=self.staging.fd, dst_dir_fd=folder)
+        except OSError:
+            if before is None:
+                self.managed.remove(path)
+            else:
+                self.managed.add(path, before)
+            raise
+        if self._fsync:
+            sync_folder(folder)
+
+    def _holds(
+        self,
+        found: os.stat_result | None,
+        path: str,
+        content: Content,
+        is_same: Callable[[Iterator[bytes]], bool],
+    ) -> bool:
+        """
+        Whether the file that was found has our mode, that size and that content.
+        """
+        if found is None or found.st_size != content.size_bytes:
+            return False
+        if found.st_mode != stat.S_IFREG | self._mode_of(content):
+            return False
+        try:
+            with self._walk.to(path) as (folder, name):
+                fd = os.open(name, _OLD_FILE, dir_fd=folder)
+        except OSError:
+            return False
+        try:
+            return stat.S_ISREG(os.fstat(fd).st_mode) and is_same(read_blocks(fd))
+        finally:
+            os.close(fd)
+
+
+def _managed(content: Content, found: os.stat_result) -> Managed:
+    return Managed(content.etag, found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode)

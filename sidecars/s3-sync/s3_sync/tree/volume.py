@@ -1,0 +1,216 @@
+"""
+The file system below the target: opening folders without following links, and its failures.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, suppress
+
+from s3_sync.keys import RESERVED
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.files import is_at, read_file, write_file
+from sidecar_runtime.volume.trees import FOLDER_FLAGS as READ_FOLDER
+from sidecar_runtime.volume.trees import FOLDER_MODE
+
+FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+STAGING = "staging"
+# The working copies behind snapshots, and behind a gate in place; their modes differ.
+TREE = "tree"
+STAGED = "staged"
+PUBLISHING = "publishing"
+SNAPSHOTS = "snapshots"
+SNAPSHOTS_PATH = f"{RESERVED}/{SNAPSHOTS}"
+LINK = "current"
+AIRFLOWIGNORE = ".airflowignore"
+# Plain names mean the same in both of its syntaxes, glob and regular expression.
+_HIDDEN = "".join(f"{name}\n" for name in (STAGING, TREE, STAGED, SNAPSHOTS)).encode()
+BLOCK_BYTES = 1 << 20
+BYTECODE = "__pycache__"
+# Not ours to judge under S3_SYNC_DELETE=all: bytecode, and what mkfs puts on a volume.
+SPARED = {BYTECODE, "lost+found"}
+# What ends the cycle: the volume fails, not one path on it.
+VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
+
+log = get_logger("target")
+
+
+class Volume:
+    """
+    The target folder and its `.s3-sync`, open, with what is staged for any part of it.
+
+    Belongs to one thread.
+
+    Attributes:
+        root: The target folder.
+        state: `.s3-sync` in it.
+        staging: `staging` in that: what lies there is renamed into place, or removed.
+
+    Raises:
+        OSError: From every method, where the file system fails.
+    """
+
+    def __init__(self, path: str, *, fsync: bool) -> None:
+        self.path = path
+        self.fsync = fsync
+        with ExitStack() as stack:
+            self.root, self.state = open_folders(path)
+            stack.callback(os.close, self.root)
+            stack.callback(os.close, self.state)
+            self.staging = open_own_folder(STAGING, self.state)
+            stack.callback(os.close, self.staging)
+            self._sweep()
+            self._hide()
+            self._open = stack.pop_all()
+
+    def is_current(self) -> bool:
+        """
+        Whether the folders that we hold open are still the ones at their paths.
+
+        They are not after the target, or `.s3-sync`, was removed and created again.
+        """
+        try:
+            is_root = os.path.samestat(os.stat(self.path), os.fstat(self.root))
+        except OSError:
+            return False
+        return (
+            is_root
+            and is_at(RESERVED, self.root, self.state)
+            and is_at(STAGING, self.state, self.staging)
+        )
+
+    def close(self) -> None:
+        """
+        Close all that is open.
+        """
+        self._open.close()
+
+    def write_state(self, name: str, content: bytes, fence: Fence) -> None:
+        """
+        Replace a file in `.s3-sync`.
+        """
+        with fence:
+            write_file(name, content, 0o664, fsync=self.fsync, dir_fd=self.state)
+
+    def _sweep(self) -> None:
+        """
+        Remove what a killed predecessor left in staging.
+        """
+        for name in os.listdir(self.staging):
+            try:
+                os.unlink(name, dir_fd=self.staging)
+            except OSError as error:
+                log.warning("leftover_kept", name=name, error=error.strerror)
+
+    def _hide(self) -> None:
+        """
+        Keep Airflow's folder walk out of `.s3-sync`, for it looks into hidden folders too.
+
+        A full disk must not keep us from starting.
+        """
+        try:
+            held = read_file(AIRFLOWIGNORE, dir_fd=self.state)
+        except OSError:
+            held = b""
+        if held != _HIDDEN:
+            with suppress(OSError):
+                write_file(AIRFLOWIGNORE, _HIDDEN, 0o664, fsync=self.fsync, dir_fd=self.state)
+
+
+def open_folders(path: str) -> tuple[int, int]:
+    """
+    Open the target folder and its `.s3-sync`, and make what is missing.
+
+    The path itself may be a symlink, as the user's own wish; nothing below it may.
+    """
+    os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
+    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return root, open_own_folder(RESERVED, root)
+    except OSError:
+        os.close(root)
+        raise
+
+
+def is_there(name: str, folder: int) -> bool:
+    """
+    Whether an open folder has something of that name.
+    """
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def foreign_files(root: int, managed: Collection[str]) -> list[str]:
+    """
+    Return all files and links below the open target that are not managed.
+    """
+    found: list[str] = []
+    for folder, folders, files, folder_fd in os.fwalk(dir_fd=root):
+        here = os.path.normpath(folder)
+        if here == ".":
+            folders[:] = [name for name in folders if name != RESERVED]
+        folders[:] = [name for name in folders if name not in SPARED]
+        links = [name for name in folders if is_link(name, folder_fd)]
+        for name in [*files, *links]:
+            path = os.path.normpath(os.path.join(here, name))
+            # NFS calls so what is removed but still open somewhere.
+            if path not in managed and not name.startswith(".nfs"):
+                found.append(path)
+    return found
+
+
+def open_own_folder(name: str, parent: int) -> int:
+    """
+    Open a folder that is ours alone; a symlink planted there is removed, not followed.
+    """
+    try:
+        return os.open(name, READ_FOLDER, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not is_link(name, parent):
+            raise
+        log.warning("symlink_replaced", path=name)
+        os.unlink(name, dir_fd=parent)
+    os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+    return os.open(name, READ_FOLDER, dir_fd=parent)
+
+
+def is_link(name: str, dir_fd: int) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def read_blocks(fd: int) -> Iterator[bytes]:
+    while block := os.read(fd, BLOCK_BYTES):
+        yield block
+
+
+def set_mode(fd: int, mode: int) -> None:
+    """
+    Set the mode where the file system has modes of its own (not SMB, not some FUSE).
+    """
+    try:
+        os.fchmod(fd, mode)
+    except PermissionError as error:
+        log.debug("mode_not_set", error=error.strerror)
+
+
+def sync_folder(folder: int) -> None:
+    """
+    Flush the folder's entry itself; an O_PATH descriptor cannot be flushed.
+    """
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,3 @@
+"""
+The image's own Airflow: found, configured, and run for a pass.
+"""

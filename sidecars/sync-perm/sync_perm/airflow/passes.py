@@ -1,0 +1,212 @@
+"""
+One pass: starts Airflow, listens to it, and says how it ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sidecar_runtime import child
+from sidecar_runtime.child import DeadlinePassed, Ended
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sync_perm.airflow.installation import Installation
+from sync_perm.airflow.surroundings import environment
+from sync_perm.airflow_config import AirflowConfig
+from sync_perm.database.connection import Address
+from sync_perm.database.database import ADVICE
+from sync_perm.database.lock import PassLock
+from sync_perm.database.tables import Grant
+from sync_perm.plan import Pass
+
+RUNNER = Path(__file__).with_name("runner.py")
+LAST_LINES = 40
+
+log = get_logger("pass")
+
+
+@dataclass(slots=True)
+class Report:
+    """
+    What a pass said.
+
+    Args:
+        failed: DAG → Airflow's error.
+        defaults: The grants of the default roles; None where it did not say.
+    """
+
+    failed: dict[str, str] = field(default_factory=dict)
+    defaults: frozenset[Grant] | None = None
+
+
+class AirflowPasses:
+    """
+    Starts passes, one after the other, with folders of their own.
+    """
+
+    def __init__(
+        self, installation: Installation, config: AirflowConfig, folder: str, *, targeted: bool
+    ) -> None:
+        self._installation = installation
+        self._config = config
+        self._folder = folder
+        self._targeted = targeted
+        self.last_cpu_seconds = 0.0
+
+    def run(
+        self, work: Pass, address: Address, lock: PassLock, fence: Fence, timeout_seconds: float
+    ) -> Report:
+        """
+        Run a pass to its end.
+
+        Raises:
+            SidecarError: It failed as a whole; what it had done by then stays.
+            CycleAbandoned: The fence was revoked before its start.
+        """
+        listener = _Listener(address)
+        self.last_cpu_seconds = 0.0
+        task = Path(self._folder, "task.json")
+        command = [self._installation.python, str(RUNNER), str(task)]
+        try:
+            task.write_text(json.dumps(self._task(work)))
+            ended = child.run(
+                command,
+                environment(self._installation, self._config, address, self._folder),
+                self._folder,
+                fence=fence,
+                deadline_seconds=timeout_seconds,
+                out=listener.hear,
+                err=listener.overhear,
+                watch=lock.check,
+            )
+        except DeadlinePassed:
+            raise SidecarError(
+                "pass_timeout",
+                f"Airflow did not end within {timeout_seconds:g} s and was killed"
+                + listener.last_words(),
+                "Look for locks in the database; raise SYNC_PERM_TIMEOUT if it only needs longer.",
+            ) from None
+        except FileNotFoundError as error:
+            raise _missing(self._installation.python) from error
+        self.last_cpu_seconds = ended.cpu_seconds
+        self._judge(ended, listener)
+        return listener.report
+
+    def _task(self, work: Pass) -> Mapping[str, object]:
+        command = []
+        if not self._targeted:
+            if not os.access(self._installation.command, os.X_OK):
+                raise _missing(self._installation.command)
+            command = [self._installation.command, "sync-perm"]
+            command += ["--include-dags"] if work.dags else []
+        return {
+            "parent": os.getpid(),
+            "command": command,
+            "roles": work.roles,
+            "dags": work.dags,
+        }
+
+    def _judge(self, ended: Ended, listener: _Listener) -> None:
+        """
+        Raise what the end of the process means.
+        """
+        failed = listener.failed
+        if ended.code < 0:
+            raise SidecarError(
+                "pass_killed",
+                f"Airflow was killed by signal {-ended.code}{listener.last_words()}",
+                "It usually ran out of memory: a pass takes 150 to 190 MB of its own.",
+            )
+        module = (failed or {}).get("module") or listener.missing_module
+        if ended.code and module and module in DRIVER_MODULES:
+            raise SidecarError(
+                "driver_missing",
+                f"Airflow's Python has no module {module!r}, which the URL asks for",
+                ADVICE["driver_missing"],
+            )
+        if ended.code or failed or not (listener.is_done or not self._targeted):
+            what = f"{failed['kind']}: {failed['error']}" if failed else ""
+            raise SidecarError(
+                "pass_failed",
+                f"Airflow ended with code {ended.code}"
+                + (f": {_one_line(what)}" if what else listener.last_words()),
+                "All that it said is in the log at level debug (airflow_said).",
+            )
+
+
+# What `dialect+driver` of the URL makes SQLAlchemy import.
+DRIVER_MODULES = frozenset(
+    {"psycopg2", "psycopg", "asyncpg", "pg8000", "MySQLdb", "pymysql", "mysql", "aiomysql"}
+)
+
+
+class _Listener:
+    """
+    Takes what a pass says, without the password.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
+        self.report = Report()
+        self.failed: dict[str, str] | None = None
+        self.missing_module: str | None = None
+        self.is_done = False
+
+    def hear(self, line: str) -> None:
+        """
+        Take a line of standard output.
+        """
+        try:
+            said: Any = json.loads(line) if line.startswith("{") else None
+        except ValueError:
+            said = None
+        match said:
+            case {"dag": str(dag_id), "error": str(error)}:
+                self.report.failed[dag_id] = _one_line(self._address.redact(error))
+            case {"defaults": list(grants)}:
+                self.report.defaults = frozenset((str(r), str(a), str(v)) for r, a, v in grants)
+            case {"failed": dict(failed)}:
+                self.failed = {
+                    key: self._address.redact(str(value)) for key, value in failed.items() if value
+                }
+            case {"done": int()}:
+                self.is_done = True
+            case _:
+                self.overhear(line)
+
+    def overhear(self, line: str) -> None:
+        """
+        Take a line that is for people.
+        """
+        text = self._address.redact(line)
+        if text.strip():
+            self._last.append(text)
+            log.debug("airflow_said", line=text)
+        if "ModuleNotFoundError: No module named " in text:
+            self.missing_module = text.rpartition("named ")[2].strip("'\" ").partition(".")[0]
+
+    def last_words(self) -> str:
+        """
+        Return the last line that says something, ready to follow a sentence.
+        """
+        errors = [line for line in self._last if "rror" in line and not line.startswith(" ")]
+        words = [*self._last, *errors][-1:]
+        return f": {_one_line(words[0])}" if words else ""
+
+
+def _missing(path: str) -> SidecarError:
+    return SidecarError(
+        "airflow_missing", f"{path} is gone", "Look at the image, and at what is mounted over it."
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:500]

@@ -1,0 +1,144 @@
+"""
+The script of a targeted pass, run by the image's own Airflow Python: ``python runner.py TASK``.
+
+It imports nothing of ours, and works with Airflow 2.7 to 2.11 and 3 with the FAB provider.
+TASK is a file with one JSON object:
+
+- ``parent``: our process; when it dies, so does this one, because the lock dies with it;
+- ``command``: run this instead of what follows (the whole ``airflow sync-perm``);
+- ``roles``: whether to sync Airflow's views and roles;
+- ``dags``: ids of the DAGs to sync.
+
+Standard output has one JSON object a line: ``{"dag": id, "error": text}`` for each DAG that
+failed, ``{"defaults": [[role, action, resource], …]}`` where roles were synced, at the end
+``{"done": number of DAGs}`` or ``{"failed": {"kind", "error", "module"}}``. All that Airflow itself
+writes goes to standard error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Answer = Callable[[dict[str, Any]], None]
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h; kept by exec
+
+BUILDERS = (
+    "airflow.providers.fab.auth_manager.cli_commands.utils",  # 2.9 and later
+    "airflow.auth.managers.fab.cli_commands.utils",  # 2.8
+    "airflow.utils.cli_app_builder",  # 2.7
+)
+MANAGERS = (
+    "airflow.providers.fab.www.security_appless",  # 3
+    "airflow.www.security_appless",  # 2.9 to 2.11
+    "airflow.www.security",  # 2.7, 2.8
+)
+
+
+def first_of(modules: Sequence[str], name: str) -> Any:
+    """
+    Return an attribute of the first of these modules that there is.
+    """
+    for module in modules:
+        try:
+            return getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            if not module.startswith(error.name or "?"):
+                raise  # the module is there, and something that it needs is not
+        except AttributeError:
+            pass
+    raise ImportError(f"none of {', '.join(modules)} has {name}")
+
+
+def sync_roles(answer: Answer) -> None:
+    """
+    Do what ``airflow sync-perm`` does, except for its row in ``log``.
+    """
+    get_application_builder = first_of(BUILDERS, "get_application_builder")
+    with get_application_builder() as appbuilder:
+        appbuilder.add_permissions(update_perms=True)
+        appbuilder.sm.sync_roles()
+        configs = appbuilder.sm.ROLE_CONFIGS
+        answer({"defaults": [[c["role"], *pair] for c in configs for pair in c["perms"]]})
+
+
+def sync_dags(dag_ids: list[str], answer: Answer) -> None:
+    """
+    Sync DAGs one by one, by the security manager that Airflow's own parser uses.
+    """
+    from airflow.models.serialized_dag import SerializedDagModel
+    from airflow.serialization.serialized_objects import BaseSerialization
+    from airflow.utils.session import create_session
+
+    security_manager = first_of(MANAGERS, "ApplessAirflowSecurityManager")
+    with create_session() as session:
+        manager = security_manager(session=session)
+        for dag_id in dag_ids:
+            try:
+                row = SerializedDagModel.get(dag_id, session=session)
+                if row is None:
+                    continue  # gone since it was planned
+                dag = row.data["dag"]
+                access = dag.get("_access_control", dag.get("access_control"))
+                if access is not None:
+                    access = BaseSerialization.deserialize(access)
+                manager.sync_perm_for_dag(dag_id, access)
+                session.commit()
+            except Exception as error:  # noqa: BLE001 - the others must not wait for it
+                session.rollback()
+                traceback.print_exc()
+                answer({"dag": dag_id, "error": f"{type(error).__name__}: {error}"})
+
+
+def work(task: dict[str, Any], answer: Answer) -> None:
+    """
+    Do the task.
+    """
+    from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+
+    providers_configuration_loaded(lambda: None)()
+    if task["roles"]:
+        sync_roles(answer)
+    if task["dags"]:
+        sync_dags(task["dags"], answer)
+    answer({"done": len(task["dags"])})
+
+
+def main() -> None:
+    """
+    Read the task, and answer.
+    """
+    with open(sys.argv[1]) as file:
+        task = json.load(file)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != task["parent"]:
+        sys.exit("our parent is gone")
+    if task["command"]:
+        os.execv(task["command"][0], task["command"])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(value: dict[str, Any]) -> None:
+        print(json.dumps(value), file=answers, flush=True)
+
+    try:
+        work(task, answer)
+    except Exception as error:  # noqa: BLE001 - the answer says what it was
+        traceback.print_exc()
+        module = error.name if isinstance(error, ModuleNotFoundError) else None
+        failed = {"kind": type(error).__name__, "error": str(error), "module": module}
+        answer({"failed": failed})
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    del sys.path[0]  # our folder: none of its modules is meant
+    main()

@@ -1,0 +1,105 @@
+"""
+What Airflow's process finds around it: folders of its own, and the real configuration.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sidecar_runtime.errors import Problem, SettingsError
+from sync_perm.airflow.installation import Installation, outer_path
+from sync_perm.airflow_config import AirflowConfig, name
+from sync_perm.database.connection import Address
+
+_PREFIX = "sync-perm-"
+_LOCK = ".lock"
+
+
+@contextmanager
+def own_folder() -> Iterator[str]:
+    """
+    Yield the folder that all passes of this process share, and remove it at the end.
+
+    What a killed predecessor left is removed, too: nobody holds its ``flock`` any more.
+
+    Raises:
+        SettingsError: Nothing below TMPDIR can be written.
+    """
+    folder = _make_folder()
+    try:
+        with open(f"{folder}/{_LOCK}", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_folder() -> str:
+    try:
+        parent = Path(tempfile.gettempdir())
+        for leftover in parent.glob(f"{_PREFIX}*"):
+            with suppress(OSError), open(leftover / _LOCK) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(leftover, ignore_errors=True)
+        return tempfile.mkdtemp(prefix=_PREFIX)
+    except OSError:
+        problem = "cannot be written; mount an emptyDir at /tmp"
+        folder = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - what tempfile tries, too
+        raise SettingsError([Problem("TMPDIR", folder, problem)]) from None
+
+
+def environment(
+    airflow: Installation, config: AirflowConfig, address: Address, folder: str
+) -> Mapping[str, str]:
+    """
+    Return the environment of a pass.
+
+    Airflow writes into HOME, AIRFLOW_HOME and its log folder at each start, so it gets its own;
+    what it reads there stays where it is, as far as nothing else was configured.
+    """
+    environ = dict(config.environ)
+    ours = {key for key in environ if key.startswith("SYNC_PERM_")}
+    for key in ours:
+        del environ[key]
+    home = environ.get("HOME") or os.path.expanduser("~")
+    with suppress(FileExistsError):
+        os.mkdir(f"{folder}/logs")
+    environ |= {
+        "PATH": outer_path(config.environ),
+        "HOME": folder,
+        "TMPDIR": folder,
+        "AIRFLOW_HOME": folder,
+        name("database", "sql_alchemy_conn"): address.url,
+        name("logging", "base_log_folder"): f"{folder}/logs",
+        name("logging", "dag_processor_manager_log_location"): f"{folder}/logs/manager.log",
+        name("logging", "remote_logging"): "False",
+        name("scheduler", "child_process_log_directory"): f"{folder}/logs/scheduler",
+        name("core", "load_examples"): "False",
+    }
+    # Airflow imports from there what airflow.cfg may name, such as its logging_config_class.
+    with suppress(FileExistsError):
+        os.symlink(f"{config.home}/config", f"{folder}/config")
+    if airflow.auth_manager:
+        environ[name("core", "auth_manager")] = airflow.auth_manager
+    # An arbitrary UID has no name in /etc/passwd, and Airflow asks for one.
+    environ.setdefault("USER", "airflow")
+    # Where HOME was, there may be a user's site-packages, in the official image Airflow itself.
+    environ.setdefault("PYTHONUSERBASE", f"{home}/.local")
+    if config.has_file:
+        environ["AIRFLOW_CONFIG"] = config.path
+    for section, key, file in (
+        ("webserver", "config_file", "webserver_config.py"),
+        ("fab", "config_file", "webserver_config.py"),
+        ("core", "plugins_folder", "plugins"),
+        ("core", "dags_folder", "dags"),
+    ):
+        real = f"{config.home}/{file}"
+        if config.value(section, key) is None and os.path.exists(real):
+            environ[name(section, key)] = real
+    return environ

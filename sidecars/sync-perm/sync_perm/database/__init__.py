@@ -1,0 +1,3 @@
+"""
+The metadata database: its drivers, its lock, what its tables say.
+"""

@@ -1,0 +1,192 @@
+"""
+Which database: from where Airflow would take its URL, to what a driver needs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
+
+from sidecar_runtime import child
+from sidecar_runtime.errors import Problem, SettingsError, SidecarError
+from sidecar_runtime.fence import Fence
+from sync_perm.airflow_config import AirflowConfig, name
+
+COMMAND_SECONDS = 30.0
+KEY = "sql_alchemy_conn"
+DIALECTS = ("postgresql", "mysql", "sqlite")
+
+# `dialect[+driver]://user:password@host:port/database?option=value`, as SQLAlchemy reads it:
+# https://docs.sqlalchemy.org/en/20/core/engines.html#database-urls
+_URL = re.compile(
+    r"(?P<dialect>\w+)(?:\+(?P<driver>\w+))?://"
+    r"(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?"
+    r"(?:\[(?P<host6>[^/?]+)\]|(?P<host>[^/:?]+))?(?::(?P<port>\d*))?"
+    r"(?:/(?P<database>[^?]*))?(?:\?(?P<options>.*))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """
+    A database and how to get in; the password shows nowhere, not even in a traceback.
+
+    Args:
+        url: As Airflow takes it.
+        schema: Where the tables are; empty for the database's own default.
+    """
+
+    dialect: str
+    host: str
+    port: int | None
+    user: str
+    password: str = field(repr=False)
+    database: str
+    options: Mapping[str, str] = field(repr=False)
+    schema: str
+    url: str = field(repr=False)
+
+    def __str__(self) -> str:
+        if self.dialect == "sqlite":
+            return f"sqlite:///{self.database}"
+        port = f":{self.port}" if self.port else ""
+        return f"{self.dialect}://{self.host}{port}/{self.database}"
+
+    def redact(self, text: str) -> str:
+        """
+        Return the text without the password, in whatever form a message may carry it.
+
+        A password that equals the user's, the host's or the database's name is hidden only where
+        it is in a URL: as a word it reveals nothing.
+        """
+        match = _URL.fullmatch(self.url)
+        forms = {self.password, quote(self.password, safe=""), quote_plus(self.password)}
+        forms |= {match["password"] or ""} if match else set()  # quoted in the user's own way
+        forms |= {secret for key, secret in self.options.items() if "password" in key}
+        public = {"", self.user, self.host, self.database}
+        for form in sorted(forms - {""}, key=len, reverse=True):
+            text = text.replace(f":{form}@", ":***@")
+            if form not in public:
+                text = text.replace(form, "***")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """
+    Where the URL comes from: a variable or an option, or a command that one of them names.
+    """
+
+    setting: str
+    text: str = field(repr=False)
+    is_command: bool
+    schema: str
+
+    def read(self, fence: Fence | None = None) -> Address:
+        """
+        Return the address; a command runs each time, because what it prints may be rotated.
+
+        Raises:
+            SettingsError: The URL is invalid, or not of a database that we know.
+            SidecarError: The command failed, or printed no such URL.
+            CycleAbandoned: The fence was revoked before its start; revoked later, it kills.
+        """
+        if not self.is_command:
+            return parse_url(self.setting, self.text, self.schema)
+        try:
+            said: list[str] = []
+            ended = child.run(
+                shlex.split(self.text),
+                os.environ,
+                os.getcwd(),
+                fence=fence or Fence(),
+                deadline_seconds=COMMAND_SECONDS,
+                out=said.append,
+                err=lambda _: None,
+            )
+            if ended.code == 0:
+                return parse_url(self.setting, "\n".join(said).strip(), self.schema)
+            why = f"ended with code {ended.code}"
+        except child.DeadlinePassed:
+            why = f"was silent for {COMMAND_SECONDS:g} s"
+        except SettingsError as error:
+            why = f"printed something that {error.problems[0].problem}"
+        except (OSError, ValueError) as error:
+            why = f"cannot be run ({type(error).__name__})"
+        raise SidecarError(
+            "connection_command_failed",
+            f"the command in {self.setting} {why}",
+            "Try it in this container; its own words are not shown, as they may be a secret.",
+        )
+
+
+def find_source(config: AirflowConfig) -> Source:
+    """
+    Return where Airflow would take the URL from.
+
+    Raises:
+        SettingsError: Nothing says it, or only in a form that needs Airflow itself.
+    """
+    schema = config.value("database", "sql_alchemy_schema") or ""
+    sections = ("database", "core")
+    places = [(name(s, KEY), config.variable, s) for s in sections]
+    places += [(f"[{s}] {KEY} in {config.path}", config.option, s) for s in sections]
+    for setting, read, section in places:
+        if text := read(section, KEY):
+            return Source(setting, text, False, schema)
+        if text := read(section, f"{KEY}_cmd"):
+            return Source(f"{setting} (command)", text, True, schema)
+        if read(section, f"{KEY}_secret"):
+            problem = "needs Airflow's secrets backend; give the URL itself, or a _CMD"
+            raise SettingsError([Problem(f"{name(section, KEY)}_SECRET", "", problem)])
+    problem = (
+        "is missing: the URL of Airflow's metadata database, "
+        "from the Secret that the webserver takes it from"
+    )
+    raise SettingsError([Problem(name("database", KEY), "", problem)])
+
+
+def parse_url(setting: str, text: str, schema: str) -> Address:
+    """
+    Read a URL of SQLAlchemy.
+
+    Raises:
+        SettingsError: It is invalid, or not of a database that we know; its text is never shown.
+    """
+    match = _URL.fullmatch(text)
+    if match is None:
+        raise _wrong(setting, "is not a URL such as postgresql://USER:PASSWORD@HOST:5432/NAME")
+    part = match.groupdict(default="")
+    dialect = {"postgres": "postgresql", "mariadb": "mysql"}.get(part["dialect"], part["dialect"])
+    if dialect not in DIALECTS:
+        raise _wrong(setting, f"names {dialect!r}; supported are {', '.join(DIALECTS)}")
+    options = dict(parse_qsl(part["options"], keep_blank_values=True))
+    if dialect == "sqlite":
+        if not part["database"].startswith("/"):
+            raise _wrong(setting, "must have an absolute path: sqlite:////path/to/airflow.db")
+    elif "@" in part["host"] + part["database"]:
+        # What follows the first @ is the host's: the rest of a password would show as such.
+        raise _wrong(setting, "has more than one @; in user and password it is written %40")
+    elif not part["database"]:
+        raise _wrong(setting, "names no database after the host")
+    if part["port"] and not 0 < int(part["port"]) < 65536:
+        raise _wrong(setting, "has a port that is not between 1 and 65535")
+    return Address(
+        dialect=dialect,
+        host=part["host6"] or part["host"],
+        port=int(part["port"]) if part["port"] else None,
+        user=unquote(part["user"]),
+        password=unquote(part["password"]),
+        database=part["database"],
+        options=options,
+        schema=schema,
+        url=re.sub(r"^postgres(?=[+:])", "postgresql", text),
+    )
+
+
+def _wrong(setting: str, problem: str) -> SettingsError:
+    return SettingsError([Problem(setting, "***", problem)])

@@ -1,0 +1,144 @@
+"""
+A connection to the metadata database that only reads; the drivers' errors become reasons.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+from sidecar_runtime.errors import SidecarError
+from sync_perm.database.connection import Address
+
+Row = tuple[Any, ...]
+
+
+class Driver(Protocol):
+    """
+    What the module of a database brings: :mod:`sync_perm.database.postgresql` and its like.
+    """
+
+    PLACEHOLDER: str
+    TEXT: str
+    """The SQL that makes text of a JSON column: ``CAST({} AS TEXT)``."""
+
+    def connect(self, address: Address) -> Any:
+        """
+        Return a connection of the Python database API 2.0, with autocommit.
+        """
+
+    def explain(self, error: Exception) -> str:
+        """
+        Return our reason for an error of the driver.
+        """
+
+    def errors(self) -> tuple[type[Exception], ...]:
+        """
+        Return the classes of the driver's errors.
+        """
+
+    def quoted(self, schema: str) -> str:
+        """
+        Return the name of a schema as SQL takes it.
+        """
+
+    def try_lock(self, connection: Any, address: Address) -> bool:
+        """
+        Try to become the only holder of the lock, until the connection ends.
+        """
+
+
+ADVICE = {
+    "database_unreachable": "Look at the database, the network policies and the host in the URL; "
+    "this passes by itself.",
+    "database_denied": "Correct user and password in the Secret, or the server's access rules.",
+    "database_missing": "Correct the name in the URL.",
+    "database_tls_failed": "Correct sslmode, sslrootcert or ssl_ca in the URL.",
+    "database_not_migrated": "Run Airflow's migrations (airflow db migrate); nothing is started "
+    "until then.",
+    "database_read_denied": "Grant SELECT on the table to the account in the URL.",
+    "database_lost": "This passes by itself.",
+    "database_failed": "See what the database says.",
+    "driver_missing": "Install the driver that the URL names.",
+}
+
+
+class Database:
+    """
+    One connection.
+
+    Raises:
+        SidecarError: It cannot be made; the reason tells which of a dozen causes.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.driver = load_driver(address)
+        try:
+            self._connection = self.driver.connect(address)
+        except self.driver.errors() as error:
+            raise self._explain(error) from None
+
+    def table(self, name: str) -> str:
+        """
+        Return the name of a table as SQL takes it.
+        """
+        schema = self.address.schema
+        return f"{self.driver.quoted(schema)}.{name}" if schema else name
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """
+        Return all rows of a query; ``{}`` stands for a placeholder.
+
+        Raises:
+            SidecarError: The query or the connection failed.
+        """
+        try:
+            cursor = self._connection.cursor()
+            cursor.execute(sql.replace("{}", self.driver.PLACEHOLDER), tuple(parameters))
+            found = cast(list[Row], cursor.fetchall())
+            cursor.close()
+        except self.driver.errors() as error:
+            raise self._explain(error) from None
+        return found
+
+    def try_lock(self) -> bool:
+        """
+        Try to become the only holder of the lock, until :meth:`close`.
+
+        Raises:
+            SidecarError: The query or the connection failed.
+        """
+        try:
+            return self.driver.try_lock(self._connection, self.address)
+        except self.driver.errors() as error:
+            raise self._explain(error) from None
+
+    def close(self) -> None:
+        """
+        Let go of the connection, and of the lock with it; one that is broken already is fine.
+        """
+        try:
+            self._connection.close()
+        except self.driver.errors():
+            pass
+
+    def _explain(self, error: Exception) -> SidecarError:
+        reason = self.driver.explain(error)
+        text = self.address.redact(" ".join(str(error.args[-1] if error.args else error).split()))
+        return SidecarError(reason, f"{self.address}: {text}", ADVICE[reason])
+
+
+def load_driver(address: Address) -> Driver:
+    """
+    Import the one driver that is needed; the others would cost memory.
+
+    Raises:
+        SidecarError: It is not installed.
+    """
+    try:
+        return cast(Driver, importlib.import_module(f"sync_perm.database.{address.dialect}"))
+    except ImportError as error:
+        reason = "driver_missing"
+        raise SidecarError(reason, f"no driver for {address}: {error}", ADVICE[reason]) from None

@@ -1,0 +1,55 @@
+"""
+The poll: has anything changed since the tables were read?
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from sync_perm.database.database import Database, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """
+    Counts, greatest ids and sums of ids, and each role by name, because one may be renamed.
+
+    Sums see what counts and greatest ids miss: a row that goes while another comes, on SQLite
+    under the same id.
+    """
+
+    rows: tuple[Row, ...]
+
+    @property
+    def revision(self) -> str:
+        """
+        Return a short name.
+        """
+        return hashlib.sha256(repr(self.rows).encode()).hexdigest()[:12]
+
+
+def read_fingerprint(database: Database, *, include_dags: bool) -> Fingerprint:
+    """
+    Ask the database: one query, 1 ms at 1,000 DAGs on PostgreSQL.
+
+    Raises:
+        SidecarError: The database failed, or is not migrated.
+    """
+    table = database.table
+    permissions = (
+        "(SELECT COUNT(*) AS c1, MAX(id) AS m1, SUM(permission_id) AS s1, SUM(view_menu_id) AS t1"
+        f" FROM {table('ab_permission_view')}) AS p"
+    )
+    grants = (
+        "(SELECT COUNT(*) AS c2, MAX(id) AS m2, SUM(permission_view_id) AS s2, SUM(role_id) AS t2"
+        f" FROM {table('ab_permission_view_role')}) AS g"
+    )
+    parts = [permissions, grants]
+    if include_dags:
+        # last_updated moves when, and only when, a DAG was serialized again.
+        newest = "SELECT COUNT(*) AS c3, MAX(last_updated) AS m3"
+        parts.append(f"({newest} FROM {table('serialized_dag')}) AS d")
+    roles = f"LEFT JOIN (SELECT id AS role, name FROM {table('ab_role')}) AS r ON 1 = 1"
+    sql = f"SELECT * FROM {' CROSS JOIN '.join(parts)} {roles} ORDER BY role"
+    return Fingerprint(tuple(database.rows(sql)))

@@ -1,0 +1,114 @@
+"""
+MySQL and MariaDB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from typing import Any
+
+import pymysql
+from pymysql.constants import CR, ER
+
+from sync_perm.database.connection import Address
+
+PLACEHOLDER = "%s"
+TEXT = "CAST({} AS CHAR)"
+CONNECT_SECONDS = 10
+ANSWER_SECONDS = 30
+
+# What mysqlclient and PyMySQL take from the URL, and what PyMySQL calls it.
+_OPTIONS = {
+    "charset": "charset",
+    "unix_socket": "unix_socket",
+    "ssl_ca": "ssl_ca",
+    "ssl_cert": "ssl_cert",
+    "ssl_key": "ssl_key",
+    "ssl_verify_cert": "ssl_verify_cert",
+    "ssl_verify_identity": "ssl_verify_identity",
+    "ssl_check_hostname": "ssl_verify_identity",
+}
+REASONS_BY_CODE = {
+    ER.ACCESS_DENIED_ERROR: "database_denied",
+    ER.DBACCESS_DENIED_ERROR: "database_denied",
+    1698: "database_denied",
+    ER.BAD_DB_ERROR: "database_missing",
+    ER.NO_SUCH_TABLE: "database_not_migrated",
+    ER.BAD_FIELD_ERROR: "database_not_migrated",
+    ER.TABLEACCESS_DENIED_ERROR: "database_read_denied",
+    ER.COLUMNACCESS_DENIED_ERROR: "database_read_denied",
+    3159: "database_tls_failed",  # the server insists on TLS
+    CR.CR_SSL_CONNECTION_ERROR: "database_tls_failed",
+    CR.CR_CONN_HOST_ERROR: "database_unreachable",
+    CR.CR_CONNECTION_ERROR: "database_unreachable",
+    CR.CR_SERVER_GONE_ERROR: "database_lost",
+    CR.CR_SERVER_LOST: "database_lost",
+    ER.SERVER_SHUTDOWN: "database_lost",
+    1927: "database_lost",  # the connection was killed
+    0: "database_lost",  # PyMySQL, of a connection that is closed already
+}
+_TRUE = ("true", "1", "yes")
+
+
+def connect(address: Address) -> Any:
+    options: dict[str, Any] = {
+        _OPTIONS[key]: value.lower() in _TRUE if "verify" in key or "check" in key else value
+        for key, value in address.options.items()
+        if key in _OPTIONS
+    }
+    if address.options.get("ssl_mode", "").upper() == "DISABLED":
+        options["ssl_disabled"] = True
+    elif address.options.get("ssl_mode") and "ssl_ca" not in options:
+        options["ssl"] = _any_certificate()
+    return pymysql.connect(
+        host=address.host or "localhost",
+        port=address.port or 3306,
+        user=address.user,
+        password=address.password,
+        database=address.database,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=ANSWER_SECONDS,
+        write_timeout=ANSWER_SECONDS,
+        autocommit=True,
+        **options,
+    )
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """
+    Return a context that encrypts without asking who it is: ``ssl_mode`` without ``ssl_ca``.
+    """
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def errors() -> tuple[type[Exception], ...]:
+    return (pymysql.Error, OSError, ValueError)
+
+
+def explain(error: Exception) -> str:
+    code = error.args[0] if error.args else None
+    if isinstance(error, ssl.SSLError) or "SSL" in str(error) or "certificate" in str(error):
+        return "database_tls_failed"
+    if isinstance(error, FileNotFoundError):  # ssl_ca
+        return "database_tls_failed"
+    return (
+        REASONS_BY_CODE.get(code, "database_failed") if isinstance(code, int) else "database_failed"
+    )
+
+
+def quoted(schema: str) -> str:
+    return "`" + schema.replace("`", "``") + "`"
+
+
+def try_lock(connection: Any, address: Address) -> bool:
+    """
+    Lock by name until the connection ends; names are the server's, so ours tells the database.
+    """
+    digest = hashlib.sha256(f"{address.database}/{address.schema}".encode()).hexdigest()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT GET_LOCK(%s, 0)", (f"sync-perm/{digest[:32]}",))
+        return bool(cursor.fetchone()[0])

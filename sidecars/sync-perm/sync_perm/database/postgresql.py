@@ -1,0 +1,127 @@
+"""
+PostgreSQL, also behind PgBouncer in transaction mode: no prepared statement, no session state.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+import zlib
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions as libpq
+
+from sync_perm.database.connection import Address
+
+PLACEHOLDER = "%s"
+TEXT = "CAST({} AS TEXT)"
+
+# Of one connect or one query: a server that accepts and does not answer must not hold a cycle.
+ANSWER_SECONDS = 30.0
+
+# SQLSTATE classes and codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
+REASONS_BY_CODE = {
+    "42P01": "database_not_migrated",
+    "42703": "database_not_migrated",
+    "3F000": "database_not_migrated",
+    "42501": "database_read_denied",
+    "3D000": "database_missing",
+    "28": "database_denied",
+    "08": "database_lost",
+    "57P": "database_lost",
+    "25P03": "database_lost",
+}
+# Errors of connecting carry no code: these are the words of libpq, PostgreSQL and PgBouncer.
+REASONS_BY_WORDS = (
+    ("database_denied", ("authentication failed", "pg_hba.conf", "no password supplied")),
+    ("database_denied", ("no such user", "not permitted to log in", "authentication method")),
+    ("database_missing", ("no such database",)),
+    ("database_tls_failed", ("ssl", "certificate", "tls")),
+    ("database_unreachable", ("could not translate", "name resolution", "refused", "no answer")),
+    ("database_unreachable", ("timeout", "timed out", "no route", "unreachable", "no such file")),
+    ("database_unreachable", ("starting up", "shutting down", "closed the connection")),
+    ("database_unreachable", ("could not connect", "connection reset", "recovery")),
+)
+
+
+def connect(address: Address) -> Any:
+    parameters: dict[str, object] = {
+        "host": address.host,
+        "port": address.port,
+        "user": address.user,
+        "password": address.password,
+        "dbname": address.database,
+        "application_name": f"sync-perm@{socket.gethostname()}"[:63],
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        **address.options,
+    }
+    libpq.set_wait_callback(_wait)
+    connection = psycopg2.connect(**{k: v for k, v in parameters.items() if v not in (None, "")})
+    connection.autocommit = True
+    return connection
+
+
+def errors() -> tuple[type[Exception], ...]:
+    return (psycopg2.Error, UnicodeError, ValueError)
+
+
+def explain(error: Exception) -> str:
+    code = getattr(error, "pgcode", None) or ""
+    for prefix, reason in REASONS_BY_CODE.items():
+        if code.startswith(prefix):
+            return reason
+    words = str(error).lower()
+    if 'database "' in words and "does not exist" in words:
+        return "database_missing"
+    if 'role "' in words and "does not exist" in words:
+        return "database_denied"
+    for reason, found in REASONS_BY_WORDS:
+        if any(word in words for word in found):
+            return reason
+    return "database_failed"
+
+
+def quoted(schema: str) -> str:
+    return '"' + schema.replace('"', '""') + '"'
+
+
+def try_lock(connection: Any, address: Address) -> bool:
+    """
+    Lock within a transaction, so that PgBouncer keeps the server connection for us until its end.
+    """
+    connection.autocommit = False
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", _key(address.schema))
+        is_ours: bool = cursor.fetchone()[0]
+    if not is_ours:
+        connection.rollback()
+    return is_ours
+
+
+def _key(schema: str) -> tuple[int, int]:
+    """
+    Return our key in the database's space of locks: two signed numbers of 32 bits.
+    """
+    numbers = (zlib.crc32(text.encode()) for text in ("sync-perm", schema))
+    first, second = (number - (number >> 31 << 32) for number in numbers)
+    return first, second
+
+
+def _wait(connection: Any) -> None:
+    """
+    Wait for the server as psycopg2 asks us to, but not indefinitely.
+
+    Raises:
+        psycopg2.OperationalError: No answer in time.
+    """
+    until = time.monotonic() + ANSWER_SECONDS
+    while (state := connection.poll()) != libpq.POLL_OK:
+        readers = [connection] if state == libpq.POLL_READ else []
+        writers = [connection] if state == libpq.POLL_WRITE else []
+        left = max(0.0, until - time.monotonic())
+        if not any(select.select(readers, writers, [], left)):
+            raise psycopg2.OperationalError(f"no answer in {ANSWER_SECONDS:g} s")

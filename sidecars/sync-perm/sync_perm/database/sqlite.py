@@ -1,0 +1,72 @@
+"""
+SQLite: one machine, for development and trials.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+from sync_perm.database.connection import Address
+
+PLACEHOLDER = "?"
+TEXT = "{}"
+
+
+class _Connection(sqlite3.Connection):
+    """
+    A connection that carries the lock, so that both end together.
+    """
+
+    lock_fd: int | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self.lock_fd is not None:
+            os.close(self.lock_fd)
+            self.lock_fd = None
+
+
+def connect(address: Address) -> Any:
+    # Read-only, because SQLite would make a file that is missing.
+    return sqlite3.connect(
+        f"file:{quote(address.database)}?mode=ro",
+        uri=True,
+        isolation_level=None,
+        factory=_Connection,
+        check_same_thread=False,
+    )
+
+
+def errors() -> tuple[type[Exception], ...]:
+    return (sqlite3.Error, OSError)
+
+
+def explain(error: Exception) -> str:
+    words = str(error)
+    if "unable to open" in words or isinstance(error, FileNotFoundError):
+        return "database_missing"
+    if "no such table" in words or "no such column" in words:
+        return "database_not_migrated"
+    return "database_failed"
+
+
+def quoted(schema: str) -> str:
+    return '"' + schema.replace('"', '""') + '"'
+
+
+def try_lock(connection: Any, address: Address) -> bool:
+    """
+    ``flock`` the file of the database; SQLite's own locks are of another kind (``fcntl``).
+    """
+    fd = os.open(address.database, os.O_RDONLY | os.O_CLOEXEC)
+    with suppress(BlockingIOError):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        connection.lock_fd = fd
+        return True
+    os.close(fd)
+    return False

@@ -1,0 +1,142 @@
+"""
+What the tables say: roles, permissions, grants, and what the DAGs ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sync_perm.database.access_control import AccessControl, Unreadable, read_access_control
+from sync_perm.database.database import Database
+
+# DAGs whose serialized form is fetched at a time: it may be megabytes.
+BATCH = 25
+
+Permission = tuple[str, str]
+"""Action and resource."""
+Grant = tuple[str, str, str]
+"""Role, action and resource."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """
+    Args:
+        broken: How many permissions lack action or resource (AIRFLOW-5336).
+        dags: DAG → its access control; None without one, Unreadable where we cannot tell.
+        fresh: The DAGs that were serialized again since the last look.
+    """
+
+    roles: frozenset[str]
+    permissions: frozenset[Permission]
+    grants: frozenset[Grant]
+    broken: int
+    dags: Mapping[str, AccessControl | Unreadable | None]
+    fresh: frozenset[str]
+
+
+class Reader:
+    """
+    Reads the tables; remembers the access control of DAGs that did not change.
+
+    Args:
+        has_versions: Airflow 3 keeps several rows of a DAG, of which the newest counts.
+    """
+
+    def __init__(self, *, include_dags: bool, has_versions: bool) -> None:
+        self._include_dags = include_dags
+        self._order = "created_at" if has_versions else "last_updated"
+        self._hashes: dict[str, str] = {}
+        self._access: dict[str, AccessControl | Unreadable | None] = {}
+
+    def read(self, database: Database) -> Tables:
+        """
+        Read everything: 20 ms of CPU at 1,000 DAGs.
+
+        Raises:
+            SidecarError: The database failed.
+        """
+        table = database.table
+        fresh = self._read_dags(database) if self._include_dags else frozenset()
+        roles = _names(database, "ab_role")
+        pairs, broken = _permissions(database)
+        grants = frozenset(
+            (roles[role], *pairs[number])
+            for number, role in database.rows(
+                f"SELECT permission_view_id, role_id FROM {table('ab_permission_view_role')}"
+            )
+            if number in pairs and role in roles
+        )
+        return Tables(
+            roles=frozenset(roles.values()),
+            permissions=frozenset(pairs.values()),
+            grants=grants,
+            broken=broken,
+            dags=dict(self._access),
+            fresh=fresh,
+        )
+
+    def _read_dags(self, database: Database) -> frozenset[str]:
+        """
+        Bring what we know of the DAGs up to date; return those that changed.
+        """
+        table = database.table("serialized_dag")
+        newest: dict[str, tuple[Any, str]] = {}
+        for dag_id, digest, at in database.rows(
+            f"SELECT dag_id, dag_hash, {self._order} FROM {table}"
+        ):
+            if dag_id not in newest or newest[dag_id][0] < at:
+                newest[dag_id] = (at, digest)
+        changed = {d: digest for d, (_, digest) in newest.items() if self._hashes.get(d) != digest}
+        for dag_id in self._hashes.keys() - newest.keys():
+            del self._hashes[dag_id], self._access[dag_id]
+        is_first = not self._hashes
+        todo = list(changed.items())
+        for start in range(0, len(todo), BATCH):
+            self._fetch(database, table, todo[start : start + BATCH])
+        return frozenset() if is_first else frozenset(changed)
+
+    def _fetch(self, database: Database, table: str, batch: list[tuple[str, str]]) -> None:
+        """
+        Read the access control of some DAGs; one that changes meanwhile is left for the next look.
+        """
+        marks = ", ".join(["{}"] * len(batch))
+        text = database.driver.TEXT.replace("{}", "data")
+        rows = database.rows(
+            f"SELECT dag_id, dag_hash, {text}, data_compressed FROM {table}"
+            f" WHERE dag_id IN ({marks}) AND dag_hash IN ({marks})",
+            [dag_id for dag_id, _ in batch] + [digest for _, digest in batch],
+        )
+        found = {(dag_id, digest): (data, blob) for dag_id, digest, data, blob in rows}
+        for dag_id, digest in batch:
+            if (dag_id, digest) not in found:
+                continue
+            data, blob = found[dag_id, digest]
+            try:
+                self._access[dag_id] = read_access_control(data, bytes(blob) if blob else None)
+            except Unreadable as error:
+                self._access[dag_id] = error
+            self._hashes[dag_id] = digest
+
+
+def _permissions(database: Database) -> tuple[dict[int, Permission], int]:
+    """
+    Return permissions by id, and the number of those that lack action or resource.
+
+    Names come by queries of their own, not by a join: each is in memory once, not once a row.
+    They come after the rows that refer to them: a row that is made meanwhile is not broken.
+    """
+    table = database.table("ab_permission_view")
+    rows = database.rows(f"SELECT id, permission_id, view_menu_id FROM {table}")
+    actions, resources = _names(database, "ab_permission"), _names(database, "ab_view_menu")
+    pairs: dict[int, Permission] = {}
+    for number, action_id, resource_id in rows:
+        if action_id in actions and resource_id in resources:
+            pairs[number] = (actions[action_id], resources[resource_id])
+    return pairs, len(rows) - len(pairs)
+
+
+def _names(database: Database, table: str) -> dict[int, str]:
+    return dict(database.rows(f"SELECT id, name FROM {database.table(table)}"))

@@ -1,0 +1,84 @@
+"""
+What is known across cycles and threads, and what /readyz, /status and /metrics show of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from sidecar_runtime.health import Readiness
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.sidecar import Names
+from sync_perm.difference import FAILURE_REASONS, KINDS, Failure, Item
+from sync_perm.metrics import PermMetrics
+
+NAMED_DAGS = 50
+
+log = get_logger("board")
+
+
+class Status:
+    """
+    The facts as of now; each is replaced as a whole, so threads need no lock.
+    """
+
+    def __init__(self, metrics: PermMetrics, **details: object) -> None:
+        self._metrics = metrics
+        self._details = details
+        self._named: dict[str, Failure] = {}
+        self.readiness = Readiness(False, problem="the permissions were not compared yet")
+        self.details: dict[str, object] = details
+
+    def show_differences(
+        self, items: frozenset[Item], failing: Mapping[str, Failure], revision: str
+    ) -> None:
+        """
+        Take the result of a comparison.
+
+        Args:
+            items: What a pass would fix; empty when all is good.
+        """
+        pending = sorted({item.dag_id for item in items if item.dag_id})
+        kinds = Counter(item.kind for item in items)
+        reasons = Counter(failure.reason for failure in failing.values())
+        for kind in KINDS:
+            self._metrics.differences(kind).set(kinds[kind])
+        for reason in FAILURE_REASONS:
+            self._metrics.failing(reason).set(reasons[reason])
+        self._metrics.pending.set(len(pending))
+        for dag_id, failure in failing.items():
+            if self._named.get(dag_id) != failure:
+                log.warning("dag_failed", dag=dag_id, reason=failure.reason, error=failure.text)
+        self._named = dict(failing)
+        if items:
+            problem = f"{len(items)} permissions differ from what they should be"
+            self.readiness = Readiness(False, revision, problem=problem)
+        else:
+            self.confirm(revision)
+        self._show(
+            differences=dict(kinds),
+            pending_dags=pending[:NAMED_DAGS],
+            failing_dags=Names(
+                (dag_id, f"{failure.reason}: {failure.text}")
+                for dag_id, failure in sorted(failing.items())[:NAMED_DAGS]
+            ),
+        )
+
+    def confirm(self, revision: str) -> None:
+        """
+        Note that the permissions are good now.
+        """
+        self.readiness = Readiness(True, revision, published_at=time.time())
+        self._metrics.known_good.set_to_current_time()
+
+    def show_pass(self, **facts: object) -> None:
+        """
+        Take how the last pass ended.
+        """
+        self._show(last_pass=facts)
+
+    def _show(self, **details: object) -> None:
+        self._details = {**self._details, **details}
+        self.details = {k: v for k, v in self._details.items() if v not in ({}, [])}

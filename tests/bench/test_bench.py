@@ -1,0 +1,48 @@
+"""
+`make bench` for a few files: it measures, and makes every part of the page.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from bench.measure import run
+from bench.report import PAGE
+from tests.docs.code import ROOT
+from tests.support.git_sync import skip_reason
+
+BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
+
+
+def test_short_run_prints_every_part_of_the_page() -> None:
+    if reason := skip_reason():
+        pytest.skip(reason)
+    few = ["--files", "20", "--polls", "20", "--turns", "1", "--reads", "1", "--rounds", "1"]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "git-sync-wrapper", *few],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    places = re.findall(r"<!-- bench:(git-sync-wrapper) (.+) -->", PAGE.read_text())
+    parts = re.findall(r"^# (git-sync-wrapper), (.+)$", done.stdout, re.MULTILINE)
+    assert sorted(places) == sorted(parts)
+    assert re.search(
+        r"^\| poll without a change, CPU: .* ≤ 1/50 \| 1/[\d.]+ \|", done.stdout, re.MULTILINE
+    )
+
+
+def test_cpu_of_children_counts() -> None:
+    code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])\n{BURN}"
+
+    cost = run([sys.executable, "-I", "-S", "-c", code], {"PATH": "/usr/bin:/bin"})
+
+    assert cost.cpu_seconds >= 0.59

@@ -1,0 +1,251 @@
+"""
+One run of git-sync; a shell script stands for it.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.engine.engine import Engine, GitSyncFailed
+from git_sync_wrapper.flags.options import read_options
+from git_sync_wrapper.login.access import Access
+from git_sync_wrapper.login.ssh_files import PINNED
+from git_sync_wrapper.settings import load_settings
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.support.raising import raised
+from tests.support.waiting import wait_until
+
+COMMIT = "c" * 40
+CHECK_OUT = f"""
+mkdir -p "$GITSYNC_ROOT/.worktrees/{COMMIT}"
+ln -sfn ".worktrees/{COMMIT}" "$GITSYNC_ROOT/candidate"
+"""
+
+
+class Site:
+    """
+    A program, what it gets, and where it works.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.root = folder / "volume" / ".git-sync"
+        self.root.mkdir(parents=True)
+        self.seen = folder / "seen"
+        self.healed: list[int] = []
+        self._open: list[Access] = []
+
+    def engine(self, script: str, **variables: str) -> Engine:
+        program = self._folder / "git-sync"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self._folder),
+            "GITSYNC_REPO": "https://git.example.com/dags.git",
+            "GITSYNC_ROOT": str(self._folder / "volume"),
+            "GIT_SYNC_WRAPPER_GIT_SYNC": str(program),
+            **variables,
+        }
+        settings, _ = load_settings(environ)
+        options = read_options([], environ)
+        access = Access(settings, options, environ)
+        access.start()
+        self._open.append(access)
+        return Engine(
+            settings.git_sync,
+            options,
+            access,
+            environ,
+            root=str(self.root),
+            count_healed=self.healed.append,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """
+        What the program was given.
+        """
+        lines = self.seen.read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    def close(self) -> None:
+        for access in self._open:
+            access.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.close()
+
+
+def alive(group: str) -> list[str]:
+    """
+    Return the processes of a group, without those that only wait to be reaped.
+    """
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if its_group == group and state != "Z":
+                found.append(path.parent.name)
+    return found
+
+
+def failure(engine: Engine, fence: Fence) -> SidecarError:
+    return raised(SidecarError, engine.run, fence)
+
+
+def test_returns_the_commit_that_git_sync_checked_out(site: Site, fence: Fence) -> None:
+    engine = site.engine(CHECK_OUT)
+
+    assert COMMIT == engine.run(fence)
+    assert str(site.root / ".worktrees" / COMMIT) == engine.worktree()
+
+
+def test_every_setting_goes_by_the_environment_in_new_names_only(site: Site, fence: Fence) -> None:
+    engine = site.engine(
+        f'{CHECK_OUT}\n{{ env; echo "arguments=$*"; }} > {site.seen}',
+        GIT_SYNC_BRANCH="main",
+        GIT_SYNC_WAIT="5",
+        GITSYNC_USERNAME="me",
+        GITSYNC_PASSWORD="hush",
+        GITSYNC_EXECHOOK_COMMAND="/hook",
+        GITSYNC_HTTP_BIND=":1234",
+        GITSYNC_ERROR_FILE="error",
+        GITSYNC_MAX_FAILURES="7",
+        GITSYNC_DEPTH="3",
+        GITSYNC_GIT_CONFIG="a.b:c",
+        OTHER="kept",
+    )
+
+    engine.run(fence)
+
+    seen = site.environment()
+    assert "" == seen["arguments"]
+    assert "hush" not in site.seen.read_text()
+    told = {name: value for name, value in seen.items() if name.startswith("GIT")}
+    allowed = "REPO REF DEPTH ROOT LINK ONE_TIME STALE_WORKTREE_TIMEOUT ERROR_FILE GIT_CONFIG "
+    allowed += "SSH_KEY_FILE SSH_KNOWN_HOSTS_FILE"
+    assert {f"GITSYNC_{name}" for name in allowed.split()} >= told.keys()
+    assert ("main", "3") == (told["GITSYNC_REF"], told["GITSYNC_DEPTH"])
+    assert "true" == told["GITSYNC_ONE_TIME"]
+    assert told["GITSYNC_GIT_CONFIG"].startswith('"a.b":"c",')
+    assert "credential.helper" in told["GITSYNC_GIT_CONFIG"]
+    assert "kept" == seen["OTHER"]
+
+
+def test_a_configuration_that_logs_in_goes_to_git_and_not_to_git_sync(
+    site: Site, fence: Fence
+) -> None:
+    """
+    git-sync puts each configuration into an argument list, and into a file.
+    """
+    engine = site.engine(
+        f"{CHECK_OUT}\nenv > {site.seen}",
+        GITSYNC_GIT_CONFIG='a.b:c,http.extraHeader:"Authorization: Basic aHVzaA==",'
+        '"url.https://me:hush@x/.insteadOf":"https://x/",http.proxy:"http://me:hush@proxy:1"',
+        GIT_CONFIG_COUNT="1",
+        GIT_CONFIG_KEY_0="d.e",
+        GIT_CONFIG_VALUE_0="f",
+    )
+
+    engine.run(fence)
+
+    seen = site.environment()
+    assert '"a.b":"c"' in seen["GITSYNC_GIT_CONFIG"]
+    assert not any(word in seen["GITSYNC_GIT_CONFIG"] for word in ("aHVzaA", "hush"))
+    assert ["d.e", "http.extraHeader", "url.https://me:hush@x/.insteadOf", "http.proxy"] == [
+        seen[f"GIT_CONFIG_KEY_{number}"] for number in range(int(seen["GIT_CONFIG_COUNT"]))
+    ]
+    assert "Authorization: Basic aHVzaA==" == seen["GIT_CONFIG_VALUE_1"]
+
+
+def test_what_git_sync_leaves_in_its_temporary_folder_is_removed(site: Site, fence: Fence) -> None:
+    engine = site.engine(f'{CHECK_OUT}\ntouch "$TMPDIR/gitconfig"; echo "T=$TMPDIR" > {site.seen}')
+
+    engine.run(fence)
+
+    assert not Path(site.environment()["T"]).exists()
+
+
+def test_heals_before_it_runs(site: Site, fence: Fence) -> None:
+    (site.root / "tmp-link").symlink_to("x")
+
+    site.engine(f'test ! -L "$GITSYNC_ROOT/tmp-link" || exit 1\n{CHECK_OUT}').run(fence)
+
+    assert [1] == site.healed
+
+
+def test_a_failure_is_explained_by_the_error_file(site: Site, fence: Fence) -> None:
+    report = '{"Msg":"x","Err":"fatal: couldn\'t find remote ref nope"}'
+    error = failure(site.engine(f"cat > $GITSYNC_ERROR_FILE <<'END'\n{report}\nEND\nexit 1"), fence)
+
+    assert "ref_not_found" == error.reason
+    assert isinstance(error, GitSyncFailed) and report == error.report.strip()
+
+
+def test_a_failure_without_an_error_file_is_explained_by_the_log(site: Site, fence: Fence) -> None:
+    line = '{"msg":"FATAL","error":"Could not resolve host: x"}'
+
+    error = failure(site.engine(f"echo '{line}' >&2; exit 1"), fence)
+
+    assert "name_unresolved" == error.reason
+    assert "git-sync ended with exit code 1" in error.message
+
+
+def test_a_killed_git_sync_is_a_failure(site: Site, fence: Fence) -> None:
+    error = failure(site.engine("kill -9 $$"), fence)
+
+    assert "git-sync ended with signal 9" in error.message
+
+
+def test_a_full_volume_throws_the_repository_away(site: Site, fence: Fence) -> None:
+    (site.root / "half").touch()
+
+    error = failure(site.engine("echo 'write error: No space left on device'; exit 1"), fence)
+
+    assert "target_full" == error.reason
+    assert not site.root.exists()
+
+
+def test_success_without_a_commit_is_a_failure(site: Site, fence: Fence) -> None:
+    assert "shows no commit" in failure(site.engine("exit 0"), fence).message
+
+
+def test_a_program_that_cannot_be_started_says_so(site: Site, fence: Fence) -> None:
+    engine = site.engine(CHECK_OUT)
+    Path(engine.program).unlink()
+
+    assert "git_sync_unusable" == failure(engine, fence).reason
+
+
+def test_an_abandoned_run_is_killed_with_its_children(site: Site, fence: Fence) -> None:
+    engine = site.engine(f"echo pid=$$ > {site.seen}; sleep 600 & exec sleep 600")
+
+    def abandon() -> None:
+        wait_until(lambda: site.seen.exists() and site.seen.read_text().endswith("\n"), "it runs")
+        fence.revoke()
+
+    threading.Thread(target=abandon).start()
+    with pytest.raises(CycleAbandoned):
+        engine.run(fence)
+
+    group = site.environment()["pid"]
+    wait_until(lambda: not alive(group), "none of its group is alive")
+
+
+def test_git_gets_pinned_host_keys(site: Site, fence: Fence) -> None:
+    engine = site.engine(
+        f"{CHECK_OUT}\nenv > {site.seen}", GITSYNC_REPO="ssh://git@github.com/acme/dags.git"
+    )
+
+    engine.run(fence)
+
+    assert PINNED == site.environment()["GITSYNC_SSH_KNOWN_HOSTS_FILE"]

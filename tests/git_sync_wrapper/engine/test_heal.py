@@ -1,0 +1,88 @@
+"""
+What git-sync cannot get over by itself.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.engine.heal import heal, throw_away
+
+
+def touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".git/shallow.lock",
+        ".git/HEAD.lock",
+        ".git/index.lock",
+        ".git/gc.pid",
+        ".git/refs/heads/main.lock",
+        f".git/worktrees/{'a' * 40}/index.lock",
+        ".git/modules/sub/config.lock",
+        ".git/objects/pack/tmp_pack_Xy",
+        ".git/objects/ab/tmp_obj_Xy",
+    ],
+)
+def test_removes_what_a_killed_git_left(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / name)
+    touch(tmp_path / ".git/objects/pack/pack-1.pack")
+
+    removed = heal(str(tmp_path))
+
+    assert [name] == removed
+    assert not (tmp_path / name).exists()
+    assert (tmp_path / ".git/objects/pack/pack-1.pack").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "file"), [(".git/objects/tmp_objdir-incoming-x", "pack/p"), ("candidate", "file")]
+)
+def test_removes_a_quarantine_and_a_folder_where_the_link_belongs_with_all_that_is_in_it(
+    tmp_path: Path, folder: str, file: str
+) -> None:
+    touch(tmp_path / folder / file)
+
+    assert [folder] == heal(str(tmp_path))
+    assert [] == list((tmp_path / folder).parent.iterdir())
+
+
+def test_removes_the_link_of_a_killed_publish(tmp_path: Path) -> None:
+    (tmp_path / "tmp-link").symlink_to(".worktrees/x")
+
+    assert ["tmp-link"] == heal(str(tmp_path))
+
+
+def test_leaves_a_sound_repository_alone(tmp_path: Path) -> None:
+    (tmp_path / "candidate").symlink_to(".worktrees/x")
+    for name in (".git/HEAD", ".git/objects/ab/cd", ".worktrees/x/dag.lock", "tmp-link/x"):
+        touch(tmp_path / name)
+
+    assert [] == heal(str(tmp_path))
+    assert (tmp_path / ".worktrees/x/dag.lock").exists()
+
+
+def test_a_root_that_is_no_folder_makes_way(tmp_path: Path) -> None:
+    root = tmp_path / ".git-sync"
+    root.symlink_to("/etc")
+
+    heal(str(root))
+
+    assert not root.is_symlink()
+
+
+def test_there_need_not_be_anything(tmp_path: Path) -> None:
+    assert [] == heal(str(tmp_path / "missing"))
+    throw_away(str(tmp_path / "missing"))
+
+
+def test_throws_the_whole_repository_away(tmp_path: Path) -> None:
+    touch(tmp_path / "root" / ".git" / "HEAD")
+
+    throw_away(str(tmp_path / "root"))
+
+    assert [] == list(tmp_path.iterdir())

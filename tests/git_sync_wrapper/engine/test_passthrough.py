@@ -1,0 +1,106 @@
+"""
+git-sync as it always was, but for what it leaves behind.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.waiting import wait_until
+
+RUN = """
+import os, sys
+from git_sync_wrapper.engine import passthrough
+sys.exit(passthrough.run(sys.argv[1], sys.argv[2:], os.environ))
+"""
+
+
+class Site:
+    """
+    A program that stands for git-sync, and wrappers of it that end with the test.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.seen = folder / "seen"
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def start(self, script: str, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
+        program = self._folder / "git-sync"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        child = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(program), *arguments],
+            env={"PATH": os.environ["PATH"], **environ},
+        )
+        self._children.append(child)
+        return child
+
+    def wait_until_seen(self) -> list[str]:
+        def lines() -> list[str]:
+            text = self.seen.read_text() if self.seen.exists() else ""
+            return text.splitlines() if text.endswith("\n") else []
+
+        return wait_until(lines, "the program has started")
+
+    def close(self) -> None:
+        for child in self._children:
+            child.kill()
+            child.wait()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.close()
+
+
+def test_hands_arguments_environment_and_exit_code_through(site: Site) -> None:
+    script = f'{{ echo "$@"; env; }} > {site.seen}; exit 7'
+    child = site.start(
+        script, "--one-time", "--x=y", GIT_SYNC_BRANCH="b", GIT_SYNC_WRAPPER_MODE="passthrough"
+    )
+
+    assert 7 == child.wait(30)
+    lines = site.wait_until_seen()
+    assert "--one-time --x=y" == lines[0]
+    assert {"GIT_SYNC_BRANCH=b", "GITSYNC_ROOT=/git"} <= set(lines)
+    assert [] == [line for line in lines if line.startswith("GIT_SYNC_WRAPPER_")]
+
+
+@pytest.mark.parametrize("name", ["GITSYNC_ROOT", "GIT_SYNC_ROOT"])
+def test_a_root_of_the_users_own_stays(site: Site, name: str) -> None:
+    child = site.start(f"env > {site.seen}", **{name: "/mine"})
+
+    child.wait(30)
+
+    roots = [line for line in site.wait_until_seen() if "_ROOT=" in line]
+    assert [f"{name}=/mine"] == roots
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_reaches_it_and_its_end_is_ours(site: Site, number: signal.Signals) -> None:
+    child = site.start(f"echo $$ > {site.seen}; exec sleep 600")
+    site.wait_until_seen()
+
+    child.send_signal(number)
+
+    assert 128 + number == child.wait(30)
+
+
+def test_what_it_started_ends_with_it(site: Site) -> None:
+    child = site.start(f"sleep 600 & echo $! > {site.seen}; wait")
+    [pid] = site.wait_until_seen()
+
+    child.terminate()
+    child.wait(30)
+
+    with suppress(FileNotFoundError):  # killed; who inherits it reaps it when it likes
+        assert Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"

@@ -1,0 +1,239 @@
+"""
+git-sync's flags and variables, old and new, as one object.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.flags.options import Options, read_options
+from git_sync_wrapper.flags.read import strangers
+from git_sync_wrapper.flags.table import FLAGS, VARIABLES
+from sidecar_runtime.errors import SettingsError
+from tests.support.raising import raised
+
+REPO = {"GITSYNC_REPO": "https://git.example.com/team/dags.git"}
+
+
+def read(*arguments: str, **environ: str) -> Options:
+    return read_options(arguments, REPO | environ)
+
+
+def problems(*arguments: str, **environ: str) -> list[tuple[str, str, str]]:
+    """
+    What is refused: name, value as shown, problem.
+    """
+    error = raised(SettingsError, read_options, arguments, REPO | environ)
+    return [(found.setting, found.value, found.problem) for found in error.problems]
+
+
+def test_has_git_syncs_defaults() -> None:
+    options = read()
+
+    assert ("HEAD", 1, 10.0) == (options.ref, options.depth, options.period_seconds)
+    assert (120.0, 0) == (options.sync_timeout_seconds, options.max_failures)
+    assert "/git/dags.git" == options.link
+    assert ("/etc/git-secret/ssh",) == options.ssh_key_files
+
+
+def test_every_flag_of_git_sync_is_a_field_or_passed_on() -> None:
+    texts = {
+        "whole": "1",
+        "boolean": "true",
+        "duration": "20s",
+        "text": "/x",
+        "git_configs": "a.b:c",
+        "credentials": '[{"url":"https://a","username":"u","password":"p"}]',
+    }
+    special = {"submodules": "off", "git-gc": "auto", "sync-on-signal": "HUP"}
+    special |= {"webhook-url": "http://hook", "http-bind": ":1234"}
+    alone = ("github", "username", "password")
+    for flag in FLAGS:
+        if not flag.name.startswith(alone):
+            text = special.get(flag.name, texts[flag.parse.__name__])
+            options = read(f"--{flag.name}={text}", GITSYNC_HTTP_BIND=":1")
+            assert text == options.texts[flag.name]
+
+
+def test_takes_the_charts_environment_with_both_spellings() -> None:
+    both = {"REPO": REPO["GITSYNC_REPO"], "DEPTH": "1", "ROOT": "/git", "ADD_USER": "true"}
+    both |= {"ONE_TIME": "true"}
+    environ = {f"GIT_SYNC_{name}": text for name, text in both.items()}
+    environ |= {f"GITSYNC_{name}": text for name, text in both.items()}
+    environ |= {"GIT_SYNC_REV": "HEAD", "GIT_SYNC_BRANCH": "main", "GITSYNC_REF": "main"}
+    environ |= {"GIT_SYNC_DEST": "repo", "GITSYNC_LINK": "repo", "GITSYNC_PERIOD": "5s"}
+    environ |= {"GIT_SYNC_MAX_SYNC_FAILURES": "0", "GITSYNC_MAX_FAILURES": "0"}
+
+    options = read(**environ)
+
+    assert ("main", "/git/repo") == (options.ref, options.link)
+    assert (5.0, True) == (options.period_seconds, options.one_time)
+    assert () == options.overridden
+
+
+@pytest.mark.parametrize(
+    ("environ", "field", "value", "loser"),
+    [
+        ({"GITSYNC_REF": "new", "GIT_SYNC_BRANCH": "old"}, "ref", "new", "GIT_SYNC_BRANCH"),
+        ({"GITSYNC_REF": "new", "GIT_SYNC_REV": "v1"}, "ref", "new", "GIT_SYNC_REV"),
+        ({"GITSYNC_PERIOD": "5s", "GIT_SYNC_WAIT": "60"}, "period_seconds", 5.0, "GIT_SYNC_WAIT"),
+        ({"GITSYNC_DEPTH": "2", "GIT_SYNC_DEPTH": "3"}, "depth", 2, "GIT_SYNC_DEPTH"),
+        ({"GITSYNC_LINK": "a", "GIT_SYNC_DEST": "b"}, "link", "/git/a", "GIT_SYNC_DEST"),
+    ],
+)
+def test_the_new_name_wins_and_the_old_one_is_named(
+    environ: dict[str, str], field: str, value: object, loser: str
+) -> None:
+    options = read(**environ)
+
+    assert value == getattr(options, field)
+    assert ((loser, next(iter(environ))),) == options.overridden
+
+
+def test_the_command_line_wins_over_the_environment() -> None:
+    options = read("--ref", "cli", "-v3", "--one-time", "--wait=2", GITSYNC_REF="env")
+
+    assert ("cli", "3") == (options.ref, options.texts["verbose"])
+    assert (True, 2.0) == (options.one_time, options.period_seconds)
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "value"),
+    [
+        # names of version 3
+        ({"GIT_SYNC_BRANCH": "main", "GIT_SYNC_REV": "HEAD"}, "ref", "main"),
+        ({"GIT_SYNC_REV": "v1"}, "ref", "v1"),
+        ({"GIT_SYNC_WAIT": "0.5"}, "period_seconds", 0.5),
+        ({"GIT_SYNC_TIMEOUT": "7"}, "sync_timeout_seconds", 7.0),
+        ({"GIT_SYNC_MAX_SYNC_FAILURES": "-1"}, "max_failures", -1),
+        ({"GIT_SYNC_HOOK_COMMAND": "/hook"}, "exechook_command", "/hook"),
+        ({"GIT_SSH_KEY_FILE": "/a:/b"}, "ssh_key_files", ("/a", "/b")),
+        ({"GIT_KNOWN_HOSTS": "false"}, "ssh_known_hosts", False),
+        ({"GIT_SYNC_WAIT": "0"}, "period_seconds", 10.0),
+        ({"GITSYNC_REF": ""}, "ref", "HEAD"),
+        # a new name settles what two old ones contradict
+        ({"GITSYNC_REF": "main", "GIT_SYNC_BRANCH": "a", "GIT_SYNC_REV": "b"}, "ref", "main"),
+        # the hidden flags of git-sync's own tests are variables
+        ({"--username": "u", "--__env__GITSYNC_PASSWORD": "p"}, "password", "p"),
+        # a URL of ssh keeps its user
+        ({"--repo": "ssh://git@host/x"}, "repo", "ssh://git@host/x"),
+        # a signal has three spellings
+        *(({"--sync-on-signal": n}, "sync_signal", 10) for n in ("SIGUSR1", "USR1", "10")),
+        # failures before anything is published have a limit of their own
+        ({"GITSYNC_MAX_FAILURES": "3"}, "failures_before_first", 3),
+        ({"--max-failures": "3", "--init-max-failures": "-1"}, "failures_before_first", -1),
+        # only a full commit is pinned
+        ({"--ref": "a" * 40}, "is_pinned", True),
+        ({"--ref": "0" * 64}, "is_pinned", True),
+        ({"--ref": "a" * 39}, "is_pinned", False),
+    ],
+)
+def test_each_setting_counts(given: dict[str, str], field: str, value: object) -> None:
+    arguments = [f"{name}={text}" for name, text in given.items() if name.startswith("-")]
+    environ = {name: text for name, text in given.items() if not name.startswith("-")}
+
+    assert value == getattr(read(*arguments, **environ), field)
+
+
+def test_flags_that_are_given_several_times_add_up() -> None:
+    one = '{"url":"https://a","username":"u","password":"p"}'
+    options = read(
+        f"--credential={one}", f"--credential=[{one}]", "--ssh-key-file=/a", "--ssh-key-file=/b"
+    )
+
+    assert 2 == len(options.credentials)
+    assert ("/a", "/b") == options.ssh_key_files
+
+
+@pytest.mark.parametrize(
+    ("environ", "found"),
+    [
+        ({"GIT_SYNC_WAIT": "0.5s"}, ("GIT_SYNC_WAIT", "0.5s", "is not a number of seconds")),
+        ({"GITSYNC_MAX_FAILURES": "x"}, ("GITSYNC_MAX_FAILURES", "x", "is not a whole number")),
+        ({"GITSYNC_PERIOD": "10"}, ("GITSYNC_PERIOD", "10", "is not a duration")),
+        ({"GITSYNC_PERIOD": "1ms"}, ("GITSYNC_PERIOD", "1ms", "is less than 0.01")),
+        ({"GITSYNC_DEPTH": "-1"}, ("GITSYNC_DEPTH", "-1", "is less than 0")),
+        ({"GITSYNC_SUBMODULES": "on"}, ("GITSYNC_SUBMODULES", "on", "is not one of recursive")),
+        ({"GITSYNC_GIT_GC": "x"}, ("GITSYNC_GIT_GC", "x", "is not one of auto")),
+        ({"GIT_SYNC_PERMISSIONS": "0777"}, ("GIT_SYNC_PERMISSIONS", "0777", "no longer supp")),
+        ({"GITSYNC_HTTP_METRICS": "true"}, ("GITSYNC_HTTP_METRICS", "true", "needs --http-bind")),
+        ({"GITSYNC_USERNAME": "u"}, ("GITSYNC_USERNAME", "u", "needs GITSYNC_PASSWORD")),
+        ({"GITSYNC_PASSWORD": "hush"}, ("GITSYNC_PASSWORD", "***", "needs --username")),
+        ({"GITSYNC_REPO": "https://me:hu/sh@x/y"}, ("GITSYNC_REPO", "https://***@x/y", "%2F")),
+        ({"GITSYNC_REPO": "https://me:12/sh@x/y"}, ("GITSYNC_REPO", "https://***@x/y", "%2F")),
+        ({"GITSYNC_REPO": "https://hu/sh@x/y"}, ("GITSYNC_REPO", "https://***@x/y", "%2F")),
+        ({"GITSYNC_REPO": "https://me:12#sh@x/y"}, ("GITSYNC_REPO", "https://***@x/y", "%2F")),
+        ({"GITSYNC_REPO": "https://me:p@1/sh@x/y"}, ("GITSYNC_REPO", "https://***@x/y", "%2F")),
+        (
+            {"GITSYNC_REPO": "https://me:hush@[x/y"},
+            ("GITSYNC_REPO", "https://***@[x/y", "not a URL"),
+        ),
+        ({"GITSYNC_REPO": "ssh://git:hush@x/y"}, ("GITSYNC_REPO", "ssh://***@x/y", "has a pass")),
+        ({"GITSYNC_REPO": "HTTPS://me:12/sh@x/y"}, ("GITSYNC_REPO", "HTTPS://***@x/y", "%2F")),
+        ({"GITSYNC_REPO": "ftp://me:hush@x/y"}, ("GITSYNC_REPO", "ftp://***@x/y", "has a pass")),
+        ({"GITSYNC_SYNC_ON_SIGNAL": "KILL"}, ("GITSYNC_SYNC_ON_SIGNAL", "KILL", "is not a signal")),
+        ({"GITSYNC_WEBHOOK_URL": "ftp://x"}, ("GITSYNC_WEBHOOK_URL", "ftp://x", "is not a URL")),
+        (
+            {"GIT_SYNC_BRANCH": "a", "GIT_SYNC_REV": "b"},
+            ("GIT_SYNC_REV", "b", "contradicts GIT_SYNC_BRANCH"),
+        ),
+        (
+            {"GITSYNC_EXECHOOK_COMMAND": "x", "GITSYNC_EXECHOOK_TIMEOUT": "10ms"},
+            ("GITSYNC_EXECHOOK_TIMEOUT", "10ms", "is less than 1s"),
+        ),
+        (
+            {"GITSYNC_GITHUB_APP_CLIENT_ID": "x", "GITSYNC_GITHUB_APP_PRIVATE_KEY": "k"},
+            ("--github-app-installation-id", "", "is missing"),
+        ),
+    ],
+)
+def test_says_what_is_wrong_under_the_name_that_was_given(
+    environ: dict[str, str], found: tuple[str, str, str]
+) -> None:
+    [(setting, value, problem)] = problems(**environ)
+
+    assert found[:2] == (setting, value)
+    assert found[2] in problem
+
+
+def test_arguments_that_are_no_flags_are_ignored_as_by_git_sync() -> None:
+    options = read("--one-time", "true", "--depth", "2", "word", "--", "--depth", "3")
+
+    assert (True, 2) == (options.one_time, options.depth)
+    assert ("true", "word", "--depth", "3") == options.ignored
+
+
+def test_reports_all_problems_together() -> None:
+    found = problems("--frob", "--period", GITSYNC_DEPTH="x")
+
+    assert ["--frob", "--period", "GITSYNC_DEPTH"] == [name for name, _, _ in found]
+
+
+def test_a_login_in_the_url_is_taken_out_of_it() -> None:
+    options = read("--repo=https://me:p%40ss@git.example.com/x.git")
+
+    assert "https://git.example.com/x.git" == options.repo
+    assert ("me", "p@ss") == (options.username, options.password)
+
+
+def test_a_password_in_a_url_is_not_shown() -> None:
+    [(_, value, _)] = problems("--repo=https://me:hush@h/x", "--username=u", "--password=p")
+
+    assert "https://***@h/x" == value
+
+
+def test_paths_are_beneath_the_root_without_its_symlinks(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "root").symlink_to("real")
+
+    options = read(f"--root={tmp_path}/root/.", "--link=a/../b", "--touch-file=/t")
+
+    assert f"{tmp_path}/real" == options.root
+    assert (f"{tmp_path}/real/b", "/t") == (options.link, options.touch_file)
+
+
+def test_a_name_that_git_sync_would_ignore_is_reported_with_the_right_one() -> None:
+    environ = {"GIT_SYNC_REF": "main", "GIT_SYNC_SERVICE_HOST": "10.0.0.1", **REPO}
+
+    assert [("GIT_SYNC_REF", "GITSYNC_REF")] == strangers(environ)
+    assert "GIT_SYNC_BRANCH" in VARIABLES

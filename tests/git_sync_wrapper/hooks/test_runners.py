@@ -1,0 +1,244 @@
+"""
+What follows a publish.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.flags.options import read_options
+from git_sync_wrapper.hooks.hook import Exechook, HookFailed, Webhook
+from git_sync_wrapper.hooks.runners import HookRunner, Hooks
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.runtime.recording import Log
+from tests.support.loopback import Answer, LoopbackServer, Request
+from tests.support.raising import raised
+from tests.support.waiting import wait_until
+
+ONE, TWO = "1" * 40, "2" * 40
+
+
+def script(folder: Path, text: str) -> str:
+    """
+    Make a program of the shell.
+    """
+    path = folder / "hook"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def exechook(folder: Path, text: str, timeout_seconds: float = 30.0) -> Exechook:
+    return Exechook(
+        "exechook", script(folder, text), timeout_seconds, 0.01, os.environ, lambda _: str(folder)
+    )
+
+
+Started = Callable[[HookRunner], HookRunner]
+
+
+@dataclass
+class Counted:
+    """
+    How hooks ended.
+    """
+
+    ends: list[tuple[str, str]] = field(default_factory=list)
+
+    def __call__(self, name: str, status: str) -> None:
+        self.ends.append((name, status))
+
+
+@pytest.fixture
+def counted() -> Counted:
+    return Counted()
+
+
+@pytest.fixture
+def started() -> Iterator[Started]:
+    """
+    Start runners that end with the test.
+    """
+    runners: list[HookRunner] = []
+
+    def start(runner: HookRunner) -> HookRunner:
+        runners.append(runner)
+        runner.start()
+        return runner
+
+    yield start
+    for runner in runners:
+        runner.stop()
+
+
+class Server(LoopbackServer):
+    """
+    Answers with one status after the other, then always with the last.
+    """
+
+    def __init__(self, *statuses: int) -> None:
+        super().__init__()
+        self._statuses = list(statuses)
+        self.hashes: list[tuple[str, str]] = []
+
+    def good_answer(self, request: Request) -> Answer:
+        self.hashes.append((request.method, request.headers.get("gitsync-hash", "")))
+        status = self._statuses.pop(0) if len(self._statuses) > 1 else self._statuses[0]
+        return Answer(status, body=b"")
+
+
+def test_a_command_runs_in_the_commit_and_gets_its_hash(tmp_path: Path, fence: Fence) -> None:
+    exechook(tmp_path, 'echo "$GITSYNC_HASH in $PWD" > out').run(ONE, fence)
+
+    assert f"{ONE} in {tmp_path}\n" == (tmp_path / "out").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "timeout_seconds", "problem"),
+    [("echo why; exit 3", 60.0, "ended with 3: why"), ("sleep 60", 0.2, "within 0.2 s")],
+)
+def test_a_command_that_fails_says_why(
+    tmp_path: Path, fence: Fence, text: str, timeout_seconds: float, problem: str
+) -> None:
+    with pytest.raises(HookFailed, match=problem):
+        exechook(tmp_path, text, timeout_seconds=timeout_seconds).run(ONE, fence)
+
+
+def test_a_command_that_is_not_there_says_so(tmp_path: Path, fence: Fence) -> None:
+    hook = Exechook("exechook", "/missing", 1.0, 1.0, os.environ, lambda _: str(tmp_path))
+
+    with pytest.raises(HookFailed, match="cannot be started"):
+        hook.run(ONE, fence)
+
+
+def test_a_failed_hook_is_run_again_until_it_succeeds(
+    tmp_path: Path, counted: Counted, log: Log, started: Started
+) -> None:
+    text = "echo x >> tries; test $(wc -l < tries) -ge 3"
+    runner = started(HookRunner(exechook(tmp_path, text), counted))
+
+    runner.send(ONE)
+
+    wait_until(lambda: ("exechook", "success") in counted.ends, "the hook succeeds")
+    assert [("exechook", "error")] * 2 + [("exechook", "success")] == counted.ends
+    assert ONE == log.events("hook_failed")[0]["revision"]
+
+
+def test_only_the_newest_commit_matters(tmp_path: Path, counted: Counted, started: Started) -> None:
+    runner = HookRunner(exechook(tmp_path, "echo $GITSYNC_HASH >> seen"), counted)
+    runner.send(ONE)
+    runner.send(TWO)
+
+    started(runner)
+
+    wait_until(lambda: counted.ends, "the hook has run")
+    assert f"{TWO}\n" == (tmp_path / "seen").read_text()
+
+
+def test_a_stopped_hook_is_killed(tmp_path: Path, counted: Counted, started: Started) -> None:
+    runner = started(HookRunner(exechook(tmp_path, "echo $$ > pid; exec sleep 600"), counted))
+    runner.send(ONE)
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "it runs")
+
+    runner.stop()
+
+    pid = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "it is gone")
+    assert [] == counted.ends
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_webhook_carries_the_hash(fence: Fence, method: str) -> None:
+    with Server(200) as server:
+        Webhook(f"{server.endpoint}/path", method, 200, 5.0, 1.0).run(ONE, fence)
+
+        assert [(method, ONE)] == server.hashes
+
+
+def test_another_status_fails_unless_any_will_do(fence: Fence) -> None:
+    with Server(500) as server:
+        with pytest.raises(HookFailed, match="is 500, not 200"):
+            Webhook(server.endpoint, "POST", 200, 5.0, 1.0).run(ONE, fence)
+        Webhook(server.endpoint, "POST", 0, 5.0, 1.0).run(ONE, fence)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/T0KEN", "http://127.0.0.1/T0KEN a"])
+def test_nobody_at_the_webhook_fails_and_its_url_is_not_shown(fence: Fence, url: str) -> None:
+    error = raised(HookFailed, Webhook(url, "POST", 200, 5.0, 1.0).run, ONE, fence)
+
+    assert "no answer" in str(error)
+    assert "T0KEN" not in str(error)
+
+
+def test_what_is_no_http_fails_and_is_asked_again(counted: Counted, started: Started) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        started(HookRunner(Webhook(url, "POST", 200, 5.0, 0.01), counted)).send(ONE)
+        for _ in range(2):
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(b"no web server\r\n")
+
+        wait_until(lambda: len(counted.ends) > 1, "both are counted")
+    assert ("webhook", "error") == counted.ends[0]
+
+
+def test_a_revoked_webhook_is_not_sent(fence: Fence) -> None:
+    fence.revoke()
+
+    with pytest.raises(CycleAbandoned):
+        Webhook("http://127.0.0.1:1/", "POST", 200, 5.0, 1.0).run(ONE, fence)
+
+
+def hooks(folder: Path, counted: Counted, *arguments: str) -> Hooks:
+    options = read_options(
+        [f"--root={folder}", "--touch-file=touched/file", *arguments],
+        {"GITSYNC_REPO": "https://h/r"},
+    )
+    return Hooks(options, os.environ, lambda _: str(folder), counted)
+
+
+def test_touches_the_file_first_made_then_renewed(tmp_path: Path, counted: Counted) -> None:
+    ours = hooks(tmp_path, counted)
+    ours.announce(ONE)
+    file = tmp_path / "touched/file"
+    os.utime(file, (1, 1))
+
+    ours.announce(TWO)
+
+    assert file.stat().st_mtime > 1
+
+
+def test_a_one_shot_waits_and_tells_what_failed(tmp_path: Path, counted: Counted, log: Log) -> None:
+    ours = hooks(tmp_path, counted, f"--exechook-command={script(tmp_path, 'exit 1')}")
+
+    problem = ours.announce_once(ONE, Fence())
+
+    assert problem.startswith("exechook: it ended with 1")
+    assert [("exechook", "error")] == counted.ends
+
+
+def test_a_commit_that_the_hook_before_refuses_is_an_error(
+    tmp_path: Path, counted: Counted, log: Log
+) -> None:
+    command = script(tmp_path, "exit 1")
+    ours = hooks(tmp_path, counted, f"--pre-publish-exechook-command={command}")
+
+    assert "pre_publish_hook_failed" == raised(SidecarError, ours.prepublish, ONE, Fence()).reason
+
+
+def test_all_hooks_stop(tmp_path: Path, counted: Counted) -> None:
+    before = threading.active_count()
+    ours = hooks(tmp_path, counted, f"--exechook-command={script(tmp_path, 'exit 0')}")
+    ours.start()
+
+    ours.stop()
+
+    wait_until(lambda: threading.active_count() == before, "no thread is left")

@@ -1,0 +1,146 @@
+"""
+One HTTP answer, in pieces of every size, whole and broken.
+"""
+
+import socket
+import time
+
+import pytest
+
+from git_sync_wrapper.http import answer
+from git_sync_wrapper.http.answer import Answer, NotHttp, read_answer
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def read(*pieces: bytes, seconds: float = 10.0) -> Answer:
+    """
+    Read what a server sends before it closes the connection.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(10)
+        for piece in pieces:
+            theirs.sendall(piece)
+        theirs.shutdown(socket.SHUT_WR)
+        return read_answer(ours, time.monotonic() + seconds)
+
+
+class OneByOne(socket.socket):
+    """
+    Brings one byte at a time.
+    """
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        return super().recv(1, flags)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (
+            OK + b"Content-Length: 5\r\nX-Odd:a: b \r\n\r\nhello",
+            Answer(200, {"content-length": "5", "x-odd": "a: b"}, b"hello", False),
+        ),
+        (OK + b"content-length:0\r\n\r\n", Answer(200, {"content-length": "0"}, b"", False)),
+        (
+            OK + b"Connection: close\r\nContent-Length: 1\r\n\r\nx",
+            Answer(200, {"connection": "close", "content-length": "1"}, b"x", True),
+        ),
+        (OK + b"\r\nto the end", Answer(200, {}, b"to the end", True)),
+        (b"HTTP/1.0 404 Not Found\r\n\r\n", Answer(404, {}, b"", True)),
+        (b"HTTP/1.1 204 \r\n\r\n", Answer(204, {}, b"", False)),
+        (b"HTTP/1.1 200 OK\nX: y\n\nby nc\r\n", Answer(200, {"x": "y"}, b"by nc\r\n", True)),
+        (
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 401\r\nContent-Length: 1\r\n\r\nx",
+            Answer(401, {"content-length": "1"}, b"x", False),
+        ),
+        (
+            b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK + b"Content-Length: 0\r\n\r\n",
+            Answer(200, {"content-length": "0"}, b"", False),
+        ),
+        (
+            OK + b"Upgrade: h2\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n",  # Apache
+            Answer(
+                200, {"upgrade": "h2", "connection": "Upgrade", "content-length": "0"}, b"", False
+            ),
+        ),
+        (
+            OK
+            + b"Transfer-Encoding: Chunked\r\n\r\n5;x=y\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n",
+            Answer(200, {"transfer-encoding": "Chunked"}, b"hello0123456789", False),
+        ),
+        (
+            OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nTrailer: x\r\n\r\n",
+            Answer(200, {"transfer-encoding": "chunked"}, b"", False),
+        ),
+        (
+            OK + b"Content-Length: 1\r\n\r\nx and more",
+            Answer(200, {"content-length": "1"}, b"x", True),
+        ),
+        (
+            (OK + b"Content-Length: 1\r\n\r\nx") * 2,
+            Answer(200, {"content-length": "1"}, b"x", True),
+        ),
+    ],
+)
+def test_answers_are_read_in_any_pieces(sent: bytes, expected: Answer) -> None:
+    assert expected == read(sent)
+
+    ours, theirs = socket.socketpair()
+    with OneByOne(fileno=ours.detach()) as slow, theirs:
+        theirs.sendall(sent)
+        theirs.shutdown(socket.SHUT_WR)
+        found = read_answer(slow, time.monotonic() + 10)
+    assert (expected.status, expected.body) == (found.status, found.body)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"HTTP/2 200\r\n\r\n",
+        b"HTTP/1.1 2x0 OK\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent",
+        OK + b"Content-Length: 6\r\n\r\nhello",
+        OK + b"Content-Length: -1\r\n\r\n",
+        OK + b"Content-Length: 5, 5\r\n\r\nhello",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n0\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+    ],
+)
+def test_what_is_broken_is_refused(sent: bytes) -> None:
+    with pytest.raises(NotHttp):
+        read(sent)
+
+
+def test_a_connection_that_was_closed_before_is_told_apart() -> None:
+    """
+    A kept connection ends like this, and is worth a second try.
+    """
+    with pytest.raises(ConnectionResetError):
+        read(b"")
+
+
+def test_an_answer_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer, "ANSWER_LIMIT_BYTES", 10)
+    monkeypatch.setattr(answer, "HEAD_LIMIT_BYTES", 100)
+    for sent in (
+        OK + b"Content-Length: 11\r\n\r\nhello world",
+        OK + b"\r\nhello world",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n6\r\nworld!\r\n0\r\n\r\n",
+        OK + b"X: " + b"x" * 200,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 10,
+    ):
+        with pytest.raises(NotHttp):
+            read(sent)
+
+
+def test_an_answer_must_come_in_time() -> None:
+    with pytest.raises(TimeoutError):
+        read(OK, seconds=-1.0)

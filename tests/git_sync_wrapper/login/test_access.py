@@ -1,0 +1,216 @@
+"""
+What git-sync and git are given: a helper in place of passwords, files that ssh accepts.
+"""
+
+from __future__ import annotations
+
+import calendar
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.login import sigv4
+from git_sync_wrapper.login.access import KEPT_BACK, Access, Prepared
+from git_sync_wrapper.login.ssh_files import PINNED
+from sidecar_runtime.aws.credentials import Credentials
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from tests.git_sync_wrapper.access import git_credential, make_access
+
+REPO = "https://git.example.com/team/dags.git"
+CODECOMMIT = "https://git-codecommit.eu-central-1.amazonaws.com/v1/repos/dags"
+
+Start = Callable[..., Access]
+
+
+@pytest.fixture
+def start(temporary: Path) -> Iterator[Start]:
+    """
+    Make what logs in to a repository, and start it.
+    """
+    made: list[Access] = []
+
+    def make(repo: str = REPO, **variables: str) -> Access:
+        access = make_access(repo, **variables)
+        access.start()
+        made.append(access)
+        return access
+
+    yield make
+    for access in made:
+        access.close()
+
+
+def fill(prepared: Prepared, url: str) -> subprocess.CompletedProcess[str]:
+    """
+    Let git ask for credentials, as prepared.
+    """
+    return git_credential("fill", f"url={url}\n", prepared.git_config)
+
+
+def test_git_gets_the_password_and_git_sync_does_not(start: Start) -> None:
+    access = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="hunter2")
+
+    prepared = access.prepare()
+
+    assert dict.fromkeys(KEPT_BACK) == {
+        name: value for name, value in prepared.flags.items() if name in KEPT_BACK
+    }
+    assert "hunter2" not in repr(prepared)
+    assert "username=deploy\npassword=hunter2\n" in fill(prepared, REPO).stdout
+
+
+def test_git_and_the_poll_get_the_same(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    access = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD_FILE=str(file))
+    for password in ("first", "second"):
+        file.write_text(password)
+
+        credential = access.credential(REPO, Fence())
+
+        assert credential is not None and password == credential.password
+        assert f"password={password}\n" in fill(access.prepare(), REPO).stdout
+
+
+def test_why_git_got_no_answer_is_kept_until_the_next_time(start: Start, tmp_path: Path) -> None:
+    access = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD_FILE=str(tmp_path / "nothing"))
+    prepared = access.prepare()
+    assert None is access.failure
+
+    done = fill(prepared, REPO)
+
+    failure = access.failure
+    assert failure is not None and "secret_unreadable" == failure.reason
+    assert "secret_unreadable" in done.stderr
+    access.prepare()
+    assert None is access.failure
+
+
+def test_own_helpers_are_left_alone(start: Start) -> None:
+    for name in ("credential.helper", "credential.https://git.example.com.helper"):
+        access = start(
+            GITSYNC_USERNAME="deploy",
+            GITSYNC_PASSWORD="secret",
+            GITSYNC_GIT_CONFIG=f'"{name}":"store"',
+        )
+
+        prepared = access.prepare()
+
+        assert {} == prepared.git_config
+        assert not set(KEPT_BACK) & set(prepared.flags)
+
+
+def test_requests_to_codecommit_are_signed_from_the_start(start: Start) -> None:
+    """
+    It may answer 403 to who says nothing, and git gives up then.
+    """
+    host = CODECOMMIT.removesuffix("v1/repos/dags")
+
+    assert "basic" == start(CODECOMMIT).prepare().git_config[f"http.{host}.proactiveAuth"]
+    assert not any("proactive" in key for key in start().prepare().git_config)
+
+
+def test_git_gets_a_signature_for_the_path(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+
+    said = fill(start(CODECOMMIT).prepare(), CODECOMMIT).stdout
+
+    fields = dict(line.partition("=")[::2] for line in said.splitlines())
+    stamp = fields["password"].partition("Z")[0]
+    signed_at = calendar.timegm(time.strptime(stamp, "%Y%m%dT%H%M%S"))
+    keys = Credentials("AKIDEXAMPLE", "s3cr3t")
+    host, _, path = CODECOMMIT.removeprefix("https://").partition("/")
+    expected = sigv4.password(keys, host, path, "eu-central-1", signed_at)
+    assert ("AKIDEXAMPLE", expected) == (fields["username"], fields["password"])
+
+
+def test_ssh_gets_pinned_host_keys_where_there_are_none(start: Start, tmp_path: Path) -> None:
+    own = tmp_path / "known_hosts"
+    access = start(
+        "git@github.com:acme/dags.git",
+        GITSYNC_SSH_KEY_FILE="/one:/two",
+        GITSYNC_SSH_KNOWN_HOSTS_FILE=str(own),
+    )
+
+    flags = access.prepare().flags
+    assert ("/one:/two", PINNED) == (flags["ssh-key-file"], flags["ssh-known-hosts-file"])
+    own.write_text("github.com ssh-ed25519 AAAA\n")
+    assert str(own) == access.prepare().flags["ssh-known-hosts-file"]
+
+
+def test_the_socket_is_private_and_nothing_is_left(temporary: Path) -> None:
+    access = make_access(REPO)
+    access.start()
+    (folder,) = temporary.iterdir()
+
+    assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
+    access.close()
+
+    assert [] == list(temporary.iterdir())
+
+
+def test_no_place_for_the_socket_is_an_error_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> str:
+        raise PermissionError
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+
+    with pytest.raises(SidecarError) as raised:
+        make_access(REPO).start()
+
+    assert ("private_folder_failed", True) == (raised.value.reason, "/tmp" in raised.value.advice)
+
+
+def test_a_refusal_is_explained_for_codecommit_only(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")
+    access = start(CODECOMMIT)
+
+    error = access.explain(CODECOMMIT, Fence())
+
+    assert error is not None and "access_denied" == error.reason
+    assert "the access key AKIDEXAMPLE" in error.message
+    assert None is access.explain(REPO, Fence())
+
+
+def test_the_helper_finds_the_bytecode_of_the_image(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It runs without `site`, which tells others where that is.
+    """
+    monkeypatch.setattr("sys.pycache_prefix", str(tmp_path / "byte code"))
+    access = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="secret")
+
+    prepared = access.prepare()
+
+    assert "'pycache_prefix=" in prepared.git_config["credential.helper"]
+    assert "password=secret\n" in fill(prepared, REPO).stdout
+
+
+def test_python_may_lie_in_a_folder_with_a_blank(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "für alle Fälle" / "python3"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr("sys.executable", str(python))
+    access = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="secret")
+
+    assert "password=secret\n" in fill(access.prepare(), REPO).stdout
+
+
+def test_nothing_that_logs_in_reaches_git_sync(start: Start) -> None:
+    flags = start().prepare().flags
+
+    expected = {"username", "password", "password-file", "credential", "askpass-url"}
+    assert expected == {name for name, value in flags.items() if value is None}

@@ -1,0 +1,145 @@
+"""
+Logging in to CodeCommit with the identity of the pod; the AWS services are fakes on loopback.
+"""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.login import sigv4
+from git_sync_wrapper.login.codecommit import CodeCommit
+from git_sync_wrapper.login.credential import Wanted
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from tests.support.codecommit import judge
+from tests.support.fake_aws import (
+    IDENTITY_ARN,
+    FakePodIdentity,
+    FakeSts,
+    is_action,
+    session_credentials,
+    sts_error,
+)
+from tests.support.raising import raised
+
+HOST = "git-codecommit.eu-central-1.amazonaws.com"
+URL = f"https://{HOST}/v1/repos/dags"
+WANTED = Wanted.by_url(URL)
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    file = tmp_path / "token"
+    file.write_text("token")
+    return file
+
+
+def use(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("service", [FakeSts, FakePodIdentity], ids=["IRSA", "Pod Identity"])
+def test_signs_by_the_identity_of_the_pod(
+    monkeypatch: pytest.MonkeyPatch,
+    token_file: Path,
+    fence: Fence,
+    service: type[FakeSts] | type[FakePodIdentity],
+) -> None:
+    with service() as aws:
+        use(monkeypatch, aws.environment(token_file))
+
+        credential = CodeCommit().credential(WANTED, fence)
+
+        accepts = judge(lambda: aws.credentials, HOST, "eu-central-1")
+        assert credential is not None
+        assert accepts(credential.username, credential.password, "/v1/repos/dags")
+        assert credential.expires_at is not None
+        assert 0 < credential.expires_at - time.time() <= sigv4.VALID_SECONDS
+
+
+def test_signs_with_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch, fence: Fence) -> None:
+    use(monkeypatch, {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cr3t"})
+
+    credential = CodeCommit().credential(WANTED, fence)
+
+    assert credential is not None and "AKIDEXAMPLE" == credential.username
+
+
+def test_sts_is_asked_once_and_again_after_a_refusal(
+    monkeypatch: pytest.MonkeyPatch, token_file: Path, fence: Fence
+) -> None:
+    with FakeSts() as sts:
+        use(monkeypatch, sts.environment(token_file))
+        codecommit = CodeCommit()
+        names = []
+        for number in (1, 2):
+            sts.issue(session_credentials(number))
+            found = codecommit.credential(WANTED, fence)
+            assert found is not None
+            names.append(found.username)
+        codecommit.refused(Wanted.by_url("https://github.com/x"))
+        codecommit.credential(WANTED, fence)
+        assert 1 == len(sts.seen(is_action("AssumeRoleWithWebIdentity")))
+
+        codecommit.refused(WANTED)
+        found = codecommit.credential(WANTED, fence)
+
+        assert found is not None
+        assert names == [names[0]] * 2 and "ASIATESTSESSION00002" in found.username
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://github.com/acme/dags.git",
+        f"http://{HOST}/v1/repos/dags",
+        f"https://{HOST}.evil.example/v1/repos/dags",
+    ],
+)
+def test_signs_for_nobody_else(url: str, fence: Fence) -> None:
+    assert None is CodeCommit().credential(Wanted.by_url(url), fence)
+
+
+def test_signs_for_another_name_when_told_to(monkeypatch: pytest.MonkeyPatch, fence: Fence) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
+    proxy = Wanted.by_url("https://git.internal/v1/repos/dags")
+    use(monkeypatch, {**keys, "AWS_REGION": "eu-west-1"})
+    assert CodeCommit(proxy).credential(proxy, fence)
+
+    monkeypatch.delenv("AWS_REGION")
+    error = raised(SidecarError, CodeCommit(proxy).credential, proxy, fence)
+
+    assert ("region_missing", True) == (error.reason, "AWS_REGION" in error.advice)
+
+
+def test_a_refused_role_keeps_its_reason(
+    monkeypatch: pytest.MonkeyPatch, token_file: Path, fence: Fence
+) -> None:
+    with FakeSts() as sts:
+        use(monkeypatch, sts.environment(token_file))
+        sts.inject(sts_error(403, "AccessDenied", "not your role"))
+
+        with pytest.raises(SidecarError) as caught:
+            CodeCommit().credential(WANTED, fence)
+
+    assert ("credentials_denied", True) == (caught.value.reason, "trust" in caught.value.advice)
+
+
+def test_a_refusal_by_codecommit_names_identity_action_and_repository(
+    monkeypatch: pytest.MonkeyPatch, token_file: Path, fence: Fence
+) -> None:
+    with FakeSts() as sts:
+        use(monkeypatch, sts.environment(token_file))
+
+        error = CodeCommit().explain(WANTED, fence)
+
+    assert error is not None and "access_denied" == error.reason
+    assert IDENTITY_ARN in error.message
+    arn = "arn:aws:codecommit:eu-central-1:123456789012:dags"
+    assert f"codecommit:GitPull on {arn}" in error.advice
+
+
+def test_a_refusal_by_others_is_not_explained(fence: Fence) -> None:
+    assert None is CodeCommit().explain(Wanted.by_url("https://github.com/x"), fence)

@@ -1,0 +1,282 @@
+"""
+What git's credential helper gets, asked by git itself where that is possible.
+"""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.login import credential_helper
+from git_sync_wrapper.login.credential import Credential, CredentialError, Wanted
+from git_sync_wrapper.login.credential_server import CredentialServer
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.git_sync_wrapper.access import git_credential
+from tests.runtime.recording import Log
+from tests.support.waiting import wait_until
+
+HELPER = [sys.executable, "-I", "-S", credential_helper.__file__]
+
+
+class Keys:
+    """
+    Says what the test wants, and remembers what it was asked.
+    """
+
+    def __init__(self) -> None:
+        self.says: Credential | Exception | None = Credential("deploy", "päss%wörd=")
+        self.asked: list[Wanted] = []
+        self.refusals: list[Wanted] = []
+        self.stored: list[tuple[Wanted, Credential]] = []
+
+    def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
+        self.asked.append(wanted)
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
+
+    def refused(self, wanted: Wanted) -> None:
+        self.refusals.append(wanted)
+
+    def store(self, wanted: Wanted, credential: Credential) -> None:
+        self.stored.append((wanted, credential))
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys()
+
+
+@pytest.fixture
+def failures() -> list[SidecarError]:
+    """
+    The errors that git got.
+    """
+    return []
+
+
+@pytest.fixture
+def path(temporary: Path, keys: Keys, failures: list[SidecarError]) -> Iterator[str]:
+    """
+    The socket of a server that answers.
+    """
+    path = str(temporary / "socket with a blank")
+    server = CredentialServer(path, keys, failures.append)
+    server.start()
+    yield path
+    server.close()
+
+
+def git(path: str, action: str, question: str) -> subprocess.CompletedProcess[str]:
+    """
+    Let git ask a server by the helper.
+    """
+    helper = "!" + shlex.join([*HELPER, path])
+    config = {"credential.helper": helper, "credential.useHttpPath": "true"}
+    return git_credential(action, question, config)
+
+
+def ask(path: str, question: bytes) -> bytes:
+    """
+    Ask without git.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        connection.sendall(question)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while chunk := connection.recv(4096):
+            answer += chunk
+        return answer
+
+
+URL = "url=https://git.example.com/team/dags.git\n"
+WANTED = Wanted("https", "git.example.com", "team/dags.git")
+
+
+def test_git_gets_the_login_of_each_path(path: str, keys: Keys) -> None:
+    done = git(path, "fill", URL)
+
+    assert 0 == done.returncode, done.stderr
+    assert "username=deploy\npassword=päss%wörd=\n" in done.stdout
+    assert [WANTED] == keys.asked
+
+
+def test_without_a_login_git_gets_nothing(path: str, keys: Keys) -> None:
+    keys.says = None
+
+    done = git(path, "fill", URL)
+
+    assert 0 != done.returncode
+    assert "could not read Username" in done.stderr
+
+
+def test_an_error_reaches_the_person_and_git_asks_nobody_else(
+    path: str, keys: Keys, failures: list[SidecarError]
+) -> None:
+    keys.says = CredentialError("secret_unreadable", "cannot read /päth", "fix it")
+
+    done = git(path, "fill", URL)
+
+    assert 0 != done.returncode
+    assert "git-sync-wrapper: secret_unreadable: cannot read /päth" in done.stderr
+    assert "told us to quit" in done.stderr
+    assert [keys.says] == failures
+
+
+def test_a_bug_does_not_end_the_service(path: str, keys: Keys, log: Log) -> None:
+    keys.says = ZeroDivisionError()
+    assert "a bug" in git(path, "fill", URL).stderr
+    assert 1 == len(log.events("credential_crashed"))
+    keys.says = Credential("deploy", "right")
+
+    assert "password=right" in git(path, "fill", URL).stdout
+
+
+def test_a_stop_is_no_failure(path: str, keys: Keys, failures: list[SidecarError]) -> None:
+    keys.says = CycleAbandoned()
+
+    assert 0 != git(path, "fill", URL).returncode
+    assert [] == failures
+
+
+def test_what_git_sync_approves_is_stored(path: str, keys: Keys) -> None:
+    git(path, "approve", f"{URL}username=-\npassword=ghs_token\n")
+
+    assert [(WANTED, Credential("-", "ghs_token"))] == keys.stored
+
+
+def test_what_a_server_rejects_is_dropped(path: str, keys: Keys) -> None:
+    git(path, "reject", f"{URL}username=deploy\npassword=old\n")
+
+    assert [WANTED] == keys.refusals
+
+
+def test_without_the_wrapper_git_does_not_hang_or_ask(temporary: Path) -> None:
+    done = git(str(temporary / "nobody"), "fill", URL)
+
+    assert 0 != done.returncode
+    assert "git-sync-wrapper does not answer" in done.stderr
+    done = git(str(temporary / "nobody"), "approve", f"{URL}username=a\npassword=b\n")
+    assert 0 == done.returncode
+
+
+def test_the_helper_needs_no_module_beyond_the_interpreters_own(path: str) -> None:
+    """
+    It runs at each login; `socket` and `site` alone would double what it costs.
+    """
+    program = f"import sys, runpy; sys.argv[1:] = [{path!r}, 'get']; before = set(sys.modules)\n"
+    program += f"runpy.run_path({credential_helper.__file__!r}, run_name='__main__')\n"
+    program += "print(sorted(set(sys.modules) - before), file=sys.stderr)\n"
+
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program],
+        input=b"protocol=https\nhost=h\n\n",
+        capture_output=True,
+        timeout=60,
+    )
+
+    loaded = done.stderr.decode().splitlines()[-1]
+    assert "socket'" not in loaded.replace("_socket'", "")
+    assert b"username=deploy" in done.stdout
+
+
+def test_many_ask_at_once(path: str) -> None:
+    answers: list[bytes] = []
+    question = b"get\nprotocol=https\nhost=h\n\n"
+    threads = [
+        threading.Thread(target=lambda: answers.append(ask(path, question))) for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert 20 == len(answers) and 1 == len(set(answers))
+
+
+@pytest.mark.parametrize("question", [b"", b"get", b"dance\nhost=h\n", b"\xff\xfe\n\0\n"])
+def test_odd_questions_do_no_harm(path: str, question: bytes) -> None:
+    ask(path, question)
+
+    assert b"username=deploy" in ask(path, b"get\nprotocol=https\nhost=h\n")
+
+
+def test_who_says_nothing_does_not_stop_the_others(temporary: Path, keys: Keys) -> None:
+    path = str(temporary / "socket")
+    server = CredentialServer(path, keys, lambda error: None, question_seconds=0.2)
+    server.start()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(path)
+
+        assert b"username=deploy" in ask(path, b"get\nprotocol=https\nhost=h\n")
+    server.close()
+
+
+def test_questions_leave_nothing_behind(temporary: Path) -> None:
+    """
+    What they want to know of the end is forgotten with each.
+    """
+    fences: list[Fence] = []
+
+    class Watched(Keys):
+        def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
+            fences.append(fence)
+            return None
+
+    server = CredentialServer(str(temporary / "socket"), Watched(), lambda error: None)
+    server.start()
+    for _ in range(3):
+        ask(str(temporary / "socket"), b"get\nhost=h\n")
+    server.close()
+
+    assert 3 == len({id(fence) for fence in fences})
+
+
+def test_after_the_end_nobody_listens(temporary: Path, keys: Keys) -> None:
+    path = str(temporary / "socket")
+    server = CredentialServer(path, keys, lambda error: None)
+    server.start()
+
+    server.close()
+
+    wait_until(
+        lambda: "credentials" not in [thread.name for thread in threading.enumerate()],
+        "the thread has ended",
+    )
+    with pytest.raises(ConnectionRefusedError):
+        ask(path, b"get\n")
+
+
+def test_the_end_revokes_what_is_under_way(temporary: Path) -> None:
+    """
+    A child that asks AWS dies with the fence that it was given.
+    """
+    revoked, asked = threading.Event(), threading.Event()
+
+    class Slow(Keys):
+        def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
+            fence.on_revoke(revoked.set)
+            asked.set()
+            revoked.wait(20)
+            raise CycleAbandoned
+
+    path = str(temporary / "socket")
+    server = CredentialServer(path, Slow(), lambda error: None)
+    server.start()
+    thread = threading.Thread(target=ask, args=(path, b"get\nhost=h\n"))
+    thread.start()
+    assert asked.wait(20)
+
+    server.close()
+
+    assert revoked.wait(20)
+    thread.join(20)

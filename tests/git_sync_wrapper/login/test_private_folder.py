@@ -1,0 +1,85 @@
+"""
+The folder of the socket: nobody else enters it, and nothing is left of it.
+"""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.login.private_folder import PrivateFolder
+
+
+def test_only_its_owner_may_enter(temporary: Path) -> None:
+    folder = PrivateFolder()
+
+    found = os.stat(folder.path)
+    assert (0o700, os.getuid()) == (stat.S_IMODE(found.st_mode), found.st_uid)
+    assert temporary == Path(folder.path).parent
+    folder.remove()
+
+
+def test_nothing_is_left(temporary: Path) -> None:
+    """
+    Descriptors are counted in a process of its own, where no other thread opens any.
+    """
+    program = (
+        "import os\n"
+        "from git_sync_wrapper.login.private_folder import PrivateFolder\n"
+        "before = os.listdir('/proc/self/fd')\n"
+        "folder = PrivateFolder()\n"
+        "open(folder.path + '/key', 'w').close()\n"
+        "folder.remove()\n"
+        "assert before == os.listdir('/proc/self/fd')\n"
+    )
+
+    assert 0 == subprocess.run([sys.executable, "-c", program], timeout=60).returncode
+    assert [] == list(temporary.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed(temporary: Path) -> None:
+    program = (
+        "import os, signal\n"
+        "from git_sync_wrapper.login.private_folder import PrivateFolder\n"
+        "open(PrivateFolder().path + '/key', 'w').write('secret')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], timeout=60)
+    (left,) = temporary.iterdir()
+
+    folder = PrivateFolder()
+
+    assert not left.exists()
+    folder.remove()
+
+
+def test_folders_in_use_and_of_others_stay(temporary: Path) -> None:
+    one = PrivateFolder()
+    (temporary / "git-sync-wrapper-notes").mkdir()
+    (temporary / "git-sync-wrapper.txt").touch()
+
+    other = PrivateFolder()
+
+    assert {one.path, other.path} < set(map(str, temporary.iterdir()))
+    assert 4 == len(list(temporary.iterdir()))
+    one.remove()
+    other.remove()
+
+
+@pytest.mark.parametrize("unusable", ["nothing", "long/" * 13])
+def test_an_unusable_place_is_left_for_another(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, unusable: str
+) -> None:
+    """
+    A read-only root has no writable /tmp; a socket's path has at most 107 bytes.
+    """
+    (temporary / "long" / ("long/" * 12)).mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(temporary / unusable))
+
+    folder = PrivateFolder((str(temporary / "neither"), str(temporary)))
+
+    assert temporary == Path(folder.path).parent
+    folder.remove()

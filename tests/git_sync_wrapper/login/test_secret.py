@@ -1,0 +1,113 @@
+"""
+Secrets of settings and files: read again, repaired, and reported once.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.login.repair import repair_password
+from git_sync_wrapper.login.secret import Cleaner, Secret
+from sidecar_runtime.errors import SidecarError
+from tests.runtime.recording import Log
+from tests.support.raising import raised
+
+
+def error_of(secret: Secret) -> SidecarError:
+    return raised(SidecarError, secret.read)
+
+
+def test_a_file_is_read_at_each_use(tmp_path: Path, log: Log) -> None:
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    secret = Secret("GITSYNC_PASSWORD_FILE", Cleaner(), file=str(file))
+    read = [secret.read()]
+    file.write_text("second\n")
+    read.append(secret.read())
+
+    assert ["first", "second"] == read
+    assert [] == log.events("secret_repaired") + log.events("secret_doubted")
+
+
+def test_a_value_needs_no_file() -> None:
+    assert "päss" == Secret("GITSYNC_PASSWORD", Cleaner(), "päss").read()
+
+
+def test_what_is_odd_is_said_once_and_again_when_it_changes(tmp_path: Path, log: Log) -> None:
+    file = tmp_path / "password"
+    secret = Secret("GITSYNC_PASSWORD_FILE", Cleaner(), file=str(file))
+    for content in ("\nright", "\nright", "right", "\nright"):
+        file.write_text(content)
+        assert "right" == secret.read()
+
+    said = log.events("secret_repaired")
+    assert ["GITSYNC_PASSWORD_FILE"] * 2 == [event["setting"] for event in said]
+    assert all("blank lines" in event["finding"] for event in said)
+
+
+def test_doubts_are_said_without_the_secret(log: Log) -> None:
+    Secret("GITSYNC_PASSWORD", Cleaner(), '"hunter2"').read()
+
+    (said,) = log.events("secret_doubted")
+    assert ("warning", "GITSYNC_PASSWORD") == (said["level"], said["setting"])
+    assert "hunter2" not in log.text()
+
+
+def test_what_looks_like_base64_is_decoded_when_it_was_refused(log: Log) -> None:
+    secret = Secret("GITSYNC_PASSWORD", Cleaner(), "cmlnaHQ=")
+    read = []
+    for _ in range(3):
+        read.append(secret.read())
+        secret.refused()
+
+    assert ["cmlnaHQ=", "right", "cmlnaHQ="] == read
+    assert 2 == len(log.events("secret_repaired"))
+
+
+def test_a_new_content_is_not_decoded_for_the_old_ones_sake(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("cmlnaHQ=")
+    secret = Secret("GITSYNC_PASSWORD_FILE", Cleaner(), file=str(file))
+    secret.read()
+    secret.refused()
+    file.write_text("plain-password")
+
+    assert "plain-password" == secret.read()
+    secret.refused()
+    assert "plain-password" == secret.read()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "secret_empty"),
+        ("\n", "secret_empty"),
+        ("one\ntwo", "secret_malformed"),
+        ("a\0b", "secret_malformed"),
+    ],
+)
+def test_what_git_cannot_be_told_is_an_error(tmp_path: Path, content: str, reason: str) -> None:
+    file = tmp_path / "password"
+    file.write_text(content)
+
+    error = error_of(Secret("GITSYNC_PASSWORD_FILE", Cleaner(), file=str(file)))
+
+    assert (reason, True) == (error.reason, "GITSYNC_PASSWORD_FILE" in error.message)
+    assert error.advice
+
+
+@pytest.mark.parametrize(("name", "why"), [("nothing", "No such file"), ("", "Is a directory")])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, why: str) -> None:
+    file = str(tmp_path / name)
+
+    error = error_of(Secret("GITSYNC_PASSWORD_FILE", Cleaner(), file=file))
+
+    assert "secret_unreadable" == error.reason
+    assert file in error.message and why in error.message
+
+
+def test_nothing_secret_is_shown() -> None:
+    cleaner = Cleaner()
+    cleaner.clean("x", b"hunter2", repair_password)
+
+    assert "hunter2" not in repr(Secret("x", cleaner, "hunter2"))

@@ -1,0 +1,264 @@
+"""
+Reading AWS Secrets Manager.
+
+Some tests ask a server by the real child; the others put a program of their own in its place.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from git_sync_wrapper.login.credential import Credential, Wanted
+from git_sync_wrapper.login.secret import Cleaner, Secret
+from git_sync_wrapper.login.secrets_manager import SecretsManager
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from tests.runtime.recording import Log
+from tests.support.fake_child import FakeChild
+from tests.support.loopback import Answer, LoopbackServer, Request
+from tests.support.raising import raised
+
+REPO = Wanted.by_url("https://git.example.com/dags.git")
+ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:airflow/git-AbCdEf"
+KMS_ADVICE = "Allow kms:Decrypt on the KMS key"
+PAIR = json.dumps({"username": "deploy", "password": "s3cr3t"})
+
+
+class FakeSecretsManager(LoopbackServer):
+    """
+    GetSecretValue; AWS_ENDPOINT_URL_SECRETS_MANAGER points at it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.says: dict[str, Any] = {"SecretString": PAIR}
+        self.refuses: tuple[str, str] | None = None
+
+    def good_answer(self, request: Request) -> Answer:
+        headers = {"Content-Type": "application/x-amz-json-1.1"}
+        if self.refuses:
+            code, message = self.refuses
+            document = {"__type": code, "message": message}
+            return Answer(400, headers, json.dumps(document).encode())
+        return Answer(200, headers, json.dumps(self.says).encode())
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSecretsManager]:
+    """
+    A service that the real child asks with keys of the environment.
+    """
+    with FakeSecretsManager() as service:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", service.endpoint)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+        monkeypatch.setenv("AWS_REGION", "eu-west-1")
+        yield service
+
+
+@pytest.fixture
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeChild:
+    child = FakeChild(tmp_path)
+    monkeypatch.setattr("sys.executable", str(child.program))
+    return child
+
+
+def manager(
+    secret: str = ARN, username: str = "", stage: str = "AWSCURRENT", fresh_seconds: float = -1.0
+) -> SecretsManager:
+    """
+    One that reads each time.
+    """
+    cleaner = Cleaner()
+    given = Secret("GITSYNC_USERNAME", cleaner, username) if username else None
+    return SecretsManager(secret, stage, REPO, given, cleaner, fresh_seconds)
+
+
+def error_of(provider: SecretsManager) -> SidecarError:
+    return raised(SidecarError, provider.credential, REPO, Fence())
+
+
+# --- the real child
+
+
+def test_reads_the_named_version_in_the_region_of_the_arn(
+    service: FakeSecretsManager, fence: Fence
+) -> None:
+    found = manager(stage="AWSPREVIOUS").credential(REPO, fence)
+
+    assert Credential("deploy", "s3cr3t") == found
+    (request,) = service.requests
+    assert {"SecretId": ARN, "VersionStage": "AWSPREVIOUS"} == json.loads(request.body)
+    assert "/eu-central-1/secretsmanager/" in request.headers["authorization"]
+
+
+def test_a_name_is_read_in_the_region_of_the_environment(
+    service: FakeSecretsManager, fence: Fence
+) -> None:
+    manager("airflow/git").credential(REPO, fence)
+
+    assert "/eu-west-1/secretsmanager/" in service.requests[0].headers["authorization"]
+
+
+def test_a_binary_secret_is_read(service: FakeSecretsManager, fence: Fence) -> None:
+    service.says = {"SecretBinary": "cMOkc3N3b3JkCg=="}  # base64 is how the API sends it
+
+    assert Credential("deploy", "pässword") == manager(username="deploy").credential(REPO, fence)
+
+
+def test_a_refusal_comes_in_the_words_of_aws(service: FakeSecretsManager) -> None:
+    service.refuses = ("ResourceNotFoundException", "Secrets Manager can't find it.")
+
+    error = error_of(manager())
+
+    assert "secret_not_found" == error.reason
+    assert ARN in error.message and "can't find it" in error.message
+
+
+def test_without_credentials_the_chain_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = error_of(manager())
+
+    assert ("credentials_missing", True) == (error.reason, "IRSA" in error.advice)
+
+
+# --- what a secret may look like
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (PAIR, Credential("deploy", "s3cr3t")),
+        (json.dumps({"username": "u", "token": "t", "note": "x"}), Credential("u", "t")),
+        (
+            json.dumps({"GIT_SYNC_USERNAME": "u", "GIT_SYNC_PASSWORD": "p", "n": 1}),
+            Credential("u", "p"),
+        ),
+        (json.dumps({"GITSYNC_USERNAME": "u", "GITSYNC_PASSWORD": "p"}), Credential("u", "p")),
+        (json.dumps({"password": "p"}), Credential("given", "p")),
+        ("plain\n", Credential("given", "plain")),
+        (
+            json.dumps({"username": "u\r\n", "password": "Z2hwXzAxMjM0NTY3ODlhYmNkZWZnaGlq"}),
+            Credential("u", "ghp_0123456789abcdefghij"),
+        ),
+    ],
+)
+def test_a_secret_is_json_or_the_password_alone(
+    child: FakeChild, fence: Fence, text: str, expected: Credential
+) -> None:
+    child.says({"text": text})
+
+    assert expected == manager(username="given").credential(REPO, fence)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"user": "hunter2"}', "secret_malformed"),
+        ('{"username": "u", "password": 1}', "secret_malformed"),
+        ('{"username": "u", "pass', "secret_malformed"),
+        ("", "secret_malformed"),
+        ('{"password": "p"}', "username_missing"),
+        ("plain", "username_missing"),
+        ('{"username": "u", "password": "a\\nb"}', "secret_malformed"),
+    ],
+)
+def test_what_is_missing_is_named_and_nothing_shown(
+    child: FakeChild, text: str, reason: str
+) -> None:
+    child.says({"text": text})
+
+    error = error_of(manager())
+
+    assert reason == error.reason
+    assert error.advice and "hunter2" not in f"{error}{error.advice}"
+
+
+def test_it_is_for_the_server_of_the_repository_only(child: FakeChild, fence: Fence) -> None:
+    child.says({"text": PAIR})
+
+    assert None is manager().credential(Wanted.by_url("https://github.com/x"), fence)
+    assert [] == child.calls
+
+
+# --- rotation and failure
+
+
+def test_a_rotation_is_seen_at_the_next_use(child: FakeChild, fence: Fence) -> None:
+    provider = manager()
+    child.says({"text": PAIR})
+    provider.credential(REPO, fence)
+    child.says({"text": PAIR.replace("s3cr3t", "next")})
+
+    assert Credential("deploy", "next") == provider.credential(REPO, fence)
+
+
+def test_one_sync_reads_once(child: FakeChild, fence: Fence) -> None:
+    provider = manager(fresh_seconds=60.0)
+    child.says({"text": PAIR})
+    for _ in range(5):
+        provider.credential(REPO, fence)
+    assert 1 == len(child.calls)
+
+    provider.refused(REPO)
+
+    provider.credential(REPO, fence)
+    assert 2 == len(child.calls)
+
+
+def test_what_was_read_last_serves_while_it_cannot_be_read(
+    child: FakeChild, fence: Fence, log: Log
+) -> None:
+    provider = manager()
+    child.says({"text": PAIR})
+    provider.credential(REPO, fence)
+    child.says({"refused": {"code": "InternalServiceError", "message": "later"}})
+
+    assert Credential("deploy", "s3cr3t") == provider.credential(REPO, fence)
+    (kept,) = log.events("secret_kept")
+    assert ("warning", "secret_unavailable") == (kept["level"], kept["reason"])
+
+    provider.refused(Wanted.by_url("https://github.com/x"))
+    provider.credential(REPO, fence)
+    provider.refused(REPO)
+    assert "secret_unavailable" == error_of(provider).reason
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "reason", "advised"),
+    [
+        (
+            "AccessDeniedException",
+            (
+                "User: arn:x is not authorized to perform: secretsmanager:GetSecretValue on "
+                f"resource: {ARN} because no policy"
+            ),
+            "access_denied",
+            f"Allow secretsmanager:GetSecretValue on {ARN}",
+        ),
+        ("AccessDeniedException", "Access to KMS is not allowed", "kms_key_unusable", KMS_ADVICE),
+        ("DecryptionFailure", "no", "kms_key_unusable", "Allow kms:Decrypt"),
+        (
+            "ResourceNotFoundException",
+            "Secrets Manager can't find the specified secret value for staging label: X",
+            "secret_stage_not_found",
+            "GIT_SYNC_WRAPPER_SECRET_STAGE",
+        ),
+        ("ResourceNotFoundException", "can't find", "secret_not_found", "AWS_REGION"),
+        ("InvalidRequestException", "marked for deletion", "secret_not_found", "restore"),
+        ("ThrottlingException", "slow down", "secret_unavailable", "tried again"),
+    ],
+)
+def test_each_refusal_has_its_reason_and_says_who_may_fix_it(
+    child: FakeChild, code: str, message: str, reason: str, advised: str
+) -> None:
+    refused = {"code": code, "message": message}
+    child.says({"refused": refused, "arn": "arn:aws:sts::123456789012:assumed-role/dags/x"})
+
+    error = error_of(manager())
+
+    assert (reason, True) == (error.reason, advised in error.advice), error.advice
+    if reason in ("access_denied", "kms_key_unusable"):
+        assert "arn:aws:sts::123456789012:assumed-role/dags/x may not" in error.message

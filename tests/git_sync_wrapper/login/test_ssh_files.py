@@ -1,0 +1,193 @@
+"""
+Keys and known hosts as ssh is given them.
+"""
+
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.login.secret import Cleaner
+from git_sync_wrapper.login.ssh_files import PINNED, SshFiles
+from sidecar_runtime.errors import SidecarError
+from tests.runtime.recording import Log
+from tests.support.raising import raised
+from tests.support.ssh_server import SshServer, skip_without_sshd
+
+KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+KNOWN = f"git.example.com ssh-ed25519 {KEY}\n"
+
+# As the forges publish them; the file in the package says where.
+PUBLISHED = {
+    "github.com": {
+        "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU",
+        "SHA256:p2QAMXNIC1TJYWeIOttrVc98/R1BUFWu3/LiyKgUfQM",
+        "SHA256:uNiVztksCsDhcc0u9e8BujQXVUpKZIDTMczCvj3tD2s",
+    },
+    "gitlab.com": {
+        "SHA256:eUXGGm1YGsMAS7vkcx6JOJdOGHPem5gQp4taiCfCLB8",
+        "SHA256:HbW3g8zUjNSksFbqTiUWPWg2Bq1x8xdGUrliXFzSnUw",
+        "SHA256:ROQFvPThGrW4RuWLoL9tq9I9zJ42fK4XywyRtbOz/EQ",
+    },
+    "bitbucket.org": {
+        "SHA256:ybgmFkzwOSotHTHLJgHO0QN8L0xErw6vd0VhFA9m3SM",
+        "SHA256:FC73VB6C4OQLSCrjEayhMp9UMxS97caD/Yyi2bhW/J0",
+        "SHA256:46OSHA1Rmj8E8ERTC6xkNcmGOw9oFxYr0WF6zWW8l1E",
+    },
+    "ssh.dev.azure.com": {"SHA256:ohD8VZEXGWo6Ez8GSEJQ9WpafgLFsOfLOtGGQCQo6Og"},
+    "git-codecommit.us-east-1.amazonaws.com": {
+        "SHA256:eLMY1j0DKA4uvDZcl/KgtIayZANwX6t8+8isPtotBoY"
+    },
+}
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """
+    A private key as a Secret brings it: with the right mode, in a folder of its own.
+    """
+    skip_without_sshd()
+    folder = tmp_path / "git-secret"
+    folder.mkdir()
+    return SshServer.make_key(folder / "ssh")
+
+
+@pytest.fixture
+def files(tmp_path: Path, key: Path) -> SshFiles:
+    return make(tmp_path, [key])
+
+
+def make(tmp_path: Path, keys: list[Path]) -> SshFiles:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700, exist_ok=True)
+    known_hosts = str(tmp_path / "git-secret/known_hosts")
+    return SshFiles([str(key) for key in keys], known_hosts, str(private), Cleaner())
+
+
+def fingerprint(path: str) -> str:
+    command = ["ssh-keygen", "-l", "-f", path]
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=30
+    ).stdout.split()[1]
+
+
+def test_a_key_that_is_fine_is_used_where_it_is(files: SshFiles, key: Path, log: Log) -> None:
+    assert [str(key)] == files.keys()
+    assert [] == log.events("secret_repaired")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.rstrip("\n"),
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n", "\\n"),
+    ],
+)
+def test_a_damaged_key_is_used_by_a_repaired_copy(
+    files: SshFiles, key: Path, log: Log, damage: Callable[[str], str]
+) -> None:
+    expected, text = fingerprint(str(key)), key.read_text()
+    key.write_text(damage(text))
+
+    (copy,) = files.keys()
+
+    assert str(key) != copy and text == Path(copy).read_text()
+    assert 0o600 == stat.S_IMODE(Path(copy).stat().st_mode)
+    assert expected == fingerprint(copy)
+    assert [copy] == files.keys()
+    assert {"GITSYNC_SSH_KEY_FILE"} == {event["setting"] for event in log.events("secret_repaired")}
+
+
+def test_a_key_that_others_may_read_is_copied_too(files: SshFiles, key: Path) -> None:
+    """
+    ssh would refuse it: "UNPROTECTED PRIVATE KEY FILE".
+    """
+    key.chmod(0o644)
+
+    (copy,) = files.keys()
+
+    assert str(key) != copy
+    assert key.read_text() == Path(copy).read_text()
+
+
+def test_a_copy_follows_a_rotation(files: SshFiles, key: Path) -> None:
+    key.write_text(key.read_text().rstrip("\n"))
+    files.keys()
+    SshServer.make_key(key)
+    fresh = key.read_text()
+    key.write_text(fresh.rstrip("\n"))
+
+    (copy,) = files.keys()
+
+    assert fresh == Path(copy).read_text()
+
+
+def test_every_key_has_a_copy_of_its_own(tmp_path: Path, key: Path) -> None:
+    other = SshServer.make_key(key.with_name("other"))
+    for path in (key, other):
+        path.write_text(path.read_text().rstrip("\n"))
+
+    copies = make(tmp_path, [key, other]).keys()
+
+    assert 2 == len({Path(copy).read_text() for copy in copies})
+
+
+def test_a_key_that_is_missing_is_left_to_ssh(tmp_path: Path, key: Path) -> None:
+    missing = key.with_name("nothing")
+
+    assert [str(missing)] == make(tmp_path, [missing]).keys()
+
+
+def test_a_key_that_cannot_be_read_is_named(tmp_path: Path, key: Path) -> None:
+    folder = key.with_name("folder")
+    folder.mkdir()
+
+    error = raised(SidecarError, make(tmp_path, [folder]).keys)
+
+    assert ("secret_unreadable", True) == (error.reason, str(folder) in error.message)
+
+
+def test_what_is_no_key_is_doubted_and_left(files: SshFiles, key: Path, log: Log) -> None:
+    public = key.with_name("ssh.pub").read_text()
+    key.write_text(public)
+
+    files.keys()
+
+    (doubt,) = log.events("secret_doubted")
+    assert "public key" in doubt["finding"]
+    assert public not in log.text()
+
+
+def test_own_known_hosts_win(files: SshFiles, tmp_path: Path) -> None:
+    assert PINNED == files.known_hosts()
+    own = tmp_path / "git-secret/known_hosts"
+    own.write_text(KNOWN)
+
+    assert str(own) == files.known_hosts()
+
+
+def test_own_known_hosts_are_repaired(files: SshFiles, tmp_path: Path) -> None:
+    (tmp_path / "git-secret/known_hosts").write_text(KNOWN.replace("\n", "\r\n"))
+
+    assert KNOWN == Path(files.known_hosts()).read_text()
+
+
+@pytest.mark.parametrize("host", PUBLISHED)
+def test_the_pinned_keys_are_those_that_are_published(host: str) -> None:
+    skip_without_sshd()
+    command = ["ssh-keygen", "-l", "-F", host, "-f", PINNED]
+    found = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+    lines = [line.split() for line in found.splitlines() if not line.startswith("#")]
+
+    assert PUBLISHED[host] == {words[-1] for words in lines}
+
+
+def test_nothing_else_is_pinned() -> None:
+    lines = [line for line in Path(PINNED).read_text().splitlines() if not line.startswith("#")]
+
+    assert {*PUBLISHED, "[ssh.github.com]:443", "vs-ssh.visualstudio.com"} == {
+        host for line in lines for host in line.split()[0].split(",")
+    }

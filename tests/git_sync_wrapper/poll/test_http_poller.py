@@ -1,0 +1,104 @@
+"""
+The poll, against a real git server: what it says and what it costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from sidecar_runtime.fence import Fence
+from tests.git_sync_wrapper.polling import Poll
+from tests.support.git_server import GitServer, skip_reason
+from tests.support.loopback import Exchange
+
+pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
+
+
+@pytest.mark.parametrize("version", [2, 0])
+@pytest.mark.parametrize(
+    "ref", ["HEAD", "main", "refs/heads/main", "heads/main", "annotated", "light", "feature/x"]
+)
+def test_says_what_git_says(server: GitServer, poll: Poll, ref: str, version: int) -> None:
+    repository = server.repository()
+    first = repository.commit({"a.py": "1"})
+    head = repository.commit({"a.py": "2"})
+    repository.tag("annotated", first, "message")
+    repository.tag("light", first)
+    repository.set_branch("feature/x", first)
+    repository.set_branch("main-2", first)
+    if version == 0:
+        repository.git("config", "protocol.version", "0")
+        server.inject(without_version_2(server))
+
+    said = poll(server.url(), ref).commit(Fence())
+
+    assert (head if ref == "HEAD" or "main" in ref else first) == said
+
+
+def without_version_2(server: GitServer) -> Callable[[Exchange], None]:
+    """
+    A server that has never heard of version 2.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        headers = exchange.request.headers
+        assert isinstance(headers, dict)
+        headers.pop("git-protocol", None)
+        exchange.send(exchange.good())
+
+    return fault
+
+
+def test_a_new_commit_is_seen_and_costs_one_request(server: GitServer, poll: Poll) -> None:
+    repository = server.repository()
+    poller = poll(server.url())
+    expected = [repository.commit({"a.py": "1"})]
+    said = [poller.commit(Fence())]
+    for number in range(3):
+        server.forget()
+        expected.append(repository.commit({"a.py": f"{number}"}))
+        said.append(poller.commit(Fence()))
+
+    assert expected == said
+    assert ["POST"] == [request.method for request in server.requests]
+
+
+def test_one_connection_serves_all_polls(server: GitServer, poll: Poll) -> None:
+    server.repository().commit({"a.py": "1"})
+    poller = poll(server.url())
+
+    for _ in range(5):
+        poller.commit(Fence())
+
+    assert 1 == len({request.connection for request in server.requests})
+
+
+def test_a_force_push_is_seen(server: GitServer, poll: Poll) -> None:
+    repository = server.repository()
+    first = repository.commit({"a.py": "1"})
+    repository.commit({"a.py": "2"})
+    poller = poll(server.url())
+    poller.commit(Fence())
+
+    repository.set_branch("main", first)
+
+    assert first == poller.commit(Fence())
+
+
+def test_an_older_server_is_polled_by_one_request_too(server: GitServer, poll: Poll) -> None:
+    head = server.repository().commit({"a.py": "1"})
+    server.inject(without_version_2(server))
+    poller = poll(server.url())
+    poller.commit(Fence())
+    server.forget()
+
+    assert head == poller.commit(Fence())
+    assert ["GET"] == [request.method for request in server.requests]
+
+
+def test_a_slash_at_the_end_of_the_url_does_not_matter(server: GitServer, poll: Poll) -> None:
+    head = server.repository().commit({"a.py": "1"})
+
+    assert head == poll(f"{server.url()}/").commit(Fence())

@@ -1,0 +1,229 @@
+"""
+The poll when the server fails: each fault by its reason, and none is waited for too long.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from git_sync_wrapper.http import connection
+from git_sync_wrapper.poll.http_poller import HttpPoller
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.git_sync_wrapper.polling import Poll, error_of, redirect
+from tests.support import faults
+from tests.support.git_server import GitServer, skip_reason
+from tests.support.loopback import Answer, Fault, closed_port, dead_endpoint
+
+pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (404, "repository_not_found"),
+        (429, "throttled"),
+        (503, "throttled"),
+        (500, "server_error"),
+        (418, "server_error"),
+    ],
+)
+def test_each_answer_has_its_reason(
+    server: GitServer, poll: Poll, status: int, reason: str
+) -> None:
+    server.inject(faults.answer_with(Answer(status)))
+
+    error = error_of(poll(server.url()))
+
+    assert (reason, True) == (error.reason, str(status) in error.message)
+    assert error.advice
+
+
+def test_after_a_failure_everything_is_requested_again(server: GitServer, poll: Poll) -> None:
+    """
+    The server may be another one by then.
+    """
+    head = server.repository().commit({"a.py": "1"})
+    poller = poll(server.url())
+    poller.commit(Fence())
+    server.inject(faults.answer_with(Answer(404)), times=1)
+    error_of(poller)
+    server.forget()
+
+    assert head == poller.commit(Fence())
+    assert ["GET", "POST"] == [request.method for request in server.requests]
+
+
+def test_a_repository_that_moves_back_is_found(server: GitServer, poll: Poll) -> None:
+    head = server.repository("new.git").commit({"a.py": "1"})
+    server.inject(
+        redirect("/new.git/info/refs?service=git-upload-pack"), lambda r: "/old" in r.path, times=1
+    )
+    poller = poll(server.url("old.git"))
+    assert head == poller.commit(Fence())
+    (server.folder / "new.git").rename(server.folder / "old.git")
+
+    assert "repository_not_found" == error_of(poller).reason
+    assert head == poller.commit(Fence())
+
+
+def test_a_ref_that_is_gone_is_named(server: GitServer, poll: Poll) -> None:
+    repository = server.repository()
+    repository.commit({"a.py": "1"})
+    poller = poll(server.url())
+    poller.commit(Fence())
+
+    repository.delete_branch("main")
+
+    error = error_of(poller)
+    assert ("ref_not_found", True) == (error.reason, "main" in error.message)
+    head = repository.commit({"a.py": "2"})
+    assert head == poller.commit(Fence())
+
+
+def test_a_repository_without_commits_has_no_head(server: GitServer, poll: Poll) -> None:
+    server.repository()
+
+    assert "ref_not_found" == error_of(poll(server.url(), "HEAD")).reason
+
+
+def test_a_page_for_people_is_not_taken_for_git(server: GitServer, poll: Poll) -> None:
+    page = Answer(200, {"Content-Type": "text/html"}, b"<html>Sign in</html>")
+    server.inject(faults.answer_with(page))
+
+    assert "not_a_git_server" == error_of(poll(server.url())).reason
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.reset(),
+        faults.reset(after=20),
+        faults.truncate(20),
+        faults.chunked(end=False),
+        faults.raw(b"SSH-2.0-OpenSSH_9.2\r\n"),
+        faults.raw(b""),
+    ],
+    ids=["reset", "reset half-way", "truncated", "chunk missing", "no http", "nothing"],
+)
+@pytest.mark.parametrize("at", ["GET", "POST"])
+def test_a_broken_answer_fails_one_poll_only(
+    server: GitServer, poll: Poll, fault: Fault, at: str
+) -> None:
+    head = server.repository().commit({"a.py": "1"})
+    poller = poll(server.url())
+    server.inject(fault, lambda request: request.method == at)
+
+    assert error_of(poller).reason in ("remote_unreachable", "not_a_git_server")
+    server.heal()
+    assert head == poller.commit(Fence())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.chunked(), faults.unframed(), faults.close_after(), faults.close_silently()],
+    ids=["chunked", "unframed", "close", "silent close"],
+)
+def test_every_way_to_end_an_answer_is_understood(
+    server: GitServer, poll: Poll, fault: Fault
+) -> None:
+    head = server.repository().commit({"a.py": "1"})
+    server.inject(fault)
+    poller = poll(server.url())
+
+    assert [head] * 3 == [poller.commit(Fence()) for _ in range(3)]
+
+
+def test_a_server_that_restarts_between_polls_is_no_failure(server: GitServer, poll: Poll) -> None:
+    head = server.repository().commit({"a.py": "1"})
+    poller = poll(server.url())
+    poller.commit(Fence())
+
+    server.stop()
+    server.start()
+
+    assert head == poller.commit(Fence())
+
+
+def test_a_server_that_is_down_is_unreachable(poll: Poll) -> None:
+    error = error_of(poll(f"http://127.0.0.1:{closed_port()}/dags.git"))
+
+    assert ("remote_unreachable", True) == (error.reason, "Connection refused" in error.message)
+
+
+def test_a_name_that_does_not_resolve_is_named(poll: Poll) -> None:
+    error = error_of(poll("http://nobody.invalid/dags.git"))
+
+    assert ("name_unresolved", True) == (error.reason, "nobody.invalid" in error.message)
+
+
+@pytest.mark.parametrize("repo", ["http://a..b/x", "http://host/p\u00e4th", "http://host/a b"])
+def test_an_odd_url_is_an_error_and_no_bug(poll: Poll, repo: str) -> None:
+    assert error_of(poll(repo, http_proxy="")).reason
+
+
+def test_a_silent_server_is_not_waited_for(poll: Poll, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.2)
+    with dead_endpoint() as endpoint:
+        assert "remote_timeout" == error_of(poll(f"{endpoint}/dags.git")).reason
+
+
+def test_an_answer_that_drips_is_not_waited_for(
+    server: GitServer, poll: Poll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.2)
+    server.repository().commit({"a.py": "1"})
+    server.inject(faults.drip(1, 0.05))
+
+    assert "remote_timeout" == error_of(poll(server.url())).reason
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_revoked_fence_ends_the_wait(server: GitServer, poll: Poll, is_kept: bool) -> None:
+    server.repository().commit({"a.py": "1"})
+    poller, fence = poll(server.url()), Fence()
+    if is_kept:
+        poller.commit(Fence())
+        server.forget()
+    server.inject(faults.hang())
+    ended: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            poller.commit(fence)
+        except (CycleAbandoned, SidecarError) as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    server.wait_for()
+    fence.revoke()
+    thread.join(10)
+
+    assert [CycleAbandoned] == [type(error) for error in ended]
+
+
+def test_a_connection_that_was_idle_for_long_is_not_trusted(
+    server: GitServer, poll: Poll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.repository().commit({"a.py": "1"})
+    poller = poll(server.url())
+    poller.commit(Fence())
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.0)
+
+    poller.commit(Fence())
+
+    assert 2 == len({request.connection for request in server.requests})
+
+
+def test_polls_leave_nothing_open(server: GitServer, poll: Poll) -> None:
+    server.repository().commit({"a.py": "1"})
+    poller = poll(server.url())
+    poller.commit(Fence())
+    assert isinstance(poller, HttpPoller)
+
+    poller.close()
+
+    assert poller._remote._socket is None

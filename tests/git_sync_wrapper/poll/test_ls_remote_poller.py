@@ -1,0 +1,144 @@
+"""
+A poll by git itself.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.flags.options import read_options
+from git_sync_wrapper.poll.ls_remote_poller import LsRemote
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.git_sync_wrapper.access import make_access
+from tests.support.git_repository import Repository
+from tests.support.raising import raised
+
+# In a process of its own, where no other thread allocates.
+MEASURED = """
+import os, tracemalloc
+from git_sync_wrapper.flags.options import read_options
+from git_sync_wrapper.login.access import Access
+from git_sync_wrapper.poll.ls_remote_poller import LsRemote
+from git_sync_wrapper.settings import load_settings
+from sidecar_runtime.fence import Fence
+
+environ = dict(os.environ)
+settings, _ = load_settings(environ)
+options = read_options([], environ)
+access = Access(settings, options, environ)
+access.start()
+tracemalloc.start()
+commit = LsRemote(options, access, environ).commit(Fence())
+print(commit, tracemalloc.get_traced_memory()[1])
+access.close()
+"""
+
+
+class Site:
+    """
+    A repository on this machine, and polls of its refs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.repository = Repository(folder / "r.git")
+        self.url = self.repository.url
+        self.access = make_access(self.url)
+        self.access.start()
+
+    def poll(self, ref: str, **variables: str) -> LsRemote:
+        environ = {"PATH": os.environ["PATH"], "GITSYNC_REPO": self.url, "GITSYNC_REF": ref}
+        environ |= variables
+        return LsRemote(read_options([], environ), self.access, environ)
+
+    def commit(self, ref: str, **variables: str) -> str:
+        return self.poll(ref, **variables).commit(Fence())
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.access.close()
+
+
+def test_finds_head_branches_and_tags(site: Site) -> None:
+    commit = site.repository.commit({"a.py": "1"})
+    other = site.repository.commit({"a.py": "2"}, branch="other")
+    site.repository.tag("light", commit)
+    site.repository.tag("annotated", other, "a message")
+
+    assert [commit, commit, other, commit, other, other] == [
+        site.commit(ref)
+        for ref in ("HEAD", "main", "other", "light", "annotated", "refs/heads/other")
+    ]
+
+
+def test_a_tag_beats_a_branch_of_the_same_name_as_in_git(site: Site) -> None:
+    tagged = site.repository.commit({"a.py": "1"})
+    site.repository.commit({"a.py": "2"}, branch="same")
+    site.repository.tag("same", tagged)
+
+    assert tagged == site.commit("same")
+
+
+def test_a_ref_that_only_ends_like_the_wanted_one_is_another(site: Site) -> None:
+    site.repository.commit({"a.py": "1"}, branch="feature/main")
+
+    assert "ref_not_found" == raised(SidecarError, site.commit, "main").reason
+
+
+def test_a_repository_that_is_not_there_has_a_reason(site: Site) -> None:
+    site.url = "file:///missing.git"
+
+    assert "repository_not_found" == raised(SidecarError, site.commit, "main").reason
+
+
+def test_ssh_is_called_as_git_sync_calls_it(site: Site, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    program = tmp_path / "ssh"
+    program.write_text(f'#!/bin/sh\necho "$@" > {seen}\nexit 1\n')
+    program.chmod(0o755)
+    site.url = "git@git.example.com:team/dags.git"
+
+    with pytest.raises(SidecarError):
+        site.commit("main", GIT_SSH_COMMAND=str(program), GITSYNC_SSH_KEY_FILE="/a:/b")
+
+    said = seen.read_text()
+    assert "-o StrictHostKeyChecking=yes -o UserKnownHostsFile=" in said
+    assert "git-upload-pack 'team/dags.git'" in said
+
+
+def test_a_server_that_talks_without_end_costs_no_memory(site: Site, tmp_path: Path) -> None:
+    commit = "7" * 40
+    git = tmp_path / "git"
+    flood = "yes 'remote: all is well, and here is some more of it' | head -n 200000"
+    git.write_text(f"#!/bin/sh\n{flood} >&2\n{flood}\nprintf '{commit}\\trefs/heads/main\\n'\n")
+    git.chmod(0o755)
+    environ = {
+        **os.environ,
+        "GITSYNC_REPO": site.url,
+        "GITSYNC_REF": "main",
+        "GITSYNC_GIT": str(git),
+        "GIT_SYNC_WRAPPER_GIT_SYNC": str(git),
+    }
+
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED], env=environ, capture_output=True, text=True, timeout=120
+    )
+
+    said, _, most = done.stdout.partition(" ")
+    assert commit == said, done.stderr
+    assert int(most) < 8 << 20
+
+
+def test_an_abandoned_poll_ends(site: Site) -> None:
+    fence = Fence()
+    fence.revoke()
+
+    with pytest.raises(CycleAbandoned):
+        site.poll("main").commit(fence)

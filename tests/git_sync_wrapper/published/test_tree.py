@@ -1,0 +1,105 @@
+"""
+Which files of a commit changed.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.published.tree import all_files, changed_files, real_files
+from tests.support.git_repository import Files, Repository
+
+
+class Site:
+    """
+    A repository, and a worktree of its newest commit.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.repository = Repository(folder / "r.git")
+        self._folder = folder
+        self.worktree = folder
+
+    def commit(self, files: Files) -> str:
+        """
+        Commit changes, and check out the whole.
+        """
+        commit = self.repository.commit(files)
+        self.worktree = self._folder / commit
+        self.repository.git("worktree", "add", "--detach", str(self.worktree), commit)
+        return commit
+
+    def changed(self, before: str, after: str, git: str = "git") -> list[str]:
+        return sorted(changed_files(git, os.environ, str(self.worktree), before, after))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_names_what_is_new_or_changed(site: Site) -> None:
+    one = site.commit({"a.py": "1", "b.py": "1", "gone.py": "1", "é x.py": "1"})
+    two = site.commit({"b.py": "2", "c/d.py": "1", "gone.py": None, "é x.py": "2"})
+
+    assert ["b.py", "c/d.py", "é x.py"] == site.changed(one, two)
+
+
+def test_all_files_are_new_without_a_commit_before(site: Site) -> None:
+    one = site.commit({"a.py": "1", "b/c.py": "1"})
+
+    assert ["a.py", "b/c.py"] == site.changed("", one)
+
+
+def test_all_files_are_new_where_git_cannot_tell(site: Site) -> None:
+    one = site.commit({"a.py": "1"})
+
+    assert ["a.py"] == site.changed("f" * 40, one)
+    assert ["a.py"] == site.changed(one, one, git="/missing")
+
+
+def test_attributes_change_files_that_are_not_named(site: Site) -> None:
+    one = site.commit({"a.py": "1"})
+    two = site.commit({".gitattributes": "*.py text eol=crlf\n"})
+
+    assert [".gitattributes", "a.py"] == site.changed(one, two)
+
+
+def test_a_submodule_that_moved_changed_as_a_whole(site: Site) -> None:
+    one = site.commit({"a.py": "1", "sub": "as if it were a submodule"})
+    two = site.commit({"sub": "moved"})
+    (site.worktree / "sub").unlink()
+    (site.worktree / "sub/deep").mkdir(parents=True)
+    (site.worktree / "sub/deep/b.py").touch()
+
+    assert ["sub/deep/b.py"] == site.changed(one, two)
+
+
+def test_links_to_folders_are_files(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/.git").touch()
+    (tmp_path / "link").symlink_to("folder")
+
+    assert ["link"] == all_files(str(tmp_path))
+
+
+def test_links_lead_to_the_files_of_the_worktree_and_to_no_others(tmp_path: Path) -> None:
+    worktree = tmp_path / "worktree"
+    (worktree / "deep").mkdir(parents=True)
+    (worktree / "a.py").touch()
+    (tmp_path / "outside.py").touch()
+    links = {
+        "same.py": "a.py",
+        "deep/up.py": "../a.py",
+        "folder.py": "deep",
+        "loop.py": "loop.py",
+        "nowhere.py": "gone.py",
+        "out.py": "../outside.py",
+        "null.py": "/dev/null",
+    }
+    for name, target in links.items():
+        (worktree / name).symlink_to(target)
+
+    assert ["a.py"] == real_files(str(worktree), links)
+    assert ["a.py", "b.py"] == real_files(str(worktree), ["a.py", "same.py", "b.py"])

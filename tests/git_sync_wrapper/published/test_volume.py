@@ -1,0 +1,265 @@
+"""
+What consumers see: snapshots, the link, the record.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from git_sync_wrapper.flags.options import Options, read_options
+from git_sync_wrapper.published.volume import Published, Volume
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.support.raising import raised
+
+ONE, TWO = "1" * 40, "2" * 40
+
+
+def options(root: Path, link: str = "repo") -> Options:
+    return read_options(
+        [f"--root={root}", f"--link={link}"], {"GITSYNC_REPO": "https://h/r", "GITSYNC_REF": "main"}
+    )
+
+
+class Site:
+    """
+    A volume, a worktree beneath it, and what a cycle does with them.
+    """
+
+    def __init__(self, root: Path, link: str = "repo") -> None:
+        self.root, self.link = root, root / link
+        self.snapshot = root / ".snapshots" / ONE
+        self.record = root / ".snapshots/published.json"
+        self.volume = Volume(options(root, link), retain_count=0, retain_seconds=0)
+        self.worktree = root / ".git-sync" / ".worktrees" / ONE
+        (self.worktree / "dags").mkdir(parents=True, exist_ok=True)
+        (self.worktree / "dags" / "a.py").write_text("a = 1\n")
+        (self.worktree / ".git").write_text(f"gitdir: ../../.git/worktrees/{ONE}\n")
+
+    def add(self, commit: str = ONE) -> None:
+        self.volume.add(commit, str(self.worktree), Fence())
+
+    def show(self, commit: str = ONE, made_by: str = "") -> None:
+        self.volume.show(commit, made_by, Fence())
+
+    def publish(self, commit: str = ONE, made_by: str = "") -> None:
+        self.add(commit)
+        self.show(commit, made_by)
+
+    def snapshots(self) -> list[str]:
+        return [path.name for path in self.snapshot.parent.iterdir() if path.is_dir()]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def site(root: Path) -> Iterator[Site]:
+    site = Site(root)
+    yield site
+    site.volume.close()
+
+
+def test_shows_a_commit_by_a_relative_link(site: Site) -> None:
+    site.add()
+    assert Published() == site.volume.published()
+
+    site.show(made_by="settings")
+
+    assert f".snapshots/{ONE}" == os.readlink(site.link)
+    assert "a = 1\n" == (site.link / "dags/a.py").read_text()
+    assert (ONE, "settings") == (site.volume.published().commit, site.volume.published().made_by)
+    record = json.loads(site.record.read_text())
+    assert {"revision": ONE, "repo": "https://h/r", "ref": "main"}.items() <= record.items()
+
+
+def test_files_are_hard_links_and_git_finds_its_repository(site: Site) -> None:
+    site.add()
+
+    assert (site.worktree / "dags/a.py").samefile(site.snapshot / "dags/a.py")
+    assert f"gitdir: ../../.git-sync/.git/worktrees/{ONE}\n" == (site.snapshot / ".git").read_text()
+
+
+def test_a_snapshot_outlives_the_worktree(site: Site) -> None:
+    site.publish()
+
+    (site.worktree / "dags/a.py").unlink()
+
+    assert "a = 1\n" == (site.link / "dags/a.py").read_text()
+
+
+def test_submodules_symlinks_and_empty_folders_come_along(site: Site) -> None:
+    (site.worktree / "sub").mkdir()
+    (site.worktree / "sub/.git").write_text(f"gitdir: ../../../.git/worktrees/{ONE}/modules/sub\n")
+    (site.worktree / "dags/link.py").symlink_to("a.py")
+    (site.worktree / "dags/folder").symlink_to("../sub")
+    (site.worktree / "unused/deep").mkdir(parents=True)
+
+    site.add()
+
+    snapshot = site.snapshot
+    expected = f"gitdir: ../../../.git-sync/.git/worktrees/{ONE}/modules/sub\n"
+    assert expected == (snapshot / "sub/.git").read_text()
+    assert "a.py" == os.readlink(snapshot / "dags/link.py")
+    assert "../sub" == os.readlink(snapshot / "dags/folder")
+    assert (snapshot / "unused/deep").is_dir()
+
+
+def test_the_same_commit_again_takes_the_old_ones_place(site: Site) -> None:
+    site.publish()
+    (site.worktree / "new.py").write_text("")
+
+    site.add()
+
+    assert (site.link / "new.py").exists()
+    assert [ONE] == site.snapshots()
+
+
+def test_two_folders_change_places_where_the_file_system_cannot(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add()
+    (site.worktree / "new.py").write_text("")
+
+    def renameat2(*_: object) -> int:
+        ctypes.set_errno(errno.EINVAL)
+        return -1
+
+    libc = SimpleNamespace(renameat2=renameat2)
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: libc)
+
+    site.add()
+
+    assert (site.snapshot / "new.py").exists()
+
+
+def test_older_commits_are_pruned_and_the_shown_one_stays(site: Site) -> None:
+    for commit in (ONE, TWO):
+        site.publish(commit)
+
+    site.volume.prune(TWO, Fence())
+
+    assert [TWO] == site.snapshots()
+
+
+def test_an_abandoned_cycle_turns_no_link(site: Site, fence: Fence) -> None:
+    site.add()
+    fence.revoke()
+
+    with pytest.raises(CycleAbandoned):
+        site.volume.show(ONE, "", fence)
+
+    assert not site.link.is_symlink()
+
+
+def test_what_a_crash_left_is_swept(site: Site) -> None:
+    (site.root / ".snapshots" / f".{ONE}.1.1").mkdir()
+
+    site.volume.prepare()
+
+    assert [".airflowignore"] == os.listdir(site.root / ".snapshots")
+
+
+def test_a_lost_link_can_be_turned_again(site: Site) -> None:
+    site.publish()
+    site.link.unlink()
+
+    assert Published() == site.volume.published()
+    assert ONE == site.volume.recorded()
+
+
+def test_killed_before_the_record_is_written_it_still_knows_what_is_shown(root: Path) -> None:
+    first = Site(root)
+    first.publish(made_by="settings")
+    first.volume.close()
+    first.record.unlink()
+
+    second = Site(root)
+    published = second.volume.published()
+    second.volume.close()
+
+    assert (ONE, "") == (published.commit, published.made_by)
+    assert published.published_at is not None and published.published_at <= time.time()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"revision": 7}', '{"revision": "../x"}'])
+def test_an_invalid_record_counts_as_missing(site: Site, content: str) -> None:
+    site.record.write_text(content)
+
+    assert "" == site.volume.recorded()
+
+
+def test_a_link_in_a_folder_leads_back(root: Path) -> None:
+    site = Site(root, "sub/dir/repo")
+    site.publish()
+    shown = site.volume.published().commit
+    site.volume.close()
+
+    assert ONE == shown
+    assert f"../../.snapshots/{ONE}" == os.readlink(site.link)
+
+
+def test_a_link_of_git_sync_itself_is_replaced(site: Site) -> None:
+    site.link.symlink_to(".worktrees/x")
+    site.add()
+
+    site.show()
+
+    assert ONE == site.volume.published().commit
+
+
+def test_a_file_in_place_of_the_link_is_moved_aside(site: Site) -> None:
+    site.add()
+    site.link.write_text("theirs")
+
+    site.show()
+
+    [aside] = site.root.glob("repo.replaced-*")
+    assert ("theirs", ONE) == (aside.read_text(), site.volume.published().commit)
+
+
+def test_a_folder_with_files_is_moved_aside_and_an_empty_one_makes_way(site: Site) -> None:
+    site.add()
+    site.link.mkdir()
+    (site.link / "theirs.py").touch()
+
+    site.show()
+
+    [aside] = site.root.glob("repo.replaced-*")
+    assert ["theirs.py"] == os.listdir(aside)
+    assert ONE == site.volume.published().commit
+
+    site.link.unlink()
+    site.link.mkdir()
+    site.show()
+    assert ONE == site.volume.published().commit
+
+
+def test_a_link_on_another_volume_is_refused_by_name(root: Path) -> None:
+    assert "link_elsewhere" == raised(SidecarError, Site, root, "/proc/repo").reason
+
+
+def test_a_root_that_was_removed_is_noticed(site: Site) -> None:
+    assert site.volume.is_current()
+
+    (site.root / ".snapshots").rename(site.root / "gone")
+
+    assert not site.volume.is_current()
+    (site.root / ".snapshots").mkdir()
+    assert not site.volume.is_current()
+
+
+def test_the_group_may_write_the_record(site: Site) -> None:
+    site.publish()
+
+    assert 0o664 == stat.S_IMODE(site.record.stat().st_mode)

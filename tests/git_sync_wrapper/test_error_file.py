@@ -1,0 +1,53 @@
+"""
+The error-file.
+"""
+
+import json
+from pathlib import Path
+
+from git_sync_wrapper.engine.engine import GitSyncFailed
+from git_sync_wrapper.error_file import ErrorFile
+from sidecar_runtime.errors import SidecarError
+from tests.runtime.recording import Log
+
+DOWN = SidecarError("remote_unreachable", "nobody there", "look")
+
+
+def test_says_what_failed_in_git_syncs_form(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "error.json"
+
+    ErrorFile(str(path)).write(DOWN, 3)
+
+    expected = {"Msg": "remote_unreachable", "Err": "nobody there", "Args": {"failCount": 3}}
+    assert expected == json.loads(path.read_text())
+
+
+def test_passes_on_what_git_sync_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "error.json"
+
+    ErrorFile(str(path)).write(GitSyncFailed(DOWN, '{"Msg":"its own"}'), 1)
+
+    assert '{"Msg":"its own"}' == path.read_text()
+
+
+def test_is_removed_when_all_is_well_even_by_the_next_process(tmp_path: Path) -> None:
+    path = tmp_path / "error.json"
+    ErrorFile(str(path)).write(DOWN, 1)
+
+    ErrorFile(str(path)).remove()
+
+    assert not path.exists()
+
+
+def test_without_a_path_nothing_is_written(tmp_path: Path) -> None:
+    file = ErrorFile("")
+    file.write(DOWN, 1)
+    file.remove()
+
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_written_is_logged(log: Log) -> None:
+    ErrorFile("/proc/no/error.json").write(DOWN, 1)
+
+    assert "/proc/no/error.json" == log.events("error_file_failed")[0]["path"]

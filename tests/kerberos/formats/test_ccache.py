@@ -1,0 +1,133 @@
+"""
+What a ccache says, and how the hint to refresh it is taken out.
+"""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kerberos_sidecar.formats.ccache import read_ticket, without_refresh_time
+from tests.kerberos.given import KEY, ccache, config, tgt
+
+START, END = 1_700_000_000, 1_700_036_000
+
+
+def test_reads_the_ticket() -> None:
+    content = ccache(
+        config("fast_avail", b"yes"), tgt(END, renew_until=END + 9), config("pa", b"2")
+    )
+
+    ticket = read_ticket(content)
+
+    assert "airflow@EXAMPLE.COM" == str(ticket.principal)
+    assert (START, END) == (ticket.starts_at, ticket.ends_at)
+    assert (END + 9, 36_000) == (ticket.renew_until, ticket.lifetime_seconds)
+    assert ("forwardable", "renewable", "initial") == ticket.flags
+    assert 0 == ticket.clock_offset_seconds
+
+
+@pytest.mark.parametrize("offset_seconds", [600, -600])
+def test_times_are_by_our_clock_whatever_the_clock_of_the_kdc(offset_seconds: int) -> None:
+    ticket = read_ticket(ccache(tgt(END, renew_until=END), offset_seconds=offset_seconds))
+
+    assert offset_seconds == ticket.clock_offset_seconds
+    assert START - offset_seconds == ticket.starts_at
+    assert (END - offset_seconds, END - offset_seconds) == (ticket.ends_at, ticket.renew_until)
+
+
+def test_a_ticket_that_cannot_be_renewed_has_no_such_time() -> None:
+    assert 0 == read_ticket(ccache(tgt(END), offset_seconds=600)).renew_until
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ccache(),
+        ccache(config("refresh_time", b"1")),
+        ccache(tgt(END, name="other")),
+        ccache(tgt(END, realm="OTHER.COM")),
+    ],
+    ids=["nothing", "notes", "another's", "another realm's"],
+)
+def test_a_ccache_without_a_ticket_of_its_own_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="holds no ticket-granting ticket of airflow@EXAMPLE"):
+        read_ticket(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is not a ccache"),
+        (b"\5\3" + ccache(tgt(END))[2:], "is not a ccache"),
+        (b"#!/bin/sh", "is not a ccache"),
+        (ccache(tgt(END))[:-1], "ends in the middle"),
+        (ccache(tgt(END))[:30], "ends in the middle"),
+        (b"\5\4", "ends in the middle"),
+        (bytes((5, 4)) + bytes(2_000_000), "is not a ccache"),
+    ],
+)
+def test_what_is_no_ccache_is_refused(content: bytes, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        read_ticket(content)
+
+
+def test_every_cut_is_noticed_or_leaves_a_whole_ccache() -> None:
+    content = ccache(tgt(END), config("refresh_time", b"1700018000"))
+    whole = len(ccache(tgt(END)))
+
+    for size in range(len(content)):
+        if size == whole:
+            assert read_ticket(content[:size]) == read_ticket(content)
+        else:
+            with pytest.raises(ValueError, match=r"is no|ends in|holds no"):
+                read_ticket(content[:size])
+
+
+@settings(max_examples=500)
+@given(st.data())
+def test_damage_is_a_value_error_that_shows_no_key(data: st.DataObject) -> None:
+    content = bytearray(ccache(tgt(END), config("refresh_time", b"1")))
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+
+    said = ""
+    try:
+        read_ticket(bytes(content))
+    except ValueError as error:
+        said = str(error)
+
+    assert KEY[:8].decode("latin-1") not in said
+
+
+def test_takes_out_the_hint_and_nothing_else() -> None:
+    kept = [config("fast_avail", b"yes"), tgt(END), config("pa_type", b"2")]
+    hint = config("refresh_time", b"1700018000")
+
+    for place in range(4):
+        content = ccache(*kept[:place], hint, *kept[place:], offset_seconds=7)
+        assert ccache(*kept, offset_seconds=7) == without_refresh_time(content)
+    assert ccache(*kept) == without_refresh_time(ccache(hint, *kept, hint))
+
+
+def test_a_ccache_without_the_hint_stays_as_it_is() -> None:
+    content = ccache(tgt(END), config("fast_avail", b"yes"))
+
+    assert content == without_refresh_time(content)
+
+
+def test_a_damaged_one_is_not_passed_on() -> None:
+    with pytest.raises(ValueError, match="ends in the middle"):
+        without_refresh_time(ccache(tgt(END))[:-3])
+
+
+def test_names_each_flag_of_a_ticket() -> None:
+    """
+    The bits of RFC 4120, section 5.3, where bit 0 is the highest.
+    """
+    first = "forwardable forwarded proxiable proxy may-postdate postdated invalid renewable initial"
+    names = dict(enumerate([*first.split(), "pre-authenticated", "hardware-authenticated"], 1))
+    names |= {13: "ok-as-delegate", 16: "anonymous"}
+
+    assert [(name,) for name in names.values()] == [
+        read_ticket(ccache(tgt(END, flags=1 << 31 - bit))).flags for bit in names
+    ]

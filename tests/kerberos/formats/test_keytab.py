@@ -1,0 +1,229 @@
+"""
+What a keytab says, and what is wrong with one; never its keys.
+"""
+
+import base64
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kerberos_sidecar.formats.keytab import SIZE_LIMIT_BYTES, KeytabError, parse_keytab, read_keytab
+from kerberos_sidecar.formats.principal import Principal, parse_principal
+from tests.kerberos.given import KEY, as_nobody, entry, hole, keytab
+from tests.support.kdc import Kdc
+from tests.support.raising import raised
+
+AIRFLOW = Principal(("airflow",), "EXAMPLE.COM")
+
+
+def refused(path: Path) -> KeytabError:
+    return raised(KeytabError, read_keytab, str(path))
+
+
+def write(folder: Path, content: bytes) -> Path:
+    path = folder / "airflow.keytab"
+    path.write_bytes(content)
+    return path
+
+
+def test_reads_names_versions_and_types(tmp_path: Path) -> None:
+    content = keytab(
+        entry(), hole(40), entry("HTTP/web", kvno=300, enctype=17), entry(kvno=3, long_kvno=False)
+    )
+
+    found = read_keytab(str(write(tmp_path, content)))
+
+    assert [
+        ("airflow@EXAMPLE.COM", 2, "aes256-cts-hmac-sha1-96"),
+        ("HTTP/web@EXAMPLE.COM", 300, "aes128-cts-hmac-sha1-96"),
+        ("airflow@EXAMPLE.COM", 3, "aes256-cts-hmac-sha1-96"),
+    ] == [(str(key.principal), key.kvno, key.enctype_name) for key in found.keys]
+    assert 3 == found.kvno_of(AIRFLOW)
+    assert 1_700_000_000 == found.keys[0].added_at
+
+
+def test_reads_what_a_kdc_wrote(kdc: Kdc, keytab: Path) -> None:
+    found = read_keytab(str(keytab))
+
+    assert {Principal(("airflow",), kdc.realm)} == {key.principal for key in found.keys}
+    assert 18 in {key.enctype for key in found.keys}
+
+
+def test_one_key_can_be_cut_out(tmp_path: Path) -> None:
+    entries = [entry(), entry("other", kvno=7)]
+    content = keytab(*entries)
+
+    keys = parse_keytab(content)
+
+    assert entries == [content[key.start : key.end] for key in keys]
+
+
+def test_the_first_version_is_in_the_byte_order_of_its_writer() -> None:
+    body = struct.pack("=H", 2) + struct.pack("=H", 1) + b"R" + struct.pack("=H", 1) + b"a"
+    body += struct.pack("=I", 5) + b"\7" + struct.pack("=HH", 18, 2) + b"xy"
+
+    (key,) = parse_keytab(keytab(struct.pack("=i", len(body)) + body, version=1))
+
+    assert (Principal(("a",), "R"), 7, 18) == (key.principal, key.kvno, key.enctype)
+
+
+def test_zeros_at_the_end_are_the_end() -> None:
+    assert 1 == len(parse_keytab(keytab(entry()) + bytes(64)))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "keytab_empty"),
+        (b"\5\2", "keytab_empty"),
+        (keytab(hole(30)), "keytab_empty"),
+        (b"\5", "keytab_truncated"),
+        (keytab(entry())[:-1], "keytab_truncated"),
+        (keytab(entry())[:5], "keytab_truncated"),
+        (keytab(entry(), entry())[:-40], "keytab_truncated"),
+        (b"not a keytab", "keytab_garbage"),
+        (b"\5\3" + entry(), "keytab_garbage"),
+        (b"\5\4" + entry(), "keytab_garbage"),
+        (keytab(struct.pack(">i", 9) + b"\0\1\xff\xff" + bytes(5)), "keytab_garbage"),
+        (b"\5" * (SIZE_LIMIT_BYTES + 1), "keytab_garbage"),
+    ],
+)
+def test_names_what_is_wrong_with_the_content(tmp_path: Path, content: bytes, reason: str) -> None:
+    assert reason == refused(write(tmp_path, content)).reason
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_recognizes_a_keytab_that_was_encoded_twice(tmp_path: Path, end: bytes) -> None:
+    error = refused(write(tmp_path, base64.b64encode(keytab(entry())) + end))
+
+    assert "keytab_garbage" == error.reason
+    assert "base64" in error.message
+    assert "encoded twice" in error.advice
+
+
+@pytest.mark.parametrize("name", ["missing", "airflow.keytab/below", "loop"])
+def test_a_keytab_that_is_not_there_is_missing(tmp_path: Path, name: str) -> None:
+    write(tmp_path, keytab(entry()))
+    (tmp_path / "loop").symlink_to("loop")
+
+    assert "keytab_missing" == refused(tmp_path / name).reason
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_is_unreadable_and_never_hangs(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+
+    assert "keytab_unreadable" == refused(path).reason
+
+
+def test_a_keytab_of_another_user_is_unreadable(tmp_path: Path) -> None:
+    path = write(tmp_path, keytab(entry()))
+    path.chmod(0o400)
+
+    with as_nobody():
+        error = refused(path)
+
+    assert "keytab_unreadable" == error.reason
+    assert "Permission denied" in error.message
+
+
+def test_symlinks_are_followed_as_in_a_mounted_secret(tmp_path: Path) -> None:
+    (tmp_path / "..data").mkdir()
+    write(tmp_path / "..data", keytab(entry()))
+    (tmp_path / "airflow.keytab").symlink_to("..data/airflow.keytab")
+
+    assert 1 == len(read_keytab(str(tmp_path / "airflow.keytab")).keys)
+
+
+def test_selects_the_first_or_the_one_that_is_wanted(tmp_path: Path) -> None:
+    content = keytab(entry("b"), entry("a"), entry("a", "OTHER.COM"))
+    found = read_keytab(str(write(tmp_path, content)))
+
+    assert "b@EXAMPLE.COM" == str(found.select(None))
+    assert "a@EXAMPLE.COM" == str(found.select(parse_principal("a")))
+    assert "a@OTHER.COM" == str(found.select(parse_principal("a@OTHER.COM")))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ("c", "principal_absent"),
+        ("c@EXAMPLE.COM", "principal_absent"),
+        ("A@EXAMPLE.COM", "principal_absent"),
+        ("a@example.com", "realm_absent"),
+        ("a@OTHER.COM", "realm_absent"),
+    ],
+)
+def test_says_what_is_there_instead(tmp_path: Path, wanted: str, reason: str) -> None:
+    found = read_keytab(str(write(tmp_path, keytab(entry("a"), entry("b")))))
+
+    with pytest.raises(KeytabError, match=r"a@EXAMPLE\.COM, b@EXAMPLE\.COM") as caught:
+        found.select(parse_principal(wanted))
+
+    assert reason == caught.value.reason
+
+
+def test_a_keytab_of_thousands_does_not_flood_the_error(tmp_path: Path) -> None:
+    content = keytab(*(entry(f"service{number}") for number in range(3000)))
+    found = read_keytab(str(write(tmp_path, content)))
+
+    assert len(raised(KeytabError, found.select, parse_principal("absent")).message) < 500
+
+
+@settings(max_examples=500)
+@given(st.data())
+def test_damage_is_a_clear_error_or_harmless_and_never_shows_the_key(data: st.DataObject) -> None:
+    content = bytearray(keytab(entry(), entry("other")))
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(0, len(content)))]
+
+    said = ""
+    try:
+        parse_keytab(bytes(content))
+    except (ValueError, EOFError) as error:
+        said = str(error)
+
+    assert KEY[:8].decode("latin-1") not in said
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\5\2" + b"\x5c\xa1\x90\x11" * 40,
+        b"\5\2" + b"\xb7\xa1\x90\x11" * 40,
+        keytab(entry()) + b"\x5c\xa1\x90\x11",
+    ],
+)
+def test_random_bytes_behind_a_good_beginning_are_garbage(tmp_path: Path, content: bytes) -> None:
+    """
+    Neither truncated nor empty: to copy it again would not help.
+    """
+    assert "keytab_garbage" == refused(write(tmp_path, content)).reason
+
+
+def test_a_length_that_is_wrong_shows_no_key_as_a_name(tmp_path: Path) -> None:
+    """
+    The second component of two covers the key.
+    """
+    content = bytearray(keytab(entry("airflow/x")))
+    content[content.index(b"x") - 1] = len(KEY) + 14
+    content += bytes(64)
+    content[2:6] = struct.pack(">i", len(content) - 6)
+
+    found = refused(write(tmp_path, bytes(content)))
+
+    assert "keytab_garbage" == found.reason
+
+
+def test_what_is_known_of_a_key_does_not_hold_it(tmp_path: Path) -> None:
+    path = write(tmp_path, keytab(entry()))
+
+    found = read_keytab(str(path))
+
+    assert repr(KEY)[2:20] not in repr(found)

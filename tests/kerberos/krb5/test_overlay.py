@@ -1,0 +1,72 @@
+"""
+What is laid over the site's krb5.conf.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kerberos_sidecar.krb5.overlay import check_config, lay_over, overlay
+from kerberos_sidecar.settings import load_settings
+from sidecar_runtime.errors import SidecarError
+
+
+def relations(**environ: str) -> dict[str, str]:
+    text = overlay(load_settings(environ)[0])
+    head, *lines = text.splitlines()
+    assert "[libdefaults]" == head
+    return dict(line.strip().split(" = ") for line in lines)
+
+
+def test_what_nobody_set_is_the_sites() -> None:
+    assert {"ccache_type": "4", "request_timeout": "54s"} == relations()
+
+
+def test_what_is_set_wins() -> None:
+    found = relations(
+        KERBEROS_TICKET_LIFETIME="1h30m",
+        KERBEROS_RENEW_LIFETIME="7h",
+        KERBEROS_FORWARDABLE="FALSE",
+        KERBEROS_TIMEOUT="1s",
+    )
+
+    assert {
+        "ccache_type": "4",
+        "request_timeout": "1s",
+        "ticket_lifetime": "5400s",
+        "renew_lifetime": "25200s",
+        "forwardable": "false",
+    } == found
+
+
+@pytest.mark.parametrize(("site", "expected"), [("", "/etc/krb5.conf"), ("/a:/b", "/a:/b")])
+def test_lies_before_the_sites_and_on_no_disk(
+    monkeypatch: pytest.MonkeyPatch, site: str, expected: str
+) -> None:
+    for name in ("KRB5_CONFIG", "KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME"):
+        monkeypatch.setenv(name, "/theirs")
+    settings, _ = load_settings({"KRB5_CONFIG": site})
+
+    lay_over(settings)
+
+    ours, _, theirs = os.environ["KRB5_CONFIG"].partition(":")
+    assert expected == theirs
+    assert overlay(settings) == Path(ours).read_text()
+    assert "/memfd:" in os.readlink(ours)
+    assert {"KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME"}.isdisjoint(os.environ)
+    os.close(int(os.path.basename(ours)))
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "krb5.conf"
+    path.write_text("")
+
+    missing = f"{tmp_path}/missing:{tmp_path}/neither"
+
+    check_config(load_settings({"KRB5_CONFIG": f"{tmp_path}/missing:{path}"})[0])
+    check_config(load_settings({})[0])
+    with pytest.raises(SidecarError, match="names no file that can be read") as caught:
+        check_config(load_settings({"KRB5_CONFIG": missing})[0])
+
+    assert "config_missing" == caught.value.reason

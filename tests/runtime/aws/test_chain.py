@@ -1,0 +1,46 @@
+"""
+What the child makes of botocore's errors.
+
+What it finds is tested with the real child in `test_credentials.py`.
+"""
+
+import pytest
+from botocore import exceptions
+
+from sidecar_runtime.aws.chain import classify
+from sidecar_runtime.aws.credentials import ADVICE
+
+
+def said_by_sts(code: str) -> exceptions.ClientError:
+    return exceptions.ClientError({"Error": {"Code": code}}, "AssumeRoleWithWebIdentity")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (said_by_sts("AccessDenied"), "credentials_denied"),
+        (said_by_sts("InvalidIdentityToken"), "credentials_denied"),
+        (said_by_sts("ValidationError"), "credentials_denied"),
+        (said_by_sts("ExpiredTokenException"), "credentials_expired"),
+        (said_by_sts("InternalFailure"), "credentials_unavailable"),
+        (exceptions.ClientError({}, "AssumeRole"), "credentials_unavailable"),
+        (exceptions.ProfileNotFound(profile="x"), "credentials_missing"),
+        (exceptions.ConfigNotFound(path="x"), "credentials_missing"),
+        (exceptions.ConfigParseError(path="x", error="y"), "credentials_missing"),
+        (exceptions.NoCredentialsError(), "credentials_missing"),
+        (exceptions.PartialCredentialsError(provider="env", cred_var="x"), "credentials_missing"),
+        (exceptions.SSOTokenLoadError(error_msg="x"), "credentials_expired"),
+        (exceptions.UnauthorizedSSOTokenError(), "credentials_expired"),
+        (
+            exceptions.CredentialRetrievalError(provider="x", error_msg="y"),
+            "credentials_unavailable",
+        ),
+        (exceptions.EndpointConnectionError(endpoint_url="x"), "credentials_unavailable"),
+        (exceptions.ConnectTimeoutError(endpoint_url="x"), "credentials_unavailable"),
+        (FileNotFoundError(2, "no token file"), "credentials_unavailable"),
+    ],
+    ids=str,
+)
+def test_errors_of_botocore_have_a_reason_with_advice(error: Exception, reason: str) -> None:
+    assert reason == classify(error)
+    assert ADVICE[reason]

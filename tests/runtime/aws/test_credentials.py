@@ -1,0 +1,459 @@
+"""
+The credentials of a process: fetched, kept, forgotten.
+
+Some tests ask the real child; the others put a program of their own in place of the interpreter.
+"""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar_runtime.aws import credentials as module
+from sidecar_runtime.aws.credentials import (
+    ADVICE,
+    FETCH_SECONDS,
+    REFRESH_BEFORE_SECONDS,
+    REFRESH_RETRY_SECONDS,
+    AwsConfig,
+    Chain,
+    Credentials,
+    CredentialsError,
+)
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.runtime.door import is_alive
+from tests.runtime.recording import Log
+from tests.support.descriptors import held
+from tests.support.fake_child import FakeChild
+from tests.support.raising import raised
+from tests.support.waiting import wait_until
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cr3t/+="}
+FOUND = {
+    "access_key": "AKID",
+    "secret_key": "s3cr3t",
+    "token": None,
+    "expires_at": None,
+    "method": "env",
+}
+CONFIG = {
+    "region": "eu-central-1",
+    "endpoint_url": None,
+    "ca_bundle": None,
+    "ca_fallback": "/ca.pem",
+    "addressing_style": None,
+    "use_fips": False,
+    "use_dualstack": False,
+}
+
+
+def error_of(chain: Chain, fence: Fence | None = None) -> CredentialsError:
+    error = raised(CredentialsError, chain.current, fence or Fence())
+    assert error.advice == ADVICE[error.reason]
+    assert "s3cr3t" not in error.message
+    return error
+
+
+class Clock:
+    """
+    The time of day, moved by hand.
+    """
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeChain(FakeChild):
+    """
+    A chain that finds what the test says.
+    """
+
+    def finds(self, **changes: Any) -> None:
+        self.says({"credentials": FOUND | changes, **CONFIG})
+
+    def fails(self) -> None:
+        self.says({"error": {"reason": "credentials_unavailable", "message": "STS is silent"}})
+
+
+@pytest.fixture
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeChain:
+    child = FakeChain(tmp_path)
+    monkeypatch.setattr("sys.executable", str(child.program))
+    return child
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("time.time", clock)
+    return clock
+
+
+@pytest.fixture
+def chain(child: FakeChain, clock: Clock, fence: Fence) -> Chain:
+    """
+    A chain whose credentials end in an hour.
+    """
+    child.finds(expires_at=clock.now + 3600)
+    chain = Chain()
+    chain.current(fence)
+    return chain
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """
+    Set variables that the real child will see.
+    """
+
+    def set_all(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_all
+
+
+# --- the real child
+
+
+def test_reads_the_environment(
+    environ: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fence: Fence
+) -> None:
+    """
+    And neither the working directory nor PYTHONPATH reaches the process that holds secrets.
+    """
+    (tmp_path / "botocore.py").write_text("raise SystemExit('hijacked')")
+    (tmp_path / "json.py").write_text("raise SystemExit('hijacked')")
+    monkeypatch.chdir(tmp_path)
+    environ(
+        **KEYS,
+        PYTHONPATH=str(tmp_path),
+        AWS_SESSION_TOKEN="token",
+        AWS_REGION="eu-central-1",
+        AWS_DEFAULT_REGION="us-west-2",
+        AWS_ENDPOINT_URL="http://all:9000",
+        AWS_ENDPOINT_URL_S3="http://s3:9000",
+        AWS_CA_BUNDLE="/ca.pem",
+        AWS_USE_FIPS_ENDPOINT="true",
+    )
+
+    credentials, config = Chain().current(fence)
+
+    assert Credentials("AKIDEXAMPLE", "s3cr3t/+=", "token", None, "env") == credentials
+    assert ("eu-central-1", "http://s3:9000") == (config.region, config.endpoint_url)
+    assert ("/ca.pem", True, False) == (config.ca_bundle, config.use_fips, config.use_dualstack)
+    assert config.ca_fallback is not None and Path(config.ca_fallback).exists()
+
+
+def test_reads_profiles_and_processes(environ: Callable[..., None], tmp_path: Path) -> None:
+    answer = {
+        "Version": 1,
+        "AccessKeyId": "AKIDPROCESS",
+        "SecretAccessKey": "s3cr3t",
+        "SessionToken": "token",
+        "Expiration": "2100-01-01T00:00:00Z",
+    }
+    (tmp_path / "answer").write_text(json.dumps(answer))
+    (tmp_path / "config").write_text(
+        "[profile team]\n"
+        f"credential_process = cat {tmp_path / 'answer'}\n"
+        "region = eu-west-1\n"
+        "s3 =\n  addressing_style = path\n  use_dualstack_endpoint = true\n"
+    )
+    environ(AWS_CONFIG_FILE=str(tmp_path / "config"), AWS_PROFILE="team")
+
+    credentials, config = Chain().current(Fence())
+
+    assert (
+        Credentials("AKIDPROCESS", "s3cr3t", "token", 4_102_444_800.0, "custom-process")
+        == credentials
+    )
+    assert "eu-west-1" == config.region
+    assert ("path", True) == (config.addressing_style, config.use_dualstack)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({}, "by any of botocore's ways"),
+        ({"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE"}, "AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_PROFILE": "nobody"}, "(nobody)"),
+    ],
+    ids=["none", "half", "profile"],
+)
+def test_credentials_that_are_missing(
+    environ: Callable[..., None], variables: dict[str, str], said: str
+) -> None:
+    environ(**variables)
+
+    error = error_of(Chain())
+
+    assert "credentials_missing" == error.reason
+    assert said in error.message
+
+
+def test_a_secret_that_was_made_by_echo(environ: Callable[..., None]) -> None:
+    environ(**KEYS | {"AWS_SECRET_ACCESS_KEY": "s3cr3t\n"})
+
+    error = error_of(Chain())
+
+    assert "credentials_invalid" == error.reason
+    assert "the secret_key has a blank or a line break in it" == error.message
+    assert "echo -n" in error.advice
+
+
+def test_the_child_and_what_it_started_die_with_the_fence(
+    environ: Callable[..., None], tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    script = tmp_path / "hang"
+    script.write_text(
+        f"#!/bin/sh\necho $$ > {pid_file}.new\nmv {pid_file}.new {pid_file}\nexec sleep 60\n"
+    )
+    script.chmod(0o755)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {script}\n")
+    environ(AWS_CONFIG_FILE=str(tmp_path / "config"))
+    fence = Fence()
+    ended: list[Exception] = []
+
+    def fetch() -> None:
+        try:
+            Chain().current(fence)
+        except (CycleAbandoned, CredentialsError) as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=fetch)
+    thread.start()
+    wait_until(pid_file.exists, "the credential process runs")
+    fence.revoke()
+    thread.join(10)
+
+    assert [CycleAbandoned] == [type(error) for error in ended]
+    wait_until(lambda: not is_alive(int(pid_file.read_text())), "the credential process is dead")
+
+
+# --- kept and fetched again
+
+
+def test_credentials_without_an_end_are_fetched_once(
+    child: FakeChain, clock: Clock, fence: Fence
+) -> None:
+    child.finds()
+    chain = Chain()
+
+    for _ in range(3):
+        credentials, config = chain.current(fence)
+        clock.now += 1_000_000
+
+    assert Credentials("AKID", "s3cr3t", None, None, "env") == credentials
+    assert AwsConfig(**CONFIG) == config  # type: ignore[arg-type]
+    assert ["-I -m sidecar_runtime.aws.chain"] == child.calls
+
+
+def test_the_next_ones_are_fetched_before_the_end(
+    chain: Chain, child: FakeChain, clock: Clock, fence: Fence
+) -> None:
+    clock.now += 3600 - REFRESH_BEFORE_SECONDS - 1
+    child.finds(access_key="NEXT", expires_at=clock.now + 3600)
+
+    assert "AKID" == chain.current(fence)[0].access_key
+    clock.now += 1
+    assert "NEXT" == chain.current(fence)[0].access_key
+    assert 2 == len(child.calls)
+
+
+def test_short_lived_ones_are_not_fetched_in_every_cycle(
+    child: FakeChain, clock: Clock, fence: Fence
+) -> None:
+    child.finds(expires_at=clock.now + 600)
+    chain = Chain()
+
+    for _ in range(3):
+        chain.current(fence)
+        clock.now += 99
+
+    assert 1 == len(child.calls)
+    clock.now += 10
+    chain.current(fence)
+    assert 2 == len(child.calls)
+
+
+def test_valid_ones_are_kept_while_a_refresh_fails(
+    chain: Chain, child: FakeChain, clock: Clock, fence: Fence, log: Log
+) -> None:
+    child.fails()
+    clock.now += 3600 - REFRESH_BEFORE_SECONDS
+
+    for _ in range(3):
+        assert "AKID" == chain.current(fence)[0].access_key
+    clock.now += REFRESH_RETRY_SECONDS
+    assert "AKID" == chain.current(fence)[0].access_key
+
+    kept = log.events("credentials_kept")
+    assert [("warning", "credentials_unavailable", "STS is silent")] * 2 == [
+        (event["level"], event["reason"], event["error"]) for event in kept
+    ]
+    assert 3 == len(child.calls)
+
+
+def test_those_that_have_ended_are_not_kept(
+    chain: Chain, child: FakeChain, clock: Clock, fence: Fence
+) -> None:
+    child.fails()
+    clock.now += 3600
+
+    assert "STS is silent" == error_of(chain).message
+    child.finds(access_key="LATER")
+    assert "LATER" == chain.current(fence)[0].access_key
+
+
+def test_invalid_successors_do_not_replace_valid_ones(
+    chain: Chain, child: FakeChain, clock: Clock, fence: Fence
+) -> None:
+    clock.now += 3600 - REFRESH_BEFORE_SECONDS
+    child.finds(access_key="NEXT", secret_key="s3cr3t\n")
+
+    assert "AKID" == chain.current(fence)[0].access_key
+
+
+def test_forgotten_ones_are_fetched_again(child: FakeChain, fence: Fence) -> None:
+    child.finds()
+    chain = Chain()
+    chain.current(fence)
+    child.finds(access_key="ROTATED")
+
+    chain.forget()
+
+    assert "ROTATED" == chain.current(fence)[0].access_key
+
+
+# --- a child that fails
+
+
+@pytest.mark.parametrize("name", ["access_key", "secret_key", "token"])
+@pytest.mark.parametrize("value", ["s3cr3t\n", "s3cr3t ", "\ts3cr3t", "s3cr3t\r", "s3\0cr3t"])
+def test_what_would_break_a_header_is_named_and_not_shown(
+    child: FakeChain, name: str, value: str
+) -> None:
+    child.finds(**{name: value})
+
+    error = error_of(Chain())
+
+    assert ("credentials_invalid", True) == (error.reason, name in error.message)
+
+
+def test_the_reason_of_the_child_is_passed_on(child: FakeChain) -> None:
+    child.says({"error": {"reason": "credentials_denied", "message": "not your role"}})
+
+    error = error_of(Chain())
+
+    assert ("credentials_denied", "not your role") == (error.reason, error.message)
+
+
+@pytest.mark.parametrize("wait", ["sleep 60", "sleep 60 & sleep 60", "trap '' TERM; sleep 60"])
+def test_a_silent_child_is_not_waited_for(
+    child: FakeChain, wait: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Nor what it started, which holds the pipe open.
+    """
+    assert FETCH_SECONDS <= 30
+    monkeypatch.setattr(module, "FETCH_SECONDS", 0.2)
+    child.does(wait)
+
+    error = error_of(Chain())
+
+    assert ("credentials_unavailable", "no answer within 0.2 s") == (error.reason, error.message)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["echo Traceback >&2", "echo 'ImportError: no botocore' >&2", "exit 1"], "no botocore"),
+        (["exit 1"], "the credential chain failed"),
+        (["echo '{'"], "the credential chain failed"),
+        (["printf '\\377' >&2", "exit 1"], "the credential chain failed"),
+    ],
+    ids=["traceback", "nothing", "half", "bytes"],
+)
+def test_a_child_that_crashes_is_quoted(child: FakeChain, lines: list[str], said: str) -> None:
+    child.does(*lines)
+
+    error = error_of(Chain())
+
+    assert "credentials_unavailable" == error.reason
+    assert said in error.message
+
+
+def test_a_child_that_cannot_be_started(child: FakeChain) -> None:
+    error = error_of(Chain())
+
+    assert "credentials_unavailable" == error.reason
+    assert "cannot start the credential chain: No such file or directory" == error.message
+
+
+def test_under_a_revoked_fence_nothing_is_fetched(child: FakeChain) -> None:
+    child.finds()
+    fence = Fence()
+    fence.revoke()
+
+    with pytest.raises(CycleAbandoned):
+        Chain().current(fence)
+
+
+def test_no_child_leaves_anything_behind(child: FakeChain, fence: Fence) -> None:
+    child.finds()
+    chain = Chain()
+    chain.current(fence)
+    before = held("pipe:")
+
+    for _ in range(3):
+        chain.forget()
+        chain.current(fence)
+
+    assert before == held("pipe:")
+
+
+# --- who we are
+
+
+def test_the_identity_is_asked_for_once(child: FakeChain, fence: Fence) -> None:
+    child.says({"arn": "arn:aws:iam::123456789012:role/dags"})
+    chain = Chain()
+
+    assert ["arn:aws:iam::123456789012:role/dags"] * 2 == [chain.identity(fence) for _ in range(2)]
+    assert ["-I -m sidecar_runtime.aws.chain whoami"] == child.calls
+
+
+def test_an_identity_that_sts_does_not_tell_is_not_asked_for_again(
+    child: FakeChain, fence: Fence
+) -> None:
+    child.fails()
+    chain = Chain()
+
+    assert [None, None] == [chain.identity(fence) for _ in range(2)]
+    assert 1 == len(child.calls)
+
+
+def test_other_credentials_may_have_another_identity(child: FakeChain, fence: Fence) -> None:
+    chain = Chain()
+    child.says({"arn": "arn:one"})
+    chain.identity(fence)
+    child.finds()
+    chain.current(fence)
+    child.says({"arn": "arn:two"})
+
+    assert "arn:two" == chain.identity(fence)
+
+
+def test_a_secret_is_never_shown() -> None:
+    shown = repr(Credentials("AKID", "s3cr3t", "t0ken"))
+
+    assert "AKID" in shown
+    assert "s3cr3t" not in shown and "t0ken" not in shown

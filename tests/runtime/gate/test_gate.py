@@ -1,0 +1,247 @@
+"""
+The gate with real programs: what it accepts and refuses, once for each revision.
+"""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.gate.checks import Check, Finding, command_check
+from sidecar_runtime.gate.gate import NAMED_FINDINGS, VERDICTS
+from sidecar_runtime.gate.settings import command_line
+from tests.runtime.door import Knock
+from tests.runtime.recording import Log
+from tests.support.raising import raised
+
+# --- accepting
+
+
+@pytest.mark.parametrize("script", ["", "exit 0", "echo a.py:1: a warning; exit 0", "true >&2"])
+def test_exit_code_0_accepts_whatever_it_says(knock: Knock, log: Log, script: str) -> None:
+    door = knock(script)
+    (door.folder / "a.py").write_text("x")
+
+    assert door.judge() is None
+    assert (1, 0, 0) == (door.checks("accepted"), door.checks("refused"), door.refused)
+    assert log.events("revision_refused") == []
+
+
+def test_a_command_gets_the_folder_the_revision_and_the_changed_paths(knock: Knock) -> None:
+    door = knock('pwd; echo "$GATE_FOLDER $GATE_REVISION"; od -An -c; exit 1')
+    paths = ["a b.py", "d/new\nline.txt", "ü"]
+    refused: list[str] = []
+    door.gate._check = Check(
+        door.gate._check.argv, lambda said, code, is_file: refused.append(said) or []
+    )
+
+    assert door.judge("r7", paths) is None
+
+    where, what, *bytes_ = refused[0].splitlines()
+    assert os.path.realpath(door.folder) == os.path.realpath(where)
+    assert f"{door.folder} r7" == what
+    question = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    assert question == b"".join(
+        {"\\0": b"\0", "\\n": b"\n", "": b" "}.get(one)
+        or (bytes([int(one, 8)]) if len(one) == 3 else one.encode())
+        for line in bytes_
+        for one in (line[i : i + 4].strip() for i in range(0, len(line), 4))
+    )
+
+
+def test_a_command_keeps_the_environment_and_writes_no_bytecode(
+    knock: Knock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", "/opt/airflow")
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    python = shlex.quote(sys.executable)
+    door = knock(f'test "$AIRFLOW_HOME" = /opt/airflow || exit 1; {python} -c "import a"')
+    (door.folder / "a.py").write_text("x = 1\n")
+
+    assert door.judge() is None
+    assert ["a.py"] == os.listdir(door.folder)
+
+
+def test_no_shell_is_between(knock: Knock, tmp_path: Path) -> None:
+    door = knock()
+    door.gate._check = command_check(command_line(f"{sys.executable} -c 'exit(\"$HOME; exit 0\")'"))
+
+    assert [Finding("", None, "$HOME; exit 0")] == door.findings()
+
+
+@pytest.mark.parametrize("count", [0, 1, 5_000])
+def test_a_command_that_reads_nothing_is_no_problem(knock: Knock, count: int) -> None:
+    paths = [f"a/long/folder/name/{number}.py" for number in range(count)]
+
+    assert knock("exit 0").judge(changed=paths) is None
+    assert knock("exec <&-; sleep 0.1").judge(changed=paths) is None
+    assert knock("head -c 10; exec <&-; sleep 0.1").judge(changed=paths) is None
+
+
+def test_a_long_question_and_a_long_answer_do_not_block_each_other(knock: Knock) -> None:
+    """
+    `tee` writes as it reads: a parent that writes everything first waits forever.
+    """
+    paths = [f"a/long/folder/name/{number}.py" for number in range(100_000)]
+
+    assert knock("tee /dev/stderr").judge(changed=paths) is None
+
+
+def test_closing_its_output_is_not_its_end(knock: Knock, tmp_path: Path) -> None:
+    door = knock(f"exec >&- 2>&-; sleep 0.2; touch {tmp_path}/done; exit 3")
+
+    assert [Finding("", None, "the command ended with exit code 3")] == door.findings()
+    assert (tmp_path / "done").exists()
+
+
+# --- refusing
+
+
+def test_a_refused_revision_is_named_in_log_metric_error_and_facts(knock: Knock, log: Log) -> None:
+    says = "d/a.py:12: it is broken", "d/b.py:3:7: this too", "d/b.py:9: and this"
+    door = knock("; ".join(f"echo '{line}'" for line in says) + "; exit 1")
+    (door.folder / "d").mkdir()
+    for name in ("a.py", "b.py"):
+        (door.folder / "d" / name).write_text("x")
+
+    refused = door.judge("r7")
+
+    assert refused is not None
+    assert ("revision_refused", 3) == (refused.reason, refused.exit_code)
+    assert "the gate refuses revision r7: d/a.py:12: it is broken; 2 more" == refused.message
+    assert "last good revision stays" in refused.advice
+    assert {
+        "revision": "r7",
+        "files_refused": 2,
+        "problems": ["d/a.py:12: it is broken", "d/b.py:3: this too", "d/b.py:9: and this"],
+    } == refused.facts()
+    (event,) = log.events("revision_refused")
+    assert {
+        "level": "error",
+        "revision": "r7",
+        "path": "d/a.py",
+        "line": 12,
+        "problem": "it is broken",
+        "files_refused": 2,
+        "problems": [
+            {"path": "d/a.py", "line": 12, "problem": "it is broken"},
+            {"path": "d/b.py", "line": 3, "problem": "this too"},
+            {"path": "d/b.py", "line": 9, "problem": "and this"},
+        ],
+    }.items() <= event.items()
+    assert (0, 1, 1) == (door.checks("accepted"), door.checks("refused"), door.refused)
+
+
+def test_one_problem_has_no_more(knock: Knock) -> None:
+    refused = knock("echo it is broken; exit 1").judge()
+
+    assert refused is not None
+    assert "the gate refuses revision r1: it is broken" == refused.message
+
+
+def test_many_problems_are_counted_and_the_first_ones_named(knock: Knock, log: Log) -> None:
+    count = NAMED_FINDINGS + 10
+    door = knock(f"for i in $(seq {count}); do echo $i.py:1: what; done; exit 1")
+    for number in range(1, count + 1):
+        (door.folder / f"{number}.py").write_text("x")
+
+    refused = door.judge()
+
+    assert refused is not None
+    assert NAMED_FINDINGS == len(refused.findings) and count == refused.files_refused
+    assert refused.message.endswith(f"1.py:1: what; {count - 1} more")
+    assert NAMED_FINDINGS == len(log.events("revision_refused")[0]["problems"])
+
+
+# --- it cannot be started
+
+
+def test_a_command_that_cannot_be_started_is_a_failure_and_no_verdict(
+    knock: Knock, tmp_path: Path
+) -> None:
+    program = tmp_path / "check"
+    door = knock()
+    door.gate._check = command_check((str(program),))
+
+    for content, mode in (
+        (None, 0),
+        ("#!/bin/sh\n", 0o644),
+        ("#!/nowhere\n", 0o755),
+        ("\x7fELF", 0o755),
+    ):
+        if content is not None:
+            program.write_text(content)
+            program.chmod(mode)
+        with pytest.raises(SidecarError) as caught:
+            door.judge()
+        assert "gate_failed" == caught.value.reason
+        assert caught.value.message.startswith("the gate's command cannot be started: ")
+        assert "last good revision stays" in caught.value.advice
+    program.write_text("#!/bin/sh\nexit 0\n")
+
+    assert door.judge() is None
+    assert (1, 0) == (door.checks("accepted"), door.checks("refused"))
+
+
+def test_a_folder_that_is_gone_is_a_failure_and_no_verdict(knock: Knock) -> None:
+    door = knock("exit 0")
+    door.folder.rmdir()
+
+    assert "gate_failed" == raised(SidecarError, door.judge).reason
+
+
+# --- each revision once
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_verdict_is_final(knock: Knock, tmp_path: Path, log: Log, code: int) -> None:
+    door = knock(f"echo x >> {tmp_path}/ran; echo what; exit {code}")
+
+    verdicts = [door.judge() for _ in range(3)]
+
+    assert 1 == len((tmp_path / "ran").read_text().split())
+    assert verdicts[0] is verdicts[1] is verdicts[2]
+    assert 1 == door.checks("refused" if code else "accepted") and float(code) == door.refused
+    assert code == len(log.events("revision_refused"))
+
+
+def test_the_gauge_follows_the_newest_revision(knock: Knock) -> None:
+    door = knock('test "$GATE_REVISION" != bad || { echo what; exit 1; }')
+    seen = []
+    for revision in ("good", "bad", "good", "bad"):
+        door.judge(revision)
+        seen.append(door.refused)
+    door.gate.rest()
+
+    assert [0, 1, 0, 1] == seen and 0 == door.refused
+    assert (1, 1) == (door.checks("accepted"), door.checks("refused"))
+
+
+def test_verdicts_are_remembered_up_to_a_bound_the_oldest_goes_first(knock: Knock) -> None:
+    door = knock("exit 0")
+    for number in range(VERDICTS + 1):
+        door.judge(f"r{number}")
+    judged = VERDICTS + 1
+    assert judged == door.checks("accepted")
+
+    door.judge("r1")
+    door.judge(f"r{VERDICTS}")
+    assert judged == door.checks("accepted")
+    door.judge("r0")
+    assert judged + 1 == door.checks("accepted")
+    assert 100 == VERDICTS  # of a bucket that goes to and fro
+
+
+def test_a_failure_is_asked_again(knock: Knock, tmp_path: Path) -> None:
+    program = tmp_path / "check"
+    door = knock()
+    door.gate._check = command_check((str(program),))
+    with pytest.raises(SidecarError):
+        door.judge()
+    program.write_text("#!/bin/sh\necho no; exit 1\n")
+    program.chmod(0o755)
+
+    assert [Finding("", None, "no")] == door.findings()

@@ -1,0 +1,149 @@
+"""
+What the gate makes of the words of a command: path, line and problem.
+"""
+
+import shlex
+import signal
+import sys
+from typing import Any
+
+import pytest
+
+from sidecar_runtime.child import KEPT_BYTES
+from sidecar_runtime.gate.checks import PROBLEM_CHARACTERS, Finding
+from tests.runtime.door import Knock
+
+
+def said_by(knock: Knock, text: str, *files: str, code: int = 1) -> list[tuple[Any, ...]]:
+    """
+    The findings of a command that writes a text and refuses, in a folder with these files.
+    """
+    door = knock(f"cat text; exit {code}")
+    for path in ("text", *files):
+        (door.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (door.folder / path).write_text("x")
+    (door.folder / "text").write_bytes(text.replace("FOLDER", str(door.folder)).encode())
+    return [(one.path, one.line, one.problem) for one in door.findings()]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "d/a.py:12: what",
+        "d/a.py:12:3: what",
+        "d/a.py:12:  what  ",
+        "d/a.py:12 what",
+        "FOLDER/d/a.py:12: what",
+        "d/a.py:12: what\r",
+    ],
+)
+def test_a_place_is_path_line_and_problem(knock: Knock, line: str) -> None:
+    assert [("d/a.py", 12, "what")] == said_by(knock, f"checking\n{line}\ndone\n", "d/a.py")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2024-01-01 12:30:45 INFO what",
+        "12:30:45 what",
+        "localhost:5432 refused",
+        "/usr/lib/python3/x.py:12: what",
+        "other.py:12: what",
+        "d:12: a folder",
+        "../text:12: what",
+        "a.py: what",
+        "a.py:x: what",
+        ":12: what",
+        "  a.py:12: indented",
+        "a.py:12:",
+    ],
+)
+def test_what_is_no_place_in_the_revision_is_not_taken_for_one(knock: Knock, line: str) -> None:
+    """
+    Log lines and libraries; the last line says what it is about.
+    """
+    expected = ("", None, "the end of it")
+
+    assert [expected] == said_by(knock, f"{line}\nthe end of it\n\n  \n", "d/a.py", "a.py")
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/usr/bin/check", line 3, in <module>
+    main()
+  File "FOLDER/d/a.py", line 7, in <module>
+    import b
+  File "FOLDER/b.py", line 2, in <module>
+    lookup("x")
+  File "/usr/lib/python3/site-packages/airflow/x.py", line 99, in lookup
+    raise KeyError(name)
+KeyError: 'x'
+"""
+
+
+LONG = f"a.py:1: first\n{('z' * 99 + chr(10)) * (KEPT_BYTES // 50)}a.py:2: last\n"
+BOTH = ["d/a.py", "b.py"]
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "expected"),
+    [
+        ("a b.py:1: what: ever\n", ["a b.py"], [("a b.py", 1, "what: ever")]),
+        (
+            "b.py:9: one\nnoise\na.py:1: two\nb.py:9: one\n",
+            ["a.py", "b.py"],
+            [("b.py", 9, "one"), ("a.py", 1, "two"), ("b.py", 9, "one")],
+        ),
+        # Where a library raises, the line that called it is the one to fix.
+        (TRACEBACK, BOTH, [("b.py", 2, "KeyError: 'x'")]),
+        (TRACEBACK, [], [("", None, "KeyError: 'x'")]),
+        (TRACEBACK + "b.py:1: what\n", BOTH, [("b.py", 1, "what")]),
+        (f"a.py:1: {'x' * 5_000}\n", ["a.py"], [("a.py", 1, "x" * PROBLEM_CHARACTERS)]),
+        ("y" * 5_000, [], [("", None, "y" * PROBLEM_CHARACTERS)]),
+        (LONG, ["a.py"], [("a.py", 2, "last")]),
+    ],
+    ids=[
+        "a name and a problem with blanks and colons",
+        "in the order of the text",
+        "a traceback leads to its last frame in the revision",
+        "a traceback of the check itself has no place",
+        "a place wins over a traceback",
+        "a long problem is cut",
+        "a long line is cut",
+        "of a long text the end is kept",
+    ],
+)
+def test_a_text_tells_its_places(
+    knock: Knock, text: str, files: list[str], expected: list[tuple[str, int | None, str]]
+) -> None:
+    assert expected == said_by(knock, text, *files)
+
+
+def test_a_syntax_error_of_python_leads_to_its_line(knock: Knock) -> None:
+    door = knock(f"{shlex.quote(sys.executable)} broken.py")
+    (door.folder / "broken.py").write_text("x = 1\nx = = 2\n")
+
+    assert [Finding("broken.py", 2, "SyntaxError: invalid syntax")] == door.findings()
+
+
+@pytest.mark.parametrize("text", ["", "\n\n  \n"])
+def test_who_says_nothing_is_named_by_its_exit_code(knock: Knock, text: str) -> None:
+    assert [("", None, "the command ended with exit code 7")] == said_by(knock, text, code=7)
+
+
+def test_errors_are_heard_as_output_is(knock: Knock) -> None:
+    assert [Finding("", None, "on stderr")] == knock("echo on stderr >&2; exit 1").findings()
+
+
+@pytest.mark.parametrize("name", ["KILL", "TERM", "SEGV"])
+def test_who_is_killed_is_named_by_the_signal(knock: Knock, name: str) -> None:
+    number = signal.Signals[f"SIG{name}"].value
+
+    assert [Finding("", None, f"the command ended with signal {number}")] == knock(
+        f"kill -{name} $$"
+    ).findings()
+
+
+def test_bytes_that_are_no_text_are_shown_as_well_as_can_be(knock: Knock) -> None:
+    (finding,) = knock("printf 'a\\377b\\n'; exit 1").findings()
+
+    assert "a\ufffdb" == finding.problem

@@ -1,0 +1,112 @@
+"""
+The gate with the syntax check behind it.
+"""
+
+import os
+
+import pytest
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.gate.checks import Check, Finding
+from sidecar_runtime.gate.gate import NAMED_FINDINGS
+from sidecar_runtime.gate.syntax import NEWEST
+from tests.runtime.door import Knock
+from tests.runtime.recording import Log
+from tests.support.raising import raised
+
+
+def test_a_file_that_does_not_compile_is_refused_with_its_line(knock: Knock, log: Log) -> None:
+    door = knock(grammar=NEWEST)
+    (door.folder / "d").mkdir()
+    (door.folder / "d/a.py").write_text("x = 1\nx = = 2\n")
+    (door.folder / "b.py").write_text("def f(:\n")
+    (door.folder / "good.py").write_text("x = 1\n")
+
+    found = door.findings(changed=["good.py", "d/a.py", "b.py"])
+
+    assert [Finding("d/a.py", 2, "invalid syntax"), Finding("b.py", 1, "invalid syntax")] == found
+    (event,) = log.events("revision_refused")
+    assert ("d/a.py", 2) == (event["path"], event["line"])
+    assert ("invalid syntax", 2) == (event["problem"], event["files_refused"])
+
+
+def test_only_new_and_changed_python_is_judged(knock: Knock) -> None:
+    door = knock(grammar=NEWEST)
+    for name in ("old.py", "a.yaml", "b.pyc", "py"):
+        (door.folder / name).write_text("x = = 2\n")
+
+    assert [] == door.findings(changed=["a.yaml", "b.pyc", "py"])
+    assert 1 == door.checks("accepted")
+
+
+def test_where_nothing_is_to_be_judged_nothing_is_started(knock: Knock) -> None:
+    door = knock()
+    door.gate._check = Check(("/nowhere",), lambda *_: [], ".py")
+
+    assert door.judge(changed=["a.yaml"]) is None
+    assert door.judge("r2") is None
+
+
+def test_the_grammar_of_the_settings_is_the_one(knock: Knock) -> None:
+    for version, is_refused in (((3, 9), True), ((3, 10), False)):
+        door = knock(grammar=version)
+        (door.folder / "a.py").write_text("match x:\n    case 1: pass\n")
+
+        assert is_refused == bool(door.findings(changed=["a.py"]))
+
+
+@pytest.mark.parametrize("name", ["a b.py", "new\nline.py", "ü日本.py", '"quote\\.py', "-c.py"])
+def test_names_come_back_as_they_are(knock: Knock, name: str) -> None:
+    door = knock(grammar=NEWEST)
+    (door.folder / name).write_text("x = = 2\n")
+
+    assert [Finding(name, 1, "invalid syntax")] == door.findings(changed=[name])
+
+
+def test_a_problem_without_a_line_is_reported_by_its_path(knock: Knock) -> None:
+    door = knock(grammar=NEWEST)
+    (door.folder / "a.py").write_bytes(b"-" * 200_000 + b"1\n")
+
+    (finding,) = door.findings(changed=["a.py"])
+
+    assert "a.py" == finding.path
+    assert str(finding).startswith("a.py")
+
+
+def test_the_folder_cannot_slip_code_into_the_check(knock: Knock) -> None:
+    """
+    The check starts in a folder that anybody can upload to.
+    """
+    door = knock(grammar=NEWEST)
+    for name in ("ast.py", "json.py", "sidecar_runtime.py", "sitecustomize.py", "a.py"):
+        (door.folder / name).write_text("open('ran', 'w')\n")
+
+    assert [] == door.findings(changed=sorted(os.listdir(door.folder)))
+    assert not (door.folder / "ran").exists()
+
+
+def test_a_broken_check_is_a_failure_and_no_verdict(knock: Knock) -> None:
+    """
+    A file that vanishes meanwhile, or a compiler that the memory limit kills.
+    """
+    door = knock(grammar=NEWEST)
+
+    error = raised(SidecarError, door.judge, changed=["missing.py"])
+
+    assert "gate_failed" == error.reason
+    assert "the syntax check ended with exit code 1: FileNotFoundError" in error.message
+    (door.folder / "missing.py").write_text("x = 1\n")
+    assert [] == door.findings(changed=["missing.py"])
+
+
+def test_more_findings_than_fit_are_still_a_refusal(knock: Knock) -> None:
+    door = knock(grammar=NEWEST)
+    names = [f"{'a' * 200}{number}.py" for number in range(600)]
+    for name in names:
+        (door.folder / name).write_text("x = = 2\n")
+
+    refused = door.judge(changed=names)
+
+    assert refused is not None
+    assert all(one.path in names and one.line == 1 for one in refused.findings)
+    assert NAMED_FINDINGS == len(refused.findings)

@@ -1,0 +1,144 @@
+"""
+The settings of a gate: what they allow, and which check they choose.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.gate.gate import GateMetrics, make_gate
+from sidecar_runtime.gate.settings import GateSettings, check_gate, command_line, grammar
+from sidecar_runtime.gate.syntax import NEWEST
+from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.settings import load
+from tests.support.raising import raised
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxSettings(GateSettings):
+    """
+    A sidecar with a gate and nothing else.
+    """
+
+
+def settings_of(**environment: str) -> BoxSettings:
+    environ = {"X_HTTP_BIND": ":0"} | {f"X_{name}": value for name, value in environment.items()}
+    return load(BoxSettings, "X_", environ, instead={}, check=lambda it: check_gate(it, "X_"))[0]
+
+
+def problem_of(**environment: str) -> Problem:
+    (problem,) = raised(SettingsError, settings_of, **environment).problems
+    return problem
+
+
+def test_the_gate_is_off_unless_it_is_asked_for() -> None:
+    assert make_gate(settings_of(), GateMetrics(Metrics("box", "1", "r"))) is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "argv"),
+    [
+        ({"GATE": "syntax"}, f"{NEWEST[0]}.{NEWEST[1]}"),
+        ({"GATE": "Syntax", "GATE_GRAMMAR": "3.8"}, "3.8"),
+        ({"GATE": "command", "GATE_COMMAND": "sh -c 'a b' c"}, "a b"),
+    ],
+)
+def test_settings_choose_the_check(environment: dict[str, str], argv: str) -> None:
+    found = make_gate(settings_of(**environment), GateMetrics(Metrics("box", "1", "r")))
+
+    assert found is not None and argv in found._check.argv
+    assert 60 == found._timeout_seconds
+    assert (".py" if environment["GATE"] != "command" else "") == found._check.suffix
+
+
+@pytest.mark.parametrize("text", ["3.7", " 3.8 ", f"3.{NEWEST[1]}"])
+def test_a_grammar_is_a_version_of_python(text: str) -> None:
+    assert (3, int(text.strip()[2:])) == grammar(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2.7", "3", "3.6", f"3.{NEWEST[1] + 1}", "3.99", "3.100", "3.11.4", "py311", "-3.8", "4.0"],
+)
+def test_other_grammars_are_refused_with_the_range(text: str) -> None:
+    problem = problem_of(GATE="syntax", GATE_GRAMMAR=text)
+
+    assert ("X_GATE_GRAMMAR", text) == (problem.setting, problem.value)
+    assert f"is not a version from 3.7 to 3.{NEWEST[1]}, this sidecar's own" in problem.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("true", ("true",)),
+        ("sh -c 'exit 0'", ("sh", "-c", "exit 0")),
+        ('sh -c "a \\"b\\"" \\ ', ("sh", "-c", 'a "b"', " ")),
+        ("/bin/sh a;b $HOME *", ("/bin/sh", "a;b", "$HOME", "*")),
+    ],
+)
+def test_a_command_is_split_as_a_shell_would(text: str, words: tuple[str, ...]) -> None:
+    program, *arguments = words
+    found = shutil.which(program)
+
+    assert found and (os.path.abspath(found), *arguments) == command_line(text)
+
+
+def test_a_program_is_the_one_that_is_here_and_never_one_of_the_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "check").symlink_to("/bin/true")
+    monkeypatch.chdir(tmp_path)
+
+    assert (f"{tmp_path}/tools/check", "x") == command_line("tools/check x")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nowhere-to-be-found --check", "program that is in this image"),
+        (__file__, "program that is in this image"),
+        ("/etc", "program that is in this image"),
+        ("''", "program that is in this image"),
+        ("# a comment", "program that is in this image"),
+        ("sh -c 'unbalanced", "closing quotation"),
+        ("sh \\", "escaped character"),
+    ],
+)
+def test_a_command_that_cannot_be_run_is_refused_at_the_start(text: str, said: str) -> None:
+    problem = problem_of(GATE="command", GATE_COMMAND=text)
+
+    assert ("X_GATE_COMMAND", text) == (problem.setting, problem.value)
+    assert said in problem.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "gate", "value", "its_gate"),
+    [
+        *(("GATE_COMMAND", gate, "/bin/sh -c 'a b'", "command") for gate in ("", "off", "syntax")),
+        *(("GATE_GRAMMAR", gate, "3.9", "syntax") for gate in ("", "off")),
+        ("GATE_COMMAND", "command", "", "command"),
+    ],
+)
+def test_a_gate_goes_with_its_own_settings_only(
+    name: str, gate: str, value: str, its_gate: str
+) -> None:
+    expected = Problem(f"X_{name}", value, f"goes with X_GATE={its_gate}, only with it")
+
+    assert expected == problem_of(**{"GATE": gate, name: value})
+
+
+def test_a_check_that_may_take_longer_than_a_cycle_is_refused() -> None:
+    problem = problem_of(GATE="syntax", GATE_TIMEOUT="10m")
+
+    assert ("X_GATE_TIMEOUT", "600") == (problem.setting, problem.value)
+    assert "is not less than X_TIMEOUT, which is 600 s" == problem.problem
+
+
+@pytest.mark.parametrize("text", ["0", "0.5s", "8d", "soon"])
+def test_a_timeout_is_a_second_or_more(text: str) -> None:
+    assert "X_GATE_TIMEOUT" == problem_of(GATE="syntax", GATE_TIMEOUT=text).setting

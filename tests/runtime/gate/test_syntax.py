@@ -1,0 +1,314 @@
+"""
+The syntax check: the pure part, and the process that the gate starts, by every Python there is.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.gate import syntax
+from sidecar_runtime.gate.syntax import NEWEST, problem_of
+
+MODULE = syntax.__file__
+
+
+def interpreters() -> list[str]:
+    """
+    Our own Python, and newer ones on this machine, for theirs is the grammar of the image.
+    """
+    found = [sys.executable]
+    for minor in range(NEWEST[1] + 1, NEWEST[1] + 4):
+        pyenv = sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))
+        if program := shutil.which(f"python3.{minor}") or (str(pyenv[-1]) if pyenv else None):
+            is_fine = subprocess.run([program, "-c", ""], capture_output=True).returncode == 0
+            found += [program] if is_fine else [str(pyenv[-1])] if pyenv else []
+    return found
+
+
+# Those that read the f-strings of Python 3.12.
+OF_TODAY = interpreters()[NEWEST < (3, 12) :]
+NEEDS_TODAY = pytest.mark.skip(reason="needs Python 3.12 or newer on PATH")
+
+
+def checked(
+    folder: Path, *paths: str, grammar: str = "", python: str = sys.executable
+) -> list[list[object]]:
+    """
+    Run the check on files of a folder, as the gate does; return its findings.
+    """
+    done = subprocess.run(
+        [python, "-I", MODULE, grammar or f"3.{NEWEST[1]}"],
+        cwd=folder,
+        input=b"".join(os.fsencode(path) + b"\0" for path in paths),
+        capture_output=True,
+        timeout=60,
+    )
+    assert (0, b"") == (done.returncode, done.stderr)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+# --- one source
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        b"",
+        b"\n",
+        b"x = 1",
+        b"\xef\xbb\xbfx = 1\n",
+        b"# -*- coding: latin-1 -*-\nx = '\xe9'\n",
+        "größe = '日本'\n".encode(),
+        b"x = 1\r\ny = 2\r\n",
+        b"import nowhere.to.be.found\n",
+        b"raise SystemExit\n",
+        b"while True: pass\n",
+        b"async def f():\n    await x\n",
+        b"'\\d'\n",  # a warning only
+        b"x is 1\n",
+    ],
+    ids=range(13),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_source_that_compiles_has_no_problem_and_is_not_run(source: bytes) -> None:
+    assert problem_of(source, NEWEST) is None
+    assert problem_of(source, (3, 8)) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "said"),
+    [
+        (b"x = 1\ndef f(:\n    pass\n", 2, "invalid syntax"),
+        (b"def f():\nreturn 1\n", 2, "expected an indented block"),
+        (b"x = (1,\n", 1, "never closed"),
+        (b"x = 1\nprint 'old'\n", 2, "print"),
+        (b"if x:\n\ty\n        z\n", 3, "tabs and spaces"),
+        (b"x = 'unterminated\n", 1, "unterminated string"),
+        (b"x = 1\nreturn x\n", 2, "'return' outside function"),
+        (b"x = 1\nfrom __future__ import annotations\n", 2, "beginning of the file"),
+        (b"def f():\n    x = 1\n    global x\n", 3, "assigned to before global"),
+        (b"break\n", 1, "outside loop"),
+        (b"x = '\xe9'\n", 1, "utf-8"),
+        (b"# -*- coding: nonsense -*-\n", 0, "nonsense"),
+        (b"<<<<<<< HEAD\nx = 1\n", 1, "invalid syntax"),
+    ],
+    ids=range(13),
+)
+def test_a_source_that_does_not_compile_has_a_problem_with_its_line(
+    source: bytes, line: int, said: str
+) -> None:
+    found = problem_of(source, NEWEST)
+
+    assert found is not None
+    assert line == found[0] and said in found[1]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        b"x = 1\0\n",
+        b"-" * 200_000 + b"1\n",
+        b"x = " + b"(" * 5_000 + b")" * 5_000,
+        b"x" + b".x" * 20_000,
+        b"x = " + b"[" * 90 + b"0" + b"]" * 90 + b"\n" + b"+".join([b"1"] * 100_000),
+        b"9" * 10_000,
+    ],
+    ids=["null byte", "signs", "brackets", "attributes", "sum", "number"],
+)
+def test_a_source_that_exhausts_the_compiler_has_a_problem(tmp_path: Path, source: bytes) -> None:
+    """
+    Each in a process of its own: it may take it along.
+    """
+    (tmp_path / "a.py").write_bytes(source)
+
+    (finding,) = checked(tmp_path, "a.py")
+
+    assert "a.py" == finding[0] and finding[2]
+
+
+# --- older grammars
+
+WALRUS = b"x = 1\nif (y := x): pass\n"
+POSITIONAL = b"def f(a, /): pass\n"
+MATCH = b"\nmatch x:\n    case 1: pass\n"
+STAR = b"try: pass\nexcept* OSError: pass\n"
+GENERIC = b"def f[T](x: T): pass\n"
+ALIAS = b"type X = int\n"
+
+NEWER = [
+    (WALRUS, (3, 8), 2),
+    (POSITIONAL, (3, 8), 1),
+    (MATCH, (3, 10), 3),
+    (STAR, (3, 11), None),  # 3.12 says the line of the except, 3.11 that of the try
+    (GENERIC, (3, 12), 1),
+    (ALIAS, (3, 12), 1),
+]
+
+
+@pytest.mark.parametrize(("source", "since", "line"), NEWER)
+@pytest.mark.parametrize("python", interpreters())
+def test_what_is_newer_than_the_grammar_is_a_problem(
+    tmp_path: Path, source: bytes, since: tuple[int, int], line: int | None, python: str
+) -> None:
+    asked = [python, "-c", "import sys; print(sys.version_info[1])"]
+    running = (3, int(subprocess.run(asked, capture_output=True).stdout))
+    (tmp_path / "a.py").write_bytes(source)
+
+    for minor in sorted({7, since[1] - 1, min(since[1], running[1]), running[1]}):
+        found = checked(tmp_path, "a.py", grammar=f"3.{minor}", python=python)
+        assert bool(found) == ((3, minor) < since or running < since), f"3.{minor}"
+        if found and line is not None:
+            assert ["a.py", line] == found[0][:2]
+
+
+FREE = {
+    "the same quotes": 'x = f"{d["a"]}"\n',
+    "a backslash": "x = f\"{'\\n'.join(a)}\"\n",
+    "a comment": 'x = f"""{\na  # why\n}"""\n',
+    "several lines": "x = f'{\na}'\n",
+    "the same quotes, inside": 'x = f"{f\'{"a"}\'}"\n',
+    "a backslash, inside": "x = f\"{f'\\n'}\"\n",
+    "several lines in a string": "x = f\"{'''\n'''}\"\n",
+    "several lines, inside": "x = f\"{f'''\n'''}\"\n",
+    "the same long quotes": 'x = f"""{"""a"""}"""\n',
+    "a format with a backslash": "x = f\"{a:{'\\n'}}\"\n",
+    "a line that goes on": 'x = f"{a + \\\n b}"\n',
+}
+OLD = {
+    "none": "x = 'a' \"b\"\n",
+    "a plain one": 'x = f"{a} {b!r} {c:>10} {d:{e}} {{no}} \\n"\n',
+    "other quotes": "x = f\"{d['a']}\" f'{d[\"a\"]}' rf'\\d{a}'\n",
+    "short quotes in long ones": 'x = f"""{d[\'a\']} {d["b"]} "c" \'d\'"""\n',
+    "one inside": "x = f\"{f'{a}'}\"\n",
+    "several lines in a long one": 'x = f"""{\na\n} \\n # no comment\n{b:\n>10}"""\n',
+    "a number sign in a string": "x = f\"{'#'}\" '#'  # why\n",
+    "brackets around": 'x = (\n    f"{a}"  # why\n    f"{b}"\n)\n',
+    "lines that go on": 'x = f"a\\\n{b}\\\n" \\\n  f"{c}"\n',
+    "a lambda": "x = f\"{(lambda: 'a')()}\"\n",
+    "a debug": "x = f'{a=} {b = !r:>3}'\n",
+    "a plain string inside a long one": "x = f'''{'a' 'b' \"c\"}'''\n",
+}
+
+
+@pytest.mark.parametrize("what", FREE)
+@pytest.mark.parametrize("python", interpreters())
+def test_an_fstring_that_older_pythons_cannot_read_is_a_problem(
+    tmp_path: Path, what: str, python: str
+) -> None:
+    """
+    By the Python that is running, or by the check's own look at it.
+    """
+    (tmp_path / "a.py").write_text(f"# first\n{FREE[what]}")
+
+    (finding,) = checked(tmp_path, "a.py", grammar="3.11", python=python)
+
+    assert "a.py" == finding[0]
+    assert isinstance(finding[1], int) and 2 <= finding[1] <= 4
+    assert "string" in str(finding[2])
+
+
+@pytest.mark.parametrize("python", OF_TODAY or [pytest.param("", marks=NEEDS_TODAY)])
+def test_an_fstring_of_today_is_no_problem_for_the_grammar_of_today(
+    tmp_path: Path, python: str
+) -> None:
+    for number, source in enumerate([*FREE.values(), *OLD.values()]):
+        (tmp_path / f"{number}.py").write_text(source)
+
+    assert [] == checked(tmp_path, *os.listdir(tmp_path), grammar="3.12", python=python)
+
+
+@pytest.mark.parametrize("what", OLD)
+@pytest.mark.parametrize("python", interpreters())
+def test_an_fstring_that_older_pythons_can_read_is_no_problem(
+    tmp_path: Path, what: str, python: str
+) -> None:
+    (tmp_path / "a.py").write_text(OLD[what])
+
+    assert [] == checked(tmp_path, "a.py", grammar="3.11", python=python)
+
+
+@pytest.mark.parametrize("python", interpreters())
+def test_a_source_that_only_the_tokenizer_cannot_read_ends_nothing(
+    tmp_path: Path, python: str
+) -> None:
+    """
+    A fault of CPython's own tokenizer in 3.12 and 3.13.
+    """
+    (tmp_path / "a.py").write_text("v = f\"\"\"x {f'''\n'''=}{1}\"\"\"\n")
+    (tmp_path / "b.py").write_text("def f(:\n")
+
+    found = checked(tmp_path, "a.py", "b.py", grammar="3.11", python=python)
+
+    assert [["b.py", 1, "invalid syntax"]] == found
+
+
+# --- as a process
+
+
+def test_each_file_with_a_problem_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "good.py").write_text("x = 1\n")
+    (tmp_path / "bad.py").write_text("x = 1\nx = = 2\n")
+    (tmp_path / "d/bad.py").write_text("def f(:\n")
+    (tmp_path / "not asked.py").write_text("x = = 2\n")
+
+    found = checked(tmp_path, "good.py", "bad.py", "d/bad.py")
+
+    assert [["bad.py", 2, "invalid syntax"], ["d/bad.py", 1, "invalid syntax"]] == found
+
+
+def test_no_file_is_no_problem(tmp_path: Path) -> None:
+    assert [] == checked(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a b.py", "new\nline.py", "ü日本.py", "quote\"'.py", "-x.py"])
+def test_names_come_back_as_they_are(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("x = = 2\n")
+
+    assert [[name, 1, "invalid syntax"]] == checked(tmp_path, name)
+
+
+def test_nothing_is_written_or_run(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("open('ran', 'w')\n")
+    (tmp_path / "json.py").write_text("open('ran', 'w')\n")
+    (tmp_path / "sitecustomize.py").write_text("open('ran', 'w')\n")
+
+    assert [] == checked(tmp_path, "a.py", "json.py", "sitecustomize.py")
+    assert {"a.py", "json.py", "sitecustomize.py"} == set(os.listdir(tmp_path))
+
+
+def test_warnings_are_no_findings(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = '\\d'\nx is 1\n")
+
+    assert [] == checked(tmp_path, "a.py")
+
+
+@pytest.mark.parametrize("kind", ["missing", "link", "fifo"])
+def test_what_is_no_file_ends_it_at_once(tmp_path: Path, kind: str) -> None:
+    """
+    The tree is ours alone; whoever planted something there gets no answer out of it.
+    """
+    if kind == "link":
+        (tmp_path / "real.py").write_text("secret = = 1\n")
+        (tmp_path / "a.py").symlink_to("real.py")
+    elif kind == "fifo":
+        os.mkfifo(tmp_path / "a.py")
+
+    done = subprocess.run(
+        [sys.executable, "-I", MODULE, "3.11"],
+        cwd=tmp_path,
+        input=b"a.py\0",
+        capture_output=True,
+        timeout=60,
+    )
+
+    assert b"secret" not in done.stdout + done.stderr
+    if kind == "fifo":  # nobody writes into it: it is empty, and does not block
+        assert (0, b"") == (done.returncode, done.stdout)
+    else:
+        assert 0 != done.returncode

@@ -1,0 +1,179 @@
+"""
+The status page: what is shown, and that nothing that is shown can do harm.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import time
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
+from sidecar_runtime.http.page import CONTENT_SECURITY_POLICY, STYLE, page
+from sidecar_runtime.http.status import About, status
+from sidecar_runtime.sidecar import Names
+from tests.runtime.sidecars import ABOUT, READY, Sidecar
+
+HOSTILE = "<script>alert('x')</script>\"&amp;<img src=x onerror=alert(1)>"
+
+
+class Tags(HTMLParser):
+    """
+    The elements and texts of a page.
+    """
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health()
+
+
+def text_of(health: Health, sidecar: Sidecar = READY) -> str:
+    return Tags(page(status(ABOUT, health, sidecar)).decode()).text
+
+
+def test_the_page_shows_the_facts(health: Health) -> None:
+    health.record(PastCycle(0.0, 0.5, "changed", "", {"files_published": 3, "nothing": 0}), None)
+    health.record(PastCycle(9.0, 0.5, "error", "source_empty", {}), LastError("a", "b", "c", 9.0))
+    sidecar = Sidecar(Readiness(True, "r1", 5.0), {"keys_skipped": {"k": "why"}, "list": ["x", 1]})
+
+    text = text_of(health, sidecar)
+
+    for shown in ("box-sync", "box://source", "/target", "r1", "1.2.3", "files published: 3"):
+        assert shown in text
+    for shown in ("source_empty", "keys skipped", "k: why", "1970-01-01 00:00:09 UTC"):
+        assert shown in text
+    assert "nothing" not in text
+
+
+def test_the_page_begins_with_what_is_wrong_since_when_and_what_to_do(health: Health) -> None:
+    at = time.time()
+    for seconds_ago in (240.0, 90.0):
+        error = LastError("access_denied", "may not", "allow it", at - seconds_ago)
+        health.record(PastCycle(at - seconds_ago, 0.5, "error", "access_denied", {}), error)
+
+    text = text_of(health)
+
+    shown = ["failing", "access_denied: may not", "4 minutes ago", "2 failures in a row"]
+    places = [text.index(part) for part in (*shown, "allow it", "published", "r1")]
+    assert sorted(places) == places
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (1.0, "now"),
+        (-91.0, r"9\d seconds ago"),
+        (-121.0, "2 minutes ago"),
+        (-7_300.0, "2 hours ago"),
+        (-172_900.0, "2 days ago"),
+        (7_300.0, "in 2 hours"),
+    ],
+)
+def test_moments_are_shown_with_their_distance(health: Health, seconds: float, shown: str) -> None:
+    ends_at = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat()
+    sidecar = Sidecar(Readiness(True), {"ends_at": ends_at})
+
+    assert re.search(f"UTC, {shown}", text_of(health, sidecar))
+
+
+@pytest.mark.parametrize("hidden", ["\u202e", "\u200b", "\x1b", "\n", "\udce9"])
+def test_what_cannot_be_seen_is_shown_as_its_number(health: Health, hidden: str) -> None:
+    sidecar = Sidecar(Readiness(True, "r1", 5.0), {"keys_skipped": {f"a{hidden}b": "unsafe_path"}})
+
+    text = text_of(health, sidecar)
+
+    assert f"a{ascii(hidden)[1:-1]}b: unsafe_path" in text
+
+
+@pytest.mark.parametrize("text", ["2026-13-01T00:00:00Z", "٢٠٢٦-01-01T00:00:00+00:00"])
+def test_what_only_looks_like_a_moment_is_shown_as_it_is(health: Health, text: str) -> None:
+    """
+    A commit message may be any text.
+    """
+    sidecar = Sidecar(Readiness(True, "r1", 5.0), {"message": text})
+
+    assert text in text_of(health, sidecar)
+
+
+def hostile_facts(health: Health) -> dict[str, Any]:
+    health.record(
+        PastCycle(0.0, 0.5, "error", HOSTILE, {HOSTILE: HOSTILE}),
+        LastError(HOSTILE, HOSTILE, HOSTILE, 0.0),
+    )
+    health.record(PastCycle(0.0, 0.5, "changed", "", {HOSTILE: HOSTILE}), None)
+    health.last_error = LastError(HOSTILE, HOSTILE, HOSTILE, 0.0)
+    details: dict[str, object] = {HOSTILE: HOSTILE, "map": {HOSTILE: HOSTILE}, "list": [HOSTILE]}
+    details["names"] = Names({HOSTILE: HOSTILE})
+    sidecar = Sidecar(Readiness(False, HOSTILE, 0.0, HOSTILE), details)
+    return status(About(HOSTILE, HOSTILE, HOSTILE, HOSTILE), health, sidecar)
+
+
+def test_everything_that_is_shown_is_escaped(health: Health) -> None:
+    html = page(hostile_facts(health)).decode()
+
+    tags = Tags(html)
+    assert "script" not in tags.tags and "img" not in tags.tags
+    assert {"lang", "charset", "name", "content", "class", "datetime"} >= tags.attributes
+    assert html.count("<script") == html.count("<img") == 0
+    assert tags.text.count("<script>alert('x')</script>") >= 12
+
+
+def test_the_page_has_the_same_elements_whatever_the_facts_say(health: Health) -> None:
+    facts = hostile_facts(health)
+    tame = json.loads(json.dumps(facts).replace(json.dumps(HOSTILE)[1:-1], "tame"))
+
+    assert Tags(page(tame).decode()).tags == Tags(page(facts).decode()).tags
+
+
+@pytest.mark.parametrize(
+    ("details", "shown"),
+    [
+        ({"managed_files": 3}, "managed files"),
+        ({"/var/krb_ccache": "until noon"}, "/var/krb_ccache"),
+        ({"failing_dags": Names(sales_daily="no_role")}, "failing dags"),
+        (
+            {"failing_dags": Names(sales_daily="no_role: team_sales")},
+            "sales_daily: no_role: team_s",
+        ),
+    ],
+)
+def test_details_go_by_words_but_for_what_is_no_word_and_for_names_of_others(
+    health: Health, details: dict[str, object], shown: str
+) -> None:
+    assert shown in text_of(health, Sidecar(Readiness(True), details))
+
+
+def test_the_page_may_use_its_own_style_and_nothing_else() -> None:
+    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+
+    assert CONTENT_SECURITY_POLICY == f"default-src 'none'; style-src 'sha256-{digest}'"
+
+
+def test_the_style_on_the_page_is_the_one_that_is_allowed(health: Health) -> None:
+    html = page(status(ABOUT, health, READY)).decode()
+
+    styles = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    assert styles == [STYLE]
+    assert " style=" not in html
+    assert "<link" not in html
+    assert "://" not in html.replace("box://source", "")

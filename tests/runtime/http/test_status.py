@@ -1,0 +1,108 @@
+"""
+The status as JSON, and what /readyz says.
+"""
+
+import json
+
+import pytest
+
+from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
+from sidecar_runtime.http.status import readiness_body, status
+from tests.runtime.sidecars import ABOUT, READY, Sidecar
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health()
+
+
+def test_json_has_the_documented_keys(health: Health) -> None:
+    health.record(PastCycle(1_700_000_000.0, 0.1234567, "changed", "", {"files": 3}), None)
+    health.record(
+        PastCycle(1_700_000_010.0, 0.5, "error", "access_denied", {}),
+        LastError("access_denied", "may not", "allow it", 1_700_000_010.5),
+    )
+    health.expect_cycle(12.34)
+
+    facts = json.loads(json.dumps(status(ABOUT, health, READY)))
+
+    next_cycle = facts.pop("next_cycle_in_seconds")
+    assert next_cycle == pytest.approx(12.3, abs=0.3)
+    assert {
+        "sidecar": "box-sync",
+        "version": "1.2.3",
+        "alive": True,
+        "ready": True,
+        "problem": None,
+        "revision": "r1",
+        "published_at": "2023-11-14T22:13:20.000+00:00",
+        "source": "box://source",
+        "target": "/target",
+        "consecutive_failures": 1,
+        "last_error": {
+            "reason": "access_denied",
+            "error": "may not",
+            "advice": "allow it",
+            "since": "2023-11-14T22:13:30.500+00:00",
+            "at": "2023-11-14T22:13:30.500+00:00",
+        },
+        "cycles": [
+            {
+                "started_at": "2023-11-14T22:13:30.000+00:00",
+                "duration_seconds": 0.5,
+                "result": "error",
+                "reason": "access_denied",
+            },
+            {
+                "started_at": "2023-11-14T22:13:20.000+00:00",
+                "duration_seconds": 0.123,
+                "result": "changed",
+                "reason": None,
+                "files": 3,
+            },
+        ],
+        "details": {},
+    } == facts
+
+
+def test_json_before_anything_has_happened(health: Health) -> None:
+    facts = status(ABOUT, health, Sidecar(Readiness(False, problem="no cycle yet")))
+
+    assert (False, "no cycle yet") == (facts["ready"], facts["problem"])
+    assert (None, None, None) == (facts["revision"], facts["published_at"], facts["last_error"])
+    assert (None, []) == (facts["next_cycle_in_seconds"], facts["cycles"])
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_readiness_has_revision_and_age(health: Health, is_ready: bool) -> None:
+    sidecar = Sidecar(Readiness(is_ready, "r1", 1_000.0, "" if is_ready else "2 files missing"))
+
+    ready, body = readiness_body(health, sidecar)
+    facts = json.loads(body)
+
+    assert ready is is_ready
+    assert facts.pop("published_seconds_ago") > 1_000_000
+    assert {
+        "ready": is_ready,
+        "revision": "r1",
+        "reason": None,
+        "error": None if is_ready else "2 files missing",
+    } == facts
+
+
+def test_readiness_names_the_failure_that_goes_on_while_it_is_ready(health: Health) -> None:
+    health.record(PastCycle(0, 0, "error", "throttled", {}), LastError("throttled", "slow", "", 0))
+
+    ready, body = readiness_body(health, READY)
+
+    assert ready is True
+    assert ("throttled", "slow") == (json.loads(body)["reason"], json.loads(body)["error"])
+
+
+def test_an_invalid_time_is_not_shown(health: Health) -> None:
+    """
+    That of a file, which anybody who can write to the volume may have set.
+    """
+    sidecar = Sidecar(Readiness(True, "r1", 1e15), {})
+
+    assert status(ABOUT, health, sidecar)["published_at"] is None

@@ -1,0 +1,116 @@
+"""
+The queue that the main thread waits on.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sidecar_runtime.loop.events import Events
+
+# Only a wait that misses its event takes this long.
+LONG_SECONDS = 60.0
+
+
+@pytest.fixture
+def events() -> Events[str]:
+    return Events()
+
+
+@pytest.fixture
+def sighup(events: Events[str]) -> Iterator[None]:
+    """
+    SIGHUP as an event, as the loop does it.
+    """
+    handler = signal.signal(signal.SIGHUP, lambda *_: events.put("hup"))
+    wakeup = events.listen_to_signals()
+    yield
+    signal.set_wakeup_fd(wakeup)
+    signal.signal(signal.SIGHUP, handler)
+
+
+def test_events_come_in_their_order(events: Events[str]) -> None:
+    for name in ("a", "b", "c"):
+        events.put(name)
+
+    assert ["a", "b", "c"] == [events.get(0) for _ in range(3)]
+
+
+def test_none_when_the_time_is_up(events: Events[str]) -> None:
+    began = time.monotonic()
+
+    assert events.get(0.05) is None
+    assert time.monotonic() - began >= 0.05
+    assert events.get(0) is None
+    assert events.get(-5) is None
+
+
+def test_an_old_wake_up_does_not_shorten_the_wait(events: Events[str]) -> None:
+    events.put("a")
+    assert events.get(1) == "a"
+    began = time.monotonic()
+
+    assert events.get(0.1) is None
+    assert time.monotonic() - began >= 0.1
+
+
+def test_another_thread_ends_the_wait(events: Events[str]) -> None:
+    thread = threading.Timer(0.02, events.put, ["late"])
+    thread.start()
+    began = time.monotonic()
+
+    assert events.get(LONG_SECONDS) == "late"
+    assert time.monotonic() - began < LONG_SECONDS
+
+
+def test_more_events_than_the_socket_holds_are_no_problem(events: Events[str]) -> None:
+    for number in range(20_000):
+        events.put(str(number))
+
+    assert [str(number) for number in range(20_000)] == [events.get(0) for _ in range(20_000)]
+
+
+def test_the_kernel_side_of_a_signal_writes_to_the_socket(events: Events[str]) -> None:
+    """
+    The Python handler runs too late for a wait that is about to begin; this does not.
+    """
+    before = events.listen_to_signals()
+    fd = signal.set_wakeup_fd(before)
+
+    assert fd == events._waker.fileno()
+
+
+@pytest.mark.usefixtures("sighup")
+def test_a_signal_ends_the_wait_whenever_it_comes(events: Events[str]) -> None:
+    """
+    A signal between the last look at the queue and the wait must not be slept through.
+
+    The sender gets the interpreter when the main thread lets go of it, right before it waits.
+    """
+    number, slowest = 0, 0.0
+    is_over = threading.Event()
+
+    def send() -> None:
+        sent = 0
+        while not is_over.is_set():
+            if number > sent:
+                sent = number
+                os.kill(os.getpid(), signal.SIGHUP)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    for turn in range(1, 201):
+        began = time.monotonic()
+        number = turn
+        heard = events.get(LONG_SECONDS)
+        slowest = max(slowest, time.monotonic() - began)
+        if heard is None:
+            break
+    is_over.set()
+    sender.join()
+
+    assert slowest < LONG_SECONDS

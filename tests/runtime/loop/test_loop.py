@@ -1,0 +1,109 @@
+"""
+The loop in its usual course: when cycles run, what is reported of them, what a glance saves.
+"""
+
+import time
+from dataclasses import replace
+
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.loop.loop import Pace
+from tests.runtime.looping import DENIED, REFUSED, Run, run
+from tests.runtime.recording import CHANGED, UNCHANGED, Log, Script, ScriptSession, settings_of
+
+
+def test_the_shipped_waits() -> None:
+    """
+    Every other test has shorter ones. What the end may take stays below the promised second.
+    """
+    pace, fence = Pace(), Fence()
+
+    assert (2.0, 2.0) == (pace.waiting_retry_seconds, pace.clock_grace_seconds)
+    assert 60.0 == pace.liveness_grace_seconds
+    assert (0.2, 0.4) == (pace.tidy_seconds, fence._in_flight_seconds)
+
+
+def test_cycles_follow_each_other_at_the_interval(log: Log) -> None:
+    one = run(CHANGED, UNCHANGED, UNCHANGED, CHANGED, interval_seconds=0.1)
+    began = time.monotonic()
+
+    one.until_stopped()
+
+    assert time.monotonic() - began >= 0.3
+    assert (2, 2) == (one.count("changed"), one.count("unchanged"))
+    assert len(one.sidecar.sessions) == 1
+
+
+def test_a_changed_cycle_is_one_line_at_info_and_an_unchanged_one_at_debug(log: Log) -> None:
+    run(CHANGED, UNCHANGED, interval_seconds=0.1).until_stopped()
+
+    changed, unchanged = log.events("cycle_finished")
+    assert changed.pop("duration_seconds") >= 0
+    expected = {"level": "info", "result": "changed", "revision": "r1", "files_published": 1}
+    assert expected.items() <= changed.items()
+    assert ("debug", "unchanged") == (unchanged["level"], unchanged["result"])
+
+
+def test_the_first_success_after_failures_is_logged_at_info(log: Log) -> None:
+    run(DENIED, DENIED, UNCHANGED, UNCHANGED, interval_seconds=0.1).until_stopped()
+
+    first, second = log.events("cycle_finished")
+    assert ("info", 2) == (first["level"], first["failures_before"])
+    assert ("debug", 0) == (second["level"], second["failures_before"])
+
+
+def test_metrics_tell_success_from_publish(log: Log) -> None:
+    began = time.time()
+    one = run(UNCHANGED)
+    one.until(1)
+
+    def sample(name: str) -> float | None:
+        return one.metrics.registry.get_sample_value(name, {"sidecar": "box"})
+
+    assert (sample("sidecar_last_success_timestamp_seconds") or 0) >= began
+    assert sample("sidecar_last_publish_timestamp_seconds") == 0
+    assert sample("sidecar_cycle_duration_seconds_count") == 1
+
+
+# --- glances
+
+
+class Glancer(Script):
+    """
+    A script whose session sees nothing new at a glance, but for the first one.
+    """
+
+    def begin(self) -> ScriptSession:
+        session = super().begin()
+        self.glances = 0
+
+        def glance() -> bool:
+            self.glances += 1
+            return self.glances > 1
+
+        session.glance = glance  # type: ignore[attr-defined]
+        session.can_wait_for_news = False  # type: ignore[attr-defined]
+        return session
+
+
+def test_glances_count_as_cycles_and_news_starts_one() -> None:
+    script = Glancer(CHANGED, UNCHANGED)
+    settings = replace(settings_of(JITTER="0"), interval_seconds=0.1)
+    glanced = Run(script, settings, glances=15)
+    glanced.until_stopped()
+
+    # The first glance saw news, and the second cycle came; quiet ones then, and a third cycle.
+    quiet = script.glances - 1
+    assert (3, 1) == (script.cycles, glanced.count("changed"))
+    assert 1 + quiet == glanced.count("unchanged")
+    assert 1 <= quiet <= 15
+    durations = "sidecar_cycle_duration_seconds_count"
+    labels = {"sidecar": "box"}
+    assert 3 + quiet == glanced.metrics.registry.get_sample_value(durations, labels)
+
+
+def test_after_a_refused_cycle_the_next_one_comes_at_its_time() -> None:
+    settings = replace(settings_of(JITTER="0"), interval_seconds=0.1)
+    glanced = Run(Glancer(CHANGED, REFUSED, REFUSED), settings, glances=1_000)
+    glanced.until_stopped()
+
+    assert 2 == glanced.count("refused")

@@ -1,0 +1,181 @@
+"""
+The loop after failures, and after what is neither published nor a failure.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from sidecar_runtime.errors import GaveUp, SidecarError
+from sidecar_runtime.health import Outcome
+from tests.runtime.looping import (
+    DENIED,
+    QUICK,
+    REFUSAL,
+    REFUSED,
+    SETTLING,
+    failing_for,
+    run,
+    seconds_left,
+)
+from tests.runtime.recording import CHANGED, WAITING, Log
+from tests.support.raising import raised
+
+
+def test_a_failure_is_one_line_with_reason_and_advice(log: Log) -> None:
+    one = run(DENIED)
+
+    one.until_stopped()
+
+    failed = log.events("cycle_failed")
+    assert len(failed) == 1
+    assert 0.01 <= failed[0].pop("retry_in_seconds") <= 0.04
+    assert {
+        "level": "warning",
+        "reason": "access_denied",
+        "error": "may not list",
+        "advice": "allow it",
+        "consecutive_failures": 1,
+    }.items() <= failed[0].items()
+    assert "exception" not in failed[0]
+    assert one.health.last_error is not None
+    assert one.health.last_error.reason == "access_denied"
+
+
+def test_a_bug_in_a_cycle_is_a_failure_with_a_traceback(log: Log) -> None:
+    one = run(ZeroDivisionError("by zero"), CHANGED, interval_seconds=0.1)
+
+    one.until_stopped()
+
+    failed = log.events("cycle_failed")[0]
+    assert ("error", "bug") == (failed["level"], failed["reason"])
+    assert failed["error"] == "ZeroDivisionError: by zero"
+    assert "Traceback" in failed["exception"] and "recording.py" in failed["exception"]
+    assert ["error", "changed"] == one.results()
+
+
+def test_a_failure_is_tried_again_long_before_the_interval(log: Log) -> None:
+    one = run(DENIED, DENIED, DENIED, CHANGED)
+    one.until(4)
+
+    assert [1, 2, 3] == [event["consecutive_failures"] for event in log.events("cycle_failed")]
+
+
+def test_a_failure_may_have_less_time_than_the_backoff(log: Log) -> None:
+    urgent = SidecarError("kdc_unreachable", "refused")
+    urgent.retry_within_seconds = 0.05
+
+    one = run(urgent, CHANGED, pace=failing_for(600))
+
+    one.until(2)
+
+    assert 0.05 == log.events("cycle_failed")[0]["retry_in_seconds"]
+
+
+def test_waits_grow_with_failures_and_a_success_resets_them(log: Log) -> None:
+    asked: list[int] = []
+
+    def draw(low: float, high: float) -> float:
+        asked.append(round(high * 1000))
+        return low
+
+    pace = replace(QUICK, backoff=replace(QUICK.backoff, draw=draw))
+
+    run(DENIED, DENIED, DENIED, CHANGED, DENIED, pace=pace, interval_seconds=0.1).until_stopped()
+
+    assert asked == [40, 80, 100, 40]
+
+
+def test_the_usual_interval_comes_back_after_a_failure(log: Log) -> None:
+    one = run(DENIED, CHANGED)
+
+    left_seconds = seconds_left(one, 2)
+
+    assert left_seconds == pytest.approx(3600, abs=15)
+    assert (0, None) == (one.health.consecutive_failures, one.health.last_error)
+
+
+def test_gives_up_after_the_limit_of_failures_in_a_row(log: Log) -> None:
+    one = run(DENIED, DENIED, CHANGED, *[DENIED] * 9, max_failures=3, interval_seconds=0.1)
+
+    error = raised(GaveUp, one)
+
+    assert one.sidecar.cycles == 6
+    assert ("failure_limit", 3) == (error.reason, error.exit_code)
+    assert error.message == "access_denied: may not list"
+
+
+def test_keeps_trying_without_a_limit(log: Log) -> None:
+    one = run(*[DENIED] * 12, interval_seconds=0.1)
+
+    one.until_stopped()
+
+    assert one.count("error") == 12
+
+
+def test_waiting_for_the_target_is_neither_success_nor_failure(log: Log) -> None:
+    one = run(WAITING, WAITING, WAITING, CHANGED)
+
+    one.until(4)
+
+    assert (3, 1, 0) == (one.count("waiting"), one.count("changed"), one.count("error"))
+    assert log.events("cycle_failed") == []
+    assert len(log.events("cycle_finished")) == 1
+
+
+def test_a_source_that_comes_to_rest_is_looked_at_again_soon(log: Log) -> None:
+    one = run(SETTLING, SETTLING, CHANGED)
+
+    one.until(3)
+
+    assert ["settling", "changed"] == one.results()
+    assert (2, 0) == (one.count("settling"), one.count("error"))
+    assert log.events("cycle_failed") == []
+    assert ["changed"] == [event["result"] for event in log.events("cycle_finished")]
+
+
+def test_a_refused_revision_is_no_failure_and_waits_for_the_usual_interval(log: Log) -> None:
+    one = run(DENIED, REFUSED, max_failures=2)
+
+    left_seconds = seconds_left(one, 2)
+
+    assert left_seconds == pytest.approx(3600, abs=15)
+    assert 0 == one.health.consecutive_failures
+    error = one.health.last_error
+    assert error is not None
+    assert "revision_refused" == error.reason
+    assert (REFUSAL.message, "fix it") == (error.message, error.advice)
+    past = one.health.past_cycles()[0]
+    assert ("refused", "revision_refused") == (past.result, past.reason)
+    assert 1 == len(log.events("cycle_failed"))
+
+
+def test_refusals_never_add_up_to_the_limit_of_failures(log: Log) -> None:
+    one = run(*[REFUSED] * 5, DENIED, REFUSED, DENIED, max_failures=2, interval_seconds=0.1)
+
+    one.until_stopped()
+
+    assert (6, 2) == (one.count("refused"), one.count("error"))
+
+
+def test_refused_cycles_are_logged_at_debug_but_the_first_after_failures(log: Log) -> None:
+    run(REFUSED, DENIED, REFUSED, interval_seconds=0.1).until_stopped()
+
+    assert [("debug", "refused", 0), ("info", "refused", 1)] == [
+        (event["level"], event["result"], event["failures_before"])
+        for event in log.events("cycle_finished")
+    ]
+
+
+@pytest.mark.parametrize("outcome", [REFUSED, SETTLING], ids=lambda outcome: outcome.result)
+def test_what_is_not_published_is_no_success(log: Log, outcome: Outcome) -> None:
+    """
+    The age of the last success is what people alert on.
+    """
+    one = run(outcome, interval_seconds=0.1)
+
+    one.until_stopped()
+
+    for name in ("success", "publish"):
+        stamp = f"sidecar_last_{name}_timestamp_seconds"
+        assert 0 == one.metrics.registry.get_sample_value(stamp, {"sidecar": "box"})

@@ -1,0 +1,92 @@
+"""
+The loop of an init container: it ends with its first success, or gives up at its deadline.
+"""
+
+import threading
+from typing import Any
+
+import pytest
+
+from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Outcome
+from tests.runtime.looping import DENIED, REFUSED, SETTLING, run, waits
+from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Log
+from tests.support.raising import raised
+
+HELD = Outcome("waiting", counts={"holder": "pid 7 on other-pod"})
+
+
+def test_a_one_shot_ends_with_its_first_success(log: Log) -> None:
+    for outcome in (CHANGED, UNCHANGED):
+        one = run(outcome, one_shot=True)
+
+        assert one() == EXIT_DONE
+        assert one.sidecar.cycles == 1
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [[DENIED, WAITING, DENIED, CHANGED], [SETTLING, REFUSED, REFUSED, UNCHANGED]],
+    ids=["failures, and another owns the target", "refused, or comes to rest"],
+)
+def test_a_one_shot_tries_again_until_it_succeeds(log: Log, steps: list[Any]) -> None:
+    one = run(*steps, one_shot=True, interval_seconds=0.1)
+
+    assert one() == EXIT_DONE
+    assert one.sidecar.cycles == 4
+
+
+@pytest.mark.parametrize(
+    ("end", "message", "advice"),
+    [
+        (DENIED, "access_denied: may not list", "allow it"),
+        (REFUSED, "revision_refused: the gate refuses r2: a.py:3: what", "fix it"),
+        (SETTLING, "the source kept changing: .*", ""),
+        (HELD, "another process keeps the target all the time: pid 7 on other-pod", ""),
+    ],
+    ids=["failure", "refused", "settling", "waiting"],
+)
+def test_a_one_shot_gives_up_at_its_deadline_and_names_the_last_cause(
+    log: Log, end: Any, message: str, advice: str
+) -> None:
+    one = run(*[end] * 1000, one_shot=True, one_shot_deadline_seconds=1.0, interval_seconds=0.1)
+
+    with pytest.raises(GaveUp, match=f"^{message}$") as caught:
+        one()
+
+    assert "one_shot_deadline" == caught.value.reason
+    assert (3, advice) == (caught.value.exit_code, caught.value.advice)
+
+
+def test_a_cycle_that_gives_up_ends_the_loop(log: Log) -> None:
+    one = run(DENIED, GaveUp("failure_limit", "too many", "look there"), CHANGED)
+
+    with pytest.raises(GaveUp, match="too many"):
+        one()
+
+    assert ["error", "error"] == one.results()
+
+
+@pytest.mark.parametrize(
+    ("blame", "message", "advice"),
+    [
+        (None, "no success in time", ""),
+        (SidecarError("kdc_hung", "no answer", "ask it"), "kdc_hung: no answer", "ask it"),
+    ],
+)
+def test_a_one_shot_gives_up_while_a_cycle_hangs_and_names_what_it_waits_for(
+    log: Log, blame: SidecarError | None, message: str, advice: str
+) -> None:
+    released = threading.Event()
+
+    def hang(fence: Fence) -> Outcome:
+        fence.blame = blame
+        return waits(released)
+
+    error = raised(GaveUp, run(hang, one_shot=True, one_shot_deadline_seconds=0.2))
+    released.set()
+
+    assert "one_shot_deadline" == error.reason
+    assert message in error.message
+    assert advice in error.advice

@@ -1,0 +1,139 @@
+"""
+The loop in a process of its own: cycles that hang at SIGTERM, a wall clock that is set.
+"""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import datetime, os, sys, threading, time
+from dataclasses import replace
+
+{before}
+
+from sidecar_runtime.health import Health, Outcome
+from sidecar_runtime.loop.loop import Loop, Pace
+from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.process import run_main
+from sidecar_runtime import logs
+from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Script, settings_of
+
+{body}
+
+def main():
+    logs.configure("debug", "json")
+    settings = replace(settings_of(JITTER="0"), **changes)
+    return Loop(Script(*steps), settings, Health(), Metrics("box", "1", "r"), pace=pace).run()
+
+run_main(main)
+"""
+
+
+def start(body: str, before: str = "") -> subprocess.Popen[bytes]:
+    """
+    Run a program around a loop; its cycles print what happens.
+    """
+    text = PROGRAM.format(before=textwrap.dedent(before), body=textwrap.dedent(body))
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", text],
+        cwd=Path(__file__).parents[3],
+        env={"PATH": "/usr/bin:/bin"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def read_until(process: subprocess.Popen[bytes], text: str) -> list[str]:
+    """
+    Return the lines up to the one with this text.
+    """
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line.decode())
+        if text in lines[-1]:
+            return lines
+    pytest.fail(f"ended without {text!r}:\n{''.join(lines)}")
+
+
+HANGS = """
+changes, pace = {}, Pace()
+reading, _writing = os.pipe()
+
+def hang(fence):
+    print("hanging", flush=True)
+    os.read(reading, 1)      # forever, in the kernel
+    return CHANGED
+
+def hang_in_a_publish(fence):
+    with fence:
+        return hang(fence)
+
+def hang_and_hold_the_interpreter(fence):
+    print("hanging", flush=True)
+    while True:
+        sum(range(1000))
+"""
+
+
+@pytest.mark.parametrize("how", ["hang", "hang_in_a_publish", "hang_and_hold_the_interpreter"])
+def test_sigterm_ends_the_process_while_a_cycle_hangs(how: str) -> None:
+    with start(f"{HANGS}\nsteps = [{how}]") as process:
+        try:
+            read_until(process, "hanging")
+            process.terminate()
+            code = process.wait(60)
+        finally:
+            process.kill()
+
+    assert code == 0
+
+
+SHIFTED = """
+real = datetime.datetime
+shift = datetime.timedelta(0)
+
+class Shifted(real):
+    @classmethod
+    def now(cls, tz=None):
+        return real.now(tz) + shift
+
+datetime.datetime = Shifted     # before the scheduler and the loop import it
+"""
+
+
+@pytest.mark.parametrize("days", [-1, 1, -20_000])
+def test_goes_on_when_the_wall_clock_is_set(days: int) -> None:
+    """
+    APScheduler goes by the wall clock; set back by a day, it would be silent for a day.
+    """
+    body = f"""
+    changes, pace = {{"interval_seconds": 0.1}}, Pace(clock_grace_seconds=0.2)
+
+    def set_clock(fence):
+        global shift
+        shift = datetime.timedelta(days={days})
+        print("clock set", flush=True)
+        return CHANGED
+
+    def after(fence):
+        print("went on", flush=True)
+        return UNCHANGED
+
+    steps = [UNCHANGED, set_clock, after, after, after, after]
+    """
+    with start(body, SHIFTED) as process:
+        try:
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+
+    text = out.decode()
+    assert text.count("went on") == 4, text
+    assert ("trigger_overdue" in text) == (days < 0)
+    assert text.count("trigger_overdue") <= 1

@@ -1,0 +1,181 @@
+"""
+The loop while a cycle takes too long: it is abandoned, and can publish nothing.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.health import Health, Outcome
+from sidecar_runtime.loop.loop import STUCK_THREADS
+from tests.runtime.looping import (
+    DENIED,
+    PATIENCE_SECONDS,
+    QUICK,
+    failing_for,
+    run,
+    waits,
+)
+from tests.runtime.recording import CHANGED, UNCHANGED, Log
+from tests.support.waiting import wait_until
+
+
+def test_a_cycle_that_takes_too_long_is_abandoned_and_can_publish_nothing(log: Log) -> None:
+    came: list[object] = []
+    is_over = threading.Event()
+
+    def late(fence: Fence) -> Outcome:
+        revoked = threading.Event()
+        fence.on_revoke(revoked.set)
+        assert revoked.wait(PATIENCE_SECONDS)
+        try:
+            with fence:
+                came.append("published")
+        except CycleAbandoned as error:
+            came.append(error)
+        is_over.set()
+        return CHANGED
+
+    def after(_: Fence) -> Outcome:
+        assert is_over.wait(PATIENCE_SECONDS)
+        return UNCHANGED
+
+    one = run(late, after, timeout_seconds=0.1)
+    one.health.expect_beat(60)
+
+    one.until(2)
+
+    assert [CycleAbandoned] == [type(one) for one in came]
+    assert ["error", "unchanged"] == one.results()
+    assert (0, 1) == (one.count("changed"), one.count("error"))
+    assert log.events("cycle_failed")[0]["reason"] == "cycle_timeout"
+    assert log.events("cycle_failed")[0]["error"] == "the cycle was abandoned after 0.1 s"
+
+
+def test_an_abandoned_cycle_fails_for_what_it_was_waiting_for(log: Log) -> None:
+    released = threading.Event()
+
+    def hang(fence: Fence) -> Outcome:
+        fence.blame = SidecarError("kdc_hung", "no answer", "ask it")
+        return waits(released)
+
+    one = run(hang, timeout_seconds=0.1)
+
+    one.until_stopped()
+    released.set()
+
+    failed = log.events("cycle_failed")[0]
+    assert "kdc_hung" == failed["reason"]
+    assert ("no answer", "ask it") == (failed["error"], failed["advice"])
+
+
+def test_a_cycle_that_comes_back_after_its_end_keeps_its_thread(log: Log) -> None:
+    def obeys(fence: Fence) -> Outcome:
+        revoked = threading.Event()
+        fence.on_revoke(revoked.set)
+        assert revoked.wait(PATIENCE_SECONDS)
+        raise CycleAbandoned
+
+    one = run(obeys, obeys, obeys, pace=failing_for(0.5), timeout_seconds=0.1)
+
+    one.until_stopped()
+
+    assert one.count("error") == 3
+    assert log.events("cycle_threads_stuck") == []
+    assert len(one.sidecar.sessions) == 1
+
+
+def test_a_new_thread_takes_over_from_one_that_hangs(log: Log) -> None:
+    released = threading.Event()
+    one = run(lambda _: waits(released), CHANGED, timeout_seconds=0.2)
+
+    one.until(2)
+    released.set()
+
+    assert ["error", "changed"] == one.results()
+    assert len(one.sidecar.sessions) == 2
+
+
+def test_threads_that_hang_are_limited_and_cycles_go_on_when_they_come_back(log: Log) -> None:
+    released = threading.Event()
+    hangs = [lambda _: waits(released)] * STUCK_THREADS
+    one = run(*hangs, CHANGED, timeout_seconds=0.2, interval_seconds=0.1)
+    sidecar = one.sidecar
+
+    def release() -> None:
+        wait_until(lambda: log.events("cycle_threads_stuck"), "threads are stuck", PATIENCE_SECONDS)
+        assert sidecar.cycles == STUCK_THREADS
+        released.set()
+
+    thread = threading.Thread(target=release)
+    thread.start()
+    one.until_stopped()
+    thread.join()
+
+    assert log.events("cycle_threads_stuck")[0]["threads"] == STUCK_THREADS
+    assert ["error"] * STUCK_THREADS + ["changed"] == one.results()
+
+
+def test_threads_that_come_back_late_do_not_pile_up(log: Log) -> None:
+    def cycle_threads() -> int:
+        return sum(thread.name == "cycle" for thread in threading.enumerate())
+
+    before = cycle_threads()
+    events = [threading.Event() for _ in range(6)]
+
+    def late(event: threading.Event) -> Callable[[Fence], Outcome]:
+        return lambda _: waits(event)
+
+    def free(event: threading.Event) -> Callable[[Fence], Outcome]:
+        def step(_: Fence) -> Outcome:
+            event.set()
+            return CHANGED
+
+        return step
+
+    steps = [step for event in events for step in (late(event), free(event))]
+    one = run(*steps, timeout_seconds=0.2, interval_seconds=0.1)
+
+    one.until_stopped()
+
+    assert one.count("error") == 6
+    wait_until(lambda: cycle_threads() - before <= 1, "the others have ended")
+    assert [False] == [
+        session.is_closed for session in one.sidecar.sessions if not session.is_closed
+    ]
+    assert len(one.sidecar.sessions) == 7
+
+
+def test_liveness_notices_a_worker_that_hangs(log: Log) -> None:
+    released = threading.Event()
+    hangs = [lambda _: waits(released)] * STUCK_THREADS
+    pace = replace(QUICK, liveness_grace_seconds=1.0)
+    one = run(*hangs, pace=pace, timeout_seconds=0.2, interval_seconds=0.1)
+
+    def look() -> None:
+        wait_until(lambda: not one.health.is_alive, "it is not alive", PATIENCE_SECONDS)
+        released.set()
+        wait_until(lambda: one.health.is_alive, "it is alive again", PATIENCE_SECONDS)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    one.until_stopped()
+    thread.join()
+
+
+@pytest.mark.parametrize("jitter_seconds", [0.0, 900.0])
+def test_liveness_does_not_notice_failures_and_idle_hours(log: Log, jitter_seconds: float) -> None:
+    later = 0.0
+    one = run(DENIED, CHANGED, interval_seconds=7200.0, jitter_seconds=jitter_seconds)
+    one.health = Health(lambda: time.monotonic() + later)
+    one.until(2)
+
+    later = one.settings.interval_seconds + jitter_seconds + one.settings.timeout_seconds
+    assert one.health.is_alive
+    later += QUICK.liveness_grace_seconds + 1
+    assert not one.health.is_alive

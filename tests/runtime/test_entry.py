@@ -1,0 +1,66 @@
+"""
+Signals before the loop takes over.
+"""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+from sidecar_runtime.entry import heed_signals
+heed_signals()
+print("ready", flush=True)
+import signal
+while True:
+    signal.pause()
+"""
+
+
+def start() -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_end_is_a_success_from_the_first_moment(number: signal.Signals) -> None:
+    with start() as process:
+        process.send_signal(number)
+
+        assert process.wait(10) == 0
+
+
+def test_a_request_for_a_cycle_does_not_end_it() -> None:
+    with start() as process:
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(10) == 0
+
+
+def test_costs_no_heavy_import() -> None:
+    code = (
+        "import sys, s3_sync.__main__, sidecar_runtime.entry\n"
+        "print(*sorted(sys.modules.keys() & {'apscheduler', 'structlog', 'asyncio',"
+        " 'prometheus_client', 'botocore', 'httptools', 'ssl'}))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert out.stdout.split() == []
+
+
+def test_structlog_does_without_rich_where_that_is_installed() -> None:
+    program = (
+        "import sys\n"
+        "from sidecar_runtime.entry import spare_rich\n"
+        "spare_rich()\n"
+        "import sidecar_runtime.logs\n"
+        "print(sys.modules['rich'], any(name.startswith('rich.') for name in sys.modules))\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert ("None False\n", "") == (done.stdout, done.stderr)

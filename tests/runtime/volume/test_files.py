@@ -1,0 +1,411 @@
+"""
+One file, atomically; one publisher at a time.
+"""
+
+import json
+import os
+import resource
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.volume.files import read_file, write_all, write_file
+from sidecar_runtime.volume.lock import TargetLock, find_holder, read_holder
+from tests.support.descriptors import held
+from tests.support.waiting import wait_until
+
+OLD, NEW = b"old content", b"new content, which is longer"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+@contextmanager
+def full_disk(room_bytes: int) -> Iterator[None]:
+    """
+    No file may grow beyond this many bytes: writes are cut short, then refused.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# --- write_file
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+def test_writes_a_new_file_with_its_mode_whatever_the_umask(tmp_path: Path, fsync: bool) -> None:
+    before = os.umask(0o077)
+    try:
+        write_file(tmp_path / "file", NEW, 0o664, fsync=fsync)
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "file").read_bytes() == NEW
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o664
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_replaces_a_file_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(OLD)
+    with open(tmp_path / "file", "rb") as reader:
+        write_file(tmp_path / "file", NEW, 0o644, fsync=False)
+
+        assert reader.read() == OLD
+    assert (tmp_path / "file").read_bytes() == NEW
+
+
+def test_a_folder_that_is_open_may_be_named_by_its_descriptor(tmp_path: Path, folder: int) -> None:
+    write_file("file", NEW, 0o644, fsync=True, dir_fd=folder)
+
+    assert (tmp_path / "file").read_bytes() == NEW
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_a_killed_predecessor_left_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / ".file.new").write_bytes(b"half")
+    (tmp_path / ".file.new").chmod(0o400)
+
+    write_file(tmp_path / "file", NEW, 0o644, fsync=False)
+
+    assert (tmp_path / "file").read_bytes() == NEW
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", [".file.new", "file"], ids=["temporary", "itself"])
+def test_a_symlink_at_the_name_is_replaced_and_not_followed(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(OLD)
+    (tmp_path / name).symlink_to(victim)
+
+    write_file(tmp_path / "file", NEW, 0o644, fsync=False)
+
+    assert victim.read_bytes() == OLD
+    assert (tmp_path / "file").read_bytes() == NEW
+    assert not (tmp_path / "file").is_symlink()
+
+
+@pytest.mark.parametrize("plant", [os.symlink, os.link])
+def test_what_is_planted_at_the_temporary_name_meanwhile_is_not_written_to(
+    tmp_path: Path, plant: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, unlink = tmp_path / "victim", os.unlink
+    victim.write_bytes(OLD)
+
+    def remove_and_plant(name: str, **folder: int) -> None:
+        try:
+            unlink(name, **folder)
+        finally:
+            plant(victim, tmp_path / ".file.new")
+
+    monkeypatch.setattr(os, "unlink", remove_and_plant)
+    with pytest.raises(FileExistsError):
+        write_file(tmp_path / "file", NEW, 0o644, fsync=False)
+    monkeypatch.undo()
+
+    assert victim.read_bytes() == OLD
+
+
+@pytest.mark.parametrize("room_bytes", [0, 5])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, room_bytes: int) -> None:
+    (tmp_path / "file").write_bytes(OLD)
+    before = held(tmp_path)
+
+    with full_disk(room_bytes), pytest.raises(OSError, match="too large"):
+        write_file(tmp_path / "file", NEW, 0o644, fsync=False)
+
+    assert (tmp_path / "file").read_bytes() == OLD
+    assert os.listdir(tmp_path) == ["file"]
+    assert held(tmp_path) == before
+
+
+def test_a_folder_at_the_name_is_a_failure_that_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+
+    with pytest.raises(OSError, match="Is a directory"):
+        write_file(tmp_path / "file", NEW, 0o644, fsync=False)
+
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    """
+    Readers of the file see one of the two contents, whole, while a writer is killed.
+    """
+    contents = {bytes([65 + n]) * 200_000 for n in range(2)}
+    path = tmp_path / "file"
+    path.write_bytes(b"A" * 200_000)
+    program = (
+        "import itertools, sys\n"
+        "from sidecar_runtime.volume.files import write_file\n"
+        "print('go', flush=True)\n"
+        "for n in itertools.count():\n"
+        "    write_file(sys.argv[1], bytes([65 + n % 2]) * 200_000, 0o644, fsync=False)\n"
+    )
+    for _ in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE
+        )
+        assert writer.stdout is not None and writer.stdout.readline() == b"go\n"
+        for _ in range(300):
+            assert path.read_bytes() in contents
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+
+        assert path.read_bytes() in contents
+        assert set(os.listdir(tmp_path)) <= {"file", ".file.new"}
+
+
+def test_writes_all_though_a_pipe_takes_it_in_pieces() -> None:
+    reading, writing = os.pipe()
+    content = os.urandom(1_000_000)
+    read = bytearray()
+
+    def collect() -> None:
+        while block := os.read(reading, 65536):
+            read.extend(block)
+
+    reader = threading.Thread(target=collect)
+    reader.start()
+    write_all(writing, content)
+    os.close(writing)
+    reader.join(10)
+    os.close(reading)
+
+    assert bytes(read) == content
+
+
+# --- read_file
+
+
+def test_reads_a_regular_file(tmp_path: Path, folder: int) -> None:
+    (tmp_path / "file").write_bytes(NEW)
+
+    assert NEW == read_file(tmp_path / "file") == read_file("file", dir_fd=folder)
+
+
+def test_refuses_what_is_no_regular_file(tmp_path: Path, folder: int) -> None:
+    (tmp_path / "real").write_bytes(NEW)
+    (tmp_path / "link").symlink_to("real")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        before = held(tmp_path)
+
+        for name in ("link", "pipe", "folder", "socket", "missing"):
+            with pytest.raises(OSError):  # noqa: PT011 - each has an error of its own
+                read_file(name, dir_fd=folder)
+
+        assert held(tmp_path) == before
+
+
+# --- the lock
+
+
+HOLDER = """
+import os, sys
+from sidecar_runtime.volume.lock import TargetLock
+folder = os.open(sys.argv[1], os.O_RDONLY)
+print(TargetLock().try_acquire("lock", folder), flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """
+    Another process that holds the lock.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER.replace("TargetLock()", "(lock := TargetLock())"), folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"True\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_first_becomes_the_holder_and_stays_it(folder: int) -> None:
+    first, second = TargetLock(), TargetLock()
+
+    assert [True, True] == [first.try_acquire("lock", folder) for _ in range(2)]
+    assert [False, False] == [second.try_acquire("lock", folder) for _ in range(2)]
+    first.release()
+    assert second.try_acquire("lock", folder)
+    assert not first.try_acquire("lock", folder)
+
+
+def test_the_kernel_frees_the_lock_of_a_killed_process(tmp_path: Path, folder: int) -> None:
+    lock = TargetLock()
+    with another_process(tmp_path) as process:
+        assert not lock.try_acquire("lock", folder)
+
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+        assert lock.try_acquire("lock", folder)
+
+
+def test_the_lock_file_says_who_holds_it(tmp_path: Path, folder: int) -> None:
+    with another_process(tmp_path) as process:
+        holder = read_holder("lock", folder)
+
+        assert (process.pid, socket.gethostname()) == (holder["pid"], holder["host"])
+        assert holder["since"] > 1_700_000_000
+
+
+def test_one_that_waits_does_not_change_what_the_file_says(tmp_path: Path, folder: int) -> None:
+    with another_process(tmp_path):
+        before = (tmp_path / "lock").read_bytes()
+
+        assert not TargetLock().try_acquire("lock", folder)
+
+        assert (tmp_path / "lock").read_bytes() == before
+
+
+def test_a_new_holder_replaces_the_longer_name_of_the_old_one(tmp_path: Path, folder: int) -> None:
+    (tmp_path / "lock").write_text(json.dumps({"host": "x" * 500, "pid": 1, "since": 1}))
+
+    assert TargetLock().try_acquire("lock", folder)
+
+    assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_file_that_was_removed_is_locked_again(tmp_path: Path, folder: int) -> None:
+    lock = TargetLock()
+    assert lock.try_acquire("lock", folder)
+
+    (tmp_path / "lock").unlink()
+    assert lock.try_acquire("lock", folder)
+
+    assert not TargetLock().try_acquire("lock", folder)
+
+
+def test_the_first_to_lock_a_recreated_file_is_the_holder(tmp_path: Path, folder: int) -> None:
+    """
+    Two never both believe that they hold it, also on a volume that was wiped.
+    """
+    lock = TargetLock()
+    assert lock.try_acquire("lock", folder)
+    (tmp_path / "lock").unlink()
+    with another_process(tmp_path):
+        assert not lock.try_acquire("lock", folder)
+    assert lock.try_acquire("lock", folder)
+
+
+@pytest.mark.parametrize("target", ["victim", "nowhere"])
+def test_a_symlink_in_its_place_is_replaced_and_not_followed(
+    tmp_path: Path, folder: int, target: str
+) -> None:
+    (tmp_path / "victim").write_bytes(OLD)
+    (tmp_path / "lock").symlink_to(tmp_path / target)
+
+    assert TargetLock().try_acquire("lock", folder)
+
+    assert (tmp_path / "victim").read_bytes() == OLD
+    assert {"lock", "victim"} == set(os.listdir(tmp_path))
+    assert not (tmp_path / "lock").is_symlink()
+
+
+def test_a_full_disk_does_not_lock_us_out(folder: int) -> None:
+    lock = TargetLock()
+    with full_disk(0):
+        assert lock.try_acquire("lock", folder)
+
+    assert lock.try_acquire("lock", folder)
+    assert not TargetLock().try_acquire("lock", folder)
+    lock.release()
+    assert TargetLock().try_acquire("lock", folder)
+
+
+def test_a_folder_in_its_place_is_a_failure_that_leaks_nothing(tmp_path: Path, folder: int) -> None:
+    (tmp_path / "lock").mkdir()
+    lock, before = TargetLock(), held(tmp_path)
+
+    for _ in range(3):
+        with pytest.raises(OSError, match="Is a directory"):
+            lock.try_acquire("lock", folder)
+
+    assert held(tmp_path) == before
+
+
+def test_waiting_leaks_no_descriptors(tmp_path: Path, folder: int) -> None:
+    holder, waiter = TargetLock(), TargetLock()
+    assert holder.try_acquire("lock", folder)
+    before = held(tmp_path)
+
+    for _ in range(10):
+        waiter.try_acquire("lock", folder)
+        holder.try_acquire("lock", folder)
+
+    assert held(tmp_path) == before
+
+
+def test_no_child_inherits_the_lock(folder: int) -> None:
+    lock = TargetLock()
+    assert lock.try_acquire("lock", folder)
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        close_fds=False,
+    ) as child:
+        lock.release()
+
+        # The kernel drops what an exec closes a moment after the exec.
+        wait_until(lambda: TargetLock().try_acquire("lock", folder), "the lock is free", 5)
+        child.communicate()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b'"host"'],
+    ids=["missing", "empty", "half", "list", "number", "binary", "deep", "text"],
+)
+def test_a_holder_that_says_nothing_sensible_is_nobody(
+    tmp_path: Path, folder: int, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "lock").write_bytes(content)
+
+    assert read_holder("lock", folder) == {}
+
+
+def test_only_what_a_holder_writes_is_passed_on(tmp_path: Path, folder: int) -> None:
+    facts = {"host": "h" * 1000 + "\ud800", "pid": "<b>", "since": 5, "password": "hunter2"}
+    (tmp_path / "lock").write_text(json.dumps(facts))
+
+    assert read_holder("lock", folder) == {"host": "h" * 253, "since": 5}
+
+
+def test_who_holds_a_lock_is_found_and_nothing_is_made(tmp_path: Path, folder: int) -> None:
+    assert find_holder("lock", str(tmp_path)) == {}
+    assert find_holder("lock", str(tmp_path / "missing")) == {}
+    assert [] == os.listdir(tmp_path)
+
+    lock = TargetLock()
+    assert lock.try_acquire("lock", folder)
+    assert os.getpid() == find_holder("lock", str(tmp_path))["pid"]
+
+    lock.release()
+    assert find_holder("lock", str(tmp_path)) == {}

@@ -1,0 +1,273 @@
+"""
+Complete copies side by side, and the link that shows one of them, on a real file system.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.runtime.snapshot_store import STORE, Shelf, filling, revoked
+
+# --- making
+
+
+def test_nobody_sees_a_snapshot_that_is_made(shelf: Shelf) -> None:
+    snapshots = shelf.begin()
+
+    snapshots.add("r1", filling("one"), Fence())
+
+    assert snapshots.has("r1") and "" == snapshots.current()
+    assert {"r1"} == shelf.names() and not os.path.lexists(shelf.link)
+
+
+def test_a_snapshot_has_its_name_only_when_it_is_full(shelf: Shelf) -> None:
+    snapshots = shelf.begin()
+    seen: list[tuple[bool, set[str]]] = []
+
+    def fill(folder: int) -> None:
+        seen.append((snapshots.has("r1"), {name[:4] for name in shelf.names()}))
+
+    snapshots.add("r1", fill, Fence())
+
+    assert [(False, {".r1."})] == seen and {"r1"} == shelf.names()
+
+
+@pytest.mark.parametrize("error", [OSError("full"), CycleAbandoned(), KeyboardInterrupt()])
+def test_a_snapshot_that_cannot_be_filled_leaves_nothing(
+    shelf: Shelf, error: BaseException
+) -> None:
+    def fill(folder: int) -> None:
+        filling("half")(folder)
+        raise error
+
+    with pytest.raises(type(error)):
+        shelf.begin().add("r1", fill, Fence())
+
+    assert set() == shelf.names()
+
+
+def test_no_snapshot_is_made_under_a_revoked_fence(shelf: Shelf) -> None:
+    with pytest.raises(CycleAbandoned):
+        shelf.begin().add("r1", filling("one"), revoked())
+
+    assert set() == shelf.names()
+
+
+def test_what_a_crash_of_the_same_process_number_left_is_replaced(shelf: Shelf) -> None:
+    left = shelf.store / f".r1.{os.getpid()}"
+    left.mkdir()
+    (left / "old").write_text("x")
+
+    shelf.make("r1")
+
+    assert ["a.py"] == os.listdir(shelf.link)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "file", "empty folder"])
+def test_what_was_planted_at_the_name_of_a_snapshot_makes_way(
+    shelf: Shelf, tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "outside").mkdir()
+    place = shelf.store / "r1"
+    if kind == "file":
+        place.write_text("x")
+    elif kind == "empty folder":
+        place.mkdir()
+    else:
+        place.symlink_to(tmp_path / ("outside" if kind == "link" else "nowhere"))
+
+    shelf.make("r1")
+
+    assert "r1" == (shelf.link / "a.py").read_text()
+    assert [] == os.listdir(tmp_path / "outside") and not place.is_symlink()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".r1.7",
+        "missing",
+        "file",
+        "link",
+        "list.managed",
+        "r1/..",
+        "r1/d",
+        "..",
+        "r1\0",
+        "x" * 300,
+        "\ud800",
+    ],
+)
+def test_only_folders_without_a_dot_are_snapshots(shelf: Shelf, name: str) -> None:
+    snapshots = shelf.make("r1")
+    (shelf.store / ".r1.7").mkdir()
+    (shelf.store / "r1/d").mkdir()
+    (shelf.store / "file").write_text("x")
+    (shelf.store / "list.managed").write_text("x")
+    (shelf.store / "link").symlink_to("r1")
+
+    assert not snapshots.has(name)
+    assert ["r1"] == snapshots.revisions()
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "r1/../..", "../victim", "./../victim", "r\0", "\ud800"]
+)
+def test_what_can_be_no_name_is_never_made(shelf: Shelf, name: str) -> None:
+    snapshots = shelf.make("r1")
+    victim = shelf.store.parent / "victim"
+    victim.mkdir()
+
+    with pytest.raises(ValueError, match="not the name of a snapshot"):
+        snapshots.add(name, filling("one"), Fence())
+
+    assert {"r1"} == shelf.names() and victim.is_dir()
+
+
+# --- showing
+
+
+def test_the_link_shows_one_after_the_other(shelf: Shelf) -> None:
+    for revision in ("r1", "r2", "r3"):
+        snapshots = shelf.make(revision)
+
+        assert f"{STORE}/{revision}" == os.readlink(shelf.link)
+        assert revision == (shelf.link / "a.py").read_text() == snapshots.current()
+    assert {"r1", "r2", "r3"} == shelf.names()
+
+
+def test_showing_what_is_shown_changes_nothing(shelf: Shelf) -> None:
+    snapshots = shelf.make("r1")
+    shelf.age("r1", 1000)
+    before = (shelf.store / "r1").stat().st_mtime
+
+    snapshots.show("r1", Fence())
+
+    assert "r1" == snapshots.current() and {"r1"} == shelf.names()
+    assert before == (shelf.store / "r1").stat().st_mtime
+
+
+def test_the_link_is_swapped_in_one_step(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    At every moment a reader that opens the link finds all of one revision.
+    """
+    snapshots = shelf.make("r1", "r2")
+    seen: list[str] = []
+    calls = {name: getattr(os, name) for name in ("rename", "symlink", "unlink", "utime", "rmdir")}
+
+    def looking(name: str) -> Callable[..., None]:
+        def call(*arguments: Any, **keywords: Any) -> None:
+            seen.append((shelf.link / "a.py").read_text())
+            calls[name](*arguments, **keywords)
+            seen.append((shelf.link / "a.py").read_text())
+
+        return call
+
+    for name in calls:
+        monkeypatch.setattr(os, name, looking(name))
+    snapshots.show("r1", Fence())
+
+    assert {"r1", "r2"} == set(seen) and seen == sorted(seen, reverse=True)
+    assert "r1" == seen[-1] == seen[-1] and 1 == seen.count("r1")
+
+
+def test_nothing_is_shown_under_a_revoked_fence(shelf: Shelf) -> None:
+    snapshots = shelf.make("r1")
+    snapshots.add("r2", filling("r2"), Fence())
+
+    with pytest.raises(CycleAbandoned):
+        snapshots.show("r2", revoked())
+
+    assert "r1" == snapshots.current()
+
+
+def test_a_half_made_link_of_a_predecessor_is_swept(shelf: Shelf) -> None:
+    """
+    Killed between the making of the link and its rename.
+    """
+    (shelf.store / ".current.1.0").symlink_to("nowhere")
+
+    shelf.make("r1").sweep()
+
+    assert "r1" == (shelf.link / "a.py").read_text() and {"r1"} == shelf.names()
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda link: link.symlink_to("/etc"),
+        lambda link: link.symlink_to("nowhere"),
+        lambda link: link.symlink_to(STORE),
+        lambda link: link.symlink_to(f"{STORE}/.."),
+        lambda link: link.symlink_to(f"{STORE}/missing"),
+        lambda link: link.symlink_to(f"./{STORE}/r1"),
+        lambda link: link.write_text("x"),
+        Path.mkdir,
+    ],
+    ids=["foreign", "dangling", "store", "above", "missing", "other words", "file", "folder"],
+)
+def test_what_is_in_place_of_the_link_shows_nothing_of_ours_and_makes_way(
+    shelf: Shelf, plant: Callable[[Path], object]
+) -> None:
+    snapshots = shelf.begin()
+    snapshots.add("r1", filling("r1"), Fence())
+    plant(shelf.link)
+    assert "" == snapshots.current()
+
+    snapshots.show("r1", Fence())
+
+    assert "r1" == snapshots.current() and "r1" == (shelf.link / "a.py").read_text()
+
+
+def test_a_folder_with_files_blocks_the_link(shelf: Shelf) -> None:
+    snapshots = shelf.begin()
+    snapshots.add("r1", filling("r1"), Fence())
+    shelf.link.mkdir()
+    (shelf.link / "theirs").write_text("x")
+
+    for _ in range(2):
+        with pytest.raises(SidecarError) as caught:
+            snapshots.show("r1", Fence())
+
+    assert "link_blocked" == caught.value.reason
+    assert "'current' cannot make way for the link: Directory not empty" in caught.value.message
+    assert "mount nothing there" in caught.value.advice
+    assert ["theirs"] == os.listdir(shelf.link)
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_names_are_flushed_before_the_link_shows_them_and_then_the_link(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, fsync: bool
+) -> None:
+    snapshots = shelf.begin(fsync=fsync)
+    snapshots.add("r1", filling("r1"), Fence())
+    seen: list[tuple[int, bool]] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: seen.append((fd, os.path.lexists(shelf.link))))
+
+    snapshots.show("r1", Fence())
+
+    expected = [(shelf.store_fd, False), (shelf.root_fd, True)] if fsync else []
+    assert expected == seen
+
+
+def test_a_link_that_cannot_be_made_leaves_the_old_one(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots = shelf.make("r1")
+    snapshots.add("r2", filling("r2"), Fence())
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "symlink", full)
+    with pytest.raises(OSError, match="No space left"):
+        snapshots.show("r2", Fence())
+
+    assert "r1" == snapshots.current()

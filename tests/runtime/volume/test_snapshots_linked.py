@@ -1,0 +1,285 @@
+"""
+A tree of hard links, and of copies where there can be none.
+"""
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar_runtime.volume.trees import link_file, link_tree
+from tests.support.descriptors import held
+
+ODD = [
+    "a b.py",
+    "ü/日本.py",
+    "e\u0301/new\nline.py",
+    'quote"\\.py',
+    "-rf/--.py",
+    "a/x.py",
+    "a.b/x.py",
+    "a-b/x.py",
+    "a0",
+    "a/b/c/d/e.py",
+    "a/b.c/x",
+    "a/b/y",
+    "~/.hidden/.py",
+]
+
+
+class Pair:
+    """
+    A source with files, and an empty target beside it.
+    """
+
+    def __init__(self, source: Path, target: Path) -> None:
+        self.source, self.target = source, target
+        source.mkdir()
+        target.mkdir()
+        self.source_fd = os.open(source, os.O_RDONLY)
+        self.target_fd = os.open(target, os.O_RDONLY)
+
+    def make(self, *paths: str) -> None:
+        for path in paths:
+            place = self.source / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(path)
+            os.utime(place, ns=(1, 1_234_567_890_123_456_789))
+            place.chmod(0o444)
+
+    def link(self, *paths: str, fsync: bool = False) -> dict[str, os.stat_result]:
+        return dict(link_tree(self.source_fd, self.target_fd, paths, fsync=fsync))
+
+    def tree(self) -> dict[str, str]:
+        found = {}
+        for here, _, files in os.walk(self.target):
+            for name in files:
+                place = Path(here, name)
+                found[str(place.relative_to(self.target))] = place.read_text()
+        return found
+
+    def close(self) -> None:
+        os.close(self.source_fd)
+        os.close(self.target_fd)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    pair = Pair(tmp_path / "source", tmp_path / "target")
+    yield pair
+    pair.close()
+
+
+def refusing(number: int) -> Callable[..., None]:
+    """
+    An `os.link` of a file system that has none, or no more.
+    """
+
+    def link(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return link
+
+
+def test_a_tree_is_linked_whatever_its_names(pair: Pair) -> None:
+    pair.make(*ODD)
+    before = held(pair.source.parent)
+
+    found = pair.link(*ODD)
+
+    assert {path: path for path in ODD} == pair.tree()
+    for path in ODD:
+        assert (pair.source / path).samefile(pair.target / path)
+        assert os.path.samestat(found[path], (pair.target / path).stat())
+    assert sorted(ODD) == list(found)
+    assert before == held(pair.source.parent)
+
+
+def test_only_what_is_asked_for_is_linked(pair: Pair) -> None:
+    pair.make("a/b.py", "a/foreign.py", "foreign/c.py")
+
+    pair.link("a/b.py")
+
+    assert {"a/b.py": "a/b.py"} == pair.tree()
+    assert ["a"] == os.listdir(pair.target)
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS]
+)
+def test_files_are_copied_where_there_can_be_no_link(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    pair.make(*ODD)
+    monkeypatch.setattr(os, "link", refusing(number))
+
+    pair.link(*ODD)
+
+    assert {path: path for path in ODD} == pair.tree()
+    for path in ODD:
+        copy, original = (pair.target / path).stat(), (pair.source / path).stat()
+        assert not os.path.samestat(copy, original)
+        assert 1 == copy.st_nlink
+        assert (copy.st_mtime_ns, copy.st_mode) == (original.st_mtime_ns, original.st_mode)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EIO, errno.EROFS])
+def test_other_failures_are_failures(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    pair.make("d/a.py")
+    monkeypatch.setattr(os, "link", refusing(number))
+    before = held(pair.source.parent)
+
+    with pytest.raises(OSError, match=os.strerror(number)):
+        pair.link("d/a.py")
+
+    assert {} == pair.tree()
+    assert before == held(pair.source.parent)
+
+
+def test_files_are_copied_to_another_mount(tmp_path: Path) -> None:
+    """
+    The kernel's own EXDEV.
+    """
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second file system at /dev/shm")
+    target = other / f"snapshots-{os.getpid()}"
+    pair = Pair(tmp_path / "source", target)
+    try:
+        pair.make("d/a.py")
+        found = pair.link("d/a.py")["d/a.py"]
+
+        assert {"d/a.py": "d/a.py"} == pair.tree()
+        assert (pair.source / "d/a.py").stat().st_mtime_ns == found.st_mtime_ns
+    finally:
+        pair.close()
+        shutil.rmtree(target)
+
+
+def test_a_file_with_too_many_links_is_copied(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair.make("a.py", "b.py")
+    link = os.link
+
+    def limited(source: str, *rest: Any, **keywords: Any) -> None:
+        if source == "a.py":
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        link(source, *rest, **keywords)
+
+    monkeypatch.setattr(os, "link", limited)
+    pair.link("a.py", "b.py")
+
+    assert [1, 2] == [(pair.target / name).stat().st_nlink for name in ("a.py", "b.py")]
+
+
+def test_a_big_file_is_copied_whole_and_big_modes_too(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pair.source / "big").write_bytes(bytes(range(256)) * 10_000)
+    (pair.source / "big").chmod(0o640)
+    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+    mask = os.umask(0o077)
+    try:
+        pair.link("big")
+    finally:
+        os.umask(mask)
+
+    assert (pair.source / "big").read_bytes() == (pair.target / "big").read_bytes()
+    assert 0o640 == stat.S_IMODE((pair.target / "big").stat().st_mode)
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_symlinks_planted_in_the_source_are_not_followed(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_copied: bool
+) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret").write_text("secret")
+    (pair.source / "folder").symlink_to(tmp_path / "outside")
+    (pair.source / "file").symlink_to(tmp_path / "outside/secret")
+    if is_copied:
+        monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+
+    with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+        pair.link("folder/secret")
+    if is_copied:
+        with pytest.raises(OSError, match="Too many levels"):
+            pair.link("file")
+        assert [] == os.listdir(pair.target)
+    else:  # a link to the link, which the caller tells by its facts
+        assert stat.S_ISLNK(pair.link("file")["file"].st_mode)
+
+
+def test_a_symlink_planted_in_the_target_is_not_followed(pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    pair.make("d/a.py")
+    (pair.target / "d").symlink_to(tmp_path / "outside")
+
+    with pytest.raises(FileExistsError):
+        pair.link("d/a.py")
+
+    assert [] == os.listdir(tmp_path / "outside")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "missing"])
+def test_what_is_no_file_is_not_copied(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "fifo":
+        os.mkfifo(pair.source / "a.py")
+    elif kind == "folder":
+        (pair.source / "a.py").mkdir()
+    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+
+    with pytest.raises(OSError, match=r"not a regular file|No such file|Is a directory"):
+        link_file("a.py", pair.source_fd, "a.py", pair.target_fd)
+
+    assert [] == os.listdir(pair.target)
+
+
+def test_what_is_there_is_not_overwritten(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair.make("a.py")
+    (pair.target / "a.py").write_text("theirs")
+
+    for _ in range(2):
+        with pytest.raises(FileExistsError):
+            link_file("a.py", pair.source_fd, "a.py", pair.target_fd)
+        monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+
+    assert {"a.py": "theirs"} == pair.tree()
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_every_folder_is_flushed_once_it_is_full(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, is_copied: bool
+) -> None:
+    paths = ["a.py", "d/b.py", "d/e/c.py", "f/d.py"]
+    pair.make(*paths)
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
+    if is_copied:
+        monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+
+    pair.link(*paths, fsync=True)
+
+    expected = [f"{pair.target}{folder}" for folder in ("/d/e", "/d", "/f", "")]
+    assert expected == [path for path in flushed if not path.endswith(".py")]
+    if is_copied:  # a link has been flushed as the file that it is, a copy not yet
+        assert {str(pair.target / path) for path in paths} <= set(flushed)
+
+
+def test_nothing_is_flushed_where_that_is_not_asked(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.make("d/a.py")
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+
+    pair.link("d/a.py")
+
+    assert [] == flushed

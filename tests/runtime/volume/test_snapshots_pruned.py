@@ -1,0 +1,252 @@
+"""
+Which snapshots stay, and how the others go: pruned, swept after a crash, removed.
+"""
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.volume import snapshots as module
+from sidecar_runtime.volume.trees import remove_tree
+from tests.runtime.recording import Log
+from tests.runtime.snapshot_store import STORE, Shelf, filling, pruned, revoked
+
+YEAR_SECONDS = 365 * 86400
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "ages", "stay"),
+    [
+        (2, 0.0, [99, 98, 97, 96], {"r5", "r4", "r3"}),
+        (0, 600.0, [590, 10_000], {"r3", "r1"}),
+        (0, 600.0, [610, 10_000], {"r3"}),
+        (0, 0.0, [1, 1], {"r3"}),
+        (2, 600.0, [YEAR_SECONDS - n for n in (1, 2, 3)], {"r4", "r3", "r2"}),
+    ],
+    ids=["by number", "lately", "not so lately", "none", "a clock that was set forward"],
+)
+def test_those_stay_that_are_counted_or_were_replaced_lately(
+    shelf: Shelf, count: int, seconds: float, ages: list[float], stay: set[str]
+) -> None:
+    """
+    The ages are those of r1 and its successors; the last one is what the link shows.
+    """
+    names = [f"r{number}" for number in range(1, len(ages) + 2)]
+    snapshots = shelf.make(*names, retain_count=count, retain_seconds=seconds)
+    for name, age in zip(names, ages, strict=False):
+        shelf.age(name, age)
+
+    assert stay == pruned(snapshots) == pruned(snapshots) == shelf.names()
+    assert names[-1] == (shelf.link / "a.py").read_text()
+
+
+def test_the_age_counts_from_the_replacement_and_not_from_the_making(shelf: Shelf) -> None:
+    """
+    What was shown for a week is still read by who resolved the link a moment ago.
+    """
+    snapshots = shelf.make("r1", retain_count=0)
+    shelf.age("r1", 7 * 86400)
+
+    shelf.make("r2")
+    pruned(snapshots)
+
+    assert {"r1", "r2"} == shelf.names()
+
+
+def test_those_replaced_last_stay_and_not_those_made_last(shelf: Shelf) -> None:
+    snapshots = shelf.make("r1", "r2", "r3", retain_count=1, retain_seconds=0.0)
+    shelf.age("r2", 50)
+    shelf.age("r3", 40)
+    shelf.age("r1", 30)
+    snapshots.show("r1", Fence())  # back again: r3 is the one replaced last
+
+    assert {"r1", "r3"} == pruned(snapshots) == shelf.names()
+    assert ["r3"] == [name for name in snapshots.revisions() if name != "r1"]
+
+
+@pytest.mark.parametrize("to", ["r1", "nowhere", ""])
+def test_what_is_published_stays_whatever_the_link_shows(shelf: Shelf, to: str) -> None:
+    """
+    And what the link shows stays too: consumers see it.
+    """
+    snapshots = shelf.make("r1", "r2", "r3", retain_count=0, retain_seconds=0.0)
+    for number in range(1, 4):
+        shelf.age(f"r{number}", 1000)
+    shelf.link.unlink()
+    if to:
+        shelf.link.symlink_to(f"{STORE}/{to}")
+
+    expected = {"r3", "r1"} if to == "r1" else {"r3"}
+    assert expected == set(snapshots.prune("r3", Fence())) == shelf.names()
+
+
+def test_nothing_is_published_yet_and_what_is_there_is_old(shelf: Shelf) -> None:
+    snapshots = shelf.begin(retain_count=1, retain_seconds=0.0)
+    for number in range(1, 4):
+        snapshots.add(f"r{number}", filling("x"), Fence())
+        shelf.age(f"r{number}", 1000 - number)
+
+    assert ["r3"] == snapshots.prune("", Fence())
+    assert {"r3"} == shelf.names()
+
+
+def test_a_clock_that_was_set_back_keeps_no_snapshot_indefinitely(shelf: Shelf) -> None:
+    """
+    What was replaced in the future is taken for replaced now.
+    """
+    snapshots = shelf.make("r1", "r2", retain_count=0)
+    shelf.age("r1", -86400)
+
+    assert {"r1", "r2"} == pruned(snapshots)
+    assert abs(time.time() - (shelf.store / "r1").stat().st_mtime) < 60
+    shelf.age("r1", 601)
+    assert {"r2"} == pruned(snapshots)
+
+
+def test_an_abandoned_cycle_prunes_nothing(shelf: Shelf) -> None:
+    snapshots = shelf.make("r1", "r2", retain_count=0, retain_seconds=0.0)
+    shelf.age("r1", 1)
+
+    with pytest.raises(CycleAbandoned):
+        snapshots.prune("r2", revoked())
+
+    assert {"r1", "r2"} == shelf.names()
+
+
+def test_an_abandoned_cycle_and_its_successor_make_the_same_revision_in_each_others_way(
+    shelf: Shelf,
+) -> None:
+    """
+    A thread that comes back late shares the process, its number and the store with the next one.
+    """
+    late, successor = shelf.begin(), shelf.begin()
+
+    def fill(folder: int) -> None:
+        successor.add("r1", filling("successor"), Fence())
+        filling("late")(folder)
+
+    with pytest.raises(OSError, match="not empty"):
+        late.add("r1", fill, Fence())
+
+    assert "successor" == (shelf.store / "r1/a.py").read_text()
+    assert {"r1"} == shelf.names()
+
+
+def test_a_snapshot_goes_in_one_step(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Killed half-way, what is left is swept, and is never taken for a snapshot.
+    """
+    snapshots = shelf.make("r1", "r2", retain_count=0, retain_seconds=0.0)
+    shelf.age("r1", 1)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "remove_tree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pruned(snapshots)
+    monkeypatch.undo()
+
+    assert ["r2"] == snapshots.revisions()
+    assert 2 == len(shelf.names())
+    shelf.begin().sweep()
+    assert {"r2"} == shelf.names()
+
+
+def test_what_cannot_be_removed_is_named_and_stops_nothing(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    snapshots = shelf.make("r1", "r2", "r3", retain_count=0, retain_seconds=0.0)
+    shelf.age("r1", 2)
+    shelf.age("r2", 1)
+    unlink = os.unlink
+
+    def refuse(name: str, *, dir_fd: int | None = None) -> None:
+        if dir_fd is not None and name == "a.py" and (shelf.store / "r1").exists():
+            raise PermissionError(errno.EACCES, "Permission denied", name)
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert {"r3"} == pruned(snapshots)
+    monkeypatch.undo()
+
+    assert log.events("leftover_kept")
+    assert ["r3"] == snapshots.revisions()
+    shelf.begin().sweep()
+    assert {"r3"} == shelf.names()
+
+
+def test_pruning_follows_no_symlink(shelf: Shelf, tmp_path: Path) -> None:
+    snapshots = shelf.make("r1", "r2", retain_count=0, retain_seconds=0.0)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/a.py").write_text("victim")
+    (shelf.store / "r1/inside").symlink_to(tmp_path / "outside")
+    (shelf.store / "linked").symlink_to(tmp_path / "outside")
+    shelf.age("r1", 1)
+
+    pruned(snapshots)
+    snapshots.sweep()
+
+    assert "victim" == (tmp_path / "outside/a.py").read_text()
+    assert {"r2", "linked"} == shelf.names()
+
+
+# --- sweeping and removing
+
+
+def test_what_a_crash_left_is_swept_and_nothing_else(shelf: Shelf, tmp_path: Path) -> None:
+    snapshots = shelf.make("r1", "r2")
+    (shelf.store / ".r3.7/d").mkdir(parents=True)
+    (shelf.store / ".r3.7/d/a.py").write_text("x")
+    (shelf.store / ".file").write_text("x")
+    (shelf.store / ".link").symlink_to(tmp_path)
+    (shelf.store / "r1.managed").write_text("x")
+
+    snapshots.sweep()
+
+    assert {"r1", "r2", "r1.managed"} == shelf.names()
+    assert tmp_path.exists() and "r2" == snapshots.current()
+
+
+def test_all_is_removed_the_link_first(shelf: Shelf) -> None:
+    snapshots = shelf.make("r1", "r2")
+    (shelf.store / "r1.managed").write_text("x")
+
+    snapshots.remove_all()
+
+    assert set() == shelf.names() and not os.path.lexists(shelf.link)
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "missing"])
+def test_what_is_not_our_link_stays_when_all_is_removed(shelf: Shelf, kind: str) -> None:
+    snapshots = shelf.make("r1")
+    shelf.link.unlink()
+    if kind == "link":
+        shelf.link.symlink_to("/etc")
+    elif kind == "folder":
+        shelf.link.mkdir()
+
+    snapshots.remove_all()
+
+    assert set() == shelf.names()
+    assert os.path.lexists(shelf.link) == (kind != "missing")
+
+
+def test_a_tree_is_removed_without_following_links(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/a.py").write_text("victim")
+    (tmp_path / "tree/d").mkdir(parents=True)
+    (tmp_path / "tree/d/link").symlink_to(tmp_path / "outside")
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    fd = os.open(tmp_path, os.O_RDONLY)
+
+    for name in ("tree", "link", "missing"):
+        remove_tree(name, fd)
+
+    assert ["outside"] == os.listdir(tmp_path)
+    assert "victim" == (tmp_path / "outside/a.py").read_text()
+    os.close(fd)

@@ -1,0 +1,16 @@
+"""
+The fixtures of these tests.
+"""
+
+import pytest
+
+from tests.support.fake_s3 import FakeS3
+from tests.support.shelf import Shelf
+
+
+@pytest.fixture
+def shelf(s3: FakeS3) -> Shelf:
+    """
+    An empty shelf on the scripted server.
+    """
+    return Shelf.at(s3)

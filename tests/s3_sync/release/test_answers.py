@@ -1,0 +1,126 @@
+"""
+What a server, a proxy or a network makes of each of a release's three objects.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from tests.s3_sync.process import Process
+from tests.support.fake_s3 import FakeS3, access_denied, error, redirect
+from tests.support.faults import (
+    chunked,
+    close_after,
+    close_silently,
+    replace_body,
+    reset,
+    truncate,
+    unframed,
+    wrong_length,
+)
+from tests.support.loopback import Exchange, Fault, closed_port
+from tests.support.shelf import PARTS, RELEASE, Shelf
+
+pytestmark = pytest.mark.usefixtures("retries_at_once")
+
+OLD = {"a.py": b"old = 1\n", "gone.py": b"gone = 1\n"}
+NEW = {"a.py": b"new = 1\n" * 20, "pkg/b.py": b"b = 1\n" * 50, "empty.py": b""}
+
+SPOILT: Mapping[str, tuple[str, Fault]] = {
+    "gone": ("release_missing", error(404, "NoSuchKey", "The specified key does not exist.")),
+    "denied": ("access_denied", access_denied("s3:GetObject", "arn:aws:s3:::b/x", "arn:aws:r")),
+    "throttled": ("throttled", error(503, "SlowDown", "Please reduce your request rate.")),
+    "failing": ("server_error", error(500, "InternalError", "We encountered an error.")),
+    "expired": ("credentials_expired", error(400, "ExpiredToken", "The token has expired.")),
+    "archived": ("object_archived", error(403, "InvalidObjectState", "The storage class")),
+    "reset": ("connection_lost", reset()),
+    "reset in the middle": ("connection_lost", reset(after=3)),
+    "truncated": ("connection_lost", truncate(after=3)),
+    "shorter than announced": ("connection_lost", wrong_length(5)),
+    "chunks without end": ("connection_lost", chunked(end=False)),
+    "without a length": ("server_error", unframed()),
+    "redirected": ("redirect_refused", redirect(f"http://127.0.0.1:{closed_port()}/")),
+    "a page instead": ("release_invalid", replace_body(lambda _: b"<html>Sign in</html>")),
+    "zeros instead": ("release_invalid", replace_body(lambda body: bytes(len(body)))),
+}
+
+ONCE: Mapping[str, Fault] = {
+    "500": error(500, "InternalError"),
+    "503": error(503, "SlowDown"),
+    "reset": reset(),
+    "reset in the middle": reset(after=2),
+    "kept connection closed": close_silently(),
+    "connection closed": close_after(),
+    "chunks": chunked(),
+}
+
+
+@pytest.fixture
+def behind(shelf: Shelf, process: Process) -> Process:
+    """
+    A process that has the release before the current one.
+    """
+    shelf.publish(OLD)
+    process.run({"KEY_PATH": "dags", **RELEASE})
+    shelf.publish(NEW)
+    return process
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", SPOILT)
+def test_the_last_good_release_stays_and_the_next_good_answer_is_taken(
+    s3: FakeS3, behind: Process, name: str, part: str
+) -> None:
+    reason, fault = SPOILT[name]
+    s3.inject(fault, PARTS[part])
+
+    is_content = reason == "release_invalid" and part == "bundle"
+    assert ("bundle_corrupt" if is_content else reason) == behind.fail().reason
+    assert OLD == behind.shown
+    assert behind.is_ready
+    s3.heal()
+    assert "changed" == behind.cycle().result
+    assert NEW == behind.shown
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", ONCE)
+def test_a_single_odd_answer_is_no_failure(
+    s3: FakeS3, behind: Process, name: str, part: str
+) -> None:
+    s3.inject(ONCE[name], PARTS[part], times=1)
+
+    assert "changed" == behind.cycle().result
+    assert NEW == behind.shown
+
+
+def shifted(exchange: Exchange) -> None:
+    """
+    Send another range than the one that was asked for, and say so.
+    """
+    answer = exchange.good()
+    other = {"Content-Range": f"bytes 1-{len(answer.body)}/9999999"}
+    exchange.send(replace(answer, headers={**answer.headers, **other}))
+
+
+def whole(exchange: Exchange) -> None:
+    """
+    Answer 200 with all of the bundle, as a server without ranges does.
+    """
+    headers = {name: v for name, v in exchange.request.headers.items() if name != "range"}
+    exchange.send(exchange._server.good_answer(replace(exchange.request, headers=headers)))
+
+
+def test_a_part_of_a_bundle_that_nobody_asked_for_is_not_taken(s3: FakeS3, behind: Process) -> None:
+    s3.inject(shifted, PARTS["bundle"])
+
+    assert "bundle_corrupt" == behind.fail().reason
+    assert OLD == behind.shown
+
+
+def test_a_server_without_ranges_is_understood(s3: FakeS3, behind: Process) -> None:
+    s3.inject(whole, PARTS["bundle"])
+    behind.cycle()
+
+    assert NEW == behind.shown

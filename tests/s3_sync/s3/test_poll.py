@@ -1,0 +1,186 @@
+"""
+The one request of a poll: what counts as unmodified, and what becomes of the connection.
+"""
+
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from s3_sync.s3 import client as client_module
+from s3_sync.s3 import poll as module
+from s3_sync.s3.client import S3Client
+from s3_sync.s3.poll import PollConnection
+from s3_sync.s3.wire import HttpOrigin
+from tests.s3_sync.given import Given, config_of, play
+from tests.support.certificates import self_signed
+from tests.support.fake_s3 import FakeS3, error
+from tests.support.faults import close_after, close_silently, hang, raw, reset
+from tests.support.loopback import Fault
+
+BODY = b"{}"
+KEY = "dags/current.json"
+
+
+@pytest.fixture
+def s3(s3: FakeS3) -> FakeS3:
+    s3.put(KEY, BODY, etag="abc")
+    return s3
+
+
+@pytest.fixture
+def poll(s3: FakeS3) -> Iterator[PollConnection]:
+    poll = poll_of(s3)
+    yield poll
+    poll.close()
+
+
+def poll_of(s3: FakeS3, context: ssl.SSLContext | None = None) -> PollConnection:
+    return PollConnection(HttpOrigin("https" if context else "http", "localhost", s3.port), context)
+
+
+def head(etag: str = '"abc"') -> bytes:
+    lines = [f"GET /dags-bucket/{KEY} HTTP/1.1", "host: x", f"if-none-match: {etag}"]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def connections(s3: FakeS3) -> int:
+    return len({request.connection for request in s3.seen()})
+
+
+def test_unmodified_is_304_and_nothing_else(s3: FakeS3, poll: PollConnection) -> None:
+    assert poll.is_unmodified(head())
+    assert not poll.is_unmodified(head('"other"'))
+    assert poll.is_unmodified(head())
+
+
+def test_one_connection_is_kept_until_an_answer_has_a_body(
+    s3: FakeS3, poll: PollConnection
+) -> None:
+    for _ in range(3):
+        assert poll.is_unmodified(head())
+    assert 1 == connections(s3)
+    assert not poll.is_unmodified(head('"other"'))
+    assert poll.is_unmodified(head())
+
+    assert 2 == connections(s3)
+
+
+@pytest.mark.parametrize("fault", [close_after(), close_silently()])
+def test_a_kept_connection_that_was_closed_is_replaced(
+    s3: FakeS3, poll: PollConnection, fault: Fault
+) -> None:
+    s3.inject(fault, times=1)
+
+    assert poll.is_unmodified(head())
+    assert poll.is_unmodified(head())
+    assert 2 == connections(s3)
+
+
+def test_one_that_was_idle_for_long_is_not_tried(
+    s3: FakeS3, poll: PollConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert poll.is_unmodified(head())
+    monkeypatch.setattr(module, "KEEP_SECONDS", -1.0)
+
+    assert poll.is_unmodified(head())
+    assert (2, 2) == (connections(s3), len(s3.seen()))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [reset(), raw(b""), raw(b"HTTP/1.1 304 Not Modified\r\n"),
+     raw(b"HTTP/1.1 304 Not Modified\r\n\r\nmore"), raw(b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+     raw(b"x" * 70_000), error(503, "SlowDown"), error(403, "ExpiredToken")],
+)  # fmt: skip
+def test_all_else_is_no_answer(s3: FakeS3, poll: PollConnection, fault: Fault) -> None:
+    s3.inject(fault)
+
+    assert not poll.is_unmodified(head())
+    s3.heal()
+    assert poll.is_unmodified(head())
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(
+    s3: FakeS3, poll: PollConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SECONDS", 0.2)
+    s3.inject(hang())
+
+    assert not poll.is_unmodified(head())
+    s3.release()
+
+
+def test_nobody_there_is_no_answer() -> None:
+    assert not PollConnection(HttpOrigin("http", "127.0.0.1", 1), None).is_unmodified(head())
+    assert not PollConnection(HttpOrigin("http", "a" * 70 + ".invalid", 1), None).is_unmodified(
+        head()
+    )
+
+
+def test_who_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
+    server, bundle = self_signed(tmp_path, "localhost")
+    trusting = ssl.create_default_context(cafile=bundle)
+    with FakeS3(tls=server) as s3:
+        s3.put(KEY, BODY, etag="abc")
+        stranger, friend = poll_of(s3, ssl.create_default_context()), poll_of(s3, trusting)
+
+        assert not stranger.is_unmodified(head())
+        assert [] == s3.seen()
+        assert friend.is_unmodified(head()) and friend.is_unmodified(head())
+        friend.close()
+
+
+# --- signed, by the client
+
+
+def test_a_signature_is_used_again_for_a_minute(
+    s3: FakeS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A poll that goes on for hours is signed again: S3 refuses a signature after 15 minutes.
+    """
+    counts: list[str] = []
+    monkeypatch.setattr(client_module, "sign", counting(counts))
+
+    async def scene(client: S3Client) -> list[tuple[bool, int]]:
+        def ask(seconds: float, etag: str) -> tuple[bool, int]:
+            now = time.monotonic() + seconds
+            with monkeypatch.context() as patch:
+                patch.setattr(time, "monotonic", lambda: now)
+                return client.has_still("pointer", KEY, etag), len(counts)
+
+        times = ((0, '"abc"'), (59, '"abc"'), (61, '"abc"'), (62, '"def"'), (130, '"abc"'))
+        return [ask(seconds, etag) for seconds, etag in times]
+
+    assert [(True, 1), (True, 1), (True, 2), (False, 3), (True, 4)] == play(s3, scene)
+    assert all("authorization" in request.headers for request in s3.seen())
+
+
+def counting(calls: list[str]) -> object:
+    sign = client_module.sign  # type: ignore[attr-defined]
+
+    def count(*arguments: object) -> dict[str, str]:
+        calls.append("sign")
+        return sign(*arguments)  # type: ignore[arg-type]
+
+    return count
+
+
+def test_through_a_proxy_it_cannot_be_told(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "")
+
+    async def scene(client: S3Client) -> bool:
+        return client.has_still("pointer", KEY, '"abc"')
+
+    assert not play(s3, scene, Given(config_of(s3, endpoint_url="http://s3.example:9000")))
+    assert [] == s3.seen()
+
+
+def test_before_the_first_cycle_it_cannot_be_told(s3: FakeS3) -> None:
+    client = S3Client(s3.bucket, "dags/", Given(config_of(s3)), lambda _: None)
+
+    assert not client.has_still("pointer", KEY, '"abc"')

@@ -1,0 +1,282 @@
+"""
+One object on its way, and the proofs that it is whole.
+"""
+
+import base64
+import hashlib
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from s3_sync.tree import download as module
+from s3_sync.tree.download import MEMORY_BYTES, Download, is_md5, md5_of
+from s3_sync.tree.staging import Staging
+from tests.s3_sync.failing import failure
+
+BODY = b"print('hello')\n"
+MD5 = hashlib.md5(BODY).hexdigest()
+OTHER = "0" * 32
+
+
+@pytest.fixture
+def opened() -> list[Staging]:
+    """
+    The staging files that were opened.
+    """
+    return []
+
+
+@pytest.fixture
+def open_staging(tmp_path: Path, opened: list[Staging]) -> Iterator[Callable[[], Staging]]:
+    def begin() -> Staging:
+        name = f"{len(opened)}.part"
+        fd = os.open(tmp_path / name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        opened.append(Staging(fd, name))
+        return opened[-1]
+
+    yield begin
+    for staging in opened:
+        staging.close()
+
+
+@pytest.fixture
+def download(open_staging: Callable[[], Staging]) -> Download:
+    """
+    A whole download of BODY.
+    """
+    whole = Download("dags/a.py", len(BODY), open_staging)
+    whole.write(BODY)
+    return whole
+
+
+def base64_of(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+CHECKSUMS = {
+    "crc32": base64_of(zlib.crc32(BODY).to_bytes(4, "big")),
+    "sha1": base64_of(hashlib.sha1(BODY).digest()),
+    "sha256": base64_of(hashlib.sha256(BODY).digest()),
+}
+
+
+# --- where the body is
+
+
+def test_a_small_body_stays_in_memory(
+    open_staging: Callable[[], Staging], opened: list[Staging]
+) -> None:
+    download = Download("k", MEMORY_BYTES, open_staging)
+    download.write(b"a" * (MEMORY_BYTES - 1))
+    download.write(b"b")
+
+    assert download.staging is None and opened == []
+    assert b"".join(download.blocks()) == b"a" * (MEMORY_BYTES - 1) + b"b"
+    assert download.size_bytes == MEMORY_BYTES
+
+
+def test_a_big_body_goes_to_staging_whole_and_in_order(
+    open_staging: Callable[[], Staging], opened: list[Staging]
+) -> None:
+    chunks = [os.urandom(300_000) for _ in range(11)]
+    body = b"".join(chunks)
+    download = Download("k", len(body), open_staging)
+
+    for chunk in chunks:
+        download.write(chunk)
+
+    assert len(opened) == 1
+    assert download.staging is opened[0]
+    assert b"".join(download.blocks()) == body
+    assert b"".join(download.blocks()) == body
+    assert download.md5() == hashlib.md5(body).hexdigest()
+    assert os.fstat(opened[0].fd).st_size == len(body)
+
+
+def test_memory_is_let_go_when_the_body_goes_to_staging(
+    open_staging: Callable[[], Staging],
+) -> None:
+    download = Download("k", 2 * MEMORY_BYTES, open_staging)
+    for _ in range(8):
+        download.write(b"x" * (MEMORY_BYTES // 4))
+
+    assert download._chunks == []
+
+
+@pytest.mark.parametrize("first_bytes", [10, MEMORY_BYTES + 10])
+def test_a_new_attempt_forgets_the_first(
+    open_staging: Callable[[], Staging], opened: list[Staging], first_bytes: int
+) -> None:
+    """
+    A second body is never a mix of two, whether the first was long or short.
+    """
+    for body in (b"y" * 5, os.urandom(MEMORY_BYTES + 5)):
+        download = Download("k", 2 * MEMORY_BYTES, open_staging)
+        download.write(b"x" * first_bytes)
+        opened_before = len(opened)
+
+        download.restart()
+        download.write(body)
+
+        assert download.size_bytes == len(body)
+        assert b"".join(download.blocks()) == body
+        assert len(opened) - opened_before <= 1
+
+
+def test_an_answer_without_end_does_not_fill_the_disk(
+    open_staging: Callable[[], Staging],
+) -> None:
+    download = Download("dags/a.py", 5, open_staging)
+    download.write(b"12345")
+
+    found = failure(download.write, b"6")
+
+    assert found.reason == "object_corrupt" and "more than the 5 bytes came" in found.message
+
+
+def test_a_full_disk_is_reported(
+    open_staging: Callable[[], Staging], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_full() -> Staging:
+        return Staging(os.open("/dev/full", os.O_RDWR), "full")
+
+    monkeypatch.setattr(module, "MEMORY_BYTES", 3)
+    download = Download("k", 10, open_full)
+    download.write(b"123")
+
+    with pytest.raises(OSError, match="No space left"):
+        download.write(b"4")
+    assert download.staging is not None
+    download.staging.close()
+
+
+def test_a_staging_file_is_closed_once(open_staging: Callable[[], Staging]) -> None:
+    staging = open_staging()
+    fd = staging.fd
+    staging.close()
+    another = os.open("/dev/null", os.O_RDONLY)
+    assert another == fd, "the number is used again"
+
+    staging.close()
+
+    os.fstat(another)
+    os.close(another)
+
+
+# --- the proofs
+
+
+def test_an_etag_proves_a_body_if_it_is_its_md5_and_does_not_only_look_like_it(
+    download: Download,
+) -> None:
+    assert download.is_proven({}, MD5)
+    assert not download.is_proven({}, OTHER)
+
+
+@pytest.mark.parametrize("length", [len(BODY) - 1, len(BODY) + 1, 0])
+def test_a_wrong_length_is_refused_whatever_else_fits(
+    open_staging: Callable[[], Staging], length: int
+) -> None:
+    download = Download("dags/a.py", max(length, len(BODY)), open_staging)
+    download.write(BODY[:length] if length < len(BODY) else BODY)
+    if length <= len(BODY):
+        download._listed_bytes = len(BODY)
+
+    found = failure(download.is_proven, {"x-amz-checksum-sha256": CHECKSUMS["sha256"]}, MD5)
+
+    assert found.reason == "object_corrupt"
+    assert "bytes came" in found.message and "'dags/a.py'" in found.message
+
+
+@pytest.mark.parametrize("name", CHECKSUMS)
+def test_a_checksum_proves_it(download: Download, name: str) -> None:
+    headers = {f"x-amz-checksum-{name}": CHECKSUMS[name], "x-amz-checksum-type": "FULL_OBJECT"}
+
+    assert download.is_proven(headers, OTHER)
+    assert download.is_proven(headers, "multipart-2")
+
+
+@pytest.mark.parametrize("name", CHECKSUMS)
+def test_a_wrong_checksum_is_refused_though_the_md5_fits(download: Download, name: str) -> None:
+    wrong = base64_of(b"\0" * len(base64.b64decode(CHECKSUMS[name])))
+
+    found = failure(download.is_proven, {f"x-amz-checksum-{name}": wrong}, MD5)
+
+    assert found.reason == "object_corrupt" and f"its {name} is" in found.message
+
+
+def test_all_checksums_are_looked_at(download: Download) -> None:
+    names = {"crc32": "crc32", "sha256": "sha1"}
+    headers = {f"x-amz-checksum-{name}": CHECKSUMS[other] for name, other in names.items()}
+
+    assert "its sha256 is" in failure(download.is_proven, headers, MD5).message
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-amz-checksum-sha256": f"{CHECKSUMS['sha1']}-3"},
+        {"x-amz-checksum-crc32": "AAAAAA==", "x-amz-checksum-type": "COMPOSITE"},
+        {"x-amz-checksum-crc32c": "AAAAAA=="},
+        {"x-amz-checksum-crc64nvme": "AAAAAAAAAAA="},
+        {"x-amz-checksum-sha256": ""},
+    ],
+    ids=["parts", "composite", "crc32c", "crc64nvme", "empty"],
+)
+def test_checksums_that_cannot_be_recomputed_neither_prove_nor_refuse(
+    download: Download, headers: dict[str, str]
+) -> None:
+    assert download.is_proven(headers, MD5)
+    assert not download.is_proven(headers, OTHER)
+    assert download.is_proven(headers, "multipart-2")
+
+
+def test_a_big_body_is_proven_in_staging(open_staging: Callable[[], Staging]) -> None:
+    body = os.urandom(2 * MEMORY_BYTES + 1)
+    download = Download("k", len(body), open_staging)
+    download.write(body)
+    headers = {"x-amz-checksum-crc32": base64_of(zlib.crc32(body).to_bytes(4, "big"))}
+
+    assert download.is_proven(headers, OTHER)
+    assert download.is_proven({}, hashlib.md5(body).hexdigest())
+
+
+def test_an_empty_body_is_proven(open_staging: Callable[[], Staging]) -> None:
+    download = Download("k", 0, open_staging)
+
+    assert download.is_proven({}, hashlib.md5(b"").hexdigest())
+    assert list(download.blocks()) == []
+    assert download.is_proven({"x-amz-checksum-crc32": "AAAAAA=="}, OTHER)
+
+
+@pytest.mark.parametrize(
+    ("etag", "headers"),
+    [
+        (f"{MD5}-2", {}),
+        (MD5[:-1], {}),
+        (MD5.upper(), {}),
+        ("0x8DC", {}),
+        (MD5, {"x-amz-server-side-encryption": "aws:kms"}),
+        (MD5, {"x-amz-server-side-encryption": "aws:kms:dsse"}),
+        (MD5, {"x-amz-server-side-encryption-customer-algorithm": "AES256"}),
+        (MD5, {"x-amz-storage-class": "EXPRESS_ONEZONE"}),
+    ],
+)
+def test_etags_that_are_no_md5(download: Download, etag: str, headers: dict[str, str]) -> None:
+    assert not is_md5(etag, headers)
+    assert download.is_proven(headers, etag.replace(MD5[0], "0"))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"x-amz-server-side-encryption": "AES256"}, {"x-amz-storage-class": "GLACIER_IR"}],
+)
+def test_etags_that_are_an_md5(headers: dict[str, str]) -> None:
+    assert is_md5(MD5, headers)
+
+
+def test_md5_of_blocks_is_the_md5_of_the_whole() -> None:
+    assert md5_of(iter([BODY[:3], b"", BODY[3:]])) == MD5

@@ -1,0 +1,496 @@
+"""
+The list of what is ours, on volumes where anything may have happened.
+"""
+
+import json
+import os
+import resource
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from s3_sync.tree.managed import HEADER, NAME, SLACK_LINES, Managed, ManagedList, load_managed
+from tests.runtime.recording import Log
+
+Begin = Callable[..., ManagedList]
+
+
+class Box:
+    """
+    A target with its state folder, and the list in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / ".s3-sync"
+        self.state.mkdir(parents=True)
+        self.journal = self.state / NAME
+        self.root_fd = os.open(folder, os.O_RDONLY)
+        self.state_fd = os.open(self.state, os.O_RDONLY)
+        self._lists: list[ManagedList] = []
+
+    def begin(self, *, fsync: bool = False, **changes: Any) -> ManagedList:
+        """
+        Read the list and keep it open, as a process does that starts.
+        """
+        self._lists.append(ManagedList(self.state_fd, self.root_fd, fsync=fsync, **changes))
+        return self._lists[-1]
+
+    def load(self) -> dict[str, Managed]:
+        """
+        What the next process would read.
+        """
+        return load_managed(self.state_fd, self.root_fd)
+
+    def put(self, path: str, content: bytes = b"x") -> Managed:
+        """
+        Make a file, as a rename would, and return what describes it.
+        """
+        place = self.folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        s = place.stat()
+        etag = f"etag-of-{content.decode()}"
+        return Managed(etag, s.st_size, s.st_mtime_ns, s.st_ino, s.st_mode)
+
+    def has(self, *paths: str) -> ManagedList:
+        """
+        Begin, and publish these files.
+        """
+        files = self.begin()
+        for path in paths:
+            files.add(path, self.put(path))
+        return files
+
+    def lines(self) -> list[object]:
+        return [json.loads(line) for line in self.journal.read_text().splitlines()]
+
+    def close(self) -> None:
+        for one in self._lists:
+            one.close()
+        os.close(self.root_fd)
+        os.close(self.state_fd)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    box = Box(tmp_path / "target")
+    yield box
+    box.close()
+
+
+@contextmanager
+def full_disk(room_bytes: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def gone(inode: int) -> Managed:
+    """
+    A record of a file that is not on disk.
+    """
+    return Managed("etag", 1, 1, inode, 0o100644)
+
+
+# --- the usual course
+
+
+def test_a_new_list_is_empty_and_has_a_header(box: Box) -> None:
+    assert box.begin().files == {}
+    assert box.lines() == [HEADER]
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+def test_what_was_added_and_removed_is_there_after_a_restart(box: Box, fsync: bool) -> None:
+    files = box.begin(fsync=fsync)
+    for path in ("a.py", "b/ü c.py", 'b/"quoted"\n'):
+        files.add(path, box.put(path))
+    files.add("a.py", box.put("a.py", b"second"))
+    files.remove("b/ü c.py")
+    (box.folder / "b/ü c.py").unlink()
+
+    assert box.load() == files.files
+    assert set(files.files) == {"a.py", 'b/"quoted"\n'}
+    assert files.files["a.py"].etag == "etag-of-second"
+
+
+def test_a_start_rewrites_the_list_to_one_line_a_file(box: Box) -> None:
+    files = box.begin()
+    for _ in range(5):
+        files.add("a.py", box.put("a.py"))
+    assert len(box.lines()) == 6
+
+    box.begin()
+
+    assert len(box.lines()) == 2
+
+
+def test_lists_of_different_names_do_not_mix(box: Box) -> None:
+    one, other = box.begin(), box.begin(name="other.managed")
+    one.add("a.py", box.put("a.py"))
+    other.add("b.py", box.put("b.py"))
+
+    assert {"a.py"} == set(box.load())
+    assert {"b.py"} == set(load_managed(box.state_fd, box.root_fd, "other.managed"))
+
+
+@pytest.mark.parametrize("paths", [["b.py"], []])
+def test_a_list_that_is_given_replaces_what_was_written(box: Box, paths: list[str]) -> None:
+    box.has("a.py")
+    given = {path: box.put(path) for path in paths}
+
+    files = box.begin(files=given)
+
+    assert given == files.files == box.load()
+    files.add("c.py", box.put("c.py"))
+    assert {*paths, "c.py"} == set(box.load())
+
+
+def test_removing_what_is_not_ours_writes_nothing(box: Box) -> None:
+    files = box.begin()
+    before = box.journal.read_bytes()
+
+    files.remove("never-seen")
+
+    assert box.journal.read_bytes() == before
+
+
+def test_long_lists_are_compacted_but_not_for_a_handful(box: Box) -> None:
+    files = box.begin()
+    held = box.put("a.py")
+    for _ in range(SLACK_LINES // 2):
+        files.add("a.py", held)
+    files.compact()
+    assert len(box.lines()) == SLACK_LINES // 2 + 1
+
+    for _ in range(SLACK_LINES):
+        files.add("a.py", held)
+    files.compact()
+
+    assert len(box.lines()) == 2
+    files.add("b.py", box.put("b.py"))
+    assert set(box.load()) == {"a.py", "b.py"}
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_list_that_was_removed_or_replaced_comes_back(box: Box, is_replaced: bool) -> None:
+    files = box.has("a.py")
+    box.journal.unlink()
+    if is_replaced:
+        box.journal.write_text("[]\n")
+
+    files.compact()
+
+    assert set(box.load()) == {"a.py"}
+
+
+# --- killed
+
+
+def test_half_a_line_at_the_end_is_dropped(box: Box, log: Log) -> None:
+    box.has("a.py", "b.py")
+    whole = box.journal.read_bytes()
+    last = whole.rstrip(b"\n").rpartition(b"\n")[2]
+    for cut in range(1, len(last) + 1):
+        box.journal.write_bytes(whole[: -1 - cut])
+
+        assert set(box.load()) == {"a.py"}
+    assert log.events("managed_list_damaged") == []
+
+
+def test_a_line_without_its_newline_is_half_a_line(box: Box) -> None:
+    box.has("a.py")
+    box.journal.write_bytes(box.journal.read_bytes().rstrip(b"\n"))
+
+    assert box.load() == {}
+
+
+def test_the_next_process_goes_on_after_half_a_line(box: Box) -> None:
+    box.has("a.py")
+    with box.journal.open("ab") as journal:
+        journal.write(b'["b.py","et')
+
+    after = box.begin()
+    after.add("c.py", box.put("c.py"))
+
+    assert set(box.load()) == {"a.py", "c.py"}
+
+
+def test_killed_before_the_rename_of_a_new_file(box: Box) -> None:
+    box.has("a.py").add("new.py", gone(1))
+
+    assert set(box.load()) == {"a.py"}
+
+
+def test_killed_before_the_rename_of_a_changed_file(box: Box) -> None:
+    files = box.begin()
+    first = box.put("a.py")
+    files.add("a.py", first)
+    files.add("a.py", replace(first, etag="second", inode=first.inode + 1_000_000))
+
+    assert box.load() == {"a.py": first}
+
+
+def test_killed_after_the_rename(box: Box) -> None:
+    files = box.begin()
+    files.add("a.py", gone(1))
+    second = box.put("a.py")
+    files.add("a.py", second)
+
+    assert box.load() == {"a.py": second}
+
+
+def test_killed_before_the_removal_of_a_file(box: Box) -> None:
+    files = box.begin()
+    held = box.put("a.py")
+    files.add("a.py", held)
+    files.remove("a.py")
+
+    assert box.load() == {"a.py": held}
+
+
+def test_killed_after_the_removal_of_a_file(box: Box) -> None:
+    files = box.has("a.py")
+    files.remove("a.py")
+    (box.folder / "a.py").unlink()
+    (box.folder / "keeps-the-inode-busy").write_text("")
+
+    assert box.load() == {}
+
+
+def test_a_foreign_file_where_a_removed_one_was_is_not_ours(box: Box) -> None:
+    files = box.has("a.py")
+    files.remove("a.py")
+    (box.folder / "a.py").rename(box.folder / "keeps-the-inode-busy")
+    (box.folder / "a.py").write_text("someone else's")
+
+    assert box.load() == {}
+
+
+def test_killed_where_nobody_else_has_files(box: Box) -> None:
+    files = box.begin()
+    held = box.put("a.py")
+    files.add("a.py", held)
+    files.remove("a.py")
+    assert {"a.py": held} == load_managed(box.state_fd, box.root_fd, is_shared=False)
+
+    files.add("new.py", gone(1))
+    assert {"new.py"} == set(load_managed(box.state_fd, box.root_fd, is_shared=False))
+
+
+def test_only_the_last_line_may_be_untrue(box: Box) -> None:
+    """
+    A file that was removed is missing, and still ours to restore.
+    """
+    files = box.begin()
+    files.add("lost.py", gone(1))
+    files.add("a.py", box.put("a.py"))
+
+    assert set(box.load()) == {"lost.py", "a.py"}
+
+
+# --- the disk is full
+
+
+@pytest.mark.parametrize("room_bytes", [0, 7])
+def test_a_full_disk_leaves_no_half_line(box: Box, room_bytes: int) -> None:
+    files = box.begin()
+    first = box.put("a.py")
+    files.add("a.py", first)
+    before = box.journal.read_bytes()
+
+    with full_disk(len(before) + room_bytes), pytest.raises(OSError, match=r"No space|too large"):
+        files.add("b.py", first)
+
+    assert box.journal.read_bytes() == before
+    assert set(files.files) == {"a.py"}
+    files.add("c.py", box.put("c.py"))
+    assert set(box.load()) == {"a.py", "c.py"}
+
+
+def test_a_removal_on_a_full_disk_is_written_down_when_there_is_room(box: Box) -> None:
+    files = box.has("a.py", "b.py")
+    with full_disk(box.journal.stat().st_size):
+        files.remove("a.py")
+    assert set(files.files) == {"b.py"}
+
+    files.compact()
+
+    assert box.lines()[1:] == [box.lines()[1]]
+    assert set(box.load()) == {"b.py"}
+
+
+# --- damaged, hostile
+
+
+def test_a_missing_list_is_an_empty_one(box: Box, log: Log) -> None:
+    assert box.load() == {}
+    assert log.events() == []
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling", "pipe", "socket"])
+def test_what_is_no_file_in_its_place_is_replaced_and_not_followed(box: Box, kind: str) -> None:
+    victim = box.folder / "victim"
+    victim.write_text(json.dumps(HEADER) + '\n["stolen.py","e",1,1,1,1]\n')
+    before = victim.read_bytes()
+    with socket.socket(socket.AF_UNIX) as sock:
+        match kind:
+            case "symlink":
+                box.journal.symlink_to(victim)
+            case "dangling":
+                box.journal.symlink_to(box.folder / "nowhere")
+            case "pipe":
+                os.mkfifo(box.journal)
+            case "socket":
+                sock.bind(str(box.journal))
+
+        files = box.begin()
+        files.add("a.py", box.put("a.py"))
+
+    assert set(files.files) == {"a.py"}
+    assert victim.read_bytes() == before
+    assert not (box.folder / "nowhere").exists()
+    assert box.journal.is_file() and not box.journal.is_symlink()
+
+
+GOOD = '["a.py","e",1,1,1,1]'
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "{", "7", "null", "[]", '"text"', '["b.py",1]', '["b.py","e"]', '["b.py","e",1,1,1]',
+     '["b.py","e",1,1,1,1,1]', '["b.py",null,1,1,1,1]', '["b.py","e","1",1,1,1]',
+     '["b.py","e",true,1,1,1]', '["b.py","e",-1,1,1,1]', '["b.py","e",1.5,1,1,1]',
+     '["b.py","e",1,1e400,1,1]', f'["b.py","e",1,{1 << 63},1,1]', '[7,"e",1,1,1,1]',
+     '[["b.py"],"e",1,1,1,1]', '["../victim","e",1,1,1,1]', '["../victim"]',
+     '["a/../../victim","e",1,1,1,1]', '["/etc/passwd","e",1,1,1,1]', '[".","e",1,1,1,1]',
+     '["","e",1,1,1,1]', '["b//c","e",1,1,1,1]', '[".s3-sync/lock","e",1,1,1,1]',
+     '["b\\u0000c","e",1,1,1,1]', '["\\ud800","e",1,1,1,1]', "[" * 100_000, "\xff\xfe"],
+)  # fmt: skip
+def test_a_line_that_is_not_ours_ends_the_reading_and_is_reported(
+    box: Box, log: Log, line: str
+) -> None:
+    """
+    What comes before it is kept; what comes after it counts as foreign, and is adopted if equal.
+    """
+    text = f"{json.dumps(HEADER)}\n{GOOD}\n{line}\n{GOOD.replace('a.py', 'c.py')}\n"
+    box.journal.write_bytes(text.encode("latin-1"))
+
+    assert set(box.load()) == {"a.py"}
+    damaged = log.events("managed_list_damaged")
+    assert [(3, "warning")] == [(event["line"], event["level"]) for event in damaged]
+
+
+OTHER_HEADERS = ["", GOOD, '["s3-sync managed files", 2]', '["another list", 1]', "{}", "\0\0\0"]
+
+
+@pytest.mark.parametrize("text", ["", *(f"{first}\n{GOOD}\n" for first in OTHER_HEADERS)])
+def test_a_list_that_is_empty_or_has_another_header_is_not_ours(
+    box: Box, log: Log, text: str
+) -> None:
+    box.journal.write_text(text)
+
+    assert box.load() == {}
+    assert log.events("managed_list_damaged")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_damage_loses_lines_and_nothing_else(box: Box, data: st.DataObject) -> None:
+    """
+    Whatever bytes are changed, what is read is a part of what could have been written, or fresh
+    facts for a path that is inside the target.
+    """
+    rows = [[f"dir/{n}.py", f"etag{n}", n, n, n, n] for n in range(5)]
+    text = bytearray("".join(f"{json.dumps(line)}\n" for line in [HEADER, *rows]).encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(text) - 1))
+        text[place] = data.draw(st.integers(0, 255))
+    box.journal.write_bytes(bytes(text[: data.draw(st.integers(0, len(text)))]))
+
+    for path, held in box.load().items():
+        joined = os.path.normpath(os.path.join("/target", path))
+        assert joined == f"/target/{path}"
+        assert isinstance(held.etag, str)
+        numbers = (held.size_bytes, held.mtime_ns, held.inode, held.mode)
+        assert all(type(number) is int and number >= 0 for number in numbers)
+
+
+# --- Managed
+
+
+def test_a_file_matches_until_it_is_touched(box: Box) -> None:
+    held = box.put("a.py")
+    place = box.folder / "a.py"
+
+    assert held.matches(place.stat())
+    for changed in (
+        replace(held, size_bytes=held.size_bytes + 1),
+        replace(held, mtime_ns=held.mtime_ns + 1_000_000),
+        replace(held, inode=held.inode + 1),
+        replace(held, mode=held.mode ^ 0o100),
+    ):
+        assert not changed.matches(place.stat())
+
+
+# --- the same file under another name
+
+
+def test_a_hard_link_is_the_same_file(box: Box) -> None:
+    held = box.put("a.py")
+    os.link(box.folder / "a.py", box.folder / "b.py")
+
+    assert held.of((box.folder / "b.py").stat()) == held
+
+
+def test_a_copy_with_the_same_facts_is_known_by_its_own_inode(box: Box) -> None:
+    held = box.put("a.py")
+    shutil.copy2(box.folder / "a.py", box.folder / "b.py")
+    found = (box.folder / "b.py").stat()
+
+    assert held.of(found) == replace(held, inode=found.st_ino)
+    assert not held.matches(found)
+
+
+def test_a_link_to_another_file_is_not_the_same_whatever_it_says(box: Box) -> None:
+    """
+    A copy has one name; what has two and another inode was put there by another process.
+    """
+    held = box.put("a.py")
+    shutil.copy2(box.folder / "a.py", box.folder / "b.py")
+    os.link(box.folder / "b.py", box.folder / "c.py")
+
+    assert held.of((box.folder / "b.py").stat()) is None
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda place: place.write_bytes(b"longer"),
+        lambda place: place.chmod(0o600),
+        lambda place: os.utime(place, ns=(1, 1)),
+    ],
+    ids=["size", "mode", "time"],
+)
+def test_a_file_that_was_touched_is_another(
+    box: Box, is_link: bool, harm: Callable[[Path], object]
+) -> None:
+    held = box.put("a.py")
+    (os.link if is_link else shutil.copy2)(box.folder / "a.py", box.folder / "b.py")
+
+    harm(box.folder / "b.py")
+
+    assert held.of((box.folder / "b.py").stat()) is None

@@ -1,0 +1,196 @@
+"""
+What is published, told from the record of any process.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from s3_sync.tree.published import NAME, Published
+from s3_sync.tree.volume import Volume
+from sidecar_runtime.fence import CycleAbandoned, Fence
+
+SOURCE = "s3://bucket/dags/"
+GOOD = {"revision": "r1", "published_at": 1700000000.5, "files": 3, "source": SOURCE}
+
+NEEDED = ("source", "published_at")
+BAD_VALUES = [
+    ("source", "s3://bucket/other/"), ("source", "s3://bucket/dags"), ("revision", None),
+    ("revision", 1), ("published_at", "yesterday"), ("kind", "release"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """
+    A `.s3-sync` of a predecessor.
+    """
+    state = tmp_path / "state"
+    state.mkdir()
+    return state
+
+
+@pytest.fixture
+def good(state: Path) -> Path:
+    """
+    The same with a good record.
+    """
+    (state / NAME).write_text(json.dumps(GOOD))
+    return state
+
+
+def read(state: Path, layout: str = "in-place") -> Published:
+    published = Published(SOURCE, layout)
+    fd = os.open(state, os.O_RDONLY)
+    try:
+        published.read(fd)
+    finally:
+        os.close(fd)
+    return published
+
+
+def test_nothing_is_published_at_first() -> None:
+    readiness = Published(SOURCE, "in-place").readiness(())
+
+    assert not readiness.ready
+    assert "no complete sync of this source yet" == readiness.problem
+
+
+def test_what_was_recorded_is_there_after_a_restart(volume: Volume, folder: Path) -> None:
+    before = time.time() - 0.001  # it is rounded
+    published = Published(SOURCE, "in-place")
+    published.record(volume, 3, "r7", Fence())
+
+    successor = read(folder / ".s3-sync")
+
+    assert "r7" == successor.revision == published.revision
+    assert successor.at == published.at and before <= (successor.at or 0) <= time.time() + 0.001
+    assert successor.readiness(()).ready
+    expected = {"revision": "r7", "published_at": successor.at, "files": 3, "source": SOURCE}
+    facts = json.loads((folder / ".s3-sync" / NAME).read_bytes())
+    assert expected | {"kind": "listing", "layout": "in-place"} == facts
+
+
+def test_a_revoked_fence_records_nothing(volume: Volume, folder: Path, revoked: Fence) -> None:
+    published = Published(SOURCE, "in-place")
+
+    with pytest.raises(CycleAbandoned):
+        published.record(volume, 3, "r7", revoked)
+
+    assert ("", None) == (published.revision, published.at)
+    assert not (folder / ".s3-sync" / NAME).exists()
+
+
+def test_takes_over_a_good_record(good: Path) -> None:
+    published = read(good)
+
+    assert ("r1", 1700000000.5) == (published.revision, published.at)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"r1"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        json.dumps(GOOD)[:-5].encode(),
+        *(json.dumps(GOOD | {name: value}).encode() for name, value in BAD_VALUES),
+        *(json.dumps({k: GOOD[k] for k in GOOD if k != name}).encode() for name in NEEDED),
+    ],
+    ids=range(16),
+)
+def test_a_record_that_is_damaged_or_of_another_source_counts_as_none(
+    state: Path, content: bytes
+) -> None:
+    (state / NAME).write_bytes(content)
+
+    published = read(state)
+
+    assert ("", None) == (published.revision, published.at)
+    assert not published.readiness(()).ready
+
+
+@pytest.mark.parametrize(
+    ("written", "layout", "counts"),
+    [
+        ("in-place", "in-place", True),
+        ("snapshot", "snapshot", True),
+        ("in-place", "snapshot", False),
+        ("snapshot", "in-place", False),
+        (None, "in-place", True),  # of the first release, which knew no other
+        (None, "snapshot", False),
+        (7, "snapshot", False),
+    ],
+)
+def test_the_record_of_another_layout_counts_as_none(
+    state: Path, written: object, layout: str, counts: bool
+) -> None:
+    """
+    What it speaks of is not where our consumers look.
+    """
+    (state / NAME).write_text(json.dumps(GOOD | ({"layout": written} if written else {})))
+
+    published = read(state, layout)
+
+    assert counts is published.readiness(()).ready
+    assert ("r1" if counts else "") == published.revision
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "1e20", "1" + "0" * 400])
+def test_an_invalid_time_never_stops_the_process(state: Path, number: str) -> None:
+    """
+    Whoever can write to the volume can write this; readiness is shown and computed with.
+    """
+    (state / NAME).write_text(json.dumps(GOOD).replace("1700000000.5", number))
+
+    readiness = read(state).readiness(())
+
+    assert readiness.published_at is None or 0 <= readiness.published_at < 1 << 40
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "symlink", "fifo"])
+def test_what_is_no_file_counts_as_none(state: Path, kind: str) -> None:
+    if kind == "folder":
+        (state / NAME).mkdir()
+    elif kind == "symlink":
+        (state / "real").write_text(json.dumps(GOOD))
+        (state / NAME).symlink_to("real")
+    elif kind == "fifo":
+        os.mkfifo(state / NAME)
+
+    assert not read(state).readiness(()).ready
+
+
+def test_a_record_that_is_gone_is_forgotten(good: Path) -> None:
+    published = read(good)
+    assert published.readiness(()).ready
+    (good / NAME).unlink()
+    fd = os.open(good, os.O_RDONLY)
+
+    published.read(fd)
+
+    os.close(fd)
+    assert not published.readiness(()).ready
+
+
+def test_damaged_files_are_a_reason_not_to_be_ready(good: Path) -> None:
+    readiness = read(good).readiness({"a.py", "b.py"})
+
+    assert not readiness.ready
+    assert "2 published files are missing or altered on disk" == readiness.problem
+    assert ("r1", 1700000000.5) == (readiness.revision, readiness.published_at)
+
+
+@pytest.mark.parametrize("damaged", [(), {"a.py"}])
+def test_what_consumers_cannot_see_is_not_ready_and_says_why(good: Path, damaged: set[str]) -> None:
+    readiness = read(good).readiness(damaged, "the link is gone")
+
+    assert not readiness.ready
+    assert ("r1", "the link is gone") == (readiness.revision, readiness.problem)

@@ -1,0 +1,172 @@
+"""
+What a look at the target finds: files that are ours, damaged, foreign, in the way.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from s3_sync.tree.target import Target
+from s3_sync.tree.walk import Blocked
+from sidecar_runtime.fence import Fence
+from tests.s3_sync.tree.handling import (
+    BODY,
+    damaged,
+    download_of,
+    edit_file,
+    entry_of,
+    link_file,
+    link_folder,
+    nothing,
+    opened,
+    put,
+    replace_file,
+    staged,
+)
+
+# --- what is in the way
+
+
+def test_a_foreign_file_where_a_folder_must_be_blocks(folder: Path, target: Target) -> None:
+    (folder / "d").write_bytes(b"foreign")
+
+    with pytest.raises(Blocked):
+        put(target, "d/a.py")
+
+    assert b"foreign" == (folder / "d").read_bytes()
+    assert [] == staged(folder)
+    assert {} == target.managed.files
+    assert target.is_blocked("d/a.py", nothing)
+
+
+def test_a_foreign_file_inside_a_folder_blocks_a_file(folder: Path, target: Target) -> None:
+    put(target, "d/ours.py")
+    (folder / "d/theirs.py").write_bytes(b"x")
+
+    with pytest.raises(Blocked):
+        put(target, "d")
+
+    assert ["ours.py", "theirs.py"] == sorted(os.listdir(folder / "d"))
+    assert ["d/ours.py"] == list(target.managed.files)
+    assert target.is_blocked("d", nothing)
+
+
+def test_our_own_file_makes_way_for_a_folder_and_a_folder_for_a_file(
+    folder: Path, target: Target
+) -> None:
+    for path in ("d", "d/a.py", "d"):
+        assert put(target, path)
+
+        assert BODY == (folder / path).read_bytes()
+        assert [path] == list(target.managed.files)
+
+
+def test_a_file_whose_key_is_there_does_not_make_way(folder: Path, target: Target) -> None:
+    put(target, "d")
+
+    with pytest.raises(Blocked):
+        target.publish("d/a.py", entry_of("a"), download_of(target), Fence(), lambda path: True)
+
+    assert BODY == (folder / "d").read_bytes()
+
+
+# --- looking
+
+
+def test_holds_what_has_the_content_the_size_and_the_mode(folder: Path, target: Target) -> None:
+    (folder / "a.py").write_bytes(BODY)
+    os.chmod(folder / "a.py", 0o644)
+    (folder / "d").mkdir()
+
+    assert target.holds("a.py", entry_of("a.py"))
+    for content in (b"Print('hello')\n", b"longer than that\n"):
+        assert not target.holds("a.py", entry_of("a.py", content))
+    for path in ("missing/a.py", "a.py/below", "d"):
+        assert not target.holds(path, entry_of(path))
+    os.chmod(folder / "a.py", 0o664)
+    assert not target.holds("a.py", entry_of("a.py"))
+
+
+def test_holds_nothing_behind_a_symlink(folder: Path, target: Target, outside: Path) -> None:
+    (outside / "b.py").write_bytes(BODY)
+    os.chmod(outside / "b.py", 0o644)
+    (folder / "d").symlink_to(outside)
+    (folder / "b.py").symlink_to(outside / "b.py")
+
+    assert not target.holds("d/b.py", entry_of("b.py"))
+    assert not target.holds("b.py", entry_of("b.py"))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        Path.unlink,
+        lambda place: place.chmod(0o600),
+        lambda place: os.truncate(place, 1),
+        lambda place: os.utime(place, ns=(1, 1)),
+        lambda place: place.parent.rename(place.parent.with_name("gone")),
+        edit_file,
+        link_file,
+        link_folder,
+        lambda place: link_folder(place.parent),
+        replace_file,
+        lambda place: (place.unlink(), place.mkdir()),
+    ],
+    ids=["removed", "mode", "cut", "time", "folder gone", "edit", "link", "folder linked",
+         "upper folder linked", "replaced", "folder"],
+)  # fmt: skip
+def test_a_change_to_a_file_is_damage(
+    folder: Path, target: Target, harm: Callable[[Path], object]
+) -> None:
+    put(target, "a/b/c.py")
+    put(target, "other.py")
+    assert set() == damaged(target)
+
+    harm(folder / "a/b/c.py")
+
+    assert {"a/b/c.py"} == damaged(target)
+
+
+def test_reading_a_file_is_no_damage(folder: Path, target: Target) -> None:
+    put(target, "a.py")
+    (folder / "a.py").read_bytes()
+    os.link(folder / "a.py", folder / "linked.py")
+
+    assert set() == damaged(target)
+
+
+def test_only_managed_files_are_damaged(folder: Path, target: Target) -> None:
+    put(target, "a.py")
+    (folder / "foreign").write_bytes(b"x")
+
+    assert set() == target.damaged(iter(["foreign", "a.py", "missing"]))
+
+
+def test_foreign_are_files_and_links_and_neither_bytecode_nor_ours(
+    folder: Path, target: Target, outside: Path
+) -> None:
+    put(target, "a/b.py")
+    for path in (
+        "a/x", "y", "__pycache__/p", "a/__pycache__/p", "lost+found/f", ".nfs0001", "d/.s3-sync/s",
+        "__pycache__.py",
+    ):  # fmt: skip
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(b"x")
+    (folder / "a/link").symlink_to(outside)
+    (folder / "dangling").symlink_to("nowhere")
+
+    assert ["__pycache__.py", "a/link", "a/x", "d/.s3-sync/s", "dangling", "y"] == sorted(
+        target.foreign()
+    )
+
+
+def test_a_file_is_still_ours_after_a_restart(folder: Path, target: Target) -> None:
+    put(target, "a/b.py")
+    held = dict(target.managed.files)
+    target.end_cycle(Fence())
+
+    with opened(folder) as successor:
+        assert held == successor.managed.files
+        assert set() == damaged(successor)

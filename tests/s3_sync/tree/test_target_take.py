@@ -1,0 +1,118 @@
+"""
+Taking over files from another part.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from s3_sync.keys import RESERVED
+from s3_sync.tree.target import Target, Torn
+from s3_sync.tree.volume import TREE
+from s3_sync.tree.walk import Blocked
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.s3_sync.tree.handling import (
+    BODY,
+    damaged,
+    edit_file,
+    link_file,
+    link_folder,
+    nothing,
+    replace_file,
+    staged,
+)
+
+
+def test_a_file_is_taken_as_a_hard_link(folder: Path, target: Target, tree: Target) -> None:
+    target.take("a/b.py", tree, Fence(), nothing)
+
+    assert os.path.samefile(folder / "a/b.py", folder / RESERVED / TREE / "a/b.py")
+    assert target.managed.files == tree.managed.files
+    assert (set(), set()) == (damaged(target), damaged(tree))
+    assert [] == staged(folder)
+
+
+def test_a_file_that_is_there_already_as_the_same_link_is_taken_without_a_trace(
+    folder: Path, target: Target, tree: Target
+) -> None:
+    """
+    Renaming a link over another to the same file does nothing, and leaves both.
+    """
+    target.take("a/b.py", tree, Fence(), nothing)
+
+    target.take("a/b.py", tree, Fence(), nothing)
+
+    assert BODY == (folder / "a/b.py").read_bytes()
+    assert [] == staged(folder)
+
+
+@pytest.mark.usefixtures("no_links")
+def test_a_file_is_copied_where_there_can_be_no_link(
+    folder: Path, target: Target, tree: Target
+) -> None:
+    target.take("a/b.py", tree, Fence(), nothing)
+
+    copy, original = folder / "a/b.py", folder / RESERVED / TREE / "a/b.py"
+    assert not os.path.samefile(copy, original)
+    assert copy.stat().st_mtime_ns == original.stat().st_mtime_ns
+    assert target.managed.files["a/b.py"].matches(copy.stat())
+    assert target.managed.files["a/b.py"].etag == tree.managed.files["a/b.py"].etag
+    assert set() == damaged(target) and [] == staged(folder)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        Path.unlink,
+        edit_file,
+        link_file,
+        link_folder,
+        replace_file,
+        lambda place: place.chmod(0o600),
+        lambda place: place.parent.rename(place.parent.with_name("gone")),
+    ],
+    ids=["removed", "edit", "link", "folder linked", "replaced", "mode", "folder gone"],
+)
+def test_a_changed_file_is_not_taken(
+    folder: Path, target: Target, tree: Target, harm: Callable[[Path], object]
+) -> None:
+    harm(folder / RESERVED / TREE / "a/b.py")
+
+    with pytest.raises(Torn, match=r"a/b\.py"):
+        target.take("a/b.py", tree, Fence(), nothing)
+
+    assert not (folder / "a").exists()
+    assert {} == target.managed.files and [] == staged(folder)
+
+
+def test_taking_replaces_symlinks_and_follows_none(
+    folder: Path, target: Target, tree: Target, outside: Path
+) -> None:
+    (folder / "a").symlink_to(outside)
+
+    target.take("a/b.py", tree, Fence(), nothing)
+
+    assert ["a.py"] == os.listdir(outside)
+    assert BODY == (folder / "a/b.py").read_bytes() and not (folder / "a").is_symlink()
+
+
+def test_taking_is_blocked_by_what_is_not_ours(folder: Path, target: Target, tree: Target) -> None:
+    (folder / "a").write_bytes(b"foreign")
+
+    with pytest.raises(Blocked):
+        target.take("a/b.py", tree, Fence(), nothing)
+
+    assert b"foreign" == (folder / "a").read_bytes()
+    assert {} == target.managed.files and [] == staged(folder)
+
+
+def test_nothing_is_taken_under_a_revoked_fence(
+    folder: Path, target: Target, tree: Target, revoked: Fence
+) -> None:
+    with pytest.raises(CycleAbandoned):
+        target.take("a/b.py", tree, revoked, nothing)
+
+    assert not (folder / "a").exists()
+    assert {} == target.managed.files and [] == staged(folder)

@@ -1,0 +1,283 @@
+"""
+The file system below the target, and what its failures mean.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from s3_sync.keys import RESERVED
+from s3_sync.tree.volume import (
+    AIRFLOWIGNORE,
+    SNAPSHOTS,
+    STAGED,
+    STAGING,
+    TREE,
+    Volume,
+    is_link,
+    open_folders,
+    open_own_folder,
+    set_mode,
+)
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.volume.files import is_at
+from tests.runtime.recording import Log
+from tests.support.descriptors import held
+
+
+def reopen(folder: Path, *, fsync: bool = False) -> None:
+    """
+    Open the volume and close it, as a process does that comes and goes.
+    """
+    Volume(str(folder), fsync=fsync).close()
+
+
+# --- opening
+
+
+def test_makes_the_folder_and_its_own(tmp_path: Path) -> None:
+    reopen(tmp_path / "a/b/target")
+
+    assert [RESERVED] == os.listdir(tmp_path / "a/b/target")
+    assert {STAGING, AIRFLOWIGNORE} == set(os.listdir(tmp_path / "a/b/target" / RESERVED))
+
+
+def test_the_path_itself_may_be_a_symlink(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    volume = Volume(str(tmp_path / "link"), fsync=False)
+
+    assert [RESERVED] == os.listdir(tmp_path / "real")
+    assert volume.is_current()
+    volume.close()
+
+
+@pytest.mark.parametrize("name", [RESERVED, f"{RESERVED}/{STAGING}"])
+def test_a_symlink_at_a_folder_of_ours_is_replaced_and_not_followed(
+    folder: Path, outside: Path, name: str, log: Log
+) -> None:
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).symlink_to(outside)
+
+    reopen(folder)
+
+    assert ["a.py"] == os.listdir(outside)
+    assert not (folder / name).is_symlink()
+    assert log.events("symlink_replaced")
+
+
+def test_what_a_killed_predecessor_left_is_swept(folder: Path, volume: Volume, log: Log) -> None:
+    staging = folder / RESERVED / STAGING
+    (staging / "7-0.part").write_bytes(b"half")
+    (staging / "link").symlink_to(folder)
+    (staging / "folder").mkdir()
+
+    reopen(folder)
+
+    assert ["folder"] == os.listdir(staging)
+    assert ["folder"] == [event["name"] for event in log.events("leftover_kept")]
+
+
+@pytest.mark.parametrize("name", [RESERVED, f"{RESERVED}/{STAGING}"])
+def test_opening_fails_without_a_leak(folder: Path, name: str) -> None:
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_bytes(b"a file, not a folder")
+    before = held(folder)
+
+    for _ in range(3):
+        with pytest.raises(OSError, match="Not a directory"):
+            Volume(str(folder), fsync=False)
+
+    assert before == held(folder)
+
+
+def test_closing_leaves_no_descriptor(folder: Path) -> None:
+    before = held(folder)
+
+    reopen(folder, fsync=True)
+
+    assert before == held(folder)
+
+
+# --- hidden from Airflow
+
+
+def test_airflow_is_kept_out_of_all_folders_of_ours(folder: Path, volume: Volume) -> None:
+    place = folder / RESERVED / AIRFLOWIGNORE
+    before = place.stat()
+
+    reopen(folder)
+
+    assert {STAGING, TREE, STAGED, SNAPSHOTS} == set(place.read_text().splitlines())
+    assert os.path.samestat(before, place.stat()), "it is not written again"
+
+
+@pytest.mark.parametrize("instead", ["nothing", "other", "link", "fifo"])
+def test_the_file_that_keeps_airflow_out_comes_back(
+    folder: Path, volume: Volume, tmp_path: Path, instead: str
+) -> None:
+    place = folder / RESERVED / AIRFLOWIGNORE
+    good = place.read_bytes()
+    place.unlink()
+    (tmp_path / "outside").write_bytes(good)
+    if instead == "other":
+        place.write_bytes(b"nothing-of-ours\n")
+    elif instead == "link":
+        place.symlink_to(tmp_path / "outside")
+    elif instead == "fifo":
+        os.mkfifo(place)
+
+    reopen(folder)
+
+    assert good == place.read_bytes() and not place.is_symlink()
+
+
+def test_a_folder_in_its_place_does_not_keep_us_from_starting(folder: Path) -> None:
+    (folder / RESERVED / AIRFLOWIGNORE).mkdir(parents=True)
+
+    reopen(folder)
+
+    assert (folder / RESERVED / AIRFLOWIGNORE).is_dir()
+
+
+# --- whether it is still the same
+
+
+def test_is_current_while_nobody_replaces_it(folder: Path, volume: Volume) -> None:
+    (folder / "foreign").write_bytes(b"x")
+
+    assert volume.is_current()
+
+
+@pytest.mark.parametrize("name", ["", RESERVED, f"{RESERVED}/{STAGING}"])
+@pytest.mark.parametrize("is_recreated", [True, False])
+def test_is_not_current_after_a_folder_was_removed(
+    folder: Path, volume: Volume, name: str, is_recreated: bool
+) -> None:
+    place = folder / name
+    place.rename(folder.with_name("away"))
+    if is_recreated:
+        place.mkdir()
+
+    assert not volume.is_current()
+
+
+def test_is_not_current_behind_a_symlink_to_our_own_folder(folder: Path, volume: Volume) -> None:
+    (folder / RESERVED).rename(folder / "moved")
+    (folder / RESERVED).symlink_to("moved")
+
+    assert not volume.is_current()
+
+
+# --- its state
+
+
+def test_state_is_replaced_as_a_whole(folder: Path, volume: Volume) -> None:
+    volume.write_state("published.json", b"old", Fence())
+    with (folder / RESERVED / "published.json").open("rb") as reader:
+        volume.write_state("published.json", b"new", Fence())
+
+        assert b"old" == reader.read()
+    assert b"new" == (folder / RESERVED / "published.json").read_bytes()
+
+
+def test_a_revoked_fence_writes_no_state(folder: Path, volume: Volume, revoked: Fence) -> None:
+    with pytest.raises(CycleAbandoned):
+        volume.write_state("published.json", b"x", revoked)
+
+    assert not (folder / RESERVED / "published.json").exists()
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_state_is_flushed_where_that_is_asked(
+    folder: Path, fsync: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    volume = Volume(str(folder), fsync=fsync)
+    monkeypatch.setattr(os, "fsync", flushed.append)
+
+    volume.write_state("published.json", b"x", Fence())
+
+    assert bool(flushed) is fsync
+    volume.close()
+
+
+# --- folders
+
+
+def test_opens_the_folders_and_makes_what_is_missing(tmp_path: Path) -> None:
+    for _ in range(2):
+        for fd in open_folders(str(tmp_path / "a/b")):
+            assert os.get_inheritable(fd) is False
+            os.close(fd)
+
+    assert (tmp_path / "a/b/.s3-sync").is_dir()
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("to", ["elsewhere", "nowhere", "file", ".s3-sync"])
+def test_a_link_in_place_of_our_folder_is_replaced(
+    tmp_path: Path, parent: int, log: Log, to: str
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "file").write_text("x")
+    (tmp_path / ".s3-sync").symlink_to(to)
+
+    fd = open_own_folder(".s3-sync", parent)
+
+    assert os.path.samestat(os.fstat(fd), (tmp_path / ".s3-sync").lstat())
+    assert [".s3-sync"] == [event["path"] for event in log.events("symlink_replaced")]
+    assert sorted(os.listdir(tmp_path)) == [".s3-sync", "elsewhere", "file"]
+    os.close(fd)
+
+
+def test_a_file_in_place_of_our_folder_stays(tmp_path: Path, parent: int) -> None:
+    (tmp_path / ".s3-sync").write_text("x")
+
+    with pytest.raises(NotADirectoryError):
+        open_own_folder(".s3-sync", parent)
+
+    assert (tmp_path / ".s3-sync").read_text() == "x"
+
+
+def test_tells_links_from_what_they_point_to(tmp_path: Path, parent: int) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    (tmp_path / "broken").symlink_to("nowhere")
+
+    links = [name for name in ("folder", "link", "broken", "missing") if is_link(name, parent)]
+    assert ["link", "broken"] == links
+
+
+@pytest.mark.parametrize("instead", ["nothing", "folder", "link", "itself"])
+def test_tells_whether_a_folder_is_still_at_its_path(
+    tmp_path: Path, parent: int, instead: str
+) -> None:
+    (tmp_path / "own").mkdir()
+    own = os.open(tmp_path / "own", os.O_RDONLY)
+    if instead != "itself":
+        (tmp_path / "own").rename(tmp_path / "moved")
+    if instead == "folder":
+        (tmp_path / "own").mkdir()
+    elif instead == "link":
+        (tmp_path / "own").symlink_to("moved")
+
+    assert is_at("own", parent, own) is (instead == "itself")
+    os.close(own)
+
+
+def test_sets_the_mode(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT, 0o600)
+
+    set_mode(fd, 0o640)
+
+    assert os.fstat(fd).st_mode & 0o777 == 0o640
+    os.close(fd)

@@ -1,0 +1,367 @@
+"""
+The way to a path, whatever others have put on it.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from s3_sync.tree.managed import Managed, ManagedList
+from s3_sync.tree.walk import Blocked, Walk
+from tests.runtime.recording import Log
+from tests.support.descriptors import held
+
+
+class Ground:
+    """
+    A target with a walk over it, and the list that says what is ours.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / ".s3-sync").mkdir(parents=True)
+        self.root = os.open(folder, os.O_RDONLY)
+        self.state = os.open(folder / ".s3-sync", os.O_RDONLY)
+        self.managed = ManagedList(self.state, self.root, fsync=False)
+        self.walk = Walk(self.root, self.managed)
+
+    def close(self) -> None:
+        self.managed.close()
+        os.close(self.state)
+        os.close(self.root)
+
+    def make(self, path: str, *, ours: bool = False) -> None:
+        place = self.folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.encode())
+        if ours:
+            self.managed.add(path, Managed("etag", 1, 1, place.stat().st_ino, 1))
+
+    def publish(self, path: str, *wanted: str) -> None:
+        """
+        Do at a path what a publish does.
+        """
+        with self.walk.to(path, making_way=wanted.__contains__) as (folder, name):
+            self.walk.make_way(path, folder, name, wanted.__contains__)
+            (self.folder / "staged").write_bytes(b"new")
+            os.rename("staged", name, src_dir_fd=self.root, dst_dir_fd=folder)
+
+    def tree(self) -> dict[str, bytes]:
+        """
+        All that is in the target, without our own folder.
+        """
+        found = {}
+        for folder, folders, files in os.walk(self.folder):
+            folders[:] = [name for name in folders if name != ".s3-sync"]
+            for name in [*folders, *files]:
+                place = Path(folder, name)
+                mode = place.lstat().st_mode
+                if stat.S_ISLNK(mode):
+                    content = b"-> " + os.readlink(os.fsencode(place))
+                else:
+                    content = place.read_bytes() if stat.S_ISREG(mode) else b"/"
+                found[str(place.relative_to(self.folder))] = content
+        return found
+
+
+@pytest.fixture
+def ground(folder: Path) -> Iterator[Ground]:
+    ground = Ground(folder)
+    yield ground
+    ground.close()
+
+
+def wants_nothing(_: str) -> bool:
+    return False
+
+
+# --- walking
+
+
+@pytest.mark.parametrize("above", ["a/b/", ""])
+def test_leads_to_the_folder_and_the_last_name(ground: Ground, above: str) -> None:
+    ground.make(f"{above}c")
+
+    with ground.walk.to(f"{above}c") as (fd, name):
+        assert os.path.samestat(os.fstat(fd), (ground.folder / above).stat())
+    assert "c" == name
+    os.fstat(ground.root)
+
+
+@pytest.mark.parametrize(("made", "error"), [("", FileNotFoundError), ("a/b", NotADirectoryError)])
+def test_a_walk_that_may_change_nothing_ends_where_the_folders_end(
+    ground: Ground, made: str, error: type[OSError]
+) -> None:
+    if made:
+        ground.make(made, ours=True)
+    before = ground.tree()
+
+    with pytest.raises(error), ground.walk.to("a/b/c"):
+        pass
+
+    assert before == ground.tree()
+
+
+def test_a_walk_ends_at_a_symlink(ground: Ground, tmp_path: Path) -> None:
+    ground.make("real/b/c")
+    (ground.folder / "a").symlink_to("real")
+
+    with pytest.raises(NotADirectoryError), ground.walk.to("a/b/c"):
+        pass
+
+
+def test_makes_the_folders_that_are_missing(ground: Ground) -> None:
+    with ground.walk.to("a/b/c", making_way=wants_nothing):
+        pass
+
+    assert {"a": b"/", "a/b": b"/"} == ground.tree()
+
+
+def test_a_folder_that_is_swapped_after_the_walk_does_not_lead_us_out(
+    ground: Ground, tmp_path: Path
+) -> None:
+    ground.make("a/b")
+    (tmp_path / "outside").mkdir()
+
+    with ground.walk.to("a/c") as (fd, name):
+        (ground.folder / "a").rename(ground.folder / "moved")
+        (ground.folder / "a").symlink_to(tmp_path / "outside")
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+
+    assert [] == os.listdir(tmp_path / "outside")
+    assert (ground.folder / "moved/c").exists()
+
+
+def test_no_walk_leaves_a_descriptor_open(ground: Ground) -> None:
+    ground.make("a/b/c")
+    ground.make("foreign")
+    before = held(ground.folder)
+
+    for path in ("a/b/c", "a/x/y", "foreign/d/e", "n/e/w"):
+        with suppress(Blocked), ground.walk.to(path, making_way=wants_nothing):
+            assert path != "foreign/d/e"
+    with pytest.raises(ZeroDivisionError), ground.walk.to("a/b/c"):
+        raise ZeroDivisionError
+
+    assert before == held(ground.folder)
+
+
+# --- folders that are real
+
+
+def test_a_folder_is_real_unless_it_or_one_above_it_is_a_symlink(ground: Ground) -> None:
+    ground.make("a/b/c/d")
+    (ground.folder / "link").symlink_to("a")
+    (ground.folder / "a/b/link").symlink_to("c")
+    known = {"": True}
+
+    found = {
+        folder: ground.walk.is_real_folder(folder, known)
+        for folder in ("", "a", "a/b/c", "link", "link/b", "link/b/c", "a/b/link", "a/b/c/d")
+    }
+
+    assert ["", "a", "a/b/c"] == [folder for folder, is_real in found.items() if is_real]
+
+
+def test_what_is_known_of_a_folder_is_not_asked_again(ground: Ground) -> None:
+    known = {"": True, "gone": True}
+
+    assert ground.walk.is_real_folder("gone", known)
+    with pytest.raises(FileNotFoundError):
+        ground.walk.is_real_folder("missing", known)
+
+
+# --- making way
+
+
+def test_a_folder_of_ours_goes_with_its_bytecode_and_empty_folders(ground: Ground) -> None:
+    ground.make("d/a.py", ours=True)
+    ground.make("d/e/f/b.py", ours=True)
+    ground.make("d/e/__pycache__/b.pyc")
+    (ground.folder / "d/empty/emptier").mkdir(parents=True)
+
+    ground.publish("d")
+
+    assert {"d": b"new"} == ground.tree()
+    assert {} == ground.managed.files
+
+
+@pytest.mark.parametrize(
+    "foreign", ["d/x", "d/e/x", "d/__pycache__.py", "d/e/link", "d/e/linked folder"]
+)
+def test_one_foreign_thing_keeps_the_whole_folder(ground: Ground, foreign: str) -> None:
+    ground.make("d/a.py", ours=True)
+    ground.make("d/e/b.py", ours=True)
+    if "link" in foreign:
+        (ground.folder / foreign).symlink_to("b.py" if foreign.endswith("link") else "..")
+    else:
+        ground.make(foreign)
+    before, managed = ground.tree(), dict(ground.managed.files)
+
+    with pytest.raises(Blocked):
+        ground.publish("d")
+
+    assert before == ground.tree()
+    assert managed == ground.managed.files
+
+
+def test_a_file_that_is_wanted_keeps_its_folder(ground: Ground) -> None:
+    """
+    Only where a listing has both is this so; the folder wins there, and we are never asked.
+    """
+    ground.make("d/a.py", ours=True)
+    ground.make("d/b.py", ours=True)
+
+    with pytest.raises(Blocked):
+        ground.publish("d", "d/b.py")
+
+    assert ["d/a.py", "d/b.py"] == list(ground.managed.files)
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_file_makes_way_for_a_folder_if_it_is_ours_and_its_key_is_gone(
+    ground: Ground, is_ours: bool, is_wanted: bool
+) -> None:
+    ground.make("d", ours=is_ours)
+    wanted = ["d"] if is_wanted else []
+
+    if is_ours and not is_wanted:
+        ground.publish("d/a/b", *wanted)
+        assert {"d": b"/", "d/a": b"/", "d/a/b": b"new"} == ground.tree()
+        assert {} == ground.managed.files
+    else:
+        with pytest.raises(Blocked):
+            ground.publish("d/a/b", *wanted)
+        assert {"d": b"d"} == ground.tree()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder of nobody"])
+def test_what_else_may_be_at_the_place_of_a_file(ground: Ground, kind: str) -> None:
+    if kind == "fifo":
+        os.mkfifo(ground.folder / "d")
+    else:
+        (ground.folder / "d/e").mkdir(parents=True)
+
+    ground.publish("d")
+
+    assert {"d": b"new"} == ground.tree()
+
+
+def test_symlinks_make_way_wherever_they_point(ground: Ground, tmp_path: Path, log: Log) -> None:
+    (tmp_path / "outside/e").mkdir(parents=True)
+    for target in (str(tmp_path / "outside"), ".s3-sync", "nowhere", "d", "..", "."):
+        (ground.folder / "d").symlink_to(target)
+        ground.publish("d/e/f")
+        assert {"d": b"/", "d/e": b"/", "d/e/f": b"new"} == ground.tree(), target
+        shutil.rmtree(ground.folder / "d")
+
+    assert ["e"] == os.listdir(tmp_path / "outside")
+    assert 6 == len(log.events("symlink_replaced"))
+
+
+# --- whether it will be blocked
+
+
+ACTORS = st.sampled_from(["ours", "ours and wanted", "foreign", "folder", "link", "bytecode"])
+PLACES = st.sampled_from(["a", "a/b", "a/b/c", "a/x", "a/b/y", "a/b/c/z", "w"])
+SETUPS = st.lists(st.tuples(PLACES, ACTORS), max_size=6)
+
+
+@given(setup=SETUPS, path=st.sampled_from(["a", "a/b", "a/b/c"]))
+@example(setup=[("a", "ours")], path="a/b")
+@example(setup=[("a/b", "foreign")], path="a")
+@example(setup=[("a/b/c", "bytecode"), ("a/x", "ours")], path="a")
+@example(setup=[("a/b", "link")], path="a")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+def test_asking_changes_nothing_and_foretells_what_a_publish_meets(
+    tmp_path: Path, setup: list[tuple[str, str]], path: str
+) -> None:
+    folder = tmp_path / "asked"
+    shutil.rmtree(folder, ignore_errors=True)
+    ground = Ground(folder)
+    wanted = []
+    for place, actor in setup:
+        if os.path.lexists(folder / place) or _has_a_file_above(folder, place):
+            continue
+        if actor == "folder":
+            (folder / place).mkdir(parents=True)
+        elif actor == "link":
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).symlink_to("nowhere")
+        elif actor == "bytecode":
+            ground.make(f"{place}/__pycache__/x.pyc")
+        else:
+            ground.make(place, ours=actor != "foreign")
+            wanted += [place] * (actor == "ours and wanted" and place != path)
+    before, managed = ground.tree(), dict(ground.managed.files)
+
+    is_blocked = ground.walk.is_blocked(path, wanted.__contains__)
+
+    assert (before, managed) == (ground.tree(), ground.managed.files)
+    try:
+        ground.publish(path, *wanted)
+    except Blocked:
+        assert is_blocked
+        assert managed == ground.managed.files
+    else:
+        assert not is_blocked
+        assert b"new" == ground.tree()[path]
+        for place, content in before.items():
+            is_foreign = content == place.encode() and place not in managed and place != path
+            if is_foreign and "__pycache__" not in place:
+                assert content == ground.tree()[place], "a foreign file"
+    finally:
+        ground.close()
+
+
+def _has_a_file_above(folder: Path, place: str) -> bool:
+    return any(
+        os.path.lexists(folder / above)
+        and (folder / above).is_symlink() | (folder / above).is_file()
+        for above in Path(place).parents
+        if str(above) != "."
+    )
+
+
+# --- empty folders
+
+
+def test_empty_folders_go_up_to_the_first_that_is_not(ground: Ground) -> None:
+    ground.make("a/keep")
+    (ground.folder / "a/b/c").mkdir(parents=True)
+
+    ground.walk.remove_empty_folders("a/b/c/gone")
+
+    assert {"a": b"/", "a/keep": b"a/keep"} == ground.tree()
+
+
+def test_a_symlink_to_an_empty_folder_is_not_an_empty_folder(
+    ground: Ground, tmp_path: Path
+) -> None:
+    (tmp_path / "outside/b").mkdir(parents=True)
+    (ground.folder / "a").symlink_to(tmp_path / "outside")
+
+    ground.walk.remove_empty_folders("a/b/gone")
+
+    assert ["b"] == os.listdir(tmp_path / "outside")
+    assert (ground.folder / "a").is_symlink()
+
+
+def test_a_removal_that_fails_leaves_the_record(ground: Ground) -> None:
+    ground.make("a/b", ours=True)
+    held = ground.managed.files["a/b"]
+    (ground.folder / "a/b").unlink()
+    (ground.folder / "a/b").mkdir()
+
+    with ground.walk.to("a/b") as (folder, name), pytest.raises(IsADirectoryError):
+        ground.walk.remove("a/b", name, folder)
+
+    assert {"a/b": held} == ground.managed.files

@@ -1,0 +1,79 @@
+"""
+Processes that read at full speed while things change, and say at the end what they saw.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support import revisions
+
+
+class Readers:
+    """
+    Two processes of a program that reads until its standard input closes.
+    """
+
+    def __init__(self, place: Path, *more: object, program: str = revisions.__file__) -> None:
+        """
+        Start them.
+
+        Args:
+            place: What they read: for `tests.support.revisions` a link.
+            more: Arguments: for that program, how long a snapshot is retained, in seconds.
+            program: Ends with its counts and lists as one line of JSON.
+        """
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, program, str(place), *map(str, more)],
+                env={"PATH": "/usr/bin:/bin"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+
+    def stop(self) -> dict[str, Any]:
+        """
+        Let them finish their trees, and return the sum of what they saw.
+        """
+        total: dict[str, Any] = {}
+        for process in self._processes:
+            output, _ = process.communicate("")
+            _add(total, json.loads(output))
+        return total
+
+    def kill(self) -> None:
+        """
+        End them at once.
+        """
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def reading(
+    total: dict[str, Any], place: Path, *more: object, program: str = revisions.__file__
+) -> Iterator[None]:
+    """
+    Let readers run meanwhile, and add to the total what they saw.
+    """
+    readers = Readers(place, *more, program=program)
+    try:
+        yield
+        _add(total, readers.stop())
+    finally:
+        readers.kill()
+
+
+def _add(total: dict[str, Any], seen: dict[str, Any]) -> None:
+    for name, value in seen.items():
+        total[name] = total[name] + value if name in total else value

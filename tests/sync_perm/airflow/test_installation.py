@@ -1,0 +1,167 @@
+"""
+Finding the image's Airflow.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.errors import SettingsError
+from sync_perm.airflow.installation import Installation, find_installation, outer_path
+from sync_perm.airflow_config import AirflowConfig
+from tests.support.raising import raised
+from tests.sync_perm.given import AIRFLOW_2, AIRFLOW_3, KINDS
+from tests.sync_perm.site import OLD_PERMISSIONS, PERMISSIONS, Site
+
+FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+MANAGER = "AIRFLOW__CORE__AUTH_MANAGER"
+
+
+def find(site: Site, command: str = "airflow", **environ: str) -> Installation:
+    return find_installation(command, AirflowConfig(site.environment(**environ)))
+
+
+def refusal(site: Site, command: str = "airflow", **environ: str) -> str:
+    return str(raised(SettingsError, find, site, command, **environ))
+
+
+def test_finds_airflow_without_importing_it(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+
+    found = find(site)
+
+    assert (str(site.command), sys.executable) == (found.command, found.python)
+    assert ("2.11.2", "1.5.4", (2, 11)) == (found.version, found.fab, found.release)
+    assert {"DAGs": "DAG:", "DAG Runs": "DAG Run:"} == {
+        name: kind.prefix for name, kind in found.resources.items()
+    }
+
+
+def test_old_airflow_has_one_kind_of_dag_permissions(tmp_path: Path) -> None:
+    found = find(Site(tmp_path, "2.7.3", "", OLD_PERMISSIONS))
+
+    assert {"DAGs": KINDS["DAGs"]} == found.resources
+
+
+def test_airflow_3_has_its_permissions_in_the_provider(tmp_path: Path) -> None:
+    found = find(Site(tmp_path, "3.3.2", "3.10.2"), **{MANAGER: FAB})
+
+    assert (3, 3) == found.release
+    assert ["DAG Runs", "DAGs"] == sorted(found.resources)
+
+
+@pytest.mark.parametrize(
+    "shebang",
+    [
+        f"#!{sys.executable} -E",
+        f"#!/bin/sh\n'''exec' \"{sys.executable}\" \"$0\" \"$@\"\n' '''",
+        f"#!/bin/sh\n'''exec' {sys.executable} \"$0\" \"$@\"\n' '''",
+    ],
+)
+def test_the_first_line_names_the_python(tmp_path: Path, shebang: str) -> None:
+    site = Site(tmp_path)
+    site.write("", shebang)
+
+    assert sys.executable == find(site).python
+
+
+def test_env_is_followed_but_not_into_our_own_environment(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.write("", "#!/usr/bin/env python3")
+    (site.command.parent / "python3").symlink_to(sys.executable)
+    ours = str(Path(sys.executable).parent)
+
+    found = find(site, PATH=f"{ours}:{site.command.parent}:/usr/bin")
+
+    assert str(site.command.parent / "python3") == found.python
+    assert f"{site.command.parent}:/usr/bin" == outer_path(
+        {"PATH": f"{ours}:{found.command[:-8]}:/usr/bin"}
+    )
+
+
+def test_a_missing_command_is_a_settings_error(tmp_path: Path) -> None:
+    assert "SYNC_PERM_AIRFLOW='no-airflow': is not on PATH" in refusal(Site(tmp_path), "no-airflow")
+
+
+@pytest.mark.parametrize("shebang", ["#!/bin/sh", "", f"#!{sys.executable}"])
+def test_a_command_that_is_no_airflow_is_a_settings_error(tmp_path: Path, shebang: str) -> None:
+    site = Site(tmp_path)
+    site.write("", shebang)
+
+    said = refusal(site, PYTHONPATH="")
+
+    assert "is not an Airflow command" in said
+
+
+@pytest.mark.parametrize(
+    ("version", "fab", "manager", "told"),
+    [
+        ("2.11.2", "1.5.4", "", ""),
+        ("2.11.2", "1.5.4", FAB, ""),
+        ("3.3.2", "3.10.2", FAB, ""),
+        ("3.3.2", "3.10.2", "", FAB),
+        ("2.7.3", "", "", ""),
+        ("2.7.3", "", "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager", ""),
+    ],
+)
+def test_takes_fabs_auth_manager_and_gives_it_to_airflow_3_where_nothing_else_sets_it(
+    tmp_path: Path, version: str, fab: str, manager: str, told: str
+) -> None:
+    found = find(Site(tmp_path, version, fab), **{MANAGER: manager})
+
+    assert (version, told) == (found.version, found.auth_manager)
+
+
+@pytest.mark.parametrize(
+    ("version", "fab", "manager", "word"),
+    [
+        ("3.3.2", "", "", "only with its provider"),
+        ("3.3.2", "", FAB, "only with its provider"),
+        ("3.3.2", "3.10.2", "acme.KeycloakAuthManager", "is not FAB's"),
+        ("2.11.2", "1.5.4", "acme.KeycloakAuthManager", "is not FAB's"),
+    ],
+)
+def test_refuses_other_auth_managers(
+    tmp_path: Path, version: str, fab: str, manager: str, word: str
+) -> None:
+    said = refusal(Site(tmp_path, version, fab), **{MANAGER: manager})
+
+    assert said.startswith(f"{MANAGER}={manager!r}")
+    assert word in said
+
+
+def test_airflow_cfg_says_the_auth_manager_too(tmp_path: Path) -> None:
+    site = Site(tmp_path, "3.3.2", "3.10.2")
+    (tmp_path / "airflow.cfg").write_text(f"[core]\nauth_manager = {FAB}\n")
+
+    assert "" == find(site).auth_manager
+
+
+@pytest.mark.parametrize(
+    ("version", "fab", "is_known"),
+    [
+        ("2.6.3", "", False),
+        ("2.7.3", "", True),
+        ("2.11.2", "1.5.4", True),
+        ("2.12.0", "2", False),
+        ("3.0.0", "2.0.0", True),
+        ("4.0.0", "9", False),
+        ("unknown", "1", False),
+    ],
+)
+def test_knows_where_targeted_passes_were_tried(version: str, fab: str, is_known: bool) -> None:
+    found = Installation("", "", version, fab, "", {})
+
+    assert is_known == found.is_known
+
+
+def test_dags_are_included_where_nothing_else_does_it() -> None:
+    assert (True, False) == (AIRFLOW_2.includes_dags("auto"), AIRFLOW_3.includes_dags("auto"))
+    assert (False, True) == (AIRFLOW_2.includes_dags("false"), AIRFLOW_3.includes_dags("true"))
+
+
+def test_permissions_are_those_of_the_image(tmp_path: Path) -> None:
+    changed = PERMISSIONS.replace('"can_delete"', '"can_delete", "can_archive"')
+
+    assert "can_archive" in find(Site(tmp_path, permissions=changed)).resources["DAGs"].actions

@@ -1,0 +1,107 @@
+"""
+What Airflow's process finds around it.
+"""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.errors import SettingsError
+from sync_perm.airflow.surroundings import environment, own_folder
+from sync_perm.airflow_config import AirflowConfig
+from sync_perm.database.connection import parse_url
+from tests.sync_perm.given import AIRFLOW_2
+
+ADDRESS = parse_url("TEST", "postgresql://u:p@h/d", "")
+
+
+def around(home: Path, folder: Path, **environ: str) -> dict[str, str]:
+    config = AirflowConfig({"AIRFLOW_HOME": str(home), "HOME": "/home/someone", **environ})
+    return dict(environment(AIRFLOW_2, config, ADDRESS, str(folder)))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def test_airflow_writes_only_into_its_own_folder_and_gets_no_path_that_does_not_exist(
+    home: Path, tmp_path: Path
+) -> None:
+    found = around(home, tmp_path)
+
+    for name in ("HOME", "TMPDIR", "AIRFLOW_HOME", "AIRFLOW__LOGGING__BASE_LOG_FOLDER"):
+        assert found[name].startswith(str(tmp_path))
+        assert not found[name].startswith(str(home))
+    assert set() == found.keys() & {"AIRFLOW_CONFIG", "AIRFLOW__WEBSERVER__CONFIG_FILE"}
+    assert (tmp_path / "logs").is_dir()
+
+
+def test_the_url_reaches_it_in_the_form_that_every_version_reads(
+    home: Path, tmp_path: Path
+) -> None:
+    found = around(home, tmp_path, AIRFLOW__CORE__SQL_ALCHEMY_CONN="postgres://u:p@h/d")
+
+    assert "postgresql://u:p@h/d" == found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+
+
+def test_the_real_configuration_is_used(home: Path, tmp_path: Path) -> None:
+    (home / "airflow.cfg").write_text("[core]\nplugins_folder = /elsewhere\n")
+    (home / "webserver_config.py").touch()
+    (home / "plugins").mkdir()
+
+    found = around(home, tmp_path, AIRFLOW__FAB__CONFIG_FILE="/mine.py")
+
+    assert str(home / "airflow.cfg") == found["AIRFLOW_CONFIG"]
+    assert str(home / "webserver_config.py") == found["AIRFLOW__WEBSERVER__CONFIG_FILE"]
+    assert "/mine.py" == found["AIRFLOW__FAB__CONFIG_FILE"]
+    assert "AIRFLOW__CORE__PLUGINS_FOLDER" not in found  # airflow.cfg says it
+
+
+def test_modules_beside_the_configuration_can_be_imported(home: Path, tmp_path: Path) -> None:
+    for name in ("config", "dags"):
+        (home / name).mkdir()
+    (home / "config" / "log_config.py").touch()
+
+    for _ in range(2):  # each pass
+        found = around(home, tmp_path)
+
+    assert (Path(found["AIRFLOW_HOME"]) / "config" / "log_config.py").exists()
+    assert str(home / "dags") == found["AIRFLOW__CORE__DAGS_FOLDER"]
+
+
+def test_a_users_packages_are_found_though_home_is_another(home: Path, tmp_path: Path) -> None:
+    assert "/home/someone/.local" == around(home, tmp_path)["PYTHONUSERBASE"]
+    assert "/set" == around(home, tmp_path, PYTHONUSERBASE="/set")["PYTHONUSERBASE"]
+
+
+def test_our_own_settings_stay_here(home: Path, tmp_path: Path) -> None:
+    found = around(home, tmp_path, SYNC_PERM_LOG_LEVEL="debug", PLUGIN_SETTING="kept")
+
+    assert ("kept", None) == (found["PLUGIN_SETTING"], found.get("SYNC_PERM_LOG_LEVEL"))
+
+
+def test_no_writable_folder_is_a_settings_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+
+    with pytest.raises(SettingsError, match="mount an emptyDir at /tmp"), own_folder():
+        pass
+
+
+def test_the_folder_goes_with_the_process_or_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "sync-perm-killed").mkdir()
+    (tmp_path / "sync-perm-killed" / ".lock").touch()
+    (tmp_path / "sync-permanent").mkdir()
+
+    with own_folder() as one, own_folder() as another:
+        there = {str(path) for path in tmp_path.iterdir()}
+
+    assert {one, another, str(tmp_path / "sync-permanent")} == there
+    assert [tmp_path / "sync-permanent"] == list(tmp_path.iterdir())

@@ -1,0 +1,124 @@
+"""
+Connections, and the reasons of their failures.
+"""
+
+import sqlite3
+import ssl
+from pathlib import Path
+
+import psycopg2
+import pymysql
+import pytest
+
+from sidecar_runtime.errors import SidecarError
+from sync_perm.database import mysql, postgresql
+from sync_perm.database import sqlite as sqlite_driver
+from sync_perm.database.connection import parse_url
+from sync_perm.database.database import ADVICE, Database
+from sync_perm.database.lock import PassLock
+from tests.support.loopback import closed_port
+from tests.support.raising import raised
+from tests.sync_perm.given import Sqlite
+
+CERTIFICATE = "[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"
+
+
+def reason_of(url: str) -> str:
+    address = parse_url("TEST", url, "")
+    error = raised(SidecarError, lambda: Database(address).rows("SELECT * FROM ab_role"))
+    assert "s3cret" not in str(error)
+    assert error.advice == ADVICE[error.reason]
+    return error.reason
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ('FATAL:  password authentication failed for user "a"', "database_denied"),
+        ('FATAL:  no pg_hba.conf entry for host "1", user "a", SSL off', "database_denied"),
+        ('FATAL:  role "a" does not exist', "database_denied"),
+        ("fe_sendauth: no password supplied", "database_denied"),
+        ('FATAL:  database "meta" does not exist', "database_missing"),
+        ("FATAL:  no such database: meta", "database_missing"),
+        ("server does not support SSL, but SSL was required", "database_tls_failed"),
+        ('root certificate file "/x" does not exist', "database_tls_failed"),
+        ('could not translate host name "db" to address', "database_unreachable"),
+        ("Connection refused", "database_unreachable"),
+        ("no answer in 30 s", "database_unreachable"),
+        ("FATAL:  the database system is starting up", "database_unreachable"),
+        ("FATAL:  sorry, too many clients already", "database_failed"),
+    ],
+)
+def test_reasons_of_postgresql(words: str, reason: str) -> None:
+    assert reason == postgresql.explain(psycopg2.OperationalError(words))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (pymysql.OperationalError(1045, "Access denied"), "database_denied"),
+        (pymysql.OperationalError(1049, "Unknown database"), "database_missing"),
+        (pymysql.ProgrammingError(1146, "no such table"), "database_not_migrated"),
+        (pymysql.OperationalError(1142, "SELECT command denied"), "database_read_denied"),
+        (pymysql.OperationalError(2003, "Can't connect"), "database_unreachable"),
+        (pymysql.OperationalError(2003, CERTIFICATE), "database_tls_failed"),
+        (pymysql.OperationalError(2013, "Lost connection"), "database_lost"),
+        (pymysql.InterfaceError(0, ""), "database_lost"),
+        (ssl.SSLError(1, "no"), "database_tls_failed"),
+        (FileNotFoundError(2, "no ssl_ca"), "database_tls_failed"),
+        (pymysql.OperationalError(1205, "Lock wait timeout"), "database_failed"),
+    ],
+)
+def test_reasons_of_mysql(error: Exception, reason: str) -> None:
+    assert reason == mysql.explain(error)
+
+
+def test_every_reason_has_advice() -> None:
+    reasons = {*postgresql.REASONS_BY_CODE.values(), *mysql.REASONS_BY_CODE.values()}
+    reasons |= {reason for reason, _ in postgresql.REASONS_BY_WORDS}
+
+    assert set() == reasons - ADVICE.keys()
+
+
+def test_a_missing_sqlite_file_is_not_made(tmp_path: Path) -> None:
+    path = tmp_path / "none.db"
+
+    assert "database_missing" == reason_of(f"sqlite:///{path}")
+    assert not path.exists()
+
+
+def test_an_empty_database_is_not_migrated(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "empty.db").execute("CREATE TABLE t (i)")
+
+    assert "database_not_migrated" == reason_of(f"sqlite:///{tmp_path}/empty.db")
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "mysql"])
+def test_nobody_listens(dialect: str) -> None:
+    url = f"{dialect}://airflow:s3cret@127.0.0.1:{closed_port()}/meta"
+
+    assert "database_unreachable" == reason_of(url)
+
+
+def test_sqlite_is_never_written(database: Database) -> None:
+    with pytest.raises(SidecarError, match="readonly"):
+        database.rows("DELETE FROM ab_role")
+
+
+def test_names_of_tables_carry_the_schema(sqlite: Sqlite) -> None:
+    address = parse_url("TEST", sqlite.address.url, "main")
+
+    assert '"main".ab_role' == Database(address).table("ab_role")
+    assert [] == Database(address).rows(f"SELECT * FROM {Database(address).table('ab_role')}")
+    assert '"od""d"' == postgresql.quoted('od"d') == sqlite_driver.quoted('od"d')
+    assert "`od``d`" == mysql.quoted("od`d")
+
+
+def test_one_lock_for_all(sqlite: Sqlite) -> None:
+    with PassLock(sqlite.address) as one, PassLock(sqlite.address) as another:
+        assert one.try_acquire()
+        assert not another.try_acquire()
+        one.check()
+
+    with PassLock(sqlite.address) as next_one:
+        assert next_one.try_acquire()

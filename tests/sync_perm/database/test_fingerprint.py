@@ -1,0 +1,57 @@
+"""
+The poll.
+"""
+
+import pytest
+
+from sync_perm.database.database import Database
+from sync_perm.database.fingerprint import Fingerprint, read_fingerprint
+from tests.sync_perm.given import Sqlite
+
+
+@pytest.fixture
+def filled(sqlite: Sqlite) -> Sqlite:
+    sqlite.run("INSERT INTO ab_role VALUES (1, 'Viewer'), (2, 'team')")
+    sqlite.run("INSERT INTO ab_permission_view VALUES (1, 1, 1), (2, 1, 2)")
+    sqlite.run("INSERT INTO ab_permission_view_role VALUES (1, 1, 1), (2, 2, 2)")
+    sqlite.serialize("a", "1")
+    return sqlite
+
+
+def poll(database: Database, *, include_dags: bool = True) -> Fingerprint:
+    return read_fingerprint(database, include_dags=include_dags)
+
+
+def test_is_the_same_while_nothing_changes(filled: Sqlite, database: Database) -> None:
+    assert poll(database) == poll(database)
+    assert poll(database).revision == poll(database).revision
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "UPDATE ab_role SET name = 'renamed' WHERE id = 2",
+        "INSERT INTO ab_role VALUES (3, 'late')",
+        "DELETE FROM ab_permission_view_role WHERE id = 1",
+        "UPDATE ab_permission_view_role SET role_id = 2 WHERE id = 1",
+        "INSERT OR REPLACE INTO ab_permission_view_role VALUES (2, 1, 2)",  # under the same id
+        "UPDATE ab_permission_view SET permission_id = NULL WHERE id = 1",
+        "INSERT INTO ab_permission_view VALUES (3, 1, 3)",
+        "UPDATE serialized_dag SET dag_hash = '2', last_updated = '2'",
+    ],
+)
+def test_sees_every_kind_of_change(filled: Sqlite, database: Database, deed: str) -> None:
+    before = poll(database)
+
+    filled.run(deed)
+
+    assert before != poll(database)
+    assert before.revision != poll(database).revision
+
+
+def test_dags_that_are_left_out_are_no_change(filled: Sqlite, database: Database) -> None:
+    before = poll(database, include_dags=False)
+
+    filled.run("UPDATE serialized_dag SET last_updated = '2'")
+
+    assert before == poll(database, include_dags=False)

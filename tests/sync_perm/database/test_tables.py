@@ -1,0 +1,107 @@
+"""
+Reading the tables.
+"""
+
+import zlib
+
+from sync_perm.database.access_control import Unreadable
+from sync_perm.database.database import Database
+from sync_perm.database.tables import BATCH, Reader
+from tests.sync_perm.given import Sqlite
+
+SET = {"__type": "set", "__var": ["can_read"]}
+
+
+def reader(*, include_dags: bool = True, has_versions: bool = False) -> Reader:
+    return Reader(include_dags=include_dags, has_versions=has_versions)
+
+
+def test_roles_permissions_and_grants_by_name(sqlite: Sqlite, database: Database) -> None:
+    sqlite.run("INSERT INTO ab_role VALUES (1, 'Viewer'), (2, 'team')")
+    sqlite.run("INSERT INTO ab_permission VALUES (1, 'can_read')")
+    sqlite.run("INSERT INTO ab_view_menu VALUES (1, 'Jobs'), (2, 'DAG:d')")
+    sqlite.run("INSERT INTO ab_permission_view VALUES (1, 1, 1), (2, 1, 2), (3, NULL, 1)")
+    sqlite.run("INSERT INTO ab_permission_view VALUES (4, 1, NULL), (5, 9, 1)")
+    sqlite.run("INSERT INTO ab_permission_view_role VALUES (1, 1, 1), (2, 2, 2), (3, 3, 1)")
+
+    found = reader().read(database)
+
+    assert {"Viewer", "team"} == found.roles
+    assert {("can_read", "Jobs"), ("can_read", "DAG:d")} == found.permissions
+    assert {("Viewer", "can_read", "Jobs"), ("team", "can_read", "DAG:d")} == found.grants
+    assert 3 == found.broken
+
+
+def test_a_name_is_in_memory_once(sqlite: Sqlite, database: Database) -> None:
+    """
+    Once a row they were megabytes at 1,000 DAGs.
+    """
+    sqlite.run("INSERT INTO ab_permission VALUES (1, 'can_read')")
+    for number in range(1, 4):
+        sqlite.run("INSERT INTO ab_view_menu VALUES (?, ?)", number, f"DAG:{number}")
+        sqlite.run("INSERT INTO ab_permission_view VALUES (?, 1, ?)", number, number)
+
+    found = reader().read(database)
+
+    assert 3 == len(found.permissions)
+    assert 1 == len({id(action) for action, _ in found.permissions})
+
+
+def test_only_dags_that_changed_are_read_again(sqlite: Sqlite, database: Database) -> None:
+    one = reader()
+    sqlite.serialize("a", "1", {"team": SET})
+    sqlite.serialize("b", "1")
+    first = one.read(database)
+    sqlite.serialize("b", "1", {"unseen": SET})  # the hash tells, and it is the same
+    sqlite.run("UPDATE serialized_dag SET dag_hash = '2', data = '{}' WHERE dag_id = 'a'")
+    sqlite.serialize("c", "1")
+
+    second = one.read(database)
+
+    assert ({"a": {"team": {"can_read"}}, "b": None}, frozenset()) == (first.dags, first.fresh)
+    assert {"a": None, "b": None, "c": None} == second.dags
+    assert {"a", "c"} == second.fresh
+
+
+def test_dags_that_are_gone_are_forgotten(sqlite: Sqlite, database: Database) -> None:
+    one = reader()
+    sqlite.serialize("a", "1", {"team": SET})
+    one.read(database)
+    sqlite.run("DELETE FROM serialized_dag")
+
+    assert {} == one.read(database).dags
+
+
+def test_the_newest_version_counts(sqlite: Sqlite, database: Database) -> None:
+    sqlite.serialize("a", "new", {"team": SET}, at="2026-02-01")
+    sqlite.serialize("a", "old", {"other": SET}, at="2026-01-01")
+
+    assert {"a": {"team": {"can_read"}}} == reader(has_versions=True).read(database).dags
+
+
+def test_compressed_and_unknown_forms(sqlite: Sqlite, database: Database) -> None:
+    sqlite.serialize("a", "1", {"__type": "datetime", "__var": 1})
+    sqlite.serialize("b", "1")
+    blob = zlib.compress(b'{"dag": {"_access_control": {"team": ["can_read"]}}}')
+    sqlite.run(
+        "UPDATE serialized_dag SET data = NULL, data_compressed = ? WHERE dag_id = 'b'", blob
+    )
+
+    found = reader().read(database).dags
+
+    assert isinstance(found["a"], Unreadable)
+    assert {"team": ["can_read"]} == found["b"]
+
+
+def test_many_dags_are_read_in_batches(sqlite: Sqlite, database: Database) -> None:
+    names = [f"dag {number}" for number in range(2 * BATCH + 1)]
+    for name in names:
+        sqlite.serialize(name, "1", {"team": SET})
+
+    assert {name: {"team": {"can_read"}} for name in names} == reader().read(database).dags
+
+
+def test_dags_that_are_left_out_are_not_even_looked_at(sqlite: Sqlite, database: Database) -> None:
+    sqlite.run("DROP TABLE serialized_dag")
+
+    assert {} == reader(include_dags=False).read(database).dags
