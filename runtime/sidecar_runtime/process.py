@@ -51,13 +51,20 @@ def forbid_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
-def begin_logs(settings: CommonSettings, unknown: Iterable[str]) -> None:
+def begin_logs(
+    settings: CommonSettings, unknown: Iterable[str], unused: Iterable[str] = ()
+) -> None:
     """
-    Log as the settings say from now on, and warn of variables that nobody reads.
+    Log as the settings say from now on, and warn of variables that have no effect.
+
+    Args:
+        unknown: Those that nobody reads.
+        unused: Those that belong to what another setting has switched off.
     """
     logs.configure(settings.log_level, settings.log_format)
-    for name in unknown:
-        logs.get_logger("settings").warning("setting_unknown", setting=name)
+    for event, names in (("setting_unknown", unknown), ("setting_unused", unused)):
+        for name in names:
+            logs.get_logger("settings").warning(event, setting=name)
 
 
 def run_daemon(

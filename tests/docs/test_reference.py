@@ -37,9 +37,9 @@ DOCUMENTS = sorted(
 EXAMPLES_OF_WRONG_NAMES = {"S3_SYNC_LAYUOT", "S3_SYNC_SERVICE_HOST", "S3_SYNC_PORT"}
 # Reasons that the code takes from a table, where reading the calls does not find them.
 REASONS_IN_TABLES: dict[str, set[str]] = {
-    "git-sync-wrapper": {*REFUSALS, *ADVICE, "kms_key_unusable"},
+    "git-sync-wrapper": {*REFUSALS, *ADVICE, "kms_key_unusable", "gate_undecided"},
     "kerberos": REASONS,
-    "s3-sync": {*STALE_CREDENTIALS.values(), *ADVICE},
+    "s3-sync": {*STALE_CREDENTIALS.values(), *ADVICE, "gate_undecided"},
     "sync-perm": {*sync_perm.database.database.ADVICE, *FAILURE_REASONS},
 }
 

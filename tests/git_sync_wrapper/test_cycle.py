@@ -336,6 +336,24 @@ def test_a_refused_first_commit_is_not_fetched_again(start: Start, log: Log) -> 
     assert not wrapper.context.status.readiness.ready
 
 
+def test_a_check_that_was_killed_once_holds_a_commit_up_for_one_cycle(
+    start: Start, tmp_path: Path
+) -> None:
+    check = tmp_path / "check"
+    check.write_text(f"#!/bin/sh\ntest -e {tmp_path}/twice && exit 0\nkill -KILL $$\n")
+    check.chmod(0o755)
+    (tmp_path / "twice").touch()
+    wrapper = start.published(
+        GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=str(check)
+    )
+    (tmp_path / "twice").unlink()
+    wrapper.commit(TWO)
+
+    assert ("gate_undecided", ONE) == (wrapper.failure().reason, wrapper.shown())
+    (tmp_path / "twice").touch()
+    assert Outcome("changed", TWO) == wrapper.cycle()
+
+
 def test_going_back_to_the_published_commit_ends_the_refusal(start: Start, log: Log) -> None:
     wrapper = start.published(GIT_SYNC_WRAPPER_GATE="syntax")
     wrapper.commit(TWO, "def\n")

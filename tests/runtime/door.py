@@ -23,10 +23,12 @@ class Door:
     A gate before a folder, with what it reports to.
     """
 
-    def __init__(self, folder: Path, check: Check, timeout_seconds: float) -> None:
+    def __init__(
+        self, folder: Path, check: Check, timeout_seconds: float, variables: Sequence[str]
+    ) -> None:
         self.folder = folder
         self.metrics = Metrics("box", "1", "r")
-        self.gate = Gate(check, timeout_seconds, GateMetrics(self.metrics))
+        self.gate = Gate(check, timeout_seconds, GateMetrics(self.metrics), variables)
         self.fence = Fence()
 
     def judge(self, revision: str = "r1", changed: Sequence[str] = ()) -> RevisionRefused | None:
@@ -64,7 +66,7 @@ def knock(tmp_path: Path) -> Knock:
             check = syntax_check(changes["grammar"])
         else:
             check = command_check(("sh", "-c", script))
-        return Door(folder, check, timeout_seconds)
+        return Door(folder, check, timeout_seconds, changes.get("variables", ()))
 
     return make
 

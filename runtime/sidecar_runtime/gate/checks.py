@@ -16,9 +16,23 @@ from sidecar_runtime.errors import SidecarError
 
 PROBLEM_CHARACTERS = 500
 
+# Exit codes that are no answer: try again (EX_TEMPFAIL of sysexits.h), and what shells say of a
+# program that they cannot run (126, 127) or that a signal ended (128 and more).
+_TRY_AGAIN = 75
+_FIRST_OF_SHELLS = 126
+
 # "dags/sales.py:12: problem", as compilers and linters write, and a frame of a Python traceback.
 _PLACE = re.compile(r"^(?P<path>[^\s:][^:]*):(?P<line>\d+)(?::\d+)?:?\s+(?P<problem>\S.*)$")
 _FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')
+
+
+class Undecided(SidecarError):
+    """
+    A check came to no verdict: it could not be run, took too long, or was killed.
+    """
+
+    def __init__(self, message: str, advice: str) -> None:
+        super().__init__("gate_undecided", message, f"{advice} It is asked again, also by SIGHUP.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +59,8 @@ class Check:
     A program that judges a folder: exit code 0 accepts.
 
     It runs in the folder, in a process group of its own, and gets the new and changed paths on
-    standard input, each ended by a NUL.
+    standard input, each ended by a NUL. `read` raises :class:`Undecided` for an end that is no
+    answer.
 
     Args:
         argv: The program and its arguments; no shell.
@@ -79,10 +94,9 @@ def command_check(argv: Sequence[str]) -> Check:
 
 def _read_syntax(said: str, code: int, _: IsFile) -> list[Finding]:
     if code != 0:
-        raise SidecarError(
-            "gate_failed",
+        raise Undecided(
             f"the syntax check ended with {ending(code)}: {_last_line(said)}",
-            "The last good revision stays. Look at the container's memory limit.",
+            "Look at the container's memory limit.",
         )
     findings = []
     for line in said.splitlines():
@@ -97,6 +111,12 @@ def _read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
     """
     if code == 0:
         return []
+    if code < 0 or code == _TRY_AGAIN or code >= _FIRST_OF_SHELLS:
+        last = _last_line(said)
+        raise Undecided(
+            f"the gate's command ended with {ending(code)}{f': {last}' if last else ''}",
+            "Look at what it says, and at the container's memory limit.",
+        )
     findings: list[Finding] = []
     frame: re.Match[str] | None = None
     for line in said.splitlines():

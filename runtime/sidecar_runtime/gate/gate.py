@@ -3,26 +3,29 @@ The gate: the check that a revision must pass before it is published.
 
 Its unit is the revision: all of it is published, or nothing. A verdict is final for the process:
 what was refused once is not looked at again, and is not a failure either, so the source is polled
-as usual for the revision that fixes it.
+as usual for the revision that fixes it. Where there is no verdict the cycle fails, and the next
+one asks again.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate import syntax
-from sidecar_runtime.gate.checks import Check, Finding, command_check, syntax_check
+from sidecar_runtime.gate.checks import Check, Finding, Undecided, command_check, syntax_check
 from sidecar_runtime.gate.settings import GateSettings
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 
 NAMED_FINDINGS = 20
 VERDICTS = 100
+# What a check gets of our environment, which is full of secrets, besides what the settings list.
+INHERITED = ("PATH", "HOME", "LANG", "TZ")
 
 log = get_logger("gate")
 
@@ -34,7 +37,7 @@ class GateMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self.checks = metrics.counter_by(
-            "result", "sidecar_gate_checks_total", "Revisions that the gate judged, by result."
+            "result", "sidecar_gate_checks_total", "Checks that the gate made, by result."
         )
         self.refused = metrics.gauge(
             "sidecar_gate_refused", "1 while the gate refuses the newest revision, else 0."
@@ -51,7 +54,7 @@ def make_gate(settings: GateSettings, metrics: GateMetrics) -> Gate | None:
         check = command_check(settings.gate_command)
     else:
         check = syntax_check(settings.gate_grammar or syntax.NEWEST)
-    return Gate(check, settings.gate_timeout_seconds, metrics)
+    return Gate(check, settings.gate_timeout_seconds, metrics, settings.gate_env)
 
 
 class RevisionRefused(SidecarError):
@@ -86,10 +89,21 @@ class Gate:
     Judges revisions, each once; remembers its verdicts for the life of the process.
     """
 
-    def __init__(self, check: Check, timeout_seconds: float, metrics: GateMetrics) -> None:
+    def __init__(
+        self,
+        check: Check,
+        timeout_seconds: float,
+        metrics: GateMetrics,
+        variables: Sequence[str] = (),
+    ) -> None:
+        """
+        Args:
+            variables: The names of those that the check gets besides :data:`INHERITED`.
+        """
         self._check = check
         self._timeout_seconds = timeout_seconds
         self._metrics = metrics
+        self._variables = (*INHERITED, *variables)
         self._verdicts: dict[str, RevisionRefused | None] = {}
 
     def judge(
@@ -103,11 +117,15 @@ class Gate:
             changed: Paths in it that are new or changed since what is published.
 
         Raises:
-            SidecarError: ``gate_failed``: the check could not be made; there is no verdict.
+            Undecided: There is no verdict; ask again.
             CycleAbandoned: The fence was revoked; the check is killed.
         """
         if revision not in self._verdicts:
-            verdict = self.examine(revision, folder, changed, fence)
+            try:
+                verdict = self.examine(revision, folder, changed, fence)
+            except Undecided:
+                self._metrics.checks("undecided").inc()
+                raise
             self._verdicts[revision] = verdict
             if len(self._verdicts) > VERDICTS:
                 del self._verdicts[next(iter(self._verdicts))]
@@ -128,21 +146,15 @@ class Gate:
         self, revision: str, folder: str, changed: Collection[str], fence: Fence
     ) -> RevisionRefused | None:
         """
-        Make the check; as :meth:`judge`, but nothing is remembered or told.
+        Make the check; as :meth:`judge`, but nothing is remembered, counted or told.
         """
         paths = [path for path in changed if path.endswith(self._check.suffix)]
         if self._check.suffix and not paths:
             return None
-        environment = {
-            **os.environ,
-            "GATE_FOLDER": folder,
-            "GATE_REVISION": revision,
-            "PYTHONDONTWRITEBYTECODE": "1",  # the folder is to be published as it is
-        }
         try:
             said, code = child.ask(
                 self._check.argv,
-                environment,
+                self._environment(folder, revision),
                 folder,
                 question=b"".join(os.fsencode(path) + b"\0" for path in paths),
                 fence=fence,
@@ -150,26 +162,29 @@ class Gate:
                 is_head_kept=self._check.is_head_kept,
             )
         except child.DeadlinePassed:
-            if self._check.suffix:  # a compiler does not hang: it has too many files for its CPU
-                raise SidecarError(
-                    "gate_failed",
-                    f"{len(paths)} files were not checked within {self._timeout_seconds:g} s",
-                    "Raise the GATE_TIMEOUT setting, or the container's CPU limit.",
-                ) from None
-            findings = [Finding("", None, f"no verdict within {self._timeout_seconds:g} s")]
+            raise Undecided(
+                f"{len(paths)} files were not checked within {self._timeout_seconds:g} s",
+                "Raise the GATE_TIMEOUT setting, or the container's CPU limit.",
+            ) from None
         except OSError as error:
-            raise SidecarError(
-                "gate_failed",
+            raise Undecided(
                 f"the gate's command cannot be started: {error}",
-                "The last good revision stays. Look at the program in the image, and its memory.",
+                "Look at the program in the image, and at the container's memory limit.",
             ) from error
-        else:
-            findings = self._check.read(
-                said.decode(errors="replace").replace(f"{folder}/", ""),
-                code,
-                lambda path: os.path.isfile(os.path.join(folder, path)),
-            )
+        findings = self._check.read(
+            said.decode(errors="replace").replace(f"{folder}/", ""),
+            code,
+            lambda path: os.path.isfile(os.path.join(folder, path)),
+        )
         return RevisionRefused(revision, findings) if findings else None
+
+    def _environment(self, folder: str, revision: str) -> Mapping[str, str]:
+        inherited = {name: os.environ[name] for name in self._variables if name in os.environ}
+        return inherited | {
+            "GATE_FOLDER": folder,
+            "GATE_REVISION": revision,
+            "PYTHONDONTWRITEBYTECODE": "1",  # the folder is to be published as it is
+        }
 
 
 def _tell(refused: RevisionRefused) -> None:

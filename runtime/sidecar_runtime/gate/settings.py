@@ -42,6 +42,18 @@ def command_line(text: str) -> tuple[str, ...]:
     return (os.path.abspath(program), *words[1:])
 
 
+@allows("names of variables, separated by commas or blanks")
+def variable_names(text: str) -> tuple[str, ...]:
+    """
+    Read names of environment variables.
+    """
+    names = tuple(text.replace(",", " ").split())
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError("is not a list of names of variables, without their values")
+    return names
+
+
 @dataclass(frozen=True, kw_only=True)
 class GateSettings(CommonSettings):
     """
@@ -67,12 +79,19 @@ class GateSettings(CommonSettings):
         text="The command of `command`; it runs in the folder of the full revision, and exit "
         "code 0 accepts.",
     )
+    gate_env: tuple[str, ...] = setting(
+        "GATE_ENV",
+        variable_names,
+        default="",
+        text="The variables that `command` gets besides PATH, HOME, LANG and TZ: the others may "
+        "be secrets.",
+    )
     gate_timeout_seconds: float = setting(
         "GATE_TIMEOUT",
         duration(at_least=1),
         default="1m",
-        text="A check that takes longer is killed. A command has then refused the revision; the "
-        "syntax check, which takes about 2 ms a file, is tried again.",
+        text="A check that takes longer is killed and made again, with backoff: it is no verdict. "
+        "`syntax` takes about 2 ms a file.",
     )
 
 
@@ -80,16 +99,27 @@ def check_gate(settings: GateSettings, prefix: str) -> list[Problem]:
     """
     Return what is wrong with the gate's settings as a whole.
     """
-    kind, command, version = settings.gate, settings.gate_command, settings.gate_grammar
+    kind, command = settings.gate, settings.gate_command
     found = []
     if (kind == "command") != (command is not None):
         only = f"goes with {prefix}GATE=command, only with it"
         found.append(Problem(f"{prefix}GATE_COMMAND", shlex.join(command or ()), only))
-    if kind != "syntax" and version is not None:
-        only = f"goes with {prefix}GATE=syntax, only with it"
-        found.append(Problem(f"{prefix}GATE_GRAMMAR", ".".join(map(str, version)), only))
     if kind != "off" and settings.gate_timeout_seconds >= settings.timeout_seconds:
         limit = f"is not less than {prefix}TIMEOUT, which is {settings.timeout_seconds:g} s"
         given = f"{settings.gate_timeout_seconds:g}"
         found.append(Problem(f"{prefix}GATE_TIMEOUT", given, limit))
+    return found
+
+
+def unused_by_gate(settings: GateSettings, prefix: str) -> list[str]:
+    """
+    Return the variables that are set and belong to another gate.
+
+    That is no error: values for all environments name a grammar, and one of them has no gate.
+    """
+    kind, found = settings.gate, []
+    if kind != "syntax" and settings.gate_grammar is not None:
+        found.append(f"{prefix}GATE_GRAMMAR")
+    if kind != "command" and settings.gate_env:
+        found.append(f"{prefix}GATE_ENV")
     return found

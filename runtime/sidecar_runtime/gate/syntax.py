@@ -5,8 +5,8 @@ The syntax check of the gate, in a process of its own.
 
 Reads paths relative to the working directory from standard input, each ended by a NUL; writes one
 JSON array ``[path, line, problem]`` a line for each file that is not Python of that grammar.
-Nothing of the files is run. A source that is made to exhaust the compiler takes this process with
-it and not the sidecar.
+Links are followed, but not out of the working directory. Nothing of the files is run. A source
+that is made to exhaust the compiler takes this process with it and not the sidecar.
 """
 
 from __future__ import annotations
@@ -92,10 +92,21 @@ def _is_new(kind: str, text: str, delimiters: list[str], lines: int) -> bool:
 
 def _findings(grammar: tuple[int, int], paths: list[str]) -> Iterator[list[object]]:
     for path in paths:
-        with open(os.open(path, _FLAGS), "rb") as file:
+        target = _target(path) if os.path.islink(path) else path
+        if target is None:
+            continue
+        with open(os.open(target, _FLAGS), "rb") as file:
             found = problem_of(file.read(), grammar)
         if found is not None:
             yield [path, *found]
+
+
+def _target(link: str) -> str | None:
+    """
+    Return the file of the working directory that a link leads to; None for any other.
+    """
+    here, target = os.path.realpath("."), os.path.realpath(link)
+    return target if target.startswith(f"{here}/") and os.path.isfile(target) else None
 
 
 def _main() -> None:

@@ -31,6 +31,7 @@ from sidecar_runtime import __version__, logs
 from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.gate import make_gate
+from sidecar_runtime.gate.settings import unused_by_gate
 from sidecar_runtime.http.status import About
 from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
 from sidecar_runtime.settings import describe
@@ -81,7 +82,7 @@ def run() -> int:
         end_on_signals()
         return check.run(settings, options, os.environ)
     settings = _joined(settings, options)
-    begin_logs(settings, unknown)
+    begin_logs(settings, unknown, unused_by_gate(settings, PREFIX))
     os.umask(0o002 if options.group_write else 0o022)
     _warn(options, os.environ)
     return _serve(settings, options, os.environ)

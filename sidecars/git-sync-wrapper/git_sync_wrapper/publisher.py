@@ -8,7 +8,7 @@ import hashlib
 import json
 
 from git_sync_wrapper.context import Context, GitSyncExitError
-from git_sync_wrapper.published.tree import changed_files, real_files
+from git_sync_wrapper.published.tree import changed_files, links_to
 from git_sync_wrapper.published.volume import Published, Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import RevisionRefused
@@ -76,8 +76,7 @@ class Publisher:
         changed = changed_files(
             self._options.git, self._context.environ, worktree, published.commit, commit
         )
-        if self._settings.gate == "syntax":  # it opens no links: they may lead anywhere
-            changed = real_files(worktree, changed)
+        changed += links_to(worktree, changed)
         return gate.judge(commit, worktree, changed, fence)
 
     def _accept(self, refusal: RevisionRefused | None) -> None:

@@ -15,6 +15,7 @@ from s3_sync.sidecar import S3Sync
 from sidecar_runtime import __version__
 from sidecar_runtime.command import make_parser
 from sidecar_runtime.entry import end_on_signals
+from sidecar_runtime.gate.settings import unused_by_gate
 from sidecar_runtime.http.status import About
 from sidecar_runtime.process import begin_logs, run_daemon
 
@@ -39,7 +40,7 @@ def run() -> int:
     if arguments.command == "check":
         end_on_signals()
         return check.run(settings)
-    begin_logs(settings, unknown)
+    begin_logs(settings, unknown, unused_by_gate(settings, PREFIX))
     metrics = SyncMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar, is_release = S3Sync(settings, metrics), settings.source_kind == "release"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.published.tree import all_files, changed_files, real_files
+from git_sync_wrapper.published.tree import all_files, changed_files, links_to
 from tests.support.git_repository import Files, Repository
 
 
@@ -84,22 +84,23 @@ def test_links_to_folders_are_files(tmp_path: Path) -> None:
     assert ["link"] == all_files(str(tmp_path))
 
 
-def test_links_lead_to_the_files_of_the_worktree_and_to_no_others(tmp_path: Path) -> None:
-    worktree = tmp_path / "worktree"
-    (worktree / "deep").mkdir(parents=True)
-    (worktree / "a.py").touch()
-    (tmp_path / "outside.py").touch()
-    links = {
-        "same.py": "a.py",
-        "deep/up.py": "../a.py",
-        "folder.py": "deep",
-        "loop.py": "loop.py",
-        "nowhere.py": "gone.py",
-        "out.py": "../outside.py",
-        "null.py": "/dev/null",
-    }
+def test_links_show_what_is_new_of_the_file_that_they_lead_to(tmp_path: Path) -> None:
+    links = {"a.py": "a.txt", "deep/up.py": "../a.txt", "b.py": "b.txt", "twice.py": "a.py"}
+    (tmp_path / "deep").mkdir()
     for name, target in links.items():
-        (worktree / name).symlink_to(target)
+        (tmp_path / name).symlink_to(target)
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (tmp_path / name).touch()
 
-    assert ["a.py"] == real_files(str(worktree), links)
-    assert ["a.py", "b.py"] == real_files(str(worktree), ["a.py", "same.py", "b.py"])
+    assert ["a.py", "deep/up.py", "twice.py"] == links_to(str(tmp_path), ["a.txt"])
+    assert ["b.py"] == links_to(str(tmp_path), ["b.txt", "c.txt"])
+    assert [] == links_to(str(tmp_path), ["c.txt"])
+
+
+def test_a_link_that_changed_may_be_on_the_way_of_every_other(tmp_path: Path) -> None:
+    (tmp_path / "v2").mkdir()
+    (tmp_path / "v2/a.txt").touch()
+    (tmp_path / "version").symlink_to("v2")
+    (tmp_path / "a.py").symlink_to("version/a.txt")
+
+    assert ["a.py"] == links_to(str(tmp_path), ["version"])

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.gate.checks import Check, Finding, command_check
+from sidecar_runtime.gate.checks import Check, Finding, Undecided, command_check
 from sidecar_runtime.gate.gate import NAMED_FINDINGS, VERDICTS
 from sidecar_runtime.gate.settings import command_line
 from tests.runtime.door import Knock
@@ -52,13 +51,31 @@ def test_a_command_gets_the_folder_the_revision_and_the_changed_paths(knock: Kno
     )
 
 
-def test_a_command_keeps_the_environment_and_writes_no_bytecode(
-    knock: Knock, monkeypatch: pytest.MonkeyPatch
+def test_a_command_gets_no_variable_that_is_not_named(
+    knock: Knock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_HOME", "/opt/airflow")
-    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    python = shlex.quote(sys.executable)
-    door = knock(f'test "$AIRFLOW_HOME" = /opt/airflow || exit 1; {python} -c "import a"')
+    for name in ("AIRFLOW_HOME", "GITSYNC_PASSWORD", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH", "TZ"):
+        monkeypatch.setenv(name, f"of {name}")
+    for name in ("HOME", "LANG", "UNSET"):
+        monkeypatch.delenv(name, raising=False)
+    door = knock(variables=["AIRFLOW_HOME", "UNSET"])
+    door.gate._check = command_check(("cp", "/proc/self/environ", f"{tmp_path}/environ"))
+
+    assert door.judge() is None
+
+    given = (tmp_path / "environ").read_text().rstrip("\0").split("\0")
+    assert {
+        "PATH": os.environ["PATH"],
+        "TZ": "of TZ",
+        "AIRFLOW_HOME": "of AIRFLOW_HOME",
+        "GATE_FOLDER": str(door.folder),
+        "GATE_REVISION": "r1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    } == dict(variable.split("=", 1) for variable in given)
+
+
+def test_a_command_writes_no_bytecode(knock: Knock) -> None:
+    door = knock(f"{shlex.quote(sys.executable)} -c 'import a'")
     (door.folder / "a.py").write_text("x = 1\n")
 
     assert door.judge() is None
@@ -175,11 +192,9 @@ def test_a_command_that_cannot_be_started_is_a_failure_and_no_verdict(
         if content is not None:
             program.write_text(content)
             program.chmod(mode)
-        with pytest.raises(SidecarError) as caught:
-            door.judge()
-        assert "gate_failed" == caught.value.reason
-        assert caught.value.message.startswith("the gate's command cannot be started: ")
-        assert "last good revision stays" in caught.value.advice
+        undecided = raised(Undecided, door.judge)
+        assert undecided.message.startswith("the gate's command cannot be started: ")
+        assert "program in the image" in undecided.advice
     program.write_text("#!/bin/sh\nexit 0\n")
 
     assert door.judge() is None
@@ -190,7 +205,7 @@ def test_a_folder_that_is_gone_is_a_failure_and_no_verdict(knock: Knock) -> None
     door = knock("exit 0")
     door.folder.rmdir()
 
-    assert "gate_failed" == raised(SidecarError, door.judge).reason
+    assert "gate_undecided" == raised(Undecided, door.judge).reason
 
 
 # --- each revision once
@@ -239,8 +254,7 @@ def test_a_failure_is_asked_again(knock: Knock, tmp_path: Path) -> None:
     program = tmp_path / "check"
     door = knock()
     door.gate._check = command_check((str(program),))
-    with pytest.raises(SidecarError):
-        door.judge()
+    raised(Undecided, door.judge)
     program.write_text("#!/bin/sh\necho no; exit 1\n")
     program.chmod(0o755)
 

@@ -3,7 +3,6 @@ What the gate makes of the words of a command: path, line and problem.
 """
 
 import shlex
-import signal
 import sys
 from typing import Any
 
@@ -132,15 +131,6 @@ def test_who_says_nothing_is_named_by_its_exit_code(knock: Knock, text: str) -> 
 
 def test_errors_are_heard_as_output_is(knock: Knock) -> None:
     assert [Finding("", None, "on stderr")] == knock("echo on stderr >&2; exit 1").findings()
-
-
-@pytest.mark.parametrize("name", ["KILL", "TERM", "SEGV"])
-def test_who_is_killed_is_named_by_the_signal(knock: Knock, name: str) -> None:
-    number = signal.Signals[f"SIG{name}"].value
-
-    assert [Finding("", None, f"the command ended with signal {number}")] == knock(
-        f"kill -{name} $$"
-    ).findings()
 
 
 def test_bytes_that_are_no_text_are_shown_as_well_as_can_be(knock: Knock) -> None:

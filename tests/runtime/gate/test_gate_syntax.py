@@ -6,8 +6,7 @@ import os
 
 import pytest
 
-from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.gate.checks import Check, Finding
+from sidecar_runtime.gate.checks import Check, Finding, Undecided
 from sidecar_runtime.gate.gate import NAMED_FINDINGS
 from sidecar_runtime.gate.syntax import NEWEST
 from tests.runtime.door import Knock
@@ -85,15 +84,37 @@ def test_the_folder_cannot_slip_code_into_the_check(knock: Knock) -> None:
     assert not (door.folder / "ran").exists()
 
 
+def test_a_link_is_judged_by_its_own_name_and_what_a_reader_reads_through_it(knock: Knock) -> None:
+    door = knock(grammar=NEWEST)
+    (door.folder / "d").mkdir()
+    (door.folder / "broken.txt").write_text("x = = 2\n")
+    (door.folder / "good.txt").write_text("x = 2\n")
+    (door.folder / "d/broken.py").symlink_to("../broken.txt")
+    (door.folder / "good.py").symlink_to("good.txt")
+
+    found = door.findings(changed=["d/broken.py", "good.py", "broken.txt", "good.txt"])
+
+    assert [Finding("d/broken.py", 1, "invalid syntax")] == found
+
+
+@pytest.mark.parametrize("target", ["../outside.py", "/dev/zero", "loop.py", "gone.py", "folder"])
+def test_a_link_to_no_file_of_the_folder_is_nobodys_to_judge(knock: Knock, target: str) -> None:
+    door = knock(grammar=NEWEST)
+    (door.folder.parent / "outside.py").write_text("x = = 2\n")
+    (door.folder / "folder").mkdir()
+    (door.folder / "loop.py").symlink_to(target)
+
+    assert [] == door.findings(changed=["loop.py"])
+
+
 def test_a_broken_check_is_a_failure_and_no_verdict(knock: Knock) -> None:
     """
     A file that vanishes meanwhile, or a compiler that the memory limit kills.
     """
     door = knock(grammar=NEWEST)
 
-    error = raised(SidecarError, door.judge, changed=["missing.py"])
+    error = raised(Undecided, door.judge, changed=["missing.py"])
 
-    assert "gate_failed" == error.reason
     assert "the syntax check ended with exit code 1: FileNotFoundError" in error.message
     (door.folder / "missing.py").write_text("x = 1\n")
     assert [] == door.findings(changed=["missing.py"])

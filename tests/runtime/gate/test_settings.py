@@ -11,7 +11,13 @@ import pytest
 
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.gate import GateMetrics, make_gate
-from sidecar_runtime.gate.settings import GateSettings, check_gate, command_line, grammar
+from sidecar_runtime.gate.settings import (
+    GateSettings,
+    check_gate,
+    command_line,
+    grammar,
+    unused_by_gate,
+)
 from sidecar_runtime.gate.syntax import NEWEST
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import load
@@ -120,7 +126,6 @@ def test_a_command_that_cannot_be_run_is_refused_at_the_start(text: str, said: s
     ("name", "gate", "value", "its_gate"),
     [
         *(("GATE_COMMAND", gate, "/bin/sh -c 'a b'", "command") for gate in ("", "off", "syntax")),
-        *(("GATE_GRAMMAR", gate, "3.9", "syntax") for gate in ("", "off")),
         ("GATE_COMMAND", "command", "", "command"),
     ],
 )
@@ -130,6 +135,34 @@ def test_a_gate_goes_with_its_own_settings_only(
     expected = Problem(f"X_{name}", value, f"goes with X_GATE={its_gate}, only with it")
 
     assert expected == problem_of(**{"GATE": gate, name: value})
+
+
+@pytest.mark.parametrize("gate", ["", "off", "syntax", "command"])
+def test_what_belongs_to_another_gate_has_no_effect_and_is_named(gate: str) -> None:
+    command = {"GATE_COMMAND": "true"} if gate == "command" else {}
+    settings = settings_of(GATE=gate, GATE_GRAMMAR="3.9", GATE_ENV="A", **command)
+
+    unused = {"syntax": ["X_GATE_ENV"], "command": ["X_GATE_GRAMMAR"]}
+    assert unused.get(gate, ["X_GATE_GRAMMAR", "X_GATE_ENV"]) == unused_by_gate(settings, "X_")
+    assert [] == unused_by_gate(settings_of(GATE=gate, **command), "X_")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("A", ("A",)), (" A_b,c1 , D\n", ("A_b", "c1", "D")), ("", ())],
+)
+def test_variables_are_named_with_commas_or_blanks(text: str, names: tuple[str, ...]) -> None:
+    settings = settings_of(GATE="command", GATE_COMMAND="true", GATE_ENV=text)
+
+    assert names == settings.gate_env
+
+
+@pytest.mark.parametrize("text", ["A=1", "AWS_*", "1A", "A;B"])
+def test_a_value_is_no_name(text: str) -> None:
+    problem = problem_of(GATE="command", GATE_COMMAND="true", GATE_ENV=text)
+
+    assert "X_GATE_ENV" == problem.setting
+    assert "names of variables" in problem.problem
 
 
 def test_a_check_that_may_take_longer_than_a_cycle_is_refused() -> None:

@@ -126,7 +126,7 @@ BAD: dict[str, tuple[str, str, Callable[[GitSite], dict[str, str]]]] = {
     ),
     "gate's command cannot be run": (
         "gate",
-        "gate_failed",
+        "gate_undecided",
         lambda here: {
             "GIT_SYNC_WRAPPER_GATE": "command",
             "GIT_SYNC_WRAPPER_GATE_COMMAND": _program(here, "", "/nowhere/sh"),

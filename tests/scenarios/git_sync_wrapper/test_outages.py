@@ -171,6 +171,18 @@ def test_a_link_with_the_name_of_a_dag_does_not_stop_the_gate(here: GitSite, tar
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
 
 
+def test_a_commit_that_is_broken_through_a_link_is_held(here: GitSite) -> None:
+    here.repository.commit({"dag.py": "x = 1\n", "dag.txt": "x = 1\n"}, whole=True)
+    here.repository.commit({"linked.py": "dag.txt"}, modes={"linked.py": "120000"})
+    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
+    before = here.shown()
+
+    here.repository.commit({"dag.txt": "def ("})
+
+    assert "linked.py" == wrapper.wait_for_event("revision_refused")["path"]
+    assert before == here.shown()
+
+
 def test_broken_commit_is_held_and_the_next_good_one_shown(here: GitSite) -> None:
     here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")

@@ -289,6 +289,7 @@ with open({report!r}, "a") as file:
         "cwd": os.getcwd(),
         "revision": os.environ["GATE_REVISION"],
         "changed": sorted(sys.stdin.buffer.read().decode().split(chr(0))),
+        "variables": sorted(os.environ),
         "files": {{
             os.path.relpath(os.path.join(here, name)): open(os.path.join(here, name)).read()
             for here, _, names in os.walk(".") for name in names
@@ -307,6 +308,7 @@ def test_command_sees_the_whole_candidate_and_what_is_new_in_it(
     program.write_text(REPORT.format(report=str(report)))
     odd = {"two words.py": b"# 1", "line\nbreak.py": b"# 2", "-rf.py": b"# 3"}
     settings = by_command(sys.executable, program, "two words", "$HOME", "*", layout=layout)
+    settings |= {"S3_SYNC_GATE_ENV": "TEAM, NOBODY", "TEAM": "data"}
     daemon = start(settings).until_synced()
     changed = {**GOOD, "sales.py": b"VALUE = 2\n", **odd}
     del changed["pkg/old.py"]
@@ -314,6 +316,10 @@ def test_command_sees_the_whole_candidate_and_what_is_new_in_it(
     revision = daemon.sync()["revision"]
     first, second = [json.loads(line) for line in report.read_text().splitlines()]
     assert ["two words", "$HOME", "*"] == first["arguments"]
+    # The interpreter's own (PEP 538), where no locale is given.
+    assert {"GATE_FOLDER", "GATE_REVISION", "HOME", "PATH", "PYTHONDONTWRITEBYTECODE", "TEAM"} == (
+        set(first["variables"]) - {"LC_CTYPE"}
+    )
     assert sorted(["", *GOOD]) == first["changed"]
     assert {path: body.decode() for path, body in GOOD.items()} == first["files"]
     assert sorted(["", "sales.py", *odd]) == second["changed"]
@@ -355,14 +361,30 @@ def test_command_that_hangs_is_killed_with_all_its_children(
     hanging = f"grep -q 1 sales.py && exit 0; sleep {NAP} & trap '' TERM; sleep {NAP}"
     daemon = start(by_command("sh", "-c", hanging, timeout="1s")).until_synced()
     s3.swap(FIXED | {"sales.py": b"VALUE = 2\n"})
-    ended = daemon.sync()
+    failed = daemon.sync()
 
-    assert "refused" == ended["result"], ended
-    assert "1 s" in last_refusal(daemon)["problem"]
+    assert ("cycle_failed", "gate_undecided") == (failed["event"], failed["reason"])
+    assert "within 1 s" in failed["error"]
     wait_until(lambda: not napping(), "all of it is gone", 5)
-    assert GOOD == consumed(target)
-    assert "refused" == daemon.sync()["result"]
-    assert 1 == len(daemon.find_events("revision_refused"))
+    assert (200, GOOD) == (daemon.get("/readyz").status, consumed(target))
+    assert [] == daemon.find_events("revision_refused")
+
+
+@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
+def test_command_that_was_killed_once_refuses_nothing(
+    layout: str, s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
+) -> None:
+    killed = tmp_path / "killed"
+    check = script(tmp_path / "check", f"test -e {killed} || kill -KILL $$")
+    killed.touch()
+    daemon = start(by_command(check, layout=layout)).until_synced()
+    killed.unlink()
+    s3.swap(FIXED)
+
+    assert "gate_undecided" == daemon.sync()["reason"]
+    killed.touch()
+    assert "changed" == daemon.sync()["result"]
+    assert FIXED == consumed(target)
 
 
 @pytest.mark.usefixtures("no_nap_is_left")
@@ -412,7 +434,7 @@ def test_program_that_is_gone_is_a_failure_and_no_verdict(
     s3.swap(FIXED)
     failed = daemon.sync()
 
-    assert ("cycle_failed", "gate_failed") == (failed["event"], failed["reason"])
+    assert ("cycle_failed", "gate_undecided") == (failed["event"], failed["reason"])
     assert str(check) in failed["error"]
     assert (200, GOOD) == (daemon.get("/readyz").status, consumed(target))
     (tmp_path / "aside").rename(check)

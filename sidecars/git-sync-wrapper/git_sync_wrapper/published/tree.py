@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 
 from git_sync_wrapper.git import surroundings
@@ -66,29 +66,35 @@ def all_files(worktree: str) -> list[str]:
     """
     Return all files of a worktree, without git's own.
     """
-    found = []
-    for folder, names, files in os.walk(worktree):
-        inside = os.path.relpath(folder, worktree)
-        prefix = "" if inside == "." else f"{inside}/"
-        links = [name for name in names if os.path.islink(os.path.join(folder, name))]
-        found += [prefix + name for name in (*files, *links) if name != GIT]
-    return found
+    return [path for path, _ in _files(worktree)]
 
 
-def real_files(worktree: str, paths: Iterable[str]) -> list[str]:
+def links_to(worktree: str, paths: Collection[str]) -> list[str]:
     """
-    Return the files of a worktree that paths lead to, without what leads out of it, or nowhere.
+    Return the links of a worktree that may show something new when these files are: the others.
+
+    Where one of them is a link itself, that is all, as links lead through links.
     """
-    found: dict[str, None] = {}
-    for path in paths:
-        inside = path
-        if os.path.islink(os.path.join(worktree, path)):
-            real = os.path.realpath(os.path.join(worktree, path))
-            inside = os.path.relpath(real, worktree)
-            if inside.startswith("../") or not os.path.isfile(real):
-                continue
-        found[inside] = None
-    return list(found)
+    named = set(paths)
+    links = {path for path, is_link in _files(worktree) if is_link}
+    if not named & links:
+        here = os.path.realpath(worktree)
+        targets = {os.path.join(here, path) for path in named}
+        links = {path for path in links if os.path.realpath(os.path.join(here, path)) in targets}
+    return sorted(links - named)
+
+
+def _files(worktree: str, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """
+    Yield each file of a worktree, without git's own, and whether it is a link.
+    """
+    with os.scandir(os.path.join(worktree, prefix)) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(worktree, f"{prefix}{entry.name}/")
+        elif entry.name != GIT:
+            yield prefix + entry.name, entry.is_symlink()
 
 
 def fill(worktree: str, folder: int) -> None:

@@ -160,9 +160,8 @@ def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Sett
     gate = getattr(arguments, "gate", None)
     if gate is not None:
         given["S3_SYNC_GATE"] = gate
-        for kind, name in (("command", "S3_SYNC_GATE_COMMAND"), ("syntax", "S3_SYNC_GATE_GRAMMAR")):
-            if gate != kind:
-                given.pop(name, None)
+        if gate != "command":
+            given.pop("S3_SYNC_GATE_COMMAND", None)
     settings, unknown = load_settings(given)
     for name in unknown:
         logs.get_logger("settings").warning("setting_unknown", setting=name)

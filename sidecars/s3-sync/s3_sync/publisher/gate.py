@@ -24,7 +24,7 @@ def judge(settings: Settings, revision: str, seen: Look, digests: Mapping[str, s
 
     Raises:
         FolderError: It refuses; file, line and reason are named.
-        SidecarError: ``gate_failed``: there is no verdict.
+        Undecided: There is no verdict.
     """
     gate = make_gate(settings, SyncMetrics(__version__, "unknown").gate)
     if gate is None:
