@@ -4,6 +4,7 @@ What the checks of snippets must know about each sidecar.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -90,6 +91,18 @@ class Charted:
         The variable that makes it end.
         """
         return f"{self.prefix}ONE_SHOT"
+
+
+def grammars(environ: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """
+    Return the grammars that a gate is to know, as far as they are versions of Python 3.
+    """
+    matches = {
+        name: re.fullmatch(r"3\.(\d+)", value)
+        for name, value in environ.items()
+        if name.endswith("_GATE_GRAMMAR")
+    }
+    return {name: (3, int(match[1])) for name, match in matches.items() if match}
 
 
 def botocore_names() -> frozenset[str]:
