@@ -10,6 +10,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.kubectl import kubectl
+
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 BASE_IMAGE = "python:3.13-slim-trixie"
@@ -45,9 +47,14 @@ def provide(folder: Path) -> Images:
         return Images(registry, _run("scripts/build-image", "--name", "s3-sync").rpartition(":")[2])
     tool = _run("scripts/container-tool", "build")
     tag = _run("scripts/build-image", "--name", "s3-sync").rpartition(":")[2]
+    names = "--output=jsonpath={.items[*].status.images[*].names[*]}"
+    there = kubectl("get", "nodes", names).split()
     for name in ("s3-sync", "kerberos", "sync-perm", "reader"):
         image = f"localhost/{name}:{tag}"
-        if not (_is_as_committed(name) and _has(tool, image)):
+        as_committed = _is_as_committed(name)
+        if as_committed and image in there:
+            continue
+        if not (as_committed and _has(tool, image)):
             _build(tool, name, tag)
         archive = folder / f"{name}.tar"
         _save(tool, image, archive)

@@ -172,11 +172,14 @@ class Namespace:
         Wait until there are so many pods, all ready, and return them.
 
         Raises:
-            AssertionError: There are not; says what each of the others does instead.
+            AssertionError: There are not, or one was restarted, as nothing is meant to be; says
+                what each of the others does instead.
         """
 
         def ready() -> list[Pod]:
             found = self.pods(selector)
+            for pod in found:
+                assert not any(one.restarts for one in pod.containers.values()), "it restarts"
             return found if len(found) == number and all(one.is_ready for one in found) else []
 
         return self.wait_until(ready, f"{number} pods are ready")
@@ -207,7 +210,7 @@ def namespace(name: str) -> Iterator[Namespace]:
         kubectl("label", "namespace", name, f"{label}=restricted")
         yield Namespace(name)
     finally:
-        kubectl("delete", "namespace", name, f"--timeout={PATIENCE_SECONDS:.0f}s")
+        kubectl("delete", "namespace", name, "--wait=false")
 
 
 class Followed:
