@@ -117,15 +117,16 @@ class Pod:
 
     def story(self) -> str:
         """
-        What explains a failure: states, events, and the last lines of our containers.
+        What explains a failure: the containers that are not well, and their last words.
         """
-        told = [f"--- {self.name}"]
+        told = [f"{self.name}:"]
         for name, one in self.containers.items():
-            told.append(f"{name}: {json.dumps(one.status['state'])}, {one.restarts} restarts")
-            log = ["logs", self.name, f"--container={name}", "--tail=5"]
-            told += ["  " + line for line in self.namespace.attempt(*log).splitlines()]
-        described = self.namespace.attempt("describe", "pod", self.name)
-        return "\n".join([*told, *described.partition("Events:")[2].splitlines()[-12:]])
+            if one.restarts or not (one.status["ready"] or one.exit_code == 0):
+                told.append(f"  {name}: {json.dumps(one.status['state'])}, {one.restarts} restarts")
+            if one.restarts or (one.state == "running" and not one.status["ready"]):
+                log = ["logs", self.name, f"--container={name}", "--tail=3"]
+                told += [f"    {line}" for line in self.namespace.attempt(*log).splitlines()]
+        return "\n".join(told)
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,10 @@ class Namespace:
             return wait_until(condition, what, PATIENCE_SECONDS, step_seconds=0.5)
         except AssertionError as error:
             stories = [one.story() for one in self.pods() if not one.is_ready]
-            warnings = self.attempt("get", "events", "--field-selector=type=Warning")
-            raise AssertionError("\n".join([str(error), *stories, warnings])) from None
+            columns = "--output=custom-columns=:.involvedObject.name,:.message"
+            warnings = self.attempt("get", "events", "--field-selector=type=Warning", columns)
+            told = {line for line in warnings.splitlines() if "ClusterDNS" not in line}
+            raise AssertionError("\n".join([str(error), *stories, *sorted(told)])) from None
 
 
 @contextmanager
