@@ -5,13 +5,14 @@ Pods end when they should, and soon.
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
 
 import pytest
 
 from tests.cluster.kubectl import Pod
 from tests.cluster.stack import Stack
 
+GRACE_SECONDS = 10
+"""The chart gives a dag-processor 60, and a task pod 600."""
 HOLD = "tests.example.com/hold"
 
 
@@ -26,12 +27,13 @@ def hold(pod: Pod, *finalizers: str) -> None:
 @pytest.mark.parametrize("component", ["dag-processor", "triggerer", "api-server", "task pod"])
 def test_a_deleted_pod_ends_within_seconds(dev: Stack, component: str) -> None:
     """
-    Each container heeds SIGTERM: none is killed when the time of grace is over.
+    Each container heeds SIGTERM: none is killed, although the time of grace is a short one.
     """
     pod = dev.start_task("deleted") if component == "task pod" else dev.pods()[component][0]
     hold(pod, HOLD)
     try:
-        pod.namespace.run("delete", "pod", pod.name, "--wait=false")
+        grace = f"--grace-period={GRACE_SECONDS}"
+        pod.namespace.run("delete", "pod", pod.name, "--wait=false", grace)
 
         def ended() -> Pod | None:
             now = pod.again()
@@ -41,11 +43,6 @@ def test_a_deleted_pod_ends_within_seconds(dev: Stack, component: str) -> None:
         last = pod.namespace.wait_until(ended, f"{pod.name} has ended")
         assert last is not None
         assert {0} == {one.exit_code for one in last.containers.values()}, last.story()
-        grace = timedelta(seconds=last.manifest["metadata"]["deletionGracePeriodSeconds"])
-        killed_at = datetime.fromisoformat(last.manifest["metadata"]["deletionTimestamp"])
-        ends = [one.status["state"]["terminated"] for one in last.containers.values()]
-        ended_at = max(datetime.fromisoformat(one["finishedAt"]) for one in ends)
-        assert killed_at - ended_at > grace / 2
     finally:
         hold(pod)
 
