@@ -170,7 +170,7 @@ class Namespace:
 
     def wait_for_ready(self, number: int, selector: str = "tier=airflow") -> list[Pod]:
         """
-        Wait until there are so many pods, all ready, and return them.
+        Wait until this many pods are there, all ready, and return them.
 
         Raises:
             AssertionError: There are not, or one was restarted, as nothing is meant to be; says
