@@ -18,6 +18,7 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other)
 #   AIRFLOW_CHART  folder with the official chart; tests render it when helm is on PATH
 #   GIT_SYNC_BIN   the real git-sync, for tests, demos, bench and soak (default: on PATH; without one they leave it out)
+#   KUBECONFIG     the cluster of test-cluster, with kubectl on PATH; tests/cluster/README.md has the rest
 #   BUILDER        docker, buildah or podman (default: the first that works)
 #   BASE_IMAGE     another base than the Dockerfile's
 #   AIRFLOW_IMAGE  the same for sync-perm: your own Airflow image
@@ -52,7 +53,7 @@ demo-airflow: ## show all four beside a real Airflow 3 and 2.11 (AIRFLOW=3: one;
 
 .PHONY: test
 test: setup-test ## run the tests that need no images, with moderate counts
-	$(PYTEST) --ignore tests/images $(SIDE_BY_SIDE)
+	$(PYTEST) --ignore tests/images --ignore tests/cluster $(SIDE_BY_SIDE)
 
 # Development
 
@@ -103,7 +104,7 @@ $(SIDECARS:%=test/%): test/%: ## run the tests of one sidecar
 .PHONY: test-full
 test-full: ## run the same tests with the full counts
 	$(call prepare,test demo-airflow)
-	$(PYTEST) --ignore tests/images --full $(SIDE_BY_SIDE)
+	$(PYTEST) --ignore tests/images --ignore tests/cluster --full $(SIDE_BY_SIDE)
 
 .PHONY: scenarios
 scenarios: ## run the tests of whole processes against real servers
@@ -131,6 +132,11 @@ $(SIDECARS:%=bench/%): bench/%: ## measure one sidecar beside its peers (ARGS="-
 chart-test: ## render charts-snippets against the official chart in AIRFLOW_CHART
 	$(call prepare,$@)
 	$(PYTEST) tests/chart
+
+.PHONY: test-cluster
+test-cluster: ## start dev and prd of charts-snippets on the cluster of KUBECONFIG, for real
+	$(call prepare,$@ images)
+	$(PYTEST) tests/cluster
 
 # Images
 

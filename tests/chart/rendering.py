@@ -23,7 +23,7 @@ HOW_TO_RENDER = (
 )
 
 
-def render(home: Path, names: Sequence[str]) -> list[Values]:
+def render(home: Path, names: Sequence[str], namespace: str = "airflow") -> list[Values]:
     """
     Return the objects that the chart makes of values files, and of settings such as `a=b`.
 
@@ -33,7 +33,14 @@ def render(home: Path, names: Sequence[str]) -> list[Values]:
         f"--set={name}" if "=" in name else f"--values={files.SNIPPETS / name}" for name in names
     ]
     done = subprocess.run(
-        [str(HELM), "template", "airflow", str(checks.CHART), "--namespace=airflow", *arguments],
+        [
+            str(HELM),
+            "template",
+            "airflow",
+            str(checks.CHART),
+            f"--namespace={namespace}",
+            *arguments,
+        ],
         env={"PATH": os.environ["PATH"], "HOME": str(home)},
         capture_output=True,
         text=True,

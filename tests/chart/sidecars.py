@@ -4,10 +4,12 @@ What the checks of snippets must know about each sidecar.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -73,8 +75,14 @@ class Charted:
             SettingsError: It would refuse them.
         """
         # The image's Python knows newer grammars than that of the tests may.
-        known = {name: str(environ[name]) for name in environ if not name.endswith("_GATE_GRAMMAR")}
-        import_module(self.settings.__module__).load_settings({**self.image, **known})
+        newest = sys.version_info[:2]
+        too_new = {
+            name: ".".join(map(str, newest))
+            for name, version in grammars(environ).items()
+            if newest < version <= IMAGE_PYTHON
+        }
+        given = {**self.image, **environ, **too_new}
+        import_module(self.settings.__module__).load_settings(given)
 
     @property
     def port(self) -> int:
@@ -90,6 +98,31 @@ class Charted:
         The variable that makes it end.
         """
         return f"{self.prefix}ONE_SHOT"
+
+
+def grammars(environ: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """
+    Return the grammars that a gate is to know, as far as they are versions of Python 3.
+    """
+    matches = {
+        name: re.fullmatch(r"3\.(\d+)", value)
+        for name, value in environ.items()
+        if name.endswith("_GATE_GRAMMAR")
+    }
+    return {name: (3, int(match[1])) for name, match in matches.items() if match}
+
+
+def _image_python() -> tuple[int, int]:
+    """
+    Return the version of Python that the images with a gate have.
+    """
+    dockerfile = Path(__file__).parents[2] / "sidecars" / "s3-sync" / "Dockerfile"
+    match = re.search(r"^ARG BASE_IMAGE=python:3\.(\d+)-", dockerfile.read_text(), re.MULTILINE)
+    assert match, dockerfile
+    return (3, int(match[1]))
+
+
+IMAGE_PYTHON = _image_python()
 
 
 def botocore_names() -> frozenset[str]:

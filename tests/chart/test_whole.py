@@ -5,11 +5,12 @@ The files agree with each other: what one names, another makes, and nothing has 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.chart import checks, files, objects
+from tests.chart import checks, files, objects, pods, start
 from tests.chart.files import BEFORE, BLOCKS, OBJECTS, VALUES, WHOLE
 from tests.chart.sidecars import SIDECARS, Values, environment
 
@@ -53,6 +54,19 @@ def test_containers_are_those_of_the_sidecars_own_files(name: str) -> None:
 
     for container in ours(files.load_objects(name)):
         assert shape(container) in known
+
+
+@pytest.mark.parametrize("name", [one for one in OBJECTS if one.startswith("objects/")])
+def test_sidecar_of_an_object_starts_and_lacks_nothing_but_the_network(
+    name: str, tmp_path: Path
+) -> None:
+    pod = files.load_objects(name)[0]["spec"]
+    pod = pod.get("template", {"spec": pod})["spec"]
+    (container,) = filter(start.sidecar_of, pods.containers(pod))
+    if reason := start.skip_reason(container, tmp_path):
+        pytest.skip(reason)
+
+    assert [] == start.Started(pod, container, {}, tmp_path).complaints()
 
 
 def leaves(values: Values, path: str = "") -> set[str]:

@@ -50,12 +50,14 @@ def skip_without_kdc() -> None:
 
 class Kdc:
     """
-    One realm with one KDC on 127.0.0.1, UDP and TCP; a `with` statement starts it.
+    One realm with one KDC on one address, UDP and TCP; a `with` statement starts it.
 
     `stop` and `start` are an outage: the same port, the same principals.
     """
 
-    def __init__(self, folder: Path, realm: str = REALM, max_life: str = "1d") -> None:
+    def __init__(
+        self, folder: Path, realm: str = REALM, max_life: str = "1d", host: str = "127.0.0.1"
+    ) -> None:
         """
         Describe a realm; nothing is made yet.
 
@@ -63,7 +65,9 @@ class Kdc:
             folder: Where its database and files go; made when missing.
             realm: Its name.
             max_life: The longest life of any ticket, as MIT writes durations (`16s`, `10h`).
+            host: The address.
         """
+        self.host = host
         self.folder = folder
         self.realm = realm
         self.port = 0
@@ -75,7 +79,7 @@ class Kdc:
         """
         Host and port, as krb5.conf takes them.
         """
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -103,7 +107,7 @@ class Kdc:
             clock_offset_seconds: How far its clock is ahead of ours, by libfaketime.
         """
         if not self.port:
-            self.port = _free_port()
+            self.port = _free_port(self.host)
             self._make_realm()
         environment = self.environment
         if clock_offset_seconds:
@@ -237,7 +241,7 @@ class Kdc:
 
     def _answers(self) -> bool:
         assert self._process is not None and self._process.poll() is None, "the KDC ended at once"
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+        with suppress(OSError), socket.create_connection((self.host, self.port), timeout=1):
             return True
         return False
 
@@ -251,8 +255,8 @@ class Kdc:
                 database_name = {self.folder}/principal
                 key_stash_file = {self.folder}/stash
                 acl_file = {self.folder}/acl
-                kdc_listen = 127.0.0.1:{self.port}
-                kdc_tcp_listen = 127.0.0.1:{self.port}
+                kdc_listen = {self.address}
+                kdc_tcp_listen = {self.address}
                 max_life = {self._max_life}
                 max_renewable_life = 7d
               }}
@@ -304,14 +308,14 @@ def _quoted(word: str) -> str:
     return '"' + word.replace('"', '""') + '"'
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     """
     A port that is free for TCP and UDP alike.
     """
     while True:
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
+            tcp.bind((host, 0))
             port: int = tcp.getsockname()[1]
             with suppress(OSError):
-                udp.bind(("127.0.0.1", port))
+                udp.bind((host, port))
                 return port

@@ -31,7 +31,7 @@ _numbers = itertools.count(1)
 
 class S3Server(ABC):
     """
-    One S3 server on 127.0.0.1, started by `start` or by a `with` statement.
+    One S3 server on one address, started by `start` or by a `with` statement.
 
     `stop` followed by `start` is an outage: the same endpoint answers again, with the same objects
     where `keeps_objects` is true.
@@ -43,7 +43,8 @@ class S3Server(ABC):
     secret_key = SECRET_KEY
     region = REGION
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         self._port = 0
 
     @abstractmethod
@@ -77,7 +78,7 @@ class S3Server(ABC):
         """
         The URL for AWS_ENDPOINT_URL.
         """
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self.host}:{self._port}"
 
     def environment(self) -> dict[str, str]:
         """
@@ -136,8 +137,8 @@ class MotoServer(S3Server):
 
     name = "moto"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__(host)
         self._server: ThreadedMotoServer | None = None
 
     def start(self) -> None:
@@ -145,7 +146,7 @@ class MotoServer(S3Server):
         Begin to answer; the second time on the port of the first.
         """
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
+        self._server = ThreadedMotoServer(self.host, self._port, verbose=False)
         self._server.start()
         self._port = self._server.get_host_and_port()[1]
 

@@ -1,0 +1,97 @@
+"""
+A cluster, what is outside of it, and one deployment for each environment.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chart import rendering
+from tests.cluster import images
+from tests.cluster.kubectl import kubectl
+from tests.cluster.stack import PRINCIPAL, REALM, Stack, World, publish, stack, upload
+from tests.support import kdc as realm
+from tests.support.kdc import Kdc
+from tests.support.servers import MotoServer
+
+DEV, PRD = ("values.yaml", "values-dev.yaml"), ("values.yaml", "values-prd.yaml")
+BUCKETS = {"dev": "my-airflow-bucket-dev", "prd": "my-airflow-bucket-prd"}
+SERVICE = "HTTP/consumer"
+NEEDED = {
+    "KUBECONFIG": "names a cluster: one of kind, of EKS, any",
+    "CLUSTER_HOST": "is the address by which pods reach this machine",
+}
+
+
+def missing() -> str:
+    """
+    What is missing for tests on a cluster, in one line; empty when all is there.
+    """
+    names = [f"{name}, which {what}" for name, what in NEEDED.items() if name not in os.environ]
+    if not {"LOAD_IMAGE", "REGISTRY"} & os.environ.keys():
+        names.append("LOAD_IMAGE, a command that takes an archive of an image into the cluster")
+    names += [name for name in ("kubectl",) if shutil.which(name) is None]
+    names += [] if rendering.CAN_RENDER else [rendering.HOW_TO_RENDER]
+    names += realm.MISSING
+    return f"make test-cluster needs {'; '.join(names)}" if names else ""
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """
+    Images, S3 and a KDC; ends the run where there is no cluster.
+    """
+    if lacks := missing():
+        pytest.exit(lacks, returncode=2)
+    folder = tmp_path_factory.mktemp("world")
+    kubectl("get", "nodes")
+    host = os.environ["CLUSTER_HOST"]
+    with MotoServer(host) as s3, Kdc(folder / "kdc", REALM, host=host) as kdc:
+        kdc.write_keytab(folder / "airflow.keytab", kdc.add_principal(PRINCIPAL).split("@")[0])
+        kdc.add_principal(SERVICE)
+        kdc.client_config(folder / "krb5.conf")
+        for bucket in BUCKETS.values():
+            s3.client().create_bucket(Bucket=bucket)
+        yield World(images.provide(folder), s3, kdc, folder)
+
+
+@pytest.fixture(scope="session")
+def run() -> str:
+    """
+    What the namespaces of this run have in their names.
+    """
+    return uuid.uuid4().hex[:6]
+
+
+@pytest.fixture(scope="session")
+def dev(world: World, run: str) -> Iterator[Stack]:
+    """
+    Development: revision 1 of what is listed in the bucket.
+    """
+    upload(world, BUCKETS["dev"], 1)
+    with stack(world, f"dev-{run}", DEV) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def prd(world: World, run: str) -> Iterator[Stack]:
+    """
+    Production: revision 1 as a release.
+    """
+    publish(world, BUCKETS["prd"], 1)
+    with stack(world, f"prd-{run}", PRD) as found:
+        yield found
+
+
+@pytest.fixture(scope="session", params=["dev", "prd"])
+def environment(request: pytest.FixtureRequest) -> Stack:
+    """
+    Each environment.
+    """
+    found: Stack = request.getfixturevalue(request.param)
+    return found

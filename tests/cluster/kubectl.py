@@ -1,0 +1,241 @@
+"""
+One namespace of a cluster, by the real `kubectl`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+from tests.chart.sidecars import Values
+from tests.support.waiting import wait_until
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 240.0
+"""How long anything may take: the machine may be busy."""
+
+
+def kubectl(*arguments: str, given: str | None = None) -> str:
+    """
+    Run one command and return its output.
+
+    Raises:
+        AssertionError: It failed.
+    """
+    done = subprocess.run(
+        ["kubectl", *arguments], input=given, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Container:
+    """
+    One container as its pod's status has it.
+    """
+
+    status: Values
+
+    @property
+    def restarts(self) -> int:
+        return int(self.status["restartCount"])
+
+    @property
+    def state(self) -> str:
+        """
+        `waiting`, `running` or `terminated`.
+        """
+        return next(iter(self.status["state"]), "waiting")
+
+    @property
+    def exit_code(self) -> int | None:
+        """
+        With which it ended; None while it runs.
+        """
+        code: int | None = self.status["state"].get("terminated", {}).get("exitCode")
+        return code
+
+
+@dataclass(frozen=True)
+class Pod:
+    """
+    One pod, as it was when it was asked for.
+    """
+
+    namespace: Namespace
+    manifest: Values
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["metadata"]["name"])
+
+    @property
+    def spec(self) -> Values:
+        spec: Values = self.manifest["spec"]
+        return spec
+
+    @property
+    def is_ready(self) -> bool:
+        conditions = self.manifest["status"].get("conditions", [])
+        return any((one["type"], one["status"]) == ("Ready", "True") for one in conditions)
+
+    @property
+    def containers(self) -> dict[str, Container]:
+        """
+        All containers that have a status, init containers as well, by name.
+        """
+        status = self.manifest["status"]
+        keys = ("initContainerStatuses", "containerStatuses")
+        return {one["name"]: Container(one) for key in keys for one in status.get(key, [])}
+
+    def again(self) -> Pod:
+        """
+        The same pod, as it is now.
+        """
+        return Pod(
+            self.namespace, json.loads(self.namespace.run("get", "pod", self.name, "-ojson"))
+        )
+
+    def execute(self, container: str, *command: str) -> str:
+        """
+        Run a command in a container and return its output.
+        """
+        return self.namespace.run("exec", self.name, f"--container={container}", "--", *command)
+
+    def log(self, container: str) -> list[Any]:
+        """
+        The lines of a container's log that are JSON.
+        """
+        text = self.namespace.run("logs", self.name, f"--container={container}")
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+    def story(self) -> str:
+        """
+        What explains a failure: the containers that are not well, and their last words.
+        """
+        told = [f"{self.name}:"]
+        for name, one in self.containers.items():
+            if one.restarts or not (one.status["ready"] or one.exit_code == 0):
+                told.append(f"  {name}: {json.dumps(one.status['state'])}, {one.restarts} restarts")
+            if one.restarts or (one.state == "running" and not one.status["ready"]):
+                log = ["logs", self.name, f"--container={name}", "--tail=3"]
+                told += [f"    {line}" for line in self.namespace.attempt(*log).splitlines()]
+        return "\n".join(told)
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """
+    A namespace that takes only pods of the PodSecurity level `restricted`.
+    """
+
+    name: str
+
+    def run(self, *arguments: str, given: str | None = None) -> str:
+        """
+        Run one command of kubectl here.
+        """
+        return kubectl(f"--namespace={self.name}", *arguments, given=given)
+
+    def attempt(self, *arguments: str) -> str:
+        """
+        Run one command of kubectl here; return what it says, whether it fails or not.
+        """
+        try:
+            return self.run(*arguments)
+        except AssertionError as error:
+            return str(error)
+
+    def create(self, objects: Sequence[Values]) -> None:
+        """
+        Make these objects, in this order.
+        """
+        together = {"apiVersion": "v1", "kind": "List", "items": objects}
+        self.run("create", "--filename=-", given=json.dumps(together))
+
+    def pods(self, selector: str = "tier=airflow") -> list[Pod]:
+        """
+        The pods that are not being deleted.
+        """
+        found = json.loads(self.run("get", "pods", f"--selector={selector}", "--output=json"))
+        return [
+            Pod(self, one) for one in found["items"] if "deletionTimestamp" not in one["metadata"]
+        ]
+
+    def wait_for_ready(self, number: int, selector: str = "tier=airflow") -> list[Pod]:
+        """
+        Wait until this many pods are there, all ready, and return them.
+
+        Raises:
+            AssertionError: There are not, or one was restarted, as nothing is meant to be; says
+                what each of the others does instead.
+        """
+
+        def ready() -> list[Pod]:
+            found = self.pods(selector)
+            for pod in found:
+                assert not any(one.restarts for one in pod.containers.values()), "it restarts"
+            return found if len(found) == number and all(one.is_ready for one in found) else []
+
+        return self.wait_until(ready, f"{number} pods are ready")
+
+    def wait_until(self, condition: Callable[[], T], what: str) -> T:
+        """
+        Return the first true value of a condition.
+
+        Raises:
+            AssertionError: It was not true in time; tells what the pods do that are not ready.
+        """
+        try:
+            return wait_until(condition, what, PATIENCE_SECONDS, step_seconds=0.5)
+        except AssertionError as error:
+            stories = [one.story() for one in self.pods() if not one.is_ready]
+            columns = "--output=custom-columns=:.involvedObject.name,:.message"
+            warnings = self.attempt("get", "events", "--field-selector=type=Warning", columns)
+            told = {line for line in warnings.splitlines() if "ClusterDNS" not in line}
+            raise AssertionError("\n".join([str(error), *stories, *sorted(told)])) from None
+
+
+@contextmanager
+def namespace(name: str) -> Iterator[Namespace]:
+    """
+    Make a namespace, and delete it with all that is in it.
+    """
+    label = "pod-security.kubernetes.io/enforce"
+    kubectl("create", "namespace", name)
+    try:
+        kubectl("label", "namespace", name, f"{label}=restricted")
+        yield Namespace(name)
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false")
+
+
+class Followed:
+    """
+    The log of a container while a `with` statement runs, and to the end of the container.
+    """
+
+    def __init__(self, pod: Pod, container: str) -> None:
+        options = [f"--namespace={pod.namespace.name}", f"--container={container}", "--follow"]
+        self._command = ["kubectl", "logs", *options, pod.name]
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def to_the_end(self) -> list[Any]:
+        """
+        Wait for the end of the container; return all its lines.
+        """
+        output, _ = self._process.communicate(timeout=PATIENCE_SECONDS)
+        return [json.loads(line) for line in output.splitlines() if line.startswith("{")]

@@ -1,0 +1,199 @@
+"""
+One deployment of the chart in a namespace, with all that its users have beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tests.chart import pods as shapes
+from tests.chart import start
+from tests.chart.objects import WANTED_KEYS
+from tests.chart.rendering import component, render
+from tests.chart.sidecars import Values
+from tests.cluster.images import Images
+from tests.cluster.kubectl import Namespace, Pod, namespace
+from tests.cluster.reader import mark
+from tests.cluster.substitutions import TASK_POD, Site, substitute
+from tests.support.kdc import Kdc
+from tests.support.publishing import Publishing, write_files
+from tests.support.servers import S3Server
+
+REALM = "EXAMPLE.COM"
+PRINCIPAL = "airflow"
+
+
+@dataclass(frozen=True)
+class World:
+    """
+    What is outside of the cluster.
+    """
+
+    images: Images
+    s3: S3Server
+    kdc: Kdc
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Stack:
+    """
+    Args:
+        rendered: The objects as the chart renders them.
+        objects: The same after the substitutions.
+    """
+
+    namespace: Namespace
+    rendered: list[Values]
+    objects: list[Values]
+
+    @property
+    def workloads(self) -> int:
+        """
+        How many pods there are.
+        """
+        return sum(_replicas(one) for one in self.objects)
+
+    def pods(self) -> dict[str, list[Pod]]:
+        """
+        All pods, by the component that they are; once they are ready.
+        """
+        found: dict[str, list[Pod]] = {}
+        for pod in self.namespace.wait_for_ready(self.workloads):
+            found.setdefault(component(pod.manifest), []).append(pod)
+        return found
+
+    def consumers(self) -> list[tuple[Pod, str]]:
+        """
+        The containers of Airflow's that read DAGs, each with its pod.
+        """
+        return [
+            (pod, container["name"])
+            for pods in self.pods().values()
+            for pod in pods
+            for container in pod.spec["containers"]
+            if "watch" in container.get("command", ())
+        ]
+
+    def start_task(self, name: str) -> Pod:
+        """
+        Start another task pod.
+        """
+        (task,) = copy.deepcopy([one for one in self.objects if one["kind"] == "Pod"])
+        task["metadata"]["name"] = name
+        task["metadata"]["labels"]["tier"] = "another-task"
+        self.namespace.create([task])
+        (pod,) = self.namespace.wait_for_ready(1, "tier=another-task")
+        return pod
+
+
+def _replicas(one: Values) -> int:
+    if one["kind"] == "Pod":
+        return 1
+    return int(one["spec"]["replicas"]) if one["kind"] in ("Deployment", "StatefulSet") else 0
+
+
+def revision(number: int) -> dict[str, bytes]:
+    """
+    Return the files of a revision of the DAG folder; each says which one it is of.
+    """
+    paths = [f"team{count % 3}/dag{count}.py" for count in range(12)]
+    return {path: mark(number, len(paths), path) for path in paths}
+
+
+def upload(world: World, bucket: str, number: int) -> None:
+    """
+    Write a revision into a bucket, file by file.
+    """
+    for path, content in revision(number).items():
+        world.s3.client().put_object(Bucket=bucket, Key=f"dags/{path}", Body=content)
+
+
+def publish(world: World, bucket: str, number: int) -> None:
+    """
+    Publish a revision as a release.
+    """
+    folder = write_files(Path(tempfile.mkdtemp(dir=world.folder)), revision(number))
+    Publishing(world.s3, bucket, world.folder / "home").succeed("publish", folder)
+
+
+def of_the_user(world: World) -> Iterator[Values]:
+    """
+    Yield the Secrets and the ConfigMap that are there before the chart is installed.
+    """
+    keytab = world.folder / "airflow.keytab"
+    contents = {"airflow.keytab": keytab.read_bytes(), ".dockerconfigjson": b'{"auths": {}}'}
+    for name, keys in WANTED_KEYS.items():
+        data = {key: contents.get(key, start.content(key)) for key in keys}
+        docker = "kubernetes.io/dockerconfigjson"
+        kind = {"type": docker} if name == "registry-auth" else {}
+        encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
+        yield {**_object("Secret", name), "data": encoded, **kind}
+    krb5_conf = (world.folder / "krb5.conf").read_text()
+    yield {**_object("ConfigMap", "airflow-krb5-conf"), "data": {"krb5.conf": krb5_conf}}
+
+
+def _object(kind: str, name: str) -> Values:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}}
+
+
+@contextmanager
+def stack(
+    world: World, name: str, values: tuple[str, ...], only: frozenset[str] | None = None
+) -> Iterator[Stack]:
+    """
+    Install what values files make of the chart; the pods need not be ready yet.
+
+    Args:
+        world: What is outside.
+        name: Of the namespace.
+        values: The files, as Helm takes them.
+        only: The components that are wanted; None: all.
+    """
+    rendered = render(world.folder, (*world.images.settings(), *values), name)
+    for one in list(rendered):
+        if TASK_POD in (one.get("data") or {}):
+            rendered.append(yaml.safe_load(one["data"][TASK_POD]))
+    image = f"{world.images.registry}/reader:{world.images.tag}"
+    site = Site(world.s3.endpoint, image)
+    objects = substitute(copy.deepcopy(rendered), site)
+    if only is not None:
+        objects = [one for one in objects if _component_of(one) in {*only, None}]
+    with namespace(name) as place:
+        place.create([*of_the_user(world), *objects])
+        yield Stack(place, rendered, objects)
+
+
+def _component_of(one: Values) -> str | None:
+    if one["kind"] == "Pod":
+        return component(one)
+    return component(one["spec"]["template"]) if _replicas(one) else None
+
+
+def ours(objects: list[Values]) -> Mapping[tuple[str, str], Values]:
+    """
+    Return our containers, by component and name.
+    """
+    return {
+        (str(_component_of(one)), container["name"]): container
+        for one in objects
+        if _replicas(one)
+        for spec in [one["spec"] if one["kind"] == "Pod" else one["spec"]["template"]["spec"]]
+        for container in shapes.containers(spec)
+        if container["name"] in shapes.kinds(spec)
+    }
+
+
+def seen_by(pod: Pod, container: str) -> str:
+    """
+    Return what Airflow would find in its DAG folder now.
+    """
+    return pod.execute(container, "python3", "/reader.py", "read").strip()

@@ -1,0 +1,174 @@
+"""
+All that is changed of what the chart renders, before the cluster gets it.
+
+Nothing else is: our containers keep their images, variables, probes, resources, mounts and security
+contexts; a variable is added where it is the cloud that adds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tests.chart import pods
+from tests.chart.sidecars import DAGS_FOLDER, SIDECARS, Values
+from tests.support.servers import REGION
+
+ROLE = "eks.amazonaws.com/role-arn"
+TOKEN = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
+# The chart's template for task pods, as an object of its own.
+TASK_POD = "pod_template_file.yaml"
+
+
+@dataclass(frozen=True)
+class Site:
+    """
+    What is around the cluster.
+    """
+
+    s3_endpoint: str
+    airflow_image: str
+
+
+@dataclass(frozen=True)
+class Substitution:
+    """
+    Args:
+        what: What is there instead, and why.
+        change: Changes the objects in place; the task pod is one of them.
+    """
+
+    what: str
+    change: Callable[[list[Values], Site], object]
+
+
+def specs(objects: list[Values]) -> Iterator[Values]:
+    """
+    Yield the specification of every pod.
+    """
+    for one in objects:
+        if one["kind"] == "Pod":
+            yield one["spec"]
+        elif one["kind"] in ("Deployment", "StatefulSet"):
+            yield one["spec"]["template"]["spec"]
+
+
+def leave_out_airflow_alone(objects: list[Values], _: Site) -> None:
+    """
+    Leave out jobs, and pods that have none of our containers.
+    """
+    objects[:] = [
+        one
+        for one in objects
+        if one["kind"] != "Job" and all(pods.kinds(spec) for spec in specs([one]))
+    ]
+
+
+def fill_in_the_task_pod(objects: list[Values], site: Site) -> None:
+    """
+    Name the task pod and its image.
+    """
+    for one in objects:
+        if one["kind"] == "Pod":
+            one["metadata"]["name"] = "task"
+            (base,) = one["spec"]["containers"]
+            base["image"] = site.airflow_image
+
+
+def read_instead_of_airflow(objects: list[Values], _: Site) -> None:
+    """
+    Let each container of Airflow's read DAGs, where it has a DAG folder and airflow.cfg.
+    """
+    for spec in specs(objects):
+        for container in pods.containers(spec):
+            if container["name"] in SIDECARS:
+                continue
+            paths = {mount["mountPath"] for mount in container.get("volumeMounts") or []}
+            reads = {DAGS_FOLDER, "/opt/airflow/airflow.cfg"} <= paths
+            for key in ("livenessProbe", "readinessProbe", "startupProbe", "args"):
+                container.pop(key, None)
+            container["command"] = ["python3", "/reader.py", "watch" if reads else "idle"]
+        for container in spec.get("initContainers") or []:
+            if container["name"] not in SIDECARS:
+                container["command"] = ["true"]
+
+
+def give_the_role(objects: list[Values], _: Site) -> None:
+    """
+    Add to each container what EKS's webhook adds for a service account with a role.
+
+    https://github.com/aws/amazon-eks-pod-identity-webhook
+    """
+    roles = {
+        one["metadata"]["name"]: (one["metadata"].get("annotations") or {}).get(ROLE)
+        for one in objects
+        if one["kind"] == "ServiceAccount"
+    }
+    for spec in specs(objects):
+        role = roles.get(spec["serviceAccountName"])
+        if role is None:
+            continue
+        source = {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}
+        projected = {"sources": [{"serviceAccountToken": source}]}
+        spec["volumes"].append({"name": "aws-iam-token", "projected": projected})
+        for container in pods.containers(spec):
+            _add_variables(
+                container,
+                AWS_STS_REGIONAL_ENDPOINTS="regional",
+                AWS_DEFAULT_REGION=REGION,
+                AWS_REGION=REGION,
+                AWS_ROLE_ARN=role,
+                AWS_WEB_IDENTITY_TOKEN_FILE=f"{TOKEN}/token",
+            )
+            mount = {"name": "aws-iam-token", "mountPath": TOKEN, "readOnly": True}
+            container.setdefault("volumeMounts", []).append(mount)
+
+
+def lead_to_the_server(objects: list[Values], site: Site) -> None:
+    """
+    Tell s3-sync where AWS is.
+    """
+    for spec in specs(objects):
+        for container in pods.containers(spec):
+            if container["name"] == "s3-sync":
+                _add_variables(container, AWS_ENDPOINT_URL=site.s3_endpoint)
+
+
+def _add_variables(container: Values, **variables: str) -> None:
+    added = [{"name": name, "value": value} for name, value in variables.items()]
+    container["env"] = [*(container.get("env") or []), *added]
+
+
+TABLE = (
+    Substitution(
+        "No jobs, and no pods without a sidecar of ours: they would only run Airflow.",
+        leave_out_airflow_alone,
+    ),
+    Substitution(
+        "A task pod has a name and Airflow's image: the KubernetesExecutor fills them in.",
+        fill_in_the_task_pod,
+    ),
+    Substitution(
+        "Airflow's containers read files (reader.py): it is the sidecars that are tried, and "
+        "Airflow's own probes would ask Airflow.",
+        read_instead_of_airflow,
+    ),
+    Substitution(
+        "Pods of a service account with a role have its token and variables: on EKS a webhook "
+        "adds them.",
+        give_the_role,
+    ),
+    Substitution(
+        "AWS_ENDPOINT_URL leads s3-sync to the tests' own server: there is no AWS.",
+        lead_to_the_server,
+    ),
+)
+
+
+def substitute(objects: list[Values], site: Site) -> list[Values]:
+    """
+    Apply the whole table; the objects are changed in place.
+    """
+    for one in TABLE:
+        one.change(objects, site)
+    return objects
