@@ -23,18 +23,13 @@ Poll = Callable[..., Poller]
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[GitServer]:
-    """
-    A git server without repositories.
-    """
     with GitServer(tmp_path / "git") as server:
         yield server
 
 
 @pytest.fixture
 def poll() -> Iterator[Poll]:
-    """
-    Make pollers for a repository; variables come after it.
-    """
+    """Make pollers for a repository; variables come after it."""
     made: list[Poller] = []
 
     def make(repo: str, ref: str = "main", **variables: str) -> Poller:
@@ -58,7 +53,5 @@ def posts(request: Request) -> bool:
 
 
 def redirect(to: str) -> Callable[[Exchange], None]:
-    """
-    An answer that leads elsewhere.
-    """
+    """An answer that leads elsewhere."""
     return faults.answer_with(Answer(301, {"Location": to}))

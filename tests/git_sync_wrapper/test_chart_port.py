@@ -13,9 +13,7 @@ from sidecar_runtime.errors import SettingsError
 
 
 class Port:
-    """
-    A port whose readiness a test sets.
-    """
+    """A port whose readiness a test sets."""
 
     def __init__(self, metrics: GitSyncMetrics | None = None) -> None:
         self.is_ready = False

@@ -62,9 +62,7 @@ def test_warns_of_what_is_overridden_unused_or_nearly_git_syncs(log: Log) -> Non
 
 
 def run(argument: str, **environ: str) -> str:
-    """
-    Run the command, and return what it said.
-    """
+    """Run the command, and return what it said."""
     command = [str(VENV_BIN / "git-sync-wrapper"), argument]
     environ |= {"PATH": os.environ["PATH"]}
     return subprocess.run(command, env=environ, capture_output=True, check=True, text=True).stdout

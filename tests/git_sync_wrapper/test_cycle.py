@@ -44,9 +44,7 @@ ln -sfn ".worktrees/$commit" "$GITSYNC_ROOT/candidate"
 
 
 class Remote:
-    """
-    What a poll says: what git-sync would find too, unless there is an error.
-    """
+    """What a poll says: what git-sync would find too, unless there is an error."""
 
     def __init__(self, source: Path) -> None:
         self._source = source
@@ -65,9 +63,7 @@ class Remote:
 
 
 class Wrapper:
-    """
-    One process: its context, and a session.
-    """
+    """One process: its context, and a session."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
@@ -117,9 +113,6 @@ class Wrapper:
         self.session = Session(self.context)
 
     def commit(self, name: str, dag: str = "a = 1\n") -> None:
-        """
-        Let the remote have a commit.
-        """
         (self.folder / "dag.py").write_text(dag)
         (self.folder / "source").write_text(name)
 
@@ -130,9 +123,6 @@ class Wrapper:
         return raised(SidecarError, self.cycle)
 
     def runs(self) -> int:
-        """
-        How often git-sync has run.
-        """
         runs = self.folder / "runs"
         return len(runs.read_text().splitlines()) if runs.exists() else 0
 
@@ -151,9 +141,7 @@ class Wrapper:
 
 
 class Start:
-    """
-    Starts wrappers on one volume; all end with the test.
-    """
+    """Starts wrappers on one volume; all end with the test."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -165,9 +153,7 @@ class Start:
         return wrapper
 
     def published(self, **variables: str) -> Wrapper:
-        """
-        Start one that has shown its first commit.
-        """
+        """Start one that has shown its first commit."""
         wrapper = self(**variables)
         wrapper.commit(ONE)
         wrapper.cycle()

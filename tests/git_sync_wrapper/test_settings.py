@@ -15,9 +15,7 @@ GIT_SYNC = {"GIT_SYNC_WRAPPER_GIT_SYNC": "/bin/true"}
 
 
 def problems(**environ: str) -> list[tuple[str, str]]:
-    """
-    What is refused: name and problem.
-    """
+    """What is refused: name and problem."""
     error = raised(SettingsError, load_settings, GIT_SYNC | environ)
     return [(found.setting, found.problem) for found in error.problems]
 

@@ -22,9 +22,7 @@ Run = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """
-    Run the command for a consumer, with variables; return its code and what it said.
-    """
+    """Run the command for a consumer, with variables; return its code and what it said."""
 
     def check_once(who: Consumer = ROOT, **environ: str) -> tuple[int, str]:
         (tmp_path / "cc").mkdir(exist_ok=True)

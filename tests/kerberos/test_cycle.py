@@ -37,9 +37,7 @@ ANOTHERS = ccache(tgt(1 << 31, name="other"), name="other")
 
 
 class Box:
-    """
-    A sidecar whose cycles are run by hand.
-    """
+    """A sidecar whose cycles are run by hand."""
 
     def __init__(self, folder: Path, **environ: str) -> None:
         self.ccache = folder / "cc" / "ccache"
@@ -74,9 +72,7 @@ Start = Callable[..., Box]
 
 @pytest.fixture
 def start(tmp_path: Path, keytab: Path, krb5_config: Path, log: Log) -> Start:
-    """
-    Start a sidecar; principals with the names of their ccaches come before its variables.
-    """
+    """Start a sidecar; principals with the names of their ccaches come before its variables."""
 
     def begin(principals: Mapping[str, str] = {}, **environ: str) -> Box:
         if principals:

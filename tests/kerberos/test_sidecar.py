@@ -18,9 +18,7 @@ from tests.runtime.recording import Log
 
 @pytest.fixture
 def woken(tmp_path: Path) -> threading.Semaphore:
-    """
-    How often a sidecar with a ccache and an empty folder of keytabs has asked for a cycle.
-    """
+    """How often a sidecar with a ccache and an empty folder of keytabs has asked for a cycle."""
     (tmp_path / "keytab").mkdir()
     (tmp_path / "cc").write_bytes(ccache(tgt(1_700_000_001)))
     settings, _ = load_settings(

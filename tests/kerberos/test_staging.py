@@ -160,9 +160,7 @@ def test_nothing_is_where_libkrb5_may_write(path: Path) -> None:
 
 
 def leave(path: Path, name: str) -> Path:
-    """
-    Leave what a killed process leaves.
-    """
+    """Leave what a killed process leaves."""
     left = path.with_name(f".{path.name}.{name}.new")
     left.write_bytes(bytes(4096))
     for suffix in (".got", ".got.aB3dE6"):

@@ -42,9 +42,7 @@ with sqlite3.connect(path) as db:
 
 
 class Sidecar:
-    """
-    A sidecar without its loop, on SQLite, with a stand-in for Airflow's command.
-    """
+    """A sidecar without its loop, on SQLite, with a stand-in for Airflow's command."""
 
     def __init__(self, folder: Path, sqlite: Sqlite) -> None:
         self.pace = Pace(quiet_seconds=0.05)
@@ -84,9 +82,7 @@ class Sidecar:
         self.sqlite.run("INSERT INTO ab_role (name) VALUES ('team')")
 
     def counted(self) -> dict[tuple[str, str], float]:
-        """
-        The passes that the metrics count, by what they were for and how they ended.
-        """
+        """The passes that the metrics count, by what they were for and how they ended."""
         (family,) = (
             one for one in self.metrics.registry.collect() if one.name == "sync_perm_passes"
         )

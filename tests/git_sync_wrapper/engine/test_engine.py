@@ -28,9 +28,7 @@ ln -sfn ".worktrees/{COMMIT}" "$GITSYNC_ROOT/candidate"
 
 
 class Site:
-    """
-    A program, what it gets, and where it works.
-    """
+    """A program, what it gets, and where it works."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -67,9 +65,6 @@ class Site:
         )
 
     def environment(self) -> dict[str, str]:
-        """
-        What the program was given.
-        """
         lines = self.seen.read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
@@ -86,9 +81,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def alive(group: str) -> list[str]:
-    """
-    Return the processes of a group, without those that only wait to be reaped.
-    """
+    """Return the processes of a group, without those that only wait to be reaped."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

@@ -22,9 +22,7 @@ sys.exit(passthrough.run(sys.argv[1], sys.argv[2:], os.environ))
 
 
 class Site:
-    """
-    A program that stands for git-sync, and wrappers of it that end with the test.
-    """
+    """A program that stands for git-sync, and wrappers of it that end with the test."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

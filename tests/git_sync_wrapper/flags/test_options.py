@@ -20,9 +20,7 @@ def read(*arguments: str, **environ: str) -> Options:
 
 
 def problems(*arguments: str, **environ: str) -> list[tuple[str, str, str]]:
-    """
-    What is refused: name, value as shown, problem.
-    """
+    """What is refused: name, value as shown, problem."""
     error = raised(SettingsError, read_options, arguments, REPO | environ)
     return [(found.setting, found.value, found.problem) for found in error.problems]
 

@@ -25,9 +25,6 @@ ONE, TWO = "1" * 40, "2" * 40
 
 
 def script(folder: Path, text: str) -> str:
-    """
-    Make a program of the shell.
-    """
     path = folder / "hook"
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
@@ -45,10 +42,6 @@ Started = Callable[[HookRunner], HookRunner]
 
 @dataclass
 class Counted:
-    """
-    How hooks ended.
-    """
-
     ends: list[tuple[str, str]] = field(default_factory=list)
 
     def __call__(self, name: str, status: str) -> None:
@@ -62,9 +55,6 @@ def counted() -> Counted:
 
 @pytest.fixture
 def started() -> Iterator[Started]:
-    """
-    Start runners that end with the test.
-    """
     runners: list[HookRunner] = []
 
     def start(runner: HookRunner) -> HookRunner:
@@ -78,9 +68,7 @@ def started() -> Iterator[Started]:
 
 
 class Server(LoopbackServer):
-    """
-    Answers with one status after the other, then always with the last.
-    """
+    """Answers with one status after the other, then always with the last."""
 
     def __init__(self, *statuses: int) -> None:
         super().__init__()

@@ -14,9 +14,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 def read(*pieces: bytes, seconds: float = 10.0) -> Answer:
-    """
-    Read what a server sends before it closes the connection.
-    """
+    """Read what a server sends before it closes the connection."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(10)
@@ -27,10 +25,6 @@ def read(*pieces: bytes, seconds: float = 10.0) -> Answer:
 
 
 class OneByOne(socket.socket):
-    """
-    Brings one byte at a time.
-    """
-
     def recv(self, size: int, flags: int = 0) -> bytes:
         return super().recv(1, flags)
 

@@ -30,9 +30,7 @@ Start = Callable[..., Access]
 
 @pytest.fixture
 def start(temporary: Path) -> Iterator[Start]:
-    """
-    Make what logs in to a repository, and start it.
-    """
+    """Make what logs in to a repository, and start it."""
     made: list[Access] = []
 
     def make(repo: str = REPO, **variables: str) -> Access:
@@ -47,9 +45,6 @@ def start(temporary: Path) -> Iterator[Start]:
 
 
 def fill(prepared: Prepared, url: str) -> subprocess.CompletedProcess[str]:
-    """
-    Let git ask for credentials, as prepared.
-    """
     return git_credential("fill", f"url={url}\n", prepared.git_config)
 
 

@@ -27,9 +27,7 @@ HELPER = [sys.executable, "-I", "-S", credential_helper.__file__]
 
 
 class Keys:
-    """
-    Says what the test wants, and remembers what it was asked.
-    """
+    """Says what the test wants, and remembers what it was asked."""
 
     def __init__(self) -> None:
         self.says: Credential | Exception | None = Credential("deploy", "päss%wörd=")
@@ -57,17 +55,12 @@ def keys() -> Keys:
 
 @pytest.fixture
 def failures() -> list[SidecarError]:
-    """
-    The errors that git got.
-    """
     return []
 
 
 @pytest.fixture
 def path(temporary: Path, keys: Keys, failures: list[SidecarError]) -> Iterator[str]:
-    """
-    The socket of a server that answers.
-    """
+    """The socket of a server that answers."""
     path = str(temporary / "socket with a blank")
     server = CredentialServer(path, keys, failures.append)
     server.start()
@@ -76,18 +69,13 @@ def path(temporary: Path, keys: Keys, failures: list[SidecarError]) -> Iterator[
 
 
 def git(path: str, action: str, question: str) -> subprocess.CompletedProcess[str]:
-    """
-    Let git ask a server by the helper.
-    """
+    """Let git ask a server by the helper."""
     helper = "!" + shlex.join([*HELPER, path])
     config = {"credential.helper": helper, "credential.useHttpPath": "true"}
     return git_credential(action, question, config)
 
 
 def ask(path: str, question: bytes) -> bytes:
-    """
-    Ask without git.
-    """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         connection.sendall(question)

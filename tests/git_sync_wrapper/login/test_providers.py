@@ -128,9 +128,7 @@ def test_a_password_is_not_shown() -> None:
 
 
 class AskpassService(LoopbackServer):
-    """
-    Says a username and a password.
-    """
+    """Says a username and a password."""
 
     says = "username=deploy\npassword=a=b%+\n"
 

@@ -22,9 +22,7 @@ def encoded(text: str) -> str:
 
 @pytest.fixture(scope="module", params=["ed25519", "rsa", "pem"])
 def key(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """
-    A private key as ssh-keygen writes it, in each of the formats.
-    """
+    """A private key as ssh-keygen writes it, in each of the formats."""
     return make_key(tmp_path_factory.mktemp("key") / "key", request.param)
 
 
@@ -40,9 +38,7 @@ def make_key(path: Path, kind: str, passphrase: str = "") -> str:
 
 
 def public_key(text: str, folder: Path) -> str:
-    """
-    What ssh-keygen makes of a private key; it reads keys as ssh does.
-    """
+    """What ssh-keygen makes of a private key; it reads keys as ssh does."""
     path = folder / "repaired"
     path.touch(0o600)
     path.write_text(text)

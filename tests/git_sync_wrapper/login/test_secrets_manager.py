@@ -28,9 +28,7 @@ PAIR = json.dumps({"username": "deploy", "password": "s3cr3t"})
 
 
 class FakeSecretsManager(LoopbackServer):
-    """
-    GetSecretValue; AWS_ENDPOINT_URL_SECRETS_MANAGER points at it.
-    """
+    """GetSecretValue; AWS_ENDPOINT_URL_SECRETS_MANAGER points at it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,9 +46,7 @@ class FakeSecretsManager(LoopbackServer):
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSecretsManager]:
-    """
-    A service that the real child asks with keys of the environment.
-    """
+    """A service that the real child asks with keys of the environment."""
     with FakeSecretsManager() as service:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", service.endpoint)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
@@ -69,9 +65,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeChild:
 def manager(
     secret: str = ARN, username: str = "", stage: str = "AWSCURRENT", fresh_seconds: float = -1.0
 ) -> SecretsManager:
-    """
-    One that reads each time.
-    """
+    """One that reads each time."""
     cleaner = Cleaner()
     given = Secret("GITSYNC_USERNAME", cleaner, username) if username else None
     return SecretsManager(secret, stage, REPO, given, cleaner, fresh_seconds)

@@ -44,9 +44,7 @@ class Case:
 
 
 class Session:
-    """
-    What awscli's command asks of botocore's session.
-    """
+    """What awscli's command asks of botocore's session."""
 
     def __init__(self, credentials: botocore.credentials.Credentials) -> None:
         self._credentials = credentials

@@ -45,9 +45,7 @@ PUBLISHED = {
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    """
-    A private key as a Secret brings it: with the right mode, in a folder of its own.
-    """
+    """A private key as a Secret brings it: with the right mode, in a folder of its own."""
     skip_without_sshd()
     folder = tmp_path / "git-secret"
     folder.mkdir()

@@ -38,9 +38,7 @@ def test_says_what_git_says(server: GitServer, poll: Poll, ref: str, version: in
 
 
 def without_version_2(server: GitServer) -> Callable[[Exchange], None]:
-    """
-    A server that has never heard of version 2.
-    """
+    """A server that has never heard of version 2."""
 
     def fault(exchange: Exchange) -> None:
         headers = exchange.request.headers

@@ -113,9 +113,7 @@ def test_credentials_that_expire_are_requested_again(server: GitServer) -> None:
 
 
 class Sessions:
-    """
-    Credentials that end at the given moments.
-    """
+    """Credentials that end at the given moments."""
 
     def __init__(self, *ends_at: float) -> None:
         self._ends_at = list(ends_at)

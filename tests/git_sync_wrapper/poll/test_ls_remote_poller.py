@@ -40,9 +40,7 @@ access.close()
 
 
 class Site:
-    """
-    A repository on this machine, and polls of its refs.
-    """
+    """A repository on this machine, and polls of its refs."""
 
     def __init__(self, folder: Path) -> None:
         self.repository = Repository(folder / "r.git")

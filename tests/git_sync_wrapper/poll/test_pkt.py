@@ -19,9 +19,7 @@ LONG = "d" * 64
 
 
 def packets(*lines: str | None) -> bytes:
-    """
-    Lines as a server sends them; None is a flush.
-    """
+    """Lines as a server sends them; None is a flush."""
     return b"".join(
         b"0000" if line is None else b"%04x" % (len(line.encode()) + 4) + line.encode()
         for line in lines

@@ -12,9 +12,7 @@ from tests.support.git_repository import Files, Repository
 
 
 class Site:
-    """
-    A repository, and a worktree of its newest commit.
-    """
+    """A repository, and a worktree of its newest commit."""
 
     def __init__(self, folder: Path) -> None:
         self.repository = Repository(folder / "r.git")
@@ -22,9 +20,6 @@ class Site:
         self.worktree = folder
 
     def commit(self, files: Files) -> str:
-        """
-        Commit changes, and check out the whole.
-        """
         commit = self.repository.commit(files)
         self.worktree = self._folder / commit
         self.repository.git("worktree", "add", "--detach", str(self.worktree), commit)

@@ -30,9 +30,7 @@ def options(root: Path, link: str = "repo") -> Options:
 
 
 class Site:
-    """
-    A volume, a worktree beneath it, and what a cycle does with them.
-    """
+    """A volume, a worktree beneath it, and what a cycle does with them."""
 
     def __init__(self, root: Path, link: str = "repo") -> None:
         self.root, self.link = root, root / link

@@ -30,9 +30,7 @@ def check(here: GitSite, *arguments: str, **settings: str | None) -> tuple[int, 
 
 
 def lines(said: str) -> dict[str, str]:
-    """
-    The lines by the name of the check: mark and text.
-    """
+    """The lines by the name of the check: mark and text."""
     found = {}
     for line in said.splitlines():
         mark, name, text = line[2:7].strip(), line[8:22].strip(), line[23:]

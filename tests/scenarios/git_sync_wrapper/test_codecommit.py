@@ -29,9 +29,7 @@ class CodeCommitSite:
     environment: dict[str, str]
 
     def start(self, *arguments: str) -> SidecarProcess:
-        """
-        Start a wrapper with no word about credentials.
-        """
+        """Start a wrapper with no word about credentials."""
         return self.site.wrapper(
             *arguments,
             GITSYNC_REPO=f"https://{HOST}/v1/repos/dags",

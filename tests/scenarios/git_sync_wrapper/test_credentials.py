@@ -109,9 +109,7 @@ def test_no_sync_fails_while_a_secret_is_rotated(here: GitSite, moto: MotoServer
 def follow(
     here: GitSite, rotate: Callable[[int], None], times: int, **settings: str | None
 ) -> None:
-    """
-    Rotate credentials and commit, so often; each commit must come, and no cycle may fail.
-    """
+    """Rotate credentials and commit, so often; each commit must come, and no cycle may fail."""
     rotate(1)
     wrapper = here.publish(**settings)
     for number in range(2, 2 + times):

@@ -29,27 +29,17 @@ CHART_RUN = {
 
 
 class Hooked(LoopbackServer):
-    """
-    What a webhook calls.
-    """
+    """What a webhook calls."""
 
     def good_answer(self, request: Request) -> Answer:
-        """
-        Content.
-        """
         return Answer(200)
 
     def hashes(self) -> list[str]:
-        """
-        What it received so far.
-        """
         return [request.headers["gitsync-hash"] for request in self.seen()]
 
 
 def hook(here: GitSite, body: str) -> str:
-    """
-    A program for --exechook-command that runs a line of shell.
-    """
+    """A program for --exechook-command that runs a line of shell."""
     path = here.folder / "hook"
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)

@@ -13,9 +13,7 @@ from tests.support.git_sync import GitSite
 
 @pytest.fixture
 def witness(here: GitSite) -> Path:
-    """
-    A file that appears when something of the repository runs.
-    """
+    """A file that appears when something of the repository runs."""
     return here.folder / "witness"
 
 

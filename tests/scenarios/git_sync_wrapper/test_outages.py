@@ -27,9 +27,7 @@ from tests.support.waiting import wait_until
 
 
 def private_root(here: GitSite) -> Path:
-    """
-    The repository that git-sync has under the wrapper.
-    """
+    """The repository that git-sync has under the wrapper."""
     return here.root / ".git-sync"
 
 

@@ -38,18 +38,14 @@ def only_with_full(request: pytest.FixtureRequest) -> None:
 
 
 def started(here: GitSite, *arguments: str, **settings: str | None) -> PlainGitSync:
-    """
-    git-sync, once it shows the head of the branch.
-    """
+    """git-sync, once it shows the head of the branch."""
     process = here.plain(*arguments, **settings)
     here.wait_until_shown(here.repository.head(), process)
     return process
 
 
 def fails_again_and_again(process: PlainGitSync, times: int = 3) -> None:
-    """
-    Wait until a number of further syncs have failed.
-    """
+    """Wait until a number of further syncs have failed."""
     enough = process.failures() + times
     wait_until(lambda: process.failures() >= enough, f"{times} failures:\n{process.log()}", 30)
 

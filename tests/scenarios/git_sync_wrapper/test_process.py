@@ -22,9 +22,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """
-    A folder that every user can reach; git-sync may lie where only its owner can.
-    """
+    """A folder that every user can reach; git-sync may lie where only its owner can."""
     folder = Path(tempfile.mkdtemp(prefix="git-site-"))
     folder.chmod(0o755)
     yield folder
@@ -156,9 +154,7 @@ def test_nothing_new_starts_no_process(here: GitSite) -> None:
 
 
 def children_so_far(pid: int) -> tuple[str, ...]:
-    """
-    The time of all children that have ended, and those that run.
-    """
+    """The time of all children that have ended, and those that run."""
     stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     running = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     # cminflt counts page faults of ended children: it grows with each, however short.

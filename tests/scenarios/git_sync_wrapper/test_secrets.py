@@ -28,9 +28,7 @@ FORMS = {
 
 
 def recorder(here: GitSite) -> Path:
-    """
-    A git that writes down its arguments, its limit for cores, and its configuration.
-    """
+    """A git that writes down its arguments, its limit for cores, and its configuration."""
     path, out = here.folder / "bin/git", here.folder / "recorded"
     path.parent.mkdir()
     out.mkdir()
@@ -46,17 +44,13 @@ def recorder(here: GitSite) -> Path:
 
 
 def said(wrapper: SidecarProcess) -> str:
-    """
-    All that it says.
-    """
+    """All that it says."""
     pages = "".join(wrapper.get(path).body for path in ("/", "/status", "/readyz", "/metrics"))
     return json.dumps(wrapper.events) + "\n".join(wrapper.stray_lines) + pages
 
 
 def written(here: GitSite) -> dict[str, str]:
-    """
-    All files of the volume, of HOME and of TMPDIR.
-    """
+    """All files of the volume, of HOME and of TMPDIR."""
     paths = (
         path for path in here.folder.rglob("*") if path.is_file() and "secret" not in path.parts
     )
@@ -64,9 +58,6 @@ def written(here: GitSite) -> dict[str, str]:
 
 
 def leaks(text: str) -> list[str]:
-    """
-    The forms of the password that are in a text.
-    """
     return [form for form in FORMS if form in text]
 
 

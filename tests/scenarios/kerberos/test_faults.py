@@ -25,9 +25,7 @@ def truncate(site: Site) -> None:
 
 
 def make_stale(site: Site) -> None:
-    """
-    The KDC has newer keys than our keytab.
-    """
+    """The KDC has newer keys than our keytab."""
     site.kdc.write_keytab(site.folder / "elsewhere", site.principal)
 
 
@@ -112,9 +110,7 @@ def assert_named(
 
 
 def fix(site: Site) -> None:
-    """
-    A principal in order, and a good keytab.
-    """
+    """A principal in order, and a good keytab."""
     if site.keytab.is_dir():
         site.keytab.rmdir()
     name = site.principal.partition("@")[0]

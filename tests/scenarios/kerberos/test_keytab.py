@@ -14,9 +14,7 @@ from tests.support.waiting import wait_until
 
 
 def current_kvno(site: Site) -> int:
-    """
-    The number of the principal's newest key, as the KDC knows it.
-    """
+    """The number of the principal's newest key, as the KDC knows it."""
     found = re.search(r"Key: vno (\d+)", site.kdc.kadmin(f"getprinc {site.principal}"))
     assert found
     return int(found[1])
@@ -36,9 +34,7 @@ def test_new_keys_in_the_file_are_used_at_once(here: Site) -> None:
 
 
 def mounted_secret(site: Site, name: str) -> Path:
-    """
-    A folder as the kubelet makes it of a Secret: `airflow.keytab` -> `..data/airflow.keytab`.
-    """
+    """A folder as the kubelet makes it of a Secret: `airflow.keytab` -> `..data/airflow.keytab`."""
     folder = site.folder / "secret"
     folder.mkdir()
     (folder / "..2026_01").mkdir()

@@ -15,18 +15,13 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def second(here: Site) -> str:
-    """
-    Another principal with a keytab of its own.
-    """
     principal = here.kdc.add_principal(f"second-{here.principal.partition('@')[0]}", "16s")
     here.kdc.write_keytab(here.folder / "keytab" / "second.keytab", principal)
     return principal
 
 
 def both(here: Site, second: str) -> dict[str, str | None]:
-    """
-    The settings of a sidecar for both.
-    """
+    """The settings of a sidecar for both."""
     entries = [
         {
             "principal": here.principal,

@@ -18,23 +18,17 @@ KINDS: tuple[Kind, ...] = ("klist", "acquire", "context", "java")
 
 @pytest.fixture(scope="module")
 def service(kdc: Kdc) -> str:
-    """
-    A service that readers get tickets for.
-    """
+    """A service that readers get tickets for."""
     return kdc.add_principal("HTTP/consumer.example.test")
 
 
 def kinds() -> tuple[Kind, ...]:
-    """
-    All readers that this machine can run.
-    """
+    """All readers that this machine can run."""
     return KINDS if HAS_JAVA else KINDS[:-1]
 
 
 def assert_all_well(found: list[Reader]) -> None:
-    """
-    No read failed, and each reader did read.
-    """
+    """No read failed, and each reader did read."""
     for reader in found:
         reader.stop()
         print(f"{reader.kind}: {reader.reads} reads, {reader.failed} failed")

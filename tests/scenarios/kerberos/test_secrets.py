@@ -15,9 +15,6 @@ from tests.support.users import as_user
 
 
 def keys_of(site: Site) -> list[bytes]:
-    """
-    The keys in the keytab, as klist shows them.
-    """
     listing = run_client(["klist", "-K", "-e", "-t", "-k", str(site.keytab)], site.config)
     keys = [bytes.fromhex(key) for key in re.findall(r"\(0x([0-9a-f]+)\)", listing.stdout)]
     assert keys

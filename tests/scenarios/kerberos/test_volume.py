@@ -17,9 +17,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def small(here: Site) -> Iterator[Path]:
-    """
-    The ccache's folder as a volume of 64 KiB.
-    """
+    """The ccache's folder as a volume of 64 KiB."""
     folder = here.ccache.parent
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True
@@ -31,9 +29,6 @@ def small(here: Site) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """
-    Take every free byte.
-    """
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
         while file.write(b"x" * 512):
@@ -83,9 +78,7 @@ def test_a_volume_that_turns_read_only_keeps_the_last_ccache(here: Site, small: 
 
 
 def unprivileged(here: Site) -> Path:
-    """
-    The sidecar as uid 50000, which may read everything but what a test closes.
-    """
+    """The sidecar as uid 50000, which may read everything but what a test closes."""
     here.keytab.chmod(0o640)
     here.config.chmod(0o644)
     (here.folder / "tmp").chmod(0o777)

@@ -32,18 +32,14 @@ ACTIONS = ("can_read", "can_edit", "can_delete")
 
 @dataclass
 class World:
-    """
-    What a test knows of its database: the DAGs as they were written last.
-    """
+    """What a test knows of its database: the DAGs as they were written last."""
 
     version: Version
     random: random.Random
     dags: dict[str, AccessControl] = field(default_factory=dict)
 
     def new_dags(self, count: int) -> dict[str, AccessControl]:
-        """
-        Return some DAGs, new or changed, whose roles all exist.
-        """
+        """Return some DAGs, new or changed, whose roles all exist."""
         ids = self.random.sample(DAG_IDS, min(count, len(DAG_IDS)))
         ids += [f"dag_{self.random.randrange(40)}" for _ in range(count - len(ids))]
         made = {dag_id: self._access_control() for dag_id in ids}
@@ -72,17 +68,13 @@ class World:
 
 
 def add_all_roles(database: Metadata) -> None:
-    """
-    Create the roles that DAGs may name.
-    """
+    """Create the roles that DAGs may name."""
     for role in CUSTOM_ROLES:
         permissions.add_role(database, role)
 
 
 def damage(database: Metadata, world: World, times: int) -> list[str]:
-    """
-    Do as people, restores and races do; say what was done, for the message of a failure.
-    """
+    """Do as people, restores and races do; say what was done, for the message of a failure."""
     done = []
     for _ in range(times):
         deed = world.random.choice(DEEDS)

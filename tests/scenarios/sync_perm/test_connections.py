@@ -27,9 +27,7 @@ RESULTS = ("permission", "view_menu", "permission_view", "permission_view_role")
 
 
 def assert_refused(daemon: SyncPerm, *words: str) -> None:
-    """
-    Exit code 2, one line that says why, no traceback, no file made, no password shown.
-    """
+    """Exit code 2, one line that says why, no traceback, no file made, no password shown."""
     ended = daemon.wait_for_exit()
 
     (rejected,) = daemon.find_events("setting_rejected")
@@ -42,9 +40,7 @@ def assert_refused(daemon: SyncPerm, *words: str) -> None:
 
 
 def assert_works(daemon: SyncPerm, database: Database) -> None:
-    """
-    The supervisor reads it, and so does the pass that it starts.
-    """
+    """The supervisor reads it, and so does the pass that it starts."""
     add_role(database, "team")
 
     wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "ok", PASS_SECONDS)

@@ -21,9 +21,6 @@ SECONDS = 40.0
 
 @pytest.fixture
 def own_postgres() -> Iterator[Postgres]:
-    """
-    A PostgreSQL that the test may stop.
-    """
     if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
         pytest.skip(missing)
     with Postgres() as server:
@@ -31,9 +28,7 @@ def own_postgres() -> Iterator[Postgres]:
 
 
 def assert_is_a_calm_failure(daemon: SyncPerm, reason: str) -> None:
-    """
-    One line a failure, with advice; alive; nothing spawned, no traceback.
-    """
+    """One line a failure, with advice; alive; nothing spawned, no traceback."""
     failed = daemon.wait_for_event("cycle_failed", SECONDS, reason=reason)
     wait_until(
         lambda: len(daemon.find_events("cycle_failed", reason=reason)) >= 2, "again", SECONDS
@@ -51,9 +46,6 @@ def assert_is_a_calm_failure(daemon: SyncPerm, reason: str) -> None:
 
 
 def assert_recovers(daemon: SyncPerm) -> None:
-    """
-    Ready again, without a hand.
-    """
     daemon.wait_until_good(SECONDS + PASS_SECONDS)
     wait_until(lambda: daemon.status()["last_error"] is None, "no error any more", SECONDS)
 
@@ -112,9 +104,7 @@ def test_database_that_hangs_is_reported_and_health_answers(
 
 
 def signal_server(server: Postgres, backend: int, number: signal.Signals) -> None:
-    """
-    Signal the server and one of its backends, so that neither old nor new connections answer.
-    """
+    """Signal the server and one of its backends, so that neither old nor new connections answer."""
     import os
 
     server.send_signal(number)

@@ -24,9 +24,7 @@ ARGUMENTS = {"true": ("--include-dags",), "false": ()}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """
-    Give the test of histories as many as the run asks for; those of roles only need fewer.
-    """
+    """Give the test of histories as many as the run asks for; those of roles only need fewer."""
     if "history" in metafunc.fixturenames:
         number = counts_of(metafunc.config).permission_histories
         histories = [("true", i) for i in range(number)] + [
@@ -36,9 +34,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def expected(airflow: Airflow, copy: Metadata, home: Path, arguments: tuple[str, ...]) -> Contents:
-    """
-    Return what Airflow itself makes of a copy.
-    """
+    """Return what Airflow itself makes of a copy."""
     airflow.run(copy, home, "airflow", "sync-perm", *arguments)
     return contents(copy)
 

@@ -159,9 +159,7 @@ def test_passes_of_the_script_leave_no_row_in_the_log_table(
 
 
 def _tuples_written(database: Database) -> int:
-    """
-    Count what has been written to any of this database's tables.
-    """
+    """Count what has been written to any of this database's tables."""
     database.query("SELECT pg_stat_force_next_flush()")
     ((written,),) = database.query(
         "SELECT SUM(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables"

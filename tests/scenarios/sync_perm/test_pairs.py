@@ -25,9 +25,7 @@ DAGS = {f"dag_{number}": {"Viewer": ["can_edit"]} for number in range(12)}
 
 @pytest.fixture
 def fresh(airflow: Airflow, postgres: Postgres, home: Path) -> Database:
-    """
-    A database that was migrated, with DAGs in it and no permission at all.
-    """
+    """A database that was migrated, with DAGs in it and no permission at all."""
     database = airflow.new_postgres(postgres, home, "migrated")
     airflow.write_dags(database, home, DAGS)
     return database
@@ -35,18 +33,14 @@ def fresh(airflow: Airflow, postgres: Postgres, home: Path) -> Database:
 
 @pytest.fixture
 def wanted(airflow: Airflow, postgres: Postgres, home: Path, fresh: Database) -> Contents:
-    """
-    What one run of Airflow alone makes of it.
-    """
+    """What one run of Airflow alone makes of it."""
     copy = Database(postgres, postgres.new_database(fresh.name).name)
     airflow.full_sync(copy, home)
     return contents(copy)
 
 
 def overlapping(supervisors: Sequence[SyncPerm]) -> list[str]:
-    """
-    Name the passes that began before the one before them had ended.
-    """
+    """Name the passes that began before the one before them had ended."""
     spans = []
     for number, supervisor in enumerate(supervisors):
         begun = ""
@@ -112,9 +106,7 @@ def _passes(supervisor: SyncPerm) -> list[object]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """
-    With `--full`, as many pairs as the run asks for, each on a database of its own.
-    """
+    """With `--full`, as many pairs as the run asks for, each on a database of its own."""
     if "pair" in metafunc.fixturenames:
         pairs = range(counts_of(metafunc.config).supervisor_pairs)
         skip = pytest.mark.skip(reason="waits long: runs with make test-full")

@@ -27,24 +27,17 @@ CLI = {"SYNC_PERM_TARGETED": "false"}
 
 @pytest.fixture
 def unsynced(airflow: Airflow, database: Database) -> Database:
-    """
-    A database in which a role lacks what every role has.
-    """
+    """A database in which a role lacks what every role has."""
     add_role(database, "team")
     return database
 
 
 def is_synced(database: Database) -> bool:
-    """
-    Whether that role has it.
-    """
     return ("team", "can_read") in grants_on(database, "Website")
 
 
 def fake_airflow(airflow: Airflow, folder: Path, body: str) -> dict[str, str | None]:
-    """
-    Return settings for an `airflow` command that is run by Airflow's Python and does as told.
-    """
+    """Return settings for an `airflow` command that is run by Airflow's Python and does as told."""
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "airflow"
     program.write_text(f"#!{airflow.bin / 'python'}\n{body}\n")
@@ -53,9 +46,7 @@ def fake_airflow(airflow: Airflow, folder: Path, body: str) -> dict[str, str | N
 
 
 def fix(settings: dict[str, str | None], airflow: Airflow) -> None:
-    """
-    Put the real command where the fake one was.
-    """
+    """Put the real command where the fake one was."""
     program = Path(str(settings["SYNC_PERM_AIRFLOW"]))
     aside = program.with_suffix(".new")
     aside.write_text((airflow.bin / "airflow").read_text())
@@ -64,9 +55,7 @@ def fix(settings: dict[str, str | None], airflow: Airflow) -> None:
 
 
 def wait_for_child(daemon: SyncPerm) -> list[int]:
-    """
-    Wait until the pass has a process, and return it with its children.
-    """
+    """Wait until the pass has a process, and return it with its children."""
     daemon.wait_for_event("pass_started", PASS_SECONDS)
     children = wait_until(daemon.children, "its process", PASS_SECONDS)
     wait_until(lambda: cpu_seconds(children[0]) > 0.2, "it imports Airflow", PASS_SECONDS)
@@ -74,9 +63,7 @@ def wait_for_child(daemon: SyncPerm) -> list[int]:
 
 
 def assert_one_line_each(daemon: SyncPerm, reason: str) -> None:
-    """
-    A short failure with advice, no traceback, and not more passes than the backoff allows.
-    """
+    """A short failure with advice, no traceback, and not more passes than the backoff allows."""
     failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason=reason)
 
     assert failed["advice"]

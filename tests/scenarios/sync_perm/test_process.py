@@ -127,9 +127,6 @@ def test_check_fails_with_the_reason(
 
 
 def check(airflow: Airflow, url: str | None, folder: Path) -> subprocess.CompletedProcess[str]:
-    """
-    Run `sync-perm check`.
-    """
     return subprocess.run(
         [SYNC_PERM, "check"],
         env={**airflow.environment(url, folder), "TMPDIR": str(folder)},
