@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.command import _joined, _warn
+from git_sync_wrapper.command import _check_link, _joined, _warn
 from git_sync_wrapper.flags.options import Options, read_options
 from git_sync_wrapper.settings import Settings, load_settings
+from sidecar_runtime.errors import SettingsError
 from tests.runtime.recording import Log
 from tests.support.daemon import VENV_BIN
 
@@ -37,6 +38,14 @@ def test_git_syncs_settings_count_for_the_loop(
     environ: dict[str, str], field: str, value: object
 ) -> None:
     assert value == getattr(_joined(*read(**environ)), field)
+
+
+@pytest.mark.parametrize("link", [".", "..", ".snapshots", ".git-sync/repo"])
+def test_a_link_in_the_place_of_what_is_kept_is_refused(tmp_path: Path, link: str) -> None:
+    _, options = read(GITSYNC_ROOT=str(tmp_path), GITSYNC_LINK=link)
+
+    with pytest.raises(SettingsError, match="GITSYNC_LINK"):
+        _check_link(options)
 
 
 def test_warns_of_what_is_overridden_unused_or_nearly_git_syncs(log: Log) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import stat
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -47,12 +46,18 @@ def hook(here: GitSite, body: str) -> str:
 
 
 def test_link_is_relative_and_the_tree_is_the_commit(here: GitSite) -> None:
+    commit = here.repository.commit(
+        {"run.sh": "#!/bin/sh\n", "link": "run.sh", "a/b": "x"},
+        modes={"run.sh": "100755", "link": "120000"},
+    )
     here.publish()
 
     assert not os.path.isabs(os.readlink(here.link))
-    assert here.repository.head() == here.shown()
-    tree = here.repository.git("ls-tree", "-r", "--name-only", here.repository.head())
+    assert commit == here.shown()
+    tree = here.repository.git("ls-tree", "-r", "--name-only", commit)
     assert set(tree.splitlines()) == set(here.files())
+    assert os.access(here.link / "run.sh", os.X_OK)
+    assert "run.sh" == os.readlink(here.link / "link")
 
 
 def test_link_may_lie_in_a_folder_or_elsewhere(here: GitSite) -> None:
@@ -65,43 +70,15 @@ def test_link_may_lie_in_a_folder_or_elsewhere(here: GitSite) -> None:
         assert path.is_symlink() and not os.path.isabs(os.readlink(path))
 
 
-def test_modes_and_links_are_those_of_the_commit(here: GitSite) -> None:
-    commit = here.repository.commit(
-        {"run.sh": "#!/bin/sh\n", "link": "run.sh", "a/b": "x"},
-        modes={"run.sh": "100755", "link": "120000"},
-    )
-    here.publish()
-
-    assert commit == here.shown()
-    assert os.access(here.link / "run.sh", os.X_OK)
-    assert "run.sh" == os.readlink(here.link / "link")
-
-
-@pytest.mark.parametrize("annotation", ["", "a release"])
-def test_tag_is_followed_when_it_moves(here: GitSite, annotation: str) -> None:
+def test_tag_is_followed_when_it_moves(here: GitSite) -> None:
     first = here.repository.head()
-    here.repository.tag("v1", first, annotation)
+    here.repository.tag("v1", first, "a release")
     second = here.commit_revision(2)
     wrapper = here.wrapper(GITSYNC_REF="v1")
     here.wait_until_shown(first, wrapper)
-    here.repository.tag("v1", second, annotation)
+    here.repository.tag("v1", second, "a release")
 
     here.wait_until_shown(second, wrapper)
-
-
-def test_head_of_the_remote_is_the_default(here: GitSite) -> None:
-    wrapper = here.wrapper(GITSYNC_REF=None)
-
-    here.wait_until_shown(here.repository.head(), wrapper)
-
-
-def test_submodule_is_in_the_tree(here: GitSite) -> None:
-    library = here.server.repository("library.git")
-    commit = library.commit({"library.py": "x = 1\n"})
-    here.repository.commit_submodule("library", here.server.url("library.git"), commit)
-    here.publish()
-
-    assert "x = 1\n" == (here.link / "library/library.py").read_text()
 
 
 def test_only_what_the_sparse_file_names_is_in_the_tree(here: GitSite) -> None:
@@ -113,14 +90,6 @@ def test_only_what_the_sparse_file_names_is_in_the_tree(here: GitSite) -> None:
     here.publish(GITSYNC_SPARSE_CHECKOUT_FILE=str(sparse))
 
     assert {"pkg1"} == {path.split("/")[0] for path in here.files() if "/" in path}
-
-
-@pytest.mark.parametrize("write", ["true", "false"])
-def test_group_may_write_when_asked(here: GitSite, write: str) -> None:
-    here.publish(GITSYNC_GROUP_WRITE=write)
-
-    mode = stat.S_IMODE((here.link / "odd1.py").stat().st_mode)
-    assert (0o664 if write == "true" else 0o644) == mode
 
 
 def test_hooks_come_after_the_link_has_turned(here: GitSite) -> None:
@@ -186,25 +155,10 @@ def test_error_file_comes_and_goes(here: GitSite) -> None:
     here.wait_until_shown(here.repository.head(), wrapper)
 
 
-@pytest.mark.parametrize("spelling", ["GITSYNC_ONE_TIME", "GIT_SYNC_ONE_TIME"])
-def test_one_time_ends_with_zero_once_published(here: GitSite, spelling: str) -> None:
-    wrapper = here.wrapper(**{spelling: "true"})
+def test_one_time_ends_with_zero_once_published(here: GitSite) -> None:
+    wrapper = here.wrapper(GIT_SYNC_ONE_TIME="true")
 
     assert 0 == wrapper.wait_for_exit().code
-    assert here.repository.head() == here.shown()
-
-
-def test_one_time_ends_with_one_when_the_remote_is_down(here: GitSite) -> None:
-    here.server.stop()
-    wrapper = here.wrapper(GITSYNC_ONE_TIME="true", GITSYNC_MAX_FAILURES="0")
-
-    assert 1 == wrapper.wait_for_exit().code
-
-
-def test_one_time_ends_with_one_when_a_hook_fails(here: GitSite) -> None:
-    wrapper = here.wrapper(GITSYNC_ONE_TIME="true", GITSYNC_EXECHOOK_COMMAND=hook(here, "exit 3"))
-
-    assert 1 == wrapper.wait_for_exit().code
     assert here.repository.head() == here.shown()
 
 
@@ -265,15 +219,6 @@ def test_environment_of_the_chart_as_init_and_as_sidecar(here: GitSite) -> None:
     assert 0 == sidecar.terminate().code
 
 
-def test_new_name_wins_over_the_old_one_with_a_warning(here: GitSite) -> None:
-    here.repository.set_branch("old", here.repository.head())
-    commit = here.commit_revision(2)
-    wrapper = here.wrapper(GITSYNC_REF="main", GIT_SYNC_BRANCH="old")
-
-    here.wait_until_shown(commit, wrapper)
-    assert "GIT_SYNC_BRANCH" in str(wrapper.wait_for_event("setting_overridden"))
-
-
 def test_tls_with_an_authority_of_its_own(tmp_path: Path) -> None:
     context, certificate = self_signed(tmp_path / "tls", "localhost")
     with git_site(tmp_path, tls=context) as site:
@@ -285,14 +230,6 @@ def test_tls_with_an_authority_of_its_own(tmp_path: Path) -> None:
 
         site.wait_until_shown(commit, wrapper)
         site.wait_until_shown(site.commit_revision(2), wrapper)
-
-
-def test_certificate_that_nobody_vouches_for_is_named(tmp_path: Path) -> None:
-    context, _ = self_signed(tmp_path / "tls", "localhost")
-    with git_site(tmp_path, tls=context) as site:
-        site.commit_revision(1)
-
-        assert "tls_failed" == site.wrapper().wait_for_event("cycle_failed")["reason"]
 
 
 def test_ssh_with_a_key_that_lost_its_last_newline(here: GitSite, tmp_path: Path) -> None:
@@ -334,8 +271,9 @@ def test_ssh_host_that_is_not_known_is_named(here: GitSite, tmp_path: Path) -> N
         wrapper.kill()
 
 
-def test_plain_file_url(here: GitSite) -> None:
-    wrapper = here.wrapper(GITSYNC_REPO=Repository(here.repository.folder).url)
+def test_plain_file_url_whose_head_is_the_default(here: GitSite) -> None:
+    url = Repository(here.repository.folder).url
+    wrapper = here.wrapper(GITSYNC_REPO=url, GITSYNC_REF=None)
 
     here.wait_until_shown(here.repository.head(), wrapper)
     here.wait_until_shown(here.commit_revision(2), wrapper)
@@ -362,14 +300,9 @@ def test_passthrough_leaves_no_git_behind(here: GitSite) -> None:
     end = wrapper.terminate()
 
     assert 143 == end.code
-    wait_until(lambda: not here.gits_alive(), f"nothing is left: {here.gits_alive()}", 5)
+    wait_until(lambda: not here.gits_alive(), f"nothing is left: {here.gits_alive()}", 60)
 
 
 @pytest.mark.parametrize("mode", ["protect", "passthrough"])
-@pytest.mark.parametrize("arguments", [("--bogus",), ("--depth=x",)])
-def test_flag_that_git_sync_refuses_is_refused(
-    here: GitSite, mode: str, arguments: tuple[str, ...]
-) -> None:
-    wrapper = here.wrapper(*arguments, GIT_SYNC_WRAPPER_MODE=mode)
-
-    assert 2 == wrapper.wait_for_exit().code
+def test_flag_that_git_sync_refuses_is_refused(here: GitSite, mode: str) -> None:
+    assert 2 == here.wrapper("--depth=x", GIT_SYNC_WRAPPER_MODE=mode).wait_for_exit().code

@@ -62,14 +62,17 @@ def test_rotated_username_fails_every_sync_where_old_credentials_get_403(here: G
         fails_again_and_again(process)
 
 
-def test_lock_of_a_killed_fetch_wipes_the_dags_while_the_remote_is_down(here: GitSite) -> None:
+@pytest.mark.parametrize("spoil", [shallow_lock, corrupt])
+def test_lock_or_damage_wipes_the_dags_while_the_remote_is_down(
+    here: GitSite, spoil: Callable[[Path], None]
+) -> None:
     started(here).kill()
-    shallow_lock(here.root)
+    spoil(here.root)
     here.server.stop()
     process = here.plain()
 
     fails_again_and_again(process, 1)
-    assert here.link.is_symlink() and not here.link.exists()
+    assert here.link.is_symlink() and "" == here.shown()
 
 
 def test_foreign_files_in_the_root_are_removed(here: GitSite) -> None:
@@ -95,9 +98,8 @@ def test_leftover_stops_it_for_good(here: GitSite, spoil: Callable[[Path], None]
 def test_lock_of_a_killed_checkout_stops_it_until_the_next_commit(here: GitSite) -> None:
     started(here).kill()
     index_lock(here.root)
-    process = here.plain()
 
-    fails_again_and_again(process)
+    fails_again_and_again(here.plain())
 
 
 def test_full_disk_is_never_freed_although_the_repository_shrank(here: GitSite) -> None:
@@ -192,13 +194,3 @@ def test_second_one_on_the_same_root_wipes_it_under_the_first(here: GitSite) -> 
     second = here.plain()
 
     second.wait_for_message("failed checks")
-
-
-def test_root_that_is_wiped_shows_nothing_until_the_remote_answers(here: GitSite) -> None:
-    started(here).kill()
-    corrupt(here.root)
-    here.server.stop()
-    process = here.plain()
-
-    fails_again_and_again(process, 1)
-    assert "" == here.shown()

@@ -111,14 +111,3 @@ def test_password_is_in_no_command_line_of_the_wrapper_and_its_children(here: Gi
 
     assert [line for line in lines if str(here.root) in line or "fetch" in line]
     assert [] == [line for line in lines if leaks(line)]
-
-
-def test_folder_of_the_socket_is_private_and_goes(here: GitSite) -> None:
-    here.server.accept(("deploy", PASSWORD))
-    wrapper = here.publish(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD=PASSWORD)
-
-    sockets = [path for path in here.tmp.rglob("*") if path.is_socket()]
-    assert 1 == len(sockets)
-    assert 0o700 == sockets[0].parent.stat().st_mode & 0o777
-    assert 0 == wrapper.terminate().code
-    assert [] == [path for path in here.tmp.rglob("*") if path.is_socket()]
