@@ -5,7 +5,6 @@ Fixtures of the kerberos scenarios: one KDC a module, one principal and one fold
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -51,15 +50,3 @@ def make_site(kdc: Kdc) -> Iterator[MakeSite]:
 @pytest.fixture
 def here(make_site: MakeSite) -> Site:
     return make_site("1d")
-
-
-@pytest.fixture
-def brief(make_site: MakeSite) -> Site:
-    return make_site("16s")
-
-
-@pytest.fixture
-def shared(here: Site) -> Path:
-    """A folder that a group may write, as `fsGroup` makes it: the ccache's own."""
-    here.ccache.parent.chmod(0o2770)
-    return here.ccache.parent

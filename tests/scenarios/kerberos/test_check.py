@@ -35,23 +35,6 @@ def test_a_consumer_that_may_not_read_is_named(here: Site) -> None:
     assert "50001" in said
 
 
-def test_a_consumer_that_may_read_is_fine(here: Site) -> None:
-    here.publish().terminate()
-
-    code, said, _ = check(here, "--consumer", "50001:0")
-
-    assert 0 == code, said
-
-
-def test_a_kdc_that_is_down_is_named(here: Site, running_kdc: Kdc) -> None:
-    running_kdc.stop()
-
-    code, said, _ = check(here)
-
-    assert 3 == code
-    assert "KDC" in said
-
-
 def test_a_kdc_that_hangs_does_not_hang_it(here: Site, running_kdc: Kdc) -> None:
     running_kdc.hang()
 

@@ -69,7 +69,7 @@ FAULTS: dict[str, tuple[str, Fault]] = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", ["keytab missing", "garbage", "stale kvno", "deleted"])
 def test_fault_at_start_is_named_and_fixed_without_a_restart(here: Site, name: str) -> None:
     reason, fault = FAULTS[name]
     fault(here)
@@ -80,23 +80,25 @@ def test_fault_at_start_is_named_and_fixed_without_a_restart(here: Site, name: s
     assert_named(failed, daemon, here, reason, ready=False)
     assert not here.ccache.exists()
     fix(here)
-    wait_until(lambda: daemon.get("/readyz").status == 200, "ready again", 20)
+    daemon.wait_until_ready(60)
     assert here.is_valid()
     assert [] == daemon.stray_lines
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_fault_later_is_named_and_the_ticket_stays(here: Site, name: str) -> None:
-    reason, fault = FAULTS[name]
+def test_each_fault_later_is_named_and_fixed_and_the_ticket_stays(here: Site) -> None:
     daemon = here.publish()
-    before = here.ccache.read_bytes()
-    fault(here)
+    for reason, fault in FAULTS.values():
+        seen = len(daemon.events)
+        fault(here)
+        daemon.sighup()
+        failed = daemon.wait_for_event("cycle_failed", 60, after=seen, reason=reason)
+        before = here.ccache.read_bytes()
 
-    daemon.sighup()
-    failed = daemon.wait_for_event("cycle_failed", reason=reason)
-
-    assert_named(failed, daemon, here, reason, ready=True)
-    assert before == here.ccache.read_bytes()
+        assert_named(failed, daemon, here, reason, ready=True)
+        assert reason == here.refresh(daemon)["reason"]
+        assert before == here.ccache.read_bytes()
+        fix(here)
+        wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "fixed", 60)
 
 
 def assert_named(
@@ -168,30 +170,23 @@ def test_a_keytab_that_may_not_be_read_is_named_with_the_user(here: Site, is_nam
     wait_until(lambda: daemon.get("/readyz").status == 200, "ready", 20)
 
 
-@pytest.mark.parametrize("offset_seconds", [600, -600])
-def test_a_wrong_clock_is_measured_and_still_gets_a_ticket(
-    here: Site, running_kdc: Kdc, offset_seconds: int
-) -> None:
+def test_a_wrong_clock_is_measured_and_still_gets_a_ticket(here: Site, running_kdc: Kdc) -> None:
     """
     libkrb5 follows the KDC's clock (kdc_timesync); services that do not would refuse the ticket.
     """
     running_kdc.stop()
-    running_kdc.start(clock_offset_seconds=offset_seconds)
+    running_kdc.start(clock_offset_seconds=600)
 
     daemon = here.publish()
 
-    offset = here.sample(daemon, "kerberos_clock_offset_seconds")
-    assert abs(offset - offset_seconds) < 5
+    assert abs(here.sample(daemon, "kerberos_clock_offset_seconds") - 600) < 5
     assert here.is_valid()
     assert daemon.get("/readyz").status == 200
 
 
-@pytest.mark.parametrize("offset_seconds", [600, -600])
-def test_a_wrong_clock_without_timesync_is_named(
-    here: Site, running_kdc: Kdc, offset_seconds: int
-) -> None:
+def test_a_wrong_clock_without_timesync_is_named(here: Site, running_kdc: Kdc) -> None:
     running_kdc.stop()
-    running_kdc.start(clock_offset_seconds=offset_seconds)
+    running_kdc.start(clock_offset_seconds=-600)
     here.configure(kdc_timesync="0")
     daemon = here.start()
 
@@ -202,19 +197,20 @@ def test_a_wrong_clock_without_timesync_is_named(
 
 
 def test_readiness_ends_when_the_ticket_does_by_the_clock_of_the_kdc(
-    brief: Site, running_kdc: Kdc
+    make_site: MakeSite, running_kdc: Kdc
 ) -> None:
     """
     Ahead by ten minutes, the KDC writes an end that lies ten minutes too late for our clock.
     """
+    site = make_site("8s")
     running_kdc.stop()
     running_kdc.start(clock_offset_seconds=600)
-    daemon = brief.publish()
+    daemon = site.publish()
     assert daemon.get("/readyz").status == 200
     running_kdc.stop()
 
-    assert brief.expiry() > time.time() + 500
-    wait_until(lambda: daemon.get("/readyz").status == 503, "readiness ends in time", 25)
+    assert site.expiry() > time.time() + 500
+    wait_until(lambda: daemon.get("/readyz").status == 503, "readiness ends in time", 60)
 
 
 def test_a_kdc_that_is_behind_still_gives_usable_tickets(
@@ -251,10 +247,7 @@ def test_encryption_types_that_the_kdc_refuses_are_named(here: Site) -> None:
     ("content", "reason"),
     [
         ("[libdefaults\n", "config_invalid"),
-        ("[libdefaults]\n nonsense\n", "config_invalid"),
-        # libkrb5 bears these two, and then knows no realm
-        ("nonsense", "realm_unknown"),
-        ("[realms]\n  X = {\n", "realm_unknown"),
+        ("nonsense", "realm_unknown"),  # libkrb5 bears it, and then knows no realm
     ],
 )
 def test_a_broken_krb5_conf_is_named(here: Site, content: str, reason: str) -> None:

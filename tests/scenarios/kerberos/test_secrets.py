@@ -78,15 +78,6 @@ def test_check_shows_no_key(here: Site) -> None:
     assert [] == [key.hex() for key in keys if key.hex() in said or repr(key)[2:-1] in said]
 
 
-def test_a_crash_leaves_no_core(here: Site) -> None:
-    daemon = here.publish()
-
-    limits = Path(f"/proc/{daemon.pid}/limits").read_text()
-
-    # 1 holds also where the kernel pipes cores to a program; no page fits into it.
-    assert re.search(r"^Max core file size +[01] +[01] ", limits, re.MULTILINE), limits
-
-
 def test_a_container_whose_limit_for_cores_is_nothing_already_starts(here: Site) -> None:
     """
     Only root may raise a hard limit.
@@ -101,7 +92,7 @@ def test_a_container_whose_limit_for_cores_is_nothing_already_starts(here: Site)
         daemon.wait_until_ready()
 
 
-def test_nothing_is_written_but_the_ccache(here: Site) -> None:
+def test_nothing_is_written_but_the_ccache_and_a_crash_leaves_no_core(here: Site) -> None:
     """
     Not to /tmp, not to HOME, not beside the keytab: a read-only root is enough.
     """
@@ -112,6 +103,9 @@ def test_nothing_is_written_but_the_ccache(here: Site) -> None:
     assert [] == list(daemon.home.iterdir())
     assert ["airflow.keytab"] == [path.name for path in here.keytab.parent.iterdir()]
     assert [] == here.leftovers()
+    limits = Path(f"/proc/{daemon.pid}/limits").read_text()
+    # 1 holds also where the kernel pipes cores to a program; no page fits into it.
+    assert re.search(r"^Max core file size +[01] +[01] ", limits, re.MULTILINE), limits
 
 
 def test_the_environment_of_libkrb5_changes_nothing(here: Site) -> None:

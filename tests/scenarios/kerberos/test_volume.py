@@ -54,17 +54,6 @@ def test_a_full_volume_keeps_the_last_ccache(here: Site, small: Path) -> None:
     assert before != here.ccache.read_bytes()
 
 
-def test_a_volume_that_is_full_at_start_is_named(here: Site, small: Path) -> None:
-    fill(small)
-    daemon = here.start()
-
-    failed = failure(daemon)
-
-    assert "ccache_full" == failed["reason"]
-    assert not here.ccache.exists()
-    assert_tells(daemon, "ccache_full", ready=False)
-
-
 def test_a_volume_that_turns_read_only_keeps_the_last_ccache(here: Site, small: Path) -> None:
     daemon = here.publish()
     before = here.ccache.read_bytes()
@@ -110,18 +99,6 @@ def test_a_folder_that_is_closed_later_keeps_the_last_ccache(here: Site) -> None
     assert "ccache_denied" == failed["reason"]
     assert before == here.ccache.read_bytes()
     assert_tells(daemon, "ccache_denied", ready=True)
-
-
-def test_a_folder_that_is_missing_is_named(here: Site) -> None:
-    here.ccache.parent.rmdir()
-    daemon = here.start()
-
-    failed = failure(daemon)
-
-    assert "ccache_missing" == failed["reason"]
-    assert str(here.ccache.parent) in failed["error"]
-    here.ccache.parent.mkdir()
-    daemon.wait_until_ready(30)
 
 
 def test_a_folder_that_takes_the_place_of_the_ccache_is_named(here: Site) -> None:

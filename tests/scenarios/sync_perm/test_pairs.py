@@ -83,6 +83,7 @@ def test_pairs_that_start_at_once_leave_what_one_run_leaves(
     assert [] == [line for supervisor in supervisors for line in supervisor.stray_lines]
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_two_supervisors_behind_pgbouncer_take_turns(
     fresh: Database, wanted: Contents, pgbouncer: PgBouncer, start: StartSyncPerm
 ) -> None:

@@ -116,13 +116,20 @@ time.sleep(3600)
     wait_until(lambda: not any(map(is_alive, children)), "all of them are gone")
 
 
-def test_pass_that_is_killed(airflow: Airflow, unsynced: Database, start: StartSyncPerm) -> None:
+def test_pass_that_is_killed_and_whose_arguments_show_no_password(
+    airflow: Airflow, unsynced: Database, start: StartSyncPerm
+) -> None:
     daemon = start(unsynced)
     children = wait_for_child(daemon)
+    lines = [command_line(pid) for pid in (os.getpid(), daemon.pid, *children)]
     signal_all(children, signal.SIGKILL)
 
+    assert not any(PASSWORD in line for line in lines)
     assert_one_line_each(daemon, "pass_killed")
     wait_until(lambda: is_synced(unsynced), "synced by a later pass", PASS_SECONDS)
+    daemon.wait_until_good()
+    shown = [daemon.get(path).body for path in ("/", "/status", "/metrics", "/readyz")]
+    assert not any(PASSWORD in text for text in [*shown, str(daemon.events)])
 
 
 def test_pass_ends_when_its_lock_is_lost(
@@ -180,20 +187,6 @@ def test_pass_does_not_outlive_a_supervisor_that_is_killed(
     daemon.kill()
 
     wait_until(lambda: not any(map(is_alive, children)), "the pass is gone, too")
-
-
-def test_no_argument_of_any_process_shows_the_password(
-    airflow: Airflow, unsynced: Database, start: StartSyncPerm
-) -> None:
-    daemon = start(unsynced)
-    children = wait_for_child(daemon)
-
-    lines = [command_line(pid) for pid in (os.getpid(), daemon.pid, *children)]
-
-    assert not any(PASSWORD in line for line in lines)
-    daemon.wait_until_good()
-    shown = [daemon.get(path).body for path in ("/", "/status", "/metrics", "/readyz")]
-    assert not any(PASSWORD in text for text in [*shown, str(daemon.events)])
 
 
 @pytest.mark.usefixtures("only_in_full")

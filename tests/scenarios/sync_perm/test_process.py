@@ -14,19 +14,6 @@ from tests.support.databases import PASSWORD, Database
 from tests.support.permissions import add_role, contents, difference, grants_on
 from tests.support.sync_perm import PASS_SECONDS, SYNC_PERM, SyncPerm
 
-RSS_MIB = 44.0
-
-
-def test_idle_supervisor_is_small(
-    airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
-) -> None:
-    airflow.write_dags(database, home, {f"dag_{n}": {"Viewer": ["can_edit"]} for n in range(30)})
-    daemon = start(database)
-    daemon.wait_for_pass()
-    daemon.wait_until_good()
-
-    assert daemon.rss_mib() <= RSS_MIB
-
 
 def test_one_shot_syncs_everything_once_and_ends(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
