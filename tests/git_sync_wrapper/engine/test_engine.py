@@ -13,7 +13,6 @@ import pytest
 from git_sync_wrapper.engine.engine import Engine, GitSyncFailed
 from git_sync_wrapper.flags.options import read_options
 from git_sync_wrapper.login.access import Access
-from git_sync_wrapper.login.ssh_files import PINNED
 from git_sync_wrapper.settings import load_settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -184,19 +183,24 @@ def test_a_failure_is_explained_by_the_error_file(site: Site, fence: Fence) -> N
     assert isinstance(error, GitSyncFailed) and report == error.report.strip()
 
 
-def test_a_failure_without_an_error_file_is_explained_by_the_log(site: Site, fence: Fence) -> None:
-    line = '{"msg":"FATAL","error":"Could not resolve host: x"}'
+@pytest.mark.parametrize(
+    ("script", "reason", "said"),
+    [
+        (
+            'echo \'{"msg":"FATAL","error":"Could not resolve host: x"}\' >&2; exit 1',
+            "name_unresolved",
+            "git-sync ended with exit code 1",
+        ),
+        ("kill -9 $$", "git_sync_failed", "git-sync ended with signal 9"),
+        ("exit 0", "git_sync_failed", "shows no commit"),
+    ],
+)
+def test_a_failure_without_an_error_file_is_explained_by_the_log_and_the_end(
+    site: Site, fence: Fence, script: str, reason: str, said: str
+) -> None:
+    error = failure(site.engine(script), fence)
 
-    error = failure(site.engine(f"echo '{line}' >&2; exit 1"), fence)
-
-    assert "name_unresolved" == error.reason
-    assert "git-sync ended with exit code 1" in error.message
-
-
-def test_a_killed_git_sync_is_a_failure(site: Site, fence: Fence) -> None:
-    error = failure(site.engine("kill -9 $$"), fence)
-
-    assert "git-sync ended with signal 9" in error.message
+    assert (reason, True) == (error.reason, said in error.message)
 
 
 def test_a_full_volume_throws_the_repository_away(site: Site, fence: Fence) -> None:
@@ -206,10 +210,6 @@ def test_a_full_volume_throws_the_repository_away(site: Site, fence: Fence) -> N
 
     assert "target_full" == error.reason
     assert not site.root.exists()
-
-
-def test_success_without_a_commit_is_a_failure(site: Site, fence: Fence) -> None:
-    assert "shows no commit" in failure(site.engine("exit 0"), fence).message
 
 
 def test_a_program_that_cannot_be_started_says_so(site: Site, fence: Fence) -> None:
@@ -232,13 +232,3 @@ def test_an_abandoned_run_is_killed_with_its_children(site: Site, fence: Fence) 
 
     group = site.environment()["pid"]
     wait_until(lambda: not alive(group), "none of its group is alive")
-
-
-def test_git_gets_pinned_host_keys(site: Site, fence: Fence) -> None:
-    engine = site.engine(
-        f"{CHECK_OUT}\nenv > {site.seen}", GITSYNC_REPO="ssh://git@github.com/acme/dags.git"
-    )
-
-    engine.run(fence)
-
-    assert PINNED == site.environment()["GITSYNC_SSH_KNOWN_HOSTS_FILE"]

@@ -89,19 +89,20 @@ def test_a_command_runs_in_the_commit_and_gets_its_hash(tmp_path: Path, fence: F
 
 @pytest.mark.parametrize(
     ("text", "timeout_seconds", "problem"),
-    [("echo why; exit 3", 60.0, "ended with 3: why"), ("sleep 60", 0.2, "within 0.2 s")],
+    [
+        ("echo why; exit 3", 60.0, "ended with 3: why"),
+        ("sleep 60", 0.2, "within 0.2 s"),
+        (None, 60.0, "cannot be started"),
+    ],
 )
 def test_a_command_that_fails_says_why(
-    tmp_path: Path, fence: Fence, text: str, timeout_seconds: float, problem: str
+    tmp_path: Path, fence: Fence, text: str | None, timeout_seconds: float, problem: str
 ) -> None:
+    hook = exechook(tmp_path, text or "", timeout_seconds=timeout_seconds)
+    if text is None:
+        (tmp_path / "hook").unlink()
+
     with pytest.raises(HookFailed, match=problem):
-        exechook(tmp_path, text, timeout_seconds=timeout_seconds).run(ONE, fence)
-
-
-def test_a_command_that_is_not_there_says_so(tmp_path: Path, fence: Fence) -> None:
-    hook = Exechook("exechook", "/missing", 1.0, 1.0, os.environ, lambda _: str(tmp_path))
-
-    with pytest.raises(HookFailed, match="cannot be started"):
         hook.run(ONE, fence)
 
 
@@ -149,11 +150,18 @@ def test_a_webhook_carries_the_hash(fence: Fence, method: str) -> None:
         assert [(method, ONE)] == server.hashes
 
 
-def test_another_status_fails_unless_any_will_do(fence: Fence) -> None:
+def test_another_status_fails_unless_any_will_do_and_a_revoked_one_is_not_sent(
+    fence: Fence,
+) -> None:
     with Server(500) as server:
         with pytest.raises(HookFailed, match="is 500, not 200"):
             Webhook(server.endpoint, "POST", 200, 5.0, 1.0).run(ONE, fence)
         Webhook(server.endpoint, "POST", 0, 5.0, 1.0).run(ONE, fence)
+        fence.revoke()
+        with pytest.raises(CycleAbandoned):
+            Webhook(server.endpoint, "POST", 0, 5.0, 1.0).run(ONE, fence)
+
+    assert [("POST", ONE)] * 2 == server.hashes
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/T0KEN", "http://127.0.0.1/T0KEN a"])
@@ -176,13 +184,6 @@ def test_what_is_no_http_fails_and_is_asked_again(counted: Counted, started: Sta
 
         wait_until(lambda: len(counted.ends) > 1, "both are counted")
     assert ("webhook", "error") == counted.ends[0]
-
-
-def test_a_revoked_webhook_is_not_sent(fence: Fence) -> None:
-    fence.revoke()
-
-    with pytest.raises(CycleAbandoned):
-        Webhook("http://127.0.0.1:1/", "POST", 200, 5.0, 1.0).run(ONE, fence)
 
 
 def hooks(folder: Path, counted: Counted, *arguments: str) -> Hooks:

@@ -136,15 +136,13 @@ def test_a_stop_is_no_failure(path: str, keys: Keys, failures: list[SidecarError
     assert [] == failures
 
 
-def test_what_git_sync_approves_is_stored(path: str, keys: Keys) -> None:
+def test_what_git_sync_approves_is_stored_and_what_a_server_rejects_dropped(
+    path: str, keys: Keys
+) -> None:
     git(path, "approve", f"{URL}username=-\npassword=ghs_token\n")
-
-    assert [(WANTED, Credential("-", "ghs_token"))] == keys.stored
-
-
-def test_what_a_server_rejects_is_dropped(path: str, keys: Keys) -> None:
     git(path, "reject", f"{URL}username=deploy\npassword=old\n")
 
+    assert [(WANTED, Credential("-", "ghs_token"))] == keys.stored
     assert [WANTED] == keys.refusals
 
 

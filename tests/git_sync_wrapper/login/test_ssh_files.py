@@ -159,18 +159,16 @@ def test_what_is_no_key_is_doubted_and_left(files: SshFiles, key: Path, log: Log
     assert public not in log.text()
 
 
-def test_own_known_hosts_win(files: SshFiles, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_own_known_hosts_win_and_are_repaired(files: SshFiles, tmp_path: Path, end: str) -> None:
     assert PINNED == files.known_hosts()
     own = tmp_path / "git-secret/known_hosts"
-    own.write_text(KNOWN)
+    own.write_bytes(KNOWN.replace("\n", end).encode())
 
-    assert str(own) == files.known_hosts()
+    found = files.known_hosts()
 
-
-def test_own_known_hosts_are_repaired(files: SshFiles, tmp_path: Path) -> None:
-    (tmp_path / "git-secret/known_hosts").write_text(KNOWN.replace("\n", "\r\n"))
-
-    assert KNOWN == Path(files.known_hosts()).read_text()
+    assert KNOWN == Path(found).read_text()
+    assert (end == "\n") == (str(own) == found)
 
 
 @pytest.mark.parametrize("host", PUBLISHED)

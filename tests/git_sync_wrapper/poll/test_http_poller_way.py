@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.http import connection
+from git_sync_wrapper.http.connection import Patience
 from git_sync_wrapper.poll.http_poller import make_poller
 from sidecar_runtime.fence import Fence
 from tests.git_sync_wrapper.access import given, make_access
@@ -72,12 +72,13 @@ def drip_head(exchange: Exchange) -> None:
     ids=["refused", "cut off", "closed", "endless"],
 )
 def test_a_proxy_that_opens_no_tunnel_is_an_error_in_time(
-    server: GitServer, poll: Poll, fault: Fault, reason: str, monkeypatch: pytest.MonkeyPatch
+    server: GitServer, poll: Poll, fault: Fault, reason: str
 ) -> None:
-    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
     server.inject(fault)
     poller = poll(
-        "https://git.example.com/dags.git", HTTPS_PROXY=f"http://me:pw@127.0.0.1:{server.port}"
+        "https://git.example.com/dags.git",
+        patience=Patience(connect_seconds=0.3 if reason == "remote_timeout" else 10.0),
+        HTTPS_PROXY=f"http://me:pw@127.0.0.1:{server.port}",
     )
 
     assert reason == error_of(poller).reason
