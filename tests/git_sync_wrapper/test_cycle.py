@@ -172,7 +172,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     start.stop()
 
 
-def test_shows_the_first_commit_and_then_only_asks(start: Start) -> None:
+def test_shows_the_first_commit_and_then_only_asks_but_for_a_person(start: Start) -> None:
     wrapper = start()
     wrapper.commit(ONE)
 
@@ -183,6 +183,8 @@ def test_shows_the_first_commit_and_then_only_asks(start: Start) -> None:
     assert 1 == wrapper.count("git_sync_count_total", status="success")
     assert 2 == wrapper.count("git_sync_count_total", status="noop")
     assert 1 == wrapper.count("git_fetch_count_total")
+    assert Outcome("unchanged", ONE) == wrapper.cycle(is_asked_for=True)
+    assert 2 == wrapper.runs()
 
 
 def test_follows_the_remote_forwards_and_back(start: Start) -> None:
@@ -206,13 +208,6 @@ def test_a_restart_runs_git_sync_only_for_something_new(start: Start) -> None:
     assert 1 == second.runs()
     second.commit(TWO)
     assert Outcome("changed", TWO) == second.cycle()
-
-
-def test_a_person_who_asks_makes_git_sync_run(start: Start) -> None:
-    wrapper = start.published()
-
-    assert Outcome("unchanged", ONE) == wrapper.cycle(is_asked_for=True)
-    assert 2 == wrapper.runs()
 
 
 def test_a_failed_poll_is_git_syncs_to_judge(start: Start) -> None:
@@ -292,37 +287,29 @@ def test_a_one_shot_fails_though_an_older_commit_is_there(start: Start) -> None:
     assert isinstance(second.failure(), GitSyncExitError)
 
 
-def test_a_refused_commit_is_not_shown_nor_asked_for_again(start: Start, log: Log) -> None:
-    wrapper = start.published(GIT_SYNC_WRAPPER_GATE="syntax")
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_refused_commit_is_not_shown_nor_asked_for_again(
+    start: Start, log: Log, is_first: bool
+) -> None:
+    wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax")
+    if not is_first:
+        wrapper.commit(ONE)
+        wrapper.cycle()
     wrapper.commit(TWO, "def\n")
 
     results = [wrapper.cycle().result for _ in range(3)]
 
-    assert (["refused"] * 3, ONE, 2) == (results, wrapper.shown(), wrapper.runs())
+    assert (["refused"] * 3, 1 if is_first else 2) == (results, wrapper.runs())
+    assert (not is_first) == wrapper.context.status.readiness.ready
+    assert is_first or ONE == wrapper.shown()
     assert 1 == len(log.events("revision_refused"))
     assert "refused" in wrapper.context.status.details()
+    if not is_first:  # going back to what is published ends the refusal
+        wrapper.commit(ONE)
+        assert ["unchanged"] * 2 == [wrapper.cycle().result for _ in range(2)]
     wrapper.commit(THREE)
     assert Outcome("changed", THREE) == wrapper.cycle()
     assert "refused" not in wrapper.context.status.details()
-
-
-def test_a_refused_first_commit_is_not_fetched_again(start: Start, log: Log) -> None:
-    wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax")
-    wrapper.commit(ONE, "def\n")
-
-    assert ["refused"] * 3 == [wrapper.cycle().result for _ in range(3)]
-    assert 1 == wrapper.runs()
-    assert not wrapper.context.status.readiness.ready
-
-
-def test_going_back_to_the_published_commit_ends_the_refusal(start: Start, log: Log) -> None:
-    wrapper = start.published(GIT_SYNC_WRAPPER_GATE="syntax")
-    wrapper.commit(TWO, "def\n")
-    wrapper.cycle()
-
-    wrapper.commit(ONE)
-
-    assert ["unchanged"] * 2 == [wrapper.cycle().result for _ in range(2)]
 
 
 def test_a_removed_link_is_turned_back_without_git_sync(start: Start, log: Log) -> None:

@@ -73,7 +73,7 @@ class Sqlite:
         self.path = path
         self.address: Address = parse_url("TEST", f"sqlite:///{path}", "")
         self._connection = sqlite3.connect(path, isolation_level=None)
-        self._connection.executescript(SCHEMA)
+        self._connection.executescript(f"PRAGMA synchronous = OFF;{SCHEMA}")
 
     def run(self, sql: str, *values: Any) -> None:
         self._connection.execute(sql, values)

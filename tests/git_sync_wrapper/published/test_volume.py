@@ -69,16 +69,19 @@ def site(root: Path) -> Iterator[Site]:
 
 
 def test_shows_a_commit_by_a_relative_link(site: Site) -> None:
+    site.link.symlink_to(".worktrees/x")  # git-sync's own
     site.add()
     assert Published() == site.volume.published()
 
     site.show(made_by="settings")
 
     assert f".snapshots/{ONE}" == os.readlink(site.link)
+    (site.worktree / "dags/a.py").unlink()  # a snapshot outlives the worktree
     assert "a = 1\n" == (site.link / "dags/a.py").read_text()
     assert (ONE, "settings") == (site.volume.published().commit, site.volume.published().made_by)
     record = json.loads(site.record.read_text())
     assert {"revision": ONE, "repo": "https://h/r", "ref": "main"}.items() <= record.items()
+    assert 0o664 == stat.S_IMODE(site.record.stat().st_mode)
 
 
 def test_files_are_hard_links_and_git_finds_its_repository(site: Site) -> None:
@@ -86,14 +89,6 @@ def test_files_are_hard_links_and_git_finds_its_repository(site: Site) -> None:
 
     assert (site.worktree / "dags/a.py").samefile(site.snapshot / "dags/a.py")
     assert f"gitdir: ../../.git-sync/.git/worktrees/{ONE}\n" == (site.snapshot / ".git").read_text()
-
-
-def test_a_snapshot_outlives_the_worktree(site: Site) -> None:
-    site.publish()
-
-    (site.worktree / "dags/a.py").unlink()
-
-    assert "a = 1\n" == (site.link / "dags/a.py").read_text()
 
 
 def test_submodules_symlinks_and_empty_folders_come_along(site: Site) -> None:
@@ -207,39 +202,22 @@ def test_a_link_in_a_folder_leads_back(root: Path) -> None:
     assert f"../../.snapshots/{ONE}" == os.readlink(site.link)
 
 
-def test_a_link_of_git_sync_itself_is_replaced(site: Site) -> None:
-    site.link.symlink_to(".worktrees/x")
+@pytest.mark.parametrize("kind", ["file", "folder", "empty folder"])
+def test_what_is_in_place_of_the_link_is_moved_aside_and_an_empty_folder_makes_way(
+    site: Site, kind: str
+) -> None:
     site.add()
+    if kind == "file":
+        site.link.write_text("theirs")
+    else:
+        site.link.mkdir()
+    if kind == "folder":
+        (site.link / "theirs.py").write_text("theirs")
 
     site.show()
 
-    assert ONE == site.volume.published().commit
-
-
-def test_a_file_in_place_of_the_link_is_moved_aside(site: Site) -> None:
-    site.add()
-    site.link.write_text("theirs")
-
-    site.show()
-
-    [aside] = site.root.glob("repo.replaced-*")
-    assert ("theirs", ONE) == (aside.read_text(), site.volume.published().commit)
-
-
-def test_a_folder_with_files_is_moved_aside_and_an_empty_one_makes_way(site: Site) -> None:
-    site.add()
-    site.link.mkdir()
-    (site.link / "theirs.py").touch()
-
-    site.show()
-
-    [aside] = site.root.glob("repo.replaced-*")
-    assert ["theirs.py"] == os.listdir(aside)
-    assert ONE == site.volume.published().commit
-
-    site.link.unlink()
-    site.link.mkdir()
-    site.show()
+    aside = site.root.glob(f"repo.replaced-*{'/theirs.py' * (kind == 'folder')}")
+    assert ["theirs"] * (kind != "empty folder") == [path.read_text() for path in aside]
     assert ONE == site.volume.published().commit
 
 
@@ -255,9 +233,3 @@ def test_a_root_that_was_removed_is_noticed(site: Site) -> None:
     assert not site.volume.is_current()
     (site.root / ".snapshots").mkdir()
     assert not site.volume.is_current()
-
-
-def test_the_group_may_write_the_record(site: Site) -> None:
-    site.publish()
-
-    assert 0o664 == stat.S_IMODE(site.record.stat().st_mode)

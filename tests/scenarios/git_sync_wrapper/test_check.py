@@ -23,10 +23,7 @@ def test_all_is_well_and_nothing_is_written(here: GitSite) -> None:
     here.server.accept(("deploy", PASSWORD))
 
     said = check(
-        here,
-        GIT_SYNC_WRAPPER_GATE="syntax",
-        GITSYNC_USERNAME="deploy",
-        GITSYNC_PASSWORD=PASSWORD,
+        here, GIT_SYNC_WRAPPER_GATE="syntax", GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD=PASSWORD
     )
 
     assert f"{here.repository.branch} is {here.repository.head()}" in said

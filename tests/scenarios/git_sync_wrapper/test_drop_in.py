@@ -21,10 +21,7 @@ from tests.support.ssh_server import SshServer, skip_without_sshd
 from tests.support.waiting import wait_until
 
 CREDENTIALS = {"USERNAME": "deploy", "PASSWORD": "a %/+=&#'\" ü password"}
-CHART_RUN = {
-    "GITSYNC_PERIOD": None,
-    "GITSYNC_MAX_FAILURES": None,
-}
+CHART_RUN = {"GITSYNC_PERIOD": None, "GITSYNC_MAX_FAILURES": None}
 
 
 class Hooked(LoopbackServer):

@@ -63,11 +63,7 @@ def test_foreign_files_in_the_root_stay(here: GitSite) -> None:
 
 @pytest.mark.parametrize(
     ("when", "spoil"),
-    [
-        ("before a start", tmp_link),
-        ("while it runs", index_lock),
-        ("while it runs", damage_link),
-    ],
+    [("before a start", tmp_link), ("while it runs", index_lock), ("while it runs", damage_link)],
 )
 def test_leftover_is_repaired(here: GitSite, spoil: Callable[[Path], None], when: str) -> None:
     wrapper = here.publish()

@@ -75,31 +75,19 @@ def test_lock_or_damage_wipes_the_dags_while_the_remote_is_down(
     assert here.link.is_symlink() and "" == here.shown()
 
 
-def test_foreign_files_in_the_root_are_removed(here: GitSite) -> None:
-    here.root.mkdir()
-    (here.root / "lost+found").mkdir()
-
-    started(here)
-
-    assert not (here.root / "lost+found").exists()
-
-
-@pytest.mark.parametrize("spoil", [tmp_link, head_lock, damage_link])
-def test_leftover_stops_it_for_good(here: GitSite, spoil: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("spoil", [tmp_link, head_lock, damage_link, index_lock])
+def test_leftover_stops_it(here: GitSite, spoil: Callable[[Path], None]) -> None:
+    """
+    For good, but the lock of a killed checkout: that one until the next commit.
+    """
     started(here).kill()
     spoil(here.root)
-    here.commit_revision(2)
+    if spoil is not index_lock:
+        here.commit_revision(2)
     process = here.plain()
 
     fails_again_and_again(process)
-    assert here.shown() != here.repository.head()
-
-
-def test_lock_of_a_killed_checkout_stops_it_until_the_next_commit(here: GitSite) -> None:
-    started(here).kill()
-    index_lock(here.root)
-
-    fails_again_and_again(here.plain())
+    assert spoil is index_lock or here.shown() != here.repository.head()
 
 
 def test_full_disk_is_never_freed_although_the_repository_shrank(here: GitSite) -> None:
@@ -113,14 +101,20 @@ def test_full_disk_is_never_freed_although_the_repository_shrank(here: GitSite) 
         process.kill()
 
 
-def test_broken_commit_is_shown(here: GitSite) -> None:
+def test_broken_commit_is_shown_and_foreign_files_removed_and_one_failure_ends_it(
+    here: GitSite,
+) -> None:
     """
-    A failing hook stops nothing.
+    A failing hook stops nothing; with the defaults of the chart one failed sync does.
     """
-    process = started(here, GITSYNC_EXECHOOK_COMMAND="/bin/false")
+    (here.root / "lost+found").mkdir(parents=True)
+    process = started(here, GITSYNC_EXECHOOK_COMMAND="/bin/false", GITSYNC_MAX_FAILURES="0")
+    assert not (here.root / "lost+found").exists()
     broken = here.repository.commit({"broken.py": "def ("})
 
     here.wait_until_shown(broken, process)
+    here.server.inject(answer_with(Answer(502)))
+    assert 1 == process.wait_for_exit().code
 
 
 def test_health_stays_good_while_every_sync_fails(here: GitSite) -> None:
@@ -147,13 +141,6 @@ def test_tree_that_is_being_read_is_removed(here: GitSite) -> None:
     here.wait_until_shown(here.commit_revision(2), process)
 
     wait_until(lambda: not resolved.exists(), "the old tree is gone")
-
-
-def test_one_failure_ends_it_with_the_defaults_of_the_chart(here: GitSite) -> None:
-    process = started(here, GITSYNC_MAX_FAILURES="0")
-    here.server.inject(answer_with(Answer(502)))
-
-    assert 1 == process.wait_for_exit().code
 
 
 def test_askpass_that_takes_longer_than_a_second_fails_the_sync(here: GitSite) -> None:

@@ -70,13 +70,8 @@ def test_password_is_in_no_argument_log_page_or_file(here: GitSite, way: str) ->
     credential = {"url": here.server.url(), "username": "deploy", "password": PASSWORD}
     settings = {
         "variable": {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD": PASSWORD},
-        "file": {
-            "GITSYNC_USERNAME": "deploy",
-            "GITSYNC_PASSWORD_FILE": str(secret / "password"),
-        },
-        "url": {
-            "GITSYNC_REPO": here.server.url(userinfo=f"deploy:{quote(PASSWORD, safe='')}"),
-        },
+        "file": {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD_FILE": str(secret / "password")},
+        "url": {"GITSYNC_REPO": here.server.url(userinfo=f"deploy:{quote(PASSWORD, safe='')}")},
         "credential": {"GITSYNC_CREDENTIAL": json.dumps(credential)},
     }[way]
     wrapper = here.publish(

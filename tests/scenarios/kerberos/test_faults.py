@@ -41,10 +41,7 @@ def modify(flags: str) -> Fault:
 
 FAULTS: dict[str, tuple[str, Fault]] = {
     "keytab missing": ("keytab_missing", lambda site: site.keytab.unlink()),
-    "keytab's folder missing": (
-        "keytab_missing",
-        lambda site: shutil.rmtree(site.keytab.parent),
-    ),
+    "keytab's folder missing": ("keytab_missing", lambda site: shutil.rmtree(site.keytab.parent)),
     "keytab is a folder": (
         "keytab_unreadable",
         lambda site: (site.keytab.unlink(), site.keytab.mkdir()),
@@ -135,19 +132,6 @@ def test_a_realm_that_the_keytab_does_not_have_is_named(here: Site) -> None:
     assert_tells(daemon, "realm_absent", ready=False)
 
 
-def test_a_realm_whose_kdc_nobody_names_is_named(here: Site) -> None:
-    text = here.config.read_text()
-    here.config.write_text(text.partition("[realms]")[0])
-    daemon = here.start()
-
-    failed = failure(daemon)
-
-    assert "realm_unknown" == failed["reason"]
-    assert here.kdc.realm in failed["error"]
-    here.configure()
-    wait_until(lambda: daemon.get("/readyz").status == 200, "fixed without a restart", 20)
-
-
 @pytest.mark.parametrize("is_named", [True, False], ids=["named", "found in its folder"])
 def test_a_keytab_that_may_not_be_read_is_named_with_the_user(here: Site, is_named: bool) -> None:
     (here.keytab.parent / "krb5.conf").write_bytes(here.config.read_bytes())
@@ -233,25 +217,23 @@ def test_a_kdc_that_is_behind_still_gives_usable_tickets(
     assert issued == running_kdc.requests(), "it does not take it for expired"
 
 
-def test_encryption_types_that_the_kdc_refuses_are_named(here: Site) -> None:
-    here.configure(permitted_enctypes="camellia256-cts-cmac")
-    daemon = here.start()
+CONFIGS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "broken": ("config_invalid", lambda _: "[libdefaults\n"),
+    "of no section": ("realm_unknown", lambda _: "nonsense"),  # libkrb5 bears it
+    "without the realm": ("realm_unknown", lambda text: text.partition("[realms]")[0]),
+    "with other types": (
+        "keytab_enctypes_unusable",
+        lambda text: text.replace(
+            "[libdefaults]", "[libdefaults]\n  permitted_enctypes = camellia256-cts-cmac"
+        ),
+    ),
+}
 
-    failed = failure(daemon)
 
-    assert "keytab_enctypes_unusable" == failed["reason"]
-    assert failed["advice"]
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("[libdefaults\n", "config_invalid"),
-        ("nonsense", "realm_unknown"),  # libkrb5 bears it, and then knows no realm
-    ],
-)
-def test_a_broken_krb5_conf_is_named(here: Site, content: str, reason: str) -> None:
-    here.config.write_text(content)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_unusable_krb5_conf_is_named_and_fixed_without_a_restart(here: Site, name: str) -> None:
+    reason, spoil = CONFIGS[name]
+    here.config.write_text(spoil(here.config.read_text()))
     daemon = here.start()
 
     failed = failure(daemon)
@@ -259,4 +241,4 @@ def test_a_broken_krb5_conf_is_named(here: Site, content: str, reason: str) -> N
     assert reason == failed["reason"]
     assert failed["advice"]
     here.configure()
-    wait_until(lambda: daemon.get("/readyz").status == 200, "fixed without a restart", 20)
+    daemon.wait_until_ready(60)

@@ -32,9 +32,7 @@ def test_short_tickets_are_replaced_at_half_their_life(make_site: MakeSite) -> N
     assert daemon.get("/readyz").status == 200
 
 
-def test_a_restart_keeps_a_fresh_ticket_or_takes_a_new_one_and_is_ready_at_once(
-    here: Site,
-) -> None:
+def test_a_restart_keeps_a_fresh_ticket_or_takes_a_new_one_and_is_ready_at_once(here: Site) -> None:
     here.publish().terminate()
 
     daemon = here.start()

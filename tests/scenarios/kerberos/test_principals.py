@@ -23,11 +23,7 @@ def second(here: Site) -> str:
 def both(here: Site, second: str) -> dict[str, str | None]:
     """The settings of a sidecar for both."""
     entries = [
-        {
-            "principal": here.principal,
-            "keytab": str(here.keytab),
-            "ccache": str(here.ccache),
-        },
+        {"principal": here.principal, "keytab": str(here.keytab), "ccache": str(here.ccache)},
         {
             "principal": second,
             "keytab": str(here.folder / "keytab" / "second.keytab"),

@@ -104,13 +104,7 @@ def test_readers_that_may_write_add_nothing_past_half_life(here: Site) -> None:
 
     clock = {"LD_PRELOAD": later, "FAKETIME": "+60s", "FAKETIME_DONT_RESET": "1"}
     with readers(
-        site.folder / "bin",
-        site.ccache,
-        site.config,
-        ("acquire",),
-        "",
-        another_user=False,
-        **clock,
+        site.folder / "bin", site.ccache, site.config, ("acquire",), "", another_user=False, **clock
     ) as found:
         time.sleep(1)
         assert_all_well(found)

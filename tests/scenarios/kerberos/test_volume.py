@@ -66,17 +66,12 @@ def test_a_volume_that_turns_read_only_keeps_the_last_ccache(here: Site, small: 
     assert_tells(daemon, "ccache_denied", ready=True)
 
 
-def unprivileged(here: Site) -> Path:
-    """The sidecar as uid 50000, which may read everything but what a test closes."""
+def test_a_folder_of_another_user_is_named_with_the_user(here: Site) -> None:
     here.keytab.chmod(0o640)
     here.config.chmod(0o644)
     (here.folder / "tmp").chmod(0o777)
-    return as_user(here.folder / "bin", KERBEROS_SIDECAR, 50000, 0)
-
-
-def test_a_folder_of_another_user_is_named_with_the_user(here: Site) -> None:
     here.ccache.parent.chmod(0o755)
-    daemon = here.start(program=unprivileged(here))
+    daemon = here.start(program=as_user(here.folder / "bin", KERBEROS_SIDECAR, 50000, 0))
 
     failed = failure(daemon)
 
@@ -85,20 +80,6 @@ def test_a_folder_of_another_user_is_named_with_the_user(here: Site) -> None:
     assert "50000" in failed["error"] + failed["advice"]
     here.ccache.parent.chmod(0o775)
     daemon.wait_until_ready(30)
-
-
-def test_a_folder_that_is_closed_later_keeps_the_last_ccache(here: Site) -> None:
-    here.ccache.parent.chmod(0o775)
-    daemon = here.start(program=unprivileged(here))
-    daemon.wait_until_ready()
-    before = here.ccache.read_bytes()
-    here.ccache.parent.chmod(0o755)
-
-    failed = here.refresh(daemon)
-
-    assert "ccache_denied" == failed["reason"]
-    assert before == here.ccache.read_bytes()
-    assert_tells(daemon, "ccache_denied", ready=True)
 
 
 def test_a_folder_that_takes_the_place_of_the_ccache_is_named(here: Site) -> None:

@@ -4,7 +4,7 @@ Fixtures of the sync-perm scenarios: real Airflow, real databases, supervisors t
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -22,21 +22,6 @@ from tests.support.permissions import Metadata
 from tests.support.sync_perm import SyncPerm
 
 Test = TypeVar("Test", bound=Callable[..., Any])
-
-
-class StartSyncPerm(Protocol):
-    """
-    What the fixture `start` gives: starts a supervisor, which is killed at the end of the test.
-    """
-
-    def __call__(
-        self,
-        database: Metadata | None,
-        settings: Mapping[str, str | None] | None = None,
-        *,
-        name: str = "",
-        arguments: tuple[str, ...] = (),
-    ) -> SyncPerm: ...
 
 
 def on_airflow(*versions: Version) -> Callable[[Test], Test]:
@@ -118,20 +103,20 @@ def database(airflow: Airflow, postgres: Postgres, home: Path) -> Iterator[Datab
     postgres.drop(made)
 
 
+StartSyncPerm = Callable[..., SyncPerm]
+"""Its arguments: the database, and settings."""
+
+
 @pytest.fixture
 def start(airflow: Airflow, tmp_path: Path) -> Iterator[StartSyncPerm]:
     """Starts supervisors, and kills at the end what still runs; none may have said the password."""
     started: list[SyncPerm] = []
 
     def start_one(
-        database: Metadata | None,
-        settings: Mapping[str, str | None] | None = None,
-        *,
-        name: str = "",
-        arguments: tuple[str, ...] = (),
+        database: Metadata | None, settings: Mapping[str, str | None] | None = None
     ) -> SyncPerm:
-        home = tmp_path / f"supervisor{name or len(started)}"
-        daemon = SyncPerm(airflow, database.url if database else None, home, settings, arguments)
+        home = tmp_path / f"supervisor{len(started)}"
+        daemon = SyncPerm(airflow, database.url if database else None, home, settings)
         started.append(daemon)
         daemon.start()
         return daemon

@@ -12,7 +12,7 @@ import pytest
 
 from sync_perm.database.connection import parse_url
 from sync_perm.database.lock import PassLock
-from tests.conftest import Counts, counts_of
+from tests.conftest import Counts
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow import Airflow
 from tests.support.databases import Database, MariaDb, PgBouncer, Postgres
@@ -104,24 +104,3 @@ def test_two_supervisors_behind_pgbouncer_take_turns(
 
 def _passes(supervisor: SyncPerm) -> list[object]:
     return list(supervisor.find_events("pass_finished"))
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """With `--full`, as many pairs as the run asks for, each on a database of its own."""
-    if "pair" in metafunc.fixturenames:
-        pairs = range(counts_of(metafunc.config).supervisor_pairs)
-        skip = pytest.mark.skip(reason="waits long: runs with make test-full")
-        is_full = metafunc.config.getoption("--full")
-        metafunc.parametrize("pair", pairs if is_full else [pytest.param(0, marks=skip)])
-
-
-def test_one_pair_on_a_new_database_leaves_what_one_run_leaves(
-    fresh: Database, wanted: Contents, start: StartSyncPerm, pair: int
-) -> None:
-    first, second = start(fresh), start(fresh)
-
-    first.wait_until_good(2 * PASS_SECONDS)
-    second.wait_until_good(2 * PASS_SECONDS)
-
-    assert [] == difference(contents(fresh), wanted)
-    assert [] == overlapping([first, second])
