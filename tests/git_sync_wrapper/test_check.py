@@ -14,6 +14,7 @@ from git_sync_wrapper import check
 from tests.git_sync_wrapper.access import given
 from tests.support.git_server import GitServer, skip_reason
 from tests.support.loopback import closed_port
+from tests.support.scripts import script
 
 pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
 
@@ -31,10 +32,7 @@ class Site:
         self.head = server.repository().commit({"a.py": "1"})
 
     def program(self, body: str, shell: str = "/bin/sh") -> str:
-        path = self.folder / f"program{len(os.listdir(self.folder))}"
-        path.write_text(f"#!{shell}\n{body}\n")
-        path.chmod(0o755)
-        return str(path)
+        return script(self.folder / f"program{len(os.listdir(self.folder))}", body, shell)
 
     def check(self, **variables: str) -> tuple[int, dict[str, str]]:
         """Run it; return its code and its lines by the name of the check: mark and text."""

@@ -14,6 +14,7 @@ from git_sync_wrapper.settings import Settings, load_settings
 from sidecar_runtime.errors import SettingsError
 from tests.runtime.recording import Log
 from tests.support.daemon import VENV_BIN
+from tests.support.scripts import script
 
 REPO = {"GITSYNC_REPO": "https://git.example.com/dags.git"}
 
@@ -85,8 +86,6 @@ def test_says_what_it_is_without_any_setting(argument: str, said: str) -> None:
 
 
 def test_the_manual_is_git_syncs_own(tmp_path: Path) -> None:
-    program = tmp_path / "git-sync"
-    program.write_text('#!/bin/sh\necho "the manual $@"\n')
-    program.chmod(0o755)
+    program = script(tmp_path / "git-sync", 'echo "the manual $@"')
 
-    assert "the manual --man\n" == run("--man", GIT_SYNC_WRAPPER_GIT_SYNC=str(program))
+    assert "the manual --man\n" == run("--man", GIT_SYNC_WRAPPER_GIT_SYNC=program)

@@ -29,6 +29,7 @@ from sidecar_runtime.health import Outcome
 from sidecar_runtime.volume.lock import TargetLock
 from tests.runtime.recording import Log
 from tests.support.raising import raised
+from tests.support.scripts import script
 
 ONE, TWO, THREE = "1" * 40, "2" * 40, "3" * 40
 DOWN = SidecarError("remote_unreachable", "nobody there", "look")
@@ -69,16 +70,14 @@ class Wrapper:
         self.folder = folder
         self.root = folder / "root"
         self.is_stopped = False
-        program = folder / "git-sync"
-        program.write_text(f"#!/bin/sh\n{SCRIPT.format(folder=folder)}")
-        program.chmod(0o755)
+        program = script(folder / "git-sync", SCRIPT.format(folder=folder))
         (folder / "dag.py").touch()
         environ = {
             "PATH": os.environ["PATH"],
             "GITSYNC_REPO": "https://git.example.com/dags.git",
             "GITSYNC_ROOT": str(self.root),
             "GITSYNC_LINK": "repo",
-            "GIT_SYNC_WRAPPER_GIT_SYNC": str(program),
+            "GIT_SYNC_WRAPPER_GIT_SYNC": program,
             **variables,
         }
         settings, _ = load_settings(environ)
@@ -222,9 +221,7 @@ def test_a_failed_poll_is_git_syncs_to_judge(start: Start) -> None:
 
 
 def test_a_fetch_that_is_behind_the_poll_is_made_again(start: Start) -> None:
-    """
-    A server of several replicas: one answers the poll, another git-sync's fetch.
-    """
+    """A server of several replicas: one answers the poll, another git-sync's fetch."""
     wrapper = start.published()
     wrapper.remote.newer = TWO
 
@@ -369,27 +366,22 @@ def test_a_full_commit_is_never_asked_for(start: Start) -> None:
     assert 0 == wrapper.remote.polls
 
 
-def test_a_rehearsal_changes_nothing(start: Start, log: Log) -> None:
-    wrapper = start(GIT_SYNC_WRAPPER_DRY_RUN="true")
-    wrapper.commit(ONE)
-
-    wrapper.cycle()
-
-    assert (0, ONE) == (wrapper.runs(), log.events("plan_made")[0]["revision"])
-    assert not (wrapper.root / "repo").exists()
-
-
-def test_a_rehearsal_on_a_volume_in_use_turns_no_link_and_tells_no_hook(
-    start: Start, tmp_path: Path
+def test_a_rehearsal_changes_nothing_turns_no_link_and_tells_no_hook(
+    start: Start, tmp_path: Path, log: Log
 ) -> None:
-    first = start.published()
-    first.stop()
     touched = tmp_path / "touched"
     settings = {"GIT_SYNC_WRAPPER_DRY_RUN": "true", "GITSYNC_TOUCH_FILE": str(touched)}
+    empty = start(**settings)
+    empty.commit(ONE)
+    empty.cycle()
+    assert (0, ONE) == (empty.runs(), log.events("plan_made")[0]["revision"])
+    assert not os.path.lexists(empty.root / "repo")
+    empty.stop()
+    first = start.published()
+    first.stop()
 
     assert Outcome("unchanged", ONE) == start(**settings).cycle()
     assert not touched.exists()
-
     (first.root / "repo").unlink()
     wrapper = start(**settings)
     wrapper.cycle()

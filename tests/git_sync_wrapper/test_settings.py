@@ -10,6 +10,7 @@ from git_sync_wrapper.settings import INSTEAD, PREFIX, Settings, load_settings
 from sidecar_runtime.errors import SettingsError
 from sidecar_runtime.settings import names_of
 from tests.support.raising import raised
+from tests.support.scripts import script
 
 GIT_SYNC = {"GIT_SYNC_WRAPPER_GIT_SYNC": "/bin/true"}
 
@@ -30,14 +31,12 @@ def test_the_period_is_git_syncs_own() -> None:
 
 
 def test_git_sync_is_found_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "git-sync"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
+    program = script(tmp_path / "git-sync", "")
     monkeypatch.setenv("PATH", str(tmp_path))
 
     settings, _ = load_settings({})
 
-    assert str(program) == settings.git_sync
+    assert program == settings.git_sync
 
 
 @pytest.mark.parametrize(

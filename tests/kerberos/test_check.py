@@ -51,9 +51,7 @@ def test_all_is_well(run: Run, tmp_path: Path, keytab: Path, krb5_config: Path) 
 def test_only_the_newest_keys_are_tried(
     run: Run, kdc: Kdc, keytab: Path, krb5_config: Path
 ) -> None:
-    """
-    A wrong key counts as a failed log-in, and some of these lock the account.
-    """
+    """A wrong key counts as a failed log-in, and some of these lock the account."""
     kdc.write_keytab(keytab, "airflow")
 
     code, said = run()

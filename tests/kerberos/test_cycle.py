@@ -213,9 +213,7 @@ def test_one_that_fails_does_not_stop_the_others(start: Start, tmp_path: Path, l
 
 
 def test_who_was_not_tried_for_longest_is_first(start: Start, tmp_path: Path, kdc: Kdc) -> None:
-    """
-    One whose KDC is silent would else take every cycle's time from those behind it.
-    """
+    """One whose KDC is silent would else take every cycle's time from those behind it."""
     box = start({"nobody": "bad", "airflow": "good"})
     first = [box.fails().reason for _ in range(2)]
 
@@ -289,9 +287,7 @@ def test_a_rehearsal_says_what_it_would_do_once_and_asks_nobody(
 def test_a_keytab_of_another_principal_removes_the_metrics(
     box: Box, kdc: Kdc, keytab: Path
 ) -> None:
-    """
-    An expiry that nothing renews any more would alert indefinitely.
-    """
+    """An expiry that nothing renews any more would alert indefinitely."""
     box.cycle()
     kdc.add_principal("successor")
     keytab.unlink()

@@ -42,9 +42,7 @@ def test_a_keytab_that_appears_asks_for_a_cycle_at_once(
 def test_a_ccache_that_is_lost_asks_for_a_cycle_once(
     log: Log, woken: threading.Semaphore, tmp_path: Path
 ) -> None:
-    """
-    Else it would wait until the failure of another principal is tried again.
-    """
+    """Else it would wait until the failure of another principal is tried again."""
     (tmp_path / "cc").unlink()
 
     assert woken.acquire(timeout=10)

@@ -18,6 +18,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.kerberos.given import as_nobody
 from tests.runtime.recording import Log
+from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
 OLD, NEW = b"the old ccache", b"the new ccache, which is longer"
@@ -49,9 +50,7 @@ def test_publishes_with_its_mode_whatever_the_umask(path: Path, fence: Fence) ->
 def test_nobody_else_may_open_it_before_it_has_its_mode(
     path: Path, fence: Fence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    Whoever has opened it empty reads the ticket later.
-    """
+    """Whoever has opened it empty reads the ticket later."""
     before: list[int] = []
     fchmod = os.fchmod
 
@@ -172,9 +171,7 @@ def leave(path: Path, name: str) -> Path:
 def test_what_a_killed_process_left_goes(
     path: Path, fence: Fence, log: Log, is_abandoned: bool
 ) -> None:
-    """
-    Of an abandoned cycle the locked file went with the fence, before the KDC's answer came.
-    """
+    """Of an abandoned cycle the locked file went with the fence, before the KDC's answer came."""
     left = leave(path, "0123456789abcdef")
     if is_abandoned:
         left.unlink()
@@ -210,9 +207,7 @@ def test_files_of_others_stay(tmp_path: Path, fence: Fence, name: str) -> None:
 
 
 def test_many_publish_at_once_and_nobody_fails(path: Path, fence: Fence) -> None:
-    """
-    No lock and no common name: each replaces the whole.
-    """
+    """No lock and no common name: each replaces the whole."""
     contents = [bytes([65 + number]) * 2000 for number in range(4)]
     failures: list[BaseException] = []
 
@@ -239,9 +234,7 @@ def test_many_publish_at_once_and_nobody_fails(path: Path, fence: Fence) -> None
 
 
 def refused(path: Path) -> SidecarError:
-    with pytest.raises(SidecarError) as caught, Staging(str(path), 0o640, Fence()):
-        pass
-    return caught.value
+    return raised(SidecarError, Staging(str(path), 0o640, Fence()).__enter__)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -319,9 +312,7 @@ print(-grown, len(os.listdir(descriptors)) - opened)
 
 
 def test_publishing_again_and_again_takes_no_memory_and_no_descriptor(path: Path) -> None:
-    """
-    In a process of its own, where nothing else allocates or opens.
-    """
+    """In a process of its own, where nothing else allocates or opens."""
     out = subprocess.check_output([sys.executable, "-c", MEASURED, str(path)], text=True)
 
     memory_bytes, descriptors = map(int, out.splitlines()[-1].split())

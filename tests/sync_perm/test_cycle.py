@@ -187,9 +187,7 @@ def test_what_two_passes_do_not_fix_waits_and_holds_back_no_new_difference(one: 
 
 
 def test_what_comes_during_the_last_pass_is_for_the_next_cycle(one: Sidecar) -> None:
-    """
-    The fingerprint is of after the pass, and would show no change.
-    """
+    """The fingerprint is of after the pass, and would show no change."""
     late = "INSERT INTO ab_role (name) VALUES ('late')"
     one.site.write(
         FIX.split("with sqlite3")[0] + "if open(path + '.passes').read() == 'xx':\n"

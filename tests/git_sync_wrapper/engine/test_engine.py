@@ -16,6 +16,7 @@ from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.settings import load_settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.support import scripts
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
@@ -38,15 +39,13 @@ class Site:
         self._open: list[Access] = []
 
     def engine(self, script: str, **variables: str) -> Engine:
-        program = self._folder / "git-sync"
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(0o755)
+        program = scripts.script(self._folder / "git-sync", script)
         environ = {
             "PATH": os.environ["PATH"],
             "HOME": str(self._folder),
             "GITSYNC_REPO": "https://git.example.com/dags.git",
             "GITSYNC_ROOT": str(self._folder / "volume"),
-            "GIT_SYNC_WRAPPER_GIT_SYNC": str(program),
+            "GIT_SYNC_WRAPPER_GIT_SYNC": program,
             **variables,
         }
         settings, _ = load_settings(environ)
@@ -136,9 +135,7 @@ def test_every_setting_goes_by_the_environment_in_new_names_only(site: Site, fen
 def test_a_configuration_that_logs_in_goes_to_git_and_not_to_git_sync(
     site: Site, fence: Fence
 ) -> None:
-    """
-    git-sync puts each configuration into an argument list, and into a file.
-    """
+    """git-sync puts each configuration into an argument list, and into a file."""
     engine = site.engine(
         f"{CHECK_OUT}\nenv > {site.seen}",
         GITSYNC_GIT_CONFIG='a.b:c,http.extraHeader:"Authorization: Basic aHVzaA==",'
@@ -159,20 +156,14 @@ def test_a_configuration_that_logs_in_goes_to_git_and_not_to_git_sync(
     assert "Authorization: Basic aHVzaA==" == seen["GIT_CONFIG_VALUE_1"]
 
 
-def test_what_git_sync_leaves_in_its_temporary_folder_is_removed(site: Site, fence: Fence) -> None:
-    engine = site.engine(f'{CHECK_OUT}\ntouch "$TMPDIR/gitconfig"; echo "T=$TMPDIR" > {site.seen}')
-
-    engine.run(fence)
-
-    assert not Path(site.environment()["T"]).exists()
-
-
-def test_heals_before_it_runs(site: Site, fence: Fence) -> None:
+def test_heals_before_it_runs_and_removes_what_git_sync_leaves(site: Site, fence: Fence) -> None:
     (site.root / "tmp-link").symlink_to("x")
+    leaves = f'touch "$TMPDIR/gitconfig"; echo "T=$TMPDIR" > {site.seen}'
 
-    site.engine(f'test ! -L "$GITSYNC_ROOT/tmp-link" || exit 1\n{CHECK_OUT}').run(fence)
+    site.engine(f'test ! -L "$GITSYNC_ROOT/tmp-link" || exit 1\n{CHECK_OUT}\n{leaves}').run(fence)
 
     assert [1] == site.healed
+    assert not Path(site.environment()["T"]).exists()
 
 
 def test_a_failure_is_explained_by_the_error_file(site: Site, fence: Fence) -> None:

@@ -72,14 +72,10 @@ def test_a_root_that_is_no_folder_makes_way(tmp_path: Path) -> None:
     assert not root.is_symlink()
 
 
-def test_there_need_not_be_anything(tmp_path: Path) -> None:
-    assert [] == heal(str(tmp_path / "missing"))
-    throw_away(str(tmp_path / "missing"))
-
-
-def test_throws_the_whole_repository_away(tmp_path: Path) -> None:
+def test_throws_the_whole_repository_away_and_there_need_not_be_one(tmp_path: Path) -> None:
     touch(tmp_path / "root" / ".git" / "HEAD")
-
-    throw_away(str(tmp_path / "root"))
+    for _ in range(2):
+        throw_away(str(tmp_path / "root"))
 
     assert [] == list(tmp_path.iterdir())
+    assert [] == heal(str(tmp_path / "root"))

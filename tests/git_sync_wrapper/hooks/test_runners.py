@@ -19,22 +19,15 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
 from tests.support.loopback import Answer, LoopbackServer, Request
 from tests.support.raising import raised
+from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 ONE, TWO = "1" * 40, "2" * 40
 
 
-def script(folder: Path, text: str) -> str:
-    path = folder / "hook"
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return str(path)
-
-
 def exechook(folder: Path, text: str, timeout_seconds: float = 30.0) -> Exechook:
-    return Exechook(
-        "exechook", script(folder, text), timeout_seconds, 0.01, os.environ, lambda _: str(folder)
-    )
+    command = script(folder / "hook", text)
+    return Exechook("exechook", command, timeout_seconds, 0.01, os.environ, lambda _: str(folder))
 
 
 Started = Callable[[HookRunner], HookRunner]
@@ -206,7 +199,7 @@ def test_touches_the_file_first_made_then_renewed(tmp_path: Path, counted: Count
 
 
 def test_a_one_shot_waits_and_tells_what_failed(tmp_path: Path, counted: Counted, log: Log) -> None:
-    ours = hooks(tmp_path, counted, f"--exechook-command={script(tmp_path, 'exit 1')}")
+    ours = hooks(tmp_path, counted, "--exechook-command=/bin/false")
 
     problem = ours.announce_once(ONE, Fence())
 
@@ -217,15 +210,14 @@ def test_a_one_shot_waits_and_tells_what_failed(tmp_path: Path, counted: Counted
 def test_a_commit_that_the_hook_before_refuses_is_an_error(
     tmp_path: Path, counted: Counted, log: Log
 ) -> None:
-    command = script(tmp_path, "exit 1")
-    ours = hooks(tmp_path, counted, f"--pre-publish-exechook-command={command}")
+    ours = hooks(tmp_path, counted, "--pre-publish-exechook-command=/bin/false")
 
     assert "pre_publish_hook_failed" == raised(SidecarError, ours.prepublish, ONE, Fence()).reason
 
 
 def test_all_hooks_stop(tmp_path: Path, counted: Counted) -> None:
     before = threading.active_count()
-    ours = hooks(tmp_path, counted, f"--exechook-command={script(tmp_path, 'exit 0')}")
+    ours = hooks(tmp_path, counted, "--exechook-command=/bin/true")
     ours.start()
 
     ours.stop()

@@ -115,9 +115,7 @@ def test_what_is_broken_is_refused(sent: bytes) -> None:
 
 
 def test_a_connection_that_was_closed_before_is_told_apart() -> None:
-    """
-    A kept connection ends like this, and is worth a second try.
-    """
+    """A kept connection ends like this, and is worth a second try."""
     with pytest.raises(ConnectionResetError):
         read(b"")
 

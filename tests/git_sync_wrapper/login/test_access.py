@@ -97,9 +97,7 @@ def test_own_helpers_are_left_alone(start: Start) -> None:
 
 
 def test_requests_to_codecommit_are_signed_from_the_start(start: Start) -> None:
-    """
-    It may answer 403 to who says nothing, and git gives up then.
-    """
+    """It may answer 403 to who says nothing, and git gives up then."""
     host = CODECOMMIT.removesuffix("v1/repos/dags")
 
     assert "basic" == start(CODECOMMIT).prepare().git_config[f"http.{host}.proactiveAuth"]
@@ -176,9 +174,7 @@ def test_a_refusal_is_explained_for_codecommit_only(
 def test_python_and_the_bytecode_of_the_image_may_lie_in_a_folder_with_a_blank(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    The helper runs without `site`, which tells others where the bytecode is.
-    """
+    """The helper runs without `site`, which tells others where the bytecode is."""
     python = tmp_path / "für alle Fälle" / "python3"
     python.parent.mkdir()
     python.symlink_to(sys.executable)

@@ -83,9 +83,7 @@ def test_the_longest_path_wins_and_whole_names_count(fence: Fence) -> None:
 
 
 def test_a_pair_for_another_path_serves_where_there_is_no_better(fence: Fence) -> None:
-    """
-    As in git-sync, which tells git only the server.
-    """
+    """As in git-sync, which tells git only the server."""
     given = Given([pair("https://h/team/dags.git")])
 
     assert Credential("deploy", "secret") == given.credential(wanted("https://h/sub.git"), fence)
@@ -148,9 +146,7 @@ def test_askpass_is_asked_at_each_use_and_never_by_a_proxy(
 
 
 def test_askpass_may_take_its_time(service: AskpassServer, ask: Ask) -> None:
-    """
-    git-sync itself gives it one second.
-    """
+    """git-sync itself gives it one second."""
     service.inject(lambda exchange: (exchange.pause(1.3), exchange.send(exchange.good()))[1])
 
     assert Credential("deploy", "a=b%+") == ask()

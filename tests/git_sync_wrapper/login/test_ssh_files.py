@@ -100,9 +100,7 @@ def test_a_damaged_key_is_used_by_a_repaired_copy(
 
 
 def test_a_key_that_others_may_read_is_copied_too(files: SshFiles, key: Path) -> None:
-    """
-    ssh would refuse it: "UNPROTECTED PRIVATE KEY FILE".
-    """
+    """ssh would refuse it: "UNPROTECTED PRIVATE KEY FILE"."""
     key.chmod(0o644)
 
     (copy,) = files.keys()

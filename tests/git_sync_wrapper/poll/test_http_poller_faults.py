@@ -43,9 +43,7 @@ def test_each_answer_has_its_reason(
 
 
 def test_after_a_failure_everything_is_requested_again(server: GitServer, poll: Poll) -> None:
-    """
-    The server may be another one by then.
-    """
+    """The server may be another one by then."""
     head = server.repository().commit({"a.py": "1"})
     poller = poll(server.url())
     poller.commit(Fence())

@@ -109,9 +109,7 @@ def test_takes_out_the_hint_and_nothing_else() -> None:
 
 
 def test_names_each_flag_of_a_ticket() -> None:
-    """
-    The bits of RFC 4120, section 5.3, where bit 0 is the highest.
-    """
+    """The bits of RFC 4120, section 5.3, where bit 0 is the highest."""
     first = "forwardable forwarded proxiable proxy may-postdate postdated invalid renewable initial"
     names = dict(enumerate([*first.split(), "pre-authenticated", "hardware-authenticated"], 1))
     names |= {13: "ok-as-delegate", 16: "anonymous"}

@@ -181,9 +181,7 @@ def test_damage_is_a_clear_error_or_harmless_and_never_shows_the_key(data: st.Da
 
 
 def test_a_length_that_is_wrong_shows_no_key_as_a_name(tmp_path: Path) -> None:
-    """
-    The second component of two covers the key.
-    """
+    """The second component of two covers the key."""
     content = bytearray(keytab(entry("airflow/x")))
     content[content.index(b"x") - 1] = len(KEY) + 14
     content += bytes(64)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 
 from tests.support.git_sync import GitSite
+from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 PASSWORD = "canary-4711"
@@ -54,11 +55,10 @@ def test_beside_a_running_wrapper_it_says_what_is_shown_and_who_keeps_it(here: G
 
 
 def test_a_check_that_is_stopped_is_not_well_and_leaves_nothing(here: GitSite) -> None:
-    judged, command = here.folder / "judged", here.folder / "command"
-    command.write_text(f"#!/bin/sh\ntouch {judged}; exec sleep 600\n")
-    command.chmod(0o755)
+    judged = here.folder / "judged"
+    command = script(here.folder / "command", f"touch {judged}; exec sleep 600")
     process = here.wrapper(
-        "check", GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=str(command)
+        "check", GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=command
     )
     wait_until(judged.exists, "the gate judges", 60)
 

@@ -60,9 +60,7 @@ def codecommit(tmp_path: Path) -> Iterator[CodeCommitSite]:
 
 
 def test_a_repository_of_codecommit_needs_no_setting(codecommit: CodeCommitSite) -> None:
-    """
-    The region comes from the host, not from the environment's.
-    """
+    """The region comes from the host, not from the environment's."""
     wrapper = codecommit.start()
 
     wrapper.wait_for_event("cycle_finished")

@@ -32,9 +32,7 @@ def private_root(here: GitSite) -> Path:
 def test_dags_stay_when_git_sync_would_wipe_them_and_the_remote_is_down(
     here: GitSite, spoil: Callable[[Path], None]
 ) -> None:
-    """
-    No failure ends it either: something is published, though this process did not do it.
-    """
+    """No failure ends it either: something is published, though this process did not do it."""
     here.publish().kill()
     spoil(private_root(here))
     before = here.shown()
@@ -53,6 +51,7 @@ def test_dags_stay_when_git_sync_would_wipe_them_and_the_remote_is_down(
 def test_foreign_files_in_the_root_stay(here: GitSite) -> None:
     (here.root / "lost+found").mkdir(parents=True)
     (here.root / "notes.txt").write_text("mine")
+    (here.root / "tmp-link").symlink_to("nowhere")  # of whoever was there before
 
     wrapper = here.publish()
     here.wait_until_shown(here.commit_revision(2), wrapper)
@@ -82,20 +81,8 @@ def test_leftover_is_repaired(here: GitSite, spoil: Callable[[Path], None], when
     assert repository == (private_root(here) / ".git").stat().st_ino, "it was not thrown away"
 
 
-def test_leftover_in_the_published_folder_is_repaired(here: GitSite) -> None:
-    """
-    A temporary link of whoever was there before, beside the link of consumers.
-    """
-    here.root.mkdir()
-    (here.root / "tmp-link").symlink_to("nowhere")
-
-    here.publish()
-
-
 def test_root_of_plain_git_sync_is_taken_over(here: GitSite) -> None:
-    """
-    The migration: the same volume, another image; the link never shows nothing.
-    """
+    """The migration: the same volume, another image; the link never shows nothing."""
     plain = here.plain()
     here.wait_until_shown(here.repository.head(), plain)
     plain.kill()
@@ -111,9 +98,7 @@ def test_root_of_plain_git_sync_is_taken_over(here: GitSite) -> None:
 
 
 def test_folder_in_place_of_the_link_is_kept_aside(here: GitSite) -> None:
-    """
-    What a broken container, or a person, has put there.
-    """
+    """What a broken container, or a person, has put there."""
     here.link.mkdir(parents=True)
     (here.link / "dag.py").write_text("mine")
 

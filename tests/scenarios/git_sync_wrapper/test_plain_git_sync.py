@@ -77,9 +77,7 @@ def test_lock_or_damage_wipes_the_dags_while_the_remote_is_down(
 
 @pytest.mark.parametrize("spoil", [tmp_link, head_lock, damage_link, index_lock])
 def test_leftover_stops_it(here: GitSite, spoil: Callable[[Path], None]) -> None:
-    """
-    For good, but the lock of a killed checkout: that one until the next commit.
-    """
+    """For good, but the lock of a killed checkout: that one until the next commit."""
     started(here).kill()
     spoil(here.root)
     if spoil is not index_lock:
@@ -104,9 +102,7 @@ def test_full_disk_is_never_freed_although_the_repository_shrank(here: GitSite) 
 def test_broken_commit_is_shown_and_foreign_files_removed_and_one_failure_ends_it(
     here: GitSite,
 ) -> None:
-    """
-    A failing hook stops nothing; with the defaults of the chart one failed sync does.
-    """
+    """A failing hook stops nothing; with the defaults of the chart one failed sync does."""
     (here.root / "lost+found").mkdir(parents=True)
     process = started(here, GITSYNC_EXECHOOK_COMMAND="/bin/false", GITSYNC_MAX_FAILURES="0")
     assert not (here.root / "lost+found").exists()

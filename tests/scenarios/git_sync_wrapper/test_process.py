@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
+from tests.support.children import children_so_far
 from tests.support.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site
+from tests.support.scripts import script
 from tests.support.users import as_user
 from tests.support.waiting import wait_until
 
@@ -78,12 +80,10 @@ def test_sigterm_at_any_moment_ends_in_zero_and_leaves_no_process(
 
 
 def test_git_sync_that_hangs_ends_with_its_timeout(here: GitSite) -> None:
-    git = here.folder / "git"
-    git.write_text('#!/bin/sh\n[ "$1" != fetch ] || exec sleep 600\nexec git "$@"\n')
-    git.chmod(0o755)
-    wrapper = here.wrapper(GITSYNC_GIT=str(git), GITSYNC_SYNC_TIMEOUT="1s")
+    body = '[ "$1" != fetch ] || exec sleep 600\nexec git "$@"'
+    wrapper = here.wrapper(GITSYNC_GIT=script(here.folder / "git", body), GITSYNC_SYNC_TIMEOUT="1s")
 
-    event = wrapper.wait_for_event("cycle_failed", 30)
+    event = wrapper.wait_for_event("cycle_failed", 60)
 
     assert "sync_timeout" == event["reason"], wrapper.log()
 
@@ -112,14 +112,6 @@ def test_nothing_new_starts_no_process_and_takes_little_memory(here: GitSite) ->
         b"ls-refs" if b"ls-refs" in request.body else request.body
         for request in here.server.requests
     }
-
-
-def children_so_far(pid: int) -> tuple[str, ...]:
-    """The time of all children that have ended, and those that run."""
-    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    running = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    # cminflt counts page faults of ended children: it grows with each, however short.
-    return (stat[8], stat[13], stat[14], *running)
 
 
 def test_signals_that_git_sync_ignores_do_no_harm(here: GitSite) -> None:

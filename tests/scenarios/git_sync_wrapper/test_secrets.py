@@ -15,6 +15,7 @@ from tests.support.daemon import SidecarProcess
 from tests.support.faults import answer_with, hang
 from tests.support.git_sync import GitSite, commands
 from tests.support.loopback import Answer
+from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 PASSWORD = "Secret+Of/The=Suite%42"
@@ -27,20 +28,17 @@ FORMS = {
 }
 
 
-def recorder(here: GitSite) -> Path:
+def recorder(here: GitSite) -> str:
     """A git that writes down its arguments, its limit for cores, and its configuration."""
-    path, out = here.folder / "bin/git", here.folder / "recorded"
-    path.parent.mkdir()
+    out = here.folder / "recorded"
     out.mkdir()
-    path.write_text(
-        "#!/bin/sh\n"
+    return script(
+        here.folder / "git",
         f'out={out}/$$\nprintf "%s\\n" "$@" > $out.argv\n'
         "grep core /proc/self/limits > $out.limits\n"
         '[ -z "$GIT_CONFIG_GLOBAL" ] || cat "$GIT_CONFIG_GLOBAL" > $out.config\n'
-        'exec /usr/bin/git "$@"\n'
+        'exec /usr/bin/git "$@"',
     )
-    path.chmod(0o755)
-    return path
 
 
 def said(wrapper: SidecarProcess) -> str:
@@ -76,7 +74,7 @@ def test_password_is_in_no_argument_log_page_or_file(here: GitSite, way: str) ->
     }[way]
     wrapper = here.publish(
         **settings,
-        GITSYNC_GIT=str(recorder(here)),
+        GITSYNC_GIT=recorder(here),
         GITSYNC_VERBOSE="9",
         GITSYNC_ERROR_FILE="error.json",
     )

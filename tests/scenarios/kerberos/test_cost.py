@@ -2,10 +2,10 @@
 What it costs to have it: memory, processes, quiet.
 """
 
-import os
 from pathlib import Path
 
 from bench.measure import cpu_seconds
+from tests.support.children import children_so_far
 from tests.support.site import Site
 from tests.support.waiting import wait_until
 
@@ -13,27 +13,8 @@ RSS_MIB = 40
 FIRST_TICKET_SECONDS = 0.6
 
 
-def waited_for_children(pid: int) -> int:
-    """
-    Page faults of children that a process has waited for: 0 when there never was one.
-
-    Field `cminflt` of proc_pid_stat(5).
-    """
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[8])
-
-
-def children(pid: int) -> list[str]:
-    found = []
-    for task in os.listdir(f"/proc/{pid}/task"):
-        found += Path(f"/proc/{pid}/task/{task}/children").read_text().split()
-    return found
-
-
 def test_many_tickets_cost_no_process_descriptor_thread_or_memory(here: Site) -> None:
-    """
-    From the start of the process to the first ticket: 0.2 s of CPU (2026-11).
-    """
+    """From the start of the process to the first ticket: 0.2 s of CPU (2026-11)."""
     daemon = here.publish()
     assert cpu_seconds(daemon.pid) <= FIRST_TICKET_SECONDS
     here.refresh(daemon)
@@ -51,8 +32,7 @@ def test_many_tickets_cost_no_process_descriptor_thread_or_memory(here: Site) ->
         return now[0] <= descriptors and now[1] <= threads
 
     wait_until(settled, f"no more than {descriptors} descriptors and {threads} threads", 60)
-    assert 0 == waited_for_children(daemon.pid)
-    assert [] == children(daemon.pid)
+    assert ("0", "0", "0") == children_so_far(daemon.pid)
     daemon.get("/")
     daemon.get("/metrics")
     assert daemon.rss_mib() <= RSS_MIB

@@ -60,9 +60,7 @@ def test_each_principal_has_its_ccache_mode_and_pace(here: Site, second: str) ->
 def test_one_realm_whose_kdc_hangs_does_not_starve_the_other(
     here: Site, second: str, tmp_path: Path
 ) -> None:
-    """
-    The first of the list hangs in each cycle; the other gets its turn all the same.
-    """
+    """The first of the list hangs in each cycle; the other gets its turn all the same."""
     with Kdc(tmp_path / "other", "OTHER.TEST") as other:
         hung = other.add_principal("airflow")
         other.write_keytab(here.keytab, hung)

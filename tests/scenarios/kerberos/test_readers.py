@@ -40,9 +40,7 @@ def assert_all_well(found: list[Reader]) -> None:
 def test_no_read_fails_while_two_replace_the_ccache_every_second(
     make_site: MakeSite, service: str, counts: Counts
 ) -> None:
-    """
-    Sixteen-second tickets, so that many are read past half of their life, too.
-    """
+    """Sixteen-second tickets, so that many are read past half of their life, too."""
     site = make_site("16s")
     site.ccache.parent.chmod(0o2770)
     daemons = [site.publish(INTERVAL="1s", KERBEROS_JITTER="0.5s") for _ in range(2)]
@@ -89,9 +87,7 @@ def test_no_read_fails_until_the_very_end_of_a_ticket(
 
 
 def test_readers_that_may_write_add_nothing_past_half_life(here: Site) -> None:
-    """
-    libkrb5 rewrites a `refresh_time` at each acquire past half-life; ours has none.
-    """
+    """libkrb5 rewrites a `refresh_time` at each acquire past half-life; ours has none."""
     site = here
     site.configure(ticket_lifetime="100s")
     site.publish()
@@ -113,9 +109,7 @@ def test_readers_that_may_write_add_nothing_past_half_life(here: Site) -> None:
 
 
 def test_a_reader_of_another_group_is_refused(here: Site) -> None:
-    """
-    The test above would prove nothing if anybody might read.
-    """
+    """The test above would prove nothing if anybody might read."""
     here.ccache.parent.chmod(0o755)
     here.publish()
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.site import KERBEROS_SIDECAR, Site, assert_tells, failure
-from tests.support.users import as_user
+from tests.support.site import Site, assert_tells, failure
 from tests.support.waiting import wait_until
 
 
@@ -67,11 +66,8 @@ def test_a_volume_that_turns_read_only_keeps_the_last_ccache(here: Site, small: 
 
 
 def test_a_folder_of_another_user_is_named_with_the_user(here: Site) -> None:
-    here.keytab.chmod(0o640)
-    here.config.chmod(0o644)
-    (here.folder / "tmp").chmod(0o777)
     here.ccache.parent.chmod(0o755)
-    daemon = here.start(program=as_user(here.folder / "bin", KERBEROS_SIDECAR, 50000, 0))
+    daemon = here.start(program=here.as_user(50000))
 
     failed = failure(daemon)
 
@@ -97,9 +93,7 @@ def test_a_folder_that_takes_the_place_of_the_ccache_is_named(here: Site) -> Non
 
 
 def test_a_ccache_beside_a_keytab_in_a_secret_names_the_setting(here: Site, small: Path) -> None:
-    """
-    The published example mounts a Secret on /etc/keytab, which nobody can write to.
-    """
+    """The published example mounts a Secret on /etc/keytab, which nobody can write to."""
     shutil.copy(here.keytab, small / "airflow.keytab")
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     daemon = here.start(KERBEROS_KEYTAB=str(small / "airflow.keytab"))

@@ -60,9 +60,7 @@ def test_published_example_with_the_old_name_of_the_connection(
 def test_published_example_on_airflow_3(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
-    """
-    Nothing reaches an extra container, so nothing says which auth manager Airflow has.
-    """
+    """Nothing reaches an extra container, so nothing says which auth manager Airflow has."""
     connection = {"AIRFLOW__CORE__SQL_ALCHEMY_CONN": database.url}
 
     daemon = start(None, {**connection, "AIRFLOW__CORE__AUTH_MANAGER": None, "INTERVAL": "1"})

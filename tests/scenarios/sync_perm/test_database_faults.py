@@ -103,30 +103,20 @@ def signal_server(server: Postgres, backend: int, number: signal.Signals) -> Non
     os.kill(backend, number)
 
 
-def test_database_that_is_not_migrated(
+def test_database_that_does_not_exist_yet_and_then_is_not_migrated(
     airflow: Airflow, postgres: Postgres, home: Path, start: StartSyncPerm
 ) -> None:
     database = postgres.new_database()
+    admin = Database(postgres, "postgres")
+    admin.query(f"ALTER DATABASE {database.name} RENAME TO {database.name}_later")
 
     daemon = start(database)
 
+    assert_is_a_calm_failure(daemon, "database_missing")
+    admin.query(f"ALTER DATABASE {database.name}_later RENAME TO {database.name}")
     assert_is_a_calm_failure(daemon, "database_not_migrated")
     assert [] == database.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     airflow.run(database, home, "airflow", "db", "migrate")
-    assert_recovers(daemon)
-
-
-def test_database_that_does_not_exist_yet(
-    airflow: Airflow, postgres: Postgres, home: Path, start: StartSyncPerm
-) -> None:
-    made = airflow.new_postgres(postgres, home)
-    admin = Database(postgres, "postgres")
-    admin.query(f"ALTER DATABASE {made.name} RENAME TO {made.name}_later")
-
-    daemon = start(made)
-
-    assert_is_a_calm_failure(daemon, "database_missing")
-    admin.query(f"ALTER DATABASE {made.name}_later RENAME TO {made.name}")
     assert_recovers(daemon)
 
 

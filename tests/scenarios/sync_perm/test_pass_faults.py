@@ -12,6 +12,7 @@ from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow import Airflow
 from tests.support.databases import PASSWORD, Database
 from tests.support.permissions import add_role, grants_on
+from tests.support.scripts import script
 from tests.support.sync_perm import (
     PASS_SECONDS,
     SyncPerm,
@@ -39,10 +40,7 @@ def is_synced(database: Database) -> bool:
 def fake_airflow(airflow: Airflow, folder: Path, body: str) -> dict[str, str | None]:
     """Return settings for an `airflow` command that is run by Airflow's Python and does as told."""
     folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "airflow"
-    program.write_text(f"#!{airflow.bin / 'python'}\n{body}\n")
-    program.chmod(0o755)
-    return {**CLI, "SYNC_PERM_AIRFLOW": str(program)}
+    return {**CLI, "SYNC_PERM_AIRFLOW": script(folder / "airflow", body, f"{airflow.bin}/python")}
 
 
 def fix(settings: dict[str, str | None], airflow: Airflow) -> None:
@@ -150,16 +148,6 @@ def test_pass_ends_when_its_lock_is_lost(
     wait_until(lambda: not any(map(is_alive, children)), "the pass is gone")
     assert 1 == len(holders)
     wait_until(lambda: is_synced(unsynced), "synced by a later pass", PASS_SECONDS)
-
-
-def test_driver_that_airflow_lacks(
-    airflow: Airflow, unsynced: Database, start: StartSyncPerm
-) -> None:
-    url = unsynced.url.replace("postgresql:", "postgresql+pg8000:")
-
-    daemon = start(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
-
-    assert_one_line_each(daemon, "driver_missing")
 
 
 def test_sigterm_ends_a_pass_within_a_second_and_the_next_start_completes_it(

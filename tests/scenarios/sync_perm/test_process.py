@@ -42,19 +42,6 @@ def test_one_shot_gives_up_at_its_deadline(start: StartSyncPerm, airflow: Airflo
     assert 3 == daemon.wait_for_exit().code
 
 
-@pytest.mark.usefixtures("only_in_full")
-def test_sighup_runs_a_full_pass_though_nothing_differs(
-    airflow: Airflow, database: Database, start: StartSyncPerm
-) -> None:
-    daemon = start(database)
-    daemon.wait_until_good()
-    seen = len(daemon.events)
-
-    daemon.sighup()
-
-    daemon.wait_for_pass(seen)
-
-
 @on_airflow("2.11", "3", "2.7")
 def test_home_and_airflow_home_that_cannot_be_written(
     airflow: Airflow, database: Database, tmp_path: Path
