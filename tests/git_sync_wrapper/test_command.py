@@ -42,7 +42,7 @@ def test_git_syncs_settings_count_for_the_loop(
 
 
 @pytest.mark.parametrize("link", [".", "..", ".snapshots", ".git-sync/repo"])
-def test_a_link_in_the_place_of_what_is_kept_is_refused(tmp_path: Path, link: str) -> None:
+def test_a_link_that_would_replace_what_is_kept_is_refused(tmp_path: Path, link: str) -> None:
     _, options = read(GITSYNC_ROOT=str(tmp_path), GITSYNC_LINK=link)
 
     with pytest.raises(SettingsError, match="GITSYNC_LINK"):

@@ -3,6 +3,7 @@ What is on the volume.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_a_change_is_seen_at_once_and_no_change_costs_no_reading(path: Path) -> 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "symlink", "closed"])
 def test_what_is_no_file_or_closed_is_bad_and_never_hangs(path: Path, kind: str) -> None:
-    make = {
+    make: dict[str, Callable[[], object]] = {
         "folder": path.mkdir,
         "pipe": lambda: os.mkfifo(path),
         "symlink": lambda: path.symlink_to("/dev/zero"),

@@ -13,6 +13,7 @@ import pytest
 from git_sync_wrapper.engine.engine import Engine, GitSyncFailed
 from git_sync_wrapper.flags.options import read_options
 from git_sync_wrapper.login.access import Access
+from git_sync_wrapper.login.ssh_files import PINNED
 from git_sync_wrapper.settings import load_settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -156,14 +157,19 @@ def test_a_configuration_that_logs_in_goes_to_git_and_not_to_git_sync(
     assert "Authorization: Basic aHVzaA==" == seen["GIT_CONFIG_VALUE_1"]
 
 
-def test_heals_before_it_runs_and_removes_what_git_sync_leaves(site: Site, fence: Fence) -> None:
+def test_heals_gives_pinned_host_keys_and_removes_what_git_sync_leaves(
+    site: Site, fence: Fence
+) -> None:
     (site.root / "tmp-link").symlink_to("x")
-    leaves = f'touch "$TMPDIR/gitconfig"; echo "T=$TMPDIR" > {site.seen}'
+    healed = 'test ! -L "$GITSYNC_ROOT/tmp-link" || exit 1'
+    leaves = f'touch "$TMPDIR/gitconfig"; env > {site.seen}'
+    repo = "ssh://git@github.com/acme/dags.git"
 
-    site.engine(f'test ! -L "$GITSYNC_ROOT/tmp-link" || exit 1\n{CHECK_OUT}\n{leaves}').run(fence)
+    site.engine(f"{healed}\n{CHECK_OUT}\n{leaves}", GITSYNC_REPO=repo).run(fence)
 
     assert [1] == site.healed
-    assert not Path(site.environment()["T"]).exists()
+    assert PINNED == site.environment()["GITSYNC_SSH_KNOWN_HOSTS_FILE"]
+    assert not Path(site.environment()["TMPDIR"]).exists()
 
 
 def test_a_failure_is_explained_by_the_error_file(site: Site, fence: Fence) -> None:

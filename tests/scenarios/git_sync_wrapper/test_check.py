@@ -56,7 +56,8 @@ def test_beside_a_running_wrapper_it_says_what_is_shown_and_who_keeps_it(here: G
 
 def test_a_check_that_is_stopped_is_not_well_and_leaves_nothing(here: GitSite) -> None:
     judged = here.folder / "judged"
-    command = script(here.folder / "command", f"touch {judged}; exec sleep 600")
+    # By then the check waits for it: a signal while it is being started would leave it behind.
+    command = script(here.folder / "command", f"sleep 1; touch {judged}; exec sleep 600")
     process = here.wrapper(
         "check", GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=command
     )

@@ -44,7 +44,7 @@ def test_no_read_fails_while_two_replace_the_ccache_every_second(
     site = make_site("16s")
     site.ccache.parent.chmod(0o2770)
     daemons = [site.publish(INTERVAL="1s", KERBEROS_JITTER="0.5s") for _ in range(2)]
-    sizes, total, inodes = set(), 0, set()
+    sizes, total, inodes = set[int](), 0, set[int]()
 
     while total < counts.ticket_reads // 2 or len(inodes) <= 3:
         with readers(site.folder / "bin", site.ccache, site.config, kinds(), service) as found:

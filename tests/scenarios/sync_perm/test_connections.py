@@ -124,7 +124,6 @@ def test_mysql_ends_as_airflow_would_have_it(
 ) -> None:
     database = mariadb.new_database()
     airflow.run(database, home, "airflow", "db", "migrate")
-    airflow.run(database, home, "airflow", "sync-perm")
     dags: dict[str, Any] = {"Übung": {"Viewer": ["can_edit"]}, "free": None, "none": {}}
     airflow.write_dags(database, home, dags)
     add_role(database, "Équipe")

@@ -106,7 +106,9 @@ def signal_server(server: Postgres, backend: int, number: signal.Signals) -> Non
 def test_database_that_does_not_exist_yet_and_then_is_not_migrated(
     airflow: Airflow, postgres: Postgres, home: Path, start: StartSyncPerm
 ) -> None:
-    database = postgres.new_database()
+    database = airflow.new_postgres(postgres, home)
+    database.query("ALTER SCHEMA public RENAME TO migrated")
+    database.query("CREATE SCHEMA public")
     admin = Database(postgres, "postgres")
     admin.query(f"ALTER DATABASE {database.name} RENAME TO {database.name}_later")
 
@@ -116,7 +118,8 @@ def test_database_that_does_not_exist_yet_and_then_is_not_migrated(
     admin.query(f"ALTER DATABASE {database.name}_later RENAME TO {database.name}")
     assert_is_a_calm_failure(daemon, "database_not_migrated")
     assert [] == database.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    airflow.run(database, home, "airflow", "db", "migrate")
+    database.query("ALTER SCHEMA public RENAME TO empty")
+    database.query("ALTER SCHEMA migrated RENAME TO public")
     assert_recovers(daemon)
 
 
