@@ -126,3 +126,14 @@ def test_a_missing_login_is_reported(server: GitServer, poll: Poll) -> None:
 
     assert "login_missing" == error.reason
     assert "GIT_SYNC_WRAPPER_CREDENTIALS" in error.advice
+
+
+def test_a_password_that_was_encoded_twice_is_decoded_when_refused(
+    server: GitServer, poll: Poll
+) -> None:
+    head = server.repository().commit({"a.py": "1"})
+    server.accept(("deploy", "right"))
+    poller = poll(server.url(), GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="cmlnaHQ=")
+
+    assert "credentials_refused" == error_of(poller).reason
+    assert head == poller.commit(Fence())
