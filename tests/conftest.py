@@ -51,6 +51,8 @@ class Counts:
     """Readers of releases that poll one server, and as many that fetch once."""
     permission_histories: int
     """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
+    permission_steps: int
+    """How often each of them changes DAGs and is held against it."""
     supervisor_pairs: int
     """Pairs of sync-perm supervisors that start at once on one new database."""
     keys: int
@@ -71,7 +73,8 @@ MODERATE = Counts(
     polls=700,
     readers=24,
     permission_histories=1,
-    supervisor_pairs=2,
+    permission_steps=2,
+    supervisor_pairs=1,
     keys=7,
     tree_reads=1_000,
     credential_rotations=2,
@@ -86,6 +89,7 @@ FULL = Counts(
     polls=8_640,
     readers=200,
     permission_histories=12,
+    permission_steps=3,
     supervisor_pairs=10,
     keys=1,
     tree_reads=20_000,

@@ -16,9 +16,7 @@ PROGRAM = "/bin/true"  # there need be no git-sync here
 
 
 def given(repo: str, **variables: str) -> tuple[Settings, Options, dict[str, str]]:
-    """
-    Read settings and options as the daemon does.
-    """
+    """Read settings and options as the daemon does."""
     environ = {
         "GITSYNC_REPO": repo,
         "GITSYNC_ROOT": "/nowhere",
@@ -38,9 +36,7 @@ def given(repo: str, **variables: str) -> tuple[Settings, Options, dict[str, str
 def git_credential(
     action: str, question: str, config: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """
-    Let git ask for a login, or hand it one, as it does within a fetch.
-    """
+    """Let git ask for a login, or hand it one, as it does within a fetch."""
     given = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
     given |= {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_COUNT": str(len(config))}
     for number, (key, value) in enumerate(config.items()):
@@ -52,7 +48,5 @@ def git_credential(
 
 
 def make_access(repo: str, **variables: str) -> Access:
-    """
-    Make what logs in; it is not started.
-    """
+    """Make what logs in; it is not started."""
     return Access(*given(repo, **variables))

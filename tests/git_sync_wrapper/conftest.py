@@ -16,9 +16,7 @@ __all__ = ["fence", "log", "poll", "server"]
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """
-    The TMPDIR of the code under test, empty; short, as the path of a socket must be.
-    """
+    """The TMPDIR of the code under test, empty; short, as the path of a socket must be."""
     with tempfile.TemporaryDirectory(prefix="gsw-") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         yield Path(folder)

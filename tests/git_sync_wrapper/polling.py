@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from git_sync_wrapper.http.connection import PATIENCE, Patience
 from git_sync_wrapper.poll.http_poller import Poller, make_poller
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -23,23 +24,21 @@ Poll = Callable[..., Poller]
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[GitServer]:
-    """
-    A git server without repositories.
-    """
     with GitServer(tmp_path / "git") as server:
         yield server
 
 
 @pytest.fixture
 def poll() -> Iterator[Poll]:
-    """
-    Make pollers for a repository; variables come after it.
-    """
+    """Make pollers for a repository; variables come after it."""
     made: list[Poller] = []
 
-    def make(repo: str, ref: str = "main", **variables: str) -> Poller:
+    def make(
+        repo: str, ref: str = "main", patience: Patience = PATIENCE, **variables: str
+    ) -> Poller:
         _, options, _ = given(repo, GITSYNC_REF=ref, **variables)
-        poller = make_poller(options, make_access(repo, GITSYNC_REF=ref, **variables))
+        access = make_access(repo, GITSYNC_REF=ref, **variables)
+        poller = make_poller(options, access, patience)
         assert poller is not None
         made.append(poller)
         return poller
@@ -58,7 +57,5 @@ def posts(request: Request) -> bool:
 
 
 def redirect(to: str) -> Callable[[Exchange], None]:
-    """
-    An answer that leads elsewhere.
-    """
+    """An answer that leads elsewhere."""
     return faults.answer_with(Answer(301, {"Location": to}))

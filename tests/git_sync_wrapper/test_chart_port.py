@@ -13,9 +13,7 @@ from sidecar_runtime.errors import SettingsError
 
 
 class Port:
-    """
-    A port whose readiness a test sets.
-    """
+    """A port whose readiness a test sets."""
 
     def __init__(self, metrics: GitSyncMetrics | None = None) -> None:
         self.is_ready = False
@@ -53,10 +51,7 @@ def test_any_path_is_503_before_there_is_something_to_read_and_200_after(
     port.is_ready = True
 
     assert (200, b"") == port.get(path)
-
-
-def test_changes_nothing(port: Port) -> None:
-    assert 405 == port.get(method="POST")[0]
+    assert 405 == port.get(path, "POST")[0]
 
 
 def test_metrics_have_git_syncs_names_and_whole_numbers(metrics: GitSyncMetrics) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.command import _joined, _warn
+from git_sync_wrapper.command import _check_link, _joined, _warn
 from git_sync_wrapper.flags.options import Options, read_options
 from git_sync_wrapper.settings import Settings, load_settings
+from sidecar_runtime.errors import SettingsError
 from tests.runtime.recording import Log
 from tests.support.daemon import VENV_BIN
+from tests.support.scripts import script
 
 REPO = {"GITSYNC_REPO": "https://git.example.com/dags.git"}
 
@@ -39,6 +41,14 @@ def test_git_syncs_settings_count_for_the_loop(
     assert value == getattr(_joined(*read(**environ)), field)
 
 
+@pytest.mark.parametrize("link", [".", "..", ".snapshots", ".git-sync/repo"])
+def test_a_link_that_would_replace_what_is_kept_is_refused(tmp_path: Path, link: str) -> None:
+    _, options = read(GITSYNC_ROOT=str(tmp_path), GITSYNC_LINK=link)
+
+    with pytest.raises(SettingsError, match="GITSYNC_LINK"):
+        _check_link(options)
+
+
 def test_warns_of_what_is_overridden_unused_or_nearly_git_syncs(log: Log) -> None:
     environ = {
         "GITSYNC_REF": "new",
@@ -62,9 +72,7 @@ def test_warns_of_what_is_overridden_unused_or_nearly_git_syncs(log: Log) -> Non
 
 
 def run(argument: str, **environ: str) -> str:
-    """
-    Run the command, and return what it said.
-    """
+    """Run the command, and return what it said."""
     command = [str(VENV_BIN / "git-sync-wrapper"), argument]
     environ |= {"PATH": os.environ["PATH"]}
     return subprocess.run(command, env=environ, capture_output=True, check=True, text=True).stdout
@@ -78,8 +86,6 @@ def test_says_what_it_is_without_any_setting(argument: str, said: str) -> None:
 
 
 def test_the_manual_is_git_syncs_own(tmp_path: Path) -> None:
-    program = tmp_path / "git-sync"
-    program.write_text('#!/bin/sh\necho "the manual $@"\n')
-    program.chmod(0o755)
+    program = script(tmp_path / "git-sync", 'echo "the manual $@"')
 
-    assert "the manual --man\n" == run("--man", GIT_SYNC_WRAPPER_GIT_SYNC=str(program))
+    assert "the manual --man\n" == run("--man", GIT_SYNC_WRAPPER_GIT_SYNC=program)

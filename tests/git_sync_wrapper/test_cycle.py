@@ -29,6 +29,7 @@ from sidecar_runtime.health import Outcome
 from sidecar_runtime.volume.lock import TargetLock
 from tests.runtime.recording import Log
 from tests.support.raising import raised
+from tests.support.scripts import script
 
 ONE, TWO, THREE = "1" * 40, "2" * 40, "3" * 40
 DOWN = SidecarError("remote_unreachable", "nobody there", "look")
@@ -44,9 +45,7 @@ ln -sfn ".worktrees/$commit" "$GITSYNC_ROOT/candidate"
 
 
 class Remote:
-    """
-    What a poll says: what git-sync would find too, unless there is an error.
-    """
+    """What a poll says: what git-sync would find too, unless there is an error."""
 
     def __init__(self, source: Path) -> None:
         self._source = source
@@ -65,24 +64,20 @@ class Remote:
 
 
 class Wrapper:
-    """
-    One process: its context, and a session.
-    """
+    """One process: its context, and a session."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
         self.root = folder / "root"
         self.is_stopped = False
-        program = folder / "git-sync"
-        program.write_text(f"#!/bin/sh\n{SCRIPT.format(folder=folder)}")
-        program.chmod(0o755)
+        program = script(folder / "git-sync", SCRIPT.format(folder=folder))
         (folder / "dag.py").touch()
         environ = {
             "PATH": os.environ["PATH"],
             "GITSYNC_REPO": "https://git.example.com/dags.git",
             "GITSYNC_ROOT": str(self.root),
             "GITSYNC_LINK": "repo",
-            "GIT_SYNC_WRAPPER_GIT_SYNC": str(program),
+            "GIT_SYNC_WRAPPER_GIT_SYNC": program,
             **variables,
         }
         settings, _ = load_settings(environ)
@@ -117,9 +112,6 @@ class Wrapper:
         self.session = Session(self.context)
 
     def commit(self, name: str, dag: str = "a = 1\n") -> None:
-        """
-        Let the remote have a commit.
-        """
         (self.folder / "dag.py").write_text(dag)
         (self.folder / "source").write_text(name)
 
@@ -130,9 +122,6 @@ class Wrapper:
         return raised(SidecarError, self.cycle)
 
     def runs(self) -> int:
-        """
-        How often git-sync has run.
-        """
         runs = self.folder / "runs"
         return len(runs.read_text().splitlines()) if runs.exists() else 0
 
@@ -151,9 +140,7 @@ class Wrapper:
 
 
 class Start:
-    """
-    Starts wrappers on one volume; all end with the test.
-    """
+    """Starts wrappers on one volume; all end with the test."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -165,9 +152,7 @@ class Start:
         return wrapper
 
     def published(self, **variables: str) -> Wrapper:
-        """
-        Start one that has shown its first commit.
-        """
+        """Start one that has shown its first commit."""
         wrapper = self(**variables)
         wrapper.commit(ONE)
         wrapper.cycle()
@@ -186,7 +171,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     start.stop()
 
 
-def test_shows_the_first_commit_and_then_only_asks(start: Start) -> None:
+def test_shows_the_first_commit_and_then_only_asks_but_for_a_person(start: Start) -> None:
     wrapper = start()
     wrapper.commit(ONE)
 
@@ -197,6 +182,8 @@ def test_shows_the_first_commit_and_then_only_asks(start: Start) -> None:
     assert 1 == wrapper.count("git_sync_count_total", status="success")
     assert 2 == wrapper.count("git_sync_count_total", status="noop")
     assert 1 == wrapper.count("git_fetch_count_total")
+    assert Outcome("unchanged", ONE) == wrapper.cycle(is_asked_for=True)
+    assert 2 == wrapper.runs()
 
 
 def test_follows_the_remote_forwards_and_back(start: Start) -> None:
@@ -222,13 +209,6 @@ def test_a_restart_runs_git_sync_only_for_something_new(start: Start) -> None:
     assert Outcome("changed", TWO) == second.cycle()
 
 
-def test_a_person_who_asks_makes_git_sync_run(start: Start) -> None:
-    wrapper = start.published()
-
-    assert Outcome("unchanged", ONE) == wrapper.cycle(is_asked_for=True)
-    assert 2 == wrapper.runs()
-
-
 def test_a_failed_poll_is_git_syncs_to_judge(start: Start) -> None:
     wrapper = start.published()
     wrapper.remote.error = DOWN
@@ -241,9 +221,7 @@ def test_a_failed_poll_is_git_syncs_to_judge(start: Start) -> None:
 
 
 def test_a_fetch_that_is_behind_the_poll_is_made_again(start: Start) -> None:
-    """
-    A server of several replicas: one answers the poll, another git-sync's fetch.
-    """
+    """A server of several replicas: one answers the poll, another git-sync's fetch."""
     wrapper = start.published()
     wrapper.remote.newer = TWO
 
@@ -260,7 +238,7 @@ def test_a_published_commit_stays_when_all_fails_and_nothing_ends(start: Start) 
     wrapper.remote.error = DOWN
 
     errors = [wrapper.failure() for _ in range(3)]
-
+    assert not any(isinstance(error, GitSyncExitError) for error in errors)
     assert ["name_unresolved"] * 3 == [error.reason for error in errors]
     assert [None] * 3 == [error.retry_within_seconds for error in errors]
     assert (ONE, True) == (wrapper.shown(), wrapper.context.status.readiness.ready)
@@ -295,13 +273,6 @@ def test_before_anything_is_published_failures_end_it_as_git_sync(
     assert (1, "name_unresolved") == (errors[-1].exit_code, errors[-1].reason)
 
 
-def test_a_negative_limit_means_no_limit(start: Start) -> None:
-    wrapper = start(GITSYNC_MAX_FAILURES="-1")
-    wrapper.remote.error = DOWN
-
-    assert not any(isinstance(wrapper.failure(), GitSyncExitError) for _ in range(5))
-
-
 def test_a_one_shot_fails_though_an_older_commit_is_there(start: Start) -> None:
     first = start.published()
     first.stop()
@@ -313,27 +284,29 @@ def test_a_one_shot_fails_though_an_older_commit_is_there(start: Start) -> None:
     assert isinstance(second.failure(), GitSyncExitError)
 
 
-def test_a_refused_commit_is_not_shown_nor_asked_for_again(start: Start, log: Log) -> None:
-    wrapper = start.published(GIT_SYNC_WRAPPER_GATE="syntax")
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_refused_commit_is_not_shown_nor_asked_for_again(
+    start: Start, log: Log, is_first: bool
+) -> None:
+    wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax")
+    if not is_first:
+        wrapper.commit(ONE)
+        wrapper.cycle()
     wrapper.commit(TWO, "def\n")
 
     results = [wrapper.cycle().result for _ in range(3)]
 
-    assert (["refused"] * 3, ONE, 2) == (results, wrapper.shown(), wrapper.runs())
+    assert (["refused"] * 3, 1 if is_first else 2) == (results, wrapper.runs())
+    assert (not is_first) == wrapper.context.status.readiness.ready
+    assert is_first or ONE == wrapper.shown()
     assert 1 == len(log.events("revision_refused"))
     assert "refused" in wrapper.context.status.details()
+    if not is_first:  # going back to what is published ends the refusal
+        wrapper.commit(ONE)
+        assert ["unchanged"] * 2 == [wrapper.cycle().result for _ in range(2)]
     wrapper.commit(THREE)
     assert Outcome("changed", THREE) == wrapper.cycle()
     assert "refused" not in wrapper.context.status.details()
-
-
-def test_a_refused_first_commit_is_not_fetched_again(start: Start, log: Log) -> None:
-    wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax")
-    wrapper.commit(ONE, "def\n")
-
-    assert ["refused"] * 3 == [wrapper.cycle().result for _ in range(3)]
-    assert 1 == wrapper.runs()
-    assert not wrapper.context.status.readiness.ready
 
 
 def test_a_check_that_was_killed_once_holds_a_commit_up_for_one_cycle(
@@ -352,16 +325,6 @@ def test_a_check_that_was_killed_once_holds_a_commit_up_for_one_cycle(
     assert ("gate_undecided", ONE) == (wrapper.failure().reason, wrapper.shown())
     (tmp_path / "twice").touch()
     assert Outcome("changed", TWO) == wrapper.cycle()
-
-
-def test_going_back_to_the_published_commit_ends_the_refusal(start: Start, log: Log) -> None:
-    wrapper = start.published(GIT_SYNC_WRAPPER_GATE="syntax")
-    wrapper.commit(TWO, "def\n")
-    wrapper.cycle()
-
-    wrapper.commit(ONE)
-
-    assert ["unchanged"] * 2 == [wrapper.cycle().result for _ in range(2)]
 
 
 def test_a_removed_link_is_turned_back_without_git_sync(start: Start, log: Log) -> None:
@@ -421,27 +384,22 @@ def test_a_full_commit_is_never_asked_for(start: Start) -> None:
     assert 0 == wrapper.remote.polls
 
 
-def test_a_rehearsal_changes_nothing(start: Start, log: Log) -> None:
-    wrapper = start(GIT_SYNC_WRAPPER_DRY_RUN="true")
-    wrapper.commit(ONE)
-
-    wrapper.cycle()
-
-    assert (0, ONE) == (wrapper.runs(), log.events("plan_made")[0]["revision"])
-    assert not (wrapper.root / "repo").exists()
-
-
-def test_a_rehearsal_on_a_volume_in_use_turns_no_link_and_tells_no_hook(
-    start: Start, tmp_path: Path
+def test_a_rehearsal_changes_nothing_turns_no_link_and_tells_no_hook(
+    start: Start, tmp_path: Path, log: Log
 ) -> None:
-    first = start.published()
-    first.stop()
     touched = tmp_path / "touched"
     settings = {"GIT_SYNC_WRAPPER_DRY_RUN": "true", "GITSYNC_TOUCH_FILE": str(touched)}
+    empty = start(**settings)
+    empty.commit(ONE)
+    empty.cycle()
+    assert (0, ONE) == (empty.runs(), log.events("plan_made")[0]["revision"])
+    assert not os.path.lexists(empty.root / "repo")
+    empty.stop()
+    first = start.published()
+    first.stop()
 
     assert Outcome("unchanged", ONE) == start(**settings).cycle()
     assert not touched.exists()
-
     (first.root / "repo").unlink()
     wrapper = start(**settings)
     wrapper.cycle()

@@ -33,18 +33,12 @@ def test_passes_on_what_git_sync_wrote(tmp_path: Path) -> None:
 def test_is_removed_when_all_is_well_even_by_the_next_process(tmp_path: Path) -> None:
     path = tmp_path / "error.json"
     ErrorFile(str(path)).write(DOWN, 1)
+    ErrorFile("").remove()
+    assert path.exists()
 
     ErrorFile(str(path)).remove()
 
     assert not path.exists()
-
-
-def test_without_a_path_nothing_is_written(tmp_path: Path) -> None:
-    file = ErrorFile("")
-    file.write(DOWN, 1)
-    file.remove()
-
-    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_file_that_cannot_be_written_is_logged(log: Log) -> None:

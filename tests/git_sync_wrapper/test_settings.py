@@ -10,16 +10,9 @@ from git_sync_wrapper.settings import INSTEAD, PREFIX, Settings, load_settings
 from sidecar_runtime.errors import SettingsError
 from sidecar_runtime.settings import names_of
 from tests.support.raising import raised
+from tests.support.scripts import script
 
 GIT_SYNC = {"GIT_SYNC_WRAPPER_GIT_SYNC": "/bin/true"}
-
-
-def problems(**environ: str) -> list[tuple[str, str]]:
-    """
-    What is refused: name and problem.
-    """
-    error = raised(SettingsError, load_settings, GIT_SYNC | environ)
-    return [(found.setting, found.problem) for found in error.problems]
 
 
 def test_protects_by_default_without_a_gate() -> None:
@@ -38,32 +31,29 @@ def test_the_period_is_git_syncs_own() -> None:
 
 
 def test_git_sync_is_found_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "git-sync"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
+    program = script(tmp_path / "git-sync", "")
     monkeypatch.setenv("PATH", str(tmp_path))
 
     settings, _ = load_settings({})
 
-    assert str(program) == settings.git_sync
+    assert program == settings.git_sync
 
 
-def test_a_git_sync_that_is_not_there_is_named() -> None:
-    assert [("GIT_SYNC_WRAPPER_GIT_SYNC", "is not a program that this image has and can run")] == (
-        problems(GIT_SYNC_WRAPPER_GIT_SYNC="/missing")
-    )
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        *(({n: "x"}, f"is not a setting; the right name is {INSTEAD[n]}") for n in sorted(INSTEAD)),
+        (
+            {"GIT_SYNC_WRAPPER_GIT_SYNC": "/missing"},
+            "is not a program that this image has and can run",
+        ),
+        (
+            {"GIT_SYNC_WRAPPER_GATE": "syntax", "GIT_SYNC_WRAPPER_MODE": "passthrough"},
+            "goes with GIT_SYNC_WRAPPER_MODE=protect, only with it",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(environ: dict[str, str], problem: str) -> None:
+    error = raised(SettingsError, load_settings, GIT_SYNC | environ)
 
-
-@pytest.mark.parametrize("name", sorted(INSTEAD))
-def test_names_that_people_type_are_answered_with_the_right_ones(name: str) -> None:
-    assert [(name, f"is not a setting; the right name is {INSTEAD[name]}")] == problems(
-        **{name: "x"}
-    )
-
-
-def test_a_gate_needs_the_protecting_mode() -> None:
-    found = problems(GIT_SYNC_WRAPPER_MODE="passthrough", GIT_SYNC_WRAPPER_GATE="syntax")
-
-    assert [
-        ("GIT_SYNC_WRAPPER_GATE", "goes with GIT_SYNC_WRAPPER_MODE=protect, only with it")
-    ] == found
+    assert [(next(iter(environ)), problem)] == [(p.setting, p.problem) for p in error.problems]

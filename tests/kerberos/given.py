@@ -18,9 +18,7 @@ KEY = bytes(range(200, 232))
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """
-    Do without the rights of root, which reads and writes everything.
-    """
+    """Do without the rights of root, which reads and writes everything."""
     if os.geteuid() == 0:
         os.seteuid(65534)
         try:
@@ -32,9 +30,7 @@ def as_nobody() -> Iterator[None]:
 
 
 def keytab(*entries: bytes, version: int = 2) -> bytes:
-    """
-    A keytab of records as `entry` makes them.
-    """
+    """A keytab of records as `entry` makes them."""
     return bytes((5, version)) + b"".join(entries)
 
 
@@ -46,9 +42,7 @@ def entry(
     enctype: int = 18,
     long_kvno: bool = True,
 ) -> bytes:
-    """
-    One key of a keytab, version 2.
-    """
+    """One key of a keytab, version 2."""
     components = name.split("/")
     body = struct.pack(">H", len(components)) + _short(realm)
     body += b"".join(map(_short, components))
@@ -60,18 +54,13 @@ def entry(
 
 
 def hole(size_bytes: int) -> bytes:
-    """
-    What `ktremove` leaves of an entry.
-    """
+    """What `ktremove` leaves of an entry."""
     return struct.pack(">i", -size_bytes) + bytes(size_bytes)
 
 
 def ccache(
     *credentials: bytes, name: str = "airflow", realm: str = "EXAMPLE.COM", offset_seconds: int = 0
 ) -> bytes:
-    """
-    A ccache, version 4.
-    """
     header = struct.pack(">HHii", 1, 8, offset_seconds, 0)
     content = b"\5\4" + struct.pack(">H", len(header)) + header + _principal(realm, [name])
     return content + b"".join(credentials)
@@ -86,9 +75,6 @@ def tgt(
     renew_until: int = 0,
     flags: int = 0x40C00000,
 ) -> bytes:
-    """
-    A ticket-granting ticket; times are the KDC's.
-    """
     times = (starts_at, starts_at, ends_at, renew_until)
     return _credential(
         _principal(realm, [name]), _principal(realm, ["krbtgt", realm]), times, flags, b"ticket"
@@ -96,9 +82,7 @@ def tgt(
 
 
 def config(key: str, value: bytes, name: str = "airflow", realm: str = "EXAMPLE.COM") -> bytes:
-    """
-    One of the entries that libkrb5 keeps its notes in.
-    """
+    """One of the entries that libkrb5 keeps its notes in."""
     server = _principal("X-CACHECONF:", ["krb5_ccache_conf_data", key])
     return _credential(_principal(realm, [name]), server, (0, 0, 0, 0), 0, value)
 

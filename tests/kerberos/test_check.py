@@ -22,9 +22,7 @@ Run = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """
-    Run the command for a consumer, with variables; return its code and what it said.
-    """
+    """Run the command for a consumer, with variables; return its code and what it said."""
 
     def check_once(who: Consumer = ROOT, **environ: str) -> tuple[int, str]:
         (tmp_path / "cc").mkdir(exist_ok=True)
@@ -53,9 +51,7 @@ def test_all_is_well(run: Run, tmp_path: Path, keytab: Path, krb5_config: Path) 
 def test_only_the_newest_keys_are_tried(
     run: Run, kdc: Kdc, keytab: Path, krb5_config: Path
 ) -> None:
-    """
-    A wrong key counts as a failed log-in, and some of these lock the account.
-    """
+    """A wrong key counts as a failed log-in, and some of these lock the account."""
     kdc.write_keytab(keytab, "airflow")
 
     code, said = run()

@@ -77,9 +77,7 @@ def test_a_ticket_is_due_for_its_cause(given: dict[str, Any], expected: Cause | 
 def test_waits_for_the_interval_or_half_of_the_life(
     life: int, interval: float, jitter: float | None, draw: float, expected: tuple[float, Cause]
 ) -> None:
-    """
-    The jitter only shortens, and by no more than half.
-    """
+    """The jitter only shortens, and by no more than half."""
     ticket = replace(TICKET, ends_at=int(NOW) + life)
 
     wait_seconds, why = wait_after(ticket, NOW, interval, jitter, draw)

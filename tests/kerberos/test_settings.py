@@ -47,16 +47,13 @@ def test_the_published_example_and_nothing_else() -> None:
     assert (Entry(None, None, "/etc/keytab/ccache", 0o640),) == settings.entries
     assert ("/etc/keytab", "/etc/keytab/ccache") == (settings.source, settings.target)
     assert [] == unknown
-
-
-def test_not_even_that_is_needed() -> None:
-    settings, _ = load_settings({})
-
+    settings, _ = load_settings({})  # not even that is needed
     assert (3600.0, None) == (settings.interval_seconds, settings.krb5_config)
     assert (("", 9813), 60.0) == (settings.http_bind, settings.timeout_seconds)
 
 
 def test_what_the_charts_container_has_is_understood() -> None:
+    before = dict(os.environ)
     settings = load_settings(
         {
             "AIRFLOW__KERBEROS__KEYTAB": "/etc/airflow.keytab",
@@ -72,6 +69,7 @@ def test_what_the_charts_container_has_is_understood() -> None:
         settings.entries
     )
     assert (1800.0, False) == (settings.interval_seconds, settings.forwardable)
+    assert before == dict(os.environ)
 
 
 def test_our_own_names_win_over_the_charts() -> None:
@@ -123,12 +121,14 @@ def test_a_keytab_that_nobody_named_is_not_overwritten(tmp_path: Path) -> None:
     assert "holds a keytab" in problem_of(KERBEROS_CCACHE=str(tmp_path / "k")).problem
 
 
-def test_two_principals_never_share_a_ccache() -> None:
+def test_two_principals_never_share_a_ccache_and_one_may_have_two() -> None:
     text = several({"principal": "a@R", "ccache": "/c"}, {"principal": "b@R", "ccache": "/x/../c"})
 
     found = problem_of(KERBEROS_PRINCIPALS=text)
 
     assert ("/c", "is the ccache of two principals") == (found.value, found.problem)
+    text = several({"principal": "a@R", "ccache": "/c"}, {"principal": "a@R", "ccache": "/d"})
+    assert 2 == len(read(KERBEROS_PRINCIPALS=text).entries)
 
 
 def test_a_slip_is_an_error_and_a_service_is_not() -> None:
@@ -196,12 +196,6 @@ def test_all_that_is_wrong_with_the_list_is_said_at_once() -> None:
         assert part in found
 
 
-def test_one_principal_may_have_two_ccaches() -> None:
-    text = several({"principal": "a@R", "ccache": "/c"}, {"principal": "a@R", "ccache": "/d"})
-
-    assert 2 == len(read(KERBEROS_PRINCIPALS=text).entries)
-
-
 def test_the_settings_for_one_do_not_go_with_the_list_for_several() -> None:
     text = several({"principal": "a@R", "ccache": "/c"})
 
@@ -259,11 +253,3 @@ def test_every_right_name_is_one() -> None:
     names = names_of(Settings, PREFIX)
 
     assert {*INSTEAD.values(), *CHART_NAMES.values()} <= names
-
-
-def test_the_environment_is_not_touched() -> None:
-    before = dict(os.environ)
-
-    load_settings({"AIRFLOW__KERBEROS__CCACHE": "/c"})
-
-    assert before == dict(os.environ)

@@ -18,9 +18,7 @@ from tests.runtime.recording import Log
 
 @pytest.fixture
 def woken(tmp_path: Path) -> threading.Semaphore:
-    """
-    How often a sidecar with a ccache and an empty folder of keytabs has asked for a cycle.
-    """
+    """How often a sidecar with a ccache and an empty folder of keytabs has asked for a cycle."""
     (tmp_path / "keytab").mkdir()
     (tmp_path / "cc").write_bytes(ccache(tgt(1_700_000_001)))
     settings, _ = load_settings(
@@ -44,9 +42,7 @@ def test_a_keytab_that_appears_asks_for_a_cycle_at_once(
 def test_a_ccache_that_is_lost_asks_for_a_cycle_once(
     log: Log, woken: threading.Semaphore, tmp_path: Path
 ) -> None:
-    """
-    Else it would wait until the failure of another principal is tried again.
-    """
+    """Else it would wait until the failure of another principal is tried again."""
     (tmp_path / "cc").unlink()
 
     assert woken.acquire(timeout=10)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.support.daemon import VENV_BIN, Event, SidecarProcess
 from tests.support.kdc import Kdc, expiry_of, run_client
+from tests.support.users import as_user
 from tests.support.waiting import wait_until
 
 KERBEROS_SIDECAR = VENV_BIN / "kerberos-sidecar"
@@ -89,6 +90,15 @@ class Site:
         Start a sidecar, which is killed at the end of the test.
         """
         return self.sidecar(*arguments, program=program, **settings).start()
+
+    def as_user(self, uid: int) -> Path:
+        """
+        The sidecar as another user of the group, who may read what it needs.
+        """
+        self.keytab.chmod(0o640)
+        self.config.chmod(0o644)
+        (self.folder / "tmp").chmod(0o777)
+        return as_user(self.folder / "bin", KERBEROS_SIDECAR, uid, 0)
 
     def publish(self, **settings: str | None) -> SidecarProcess:
         """

@@ -13,17 +13,11 @@ from tests.sync_perm.given import Sqlite
 
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Sqlite:
-    """
-    An empty metadata database.
-    """
     return Sqlite(tmp_path / "airflow.db")
 
 
 @pytest.fixture
 def database(sqlite: Sqlite) -> Iterator[Database]:
-    """
-    Our connection to it.
-    """
     found = Database(sqlite.address)
     yield found
     found.close()

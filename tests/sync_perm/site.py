@@ -18,9 +18,7 @@ OLD_PERMISSIONS = "DAG_ACTIONS = {'can_read', 'can_edit', 'can_delete'}\n"
 
 
 class Site:
-    """
-    A folder with `bin/airflow` and a site-packages beside it.
-    """
+    """A folder with `bin/airflow` and a site-packages beside it."""
 
     def __init__(
         self,
@@ -51,16 +49,10 @@ class Site:
         )
 
     def write(self, program: str, shebang: str = f"#!{sys.executable}") -> None:
-        """
-        Replace the command.
-        """
         self.command.write_text(f"{shebang}\n{program}\n")
         self.command.chmod(0o755)
 
     def environment(self, **more: str) -> Mapping[str, str]:
-        """
-        Return the environment in which Airflow is found.
-        """
         return {
             "PATH": f"{self.command.parent}:/usr/bin:/bin",
             "PYTHONPATH": str(self.packages),

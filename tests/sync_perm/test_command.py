@@ -39,9 +39,7 @@ def test_what_is_right_comes_whole(tmp_path: Path) -> None:
 
 
 def test_what_it_starts_writes_for_itself_alone(tmp_path: Path, sqlite: Sqlite) -> None:
-    """
-    Airflow writes its configuration, with the password of the database in it.
-    """
+    """Airflow writes its configuration, with the password of the database in it."""
     site = Site(tmp_path / "site")
     site.write(f"import pathlib; pathlib.Path('{tmp_path}/written').touch()")
     environ = site.environment(

@@ -2,7 +2,9 @@
 When a pass runs, and what its end means; Airflow's command is a script that edits SQLite.
 """
 
+import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,6 @@ from structlog.testing import capture_logs
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
-from sync_perm.airflow.installation import find_installation
 from sync_perm.airflow.passes import AirflowPasses
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.comparison import Comparison
@@ -24,7 +25,7 @@ from sync_perm.sidecar import SyncPerm
 from sync_perm.status import Status
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
-from tests.sync_perm.given import Sqlite
+from tests.sync_perm.given import AIRFLOW_2, Sqlite
 from tests.sync_perm.site import Site
 
 FIX = """
@@ -42,9 +43,7 @@ with sqlite3.connect(path) as db:
 
 
 class Sidecar:
-    """
-    A sidecar without its loop, on SQLite, with a stand-in for Airflow's command.
-    """
+    """A sidecar without its loop, on SQLite, with a stand-in for Airflow's command."""
 
     def __init__(self, folder: Path, sqlite: Sqlite) -> None:
         self.pace = Pace(quiet_seconds=0.05)
@@ -67,7 +66,7 @@ class Sidecar:
             **settings,
         )
         config = AirflowConfig(environ)
-        airflow = find_installation("airflow", config)
+        airflow = replace(AIRFLOW_2, command=str(self.site.command), python=sys.executable)
         self.metrics = PermMetrics("0", "0")
         self.sidecar = SyncPerm(
             load_settings(environ)[0],
@@ -84,9 +83,7 @@ class Sidecar:
         self.sqlite.run("INSERT INTO ab_role (name) VALUES ('team')")
 
     def counted(self) -> dict[tuple[str, str], float]:
-        """
-        The passes that the metrics count, by what they were for and how they ended.
-        """
+        """The passes that the metrics count, by what they were for and how they ended."""
         (family,) = (
             one for one in self.metrics.registry.collect() if one.name == "sync_perm_passes"
         )
@@ -157,15 +154,7 @@ def test_a_late_role_is_served_by_one_pass(one: Sidecar) -> None:
     assert passes == one.counted()
 
 
-def test_a_rehearsal_starts_nothing(one: Sidecar) -> None:
-    session = one.begin(SYNC_PERM_DRY_RUN="true")
-    one.add_role()
-
-    assert ("unchanged", 0) == (run(session).result, one.passes)
-    assert not one.sidecar.readiness().ready
-
-
-def test_a_rehearsal_that_is_asked_for_is_one(one: Sidecar) -> None:
+def test_a_rehearsal_that_is_asked_for_is_one_and_starts_nothing(one: Sidecar) -> None:
     session = one.begin(SYNC_PERM_DRY_RUN="true")
 
     with capture_logs() as logs:
@@ -173,43 +162,43 @@ def test_a_rehearsal_that_is_asked_for_is_one(one: Sidecar) -> None:
         run(session)
 
     assert ["asked"] == [line["reason"] for line in logs if line["event"] == "pass_planned"]
-
-
-def test_a_person_gets_a_pass_though_nothing_differs(one: Sidecar) -> None:
-    session = one.begin()
-    run(session)
-
-    outcome = run(session, is_asked=True)
-
-    assert ("unchanged", 1) == (outcome.result, one.passes)
+    one.add_role()
+    assert ("unchanged", 0) == (run(session).result, one.passes)
+    assert not one.sidecar.readiness().ready
 
 
 def test_a_one_shot_always_runs_one(one: Sidecar) -> None:
     assert ("unchanged", 1) == (run(one.begin(SYNC_PERM_ONE_SHOT="true")).result, one.passes)
 
 
-def test_what_two_passes_do_not_fix_waits(one: Sidecar) -> None:
+def test_what_two_passes_do_not_fix_waits_and_holds_back_no_new_difference(one: Sidecar) -> None:
     one.site.write(FIX.split("with sqlite3")[0])
     session = one.begin()
     one.add_role()
-
     first = run(session)
     run(session)
-
     assert ("unchanged", 2) == (first.result, one.passes)
     assert not one.sidecar.readiness().ready
-
-
-def test_a_new_difference_is_not_held_back_by_an_old_one(one: Sidecar) -> None:
-    one.site.write(FIX.split("with sqlite3")[0])
-    session = one.begin()
-    one.add_role()
-    run(session)
     one.sqlite.run("INSERT INTO ab_role (name) VALUES ('another')")
 
     run(session)
 
     assert 4 == one.passes
+
+
+def test_what_comes_during_the_last_pass_is_for_the_next_cycle(one: Sidecar) -> None:
+    """The fingerprint is of after the pass, and would show no change."""
+    late = "INSERT INTO ab_role (name) VALUES ('late')"
+    one.site.write(
+        FIX.split("with sqlite3")[0] + "if open(path + '.passes').read() == 'xx':\n"
+        f"    sqlite3.connect(path, isolation_level=None).execute({late!r})\n"
+    )
+    session = one.begin()
+    one.add_role()
+    run(session)
+    one.site.write(FIX.replace("'team'", "'late'"))
+
+    assert ("changed", 3) == (run(session).result, one.passes)
 
 
 def test_another_holder_of_the_lock_is_waited_for(one: Sidecar) -> None:
@@ -251,18 +240,18 @@ def test_a_failed_pass_is_said_and_repeated_later(one: Sidecar) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "reason", "said"),
+    ("program", "settings", "reason", "said"),
     [
-        ("import os; os.kill(os.getpid(), 9)", "pass_killed", ""),
-        ("import time; time.sleep(600)", "pass_timeout", ""),
-        ("import MySQLdb", "driver_missing", "'MySQLdb'"),
+        ("import os; os.kill(os.getpid(), 9)", {}, "pass_killed", ""),
+        ("import time; time.sleep(600)", {"SYNC_PERM_TIMEOUT": "1"}, "pass_timeout", ""),
+        ("import MySQLdb", {}, "driver_missing", "'MySQLdb'"),
     ],
 )
 def test_each_way_to_fail_has_its_own_reason(
-    one: Sidecar, program: str, reason: str, said: str
+    one: Sidecar, program: str, settings: dict[str, str], reason: str, said: str
 ) -> None:
     one.site.write(program)
-    session = one.begin(SYNC_PERM_TIMEOUT="5")
+    session = one.begin(**settings)
     one.add_role()
 
     error = failure(session)

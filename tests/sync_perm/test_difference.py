@@ -90,9 +90,7 @@ def test_each_dag_has_its_permissions() -> None:
 
 
 def test_a_dag_that_is_called_like_all_dags_is_left_alone() -> None:
-    """
-    Airflow takes its permissions for those on every DAG, and then takes them from the roles.
-    """
+    """Airflow takes its permissions for those on every DAG, and then takes them from the roles."""
     found = look(tables({"DAGs": {}}, permissions=(), grants=[("Op", "can_read", "DAGs")]))
 
     assert (NONE, "name_reserved") == (found.items, found.failing["DAGs"].reason)
@@ -153,9 +151,7 @@ def test_what_is_kept_depends_on_the_collection(asked: Any, kept: set[str]) -> N
 
 
 def test_a_missing_role_hides_those_after_it() -> None:
-    """
-    Airflow grants in the order of the mapping, and stops at the first that it refuses.
-    """
+    """Airflow grants in the order of the mapping, and stops at the first that it refuses."""
     access = {"one": {"can_read"}, "missing": {"can_read"}, "two": {"can_read"}}
     grants = [("two", "can_edit", "DAG:d")]
 

@@ -17,6 +17,7 @@ from git_sync_wrapper.login.ssh_files import PINNED
 from git_sync_wrapper.settings import load_settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.support import scripts
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
@@ -28,9 +29,7 @@ ln -sfn ".worktrees/{COMMIT}" "$GITSYNC_ROOT/candidate"
 
 
 class Site:
-    """
-    A program, what it gets, and where it works.
-    """
+    """A program, what it gets, and where it works."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -41,15 +40,13 @@ class Site:
         self._open: list[Access] = []
 
     def engine(self, script: str, **variables: str) -> Engine:
-        program = self._folder / "git-sync"
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(0o755)
+        program = scripts.script(self._folder / "git-sync", script)
         environ = {
             "PATH": os.environ["PATH"],
             "HOME": str(self._folder),
             "GITSYNC_REPO": "https://git.example.com/dags.git",
             "GITSYNC_ROOT": str(self._folder / "volume"),
-            "GIT_SYNC_WRAPPER_GIT_SYNC": str(program),
+            "GIT_SYNC_WRAPPER_GIT_SYNC": program,
             **variables,
         }
         settings, _ = load_settings(environ)
@@ -67,9 +64,6 @@ class Site:
         )
 
     def environment(self) -> dict[str, str]:
-        """
-        What the program was given.
-        """
         lines = self.seen.read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
@@ -86,9 +80,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def alive(group: str) -> list[str]:
-    """
-    Return the processes of a group, without those that only wait to be reaped.
-    """
+    """Return the processes of a group, without those that only wait to be reaped."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -144,9 +136,7 @@ def test_every_setting_goes_by_the_environment_in_new_names_only(site: Site, fen
 def test_a_configuration_that_logs_in_goes_to_git_and_not_to_git_sync(
     site: Site, fence: Fence
 ) -> None:
-    """
-    git-sync puts each configuration into an argument list, and into a file.
-    """
+    """git-sync puts each configuration into an argument list, and into a file."""
     engine = site.engine(
         f"{CHECK_OUT}\nenv > {site.seen}",
         GITSYNC_GIT_CONFIG='a.b:c,http.extraHeader:"Authorization: Basic aHVzaA==",'
@@ -167,20 +157,19 @@ def test_a_configuration_that_logs_in_goes_to_git_and_not_to_git_sync(
     assert "Authorization: Basic aHVzaA==" == seen["GIT_CONFIG_VALUE_1"]
 
 
-def test_what_git_sync_leaves_in_its_temporary_folder_is_removed(site: Site, fence: Fence) -> None:
-    engine = site.engine(f'{CHECK_OUT}\ntouch "$TMPDIR/gitconfig"; echo "T=$TMPDIR" > {site.seen}')
-
-    engine.run(fence)
-
-    assert not Path(site.environment()["T"]).exists()
-
-
-def test_heals_before_it_runs(site: Site, fence: Fence) -> None:
+def test_heals_gives_pinned_host_keys_and_removes_what_git_sync_leaves(
+    site: Site, fence: Fence
+) -> None:
     (site.root / "tmp-link").symlink_to("x")
+    healed = 'test ! -L "$GITSYNC_ROOT/tmp-link" || exit 1'
+    leaves = f'touch "$TMPDIR/gitconfig"; env > {site.seen}'
+    repo = "ssh://git@github.com/acme/dags.git"
 
-    site.engine(f'test ! -L "$GITSYNC_ROOT/tmp-link" || exit 1\n{CHECK_OUT}').run(fence)
+    site.engine(f"{healed}\n{CHECK_OUT}\n{leaves}", GITSYNC_REPO=repo).run(fence)
 
     assert [1] == site.healed
+    assert PINNED == site.environment()["GITSYNC_SSH_KNOWN_HOSTS_FILE"]
+    assert not Path(site.environment()["TMPDIR"]).exists()
 
 
 def test_a_failure_is_explained_by_the_error_file(site: Site, fence: Fence) -> None:
@@ -191,19 +180,24 @@ def test_a_failure_is_explained_by_the_error_file(site: Site, fence: Fence) -> N
     assert isinstance(error, GitSyncFailed) and report == error.report.strip()
 
 
-def test_a_failure_without_an_error_file_is_explained_by_the_log(site: Site, fence: Fence) -> None:
-    line = '{"msg":"FATAL","error":"Could not resolve host: x"}'
+@pytest.mark.parametrize(
+    ("script", "reason", "said"),
+    [
+        (
+            'echo \'{"msg":"FATAL","error":"Could not resolve host: x"}\' >&2; exit 1',
+            "name_unresolved",
+            "git-sync ended with exit code 1",
+        ),
+        ("kill -9 $$", "git_sync_failed", "git-sync ended with signal 9"),
+        ("exit 0", "git_sync_failed", "shows no commit"),
+    ],
+)
+def test_a_failure_without_an_error_file_is_explained_by_the_log_and_the_end(
+    site: Site, fence: Fence, script: str, reason: str, said: str
+) -> None:
+    error = failure(site.engine(script), fence)
 
-    error = failure(site.engine(f"echo '{line}' >&2; exit 1"), fence)
-
-    assert "name_unresolved" == error.reason
-    assert "git-sync ended with exit code 1" in error.message
-
-
-def test_a_killed_git_sync_is_a_failure(site: Site, fence: Fence) -> None:
-    error = failure(site.engine("kill -9 $$"), fence)
-
-    assert "git-sync ended with signal 9" in error.message
+    assert (reason, True) == (error.reason, said in error.message)
 
 
 def test_a_full_volume_throws_the_repository_away(site: Site, fence: Fence) -> None:
@@ -213,10 +207,6 @@ def test_a_full_volume_throws_the_repository_away(site: Site, fence: Fence) -> N
 
     assert "target_full" == error.reason
     assert not site.root.exists()
-
-
-def test_success_without_a_commit_is_a_failure(site: Site, fence: Fence) -> None:
-    assert "shows no commit" in failure(site.engine("exit 0"), fence).message
 
 
 def test_a_program_that_cannot_be_started_says_so(site: Site, fence: Fence) -> None:
@@ -239,13 +229,3 @@ def test_an_abandoned_run_is_killed_with_its_children(site: Site, fence: Fence) 
 
     group = site.environment()["pid"]
     wait_until(lambda: not alive(group), "none of its group is alive")
-
-
-def test_git_gets_pinned_host_keys(site: Site, fence: Fence) -> None:
-    engine = site.engine(
-        f"{CHECK_OUT}\nenv > {site.seen}", GITSYNC_REPO="ssh://git@github.com/acme/dags.git"
-    )
-
-    engine.run(fence)
-
-    assert PINNED == site.environment()["GITSYNC_SSH_KNOWN_HOSTS_FILE"]

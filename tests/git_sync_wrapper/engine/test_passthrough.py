@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import scripts
 from tests.support.waiting import wait_until
 
 RUN = """
@@ -22,9 +23,7 @@ sys.exit(passthrough.run(sys.argv[1], sys.argv[2:], os.environ))
 
 
 class Site:
-    """
-    A program that stands for git-sync, and wrappers of it that end with the test.
-    """
+    """A program that stands for git-sync, and wrappers of it that end with the test."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -32,11 +31,9 @@ class Site:
         self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self, script: str, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
-        program = self._folder / "git-sync"
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(0o755)
+        program = scripts.script(self._folder / "git-sync", script)
         child = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(program), *arguments],
+            [sys.executable, "-c", RUN, program, *arguments],
             env={"PATH": os.environ["PATH"], **environ},
         )
         self._children.append(child)

@@ -60,17 +60,14 @@ def test_refuses_what_git_sync_refuses(
         parse(text)
 
 
-def test_reads_one_credential_and_a_list() -> None:
-    one = '{"url":"https://a","username":"u","password":"p"}'
+def test_reads_one_credential_and_a_list_and_shows_no_password() -> None:
+    one = '{"url":"https://a","username":"u","password":"hidden"}'
     two = '{"url":"https://b","username":"v","password-file":"/f"}'
 
-    assert (GivenCredential("https://a", "u", "p"),) == credentials(one)
+    assert (GivenCredential("https://a", "u", "hidden"),) == credentials(one)
+    assert "hidden" not in repr(credentials(one))
     assert 2 == len(credentials(f"[{one},{two}]"))
     assert () == credentials(" ")
-
-
-def test_a_credential_does_not_show_its_password() -> None:
-    assert "hidden" not in repr(GivenCredential("https://a", "u", "hidden"))
 
 
 @pytest.mark.parametrize(

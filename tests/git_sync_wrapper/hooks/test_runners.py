@@ -19,25 +19,15 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
 from tests.support.loopback import Answer, LoopbackServer, Request
 from tests.support.raising import raised
+from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 ONE, TWO = "1" * 40, "2" * 40
 
 
-def script(folder: Path, text: str) -> str:
-    """
-    Make a program of the shell.
-    """
-    path = folder / "hook"
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return str(path)
-
-
 def exechook(folder: Path, text: str, timeout_seconds: float = 30.0) -> Exechook:
-    return Exechook(
-        "exechook", script(folder, text), timeout_seconds, 0.01, os.environ, lambda _: str(folder)
-    )
+    command = script(folder / "hook", text)
+    return Exechook("exechook", command, timeout_seconds, 0.01, os.environ, lambda _: str(folder))
 
 
 Started = Callable[[HookRunner], HookRunner]
@@ -45,10 +35,6 @@ Started = Callable[[HookRunner], HookRunner]
 
 @dataclass
 class Counted:
-    """
-    How hooks ended.
-    """
-
     ends: list[tuple[str, str]] = field(default_factory=list)
 
     def __call__(self, name: str, status: str) -> None:
@@ -62,9 +48,6 @@ def counted() -> Counted:
 
 @pytest.fixture
 def started() -> Iterator[Started]:
-    """
-    Start runners that end with the test.
-    """
     runners: list[HookRunner] = []
 
     def start(runner: HookRunner) -> HookRunner:
@@ -78,9 +61,7 @@ def started() -> Iterator[Started]:
 
 
 class Server(LoopbackServer):
-    """
-    Answers with one status after the other, then always with the last.
-    """
+    """Answers with one status after the other, then always with the last."""
 
     def __init__(self, *statuses: int) -> None:
         super().__init__()
@@ -101,19 +82,20 @@ def test_a_command_runs_in_the_commit_and_gets_its_hash(tmp_path: Path, fence: F
 
 @pytest.mark.parametrize(
     ("text", "timeout_seconds", "problem"),
-    [("echo why; exit 3", 60.0, "ended with 3: why"), ("sleep 60", 0.2, "within 0.2 s")],
+    [
+        ("echo why; exit 3", 60.0, "ended with 3: why"),
+        ("sleep 60", 0.2, "within 0.2 s"),
+        (None, 60.0, "cannot be started"),
+    ],
 )
 def test_a_command_that_fails_says_why(
-    tmp_path: Path, fence: Fence, text: str, timeout_seconds: float, problem: str
+    tmp_path: Path, fence: Fence, text: str | None, timeout_seconds: float, problem: str
 ) -> None:
+    hook = exechook(tmp_path, text or "", timeout_seconds=timeout_seconds)
+    if text is None:
+        (tmp_path / "hook").unlink()
+
     with pytest.raises(HookFailed, match=problem):
-        exechook(tmp_path, text, timeout_seconds=timeout_seconds).run(ONE, fence)
-
-
-def test_a_command_that_is_not_there_says_so(tmp_path: Path, fence: Fence) -> None:
-    hook = Exechook("exechook", "/missing", 1.0, 1.0, os.environ, lambda _: str(tmp_path))
-
-    with pytest.raises(HookFailed, match="cannot be started"):
         hook.run(ONE, fence)
 
 
@@ -161,11 +143,18 @@ def test_a_webhook_carries_the_hash(fence: Fence, method: str) -> None:
         assert [(method, ONE)] == server.hashes
 
 
-def test_another_status_fails_unless_any_will_do(fence: Fence) -> None:
+def test_another_status_fails_unless_any_will_do_and_a_revoked_one_is_not_sent(
+    fence: Fence,
+) -> None:
     with Server(500) as server:
         with pytest.raises(HookFailed, match="is 500, not 200"):
             Webhook(server.endpoint, "POST", 200, 5.0, 1.0).run(ONE, fence)
         Webhook(server.endpoint, "POST", 0, 5.0, 1.0).run(ONE, fence)
+        fence.revoke()
+        with pytest.raises(CycleAbandoned):
+            Webhook(server.endpoint, "POST", 0, 5.0, 1.0).run(ONE, fence)
+
+    assert [("POST", ONE)] * 2 == server.hashes
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/T0KEN", "http://127.0.0.1/T0KEN a"])
@@ -190,13 +179,6 @@ def test_what_is_no_http_fails_and_is_asked_again(counted: Counted, started: Sta
     assert ("webhook", "error") == counted.ends[0]
 
 
-def test_a_revoked_webhook_is_not_sent(fence: Fence) -> None:
-    fence.revoke()
-
-    with pytest.raises(CycleAbandoned):
-        Webhook("http://127.0.0.1:1/", "POST", 200, 5.0, 1.0).run(ONE, fence)
-
-
 def hooks(folder: Path, counted: Counted, *arguments: str) -> Hooks:
     options = read_options(
         [f"--root={folder}", "--touch-file=touched/file", *arguments],
@@ -217,7 +199,7 @@ def test_touches_the_file_first_made_then_renewed(tmp_path: Path, counted: Count
 
 
 def test_a_one_shot_waits_and_tells_what_failed(tmp_path: Path, counted: Counted, log: Log) -> None:
-    ours = hooks(tmp_path, counted, f"--exechook-command={script(tmp_path, 'exit 1')}")
+    ours = hooks(tmp_path, counted, "--exechook-command=/bin/false")
 
     problem = ours.announce_once(ONE, Fence())
 
@@ -228,15 +210,14 @@ def test_a_one_shot_waits_and_tells_what_failed(tmp_path: Path, counted: Counted
 def test_a_commit_that_the_hook_before_refuses_is_an_error(
     tmp_path: Path, counted: Counted, log: Log
 ) -> None:
-    command = script(tmp_path, "exit 1")
-    ours = hooks(tmp_path, counted, f"--pre-publish-exechook-command={command}")
+    ours = hooks(tmp_path, counted, "--pre-publish-exechook-command=/bin/false")
 
     assert "pre_publish_hook_failed" == raised(SidecarError, ours.prepublish, ONE, Fence()).reason
 
 
 def test_all_hooks_stop(tmp_path: Path, counted: Counted) -> None:
     before = threading.active_count()
-    ours = hooks(tmp_path, counted, f"--exechook-command={script(tmp_path, 'exit 0')}")
+    ours = hooks(tmp_path, counted, "--exechook-command=/bin/true")
     ours.start()
 
     ours.stop()

@@ -2,21 +2,20 @@
 One HTTP answer, in pieces of every size, whole and broken.
 """
 
+import itertools
 import socket
 import time
+from typing import cast
 
 import pytest
 
-from git_sync_wrapper.http import answer
 from git_sync_wrapper.http.answer import Answer, NotHttp, read_answer
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
 def read(*pieces: bytes, seconds: float = 10.0) -> Answer:
-    """
-    Read what a server sends before it closes the connection.
-    """
+    """Read what a server sends before it closes the connection."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(10)
@@ -27,10 +26,6 @@ def read(*pieces: bytes, seconds: float = 10.0) -> Answer:
 
 
 class OneByOne(socket.socket):
-    """
-    Brings one byte at a time.
-    """
-
     def recv(self, size: int, flags: int = 0) -> bytes:
         return super().recv(1, flags)
 
@@ -120,25 +115,45 @@ def test_what_is_broken_is_refused(sent: bytes) -> None:
 
 
 def test_a_connection_that_was_closed_before_is_told_apart() -> None:
-    """
-    A kept connection ends like this, and is worth a second try.
-    """
+    """A kept connection ends like this, and is worth a second try."""
     with pytest.raises(ConnectionResetError):
         read(b"")
 
 
-def test_an_answer_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer, "ANSWER_LIMIT_BYTES", 10)
-    monkeypatch.setattr(answer, "HEAD_LIMIT_BYTES", 100)
-    for sent in (
-        OK + b"Content-Length: 11\r\n\r\nhello world",
-        OK + b"\r\nhello world",
-        OK + b"Transfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n6\r\nworld!\r\n0\r\n\r\n",
-        OK + b"X: " + b"x" * 200,
-        b"HTTP/1.1 100 Continue\r\n\r\n" * 10,
-    ):
-        with pytest.raises(NotHttp):
-            read(sent)
+class Endless:
+    """A connection that brings a beginning, and then the same piece again and again."""
+
+    def __init__(self, begin: bytes, piece: bytes) -> None:
+        self._pieces = itertools.chain([begin], itertools.repeat(piece))
+        self.sent_bytes = 0
+
+    def settimeout(self, seconds: float) -> None:
+        pass
+
+    def recv(self, size: int) -> bytes:
+        piece = next(self._pieces)
+        self.sent_bytes += len(piece)
+        return piece
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece", "limit_bytes"),
+    [
+        (OK + b"Content-Length: 99999999999\r\n\r\n", bytes(65_000), 64 << 20),
+        (OK + b"\r\n", bytes(65_000), 64 << 20),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"fa00\r\n%b\r\n" % bytes(64_000), 64 << 20),
+        (OK, b"X: " + b"x" * 500 + b"\r\n", 64 << 10),
+        (OK, b"X" * 500, 64 << 10),
+        (b"HTTP/1.1 ", b"100 Continue\r\n\r\nHTTP/1.1 ", 64 << 10),
+    ],
+)
+def test_an_answer_without_an_end_is_refused(begin: bytes, piece: bytes, limit_bytes: int) -> None:
+    endless = Endless(begin, piece)
+
+    with pytest.raises(NotHttp, match="it does not end"):
+        read_answer(cast(socket.socket, endless), time.monotonic() + 60)
+
+    assert limit_bytes < endless.sent_bytes <= limit_bytes + len(piece)
 
 
 def test_an_answer_must_come_in_time() -> None:

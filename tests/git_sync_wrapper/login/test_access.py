@@ -30,9 +30,7 @@ Start = Callable[..., Access]
 
 @pytest.fixture
 def start(temporary: Path) -> Iterator[Start]:
-    """
-    Make what logs in to a repository, and start it.
-    """
+    """Make what logs in to a repository, and start it."""
     made: list[Access] = []
 
     def make(repo: str = REPO, **variables: str) -> Access:
@@ -47,20 +45,13 @@ def start(temporary: Path) -> Iterator[Start]:
 
 
 def fill(prepared: Prepared, url: str) -> subprocess.CompletedProcess[str]:
-    """
-    Let git ask for credentials, as prepared.
-    """
     return git_credential("fill", f"url={url}\n", prepared.git_config)
 
 
 def test_git_gets_the_password_and_git_sync_does_not(start: Start) -> None:
-    access = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="hunter2")
+    prepared = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="hunter2").prepare()
 
-    prepared = access.prepare()
-
-    assert dict.fromkeys(KEPT_BACK) == {
-        name: value for name, value in prepared.flags.items() if name in KEPT_BACK
-    }
+    assert set(KEPT_BACK) == {name for name, value in prepared.flags.items() if value is None}
     assert "hunter2" not in repr(prepared)
     assert "username=deploy\npassword=hunter2\n" in fill(prepared, REPO).stdout
 
@@ -106,9 +97,7 @@ def test_own_helpers_are_left_alone(start: Start) -> None:
 
 
 def test_requests_to_codecommit_are_signed_from_the_start(start: Start) -> None:
-    """
-    It may answer 403 to who says nothing, and git gives up then.
-    """
+    """It may answer 403 to who says nothing, and git gives up then."""
     host = CODECOMMIT.removesuffix("v1/repos/dags")
 
     assert "basic" == start(CODECOMMIT).prepare().git_config[f"http.{host}.proactiveAuth"]
@@ -182,31 +171,20 @@ def test_a_refusal_is_explained_for_codecommit_only(
     assert None is access.explain(REPO, Fence())
 
 
-def test_the_helper_finds_the_bytecode_of_the_image(
+def test_python_and_the_bytecode_of_the_image_may_lie_in_a_folder_with_a_blank(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    It runs without `site`, which tells others where that is.
-    """
-    monkeypatch.setattr("sys.pycache_prefix", str(tmp_path / "byte code"))
-    access = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="secret")
-
-    prepared = access.prepare()
-
-    assert "'pycache_prefix=" in prepared.git_config["credential.helper"]
-    assert "password=secret\n" in fill(prepared, REPO).stdout
-
-
-def test_python_may_lie_in_a_folder_with_a_blank(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    """The helper runs without `site`, which tells others where the bytecode is."""
     python = tmp_path / "für alle Fälle" / "python3"
     python.parent.mkdir()
     python.symlink_to(sys.executable)
     monkeypatch.setattr("sys.executable", str(python))
-    access = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="secret")
+    monkeypatch.setattr("sys.pycache_prefix", str(tmp_path / "byte code"))
 
-    assert "password=secret\n" in fill(access.prepare(), REPO).stdout
+    prepared = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="secret").prepare()
+
+    assert "'pycache_prefix=" in prepared.git_config["credential.helper"]
+    assert "password=secret\n" in fill(prepared, REPO).stdout
 
 
 def test_nothing_that_logs_in_reaches_git_sync(start: Start) -> None:

@@ -59,14 +59,6 @@ def test_signs_by_the_identity_of_the_pod(
         assert 0 < credential.expires_at - time.time() <= sigv4.VALID_SECONDS
 
 
-def test_signs_with_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch, fence: Fence) -> None:
-    use(monkeypatch, {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cr3t"})
-
-    credential = CodeCommit().credential(WANTED, fence)
-
-    assert credential is not None and "AKIDEXAMPLE" == credential.username
-
-
 def test_sts_is_asked_once_and_again_after_a_refusal(
     monkeypatch: pytest.MonkeyPatch, token_file: Path, fence: Fence
 ) -> None:
@@ -121,10 +113,9 @@ def test_a_refused_role_keeps_its_reason(
         use(monkeypatch, sts.environment(token_file))
         sts.inject(sts_error(403, "AccessDenied", "not your role"))
 
-        with pytest.raises(SidecarError) as caught:
-            CodeCommit().credential(WANTED, fence)
+        error = raised(SidecarError, CodeCommit().credential, WANTED, fence)
 
-    assert ("credentials_denied", True) == (caught.value.reason, "trust" in caught.value.advice)
+    assert ("credentials_denied", True) == (error.reason, "trust" in error.advice)
 
 
 def test_a_refusal_by_codecommit_names_identity_action_and_repository(
@@ -139,7 +130,3 @@ def test_a_refusal_by_codecommit_names_identity_action_and_repository(
     assert IDENTITY_ARN in error.message
     arn = "arn:aws:codecommit:eu-central-1:123456789012:dags"
     assert f"codecommit:GitPull on {arn}" in error.advice
-
-
-def test_a_refusal_by_others_is_not_explained(fence: Fence) -> None:
-    assert None is CodeCommit().explain(Wanted.by_url("https://github.com/x"), fence)

@@ -29,9 +29,6 @@ def who(found: Keyring, url: str) -> str | None:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A pod with AWS credentials.
-    """
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
 
@@ -77,20 +74,14 @@ def test_the_repositorys_own_pair_beats_a_list_for_its_server() -> None:
     ]
 
 
-def test_codecommit_needs_no_setting(aws: None) -> None:
+def test_codecommit_needs_no_setting_and_git_credentials_of_iam_beat_signatures(aws: None) -> None:
     found = keyring(CODECOMMIT)
+    iam = keyring(CODECOMMIT, GITSYNC_USERNAME="dags-at-123", GITSYNC_PASSWORD="secret")
 
-    assert "AKIDEXAMPLE" == who(found, CODECOMMIT)
-    assert found.signs_for(Wanted.by_url(CODECOMMIT))
+    assert ["AKIDEXAMPLE", "dags-at-123"] == [who(one, CODECOMMIT) for one in (found, iam)]
+    assert [True, False] == [one.signs_for(Wanted.by_url(CODECOMMIT)) for one in (found, iam)]
     assert not found.signs_for(Wanted.by_url(REPO))
-
-
-def test_git_credentials_of_iam_beat_signatures() -> None:
-    found = keyring(CODECOMMIT, GITSYNC_USERNAME="dags-at-123", GITSYNC_PASSWORD="secret")
-
-    assert "dags-at-123" == who(found, CODECOMMIT)
-    assert not found.signs_for(Wanted.by_url(CODECOMMIT))
-    assert None is found.explain(Wanted.by_url(CODECOMMIT), Fence())
+    assert None is iam.explain(Wanted.by_url(CODECOMMIT), Fence())
 
 
 def test_a_github_app_logs_in_with_what_git_sync_stores() -> None:

@@ -23,9 +23,7 @@ def test_only_its_owner_may_enter(temporary: Path) -> None:
 
 
 def test_nothing_is_left(temporary: Path) -> None:
-    """
-    Descriptors are counted in a process of its own, where no other thread opens any.
-    """
+    """Descriptors are counted in a process of its own, where no other thread opens any."""
     program = (
         "import os\n"
         "from git_sync_wrapper.login.private_folder import PrivateFolder\n"
@@ -73,9 +71,7 @@ def test_folders_in_use_and_of_others_stay(temporary: Path) -> None:
 def test_an_unusable_place_is_left_for_another(
     temporary: Path, monkeypatch: pytest.MonkeyPatch, unusable: str
 ) -> None:
-    """
-    A read-only root has no writable /tmp; a socket's path has at most 107 bytes.
-    """
+    """A read-only root has no writable /tmp; a socket's path has at most 107 bytes."""
     (temporary / "long" / ("long/" * 12)).mkdir(parents=True)
     monkeypatch.setenv("TMPDIR", str(temporary / unusable))
 

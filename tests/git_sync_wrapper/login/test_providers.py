@@ -12,7 +12,8 @@ from git_sync_wrapper.login.secret import Cleaner, Secret
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.support import faults
-from tests.support.loopback import Answer, LoopbackServer, Request
+from tests.support.askpass import AskpassServer
+from tests.support.loopback import Answer
 from tests.support.raising import raised
 
 wanted = Wanted.by_url
@@ -82,9 +83,7 @@ def test_the_longest_path_wins_and_whole_names_count(fence: Fence) -> None:
 
 
 def test_a_pair_for_another_path_serves_where_there_is_no_better(fence: Fence) -> None:
-    """
-    As in git-sync, which tells git only the server.
-    """
+    """As in git-sync, which tells git only the server."""
     given = Given([pair("https://h/team/dags.git")])
 
     assert Credential("deploy", "secret") == given.credential(wanted("https://h/sub.git"), fence)
@@ -99,14 +98,6 @@ def test_an_access_key_as_username_for_codecommit_is_explained(fence: Fence, pre
 
     assert "access_key_as_username" == error.reason
     assert "IRSA" in error.advice and "wJalrXUtnFEMI" not in str(error)
-
-
-def test_git_credentials_of_iam_are_fine_for_codecommit(fence: Fence) -> None:
-    url = "https://git-codecommit.eu-central-1.amazonaws.com/v1/repos/dags"
-
-    assert Credential("dags-at-123456789012", "x=") == Given(
-        [pair(url, "dags-at-123456789012", "x=")]
-    ).credential(wanted(url), fence)
 
 
 def test_a_refusal_decodes_both_parts(fence: Fence) -> None:
@@ -127,20 +118,9 @@ def test_a_password_is_not_shown() -> None:
 # --- askpass
 
 
-class AskpassService(LoopbackServer):
-    """
-    Says a username and a password.
-    """
-
-    says = "username=deploy\npassword=a=b%+\n"
-
-    def good_answer(self, request: Request) -> Answer:
-        return Answer(200, {}, self.says.encode())
-
-
 @pytest.fixture
-def service() -> Iterator[AskpassService]:
-    with AskpassService() as service:
+def service() -> Iterator[AskpassServer]:
+    with AskpassServer("deploy", "a=b%+") as service:
         yield service
 
 
@@ -148,39 +128,32 @@ Ask = Callable[[], Credential | None]
 
 
 @pytest.fixture
-def ask(service: AskpassService, fence: Fence) -> Ask:
+def ask(service: AskpassServer, fence: Fence) -> Ask:
     askpass = Askpass(f"{service.endpoint}/git?who=dags", REPO, {"http_proxy": "http://p:1"})
     return lambda: askpass.credential(REPO, fence)
 
 
 def test_askpass_is_asked_at_each_use_and_never_by_a_proxy(
-    service: AskpassService, ask: Ask
+    service: AskpassServer, ask: Ask
 ) -> None:
     said = [ask()]
-    service.says = "junk\nusername=next\r\npassword=other\r\n"
+    # A few lines of shell, say.
+    service.inject(faults.raw(b"HTTP/1.1 200 OK\n\njunk\nusername=next\r\npassword=other\n"))
     said.append(ask())
 
     assert [Credential("deploy", "a=b%+"), Credential("next", "other")] == said
     assert ["/git?who=dags"] * 2 == [request.target for request in service.requests]
 
 
-def test_askpass_may_take_its_time(service: AskpassService, ask: Ask) -> None:
-    """
-    git-sync itself gives it one second.
-    """
+def test_askpass_may_take_its_time(service: AskpassServer, ask: Ask) -> None:
+    """git-sync itself gives it one second."""
     service.inject(lambda exchange: (exchange.pause(1.3), exchange.send(exchange.good()))[1])
 
     assert Credential("deploy", "a=b%+") == ask()
 
 
-def test_askpass_may_be_a_few_lines_of_shell(service: AskpassService, ask: Ask) -> None:
-    service.inject(faults.raw(b"HTTP/1.1 200 OK\n\nusername=deploy\npassword=secret\n"))
-
-    assert Credential("deploy", "secret") == ask()
-
-
 def test_askpass_is_for_the_server_of_the_repository_only(
-    service: AskpassService, fence: Fence
+    service: AskpassServer, fence: Fence
 ) -> None:
     askpass = Askpass(service.endpoint, REPO, {})
 
@@ -192,7 +165,7 @@ def test_askpass_is_for_the_server_of_the_repository_only(
     "answer", [Answer(500, {}, b"password=secret"), Answer(302), Answer(200, {}, b"hello")]
 )
 def test_askpass_that_fails_is_named_without_its_answer(
-    service: AskpassService, ask: Ask, answer: Answer
+    service: AskpassServer, ask: Ask, answer: Answer
 ) -> None:
     service.inject(faults.answer_with(answer))
 
@@ -202,7 +175,7 @@ def test_askpass_that_fails_is_named_without_its_answer(
     assert "secret" not in f"{error}{error.advice}"
 
 
-def test_askpass_that_is_down_is_named_as_itself(service: AskpassService, ask: Ask) -> None:
+def test_askpass_that_is_down_is_named_as_itself(service: AskpassServer, ask: Ask) -> None:
     service.stop()
 
     error = raised(SidecarError, ask)

@@ -28,9 +28,7 @@ PAIR = json.dumps({"username": "deploy", "password": "s3cr3t"})
 
 
 class FakeSecretsManager(LoopbackServer):
-    """
-    GetSecretValue; AWS_ENDPOINT_URL_SECRETS_MANAGER points at it.
-    """
+    """GetSecretValue; AWS_ENDPOINT_URL_SECRETS_MANAGER points at it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,9 +46,7 @@ class FakeSecretsManager(LoopbackServer):
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSecretsManager]:
-    """
-    A service that the real child asks with keys of the environment.
-    """
+    """A service that the real child asks with keys of the environment."""
     with FakeSecretsManager() as service:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", service.endpoint)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
@@ -69,9 +65,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeChild:
 def manager(
     secret: str = ARN, username: str = "", stage: str = "AWSCURRENT", fresh_seconds: float = -1.0
 ) -> SecretsManager:
-    """
-    One that reads each time.
-    """
+    """One that reads each time."""
     cleaner = Cleaner()
     given = Secret("GITSYNC_USERNAME", cleaner, username) if username else None
     return SecretsManager(secret, stage, REPO, given, cleaner, fresh_seconds)
@@ -84,23 +78,18 @@ def error_of(provider: SecretsManager) -> SidecarError:
 # --- the real child
 
 
-def test_reads_the_named_version_in_the_region_of_the_arn(
-    service: FakeSecretsManager, fence: Fence
+@pytest.mark.parametrize(
+    ("secret", "region"), [(ARN, "eu-central-1"), ("airflow/git", "eu-west-1")], ids=["ARN", "name"]
+)
+def test_reads_the_named_version_in_the_region_of_the_arn_or_of_the_environment(
+    service: FakeSecretsManager, fence: Fence, secret: str, region: str
 ) -> None:
-    found = manager(stage="AWSPREVIOUS").credential(REPO, fence)
+    found = manager(secret, stage="AWSPREVIOUS").credential(REPO, fence)
 
     assert Credential("deploy", "s3cr3t") == found
     (request,) = service.requests
-    assert {"SecretId": ARN, "VersionStage": "AWSPREVIOUS"} == json.loads(request.body)
-    assert "/eu-central-1/secretsmanager/" in request.headers["authorization"]
-
-
-def test_a_name_is_read_in_the_region_of_the_environment(
-    service: FakeSecretsManager, fence: Fence
-) -> None:
-    manager("airflow/git").credential(REPO, fence)
-
-    assert "/eu-west-1/secretsmanager/" in service.requests[0].headers["authorization"]
+    assert {"SecretId": secret, "VersionStage": "AWSPREVIOUS"} == json.loads(request.body)
+    assert f"/{region}/secretsmanager/" in request.headers["authorization"]
 
 
 def test_a_binary_secret_is_read(service: FakeSecretsManager, fence: Fence) -> None:

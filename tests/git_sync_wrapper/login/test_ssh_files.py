@@ -45,9 +45,7 @@ PUBLISHED = {
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    """
-    A private key as a Secret brings it: with the right mode, in a folder of its own.
-    """
+    """A private key as a Secret brings it: with the right mode, in a folder of its own."""
     skip_without_sshd()
     folder = tmp_path / "git-secret"
     folder.mkdir()
@@ -102,9 +100,7 @@ def test_a_damaged_key_is_used_by_a_repaired_copy(
 
 
 def test_a_key_that_others_may_read_is_copied_too(files: SshFiles, key: Path) -> None:
-    """
-    ssh would refuse it: "UNPROTECTED PRIVATE KEY FILE".
-    """
+    """ssh would refuse it: "UNPROTECTED PRIVATE KEY FILE"."""
     key.chmod(0o644)
 
     (copy,) = files.keys()
@@ -161,18 +157,16 @@ def test_what_is_no_key_is_doubted_and_left(files: SshFiles, key: Path, log: Log
     assert public not in log.text()
 
 
-def test_own_known_hosts_win(files: SshFiles, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_own_known_hosts_win_and_are_repaired(files: SshFiles, tmp_path: Path, end: str) -> None:
     assert PINNED == files.known_hosts()
     own = tmp_path / "git-secret/known_hosts"
-    own.write_text(KNOWN)
+    own.write_bytes(KNOWN.replace("\n", end).encode())
 
-    assert str(own) == files.known_hosts()
+    found = files.known_hosts()
 
-
-def test_own_known_hosts_are_repaired(files: SshFiles, tmp_path: Path) -> None:
-    (tmp_path / "git-secret/known_hosts").write_text(KNOWN.replace("\n", "\r\n"))
-
-    assert KNOWN == Path(files.known_hosts()).read_text()
+    assert KNOWN == Path(found).read_text()
+    assert (end == "\n") == (str(own) == found)
 
 
 @pytest.mark.parametrize("host", PUBLISHED)

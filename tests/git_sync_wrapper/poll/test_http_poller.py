@@ -38,9 +38,7 @@ def test_says_what_git_says(server: GitServer, poll: Poll, ref: str, version: in
 
 
 def without_version_2(server: GitServer) -> Callable[[Exchange], None]:
-    """
-    A server that has never heard of version 2.
-    """
+    """A server that has never heard of version 2."""
 
     def fault(exchange: Exchange) -> None:
         headers = exchange.request.headers
@@ -51,40 +49,25 @@ def without_version_2(server: GitServer) -> Callable[[Exchange], None]:
     return fault
 
 
-def test_a_new_commit_is_seen_and_costs_one_request(server: GitServer, poll: Poll) -> None:
+def test_a_new_commit_and_a_force_push_are_seen_by_one_request_on_one_connection(
+    server: GitServer, poll: Poll
+) -> None:
     repository = server.repository()
-    poller = poll(server.url())
-    expected = [repository.commit({"a.py": "1"})]
-    said = [poller.commit(Fence())]
-    for number in range(3):
-        server.forget()
-        expected.append(repository.commit({"a.py": f"{number}"}))
-        said.append(poller.commit(Fence()))
-
-    assert expected == said
-    assert ["POST"] == [request.method for request in server.requests]
-
-
-def test_one_connection_serves_all_polls(server: GitServer, poll: Poll) -> None:
-    server.repository().commit({"a.py": "1"})
-    poller = poll(server.url())
-
-    for _ in range(5):
-        poller.commit(Fence())
-
-    assert 1 == len({request.connection for request in server.requests})
-
-
-def test_a_force_push_is_seen(server: GitServer, poll: Poll) -> None:
-    repository = server.repository()
+    poller = poll(f"{server.url()}/")
     first = repository.commit({"a.py": "1"})
-    repository.commit({"a.py": "2"})
-    poller = poll(server.url())
-    poller.commit(Fence())
-
-    repository.set_branch("main", first)
-
     assert first == poller.commit(Fence())
+    connections = {request.connection for request in server.requests}
+    for content in ("2", "3", None):
+        server.forget()
+        if content:
+            expected = repository.commit({"a.py": content})
+        else:
+            expected = first
+            repository.set_branch("main", first)
+
+        assert expected == poller.commit(Fence())
+        (request,) = server.requests
+        assert ("POST", connections) == (request.method, {request.connection})
 
 
 def test_an_older_server_is_polled_by_one_request_too(server: GitServer, poll: Poll) -> None:
@@ -96,9 +79,3 @@ def test_an_older_server_is_polled_by_one_request_too(server: GitServer, poll: P
 
     assert head == poller.commit(Fence())
     assert ["GET"] == [request.method for request in server.requests]
-
-
-def test_a_slash_at_the_end_of_the_url_does_not_matter(server: GitServer, poll: Poll) -> None:
-    head = server.repository().commit({"a.py": "1"})
-
-    assert head == poll(f"{server.url()}/").commit(Fence())

@@ -25,9 +25,7 @@ pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
 
 
 def test_logs_in_without_being_asked(server: GitServer, poll: Poll) -> None:
-    """
-    A server that says 403 to who says nothing is no obstacle.
-    """
+    """A server that says 403 to who says nothing is no obstacle."""
     head = server.repository().commit({"a.py": "1"})
     server.accept(("deploy", "pässword%/+="))
     server.bare_refusal = 403
@@ -77,9 +75,7 @@ def test_refused_credentials_are_tried_once_a_poll_and_named(server: GitServer, 
 def test_credentials_that_lost_their_rights_are_not_held(
     server: GitServer, poll: Poll, tmp_path: Path
 ) -> None:
-    """
-    Forges say 404 of a repository that one may not see.
-    """
+    """Forges say 404 of a repository that one may not see."""
     head = server.repository().commit({"a.py": "1"})
     server.accept(("deploy", "old"), ("deploy", "new"))
     file = tmp_path / "password"
@@ -97,9 +93,7 @@ def test_credentials_that_lost_their_rights_are_not_held(
 
 
 def test_credentials_that_expire_are_requested_again(server: GitServer) -> None:
-    """
-    A signature of CodeCommit is good for minutes.
-    """
+    """A signature of CodeCommit is good for minutes."""
     server.repository().commit({"a.py": "1"})
     sessions = Sessions(time.time() - 1, time.time() + 3600)
     poller = HttpPoller(urlsplit(server.url()), "main", Way(), cast(Access, sessions))
@@ -113,9 +107,7 @@ def test_credentials_that_expire_are_requested_again(server: GitServer) -> None:
 
 
 class Sessions:
-    """
-    Credentials that end at the given moments.
-    """
+    """Credentials that end at the given moments."""
 
     def __init__(self, *ends_at: float) -> None:
         self._ends_at = list(ends_at)

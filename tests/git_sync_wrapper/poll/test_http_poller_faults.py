@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from git_sync_wrapper.http import connection
+from git_sync_wrapper.http.connection import PATIENCE, Patience
 from git_sync_wrapper.poll.http_poller import HttpPoller
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -21,30 +21,29 @@ pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"),
+    ("answer", "reason", "said"),
     [
-        (404, "repository_not_found"),
-        (429, "throttled"),
-        (503, "throttled"),
-        (500, "server_error"),
-        (418, "server_error"),
+        (Answer(404), "repository_not_found", "404"),
+        (Answer(429), "throttled", "429"),
+        (Answer(503), "throttled", "503"),
+        (Answer(500), "server_error", "500"),
+        (Answer(418), "server_error", "418"),
+        (Answer(200, {"Content-Type": "text/html"}, b"<html>Sign in"), "not_a_git_server", ""),
     ],
 )
 def test_each_answer_has_its_reason(
-    server: GitServer, poll: Poll, status: int, reason: str
+    server: GitServer, poll: Poll, answer: Answer, reason: str, said: str
 ) -> None:
-    server.inject(faults.answer_with(Answer(status)))
+    server.inject(faults.answer_with(answer))
 
     error = error_of(poll(server.url()))
 
-    assert (reason, True) == (error.reason, str(status) in error.message)
+    assert (reason, True) == (error.reason, said in error.message)
     assert error.advice
 
 
 def test_after_a_failure_everything_is_requested_again(server: GitServer, poll: Poll) -> None:
-    """
-    The server may be another one by then.
-    """
+    """The server may be another one by then."""
     head = server.repository().commit({"a.py": "1"})
     poller = poll(server.url())
     poller.commit(Fence())
@@ -87,13 +86,6 @@ def test_a_repository_without_commits_has_no_head(server: GitServer, poll: Poll)
     server.repository()
 
     assert "ref_not_found" == error_of(poll(server.url(), "HEAD")).reason
-
-
-def test_a_page_for_people_is_not_taken_for_git(server: GitServer, poll: Poll) -> None:
-    page = Answer(200, {"Content-Type": "text/html"}, b"<html>Sign in</html>")
-    server.inject(faults.answer_with(page))
-
-    assert "not_a_git_server" == error_of(poll(server.url())).reason
 
 
 @pytest.mark.parametrize(
@@ -147,16 +139,20 @@ def test_a_server_that_restarts_between_polls_is_no_failure(server: GitServer, p
     assert head == poller.commit(Fence())
 
 
-def test_a_server_that_is_down_is_unreachable(poll: Poll) -> None:
-    error = error_of(poll(f"http://127.0.0.1:{closed_port()}/dags.git"))
+@pytest.mark.parametrize(
+    ("place", "reason", "said"),
+    [
+        (f"127.0.0.1:{closed_port()}", "remote_unreachable", "Connection refused"),
+        ("nobody.invalid", "name_unresolved", "nobody.invalid"),
+    ],
+    ids=["nobody listens", "no such name"],
+)
+def test_a_server_that_is_not_there_is_named(
+    poll: Poll, place: str, reason: str, said: str
+) -> None:
+    error = error_of(poll(f"http://{place}/dags.git"))
 
-    assert ("remote_unreachable", True) == (error.reason, "Connection refused" in error.message)
-
-
-def test_a_name_that_does_not_resolve_is_named(poll: Poll) -> None:
-    error = error_of(poll("http://nobody.invalid/dags.git"))
-
-    assert ("name_unresolved", True) == (error.reason, "nobody.invalid" in error.message)
+    assert (reason, True) == (error.reason, said in error.message)
 
 
 @pytest.mark.parametrize("repo", ["http://a..b/x", "http://host/p\u00e4th", "http://host/a b"])
@@ -164,20 +160,18 @@ def test_an_odd_url_is_an_error_and_no_bug(poll: Poll, repo: str) -> None:
     assert error_of(poll(repo, http_proxy="")).reason
 
 
-def test_a_silent_server_is_not_waited_for(poll: Poll, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.2)
-    with dead_endpoint() as endpoint:
-        assert "remote_timeout" == error_of(poll(f"{endpoint}/dags.git")).reason
-
-
-def test_an_answer_that_drips_is_not_waited_for(
-    server: GitServer, poll: Poll, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.2)
+def test_silence_and_an_answer_that_drips_are_not_waited_for(server: GitServer, poll: Poll) -> None:
     server.repository().commit({"a.py": "1"})
     server.inject(faults.drip(1, 0.05))
+    hasty = Patience(answer_seconds=0.2)
 
-    assert "remote_timeout" == error_of(poll(server.url())).reason
+    assert "remote_timeout" == error_of(poll(server.url(), patience=hasty)).reason
+    with dead_endpoint() as endpoint:
+        assert "remote_timeout" == error_of(poll(f"{endpoint}/x.git", patience=hasty)).reason
+
+
+def test_the_shipped_patience() -> None:
+    assert Patience(connect_seconds=10.0, answer_seconds=30.0, idle_seconds=60.0) == PATIENCE
 
 
 @pytest.mark.parametrize("is_kept", [False, True])
@@ -205,17 +199,19 @@ def test_a_revoked_fence_ends_the_wait(server: GitServer, poll: Poll, is_kept: b
     assert [CycleAbandoned] == [type(error) for error in ended]
 
 
+@pytest.mark.parametrize(("idle_seconds", "connections"), [(0.0, 2), (60.0, 1)])
 def test_a_connection_that_was_idle_for_long_is_not_trusted(
-    server: GitServer, poll: Poll, monkeypatch: pytest.MonkeyPatch
+    server: GitServer, poll: Poll, idle_seconds: float, connections: int
 ) -> None:
     server.repository().commit({"a.py": "1"})
-    poller = poll(server.url())
+    poller = poll(server.url(), patience=Patience(idle_seconds=idle_seconds))
     poller.commit(Fence())
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.0)
+    server.forget()
 
     poller.commit(Fence())
+    poller.commit(Fence())
 
-    assert 2 == len({request.connection for request in server.requests})
+    assert connections == len({request.connection for request in server.requests})
 
 
 def test_polls_leave_nothing_open(server: GitServer, poll: Poll) -> None:

@@ -3,8 +3,7 @@ A poll by git itself.
 """
 
 import os
-import subprocess
-import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,32 +16,11 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.git_sync_wrapper.access import make_access
 from tests.support.git_repository import Repository
 from tests.support.raising import raised
-
-# In a process of its own, where no other thread allocates.
-MEASURED = """
-import os, tracemalloc
-from git_sync_wrapper.flags.options import read_options
-from git_sync_wrapper.login.access import Access
-from git_sync_wrapper.poll.ls_remote_poller import LsRemote
-from git_sync_wrapper.settings import load_settings
-from sidecar_runtime.fence import Fence
-
-environ = dict(os.environ)
-settings, _ = load_settings(environ)
-options = read_options([], environ)
-access = Access(settings, options, environ)
-access.start()
-tracemalloc.start()
-commit = LsRemote(options, access, environ).commit(Fence())
-print(commit, tracemalloc.get_traced_memory()[1])
-access.close()
-"""
+from tests.support.scripts import script
 
 
 class Site:
-    """
-    A repository on this machine, and polls of its refs.
-    """
+    """A repository on this machine, and polls of its refs."""
 
     def __init__(self, folder: Path) -> None:
         self.repository = Repository(folder / "r.git")
@@ -100,13 +78,11 @@ def test_a_repository_that_is_not_there_has_a_reason(site: Site) -> None:
 
 def test_ssh_is_called_as_git_sync_calls_it(site: Site, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
-    program = tmp_path / "ssh"
-    program.write_text(f'#!/bin/sh\necho "$@" > {seen}\nexit 1\n')
-    program.chmod(0o755)
+    ssh = script(tmp_path / "ssh", f'echo "$@" > {seen}\nexit 1')
     site.url = "git@git.example.com:team/dags.git"
 
     with pytest.raises(SidecarError):
-        site.commit("main", GIT_SSH_COMMAND=str(program), GITSYNC_SSH_KEY_FILE="/a:/b")
+        site.commit("main", GIT_SSH_COMMAND=ssh, GITSYNC_SSH_KEY_FILE="/a:/b")
 
     said = seen.read_text()
     assert "-o StrictHostKeyChecking=yes -o UserKnownHostsFile=" in said
@@ -115,25 +91,18 @@ def test_ssh_is_called_as_git_sync_calls_it(site: Site, tmp_path: Path) -> None:
 
 def test_a_server_that_talks_without_end_costs_no_memory(site: Site, tmp_path: Path) -> None:
     commit = "7" * 40
-    git = tmp_path / "git"
     flood = "yes 'remote: all is well, and here is some more of it' | head -n 200000"
-    git.write_text(f"#!/bin/sh\n{flood} >&2\n{flood}\nprintf '{commit}\\trefs/heads/main\\n'\n")
-    git.chmod(0o755)
-    environ = {
-        **os.environ,
-        "GITSYNC_REPO": site.url,
-        "GITSYNC_REF": "main",
-        "GITSYNC_GIT": str(git),
-        "GIT_SYNC_WRAPPER_GIT_SYNC": str(git),
-    }
+    said = f"{flood} >&2\n{flood}\nprintf '{commit}\\trefs/heads/main\\n'"
+    git = script(tmp_path / "git", said)
+    tracemalloc.start()
+    try:
+        found = site.commit("main", GITSYNC_GIT=git)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
 
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED], env=environ, capture_output=True, text=True, timeout=120
-    )
-
-    said, _, most = done.stdout.partition(" ")
-    assert commit == said, done.stderr
-    assert int(most) < 8 << 20
+    assert commit == found
+    assert most_bytes < 8 << 20
 
 
 def test_an_abandoned_poll_ends(site: Site) -> None:

@@ -19,9 +19,7 @@ LONG = "d" * 64
 
 
 def packets(*lines: str | None) -> bytes:
-    """
-    Lines as a server sends them; None is a flush.
-    """
+    """Lines as a server sends them; None is a flush."""
     return b"".join(
         b"0000" if line is None else b"%04x" % (len(line.encode()) + 4) + line.encode()
         for line in lines
@@ -61,14 +59,8 @@ def test_an_older_server_says_its_refs_at_once(first: list[str]) -> None:
     )
 
     assert {"HEAD": A, "refs/heads/main": A, "refs/tags/v1": C} == read_advert(body).refs
-
-
-def test_an_older_server_without_commits_has_no_refs() -> None:
-    body = packets(
-        "# service=git-upload-pack\n", None, f"{'0' * 40} capabilities^{{}}\0caps\n", None
-    )
-
-    assert {} == read_advert(body).refs
+    empty = (f"{'0' * 40} capabilities^{{}}\0caps\n", None)
+    assert {} == read_advert(packets("# service=git-upload-pack\n", None, *first, *empty)).refs
 
 
 # --- the refs that were asked for
@@ -81,10 +73,7 @@ def test_asks_for_all_that_a_name_may_mean() -> None:
     expected += packets("peel\n", *(f"ref-prefix {name}\n" for name in names), None)
 
     assert expected == ask_for("v1", "sha1")
-
-
-def test_the_length_of_a_name_is_counted_in_bytes() -> None:
-    assert b"0012ref-prefix \xc3\xa4\n" in ask_for("ä", "sha1")
+    assert b"0012ref-prefix \xc3\xa4\n" in ask_for("ä", "sha1")  # bytes are counted
 
 
 def test_tags_are_peeled() -> None:
@@ -98,9 +87,6 @@ def test_tags_are_peeled() -> None:
 
     expected = {"HEAD": A, "refs/heads/main": A, "refs/tags/v1": C, "refs/heads/long": LONG}
     assert expected == read_refs(body)
-
-
-def test_a_head_without_commits_is_no_ref() -> None:
     assert {} == read_refs(packets("unborn HEAD symref-target:refs/heads/main\n", None))
 
 

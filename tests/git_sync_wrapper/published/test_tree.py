@@ -12,9 +12,7 @@ from tests.support.git_repository import Files, Repository
 
 
 class Site:
-    """
-    A repository, and a worktree of its newest commit.
-    """
+    """A repository, and a worktree of its newest commit."""
 
     def __init__(self, folder: Path) -> None:
         self.repository = Repository(folder / "r.git")
@@ -22,9 +20,6 @@ class Site:
         self.worktree = folder
 
     def commit(self, files: Files) -> str:
-        """
-        Commit changes, and check out the whole.
-        """
         commit = self.repository.commit(files)
         self.worktree = self._folder / commit
         self.repository.git("worktree", "add", "--detach", str(self.worktree), commit)
@@ -46,17 +41,11 @@ def test_names_what_is_new_or_changed(site: Site) -> None:
     assert ["b.py", "c/d.py", "é x.py"] == site.changed(one, two)
 
 
-def test_all_files_are_new_without_a_commit_before(site: Site) -> None:
+def test_all_files_are_new_without_a_commit_before_and_where_git_cannot_tell(site: Site) -> None:
     one = site.commit({"a.py": "1", "b/c.py": "1"})
 
-    assert ["a.py", "b/c.py"] == site.changed("", one)
-
-
-def test_all_files_are_new_where_git_cannot_tell(site: Site) -> None:
-    one = site.commit({"a.py": "1"})
-
-    assert ["a.py"] == site.changed("f" * 40, one)
-    assert ["a.py"] == site.changed(one, one, git="/missing")
+    for before, git in (("", "git"), ("f" * 40, "git"), (one, "/missing")):
+        assert ["a.py", "b/c.py"] == site.changed(before, one, git)
 
 
 def test_attributes_change_files_that_are_not_named(site: Site) -> None:

@@ -30,9 +30,7 @@ def options(root: Path, link: str = "repo") -> Options:
 
 
 class Site:
-    """
-    A volume, a worktree beneath it, and what a cycle does with them.
-    """
+    """A volume, a worktree beneath it, and what a cycle does with them."""
 
     def __init__(self, root: Path, link: str = "repo") -> None:
         self.root, self.link = root, root / link
@@ -71,16 +69,19 @@ def site(root: Path) -> Iterator[Site]:
 
 
 def test_shows_a_commit_by_a_relative_link(site: Site) -> None:
+    site.link.symlink_to(".worktrees/x")  # git-sync's own
     site.add()
     assert Published() == site.volume.published()
 
     site.show(made_by="settings")
 
     assert f".snapshots/{ONE}" == os.readlink(site.link)
+    (site.worktree / "dags/a.py").unlink()  # a snapshot outlives the worktree
     assert "a = 1\n" == (site.link / "dags/a.py").read_text()
     assert (ONE, "settings") == (site.volume.published().commit, site.volume.published().made_by)
     record = json.loads(site.record.read_text())
     assert {"revision": ONE, "repo": "https://h/r", "ref": "main"}.items() <= record.items()
+    assert 0o664 == stat.S_IMODE(site.record.stat().st_mode)
 
 
 def test_files_are_hard_links_and_git_finds_its_repository(site: Site) -> None:
@@ -88,14 +89,6 @@ def test_files_are_hard_links_and_git_finds_its_repository(site: Site) -> None:
 
     assert (site.worktree / "dags/a.py").samefile(site.snapshot / "dags/a.py")
     assert f"gitdir: ../../.git-sync/.git/worktrees/{ONE}\n" == (site.snapshot / ".git").read_text()
-
-
-def test_a_snapshot_outlives_the_worktree(site: Site) -> None:
-    site.publish()
-
-    (site.worktree / "dags/a.py").unlink()
-
-    assert "a = 1\n" == (site.link / "dags/a.py").read_text()
 
 
 def test_submodules_symlinks_and_empty_folders_come_along(site: Site) -> None:
@@ -115,32 +108,25 @@ def test_submodules_symlinks_and_empty_folders_come_along(site: Site) -> None:
     assert (snapshot / "unused/deep").is_dir()
 
 
-def test_the_same_commit_again_takes_the_old_ones_place(site: Site) -> None:
-    site.publish()
-    (site.worktree / "new.py").write_text("")
-
-    site.add()
-
-    assert (site.link / "new.py").exists()
-    assert [ONE] == site.snapshots()
-
-
-def test_two_folders_change_places_where_the_file_system_cannot(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_the_same_commit_again_takes_the_old_ones_place(
+    site: Site, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
 ) -> None:
-    site.add()
+    site.publish()
     (site.worktree / "new.py").write_text("")
 
     def renameat2(*_: object) -> int:
         ctypes.set_errno(errno.EINVAL)
         return -1
 
-    libc = SimpleNamespace(renameat2=renameat2)
-    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: libc)
+    if not can_exchange:
+        libc = SimpleNamespace(renameat2=renameat2)
+        monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: libc)
 
     site.add()
 
-    assert (site.snapshot / "new.py").exists()
+    assert (site.link / "new.py").exists()
+    assert [ONE] == site.snapshots()
 
 
 def test_older_commits_are_pruned_and_the_shown_one_stays(site: Site) -> None:
@@ -209,39 +195,22 @@ def test_a_link_in_a_folder_leads_back(root: Path) -> None:
     assert f"../../.snapshots/{ONE}" == os.readlink(site.link)
 
 
-def test_a_link_of_git_sync_itself_is_replaced(site: Site) -> None:
-    site.link.symlink_to(".worktrees/x")
+@pytest.mark.parametrize("kind", ["file", "folder", "empty folder"])
+def test_what_is_in_place_of_the_link_is_moved_aside_and_an_empty_folder_makes_way(
+    site: Site, kind: str
+) -> None:
     site.add()
+    if kind == "file":
+        site.link.write_text("theirs")
+    else:
+        site.link.mkdir()
+    if kind == "folder":
+        (site.link / "theirs.py").write_text("theirs")
 
     site.show()
 
-    assert ONE == site.volume.published().commit
-
-
-def test_a_file_in_place_of_the_link_is_moved_aside(site: Site) -> None:
-    site.add()
-    site.link.write_text("theirs")
-
-    site.show()
-
-    [aside] = site.root.glob("repo.replaced-*")
-    assert ("theirs", ONE) == (aside.read_text(), site.volume.published().commit)
-
-
-def test_a_folder_with_files_is_moved_aside_and_an_empty_one_makes_way(site: Site) -> None:
-    site.add()
-    site.link.mkdir()
-    (site.link / "theirs.py").touch()
-
-    site.show()
-
-    [aside] = site.root.glob("repo.replaced-*")
-    assert ["theirs.py"] == os.listdir(aside)
-    assert ONE == site.volume.published().commit
-
-    site.link.unlink()
-    site.link.mkdir()
-    site.show()
+    aside = site.root.glob(f"repo.replaced-*{'/theirs.py' * (kind == 'folder')}")
+    assert ["theirs"] * (kind != "empty folder") == [path.read_text() for path in aside]
     assert ONE == site.volume.published().commit
 
 
@@ -257,9 +226,3 @@ def test_a_root_that_was_removed_is_noticed(site: Site) -> None:
     assert not site.volume.is_current()
     (site.root / ".snapshots").mkdir()
     assert not site.volume.is_current()
-
-
-def test_the_group_may_write_the_record(site: Site) -> None:
-    site.publish()
-
-    assert 0o664 == stat.S_IMODE(site.record.stat().st_mode)

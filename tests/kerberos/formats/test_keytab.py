@@ -8,13 +8,12 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kerberos_sidecar.formats.keytab import SIZE_LIMIT_BYTES, KeytabError, parse_keytab, read_keytab
 from kerberos_sidecar.formats.principal import Principal, parse_principal
 from tests.kerberos.given import KEY, as_nobody, entry, hole, keytab
-from tests.support.kdc import Kdc
 from tests.support.raising import raised
 
 AIRFLOW = Principal(("airflow",), "EXAMPLE.COM")
@@ -43,14 +42,8 @@ def test_reads_names_versions_and_types(tmp_path: Path) -> None:
         ("airflow@EXAMPLE.COM", 3, "aes256-cts-hmac-sha1-96"),
     ] == [(str(key.principal), key.kvno, key.enctype_name) for key in found.keys]
     assert 3 == found.kvno_of(AIRFLOW)
+    assert repr(KEY)[2:20] not in repr(found)
     assert 1_700_000_000 == found.keys[0].added_at
-
-
-def test_reads_what_a_kdc_wrote(kdc: Kdc, keytab: Path) -> None:
-    found = read_keytab(str(keytab))
-
-    assert {Principal(("airflow",), kdc.realm)} == {key.principal for key in found.keys}
-    assert 18 in {key.enctype for key in found.keys}
 
 
 def test_one_key_can_be_cut_out(tmp_path: Path) -> None:
@@ -90,6 +83,10 @@ def test_zeros_at_the_end_are_the_end() -> None:
         (b"\5\4" + entry(), "keytab_garbage"),
         (keytab(struct.pack(">i", 9) + b"\0\1\xff\xff" + bytes(5)), "keytab_garbage"),
         (b"\5" * (SIZE_LIMIT_BYTES + 1), "keytab_garbage"),
+        # Neither truncated nor empty: to copy it again would not help.
+        (b"\5\2" + b"\x5c\xa1\x90\x11" * 40, "keytab_garbage"),
+        (b"\5\2" + b"\xb7\xa1\x90\x11" * 40, "keytab_garbage"),
+        (keytab(entry()) + b"\x5c\xa1\x90\x11", "keytab_garbage"),
     ],
 )
 def test_names_what_is_wrong_with_the_content(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -132,14 +129,6 @@ def test_a_keytab_of_another_user_is_unreadable(tmp_path: Path) -> None:
     assert "Permission denied" in error.message
 
 
-def test_symlinks_are_followed_as_in_a_mounted_secret(tmp_path: Path) -> None:
-    (tmp_path / "..data").mkdir()
-    write(tmp_path / "..data", keytab(entry()))
-    (tmp_path / "airflow.keytab").symlink_to("..data/airflow.keytab")
-
-    assert 1 == len(read_keytab(str(tmp_path / "airflow.keytab")).keys)
-
-
 def test_selects_the_first_or_the_one_that_is_wanted(tmp_path: Path) -> None:
     content = keytab(entry("b"), entry("a"), entry("a", "OTHER.COM"))
     found = read_keytab(str(write(tmp_path, content)))
@@ -175,7 +164,6 @@ def test_a_keytab_of_thousands_does_not_flood_the_error(tmp_path: Path) -> None:
     assert len(raised(KeytabError, found.select, parse_principal("absent")).message) < 500
 
 
-@settings(max_examples=500)
 @given(st.data())
 def test_damage_is_a_clear_error_or_harmless_and_never_shows_the_key(data: st.DataObject) -> None:
     content = bytearray(keytab(entry(), entry("other")))
@@ -192,25 +180,8 @@ def test_damage_is_a_clear_error_or_harmless_and_never_shows_the_key(data: st.Da
     assert KEY[:8].decode("latin-1") not in said
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"\5\2" + b"\x5c\xa1\x90\x11" * 40,
-        b"\5\2" + b"\xb7\xa1\x90\x11" * 40,
-        keytab(entry()) + b"\x5c\xa1\x90\x11",
-    ],
-)
-def test_random_bytes_behind_a_good_beginning_are_garbage(tmp_path: Path, content: bytes) -> None:
-    """
-    Neither truncated nor empty: to copy it again would not help.
-    """
-    assert "keytab_garbage" == refused(write(tmp_path, content)).reason
-
-
 def test_a_length_that_is_wrong_shows_no_key_as_a_name(tmp_path: Path) -> None:
-    """
-    The second component of two covers the key.
-    """
+    """The second component of two covers the key."""
     content = bytearray(keytab(entry("airflow/x")))
     content[content.index(b"x") - 1] = len(KEY) + 14
     content += bytes(64)
@@ -219,11 +190,3 @@ def test_a_length_that_is_wrong_shows_no_key_as_a_name(tmp_path: Path) -> None:
     found = refused(write(tmp_path, bytes(content)))
 
     assert "keytab_garbage" == found.reason
-
-
-def test_what_is_known_of_a_key_does_not_hold_it(tmp_path: Path) -> None:
-    path = write(tmp_path, keytab(entry()))
-
-    found = read_keytab(str(path))
-
-    assert repr(KEY)[2:20] not in repr(found)

@@ -54,8 +54,5 @@ def test_one_without_realm_takes_any_realm_and_no_other_name() -> None:
     assert found.is_named(found)
     assert not found.is_named(parse_principal("airflow@OTHER.COM"))
     assert not found.is_named(parse_principal("airflow/host"))
-
-
-def test_resembles_whatever_the_case() -> None:
-    assert parse_principal("Airflow@example.com").resembles(parse_principal("airflow@EXAMPLE.COM"))
-    assert not parse_principal("b@R").resembles(parse_principal("a@R"))
+    assert found.resembles(parse_principal("Airflow@example.com"))  # whatever the case
+    assert not found.resembles(parse_principal("b@EXAMPLE.COM"))

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup-test as root")
 
-from kerberos_sidecar.formats.ccache import read_ticket, without_refresh_time
+from kerberos_sidecar.formats.ccache import read_ticket
 from kerberos_sidecar.formats.keytab import read_keytab
 from kerberos_sidecar.krb5.acquire import acquire_ticket
 from kerberos_sidecar.krb5.overlay import overlay
@@ -52,20 +52,6 @@ def test_each_call_asks_the_kdc(kdc: Kdc, keytab: Path, krb5_config: Path, tmp_p
         acquire(keytab, tmp_path / f"got{number}")
 
     assert 3 == kdc.requests() - before
-
-
-def test_without_the_hint_it_is_a_ccache_as_kinit_makes_it(
-    kdc: Kdc, keytab: Path, krb5_config: Path, got: Path
-) -> None:
-    with_hint = acquire(keytab, got)
-
-    got.write_bytes(without_refresh_time(with_hint))
-
-    said = run_client(["klist", "-C"], krb5_config, got).stdout
-    assert b"refresh_time" in with_hint
-    assert "refresh_time" not in said
-    assert "config: fast_avail" in said
-    assert 0 == run_client(["klist", "-s"], krb5_config, got).returncode
 
 
 def test_the_failure_is_reported_in_libkrb5s_own_words(

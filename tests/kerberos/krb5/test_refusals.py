@@ -56,9 +56,7 @@ def test_each_code_has_its_reason(code: int, reason: str) -> None:
 
 
 def test_silence_is_told_from_refusal_by_the_time_it_takes() -> None:
-    """
-    libkrb5 has one code for both.
-    """
+    """libkrb5 has one code for both."""
     refused, silent = explained(UNREACHABLE, 0.3), explained(UNREACHABLE, 27.0)
 
     assert ("kdc_unreachable", "kdc_hung") == (refused.reason, silent.reason)

@@ -12,18 +12,14 @@ from tests.support.git_sync import GitSite, git_site, skip_reason
 
 @pytest.fixture(autouse=True)
 def needs_git_sync() -> None:
-    """
-    Skip where git-sync, or git's server, is missing.
-    """
+    """Skip where git-sync, or git's server, is missing."""
     if reason := skip_reason():
         pytest.skip(reason)
 
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[GitSite]:
-    """
-    A remote with one repository and one commit, revision 1; and an empty volume.
-    """
+    """A remote with one repository and one commit, revision 1; and an empty volume."""
     with git_site(tmp_path) as site:
         site.commit_revision(1)
         yield site

@@ -11,17 +11,10 @@ from tests.support.loopback import Exchange, Request
 
 
 def is_pack(request: Request) -> bool:
-    """
-    Whether a request fetches objects.
-    """
     return request.path.endswith("/git-upload-pack") and b"command=fetch" in request.body
 
 
 def after(seconds: float) -> Callable[[Exchange], None]:
-    """
-    The good answer, late.
-    """
-
     def late(exchange: Exchange) -> None:
         exchange.pause(seconds)
         exchange.send(exchange.good())
@@ -30,38 +23,27 @@ def after(seconds: float) -> Callable[[Exchange], None]:
 
 
 def tmp_link(root: Path) -> None:
-    """
-    What a kill between two system calls leaves beside the link.
-    """
+    """What a kill between two system calls leaves beside the link."""
     os.symlink("nowhere", root / "tmp-link")
 
 
 def head_lock(root: Path) -> None:
-    """
-    What a killed `git reset` leaves.
-    """
+    """What a killed `git reset` leaves."""
     (root / ".git/HEAD.lock").touch()
 
 
 def shallow_lock(root: Path) -> None:
-    """
-    What a killed `git fetch` leaves.
-    """
+    """What a killed `git fetch` leaves."""
     (root / ".git/shallow.lock").touch()
 
 
 def index_lock(root: Path) -> None:
-    """
-    What a killed checkout leaves, in every worktree.
-    """
+    """What a killed checkout leaves, in every worktree."""
     for worktree in (root / ".git/worktrees").iterdir():
         (worktree / "index.lock").touch()
 
 
 def damage_link(root: Path) -> None:
-    """
-    Put a folder where git-sync has its link.
-    """
     for path in root.iterdir():
         if path.is_symlink():
             path.unlink()
@@ -69,9 +51,6 @@ def damage_link(root: Path) -> None:
 
 
 def corrupt(root: Path) -> None:
-    """
-    Damage every object of a repository.
-    """
     for path in (root / ".git/objects").rglob("*"):
         with suppress(FileNotFoundError):
             if path.is_file():

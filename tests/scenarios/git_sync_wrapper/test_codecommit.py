@@ -11,7 +11,7 @@ import pytest
 from tests.support.certificates import self_signed
 from tests.support.codecommit import judge
 from tests.support.daemon import SidecarProcess
-from tests.support.fake_aws import IDENTITY_ARN, FakeSts, session_credentials, sts_error
+from tests.support.fake_aws import IDENTITY_ARN, FakeSts, session_credentials
 from tests.support.fake_proxy import FakeProxy
 from tests.support.git_sync import GitSite, git_site
 
@@ -29,9 +29,7 @@ class CodeCommitSite:
     environment: dict[str, str]
 
     def start(self, *arguments: str) -> SidecarProcess:
-        """
-        Start a wrapper with no word about credentials.
-        """
+        """Start a wrapper with no word about credentials."""
         return self.site.wrapper(
             *arguments,
             GITSYNC_REPO=f"https://{HOST}/v1/repos/dags",
@@ -62,9 +60,7 @@ def codecommit(tmp_path: Path) -> Iterator[CodeCommitSite]:
 
 
 def test_a_repository_of_codecommit_needs_no_setting(codecommit: CodeCommitSite) -> None:
-    """
-    The region comes from the host, not from the environment's.
-    """
+    """The region comes from the host, not from the environment's."""
     wrapper = codecommit.start()
 
     wrapper.wait_for_event("cycle_finished")
@@ -79,24 +75,6 @@ def test_check_names_the_identity_that_signs_and_no_signature(codecommit: CodeCo
     assert f"credentials    {IDENTITY_ARN}, by " in checked.log()
     assert codecommit.sts.credentials.secret_key not in checked.log()
     assert codecommit.sts.credentials.token not in checked.log()
-
-
-def test_check_names_the_permission_that_is_missing(codecommit: CodeCommitSite) -> None:
-    codecommit.site.server.judge = lambda username, password, path: False
-
-    checked = codecommit.start("check")
-
-    assert 3 == checked.wait_for_exit(120).code, checked.log()
-    assert "remote         access_denied: " in checked.log()
-    assert "codecommit:GitPull on arn:aws:codecommit:eu-central-1:" in checked.log()
-
-
-def test_a_role_that_sts_refuses_is_named(codecommit: CodeCommitSite) -> None:
-    codecommit.sts.inject(sts_error(403, "AccessDenied", "not your role"))
-
-    failed = codecommit.start().wait_for_event("cycle_failed")
-
-    assert ("credentials_denied", True) == (failed["reason"], "trust policy" in failed["advice"])
 
 
 def test_the_permission_that_a_role_lacks_is_named(codecommit: CodeCommitSite) -> None:

@@ -15,9 +15,7 @@ from tests.support.loopback import Answer, LoopbackServer, Request
 
 
 class GitHubApi(LoopbackServer):
-    """
-    Hands out installation tokens; only the newest is good.
-    """
+    """Hands out installation tokens; only the newest is good."""
 
     tokens = 0
 
@@ -34,9 +32,7 @@ class GitHubApi(LoopbackServer):
 
 @pytest.fixture
 def app(here: GitSite) -> Iterator[GitHubApi]:
-    """
-    An app whose key is in the pod, and whose newest token alone opens the repository.
-    """
+    """An app whose key is in the pod, and whose newest token alone opens the repository."""
     key = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,

@@ -13,9 +13,7 @@ from tests.support.git_sync import GitSite
 
 @pytest.fixture
 def witness(here: GitSite) -> Path:
-    """
-    A file that appears when something of the repository runs.
-    """
+    """A file that appears when something of the repository runs."""
     return here.folder / "witness"
 
 
@@ -74,9 +72,7 @@ def test_submodule_of_a_foreign_server_is_asked_without_our_password(
 
 
 def test_symlink_that_leads_out_stays_a_symlink_and_its_target_is_not_told(here: GitSite) -> None:
-    """
-    Whoever follows it does so in a container of its own, and sees that container's files.
-    """
+    """Whoever follows it does so in a container of its own, and sees that container's files."""
     secret = here.folder / "secret"
     secret.write_text("the secret itself (\n")
     files = {"dag.py": "x = 1\n", "leak.py": str(secret)}

@@ -9,16 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.git_sync_wrapper.situations import (
-    after,
     corrupt,
     damage_link,
-    head_lock,
     index_lock,
     is_pack,
     shallow_lock,
     tmp_link,
 )
-from tests.support.askpass import AskpassServer
 from tests.support.faults import answer_with, hang
 from tests.support.git_sync import GitSite
 from tests.support.loopback import Answer
@@ -27,36 +24,22 @@ from tests.support.waiting import wait_until
 
 
 def private_root(here: GitSite) -> Path:
-    """
-    The repository that git-sync has under the wrapper.
-    """
+    """The repository that git-sync has under the wrapper."""
     return here.root / ".git-sync"
-
-
-def test_rotated_username_is_used_at_once_where_old_credentials_get_403(here: GitSite) -> None:
-    here.server.accept(("user-1", "password-1"))
-    here.server.refusal = 403
-    with AskpassServer("user-1", "password-1") as askpass:
-        wrapper = here.publish(GITSYNC_ASKPASS_URL=askpass.endpoint)
-        for number in range(2, 5):
-            askpass.username, askpass.password = f"user-{number}", f"password-{number}"
-            here.server.accept((askpass.username, askpass.password))
-            commit = here.commit_revision(number)
-            here.wait_until_shown(commit, wrapper)
-
-        assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
 
 
 @pytest.mark.parametrize("spoil", [shallow_lock, corrupt])
 def test_dags_stay_when_git_sync_would_wipe_them_and_the_remote_is_down(
     here: GitSite, spoil: Callable[[Path], None]
 ) -> None:
+    """No failure ends it either: something is published, though this process did not do it."""
     here.publish().kill()
     spoil(private_root(here))
     before = here.shown()
     here.server.stop()
-    wrapper = here.wrapper()
-    wrapper.wait_for_event("cycle_failed")
+    wrapper = here.wrapper(GITSYNC_MAX_FAILURES="0")
+    for _ in range(2):
+        wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))
 
     assert before == here.shown()
     assert 200 == wrapper.get("/readyz").status
@@ -68,6 +51,7 @@ def test_dags_stay_when_git_sync_would_wipe_them_and_the_remote_is_down(
 def test_foreign_files_in_the_root_stay(here: GitSite) -> None:
     (here.root / "lost+found").mkdir(parents=True)
     (here.root / "notes.txt").write_text("mine")
+    (here.root / "tmp-link").symlink_to("nowhere")  # of whoever was there before
 
     wrapper = here.publish()
     here.wait_until_shown(here.commit_revision(2), wrapper)
@@ -78,13 +62,7 @@ def test_foreign_files_in_the_root_stay(here: GitSite) -> None:
 
 @pytest.mark.parametrize(
     ("when", "spoil"),
-    [
-        ("before a start", tmp_link),
-        ("before a start", shallow_lock),
-        ("while it runs", head_lock),
-        ("while it runs", index_lock),
-        ("while it runs", damage_link),
-    ],
+    [("before a start", tmp_link), ("while it runs", index_lock), ("while it runs", damage_link)],
 )
 def test_leftover_is_repaired(here: GitSite, spoil: Callable[[Path], None], when: str) -> None:
     wrapper = here.publish()
@@ -103,20 +81,8 @@ def test_leftover_is_repaired(here: GitSite, spoil: Callable[[Path], None], when
     assert repository == (private_root(here) / ".git").stat().st_ino, "it was not thrown away"
 
 
-def test_leftover_in_the_published_folder_is_repaired(here: GitSite) -> None:
-    """
-    A temporary link of whoever was there before, beside the link of consumers.
-    """
-    here.root.mkdir()
-    (here.root / "tmp-link").symlink_to("nowhere")
-
-    here.publish()
-
-
 def test_root_of_plain_git_sync_is_taken_over(here: GitSite) -> None:
-    """
-    The migration: the same volume, another image; the link never shows nothing.
-    """
+    """The migration: the same volume, another image; the link never shows nothing."""
     plain = here.plain()
     here.wait_until_shown(here.repository.head(), plain)
     plain.kill()
@@ -132,9 +98,7 @@ def test_root_of_plain_git_sync_is_taken_over(here: GitSite) -> None:
 
 
 def test_folder_in_place_of_the_link_is_kept_aside(here: GitSite) -> None:
-    """
-    What a broken container, or a person, has put there.
-    """
+    """What a broken container, or a person, has put there."""
     here.link.mkdir(parents=True)
     (here.link / "dag.py").write_text("mine")
 
@@ -158,19 +122,6 @@ def test_full_disk_heals_as_soon_as_the_repository_has_shrunk(here: GitSite) -> 
         wrapper.kill()
 
 
-@pytest.mark.parametrize("target", ["dag.py", "/dev/zero", "leak.py"], ids=["file", "out", "loop"])
-def test_a_link_with_the_name_of_a_dag_does_not_stop_the_gate(here: GitSite, target: str) -> None:
-    here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
-    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
-
-    commit = here.repository.commit(
-        {"dag.py": "x = 2\n", "leak.py": target}, modes={"leak.py": "120000"}
-    )
-    here.wait_until_shown(commit, wrapper)
-
-    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
-
-
 def test_a_commit_that_is_broken_through_a_link_is_held(here: GitSite) -> None:
     here.repository.commit({"dag.py": "x = 1\n", "dag.txt": "x = 1\n"}, whole=True)
     here.repository.commit({"linked.py": "dag.txt"}, modes={"linked.py": "120000"})
@@ -183,57 +134,42 @@ def test_a_commit_that_is_broken_through_a_link_is_held(here: GitSite) -> None:
     assert before == here.shown()
 
 
-def test_broken_commit_is_held_and_the_next_good_one_shown(here: GitSite) -> None:
+def test_broken_commit_is_named_and_asked_about_once_and_the_next_good_one_shown(
+    here: GitSite,
+) -> None:
     here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
     before = here.shown()
     here.repository.commit({"broken.py": "def ("})
     refused = wrapper.wait_for_event("revision_refused")
-    good = here.repository.commit({"broken.py": "x = 1\n"})
-
-    assert "broken.py" in str(refused)
-    here.wait_until_shown(good, wrapper)
-    assert before != good
-
-
-def test_broken_commit_is_named_by_readiness_and_asked_about_once(here: GitSite) -> None:
-    here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
-    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
-    before = here.shown()
-    here.repository.commit({"broken.py": "def ("})
-    wrapper.wait_for_event("revision_refused")
     here.server.forget()
     here.server.wait_for(count=5)
 
+    assert "broken.py" in str(refused)
     assert before == here.shown()
     assert [] == here.server.seen(is_pack)
     assert 1 == len(wrapper.find_events("revision_refused"))
     assert "broken.py" in wrapper.get("/status").body
+    here.wait_until_shown(here.repository.commit({"broken.py": "x = 1\n"}), wrapper)
 
 
-def test_health_tells_how_old_the_last_success_is(here: GitSite) -> None:
-    wrapper = here.publish()
+def test_failures_after_a_success_never_end_it_and_health_tells_how_old_that_is(
+    here: GitSite,
+) -> None:
+    wrapper = here.publish(GITSYNC_MAX_FAILURES="0")
     wrapper.wait_for_event("cycle_finished")
     here.server.stop()
     wrapper.wait_for_event("cycle_failed")
     before = wrapper.metrics()
-    wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))
+    for _ in range(2):
+        wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))
     later = wrapper.metrics()
 
     name = 'sidecar_last_success_timestamp_seconds{sidecar="git-sync-wrapper"}'
     assert before[name] == later[name] > 0
     assert later['sidecar_consecutive_failures{sidecar="git-sync-wrapper"}'] >= 2
     assert here.shown() in wrapper.get("/readyz").body
-
-
-def test_tree_that_is_being_read_stays(here: GitSite) -> None:
-    wrapper = here.publish()
-    resolved = here.link.resolve()
-    content = here.files()
-    for number in range(2, 6):
-        here.wait_until_shown(here.commit_revision(number), wrapper)
-
-    assert content == {path: (resolved / path).read_bytes() for path in content}
+    assert wrapper.is_running()
 
 
 def test_old_trees_go_when_their_time_has_come(here: GitSite) -> None:
@@ -245,65 +181,10 @@ def test_old_trees_go_when_their_time_has_come(here: GitSite) -> None:
     wait_until(lambda: not first.exists(), f"{first} is gone:\n{wrapper.log()}")
 
 
-def test_failures_after_the_first_success_never_end_it(here: GitSite) -> None:
-    wrapper = here.publish(GITSYNC_MAX_FAILURES="0")
-    before = here.shown()
-    here.server.inject(answer_with(Answer(502)))
-    for _ in range(3):
-        wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))
-
-    assert wrapper.is_running()
-    assert before == here.shown()
-
-
 def test_failure_before_the_first_success_ends_it_as_git_sync(here: GitSite) -> None:
     here.server.inject(answer_with(Answer(502)))
 
     assert 1 == here.wrapper(GITSYNC_MAX_FAILURES="0").wait_for_exit().code
-
-
-def test_restart_while_the_remote_is_down_is_no_first_time(here: GitSite) -> None:
-    """
-    What counts is whether something is published, not whether this process did it.
-    """
-    here.publish().kill()
-    here.server.stop()
-    wrapper = here.wrapper(GITSYNC_MAX_FAILURES="0")
-    for _ in range(2):
-        wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))
-
-    assert wrapper.is_running()
-    assert here.repository.head() == here.shown()
-
-
-def test_branch_that_is_deleted_and_comes_back(here: GitSite) -> None:
-    wrapper = here.publish()
-    before = here.shown()
-    here.repository.delete_branch("main")
-    failed = wrapper.wait_for_event("cycle_failed")
-    assert before == here.shown()
-    assert "ref_not_found" == failed["reason"]
-
-    here.wait_until_shown(here.commit_revision(2), wrapper)
-
-
-def test_force_push_is_followed(here: GitSite) -> None:
-    first = here.repository.head()
-    wrapper = here.publish()
-    here.wait_until_shown(here.commit_revision(2), wrapper)
-
-    here.wait_until_shown(here.commit_revision(3, onto=first), wrapper)
-    here.repository.set_branch("main", first)
-    here.wait_until_shown(first, wrapper)
-
-
-def test_askpass_may_take_longer_than_a_second(here: GitSite) -> None:
-    here.server.accept(("user", "password"))
-    with AskpassServer("user", "password") as askpass:
-        askpass.inject(after(1.5))
-        wrapper = here.publish(GITSYNC_ASKPASS_URL=askpass.endpoint)
-
-        assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
 
 
 def test_sigterm_in_the_midst_of_a_fetch_leaves_nothing_behind(here: GitSite) -> None:
@@ -314,7 +195,7 @@ def test_sigterm_in_the_midst_of_a_fetch_leaves_nothing_behind(here: GitSite) ->
     end = wrapper.terminate()
 
     assert 0 == end.code
-    wait_until(lambda: not here.gits_alive(), f"nothing is left: {here.gits_alive()}", 5)
+    wait_until(lambda: not here.gits_alive(), f"nothing is left: {here.gits_alive()}", 60)
 
 
 def test_sigkill_in_the_midst_of_a_fetch_leaves_nothing_that_hinders(here: GitSite) -> None:
@@ -327,17 +208,6 @@ def test_sigkill_in_the_midst_of_a_fetch_leaves_nothing_that_hinders(here: GitSi
     wrapper.start()
 
     here.wait_until_shown(here.repository.head(), wrapper)
-
-
-def test_git_sync_that_is_killed_is_run_again(here: GitSite) -> None:
-    wrapper = here.publish()
-    here.server.forget()
-    here.server.inject(hang(), is_pack, times=1)
-    commit = here.commit_revision(2)
-    here.server.wait_for(is_pack)
-    here.kill_engine()
-
-    here.wait_until_shown(commit, wrapper)
 
 
 def test_hash_as_ref_is_published_and_a_signal_is_heard(here: GitSite) -> None:

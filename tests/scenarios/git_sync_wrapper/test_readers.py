@@ -34,9 +34,7 @@ SETTINGS = {
 
 
 class Trouble:
-    """
-    A remote, a wrapper and a volume to which things happen.
-    """
+    """A remote, a wrapper and a volume to which things happen."""
 
     def __init__(self, here: GitSite, chance: random.Random) -> None:
         self.here = here
@@ -47,25 +45,18 @@ class Trouble:
         self.private = here.root / ".git-sync"
 
     def commit(self) -> None:
-        """
-        A good commit, and it comes.
-        """
         self.number += 1
         commit = self.here.commit_revision(self.number)
         self.here.wait_until_shown(commit, self.wrapper, 60)
 
     def hurried_commits(self) -> None:
-        """
-        Several, faster than any period.
-        """
+        """Several, faster than any period."""
         for _ in range(3):
             self.number += 1
             self.here.commit_revision(self.number)
 
     def bad_commit(self) -> None:
-        """
-        One that the gate refuses.
-        """
+        """One that the gate refuses."""
         self.number += 1
         seen = len(self.wrapper.events)
         files = {**make_revision(self.number), "BROKEN": b""}
@@ -73,35 +64,23 @@ class Trouble:
         self.wrapper.wait_for_event("revision_refused", 60, after=seen)
 
     def force_push(self) -> None:
-        """
-        A commit that does not follow from the last.
-        """
         self.number += 1
         self.here.wait_until_shown(
             self.here.commit_revision(self.number, onto=""), self.wrapper, 60
         )
 
     def branch_deletion(self) -> None:
-        """
-        The branch goes, and comes back.
-        """
         head, seen = self.here.repository.head(), len(self.wrapper.events)
         self.here.repository.delete_branch("main")
         self.wrapper.wait_for_event("cycle_failed", 60, after=seen)
         self.here.repository.set_branch("main", head)
 
     def kill_of_git_sync(self) -> None:
-        """
-        SIGKILL in the midst of a sync.
-        """
         self.hurried_commits()
         for _ in range(20):
             self.here.kill_engine()
 
     def kill_of_the_wrapper(self) -> None:
-        """
-        SIGKILL in the midst of a cycle, and a new start.
-        """
         self.hurried_commits()
         # The one place where time itself is what is tested.
         self.here.server.wait_for(count=len(self.here.server.requests) + self.chance.randrange(4))
@@ -109,18 +88,14 @@ class Trouble:
         self.wrapper.start()
 
     def stale_locks(self) -> None:
-        """
-        Locks and a temporary link that nobody holds.
-        """
+        """Locks and a temporary link that nobody holds."""
         for leave in (head_lock, shallow_lock, tmp_link):
             with suppress(OSError):
                 leave(self.private)
         self.commit()
 
     def wiped_root(self) -> None:
-        """
-        All that git-sync has is gone, or damaged.
-        """
+        """All that git-sync has is gone, or damaged."""
         if self.chance.random() < 0.5:
             shutil.rmtree(self.private, ignore_errors=True)
         else:
@@ -128,9 +103,7 @@ class Trouble:
         self.commit()
 
     def unreachable_remote(self) -> None:
-        """
-        Nobody listens; or answers are broken, or never come.
-        """
+        """Nobody listens; or answers are broken, or never come."""
         seen = len(self.wrapper.events)
         if self.chance.random() < 0.5:
             self.here.server.stop()
@@ -144,9 +117,7 @@ class Trouble:
         self.here.server.heal()
 
     def hanging_remote(self) -> None:
-        """
-        A pack that stops in its midst, and the wrapper is killed.
-        """
+        """A pack that stops in its midst, and the wrapper is killed."""
         self.here.server.inject(hang(after=100), times=1)
         self.hurried_commits()
         self.here.server.heal()
@@ -197,7 +168,4 @@ def test_there_is_always_a_whole_tree_whatever_happens(here: GitSite, counts: Co
 
 
 def leftovers(root: Path) -> list[str]:
-    """
-    What lies in the root, and should not.
-    """
     return [name for name in os.listdir(root) if name not in (".git-sync", ".snapshots", "repo")]

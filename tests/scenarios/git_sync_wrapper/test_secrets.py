@@ -15,6 +15,7 @@ from tests.support.daemon import SidecarProcess
 from tests.support.faults import answer_with, hang
 from tests.support.git_sync import GitSite, commands
 from tests.support.loopback import Answer
+from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 PASSWORD = "Secret+Of/The=Suite%42"
@@ -27,36 +28,27 @@ FORMS = {
 }
 
 
-def recorder(here: GitSite) -> Path:
-    """
-    A git that writes down its arguments, its limit for cores, and its configuration.
-    """
-    path, out = here.folder / "bin/git", here.folder / "recorded"
-    path.parent.mkdir()
+def recorder(here: GitSite) -> str:
+    """A git that writes down its arguments, its limit for cores, and its configuration."""
+    out = here.folder / "recorded"
     out.mkdir()
-    path.write_text(
-        "#!/bin/sh\n"
+    return script(
+        here.folder / "git",
         f'out={out}/$$\nprintf "%s\\n" "$@" > $out.argv\n'
         "grep core /proc/self/limits > $out.limits\n"
         '[ -z "$GIT_CONFIG_GLOBAL" ] || cat "$GIT_CONFIG_GLOBAL" > $out.config\n'
-        'exec /usr/bin/git "$@"\n'
+        'exec /usr/bin/git "$@"',
     )
-    path.chmod(0o755)
-    return path
 
 
 def said(wrapper: SidecarProcess) -> str:
-    """
-    All that it says.
-    """
+    """All that it says."""
     pages = "".join(wrapper.get(path).body for path in ("/", "/status", "/readyz", "/metrics"))
     return json.dumps(wrapper.events) + "\n".join(wrapper.stray_lines) + pages
 
 
 def written(here: GitSite) -> dict[str, str]:
-    """
-    All files of the volume, of HOME and of TMPDIR.
-    """
+    """All files of the volume, of HOME and of TMPDIR."""
     paths = (
         path for path in here.folder.rglob("*") if path.is_file() and "secret" not in path.parts
     )
@@ -64,9 +56,6 @@ def written(here: GitSite) -> dict[str, str]:
 
 
 def leaks(text: str) -> list[str]:
-    """
-    The forms of the password that are in a text.
-    """
     return [form for form in FORMS if form in text]
 
 
@@ -79,18 +68,13 @@ def test_password_is_in_no_argument_log_page_or_file(here: GitSite, way: str) ->
     credential = {"url": here.server.url(), "username": "deploy", "password": PASSWORD}
     settings = {
         "variable": {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD": PASSWORD},
-        "file": {
-            "GITSYNC_USERNAME": "deploy",
-            "GITSYNC_PASSWORD_FILE": str(secret / "password"),
-        },
-        "url": {
-            "GITSYNC_REPO": here.server.url(userinfo=f"deploy:{quote(PASSWORD, safe='')}"),
-        },
+        "file": {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD_FILE": str(secret / "password")},
+        "url": {"GITSYNC_REPO": here.server.url(userinfo=f"deploy:{quote(PASSWORD, safe='')}")},
         "credential": {"GITSYNC_CREDENTIAL": json.dumps(credential)},
     }[way]
     wrapper = here.publish(
         **settings,
-        GITSYNC_GIT=str(recorder(here)),
+        GITSYNC_GIT=recorder(here),
         GITSYNC_VERBOSE="9",
         GITSYNC_ERROR_FILE="error.json",
     )
@@ -120,14 +104,3 @@ def test_password_is_in_no_command_line_of_the_wrapper_and_its_children(here: Gi
 
     assert [line for line in lines if str(here.root) in line or "fetch" in line]
     assert [] == [line for line in lines if leaks(line)]
-
-
-def test_folder_of_the_socket_is_private_and_goes(here: GitSite) -> None:
-    here.server.accept(("deploy", PASSWORD))
-    wrapper = here.publish(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD=PASSWORD)
-
-    sockets = [path for path in here.tmp.rglob("*") if path.is_socket()]
-    assert 1 == len(sockets)
-    assert 0o700 == sockets[0].parent.stat().st_mode & 0o777
-    assert 0 == wrapper.terminate().code
-    assert [] == [path for path in here.tmp.rglob("*") if path.is_socket()]

@@ -5,7 +5,6 @@ Fixtures of the kerberos scenarios: one KDC a module, one principal and one fold
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -21,9 +20,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kdc]:
-    """
-    One KDC for all tests of a module; `running_kdc` heals what a test did to it.
-    """
+    """One KDC for all tests of a module; `running_kdc` heals what a test did to it."""
     skip_without_kdc()
     with Kdc(tmp_path_factory.mktemp("kdc")) as kdc:
         yield kdc
@@ -31,9 +28,7 @@ def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kdc]:
 
 @pytest.fixture
 def running_kdc(kdc: Kdc) -> Iterator[Kdc]:
-    """
-    The module's KDC, answering and with the right clock at the end of each test.
-    """
+    """The module's KDC, answering and with the right clock at the end of each test."""
     yield kdc
     kdc.stop()
     kdc.start()
@@ -41,42 +36,17 @@ def running_kdc(kdc: Kdc) -> Iterator[Kdc]:
 
 @pytest.fixture
 def proxy(kdc: Kdc) -> Iterator[KdcProxy]:
-    """
-    A relay before the KDC.
-    """
     with KdcProxy(kdc.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def make_site(kdc: Kdc) -> Iterator[MakeSite]:
-    """
-    Makes sites, and ends at the end of the test what they started.
-    """
+    """Makes sites, and ends at the end of the test what they started."""
     with ExitStack() as stack:
         yield lambda life: stack.enter_context(site(kdc, f"airflow{next(_numbers)}", life))
 
 
 @pytest.fixture
 def here(make_site: MakeSite) -> Site:
-    """
-    A site whose tickets live for a day.
-    """
     return make_site("1d")
-
-
-@pytest.fixture
-def brief(make_site: MakeSite) -> Site:
-    """
-    A site whose tickets live for sixteen seconds.
-    """
-    return make_site("16s")
-
-
-@pytest.fixture
-def shared(here: Site) -> Path:
-    """
-    A folder that a group may write, as `fsGroup` makes it: the ccache's own.
-    """
-    here.ccache.parent.chmod(0o2770)
-    return here.ccache.parent

@@ -15,24 +15,15 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def second(here: Site) -> str:
-    """
-    Another principal with a keytab of its own.
-    """
-    principal = here.kdc.add_principal(f"second-{here.principal.partition('@')[0]}", "16s")
+    principal = here.kdc.add_principal(f"second-{here.principal.partition('@')[0]}", "8s")
     here.kdc.write_keytab(here.folder / "keytab" / "second.keytab", principal)
     return principal
 
 
 def both(here: Site, second: str) -> dict[str, str | None]:
-    """
-    The settings of a sidecar for both.
-    """
+    """The settings of a sidecar for both."""
     entries = [
-        {
-            "principal": here.principal,
-            "keytab": str(here.keytab),
-            "ccache": str(here.ccache),
-        },
+        {"principal": here.principal, "keytab": str(here.keytab), "ccache": str(here.ccache)},
         {
             "principal": second,
             "keytab": str(here.folder / "keytab" / "second.keytab"),
@@ -69,9 +60,7 @@ def test_each_principal_has_its_ccache_mode_and_pace(here: Site, second: str) ->
 def test_one_realm_whose_kdc_hangs_does_not_starve_the_other(
     here: Site, second: str, tmp_path: Path
 ) -> None:
-    """
-    The first of the list hangs in each cycle; the other gets its turn all the same.
-    """
+    """The first of the list hangs in each cycle; the other gets its turn all the same."""
     with Kdc(tmp_path / "other", "OTHER.TEST") as other:
         hung = other.add_principal("airflow")
         other.write_keytab(here.keytab, hung)

@@ -18,23 +18,17 @@ KINDS: tuple[Kind, ...] = ("klist", "acquire", "context", "java")
 
 @pytest.fixture(scope="module")
 def service(kdc: Kdc) -> str:
-    """
-    A service that readers get tickets for.
-    """
+    """A service that readers get tickets for."""
     return kdc.add_principal("HTTP/consumer.example.test")
 
 
 def kinds() -> tuple[Kind, ...]:
-    """
-    All readers that this machine can run.
-    """
+    """All readers that this machine can run."""
     return KINDS if HAS_JAVA else KINDS[:-1]
 
 
 def assert_all_well(found: list[Reader]) -> None:
-    """
-    No read failed, and each reader did read.
-    """
+    """No read failed, and each reader did read."""
     for reader in found:
         reader.stop()
         print(f"{reader.kind}: {reader.reads} reads, {reader.failed} failed")
@@ -43,21 +37,18 @@ def assert_all_well(found: list[Reader]) -> None:
 
 
 @pytest.mark.timeout(3_600)
-@pytest.mark.parametrize("writers", [1, 2])
-def test_no_read_fails_while_the_ccache_is_replaced_every_second(
-    make_site: MakeSite, service: str, counts: Counts, writers: int
+def test_no_read_fails_while_two_replace_the_ccache_every_second(
+    make_site: MakeSite, service: str, counts: Counts
 ) -> None:
-    """
-    Sixteen-second tickets, so that many are read past half of their life, too.
-    """
+    """Sixteen-second tickets, so that many are read past half of their life, too."""
     site = make_site("16s")
     site.ccache.parent.chmod(0o2770)
-    daemons = [site.publish(INTERVAL="1s", KERBEROS_JITTER="0.5s") for _ in range(writers)]
-    sizes, total, inodes = set(), 0, set()
+    daemons = [site.publish(INTERVAL="1s", KERBEROS_JITTER="0.5s") for _ in range(2)]
+    sizes, total, inodes = set[int](), 0, set[int]()
 
-    while total < counts.ticket_reads // 2:
+    while total < counts.ticket_reads // 2 or len(inodes) <= 3:
         with readers(site.folder / "bin", site.ccache, site.config, kinds(), service) as found:
-            ends_at = time.monotonic() + 5
+            ends_at = time.monotonic() + 4
             while time.monotonic() < ends_at:
                 status = site.ccache.stat()
                 sizes.add(status.st_size)
@@ -67,11 +58,8 @@ def test_no_read_fails_while_the_ccache_is_replaced_every_second(
             total += sum(reader.reads for reader in found)
 
     assert 1 == len(sizes), "a reader changed the size"
-    assert len(inodes) > 3, "nothing was replaced"
     for daemon in daemons:
         assert daemon.find_events("cycle_failed") == []
-        assert len(daemon.find_events("cycle_finished", result="changed")) >= 3
-    for daemon in daemons:
         daemon.terminate()
     assert [] == site.leftovers()
 
@@ -82,7 +70,7 @@ def test_no_read_fails_until_the_very_end_of_a_ticket(
     """
     The KDC is away from half-life until shortly before the end: one ticket is read all the time.
     """
-    site = make_site("16s")
+    site = make_site("9s")
     daemon = site.publish()
     expiry, size = site.expiry(), site.ccache.stat().st_size
     running_kdc.stop()
@@ -99,9 +87,7 @@ def test_no_read_fails_until_the_very_end_of_a_ticket(
 
 
 def test_readers_that_may_write_add_nothing_past_half_life(here: Site) -> None:
-    """
-    libkrb5 rewrites a `refresh_time` at each acquire past half-life; ours has none.
-    """
+    """libkrb5 rewrites a `refresh_time` at each acquire past half-life; ours has none."""
     site = here
     site.configure(ticket_lifetime="100s")
     site.publish()
@@ -114,13 +100,7 @@ def test_readers_that_may_write_add_nothing_past_half_life(here: Site) -> None:
 
     clock = {"LD_PRELOAD": later, "FAKETIME": "+60s", "FAKETIME_DONT_RESET": "1"}
     with readers(
-        site.folder / "bin",
-        site.ccache,
-        site.config,
-        ("acquire",),
-        "",
-        another_user=False,
-        **clock,
+        site.folder / "bin", site.ccache, site.config, ("acquire",), "", another_user=False, **clock
     ) as found:
         time.sleep(1)
         assert_all_well(found)
@@ -129,9 +109,7 @@ def test_readers_that_may_write_add_nothing_past_half_life(here: Site) -> None:
 
 
 def test_a_reader_of_another_group_is_refused(here: Site) -> None:
-    """
-    The test above would prove nothing if anybody might read.
-    """
+    """The test above would prove nothing if anybody might read."""
     here.ccache.parent.chmod(0o755)
     here.publish()
 

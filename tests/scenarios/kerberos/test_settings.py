@@ -2,8 +2,6 @@
 Settings that cannot be meant end the process with code 2 and one line each.
 """
 
-import pytest
-
 from tests.support.site import Site
 
 
@@ -27,9 +25,8 @@ def test_wrong_settings_are_named(here: Site) -> None:
     assert not here.ccache.exists()
 
 
-@pytest.mark.parametrize(("argument", "text"), [("--help", "KERBEROS"), ("--version", "0.1.0")])
-def test_help_and_version(here: Site, argument: str, text: str) -> None:
-    daemon = here.start(argument)
-
-    assert 0 == daemon.wait_for_exit().code
-    assert text in "\n".join(daemon.stray_lines)
+def test_help_and_version(here: Site) -> None:
+    for argument, text in (("--help", "KERBEROS"), ("--version", "0.1.0")):
+        daemon = here.start(argument)
+        assert 0 == daemon.wait_for_exit().code
+        assert text in "\n".join(daemon.stray_lines)

@@ -4,7 +4,7 @@ Fixtures of the sync-perm scenarios: real Airflow, real databases, supervisors t
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -24,25 +24,8 @@ from tests.support.sync_perm import SyncPerm
 Test = TypeVar("Test", bound=Callable[..., Any])
 
 
-class StartSyncPerm(Protocol):
-    """
-    What the fixture `start` gives: starts a supervisor, which is killed at the end of the test.
-    """
-
-    def __call__(
-        self,
-        database: Metadata | None,
-        settings: Mapping[str, str | None] | None = None,
-        *,
-        name: str = "",
-        arguments: tuple[str, ...] = (),
-    ) -> SyncPerm: ...
-
-
 def on_airflow(*versions: Version) -> Callable[[Test], Test]:
-    """
-    Run a test on other versions than 2.11 alone; with `--full` on all of them.
-    """
+    """Run a test on other versions than 2.11 alone; with `--full` on all of them."""
 
     def mark(test: Test) -> Test:
         test.versions = versions  # type: ignore[attr-defined]
@@ -52,9 +35,7 @@ def on_airflow(*versions: Version) -> Callable[[Test], Test]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """
-    Give each test its versions of Airflow: without `--full` 2.11 only.
-    """
+    """Give each test its versions of Airflow: without `--full` 2.11 only."""
     if "airflow" in metafunc.fixturenames:
         versions = getattr(metafunc.function, "versions", ("2.11",))
         # The first one installs Airflow, which takes minutes; every wait of a test has its own end.
@@ -70,9 +51,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def airflow(request: pytest.FixtureRequest) -> Airflow:
-    """
-    One Airflow; which one is up to `on_airflow`.
-    """
+    """One Airflow; which one is up to `on_airflow`."""
     try:
         return Airflow.install(request.param)
     except AirflowIsMissing as missing:
@@ -81,18 +60,14 @@ def airflow(request: pytest.FixtureRequest) -> Airflow:
 
 @pytest.fixture
 def only_in_full(request: pytest.FixtureRequest) -> None:
-    """
-    Skip a test that waits for long pauses of the product, but with `--full`.
-    """
+    """Skip a test that waits for long pauses of the product, but with `--full`."""
     if not request.config.getoption("--full"):
         pytest.skip("waits long: runs with make test-full")
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """
-    One PostgreSQL for the whole run; a test that stops it takes one of its own.
-    """
+    """One PostgreSQL for the whole run; a test that stops it takes one of its own."""
     if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
         pytest.skip(missing)
     yield from run_server(Postgres())
@@ -100,9 +75,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
-    """
-    PgBouncer in transaction mode before that PostgreSQL.
-    """
+    """PgBouncer in transaction mode before that PostgreSQL."""
     if missing := missing_programs("pgbouncer"):
         pytest.skip(missing)
     yield from run_server(PgBouncer(postgres))
@@ -110,9 +83,7 @@ def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDb]:
-    """
-    One MariaDB for the whole run.
-    """
+    """One MariaDB for the whole run."""
     if missing := missing_programs("mariadbd", "mariadb-install-db", "my_print_defaults"):
         pytest.skip(missing)
     yield from run_server(MariaDb())
@@ -120,38 +91,32 @@ def mariadb() -> Iterator[MariaDb]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """
-    HOME of Airflow's own processes; AIRFLOW_HOME is in it.
-    """
+    """HOME of Airflow's own processes; AIRFLOW_HOME is in it."""
     return tmp_path / "home"
 
 
 @pytest.fixture
 def database(airflow: Airflow, postgres: Postgres, home: Path) -> Iterator[Database]:
-    """
-    A PostgreSQL metadata database in which `airflow sync-perm` has run.
-    """
+    """A PostgreSQL metadata database in which `airflow sync-perm` has run."""
     made = airflow.new_postgres(postgres, home)
     yield made
     postgres.drop(made)
 
 
+StartSyncPerm = Callable[..., SyncPerm]
+"""Its arguments: the database, and settings."""
+
+
 @pytest.fixture
 def start(airflow: Airflow, tmp_path: Path) -> Iterator[StartSyncPerm]:
-    """
-    Starts supervisors, and kills at the end what still runs; none may have said the password.
-    """
+    """Starts supervisors, and kills at the end what still runs; none may have said the password."""
     started: list[SyncPerm] = []
 
     def start_one(
-        database: Metadata | None,
-        settings: Mapping[str, str | None] | None = None,
-        *,
-        name: str = "",
-        arguments: tuple[str, ...] = (),
+        database: Metadata | None, settings: Mapping[str, str | None] | None = None
     ) -> SyncPerm:
-        home = tmp_path / f"supervisor{name or len(started)}"
-        daemon = SyncPerm(airflow, database.url if database else None, home, settings, arguments)
+        home = tmp_path / f"supervisor{len(started)}"
+        daemon = SyncPerm(airflow, database.url if database else None, home, settings)
         started.append(daemon)
         daemon.start()
         return daemon

@@ -3,8 +3,9 @@ Random DAGs, roles and damage to permission tables: what the differential test b
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tests.support import permissions
@@ -32,18 +33,14 @@ ACTIONS = ("can_read", "can_edit", "can_delete")
 
 @dataclass
 class World:
-    """
-    What a test knows of its database: the DAGs as they were written last.
-    """
+    """What a test knows of its database: the DAGs as they were written last."""
 
     version: Version
     random: random.Random
     dags: dict[str, AccessControl] = field(default_factory=dict)
 
     def new_dags(self, count: int) -> dict[str, AccessControl]:
-        """
-        Return some DAGs, new or changed, whose roles all exist.
-        """
+        """Return some DAGs, new or changed, whose roles all exist."""
         ids = self.random.sample(DAG_IDS, min(count, len(DAG_IDS)))
         ids += [f"dag_{self.random.randrange(40)}" for _ in range(count - len(ids))]
         made = {dag_id: self._access_control() for dag_id in ids}
@@ -72,21 +69,17 @@ class World:
 
 
 def add_all_roles(database: Metadata) -> None:
-    """
-    Create the roles that DAGs may name.
-    """
+    """Create the roles that DAGs may name."""
     for role in CUSTOM_ROLES:
         permissions.add_role(database, role)
 
 
 def damage(database: Metadata, world: World, times: int) -> list[str]:
-    """
-    Do as people, restores and races do; say what was done, for the message of a failure.
-    """
+    """Do as people, restores and races do; say what was done, for the message of a failure."""
     done = []
     for _ in range(times):
-        deed = world.random.choice(DEEDS)
-        done.append(f"{deed.__name__}: {deed(database, world)}")
+        name, deed = world.random.choice(DEEDS)
+        done.append(f"{name}: {deed(database, world)}")
     return done
 
 
@@ -99,41 +92,16 @@ def _some_permission(database: Metadata, world: World, *, of_dags: bool) -> tupl
     return world.random.choice(of_dag[of_dags] or of_dag[False])
 
 
-def _some_role(world: World) -> str:
-    return world.random.choice((*CUSTOM_ROLES, *DEFAULT_ROLES))
-
-
-def grant_on_a_dag(database: Metadata, world: World) -> tuple[str, ...]:
-    action, resource = _some_permission(database, world, of_dags=True)
-    role = _some_role(world)
+def grant(database: Metadata, world: World, *, of_dags: bool) -> tuple[str, ...]:
+    action, resource = _some_permission(database, world, of_dags=of_dags)
+    role = world.random.choice((*CUSTOM_ROLES, *DEFAULT_ROLES))
     permissions.grant(database, role, action, resource)
     return role, action, resource
 
 
-def grant_on_a_view(database: Metadata, world: World) -> tuple[str, ...]:
-    action, resource = _some_permission(database, world, of_dags=False)
-    role = _some_role(world)
-    permissions.grant(database, role, action, resource)
-    return role, action, resource
-
-
-def revoke_from_a_custom_role(database: Metadata, world: World) -> Any:
+def revoke(database: Metadata, world: World, *, roles: Collection[str]) -> Any:
     rows = permissions.contents(database)["grants"]
-    return _revoke_one(database, world, [row for row in rows if row[0] in CUSTOM_ROLES])
-
-
-def revoke_from_a_default_role(database: Metadata, world: World) -> Any:
-    rows = permissions.contents(database)["grants"]
-    return _revoke_one(database, world, [row for row in rows if row[0] in DEFAULT_ROLES])
-
-
-def revoke_from_admin(database: Metadata, world: World) -> Any:
-    rows = permissions.contents(database)["grants"]
-    return _revoke_one(database, world, [row for row in rows if row[0] == "Admin"])
-
-
-def _revoke_one(database: Metadata, world: World, rows: list[tuple[Any, ...]]) -> Any:
-    rows = [row for row in rows if None not in row]
+    rows = [row for row in rows if row[0] in roles and None not in row]
     if not rows:
         return "nothing"
     row = world.random.choice(rows)
@@ -141,14 +109,8 @@ def _revoke_one(database: Metadata, world: World, rows: list[tuple[Any, ...]]) -
     return row
 
 
-def delete_a_permission_of_a_dag(database: Metadata, world: World) -> tuple[str, str]:
-    action, resource = _some_permission(database, world, of_dags=True)
-    permissions.delete_permission(database, action, resource)
-    return action, resource
-
-
-def delete_a_permission_of_a_view(database: Metadata, world: World) -> tuple[str, str]:
-    action, resource = _some_permission(database, world, of_dags=False)
+def delete_permission(database: Metadata, world: World, *, of_dags: bool) -> tuple[str, str]:
+    action, resource = _some_permission(database, world, of_dags=of_dags)
     permissions.delete_permission(database, action, resource)
     return action, resource
 
@@ -176,17 +138,15 @@ def add_a_role(database: Metadata, world: World) -> str:
 
 
 Deed = Callable[[Metadata, World], Any]
-DEEDS: tuple[Deed, ...] = (
-    grant_on_a_dag,
-    grant_on_a_dag,
-    grant_on_a_view,
-    revoke_from_a_custom_role,
-    revoke_from_a_custom_role,
-    revoke_from_a_default_role,
-    revoke_from_admin,
-    delete_a_permission_of_a_dag,
-    delete_a_permission_of_a_view,
-    forget_a_dag,
-    leave_a_null_row,
-    add_a_role,
+DEEDS: tuple[tuple[str, Deed], ...] = (
+    *[("grant on a DAG", partial(grant, of_dags=True))] * 2,
+    ("grant on a view", partial(grant, of_dags=False)),
+    *[("revoke from a custom role", partial(revoke, roles=CUSTOM_ROLES))] * 2,
+    ("revoke from a default role", partial(revoke, roles=DEFAULT_ROLES)),
+    ("revoke from Admin", partial(revoke, roles=("Admin",))),
+    ("delete a permission of a DAG", partial(delete_permission, of_dags=True)),
+    ("delete a permission of a view", partial(delete_permission, of_dags=False)),
+    ("forget a DAG", forget_a_dag),
+    ("leave a null row", leave_a_null_row),
+    ("add a role", add_a_role),
 )

@@ -10,7 +10,7 @@ import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow import Airflow
-from tests.support.databases import USER, Database, Postgres, missing_programs
+from tests.support.databases import Database, Postgres, missing_programs
 from tests.support.permissions import add_role, grants_on
 from tests.support.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
@@ -21,9 +21,6 @@ SECONDS = 40.0
 
 @pytest.fixture
 def own_postgres() -> Iterator[Postgres]:
-    """
-    A PostgreSQL that the test may stop.
-    """
     if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
         pytest.skip(missing)
     with Postgres() as server:
@@ -31,9 +28,7 @@ def own_postgres() -> Iterator[Postgres]:
 
 
 def assert_is_a_calm_failure(daemon: SyncPerm, reason: str) -> None:
-    """
-    One line a failure, with advice; alive; nothing spawned, no traceback.
-    """
+    """One line a failure, with advice; alive; nothing spawned, no traceback."""
     failed = daemon.wait_for_event("cycle_failed", SECONDS, reason=reason)
     wait_until(
         lambda: len(daemon.find_events("cycle_failed", reason=reason)) >= 2, "again", SECONDS
@@ -51,14 +46,11 @@ def assert_is_a_calm_failure(daemon: SyncPerm, reason: str) -> None:
 
 
 def assert_recovers(daemon: SyncPerm) -> None:
-    """
-    Ready again, without a hand.
-    """
     daemon.wait_until_good(SECONDS + PASS_SECONDS)
     wait_until(lambda: daemon.status()["last_error"] is None, "no error any more", SECONDS)
 
 
-def test_database_that_is_down_at_the_start(
+def test_database_that_is_down_at_the_start_and_again_later(
     airflow: Airflow, own_postgres: Postgres, home: Path, start: StartSyncPerm
 ) -> None:
     database = airflow.new_postgres(own_postgres, home)
@@ -70,19 +62,11 @@ def test_database_that_is_down_at_the_start(
     assert 503 == daemon.get("/readyz").status
     own_postgres.start()
     assert_recovers(daemon)
-
-
-def test_database_that_goes_down_later(
-    airflow: Airflow, own_postgres: Postgres, home: Path, start: StartSyncPerm
-) -> None:
-    database = airflow.new_postgres(own_postgres, home)
-    daemon = start(database)
-    daemon.wait_until_good()
-
     own_postgres.stop()
-
-    assert_is_a_calm_failure(daemon, "database_unreachable")
+    seen = len(daemon.events)
+    daemon.wait_for_event("cycle_failed", SECONDS, after=seen, reason="database_unreachable")
     assert 200 == daemon.get("/readyz").status
+    assert "database_unreachable" == daemon.get("/readyz").json()["reason"]
     own_postgres.start()
     add_role(database, "team")
     wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "granted", 120)
@@ -112,84 +96,62 @@ def test_database_that_hangs_is_reported_and_health_answers(
 
 
 def signal_server(server: Postgres, backend: int, number: signal.Signals) -> None:
-    """
-    Signal the server and one of its backends, so that neither old nor new connections answer.
-    """
+    """Signal the server and one of its backends, so that neither old nor new connections answer."""
     import os
 
     server.send_signal(number)
     os.kill(backend, number)
 
 
-def test_database_that_is_not_migrated(
+def test_database_that_does_not_exist_yet_and_then_is_not_migrated(
     airflow: Airflow, postgres: Postgres, home: Path, start: StartSyncPerm
 ) -> None:
-    database = postgres.new_database()
+    database = airflow.new_postgres(postgres, home)
+    database.query("ALTER SCHEMA public RENAME TO migrated")
+    database.query("CREATE SCHEMA public")
+    admin = Database(postgres, "postgres")
+    admin.query(f"ALTER DATABASE {database.name} RENAME TO {database.name}_later")
 
     daemon = start(database)
 
+    assert_is_a_calm_failure(daemon, "database_missing")
+    admin.query(f"ALTER DATABASE {database.name}_later RENAME TO {database.name}")
     assert_is_a_calm_failure(daemon, "database_not_migrated")
     assert [] == database.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    airflow.run(database, home, "airflow", "db", "migrate")
+    database.query("ALTER SCHEMA public RENAME TO empty")
+    database.query("ALTER SCHEMA migrated RENAME TO public")
     assert_recovers(daemon)
 
 
-def test_database_that_does_not_exist_yet(
-    airflow: Airflow, postgres: Postgres, home: Path, start: StartSyncPerm
+def test_wrong_password_and_account_that_may_not_read(
+    airflow: Airflow, postgres: Postgres, database: Database, start: StartSyncPerm
 ) -> None:
-    made = airflow.new_postgres(postgres, home)
-    admin = Database(postgres, "postgres")
-    admin.query(f"ALTER DATABASE {made.name} RENAME TO {made.name}_later")
-
-    daemon = start(made)
-
-    assert_is_a_calm_failure(daemon, "database_missing")
-    admin.query(f"ALTER DATABASE {made.name}_later RENAME TO {made.name}")
-    assert_recovers(daemon)
-
-
-def test_wrong_password(
-    airflow: Airflow, own_postgres: Postgres, home: Path, start: StartSyncPerm
-) -> None:
-    database = airflow.new_postgres(own_postgres, home)
     given = "an0ther-Secret"
-    url = own_postgres.url(database.name, USER, given)
+    database.query("DROP ROLE IF EXISTS guest")
+    database.query("CREATE ROLE guest LOGIN PASSWORD 'guest-Pa55'")
+    url = postgres.url(database.name, "guest", given)
 
     daemon = start(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
 
     assert_is_a_calm_failure(daemon, "database_denied")
     assert given not in daemon.log() + str(daemon.status())
-    database.query(f"ALTER USER {USER} PASSWORD '{given}'")
-    assert_recovers(daemon)
-
-
-def test_account_that_may_not_read(
-    airflow: Airflow, postgres: Postgres, database: Database, start: StartSyncPerm
-) -> None:
-    database.query("DROP ROLE IF EXISTS guest")
-    database.query("CREATE ROLE guest LOGIN PASSWORD 'guest-Pa55'")
-    url = postgres.url(database.name, "guest", "guest-Pa55")
-
-    daemon = start(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
-
+    database.query(f"ALTER USER guest PASSWORD '{given}'")
     assert_is_a_calm_failure(daemon, "database_read_denied")
     database.query("GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest")
     assert_recovers(daemon)
 
 
-def test_host_that_does_not_exist(start: StartSyncPerm) -> None:
-    url = "postgresql://airflow:Hidden-Pa55@no-such-host.invalid/airflow"
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("no-such-host.invalid", "database_unreachable"), ("127.0.0.1", "database_tls_failed")],
+)
+def test_host_that_does_not_exist_or_wants_no_tls(
+    postgres: Postgres, start: StartSyncPerm, host: str, reason: str
+) -> None:
+    url = f"postgresql://airflow:Hidden-Pa55@{host}:{postgres.port}/postgres?sslmode=require"
 
     daemon = start(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
 
-    assert_is_a_calm_failure(daemon, "database_unreachable")
-    assert "no-such-host.invalid" in daemon.status()["last_error"]["error"]
+    assert_is_a_calm_failure(daemon, reason)
+    assert host in daemon.status()["last_error"]["error"]
     assert "Hidden-Pa55" not in daemon.log() + str(daemon.status())
-
-
-def test_server_that_wants_no_tls(postgres: Postgres, start: StartSyncPerm) -> None:
-    url = postgres.url("postgres") + "?sslmode=require"
-
-    daemon = start(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
-
-    assert_is_a_calm_failure(daemon, "database_tls_failed")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import counts_of
+from tests.conftest import Counts, counts_of
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.scenarios.sync_perm.states import World, add_all_roles, damage
 from tests.support.airflow import Airflow, SqliteDatabase, copy_postgres
@@ -16,7 +16,6 @@ from tests.support.permissions import Contents, Metadata, contents, difference
 from tests.support.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
 
-STEPS = 3
 DULL = ("http_request", "airflow_said")
 
 # What SYNC_PERM_INCLUDE_DAGS says, as arguments of `airflow sync-perm`.
@@ -24,9 +23,7 @@ ARGUMENTS = {"true": ("--include-dags",), "false": ()}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """
-    Give the test of histories as many as the run asks for; those of roles only need fewer.
-    """
+    """Give the test of histories as many as the run asks for; those of roles only need fewer."""
     if "history" in metafunc.fixturenames:
         number = counts_of(metafunc.config).permission_histories
         histories = [("true", i) for i in range(number)] + [
@@ -36,9 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def expected(airflow: Airflow, copy: Metadata, home: Path, arguments: tuple[str, ...]) -> Contents:
-    """
-    Return what Airflow itself makes of a copy.
-    """
+    """Return what Airflow itself makes of a copy."""
     airflow.run(copy, home, "airflow", "sync-perm", *arguments)
     return contents(copy)
 
@@ -72,6 +67,7 @@ def test_random_histories_end_as_airflow_would_have_it(
     home: Path,
     tmp_path: Path,
     start: StartSyncPerm,
+    counts: Counts,
     include_dags: str,
     history: int,
 ) -> None:
@@ -79,7 +75,7 @@ def test_random_histories_end_as_airflow_would_have_it(
     add_all_roles(database)
     story: list[str] = []
     daemon = None
-    for step in range(STEPS):
+    for step in range(counts.permission_steps):
         dags = world.new_dags(world.random.randrange(1, 14))
         parsed = world.random.random() < 0.3
         airflow.write_dags(database, home, dags, parsed=parsed)
@@ -99,6 +95,7 @@ def test_random_histories_end_as_airflow_would_have_it(
     assert [] == difference(contents(database), wanted), daemon.log()
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_sqlite_ends_as_airflow_would_have_it(
     airflow: Airflow, tmp_path: Path, home: Path, start: StartSyncPerm
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from sync_perm.database.connection import parse_url
 from sync_perm.database.lock import PassLock
-from tests.conftest import Counts, counts_of
+from tests.conftest import Counts
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow import Airflow
 from tests.support.databases import Database, MariaDb, PgBouncer, Postgres
@@ -25,9 +25,7 @@ DAGS = {f"dag_{number}": {"Viewer": ["can_edit"]} for number in range(12)}
 
 @pytest.fixture
 def fresh(airflow: Airflow, postgres: Postgres, home: Path) -> Database:
-    """
-    A database that was migrated, with DAGs in it and no permission at all.
-    """
+    """A database that was migrated, with DAGs in it and no permission at all."""
     database = airflow.new_postgres(postgres, home, "migrated")
     airflow.write_dags(database, home, DAGS)
     return database
@@ -35,18 +33,14 @@ def fresh(airflow: Airflow, postgres: Postgres, home: Path) -> Database:
 
 @pytest.fixture
 def wanted(airflow: Airflow, postgres: Postgres, home: Path, fresh: Database) -> Contents:
-    """
-    What one run of Airflow alone makes of it.
-    """
+    """What one run of Airflow alone makes of it."""
     copy = Database(postgres, postgres.new_database(fresh.name).name)
     airflow.full_sync(copy, home)
     return contents(copy)
 
 
 def overlapping(supervisors: Sequence[SyncPerm]) -> list[str]:
-    """
-    Name the passes that began before the one before them had ended.
-    """
+    """Name the passes that began before the one before them had ended."""
     spans = []
     for number, supervisor in enumerate(supervisors):
         begun = ""
@@ -89,6 +83,7 @@ def test_pairs_that_start_at_once_leave_what_one_run_leaves(
     assert [] == [line for supervisor in supervisors for line in supervisor.stray_lines]
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_two_supervisors_behind_pgbouncer_take_turns(
     fresh: Database, wanted: Contents, pgbouncer: PgBouncer, start: StartSyncPerm
 ) -> None:
@@ -109,26 +104,3 @@ def test_two_supervisors_behind_pgbouncer_take_turns(
 
 def _passes(supervisor: SyncPerm) -> list[object]:
     return list(supervisor.find_events("pass_finished"))
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """
-    With `--full`, as many pairs as the run asks for, each on a database of its own.
-    """
-    if "pair" in metafunc.fixturenames:
-        pairs = range(counts_of(metafunc.config).supervisor_pairs)
-        skip = pytest.mark.skip(reason="waits long: runs with make test-full")
-        is_full = metafunc.config.getoption("--full")
-        metafunc.parametrize("pair", pairs if is_full else [pytest.param(0, marks=skip)])
-
-
-def test_one_pair_on_a_new_database_leaves_what_one_run_leaves(
-    fresh: Database, wanted: Contents, start: StartSyncPerm, pair: int
-) -> None:
-    first, second = start(fresh), start(fresh)
-
-    first.wait_until_good(2 * PASS_SECONDS)
-    second.wait_until_good(2 * PASS_SECONDS)
-
-    assert [] == difference(contents(fresh), wanted)
-    assert [] == overlapping([first, second])

@@ -14,19 +14,6 @@ from tests.support.databases import PASSWORD, Database
 from tests.support.permissions import add_role, contents, difference, grants_on
 from tests.support.sync_perm import PASS_SECONDS, SYNC_PERM, SyncPerm
 
-RSS_MIB = 44.0
-
-
-def test_idle_supervisor_is_small(
-    airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
-) -> None:
-    airflow.write_dags(database, home, {f"dag_{n}": {"Viewer": ["can_edit"]} for n in range(30)})
-    daemon = start(database)
-    daemon.wait_for_pass()
-    daemon.wait_until_good()
-
-    assert daemon.rss_mib() <= RSS_MIB
-
 
 def test_one_shot_syncs_everything_once_and_ends(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
@@ -53,19 +40,6 @@ def test_one_shot_gives_up_at_its_deadline(start: StartSyncPerm, airflow: Airflo
     daemon = start(None, settings)
 
     assert 3 == daemon.wait_for_exit().code
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_sighup_runs_a_full_pass_though_nothing_differs(
-    airflow: Airflow, database: Database, start: StartSyncPerm
-) -> None:
-    daemon = start(database)
-    daemon.wait_until_good()
-    seen = len(daemon.events)
-
-    daemon.sighup()
-
-    daemon.wait_for_pass(seen)
 
 
 @on_airflow("2.11", "3", "2.7")
@@ -127,9 +101,6 @@ def test_check_fails_with_the_reason(
 
 
 def check(airflow: Airflow, url: str | None, folder: Path) -> subprocess.CompletedProcess[str]:
-    """
-    Run `sync-perm check`.
-    """
     return subprocess.run(
         [SYNC_PERM, "check"],
         env={**airflow.environment(url, folder), "TMPDIR": str(folder)},

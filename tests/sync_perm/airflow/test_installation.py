@@ -26,8 +26,12 @@ def refusal(site: Site, command: str = "airflow", **environ: str) -> str:
     return str(raised(SettingsError, find, site, command, **environ))
 
 
-def test_finds_airflow_without_importing_it(tmp_path: Path) -> None:
-    site = Site(tmp_path)
+def test_finds_airflow_and_the_permissions_of_the_image_without_importing_it(
+    tmp_path: Path,
+) -> None:
+    site = Site(
+        tmp_path, permissions=PERMISSIONS.replace('"can_delete"', '"can_delete", "can_archive"')
+    )
 
     found = find(site)
 
@@ -36,6 +40,7 @@ def test_finds_airflow_without_importing_it(tmp_path: Path) -> None:
     assert {"DAGs": "DAG:", "DAG Runs": "DAG Run:"} == {
         name: kind.prefix for name, kind in found.resources.items()
     }
+    assert "can_archive" in found.resources["DAGs"].actions
 
 
 def test_old_airflow_has_one_kind_of_dag_permissions(tmp_path: Path) -> None:
@@ -44,10 +49,15 @@ def test_old_airflow_has_one_kind_of_dag_permissions(tmp_path: Path) -> None:
     assert {"DAGs": KINDS["DAGs"]} == found.resources
 
 
-def test_airflow_3_has_its_permissions_in_the_provider(tmp_path: Path) -> None:
-    found = find(Site(tmp_path, "3.3.2", "3.10.2"), **{MANAGER: FAB})
+def test_airflow_3_has_its_permissions_in_the_provider_and_airflow_cfg_counts(
+    tmp_path: Path,
+) -> None:
+    site = Site(tmp_path, "3.3.2", "3.10.2")
+    (tmp_path / "airflow.cfg").write_text(f"[core]\nauth_manager = {FAB}\n")
 
-    assert (3, 3) == found.release
+    found = find(site)
+
+    assert ((3, 3), "") == (found.release, found.auth_manager)
     assert ["DAG Runs", "DAGs"] == sorted(found.resources)
 
 
@@ -131,13 +141,6 @@ def test_refuses_other_auth_managers(
     assert word in said
 
 
-def test_airflow_cfg_says_the_auth_manager_too(tmp_path: Path) -> None:
-    site = Site(tmp_path, "3.3.2", "3.10.2")
-    (tmp_path / "airflow.cfg").write_text(f"[core]\nauth_manager = {FAB}\n")
-
-    assert "" == find(site).auth_manager
-
-
 @pytest.mark.parametrize(
     ("version", "fab", "is_known"),
     [
@@ -159,9 +162,3 @@ def test_knows_where_targeted_passes_were_tried(version: str, fab: str, is_known
 def test_dags_are_included_where_nothing_else_does_it() -> None:
     assert (True, False) == (AIRFLOW_2.includes_dags("auto"), AIRFLOW_3.includes_dags("auto"))
     assert (False, True) == (AIRFLOW_2.includes_dags("false"), AIRFLOW_3.includes_dags("true"))
-
-
-def test_permissions_are_those_of_the_image(tmp_path: Path) -> None:
-    changed = PERMISSIONS.replace('"can_delete"', '"can_delete", "can_archive"')
-
-    assert "can_archive" in find(Site(tmp_path, permissions=changed)).resources["DAGs"].actions

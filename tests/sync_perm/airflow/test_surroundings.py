@@ -39,14 +39,6 @@ def test_airflow_writes_only_into_its_own_folder_and_gets_no_path_that_does_not_
     assert (tmp_path / "logs").is_dir()
 
 
-def test_the_url_reaches_it_in_the_form_that_every_version_reads(
-    home: Path, tmp_path: Path
-) -> None:
-    found = around(home, tmp_path, AIRFLOW__CORE__SQL_ALCHEMY_CONN="postgres://u:p@h/d")
-
-    assert "postgresql://u:p@h/d" == found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
-
-
 def test_the_real_configuration_is_used(home: Path, tmp_path: Path) -> None:
     (home / "airflow.cfg").write_text("[core]\nplugins_folder = /elsewhere\n")
     (home / "webserver_config.py").touch()
@@ -77,10 +69,14 @@ def test_a_users_packages_are_found_though_home_is_another(home: Path, tmp_path:
     assert "/set" == around(home, tmp_path, PYTHONUSERBASE="/set")["PYTHONUSERBASE"]
 
 
-def test_our_own_settings_stay_here(home: Path, tmp_path: Path) -> None:
-    found = around(home, tmp_path, SYNC_PERM_LOG_LEVEL="debug", PLUGIN_SETTING="kept")
+def test_our_own_settings_stay_here_and_the_url_has_the_form_that_every_version_reads(
+    home: Path, tmp_path: Path
+) -> None:
+    given = {"SYNC_PERM_LOG_LEVEL": "debug", "PLUGIN_SETTING": "kept"}
+    found = around(home, tmp_path, AIRFLOW__CORE__SQL_ALCHEMY_CONN="postgres://u:p@h/d", **given)
 
     assert ("kept", None) == (found["PLUGIN_SETTING"], found.get("SYNC_PERM_LOG_LEVEL"))
+    assert "postgresql://u:p@h/d" == found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
 
 
 def test_no_writable_folder_is_a_settings_error(

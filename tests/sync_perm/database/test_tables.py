@@ -33,9 +33,7 @@ def test_roles_permissions_and_grants_by_name(sqlite: Sqlite, database: Database
 
 
 def test_a_name_is_in_memory_once(sqlite: Sqlite, database: Database) -> None:
-    """
-    Once a row they were megabytes at 1,000 DAGs.
-    """
+    """Once a row they were megabytes at 1,000 DAGs."""
     sqlite.run("INSERT INTO ab_permission VALUES (1, 'can_read')")
     for number in range(1, 4):
         sqlite.run("INSERT INTO ab_view_menu VALUES (?, ?)", number, f"DAG:{number}")
@@ -61,14 +59,7 @@ def test_only_dags_that_changed_are_read_again(sqlite: Sqlite, database: Databas
     assert ({"a": {"team": {"can_read"}}, "b": None}, frozenset()) == (first.dags, first.fresh)
     assert {"a": None, "b": None, "c": None} == second.dags
     assert {"a", "c"} == second.fresh
-
-
-def test_dags_that_are_gone_are_forgotten(sqlite: Sqlite, database: Database) -> None:
-    one = reader()
-    sqlite.serialize("a", "1", {"team": SET})
-    one.read(database)
     sqlite.run("DELETE FROM serialized_dag")
-
     assert {} == one.read(database).dags
 
 

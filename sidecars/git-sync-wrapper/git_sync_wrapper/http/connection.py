@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from urllib.parse import SplitResult
 
 from git_sync_wrapper.http.answer import Answer, NotHttp, Reader, read_answer
@@ -17,10 +18,20 @@ from git_sync_wrapper.refusals import REFUSALS
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 
-CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 30.0
-# A connection that nobody used for longer may be gone without a word.
-IDLE_SECONDS = 60.0
+
+@dataclass(frozen=True)
+class Patience:
+    """
+    How long to wait for what.
+    """
+
+    connect_seconds: float = 10.0
+    answer_seconds: float = 30.0
+    idle_seconds: float = 60.0
+    """A connection that nobody used for longer may be gone without a word."""
+
+
+PATIENCE = Patience()
 
 
 class RemoteError(SidecarError):
@@ -37,9 +48,10 @@ class Remote:
     One server, by one connection at a time; a connection that the server closed is replaced.
     """
 
-    def __init__(self, url: SplitResult, way: Way) -> None:
+    def __init__(self, url: SplitResult, way: Way, patience: Patience = PATIENCE) -> None:
         self._url = url
         self._way = way
+        self._patience = patience
         self._host = url.netloc.rpartition("@")[2]
         self._socket: socket.socket | None = None
         self._used_at = 0.0
@@ -75,7 +87,7 @@ class Remote:
             CycleAbandoned: The fence was revoked meanwhile.
         """
         fence.on_revoke(self._hang_up)
-        if time.monotonic() - self._used_at > IDLE_SECONDS:
+        if time.monotonic() - self._used_at > self._patience.idle_seconds:
             self.close()
         is_kept = self._socket is not None
         try:
@@ -101,10 +113,10 @@ class Remote:
             self._socket = None
 
     def _ask(self, request: bytes) -> Answer:
-        ends_at = time.monotonic() + ANSWER_SECONDS
+        ends_at = time.monotonic() + self._patience.answer_seconds
         if self._socket is None:
             self._socket = self._connect()
-        self._socket.settimeout(ANSWER_SECONDS)
+        self._socket.settimeout(self._patience.answer_seconds)
         self._socket.sendall(request)
         answer = read_answer(self._socket, ends_at)
         self._used_at = time.monotonic()
@@ -125,13 +137,15 @@ class Remote:
         if self._url.scheme == "https":
             port, context = self._url.port or 443, tls_context(self._way)
         at = (proxy.hostname, proxy.port or 1080) if proxy else (host, port)
-        connection = socket.create_connection(at, CONNECT_SECONDS)
+        connect_seconds = self._patience.connect_seconds
+        connection = socket.create_connection(at, connect_seconds)
         if context is None:
             return connection
         try:
             if proxy:
-                _ask_for_tunnel(connection, proxy, host, port)
-            connection.settimeout(CONNECT_SECONDS)
+                ends_at = time.monotonic() + connect_seconds
+                _ask_for_tunnel(connection, proxy, host, port, ends_at)
+            connection.settimeout(connect_seconds)
             return context.wrap_socket(connection, server_hostname=host)
         except BaseException:
             connection.close()
@@ -166,9 +180,14 @@ class Remote:
         return RemoteError("remote_unreachable", f"cannot talk to {host}: {error}")
 
 
-def _ask_for_tunnel(connection: socket.socket, proxy: SplitResult, host: str, port: int) -> None:
+def _ask_for_tunnel(
+    connection: socket.socket, proxy: SplitResult, host: str, port: int, ends_at: float
+) -> None:
     """
     Have the proxy connect to the server.
+
+    Args:
+        ends_at: When to give up, by the monotonic clock.
 
     Raises:
         RemoteError: The proxy refuses.
@@ -178,7 +197,7 @@ def _ask_for_tunnel(connection: socket.socket, proxy: SplitResult, host: str, po
     fields = {"Host": target, **proxy_headers(proxy)}
     lines = [f"CONNECT {target} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
     connection.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
-    reader = Reader(connection, time.monotonic() + CONNECT_SECONDS)
+    reader = Reader(connection, ends_at)
     while not reader.status:
         reader.receive()
     if reader.status != 200:

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.http.answer import Answer
-from git_sync_wrapper.http.connection import Remote
+from git_sync_wrapper.http.connection import PATIENCE, Patience, Remote
 from git_sync_wrapper.http.route import Unheeded, Way, basic, way_to
 from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.login.credential import Credential
@@ -59,7 +59,7 @@ class Poller(Protocol):
         """
 
 
-def make_poller(options: Options, access: Access) -> Poller | None:
+def make_poller(options: Options, access: Access, patience: Patience = PATIENCE) -> Poller | None:
     """
     Return what polls the repository, None where git would do it in a way of its own.
     """
@@ -75,7 +75,8 @@ def make_poller(options: Options, access: Access) -> Poller | None:
         return None
     try:
         config = (*options.git_config, *options.git_config_add)
-        return HttpPoller(url, options.ref, way_to(url, config, access.environ), access)
+        way = way_to(url, config, access.environ)
+        return HttpPoller(url, options.ref, way, access, patience)
     except Unheeded as why:
         log.info("polling_left_to_git", why=str(why))
         return None
@@ -89,12 +90,19 @@ class HttpPoller:
     they end or are refused, and what the last answer meant.
     """
 
-    def __init__(self, url: SplitResult, ref: str, way: Way, access: Access) -> None:
+    def __init__(
+        self,
+        url: SplitResult,
+        ref: str,
+        way: Way,
+        access: Access,
+        patience: Patience = PATIENCE,
+    ) -> None:
         self._given_url = url
         self._url = url
         self._ref = ref
         self._access = access
-        self._remote = Remote(url, way)
+        self._remote = Remote(url, way, patience)
         self._requests: dict[str, bytes] = {}
         self._credential: Credential | None = None
         self._knows_login = False  # or that nobody logs in

@@ -1,0 +1,184 @@
+"""
+What `check` says of each part; the scenarios run it as a process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper import check
+from tests.git_sync_wrapper.access import given
+from tests.support.git_server import GitServer, skip_reason
+from tests.support.loopback import closed_port
+from tests.support.scripts import script
+
+pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
+
+PASSWORD = "canary-4711"
+USER = {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD": PASSWORD}
+PINNED = "7" * 40
+
+
+class Site:
+    """A server with one commit, an empty volume, and a program that says it is git-sync."""
+
+    def __init__(self, folder: Path, server: GitServer, said: Callable[[], str]) -> None:
+        self.folder, self.server, self._said = folder, server, said
+        self.root = folder / "root"
+        self.head = server.repository().commit({"a.py": "1"})
+
+    def program(self, body: str, shell: str = "/bin/sh") -> str:
+        return script(self.folder / f"program{len(os.listdir(self.folder))}", body, shell)
+
+    def check(self, **variables: str) -> tuple[int, dict[str, str]]:
+        """Run it; return its code and its lines by the name of the check: mark and text."""
+        settings = {
+            "PATH": os.environ["PATH"],
+            "GITSYNC_ROOT": str(self.root),
+            "GITSYNC_LINK": "repo",
+            "GITSYNC_REF": "main",
+            "GIT_SYNC_WRAPPER_GIT_SYNC": self.program("echo v4.7.1"),
+        }
+        repo = variables.pop("GITSYNC_REPO", self.server.url())
+        code = check.run(*given(repo, **settings | variables))
+        lines = self._said().splitlines()
+        assert not any(PASSWORD in line for line in lines)
+        found: dict[str, str] = {}
+        for line in lines[1:]:
+            text = f"{line[2:7].strip()} {line[23:]}"
+            if name := line[8:22].strip():
+                found[name] = text
+            else:
+                found[list(found)[-1]] += f" {text}"
+        return code, found
+
+
+@pytest.fixture
+def site(
+    tmp_path: Path, temporary: Path, server: GitServer, capsys: pytest.CaptureFixture[str]
+) -> Site:
+    return Site(tmp_path, server, lambda: capsys.readouterr().out)
+
+
+def test_all_is_well_and_nothing_is_written(site: Site) -> None:
+    site.server.accept(("deploy", PASSWORD))
+
+    code, found = site.check(GIT_SYNC_WRAPPER_GATE="syntax", **USER)
+
+    assert 0 == code, found
+    assert {"ok"} == {line.split()[0] for line in found.values()}
+    assert {"git-sync", "git", "credentials", "remote", "root", "link", "gate"} == set(found)
+    assert "ok user deploy, by GITSYNC_PASSWORD" == found["credentials"]
+    assert f"main is {site.head}" in found["remote"]
+    assert not site.root.exists()
+
+
+def test_a_token_instead_of_the_user_is_not_shown(site: Site) -> None:
+    site.server.accept((PASSWORD, "x-oauth-basic"))
+
+    code, found = site.check(GITSYNC_USERNAME=PASSWORD, GITSYNC_PASSWORD="x-oauth-basic")
+
+    assert (0, "ok a token, by GITSYNC_PASSWORD") == (code, found["credentials"])
+
+
+def test_a_local_repository_needs_nobody_to_log_in(site: Site) -> None:
+    code, found = site.check(GITSYNC_REPO=site.server.repository().url)
+
+    assert (0, "ok none: nobody logs in") == (code, found["credentials"])
+    assert site.head in found["remote"]
+
+
+def test_a_pinned_commit_is_not_taken_for_found(site: Site) -> None:
+    code, found = site.check(GITSYNC_REF=PINNED)
+
+    assert 0 == code
+    assert f"only a sync can tell whether it has {PINNED}" in found["remote"]
+
+
+BAD: dict[str, tuple[str, str, Callable[[Site], dict[str, str]]]] = {
+    "wrong password": (
+        "remote",
+        "credentials_refused",
+        lambda site: site.server.accept(("deploy", "another")) or USER,
+    ),
+    "no password": (
+        "remote",
+        "login_missing",
+        lambda site: site.server.accept(("deploy", PASSWORD)) or {},
+    ),
+    "password file missing": (
+        "credentials",
+        "secret_unreadable",
+        lambda _: {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD_FILE": "/nowhere/password"},
+    ),
+    "no such ref": ("remote", "ref_not_found", lambda _: {"GITSYNC_REF": "gone"}),
+    "no such repository": (
+        "remote",
+        "repository_not_found",
+        lambda site: {"GITSYNC_REPO": site.server.url("gone.git")},
+    ),
+    "nobody there": (
+        "remote",
+        "remote_unreachable",
+        lambda _: {"GITSYNC_REPO": f"http://127.0.0.1:{closed_port()}/dags.git"},
+    ),
+    "no git": ("git", "cannot be run", lambda _: {"GITSYNC_GIT": "/nowhere/git"}),
+    "not git-sync 4": (
+        "git-sync",
+        "is not version 4",
+        lambda site: {"GIT_SYNC_WRAPPER_GIT_SYNC": site.program("echo v3.6.5")},
+    ),
+    "gate's command cannot be run": (
+        "gate",
+        "gate_undecided",
+        lambda site: {
+            "GIT_SYNC_WRAPPER_GATE": "command",
+            "GIT_SYNC_WRAPPER_GATE_COMMAND": site.program("", "/nowhere/sh"),
+        },
+    ),
+    # Not even by root: the kernel refuses everybody there.
+    "volume that cannot be written": (
+        "root",
+        "target_",
+        lambda _: {"GITSYNC_ROOT": "/proc/self/dags"},
+    ),
+    "link on another volume": (
+        "root",
+        "link_elsewhere",
+        lambda site: site.root.mkdir() or {"GITSYNC_LINK": "/proc/self/repo"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_is_named(site: Site, name: str) -> None:
+    check_name, reason, spoil = BAD[name]
+
+    code, found = site.check(**spoil(site))
+
+    assert 3 == code, found
+    assert found[check_name].startswith("FAIL "), found
+    assert reason in found[check_name]
+    assert not site.root.exists() or [] == os.listdir(site.root)
+
+
+def test_what_is_where_the_link_belongs_is_named(site: Site) -> None:
+    (site.root / "repo/something").mkdir(parents=True)
+
+    code, found = site.check()
+
+    assert 0 == code
+    assert found["link"].startswith("?? ")
+
+
+def test_a_gate_that_refuses_everything_can_be_run_all_the_same(site: Site) -> None:
+    command = site.program("echo nothing is good enough; exit 1")
+
+    code, found = site.check(GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=command)
+
+    assert 0 == code
+    assert "nothing is good enough" in found["gate"]
