@@ -133,17 +133,6 @@ IN_THE_CHART = {name for name, folder in FOLDERS.items() if "/repo/" in folder} 
 }
 
 each_stack = pytest.mark.parametrize("names", EXPECTED, ids=" ".join)
-never_starts = pytest.mark.xfail(reason="a grammar without the gate `syntax` is an error")
-each_stack_but_dev = pytest.mark.parametrize(
-    "names",
-    [
-        pytest.param(names, marks=never_starts)
-        if names[-1] == "values-dev.yaml" and "values-git-sync.yaml" not in names
-        else names
-        for names in EXPECTED
-    ],
-    ids=" ".join,
-)
 
 
 @functools.cache
@@ -184,7 +173,7 @@ def test_pods_are_sound(names: tuple[str, ...]) -> None:
         ]
 
 
-@each_stack_but_dev
+@each_stack
 def test_sidecars_get_what_they_read_and_are_asked_on_their_ports(names: tuple[str, ...]) -> None:
     for pod in whole_pods(names):
         spec = pod["spec"]
@@ -229,7 +218,7 @@ def started(names: tuple[str, ...], pod: Values, container: Values, folder: Path
     return _started[identity]
 
 
-@each_stack_but_dev
+@each_stack
 def test_each_sidecar_starts_and_lacks_nothing_but_the_network(
     names: tuple[str, ...], folder: Path
 ) -> None:

@@ -13,13 +13,8 @@ from tests.chart import checks, files
 from tests.chart.files import ELSEWHERE, OBJECTS, PATCHES, SNIPPETS, VALUES
 from tests.chart.mutations import Mutation, container, dag_processor, rename
 
-never_starts = pytest.mark.xfail(reason="a grammar without the gate `syntax` is an error")
 
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(one, marks=never_starts) if one == "values-dev.yaml" else one for one in VALUES],
-)
+@pytest.mark.parametrize("name", VALUES)
 def test_values_are_sound_for_kubernetes_and_for_the_sidecars(name: str) -> None:
     for values in files.stacks(name, files.load(name)):
         assert [] == checks.complaints(values)
