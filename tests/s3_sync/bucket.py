@@ -1,6 +1,4 @@
-"""
-A bucket that is published to in the test's own process.
-"""
+"""A bucket that is published to in the test's own process."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ ORIGIN = Origin(by="ada", commit="0" * 40, message="Sales by country")
 
 
 class Bucket:
-    """
-    One bucket, and who publishes to it.
-    """
+    """One bucket, and who publishes to it."""
 
     def __init__(self, server: WritableS3, folder: Path, settings: Settings) -> None:
         self.server = server
@@ -36,9 +32,7 @@ class Bucket:
         self.judge: Callable[[], object] = lambda: None
 
     def publish(self, files: Mapping[str, bytes], *, is_dry: bool = False) -> Outcome:
-        """
-        Publish a folder that has these files.
-        """
+        """Publish a folder that has these files."""
 
         def judge(revision: str, _: Look, __: Mapping[str, str]) -> None:
             self.judged.append(revision)
@@ -52,16 +46,12 @@ class Bucket:
         return {key: stored.body for key, stored in self.server.objects.items()}
 
     def current(self) -> dict[str, bytes]:
-        """
-        The files of what is current, all of it verified.
-        """
+        """The files of what is current, all of it verified."""
         check_every_release(self.bodies())
         return read_release(self.bodies())
 
     def put(self, release: Release) -> Release:
-        """
-        Make a release current, as another publisher.
-        """
+        """Make a release current, as another publisher."""
         for name, body in release.objects().items():
             self.server.put(PREFIX + name, body)
         return release

@@ -1,6 +1,4 @@
-"""
-The fixtures of the sidecar's tests.
-"""
+"""The fixtures of the sidecar's tests."""
 
 import errno
 import os
@@ -26,17 +24,13 @@ __all__ = ["fence", "log"]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """
-    Where the target is; beside it there is room for what must not be touched.
-    """
+    """Where the target is; beside it there is room for what must not be touched."""
     return tmp_path / "target"
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """
-    A folder beside the target, with a file that nobody may touch.
-    """
+    """A folder beside the target, with a file that nobody may touch."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "a.py").write_bytes(b"victim")
@@ -52,9 +46,7 @@ def revoked() -> Fence:
 
 @pytest.fixture
 def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A file system that has no hard links.
-    """
+    """A file system that has no hard links."""
 
     def link(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
@@ -64,17 +56,13 @@ def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    No wait before a request is sent again.
-    """
+    """No wait before a request is sent again."""
     monkeypatch.setattr(client_module, "RETRY_CEILING_SECONDS", 0.0)
 
 
 @pytest.fixture
 def volume(folder: Path) -> Iterator[Volume]:
-    """
-    An open volume.
-    """
+    """An open volume."""
     volume = Volume(str(folder), fsync=False)
     yield volume
     volume.close()
@@ -82,9 +70,7 @@ def volume(folder: Path) -> Iterator[Volume]:
 
 @pytest.fixture
 def target(volume: Volume) -> Iterator[Target]:
-    """
-    The target folder of the volume, open.
-    """
+    """The target folder of the volume, open."""
     target = Target(volume, file_mode=0o644)
     yield target
     target.close()
@@ -92,9 +78,7 @@ def target(volume: Volume) -> Iterator[Target]:
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """
-    An empty bucket.
-    """
+    """An empty bucket."""
     with WritableS3() as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -105,9 +89,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
-    """
-    A scripted S3, and the environment that leads there.
-    """
+    """A scripted S3, and the environment that leads there."""
     with FakeS3() as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -116,9 +98,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
 
 @pytest.fixture
 def process(s3: FakeS3, tmp_path: Path) -> Iterator[Process]:
-    """
-    A sidecar on a folder, not started.
-    """
+    """A sidecar on a folder, not started."""
     (tmp_path / "dags").mkdir()
     one = Process(s3, tmp_path / "dags")
     yield one

@@ -1,6 +1,4 @@
-"""
-An act of s3-sync that must fail.
-"""
+"""An act of s3-sync that must fail."""
 
 from collections.abc import Callable
 
@@ -9,7 +7,5 @@ from tests.support.raising import raised
 
 
 def failure(act: Callable[..., object], *arguments: object, **options: object) -> SidecarError:
-    """
-    Do what must fail, and return how it did.
-    """
+    """Do what must fail, and return how it did."""
     return raised(SidecarError, act, *arguments, **options)

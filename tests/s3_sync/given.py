@@ -16,9 +16,7 @@ GIVEN = Credentials(ACCESS_KEY, SECRET_KEY)
 
 
 class Given(Chain):
-    """
-    Credentials that are given, the next ones each time they were forgotten.
-    """
+    """Credentials that are given, the next ones each time they were forgotten."""
 
     def __init__(self, config: AwsConfig, *credentials: Credentials) -> None:
         super().__init__()
@@ -28,39 +26,29 @@ class Given(Chain):
         self.asked_who = 0
 
     def current(self, fence: Fence) -> tuple[Credentials, AwsConfig]:
-        """
-        Return the first that were not forgotten.
-        """
+        """Return the first that were not forgotten."""
         return self._given[0], self.config
 
     def forget(self) -> None:
-        """
-        Go on to the next, if there are any.
-        """
+        """Go on to the next, if there are any."""
         self.forgotten += 1
         del self._given[: len(self._given) > 1]
 
     def identity(self, fence: Fence) -> str | None:
-        """
-        Say who we are, and count.
-        """
+        """Say who we are, and count."""
         self.asked_who += 1
         return "arn:aws:iam::123456789012:role/dags"
 
 
 def config(**changes: Any) -> AwsConfig:
-    """
-    What botocore says where nothing but the region is configured, and this.
-    """
+    """What botocore says where nothing but the region is configured, and this."""
     unset = dict.fromkeys(("endpoint_url", "ca_bundle", "ca_fallback", "addressing_style"))
     facts: dict[str, Any] = {"region": "us-east-1", "use_fips": False, "use_dualstack": False}
     return AwsConfig(**facts | unset | changes)
 
 
 def config_of(server: FakeS3, **changes: Any) -> AwsConfig:
-    """
-    The same where this server is the configured endpoint.
-    """
+    """The same where this server is the configured endpoint."""
     return config(**{"region": server.region, "endpoint_url": server.endpoint} | changes)
 
 
@@ -70,9 +58,7 @@ def play(
     chain: Chain | None = None,
     counts: list[Operation] | None = None,
 ) -> Any:
-    """
-    Run a scene with a client that has begun its cycle.
-    """
+    """Run a scene with a client that has begun its cycle."""
 
     async def run() -> Any:
         count = (counts if counts is not None else []).append

@@ -1,6 +1,4 @@
-"""
-One sidecar in this process, cycle by cycle.
-"""
+"""One sidecar in this process, cycle by cycle."""
 
 from pathlib import Path
 
@@ -17,9 +15,7 @@ from tests.support.scripted import published
 
 
 class Process:
-    """
-    One sidecar on a folder, whose cycles are run by hand; `restart` is the next process.
-    """
+    """One sidecar on a folder, whose cycles are run by hand; `restart` is the next process."""
 
     def __init__(self, s3: FakeS3, folder: Path) -> None:
         self.s3 = s3
@@ -42,15 +38,11 @@ class Process:
         return self._session.cycle(Fence())
 
     def fail(self) -> SidecarError:
-        """
-        Run a cycle that fails, and return how.
-        """
+        """Run a cycle that fails, and return how."""
         return failure(self.cycle)
 
     def run(self, settings: dict[str, str]) -> Outcome:
-        """
-        Start, and run the first cycle.
-        """
+        """Start, and run the first cycle."""
         self.start(settings)
         return self.cycle()
 
@@ -67,16 +59,12 @@ class Process:
 
     @property
     def problem(self) -> str:
-        """
-        Why it is not ready.
-        """
+        """Why it is not ready."""
         return self._sidecar.readiness().problem
 
     @property
     def details(self) -> dict[str, object]:
-        """
-        What the status page shows.
-        """
+        """What the status page shows."""
         return self._sidecar.details()
 
     @property
@@ -88,9 +76,7 @@ class Process:
 
     @property
     def shown(self) -> dict[str, bytes]:
-        """
-        What consumers read.
-        """
+        """What consumers read."""
         current = self.folder / "current"
         if current.is_symlink():
             return published(current.resolve())

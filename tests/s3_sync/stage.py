@@ -1,6 +1,4 @@
-"""
-What the tests of the layouts share: a volume on which one layout after another is at result.
-"""
+"""What the tests of the layouts share: a volume on which one layout after another is at result."""
 
 import hashlib
 import os
@@ -25,9 +23,7 @@ LAYOUTS = {"direct": DIRECT, "staged": STAGED, "snapshot": SNAPSHOT}
 
 
 def settings_of(folder: Path, **environ: str) -> Settings:
-    """
-    The settings of a layout on that folder.
-    """
+    """The settings of a layout on that folder."""
     given = {"AWS_BUCKET": "a-bucket", "DEST_PATH": str(folder), **environ}
     return load_settings(given)[0]
 
@@ -53,23 +49,17 @@ class Stage:
 
     @property
     def state(self) -> Path:
-        """
-        The folder of our own.
-        """
+        """The folder of our own."""
         return self.folder / RESERVED
 
     @property
     def snapshots(self) -> set[str]:
-        """
-        The names in the store, without lists.
-        """
+        """The names in the store, without lists."""
         found = os.listdir(self.state / "snapshots")
         return {name for name in found if not name.endswith(".managed")}
 
     def begin(self, **environ: str) -> None:
-        """
-        Begin as the next process does; settings stay as they were unless given.
-        """
+        """Begin as the next process does; settings stay as they were unless given."""
         self.close()
         self._environ |= environ
         settings = settings_of(self.folder, **self._environ)
@@ -77,18 +67,14 @@ class Stage:
         self.layout = open_layout(settings, self._volume, self.published)
 
     def close(self) -> None:
-        """
-        End, as a process does.
-        """
+        """End, as a process does."""
         if self._volume is not None:
             self.layout.close()
             self._volume.close()
             self._volume = None
 
     def put(self, **files: str) -> None:
-        """
-        Bring files up to date: names with `__` for a slash and without their suffix.
-        """
+        """Bring files up to date: names with `__` for a slash and without their suffix."""
         for name, content in files.items():
             path, body = f"{name.replace('__', '/')}.py", content.encode()
             entry = Entry(path, hashlib.md5(body).hexdigest(), len(body))
@@ -97,51 +83,37 @@ class Stage:
             self.layout.tree.publish(path, entry, download, Fence(), lambda _: False)
 
     def drop(self, *paths: str) -> None:
-        """
-        Remove files whose keys are gone.
-        """
+        """Remove files whose keys are gone."""
         for path in paths:
             self.layout.tree.delete(path, Fence())
 
     def publish(self, revision: str, **files: str) -> CycleResult:
-        """
-        Bring files up to date, publish the revision, and put it on record.
-        """
+        """Bring files up to date, publish the revision, and put it on record."""
         self.put(**files)
         result = self.layout.publish(revision, Fence())
         self.published = revision
         return result
 
     def damaged(self) -> set[str]:
-        """
-        The shown files that are not as they were published.
-        """
+        """The shown files that are not as they were published."""
         shown = self.layout.shown
         return shown.damaged(iter(list(shown.managed.files))) if shown else set()
 
     def torn(self) -> set[str]:
-        """
-        The same of the tree.
-        """
+        """The same of the tree."""
         tree = self.layout.tree
         return tree.damaged(iter(list(tree.managed.files)))
 
     def repair(self) -> CycleResult:
-        """
-        Repair what can be repaired without the source.
-        """
+        """Repair what can be repaired without the source."""
         return self.layout.repair(self.damaged() - self.torn(), Fence())
 
     def seen(self) -> dict[str, str]:
-        """
-        What consumers find: content by path, without what is ours alone.
-        """
+        """What consumers find: content by path, without what is ours alone."""
         return files_of(self.folder)
 
     def current(self) -> dict[str, str]:
-        """
-        What consumers find behind the link.
-        """
+        """What consumers find behind the link."""
         return files_of(self.folder / "current")
 
 
@@ -149,9 +121,7 @@ Begin = Callable[..., Stage]
 
 
 def files_of(folder: Path) -> dict[str, str]:
-    """
-    Content by path of all files below a folder; of a symlink, where it leads.
-    """
+    """Content by path of all files below a folder; of a symlink, where it leads."""
     found = {}
     for here, folders, files in os.walk(folder):
         with suppress(ValueError):

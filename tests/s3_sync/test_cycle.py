@@ -1,6 +1,4 @@
-"""
-Whole cycles against a scripted S3: what a gate, a layout and a neighbor do to each other.
-"""
+"""Whole cycles against a scripted S3: what a gate, a layout and a neighbor do to each other."""
 
 import errno
 import os
@@ -199,9 +197,7 @@ def test_a_foreign_file_is_not_the_place_of_the_link(s3: FakeS3, process: Proces
 
 
 def full_for(*lists: str) -> Callable[[pytest.MonkeyPatch, Path], None]:
-    """
-    A volume without room for these lists; without names: for any.
-    """
+    """A volume without room for these lists; without names: for any."""
 
     def spoil(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
         write = managed_module.write_file  # type: ignore[attr-defined]

@@ -1,6 +1,4 @@
-"""
-What tells one content of a file from another.
-"""
+"""What tells one content of a file from another."""
 
 import hashlib
 

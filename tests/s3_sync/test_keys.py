@@ -1,6 +1,4 @@
-"""
-From keys to paths: whatever passes stays inside the target.
-"""
+"""From keys to paths: whatever passes stays inside the target."""
 
 import os
 import shutil
@@ -113,9 +111,7 @@ FILES = ["a.py", "dags/x.txt", "d/dags/x.txt", "qa.sql", "qc.sql", "xyz", "a/b.p
 
 
 def test_filters_agree_with_the_aws_command_line() -> None:
-    """
-    As `aws s3 sync --exclude "*" --include GLOB --exclude OTHER`.
-    """
+    """As `aws s3 sync --exclude "*" --include GLOB --exclude OTHER`."""
     root = "bucket/prefix/"
     files = [SimpleNamespace(src=root + path, src_type="s3") for path in FILES]
     for glob in GLOBS:

@@ -1,6 +1,4 @@
-"""
-What is ↔ what should be → what to do.
-"""
+"""What is ↔ what should be → what to do."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,9 +22,7 @@ MANAGED = st.dictionaries(
 
 @dataclass
 class World:
-    """
-    A folder as a model: what is on disk, what is ours, what is damaged.
-    """
+    """A folder as a model: what is on disk, what is ours, what is damaged."""
 
     disk: dict[str, object]
     managed: dict[str, Managed]
@@ -156,9 +152,7 @@ def test_a_plan_is_empty_where_nothing_is_to_be_done() -> None:
 
 
 def test_files_that_are_published_already_can_be_what_is_wanted() -> None:
-    """
-    What cycles work on, beside what consumers see.
-    """
+    """What cycles work on, beside what consumers see."""
     tree = {"same": HELD, "new": HELD, "changed": replace(HELD, etag="new")}
     shown = {"same": replace(HELD, inode=9), "changed": HELD, "gone": HELD}
 

@@ -1,6 +1,4 @@
-"""
-The settings of s3-sync: what people have, and what they type.
-"""
+"""The settings of s3-sync: what people have, and what they type."""
 
 import shutil
 from pathlib import Path
@@ -100,9 +98,7 @@ def test_a_gate_without_its_command_is_refused() -> None:
      ("a//b", "a//b/"), ("with space/ü", "with space/ü/")],
 )  # fmt: skip
 def test_a_prefix_is_a_whole_folder(text: str, prefix: str) -> None:
-    """
-    `dags` never matches `dags-old/`.
-    """
+    """`dags` never matches `dags-old/`."""
     assert read(KEY_PATH=text).prefix == prefix
 
 
@@ -183,9 +179,7 @@ def test_what_resembles_nothing_is_a_warning() -> None:
 
 
 def test_a_slip_in_an_optional_name_without_prefix_is_a_warning() -> None:
-    """
-    Else a mistyped KEY_PATH means the whole bucket, without a word.
-    """
+    """Else a mistyped KEY_PATH means the whole bucket, without a word."""
     environ = {name: value for name, value in EXAMPLE.items() if name != "KEY_PATH"}
 
     assert ["KEYPATH"] == load_settings(environ | {"KEYPATH": "dags"})[1]

@@ -228,6 +228,8 @@ class Loop:
             self._worker = Worker(self._sidecar.begin, self._report, self._glances)
         self._started_at = time.monotonic()
         self._deadline = self._started_at + self._settings.timeout_seconds
+        if self._is_asked_for:
+            log.info("cycle_started", signal="SIGHUP")
         self._worker.start_cycle(Fence(is_asked_for=self._is_asked_for))
         self._is_asked_for = False
 

@@ -138,6 +138,8 @@ def test_sighup_during_a_cycle_that_fails_is_one_more_cycle_too(log: Log) -> Non
     one.until_stopped()
 
     assert one.sidecar.cycles == 2
+    told = [event["event"] for event in log.events()]
+    assert ["signal_received", "cycle_failed", "cycle_started"] == told
 
 
 def test_no_signal_is_slept_through(log: Log) -> None:

@@ -1,6 +1,4 @@
-"""
-Revisions of two files, and what keeps one of them from its name.
-"""
+"""Revisions of two files, and what keeps one of them from its name."""
 
 import errno
 import os
@@ -17,18 +15,14 @@ TWO = {"a.py": "two", "d/b.py": "one", "c.py": "two"}
 
 
 def links(stage: Stage, path: str, *revisions: str) -> bool:
-    """
-    Whether a file of the tree and of these snapshots is one and the same.
-    """
+    """Whether a file of the tree and of these snapshots is one and the same."""
     places = [stage.state / "snapshots" / revision / path for revision in revisions]
     return all(place.samefile(stage.state / "tree" / path) for place in places)
 
 
 @contextmanager
 def refusing_a_name() -> Iterator[None]:
-    """
-    No file can get the name a.py.
-    """
+    """No file can get the name a.py."""
     rename = os.rename
 
     def refuse(source: str, target: str, **fds: int) -> None:

@@ -1,6 +1,4 @@
-"""
-The layouts in place, and the change from any layout to any other.
-"""
+"""The layouts in place, and the change from any layout to any other."""
 
 import errno
 import os
@@ -31,9 +29,7 @@ from tests.support.descriptors import held
 
 @pytest.fixture
 def stage(begin: Begin) -> Stage:
-    """
-    A volume behind a gate on which nothing has been published.
-    """
+    """A volume behind a gate on which nothing has been published."""
     return begin(**STAGED)
 
 
@@ -215,9 +211,7 @@ def test_damage_to_a_file_that_is_gone_from_the_tree_waits_for_the_publish(one: 
 
 
 def test_repairing_knows_paths_that_are_no_longer_listed(one: Stage) -> None:
-    """
-    Damage is remembered by path; what it belonged to may have changed since.
-    """
+    """Damage is remembered by path; what it belonged to may have changed since."""
     one.drop("a.py")
     one.put(new="two")
 
@@ -270,9 +264,7 @@ def test_closing_leaves_no_descriptor(folder: Path, layout: str) -> None:
 @pytest.mark.parametrize("before", LAYOUTS)
 @pytest.mark.parametrize("after", LAYOUTS)
 def test_one_layout_follows_another(folder: Path, begin: Begin, before: str, after: str) -> None:
-    """
-    What the other left stays until all of the new one is in its place; files of others stay.
-    """
+    """What the other left stays until all of the new one is in its place; files of others stay."""
     stage = begin(**LAYOUTS[before])
     stage.publish("r1", a="one", d__b="one", old="one")
     (folder / "d").mkdir(exist_ok=True)
@@ -310,9 +302,7 @@ def test_one_layout_follows_another(folder: Path, begin: Begin, before: str, aft
 def test_files_have_the_mode_of_the_layout_whatever_was_before_it(
     folder: Path, begin: Begin, before: str, after: str, mode: int
 ) -> None:
-    """
-    Snapshots share their files: an edit in one would be one in all.
-    """
+    """Snapshots share their files: an edit in one would be one in all."""
     stage = begin(**LAYOUTS[before])
     stage.publish("r1", a="one")
 

@@ -1,6 +1,4 @@
-"""
-The snapshot layout on a real file system.
-"""
+"""The snapshot layout on a real file system."""
 
 import errno
 import os
@@ -136,9 +134,7 @@ def test_the_next_process_sees_what_is_shown(two: Stage) -> None:
 
 
 def test_what_was_killed_before_the_link_is_not_shown_and_used_later(one: Stage) -> None:
-    """
-    Killed between the snapshot and the link.
-    """
+    """Killed between the snapshot and the link."""
     one.publish("r2", a="two")
     (one.folder / "current").unlink()
     (one.folder / "current").symlink_to(".s3-sync/snapshots/r1")
@@ -185,9 +181,7 @@ def test_a_record_of_what_is_not_there_counts_as_none(one: Stage, published: str
 
 
 def test_what_the_link_shows_wins_over_the_record(two: Stage) -> None:
-    """
-    Killed between the link and the record.
-    """
+    """Killed between the link and the record."""
     two.published = "r1"
 
     two.begin()
@@ -257,9 +251,7 @@ def test_a_layout_that_cannot_be_opened_leaves_no_descriptor(folder: Path) -> No
 
 
 def age(stage: Stage, revision: str, seconds: float) -> None:
-    """
-    Let a snapshot have been replaced that long ago.
-    """
+    """Let a snapshot have been replaced that long ago."""
     at = time.time() - seconds
     os.utime(stage.state / "snapshots" / revision, (at, at))
 
@@ -290,9 +282,7 @@ def test_older_snapshots_go_with_their_lists_once_they_are_old_enough(begin: Beg
 def test_what_is_published_is_never_pruned_whatever_the_link_shows(
     folder: Path, begin: Begin, harm: Callable[[Path], object]
 ) -> None:
-    """
-    A cycle prunes before it repairs.
-    """
+    """A cycle prunes before it repairs."""
     stage = begin(**SNAPSHOT, S3_SYNC_RETAIN_COUNT="0", S3_SYNC_RETAIN_FOR="0")
     stage.publish("r1", a="one")
     stage.publish("r2", a="two")

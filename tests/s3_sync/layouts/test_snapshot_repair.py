@@ -1,6 +1,4 @@
-"""
-Snapshots that were damaged, or that are back.
-"""
+"""Snapshots that were damaged, or that are back."""
 
 import os
 import shutil
@@ -39,9 +37,7 @@ from tests.s3_sync.stage import SNAPSHOT, Begin, Stage, files_of
 def test_a_torn_tree_is_not_shown(
     one: Stage, harm: Callable[[Path], object], is_back: bool
 ) -> None:
-    """
-    Change a file between the look at it and the publish.
-    """
+    """Change a file between the look at it and the publish."""
     if is_back:
         one.publish("r2", d__b="two")
         one.publish("r1", d__b="one")
@@ -85,9 +81,7 @@ def test_a_revision_that_is_back_is_used_again(two: Stage) -> None:
 
 
 def test_a_revision_that_is_back_is_new_to_who_compares_times(two: Stage) -> None:
-    """
-    Python's bytecode cache and Airflow's file processor compare whole seconds and sizes.
-    """
+    """Python's bytecode cache and Airflow's file processor compare whole seconds and sizes."""
     times = [int((two.folder / "current/a.py").stat().st_mtime)]
     for revision, content in (("r1", "one"), ("r2", "two"), ("r1", "one")):
         two.publish(revision, a=content)
@@ -110,9 +104,7 @@ def test_damage_to_a_revision_that_is_back_is_repaired(two: Stage) -> None:
 
 
 def test_files_whose_keys_were_kept_then_go_from_a_revision_that_is_back(two: Stage) -> None:
-    """
-    What S3_SYNC_DELETE=none keeps is in no listing, and so in no revision's name.
-    """
+    """What S3_SYNC_DELETE=none keeps is in no listing, and so in no revision's name."""
     two.drop("c.py", "d/b.py")
 
     two.publish("r1", a="one")
@@ -121,9 +113,7 @@ def test_files_whose_keys_were_kept_then_go_from_a_revision_that_is_back(two: St
 
 
 def test_a_removal_that_a_kill_cut_short_is_made_by_the_next_process(two: Stage) -> None:
-    """
-    The line is written before the file is removed.
-    """
+    """The line is written before the file is removed."""
     for journal, path in (("snapshots/r1.managed", "d/b.py"), ("tree.managed", "c.py")):
         with (two.state / journal).open("a") as lines:
             lines.write(f'["{path}"]\n')
@@ -158,9 +148,7 @@ def test_a_revision_whose_list_was_lost_is_used_again(two: Stage) -> None:
 
 
 def test_a_revision_that_cannot_be_used_again_is_not_shown(two: Stage) -> None:
-    """
-    Someone put files of their own where a file of ours must be.
-    """
+    """Someone put files of their own where a file of ours must be."""
     place = two.state / "snapshots/r1/a.py"
     place.unlink()
     place.mkdir()
@@ -277,9 +265,7 @@ def test_a_snapshot_whose_folder_is_gone_is_recreated_from_the_tree(
 
 
 def test_a_snapshot_whose_folder_is_gone_is_not_made_of_a_newer_tree(one: Stage) -> None:
-    """
-    A tree between two revisions is neither.
-    """
+    """A tree between two revisions is neither."""
     one.put(a="two")
     shutil.rmtree((one.folder / "current").resolve())
 
@@ -304,9 +290,7 @@ def test_a_snapshot_whose_folder_is_gone_is_not_made_of_a_torn_tree(one: Stage) 
 
 
 def test_a_record_of_a_revision_that_can_be_no_name_counts_as_missing(two: Stage) -> None:
-    """
-    Who can write to the volume can write the record, too.
-    """
+    """Who can write to the volume can write the record, too."""
     shutil.rmtree((two.folder / "current").resolve())
     two.published = "\ud800"
 

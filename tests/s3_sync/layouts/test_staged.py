@@ -1,6 +1,4 @@
-"""
-Files that were staged together and then get their names, one after the other.
-"""
+"""Files that were staged together and then get their names, one after the other."""
 
 import os
 import stat

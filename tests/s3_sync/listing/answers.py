@@ -1,6 +1,4 @@
-"""
-Answers of ListObjectsV2, and a lister that reads them.
-"""
+"""Answers of ListObjectsV2, and a lister that reads them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -67,9 +65,7 @@ def page(
 
 
 class Server:
-    """
-    Answers with given pages, by token.
-    """
+    """Answers with given pages, by token."""
 
     def __init__(self, *pages: bytes) -> None:
         self.pages: dict[str | None, bytes] = dict(zip([None, *"abcdefgh"], pages, strict=False))
@@ -95,9 +91,7 @@ def read(*pages: bytes, **changes: Any) -> Listing:
 
 
 def refused(*pages: bytes, **changes: Any) -> str:
-    """
-    The message of the error for pages that must be refused.
-    """
+    """The message of the error for pages that must be refused."""
     with pytest.raises(SourceError) as caught:
         read(*pages, **changes)
     assert caught.value.reason == "listing_invalid"

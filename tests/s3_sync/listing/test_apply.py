@@ -1,6 +1,4 @@
-"""
-Carrying out a plan, with objects that fail.
-"""
+"""Carrying out a plan, with objects that fail."""
 
 import asyncio
 import errno
@@ -36,9 +34,7 @@ pytestmark = pytest.mark.usefixtures("retries_at_once")
 
 
 class Cycle:
-    """
-    One cycle's publishing: a bucket, a target, and what is told to the applier.
-    """
+    """One cycle's publishing: a bucket, a target, and what is told to the applier."""
 
     def __init__(self, s3: FakeS3, target: Target, fence: Fence) -> None:
         self.s3 = s3
@@ -48,9 +44,7 @@ class Cycle:
         self.has_md5_etags: bool | None = None
 
     def listed(self, *more: str) -> dict[str, Entry]:
-        """
-        The objects of the bucket, and some that are listed and not there.
-        """
+        """The objects of the bucket, and some that are listed and not there."""
         found = {
             key.removeprefix("dags/"): Entry(key, stored.etag, len(stored.body))
             for key, stored in self.s3.objects.items()
@@ -311,9 +305,7 @@ def test_a_store_that_has_real_md5s_is_asked_twice_each_time(
 
 
 def test_an_empty_object_proves_nothing_of_a_store(cycle: Cycle) -> None:
-    """
-    Gateways that invent ETags know the MD5 of nothing.
-    """
+    """Gateways that invent ETags know the MD5 of nothing."""
     cycle.s3.put("dags/a.py", b"", etag=hashlib.md5(b"").hexdigest())
 
     cycle.apply()
@@ -457,9 +449,7 @@ def test_what_was_got_for_others_to_publish_is_not_counted_as_published() -> Non
 
 
 class FullTarget(Target):
-    """
-    A target on a volume with room for one more file after each deletion.
-    """
+    """A target on a volume with room for one more file after each deletion."""
 
     room = 0
 
@@ -476,9 +466,7 @@ class FullTarget(Target):
 
 @pytest.fixture
 def full(s3: FakeS3, volume: Volume, fence: Fence) -> Iterator[Cycle]:
-    """
-    A cycle on a volume that has just become full, with an old file on it.
-    """
+    """A cycle on a volume that has just become full, with an old file on it."""
     target = FullTarget(volume, file_mode=0o644)
     target.room = 1
     s3.put("dags/old.py", b"old")

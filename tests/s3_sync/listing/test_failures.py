@@ -1,6 +1,4 @@
-"""
-Which files fail again and again, and what waits for them.
-"""
+"""Which files fail again and again, and what waits for them."""
 
 import pytest
 

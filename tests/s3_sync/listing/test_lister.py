@@ -1,6 +1,4 @@
-"""
-Page after page to one listing, again and again.
-"""
+"""Page after page to one listing, again and again."""
 
 import asyncio
 import random
@@ -42,9 +40,7 @@ def test_a_page_without_keys_in_the_middle_is_no_end() -> None:
 
 
 def two_pages() -> tuple[Server, Lister, Listing]:
-    """
-    Two pages, who reads them, and what was read of them first.
-    """
+    """Two pages, who reads them, and what was read of them first."""
     server = Server(page(contents("dags/1"), token="a"), page(contents("dags/2")))
     reader = lister(server)
     return server, reader, asyncio.run(reader.read())
@@ -58,9 +54,7 @@ def test_an_unchanged_listing_is_the_very_same_object() -> None:
 
 
 def test_other_tokens_for_the_same_page_are_no_change() -> None:
-    """
-    S3's tokens differ from call to call.
-    """
+    """S3's tokens differ from call to call."""
     server, reader, before = two_pages()
 
     server.pages = {None: page(contents("dags/1"), token="zz"), "zz": server.pages["a"]}
@@ -172,9 +166,7 @@ def test_a_later_page_in_place_of_the_first_is_refused() -> None:
 
 
 def test_a_page_that_is_known_is_refused_too_when_it_comes_for_another() -> None:
-    """
-    What is remembered by its bytes is not parsed again, but still looked at.
-    """
+    """What is remembered by its bytes is not parsed again, but still looked at."""
     server = Server(
         page(contents("dags/1"), token="a"),
         page(contents("dags/2"), token="b", echo="a"),
@@ -205,9 +197,7 @@ def test_the_newest_object_of_all_pages_is_known() -> None:
 
 
 def test_the_newest_object_may_be_one_that_becomes_no_file() -> None:
-    """
-    Whoever uploads a folder may still be at it, whatever of it is wanted.
-    """
+    """Whoever uploads a folder may still be at it, whatever of it is wanted."""
     found = read(page(contents("dags/1"), contents("dags/x/", written="2027-01-01T00:00:00.000Z")))
 
     assert "2027-01-01T00:00:00.000Z" == found.newest
@@ -219,9 +209,7 @@ def test_a_store_without_times_has_no_newest() -> None:
 
 
 def test_a_key_of_another_prefix_is_refused() -> None:
-    """
-    Nothing may make `dags-old/` part of `dags/`.
-    """
+    """Nothing may make `dags-old/` part of `dags/`."""
     for key in ("dags-old/a", "other", "DAGS/a"):
         assert f"the key {key!r} is not under the prefix" in refused(page(contents(key)))
 

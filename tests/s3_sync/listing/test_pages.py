@@ -1,6 +1,4 @@
-"""
-Pages of XML → one listing, or an error; never half of the truth.
-"""
+"""Pages of XML → one listing, or an error; never half of the truth."""
 
 from collections.abc import Sequence
 from urllib.parse import quote_plus

@@ -1,6 +1,4 @@
-"""
-Listings that cannot be trusted.
-"""
+"""Listings that cannot be trusted."""
 
 import pytest
 
@@ -26,9 +24,7 @@ def test_a_truncated_page_without_a_token_is_refused() -> None:
 
 @pytest.mark.parametrize("said", ["", "maybe", "True", "1"])
 def test_a_page_that_does_not_say_whether_it_is_the_last_is_refused(said: str) -> None:
-    """
-    Taken for the last one, it would delete what the others list.
-    """
+    """Taken for the last one, it would delete what the others list."""
     body = page(contents("dags/a"), token="a", truncated="true")
 
     assert "whole" in refused(body.replace(b"<IsTruncated>true", b"<IsTruncated>" + said.encode()))
@@ -57,9 +53,7 @@ def test_a_key_that_comes_again_is_refused() -> None:
 
 
 def test_pages_in_disorder_are_refused() -> None:
-    """
-    A page in place of another, which on a store without an echo nothing else may tell.
-    """
+    """A page in place of another, which on a store without an echo nothing else may tell."""
     one, two, six = (page(contents(f"dags/{n}"), token=t) for n, t in ((1, "a"), (2, "b"), (6, "")))
 
     assert "the key 'dags/2' came after 'dags/6'" in refused(one, six.replace(
@@ -96,9 +90,7 @@ def test_a_store_that_does_not_sort_is_believed() -> None:
 
 
 def test_the_order_is_that_of_the_bytes() -> None:
-    """
-    In UTF-8 U+FF46 comes before U+1F600, in UTF-16 after it.
-    """
+    """In UTF-8 U+FF46 comes before U+1F600, in UTF-16 after it."""
     found = read(page(contents("dags/\uff46"), token="a"), page(contents("dags/\U0001f600")))
 
     assert {"\uff46", "\U0001f600"} == set(found.wanted)

@@ -1,6 +1,4 @@
-"""
-When an upload in progress has settled.
-"""
+"""When an upload in progress has settled."""
 
 import pytest
 
@@ -54,9 +52,7 @@ def test_what_is_published_is_always_settled(settle: Settle, clock: Clock) -> No
 def test_a_change_that_comes_again_after_the_published_one_starts_the_wait_over(
     settle: Settle, clock: Clock
 ) -> None:
-    """
-    Half an upload, taken back, and begun again.
-    """
+    """Half an upload, taken back, and begun again."""
     assert not asked(settle, "r2")
     clock.seconds += 29
     assert asked(settle, "r1")
@@ -81,16 +77,12 @@ def test_a_bucket_that_is_being_filled_is_waited_for_where_nothing_is_published(
 
 
 def test_the_age_of_objects_says_nothing_where_something_is_published(settle: Settle) -> None:
-    """
-    A deletion changes the listing, and no object tells when.
-    """
+    """A deletion changes the listing, and no object tells when."""
     assert not asked(settle, "r2", published="r1", quiet=10_000)
 
 
 def test_once_settled_it_stays_so_until_it_is_published(settle: Settle, clock: Clock) -> None:
-    """
-    The publish may fail, and is tried again.
-    """
+    """The publish may fail, and is tried again."""
     asked(settle, "r2")
     clock.seconds += 30
 

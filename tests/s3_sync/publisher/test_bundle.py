@@ -1,6 +1,4 @@
-"""
-Tests of the bundle: an ordinary zip, the same bytes each time, cut by offsets alone.
-"""
+"""Tests of the bundle: an ordinary zip, the same bytes each time, cut by offsets alone."""
 
 import hashlib
 import io
@@ -32,18 +30,14 @@ CONTENTS = [
 
 
 def bundle_of(contents: list[FileContent]) -> tuple[bytes, list[File]]:
-    """
-    A bundle and its rows.
-    """
+    """A bundle and its rows."""
     out = io.BytesIO()
     rows = write_bundle(contents, out)
     return out.getvalue(), rows
 
 
 def cut(bundle: bytes, row: File) -> bytes:
-    """
-    Take a file out as a reader does: by its row alone.
-    """
+    """Take a file out as a reader does: by its row alone."""
     data = bundle[row.offset : row.offset + row.stored_bytes]
     assert len(data) == row.stored_bytes <= row.size_bytes
     return data if row.stored_bytes == row.size_bytes else zlib.decompress(data, -15)
@@ -80,9 +74,7 @@ def test_it_is_an_ordinary_zip() -> None:
 
 
 def test_the_bytes_depend_on_the_content_alone() -> None:
-    """
-    Not on the process, the clock, the locale, the umask or the order of a set.
-    """
+    """Not on the process, the clock, the locale, the umask or the order of a set."""
     script = (
         "import hashlib, io; from tests.s3_sync.publisher.test_bundle import CONTENTS, bundle_of;"
         "print(hashlib.sha256(bundle_of(CONTENTS)[0]).hexdigest())"

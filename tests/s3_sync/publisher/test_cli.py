@@ -1,6 +1,4 @@
-"""
-Tests of what a URL on the command line stands for.
-"""
+"""Tests of what a URL on the command line stands for."""
 
 import argparse
 

@@ -18,9 +18,7 @@ from tests.s3_sync.failing import failure
 
 
 def look_at(folder: Path, *exclude: str) -> Look:
-    """
-    Look at a folder with these rules.
-    """
+    """Look at a folder with these rules."""
     return look(str(folder), Ignore(str(folder), exclude))
 
 
@@ -29,9 +27,7 @@ def paths(seen: Look) -> list[str]:
 
 
 def fill(folder: Path, *names: str) -> None:
-    """
-    Write files whose content is their name.
-    """
+    """Write files whose content is their name."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,9 +35,7 @@ def fill(folder: Path, *names: str) -> None:
 
 
 def refusal(folder: Path) -> SidecarError:
-    """
-    Return why a folder cannot be released.
-    """
+    """Return why a folder cannot be released."""
     error = failure(look_at, folder)
     assert 2 == error.exit_code
     return error

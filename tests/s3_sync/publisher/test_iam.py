@@ -29,9 +29,7 @@ ACTIONS = {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "PUT": "s3:PutObject"}
 
 
 def asked_for(request: Request) -> Asked:
-    """
-    Return action, resource and listed prefix of a request.
-    """
+    """Return action, resource and listed prefix of a request."""
     if is_list(request):
         return "s3:ListBucket", BUCKET_ARN, request.query["prefix"]
     key = request.path.split("/", 2)[2]
@@ -44,9 +42,7 @@ def statements(name: str) -> list[dict[str, Any]]:
 
 
 def parts(statement: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """
-    Yield each pair of action and resource, with the pattern that a prefix must match.
-    """
+    """Yield each pair of action and resource, with the pattern that a prefix must match."""
     prefix = statement.get("Condition", {}).get("StringLike", {}).get("s3:prefix", "*")
     actions, resources = statement["Action"], statement["Resource"]
     for action in [actions] if isinstance(actions, str) else actions:
@@ -73,9 +69,7 @@ def prune_all(bucket: Bucket) -> None:
 
 
 def read(bucket: Bucket) -> None:
-    """
-    Ask for what the reference says that a reader asks for.
-    """
+    """Ask for what the reference says that a reader asks for."""
     bucket.publish({"a.py": b""})
     bucket.server.forget()
     keys = [key.removeprefix(PREFIX) for key in bucket.bodies()]

@@ -1,6 +1,4 @@
-"""
-Tests of what is known of a folder: from git, and from the variables of a CI.
-"""
+"""Tests of what is known of a folder: from git, and from the variables of a CI."""
 
 import os
 import subprocess
@@ -22,9 +20,7 @@ GITHUB = {
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """
-    Run git as Ada; return what it says.
-    """
+    """Run git as Ada; return what it says."""
     identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
     found = subprocess.run(
         ["git", "-C", folder, *identity, "-c", "commit.gpgsign=false", *arguments],
@@ -38,9 +34,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """
-    The folder of DAGs in a checkout.
-    """
+    """The folder of DAGs in a checkout."""
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "a.py").touch()
     (tmp_path / "README.md").touch()

@@ -1,6 +1,4 @@
-"""
-Tests of pruning: which releases go, in which order, and what a publish beside it finds.
-"""
+"""Tests of pruning: which releases go, in which order, and what a publish beside it finds."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,9 +24,7 @@ DAY = 86_400.0
 
 
 def releases(bucket: Bucket, count: int, *, days_old: float = 100) -> list[Release]:
-    """
-    Publish a number of releases, a day apart; the last is current. Oldest first.
-    """
+    """Publish a number of releases, a day apart; the last is current. Oldest first."""
     made: list[Release] = []
     for number in range(count):
         history = tuple(release.revision for release in reversed(made))[:20]
@@ -39,9 +35,7 @@ def releases(bucket: Bucket, count: int, *, days_old: float = 100) -> list[Relea
 
 
 def age(bucket: Bucket, release: Release, days: float) -> None:
-    """
-    Let a release be so old.
-    """
+    """Let a release be so old."""
     for name in release.objects():
         key = PREFIX + name
         at = datetime.now(UTC) - timedelta(days=days)

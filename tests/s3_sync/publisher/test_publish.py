@@ -1,6 +1,4 @@
-"""
-Tests of a publish: what it writes, what it leaves alone, and what others do meanwhile.
-"""
+"""Tests of a publish: what it writes, what it leaves alone, and what others do meanwhile."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -220,9 +218,7 @@ def test_two_who_publish_the_same_have_both_published_it(bucket: Bucket) -> None
 
 
 def test_a_release_that_is_pruned_meanwhile_is_put_back(bucket: Bucket) -> None:
-    """
-    It was there when the publish looked first, and is gone when the pointer names it.
-    """
+    """It was there when the publish looked first, and is gone when the pointer names it."""
     old = bucket.put(make_release(A))
     bucket.put(make_release(B))
 

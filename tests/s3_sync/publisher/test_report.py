@@ -1,6 +1,4 @@
-"""
-Tests of what people see.
-"""
+"""Tests of what people see."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

@@ -1,6 +1,4 @@
-"""
-Tests of going back: which release, and what is remembered.
-"""
+"""Tests of going back: which release, and what is remembered."""
 
 from dataclasses import replace
 

@@ -1,6 +1,4 @@
-"""
-The fixtures of these tests.
-"""
+"""The fixtures of these tests."""
 
 import pytest
 
@@ -10,7 +8,5 @@ from tests.support.shelf import Shelf
 
 @pytest.fixture
 def shelf(s3: FakeS3) -> Shelf:
-    """
-    An empty shelf on the scripted server.
-    """
+    """An empty shelf on the scripted server."""
     return Shelf.at(s3)

@@ -1,6 +1,4 @@
-"""
-Examples of releases.
-"""
+"""Examples of releases."""
 
 import json
 from collections.abc import Callable

@@ -1,6 +1,4 @@
-"""
-What a server, a proxy or a network makes of each of a release's three objects.
-"""
+"""What a server, a proxy or a network makes of each of a release's three objects."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -58,9 +56,7 @@ ONCE: Mapping[str, Fault] = {
 
 @pytest.fixture
 def behind(shelf: Shelf, process: Process) -> Process:
-    """
-    A process that has the release before the current one.
-    """
+    """A process that has the release before the current one."""
     shelf.publish(OLD)
     process.run({"KEY_PATH": "dags", **RELEASE})
     shelf.publish(NEW)
@@ -96,18 +92,14 @@ def test_a_single_odd_answer_is_no_failure(
 
 
 def shifted(exchange: Exchange) -> None:
-    """
-    Send another range than the one that was asked for, and say so.
-    """
+    """Send another range than the one that was asked for, and say so."""
     answer = exchange.good()
     other = {"Content-Range": f"bytes 1-{len(answer.body)}/9999999"}
     exchange.send(replace(answer, headers={**answer.headers, **other}))
 
 
 def whole(exchange: Exchange) -> None:
-    """
-    Answer 200 with all of the bundle, as a server without ranges does.
-    """
+    """Answer 200 with all of the bundle, as a server without ranges does."""
     headers = {name: v for name, v in exchange.request.headers.items() if name != "range"}
     exchange.send(exchange._server.good_answer(replace(exchange.request, headers=headers)))
 

@@ -1,6 +1,4 @@
-"""
-Releases that no honest publisher makes: refused with a reason, and nothing changes.
-"""
+"""Releases that no honest publisher makes: refused with a reason, and nothing changes."""
 
 import copy
 import json
@@ -29,9 +27,7 @@ Attack = Callable[[Release], Release]
 
 
 def sealed(release: Release, rows: dict[str, File], bundle: bytes | None = None) -> Release:
-    """
-    A release of these rows that nothing contradicts but its bundle.
-    """
+    """A release of these rows that nothing contradicts but its bundle."""
     body = release.bundle_bytes if bundle is None else bundle
     manifest = replace(
         release.manifest,
@@ -51,9 +47,7 @@ def sealed(release: Release, rows: dict[str, File], bundle: bytes | None = None)
 
 
 def row(**changes: Any) -> Attack:
-    """
-    Let the first file have another row.
-    """
+    """Let the first file have another row."""
 
     def attack(release: Release) -> Release:
         first, *others = release.manifest.files.values()
@@ -64,9 +58,7 @@ def row(**changes: Any) -> Attack:
 
 
 def bundle(change: Callable[[bytes], bytes]) -> Attack:
-    """
-    Alter the data of the first file; all else says so.
-    """
+    """Alter the data of the first file; all else says so."""
 
     def attack(release: Release) -> Release:
         first, body = release.manifest.files["a.py"], release.bundle_bytes
@@ -78,9 +70,7 @@ def bundle(change: Callable[[bytes], bytes]) -> Attack:
 
 
 def bomb(claimed_bytes: int) -> Attack:
-    """
-    A file of 64 MiB in 64 KiB, of which the manifest claims so much.
-    """
+    """A file of 64 MiB in 64 KiB, of which the manifest claims so much."""
 
     def attack(release: Release) -> Release:
         body = release.bundle_bytes
@@ -153,9 +143,7 @@ ODD = st.one_of(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """
-    Yield the paths to all values in a JSON document.
-    """
+    """Yield the paths to all values in a JSON document."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in items:
         yield (*path, key)
@@ -164,9 +152,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def read(name: str, body: bytes) -> None:
-    """
-    Read a document, or refuse it.
-    """
+    """Read a document, or refuse it."""
     try:
         found = DOCUMENTS[name][1](body)
     except Invalid:

@@ -1,6 +1,4 @@
-"""
-The manifest of a release, from and to bytes.
-"""
+"""The manifest of a release, from and to bytes."""
 
 import json
 import tracemalloc

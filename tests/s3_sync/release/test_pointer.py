@@ -1,6 +1,4 @@
-"""
-The pointer of a release, from and to bytes.
-"""
+"""The pointer of a release, from and to bytes."""
 
 import json
 from collections.abc import Callable

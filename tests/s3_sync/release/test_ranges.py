@@ -1,6 +1,4 @@
-"""
-Which parts of a bundle are asked for.
-"""
+"""Which parts of a bundle are asked for."""
 
 from s3_sync.release.ranges import GAP_BYTES, join
 from s3_sync.release.rows import File

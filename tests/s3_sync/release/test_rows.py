@@ -1,6 +1,4 @@
-"""
-The rows of a manifest: what must not be written is refused.
-"""
+"""The rows of a manifest: what must not be written is refused."""
 
 import json
 from collections.abc import Sequence
@@ -21,9 +19,7 @@ ROW = File("b", 34, 5, 10, "0" * 64, "0644")
 
 
 def manifest_of(*rows: File) -> bytes:
-    """
-    A manifest of any rows, whose revision is right.
-    """
+    """A manifest of any rows, whose revision is right."""
     revision = revision_of((row.path, row.sha256, row.mode == "0755") for row in rows)
     facts = manifest_facts() | {"revision": revision, "files": rows}
     facts["bundle"]["size_bytes"] = 2 * TOTAL_LIMIT_BYTES

@@ -1,6 +1,4 @@
-"""
-Whole cycles of the source `release` against a scripted S3.
-"""
+"""Whole cycles of the source `release` against a scripted S3."""
 
 import errno
 import hashlib
@@ -187,9 +185,7 @@ def test_a_pinned_release_that_is_not_there_is_named(shelf: Shelf, process: Proc
 
 
 def test_a_pin_takes_no_other_release_under_its_name(shelf: Shelf, process: Process) -> None:
-    """
-    No pointer says which SHA-256 the manifest has: only its revision tells.
-    """
+    """No pointer says which SHA-256 the manifest has: only its revision tells."""
     wanted, other = shelf.publish(FILES), make_release({"other.py": b"other\n"})
     shelf.store(other)
     shelf.put(manifest_key(wanted.revision), other.manifest_bytes)
@@ -231,9 +227,7 @@ def _current(shelf: Shelf) -> Release:
 
 
 def _swapped(s3: FakeS3, shelf: Shelf) -> None:
-    """
-    The manifest of one release under the name of another.
-    """
+    """The manifest of one release under the name of another."""
     shelf.put(_manifest(shelf), make_release({"other.py": b"other\n"}).manifest_bytes)
 
 

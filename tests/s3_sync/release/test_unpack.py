@@ -1,6 +1,4 @@
-"""
-Cutting files out of a bundle: whatever comes, each file is whole and right, or refused.
-"""
+"""Cutting files out of a bundle: whatever comes, each file is whole and right, or refused."""
 
 import io
 import os
@@ -44,9 +42,7 @@ def unpack(row: File, data: bytes, target: Target) -> None:
 
 
 class Knife:
-    """
-    A cutter, and what came out of it.
-    """
+    """A cutter, and what came out of it."""
 
     def __init__(self, target: Target, *paths: str, release: Release = RELEASE) -> None:
         self.staged: list[Staged] = []
@@ -54,9 +50,7 @@ class Knife:
         self.cutter = Cutter(rows(release, *paths), len(self.body), target, self.staged.append)
 
     def begin(self, first: int | None = None) -> int:
-        """
-        Answer as S3 does, or with all from a place on; return that place.
-        """
+        """Answer as S3 does, or with all from a place on; return that place."""
         start = int(self.cutter.headers()["range"].split("=")[1].split("-")[0])
         start = start if first is None else first
         self.cutter.check({"content-range": f"bytes {start}-9/{len(self.body)}"})

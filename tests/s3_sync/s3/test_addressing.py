@@ -1,6 +1,4 @@
-"""
-Our endpoint rules against botocore's: the same bucket, the same URL.
-"""
+"""Our endpoint rules against botocore's: the same bucket, the same URL."""
 
 import itertools
 from collections.abc import Mapping
@@ -38,15 +36,11 @@ def session() -> botocore.session.Session:
 
 
 class Refused(Exception):
-    """
-    Botocore does not know such an endpoint.
-    """
+    """Botocore does not know such an endpoint."""
 
 
 class Botocore:
-    """
-    A client of botocore that sends nothing, and tells where it would have sent it.
-    """
+    """A client of botocore that sends nothing, and tells where it would have sent it."""
 
     def __init__(self, session: botocore.session.Session, settings: AwsConfig) -> None:
         s3: Any = {"us_east_1_regional_endpoint": "regional"}
@@ -77,9 +71,7 @@ class Botocore:
         return AWSResponse(request.url, 404, HTTPHeaders(), None)
 
     def get(self, bucket: str, key: str) -> tuple[str, str]:
-        """
-        The URL and the signing region of a GET.
-        """
+        """The URL and the signing region of a GET."""
         with suppress(Exception):  # the answer has no body
             self._client.get_object(Bucket=bucket, Key=key)
         if not self._sent:
@@ -181,9 +173,7 @@ def test_custom_endpoints_are_used_as_botocore_uses_them(
 
 
 def _plain(url: str) -> tuple[str, str | None, int, str]:
-    """
-    A URL without the differences that do not matter: a port that is the scheme's own.
-    """
+    """A URL without the differences that do not matter: a port that is the scheme's own."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return parts.scheme, parts.hostname, port, parts.path

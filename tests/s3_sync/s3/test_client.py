@@ -1,6 +1,4 @@
-"""
-Asking S3: what is sent, what is sent again, and to whom.
-"""
+"""Asking S3: what is sent, what is sent again, and to whom."""
 
 import asyncio
 from dataclasses import replace
@@ -35,9 +33,7 @@ def s3(s3: FakeS3) -> FakeS3:
 
 
 class Body:
-    """
-    What came, one list for each attempt.
-    """
+    """What came, one list for each attempt."""
 
     def __init__(self) -> None:
         self.attempts: list[list[bytes]] = []
@@ -143,9 +139,7 @@ def test_a_vanished_object_has_moved_and_is_asked_for_once(s3: FakeS3) -> None:
 
 @pytest.mark.parametrize("said", ["Fri, 20 Nov 2026 12:00:00 GMT", "yesterday", ""])
 def test_when_a_listing_was_answered_is_the_servers_to_say(s3: FakeS3, said: str) -> None:
-    """
-    Our own clock may be wrong; an object does not tell.
-    """
+    """Our own clock may be wrong; an object does not tell."""
 
     async def scene(client: S3Client) -> list[str]:
         seen = [client.listed_at]

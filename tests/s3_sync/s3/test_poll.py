@@ -1,6 +1,4 @@
-"""
-The one request of a poll: what counts as unmodified, and what becomes of the connection.
-"""
+"""The one request of a poll: what counts as unmodified, and what becomes of the connection."""
 
 import ssl
 import time
@@ -139,9 +137,7 @@ def test_who_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
 def test_a_signature_is_used_again_for_a_minute(
     s3: FakeS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    A poll that goes on for hours is signed again: S3 refuses a signature after 15 minutes.
-    """
+    """A poll that goes on for hours is signed again: S3 refuses a signature after 15 minutes."""
     counts: list[str] = []
     monkeypatch.setattr(client_module, "sign", counting(counts))
 

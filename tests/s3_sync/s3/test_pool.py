@@ -1,6 +1,4 @@
-"""
-Keep-alive connections to one origin, directly and through proxies.
-"""
+"""Keep-alive connections to one origin, directly and through proxies."""
 
 import asyncio
 import base64
@@ -105,9 +103,7 @@ def run(
     context: ssl.SSLContext | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> Any:
-    """
-    Play a scene with a pool that leads to the server.
-    """
+    """Play a scene with a pool that leads to the server."""
 
     async def play() -> Any:
         async with asyncio.timeout(10), listening(server, tls=tls):
@@ -174,9 +170,7 @@ def test_requests_at_once_have_a_connection_each_and_share_them_later() -> None:
 
 
 def test_a_kept_connection_that_the_server_drops_is_replaced_unseen() -> None:
-    """
-    The request was not seen: it is sent again, once for each connection that is stale.
-    """
+    """The request was not seen: it is sent again, once for each connection that is stale."""
     server = StandIn([[ok(b"1")], [CLOSE]], [[ok(b"2")]])
 
     assert [b"1", b"2"] == run(server, get_twice)
@@ -240,9 +234,7 @@ def test_a_connection_that_cannot_be_kept_is_not_used_again(first: Step) -> None
 def test_a_connection_that_was_idle_for_long_is_not_used_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """
-    NAT gateways forget it without a word.
-    """
+    """NAT gateways forget it without a word."""
     assert KEEP_SECONDS < 60
     monkeypatch.setattr(module, "KEEP_SECONDS", 0.0)
     server = StandIn([[ok()], [ok()]], [[ok()]])
@@ -296,9 +288,7 @@ def test_an_invalid_name(host: str) -> None:
 
 
 def resolving(resolve: Callable[[], Awaitable[list[Any]]], then: Scene) -> Scene:
-    """
-    The same scene where names are resolved like this.
-    """
+    """The same scene where names are resolved like this."""
 
     async def scene(pool: Pool) -> Any:
         loop = asyncio.get_running_loop()
@@ -333,9 +323,7 @@ def test_a_silent_name_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_second_address_is_tried_when_the_first_refuses() -> None:
-    """
-    `localhost` is often ::1 first.
-    """
+    """`localhost` is often ::1 first."""
     server = StandIn([[ok()]])
 
     async def resolve() -> list[Any]:

@@ -1,6 +1,4 @@
-"""
-What an answer of S3 that is not a success means.
-"""
+"""What an answer of S3 that is not a success means."""
 
 from typing import Any
 from xml.sax.saxutils import escape
@@ -84,9 +82,7 @@ def test_the_region_comes_from_the_header_or_the_document() -> None:
     ["evil.example/", "eu-west-1.evil.example", "x@y", "EU", "a b", "eu\r\nHost: x", "x" * 33, "#"],
 )
 def test_an_invalid_region_is_not_believed(region: str) -> None:
-    """
-    It would become part of a host name that gets a signed request.
-    """
+    """It would become part of a host name that gets a signed request."""
     document = f"<Error><Region>{escape(region)}</Region></Error>".encode()
 
     assert read_refusal(Answer(400, {"x-amz-bucket-region": region}, b"")).region == ""

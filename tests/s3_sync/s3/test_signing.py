@@ -1,6 +1,4 @@
-"""
-Our signature against botocore's, over keys and queries that break naive signers.
-"""
+"""Our signature against botocore's, over keys and queries that break naive signers."""
 
 import random
 from datetime import UTC, datetime
@@ -38,9 +36,7 @@ KEYS = [*ODD_KEYS, *generated_keys(300)]
 def botocore_headers(
     token: str | None, host: str, key: str, query: dict[str, str], headers: dict[str, str]
 ) -> dict[str, str]:
-    """
-    What botocore sends for the same request.
-    """
+    """What botocore sends for the same request."""
     scheme = "http" if ":9000" in host else "https"
     url = f"{scheme}://{host}/bucket/{encode_key(key)}"
     request = AWSRequest("GET", url, headers=headers, params=query)

@@ -36,9 +36,7 @@ REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 class Jumps(selectors.DefaultSelector):
-    """
-    Waits by moving the clock of its loop.
-    """
+    """Waits by moving the clock of its loop."""
 
     now = 1000.0
 
@@ -57,9 +55,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
 
 class Cable(asyncio.Transport):
-    """
-    A transport in memory.
-    """
+    """A transport in memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,9 +73,7 @@ class Cable(asyncio.Transport):
 
 
 class Line:
-    """
-    A connection, and the server's end of it.
-    """
+    """A connection, and the server's end of it."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -95,9 +89,7 @@ class Line:
         seconds: float = 100.0,
         pause: float = 0.001,
     ) -> Answer:
-        """
-        Send a request, and answer it with pieces; None closes the connection.
-        """
+        """Send a request, and answer it with pieces; None closes the connection."""
 
         def hear(piece: bytes | None) -> None:
             if piece is None:
@@ -119,9 +111,7 @@ def run(scene: Callable[[Line], Awaitable[Any]]) -> Any:
 
 
 def scene(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """
-    Make a test that gets a line run on a loop of its own.
-    """
+    """Make a test that gets a line run on a loop of its own."""
 
     def play(**given: Any) -> None:
         run(lambda line: test(line, **given))
@@ -138,9 +128,7 @@ def ask(*pieces: bytes | None, **options: Any) -> Answer:
 
 
 def refusal_of(*pieces: bytes | None, **options: Any) -> WireError:
-    """
-    Return the error of an exchange; whatever it is, the connection is not used again.
-    """
+    """Return the error of an exchange; whatever it is, the connection is not used again."""
 
     async def scene(line: Line) -> WireError:
         with pytest.raises(WireError) as caught:
@@ -311,9 +299,7 @@ async def test_a_kept_connection_that_was_closed_meanwhile_is_stale(line: Line) 
 
 @scene
 async def test_a_kept_connection_that_stays_silent_is_stale(line: Line) -> None:
-    """
-    A firewall forgot it, and drops its packets.
-    """
+    """A firewall forgot it, and drops its packets."""
     await line.ask(OK)
     begin = line.loop.time()
 
@@ -343,9 +329,7 @@ async def test_closing_while_idle_is_noticed(line: Line) -> None:
 
 @pytest.mark.parametrize("status", [b"200 OK", b"206 Partial Content"])
 def test_a_success_whose_end_cannot_be_known_is_refused(status: bytes) -> None:
-    """
-    Half a file must not pass for a whole one.
-    """
+    """Half a file must not pass for a whole one."""
     error = refusal_of(b"HTTP/1.1 " + status + b"\r\nServer: x\r\n\r\nhello", None)
 
     assert ("server_error", "the answer does not say how long it is") == (

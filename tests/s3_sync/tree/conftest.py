@@ -1,6 +1,4 @@
-"""
-The fixtures of these tests.
-"""
+"""The fixtures of these tests."""
 
 from collections.abc import Iterator
 
@@ -13,9 +11,7 @@ from tests.s3_sync.tree.handling import put
 
 @pytest.fixture
 def tree(volume: Volume) -> Iterator[Target]:
-    """
-    A part that is no consumer's business, with one file.
-    """
+    """A part that is no consumer's business, with one file."""
     tree = Target(volume, file_mode=0o644, part=TREE)
     put(tree, "a/b.py")
     yield tree

@@ -1,6 +1,4 @@
-"""
-How these tests handle a target.
-"""
+"""How these tests handle a target."""
 
 import hashlib
 import os
@@ -33,9 +31,7 @@ def download_of(target: Target, content: bytes = BODY) -> Download:
 
 
 def put(target: Target, path: str, content: bytes = BODY) -> bool:
-    """
-    Publish one file, as a cycle does.
-    """
+    """Publish one file, as a cycle does."""
     entry = entry_of(path, content)
     return target.publish(path, entry, download_of(target, content), Fence(), nothing)
 
@@ -52,9 +48,7 @@ def damaged(target: Target) -> set[str]:
 def opened(
     folder: Path, *, file_mode: int = 0o644, fsync: bool = False, part: str = ""
 ) -> Iterator[Target]:
-    """
-    Open the target as the next process does.
-    """
+    """Open the target as the next process does."""
     volume = Volume(str(folder), fsync=fsync)
     target = Target(volume, file_mode=file_mode, part=part)
     yield target
@@ -73,9 +67,7 @@ def link_file(place: Path) -> None:
 
 
 def link_folder(place: Path) -> None:
-    """
-    The file itself stays the same, inode, time and all.
-    """
+    """The file itself stays the same, inode, time and all."""
     place.parent.rename(place.parent.with_name("moved"))
     place.parent.symlink_to("moved")
 

@@ -1,6 +1,4 @@
-"""
-The modification times of published files.
-"""
+"""The modification times of published files."""
 
 import os
 import time
@@ -13,9 +11,7 @@ from tests.s3_sync.tree.handling import put
 
 
 def test_a_changed_file_gets_a_later_second(folder: Path, target: Target) -> None:
-    """
-    Python's bytecode cache and Airflow's file processor compare whole seconds and sizes.
-    """
+    """Python's bytecode cache and Airflow's file processor compare whole seconds and sizes."""
     seconds = []
     for content in (b"one", b"two", b"six"):
         put(target, "a.py", content)

@@ -1,6 +1,4 @@
-"""
-One object on its way, and the proofs that it is whole.
-"""
+"""One object on its way, and the proofs that it is whole."""
 
 import base64
 import hashlib
@@ -23,9 +21,7 @@ OTHER = "0" * 32
 
 @pytest.fixture
 def opened() -> list[Staging]:
-    """
-    The staging files that were opened.
-    """
+    """The staging files that were opened."""
     return []
 
 
@@ -44,9 +40,7 @@ def open_staging(tmp_path: Path, opened: list[Staging]) -> Iterator[Callable[[],
 
 @pytest.fixture
 def download(open_staging: Callable[[], Staging]) -> Download:
-    """
-    A whole download of BODY.
-    """
+    """A whole download of BODY."""
     whole = Download("dags/a.py", len(BODY), open_staging)
     whole.write(BODY)
     return whole
@@ -110,9 +104,7 @@ def test_memory_is_let_go_when_the_body_goes_to_staging(
 def test_a_new_attempt_forgets_the_first(
     open_staging: Callable[[], Staging], opened: list[Staging], first_bytes: int
 ) -> None:
-    """
-    A second body is never a mix of two, whether the first was long or short.
-    """
+    """A second body is never a mix of two, whether the first was long or short."""
     for body in (b"y" * 5, os.urandom(MEMORY_BYTES + 5)):
         download = Download("k", 2 * MEMORY_BYTES, open_staging)
         download.write(b"x" * first_bytes)

@@ -1,6 +1,4 @@
-"""
-The list of what is ours, on volumes where anything may have happened.
-"""
+"""The list of what is ours, on volumes where anything may have happened."""
 
 import json
 import os
@@ -24,9 +22,7 @@ Begin = Callable[..., ManagedList]
 
 
 class Box:
-    """
-    A target with its state folder, and the list in it.
-    """
+    """A target with its state folder, and the list in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,22 +34,16 @@ class Box:
         self._lists: list[ManagedList] = []
 
     def begin(self, *, fsync: bool = False, **changes: Any) -> ManagedList:
-        """
-        Read the list and keep it open, as a process does that starts.
-        """
+        """Read the list and keep it open, as a process does that starts."""
         self._lists.append(ManagedList(self.state_fd, self.root_fd, fsync=fsync, **changes))
         return self._lists[-1]
 
     def load(self) -> dict[str, Managed]:
-        """
-        What the next process would read.
-        """
+        """What the next process would read."""
         return load_managed(self.state_fd, self.root_fd)
 
     def put(self, path: str, content: bytes = b"x") -> Managed:
-        """
-        Make a file, as a rename would, and return what describes it.
-        """
+        """Make a file, as a rename would, and return what describes it."""
         place = self.folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
@@ -62,9 +52,7 @@ class Box:
         return Managed(etag, s.st_size, s.st_mtime_ns, s.st_ino, s.st_mode)
 
     def has(self, *paths: str) -> ManagedList:
-        """
-        Begin, and publish these files.
-        """
+        """Begin, and publish these files."""
         files = self.begin()
         for path in paths:
             files.add(path, self.put(path))
@@ -98,9 +86,7 @@ def full_disk(room_bytes: int) -> Iterator[None]:
 
 
 def gone(inode: int) -> Managed:
-    """
-    A record of a file that is not on disk.
-    """
+    """A record of a file that is not on disk."""
     return Managed("etag", 1, 1, inode, 0o100644)
 
 
@@ -291,9 +277,7 @@ def test_killed_where_nobody_else_has_files(box: Box) -> None:
 
 
 def test_only_the_last_line_may_be_untrue(box: Box) -> None:
-    """
-    A file that was removed is missing, and still ours to restore.
-    """
+    """A file that was removed is missing, and still ours to restore."""
     files = box.begin()
     files.add("lost.py", gone(1))
     files.add("a.py", box.put("a.py"))
@@ -465,9 +449,7 @@ def test_a_copy_with_the_same_facts_is_known_by_its_own_inode(box: Box) -> None:
 
 
 def test_a_link_to_another_file_is_not_the_same_whatever_it_says(box: Box) -> None:
-    """
-    A copy has one name; what has two and another inode was put there by another process.
-    """
+    """A copy has one name; what has two and another inode was put there by another process."""
     held = box.put("a.py")
     shutil.copy2(box.folder / "a.py", box.folder / "b.py")
     os.link(box.folder / "b.py", box.folder / "c.py")

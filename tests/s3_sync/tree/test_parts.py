@@ -1,6 +1,4 @@
-"""
-The parts of `.s3-sync`, and a target that is only read.
-"""
+"""The parts of `.s3-sync`, and a target that is only read."""
 
 from pathlib import Path
 

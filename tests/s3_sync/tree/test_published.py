@@ -1,6 +1,4 @@
-"""
-What is published, told from the record of any process.
-"""
+"""What is published, told from the record of any process."""
 
 import json
 import os
@@ -25,9 +23,7 @@ BAD_VALUES = [
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """
-    A `.s3-sync` of a predecessor.
-    """
+    """A `.s3-sync` of a predecessor."""
     state = tmp_path / "state"
     state.mkdir()
     return state
@@ -35,9 +31,7 @@ def state(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def good(state: Path) -> Path:
-    """
-    The same with a good record.
-    """
+    """The same with a good record."""
     (state / NAME).write_text(json.dumps(GOOD))
     return state
 
@@ -132,9 +126,7 @@ def test_a_record_that_is_damaged_or_of_another_source_counts_as_none(
 def test_the_record_of_another_layout_counts_as_none(
     state: Path, written: object, layout: str, counts: bool
 ) -> None:
-    """
-    What it speaks of is not where our consumers look.
-    """
+    """What it speaks of is not where our consumers look."""
     (state / NAME).write_text(json.dumps(GOOD | ({"layout": written} if written else {})))
 
     published = read(state, layout)
@@ -145,9 +137,7 @@ def test_the_record_of_another_layout_counts_as_none(
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "1e20", "1" + "0" * 400])
 def test_an_invalid_time_never_stops_the_process(state: Path, number: str) -> None:
-    """
-    Whoever can write to the volume can write this; readiness is shown and computed with.
-    """
+    """Whoever can write to the volume can write this; readiness is shown and computed with."""
     (state / NAME).write_text(json.dumps(GOOD).replace("1700000000.5", number))
 
     readiness = read(state).readiness(())

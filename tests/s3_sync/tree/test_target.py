@@ -1,6 +1,4 @@
-"""
-Every effect on the target folder, and none outside it.
-"""
+"""Every effect on the target folder, and none outside it."""
 
 import os
 import stat

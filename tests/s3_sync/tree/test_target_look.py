@@ -1,6 +1,4 @@
-"""
-What a look at the target finds: files that are ours, damaged, foreign, in the way.
-"""
+"""What a look at the target finds: files that are ours, damaged, foreign, in the way."""
 
 import os
 from collections.abc import Callable

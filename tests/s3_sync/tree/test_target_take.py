@@ -1,6 +1,4 @@
-"""
-Taking over files from another part.
-"""
+"""Taking over files from another part."""
 
 import os
 from collections.abc import Callable
@@ -37,9 +35,7 @@ def test_a_file_is_taken_as_a_hard_link(folder: Path, target: Target, tree: Targ
 def test_a_file_that_is_there_already_as_the_same_link_is_taken_without_a_trace(
     folder: Path, target: Target, tree: Target
 ) -> None:
-    """
-    Renaming a link over another to the same file does nothing, and leaves both.
-    """
+    """Renaming a link over another to the same file does nothing, and leaves both."""
     target.take("a/b.py", tree, Fence(), nothing)
 
     target.take("a/b.py", tree, Fence(), nothing)

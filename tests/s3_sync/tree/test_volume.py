@@ -1,6 +1,4 @@
-"""
-The file system below the target, and what its failures mean.
-"""
+"""The file system below the target, and what its failures mean."""
 
 import os
 from collections.abc import Iterator
@@ -28,9 +26,7 @@ from tests.support.descriptors import held
 
 
 def reopen(folder: Path, *, fsync: bool = False) -> None:
-    """
-    Open the volume and close it, as a process does that comes and goes.
-    """
+    """Open the volume and close it, as a process does that comes and goes."""
     Volume(str(folder), fsync=fsync).close()
 
 

@@ -1,6 +1,4 @@
-"""
-The way to a path, whatever others have put on it.
-"""
+"""The way to a path, whatever others have put on it."""
 
 import os
 import shutil
@@ -20,9 +18,7 @@ from tests.support.descriptors import held
 
 
 class Ground:
-    """
-    A target with a walk over it, and the list that says what is ours.
-    """
+    """A target with a walk over it, and the list that says what is ours."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,18 +41,14 @@ class Ground:
             self.managed.add(path, Managed("etag", 1, 1, place.stat().st_ino, 1))
 
     def publish(self, path: str, *wanted: str) -> None:
-        """
-        Do at a path what a publish does.
-        """
+        """Do at a path what a publish does."""
         with self.walk.to(path, making_way=wanted.__contains__) as (folder, name):
             self.walk.make_way(path, folder, name, wanted.__contains__)
             (self.folder / "staged").write_bytes(b"new")
             os.rename("staged", name, src_dir_fd=self.root, dst_dir_fd=folder)
 
     def tree(self) -> dict[str, bytes]:
-        """
-        All that is in the target, without our own folder.
-        """
+        """All that is in the target, without our own folder."""
         found = {}
         for folder, folders, files in os.walk(self.folder):
             folders[:] = [name for name in folders if name != ".s3-sync"]
@@ -213,9 +205,7 @@ def test_one_foreign_thing_keeps_the_whole_folder(ground: Ground, foreign: str) 
 
 
 def test_a_file_that_is_wanted_keeps_its_folder(ground: Ground) -> None:
-    """
-    Only where a listing has both is this so; the folder wins there, and we are never asked.
-    """
+    """Only where a listing has both is this so; the folder wins there, and we are never asked."""
     ground.make("d/a.py", ours=True)
     ground.make("d/b.py", ours=True)
 

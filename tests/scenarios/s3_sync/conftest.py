@@ -18,9 +18,7 @@ from tests.support.servers import S3Server
 
 
 class StartDaemon(Protocol):
-    """
-    What the fixture `start` gives: starts a daemon, which is killed at the end of the test.
-    """
+    """What the fixture `start` gives: starts a daemon, which is killed at the end of the test."""
 
     def __call__(
         self,
@@ -36,27 +34,21 @@ class StartDaemon(Protocol):
 
 @pytest.fixture
 def only_in_full(request: pytest.FixtureRequest) -> None:
-    """
-    Skip a test that waits for a long deadline of the product, but with `--full`.
-    """
+    """Skip a test that waits for a long deadline of the product, but with `--full`."""
     if not request.config.getoption("--full"):
         pytest.skip("waits long: runs with make test-full")
 
 
 @pytest.fixture(params=["moto", "rclone"])
 def server(request: pytest.FixtureRequest) -> S3Server:
-    """
-    Each real server in turn.
-    """
+    """Each real server in turn."""
     server: S3Server = request.getfixturevalue(request.param)
     return server
 
 
 @pytest.fixture(params=["rclone", "moto"])
 def fast_server(request: pytest.FixtureRequest) -> S3Server:
-    """
-    Rclone, which serves many at once; with `--full` moto, too.
-    """
+    """Rclone, which serves many at once; with `--full` moto, too."""
     if request.param == "moto":
         request.getfixturevalue("only_in_full")
     server: S3Server = request.getfixturevalue(request.param)
@@ -65,9 +57,7 @@ def fast_server(request: pytest.FixtureRequest) -> S3Server:
 
 @pytest.fixture
 def s3() -> Iterator[FakeS3]:
-    """
-    A scripted server with a few files under `dags/`.
-    """
+    """A scripted server with a few files under `dags/`."""
     with FakeS3() as server:
         fill(server)
         yield server
@@ -75,17 +65,13 @@ def s3() -> Iterator[FakeS3]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """
-    A target that does not exist yet.
-    """
+    """A target that does not exist yet."""
     return tmp_path / "dags"
 
 
 @pytest.fixture
 def start(s3: FakeS3, target: Path) -> Iterator[StartDaemon]:
-    """
-    Starts daemons, on the test's own server and target unless told otherwise.
-    """
+    """Starts daemons, on the test's own server and target unless told otherwise."""
     daemons: list[Daemon] = []
 
     def start_one(
@@ -109,27 +95,21 @@ def start(s3: FakeS3, target: Path) -> Iterator[StartDaemon]:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """
-    One daemon for all tests of a module.
-    """
+    """One daemon for all tests of a module."""
     with running(tmp_path_factory.mktemp("one") / "dags") as one:
         yield one
 
 
 @pytest.fixture
 def synced(one: Running) -> Iterator[Running]:
-    """
-    That daemon, in step with its bucket before and after each test.
-    """
+    """That daemon, in step with its bucket before and after each test."""
     yield one
     one.recover()
 
 
 @pytest.fixture
 def token_file(tmp_path: Path) -> Path:
-    """
-    A projected service account token.
-    """
+    """A projected service account token."""
     path = tmp_path / "token"
     path.write_text("service-account-token-1")
     return path
@@ -137,26 +117,20 @@ def token_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sts() -> Iterator[FakeSts]:
-    """
-    A fake STS.
-    """
+    """A fake STS."""
     with FakeSts() as server:
         yield server
 
 
 @pytest.fixture
 def irsa(sts: FakeSts, token_file: Path) -> Settings:
-    """
-    The settings of a pod with IRSA and no other credentials.
-    """
+    """The settings of a pod with IRSA and no other credentials."""
     return NO_KEYS | sts.environment(token_file)
 
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """
-    A folder that every user reaches, which those of pytest are not.
-    """
+    """A folder that every user reaches, which those of pytest are not."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         path.chmod(0o777)

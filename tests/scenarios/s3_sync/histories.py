@@ -1,6 +1,4 @@
-"""
-Histories of a bucket and of its target: random, from a seed, and known to the last byte.
-"""
+"""Histories of a bucket and of its target: random, from a seed, and known to the last byte."""
 
 import contextlib
 import os
@@ -74,17 +72,13 @@ class Bucket:
         self._client = server.client()
 
     def put(self, key: str, content: bytes) -> None:
-        """
-        Upload an object, if the server holds such keys.
-        """
+        """Upload an object, if the server holds such keys."""
         if self.takes(key):
             self._client.put_object(Bucket=self.name, Key=key, Body=content)
             self.objects[key] = content
 
     def put_in_parts(self, key: str, content: bytes) -> None:
-        """
-        Upload an object as a multipart upload, so that its ETag is no MD5.
-        """
+        """Upload an object as a multipart upload, so that its ETag is no MD5."""
         # Moto answers with XML that no parser takes when a control character is in the key.
         if not self.takes(key) or not key.isprintable():
             return
@@ -100,16 +94,12 @@ class Bucket:
         self.objects[key] = content
 
     def delete(self, key: str) -> None:
-        """
-        Delete an object.
-        """
+        """Delete an object."""
         self._client.delete_object(Bucket=self.name, Key=key)
         del self.objects[key]
 
     def takes(self, key: str) -> bool:
-        """
-        Whether the server holds such a key beside those that are there.
-        """
+        """Whether the server holds such a key beside those that are there."""
         if len(key.encode()) > 1024:
             return False
         if self.server.name == "moto":
@@ -124,9 +114,7 @@ class Bucket:
         )
 
     def assert_known(self) -> None:
-        """
-        Check that the server lists exactly what our requests made.
-        """
+        """Check that the server lists exactly what our requests made."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         listed = {
             entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])
@@ -155,15 +143,11 @@ class History:
         bucket.put(self._anchor, b"stays")
 
     def key(self, path: str) -> str:
-        """
-        The key of a path below KEY_PATH.
-        """
+        """The key of a path below KEY_PATH."""
         return f"{self.bucket.key_path}/{path}" if self.bucket.key_path else path
 
     def step(self, deeds: int) -> None:
-        """
-        Do a few things at random; the target is touched only after a complete cycle.
-        """
+        """Do a few things at random; the target is touched only after a complete cycle."""
         kinds: dict[Callable[[], None], int] = {
             self._put_new: 30,
             self._overwrite: 20,
@@ -262,9 +246,7 @@ class History:
         self._put(self.key(self._path()) + "/", b"")
 
     def _put_beside(self) -> None:
-        """
-        Put what a careless prefix would take: `dags-old/x` beside `dags/`.
-        """
+        """Put what a careless prefix would take: `dags-old/x` beside `dags/`."""
         if self.bucket.key_path:
             self._put(f"{self.bucket.key_path}-old/{self._path()}", self._content())
 
@@ -277,9 +259,7 @@ class History:
             self.bucket.put_in_parts(key, self._content(MULTIPART_MINIMUM + 12_345))
 
     def _published(self) -> list[str]:
-        """
-        The paths of keys that are files in the target now.
-        """
+        """The paths of keys that are files in the target now."""
         paths = [key.removeprefix(self.key("")) for key in self.bucket.objects]
         return [
             path
@@ -291,9 +271,7 @@ class History:
         ]
 
     def _plant_foreign(self) -> None:
-        """
-        Put a foreign file where no file of ours is, was, or lies below.
-        """
+        """Put a foreign file where no file of ours is, was, or lies below."""
         if not self.target.is_dir():
             return
         roots = [""] + [os.path.dirname(path) for path in self._published()]
@@ -322,9 +300,7 @@ class History:
                 os.removedirs((self.target / path).parent)
 
     def _tamper(self) -> None:
-        """
-        Edit, truncate, remove or make a link of a published file.
-        """
+        """Edit, truncate, remove or make a link of a published file."""
         keys = self.bucket.objects
         published = [
             path
@@ -352,9 +328,7 @@ class History:
 
 
 def _is_plain_file(path: Path) -> bool:
-    """
-    Whether a path is a file and no link leads to it.
-    """
+    """Whether a path is a file and no link leads to it."""
     try:
         return path.is_file() and path.resolve() == path.absolute()
     except (OSError, RuntimeError):
@@ -366,9 +340,7 @@ def _has_path(key: str, path: str) -> bool:
 
 
 def _places(key: str) -> list[str]:
-    """
-    A key and every folder above it.
-    """
+    """A key and every folder above it."""
     parts = key.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 

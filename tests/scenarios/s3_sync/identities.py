@@ -1,6 +1,4 @@
-"""
-Where credentials come from, scripted.
-"""
+"""Where credentials come from, scripted."""
 
 import itertools
 from pathlib import Path
@@ -17,24 +15,18 @@ numbers = itertools.count(100)
 
 
 def accept(s3: FakeS3, credentials: SessionCredentials) -> None:
-    """
-    Let S3 check signatures, and know these credentials and no others.
-    """
+    """Let S3 check signatures, and know these credentials and no others."""
     s3.identities = {credentials.access_key: credentials.identity()}
 
 
 def children(pid: int) -> list[int]:
-    """
-    The live children of a process, of all its threads.
-    """
+    """The live children of a process, of all its threads."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for listed in lists for child in listed.read_text().split()]
 
 
 def assert_hides(daemon: Daemon, *secrets: str) -> None:
-    """
-    No secret is in the log, in an HTTP answer, or in a command line.
-    """
+    """No secret is in the log, in an HTTP answer, or in a command line."""
     shown = [daemon.log()]
     shown += [daemon.get(path).body for path in ("/", "/status", "/readyz", "/healthz", "/metrics")]
     for pid in (daemon.pid, *children(daemon.pid)):

@@ -1,6 +1,4 @@
-"""
-What a target must lease, computed from the bucket and the contract alone.
-"""
+"""What a target must lease, computed from the bucket and the contract alone."""
 
 import os
 import stat
@@ -14,9 +12,7 @@ BYTECODE = "__pycache__"
 
 @dataclass(frozen=True)
 class Expectation:
-    """
-    The files that come from the bucket, and the keys that cannot become one.
-    """
+    """The files that come from the bucket, and the keys that cannot become one."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     """Relative path → content."""
@@ -27,9 +23,7 @@ class Expectation:
     folder that became a file."""
 
     def skipped_by_reason(self) -> dict[str, int]:
-        """
-        How many keys each reason has.
-        """
+        """How many keys each reason has."""
         reasons = list(self.skipped.values())
         return {reason: reasons.count(reason) for reason in set(reasons)}
 
@@ -81,17 +75,13 @@ def _refusal(path: str) -> str | None:
 
 
 def _folders(path: str) -> list[str]:
-    """
-    Every folder above a path: `a/b/c` → `a`, `a/b`.
-    """
+    """Every folder above a path: `a/b/c` → `a`, `a/b`."""
     parts = path.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _folders_it_holds(path: str) -> list[str]:
-    """
-    The folders above a foreign file that cannot become a file, because of it.
-    """
+    """The folders above a foreign file that cannot become a file, because of it."""
     folders = _folders(path)
     if BYTECODE in path.split("/"):
         return folders[folders.index(path.partition(f"{BYTECODE}/")[0] + BYTECODE) :]
@@ -120,9 +110,7 @@ def read_tree(target: Path) -> dict[str, bytes]:
 
 
 def empty_folders(target: Path) -> list[str]:
-    """
-    Return the folders in a target that hold nothing, `.s3-sync` and below left out.
-    """
+    """Return the folders in a target that hold nothing, `.s3-sync` and below left out."""
     return [
         os.path.relpath(folder, target)
         for folder, folders, names in os.walk(target)
@@ -134,9 +122,7 @@ def empty_folders(target: Path) -> list[str]:
 
 
 def difference(expected: Mapping[str, bytes], actual: Mapping[str, bytes]) -> list[str]:
-    """
-    Return one line per path that differs; nothing when the trees are equal.
-    """
+    """Return one line per path that differs; nothing when the trees are equal."""
     lines = [f"missing: {path!r}" for path in expected.keys() - actual.keys()]
     lines += [f"too much: {path!r}" for path in actual.keys() - expected.keys()]
     lines += [

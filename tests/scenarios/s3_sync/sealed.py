@@ -19,17 +19,13 @@ BLOCK_BYTES = 4_096
 
 
 def seal(path: str, version: int, payload: bytes) -> bytes:
-    """
-    Return the content for a relative path without spaces.
-    """
+    """Return the content for a relative path without spaces."""
     digest = hashlib.sha256(payload).hexdigest()
     return f"{path} {version} {len(payload)} {digest}\n".encode() + payload
 
 
 def flaw_of(content: bytes, path: str) -> str | None:
-    """
-    Return what is wrong with a file's content, or None.
-    """
+    """Return what is wrong with a file's content, or None."""
     header, newline, payload = content.partition(b"\n")
     words = header.split(b" ")
     if not newline or len(words) != 4:
@@ -45,9 +41,7 @@ def flaw_of(content: bytes, path: str) -> str | None:
 
 @dataclass
 class Observations:
-    """
-    What one reader saw.
-    """
+    """What one reader saw."""
 
     reads: int = 0
     versions: int = 0
@@ -60,9 +54,7 @@ class Observations:
 
 
 def observe(target: Path) -> Observations:
-    """
-    Read files of a target in random order until standard input closes.
-    """
+    """Read files of a target in random order until standard input closes."""
     seen = Observations()
     versions: dict[str, bytes] = {}
     chance = random.Random(os.getpid())
@@ -86,9 +78,7 @@ def _paths(folder: Path, target: Path) -> list[str]:
 
 
 def _read(target: Path, path: str, seen: Observations, versions: dict[str, bytes]) -> None:
-    """
-    Read one file block by block, as a slow reader would, and judge it.
-    """
+    """Read one file block by block, as a slow reader would, and judge it."""
     blocks = []
     try:
         with open(target / path, "rb", buffering=0) as file:

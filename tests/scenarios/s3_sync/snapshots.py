@@ -51,9 +51,7 @@ class SwappingS3(FakeS3):
         self.swap(files or {}, age_seconds)
 
     def good_answer(self, request: Request) -> Answer:
-        """
-        What S3 answers, all of it from one state.
-        """
+        """What S3 answers, all of it from one state."""
         with self._swap:
             answer = super().good_answer(request)
         date = formatdate(time.time() + self.ahead_seconds, usegmt=True)
@@ -75,16 +73,12 @@ class SwappingS3(FakeS3):
             self.objects = objects
 
     def files(self) -> dict[str, bytes]:
-        """
-        What is under `dags/` now.
-        """
+        """What is under `dags/` now."""
         return {key.removeprefix("dags/"): stored.body for key, stored in self.objects.items()}
 
 
 def snapshots(target: Path) -> set[str]:
-    """
-    The revisions that have a snapshot.
-    """
+    """The revisions that have a snapshot."""
     names = os.listdir(target / ".s3-sync/snapshots")
     return {name for name in names if name[0] != "." and not name.endswith(".managed")}
 
@@ -103,9 +97,7 @@ def current(target: Path) -> str:
 
 
 def shown(target: Path) -> dict[str, bytes]:
-    """
-    The files that a consumer finds through `current`: regular files, and no link below it.
-    """
+    """The files that a consumer finds through `current`: regular files, and no link below it."""
     root = os.path.realpath(target / "current", strict=True)
     files = {}
     for here, folders, names in os.walk(root):
@@ -119,25 +111,19 @@ def shown(target: Path) -> dict[str, bytes]:
 
 
 def consumed(target: Path) -> dict[str, bytes]:
-    """
-    The files that a consumer finds in either layout.
-    """
+    """The files that a consumer finds in either layout."""
     return shown(target) if os.path.lexists(target / "current") else published(target)
 
 
 def facts(target: Path) -> dict[str, tuple[int, int]]:
-    """
-    Inode and modification time in ns of each file that `current` shows.
-    """
+    """Inode and modification time in ns of each file that `current` shows."""
     root = Path(os.path.realpath(target / "current", strict=True))
     found = {path: (root / path).stat() for path in shown(target)}
     return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in found.items()}
 
 
 def snapshot_leftovers(target: Path) -> list[str]:
-    """
-    What lies in the target and should not, once a cycle is complete and no file is foreign.
-    """
+    """What lies in the target and should not, once a cycle is complete and no file is foreign."""
     hidden = target / ".s3-sync"
     found = [str(path) for path in hidden.iterdir() if path.name not in OURS]
     found += [str(path) for path in (hidden / "staging").iterdir()]
@@ -149,18 +135,14 @@ def snapshot_leftovers(target: Path) -> list[str]:
 
 
 def count_of(daemon: Daemon, name: str, **labels: str) -> float:
-    """
-    The value of a metric; 0 where it has not been counted yet.
-    """
+    """The value of a metric; 0 where it has not been counted yet."""
     pairs = {**labels, "sidecar": "s3-sync"}.items()
     inner = ",".join(f'{label}="{value}"' for label, value in sorted(pairs))
     return daemon.metrics().get(f"{name}{{{inner}}}", 0.0)
 
 
 def wait_for_cycles(daemon: Daemon, result: str, count: int) -> None:
-    """
-    Wait for a number of further cycles that end like this.
-    """
+    """Wait for a number of further cycles that end like this."""
     name = "sidecar_cycles_total"
     before = count_of(daemon, name, result=result)
     wait_until(
@@ -169,9 +151,7 @@ def wait_for_cycles(daemon: Daemon, result: str, count: int) -> None:
 
 
 def wait_until_shown(daemon: Daemon, files: Mapping[str, bytes], cycles: int = 10) -> None:
-    """
-    Run cycles until `current` shows exactly these files.
-    """
+    """Run cycles until `current` shows exactly these files."""
     for _ in range(cycles):
         with suppress(AssertionError, OSError):  # nothing is shown, or a link that is not ours
             if shown(daemon.target) == files:
@@ -181,8 +161,6 @@ def wait_until_shown(daemon: Daemon, files: Mapping[str, bytes], cycles: int = 1
 
 
 def overwrite(path: Path, content: bytes) -> None:
-    """
-    Edit a file in its place, as root or as its owner can.
-    """
+    """Edit a file in its place, as root or as its owner can."""
     path.chmod(0o644)
     path.write_bytes(content)

@@ -1,6 +1,4 @@
-"""
-The storms: what a network, a server, a volume and a clock can do for hours on end.
-"""
+"""The storms: what a network, a server, a volume and a clock can do for hours on end."""
 
 import os
 import shutil
@@ -25,18 +23,14 @@ NOBODY = 50001
 
 
 def fault(reason: str, fault: Fault, match: Match, **settings: str) -> Storm:
-    """
-    Every answer of this kind is spoilt.
-    """
+    """Every answer of this kind is spoilt."""
     return Storm(
         reason, lambda scene: scene.proxy.inject(fault, match), settings=lambda folder: settings
     )
 
 
 def pages(fault: Callable[..., Fault]) -> Storm:
-    """
-    A listing of several pages that is spoilt.
-    """
+    """A listing of several pages that is spoilt."""
 
     def begin(scene: Scene) -> None:
         scene.proxy.page_size = 7
@@ -46,9 +40,7 @@ def pages(fault: Callable[..., Fault]) -> Storm:
 
 
 def change_before_download(scene: Scene) -> None:
-    """
-    Upload an object again in each moment between its listing and its download.
-    """
+    """Upload an object again in each moment between its listing and its download."""
     change = first(lambda: scene.put("a.py", new_content()))
     scene.proxy.inject(change, is_get("dags/a.py"))
 
@@ -77,17 +69,13 @@ NETWORK = {
 
 
 def volume(size: str) -> Callable[[Path], AbstractContextManager[Path]]:
-    """
-    A small volume in memory.
-    """
+    """A small volume in memory."""
     return lambda folder: small_volume(folder / "volume", size)
 
 
 @contextmanager
 def disk(folder: Path) -> Iterator[Path]:
-    """
-    A small volume with a journal, on a loop device.
-    """
+    """A small volume with a journal, on a loop device."""
     path, image = folder / "volume", folder / "image"
     path.mkdir()
     with image.open("wb") as file:
@@ -108,9 +96,7 @@ def disk(folder: Path) -> Iterator[Path]:
 
 
 def take_inodes(scene: Scene) -> None:
-    """
-    Make empty files until there is no inode left.
-    """
+    """Make empty files until there is no inode left."""
     (scene.place / "many").mkdir()
     for number in count():
         try:
@@ -131,17 +117,13 @@ def restart_read_only(scene: Scene) -> None:
 
 
 def fail_disk(scene: Scene) -> None:
-    """
-    Let the file system find an error: it turns read-only under all who have files open.
-    """
+    """Let the file system find an error: it turns read-only under all who have files open."""
     os.sync()
     assert mount("-o", "remount,abort", str(scene.place))
 
 
 def replace_disk(scene: Scene) -> None:
-    """
-    Mount a good volume with the same files over the one that failed, in one step.
-    """
+    """Mount a good volume with the same files over the one that failed, in one step."""
     fresh = scene.place.parent / "fresh"
     fresh.mkdir()
     assert mount("-t", "tmpfs", "-o", "size=8m", "tmpfs", str(fresh))
@@ -151,18 +133,14 @@ def replace_disk(scene: Scene) -> None:
 
 
 def restart_as_stranger(scene: Scene) -> None:
-    """
-    Restart the daemon as a user of another group.
-    """
+    """Restart the daemon as a user of another group."""
     scene.daemon.terminate()
     scene.daemon.wrapper = as_user(NOBODY, NOBODY)
     scene.daemon.start().wait_for_event("cycle_failed")
 
 
 def give_away(scene: Scene) -> None:
-    """
-    Give the volume to the group of that user, as Kubernetes does for an `fsGroup`.
-    """
+    """Give the volume to the group of that user, as Kubernetes does for an `fsGroup`."""
     target = str(scene.daemon.target)
     subprocess.run(["chgrp", "--recursive", str(NOBODY), target], check=True)
     subprocess.run(["chmod", "--recursive", "g+rwX", target], check=True)
@@ -207,9 +185,7 @@ def set_clock(folder: Path, offset: str) -> None:
 
 
 def clock(offset: str) -> Storm:
-    """
-    The clock jumps, and S3 refuses what is dated more than 15 minutes off.
-    """
+    """The clock jumps, and S3 refuses what is dated more than 15 minutes off."""
 
     def begin(scene: Scene) -> None:
         refusal = error(403, "RequestTimeTooSkewed", "The difference is too large.")

@@ -1,6 +1,4 @@
-"""
-A 403 says who may not do what, and to what: enough to write the IAM statement.
-"""
+"""A 403 says who may not do what, and to what: enough to write the IAM statement."""
 
 import pytest
 

@@ -1,6 +1,4 @@
-"""
-Airflow's walk over its DAG folder finds each DAG exactly once, and nothing of ours.
-"""
+"""Airflow's walk over its DAG folder finds each DAG exactly once, and nothing of ours."""
 
 import io
 import json
@@ -57,9 +55,7 @@ Walk = Callable[[Path, Syntax], list[str]]
 
 
 def archive() -> bytes:
-    """
-    A zip archive with a DAG.
-    """
+    """A zip archive with a DAG."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as zipped:
         zipped.writestr("inside.py", DAG % b"inside")
@@ -72,9 +68,7 @@ PATHS = {*DAGS, "packed.zip"}
 
 @dataclass(frozen=True)
 class Volume:
-    """
-    A target after several revisions, and where consumers find the DAGs.
-    """
+    """A target after several revisions, and where consumers find the DAGs."""
 
     target: Path
     folder: Path
@@ -82,9 +76,7 @@ class Volume:
 
 @pytest.fixture(scope="module", params=["in-place", "snapshot"])
 def layout(request: pytest.FixtureRequest) -> str:
-    """
-    Either layout.
-    """
+    """Either layout."""
     return str(request.param)
 
 
@@ -92,9 +84,7 @@ def layout(request: pytest.FixtureRequest) -> str:
 def volume(
     layout: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Volume:
-    """
-    A target with old snapshots, and behind a gate with a revision that was refused.
-    """
+    """A target with old snapshots, and behind a gate with a revision that was refused."""
     target = tmp_path_factory.mktemp("volume") / "dags"
     settings = {"S3_SYNC_LAYOUT": layout, "S3_SYNC_GATE": request.param}
     with SwappingS3() as s3:
@@ -116,9 +106,7 @@ def volume(
 
 @contextmanager
 def without_our_ignore_file(target: Path) -> Iterator[None]:
-    """
-    Move `.s3-sync/.airflowignore` away for a moment.
-    """
+    """Move `.s3-sync/.airflowignore` away for a moment."""
     place, aside = target / ".s3-sync/.airflowignore", target / ".s3-sync/lock.aside"
     place.rename(aside)
     try:
@@ -128,9 +116,7 @@ def without_our_ignore_file(target: Path) -> Iterator[None]:
 
 
 def refuse(daemon: Daemon, s3: SwappingS3) -> None:
-    """
-    Let the gate refuse a revision with one more DAG.
-    """
+    """Let the gate refuse a revision with one more DAG."""
     s3.swap(FILES | {"sales.py": b"airflow dag (\n", "pkg/more.py": DAG % b"more"})
     daemon.sync()
     assert daemon.find_events("revision_refused")
@@ -175,9 +161,7 @@ def test_without_our_ignore_file_the_walk_would_go_wrong(volume: Volume, syntax:
 
 @cache
 def airflow(version: str) -> Path:
-    """
-    The Python of a real Airflow; made at the first call, which takes minutes.
-    """
+    """The Python of a real Airflow; made at the first call, which takes minutes."""
     if not ENVIRONMENT.exists():
         pytest.skip("scripts/airflow-environment is not there")
     made = subprocess.run([ENVIRONMENT, version], capture_output=True, text=True)
@@ -220,9 +204,7 @@ def test_real_airflow_finds_each_dag_once_and_agrees_with_the_algorithm(
 
 
 def outcome(walk: Walk, volume: Volume, syntax: Syntax) -> list[str] | str:
-    """
-    What a walk over the target finds, or that it does not come to an end.
-    """
+    """What a walk over the target finds, or that it does not come to an end."""
     try:
         return sorted(walk(volume.target, syntax))
     except RecursiveLoop:

@@ -1,6 +1,4 @@
-"""
-`s3-sync check`: what is wrong with a set-up, and the IAM statement that fixes it.
-"""
+"""`s3-sync check`: what is wrong with a set-up, and the IAM statement that fixes it."""
 
 import socket
 from collections.abc import Mapping
@@ -38,9 +36,7 @@ class Check(Protocol):
 
 @pytest.fixture
 def check(start: StartDaemon) -> Check:
-    """
-    Runs a check that must end with a code.
-    """
+    """Runs a check that must end with a code."""
 
     def run(
         code: int, settings: Mapping[str, str | None] | None = None, timeout_seconds: float = 30
@@ -66,9 +62,7 @@ def test_a_good_set_up_is_ok(check: Check, target: Path) -> None:
 
 
 def test_a_good_set_up_is_ok_without_an_sts(check: Check) -> None:
-    """
-    S3-compatible stores have none.
-    """
+    """S3-compatible stores have none."""
     check(0, {"AWS_ENDPOINT_URL_STS": f"http://127.0.0.1:{closed_port()}"})
 
 
@@ -91,9 +85,7 @@ def test_works_beside_a_running_daemon(check: Check, start: StartDaemon) -> None
 
 
 def test_a_check_that_is_stopped_is_no_good_set_up(start: StartDaemon) -> None:
-    """
-    Nor does it wait for a server that does not answer.
-    """
+    """Nor does it wait for a server that does not answer."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(30)
         settings = NO_KEYS | {
@@ -179,9 +171,7 @@ def test_all_that_is_wrong_is_said_at_once(check: Check, s3: FakeS3) -> None:
 
 
 def test_a_silent_metadata_service_does_not_hang_it(check: Check) -> None:
-    """
-    IMDS behind a hop limit of 1.
-    """
+    """IMDS behind a hop limit of 1."""
     with dead_endpoint() as endpoint:
         metadata = {
             "AWS_EC2_METADATA_DISABLED": None,

@@ -1,6 +1,4 @@
-"""
-Where credentials come from, how they are renewed, and that nobody ever sees them.
-"""
+"""Where credentials come from, how they are renewed, and that nobody ever sees them."""
 
 import time
 from pathlib import Path
@@ -35,9 +33,7 @@ from tests.support.waiting import wait_until
 
 
 def rotate(s3: FakeS3, source: CredentialSource, refusal: str, seconds: float = 3600) -> None:
-    """
-    Hand out new credentials, and let S3 refuse the old ones.
-    """
+    """Hand out new credentials, and let S3 refuse the old ones."""
     old, new = source.credentials, session_credentials(next(numbers), seconds)
     source.issue(new)
     s3.identities = {old.access_key: old.identity(refusal), new.access_key: new.identity()}
@@ -63,9 +59,7 @@ OLD, NEW = ("AKIAOLD", "old-secret-of-the-profile"), ("AKIANEW", "new-secret-of-
 
 
 def write_profile(path: Path, access_key: str, secret_key: str) -> None:
-    """
-    Replace a shared credentials file as the kubelet and people do: by rename.
-    """
+    """Replace a shared credentials file as the kubelet and people do: by rename."""
     text = f"[etl]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n"
     path.with_suffix(".new").write_text(text)
     path.with_suffix(".new").rename(path)
@@ -73,9 +67,7 @@ def write_profile(path: Path, access_key: str, secret_key: str) -> None:
 
 @pytest.fixture
 def profile(tmp_path: Path) -> Settings:
-    """
-    The settings of a daemon whose credentials file has the old keys.
-    """
+    """The settings of a daemon whose credentials file has the old keys."""
     file = tmp_path / "credentials"
     write_profile(file, *OLD)
     return NO_KEYS | {"AWS_SHARED_CREDENTIALS_FILE": str(file), "AWS_PROFILE": "etl"}
@@ -282,9 +274,7 @@ def test_pod_identity(s3: FakeS3, target: Path, start: StartDaemon, token_file: 
 def test_a_pod_identity_agent_that_is_late_is_waited_for(
     target: Path, start: StartDaemon, token_file: Path
 ) -> None:
-    """
-    The agent is a DaemonSet, and may start after the pod.
-    """
+    """The agent is a DaemonSet, and may start after the pod."""
     with FakePodIdentity() as agent:
         agent.inject(answer_with(Answer(500)))
         daemon = start({**NO_KEYS, **agent.environment(token_file)}, interval="0.5")

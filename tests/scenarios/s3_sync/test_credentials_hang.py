@@ -31,17 +31,13 @@ def test_secrets_are_hidden_while_the_child_asks(
 
 @pytest.fixture
 def silent_sts(irsa: Settings) -> Iterator[Settings]:
-    """
-    The settings of a pod with IRSA whose STS never answers.
-    """
+    """The settings of a pod with IRSA whose STS never answers."""
     with dead_endpoint() as endpoint:
         yield irsa | {"AWS_ENDPOINT_URL_STS": endpoint}
 
 
 def wait_for_child(daemon: Daemon) -> Path:
-    """
-    Wait until a child asks for credentials; return its folder in /proc.
-    """
+    """Wait until a child asks for credentials; return its folder in /proc."""
     wait_until(lambda: children(daemon.pid), "the child asks")
     return Path(f"/proc/{children(daemon.pid)[0]}")
 
@@ -80,9 +76,7 @@ def test_a_killed_daemon_leaves_no_child(start: StartDaemon, silent_sts: Setting
 
 
 def test_a_silent_metadata_service_is_given_up(start: StartDaemon) -> None:
-    """
-    A hop limit of 1 makes IMDS swallow what pods ask.
-    """
+    """A hop limit of 1 makes IMDS swallow what pods ask."""
     with dead_endpoint() as endpoint:
         settings = NO_KEYS | {
             "AWS_EC2_METADATA_DISABLED": None,
@@ -113,9 +107,7 @@ def test_a_hanging_credential_process_leaves_no_orphans(
 
 
 def processes(argument: str) -> list[int]:
-    """
-    The processes that have this as an argument.
-    """
+    """The processes that have this as an argument."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -125,9 +117,7 @@ def processes(argument: str) -> list[int]:
 
 
 def test_ready_from_disk_while_sts_is_silent(start: StartDaemon, silent_sts: Settings) -> None:
-    """
-    A node restarts while the network is down: tasks may start from the files on the volume.
-    """
+    """A node restarts while the network is down: tasks may start from the files on the volume."""
     start().until_synced().terminate()
 
     second = start(silent_sts)

@@ -1,6 +1,4 @@
-"""
-What others do to files in place is healed.
-"""
+"""What others do to files in place is healed."""
 
 import stat
 from collections.abc import Callable
@@ -73,9 +71,7 @@ def test_a_whole_folder_that_is_removed_is_healed(target: Path, start: StartDaem
 
 
 def test_damage_without_s3_shows_in_readiness(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    """
-    Ready means that no published file is damaged.
-    """
+    """Ready means that no published file is damaged."""
     daemon = start(interval="0.5").until_synced()
     s3.stop()
     (target / "a.py").unlink()

@@ -61,17 +61,13 @@ def test_a_day_of_polling_leaves_nothing_behind(
 
 
 def polls_of(scene: Scene) -> int:
-    """
-    How many cycles have ended, good or bad.
-    """
+    """How many cycles have ended, good or bad."""
     samples = scene.daemon.metrics().items()
     return round(sum(v for name, v in samples if name.startswith("sidecar_cycles_total")))
 
 
 def change(scene: Scene) -> None:
-    """
-    Change one object, and let another come or go.
-    """
+    """Change one object, and let another come or go."""
     scene.put("a.py", new_content())
     if "coming/and/going.py" in scene.wanted:
         scene.delete("coming/and/going.py")
@@ -80,9 +76,7 @@ def change(scene: Scene) -> None:
 
 
 def disk_of(target: Path) -> tuple[int, int]:
-    """
-    How many files and folders there are, and their bytes; links counted once.
-    """
+    """How many files and folders there are, and their bytes; links counted once."""
     found = {}
     for here, _, names in os.walk(target):
         for path in [here, *(os.path.join(here, name) for name in names)]:

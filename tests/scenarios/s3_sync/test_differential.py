@@ -1,6 +1,4 @@
-"""
-Generated histories: after every cycle the target equals a model of the bucket.
-"""
+"""Generated histories: after every cycle the target equals a model of the bucket."""
 
 import os
 import random
@@ -29,9 +27,7 @@ def test_tree_equals_the_model_after_every_cycle(
 
 
 def _run_history(server: S3Server, folder: Path, seed: int) -> None:
-    """
-    One history from its seed: some deeds, a cycle, a comparison; now and then a restart.
-    """
+    """One history from its seed: some deeds, a cycle, a comparison; now and then a restart."""
     choice = random.Random(seed)
     target = folder / "target"
     folder.mkdir()
@@ -70,9 +66,7 @@ def _end(daemon: Daemon, ending: str, history: History) -> None:
 
 
 def _compare(daemon: Daemon, history: History) -> None:
-    """
-    Assert that the target holds what the model says, and nothing else.
-    """
+    """Assert that the target holds what the model says, and nothing else."""
     expectation = expect(history.bucket.objects, history.bucket.key_path, history.foreign)
     history.foreign = {path: history.foreign[path] for path in expectation.foreign}
     wanted = expectation.files | history.foreign
@@ -217,9 +211,7 @@ def _damage_managed_list(managed: Path, damage: str) -> None:
 
 
 def _lost_paths(target: Path, damage: str) -> set[str]:
-    """
-    The published paths that the damaged list does not name any more.
-    """
+    """The published paths that the damaged list does not name any more."""
     paths = {path.name for path in target.glob("*.py")}
     if damage != "cut":
         return paths

@@ -1,6 +1,4 @@
-"""
-The gate: a revision that it refuses is never seen, and is named; the last good one stays.
-"""
+"""The gate: a revision that it refuses is never seen, and is named; the last good one stays."""
 
 import json
 import os
@@ -41,32 +39,24 @@ NAP = 98_765
 
 @pytest.fixture
 def s3() -> Iterator[SwappingS3]:
-    """
-    A bucket with a good revision.
-    """
+    """A bucket with a good revision."""
     with SwappingS3(GOOD) as s3:
         yield s3
 
 
 def gate_in(layout: str) -> dict[str, str]:
-    """
-    The settings of a gate that compiles.
-    """
+    """The settings of a gate that compiles."""
     return {"S3_SYNC_LAYOUT": layout, "S3_SYNC_GATE": "syntax"}
 
 
 @pytest.fixture(params=["in-place", "snapshot"])
 def gated(request: pytest.FixtureRequest) -> dict[str, str]:
-    """
-    Either layout, with the gate that compiles.
-    """
+    """Either layout, with the gate that compiles."""
     return gate_in(request.param)
 
 
 def by_command(*words: object, layout: str = "snapshot", timeout: str = "60s") -> dict[str, str]:
-    """
-    The settings of a gate that runs a command.
-    """
+    """The settings of a gate that runs a command."""
     return {
         "S3_SYNC_LAYOUT": layout,
         "S3_SYNC_GATE": "command",
@@ -76,26 +66,20 @@ def by_command(*words: object, layout: str = "snapshot", timeout: str = "60s") -
 
 
 def script(path: Path, body: str) -> Path:
-    """
-    Write a shell script that counts its runs in a file `<path>.runs`, and make it a program.
-    """
+    """Write a shell script that counts its runs in a file `<path>.runs`, and make it a program."""
     path.write_text(f"#!/bin/sh\necho x >>{path}.runs\n{body}\n")
     path.chmod(0o755)
     return path
 
 
 def runs(path: Path) -> int:
-    """
-    How often a script was run.
-    """
+    """How often a script was run."""
     counted = Path(f"{path}.runs")
     return len(counted.read_text().split()) if counted.exists() else 0
 
 
 def checks(daemon: Daemon) -> tuple[float, float, float]:
-    """
-    How many revisions were accepted, how many refused, and whether the newest is.
-    """
+    """How many revisions were accepted, how many refused, and whether the newest is."""
     return (
         count_of(daemon, "sidecar_gate_checks_total", result="accepted"),
         count_of(daemon, "sidecar_gate_checks_total", result="refused"),
@@ -104,9 +88,7 @@ def checks(daemon: Daemon) -> tuple[float, float, float]:
 
 
 def napping() -> list[int]:
-    """
-    The processes of hanging commands.
-    """
+    """The processes of hanging commands."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -120,9 +102,7 @@ def napping() -> list[int]:
 
 @pytest.fixture
 def no_nap_is_left() -> Iterator[None]:
-    """
-    End the hanging commands that a test leaves, and fail it.
-    """
+    """End the hanging commands that a test leaves, and fail it."""
     yield
     left = napping()
     for pid in left:
@@ -272,9 +252,7 @@ def test_one_shot_waits_for_the_revision_that_fixes_it(s3: SwappingS3, start: St
 
 
 def last_refusal(daemon: Daemon) -> dict[str, Any]:
-    """
-    The last `revision_refused` line.
-    """
+    """The last `revision_refused` line."""
     return daemon.find_events("revision_refused")[-1]
 
 

@@ -1,6 +1,4 @@
-"""
-The HTTP side: probes, metrics, the status page, and what strangers can do with them.
-"""
+"""The HTTP side: probes, metrics, the status page, and what strangers can do with them."""
 
 from collections.abc import Iterator
 
@@ -36,9 +34,7 @@ OWN_METRICS = {
 
 @pytest.fixture(scope="module")
 def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """
-    One daemon for all that only asks.
-    """
+    """One daemon for all that only asks."""
     with running(tmp_path_factory.mktemp("health") / "dags") as one:
         one.s3.put(f"dags/{HOSTILE}/../x", b"hostile")
         one.daemon.sync()

@@ -1,6 +1,4 @@
-"""
-SIGKILL at random moments: the next start makes everything right.
-"""
+"""SIGKILL at random moments: the next start makes everything right."""
 
 import json
 import random
@@ -47,9 +45,7 @@ class Rounds:
         self._daemon = Daemon(server, self.bucket.name, target)
 
     def run(self, kills: int) -> None:
-        """
-        Kill so often, in the first cycle of a process or in a later one.
-        """
+        """Kill so often, in the first cycle of a process or in a later one."""
         old: dict[str, bytes] = {}
         with self._daemon as daemon:
             while self.kills < kills:
@@ -78,9 +74,7 @@ class Rounds:
         return (self.target / ".s3-sync/managed").stat().st_size
 
     def _last_in_journal(self) -> str:
-        """
-        The path that the daemon was about to publish or to delete when it was killed.
-        """
+        """The path that the daemon was about to publish or to delete when it was killed."""
         lines = (self.target / ".s3-sync/managed").read_bytes().split(b"\n")[:-1]
         return str(json.loads(lines[-1])[0]) if lines else ""
 
@@ -101,9 +95,7 @@ class Rounds:
         )
 
     def _kill(self, old: dict[str, bytes]) -> str:
-        """
-        Kill, judge the wreck, and return whether it was a good moment.
-        """
+        """Kill, judge the wreck, and return whether it was a good moment."""
         self._daemon.kill()
         self.kills += 1
         now = read_tree(self.target)
@@ -120,9 +112,7 @@ class Rounds:
         return "too early" if now == old else "too late" if now == new else "half done"
 
     def _check(self) -> None:
-        """
-        Assert that the target holds what the model says, and nothing else.
-        """
+        """Assert that the target holds what the model says, and nothing else."""
         wanted = expect(self.bucket.objects, foreign=self._foreign).files | self._foreign
 
         assert [] == difference(wanted, read_tree(self.target)), self._daemon.log()

@@ -33,17 +33,13 @@ FOREIGN = {"theirs.txt": b"theirs", "pkg/theirs.txt": b"theirs"}
 
 @pytest.fixture
 def s3() -> Iterator[SwappingS3]:
-    """
-    A bucket with revision A.
-    """
+    """A bucket with revision A."""
     with SwappingS3(A) as s3:
         yield s3
 
 
 def only(way: Mapping[str, str], target: Path) -> list[str]:
-    """
-    What another layout has left, and should not have.
-    """
+    """What another layout has left, and should not have."""
     if way["S3_SYNC_LAYOUT"] == "snapshot":
         theirs = {path.partition("/")[0] for path in FOREIGN}
         leftovers = snapshot_leftovers(target)
@@ -58,9 +54,7 @@ def only(way: Mapping[str, str], target: Path) -> list[str]:
 def test_nothing_of_the_other_layout_is_left_and_nothing_of_others_is_lost(
     s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
-    """
-    From each way to each other, on one volume; now and then the bucket has changed meanwhile.
-    """
+    """From each way to each other, on one volume; now and then the bucket has changed meanwhile."""
     daemon = start(TOUR[0]).until_synced()
     for path, content in FOREIGN.items():
         (target / path).parent.mkdir(exist_ok=True)
@@ -114,9 +108,7 @@ def test_old_layout_stays_until_the_new_one_is_complete(
 def test_stand_by_of_another_layout_is_not_ready_before_its_own_is_there(
     target: Path, start: StartDaemon
 ) -> None:
-    """
-    A rollout on a shared volume that changes the layout: nothing is at `current` yet.
-    """
+    """A rollout on a shared volume that changes the layout: nothing is at `current` yet."""
     old = start(IN_PLACE).until_synced()
     new = start(SNAPSHOT, interval="0.2")
     new.wait_for_event("target_waiting")

@@ -1,6 +1,4 @@
-"""
-Modification times: what Python and Airflow tell a change by.
-"""
+"""Modification times: what Python and Airflow tell a change by."""
 
 import subprocess
 import sys
@@ -61,9 +59,7 @@ def _second(path: Path) -> int:
 
 
 def _import_answer(target: Path) -> int:
-    """
-    Import a module in a process of its own, which leaves bytecode behind.
-    """
+    """Import a module in a process of its own, which leaves bytecode behind."""
     answer = subprocess.run(
         [sys.executable, "-c", "from pkg.answer import VALUE; print(VALUE)"],
         cwd=target,

@@ -1,6 +1,4 @@
-"""
-S3 is down, says no, or has too much to do: the last good files stay, and the cause is named.
-"""
+"""S3 is down, says no, or has too much to do: the last good files stay, and the cause is named."""
 
 from pathlib import Path
 
@@ -29,9 +27,7 @@ NO = {
 
 
 def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:
-    """
-    Readiness, status page, log and metrics name the reason; liveness does not mind.
-    """
+    """Readiness, status page, log and metrics name the reason; liveness does not mind."""
     readiness = daemon.get("/readyz")
     assert readiness.status == (200 if ready else 503)
     assert readiness.json()["ready"] is ready
@@ -124,9 +120,7 @@ def test_outlives_an_outage_later(s3: FakeS3, target: Path, start: StartDaemon) 
 def test_backs_off_further_with_every_failure_and_starts_over_after_a_success(
     s3: FakeS3, start: StartDaemon
 ) -> None:
-    """
-    The wait is drawn from a range that doubles, so only its limits can be told.
-    """
+    """The wait is drawn from a range that doubles, so only its limits can be told."""
     s3.inject(NO["client_error"])
     daemon = start(interval="0.2")
     daemon.wait_for_event("cycle_failed", consecutive_failures=4)
@@ -146,9 +140,7 @@ def test_backs_off_further_with_every_failure_and_starts_over_after_a_success(
 
 
 def test_asks_a_failing_s3_less_often_than_a_healthy_one(s3: FakeS3, start: StartDaemon) -> None:
-    """
-    A cycle that fails costs S3 a handful of requests at most: no storm of retries in it.
-    """
+    """A cycle that fails costs S3 a handful of requests at most: no storm of retries in it."""
     s3.inject(error(503, "SlowDown"))
     daemon = start(interval="0.2")
 
@@ -187,9 +179,7 @@ ONCE = {
 def test_a_single_bad_answer_is_no_failure_of_the_cycle(
     synced: Running, name: str, match: Match
 ) -> None:
-    """
-    It is everyday life of S3, and asked again at once.
-    """
+    """It is everyday life of S3, and asked again at once."""
     synced.s3.put("dags/a.py", f"once {name} {match!r}".encode())
     synced.s3.inject(ONCE[name], match, times=1)
 

@@ -1,6 +1,4 @@
-"""
-What may be deleted, what is taken, and what a slip in a setting costs.
-"""
+"""What may be deleted, what is taken, and what a slip in a setting costs."""
 
 import stat
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""
-The life of the process: signals, one-shot, limits, restarts, and what it does to the target.
-"""
+"""The life of the process: signals, one-shot, limits, restarts, and what it does to the target."""
 
 import os
 import signal
@@ -248,16 +246,12 @@ def test_many_abandoned_cycles_leave_neither_threads_nor_connections(
 
 
 def resources(pid: int) -> tuple[int, int]:
-    """
-    Threads and open files of a process.
-    """
+    """Threads and open files of a process."""
     return tuple(len(os.listdir(f"/proc/{pid}/{name}")) for name in ("task", "fd"))  # type: ignore[return-value]
 
 
 def test_folders_and_lock_belong_to_the_group_whatever_the_umask(s3: FakeS3, target: Path) -> None:
-    """
-    Another user of the group goes on where this one stopped.
-    """
+    """Another user of the group goes on where this one stopped."""
     daemon = daemon_for(s3, target)
     daemon.wrapper = ("/bin/sh", "-c", 'umask 077; exec "$0" "$@"')
     with daemon:

@@ -33,9 +33,7 @@ BROKEN = {"a.py": b"print('a'\n", "b.py": b"def :\n"}
 
 
 class Place:
-    """
-    One bucket of a real server, and a person who publishes to it.
-    """
+    """One bucket of a real server, and a person who publishes to it."""
 
     def __init__(self, server: S3Server, folder: Path) -> None:
         self.server = server
@@ -46,15 +44,11 @@ class Place:
         self._client: Any = server.client()
 
     def publish(self, files: dict[str, bytes], *arguments: str) -> Any:
-        """
-        Publish a folder with these files; return the facts.
-        """
+        """Publish a folder with these files; return the facts."""
         return self.publisher.succeed("publish", write_files(self.dags, files), *arguments)
 
     def publisher_with(self, **settings: str) -> Publishing:
-        """
-        The same person with more variables.
-        """
+        """The same person with more variables."""
         return Publishing(self.server, self.bucket, self.home, settings)
 
     def put(self, name: str, body: bytes) -> None:
@@ -68,9 +62,7 @@ class Place:
         }
 
     def current(self) -> dict[str, bytes]:
-        """
-        The files of what is current, all of it verified.
-        """
+        """The files of what is current, all of it verified."""
         bodies = self.bodies()
         check_every_release(bodies)
         return read_release(bodies)
@@ -78,24 +70,18 @@ class Place:
 
 @pytest.fixture
 def place(server: S3Server, tmp_path: Path) -> Place:
-    """
-    A bucket of each server in turn.
-    """
+    """A bucket of each server in turn."""
     return Place(server, tmp_path)
 
 
 @pytest.fixture
 def on_moto(moto: MotoServer, tmp_path: Path) -> Place:
-    """
-    A bucket of the server that is in this process.
-    """
+    """A bucket of the server that is in this process."""
     return Place(moto, tmp_path)
 
 
 def test_the_life_of_releases(place: Place) -> None:
-    """
-    Publish, publish again, list, go back, pin, prune: on every server.
-    """
+    """Publish, publish again, list, go back, pin, prune: on every server."""
     guarded = place.server.name == "moto"
     first = place.publish(A)
     again = place.publish(A)
@@ -289,9 +275,7 @@ def test_a_command_as_gate_sees_what_would_be_released_and_nothing_else(
 
 
 def commit(folder: Path, message: str) -> str:
-    """
-    Commit all of a folder; return the commit.
-    """
+    """Commit all of a folder; return the commit."""
     git = [
         *("git", "-C", str(folder), "-c", "user.name=Ada", "-c", "user.email=ada@example.com"),
         *("-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false"),
@@ -352,9 +336,7 @@ def test_progress_is_shown_on_a_terminal_only_and_is_gone_at_the_end(on_moto: Pl
 
 @pytest.fixture
 def refused(on_moto: Place) -> Iterator[Place]:
-    """
-    A bucket with a release, and the folder it came from; the bucket is untouched at the end.
-    """
+    """A bucket with a release, and the folder it came from; the bucket is untouched at the end."""
     write_files(on_moto.dags, A)
     for name, body in make_release(A).objects().items():
         on_moto.put(name, body)

@@ -31,9 +31,7 @@ NEW = {"a.py": b"print('new')\n" * 50, "c.py": b"print('c')\n" * 400}
 
 
 class Bucket(WritableS3):
-    """
-    A bucket that is looked at after every write.
-    """
+    """A bucket that is looked at after every write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,9 +53,7 @@ class Bucket(WritableS3):
 
 @pytest.fixture
 def bucket(tmp_path: Path) -> Iterator[Bucket]:
-    """
-    A bucket where the old release is current.
-    """
+    """A bucket where the old release is current."""
     with Bucket() as bucket:
         for name, body in make_release(OLD).objects().items():
             bucket.put(f"dags/{name}", body)
@@ -138,9 +134,7 @@ def test_killed_at_random_moments_readers_see_one_release_or_the_other(
 def kill_after(
     process: subprocess.Popen[str], bucket: Bucket, requests: int, seconds: float
 ) -> None:
-    """
-    Kill a process that long after it has made this many requests; it may have ended by then.
-    """
+    """Kill a process that long after it has made this many requests; it may have ended by then."""
 
     def is_time() -> bool:
         return len(bucket.requests) >= requests or process.poll() is not None

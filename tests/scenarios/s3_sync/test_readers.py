@@ -1,6 +1,4 @@
-"""
-Readers at full speed while the bucket changes: every file is whole, none is lost.
-"""
+"""Readers at full speed while the bucket changes: every file is whole, none is lost."""
 
 import random
 from pathlib import Path
@@ -54,9 +52,7 @@ def _put(bucket: Bucket, chance: random.Random, path: str, size: int | None = No
 
 
 def _change(bucket: Bucket, chance: random.Random) -> None:
-    """
-    Overwrite some files, same size and another, and let others come and go.
-    """
+    """Overwrite some files, same size and another, and let others come and go."""
     for _ in range(8):
         path = chance.choice(sorted(bucket.objects))
         same_size = len(bucket.objects[path].partition(b"\n")[2])

@@ -1,6 +1,4 @@
-"""
-A bucket in another region than the configured one works, and costs one request more.
-"""
+"""A bucket in another region than the configured one works, and costs one request more."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,9 +67,7 @@ def test_the_region_comes_from_either_name_or_none(
 
 @pytest.fixture
 def aws(tmp_path: Path) -> Iterator[Aws]:
-    """
-    S3 in eu-west-1 under the names that it has at AWS, behind a proxy.
-    """
+    """S3 in eu-west-1 under the names that it has at AWS, behind a proxy."""
     kinds = ("s3.dualstack", "s3-fips", "s3-accesspoint", "s3")
     hosts = ["s3.us-east-1", *(f"{kind}.eu-west-1" for kind in kinds)]
     names = [f"{start}{host}.amazonaws.com" for host in hosts for start in ("", "*.")]

@@ -1,6 +1,4 @@
-"""
-The source `release` from outside: what it asks, what it keeps, what it does with pins.
-"""
+"""The source `release` from outside: what it asks, what it keeps, what it does with pins."""
 
 import json
 import os
@@ -33,9 +31,7 @@ pytestmark = pytest.mark.parametrize("layout", LAYOUTS)
 
 @pytest.fixture
 def shelf(s3: FakeS3) -> Shelf:
-    """
-    A shelf with one release on the scripted server.
-    """
+    """A shelf with one release on the scripted server."""
     for key in list(s3.objects):
         s3.delete(key)
     shelf = Shelf.at(s3)
@@ -45,16 +41,12 @@ def shelf(s3: FakeS3) -> Shelf:
 
 @pytest.fixture
 def begin(start: StartDaemon, layout: str) -> Begin:
-    """
-    Starts daemons that read releases, with more settings.
-    """
+    """Starts daemons that read releases, with more settings."""
     return lambda **more: start(RELEASE | {"S3_SYNC_LAYOUT": layout} | more)
 
 
 def parts(requests: list[Request]) -> dict[str, int]:
-    """
-    How often each of the three objects was asked for.
-    """
+    """How often each of the three objects was asked for."""
     matches = {"pointer": is_pointer, "manifest": is_manifest, "bundle": is_bundle}
     found = {part: sum(map(match, requests)) for part, match in matches.items()}
     assert sum(found.values()) == len(requests), requests
@@ -62,17 +54,13 @@ def parts(requests: list[Request]) -> dict[str, int]:
 
 
 def facts(target: Path, path: str) -> os.stat_result:
-    """
-    What a consumer finds at a path, in either layout.
-    """
+    """What a consumer finds at a path, in either layout."""
     root = target / "current" if (target / "current").is_symlink() else target
     return (root / path).stat()
 
 
 def record(target: Path) -> dict[str, object]:
-    """
-    What is on record as published.
-    """
+    """What is on record as published."""
     found: dict[str, object] = json.loads((target / ".s3-sync/published.json").read_text())
     return found
 

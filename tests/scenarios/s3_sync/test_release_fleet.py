@@ -43,15 +43,11 @@ class Publisher:
         self.periods: list[list[float]] = []
 
     def publish(self, number: int) -> None:
-        """
-        Publish a revision whose every file says its number.
-        """
+        """Publish a revision whose every file says its number."""
         self._run(number, "publish", write_files(self._folder, make_revision(number)))
 
     def roll_back(self) -> None:
-        """
-        Go back to what was current before.
-        """
+        """Go back to what was current before."""
         self._run(None, "rollback")
 
     def _run(self, number: int | None, *arguments: str | Path) -> None:
@@ -64,17 +60,13 @@ class Publisher:
         self.periods.append([began, float("inf"), self._names[revision]])
 
     def current_between(self, began: float, ended: float) -> set[int]:
-        """
-        The revisions that may have been current at some moment in this time.
-        """
+        """The revisions that may have been current at some moment in this time."""
         return {int(n) for start, end, n in self.periods if start <= ended and end >= began}
 
 
 @dataclass
 class Fleet:
-    """
-    Processes full of readers.
-    """
+    """Processes full of readers."""
 
     server: S3Server
     bucket: str
@@ -83,9 +75,7 @@ class Fleet:
 
     @contextmanager
     def running(self, kind: str, readers: int) -> Iterator[list[subprocess.Popen[str]]]:
-        """
-        Let that many readers run, in a few processes.
-        """
+        """Let that many readers run, in a few processes."""
         processes: list[subprocess.Popen[str]] = []
         shares = [len(range(start, readers, PROCESSES)) for start in range(PROCESSES)]
         environment = {
@@ -115,9 +105,7 @@ class Fleet:
                 process.communicate()
 
     def gather(self, kind: str, processes: list[subprocess.Popen[str]], given: str = "") -> None:
-        """
-        Let them come to their end, and keep what they saw.
-        """
+        """Let them come to their end, and keep what they saw."""
         self.seen[kind] = []
         for process in processes:
             output, _ = process.communicate(given, timeout=900)
@@ -125,9 +113,7 @@ class Fleet:
             self.seen[kind].append(json.loads(output.splitlines()[-1]))
 
     def total(self, kind: str, what: str) -> dict[str, int]:
-        """
-        Add up what all processes counted.
-        """
+        """Add up what all processes counted."""
         total: dict[str, int] = {}
         for seen in self.seen[kind]:
             for name, value in seen[what].items():
@@ -136,9 +122,7 @@ class Fleet:
 
 
 def judge(fleet: Fleet, publisher: Publisher, readers: int, name: str) -> None:
-    """
-    Compare what all saw with what was current.
-    """
+    """Compare what all saw with what was current."""
     looks = {
         kind: [look for one in seen for look in one["looks"]] for kind, seen in fleet.seen.items()
     }
@@ -170,9 +154,7 @@ def judge(fleet: Fleet, publisher: Publisher, readers: int, name: str) -> None:
 def test_every_reader_has_the_right_revision_at_every_moment(
     fast_server: S3Server, counts: Counts, tmp_path: Path
 ) -> None:
-    """
-    Release and roll back while many readers poll and as many fetch once.
-    """
+    """Release and roll back while many readers poll and as many fetch once."""
     chance = random.Random(7)
     readers = counts.readers
     bucket = fast_server.new_bucket("fleet")

@@ -35,9 +35,7 @@ EITHER = {"either", "either/inside.py"}
 
 
 def make_files(number: int) -> dict[str, bytes]:
-    """
-    The files of a release: every third is as it was; some come and go; one is a folder too.
-    """
+    """The files of a release: every third is as it was; some come and go; one is a folder too."""
     chance = random.Random(number)
     paths = [f"pkg{count % 7}/module{count}.py" for count in range(MODULES)]
     paths += [f"moving{chance.randrange(4)}/deep/down/file.py", f"odd{number % 2}.py"]
@@ -71,9 +69,7 @@ class Lives:
         self._half_seconds = {"later": 0.03, "first": 0.35}
 
     def _next(self) -> dict[str, bytes]:
-        """
-        Publish another release, or go back to an earlier one.
-        """
+        """Publish another release, or go back to an earlier one."""
         if self._chance.random() < 0.2 and len(self._shelf.releases) > 1:
             revision = self._chance.choice(sorted(self._shelf.releases))
             release = self._shelf.releases[revision]
@@ -88,9 +84,7 @@ class Lives:
         return files
 
     def run(self, kills: int) -> None:
-        """
-        Live so often.
-        """
+        """Live so often."""
         with self.daemon:
             self._settle()
             while self.kills < kills:
@@ -143,9 +137,7 @@ class Lives:
         self._half_seconds[kind] = min(1.5, max(0.002, self._half_seconds[kind] * factor))
 
     def see(self) -> dict[str, bytes]:
-        """
-        What a consumer finds.
-        """
+        """What a consumer finds."""
         if self.layout == "snapshot":
             try:
                 return shown(self.target)
@@ -214,9 +206,7 @@ def test_in_place_every_file_is_of_one_release_whenever_the_daemon_is_killed(
 
 
 def wait_until_swept(daemon: Daemon) -> None:
-    """
-    Start once more, and end well: a start sweeps what the last kill left.
-    """
+    """Start once more, and end well: a start sweeps what the last kill left."""
     with daemon:
         daemon.wait_until_synced()
         assert 0 == daemon.terminate().code

@@ -1,6 +1,4 @@
-"""
-Polls between cycles: what goes wrong with one is a failed cycle soon, and fixed soon.
-"""
+"""Polls between cycles: what goes wrong with one is a failed cycle soon, and fixed soon."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,33 +29,25 @@ OFTEN = {"S3_SYNC_JITTER": "0", "S3_SYNC_TIMEOUT": "2s"}
 
 @dataclass(frozen=True)
 class Polling:
-    """
-    A daemon that polls five times a second, and gives up a cycle after two seconds.
-    """
+    """A daemon that polls five times a second, and gives up a cycle after two seconds."""
 
     s3: FakeS3
     shelf: Shelf
     daemon: Daemon
 
     def publish(self) -> dict[str, bytes]:
-        """
-        Publish a release that no cycle has seen; return its files.
-        """
+        """Publish a release that no cycle has seen; return its files."""
         files = {"a.py": new_content(), "pkg/same.py": b"same = 1\n"}
         self.shelf.publish(files)
         return files
 
     def wait_for_polls(self, count: int = 3) -> None:
-        """
-        Wait until that many more polls have come.
-        """
+        """Wait until that many more polls have come."""
         self.s3.forget()
         self.s3.wait_for(is_pointer, count=count, timeout=30)
 
     def wait_until_seen(self, wanted: dict[str, bytes]) -> None:
-        """
-        Wait until these files are published and nothing is wrong.
-        """
+        """Wait until these files are published and nothing is wrong."""
         wait_until(lambda: published(self.daemon.target) == wanted, "the release is there", 60)
         wait_until(
             lambda: self.daemon.get("/readyz").json()["reason"] is None, "no reason is left", 60
@@ -66,9 +56,7 @@ class Polling:
 
 @pytest.fixture(scope="module")
 def polling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polling]:
-    """
-    One daemon for all tests of the module.
-    """
+    """One daemon for all tests of the module."""
     with FakeS3() as s3:
         target: Path = tmp_path_factory.mktemp("polls") / "dags"
         daemon = release_daemon(s3, target, OFTEN, interval="0.2")
@@ -130,9 +118,7 @@ def test_a_rollback_from_a_bad_release_does_not_wait_for_the_next_try(polling: P
 
 
 def endless_head(exchange: Exchange) -> None:
-    """
-    Send a head without an end, as fast as it goes.
-    """
+    """Send a head without an end, as fast as it goes."""
     exchange.send_bytes(b"HTTP/1.1 304 Not Modified\r\nx-long: ")
     for _ in range(64):
         exchange.send_bytes(b"x" * 4096)

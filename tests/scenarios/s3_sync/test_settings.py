@@ -1,6 +1,4 @@
-"""
-The environment of the process: what it takes, what it refuses, and what it says then.
-"""
+"""The environment of the process: what it takes, what it refuses, and what it says then."""
 
 import socket
 from pathlib import Path
@@ -15,9 +13,7 @@ from tests.support.waiting import wait_until
 
 
 def rejected(daemon: Daemon) -> dict[str, Event]:
-    """
-    Wait for the end of a daemon that must refuse its settings; what it refused, by name.
-    """
+    """Wait for the end of a daemon that must refuse its settings; what it refused, by name."""
     end = daemon.wait_for_exit(15)
     assert end.code == 2, daemon.log()
     assert daemon.stray_lines == []
@@ -27,9 +23,7 @@ def rejected(daemon: Daemon) -> dict[str, Event]:
 
 
 def test_the_published_example_and_nothing_else(s3: FakeS3, target: Path) -> None:
-    """
-    Four names, endpoint, credentials; the address only because tests stay on loopback.
-    """
+    """Four names, endpoint, credentials; the address only because tests stay on loopback."""
     daemon = daemon_for(s3, target)
     daemon.environment = {
         "AWS_BUCKET": s3.bucket,

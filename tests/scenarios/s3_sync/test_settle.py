@@ -23,9 +23,7 @@ HOUR = 3_600.0
 
 @pytest.fixture
 def s3() -> Iterator[SwappingS3]:
-    """
-    A bucket that has been quiet for days.
-    """
+    """A bucket that has been quiet for days."""
     with SwappingS3(OLD, age_seconds=100 * HOUR) as s3:
         yield s3
 
@@ -39,16 +37,12 @@ def s3() -> Iterator[SwappingS3]:
     ids=lambda layout: "-".join(layout.values()),
 )
 def layout(request: pytest.FixtureRequest) -> dict[str, str]:
-    """
-    The ways to publish.
-    """
+    """The ways to publish."""
     return request.param  # type: ignore[no-any-return]
 
 
 def settled(layout: Mapping[str, str], settle: str) -> dict[str, str]:
-    """
-    The settings of a daemon that waits for uploads to end.
-    """
+    """The settings of a daemon that waits for uploads to end."""
     return {**layout, "S3_SYNC_SETTLE": settle, "S3_SYNC_JITTER": "0"}
 
 
@@ -81,9 +75,7 @@ def slowly(s3: SwappingS3, steps: list[Callable[[], object]], target: Path) -> f
 def test_half_an_upload_is_never_published(
     layout: Mapping[str, str], s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
-    """
-    New, changed and deleted files, one by one.
-    """
+    """New, changed and deleted files, one by one."""
     settings = settled(layout, f"{SETTLE_SECONDS}s")
     daemon = start(settings, interval="0.1").until_synced()
     uploads = [lambda path=path: s3.put(f"dags/{path}", NEW[path]) for path in NEW]

@@ -1,6 +1,4 @@
-"""
-Signals that arrive at an awkward moment or in an awkward thread.
-"""
+"""Signals that arrive at an awkward moment or in an awkward thread."""
 
 import ctypes
 import os

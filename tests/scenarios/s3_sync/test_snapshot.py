@@ -1,6 +1,4 @@
-"""
-The snapshot layout: `current` shows one complete revision, and heals.
-"""
+"""The snapshot layout: `current` shows one complete revision, and heals."""
 
 import os
 from collections.abc import Iterator
@@ -28,17 +26,13 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def s3() -> Iterator[SwappingS3]:
-    """
-    A bucket with revision A.
-    """
+    """A bucket with revision A."""
     with SwappingS3(A) as s3:
         yield s3
 
 
 def downloads(s3: SwappingS3) -> list[str]:
-    """
-    The paths of the GETs since the last look.
-    """
+    """The paths of the GETs since the last look."""
     paths = [request.path.partition("/dags/")[2] for request in s3.seen(is_get())]
     s3.forget()
     return paths

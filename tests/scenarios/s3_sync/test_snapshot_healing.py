@@ -1,6 +1,4 @@
-"""
-What others do to snapshots is repaired, and leads nowhere.
-"""
+"""What others do to snapshots is repaired, and leads nowhere."""
 
 import contextlib
 import os
@@ -35,9 +33,7 @@ from tests.support.servers import MotoServer
 
 @pytest.fixture
 def s3() -> Iterator[SwappingS3]:
-    """
-    A bucket with revision A.
-    """
+    """A bucket with revision A."""
     with SwappingS3(A) as s3:
         yield s3
 
@@ -46,9 +42,7 @@ def s3() -> Iterator[SwappingS3]:
 
 
 def point(path: str) -> Callable[[Path], None]:
-    """
-    Let `current` point elsewhere.
-    """
+    """Let `current` point elsewhere."""
 
     def damage(target: Path) -> None:
         (target / "current").unlink()
@@ -58,9 +52,7 @@ def point(path: str) -> Callable[[Path], None]:
 
 
 def remove(path: str) -> Callable[[Path], None]:
-    """
-    Remove a file, link or folder.
-    """
+    """Remove a file, link or folder."""
 
     def damage(target: Path) -> None:
         place = target / path
@@ -73,9 +65,7 @@ def remove(path: str) -> Callable[[Path], None]:
 
 
 def in_place_of(path: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
-    """
-    Remove, and put something else there.
-    """
+    """Remove, and put something else there."""
 
     def damage(target: Path) -> None:
         remove(path)(target)
@@ -85,9 +75,7 @@ def in_place_of(path: str, make: Callable[[Path], object]) -> Callable[[Path], N
 
 
 def move_away(path: str) -> Callable[[Path], object]:
-    """
-    Move a folder out of the target.
-    """
+    """Move a folder out of the target."""
 
     def damage(target: Path) -> None:
         moved = target.parent / "moved"
@@ -102,9 +90,7 @@ def remove_snapshot(target: Path) -> None:
 
 
 def old_snapshot(target: Path) -> None:
-    """
-    Let `current` point to the snapshot before.
-    """
+    """Let `current` point to the snapshot before."""
     (older,) = snapshots(target) - {current(target)}
     point(f".s3-sync/snapshots/{older}")(target)
 
@@ -168,9 +154,7 @@ REPAIRED: dict[str, Damage] = {
 
 
 class Steady:
-    """
-    A daemon that shows B and has A as an old snapshot.
-    """
+    """A daemon that shows B and has A as an old snapshot."""
 
     def __init__(self, s3: SwappingS3, target: Path) -> None:
         self.s3 = s3
@@ -196,9 +180,7 @@ class Steady:
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        """
-        S3 is down meanwhile.
-        """
+        """S3 is down meanwhile."""
         self.s3.stop()
         try:
             yield
@@ -206,9 +188,7 @@ class Steady:
             self.s3.start()
 
     def check_failed(self, event: Event) -> None:
-        """
-        Check that a cycle failed for the outage alone: B is shown, and ready.
-        """
+        """Check that a cycle failed for the outage alone: B is shown, and ready."""
         assert "endpoint_unreachable" == event["reason"], event
         assert B == shown(self.target)
         assert 200 == self.daemon.get("/readyz").status
@@ -216,9 +196,7 @@ class Steady:
 
 @pytest.fixture(scope="module")
 def steadies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Steady]]:
-    """
-    Gives the module's one daemon, in order; a new one where a test broke it.
-    """
+    """Gives the module's one daemon, in order; a new one where a test broke it."""
     made: list[Steady] = []
 
     def steady() -> Steady:
@@ -238,9 +216,7 @@ def steadies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], 
 
 @pytest.fixture
 def steady(steadies: Callable[[], Steady]) -> Steady:
-    """
-    A daemon that shows B and has A as an old snapshot.
-    """
+    """A daemon that shows B and has A as an old snapshot."""
     return steadies()
 
 
@@ -284,16 +260,12 @@ def test_damage_of_the_night_is_repaired_at_the_start_while_s3_is_down(
 def test_any_damage_of_the_night_is_repaired_at_the_start_while_s3_is_down(
     damage: str, steady: Steady
 ) -> None:
-    """
-    But a link to the old snapshot may be what a kill left.
-    """
+    """But a link to the old snapshot may be what a kill left."""
     check_after_a_restart(OFFLINE[damage], steady)
 
 
 def check_after_a_restart(damage: Callable[[Path], object], steady: Steady) -> None:
-    """
-    Damage what a stopped daemon left, and start it again without S3.
-    """
+    """Damage what a stopped daemon left, and start it again without S3."""
     steady.daemon.kill()
     with steady.outage():
         damage(steady.target)
@@ -370,9 +342,7 @@ CHANGES = {
 
 
 def plant(planted: str, target: Path, destination: Path) -> None:
-    """
-    Put a symlink where one of our own things belongs.
-    """
+    """Put a symlink where one of our own things belongs."""
     place = target / planted.format(revision=current(target))
     with contextlib.suppress(FileNotFoundError):
         remove("")(place)
@@ -437,9 +407,7 @@ def test_folder_of_ours_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
 
 
 def test_real_server(moto: MotoServer, target: Path) -> None:
-    """
-    Everything at once against a server that is not ours.
-    """
+    """Everything at once against a server that is not ours."""
     bucket = Bucket(moto, "dags")
     for path, content in A.items():
         bucket.put(f"dags/{path}", content)

@@ -58,9 +58,7 @@ def test_power_cut_at_any_moment_leaves_a_whole_revision(
 
 @contextmanager
 def power_cut(daemon: Daemon, folder: Path) -> Iterator[Path]:
-    """
-    Mount a copy of what the disk holds, taken while the daemon stands still.
-    """
+    """Mount a copy of what the disk holds, taken while the daemon stands still."""
     copy, path = folder / "copy", folder / "after"
     path.mkdir(exist_ok=True)
     daemon.send_signal(signal.SIGSTOP)

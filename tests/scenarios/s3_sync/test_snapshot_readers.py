@@ -39,9 +39,7 @@ SETTLE_SECONDS = 1.5
 
 
 class Churn:
-    """
-    A bucket that changes in one step, again and again; now and then a revision comes back.
-    """
+    """A bucket that changes in one step, again and again; now and then a revision comes back."""
 
     def __init__(self, s3: SwappingS3, chance: random.Random) -> None:
         self._s3 = s3
@@ -50,18 +48,14 @@ class Churn:
         self.number = 0
 
     def turn(self) -> None:
-        """
-        Change all files.
-        """
+        """Change all files."""
         self.number += 1
         is_back = self._chance.random() < 0.2
         self._last = [self._last[1], self._last[0] if is_back else self.number]
         self._s3.swap(make_revision(self._last[1]))
 
     def live(self, daemon: Daemon, publishes: int) -> None:
-        """
-        Change until the daemon has published so often; half of the changes come in mid-cycle.
-        """
+        """Change until the daemon has published so often; half of the changes come in mid-cycle."""
         daemon.wait_for_event("target_acquired", 60)
         began = len(daemon.find_events("cycle_finished", result="changed"))
         deadline = time.monotonic() + 60

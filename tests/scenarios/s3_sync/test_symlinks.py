@@ -1,6 +1,4 @@
-"""
-Symlinks in the target and hostile keys: nothing outside the target is ever touched.
-"""
+"""Symlinks in the target and hostile keys: nothing outside the target is ever touched."""
 
 import contextlib
 import shutil
@@ -28,9 +26,7 @@ OBJECTS = {
 
 
 class Outside:
-    """
-    A folder beside the target, full of what a deceived daemon would overwrite or delete.
-    """
+    """A folder beside the target, full of what a deceived daemon would overwrite or delete."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,25 +47,19 @@ class Outside:
         return state
 
     def assert_untouched(self) -> None:
-        """
-        Check that nothing came, went or changed.
-        """
+        """Check that nothing came, went or changed."""
         assert self._before == self._state()
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Outside:
-    """
-    What must not change.
-    """
+    """What must not change."""
     return Outside(tmp_path / "outside")
 
 
 @pytest.fixture
 def bucket(moto: MotoServer) -> Bucket:
-    """
-    A bucket with a few folders.
-    """
+    """A bucket with a few folders."""
     bucket = Bucket(moto)
     for key, content in OBJECTS.items():
         bucket.put(key, content)
@@ -77,9 +67,7 @@ def bucket(moto: MotoServer) -> Bucket:
 
 
 def _replace_by_link(path: Path, destination: Path) -> None:
-    """
-    Put a symlink where a file or folder was, which goes.
-    """
+    """Put a symlink where a file or folder was, which goes."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -272,9 +260,7 @@ def test_folder_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
 
 @contextmanager
 def swapping(place: Path, outside: Path) -> Iterator[None]:
-    """
-    Let a process swap a folder for a symlink and back, as fast as it can.
-    """
+    """Let a process swap a folder for a symlink and back, as fast as it can."""
     process = subprocess.Popen(
         [sys.executable, "-c", SWAPPER, str(place), str(outside)], stdout=subprocess.PIPE, text=True
     )

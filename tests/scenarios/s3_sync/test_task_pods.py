@@ -42,9 +42,7 @@ AS_IT_IS = "as it is"
 
 
 class KubernetesApi(LoopbackServer):
-    """
-    An API server that takes every pod as it is.
-    """
+    """An API server that takes every pod as it is."""
 
     def good_answer(self, request: Request) -> Answer:
         return Answer(201, {"Content-Type": "application/json"}, request.body)
@@ -73,9 +71,7 @@ class Given:
     override: Mapping[str, str] | None = None
 
     def template(self) -> Pod:
-        """
-        Return the pod template, as the chart makes it of `workers.kubernetes`.
-        """
+        """Return the pod template, as the chart makes it of `workers.kubernetes`."""
         values = load("s3-sync.release.yaml")["workers"]["kubernetes"]
         (container,) = values["extraInitContainers"]
         container["name"] = self.name
@@ -103,9 +99,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Created:
-    """
-    What became of the tasks.
-    """
+    """What became of the tasks."""
 
     pods: list[Pod]
     log: str
@@ -165,9 +159,7 @@ def _kubeconfig(endpoint: str) -> dict[str, Any]:
 
 
 def variables_of(pod: Pod) -> dict[str, str]:
-    """
-    The variables of the pod's init container.
-    """
+    """The variables of the pod's init container."""
     (container,) = pod["spec"]["initContainers"]
     return {one["name"]: one["value"] for one in container["env"]}
 
@@ -209,9 +201,7 @@ LEFT = {
 def created(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """
-    The pods of all cases, from one process of Airflow.
-    """
+    """The pods of all cases, from one process of Airflow."""
     if request.param != "2.11" and not request.config.getoption("--full"):
         pytest.skip("other versions of Airflow run with make test-full")
     cases = {**PINNED, **{name: given for name, (given, _) in LEFT.items()}}

@@ -1,6 +1,4 @@
-"""
-Every download is proved before it is published, by whatever S3 gives as a proof.
-"""
+"""Every download is proved before it is published, by whatever S3 gives as a proof."""
 
 import base64
 import hashlib
@@ -19,25 +17,19 @@ _numbers = itertools.count(1)
 
 
 def new_etag() -> str:
-    """
-    32 hex digits that are not the MD5 of anything here.
-    """
+    """32 hex digits that are not the MD5 of anything here."""
     return hashlib.md5(f"etag {next(_numbers)}".encode()).hexdigest()
 
 
 def checksum(name: str, body: bytes) -> str:
-    """
-    The value of an `x-amz-checksum-*` header.
-    """
+    """The value of an `x-amz-checksum-*` header."""
     if name == "crc32":
         return base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
     return base64.b64encode(hashlib.new(name, body).digest()).decode()
 
 
 def rotting() -> Fault:
-    """
-    The right length with other content, different each time.
-    """
+    """The right length with other content, different each time."""
 
     def rot(body: bytes) -> bytes:
         return next(_numbers).to_bytes(4, "big") + body[4:]
@@ -76,9 +68,7 @@ def test_one_corrupt_body_is_fixed_by_the_next_download(synced: Running) -> None
 def test_a_body_that_does_not_match_its_checksum_is_caught(
     synced: Running, name: str, etag: str
 ) -> None:
-    """
-    With ETags that prove nothing.
-    """
+    """With ETags that prove nothing."""
     body = new_content()
     headers = {f"x-amz-checksum-{name}": checksum(name, body), "x-amz-checksum-type": "FULL_OBJECT"}
     if etag == "kms":
@@ -93,9 +83,7 @@ def test_a_body_that_does_not_match_its_checksum_is_caught(
 
 @pytest.mark.parametrize("name", ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"])
 def test_checksums_that_cannot_be_checked_do_not_matter(synced: Running, name: str) -> None:
-    """
-    Those of single parts (`…-2`), and those of kinds that Python does not have.
-    """
+    """Those of single parts (`…-2`), and those of kinds that Python does not have."""
     value = "dHdvIHBhcnRz-2" if name in ("crc32", "sha1", "sha256") else "AAAAAA=="
     headers = {f"x-amz-checksum-{name}": value, "x-amz-checksum-type": "COMPOSITE"}
     synced.s3.put("dags/a.py", new_content(), etag=f"{new_etag()}-2", headers=headers)
@@ -131,9 +119,7 @@ def test_encrypted_objects_whose_etag_looks_like_an_md5_sync_normally(
 
 
 def test_a_managed_encryption_with_s3_keys_is_proved_by_md5(synced: Running) -> None:
-    """
-    SSE-S3 (`AES256`) leaves the ETag an MD5.
-    """
+    """SSE-S3 (`AES256`) leaves the ETag an MD5."""
     headers = {"x-amz-server-side-encryption": "AES256"}
 
     failed = synced.withstand(rotting(), is_get("dags/a.py"), headers=headers)
@@ -144,9 +130,7 @@ def test_a_managed_encryption_with_s3_keys_is_proved_by_md5(synced: Running) -> 
 def test_a_stable_etag_that_is_no_md5_is_accepted_after_a_second_identical_download(
     synced: Running,
 ) -> None:
-    """
-    Some stores encrypt, or make up ETags, without saying so.
-    """
+    """Some stores encrypt, or make up ETags, without saying so."""
     synced.s3.put("dags/a.py", new_content(), etag=new_etag())
     synced.s3.forget()
 
@@ -210,9 +194,7 @@ def test_an_object_that_changes_after_the_listing_is_left_for_the_next_cycle(
 
 
 def test_an_object_that_changes_while_it_is_sent_is_never_mixed(synced: Running) -> None:
-    """
-    The answer of the old object, half of it with the new content.
-    """
+    """The answer of the old object, half of it with the new content."""
 
     def mixed(exchange: Exchange) -> None:
         answer = exchange.good()

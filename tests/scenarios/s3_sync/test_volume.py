@@ -22,9 +22,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Path]:
-    """
-    A volume of 1 MiB.
-    """
+    """A volume of 1 MiB."""
     with small_volume(tmp_path / "volume", "1m") as path:
         yield path
 
@@ -58,9 +56,7 @@ def test_a_full_volume_keeps_what_is_published_and_recovers(
 def test_a_volume_without_a_free_byte_is_survived(
     s3: FakeS3, volume: Path, start: StartDaemon
 ) -> None:
-    """
-    Not even the list of managed files can grow.
-    """
+    """Not even the list of managed files can grow."""
     daemon = start(target=volume / "dags").until_synced()
     fill_up(volume / "foreign.bin")
     for number in range(60):
@@ -109,9 +105,7 @@ def test_a_volume_that_turns_read_only_is_named_and_recovers(
 
 @pytest.fixture
 def as_nobody(start: StartDaemon, open_folder: Path) -> Callable[..., Daemon]:
-    """
-    Starts daemons as uid 50000, gid 0, on a folder of root with the given mode.
-    """
+    """Starts daemons as uid 50000, gid 0, on a folder of root with the given mode."""
 
     def start_one(mode: int, arguments: tuple[str, ...] = ()) -> Daemon:
         target = open_folder / "dags"

@@ -30,9 +30,7 @@ def voyages(
     rclone: RcloneServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Voyages]:
-    """
-    The logbooks of the storms that this run asks for.
-    """
+    """The logbooks of the storms that this run asks for."""
     items = [item for item in request.session.items if item.path == request.path]
     params = [item.callspec.params for item in items if isinstance(item, pytest.Function)]
     wanted = {(str(given["name"]), str(given["layout"])): None for given in params}
@@ -53,9 +51,7 @@ def voyages(
 
 @pytest.fixture
 def logbook(voyages: Voyages, name: str, layout: str) -> Logbook:
-    """
-    What was seen in this storm.
-    """
+    """What was seen in this storm."""
     return voyages[name, layout].result()
 
 

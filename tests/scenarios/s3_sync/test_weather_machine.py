@@ -1,6 +1,4 @@
-"""
-Another user on a persistent volume, and a clock that jumps.
-"""
+"""Another user on a persistent volume, and a clock that jumps."""
 
 import os
 import stat
@@ -23,9 +21,7 @@ pytestmark = pytest.mark.parametrize("layout", LAYOUTS)
 
 @pytest.fixture
 def proxy(moto: MotoServer) -> Iterator[FaultProxy]:
-    """
-    A proxy before moto, which does not mind the date of a request.
-    """
+    """A proxy before moto, which does not mind the date of a request."""
     with FaultProxy(moto) as proxy:
         yield proxy
 
@@ -33,9 +29,7 @@ def proxy(moto: MotoServer) -> Iterator[FaultProxy]:
 def test_each_user_of_the_group_goes_on_where_the_last_one_stopped(
     moto: MotoServer, proxy: FaultProxy, tmp_path: Path, layout: str
 ) -> None:
-    """
-    As on OpenShift, which gives a namespace new users: the group is always 0.
-    """
+    """As on OpenShift, which gives a namespace new users: the group is always 0."""
     scene = Scene(moto, proxy, layout, tmp_path)
     target = scene.daemon.target
     target.mkdir()
@@ -119,30 +113,22 @@ def test_polls_go_on_however_the_clock_jumps(
 
 
 def folder_of(scene: Scene) -> Path:
-    """
-    Where the files are that a consumer reads.
-    """
+    """Where the files are that a consumer reads."""
     target = scene.daemon.target
     return (target / "current").resolve() if scene.layout == "snapshot" else target
 
 
 def snapshots_of(scene: Scene) -> list[Path]:
-    """
-    The snapshots that are kept, the current one too.
-    """
+    """The snapshots that are kept, the current one too."""
     snapshots = scene.daemon.target / ".s3-sync" / "snapshots"
     return [path for path in snapshots.glob("*") if path.is_dir()]
 
 
 def files_of(scene: Scene) -> list[Path]:
-    """
-    Those files.
-    """
+    """Those files."""
     return [folder_of(scene) / path for path in scene.visible]
 
 
 def mtime_of(scene: Scene) -> int:
-    """
-    The whole second of the modification of `a.py`.
-    """
+    """The whole second of the modification of `a.py`."""
     return int(os.stat(folder_of(scene) / "a.py").st_mtime)

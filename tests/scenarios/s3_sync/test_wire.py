@@ -1,6 +1,4 @@
-"""
-What a broken network, a broken server or a proxy can do to an answer: never half a file.
-"""
+"""What a broken network, a broken server or a proxy can do to an answer: never half a file."""
 
 import hashlib
 import zlib
@@ -61,9 +59,7 @@ def test_a_broken_answer_changes_nothing(synced: Running, match: Match, name: st
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """
-    A daemon that abandons a cycle after a second.
-    """
+    """A daemon that abandons a cycle after a second."""
     settings = {"S3_SYNC_TIMEOUT": "1s"}
     with running(tmp_path_factory.mktemp("impatient") / "dags", settings) as one:
         yield one
@@ -123,9 +119,7 @@ def test_an_answer_that_is_no_listing_changes_nothing(synced: Running, name: str
 
 
 def test_a_page_that_fails_late_deletes_nothing(synced: Running) -> None:
-    """
-    Half a listing looks like half a bucket.
-    """
+    """Half a listing looks like half a bucket."""
     synced.s3.page_size = 1
 
     synced.withstand(
@@ -135,9 +129,7 @@ def test_a_page_that_fails_late_deletes_nothing(synced: Running) -> None:
 
 
 def old_http(exchange: Exchange) -> None:
-    """
-    HTTP/1.0, as some gateways speak it: no keep-alive.
-    """
+    """HTTP/1.0, as some gateways speak it: no keep-alive."""
     answer = exchange.good()
     head = [f"{name}: {value}" for name, value in framed(answer).items()]
     exchange.send_bytes("\r\n".join(["HTTP/1.0 200 OK", *head, "", ""]).encode() + answer.body)
@@ -145,17 +137,13 @@ def old_http(exchange: Exchange) -> None:
 
 
 def after_a_hint(exchange: Exchange) -> None:
-    """
-    An interim answer before the real one.
-    """
+    """An interim answer before the real one."""
     exchange.send_bytes(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
     exchange.send(exchange.good())
 
 
 def before_a_timeout(exchange: Exchange) -> None:
-    """
-    A load balancer that says goodbye on an idle connection.
-    """
+    """A load balancer that says goodbye on an idle connection."""
     exchange.send(exchange.good())
     exchange.send_bytes(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
     exchange.close()
@@ -200,14 +188,10 @@ def test_an_answer_of_another_kind_is_not_published(synced: Running, status: int
 
 
 class Elsewhere(LoopbackServer):
-    """
-    Another host, which would like to have the credentials.
-    """
+    """Another host, which would like to have the credentials."""
 
     def good_answer(self, request: Request) -> Answer:
-        """
-        Whatever was asked for.
-        """
+        """Whatever was asked for."""
         return Answer(200, {}, HTML)
 
 
@@ -368,9 +352,7 @@ def test_a_slash_after_the_endpoint_does_not_matter(s3: FakeS3, start: StartDaem
 
 
 def test_an_endless_body_is_cut_off(synced: Running) -> None:
-    """
-    A server gone mad must not fill the volume.
-    """
+    """A server gone mad must not fill the volume."""
     sent: list[int] = []
 
     def endless(exchange: Exchange) -> None:

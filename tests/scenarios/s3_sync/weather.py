@@ -60,24 +60,18 @@ class Scene:
         self.at_first = dict(self.wanted)
 
     def put(self, path: str, body: bytes) -> None:
-        """
-        Store an object, past the proxy.
-        """
+        """Store an object, past the proxy."""
         self.contents.setdefault(path, set()).add(body)
         self.wanted[path] = body
         self._client.put_object(Bucket=self._bucket, Key=f"dags/{path}", Body=body)
 
     def delete(self, path: str) -> None:
-        """
-        Remove an object, past the proxy.
-        """
+        """Remove an object, past the proxy."""
         del self.wanted[path]
         self._client.delete_object(Bucket=self._bucket, Key=f"dags/{path}")
 
     def change(self) -> None:
-        """
-        Change, add and delete: more than a full volume has room for after the deletion.
-        """
+        """Change, add and delete: more than a full volume has room for after the deletion."""
         self.put("a.py", new_content())
         self.delete("pkg/b.py")
         for number in range(4):
@@ -85,9 +79,7 @@ class Scene:
 
     @property
     def visible(self) -> dict[str, bytes]:
-        """
-        What a consumer finds now; one that resolves `current` once, in the snapshot layout.
-        """
+        """What a consumer finds now; one that resolves `current` once, in the snapshot layout."""
         if self.layout == "snapshot":
             return published((self.daemon.target / "current").resolve())
         return published(self.daemon.target)
@@ -116,9 +108,7 @@ class Scene:
         self.daemon.wait_for_event("cycle_finished", 120)
 
     def cycle(self) -> Event:
-        """
-        Run a cycle, and return the line of its end.
-        """
+        """Run a cycle, and return the line of its end."""
         after = len(self.daemon.events)
         self.daemon.sighup()
         ended = self.daemon.wait_for_event(ENDS, 60, after)
@@ -127,9 +117,7 @@ class Scene:
         return ended
 
     def is_in_step(self) -> bool:
-        """
-        Run a cycle; whether it is good, and all is as in the bucket.
-        """
+        """Run a cycle; whether it is good, and all is as in the bucket."""
         return self.cycle()["event"] == "cycle_finished" and self.visible == self.wanted
 
 
@@ -165,9 +153,7 @@ class Vitals:
 
     @classmethod
     def of(cls, pid: int) -> "Vitals":
-        """
-        Look at a process.
-        """
+        """Look at a process."""
         status = Path(f"/proc/{pid}/status").read_text()
         facts = dict(line.split(":", 1) for line in status.splitlines())
         memory_kib, peak_kib = (int(facts[name].split()[0]) for name in ("RssAnon", "VmHWM"))
@@ -176,9 +162,7 @@ class Vitals:
 
 @dataclass
 class Told:
-    """
-    Where the cause was named, and how: the answers of the daemon in the midst of the storm.
-    """
+    """Where the cause was named, and how: the answers of the daemon in the midst of the storm."""
 
     readyz: Any
     status: Any
@@ -187,18 +171,14 @@ class Told:
 
     @classmethod
     def by(cls, daemon: Daemon) -> "Told":
-        """
-        Ask a daemon.
-        """
+        """Ask a daemon."""
         healthz = daemon.get("/healthz").status
         return cls(daemon.get("/readyz").json(), daemon.status(), daemon.metrics(), healthz)
 
 
 @dataclass
 class Logbook:
-    """
-    What was seen on a voyage.
-    """
+    """What was seen on a voyage."""
 
     before: dict[str, bytes]
     ends: list[Event] = field(default_factory=list)
@@ -214,9 +194,7 @@ class Logbook:
 
 
 def sail(storm: Storm, layout: str, cycles: int, server: S3Server, folder: Path) -> Logbook:
-    """
-    Sail through a storm that lasts for a number of cycles.
-    """
+    """Sail through a storm that lasts for a number of cycles."""
     with ExitStack() as stack:
         place = stack.enter_context(storm.volume(folder))
         proxy = stack.enter_context(FaultProxy(server))
@@ -244,9 +222,7 @@ def sail(storm: Storm, layout: str, cycles: int, server: S3Server, folder: Path)
 
 
 def leftovers(target: Path) -> list[str]:
-    """
-    Files in staging, and temporary ones anywhere in `.s3-sync`.
-    """
+    """Files in staging, and temporary ones anywhere in `.s3-sync`."""
     own = target / ".s3-sync"
     found = (Path(here, name) for here, _, names in os.walk(own) for name in names)
     paths = [path.relative_to(own) for path in found]
