@@ -264,7 +264,10 @@ def test_a_command_as_gate_sees_what_would_be_released_and_nothing_else(
     script = write_files(tmp_path / "bin", {"gate": b"#!/bin/sh\nfind . -type f | sort > $SEEN\n"})
     (script / "gate").chmod(0o755)
     publisher = on_moto.publisher_with(
-        S3_SYNC_GATE="command", S3_SYNC_GATE_COMMAND=str(script / "gate"), SEEN=str(seen)
+        S3_SYNC_GATE="command",
+        S3_SYNC_GATE_COMMAND=str(script / "gate"),
+        S3_SYNC_GATE_ENV="SEEN",
+        SEEN=str(seen),
     )
 
     facts = publisher.succeed("publish", on_moto.dags)
