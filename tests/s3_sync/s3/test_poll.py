@@ -10,13 +10,13 @@ import pytest
 from s3_sync.s3 import client as client_module
 from s3_sync.s3 import poll as module
 from s3_sync.s3.client import S3Client
-from s3_sync.s3.poll import PollConnection
+from s3_sync.s3.poll import SECONDS, PollConnection
 from s3_sync.s3.wire import HttpOrigin
 from tests.s3_sync.given import Given, config_of, play
 from tests.support.certificates import self_signed
 from tests.support.fake_s3 import FakeS3, error
 from tests.support.faults import close_after, close_silently, hang, raw, reset
-from tests.support.loopback import Fault
+from tests.support.loopback import Exchange, Fault
 
 BODY = b"{}"
 KEY = "dags/current.json"
@@ -35,8 +35,11 @@ def poll(s3: FakeS3) -> Iterator[PollConnection]:
     poll.close()
 
 
-def poll_of(s3: FakeS3, context: ssl.SSLContext | None = None) -> PollConnection:
-    return PollConnection(HttpOrigin("https" if context else "http", "localhost", s3.port), context)
+def poll_of(
+    s3: FakeS3, context: ssl.SSLContext | None = None, seconds: float = SECONDS
+) -> PollConnection:
+    origin = HttpOrigin("https" if context else "http", "localhost", s3.port)
+    return PollConnection(origin, context, seconds)
 
 
 def head(etag: str = '"abc"') -> bytes:
@@ -101,11 +104,17 @@ def test_all_else_is_no_answer(s3: FakeS3, poll: PollConnection, fault: Fault) -
     assert poll.is_unmodified(head())
 
 
-def test_a_server_that_says_nothing_is_not_waited_for(
-    s3: FakeS3, poll: PollConnection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "SECONDS", 0.2)
-    s3.inject(hang())
+def pieces_without_end(exchange: Exchange) -> None:
+    exchange.send_bytes(b"HTTP/1.1 304 Not Modified\r\n")
+    while True:  # until the client has gone
+        exchange.send_bytes(b"a: b\r\n")
+        exchange.pause(0.05)
+
+
+@pytest.mark.parametrize("fault", [hang(), pieces_without_end], ids=["silent", "slow"])
+def test_a_server_that_does_not_end_its_answer_is_not_waited_for(s3: FakeS3, fault: Fault) -> None:
+    s3.inject(fault)
+    poll = poll_of(s3, seconds=0.2)
 
     assert not poll.is_unmodified(head())
     s3.release()
