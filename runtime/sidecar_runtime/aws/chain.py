@@ -43,7 +43,9 @@ def resolve(session: botocore.session.Session) -> dict[str, Any]:
         "credentials": _credentials(session),
         "region": session.get_config_variable("region"),
         "endpoint_url": _endpoint_url(session),
-        "ca_bundle": session.get_config_variable("ca_bundle"),
+        # As botocore's endpoints do, outside of its configuration.
+        "ca_bundle": session.get_config_variable("ca_bundle")
+        or os.environ.get("REQUESTS_CA_BUNDLE"),
         "ca_fallback": get_cert_path(True),
         "addressing_style": s3.get("addressing_style"),
         "use_fips": bool(session.get_config_variable("use_fips_endpoint")),

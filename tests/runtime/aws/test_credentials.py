@@ -151,6 +151,21 @@ def test_reads_the_environment(
     assert config.ca_fallback is not None and Path(config.ca_fallback).exists()
 
 
+@pytest.mark.parametrize(
+    ("variables", "bundle"),
+    [
+        ({"REQUESTS_CA_BUNDLE": "/requests.pem"}, "/requests.pem"),
+        ({"REQUESTS_CA_BUNDLE": "/requests.pem", "AWS_CA_BUNDLE": "/aws.pem"}, "/aws.pem"),
+    ],
+)
+def test_reads_the_bundle_that_botocore_would_use(
+    environ: Callable[..., None], fence: Fence, variables: dict[str, str], bundle: str
+) -> None:
+    environ(**KEYS, **variables)
+
+    assert bundle == Chain().current(fence)[1].ca_bundle
+
+
 def test_reads_profiles_and_processes(environ: Callable[..., None], tmp_path: Path) -> None:
     answer = {
         "Version": 1,

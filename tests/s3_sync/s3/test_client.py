@@ -362,7 +362,8 @@ def test_a_bundle_that_cannot_be_read_is_named(
     found = failure(s3, list_all, chain)
 
     assert isinstance(found, SourceError)
-    assert ("tls_failed", "Check AWS_CA_BUNDLE.") == (found.reason, found.advice)
+    assert "tls_failed" == found.reason
+    assert "Check AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE." == found.advice
     assert str(bundle) in found.message
 
 

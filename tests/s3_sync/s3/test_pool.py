@@ -12,16 +12,23 @@ from typing import Any
 import pytest
 
 from s3_sync.s3 import pool as module
-from s3_sync.s3.pool import KEEP_SECONDS, PROXY_HEAD_LIMIT_BYTES, Pool
+from s3_sync.s3.pool import KEEP_SECONDS, PROXY_HEAD_LIMIT_BYTES, Pool, TlsContext
+from s3_sync.s3.tls import Trust
 from s3_sync.s3.wire import Answer, HttpOrigin, WireError
+from tests.s3_sync.given import config
 from tests.support.certificates import self_signed
 from tests.support.loopback import closed_port
 
 HEADERS = {"host": "bucket.example", "x-amz-date": "now"}
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
-# Trusts nobody, and is made at once.
-NO_CA = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def NO_CA() -> ssl.SSLContext:
+    """Trust nobody; it is made at once."""
+    return _NOBODY
+
 
 # What a stand-in does instead of sending.
 CLOSE = "close"
@@ -100,7 +107,7 @@ def run(
     server: StandIn,
     scene: Scene,
     origin: Callable[[int], HttpOrigin] | None = None,
-    context: ssl.SSLContext | None = None,
+    context: TlsContext | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> Any:
     """Play a scene with a pool that leads to the server."""
@@ -341,8 +348,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContex
     return self_signed(tmp_path_factory.mktemp("tls"), "bucket.example")
 
 
-def trusting(file: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(file))
+def trusting(file: Path) -> TlsContext:
+    return Trust(config(ca_bundle=str(file))).context
 
 
 def https(port: int) -> HttpOrigin:
@@ -374,6 +381,35 @@ def test_a_certificate_of_another_name(certificate: tuple[ssl.SSLContext, Path])
 
     assert "tls_failed" == error.reason
     assert "localhost" in error.message
+
+
+def test_certificates_that_change_in_a_handshake_are_tried_at_once(
+    certificate: tuple[ssl.SSLContext, Path],
+) -> None:
+    """A bundle that was replaced a moment too late costs no cycle."""
+    bundles = iter([NO_CA, trusting(certificate[1])])
+    server = StandIn([[ok()]])
+
+    def context() -> ssl.SSLContext:
+        return next(bundles)()
+
+    found = run(server, get, https, context, certificate[0])
+
+    assert b"hello" == found.body
+    assert 1 == server.connections, "the handshake that failed is no connection"
+
+
+def test_certificates_that_stay_the_same_are_tried_once(
+    certificate: tuple[ssl.SSLContext, Path],
+) -> None:
+    asked: list[None] = []
+
+    def context() -> ssl.SSLContext:
+        asked.append(None)
+        return NO_CA()
+
+    assert "tls_failed" == run(StandIn([[ok()]]), failure, https, context, certificate[0]).reason
+    assert 2 == len(asked), "before the handshake and after it"
 
 
 def test_a_server_that_does_not_speak_tls(certificate: tuple[ssl.SSLContext, Path]) -> None:

@@ -308,6 +308,31 @@ def test_https_with_a_private_authority(start: StartDaemon, tmp_path: Path) -> N
         assert published(daemon.target) == FILES
 
 
+def test_no_cycle_fails_while_an_authority_is_rotated(start: StartDaemon, tmp_path: Path) -> None:
+    context, old = self_signed(tmp_path / "old", "old.example")
+    _, new = self_signed(tmp_path / "new", "new.example")
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(old.read_bytes())
+    with FakeS3(tls=context) as s3:
+        fill(s3)
+        s3.inject(close_after())  # a handshake for each request
+        daemon = start({"AWS_CA_BUNDLE": str(bundle)}, s3=s3).until_synced()
+        ended = []
+
+        def sync() -> None:
+            s3.put("dags/a.py", new_content())
+            ended.append(daemon.sync()["result"])
+
+        bundle.write_bytes(old.read_bytes() + new.read_bytes())
+        sync()
+        context.load_cert_chain(new, tmp_path / "new/key.pem")
+        sync()
+        bundle.write_bytes(new.read_bytes())
+        sync()
+
+        assert ["changed"] * 3 == ended
+
+
 @pytest.mark.parametrize(
     ("host", "settings"),
     [("127.0.0.1", {}), ("localhost", {"AWS_CA_BUNDLE": "{bundle}"})],

@@ -9,10 +9,9 @@ cold, and asyncio and llhttp take five times the CPU of a bare send and receive,
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 
-from s3_sync.s3.pool import KEEP_SECONDS
+from s3_sync.s3.pool import KEEP_SECONDS, TlsContext
 from s3_sync.s3.wire import FRAMING_LIMIT_BYTES, HttpOrigin
 
 SECONDS = 5.0
@@ -28,7 +27,7 @@ class PollConnection:
     """
 
     def __init__(
-        self, origin: HttpOrigin, context: ssl.SSLContext | None, seconds: float = SECONDS
+        self, origin: HttpOrigin, context: TlsContext | None, seconds: float = SECONDS
     ) -> None:
         self._origin = origin
         self._seconds = seconds
@@ -90,7 +89,7 @@ class PollConnection:
         if self._context is None:
             return found
         try:
-            return self._context.wrap_socket(found, server_hostname=origin.host)
+            return self._context().wrap_socket(found, server_hostname=origin.host)
         except BaseException:
             found.close()
             raise

@@ -9,7 +9,7 @@ import base64
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
@@ -22,12 +22,16 @@ KEEP_SECONDS = 50.0
 PROXY_HEAD_LIMIT_BYTES = 16 << 10
 
 
+# What the next handshake trusts.
+TlsContext = Callable[[], ssl.SSLContext]
+
+
 class Pool:
     """
     Keep-alive connections to one origin; :meth:`get` may run concurrently.
     """
 
-    def __init__(self, origin: HttpOrigin, context: ssl.SSLContext | None) -> None:
+    def __init__(self, origin: HttpOrigin, context: TlsContext | None) -> None:
         if origin.proxy and "//" not in origin.proxy:  # people leave http:// out
             origin = replace(origin, proxy=f"http://{origin.proxy}")
         self.origin = origin
@@ -97,10 +101,25 @@ class Pool:
 
     async def _connect(self) -> Connection:
         """
-        Open a connection, through the proxy where there is one.
+        Open a connection; twice where the certificates that we trust changed meanwhile.
 
         Raises:
             WireError: With the reason for which it failed.
+        """
+        if self._context is None:
+            return await self._open(None)
+        context = self._context()
+        try:
+            return await self._open(context)
+        except WireError as error:
+            newer = self._context()
+            if error.reason != "tls_failed" or newer is context:
+                raise
+            return await self._open(newer)
+
+    async def _open(self, context: ssl.SSLContext | None) -> Connection:
+        """
+        Open a connection, through the proxy where there is one.
         """
         loop = asyncio.get_running_loop()
         origin = self.origin
@@ -115,8 +134,8 @@ class Pool:
                 _, connection = await loop.create_connection(
                     lambda: Connection(loop),
                     sock=sock,
-                    ssl=self._context,
-                    server_hostname=origin.host if self._context else None,
+                    ssl=context,
+                    server_hostname=origin.host if context else None,
                 )
         except TimeoutError:
             raise WireError(
