@@ -98,6 +98,8 @@ def classify(error: Exception) -> str:
     Return our reason for an error of botocore.
     """
     match error:
+        case _ if _shows_a_header(error):
+            return "credentials_invalid"
         case botocore.exceptions.ClientError():
             code = error.response.get("Error", {}).get("Code", "")
             if code in _DENIED:
@@ -120,6 +122,19 @@ def classify(error: Exception) -> str:
             return "credentials_unavailable"
 
 
+def _shows_a_header(error: Exception) -> bool:
+    return "Invalid header value" in str(error)
+
+
+def _shown(error: Exception) -> str:
+    """
+    Return what an error says; of a header that cannot be sent, http.client quotes the secret.
+    """
+    if _shows_a_header(error):
+        return "the credentials that go to STS have a line break or a control character in them"
+    return str(error)
+
+
 def answer(ask: Callable[[botocore.session.Session], dict[str, Any]]) -> None:
     """
     Ask, and answer on standard output; botocore's refusals are answers too.
@@ -133,7 +148,7 @@ def answer(ask: Callable[[botocore.session.Session], dict[str, Any]]) -> None:
     try:
         found = ask(botocore.session.Session())
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError) as error:
-        found = {"error": {"reason": classify(error), "message": str(error)}}
+        found = {"error": {"reason": classify(error), "message": _shown(error)}}
     json.dump(found, sys.stdout)
 
 

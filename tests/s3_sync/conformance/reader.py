@@ -119,7 +119,7 @@ def _memory_kib(name: str) -> int:
 
 def _obey(order: dict[str, str]) -> Report:
     chain = Given(config(endpoint_url=order["endpoint"]))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: proc_pid_clear_refs(5)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak: proc_pid_clear_refs(5)
     before_kib = _memory_kib("VmRSS")
     reason = message = ""
     body = Body()
