@@ -443,9 +443,7 @@ def through(scheme: str, user: str = "", form: str = "http://{}127.0.0.1:{}") ->
     return origin
 
 
-@pytest.mark.parametrize(
-    "form", ["http://{}127.0.0.1:{}", "http://{}127.0.0.1:{}/", "{}127.0.0.1:{}"]
-)
+@pytest.mark.parametrize("form", ["http://{}127.0.0.1:{}", "http://{}127.0.0.1:{}/"])
 def test_plain_http_is_asked_of_the_proxy_in_absolute_form(form: str) -> None:
     server = StandIn([[ok()], [ok()]])
 
@@ -492,14 +490,6 @@ def test_the_password_is_for_the_proxy_alone(certificate: tuple[ssl.SSLContext, 
     assert b"uthorization" not in tunnel.heads[1]
 
 
-def test_a_login_before_a_proxy_without_scheme_is_sent() -> None:
-    server = StandIn([[ok()]])
-
-    run(server, get, through("http", LOGIN, form="{}127.0.0.1:{}"))
-
-    assert b"Proxy-Authorization: " + AUTHORIZATION + b"\r\n" in server.heads[0]
-
-
 @pytest.mark.parametrize(
     "refusal",
     [
@@ -520,11 +510,34 @@ def test_a_proxy_that_gives_no_tunnel_is_named_without_its_password(refusal: Ste
     assert "p%40ss" not in error.message and "p@ss" not in error.message
 
 
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [("", "wants user and password"), (LOGIN, "refuses the user and password of its URL")],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_a_login_says_so_and_never_s3(scheme: str, user: str, said: str) -> None:
+    refusal = ok(b"<html>Squid</html>", b"407 Proxy Authentication Required")
+    server = StandIn([[refusal]])
+
+    error = run(server, failure, through(scheme, user), NO_CA if scheme == "https" else None)
+
+    assert "proxy_refused" == error.reason
+    assert f"the proxy http://127.0.0.1:{server.port} {said} (407 " in error.message
+    assert "http://USER:PASSWORD@HOST:PORT" in error.advice
+    assert "p%40ss" not in error.message and "S3" not in error.message
+
+
+def test_a_proxy_that_nobody_configured_may_want_a_login_too() -> None:
+    error = run(StandIn([[ok(b"", b"407 x")]]), failure)
+
+    assert "proxy_refused" == error.reason
+    assert "a proxy on the way to 127.0.0.1 wants user and password" in error.message
+
+
 def test_a_proxy_that_cannot_be_reached_is_named_without_its_password() -> None:
     for proxy, reason in (
         (f"http://{LOGIN}@127.0.0.1:{closed_port()}", "endpoint_unreachable"),
         (f"http://{LOGIN}@a..b:3128", "name_unresolved"),
-        (f"{LOGIN}@127.0.0.1:{closed_port()}", "endpoint_unreachable"),
     ):
         origin = HttpOrigin("http", "b.example", 80, proxy)
         error = run(StandIn(), failure, lambda _, origin=origin: origin)  # type: ignore[misc]
