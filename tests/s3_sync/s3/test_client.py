@@ -194,7 +194,6 @@ def elsewhere(region: str, status: int = 301, code: str = "PermanentRedirect") -
         (error(503, "SlowDown"), "throttled", ATTEMPTS),
         (error(500, "InternalError"), "server_error", ATTEMPTS),
         (truncate(3), "connection_lost", ATTEMPTS),
-        (error(403, "AccessDenied"), "access_denied", 1),
         (error(404, "NoSuchBucket"), "bucket_not_found", 1),
         (error(400, "InvalidArgument"), "client_error", 1),
         (error(403, "SignatureDoesNotMatch"), "credentials_invalid", 1),
@@ -213,6 +212,16 @@ def test_what_may_pass_is_tried_again_and_what_will_not_change_is_asked_once(
 
     assert reason == failure(s3, scene).reason
     assert attempts == len(s3.requests)
+
+
+@pytest.mark.parametrize(
+    ("scene", "reason"), [(get, "access_denied_get"), (list_all, "access_denied_list")]
+)
+def test_what_is_denied_is_asked_once(s3: FakeS3, scene: Any, reason: str) -> None:
+    s3.inject(error(403, "AccessDenied"))
+
+    assert reason == failure(s3, scene).reason
+    assert 1 == len(s3.requests)
 
 
 def test_silence_is_not_waited_for_three_times(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
