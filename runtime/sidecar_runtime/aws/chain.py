@@ -8,6 +8,7 @@ daemon can kill, and answers with one JSON object on standard output:
 
 - ``chain``: ``{"credentials": {…} | null, "region", "endpoint_url", …}`` (a secret in a pipe, never
   in an argument, the environment or a file), or ``{"error": {"reason", "message"}}``;
+- ``chain anonymous``: the same, and no credentials are looked for;
 - ``chain whoami``: ``{"arn": …}`` from STS.
 """
 
@@ -37,10 +38,17 @@ def resolve(session: botocore.session.Session) -> dict[str, Any]:
     """
     Return credentials and configuration of the s3 client that botocore would build.
     """
+    return {**configuration(session), "credentials": _credentials(session)}
+
+
+def configuration(session: botocore.session.Session) -> dict[str, Any]:
+    """
+    Return the same without credentials: no service is asked for any.
+    """
     s3 = session.get_scoped_config().get("s3") or {}
     is_dual_stack = session.get_config_variable("use_dualstack_endpoint")
     return {
-        "credentials": _credentials(session),
+        "credentials": None,
         "region": session.get_config_variable("region"),
         "endpoint_url": _endpoint_url(session),
         # As botocore's endpoints do, outside of its configuration.
@@ -153,4 +161,4 @@ def answer(ask: Callable[[botocore.session.Session], dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    answer(whoami if sys.argv[1:] == ["whoami"] else resolve)
+    answer({"whoami": whoami, "anonymous": configuration}.get("".join(sys.argv[1:]), resolve))

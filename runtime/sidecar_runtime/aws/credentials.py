@@ -68,6 +68,10 @@ class Credentials:
     method: str = ""
 
 
+# For whoever asked to sign nothing.
+ANONYMOUS = Credentials("", "", method="nobody")
+
+
 @dataclass(frozen=True, slots=True)
 class AwsConfig:
     """
@@ -98,9 +102,13 @@ class CredentialsError(SidecarError):
 class Chain:
     """
     The credentials of this process, fetched when needed.
+
+    Args:
+        is_anonymous: Look for no credentials: :data:`ANONYMOUS`, with the configuration.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_anonymous: bool = False) -> None:
+        self._is_anonymous = is_anonymous
         self._credentials: Credentials | None = None
         self._config: AwsConfig | None = None
         self._refresh_at: float | None = None
@@ -138,6 +146,8 @@ class Chain:
         """
         Return the ARN we act as, asked from STS once; None where STS does not say.
         """
+        if self._is_anonymous:
+            return "an anonymous reader"
         if self._identity is None:
             try:
                 self._identity = str(ask_child(CHAIN, ["whoami"], WHOAMI_SECONDS, fence)["arn"])
@@ -147,8 +157,11 @@ class Chain:
         return self._identity or None
 
     def _fetch(self, fence: Fence, seconds: float) -> None:
-        answer = ask_child(CHAIN, [], seconds, fence)
+        answer = ask_child(CHAIN, ["anonymous"] * self._is_anonymous, seconds, fence)
         found = answer.pop("credentials")
+        if self._is_anonymous:
+            self._credentials, self._config = ANONYMOUS, AwsConfig(**answer)
+            return
         if found is None:
             text = "no AWS credentials found, by any of botocore's ways"
             raise CredentialsError("credentials_missing", text)

@@ -15,6 +15,7 @@ import pytest
 from sidecar_runtime.aws import credentials as module
 from sidecar_runtime.aws.credentials import (
     ADVICE,
+    ANONYMOUS,
     FETCH_SECONDS,
     REFRESH_BEFORE_SECONDS,
     REFRESH_RETRY_SECONDS,
@@ -164,6 +165,24 @@ def test_reads_the_bundle_that_botocore_would_use(
     environ(**KEYS, **variables)
 
     assert bundle == Chain().current(fence)[1].ca_bundle
+
+
+def test_an_anonymous_reader_has_a_configuration_and_looks_for_no_credentials(
+    environ: Callable[..., None], tmp_path: Path, fence: Fence
+) -> None:
+    asked = tmp_path / "asked"
+    (tmp_path / "config").write_text(
+        f"[default]\nregion = eu-west-1\ncredential_process = touch {asked}\n"
+    )
+    environ(AWS_CONFIG_FILE=str(tmp_path / "config"), AWS_ENDPOINT_URL_STS="http://127.0.0.1:1")
+    chain = Chain(is_anonymous=True)
+
+    credentials, config = chain.current(fence)
+
+    assert credentials is ANONYMOUS
+    assert "eu-west-1" == config.region
+    assert "an anonymous reader" == chain.identity(fence)
+    assert not asked.exists()
 
 
 def test_reads_profiles_and_processes(environ: Callable[..., None], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from s3_sync.s3 import client as module
 from s3_sync.s3.client import ATTEMPTS, USER_AGENT, S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.s3.wire import WireError
-from sidecar_runtime.aws.credentials import Credentials
+from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import GIVEN, Given, config_of, play
@@ -116,6 +116,34 @@ def test_gets_the_object_that_was_listed_and_no_other(s3: FakeS3) -> None:
         request.headers["accept-encoding"],
     )
     assert ["get"] == counts
+
+
+def test_who_pays_is_said_and_signed_in_every_request_where_that_is_asked_for(s3: FakeS3) -> None:
+    s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
+
+    async def scene(client: S3Client) -> None:
+        await client.list_page(None)
+        await get(client)
+        client.has_still("pointer", "dags/a b+ü.py", '"x"')
+
+    play(s3, scene)
+    assert not any("x-amz-request-payer" in request.headers for request in s3.requests)
+    s3.forget()
+    play(s3, scene, pays=True)
+
+    assert ["requester"] * 3 == [one.headers["x-amz-request-payer"] for one in s3.requests]
+    assert all("x-amz-request-payer" in one.headers["authorization"] for one in s3.requests)
+
+
+def test_an_anonymous_reader_signs_nothing(s3: FakeS3) -> None:
+    async def scene(client: S3Client) -> None:
+        await client.list_page(None)
+        await get(client)
+
+    play(s3, scene, Given(config_of(s3), ANONYMOUS))
+
+    assert 2 == len(s3.requests)
+    assert not any("authorization" in request.headers for request in s3.requests)
 
 
 # --- objects that change

@@ -67,11 +67,21 @@ class S3Client:
 
     Args:
         count: Called with the operation of each request that is sent.
+        pays: Whether to pay for the requests, where the bucket wants it of whoever reads.
     """
 
     def __init__(
-        self, bucket: str, prefix: str, chain: Chain, count: Callable[[Operation], None]
+        self,
+        bucket: str,
+        prefix: str,
+        chain: Chain,
+        count: Callable[[Operation], None],
+        *,
+        pays: bool = False,
     ) -> None:
+        self._own_headers = {"user-agent": USER_AGENT}
+        if pays:
+            self._own_headers["x-amz-request-payer"] = "requester"
         self._bucket = bucket
         self._prefix = prefix
         self._chain = chain
@@ -283,7 +293,7 @@ class S3Client:
         else:
             path = address.path_of(request.key)
         encoded = encode_query(query)
-        headers = {"user-agent": USER_AGENT, **headers}
+        headers = {**self._own_headers, **headers}
         signed = sign(
             self._credentials, address.region, address.origin.host_header, path, encoded, headers
         )
