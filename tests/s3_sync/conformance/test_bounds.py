@@ -2,12 +2,10 @@
 Whatever a server sends, the client ends the request with a reason and holds little memory.
 """
 
-from collections.abc import Iterator
-
 import pytest
 
 from s3_sync.s3.wire import BODY_LIMIT_BYTES
-from tests.s3_sync.conformance.reader import BODY, KEY, Reader, reading
+from tests.s3_sync.conformance.reader import Reader
 from tests.support.fake_s3 import FakeS3
 from tests.support.loopback import Exchange, Fault
 
@@ -19,19 +17,6 @@ What a server sends at most of what has no end.
 
 # What a client may hold at once beside a whole listing.
 GROWTH_LIMIT_KIB = 8 << 10
-
-
-@pytest.fixture(scope="module")
-def reader() -> Iterator[Reader]:
-    with reading() as one:
-        yield one
-
-
-@pytest.fixture
-def s3() -> Iterator[FakeS3]:
-    with FakeS3() as server:
-        server.put(KEY, BODY)
-        yield server
 
 
 def endless(start: bytes, repeated: bytes) -> Fault:
@@ -124,10 +109,3 @@ def test_a_body_in_tiny_pieces_takes_no_more_memory_than_in_one(s3: FakeS3, read
 
     assert ("", 2_000_000) == (report.reason, report.body_bytes)
     assert report.grown_kib < GROWTH_LIMIT_KIB
-
-
-def test_the_good_answer_is_read(s3: FakeS3, reader: Reader) -> None:
-    for what in ("list", "get"):
-        report = reader.read(what, s3.endpoint)
-
-        assert ("", True) == (report.reason, report.body_bytes > 0)

@@ -340,7 +340,7 @@ def test_the_second_address_is_tried_when_the_first_refuses() -> None:
     assert b"hello" == run(server, resolving(resolve, get)).body
 
 
-# --- TLS
+# --- TLS (certificates that are refused: conformance/test_handshakes.py)
 
 
 @pytest.fixture(scope="module")
@@ -363,24 +363,6 @@ def test_speaks_tls(certificate: tuple[ssl.SSLContext, Path]) -> None:
 
     assert [b"hello"] * 2 == found
     assert 1 == server.connections
-
-
-def test_a_certificate_that_nobody_vouches_for(certificate: tuple[ssl.SSLContext, Path]) -> None:
-    error = run(StandIn([[ok()]]), failure, https, NO_CA, certificate[0])
-
-    assert "tls_failed" == error.reason
-    assert "self-signed certificate" in error.message
-    assert "AWS_CA_BUNDLE" in error.advice
-
-
-def test_a_certificate_of_another_name(certificate: tuple[ssl.SSLContext, Path]) -> None:
-    def origin(port: int) -> HttpOrigin:
-        return HttpOrigin("https", "localhost", port)
-
-    error = run(StandIn([[ok()]]), failure, origin, trusting(certificate[1]), certificate[0])
-
-    assert "tls_failed" == error.reason
-    assert "localhost" in error.message
 
 
 def test_certificates_that_change_in_a_handshake_are_tried_at_once(
@@ -410,22 +392,6 @@ def test_certificates_that_stay_the_same_are_tried_once(
 
     assert "tls_failed" == run(StandIn([[ok()]]), failure, https, context, certificate[0]).reason
     assert 2 == len(asked), "before the handshake and after it"
-
-
-def test_a_server_that_does_not_speak_tls(certificate: tuple[ssl.SSLContext, Path]) -> None:
-    async def scene(_: Pool) -> WireError:
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read(1)
-            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            await writer.drain()
-            writer.close()
-
-        plain = await asyncio.start_server(answer, "127.0.0.1", 0)
-        async with plain:
-            port = plain.sockets[0].getsockname()[1]
-            return await failure(Pool(https(port), trusting(certificate[1])))
-
-    assert "tls_failed" == run(StandIn(), scene).reason
 
 
 # --- proxies

@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
             return
         if len(self._answer.headers) == HEADERS_LIMIT:
             raise WireError("server_error", f"the answer has over {HEADERS_LIMIT} headers")
-        self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
         self._answer.status = status = self._parser.get_status_code()
