@@ -50,7 +50,7 @@ class Report:
 
 class Body:
     """
-    What came, in the last attempt.
+    What came, in the last attempt; kept in pieces, as receivers do.
     """
 
     def __init__(self) -> None:
@@ -59,10 +59,12 @@ class Body:
     def restart(self) -> None:
         self.size_bytes = 0
         self.md5 = hashlib.md5()
+        self.pieces: list[bytes] = []
 
     def write(self, chunk: bytes) -> None:
         self.size_bytes += len(chunk)
         self.md5.update(chunk)
+        self.pieces.append(chunk)
 
 
 class Reader:

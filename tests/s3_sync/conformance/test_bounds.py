@@ -93,7 +93,10 @@ def test_a_body_that_is_kept_takes_no_more_memory_than_its_limit(
     assert report.grown_kib < 2 * (BODY_LIMIT_BYTES >> 10) + GROWTH_LIMIT_KIB
 
 
-def test_a_body_in_tiny_pieces_takes_no_more_memory_than_in_one(s3: FakeS3, reader: Reader) -> None:
+@pytest.mark.parametrize("what", ["list", "get"])
+def test_a_body_in_tiny_pieces_takes_no_more_memory_than_in_one(
+    s3: FakeS3, reader: Reader, what: str
+) -> None:
     """As a list of pieces it takes twenty times as much."""
     chunk = b"2\r\nxx\r\n"
 
@@ -105,7 +108,7 @@ def test_a_body_in_tiny_pieces_takes_no_more_memory_than_in_one(s3: FakeS3, read
 
     s3.inject(fault)
 
-    report = reader.read("list", s3.endpoint)
+    report = reader.read(what, s3.endpoint)
 
     assert ("", 2_000_000) == (report.reason, report.body_bytes)
     assert report.grown_kib < GROWTH_LIMIT_KIB

@@ -184,18 +184,19 @@ class Connection(asyncio.Protocol):
         try:
             self._framing_bytes += len(data)
             self._parser.feed_data(data)
+            self._pass_on()
             if self._framing_bytes > FRAMING_LIMIT_BYTES:
                 raise WireError(
                     "server_error",
                     f"over {FRAMING_LIMIT_BYTES} bytes of headers, chunk lines or trailers came "
                     "without a byte of the body",
                 )
-        except WireError as error:
-            self._fail(error)
         except httptools.HttpParserCallbackError as error:
             self._fail(error.__context__ if isinstance(error.__context__, Exception) else error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(WireError("server_error", f"the answer is not HTTP/1.1: {error}"))
+        except Exception as error:  # noqa: BLE001 - whatever the sink raises ends the request
+            self._fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_usable = False
@@ -246,12 +247,9 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes = 0
-        if self._sink is not None:
-            self._sink(body)
-            return
-        # No list of pieces: a piece of two bytes takes fifty.
+        # Pieces are put together first: in a list one of two bytes takes fifty.
         self._held += body
-        if len(self._held) > BODY_LIMIT_BYTES:
+        if self._sink is None and len(self._held) > BODY_LIMIT_BYTES:
             raise WireError("server_error", f"the answer has over {BODY_LIMIT_BYTES} bytes")
 
     def on_message_complete(self) -> None:
@@ -259,9 +257,19 @@ class Connection(asyncio.Protocol):
             return
         if not self._parser.should_keep_alive():
             self.is_usable = False
+        self._pass_on()
         self._end()
 
     # ---
+
+    def _pass_on(self) -> None:
+        """
+        Give the sink what has come.
+        """
+        if self._sink is not None and self._held:
+            piece = bytes(self._held)
+            self._held.clear()
+            self._sink(piece)
 
     def _end(self) -> None:
         if self._waiter is not None and not self._waiter.done():
