@@ -146,6 +146,6 @@ def _obey(order: dict[str, str | None]) -> Report:
 
 
 if __name__ == "__main__":
-    random.uniform = lambda low, high: low  # the wait before a retry may be none
+    random.uniform = lambda a, b: a  # the wait before a retry may be none
     for line in sys.stdin:
         print(json.dumps(asdict(_obey(json.loads(line)))), flush=True)

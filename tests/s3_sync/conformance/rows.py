@@ -142,7 +142,7 @@ BROKEN = {
         closed_after(sent_as(CHUNKS, one_chunk(), b"0\r\nX: ")), "connection_lost", 3
     ),
     "neither length nor chunks": Row(unframed(), "server_error", 3),
-    "a chunk size that is none": Row(sent_as(CHUNKS + b"xyz\r\n"), "server_error", 3),
+    "a chunk size that is not a number": Row(sent_as(CHUNKS + b"xyz\r\n"), "server_error", 3),
     "a chunk size of 72 bits": Row(sent_as(CHUNKS + b"f" * 18 + b"\r\n"), "server_error", 3),
     "a chunk that is longer than its size": Row(
         sent_as(CHUNKS, lambda body: b"1\r\n" + body), "server_error", 3
