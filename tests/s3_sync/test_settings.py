@@ -213,7 +213,10 @@ def test_variables_of_others_are_ignored(names: list[str], value: str) -> None:
     assert [] == load_settings(EXAMPLE | dict.fromkeys(names, value))[1]
 
 
-@pytest.mark.parametrize("text", ["minio:9000", "ftp://minio", "http://", "http://x:port", "/x"])
+@pytest.mark.parametrize(
+    "text",
+    ["minio:9000", "ftp://minio", "http://", "http://x:port", "/x", "http://x…", "http://x/a b"],
+)
 def test_an_endpoint_must_be_a_url(text: str) -> None:
     problem = problem_of(AWS_ENDPOINT_URL=text)
 

@@ -205,7 +205,8 @@ def test_a_region_found_later_does_not_move_a_custom_endpoint() -> None:
     assert locate("a-bucket", settings, "eu-north-1").region == "eu-north-1"
 
 
-@pytest.mark.parametrize("url", ["minio:9000", "http://", "ftp://x", "http://x:port", "//x", "/x"])
+@pytest.mark.parametrize("url", ["minio:9000", "http://", "ftp://x", "http://x:port", "//x", "/x",
+                                 "http://min…o:9000", "http://x/a…b", "http://x/a b"])  # fmt: skip
 def test_an_endpoint_of_a_profile_that_is_no_url_is_named(url: str) -> None:
     with pytest.raises(SourceError) as caught:
         locate("a-bucket", config(endpoint_url=url))

@@ -79,10 +79,11 @@ def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
         port = url.port
     except ValueError:
         url, port = urlsplit(""), None
-    if url.scheme not in ("http", "https") or not url.hostname:
+    is_plain = re.fullmatch(r"[!-~]+", config.endpoint_url)  # it becomes part of each request
+    if not is_plain or url.scheme not in ("http", "https") or not url.hostname:
         raise SourceError(
             "endpoint_invalid",
-            "the endpoint URL of the AWS profile is not http(s)://HOST[:PORT]",
+            "the endpoint URL of the AWS profile is not http(s)://HOST[:PORT], in ASCII",
             "Fix endpoint_url in the profile, or set AWS_ENDPOINT_URL.",
         )
     base = url.path.rstrip("/")
