@@ -141,6 +141,7 @@ def http_url(text: str) -> str:
     try:
         url = urlsplit(text.strip())
         is_fine = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        is_fine = is_fine and re.fullmatch(r"[!-~]+", text.strip()) is not None
     except ValueError:
         is_fine = False
     if not is_fine:

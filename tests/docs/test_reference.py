@@ -17,7 +17,7 @@ from git_sync_wrapper.refusals import REFUSALS
 from kerberos_sidecar.krb5.refusals import REASONS
 from kerberos_sidecar.plan import Cause
 from s3_sync.metrics import OPERATIONS, SKIP_REASONS
-from s3_sync.s3.refusals import STALE_CREDENTIALS
+from s3_sync.s3.refusals import DENIALS, STALE_CREDENTIALS
 from sidecar_runtime import errors
 from sidecar_runtime.aws.credentials import ADVICE
 from sidecar_runtime.health import Health, Result
@@ -39,7 +39,12 @@ EXAMPLES_OF_WRONG_NAMES = {"S3_SYNC_LAYUOT", "S3_SYNC_SERVICE_HOST", "S3_SYNC_PO
 REASONS_IN_TABLES: dict[str, set[str]] = {
     "git-sync-wrapper": {*REFUSALS, *ADVICE, "kms_key_unusable", "gate_undecided"},
     "kerberos": REASONS,
-    "s3-sync": {*STALE_CREDENTIALS.values(), *ADVICE, "gate_undecided"},
+    "s3-sync": {
+        *DENIALS.values(),
+        *STALE_CREDENTIALS.values(),
+        *ADVICE,
+        "gate_undecided",
+    },
     "sync-perm": {*sync_perm.database.database.ADVICE, *FAILURE_REASONS},
 }
 

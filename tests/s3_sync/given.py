@@ -57,12 +57,15 @@ def play(
     scene: Callable[[S3Client], Awaitable[Any]],
     chain: Chain | None = None,
     counts: list[Operation] | None = None,
+    *,
+    pays: bool = False,
 ) -> Any:
     """Run a scene with a client that has begun its cycle."""
 
     async def run() -> Any:
         count = (counts if counts is not None else []).append
-        client = S3Client(server.bucket, "dags/", chain or Given(config_of(server)), count)
+        given = chain or Given(config_of(server))
+        client = S3Client(server.bucket, "dags/", given, count, pays=pays)
         try:
             async with asyncio.timeout(20):
                 client.begin_cycle(Fence())

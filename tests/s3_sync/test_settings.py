@@ -102,6 +102,15 @@ def test_a_prefix_is_a_whole_folder(text: str, prefix: str) -> None:
     assert read(KEY_PATH=text).prefix == prefix
 
 
+def test_how_the_bucket_is_read_is_said_and_never_guessed() -> None:
+    assert "private" == read().bucket_access
+    for access in ("private", "requester-pays", "public"):
+        assert access == read(S3_SYNC_BUCKET_ACCESS=access).bucket_access
+    problem = problem_of(S3_SYNC_BUCKET_ACCESS="anonymous")
+    assert ("S3_SYNC_BUCKET_ACCESS", "anonymous") == (problem.setting, problem.value)
+    assert "S3_SYNC_BUCKET_ACCESS" in problem_of(S3_SYNC_REQUEST_PAYER="requester").problem
+
+
 def test_the_source_of_a_whole_bucket() -> None:
     assert read(KEY_PATH="").source == "s3://a-bucket/"
 
@@ -204,7 +213,10 @@ def test_variables_of_others_are_ignored(names: list[str], value: str) -> None:
     assert [] == load_settings(EXAMPLE | dict.fromkeys(names, value))[1]
 
 
-@pytest.mark.parametrize("text", ["minio:9000", "ftp://minio", "http://", "http://x:port", "/x"])
+@pytest.mark.parametrize(
+    "text",
+    ["minio:9000", "ftp://minio", "http://", "http://x:port", "/x", "http://x…", "http://x/a b"],
+)
 def test_an_endpoint_must_be_a_url(text: str) -> None:
     problem = problem_of(AWS_ENDPOINT_URL=text)
 

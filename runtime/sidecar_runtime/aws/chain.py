@@ -8,6 +8,7 @@ daemon can kill, and answers with one JSON object on standard output:
 
 - ``chain``: ``{"credentials": {…} | null, "region", "endpoint_url", …}`` (a secret in a pipe, never
   in an argument, the environment or a file), or ``{"error": {"reason", "message"}}``;
+- ``chain anonymous``: the same, and no credentials are looked for;
 - ``chain whoami``: ``{"arn": …}`` from STS.
 """
 
@@ -37,13 +38,22 @@ def resolve(session: botocore.session.Session) -> dict[str, Any]:
     """
     Return credentials and configuration of the s3 client that botocore would build.
     """
+    return {**configuration(session), "credentials": _credentials(session)}
+
+
+def configuration(session: botocore.session.Session) -> dict[str, Any]:
+    """
+    Return the same without credentials: no service is asked for any.
+    """
     s3 = session.get_scoped_config().get("s3") or {}
     is_dual_stack = session.get_config_variable("use_dualstack_endpoint")
     return {
-        "credentials": _credentials(session),
+        "credentials": None,
         "region": session.get_config_variable("region"),
         "endpoint_url": _endpoint_url(session),
-        "ca_bundle": session.get_config_variable("ca_bundle"),
+        # As botocore's endpoints do, outside of its configuration.
+        "ca_bundle": session.get_config_variable("ca_bundle")
+        or os.environ.get("REQUESTS_CA_BUNDLE"),
         "ca_fallback": get_cert_path(True),
         "addressing_style": s3.get("addressing_style"),
         "use_fips": bool(session.get_config_variable("use_fips_endpoint")),
@@ -96,6 +106,8 @@ def classify(error: Exception) -> str:
     Return our reason for an error of botocore.
     """
     match error:
+        case _ if _shows_a_header(error):
+            return "credentials_invalid"
         case botocore.exceptions.ClientError():
             code = error.response.get("Error", {}).get("Code", "")
             if code in _DENIED:
@@ -118,6 +130,19 @@ def classify(error: Exception) -> str:
             return "credentials_unavailable"
 
 
+def _shows_a_header(error: Exception) -> bool:
+    return "Invalid header value" in str(error)
+
+
+def _shown(error: Exception) -> str:
+    """
+    Return what an error says; of a header that cannot be sent, http.client quotes the secret.
+    """
+    if _shows_a_header(error):
+        return "the credentials that go to STS have a line break or a control character in them"
+    return str(error)
+
+
 def answer(ask: Callable[[botocore.session.Session], dict[str, Any]]) -> None:
     """
     Ask, and answer on standard output; botocore's refusals are answers too.
@@ -131,9 +156,9 @@ def answer(ask: Callable[[botocore.session.Session], dict[str, Any]]) -> None:
     try:
         found = ask(botocore.session.Session())
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError) as error:
-        found = {"error": {"reason": classify(error), "message": str(error)}}
+        found = {"error": {"reason": classify(error), "message": _shown(error)}}
     json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":
-    answer(whoami if sys.argv[1:] == ["whoami"] else resolve)
+    answer({"whoami": whoami, "anonymous": configuration}.get("".join(sys.argv[1:]), resolve))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections import deque
@@ -35,12 +36,20 @@ ADVICE = {
     "AWS_SECRET_ACCESS_KEY from a Secret. The role of the node is out of reach of pods while the "
     "hop limit of IMDS is 1.",
     "credentials_invalid": "A Secret made by `echo` ends in a newline: use `echo -n` or "
-    "`kubectl create secret --from-literal`.",
+    "`kubectl create secret --from-literal`. Editors and chats replace characters: copy the keys "
+    "from where they were made.",
     "credentials_denied": "STS refused the role. Check its trust policy: the OIDC provider of this "
     "cluster, the namespace and the name of the service account.",
     "credentials_expired": "Renew the token or the session that the credentials come from.",
     "credentials_unavailable": "The service that hands out credentials (STS, the Pod Identity "
     "agent, IMDS) did not answer. Check the route to it; IMDS needs a hop limit of 2 in pods.",
+}
+
+# Where botocore finds them in the environment.
+_VARIABLES = {
+    "access_key": "AWS_ACCESS_KEY_ID",
+    "secret_key": "AWS_SECRET_ACCESS_KEY",
+    "token": "AWS_SESSION_TOKEN",
 }
 
 log = get_logger("credentials")
@@ -57,6 +66,10 @@ class Credentials:
     token: str | None = field(default=None, repr=False)
     expires_at: float | None = None
     method: str = ""
+
+
+# For whoever asked to sign nothing.
+ANONYMOUS = Credentials("", "", method="nobody")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +102,13 @@ class CredentialsError(SidecarError):
 class Chain:
     """
     The credentials of this process, fetched when needed.
+
+    Args:
+        is_anonymous: Look for no credentials: :data:`ANONYMOUS`, with the configuration.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_anonymous: bool = False) -> None:
+        self._is_anonymous = is_anonymous
         self._credentials: Credentials | None = None
         self._config: AwsConfig | None = None
         self._refresh_at: float | None = None
@@ -129,6 +146,8 @@ class Chain:
         """
         Return the ARN we act as, asked from STS once; None where STS does not say.
         """
+        if self._is_anonymous:
+            return "an anonymous reader"
         if self._identity is None:
             try:
                 self._identity = str(ask_child(CHAIN, ["whoami"], WHOAMI_SECONDS, fence)["arn"])
@@ -138,15 +157,19 @@ class Chain:
         return self._identity or None
 
     def _fetch(self, fence: Fence, seconds: float) -> None:
-        answer = ask_child(CHAIN, [], seconds, fence)
+        answer = ask_child(CHAIN, ["anonymous"] * self._is_anonymous, seconds, fence)
         found = answer.pop("credentials")
+        if self._is_anonymous:
+            self._credentials, self._config = ANONYMOUS, AwsConfig(**answer)
+            return
         if found is None:
             text = "no AWS credentials found, by any of botocore's ways"
             raise CredentialsError("credentials_missing", text)
-        for name in ("access_key", "secret_key", "token"):
-            if not (found[name] or "-").isprintable() or " " in (found[name] or ""):
-                text = f"the {name} has a blank or a line break in it"
-                raise CredentialsError("credentials_invalid", text)
+        for name, variable in _VARIABLES.items():
+            if flaw := _flaw(found[name] or ""):
+                is_ours = found["method"] == "env"
+                what = variable if is_ours else f"the {name} by {found['method']}"
+                raise CredentialsError("credentials_invalid", f"{what} has {flaw} in it")
         now = time.time()
         self._credentials = Credentials(**found)
         self._config = AwsConfig(**answer)
@@ -156,6 +179,17 @@ class Chain:
             left = self._credentials.expires_at - now
             self._refresh_at = now + max(0.0, left - min(REFRESH_BEFORE_SECONDS, left / 2))
         log.debug("credentials_fetched", method=self._credentials.method)
+
+
+def _flaw(value: str) -> str:
+    """
+    Return what makes a value useless for a header, never the value; empty for a good one.
+    """
+    if re.search(r"\s", value):
+        return "a blank or a line break"
+    if not value.isascii():
+        return "a character outside of ASCII"
+    return "" if value.isprintable() else "a control character"
 
 
 def ask_child(module: str, arguments: list[str], seconds: float, fence: Fence) -> dict[str, Any]:

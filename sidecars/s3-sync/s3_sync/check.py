@@ -39,8 +39,14 @@ class _Checks:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._fence = Fence()
-        self._chain = Chain()
-        self._client = S3Client(settings.bucket, settings.prefix, self._chain, lambda _: None)
+        self._chain = Chain(is_anonymous=settings.bucket_access == "public")
+        self._client = S3Client(
+            settings.bucket,
+            settings.prefix,
+            self._chain,
+            lambda _: None,
+            pays=settings.bucket_access == "requester-pays",
+        )
 
     def source(self) -> bool:
         """

@@ -43,8 +43,9 @@ class Session:
         client = S3Client(
             settings.bucket,
             settings.prefix,
-            Chain(),
+            Chain(is_anonymous=settings.bucket_access == "public"),
             lambda operation: metrics.requests[operation].inc(),
+            pays=settings.bucket_access == "requester-pays",
         )
         self._source = open_source(settings, client)
         self._reconciler = Reconciler(settings, metrics, status, gate, self._lease, self._source)

@@ -46,6 +46,7 @@ INSTEAD = slips(
         "S3_SYNC_RETAIN_FOR": "RETENTION RETAIN_SECONDS RETAIN_MINUTES",
         "S3_SYNC_SETTLE": "SETTLE_SECONDS",
         "S3_SYNC_REVISION": "PIN RELEASE",
+        "S3_SYNC_BUCKET_ACCESS": "ANONYMOUS NO_SIGN_REQUEST REQUEST_PAYER REQUESTER_PAYS",
         "S3_SYNC_GATE": "VALIDATE",
         "S3_SYNC_GATE_GRAMMAR": "GRAMMAR GATE_PYTHON GATE_VERSION",
     },
@@ -159,6 +160,13 @@ class Settings(GateSettings):
         "REVISION",
         revision,
         text="Stay on this release, whatever is published; for S3_SYNC_SOURCE=release.",
+    )
+    bucket_access: str = setting(
+        "BUCKET_ACCESS",
+        choice("private", "requester-pays", "public"),
+        default="private",
+        text="How the bucket is read: private: requests are signed. requester-pays: signed, and "
+        "the requests are on your bill. public: nothing is signed, no credentials are looked for.",
     )
     include: tuple[str, ...] = setting(
         "INCLUDE",

@@ -15,6 +15,7 @@ import pytest
 from sidecar_runtime.aws import credentials as module
 from sidecar_runtime.aws.credentials import (
     ADVICE,
+    ANONYMOUS,
     FETCH_SECONDS,
     REFRESH_BEFORE_SECONDS,
     REFRESH_RETRY_SECONDS,
@@ -151,6 +152,39 @@ def test_reads_the_environment(
     assert config.ca_fallback is not None and Path(config.ca_fallback).exists()
 
 
+@pytest.mark.parametrize(
+    ("variables", "bundle"),
+    [
+        ({"REQUESTS_CA_BUNDLE": "/requests.pem"}, "/requests.pem"),
+        ({"REQUESTS_CA_BUNDLE": "/requests.pem", "AWS_CA_BUNDLE": "/aws.pem"}, "/aws.pem"),
+    ],
+)
+def test_reads_the_bundle_that_botocore_would_use(
+    environ: Callable[..., None], fence: Fence, variables: dict[str, str], bundle: str
+) -> None:
+    environ(**KEYS, **variables)
+
+    assert bundle == Chain().current(fence)[1].ca_bundle
+
+
+def test_an_anonymous_reader_has_a_configuration_and_looks_for_no_credentials(
+    environ: Callable[..., None], tmp_path: Path, fence: Fence
+) -> None:
+    asked = tmp_path / "asked"
+    (tmp_path / "config").write_text(
+        f"[default]\nregion = eu-west-1\ncredential_process = touch {asked}\n"
+    )
+    environ(AWS_CONFIG_FILE=str(tmp_path / "config"), AWS_ENDPOINT_URL_STS="http://127.0.0.1:1")
+    chain = Chain(is_anonymous=True)
+
+    credentials, config = chain.current(fence)
+
+    assert credentials is ANONYMOUS
+    assert "eu-west-1" == config.region
+    assert "an anonymous reader" == chain.identity(fence)
+    assert not asked.exists()
+
+
 def test_reads_profiles_and_processes(environ: Callable[..., None], tmp_path: Path) -> None:
     answer = {
         "Version": 1,
@@ -204,8 +238,24 @@ def test_a_secret_that_was_made_by_echo(environ: Callable[..., None]) -> None:
     error = error_of(Chain())
 
     assert "credentials_invalid" == error.reason
-    assert "the secret_key has a blank or a line break in it" == error.message
+    assert "AWS_SECRET_ACCESS_KEY has a blank or a line break in it" == error.message
     assert "echo -n" in error.advice
+
+
+@pytest.mark.parametrize("name", ["AccessKeyId", "SessionToken"])
+def test_what_goes_to_sts_is_not_shown_where_no_header_can_carry_it(
+    environ: Callable[..., None], tmp_path: Path, name: str
+) -> None:
+    """http.client quotes the header that it refuses."""
+    keys = {"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "x", "SessionToken": "y"}
+    (tmp_path / "answer").write_text(json.dumps(keys | {name: "s3cr3t\n"}))
+    (tmp_path / "config").write_text(
+        "[default]\nregion = eu-west-1\nrole_arn = arn:aws:iam::123456789012:role/dags\n"
+        f"source_profile = keys\n[profile keys]\ncredential_process = cat {tmp_path}/answer\n"
+    )
+    environ(AWS_CONFIG_FILE=str(tmp_path / "config"), AWS_ENDPOINT_URL_STS="http://127.0.0.1:1")
+
+    assert "credentials_invalid" == error_of(Chain()).reason
 
 
 def test_the_child_and_what_it_started_die_with_the_fence(
@@ -336,16 +386,35 @@ def test_forgotten_ones_are_fetched_again(child: FakeChain, fence: Fence) -> Non
 # --- a child that fails
 
 
-@pytest.mark.parametrize("name", ["access_key", "secret_key", "token"])
-@pytest.mark.parametrize("value", ["s3cr3t\n", "s3cr3t ", "\ts3cr3t", "s3cr3t\r", "s3\0cr3t"])
-def test_what_would_break_a_header_is_named_and_not_shown(
-    child: FakeChain, name: str, value: str
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("access_key", "AWS_ACCESS_KEY_ID"),
+        ("secret_key", "AWS_SECRET_ACCESS_KEY"),
+        ("token", "AWS_SESSION_TOKEN"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("value", "flaw"),
+    [
+        *((value, "a blank or a line break") for value in ("s3cr3t\n", "s3cr3t ", "\ts3cr3t")),
+        *((value, "a blank or a line break") for value in ("s3cr3t\r", "s3cr3t\xa0")),
+        *((value, "a character outside of ASCII") for value in ("s3cr3t…", "és3cr3t")),
+        ("s3\udcffcr3t", "a character outside of ASCII"),
+        *((value, "a control character") for value in ("s3\0cr3t", "s3cr3t\x7f")),
+    ],
+)
+def test_what_no_header_can_carry_is_named_and_not_shown(
+    child: FakeChain, name: str, variable: str, value: str, flaw: str
 ) -> None:
     child.finds(**{name: value})
+    assert f"{variable} has {flaw} in it" == error_of(Chain()).message
 
+    child.finds(**{name: value, "method": "custom-process"})
     error = error_of(Chain())
 
-    assert ("credentials_invalid", True) == (error.reason, name in error.message)
+    assert "credentials_invalid" == error.reason
+    assert f"the {name} by custom-process has {flaw} in it" == error.message
 
 
 def test_the_reason_of_the_child_is_passed_on(child: FakeChain) -> None:

@@ -189,7 +189,7 @@ def test_one_failure_keeps_the_others_going_and_holds_back_deletions(
     result = cycle.apply(delete=["old.py"])
 
     assert {"a.py": b"a", "c.py": b"c", "old.py": b"old"} == tree(folder)
-    assert {"b.py": "access_denied"} == {path: e.reason for path, e in result.failed.items()}
+    assert {"b.py": "access_denied_get"} == {path: e.reason for path, e in result.failed.items()}
     assert 0 == result.deleted
 
     result = cycle.apply(publish=["b.py"], delete=["old.py"], given_up=["b.py"])
@@ -356,7 +356,7 @@ def test_a_success_between_ends_a_streak() -> None:
 @pytest.mark.parametrize("has_success", [True, False])
 def test_a_start_without_any_success_is_given_up(has_success: bool) -> None:
     result = CycleResult()
-    denied: SidecarError = ObjectError("access_denied", "x")
+    denied: SidecarError = ObjectError("access_denied_get", "x")
     if has_success:
         result.succeed(is_published=False, is_healed=False)
 

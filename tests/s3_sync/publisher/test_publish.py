@@ -332,7 +332,7 @@ def test_a_write_that_is_not_allowed_is_reported_with_action_resource_and_identi
 
     found = failure(bucket.publish, B)
 
-    assert ("access_denied", 3) == (found.reason, found.exit_code)
+    assert ("access_denied_put", 3) == (found.reason, found.exit_code)
     assert "arn:aws:iam::1:user/ci" in found.message
     assert "s3:PutObject on arn:aws:s3:::dags-bucket/dags/*" in found.advice
     assert A == read_release(bucket.bodies())
@@ -354,5 +354,5 @@ def test_a_pointer_that_may_not_be_read_is_no_first_publish(bucket: Bucket) -> N
     bucket.publish(A)
     bucket.server.inject(error(403, "AccessDenied"), is_get(PREFIX + POINTER_KEY))
 
-    assert "access_denied" == failure(bucket.publish, B).reason
+    assert "access_denied_get" == failure(bucket.publish, B).reason
     assert A == bucket.current()

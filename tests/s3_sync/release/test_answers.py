@@ -27,7 +27,7 @@ NEW = {"a.py": b"new = 1\n" * 20, "pkg/b.py": b"b = 1\n" * 50, "empty.py": b""}
 
 SPOILT: Mapping[str, tuple[str, Fault]] = {
     "gone": ("release_missing", error(404, "NoSuchKey", "The specified key does not exist.")),
-    "denied": ("access_denied", access_denied("s3:GetObject", "arn:aws:s3:::b/x", "arn:aws:r")),
+    "denied": ("access_denied_get", access_denied("s3:GetObject", "arn:aws:s3:::b/x", "arn:aws:r")),
     "throttled": ("throttled", error(503, "SlowDown", "Please reduce your request rate.")),
     "failing": ("server_error", error(500, "InternalError", "We encountered an error.")),
     "expired": ("credentials_expired", error(400, "ExpiredToken", "The token has expired.")),

@@ -322,12 +322,12 @@ def test_a_denied_pointer_names_the_action(s3: FakeS3, shelf: Shelf, process: Pr
     process.start(PINNED)
     error = process.fail()
 
-    assert "access_denied" == error.reason
+    assert "access_denied_get" == error.reason
     assert "s3:GetObject" in error.message
 
 
 @pytest.mark.parametrize(
-    ("may_list", "reason"), [(True, "release_missing"), (False, "access_denied")]
+    ("may_list", "reason"), [(True, "release_missing"), (False, "access_denied_get")]
 )
 def test_a_403_for_what_is_not_there_is_seen_through_where_one_may_list(
     s3: FakeS3, process: Process, may_list: bool, reason: str

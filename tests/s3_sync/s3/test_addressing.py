@@ -1,6 +1,7 @@
 """Our endpoint rules against botocore's: the same bucket, the same URL."""
 
 import itertools
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -13,10 +14,11 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
 
-from s3_sync.s3.addressing import locate
+from s3_sync.s3.addressing import check_proxy, locate
 from s3_sync.s3.refusals import SourceError
 from s3_sync.s3.wire import HttpOrigin
 from sidecar_runtime.aws.credentials import AwsConfig
+from sidecar_runtime.errors import Problem, SettingsError
 from tests.s3_sync.given import config
 
 KEY = "dags/a b+ü.py"
@@ -203,7 +205,8 @@ def test_a_region_found_later_does_not_move_a_custom_endpoint() -> None:
     assert locate("a-bucket", settings, "eu-north-1").region == "eu-north-1"
 
 
-@pytest.mark.parametrize("url", ["minio:9000", "http://", "ftp://x", "http://x:port", "//x", "/x"])
+@pytest.mark.parametrize("url", ["minio:9000", "http://", "ftp://x", "http://x:port", "//x", "/x",
+                                 "http://min…o:9000", "http://x/a…b", "http://x/a b"])  # fmt: skip
 def test_an_endpoint_of_a_profile_that_is_no_url_is_named(url: str) -> None:
     with pytest.raises(SourceError) as caught:
         locate("a-bucket", config(endpoint_url=url))
@@ -240,6 +243,8 @@ def proxy_of(
         ({}, None, None),
         ({"HTTPS_PROXY": PROXY}, None, PROXY),
         ({"https_proxy": PROXY}, None, PROXY),
+        ({"HTTPS_PROXY": "user:pass@proxy.example"}, None, "http://user:pass@proxy.example"),
+        ({"HTTPS_PROXY": "https://proxy.example"}, None, "https://proxy.example"),
         ({"HTTP_PROXY": PROXY}, None, None),
         ({"HTTP_PROXY": PROXY}, "http://minio:9000", PROXY),
         ({"HTTPS_PROXY": PROXY}, "http://minio:9000", None),
@@ -284,3 +289,40 @@ def test_the_host_header_has_the_port_where_it_is_not_the_schemes_own(
     origin: HttpOrigin, header: str
 ) -> None:
     assert origin.host_header == header
+
+
+# --- proxies that we do not speak
+
+
+@pytest.mark.parametrize(
+    ("environ", "endpoint", "refused"),
+    [
+        ({"HTTPS_PROXY": "https://u:s3cr3t@proxy.example"}, None, "HTTPS_PROXY"),
+        ({"https_proxy": "https://u:s3cr3t@proxy.example"}, None, "https_proxy"),
+        ({"HTTPS_PROXY": "socks5://proxy.example:1080"}, "https://minio:9000", "HTTPS_PROXY"),
+        ({"HTTP_PROXY": "https://proxy.example"}, "http://minio:9000", "HTTP_PROXY"),
+        ({"HTTP_PROXY": "http://proxy.example:80a"}, "http://minio:9000", "HTTP_PROXY"),
+        ({"HTTP_PROXY": "https://proxy.example"}, None, ""),
+        ({"HTTPS_PROXY": "https://proxy.example"}, "http://minio:9000", ""),
+        ({"HTTPS_PROXY": "https://proxy.example", "NO_PROXY": ".amazonaws.com"}, None, ""),
+        ({"HTTPS_PROXY": "https://p.example", "NO_PROXY": "a-bucket.s3.eu-west-1.amazonaws.com",
+          "AWS_REGION": "eu-west-1"}, None, ""),
+        ({"HTTPS_PROXY": "https://p.example", "AWS_REGION": "no region"}, None, "HTTPS_PROXY"),
+        ({"HTTPS_PROXY": PROXY}, None, ""),
+        ({"HTTPS_PROXY": "proxy.example:3128"}, None, ""),
+    ],
+)  # fmt: skip
+def test_a_proxy_that_would_be_used_and_cannot_is_refused(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], endpoint: str | None, refused: str
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    try:
+        check_proxy("a-bucket", endpoint, os.environ)
+        found: list[Problem] = []
+    except SettingsError as error:
+        found = error.problems
+
+    assert ([refused] if refused else []) == [problem.setting for problem in found]
+    assert all("http://HOST:PORT" in problem.problem for problem in found)
+    assert "s3cr3t" not in str(found)

@@ -10,7 +10,7 @@ from s3_sync.s3 import client as module
 from s3_sync.s3.client import ATTEMPTS, USER_AGENT, S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.s3.wire import WireError
-from sidecar_runtime.aws.credentials import Credentials
+from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import GIVEN, Given, config_of, play
@@ -118,6 +118,34 @@ def test_gets_the_object_that_was_listed_and_no_other(s3: FakeS3) -> None:
     assert ["get"] == counts
 
 
+def test_who_pays_is_said_and_signed_in_every_request_where_that_is_asked_for(s3: FakeS3) -> None:
+    s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
+
+    async def scene(client: S3Client) -> None:
+        await client.list_page(None)
+        await get(client)
+        client.has_still("pointer", "dags/a b+ü.py", '"x"')
+
+    play(s3, scene)
+    assert not any("x-amz-request-payer" in request.headers for request in s3.requests)
+    s3.forget()
+    play(s3, scene, pays=True)
+
+    assert ["requester"] * 3 == [one.headers["x-amz-request-payer"] for one in s3.requests]
+    assert all("x-amz-request-payer" in one.headers["authorization"] for one in s3.requests)
+
+
+def test_an_anonymous_reader_signs_nothing(s3: FakeS3) -> None:
+    async def scene(client: S3Client) -> None:
+        await client.list_page(None)
+        await get(client)
+
+    play(s3, scene, Given(config_of(s3), ANONYMOUS))
+
+    assert 2 == len(s3.requests)
+    assert not any("authorization" in request.headers for request in s3.requests)
+
+
 # --- objects that change
 
 
@@ -194,7 +222,6 @@ def elsewhere(region: str, status: int = 301, code: str = "PermanentRedirect") -
         (error(503, "SlowDown"), "throttled", ATTEMPTS),
         (error(500, "InternalError"), "server_error", ATTEMPTS),
         (truncate(3), "connection_lost", ATTEMPTS),
-        (error(403, "AccessDenied"), "access_denied", 1),
         (error(404, "NoSuchBucket"), "bucket_not_found", 1),
         (error(400, "InvalidArgument"), "client_error", 1),
         (error(403, "SignatureDoesNotMatch"), "credentials_invalid", 1),
@@ -213,6 +240,16 @@ def test_what_may_pass_is_tried_again_and_what_will_not_change_is_asked_once(
 
     assert reason == failure(s3, scene).reason
     assert attempts == len(s3.requests)
+
+
+@pytest.mark.parametrize(
+    ("scene", "reason"), [(get, "access_denied_get"), (list_all, "access_denied_list")]
+)
+def test_what_is_denied_is_asked_once(s3: FakeS3, scene: Any, reason: str) -> None:
+    s3.inject(error(403, "AccessDenied"))
+
+    assert reason == failure(s3, scene).reason
+    assert 1 == len(s3.requests)
 
 
 def test_silence_is_not_waited_for_three_times(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,7 +399,8 @@ def test_a_bundle_that_cannot_be_read_is_named(
     found = failure(s3, list_all, chain)
 
     assert isinstance(found, SourceError)
-    assert ("tls_failed", "Check AWS_CA_BUNDLE.") == (found.reason, found.advice)
+    assert "tls_failed" == found.reason
+    assert "Check AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE." == found.advice
     assert str(bundle) in found.message
 
 

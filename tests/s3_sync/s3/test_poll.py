@@ -1,6 +1,5 @@
 """The one request of a poll: what counts as unmodified, and what becomes of the connection."""
 
-import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +9,15 @@ import pytest
 from s3_sync.s3 import client as client_module
 from s3_sync.s3 import poll as module
 from s3_sync.s3.client import S3Client
-from s3_sync.s3.poll import PollConnection
+from s3_sync.s3.poll import SECONDS, PollConnection
+from s3_sync.s3.pool import TlsContext
+from s3_sync.s3.tls import Trust
 from s3_sync.s3.wire import HttpOrigin
-from tests.s3_sync.given import Given, config_of, play
+from tests.s3_sync.given import Given, config, config_of, play
 from tests.support.certificates import self_signed
 from tests.support.fake_s3 import FakeS3, error
 from tests.support.faults import close_after, close_silently, hang, raw, reset
-from tests.support.loopback import Fault
+from tests.support.loopback import Exchange, Fault
 
 BODY = b"{}"
 KEY = "dags/current.json"
@@ -35,8 +36,11 @@ def poll(s3: FakeS3) -> Iterator[PollConnection]:
     poll.close()
 
 
-def poll_of(s3: FakeS3, context: ssl.SSLContext | None = None) -> PollConnection:
-    return PollConnection(HttpOrigin("https" if context else "http", "localhost", s3.port), context)
+def poll_of(
+    s3: FakeS3, context: TlsContext | None = None, seconds: float = SECONDS
+) -> PollConnection:
+    origin = HttpOrigin("https" if context else "http", "localhost", s3.port)
+    return PollConnection(origin, context, seconds)
 
 
 def head(etag: str = '"abc"') -> bytes:
@@ -101,11 +105,17 @@ def test_all_else_is_no_answer(s3: FakeS3, poll: PollConnection, fault: Fault) -
     assert poll.is_unmodified(head())
 
 
-def test_a_server_that_says_nothing_is_not_waited_for(
-    s3: FakeS3, poll: PollConnection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "SECONDS", 0.2)
-    s3.inject(hang())
+def pieces_without_end(exchange: Exchange) -> None:
+    exchange.send_bytes(b"HTTP/1.1 304 Not Modified\r\n")
+    while True:  # until the client has gone
+        exchange.send_bytes(b"a: b\r\n")
+        exchange.pause(0.05)
+
+
+@pytest.mark.parametrize("fault", [hang(), pieces_without_end], ids=["silent", "slow"])
+def test_a_server_that_does_not_end_its_answer_is_not_waited_for(s3: FakeS3, fault: Fault) -> None:
+    s3.inject(fault)
+    poll = poll_of(s3, seconds=0.2)
 
     assert not poll.is_unmodified(head())
     s3.release()
@@ -120,10 +130,10 @@ def test_nobody_there_is_no_answer() -> None:
 
 def test_who_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
     server, bundle = self_signed(tmp_path, "localhost")
-    trusting = ssl.create_default_context(cafile=bundle)
+    trusting = Trust(config(ca_bundle=str(bundle)))
     with FakeS3(tls=server) as s3:
         s3.put(KEY, BODY, etag="abc")
-        stranger, friend = poll_of(s3, ssl.create_default_context()), poll_of(s3, trusting)
+        stranger, friend = poll_of(s3, Trust(config()).context), poll_of(s3, trusting.context)
 
         assert not stranger.is_unmodified(head())
         assert [] == s3.seen()

@@ -12,16 +12,23 @@ from typing import Any
 import pytest
 
 from s3_sync.s3 import pool as module
-from s3_sync.s3.pool import KEEP_SECONDS, PROXY_HEAD_LIMIT_BYTES, Pool
+from s3_sync.s3.pool import KEEP_SECONDS, PROXY_HEAD_LIMIT_BYTES, Pool, TlsContext
+from s3_sync.s3.tls import Trust
 from s3_sync.s3.wire import Answer, HttpOrigin, WireError
+from tests.s3_sync.given import config
 from tests.support.certificates import self_signed
 from tests.support.loopback import closed_port
 
 HEADERS = {"host": "bucket.example", "x-amz-date": "now"}
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
-# Trusts nobody, and is made at once.
-NO_CA = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def NO_CA() -> ssl.SSLContext:
+    """Trust nobody; it is made at once."""
+    return _NOBODY
+
 
 # What a stand-in does instead of sending.
 CLOSE = "close"
@@ -100,7 +107,7 @@ def run(
     server: StandIn,
     scene: Scene,
     origin: Callable[[int], HttpOrigin] | None = None,
-    context: ssl.SSLContext | None = None,
+    context: TlsContext | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> Any:
     """Play a scene with a pool that leads to the server."""
@@ -333,7 +340,7 @@ def test_the_second_address_is_tried_when_the_first_refuses() -> None:
     assert b"hello" == run(server, resolving(resolve, get)).body
 
 
-# --- TLS
+# --- TLS (certificates that are refused: conformance/test_handshakes.py)
 
 
 @pytest.fixture(scope="module")
@@ -341,8 +348,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContex
     return self_signed(tmp_path_factory.mktemp("tls"), "bucket.example")
 
 
-def trusting(file: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(file))
+def trusting(file: Path) -> TlsContext:
+    return Trust(config(ca_bundle=str(file))).context
 
 
 def https(port: int) -> HttpOrigin:
@@ -358,38 +365,33 @@ def test_speaks_tls(certificate: tuple[ssl.SSLContext, Path]) -> None:
     assert 1 == server.connections
 
 
-def test_a_certificate_that_nobody_vouches_for(certificate: tuple[ssl.SSLContext, Path]) -> None:
-    error = run(StandIn([[ok()]]), failure, https, NO_CA, certificate[0])
+def test_certificates_that_change_in_a_handshake_are_tried_at_once(
+    certificate: tuple[ssl.SSLContext, Path],
+) -> None:
+    """A bundle that was replaced a moment too late costs no cycle."""
+    bundles = iter([NO_CA, trusting(certificate[1])])
+    server = StandIn([[ok()]])
 
-    assert "tls_failed" == error.reason
-    assert "self-signed certificate" in error.message
-    assert "AWS_CA_BUNDLE" in error.advice
+    def context() -> ssl.SSLContext:
+        return next(bundles)()
 
+    found = run(server, get, https, context, certificate[0])
 
-def test_a_certificate_of_another_name(certificate: tuple[ssl.SSLContext, Path]) -> None:
-    def origin(port: int) -> HttpOrigin:
-        return HttpOrigin("https", "localhost", port)
-
-    error = run(StandIn([[ok()]]), failure, origin, trusting(certificate[1]), certificate[0])
-
-    assert "tls_failed" == error.reason
-    assert "localhost" in error.message
+    assert b"hello" == found.body
+    assert 1 == server.connections, "the handshake that failed is no connection"
 
 
-def test_a_server_that_does_not_speak_tls(certificate: tuple[ssl.SSLContext, Path]) -> None:
-    async def scene(_: Pool) -> WireError:
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read(1)
-            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            await writer.drain()
-            writer.close()
+def test_certificates_that_stay_the_same_are_tried_once(
+    certificate: tuple[ssl.SSLContext, Path],
+) -> None:
+    asked: list[None] = []
 
-        plain = await asyncio.start_server(answer, "127.0.0.1", 0)
-        async with plain:
-            port = plain.sockets[0].getsockname()[1]
-            return await failure(Pool(https(port), trusting(certificate[1])))
+    def context() -> ssl.SSLContext:
+        asked.append(None)
+        return NO_CA()
 
-    assert "tls_failed" == run(StandIn(), scene).reason
+    assert "tls_failed" == run(StandIn([[ok()]]), failure, https, context, certificate[0]).reason
+    assert 2 == len(asked), "before the handshake and after it"
 
 
 # --- proxies
@@ -407,9 +409,7 @@ def through(scheme: str, user: str = "", form: str = "http://{}127.0.0.1:{}") ->
     return origin
 
 
-@pytest.mark.parametrize(
-    "form", ["http://{}127.0.0.1:{}", "http://{}127.0.0.1:{}/", "{}127.0.0.1:{}"]
-)
+@pytest.mark.parametrize("form", ["http://{}127.0.0.1:{}", "http://{}127.0.0.1:{}/"])
 def test_plain_http_is_asked_of_the_proxy_in_absolute_form(form: str) -> None:
     server = StandIn([[ok()], [ok()]])
 
@@ -456,14 +456,6 @@ def test_the_password_is_for_the_proxy_alone(certificate: tuple[ssl.SSLContext, 
     assert b"uthorization" not in tunnel.heads[1]
 
 
-def test_a_login_before_a_proxy_without_scheme_is_sent() -> None:
-    server = StandIn([[ok()]])
-
-    run(server, get, through("http", LOGIN, form="{}127.0.0.1:{}"))
-
-    assert b"Proxy-Authorization: " + AUTHORIZATION + b"\r\n" in server.heads[0]
-
-
 @pytest.mark.parametrize(
     "refusal",
     [
@@ -484,11 +476,34 @@ def test_a_proxy_that_gives_no_tunnel_is_named_without_its_password(refusal: Ste
     assert "p%40ss" not in error.message and "p@ss" not in error.message
 
 
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [("", "wants user and password"), (LOGIN, "refuses the user and password of its URL")],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_a_login_says_so_and_never_s3(scheme: str, user: str, said: str) -> None:
+    refusal = ok(b"<html>Squid</html>", b"407 Proxy Authentication Required")
+    server = StandIn([[refusal]])
+
+    error = run(server, failure, through(scheme, user), NO_CA if scheme == "https" else None)
+
+    assert "proxy_refused" == error.reason
+    assert f"the proxy http://127.0.0.1:{server.port} {said} (407 " in error.message
+    assert "http://USER:PASSWORD@HOST:PORT" in error.advice
+    assert "p%40ss" not in error.message and "S3" not in error.message
+
+
+def test_a_proxy_that_nobody_configured_may_want_a_login_too() -> None:
+    error = run(StandIn([[ok(b"", b"407 x")]]), failure)
+
+    assert "proxy_refused" == error.reason
+    assert "a proxy on the way to 127.0.0.1 wants user and password" in error.message
+
+
 def test_a_proxy_that_cannot_be_reached_is_named_without_its_password() -> None:
     for proxy, reason in (
         (f"http://{LOGIN}@127.0.0.1:{closed_port()}", "endpoint_unreachable"),
         (f"http://{LOGIN}@a..b:3128", "name_unresolved"),
-        (f"{LOGIN}@127.0.0.1:{closed_port()}", "endpoint_unreachable"),
     ):
         origin = HttpOrigin("http", "b.example", 80, proxy)
         error = run(StandIn(), failure, lambda _, origin=origin: origin)  # type: ignore[misc]

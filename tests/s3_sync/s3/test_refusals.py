@@ -1,5 +1,6 @@
 """What an answer of S3 that is not a success means."""
 
+from dataclasses import replace
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -9,6 +10,7 @@ from s3_sync.s3.refusals import (
     STALE_CREDENTIALS,
     ObjectError,
     ObjectMoved,
+    Operation,
     Permission,
     Request,
     S3Error,
@@ -22,6 +24,7 @@ from sidecar_runtime.errors import SidecarError
 
 LIST = Request("list", "a-bucket", "dags/", "dags/", "eu-central-1")
 GET = Request("get", "a-bucket", "dags/pkg/a.py", "dags/", "eu-central-1")
+WRITES_AND_GET: tuple[Operation, ...] = ("get", "put", "delete")
 POINT = "arn:aws:s3:eu-central-1:123456789012:accesspoint/dags"
 ROLE = "arn:aws:sts::123456789012:assumed-role/airflow/pod"
 KEY_ARN = "arn:aws:kms:eu-central-1:123456789012:key/1234"
@@ -136,21 +139,38 @@ def denied_message(action: str, resource: str | None, quotes: str = '"') -> str:
 
 
 @pytest.mark.parametrize(
-    ("request_", "kind", "action", "arn", "scope"),
+    ("request_", "kind", "reason", "action", "arn", "scope"),
     [
-        (LIST, SourceError, "s3:ListBucket", "arn:aws:s3:::a-bucket", "arn:aws:s3:::a-bucket"),
         (
-            GET,
-            ObjectError,
-            "s3:GetObject",
-            "arn:aws:s3:::a-bucket/dags/pkg/a.py",
-            "arn:aws:s3:::a-bucket/dags/*",
+            LIST,
+            SourceError,
+            "access_denied_list",
+            "s3:ListBucket",
+            "arn:aws:s3:::a-bucket",
+            "arn:aws:s3:::a-bucket",
+        ),
+        *(
+            (
+                replace(GET, operation=operation),
+                ObjectError,
+                f"access_denied_{operation}",
+                f"s3:{operation.title()}Object",
+                "arn:aws:s3:::a-bucket/dags/pkg/a.py",
+                "arn:aws:s3:::a-bucket/dags/*",
+            )
+            for operation in WRITES_AND_GET
         ),
     ],
 )
 @pytest.mark.parametrize("says", ["all", "nothing"])
 def test_a_denial_names_action_resource_and_identity(
-    request_: Request, kind: type[S3Error], action: str, arn: str, scope: str, says: str
+    request_: Request,
+    kind: type[S3Error],
+    reason: str,
+    action: str,
+    arn: str,
+    scope: str,
+    says: str,
 ) -> None:
     message = denied_message(action, arn) if says == "all" else "Access Denied"
     error = explained(
@@ -158,7 +178,7 @@ def test_a_denial_names_action_resource_and_identity(
     )
 
     assert isinstance(error, kind)
-    assert error.reason == "access_denied"
+    assert error.reason == reason
     assert error.message.startswith(f"{ROLE} may not {action} on {arn}")
     assert f"Allow {action} on {scope} in the policy of the role" in error.advice
     assert error.permission == Permission(action, scope)
@@ -180,12 +200,23 @@ def test_an_identity_that_nobody_knows_is_said_to_be_unknown() -> None:
     assert error.message.startswith("unknown (STS did not say) may not s3:ListBucket")
 
 
-def test_another_action_than_ours_is_the_one_that_is_named() -> None:
-    error = explained(GET, answer(403, "AccessDenied", denied_message("s3:GetObjectVersion", None)))
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [
+        ("s3:GetObjectVersion", "access_denied_get"),
+        # S3 says so of an object that is not there, to whoever may not list.
+        ("s3:ListBucket", "access_denied_list"),
+        ("kms:Decrypt", "access_denied_kms"),
+        ("kms:GenerateDataKey", "access_denied_kms"),
+        ("s3express:CreateSession", "access_denied_get"),
+    ],
+)
+def test_another_action_than_ours_is_the_one_that_is_named(action: str, reason: str) -> None:
+    error = explained(GET, answer(403, "AccessDenied", denied_message(action, None)))
 
     assert isinstance(error, S3Error)
     assert error.permission is not None
-    assert error.permission.action == "s3:GetObjectVersion"
+    assert (action, reason) == (error.permission.action, error.reason)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +235,7 @@ def test_a_denial_of_kms_names_the_key_and_its_policy(message: str, arn: str) ->
     error = explained(GET, answer(403, "AccessDenied", message), ROLE)
 
     assert isinstance(error, ObjectError)
+    assert "access_denied_kms" == error.reason
     assert f"kms:Decrypt on {arn}" in error.message
     assert "and the policy of the key" in error.advice
     assert error.permission == Permission("kms:Decrypt", arn)
@@ -231,7 +263,7 @@ ANSWERS: dict[tuple[str, str], list[Answer]] = {
     ("server_error",) * 2: [answer(500, "InternalError"), answer(502), answer(504)],
     ("redirect_refused",) * 2: [answer(301, "PermanentRedirect"), *map(answer, (307, 302, 304))],
     ("client_error",) * 2: [answer(400, "InvalidArgument"), answer(405)],
-    ("access_denied",) * 2: [answer(403), answer(403, "AllAccessDisabled")],
+    ("access_denied_list", "access_denied_get"): [answer(403), answer(403, "AllAccessDisabled")],
 }
 
 

@@ -9,7 +9,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
 
 from s3_sync.s3.signing import encode_key, encode_query, sign
-from sidecar_runtime.aws.credentials import Credentials
+from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 
 ALPHABET = "abcXYZ019 +%&=?#:;,@!$'()*[]{}<>|\\^`\"~_-.//\n\t\r\x01\x7fäßéÉ́日本語😀ﬁ"
 HOSTS = (
@@ -97,3 +97,11 @@ def test_signs_with_the_day_of_the_request_after_midnight() -> None:
 
     assert "/20260102/" in before["authorization"]
     assert "/20260103/" in after["authorization"]
+
+
+def test_an_anonymous_request_has_no_signature_and_all_else() -> None:
+    headers = {"if-match": '"e"', "x-amz-checksum-mode": "ENABLED"}
+
+    found = sign(ANONYMOUS, "eu-central-1", "bucket.example", "/a", "", headers)
+
+    assert headers | {"host": "bucket.example"} == found

@@ -3,16 +3,21 @@
 import base64
 import hashlib
 import os
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from s3_sync.tree import download as module
 from s3_sync.tree.download import MEMORY_BYTES, Download, is_md5, md5_of
 from s3_sync.tree.staging import Staging
 from tests.s3_sync.failing import failure
+from tests.support.checksums import digest, header_value
 
 BODY = b"print('hello')\n"
 MD5 = hashlib.md5(BODY).hexdigest()
@@ -51,10 +56,12 @@ def base64_of(digest: bytes) -> str:
 
 
 CHECKSUMS = {
-    "crc32": base64_of(zlib.crc32(BODY).to_bytes(4, "big")),
-    "sha1": base64_of(hashlib.sha1(BODY).digest()),
-    "sha256": base64_of(hashlib.sha256(BODY).digest()),
+    name: header_value(name, BODY) for name in ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")
 }
+
+
+def raise_unused() -> Staging:
+    raise AssertionError("small bodies stay in memory")
 
 
 # --- where the body is
@@ -200,6 +207,46 @@ def test_a_wrong_checksum_is_refused_though_the_md5_fits(download: Download, nam
     assert found.reason == "object_corrupt" and f"its {name} is" in found.message
 
 
+@pytest.mark.parametrize(
+    ("name", "check"), [("crc32c", "e3069283"), ("crc64nvme", "ae8b14860a799888")]
+)
+def test_crcs_are_those_of_the_catalogue(
+    open_staging: Callable[[], Staging], name: str, check: str
+) -> None:
+    """The check value is that of nine digits: https://reveng.sourceforge.io/crc-catalogue/"""
+    download = Download("k", 9, open_staging)
+    download.write(b"12345")
+    download.write(b"6789")
+
+    assert check == digest(name, b"123456789").hex()
+    value = base64_of(bytes.fromhex(check))
+    assert download.is_proven({f"x-amz-checksum-{name}": value}, OTHER)
+
+
+@pytest.mark.parametrize("name", ["crc32", "crc32c", "crc64nvme"])
+@given(pieces=st.lists(st.binary(max_size=200), max_size=5))
+def test_a_crc_is_the_same_in_whatever_pieces_a_body_comes(name: str, pieces: list[bytes]) -> None:
+    body = b"".join(pieces)
+    download = Download("k", len(body), raise_unused)
+    for piece in pieces:
+        download.write(piece)
+
+    assert download.is_proven({f"x-amz-checksum-{name}": header_value(name, body)}, OTHER)
+
+
+def test_a_store_that_sends_no_odd_checksum_costs_no_library() -> None:
+    program = (
+        "import sys\n"
+        "from s3_sync.tree.download import Download\n"
+        "for name, there in (('crc32', False), ('crc64nvme', True)):\n"
+        "    value = 'AAAAAA==' if name == 'crc32' else 'AAAAAAAAAAA='\n"
+        "    assert Download('k', 0, None).is_proven({f'x-amz-checksum-{name}': value}, 'x')\n"
+        "    assert ('anycrc' in sys.modules) is there\n"
+    )
+
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_all_checksums_are_looked_at(download: Download) -> None:
     names = {"crc32": "crc32", "sha256": "sha1"}
     headers = {f"x-amz-checksum-{name}": CHECKSUMS[other] for name, other in names.items()}
@@ -212,11 +259,11 @@ def test_all_checksums_are_looked_at(download: Download) -> None:
     [
         {"x-amz-checksum-sha256": f"{CHECKSUMS['sha1']}-3"},
         {"x-amz-checksum-crc32": "AAAAAA==", "x-amz-checksum-type": "COMPOSITE"},
-        {"x-amz-checksum-crc32c": "AAAAAA=="},
-        {"x-amz-checksum-crc64nvme": "AAAAAAAAAAA="},
+        {"x-amz-checksum-crc64nvme": "AAAAAAAAAAA=-3"},
+        {"x-amz-checksum-xxhash64": "AAAAAAAAAAA="},
         {"x-amz-checksum-sha256": ""},
     ],
-    ids=["parts", "composite", "crc32c", "crc64nvme", "empty"],
+    ids=["parts", "composite", "parts of another kind", "unknown", "empty"],
 )
 def test_checksums_that_cannot_be_recomputed_neither_prove_nor_refuse(
     download: Download, headers: dict[str, str]

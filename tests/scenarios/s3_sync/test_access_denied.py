@@ -13,39 +13,39 @@ OTHER_ARN = "arn:aws:sts::210987654321:assumed-role/someone/else"
 WHOAMI = is_action("GetCallerIdentity")
 
 CASES = {
-    "list": (is_list, "s3:ListBucket", BUCKET_ARN),
-    "get": (is_get("dags/a.py"), "s3:GetObject", OBJECT_ARN),
+    "access_denied_list": (is_list, "s3:ListBucket", BUCKET_ARN),
+    "access_denied_get": (is_get("dags/a.py"), "s3:GetObject", OBJECT_ARN),
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("reason", CASES)
 def test_names_action_resource_and_the_identity_of_s3s_own_message(
-    s3: FakeS3, start: StartDaemon, case: str
+    s3: FakeS3, start: StartDaemon, reason: str
 ) -> None:
-    match, action, resource = CASES[case]
+    match, action, resource = CASES[reason]
     s3.inject(access_denied(action, resource, OTHER_ARN), match)
     with FakeSts() as sts:
         failed = start({"AWS_ENDPOINT_URL_STS": sts.endpoint}).wait_for_event("cycle_failed")
 
-        assert failed["reason"] == "access_denied"
+        assert failed["reason"] == reason
         for fact in (action, resource, OTHER_ARN):
             assert fact in failed["error"]
         assert action in failed["advice"]
         assert sts.requests == []
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("reason", CASES)
 def test_asks_sts_once_who_we_are_where_s3_does_not_say(
-    s3: FakeS3, start: StartDaemon, case: str
+    s3: FakeS3, start: StartDaemon, reason: str
 ) -> None:
-    match, action, resource = CASES[case]
+    match, action, resource = CASES[reason]
     s3.inject(error(403, "AccessDenied", "Access Denied"), match)
     with FakeSts() as sts:
         daemon = start({"AWS_ENDPOINT_URL_STS": sts.endpoint}, interval="0.2")
 
         failed = daemon.wait_for_event("cycle_failed")
 
-        assert failed["reason"] == "access_denied"
+        assert failed["reason"] == reason
         for fact in (action, resource, IDENTITY_ARN):
             assert fact in failed["error"]
         daemon.wait_for_event("cycle_failed", consecutive_failures=3)
@@ -67,7 +67,7 @@ def test_an_sts_that_does_not_say_is_not_fatal(
 
         failed = daemon.wait_for_event("cycle_failed")
 
-        assert failed["reason"] == "access_denied"
+        assert failed["reason"] == "access_denied_list"
         assert BUCKET_ARN in failed["error"]
         daemon.wait_for_event("cycle_failed", consecutive_failures=3)
         assert len(sts.requests) <= 2
@@ -80,7 +80,7 @@ def test_a_silent_sts_delays_the_answer_by_seconds_only(s3: FakeS3, start: Start
 
         failed = daemon.wait_for_event("cycle_failed", timeout_seconds=15)
 
-        assert failed["reason"] == "access_denied"
+        assert failed["reason"] == "access_denied_list"
         assert BUCKET_ARN in failed["error"]
         daemon.wait_for_event("cycle_failed", consecutive_failures=3, timeout_seconds=8)
         s3.heal()

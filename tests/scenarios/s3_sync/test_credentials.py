@@ -47,6 +47,38 @@ def test_keys_of_the_environment(s3: FakeS3, target: Path, start: StartDaemon) -
     assert_hides(daemon, SECRET_KEY)
 
 
+@pytest.mark.parametrize("keys", [{}, NO_KEYS], ids=["with keys", "without"])
+def test_a_public_bucket_is_read_by_nobody(
+    s3: FakeS3, target: Path, start: StartDaemon, keys: Settings
+) -> None:
+    """Keys that are there for Airflow go nowhere."""
+    daemon = start({"S3_SYNC_BUCKET_ACCESS": "public", **keys}).until_synced()
+    checked = start({"S3_SYNC_BUCKET_ACCESS": "public", **keys}, arguments=("check",))
+
+    assert 0 == checked.wait_for_exit(20).code
+    assert published(target) == FILES
+    assert daemon.find_events("credentials_kept") == []
+    assert {None} == {signed_by(request) for request in s3.requests}
+
+
+def test_a_bucket_is_never_read_without_credentials_by_accident(
+    s3: FakeS3, start: StartDaemon
+) -> None:
+    failed = start(NO_KEYS).wait_for_event("cycle_failed")
+
+    assert "credentials_missing" == failed["reason"]
+    assert [] == s3.requests
+
+
+def test_who_pays_is_said_where_the_reader_does(s3: FakeS3, start: StartDaemon) -> None:
+    s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
+    start({"S3_SYNC_BUCKET_ACCESS": "requester-pays"}).until_synced()
+    start({"S3_SYNC_BUCKET_ACCESS": "requester-pays"}, arguments=("check",)).wait_for_exit(20)
+
+    reads = s3.seen(lambda request: request.method == "GET")  # the other is STS's
+    assert {"requester"} == {one.headers.get("x-amz-request-payer") for one in reads}
+
+
 def test_session_token_of_the_environment(s3: FakeS3, target: Path, start: StartDaemon) -> None:
     s3.identities = {ACCESS_KEY: Identity(SECRET_KEY, token="session/token+==")}
     daemon = start({"AWS_SESSION_TOKEN": "session/token+=="}).until_synced()

@@ -89,7 +89,7 @@ def test_old_layout_stays_until_the_new_one_is_complete(
     s3.swap(B)
     s3.inject(error(403, "AccessDenied"), is_get("dags/new.py"))
     daemon.environment |= after
-    daemon.start().wait_for_event("cycle_failed", reason="access_denied")
+    daemon.start().wait_for_event("cycle_failed", reason="access_denied_get")
     daemon.sync()
 
     if before == IN_PLACE:

@@ -13,7 +13,7 @@ from tests.support.scripted import FILES, Running, published
 from tests.support.waiting import wait_until
 
 NO = {
-    "access_denied": error(403, "AccessDenied", "Access Denied"),
+    "access_denied_list": error(403, "AccessDenied", "Access Denied"),
     "credentials_invalid": error(403, "InvalidAccessKeyId", "no such key"),
     "credentials_invalid-signature": error(403, "SignatureDoesNotMatch", "wrong signature"),
     "credentials_expired": error(400, "ExpiredToken", "The provided token has expired."),
@@ -50,6 +50,8 @@ def test_keeps_last_good_files_and_names_the_reason(
     synced: Running, name: str, match: Match
 ) -> None:
     reason = name.partition("-")[0]
+    if reason == "access_denied_list" and match is not is_list:
+        reason = "access_denied_get"
     before = synced.published
     synced.s3.put("dags/a.py", f"print({name!r}, {match!r})".encode())
     synced.s3.inject(NO[name], match)
@@ -86,7 +88,7 @@ def test_waits_for_an_s3_that_is_down_at_start(s3: FakeS3, start: StartDaemon) -
     assert daemon.get("/readyz").status == 200
 
 
-@pytest.mark.parametrize("reason", ["access_denied", "bucket_not_found", "clock_skew"])
+@pytest.mark.parametrize("reason", ["access_denied_list", "bucket_not_found", "clock_skew"])
 def test_is_not_ready_when_the_first_cycle_fails(
     s3: FakeS3, target: Path, start: StartDaemon, reason: str
 ) -> None:

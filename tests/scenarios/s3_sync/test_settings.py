@@ -44,6 +44,18 @@ def test_the_published_example_and_nothing_else(s3: FakeS3, target: Path) -> Non
         assert daemon.stray_lines == []
 
 
+def test_a_proxy_that_we_do_not_speak_is_refused_at_start(s3: FakeS3, start: StartDaemon) -> None:
+    proxy = {"HTTP_PROXY": "https://user:s3cr3t@proxy.example:3128", "NO_PROXY": ""}
+
+    daemon = start(proxy)
+
+    (line,) = rejected(daemon).values()
+    assert ("HTTP_PROXY", "https://proxy.example:3128") == (line["setting"], line["value"])
+    assert "http://HOST:PORT" in line["problem"]
+    assert [] == s3.requests
+    assert "s3cr3t" not in daemon.log()
+
+
 def test_all_problems_are_reported_at_once(s3: FakeS3, start: StartDaemon) -> None:
     wrong = {
         "S3_SYNC_TIMEOUT": "soon",

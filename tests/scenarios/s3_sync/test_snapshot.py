@@ -90,7 +90,7 @@ def test_one_object_that_cannot_be_read_holds_the_revision_back(
     s3.swap(B)
     for _ in range(5):  # more than the cycles after which in place nothing waits for a file
         failed = daemon.sync()
-        assert "access_denied" == failed["reason"], failed
+        assert "access_denied_get" == failed["reason"], failed
         assert A == shown(target)
         assert 200 == daemon.get("/readyz").status
     s3.heal()

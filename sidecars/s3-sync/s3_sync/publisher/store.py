@@ -25,7 +25,7 @@ from botocore.config import Config
 
 from s3_sync.publisher.boto_errors import code_of, reason_of, status_of, unreachable
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
-from s3_sync.s3.refusals import Operation, Refusal, Request, explain, is_denied
+from s3_sync.s3.refusals import Operation, Refusal, Request, S3Error, explain, is_denied
 from s3_sync.s3.wire import Answer
 from s3_sync.settings import Settings
 from sidecar_runtime.aws.chain import whoami
@@ -163,7 +163,8 @@ class Store:
             if status_of(error) == 416:  # a range of an empty object
                 return None
             explained = self._explained(error, "get", key)
-            if explained.reason == "access_denied" and self._is_absent(key):
+            is_denied_here = isinstance(explained, S3Error) and explained.permission is not None
+            if is_denied_here and self._is_absent(key):
                 return None
             raise explained from error
         except exceptions.BotoCoreError as error:

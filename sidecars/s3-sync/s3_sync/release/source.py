@@ -239,7 +239,7 @@ class ReleaseSource:
         except _TooLong:
             raise self._invalid(key, f"it has more than {limit_bytes} bytes") from None
         except ObjectError as error:
-            if error.reason == "access_denied" and await self._is_missing(whole_key):
+            if error.permission is not None and await self._is_missing(whole_key):
                 raise ObjectMoved from None
             raise
         if answer.status == 304:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from s3_sync.s3.pool import hide_userinfo, proxy_address
 from s3_sync.s3.refusals import PARTITIONS, REGION, SourceError
 from s3_sync.s3.signing import encode_key
 from s3_sync.s3.wire import HttpOrigin
 from sidecar_runtime.aws.credentials import AwsConfig
+from sidecar_runtime.errors import Problem, SettingsError
 
 DEFAULT_REGION = "us-east-1"
 
@@ -76,10 +79,11 @@ def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
         port = url.port
     except ValueError:
         url, port = urlsplit(""), None
-    if url.scheme not in ("http", "https") or not url.hostname:
+    is_plain = re.fullmatch(r"[!-~]+", config.endpoint_url)  # it becomes part of each request
+    if not is_plain or url.scheme not in ("http", "https") or not url.hostname:
         raise SourceError(
             "endpoint_invalid",
-            "the endpoint URL of the AWS profile is not http(s)://HOST[:PORT]",
+            "the endpoint URL of the AWS profile is not http(s)://HOST[:PORT], in ASCII",
             "Fix endpoint_url in the profile, or set AWS_ENDPOINT_URL.",
         )
     base = url.path.rstrip("/")
@@ -106,4 +110,33 @@ def _host(service: str, region: str, config: AwsConfig) -> str:
 def _origin(scheme: str, host: str, port: int | None) -> HttpOrigin:
     number = port or (443 if scheme == "https" else 80)
     proxy = None if proxy_bypass(f"{host}:{number}") else getproxies().get(scheme)
+    if proxy and "//" not in proxy:  # people leave http:// out
+        proxy = f"http://{proxy}"
     return HttpOrigin(scheme, host, number, proxy)
+
+
+def check_proxy(bucket: str, endpoint_url: str | None, environ: Mapping[str, str]) -> None:
+    """
+    Refuse a proxy that would be used and is of a kind that we do not speak, as https.
+
+    An endpoint that only an AWS profile names is looked at when we connect.
+
+    Raises:
+        SettingsError: It is.
+    """
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
+    config = AwsConfig(
+        region=region if REGION.fullmatch(region) else DEFAULT_REGION,
+        endpoint_url=endpoint_url,
+        ca_bundle=None,
+        ca_fallback=None,
+        addressing_style=None,
+        use_fips=False,
+        use_dualstack=False,
+    )
+    origin = locate(bucket, config).origin
+    if origin.proxy and proxy_address(origin.proxy) is None:
+        names = (f"{origin.scheme}_proxy", f"{origin.scheme}_proxy".upper())
+        name = next((name for name in names if environ.get(name)), names[1])
+        allowed = "is not http://HOST:PORT, the only kind of proxy that s3-sync speaks"
+        raise SettingsError([Problem(name, hide_userinfo(origin.proxy), allowed)])

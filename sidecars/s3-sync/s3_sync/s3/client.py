@@ -27,7 +27,7 @@ from s3_sync.s3.refusals import (
     read_refusal,
 )
 from s3_sync.s3.signing import encode_query, sign
-from s3_sync.s3.tls import tls_context
+from s3_sync.s3.tls import Trust
 from s3_sync.s3.wire import Answer, Check, WireError
 from sidecar_runtime import __version__
 from sidecar_runtime.aws.credentials import AwsConfig, Chain, Credentials
@@ -67,11 +67,21 @@ class S3Client:
 
     Args:
         count: Called with the operation of each request that is sent.
+        pays: Whether to pay for the requests, where the bucket wants it of whoever reads.
     """
 
     def __init__(
-        self, bucket: str, prefix: str, chain: Chain, count: Callable[[Operation], None]
+        self,
+        bucket: str,
+        prefix: str,
+        chain: Chain,
+        count: Callable[[Operation], None],
+        *,
+        pays: bool = False,
     ) -> None:
+        self._own_headers = {"user-agent": USER_AGENT}
+        if pays:
+            self._own_headers["x-amz-request-payer"] = "requester"
         self._bucket = bucket
         self._prefix = prefix
         self._chain = chain
@@ -102,8 +112,7 @@ class S3Client:
         self._fence = fence
         self._credentials, config = self._chain.current(fence)
         if config != self._config or self._address is None:
-            self._config = config
-            self._relocate(self._bucket_region)
+            self._relocate(config, self._bucket_region)
 
     @property
     def region(self) -> str:
@@ -257,7 +266,8 @@ class S3Client:
                 if answer.status in (301, 307, 400) and refusal.region and may_relocate:
                     may_relocate = False
                     if refusal.region != self.region:
-                        self._relocate(refusal.region)
+                        assert self._config is not None
+                        self._relocate(self._config, refusal.region)
                         continue
                 if refusal.code in STALE_CREDENTIALS and may_renew:
                     may_renew = False
@@ -283,7 +293,7 @@ class S3Client:
         else:
             path = address.path_of(request.key)
         encoded = encode_query(query)
-        headers = {"user-agent": USER_AGENT, **headers}
+        headers = {**self._own_headers, **headers}
         signed = sign(
             self._credentials, address.region, address.origin.host_header, path, encoded, headers
         )
@@ -307,16 +317,15 @@ class S3Client:
             self._chain.forget()
             self._credentials, _ = self._chain.current(self._fence)
 
-    def _relocate(self, bucket_region: str | None) -> None:
+    def _relocate(self, config: AwsConfig, bucket_region: str | None) -> None:
         """
         Point at the bucket's region; the host is always one that we derive ourselves.
         """
-        assert self._config is not None
-        self._bucket_region = bucket_region
-        address = locate(self._bucket, self._config, bucket_region)
-        if self._pool is None or self._address is None or address.origin != self._address.origin:
+        address = locate(self._bucket, config, bucket_region)
+        is_known = self._address is not None and self._address.origin == address.origin
+        if not is_known or config != self._config:
+            context = Trust(config).context if address.origin.scheme == "https" else None
             self.close()
-            context = tls_context(self._config) if address.origin.scheme == "https" else None
             self._pool = Pool(address.origin, context)
             self._poll = None if address.origin.proxy else PollConnection(address.origin, context)
-        self._address = address
+        self._config, self._address, self._bucket_region = config, address, bucket_region

@@ -9,24 +9,28 @@ cold, and asyncio and llhttp take five times the CPU of a bare send and receive,
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 
-from s3_sync.s3.pool import KEEP_SECONDS
-from s3_sync.s3.wire import HttpOrigin
+from s3_sync.s3.pool import KEEP_SECONDS, TlsContext
+from s3_sync.s3.wire import FRAMING_LIMIT_BYTES, HttpOrigin
 
 SECONDS = 5.0
-HEAD_LIMIT_BYTES = 64 << 10
 _END = b"\r\n\r\n"
 
 
 class PollConnection:
     """
     One connection to one origin, without a proxy; any doubt about an answer is left to a cycle.
+
+    Args:
+        seconds: The limit for connecting, for each silence, and for the whole answer.
     """
 
-    def __init__(self, origin: HttpOrigin, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, origin: HttpOrigin, context: TlsContext | None, seconds: float = SECONDS
+    ) -> None:
         self._origin = origin
+        self._seconds = seconds
         self._context = context
         self._socket: socket.socket | None = None
         self._heard_at = 0.0
@@ -63,13 +67,16 @@ class PollConnection:
     def _ask(self, head: bytes) -> bool:
         if self._socket is None:
             self._socket = self._connect()
+        ends_at = time.monotonic() + self._seconds
         self._socket.sendall(head)
         answer = b""
-        while _END not in answer and len(answer) < HEAD_LIMIT_BYTES:
-            piece = self._socket.recv(HEAD_LIMIT_BYTES)
+        while _END not in answer and len(answer) < FRAMING_LIMIT_BYTES:
+            piece = self._socket.recv(FRAMING_LIMIT_BYTES)
             if not piece:
                 raise ConnectionResetError
             answer += piece
+            if time.monotonic() > ends_at:  # each piece was in time, the answer is not
+                raise TimeoutError
         self._heard_at = time.monotonic()
         is_unmodified = answer.startswith(b"HTTP/1.1 304 ") and answer.endswith(_END)
         if not is_unmodified or b"\r\nconnection: close\r\n" in answer.lower():
@@ -78,11 +85,11 @@ class PollConnection:
 
     def _connect(self) -> socket.socket:
         origin = self._origin
-        found = socket.create_connection((origin.host, origin.port), timeout=SECONDS)
+        found = socket.create_connection((origin.host, origin.port), timeout=self._seconds)
         if self._context is None:
             return found
         try:
-            return self._context.wrap_socket(found, server_hostname=origin.host)
+            return self._context().wrap_socket(found, server_hostname=origin.host)
         except BaseException:
             found.close()
             raise

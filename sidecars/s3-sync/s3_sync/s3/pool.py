@@ -9,8 +9,7 @@ import base64
 import os
 import socket
 import ssl
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from urllib.parse import unquote, urlsplit
 
 from s3_sync.s3.wire import Answer, Check, Connection, HttpOrigin, Sink, StaleConnection, WireError
@@ -22,14 +21,16 @@ KEEP_SECONDS = 50.0
 PROXY_HEAD_LIMIT_BYTES = 16 << 10
 
 
+# What the next handshake trusts.
+TlsContext = Callable[[], ssl.SSLContext]
+
+
 class Pool:
     """
     Keep-alive connections to one origin; :meth:`get` may run concurrently.
     """
 
-    def __init__(self, origin: HttpOrigin, context: ssl.SSLContext | None) -> None:
-        if origin.proxy and "//" not in origin.proxy:  # people leave http:// out
-            origin = replace(origin, proxy=f"http://{origin.proxy}")
+    def __init__(self, origin: HttpOrigin, context: TlsContext | None) -> None:
         self.origin = origin
         self._context = context
         self._idle: list[Connection] = []
@@ -67,6 +68,9 @@ class Pool:
                 raise WireError(
                     "connection_lost", "the server closed a new connection without an answer"
                 ) from None
+            if answer.status == 407:  # S3 has no such answer
+                connection.close()
+                raise _wants_login(self.origin)
             if connection.is_usable:
                 self._idle.append(connection)
             else:
@@ -97,10 +101,25 @@ class Pool:
 
     async def _connect(self) -> Connection:
         """
-        Open a connection, through the proxy where there is one.
+        Open a connection; twice where the certificates that we trust changed meanwhile.
 
         Raises:
             WireError: With the reason for which it failed.
+        """
+        if self._context is None:
+            return await self._open(None)
+        context = self._context()
+        try:
+            return await self._open(context)
+        except WireError as error:
+            newer = self._context()
+            if error.reason != "tls_failed" or newer is context:
+                raise
+            return await self._open(newer)
+
+    async def _open(self, context: ssl.SSLContext | None) -> Connection:
+        """
+        Open a connection, through the proxy where there is one.
         """
         loop = asyncio.get_running_loop()
         origin = self.origin
@@ -108,15 +127,15 @@ class Pool:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 if origin.proxy:
-                    where = f"the proxy {_hide_userinfo(origin.proxy)}"
+                    where = f"the proxy {hide_userinfo(origin.proxy)}"
                     sock = await _open_proxy(loop, origin)
                 else:
                     sock = await _open_socket(loop, origin.host, origin.port)
                 _, connection = await loop.create_connection(
                     lambda: Connection(loop),
                     sock=sock,
-                    ssl=self._context,
-                    server_hostname=origin.host if self._context else None,
+                    ssl=context,
+                    server_hostname=origin.host if context else None,
                 )
         except TimeoutError:
             raise WireError(
@@ -134,6 +153,18 @@ class Pool:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise WireError("endpoint_unreachable", f"cannot connect to {where}: {why}") from None
         return connection
+
+
+def proxy_address(url: str) -> tuple[str, int] | None:
+    """
+    Return host and port of a proxy; None for a kind that we do not speak, as https.
+    """
+    try:
+        proxy = urlsplit(url)
+        host, port = proxy.hostname, proxy.port or 80
+    except ValueError:
+        return None
+    return (host, port) if host and proxy.scheme == "http" else None
 
 
 def write_head(target: str, headers: Mapping[str, str]) -> bytes:
@@ -184,17 +215,11 @@ async def _open_proxy(loop: asyncio.AbstractEventLoop, origin: HttpOrigin) -> so
         OSError: It cannot be reached.
     """
     assert origin.proxy is not None
-    try:
-        proxy = urlsplit(origin.proxy)
-        host, port = proxy.hostname or "", proxy.port or 80
-    except ValueError:
-        host = ""
-    if not host or proxy.scheme != "http":
-        raise WireError(
-            "proxy_refused",
-            f"the proxy {_hide_userinfo(origin.proxy)} is not of the form http://HOST:PORT",
-        )
-    sock = await _open_socket(loop, host, port)
+    address = proxy_address(origin.proxy)
+    if address is None:
+        shown = hide_userinfo(origin.proxy)
+        raise WireError("proxy_refused", f"the proxy {shown} is not of the form http://HOST:PORT")
+    sock = await _open_socket(loop, *address)
     try:
         if origin.scheme == "https":
             await _ask_for_tunnel(loop, sock, origin)
@@ -222,8 +247,23 @@ async def _ask_for_tunnel(
             raise WireError("proxy_refused", "the proxy closed the connection on CONNECT")
         head += byte
     status = head.split(b"\r\n", 1)[0].decode("latin-1")
+    if status.split(" ")[1:2] == ["407"]:
+        raise _wants_login(origin)
     if status.split(" ")[1:2] != ["200"]:
         raise WireError("proxy_refused", f"the proxy answered CONNECT {target} with {status!r}")
+
+
+def _wants_login(origin: HttpOrigin) -> WireError:
+    """
+    Return the error for an answer 407.
+    """
+    if origin.proxy is None:
+        who = f"a proxy on the way to {origin.host}"
+    else:
+        who = f"the proxy {hide_userinfo(origin.proxy)}"
+    is_refused = origin.proxy is not None and "@" in origin.proxy
+    what = "refuses the user and password of its URL" if is_refused else "wants user and password"
+    return WireError("proxy_refused", f"{who} {what} (407 Proxy Authentication Required)")
 
 
 def _proxy_authorization(proxy: str) -> dict[str, str]:
@@ -237,6 +277,9 @@ def _proxy_authorization(proxy: str) -> dict[str, str]:
     return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
-def _hide_userinfo(url: str) -> str:
+def hide_userinfo(url: str) -> str:
+    """
+    Return a URL without user and password.
+    """
     scheme, slashes, rest = url.rpartition("//")
     return f"{scheme}{slashes}{rest.rpartition('@')[2]}"

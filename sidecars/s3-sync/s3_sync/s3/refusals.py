@@ -24,6 +24,16 @@ ACTIONS: dict[Operation, str] = {
     "delete": "s3:DeleteObject",
 }
 
+# Reasons for which an action is denied, by how its name begins: another statement grants each, and
+# often other people.
+DENIALS = {
+    "s3:List": "access_denied_list",
+    "s3:Get": "access_denied_get",
+    "s3:Put": "access_denied_put",
+    "s3:Delete": "access_denied_delete",
+    "kms:": "access_denied_kms",
+}
+
 # Codes after which the credentials are fetched again, once: they were rotated, or have expired.
 STALE_CREDENTIALS = {
     "ExpiredToken": "credentials_expired",
@@ -119,7 +129,7 @@ class S3Error(SidecarError):
     S3 refused or failed.
 
     Args:
-        permission: What is missing, where the reason is ``access_denied``.
+        permission: What is missing, where it is a matter of permission.
     """
 
     def __init__(
@@ -288,9 +298,16 @@ def _explain_denied(
     who = (user and user[1]) or identity or "unknown (STS did not say)"
     error = SourceError if request.operation == "list" else ObjectError
     return error(
-        "access_denied",
+        _denial_of(action) or _denial_of(ACTIONS[request.operation]),
         f"{who} may not {action} on {arn}, for {request.url} ({said})",
         f"Allow {action} on {scope} in {place}; also look for a Deny in the bucket's policy, the "
         "VPC endpoint's policy or an SCP.",
         Permission(action, scope),
     )
+
+
+def _denial_of(action: str) -> str:
+    """
+    Return the reason for an action that is denied; empty for one of another kind.
+    """
+    return next((reason for start, reason in DENIALS.items() if action.startswith(start)), "")

@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import lru_cache
 from urllib.parse import quote
 
-from sidecar_runtime.aws.credentials import Credentials
+from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
@@ -60,7 +60,8 @@ def sign(
     now: datetime | None = None,
 ) -> dict[str, str]:
     """
-    Return the headers of a signed GET: the given ones, ``Host``, and what the signature adds.
+    Return the headers of a signed GET: the given ones, ``Host``, and what the signature adds;
+    of an anonymous one without a signature.
 
     Args:
         host: As in the ``Host`` header, with the port where it is not the scheme's own.
@@ -69,6 +70,8 @@ def sign(
         headers: Further headers; those that begin with ``x-amz-`` are signed.
         now: The time of the request; the present unless given.
     """
+    if credentials is ANONYMOUS:
+        return {**headers, "host": host}
     moment = _stamp(int(time.time())) if now is None else f"{now:%Y%m%dT%H%M%SZ}"
     day = moment[:8]
     amz = {k: v for k, v in headers.items() if k.startswith("x-amz-")}

@@ -19,7 +19,10 @@ IDLE_SECONDS = 30.0
 # Beyond this, an answer that is kept in memory is not one of S3's: a page of 1,000 keys of the
 # longest kind, percent-encoded, has less than 5 MiB.
 BODY_LIMIT_BYTES = 32 << 20
-HEAD_LIMIT_BYTES = 1 << 20
+# All that is not body: interim answers, headers, chunk sizes and extensions, trailers. S3 has some
+# 10 KiB at most, and many short headers take twenty times their length in memory.
+FRAMING_LIMIT_BYTES = 64 << 10
+HEADERS_LIMIT = 1000
 
 Sink = Callable[[bytes], object]
 Check = Callable[[dict[str, str]], object]
@@ -30,7 +33,8 @@ ADVICE = {
     "endpoint_unreachable": "Check AWS_ENDPOINT_URL, the security group, the route or VPC endpoint "
     "to S3, and HTTPS_PROXY and NO_PROXY.",
     "name_unresolved": "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster.",
-    "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
+    "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY; user and password belong into "
+    "the URL of the proxy, percent-encoded: http://USER:PASSWORD@HOST:PORT.",
     "request_timeout": "Check the route to S3 (VPC endpoint, security group, proxy): packets that "
     "are dropped look like this.",
     "server_error": "It is tried again. If it persists, look at the server or the proxy before it.",
@@ -106,9 +110,8 @@ class Connection(asyncio.Protocol):
         Begin an answer.
         """
         self._answer = Answer()
-        self._chunks: list[bytes] = []
-        self._held_bytes = 0
-        self._head_bytes = 0
+        self._held = bytearray()
+        self._framing_bytes = 0
         self._sink = sink
         self._check = check
         self._has_begun = False
@@ -154,6 +157,7 @@ class Connection(asyncio.Protocol):
             self._watch_handle.cancel()
             self._waiter = None
             self._sink = None
+            self._held.clear()
             self._is_new = False
             if not is_complete:
                 self.close()
@@ -178,16 +182,21 @@ class Connection(asyncio.Protocol):
             return
         self._heard_at = self._loop.time()
         try:
+            self._framing_bytes += len(data)
             self._parser.feed_data(data)
-            if self._answer.status < 200:
-                self._head_bytes += len(data)
-                if self._head_bytes > HEAD_LIMIT_BYTES:
-                    self._fail(WireError("server_error", "the head of the answer has no end"))
-                    self.close()
+            self._pass_on()
+            if self._framing_bytes > FRAMING_LIMIT_BYTES:
+                raise WireError(
+                    "server_error",
+                    f"over {FRAMING_LIMIT_BYTES} bytes of headers, chunk lines or trailers came "
+                    "without a byte of the body",
+                )
         except httptools.HttpParserCallbackError as error:
             self._fail(error.__context__ if isinstance(error.__context__, Exception) else error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(WireError("server_error", f"the answer is not HTTP/1.1: {error}"))
+        except Exception as error:  # noqa: BLE001 - whatever the sink raises ends the request
+            self._fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_usable = False
@@ -214,7 +223,11 @@ class Connection(asyncio.Protocol):
         self._has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        if self._answer.status >= 200:  # a trailer, which says nothing that we want to know
+            return
+        if len(self._answer.headers) == HEADERS_LIMIT:
+            raise WireError("server_error", f"the answer has over {HEADERS_LIMIT} headers")
+        self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
         self._answer.status = status = self._parser.get_status_code()
@@ -233,26 +246,34 @@ class Connection(asyncio.Protocol):
             self._check(headers)
 
     def on_body(self, body: bytes) -> None:
-        if self._sink is not None:
-            self._sink(body)
-            return
-        self._held_bytes += len(body)
-        if self._held_bytes > BODY_LIMIT_BYTES:
+        self._framing_bytes = 0
+        # Pieces are put together first: in a list one of two bytes takes fifty.
+        self._held += body
+        if self._sink is None and len(self._held) > BODY_LIMIT_BYTES:
             raise WireError("server_error", f"the answer has over {BODY_LIMIT_BYTES} bytes")
-        self._chunks.append(body)
 
     def on_message_complete(self) -> None:
         if self._answer.status < 200:
             return
         if not self._parser.should_keep_alive():
             self.is_usable = False
+        self._pass_on()
         self._end()
 
     # ---
 
+    def _pass_on(self) -> None:
+        """
+        Give the sink what has come.
+        """
+        if self._sink is not None and self._held:
+            piece = bytes(self._held)
+            self._held.clear()
+            self._sink(piece)
+
     def _end(self) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._answer.body = b"".join(self._chunks)
+            self._answer.body = bytes(self._held)
             self._waiter.set_result(self._answer)
 
     def _fail(self, error: Exception) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Protocol
 
 from s3_sync.digest import looks_like_md5
@@ -160,21 +161,40 @@ class _Checksum(Protocol):
     def digest(self) -> bytes: ...
 
 
-class _Crc32:
-    def __init__(self) -> None:
+class _Crc:
+    """
+    Args:
+        calculate: Returns the CRC of a block, going on from that of the blocks before it.
+    """
+
+    def __init__(self, calculate: Callable[[bytes, int], int], size_bytes: int) -> None:
+        self._calculate = calculate
+        self._size_bytes = size_bytes
         self._value = 0
 
     def update(self, block: bytes, /) -> None:
-        self._value = zlib.crc32(block, self._value)
+        self._value = self._calculate(block, self._value)
 
     def digest(self) -> bytes:
-        return self._value.to_bytes(4, "big")
+        return self._value.to_bytes(self._size_bytes, "big")
 
 
-# What the standard library has. CRC32C and CRC64NVME it has not; there the length, If-Match and,
-# without KMS, the MD5 stand guard.
+@cache
+def _crc_of(model: str) -> Callable[[bytes, int], int]:
+    """
+    Return what the standard library does not have.
+    """
+    import anycrc  # noqa: PLC0415 - 25 ms and 4 MiB, only where a store sends such a checksum
+
+    calculate: Callable[[bytes, int], int] = anycrc.Model(model).calc
+    return calculate
+
+
+# How S3 calls them, and anycrc: docs/decisions/0020-crc-library.md.
 _CHECKSUMS: dict[str, Callable[[], _Checksum]] = {
-    "crc32": _Crc32,
+    "crc32": lambda: _Crc(zlib.crc32, 4),
+    "crc32c": lambda: _Crc(_crc_of("CRC32-ISCSI"), 4),
+    "crc64nvme": lambda: _Crc(_crc_of("CRC64-NVME"), 8),
     "sha256": hashlib.sha256,
     "sha1": lambda: hashlib.sha1(usedforsecurity=False),
 }

@@ -1,0 +1,114 @@
+"""
+Whatever a server sends, the client ends the request with a reason and holds little memory.
+"""
+
+import pytest
+
+from s3_sync.s3.wire import BODY_LIMIT_BYTES
+from tests.s3_sync.conformance.reader import Reader
+from tests.support.fake_s3 import FakeS3
+from tests.support.loopback import Exchange, Fault
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ENDLESS_BYTES = 64 << 20
+"""
+What a server sends at most of what has no end.
+"""
+
+# What a client may hold at once beside a whole listing.
+GROWTH_LIMIT_KIB = 8 << 10
+
+
+def endless(start: bytes, repeated: bytes) -> Fault:
+    """
+    Send the same again and again, until the client has gone.
+    """
+    piece = repeated * ((64 << 10) // len(repeated))
+
+    def fault(exchange: Exchange) -> None:
+        exchange.send_bytes(start)
+        for _ in range(ENDLESS_BYTES // len(piece)):
+            exchange.send_bytes(piece)
+        exchange.close()
+
+    return fault
+
+
+def numbered(start: bytes) -> Fault:
+    """
+    Headers, or trailers, of ever new names.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        exchange.send_bytes(start)
+        for first in range(0, ENDLESS_BYTES // 12, 10_000):
+            lines = (b"a%07d: b\r\n" % number for number in range(first, first + 10_000))
+            exchange.send_bytes(b"".join(lines))
+        exchange.close()
+
+    return fault
+
+
+WITHOUT_END = {
+    "blank lines": endless(b"", b"\r\n"),
+    "answers 100": endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "answers 103 with headers": endless(b"", b"HTTP/1.1 103 x\r\nLink: </a>; rel=x\r\n\r\n"),
+    "headers of one answer 103": numbered(b"HTTP/1.1 103 x\r\n"),
+    "the status line": endless(b"HTTP/1.1 200 ", b"x"),
+    "headers": numbered(b"HTTP/1.1 200 OK\r\n"),
+    "the name of a header": endless(b"HTTP/1.1 200 OK\r\n", b"x"),
+    "the value of a header": endless(b"HTTP/1.1 200 OK\r\nx: ", b"x"),
+    "headers of an error": numbered(b"HTTP/1.1 403 x\r\n"),
+    "the size of a chunk": endless(CHUNKED, b"0"),
+    "an extension of a chunk": endless(CHUNKED + b"f;", b"x"),
+    "a quoted extension of a chunk": endless(CHUNKED + b'f;a="', b"x"),
+    "trailers": numbered(CHUNKED + b"f\r\nprint('hello')\n\r\n0\r\n"),
+    "the name of a trailer": endless(CHUNKED + b"f\r\nprint('hello')\n\r\n0\r\n", b"x"),
+    "the value of a trailer": endless(CHUNKED + b"f\r\nprint('hello')\n\r\n0\r\nx: ", b"x"),
+}
+
+
+@pytest.mark.parametrize("part", WITHOUT_END)
+def test_what_has_no_end_is_refused_and_takes_no_memory(
+    s3: FakeS3, reader: Reader, part: str
+) -> None:
+    s3.inject(WITHOUT_END[part])
+
+    report = reader.read("get", s3.endpoint)
+
+    assert "server_error" == report.reason, report
+    assert report.grown_kib < GROWTH_LIMIT_KIB
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_a_body_that_is_kept_takes_no_more_memory_than_its_limit(
+    s3: FakeS3, reader: Reader, status: int
+) -> None:
+    head = CHUNKED.replace(b"200", b"%d" % status)
+    s3.inject(endless(head, b"%x\r\n%b\r\n" % (1000, b"x" * 1000)))
+
+    report = reader.read("list", s3.endpoint)
+
+    assert "server_error" == report.reason, report
+    assert report.grown_kib < 2 * (BODY_LIMIT_BYTES >> 10) + GROWTH_LIMIT_KIB
+
+
+@pytest.mark.parametrize("what", ["list", "get"])
+def test_a_body_in_tiny_pieces_takes_no_more_memory_than_in_one(
+    s3: FakeS3, reader: Reader, what: str
+) -> None:
+    """As a list of pieces it takes twenty times as much."""
+    chunk = b"2\r\nxx\r\n"
+
+    def fault(exchange: Exchange) -> None:
+        exchange.send_bytes(CHUNKED)
+        for _ in range(100):
+            exchange.send_bytes(chunk * 10_000)
+        exchange.send_bytes(b"0\r\n\r\n")
+
+    s3.inject(fault)
+
+    report = reader.read(what, s3.endpoint)
+
+    assert ("", 2_000_000) == (report.reason, report.body_bytes)
+    assert report.grown_kib < GROWTH_LIMIT_KIB

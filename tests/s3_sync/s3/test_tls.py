@@ -1,0 +1,228 @@
+"""Whose certificates are trusted, while the bundle is rotated."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from s3_sync.s3.client import S3Client
+from s3_sync.s3.refusals import SourceError
+from s3_sync.s3.tls import Trust
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from tests.runtime.recording import Log
+from tests.s3_sync.given import Given, config, config_of, play
+from tests.support.certificates import self_signed
+from tests.support.fake_s3 import FakeS3
+from tests.support.raising import raised
+
+Replace = Callable[[Path, bytes], None]
+
+
+def in_place(bundle: Path, content: bytes) -> None:
+    bundle.write_bytes(content)
+
+
+def by_rename(bundle: Path, content: bytes) -> None:
+    aside = bundle.with_suffix(".new")
+    aside.write_bytes(content)
+    aside.rename(bundle)
+
+
+def as_a_config_map(bundle: Path, content: bytes) -> None:
+    """As the kubelet does: the file is a link into ..data, a link to a folder of each version."""
+    version = bundle.parent / f"..{len(list(bundle.parent.iterdir()))}"
+    version.mkdir()
+    (version / bundle.name).write_bytes(content)
+    (bundle.parent / "..data_tmp").symlink_to(version.name)
+    (bundle.parent / "..data_tmp").rename(bundle.parent / "..data")
+    if not bundle.is_symlink():
+        bundle.unlink(missing_ok=True)
+        bundle.symlink_to(f"..data/{bundle.name}")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A path in a folder of its own, where there is nothing yet."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    return folder / "ca.pem"
+
+
+class Server:
+    """An S3 whose certificate changes; each is its own authority."""
+
+    def __init__(self, folder: Path) -> None:
+        self.context, self.old = self_signed(folder / "old", "old.example")
+        self._renewed = folder / "new"
+        self.new = self_signed(self._renewed, "new.example")[1]
+        self.s3 = FakeS3(tls=self.context)
+
+    def renew(self) -> None:
+        """Show the new certificate from the next handshake on."""
+        self.context.load_cert_chain(self.new, self._renewed / "key.pem")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    with server.s3:
+        yield server
+
+
+def rotated(server: Server, bundle: Path, *steps: Callable[[], object]) -> list[str]:
+    """Run a cycle, and one after each step, on new connections; return the reasons of failures."""
+
+    async def scene(client: S3Client) -> list[str]:
+        ended = []
+        for step in (lambda: None, *steps):
+            step()
+            client.close()
+            client.begin_cycle(Fence())
+            try:
+                await client.list_page(None)
+                ended.append("")
+            except SidecarError as error:
+                ended.append(error.reason)
+        return ended
+
+    chain = Given(config_of(server.s3, ca_bundle=str(bundle)))
+    found: list[str] = play(server.s3, scene, chain)
+    return found
+
+
+@pytest.mark.parametrize("replace", [in_place, by_rename, as_a_config_map])
+def test_no_cycle_fails_where_the_old_and_the_new_overlap(
+    server: Server, bundle: Path, replace: Replace
+) -> None:
+    old, new = server.old.read_bytes(), server.new.read_bytes()
+    replace(bundle, old)
+
+    ended = rotated(
+        server,
+        bundle,
+        lambda: replace(bundle, old + new),
+        server.renew,
+        lambda: replace(bundle, new),
+    )
+
+    assert [""] * 4 == ended
+
+
+@pytest.mark.parametrize("replace", [in_place, by_rename, as_a_config_map])
+def test_the_next_cycle_succeeds_where_they_do_not_overlap(
+    server: Server, bundle: Path, replace: Replace
+) -> None:
+    replace(bundle, server.old.read_bytes())
+
+    ended = rotated(server, bundle, server.renew, lambda: replace(bundle, server.new.read_bytes()))
+
+    assert ["", "tls_failed", ""] == ended
+
+
+def test_open_connections_are_kept(server: Server, bundle: Path) -> None:
+    bundle.write_bytes(server.old.read_bytes())
+
+    async def scene(client: S3Client) -> None:
+        await client.list_page(None)
+        in_place(bundle, server.old.read_bytes() + server.new.read_bytes())
+        client.begin_cycle(Fence())
+        await client.list_page(None)
+
+    play(server.s3, scene, Given(config_of(server.s3, ca_bundle=str(bundle))))
+
+    assert 1 == len({request.connection for request in server.s3.requests})
+
+
+@pytest.mark.parametrize("broken", [b"", b"-----BEGIN CERTIFICATE-----\nMIIB", None])
+def test_a_bundle_that_is_half_written_changes_nothing(
+    server: Server, bundle: Path, broken: bytes | None, log: Log
+) -> None:
+    both = server.old.read_bytes() + server.new.read_bytes()
+    bundle.write_bytes(server.old.read_bytes())
+
+    def write(content: bytes | None) -> None:
+        bundle.unlink() if content is None else bundle.write_bytes(content)
+
+    ended = rotated(
+        server, bundle, lambda: write(broken), lambda: None, lambda: write(both), server.renew
+    )
+
+    assert [""] * 5 == ended
+    (kept,) = log.events("ca_bundle_kept")
+    assert ("warning", "tls_failed") == (kept["level"], kept["reason"])
+    assert str(bundle) in kept["error"]
+    (reloaded,) = log.events("ca_bundle_reloaded")
+    assert ("info", str(bundle)) == (reloaded["level"], reloaded["path"])
+
+
+def test_polls_take_it_over_too(server: Server, bundle: Path) -> None:
+    key = "dags/current.json"
+    server.s3.put(key, b"{}", etag="abc")
+    bundle.write_bytes(server.old.read_bytes())
+
+    async def scene(client: S3Client) -> list[bool]:
+        def poll() -> bool:
+            client.close()
+            return client.has_still("pointer", key, '"abc"')
+
+        found = [poll()]
+        server.renew()
+        found.append(poll())
+        in_place(bundle, server.new.read_bytes())
+        return [*found, poll()]
+
+    chain = Given(config_of(server.s3, ca_bundle=str(bundle)))
+    assert [True, False, True] == play(server.s3, scene, chain)
+
+
+def test_the_store_of_the_system_is_looked_at_too(
+    server: Server, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    bundle.write_bytes(server.old.read_bytes())
+    trust = Trust(config())
+    before = trust.context()
+
+    bundle.write_bytes(server.old.read_bytes() + server.new.read_bytes())
+
+    assert (1, 2) == (len(before.get_ca_certs()), len(trust.context().get_ca_certs()))
+
+
+def test_what_has_not_changed_is_read_once(server: Server) -> None:
+    for given in (config(ca_bundle=str(server.old)), config()):
+        trust = Trust(given)
+
+        assert trust.context() is trust.context()
+
+
+def test_another_bundle_in_the_profile_is_taken_over(server: Server) -> None:
+    chain = Given(config_of(server.s3, ca_bundle=str(server.old)))
+
+    async def scene(client: S3Client) -> None:
+        await client.list_page(None)
+        server.renew()
+        chain.config = config_of(server.s3, ca_bundle=str(server.new))
+        client.begin_cycle(Fence())
+        await client.list_page(None)
+
+    play(server.s3, scene, chain)
+
+    assert 2 == len(server.s3.requests)
+
+
+def test_a_bundle_that_was_never_good_fails_each_cycle_until_it_is(
+    server: Server, bundle: Path
+) -> None:
+    """A cycle whose bundle cannot be read must not leave the address of the last one behind."""
+    chain = Given(config_of(server.s3, ca_bundle=str(server.old)))
+
+    async def scene(client: S3Client) -> None:
+        chain.config = config_of(server.s3, ca_bundle=str(bundle))
+        for _ in range(2):
+            assert "tls_failed" == raised(SourceError, client.begin_cycle, Fence()).reason
+        in_place(bundle, server.old.read_bytes())
+        client.begin_cycle(Fence())
+        await client.list_page(None)
+
+    play(server.s3, scene, chain)
