@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -40,9 +41,14 @@ class Publishing(Protocol):
     def daemon(self) -> Daemon: ...
 
 
-def run_s3_sync(stage: Publishing, *arguments: str, fails: int = 0) -> str:
+def run_s3_sync(
+    stage: Publishing, *arguments: str, fails: int = 0, settings: Mapping[str, str] | None = None
+) -> str:
     """
     Run a command of `s3-sync` as CI does; print and return what it says.
+
+    Args:
+        settings: Beside those that name the bucket.
 
     Raises:
         StepFailed: It ended with another code than `fails`.
@@ -59,6 +65,7 @@ def run_s3_sync(stage: Publishing, *arguments: str, fails: int = 0) -> str:
             "AWS_ACCESS_KEY_ID": bucket.ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": bucket.SECRET_KEY,
             "AWS_DEFAULT_REGION": "us-east-1",
+            **(settings or {}),
         },
         cwd=stage.dags.parent,
         stdin=subprocess.DEVNULL,
@@ -69,7 +76,7 @@ def run_s3_sync(stage: Publishing, *arguments: str, fails: int = 0) -> str:
     said = (done.stdout + done.stderr).strip()
     say(said)
     if done.returncode != fails:
-        raise StepFailed(f"s3-sync {arguments[0]} ended with code {done.returncode}")
+        raise StepFailed(f"s3-sync {' '.join(arguments)} ended with code {done.returncode}")
     return said
 
 
@@ -168,6 +175,30 @@ def bad_release_is_refused(stage: Stage) -> Result:
     )
 
 
+def new_pod_starts(stage: Stage) -> Result:
+    """
+    A new pod, while the newest release is refused: it starts, with the one before.
+    """
+    folder = stage.dags.with_name("new-pod")
+    began = time.monotonic()
+    said = run_s3_sync(
+        stage,
+        settings={
+            "DEST_PATH": str(folder),
+            "S3_SYNC_SOURCE": "release",
+            "S3_SYNC_LAYOUT": "snapshot",
+            "S3_SYNC_GATE": "syntax",
+            "S3_SYNC_ONE_SHOT": "true",
+            "S3_SYNC_HTTP_BIND": "127.0.0.1:0",
+        },
+    )
+    seconds = time.monotonic() - began
+    check("gate_fallback" in said, "the log says that it is a fallback")
+    good = files_in(stage.dags / "current")
+    check(files_in(folder / "current") == good, "it has the last release that passed")
+    return Result("an empty volume, and the init container ended well", seconds)
+
+
 def release_is_rolled_back(stage: Stage) -> Result:
     """
     Back from the bad release, and back again.
@@ -207,5 +238,6 @@ STEPS: tuple[Step[Stage], ...] = (
     ("a release", release_is_published),
     ("the next release", release_follows),
     ("a bad release", bad_release_is_refused),
+    ("a new pod", new_pod_starts),
     ("a rollback", release_is_rolled_back),
 )

@@ -61,6 +61,8 @@ class Counts:
     """Trees that are read while all kinds of trouble happen to git-sync."""
     credential_rotations: int
     """New sessions of AWS, each of which ends the one before."""
+    worlds: int
+    """Random buckets of good and bad objects."""
 
 
 MODERATE = Counts(
@@ -78,6 +80,7 @@ MODERATE = Counts(
     keys=7,
     tree_reads=1_000,
     credential_rotations=2,
+    worlds=15,
 )
 FULL = Counts(
     histories=120,
@@ -94,6 +97,7 @@ FULL = Counts(
     keys=1,
     tree_reads=20_000,
     credential_rotations=20,
+    worlds=300,
 )
 
 
@@ -144,6 +148,15 @@ def counts_of(config: pytest.Config) -> Counts:
     The counts of a run, for tests that are parametrized by them.
     """
     return FULL if config.getoption("--full") else MODERATE
+
+
+@pytest.fixture
+def only_in_full(request: pytest.FixtureRequest) -> None:
+    """
+    Skip a test, but with `--full`.
+    """
+    if not request.config.getoption("--full"):
+        pytest.skip("waits long: runs with make test-full")
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,12 @@ from typing import Literal
 
 from sidecar_runtime.errors import SidecarError
 
-Result = Literal["changed", "unchanged", "waiting", "settling", "refused", "error"]
+Result = Literal[
+    "changed", "unchanged", "partial", "waiting", "settling", "held", "refused", "error"
+]
 
 PAST_CYCLES = 20
-QUIET = ("unchanged", "waiting", "settling", "refused")
+QUIET = ("unchanged", "partial", "waiting", "settling", "held", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,15 @@ class Readiness:
         revision: Short name of what is published; empty before the first publish.
         published_at: Unix time of that publish.
         problem: Why it is not ready; empty where it is.
+        shortfall: What is published is less than the source has, or older: in words; empty where
+            it is all of the newest.
     """
 
     ready: bool
     revision: str = ""
     published_at: float | None = None
     problem: str = ""
+    shortfall: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +51,21 @@ class Outcome:
     What a cycle did; a failed one raises instead.
 
     Args:
-        result: ``waiting``: another process owns the target. ``settling``: the source is still
-            being changed. ``refused``: the gate does not let its revision pass.
+        result: ``partial``: what could be had is published. ``waiting``: another process owns the
+            target. ``settling``: the source is still being changed. ``held``: it changed so much
+            that a person should look first. ``refused``: the gate does not let its revision pass.
         revision: Short name of the source state that is now published.
-        counts: What was done, by name with unit; goes to the log line and the status page.
-        refusal: Why the revision was refused.
+        counts: What was done, by name with unit; goes to the log line and the status page. Empty
+            where a partial cycle has changed nothing.
+        problem: What a person should know, although nothing failed.
+        is_enough: Whether a one-shot may end with less than all.
     """
 
-    result: Literal["changed", "unchanged", "waiting", "settling", "refused"]
+    result: Literal["changed", "unchanged", "partial", "waiting", "settling", "held", "refused"]
     revision: str = ""
     counts: Mapping[str, int | str] = field(default_factory=dict)
-    refusal: SidecarError | None = None
+    problem: SidecarError | None = None
+    is_enough: bool = False
 
     @property
     def is_success(self) -> bool:
@@ -105,7 +114,7 @@ class Health:
         self._cycles: deque[PastCycle] = deque(maxlen=PAST_CYCLES)
         self.last_error: LastError | None = None
         self.failing_since: float | None = None
-        """Unix time of the first failure or refusal of the current series."""
+        """Unix time of the first failure, or other trouble, of the current series."""
         self.consecutive_failures = 0
 
     def beat(self) -> None:
@@ -142,7 +151,7 @@ class Health:
 
     def record(self, cycle: PastCycle, error: LastError | None) -> None:
         """
-        Add a cycle to the history; a refused one has an error, but is not a failure.
+        Add a cycle to the history; one with a problem has an error, but is not a failure.
         """
         with self._lock:
             # A quiet week is one line, not twenty equal ones.

@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 
 DENIED = SidecarError("access_denied", "may not list", "allow it")
 REFUSAL = SidecarError("revision_refused", "the gate refuses r2: a.py:3: what", "fix it")
-REFUSED = Outcome("refused", "r1", refusal=REFUSAL)
+REFUSED = Outcome("refused", "r1", problem=REFUSAL)
 SETTLING = Outcome("settling", "r1")
 PATIENCE_SECONDS = 60
 # Waits of hundredths of a second instead of seconds.

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from s3_sync.cycle import Session
 from s3_sync.metrics import SyncMetrics
 from s3_sync.settings import load_settings
 from s3_sync.sidecar import S3Sync
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Outcome
+from sidecar_runtime.health import Outcome, Readiness
 from tests.s3_sync.failing import failure
 from tests.support.descriptors import held
 from tests.support.fake_s3 import FakeS3
@@ -20,6 +21,7 @@ class Process:
     def __init__(self, s3: FakeS3, folder: Path) -> None:
         self.s3 = s3
         self.folder = folder
+        self._session: Session | None = None
 
     def start(self, settings: dict[str, str]) -> None:
         environ = {"AWS_BUCKET": self.s3.bucket, "DEST_PATH": str(self.folder), **settings}
@@ -27,15 +29,22 @@ class Process:
         self._session = self._sidecar.begin()
 
     def stop(self) -> None:
-        self._session.close()
-        self._sidecar._lock.release()
+        if self._session is not None:
+            self._session.close()
+            self._sidecar._lock.release()
+            self._session = None
 
     def restart(self, settings: dict[str, str]) -> None:
         self.stop()
         self.start(settings)
 
-    def cycle(self) -> Outcome:
-        return self._session.cycle(Fence())
+    @property
+    def _running(self) -> Session:
+        assert self._session is not None
+        return self._session
+
+    def cycle(self, *, is_asked_for: bool = False) -> Outcome:
+        return self._running.cycle(Fence(is_asked_for=is_asked_for))
 
     def fail(self) -> SidecarError:
         """Run a cycle that fails, and return how."""
@@ -47,20 +56,30 @@ class Process:
         return self.cycle()
 
     def glance(self) -> bool:
-        return self._session.glance()
+        return self._running.glance()
 
     @property
     def can_wait_for_news(self) -> bool:
-        return self._session.can_wait_for_news
+        return self._running.can_wait_for_news
 
     @property
     def is_ready(self) -> bool:
         return self._sidecar.readiness().ready
 
     @property
+    def readiness(self) -> Readiness:
+        """What the endpoint says."""
+        return self._sidecar.readiness()
+
+    @property
     def problem(self) -> str:
         """Why it is not ready."""
-        return self._sidecar.readiness().problem
+        return self.readiness.problem
+
+    @property
+    def revision(self) -> str:
+        """What is published, all of it."""
+        return self.readiness.revision
 
     @property
     def details(self) -> dict[str, object]:

@@ -73,7 +73,8 @@ def test_takes_what_is_merely_unusual(path: str) -> None:
      ("a/..", "unsafe_path"), ("a/./b", "unsafe_path"), ("a\0b", "unsafe_path"),
      ("caf\udce9", "unsafe_path"), (".s3-sync", "reserved"), (".s3-sync/managed", "reserved"),
      ("x" * 256, "name_too_long"), ("é" * 128, "name_too_long"),
-     ("/".join(["x" * 200] * 21), "name_too_long")],
+     ("/".join(["x" * 200] * 21), "name_too_long"), ("d/" * 1500 + "x", "too_deep"),
+     ("d/" * 200 + "x", "too_deep")],
 )  # fmt: skip
 def test_names_the_reason(path: str, reason: str) -> None:
     assert refusal_of(path, len(TARGET)) == reason

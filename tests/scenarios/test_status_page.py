@@ -136,7 +136,7 @@ def test_s3_sync_while_its_gate_refuses_a_hostile_name(
 
             seen = look(daemon)
 
-    assert seen.text.startswith("s3-sync ready alive refusing what is wrong revision_refused")
+    assert seen.text.startswith("s3-sync ready alive refused what is wrong revision_refused")
     assert f"{lure.markup}\\u202eyp.exe.py:1: '(' was never closed" in seen.text
     assert f"published {good}" in seen.text
 
@@ -150,7 +150,8 @@ def test_s3_sync_while_its_source_is_down(look: Look, tmp_path: Path) -> None:
 
             seen = look(daemon)
 
-    assert seen.text.startswith("s3-sync not ready alive failing not ready no complete sync")
+    trouble = "s3-sync not ready alive failing not ready nothing of this source is published yet"
+    assert seen.text.startswith(trouble)
     assert "what is wrong endpoint_unreachable: cannot connect" in seen.text
     assert "what to do Check AWS_ENDPOINT_URL" in seen.text
 
@@ -234,7 +235,7 @@ def test_git_sync_wrapper_with_a_hostile_author_and_without_a_server(
     for seen in (refused, failing):
         assert f"{lure.markup}\\u202e.py:1: '(' was never closed" in seen.text
         assert f"published {good}" in seen.text
-    assert refused.text.startswith("git-sync-wrapper ready alive refusing what is wrong")
+    assert refused.text.startswith("git-sync-wrapper ready alive refused what is wrong")
     assert failing.text.startswith("git-sync-wrapper ready alive failing what is wrong")
     assert "remote_unreachable" in failing.text
 

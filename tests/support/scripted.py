@@ -102,11 +102,11 @@ class Running:
 
     def fail(self) -> Event:
         """
-        Run a cycle that must fail, and return its `cycle_failed` line.
+        Run a cycle that must fail, or lack something, and return the line that says why.
         """
-        after = len(self.daemon.events)
-        self.daemon.sighup()
-        return self.daemon.wait_for_event("cycle_failed", after=after)
+        ended = self.daemon.sync()
+        assert "reason" in ended, ended
+        return ended
 
     def withstand(
         self, fault: Fault, match: Match | None = None, *, body: bytes | None = None, **stored: Any
@@ -119,7 +119,7 @@ class Running:
             stored: How it is stored, as for `FakeS3.put`.
 
         Returns:
-            The `cycle_failed` line.
+            The line that says why.
         """
         before = self.published
         self.s3.put("dags/a.py", body or new_content(), **stored)

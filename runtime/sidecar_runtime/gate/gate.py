@@ -42,6 +42,10 @@ class GateMetrics:
         self.refused = metrics.gauge(
             "sidecar_gate_refused", "1 while the gate refuses the newest revision, else 0."
         )
+        self.fallback = metrics.gauge(
+            "sidecar_gate_fallback",
+            "1 while what is published is a fallback for a refused revision, else 0.",
+        )
 
 
 def make_gate(settings: GateSettings, metrics: GateMetrics) -> Gate | None:
@@ -71,7 +75,8 @@ class RevisionRefused(SidecarError):
         )
         self.revision = revision
         self.findings = findings[:NAMED_FINDINGS]
-        self.files_refused = len({finding.path for finding in findings if finding.path})
+        self.paths = frozenset(finding.path for finding in findings if finding.path)
+        self.files_refused = len(self.paths)
 
     def facts(self) -> dict[str, object]:
         """
@@ -136,11 +141,11 @@ class Gate:
         self._metrics.refused.set(refused is not None)
         return refused
 
-    def rest(self) -> None:
+    def rest(self, *, is_refused: bool = False) -> None:
         """
-        Note that nothing waits for a verdict: the newest revision is published.
+        Note whether the newest revision is refused, where that was not the last question.
         """
-        self._metrics.refused.set(0)
+        self._metrics.refused.set(is_refused)
 
     def examine(
         self, revision: str, folder: str, changed: Collection[str], fence: Fence

@@ -57,7 +57,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
         _mark(facts["alive"], "alive" if facts["alive"] else "not alive"),
     ]
     if facts["last_error"]:
-        marks.append(_mark(False, "failing" if failures else "refusing"))
+        marks.append(_mark(False, "failing" if failures else _result(facts)))
     shown = {
         "published": [facts["revision"], facts["published_at"]],
         "source": facts["source"],
@@ -80,7 +80,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
 
 
 def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
-    trouble: dict[str, object] = {"not ready": facts["problem"]}
+    trouble: dict[str, object] = {"not ready": facts["problem"], "partial": facts["shortfall"]}
     if not facts["alive"]:
         trouble["not alive"] = "No cycle has finished in time: a restart would help."
     if error := facts["last_error"]:
@@ -91,6 +91,13 @@ def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
             "what to do": error["advice"],
         }
     return trouble
+
+
+def _result(facts: Mapping[str, Any]) -> str:
+    """
+    Return what the last cycle ended with, such as refused.
+    """
+    return str(facts["cycles"][0]["result"]) if facts["cycles"] else "failing"
 
 
 def _mark(is_good: bool, words: str) -> str:

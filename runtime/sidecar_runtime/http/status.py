@@ -38,6 +38,7 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
         "alive": health.is_alive,
         "ready": readiness.ready,
         "problem": readiness.problem or None,
+        "shortfall": readiness.shortfall or None,
         "revision": readiness.revision or None,
         "published_at": _iso(readiness.published_at),
         "source": about.source,
@@ -67,6 +68,7 @@ def readiness_body(health: Health, sidecar: Sidecar) -> tuple[bool, bytes]:
     body = {
         "ready": readiness.ready,
         "revision": readiness.revision or None,
+        "shortfall": readiness.shortfall or None,
         "published_seconds_ago": _rounded(time.time() - published) if published else None,
         "reason": error.reason if error else None,
         "error": error.message if error else readiness.problem or None,

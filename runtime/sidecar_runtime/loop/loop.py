@@ -277,9 +277,10 @@ class Loop:
         self._duration.observe(seconds)
         if isinstance(end, Outcome):
             self._record.success(end, seconds)
-            if self._settings.one_shot and end.is_success:
+            if self._settings.one_shot and (end.is_success or end.is_enough):
                 return EXIT_DONE
-            if end.result in ("waiting", "settling"):
+            is_short = end.result == "partial" and self._settings.one_shot
+            if is_short or end.result in ("waiting", "settling"):
                 wait_seconds = min(
                     self._settings.interval_seconds, self._pace.waiting_retry_seconds
                 )

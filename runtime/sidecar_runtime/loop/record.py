@@ -47,32 +47,43 @@ class Record:
         Record a cycle without failure, and the seconds that it took.
         """
         failures = self._health.consecutive_failures
-        refusal = _last_error(outcome.refusal) if outcome.refusal else None
+        problem = _last_error(outcome.problem) if outcome.problem else None
         before = self._health.last_error
-        if refusal and before and before.message == refusal.message:
-            refusal = before  # since then, not since now
+        if problem and before and before.message == problem.message:
+            problem = before  # since then, not since now
         self._metrics.cycles(outcome.result).inc()
         self._metrics.consecutive_failures.set(0)
-        if outcome.is_success or outcome.result == "waiting":
+        if outcome.is_success or outcome.result in ("partial", "waiting"):
             self._metrics.last_success.set_to_current_time()
-        reason = refusal.reason if refusal else ""
+        reason = problem.reason if problem else ""
         started = time.time() - seconds
         self._health.record(
-            PastCycle(started, seconds, outcome.result, reason, outcome.counts), refusal
+            PastCycle(started, seconds, outcome.result, reason, outcome.counts), problem
         )
         if outcome.result in ("waiting", "settling"):
             return
-        if outcome.result == "changed":
+        is_change = outcome.result == "changed" or (
+            outcome.result == "partial" and bool(outcome.counts)
+        )
+        if is_change:
             self._metrics.last_publish.set_to_current_time()
-        is_news = bool(failures) or outcome.result == "changed"
+        is_partial = outcome.result == "partial" and problem is not None
+        is_new_problem = is_partial and problem is not before
+        is_news = bool(failures) or is_change or is_new_problem
         if not is_news and not _STANDARD_LOG.isEnabledFor(logging.DEBUG):
             return  # structlog takes 0.04 ms to find that out (2026-11)
-        (log.info if is_news else log.debug)(
+        why = (
+            {"reason": problem.reason, "error": problem.message, "advice": problem.advice}
+            if is_partial and problem is not None
+            else {}
+        )
+        (log.warning if is_new_problem else log.info if is_news else log.debug)(
             "cycle_finished",
             result=outcome.result,
             revision=outcome.revision,
             failures_before=failures,
             duration_seconds=round(seconds, 3),
+            **why,
             **outcome.counts,
         )
 

@@ -203,7 +203,7 @@ class Session:
         """
         self._context.metrics.git_sync.count_noop()
         if refusal := self._publisher.refusal:
-            return Outcome("refused", published.commit, refusal=refusal)
+            return Outcome("refused", published.commit, problem=refusal)
         return self._publisher.confirm(published.commit, fence)
 
     def _sync(self, problem: SidecarError | None, fence: Fence) -> str:

@@ -57,7 +57,7 @@ class Publisher:
         worktree = context.engine.worktree()
         if refusal := self._judge(commit, published, worktree, fence):
             self._accept(refusal)
-            return Outcome("refused", published.commit, refusal=refusal)
+            return Outcome("refused", published.commit, problem=refusal)
         volume.add(commit, worktree, fence)
         context.hooks.prepublish(commit, fence)
         volume.show(commit, made_by, fence)

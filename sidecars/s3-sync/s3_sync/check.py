@@ -7,32 +7,43 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException
+from typing import Any
 
+from s3_sync.digest import Content
 from s3_sync.keys import RESERVED, compile_filter
+from s3_sync.layouts.open import tree_part
 from s3_sync.lease import LOCK
-from s3_sync.listing.entries import Listing
+from s3_sync.listing.entries import Entry, Listing
 from s3_sync.listing.lister import Lister
+from s3_sync.plan import make_plan
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectMoved, S3Error
 from s3_sync.settings import Settings
+from s3_sync.tree.parts import read_target
 from s3_sync.tree.volume import LINK
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.check import try_folder
-from sidecar_runtime.volume.errors import TargetError
+from sidecar_runtime.volume.errors import TargetError, explain_os_error
 from sidecar_runtime.volume.lock import find_holder
+
+SAMPLE_FOLDERS = 20
+STATUS_SECONDS = 2.0
 
 
 def run(settings: Settings) -> int:
     """
-    Print one line a check; return the exit code.
+    Print one line a check; return the exit code: 0 only where all of the source can be published,
+    and is, as far as a daemon that runs already can say.
     """
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
     checks = _Checks(settings)
-    return exit_code([checks.source(), checks.target()])
+    return exit_code([checks.source(), checks.target(), checks.daemon()])
 
 
 class _Checks:
@@ -40,6 +51,7 @@ class _Checks:
         self._settings = settings
         self._fence = Fence()
         self._chain = Chain(is_anonymous=settings.bucket_access == "public")
+        self._wanted: Mapping[str, Content] = {}
         self._client = S3Client(
             settings.bucket,
             settings.prefix,
@@ -73,9 +85,50 @@ class _Checks:
             has_links = try_folder("target", path)
         except TargetError as error:
             return _fail("target", error)
-        if holder := find_holder(LOCK, os.path.join(path, RESERVED)):
-            say("ok", "", f"a daemon keeps it: pid {holder.get('pid')} on {holder.get('host')}")
+        if not self._has_room():
+            return False
         return self._settings.layout != "snapshot" or _check_link(f"{path}/{LINK}", has_links)
+
+    def daemon(self) -> bool:
+        """
+        What the daemon that keeps the folder says of it, where there is one.
+        """
+        holder = find_holder(LOCK, os.path.join(self._settings.dest_path, RESERVED))
+        if not holder:
+            return True
+        name = f"pid {holder.get('pid')} on {holder.get('host')}"
+        status = _status_of(self._settings)
+        if status is None:
+            say("??", "daemon", f"{name} keeps the folder, and its status page cannot be asked")
+            return True
+        if error := status["last_error"]:
+            say("FAIL", "daemon", f"{error['reason']}: {error['error']}")
+            say("", "", error["advice"])
+        if lack := status["problem"] or status["shortfall"]:
+            say("FAIL", "daemon", lack)
+        if error or lack:
+            return False
+        say("ok", "daemon", f"{name} has published all of {status['revision']}")
+        return True
+
+    def _has_room(self) -> bool:
+        """
+        Whether what is not there yet fits on the volume.
+        """
+        path, settings = self._settings.dest_path, self._settings
+        try:
+            managed, _ = read_target(path, tree_part(settings), with_foreign=False)
+            free_bytes = _free_bytes(path)
+        except OSError as error:
+            return _fail("target", explain_os_error(error, f"cannot read {path}"))
+        plan = make_plan(self._wanted, managed, may_delete=False)
+        needed_bytes = sum(entry.size_bytes for _, entry in plan.publish)
+        if needed_bytes < free_bytes:
+            return True
+        needed, free = (f"{size / (1 << 20):.1f} MiB" for size in (needed_bytes, free_bytes))
+        say("FAIL", "target", f"target_full: {needed} are to come, {free} are free on {path}")
+        say("", "", "Enlarge the volume (sizeLimit of an emptyDir, or the claim).")
+        return False
 
     async def _permissions(self) -> bool:
         settings = self._settings
@@ -84,6 +137,7 @@ class _Checks:
             settings.prefix,
             compile_filter(settings.include, settings.exclude),
             len(settings.dest_path.encode()),
+            settings.max_keys,
         )
         try:
             listing = await lister.read()
@@ -98,7 +152,8 @@ class _Checks:
             return settings.allow_empty
         found = f"files: {len(listing.wanted)}, keys skipped: {len(listing.skipped)}"
         say("ok", "s3:ListBucket", found)
-        return await self._read_one(listing)
+        self._wanted = listing.wanted
+        return await self._read_sample(listing)
 
     async def _release(self) -> bool:
         """
@@ -107,6 +162,7 @@ class _Checks:
         source = ReleaseSource(self._settings, self._client)
         try:
             release = await source.look(self._fence)
+            self._wanted = release.wanted
             say("ok", "release", f"{release.revision}, files: {len(release.wanted)}")
             await source.try_bundle(_Nowhere())
         except SidecarError as error:
@@ -114,19 +170,60 @@ class _Checks:
         say("ok", "s3:GetObject", "pointer, manifest and bundle")
         return True
 
-    async def _read_one(self, listing: Listing) -> bool:
+    async def _read_sample(self, listing: Listing) -> bool:
         """
-        Read the smallest object: a permission is proven only by its use.
+        Read the smallest object of each top folder: a permission is proven only by its use.
         """
-        entry = min(listing.wanted.values(), key=lambda found: found.size_bytes)
-        try:
-            await self._client.get_object(entry.key, entry.etag, entry.size_bytes, _Nowhere())
-        except SidecarError as error:
-            return _fail("s3:GetObject", error)
-        except ObjectMoved:
-            pass  # it may be read, it just changed
-        say("ok", "s3:GetObject", entry.key)
-        return True
+        failed: dict[str, SidecarError] = {}
+        sample = _sample(listing)
+        for entry in sample:
+            try:
+                await self._client.get_object(entry.key, entry.etag, entry.size_bytes, _Nowhere())
+            except SidecarError as error:
+                failed.setdefault(error.reason, error)
+            except ObjectMoved:
+                pass  # it may be read, it just changed
+        for found in failed.values():
+            _fail("s3:GetObject", found)
+        if not failed:
+            say("ok", "s3:GetObject", ", ".join(entry.key for entry in sample[:3]))
+        return not failed
+
+
+def _sample(listing: Listing) -> list[Entry]:
+    smallest: dict[str, Entry] = {}
+    for path, entry in listing.wanted.items():
+        top = path.partition("/")[0] if "/" in path else ""
+        if top not in smallest or entry.size_bytes < smallest[top].size_bytes:
+            smallest[top] = entry
+    return list(smallest.values())[:SAMPLE_FOLDERS]
+
+
+def _free_bytes(path: str) -> int:
+    """
+    Return the free bytes of a volume, of which the path may not be there yet.
+    """
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def _status_of(settings: Settings) -> dict[str, Any] | None:
+    """
+    Return the status of the daemon on this target; None where it cannot be asked from here.
+    """
+    host, port = settings.http_bind
+    connection = HTTPConnection(host or "localhost", port, timeout=STATUS_SECONDS)
+    try:
+        connection.request("GET", "/status")
+        status = json.loads(connection.getresponse().read())
+        is_it = status["sidecar"] == "s3-sync" and status["target"] == settings.dest_path
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return None
+    finally:
+        connection.close()
+    return status if is_it else None
 
 
 class _Nowhere:

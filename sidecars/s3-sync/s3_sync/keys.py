@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 RESERVED = ".s3-sync"
 NAME_LIMIT_BYTES = 255
 PATH_LIMIT_BYTES = 4095
+# Nobody nests so deep on purpose, and Python's own folder walk ends at about 1,000.
+DEPTH_LIMIT = 200
 
 # Must be restored before they can be read; Instant Retrieval can be read.
 ARCHIVED_CLASSES = {"GLACIER", "DEEP_ARCHIVE"}
@@ -31,6 +33,8 @@ def refusal_of(path: str, target_bytes: int) -> str | None:
         return "unsafe_path"
     if parts[0] == RESERVED:
         return "reserved"
+    if len(parts) > DEPTH_LIMIT:
+        return "too_deep"
     try:
         lengths = [len(part.encode()) for part in parts]
     except UnicodeEncodeError:

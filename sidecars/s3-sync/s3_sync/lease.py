@@ -14,7 +14,7 @@ from s3_sync.layouts.layout import Layout
 from s3_sync.layouts.open import open_layout
 from s3_sync.layouts.publish import restore
 from s3_sync.metrics import SyncMetrics
-from s3_sync.result import CycleResult
+from s3_sync.result import Changes, CycleResult
 from s3_sync.settings import Settings
 from s3_sync.status import Status
 from s3_sync.tree.published import Published
@@ -152,12 +152,31 @@ class Lease:
             self._volume.write_state(PUBLISHING, f"{revision}\n".encode(), fence)
             self.is_half_done = True
 
-    def record(self, layout: Layout, revision: str, fence: Fence) -> None:
+    def record(
+        self,
+        layout: Layout,
+        fence: Fence,
+        changes: Changes,
+        *,
+        name: str,
+        aim: str,
+        lacking: int = 0,
+        fallback: str = "",
+    ) -> None:
         """
-        Write down what is published.
+        Write down what is published; as :meth:`Published.record`.
         """
         assert self._volume is not None and layout.shown is not None
-        self.published.record(self._volume, len(layout.shown.managed.files), revision, fence)
+        self.published.record(
+            self._volume,
+            fence,
+            changes.counts(),
+            name=name,
+            aim=aim,
+            files=len(layout.shown.managed.files),
+            lacking=lacking,
+            fallback=fallback,
+        )
         if self.is_half_done:
             with fence:
                 os.unlink(PUBLISHING, dir_fd=self._volume.state)
@@ -174,10 +193,15 @@ class Lease:
             half = "a part of a release is in place" if self.is_half_done else ""
             self._status.readiness = self.published.readiness(self.damaged, layout.problem or half)
         self._metrics.managed.set(len(shown))
+        self._metrics.partial.set(self.published.lacking > 0)
+        self._metrics.gate.fallback.set(bool(self.published.fallback))
+        unverified = layout.shown.managed.unverified if layout.shown else ()
+        self._metrics.unverified.set(len(unverified))
         self._status.show(
             waiting_for=[],
             managed_files=len(shown),
             damaged_files=sorted(self.damaged)[:NAMED_FILES],
+            unverified_files=sorted(unverified)[:NAMED_FILES],
         )
 
     def _acquire(self) -> Layout | None:
@@ -211,11 +235,14 @@ class Lease:
         Open the layout, and look at all that a predecessor left.
         """
         self.published.read(volume.state)
-        layout = open_layout(self._settings, volume, self.published.revision)
+        layout = open_layout(self._settings, volume, self.published.name)
         self.is_half_done = not layout.is_atomic and is_there(PUBLISHING, volume.state)
-        if layout.revision and self.published.revision:
-            # Killed between showing it and its record.
-            self.published.revision = layout.revision
+        if layout.shown is not None and layout.shown.managed.is_lost and self.published.at:
+            # Nobody knows any more which files there should be: the source must say it again.
+            log.warning("published_unknown", name=self.published.name)
+            self.published.void(volume)
+        elif layout.revision:
+            self.published.correct(layout.revision)
         shown = layout.shown.managed.files if layout.shown else {}
         self._scan = iter(())
         self.damaged = layout.shown.damaged(iter(shown)) if layout.shown else set()

@@ -11,6 +11,7 @@ from sidecar_runtime.metrics import Metrics
 SKIP_REASONS = (
     "unsafe_path",
     "name_too_long",
+    "too_deep",
     "file_and_folder",
     "reserved",
     "archived",
@@ -40,6 +41,20 @@ class SyncMetrics(Metrics):
         self.managed = self.gauge("s3_sync_managed_files", "Files on disk that s3-sync published.")
         self.skipped = self.gauge_by(
             "reason", "s3_sync_skipped_keys", "Keys that cannot become a file, by reason."
+        )
+        self.unread = self.gauge_by(
+            "reason",
+            "s3_sync_unread_objects",
+            "Objects that are not on disk as the source has them, because they cannot be read.",
+        )
+        self.unverified = self.gauge(
+            "s3_sync_unverified_files", "Managed files whose content nothing has verified."
+        )
+        self.partial = self.gauge(
+            "s3_sync_partial", "1 while what is published is not all that the source has, else 0."
+        )
+        self.held = self.gauge(
+            "s3_sync_held_deletions", "Files whose deletion S3_SYNC_MAX_DELETE holds back."
         )
         self.gate = GateMetrics(self)
         requests = self.counter_by(

@@ -8,19 +8,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from s3_sync.bring import Bringer, count
+from s3_sync.deletions import DeletionBrake
+from s3_sync.last_change import LastChange
 from s3_sync.layouts.layout import Layout
 from s3_sync.lease import Lease
 from s3_sync.metrics import SyncMetrics
-from s3_sync.plan import Plan, make_plan
+from s3_sync.offer import Offer, Offering, name_of
 from s3_sync.result import CycleResult
 from s3_sync.settings import Settings
 from s3_sync.skipped import Skipped
-from s3_sync.source import Order, Source, State
+from s3_sync.source import Source, State
 from s3_sync.status import Status
+from s3_sync.unread import Unread, explain
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.gate import Gate, RevisionRefused
+from sidecar_runtime.gate.gate import Gate
 from sidecar_runtime.health import Outcome
-from sidecar_runtime.volume.errors import TargetError
+
+# After this many cycles that lack the same files a one-shot has done what it could.
+SAME_PARTIAL_CYCLES = 3
 
 
 class Reconciler:
@@ -40,22 +47,29 @@ class Reconciler:
         self._settings = settings
         self._metrics = metrics
         self._status = status
-        self._gate = gate
         self._lease = lease
         self._source = source
         self._skipped = Skipped(metrics, status)
-        self._blocked: set[str] = set()
+        self._unread = Unread(metrics, status, settings.interval_seconds)
+        self._brake = DeletionBrake(settings)
+        self._bringer = Bringer(settings, metrics, lease, source, self._unread)
+        self._offering = Offering(gate, lease, source, self._bringer.bring)
+        self._last_change = LastChange(status)
         # The state that was acted upon last, and what a cycle says while nothing is different.
         self._acted: State[Any] | None = None
         self._rest: Outcome | None = None
         self._is_done = False
+        # What the cycle before found listed.
+        self._listed: Mapping[str, Any] = {}
+        self._lacking: frozenset[str] = frozenset()
+        self._same_cycles = 0
 
     @property
     def is_at_rest(self) -> bool:
         """
         Whether there is nothing to do while the source stays as it is.
         """
-        return self._is_done and not (self._blocked or self._settings.delete == "all")
+        return self._is_done and not (self._bringer.blocked or self._settings.delete == "all")
 
     def start_over(self) -> None:
         """
@@ -76,32 +90,32 @@ class Reconciler:
         self._is_done = False
         repaired = self._lease.repair(layout, fence)
         state = await self._source.look(fence)
-        published = self._lease.published.revision
-        if self._source.is_settled(state, published):
+        self._unread.look(state.wanted, is_asked_for=fence.is_asked_for)
+        wait = self._wait(layout, state, fence)
+        if wait is None:
             outcome = await self._act(layout, state, repaired, fence)
             self._is_done = outcome.is_success and self._rest is not None
             return outcome
         if self._acted is not None:
-            await self._heal(layout, self._acted, state, fence)
-        return Outcome("settling", published)
+            await self._bringer.heal(layout, self._acted, state, fence)
+        return wait
 
-    async def _heal(
-        self, layout: Layout, acted: State[Any], state: State[Any], fence: Fence
-    ) -> None:
+    def _wait(self, layout: Layout, state: State[Any], fence: Fence) -> Outcome | None:
         """
-        Put back what is damaged while a change comes to rest, as far as it is not part of it.
+        Return why a state is not acted upon yet; None where it is.
         """
-        same = tuple(
-            (path, entry)
-            for path in self._damaged(layout)
-            if (entry := state.wanted.get(path)) and acted.wanted.get(path) == entry
-        )
-        if same:
-            order = self._order(layout, acted, Plan(same, ()), fence)
-            await self._source.bring(order)
-            self._count(order.result)
-            self._lease.look_again(layout)
-            self._lease.repair(layout, fence)
+        published = self._lease.published
+        is_first = published.at is None
+        if not self._source.is_settled(state, published.aim, is_first=is_first):
+            return Outcome("settling", published.revision)
+        if state is self._acted:
+            return None
+        managed = layout.shown.managed.files if layout.shown is not None else {}
+        held = self._brake.judge(state.wanted, managed, is_asked_for=fence.is_asked_for)
+        self._metrics.held.set(held.files if held else 0)
+        if held is None:
+            return None
+        return Outcome("held", published.revision, problem=held, is_enough=not is_first)
 
     async def _act(
         self, layout: Layout, state: State[Any], done: CycleResult, fence: Fence
@@ -115,41 +129,63 @@ class Reconciler:
         if state is self._acted and self._rest and not (done.healed or self._is_disturbed(layout)):
             return self._rest
         self._acted, self._rest = state, None
-        result = await self._bring(layout, state, fence)
-        if layout.is_atomic and result.blocked:
-            result = await self._bring_by_force(layout, state, fence)
-        is_complete = result.is_complete and not self._lease.torn
-        refusal = None
-        is_shown = False
+        result = await self._bringer.bring(layout, state, fence)
+        self._require(state, result)
         if layout.is_atomic:
             done.add(self._lease.repair(layout, fence))
-            refusal = self._ask_gate(layout, state, fence) if is_complete else None
-            is_complete = is_complete and not self._lease.torn
-            if is_complete and not refusal and not layout.shows(state.revision):
-                done.add(layout.publish(state.revision, fence))
-                is_shown = True
-            is_complete = is_complete and not done.failed
+            offer = Offer(state.revision, result.lacking)
+            if self._is_unsettled(state, result.lacking):
+                self._is_same(result.lacking)
+            else:
+                offer = await self._offering.make(layout, state, result.lacking, fence)
             if layout.shown is not None:
                 layout.shown.end_cycle(fence)
-            self._count(replace(done, healed=0))  # those are counted as they are repaired
+            done.add(offer.result)
+            count(self._metrics, replace(done, healed=0))  # those are counted as they are repaired
             done.take_over(result)
         else:
-            done = result
+            name = name_of(state, result.lacking, layout.tree)
+            offer, done = Offer(name, result.lacking, is_shown=True), result
         self._lease.look_again(layout)
-        self._blocked = done.blocked
-        self._skipped.show(state.skipped, map(state.key_of, self._blocked))
-        if is_complete:
-            self._status.show(refused=refusal.facts() if refusal else {})
-        is_news = state.revision != self._lease.published.revision
-        is_changed = (is_shown and is_news) or bool(
-            done.published or done.adopted or done.deleted or done.healed
+        self._bringer.blocked = done.blocked
+        self._skipped.show(state.skipped, map(state.key_of, self._bringer.blocked))
+        self._unread.show()
+        self._status.show(refused=offer.refusal.facts() if offer.refusal else {})
+        for error in offer.result.failed.values():
+            raise error
+        self._record(layout, state, offer, done, fence)
+        return self._conclude(state, offer, done)
+
+    def _require(self, state: State[Any], result: CycleResult) -> None:
+        """
+        Raises:
+            SidecarError: What was brought is not to be published.
+        """
+        for path, error in result.failed.items():
+            if path not in result.lacking:
+                if len(result.failed) > 1:
+                    error.message += f"; {len(result.failed) - 1} more files failed"
+                raise error
+        is_first = self._lease.published.at is None
+        if is_first and len(result.lacking) * 2 > len(state.wanted):
+            self._unread.show()
+            raise explain(result.lacking, state.wanted)
+
+    def _is_unsettled(self, state: State[Any], lacking: Mapping[str, SidecarError]) -> bool:
+        """
+        Whether something is being uploaded, so that what was read may belong to two states.
+
+        Not where two listings differ in nothing but what could not be read: that is always busy,
+        or listed and not there.
+        """
+        before, self._listed = self._listed, state.wanted
+        if all(error.reason != "object_changing" for error in lacking.values()):
+            return False
+        rest, rest_before = (
+            {path: entry for path, entry in listed.items() if path not in lacking}
+            for listed in (state.wanted, before)
         )
-        if is_complete and not refusal:
-            if is_changed or is_news or self._lease.is_half_done:
-                self._lease.record(layout, state.revision, fence)
-            layout.clear_others(fence)
-            self._status.show(**state.facts)
-        return self._conclude(layout, state, done, is_changed, refusal)
+        return rest != rest_before
 
     def _is_disturbed(self, layout: Layout) -> bool:
         """
@@ -159,132 +195,86 @@ class Reconciler:
             layout.shown is None
             or self._lease.damaged
             or self._lease.torn
-            or self._blocked
+            or self._bringer.blocked
+            or self._unread.are_due
+            or self._source.suspects()
             or self._settings.delete == "all"
         )
 
-    def _damaged(self, layout: Layout) -> set[str]:
-        return self._lease.torn if layout.is_atomic else self._lease.damaged
-
-    def _order(
-        self, layout: Layout, state: State[Any], plan: Plan[Any], fence: Fence
-    ) -> Order[Any]:
-        return Order(
-            state,
-            plan,
-            layout.tree,
-            fence,
-            damaged=self._damaged(layout),
-            blocked=self._blocked,
-            is_hidden=layout.is_atomic,
-            begin=lambda: self._lease.begin(layout, state.revision, fence),
+    def _record(
+        self, layout: Layout, state: State[Any], offer: Offer, done: CycleResult, fence: Fence
+    ) -> None:
+        """
+        Write down what is published, if that is news.
+        """
+        if not offer.is_shown:
+            return
+        published = self._lease.published
+        lacking = len(offer.lacking)
+        is_news = (offer.name, lacking, offer.fallback) != (
+            published.name,
+            published.lacking,
+            published.fallback,
         )
+        is_changed = done.published or done.adopted or done.deleted or done.healed
+        if is_news or is_changed or state.revision != published.aim or self._lease.is_half_done:
+            self._lease.record(
+                layout,
+                fence,
+                done.changes,
+                name=offer.name,
+                aim=state.revision,
+                lacking=lacking,
+                fallback=offer.fallback,
+            )
+        layout.clear_others(fence)
+        self._last_change.show(offer.name, done.changes)
+        self._status.show(**state.facts)
 
-    async def _bring(self, layout: Layout, state: State[Any], fence: Fence) -> CycleResult:
+    def _conclude(self, state: State[Any], offer: Offer, done: CycleResult) -> Outcome:
         """
-        Bring the tree up to date with the state.
-        """
-        plan = self._plan(layout, state, fence)
-        order = self._order(layout, state, plan, fence)
-        are_gone = any(path not in state.wanted for path in plan.delete)
-        if are_gone and not await self._source.confirms_deletions(state, fence):
-            order = replace(order, plan=replace(plan, delete=()))
-            order.result.moved += plan.delete
-        try:
-            await self._source.bring(order)
-        finally:
-            if layout.is_atomic:
-                self._metrics.downloaded.inc(order.result.downloaded_bytes)
-            else:
-                self._count(order.result)
-            if not fence.is_revoked:
-                layout.tree.end_cycle(fence)
-        self._lease.look_again(layout)
-        return order.result
-
-    async def _bring_by_force(self, layout: Layout, state: State[Any], fence: Fence) -> CycleResult:
-        """
-        Retry after removing whatever blocks a path; otherwise the revision would be incomplete.
+        Say what a cycle has done.
 
         Raises:
-            TargetError: It cannot be removed.
+            Undecided: The gate has to be asked again.
         """
-        for path in layout.tree.foreign():  # the tree is ours alone
-            layout.tree.delete(path, fence)
-        result = await self._bring(layout, state, fence)
-        for path in result.blocked:
-            raise TargetError(
-                "target_failed",
-                f"something that cannot be removed is at {path!r} in .s3-sync",
-                "Look at it as its owner; .s3-sync is s3-sync's own.",
-            )
-        return result
-
-    def _plan(self, layout: Layout, state: State[Any], fence: Fence) -> Plan[Any]:
-        tree, damaged = layout.tree, self._damaged(layout)
-        may_delete = self._settings.delete != "none"
-        if not may_delete:
-            # Kept although its key is gone, and now lost: there is nothing to put back.
-            for path in damaged - state.wanted.keys():
-                tree.forget(path, fence)
-        return make_plan(
-            state.wanted,
-            tree.managed.files,
-            damaged=damaged,
-            foreign=tree.foreign() if self._settings.delete == "all" else (),
-            last=self._source.late,
-            may_delete=may_delete,
-        )
-
-    def _ask_gate(self, layout: Layout, state: State[Any], fence: Fence) -> RevisionRefused | None:
-        """
-        Ask the gate about what consumers do not see yet.
-        """
-        if self._gate is None:
-            return None
-        if layout.shows(state.revision):
-            self._gate.rest()
-            return None
-        changed = [path for path, _ in layout.changes().publish]
-        refusal = self._gate.judge(state.revision, layout.tree.path, changed, fence)
-        self._lease.look_at_all(layout)  # a command may have written to what it judged
-        return refusal
-
-    def _conclude(
-        self,
-        layout: Layout,
-        state: State[Any],
-        result: CycleResult,
-        is_changed: bool,
-        refusal: RevisionRefused | None,
-    ) -> Outcome:
-        if result.failed:
-            error = next(iter(result.failed.values()))
-            if len(result.failed) > 1:
-                error.message += f"; {len(result.failed) - 1} more files failed"
-            raise error
-        self._source.judge(result)
-        revision = self._lease.published.revision if layout.is_atomic else state.revision
+        published = self._lease.published
+        if offer.undecided is not None:
+            raise offer.undecided
         counts: Mapping[str, int | str] = {
-            "files_published": result.published,
-            "files_deleted": result.deleted,
-            "files_healed": result.healed,
-            "files_adopted": result.adopted,
-            "files_moved": len(result.moved),
-            "keys_skipped": len(state.skipped) + len(self._blocked),
-            "downloaded_bytes": result.downloaded_bytes,
+            "files_published": done.published,
+            "files_deleted": done.deleted,
+            "files_healed": done.healed,
+            "files_adopted": done.adopted,
+            "files_lacking": len(offer.lacking),
+            "keys_skipped": len(state.skipped) + len(self._bringer.blocked),
+            "downloaded_bytes": done.downloaded_bytes,
         }
-        if refusal:
-            self._rest = Outcome("refused", revision, refusal=refusal)
+        if offer.refusal is not None:
+            is_enough = published.at is not None
+            self._rest = Outcome(
+                "refused", published.revision, problem=offer.refusal, is_enough=is_enough
+            )
             return replace(self._rest, counts=counts)
-        if layout.is_atomic and state.revision != revision:
-            return Outcome("settling", revision, counts)
-        if not result.moved:
-            self._rest = Outcome("unchanged", revision)
-        return Outcome("changed" if is_changed else "unchanged", revision, counts)
+        if not offer.is_shown:
+            return Outcome("settling", published.revision, counts)
+        is_changed = bool(done.changes or done.adopted or done.healed or done.published)
+        if offer.lacking:
+            self._rest = Outcome(
+                "partial",
+                problem=explain(offer.lacking, state.wanted),
+                is_enough=self._is_same(offer.lacking),
+            )
+            return replace(self._rest, counts=counts if is_changed else {})
+        self._lacking, self._same_cycles = frozenset(), 0
+        self._rest = Outcome("unchanged", published.revision)
+        return replace(self._rest, result="changed" if is_changed else "unchanged", counts=counts)
 
-    def _count(self, result: CycleResult) -> None:
-        self._metrics.published.inc(result.published)
-        self._metrics.deleted.inc(result.deleted)
-        self._metrics.healed.inc(result.healed)
-        self._metrics.downloaded.inc(result.downloaded_bytes)
+    def _is_same(self, lacking: Mapping[str, SidecarError]) -> bool:
+        """
+        Whether the same has been lacking for some cycles.
+        """
+        same = frozenset(lacking)
+        self._same_cycles = self._same_cycles + 1 if same == self._lacking else 1
+        self._lacking = same
+        return self._same_cycles >= SAME_PARTIAL_CYCLES

@@ -4,7 +4,6 @@ What a cycle has done, and what went wrong with single files.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from s3_sync.tree.volume import VOLUME_ERRORS
@@ -13,10 +12,44 @@ from sidecar_runtime.volume.errors import explain_os_error
 
 # This many in a row, with no success in between, are failures of the endpoint, not of objects.
 FAILURE_STREAK = 8
-# This many without any success at all: whatever it is, do not ask for each object.
-HOPELESS_START = 64
 # What the endpoint does to one request; the other reasons of the wire end the cycle at once.
 OF_THE_ENDPOINT = {"request_timeout", "connection_lost", "server_error"}
+
+
+@dataclass(slots=True)
+class Changes:
+    """
+    What consumers see differently, by path; what was only put back is no change.
+    """
+
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.deleted)
+
+    def __iadd__(self, other: Changes) -> Changes:
+        self.added += other.added
+        self.changed += other.changed
+        self.deleted += other.deleted
+        return self
+
+    def counts(self) -> dict[str, int]:
+        """
+        How many there are of each kind.
+        """
+        return {
+            "added": len(self.added),
+            "changed": len(self.changed),
+            "deleted": len(self.deleted),
+        }
+
+    def note(self, path: str, *, is_new: bool) -> None:
+        """
+        Note a file that was put in its place.
+        """
+        (self.added if is_new else self.changed).append(path)
 
 
 @dataclass(slots=True)
@@ -25,10 +58,9 @@ class CycleResult:
     What was done, and what went wrong with single objects.
 
     Args:
-        moved: Keys of objects that changed since they were listed.
         blocked: Paths where a file of another owner is in the way.
         failed: The error by path.
-        given_up: Those that have failed so often that nothing waits for them any more.
+        lacking: What the tree has not as the source has it, and why, whoever found that out.
     """
 
     published: int = 0
@@ -36,18 +68,11 @@ class CycleResult:
     deleted: int = 0
     healed: int = 0
     downloaded_bytes: int = 0
-    moved: list[str] = field(default_factory=list)
+    changes: Changes = field(default_factory=Changes)
     blocked: set[str] = field(default_factory=set)
     failed: dict[str, SidecarError] = field(default_factory=dict)
-    given_up: Collection[str] = ()
+    lacking: dict[str, SidecarError] = field(default_factory=dict)
     streak: int = 0
-
-    @property
-    def is_complete(self) -> bool:
-        """
-        Whether all that anything waits for is in its place.
-        """
-        return not self.moved and self.failed.keys() <= set(self.given_up)
 
     def add(self, other: CycleResult) -> None:
         """
@@ -56,6 +81,7 @@ class CycleResult:
         self.published += other.published
         self.deleted += other.deleted
         self.healed += other.healed
+        self.changes += other.changes
         self.blocked |= other.blocked
         self.failed |= other.failed
 
@@ -64,30 +90,36 @@ class CycleResult:
         Add what was got from the source, for others to publish.
         """
         self.downloaded_bytes += other.downloaded_bytes
-        self.moved += other.moved
         self.blocked |= other.blocked
-        self.failed |= other.failed
 
-    def succeed(self, *, is_published: bool, is_healed: bool) -> None:
+    def succeed(self, path: str, *, is_published: bool, is_healed: bool, is_new: bool) -> None:
         """
         Note that one file is as it should be.
         """
+        if is_published and not is_healed:
+            self.changes.note(path, is_new=is_new)
         self.published += is_published
         self.adopted += not is_published
         self.healed += is_healed
         self.streak = 0
+
+    def delete(self, path: str) -> None:
+        """
+        Note that one file was removed.
+        """
+        self.deleted += 1
+        self.changes.deleted.append(path)
 
     def fail(self, path: str, error: SidecarError) -> None:
         """
         Note the failure of one object.
 
         Raises:
-            SidecarError: It is one too many; the cycle ends.
+            SidecarError: It is the endpoint that fails; the cycle ends.
         """
         self.failed[path] = error
         self.streak += error.reason in OF_THE_ENDPOINT
-        is_hopeless = not (self.published or self.adopted) and len(self.failed) >= HOPELESS_START
-        if self.streak >= FAILURE_STREAK or is_hopeless:
+        if self.streak >= FAILURE_STREAK:
             raise error
 
     def fail_on_disk(self, path: str, error: OSError) -> None:

@@ -106,6 +106,17 @@ def revision(text: str) -> str:
     return text.strip()
 
 
+@allows("a percentage from 0% to 100%")
+def percent(text: str) -> int:
+    """
+    Read a percentage, with or without its sign.
+    """
+    match = re.fullmatch(r"(\d{1,3})\s*%?", text.strip())
+    if not match or int(match[1]) > 100:
+        raise ValueError("is not a percentage from 0% to 100%")
+    return int(match[1])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(GateSettings):
     """
@@ -188,6 +199,32 @@ class Settings(GateSettings):
         default="managed",
         text="What is deleted when its key is gone: files that s3-sync published, nothing, or all "
         "files that are not in the bucket (`__pycache__` stays).",
+    )
+    max_delete_percent: int = setting(
+        "MAX_DELETE",
+        percent,
+        default="80%",
+        text="A listing without more than this share of the files, and more than 20, is held back "
+        "as a whole: a slip, more often than a wish. What has moved is not counted. 100%: never.",
+    )
+    max_delete_hold_seconds: float = setting(
+        "MAX_DELETE_HOLD",
+        duration(),
+        default="15m",
+        text="For how long it is held back; SIGHUP ends that at once.",
+    )
+    max_keys: int = setting(
+        "MAX_KEYS",
+        count,
+        default="200000",
+        text="More keys under the prefix are an error: each 1,000 cost about 1 MiB. 0: no limit.",
+    )
+    verify: str = setting(
+        "VERIFY",
+        choice("auto", "strict", "lenient"),
+        default="auto",
+        text="Whether an ETag that looks like an MD5 must be that of the content: on AWS, and "
+        "where the store has shown that it is; always; or never. Checksums always count.",
     )
     allow_empty: bool = setting(
         "ALLOW_EMPTY",

@@ -4,7 +4,7 @@ What a cycle asks of a source: what should be on disk, and to bring it there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -60,7 +60,6 @@ class Order(Generic[C]):
         plan: The part of the state that the target does not have.
         damaged: Managed paths that were changed on disk.
         blocked: Paths where something was in the way the last time.
-        is_hidden: Whether nobody sees the target before the revision is whole.
         begin: Called before the first file is replaced, where all of them belong together.
         result: Takes what is done, also where it ends in an error.
     """
@@ -71,7 +70,6 @@ class Order(Generic[C]):
     fence: Fence
     damaged: Collection[str] = ()
     blocked: Collection[str] = ()
-    is_hidden: bool = False
     begin: Callable[[], object] = lambda: None
     result: CycleResult = field(default_factory=CycleResult)
 
@@ -85,7 +83,8 @@ class Order(Generic[C]):
         """
         for path in self.plan.delete:
             try:
-                self.result.deleted += self.target.delete(path, self.fence)
+                if self.target.delete(path, self.fence):
+                    self.result.delete(path)
             except OSError as error:
                 self.result.fail_on_disk(path, error)
 
@@ -95,12 +94,11 @@ class Source(Protocol[C]):
     Where the truth is; belongs to one thread and its event loop.
 
     Attributes:
-        late: Paths to bring after all others, because they failed before.
+        is_divisible: Whether a part of a state may be published, where the rest cannot be read.
         was_reached: Whether the last look got what a glance is compared with.
     """
 
-    @property
-    def late(self) -> Collection[str]: ...
+    is_divisible: bool
 
     @property
     def was_reached(self) -> bool: ...
@@ -114,22 +112,28 @@ class Source(Protocol[C]):
             CycleAbandoned: The fence was revoked.
         """
 
-    def is_settled(self, state: State[C], published: str) -> bool:
+    def is_settled(self, state: State[C], published: str, *, is_first: bool) -> bool:
         """
         Whether a state may be acted upon, or is still on its way.
 
         Args:
-            published: The revision that is published; empty where nothing is.
+            published: The revision that was acted upon last; empty where none was.
+            is_first: Nothing was ever published here.
         """
 
-    async def confirms_deletions(self, state: State[C], fence: Fence) -> bool:
+    async def still_gone(self, paths: Collection[str], fence: Fence) -> Collection[str]:
         """
-        Whether what the state does not name is really gone.
+        Return those of the paths that another look does not find either.
+        """
+
+    def suspects(self) -> Collection[str]:
+        """
+        Return the paths whose content is doubted by now, and is to be brought again.
         """
 
     async def bring(self, order: Order[C]) -> None:
         """
-        Carry out a plan; deletions only when every publish succeeded, or to make room.
+        Carry out a plan; what cannot be read is noted in the result, by path.
 
         Raises:
             SidecarError: The source fails as a whole.
@@ -137,12 +141,12 @@ class Source(Protocol[C]):
             CycleAbandoned: The fence was revoked.
         """
 
-    def judge(self, result: CycleResult) -> None:
+    def earlier(self, fence: Fence) -> AsyncIterator[State[C]]:
         """
-        Look at what a cycle has done.
+        Yield the states before the last one, newest first, where they can be had.
 
         Raises:
-            SidecarError: It points at the source itself.
+            SidecarError: The source cannot be read.
         """
 
     def glance(self) -> bool:

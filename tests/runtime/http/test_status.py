@@ -34,6 +34,7 @@ def test_json_has_the_documented_keys(health: Health) -> None:
         "alive": True,
         "ready": True,
         "problem": None,
+        "shortfall": None,
         "revision": "r1",
         "published_at": "2023-11-14T22:13:20.000+00:00",
         "source": "box://source",
@@ -87,6 +88,7 @@ def test_readiness_has_revision_and_age(health: Health, is_ready: bool) -> None:
         "revision": "r1",
         "reason": None,
         "error": None if is_ready else "2 files missing",
+        "shortfall": None,
     } == facts
 
 

@@ -82,6 +82,7 @@ def lister(server: Server, **changes: Any) -> Lister:
         "prefix": PREFIX,
         "is_wanted": lambda _: True,
         "target_bytes": 10,
+        "max_keys": 0,
     }
     return Lister(server.fetch, **(arguments | changes))
 

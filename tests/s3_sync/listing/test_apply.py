@@ -12,8 +12,9 @@ import pytest
 
 from s3_sync.listing.apply import CONNECTIONS, ListingApplier
 from s3_sync.listing.entries import Entry, Listing
+from s3_sync.listing.trust import Trust
 from s3_sync.plan import Plan
-from s3_sync.result import FAILURE_STREAK, HOPELESS_START, CycleResult
+from s3_sync.result import FAILURE_STREAK, CycleResult
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, SourceError
 from s3_sync.s3.wire import WireError
@@ -41,7 +42,7 @@ class Cycle:
         self.target = target
         self.fence = fence
         self.result = CycleResult()
-        self.has_md5_etags: bool | None = None
+        self.trust = Trust("auto", is_aws=False)
 
     def listed(self, *more: str) -> dict[str, Entry]:
         """The objects of the bucket, and some that are listed and not there."""
@@ -58,7 +59,6 @@ class Cycle:
         *,
         damaged: Collection[str] = (),
         blocked: Collection[str] = (),
-        given_up: Collection[str] = (),
         wanted: dict[str, Entry] | None = None,
     ) -> CycleResult:
         entries = self.listed() if wanted is None else wanted
@@ -69,12 +69,7 @@ class Cycle:
             parts = (Listing(entries, {}, "r1"), plan, self.target, self.fence)
             order = Order(*parts, damaged=damaged, blocked=blocked)
             self.result = order.result
-            self.result.given_up = given_up
-            client.has_md5_etags = self.has_md5_etags
-            try:
-                await ListingApplier(client, order).apply()
-            finally:
-                self.has_md5_etags = client.has_md5_etags
+            await ListingApplier(client, order, self.trust).apply()
 
         play(self.s3, scene)
         return self.result
@@ -176,9 +171,7 @@ def test_an_etag_that_is_no_md5_needs_the_download(cycle: Cycle, folder: Path) -
 # --- objects that fail
 
 
-def test_one_failure_keeps_the_others_going_and_holds_back_deletions(
-    cycle: Cycle, folder: Path
-) -> None:
+def test_one_failure_holds_back_itself_alone(cycle: Cycle, folder: Path) -> None:
     cycle.s3.put("dags/old.py", b"old")
     cycle.apply()
     cycle.s3.delete("dags/old.py")
@@ -188,13 +181,9 @@ def test_one_failure_keeps_the_others_going_and_holds_back_deletions(
 
     result = cycle.apply(delete=["old.py"])
 
-    assert {"a.py": b"a", "c.py": b"c", "old.py": b"old"} == tree(folder)
-    assert {"b.py": "access_denied_get"} == {path: e.reason for path, e in result.failed.items()}
-    assert 0 == result.deleted
-
-    result = cycle.apply(publish=["b.py"], delete=["old.py"], given_up=["b.py"])
     assert {"a.py": b"a", "c.py": b"c"} == tree(folder)
-    assert ["b.py"] == list(result.failed)
+    assert {"b.py": "access_denied_get"} == {path: e.reason for path, e in result.failed.items()}
+    assert (["a.py", "c.py"], ["old.py"]) == (result.changes.added, result.changes.deleted)
 
 
 @pytest.mark.parametrize("how", ["vanished", "changed", "changed, If-Match ignored"])
@@ -212,8 +201,7 @@ def test_what_changes_meanwhile_is_left_for_the_next_cycle(
 
     result = cycle.apply(wanted=wanted, delete=["x"])
 
-    assert ["dags/a.py"] == result.moved
-    assert {} == result.failed
+    assert {"a.py": "object_changing"} == {path: e.reason for path, e in result.failed.items()}
     assert {"b.py": b"b"} == tree(folder)
     assert [] == staged(folder)
 
@@ -289,19 +277,85 @@ def test_a_store_whose_etags_only_look_like_md5_is_asked_twice_once(
     assert ["dags/a.py"] == [event["key"] for event in log.events("etag_not_md5")]
 
 
-def test_a_store_that_has_real_md5s_is_asked_twice_each_time(
-    cycle: Cycle, folder: Path, log: Log
-) -> None:
+def test_bytes_that_contradict_a_proven_md5_are_refused(cycle: Cycle, folder: Path) -> None:
     cycle.s3.put("dags/a.py", b"a")
     cycle.apply()
-    assert cycle.has_md5_etags
-    for name in ("b", "c"):
-        cycle.s3.put(f"dags/{name}.py", b"x", etag=name * 32)
-        cycle.apply(publish=[f"{name}.py"])
+    cycle.s3.put("dags/b.py", b"good")
+    cycle.s3.inject(replace_body(flip_first_bit), is_get("dags/b.py"))
 
-    assert ["a.py", "b.py", "b.py", "c.py", "c.py"] == cycle.gets()
-    assert 3 == len(tree(folder))
-    assert cycle.has_md5_etags
+    for _ in range(3):
+        failed = cycle.apply(publish=["b.py"]).failed
+        assert "object_corrupt" == failed["b.py"].reason
+        assert "S3_SYNC_VERIFY=lenient" in failed["b.py"].advice
+    assert {"a.py": b"a"} == tree(folder)
+
+
+def test_what_comes_first_and_contradicts_waits_for_what_proves(cycle: Cycle, folder: Path) -> None:
+    """Also where the one that proves comes last, and is the only one."""
+    for number in range(40):
+        cycle.s3.put(f"dags/{number:02}.py", b"x", etag="a" * 32)
+    cycle.s3.put("dags/z.py", b"z")
+
+    result = cycle.apply()
+
+    assert {"z.py": b"z"} == tree(folder)
+    assert {"object_corrupt"} == {error.reason for error in result.failed.values()}
+
+
+def test_a_file_on_disk_proves_what_etags_are(cycle: Cycle, folder: Path) -> None:
+    """The next process has seen no download yet."""
+    cycle.s3.put("dags/a.py", b"a")
+    cycle.apply()
+    cycle.trust = Trust("auto", is_aws=False)
+    cycle.s3.put("dags/b.py", b"b", etag="b" * 32)
+
+    assert ["b.py"] == list(cycle.apply(publish=["b.py"]).failed)
+
+
+def test_a_file_that_nothing_has_verified_proves_nothing(cycle: Cycle, folder: Path) -> None:
+    cycle.s3.put("dags/a.py", b"a", etag="a" * 32)
+    cycle.apply()
+    cycle.trust = Trust("auto", is_aws=False)
+    cycle.s3.put("dags/b.py", b"b", etag="b" * 32)
+    cycle.apply(publish=["b.py"])
+
+    assert {"a.py": b"a", "b.py": b"b"} == tree(folder)
+    assert {"a.py", "b.py"} == cycle.target.managed.unverified
+
+
+def test_what_was_taken_in_doubt_is_suspect_once_the_store_has_proven_its_etags(
+    cycle: Cycle,
+) -> None:
+    cycle.s3.put("dags/a.py", b"a", etag="a" * 32)
+    cycle.apply()
+    assert () == cycle.trust.suspects()
+    cycle.s3.put("dags/b.py", b"b")
+    cycle.apply(publish=["b.py"])
+    assert {"a.py"} == cycle.trust.suspects()
+    cycle.s3.put("dags/a.py", b"a")
+
+    cycle.apply(publish=["a.py"])
+
+    assert set() == cycle.trust.suspects()
+
+
+@pytest.mark.parametrize("verify", ["strict", "lenient"])
+def test_the_setting_decides_without_a_proof(cycle: Cycle, folder: Path, verify: str) -> None:
+    cycle.trust = Trust(verify, is_aws=False)
+    cycle.s3.put("dags/a.py", b"a", etag="a" * 32)
+
+    result = cycle.apply()
+
+    assert (verify == "strict") == ("a.py" in result.failed)
+    assert ["a.py"] == cycle.gets()
+    assert (verify == "lenient") == ("a.py" in cycle.target.managed.unverified)
+
+
+def test_aws_needs_no_proof(cycle: Cycle) -> None:
+    cycle.trust = Trust("auto", is_aws=True)
+    cycle.s3.put("dags/a.py", b"a", etag="a" * 32)
+
+    assert ["a.py"] == list(cycle.apply().failed)
 
 
 def test_an_empty_object_proves_nothing_of_a_store(cycle: Cycle) -> None:
@@ -310,7 +364,7 @@ def test_an_empty_object_proves_nothing_of_a_store(cycle: Cycle) -> None:
 
     cycle.apply()
 
-    assert cycle.has_md5_etags is None
+    assert cycle.trust.is_open
 
 
 # --- when it ends
@@ -348,26 +402,18 @@ def test_a_success_between_ends_a_streak() -> None:
     for number in range(3 * FAILURE_STREAK):
         result.fail(f"{number}", lost)
         if number % 5 == 4:
-            result.succeed(is_published=True, is_healed=False)
+            result.succeed("a", is_published=True, is_healed=False, is_new=True)
 
     assert 3 * FAILURE_STREAK == len(result.failed)
 
 
-@pytest.mark.parametrize("has_success", [True, False])
-def test_a_start_without_any_success_is_given_up(has_success: bool) -> None:
+def test_no_number_of_refused_objects_is_a_reason_not_to_try_the_next() -> None:
     result = CycleResult()
-    denied: SidecarError = ObjectError("access_denied_get", "x")
-    if has_success:
-        result.succeed(is_published=False, is_healed=False)
 
-    for number in range(HOPELESS_START - 1):
-        result.fail(f"{number}", denied)
+    for number in range(1000):
+        result.fail(f"{number}", ObjectError("access_denied_get", "x"))
 
-    if has_success:
-        result.fail("last", denied)
-    else:
-        with pytest.raises(ObjectError):
-            result.fail("last", denied)
+    assert 1000 == len(result.failed)
 
 
 def test_a_failure_of_the_source_ends_it_at_once(cycle: Cycle) -> None:
@@ -405,7 +451,7 @@ def test_a_canceled_download_leaves_no_staging_file(
     async def scene(client: S3Client) -> None:
         plan = Plan(tuple(entries.items()), ())
         order = Order(Listing(entries, {}, "r1"), plan, cycle.target, cycle.fence)
-        task = asyncio.create_task(ListingApplier(client, order).apply())
+        task = asyncio.create_task(ListingApplier(client, order, cycle.trust).apply())
         await asyncio.to_thread(wait_until, lambda: staged(folder), "the download is under way")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -433,15 +479,13 @@ def test_work_besides_is_added() -> None:
 
 
 def test_what_was_got_for_others_to_publish_is_not_counted_as_published() -> None:
-    failed = {"d": SidecarError("x", "y")}
-    result = CycleResult(published=1, moved=["a"], downloaded_bytes=5)
+    result = CycleResult(published=1, downloaded_bytes=5)
     more = CycleResult(published=10, adopted=10, deleted=10, healed=10)
 
     result.take_over(more)
-    result.take_over(CycleResult(downloaded_bytes=7, moved=["b"], blocked={"c"}, failed=failed))
+    result.take_over(CycleResult(downloaded_bytes=7, blocked={"c"}))
 
-    assert (1, 12, ["a", "b"]) == (result.published, result.downloaded_bytes, result.moved)
-    assert ({"c"}, failed) == (result.blocked, result.failed)
+    assert (1, 12, {"c"}) == (result.published, result.downloaded_bytes, result.blocked)
     assert (0, 0, 0) == (result.adopted, result.deleted, result.healed)
 
 

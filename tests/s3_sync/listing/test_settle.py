@@ -17,6 +17,7 @@ def settle(clock: Clock) -> Settle:
 
 
 def asked(settle: Settle, revision: str, *, published: str = "r1", quiet: float = 0.0) -> bool:
+    settle.ask()
     return settle.is_settled(revision, published=published, quiet_seconds=quiet)
 
 
@@ -76,9 +77,24 @@ def test_a_bucket_that_is_being_filled_is_waited_for_where_nothing_is_published(
     assert asked(settle, "r2", published="", quiet=30)
 
 
-def test_the_age_of_objects_says_nothing_where_something_is_published(settle: Settle) -> None:
-    """A deletion changes the listing, and no object tells when."""
-    assert not asked(settle, "r2", published="r1", quiet=10_000)
+def test_the_time_that_a_listing_takes_is_no_rest(settle: Settle, clock: Clock) -> None:
+    """What it shows may be as old as its question; what the first one showed is as new as its
+    answer."""
+    assert not asked(settle, "r2")
+    clock.seconds += 1
+    settle.ask()
+    clock.seconds += 60
+    assert not settle.is_settled("r2", published="r1", quiet_seconds=0)
+    clock.seconds += 30
+
+    assert asked(settle, "r2")
+
+
+def test_a_slow_first_listing_has_not_rested_while_it_came(settle: Settle, clock: Clock) -> None:
+    settle.ask()
+    clock.seconds += 20
+
+    assert not settle.is_settled("r2", published="", quiet_seconds=40)
 
 
 def test_once_settled_it_stays_so_until_it_is_published(settle: Settle, clock: Clock) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3_sync.tree import download as module
-from s3_sync.tree.download import MEMORY_BYTES, Download, is_md5, md5_of
+from s3_sync.tree.download import MEMORY_BYTES, Download, Proof, is_md5, md5_of
 from s3_sync.tree.staging import Staging
 from tests.s3_sync.failing import failure
 from tests.support.checksums import digest, header_value
@@ -168,11 +168,17 @@ def test_a_staging_file_is_closed_once(open_staging: Callable[[], Staging]) -> N
 # --- the proofs
 
 
+def proof(download: Download, headers: dict[str, str], etag: str, *, is_aws: bool = True) -> Proof:
+    found = download.compare(headers, etag, is_aws=is_aws)
+    assert download.is_verified == (found in (Proof.CHECKSUM, Proof.MD5))
+    return found
+
+
 def test_an_etag_proves_a_body_if_it_is_its_md5_and_does_not_only_look_like_it(
     download: Download,
 ) -> None:
-    assert download.is_proven({}, MD5)
-    assert not download.is_proven({}, OTHER)
+    assert proof(download, {}, MD5) is Proof.MD5
+    assert proof(download, {}, OTHER) is Proof.CONTRADICTED
 
 
 @pytest.mark.parametrize("length", [len(BODY) - 1, len(BODY) + 1, 0])
@@ -184,7 +190,7 @@ def test_a_wrong_length_is_refused_whatever_else_fits(
     if length <= len(BODY):
         download._listed_bytes = len(BODY)
 
-    found = failure(download.is_proven, {"x-amz-checksum-sha256": CHECKSUMS["sha256"]}, MD5)
+    found = failure(proof, download, {"x-amz-checksum-sha256": CHECKSUMS["sha256"]}, MD5)
 
     assert found.reason == "object_corrupt"
     assert "bytes came" in found.message and "'dags/a.py'" in found.message
@@ -194,15 +200,15 @@ def test_a_wrong_length_is_refused_whatever_else_fits(
 def test_a_checksum_proves_it(download: Download, name: str) -> None:
     headers = {f"x-amz-checksum-{name}": CHECKSUMS[name], "x-amz-checksum-type": "FULL_OBJECT"}
 
-    assert download.is_proven(headers, OTHER)
-    assert download.is_proven(headers, "multipart-2")
+    assert proof(download, headers, OTHER) is Proof.CHECKSUM
+    assert proof(download, headers, "multipart-2") is Proof.CHECKSUM
 
 
 @pytest.mark.parametrize("name", CHECKSUMS)
 def test_a_wrong_checksum_is_refused_though_the_md5_fits(download: Download, name: str) -> None:
     wrong = base64_of(b"\0" * len(base64.b64decode(CHECKSUMS[name])))
 
-    found = failure(download.is_proven, {f"x-amz-checksum-{name}": wrong}, MD5)
+    found = failure(proof, download, {f"x-amz-checksum-{name}": wrong}, MD5)
 
     assert found.reason == "object_corrupt" and f"its {name} is" in found.message
 
@@ -220,7 +226,7 @@ def test_crcs_are_those_of_the_catalogue(
 
     assert check == digest(name, b"123456789").hex()
     value = base64_of(bytes.fromhex(check))
-    assert download.is_proven({f"x-amz-checksum-{name}": value}, OTHER)
+    assert proof(download, {f"x-amz-checksum-{name}": value}, OTHER) is Proof.CHECKSUM
 
 
 @pytest.mark.parametrize("name", ["crc32", "crc32c", "crc64nvme"])
@@ -231,7 +237,8 @@ def test_a_crc_is_the_same_in_whatever_pieces_a_body_comes(name: str, pieces: li
     for piece in pieces:
         download.write(piece)
 
-    assert download.is_proven({f"x-amz-checksum-{name}": header_value(name, body)}, OTHER)
+    said = {f"x-amz-checksum-{name}": header_value(name, body)}
+    assert proof(download, said, OTHER) is Proof.CHECKSUM
 
 
 def test_a_store_that_sends_no_odd_checksum_costs_no_library() -> None:
@@ -240,7 +247,8 @@ def test_a_store_that_sends_no_odd_checksum_costs_no_library() -> None:
         "from s3_sync.tree.download import Download\n"
         "for name, there in (('crc32', False), ('crc64nvme', True)):\n"
         "    value = 'AAAAAA==' if name == 'crc32' else 'AAAAAAAAAAA='\n"
-        "    assert Download('k', 0, None).is_proven({f'x-amz-checksum-{name}': value}, 'x')\n"
+        "    one, headers = Download('k', 0, None), {f'x-amz-checksum-{name}': value}\n"
+        "    assert one.compare(headers, 'x', is_aws=True).name == 'CHECKSUM'\n"
         "    assert ('anycrc' in sys.modules) is there\n"
     )
 
@@ -251,7 +259,7 @@ def test_all_checksums_are_looked_at(download: Download) -> None:
     names = {"crc32": "crc32", "sha256": "sha1"}
     headers = {f"x-amz-checksum-{name}": CHECKSUMS[other] for name, other in names.items()}
 
-    assert "its sha256 is" in failure(download.is_proven, headers, MD5).message
+    assert "its sha256 is" in failure(proof, download, headers, MD5).message
 
 
 @pytest.mark.parametrize(
@@ -268,9 +276,9 @@ def test_all_checksums_are_looked_at(download: Download) -> None:
 def test_checksums_that_cannot_be_recomputed_neither_prove_nor_refuse(
     download: Download, headers: dict[str, str]
 ) -> None:
-    assert download.is_proven(headers, MD5)
-    assert not download.is_proven(headers, OTHER)
-    assert download.is_proven(headers, "multipart-2")
+    assert proof(download, headers, MD5) is Proof.MD5
+    assert proof(download, headers, OTHER) is Proof.CONTRADICTED
+    assert proof(download, headers, "multipart-2") is Proof.NONE
 
 
 def test_a_big_body_is_proven_in_staging(open_staging: Callable[[], Staging]) -> None:
@@ -279,16 +287,16 @@ def test_a_big_body_is_proven_in_staging(open_staging: Callable[[], Staging]) ->
     download.write(body)
     headers = {"x-amz-checksum-crc32": base64_of(zlib.crc32(body).to_bytes(4, "big"))}
 
-    assert download.is_proven(headers, OTHER)
-    assert download.is_proven({}, hashlib.md5(body).hexdigest())
+    assert proof(download, headers, OTHER) is Proof.CHECKSUM
+    assert proof(download, {}, hashlib.md5(body).hexdigest()) is Proof.MD5
 
 
 def test_an_empty_body_is_proven(open_staging: Callable[[], Staging]) -> None:
     download = Download("k", 0, open_staging)
 
-    assert download.is_proven({}, hashlib.md5(b"").hexdigest())
+    assert proof(download, {}, hashlib.md5(b"").hexdigest()) is Proof.MD5
     assert list(download.blocks()) == []
-    assert download.is_proven({"x-amz-checksum-crc32": "AAAAAA=="}, OTHER)
+    assert proof(download, {"x-amz-checksum-crc32": "AAAAAA=="}, OTHER) is Proof.CHECKSUM
 
 
 @pytest.mark.parametrize(
@@ -305,8 +313,8 @@ def test_an_empty_body_is_proven(open_staging: Callable[[], Staging]) -> None:
     ],
 )
 def test_etags_that_are_no_md5(download: Download, etag: str, headers: dict[str, str]) -> None:
-    assert not is_md5(etag, headers)
-    assert download.is_proven(headers, etag.replace(MD5[0], "0"))
+    assert not is_md5(etag, headers, is_aws=True)
+    assert proof(download, headers, etag.replace(MD5[0], "0")) is Proof.NONE
 
 
 @pytest.mark.parametrize(
@@ -314,7 +322,14 @@ def test_etags_that_are_no_md5(download: Download, etag: str, headers: dict[str,
     [{}, {"x-amz-server-side-encryption": "AES256"}, {"x-amz-storage-class": "GLACIER_IR"}],
 )
 def test_etags_that_are_an_md5(headers: dict[str, str]) -> None:
-    assert is_md5(MD5, headers)
+    assert is_md5(MD5, headers, is_aws=True)
+
+
+def test_elsewhere_the_etag_of_what_is_encrypted_may_be_anything(download: Download) -> None:
+    headers = {"x-amz-server-side-encryption": "AES256"}
+
+    assert proof(download, headers, OTHER, is_aws=False) is Proof.NONE
+    assert proof(download, headers, OTHER, is_aws=True) is Proof.CONTRADICTED
 
 
 def test_md5_of_blocks_is_the_md5_of_the_whole() -> None:

@@ -40,7 +40,7 @@ class Box:
 
     def load(self) -> dict[str, Managed]:
         """What the next process would read."""
-        return load_managed(self.state_fd, self.root_fd)
+        return load_managed(self.state_fd, self.root_fd)[0]
 
     def put(self, path: str, content: bytes = b"x") -> Managed:
         """Make a file, as a rename would, and return what describes it."""
@@ -129,7 +129,7 @@ def test_lists_of_different_names_do_not_mix(box: Box) -> None:
     other.add("b.py", box.put("b.py"))
 
     assert {"a.py"} == set(box.load())
-    assert {"b.py"} == set(load_managed(box.state_fd, box.root_fd, "other.managed"))
+    assert {"b.py"} == set(load_managed(box.state_fd, box.root_fd, "other.managed")[0])
 
 
 @pytest.mark.parametrize("paths", [["b.py"], []])
@@ -270,10 +270,10 @@ def test_killed_where_nobody_else_has_files(box: Box) -> None:
     held = box.put("a.py")
     files.add("a.py", held)
     files.remove("a.py")
-    assert {"a.py": held} == load_managed(box.state_fd, box.root_fd, is_shared=False)
+    assert {"a.py": held} == load_managed(box.state_fd, box.root_fd, is_shared=False)[0]
 
     files.add("new.py", gone(1))
-    assert {"new.py"} == set(load_managed(box.state_fd, box.root_fd, is_shared=False))
+    assert {"new.py"} == set(load_managed(box.state_fd, box.root_fd, is_shared=False)[0])
 
 
 def test_only_the_last_line_may_be_untrue(box: Box) -> None:

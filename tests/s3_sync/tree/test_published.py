@@ -12,12 +12,17 @@ from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import CycleAbandoned, Fence
 
 SOURCE = "s3://bucket/dags/"
-GOOD = {"revision": "r1", "published_at": 1700000000.5, "files": 3, "source": SOURCE}
+GOOD: dict[str, object] = {
+    "revision": "r1", "aim": "r1", "name": "r1", "lacking": 0, "fallback": "",
+    "published_at": 1700000000.5, "files": 3, "added": 1, "changed": 0, "deleted": 0,
+    "source": SOURCE, "kind": "listing", "layout": "in-place",
+}  # fmt: skip
 
-NEEDED = ("source", "published_at")
+NEEDED = ("source", "kind", "layout", "name", "lacking", "published_at")
 BAD_VALUES = [
     ("source", "s3://bucket/other/"), ("source", "s3://bucket/dags"), ("revision", None),
-    ("revision", 1), ("published_at", "yesterday"), ("kind", "release"),
+    ("revision", 1), ("published_at", "yesterday"), ("kind", "release"), ("lacking", "none"),
+    ("lacking", 1), ("name", ""),
 ]  # fmt: skip
 
 
@@ -50,29 +55,53 @@ def test_nothing_is_published_at_first() -> None:
     readiness = Published(SOURCE, "in-place").readiness(())
 
     assert not readiness.ready
-    assert "no complete sync of this source yet" == readiness.problem
+    assert "nothing of this source is published yet" == readiness.problem
 
 
 def test_what_was_recorded_is_there_after_a_restart(volume: Volume, folder: Path) -> None:
     before = time.time() - 0.001  # it is rounded
     published = Published(SOURCE, "in-place")
-    published.record(volume, 3, "r7", Fence())
+    changes = {"added": 1, "changed": 0, "deleted": 2}
+    published.record(volume, Fence(), changes, name="r7", aim="r7", files=3)
 
     successor = read(folder / ".s3-sync")
 
     assert "r7" == successor.revision == published.revision
     assert successor.at == published.at and before <= (successor.at or 0) <= time.time() + 0.001
     assert successor.readiness(()).ready
-    expected = {"revision": "r7", "published_at": successor.at, "files": 3, "source": SOURCE}
-    facts = json.loads((folder / ".s3-sync" / NAME).read_bytes())
-    assert expected | {"kind": "listing", "layout": "in-place"} == facts
+    named = {"revision": "r7", "aim": "r7", "name": "r7", "published_at": successor.at}
+    assert GOOD | named | changes == json.loads((folder / ".s3-sync" / NAME).read_bytes())
+
+
+def test_a_part_has_no_revision_and_says_what_it_is_short_of(volume: Volume, folder: Path) -> None:
+    Published(SOURCE, "in-place").record(
+        volume, Fence(), {}, name="partial-1", aim="r7", files=3, lacking=2, fallback="r7"
+    )
+
+    successor = read(folder / ".s3-sync")
+
+    assert ("", "r7", "partial-1") == (successor.revision, successor.aim, successor.name)
+    readiness = successor.readiness(())
+    assert (True, "") == (readiness.ready, readiness.revision)
+    assert "2 files of the source are not there as it has them" in readiness.shortfall
+    assert "the gate refused r7" in readiness.shortfall
+
+
+def test_what_a_record_speaks_of_can_be_voided(volume: Volume, folder: Path) -> None:
+    published = Published(SOURCE, "in-place")
+    published.record(volume, Fence(), {}, name="r7", aim="r7", files=3)
+
+    published.void(volume)
+
+    assert not published.readiness(()).ready
+    assert not read(folder / ".s3-sync").readiness(()).ready
 
 
 def test_a_revoked_fence_records_nothing(volume: Volume, folder: Path, revoked: Fence) -> None:
     published = Published(SOURCE, "in-place")
 
     with pytest.raises(CycleAbandoned):
-        published.record(volume, 3, "r7", revoked)
+        published.record(volume, revoked, {}, name="r7", aim="r7", files=3)
 
     assert ("", None) == (published.revision, published.at)
     assert not (folder / ".s3-sync" / NAME).exists()
@@ -98,7 +127,7 @@ def test_takes_over_a_good_record(good: Path) -> None:
         *(json.dumps(GOOD | {name: value}).encode() for name, value in BAD_VALUES),
         *(json.dumps({k: GOOD[k] for k in GOOD if k != name}).encode() for name in NEEDED),
     ],
-    ids=range(16),
+    ids=range(23),
 )
 def test_a_record_that_is_damaged_or_of_another_source_counts_as_none(
     state: Path, content: bytes
@@ -118,8 +147,6 @@ def test_a_record_that_is_damaged_or_of_another_source_counts_as_none(
         ("snapshot", "snapshot", True),
         ("in-place", "snapshot", False),
         ("snapshot", "in-place", False),
-        (None, "in-place", True),  # of the first release, which knew no other
-        (None, "snapshot", False),
         (7, "snapshot", False),
     ],
 )
@@ -127,7 +154,7 @@ def test_the_record_of_another_layout_counts_as_none(
     state: Path, written: object, layout: str, counts: bool
 ) -> None:
     """What it speaks of is not where our consumers look."""
-    (state / NAME).write_text(json.dumps(GOOD | ({"layout": written} if written else {})))
+    (state / NAME).write_text(json.dumps(GOOD | {"layout": written}))
 
     published = read(state, layout)
 

@@ -32,13 +32,6 @@ class StartDaemon(Protocol):
     ) -> Daemon: ...
 
 
-@pytest.fixture
-def only_in_full(request: pytest.FixtureRequest) -> None:
-    """Skip a test that waits for a long deadline of the product, but with `--full`."""
-    if not request.config.getoption("--full"):
-        pytest.skip("waits long: runs with make test-full")
-
-
 @pytest.fixture(params=["moto", "rclone"])
 def server(request: pytest.FixtureRequest) -> S3Server:
     """Each real server in turn."""

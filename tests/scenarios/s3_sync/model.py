@@ -69,6 +69,8 @@ def _refusal(path: str) -> str | None:
         return "unsafe_path"
     if parts[0] == RESERVED:
         return "reserved"
+    if len(parts) > 200:
+        return "too_deep"
     if any(len(part.encode()) > 255 for part in parts):
         return "name_too_long"
     return None

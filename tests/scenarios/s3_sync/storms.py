@@ -58,7 +58,7 @@ NETWORK = {
         "redirect_refused", redirect(f"http://127.0.0.1:{closed_port()}/"), is_list
     ),
     "throttled object": fault("throttled", SLOW_DOWN, is_get()),
-    "object that changes after the listing": Storm("source_changing", change_before_download),
+    "object that changes after the listing": Storm("object_changing", change_before_download),
     "pages that come twice": pages(lambda proxy: arranged(proxy, twice)),
     "the first page instead of each": pages(stuck),
     "the third page instead of the second": pages(crossed),

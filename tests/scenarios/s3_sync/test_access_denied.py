@@ -6,10 +6,12 @@ from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.fake_aws import IDENTITY_ARN, FakeSts, is_action, sts_error
 from tests.support.fake_s3 import FakeS3, access_denied, error, is_get, is_list
 from tests.support.loopback import Fault, dead_endpoint
+from tests.support.waiting import wait_until
 
 BUCKET_ARN = "arn:aws:s3:::dags-bucket"
 OBJECT_ARN = "arn:aws:s3:::dags-bucket/dags/a.py"
 OTHER_ARN = "arn:aws:sts::210987654321:assumed-role/someone/else"
+ENDS = ("cycle_failed", "cycle_finished")
 WHOAMI = is_action("GetCallerIdentity")
 
 CASES = {
@@ -25,7 +27,7 @@ def test_names_action_resource_and_the_identity_of_s3s_own_message(
     match, action, resource = CASES[reason]
     s3.inject(access_denied(action, resource, OTHER_ARN), match)
     with FakeSts() as sts:
-        failed = start({"AWS_ENDPOINT_URL_STS": sts.endpoint}).wait_for_event("cycle_failed")
+        failed = start({"AWS_ENDPOINT_URL_STS": sts.endpoint}).wait_for_event(ENDS)
 
         assert failed["reason"] == reason
         for fact in (action, resource, OTHER_ARN):
@@ -43,12 +45,12 @@ def test_asks_sts_once_who_we_are_where_s3_does_not_say(
     with FakeSts() as sts:
         daemon = start({"AWS_ENDPOINT_URL_STS": sts.endpoint}, interval="0.2")
 
-        failed = daemon.wait_for_event("cycle_failed")
+        failed = daemon.wait_for_event(ENDS)
 
         assert failed["reason"] == reason
         for fact in (action, resource, IDENTITY_ARN):
             assert fact in failed["error"]
-        daemon.wait_for_event("cycle_failed", consecutive_failures=3)
+        wait_until(lambda: len(daemon.find_events(failed["event"])) >= 3, "three cycles")
         assert len(sts.seen(WHOAMI)) == 1
         assert daemon.get("/readyz").json()["error"] == daemon.status()["last_error"]["error"]
         assert action in daemon.status()["last_error"]["error"]

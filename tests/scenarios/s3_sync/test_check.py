@@ -16,6 +16,7 @@ from tests.support.fake_s3 import SECRET_KEY, FakeS3, access_denied, error, is_g
 from tests.support.loopback import closed_port, dead_endpoint
 from tests.support.scripted import published
 from tests.support.shelf import Shelf, is_bundle
+from tests.support.volumes import small_volume
 
 BUCKET_ARN = "arn:aws:s3:::dags-bucket"
 KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"
@@ -76,12 +77,65 @@ def test_changes_nothing_in_the_target(check: Check, target: Path) -> None:
     assert [path.name for path in target.iterdir()] == ["mine.py"]
 
 
-def test_works_beside_a_running_daemon(check: Check, start: StartDaemon) -> None:
-    daemon = start().until_synced()
+@pytest.fixture
+def port() -> dict[str, str]:
+    """A port that a daemon and its check agree on."""
+    return {"S3_SYNC_HTTP_BIND": f"127.0.0.1:{closed_port()}"}
 
-    check(0)
+
+def test_works_beside_a_running_daemon(
+    check: Check, start: StartDaemon, port: dict[str, str]
+) -> None:
+    daemon = start(port).until_synced()
+
+    assert f"has published all of {daemon.status()['revision']}" in check(0, port)
 
     assert daemon.sync()["event"] == "cycle_finished"
+
+
+def test_what_the_daemon_lacks_is_named(
+    check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str]
+) -> None:
+    s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/b.py"))
+    start(port).until_synced()
+    s3.heal()
+
+    said = check(3, port)
+
+    assert "access_denied_get" in said
+    assert "1 files of the source are not there as it has them" in said
+
+
+def test_a_revision_that_the_gate_refuses_is_named(
+    check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str]
+) -> None:
+    settings = {**port, "S3_SYNC_GATE": "syntax"}
+    daemon = start(settings).until_synced()
+    s3.put("dags/a.py", b"x = (\n")
+    daemon.sync()
+
+    assert "revision_refused" in check(3, settings)
+
+
+def test_a_daemon_whose_page_is_off_is_named(check: Check, start: StartDaemon) -> None:
+    start().until_synced()
+
+    assert "cannot be asked" in check(0)
+
+
+def test_each_top_folder_is_tried(check: Check, s3: FakeS3) -> None:
+    s3.put("dags/small.py", b"")
+    s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/empty.py"))
+
+    assert "access_denied_get" in check(3)
+
+
+def test_what_does_not_fit_is_named(check: Check, s3: FakeS3, tmp_path: Path) -> None:
+    s3.put("dags/big.bin", bytes(3 << 20))
+    with small_volume(tmp_path / "volume", "2m") as volume:
+        said = check(3, {"DEST_PATH": str(volume / "dags")})
+
+    assert "target_full: 3.0 MiB are to come" in said
 
 
 def test_a_check_that_is_stopped_is_no_good_set_up(start: StartDaemon) -> None:

@@ -187,21 +187,45 @@ def test_return_to_what_is_published_ends_the_refusal(s3: SwappingS3, start: Sta
     assert GOOD == consumed(daemon.target)
 
 
-def test_first_revision_that_is_broken_is_not_published_at_all(
-    s3: SwappingS3, target: Path, start: StartDaemon
+def test_of_a_first_revision_everything_but_the_refused_files_is_published(
+    gated: Mapping[str, str], s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
+    """A gate stops a change, never a pod."""
     s3.swap(BROKEN)
-    daemon = start(gate_in("in-place"))
+    rest = {path: body for path, body in BROKEN.items() if path != BROKEN_NAME}
+    daemon = start(gated)
+    refused = daemon.wait_for_event("gate_fallback")
+    daemon.sync()
+
+    assert rest == consumed(target)
+    ready = daemon.get("/readyz")
+    assert (200, "revision_refused") == (ready.status, ready.json()["reason"])
+    assert "fallback" in ready.json()["shortfall"] and ready.json()["revision"] is None
+    assert 1 == count_of(daemon, "sidecar_gate_fallback")
+    record = json.loads((target / ".s3-sync/published.json").read_bytes())
+    assert (refused["refused"], 1) == (record["fallback"], record["lacking"])
+    daemon.kill()
+    daemon.start().wait_for_event("revision_refused")
+    assert 1 == count_of(daemon, "sidecar_gate_fallback")
+    assert rest == consumed(target)
+    s3.swap(FIXED)
+    daemon.sync()
+    assert FIXED == consumed(target)
+    assert 0 == count_of(daemon, "sidecar_gate_fallback")
+    assert daemon.get("/readyz").json()["shortfall"] is None
+
+
+def test_a_command_that_names_no_file_leaves_nothing_to_fall_back_to(
+    s3: SwappingS3, target: Path, start: StartDaemon, tmp_path: Path
+) -> None:
+    command = script(tmp_path / "gate", "echo no; exit 1")
+    daemon = start(by_command(command))
     daemon.wait_for_event("revision_refused")
     daemon.sync()
 
     assert {} == consumed(target)
     ready = daemon.get("/readyz")
     assert (503, "revision_refused") == (ready.status, ready.json()["reason"])
-    s3.swap(FIXED)
-    daemon.sync()
-    assert FIXED == consumed(target)
-    assert 200 == daemon.get("/readyz").status
 
 
 def test_damage_is_fixed_while_the_newest_revision_is_refused(
@@ -221,31 +245,34 @@ def test_damage_is_fixed_while_the_newest_revision_is_refused(
     assert 200 == daemon.get("/readyz").status
 
 
-def test_one_shot_that_is_refused_ends_in_3_and_names_the_place(
-    s3: SwappingS3, target: Path, start: StartDaemon
+def test_one_shot_that_is_refused_ends_in_3_and_says_why(
+    s3: SwappingS3, target: Path, start: StartDaemon, tmp_path: Path
 ) -> None:
     one_shot = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "2s"}
+    command = script(tmp_path / "gate", "grep -q 'two = (2$' pkg/*.py || exit 0; echo odd; exit 1")
     s3.swap(BROKEN)
-    daemon = start({**gate_in("snapshot"), **one_shot}, interval="0.3")
+    daemon = start({**by_command(command), **one_shot}, interval="0.3")
 
     assert 3 == daemon.wait_for_exit().code
     last = daemon.events[-1]
     assert "one_shot_deadline" in str(last)
-    assert f"{BROKEN_NAME}:2" in str(last)
+    assert "odd" in str(last)
     assert {} == consumed(target)
     s3.swap(FIXED)
     assert 0 == daemon.start().wait_for_exit().code
     assert FIXED == consumed(target)
+    s3.swap(BROKEN)  # what passed is there, and a pod may start with it
+    assert 0 == daemon.start().wait_for_exit().code
+    assert FIXED == consumed(target)
 
 
-def test_one_shot_waits_for_the_revision_that_fixes_it(s3: SwappingS3, start: StartDaemon) -> None:
+def test_one_shot_ends_with_what_the_gate_lets_pass(s3: SwappingS3, start: StartDaemon) -> None:
     s3.swap(BROKEN)
     daemon = start({**gate_in("in-place"), "S3_SYNC_ONE_SHOT": "true"}, interval="0.2")
-    daemon.wait_for_event("revision_refused")
-    s3.swap(FIXED)
 
     assert 0 == daemon.wait_for_exit().code
-    assert FIXED == consumed(daemon.target)
+    assert BROKEN.keys() - {BROKEN_NAME} == consumed(daemon.target).keys()
+    assert 1 == len(daemon.find_events("gate_fallback"))
 
 
 # --- grammar

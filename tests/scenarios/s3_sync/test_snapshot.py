@@ -82,17 +82,21 @@ def test_old_snapshots_stay_by_number(s3: SwappingS3, target: Path, start: Start
     assert [] == snapshot_leftovers(target)
 
 
-def test_one_object_that_cannot_be_read_holds_the_revision_back(
+def test_one_object_that_cannot_be_read_holds_back_itself(
     s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
     daemon = start(SNAPSHOT).until_synced()
     s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/c.py"))
     s3.swap(B)
-    for _ in range(5):  # more than the cycles after which in place nothing waits for a file
-        failed = daemon.sync()
-        assert "access_denied_get" == failed["reason"], failed
-        assert A == shown(target)
+    rest = {path: body for path, body in B.items() if path != "pkg/c.py"}
+    for _ in range(5):
+        ended = daemon.sync()
+        assert ("partial", "access_denied_get") == (ended["result"], ended["reason"]), ended
+        found = shown(target)
+        assert rest == {path: body for path, body in found.items() if path != "pkg/c.py"}
+        assert A.get("pkg/c.py") == found.get("pkg/c.py")  # as it was before
         assert 200 == daemon.get("/readyz").status
+        assert os.readlink(target / "current").rpartition("/")[2].startswith("partial-")
     s3.heal()
     daemon.sync()
 
@@ -168,14 +172,14 @@ def test_one_shot(s3: SwappingS3, target: Path, start: StartDaemon) -> None:
     assert [] == snapshot_leftovers(target)
 
 
-def test_one_shot_that_lacks_one_object_shows_nothing(s3: SwappingS3, start: StartDaemon) -> None:
+def test_one_shot_that_lacks_one_object_says_so(s3: SwappingS3, start: StartDaemon) -> None:
     s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/c.py"))
-    settings = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "2s"}
-    daemon = start(SNAPSHOT | settings, interval="0.2")
+    daemon = start(SNAPSHOT | {"S3_SYNC_ONE_SHOT": "true"}, interval="0.2")
 
-    assert 3 == daemon.wait_for_exit().code
-    assert not os.path.lexists(daemon.target / "current")
-    assert [] == os.listdir(daemon.target / ".s3-sync/snapshots")
+    assert 0 == daemon.wait_for_exit().code
+    assert "pkg/c.py" not in shown(daemon.target)
+    assert 3 == len(daemon.find_events("cycle_finished", result="partial"))
+    assert ["pkg/c.py"] == [event["path"] for event in daemon.find_events("object_unread")]
 
 
 def test_full_volume_keeps_the_revision_whole_and_recovers(

@@ -223,7 +223,8 @@ def test_many_downloads_use_few_connections(synced: Running) -> None:
     assert len({request.connection for request in synced.s3.requests}) <= 32
     for number in range(200):
         synced.s3.delete(f"dags/many/{number}.py")
-    synced.daemon.sync()
+    assert "held" == synced.daemon.sync()["result"]
+    assert "changed" == synced.daemon.sync()["result"]
 
 
 def test_pages_of_seven_are_all_read(synced: Running) -> None:

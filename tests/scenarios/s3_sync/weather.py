@@ -89,12 +89,9 @@ class Scene:
         What consumers should never see.
 
         Args:
-            before: what was published last without trouble; in the snapshot layout all of it
-                stays until a whole new revision comes.
+            before: what was published last without trouble.
         """
         visible = self.visible
-        if self.layout == "snapshot":
-            return [] if visible == before else ["the snapshot changed"]
         torn = [p for p, body in visible.items() if body not in self.contents.get(p, ())]
         lost = [p for p in before if p in self.wanted and p not in visible]
         return [f"torn: {path}" for path in torn] + [f"lost: {path}" for path in lost]

@@ -58,13 +58,6 @@ def airflow(request: pytest.FixtureRequest) -> Airflow:
         pytest.skip(str(missing))
 
 
-@pytest.fixture
-def only_in_full(request: pytest.FixtureRequest) -> None:
-    """Skip a test that waits for long pauses of the product, but with `--full`."""
-    if not request.config.getoption("--full"):
-        pytest.skip("waits long: runs with make test-full")
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """One PostgreSQL for the whole run; a test that stops it takes one of its own."""

@@ -30,8 +30,7 @@ def repair(tree: Target, shown: Target, damaged: Collection[str], fence: Fence) 
     ours, theirs = tree.managed.files, shown.managed.files
     same = tuple((path, ours[path]) for path in damaged if _is_same(path, ours, theirs))
     result = bring(tree, shown, Plan(same, ()), fence)
-    result.healed, result.published = result.published, 0
-    return result
+    return CycleResult(healed=result.published, blocked=result.blocked, failed=result.failed)
 
 
 def restore(paths: Collection[str], shown: Target, tree: Target, fence: Fence) -> None:
@@ -47,6 +46,25 @@ def restore(paths: Collection[str], shown: Target, tree: Target, fence: Fence) -
                 tree.take(path, shown, fence, lambda _: False)
 
 
+def revert(paths: Collection[str], shown: Target | None, tree: Target, fence: Fence) -> None:
+    """
+    Give the tree what is shown of these paths, or nothing where nothing is.
+
+    They could not be read now; an earlier cycle may have read versions of them that nothing else
+    in the tree belongs to.
+
+    Raises:
+        Torn: What is shown is damaged.
+    """
+    ours, theirs = tree.managed.files, shown.managed.files if shown is not None else {}
+    for path in paths:
+        if shown is None or path not in theirs:
+            if path in ours:
+                tree.delete(path, fence)
+        elif not _is_same(path, ours, theirs):
+            tree.take(path, shown, fence, lambda _: False)
+
+
 def _is_same(path: str, ours: Mapping[str, Managed], theirs: Mapping[str, Managed]) -> bool:
     return path in ours and path in theirs and ours[path].etag == theirs[path].etag
 
@@ -57,16 +75,18 @@ def bring(tree: Target, shown: Target, plan: Plan[Managed], fence: Fence) -> Cyc
     """
     result = CycleResult()
     for path, _ in plan.publish:
+        is_new = path not in shown.managed.files
         try:
             shown.take(path, tree, fence, tree.managed.files.__contains__)
-            result.published += 1
+            result.succeed(path, is_published=True, is_healed=False, is_new=is_new)
         except Blocked:
             result.blocked.add(path)
         except OSError as error:
             result.fail_on_disk(path, error)
     for path in plan.delete if not result.failed else ():
         try:
-            result.deleted += shown.delete(path, fence)
+            if shown.delete(path, fence):
+                result.delete(path)
         except OSError as error:
             result.fail_on_disk(path, error)
     return result

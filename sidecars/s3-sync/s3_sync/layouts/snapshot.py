@@ -110,7 +110,8 @@ class Snapshot:
         result = repair(self.tree, self.shown, damaged, fence)
         if self._delete == "all":  # the snapshot is ours alone: nothing in it is anybody's wish
             for path in self.shown.foreign():
-                result.deleted += self.shown.delete(path, fence)
+                if self.shown.delete(path, fence):
+                    result.delete(path)
         result.healed += is_replaced
         if self.problem:
             self._snapshots.show(self.revision, fence)
@@ -129,8 +130,14 @@ class Snapshot:
         self._has_shown = True
         if self.shown is not None:
             self.shown.close()
+        before = self.shown.managed.files if self.shown is not None else {}
+        result = CycleResult()
+        for path, _ in plan.publish:
+            result.succeed(path, is_published=True, is_healed=False, is_new=path not in before)
+        for path in plan.delete:
+            result.delete(path)
         self.shown, self.revision = shown, revision
-        return CycleResult(published=len(plan.publish), deleted=len(plan.delete))
+        return result
 
     def prune(self, fence: Fence) -> None:
         try:
@@ -171,7 +178,7 @@ class Snapshot:
         Recreate a snapshot whose folder was removed, if the tree has all that its list names.
         """
         self._has_shown = True
-        listed = load_managed(self._store, None, list_name(revision), is_shared=False)
+        listed, _ = load_managed(self._store, None, list_name(revision), is_shared=False)
         if _etags(listed) == _etags(self.tree.managed.files):
             with suppress(Torn):  # the tree is damaged as well: the source must help
                 self.publish(revision, Fence())

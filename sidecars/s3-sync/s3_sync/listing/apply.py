@@ -5,23 +5,29 @@ Carrying out a plan: publish new and changed files, then delete; effects only th
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Iterator, Sequence
 
 from s3_sync.digest import is_sha256, looks_like_md5
 from s3_sync.listing.entries import Entry
+from s3_sync.listing.trust import Trust, contradiction
 from s3_sync.result import OF_THE_ENDPOINT
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved
 from s3_sync.s3.wire import WireError
 from s3_sync.source import Order
-from s3_sync.tree.download import Download
+from s3_sync.tree.download import Download, Proof
 from s3_sync.tree.walk import Blocked
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import FULL_ERRORS
 
 CONNECTIONS = 16
+# How many files on disk are compared with their ETags, to know what ETags of this store are.
+WITNESSES = 3
 
 log = get_logger("apply")
+
+Item = tuple[str, Entry]
 
 
 class ListingApplier:
@@ -29,18 +35,24 @@ class ListingApplier:
     Carries out one order.
     """
 
-    def __init__(self, client: S3Client, order: Order[Entry]) -> None:
+    def __init__(self, client: S3Client, order: Order[Entry], trust: Trust) -> None:
         self._client = client
         self._order = order
+        self._trust = trust
         self._target = order.target
         self._fence = order.fence
         self._damaged = order.damaged
         self._result = order.result
         self._is_wanted = order.state.wanted.__contains__
+        # What contradicts its ETag, with its MD5, while the others may still tell what ETags are.
+        self._deferred: list[Item] = []
+        self._md5s: dict[str, str] = {}
 
     async def apply(self) -> None:
         """
-        Do what the plan says; deletions only when every publish succeeded, or to make room.
+        Do what the plan says; deletions last, or first where that makes room.
+
+        A file that cannot be had holds back itself alone.
 
         Raises:
             SidecarError: The source or the endpoint fails as a whole.
@@ -56,10 +68,16 @@ class ListingApplier:
             log.warning("target_full", files_to_delete=len(plan.delete))
             self._order.delete_all()
             await self._publish_all([(p, e) for p, e in plan.publish if not self._is_done(p, e)])
-        if self._result.is_complete:
-            self._order.delete_all()
+        self._order.delete_all()
 
-    async def _publish_all(self, publish: Sequence[tuple[str, Entry]]) -> None:
+    async def _publish_all(self, publish: Sequence[Item]) -> None:
+        await self._each(publish)
+        if self._deferred and self._trust.is_open:
+            self._ask_witnesses()
+        deferred, self._deferred = self._deferred, []
+        await self._each(deferred)
+
+    async def _each(self, publish: Sequence[Item]) -> None:
         items = iter(publish)
         try:
             async with asyncio.TaskGroup() as group:
@@ -72,19 +90,29 @@ class ListingApplier:
         held = self._target.managed.files.get(path)
         return held is not None and held.etag == entry.etag and path not in self._damaged
 
-    async def _publish_next(self, items: Iterator[tuple[str, Entry]]) -> None:
+    async def _publish_next(self, items: Iterator[Item]) -> None:
         for path, entry in items:
+            is_new = path not in self._target.managed.files
             try:
                 if path in self._order.blocked and self._target.is_blocked(path, self._is_wanted):
                     raise Blocked
                 if self._may_hold(path, entry) and self._target.holds(path, entry):
                     self._target.adopt(path, entry, self._fence)
                     is_published = False
+                    if entry.size_bytes:
+                        self._trust.prove()
                 else:
                     is_published = await self._publish(path, entry)
-                self._result.succeed(is_published=is_published, is_healed=path in self._damaged)
+                self._result.succeed(
+                    path,
+                    is_published=is_published,
+                    is_healed=path in self._damaged,
+                    is_new=is_new,
+                )
+            except _Deferred:
+                self._deferred.append((path, entry))
             except ObjectMoved:
-                self._result.moved.append(entry.key)
+                self._result.fail(path, _changing(entry))
             except Blocked:
                 self._result.blocked.add(path)
             except ObjectError as error:
@@ -108,38 +136,68 @@ class ListingApplier:
     async def _publish(self, path: str, entry: Entry) -> bool:
         download = Download(entry.key, entry.size_bytes, self._target.staging.open)
         try:
-            await self._load(entry, download)
+            await self._load(path, entry, download)
             return self._target.publish(path, entry, download, self._fence, self._is_wanted)
         finally:
             if download.staging is not None:
                 self._target.staging.discard(download.staging)
 
-    async def _load(self, entry: Entry, download: Download) -> None:
+    async def _load(self, path: str, entry: Entry, download: Download) -> None:
         """
-        Download and verify; twice where only an ETag speaks against the content.
+        Download and verify.
 
-        Some gateways send ETags that look like an MD5 but are not. Two equal downloads are no
-        accident of the network. A store that has shown this, and never a real MD5, is not asked
-        twice again.
+        While it is open what this store's ETags are, an object that contradicts its own waits for
+        the others. If none of them tells either, it is loaded a second time: two equal downloads
+        are no accident of the network.
+
+        Raises:
+            _Deferred: It waits.
+            ObjectError: Its bytes are not to be published.
         """
-        suspect = ""
-        while True:
-            headers = await self._client.get_object(
-                entry.key, entry.etag, entry.size_bytes, download
-            )
-            self._result.downloaded_bytes += download.size_bytes
-            if download.is_proven(headers, entry.etag):
-                if download.has_md5_etag and download.size_bytes:
-                    self._client.has_md5_etags = True
-                return
-            if self._client.has_md5_etags is False:
-                return
-            md5 = download.md5()
-            if md5 == suspect:
-                log.info("etag_not_md5", key=entry.key, etag=entry.etag)
-                if self._client.has_md5_etags is None:
-                    self._client.has_md5_etags = False
-                return
-            if suspect:
+        headers = await self._client.get_object(entry.key, entry.etag, entry.size_bytes, download)
+        self._result.downloaded_bytes += download.size_bytes
+        proof = download.compare(headers, entry.etag, is_aws=self._trust.is_aws)
+        if proof is not Proof.CONTRADICTED:
+            if proof is Proof.MD5 and download.size_bytes:
+                self._trust.prove()
+            self._trust.doubtful.discard(path)
+            return
+        md5, before = download.md5(), self._md5s.get(path)
+        if self._trust.is_strict:
+            raise contradiction(entry.key, entry.etag, md5)
+        if self._trust.is_open:
+            if before is None:
+                self._md5s[path] = md5
+                raise _Deferred
+            if md5 != before:
                 raise download.corrupt(f"two downloads differ, and neither is {entry.etag}")
-            suspect = md5
+            log.info("etag_not_md5", key=entry.key, etag=entry.etag)
+        self._trust.disprove(path)
+
+    def _ask_witnesses(self) -> None:
+        """
+        Compare files that are on disk with their ETags.
+        """
+        files = self._target.managed.files
+        held = (
+            (path, managed)
+            for path, managed in files.items()
+            if managed.size_bytes and managed.is_verified and looks_like_md5(managed.etag)
+        )
+        for path, managed in heapq.nsmallest(WITNESSES, held, key=lambda item: item[1].size_bytes):
+            if self._target.holds(path, managed):
+                self._trust.prove()
+                return
+
+
+class _Deferred(Exception):
+    pass
+
+
+def _changing(entry: Entry) -> ObjectError:
+    return ObjectError(
+        "object_changing",
+        f"{entry.key!r} is listed, but changed or vanished before it was read",
+        "It passes when whoever writes it is done. If it persists, the store's listing and its "
+        "objects disagree about ETags.",
+    )

@@ -16,6 +16,7 @@ from urllib.parse import unquote_plus
 
 from s3_sync.listing.entries import Entry, Listing, listing_invalid
 from s3_sync.listing.pages import Item, Page, PageReader
+from s3_sync.s3.refusals import SourceError
 
 _TOKEN = b"ContinuationToken>"
 _ECHO = re.compile(rb"<ContinuationToken>([^<]*)</ContinuationToken>")
@@ -31,6 +32,7 @@ class Lister:
         fetch_page: From a continuation token (None for the first page) to its bytes.
         is_wanted: The include and exclude filter.
         target_bytes: Length of the target's own path.
+        max_keys: More of them are refused; 0: any number.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class Lister:
         prefix: str,
         is_wanted: Callable[[str], bool],
         target_bytes: int,
+        max_keys: int,
     ) -> None:
+        self._max_keys = max_keys
         self._fetch_page = fetch_page
         self._reader = PageReader(prefix, is_wanted, target_bytes, self._known)
         self._pages: dict[bytes, Page] = {}
@@ -59,13 +63,17 @@ class Lister:
         digests: list[bytes] = []
         token: str | None = None
         seen: set[str] = set()
+        keys = 0
         while True:
             body = await self._fetch_page(token)
             _check_echo(body, token)
             digest = hashlib.blake2b(_without_tokens(body), digest_size=16).digest()
             page = self._pages.get(digest) or pages.get(digest)
-            pages[digest] = page or self._reader.read(body)
+            pages[digest] = page = page or self._reader.read(body)
             digests.append(digest)
+            keys += page.keys
+            if keys > self._max_keys > 0:
+                raise _too_many(self._max_keys)
             token = _next_token(body)
             if token is None:
                 break
@@ -89,6 +97,16 @@ class Lister:
             for page in self._pages.values():
                 self._gathered.update(page.items)
         return self._gathered
+
+
+def _too_many(limit: int) -> SourceError:
+    return SourceError(
+        "too_many_keys",
+        f"there are more than {limit} keys under the prefix",
+        "Let KEY_PATH name the folder of the DAGs alone; filters do not help: S3 lists all. If it "
+        "is the right folder, raise S3_SYNC_MAX_KEYS, and the container's memory with it: "
+        "about 1 MiB for each 1,000 keys.",
+    )
 
 
 def _without_tokens(body: bytes) -> bytes:

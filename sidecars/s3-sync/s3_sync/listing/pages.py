@@ -54,6 +54,7 @@ class Page:
 
     Args:
         items: By the digest of their text.
+        keys: How many there are, with those that cannot be files.
         entries: By path relative to the target.
         folders: All folders that the entries lie in.
         skipped: Reason by key.
@@ -64,6 +65,7 @@ class Page:
     """
 
     items: dict[bytes, Item]
+    keys: int
     entries: dict[str, Entry]
     folders: frozenset[str]
     skipped: dict[str, str]
@@ -112,6 +114,7 @@ class PageReader:
         keys = [item.key for item in items]
         return Page(
             dict(zip(digests, items, strict=bool(digests))),
+            len(keys),
             entries,
             frozenset(folders),
             {item.key: item.skipped for item in items if item.skipped},

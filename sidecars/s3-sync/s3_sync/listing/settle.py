@@ -11,6 +11,9 @@ from collections.abc import Callable
 class Settle:
     """
     Watches the revisions of listings until one has stayed the same for a number of seconds.
+
+    A listing shows some moment between its question and its answer. So a revision is known since
+    the answer that brought it first, and known to be the same until the last question.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -18,21 +21,27 @@ class Settle:
         self._clock = clock
         self._revision = ""
         self._since = 0.0
+        self._asked_at = 0.0
+
+    def ask(self) -> None:
+        """
+        Note that a listing is about to be asked for.
+        """
+        self._asked_at = self._clock()
 
     def is_settled(self, revision: str, *, published: str, quiet_seconds: float) -> bool:
         """
-        Whether a revision may be acted upon.
+        Whether a revision may be acted upon; called when its listing was answered.
 
         Args:
-            published: The revision that is published; empty where nothing is, and then a bucket
-                that has long been quiet is not waited for.
-            quiet_seconds: Since the newest object was written, by the source's own clock.
+            published: The revision that was acted upon last; empty where none was.
+            quiet_seconds: Since the newest object was written, as far as the source tells; so long
+                a bucket is at rest already.
         """
         if self._seconds == 0 or revision == published:
             self._revision = ""
             return True
         if revision != self._revision:
             self._revision, self._since = revision, self._clock()
-            if not published:
-                self._since -= quiet_seconds
-        return self._clock() - self._since >= self._seconds
+            self._since -= quiet_seconds
+        return self._asked_at - self._since >= self._seconds

@@ -4,7 +4,7 @@ The source ``listing``: all that is listed under the prefix, an object a file.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -12,19 +12,14 @@ from email.utils import parsedate_to_datetime
 from s3_sync.keys import compile_filter
 from s3_sync.listing.apply import ListingApplier
 from s3_sync.listing.entries import Entry, Listing
-from s3_sync.listing.failures import Failures
 from s3_sync.listing.lister import Lister
 from s3_sync.listing.settle import Settle
-from s3_sync.result import CycleResult
+from s3_sync.listing.trust import Trust
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import SourceError
 from s3_sync.settings import Settings
 from s3_sync.source import Order, State
 from sidecar_runtime.fence import Fence
-
-# A listing that is outdated whenever it is read is not a busy bucket but a server at odds with
-# itself.
-MOVED_CYCLES = 3
 
 
 class ListingSource:
@@ -32,6 +27,7 @@ class ListingSource:
     The listing of a prefix.
     """
 
+    is_divisible = True
     was_reached = False
 
     def __init__(self, settings: Settings, client: S3Client) -> None:
@@ -42,18 +38,17 @@ class ListingSource:
             settings.prefix,
             compile_filter(settings.include, settings.exclude),
             len(settings.dest_path.encode()),
+            settings.max_keys,
         )
         self._settle = Settle(settings.settle_seconds)
         self._newest = ""
-        self._failures = Failures()
-        self._moved_cycles = 0
-
-    @property
-    def late(self) -> Collection[str]:
-        return self._failures.paths
+        self._trust: Trust | None = None
 
     async def look(self, fence: Fence) -> Listing:
         self._client.begin_cycle(fence)
+        if self._trust is None:
+            self._trust = Trust(self._settings.verify, is_aws=self._client.is_aws)
+        self._settle.ask()
         listing = await self._lister.read()
         if not listing.wanted and not self._settings.allow_empty:
             raise SourceError(
@@ -65,37 +60,30 @@ class ListingSource:
         self._newest = listing.newest
         return listing
 
-    def is_settled(self, state: State[Entry], published: str) -> bool:
+    def is_settled(self, state: State[Entry], published: str, *, is_first: bool) -> bool:
+        quiet_seconds = self._quiet_seconds() if is_first else 0.0
         return self._settle.is_settled(
-            state.revision, published=published, quiet_seconds=self._quiet_seconds()
+            state.revision, published=published, quiet_seconds=quiet_seconds
         )
 
-    async def confirms_deletions(self, state: State[Entry], fence: Fence) -> bool:
+    async def still_gone(self, paths: Collection[str], fence: Fence) -> Collection[str]:
         """
         List again: a store, or what is in between, can lose a page once, and a deletion is not
         undone so easily.
         """
         again = await self.look(fence)
-        return again.revision == state.revision
+        return [path for path in paths if path not in again.wanted]
+
+    def suspects(self) -> Collection[str]:
+        return self._trust.suspects() if self._trust else ()
 
     async def bring(self, order: Order[Entry]) -> None:
-        if not order.is_hidden:
-            order.result.given_up = self._failures.given_up(order.state.wanted)
-        try:
-            await ListingApplier(self._client, order).apply()
-        finally:
-            self._failures.note(order.result.failed)
+        assert self._trust is not None
+        await ListingApplier(self._client, order, self._trust).apply()
 
-    def judge(self, result: CycleResult) -> None:
-        self._moved_cycles = self._moved_cycles + 1 if result.moved else 0
-        if result.moved and (self._settings.one_shot or self._moved_cycles >= MOVED_CYCLES):
-            raise SourceError(
-                "source_changing",
-                f"{len(result.moved)} objects changed while they were listed and read, "
-                f"such as {result.moved[0]!r}",
-                "Nothing but these is behind. If it persists, the server's listing and its "
-                "objects disagree about ETags.",
-            )
+    async def earlier(self, fence: Fence) -> AsyncIterator[State[Entry]]:
+        return
+        yield  # S3 lists what is, and not what was
 
     def glance(self) -> bool:
         return False

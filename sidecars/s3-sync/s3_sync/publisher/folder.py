@@ -21,6 +21,7 @@ MIB = 1 << 20
 _LEAVE_OUT = "Fix it, or leave it out: --exclude, or a line in .s3-sync-ignore."
 _NAMES = {
     "unsafe_path": "its name is not UTF-8",
+    "too_deep": "it lies more than 200 folders deep",
     "name_too_long": "its name is longer than 255 bytes, or its path than 4,095",
     "reserved": ".s3-sync is the name of what s3-sync itself keeps in a target",
 }

@@ -56,7 +56,7 @@ class ReleaseApplier:
         finally:
             for staged in self._staged:
                 self._order.target.staging.drop(staged)
-        if self._order.result.is_complete:
+        if not self._order.result.failed:
             self._order.delete_all()
 
     def _missing(self) -> list[File]:
@@ -73,7 +73,8 @@ class ReleaseApplier:
             is_unsure = held is None or path in order.damaged or not is_sha256(held.etag)
             if is_unsure and target.holds(path, file):
                 target.adopt(path, file, order.fence)
-                result.succeed(is_published=False, is_healed=path in order.damaged)
+                is_healed = path in order.damaged
+                result.succeed(path, is_published=False, is_healed=is_healed, is_new=held is None)
             else:
                 missing.append(file)
         return missing
@@ -119,15 +120,19 @@ class ReleaseApplier:
             self._staged.sort(reverse=True)  # taken from the end, folder by folder
             while self._staged:
                 staged = self._staged[-1]
+                path = staged.path
+                is_new = path not in order.target.managed.files
                 try:
                     order.target.put(staged, way, order.fence, self._is_wanted)
                 except Blocked:
                     order.target.staging.drop(staged)
-                    order.result.blocked.add(staged.path)
+                    order.result.blocked.add(path)
                 except OSError as error:
                     order.target.staging.drop(staged)
-                    order.result.fail_on_disk(staged.path, error)
+                    order.result.fail_on_disk(path, error)
                 else:
-                    is_healed = staged.path in order.damaged
-                    order.result.succeed(is_published=True, is_healed=is_healed)
+                    is_healed = path in order.damaged
+                    order.result.succeed(
+                        path, is_published=True, is_healed=is_healed, is_new=is_new
+                    )
                 self._staged.pop()

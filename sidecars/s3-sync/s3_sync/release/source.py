@@ -7,7 +7,7 @@ only for the files that the target does not have.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -18,7 +18,6 @@ from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES, Manifest, parse_manif
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import POINTER_LIMIT_BYTES, Pointer, parse_pointer
 from s3_sync.release.rows import File, Invalid
-from s3_sync.result import CycleResult
 from s3_sync.s3.client import Receiver, S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.settings import Settings
@@ -61,7 +60,7 @@ class ReleaseSource:
     The releases under a prefix.
     """
 
-    late: Collection[str] = ()
+    is_divisible = False
 
     def __init__(self, settings: Settings, client: S3Client) -> None:
         self._settings = settings
@@ -100,16 +99,21 @@ class ReleaseSource:
             self._manifest_sha256 = pointer.manifest_sha256
         return self._release
 
-    def is_settled(self, state: State[File], published: str) -> bool:
+    def is_settled(self, state: State[File], published: str, *, is_first: bool) -> bool:
         return True
 
-    async def confirms_deletions(self, state: State[File], fence: Fence) -> bool:
-        return True
+    async def still_gone(self, paths: Collection[str], fence: Fence) -> Collection[str]:
+        return paths
+
+    def suspects(self) -> Collection[str]:
+        return ()
 
     async def bring(self, order: Order[File]) -> None:
+        release = order.state
+        assert isinstance(release, Release)  # nothing else comes from here
         self._client.begin_cycle(order.fence)
         try:
-            with self._bundle() as (key, size_bytes):
+            with self._bundle(release.manifest) as (key, size_bytes):
                 await ReleaseApplier(self._client, order, key, size_bytes).take()
         except SidecarError:
             # A second publish repairs it, and may write another manifest: no pointer tells a pin.
@@ -124,11 +128,24 @@ class ReleaseSource:
         Raises:
             SidecarError: It is not there, or cannot be read.
         """
-        with self._bundle() as (key, _):
+        assert self._release is not None
+        with self._bundle(self._release.manifest) as (key, _):
             await self._client.get("bundle", key, lambda: {"range": "bytes=0-0"}, 1, receiver)
 
-    def judge(self, result: CycleResult) -> None:
-        pass
+    async def earlier(self, fence: Fence) -> AsyncIterator[Release]:
+        """
+        Yield what was current before; a pin is obeyed, so nothing replaces it.
+        """
+        if self._settings.revision or self._pointer is None:
+            return
+        for revision in self._pointer.history:
+            if revision == self._pointer.revision:
+                continue
+            try:
+                yield await self._read_manifest(revision, MANIFEST_LIMIT_BYTES, "")
+            except SourceError as error:
+                if error.reason not in ("release_missing", "release_invalid"):
+                    raise
 
     @property
     def was_reached(self) -> bool:
@@ -148,15 +165,13 @@ class ReleaseSource:
         self._client.close()
 
     @contextmanager
-    def _bundle(self) -> Iterator[tuple[str, int]]:
+    def _bundle(self, manifest: Manifest) -> Iterator[tuple[str, int]]:
         """
         Yield key and size of the bundle.
 
         Raises:
             SourceError: ``release_missing``, where it turns out that it is not there.
         """
-        assert self._release is not None
-        manifest = self._release.manifest
         key = bundle_key(manifest.bundle_sha256)
         try:
             yield f"{self._settings.prefix}{key}", manifest.bundle_bytes

@@ -17,6 +17,7 @@ from s3_sync.s3.addressing import DEFAULT_REGION, Address, locate
 from s3_sync.s3.poll import PollConnection
 from s3_sync.s3.pool import Pool, write_head
 from s3_sync.s3.refusals import (
+    PARTITIONS,
     STALE_CREDENTIALS,
     ObjectMoved,
     Operation,
@@ -43,6 +44,8 @@ SLOWEST_BYTES_PER_SECOND = 50_000
 ATTEMPTS = 3
 RETRY_CEILING_SECONDS = 0.4
 RETRIED = {"throttled", "server_error", "connection_lost"}
+
+AWS_DOMAINS = (".amazonaws.com", *(f".{domain}" for _, _, domain in PARTITIONS))
 
 # A signature holds for 15 minutes; S3 counts from its time stamp.
 RESIGN_SECONDS = 60.0
@@ -86,8 +89,6 @@ class S3Client:
         self._prefix = prefix
         self._chain = chain
         self._count = count
-        # Whether this store's ETags are MD5s: None until the first that looks like one was tried.
-        self.has_md5_etags: bool | None = None
         # When S3 answered the last listing, by its own clock (RFC 9110).
         self.listed_at = ""
         self._bucket_region: str | None = None
@@ -113,6 +114,14 @@ class S3Client:
         self._credentials, config = self._chain.current(fence)
         if config != self._config or self._address is None:
             self._relocate(config, self._bucket_region)
+
+    @property
+    def is_aws(self) -> bool:
+        """
+        Whether it asks AWS itself, and not a store that AWS_ENDPOINT_URL names.
+        """
+        assert self._address is not None and self._config is not None
+        return not self._config.endpoint_url or self._address.origin.host.endswith(AWS_DOMAINS)
 
     @property
     def region(self) -> str:

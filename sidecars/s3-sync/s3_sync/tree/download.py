@@ -9,6 +9,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum, auto
 from functools import cache
 from typing import Protocol
 
@@ -19,6 +20,17 @@ from s3_sync.tree.volume import BLOCK_BYTES
 from sidecar_runtime.volume.files import write_all
 
 MEMORY_BYTES = 1 << 20
+
+
+class Proof(Enum):
+    """
+    What speaks for a body: a checksum, an MD5 in its ETag, or nothing; or an ETag against it.
+    """
+
+    CHECKSUM = auto()
+    MD5 = auto()
+    NONE = auto()
+    CONTRADICTED = auto()
 
 
 class Download:
@@ -37,8 +49,8 @@ class Download:
         self._chunks: list[bytes] = []
         self.staging: Staging | None = None
         self.size_bytes = 0
-        # Whether the body was compared with an MD5 in its ETag, and was equal.
-        self.has_md5_etag = False
+        # Whether something that S3 says of the body, a checksum or an MD5, agrees with it.
+        self.is_verified = False
 
     def restart(self) -> None:
         """
@@ -89,20 +101,19 @@ class Download:
         """
         return md5_of(self.blocks())
 
-    def is_proven(self, headers: Mapping[str, str], etag: str) -> bool:
+    def compare(self, headers: Mapping[str, str], etag: str, *, is_aws: bool) -> Proof:
         """
         Compare the body with all that S3 says of it.
 
-        Returns:
-            False where the only thing against it is an ETag that looks like an MD5 but does not
-            match, which a gateway that invents ETags may cause: the caller loads it again.
+        Args:
+            is_aws: Whether AWS itself answers, which says when an ETag is an MD5.
 
         Raises:
             ObjectError: The length or a checksum is wrong.
         """
+        self.is_verified = False
         if self.size_bytes != self._listed_bytes:
             raise self.corrupt(f"{self.size_bytes} bytes came, {self._listed_bytes} were listed")
-        checked = False
         for name, start in _CHECKSUMS.items():
             said = headers.get(f"x-amz-checksum-{name}", "")
             if not said or "-" in said or headers.get("x-amz-checksum-type") == "COMPOSITE":
@@ -113,11 +124,13 @@ class Download:
             found = base64.b64encode(checksum.digest()).decode()
             if found != said:
                 raise self.corrupt(f"its {name} is {found}, S3 says {said}")
-            checked = True
-        if checked or not is_md5(etag, headers):
-            return True
-        self.has_md5_etag = self.md5() == etag
-        return self.has_md5_etag
+            self.is_verified = True
+        if self.is_verified:
+            return Proof.CHECKSUM
+        if not is_md5(etag, headers, is_aws=is_aws):
+            return Proof.NONE
+        self.is_verified = self.md5() == etag
+        return Proof.MD5 if self.is_verified else Proof.CONTRADICTED
 
     def corrupt(self, message: str) -> ObjectError:
         """
@@ -130,16 +143,18 @@ class Download:
         )
 
 
-def is_md5(etag: str, headers: Mapping[str, str]) -> bool:
+def is_md5(etag: str, headers: Mapping[str, str], *, is_aws: bool) -> bool:
     """
-    Whether an ETag is the MD5 of the object.
+    Whether an ETag that looks like an MD5 should be that of the object.
 
-    Not for multipart uploads (a dash), and not for SSE-KMS, SSE-C and S3 Express, whose ETags
-    look like one: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+    Not for multipart uploads (a dash), and on AWS not for SSE-KMS, SSE-C and S3 Express, whose
+    ETags look like one; elsewhere for nothing that is encrypted:
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
     """
+    encryption = headers.get("x-amz-server-side-encryption", "")
     return (
         looks_like_md5(etag)
-        and not headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
+        and (not encryption or (is_aws and encryption == "AES256"))
         and "x-amz-server-side-encryption-customer-algorithm" not in headers
         and headers.get("x-amz-storage-class") != "EXPRESS_ONEZONE"
     )

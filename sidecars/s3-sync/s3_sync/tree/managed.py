@@ -1,10 +1,11 @@
 """
 The list of files that s3-sync published: what it may replace and delete.
 
-A journal of JSON arrays, one a line: ``[path, etag, size, mtime_ns, inode, mode]`` for a file,
-``[path]`` for one that is gone. A line is written *before* what it says is done: the rename, which
-brings the inode of the line, or the removal. So after a crash a look at the disk tells whether the
-last line is true; all earlier ones are, because nothing else happens in between.
+A journal of JSON arrays, one a line: ``[path, etag, size, mtime_ns, inode, mode]`` for a file, with
+a ``0`` behind it where nothing has verified its content; ``[path]`` for one that is gone. A line is
+written *before* what it says is done: the rename, which brings the inode of the line, or the
+removal. So after a crash a look at the disk tells whether the last line is true; all earlier ones
+are, because nothing else happens in between.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ log = get_logger("managed")
 class Managed:
     """
     One published file: the ETag it came from, and what stat says of it.
+
+    Args:
+        is_verified: Whether a checksum, or an MD5 in the ETag, agreed with the content.
     """
 
     etag: str
@@ -40,6 +44,7 @@ class Managed:
     mtime_ns: int
     inode: int
     mode: int
+    is_verified: bool = True
 
     def of(self, found: os.stat_result) -> Managed | None:
         """
@@ -67,6 +72,10 @@ class ManagedList:
     """
     The list in memory and its journal in the open folder `dir_fd`.
 
+    Attributes:
+        unverified: Those of its files whose content nothing has verified.
+        is_lost: Whether the journal was missing, or damaged, when it was opened.
+
     Args:
         root_fd: The folder whose files are listed.
         name: The journal's.
@@ -90,9 +99,11 @@ class ManagedList:
         self._fd = -1
         self._lines = 0
         self._is_behind = False
+        self.is_lost = False
         if files is None:
-            files = load_managed(dir_fd, root_fd, name, is_shared=is_shared)
+            files, self.is_lost = load_managed(dir_fd, root_fd, name, is_shared=is_shared)
         self.files = files
+        self.unverified = {path for path, managed in files.items() if not managed.is_verified}
         self._rewrite()
 
     def add(self, path: str, managed: Managed) -> None:
@@ -101,11 +112,16 @@ class ManagedList:
         """
         self._append(_line(path, managed))
         self.files[path] = managed
+        if not managed.is_verified:
+            self.unverified.add(path)
+        elif self.unverified:
+            self.unverified.discard(path)
 
     def remove(self, path: str) -> None:
         """
         Record that a file is gone; called right before its removal makes it true.
         """
+        self.unverified.discard(path)
         if self.files.pop(path, None) is not None:
             try:
                 self._append(f"[{_quoted(path)}]\n".encode())
@@ -152,16 +168,20 @@ def _line(path: str, managed: Managed) -> bytes:
     Return a file's line; json.dumps would take five times as long.
     """
     m = managed
+    mark = "" if m.is_verified else ",0"
     return (
-        f"[{_quoted(path)},{_quoted(m.etag)},{m.size_bytes},{m.mtime_ns},{m.inode},{m.mode}]\n"
+        f"[{_quoted(path)},{_quoted(m.etag)},{m.size_bytes},{m.mtime_ns},{m.inode},{m.mode}{mark}]\n"
     ).encode()
 
 
 def load_managed(
     dir_fd: int, root_fd: int | None, name: str = NAME, *, is_shared: bool = True
-) -> dict[str, Managed]:
+) -> tuple[dict[str, Managed], bool]:
     """
     Read the journal; a missing or damaged one loses what cannot be read, never a file.
+
+    Returns:
+        What is listed, and whether something was lost.
 
     Args:
         root_fd: As of :class:`ManagedList`; None where that folder is gone.
@@ -172,8 +192,8 @@ def load_managed(
     files: dict[str, Managed] = {}
     try:
         content = read_file(name, dir_fd=dir_fd)
-    except OSError:  # missing, or not a file: lost
-        return files
+    except OSError:  # missing, or not a file
+        return files, True
     lines = content.split(b"\n")[:-1]  # what follows the last newline is half a line
     before: Managed | None = None
     last, number = "", 0
@@ -188,7 +208,7 @@ def load_managed(
                 files[last] = managed
     except (ValueError, TypeError, RecursionError) as error:
         log.warning("managed_list_damaged", line=number + 1, error=str(error))
-        return files
+        return files, True
     there = stat_in(last, root_fd) if last and root_fd is not None else None
     if last in files:
         if is_shared and (there is None or there.st_ino != files[last].inode):
@@ -197,7 +217,7 @@ def load_managed(
                 files[last] = before
     elif before is not None and there is not None and before.matches(there):
         files[last] = before  # killed before the removal; a new file may have the inode, no more
-    return files
+    return files, False
 
 
 def _read_line(line: bytes) -> tuple[str, Managed | None]:
@@ -220,4 +240,7 @@ def _read_line(line: bytes) -> tuple[str, Managed | None]:
         type(number) is int and 0 <= number < 1 << 63 for number in numbers
     ):
         raise ValueError(f"not the facts of a file: {path!r}")
-    return path, Managed(etag, *numbers)
+    size_bytes, mtime_ns, inode, mode, *mark = numbers
+    if mark not in ([], [0]):
+        raise ValueError(f"not the facts of a file: {path!r}")
+    return path, Managed(etag, size_bytes, mtime_ns, inode, mode, not mark)

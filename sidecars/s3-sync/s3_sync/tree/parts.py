@@ -56,7 +56,7 @@ def read_target(
             above = enter(RESERVED, folder)
             if part:
                 folder = enter(part, above)
-            managed = load_managed(above, folder, list_name(part), is_shared=not part)
+            managed, _ = load_managed(above, folder, list_name(part), is_shared=not part)
         except (FileNotFoundError, NotADirectoryError):
             return {}, []
         return managed, foreign_files(folder, managed) if with_foreign else []

@@ -5,8 +5,10 @@ What is published: the record of the last complete cycle, and whether it still h
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import Fence
@@ -18,6 +20,17 @@ NAME = "published.json"
 LATEST = 10_000_000_000
 
 
+# How the names of snapshots begin that are not all of a revision.
+PARTIAL = "partial-"
+
+
+def is_partial(name: str) -> bool:
+    """
+    Whether it is the name of a part of a revision.
+    """
+    return name.startswith(PARTIAL)
+
+
 class Published:
     """
     The record in `.s3-sync/published.json`, for one source and one layout.
@@ -27,17 +40,19 @@ class Published:
         pin: The one revision that counts; empty for any.
 
     Attributes:
-        revision: Of the source when it was published; empty where nothing is.
-        at: Unix time of that publish.
+        revision: Of the source when all of it was published; empty where nothing is, or a part.
+        aim: The revision that was to be published; with a part of it, this is not `revision`.
+        name: What a snapshot of it is called.
+        lacking: How many files of the source are not there as it has them; 0 where it is complete.
+        fallback: The revision that the gate refused, where this one is published instead.
+        at: Unix time of that publish; None where nothing is.
     """
 
     def __init__(self, source: str, layout: str, kind: str = "listing", pin: str = "") -> None:
-        self._source = source
-        self._layout = layout
-        self._kind = kind
+        self._where = {"source": source, "kind": kind, "layout": layout}
         self._pin = pin
-        self.revision = ""
-        self.at: float | None = None
+        self.at: float | None
+        self._clear()
 
     def read(self, state: int) -> None:
         """
@@ -47,39 +62,98 @@ class Published:
         of another revision than the pinned one counts as none: what it speaks of is not what our
         consumers need, or not where they look.
         """
-        self.revision, self.at = "", None
+        self._clear()
         facts = read_facts(NAME, state)
-        where = facts.get("source"), facts.get("layout", "in-place"), facts.get("kind", "listing")
-        if where != (self._source, self._layout, self._kind):
+        if any(facts.get(name) != value for name, value in self._where.items()):
             return
-        revision, at = facts.get("revision"), facts.get("published_at")
-        if self._pin and revision != self._pin:
+        texts = [facts.get(name) for name in ("revision", "aim", "name", "fallback")]
+        revision, aim, name, fallback = (t if isinstance(t, str) else "" for t in texts)
+        lacking, at = facts.get("lacking"), facts.get("published_at")
+        if not name or (self._pin and revision != self._pin):
             return
-        if isinstance(revision, str) and isinstance(at, int | float) and 0 < at < LATEST:
-            self.revision, self.at = revision, float(at)
+        if not isinstance(lacking, int) or (lacking == 0) != bool(revision):
+            return
+        if isinstance(at, int | float) and 0 < at < LATEST:
+            self.revision, self.aim, self.name = revision, aim, name
+            self.lacking, self.fallback, self.at = lacking, fallback, float(at)
 
-    def record(self, volume: Volume, files: int, revision: str, fence: Fence) -> None:
+    def record(
+        self,
+        volume: Volume,
+        fence: Fence,
+        changes: Mapping[str, int],
+        *,
+        name: str,
+        aim: str,
+        files: int,
+        lacking: int = 0,
+        fallback: str = "",
+    ) -> None:
         """
-        Say that all of a revision is in its place.
+        Write down what is published.
+
+        Args:
+            files: How many there are.
+            changes: How many files were added, changed and deleted since what was published before.
         """
         at = round(time.time(), 3)
+        revision = "" if lacking else name
         facts = {
             "revision": revision,
+            "aim": aim,
+            "name": name,
+            "lacking": lacking,
+            "fallback": fallback,
             "published_at": at,
             "files": files,
-            "source": self._source,
-            "kind": self._kind,
-            "layout": self._layout,
+            **changes,
+            **self._where,
         }
         volume.write_state(NAME, json.dumps(facts).encode() + b"\n", fence)
-        self.revision, self.at = revision, at
+        self.revision, self.aim, self.name = revision, aim, name
+        self.lacking, self.fallback, self.at = lacking, fallback, at
+
+    def correct(self, name: str) -> None:
+        """
+        Take over what is shown, where the process was killed between showing and recording it.
+        """
+        if self.at is not None and name != self.name:
+            self.name = name
+            self.revision, self.lacking = ("", 1) if is_partial(name) else (name, 0)
+            self.aim = self.revision
+            self.fallback = ""
+
+    def void(self, volume: Volume) -> None:
+        """
+        Forget it: what it speaks of cannot be told from what is there.
+        """
+        self._clear()
+        with suppress(FileNotFoundError):
+            os.unlink(NAME, dir_fd=volume.state)
 
     def readiness(self, damaged: Collection[str], problem: str = "") -> Readiness:
         """
         Return whether what consumers need is there, given the files known to be damaged.
         """
         if self.at is None:
-            return Readiness(False, problem="no complete sync of this source yet")
+            return Readiness(False, problem="nothing of this source is published yet")
         if damaged and not problem:
             problem = f"{len(damaged)} published files are missing or altered on disk"
-        return Readiness(not problem, self.revision, self.at, problem)
+        return Readiness(not problem, self.revision, self.at, problem, self.shortfall)
+
+    @property
+    def shortfall(self) -> str:
+        """
+        What it is short of, in words; empty where it is all of the newest revision.
+        """
+        said = []
+        if self.lacking:
+            said.append(f"{self.lacking} files of the source are not there as it has them")
+        if self.fallback:
+            said.append(f"the gate refused {self.fallback}, and this is a fallback")
+        return "; ".join(said)
+
+    def _clear(self) -> None:
+        self.revision = self.aim = self.name = self.fallback = ""
+        self.lacking = 0
+        self.at = None

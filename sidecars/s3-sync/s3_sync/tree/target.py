@@ -128,13 +128,13 @@ class Target:
 
     # --- publishing
 
-    def adopt(self, path: str, content: Content, fence: Fence) -> None:
+    def adopt(self, path: str, content: Content, fence: Fence, *, is_verified: bool = True) -> None:
         """
         Record a file that holds that content already, and keep its times.
         """
         with fence, self._walk.to(path) as (folder, name):
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            self.managed.add(path, _managed(content, found))
+            self.managed.add(path, _managed(content, found, is_verified=is_verified))
 
     def stage(self, path: str, content: Content, staging: Staging) -> Staged:
         """
@@ -192,7 +192,7 @@ class Target:
         """
         before = stat_in(path, self.folder)
         if self._holds(before, path, content, lambda blocks: md5_of(blocks) == download.md5()):
-            self.adopt(path, content, fence)
+            self.adopt(path, content, fence, is_verified=download.is_verified)
             return False
         staged = download.staging or self.staging.fill(download.blocks())
         try:
@@ -202,7 +202,8 @@ class Target:
             with fence, self._walk.to(path, making_way=wanted) as (folder, name):
                 if before is not None:
                     self._walk.make_way(path, folder, name, wanted)
-                self._rename(staged.name, folder, name, path, _managed(content, found))
+                managed = _managed(content, found, is_verified=download.is_verified)
+                self._rename(staged.name, folder, name, path, managed)
             staged.is_published = True
         finally:
             self.staging.discard(staged)
@@ -317,5 +318,12 @@ class Target:
             os.close(fd)
 
 
-def _managed(content: Content, found: os.stat_result) -> Managed:
-    return Managed(content.etag, found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode)
+def _managed(content: Content, found: os.stat_result, *, is_verified: bool = True) -> Managed:
+    return Managed(
+        content.etag,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ino,
+        found.st_mode,
+        is_verified,
+    )

@@ -1,0 +1,170 @@
+"""
+Bringing the tree up to date with a state of the source, as far as it can be had.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from s3_sync.layouts.layout import Layout
+from s3_sync.lease import Lease
+from s3_sync.metrics import SyncMetrics
+from s3_sync.plan import Plan, make_plan
+from s3_sync.result import CycleResult
+from s3_sync.s3.refusals import ObjectError
+from s3_sync.settings import Settings
+from s3_sync.source import Order, Source, State
+from s3_sync.unread import Unread
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.volume.errors import TargetError
+
+
+class Bringer:
+    """
+    Brings one source to the tree of a layout, cycle for cycle.
+
+    Attributes:
+        blocked: Paths where a file of another owner was in the way the last time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: SyncMetrics,
+        lease: Lease,
+        source: Source[Any],
+        unread: Unread,
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._lease = lease
+        self._source = source
+        self._unread = unread
+        self.blocked: set[str] = set()
+
+    async def bring(self, layout: Layout, state: State[Any], fence: Fence) -> CycleResult:
+        """
+        Bring the tree up to date with the state, as far as it can be had.
+
+        Raises:
+            TargetError: Something in the way cannot be removed from a tree that is ours alone.
+        """
+        result = await self._try(layout, state, fence)
+        if not (layout.is_atomic and result.blocked):
+            return result
+        for path in layout.tree.foreign():
+            layout.tree.delete(path, fence)
+        result = await self._try(layout, state, fence)
+        for path in result.blocked:
+            raise TargetError(
+                "target_failed",
+                f"something that cannot be removed is at {path!r} in .s3-sync",
+                "Look at it as its owner; .s3-sync is s3-sync's own.",
+            )
+        return result
+
+    async def _try(self, layout: Layout, state: State[Any], fence: Fence) -> CycleResult:
+        plan = self._plan(layout, state, fence)
+        unsure: dict[str, SidecarError] = {}
+        if plan.delete:
+            gone = await self._source.still_gone(plan.delete, fence)
+            unsure = {path: _unsure(path) for path in plan.delete if path not in gone}
+            plan = replace(plan, delete=tuple(gone))
+        order = self._order(layout, state, plan, fence)
+        result = order.result
+        try:
+            await self._source.bring(order)
+            if self._source.is_divisible:
+                self._unread.note(dict(plan.publish), result.failed)
+        except SidecarError:
+            if self._source.is_divisible:  # those that failed come last the next time
+                failed = {path: entry for path, entry in plan.publish if path in result.failed}
+                self._unread.note(failed, result.failed)
+            raise
+        finally:
+            if layout.is_atomic:
+                self._metrics.downloaded.inc(result.downloaded_bytes)
+            else:
+                count(self._metrics, result)
+            if not fence.is_revoked:
+                layout.tree.end_cycle(fence)
+        self._lease.look_again(layout)
+        if self._source.is_divisible:
+            result.lacking = {**self._unread.errors, **unsure}
+        return result
+
+    def _plan(self, layout: Layout, state: State[Any], fence: Fence) -> Plan[Any]:
+        tree, damaged = layout.tree, self._damaged(layout)
+        may_delete = self._settings.delete != "none"
+        if not may_delete:
+            # Kept although its key is gone, and now lost: there is nothing to put back.
+            for path in damaged - state.wanted.keys():
+                tree.forget(path, fence)
+        plan = make_plan(
+            state.wanted,
+            tree.managed.files,
+            damaged=damaged.union(self._source.suspects()),
+            foreign=tree.foreign() if self._settings.delete == "all" else (),
+            last=self._unread.errors,
+            may_delete=may_delete,
+        )
+        if not self._unread.errors:
+            return plan
+        self._unread.keep({path for path, _ in plan.publish})
+        resting = self._unread.resting()
+        return replace(plan, publish=tuple(item for item in plan.publish if item[0] not in resting))
+
+    async def heal(
+        self, layout: Layout, acted: State[Any], state: State[Any], fence: Fence
+    ) -> None:
+        """
+        Put back what is damaged while a change waits, as far as it is not part of it.
+        """
+        same = tuple(
+            (path, entry)
+            for path in self._damaged(layout)
+            if (entry := acted.wanted.get(path))
+            and (path not in state.wanted or state.wanted[path] == entry)
+        )
+        if same:
+            order = self._order(layout, acted, Plan(same, ()), fence)
+            await self._source.bring(order)
+            count(self._metrics, order.result)
+            self._lease.look_again(layout)
+            self._lease.repair(layout, fence)
+
+    def _damaged(self, layout: Layout) -> set[str]:
+        return self._lease.torn if layout.is_atomic else self._lease.damaged
+
+    def _order(
+        self, layout: Layout, state: State[Any], plan: Plan[Any], fence: Fence
+    ) -> Order[Any]:
+        return Order(
+            state,
+            plan,
+            layout.tree,
+            fence,
+            damaged=self._damaged(layout),
+            blocked=self.blocked,
+            begin=lambda: self._lease.begin(layout, state.revision, fence),
+        )
+
+
+def count(metrics: SyncMetrics, result: CycleResult) -> None:
+    """
+    Add what was done to the counters.
+    """
+    metrics.published.inc(result.published)
+    metrics.deleted.inc(result.deleted)
+    metrics.healed.inc(result.healed)
+    metrics.downloaded.inc(result.downloaded_bytes)
+
+
+def _unsure(path: str) -> ObjectError:
+    return ObjectError(
+        "object_changing",
+        f"one listing has {path!r} and the next has not",
+        "It passes when whoever writes there is done.",
+    )

@@ -1,0 +1,92 @@
+"""
+The brake on mass deletion: a listing in which most files are missing is more often a slip than a
+wish, so it waits until there was time to notice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from s3_sync.digest import Content
+from s3_sync.settings import Settings
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.logs import get_logger
+
+# Below this it is no catastrophe.
+HARMLESS_FILES = 20
+NAMED_FILES = 20
+
+log = get_logger("cycle")
+
+
+class DeletionHeld(SidecarError):
+    """
+    A listing is held back, because too much would be deleted for it.
+    """
+
+    def __init__(self, files: int, managed: int, seconds: float) -> None:
+        super().__init__(
+            "deletion_held",
+            f"{files} of {managed} files are gone from the source; for {seconds:g} s nothing of "
+            "this listing is published",
+            "If it is a slip, undo it at the source. If it is meant, wait, or send SIGHUP; "
+            "S3_SYNC_MAX_DELETE says what is held back.",
+        )
+        self.files = files
+
+
+class DeletionBrake:
+    """
+    Holds listings back; remembers since when.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._percent = settings.max_delete_percent
+        self._seconds = settings.max_delete_hold_seconds
+        self._is_on = settings.delete != "none" and settings.source_kind == "listing"
+        self._clock = clock
+        self._since: float | None = None
+
+    def judge(
+        self,
+        wanted: Mapping[str, Content],
+        managed: Mapping[str, Content],
+        *,
+        is_asked_for: bool,
+    ) -> DeletionHeld | None:
+        """
+        Return why a listing is held back; None where it may be followed.
+
+        Args:
+            managed: What is published.
+            is_asked_for: Whether a person asks to go on, who can know that it is held.
+        """
+        gone = vanished(wanted, managed) if self._is_on else []
+        if len(gone) <= HARMLESS_FILES or len(gone) * 100 <= len(managed) * self._percent:
+            self._since = None
+            return None
+        is_new = self._since is None
+        if self._since is None:
+            self._since = self._clock()
+            log.warning(
+                "deletion_held",
+                files_to_delete=len(gone),
+                managed_files=len(managed),
+                hold_seconds=self._seconds,
+                paths=gone[:NAMED_FILES],
+            )
+        if (is_asked_for and not is_new) or self._clock() - self._since >= self._seconds:
+            return None
+        return DeletionHeld(len(gone), len(managed), self._seconds)
+
+
+def vanished(wanted: Mapping[str, Content], managed: Mapping[str, Content]) -> list[str]:
+    """
+    Return the managed paths that are gone, and whose content did not turn up at a new path.
+    """
+    gone = [path for path in managed if path not in wanted]
+    if not gone:
+        return gone
+    came = {(entry.etag, entry.size_bytes) for path, entry in wanted.items() if path not in managed}
+    return [path for path in gone if (managed[path].etag, managed[path].size_bytes) not in came]

@@ -1,0 +1,80 @@
+"""
+Whether an ETag that looks like an MD5 is one, and so must agree with the bytes that came.
+
+AWS says when it is: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+Other stores may invent ETags that only look like one; what a store is like shows in its answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from s3_sync.s3.refusals import ObjectError
+
+
+class Trust:
+    """
+    What is known of one store.
+
+    Args:
+        verify: ``auto``, ``strict`` or ``lenient``.
+        is_aws: Whether the store is AWS itself.
+
+    Attributes:
+        doubtful: Paths that were taken although their ETag contradicts, while nothing spoke for
+            the ETags of this store.
+    """
+
+    def __init__(self, verify: str, *, is_aws: bool) -> None:
+        self._verify = verify
+        self.is_aws = is_aws
+        # None until the first ETag that looks like an MD5 was compared.
+        self._has_md5s = True if is_aws else None
+        self.doubtful: set[str] = set()
+
+    @property
+    def is_strict(self) -> bool:
+        """
+        Whether bytes that contradict their ETag are refused.
+        """
+        return self._verify == "strict" or (self._verify == "auto" and self._has_md5s is True)
+
+    @property
+    def is_open(self) -> bool:
+        """
+        Whether it is not known yet what this store's ETags are.
+        """
+        return self._verify == "auto" and self._has_md5s is None
+
+    def prove(self) -> None:
+        """
+        Note that an ETag was the MD5 of its object.
+        """
+        self._has_md5s = True
+
+    def disprove(self, path: str) -> None:
+        """
+        Note that an ETag was no MD5: two downloads were equal, and neither agrees with it.
+        """
+        if self._has_md5s is None:
+            self._has_md5s = False
+        self.doubtful.add(path)
+
+    def suspects(self) -> Collection[str]:
+        """
+        Return the paths to be loaded again, now that the ETags are known to be MD5s.
+        """
+        return self.doubtful if self.is_strict else ()
+
+
+def contradiction(key: str, etag: str, md5: str) -> ObjectError:
+    """
+    Return the error for bytes that contradict their ETag.
+    """
+    return ObjectError(
+        "object_corrupt",
+        f"the download of {key!r} was refused: its MD5 is {md5}, its ETag says {etag}",
+        "The file on disk was not touched. If it persists, something alters the answers; or this "
+        "store mixes ETags that are MD5s with others that only look like one: then set "
+        "S3_SYNC_VERIFY=lenient.",
+    )

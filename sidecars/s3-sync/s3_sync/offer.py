@@ -1,0 +1,213 @@
+"""
+What consumers are offered of a state: all of it, what could be had of it, or a fallback.
+
+A gate stops a change, never a pod: where nothing is published yet and it refuses what is newest,
+the newest that it accepts is published instead, until something better comes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from s3_sync.layouts.layout import Layout
+from s3_sync.layouts.publish import revert
+from s3_sync.lease import Lease
+from s3_sync.result import CycleResult
+from s3_sync.source import Source, State
+from s3_sync.tree.published import PARTIAL
+from s3_sync.tree.target import Target
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate.checks import Finding, Undecided
+from sidecar_runtime.gate.gate import Gate, RevisionRefused
+from sidecar_runtime.logs import get_logger
+
+# Where nothing is published yet, no verdict that many times counts as a refusal.
+UNDECIDED_TIMES = 3
+
+log = get_logger("gate")
+
+Bring = Callable[[Layout, State[Any], Fence], Awaitable[CycleResult]]
+
+
+@dataclass(slots=True)
+class Offer:
+    """
+    What was offered, and what came of it.
+
+    Args:
+        name: Of the revision, or of the part of it.
+        lacking: The files of the source that are not in it, and why.
+        is_shown: Whether consumers see it.
+        result: What was done for that.
+        refusal: Why the gate does not let the newest revision pass.
+        fallback: The revision in whose place it is shown; empty where it is the newest itself.
+        undecided: Why the gate has to be asked again about the newest revision.
+    """
+
+    name: str
+    lacking: Mapping[str, SidecarError]
+    is_shown: bool = False
+    result: CycleResult = field(default_factory=CycleResult)
+    refusal: RevisionRefused | None = None
+    fallback: str = ""
+    undecided: Undecided | None = None
+
+
+class Offering:
+    """
+    Offers one state after another; for layouts that publish as a whole.
+
+    Args:
+        bring: Brings the tree of a layout up to date with a state.
+    """
+
+    def __init__(self, gate: Gate | None, lease: Lease, source: Source[Any], bring: Bring) -> None:
+        self._gate = gate
+        self._lease = lease
+        self._source = source
+        self._bring = bring
+        self._undecided: dict[str, int] = {}
+
+    async def make(
+        self,
+        layout: Layout,
+        state: State[Any],
+        lacking: Mapping[str, SidecarError],
+        fence: Fence,
+    ) -> Offer:
+        """
+        Publish what the tree has of a state, as far as the gate lets it pass.
+
+        Raises:
+            Undecided: There is no verdict, and nothing to show meanwhile.
+            SidecarError, OSError, Torn, CycleAbandoned: As from the layout, or the source.
+        """
+        if self._lease.torn:
+            return Offer(state.revision, lacking)
+        revert(lacking, layout.shown, layout.tree, fence)
+        offer = Offer(name_of(state, lacking, layout.tree), lacking)
+        offer.refusal = self._ask(layout, offer, fence)
+        if offer.refusal is not None:
+            if self._lease.published.at is not None:
+                return offer
+            offer = await self._fall_back(layout, state, offer, fence)
+        return self._show(layout, offer, fence)
+
+    def _show(self, layout: Layout, offer: Offer, fence: Fence) -> Offer:
+        """
+        Let consumers see what was accepted; a gate's command may have torn it meanwhile.
+        """
+        is_accepted = offer.refusal is None or bool(offer.fallback)
+        if is_accepted and not self._lease.torn:
+            if not layout.shows(offer.name):
+                offer.result = layout.publish(offer.name, fence)
+            offer.is_shown = not offer.result.failed
+        return offer
+
+    def _ask(self, layout: Layout, offer: Offer, fence: Fence) -> RevisionRefused | None:
+        """
+        Ask the gate about what consumers do not see yet.
+
+        Raises:
+            Undecided: There is no verdict, and it is worth asking again before anything else.
+        """
+        if self._gate is None:
+            return None
+        if layout.shows(offer.name):
+            self._gate.rest()
+            return None
+        changed = [path for path, _ in layout.changes().publish]
+        try:
+            return self._gate.judge(offer.name, layout.tree.path, changed, fence)
+        except Undecided as error:
+            times = self._undecided.pop(offer.name, 0) + 1
+            self._undecided[offer.name] = times
+            if self._lease.published.at is not None or times < UNDECIDED_TIMES:
+                raise
+            offer.undecided = error
+            return RevisionRefused(offer.name, [Finding("", None, error.message)])
+        finally:
+            self._lease.look_at_all(layout)  # a command may have written to what it judged
+
+    async def _fall_back(
+        self, layout: Layout, state: State[Any], offer: Offer, fence: Fence
+    ) -> Offer:
+        """
+        Return a fallback for a refused state; the offer as it is where there is none.
+
+        Raises:
+            Undecided: There is none, and the gate has not really refused.
+        """
+        if self._source.is_divisible:
+            found = self._without_refused(layout, offer, fence)
+        else:
+            found = await self._earlier(layout, offer, fence)
+        if found is None:
+            if offer.undecided is not None:
+                raise offer.undecided
+            return offer
+        assert self._gate is not None
+        self._gate.rest(is_refused=True)
+        found.refusal, found.undecided = offer.refusal, offer.undecided
+        found.fallback = state.revision
+        log.warning(
+            "gate_fallback",
+            name=found.name,
+            refused=state.revision,
+            files_lacking=len(found.lacking),
+        )
+        return found
+
+    def _without_refused(self, layout: Layout, offer: Offer, fence: Fence) -> Offer | None:
+        """
+        Leave out the files that the gate names, until it accepts the rest.
+        """
+        tree, lacking, refusal = layout.tree, dict(offer.lacking), offer.refusal
+        while refusal is not None:
+            named = refusal.paths & tree.managed.files.keys()
+            for path in named:
+                tree.delete(path, fence)
+                lacking[path] = SidecarError("file_refused", f"the gate refuses {path!r}")
+            if not named or not tree.managed.files:
+                return None
+            rest = Offer(partial_name(tree), lacking)
+            refusal = self._ask(layout, rest, fence)
+        return rest
+
+    async def _earlier(self, layout: Layout, offer: Offer, fence: Fence) -> Offer | None:
+        """
+        Bring the newest of the earlier states that the gate accepts.
+        """
+        async for state in self._source.earlier(fence):
+            try:
+                result = await self._bring(layout, state, fence)
+            except SidecarError as error:
+                if not error.reason.startswith(("release_", "bundle_")):
+                    raise
+                log.warning("fallback_unusable", revision=state.revision, reason=error.reason)
+                continue
+            rest = Offer(state.revision, {})
+            if not result.failed and self._ask(layout, rest, fence) is None:
+                return rest
+        return None
+
+
+def name_of(state: State[Any], lacking: Mapping[str, SidecarError], tree: Target) -> str:
+    """
+    Return what a state is called as far as the tree has it: a revision's name is for all of it.
+    """
+    return partial_name(tree) if lacking else state.revision
+
+
+def partial_name(tree: Target) -> str:
+    """
+    Return the name of what a tree has, the same for the same.
+    """
+    digest = hashlib.blake2b(digest_size=6)
+    for path, managed in sorted(tree.managed.files.items()):
+        digest.update(f"{path}\0{managed.etag}\0{managed.size_bytes}\0".encode())
+    return f"{PARTIAL}{digest.hexdigest()}"

@@ -1,0 +1,158 @@
+"""
+What cannot be read: each file by itself, named once, tried again and again, never given up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from s3_sync.digest import Content
+from s3_sync.metrics import SyncMetrics
+from s3_sync.status import Status
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.sidecar import Names
+
+# A failure that passes by itself is over by then; what is tried after that is tried less and less.
+EAGER_TRIES = 3
+LONGEST_REST_SECONDS = 300.0
+NAMED_FILES = 50
+
+log = get_logger("cycle")
+
+
+@dataclass(slots=True)
+class _Unread:
+    etag: str
+    error: SidecarError
+    tries: int = 1
+    due_at: float = 0.0
+
+
+class Unread:
+    """
+    The files of the source that are not here as it has them, because they could not be read.
+
+    Args:
+        interval_seconds: Between cycles; the first rests are about as long.
+    """
+
+    def __init__(
+        self,
+        metrics: SyncMetrics,
+        status: Status,
+        interval_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._metrics = metrics
+        self._status = status
+        self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._files: dict[str, _Unread] = {}
+        self._named: set[str] = set()
+        self._shown: set[str] = set()
+
+    @property
+    def errors(self) -> Mapping[str, SidecarError]:
+        """
+        Why, by path.
+        """
+        return {path: unread.error for path, unread in self._files.items()}
+
+    @property
+    def are_due(self) -> bool:
+        """
+        Whether one of them is to be tried.
+        """
+        now = self._clock()
+        return any(unread.due_at <= now for unread in self._files.values())
+
+    def show(self) -> None:
+        """
+        Show how many there are, by reason, and the first of them.
+        """
+        counts = Counter(unread.error.reason for unread in self._files.values())
+        for reason in self._shown | counts.keys():
+            self._metrics.unread(reason).set(counts[reason])
+        self._shown |= counts.keys()
+        first = itertools.islice(self._files.items(), NAMED_FILES)
+        self._status.show(
+            unread=Names({path: unread.error.reason for path, unread in first}),
+        )
+
+    def look(self, wanted: Mapping[str, Content], *, is_asked_for: bool) -> None:
+        """
+        Forget what the source has no more.
+
+        What it has in a new version is due at once, and all of it where a person asks.
+        """
+        for path, unread in list(self._files.items()):
+            entry = wanted.get(path)
+            if entry is None:
+                del self._files[path]
+            elif is_asked_for or entry.etag != unread.etag:
+                unread.due_at = 0.0
+        self._named &= self._files.keys()
+
+    def keep(self, paths: Collection[str]) -> None:
+        """
+        Forget all others: they are here by now, brought back from what consumers see.
+        """
+        for path in self._files.keys() - paths:
+            del self._files[path]
+
+    def resting(self) -> set[str]:
+        """
+        Return what is not to be tried in this cycle.
+        """
+        now = self._clock()
+        return {path for path, unread in self._files.items() if unread.due_at > now}
+
+    def note(
+        self,
+        tried: Mapping[str, Content],
+        failed: Mapping[str, SidecarError],
+    ) -> None:
+        """
+        Take over what a cycle has found out.
+
+        One that can be read now makes the others due: what was the matter with them may be over.
+        """
+        read = [path for path in tried if path in self._files and path not in failed]
+        for path in read:
+            del self._files[path]
+            self._named.discard(path)
+        for path, error in failed.items():
+            if (entry := tried.get(path)) is not None:
+                self._fail(path, entry, error)
+        if read:
+            for unread in self._files.values():
+                unread.due_at = 0.0
+
+    def _fail(self, path: str, entry: Content, error: SidecarError) -> None:
+        before = self._files.get(path)
+        is_same = before is not None and before.etag == entry.etag
+        tries = before.tries + 1 if before is not None and is_same else 1
+        rest = 0.0
+        if tries > EAGER_TRIES:
+            rest = min(LONGEST_REST_SECONDS, self._interval_seconds * 2.0 ** (tries - EAGER_TRIES))
+            rest *= random.uniform(0.5, 1.0)
+        self._files[path] = _Unread(entry.etag, error, tries, self._clock() + rest)
+        if path not in self._named and len(self._named) < NAMED_FILES:
+            self._named.add(path)
+            log.warning("object_unread", path=path, reason=error.reason, error=error.message)
+
+
+def explain(errors: Mapping[str, SidecarError], wanted: Collection[str]) -> SidecarError:
+    """
+    Return one error for all that is lacking: the one most of them have, with their number.
+    """
+    reason, _ = Counter(error.reason for error in errors.values()).most_common(1)[0]
+    first = next(error for error in errors.values() if error.reason == reason)
+    message = f"{len(errors)} of {len(wanted)} files cannot be read: {first.message}"
+    return SidecarError(first.reason, message, first.advice)

@@ -1,0 +1,130 @@
+"""The brake on mass deletion."""
+
+import pytest
+
+from s3_sync.deletions import DeletionBrake, vanished
+from s3_sync.listing.entries import Entry
+from s3_sync.settings import load_settings
+from tests.runtime.recording import Log
+from tests.s3_sync.process import Process
+from tests.support.clocks import Clock
+from tests.support.fake_s3 import FakeS3
+
+HOLD_SECONDS = 900
+
+
+def files(*paths: str) -> dict[str, Entry]:
+    return {path: Entry(path, f"etag of {path}", 1) for path in paths}
+
+
+def many(count: int, start: int = 0) -> dict[str, Entry]:
+    return files(*(f"{number:03}.py" for number in range(start, count)))
+
+
+def brake(clock: Clock, **settings: str) -> DeletionBrake:
+    given = {"AWS_BUCKET": "a-bucket", "DEST_PATH": "/nowhere", **settings}
+    return DeletionBrake(load_settings(given)[0], clock)
+
+
+def is_held(
+    one: DeletionBrake, wanted: dict[str, Entry], managed: dict[str, Entry], asked: bool = False
+) -> bool:
+    return one.judge(wanted, managed, is_asked_for=asked) is not None
+
+
+@pytest.mark.parametrize(
+    ("managed", "left", "held"),
+    [(100, 20, False), (100, 19, True), (25, 5, False), (25, 4, True), (21, 1, False)],
+)
+def test_more_than_the_share_and_more_than_a_handful(managed: int, left: int, held: bool) -> None:
+    assert held == is_held(brake(Clock()), many(left), many(managed))
+
+
+def test_it_is_held_for_a_time_and_then_done(log: Log) -> None:
+    clock = Clock()
+    one = brake(clock)
+    for _ in range(3):
+        assert is_held(one, many(1), many(100))
+        clock.seconds += HOLD_SECONDS / 3
+
+    assert not is_held(one, many(1), many(100))
+    assert [99] == [event["files_to_delete"] for event in log.events("deletion_held")]
+
+
+def test_a_good_listing_in_between_starts_the_time_over() -> None:
+    clock = Clock()
+    one = brake(clock)
+    assert is_held(one, many(1), many(100))
+    clock.seconds += HOLD_SECONDS - 1
+    assert not is_held(one, many(100), many(100))
+    clock.seconds += 1
+
+    assert is_held(one, many(1), many(100))
+
+
+def test_a_person_who_asks_ends_it() -> None:
+    one = brake(Clock())
+
+    assert is_held(one, many(1), many(100), asked=True)  # who asked could not know of it
+    assert not is_held(one, many(1), many(100), asked=True)
+
+
+@pytest.mark.parametrize("settings", [{"S3_SYNC_MAX_DELETE": "100%"}, {"S3_SYNC_DELETE": "none"}])
+def test_it_can_be_off(settings: dict[str, str]) -> None:
+    assert not is_held(brake(Clock(), **settings), {}, many(100))
+
+
+def test_what_has_moved_has_not_vanished() -> None:
+    managed = files("team/a.py", "team/b.py", "team/c.py")
+    moved = {path.replace("team", "teams"): entry for path, entry in managed.items()}
+    del moved["teams/c.py"]
+
+    assert ["team/c.py"] == vanished(moved, managed)
+
+
+def test_a_file_that_was_there_before_is_no_move() -> None:
+    """Copies of one file: its content is still there, and it has vanished all the same."""
+    same = Entry("x", "one etag", 0)
+
+    assert ["a.py"] == vanished({"b.py": same}, {"a.py": same, "b.py": same})
+
+
+# --- whole cycles
+
+
+@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
+def test_nothing_of_a_wiped_prefix_is_seen_until_a_person_asks(
+    s3: FakeS3, process: Process, layout: str
+) -> None:
+    for number in range(30):
+        s3.put(f"{number:02}.py", b"v = 1\n")
+    process.run({"S3_SYNC_LAYOUT": layout})
+    before = process.shown
+    for number in range(30):
+        s3.delete(f"{number:02}.py")
+    s3.put("README.md", b"gone\n")
+
+    outcome = process.cycle()
+
+    assert "held" == outcome.result
+    assert outcome.problem and "deletion_held" == outcome.problem.reason
+    assert before == process.shown and process.is_ready
+    (process.folder / "00.py").unlink(missing_ok=True)  # damage is healed all the same
+    assert "held" == process.cycle().result
+    assert "changed" == process.cycle(is_asked_for=True).result
+    assert {"README.md": b"gone\n"} == process.shown
+
+
+@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
+def test_a_top_folder_that_is_renamed_is_no_mass_deletion(
+    s3: FakeS3, process: Process, layout: str
+) -> None:
+    for number in range(30):
+        s3.put(f"old/{number:02}.py", b"v = %d\n" % number)
+    process.run({"S3_SYNC_LAYOUT": layout})
+    for number in range(30):
+        s3.delete(f"old/{number:02}.py")
+        s3.put(f"new/{number:02}.py", b"v = %d\n" % number)
+
+    assert "changed" == process.cycle().result
+    assert {f"new/{number:02}.py" for number in range(30)} == process.shown.keys()

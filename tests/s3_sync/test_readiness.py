@@ -1,0 +1,243 @@
+"""The readiness table of the documentation, row by row, in every layout."""
+
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from _pytest.mark import ParameterSet
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.health import Outcome
+from tests.s3_sync.process import Process
+from tests.support.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.faults import first
+from tests.support.loopback import Fault
+from tests.support.shelf import RELEASE, Shelf, is_bundle
+
+pytestmark = pytest.mark.usefixtures("retries_at_once")
+
+DOCS = Path(__file__).parents[2] / "docs"
+SYNTAX = {"S3_SYNC_GATE": "syntax"}
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+LAYOUTS = {
+    "in place": {},
+    "in place, gate": SYNTAX,
+    "snapshot": SNAPSHOT,
+    "snapshot, gate": SNAPSHOT | SYNTAX,
+}
+NAMES = "abcd"
+KEYS = {"KEY_PATH": "dags"}
+BROKEN = b"x = (\n"
+
+
+def rows() -> list[list[str]]:
+    """The rows of the table."""
+    text = (DOCS / "reference/readiness.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith(("| listing", "| release"))]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def cases() -> list[ParameterSet]:
+    """Each row in each layout that it can be in."""
+    return [
+        pytest.param(row, name, id=f"{'; '.join(row[:3])}: {name}")
+        for row in rows()
+        for name in LAYOUTS
+        if "gate" not in row[2] or "gate" in name
+    ]
+
+
+class World:
+    """A bucket, a volume, and one process after the other on it."""
+
+    def __init__(self, s3: FakeS3, process: Process, settings: dict[str, str]) -> None:
+        self.s3 = s3
+        self.process = process
+        self.settings = KEYS | settings
+        self.shelf = Shelf.at(s3)
+        self.before = ""
+        self.earlier = ""
+
+    def put(self, version: int, names: str = NAMES) -> None:
+        for name in names:
+            self.s3.put(f"dags/{name}.py", f"v = {version}\n".encode())
+
+    def publish(self, version: int, broken: bool = False) -> str:
+        files = {f"{name}.py": f"v = {version}\n".encode() for name in NAMES}
+        return self.shelf.publish(files | ({"b.py": BROKEN} if broken else {})).revision
+
+    def sync(self, times: int = 1) -> None:
+        """Let one process sync, and end."""
+        self.process.start(self.settings)
+        for _ in range(times):
+            self.process.cycle()
+        self.before = self.process.revision
+        self.process.stop()
+
+    def gate_by(self, script: str, folder: Path) -> None:
+        """Let a command of ours be the gate."""
+        place = folder / "gate"
+        place.write_text(f"#!/bin/sh\n{script}\n")
+        place.chmod(0o755)
+        self.settings |= {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": str(place)}
+
+
+Make = Callable[[World, Path], object]
+
+
+def touched(world: World, fault: Fault, names: str) -> None:
+    world.put(2)
+    for name in names:
+        world.s3.inject(fault, is_get(f"dags/{name}.py"))
+
+
+def rewritten(world: World) -> None:
+    """Write an object again in each moment between its listing and its download."""
+    world.put(2)
+    count = iter(range(100))
+
+    def write() -> None:
+        world.s3.put("dags/b.py", f"v = {next(count)}0\n".encode())
+
+    world.s3.inject(first(write), is_get("dags/b.py"))
+
+
+def vanished(world: World) -> None:
+    world.put(2)
+    world.s3.inject(error(404, "NoSuchKey"), is_get("dags/b.py"))
+
+
+def broken(world: World) -> None:
+    world.put(2)
+    world.s3.put("dags/b.py", BROKEN)
+
+
+def refused_whole(world: World, folder: Path) -> None:
+    world.put(2)
+    world.gate_by("exit 1", folder)
+
+
+def lost_most(world: World) -> None:
+    for number in range(29):
+        world.s3.delete(f"dags/{number:02}.py")
+
+
+def part_published(world: World) -> None:
+    world.put(1)
+    world.s3.inject(error(403, "AccessDenied"), is_get("dags/b.py"), times=1)
+    world.sync()
+
+
+def all_published(world: World) -> None:
+    world.put(1)
+    world.publish(1) if world.settings.get("S3_SYNC_SOURCE") else None
+    world.sync()
+
+
+def many_published(world: World) -> None:
+    for number in range(30):
+        world.s3.put(f"dags/{number:02}.py", b"v = 1\n")
+    world.sync()
+
+
+def files_removed(world: World, *, with_list: bool) -> None:
+    all_published(world)
+    folder = world.process.folder
+    for place in folder.rglob("*.py"):
+        place.unlink()
+    if with_list:
+        for place in (folder / ".s3-sync").rglob("*managed"):
+            place.unlink()
+        for name in ("tree", "staged"):
+            shutil.rmtree(folder / ".s3-sync" / name, ignore_errors=True)
+
+
+def earlier_accepted(world: World) -> None:
+    world.earlier = world.publish(5)
+    world.publish(6, broken=True)
+    world.publish(7, broken=True)
+
+
+DENIED = error(403, "AccessDenied")
+BEFORE: dict[str, Callable[[World], object]] = {
+    "nothing": lambda world: None,
+    "all": all_published,
+    "all, 30 files": many_published,
+    "a part": part_published,
+    "all, its files removed": lambda world: files_removed(world, with_list=False),
+    "all, its files and its list removed": lambda world: files_removed(world, with_list=True),
+}
+NOW: dict[str, Make] = {
+    "cannot be listed": lambda world, _: world.s3.inject(error(500, "InternalError"), is_list),
+    "one of four objects cannot be read": lambda world, _: touched(world, DENIED, "b"),
+    "three of four objects cannot be read": lambda world, _: touched(world, DENIED, "bcd"),
+    "one of four objects changes all the time": lambda world, _: rewritten(world),
+    "one of four objects is listed and not there": lambda world, _: vanished(world),
+    "the gate refuses one of four files": lambda world, _: broken(world),
+    "the gate refuses without naming a file": refused_whole,
+    "has lost most of its objects": lambda world, _: lost_most(world),
+    "cannot be read": lambda world, _: world.s3.inject(error(500, "InternalError"), is_get()),
+    "its bundle is not there": lambda world, _: (
+        world.publish(8),
+        world.s3.inject(error(404, "NoSuchKey"), is_bundle),
+    ),
+    "the gate refuses it, and accepts an earlier one": lambda world, _: earlier_accepted(world),
+    "the gate refuses it, and all before it": lambda world, _: (
+        world.publish(5, broken=True),
+        world.publish(6, broken=True),
+    ),
+    "the gate refuses it, and it is pinned": lambda world, _: (
+        world.publish(5),
+        world.settings.update(S3_SYNC_REVISION=world.publish(6, broken=True)),
+    ),
+}
+
+
+def whole(world: World) -> None:
+    world.publish(2) if world.settings.get("S3_SYNC_SOURCE") else world.put(2)
+
+
+@pytest.mark.parametrize(("row", "layout"), cases())
+def test_each_row_of_the_table(
+    row: list[str], layout: str, s3: FakeS3, process: Process, request: pytest.FixtureRequest
+) -> None:
+    source, before, now, ready, published, revision, one_shot = row
+    if "gate" not in now and layout not in ("in place", "snapshot, gate"):
+        request.getfixturevalue("only_in_full")
+    world = World(s3, process, LAYOUTS[layout] | (RELEASE if source == "release" else {}))
+    BEFORE[before](world)
+    if now == "is whole":
+        whole(world)
+    else:
+        NOW[now](world, process.folder.parent)
+
+    process.start(world.settings)
+    outcomes: list[Outcome | None] = []
+    for _ in range(4):
+        outcomes.append(None)
+        with suppress(SidecarError):
+            outcomes[-1] = process.cycle()
+
+    assert (ready == "yes") == process.is_ready, process.problem
+    assert published == what_is_published(process, layout)
+    if revision in ("old", "earlier"):
+        assert {"old": world.before, "earlier": world.earlier}[revision] == process.revision != ""
+    elif revision == "new":
+        assert process.revision not in ("", world.before)
+    else:
+        assert "" == process.revision
+    ends = [end is not None and (end.is_success or end.is_enough) for end in outcomes]
+    first_end = ends.index(True) if True in ends else None
+    assert {"at once": 0, "after three cycles": 2, "never": None}[one_shot] == first_end
+
+
+def what_is_published(process: Process, layout: str) -> str:
+    """What the process says."""
+    readiness = process.readiness
+    if readiness.published_at is None:
+        return "nothing"
+    if "fallback" in readiness.shortfall:
+        return "a fallback"
+    return "a part" if readiness.shortfall else "all"

@@ -1,0 +1,151 @@
+"""What cannot be read: named once, tried again and again, never given up."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from s3_sync.listing.entries import Entry
+from s3_sync.metrics import SyncMetrics
+from s3_sync.s3.refusals import ObjectError
+from s3_sync.status import Status
+from s3_sync.unread import EAGER_TRIES, LONGEST_REST_SECONDS, NAMED_FILES, Unread, explain
+from tests.runtime.recording import Log
+from tests.s3_sync.process import Process
+from tests.support.clocks import Clock
+from tests.support.fake_s3 import FakeS3, error, is_get
+
+DENIED = ObjectError("denied", "may not", "allow it")
+
+
+class Cycles:
+    """Cycles in which some files cannot be read."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.metrics = SyncMetrics("0", "r")
+        self.unread = Unread(self.metrics, Status(), 10.0, self.clock)
+
+    def run(
+        self, wanted: Iterable[str], failing: Iterable[str], *, etag: str = "e", asked: bool = False
+    ) -> set[str]:
+        """Run one; return what was tried of it."""
+        entries = {path: Entry(path, etag, 1) for path in wanted}
+        self.unread.look(entries, is_asked_for=asked)
+        resting = self.unread.resting()
+        tried = {path: entry for path, entry in entries.items() if path not in resting}
+        self.unread.note(tried, {path: DENIED for path in failing if path in tried})
+        self.clock.seconds += 10
+        return set(tried)
+
+
+@pytest.fixture
+def cycles() -> Cycles:
+    return Cycles()
+
+
+def test_a_failure_is_tried_in_each_cycle_at_first_and_then_ever_more_seldom(
+    cycles: Cycles,
+) -> None:
+    tries = [bool(cycles.run("a", "a")) for _ in range(200)]
+
+    assert all(tries[: EAGER_TRIES + 1])
+    seldom = tries[EAGER_TRIES:]
+    assert 200 * 10 / LONGEST_REST_SECONDS <= sum(seldom) <= 4 * 200 * 10 / LONGEST_REST_SECONDS
+    assert {"a"} == cycles.unread.errors.keys()
+
+
+@pytest.mark.parametrize("what", ["changed", "asked for", "another can be read", "gone"])
+def test_what_is_news_is_tried_at_once(cycles: Cycles, what: str) -> None:
+    for _ in range(8):
+        cycles.run("ab", "ab")
+    cycles.clock.seconds -= 10
+    assert set() == cycles.run("ab", "ab")
+    match what:
+        case "changed":
+            assert {"a", "b"} == cycles.run("ab", "", etag="f")
+        case "asked for":
+            assert {"a", "b"} == cycles.run("ab", "", asked=True)
+        case "another can be read":
+            cycles.clock.seconds += 2 * LONGEST_REST_SECONDS
+            cycles.run("ab", "b")
+            assert {"b"} & cycles.run("ab", "b")
+            return
+        case "gone":
+            cycles.run("b", "b")
+            assert "a" not in cycles.unread.errors
+            return
+    assert {} == cycles.unread.errors
+
+
+def test_each_is_named_once_until_it_recovers(cycles: Cycles, log: Log) -> None:
+    for failing in ("ab", "ab", "b", "ab"):
+        cycles.run("ab", failing, asked=True)
+
+    assert ["a", "b", "a"] == [event["path"] for event in log.events("object_unread")]
+
+
+def test_of_very_many_only_the_first_are_named(cycles: Cycles, log: Log) -> None:
+    paths = [f"{number:04}" for number in range(3 * NAMED_FILES)]
+    for _ in range(5):
+        cycles.run(paths, paths, asked=True)
+
+    assert NAMED_FILES == len(log.events("object_unread"))
+
+
+def test_counts_go_back_to_zero(cycles: Cycles) -> None:
+    def shown() -> float | None:
+        cycles.unread.show()
+        return cycles.metrics.registry.get_sample_value(
+            "s3_sync_unread_objects", {"sidecar": "s3-sync", "reason": "denied"}
+        )
+
+    cycles.run("ab", "ab")
+    assert 2 == shown()
+    cycles.run("ab", "")
+    assert 0 == shown()
+
+
+def test_many_are_explained_by_what_most_of_them_have() -> None:
+    rare = ObjectError("rare", "just this one")
+
+    found = explain({"a": rare, "b": DENIED, "c": DENIED}, "abcd")
+
+    assert "denied" == found.reason
+    assert "3 of 4 files cannot be read: may not" == found.message
+
+
+# --- whole cycles
+
+
+def test_a_denied_object_delays_neither_additions_nor_deletions(
+    s3: FakeS3, process: Process
+) -> None:
+    for name in "abc":
+        s3.put(f"{name}.py", b"v = 1\n")
+    s3.inject(error(403, "AccessDenied"), is_get("b.py"))
+    process.run({})
+    s3.delete("a.py")
+    s3.put("d.py", b"d = 1\n")
+
+    outcome = process.cycle()
+
+    assert "partial" == outcome.result
+    assert {"c.py", "d.py"} == process.shown.keys()
+    assert process.is_ready and process.revision == ""
+
+
+def test_the_version_before_stays_where_the_new_one_cannot_be_read(
+    s3: FakeS3, process: Process
+) -> None:
+    for name in "ab":
+        s3.put(f"{name}.py", b"v = 1\n")
+    process.run({"S3_SYNC_LAYOUT": "snapshot"})
+    for name in "ab":
+        s3.put(f"{name}.py", b"v = 2\n")
+    s3.inject(error(403, "AccessDenied"), is_get("b.py"), times=1)
+
+    assert "partial" == process.cycle().result
+    assert {"a.py": b"v = 2\n", "b.py": b"v = 1\n"} == process.shown
+    assert "changed" == process.cycle().result
+    assert {"a.py": b"v = 2\n", "b.py": b"v = 2\n"} == process.shown
+    assert "" == process.readiness.shortfall != process.revision

@@ -1,0 +1,128 @@
+"""A gate stops a change, never a pod: what a new pod gets while the newest revision is refused."""
+
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.snapshots import consumed
+from tests.support.daemon import Daemon
+from tests.support.fake_s3 import FakeS3
+from tests.support.shelf import RELEASE, Shelf
+from tests.support.waiting import wait_until
+
+GATE = {"S3_SYNC_GATE": "syntax"}
+LAYOUTS = {"in place": GATE, "snapshot": GATE | {"S3_SYNC_LAYOUT": "snapshot"}}
+BROKEN = b"x = (\n"
+
+
+def revision(number: int, *, broken: bool = False) -> dict[str, bytes]:
+    files = {f"pkg{n % 3}/m{n}.py": f"V = {number}\n".encode() for n in range(12)}
+    return files | ({"pkg0/m0.py": BROKEN} if broken else {})
+
+
+def is_whole(found: Mapping[str, bytes], *revisions: Mapping[str, bytes]) -> bool:
+    return found in ({}, *revisions)
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> dict[str, str]:
+    return LAYOUTS[request.param]
+
+
+def kill_at_random(
+    daemon: Daemon, target: Path, counts: Counts, *revisions: Mapping[str, bytes]
+) -> None:
+    """Kill the daemon at random moments of its start; in snapshots each look finds all or none."""
+    chance = random.Random(7)
+    for _ in range(counts.kills // 2):
+        time.sleep(chance.uniform(0.2, 1.2))
+        daemon.kill()
+        if (target / "current").is_symlink():
+            assert is_whole(consumed(target), *revisions)
+        daemon.start()
+
+
+def test_a_new_pod_gets_the_newest_release_that_is_accepted(
+    s3: FakeS3, start: StartDaemon, target: Path, counts: Counts, layout: dict[str, str]
+) -> None:
+    shelf = Shelf.at(s3)
+    shelf.publish(revision(1))
+    good = shelf.publish(revision(2))
+    shelf.publish(revision(3, broken=True))
+    bad = shelf.publish(revision(4, broken=True))
+    daemon = start({**RELEASE, **layout}, interval="0.3")
+
+    kill_at_random(daemon, target, counts, revision(2))
+
+    daemon.wait_until_ready()
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] == "revision_refused", "a reason")
+    ready = daemon.get("/readyz").json()
+    assert (good.revision, True) == (ready["revision"], ready["ready"])
+    assert bad.revision in ready["shortfall"]
+    assert revision(2) == consumed(target)
+
+    better = shelf.publish(revision(5))
+    wait_until(lambda: daemon.status()["revision"] == better.revision, "the next good release")
+    assert revision(5) == consumed(target)
+    assert daemon.get("/readyz").json()["shortfall"] is None
+
+
+def test_a_new_pod_gets_everything_but_the_refused_files_of_a_listing(
+    s3: FakeS3, start: StartDaemon, target: Path, counts: Counts, layout: dict[str, str]
+) -> None:
+    s3.objects.clear()
+    for path, body in revision(1, broken=True).items():
+        s3.put(f"dags/{path}", body)
+    rest = {path: body for path, body in revision(1).items() if path != "pkg0/m0.py"}
+    daemon = start(layout, interval="0.3")
+
+    kill_at_random(daemon, target, counts, rest)
+
+    daemon.wait_until_ready()
+    assert rest == consumed(target)
+    assert "fallback" in daemon.get("/readyz").json()["shortfall"]
+    s3.put("dags/pkg0/m0.py", b"V = 1\n")
+    wait_until(lambda: consumed(target) == revision(1), "the file that was fixed")
+    wait_until(lambda: daemon.get("/readyz").json()["shortfall"] is None, "nothing is lacking")
+
+
+def test_a_one_shot_ends_well_with_a_fallback(
+    s3: FakeS3, start: StartDaemon, target: Path, layout: dict[str, str]
+) -> None:
+    """Each task pod is a new pod."""
+    shelf = Shelf.at(s3)
+    shelf.publish(revision(1))
+    shelf.publish(revision(2, broken=True))
+
+    end = start({**RELEASE, **layout, "S3_SYNC_ONE_SHOT": "true"}).wait_for_exit()
+
+    assert 0 == end.code
+    assert revision(1) == consumed(target)
+
+
+def test_a_gate_that_cannot_decide_gives_way_after_three_times(
+    s3: FakeS3, start: StartDaemon, target: Path, tmp_path: Path
+) -> None:
+    """The newest release makes the check die; the one before does not."""
+    command = tmp_path / "gate"
+    command.write_text("#!/bin/sh\ngrep -q 2 pkg0/m0.py && kill -9 $$\nexit 0\n")
+    command.chmod(0o755)
+    gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": str(command)}
+    shelf = Shelf.at(s3)
+    shelf.publish(revision(1))
+    shelf.publish(revision(2))
+    daemon = start({**RELEASE, **gate}, interval="0.2")
+
+    daemon.wait_until_ready(60)
+
+    assert revision(1) == consumed(target)
+    assert 3 <= len(daemon.find_events("cycle_failed", reason="gate_undecided"))
+    assert 1 == len(daemon.find_events("gate_fallback"))
+    command.write_text("#!/bin/sh\nexit 0\n")
+    daemon.sighup()
+    wait_until(lambda: consumed(target) == revision(2), "the newest, now that it is decided")
