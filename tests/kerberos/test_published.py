@@ -42,6 +42,14 @@ def test_nothing_there_is_told_from_something_bad(path: Path) -> None:
     assert "is not a ccache of version 4" == bad.problem
 
 
+def test_what_is_too_large_for_a_ccache_is_not_read(path: Path) -> None:
+    """A consumer that may write can make it as long as it likes, without filling a disk."""
+    path.touch()
+    os.truncate(path, 1 << 30)
+
+    assert "cannot be read (it has 1073741824 bytes)" == Published(str(path)).look().problem
+
+
 def test_a_change_is_seen_at_once_and_no_change_costs_no_reading(path: Path) -> None:
     path.write_bytes(ccache(tgt(END)))
     published = Published(str(path))

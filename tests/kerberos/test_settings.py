@@ -5,6 +5,7 @@ The settings: what people have, what the chart sets, and what they type.
 import base64
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_a_ccache_is_a_file(text: str) -> None:
         ("INTERVAL", "soon", "is not a duration"),
         ("KERBEROS_KEYTAB", "airflow.keytab", "is not an absolute path"),
         ("KERBEROS_PRINCIPAL", "a@b@c", "is not a principal such as airflow@EXAMPLE.COM"),
-        ("KERBEROS_CCACHE", "/tmp", "is a folder, not a file"),
+        ("KERBEROS_CCACHE", "/proc", "is a mounted folder, not a file"),
         ("KERBEROS_CCACHE", "/etc/keytab/k", "is the keytab"),
         *(
             ("KERBEROS_CCACHE", f"{kind}:/x", f"is a {kind.upper()} ccache, which no other cont")
@@ -119,6 +120,23 @@ def test_a_keytab_that_nobody_named_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "k").write_bytes(keytab(entry()))
 
     assert "holds a keytab" in problem_of(KERBEROS_CCACHE=str(tmp_path / "k")).problem
+
+
+@pytest.mark.parametrize("kind", ["large", "pipe", "folder", "link to the keytab"])
+def test_what_a_consumer_left_at_the_ccache_is_no_mistake_in_the_settings(
+    tmp_path: Path, kind: str
+) -> None:
+    path, keytab_path = tmp_path / "cc", tmp_path / "k"
+    keytab_path.write_bytes(keytab(entry()))
+    make: dict[str, Callable[[], object]] = {
+        "large": lambda: (path.write_bytes(keytab(entry())), os.truncate(path, 1 << 30)),
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+        "link to the keytab": lambda: path.symlink_to(keytab_path),
+    }
+    make[kind]()
+
+    read(KERBEROS_CCACHE=str(path), KERBEROS_KEYTAB=str(keytab_path))
 
 
 def test_two_principals_never_share_a_ccache_and_one_may_have_two() -> None:

@@ -101,6 +101,25 @@ def test_a_symlink_at_its_place_is_replaced_and_not_followed(path: Path, fence: 
     assert (OLD, False) == (victim.read_bytes(), path.is_symlink())
 
 
+def test_a_folder_at_its_place_is_put_aside_with_what_is_in_it(
+    path: Path, fence: Fence, log: Log
+) -> None:
+    path.mkdir()
+    publish(path, NEW, fence)
+    path.unlink()
+    path.mkdir()
+    path.with_name("ccache").joinpath("kept").write_bytes(OLD)
+
+    publish(path, NEW, fence)
+
+    assert NEW == path.read_bytes()
+    (aside,) = set(os.listdir(path.parent)) - {"ccache"}
+    assert OLD == (path.parent / aside / "kept").read_bytes()
+    events = log.events("folder_put_aside")
+    assert [str(path)] * 2 == [event["ccache"] for event in events]
+    assert str(path.parent / aside) == events[1]["folder"]
+
+
 def test_takes_the_group_of_the_folder(path: Path, fence: Fence) -> None:
     if os.getuid() != 0:
         pytest.skip("only root gives folders away")

@@ -15,8 +15,10 @@ from contextlib import ExitStack
 from kerberos_sidecar.access import Consumer, consumer, obstacle
 from kerberos_sidecar.cycle import verify
 from kerberos_sidecar.entries import Entry
+from kerberos_sidecar.formats.ccache import SIZE_LIMIT_BYTES
 from kerberos_sidecar.formats.keytab import Key, Keytab, read_content, read_keytab
 from kerberos_sidecar.formats.principal import Principal
+from kerberos_sidecar.formats.regular import read_regular
 from kerberos_sidecar.krb5.acquire import acquire_ticket
 from kerberos_sidecar.krb5.overlay import SITE_CONFIG, check_config
 from kerberos_sidecar.krb5.refusals import hung
@@ -28,7 +30,6 @@ from kerberos_sidecar.staging import Staging
 from sidecar_runtime.checks import exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.volume.files import read_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +121,7 @@ class _Checks:
             seconds = time.monotonic() - began
             text = f"gave a ticket in {seconds:.2f} s"
             if got:
-                ticket = verify(read_file(got), principal, time.time())
+                ticket = verify(read_regular(got, SIZE_LIMIT_BYTES), principal, time.time())
                 offset = ticket.clock_offset_seconds
                 text += f", until {iso(ticket.ends_at)}; its clock is {offset:+.0f} s from ours"
             say("ok", "KDC", text)

@@ -9,9 +9,15 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from kerberos_sidecar.formats.ccache import Ticket, read_ticket, without_refresh_time
+from kerberos_sidecar.formats.ccache import (
+    SIZE_LIMIT_BYTES,
+    Ticket,
+    read_ticket,
+    without_refresh_time,
+)
 from kerberos_sidecar.formats.keytab import read_keytab
 from kerberos_sidecar.formats.principal import Principal
+from kerberos_sidecar.formats.regular import read_regular
 from kerberos_sidecar.krb5.acquire import acquire_ticket
 from kerberos_sidecar.krb5.overlay import check_config
 from kerberos_sidecar.krb5.refusals import hung
@@ -25,7 +31,6 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import read_file
 
 # libkrb5 refuses more, by default (`clockskew` in krb5.conf).
 SKEW_SECONDS = 300
@@ -253,6 +258,6 @@ def _read(path: str) -> bytes:
         SidecarError: It cannot be read.
     """
     try:
-        return read_file(path)
+        return read_regular(path, SIZE_LIMIT_BYTES)
     except OSError as error:
         raise explain_os_error(error, path) from error

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import os
 
-from kerberos_sidecar.formats.ccache import read_ticket
+from kerberos_sidecar.formats.ccache import SIZE_LIMIT_BYTES, read_ticket
+from kerberos_sidecar.formats.regular import read_regular
 from kerberos_sidecar.plan import Found
-from sidecar_runtime.volume.files import read_file
 
 
 class Published:
@@ -37,7 +37,8 @@ class Published:
 
     def _read(self, published_at: float) -> Found:
         try:
-            return Found(read_ticket(read_file(self._path)), published_at)
+            content = read_regular(self._path, SIZE_LIMIT_BYTES)
+            return Found(read_ticket(content), published_at)
         except OSError as error:
             return Found(None, published_at, f"cannot be read ({error.strerror})")
         except ValueError as error:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerberos_sidecar.entries import Entry, ccache, entries
-from kerberos_sidecar.formats.keytab import parse_keytab
+from kerberos_sidecar.formats.keytab import SIZE_LIMIT_BYTES, parse_keytab
 from kerberos_sidecar.formats.principal import Principal, principal
+from kerberos_sidecar.formats.regular import read_regular
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.parsers import absolute_path, boolean, duration, mode
 from sidecar_runtime.settings import CommonSettings, inherited, load, setting, slips
-from sidecar_runtime.volume.files import read_file
 
 PREFIX = "KERBEROS_"
 
@@ -217,15 +217,25 @@ def _check(settings: Settings) -> list[Problem]:
     paths = [entry.ccache for entry in settings.entries]
     twice = sorted({path for path in paths if paths.count(path) > 1})
     problems = [Problem(name, path, "is the ccache of two principals") for path in twice]
-    keytabs = {os.path.realpath(entry.keytab) for entry in settings.entries if entry.keytab}
+    named = [entry.keytab for entry in settings.entries if entry.keytab]
+    keytabs = {at for path in named for at in (_place(path), os.path.realpath(path))}
     for entry in settings.entries:
-        if os.path.realpath(entry.ccache) in keytabs:
+        if _place(entry.ccache) in keytabs:
             problems.append(Problem(name, entry.ccache, "is the keytab"))
         elif _is_keytab(entry.ccache):
             problems.append(Problem(name, entry.ccache, "holds a keytab, which would be lost"))
-        elif os.path.isdir(entry.ccache):
-            problems.append(Problem(name, entry.ccache, "is a folder, not a file"))
+        elif os.path.ismount(entry.ccache):
+            problems.append(Problem(name, entry.ccache, "is a mounted folder, not a file"))
     return problems
+
+
+def _place(path: str) -> str:
+    """
+    Return where a rename to a path would put a file: a link at its end is not followed.
+
+    Consumers may be able to write there, and a link to the keytab must not keep us from starting.
+    """
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _is_keytab(path: str) -> bool:
@@ -233,6 +243,6 @@ def _is_keytab(path: str) -> bool:
     Whether there is a keytab where the ccache belongs, which the first ticket would replace.
     """
     try:
-        return bool(parse_keytab(read_file(path)))
+        return bool(parse_keytab(read_regular(path, SIZE_LIMIT_BYTES)))
     except (OSError, EOFError, ValueError):
         return False

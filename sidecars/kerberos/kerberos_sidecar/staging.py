@@ -7,6 +7,8 @@ Beside a ccache ``NAME`` there are, while a ticket is acquired:
   so says to everybody that it is in use: the names are random and nobody waits for anybody.
 - ``.NAME.<random>.got``, what libkrb5 acquires into, and the temporary files of its own that it
   names after that.
+- ``.NAME.<random>.folder``, a folder that a consumer put in the place of the ccache. It stays
+  unless it is empty.
 
 A killed process leaves them without the lock; anyone's next :class:`Staging` removes them.
 """
@@ -30,7 +32,7 @@ from sidecar_runtime.volume.files import write_all
 # Written before the KDC is asked: a full volume costs it no request.
 ROOM_BYTES = 4096
 
-NEW, GOT = ".new", ".got"
+NEW, GOT, ASIDE = ".new", ".got", ".folder"
 
 log = get_logger("ccache")
 
@@ -93,9 +95,24 @@ class Staging:
             os.fsync(self._fd)
             self._remove_got()
             with self._fence:
-                os.rename(self._stem + NEW, self._path)
+                self._replace()
         except OSError as error:
             raise explain_os_error(error, self._path) from error
+
+    def _replace(self) -> None:
+        """
+        Rename the new ccache to its place; a folder there, made by a consumer, is put aside.
+
+        What is in that folder may be of value to somebody: it is kept.
+        """
+        try:
+            os.rename(self._stem + NEW, self._path)
+        except IsADirectoryError:
+            os.rename(self._path, self._stem + ASIDE)
+            os.rename(self._stem + NEW, self._path)
+            with suppress(OSError):  # not empty
+                os.rmdir(self._stem + ASIDE)
+            log.warning("folder_put_aside", ccache=self._path, folder=self._stem + ASIDE)
 
     def _open(self) -> None:
         folder, name = os.path.split(self._path)

@@ -7,6 +7,7 @@ https://web.mit.edu/kerberos/krb5-latest/doc/formats/ccache_file_format.html
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kerberos_sidecar.formats.octets import Octets
@@ -87,9 +88,10 @@ def read_ticket(content: bytes) -> Ticket:
     """
     principal, offset_seconds, credentials = _parse(content)
     tgt = Principal(("krbtgt", principal.realm), principal.realm)
+    ticket: Ticket | None = None
     for found in credentials:
-        if found.server == tgt and found.client == principal:
-            return Ticket(
+        if ticket is None and found.server == tgt and found.client == principal:
+            ticket = Ticket(
                 principal,
                 found.starts_at - round(offset_seconds),
                 found.ends_at - round(offset_seconds),
@@ -97,6 +99,8 @@ def read_ticket(content: bytes) -> Ticket:
                 tuple(name for bit, name in _FLAGS.items() if found.flags & bit),
                 offset_seconds,
             )
+    if ticket is not None:
+        return ticket
     raise ValueError(f"holds no ticket-granting ticket of {principal}")
 
 
@@ -112,15 +116,17 @@ def without_refresh_time(content: bytes) -> bytes:
         ValueError: It is not a ccache.
     """
     _, _, credentials = _parse(content)
-    for found in reversed(credentials):
+    for found in reversed(list(credentials)):
         if found.server.realm == _CONFIG_REALM and "refresh_time" in found.server.components:
             content = content[: found.start] + content[found.end :]
     return content
 
 
-def _parse(content: bytes) -> tuple[Principal, float, list[Credential]]:
+def _parse(content: bytes) -> tuple[Principal, float, Iterator[Credential]]:
     """
     Return the principal, the seconds that the KDC's clock is ahead, and all entries.
+
+    The entries are read as they are asked for: a consumer may have made ten thousands of them.
     """
     if content[:2] != _MAGIC or len(content) > SIZE_LIMIT_BYTES:
         raise ValueError("is not a ccache of version 4")
@@ -129,12 +135,17 @@ def _parse(content: bytes) -> tuple[Principal, float, list[Credential]]:
     try:
         offset_seconds = _read_header(Octets(octets.take(octets.integer(2))))
         principal = _read_principal(octets)
-        credentials = []
-        while octets.left:
-            credentials.append(_read_credential(octets))
     except EOFError:
         raise ValueError("ends in the middle of an entry") from None
-    return principal, offset_seconds, credentials
+    return principal, offset_seconds, _read_credentials(octets)
+
+
+def _read_credentials(octets: Octets) -> Iterator[Credential]:
+    while octets.left:
+        try:
+            yield _read_credential(octets)
+        except EOFError:
+            raise ValueError("ends in the middle of an entry") from None
 
 
 def _read_header(header: Octets) -> float:
