@@ -4,6 +4,7 @@ The command line of ``kerberos-sidecar``: joins the parts.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 import sys
@@ -24,6 +25,19 @@ LOOK_SECONDS = 1.0
 LOOKS_PER_INTERVAL = 4
 
 
+_PR_SET_DUMPABLE = 4
+
+
+def hide_from_neighbors() -> None:
+    """
+    Close ``/proc/PID/root``, ``mem`` and ``environ`` to processes of the same uid, and ptrace.
+
+    In a pod with ``shareProcessNamespace`` a consumer of our uid would read the keytab there.
+    A kernel that refuses costs nothing but that.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def run() -> int:
     """
     Run the command that the arguments name; return the exit code.
@@ -39,6 +53,7 @@ def run() -> int:
     )
     arguments = parser.parse_args(sys.argv[1:])
     forbid_core_dumps()
+    hide_from_neighbors()
     settings, unknown = load_settings(os.environ)
     lay_over(settings)
     if arguments.command == "check":
