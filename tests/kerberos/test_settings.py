@@ -16,7 +16,7 @@ from kerberos_sidecar.formats.principal import parse_principal
 from kerberos_sidecar.settings import CHART_NAMES, INSTEAD, PREFIX, Settings, load_settings
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.settings import names_of
-from tests.kerberos.given import entry, keytab
+from tests.kerberos.given import entry, hole, keytab
 from tests.support.raising import raised
 
 EXAMPLE = {"INTERVAL": "3600", "KRB5_CONFIG": "/etc/krb5.conf"}
@@ -250,16 +250,30 @@ def test_the_keytab_of_another_principal_is_no_ccache(tmp_path: Path) -> None:
     [
         {"KERBEROS_KEYTAB": "{}"},
         {"AIRFLOW__KERBEROS__KEYTAB": "{}"},
+        {"KERBEROS_PRINCIPAL": "{}"},
+        {"KERBEROS_PRINCIPAL": "{}@EXAMPLE.COM"},
+        {"AIRFLOW__KERBEROS__PRINCIPAL": "{}"},
+        {"KRB5_CONFIG": "{}"},
+        {"KRB5_CONFIG": "/etc/krb5.conf:{}"},
         {"KERBEROS_PRINCIPALS": '[{{"principal": "a@R", "ccache": "/c", "keytab": "{}"}}]'},
+        {"KERBEROS_PRINCIPALS": '[{{"principal": "{}", "ccache": "/c"}}]'},
     ],
 )
-def test_a_keytab_in_place_of_its_path_is_not_shown(environ: dict[str, str]) -> None:
-    text = base64.b64encode(keytab(entry())).decode()
+@pytest.mark.parametrize("alphabet", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize(
+    "content", [keytab(entry()), keytab(entry(), version=1), keytab(hole(300), entry())]
+)
+def test_a_keytab_in_place_of_something_else_is_not_shown(
+    environ: dict[str, str], alphabet: Callable[[bytes], bytes], content: bytes
+) -> None:
+    text = alphabet(content).decode()
 
     found = problem_of(**{name: value.format(text) for name, value in environ.items()})
 
-    assert "(a keytab in base64)" in found.value
-    assert text[16:32] not in found.value + found.problem
+    assert "(a keytab in base64)" in found.value or "//***@" in found.value
+    assert "is a keytab" in found.problem or "is not a" in found.problem
+    for start in range(0, len(text) - 16, 8):
+        assert text[start : start + 16] not in found.value + found.problem
 
 
 @pytest.mark.parametrize(("name", "right"), INSTEAD.items())

@@ -8,17 +8,17 @@ read: see :mod:`kerberos_sidecar.krb5.overlay`.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kerberos_sidecar.entries import Entry, ccache, entries
 from kerberos_sidecar.formats.keytab import SIZE_LIMIT_BYTES, parse_keytab
+from kerberos_sidecar.formats.pasted import holds_keytab, without_keytabs
 from kerberos_sidecar.formats.principal import Principal, principal
 from kerberos_sidecar.formats.regular import read_regular
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import absolute_path, boolean, duration, mode
+from sidecar_runtime.parsers import absolute_path, allows, boolean, duration, mode
 from sidecar_runtime.settings import CommonSettings, inherited, load, setting, slips
 
 PREFIX = "KERBEROS_"
@@ -49,8 +49,14 @@ CHART_NAMES = {
 }
 
 
-# A keytab in base64, put where its path belongs; JSON may write a slash with a backslash.
-_BASE64_KEYTAB = re.compile(r"BQ[IE][A-Za-z0-9+/\\\s]{13,}=*")
+@allows("paths separated by colons")
+def _config_paths(text: str) -> str:
+    """
+    Read the paths of krb5.conf, as libkrb5 takes them.
+    """
+    if holds_keytab(text):
+        raise ValueError("is a keytab, not paths separated by colons")
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +90,7 @@ class Settings(CommonSettings):
     )
     krb5_config: str | None = setting(
         "KRB5_CONFIG",
-        str,
-        allowed="paths separated by colons",
+        _config_paths,
         prefixed=False,
         text="The site's krb5.conf. Unset: /etc/krb5.conf.",
     )
@@ -197,19 +202,12 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         problems = [
             Problem(
                 chart.get(problem.setting, problem.setting),
-                _without_keys(problem.value),
-                _without_keys(problem.problem),
+                without_keytabs(problem.value),
+                without_keytabs(problem.problem),
             )
             for problem in error.problems
         ]
         raise SettingsError(problems, error.unknown) from None
-
-
-def _without_keys(text: str) -> str:
-    """
-    Return what may be shown of a setting.
-    """
-    return _BASE64_KEYTAB.sub("(a keytab in base64)", text)
 
 
 def _check(settings: Settings) -> list[Problem]:
