@@ -28,7 +28,7 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
 from tests.kerberos.given import ccache, config, tgt
 from tests.runtime.recording import Log
-from tests.support.kdc import Kdc
+from tests.support.kdc import REALM, Kdc
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
@@ -118,6 +118,7 @@ def test_the_first_acquires_and_the_second_has_nothing_to_do(box: Box, log: Log)
         (lambda path: path.write_bytes(b""), "damaged"),
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "damaged"),
         (lambda path: path.write_bytes(ANOTHERS), "damaged"),
+        (lambda path: path.chmod(0o600), "damaged"),
         (lambda path: path.write_bytes(ccache(config("refresh_time", b"1"))), "damaged"),
     ],
 )
@@ -308,6 +309,36 @@ def test_is_ready_after_a_restart_before_any_cycle(start: Start, box: Box) -> No
 
     assert (True, published_at, "") == (ready.ready, ready.published_at, ready.problem)
     assert ready.revision.startswith("until 20")
+
+
+@pytest.mark.parametrize(
+    ("principal", "owner", "problem"),
+    [
+        ("", "airflow", "may be anybody's"),
+        ("airflow", "airflow", "may be anybody's"),
+        (f"airflow@{REALM}", "airflow", ""),
+        (f"airflow@{REALM}", "other", "is of other"),
+    ],
+)
+def test_without_a_keytab_only_the_ticket_of_the_named_principal_counts(
+    start: Start, tmp_path: Path, keytab: Path, principal: str, owner: str, problem: str
+) -> None:
+    box = start(KERBEROS_PRINCIPAL=principal)
+    box.ccache.write_bytes(ccache(tgt(1 << 31, name=owner, realm=REALM), name=owner, realm=REALM))
+    keytab.unlink()
+
+    ready = start(KERBEROS_PRINCIPAL=principal).sidecar.readiness()
+
+    assert (not problem, True) == (ready.ready, problem in ready.problem)
+
+
+def test_whose_ticket_it_must_be_is_read_from_the_keytab_before_any_cycle(start: Start) -> None:
+    box = start()
+    box.ccache.write_bytes(
+        ccache(tgt(1 << 31, name="other", realm=REALM), name="other", realm=REALM)
+    )
+
+    assert f"is of other@{REALM}, not of airflow@{REALM}" in box.sidecar.readiness().problem
 
 
 def test_keytab_and_ccache_in_one_folder_are_worth_a_warning(

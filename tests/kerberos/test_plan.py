@@ -46,6 +46,7 @@ def cause(
         ({"last": None, "found": Found()}, "start"),
         ({"found": Found(problem="is not there")}, "missing"),
         ({"found": Found(None, NOW, "is not a ccache")}, "damaged"),
+        ({"found": Found(TICKET, NOW, "has mode 0600")}, "damaged"),
         ({"found": Found(replace(TICKET, principal=OTHER), NOW)}, "damaged"),
         ({"keytab": (("/k", 1, 2, 3, 5),)}, "keytab_changed"),
         ({"keytab": ()}, "keytab_changed"),

@@ -105,6 +105,8 @@ def test_a_ccache_is_a_file(text: str) -> None:
             for kind in ("DIR", "KCM", "KEYRING", "MEMORY", "API", "dir")
         ),
         ("KERBEROS_CCACHE_MODE", "416", "is not an octal mode"),
+        ("KERBEROS_CCACHE_MODE", "0666", "lets others do more than read it"),
+        ("KERBEROS_CCACHE_MODE", "0777", "lets others do more than read it"),
         ("KERBEROS_TICKET_LIFETIME", "0", "is not between 1s and"),
         ("KERBEROS_FORWARDABLE", "maybe", "is not true or false"),
     ],
@@ -190,6 +192,7 @@ def test_several_principals_take_what_they_leave_out_from_the_settings() -> None
         (several({"principal": "a b", "ccache": "/c"}), "item 1: principal 'a b' is not a"),
         (several({"principal": "a@R", "ccache": "DIR:/c"}), "item 1: ccache 'DIR:/c' is a DIR"),
         (several({"principal": "a@R", "ccache": "/c", "mode": "420"}), "item 1: mode '420' is"),
+        (several({"principal": "a@R", "ccache": "/c", "mode": "0666"}), "'0666' lets others do"),
         (
             several({"principal": "a@R", "ccache": "/c"}, {"principal": "b@R"}),
             "item 2: ccache is missing",

@@ -169,7 +169,7 @@ class _Checks:
         path = self._entry.ccache
         free = shutil.disk_usage(os.path.dirname(path)).free >> 20
         say("ok", "ccache", f"{path} is writable as uid {os.getuid()}, {free} MiB free")
-        found = Published(path).look()
+        found = Published(path, self._entry.mode).look()
         if found.published_at is not None:
             problem = found.problem_at(time.time(), self._entry.principal)
             until = f"holds a ticket until {iso(found.ticket.ends_at)}" if found.ticket else ""

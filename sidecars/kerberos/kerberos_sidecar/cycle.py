@@ -35,6 +35,9 @@ from sidecar_runtime.logs import get_logger
 # libkrb5 refuses more, by default (`clockskew` in krb5.conf).
 SKEW_SECONDS = 300
 
+# Reasons for which no KDC was heard: whether the principal is in order is not known.
+AWAY = {"kdc_unreachable", "kdc_hung"}
+
 log = get_logger("cycle")
 
 
@@ -73,10 +76,28 @@ class Session:
             self._metrics.show(self._slots)
         if len(errors) > 1:
             errors[0].message += f"; {len(errors) - 1} more principals failed"
-        if errors:
+        if errors and not self._is_kept(errors):
             raise self._in_time(errors[0])
-        result: Literal["changed", "unchanged"] = "changed" if due else "unchanged"
-        return Outcome(result, revision_of(self._slots), {"tickets_acquired": len(due)})
+        acquired = len(due) - len(errors)
+        result: Literal["changed", "unchanged"] = "changed" if acquired else "unchanged"
+        return Outcome(result, revision_of(self._slots), {"tickets_acquired": acquired})
+
+    def _is_kept(self, errors: Sequence[SidecarError]) -> bool:
+        """
+        Whether a one-shot is done although no KDC answers: consumers have what they need.
+        """
+        now = time.time()
+        if (
+            not self._settings.one_shot
+            or any(error.reason not in AWAY for error in errors)
+            or any(slot.problem_at(now) for slot in self._slots)
+        ):
+            return False
+        for error in errors:
+            log.warning(
+                "ticket_kept", reason=error.reason, error=error.message, advice=error.advice
+            )
+        return True
 
     def close(self) -> None:
         """
@@ -136,6 +157,7 @@ class Session:
             ticket = verify(content, principal, time.time())
             staging.publish(without_refresh_time(content))
         with fence:
+            slot.published.group = staging.group
             self._record(slot, cause, stamp, ticket, time.monotonic() - began)
 
     @staticmethod

@@ -27,7 +27,7 @@ class Found:
     Args:
         ticket: ``None`` where there is no ccache, or no good one.
         published_at: Unix time; ``None`` where there is no file.
-        problem: What is wrong with it; empty where nothing is.
+        problem: What is wrong with it, or who cannot read it; empty where nothing is.
     """
 
     ticket: Ticket | None = None
@@ -41,7 +41,7 @@ class Found:
         Args:
             principal: Whose it must be; ``None`` for anybody's.
         """
-        if self.ticket is None:
+        if self.problem or self.ticket is None:
             return self.problem
         owner = self.ticket.principal
         if principal and not (owner.is_named(principal) or owner.resembles(principal)):
@@ -103,7 +103,7 @@ def cause_of(
         return "start"
     if found.published_at is None:
         return "missing"
-    if found.ticket is None or found.ticket.principal != last.ticket.principal:
+    if found.problem or found.ticket is None or found.ticket.principal != last.ticket.principal:
         return "damaged"
     if is_asked_for:
         return "asked"

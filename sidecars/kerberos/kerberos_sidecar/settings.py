@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kerberos_sidecar.entries import Entry, ccache, entries
+from kerberos_sidecar.entries import Entry, ccache, ccache_mode, entries
 from kerberos_sidecar.formats.keytab import SIZE_LIMIT_BYTES, parse_keytab
 from kerberos_sidecar.formats.pasted import holds_keytab, without_keytabs
 from kerberos_sidecar.formats.principal import Principal, principal
 from kerberos_sidecar.formats.regular import read_regular
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import absolute_path, allows, boolean, duration, mode
+from sidecar_runtime.parsers import absolute_path, allows, boolean, duration
 from sidecar_runtime.settings import CommonSettings, inherited, load, setting, slips
 
 PREFIX = "KERBEROS_"
@@ -116,7 +116,7 @@ class Settings(CommonSettings):
     )
     ccache_mode: int = setting(
         "CCACHE_MODE",
-        mode,
+        ccache_mode,
         default="0640",
         text="The mode of published ccaches: readable for the group that pods share.",
     )

@@ -35,6 +35,8 @@ class KerberosSidecar:
         self._slots = tuple(
             Slot(entry, Source(entry, settings.keytab_dir, ccaches)) for entry in settings.entries
         )
+        for slot in self._slots:
+            slot.read_principal()
 
     def begin(self) -> Session:
         return Session(self._settings, self._metrics, self._slots)
@@ -91,7 +93,11 @@ class KerberosSidecar:
         """
         Return the ccaches that hold nothing of use; a ticket that has merely ended does not count.
         """
-        return {slot.entry.ccache for slot in self._slots if slot.problem_at(0.0)}
+        return {
+            slot.entry.ccache
+            for slot in self._slots
+            if slot.published.look().problem_at(0.0, slot.principal)
+        }
 
     def _warn(self, slot: Slot) -> None:
         """

@@ -5,9 +5,11 @@ One ccache to keep fresh, and what is known of it; outlives cycles and their thr
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from kerberos_sidecar.entries import Entry
+from kerberos_sidecar.formats.keytab import read_keytab
 from kerberos_sidecar.formats.principal import Principal
 from kerberos_sidecar.plan import Acquired
 from kerberos_sidecar.published import Published
@@ -33,7 +35,7 @@ class Slot:
     def __init__(self, entry: Entry, source: Source) -> None:
         self.entry = entry
         self.source = source
-        self.published = Published(entry.ccache)
+        self.published = Published(entry.ccache, entry.mode)
         self.principal: Principal | None = entry.principal
         self.keytab = str(source)
         self.kvno = 0
@@ -43,6 +45,13 @@ class Slot:
         self.error: SidecarError | None = None
         self.logged = ""
         self.is_waiting = False
+
+    def read_principal(self) -> None:
+        """
+        Learn from the keytab whose ticket it must be, where the settings leave that to it.
+        """
+        with suppress(SidecarError):  # the first cycle says why
+            self.principal = read_keytab(self.source.find()).select(self.entry.principal)
 
     @property
     def name(self) -> str:
@@ -56,6 +65,8 @@ class Slot:
         Return why consumers cannot use the ccache at a Unix time; empty where they can.
         """
         problem = self.published.look().problem_at(now, self.principal)
+        if not problem and (self.principal is None or not self.principal.realm):
+            problem = f"may be anybody's: {self.source} does not tell whose it must be"
         return f"{self.entry.ccache} {problem}" if problem else ""
 
     def details(self, at: float) -> dict[str, object]:

@@ -47,6 +47,9 @@ class Staging:
         fence: When it is revoked, the files go at once: the thread that is to remove them may
             hang in libkrb5 until the process has ended.
 
+    Attributes:
+        group: The group of the file, which the system may not let us choose.
+
     Raises:
         SidecarError: On entering and publishing: the folder is missing, full or not writable.
     """
@@ -57,6 +60,7 @@ class Staging:
         self._fence = fence
         self._fd = -1
         self._stem = ""
+        self.group = -1
 
     def __enter__(self) -> Self:
         try:
@@ -127,6 +131,7 @@ class Staging:
             os.close(self._fd)  # swept by another before we had the lock
             self._fd = -1
         self._take_group()
+        self.group = os.fstat(self._fd).st_gid
         os.fchmod(self._fd, self._mode)  # after the group: to change it clears bits
         write_all(self._fd, bytes(ROOM_BYTES))
 

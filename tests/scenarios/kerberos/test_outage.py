@@ -106,6 +106,44 @@ def test_ready_again_at_once_after_a_restart_while_the_kdc_is_down(
     assert daemon.get("/readyz").json()["reason"] == "kdc_unreachable"
 
 
+def test_a_one_shot_is_done_with_a_valid_ticket_while_the_kdc_is_down(
+    here: Site, running_kdc: Kdc
+) -> None:
+    """An init container beside a ccache that another pod keeps fresh must not stop this one."""
+    here.publish().kill()
+    before = here.ccache.read_bytes()
+    running_kdc.stop()
+
+    daemon = here.start(KERBEROS_ONE_SHOT="true")
+
+    assert 0 == daemon.wait_for_exit().code
+    (kept,) = daemon.find_events("ticket_kept")
+    assert ("kdc_unreachable", "warning") == (kept["reason"], kept["level"])
+    assert before == here.ccache.read_bytes()
+
+
+@pytest.mark.parametrize("spoil", ["another's", "closed", "none"])
+def test_a_one_shot_needs_the_kdc_where_consumers_have_no_ticket_of_use(
+    here: Site, running_kdc: Kdc, spoil: str
+) -> None:
+    here.publish().kill()
+    principal = here.principal
+    if spoil == "another's":
+        principal = here.kdc.add_principal("another")
+        here.kdc.write_keytab(here.keytab, principal)
+    elif spoil == "closed":
+        here.ccache.chmod(0o600)
+    else:
+        here.ccache.unlink()
+    running_kdc.stop()
+
+    daemon = here.start(
+        KERBEROS_ONE_SHOT="true", KERBEROS_ONE_SHOT_DEADLINE="2s", KERBEROS_PRINCIPAL=principal
+    )
+
+    assert 3 == daemon.wait_for_exit().code
+
+
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_health_answers_and_sigterm_leaves_nothing_while_the_kdc_hangs(
     here: Site, proxy: KdcProxy, transport: str
