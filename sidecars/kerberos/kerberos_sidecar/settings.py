@@ -135,10 +135,11 @@ class Settings(CommonSettings):
         duration(at_most=365 * 86400.0),
         text="Ask for tickets that consumers can renew for this long. Unset: as krb5.conf says.",
     )
-    forwardable: bool | None = setting(
+    forwardable: bool = setting(
         "FORWARDABLE",
         boolean,
-        text="Whether to ask for forwardable tickets. Unset: as krb5.conf says.",
+        default="true",
+        text="Whether to ask for forwardable tickets, as Airflow does; krb5.conf does not count.",
     )
 
     @property

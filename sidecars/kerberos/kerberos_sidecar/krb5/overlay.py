@@ -44,14 +44,13 @@ def overlay(settings: Settings) -> str:
     """
     relations: dict[str, str] = {
         "ccache_type": "4",
+        "forwardable": str(settings.forwardable).lower(),
         "request_timeout": f"{max(1, int(settings.timeout_seconds * REQUEST_SHARE))}s",
     }
     if settings.ticket_lifetime_seconds is not None:
         relations["ticket_lifetime"] = f"{int(settings.ticket_lifetime_seconds)}s"
     if settings.renew_lifetime_seconds is not None:
         relations["renew_lifetime"] = f"{int(settings.renew_lifetime_seconds)}s"
-    if settings.forwardable is not None:
-        relations["forwardable"] = str(settings.forwardable).lower()
     lines = [f"  {name} = {value}" for name, value in relations.items()]
     return "\n".join(["[libdefaults]", *lines, ""])
 
