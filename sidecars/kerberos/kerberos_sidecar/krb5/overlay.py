@@ -51,6 +51,10 @@ def overlay(settings: Settings) -> str:
         relations["ticket_lifetime"] = f"{int(settings.ticket_lifetime_seconds)}s"
     if settings.renew_lifetime_seconds is not None:
         relations["renew_lifetime"] = f"{int(settings.renew_lifetime_seconds)}s"
+    if settings.renew_lifetime_seconds == 0:
+        # Without RENEWABLE_OK, the only option that is on by default: with it the KDC gives a
+        # renewable ticket where its own maximum is below the lifetime that was asked for.
+        relations["kdc_default_options"] = "0"
     lines = [f"  {name} = {value}" for name, value in relations.items()]
     return "\n".join(["[libdefaults]", *lines, ""])
 
