@@ -19,6 +19,8 @@ KEYTAB: Stamp = (("/k", 1, 2, 3, 4),)
 LAST = Acquired(TICKET, AT, KEYTAB, 3_600.0, "interval")
 THERE = Found(TICKET, NOW)
 SHORT = Found(replace(TICKET, ends_at=int(NOW) + 300), NOW)
+# From a KDC that is four minutes behind, without kdc_timesync.
+BEHIND = Found(replace(TICKET, starts_at=int(NOW) - 240, ends_at=int(NOW) + 60), NOW)
 
 
 def cause(
@@ -54,6 +56,8 @@ def cause(
         ({"found": SHORT, "after": 149}, None),
         ({"found": SHORT, "after": 150}, "half_life"),  # at its own half
         ({"set_clock": 20_000}, "half_life"),
+        ({"found": BEHIND, "after": 29}, None),
+        ({"found": BEHIND, "after": 30}, "half_life"),
         ({"set_clock": -86_400, "after": 3_600}, "interval"),
     ],
 )

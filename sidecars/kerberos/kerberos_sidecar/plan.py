@@ -111,8 +111,9 @@ def cause_of(
         return "keytab_changed"
     if at - last.at >= last.wait_seconds:
         return last.cause
-    # It came from elsewhere, with less life left; or our clock was set.
-    if now >= found.ticket.ends_at - found.ticket.lifetime_seconds / 2:
+    # It came from elsewhere, with less life left; or our clock was set. Half of what was left when
+    # it was published: a KDC that is behind gives tickets whose first half is over already.
+    if now >= (found.published_at + found.ticket.ends_at) / 2:
         return "half_life"
     return None
 

@@ -133,8 +133,8 @@ class Settings(CommonSettings):
     renew_lifetime_seconds: float | None = setting(
         "RENEW_LIFETIME",
         duration(at_most=365 * 86400.0),
-        text="Ask for tickets that consumers can renew for this long. 0: never renewable. Unset: as "
-        "krb5.conf says; a KDC may make a ticket renewable that is shorter than what was asked.",
+        text="Ask for tickets that consumers can renew for this long. 0: never renewable. Unset: "
+        "as krb5.conf says; a KDC may make a ticket renewable that is shorter than was asked.",
     )
     forwardable: bool = setting(
         "FORWARDABLE",
