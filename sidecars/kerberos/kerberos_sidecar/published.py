@@ -39,7 +39,7 @@ class Published:
             group = os.stat(os.path.dirname(self._path)).st_gid
         except OSError as error:
             return Found(problem=f"is not there ({error.strerror})")
-        stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        stamp: tuple[int, ...] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         stamp += (found.st_mode, found.st_gid, group, self.group or 0)
         seen = self._seen
         if seen is None or seen[0] != stamp:
