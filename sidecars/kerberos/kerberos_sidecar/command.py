@@ -21,7 +21,7 @@ from sidecar_runtime.http.status import About
 from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
 
 # How often a cycle runs that nobody asked for, as a heartbeat.
-LOOK_SECONDS = 15.0
+LOOK_SECONDS = 20.0
 
 
 _PR_SET_DUMPABLE = 4

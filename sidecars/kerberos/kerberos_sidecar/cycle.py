@@ -137,10 +137,11 @@ class Session:
             with fence:
                 fence.blame = None
             acquired += sum(self._end(slot, fence) for slot in self._slots)
-        self._shared.settled()
         with fence:
             self._metrics.show(self._slots)
         errors = [slot.error for slot in self._slots if slot.error is not None]
+        if acquired or errors:
+            self._shared.settled()
         if errors and not self._is_kept(errors):
             raise self._first_of(errors)
         result: Literal["changed", "unchanged"] = "changed" if acquired else "unchanged"

@@ -56,7 +56,7 @@ def test_a_quiet_cycle_asks_nobody_and_says_nothing(here: Site) -> None:
 
 
 def test_a_quiet_sidecar_makes_two_system_calls_a_second_at_most(here: Site) -> None:
-    """Cycles and looks included: 1.6 (2026-11); 21 where each second had a cycle."""
+    """Cycles and looks included: 1.7 (2026-11); 21 where each second had a cycle."""
     if shutil.which("strace") is None:
         pytest.skip("needs strace")
     daemon = here.publish()
