@@ -28,6 +28,9 @@ CONNECTIONS = frozenset({"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__
 # The chart's own volume with airflow.cfg, which names the auth manager.
 CONFIG = ("{{ .Values.airflowHome }}/airflow.cfg", "config")
 # What `kerberos.enabled` and the components bring (chart 1.22.0).
+# `[kerberos] ccache` of its airflow.cfg, which Airflow makes KRB5CCNAME where `[core] security` is
+# kerberos (`airflow.__main__.main`): `kerberos.ccacheMountPath` and `ccacheFileName`.
+CHART_CCACHE = "/var/kerberos-ccache/cache"
 CHART_VOLUMES = {"config", "dags", "logs", "kerberos-keytab", "kerberos-ccache"}
 
 
@@ -224,6 +227,7 @@ def ticket_complaints(component: Values, container: Values) -> list[str]:
         == "Memory",
         "KRB5CCNAME is not the ccache": airflow.get("KRB5CCNAME")
         == f"FILE:{ours.get('KERBEROS_CCACHE')}",
+        "airflow.cfg names another ccache": ours.get("KERBEROS_CCACHE") == CHART_CCACHE,
         "KRB5_CONFIG differs": airflow.get("KRB5_CONFIG") == ours.get("KRB5_CONFIG") is not None,
         "krb5.conf is not mounted for both": len({path for path, _ in reads & private}) == 1,
         "a volume has a name of the chart's": not volumes.keys() & CHART_VOLUMES,

@@ -5,7 +5,9 @@ What the snippets of kerberos promise beyond those of all: the keytab stays with
 from __future__ import annotations
 
 import copy
+import os
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,7 +15,7 @@ import yaml
 from tests.chart import checks, files
 from tests.chart.files import SNIPPETS
 from tests.chart.mutations import Mutation, named, triggerer, triggerer_container
-from tests.chart.sidecars import Values
+from tests.chart.sidecars import CHART_CCACHE, Values
 
 
 def set_variable(holder: Values, name: str, value: str) -> None:
@@ -42,6 +44,10 @@ MUTATIONS: dict[str, Mutation] = {
     "a ccache elsewhere": lambda v: set_variable(
         triggerer_container(v), "KERBEROS_CCACHE", "/tmp/krb5cc"
     ),
+    "a ccache that airflow.cfg does not name": lambda v: (
+        set_variable(triggerer_container(v), "KERBEROS_CCACHE", "/var/kerberos-ccache/other")
+        or set_variable(triggerer(v), "KRB5CCNAME", "FILE:/var/kerberos-ccache/other")
+    ),
     "tickets on a disk": lambda v: named(triggerer(v)["extraVolumes"], "krb5-ccache")[
         "emptyDir"
     ].pop("medium"),
@@ -66,6 +72,16 @@ def test_mutation_is_caught(name: str, mutation: Mutation) -> None:
     mutation(values)
 
     assert checks.complaints(values)
+
+
+def test_airflow_cfg_of_the_chart_names_the_ccache_of_the_snippets() -> None:
+    """Airflow sets KRB5CCNAME to it where `[core] security` is kerberos, over the variable."""
+    chart = os.environ.get("AIRFLOW_CHART")
+    if not chart:
+        pytest.skip("needs AIRFLOW_CHART")
+    values = yaml.safe_load((Path(chart) / "values.yaml").read_text())["kerberos"]
+
+    assert CHART_CCACHE == f"{values['ccacheMountPath']}/{values['ccacheFileName']}"
 
 
 def test_the_published_example_shows_the_keytab_to_airflow_and_its_correction_does_not() -> None:

@@ -73,7 +73,7 @@ def test_operator_fills_in_base_and_keeps_its_ticket(pod: Values) -> None:
     assert ["python", "-m", "report"] == base["command"]
     assert {
         "KRB5_CONFIG": "/etc/krb5/krb5.conf",
-        "KRB5CCNAME": "FILE:/var/krb5-ccache/krb5cc",
+        "KRB5CCNAME": "FILE:/var/kerberos-ccache/cache",
         "REPORT": "daily",
     } == environment(base)
 

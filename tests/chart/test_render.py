@@ -355,8 +355,8 @@ def test_shared_ticket_is_where_tasks_run(executor: str) -> None:
         airflow = next(one for one in found[name]["containers"] if one["name"] not in SIDECARS)
         variables = {one["name"]: one.get("value") for one in airflow["env"]}
         mounts = {one["mountPath"]: one for one in airflow["volumeMounts"]}
-        assert "FILE:/var/krb5-ccache/krb5cc" == variables["KRB5CCNAME"]
-        assert mounts["/var/krb5-ccache"]["readOnly"] is True
+        assert "FILE:/var/kerberos-ccache/cache" == variables["KRB5CCNAME"]
+        assert mounts["/var/kerberos-ccache"]["readOnly"] is True
         assert mounts["/opt/airflow/dags"]["readOnly"] is True
         assert [] == list(pods.volume_complaints(found[name]))
 

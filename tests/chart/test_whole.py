@@ -193,7 +193,7 @@ def test_instances_read_the_ticket_where_the_one_kerberos_writes_it() -> None:
     assert f"FILE:{ccache}" == environment(values)["KRB5CCNAME"]
     (claim,) = (one for one in values["volumes"] if "persistentVolumeClaim" in one)
     assert {"claimName": "krb5-ccache", "readOnly": True} == claim["persistentVolumeClaim"]
-    assert {"name": claim["name"], "mountPath": "/var/krb5-ccache", "readOnly": True} in (
+    assert {"name": claim["name"], "mountPath": "/var/kerberos-ccache", "readOnly": True} in (
         values["volumeMounts"]
     )
     assert claims.keys() == {deployment["metadata"]["namespace"], "airflow"}

@@ -14,9 +14,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup-test as root")
-
-from kerberos_sidecar.cycle import verify
+from kerberos_sidecar.cycle import Shared, verify
 from kerberos_sidecar.formats.ccache import read_ticket
 from kerberos_sidecar.formats.keytab import read_keytab
 from kerberos_sidecar.formats.principal import parse_principal
@@ -26,14 +24,18 @@ from kerberos_sidecar.sidecar import KerberosSidecar
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
+from sidecar_runtime.loop.backoff import Backoff
 from tests.kerberos.given import ccache, config, tgt
 from tests.runtime.recording import Log
-from tests.support.kdc import Kdc
+from tests.support.kdc import REALM, Kdc
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
 AIRFLOW = parse_principal("airflow@EXAMPLE.COM")
 ANOTHERS = ccache(tgt(1 << 31, name="other"), name="other")
+
+
+AT_ONCE = Backoff(floor_seconds=0.0, draw=lambda low, high: 0.0)
 
 
 class Box:
@@ -50,7 +52,7 @@ class Box:
         given = {name: value for name, value in {**given, **environ}.items() if value}
         settings, _ = load_settings(given)
         self.metrics = KerberosMetrics("1", "r")
-        self.sidecar = KerberosSidecar(settings, self.metrics)
+        self.sidecar = KerberosSidecar(settings, self.metrics, Shared(backoff=AT_ONCE))
         self._session = self.sidecar.begin()
 
     def cycle(self, fence: Fence | None = None) -> Outcome:
@@ -59,10 +61,10 @@ class Box:
     def fails(self) -> SidecarError:
         return raised(SidecarError, self.cycle)
 
-    def sample(self, name: str) -> float | None:
+    def sample(self, name: str, ccache: Path | None = None) -> float | None:
         for metric in self.metrics.registry.collect():
             for sample in metric.samples:
-                if sample.name == name:
+                if sample.name == name and sample.labels["ccache"] == str(ccache or self.ccache):
                     return sample.value
         return None
 
@@ -117,7 +119,8 @@ def test_the_first_acquires_and_the_second_has_nothing_to_do(box: Box, log: Log)
         (lambda path: path.unlink(), "missing"),
         (lambda path: path.write_bytes(b""), "damaged"),
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "damaged"),
-        (lambda path: path.write_bytes(ANOTHERS), "damaged"),
+        (lambda path: path.write_bytes(ANOTHERS), "taken"),
+        (lambda path: path.chmod(0o600), "damaged"),
         (lambda path: path.write_bytes(ccache(config("refresh_time", b"1"))), "damaged"),
     ],
 )
@@ -212,27 +215,12 @@ def test_one_that_fails_does_not_stop_the_others(start: Start, tmp_path: Path, l
     assert "last_error" not in str(details[str(good)])
 
 
-def test_who_was_not_tried_for_longest_is_first(start: Start, tmp_path: Path, kdc: Kdc) -> None:
-    """One whose KDC is silent would else take every cycle's time from those behind it."""
-    box = start({"nobody": "bad", "airflow": "good"})
-    first = [box.fails().reason for _ in range(2)]
-
-    kdc.stop()
-    try:
-        (tmp_path / "cc" / "good").unlink()
-        last = box.fails().reason
-    finally:
-        kdc.start()
-
-    assert (["principal_absent"] * 2, "kdc_unreachable") == (first, last)
-
-
-def test_one_that_hangs_hides_nothing_of_the_others(
+def test_a_realm_that_hangs_holds_up_nobody(
     start: Start, tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
 ) -> None:
     """
-    Each cycle is abandoned over the silent KDC of the one; the metrics of the other follow its
-    tickets, and the status names the KDC. The next cycle does not wait for it once more.
+    The cycle is abandoned over the silent KDC of the one; the other gets its tickets meanwhile,
+    and the status names the KDC. The next cycle publishes what comes late, without a request.
     """
     with Kdc(tmp_path / "other", "OTHER.TEST") as other:
         hung = other.add_principal("airflow")
@@ -240,7 +228,8 @@ def test_one_that_hangs_hides_nothing_of_the_others(
         with krb5_config.open("a") as config:
             config.write(f"  OTHER.TEST = {{\n    kdc = {other.address}\n  }}\n")
         other.hang()
-        box = start({f"airflow@{kdc.realm}": "good", hung: "hung"})
+        box = start({hung: "hung", f"airflow@{kdc.realm}": "good"})
+        good, late = tmp_path / "cc" / "good", tmp_path / "cc" / "hung"
         fence = Fence()
 
         def cycle() -> None:
@@ -249,22 +238,89 @@ def test_one_that_hangs_hides_nothing_of_the_others(
 
         thread = threading.Thread(target=cycle)
         thread.start()
-        wait_until(lambda: "OTHER" in str(fence.blame), "the other is asked")
+        wait_until(good.exists, "the first ticket of the other")
+        good.unlink()
+        wait_until(good.exists, "the second, in the same cycle")
+        assert "OTHER" in str(fence.blame)
         fence.revoke()
-        (tmp_path / "cc" / "good").unlink()
-        second = box.fails()
-        other.resume()
         thread.join()
+        details = box.sidecar.details()
+        ends_at = read_ticket(good.read_bytes()).ends_at
+        assert ends_at == box.sample("kerberos_ticket_expiry_timestamp_seconds", good)
+        other.resume()
+        outcome = box.cycle()
 
-    assert [hung] == [event["principal"] for event in log.events("principal_failed")]
-    assert ("kdc_hung", True) == (second.reason, "still waits" in second.message)
-    ends_at = read_ticket((tmp_path / "cc" / "good").read_bytes()).ends_at
-    assert ends_at == box.sample("kerberos_ticket_expiry_timestamp_seconds")
-    shown = generate_latest(box.metrics.registry).decode()
-    assert f'kerberos_keytab_kvno{{ccache="{tmp_path}/cc/hung",principal="{hung}"' in shown
-    details = box.sidecar.details()
-    assert "kdc_hung" in str(details[f"{tmp_path}/cc/hung"])
-    assert "last_error" not in str(details[f"{tmp_path}/cc/good"])
+        assert ("changed", 1) == (outcome.result, outcome.counts["tickets_acquired"])
+        assert hung == str(read_ticket(late.read_bytes()).principal)
+        assert other.requests() <= 2, "one request, by UDP and by TCP"
+    assert "kdc_hung" in str(details[str(late)])
+    assert "last_error" not in str(details[str(good)])
+
+
+def test_a_late_ticket_that_ends_before_the_published_one_is_not_taken(
+    box: Box, kdc: Kdc, log: Log
+) -> None:
+    """Another sidecar has published a newer one meanwhile."""
+    box.cycle()
+    before = kdc.requests()
+    kdc.hang()
+    fence = Fence(is_asked_for=True)
+    thread = threading.Thread(target=lambda: raised(CycleAbandoned, box.cycle, fence))
+    thread.start()
+    wait_until(lambda: fence.blame is not None, "the KDC is asked")
+    fence.revoke()
+    thread.join()
+    box.ccache.write_bytes(ccache(tgt(1 << 31, realm=REALM), realm=REALM))
+    kdc.resume()
+
+    box.cycle()
+
+    assert 2 == kdc.requests() - before, "the one that came late, and another, as was asked for"
+    assert ["start", "asked"] == causes(log)
+
+
+def test_wrong_keys_are_tried_twice_also_across_restarts_and_new_ones_at_once(
+    start: Start, kdc: Kdc, keytab: Path, log: Log
+) -> None:
+    kdc.kadmin("modprinc +requires_preauth airflow")
+    kdc.kadmin("cpw -randkey airflow")
+    before = refusals(kdc)
+    box = start()
+
+    reasons = [box.fails().reason for _ in range(3)]
+    again = start()
+    held = again.fails()
+    asked = raised(SidecarError, again.cycle, Fence(is_asked_for=True))
+
+    assert ["keytab_stale"] * 5 == [*reasons, held.reason, asked.reason]
+    assert 2 == refusals(kdc) - before
+    assert "is not tried before 20" in held.message
+    keytab.unlink()
+    kdc.copy_keys(keytab, "airflow")
+    assert "changed" == again.cycle().result
+    assert ["ccache"] == os.listdir(box.ccache.parent), "what was remembered is forgotten"
+    kdc.kadmin("modprinc -requires_preauth airflow")
+
+
+def refusals(kdc: Kdc) -> int:
+    return (kdc.folder / "kdc.log").read_text().count("PREAUTH_FAILED: airflow@")
+
+
+def test_a_ccache_that_another_principal_takes_is_retaken_once_then_named(
+    box: Box, log: Log
+) -> None:
+    box.cycle()
+    box.ccache.write_bytes(ANOTHERS)
+    box.cycle()
+    box.ccache.write_bytes(ANOTHERS)
+
+    error = box.fails()
+
+    assert "ccache_contested" == error.reason
+    assert "other@EXAMPLE.COM" in error.message and "airflow@" in error.message
+    assert ANOTHERS == box.ccache.read_bytes()
+    taken = log.events("ccache_taken")
+    assert [("other@EXAMPLE.COM", "warning")] == [(e["owner"], e["level"]) for e in taken]
 
 
 def test_all_that_fail_are_counted_in_the_error(start: Start) -> None:
@@ -308,6 +364,36 @@ def test_is_ready_after_a_restart_before_any_cycle(start: Start, box: Box) -> No
 
     assert (True, published_at, "") == (ready.ready, ready.published_at, ready.problem)
     assert ready.revision.startswith("until 20")
+
+
+@pytest.mark.parametrize(
+    ("principal", "owner", "problem"),
+    [
+        ("", "airflow", "may be anybody's"),
+        ("airflow", "airflow", "may be anybody's"),
+        (f"airflow@{REALM}", "airflow", ""),
+        (f"airflow@{REALM}", "other", "is of other"),
+    ],
+)
+def test_without_a_keytab_only_the_ticket_of_the_named_principal_counts(
+    start: Start, tmp_path: Path, keytab: Path, principal: str, owner: str, problem: str
+) -> None:
+    box = start(KERBEROS_PRINCIPAL=principal)
+    box.ccache.write_bytes(ccache(tgt(1 << 31, name=owner, realm=REALM), name=owner, realm=REALM))
+    keytab.unlink()
+
+    ready = start(KERBEROS_PRINCIPAL=principal).sidecar.readiness()
+
+    assert (not problem, True) == (ready.ready, problem in ready.problem)
+
+
+def test_whose_ticket_it_must_be_is_read_from_the_keytab_before_any_cycle(start: Start) -> None:
+    box = start()
+    box.ccache.write_bytes(
+        ccache(tgt(1 << 31, name="other", realm=REALM), name="other", realm=REALM)
+    )
+
+    assert f"is of other@{REALM}, not of airflow@{REALM}" in box.sidecar.readiness().problem
 
 
 def test_keytab_and_ccache_in_one_folder_are_worth_a_warning(

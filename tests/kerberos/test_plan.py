@@ -9,7 +9,17 @@ import pytest
 
 from kerberos_sidecar.formats.ccache import Ticket
 from kerberos_sidecar.formats.principal import Principal, parse_principal
-from kerberos_sidecar.plan import Acquired, Cause, Found, cause_of, retry_within, wait_after
+from kerberos_sidecar.plan import (
+    Acquired,
+    Cause,
+    Failed,
+    Found,
+    cause_of,
+    contest_wait,
+    lockout_wait,
+    retry_within,
+    wait_after,
+)
 from kerberos_sidecar.source import Stamp
 
 AIRFLOW, OTHER = parse_principal("airflow@EXAMPLE.COM"), parse_principal("other@EXAMPLE.COM")
@@ -19,6 +29,8 @@ KEYTAB: Stamp = (("/k", 1, 2, 3, 4),)
 LAST = Acquired(TICKET, AT, KEYTAB, 3_600.0, "interval")
 THERE = Found(TICKET, NOW)
 SHORT = Found(replace(TICKET, ends_at=int(NOW) + 300), NOW)
+# From a KDC that is four minutes behind, without kdc_timesync.
+BEHIND = Found(replace(TICKET, starts_at=int(NOW) - 240, ends_at=int(NOW) + 60), NOW)
 
 
 def cause(
@@ -46,13 +58,16 @@ def cause(
         ({"last": None, "found": Found()}, "start"),
         ({"found": Found(problem="is not there")}, "missing"),
         ({"found": Found(None, NOW, "is not a ccache")}, "damaged"),
-        ({"found": Found(replace(TICKET, principal=OTHER), NOW)}, "damaged"),
+        ({"found": Found(TICKET, NOW, "has mode 0600")}, "damaged"),
+        ({"found": Found(replace(TICKET, principal=OTHER), NOW)}, "taken"),
         ({"keytab": (("/k", 1, 2, 3, 5),)}, "keytab_changed"),
         ({"keytab": ()}, "keytab_changed"),
         ({"asked": True}, "asked"),
         ({"found": SHORT, "after": 149}, None),
         ({"found": SHORT, "after": 150}, "half_life"),  # at its own half
         ({"set_clock": 20_000}, "half_life"),
+        ({"found": BEHIND, "after": 29}, None),
+        ({"found": BEHIND, "after": 30}, "half_life"),
         ({"set_clock": -86_400, "after": 3_600}, "interval"),
     ],
 )
@@ -115,3 +130,72 @@ def test_a_failure_is_tried_again_while_a_quarter_is_left(
     found = [Found(replace(TICKET, ends_at=int(NOW) + life), NOW) for life in lives]
 
     assert expected == retry_within([Found(), *found], NOW)
+
+
+@pytest.mark.parametrize(
+    ("keytab", "is_lost", "at", "expected"),
+    [
+        (KEYTAB, False, AT + 9, True),
+        (KEYTAB, False, AT + 10, False),
+        ((), False, AT, False),  # a person has changed it
+        (KEYTAB, True, AT, False),  # consumers have lost their ticket
+    ],
+)
+def test_a_failure_is_waited_out_unless_something_has_changed(
+    keytab: Stamp, is_lost: bool, at: float, expected: bool
+) -> None:
+    assert expected == Failed(KEYTAB, False, AT + 10).holds(keytab, is_lost=is_lost, at=at)
+    assert Failed(keytab, True, at + 1).holds(keytab, is_lost=True, at=at)
+
+
+class Account:
+    """What a policy of five failures in half an hour does to it, as MIT's KDC counts."""
+
+    def __init__(self) -> None:
+        self.failures, self.last_at, self.most = 0, float("-inf"), 0
+
+    def refuse(self, now: float) -> None:
+        self.failures = self.failures + 1 if now - self.last_at < 1800 else 1
+        self.last_at, self.most = now, max(self.most, self.failures)
+
+
+@pytest.mark.parametrize("life", [None, 300, 3_600, 36_000], ids=str)
+@pytest.mark.parametrize("look", [1, 7, 60, 601])
+def test_wrong_keys_never_lock_an_account_in_a_day_and_are_tried_again_in_time(
+    life: int | None, look: int
+) -> None:
+    """Whatever the times of the tries, and however often something asks for one."""
+    account, refused_at = Account(), list[float]()
+    ends_at = None if life is None else NOW + life
+    for now in range(int(NOW), int(NOW) + 86_400, look):
+        if lockout_wait(refused_at, now, 1_800, ends_at) == 0:
+            account.refuse(now)
+            refused_at.append(now)
+
+    assert account.most <= 3
+    assert len(refused_at) >= 2 * 86_400 // (1_800 + 3 * look) - 2
+
+
+def test_two_tries_in_a_window_and_one_more_shortly_before_the_end() -> None:
+    ends_at = NOW + 3_000
+
+    assert 0 == lockout_wait([], NOW, 1_800, ends_at)
+    assert 0 == lockout_wait([NOW - 1], NOW, 1_800, ends_at)
+    two = [NOW - 11, NOW - 10]
+    assert 1_790 == lockout_wait(two, NOW, 1_800, ends_at)
+    assert 0 == lockout_wait(two, NOW + 1_790, 1_800, ends_at)
+    assert 400 == lockout_wait(two, NOW, 1_800, NOW + 700)
+    assert 0 == lockout_wait(two, NOW, 1_800, NOW + 300)
+    assert 1_790 == lockout_wait(two, NOW, 1_800, NOW - 1), "it has ended"
+    assert 1_795 == lockout_wait([*two, NOW - 5], NOW, 1_800, NOW + 100)
+    assert 0 == lockout_wait([*two, NOW - 5], NOW, 0, None)
+
+
+def test_a_ccache_is_retaken_at_once_then_ever_more_seldom() -> None:
+    retaken_at: list[float] = []
+    for now in range(3_600):
+        if contest_wait(retaken_at, now) == 0:
+            retaken_at.append(now)
+
+    assert [0, 15, 45, 105, 225, 465, 945, 1_545, 2_145, 2_745, 3_345] == retaken_at
+    assert 0 == contest_wait(retaken_at, 7_200)

@@ -23,14 +23,14 @@ def test_a_good_one_is_seen_with_its_time(path: Path) -> None:
     path.write_bytes(ccache(tgt(END)))
     os.utime(path, (7.5, 7.5))
 
-    found = Published(str(path)).look()
+    found = Published(str(path), 0o640).look()
 
     assert found.ticket is not None
     assert (END, 7.5, "") == (found.ticket.ends_at, found.published_at, found.problem)
 
 
 def test_nothing_there_is_told_from_something_bad(path: Path) -> None:
-    published = Published(str(path))
+    published = Published(str(path), 0o640)
 
     missing = published.look()
     path.write_bytes(b"half")
@@ -42,9 +42,17 @@ def test_nothing_there_is_told_from_something_bad(path: Path) -> None:
     assert "is not a ccache of version 4" == bad.problem
 
 
+def test_what_is_too_large_for_a_ccache_is_not_read(path: Path) -> None:
+    """A consumer that may write can make it as long as it likes, without filling a disk."""
+    path.touch()
+    os.truncate(path, 1 << 30)
+
+    assert "cannot be read (it has 1073741824 bytes)" == Published(str(path), 0o640).look().problem
+
+
 def test_a_change_is_seen_at_once_and_no_change_costs_no_reading(path: Path) -> None:
     path.write_bytes(ccache(tgt(END)))
-    published = Published(str(path))
+    published = Published(str(path), 0o640)
     first = published.look()
 
     assert first is published.look()
@@ -67,8 +75,53 @@ def test_what_is_no_file_or_closed_is_bad_and_never_hangs(path: Path, kind: str)
     for folder in list(path.parents)[:4]:
         folder.chmod(folder.stat().st_mode | 0o055)
     with as_nobody():
-        found = Published(str(path)).look()
+        found = Published(str(path), 0o640).look()
 
     assert found.ticket is None
     assert "cannot be read" in found.problem
     assert kind != "closed" or "(Permission denied)" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("mode", "wanted", "problem"),
+    [
+        (0o600, 0o640, "has mode 0600, which lacks some of 0640"),  # kinit makes it so
+        (0o640, 0o644, "has mode 0640, which lacks some of 0644"),
+        (0o640, 0o640, ""),
+        (0o644, 0o640, ""),
+        (0o600, 0o600, ""),
+    ],
+)
+def test_one_that_consumers_cannot_read_is_bad_as_soon_as_its_mode_is(
+    path: Path, mode: int, wanted: int, problem: str
+) -> None:
+    path.write_bytes(ccache(tgt(END)))
+    published = Published(str(path), wanted)
+    path.chmod(wanted)
+    assert "" == published.look().problem
+
+    path.chmod(mode)
+
+    assert problem == published.look().problem
+    assert problem == published.look().problem_at(END - 1, None)
+
+
+def test_one_of_another_group_is_bad_unless_the_system_gave_it_to_us(path: Path) -> None:
+    """An access point of EFS gives every file a group of its own."""
+    if os.getuid() != 0:
+        pytest.skip("only root gives files away")
+    path.write_bytes(ccache(tgt(END)))
+    path.chmod(0o640)
+    os.chown(path, -1, 12345)
+    published = Published(str(path), 0o640)
+
+    first = published.look().problem
+    published.group = 12345
+
+    assert (f"has the group 12345, not {path.parent.stat().st_gid} as its folder", "") == (
+        first,
+        published.look().problem,
+    )
+    published.group = None
+    path.chmod(0o644)
+    assert "" == published.look().problem

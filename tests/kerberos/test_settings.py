@@ -5,6 +5,7 @@ The settings: what people have, what the chart sets, and what they type.
 import base64
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from kerberos_sidecar.formats.principal import parse_principal
 from kerberos_sidecar.settings import CHART_NAMES, INSTEAD, PREFIX, Settings, load_settings
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.settings import names_of
-from tests.kerberos.given import entry, keytab
+from tests.kerberos.given import entry, hole, keytab
 from tests.support.raising import raised
 
 EXAMPLE = {"INTERVAL": "3600", "KRB5_CONFIG": "/etc/krb5.conf"}
@@ -97,13 +98,15 @@ def test_a_ccache_is_a_file(text: str) -> None:
         ("INTERVAL", "soon", "is not a duration"),
         ("KERBEROS_KEYTAB", "airflow.keytab", "is not an absolute path"),
         ("KERBEROS_PRINCIPAL", "a@b@c", "is not a principal such as airflow@EXAMPLE.COM"),
-        ("KERBEROS_CCACHE", "/tmp", "is a folder, not a file"),
+        ("KERBEROS_CCACHE", "/proc", "is a mounted folder, not a file"),
         ("KERBEROS_CCACHE", "/etc/keytab/k", "is the keytab"),
         *(
             ("KERBEROS_CCACHE", f"{kind}:/x", f"is a {kind.upper()} ccache, which no other cont")
             for kind in ("DIR", "KCM", "KEYRING", "MEMORY", "API", "dir")
         ),
         ("KERBEROS_CCACHE_MODE", "416", "is not an octal mode"),
+        ("KERBEROS_CCACHE_MODE", "0666", "lets others do more than read it"),
+        ("KERBEROS_CCACHE_MODE", "0777", "lets others do more than read it"),
         ("KERBEROS_TICKET_LIFETIME", "0", "is not between 1s and"),
         ("KERBEROS_FORWARDABLE", "maybe", "is not true or false"),
     ],
@@ -119,6 +122,23 @@ def test_a_keytab_that_nobody_named_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "k").write_bytes(keytab(entry()))
 
     assert "holds a keytab" in problem_of(KERBEROS_CCACHE=str(tmp_path / "k")).problem
+
+
+@pytest.mark.parametrize("kind", ["large", "pipe", "folder", "link to the keytab"])
+def test_what_a_consumer_left_at_the_ccache_is_no_mistake_in_the_settings(
+    tmp_path: Path, kind: str
+) -> None:
+    path, keytab_path = tmp_path / "cc", tmp_path / "k"
+    keytab_path.write_bytes(keytab(entry()))
+    make: dict[str, Callable[[], object]] = {
+        "large": lambda: (path.write_bytes(keytab(entry())), os.truncate(path, 1 << 30)),
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+        "link to the keytab": lambda: path.symlink_to(keytab_path),
+    }
+    make[kind]()
+
+    read(KERBEROS_CCACHE=str(path), KERBEROS_KEYTAB=str(keytab_path))
 
 
 def test_two_principals_never_share_a_ccache_and_one_may_have_two() -> None:
@@ -172,6 +192,7 @@ def test_several_principals_take_what_they_leave_out_from_the_settings() -> None
         (several({"principal": "a b", "ccache": "/c"}), "item 1: principal 'a b' is not a"),
         (several({"principal": "a@R", "ccache": "DIR:/c"}), "item 1: ccache 'DIR:/c' is a DIR"),
         (several({"principal": "a@R", "ccache": "/c", "mode": "420"}), "item 1: mode '420' is"),
+        (several({"principal": "a@R", "ccache": "/c", "mode": "0666"}), "'0666' lets others do"),
         (
             several({"principal": "a@R", "ccache": "/c"}, {"principal": "b@R"}),
             "item 2: ccache is missing",
@@ -232,16 +253,30 @@ def test_the_keytab_of_another_principal_is_no_ccache(tmp_path: Path) -> None:
     [
         {"KERBEROS_KEYTAB": "{}"},
         {"AIRFLOW__KERBEROS__KEYTAB": "{}"},
+        {"KERBEROS_PRINCIPAL": "{}"},
+        {"KERBEROS_PRINCIPAL": "{}@EXAMPLE.COM"},
+        {"AIRFLOW__KERBEROS__PRINCIPAL": "{}"},
+        {"KRB5_CONFIG": "{}"},
+        {"KRB5_CONFIG": "/etc/krb5.conf:{}"},
         {"KERBEROS_PRINCIPALS": '[{{"principal": "a@R", "ccache": "/c", "keytab": "{}"}}]'},
+        {"KERBEROS_PRINCIPALS": '[{{"principal": "{}", "ccache": "/c"}}]'},
     ],
 )
-def test_a_keytab_in_place_of_its_path_is_not_shown(environ: dict[str, str]) -> None:
-    text = base64.b64encode(keytab(entry())).decode()
+@pytest.mark.parametrize("alphabet", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize(
+    "content", [keytab(entry()), keytab(entry(), version=1), keytab(hole(300), entry())]
+)
+def test_a_keytab_in_place_of_something_else_is_not_shown(
+    environ: dict[str, str], alphabet: Callable[[bytes], bytes], content: bytes
+) -> None:
+    text = alphabet(content).decode()
 
     found = problem_of(**{name: value.format(text) for name, value in environ.items()})
 
-    assert "(a keytab in base64)" in found.value
-    assert text[16:32] not in found.value + found.problem
+    assert "(a keytab in base64)" in found.value or "//***@" in found.value
+    assert "is a keytab" in found.problem or "is not a" in found.problem
+    for start in range(0, len(text) - 16, 8):
+        assert text[start : start + 16] not in found.value + found.problem
 
 
 @pytest.mark.parametrize(("name", "right"), INSTEAD.items())

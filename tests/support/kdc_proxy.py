@@ -10,7 +10,13 @@ import threading
 from contextlib import suppress
 from typing import Literal, Self
 
-Behavior = Literal["relay", "silent", "reset", "garbage"]
+Behavior = Literal["relay", "silent", "reset", "garbage", "too long"]
+# KRB_ERR_RESPONSE_TOO_BIG (52), with the least that a KRB-ERROR must have: RFC 4120, 5.9.1.
+TOO_LONG = bytes.fromhex(
+    "7e5c305aa003020105a10302011ea411180f32303236303130313030303030305aa503020100a603020134"
+    "a90e1b0c4558414d504c452e54455354"
+    "aa21301fa003020102a11830161b066b72627467741b0c4558414d504c452e54455354"
+)
 GARBAGE = b"\x7e\x5a" * 100
 TIMEOUT_SECONDS = 10
 
@@ -20,7 +26,7 @@ class KdcProxy:
     One port on 127.0.0.1, UDP and TCP; `behavior` may change at any time.
 
     `silent` takes requests and keeps connections open, `reset` closes them (and says nothing over
-    UDP), `garbage` answers bytes that are no Kerberos.
+    UDP), `garbage` answers bytes that are no Kerberos, `too long` sends who comes by UDP to TCP.
     """
 
     def __init__(self, kdc_port: int) -> None:
@@ -67,9 +73,13 @@ class KdcProxy:
         while not self._ends.is_set():
             with suppress(OSError):
                 data, client = self._udp.recvfrom(65536)
+                if not data:
+                    continue  # it was shut down
                 self.requests += 1
                 if self.behavior == "garbage":
                     self._udp.sendto(GARBAGE, client)
+                elif self.behavior == "too long":
+                    self._udp.sendto(TOO_LONG, client)
                 elif self.behavior == "relay":
                     with socket.socket(type=socket.SOCK_DGRAM) as kdc:
                         kdc.settimeout(TIMEOUT_SECONDS)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from kerberos_sidecar.cycle import verify
 from kerberos_sidecar.entries import Entry
 from kerberos_sidecar.formats.keytab import Key, Keytab, read_content, read_keytab
 from kerberos_sidecar.formats.principal import Principal
-from kerberos_sidecar.krb5.acquire import acquire_ticket
+from kerberos_sidecar.krb5.acquire import Favorites, acquire_ticket
 from kerberos_sidecar.krb5.overlay import SITE_CONFIG, check_config
 from kerberos_sidecar.krb5.refusals import hung
 from kerberos_sidecar.published import Published
@@ -28,7 +27,6 @@ from kerberos_sidecar.staging import Staging
 from sidecar_runtime.checks import exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.volume.files import read_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +76,7 @@ class _Checks:
         self._source = source
         self._who = who
         self._timeout_seconds = timeout_seconds
+        self._favorites: Favorites = {}
 
     def run(self) -> bool:
         results = []
@@ -89,16 +88,13 @@ class _Checks:
                 results.append(fail("ccache", error))
             else:
                 self._say_writable()
-            results.append(self._ticket(staging.got if not results else None))
+            results.append(self._ticket())
         results.append(self._consumer())
         return all(results)
 
-    def _ticket(self, got: str | None) -> bool:
+    def _ticket(self) -> bool:
         """
         Acquire a ticket that is not published; a keytab is proven only by its use.
-
-        Args:
-            got: Where to; ``None`` where the folder cannot be written.
         """
         try:
             keytab = read_keytab(self._source.find())
@@ -116,14 +112,12 @@ class _Checks:
             say("??", "", f"{self._who} could read it, if it is mounted there too")
         began = time.monotonic()
         try:
-            self._acquire(principal, keytab, f"FILE:{got}" if got else _nowhere())
+            content = self._acquire(principal, keytab)
             seconds = time.monotonic() - began
-            text = f"gave a ticket in {seconds:.2f} s"
-            if got:
-                ticket = verify(read_file(got), principal, time.time())
-                offset = ticket.clock_offset_seconds
-                text += f", until {iso(ticket.ends_at)}; its clock is {offset:+.0f} s from ours"
-            say("ok", "KDC", text)
+            ticket = verify(content, principal, time.time())
+            offset = ticket.clock_offset_seconds
+            text = f"gave a ticket in {seconds:.2f} s, until {iso(ticket.ends_at)}"
+            say("ok", "KDC", f"{text}; its clock is {offset:+.0f} s from ours")
         except SidecarError as error:
             return fail("KDC", error)
         return self._keys(keytab, principal, newest)
@@ -141,7 +135,7 @@ class _Checks:
             os.write(fd, content[:2] + content[key.start : key.end])
             alone = Keytab(f"/proc/self/fd/{fd}", (key,))
             try:
-                self._acquire(principal, alone, _nowhere())
+                self._acquire(principal, alone)
                 say("ok", "key", f"{key.enctype_name}: the KDC accepts it")
             except SidecarError as error:
                 if error.reason == "keytab_stale":
@@ -151,16 +145,16 @@ class _Checks:
                 os.close(fd)
         return True
 
-    def _acquire(self, principal: Principal, keytab: Keytab, ccache: str) -> None:
+    def _acquire(self, principal: Principal, keytab: Keytab) -> bytes:
         """
         Acquire a ticket in a thread: libkrb5 would keep the main one, and Ctrl-C, for minutes.
 
         Raises:
             SidecarError: Why there is none, or none in time.
         """
-        asked = ThreadPoolExecutor(1).submit(acquire_ticket, principal, keytab, ccache)
+        asked = ThreadPoolExecutor(1).submit(acquire_ticket, principal, keytab, self._favorites)
         try:
-            asked.result(self._timeout_seconds)
+            return asked.result(self._timeout_seconds)
         except TimeoutError:
             raise hung(principal, f" ({self._timeout_seconds:g} s)") from None
 
@@ -168,7 +162,7 @@ class _Checks:
         path = self._entry.ccache
         free = shutil.disk_usage(os.path.dirname(path)).free >> 20
         say("ok", "ccache", f"{path} is writable as uid {os.getuid()}, {free} MiB free")
-        found = Published(path).look()
+        found = Published(path, self._entry.mode).look()
         if found.published_at is not None:
             problem = found.problem_at(time.time(), self._entry.principal)
             until = f"holds a ticket until {iso(found.ticket.ends_at)}" if found.ticket else ""
@@ -190,10 +184,3 @@ class _Checks:
         say("FAIL", "consumer", f"{self._who} cannot read it: {found}")
         say("", "", "Set the pod's fsGroup, or KERBEROS_CCACHE_MODE; --consumer names another.")
         return False
-
-
-def _nowhere() -> str:
-    """
-    Return a new ccache in memory: libkrb5 takes up what it finds in one that is there.
-    """
-    return f"MEMORY:{secrets.token_hex(8)}"

@@ -1,112 +1,193 @@
 """
-One cycle: look → plan → acquire → verify → publish.
+One cycle: look → plan → begin to acquire → verify what came → publish.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Condition
 from typing import Literal
 
-from kerberos_sidecar.formats.ccache import Ticket, read_ticket, without_refresh_time
-from kerberos_sidecar.formats.keytab import read_keytab
+from kerberos_sidecar.attempt import Attempt
+from kerberos_sidecar.formats.ccache import Ticket, read_ticket
+from kerberos_sidecar.formats.keytab import Keytab, read_keytab
 from kerberos_sidecar.formats.principal import Principal
-from kerberos_sidecar.krb5.acquire import acquire_ticket
+from kerberos_sidecar.krb5.acquire import Favorites, acquire_ticket
+from kerberos_sidecar.krb5.carry import PATIENCE, Patience
 from kerberos_sidecar.krb5.overlay import check_config
 from kerberos_sidecar.krb5.refusals import hung
 from kerberos_sidecar.metrics import KerberosMetrics
-from kerberos_sidecar.plan import Acquired, Cause, cause_of, retry_within, wait_after
+from kerberos_sidecar.plan import (
+    RETRY_FLOOR_SECONDS,
+    Acquired,
+    Cause,
+    Failed,
+    cause_of,
+    contest_wait,
+    retry_within,
+    wait_after,
+)
+from kerberos_sidecar.refused import Refused, keys_of
 from kerberos_sidecar.settings import Settings
 from kerberos_sidecar.slot import Slot, iso, revision_of
 from kerberos_sidecar.source import Stamp
-from kerberos_sidecar.staging import Staging, explain_os_error
+from kerberos_sidecar.staging import Staging
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import read_file
+from sidecar_runtime.loop.backoff import Backoff
 
 # libkrb5 refuses more, by default (`clockskew` in krb5.conf).
 SKEW_SECONDS = 300
 
+# Reasons for which no KDC was heard: whether the principal is in order is not known.
+AWAY = {"kdc_unreachable", "kdc_hung"}
+
+# How often something else may be due is looked at while a KDC is waited for.
+LOOK_SECONDS = 1.0
+RETRY_LEAST_SECONDS = 0.2
+
 log = get_logger("cycle")
+
+
+class HeldBackError(SidecarError):
+    """
+    It is not tried at the moment.
+
+    Args:
+        seconds: For how long.
+    """
+
+    def __init__(self, reason: str, message: str, advice: str, seconds: float) -> None:
+        super().__init__(reason, message, advice)
+        self.seconds = seconds
+
+
+@dataclass
+class Shared:
+    """
+    What all sessions of a process share.
+
+    Args:
+        changed: Notified when an attempt has come to its end, or a fence was revoked.
+        favorites: Who answered last, by realm.
+        refused: Refusals by principal.
+        wake: Asks for a cycle.
+        settled: Called when attempts have ended: other moments are due now.
+        backoff: How long a failure is waited out.
+        patience: How long KDCs are waited for.
+    """
+
+    changed: Condition = field(default_factory=Condition)
+    favorites: Favorites = field(default_factory=dict)
+    refused: dict[Principal, Refused] = field(default_factory=dict)
+    wake: Callable[[], object] = lambda: None
+    settled: Callable[[], object] = lambda: None
+    backoff: Backoff = field(default_factory=Backoff)
+    patience: Patience = PATIENCE
+
+    def tell(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
 
 
 class Session:
     """
-    One session per worker thread; it holds no state.
+    One session per worker thread; what outlives a cycle is in the slots.
     """
 
-    def __init__(self, settings: Settings, metrics: KerberosMetrics, slots: Sequence[Slot]) -> None:
+    def __init__(
+        self, settings: Settings, metrics: KerberosMetrics, slots: Sequence[Slot], shared: Shared
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._slots = slots
+        self._shared = shared
+        self._began_at = 0.0
         self._rehearsed: list[tuple[str, Cause]] = []
 
     def cycle(self, fence: Fence) -> Outcome:
         """
-        Run one cycle.
+        Run one cycle: begin what is due, and publish what comes, until nothing is under way.
+
+        Each principal has a thread of its own for the KDC, so that a silent realm holds up nobody.
 
         Raises:
             SidecarError: The first failure; the other principals were tried all the same, and
                 every ccache that was published stays.
-            CycleAbandoned: The fence was revoked.
+            CycleAbandoned: The fence was revoked; what is under way goes on for the next cycle.
         """
-        due = self._plan(fence)
         if self._settings.dry_run:
-            return self._rehearse(due)
-        errors = []
-        for slot, cause, stamp in due:
-            try:
-                self._refresh(slot, cause, stamp, fence)
-            except SidecarError as error:
-                with fence:
-                    self._note(slot, error)
-                errors.append(error)
+            return self._rehearse()
+        if fence.is_asked_for:
+            with fence:
+                for slot in self._slots:
+                    slot.is_asked_for, slot.failed = True, None
+        fence.on_revoke(self._abandon)
+        self._began_at = time.monotonic()
+        acquired = 0
+        while under_way := self._begin(fence):
+            fence.blame = self._in_time(hung(under_way[0].principal))
+            self._wait(under_way, fence)
+            with fence:
+                fence.blame = None
+            acquired += sum(self._end(slot, fence) for slot in self._slots)
         with fence:
             self._metrics.show(self._slots)
-        if len(errors) > 1:
-            errors[0].message += f"; {len(errors) - 1} more principals failed"
-        if errors:
-            raise self._in_time(errors[0])
-        result: Literal["changed", "unchanged"] = "changed" if due else "unchanged"
-        return Outcome(result, revision_of(self._slots), {"tickets_acquired": len(due)})
+        errors = [slot.error for slot in self._slots if slot.error is not None]
+        if acquired or errors:
+            self._shared.settled()
+        if errors and not self._is_kept(errors):
+            raise self._first_of(errors)
+        result: Literal["changed", "unchanged"] = "changed" if acquired else "unchanged"
+        return Outcome(result, revision_of(self._slots), {"tickets_acquired": acquired})
 
     def close(self) -> None:
         """
         Nothing is open.
         """
 
-    def _plan(self, fence: Fence) -> list[tuple[Slot, Cause, Stamp]]:
+    def _begin(self, fence: Fence) -> list[Attempt]:
         """
-        Return what is due, and why; who was not tried for longest is first.
+        Begin what is due; return all that is under way, or has come to its end meanwhile.
+        """
+        for slot in self._slots:
+            if slot.attempt is None and (due := self._due(slot)) is not None:
+                try:
+                    self._ask(slot, *due, fence)
+                except SidecarError as error:
+                    with fence:
+                        self._note(slot, error, due[1])
+        return [slot.attempt for slot in self._slots if slot.attempt is not None]
 
-        One realm whose KDC is silent must not keep the others from their turn indefinitely.
+    def _due(self, slot: Slot) -> tuple[Cause, Stamp] | None:
+        """
+        Return why an entry is due, and what its keytab is like; ``None`` where it is not.
         """
         at, now = time.monotonic(), time.time()
-        due = []
-        for slot in self._slots:
-            with fence:
-                slot.is_asked_for |= fence.is_asked_for
-            stamp, found = slot.source.stamp(), slot.published.look()
-            cause = cause_of(
-                slot.last, found, stamp, is_asked_for=slot.is_asked_for, at=at, now=now
-            )
-            if cause is not None:
-                due.append((slot, cause, stamp))
-        return sorted(due, key=lambda one: one[0].tried_at)
+        stamp, found = slot.source.stamp(), slot.published.look()
+        cause = cause_of(slot.last, found, stamp, is_asked_for=slot.is_asked_for, at=at, now=now)
+        if cause is None:
+            slot.error = slot.failed = None  # another process has published a good one
+            return None
+        # By when the cycle began: none tries the same again and again while another one waits.
+        if slot.failed and slot.failed.holds(stamp, is_lost=slot.is_lost, at=self._began_at):
+            return None
+        return cause, stamp
 
-    def _refresh(self, slot: Slot, cause: Cause, stamp: Stamp, fence: Fence) -> None:
+    def _ask(self, slot: Slot, cause: Cause, stamp: Stamp, fence: Fence) -> None:
         """
-        Acquire and publish one ticket.
+        Begin to acquire a ticket, unless something speaks against it that no KDC need be asked for.
 
         Raises:
-            SidecarError: Why it is not published.
+            SidecarError: What that is.
             CycleAbandoned: The fence was revoked.
         """
-        with fence:
-            slot.tried_at = time.monotonic()
         keytab = read_keytab(slot.source.find())
         principal = keytab.select(slot.entry.principal)
         with fence:
@@ -114,66 +195,192 @@ class Session:
             if slot.last is None:
                 slot.principal = principal
             self._metrics.show([slot])  # this cycle may be abandoned while a KDC is asked
+        if any(one.attempt and one.attempt.principal == principal for one in self._slots):
+            return  # one at a time, as each wrong key counts
         check_config(self._settings)
-        if slot.is_waiting and len(self._slots) > 1:
-            # Each such call holds a thread; after three no cycle would start, for nobody.
-            raise hung(principal, " yet; the last request still waits")
-        began = time.monotonic()
-        with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
-            self._blame(slot, self._in_time(hung(principal)), fence)
-            slot.is_waiting = True
-            try:
-                acquire_ticket(principal, keytab, f"FILE:{staging.got}")
-            finally:
-                slot.is_waiting = False
-                fence.blame = None
-            content = _read(staging.got)
-            ticket = verify(content, principal, time.time())
-            staging.publish(without_refresh_time(content))
+        self._check_refused(slot, keytab, principal)
+        self._check_contested(slot, principal, cause)
+        with Staging(slot.entry.ccache, slot.entry.mode, fence):
+            pass  # a volume that is full or closed costs the KDC no request
         with fence:
-            self._record(slot, cause, stamp, ticket, time.monotonic() - began)
+            slot.attempt = Attempt(
+                principal,
+                keytab,
+                stamp,
+                cause,
+                partial(
+                    acquire_ticket,
+                    *(principal, keytab, self._shared.favorites, self._shared.patience),
+                ),
+                lambda: self._tell(slot),
+            )
+
+    def _check_refused(self, slot: Slot, keytab: Keytab, principal: Principal) -> None:
+        """
+        Raises:
+            HeldBackError: The KDC has refused these keys; after some more it locks the account.
+        """
+        refused = self._refused(slot, principal)
+        ticket = slot.published.look().ticket
+        wait_seconds = refused.wait_seconds(
+            keys_of(keytab, principal), time.time(), ticket.ends_at if ticket else None
+        )
+        if wait_seconds:
+            raise HeldBackError(
+                "keytab_stale",
+                f"the KDC has refused the key of {principal} (kvno {keytab.kvno_of(principal)}) in "
+                f"{keytab.path}; it is not tried before {iso(time.time() + wait_seconds)}, so as "
+                "not to lock the account",
+                "Export the keytab again: a new one is tried at once. KERBEROS_LOCKOUT_WINDOW "
+                "sets the wait.",
+                wait_seconds,
+            )
+
+    def _refused(self, slot: Slot, principal: Principal) -> Refused:
+        if principal not in self._shared.refused:
+            self._shared.refused[principal] = Refused(
+                slot.entry.ccache, self._settings.lockout_window_seconds
+            )
+        return self._shared.refused[principal]
 
     @staticmethod
-    def _blame(slot: Slot, error: SidecarError, fence: Fence) -> None:
+    def _check_contested(slot: Slot, principal: Principal, cause: Cause) -> None:
         """
-        Say what the failure is if the cycle is abandoned while the KDC is asked.
+        Raises:
+            HeldBackError: Another principal's sidecar takes the ccache again and again.
         """
+        ticket = slot.published.look().ticket
+        if ticket is None or ticket.principal.resembles(principal) or cause == "keytab_changed":
+            return
+        ccache, at = slot.entry.ccache, time.monotonic()
+        if wait_seconds := contest_wait(slot.retaken_at, at):
+            raise HeldBackError(
+                "ccache_contested",
+                f"{ccache} is of {ticket.principal} again, although it was given back to "
+                f"{principal}: something else publishes there",
+                "Give each principal a ccache of its own (KERBEROS_CCACHE); look for a second "
+                "sidecar or a kinit on this volume.",
+                wait_seconds,
+            )
+        slot.retaken_at = [*slot.retaken_at[-9:], at]
+        log.warning(
+            "ccache_taken", ccache=ccache, owner=str(ticket.principal), principal=str(principal)
+        )
 
-        def note() -> None:
-            if fence.blame is error:  # not what an earlier entry waited for
-                slot.error = error
+    def _tell(self, slot: Slot) -> None:
+        """
+        Tell whoever waits for an attempt that it has come to its end; nobody may.
+        """
+        self._shared.tell()
+        if slot.attempt is not None and slot.attempt.is_late:
+            self._shared.wake()
 
-        fence.blame = error
-        fence.on_revoke(note)
+    def _wait(self, under_way: Sequence[Attempt], fence: Fence) -> None:
+        """
+        Wait until an attempt has come to its end, the fence is revoked, or another may be due.
+        """
+        with self._shared.changed:
+            self._shared.changed.wait_for(
+                lambda: fence.is_revoked or any(one.result is not None for one in under_way),
+                LOOK_SECONDS,
+            )
 
-    def _record(
-        self, slot: Slot, cause: Cause, stamp: Stamp, ticket: Ticket, seconds: float
-    ) -> None:
+    def _abandon(self) -> None:
+        """
+        Leave what is under way to the next cycle, and say what it waits for.
+        """
+        for slot in self._slots:
+            if (attempt := slot.attempt) is not None:
+                slot.error = hung(attempt.principal)
+                attempt.is_late = True
+                if attempt.result is not None:
+                    self._shared.wake()
+        self._shared.tell()
+
+    def _end(self, slot: Slot, fence: Fence) -> bool:
+        """
+        Publish what an attempt has brought; return whether there is a new ticket.
+
+        Raises:
+            CycleAbandoned: The fence was revoked; the next cycle does it.
+        """
+        attempt = slot.attempt
+        if attempt is None or (result := attempt.result) is None:
+            return False
+        with fence:
+            slot.attempt = None
+        try:
+            if isinstance(result, BaseException):
+                raise result
+            return self._publish(slot, attempt, result, fence)
+        except SidecarError as error:
+            with fence:
+                if error.reason == "keytab_stale":
+                    keys = keys_of(attempt.keytab, attempt.principal)
+                    self._refused(slot, attempt.principal).add(keys, time.time())
+                self._note(slot, error, attempt.stamp)
+        return False
+
+    def _publish(self, slot: Slot, attempt: Attempt, content: bytes, fence: Fence) -> bool:
+        """
+        Publish a ticket; a late one only if it lasts longer than what is there.
+
+        Raises:
+            SidecarError: It is not what was asked for, or the volume fails.
+            CycleAbandoned: The fence was revoked.
+        """
+        ticket = verify(content, attempt.principal, time.time())
+        found = slot.published.look()
+        if (
+            attempt.is_late
+            and found.ticket is not None
+            and not found.problem_at(time.time(), attempt.principal)
+            and found.ticket.ends_at >= ticket.ends_at
+        ):
+            return False
+        with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
+            staging.publish(content)
+        with fence:
+            slot.published.group = staging.group
+            self._refused(slot, attempt.principal).clear()
+            self._record(slot, attempt, ticket)
+        return True
+
+    def _record(self, slot: Slot, attempt: Attempt, ticket: Ticket) -> None:
         settings = self._settings
         wait_seconds, next_cause = wait_after(
             ticket, time.time(), settings.interval_seconds, settings.jitter_seconds, random.random()
         )
-        slot.last = Acquired(ticket, time.monotonic(), stamp, wait_seconds, next_cause)
+        slot.last = Acquired(ticket, time.monotonic(), attempt.stamp, wait_seconds, next_cause)
         slot.principal = ticket.principal
         slot.is_asked_for, slot.error, slot.logged = False, None, ""
-        self._metrics.record(slot, seconds)
+        slot.failed, slot.failures = None, 0
+        self._metrics.record(slot, attempt.seconds)
         self._metrics.show([slot])  # nor may this one wait for the entries behind it
         log.info(
             "ticket_acquired",
             principal=slot.name,
             ccache=slot.entry.ccache,
-            cause=cause,
+            cause=attempt.cause,
             kvno=slot.kvno,
             ends_at=iso(ticket.ends_at),
             lifetime_seconds=ticket.lifetime_seconds,
             next_ticket_in_seconds=round(wait_seconds, 1),
-            duration_seconds=round(seconds, 3),
+            duration_seconds=round(attempt.seconds, 3),
         )
 
-    def _note(self, slot: Slot, error: SidecarError) -> None:
+    def _note(self, slot: Slot, error: SidecarError, stamp: Stamp) -> None:
         """
         Remember why an entry failed; where there are several, name it the first time.
         """
+        slot.failures += 1
+        if isinstance(error, HeldBackError):
+            wait_seconds = error.seconds
+        else:
+            wait_seconds = self._shared.backoff.seconds(slot.failures, RETRY_FLOOR_SECONDS)
+            within = retry_within([slot.published.look()], time.time())
+            wait_seconds = wait_seconds if within is None else min(wait_seconds, within)
+        slot.failed = Failed(stamp, slot.is_lost, time.monotonic() + wait_seconds)
         is_new = slot.logged != error.reason
         slot.error, slot.logged = error, error.reason
         if is_new and len(self._slots) > 1:
@@ -186,19 +393,44 @@ class Session:
                 advice=error.advice,
             )
 
+    def _first_of(self, errors: Sequence[SidecarError]) -> SidecarError:
+        """
+        Return the first failure, with how many more there are.
+        """
+        first = errors[0]
+        more = f"; {len(errors) - 1} more principals failed" if len(errors) > 1 else ""
+        return self._in_time(SidecarError(first.reason, first.message + more, first.advice))
+
     def _in_time(self, error: SidecarError) -> SidecarError:
         """
-        Return a failure with the time by which to try again.
+        Return a failure with the time by which something is due.
         """
-        found = (slot.published.look() for slot in self._slots)
-        error.retry_within_seconds = retry_within(found, time.time())
+        soonest = min(slot.next_at for slot in self._slots) - time.monotonic()
+        error.retry_within_seconds = max(RETRY_LEAST_SECONDS, soonest)
         return error
 
-    def _rehearse(self, due: Sequence[tuple[Slot, Cause, Stamp]]) -> Outcome:
+    def _is_kept(self, errors: Sequence[SidecarError]) -> bool:
+        """
+        Whether a one-shot is done although no KDC answers: consumers have what they need.
+        """
+        now = time.time()
+        if (
+            not self._settings.one_shot
+            or any(error.reason not in AWAY for error in errors)
+            or any(slot.problem_at(now) for slot in self._slots)
+        ):
+            return False
+        for error in errors:
+            log.warning(
+                "ticket_kept", reason=error.reason, error=error.message, advice=error.advice
+            )
+        return True
+
+    def _rehearse(self) -> Outcome:
         """
         Say once what would be acquired, and why (``KERBEROS_DRY_RUN``).
         """
-        plan = [(slot.entry.ccache, cause) for slot, cause, _ in due]
+        plan = [(slot.entry.ccache, due[0]) for slot in self._slots if (due := self._due(slot))]
         if plan != self._rehearsed:
             self._rehearsed = plan
             log.info("plan_made", acquire=dict(plan))
@@ -243,16 +475,3 @@ def verify(content: bytes, principal: Principal, now: float) -> Ticket:
         f"the KDC gave a ticket of {principal} that has ended already",
         "Look at the maximum life of the principal and of krbtgt.",
     )
-
-
-def _read(path: str) -> bytes:
-    """
-    Return what libkrb5 wrote.
-
-    Raises:
-        SidecarError: It cannot be read.
-    """
-    try:
-        return read_file(path)
-    except OSError as error:
-        raise explain_os_error(error, path) from error

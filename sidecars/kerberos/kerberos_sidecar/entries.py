@@ -28,6 +28,17 @@ def ccache(text: str) -> str:
     return absolute_path(text[kind.end() :] if kind else text)
 
 
+@allows('an octal mode of at most 0664, such as "0640"')
+def ccache_mode(text: str) -> int:
+    """
+    Read the mode of a ccache; a ticket that everybody may replace is nobody's.
+    """
+    value = mode(text)
+    if value & ~0o664:
+        raise ValueError("lets others do more than read it; 0664 is the most that is allowed")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """
@@ -67,7 +78,7 @@ def entries(text: str) -> tuple[Mapping[str, Any], ...]:
     return tuple(read)
 
 
-_PARSERS = {"principal": principal, "keytab": absolute_path, "ccache": ccache, "mode": mode}
+_PARSERS = {"principal": principal, "keytab": absolute_path, "ccache": ccache, "mode": ccache_mode}
 
 
 def _entry(number: int, item: object) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ What is due, and why: pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,11 +12,23 @@ from kerberos_sidecar.formats.ccache import Ticket
 from kerberos_sidecar.formats.principal import Principal
 from kerberos_sidecar.source import Stamp
 
-Cause = Literal["start", "missing", "damaged", "keytab_changed", "asked", "half_life", "interval"]
-
+Cause = Literal[
+    "start", "missing", "damaged", "taken", "keytab_changed", "asked", "half_life", "interval"
+]
 
 # A fleet whose tickets end together must not become a storm in their last seconds.
 RETRY_FLOOR_SECONDS = 1.0
+
+# Tries with the same refused keys before a pause, and how near the end of a ticket, as a share of
+# the lockout window, one more is worth its risk.
+TRIES = 2
+LAST_TRY_SHARE = 1 / 6
+
+# After a ccache was retaken: the first pause before the next time, the longest, and how long each
+# time counts.
+CONTEST_PAUSE_SECONDS = 15.0
+CONTEST_CAP_SECONDS = 600.0
+CONTEST_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +39,7 @@ class Found:
     Args:
         ticket: ``None`` where there is no ccache, or no good one.
         published_at: Unix time; ``None`` where there is no file.
-        problem: What is wrong with it; empty where nothing is.
+        problem: What is wrong with it, or who cannot read it; empty where nothing is.
     """
 
     ticket: Ticket | None = None
@@ -41,7 +53,7 @@ class Found:
         Args:
             principal: Whose it must be; ``None`` for anybody's.
         """
-        if self.ticket is None:
+        if self.problem or self.ticket is None:
             return self.problem
         owner = self.ticket.principal
         if principal and not (owner.is_named(principal) or owner.resembles(principal)):
@@ -103,18 +115,86 @@ def cause_of(
         return "start"
     if found.published_at is None:
         return "missing"
-    if found.ticket is None or found.ticket.principal != last.ticket.principal:
+    if found.problem or found.ticket is None:
         return "damaged"
+    if found.ticket.principal != last.ticket.principal:
+        return "taken"
     if is_asked_for:
         return "asked"
     if keytab != last.keytab:
         return "keytab_changed"
     if at - last.at >= last.wait_seconds:
         return last.cause
-    # It came from elsewhere, with less life left; or our clock was set.
-    if now >= found.ticket.ends_at - found.ticket.lifetime_seconds / 2:
+    # It came from elsewhere, with less life left; or our clock was set. Half of what was left when
+    # it was published: a KDC that is behind gives tickets whose first half is over already.
+    if now >= (found.published_at + found.ticket.ends_at) / 2:
         return "half_life"
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """
+    The last failure of an entry.
+
+    Args:
+        keytab: What the keytab was like then.
+        was_lost: Whether there was nothing of use on the volume.
+        retry_at: Seconds of the monotonic clock.
+    """
+
+    keytab: Stamp
+    was_lost: bool
+    retry_at: float
+
+    def holds(self, keytab: Stamp, *, is_lost: bool, at: float) -> bool:
+        """
+        Whether nothing has changed that makes it worth another try before its time.
+        """
+        return at < self.retry_at and keytab == self.keytab and (self.was_lost or not is_lost)
+
+
+def lockout_wait(
+    refused_at: Sequence[float], now: float, window_seconds: float, ends_at: float | None
+) -> float:
+    """
+    Return after how many seconds keys that the KDC has refused may be tried again.
+
+    A policy counts failures until none has come for its window, so tries spread over time add up:
+    two come together, then none for a whole window. A third only when the ticket is about to end.
+
+    Args:
+        refused_at: Unix times, in order, none after `now`.
+        ends_at: When the published ticket ends; ``None`` without one.
+    """
+    counted = 0
+    later = now
+    for moment in reversed(refused_at):
+        if later - moment >= window_seconds:
+            break
+        counted, later = counted + 1, moment
+    if counted < TRIES:
+        return 0.0
+    wait_seconds = refused_at[-1] + window_seconds - now
+    if counted == TRIES and ends_at is not None and ends_at > now:
+        wait_seconds = min(wait_seconds, ends_at - window_seconds * LAST_TRY_SHARE - now)
+    return max(0.0, wait_seconds)
+
+
+def contest_wait(retaken_at: Sequence[float], at: float) -> float:
+    """
+    Return after how many seconds a ccache that another principal's sidecar took may be retaken.
+
+    At once the first time: it was a ``kinit``. Two sidecars would take it from each other forever.
+
+    Args:
+        retaken_at: Moments of the monotonic clock, in order.
+    """
+    count = sum(at - moment < CONTEST_SECONDS for moment in retaken_at)
+    if not count:
+        return 0.0
+    pause_seconds = min(CONTEST_PAUSE_SECONDS * float(2 ** (count - 1)), CONTEST_CAP_SECONDS)
+    return max(0.0, retaken_at[-1] + pause_seconds - at)
 
 
 def retry_within(founds: Iterable[Found], now: float) -> float | None:

@@ -5,40 +5,64 @@ What is on the volume, read only when it has changed.
 from __future__ import annotations
 
 import os
+import stat
 
-from kerberos_sidecar.formats.ccache import read_ticket
+from kerberos_sidecar.formats.ccache import SIZE_LIMIT_BYTES, read_ticket
+from kerberos_sidecar.formats.regular import read_regular
 from kerberos_sidecar.plan import Found
-from sidecar_runtime.volume.files import read_file
 
 
 class Published:
     """
     The ccache at one path, as consumers see it now; safe between threads.
+
+    Args:
+        mode: What consumers need; one without these bits, such as the 0600 of a ``kinit``, is bad.
+
+    Attributes:
+        group: The group that our own file got, where the system gave it another than its folder's.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, mode: int) -> None:
         self._path = path
+        self._mode = mode
+        self.group: int | None = None
         # Replaced as a whole, so that threads need no lock.
-        self._seen: tuple[tuple[int, int, int, int], Found] | None = None
+        self._seen: tuple[tuple[int, ...], Found] | None = None
 
     def look(self) -> Found:
         """
         Return what is there; never fails.
         """
         try:
-            stat = os.stat(self._path, follow_symlinks=False)
+            found = os.stat(self._path, follow_symlinks=False)
+            group = os.stat(os.path.dirname(self._path)).st_gid
         except OSError as error:
             return Found(problem=f"is not there ({error.strerror})")
-        stamp = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        stamp: tuple[int, ...] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        stamp += (found.st_mode, found.st_gid, group, self.group or 0)
         seen = self._seen
         if seen is None or seen[0] != stamp:
-            seen = self._seen = (stamp, self._read(stat.st_mtime))
+            seen = self._seen = (stamp, self._read(found, group))
         return seen[1]
 
-    def _read(self, published_at: float) -> Found:
+    def _read(self, found: os.stat_result, group: int) -> Found:
         try:
-            return Found(read_ticket(read_file(self._path)), published_at)
+            ticket = read_ticket(read_regular(self._path, SIZE_LIMIT_BYTES))
         except OSError as error:
-            return Found(None, published_at, f"cannot be read ({error.strerror})")
+            return Found(None, found.st_mtime, f"cannot be read ({error.strerror})")
         except ValueError as error:
-            return Found(None, published_at, str(error))
+            return Found(None, found.st_mtime, str(error))
+        return Found(ticket, found.st_mtime, self._closed(found, group))
+
+    def _closed(self, found: os.stat_result, group: int) -> str:
+        """
+        Return why a consumer of the group cannot read it; empty where it can.
+        """
+        mode = stat.S_IMODE(found.st_mode)
+        if self._mode & ~mode:
+            return f"has mode {mode:04o}, which lacks some of {self._mode:04o}"
+        is_open_to_group = mode & stat.S_IROTH or not self._mode & stat.S_IRGRP
+        if is_open_to_group or found.st_gid in (group, self.group):
+            return ""
+        return f"has the group {found.st_gid}, not {group} as its folder"

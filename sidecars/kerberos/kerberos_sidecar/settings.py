@@ -8,18 +8,18 @@ read: see :mod:`kerberos_sidecar.krb5.overlay`.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kerberos_sidecar.entries import Entry, ccache, entries
-from kerberos_sidecar.formats.keytab import parse_keytab
+from kerberos_sidecar.entries import Entry, ccache, ccache_mode, entries
+from kerberos_sidecar.formats.keytab import SIZE_LIMIT_BYTES, parse_keytab
+from kerberos_sidecar.formats.pasted import holds_keytab, without_keytabs
 from kerberos_sidecar.formats.principal import Principal, principal
+from kerberos_sidecar.formats.regular import read_regular
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import absolute_path, boolean, duration, mode
+from sidecar_runtime.parsers import absolute_path, allows, boolean, duration
 from sidecar_runtime.settings import CommonSettings, inherited, load, setting, slips
-from sidecar_runtime.volume.files import read_file
 
 PREFIX = "KERBEROS_"
 
@@ -49,8 +49,14 @@ CHART_NAMES = {
 }
 
 
-# A keytab in base64, put where its path belongs; JSON may write a slash with a backslash.
-_BASE64_KEYTAB = re.compile(r"BQ[IE][A-Za-z0-9+/\\\s]{13,}=*")
+@allows("paths separated by colons")
+def _config_paths(text: str) -> str:
+    """
+    Read the paths of krb5.conf, as libkrb5 takes them.
+    """
+    if holds_keytab(text):
+        raise ValueError("is a keytab, not paths separated by colons")
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +80,8 @@ class Settings(CommonSettings):
     timeout_seconds: float = inherited(
         "timeout_seconds",
         default="60s",
-        text="A cycle that takes longer is abandoned, counted as failed, and never publishes. "
-        "With three silent KDCs in krb5.conf, libkrb5 gives up after 53 s.",
+        text="A cycle that takes longer is abandoned, counted as failed, and never publishes; "
+        "the next one publishes what comes late. Six silent KDCs take 21 s.",
     )
     http_bind: tuple[str, int] = inherited("http_bind", default=":9813")
     dry_run: bool = inherited(
@@ -84,8 +90,7 @@ class Settings(CommonSettings):
     )
     krb5_config: str | None = setting(
         "KRB5_CONFIG",
-        str,
-        allowed="paths separated by colons",
+        _config_paths,
         prefixed=False,
         text="The site's krb5.conf. Unset: /etc/krb5.conf.",
     )
@@ -111,7 +116,7 @@ class Settings(CommonSettings):
     )
     ccache_mode: int = setting(
         "CCACHE_MODE",
-        mode,
+        ccache_mode,
         default="0640",
         text="The mode of published ccaches: readable for the group that pods share.",
     )
@@ -128,12 +133,21 @@ class Settings(CommonSettings):
     renew_lifetime_seconds: float | None = setting(
         "RENEW_LIFETIME",
         duration(at_most=365 * 86400.0),
-        text="Ask for tickets that consumers can renew for this long. Unset: as krb5.conf says.",
+        text="Ask for tickets that consumers can renew for this long. 0: never renewable. Unset: "
+        "as krb5.conf says; a KDC may make a ticket renewable that is shorter than was asked.",
     )
-    forwardable: bool | None = setting(
+    lockout_window_seconds: float = setting(
+        "LOCKOUT_WINDOW",
+        duration(),
+        default="30m",
+        text="How long the realm's policy counts wrong keys before it locks an account. A key that "
+        "the KDC refuses is tried twice, then not for this long. 0: no limit.",
+    )
+    forwardable: bool = setting(
         "FORWARDABLE",
         boolean,
-        text="Whether to ask for forwardable tickets. Unset: as krb5.conf says.",
+        default="true",
+        text="Whether to ask for forwardable tickets, as Airflow does; krb5.conf does not count.",
     )
 
     @property
@@ -197,19 +211,12 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         problems = [
             Problem(
                 chart.get(problem.setting, problem.setting),
-                _without_keys(problem.value),
-                _without_keys(problem.problem),
+                without_keytabs(problem.value),
+                without_keytabs(problem.problem),
             )
             for problem in error.problems
         ]
         raise SettingsError(problems, error.unknown) from None
-
-
-def _without_keys(text: str) -> str:
-    """
-    Return what may be shown of a setting.
-    """
-    return _BASE64_KEYTAB.sub("(a keytab in base64)", text)
 
 
 def _check(settings: Settings) -> list[Problem]:
@@ -217,15 +224,25 @@ def _check(settings: Settings) -> list[Problem]:
     paths = [entry.ccache for entry in settings.entries]
     twice = sorted({path for path in paths if paths.count(path) > 1})
     problems = [Problem(name, path, "is the ccache of two principals") for path in twice]
-    keytabs = {os.path.realpath(entry.keytab) for entry in settings.entries if entry.keytab}
+    named = [entry.keytab for entry in settings.entries if entry.keytab]
+    keytabs = {at for path in named for at in (_place(path), os.path.realpath(path))}
     for entry in settings.entries:
-        if os.path.realpath(entry.ccache) in keytabs:
+        if _place(entry.ccache) in keytabs:
             problems.append(Problem(name, entry.ccache, "is the keytab"))
         elif _is_keytab(entry.ccache):
             problems.append(Problem(name, entry.ccache, "holds a keytab, which would be lost"))
-        elif os.path.isdir(entry.ccache):
-            problems.append(Problem(name, entry.ccache, "is a folder, not a file"))
+        elif os.path.ismount(entry.ccache):
+            problems.append(Problem(name, entry.ccache, "is a mounted folder, not a file"))
     return problems
+
+
+def _place(path: str) -> str:
+    """
+    Return where a rename to a path would put a file: a link at its end is not followed.
+
+    Consumers may be able to write there, and a link to the keytab must not keep us from starting.
+    """
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _is_keytab(path: str) -> bool:
@@ -233,6 +250,6 @@ def _is_keytab(path: str) -> bool:
     Whether there is a keytab where the ccache belongs, which the first ticket would replace.
     """
     try:
-        return bool(parse_keytab(read_file(path)))
+        return bool(parse_keytab(read_regular(path, SIZE_LIMIT_BYTES)))
     except (OSError, EOFError, ValueError):
         return False

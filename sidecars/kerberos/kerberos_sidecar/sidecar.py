@@ -9,16 +9,19 @@ import threading
 import time
 from collections.abc import Callable
 
-from kerberos_sidecar.cycle import Session
+from kerberos_sidecar.cycle import Session, Shared
+from kerberos_sidecar.inotify import Folders
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.settings import Settings
 from kerberos_sidecar.slot import Slot, revision_of
-from kerberos_sidecar.source import Source
+from kerberos_sidecar.source import Source, Stamp
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
 
-# How often keytabs are looked at while a cycle hangs, or a failure is waited out.
-WATCH_SECONDS = 1.0
+# How often keytabs and ccaches are looked at for what inotify does not see: network file systems.
+POLL_SECONDS = 10.0
+# The least time between two looks.
+PAUSE_SECONDS = 0.2
 
 log = get_logger("sidecar")
 
@@ -28,16 +31,23 @@ class KerberosSidecar:
     The sidecar that the loop runs.
     """
 
-    def __init__(self, settings: Settings, metrics: KerberosMetrics) -> None:
+    def __init__(
+        self, settings: Settings, metrics: KerberosMetrics, shared: Shared | None = None
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._watched = Folders()
+        self._shared = shared or Shared()
+        self._shared.settled = self._watched.wake
         ccaches = [entry.ccache for entry in settings.entries]
         self._slots = tuple(
             Slot(entry, Source(entry, settings.keytab_dir, ccaches)) for entry in settings.entries
         )
+        for slot in self._slots:
+            slot.read_principal()
 
     def begin(self) -> Session:
-        return Session(self._settings, self._metrics, self._slots)
+        return Session(self._settings, self._metrics, self._slots, self._shared)
 
     def readiness(self) -> Readiness:
         """
@@ -60,38 +70,51 @@ class KerberosSidecar:
         at = time.monotonic()
         return {slot.entry.ccache: slot.details(at) for slot in self._slots}
 
-    def watch(self, wake: Callable[[], None], every_seconds: float = WATCH_SECONDS) -> None:
+    def watch(self, wake: Callable[[], None], poll_seconds: float = POLL_SECONDS) -> None:
         """
-        Ask for a cycle when a keytab changes or a ccache is lost, from a thread.
+        Ask for a cycle when a ticket is due, a keytab changes or a ccache is lost, from a thread.
 
-        A person has just fixed something, or consumers have no ticket: neither is to wait until
-        the failure of another entry is tried again.
+        Args:
+            poll_seconds: How often to look for what the kernel does not tell.
         """
+        self._shared.wake = wake
         for slot in self._slots:
             self._warn(slot)
         threading.Thread(
-            target=self._watch, args=(wake, every_seconds), name="watch", daemon=True
+            target=self._watch, args=(wake, poll_seconds), name="watch", daemon=True
         ).start()
 
-    def _watch(self, wake: Callable[[], None], every_seconds: float) -> None:
-        seen = [slot.source.stamp() for slot in self._slots]
-        lost = self._lost()
+    def _watch(self, wake: Callable[[], None], poll_seconds: float) -> None:
+        watched, folders = self._watched, self._folders()
+        seen, lost = self._stamps(), self._lost()
         while True:
-            time.sleep(every_seconds)
-            stamps = [slot.source.stamp() for slot in self._slots]
+            due = [slot.next_at for slot in self._slots if slot.is_idle]
+            left = min(due, default=float("inf")) - time.monotonic()
+            watched.wait(folders, min(poll_seconds, max(PAUSE_SECONDS, left)))
+            stamps, lost_before, lost_now = self._stamps(), lost, self._lost()
             if stamps != seen:
                 log.info("keytab_changed")
+                folders = self._folders()
+            is_due = any(slot.is_idle and slot.next_at <= time.monotonic() for slot in self._slots)
+            if is_due or stamps != seen or lost_now - lost_before:
                 wake()
-            seen = stamps
-            lost_before, lost = lost, self._lost()
-            if lost - lost_before:
-                wake()
+            seen, lost = stamps, lost_now
+
+    def _stamps(self) -> list[Stamp]:
+        return [slot.source.stamp() for slot in self._slots]
 
     def _lost(self) -> set[str]:
+        return {slot.entry.ccache for slot in self._slots if slot.is_lost}
+
+    def _folders(self) -> set[str]:
         """
-        Return the ccaches that hold nothing of use; a ticket that has merely ended does not count.
+        Return where ccaches and keytabs are; a Secret's file leads to another folder.
         """
-        return {slot.entry.ccache for slot in self._slots if slot.problem_at(0.0)}
+        ccaches = {os.path.dirname(slot.entry.ccache) for slot in self._slots}
+        named = [slot.entry.keytab for slot in self._slots if slot.entry.keytab]
+        keytabs = {os.path.dirname(path) for path in (*named, *map(os.path.realpath, named))}
+        folder = set() if len(named) == len(self._slots) else {self._settings.keytab_dir}
+        return ccaches | keytabs | folder
 
     def _warn(self, slot: Slot) -> None:
         """

@@ -5,11 +5,14 @@ One ccache to keep fresh, and what is known of it; outlives cycles and their thr
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 
+from kerberos_sidecar.attempt import Attempt
 from kerberos_sidecar.entries import Entry
+from kerberos_sidecar.formats.keytab import read_keytab
 from kerberos_sidecar.formats.principal import Principal
-from kerberos_sidecar.plan import Acquired
+from kerberos_sidecar.plan import Acquired, Failed
 from kerberos_sidecar.published import Published
 from kerberos_sidecar.source import Source
 from sidecar_runtime.errors import SidecarError
@@ -23,26 +26,37 @@ class Slot:
         principal: As the KDC names it, once there was a ticket; before that as the keytab does,
             and before that as configured.
         keytab, kvno: The file that was read last, and the newest version of the principal's keys.
-        tried_at: When it was tried last, in seconds of the monotonic clock.
+        attempt: The request for a ticket that is under way, or has a result that nobody took yet.
         is_asked_for: Whether a person asked for a new ticket and there is none yet.
         error: Why the last try failed; ``None`` where it did not.
-        logged: The reason of it that the log has; empty where it has none.
-        is_waiting: Whether a thread waits for a KDC, perhaps one whose cycle was abandoned.
+        failed: The same for the plan.
+        failures: How many there were in a row.
+        retaken_at: When the ccache was taken back from another principal, monotonic.
+        logged: The reason of the error that the log has; empty where it has none.
     """
 
     def __init__(self, entry: Entry, source: Source) -> None:
         self.entry = entry
         self.source = source
-        self.published = Published(entry.ccache)
+        self.published = Published(entry.ccache, entry.mode)
         self.principal: Principal | None = entry.principal
         self.keytab = str(source)
         self.kvno = 0
         self.last: Acquired | None = None
-        self.tried_at = 0.0
+        self.attempt: Attempt | None = None
         self.is_asked_for = False
         self.error: SidecarError | None = None
+        self.failed: Failed | None = None
+        self.failures = 0
+        self.retaken_at: list[float] = []
         self.logged = ""
-        self.is_waiting = False
+
+    def read_principal(self) -> None:
+        """
+        Learn from the keytab whose ticket it must be, where the settings leave that to it.
+        """
+        with suppress(SidecarError):  # the first cycle says why
+            self.principal = read_keytab(self.source.find()).select(self.entry.principal)
 
     @property
     def name(self) -> str:
@@ -51,11 +65,36 @@ class Slot:
         """
         return str(self.principal or f"the first principal of {self.source}")
 
+    @property
+    def next_at(self) -> float:
+        """
+        When it is due again or may be tried again, at the latest: monotonic.
+        """
+        if self.failed is not None:
+            return self.failed.retry_at
+        return self.last.at + self.last.wait_seconds if self.last else 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """
+        Whether it waits for its next moment: nothing is under way, and the first try is over.
+        """
+        return self.attempt is None and (self.last is not None or self.failed is not None)
+
+    @property
+    def is_lost(self) -> bool:
+        """
+        Whether the volume holds nothing of use; a ticket that has merely ended does not count.
+        """
+        return bool(self.published.look().problem_at(0.0, self.principal))
+
     def problem_at(self, now: float) -> str:
         """
         Return why consumers cannot use the ccache at a Unix time; empty where they can.
         """
         problem = self.published.look().problem_at(now, self.principal)
+        if not problem and (self.principal is None or not self.principal.realm):
+            problem = f"may be anybody's: {self.source} does not tell whose it must be"
         return f"{self.entry.ccache} {problem}" if problem else ""
 
     def details(self, at: float) -> dict[str, object]:

@@ -1,14 +1,14 @@
 """
-The way of a ccache onto its volume: private files beside it, then a rename.
+The way of a ccache onto its volume: a private file beside it, then a rename.
 
-Beside a ccache ``NAME`` there are, while a ticket is acquired:
+Beside a ccache ``NAME`` there is, while a ticket is published:
 
 - ``.NAME.<random>.new``, the file that will be renamed. Who writes it holds a ``flock`` on it, and
   so says to everybody that it is in use: the names are random and nobody waits for anybody.
-- ``.NAME.<random>.got``, what libkrb5 acquires into, and the temporary files of its own that it
-  names after that.
+- ``.NAME.<random>.folder``, a folder that a consumer made where the ccache belongs. It stays
+  unless it is empty.
 
-A killed process leaves them without the lock; anyone's next :class:`Staging` removes them.
+A killed process leaves the first without the lock; anyone's next :class:`Staging` removes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import glob
 import os
 import secrets
 from contextlib import suppress
-from threading import Thread
 from typing import Self
 
 from sidecar_runtime.errors import SidecarError
@@ -30,20 +29,22 @@ from sidecar_runtime.volume.files import write_all
 # Written before the KDC is asked: a full volume costs it no request.
 ROOM_BYTES = 4096
 
-NEW, GOT = ".new", ".got"
+NEW, ASIDE = ".new", ".folder"
 
 log = get_logger("ccache")
 
 
 class Staging:
     """
-    The private files of one publish; a ``with`` statement makes and removes them.
+    The private file of one publish; a ``with`` statement makes and removes it.
 
     Args:
         path: The ccache.
         mode: Of the published file.
-        fence: When it is revoked, the files go at once: the thread that is to remove them may
-            hang in libkrb5 until the process has ended.
+        fence: Entered for the rename.
+
+    Attributes:
+        group: The group of the file, which the system may not let us choose.
 
     Raises:
         SidecarError: On entering and publishing: the folder is missing, full or not writable.
@@ -55,6 +56,7 @@ class Staging:
         self._fence = fence
         self._fd = -1
         self._stem = ""
+        self.group = -1
 
     def __enter__(self) -> Self:
         try:
@@ -63,18 +65,10 @@ class Staging:
         except OSError as error:
             self._discard()
             raise explain_os_error(error, self._path) from error
-        self._fence.on_revoke(self._discard_aside)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._discard()
-
-    @property
-    def got(self) -> str:
-        """
-        Where libkrb5 may write; nothing is there yet.
-        """
-        return self._stem + GOT
 
     def publish(self, content: bytes) -> None:
         """
@@ -91,11 +85,25 @@ class Staging:
             os.lseek(self._fd, 0, os.SEEK_SET)
             write_all(self._fd, content)
             os.fsync(self._fd)
-            self._remove_got()
             with self._fence:
-                os.rename(self._stem + NEW, self._path)
+                self._replace()
         except OSError as error:
             raise explain_os_error(error, self._path) from error
+
+    def _replace(self) -> None:
+        """
+        Rename the new ccache to its place; a folder there, made by a consumer, is put aside.
+
+        What is in that folder may be of value: it is kept.
+        """
+        try:
+            os.rename(self._stem + NEW, self._path)
+        except IsADirectoryError:
+            os.rename(self._path, self._stem + ASIDE)
+            os.rename(self._stem + NEW, self._path)
+            with suppress(OSError):  # not empty
+                os.rmdir(self._stem + ASIDE)
+            log.warning("folder_put_aside", ccache=self._path, folder=self._stem + ASIDE)
 
     def _open(self) -> None:
         folder, name = os.path.split(self._path)
@@ -110,6 +118,7 @@ class Staging:
             os.close(self._fd)  # swept by another before we had the lock
             self._fd = -1
         self._take_group()
+        self.group = os.fstat(self._fd).st_gid
         os.fchmod(self._fd, self._mode)  # after the group: to change it clears bits
         write_all(self._fd, bytes(ROOM_BYTES))
 
@@ -136,39 +145,13 @@ class Staging:
             with suppress(OSError), open(_open_for_lock(left), "rb") as file:
                 # In use, or on a file system without locks: an error, and it stays.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove_all(left.removesuffix(NEW))
+                os.unlink(left)
                 log.info("leftover_removed", path=left)
-        self._sweep_got()
-
-    def _sweep_got(self) -> None:
-        """
-        Remove what libkrb5 still wrote for an abandoned cycle, whose locked file was gone by then.
-
-        Everybody else makes the locked file before, and removes or renames it after.
-        """
-        folder, name = os.path.split(self._path)
-        pattern = f".{glob.escape(name)}.{'[0-9a-f]' * 16}{GOT}*"
-        for left in glob.glob(os.path.join(glob.escape(folder), pattern)):
-            if not os.path.lexists(left[: left.rindex(GOT)] + NEW):
-                with suppress(OSError):
-                    os.unlink(left)
-                    log.info("leftover_removed", path=left)
-
-    def _remove_got(self) -> None:
-        for path in _got_of(self._stem):
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-
-    def _discard_aside(self) -> None:
-        """
-        Remove the files in another thread: a dead network file system must hold up nobody.
-        """
-        Thread(target=_remove_all, args=(self._stem,), name="discard", daemon=True).start()
 
     def _discard(self) -> None:
         if self._stem:
             with suppress(OSError):
-                _remove_all(self._stem)
+                os.unlink(self._stem + NEW)
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -183,28 +166,6 @@ def _open_for_lock(path: str) -> int:
         return os.open(path, os.O_RDWR | flags)
     except PermissionError:
         return os.open(path, os.O_RDONLY | flags)
-
-
-def _remove_all(stem: str) -> None:
-    """
-    Remove the private files of one publish, the locked one last.
-    """
-    for path in [*_got_of(stem), stem + NEW]:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-
-
-def _got_of(stem: str) -> list[str]:
-    """
-    List what libkrb5 has written for one publish.
-
-    Not by `glob`, which remembers every pattern: 1 KiB for each stem, up to 32,768 of them.
-    """
-    folder, beginning = os.path.split(stem + GOT)
-    with suppress(OSError):
-        names = os.listdir(folder)
-        return [os.path.join(folder, name) for name in names if name.startswith(beginning)]
-    return []
 
 
 def explain_os_error(error: OSError, path: str) -> SidecarError:

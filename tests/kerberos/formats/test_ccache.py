@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerberos_sidecar.formats.ccache import read_ticket, without_refresh_time
+from kerberos_sidecar.formats.ccache import assemble, read_ticket
 from tests.kerberos.given import KEY, ccache, config, tgt
 
 START, END = 1_700_000_000, 1_700_036_000
@@ -95,17 +95,11 @@ def test_damage_is_a_value_error_that_shows_no_key(data: st.DataObject) -> None:
     assert KEY[:8].decode("latin-1") not in said
 
 
-def test_takes_out_the_hint_and_nothing_else() -> None:
-    kept = [config("fast_avail", b"yes"), tgt(END), config("pa_type", b"2")]
-    hint = config("refresh_time", b"1700018000")
-
-    for place in range(4):
-        content = ccache(*kept[:place], hint, *kept[place:], offset_seconds=7)
-        assert ccache(*kept, offset_seconds=7) == without_refresh_time(content)
-    assert ccache(*kept) == without_refresh_time(ccache(hint, *kept, hint))
-    assert ccache(*kept) == without_refresh_time(ccache(*kept))
-    with pytest.raises(ValueError, match="ends in the middle"):
-        without_refresh_time(ccache(tgt(END))[:-3])
+def test_one_entry_makes_a_ccache_of_its_client() -> None:
+    for offset_seconds in (-7, 0, 600):
+        assert ccache(tgt(END), offset_seconds=offset_seconds) == assemble(
+            tgt(END), offset_seconds, 0
+        )
 
 
 def test_names_each_flag_of_a_ticket() -> None:

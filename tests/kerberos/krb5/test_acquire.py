@@ -2,41 +2,46 @@
 Tickets from a real KDC.
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup-test as root")
-
 from kerberos_sidecar.formats.ccache import read_ticket
 from kerberos_sidecar.formats.keytab import read_keytab
-from kerberos_sidecar.krb5.acquire import acquire_ticket
+from kerberos_sidecar.krb5.acquire import Favorites, acquire_ticket
+from kerberos_sidecar.krb5.carry import PATIENCE, Patience, Way
 from kerberos_sidecar.krb5.overlay import overlay
 from kerberos_sidecar.settings import load_settings
 from sidecar_runtime.errors import SidecarError
 from tests.support.kdc import Kdc, run_client
+from tests.support.kdc_proxy import KdcProxy
+from tests.support.raising import raised
+
+SHORT = Patience(next_seconds=0.1, favorite_seconds=0.2, last_seconds=0.3)
 
 
-@pytest.fixture
-def got(tmp_path: Path) -> Path:
-    return tmp_path / "got"
-
-
-def acquire(keytab: Path, got: Path) -> bytes:
+def acquire(
+    keytab: Path, favorites: Favorites | None = None, patience: Patience = PATIENCE
+) -> bytes:
     found = read_keytab(str(keytab))
-    acquire_ticket(found.select(None), found, f"FILE:{got}")
-    return got.read_bytes()
+    return acquire_ticket(
+        found.select(None), found, {} if favorites is None else favorites, patience
+    )
 
 
 def test_what_is_read_of_a_ticket_is_what_klist_says(
-    kdc: Kdc, keytab: Path, krb5_config: Path, got: Path
+    kdc: Kdc, keytab: Path, krb5_config: Path, tmp_path: Path
 ) -> None:
     krb5_config.write_text(
         overlay(load_settings({"KERBEROS_TICKET_LIFETIME": "1h", "KERBEROS_FORWARDABLE": "yes"})[0])
         + krb5_config.read_text().replace("[libdefaults]", "[libdefaults]\n  renew_lifetime = 2h")
     )
 
-    ticket = read_ticket(acquire(keytab, got))
+    got = tmp_path / "got"
+    got.write_bytes(acquire(keytab))
+    ticket = read_ticket(got.read_bytes())
 
     said = run_client(["klist", "-f"], krb5_config, got).stdout
     assert f"Default principal: {ticket.principal}" in said
@@ -45,28 +50,26 @@ def test_what_is_read_of_a_ticket_is_what_klist_says(
     assert (3600, 7200) == (ticket.lifetime_seconds, ticket.renew_until - ticket.starts_at)
 
 
-def test_each_call_asks_the_kdc(kdc: Kdc, keytab: Path, krb5_config: Path, tmp_path: Path) -> None:
+def test_each_call_asks_the_kdc(kdc: Kdc, keytab: Path, krb5_config: Path) -> None:
     before = kdc.requests()
 
-    for number in range(3):
-        acquire(keytab, tmp_path / f"got{number}")
+    for _ in range(3):
+        acquire(keytab)
 
     assert 3 == kdc.requests() - before
 
 
 def test_the_failure_is_reported_in_libkrb5s_own_words(
-    kdc: Kdc, tmp_path: Path, krb5_config: Path, got: Path
+    kdc: Kdc, tmp_path: Path, krb5_config: Path
 ) -> None:
     kdc.add_principal("leaver")
     keytab = kdc.write_keytab(tmp_path / "leaver.keytab", "leaver")
     kdc.kadmin("delprinc -force leaver")
 
     with pytest.raises(SidecarError, match="not found in Kerberos database") as caught:
-        acquire(keytab, got)
+        acquire(keytab)
 
     assert "principal_unknown" == caught.value.reason
-    assert not got.exists()
-    # Asked once: gssapi tries all its mechanisms, unless it is given one.
     assert 1 == (kdc.folder / "kdc.log").read_text().count("CLIENT_NOT_FOUND: leaver@")
 
 
@@ -81,7 +84,7 @@ def test_the_failure_is_reported_in_libkrb5s_own_words(
     ids=["must change", "ended", "no service", "disabled realm"],
 )
 def test_what_the_kdc_has_against_an_account_is_reported(
-    kdc: Kdc, tmp_path: Path, krb5_config: Path, got: Path, query: str, undo: str, reason: str
+    kdc: Kdc, tmp_path: Path, krb5_config: Path, query: str, undo: str, reason: str
 ) -> None:
     name = tmp_path.name
     names = {"name": name, "tgs": f"krbtgt/{kdc.realm}"}
@@ -91,9 +94,96 @@ def test_what_the_kdc_has_against_an_account_is_reported(
 
     try:
         with pytest.raises(SidecarError) as caught:
-            acquire(keytab, got)
+            acquire(keytab)
     finally:
         if undo:
             kdc.kadmin(undo.format(**names))
 
     assert reason == caught.value.reason
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, ...]]:
+    """Five KDCs that take every datagram and connection, and say nothing."""
+    with ExitStack() as stack:
+        proxies = [stack.enter_context(KdcProxy(0)) for _ in range(5)]
+        for proxy in proxies:
+            proxy.behavior = "silent"
+        yield tuple(proxy.address for proxy in proxies)
+
+
+@pytest.mark.parametrize("limit", ["1465", "1"], ids=["udp", "tcp"])
+@pytest.mark.parametrize("preauth", ["+", "-"])
+def test_one_of_six_is_enough_and_is_asked_first_from_then_on(
+    kdc: Kdc,
+    tmp_path: Path,
+    krb5_config: Path,
+    silent: tuple[str, ...],
+    limit: str,
+    preauth: str,
+) -> None:
+    kdc.client_config(krb5_config, (*silent, kdc.address), {"udp_preference_limit": limit})
+    name = tmp_path.name
+    kdc.add_principal(name)
+    kdc.kadmin(f"modprinc {preauth}requires_preauth {name}")
+    keytab = kdc.write_keytab(tmp_path / "keytab", name)
+    favorites: Favorites = {}
+
+    acquire(keytab, favorites, SHORT)
+
+    way = Way(kdc.host, kdc.port, "udp" if limit == "1465" else "tcp")
+    assert {kdc.realm: way} == favorites
+    # Nobody else is asked: with this patience there would be no answer within an hour.
+    acquire(keytab, favorites, Patience(next_seconds=3600.0, favorite_seconds=3600.0))
+
+
+@pytest.mark.parametrize("limit", ["1465", "1"], ids=["udp", "tcp"])
+def test_silence_refusal_and_garbage_are_told_apart(
+    kdc: Kdc, keytab: Path, krb5_config: Path, silent: tuple[str, ...], limit: str
+) -> None:
+    libdefaults = {"udp_preference_limit": limit}
+    reasons = []
+    with KdcProxy(0) as proxy:
+        proxy.behavior = "garbage"
+        closed = f"127.0.0.2:{proxy.port}"
+        for addresses in ((silent[0], closed), (closed, "kdc.invalid"), (silent[0], proxy.address)):
+            kdc.client_config(krb5_config, addresses, libdefaults)
+            reasons.append(raised(SidecarError, acquire, keytab, None, SHORT).reason)
+
+    assert ["kdc_hung", "kdc_unreachable", "kdc_garbage"] == reasons
+
+
+def test_a_kdc_that_no_krb5_conf_names_is_left_to_libkrb5(
+    kdc: Kdc, keytab: Path, krb5_config: Path
+) -> None:
+    text = krb5_config.read_text()
+    krb5_config.write_text(text.replace(f"kdc = {kdc.address}", ""))
+
+    assert "realm_unknown" == raised(SidecarError, acquire, keytab).reason
+
+
+def test_a_wrong_key_is_sent_once(kdc: Kdc, tmp_path: Path, krb5_config: Path) -> None:
+    """libkrb5 would ask again at the `primary_kdc`, and the account would count two."""
+    name = tmp_path.name
+    kdc.add_principal(name)
+    kdc.kadmin(f"modprinc +requires_preauth {name}")
+    keytab = kdc.write_keytab(tmp_path / "keytab", name)
+    kdc.write_keytab(tmp_path / "newer", name)
+
+    assert "keytab_stale" == raised(SidecarError, acquire, keytab).reason
+
+    log = (kdc.folder / "kdc.log").read_text()
+    assert 1 == log.count(f"PREAUTH_FAILED: {name}@")
+
+
+def test_an_answer_too_long_for_a_datagram_is_fetched_by_tcp(
+    kdc: Kdc, keytab: Path, krb5_config: Path
+) -> None:
+    favorites: Favorites = {}
+    with KdcProxy(kdc.port) as proxy:
+        proxy.behavior = "too long"
+        kdc.client_config(krb5_config, proxy.address)
+
+        acquire(keytab, favorites)
+
+    assert ["tcp"] == [way.transport for way in favorites.values()]

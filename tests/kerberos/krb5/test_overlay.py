@@ -19,8 +19,8 @@ def relations(**environ: str) -> dict[str, str]:
     return dict(line.strip().split(" = ") for line in lines)
 
 
-def test_what_nobody_set_is_the_sites() -> None:
-    assert {"ccache_type": "4", "request_timeout": "54s"} == relations()
+def test_what_nobody_set_is_the_sites_but_tickets_are_forwardable_as_airflows() -> None:
+    assert {"forwardable": "true", "request_timeout": "54s"} == relations()
 
 
 def test_what_is_set_wins() -> None:
@@ -32,7 +32,6 @@ def test_what_is_set_wins() -> None:
     )
 
     assert {
-        "ccache_type": "4",
         "request_timeout": "1s",
         "ticket_lifetime": "5400s",
         "renew_lifetime": "25200s",

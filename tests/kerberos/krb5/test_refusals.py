@@ -43,8 +43,8 @@ def explained(code: int, after_seconds: float = 0.1) -> SidecarError:
         (-1765328246, "kdc_garbage"),
         (-1765328372, "kdc_refused"),
         (-1765328324, "kdc_refused"),
-        (100001, "gssapi_failed"),
-        (0, "gssapi_failed"),
+        (100001, "krb5_failed"),
+        (0, "krb5_failed"),
     ],
 )
 def test_each_code_has_its_reason(code: int, reason: str) -> None:

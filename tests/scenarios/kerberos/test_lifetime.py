@@ -2,6 +2,7 @@
 When a new ticket is acquired: half of its life, INTERVAL, SIGHUP; and a one-shot's end.
 """
 
+import re
 import time
 from collections.abc import Callable
 
@@ -103,12 +104,46 @@ def test_a_one_shot_gives_up_at_its_deadline(
     assert [] == here.leftovers()
 
 
-def test_lifetime_and_flags_are_what_krb5_conf_says(make_site: MakeSite) -> None:
+def test_the_lifetime_is_what_krb5_conf_says_and_the_ticket_forwardable_as_airflows(
+    make_site: MakeSite,
+) -> None:
     site = make_site("1d")
-    site.configure(ticket_lifetime="3h", forwardable="true")
+    site.configure(ticket_lifetime="3h", forwardable="false")
 
     site.publish()
 
-    flags = run_client(["klist", "-f"], site.config, site.ccache).stdout
     assert abs(site.expiry() - time.time() - 3 * 3600) < 60
-    assert "Flags: F" in flags
+    assert "F" in flags_of(site)
+
+
+def test_a_ticket_is_not_forwardable_where_the_settings_say_so(make_site: MakeSite) -> None:
+    site = make_site("1d")
+    site.configure(forwardable="true")
+
+    site.publish(KERBEROS_FORWARDABLE="false")
+
+    assert "F" not in flags_of(site)
+
+
+def test_no_ticket_is_renewable_where_the_settings_say_so(make_site: MakeSite) -> None:
+    """Even where the KDC gives less life than asked for, which it may offer to make up for."""
+    site = make_site("1h")
+    site.kdc.kadmin(f"modprinc -maxrenewlife 7d {site.principal}")
+    site.configure(ticket_lifetime="24h", renew_lifetime="7d")
+    site.publish().kill()
+    assert "R" in flags_of(site)
+
+    site.publish(KERBEROS_RENEW_LIFETIME="0")
+
+    assert "R" not in flags_of(site)
+    site.configure(ticket_lifetime="24h")
+    site.publish(KERBEROS_RENEW_LIFETIME="0")
+    assert "R" not in flags_of(site)
+
+
+def flags_of(site: Site) -> str:
+    """The flags of the published ticket, a letter each: "FI"."""
+    listing = run_client(["klist", "-f"], site.config, site.ccache).stdout
+    match = re.search(r"Flags: (\w+)", listing)
+    assert match, listing
+    return match[1]

@@ -84,3 +84,22 @@ def test_one_realm_whose_kdc_hangs_does_not_starve_the_other(
         assert daemon.get("/healthz").status == 200
         other.resume()
         daemon.wait_until_ready(60)
+
+
+def test_two_sidecars_with_two_principals_on_one_ccache_are_named_and_do_not_fight(
+    here: Site,
+) -> None:
+    other = here.kdc.add_principal(f"other-{here.principal.partition('@')[0]}")
+    keytab = here.kdc.write_keytab(here.folder / "other" / "other.keytab", other)
+    first = here.publish()
+    second = here.start(KERBEROS_KEYTAB=str(keytab), KERBEROS_PRINCIPAL=other)
+
+    contested = second.wait_for_event("cycle_failed", reason="ccache_contested")
+    taken = first.wait_for_event("ccache_taken")
+    first.wait_for_event("ticket_acquired", cause="taken")
+
+    assert here.principal in contested["error"] and other in contested["error"]
+    assert (other, here.principal) == (taken["owner"], taken["principal"])
+    tickets = [len(daemon.find_events("ticket_acquired")) for daemon in (first, second)]
+    assert [2, 1] == tickets
+    assert [200, 503] == [daemon.get("/readyz").status for daemon in (first, second)]

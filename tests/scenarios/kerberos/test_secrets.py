@@ -5,6 +5,7 @@ No key and no ticket leaves the process, but into the ccache.
 import base64
 import json
 import re
+import subprocess
 from pathlib import Path
 
 from tests.support.daemon import SidecarProcess
@@ -65,6 +66,19 @@ def test_keys_are_never_shown_whatever_goes_wrong(here: Site, proxy: KdcProxy) -
     here.refresh(daemon)
 
     assert_silent(daemon, keys)
+
+
+def test_a_neighbor_of_the_same_uid_reads_nothing_through_proc(here: Site) -> None:
+    """As containers of one pod with `shareProcessNamespace`, which see the others' `/proc/PID`."""
+    here.ccache.parent.chmod(0o777)
+    daemon = here.start(program=here.as_user(50000))
+    daemon.wait_until_ready()
+    cat = ["setpriv", "--reuid=50000", "--regid=0", "--clear-groups", "cat"]
+
+    for path in (f"root{here.keytab}", "environ", "maps", "fd/3"):
+        said = subprocess.run([*cat, f"/proc/{daemon.pid}/{path}"], capture_output=True)
+        assert (1, b"") == (said.returncode, said.stdout), path
+        assert b"Permission denied" in said.stderr
 
 
 def test_a_container_whose_limit_for_cores_is_nothing_already_starts(here: Site) -> None:

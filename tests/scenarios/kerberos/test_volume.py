@@ -2,16 +2,45 @@
 The ccache's volume is full, closed, gone or read-only: the last ccache stays, whole.
 """
 
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.kerberos.given import ccache, tgt
 from tests.support.site import Site, assert_tells, failure
 from tests.support.waiting import wait_until
+
+RSS_MIB = 48
+
+
+def make_large(site: Site) -> None:
+    site.ccache.touch()
+    os.truncate(site.ccache, 1 << 30)
+
+
+def make_many_entries(site: Site) -> None:
+    credential = tgt(1, name="a", realm="R")
+    site.ccache.write_bytes(ccache(*[credential] * ((1 << 20) // len(credential) - 1)))
+
+
+def make_folder(site: Site) -> None:
+    site.ccache.mkdir()
+    (site.ccache / "kept").touch()
+
+
+SABOTAGE: dict[str, Callable[[Site], object]] = {
+    "1 GiB": make_large,
+    "entries without end": make_many_entries,
+    "pipe": lambda site: os.mkfifo(site.ccache),
+    "folder": make_folder,
+    "link to the keytab": lambda site: site.ccache.symlink_to(site.keytab),
+    "link to itself": lambda site: site.ccache.symlink_to(site.ccache),
+}
 
 
 @pytest.fixture
@@ -78,18 +107,26 @@ def test_a_folder_of_another_user_is_named_with_the_user(here: Site) -> None:
     daemon.wait_until_ready(30)
 
 
-def test_a_folder_that_takes_the_place_of_the_ccache_is_named(here: Site) -> None:
+@pytest.mark.parametrize("kind", SABOTAGE)
+def test_whatever_a_consumer_makes_of_the_ccache_is_healed_and_keeps_nobody_from_starting(
+    here: Site, kind: str
+) -> None:
     daemon = here.publish()
     here.ccache.unlink()
-    here.ccache.mkdir()
+    SABOTAGE[kind](here)
 
-    failed = failure(daemon)
+    daemon.wait_until_ready()
 
-    assert "ccache_failed" == failed["reason"]
-    assert str(here.ccache) in failed["error"]
-    assert [] == here.leftovers()
-    here.ccache.rmdir()
-    daemon.wait_until_ready(30)
+    assert here.is_valid()
+    assert daemon.rss_mib() <= RSS_MIB
+    daemon.kill()
+    here.ccache.unlink()
+    SABOTAGE[kind](here)
+    again = here.publish()
+    assert here.is_valid()
+    assert again.rss_mib() <= RSS_MIB
+    assert not here.ccache.is_symlink()
+    assert here.keytab.read_bytes().startswith(b"\5\2")
 
 
 def test_a_ccache_beside_a_keytab_in_a_secret_names_the_setting(here: Site, small: Path) -> None:

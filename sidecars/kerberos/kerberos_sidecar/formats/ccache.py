@@ -1,12 +1,14 @@
 """
-Reads a FILE ccache, all but its keys and tickets, and takes one entry out of it.
+Reads a FILE ccache, all but its keys and tickets, and makes one of a single ticket.
 
-The format is MIT's, version 4, which the overlay makes sure of:
+The format is MIT's, version 4:
 https://web.mit.edu/kerberos/krb5-latest/doc/formats/ccache_file_format.html
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kerberos_sidecar.formats.octets import Octets
@@ -16,7 +18,6 @@ SIZE_LIMIT_BYTES = 1 << 20
 
 _MAGIC = b"\x05\x04"
 _TAG_OFFSET = 1
-_CONFIG_REALM = "X-CACHECONF:"
 
 # Bits of a ticket's flags: RFC 4120, section 5.3.
 _FLAGS = {
@@ -43,7 +44,6 @@ class Credential:
 
     Args:
         renew_until: 0 where it cannot be renewed.
-        start, end: Where it lies in the file, in bytes.
     """
 
     client: Principal
@@ -52,8 +52,6 @@ class Credential:
     ends_at: int
     renew_until: int
     flags: int
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +85,10 @@ def read_ticket(content: bytes) -> Ticket:
     """
     principal, offset_seconds, credentials = _parse(content)
     tgt = Principal(("krbtgt", principal.realm), principal.realm)
+    ticket: Ticket | None = None
     for found in credentials:
-        if found.server == tgt and found.client == principal:
-            return Ticket(
+        if ticket is None and found.server == tgt and found.client == principal:
+            ticket = Ticket(
                 principal,
                 found.starts_at - round(offset_seconds),
                 found.ends_at - round(offset_seconds),
@@ -97,30 +96,33 @@ def read_ticket(content: bytes) -> Ticket:
                 tuple(name for bit, name in _FLAGS.items() if found.flags & bit),
                 offset_seconds,
             )
+    if ticket is not None:
+        return ticket
     raise ValueError(f"holds no ticket-granting ticket of {principal}")
 
 
-def without_refresh_time(content: bytes) -> bytes:
+def assemble(entry: bytes, offset_seconds: int, offset_microseconds: int) -> bytes:
     """
-    Return a ccache without the hint to refresh it.
+    Return a ccache with one entry, whose client is its principal.
 
-    libgssapi writes ``refresh_time`` (half of the life) when it acquires from a keytab. From
-    then on every consumer that acquires credentials appends 292 bytes to the file (MIT 1.20.1,
-    2026-11), because it tries to refresh what only we can.
+    Nothing else is in it. A ``refresh_time``, which libgssapi notes down, makes readers append 292
+    bytes with each acquisition past half of the life (MIT 1.20.1, 2026-11).
 
-    Raises:
-        ValueError: It is not a ccache.
+    Args:
+        offset_seconds, offset_microseconds: How far the KDC's clock is ahead of ours.
     """
-    _, _, credentials = _parse(content)
-    for found in reversed(credentials):
-        if found.server.realm == _CONFIG_REALM and "refresh_time" in found.server.components:
-            content = content[: found.start] + content[found.end :]
-    return content
+    octets = Octets(entry)
+    _read_principal(octets)
+    header = struct.pack(">HHii", _TAG_OFFSET, 8, offset_seconds, offset_microseconds)
+    head = _MAGIC + struct.pack(">H", len(header)) + header
+    return head + entry[: octets.at] + entry
 
 
-def _parse(content: bytes) -> tuple[Principal, float, list[Credential]]:
+def _parse(content: bytes) -> tuple[Principal, float, Iterator[Credential]]:
     """
     Return the principal, the seconds that the KDC's clock is ahead, and all entries.
+
+    The entries are read as they are asked for: a consumer may have made ten thousands of them.
     """
     if content[:2] != _MAGIC or len(content) > SIZE_LIMIT_BYTES:
         raise ValueError("is not a ccache of version 4")
@@ -129,12 +131,17 @@ def _parse(content: bytes) -> tuple[Principal, float, list[Credential]]:
     try:
         offset_seconds = _read_header(Octets(octets.take(octets.integer(2))))
         principal = _read_principal(octets)
-        credentials = []
-        while octets.left:
-            credentials.append(_read_credential(octets))
     except EOFError:
         raise ValueError("ends in the middle of an entry") from None
-    return principal, offset_seconds, credentials
+    return principal, offset_seconds, _read_credentials(octets)
+
+
+def _read_credentials(octets: Octets) -> Iterator[Credential]:
+    while octets.left:
+        try:
+            yield _read_credential(octets)
+        except EOFError:
+            raise ValueError("ends in the middle of an entry") from None
 
 
 def _read_header(header: Octets) -> float:
@@ -157,7 +164,6 @@ def _read_principal(octets: Octets) -> Principal:
 
 
 def _read_credential(octets: Octets) -> Credential:
-    start = octets.at
     client = _read_principal(octets)
     server = _read_principal(octets)
     octets.skip(2)  # the type of the session key
@@ -171,6 +177,4 @@ def _read_credential(octets: Octets) -> Credential:
             octets.skip(octets.integer(4))
     octets.skip(octets.integer(4))  # the ticket
     octets.skip(octets.integer(4))  # the second one
-    return Credential(
-        client, server, starts_at or authenticated_at, ends_at, renew_until, flags, start, octets.at
-    )
+    return Credential(client, server, starts_at or authenticated_at, ends_at, renew_until, flags)

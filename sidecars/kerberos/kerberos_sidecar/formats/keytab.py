@@ -11,13 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import stat
 import sys
 from dataclasses import dataclass
 from typing import Literal
 
 from kerberos_sidecar.formats.octets import Octets
 from kerberos_sidecar.formats.principal import Principal
+from kerberos_sidecar.formats.regular import read_regular
 from sidecar_runtime.errors import SidecarError
 
 SIZE_LIMIT_BYTES = 1 << 20
@@ -146,12 +146,14 @@ def read_content(path: str) -> bytes:
         KeytabError: It is missing, unreadable, or no regular file.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(errno.EINVAL, "it is not a regular file")
-            return file.read(SIZE_LIMIT_BYTES + 1)
+        return read_regular(path, SIZE_LIMIT_BYTES, follow=True)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise KeytabError(
+                "keytab_garbage",
+                f"{path} is not a keytab: {error.strerror}",
+                "Make the Secret from the keytab file itself, in binary.",
+            ) from None
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise KeytabError(
                 "keytab_missing",
@@ -176,7 +178,7 @@ def parse_keytab(content: bytes) -> tuple[Key, ...]:
     """
     if not content:
         return ()
-    if content[:1] != b"\x05" or len(content) > SIZE_LIMIT_BYTES:
+    if content[:1] != b"\x05":
         raise ValueError("is not a keytab")
     if len(content) < 2:
         raise EOFError

@@ -8,6 +8,7 @@ import re
 import socket
 from dataclasses import dataclass
 
+from kerberos_sidecar.formats.pasted import holds_keytab
 from sidecar_runtime.parsers import allows
 
 _ESCAPED = {"\n": "\\n", "\t": "\\t", "\b": "\\b", "\0": "\\0"}
@@ -77,6 +78,8 @@ def principal(text: str) -> Principal:
     Raises:
         ValueError: It is not the name of a principal.
     """
+    if holds_keytab(text):  # in base64 it would be a valid name, and be shown as one
+        raise ValueError("is a keytab, not a principal such as airflow@EXAMPLE.COM")
     return parse_principal(text.replace("_HOST", socket.getfqdn()) if "_HOST" in text else text)
 
 

@@ -1,47 +1,49 @@
 """
-Asks the KDC for a ticket, by gssapi.
+Asks the KDCs for a ticket: each with its own short deadline, who answered last before the others.
 """
 
 from __future__ import annotations
 
 import time
 
-import gssapi
-from gssapi.raw.misc import GSSError
-
 from kerberos_sidecar.formats.keytab import Keytab
 from kerberos_sidecar.formats.principal import Principal
-from kerberos_sidecar.krb5.refusals import explain
+from kerberos_sidecar.krb5.carry import PATIENCE, Patience, Unanswered, Way, carry, ways
+from kerberos_sidecar.krb5.library import Krb5Error, Message, Request
+from kerberos_sidecar.krb5.refusals import explain, hung, spoiled, unreachable
+
+Favorites = dict[str, Way]
+"""Which way the last answer came, by realm; shared by threads, as each entry is replaced whole."""
 
 
-def acquire_ticket(principal: Principal, keytab: Keytab, ccache: str) -> None:
+def acquire_ticket(
+    principal: Principal, keytab: Keytab, favorites: Favorites, patience: Patience = PATIENCE
+) -> bytes:
     """
-    Acquire a ticket from the keytab into a new ccache.
+    Return a new ticket, as a ccache.
 
-    Blocks for as long as libkrb5 waits for KDCs, without the interpreter's lock. Only from a
+    Blocks until a KDC answers or all had their time, without the interpreter's lock. Only from a
     thread: in the main one it would hold up signals.
-
-    Args:
-        ccache: Where to, with its type (``FILE:/path``); nothing must be there, as libkrb5
-            would take up what it finds.
 
     Raises:
         SidecarError: Why there is no ticket.
     """
     began = time.monotonic()
     try:
-        gssapi.Credentials(
-            name=gssapi.Name(str(principal), gssapi.NameType.kerberos_principal),
-            usage="initiate",
-            # Without this, every failure is tried twice: 54 s instead of 27 for a silent KDC.
-            mechs=[gssapi.MechType.kerberos],
-            store={"client_keytab": f"FILE:{keytab.path}", "ccache": ccache},
-        )
-    except GSSError as error:
-        code = error.min_code - (1 << 32) if error.min_code >= 1 << 31 else error.min_code
+        with Request(str(principal), keytab.path) as request:
+            _Asking(request, favorites, patience).run()
+            return request.ccache()
+    except Unanswered as error:
+        match error.kind:
+            case "silent":
+                raise hung(principal, f" ({time.monotonic() - began:.0f} s)") from None
+            case "garbage":
+                raise spoiled(principal, error.said) from None
+        raise unreachable(principal, error.said) from None
+    except Krb5Error as error:
         raise explain(
-            code,
-            _text_of(error),
+            error.code,
+            error.said,
             principal=principal,
             keytab=keytab.path,
             kvno=keytab.kvno_of(principal),
@@ -49,8 +51,38 @@ def acquire_ticket(principal: Principal, keytab: Keytab, ccache: str) -> None:
         ) from None
 
 
-def _text_of(error: GSSError) -> str:
+class _Asking:
     """
-    Return what libkrb5 says of the minor status, without gssapi's own words.
+    The messages of one request.
     """
-    return "; ".join(error.get_all_statuses(error.min_code, is_maj=False))
+
+    def __init__(self, request: Request, favorites: Favorites, patience: Patience) -> None:
+        self._request = request
+        self._favorites = favorites
+        self._patience = patience
+        self._answered: Way | None = None
+
+    def run(self) -> None:
+        answer = b""
+        while message := self._request.step(answer):
+            found = ways(
+                self._request.kdcs(message.realm),
+                prefers_tcp=message.prefers_tcp,
+                is_tcp_only=message.is_tcp_only,
+            )
+            if not found:
+                # By DNS, or through a proxy for HTTPS: libkrb5 knows how.
+                self._request.fetch()
+                return
+            answer = self._carry(message, found)
+
+    def _carry(self, message: Message, found: list[Way]) -> bytes:
+        favorite = self._favorites.get(message.realm)
+        if favorite is not None and message.is_tcp_only:
+            favorite = Way(favorite.host, favorite.port, "tcp")
+        # Stable, so the others stay in the order of krb5.conf.
+        found.sort(key=lambda way: way != favorite)
+        has_favorite = self._answered is not None and found[0] == favorite
+        way, answer = carry(message.content, found, self._patience, has_favorite=has_favorite)
+        self._answered = self._favorites[message.realm] = way
+        return answer

@@ -1,8 +1,7 @@
 """
 What is laid over the site's krb5.conf, in memory.
 
-gssapi has no arguments for lifetimes and flags: its ``lifetime=`` is ignored, and they come from
-krb5.conf only (MIT 1.20.1, 2026-11). In a list of files, as ``KRB5_CONFIG`` may be, the first
+What nobody sets stays as krb5.conf has it: in a list of files, as ``KRB5_CONFIG`` may be, the first
 that has a relation wins.
 """
 
@@ -15,8 +14,8 @@ from sidecar_runtime.errors import SidecarError
 
 SITE_CONFIG = "/etc/krb5.conf"
 
-# libkrb5's own deadline comes a little before that of the cycle, so that it can say what was
-# wrong. MIT knows it since 1.22; before that the deadline of the cycle is the only one.
+# Where libkrb5 asks the KDCs itself, its own deadline comes a little before that of the cycle, so
+# that it can say what was wrong. MIT knows it since 1.22.
 REQUEST_SHARE = 0.9
 
 # Where they are set they are meant for consumers, not for what acquires.
@@ -43,15 +42,17 @@ def overlay(settings: Settings) -> str:
     Return the relations that win over the site's.
     """
     relations: dict[str, str] = {
-        "ccache_type": "4",
+        "forwardable": str(settings.forwardable).lower(),
         "request_timeout": f"{max(1, int(settings.timeout_seconds * REQUEST_SHARE))}s",
     }
     if settings.ticket_lifetime_seconds is not None:
         relations["ticket_lifetime"] = f"{int(settings.ticket_lifetime_seconds)}s"
     if settings.renew_lifetime_seconds is not None:
         relations["renew_lifetime"] = f"{int(settings.renew_lifetime_seconds)}s"
-    if settings.forwardable is not None:
-        relations["forwardable"] = str(settings.forwardable).lower()
+    if settings.renew_lifetime_seconds == 0:
+        # Without RENEWABLE_OK, the only option that is on by default: with it the KDC gives a
+        # renewable ticket where its own maximum is below the lifetime that was asked for.
+        relations["kdc_default_options"] = "0"
     lines = [f"  {name} = {value}" for name, value in relations.items()]
     return "\n".join(["[libdefaults]", *lines, ""])
 

@@ -1,7 +1,7 @@
 """
 What a failure of libkrb5 means, and what a person should do about it.
 
-Codes are those of MIT's ``krb5.h`` and ``profile.h``, as gssapi hands them on.
+Codes are those of MIT's ``krb5.h`` and ``profile.h``.
 """
 
 from __future__ import annotations
@@ -115,22 +115,13 @@ def explain(
     if code in (_NO_CONTACT, _NO_ADDRESS):
         if code == _NO_CONTACT and after_seconds > SILENCE_SECONDS:
             return hung(principal, f" ({after_seconds:.0f} s)")
-        return SidecarError(
-            "kdc_unreachable",
-            f"no KDC of {principal.realm} takes the request ({said})",
-            "Is the KDC up? Check kdc = and the port in krb5.conf, whether DNS knows the name, "
-            "and network policies for UDP and TCP 88.",
-        )
+        return unreachable(principal, said)
     if code in _KRB5 or code in _PROFILE:
         reason, text, advice = _KRB5[_BAD_FORMAT if code in _PROFILE else code]
         names = {"principal": principal, "keytab": keytab, "kvno": kvno}
         return SidecarError(reason, f"{text.format(**names)} ({said})", advice)
     if code in _ASN1 or code in _ODD_ANSWERS:
-        return SidecarError(
-            "kdc_garbage",
-            f"what answers for {principal.realm} does not speak Kerberos ({said})",
-            "Check kdc = and the port in krb5.conf; look for a proxy that changes answers.",
-        )
+        return spoiled(principal, said)
     if code in _FROM_KDC:
         return SidecarError(
             "kdc_refused",
@@ -138,7 +129,30 @@ def explain(
             "The KDC's log has the reason.",
         )
     return SidecarError(
-        "gssapi_failed", f"libkrb5 could not acquire a ticket for {principal} ({code}: {said})"
+        "krb5_failed", f"libkrb5 could not acquire a ticket for {principal} ({code}: {said})"
+    )
+
+
+def unreachable(principal: Principal, said: str) -> SidecarError:
+    """
+    Return the error for KDCs that all refuse the connection, or have no address.
+    """
+    return SidecarError(
+        "kdc_unreachable",
+        f"no KDC of {principal.realm} takes the request ({said})",
+        "Is the KDC up? Check kdc = and the port in krb5.conf, whether DNS knows the name, "
+        "and network policies for UDP and TCP 88.",
+    )
+
+
+def spoiled(principal: Principal, said: str) -> SidecarError:
+    """
+    Return the error for an answer that is not Kerberos.
+    """
+    return SidecarError(
+        "kdc_garbage",
+        f"what answers for {principal.realm} does not speak Kerberos ({said})",
+        "Check kdc = and the port in krb5.conf; look for a proxy that changes answers.",
     )
 
 

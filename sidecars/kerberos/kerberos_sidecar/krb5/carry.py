@@ -1,0 +1,287 @@
+"""
+Carries a message to the KDCs of a realm, and brings the first answer.
+
+Each KDC has a second to itself, then the next one is asked too; nobody is given up before the end,
+so that a slow one may still answer. With six silent ones, UDP before TCP, the last way is tried
+after 11 s.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Thread
+from typing import Any, Literal
+
+KERBEROS_PORT = 88
+ANSWER_LIMIT_BYTES = 1 << 20
+
+# First bytes of an answer: RFC 4120, 5.10; and the code of an error that another KDC may not have.
+_AS_REP, _KRB_ERROR = 0x6B, 0x7E
+_SVC_UNAVAILABLE = b"\xa6\x03\x02\x01\x1d"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """
+    One way to one KDC.
+    """
+
+    host: str
+    port: int
+    transport: Literal["udp", "tcp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """
+    How long to wait, in seconds.
+
+    Args:
+        next_seconds: For one KDC before the next is asked too.
+        favorite_seconds: The same for the one that has answered a moment ago: what it gets carries
+            proof of the key, and each KDC that gets a wrong one counts it.
+        last_seconds: For answers once everybody was asked.
+    """
+
+    next_seconds: float = 1.0
+    favorite_seconds: float = 3.0
+    last_seconds: float = 10.0
+
+
+PATIENCE = Patience()
+
+
+class Unanswered(Exception):
+    """
+    No KDC has answered.
+
+    Args:
+        kind: ``silent`` if one at least has not refused; ``garbage`` if one at least has said
+            something, and it was no Kerberos.
+        said: What the last failure was.
+    """
+
+    def __init__(self, kind: Literal["refused", "silent", "garbage"], said: str) -> None:
+        super().__init__(said)
+        self.kind = kind
+        self.said = said
+
+
+def ways(kdcs: Iterable[str], *, prefers_tcp: bool, is_tcp_only: bool) -> list[Way] | None:
+    """
+    Return the ways to KDCs as krb5.conf names them; ``None`` if only libkrb5 knows one (HTTPS).
+    """
+    places = []
+    for text in kdcs:
+        match = re.fullmatch(r"(?:\[([^]]+)\]|([^\s:/]+))(?::(\d{1,5}))?", text.strip())
+        if match is None:
+            return None
+        places.append((match[1] or match[2], int(match[3] or KERBEROS_PORT)))
+    tcp = [Way(host, port, "tcp") for host, port in dict.fromkeys(places)]
+    udp = [Way(host, port, "udp") for host, port in dict.fromkeys(places)]
+    return tcp if is_tcp_only else tcp + udp if prefers_tcp else udp + tcp
+
+
+def carry(
+    message: bytes, ways: Sequence[Way], patience: Patience, *, has_favorite: bool = False
+) -> tuple[Way, bytes]:
+    """
+    Return the first answer, and which way it came.
+
+    Args:
+        has_favorite: Whether the first way is that of the KDC which answered a moment ago.
+
+    Raises:
+        Unanswered: There is none.
+    """
+    round_ = _Round(message, ways, patience)
+    try:
+        return round_.run(patience.favorite_seconds if has_favorite else patience.next_seconds)
+    finally:
+        round_.close()
+
+
+class _Round:
+    """
+    One message, and everybody who may answer it.
+    """
+
+    def __init__(self, message: bytes, ways: Sequence[Way], patience: Patience) -> None:
+        self._message = message
+        self._patience = patience
+        self._names = {host: _resolve(host) for host in {way.host for way in ways}}
+        self._waiting: deque[tuple[Way, Any]] = deque((way, None) for way in ways)
+        self._late = set(ways)
+        self._selector = selectors.DefaultSelector()
+        self._failed = Unanswered("refused", "no KDC has an address")
+
+    def close(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            key.data.close()
+        self._selector.close()
+
+    def run(self, first_seconds: float) -> tuple[Way, bytes]:
+        wait_seconds, next_at = first_seconds, time.monotonic()
+        while self._waiting or self._selector.get_map():
+            now = time.monotonic()
+            if self._waiting and (now >= next_at or not self._selector.get_map()):
+                self._open(*self._waiting.popleft())
+                last_seconds = 0.0 if self._waiting else self._patience.last_seconds
+                next_at = time.monotonic() + max(wait_seconds, last_seconds)
+                wait_seconds = self._patience.next_seconds
+            elif now >= next_at:
+                if self._failed.kind == "garbage":
+                    break
+                raise Unanswered("silent", "no answer")
+            for key, _ in self._selector.select(max(0.0, next_at - time.monotonic())):
+                if answer := self._advance(key.data):
+                    return key.data.way, answer
+        raise self._failed
+
+    def _open(self, way: Way, address: Any) -> None:
+        """
+        Begin to ask; a host with several addresses is asked at each, one after the other.
+
+        A name that nobody resolves in time waits behind the others, once.
+        """
+        try:
+            if address is None:
+                address, *others = self._names[way.host].result(self._patience.next_seconds)
+                self._waiting.extendleft((way, other) for other in reversed(others))
+            call = _Call(way, address, self._message)
+            self._selector.register(call, call.events, call)
+        except TimeoutError:
+            if way in self._late:
+                self._late.remove(way)
+                self._waiting.append((way, None))
+        except OSError as error:
+            self._fail(error)
+
+    def _advance(self, call: _Call) -> bytes:
+        """
+        Return an answer; empty where there is none yet, or none of use.
+        """
+        try:
+            answer = call.advance()
+            self._selector.modify(call, call.events, call)
+            if not answer:
+                return b""
+            if _is_kerberos(answer) and not _is_unavailable(answer):
+                return answer
+            if not _is_kerberos(answer):
+                self._failed = Unanswered("garbage", "the answer is no Kerberos")
+        except OSError as error:
+            self._fail(error)
+        self._selector.unregister(call)
+        call.close()
+        return b""
+
+    def _fail(self, error: OSError) -> None:
+        if self._failed.kind != "garbage":
+            self._failed = Unanswered("refused", error.strerror or str(error))
+
+
+class _Call:
+    """
+    A message on one way to one address.
+
+    Raises:
+        OSError: On making it and advancing: it is refused.
+    """
+
+    def __init__(self, way: Way, address: Any, message: bytes) -> None:
+        family, place = address
+        self.way = way
+        kind = socket.SOCK_DGRAM if way.transport == "udp" else socket.SOCK_STREAM
+        self._socket = socket.socket(family, kind)
+        self._socket.setblocking(False)
+        self._got = b""
+        self._left = b""
+        self.events = selectors.EVENT_READ
+        try:
+            if way.transport == "udp":
+                self._socket.connect((place, way.port))
+                self._socket.send(message)
+            else:
+                self._left = len(message).to_bytes(4) + message
+                self.events = selectors.EVENT_WRITE
+                with suppress(BlockingIOError):
+                    self._socket.connect((place, way.port))
+        except OSError:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def advance(self) -> bytes:
+        """
+        Send or receive what is possible; return the answer once it is whole.
+        """
+        if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(code, errno.errorcode.get(code, "refused"))
+        if self._left:
+            self._left = self._left[self._socket.send(self._left) :]
+            if not self._left:
+                self.events = selectors.EVENT_READ
+            return b""
+        content = self._socket.recv(65536)
+        if self.way.transport == "udp":
+            return content
+        self._got += content
+        size = int.from_bytes(self._got[:4])
+        if not content or (len(self._got) >= 4 and size > ANSWER_LIMIT_BYTES):
+            raise OSError(errno.ECONNRESET, "the connection was closed without an answer")
+        return self._got[4:] if 4 <= len(self._got) == 4 + size else b""
+
+
+def _resolve(host: str) -> Future[list[tuple[int, str]]]:
+    """
+    Look up a name in a thread of its own: a dead name server holds up the others for a second.
+    """
+    found: Future[list[tuple[int, str]]] = Future()
+
+    def look_up() -> None:
+        try:
+            infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            found.set_result(list(dict.fromkeys((info[0], str(info[4][0])) for info in infos)))
+        except (OSError, UnicodeError) as error:
+            failure = error if isinstance(error, OSError) else OSError(f"{host} is no name")
+            found.set_exception(failure)
+
+    if re.fullmatch(r"[\d.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%\w+)?", host):
+        look_up()
+    else:
+        Thread(target=look_up, name="resolve", daemon=True).start()
+    return found
+
+
+def _is_kerberos(answer: bytes) -> bool:
+    """
+    Whether it is an AS-REP or a KRB-ERROR that is as long as it says (X.690, 8.1.3).
+    """
+    if len(answer) < 2 or answer[0] not in (_AS_REP, _KRB_ERROR):
+        return False
+    if answer[1] < 0x80:
+        return len(answer) == 2 + answer[1]
+    width = answer[1] & 0x7F
+    return len(answer) == 2 + width + int.from_bytes(answer[2 : 2 + width])
+
+
+def _is_unavailable(answer: bytes) -> bool:
+    """
+    Whether a KDC says that it cannot serve at the moment; another one may.
+    """
+    return answer[0] == _KRB_ERROR and _SVC_UNAVAILABLE in answer[:100]

@@ -1,0 +1,218 @@
+"""
+What we use of libkrb5, by ctypes: it makes and reads the messages, and we carry them.
+
+libkrb5's own way to a KDC cannot be bounded: 27 s for one that is silent over UDP, without end for
+one that accepts a connection and says nothing (MIT 1.22). ``krb5_init_creds_step`` leaves the way
+to the caller: https://web.mit.edu/kerberos/krb5-latest/doc/appdev/init_creds.html
+"""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Self
+
+from kerberos_sidecar.formats.ccache import assemble
+
+# What one structure takes of memory at most: ``krb5_creds`` has 144 bytes on 64 bits (MIT 1.20).
+_CREDS_BYTES = 1024
+_CONTINUE = 1
+_RESPONSE_TOO_BIG = -1765328332
+# From there on libkrb5 prefers TCP, where krb5.conf has no udp_preference_limit.
+_UDP_BYTES = 1465
+
+
+class _Data(ctypes.Structure):
+    """
+    ``krb5_data``.
+    """
+
+    _fields_ = (
+        ("magic", ctypes.c_int32),
+        ("length", ctypes.c_uint),
+        ("data", ctypes.c_void_p),
+    )
+
+
+_lib = ctypes.CDLL("libkrb5.so.3")
+_lib.krb5_get_error_message.restype = ctypes.c_void_p
+
+
+class Krb5Error(Exception):
+    """
+    A call of libkrb5 failed.
+
+    Args:
+        code: As ``krb5.h`` has it.
+        said: libkrb5's own words.
+    """
+
+    def __init__(self, code: int, said: str) -> None:
+        super().__init__(said)
+        self.code = code
+        self.said = said
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """
+    What a KDC of the realm must be asked next.
+
+    Args:
+        prefers_tcp: Whether krb5.conf would have TCP tried first.
+        is_tcp_only: Whether the answer did not fit into a datagram.
+    """
+
+    content: bytes
+    realm: str
+    prefers_tcp: bool
+    is_tcp_only: bool
+
+
+class Request:
+    """
+    A request for a ticket-granting ticket, in the thread that makes it.
+
+    Args:
+        principal: With its realm.
+        keytab: The path of the file with its keys.
+
+    Raises:
+        Krb5Error: From every method, and on entering.
+    """
+
+    def __init__(self, principal: str, keytab: str) -> None:
+        self._principal = principal
+        self._keytab = keytab
+        self._stack = ExitStack()
+        self._context = ctypes.c_void_p()
+        self._request = ctypes.c_void_p()
+        self._profile = ctypes.c_void_p()
+        self._is_tcp_only = False
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._stack = stack
+            self._begin()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def step(self, answer: bytes) -> Message | None:
+        """
+        Take the answer of a KDC; return what to ask next, ``None`` once there is a ticket.
+
+        Args:
+            answer: Empty at first.
+        """
+        taken = ctypes.create_string_buffer(answer, len(answer))
+        given = _Data(0, len(answer), ctypes.cast(taken, ctypes.c_void_p))
+        message, realm, flags = _Data(), _Data(), ctypes.c_uint()
+        code = _lib.krb5_init_creds_step(
+            self._context,
+            self._request,
+            ctypes.byref(given),
+            ctypes.byref(message),
+            ctypes.byref(realm),
+            ctypes.byref(flags),
+        )
+        try:
+            if code == _RESPONSE_TOO_BIG and not self._is_tcp_only:
+                self._is_tcp_only = True
+            elif code:
+                raise self._error(code)
+            elif not flags.value & _CONTINUE:
+                return None
+            content = ctypes.string_at(message.data, message.length)
+            name = ctypes.string_at(realm.data, realm.length).decode(errors="replace")
+        finally:
+            _lib.krb5_free_data_contents(self._context, ctypes.byref(message))
+            _lib.krb5_free_data_contents(self._context, ctypes.byref(realm))
+        prefers_tcp = self._is_tcp_only or len(content) > self._udp_bytes()
+        return Message(content, name, prefers_tcp, self._is_tcp_only)
+
+    def fetch(self) -> None:
+        """
+        Let libkrb5 carry the messages itself, for KDCs that only it finds.
+        """
+        self._call("krb5_init_creds_get", self._context, self._request)
+
+    def kdcs(self, realm: str) -> list[str]:
+        """
+        Return what krb5.conf has as ``kdc`` of a realm.
+        """
+        path = (b"realms", realm.encode(), b"kdc", None)
+        names = (ctypes.c_char_p * len(path))(*path)
+        values = ctypes.POINTER(ctypes.c_char_p)()
+        if _lib.profile_get_values(self._profile, names, ctypes.byref(values)):
+            return []
+        found: list[str] = []
+        while (value := values[len(found)]) is not None:
+            found.append(value.decode(errors="replace"))
+        _lib.profile_free_list(values)
+        return found
+
+    def ccache(self) -> bytes:
+        """
+        Return the ticket as a ccache with nothing else in it.
+        """
+        creds = ctypes.create_string_buffer(_CREDS_BYTES)
+        self._call("krb5_init_creds_get_creds", self._context, self._request, creds)
+        entry = ctypes.POINTER(_Data)()
+        try:
+            self._call("krb5_marshal_credentials", self._context, creds, ctypes.byref(entry))
+            content = ctypes.string_at(entry.contents.data, entry.contents.length)
+            _lib.krb5_free_data(self._context, entry)
+        finally:
+            _lib.krb5_free_cred_contents(self._context, creds)
+        seconds, microseconds = ctypes.c_int32(), ctypes.c_int32()
+        self._call(
+            "krb5_get_time_offsets",
+            self._context,
+            ctypes.byref(seconds),
+            ctypes.byref(microseconds),
+        )
+        return assemble(content, seconds.value, microseconds.value)
+
+    def _begin(self) -> None:
+        free = self._stack.callback
+        self._call("krb5_init_context", ctypes.byref(self._context))
+        free(_lib.krb5_free_context, self._context)
+        self._call("krb5_get_profile", self._context, ctypes.byref(self._profile))
+        free(_lib.profile_release, self._profile)
+        name = ctypes.c_void_p()
+        principal = self._principal.encode()
+        self._call("krb5_parse_name", self._context, principal, ctypes.byref(name))
+        free(_lib.krb5_free_principal, self._context, name)
+        self._call(
+            "krb5_init_creds_init",
+            *(self._context, name, None, None, 0, None, ctypes.byref(self._request)),
+        )
+        free(_lib.krb5_init_creds_free, self._context, self._request)
+        keytab = ctypes.c_void_p()
+        path = f"FILE:{self._keytab}".encode()
+        self._call("krb5_kt_resolve", self._context, path, ctypes.byref(keytab))
+        free(_lib.krb5_kt_close, self._context, keytab)
+        self._call("krb5_init_creds_set_keytab", self._context, self._request, keytab)
+
+    def _udp_bytes(self) -> int:
+        limit = ctypes.c_int()
+        code = _lib.profile_get_integer(
+            self._profile,
+            *(b"libdefaults", b"udp_preference_limit", None),
+            *(_UDP_BYTES, ctypes.byref(limit)),
+        )
+        return _UDP_BYTES if code else limit.value
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        if code := getattr(_lib, name)(*arguments):
+            raise self._error(code)
+
+    def _error(self, code: int) -> Krb5Error:
+        said = _lib.krb5_get_error_message(self._context, code)
+        text = ctypes.string_at(said).decode(errors="replace")
+        _lib.krb5_free_error_message(self._context, ctypes.c_void_p(said))
+        return Krb5Error(code, text)

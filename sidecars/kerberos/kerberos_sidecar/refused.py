@@ -1,0 +1,86 @@
+"""
+Remembers, beside the ccache, which keys the KDC has refused: each one counts towards a lockout.
+
+``.NAME.refused`` outlives restarts of the container. Consumers may be able to write it: what is
+not ours to understand counts as nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+
+from kerberos_sidecar.formats.keytab import Keytab
+from kerberos_sidecar.formats.principal import Principal
+from kerberos_sidecar.formats.regular import read_regular
+from kerberos_sidecar.plan import lockout_wait
+from sidecar_runtime.volume.files import write_file
+
+_SIZE_LIMIT_BYTES = 1 << 14
+_REMEMBERED = 4
+
+
+def keys_of(keytab: Keytab, principal: Principal) -> str:
+    """
+    Return what changes when the keys of a principal do, and tells nothing of the keys themselves.
+    """
+    keys = [key for key in keytab.keys if key.principal == principal]
+    return " ".join([str(principal), *(f"{k.kvno}/{k.enctype}/{k.added_at}" for k in keys)])
+
+
+class Refused:
+    """
+    The refusals of one principal; for the threads of cycles, one at a time.
+
+    Args:
+        ccache: Beside which they are remembered.
+        window_seconds: How long the realm's policy counts them; 0 for no limit.
+    """
+
+    def __init__(self, ccache: str, window_seconds: float) -> None:
+        folder, name = os.path.split(ccache)
+        self._path = os.path.join(folder, f".{name}.refused")
+        self._window_seconds = window_seconds
+        self._keys, self._at = self._read()
+
+    def wait_seconds(self, keys: str, now: float, ends_at: float | None) -> float:
+        """
+        Return after how many seconds these keys may be tried.
+
+        Args:
+            keys: Of :func:`keys_of`.
+            now: Unix time.
+            ends_at: When the published ticket ends; ``None`` without one.
+        """
+        if keys != self._keys:
+            return 0.0
+        at = [moment for moment in self._at if moment <= now]  # the clock may have been set back
+        return lockout_wait(at, now, self._window_seconds, ends_at)
+
+    def add(self, keys: str, now: float) -> None:
+        """
+        Remember that the KDC has refused these keys.
+        """
+        before = self._at if keys == self._keys else []
+        self._keys, self._at = keys, [*before, now][-_REMEMBERED:]
+        content = json.dumps({"keys": self._keys, "refused_at": self._at}).encode()
+        with suppress(OSError):  # a full volume: remembered until a restart
+            write_file(self._path, content, 0o600, fsync=False)
+
+    def clear(self) -> None:
+        """
+        Forget: the keys were accepted.
+        """
+        if self._at:
+            self._keys, self._at = "", []
+            with suppress(OSError):
+                os.unlink(self._path)
+
+    def _read(self) -> tuple[str, list[float]]:
+        try:
+            facts = json.loads(read_regular(self._path, _SIZE_LIMIT_BYTES))
+            at = sorted(float(moment) for moment in facts["refused_at"])
+            return str(facts["keys"]), at[-_REMEMBERED:]
+        except (OSError, ValueError, RecursionError, LookupError, TypeError, OverflowError):
+            return "", []

@@ -1,0 +1,127 @@
+"""
+How a message finds a KDC that answers; real ones are in test_acquire.py.
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from threading import Thread
+
+import pytest
+
+from kerberos_sidecar.krb5.carry import Patience, Unanswered, Way, carry, ways
+from tests.support.raising import raised
+
+SHORT = Patience(next_seconds=0.05, favorite_seconds=0.1, last_seconds=0.2)
+AS_REP = b"\x6b\x03abc"
+# Error 29, KDC_ERR_SVC_UNAVAILABLE, as DER has it.
+UNAVAILABLE = b"\x7e\x07\x30\x05\xa6\x03\x02\x01\x1d"
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def udp(stack: ExitStack, *answers: bytes) -> Way:
+    """One that gives each datagram an answer; none leaves it silent."""
+    server = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+    server.bind(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for answer in answers:
+            server.sendto(answer, server.recvfrom(65536)[1])
+
+    Thread(target=serve, daemon=True).start()
+    return Way("127.0.0.1", server.getsockname()[1], "udp")
+
+
+def tcp(stack: ExitStack, *pieces: bytes) -> Way:
+    """One that answers a connection in pieces, then closes it."""
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+    def serve() -> None:
+        connection = server.accept()[0]
+        with connection:
+            connection.recv(65536)
+            for piece in pieces:
+                connection.sendall(piece)
+
+    Thread(target=serve, daemon=True).start()
+    return Way("127.0.0.1", server.getsockname()[1], "tcp")
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("kdc.example.com", "kdc.example.com", 88),
+        (" kdc:750 ", "kdc", 750),
+        ("10.0.0.1:88", "10.0.0.1", 88),
+        ("[fd00::1]", "fd00::1", 88),
+        ("[fd00::1]:750", "fd00::1", 750),
+    ],
+)
+def test_kdcs_are_read_as_libkrb5_does(text: str, host: str, port: int) -> None:
+    both = [Way(host, port, "udp"), Way(host, port, "tcp")]
+
+    assert both == ways([text], prefers_tcp=False, is_tcp_only=False)
+    assert both[::-1] == ways([text, text], prefers_tcp=True, is_tcp_only=False)
+    assert both[1:] == ways([text], prefers_tcp=True, is_tcp_only=True)
+
+
+def test_what_only_libkrb5_can_reach_is_left_to_it() -> None:
+    for text in ("https://proxy.example.com/KdcProxy", "/run/kdc.sock", ""):
+        assert None is ways(["kdc", text], prefers_tcp=False, is_tcp_only=False)
+
+
+def test_an_answer_in_pieces_is_put_together(stack: ExitStack) -> None:
+    way = tcp(stack, b"\0\0", b"\0\5\x6b", AS_REP[1:])
+
+    assert (way, AS_REP) == carry(b"message", [way], SHORT)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"nonsense", AS_REP[:-1], AS_REP + b"x", UNAVAILABLE, b"\x6b", b"\x7e\x84\xff"]
+)
+def test_one_that_says_nothing_of_use_is_passed_over(stack: ExitStack, answer: bytes) -> None:
+    bad, good = udp(stack, answer), udp(stack, AS_REP)
+
+    assert (good, AS_REP) == carry(b"message", [bad, good], SHORT)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kind"),
+    [((), "refused"), ((b"\0\0\0\5\x6b",), "refused"), ((b"\x7f\xff\xff\xff",), "refused")],
+    ids=["closed", "cut", "without end"],
+)
+def test_a_connection_that_ends_early_is_a_refusal(
+    stack: ExitStack, pieces: tuple[bytes, ...], kind: str
+) -> None:
+    assert kind == raised(Unanswered, carry, b"message", [tcp(stack, *pieces)], SHORT).kind
+
+
+def test_a_slow_one_may_answer_after_the_others_were_asked(stack: ExitStack) -> None:
+    server = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+    server.bind(("127.0.0.1", 0))
+    slow = Way("127.0.0.1", server.getsockname()[1], "udp")
+    other = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+    other.bind(("127.0.0.1", 0))
+    silent = Way("127.0.0.1", other.getsockname()[1], "udp")
+
+    def serve() -> None:
+        client = server.recvfrom(65536)[1]
+        other.recvfrom(65536)  # only then
+        server.sendto(AS_REP, client)
+
+    Thread(target=serve, daemon=True).start()
+
+    patience = Patience(next_seconds=0.05, last_seconds=30.0)
+    assert (slow, AS_REP) == carry(b"message", [slow, silent], patience)
+
+
+def test_no_address_and_silence_are_told_apart(stack: ExitStack) -> None:
+    unknown = Way("kdc.invalid", 88, "tcp")
+
+    assert "refused" == raised(Unanswered, carry, b"message", [unknown], SHORT).kind
+    assert "silent" == raised(Unanswered, carry, b"message", [unknown, udp(stack)], SHORT).kind
