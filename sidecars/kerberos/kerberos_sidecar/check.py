@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from kerberos_sidecar.access import Consumer, consumer, obstacle
-from kerberos_sidecar.cycle import verify
 from kerberos_sidecar.entries import Entry
 from kerberos_sidecar.formats.keytab import Key, Keytab, read_content, read_keytab
 from kerberos_sidecar.formats.principal import Principal
 from kerberos_sidecar.krb5.acquire import Favorites, acquire_ticket
 from kerberos_sidecar.krb5.overlay import SITE_CONFIG, check_config
 from kerberos_sidecar.krb5.refusals import hung
+from kerberos_sidecar.krb5.verify import verify
 from kerberos_sidecar.published import Published
 from kerberos_sidecar.settings import Settings
 from kerberos_sidecar.slot import iso
@@ -114,7 +114,7 @@ class _Checks:
         try:
             content = self._acquire(principal, keytab)
             seconds = time.monotonic() - began
-            ticket = verify(content, principal, time.time())
+            ticket = verify(content, principal)
             offset = ticket.clock_offset_seconds
             text = f"gave a ticket in {seconds:.2f} s, until {iso(ticket.ends_at)}"
             say("ok", "KDC", f"{text}; its clock is {offset:+.0f} s from ours")

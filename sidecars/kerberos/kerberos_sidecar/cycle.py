@@ -13,13 +13,14 @@ from threading import Condition
 from typing import Literal
 
 from kerberos_sidecar.attempt import Attempt
-from kerberos_sidecar.formats.ccache import Ticket, read_ticket
+from kerberos_sidecar.formats.ccache import Ticket
 from kerberos_sidecar.formats.keytab import Keytab, read_keytab
 from kerberos_sidecar.formats.principal import Principal
 from kerberos_sidecar.krb5.acquire import Favorites, acquire_ticket
 from kerberos_sidecar.krb5.carry import PATIENCE, Patience
 from kerberos_sidecar.krb5.overlay import check_config
 from kerberos_sidecar.krb5.refusals import hung
+from kerberos_sidecar.krb5.verify import verify
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.plan import (
     RETRY_FLOOR_SECONDS,
@@ -41,9 +42,6 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.loop.backoff import Backoff
-
-# libkrb5 refuses more, by default (`clockskew` in krb5.conf).
-SKEW_SECONDS = 300
 
 # Reasons for which no KDC was heard: whether the principal is in order is not known.
 AWAY = {"kdc_unreachable", "kdc_hung"}
@@ -329,7 +327,7 @@ class Session:
             SidecarError: It is not what was asked for, or the volume fails.
             CycleAbandoned: The fence was revoked.
         """
-        ticket = verify(content, attempt.principal, time.time())
+        ticket = verify(content, attempt.principal)
         found = slot.published.look()
         if (
             attempt.is_late
@@ -435,43 +433,3 @@ class Session:
             self._rehearsed = plan
             log.info("plan_made", acquire=dict(plan))
         return Outcome("unchanged")
-
-
-def verify(content: bytes, principal: Principal, now: float) -> Ticket:
-    """
-    Return the ticket of a ccache that was just acquired.
-
-    Args:
-        now: Unix time.
-
-    Raises:
-        SidecarError: It is not what was asked for.
-    """
-    try:
-        ticket = read_ticket(content)
-    except ValueError as error:
-        raise SidecarError(
-            "ticket_unusable",
-            f"what the KDC gave for {principal} {error}",
-            "Try kinit -kt with the same krb5.conf, and look at its klist.",
-        ) from None
-    if not ticket.principal.resembles(principal):
-        raise SidecarError(
-            "ticket_unusable",
-            f"the KDC gave a ticket of {ticket.principal} for {principal}",
-            "Look at canonicalize in krb5.conf, and at aliases of the principal.",
-        )
-    if ticket.ends_at > now:
-        return ticket
-    if abs(ticket.clock_offset_seconds) > SKEW_SECONDS:
-        raise SidecarError(
-            "clock_skew",
-            f"the KDC's clock is {ticket.clock_offset_seconds:+.0f} s from ours, so the ticket "
-            f"of {principal} has ended before it began",
-            "Fix the time synchronization of the node.",
-        )
-    raise SidecarError(
-        "ticket_unusable",
-        f"the KDC gave a ticket of {principal} that has ended already",
-        "Look at the maximum life of the principal and of krbtgt.",
-    )

@@ -1,0 +1,77 @@
+"""
+What is read back of a ticket, as consumers see it.
+"""
+
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup-test as root")
+
+from kerberos_sidecar.formats.principal import parse_principal
+from kerberos_sidecar.krb5.verify import verify
+from sidecar_runtime.errors import SidecarError
+from tests.kerberos.given import ccache, tgt
+from tests.support.kdc import Kdc
+from tests.support.raising import raised
+
+AIRFLOW = parse_principal("airflow@EXAMPLE.COM")
+NOW = int(time.time())
+
+
+def reason_of(content: bytes) -> str:
+    return raised(SidecarError, verify, content, AIRFLOW).reason
+
+
+def test_a_good_ticket_passes_whatever_the_case_of_its_name() -> None:
+    content = ccache(tgt(NOW + 3600, name="AIRFLOW"), name="AIRFLOW")
+
+    assert NOW + 3600 == verify(content, AIRFLOW).ends_at
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        ccache(),
+        ccache(tgt(NOW + 3600))[:-1],
+        ccache(tgt(NOW + 3600, name="other"), name="other"),
+        ccache(tgt(NOW)),
+        ccache(tgt(NOW + 100), offset_seconds=200),
+        ccache(tgt(NOW + 3600), tgt(NOW + 1800)),
+    ],
+    ids=["empty", "no ticket", "cut", "another's", "ended", "ended by our clock", "two ends"],
+)
+def test_what_is_not_what_was_asked_for_is_refused(content: bytes) -> None:
+    assert "ticket_unusable" == reason_of(content)
+
+
+def test_what_only_gssapi_refuses_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "krb5.conf"
+    config.write_text("[libdefaults")
+    monkeypatch.setenv("KRB5_CONFIG", str(config))
+
+    error = raised(SidecarError, verify, ccache(tgt(NOW + 3600)), AIRFLOW)
+
+    assert "ticket_unusable" == error.reason
+    assert "gssapi" in error.message
+
+
+def test_one_that_has_ended_because_the_clocks_differ_says_so() -> None:
+    assert "clock_skew" == reason_of(ccache(tgt(NOW + 100), offset_seconds=600))
+
+
+def test_a_default_keytab_does_not_make_it_ask_a_kdc(
+    kdc: Kdc, keytab: Path, krb5_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As gssapi does with a ticket that ends within half a minute."""
+    monkeypatch.setenv("KRB5_CLIENT_KTNAME", f"FILE:{keytab}")
+    before = kdc.requests()
+
+    ticket = tgt(int(time.time()) + 20, realm=kdc.realm)
+    verify(ccache(ticket, realm=kdc.realm), parse_principal(f"airflow@{kdc.realm}"))
+
+    assert before == kdc.requests()
