@@ -72,7 +72,7 @@ def test_leftover_is_repaired(here: GitSite, spoil: Callable[[Path], None], when
     repository = (private_root(here) / ".git").stat().st_ino
     if when == "before a start":
         wrapper.start()
-        wrapper.wait_for_event("http_listening")
+        wrapper.wait_until_synced()  # a SIGHUP before its first cycle asks for nothing more
     # git-sync is run for the commit that it has, and for the next one.
     assert "cycle_finished" == wrapper.sync()["event"], wrapper.log()
     here.wait_until_shown(here.commit_revision(2), wrapper)
