@@ -1,5 +1,6 @@
 """What cannot be read: named once, tried again and again, never given up."""
 
+import itertools
 from collections.abc import Iterable
 
 import pytest
@@ -12,7 +13,8 @@ from s3_sync.unread import EAGER_TRIES, LONGEST_REST_SECONDS, NAMED_FILES, Unrea
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.clocks import Clock
-from tests.support.fake_s3 import FakeS3, error, is_get
+from tests.support.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.faults import first
 
 DENIED = ObjectError("denied", "may not", "allow it")
 
@@ -149,3 +151,66 @@ def test_the_version_before_stays_where_the_new_one_cannot_be_read(
     assert "changed" == process.cycle().result
     assert {"a.py": b"v = 2\n", "b.py": b"v = 2\n"} == process.shown
     assert "" == process.readiness.shortfall != process.revision
+
+
+def test_what_is_back_to_the_version_that_is_there_is_lacking_no_more(
+    s3: FakeS3, process: Process
+) -> None:
+    for name in "ab":
+        s3.put(f"{name}.py", b"v = 1\n")
+    process.run({})
+    s3.put("a.py", b"v = 2\n")
+    s3.inject(error(403, "AccessDenied"), is_get("a.py"))
+    assert "partial" == process.cycle().result
+    s3.put("a.py", b"v = 1\n")
+
+    assert process.cycle().is_success
+    assert "" == process.readiness.shortfall != process.revision
+
+
+def test_an_upload_in_progress_shows_none_of_it(s3: FakeS3, process: Process) -> None:
+    """What was read of it may belong to another state than what changed meanwhile."""
+    for name in "ab":
+        s3.put(f"{name}.py", b"v = 1\n")
+    process.run({"S3_SYNC_LAYOUT": "snapshot"})
+    for name in "ab":
+        s3.put(f"{name}.py", b"v = 2\n")
+    s3.inject(first(lambda: s3.put("b.py", b"v = 3\n")), is_get("b.py"), times=1)
+
+    assert "settling" == process.cycle().result
+    assert {"a.py": b"v = 1\n", "b.py": b"v = 1\n"} == process.shown
+
+
+def test_a_part_has_no_version_that_nothing_else_in_it_belongs_to(
+    s3: FakeS3, process: Process
+) -> None:
+    """One that an earlier cycle has read, and that was never shown."""
+    test_an_upload_in_progress_shows_none_of_it(s3, process)
+    for name in "ab":
+        s3.put(f"{name}.py", b"v = 4\n")
+    s3.inject(error(403, "AccessDenied"), is_get("a.py"))
+
+    assert "partial" == process.cycle().result
+    assert {"a.py": b"v = 1\n", "b.py": b"v = 4\n"} == process.shown
+
+
+def test_a_key_that_only_one_of_two_listings_lacks_is_not_deleted(
+    s3: FakeS3, process: Process
+) -> None:
+    for name in "ab":
+        s3.put(f"{name}.py", b"v = 1\n")
+    process.run({})
+    s3.delete("a.py")
+    listings = itertools.count(1)
+
+    def put_back() -> None:
+        if next(listings) == 2:
+            s3.put("a.py", b"v = 1\n")
+
+    s3.inject(first(put_back), is_list)
+
+    outcome = process.cycle()
+
+    assert "partial" == outcome.result
+    assert {"a.py", "b.py"} == process.shown.keys()
+    assert process.cycle().is_success
