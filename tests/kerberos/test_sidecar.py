@@ -3,29 +3,46 @@ What watches keytabs beside the cycles.
 """
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup-test as root")
 
+from kerberos_sidecar.formats.ccache import read_ticket
+from kerberos_sidecar.inotify import Folders
 from kerberos_sidecar.metrics import KerberosMetrics
+from kerberos_sidecar.plan import Acquired
 from kerberos_sidecar.settings import load_settings
-from kerberos_sidecar.sidecar import POLL_SECONDS, KerberosSidecar
+from kerberos_sidecar.sidecar import KerberosSidecar
 from tests.kerberos.given import ccache, entry, keytab, tgt
 from tests.runtime.recording import Log
 
+POLL = 3600.0
+LATER = 4_000_000_000
+
 
 @pytest.fixture
-def woken(tmp_path: Path) -> threading.Semaphore:
-    """How often a sidecar with a ccache and an empty folder of keytabs has asked for a cycle."""
+def sidecar(tmp_path: Path) -> KerberosSidecar:
+    """With a ccache that it has published, and an empty folder of keytabs."""
     (tmp_path / "keytab").mkdir()
-    (tmp_path / "cc").write_bytes(ccache(tgt(1_700_000_001)))
+    (tmp_path / "cc").write_bytes(ccache(tgt(LATER)))
     settings, _ = load_settings(
         {"KERBEROS_KEYTAB_DIR": str(tmp_path / "keytab"), "KERBEROS_CCACHE": str(tmp_path / "cc")}
     )
+    sidecar = KerberosSidecar(settings, KerberosMetrics("1", "r"))
+    (slot,) = sidecar._slots
+    ticket = read_ticket((tmp_path / "cc").read_bytes())
+    slot.last = Acquired(ticket, time.monotonic(), slot.source.stamp(), POLL, "interval")
+    return sidecar
+
+
+@pytest.fixture
+def woken(sidecar: KerberosSidecar) -> threading.Semaphore:
+    """How often it has asked for a cycle."""
     woken = threading.Semaphore(0)
-    KerberosSidecar(settings, KerberosMetrics("1", "r")).watch(woken.release, 3600.0)
+    sidecar.watch(woken.release, POLL)
     assert not woken.acquire(timeout=0.1)
     return woken
 
@@ -49,17 +66,26 @@ def test_a_ccache_that_is_lost_asks_for_a_cycle_once(
     assert not woken.acquire(timeout=0.1)
 
 
-def test_what_the_kernel_does_not_tell_is_seen_at_the_next_look(tmp_path: Path) -> None:
-    """As what another machine does on a network file system, or where no watch is left."""
-    (tmp_path / "cc").write_bytes(ccache(tgt(1_700_000_001)))
-    settings, _ = load_settings(
-        {"KERBEROS_KEYTAB": "/nonexistent/k", "KERBEROS_CCACHE": str(tmp_path / "cc")}
-    )
+def test_a_ccache_that_is_lost_before_it_was_ever_seen_asks_too(
+    sidecar: KerberosSidecar, tmp_path: Path
+) -> None:
+    """It was published and lost between two looks, so that no look tells the difference."""
+    (tmp_path / "cc").unlink()
     woken = threading.Semaphore(0)
-    KerberosSidecar(settings, KerberosMetrics("1", "r")).watch(woken.release, 3600.0)
+    sidecar.watch(woken.release, POLL)
+
+    assert woken.acquire(timeout=10)
+
+
+def test_what_the_kernel_does_not_tell_is_seen_at_the_next_look(
+    sidecar: KerberosSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As what another machine does on a network file system, or where no watch is left."""
+    monkeypatch.setattr(Folders, "wait", lambda self, folders, seconds: time.sleep(seconds))
+    woken = threading.Semaphore(0)
+    sidecar.watch(woken.release, poll_seconds=0.01)
     assert not woken.acquire(timeout=0.1)
 
     (tmp_path / "cc").unlink()
 
     assert woken.acquire(timeout=10)
-    assert 10.0 == POLL_SECONDS

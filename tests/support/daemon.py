@@ -333,7 +333,11 @@ class SidecarProcess:
             answer = self.get("/readyz")
             return answer if answer.status == 200 else None
 
-        answer = wait_until(ready, "/readyz answers 200", timeout_seconds)
+        try:
+            answer = wait_until(ready, "/readyz answers 200", timeout_seconds)
+        except AssertionError as failure:
+            failure.add_note(f"its log:\n{self.log()}")
+            raise
         assert answer is not None
         return answer
 

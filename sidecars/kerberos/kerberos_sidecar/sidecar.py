@@ -85,26 +85,24 @@ class KerberosSidecar:
         ).start()
 
     def _watch(self, wake: Callable[[], None], poll_seconds: float) -> None:
-        watched, folders = self._watched, self._folders()
-        seen, lost = self._stamps(), self._lost()
+        watched, folders, seen = self._watched, self._folders(), self._stamps()
+        wait_seconds = 0.0
         while True:
-            due = [slot.next_at for slot in self._slots if slot.is_idle]
-            left = min(due, default=float("inf")) - time.monotonic()
-            watched.wait(folders, min(poll_seconds, max(PAUSE_SECONDS, left)))
-            stamps, lost_before, lost_now = self._stamps(), lost, self._lost()
+            watched.wait(folders, wait_seconds)
+            stamps, at, now = self._stamps(), time.monotonic(), time.time()
+            slots = zip(self._slots, stamps, strict=True)
             if stamps != seen:
                 log.info("keytab_changed")
                 folders = self._folders()
-            is_due = any(slot.is_idle and slot.next_at <= time.monotonic() for slot in self._slots)
-            if is_due or stamps != seen or lost_now - lost_before:
+            if stamps != seen or any(slot.is_due(stamp, at, now) for slot, stamp in slots):
                 wake()
-            seen, lost = stamps, lost_now
+            seen = stamps
+            next_at = [slot.next_at for slot in self._slots if slot.is_idle]
+            left = min(next_at, default=float("inf")) - time.monotonic()
+            wait_seconds = min(poll_seconds, max(PAUSE_SECONDS, left))
 
     def _stamps(self) -> list[Stamp]:
         return [slot.source.stamp() for slot in self._slots]
-
-    def _lost(self) -> set[str]:
-        return {slot.entry.ccache for slot in self._slots if slot.is_lost}
 
     def _folders(self) -> set[str]:
         """

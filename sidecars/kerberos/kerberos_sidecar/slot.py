@@ -12,9 +12,9 @@ from kerberos_sidecar.attempt import Attempt
 from kerberos_sidecar.entries import Entry
 from kerberos_sidecar.formats.keytab import read_keytab
 from kerberos_sidecar.formats.principal import Principal
-from kerberos_sidecar.plan import Acquired, Failed
+from kerberos_sidecar.plan import Acquired, Failed, cause_of
 from kerberos_sidecar.published import Published
-from kerberos_sidecar.source import Source
+from kerberos_sidecar.source import Source, Stamp
 from sidecar_runtime.errors import SidecarError
 
 
@@ -80,6 +80,22 @@ class Slot:
         Whether it waits for its next moment: nothing is under way, and the first try is over.
         """
         return self.attempt is None and (self.last is not None or self.failed is not None)
+
+    def is_due(self, keytab: Stamp, at: float, now: float) -> bool:
+        """
+        Whether a cycle would try it now, as things are: nothing depends on what a look has missed.
+
+        Args:
+            keytab: What the keytab is like now.
+            at: Seconds of the monotonic clock.
+            now: Unix time.
+        """
+        if not self.is_idle:
+            return False
+        if self.failed is not None:
+            return not self.failed.holds(keytab, is_lost=self.is_lost, at=at)
+        asked, found = self.is_asked_for, self.published.look()
+        return cause_of(self.last, found, keytab, is_asked_for=asked, at=at, now=now) is not None
 
     @property
     def is_lost(self) -> bool:
