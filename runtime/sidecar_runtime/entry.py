@@ -30,13 +30,16 @@ def enter(command: str) -> NoReturn:
 
 def heed_signals() -> None:
     """
-    End with code 0 on SIGTERM and SIGINT, from the first moment until the loop takes over.
+    End on SIGTERM and SIGINT from the first moment: a daemon with code 0, until the loop takes
+    over, a command as what it is, a process that was stopped.
 
     The kernel ignores them for process 1 of a container until it has handlers, and a signal
     that is lost then costs the pod its whole grace period. Nothing can be half done this early.
     """
+    is_command = any(not argument.startswith("-") for argument in sys.argv[1:])
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))
+        code = 128 + number if is_command else 0
+        signal.signal(number, lambda *_, code=code: os._exit(code))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 

@@ -18,19 +18,29 @@ while True:
 """
 
 
-def start() -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE)
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     return process
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_end_is_a_success_from_the_first_moment(number: signal.Signals) -> None:
-    with start() as process:
+def test_the_end_of_a_daemon_is_a_success_from_the_first_moment(number: signal.Signals) -> None:
+    with start("--verbose") as process:
         process.send_signal(number)
 
         assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_end_of_a_command_is_no_success(number: signal.Signals) -> None:
+    """A publish that is stopped has published nothing, and CI must not go on as if it had."""
+    with start("--output=json", "publish", "dags") as process:
+        process.send_signal(number)
+
+        assert process.wait(10) == 128 + number
 
 
 def test_a_request_for_a_cycle_does_not_end_it() -> None:

@@ -15,7 +15,7 @@ from s3_sync.release.names import POINTER_KEY
 from s3_sync.release.pointer import parse_pointer
 from s3_sync.settings import Settings
 from tests.support.publishing import PREFIX, check_every_release, read_release, write_files
-from tests.support.releases import Release
+from tests.support.releases import Release, make_release
 from tests.support.writable_s3 import WritableS3, is_write
 
 ORIGIN = Origin(by="ada", commit="0" * 40, message="Sales by country")
@@ -57,7 +57,13 @@ class Bucket:
         return release
 
     def history(self) -> tuple[str, ...]:
-        return parse_pointer(self.bodies()[PREFIX + POINTER_KEY]).history
+        pointer = parse_pointer(self.bodies()[PREFIX + POINTER_KEY])
+        return tuple(turn.revision for turn in pointer.history)
+
+    def spelled(self, **releases: Mapping[str, bytes]) -> list[str]:
+        """The history by the names of what was published."""
+        names = {make_release(files).revision: name for name, files in releases.items()}
+        return [names[revision] for revision in self.history()]
 
     def writes(self) -> list[str]:
         return [request.path.rpartition("/")[2] for request in self.server.seen(is_write())]

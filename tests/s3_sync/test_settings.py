@@ -271,13 +271,14 @@ def test_a_key_path_keeps_what_a_key_may_have() -> None:
 # --- releases
 
 RELEASES = {"S3_SYNC_SOURCE": "release"}
+REVISION = "0123456789abcdef" * 4
 
 
 def test_releases_as_people_write_them() -> None:
-    plain, pinned = read(**RELEASES), read(**RELEASES, S3_SYNC_REVISION=" 0123456789ab ")
+    plain, pinned = read(**RELEASES), read(**RELEASES, S3_SYNC_REVISION=f" {REVISION} ")
 
     assert ("release", None) == (plain.source_kind, plain.revision)
-    assert "0123456789ab" == pinned.revision
+    assert REVISION == pinned.revision
 
 
 @pytest.mark.parametrize(
@@ -293,8 +294,8 @@ def test_what_has_no_meaning_with_releases_is_refused_by_name(name: str, value: 
 
 
 def test_a_pin_needs_releases_and_is_a_revision() -> None:
-    alone = problem_of(S3_SYNC_REVISION="0123456789ab")
-    short = problem_of(**RELEASES, S3_SYNC_REVISION="v1.2")
+    alone = problem_of(S3_SYNC_REVISION=REVISION)
+    short = problem_of(**RELEASES, S3_SYNC_REVISION=REVISION[:12])
 
     assert "needs S3_SYNC_SOURCE=release" in alone.problem
-    assert "12 hexadecimal digits" in short.problem
+    assert "64 hexadecimal digits" in short.problem

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from s3_sync.release.manifest import Manifest, parse_manifest
+from s3_sync.release.manifest import Manifest, parse_head, parse_manifest
 from s3_sync.release.names import MANIFEST_FOLDER, POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import parse_pointer
 from tests.support.daemon import S3_SYNC, VENV_BIN
@@ -133,8 +133,7 @@ def read_release(objects: Mapping[str, bytes]) -> dict[str, bytes]:
     """
     pointer = parse_pointer(objects[PREFIX + POINTER_KEY])
     data = objects[PREFIX + manifest_key(pointer.revision)]
-    assert hashlib.sha256(data).hexdigest() == pointer.manifest_sha256
-    assert len(data) == pointer.manifest_bytes
+    assert (len(data), parse_head(data)[1]) == (pointer.manifest_bytes, pointer.head_bytes)
     manifest = parse_manifest(data)
     assert manifest.revision == pointer.revision
     return read_bundle(manifest, objects)
@@ -144,15 +143,19 @@ def read_bundle(manifest: Manifest, objects: Mapping[str, bytes]) -> dict[str, b
     """
     Return the files of a release.
     """
-    bundle = objects[PREFIX + bundle_key(manifest.bundle_sha256)]
-    assert hashlib.sha256(bundle).hexdigest() == manifest.bundle_sha256
+    head = manifest.head
+    bundle = objects[PREFIX + bundle_key(head.bundle_sha256)]
+    assert (len(bundle), hashlib.sha256(bundle).hexdigest()) == (
+        head.bundle_bytes,
+        head.bundle_sha256,
+    )
     files = {}
-    for path, row in manifest.files.items():
+    for row in manifest.locate(manifest.files.values()):
         data = bundle[row.offset : row.offset + row.stored_bytes]
         if row.stored_bytes < row.size_bytes:
             data = zlib.decompress(data, -15)
         assert hashlib.sha256(data).hexdigest() == row.sha256
-        files[path] = data
+        files[row.path] = data
     return files
 
 

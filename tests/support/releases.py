@@ -5,18 +5,20 @@ Releases for tests: the three objects as bytes, to be put as they are or altered
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from s3_sync.digest import revision_of, sha256_of
+from s3_sync.digest import sha256_of
 from s3_sync.publisher.bundle import FileContent, write_bundle
 from s3_sync.release.facts import Origin
-from s3_sync.release.manifest import Manifest, serialise_manifest
+from s3_sync.release.manifest import Manifest, make_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import Pointer, serialise_pointer
+from s3_sync.release.pointer import Pointer, Turn, serialise_pointer
+from s3_sync.release.rows import File
 
 AT = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
+ABSENT = "0123456789abcdef" * 4
 ORIGIN = Origin(by="tests", commit="0" * 40, message="A release for tests")
 
 
@@ -41,7 +43,7 @@ class Release:
         Return all three by key, relative to the prefix; in the order of a publish.
         """
         return {
-            bundle_key(self.manifest.bundle_sha256): self.bundle_bytes,
+            bundle_key(self.manifest.head.bundle_sha256): self.bundle_bytes,
             manifest_key(self.revision): self.manifest_bytes,
             POINTER_KEY: self.pointer_bytes,
         }
@@ -51,7 +53,7 @@ def make_release(
     files: Mapping[str, bytes],
     *,
     executable: Collection[str] = (),
-    history: tuple[str, ...] = (),
+    history: Sequence[str] = (),
     at: datetime = AT,
     origin: Origin = ORIGIN,
 ) -> Release:
@@ -60,10 +62,37 @@ def make_release(
     """
     contents = [FileContent(path, files[path], path in executable) for path in sorted(files)]
     out = io.BytesIO()
-    rows = {row.path: row for row in write_bundle(contents, out)}
-    bundle = out.getvalue()
-    revision = revision_of((row.path, row.sha256, row.is_executable) for row in rows.values())
-    manifest = Manifest(revision, at, origin, sha256_of(bundle), len(bundle), rows)
-    manifest_bytes = serialise_manifest(manifest)
-    pointer = Pointer(revision, sha256_of(manifest_bytes), len(manifest_bytes), at, origin, history)
-    return Release(pointer, manifest, serialise_pointer(pointer), manifest_bytes, bundle)
+    rows = write_bundle(contents, out)
+    return seal(rows, out.getvalue(), history=history, at=at, origin=origin)
+
+
+def seal(
+    rows: Sequence[File],
+    bundle: bytes,
+    *,
+    history: Sequence[str] = (),
+    at: datetime = AT,
+    origin: Origin = ORIGIN,
+) -> Release:
+    """
+    Make a release of rows and a bundle, whatever they say of each other.
+    """
+    manifest, data = make_manifest(rows, at, origin, sha256_of(bundle), len(bundle))
+    pointer = point_to(manifest, data, history, at)
+    return Release(pointer, manifest, serialise_pointer(pointer), data, bundle)
+
+
+def point_to(
+    manifest: Manifest, data: bytes, history: Sequence[str] = (), at: datetime = AT
+) -> Pointer:
+    """
+    Make a pointer, after as many others as its history has.
+
+    Args:
+        history: Revisions, newest first.
+    """
+    count = len(history)
+    turns = tuple(Turn(name, count - n, at) for n, name in enumerate(history))
+    head_bytes = data.index(b"\n", data.index(b"\n") + 1) + 1
+    turn = Turn(manifest.revision, count + 1, at)
+    return Pointer(turn, len(data), head_bytes, manifest.head.origin, turns)

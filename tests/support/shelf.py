@@ -84,8 +84,11 @@ class Shelf:
         """
         Make a stored release current: the last step of a publish, all of a rollback.
         """
-        before = (self.current.revision, *self.current.pointer.history) if self.current else ()
-        pointer = replace(release.pointer, history=before[:20])
+        pointer = release.pointer
+        if self.current:
+            old = self.current.pointer
+            turn = replace(pointer.turn, sequence=old.turn.sequence + 1)
+            pointer = replace(pointer, turn=turn, history=old.turns())
         self.current = replace(release, pointer=pointer, pointer_bytes=serialise_pointer(pointer))
         self.put(POINTER_KEY, self.current.pointer_bytes)
 
@@ -123,7 +126,7 @@ def is_manifest(request: Request) -> bool:
     """
     Match requests for any manifest.
     """
-    return f"/{PREFIX}{manifest_key('')}".removesuffix(".json") in request.path
+    return f"/{PREFIX}{manifest_key('')}".removesuffix(".manifest") in request.path
 
 
 def is_bundle(request: Request) -> bool:

@@ -33,7 +33,9 @@ def run() -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.add_parser("check", help="try settings, credentials, permissions and the target")
     cli.add_commands(commands)
-    arguments = parser.parse_args(sys.argv[1:])
+    arguments, rest = parser.parse_known_args(sys.argv[1:])
+    if rest := cli.place_rest(arguments, rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if arguments.command in cli.COMMANDS:
         return cli.run(arguments, os.environ)
     os.umask(0o002)  # another uid of our group must be able to go on where we stopped

@@ -2,7 +2,6 @@
 What tells one content of a file from another: the ETag of an object, or what a release says.
 
 A release says SHA-256 and executable bit, ``<64 hex digits>[+x]``; an ETag may be an MD5.
-A revision names all contents of a release: see docs/reference/release-format.md.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Protocol
 
 EXECUTABLE = "+x"
 
-_REVISION = re.compile(r"[0-9a-f]{12}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}(?:\+x)?")
 
@@ -67,21 +65,6 @@ def has_digest(etag: str, blocks: Iterable[bytes]) -> bool:
     for block in blocks:
         digest.update(block)
     return etag.removesuffix(EXECUTABLE) == digest.hexdigest()
-
-
-def is_revision(found: object) -> bool:
-    return isinstance(found, str) and _REVISION.fullmatch(found) is not None
-
-
-def revision_of(files: Iterable[tuple[str, str, bool]]) -> str:
-    """
-    Return the name of a content.
-
-    Args:
-        files: Path, SHA-256 and whether it is executable, in the order of paths.
-    """
-    lines = [f"{sha256} {'x' if is_x else '-'} {path}\0" for path, sha256, is_x in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
 
 
 def sha256_of(data: bytes) -> str:

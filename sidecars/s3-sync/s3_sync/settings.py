@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from s3_sync.digest import is_revision
+from s3_sync.revision import is_revision
 from sidecar_runtime.errors import Problem
 from sidecar_runtime.gate.settings import GateSettings, check_gate
 from sidecar_runtime.parsers import (
@@ -96,13 +96,13 @@ def key_path(text: str) -> str:
     return path.strip("/")
 
 
-@allows("12 hexadecimal digits, as `s3-sync releases` shows")
+@allows("64 hexadecimal digits, as `s3-sync releases --output json` shows")
 def revision(text: str) -> str:
     """
     Read the name of a release.
     """
     if not is_revision(text.strip()):
-        raise ValueError("is not a revision, which has 12 hexadecimal digits")
+        raise ValueError("is not a revision, which has 64 hexadecimal digits")
     return text.strip()
 
 

@@ -23,7 +23,7 @@ from tests.support.descriptors import held
 def stage(target: Target, path: str, body: bytes = b"new", mode: str = "0644") -> Staged:
     staging = target.staging.open()
     write_all(staging.fd, body)
-    return target.stage(path, File(path, 0, len(body), len(body), "0" * 64, mode), staging)
+    return target.stage(path, File(path, len(body), len(body), "0" * 64, mode, 0), staging)
 
 
 def put(target: Target, *files: Staged) -> None:

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from s3_sync.publisher.cli import _place, add_commands
+from s3_sync.publisher.cli import _place, add_commands, place_rest
 
 ARN = "arn:aws:s3:eu-central-1:123456789012:accesspoint"
 
@@ -27,3 +27,28 @@ def test_a_url_names_bucket_and_prefix(url: str, bucket: str, prefix: str) -> No
     for words in (["publish", "folder", url], ["rollback", url]):
         place = _place(parser.parse_args(words))
         assert {"AWS_BUCKET": bucket, "KEY_PATH": prefix} == place
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("publish dags --gate syntax s3://b/p", {"folder": "dags", "url": "s3://b/p"}),
+        ("publish --gate syntax dags s3://b/p", {"folder": "dags", "url": "s3://b/p"}),
+        ("releases --limit 3 s3://b/p", {"url": "s3://b/p"}),
+        ("prune-releases --keep a --keep b s3://b/p", {"keep": ["a", "b"], "url": "s3://b/p"}),
+        ("rollback --dry-run abc s3://b/p", {"revision": "abc", "url": "s3://b/p"}),
+        ("rollback abc --dry-run s3://b/p", {"revision": "abc", "url": "s3://b/p"}),
+        ("pin abc --output json s3://b/p", {"revision": "abc", "url": "s3://b/p"}),
+        ("publish dags --gate syntax s3://b/p more", None),
+        ("publish dags --what s3://b/p", None),
+    ],
+)
+def test_options_may_stand_anywhere(words: str, expected: dict[str, object] | None) -> None:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(dest="command"))
+
+    arguments, rest = parser.parse_known_args(words.split())
+
+    assert (expected is None) == bool(place_rest(arguments, rest))
+    found = vars(arguments)
+    assert expected is None or expected == {name: found[name] for name in expected}

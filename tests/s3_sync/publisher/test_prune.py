@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync.publisher.catalog import CatalogEntry, list_releases
-from s3_sync.publisher.prune import Pruned, choose, prune
+from s3_sync.publisher.catalog import CatalogEntry, list_releases, resolve
+from s3_sync.publisher.prune import Pruned, choose, prune, read_names
+from s3_sync.publisher.rollback import roll_back
+from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key, pin_key
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.failing import failure
@@ -16,7 +19,7 @@ from tests.support.fake_s3 import is_list
 from tests.support.faults import first
 from tests.support.loopback import Exchange
 from tests.support.publishing import PREFIX, check_every_release
-from tests.support.releases import Release, make_release
+from tests.support.releases import ABSENT, Release, make_release
 from tests.support.writable_s3 import is_write
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -27,7 +30,7 @@ def releases(bucket: Bucket, count: int, *, days_old: float = 100) -> list[Relea
     """Publish a number of releases, a day apart; the last is current. Oldest first."""
     made: list[Release] = []
     for number in range(count):
-        history = tuple(release.revision for release in reversed(made))[:20]
+        history = [release.revision for release in reversed(made)][:20]
         release = bucket.put(make_release({"a.py": b"%d" % number}, history=history))
         made.append(release)
         age(bucket, release, days_old + count - number)
@@ -89,6 +92,69 @@ def test_after_a_roll_back_what_is_current_stays_and_not_the_newest(bucket: Buck
     assert {made[1].revision, made[0].revision} == left(bucket)
 
 
+def test_what_was_current_a_moment_ago_stays_however_old_it_is(bucket: Bucket) -> None:
+    """Age counts from when it was left: a task pod may still be pinned to it."""
+    old = releases(bucket, 3)[0]
+    roll_back(bucket.store, old.revision, Origin(), is_dry=False)
+    for number in range(3):
+        bucket.publish({"new.py": b"%d" % number})
+
+    run(bucket, count=0, days=1)
+
+    assert old.revision in left(bucket)
+    run(bucket, count=0, days=0)
+    assert old.revision not in left(bucket)
+    assert not [key for key in bucket.bodies() if old.revision in key]
+
+
+def test_what_is_left_while_it_is_pruned_stays(bucket: Bucket) -> None:
+    """The pointer was read before the swing, and the marks after it, or the other way round."""
+    made = releases(bucket, 4)
+    swing = first(
+        lambda: [
+            roll_back(bucket.store, one.revision, Origin(), is_dry=False)
+            for one in (made[0], made[3], made[2], made[1])
+        ]
+    )
+    bucket.server.inject(swing, is_write(".manifest"), times=1)
+
+    run(bucket, count=0, days=1)
+
+    # The first had been deleted when the swings began, and none of them found it.
+    assert {one.revision for one in made[1:]} <= left(bucket)
+
+
+def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:
+    """A runner whose clock is a year ahead prunes no more than any other."""
+    made = releases(bucket, 5, days_old=2)
+    ahead = (datetime.now(UTC) + timedelta(days=365)).strftime("%a, %d %b %Y %H:%M:%S GMT")
+
+    def late(exchange: Exchange) -> None:
+        answer = exchange.good()
+        exchange.send(replace(answer, headers={**answer.headers, "date": ahead}))
+
+    run(bucket, count=0, days=30)
+    assert 5 == len(left(bucket))
+    bucket.server.inject(late, is_list)
+    run(bucket, count=0, days=30)
+    assert {made[4].revision, made[3].revision} == left(bucket)
+
+
+@pytest.mark.parametrize("text", ["{0}\n\n{1}\r\n", "{0:.12}\n{1:.20}"])
+def test_revisions_that_a_file_names_stay(bucket: Bucket, tmp_path: Path, text: str) -> None:
+    made = releases(bucket, 5)
+    path = tmp_path / "keep"
+    path.write_text(text.format(made[0].revision, made[1].revision))
+
+    run(bucket, *(resolve(bucket.store, name) for name in read_names(str(path))), count=0, days=0)
+
+    assert {made[n].revision for n in (0, 1, 3, 4)} == left(bucket)
+
+
+def test_a_file_that_is_not_there_removes_nothing(bucket: Bucket) -> None:
+    assert "--keep-from" in failure(read_names, "/nonexistent/file").message
+
+
 def test_pins_stay(bucket: Bucket) -> None:
     made = releases(bucket, 5)
     bucket.server.put(PREFIX + pin_key(made[0].revision), b"")
@@ -117,7 +183,7 @@ def test_a_manifest_goes_before_its_bundle(bucket: Bucket) -> None:
     run(bucket)
 
     gone = [r.path.rpartition(".")[2] for r in bucket.server.seen(is_write())]
-    assert ["json"] * 3 + ["zip"] * 3 == gone
+    assert ["manifest"] * 3 + ["zip"] * 3 == gone
 
 
 def test_killed_half_way_the_next_prune_goes_on(bucket: Bucket) -> None:
@@ -134,7 +200,7 @@ def test_killed_half_way_the_next_prune_goes_on(bucket: Bucket) -> None:
 def test_a_bundle_of_a_publish_that_is_under_way_stays(bucket: Bucket) -> None:
     releases(bucket, 2)
     other = make_release({"new.py": b""})
-    bucket.server.put(PREFIX + bundle_key(other.manifest.bundle_sha256), other.bundle_bytes)
+    bucket.server.put(PREFIX + bundle_key(other.manifest.head.bundle_sha256), other.bundle_bytes)
 
     assert 0 == run(bucket, count=0, days=0).bundles
 
@@ -142,9 +208,9 @@ def test_a_bundle_of_a_publish_that_is_under_way_stays(bucket: Bucket) -> None:
 def test_bundles_stay_while_a_release_does_not_say_which_is_its_own(bucket: Bucket) -> None:
     made = releases(bucket, 3)
     bucket.server.delete(PREFIX + manifest_key(made[0].revision))
-    bucket.server.put(PREFIX + manifest_key("0123456789ab"), b"{}")
+    bucket.server.put(PREFIX + manifest_key(ABSENT), b"{}")
 
-    done = prune(bucket.store, ["0123456789ab"], 1, DAY, is_dry=False)
+    done = prune(bucket.store, [ABSENT], 1, DAY, is_dry=False)
 
     assert 0 == done.bundles
 
@@ -154,8 +220,8 @@ def test_what_is_not_ours_stays(bucket: Bucket) -> None:
     others = {
         f"{PREFIX}notes.txt": b"",
         f"{PREFIX}releases/README.md": b"",
-        f"{PREFIX}releases/latest.json": b"",
-        "other/releases/0123456789ab.json": b"",
+        f"{PREFIX}releases/latest.manifest": b"",
+        f"other/releases/{ABSENT}.manifest": b"",
     }
     for key, body in others.items():
         bucket.server.put(key, body)
@@ -195,7 +261,7 @@ def test_a_release_that_comes_into_use_while_it_is_pruned_is_put_back(bucket: Bu
 
 def test_a_bundle_that_is_written_again_while_it_is_pruned_stays(bucket: Bucket) -> None:
     made = releases(bucket, 5)
-    bundle = PREFIX + bundle_key(made[0].manifest.bundle_sha256)
+    bundle = PREFIX + bundle_key(made[0].manifest.head.bundle_sha256)
     again = first(lambda: bucket.server.put(bundle, made[0].bundle_bytes))
     bucket.server.inject(again, lambda r: r.method == "HEAD" and r.path.endswith(bundle), times=1)
 
@@ -224,15 +290,15 @@ def test_what_goes_is_neither_spared_nor_new_nor_young(
 ) -> None:
     newest_first = sorted(found, key=lambda pair: pair[1])
     made = [
-        CatalogEntry(f"{number:012x}", NOW - timedelta(days=days), None)
+        CatalogEntry(f"{number:064x}", NOW - timedelta(days=days), None)
         for number, days in newest_first
     ]
-    names = {f"{number:012x}" for number in spared}
+    names = {f"{number:064x}" for number in spared}
 
     going = choose(made, names, keep_count, keep_days * DAY, NOW)
 
     for position, entry in enumerate(made):
-        is_old = NOW - entry.written_at > timedelta(days=keep_days)
+        is_old = NOW - entry.used_at > timedelta(days=keep_days)
         goes = entry.revision not in names and position >= keep_count and is_old
         assert goes == (entry in going)
 

@@ -76,7 +76,7 @@ def test_the_publishers_facts_are_in_pointer_and_manifest(bucket: Bucket) -> Non
 
     pointer = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY])
     assert ORIGIN == pointer.origin
-    assert before <= pointer.published_at <= datetime.now(UTC)
+    assert before <= pointer.turn.since <= datetime.now(UTC)
 
 
 def test_other_files_under_the_prefix_are_reported_at_the_first_publish(bucket: Bucket) -> None:
@@ -128,7 +128,7 @@ def test_a_current_release_that_lost_a_part_is_repaired(bucket: Bucket, part: st
     bucket.publish(B)
     revision = bucket.publish(A).revision
     manifest = PREFIX + manifest_key(revision)
-    bundle = PREFIX + bundle_key(make_release(A).manifest.bundle_sha256)
+    bundle = PREFIX + bundle_key(make_release(A).manifest.head.bundle_sha256)
     for key in {"manifest": [manifest], "bundle": [bundle], "both": [manifest, bundle]}[part]:
         bucket.server.delete(key)
     history = bucket.history()
@@ -161,7 +161,7 @@ def test_a_damaged_bundle_is_replaced(
     release = bucket.put(make_release(A))
     if not is_current:
         bucket.publish(B)
-    bundle = PREFIX + bundle_key(release.manifest.bundle_sha256)
+    bundle = PREFIX + bundle_key(release.manifest.head.bundle_sha256)
     bucket.server.put(bundle, damage(release.bundle_bytes))
 
     assert "published" == bucket.publish(A).result
@@ -169,7 +169,7 @@ def test_a_damaged_bundle_is_replaced(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}", b'{"format": 2}', b"my own file"], ids=["empty", "other", "new", "own"]
+    "content", [b"", b"{}", b'{"format": 3}', b"my own file"], ids=["empty", "other", "new", "own"]
 )
 def test_what_is_no_pointer_is_left_alone(bucket: Bucket, content: bytes) -> None:
     bucket.server.put(PREFIX + POINTER_KEY, content)
@@ -195,7 +195,7 @@ def test_the_second_publisher_fails_and_changes_nothing(bucket: Bucket) -> None:
     found = failure(bucket.publish, C)
 
     assert "publish_conflict" == found.reason
-    assert "grace made release" in found.message and other.revision in found.message
+    assert "grace made release" in found.message and other.revision[:12] in found.message
     assert B == bucket.current()
 
 
@@ -225,7 +225,7 @@ def test_a_release_that_is_pruned_meanwhile_is_put_back(bucket: Bucket) -> None:
     def prune(exchange: Exchange) -> None:
         exchange.send(exchange.good())
         bucket.server.delete(PREFIX + manifest_key(old.revision))
-        bucket.server.delete(PREFIX + bundle_key(old.manifest.bundle_sha256))
+        bucket.server.delete(PREFIX + bundle_key(old.manifest.head.bundle_sha256))
 
     bucket.server.inject(prune, is_write(POINTER_KEY), times=1)
 

@@ -8,7 +8,7 @@ from s3_sync.publisher.catalog import CatalogEntry
 from s3_sync.publisher.report import size_text, table
 from s3_sync.publisher.table import releases_report
 from s3_sync.release.facts import Origin, time_text
-from s3_sync.release.manifest import Summary
+from s3_sync.release.manifest import Head
 from tests.support.releases import make_release
 
 AT = datetime(2026, 11, 20, 15, tzinfo=UTC)
@@ -37,19 +37,19 @@ def test_columns_are_aligned() -> None:
 
 
 def test_a_table_of_releases() -> None:
-    pointer = make_release({"a": b""}, history=("b" * 12, "c" * 12)).pointer
+    pointer = make_release({"a": b""}, history=("b" * 64, "c" * 64)).pointer
     origin = Origin("ada", "1" * 40 + "-dirty", "main", "Ada", "Subject " * 20 + "\nmore")
-    summary = Summary(pointer.revision, AT, origin, "0" * 64, 212, 1_200_000)
+    summary = Head(pointer.revision, AT, origin, "0" * 64, 9, 212, 1_200_000)
     entries = [
         CatalogEntry(pointer.revision, AT, summary),
-        CatalogEntry("b" * 12, AT, summary),
-        CatalogEntry("c" * 12, AT, None),
+        CatalogEntry("b" * 64, AT, summary),
+        CatalogEntry("c" * 64, AT, None),
     ]
 
-    report = releases_report("s3://b/p/", entries, 3, pointer, {"b" * 12})
+    report = releases_report("s3://b/p/", entries, 3, pointer, {"b" * 64})
 
     current, previous, damaged, more = report.lines[1:]
-    assert [pointer.revision, "2026-11-20T15:00:00Z", "ada", "111111111111-dirty", "212"] == (
+    assert [pointer.revision[:12], "2026-11-20T15:00:00Z", "ada", "111111111111-dirty", "212"] == (
         current.split()[:5]
     )
     assert "current" in current and "previous, pinned" in previous and "damaged" in damaged

@@ -1,47 +1,55 @@
 """The manifest of a release, from and to bytes."""
 
-import json
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3_sync.digest import revision_of
 from s3_sync.keys import refusal_of
-from s3_sync.release.facts import MARKS_LIMIT, TEXT_LIMIT_CHARACTERS, Origin, check_bulk
+from s3_sync.release.chunk import Chunk, Entry
+from s3_sync.release.facts import MARKS_LIMIT, TEXT_LIMIT_CHARACTERS, Origin
 from s3_sync.release.manifest import (
-    HEAD_LIMIT_BYTES,
-    MANIFEST_LIMIT_BYTES,
+    FACTS_LIMIT_BYTES,
+    Manifest,
+    missing_part,
+    parse_facts,
+    parse_head,
     parse_manifest,
-    parse_summary,
-    serialise_manifest,
+    read_manifest,
+    serialise_head,
 )
 from s3_sync.release.pointer import parse_pointer
-from s3_sync.release.rows import FILES_LIMIT, Invalid
+from s3_sync.release.rows import Invalid
+from s3_sync.revision import chunk_ends, revision_of, revision_of_chunks
 from tests.s3_sync.release.examples import (
     BAD_FACTS,
     RELEASE,
     Facts,
-    manifest_facts,
+    chunk,
+    line,
+    lines_and_chunks,
+    manifest_of,
     names,
     with_,
     without,
 )
-from tests.support.releases import make_release
+from tests.support.releases import ABSENT, Release, make_release
+
+MANY = {f"team{n % 7}/dag_{n:04}.py": b"%d" % n for n in range(1_000)}
+
+
+def known_of(manifest: Manifest) -> dict[Entry, Chunk]:
+    return {chunk.entry: chunk for chunk in manifest.chunks}
 
 
 def test_a_manifest_is_read_as_it_was_written() -> None:
     assert parse_manifest(RELEASE.manifest_bytes) == RELEASE.manifest
-
-
-def test_a_manifest_is_json_with_one_file_a_line() -> None:
-    lines = RELEASE.manifest_bytes.decode().splitlines()
-
-    assert [list(row) for row in RELEASE.manifest.files.values()] == manifest_facts()["files"]
-    assert 3 == sum(line.startswith("    [") for line in lines)
 
 
 @given(st.dictionaries(names, st.binary(max_size=50), min_size=1, max_size=5), st.data())
@@ -64,6 +72,9 @@ def test_any_release_of_files_survives_the_way_to_bytes_and_back(
     assert parse_pointer(release.pointer_bytes) == release.pointer
 
 
+# --- the name of a content
+
+
 def test_a_revision_is_content_paths_and_executable_bits_alone() -> None:
     one, two = ("a", "0" * 64, False), ("b", "1" * 64, False)
     others = [("c", "1" * 64, False), ("b", "2" * 64, False), ("b", "1" * 64, True)]
@@ -77,67 +88,242 @@ def test_a_revision_is_content_paths_and_executable_bits_alone() -> None:
 def test_a_revision_is_what_the_reference_says() -> None:
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
-    # printf '%s x a.py\0%s - b.py\0' $digest $digest | sha256sum | cut -c1-12
-    assert "ecabc3b2980f" == revision_of([("a.py", digest, True), ("b.py", digest, False)])
+    # printf '%s\n' $(printf '%s x a.py\0%s - b.py\0' $digest $digest | sha256sum | cut -c1-64) |
+    #   sha256sum
+    expected = "e84a6e84f5da42f61eefabd6234b1b9e63dbf4f2261829ec77f59a882f2da548"
+    assert expected == revision_of([("a.py", digest, True), ("b.py", digest, False)])
 
 
-@pytest.mark.parametrize("bomb", [b"[],", b"{},", b"1,"], ids=["lists", "objects", "numbers"])
-def test_a_manifest_that_would_fill_the_memory_is_refused_before_it_is_parsed(bomb: bytes) -> None:
-    data = b'{"format": 1, "files": [' + bomb * (2 * MARKS_LIMIT) + b"[]]}"
-    tracemalloc.start()
-    try:
-        with pytest.raises(Invalid, match="brackets and commas"):
-            parse_manifest(data)
-        assert tracemalloc.get_traced_memory()[1] < 1 << 20
-    finally:
-        tracemalloc.stop()
+def test_a_chunk_ends_where_the_crc_of_a_path_is_divisible_by_64() -> None:
+    paths = sorted(MANY)
+
+    ends = chunk_ends(paths)
+
+    assert ends[-1] == len(paths)
+    inner = [at for at, path in enumerate(paths, 1) if zlib.crc32(path.encode()) % 64 == 0]
+    assert inner == [end for end in ends if end in inner] and len(ends) - len(inner) in (0, 1)
+    assert 5 < len(ends) < 50
 
 
-def test_as_many_files_as_there_may_be_are_no_bomb() -> None:
-    path = "[team, {a}]/[b, c]"
-    row = ["0" * 11 + path, 10**9, 10**6, 10**6, "0" * 64, "0644"]
-    check_bulk(json.dumps([row] * FILES_LIMIT).encode(), MANIFEST_LIMIT_BYTES)
+# --- what a reader that knows the release before has to read
 
 
-def test_the_head_of_a_manifest_is_enough_for_a_table() -> None:
-    files = {f"dags/{number:05d}.py": b"" for number in range(1_000)}
+def read_news(before: Release, after: Release) -> tuple[Manifest, int]:
+    """Read a manifest by parts; return how many bytes of chunks that took, too."""
+    data = after.manifest_bytes
+    head, at = parse_head(data[: after.pointer.head_bytes])
+    known = known_of(before.manifest)
+    start, end = missing_part(head, known)
+    return read_manifest(head, data[at + start : at + end], known, 0), end - start
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda files: files.__setitem__("team3/dag_0500.py", b"other"),
+        lambda files: files.__setitem__("team3/dag_0500_a.py", b"more"),
+        lambda files: files.pop("team3/dag_0500.py"),
+        lambda files: files.__setitem__("team0/aaa.py", b"first"),
+    ],
+    ids=["changed", "added", "removed", "first"],
+)
+def test_one_file_costs_little_of_the_manifest(change: Callable[[dict[str, bytes]], None]) -> None:
+    files = dict(MANY)
+    change(files)
+    before, after = make_release(MANY), make_release(files)
+
+    manifest, read_bytes = read_news(before, after)
+
+    assert after.manifest == manifest
+    assert read_bytes < len(after.manifest_bytes) / 2
+
+
+def test_a_release_that_has_only_lost_chunks_needs_none() -> None:
+    ends = chunk_ends(sorted(MANY))
+    files = {path: MANY[path] for path in sorted(MANY)[: ends[3]]}
+    before, after = make_release(MANY), make_release(files)
+
+    assert (after.manifest, 0) == read_news(before, after)
+
+
+FEW = dict(sorted(MANY.items())[:250])
+
+
+@settings(max_examples=20)
+@given(st.lists(st.sets(st.sampled_from(sorted(FEW)), max_size=3), max_size=3))
+def test_each_step_reads_what_a_whole_manifest_says(steps: list[set[str]]) -> None:
+    before = make_release(FEW)
+    known = before.manifest
+    files = dict(FEW)
+    for number, paths in enumerate(steps):
+        files |= dict.fromkeys(paths, b"step %d" % number)
+        after = make_release(files)
+        known, _ = read_news(replace(before, manifest=known), after)
+        assert parse_manifest(after.manifest_bytes) == known
+
+
+def test_a_clash_between_what_is_known_and_what_is_new_is_found() -> None:
+    before = make_release({f"x{n}/a.py": b"" for n in range(300)})
+    for path, is_folder in (("x7", True), ("x7/a.py/b", False)):
+        after = make_release({**{f"x{n}/a.py": b"" for n in range(300)}, path: b""})
+        with pytest.raises(Invalid, match="both a file and a folder"):
+            read_news(before, after)
+        assert is_folder == (path == "x7")
+
+
+def test_files_are_located_in_the_whole_bundle() -> None:
+    release = make_release(MANY)
+
+    for file in release.manifest.locate(release.manifest.files.values()):
+        data = release.bundle_bytes[file.offset : file.offset + file.stored_bytes]
+        assert MANY[file.path] == data
+
+
+# --- tables
+
+
+def test_the_first_line_is_enough_for_a_table() -> None:
     long = Origin(*["😀" * TEXT_LIMIT_CHARACTERS] * 6)
-    release = make_release(files)
-    data = serialise_manifest(replace(release.manifest, origin=long))
+    head = replace(make_release(MANY).manifest.head, origin=long)
 
-    summary = parse_summary(data[:HEAD_LIMIT_BYTES])
+    found = parse_facts(serialise_head(head)[:FACTS_LIMIT_BYTES])
 
-    assert (release.revision, 1_000, 0) == (summary.revision, summary.files, summary.size_bytes)
-    assert long == summary.origin
-    assert release.manifest.bundle_sha256 == summary.bundle_sha256
+    assert replace(head, chunks=()) == found
+    assert 1_000 == found.files
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[", b'{"format": 1}', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"{}", b"[\n", b'{"format": 2}\n', b"\xff\n", b" " * 50_000])
 def test_an_invalid_head_is_refused(data: bytes) -> None:
     with pytest.raises(Invalid):
-        parse_summary(data)
+        parse_facts(data)
+
+
+# --- what is refused
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
         *BAD_FACTS,
-        with_("revision", "0123456789ab"),
+        with_("revision", ABSENT),
         without("created_at"),
         without("bundle"),
         *(with_("bundle", {"sha256": "0" * 64, "size_bytes": size}) for size in (1, -1)),
         with_("bundle", {"sha256": None, "size_bytes": 1_000}),
-        without("files"),
-        with_("files", {}),
-        with_("files", []),
-        with_("files", [1]),
-        *(with_("files", [row]) for row in ([], ["a"])),
-        with_("files", [["a", 34, 0, 0, "0" * 64, "0644", "more"]]),
+        without("totals"),
+        with_("totals", {"files": 1}),
     ],
 )
-def test_what_is_no_manifest_is_refused(spoil: Callable[[Facts], object]) -> None:
-    facts = manifest_facts()
+def test_facts_that_are_wrong_are_refused(spoil: Callable[[Facts], object]) -> None:
+    facts, chunks, blobs = lines_and_chunks()
     spoil(facts)
 
     with pytest.raises(Invalid):
-        parse_manifest(json.dumps(facts).encode())
+        parse_manifest(line(facts) + line(chunks) + blobs)
+
+
+E0 = lines_and_chunks()[1]["chunks"][0]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        None, [], {}, [1], [[]], [E0[:2]], [[*E0, 1]], [[E0[0].upper(), *E0[1:]]],
+        [[E0[0], 0, E0[2]]], [[E0[0], True, E0[2]]], [[E0[0], E0[1], -1]], [[E0[0], 1.5, 1]],
+        [E0, E0], [["0" * 64, *E0[1:]]],
+    ],
+)  # fmt: skip
+def test_a_wrong_list_of_chunks_is_refused(listed: object) -> None:
+    facts, _, blobs = lines_and_chunks()
+    for second in ({"chunks": listed}, listed):
+        with pytest.raises(Invalid):
+            parse_manifest(line(facts) + line(second) + blobs)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda blobs: blobs[:-1], "bytes, not"),
+        (lambda blobs: blobs + b"x", "bytes, not"),
+        (lambda blobs: b"\0" * len(blobs), "cannot be inflated"),
+        (lambda blobs: blobs[:-1] + bytes([blobs[-1] ^ 1]), "inflated"),
+    ],
+)
+def test_chunks_that_cannot_be_cut_are_refused(
+    change: Callable[[bytes], bytes], problem: str
+) -> None:
+    facts, chunks, blobs = lines_and_chunks()
+
+    with pytest.raises(Invalid, match=problem):
+        parse_manifest(line(facts) + line(chunks) + change(blobs))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"{}", "not a list"),
+        (b"[]", "names no file"),
+        (b"[[1]]", "not rows"),
+        (b"\xff", "not JSON"),
+        (b"[NaN]", "NaN"),
+        ("[]".encode("utf-16"), "not JSON"),
+        (b"[" + b"[]," * (2 * MARKS_LIMIT) + b"[]]", "brackets and commas"),
+    ],
+    ids=["object", "empty", "no rows", "bytes", "NaN", "UTF-16", "bomb"],
+)
+def test_a_wrong_chunk_is_refused(text: bytes, problem: str) -> None:
+    facts, _, _ = lines_and_chunks()
+    blob = chunk(text)
+    listed = [[E0[0], len(blob), E0[2]]]
+    facts["revision"] = revision_of_chunks([E0[0]])
+
+    with pytest.raises(Invalid, match=problem):
+        parse_manifest(line(facts) + line({"chunks": listed}) + blob)
+
+
+def test_a_chunk_that_would_fill_the_memory_is_refused_before_it_is_parsed() -> None:
+    facts, _, _ = lines_and_chunks()
+    facts["revision"] = revision_of_chunks([E0[0]])
+    blob = zlib.compress(bytes(256 << 20), 1)
+    data = line(facts) + line({"chunks": [[E0[0], len(blob), E0[2]]]}) + blob
+    tracemalloc.start()
+    try:
+        with pytest.raises(Invalid, match="too long"):
+            parse_manifest(data)
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()
+
+
+ROWS: list[list[Any]] = [[f"f{n:03}", 0, 0, "0" * 64, "0644"] for n in range(200)]
+
+
+def test_chunks_that_end_elsewhere_are_refused() -> None:
+    """Else one content could have many names."""
+    good = chunk_ends([row[0] for row in ROWS])
+    assert 200 == len(parse_manifest(manifest_of(ROWS)).files)
+    for ends in ([200], [*good[:-2], 200], [1, *good]):
+        with pytest.raises(Invalid, match="end where its names say"):
+            parse_manifest(manifest_of(ROWS, ends=ends))
+
+
+def test_a_name_that_is_twice_in_an_object_is_refused() -> None:
+    first, rest = RELEASE.manifest_bytes.split(b"\n", 1)
+    twice = first[:-1] + b', "format": 2}'
+
+    with pytest.raises(Invalid, match="twice"):
+        parse_manifest(twice + b"\n" + rest)
+
+
+def test_fields_that_a_reader_does_not_know_are_ignored() -> None:
+    facts, chunks, blobs = lines_and_chunks()
+    data = line(facts | {"new": [1]}) + line(chunks | {"new": {}}) + blobs
+
+    assert RELEASE.manifest == parse_manifest(data)
+
+
+def test_every_file_is_in_order_across_chunks() -> None:
+    manifest = make_release(MANY).manifest
+
+    assert list(manifest.files) == sorted(MANY)
+    assert all(a.files[-1].path < b.files[0].path for a, b in pairwise(manifest.chunks))

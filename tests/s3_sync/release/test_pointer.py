@@ -11,13 +11,17 @@ from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES, parse_manifest
 from s3_sync.release.pointer import (
     HISTORY_LIMIT,
     POINTER_LIMIT_BYTES,
+    Pointer,
+    Turn,
     parse_pointer,
     serialise_pointer,
 )
 from s3_sync.release.rows import Invalid
 from tests.s3_sync.release.examples import BAD_FACTS, RELEASE, Facts, with_, without
+from tests.support.releases import ABSENT, AT
 
-REVISION = "0123456789ab"
+TURN = {"revision": ABSENT, "sequence": 1, "since": "2026-11-20T15:00:00Z"}
+BAD_HISTORIES: list[object] = [["x"], [[ABSENT]], [{}], [ABSENT], None]
 BAD_SIZES = [0, True, MANIFEST_LIMIT_BYTES + 1]
 
 
@@ -32,13 +36,15 @@ def test_a_pointer_is_read_as_it_was_written() -> None:
 
 def test_texts_are_cut_and_history_is_short() -> None:
     origin = Origin(*["😀" * 2_000] * 6)
-    pointer = replace(RELEASE.pointer, origin=origin, history=("0123456789ab",) * 50)
+    turns = tuple(Turn(ABSENT, n, AT) for n in range(50, 0, -1))
+    turn = replace(RELEASE.pointer.turn, sequence=51)
+    pointer = replace(RELEASE.pointer, turn=turn, origin=origin, history=turns)
 
     data = serialise_pointer(pointer)
 
     assert len(data) < POINTER_LIMIT_BYTES
     found = parse_pointer(data)
-    assert ("0123456789ab",) * HISTORY_LIMIT == found.history
+    assert turns[:HISTORY_LIMIT] == found.history
     assert "😀" * TEXT_LIMIT_CHARACTERS == found.origin.message == found.origin.by
 
 
@@ -54,12 +60,18 @@ def test_what_is_odd_for_people_only_is_left_out() -> None:
         *BAD_FACTS,
         without("manifest"),
         with_("manifest", []),
-        *(with_("manifest", {"sha256": s, "size_bytes": 1}) for s in ("0" * 63, "G" * 64)),
-        *(with_("manifest", {"sha256": "0" * 64, "size_bytes": size}) for size in BAD_SIZES),
-        without("published_at"),
-        *(with_("published_at", at) for at in ("yesterday", 1_700_000_000)),
+        *(with_("manifest", {"head_bytes": 1, "size_bytes": size}) for size in BAD_SIZES),
+        *(with_("manifest", {"head_bytes": size, "size_bytes": 9}) for size in (0, 10, "1")),
+        without("since"),
+        *(with_("since", at) for at in ("yesterday", 1_700_000_000)),
+        without("sequence"),
+        *(with_("sequence", found) for found in (0, -1, True, 1.5, "2", 1 << 53, 1)),
+        *(with_("restores", found) for found in (0, 2, "1", True, None)),
         without("history"),
-        *(with_("history", found) for found in (["x"], [[REVISION]], [REVISION] * 21)),
+        *(with_("history", found) for found in BAD_HISTORIES),
+        with_("history", [TURN, TURN]),
+        with_("history", [TURN | {"sequence": 2}]),
+        *(with_("history", [TURN | bad]) for bad in ({"since": ""}, {"revision": ABSENT[1:]})),
     ],
 )
 def test_what_is_no_pointer_is_refused(spoil: Callable[[Facts], object]) -> None:
@@ -73,10 +85,39 @@ def test_what_is_no_pointer_is_refused(spoil: Callable[[Facts], object]) -> None
 @pytest.mark.parametrize(
     "data",
     [b"", b"null", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 5_000,
-     b" " * (64 << 10) + b"{}"],
-    ids=["empty", "null", "list", "half", "bytes", "deep", "long number", "too long"],
+     b" " * (64 << 10) + b"{}", RELEASE.pointer_bytes.decode().encode("utf-16"),
+     b'{"format": 2, "format": 2}', b"\xef\xbb\xbf" + RELEASE.pointer_bytes],
+    ids=["empty", "null", "list", "half", "bytes", "deep", "long number", "too long", "UTF-16",
+         "twice", "mark"],
 )  # fmt: skip
 def test_what_is_no_json_object_is_refused(data: bytes) -> None:
     for parse in (parse_pointer, parse_manifest):
         with pytest.raises(Invalid):
             parse(data)
+
+
+def pointer_of(*turns: tuple[int, str, int]) -> Pointer:
+    """A pointer with turns of sequence, release and what it restores, newest first."""
+    first, *others = (Turn(name, n, AT, restores) for n, name, restores in turns)
+    return replace(RELEASE.pointer, turn=first, history=tuple(others))
+
+
+@pytest.mark.parametrize(
+    ("turns", "previous"),
+    [
+        ([(1, "A", 0)], None),
+        ([(2, "B", 0), (1, "A", 0)], "A"),
+        ([(3, "A", 1), (2, "B", 0), (1, "A", 0)], None),
+        ([(4, "B", 2), (3, "C", 0), (2, "B", 0), (1, "A", 0)], "A"),
+        ([(5, "D", 0), (4, "B", 2), (3, "C", 0), (2, "B", 0), (1, "A", 0)], "B"),
+        ([(6, "B", 4), (5, "D", 0), (4, "B", 2), (3, "C", 0), (2, "B", 0), (1, "A", 0)], "A"),
+        ([(9, "B", 2), (8, "C", 0)], None),
+        ([(9, "X", 0), (8, "C", 0)], "C"),
+    ],
+)
+def test_a_roll_back_never_leads_to_what_was_just_left(
+    turns: list[tuple[int, str, int]], previous: str | None
+) -> None:
+    found = pointer_of(*turns).previous
+
+    assert previous == (found and found.revision)

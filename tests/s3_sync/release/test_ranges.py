@@ -5,7 +5,7 @@ from s3_sync.release.rows import File
 
 
 def file(offset: int, stored: int = 10) -> File:
-    return File(f"f{offset:09}", offset, stored, stored, "0" * 64, "0644")
+    return File(f"f{offset:09}", stored, stored, "0" * 64, "0644", offset)
 
 
 def test_nothing_needs_no_request() -> None:

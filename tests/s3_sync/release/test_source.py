@@ -1,7 +1,6 @@
 """Whole cycles of the source `release` against a scripted S3."""
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -9,8 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from s3_sync.digest import revision_of
-from s3_sync.release.manifest import serialise_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.rows import File
 from s3_sync.tree.staging import Staged
@@ -19,7 +16,8 @@ from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3, access_denied, error, is_list
 from tests.support.faults import replace_body, reset
-from tests.support.releases import Release, make_release
+from tests.support.loopback import Exchange
+from tests.support.releases import ABSENT, Release, make_release, seal
 from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest, is_pointer
 
 FILES = {f"pkg{n % 3}/m{n}.py": f"x = {n}\n".encode() * 30 for n in range(12)} | {"empty.py": b""}
@@ -111,6 +109,94 @@ def test_the_page_tells_where_a_release_comes_from(shelf: Shelf, process: Proces
     assert ("tests", "0" * 40) == (release["by"], release["commit"])
 
 
+MANY = {f"team{n % 9}/dag_{n:04}.py": b"x = %d\n" % n for n in range(1_500)}
+
+
+@layouts
+def test_of_a_long_manifest_only_what_is_new_is_read(
+    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
+) -> None:
+    shelf.publish(MANY)
+    process.run(PINNED | layout)
+    files = {**MANY, "team3/dag_0003.py": b"other\n", "team3/new.py": b"new\n"}
+    release = shelf.publish(files)
+    s3.forget()
+
+    assert ("changed", release.revision) == (process.cycle().result, process.revision)
+
+    assert files == process.shown
+    head, chunks = s3.seen(is_manifest)
+    assert f"bytes=0-{release.pointer.head_bytes - 1}" == head.headers["range"]
+    assert "if-match" in chunks.headers
+    start, end = map(int, chunks.headers["range"].removeprefix("bytes=").split("-"))
+    assert end - start < len(release.manifest_bytes) / 2
+    assert 4 == len(s3.seen())
+    _damage(process, layout, "team0/dag_0000.py")
+    process.restart(PINNED | layout)
+    process.cycle()
+    assert files == process.shown
+
+
+def _damage(process: Process, layout: dict[str, str], path: str) -> None:
+    """Empty a file of a chunk that no longer came."""
+    if layout != SNAPSHOT:
+        (process.folder / path).write_bytes(b"")
+
+
+@pytest.mark.parametrize("wrong", ["head_bytes", "manifest_bytes", "ranges", "replaced"])
+def test_where_the_parts_of_a_manifest_do_not_fit_all_of_it_is_read(
+    s3: FakeS3, shelf: Shelf, process: Process, wrong: str
+) -> None:
+    shelf.publish(MANY)
+    process.run(PINNED)
+    files = {**MANY, "team3/dag_0003.py": b"other\n"}
+    release = make_release(files)
+    shelf.store(release)
+    if wrong.endswith("_bytes"):
+        pointer = replace(release.pointer, **{wrong: getattr(release.pointer, wrong) - 1})
+        release = replace(release, pointer=pointer)
+    shelf.point_to(release)
+    if wrong == "ranges":
+        s3.inject(whole, is_manifest)
+    if wrong == "replaced":
+        s3.inject(error(412, "PreconditionFailed"), lambda r: "if-match" in r.headers, times=1)
+
+    assert "changed" == process.cycle().result
+
+    assert files == process.shown
+
+
+def whole(exchange: Exchange) -> None:
+    """A server that knows no ranges."""
+    headers = {name: text for name, text in exchange.request.headers.items() if name != "range"}
+    exchange.request = replace(exchange.request, headers=headers)
+    exchange.send(exchange.good())
+
+
+def test_an_old_pointer_that_is_put_back_is_followed_with_a_warning(
+    shelf: Shelf, process: Process, log: Log
+) -> None:
+    first = shelf.publish({"a.py": b"a = 1\n"})
+    old = shelf.current
+    assert old is not None
+    process.run(PINNED)
+    shelf.publish({"a.py": b"a = 2\n"})
+    process.cycle()
+    shelf.point_to(first)
+    process.cycle()
+    assert [] == log.events("release_replayed")
+
+    shelf.put(POINTER_KEY, old.pointer_bytes)
+    process.cycle()
+
+    (warned,) = log.events("release_replayed")
+    assert (1, 3, first.revision) == (
+        warned["sequence"],
+        warned["sequence_before"],
+        warned["revision"],
+    )
+
+
 # --- from one source to the other
 
 
@@ -147,7 +233,7 @@ def test_the_record_of_another_kind_or_pin_counts_as_none(
     process.restart({"KEY_PATH": "dags"})
     process.fail()
     assert not process.is_ready
-    process.restart(PINNED | {"S3_SYNC_REVISION": "0" * 12})
+    process.restart(PINNED | {"S3_SYNC_REVISION": "0" * 64})
     process.fail()
     assert not process.is_ready
     process.restart(PINNED | {"S3_SYNC_REVISION": release.revision})
@@ -176,11 +262,11 @@ def test_a_pin_is_kept_to_and_asks_nothing_more(
 
 def test_a_pinned_release_that_is_not_there_is_named(shelf: Shelf, process: Process) -> None:
     shelf.publish(FILES)
-    process.start(PINNED | {"S3_SYNC_REVISION": "0123456789ab"})
+    process.start(PINNED | {"S3_SYNC_REVISION": ABSENT})
     error = process.fail()
 
     assert "release_missing" == error.reason
-    assert "dags/releases/0123456789ab.json" in error.message
+    assert f"dags/releases/{ABSENT}.manifest" in error.message
     assert "pruned" in error.advice
 
 
@@ -208,11 +294,10 @@ def test_a_pinned_release_that_is_published_with_another_bundle_is_recovered_fro
 
     # Another zlib makes other bytes of the same content; so does a byte behind the zip.
     body = release.bundle_bytes + b"\0"
-    other = replace(
-        release.manifest, bundle_sha256=hashlib.sha256(body).hexdigest(), bundle_bytes=len(body)
-    )
-    shelf.put(bundle_key(other.bundle_sha256), body)
-    shelf.put(manifest_key(release.revision), serialise_manifest(other))
+    manifest = release.manifest
+    other = seal(manifest.locate(manifest.files.values()), body)
+    assert other.revision == release.revision
+    shelf.store(other)
 
     assert "changed" == process.cycle().result
     assert FILES == process.shown
@@ -240,7 +325,7 @@ def _manifest(shelf: Shelf) -> str:
 
 
 def _bundle(shelf: Shelf) -> str:
-    return bundle_key(_current(shelf).manifest.bundle_sha256)
+    return bundle_key(_current(shelf).manifest.head.bundle_sha256)
 
 
 def _cut(s3: FakeS3, shelf: Shelf) -> None:
@@ -249,7 +334,9 @@ def _cut(s3: FakeS3, shelf: Shelf) -> None:
 
 def _flipped(s3: FakeS3, shelf: Shelf) -> None:
     body = bytearray(_current(shelf).bundle_bytes)
-    body[_current(shelf).manifest.files["pkg1/m1.py"].offset + 1] ^= 1
+    manifest = _current(shelf).manifest
+    (file,) = manifest.locate([manifest.files["pkg1/m1.py"]])
+    body[file.offset + 1] ^= 1
     shelf.put(_bundle(shelf), bytes(body))
 
 
@@ -262,7 +349,7 @@ SABOTAGE: dict[str, tuple[Callable[[FakeS3, Shelf], None], str, str]] = {
         "more than 65536 bytes",
     ),
     "no manifest": (_without(_manifest), "release_missing", "dags/releases/"),
-    "other manifest": (_swapped, "release_invalid", "SHA-256"),
+    "other manifest": (_swapped, "release_invalid", "it is the manifest of"),
     "no bundle": (_without(_bundle), "release_missing", "dags/bundles/"),
     "short bundle": (_cut, "bundle_corrupt", "bundle"),
     "flipped bit": (_flipped, "bundle_corrupt", "pkg1/m1.py"),
@@ -273,12 +360,10 @@ def test_an_empty_file_that_should_not_be_one_leaves_nothing_behind(
     s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
     digest = "0" * 64
-    row = File("empty.py", 0, 0, 0, digest, "0644")
-    revision = revision_of([("empty.py", digest, False)])
-    good = shelf.publish({"a.py": b"a = 1\n"})
-    bad = replace(good.manifest, revision=revision, files={"empty.py": row})
-    shelf.put(manifest_key(revision), serialise_manifest(bad))
-    process.start(PINNED | {"S3_SYNC_REVISION": revision})
+    bad = seal([File("empty.py", 0, 0, digest, "0644", 38)], bytes(100))
+    shelf.publish({"a.py": b"a = 1\n"})
+    shelf.store(bad)
+    process.start(PINNED | {"S3_SYNC_REVISION": bad.revision})
     process.fail()
     before = process.held
 

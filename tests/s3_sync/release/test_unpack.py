@@ -28,8 +28,13 @@ RELEASE = make_release(FILES, executable={"a/two.py"})
 
 
 def rows(release: Release, *paths: str) -> list[File]:
+    """Files, all without paths, with their offsets in the bundle."""
     files = release.manifest.files
-    return [files[path] for path in (paths or files)]
+    return release.manifest.locate(files[path] for path in (paths or files))
+
+
+def row(path: str) -> File:
+    return rows(RELEASE, path)[0]
 
 
 def unpack(row: File, data: bytes, target: Target) -> None:
@@ -98,7 +103,7 @@ def test_after_a_lost_connection_it_goes_on_with_the_file_that_was_not_whole(
     knife: Knife, target: Target
 ) -> None:
     start = knife.begin()
-    second = RELEASE.manifest.files["a/two.py"]
+    second = row("a/two.py")
     knife.cutter.write(knife.body[start : second.offset + 20])
     knife.cutter.restart()
 
@@ -153,7 +158,7 @@ def test_names_and_kinds_that_the_zip_itself_states_mean_nothing(target: Target)
 
 def test_a_bundle_that_ends_early_is_refused(knife: Knife) -> None:
     start = knife.begin()
-    knife.cutter.write(knife.body[start : RELEASE.manifest.files["c.py"].offset])
+    knife.cutter.write(knife.body[start : row("c.py").offset])
 
     with pytest.raises(ObjectError, match=r"ends before 'c\.py'"):
         knife.cutter.finish()
@@ -185,24 +190,24 @@ def test_another_bundle_or_another_part_is_refused(knife: Knife, headers: dict[s
 def test_a_file_is_held_against_its_row(
     target: Target, changes: dict[str, object], why: str
 ) -> None:
-    row = RELEASE.manifest.files["a/one.py"]._replace(**changes)  # type: ignore[arg-type]
+    file = row("a/one.py")._replace(**changes)  # type: ignore[arg-type]
     with pytest.raises(ObjectError, match=why):
-        unpack(row, RELEASE.bundle_bytes[row.offset : row.offset + row.stored_bytes], target)
+        unpack(file, RELEASE.bundle_bytes[file.offset : file.offset + file.stored_bytes], target)
 
     assert [] == os.listdir(f"{target.path}/.s3-sync/staging")
 
 
 def test_what_does_not_end_where_it_should_is_refused(target: Target) -> None:
-    row = RELEASE.manifest.files["a/one.py"]
-    data = RELEASE.bundle_bytes[row.offset : row.offset + row.stored_bytes]
+    file = row("a/one.py")
+    data = RELEASE.bundle_bytes[file.offset : file.offset + file.stored_bytes]
     for piece in (data[:-1], data + b"\0"):
         with pytest.raises(ObjectError, match="corrupt"):
-            unpack(row, piece, target)
+            unpack(file, piece, target)
 
 
 def test_a_bomb_is_stopped_at_its_stated_size(target: Target) -> None:
-    row = RELEASE.manifest.files["c.py"]
-    body = RELEASE.bundle_bytes[row.offset : row.offset + row.stored_bytes]
+    file = row("c.py")
+    body = RELEASE.bundle_bytes[file.offset : file.offset + file.stored_bytes]
 
     with pytest.raises(ObjectError, match="more than 1000 bytes"):
-        unpack(row._replace(size_bytes=1_000), body, target)
+        unpack(file._replace(size_bytes=1_000), body, target)

@@ -278,7 +278,7 @@ def test_a_bundle_that_is_gone_or_denied_is_named(check: Check, s3: FakeS3) -> N
     s3.inject(access_denied("s3:GetObject", arn, IDENTITY_ARN), is_bundle, times=1)
 
     denied = check(3, FROM_RELEASES)
-    s3.delete(f"dags/{bundle_key(release.manifest.bundle_sha256)}")
+    s3.delete(f"dags/{bundle_key(release.manifest.head.bundle_sha256)}")
     missing = check(3, FROM_RELEASES)
 
     assert f'"Resource": "{BUCKET_ARN}/dags/*"' in denied

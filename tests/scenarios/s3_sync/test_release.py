@@ -13,6 +13,7 @@ from tests.scenarios.s3_sync.weather import LAYOUTS
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.loopback import Request
+from tests.support.releases import ABSENT
 from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest, is_pointer
 
 FILES = {
@@ -94,7 +95,7 @@ def test_new_release_costs_three_requests_and_takes_what_changed(
 
     assert "changed" == finished["result"]
     assert {"pointer": 1, "manifest": 1, "bundle": 1} == parts(s3.requests)
-    row = release.manifest.files["pkg/b.py"]
+    (row,) = release.manifest.locate([release.manifest.files["pkg/b.py"]])
     assert row.stored_bytes == finished["downloaded_bytes"]
     (asked,) = s3.seen(is_bundle)
     assert f"bytes={row.offset}-{row.offset + row.stored_bytes - 1}" == asked.headers["range"]
@@ -165,7 +166,7 @@ def test_one_shot_fetches_the_pinned_release_though_another_is_current(
 def test_one_shot_gives_up_on_a_pin_that_is_not_there(shelf: Shelf, begin: Begin) -> None:
     one_shot = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "1s"}
 
-    assert 3 == begin(S3_SYNC_REVISION="0123456789ab", **one_shot).wait_for_exit().code
+    assert 3 == begin(S3_SYNC_REVISION=ABSENT, **one_shot).wait_for_exit().code
 
 
 def test_pin_to_another_release_takes_over_the_volume(shelf: Shelf, begin: Begin) -> None:

@@ -26,7 +26,7 @@ from tests.support.shelf import Shelf, release_daemon
 
 HOOK = SNIPPETS / "airflow_local_settings.py"
 CREATE = Path(__file__).parents[2] / "support/task_pods.py"
-REVISION = "0123456789ab"
+REVISION = "0123456789abcdef" * 4
 PUBLISHED = {
     "revision": REVISION,
     "published_at": 1_700_000_000.0,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from stat import S_IFREG
 from typing import BinaryIO
 
-from s3_sync.release.rows import RATIO_LIMIT, File
+from s3_sync.release.rows import HEADER_BYTES, RATIO_LIMIT, File
 
 LEVEL = 6
 UNIX = 3  # "version made by", for the modes
@@ -57,11 +57,11 @@ def _add(content: FileContent, bundle: zipfile.ZipFile) -> File:
     bundle.writestr(info, data, compresslevel=LEVEL)
     return File(
         content.path,
-        info.header_offset + len(info.FileHeader()),
         info.compress_size,
         len(data),
         hashlib.sha256(data).hexdigest(),
         f"{mode:04o}",
+        info.header_offset + HEADER_BYTES + len(content.path.encode()),
     )
 
 

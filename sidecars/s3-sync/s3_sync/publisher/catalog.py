@@ -4,23 +4,25 @@ The releases of a bucket: what is current, what is there, what is pinned.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
-from s3_sync.digest import is_revision, sha256_of
 from s3_sync.publisher.store import Store
 from s3_sync.release.manifest import (
-    HEAD_LIMIT_BYTES,
+    FACTS_LIMIT_BYTES,
+    Head,
     Manifest,
-    Summary,
+    parse_facts,
     parse_manifest,
-    parse_summary,
 )
 from s3_sync.release.names import (
     BUNDLE_FOLDER,
+    LEFT_FOLDER,
     MANIFEST_FOLDER,
+    MANIFEST_SUFFIX,
     PIN_FOLDER,
     POINTER_KEY,
     bundle_key,
@@ -28,9 +30,12 @@ from s3_sync.release.names import (
 )
 from s3_sync.release.pointer import Pointer, parse_pointer
 from s3_sync.release.rows import Invalid
+from s3_sync.revision import SHORT_DIGITS, is_revision, short
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
+
+_BEGINNING = re.compile(rf"[0-9a-f]{{{SHORT_DIGITS},63}}")
 
 
 class ReleaseError(SidecarError):
@@ -72,6 +77,13 @@ class Kept:
     manifest: Manifest | None
     is_whole: bool
 
+    @property
+    def head_bytes(self) -> int:
+        """
+        Where the chunks begin.
+        """
+        return self.data.index(b"\n", self.data.index(b"\n") + 1) + 1
+
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
@@ -79,13 +91,14 @@ class CatalogEntry:
     A release of the bucket.
 
     Args:
-        written_at: When its manifest was written, by the clock of S3.
+        used_at: When it was published or left last, by the clock of S3; of the current one, at
+            least that.
         summary: What its head says; None where it says nothing.
     """
 
     revision: str
-    written_at: datetime
-    summary: Summary | None
+    used_at: datetime
+    summary: Head | None
 
 
 def read_current(store: Store) -> Current | None:
@@ -122,13 +135,55 @@ def read_release(store: Store, revision: str, *, reads_bundle: bool = False) -> 
         manifest = parse_manifest(stored.data)
     except Invalid:
         return Kept(stored.data, stored.etag, None, False)
-    key = bundle_key(manifest.bundle_sha256)
+    key = bundle_key(manifest.head.bundle_sha256)
     bundle = store.look(key)
-    is_there = bundle is not None and bundle.size_bytes == manifest.bundle_bytes
+    is_there = bundle is not None and bundle.size_bytes == manifest.head.bundle_bytes
     is_whole = manifest.revision == revision and is_there
     if is_whole and reads_bundle:
-        is_whole = store.sha256_of(key) == manifest.bundle_sha256
+        is_whole = store.sha256_of(key) == manifest.head.bundle_sha256
     return Kept(stored.data, stored.etag, manifest, is_whole)
+
+
+def resolve(store: Store, text: str, folder: str = MANIFEST_FOLDER) -> str:
+    """
+    Return the revision that a person means by it, or by its first digits.
+
+    Args:
+        folder: Of the objects that are called by revisions.
+
+    Raises:
+        RevisionError: There is none, or more than one.
+    """
+    if is_revision(text):
+        return text
+    if not _BEGINNING.fullmatch(text):
+        raise RevisionError(
+            "release_unknown",
+            f"{text!r} is not a revision",
+            f"A revision has 64 hexadecimal digits; the first {SHORT_DIGITS} are enough where no "
+            "other begins so. `s3-sync releases` lists them.",
+        )
+    keys = [found.key for found in store.list(f"{folder}{text}")]
+    names = [key.removeprefix(folder).removesuffix(MANIFEST_SUFFIX) for key in keys]
+    match [name for name in names if is_revision(name)]:
+        case [revision]:
+            return revision
+        case []:
+            raise _unknown(store, text)
+        case found:
+            raise RevisionError(
+                "release_unknown",
+                f"{len(found)} releases begin with {text} in {store.url}",
+                "Give more digits: `s3-sync releases --output json` shows all of them.",
+            )
+
+
+def _unknown(store: Store, text: str) -> RevisionError:
+    return RevisionError(
+        "release_unknown",
+        f"there is no release {short(text)} in {store.url}",
+        "`s3-sync releases` lists those that are there; old ones may have been pruned.",
+    )
 
 
 def find_release(store: Store, revision: str) -> Kept:
@@ -140,18 +195,14 @@ def find_release(store: Store, revision: str) -> Kept:
     """
     kept = read_release(store, revision)
     if kept is None:
-        raise RevisionError(
-            "release_unknown",
-            f"there is no release {revision!r} in {store.url}",
-            "`s3-sync releases` lists those that are there; old ones may have been pruned.",
-        )
+        raise _unknown(store, revision)
     return kept
 
 
 def incomplete(revision: str) -> ReleaseError:
     return ReleaseError(
         "release_incomplete",
-        f"release {revision} is not whole: its manifest or its bundle is missing or damaged",
+        f"release {short(revision)} is not whole: its manifest or its bundle is missing or damaged",
         "Publish its content again: that puts back what is missing.",
     )
 
@@ -161,7 +212,9 @@ def is_shown(store: Store, pointer: Pointer, *, reads_bundle: bool = False) -> b
     Whether all that a pointer names is there.
     """
     kept = read_release(store, pointer.revision, reads_bundle=reads_bundle)
-    return kept is not None and kept.is_whole and sha256_of(kept.data) == pointer.manifest_sha256
+    if kept is None or not kept.is_whole:
+        return False
+    return (len(kept.data), kept.head_bytes) == (pointer.manifest_bytes, pointer.head_bytes)
 
 
 def read_pins(store: Store) -> set[str]:
@@ -172,17 +225,27 @@ def read_pins(store: Store) -> set[str]:
     return set(filter(is_revision, names))
 
 
+def read_left(store: Store) -> dict[str, datetime]:
+    """
+    Return when releases were current last, by S3's clock; the current one may be missing.
+    """
+    found = ((f.key.removeprefix(LEFT_FOLDER), f.modified_at) for f in store.list(LEFT_FOLDER))
+    return {revision: at for revision, at in found if is_revision(revision)}
+
+
 def list_releases(store: Store) -> list[CatalogEntry]:
     """
-    Return the releases that are there, newest first, without their summaries.
+    Return the releases that are there, those used last first, without their summaries.
     """
+    left = read_left(store)
     found = []
     for listed in store.list(MANIFEST_FOLDER):
         name = listed.key.removeprefix(MANIFEST_FOLDER)
-        revision = name.removesuffix(".json")
-        if name.endswith(".json") and is_revision(revision):
-            found.append(CatalogEntry(revision, listed.modified_at, None))
-    return sorted(found, key=lambda entry: (entry.written_at, entry.revision), reverse=True)
+        revision = name.removesuffix(MANIFEST_SUFFIX)
+        if name != revision and is_revision(revision):
+            used_at = max(listed.modified_at, left.get(revision, listed.modified_at))
+            found.append(CatalogEntry(revision, used_at, None))
+    return sorted(found, key=lambda entry: (entry.used_at, entry.revision), reverse=True)
 
 
 def summarise(store: Store, entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
@@ -191,12 +254,12 @@ def summarise(store: Store, entries: Iterable[CatalogEntry]) -> list[CatalogEntr
     """
 
     def read(entry: CatalogEntry) -> CatalogEntry:
-        stored = store.read(manifest_key(entry.revision), head_bytes=HEAD_LIMIT_BYTES)
+        stored = store.read(manifest_key(entry.revision), head_bytes=FACTS_LIMIT_BYTES)
         try:
-            summary = parse_summary(stored.data) if stored else None
+            summary = parse_facts(stored.data) if stored else None
         except Invalid:
             summary = None
-        return CatalogEntry(entry.revision, entry.written_at, summary)
+        return CatalogEntry(entry.revision, entry.used_at, summary)
 
     with ThreadPoolExecutor(READERS) as readers:
         return list(readers.map(read, entries))
@@ -206,5 +269,5 @@ def find_stranger(store: Store) -> str:
     """
     Return something under the prefix that is no part of a release; empty where there is none.
     """
-    ours = (POINTER_KEY, MANIFEST_FOLDER, BUNDLE_FOLDER, PIN_FOLDER)
+    ours = (POINTER_KEY, MANIFEST_FOLDER, BUNDLE_FOLDER, PIN_FOLDER, LEFT_FOLDER)
     return next((found.key for found in store.list("") if not found.key.startswith(ours)), "")

@@ -24,7 +24,7 @@ YEARS_SECONDS = 10 * 366 * 86400.0
 COMMANDS = ("publish", "releases", "rollback", "prune-releases", "pin", "unpin")
 
 _URL = "s3://BUCKET/PREFIX of the releases; default: AWS_BUCKET and KEY_PATH"
-_REVISION = "12 hexadecimal digits, as `s3-sync releases` shows them"
+_REVISION = "or its first 12 digits, as `s3-sync releases` shows them"
 
 
 def add_commands(commands: Any) -> None:
@@ -84,10 +84,15 @@ def add_commands(commands: Any) -> None:
         type=_parsed(duration(at_most=YEARS_SECONDS)),
         default="30d",
         metavar="DURATION",
-        help="younger ones stay; default 30d",
+        help="those that were current within that time stay; default 30d",
     )
     prune.add_argument(
         "--keep", action="append", default=[], metavar="REVISION", help="this one stays, too"
+    )
+    prune.add_argument(
+        "--keep-from",
+        metavar="FILE",
+        help="those that it names, one a line, stay, too; -: standard input",
     )
     add_dry_run(prune)
 
@@ -98,6 +103,19 @@ def add_commands(commands: Any) -> None:
         parser = add(name, text)
         parser.add_argument("revision", metavar="REVISION", help=_REVISION)
         add_url(parser)
+
+
+def place_rest(arguments: argparse.Namespace, rest: list[str]) -> list[str]:
+    """
+    Take what argparse leaves over where an option comes before an argument; return what is left.
+
+    It takes an optional argument for absent as soon as an option follows (bpo-14191).
+    """
+    for name in ("revision", "url"):
+        is_open = getattr(arguments, name, "") is None
+        if is_open and rest and not rest[0].startswith("-"):
+            setattr(arguments, name, rest.pop(0))
+    return rest
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

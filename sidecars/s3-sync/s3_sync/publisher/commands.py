@@ -11,27 +11,27 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from s3_sync.digest import is_revision
 from s3_sync.publisher.catalog import (
-    RevisionError,
     find_release,
     list_releases,
     read_current,
     read_pins,
+    resolve,
     summarise,
 )
 from s3_sync.publisher.gate import judge
 from s3_sync.publisher.ignore import Ignore
 from s3_sync.publisher.origin import find_ci_url, find_origin, find_publisher
 from s3_sync.publisher.progress import Progress
-from s3_sync.publisher.prune import prune
+from s3_sync.publisher.prune import prune, read_names
 from s3_sync.publisher.publish import Outcome, Publisher
 from s3_sync.publisher.report import Report, size_text
 from s3_sync.publisher.rollback import roll_back
 from s3_sync.publisher.store import Store
 from s3_sync.publisher.table import releases_report
 from s3_sync.release.facts import Origin, time_text
-from s3_sync.release.names import pin_key
+from s3_sync.release.names import PIN_FOLDER, pin_key
+from s3_sync.revision import short
 from s3_sync.settings import Settings
 
 NAMED_LEFT_OUT = 10
@@ -58,31 +58,29 @@ def run(
     Raises:
         SidecarError: It could not be done; what was current stays current.
     """
-    for revision in (getattr(arguments, "revision", None), *getattr(arguments, "keep", ())):
-        if revision is not None and not is_revision(revision):
-            raise RevisionError(
-                "release_unknown",
-                f"{revision!r} is not a revision",
-                "A revision has 12 hexadecimal digits; `s3-sync releases` lists them.",
-            )
     if arguments.command == "publish":
         ignore = Ignore(arguments.folder, arguments.exclude)
         return _publish(settings, arguments, ignore, environ, progress)
     store = Store(settings)
     is_dry = settings.dry_run or getattr(arguments, "dry_run", False)
+    given: str | None = getattr(arguments, "revision", None)
     match arguments.command:
         case "releases":
             return _releases(store, arguments.limit)
         case "rollback":
             who = Origin(by=find_publisher(environ), ci_url=find_ci_url(environ))
-            return _rollback(store, arguments.revision, who, is_dry=is_dry)
+            return _rollback(store, given and resolve(store, given), who, is_dry=is_dry)
         case "prune-releases":
-            pinned = [settings.revision] if settings.revision else []
-            return _prune(store, {*arguments.keep, *pinned}, arguments, is_dry=is_dry)
+            named = [*arguments.keep, *read_names(arguments.keep_from)]
+            keep = {resolve(store, name) for name in named}
+            if settings.revision:
+                keep.add(settings.revision)
+            return _prune(store, keep, arguments, is_dry=is_dry)
         case "pin":
-            return _pin(store, arguments.revision, find_publisher(environ), is_dry=is_dry)
+            by = find_publisher(environ)
+            return _pin(store, resolve(store, str(given)), by, is_dry=is_dry)
         case _:
-            return _unpin(store, arguments.revision, is_dry=is_dry)
+            return _unpin(store, resolve(store, str(given), PIN_FOLDER), is_dry=is_dry)
 
 
 def _publish(
@@ -123,7 +121,10 @@ def _publish_lines(outcome: Outcome, settings: Settings) -> list[str]:
         lines.append(f"Left out: {len(seen.left_out)} ({names}{more})")
     size = f"{len(seen.files)} files, {size_text(seen.size_bytes)}"
     if outcome.result == "unchanged":
-        return [*lines, f"Unchanged: {settings.source} is at {outcome.revision} already ({size})"]
+        return [
+            *lines,
+            f"Unchanged: {settings.source} is at {short(outcome.revision)} already ({size})",
+        ]
     if settings.gate == "off":
         lines.append("Not checked: the gate is off (--gate syntax compiles every .py first)")
     if outcome.is_guarded is False:
@@ -131,14 +132,16 @@ def _publish_lines(outcome: Outcome, settings: Settings) -> list[str]:
     if outcome.stranger:
         lines.append(NEIGHBORS.format(outcome.stranger))
     if outcome.result == "planned":
-        lines.append(f"Would publish {outcome.revision} to {settings.source}: {size}")
+        lines.append(f"Would publish {short(outcome.revision)} to {settings.source}: {size}")
     else:
         packed = size_text(outcome.bundle_bytes)
         lines.append(
-            f"Published {outcome.revision} to {settings.source}: {size} in a bundle of {packed}"
+            f"Published {short(outcome.revision)} to {settings.source}: {size} in a bundle of "
+            f"{packed}"
         )
     if outcome.before and outcome.before.revision != outcome.revision:
-        lines.append(f"Before: {outcome.before.revision}; `s3-sync rollback` goes back to it")
+        before = short(outcome.before.revision)
+        lines.append(f"Before: {before}; `s3-sync rollback` goes back to it")
     return lines
 
 
@@ -157,14 +160,14 @@ def _releases(store: Store, limit: int) -> Report:
 
 def _rollback(store: Store, revision: str | None, who: Origin, *, is_dry: bool) -> Report:
     done = roll_back(store, revision, who, is_dry=is_dry)
-    before, after = done.before.revision, done.after.revision
+    before, after = short(done.before.revision), short(done.after.revision)
     result = "unchanged" if before == after else "planned" if is_dry else "rolled_back"
     facts = {
         "result": result,
         "url": store.url,
-        "revision": after,
-        "previous": before,
-        "history": done.after.history,
+        "revision": done.after.revision,
+        "previous": done.before.revision,
+        "history": [turn.revision for turn in done.after.history],
         "conditional_writes": done.is_guarded,
     }
     lines = [UNGUARDED] if done.is_guarded is False else []
@@ -192,7 +195,8 @@ def _prune(
     }
     verb = "Would remove" if is_dry else "Removed"
     lines = [
-        f"{verb} {entry.revision}, written {time_text(entry.written_at)}" for entry in done.removed
+        f"{verb} {short(entry.revision)}, used last {time_text(entry.used_at)}"
+        for entry in done.removed
     ]
     lines.append(
         f"{verb} from {store.url}: releases {len(done.removed)}, bundles {done.bundles} "
@@ -205,17 +209,19 @@ def _pin(store: Store, revision: str, by: str, *, is_dry: bool) -> Report:
     find_release(store, revision)
     facts = {"result": "planned" if is_dry else "pinned", "url": store.url, "revision": revision}
     if is_dry:
-        return Report([f"Would pin {revision} in {store.url}"], facts)
+        return Report([f"Would pin {short(revision)} in {store.url}"], facts)
     note = {"pinned_at": time_text(datetime.now(UTC)), "pinned_by": by}
-    store.put(pin_key(revision), json.dumps(note).encode() + b"\n", "application/json")
+    store.put(pin_key(revision), json.dumps(note).encode() + b"\n")
     return Report([f"Pinned {revision} in {store.url}: it is not pruned"], facts)
 
 
 def _unpin(store: Store, revision: str, *, is_dry: bool) -> Report:
     facts = {"result": "planned" if is_dry else "unpinned", "url": store.url, "revision": revision}
     if revision not in read_pins(store):
-        return Report([f"Unchanged: {revision} is not pinned"], facts | {"result": "unchanged"})
+        return Report(
+            [f"Unchanged: {short(revision)} is not pinned"], facts | {"result": "unchanged"}
+        )
     if is_dry:
-        return Report([f"Would unpin {revision} in {store.url}"], facts)
+        return Report([f"Would unpin {short(revision)} in {store.url}"], facts)
     store.delete(pin_key(revision))
-    return Report([f"Unpinned {revision} in {store.url}"], facts)
+    return Report([f"Unpinned {short(revision)} in {store.url}"], facts)

@@ -14,10 +14,10 @@ from s3_sync.publisher.folder import Look, contents
 from s3_sync.publisher.folder_errors import FolderError
 from s3_sync.publisher.progress import Progress, Watched
 from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store
-from s3_sync.release.facts import Origin, check_bulk
-from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES, Manifest, serialise_manifest
+from s3_sync.release.facts import Origin
+from s3_sync.release.manifest import Manifest, make_manifest, parse_manifest
 from s3_sync.release.names import bundle_key, manifest_key
-from s3_sync.release.rows import File, Invalid
+from s3_sync.release.rows import Invalid
 
 
 class Draft:
@@ -59,14 +59,12 @@ class Draft:
                 f"the bundle cannot be built in {self._path}: {error.strerror}",
                 "It needs room for the compressed folder; TMPDIR names another place.",
             ) from error
-        self._manifest = Manifest(
-            self.revision, datetime.now(UTC), self._origin, sha256, size, _by_path(rows)
-        )
-        self._data = serialise_manifest(self._manifest)
+        now = datetime.now(UTC)
+        self._manifest, self._data = make_manifest(rows, now, self._origin, sha256, size)
         try:
-            check_bulk(self._data, MANIFEST_LIMIT_BYTES)
+            parse_manifest(self._data)
         except Invalid as error:
-            said = f"there are too many, or too long, names: of the manifest, {error}"
+            said = f"no reader would take it: of the manifest, {error}"
             raise FolderError("release_too_large", said) from error
 
     def upload(self, store: Store, kept: Kept | None, progress: Progress) -> Kept:
@@ -89,27 +87,24 @@ class Draft:
         if self._manifest is None:
             self.build(progress)
         assert self._manifest is not None
-        tell = progress.bytes_counter("Uploading", self._manifest.bundle_bytes)
+        head = self._manifest.head
+        tell = progress.bytes_counter("Uploading", head.bundle_bytes)
         with Watched(self._path, tell) as bundle:
-            store.put(bundle_key(self._manifest.bundle_sha256), bundle, "application/zip")
+            store.put(bundle_key(head.bundle_sha256), bundle)
         return self._put_manifest(store, kept)
 
     def _put_manifest(self, store: Store, kept: Kept | None) -> Kept:
         key = manifest_key(self.revision)
         try:
             if kept is None:
-                store.put(key, self._data, "application/json", if_absent=True)
+                store.put(key, self._data, if_absent=True)
             else:
-                store.put(key, self._data, "application/json", if_etag=kept.etag)
+                store.put(key, self._data, if_etag=kept.etag)
         except ConditionUnknown:
-            store.put(key, self._data, "application/json")
+            store.put(key, self._data)
         except ConditionFailed:  # another publish of the same content, or our own lost answer
             there = read_release(store, self.revision)
             if there is None or not there.is_whole:
                 raise incomplete(self.revision) from None
             return there
         return Kept(self._data, "", self._manifest, True)
-
-
-def _by_path(rows: list[File]) -> dict[str, File]:
-    return {row.path: row for row in rows}

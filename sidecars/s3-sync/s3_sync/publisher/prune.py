@@ -4,20 +4,24 @@ Which releases go, and how: the manifest first, so that no release is ever there
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 
 from s3_sync.publisher.catalog import (
     CatalogEntry,
     ReleaseError,
+    RevisionError,
     list_releases,
     read_current,
+    read_left,
     read_pins,
     summarise,
 )
 from s3_sync.publisher.store import Listed, Store, Stored
-from s3_sync.release.names import BUNDLE_FOLDER, POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.names import BUNDLE_FOLDER, POINTER_KEY, bundle_key, left_key, manifest_key
 
 # A bundle without a manifest may be that of a publish which is under way.
 UPLOAD_SECONDS = 86_400.0
@@ -47,17 +51,17 @@ def choose(
     now: datetime,
 ) -> list[CatalogEntry]:
     """
-    Return the releases that go: neither spared, nor among the newest, nor young.
+    Return the releases that go: neither spared, nor among those used last, nor used lately.
 
     Args:
-        entries: Newest first.
+        entries: Those used last first.
         spared: Revisions that stay whatever their age.
     """
     youngest = now - timedelta(seconds=keep_for_seconds)
     return [
         entry
         for entry in entries[keep_count:]
-        if entry.revision not in spared and entry.written_at < youngest
+        if entry.revision not in spared and entry.used_at < youngest
     ]
 
 
@@ -80,17 +84,19 @@ def prune(
     Raises:
         ReleaseError: There are releases, and none is current; nothing is removed.
     """
-    now = datetime.now(UTC)
+    now = store.now()
     # Before the manifests: a publish writes them in this order.
     bundles = list(store.list(BUNDLE_FOLDER))
+    # Before the marks: what is left after this has one.
+    in_use = _in_use(store)
     entries = list_releases(store)
-    if entries and read_current(store) is None:
+    if entries and not in_use.pointed:
         raise ReleaseError(
             "release_missing",
             f"there is no {store.url}{POINTER_KEY}, so nobody knows which release pods have",
             "Nothing was removed. Publish first.",
         )
-    spared = {*_in_use(store), *keep}
+    spared = {*in_use.pointed, *in_use.pinned, *keep}
     going = choose(entries, spared, keep_count, keep_for_seconds, now)
     gone = {entry.revision for entry in going}
     staying = summarise(store, [entry for entry in entries if entry.revision not in gone])
@@ -101,16 +107,46 @@ def prune(
     loose = _loose(bundles, staying, going, now)
     if not is_dry:
         loose = [bundle for bundle in loose if _delete_unless_new(store, bundle)]
+        marked = set(read_left(store))
+        for revision in marked - {entry.revision for entry in list_releases(store)}:
+            store.delete(left_key(revision))
     return Pruned(tuple(going), tuple(staying), len(loose), sum(b.size_bytes for b in loose))
 
 
-def _in_use(store: Store) -> set[str]:
+def read_names(path: str | None) -> list[str]:
     """
-    Return what is current, what a rollback goes to, and what is pinned in the bucket.
+    Return the revisions that a file names, one a line; ``-`` is standard input.
+
+    Raises:
+        RevisionError: It cannot be read.
     """
+    if path is None:
+        return []
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text()
+    except (OSError, ValueError) as error:
+        raise RevisionError(
+            "release_unknown", f"--keep-from {path!r} cannot be read: {error}"
+        ) from error
+    return [name for line in text.splitlines() if (name := line.strip())]
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """
+    What may not go: what is current, what a rollback leads to, what is pinned.
+    """
+
+    pointed: frozenset[str]
+    pinned: frozenset[str]
+
+
+def _in_use(store: Store) -> _Use:
     current = read_current(store)
-    pointed = (current.pointer.revision, *current.pointer.history[:1]) if current else ()
-    return {*pointed, *read_pins(store)}
+    pointed = {current.pointer.revision} if current else set()
+    if current and (previous := current.pointer.previous):
+        pointed.add(previous.revision)
+    return _Use(frozenset(pointed), frozenset(read_pins(store)))
 
 
 def _remove(store: Store, going: Sequence[CatalogEntry]) -> list[CatalogEntry]:
@@ -122,11 +158,16 @@ def _remove(store: Store, going: Sequence[CatalogEntry]) -> list[CatalogEntry]:
         if stored := store.read(manifest_key(entry.revision)):
             store.delete(manifest_key(entry.revision))
             removed.append((entry, stored))
-    in_use = _in_use(store)
+    in_use, left = _in_use(store), read_left(store)
+    gone = []
     for entry, stored in removed:
-        if entry.revision in in_use and store.look(manifest_key(entry.revision)) is None:
-            store.put(manifest_key(entry.revision), stored.data, "application/json")
-    return [entry for entry, _ in removed if entry.revision not in in_use]
+        key, revision = manifest_key(entry.revision), entry.revision
+        was_used = left.get(revision, entry.used_at) > entry.used_at
+        if revision not in in_use.pointed | in_use.pinned and not was_used:
+            gone.append(entry)
+        elif store.look(key) is None:
+            store.put(key, stored.data)
+    return gone
 
 
 def _delete_unless_new(store: Store, bundle: Listed) -> bool:

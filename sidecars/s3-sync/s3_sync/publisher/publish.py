@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from s3_sync.digest import revision_of, sha256_of
 from s3_sync.publisher.catalog import (
     Current,
     Kept,
@@ -29,7 +28,8 @@ from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.store import Store
 from s3_sync.publisher.swap import check_ours, has_conditions, swap_pointer
 from s3_sync.release.facts import Origin
-from s3_sync.release.pointer import HISTORY_LIMIT, Pointer
+from s3_sync.release.pointer import Pointer, Turn
+from s3_sync.revision import revision_of
 
 # A release whose objects vanish while it is published, by a prune beside us, is put back.
 TRIES = 3
@@ -110,18 +110,11 @@ class Publisher:
         old = before.pointer if before else None
         for _ in range(TRIES):
             kept = draft.upload(store, kept, self._progress)
-            pointer = Pointer(
-                draft.revision,
-                sha256_of(kept.data),
-                len(kept.data),
-                datetime.now(UTC),
-                self._origin,
-                _history(old, draft.revision),
-            )
+            pointer = _next(old, draft.revision, kept, self._origin)
             is_guarded = has_conditions(store, draft.revision, kept.data, base)
             swap_pointer(store, pointer, base, is_guarded=is_guarded)
             if is_shown(store, pointer):
-                size = kept.manifest.bundle_bytes if kept.manifest else 0
+                size = kept.manifest.head.bundle_bytes if kept.manifest else 0
                 return Outcome("published", draft.revision, old, draft.seen, size, is_guarded)
             base = read_current(store)
             check_ours(base, pointer)
@@ -129,11 +122,16 @@ class Publisher:
         raise incomplete(draft.revision)
 
 
-def _history(old: Pointer | None, revision: str) -> tuple[str, ...]:
+def _next(old: Pointer | None, revision: str, kept: Kept, origin: Origin) -> Pointer:
     """
-    Return the history of a new pointer; a repair of what is current leaves it as it was.
+    Return the new pointer; where it repairs what is current, its history stays as it was.
     """
-    if old is None:
-        return ()
-    before = old.history if old.revision == revision else (old.revision, *old.history)
-    return before[:HISTORY_LIMIT]
+    turn = Turn(revision, 1, datetime.now(UTC))
+    history: tuple[Turn, ...] = ()
+    if old is not None:
+        is_repair = old.revision == revision
+        turn = replace(
+            turn, sequence=old.turn.sequence + 1, restores=old.turn.restores if is_repair else 0
+        )
+        history = old.history if is_repair else old.turns()
+    return Pointer(turn, len(kept.data), kept.head_bytes, origin, history)

@@ -7,7 +7,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from s3_sync.digest import sha256_of
 from s3_sync.publisher.catalog import (
     ReleaseError,
     find_release,
@@ -19,7 +18,8 @@ from s3_sync.publisher.catalog import (
 from s3_sync.publisher.store import Store
 from s3_sync.publisher.swap import has_conditions, swap_pointer
 from s3_sync.release.facts import Origin
-from s3_sync.release.pointer import HISTORY_LIMIT, Pointer
+from s3_sync.release.pointer import Pointer, Turn
+from s3_sync.revision import short
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +51,29 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     if before is None:
         raise ReleaseError("history_empty", f"nothing was published to {store.url} yet")
     old = before.pointer
-    if revision is None and not old.history:
+    before_it = old.previous
+    if revision is None and before_it is None:
         raise ReleaseError(
             "history_empty",
-            f"there is no release before {old.revision} to go back to",
+            f"there is no release before {short(old.revision)} to go back to",
             "`s3-sync releases` lists those that are there; name one.",
         )
-    target = revision or old.history[0]
+    target = revision or (before_it.revision if before_it else "")
     if target == old.revision:
         return Rollback(old, old, None)
     if revision is None and read_release(store, target) is None:
         raise ReleaseError(
             "history_empty",
-            f"{target}, the release before {old.revision}, is not there any more",
+            f"{short(target)}, the release before {short(old.revision)}, is not there any more",
             "It was pruned. `s3-sync releases` lists those that are there; name one.",
         )
     kept = find_release(store, target)
     if not kept.is_whole or kept.manifest is None:
         raise incomplete(target)
-    origin = replace(kept.manifest.origin, by=who.by, ci_url=who.ci_url)
-    after = Pointer(
-        target,
-        sha256_of(kept.data),
-        len(kept.data),
-        datetime.now(UTC),
-        origin,
-        history_after(old, target),
-    )
+    origin = replace(kept.manifest.head.origin, by=who.by, ci_url=who.ci_url)
+    restored = next((turn.sequence for turn in old.history if turn.revision == target), 0)
+    turn = Turn(target, old.turn.sequence + 1, datetime.now(UTC), restored)
+    after = Pointer(turn, len(kept.data), kept.head_bytes, origin, old.turns())
     if is_dry:
         return Rollback(old, after, None)
     is_guarded = has_conditions(store, target, kept.data, before)
@@ -85,15 +81,3 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     if not is_shown(store, after):
         raise incomplete(target)
     return Rollback(old, after, is_guarded)
-
-
-def history_after(old: Pointer, revision: str) -> tuple[str, ...]:
-    """
-    Return the history once a revision is current again.
-
-    Where it is one of the history, all newer ones leave it, so that the next rollback goes
-    further back, never forward to what was just left.
-    """
-    if revision in old.history:
-        return old.history[old.history.index(revision) + 1 :]
-    return (old.revision, *old.history)[:HISTORY_LIMIT]

@@ -15,8 +15,9 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal, TypeVar
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
 
 import boto3
 import botocore.session
@@ -46,6 +47,8 @@ _CONFIG = Config(
 )
 
 CHUNK_BYTES = 1 << 20
+
+KINDS = {"json": "application/json", "zip": "application/zip"}
 
 Body = bytes | io.BufferedReader
 
@@ -174,7 +177,6 @@ class Store:
         self,
         key: str,
         body: Body,
-        kind: Literal["application/json", "application/zip"],
         *,
         if_absent: bool = False,
         if_etag: str = "",
@@ -197,7 +199,7 @@ class Store:
         given = {
             "Bucket": self.bucket,
             "Key": self.prefix + key,
-            "ContentType": kind,
+            "ContentType": KINDS.get(key.rpartition(".")[2], "application/octet-stream"),
             "ContentMD5": _md5(body),
             **condition,
         }
@@ -219,6 +221,21 @@ class Store:
                     raise self._explained(error, "put", key) from error
             except exceptions.BotoCoreError as error:
                 raise unreachable(error) from error
+
+    def now(self) -> datetime:
+        """
+        Return what time it is for S3, whose clock dates the objects.
+        """
+        try:
+            answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+            text = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+            return parsedate_to_datetime(text)
+        except ValueError:
+            return datetime.now(UTC)
+        except exceptions.ClientError as error:
+            raise self._explained(error, "list", "") from error
+        except exceptions.BotoCoreError as error:
+            raise unreachable(error) from error
 
     def delete(self, key: str) -> None:
         """

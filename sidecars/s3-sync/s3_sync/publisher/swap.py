@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from s3_sync.publisher.catalog import Current, ReleaseError, read_current
 from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store
-from s3_sync.release.names import POINTER_KEY, manifest_key
+from s3_sync.release.names import POINTER_KEY, left_key, manifest_key
 from s3_sync.release.pointer import Pointer, serialise_pointer
+from s3_sync.revision import short
 
 # No object has this ETag: it is the MD5 of nothing that anybody writes.
 NO_ETAG = '"00000000000000000000000000000000"'
@@ -29,16 +30,18 @@ def swap_pointer(
         ReleaseError: ``publish_conflict``: another publisher made another release current.
     """
     data = serialise_pointer(pointer)
+    if before is not None and before.pointer.revision != pointer.revision:
+        # Before it is left: killed in between, it merely counts as used a moment longer.
+        store.put(left_key(before.pointer.revision), b"")
     if not is_guarded:
         _check_unchanged(read_current(store), before)
-        store.put(POINTER_KEY, data, "application/json")
+        store.put(POINTER_KEY, data)
         check_ours(read_current(store), pointer)
         return
     try:
         store.put(
             POINTER_KEY,
             data,
-            "application/json",
             if_absent=before is None,
             if_etag=before.etag if before else "",
         )
@@ -57,7 +60,6 @@ def has_conditions(store: Store, revision: str, manifest: bytes, before: Current
         store.put(
             manifest_key(revision),
             manifest,
-            "application/json",
             if_absent=before is None,
             if_etag=NO_ETAG if before else "",
         )
@@ -89,8 +91,8 @@ def _conflict(now: Current | None) -> ReleaseError:
     else:
         origin = now.pointer.origin
         said = (
-            f"{origin.by or 'someone else'} made release {now.pointer.revision} current meanwhile, "
-            f"at {now.pointer.published_at:%Y-%m-%d %H:%M:%S} UTC"
+            f"{origin.by or 'someone else'} made release {short(now.pointer.revision)} current "
+            f"meanwhile, at {now.pointer.turn.since:%Y-%m-%d %H:%M:%S} UTC"
         )
     return ReleaseError(
         "publish_conflict",

@@ -11,7 +11,8 @@ from typing import Any
 from s3_sync.publisher.catalog import CatalogEntry
 from s3_sync.publisher.report import Report, size_text, table
 from s3_sync.release.facts import time_text
-from s3_sync.release.pointer import Pointer
+from s3_sync.release.pointer import Pointer, Turn
+from s3_sync.revision import short
 
 HEAD = ("REVISION", "CREATED", "BY", "COMMIT", "FILES", "SIZE", "STATE", "MESSAGE")
 MESSAGE_CHARACTERS = 60
@@ -33,8 +34,9 @@ def releases_report(
     facts = {
         "url": url,
         "current": pointer.revision if pointer else None,
-        "published_at": time_text(pointer.published_at) if pointer else None,
-        "history": pointer.history if pointer else (),
+        "sequence": pointer.turn.sequence if pointer else None,
+        "published_at": time_text(pointer.turn.since) if pointer else None,
+        "history": [_turn_facts(turn) for turn in pointer.history] if pointer else [],
         "releases": [_facts(entry, pointer, pins) for entry in entries],
         "older": older,
     }
@@ -44,6 +46,15 @@ def releases_report(
     if older:
         lines.append(f"and {older} older ones: --limit 0 shows them")
     return Report(lines, facts)
+
+
+def _turn_facts(turn: Turn) -> dict[str, Any]:
+    return {
+        "revision": turn.revision,
+        "sequence": turn.sequence,
+        "since": time_text(turn.since),
+        "restores": turn.restores or None,
+    }
 
 
 def _facts(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) -> dict[str, Any]:
@@ -62,10 +73,10 @@ def _row(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) ->
     state = ", ".join(_state(entry, pointer, pins))
     summary = entry.summary
     if summary is None:
-        return (entry.revision, time_text(entry.written_at), "", "", "", "", state, "damaged")
+        return (short(entry.revision), time_text(entry.used_at), "", "", "", "", state, "damaged")
     commit, _, dirty = summary.origin.commit.partition("-")
     return (
-        entry.revision,
+        short(entry.revision),
         time_text(summary.created_at),
         summary.origin.by,
         commit[:12] + (f"-{dirty}" if dirty else ""),
@@ -83,7 +94,7 @@ def _state(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) 
     states = []
     if pointer and entry.revision == pointer.revision:
         states.append("current")
-    if pointer and pointer.history[:1] == (entry.revision,):
+    if pointer and pointer.previous and pointer.previous.revision == entry.revision:
         states.append("previous")
     if entry.revision in pins:
         states.append("pinned")

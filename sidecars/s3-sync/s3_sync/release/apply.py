@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from s3_sync.digest import is_sha256
+from s3_sync.release.manifest import Manifest
 from s3_sync.release.ranges import join
 from s3_sync.release.rows import File
 from s3_sync.release.unpack import Cutter, Unpacking
@@ -29,14 +30,13 @@ class ReleaseApplier:
 
     Args:
         key: Of the bundle.
-        size_bytes: Of the bundle.
     """
 
-    def __init__(self, client: S3Client, order: Order[File], key: str, size_bytes: int) -> None:
+    def __init__(self, client: S3Client, order: Order[File], key: str, manifest: Manifest) -> None:
         self._client = client
         self._order = order
         self._key = key
-        self._size_bytes = size_bytes
+        self._manifest = manifest
         self._is_wanted = order.state.wanted.__contains__
         self._staged: list[Staged] = []
 
@@ -83,7 +83,7 @@ class ReleaseApplier:
         for file in missing:
             if not file.stored_bytes:
                 self._staged.append(self._stage_empty(file))
-        parts = join(file for file in missing if file.stored_bytes)
+        parts = join(self._manifest.locate(file for file in missing if file.stored_bytes))
         following = iter(parts)
         try:
             async with asyncio.TaskGroup() as group:
@@ -102,7 +102,9 @@ class ReleaseApplier:
 
     async def _read_next(self, parts: Iterator[list[File]]) -> None:
         for files in parts:
-            cutter = Cutter(files, self._size_bytes, self._order.target, self._staged.append)
+            cutter = Cutter(
+                files, self._manifest.head.bundle_bytes, self._order.target, self._staged.append
+            )
             try:
                 await self._client.get(
                     "bundle", self._key, cutter.headers, cutter.size_bytes, cutter, cutter.check

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from s3_sync.digest import is_revision
 from s3_sync.release.rows import FILES_LIMIT, Invalid
+from s3_sync.revision import is_revision
 
-FORMAT = 1
+FORMAT = 2
 # All rows have a third of that; the rest is for names.
 MARKS_LIMIT = 20 * FILES_LIMIT
 TEXT_LIMIT_CHARACTERS = 500
@@ -43,26 +43,46 @@ class Origin:
     ci_url: str = ""
 
 
-def check_bulk(data: bytes, limit_bytes: int) -> None:
+def check_marks(data: bytes) -> None:
     """
-    Raise unless so much JSON can be parsed in little memory: an empty list takes two bytes of
-    JSON, and 64 of memory.
+    Raise unless JSON can be parsed in little memory: an empty list takes two bytes of it, and 64
+    of memory.
 
     Raises:
-        Invalid: It is too long, or would become too many objects.
+        Invalid: It would become too many objects.
     """
-    if len(data) > limit_bytes:
-        raise Invalid(f"it has {len(data)} bytes; the limit is {limit_bytes}")
     if len(data) > MARKS_LIMIT and sum(map(data.count, (b"[", b"{", b","))) > MARKS_LIMIT:
         raise Invalid(f"it has more than {MARKS_LIMIT} brackets and commas")
 
 
-def read_facts(data: bytes, limit_bytes: int) -> dict[str, Any]:
-    check_bulk(data, limit_bytes)
+def load_json(data: bytes) -> Any:
+    """
+    Parse JSON as RFC 8259 has it: UTF-8, no name twice in an object, no NaN.
+
+    Raises:
+        Invalid: It is anything else.
+    """
     try:
-        facts = json.loads(data)
+        return json.loads(
+            data.decode(), object_pairs_hook=_each_once, parse_constant=_refuse_constant
+        )
     except (ValueError, RecursionError) as error:
         raise Invalid(f"it is not JSON: {error}") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is twice in an object")
+    return found
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def read_facts(data: bytes) -> dict[str, Any]:
+    facts = load_json(data)
     if not isinstance(facts, dict):
         raise Invalid("it is not a JSON object")
     if facts.get("format") != FORMAT or type(facts["format"]) is not int:
@@ -92,7 +112,10 @@ def read_sha256(facts: Mapping[str, Any], name: str) -> str:
 
 
 def read_size(facts: Mapping[str, Any], name: str, limit_bytes: int) -> int:
-    size: int = get(facts, name, int)
+    return check_size(name, get(facts, name, int), limit_bytes)
+
+
+def check_size(name: str, size: int, limit_bytes: int) -> int:
     if not 0 < size <= limit_bytes:
         raise Invalid(f"{name} is {size}; the limit is {limit_bytes}")
     return size

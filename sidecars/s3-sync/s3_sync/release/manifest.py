@@ -1,21 +1,28 @@
 """
-The manifest of a release, ``releases/<revision>.json``, from and to bytes. Pure.
+The manifest of a release, ``releases/<revision>.manifest``, from and to bytes. Pure.
+
+Two lines of JSON, then chunks: docs/reference/release-format.md.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from bisect import bisect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from json.encoder import encode_basestring_ascii as _quoted
+from itertools import accumulate, pairwise
+from typing import Any
 
-from s3_sync.digest import revision_of
+from s3_sync.release.chunk import Chunk, Entry, inflate, make_chunk, read_chunk
 from s3_sync.release.facts import (
     FORMAT,
     TEXT_LIMIT_CHARACTERS,
     Origin,
+    check_marks,
+    check_size,
     get,
+    load_json,
     origin_facts,
     read_facts,
     read_origin,
@@ -25,25 +32,36 @@ from s3_sync.release.facts import (
     read_time,
     time_text,
 )
-from s3_sync.release.rows import TOTAL_LIMIT_BYTES, File, Invalid, read_rows
+from s3_sync.release.rows import (
+    FILES_LIMIT,
+    TOTAL_LIMIT_BYTES,
+    File,
+    Invalid,
+    check_clashes,
+)
+from s3_sync.revision import (
+    chunk_ends,
+    ends_chunk,
+    is_revision,
+    revision_of_chunks,
+)
 
 # Limits of the reader, and so of the publisher; those of files: rows.py.
 MANIFEST_LIMIT_BYTES = 64 << 20
-# A manifest says everything except its files within this many bytes.
-HEAD_LIMIT_BYTES = 40 << 10
-
-_FILES = '\n  "files": '
+# The first line has no more than that.
+FACTS_LIMIT_BYTES = 40 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class Head:
     """
-    What a release consists of: ``releases/<revision>.json``; immutable.
+    What a manifest says before its chunks.
 
     Args:
         created_at: When it was published for the first time.
         origin: Of that publish.
-        files: By path, in the order of paths and of the bundle.
+        files: How many; for tables, as is `size_bytes`: readers count for themselves.
+        chunks: Empty where only the first line was read.
     """
 
     revision: str
@@ -51,91 +69,230 @@ class Manifest:
     origin: Origin
     bundle_sha256: str
     bundle_bytes: int
-    files: Mapping[str, File] = field(repr=False)
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(file.size_bytes for file in self.files.values())
+    files: int
+    size_bytes: int
+    chunks: tuple[Entry, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class Manifest:
     """
-    What the head of a manifest says, for tables of releases; nothing of it is verified.
-    """
-
-    revision: str
-    created_at: datetime
-    origin: Origin
-    bundle_sha256: str
-    files: int
-    size_bytes: int
-
-
-def serialise_manifest(manifest: Manifest) -> bytes:
-    """
-    Return a manifest's bytes: JSON with one file a line.
-    """
-    head = {
-        "format": FORMAT,
-        "revision": manifest.revision,
-        "created_at": time_text(manifest.created_at),
-        "created_by": manifest.origin.by[:TEXT_LIMIT_CHARACTERS],
-        **origin_facts(manifest.origin),
-        "bundle": {"sha256": manifest.bundle_sha256, "size_bytes": manifest.bundle_bytes},
-        "totals": {"files": len(manifest.files), "size_bytes": manifest.size_bytes},
-    }
-    rows = ",\n".join(
-        f"    [{_quoted(path)}, {offset}, {stored}, {size}, {_quoted(sha256)}, {_quoted(mode)}]"
-        for path, offset, stored, size, sha256, mode in manifest.files.values()
-    )
-    text = json.dumps(head, indent=2)[: -len("\n}")]
-    return f"{text},{_FILES}[\n{rows}\n  ]\n}}\n".encode()
-
-
-def parse_manifest(data: bytes, target_bytes: int = 0) -> Manifest:
-    """
-    Read a manifest; whatever it says can then be written below a target.
+    What a release consists of; immutable.
 
     Args:
-        target_bytes: Length of the target's own path.
+        chunks: In the order of paths and of the bundle.
+        files: All of them, by path.
+    """
+
+    head: Head
+    chunks: tuple[Chunk, ...] = field(repr=False)
+    files: Mapping[str, File] = field(repr=False)
+
+    @property
+    def revision(self) -> str:
+        return self.head.revision
+
+    def locate(self, files: Iterable[File]) -> list[File]:
+        """
+        Return files with their offsets in the whole bundle.
+        """
+        firsts = [chunk.files[0].path for chunk in self.chunks]
+        starts = [0, *accumulate(chunk.entry.bundled_bytes for chunk in self.chunks)]
+        return [
+            file._replace(offset=starts[bisect(firsts, file.path) - 1] + file.offset)
+            for file in files
+        ]
+
+
+def make_manifest(
+    rows: Sequence[File], created_at: datetime, origin: Origin, sha256: str, bundle_bytes: int
+) -> tuple[Manifest, bytes]:
+    """
+    Return a manifest and its bytes.
+
+    Args:
+        rows: In the order of paths; their offsets count in the whole bundle.
+        sha256: Of the bundle.
+    """
+    chunks, blobs, start = [], [], 0
+    for first, end in pairwise((0, *chunk_ends([row.path for row in rows]))):
+        part = [row._replace(offset=row.offset - start) for row in rows[first:end]]
+        chunk, blob = make_chunk(part)
+        start += chunk.entry.bundled_bytes
+        chunks.append(chunk)
+        blobs.append(blob)
+    head = Head(
+        revision_of_chunks(chunk.entry.digest for chunk in chunks),
+        created_at,
+        origin,
+        sha256,
+        bundle_bytes,
+        len(rows),
+        sum(row.size_bytes for row in rows),
+        tuple(chunk.entry for chunk in chunks),
+    )
+    files = {file.path: file for chunk in chunks for file in chunk.files}
+    return Manifest(head, tuple(chunks), files), serialise_head(head) + b"".join(blobs)
+
+
+def serialise_head(head: Head) -> bytes:
+    facts = {
+        "format": FORMAT,
+        "revision": head.revision,
+        "created_at": time_text(head.created_at),
+        "created_by": head.origin.by[:TEXT_LIMIT_CHARACTERS],
+        **origin_facts(head.origin),
+        "bundle": {"sha256": head.bundle_sha256, "size_bytes": head.bundle_bytes},
+        "totals": {"files": head.files, "size_bytes": head.size_bytes},
+    }
+    chunks = [[entry.digest, entry.stored_bytes, entry.bundled_bytes] for entry in head.chunks]
+    return f"{json.dumps(facts)}\n{json.dumps({'chunks': chunks})}\n".encode()
+
+
+def parse_facts(data: bytes) -> Head:
+    """
+    Read the first line of a manifest, without its chunks: enough for tables.
+
+    Args:
+        data: At least that line.
 
     Raises:
-        Invalid: It is not a manifest, or names what must not be written; the text says why.
+        Invalid: It is not one.
     """
-    facts = read_facts(data, MANIFEST_LIMIT_BYTES)
-    bundle = get(facts, "bundle", dict)
-    bundle_bytes = read_size(bundle, "bundle.size_bytes", 2 * TOTAL_LIMIT_BYTES)
-    files = read_rows(get(facts, "files", list), bundle_bytes, target_bytes)
-    manifest = Manifest(
+    line, end, _ = data[:FACTS_LIMIT_BYTES].partition(b"\n")
+    if not end:
+        raise Invalid(f"its first line has more than {FACTS_LIMIT_BYTES} bytes, or no end")
+    facts = read_facts(line)
+    bundle, totals = get(facts, "bundle", dict), get(facts, "totals", dict)
+    return Head(
         read_revision(facts),
         read_time(facts, "created_at"),
         read_origin(facts, "created_by"),
         read_sha256(bundle, "bundle.sha256"),
-        bundle_bytes,
-        files,
-    )
-    content = revision_of((path, row[4], row[5] == "0755") for path, row in files.items())
-    if content != manifest.revision:
-        raise Invalid(f"its files are revision {content}, not {manifest.revision}")
-    return manifest
-
-
-def parse_summary(head: bytes) -> Summary:
-    """
-    Read the first bytes of a manifest that :func:`serialise_manifest` wrote.
-
-    Raises:
-        Invalid: They are not a manifest.
-    """
-    before, found, _ = head.partition(_FILES.encode())
-    facts = read_facts(before.rstrip(b",") + b"}" if found else head, MANIFEST_LIMIT_BYTES)
-    totals = get(facts, "totals", dict)
-    return Summary(
-        read_revision(facts),
-        read_time(facts, "created_at"),
-        read_origin(facts, "created_by"),
-        read_sha256(get(facts, "bundle", dict), "bundle.sha256"),
+        read_size(bundle, "bundle.size_bytes", 2 * TOTAL_LIMIT_BYTES),
         get(totals, "totals.files", int),
         get(totals, "totals.size_bytes", int),
     )
+
+
+def parse_head(data: bytes) -> tuple[Head, int]:
+    """
+    Read both lines of a manifest; return where the chunks begin, too.
+
+    Args:
+        data: At least these lines.
+
+    Raises:
+        Invalid: They are not the head of a manifest, or not that of the revision that it names.
+    """
+    head = parse_facts(data)
+    after = data.index(b"\n") + 1
+    end = data.find(b"\n", after) + 1
+    if not end:
+        raise Invalid("it has no list of chunks")
+    line = data[after:end]
+    check_marks(line)
+    facts = load_json(line)
+    rows = get(facts, "chunks", list) if isinstance(facts, dict) else None
+    if not rows or len(rows) > FILES_LIMIT:
+        raise Invalid("it names no chunk, or too many")
+    chunks = tuple(map(_read_entry, rows))
+    content = revision_of_chunks(chunk.digest for chunk in chunks)
+    if content != head.revision:
+        raise Invalid(f"its chunks are those of revision {content}, not of {head.revision}")
+    if sum(chunk.bundled_bytes for chunk in chunks) > head.bundle_bytes:
+        raise Invalid("the data of its files end beyond the bundle")
+    return replace(head, chunks=chunks), end
+
+
+def _read_entry(row: Any) -> Entry:
+    if type(row) is not list or list(map(type, row)) != [str, int, int]:
+        raise Invalid("a chunk is not a digest and two sizes")
+    digest, stored_bytes, bundled_bytes = row
+    if not is_revision(digest):
+        raise Invalid("the digest of a chunk is not 64 hexadecimal digits")
+    check_size("the size of a chunk", stored_bytes, MANIFEST_LIMIT_BYTES)
+    check_size("what a chunk takes of the bundle", bundled_bytes, 2 * TOTAL_LIMIT_BYTES)
+    return Entry(digest, stored_bytes, bundled_bytes)
+
+
+def missing_part(head: Head, known: Mapping[Entry, Chunk]) -> tuple[int, int]:
+    """
+    Return from where to where behind the head the chunks lie that are not known; empty: 0, 0.
+    """
+    ends = list(accumulate((chunk.stored_bytes for chunk in head.chunks), initial=0))
+    spans = [
+        span for chunk, span in zip(head.chunks, pairwise(ends), strict=True) if chunk not in known
+    ]
+    return (spans[0][0], spans[-1][1]) if spans else (0, 0)
+
+
+def read_manifest(
+    head: Head, data: bytes, known: Mapping[Entry, Chunk], target_bytes: int
+) -> Manifest:
+    """
+    Read what is behind the head; whatever it says can then be written below a target.
+
+    Args:
+        data: From the first chunk to the last one that is not known.
+        known: Chunks of an earlier release.
+        target_bytes: Length of the target's own path.
+
+    Raises:
+        Invalid: It is not what the head says, or names what must not be written.
+    """
+    at, end = missing_part(head, known)
+    if len(data) != end - at:
+        raise Invalid(f"its chunks have {len(data)} bytes, not {end - at}")
+    at, left_bytes = -at, MANIFEST_LIMIT_BYTES
+    chunks, fresh = [], []
+    for entry in head.chunks:
+        chunk = known.get(entry)
+        if chunk is None:
+            text = inflate(data[at : at + entry.stored_bytes], left_bytes)
+            left_bytes -= len(text)
+            chunk = read_chunk(entry, text, target_bytes)
+            fresh.append(chunk)
+        at += entry.stored_bytes
+        chunks.append(chunk)
+    files: dict[str, File] = {}
+    for chunk in chunks:
+        files |= {file.path: file for file in chunk.files}
+    _check_whole(chunks, fresh, files)
+    return Manifest(head, tuple(chunks), files)
+
+
+def parse_manifest(data: bytes, target_bytes: int = 0) -> Manifest:
+    """
+    Read a whole manifest.
+
+    Raises:
+        Invalid: It is not one, or names what must not be written; the text says why.
+    """
+    if len(data) > MANIFEST_LIMIT_BYTES:
+        raise Invalid(f"it has {len(data)} bytes; the limit is {MANIFEST_LIMIT_BYTES}")
+    head, at = parse_head(data)
+    return read_manifest(head, data[at:], {}, target_bytes)
+
+
+def _check_whole(
+    chunks: Sequence[Chunk], fresh: Sequence[Chunk], files: Mapping[str, File]
+) -> None:
+    """
+    Check what no chunk knows of the others, each pair of which one is fresh.
+    """
+    if len(files) > FILES_LIMIT:
+        raise Invalid(f"it names {len(files)} files; the limit is {FILES_LIMIT}")
+    for chunk, after in pairwise(chunks):
+        if not ends_chunk(chunk.files[-1].path):
+            raise Invalid("a chunk does not end where its names say")
+        if not chunk.files[-1].path < after.files[0].path:
+            raise Invalid(f"files are not sorted, each once: {after.files[0].path!r:.300}")
+    total = sum(chunk.size_bytes for chunk in chunks)
+    if total > TOTAL_LIMIT_BYTES:
+        raise Invalid(f"its files have {total} bytes; the limit is {TOTAL_LIMIT_BYTES}")
+    for chunk in fresh:
+        check_clashes(chunk.folders, files)
+    fresh_paths = {file.path for chunk in fresh for file in chunk.files}
+    for chunk in chunks:
+        check_clashes(chunk.folders, fresh_paths)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 POINTER_KEY = "current.json"
 MANIFEST_FOLDER = "releases/"
+MANIFEST_SUFFIX = ".manifest"
 BUNDLE_FOLDER = "bundles/"
 PIN_FOLDER = "pins/"
+LEFT_FOLDER = "left/"
 
 
 def manifest_key(revision: str) -> str:
     """
     Return the key of a manifest, relative to the prefix.
     """
-    return f"{MANIFEST_FOLDER}{revision}.json"
+    return f"{MANIFEST_FOLDER}{revision}{MANIFEST_SUFFIX}"
 
 
 def bundle_key(sha256: str) -> str:
@@ -31,3 +33,10 @@ def pin_key(revision: str) -> str:
     Return the key of a pin, relative to the prefix.
     """
     return f"{PIN_FOLDER}{revision}"
+
+
+def left_key(revision: str) -> str:
+    """
+    Return the key of the mark that says when a release was current last, relative to the prefix.
+    """
+    return f"{LEFT_FOLDER}{revision}"

@@ -7,8 +7,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from s3_sync.digest import is_revision
 from s3_sync.release.facts import (
     FORMAT,
     TEXT_LIMIT_CHARACTERS,
@@ -18,7 +18,6 @@ from s3_sync.release.facts import (
     read_facts,
     read_origin,
     read_revision,
-    read_sha256,
     read_size,
     read_time,
     time_text,
@@ -28,6 +27,25 @@ from s3_sync.release.rows import Invalid
 
 POINTER_LIMIT_BYTES = 64 << 10
 HISTORY_LIMIT = 20
+# As many as JSON carries everywhere.
+SEQUENCE_LIMIT = (1 << 53) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """
+    A time in which a release was current.
+
+    Args:
+        sequence: Of the pointer then; each has a higher one than the pointer before.
+        since: When it became current.
+        restores: The sequence that it brought back by a rollback; 0 where it was published.
+    """
+
+    revision: str
+    sequence: int
+    since: datetime
+    restores: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +54,51 @@ class Pointer:
     What is current: ``current.json``.
 
     Args:
-        manifest_sha256: Of the manifest's bytes.
-        published_at: When it became current.
+        turn: The one that goes on.
+        manifest_bytes: Length of the manifest.
+        head_bytes: Where its chunks begin.
         origin: Of this publish or rollback.
-        history: Revisions that were current before, newest first.
+        history: Earlier turns, newest first.
     """
 
-    revision: str
-    manifest_sha256: str
+    turn: Turn
     manifest_bytes: int
-    published_at: datetime
+    head_bytes: int
     origin: Origin
-    history: tuple[str, ...] = ()
+    history: tuple[Turn, ...] = ()
+
+    @property
+    def revision(self) -> str:
+        return self.turn.revision
+
+    @property
+    def previous(self) -> Turn | None:
+        """
+        Where a rollback leads: to what was current when the current release was published, so that
+        each goes further back, never forward to what was just left.
+        """
+        by_sequence = {one.sequence: one for one in self.history}
+        turn: Turn | None = self.turn
+        while turn is not None:
+            sequence = turn.restores or turn.sequence
+            turn = by_sequence.get(turn.restores)
+        return next((one for one in self.history if one.sequence < sequence), None)
+
+    def turns(self) -> tuple[Turn, ...]:
+        """
+        Return the history of the pointer that comes next.
+        """
+        return (self.turn, *self.history)[:HISTORY_LIMIT]
 
 
 def serialise_pointer(pointer: Pointer) -> bytes:
     facts = {
         "format": FORMAT,
-        "revision": pointer.revision,
-        "manifest": {"sha256": pointer.manifest_sha256, "size_bytes": pointer.manifest_bytes},
-        "published_at": time_text(pointer.published_at),
+        **_turn_facts(pointer.turn),
+        "manifest": {"size_bytes": pointer.manifest_bytes, "head_bytes": pointer.head_bytes},
         "published_by": pointer.origin.by[:TEXT_LIMIT_CHARACTERS],
         **origin_facts(pointer.origin),
-        "history": pointer.history[:HISTORY_LIMIT],
+        "history": [_turn_facts(turn) for turn in pointer.history[:HISTORY_LIMIT]],
     }
     return json.dumps(facts, indent=2).encode() + b"\n"
 
@@ -70,16 +110,38 @@ def parse_pointer(data: bytes) -> Pointer:
     Raises:
         Invalid: It is not a pointer; the text says why.
     """
-    facts = read_facts(data, POINTER_LIMIT_BYTES)
+    if len(data) > POINTER_LIMIT_BYTES:
+        raise Invalid(f"it has {len(data)} bytes; the limit is {POINTER_LIMIT_BYTES}")
+    facts = read_facts(data)
     manifest = get(facts, "manifest", dict)
-    history = get(facts, "history", list)
-    if len(history) > HISTORY_LIMIT or not all(map(is_revision, history)):
-        raise Invalid("history is not a list of at most 20 revisions")
-    return Pointer(
-        read_revision(facts),
-        read_sha256(manifest, "manifest.sha256"),
-        read_size(manifest, "manifest.size_bytes", MANIFEST_LIMIT_BYTES),
-        read_time(facts, "published_at"),
+    size_bytes = read_size(manifest, "manifest.size_bytes", MANIFEST_LIMIT_BYTES)
+    pointer = Pointer(
+        _read_turn(facts),
+        size_bytes,
+        read_size(manifest, "manifest.head_bytes", size_bytes),
         read_origin(facts, "published_by"),
-        tuple(history),
+        tuple(map(_read_turn, get(facts, "history", list))),
     )
+    turns = [pointer.turn.sequence, *(turn.sequence for turn in pointer.history)]
+    if len(pointer.history) > HISTORY_LIMIT or turns != sorted(set(turns), reverse=True):
+        raise Invalid("history is not a list of at most 20 turns, newest first")
+    return pointer
+
+
+def _turn_facts(turn: Turn) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "revision": turn.revision,
+        "sequence": turn.sequence,
+        "since": time_text(turn.since),
+    }
+    return facts | {"restores": turn.restores} if turn.restores else facts
+
+
+def _read_turn(facts: Any) -> Turn:
+    if not isinstance(facts, dict):
+        raise Invalid("a turn is not a JSON object")
+    sequence = read_size(facts, "sequence", SEQUENCE_LIMIT)
+    restores = read_size(facts, "restores", sequence) if "restores" in facts else 0
+    if restores == sequence:
+        raise Invalid("a turn restores itself")
+    return Turn(read_revision(facts), sequence, read_time(facts, "since"), restores)

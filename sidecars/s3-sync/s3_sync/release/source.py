@@ -1,8 +1,8 @@
 """
 The source ``release``: what a pointer, or a pin, names.
 
-The pointer is polled with If-None-Match; the manifest that it names is read once, and the bundle
-only for the files that the target does not have.
+The pointer is polled with If-None-Match; of the manifest that it names only the chunks are read
+that the last release did not have, and of the bundle the files that the target does not have.
 """
 
 from __future__ import annotations
@@ -11,10 +11,17 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from s3_sync.digest import sha256_of
 from s3_sync.release.apply import ReleaseApplier
+from s3_sync.release.chunk import Chunk, Entry
 from s3_sync.release.facts import time_text
-from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES, Manifest, parse_manifest
+from s3_sync.release.manifest import (
+    MANIFEST_LIMIT_BYTES,
+    Manifest,
+    missing_part,
+    parse_head,
+    parse_manifest,
+    read_manifest,
+)
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import POINTER_LIMIT_BYTES, Pointer, parse_pointer
 from s3_sync.release.rows import File, Invalid
@@ -24,6 +31,12 @@ from s3_sync.settings import Settings
 from s3_sync.source import Order, State
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+
+log = get_logger("release")
+
+# A manifest that is no longer is read by one request: some 300 files.
+WHOLE_BYTES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +61,9 @@ class Release:
 
     @property
     def facts(self) -> Mapping[str, object]:
-        origin = {name: text for name, text in asdict(self.manifest.origin).items() if text}
-        return {"release": {"created_at": time_text(self.manifest.created_at), **origin}}
+        head = self.manifest.head
+        origin = {name: text for name, text in asdict(head.origin).items() if text}
+        return {"release": {"created_at": time_text(head.created_at), **origin}}
 
     def key_of(self, path: str) -> str:
         return path
@@ -74,7 +88,6 @@ class ReleaseSource:
         # Of the pointer that the last glance did not find the same.
         self._missed_etag = ""
         self._release: Release | None = None
-        self._manifest_sha256 = ""
 
     async def look(self, fence: Fence) -> Release:
         """
@@ -89,14 +102,18 @@ class ReleaseSource:
             return self._release
         self._client.begin_cycle(fence)
         if pin:
-            self._release = await self._read_manifest(pin, MANIFEST_LIMIT_BYTES, "")
+            self._release = await self._read_whole(pin)
             return self._release
         pointer = await self._poll()
-        if self._release is None or self._manifest_sha256 != pointer.manifest_sha256:
-            self._release = await self._read_manifest(
-                pointer.revision, pointer.manifest_bytes, pointer.manifest_sha256
+        if self._release is None:
+            self._release = await self._read_whole(pointer.revision)
+        elif self._release.revision != pointer.revision:
+            is_small = pointer.manifest_bytes <= WHOLE_BYTES
+            self._release = await (
+                self._read_whole(pointer.revision)
+                if is_small
+                else self._read_news(pointer, self._release)
             )
-            self._manifest_sha256 = pointer.manifest_sha256
         return self._release
 
     def is_settled(self, state: State[File], published: str, *, is_first: bool) -> bool:
@@ -113,12 +130,11 @@ class ReleaseSource:
         assert isinstance(release, Release)  # nothing else comes from here
         self._client.begin_cycle(order.fence)
         try:
-            with self._bundle(release.manifest) as (key, size_bytes):
-                await ReleaseApplier(self._client, order, key, size_bytes).take()
+            with self._bundle(release.manifest) as key:
+                await ReleaseApplier(self._client, order, key, release.manifest).take()
         except SidecarError:
-            # A second publish repairs it, and may write another manifest: no pointer tells a pin.
-            if self._settings.revision:
-                self._release = None
+            # A second publish repairs it, and may write another manifest of the same revision.
+            self._release = None
             raise
 
     async def try_bundle(self, receiver: Receiver) -> None:
@@ -129,7 +145,7 @@ class ReleaseSource:
             SidecarError: It is not there, or cannot be read.
         """
         assert self._release is not None
-        with self._bundle(self._release.manifest) as (key, _):
+        with self._bundle(self._release.manifest) as key:
             await self._client.get("bundle", key, lambda: {"range": "bytes=0-0"}, 1, receiver)
 
     async def earlier(self, fence: Fence) -> AsyncIterator[Release]:
@@ -138,11 +154,13 @@ class ReleaseSource:
         """
         if self._settings.revision or self._pointer is None:
             return
-        for revision in self._pointer.history:
-            if revision == self._pointer.revision:
+        seen = {self._pointer.revision}
+        for turn in self._pointer.history:
+            if turn.revision in seen:
                 continue
+            seen.add(turn.revision)
             try:
-                yield await self._read_manifest(revision, MANIFEST_LIMIT_BYTES, "")
+                yield await self._read_whole(turn.revision)
             except SourceError as error:
                 if error.reason not in ("release_missing", "release_invalid"):
                     raise
@@ -165,16 +183,16 @@ class ReleaseSource:
         self._client.close()
 
     @contextmanager
-    def _bundle(self, manifest: Manifest) -> Iterator[tuple[str, int]]:
+    def _bundle(self, manifest: Manifest) -> Iterator[str]:
         """
-        Yield key and size of the bundle.
+        Yield the key of the bundle.
 
         Raises:
             SourceError: ``release_missing``, where it turns out that it is not there.
         """
-        key = bundle_key(manifest.bundle_sha256)
+        key = bundle_key(manifest.head.bundle_sha256)
         try:
-            yield f"{self._settings.prefix}{key}", manifest.bundle_bytes
+            yield f"{self._settings.prefix}{key}"
         except ObjectMoved:
             raise self._missing(
                 key, f"Publish release {manifest.revision} again, or roll back to another."
@@ -186,7 +204,8 @@ class ReleaseSource:
         """
         etag = self._pointer_etag
         try:
-            found = await self._read("pointer", POINTER_KEY, POINTER_LIMIT_BYTES, etag)
+            headers = {"if-none-match": etag} if etag else {}
+            found = await self._read("pointer", POINTER_KEY, POINTER_LIMIT_BYTES, headers)
         except ObjectMoved:
             self._pointer_etag = ""
             raise self._missing(
@@ -200,22 +219,34 @@ class ReleaseSource:
         body, etag = found or (b"", "")
         self._met_etag = etag
         try:
-            self._pointer = parse_pointer(body)
+            pointer = parse_pointer(body)
         except Invalid as error:
             raise self._invalid(POINTER_KEY, str(error)) from None
-        self._pointer_etag = etag
-        return self._pointer
+        self._warn_of_replay(pointer)
+        self._pointer, self._pointer_etag = pointer, etag
+        return pointer
 
-    async def _read_manifest(self, revision: str, limit_bytes: int, sha256: str) -> Release:
+    def _warn_of_replay(self, pointer: Pointer) -> None:
         """
-        Read a manifest.
+        Warn where an old pointer was put back: only a new one is a rollback.
+        """
+        if self._pointer is not None and pointer.turn.sequence < self._pointer.turn.sequence:
+            log.warning(
+                "release_replayed",
+                sequence=pointer.turn.sequence,
+                sequence_before=self._pointer.turn.sequence,
+                revision=pointer.revision,
+                advice="It is followed. `s3-sync rollback` would have counted on: find out who "
+                f"wrote {self._settings.source}{POINTER_KEY}.",
+            )
 
-        Args:
-            sha256: That it must have; empty where nobody says it. Its files prove its revision.
+    async def _read_whole(self, revision: str) -> Release:
+        """
+        Read a manifest; what it says proves its revision.
         """
         key = manifest_key(revision)
         try:
-            found = await self._read("manifest", key, limit_bytes, "")
+            found = await self._read("manifest", key, MANIFEST_LIMIT_BYTES, {})
         except ObjectMoved:
             raise self._missing(
                 key,
@@ -224,27 +255,65 @@ class ReleaseSource:
                 else "Publish again: that repairs it. Or roll back to another release.",
             ) from None
         body, _ = found or (b"", "")
-        if sha256 and sha256_of(body) != sha256:
-            raise self._invalid(key, f"its SHA-256 is {sha256_of(body)}, not {sha256}")
         try:
-            manifest = parse_manifest(body, self._target_bytes)
+            return self._checked(parse_manifest(body, self._target_bytes), revision)
         except Invalid as error:
             raise self._invalid(key, str(error)) from None
+
+    async def _read_news(self, pointer: Pointer, before: Release) -> Release:
+        """
+        Read of a manifest what the release before does not have.
+        """
+        key = manifest_key(pointer.revision)
+        known: dict[Entry, Chunk] = {chunk.entry: chunk for chunk in before.manifest.chunks}
+        try:
+            head_part, etag = await self._read_part(key, 0, pointer.head_bytes, {})
+            head, at = parse_head(head_part)
+            start, end = missing_part(head, known)
+            part = b""
+            if start < end:
+                same = {"if-match": etag} if etag else {}
+                part, _ = await self._read_part(key, at + start, at + end, same)
+            manifest = read_manifest(head, part, known, self._target_bytes)
+            return self._checked(manifest, pointer.revision)
+        except (ObjectMoved, Invalid):
+            # It was replaced meanwhile, or the pointer is wrong about it: all of it tells.
+            return await self._read_whole(pointer.revision)
+
+    @staticmethod
+    def _checked(manifest: Manifest, revision: str) -> Release:
         if manifest.revision != revision:
-            raise self._invalid(key, f"it is the manifest of {manifest.revision}")
+            raise Invalid(f"it is the manifest of {manifest.revision}")
         return Release(manifest)
 
-    async def _read(
-        self, operation: Operation, key: str, limit_bytes: int, etag: str
-    ) -> tuple[bytes, str] | None:
+    async def _read_part(
+        self, key: str, start: int, end: int, headers: Mapping[str, str]
+    ) -> tuple[bytes, str]:
         """
-        Return a small object and its ETag; None where it still has the given one.
+        Return a part of a manifest, and its ETag.
 
         Raises:
-            ObjectMoved: It is not there.
+            Invalid: It is shorter.
+        """
+        wanted = {"range": f"bytes={start}-{end - 1}", **headers}
+        found = await self._read("manifest", key, MANIFEST_LIMIT_BYTES, wanted)
+        body, etag = found or (b"", "")
+        if len(body) != end - start:
+            body = body[start:end]  # a server that knows no ranges sends all
+        if len(body) != end - start:
+            raise Invalid("it is shorter than its pointer says")
+        return body, etag
+
+    async def _read(
+        self, operation: Operation, key: str, limit_bytes: int, headers: Mapping[str, str]
+    ) -> tuple[bytes, str] | None:
+        """
+        Return a small object, or a part of it, and its ETag; None where it has the given one.
+
+        Raises:
+            ObjectMoved: It is not there, or not the one that was asked for.
             SourceError: It has more bytes than it may have.
         """
-        headers = {"if-none-match": etag} if etag else {}
         whole_key = f"{self._settings.prefix}{key}"
         page = _SmallObject(limit_bytes)
         try:
