@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from s3_sync.publisher.folder import Look
 from s3_sync.publisher.ignore import Ignore
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.publish import Outcome, Publisher
@@ -34,7 +33,7 @@ class Bucket:
     def publish(self, files: Mapping[str, bytes], *, is_dry: bool = False) -> Outcome:
         """Publish a folder that has these files."""
 
-        def judge(revision: str, _: Look, __: Mapping[str, str]) -> None:
+        def judge(revision: str, write: Callable[[str], list[str]]) -> None:
             self.judged.append(revision)
             self.judge()
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from s3_sync.digest import sha256_of
 
-# One path in so many ends a chunk: 10,000 files are 160 chunks of 64 rows, 10 KB of digests and
+# One path in this many ends a chunk: 10,000 files are 160 chunks of 64 rows, 10 KB of digests and
 # 4 KB for a chunk.
 CHUNK_FILES = 64
 SHORT_DIGITS = 12

@@ -117,6 +117,47 @@ def test_the_life_of_releases(place: Place) -> None:
     assert {"c.py": b""} == place.current()
 
 
+def test_a_release_is_promoted_as_it_is(place: Place) -> None:
+    first = place.publish(A)["revision"]
+    prd = Publishing(place.server, place.bucket, place.home, {"KEY_PATH": "prd"})
+    url = f"s3://{place.bucket}/prd"
+
+    assert "promoted" == prd.succeed("promote", place.publisher.url, url)["result"]
+    second = place.publish(B)["revision"]
+    broken = place.publish(BROKEN)["revision"]
+
+    refused = prd.run("promote", place.publisher.url, url, "--gate", "syntax")
+    assert 2 == refused.code and "a.py" in refused.err
+    answer = prd.succeed("promote", place.publisher.url, url, "--gate", "syntax", second[:12])
+    assert (second, first) == (answer["revision"], answer["previous"])
+    assert {"added": ["docs/\u00dcberblick.md"], "changed": ["a.py"]} == {
+        name: answer["changes"][name] for name in ("added", "changed")
+    }
+    assert broken == place.publisher.succeed("releases")["releases"][0]["revision"]
+    bodies = {key: body for key, body in place.bodies().items() if key.startswith("prd/")}
+    assert B == read_release(
+        {PREFIX + key.removeprefix("prd/"): body for key, body in bodies.items()}
+    )
+    said = prd.run("promote", place.publisher.url, url, "--profile", "nobody")
+    assert 3 == said.code and "nobody" in said.err
+
+
+def test_what_differs_is_listed(on_moto: Place) -> None:
+    on_moto.publish(A)
+    after = on_moto.publish(B)["revision"]
+    said = on_moto.publisher.run("diff", "previous", after[:12])
+
+    assert (0, ["1 added, 1 changed, 2 removed"]) == (
+        said.code,
+        said.out.splitlines()[0].split(": ")[1:],
+    )
+    assert ["  + docs/\u00dcberblick.md", "  ~ a.py"] == said.out.splitlines()[1:3]
+    same = on_moto.publisher.succeed("diff", "current", f"{on_moto.dags}/")
+    assert {"added": [], "changed": [], "removed": []} == same["changes"]
+    wrong = on_moto.publisher.run("diff", "current", "v7")
+    assert 2 == wrong.code and "'v7' is not a revision" in wrong.err
+
+
 def test_what_people_see(place: Place) -> None:
     write_files(place.dags, {**A, ".git/config": b"", "__pycache__/a.pyc": b""})
 

@@ -22,10 +22,13 @@ from tests.support.releases import make_release
 from tests.support.waiting import wait_until
 from tests.support.writable_s3 import WritableS3
 
-# Requests of one publish over another: pointer, manifest; bundle, manifest, probe, pointer; two
-# that verify. A test counts them.
-REQUESTS = 8
-POINTER_REQUEST = 6
+# Requests of one publish over another: pointer, two manifests; bundle, manifest, probe, mark,
+# pointer; two that verify. A test counts them.
+REQUESTS = 10
+POINTER_REQUEST = 8
+# Of one promotion: three of the source, and its bundle, besides.
+PROMOTE_REQUESTS = 14
+PROMOTE_POINTER = 12
 OLD = {"a.py": b"print('old')\n" * 50, "sql/b.sql": b"select 1;\n" * 500}
 NEW = {"a.py": b"print('new')\n" * 50, "c.py": b"print('c')\n" * 400}
 
@@ -73,9 +76,11 @@ def test_a_publish_makes_a_fixed_number_of_requests(bucket: Bucket, tmp_path: Pa
     assert [
         "GET current.json",
         "GET releases",
+        "GET releases",
         "PUT bundles",
         "PUT releases",
         "PUT releases",
+        "PUT left",
         "PUT current.json",
         "GET releases",
         "HEAD bundles",
@@ -108,6 +113,39 @@ def test_killed_at_a_request_the_old_or_the_new_release_is_current_and_the_next_
     assert ("unchanged" if is_new else "published") == result
     assert NEW == read_release(bucket.bodies())
     check_every_release(bucket.bodies())
+
+
+@pytest.mark.parametrize("number", range(1, PROMOTE_REQUESTS + 1))
+def test_a_promotion_that_is_killed_at_a_request_has_changed_nothing_or_all(
+    bucket: Bucket, tmp_path: Path, number: int
+) -> None:
+    publisher = publishing(bucket, tmp_path)
+    for name, body in make_release(NEW).objects().items():
+        bucket.put(f"dev/{name}", body)
+    promote = ["promote", f"s3://{bucket.bucket}/dev", publisher.url]
+    started = threading.Event()
+
+    def kill(exchange: Exchange) -> None:
+        started.wait(30)
+        process.kill()
+        exchange.reset()
+
+    bucket.forget()
+    bucket.inject(kill, lambda _: len(bucket.requests) == number)
+    process = publisher.start(*promote)
+    started.set()
+    process.communicate(timeout=60)
+
+    assert -signal.SIGKILL == process.returncode
+    is_new = number > PROMOTE_POINTER
+    assert (NEW if is_new else OLD) == read_release(bucket.bodies())
+    bucket.heal()
+    bucket.forget()
+    answer = publisher.succeed(*promote)
+    assert ("unchanged" if is_new else "promoted") == answer["result"]
+    if number == 1:
+        assert PROMOTE_REQUESTS == len(bucket.requests)
+    assert NEW == read_release(bucket.bodies())
 
 
 def test_killed_at_random_moments_readers_see_one_release_or_the_other(
@@ -189,5 +227,5 @@ def test_of_publishers_at_once_one_wins_and_the_others_fail(tmp_path: Path) -> N
         assert [] == bucket.problems
         told = [answer for answer in answers if answer["result"] == "failed"]
         assert {"publish_conflict"} == {answer["reason"] for answer in told}
-        revision = answers[winners[0]]["revision"]
+        revision = answers[winners[0]]["revision"][:12]
         assert all(revision in answer["error"] for answer in told)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
+from s3_sync.publisher.changes import content_of
 from s3_sync.publisher.store import Store
 from s3_sync.release.manifest import (
     FACTS_LIMIT_BYTES,
@@ -186,6 +187,18 @@ def _unknown(store: Store, text: str) -> RevisionError:
     )
 
 
+def read_content(store: Store, pointer: Pointer | None) -> dict[str, str]:
+    """
+    Return what tells each file of the current release from any other, by path; nothing where it is
+    damaged, or there is none.
+    """
+    stored = store.read(manifest_key(pointer.revision)) if pointer else None
+    try:
+        return content_of(parse_manifest(stored.data)) if stored else {}
+    except Invalid:
+        return {}
+
+
 def find_release(store: Store, revision: str) -> Kept:
     """
     Return the release that was asked for.
@@ -233,9 +246,12 @@ def read_left(store: Store) -> dict[str, datetime]:
     return {revision: at for revision, at in found if is_revision(revision)}
 
 
-def list_releases(store: Store) -> list[CatalogEntry]:
+def list_releases(store: Store, current: str = "") -> list[CatalogEntry]:
     """
     Return the releases that are there, those used last first, without their summaries.
+
+    Args:
+        current: The one that is in use now.
     """
     left = read_left(store)
     found = []
@@ -245,7 +261,11 @@ def list_releases(store: Store) -> list[CatalogEntry]:
         if name != revision and is_revision(revision):
             used_at = max(listed.modified_at, left.get(revision, listed.modified_at))
             found.append(CatalogEntry(revision, used_at, None))
-    return sorted(found, key=lambda entry: (entry.used_at, entry.revision), reverse=True)
+
+    def order(entry: CatalogEntry) -> tuple[bool, datetime, str]:
+        return entry.revision == current, entry.used_at, entry.revision
+
+    return sorted(found, key=order, reverse=True)
 
 
 def summarise(store: Store, entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:

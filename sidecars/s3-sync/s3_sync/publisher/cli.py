@@ -21,7 +21,16 @@ from sidecar_runtime.parsers import count, duration
 from sidecar_runtime.printable import printable
 
 YEARS_SECONDS = 10 * 366 * 86400.0
-COMMANDS = ("publish", "releases", "rollback", "prune-releases", "pin", "unpin")
+COMMANDS = (
+    "publish",
+    "releases",
+    "diff",
+    "promote",
+    "rollback",
+    "prune-releases",
+    "pin",
+    "unpin",
+)
 
 _URL = "s3://BUCKET/PREFIX of the releases; default: AWS_BUCKET and KEY_PATH"
 _REVISION = "or its first 12 digits, as `s3-sync releases` shows them"
@@ -49,15 +58,17 @@ def add_commands(commands: Any) -> None:
         text = "tell what would be done, and do nothing"
         parser.add_argument("--dry-run", action="store_true", help=text)
 
+    def add_gate(parser: argparse.ArgumentParser) -> None:
+        choices = ("off", "syntax", "command")
+        parser.add_argument("--gate", choices=choices, help="instead of S3_SYNC_GATE")
+
     publish = add("publish", "make the content of a folder the current release")
     publish.add_argument("folder", metavar="DIR", help="the folder of DAGs")
     add_url(publish)
     publish.add_argument(
         "--exclude", action="append", default=[], metavar="PATTERN", help="as in .gitignore"
     )
-    publish.add_argument(
-        "--gate", choices=("off", "syntax", "command"), help="instead of S3_SYNC_GATE"
-    )
+    add_gate(publish)
     publish.add_argument("--message", help="instead of the subject of the git commit")
     add_dry_run(publish)
 
@@ -66,6 +77,27 @@ def add_commands(commands: Any) -> None:
     releases.add_argument(
         "--limit", type=_parsed(count), default=20, metavar="N", help="0: all; default 20"
     )
+
+    diff = add("diff", "list the files that differ between two releases, or a folder and one")
+    for name in ("before", "after"):
+        text = "a revision, `current`, `previous`, or a folder with a slash, such as ./dags"
+        diff.add_argument(name, metavar=name.upper(), help=text)
+    add_url(diff)
+
+    promote = add("promote", "make a release of one place current in another")
+    promote.add_argument("source", metavar="SOURCE", help="s3://BUCKET/PREFIX to take it from")
+    promote.add_argument("url", metavar="TARGET", help="s3://BUCKET/PREFIX to bring it to")
+    promote.add_argument(
+        "revision",
+        nargs="?",
+        metavar="REVISION",
+        help=f"{_REVISION}; default: what is current there",
+    )
+    for name, place in (("--source-profile", "SOURCE"), ("--profile", "TARGET")):
+        text = f"the AWS profile for {place}, instead of AWS_PROFILE"
+        promote.add_argument(name, default="", metavar="NAME", help=text)
+    add_gate(promote)
+    add_dry_run(promote)
 
     rollback = add("rollback", "make an earlier release current again")
     rollback.add_argument(
@@ -132,7 +164,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         settings = _settings(arguments, environ)
         from s3_sync.publisher import commands  # noqa: PLC0415 - boto3, which the daemon lacks
 
-        report = commands.run(settings, arguments, environ, progress)
+        source = _source(arguments, environ) if arguments.command == "promote" else None
+        report = commands.run(settings, arguments, environ, progress, source)
     except SidecarError as error:
         progress.clear()
         sys.stderr.write(f"s3-sync {arguments.command}: {printable(error.message)}\n")
@@ -184,6 +217,14 @@ def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Sett
     for name in unknown:
         logs.get_logger("settings").warning("setting_unknown", setting=name)
     return settings
+
+
+def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """
+    Return the settings of the place that is promoted from.
+    """
+    given = argparse.Namespace(**{**vars(arguments), "url": arguments.source, "gate": "off"})
+    return _settings(given, environ)
 
 
 def _place(arguments: argparse.Namespace) -> dict[str, str]:

@@ -13,16 +13,20 @@ from functools import partial
 
 from s3_sync.publisher.catalog import (
     find_release,
+    incomplete,
     list_releases,
     read_current,
     read_pins,
     resolve,
     summarise,
 )
+from s3_sync.publisher.changes import NAMED, compare, content_of, content_of_folder
+from s3_sync.publisher.folder import digests_of, look
 from s3_sync.publisher.gate import judge
 from s3_sync.publisher.ignore import Ignore
 from s3_sync.publisher.origin import find_ci_url, find_origin, find_publisher
 from s3_sync.publisher.progress import Progress
+from s3_sync.publisher.promote import promote
 from s3_sync.publisher.prune import prune, read_names
 from s3_sync.publisher.publish import Outcome, Publisher
 from s3_sync.publisher.report import Report, size_text
@@ -51,9 +55,13 @@ def run(
     arguments: argparse.Namespace,
     environ: Mapping[str, str],
     progress: Progress,
+    source: Settings | None = None,
 ) -> Report:
     """
     Run a command.
+
+    Args:
+        source: Where releases are promoted from.
 
     Raises:
         SidecarError: It could not be done; what was current stays current.
@@ -61,12 +69,17 @@ def run(
     if arguments.command == "publish":
         ignore = Ignore(arguments.folder, arguments.exclude)
         return _publish(settings, arguments, ignore, environ, progress)
-    store = Store(settings)
     is_dry = settings.dry_run or getattr(arguments, "dry_run", False)
+    if arguments.command == "promote":
+        assert source is not None
+        return _promote(source, settings, arguments, environ, progress, is_dry=is_dry)
+    store = Store(settings)
     given: str | None = getattr(arguments, "revision", None)
     match arguments.command:
         case "releases":
             return _releases(store, arguments.limit)
+        case "diff":
+            return _diff(store, arguments.before, arguments.after, progress)
         case "rollback":
             who = Origin(by=find_publisher(environ), ci_url=find_ci_url(environ))
             return _rollback(store, given and resolve(store, given), who, is_dry=is_dry)
@@ -108,6 +121,7 @@ def _publish(
         "gate": settings.gate,
         "conditional_writes": outcome.is_guarded,
         "stranger": outcome.stranger or None,
+        "changes": outcome.changes.facts(),
         "origin": asdict(origin),
     }
     return Report(_publish_lines(outcome, settings), facts)
@@ -141,13 +155,15 @@ def _publish_lines(outcome: Outcome, settings: Settings) -> list[str]:
         )
     if outcome.before and outcome.before.revision != outcome.revision:
         before = short(outcome.before.revision)
+        lines.append(f"Changes: {outcome.changes}")
+        lines += outcome.changes.lines(NAMED)
         lines.append(f"Before: {before}; `s3-sync rollback` goes back to it")
     return lines
 
 
 def _releases(store: Store, limit: int) -> Report:
     current = read_current(store)
-    found = list_releases(store)
+    found = list_releases(store, current.pointer.revision if current else "")
     entries = summarise(store, found[:limit] if limit else found)
     return releases_report(
         store.url,
@@ -156,6 +172,78 @@ def _releases(store: Store, limit: int) -> Report:
         current.pointer if current else None,
         read_pins(store),
     )
+
+
+def _promote(
+    source: Settings,
+    settings: Settings,
+    arguments: argparse.Namespace,
+    environ: Mapping[str, str],
+    progress: Progress,
+    *,
+    is_dry: bool,
+) -> Report:
+    here, there = Store(source, arguments.source_profile), Store(settings, arguments.profile)
+    who = Origin(by=find_publisher(environ), ci_url=find_ci_url(environ))
+    gate = partial(judge, settings)
+    done = promote(here, there, arguments.revision, who, gate, progress, is_dry=is_dry)
+    revision, at = done.manifest.revision, there.url
+    facts = {
+        "result": done.result,
+        "source": here.url,
+        "url": at,
+        "revision": revision,
+        "previous": done.before.revision if done.before else None,
+        "files": len(done.manifest.files),
+        "gate": settings.gate,
+        "conditional_writes": done.is_guarded,
+        "changes": done.changes.facts(),
+    }
+    if done.result == "unchanged":
+        return Report([f"Unchanged: {at} is at {short(revision)} already"], facts)
+    lines = [UNGUARDED] if done.is_guarded is False else []
+    verb = "Would promote" if done.result == "planned" else "Promoted"
+    lines.append(f"{verb} {short(revision)} from {here.url} to {at}: {done.changes}")
+    lines += done.changes.lines(NAMED)
+    if done.before:
+        lines.append(f"Before: {short(done.before.revision)}; `s3-sync rollback {at}` undoes it")
+    return Report(lines, facts)
+
+
+def _diff(store: Store, before: str, after: str, progress: Progress) -> Report:
+    names, contents = [], []
+    for text in (before, after):
+        name, content = _content_of(store, text, progress)
+        names.append(name)
+        contents.append(content)
+    changes = compare(*contents)
+    facts = {"url": store.url, "before": names[0], "after": names[1], "changes": changes.facts()}
+    between = f"{short(names[0])} → {short(names[1])}"
+    return Report([f"{between}: {changes}", *changes.lines()], facts)
+
+
+def _content_of(store: Store, text: str, progress: Progress) -> tuple[str, dict[str, str]]:
+    """
+    Return what a person means by it: a folder, ``current``, ``previous``, or a revision.
+    """
+    if "/" in text or text in (".", ".."):
+        seen = look(text, Ignore(text, ()))
+        digests = digests_of(seen.files, progress.counter("Reading files", len(seen.files)))
+        return text, content_of_folder(seen, digests)
+    revision = resolve(store, _turn_of(store, text) or text)
+    kept = find_release(store, revision)
+    if kept.manifest is None:
+        raise incomplete(revision)
+    return revision, content_of(kept.manifest)
+
+
+def _turn_of(store: Store, text: str) -> str:
+    current = read_current(store)
+    if current and text == "current":
+        return current.pointer.revision
+    if current and text == "previous" and (previous := current.pointer.previous):
+        return previous.revision
+    return ""
 
 
 def _rollback(store: Store, revision: str | None, who: Origin, *, is_dry: bool) -> Report:

@@ -120,6 +120,23 @@ def digests_of(files: Sequence[Found], tell: Callable[[int], object]) -> dict[st
     return digests
 
 
+def write_copy(seen: Look, digests: Mapping[str, str], folder: str) -> list[str]:
+    """
+    Write the files of a look into another folder; return their paths.
+
+    Raises:
+        FolderError: A file is not what it was.
+        OSError: There is no room.
+    """
+    for content in contents(seen, digests, lambda _: None):
+        path = os.path.join(folder, content.path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(content.data)
+            os.fchmod(file.fileno(), 0o755 if content.is_executable else 0o644)
+    return [file.path for file in seen.files]
+
+
 def contents(
     before: Look, digests: Mapping[str, str], tell: Callable[[int], object]
 ) -> Iterator[FileContent]:

@@ -89,14 +89,14 @@ def prune(
     bundles = list(store.list(BUNDLE_FOLDER))
     # Before the marks: what is left after this has one.
     in_use = _in_use(store)
-    entries = list_releases(store)
-    if entries and not in_use.pointed:
+    entries = list_releases(store, in_use.current)
+    if entries and not in_use.current:
         raise ReleaseError(
             "release_missing",
             f"there is no {store.url}{POINTER_KEY}, so nobody knows which release pods have",
             "Nothing was removed. Publish first.",
         )
-    spared = {*in_use.pointed, *in_use.pinned, *keep}
+    spared = {in_use.current, in_use.previous, *in_use.pinned, *keep}
     going = choose(entries, spared, keep_count, keep_for_seconds, now)
     gone = {entry.revision for entry in going}
     staying = summarise(store, [entry for entry in entries if entry.revision not in gone])
@@ -137,16 +137,23 @@ class _Use:
     What may not go: what is current, what a rollback leads to, what is pinned.
     """
 
-    pointed: frozenset[str]
+    current: str
+    previous: str
     pinned: frozenset[str]
+
+    def __contains__(self, revision: str) -> bool:
+        return revision in (self.current, self.previous) or revision in self.pinned
 
 
 def _in_use(store: Store) -> _Use:
     current = read_current(store)
-    pointed = {current.pointer.revision} if current else set()
-    if current and (previous := current.pointer.previous):
-        pointed.add(previous.revision)
-    return _Use(frozenset(pointed), frozenset(read_pins(store)))
+    pointer = current.pointer if current else None
+    previous = pointer.previous if pointer else None
+    return _Use(
+        pointer.revision if pointer else "",
+        previous.revision if previous else "",
+        frozenset(read_pins(store)),
+    )
 
 
 def _remove(store: Store, going: Sequence[CatalogEntry]) -> list[CatalogEntry]:
@@ -163,7 +170,7 @@ def _remove(store: Store, going: Sequence[CatalogEntry]) -> list[CatalogEntry]:
     for entry, stored in removed:
         key, revision = manifest_key(entry.revision), entry.revision
         was_used = left.get(revision, entry.used_at) > entry.used_at
-        if revision not in in_use.pointed | in_use.pinned and not was_used:
+        if revision not in in_use and not was_used:
             gone.append(entry)
         elif store.look(key) is None:
             store.put(key, stored.data)

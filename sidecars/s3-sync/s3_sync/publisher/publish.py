@@ -8,34 +8,30 @@ names; the next publish uses it, and `prune-releases` removes it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
+from s3_sync.publisher.bring import bring
 from s3_sync.publisher.catalog import (
-    Current,
-    Kept,
     find_stranger,
-    incomplete,
     is_shown,
+    read_content,
     read_current,
     read_release,
 )
+from s3_sync.publisher.changes import Changes, compare, content_of_folder
 from s3_sync.publisher.draft import Draft
-from s3_sync.publisher.folder import Look, check_same, digests_of, look
+from s3_sync.publisher.folder import Look, check_same, digests_of, look, write_copy
 from s3_sync.publisher.ignore import Ignore
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.store import Store
-from s3_sync.publisher.swap import check_ours, has_conditions, swap_pointer
 from s3_sync.release.facts import Origin
-from s3_sync.release.pointer import Pointer, Turn
+from s3_sync.release.pointer import Pointer
 from s3_sync.revision import revision_of
 
-# A release whose objects vanish while it is published, by a prune beside us, is put back.
-TRIES = 3
-
-# Judges a revision; raises where it refuses.
-Judge = Callable[[str, Look, Mapping[str, str]], None]
+# Judges a revision whose files a function writes into a folder; raises where it refuses.
+Judge = Callable[[str, Callable[[str], list[str]]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +42,7 @@ class Outcome:
     Args:
         result: ``published``, ``unchanged`` or ``planned``.
         before: What was current when it began; None for the first release.
+        changes: Against what was current; all is new where that is not there.
         bundle_bytes: Size of the bundle; 0 where none was asked for.
         is_guarded: Whether the server has conditional writes; None where none was needed.
         stranger: Looked for at the first publish: something else that lies under the prefix.
@@ -55,6 +52,7 @@ class Outcome:
     revision: str
     before: Pointer | None
     seen: Look
+    changes: Changes
     bundle_bytes: int = 0
     is_guarded: bool | None = None
     stranger: str = ""
@@ -89,49 +87,21 @@ class Publisher:
         is_same = pointer is not None and pointer.revision == revision
         if pointer and is_same and is_shown(self._store, pointer, reads_bundle=True):
             check_same(seen, look(folder, ignore))
-            return Outcome("unchanged", revision, pointer, seen)
-        self._judge(revision, seen, digests)
+            return Outcome("unchanged", revision, pointer, seen, compare({}, {}))
+        self._judge(revision, partial(write_copy, seen, digests))
         stranger = find_stranger(self._store) if before is None else ""
+        changes = compare(read_content(self._store, pointer), content_of_folder(seen, digests))
         if is_dry:
-            return Outcome("planned", revision, pointer, seen, stranger=stranger)
+            return Outcome("planned", revision, pointer, seen, changes, stranger=stranger)
         with tempfile.TemporaryDirectory(prefix="s3-sync-publish-") as place:
-            draft = Draft(revision, seen, digests, self._origin, f"{place}/bundle.zip")
+            path = f"{place}/bundle.zip"
+            draft = Draft(revision, seen, digests, self._origin, path, self._progress)
             kept = read_release(self._store, revision, reads_bundle=True)
             if kept is None or not kept.is_whole:
-                draft.build(self._progress)
+                draft.build()
             check_same(seen, look(folder, ignore))
-            return replace(self._bring(draft, kept, before), stranger=stranger)
-
-    def _bring(self, draft: Draft, kept: Kept | None, before: Current | None) -> Outcome:
-        """
-        Upload what is not there, swing the pointer, and see that all it names is there.
-        """
-        store, base = self._store, before
-        old = before.pointer if before else None
-        for _ in range(TRIES):
-            kept = draft.upload(store, kept, self._progress)
-            pointer = _next(old, draft.revision, kept, self._origin)
-            is_guarded = has_conditions(store, draft.revision, kept.data, base)
-            swap_pointer(store, pointer, base, is_guarded=is_guarded)
-            if is_shown(store, pointer):
-                size = kept.manifest.head.bundle_bytes if kept.manifest else 0
-                return Outcome("published", draft.revision, old, draft.seen, size, is_guarded)
-            base = read_current(store)
-            check_ours(base, pointer)
-            kept = read_release(store, draft.revision)
-        raise incomplete(draft.revision)
-
-
-def _next(old: Pointer | None, revision: str, kept: Kept, origin: Origin) -> Pointer:
-    """
-    Return the new pointer; where it repairs what is current, its history stays as it was.
-    """
-    turn = Turn(revision, 1, datetime.now(UTC))
-    history: tuple[Turn, ...] = ()
-    if old is not None:
-        is_repair = old.revision == revision
-        turn = replace(
-            turn, sequence=old.turn.sequence + 1, restores=old.turn.restores if is_repair else 0
-        )
-        history = old.history if is_repair else old.turns()
-    return Pointer(turn, len(kept.data), kept.head_bytes, origin, history)
+            kept, is_guarded = bring(self._store, draft, kept, before, self._origin, self._progress)
+            size = kept.manifest.head.bundle_bytes if kept.manifest else 0
+            return Outcome(
+                "published", revision, pointer, seen, changes, size, is_guarded, stranger
+            )

@@ -96,13 +96,17 @@ class Store:
         SidecarError: From every method, where S3 refuses or cannot be reached.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, profile: str = "") -> None:
+        """
+        Args:
+            profile: The section of the AWS configuration to use instead of AWS_PROFILE.
+        """
         # botocore alone reads only AWS_DEFAULT_REGION.
         if region := os.environ.get("AWS_REGION"):
             os.environ["AWS_DEFAULT_REGION"] = region
         self.bucket = settings.bucket
         self.prefix = settings.prefix
-        self._session = botocore.session.Session()
+        self._session = botocore.session.Session(profile=profile or None)
         try:
             self._client: Any = boto3.Session(botocore_session=self._session).client(
                 "s3", config=_CONFIG
@@ -142,6 +146,24 @@ class Store:
             return digest.hexdigest()
 
         return self._unless_absent(key, take)
+
+    def fetch(self, key: str, path: str, tell: Callable[[int], None]) -> bool:
+        """
+        Write an object into a file; return whether it is there.
+
+        Args:
+            tell: Takes the number of bytes that have come.
+        """
+
+        def take(at: dict[str, str]) -> bool:
+            body = self._client.get_object(**at)["Body"]
+            with open(path, "wb") as file:
+                for chunk in body.iter_chunks(CHUNK_BYTES):
+                    file.write(chunk)
+                    tell(file.tell())
+            return True
+
+        return self._unless_absent(key, take) or False
 
     def look(self, key: str) -> Listed | None:
         """

@@ -51,7 +51,7 @@ class Chunk:
 
 def make_chunk(files: Sequence[File]) -> tuple[Chunk, bytes]:
     """
-    Return the chunk of these files, and how it stands in a manifest.
+    Return the chunk of these files, and how it is in a manifest.
     """
     rows = ",\n".join(
         f"[{_quoted(path)}, {stored}, {size}, {_quoted(sha256)}, {_quoted(mode)}]"

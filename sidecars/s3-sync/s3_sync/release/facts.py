@@ -33,6 +33,7 @@ class Origin:
 
     Args:
         by: Who published: a person or a CI job.
+        promoted_from: The place whose release it is, as ``s3://bucket/prefix/``.
     """
 
     by: str = ""
@@ -41,6 +42,7 @@ class Origin:
     author: str = ""
     message: str = ""
     ci_url: str = ""
+    promoted_from: str = ""
 
 
 def check_marks(data: bytes) -> None:
@@ -139,7 +141,8 @@ def read_origin(facts: Mapping[str, Any], who: str) -> Origin:
         return found[:TEXT_LIMIT_CHARACTERS] if isinstance(found, str) else ""
 
     known = {name: text(names.get(name)) for name in _GIT}
-    return Origin(by=text(facts.get(who)), ci_url=text(facts.get("ci_url")), **known)
+    others = {name: text(facts.get(name)) for name in ("ci_url", "promoted_from")}
+    return Origin(by=text(facts.get(who)), **others, **known)
 
 
 def time_text(at: datetime) -> str:
@@ -151,4 +154,5 @@ def origin_facts(origin: Origin) -> dict[str, Any]:
     return {
         "git": {name: text[:TEXT_LIMIT_CHARACTERS] for name, text in git.items() if text},
         "ci_url": origin.ci_url[:TEXT_LIMIT_CHARACTERS],
+        **({"promoted_from": origin.promoted_from} if origin.promoted_from else {}),
     }

@@ -1,0 +1,67 @@
+"""
+What differs between two contents. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from s3_sync.digest import EXECUTABLE
+from s3_sync.publisher.folder import Look
+from s3_sync.release.manifest import Manifest
+
+NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """
+    Paths, each list in order.
+    """
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+    def facts(self) -> dict[str, tuple[str, ...]]:
+        return asdict(self)
+
+    def lines(self, limit: int = 0) -> list[str]:
+        """
+        Return one line for each file, as many as the limit says; 0: all.
+        """
+        marks = (("+", self.added), ("~", self.changed), ("-", self.removed))
+        lines = [f"  {mark} {path}" for mark, paths in marks for path in paths]
+        if limit and len(lines) > limit:
+            return [*lines[:limit], f"  and {len(lines) - limit} more"]
+        return lines
+
+    def __str__(self) -> str:
+        counts = (("added", self.added), ("changed", self.changed), ("removed", self.removed))
+        return ", ".join(f"{len(paths)} {name}" for name, paths in counts)
+
+
+def compare(before: Mapping[str, str], after: Mapping[str, str]) -> Changes:
+    """
+    Compare two contents: what tells each file from any other, by path.
+    """
+    return Changes(
+        tuple(sorted(after.keys() - before.keys())),
+        tuple(path for path in sorted(after) if path in before and before[path] != after[path]),
+        tuple(sorted(before.keys() - after.keys())),
+    )
+
+
+def content_of(manifest: Manifest) -> dict[str, str]:
+    return {path: file.etag for path, file in manifest.files.items()}
+
+
+def content_of_folder(seen: Look, digests: Mapping[str, str]) -> dict[str, str]:
+    return {
+        file.path: f"{digests[file.path]}{EXECUTABLE if file.is_executable else ''}"
+        for file in seen.files
+    }

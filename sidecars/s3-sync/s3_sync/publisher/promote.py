@@ -1,0 +1,186 @@
+"""
+A release of one place made current in another: the same bytes, verified on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from s3_sync.publisher.bring import bring
+from s3_sync.publisher.catalog import (
+    ReleaseError,
+    find_release,
+    incomplete,
+    is_shown,
+    read_content,
+    read_current,
+    read_release,
+    resolve,
+)
+from s3_sync.publisher.changes import Changes, compare, content_of
+from s3_sync.publisher.progress import Progress
+from s3_sync.publisher.publish import Judge
+from s3_sync.publisher.store import Store
+from s3_sync.release.facts import Origin
+from s3_sync.release.manifest import Manifest
+from s3_sync.release.names import bundle_key
+from s3_sync.release.pointer import Pointer
+from s3_sync.revision import short
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """
+    What a promotion did.
+
+    Args:
+        result: ``promoted``, ``unchanged`` or ``planned``.
+        before: What was current in the target; None where nothing was.
+        is_guarded: Whether the target has conditional writes; None where nothing was written.
+    """
+
+    result: str
+    manifest: Manifest
+    before: Pointer | None
+    changes: Changes
+    is_guarded: bool | None = None
+
+
+def promote(
+    source: Store,
+    target: Store,
+    revision: str | None,
+    who: Origin,
+    judge: Judge,
+    progress: Progress,
+    *,
+    is_dry: bool,
+) -> Promotion:
+    """
+    Make a release of the source current in the target; the same revision, manifest and bundle.
+
+    Killed anywhere, what was current in the target stays so, or all of the new release is.
+
+    Args:
+        revision: Which, or its first digits; None: what is current in the source.
+        who: Who promotes; the rest of the origin is the release's own.
+
+    Raises:
+        SidecarError: There is none, it is not what it says, the gate refuses it, or another
+            publisher was faster.
+    """
+    revision = resolve(source, revision) if revision else _current(source)
+    found = find_release(source, revision)
+    if found.manifest is None or not found.is_whole:
+        raise incomplete(revision)
+    manifest = found.manifest
+    before = read_current(target)
+    pointer = before.pointer if before else None
+    changes = compare(read_content(target, pointer), content_of(manifest))
+    if pointer and pointer.revision == revision and is_shown(target, pointer, reads_bundle=True):
+        return Promotion("unchanged", manifest, pointer, changes)
+    with tempfile.TemporaryDirectory(prefix="s3-sync-promote-") as place:
+        parcel = Fetched(source, revision, manifest, found.data, f"{place}/bundle.zip", progress)
+        judge(revision, parcel.write)
+        if is_dry:
+            return Promotion("planned", manifest, pointer, changes)
+        kept = read_release(target, revision, reads_bundle=True)
+        origin = replace(
+            manifest.head.origin, by=who.by, ci_url=who.ci_url, promoted_from=source.url
+        )
+        _, is_guarded = bring(target, parcel, kept, before, origin, progress)
+    return Promotion("promoted", manifest, pointer, changes, is_guarded)
+
+
+def _current(source: Store) -> str:
+    current = read_current(source)
+    if current is None:
+        raise ReleaseError("history_empty", f"nothing was published to {source.url} yet")
+    return current.pointer.revision
+
+
+class Fetched:
+    """
+    A release that comes from another place, when it is asked for.
+
+    Args:
+        path: Where the bundle is to be.
+    """
+
+    def __init__(
+        self,
+        source: Store,
+        revision: str,
+        manifest: Manifest,
+        data: bytes,
+        path: str,
+        progress: Progress,
+    ) -> None:
+        self.revision = revision
+        self._source = source
+        self._manifest = manifest
+        self._data = data
+        self._path = path
+        self._progress = progress
+
+    def ready(self) -> tuple[str, Manifest, bytes]:
+        """
+        Return where the bundle is, and the manifest with its bytes; each file of it is verified.
+        """
+        with self._bundle() as bundle:
+            for _ in self._contents(bundle):
+                pass
+        return self._path, self._manifest, self._data
+
+    def write(self, folder: str) -> list[str]:
+        """
+        Write the files into a folder; return their paths.
+        """
+        with self._bundle() as bundle:
+            for path, mode, data in self._contents(bundle):
+                place = os.path.join(folder, path)
+                os.makedirs(os.path.dirname(place), exist_ok=True)
+                with open(place, "wb") as file:
+                    file.write(data)
+                    os.fchmod(file.fileno(), mode)
+        return list(self._manifest.files)
+
+    @contextmanager
+    def _bundle(self) -> Iterator[int]:
+        if not os.path.exists(self._path):
+            head = self._manifest.head
+            tell = self._progress.bytes_counter("Downloading", head.bundle_bytes)
+            if not self._source.fetch(bundle_key(head.bundle_sha256), self._path, tell):
+                raise incomplete(self.revision)
+        fd = os.open(self._path, os.O_RDONLY)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _contents(self, bundle: int) -> Iterator[tuple[str, int, bytes]]:
+        """
+        Yield path, mode and content of each file, verified.
+        """
+        for file in self._manifest.locate(self._manifest.files.values()):
+            data = os.pread(bundle, file.stored_bytes, file.offset)
+            if file.stored_bytes < file.size_bytes:
+                try:
+                    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+                    data = inflater.decompress(data, file.size_bytes + 1)
+                except zlib.error:
+                    data = b""
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                raise ReleaseError(
+                    "bundle_corrupt",
+                    f"{file.path!r} in the bundle of {short(self.revision)} is not what its "
+                    "manifest says",
+                    "Nothing was promoted. Publish its content again: that puts it right.",
+                )
+            yield file.path, int(file.mode, 8), data

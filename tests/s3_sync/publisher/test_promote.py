@@ -1,0 +1,204 @@
+"""Tests of promoting: the same release in another place, or nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from s3_sync.publisher.folder_errors import FolderError
+from s3_sync.publisher.progress import Progress
+from s3_sync.publisher.promote import Promotion, promote
+from s3_sync.publisher.store import Store
+from s3_sync.release.facts import Origin
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.pointer import Pointer, parse_pointer
+from s3_sync.settings import load_settings
+from tests.s3_sync.bucket import ORIGIN, Bucket
+from tests.s3_sync.failing import failure
+from tests.support.publishing import PREFIX
+from tests.support.releases import ABSENT, Release, make_release, seal
+from tests.support.writable_s3 import is_write
+
+A = {"a.py": b"a = 1\n" * 50, "run.sh": b"#!/bin/sh\n", "empty.py": b""}
+B = {"a.py": b"a = 2\n" * 50, "new.py": b"", "run.sh": b"#!/bin/sh\n"}
+WHO = Origin(by="grace", ci_url="https://ci/7")
+
+
+class Places:
+    """`dev/` and what is published to it, and the bucket that it is promoted to."""
+
+    def __init__(self, prd: Bucket) -> None:
+        self.prd = prd
+        given = {"AWS_BUCKET": prd.server.bucket, "KEY_PATH": "dev", "DEST_PATH": "/nowhere"}
+        self.dev = Store(load_settings(given)[0])
+        self.judged: list[tuple[str, dict[str, bytes]]] = []
+        self.verdict: Callable[[], object] = lambda: None
+
+    def put(self, release: Release) -> Release:
+        for name, body in release.objects().items():
+            self.prd.server.put(f"dev/{name}", body)
+        return release
+
+    def promote(self, revision: str | None = None, *, is_dry: bool = False) -> Promotion:
+        def judge(name: str, write: Callable[[str], list[str]]) -> None:
+            folder = self.prd.folder / name
+            folder.mkdir(parents=True, exist_ok=True)
+            paths = write(str(folder))
+            self.judged.append((name, {path: Path(folder, path).read_bytes() for path in paths}))
+            self.verdict()
+
+        return promote(self.dev, self.prd.store, revision, WHO, judge, Progress(), is_dry=is_dry)
+
+    def pointer(self) -> Pointer:
+        return parse_pointer(self.prd.bodies()[PREFIX + POINTER_KEY])
+
+
+@pytest.fixture
+def places(bucket: Bucket) -> Places:
+    return Places(bucket)
+
+
+def test_the_same_bytes_become_current(places: Places) -> None:
+    release = places.put(make_release(A, executable={"run.sh"}, origin=ORIGIN))
+
+    done = places.promote()
+
+    assert ("promoted", None, True) == (done.result, done.before, done.is_guarded)
+    assert A == places.prd.current()
+    bodies = places.prd.bodies()
+    for key in release.objects().keys() - {POINTER_KEY}:
+        assert bodies[f"dev/{key}"] == bodies[PREFIX + key]
+    origin = places.pointer().origin
+    assert ("grace", ORIGIN.commit, places.dev.url) == (
+        origin.by,
+        origin.commit,
+        origin.promoted_from,
+    )
+    assert [(release.revision, A)] == places.judged
+
+
+def test_over_another_release_it_tells_what_changes_and_can_be_rolled_back(places: Places) -> None:
+    before = places.prd.publish(A)
+    places.put(make_release(B))
+
+    done = places.promote()
+
+    assert (("new.py",), ("a.py",), ("empty.py",)) == (
+        done.changes.added,
+        done.changes.changed,
+        done.changes.removed,
+    )
+    assert B == places.prd.current()
+    previous = places.pointer().previous
+    assert previous is not None and before.revision == previous.revision
+
+
+def test_any_release_that_is_there_can_be_promoted_by_its_first_digits(places: Places) -> None:
+    old = places.put(make_release(A))
+    places.put(make_release(B))
+
+    assert old.revision == places.promote(old.revision[:12]).manifest.revision
+    assert A == places.prd.current()
+
+
+def test_what_is_there_already_stays_untouched(places: Places) -> None:
+    places.put(make_release(A))
+    places.promote()
+    places.prd.server.forget()
+
+    assert "unchanged" == places.promote().result
+    assert [] == places.prd.writes()
+
+
+def test_a_dry_run_writes_nothing(places: Places) -> None:
+    places.put(make_release(A))
+
+    done = places.promote(is_dry=True)
+
+    assert ("planned", {}) == (done.result, {k: 1 for k in places.prd.bodies() if "dags/" in k})
+    assert 1 == len(places.judged)
+
+
+def test_what_the_gate_refuses_is_not_uploaded(places: Places) -> None:
+    def refuse() -> None:
+        raise FolderError("revision_refused", "a.py:1: no")
+
+    places.prd.publish(A)
+    places.put(make_release(B))
+    places.prd.server.forget()
+    places.verdict = refuse
+
+    assert "revision_refused" == failure(places.promote).reason
+    assert [] == places.prd.writes()
+    assert A == places.prd.current()
+
+
+def spoilt(change: Callable[[bytes], bytes]) -> Callable[[Places, Release], None]:
+    """Alter the data of a bundle, of which all else says so."""
+
+    def spoil(places: Places, release: Release) -> None:
+        rows = release.manifest.locate(release.manifest.files.values())
+        places.put(seal(rows, change(release.bundle_bytes)))
+
+    return spoil
+
+
+def without(name: Callable[[Release], str]) -> Callable[[Places, Release], None]:
+    return lambda places, release: places.prd.server.delete(f"dev/{name(release)}")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (without(lambda release: POINTER_KEY), "history_empty"),
+        (without(lambda release: manifest_key(release.revision)), "release_unknown"),
+        (
+            without(lambda release: bundle_key(release.manifest.head.bundle_sha256)),
+            "release_incomplete",
+        ),
+        (spoilt(lambda body: body[:40] + bytes([body[40] ^ 1]) + body[41:]), "bundle_corrupt"),
+        (spoilt(lambda body: bytes(len(body))), "bundle_corrupt"),
+    ],
+    ids=["no pointer", "no manifest", "no bundle", "other bytes", "zeros"],
+)
+def test_what_is_not_what_it_says_is_not_promoted(
+    places: Places, spoil: Callable[[Places, Release], None], reason: str
+) -> None:
+    places.prd.publish(B)
+    release = places.put(make_release(A))
+    spoil(places, release)
+    places.prd.server.forget()
+
+    assert reason == failure(places.promote).reason
+    assert [] == places.prd.writes()
+    assert B == places.prd.current()
+
+
+def test_a_revision_that_is_not_there_is_reported(places: Places) -> None:
+    places.put(make_release(A))
+    for name in (ABSENT, ABSENT[:12], "latest"):
+        assert ("release_unknown", 2) == (
+            (found := failure(places.promote, name)).reason,
+            found.exit_code,
+        )
+
+
+def test_another_publisher_at_the_same_moment_wins(places: Places) -> None:
+    places.prd.publish(A)
+    places.put(make_release(B))
+    places.verdict = lambda: places.prd.put(make_release({"c.py": b""}))
+
+    assert "publish_conflict" == failure(places.promote).reason
+    assert {"c.py": b""} == places.prd.current()
+
+
+def test_a_bundle_that_was_damaged_in_the_target_is_replaced(places: Places) -> None:
+    release = places.put(make_release(A))
+    places.prd.put(make_release(A))
+    key = PREFIX + bundle_key(release.manifest.head.bundle_sha256)
+    places.prd.server.put(key, bytes(len(release.bundle_bytes)))
+
+    assert "promoted" == places.promote().result
+    assert A == places.prd.current()
+    assert any(name.endswith(".zip") for name in places.prd.writes())
+    assert places.prd.server.seen(is_write(POINTER_KEY))
