@@ -213,12 +213,31 @@ def release_is_rolled_back(stage: Stage) -> Result:
     path.write_bytes(EXAMPLE.joinpath(CHANGED).read_bytes())
     seconds = wait_for_release(stage)
     run_s3_sync(stage, "releases")
-    stage.daemon.terminate()
     return Result(
         "the refused release was left behind; once more, and the folder is what it was at first; "
         "time is from the end of the second rollback",
         seconds,
     )
+
+
+def release_is_promoted(stage: Stage) -> Result:
+    """
+    What was tried in dev becomes current in prd; the bad one does not.
+    """
+    bucket = f"s3://{stage.bucket.name}"
+    dev, prd = f"{bucket}/{KEY_PATH}", f"{bucket}/{KEY_PATH}-prd"
+    run_s3_sync(stage, "promote", dev, prd, "--gate", "syntax")
+    path = checkout_of(stage) / CHANGED
+    path.write_bytes(path.read_bytes().replace(b"30", b"15"))
+    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax")
+    began = time.monotonic()
+    said = run_s3_sync(stage, "promote", dev, prd, "--gate", "syntax")
+    seconds = time.monotonic() - began
+    check(f"~ {CHANGED}" in said, "it names what changes")
+    said = run_s3_sync(stage, "diff", "current", "checkout/")
+    check("0 added, 0 changed, 0 removed" in said, "dev is at what was checked out")
+    stage.daemon.terminate()
+    return Result("the same revision, every file verified; nothing was built again", seconds)
 
 
 def requests_of(stage: Stage) -> dict[str, int]:
@@ -240,4 +259,5 @@ STEPS: tuple[Step[Stage], ...] = (
     ("a bad release", bad_release_is_refused),
     ("a new pod", new_pod_starts),
     ("a rollback", release_is_rolled_back),
+    ("from dev to prd", release_is_promoted),
 )
