@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from s3_sync.publisher.catalog import ReleaseError
+from s3_sync.publisher.catalog import ReleaseError, resolve
 from s3_sync.publisher.rollback import Rollback, roll_back
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
@@ -126,6 +126,45 @@ def test_a_revision_that_is_not_there_is_reported(bucket: Bucket) -> None:
 
     assert ("release_unknown", 2) == (found.reason, found.exit_code)
     assert A == bucket.current()
+
+
+def test_a_repair_of_what_was_rolled_back_to_forgets_nothing(bucket: Bucket) -> None:
+    for files in (A, B, C):
+        bucket.publish(files)
+    back(bucket)
+    bucket.server.delete(PREFIX + bundle_key(make_release(B).manifest.head.bundle_sha256))
+    bucket.publish(B)
+
+    back(bucket)
+
+    assert A == bucket.current()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{0:.12}", "2 releases begin with"),
+        ("{0:.13}", ""),
+        ("{0:.11}", "is not a revision"),
+        ("{0:.12}x", "is not a revision"),
+        ("f" * 12, "there is no release"),
+        ("{0}", ""),
+    ],
+)
+def test_a_revision_is_known_by_its_first_digits_where_no_other_begins_so(
+    bucket: Bucket, text: str, said: str
+) -> None:
+    revision = bucket.publish(A).revision
+    bucket.publish(B)
+    other = f"{revision[:12]}{'0' if revision[12] != '0' else '1'}{'0' * 51}"
+    bucket.server.put(PREFIX + manifest_key(other), b"")
+
+    name = text.format(revision)
+    if said:
+        found = failure(resolve, bucket.store, name)
+        assert said in found.message and 2 == found.exit_code
+    else:
+        assert revision == resolve(bucket.store, name)
 
 
 def test_a_release_that_is_not_whole_is_refused(bucket: Bucket) -> None:

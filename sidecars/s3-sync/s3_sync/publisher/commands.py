@@ -204,8 +204,8 @@ def _promote(
     lines = [UNGUARDED] if done.is_guarded is False else []
     verb = "Would promote" if done.result == "planned" else "Promoted"
     lines.append(f"{verb} {short(revision)} from {here.url} to {at}: {done.changes}")
-    lines += done.changes.lines(NAMED)
     if done.before:
+        lines += done.changes.lines(NAMED)
         lines.append(f"Before: {short(done.before.revision)}; `s3-sync rollback {at}` undoes it")
     return Report(lines, facts)
 
