@@ -14,6 +14,43 @@ RESOURCE_DETAILS_MAP = {
     "DAG Runs": {"prefix": "DAG Run:", "actions": {"can_create", "can_read"}},
 }
 """
+LOADER = "def providers_configuration_loaded(function): return function\n"
+# What Airflow does to an empty database and to one that is not.
+BUILDER = """
+import contextlib, os, sqlite3
+
+path = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite:///")
+db = sqlite3.connect(path, isolation_level=None)
+
+class Builder:
+    @property
+    def sm(self):
+        return self
+
+    def add_permissions(self, update_perms):
+        names = ("ab_role", "ab_permission", "ab_view_menu")
+        tables = {name: "name TEXT" for name in names}
+        tables["ab_permission_view"] = "permission_id INT, view_menu_id INT"
+        tables["ab_permission_view_role"] = "permission_view_id INT, role_id INT"
+        for name, columns in tables.items():
+            db.execute(f"CREATE TABLE IF NOT EXISTS {name} (id INTEGER PRIMARY KEY, {columns})")
+        for number, role in enumerate(("Admin", "Public", "Viewer", "User", "Op"), 1):
+            db.execute("INSERT OR IGNORE INTO ab_role VALUES (?, ?)", (number, role))
+        db.execute("INSERT OR IGNORE INTO ab_permission VALUES (1, 'can_read')")
+        db.execute("INSERT OR IGNORE INTO ab_view_menu VALUES (1, 'Website')")
+        db.execute("INSERT OR IGNORE INTO ab_permission_view VALUES (1, 1, 1)")
+
+    def sync_roles(self):
+        db.execute(
+            "INSERT INTO ab_permission_view_role (permission_view_id, role_id)"
+            " SELECT 1, id FROM ab_role WHERE (id > 5 OR name IN (GRANTED))"
+            " AND id NOT IN (SELECT role_id FROM ab_permission_view_role)"
+        )
+
+@contextlib.contextmanager
+def get_application_builder():
+    yield Builder()
+"""
 OLD_PERMISSIONS = "DAG_ACTIONS = {'can_read', 'can_edit', 'can_delete'}\n"
 
 
@@ -40,6 +77,26 @@ class Site:
         if fab:
             self._add("apache_airflow_providers_fab", fab)
         self.write("")
+
+    def add_python(self, program: str = "", granted: str = "'Admin'") -> None:
+        """
+        Let Airflow's Python write its roles with SQL.
+
+        Args:
+            program: What it does before.
+            granted: The default roles that may read the website, as SQL takes them.
+        """
+        for module, text in (
+            ("__init__", ""),
+            ("utils/providers_configuration_loader", LOADER),
+            (
+                "providers/fab/auth_manager/cli_commands/utils",
+                program + BUILDER.replace("GRANTED", granted),
+            ),
+        ):
+            path = self.packages / f"airflow/{module}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
 
     def _add(self, distribution: str, version: str) -> None:
         info = self.packages / f"{distribution}-{version}.dist-info"

@@ -2,20 +2,21 @@
 What a pass of Airflow would change.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sync_perm.database.access_control import Unreadable
 from sync_perm.database.tables import Tables
-from sync_perm.difference import Difference, Item, assume_defaults, compare, default_grants
+from sync_perm.difference import Definition, Difference, Item, compare, define
 from tests.sync_perm.given import KINDS, permissions_of, tables
 
 NONE: frozenset[Any] = frozenset()
 
 
 def look(found: Tables) -> Difference:
-    return compare(found, KINDS, NONE)
+    return compare(found, KINDS, None)
 
 
 def rows(found: Tables) -> set[tuple[Any, ...]]:
@@ -59,25 +60,36 @@ def test_admin_has_all_but_single_dags() -> None:
 
 def test_a_default_role_gets_back_what_it_lost() -> None:
     lost = ("Viewer", "can_read", "Jobs")
+    definition = Definition(NONE, NONE, frozenset({lost}))
 
-    assert {Item("role_grant", "", lost)} == compare(tables(), KINDS, frozenset({lost})).items
+    assert {Item("role_grant", "", lost)} == compare(tables(), KINDS, definition).items
 
 
-def test_each_default_role_is_assumed_to_have_what_the_lesser_one_has() -> None:
-    grants = {("Viewer", "can_read", "Jobs"), ("Viewer", "can_read", "DAG:d")}
-    grants |= {("User", "can_edit", "DAGs"), ("team", "can_read", "Jobs")}
+def test_a_role_and_a_permission_that_this_airflow_defines_must_exist() -> None:
+    permission = ("can_read", "A Plugin")
+    definition = Definition(frozenset({"auditor"}), frozenset({permission}), NONE)
 
-    assumed = assume_defaults(tables(grants=grants), KINDS)
+    assert {Item("role", "", ("auditor",)), Item("permission", "", permission)} == compare(
+        tables(), KINDS, definition
+    ).items
 
-    assert {
-        ("Viewer", "can_read", "Jobs"),
-        ("User", "can_read", "Jobs"),
-        ("User", "can_edit", "DAGs"),
-        ("Op", "can_read", "Jobs"),
-        ("Op", "can_edit", "DAGs"),
-        ("Admin", "can_read", "Website"),
-    } == assumed
-    assert assumed > default_grants(tables(grants=grants), KINDS)
+
+def test_what_a_role_that_is_missing_must_have_comes_with_it() -> None:
+    definition = Definition(frozenset({"Op"}), NONE, frozenset({("Op", "can_read", "Jobs")}))
+    found = replace(tables(), roles=tables().roles - {"Op"})
+
+    assert {Item("role", "", ("Op",))} == compare(found, KINDS, definition).items
+
+
+def test_what_airflow_has_written_is_defined_but_for_single_dags_and_roles_of_people() -> None:
+    grants = {("Viewer", "can_read", "Website"), ("Viewer", "can_read", "DAG:d")}
+    found = tables({"d": None}, roles=["team"], grants=grants)
+
+    defined = define(found, KINDS)
+
+    assert {("can_read", "Website")} == defined.permissions
+    assert {(role, "can_read", "Website") for role in ("Viewer", "Admin")} == defined.grants
+    assert NONE == compare(found, KINDS, defined).items
 
 
 # --- DAGs

@@ -16,11 +16,11 @@ DAG_A = Item("dag_permission", "a", ("can_read", "DAG:a"))
     ("items", "every_dag", "when", "expected"),
     [
         ([], "ba", "", None),
-        ([], "ba", "first", None),
+        ([], "ba", "undefined", Pass("start", True, ("a", "b"))),
         ([DAG_B, DAG_A], "ba", "", Pass("dags", False, ("a", "b"))),
         ([ROLE], "ba", "", Pass("roles", True, ())),
         ([ROLE, DAG_B], "ba", "", Pass("roles", True, ("b",))),
-        ([DAG_A], "ba", "first", Pass("start", True, ("a",))),
+        ([DAG_A], "ba", "undefined", Pass("start", True, ("a", "b"))),
         ([], "ba", "asked", Pass("asked", True, ("a", "b"))),
         ([ROLE], "", "asked", Pass("asked", True, ())),
     ],
@@ -28,8 +28,8 @@ DAG_A = Item("dag_permission", "a", ("can_read", "DAG:a"))
 def test_a_pass_is_for_what_differs_and_for_all_if_a_person_asks(
     items: list[Item], every_dag: str, when: str, expected: Pass | None
 ) -> None:
-    is_asked, is_first = when == "asked", when == "first"
+    is_asked, is_defined = when == "asked", when != "undefined"
 
     assert expected == make_plan(
-        frozenset(items), every_dag=every_dag, is_asked=is_asked, is_first=is_first
+        frozenset(items), every_dag=every_dag, is_asked=is_asked, is_defined=is_defined
     )

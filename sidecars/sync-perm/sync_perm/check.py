@@ -11,6 +11,7 @@ from sidecar_runtime.checks import exit_code, fail, say
 from sidecar_runtime.errors import EXIT_GAVE_UP, SidecarError
 from sidecar_runtime.fence import Fence
 from sync_perm.airflow.installation import Installation, find_installation
+from sync_perm.airflow.passes import AirflowPasses
 from sync_perm.airflow.surroundings import environment, own_folder
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.comparison import Comparison, Look
@@ -20,7 +21,7 @@ from sync_perm.database.lock import PassLock
 from sync_perm.difference import DEFAULT_ROLES
 from sync_perm.settings import Settings
 
-MIGRATIONS_SECONDS = 120.0
+AIRFLOW_SECONDS = 120.0
 
 
 def run(settings: Settings, config: AirflowConfig) -> int:
@@ -87,7 +88,7 @@ class _Checks:
                     environment(airflow, self._config, address, folder),
                     folder,
                     fence=Fence(),
-                    deadline_seconds=MIGRATIONS_SECONDS,
+                    deadline_seconds=AIRFLOW_SECONDS,
                     out=lambda _: None,
                     err=lambda line: said.append(address.redact(line)),
                 )
@@ -103,12 +104,28 @@ class _Checks:
         say("", "", "Run airflow db migrate; the daemon waits until the tables are there.")
         return False
 
+    def _define(self, comparison: Comparison, airflow: Installation, address: Address) -> None:
+        """
+        Read what this Airflow gives its roles, as the daemon does at its start.
+        """
+        try:
+            with own_folder() as folder:
+                passes = AirflowPasses(airflow, self._config, folder, targeted=True)
+                empty = passes.write_empty(address, Fence(), AIRFLOW_SECONDS)
+        except SidecarError as error:
+            said = "what they must have cannot be read, so the daemon begins with a full pass"
+            say("??", "roles", f"{said}: {error.message}")
+        else:
+            comparison.define(empty)
+            say("ok", "roles", f"this Airflow gives them {len(empty.grants)} grants")
+
     def permissions(self, airflow: Installation, address: Address) -> bool:
         """
         Read the tables, try the lock, and say what the sidecar would be for.
         """
         include_dags = airflow.includes_dags(self._settings.include_dags)
-        comparison = Comparison(airflow, include_dags=True, targeted=True)
+        comparison = Comparison(airflow, include_dags=True)
+        self._define(comparison, airflow, address)
         try:
             database = Database(address)
             look = comparison.look(database)

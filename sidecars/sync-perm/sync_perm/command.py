@@ -124,7 +124,7 @@ def _serve(given: Given) -> int:
             settings,
             given.source,
             AirflowPasses(airflow, config, folder, targeted=targeted),
-            Comparison(airflow, include_dags=include_dags, targeted=targeted),
+            Comparison(airflow, include_dags=include_dags),
             metrics,
             Status(metrics, airflow=airflow.version, mode=mode, database=given.where),
         )

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from sync_perm.airflow.installation import Installation
 from sync_perm.airflow.passes import Report
 from sync_perm.database.database import Database
-from sync_perm.database.tables import Grant, Reader, Tables
-from sync_perm.difference import Failure, Item, assume_defaults, compare
+from sync_perm.database.tables import Reader, Tables
+from sync_perm.difference import Definition, Failure, Item, compare, define
 from sync_perm.plan import Pass, make_plan
 
 # How long what passes did not fix is not a reason for another one.
@@ -28,12 +28,14 @@ class Look:
         items: Rows that a pass should change.
         shown: Those of them that are not ready; a DAG that passes did not fix is failing instead.
         failing: The DAGs that cannot be synced.
+        is_defined: What roles must have was compared, too.
     """
 
     tables: Tables
     items: frozenset[Item]
     shown: frozenset[Item]
     failing: Mapping[str, Failure]
+    is_defined: bool
 
     def changes_since(self, before: Look) -> dict[str, int]:
         """
@@ -55,19 +57,21 @@ class Comparison:
 
     Attributes:
         fresh: The DAGs that were serialized again between the last two looks.
+        wants_definition: Nobody has tried yet to read what this Airflow defines.
     """
 
-    def __init__(self, installation: Installation, *, include_dags: bool, targeted: bool) -> None:
+    def __init__(self, installation: Installation, *, include_dags: bool) -> None:
         self.include_dags = include_dags
-        self._targeted = targeted
         self._kinds = installation.resources
         self._reader = Reader(include_dags=include_dags, has_versions=installation.release[0] >= 3)
-        self._defaults: frozenset[Grant] | None = None
+        self.wants_definition = True
+        self._definition: Definition | None = None
+        self._is_read = False
+        self._was_written = False
         self.fresh: frozenset[str] = frozenset()
         self._said: Mapping[str, str] = {}
         self._kept: frozenset[Item] = frozenset()
         self._kept_until = 0.0
-        self._is_first = True
 
     @property
     def wants_retry(self) -> bool:
@@ -75,6 +79,18 @@ class Comparison:
         Tell whether it is time to try again what passes did not fix.
         """
         return bool(self._kept) and time.monotonic() > self._kept_until
+
+    def define(self, empty: Tables | None) -> None:
+        """
+        Take what Airflow has written into an empty database.
+
+        Args:
+            empty: None where it could not: then the definition is what its passes leave.
+        """
+        self.wants_definition = False
+        if empty is not None:
+            self._definition = define(empty, self._kinds)
+            self._is_read = True
 
     def look(self, database: Database) -> Look:
         """
@@ -85,9 +101,10 @@ class Comparison:
         """
         tables = self._reader.read(database)
         self.fresh = tables.fresh
-        if self._defaults is None:
-            self._defaults = assume_defaults(tables, self._kinds)
-        difference = compare(tables, self._kinds, self._defaults)
+        if self._was_written:
+            self._definition = define(tables, self._kinds)
+            self._was_written = False
+        difference = compare(tables, self._kinds, self._definition)
         if self.wants_retry:
             self._kept = frozenset()
         self._kept &= difference.items
@@ -101,19 +118,15 @@ class Comparison:
             look.items - self._kept,
             every_dag=look.tables.dags.keys() - self._kinds.keys(),
             is_asked=is_asked,
-            is_first=self._is_first,
+            is_defined=look.is_defined,
         )
 
     def learn(self, work: Pass, report: Report) -> None:
         """
         Take what a pass said.
         """
-        self._is_first = False
         self._said = report.failed
-        if report.defaults is not None:
-            self._defaults = report.defaults
-        elif not self._targeted:
-            self._defaults = None  # as the next look finds them
+        self._was_written = work.roles and not self._is_read
 
     def keep(self, items: frozenset[Item], look: Look) -> Look:
         """
@@ -131,4 +144,4 @@ class Comparison:
         texts = dict.fromkeys(kept, "differs after a pass that found nothing wrong")
         texts |= {dag_id: self._said[dag_id] for dag_id in kept & self._said.keys()}
         known = {dag_id: Failure("not_fixed", text) for dag_id, text in texts.items()}
-        return Look(tables, items, shown, {**known, **failing})
+        return Look(tables, items, shown, {**known, **failing}, self._definition is not None)

@@ -19,6 +19,7 @@ from sync_perm.database.connection import Source
 from sync_perm.database.database import Database
 from sync_perm.database.fingerprint import Fingerprint, read_fingerprint
 from sync_perm.database.lock import PassLock
+from sync_perm.difference import Item
 from sync_perm.metrics import PermMetrics
 from sync_perm.plan import Pass
 from sync_perm.settings import Settings
@@ -44,10 +45,13 @@ class Pace:
         quiet_seconds: From the end of a pass to the start of the next, and from a DAG's change to
             a pass for it: the parser syncs the DAGs that it writes, and Airflow 2 damages its
             tables when two do so at once.
+        settle_seconds: The first pass of a process begins when what roles lack has stayed the same
+            for so long: the web server beside it writes the same rows at its own start.
     """
 
     resync_seconds: float = 3600.0
     quiet_seconds: float = 5.0
+    settle_seconds: float = 10.0
 
 
 @dataclass(slots=True)
@@ -62,6 +66,11 @@ class PassHistory:
     last_error: SidecarError | None = None
     wants_full: bool = False
     """A person asked for a full pass, and none has succeeded since."""
+    is_settled: bool = False
+    """Nothing differed once, or a pass has succeeded."""
+    lacking: frozenset[Item] | None = None
+    """What roles lacked at the last look before that, since ``lacking_since``."""
+    lacking_since: float = 0.0
 
     @property
     def next_at(self) -> float:
@@ -155,17 +164,40 @@ class Session:
         self._seen = self._fingerprint(database)
         self._read_at = time.monotonic()
         look = self._comparison.look(database)
-        self._status.show_differences(look.shown, look.failing, self._seen.revision)
+        self._show(look)
         return look
 
+    def _show(self, look: Look) -> None:
+        self._status.show_differences(
+            look.shown, look.failing, self._revision, is_defined=look.is_defined
+        )
+
+    def _define(self, database: Database, fence: Fence) -> None:
+        """
+        Read what roles must have, once; where that fails, the first pass writes it.
+        """
+        empty = None
+        try:
+            empty = self._passes.write_empty(database.address, fence, self._seconds_left())
+        except SidecarError as error:
+            log.warning("definition_unread", reason=error.reason, error=error.message)
+        self._comparison.define(empty)
+
     def _reconcile(self, database: Database, fence: Fence) -> Outcome:
-        work = self._plan(self._look(database))
+        if self._comparison.wants_definition and not self._history.wants_full:
+            self._define(database, fence)
+        look = self._look(database)
+        work = self._plan(look)
         if work is None:
+            self._history.is_settled = True
             return self._outcome("unchanged")
         if self._settings.dry_run:
             log.info("pass_planned", reason=work.reason, roles=work.roles, dags=list(work.dags))
             self._history.wants_full = False
             return self._outcome("unchanged")
+        if work.reason != "asked" and not self._has_settled(look):
+            self._seen = None
+            return self._outcome("settling")
         self._wait_for_turn(work, fence)
         with PassLock(database.address) as lock:
             if not lock.try_acquire():
@@ -174,6 +206,16 @@ class Session:
                 self._seen = None
                 return self._outcome("waiting", holder="another sync-perm")
             return self._fix(database, lock, fence)
+
+    def _has_settled(self, look: Look) -> bool:
+        """
+        Tell whether nobody else seems to be writing what roles lack.
+        """
+        history, now = self._history, time.monotonic()
+        lacking = frozenset(item for item in look.items if not item.dag_id)
+        if lacking != history.lacking:
+            history.lacking, history.lacking_since = lacking, now
+        return history.is_settled or now - history.lacking_since >= history.pace.settle_seconds
 
     def _plan(self, look: Look) -> Pass | None:
         return self._comparison.plan(look, is_asked=self._history.wants_full)
@@ -194,7 +236,7 @@ class Session:
             work = self._plan(look)
         if work is not None:
             look = self._comparison.keep(stubborn, look)
-            self._status.show_differences(look.shown, look.failing, self._revision)
+            self._show(look)
             log.warning("difference_kept", rows=[list(item) for item in sorted(stubborn)[:20]])
             if look.items != stubborn:
                 self._read_at = float("-inf")  # something new came meanwhile: the next cycle's
@@ -208,12 +250,12 @@ class Session:
         """
         log.info("pass_started", reason=work.reason, roles=work.roles, dags=len(work.dags))
         started = time.monotonic()
-        timeout = self._settings.timeout_seconds * PASS_SHARE - (started - self._began_at)
         result = "error"
         try:
-            report = self._passes.run(work, database.address, lock, fence, max(1.0, timeout))
+            report = self._passes.run(work, database.address, lock, fence, self._seconds_left())
             result = "success"
             self._history.failures = 0
+            self._history.is_settled = True
             self._history.wants_full &= work.reason != "asked"
         except SidecarError as error:
             self._history.failures += 1
@@ -235,6 +277,13 @@ class Session:
             self._status.show_pass(**facts)
             log.info("pass_finished", **facts)
         self._comparison.learn(work, report)
+
+    def _seconds_left(self) -> float:
+        """
+        Return how long Airflow may take in this cycle.
+        """
+        elapsed = time.monotonic() - self._began_at
+        return max(1.0, self._settings.timeout_seconds * PASS_SHARE - elapsed)
 
     def _wait_for_turn(self, work: Pass, fence: Fence) -> None:
         """
@@ -262,6 +311,8 @@ class Session:
         return self._seen.revision if self._seen else ""
 
     def _outcome(
-        self, result: Literal["changed", "unchanged", "waiting"], **counts: int | str
+        self,
+        result: Literal["changed", "unchanged", "settling", "waiting"],
+        **counts: int | str,
     ) -> Outcome:
         return Outcome(result, self._revision, counts)

@@ -8,15 +8,16 @@ The rules are those of `FabAirflowSecurityManagerOverride` (FAB provider 1.5 to 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from sync_perm.database.access_control import AccessControl, Unreadable
-from sync_perm.database.tables import Grant, Tables
+from sync_perm.database.tables import Grant, Permission, Tables
 
-Kind = Literal["role", "role_grant", "broken", "dag_permission", "dag_grant", "dag_revoke"]
+Kind = Literal[
+    "role", "permission", "role_grant", "broken", "dag_permission", "dag_grant", "dag_revoke"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 FailureReason = Literal["role_missing", "access_control_invalid", "name_reserved", "not_fixed"]
@@ -24,8 +25,6 @@ FAILURE_REASONS: tuple[FailureReason, ...] = get_args(FailureReason)
 
 ADMIN = "Admin"
 DEFAULT_ROLES = ("Admin", "Public", "Viewer", "User", "Op")
-# In ROLE_CONFIGS each has all that the one before has, in every version.
-LADDER = ("Viewer", "User", "Op")
 WEBSITE = ("can_read", "Website")
 
 
@@ -47,6 +46,22 @@ class Resource:
 
     prefix: str
     actions: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """
+    What every database of this Airflow has, single DAGs aside.
+
+    Args:
+        roles: The default roles, and those of `[fab] custom_roles`.
+        permissions: Of Airflow's views, and of its plugins'.
+        grants: Of the default roles.
+    """
+
+    roles: frozenset[str]
+    permissions: frozenset[Permission]
+    grants: frozenset[Grant]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +87,16 @@ class Difference:
 
 
 def compare(
-    tables: Tables, kinds: Mapping[str, Resource], defaults: frozenset[Grant]
+    tables: Tables, kinds: Mapping[str, Resource], definition: Definition | None
 ) -> Difference:
     """
     Return what differs from what Airflow would leave.
 
     Args:
         kinds: The kinds of DAG permissions of this Airflow.
-        defaults: The grants of the default roles, as far as we know them.
+        definition: None where it is not known.
     """
-    items = set(_compare_roles(tables, kinds, defaults))
+    items = set(_compare_roles(tables, kinds, definition))
     failing: dict[str, Failure] = {}
     on_dags: dict[str, set[Grant]] = {}
     prefixes = tuple(kind.prefix for kind in kinds.values())
@@ -115,42 +130,36 @@ def compare(
     return Difference(frozenset(items), failing)
 
 
-def assume_defaults(tables: Tables, kinds: Mapping[str, Resource]) -> frozenset[Grant]:
+def define(tables: Tables, kinds: Mapping[str, Resource]) -> Definition:
     """
-    Return the grants of the default roles as found, each role with those of the ones before it.
-
-    For the time before Airflow said what they are.
-    """
-    found = default_grants(tables, kinds)
-    climbed = set(found)
-    for lower, higher in itertools.pairwise(LADDER):
-        climbed |= {(higher, *rest) for role, *rest in climbed if role == lower}  # type: ignore[misc]
-    return frozenset(climbed)
-
-
-def default_grants(tables: Tables, kinds: Mapping[str, Resource]) -> frozenset[Grant]:
-    """
-    Return the grants of the default roles, but those on single DAGs.
+    Return the definition that these tables follow, because Airflow has just written them.
     """
     prefixes = tuple(kind.prefix for kind in kinds.values())
-    return frozenset(
-        grant
-        for grant in tables.grants
-        if grant[0] in DEFAULT_ROLES and not grant[2].startswith(prefixes)
+    return Definition(
+        roles=tables.roles,
+        permissions=frozenset(p for p in tables.permissions if not p[1].startswith(prefixes)),
+        grants=frozenset(
+            grant
+            for grant in tables.grants
+            if grant[0] in DEFAULT_ROLES and not grant[2].startswith(prefixes)
+        ),
     )
 
 
 def _compare_roles(
-    tables: Tables, kinds: Mapping[str, Resource], defaults: frozenset[Grant]
+    tables: Tables, kinds: Mapping[str, Resource], definition: Definition | None
 ) -> Iterator[Item]:
     if tables.broken:
         yield Item("broken", "", (tables.broken,))
-    for role in DEFAULT_ROLES:
-        if role not in tables.roles:
-            yield Item("role", "", (role,))
-    for role, action, resource in defaults - tables.grants:
-        if role in tables.roles:
-            yield Item("role_grant", "", (role, action, resource))
+    roles = definition.roles if definition else DEFAULT_ROLES
+    for role in frozenset(roles) - tables.roles:
+        yield Item("role", "", (role,))
+    if definition:
+        for permission in definition.permissions - tables.permissions:
+            yield Item("permission", "", permission)
+        for role, action, resource in definition.grants - tables.grants:
+            if role in tables.roles:
+                yield Item("role_grant", "", (role, action, resource))
     for role in tables.roles.difference(DEFAULT_ROLES):
         if (role, *WEBSITE) not in tables.grants:
             yield Item("role_grant", "", (role, *WEBSITE))

@@ -20,7 +20,8 @@ class Pass:
     What Airflow is asked to do.
 
     Args:
-        reason: A person or a one-shot asks; the first look; roles differ; only DAGs differ.
+        reason: A person or a one-shot asks; the process has started and what roles must have could
+            not be read; roles differ; only DAGs differ.
         roles: Whether to sync roles and Airflow's own views.
         dags: The DAGs to sync.
     """
@@ -35,7 +36,7 @@ def make_plan(
     *,
     every_dag: Iterable[str],
     is_asked: bool,
-    is_first: bool,
+    is_defined: bool,
 ) -> Pass | None:
     """
     Return the pass that is needed, if one is.
@@ -44,12 +45,14 @@ def make_plan(
         items: The rows to change.
         every_dag: What a full pass syncs; none where DAGs are not included.
         is_asked: A person or a one-shot wants a full pass.
-        is_first: No pass was run by this process.
+        is_defined: It is known what roles must have; otherwise Airflow writes everything.
     """
     if is_asked:
         return Pass("asked", True, tuple(sorted(every_dag)))
+    if not is_defined:
+        return Pass("start", True, tuple(sorted(every_dag)))
     if not items:
         return None
     dags = tuple(sorted({item.dag_id for item in items if item.dag_id}))
     roles = any(not item.dag_id for item in items)
-    return Pass("start" if is_first else "roles" if roles else "dags", roles or is_first, dags)
+    return Pass("roles" if roles else "dags", roles, dags)

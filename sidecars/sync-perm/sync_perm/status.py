@@ -32,13 +32,19 @@ class Status:
         self.details: dict[str, object] = details
 
     def show_differences(
-        self, items: frozenset[Item], failing: Mapping[str, Failure], revision: str
+        self,
+        items: frozenset[Item],
+        failing: Mapping[str, Failure],
+        revision: str,
+        *,
+        is_defined: bool,
     ) -> None:
         """
         Take the result of a comparison.
 
         Args:
             items: What a pass would fix; empty when all is good.
+            is_defined: What roles must have was compared, too.
         """
         pending = sorted({item.dag_id for item in items if item.dag_id})
         kinds = Counter(item.kind for item in items)
@@ -54,6 +60,9 @@ class Status:
         self._named = dict(failing)
         if items:
             problem = f"{len(items)} permissions differ from what they should be"
+            self.readiness = Readiness(False, revision, problem=problem)
+        elif not is_defined:
+            problem = "what roles must have could not be read; a full pass will write it"
             self.readiness = Readiness(False, revision, problem=problem)
         else:
             self.confirm(revision)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,21 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sync_perm.airflow.installation import Installation
-from sync_perm.airflow.surroundings import environment
-from sync_perm.airflow_config import AirflowConfig
+from sync_perm.airflow.surroundings import empty_database, environment
+from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.database.connection import Address
 from sync_perm.database.database import ADVICE
 from sync_perm.database.lock import PassLock
-from sync_perm.database.tables import Grant
+from sync_perm.database.tables import Tables
 from sync_perm.plan import Pass
 
+# What a configuration may say of a database that is not ours, and of a server that writes nothing.
+EMPTY = {
+    name("database", "sql_alchemy_schema"): "",
+    name("database", "sql_alchemy_engine_args"): "{}",
+    name("fab", "update_fab_perms"): "True",
+    name("webserver", "update_fab_perms"): "True",
+}
 RUNNER = Path(__file__).with_name("runner.py")
 LAST_LINES = 40
 
@@ -39,11 +46,9 @@ class Report:
 
     Args:
         failed: DAG → Airflow's error.
-        defaults: The grants of the default roles; None where it did not say.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
-    defaults: frozenset[Grant] | None = None
 
 
 class AirflowPasses:
@@ -70,21 +75,60 @@ class AirflowPasses:
             SidecarError: It failed as a whole; what it had done by then stays.
             CycleAbandoned: The fence was revoked before its start.
         """
+        environ = environment(self._installation, self._config, address, self._folder)
         listener = _Listener(address)
+        task = self._task(work)
+        self._start(task, environ, listener, fence, timeout_seconds, lock.check)
+        return listener.report
+
+    def write_empty(self, address: Address, fence: Fence, timeout_seconds: float) -> Tables:
+        """
+        Return what this Airflow writes into an empty database: its roles, with those of its
+        configuration, and its views, with those of its plugins.
+
+        The database is a file of our own; the real one is not touched, so no lock is needed.
+
+        Args:
+            address: The real one, whose password is not shown.
+
+        Raises:
+            SidecarError: Airflow failed.
+            CycleAbandoned: The fence was revoked before its start.
+        """
+        with empty_database(self._folder) as empty:
+            environ = environment(self._installation, self._config, empty, self._folder)
+            listener = _Listener(address)
+            task = {"parent": os.getpid(), "command": [], "roles": True, "dags": []}
+            task["tell"] = empty.database
+            environ = {**environ, **EMPTY}
+            self._start(task, environ, listener, fence, timeout_seconds, lambda: None)
+        return Tables(**listener.told, broken=0, dags={}, fresh=frozenset())
+
+    def _start(
+        self,
+        task: Mapping[str, object],
+        environ: Mapping[str, str],
+        listener: _Listener,
+        fence: Fence,
+        timeout_seconds: float,
+        watch: Callable[[], None],
+    ) -> None:
+        """
+        Run our script to its end.
+        """
         self.last_cpu_seconds = 0.0
-        task = Path(self._folder, "task.json")
-        command = [self._installation.python, str(RUNNER), str(task)]
+        file = Path(self._folder, "task.json")
         try:
-            task.write_text(json.dumps(self._task(work)))
+            file.write_text(json.dumps(task))
             ended = child.run(
-                command,
-                environment(self._installation, self._config, address, self._folder),
+                [self._installation.python, str(RUNNER), str(file)],
+                environ,
                 self._folder,
                 fence=fence,
                 deadline_seconds=timeout_seconds,
                 out=listener.hear,
                 err=listener.overhear,
-                watch=lock.check,
+                watch=watch,
             )
         except DeadlinePassed:
             raise SidecarError(
@@ -96,8 +140,7 @@ class AirflowPasses:
         except FileNotFoundError as error:
             raise _missing(self._installation.python) from error
         self.last_cpu_seconds = ended.cpu_seconds
-        self._judge(ended, listener)
-        return listener.report
+        self._judge(ended, listener, is_script=not task["command"])
 
     def _task(self, work: Pass) -> Mapping[str, object]:
         command = []
@@ -113,7 +156,7 @@ class AirflowPasses:
             "dags": work.dags,
         }
 
-    def _judge(self, ended: Ended, listener: _Listener) -> None:
+    def _judge(self, ended: Ended, listener: _Listener, *, is_script: bool) -> None:
         """
         Raise what the end of the process means.
         """
@@ -131,7 +174,7 @@ class AirflowPasses:
                 f"Airflow's Python has no module {module!r}, which the URL asks for",
                 ADVICE["driver_missing"],
             )
-        if ended.code or failed or not (listener.is_done or not self._targeted):
+        if ended.code or failed or (is_script and not listener.is_done):
             what = f"{failed['kind']}: {failed['error']}" if failed else ""
             raise SidecarError(
                 "pass_failed",
@@ -156,6 +199,7 @@ class _Listener:
         self._address = address
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self.report = Report()
+        self.told: dict[str, frozenset[Any]] = {}
         self.failed: dict[str, str] | None = None
         self.missing_module: str | None = None
         self.is_done = False
@@ -171,8 +215,11 @@ class _Listener:
         match said:
             case {"dag": str(dag_id), "error": str(error)}:
                 self.report.failed[dag_id] = _one_line(self._address.redact(error))
-            case {"defaults": list(grants)}:
-                self.report.defaults = frozenset((str(r), str(a), str(v)) for r, a, v in grants)
+            case {"roles": list(), "permissions": list(), "grants": list()}:
+                self.told = {
+                    name: frozenset(row if isinstance(row, str) else tuple(row) for row in rows)
+                    for name, rows in said.items()
+                }
             case {"failed": dict(failed)}:
                 self.failed = {
                     key: self._address.redact(str(value)) for key, value in failed.items() if value

@@ -7,12 +7,17 @@ TASK is a file with one JSON object:
 - ``parent``: our process; when it dies, so does this one, because the lock dies with it;
 - ``command``: run this instead of what follows (the whole ``airflow sync-perm``);
 - ``roles``: whether to sync Airflow's views and roles;
-- ``dags``: ids of the DAGs to sync.
+- ``dags``: ids of the DAGs to sync;
+- ``tell``: an SQLite file, the contents of which are wanted at the end; may be missing.
 
-Standard output has one JSON object a line: ``{"dag": id, "error": text}`` for each DAG that
-failed, ``{"defaults": [[role, action, resource], …]}`` where roles were synced, at the end
-``{"done": number of DAGs}`` or ``{"failed": {"kind", "error", "module"}}``. All that Airflow itself
-writes goes to standard error.
+Standard output has one JSON object a line:
+
+- ``{"dag": id, "error": text}`` for each DAG that failed;
+- ``{"roles": [name, …], "permissions": [[action, resource], …], "grants": [[role, action,
+  resource], …]}`` for ``tell``;
+- at the end ``{"done": number of DAGs}`` or ``{"failed": {"kind", "error", "module"}}``.
+
+All that Airflow itself writes goes to standard error.
 """
 
 from __future__ import annotations
@@ -22,9 +27,11 @@ import importlib
 import json
 import os
 import signal
+import sqlite3
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 Answer = Callable[[dict[str, Any]], None]
@@ -42,6 +49,16 @@ MANAGERS = (
     "airflow.www.security",  # 2.7, 2.8
 )
 
+_PERMISSIONS = (
+    " JOIN ab_permission a ON a.id = p.permission_id JOIN ab_view_menu v ON v.id = p.view_menu_id"
+)
+CONTENTS = {
+    "roles": "SELECT name FROM ab_role",
+    "permissions": f"SELECT a.name, v.name FROM ab_permission_view p{_PERMISSIONS}",
+    "grants": "SELECT r.name, a.name, v.name FROM ab_permission_view_role g JOIN ab_role r"
+    f" ON r.id = g.role_id JOIN ab_permission_view p ON p.id = g.permission_view_id{_PERMISSIONS}",
+}
+
 
 def first_of(modules: Sequence[str], name: str) -> Any:
     """
@@ -58,7 +75,7 @@ def first_of(modules: Sequence[str], name: str) -> Any:
     raise ImportError(f"none of {', '.join(modules)} has {name}")
 
 
-def sync_roles(answer: Answer) -> None:
+def sync_roles() -> None:
     """
     Do what ``airflow sync-perm`` does, except for its row in ``log``.
     """
@@ -66,8 +83,6 @@ def sync_roles(answer: Answer) -> None:
     with get_application_builder() as appbuilder:
         appbuilder.add_permissions(update_perms=True)
         appbuilder.sm.sync_roles()
-        configs = appbuilder.sm.ROLE_CONFIGS
-        answer({"defaults": [[c["role"], *pair] for c in configs for pair in c["perms"]]})
 
 
 def sync_dags(dag_ids: list[str], answer: Answer) -> None:
@@ -98,6 +113,17 @@ def sync_dags(dag_ids: list[str], answer: Answer) -> None:
                 answer({"dag": dag_id, "error": f"{type(error).__name__}: {error}"})
 
 
+def tell(path: str, answer: Answer) -> None:
+    """
+    Tell what Airflow has written into an SQLite file.
+
+    Here, because the driver would stay in the memory of our own process.
+    """
+    with closing(sqlite3.connect(path)) as database:
+        found = {name: database.execute(sql).fetchall() for name, sql in CONTENTS.items()}
+    answer({**found, "roles": [name for (name,) in found["roles"]]})
+
+
 def work(task: dict[str, Any], answer: Answer) -> None:
     """
     Do the task.
@@ -106,9 +132,11 @@ def work(task: dict[str, Any], answer: Answer) -> None:
 
     providers_configuration_loaded(lambda: None)()
     if task["roles"]:
-        sync_roles(answer)
+        sync_roles()
     if task["dags"]:
         sync_dags(task["dags"], answer)
+    if "tell" in task:
+        tell(task["tell"], answer)
     answer({"done": len(task["dags"])})
 
 

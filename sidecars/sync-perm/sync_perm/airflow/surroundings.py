@@ -15,7 +15,7 @@ from pathlib import Path
 from sidecar_runtime.errors import Problem, SettingsError
 from sync_perm.airflow.installation import Installation, outer_path
 from sync_perm.airflow_config import AirflowConfig, name
-from sync_perm.database.connection import Address
+from sync_perm.database.connection import Address, parse_url
 
 _PREFIX = "sync-perm-"
 _LOCK = ".lock"
@@ -52,6 +52,15 @@ def _make_folder() -> str:
         problem = "cannot be written; mount an emptyDir at /tmp"
         folder = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - what tempfile tries, too
         raise SettingsError([Problem("TMPDIR", folder, problem)]) from None
+
+
+@contextmanager
+def empty_database(folder: str) -> Iterator[Address]:
+    """
+    Yield the address of an SQLite database that is not there yet, and remove what came of it.
+    """
+    with tempfile.TemporaryDirectory(prefix="empty-", dir=folder) as place:
+        yield parse_url("TMPDIR", f"sqlite:///{place}/airflow.db", "")
 
 
 def environment(

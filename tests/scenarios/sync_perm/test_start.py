@@ -1,0 +1,95 @@
+"""
+Nothing is called good that was not read: what default roles must have is known before it is ready.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
+from tests.support.airflow import Airflow, copy_postgres
+from tests.support.databases import Database, Postgres
+from tests.support.permissions import (
+    Contents,
+    contents,
+    delete_permission,
+    difference,
+    grant,
+    grants_on,
+    revoke,
+)
+
+
+def synced(airflow: Airflow, postgres: Postgres, database: Database, folder: Path) -> Contents:
+    """Return what `airflow sync-perm` makes of a copy."""
+    copy = copy_postgres(postgres, database, folder)
+    airflow.run(copy, folder / "copy", "airflow", "sync-perm")
+    made = contents(copy)
+    postgres.drop(copy)
+    return made
+
+
+@on_airflow("2.11", "3", "2.7")
+def test_what_was_lost_before_the_start_is_back_before_it_is_ready(
+    airflow: Airflow, database: Database, start: StartSyncPerm
+) -> None:
+    whole = contents(database)
+    revoke(database, "Viewer", "can_read", "DAGs")
+    for role in ("User", "Op"):  # what no lesser role shows
+        revoke(database, role, "can_create", "DAG Runs")
+    delete_permission(database, "menu_access", "Docs")
+
+    daemon = start(database)
+    daemon.wait_until_good()
+
+    assert [] == difference(contents(database), whole)
+
+
+@on_airflow("2.11", "3", "2.7")
+@pytest.mark.parametrize("targeted", ["true", "false"])
+def test_a_default_role_with_more_than_airflow_gives_it_is_left_alone(
+    airflow: Airflow, database: Database, start: StartSyncPerm, targeted: str
+) -> None:
+    grant(database, "Viewer", "menu_access", "Admin")
+    widened = contents(database)
+
+    daemon = start(database, {"SYNC_PERM_TARGETED": targeted})
+    daemon.wait_until_good()
+
+    assert [] == daemon.find_events("pass_started")
+    assert [] == difference(contents(database), widened)
+
+
+@pytest.mark.usefixtures("only_in_full")
+def test_an_upgraded_database_gets_what_the_new_airflow_gives(
+    airflow: Airflow,
+    postgres: Postgres,
+    home: Path,
+    tmp_path: Path,
+    start: StartSyncPerm,
+) -> None:
+    database = Airflow.install("2.7").new_postgres(postgres, home)
+    airflow.run(database, home, "airflow", "db", "migrate")
+    before = contents(database)
+    wanted = synced(airflow, postgres, database, tmp_path)
+
+    daemon = start(database)
+    daemon.wait_until_good()
+
+    assert [] != difference(before, wanted)
+    assert [] == difference(contents(database), wanted)
+
+
+@pytest.mark.usefixtures("only_in_full")
+@on_airflow("3")
+def test_roles_of_the_configuration_are_created(
+    airflow: Airflow, database: Database, start: StartSyncPerm
+) -> None:
+    roles = {"auditor": [{"action": "can_read", "resource": "Audit Logs"}]}
+
+    daemon = start(database, {"AIRFLOW__FAB__CUSTOM_ROLES": json.dumps(roles)})
+    daemon.wait_until_good()
+
+    assert ("auditor", "can_read") in grants_on(database, "Audit Logs")
+    assert ("auditor", "can_read") in grants_on(database, "Website")
