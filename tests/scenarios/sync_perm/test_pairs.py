@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from sync_perm.database import mysql, postgresql
 from sync_perm.database.connection import parse_url
-from sync_perm.database.lock import PassLock
+from sync_perm.database.lock import CHECK_SECONDS, IDLE_SECONDS, PassLock
 from tests.conftest import Counts
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow import Airflow
@@ -67,6 +68,47 @@ def test_each_schema_of_each_database_has_a_lock_of_its_own(
 
         assert [True] * 4 == [takes(*one) for one in schemas]
         assert [False] * 4 == [takes(*one) for one in schemas]
+
+
+@pytest.mark.parametrize("server", ["postgres", "mariadb"])
+def test_a_holder_that_falls_silent_loses_the_lock(
+    request: pytest.FixtureRequest, server: str
+) -> None:
+    """What the server sees of a node that lost its power: a connection on which nothing comes."""
+    running: Postgres | MariaDb = request.getfixturevalue(server)
+    address = parse_url("TEST", running.new_database().url, "")
+    with PassLock(address, idle_seconds=1) as silent:
+        assert silent.try_acquire()
+
+        def is_free() -> bool:
+            with PassLock(address) as other:
+                return other.try_acquire()
+
+        wait_until(is_free, "the server frees it")
+
+
+def test_whoever_runs_a_pass_asks_so_often_that_the_lock_stays(postgres: Postgres) -> None:
+    database = postgres.new_database()
+    with PassLock(parse_url("TEST", database.url, "")) as lock:
+        assert lock.try_acquire()
+
+        def asked_at() -> object:
+            lock.check()
+            ((at,),) = database.query(
+                "SELECT state_change FROM pg_stat_activity"
+                " WHERE datname = %s AND state = 'idle in transaction'",
+                (database.name,),
+            )
+            return at
+
+        first = asked_at()
+        wait_until(lambda: asked_at() != first, "it asks again")
+
+
+def test_a_pass_that_is_cut_off_ends_before_its_lock_is_free() -> None:
+    longest = max(postgresql.ANSWER_SECONDS, mysql.ANSWER_SECONDS) + CHECK_SECONDS
+
+    assert longest < IDLE_SECONDS < 60
 
 
 def test_pairs_that_start_at_once_leave_what_one_run_leaves(

@@ -43,9 +43,11 @@ class Driver(Protocol):
         Return the name of a schema as SQL takes it.
         """
 
-    def try_lock(self, connection: Any, address: Address) -> bool:
+    def try_lock(self, connection: Any, address: Address, idle_seconds: int) -> bool:
         """
         Try to become the only holder of the lock, until the connection ends.
+
+        The server ends it after so long without a question.
         """
 
 
@@ -103,15 +105,18 @@ class Database:
             raise self._explain(error) from None
         return found
 
-    def try_lock(self) -> bool:
+    def try_lock(self, idle_seconds: int) -> bool:
         """
         Try to become the only holder of the lock, until :meth:`close`.
+
+        Args:
+            idle_seconds: After so long without a question the server ends the connection.
 
         Raises:
             SidecarError: The query or the connection failed.
         """
         try:
-            return self.driver.try_lock(self._connection, self.address)
+            return self.driver.try_lock(self._connection, self.address, idle_seconds)
         except self.driver.errors() as error:
             raise self._explain(error) from None
 

@@ -10,22 +10,27 @@ from sidecar_runtime.errors import SidecarError
 from sync_perm.database.connection import Address
 from sync_perm.database.database import Database
 
-# A lost lock is noticed within this, and a server that ends idle transactions sees none.
+# A lost lock is noticed within this, and the one who asks so often is never idle.
 CHECK_SECONDS = 1.0
+# The server frees the lock of a node that is gone after so long without a question. More than a
+# question may take without an answer, so that a pass that is cut off ends before another begins.
+IDLE_SECONDS = 45
 
 
 class PassLock:
     """
     A lock in the database itself, on a connection of its own that ends with the ``with``.
 
-    However this process dies, the server sees the connection end and gives the lock to the next.
+    However this process dies, the server sees the connection end and gives the lock to the next;
+    where the whole node dies, it hears nothing for `idle_seconds`, and ends the connection.
 
     Raises:
         SidecarError: The database failed, on entering.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, idle_seconds: int = IDLE_SECONDS) -> None:
         self._database = Database(address)
+        self._idle_seconds = idle_seconds
         self._checked_at = time.monotonic()
 
     def __enter__(self) -> PassLock:
@@ -41,7 +46,7 @@ class PassLock:
         Raises:
             SidecarError: The database failed.
         """
-        return self._database.try_lock()
+        return self._database.try_lock(self._idle_seconds)
 
     def check(self) -> None:
         """

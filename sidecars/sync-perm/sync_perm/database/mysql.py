@@ -104,11 +104,12 @@ def quoted(schema: str) -> str:
     return "`" + schema.replace("`", "``") + "`"
 
 
-def try_lock(connection: Any, address: Address) -> bool:
+def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:
     """
     Lock by name until the connection ends; names are the server's, so ours tells the database.
     """
     digest = hashlib.sha256(f"{address.database}/{address.schema}".encode()).hexdigest()
     with connection.cursor() as cursor:
+        cursor.execute("SET SESSION wait_timeout = %s", (idle_seconds,))
         cursor.execute("SELECT GET_LOCK(%s, 0)", (f"sync-perm/{digest[:32]}",))
         return bool(cursor.fetchone()[0])

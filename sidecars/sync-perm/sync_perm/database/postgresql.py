@@ -89,12 +89,14 @@ def quoted(schema: str) -> str:
     return '"' + schema.replace('"', '""') + '"'
 
 
-def try_lock(connection: Any, address: Address) -> bool:
+def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:
     """
     Lock within a transaction, so that PgBouncer keeps the server connection for us until its end.
     """
     connection.autocommit = False
     with connection.cursor() as cursor:
+        milliseconds = str(idle_seconds * 1000)
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = %s", (milliseconds,))
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", _key(address.schema))
         is_ours: bool = cursor.fetchone()[0]
     if not is_ours:

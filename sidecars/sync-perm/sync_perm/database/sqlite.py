@@ -59,9 +59,11 @@ def quoted(schema: str) -> str:
     return '"' + schema.replace('"', '""') + '"'
 
 
-def try_lock(connection: Any, address: Address) -> bool:
+def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:
     """
     ``flock`` the file of the database; SQLite's own locks are of another kind (``fcntl``).
+
+    It ends with the process, so nothing of a node that is gone can hold it.
     """
     fd = os.open(address.database, os.O_RDONLY | os.O_CLOEXEC)
     with suppress(BlockingIOError):
