@@ -20,6 +20,7 @@ from sync_perm.cycle import Pace, Session
 from sync_perm.database.connection import find_source
 from sync_perm.database.lock import PassLock
 from sync_perm.metrics import PermMetrics
+from sync_perm.plan import CliCause
 from sync_perm.settings import load_settings
 from sync_perm.sidecar import SyncPerm
 from sync_perm.status import Status
@@ -48,6 +49,7 @@ class Sidecar:
     def __init__(self, folder: Path, sqlite: Sqlite) -> None:
         self.pace = Pace(quiet_seconds=0.05, settle_seconds=0.0)
         self.site = Site(folder / "site")
+        self.cli_because: CliCause | None = "setting"
         self.site.write(FIX)
         self.site.add_python()
         self.sqlite = sqlite
@@ -72,7 +74,7 @@ class Sidecar:
         self.sidecar = SyncPerm(
             load_settings(environ)[0],
             find_source(config),
-            AirflowPasses(airflow, config, str(self.folder), targeted=False),
+            AirflowPasses(airflow, config, str(self.folder), self.cli_because),
             Comparison(airflow, include_dags=False),
             self.metrics,
             Status(self.metrics),
@@ -93,6 +95,13 @@ class Sidecar:
             for one in family.samples
             if one.name.endswith("_total") and one.value
         }
+
+    @property
+    def mode(self) -> tuple[object, dict[str, float]]:
+        """What the status page says, and why by the metrics."""
+        (family,) = (one for one in self.metrics.registry.collect() if one.name == "sync_perm_cli")
+        causes = {one.labels["cause"]: one.value for one in family.samples if one.value}
+        return self.sidecar.details()["mode"], causes
 
     @property
     def passes(self) -> int:
@@ -311,6 +320,48 @@ def test_each_way_to_fail_has_its_own_reason(
 
     assert reason == error.reason
     assert said in error.message
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        "raise ImportError('moved')\n",
+        "{}.moved\n",
+        "len(1, 2)\n",
+        "import airflow.no_such_module\n",
+    ],
+)
+def test_where_the_script_does_not_fit_this_airflow_its_command_takes_over(
+    one: Sidecar, moved: str
+) -> None:
+    one.cli_because = None
+    session = one.begin()
+    run(session)
+    targeted = one.mode
+    one.site.add_python(moved)
+    one.add_role()
+
+    with capture_logs() as logs:
+        outcome = run(session)
+
+    said = [line["error"] for line in logs if line["event"] == "targeted_failed"]
+    assert ("changed", 1, 1) == (outcome.result, one.passes, len(said))
+    assert {("roles", "success"): 1} == one.counted()
+    assert ("targeted", {}) == targeted
+    assert ("cli", {"script": 1.0}) == one.mode
+    one.site.add_python()
+    one.sqlite.run("DELETE FROM ab_permission_view_role")
+    assert ("changed", 2) == (run(session).result, one.passes)  # it is not tried again
+
+
+def test_a_script_that_fails_for_another_cause_is_not_given_up(one: Sidecar) -> None:
+    one.cli_because = None
+    session = one.begin()
+    run(session)
+    one.site.add_python("raise ValueError('the database is unwell')\n")
+    one.add_role()
+
+    assert ("pass_failed", 0, "targeted") == (failure(session).reason, one.passes, one.mode[0])
 
 
 def test_a_command_that_vanished_has_its_own_reason(one: Sidecar) -> None:

@@ -110,7 +110,7 @@ class _Checks:
         """
         try:
             with own_folder() as folder:
-                passes = AirflowPasses(airflow, self._config, folder, targeted=True)
+                passes = AirflowPasses(airflow, self._config, folder)
                 empty = passes.write_empty(address, Fence(), AIRFLOW_SECONDS)
         except SidecarError as error:
             said = "what they must have cannot be read, so the daemon begins with a full pass"

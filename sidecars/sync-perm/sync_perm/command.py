@@ -24,6 +24,7 @@ from sync_perm.airflow_config import AirflowConfig
 from sync_perm.comparison import Comparison
 from sync_perm.database.connection import Source, find_source
 from sync_perm.metrics import PermMetrics
+from sync_perm.plan import CliCause
 from sync_perm.settings import PREFIX, Settings, load_settings
 from sync_perm.sidecar import SyncPerm
 from sync_perm.status import Status
@@ -109,13 +110,15 @@ def _shown(source: Source) -> str:
 def _serve(given: Given) -> int:
     settings, config, airflow = given.settings, given.config, given.airflow
     include_dags = airflow.includes_dags(settings.include_dags)
-    targeted = settings.targeted and airflow.is_known
-    mode = "targeted" if targeted else "cli"
+    because: CliCause | None = None
+    if not settings.targeted:
+        because = "setting"
+    elif not airflow.is_known:
+        because = "version"
+        log.warning("targeted_unavailable", version=airflow.version, fab=airflow.fab)
     log.info("airflow_found", version=airflow.version, fab=airflow.fab, command=airflow.command)
     if airflow.auth_manager:
         log.warning("auth_manager_assumed", auth_manager=airflow.auth_manager)
-    if settings.targeted and not targeted:
-        log.warning("targeted_unavailable", version=airflow.version, fab=airflow.fab)
     metrics = PermMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     target = "roles and DAG permissions" if include_dags else "roles"
     about = About("sync-perm", __version__, given.where, target)
@@ -123,9 +126,9 @@ def _serve(given: Given) -> int:
         sidecar = SyncPerm(
             settings,
             given.source,
-            AirflowPasses(airflow, config, folder, targeted=targeted),
+            AirflowPasses(airflow, config, folder, because),
             Comparison(airflow, include_dags=include_dags),
             metrics,
-            Status(metrics, airflow=airflow.version, mode=mode, database=given.where),
+            Status(metrics, airflow=airflow.version, database=given.where),
         )
         return run_daemon(sidecar, settings, PREFIX, about, metrics)

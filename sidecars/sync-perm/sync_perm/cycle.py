@@ -274,6 +274,7 @@ class Session:
                 "duration_seconds": round(seconds, 3),
                 "cpu_seconds": round(cpu, 3),
             }
+            self._status.show_mode(self._passes.cli_because)
             self._status.show_pass(**facts)
             log.info("pass_finished", **facts)
         self._comparison.learn(work, report)

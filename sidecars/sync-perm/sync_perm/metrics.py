@@ -8,7 +8,7 @@ from prometheus_client import Counter
 
 from sidecar_runtime.metrics import Metrics
 from sync_perm.difference import FAILURE_REASONS, KINDS
-from sync_perm.plan import REASONS
+from sync_perm.plan import CLI_CAUSES, REASONS
 
 
 class PermMetrics(Metrics):
@@ -36,6 +36,11 @@ class PermMetrics(Metrics):
             "sync_perm_changed_entries_total",
             "Permissions and grants that passes added or removed.",
         )
+        self.cli = self.gauge_by(
+            "cause",
+            "sync_perm_cli",
+            "1 while passes are the whole `airflow sync-perm`, by cause.",
+        )
         self._passes = Counter(
             "sync_perm_passes_total",
             "Passes by what they were for (asked, start, roles, dags) and how they ended.",
@@ -51,6 +56,8 @@ class PermMetrics(Metrics):
         self.lock_waits = self.counter(
             "sync_perm_lock_waits_total", "Times that another sidecar held the lock."
         )
+        for cause in CLI_CAUSES:
+            self.cli(cause).set(0)
         for kind in KINDS:
             self.differences(kind).set(0)
         for failure in FAILURE_REASONS:

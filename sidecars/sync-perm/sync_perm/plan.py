@@ -13,6 +13,10 @@ from sync_perm.difference import Item
 Reason = Literal["asked", "start", "roles", "dags"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
+CliCause = Literal["setting", "version", "script"]
+"""It is set; our script was never tried with this version; it was, and does not fit."""
+CLI_CAUSES: tuple[CliCause, ...] = get_args(CliCause)
+
 
 @dataclass(frozen=True, slots=True)
 class Pass:

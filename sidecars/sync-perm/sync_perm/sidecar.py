@@ -32,6 +32,7 @@ class SyncPerm:
         pace: Pace = Pace(),  # noqa: B008 - it is frozen
     ) -> None:
         self._status = status
+        status.show_mode(passes.cli_because)
         # A session for each thread; what outlives it is the same for all.
         self.begin = partial(
             Session,

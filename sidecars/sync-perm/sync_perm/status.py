@@ -13,6 +13,7 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.sidecar import Names
 from sync_perm.difference import FAILURE_REASONS, KINDS, Failure, Item
 from sync_perm.metrics import PermMetrics
+from sync_perm.plan import CLI_CAUSES
 
 NAMED_DAGS = 50
 
@@ -82,6 +83,14 @@ class Status:
         self.readiness = Readiness(True, revision, published_at=time.time())
         self._metrics.known_good.set_to_current_time()
 
+    def show_mode(self, cli_because: str | None) -> None:
+        """
+        Take why passes are the whole ``airflow sync-perm``; None where they are targeted.
+        """
+        for cause in CLI_CAUSES:
+            self._metrics.cli(cause).set(cause == cli_because)
+        self._show(mode="cli" if cli_because else "targeted", cli_because=cli_because or "")
+
     def show_pass(self, **facts: object) -> None:
         """
         Take how the last pass ended.
@@ -90,4 +99,4 @@ class Status:
 
     def _show(self, **details: object) -> None:
         self._details = {**self._details, **details}
-        self.details = {k: v for k, v in self._details.items() if v not in ({}, [])}
+        self.details = {k: v for k, v in self._details.items() if v not in ({}, [], "")}

@@ -86,9 +86,10 @@ class Installation:
         """
         Tell whether our script was tried with this Airflow.
         """
+        fab = self.fab.partition(".")[0]
         if self.release[0] == 3:
-            return bool(self.fab)
-        return (2, 7) <= self.release <= (2, 11)
+            return self.release <= (3, 3) and fab in ("2", "3")
+        return (2, 7) <= self.release <= (2, 11) and fab in ("", "1")
 
     def includes_dags(self, choice: str) -> bool:
         """

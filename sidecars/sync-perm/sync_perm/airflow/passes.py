@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from sync_perm.database.connection import Address
 from sync_perm.database.database import ADVICE
 from sync_perm.database.lock import PassLock
 from sync_perm.database.tables import Tables
-from sync_perm.plan import Pass
+from sync_perm.plan import CliCause, Pass
 
 # What a configuration may say of a database that is not ours, and of a server that writes nothing.
 EMPTY = {
@@ -51,18 +52,31 @@ class Report:
     failed: dict[str, str] = field(default_factory=dict)
 
 
+class Misfit(SidecarError):
+    """
+    Our script was written for another Airflow than this one.
+    """
+
+
 class AirflowPasses:
     """
     Starts passes, one after the other, with folders of their own.
+
+    Attributes:
+        cli_because: Why passes are the whole ``airflow sync-perm``; None where our script runs.
     """
 
     def __init__(
-        self, installation: Installation, config: AirflowConfig, folder: str, *, targeted: bool
+        self,
+        installation: Installation,
+        config: AirflowConfig,
+        folder: str,
+        cli_because: CliCause | None = None,
     ) -> None:
         self._installation = installation
         self._config = config
         self._folder = folder
-        self._targeted = targeted
+        self.cli_because = cli_because
         self.last_cpu_seconds = 0.0
 
     def run(
@@ -76,10 +90,19 @@ class AirflowPasses:
             CycleAbandoned: The fence was revoked before its start.
         """
         environ = environment(self._installation, self._config, address, self._folder)
-        listener = _Listener(address)
-        task = self._task(work)
-        self._start(task, environ, listener, fence, timeout_seconds, lock.check)
-        return listener.report
+        self.last_cpu_seconds = 0.0
+        ends_at = time.monotonic() + timeout_seconds
+
+        def start(seconds: float) -> Report:
+            task = self._task(work)
+            return self._start(task, environ, address, fence, seconds, lock.check).report
+
+        try:
+            return start(timeout_seconds)
+        except Misfit as error:
+            log.warning("targeted_failed", error=error.message)
+            self.cli_because = "script"
+            return start(ends_at - time.monotonic())
 
     def write_empty(self, address: Address, fence: Fence, timeout_seconds: float) -> Tables:
         """
@@ -97,26 +120,25 @@ class AirflowPasses:
         """
         with empty_database(self._folder) as empty:
             environ = environment(self._installation, self._config, empty, self._folder)
-            listener = _Listener(address)
             task = {"parent": os.getpid(), "command": [], "roles": True, "dags": []}
             task["tell"] = empty.database
             environ = {**environ, **EMPTY}
-            self._start(task, environ, listener, fence, timeout_seconds, lambda: None)
-        return Tables(**listener.told, broken=0, dags={}, fresh=frozenset())
+            said = self._start(task, environ, address, fence, timeout_seconds, lambda: None)
+        return Tables(**said.told, broken=0, dags={}, fresh=frozenset())
 
     def _start(
         self,
         task: Mapping[str, object],
         environ: Mapping[str, str],
-        listener: _Listener,
+        address: Address,
         fence: Fence,
         timeout_seconds: float,
         watch: Callable[[], None],
-    ) -> None:
+    ) -> _Listener:
         """
-        Run our script to its end.
+        Run our script to its end, and return what was heard of it.
         """
-        self.last_cpu_seconds = 0.0
+        listener = _Listener(address)
         file = Path(self._folder, "task.json")
         try:
             file.write_text(json.dumps(task))
@@ -139,12 +161,13 @@ class AirflowPasses:
             ) from None
         except FileNotFoundError as error:
             raise _missing(self._installation.python) from error
-        self.last_cpu_seconds = ended.cpu_seconds
+        self.last_cpu_seconds += ended.cpu_seconds
         self._judge(ended, listener, is_script=not task["command"])
+        return listener
 
     def _task(self, work: Pass) -> Mapping[str, object]:
         command = []
-        if not self._targeted:
+        if self.cli_because:
             if not os.access(self._installation.command, os.X_OK):
                 raise _missing(self._installation.command)
             command = [self._installation.command, "sync-perm"]
@@ -176,7 +199,8 @@ class AirflowPasses:
             )
         if ended.code or failed or (is_script and not listener.is_done):
             what = f"{failed['kind']}: {failed['error']}" if failed else ""
-            raise SidecarError(
+            is_misfit = is_script and failed is not None and "is_misfit" in failed
+            raise (Misfit if is_misfit else SidecarError)(
                 "pass_failed",
                 f"Airflow ended with code {ended.code}"
                 + (f": {_one_line(what)}" if what else listener.last_words()),

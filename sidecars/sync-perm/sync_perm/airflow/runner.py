@@ -15,7 +15,8 @@ Standard output has one JSON object a line:
 - ``{"dag": id, "error": text}`` for each DAG that failed;
 - ``{"roles": [name, …], "permissions": [[action, resource], …], "grants": [[role, action,
   resource], …]}`` for ``tell``;
-- at the end ``{"done": number of DAGs}`` or ``{"failed": {"kind", "error", "module"}}``.
+- at the end ``{"done": number of DAGs}``, or ``{"failed": {"kind", "error", "module",
+  "is_misfit"}}``.
 
 All that Airflow itself writes goes to standard error.
 """
@@ -58,6 +59,8 @@ CONTENTS = {
     "grants": "SELECT r.name, a.name, v.name FROM ab_permission_view_role g JOIN ab_role r"
     f" ON r.id = g.role_id JOIN ab_permission_view p ON p.id = g.permission_view_id{_PERMISSIONS}",
 }
+# What our code raises where Airflow's is not what it was written for.
+MISFITS = (ImportError, AttributeError, TypeError)
 
 
 def first_of(modules: Sequence[str], name: str) -> Any:
@@ -95,7 +98,7 @@ def sync_dags(dag_ids: list[str], answer: Answer) -> None:
 
     security_manager = first_of(MANAGERS, "ApplessAirflowSecurityManager")
     with create_session() as session:
-        manager = security_manager(session=session)
+        sync = security_manager(session=session).sync_perm_for_dag
         for dag_id in dag_ids:
             try:
                 row = SerializedDagModel.get(dag_id, session=session)
@@ -105,7 +108,7 @@ def sync_dags(dag_ids: list[str], answer: Answer) -> None:
                 access = dag.get("_access_control", dag.get("access_control"))
                 if access is not None:
                     access = BaseSerialization.deserialize(access)
-                manager.sync_perm_for_dag(dag_id, access)
+                sync(dag_id, access)
                 session.commit()
             except Exception as error:  # noqa: BLE001 - the others must not wait for it
                 session.rollback()
@@ -163,6 +166,7 @@ def main() -> None:
         traceback.print_exc()
         module = error.name if isinstance(error, ModuleNotFoundError) else None
         failed = {"kind": type(error).__name__, "error": str(error), "module": module}
+        failed["is_misfit"] = isinstance(error, MISFITS)
         answer({"failed": failed})
         sys.exit(1)
 
