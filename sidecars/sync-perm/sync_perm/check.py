@@ -48,7 +48,8 @@ class _Checks:
         Version, auth manager, and whether passes are targeted.
         """
         try:
-            found = find_installation(self._settings.airflow, self._config)
+            vouched = self._settings.auth_manager == "fab"
+            found = find_installation(self._settings.airflow, self._config, vouched=vouched)
         except SidecarError as error:
             fail("airflow", error)
             return None

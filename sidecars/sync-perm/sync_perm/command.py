@@ -97,7 +97,10 @@ def read_all(environ: Mapping[str, str]) -> Given:
     source = attempt(lambda: find_source(config)) if config else None
     where = attempt(lambda: _shown(source)) if source else None
     command = loaded[0].airflow if loaded else environ.get("SYNC_PERM_AIRFLOW") or "airflow"
-    airflow = attempt(lambda: find_installation(command, config)) if config else None
+    vouched = loaded is not None and loaded[0].auth_manager == "fab"
+    airflow = (
+        attempt(lambda: find_installation(command, config, vouched=vouched)) if config else None
+    )
     if not (loaded and config and source and where and airflow):
         raise SettingsError(problems, unknown)
     return Given(*loaded, config, source, where, airflow)

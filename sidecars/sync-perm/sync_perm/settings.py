@@ -55,6 +55,13 @@ class Settings(CommonSettings):
         allowed="a program on PATH, or its path",
         text="The Airflow command; its first line names the Python that has Airflow.",
     )
+    auth_manager: str = setting(
+        "AUTH_MANAGER",
+        choice("auto", "fab"),
+        default="auto",
+        text="auto: FAB's auth manager, or a class derived from it, which Airflow's Python imports "
+        "at the start. fab: the one that is set is such a class; it is not looked at.",
+    )
 
 
 def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:

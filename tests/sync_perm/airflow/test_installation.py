@@ -123,13 +123,48 @@ def test_takes_fabs_auth_manager_and_gives_it_to_airflow_3_where_nothing_else_se
     assert (version, told) == (found.version, found.auth_manager)
 
 
+def test_takes_a_class_derived_from_fabs_and_only_such_whatever_its_name(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.add_python()
+    module = site.packages / "airflow/providers/fab/auth_manager/fab_auth_manager.py"
+    module.write_text("print('hello')\nclass FabAuthManager: ...\n")
+    (site.folder / "plugins").mkdir()
+    for place, name in ((site.packages, "acme"), (site.folder / "plugins", "fabrikam")):
+        (place / f"{name}.py").write_text(
+            f"from {FAB.rpartition('.')[0]} import FabAuthManager\n"
+            "class Okta(FabAuthManager): ...\n"
+            "class FabLikeAuthManager: ...\n"
+        )
+
+    for ours in ("acme.Okta", "fabrikam.Okta"):
+        assert "2.11.2" == find(site, **{MANAGER: ours}).version
+    for theirs in ("acme.FabLikeAuthManager", "fabrikam.FabLikeAuthManager"):
+        assert "is not derived from FabAuthManager" in refusal(site, **{MANAGER: theirs})
+    assert [] == list(site.folder.rglob("airflow.cfg"))
+
+
+def test_a_class_that_cannot_be_found_is_said_and_may_be_vouched_for(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.add_python()
+    environ = {MANAGER: "acme.Okta"}
+
+    said = refusal(site, **environ)
+    config = AirflowConfig(site.environment(**environ))
+    found = find_installation("airflow", config, vouched=True)
+
+    assert "No module named 'acme'" in said
+    assert "SYNC_PERM_AUTH_MANAGER=fab" in said
+    assert ("2.11.2", "") == (found.version, found.auth_manager)
+
+
 @pytest.mark.parametrize(
     ("version", "fab", "manager", "word"),
     [
         ("3.3.2", "", "", "only with its provider"),
         ("3.3.2", "", FAB, "only with its provider"),
-        ("3.3.2", "3.10.2", "acme.KeycloakAuthManager", "is not FAB's"),
-        ("2.11.2", "1.5.4", "acme.KeycloakAuthManager", "is not FAB's"),
+        ("3.3.2", "", "fabrikam.KeycloakAuthManager", "only with its provider"),
+        ("3.3.2", "3.10.2", "fabrikam.KeycloakAuthManager", "cannot be found"),
+        ("2.11.2", "1.5.4", "FabAuthManager", "cannot be found"),
     ],
 )
 def test_refuses_other_auth_managers(

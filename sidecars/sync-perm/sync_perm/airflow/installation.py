@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from sync_perm.difference import Resource
 
 LOOK_SECONDS = 60.0
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+FABS = (FAB, "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager")  # 2.7, 2.8
 
 # Airflow itself is not imported, which would cost seconds: the module with the names of
 # permissions needs nothing else of it. The FAB provider of Airflow 3 has its own.
@@ -51,6 +53,22 @@ print(json.dumps({
     "fab": version("apache-airflow-providers-fab"),
     "resources": {k: [v["prefix"], sorted(v["actions"])] for k, v in details.items()},
 }))
+"""
+
+# Asked of the classes that are not FAB's own. What Airflow adds to the path it adds when imported.
+_ANCESTORS = """
+import importlib, json, sys
+import airflow
+module, _, name = sys.argv[1].rpartition(".")
+sys.path += sys.argv[2:]
+try:
+    found = getattr(importlib.import_module(module), name)
+    answer = {"ancestors": [f"{a.__module__}.{a.__qualname__}" for a in found.__mro__]}
+except (AttributeError, ImportError) as error:
+    answer = {"error": str(error)}
+except Exception as error:  # its text may be anything, also a secret
+    answer = {"error": type(error).__name__}
+print(json.dumps(answer))
 """
 
 
@@ -98,9 +116,14 @@ class Installation:
         return self.release[0] < 3 if choice == "auto" else choice == "true"
 
 
-def find_installation(command: str, config: AirflowConfig) -> Installation:
+def find_installation(
+    command: str, config: AirflowConfig, *, vouched: bool = False
+) -> Installation:
     """
     Look at the image's Airflow, without importing it: 0.05 s of CPU.
+
+    Args:
+        vouched: The auth manager is FAB's, whatever its class is called.
 
     Raises:
         SettingsError: There is none, or its auth manager is not FAB's.
@@ -110,13 +133,21 @@ def find_installation(command: str, config: AirflowConfig) -> Installation:
         problem = "is not on PATH; build this image on your Airflow image"
         raise SettingsError([Problem("SYNC_PERM_AIRFLOW", command, problem)])
     python = _python_of(path, config.environ)
-    look = _look(python, config.environ) if python else {}
+    look = _ask(python, config.environ, _LOOK) if python else {}
     if not look.get("airflow"):
         problem = f"is not an Airflow command: its Python ({python or 'unknown'}) has no Airflow"
         raise SettingsError([Problem("SYNC_PERM_AIRFLOW", path, problem)])
     resources = {k: Resource(v[0], frozenset(v[1])) for k, v in look["resources"].items()}
     found = Installation(path, python, look["airflow"], look["fab"], "", resources)
-    return dataclasses.replace(found, auth_manager=_missing_auth_manager(found, config))
+    manager = config.value("core", "auth_manager") or ""
+    if found.release >= (2, 9) and not found.fab:
+        raise _refused(manager, "is FAB's only with its provider, which this image does not have")
+    if manager and manager not in FABS and not vouched:
+        _require_fabs(manager, found, config)
+    # The chart tells its own containers by airflow.cfg, and an extra container nothing. Whoever
+    # puts this sidecar beside Airflow 3 and does not mount that file has FAB, the chart's default.
+    told = FAB if not manager and found.release[0] >= 3 else ""
+    return dataclasses.replace(found, auth_manager=told)
 
 
 def outer_path(environ: Mapping[str, str]) -> str:
@@ -148,10 +179,13 @@ def _python_of(path: str, environ: Mapping[str, str]) -> str:
     return words[0] if words and "python" in os.path.basename(words[0]) else ""
 
 
-def _look(python: str, environ: Mapping[str, str]) -> dict[str, Any]:
+def _ask(python: str, environ: Mapping[str, str], program: str, *arguments: str) -> dict[str, Any]:
+    """
+    Return what a program of ours answers in its last line; nothing where it cannot.
+    """
     try:
         done = subprocess.run(
-            [python, "-c", _LOOK],
+            [python, "-c", program, *arguments],
             env=dict(environ),
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -159,28 +193,31 @@ def _look(python: str, environ: Mapping[str, str]) -> dict[str, Any]:
             timeout=LOOK_SECONDS,
             check=True,
         )
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return {}
     return answer
 
 
-def _missing_auth_manager(found: Installation, config: AirflowConfig) -> str:
+def _require_fabs(manager: str, airflow: Installation, config: AirflowConfig) -> None:
     """
-    Return the auth manager to pass to Airflow; empty where it knows by itself.
-
-    The chart tells its own containers by airflow.cfg, and an extra container nothing. Who puts
-    this sidecar beside Airflow 3 and does not mount that file has FAB, like the chart's default.
+    Import a class as Airflow would, which takes it some seconds.
 
     Raises:
-        SettingsError: It is another one, or its provider is missing.
+        SettingsError: It is not derived from FAB's, or cannot be imported.
     """
-    manager = config.value("core", "auth_manager") or ""
-    if manager and "fab" not in manager.lower():
-        raise _refused(manager, "is not FAB's, so there is nothing to sync")
-    if found.release >= (2, 9) and not found.fab:
-        raise _refused(manager, "is FAB's only with its provider, which this image does not have")
-    return FAB if not manager and found.release[0] >= 3 else ""
+    folders = (config.value("core", "plugins_folder"), f"{config.home}/plugins")
+    places = [f"{config.home}/config", *(folder for folder in folders if folder)]
+    with tempfile.TemporaryDirectory() as home:  # Airflow writes there when it is imported
+        environ = {**config.environ, "AIRFLOW_HOME": home}
+        if config.has_file:
+            environ["AIRFLOW_CONFIG"] = config.path
+        answer = _ask(airflow.python, environ, _ANCESTORS, manager, *places)
+    if error := answer.get("error", "" if answer else "Airflow cannot be imported"):
+        problem = f"cannot be found ({error}); if it is derived from FabAuthManager, "
+        raise _refused(manager, f"{problem}set SYNC_PERM_AUTH_MANAGER=fab")
+    if not set(FABS).intersection(answer["ancestors"]):
+        raise _refused(manager, "is not derived from FabAuthManager, so there is nothing to sync")
 
 
 def _refused(manager: str, problem: str) -> SettingsError:
