@@ -49,6 +49,12 @@ def test_old_airflow_has_one_kind_of_dag_permissions(tmp_path: Path) -> None:
     assert {"DAGs": KINDS["DAGs"]} == found.resources
 
 
+def test_fab_before_1_3_knows_no_permissions_on_runs_though_airflow_does(tmp_path: Path) -> None:
+    found = find(Site(tmp_path, "2.10.0", "1.2.2"))
+
+    assert {"DAGs": KINDS["DAGs"]} == found.resources
+
+
 def test_airflow_3_has_its_permissions_in_the_provider_and_airflow_cfg_counts(
     tmp_path: Path,
 ) -> None:

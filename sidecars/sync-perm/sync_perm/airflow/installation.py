@@ -96,18 +96,17 @@ class Installation:
         """
         Return major and minor version; (0, 0) for one that is not a number.
         """
-        match = re.match(r"(\d+)\.(\d+)", self.version)
-        return (int(match[1]), int(match[2])) if match else (0, 0)
+        return _release(self.version)
 
     @property
     def is_known(self) -> bool:
         """
         Tell whether our script was tried with this Airflow.
         """
-        fab = self.fab.partition(".")[0]
+        fab = _release(self.fab)[0]
         if self.release[0] == 3:
-            return self.release <= (3, 3) and fab in ("2", "3")
-        return (2, 7) <= self.release <= (2, 11) and fab in ("", "1")
+            return self.release <= (3, 3) and fab in (2, 3)
+        return (2, 7) <= self.release <= (2, 11) and fab in (0, 1)
 
     def includes_dags(self, choice: str) -> bool:
         """
@@ -138,6 +137,9 @@ def find_installation(
         problem = f"is not an Airflow command: its Python ({python or 'unknown'}) has no Airflow"
         raise SettingsError([Problem("SYNC_PERM_AIRFLOW", path, problem)])
     resources = {k: Resource(v[0], frozenset(v[1])) for k, v in look["resources"].items()}
+    if (1, 0) <= _release(look["fab"]) < (1, 3):
+        # Airflow 2.10 has permissions on the runs of a DAG; these providers do not know them.
+        resources = {"DAGs": resources["DAGs"]}
     found = Installation(path, python, look["airflow"], look["fab"], "", resources)
     manager = config.value("core", "auth_manager") or ""
     if found.release >= (2, 9) and not found.fab:
@@ -148,6 +150,11 @@ def find_installation(
     # puts this sidecar beside Airflow 3 and does not mount that file has FAB, the chart's default.
     told = FAB if not manager and found.release[0] >= 3 else ""
     return dataclasses.replace(found, auth_manager=told)
+
+
+def _release(version: str) -> tuple[int, int]:
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def outer_path(environ: Mapping[str, str]) -> str:
