@@ -10,6 +10,7 @@ import pytest
 from sidecar_runtime.errors import SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sync_perm.airflow_config import AirflowConfig
+from sync_perm.database import postgresql
 from sync_perm.database.connection import Address, Source, find_source, parse_url
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
@@ -158,6 +159,24 @@ def test_urls_as_sqlalchemy_reads_them(url: str, expected: tuple[object, ...]) -
     assert expected == (found.dialect, found.host, found.port, found.database)
     assert not found.url.startswith("postgres:")  # SQLAlchemy takes it no more
     assert found.url.removeprefix("postgresql") == url.removeprefix("postgres").removeprefix("ql")
+
+
+@pytest.mark.parametrize(
+    ("query", "hosts", "ports"),
+    [
+        ("host=a:1&host=b:2", "a,b", "1,2"),
+        ("host=a&host=b:2", "a,b", ",2"),
+        ("host=a,b&port=1,2", "a,b", "1,2"),
+        ("host=/run/postgresql", "/run/postgresql", None),
+        ("host=fd00::1", "fd00::1", None),
+    ],
+)
+def test_several_hosts_reach_the_driver_as_sqlalchemy_gives_them(
+    query: str, hosts: str, ports: str | None
+) -> None:
+    given = postgresql.parameters(parse(f"postgresql://u:p@/d?{query}&sslmode=require"))
+
+    assert (hosts, ports, "require") == (given["host"], given.get("port"), given["sslmode"])
 
 
 def test_the_password_shows_nowhere() -> None:

@@ -14,7 +14,8 @@ def filled(sqlite: Sqlite) -> Sqlite:
     sqlite.run("INSERT INTO ab_role VALUES (1, 'Viewer'), (2, 'team')")
     sqlite.run("INSERT INTO ab_permission_view VALUES (1, 1, 1), (2, 1, 2)")
     sqlite.run("INSERT INTO ab_permission_view_role VALUES (1, 1, 1), (2, 2, 2)")
-    sqlite.serialize("a", "1")
+    sqlite.serialize("a", "1", at="2024-05-01 09:00:00.001")
+    sqlite.serialize("b", "1", at="2024-05-01 10:00:00")
     return sqlite
 
 
@@ -37,7 +38,9 @@ def test_is_the_same_while_nothing_changes(filled: Sqlite, database: Database) -
         "INSERT OR REPLACE INTO ab_permission_view_role VALUES (2, 1, 2)",  # under the same id
         "UPDATE ab_permission_view SET permission_id = NULL WHERE id = 1",
         "INSERT INTO ab_permission_view VALUES (3, 1, 3)",
-        "UPDATE serialized_dag SET dag_hash = '2', last_updated = '2'",
+        "UPDATE serialized_dag SET dag_hash = '2', last_updated = '2024-05-02 10:00:00.123'",
+        # by a parser whose clock is behind
+        "UPDATE serialized_dag SET last_updated = '2024-05-01 09:00:00.002' WHERE dag_id = 'a'",
     ],
 )
 def test_sees_every_kind_of_change(filled: Sqlite, database: Database, deed: str) -> None:
@@ -52,6 +55,6 @@ def test_sees_every_kind_of_change(filled: Sqlite, database: Database, deed: str
 def test_dags_that_are_left_out_are_no_change(filled: Sqlite, database: Database) -> None:
     before = poll(database, include_dags=False)
 
-    filled.run("UPDATE serialized_dag SET last_updated = '2'")
+    filled.run("UPDATE serialized_dag SET last_updated = '2025-01-01 00:00:00'")
 
     assert before == poll(database, include_dags=False)

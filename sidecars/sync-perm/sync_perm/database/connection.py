@@ -36,6 +36,7 @@ class Address:
     A database and how to get in; the password shows nowhere, not even in a traceback.
 
     Args:
+        options: What follows the question mark; what comes twice is joined by a comma.
         url: As Airflow takes it.
         schema: Where the tables are; empty for the database's own default.
     """
@@ -164,7 +165,9 @@ def parse_url(setting: str, text: str, schema: str) -> Address:
     dialect = {"postgres": "postgresql", "mariadb": "mysql"}.get(part["dialect"], part["dialect"])
     if dialect not in DIALECTS:
         raise _wrong(setting, f"names {dialect!r}; supported are {', '.join(DIALECTS)}")
-    options = dict(parse_qsl(part["options"], keep_blank_values=True))
+    options: dict[str, str] = {}
+    for key, value in parse_qsl(part["options"], keep_blank_values=True):
+        options[key] = f"{options[key]},{value}" if key in options else value
     if dialect == "sqlite":
         if not part["database"].startswith("/"):
             raise _wrong(setting, "must have an absolute path: sqlite:////path/to/airflow.db")

@@ -22,6 +22,8 @@ class Driver(Protocol):
     PLACEHOLDER: str
     TEXT: str
     """The SQL that makes text of a JSON column: ``CAST({} AS TEXT)``."""
+    MILLISECONDS: str
+    """The SQL that makes a whole number of a moment."""
 
     def connect(self, address: Address) -> Any:
         """

@@ -47,9 +47,11 @@ def read_fingerprint(database: Database, *, include_dags: bool) -> Fingerprint:
     )
     parts = [permissions, grants]
     if include_dags:
-        # last_updated moves when, and only when, a DAG was serialized again.
-        newest = "SELECT COUNT(*) AS c3, MAX(last_updated) AS m3"
-        parts.append(f"({newest} FROM {table('serialized_dag')}) AS d")
+        # last_updated moves when, and only when, a DAG was serialized again; the newest does not
+        # tell of a DAG whose parser has a clock that is behind.
+        moment = database.driver.MILLISECONDS.replace("{}", "last_updated")
+        moments = f"SELECT COUNT(*) AS c3, SUM({moment}) AS s3"
+        parts.append(f"({moments} FROM {table('serialized_dag')}) AS d")
     roles = f"LEFT JOIN (SELECT id AS role, name FROM {table('ab_role')}) AS r ON 1 = 1"
     sql = f"SELECT * FROM {' CROSS JOIN '.join(parts)} {roles} ORDER BY role"
     return Fingerprint(tuple(database.rows(sql)))

@@ -17,6 +17,7 @@ from sync_perm.database.connection import Address
 
 PLACEHOLDER = "%s"
 TEXT = "CAST({} AS TEXT)"
+MILLISECONDS = "CAST(EXTRACT(EPOCH FROM {}) * 1000 AS BIGINT)"
 
 # Of one connect or one query: a server that accepts and does not answer must not hold a cycle.
 ANSWER_SECONDS = 30.0
@@ -47,7 +48,24 @@ REASONS_BY_WORDS = (
 
 
 def connect(address: Address) -> Any:
-    parameters: dict[str, object] = {
+    libpq.set_wait_callback(_wait)
+    connection = psycopg2.connect(**parameters(address))
+    connection.autocommit = True
+    return connection
+
+
+def parameters(address: Address) -> dict[str, Any]:
+    """
+    Return what libpq is told.
+
+    Several hosts are ``host=a:1&host=b:2`` to SQLAlchemy, and two lists to libpq.
+    """
+    options = dict(address.options)
+    hosts = [one.split(":") for one in options.get("host", "").split(",")]
+    if any(len(host) == 2 for host in hosts):  # one colon: no IPv6 address, no path
+        options["host"] = ",".join(host[0] for host in hosts)
+        options["port"] = ",".join("".join(host[1:]) for host in hosts)
+    given: dict[str, object] = {
         "host": address.host,
         "port": address.port,
         "user": address.user,
@@ -57,12 +75,9 @@ def connect(address: Address) -> Any:
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
-        **address.options,
+        **options,
     }
-    libpq.set_wait_callback(_wait)
-    connection = psycopg2.connect(**{k: v for k, v in parameters.items() if v not in (None, "")})
-    connection.autocommit = True
-    return connection
+    return {key: value for key, value in given.items() if value not in (None, "")}
 
 
 def errors() -> tuple[type[Exception], ...]:

@@ -15,6 +15,7 @@ from sync_perm.database.connection import Address
 
 PLACEHOLDER = "?"
 TEXT = "{}"
+MILLISECONDS = "CAST(ROUND(JULIANDAY({}) * 86400000) AS INTEGER)"
 
 
 class _Connection(sqlite3.Connection):
