@@ -43,6 +43,10 @@ with sqlite3.connect(path) as db:
 """
 
 
+CONN = "AIRFLOW__CORE__SQL_ALCHEMY_CONN"
+CONN_CMD = f"{CONN}_CMD"
+
+
 class Sidecar:
     """A sidecar without its loop, on SQLite, with a stand-in for Airflow's command."""
 
@@ -63,10 +67,9 @@ class Sidecar:
 
     def begin(self, **settings: str) -> Session:
         environ = self.site.environment(
-            AIRFLOW__CORE__SQL_ALCHEMY_CONN=self.sqlite.address.url,
             SYNC_PERM_TARGETED="false",
             SYNC_PERM_INCLUDE_DAGS="false",
-            **settings,
+            **(settings if CONN_CMD in settings else {CONN: self.sqlite.address.url, **settings}),
         )
         config = AirflowConfig(environ)
         airflow = replace(AIRFLOW_2, command=str(self.site.command), python=sys.executable)
@@ -184,7 +187,7 @@ def test_what_the_web_server_writes_at_its_own_start_is_left_to_it(one: Sidecar)
 
 
 def test_the_shipped_waits() -> None:
-    assert Pace(resync_seconds=3600.0, quiet_seconds=5.0, settle_seconds=10.0) == Pace()
+    assert Pace(resync_seconds=3600.0, quiet_seconds=5.0, settle_seconds=5.0) == Pace()
 
 
 def test_the_tables_are_read_again_though_the_fingerprint_is_the_same(one: Sidecar) -> None:
@@ -214,6 +217,22 @@ def test_a_late_role_is_served_by_one_pass(one: Sidecar) -> None:
     run(session)
     passes = {("asked", "success"): 1, ("roles", "success"): 2}
     assert passes == one.counted()
+
+
+def test_a_pass_gets_what_the_command_prints_now(one: Sidecar) -> None:
+    """A password that is rotated lets our own connection live on, and nobody else in."""
+    printed = one.folder / "connection"
+    printed.write_text(f"{one.sqlite.address.url}?password=old")
+    path = '.removeprefix("sqlite:///")'
+    one.site.write(
+        FIX.replace(path, f'{path}.removesuffix("?password=new")')
+    )  # with the old one it finds no such file
+    session = one.begin(**{CONN_CMD: f"cat {printed}"})
+    run(session)
+    one.add_role()
+    printed.write_text(f"{one.sqlite.address.url}?password=new")
+
+    assert ("changed", 1) == (run(session).result, one.passes)
 
 
 def test_a_rehearsal_that_is_asked_for_is_one_and_starts_nothing(one: Sidecar) -> None:

@@ -51,7 +51,7 @@ class Pace:
 
     resync_seconds: float = 3600.0
     quiet_seconds: float = 5.0
-    settle_seconds: float = 10.0
+    settle_seconds: float = 5.0
 
 
 @dataclass(slots=True)
@@ -199,7 +199,8 @@ class Session:
             self._seen = None
             return self._outcome("settling")
         self._wait_for_turn(work, fence)
-        with PassLock(database.address) as lock:
+        # What a command prints may have been rotated since our own connection was made.
+        with PassLock(self._source.read(fence)) as lock:
             if not lock.try_acquire():
                 log.info("lock_waiting")
                 self._metrics.lock_waits.inc()
@@ -230,7 +231,7 @@ class Session:
         for _ in range(PASSES):
             if work is None:
                 break
-            self._run(work, database, lock, fence)
+            self._run(work, lock, fence)
             look = self._look(database)
             stubborn &= look.items
             work = self._plan(look)
@@ -244,7 +245,7 @@ class Session:
         self._metrics.changed.inc(sum(counts.values()))
         return self._outcome("changed" if any(counts.values()) else "unchanged", **counts)
 
-    def _run(self, work: Pass, database: Database, lock: PassLock, fence: Fence) -> None:
+    def _run(self, work: Pass, lock: PassLock, fence: Fence) -> None:
         """
         Run one pass, and note how it went.
         """
@@ -252,7 +253,7 @@ class Session:
         started = time.monotonic()
         result = "error"
         try:
-            report = self._passes.run(work, database.address, lock, fence, self._seconds_left())
+            report = self._passes.run(work, lock.address, lock, fence, self._seconds_left())
             result = "success"
             self._history.failures = 0
             self._history.is_settled = True

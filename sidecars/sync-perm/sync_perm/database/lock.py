@@ -29,6 +29,7 @@ class PassLock:
     """
 
     def __init__(self, address: Address, idle_seconds: int = IDLE_SECONDS) -> None:
+        self.address = address
         self._database = Database(address)
         self._idle_seconds = idle_seconds
         self._checked_at = time.monotonic()
