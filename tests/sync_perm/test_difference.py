@@ -194,6 +194,20 @@ def test_an_invalid_access_control_is_said(asked: Any, word: str) -> None:
     assert word in failing["d"].text
 
 
+def test_where_dags_are_the_only_kind_a_mapping_is_refused_as_airflow_refuses_it() -> None:
+    """Airflow 2.10 writes one for every DAG; FAB before 1.3 takes its keys for actions."""
+    old = {"DAGs": KINDS["DAGs"]}
+    grant = ("team", "can_read", "DAG:d")
+    permissions = {(action, "DAG:d") for action in old["DAGs"].actions}
+    access = {"d": {"team": {"DAGs": {"can_read"}}}}
+    found = tables(access, roles=["team"], grants=[grant], permissions=permissions)
+
+    difference = compare(found, old, None)
+
+    assert {Item("dag_revoke", "d", grant)} == difference.items
+    assert "'DAGs' is not one of can_delete" in difference.failing["d"].text
+
+
 def test_an_unreadable_access_control_changes_nothing() -> None:
     found = tables({"d": Unreadable("a datetime")}, grants=[("Op", "can_read", "DAG:d")])
 

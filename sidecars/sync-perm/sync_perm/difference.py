@@ -181,7 +181,7 @@ def _kept(there: set[Grant], access: AccessControl, resources: Mapping[str, str]
     for grant in there:
         role, action, resource = grant
         asked = access.get(role)
-        if isinstance(asked, dict):
+        if isinstance(asked, dict) and len(resources) > 1:
             asked = next((asked.get(n) for n, r in resources.items() if r == resource), None)
             is_kept = action in (asked or ())
         else:
@@ -199,12 +199,14 @@ def _wanted(
 ) -> tuple[set[Grant], Failure | None]:
     """
     Return the grants that Airflow makes, in its order, up to what it refuses.
+
+    Where DAGs are the only kind there are no mappings: their keys pass for actions.
     """
     wanted: set[Grant] = set()
     for role, asked in access.items():
         if role not in roles:
             return wanted, Failure("role_missing", f"role {role!r} does not exist")
-        by_kind = asked if isinstance(asked, dict) else {"DAGs": asked}
+        by_kind = asked if isinstance(asked, dict) and len(kinds) > 1 else {"DAGs": asked}
         for name, actions in by_kind.items():
             if name not in kinds:
                 known = ", ".join(sorted(kinds))
