@@ -162,6 +162,14 @@ def test_what_is_kept_depends_on_the_collection(asked: Any, kept: set[str]) -> N
     assert {("dag_revoke", *g) for g in grants if g[2] not in kept} == rows(found)
 
 
+def test_a_role_that_the_database_spells_otherwise_is_granted() -> None:
+    found = tables({"d": {"data-eng": {"can_read"}}}, roles=["Data-Eng"])
+    found = replace(found, aliases={"data-eng": "Data-Eng"})
+
+    assert {("dag_grant", "Data-Eng", "can_read", "DAG:d")} == rows(found)
+    assert {} == look(found).failing
+
+
 def test_a_missing_role_hides_those_after_it() -> None:
     """Airflow grants in the order of the mapping, and stops at the first that it refuses."""
     access = {"one": {"can_read"}, "missing": {"can_read"}, "two": {"can_read"}}

@@ -119,7 +119,8 @@ def compare(
         elif access is not None:
             there = {g for name in resources.values() for g in on_dags.get(name, ())}
             try:
-                wanted, failure = _wanted(access, tables.roles, kinds, resources)
+                named = {tables.aliases.get(role, role): asked for role, asked in access.items()}
+                wanted, failure = _wanted(named, tables.roles, kinds, resources)
             except TypeError as error:  # actions that are not a collection of names
                 wanted, failure = set(), Failure("access_control_invalid", str(error))
             kept = _kept(there, access, resources)

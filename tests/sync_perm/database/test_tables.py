@@ -45,6 +45,20 @@ def test_a_name_is_in_memory_once(sqlite: Sqlite, database: Database) -> None:
     assert 1 == len({id(action) for action, _ in found.permissions})
 
 
+def test_a_role_is_found_as_the_collation_of_the_database_finds_it(
+    sqlite: Sqlite, database: Database
+) -> None:
+    sqlite.run("DROP TABLE ab_role")
+    sqlite.run("CREATE TABLE ab_role (id INTEGER PRIMARY KEY, name TEXT COLLATE NOCASE)")
+    sqlite.run("INSERT INTO ab_role VALUES (1, 'Data-Eng'), (2, 'team')")
+    sqlite.serialize("a", "1", {"data-eng": SET, "team": SET, "missing": SET})
+    sqlite.serialize("b", "1", "no mapping")
+
+    found = reader().read(database)
+
+    assert {"data-eng": "Data-Eng"} == found.aliases
+
+
 def test_only_dags_that_changed_are_read_again(sqlite: Sqlite, database: Database) -> None:
     one = reader()
     sqlite.serialize("a", "1", {"team": SET})

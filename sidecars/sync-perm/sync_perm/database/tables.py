@@ -5,7 +5,7 @@ What the tables say: roles, permissions, grants, and what the DAGs ask for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sync_perm.database.access_control import AccessControl, Unreadable, read_access_control
@@ -25,6 +25,7 @@ class Tables:
     """
     Args:
         broken: How many permissions lack action or resource (AIRFLOW-5336).
+        aliases: Role as a DAG spells it → as the database does, whose collation takes both for one.
         dags: DAG → its access control; None without one, Unreadable where we cannot tell.
         fresh: The DAGs that were serialized again since the last look.
     """
@@ -35,6 +36,7 @@ class Tables:
     broken: int
     dags: Mapping[str, AccessControl | Unreadable | None]
     fresh: frozenset[str]
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 class Reader:
@@ -76,7 +78,18 @@ class Reader:
             broken=broken,
             dags=dict(self._access),
             fresh=fresh,
+            aliases=self._aliases(database, frozenset(roles.values())),
         )
+
+    def _aliases(self, database: Database, roles: frozenset[str]) -> dict[str, str]:
+        """
+        Ask for the roles that DAGs name and we do not know, as Airflow asks: the database compares.
+        """
+        asked = (access for access in self._access.values() if isinstance(access, dict))
+        unknown = {role for access in asked for role in access} - roles
+        sql = f"SELECT name FROM {database.table('ab_role')} WHERE name = {{}}"
+        found = {role: database.rows(sql, [role]) for role in sorted(unknown)}
+        return {role: rows[0][0] for role, rows in found.items() if rows}
 
     def _read_dags(self, database: Database) -> frozenset[str]:
         """
