@@ -391,6 +391,29 @@ def test_a_command_that_vanished_has_its_own_reason(one: Sidecar) -> None:
     assert "airflow_missing" == failure(session).reason
 
 
+def test_a_folder_that_cannot_be_written_has_its_own_reason(one: Sidecar) -> None:
+    session = one.begin()
+    run(session)
+    one.add_role()
+    (one.folder / "task.json").unlink()
+    (one.folder / "task.json").mkdir()
+
+    error = failure(session)
+
+    assert ("tmpdir_failed", 0) == (error.reason, one.passes)
+    assert str(one.folder) in error.message
+
+
+def test_where_nothing_can_be_written_nothing_is_read(one: Sidecar) -> None:
+    (one.folder / "empty").touch()
+
+    with capture_logs() as logs:
+        run(one.begin())
+
+    said = [line["reason"] for line in logs if line["event"] == "definition_unread"]
+    assert ["tmpdir_failed"] == said
+
+
 def test_recovers_by_itself(one: Sidecar) -> None:
     one.site.write("raise SystemExit(1)")
     session = one.begin()

@@ -181,6 +181,9 @@ class Session:
             empty = self._passes.write_empty(database.address, fence, self._seconds_left())
         except SidecarError as error:
             log.warning("definition_unread", reason=error.reason, error=error.message)
+        else:
+            cpu_seconds = round(self._passes.last_cpu_seconds, 3)
+            log.info("definition_read", grants=len(empty.grants), cpu_seconds=cpu_seconds)
         self._comparison.define(empty)
 
     def _reconcile(self, database: Database, fence: Fence) -> Outcome:

@@ -19,7 +19,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sync_perm.airflow.installation import Installation
-from sync_perm.airflow.surroundings import empty_database, environment
+from sync_perm.airflow.surroundings import empty_database, environment, unwritable
 from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.database.connection import Address
 from sync_perm.database.database import ADVICE
@@ -89,7 +89,7 @@ class AirflowPasses:
             SidecarError: It failed as a whole; what it had done by then stays.
             CycleAbandoned: The fence was revoked before its start.
         """
-        environ = environment(self._installation, self._config, address, self._folder)
+        environ = self._environment(address)
         self.last_cpu_seconds = 0.0
         ends_at = time.monotonic() + timeout_seconds
 
@@ -118,13 +118,19 @@ class AirflowPasses:
             SidecarError: Airflow failed.
             CycleAbandoned: The fence was revoked before its start.
         """
+        self.last_cpu_seconds = 0.0
         with empty_database(self._folder) as empty:
-            environ = environment(self._installation, self._config, empty, self._folder)
+            environ = {**self._environment(empty), **EMPTY}
             task = {"parent": os.getpid(), "command": [], "roles": True, "dags": []}
             task["tell"] = empty.database
-            environ = {**environ, **EMPTY}
             said = self._start(task, environ, address, fence, timeout_seconds, lambda: None)
         return Tables(**said.told, broken=0, dags={}, fresh=frozenset())
+
+    def _environment(self, address: Address) -> Mapping[str, str]:
+        try:
+            return environment(self._installation, self._config, address, self._folder)
+        except OSError as error:
+            raise unwritable(self._folder, error) from None
 
     def _start(
         self,
@@ -142,6 +148,9 @@ class AirflowPasses:
         file = Path(self._folder, "task.json")
         try:
             file.write_text(json.dumps(task))
+        except OSError as error:
+            raise unwritable(self._folder, error) from None
+        try:
             ended = child.run(
                 [self._installation.python, str(RUNNER), str(file)],
                 environ,
@@ -188,7 +197,7 @@ class AirflowPasses:
             raise SidecarError(
                 "pass_killed",
                 f"Airflow was killed by signal {-ended.code}{listener.last_words()}",
-                "It usually ran out of memory: a pass takes 150 to 190 MB of its own.",
+                "It usually ran out of memory: Airflow takes 150 to 210 MB of its own.",
             )
         module = (failed or {}).get("module") or listener.missing_module
         if ended.code and module and module in DRIVER_MODULES:

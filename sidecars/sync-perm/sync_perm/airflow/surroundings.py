@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sync_perm.airflow.installation import Installation, outer_path
 from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.database.connection import Address, parse_url
@@ -58,9 +58,19 @@ def _make_folder() -> str:
 def empty_database(folder: str) -> Iterator[Address]:
     """
     Yield the address of an SQLite database that is not there yet, and remove what came of it.
+
+    Raises:
+        SidecarError: The folder cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="empty-", dir=folder) as place:
+    place = f"{folder}/empty"
+    try:
+        os.mkdir(place)
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    try:
         yield parse_url("TMPDIR", f"sqlite:///{place}/airflow.db", "")
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def environment(
@@ -112,3 +122,14 @@ def environment(
         if config.value(section, key) is None and os.path.exists(real):
             environ[name(section, key)] = real
     return environ
+
+
+def unwritable(folder: str, error: OSError) -> SidecarError:
+    """
+    Return what to say of a folder of ours that is full, or gone.
+    """
+    return SidecarError(
+        "tmpdir_failed",
+        f"{folder} cannot be written: {error.strerror}",
+        "Make room there; a pass needs 1 MiB of TMPDIR.",
+    )
