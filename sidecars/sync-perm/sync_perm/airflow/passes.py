@@ -124,7 +124,14 @@ class AirflowPasses:
             task = {"parent": os.getpid(), "command": [], "roles": True, "dags": []}
             task["tell"] = empty.database
             said = self._start(task, environ, address, fence, timeout_seconds, lambda: None)
-        return Tables(**said.told, broken=0, dags={}, fresh=frozenset())
+        return Tables(
+            roles=said.told["roles"],
+            permissions=said.told["permissions"],
+            grants=said.told["grants"],
+            broken=0,
+            dags={},
+            fresh=frozenset(),
+        )
 
     def _environment(self, address: Address) -> Mapping[str, str]:
         try:

@@ -166,8 +166,7 @@ def main() -> None:
         traceback.print_exc()
         module = error.name if isinstance(error, ModuleNotFoundError) else None
         failed = {"kind": type(error).__name__, "error": str(error), "module": module}
-        failed["is_misfit"] = isinstance(error, MISFITS)
-        answer({"failed": failed})
+        answer({"failed": {**failed, "is_misfit": isinstance(error, MISFITS)}})
         sys.exit(1)
 
 
