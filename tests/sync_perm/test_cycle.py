@@ -3,6 +3,7 @@ When a pass runs, and what its end means; Airflow's command is a script that edi
 """
 
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +168,31 @@ def test_what_cannot_be_read_is_written_before_it_is_called_good(one: Sidecar) -
     assert one.sidecar.readiness().ready
     one.sqlite.run("DELETE FROM ab_permission_view_role")  # what is lost later is noticed
     assert "changed" == run(session).result
+
+
+def test_reading_that_is_cut_short_is_begun_again(one: Sidecar) -> None:
+    one.site.add_python("import time; time.sleep(600)\n")
+    session = one.begin()
+    fence = Fence()
+    ends: list[BaseException | None] = []
+
+    def cycle() -> None:
+        try:
+            session.cycle(fence)
+        except CycleAbandoned as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=cycle)
+    with capture_logs() as logs:
+        thread.start()
+        wait_until((one.folder / "task.json").exists, "it reads")
+        fence.revoke()
+        thread.join()
+    one.site.add_python()
+    run(one.sidecar.begin())
+
+    assert (1, []) == (len(ends), [e for e in logs if e["event"] == "definition_unread"])
+    assert ({}, True) == (one.counted(), one.sidecar.readiness().ready)
 
 
 def test_what_the_web_server_writes_at_its_own_start_is_left_to_it(one: Sidecar) -> None:

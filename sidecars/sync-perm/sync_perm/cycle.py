@@ -175,11 +175,16 @@ class Session:
     def _define(self, database: Database, fence: Fence) -> None:
         """
         Read what roles must have, once; where that fails, the first pass writes it.
+
+        Raises:
+            CycleAbandoned: The fence was revoked; the next cycle reads.
         """
         empty = None
         try:
             empty = self._passes.write_empty(database.address, fence, self._seconds_left())
         except SidecarError as error:
+            if fence.is_revoked:
+                raise CycleAbandoned from None
             log.warning("definition_unread", reason=error.reason, error=error.message)
         else:
             cpu_seconds = round(self._passes.last_cpu_seconds, 3)
