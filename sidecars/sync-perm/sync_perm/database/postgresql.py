@@ -56,7 +56,7 @@ def connect(address: Address) -> Any:
 
 def parameters(address: Address) -> dict[str, Any]:
     """
-    Return what libpq is told.
+    Return what libpq gets.
 
     Several hosts are ``host=a:1&host=b:2`` to SQLAlchemy, and two lists to libpq.
     """
