@@ -16,11 +16,11 @@ DAG_A = Item("dag_permission", "a", ("can_read", "DAG:a"))
     ("items", "every_dag", "when", "expected"),
     [
         ([], "ba", "", None),
-        ([], "ba", "undefined", Pass("start", True, ("a", "b"))),
+        ([], "ba", "undefined", Pass("start", True, ())),
         ([DAG_B, DAG_A], "ba", "", Pass("dags", False, ("a", "b"))),
         ([ROLE], "ba", "", Pass("roles", True, ())),
         ([ROLE, DAG_B], "ba", "", Pass("roles", True, ("b",))),
-        ([DAG_A], "ba", "undefined", Pass("start", True, ("a", "b"))),
+        ([DAG_A], "ba", "undefined", Pass("start", True, ("a",))),
         ([], "ba", "asked", Pass("asked", True, ("a", "b"))),
         ([ROLE], "", "asked", Pass("asked", True, ())),
     ],

@@ -114,7 +114,7 @@ class _Checks:
                 passes = AirflowPasses(airflow, self._config, folder)
                 empty = passes.write_empty(address, Fence(), AIRFLOW_SECONDS)
         except SidecarError as error:
-            said = "what they must have cannot be read, so the daemon begins with a full pass"
+            said = "what they must have cannot be read, so the daemon begins with a pass for roles"
             say("??", "roles", f"{said}: {error.message}")
         else:
             comparison.define(empty)

@@ -49,14 +49,14 @@ def make_plan(
         items: The rows to change.
         every_dag: What a full pass syncs; none where DAGs are not included.
         is_asked: A person or a one-shot wants a full pass.
-        is_defined: It is known what roles must have; otherwise Airflow writes everything.
+        is_defined: It is known what roles must have; otherwise Airflow writes it.
     """
     if is_asked:
         return Pass("asked", True, tuple(sorted(every_dag)))
-    if not is_defined:
-        return Pass("start", True, tuple(sorted(every_dag)))
-    if not items:
+    if is_defined and not items:
         return None
     dags = tuple(sorted({item.dag_id for item in items if item.dag_id}))
+    if not is_defined:
+        return Pass("start", True, dags)
     roles = any(not item.dag_id for item in items)
     return Pass("roles" if roles else "dags", roles, dags)

@@ -63,7 +63,7 @@ class Status:
             problem = f"{len(items)} permissions differ from what they should be"
             self.readiness = Readiness(False, revision, problem=problem)
         elif not is_defined:
-            problem = "what roles must have could not be read; a full pass will write it"
+            problem = "what roles must have could not be read; a pass will write it"
             self.readiness = Readiness(False, revision, problem=problem)
         else:
             self.confirm(revision)
