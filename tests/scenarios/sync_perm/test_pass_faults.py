@@ -139,6 +139,26 @@ def test_pass_ends_when_its_lock_is_lost(
     wait_until(lambda: is_synced(unsynced), "synced by a later pass", PASS_SECONDS)
 
 
+@pytest.mark.usefixtures("only_in_full")
+def test_a_node_that_is_gone_does_not_keep_the_lock(
+    airflow: Airflow, unsynced: Database, start: StartSyncPerm
+) -> None:
+    gone = start(unsynced)
+    children = wait_for_child(gone)
+    frozen = [gone.pid, *children]
+    signal_all(frozen, signal.SIGSTOP)  # its connections stay, and nothing comes on them
+    other = start(unsynced)
+    other.wait_for_event("lock_waiting", PASS_SECONDS)
+
+    other.wait_for_event("pass_started", PASS_SECONDS)
+    other.wait_until_good()
+    signal_all(frozen, signal.SIGCONT)
+
+    assert is_synced(unsynced)
+    gone.wait_for_event("cycle_failed", PASS_SECONDS, reason="lock_lost")
+    wait_until(lambda: not any(map(is_alive, children)), "its pass is gone, too")
+
+
 def test_sigterm_ends_a_pass_within_a_second_and_the_next_start_completes_it(
     airflow: Airflow, unsynced: Database, start: StartSyncPerm
 ) -> None:

@@ -47,7 +47,10 @@ def test_what_was_lost_before_the_start_is_back_before_it_is_ready(
 
 
 @on_airflow("2.11", "3", "2.7")
-@pytest.mark.parametrize("targeted", ["true", "false"])
+@pytest.mark.parametrize(
+    "targeted",
+    ["true", pytest.param("false", marks=pytest.mark.usefixtures("only_in_full"))],
+)
 def test_a_default_role_with_more_than_airflow_gives_it_is_left_alone(
     airflow: Airflow, database: Database, start: StartSyncPerm, targeted: str
 ) -> None:
