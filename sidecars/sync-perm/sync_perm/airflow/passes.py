@@ -28,7 +28,9 @@ from sync_perm.database.tables import Tables
 from sync_perm.plan import CliCause, Pass
 
 # What a configuration may say of a database that is not ours, and of a server that writes nothing.
+# Airflow would log each row as if it had written it into the real one.
 EMPTY = {
+    name("logging", "logging_level"): "WARNING",
     name("database", "sql_alchemy_schema"): "",
     name("database", "sql_alchemy_engine_args"): "{}",
     name("fab", "update_fab_perms"): "True",
