@@ -104,7 +104,7 @@ class Sidecar:
     def mode(self) -> tuple[object, dict[str, float]]:
         """What the status page says, and why by the metrics."""
         (family,) = (one for one in self.metrics.registry.collect() if one.name == "sync_perm_cli")
-        causes = {one.labels["cause"]: one.value for one in family.samples if one.value}
+        causes = {one.labels["reason"]: one.value for one in family.samples if one.value}
         return self.sidecar.details()["mode"], causes
 
     @property

@@ -37,9 +37,9 @@ class PermMetrics(Metrics):
             "Permissions and grants that passes added or removed.",
         )
         self.cli = self.gauge_by(
-            "cause",
+            "reason",
             "sync_perm_cli",
-            "1 while passes are the whole `airflow sync-perm`, by cause.",
+            "1 while passes are the whole `airflow sync-perm`, by reason.",
         )
         self._passes = Counter(
             "sync_perm_passes_total",
