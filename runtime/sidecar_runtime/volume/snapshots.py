@@ -14,7 +14,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 
@@ -148,24 +148,41 @@ class Snapshots:
             published: Stays; so does what the link shows, if someone has changed it.
         """
         kept = [revision for revision in dict.fromkeys((published, self.current())) if revision]
-        older = [revision for revision in self.revisions() if revision not in kept]
         now = time.time()
-        for place, revision in enumerate(older):
+        for place, revision in enumerate(self._older(kept)):
             found = os.stat(revision, dir_fd=self.store, follow_symlinks=False)
             if found.st_mtime > now:  # the clock was set back: its age starts over
                 os.utime(revision, dir_fd=self.store, follow_symlinks=False)
-            if place < self.retain_count or now - found.st_mtime < self.retain_seconds:
+            is_young = now - found.st_mtime < self.retain_seconds
+            if place < self.retain_count or is_young or not self._remove(revision, fence):
                 kept.append(revision)
-                continue
-            gone = _aside(revision)
-            with fence:
-                if revision == self.current():
-                    kept.append(revision)
-                    continue
-                # In one step, so that half of it can never be taken for a snapshot.
-                os.rename(revision, gone, src_dir_fd=self.store, dst_dir_fd=self.store)
-            remove_tree(gone, self.store)
         return kept
+
+    def drop_oldest(self, fence: Fence) -> str:
+        """
+        Remove the snapshot that was replaced first, though its time has not come; return it.
+
+        Empty where there is none but what the link shows, or where it shows nothing.
+        """
+        current = self.current()
+        older = self._older([current]) if current else []
+        return older[-1] if older and self._remove(older[-1], fence) else ""
+
+    def _older(self, kept: Collection[str]) -> list[str]:
+        return [revision for revision in self.revisions() if revision not in kept]
+
+    def _remove(self, revision: str, fence: Fence) -> bool:
+        """
+        Remove a snapshot, unless the link shows it; tell whether it is gone.
+        """
+        gone = _aside(revision)
+        with fence:
+            if revision == self.current():
+                return False
+            # In one step, so that half of it can never be taken for a snapshot.
+            os.rename(revision, gone, src_dir_fd=self.store, dst_dir_fd=self.store)
+        remove_tree(gone, self.store)
+        return True
 
     def sweep(self) -> None:
         """

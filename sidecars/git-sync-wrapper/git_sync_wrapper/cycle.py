@@ -9,6 +9,7 @@ import time
 from git_sync_wrapper.context import Context, GitSyncExitError
 from git_sync_wrapper.published.volume import LOCK, Published, Volume, look
 from git_sync_wrapper.publisher import Publisher
+from git_sync_wrapper.room import with_room
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
@@ -98,12 +99,18 @@ class Session:
             return self._wait(volume)
         self._is_waiting = False
         published = self._repair(volume, fence)
+        if published.commit:
+            volume.prune(published.commit, fence)
         wanted, problem = self._poll(fence)
         if not self._must_run(wanted, published, fence):
             return self._rest(published, fence)
         started, is_first = time.monotonic(), not self._context.past.has_synced
-        commit = self._sync(problem, fence)
-        outcome = self._publisher.publish(commit, published, volume, fence)
+
+        def bring() -> tuple[str, Outcome]:
+            commit = self._sync(problem, fence)
+            return commit, self._publisher.publish(commit, published, volume, fence)
+
+        commit, outcome = with_room(bring, self._context.engine, volume, fence)
         # Not what the poll said: another replica of the server may have been behind.
         self._settled_at = self._options.ref if self._options.is_pinned else commit
         counters = self._context.metrics.git_sync

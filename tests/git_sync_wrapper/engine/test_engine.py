@@ -200,12 +200,15 @@ def test_a_failure_without_an_error_file_is_explained_by_the_log_and_the_end(
     assert (reason, True) == (error.reason, said in error.message)
 
 
-def test_a_full_volume_throws_the_repository_away(site: Site, fence: Fence) -> None:
+def test_a_full_volume_is_named_and_the_repository_can_be_thrown_away(
+    site: Site, fence: Fence
+) -> None:
     (site.root / "half").touch()
 
     error = failure(site.engine("echo 'write error: No space left on device'; exit 1"), fence)
 
     assert "target_full" == error.reason
+    site.engine(CHECK_OUT).throw_away()
     assert not site.root.exists()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.engine.heal import heal, throw_away
+from git_sync_wrapper.engine.heal import heal, remove_stale, throw_away
 
 
 def touch(path: Path) -> None:
@@ -79,3 +79,19 @@ def test_throws_the_whole_repository_away_and_there_need_not_be_one(tmp_path: Pa
 
     assert [] == list(tmp_path.iterdir())
     assert [] == heal(str(tmp_path / "root"))
+
+
+def test_of_several_checkouts_the_newest_stays(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / ".worktrees" / name).mkdir(parents=True)
+    (tmp_path / "candidate").symlink_to(".worktrees/new")
+
+    remove_stale(str(tmp_path))
+
+    assert ["new"] == os.listdir(tmp_path / ".worktrees")
+
+
+def test_without_a_checkout_there_is_none_to_remove(tmp_path: Path) -> None:
+    remove_stale(str(tmp_path))
+
+    assert [] == os.listdir(tmp_path)

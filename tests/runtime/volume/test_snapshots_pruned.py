@@ -94,6 +94,24 @@ def test_nothing_is_published_yet_and_what_is_there_is_old(shelf: Shelf) -> None
     assert {"r3"} == shelf.names()
 
 
+def test_the_one_that_was_replaced_first_is_dropped_and_never_the_shown_one(shelf: Shelf) -> None:
+    snapshots = shelf.make("r1", "r2", "r3")
+    shelf.age("r1", 20)
+    shelf.age("r2", 30)
+    shelf.age("r3", 40)
+
+    assert ["r2", "r1", ""] == [snapshots.drop_oldest(Fence()) for _ in range(3)]
+    assert {"r3"} == shelf.names()
+
+
+def test_none_is_dropped_while_nothing_is_shown(shelf: Shelf) -> None:
+    snapshots = shelf.make("r1", "r2")
+    shelf.link.unlink()
+
+    assert "" == snapshots.drop_oldest(Fence())
+    assert {"r1", "r2"} == shelf.names()
+
+
 def test_a_clock_that_was_set_back_keeps_no_snapshot_indefinitely(shelf: Shelf) -> None:
     """
     What was replaced in the future is taken for replaced now.

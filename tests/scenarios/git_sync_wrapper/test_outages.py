@@ -122,6 +122,19 @@ def test_full_disk_heals_as_soon_as_the_repository_has_shrunk(here: GitSite) -> 
         wrapper.kill()
 
 
+def test_every_commit_arrives_on_a_volume_that_holds_a_few_of_them(here: GitSite) -> None:
+    """Each of them is new as a whole: 8 MB to fetch, 8 MB to check out, and nothing shared."""
+    with small_volume(here.root, "60m"):
+        wrapper = here.publish()
+        for _ in range(8):
+            files = {f"data/{number}.bin": os.urandom(1_000_000) for number in range(8)}
+            here.wait_until_shown(here.repository.commit(files), wrapper)
+        wrapper.kill()
+
+    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+    assert wrapper.find_events("snapshot_dropped")
+
+
 def test_a_commit_that_is_broken_through_a_link_is_held(here: GitSite) -> None:
     here.repository.commit({"dag.py": "x = 1\n", "dag.txt": "x = 1\n"}, whole=True)
     here.repository.commit({"linked.py": "dag.txt"}, modes={"linked.py": "120000"})

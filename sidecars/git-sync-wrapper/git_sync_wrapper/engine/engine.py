@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 
-from git_sync_wrapper.engine.heal import CANDIDATE, heal, throw_away
+from git_sync_wrapper.engine.heal import CANDIDATE, heal, remove_stale, throw_away
 from git_sync_wrapper.engine.user_entry import user_entry
 from git_sync_wrapper.flags.go_values import write_git_configs
 from git_sync_wrapper.flags.options import FULL_COMMIT, Options
@@ -26,7 +26,7 @@ from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import explain_os_error
+from sidecar_runtime.volume.errors import explain_os_error, explained
 
 # What the wrapper does itself; git-sync hears nothing of it.
 OURS = frozenset(
@@ -130,6 +130,20 @@ class Engine:
                 raise self._explain(ended.code, _read(report), ears.last, fence)
         return self._candidate()
 
+    def remove_stale(self) -> None:
+        """
+        Remove what git-sync keeps of older commits: the volume is short of room.
+        """
+        with explained(f"cannot clear {self.root}"):
+            remove_stale(self.root)
+
+    def throw_away(self) -> None:
+        """
+        Remove git-sync's whole repository, with what did not fit on a full volume.
+        """
+        with explained(f"cannot clear {self.root}"):
+            throw_away(self.root)
+
     def worktree(self) -> str:
         """
         Return the folder that holds the commit that is checked out.
@@ -194,8 +208,6 @@ class Engine:
     def _explain(self, code: int, report: str, last: list[str], fence: Fence) -> GitSyncFailed:
         said = heard(report) if report else "\n".join(map(heard, last))
         cause = explain(said, f"git-sync ended with {child.ending(code)}")
-        if cause.reason == "target_full":
-            throw_away(self.root)
         # Who logs in knows better what it means that nobody could.
         if failure := self.access.failure:
             cause = failure

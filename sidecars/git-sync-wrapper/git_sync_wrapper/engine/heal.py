@@ -19,6 +19,7 @@ from sidecar_runtime.logs import get_logger
 CANDIDATE = "candidate"
 TEMPORARY_LINK = "tmp-link"
 GIT = ".git"
+WORKTREES = ".worktrees"
 _OBJECTS = "objects"
 # What git writes before it has a name: gitformat-pack(5), object-file.c, and fetch's quarantine.
 _UNFINISHED = ("tmp_obj_", "tmp_pack_", "tmp_idx_", "tmp_rev_", "tmp_objdir-")
@@ -55,6 +56,20 @@ def throw_away(root: str) -> None:
     with suppress(FileNotFoundError):
         shutil.rmtree(root)
     log.warning("repository_thrown_away", root=root)
+
+
+def remove_stale(root: str) -> None:
+    """
+    Remove the checkouts but the newest, which git-sync would remove after its next run.
+
+    Raises:
+        OSError: Something cannot be removed.
+    """
+    newest = os.path.basename(os.path.realpath(os.path.join(root, CANDIDATE)))
+    with suppress(FileNotFoundError):
+        for name in os.listdir(os.path.join(root, WORKTREES)):
+            if name != newest:
+                _remove(os.path.join(root, WORKTREES, name))
 
 
 def _obstacles(root: str) -> Iterator[str]:

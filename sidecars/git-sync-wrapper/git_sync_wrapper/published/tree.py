@@ -97,6 +97,17 @@ def _files(worktree: str, prefix: str = "") -> Iterator[tuple[str, bool]]:
             yield prefix + entry.name, entry.is_symlink()
 
 
+def size_bytes(folder: str) -> int:
+    """
+    Return how much the files of a folder hold.
+    """
+    return sum(
+        os.lstat(os.path.join(path, name)).st_size
+        for path, _, names in os.walk(folder)
+        for name in names
+    )
+
+
 def fill(worktree: str, folder: int) -> None:
     """
     Put a worktree into an open, empty folder, as hard links.

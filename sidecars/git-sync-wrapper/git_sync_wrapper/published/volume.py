@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from git_sync_wrapper.flags.options import Options
-from git_sync_wrapper.published.tree import fill
+from git_sync_wrapper.published.tree import fill, size_bytes
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -214,6 +214,27 @@ class Volume:
             self._snapshots.prune(commit, fence)
         except OSError as error:
             log.warning("leftover_kept", name=error.filename, error=error.strerror)
+
+    def is_short(self) -> bool:
+        """
+        Whether there is less room than another commit may take: as much as the shown one for its
+        files, and as much again for what git fetches.
+        """
+        with explained(f"cannot look at {self.root}"):
+            found = os.fstatvfs(self.store)
+            commit = self._snapshots.current()
+            needed = 2 * size_bytes(self.folder_of(commit)) if commit else 0
+            return found.f_bavail * found.f_frsize < needed
+
+    def drop_oldest(self, fence: Fence) -> bool:
+        """
+        Remove the oldest commit that is kept, though its time has not come; False for none.
+        """
+        with explained(f"cannot clear {self.root}/{STORE}"):
+            dropped = self._snapshots.drop_oldest(fence)
+        if dropped:
+            log.warning("snapshot_dropped", revision=dropped)
+        return bool(dropped)
 
     def _move_aside(self) -> None:
         """

@@ -1,0 +1,48 @@
+"""
+Room on the volume for one commit more.
+
+git-sync never gets over a full volume by itself: what did not fit stays. So room is made before it
+runs, and where that was not enough, again: commits that are kept for their readers go, the oldest
+first, and never the one that is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from git_sync_wrapper.engine.engine import Engine
+from git_sync_wrapper.published.volume import Volume
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+
+T = TypeVar("T")
+
+
+def with_room(attempt: Callable[[], T], engine: Engine, volume: Volume, fence: Fence) -> T:
+    """
+    Check a commit out and publish it; return what that returns.
+
+    Args:
+        attempt: Does so, from the start each time.
+
+    Raises:
+        SidecarError: It failed; ``target_full`` where there is nothing left to remove.
+        CycleAbandoned: The fence was revoked.
+    """
+    if volume.is_short():
+        engine.remove_stale()
+    while volume.is_short() and volume.drop_oldest(fence):
+        pass
+    is_first = True
+    while True:
+        try:
+            return attempt()
+        except SidecarError as error:
+            if error.reason != "target_full":
+                raise
+            # git-sync collects garbage by the number of packs, not by their size: that may be all.
+            engine.throw_away()
+            if not (is_first or volume.drop_oldest(fence)):
+                raise
+            is_first = False
