@@ -19,7 +19,7 @@ FOLDER_MODE = 0o775
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # No hard link there: protected_hardlinks or a file system without them, too many links to one
 # file, another mount. https://docs.kernel.org/admin-guide/sysctl/fs.html#protected-hardlinks
-_COPY_INSTEAD = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS}
+NO_LINK = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS}
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -126,7 +126,7 @@ def link_file(source: str, source_folder: int, target: str, target_folder: int) 
             follow_symlinks=False,
         )
     except OSError as error:
-        if error.errno not in _COPY_INSTEAD:
+        if error.errno not in NO_LINK:
             raise
         _copy_file(source, source_folder, target, target_folder)
 

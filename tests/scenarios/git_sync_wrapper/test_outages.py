@@ -28,6 +28,12 @@ def private_root(here: GitSite) -> Path:
     return here.root / ".git-sync"
 
 
+def used_bytes(folder: Path) -> int:
+    """What all that is below a folder takes up; a file with several names counts once."""
+    found = [path.lstat() for path in folder.rglob("*")]
+    return sum({status.st_ino: status.st_blocks * 512 for status in found}.values())
+
+
 @pytest.mark.parametrize("spoil", [shallow_lock, corrupt])
 def test_dags_stay_when_git_sync_would_wipe_them_and_the_remote_is_down(
     here: GitSite, spoil: Callable[[Path], None]
@@ -133,6 +139,24 @@ def test_every_commit_arrives_on_a_volume_that_holds_a_few_of_them(here: GitSite
 
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
     assert wrapper.find_events("snapshot_dropped")
+
+
+def test_a_commit_costs_what_has_changed_in_disk_and_times(here: GitSite) -> None:
+    files: dict[str, str | bytes] = {f"pkg{n % 20}/m{n}.py": f"m = {n}\n" for n in range(300)}
+    here.repository.commit({**files, "big.bin": os.urandom(8_000_000)}, whole=True)
+    wrapper = here.publish()
+    # The second: with the checkouts of both, as git-sync keeps them.
+    here.wait_until_shown(here.repository.commit({"pkg1/m1.py": "m = 0\n"}), wrapper)
+    before = {path: path.stat().st_mtime_ns for path in here.link.rglob("*.py")}
+    used = used_bytes(here.root)
+    for number in range(5):
+        commit = here.repository.commit({"pkg1/m1.py": f"m = -{number}\n"})
+        here.wait_until_shown(commit, wrapper)
+
+    after = {path: path.stat().st_mtime_ns for path in here.link.rglob("*.py")}
+    assert [here.link / "pkg1/m1.py"] == [path for path in before if before[path] != after[path]]
+    # Names, what git keeps of each commit, and not even once what has not changed.
+    assert used_bytes(here.root) - used < 4_000_000
 
 
 def test_a_commit_that_is_broken_through_a_link_is_held(here: GitSite) -> None:

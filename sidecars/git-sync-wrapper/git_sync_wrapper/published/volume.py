@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from git_sync_wrapper.flags.options import Options
+from git_sync_wrapper.published.sharing import opened, share
 from git_sync_wrapper.published.tree import fill, size_bytes
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -173,11 +174,15 @@ class Volume:
         """
         Make a snapshot of a worktree; nobody sees it yet.
 
-        One of the same commit that is still here makes way in one step: its files are the same,
-        unless the settings have changed, but those of a commit that is shown again must be new to
-        whoever compares times.
+        What has not changed since the shown commit is the same file. A snapshot of the same commit
+        that is still here makes way in one step: its files are the same, unless the settings have
+        changed, but those of a commit that is shown again must be new to whoever compares times.
         """
         with explained(f"cannot make a snapshot of {commit}"):
+            if shown := self._snapshots.current():
+                with opened(worktree) as checkout, opened(shown, self.store) as before:
+                    for _ in share(checkout, before, self.store):
+                        pass
             if not self._snapshots.has(commit):
                 self._snapshots.add(commit, lambda folder: fill(worktree, folder), fence)
                 return

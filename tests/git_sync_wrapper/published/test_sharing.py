@@ -1,0 +1,132 @@
+"""
+What two commits have in common is one file.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.published.sharing import ASIDE, CHUNK_BYTES, opened, share
+
+
+class Site:
+    """A checkout, what is shown, and the store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.checkout, self.shown, self.store = (
+            folder / name for name in ("checkout", "shown", "store")
+        )
+        for path in (self.checkout, self.shown, self.store):
+            path.mkdir()
+
+    def write(self, path: str, old: bytes, new: bytes, mode: int = 0o644) -> None:
+        for folder, content in ((self.shown, old), (self.checkout, new)):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+            (folder / path).chmod(mode)
+
+    def share(self) -> set[str]:
+        with (
+            opened(str(self.checkout)) as one,
+            opened(str(self.shown)) as other,
+            opened(str(self.store)) as store,
+        ):
+            return set(share(one, other, store))
+
+    def is_shared(self, path: str) -> bool:
+        return (self.checkout / path).lstat().st_ino == (self.shown / path).lstat().st_ino
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    assert [] == os.listdir(site.store)
+
+
+def test_equal_files_are_one_and_keep_their_time(site: Site) -> None:
+    site.write("same.py", b"1", b"1")
+    site.write("deep/down/same.py", b"1", b"1", 0o755)
+    site.write("other.py", b"1", b"2")
+    site.write("longer.py", b"1", b"11")
+    os.utime(site.shown / "same.py", ns=(7, 7))
+
+    assert {"same.py", "deep/down/same.py"} == site.share() == site.share()
+    assert 7 == (site.checkout / "same.py").stat().st_mtime_ns
+    assert site.is_shared("deep/down/same.py")
+    assert (b"2", b"11") == tuple(
+        (site.checkout / name).read_bytes() for name in ("other.py", "longer.py")
+    )
+
+
+@pytest.mark.parametrize("place", [0, CHUNK_BYTES, CHUNK_BYTES + 1])
+def test_all_of_a_large_file_is_compared(site: Site, place: int) -> None:
+    content = bytearray(CHUNK_BYTES + 2)
+    site.write("same.bin", bytes(content), bytes(content))
+    changed = bytearray(content)
+    changed[place] = 1
+    site.write("other.bin", bytes(content), bytes(changed))
+
+    assert {"same.bin"} == site.share()
+
+
+def test_another_mode_is_another_file(site: Site) -> None:
+    site.write("run.sh", b"1", b"1")
+    (site.checkout / "run.sh").chmod(0o755)
+
+    assert set() == site.share()
+
+
+def test_links_are_shared_as_links(site: Site) -> None:
+    for folder, other in ((site.shown, "b.py"), (site.checkout, "c.py")):
+        (folder / "same").symlink_to("a.py")
+        (folder / "other").symlink_to(other)
+
+    assert {"same"} == site.share()
+    assert ("a.py", "c.py") == tuple(os.readlink(site.checkout / n) for n in ("same", "other"))
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "link to a folder", "link to the file"])
+def test_what_is_something_else_now_is_not_shared(site: Site, tmp_path: Path, kind: str) -> None:
+    site.write("a/b.py", b"1", b"1")
+    (site.shown / "a").rename(tmp_path / "moved")
+    if kind == "folder":
+        (site.shown / "a/b.py").mkdir(parents=True)
+    elif kind == "link to a folder":
+        (site.shown / "a").symlink_to(tmp_path / "moved")
+    elif kind == "link to the file":
+        (site.shown / "a").mkdir()
+        (site.shown / "a/b.py").symlink_to(tmp_path / "moved/b.py")
+
+    assert set() == site.share()
+    assert b"1" == (site.checkout / "a/b.py").read_bytes()
+
+
+def test_gits_own_pointer_is_never_shared(site: Site) -> None:
+    site.write(".git", b"gitdir: x", b"gitdir: x")
+
+    assert set() == site.share()
+
+
+def test_what_a_crash_left_on_the_way_is_replaced(site: Site) -> None:
+    site.write("same.py", b"1", b"1")
+    (site.store / ASIDE).write_text("left")
+
+    assert {"same.py"} == site.share()
+
+
+def test_where_there_are_no_hard_links_nothing_changes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write("same.py", b"1", b"1")
+
+    def link(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "not here")
+
+    monkeypatch.setattr(os, "link", link)
+
+    assert set() == site.share()
+    assert not site.is_shared("same.py")
