@@ -67,6 +67,13 @@ def begin_logs(
             logs.get_logger("settings").warning(event, setting=name)
 
 
+def polls_per_cycle(interval_seconds: float) -> int:
+    """
+    Return at which poll a whole cycle comes, where polls stand in for cycles.
+    """
+    return max(1, min(CYCLE_POLLS, int(CYCLE_SECONDS / interval_seconds)))
+
+
 def run_daemon(
     sidecar: Sidecar,
     settings: CommonSettings,
@@ -102,8 +109,8 @@ def run_daemon(
             metrics=metrics,
             show_status=settings.status_page,
         ).start()
-    polls = min(CYCLE_POLLS, int(CYCLE_SECONDS / settings.interval_seconds)) if glances else 1
-    loop = Loop(sidecar, settings, health, metrics, max(0, polls - 1))
+    polls = polls_per_cycle(settings.interval_seconds) if glances else 1
+    loop = Loop(sidecar, settings, health, metrics, polls - 1)
     watch(loop.wake)
     code = loop.run()
     log.info("sidecar_stopped", exit_code=code)

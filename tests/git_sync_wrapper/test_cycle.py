@@ -552,3 +552,24 @@ def test_a_volume_that_is_full_when_the_link_turns_gets_room_at_once(
         wrapper.stop()
 
     assert 1 == len(log.events("repository_thrown_away"))
+
+
+def test_damage_that_git_cannot_repair_is_git_syncs_to_repair(start: Start, log: Log) -> None:
+    """The script leaves no repository; nor is a commit asked for again once it is whole."""
+    wrapper = start.published()
+    (wrapper.root / "repo/dag.py").write_text("damaged")
+    wrapper.remote.error = DOWN
+    source = wrapper.folder / "source"
+    source.rename(wrapper.folder / "away")
+    asked = wrapper.session.cycle
+    assert isinstance(raised(SidecarError, asked, Fence(is_asked_for=True)), SidecarError)
+    assert not wrapper.context.status.readiness.ready
+    assert not wrapper.session.glance()
+
+    (wrapper.folder / "away").rename(source)
+    wrapper.remote.error = None
+    runs = wrapper.runs()
+    assert ["unchanged"] * 2 == [wrapper.cycle().result for _ in range(2)]
+    assert "a = 1\n" == (wrapper.root / "repo/dag.py").read_text()
+    assert (True, runs + 1) == (wrapper.context.status.readiness.ready, wrapper.runs())
+    assert 1 == len(log.events("damage_repaired"))

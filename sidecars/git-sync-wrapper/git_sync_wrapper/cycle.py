@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 
 from git_sync_wrapper.context import Context, GitSyncExitError
+from git_sync_wrapper.inspection import Inspection
 from git_sync_wrapper.published.volume import LOCK, Published, Volume, look
 from git_sync_wrapper.publisher import Publisher
 from git_sync_wrapper.room import with_room
@@ -14,6 +15,7 @@ from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.process import polls_per_cycle
 from sidecar_runtime.volume.lock import read_holder
 
 log = get_logger("cycle")
@@ -31,6 +33,7 @@ class Session:
         self._settings = context.settings
         self._options = context.options
         self._publisher = Publisher(context)
+        self._inspection = Inspection(context, polls_per_cycle(self._settings.interval_seconds))
         self._volume: Volume | None = None
         self._settled_at = ""
         """The commit that git-sync found when it last ran well, or that was published."""
@@ -65,6 +68,7 @@ class Session:
         volume = self._volume
         if volume is None or not self._settled_at:
             return False
+        self._inspection.count_poll()
         try:
             is_calm = (
                 volume.is_current()
@@ -98,9 +102,11 @@ class Session:
             self._context.status.publish(volume.published())
             return self._wait(volume)
         self._is_waiting = False
-        published = self._repair(volume, fence)
+        published = self._restore_link(volume, fence)
         if published.commit:
             volume.prune(published.commit, fence)
+        self._inspection.look_when_due(published.commit, volume, fence)
+        self._context.status.publish(published)
         wanted, problem = self._poll(fence)
         if not self._must_run(wanted, published, fence):
             return self._rest(published, fence)
@@ -108,9 +114,14 @@ class Session:
 
         def bring() -> tuple[str, Outcome]:
             commit = self._sync(problem, fence)
-            return commit, self._publisher.publish(commit, published, volume, fence)
+            is_whole = self._inspection.is_whole
+            return commit, self._publisher.publish(
+                commit, published, volume, fence, is_whole=is_whole
+            )
 
         commit, outcome = with_room(bring, self._context.engine, volume, fence)
+        if outcome.is_success:
+            self._inspection.note_whole()
         # Not what the poll said: another replica of the server may have been behind.
         self._settled_at = self._options.ref if self._options.is_pinned else commit
         counters = self._context.metrics.git_sync
@@ -148,11 +159,12 @@ class Session:
                 retain_seconds=max(
                     self._settings.retain_seconds, self._options.stale_worktree_timeout_seconds
                 ),
+                fsync=self._settings.fsync,
             )
             self._settled_at = ""
         return self._volume
 
-    def _repair(self, volume: Volume, fence: Fence) -> Published:
+    def _restore_link(self, volume: Volume, fence: Fence) -> Published:
         """
         Return what is published, with the link restored if it was removed.
         """
@@ -165,7 +177,6 @@ class Session:
             published = volume.published()
         if not self._settled_at:
             self._settled_at = published.commit
-        self._context.status.publish(published)
         return published
 
     def _wait(self, volume: Volume) -> Outcome:
@@ -198,7 +209,7 @@ class Session:
         """
         Tell whether git-sync is to run.
         """
-        if fence.is_asked_for or wanted != self._settled_at:
+        if fence.is_asked_for or wanted != self._settled_at or not self._inspection.is_whole:
             return True
         if self._publisher.refusal is not None:
             return False  # it would be refused again

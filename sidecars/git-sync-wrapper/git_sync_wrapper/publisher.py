@@ -46,12 +46,25 @@ class Publisher:
             self._announce(commit, fence)
         return Outcome("unchanged", commit)
 
-    def publish(self, commit: str, published: Published, volume: Volume, fence: Fence) -> Outcome:
+    def publish(
+        self,
+        commit: str,
+        published: Published,
+        volume: Volume,
+        fence: Fence,
+        *,
+        is_whole: bool = True,
+    ) -> Outcome:
         """
         Let consumers see a commit, if the gate does.
+
+        Args:
+            is_whole: Whether what is published is known to be what its commit has.
         """
         context, made_by = self._context, self._made_by()
         if commit == published.commit and self.is_made_as_asked(published):
+            if not is_whole:
+                volume.repair(commit, context.engine.worktree(), fence)
             self._accept(None)
             return self.confirm(commit, fence)
         worktree = context.engine.worktree()
@@ -64,7 +77,6 @@ class Publisher:
         self._accept(None)
         context.status.publish(volume.published())
         self._announce(commit, fence)
-        volume.prune(commit, fence)
         return Outcome("changed", commit)
 
     def _judge(

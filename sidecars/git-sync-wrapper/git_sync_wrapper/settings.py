@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from git_sync_wrapper.credential_source import Source, source, stage
 from sidecar_runtime.errors import Problem
 from sidecar_runtime.gate.settings import GateSettings, check_gate
-from sidecar_runtime.parsers import absolute_path, allows, choice, count, duration
+from sidecar_runtime.parsers import absolute_path, allows, boolean, choice, count, duration
 from sidecar_runtime.settings import inherited, load, setting, slips
 
 PREFIX = "GIT_SYNC_WRAPPER_"
@@ -95,6 +95,13 @@ class Settings(GateSettings):
         default="10m",
         text="A commit stays for at least this long after it was replaced, or for git-sync's "
         "--stale-worktree-timeout if that is longer.",
+    )
+    fsync: bool = setting(
+        "FSYNC",
+        boolean,
+        default="true",
+        text="Flush each new file and its folder to disk before the link shows it: a commit "
+        "outlives a loss of power. An emptyDir does not need it.",
     )
     username_file: str | None = setting(
         "USERNAME_FILE",

@@ -25,6 +25,7 @@ class Status:
         self._facts = facts
         self._published = Published()
         self._refusal: RevisionRefused | None = None
+        self._damage = ""
 
     @property
     def is_published(self) -> bool:
@@ -38,7 +39,9 @@ class Status:
         published = self._published
         if not published.commit:
             return Readiness(False, problem="nothing is published yet")
-        problem = "" if os.path.isdir(self._link) else f"{self._link} shows no folder"
+        problem = self._damage
+        if not os.path.isdir(self._link):
+            problem = f"{self._link} shows no folder"
         return Readiness(not problem, published.commit, published.published_at, problem)
 
     def publish(self, published: Published) -> None:
@@ -46,6 +49,12 @@ class Status:
         Note what the link shows.
         """
         self._published = published
+
+    def damage(self, problem: str) -> None:
+        """
+        Note what is damaged of what the link shows; nothing once it is whole.
+        """
+        self._damage = problem
 
     def refuse(self, refusal: RevisionRefused | None) -> None:
         """

@@ -32,11 +32,11 @@ def options(root: Path, link: str = "repo") -> Options:
 class Site:
     """A volume, a worktree beneath it, and what a cycle does with them."""
 
-    def __init__(self, root: Path, link: str = "repo") -> None:
+    def __init__(self, root: Path, link: str = "repo", *, fsync: bool = False) -> None:
         self.root, self.link = root, root / link
         self.snapshot = root / ".snapshots" / ONE
         self.record = root / ".snapshots/published.json"
-        self.volume = Volume(options(root, link), retain_count=0, retain_seconds=0)
+        self.volume = Volume(options(root, link), retain_count=0, retain_seconds=0, fsync=fsync)
         self.worktree = root / ".git-sync" / ".worktrees" / ONE
         (self.worktree / "dags").mkdir(parents=True, exist_ok=True)
         (self.worktree / "dags" / "a.py").write_text("a = 1\n")
@@ -226,3 +226,58 @@ def test_a_root_that_was_removed_is_noticed(site: Site) -> None:
     assert not site.volume.is_current()
     (site.root / ".snapshots").mkdir()
     assert not site.volume.is_current()
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_what_is_new_is_flushed_before_the_link_turns(
+    root: Path, monkeypatch: pytest.MonkeyPatch, fsync: bool
+) -> None:
+    site = Site(root, fsync=fsync)
+    (site.worktree / "b.py").write_text("b = 1\n")
+    flushed: list[tuple[str, str]] = []
+
+    def flush(fd: int) -> None:
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+        flushed.append((name, os.readlink(site.link) if site.link.is_symlink() else ""))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    site.publish(ONE)
+    first = list(flushed)
+    (site.worktree / "b.py").unlink()
+    (site.worktree / "b.py").write_text("b = 2\n")
+    flushed.clear()
+    site.publish(TWO)
+    site.volume.close()
+
+    if not fsync:
+        assert [] == first == flushed
+        return
+    assert {"a.py", "b.py", "dags", ".snapshots"} <= {name for name, to in first if not to}
+    new = {name for name, to in flushed if to == f".snapshots/{ONE}"}
+    assert {"b.py", "dags", ".snapshots"} <= new
+    assert "a.py" not in new, "it is the same file, and on disk"
+
+
+def test_lists_go_with_their_commits(site: Site) -> None:
+    for commit in (ONE, TWO):
+        site.publish(commit)
+    site.volume.prune(TWO, Fence())
+
+    assert [f"{TWO}.files"] == [path.name for path in site.snapshot.parent.glob("*.files")]
+
+
+def test_a_repair_leaves_the_age_of_older_commits(site: Site) -> None:
+    for commit in (ONE, TWO):
+        site.publish(commit)
+    os.utime(site.snapshot, (7, 7))
+    fresh = site.root / "fresh"
+    (fresh / "dags").mkdir(parents=True)
+    (fresh / "dags/a.py").write_text("a = 1\n")
+    (site.link / "dags/a.py").write_text("")
+
+    site.volume.repair(TWO, str(fresh), Fence())
+
+    assert (7, "a = 1\n") == (
+        site.snapshot.stat().st_mtime,
+        (site.snapshot / "dags/a.py").read_text(),
+    )

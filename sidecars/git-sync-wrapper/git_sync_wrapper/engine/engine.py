@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 
-from git_sync_wrapper.engine.heal import CANDIDATE, heal, remove_stale, throw_away
+from git_sync_wrapper.engine.heal import CANDIDATE, WORKTREES, heal, remove_stale, throw_away
 from git_sync_wrapper.engine.user_entry import user_entry
 from git_sync_wrapper.flags.go_values import write_git_configs
 from git_sync_wrapper.flags.options import FULL_COMMIT, Options
 from git_sync_wrapper.flags.table import BY_NAME
-from git_sync_wrapper.git import clean, configured
+from git_sync_wrapper.git import clean, configured, surroundings
 from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.refusals import explain, heard
 from git_sync_wrapper.settings import PREFIX
@@ -53,6 +55,7 @@ STALE_WORKTREE_TIMEOUT = "10s"
 # Beyond --sync-timeout, for its start and its clean-up.
 GRACE_SECONDS = 60.0
 LAST_LINES = 20
+RESTORE_CONFIG = {"core.hooksPath": os.devnull, "core.trustctime": "true", "safe.directory": "*"}
 
 log = get_logger("git-sync")
 
@@ -129,6 +132,56 @@ class Engine:
             if ended.code != 0:
                 raise self._explain(ended.code, _read(report), ears.last, fence)
         return self._candidate()
+
+    def restore(self, commit: str, fence: Fence) -> str:
+        """
+        Check a commit out once more, from git-sync's repository alone; return where.
+
+        Every file is written again, as none has the times that git knows: it has had more names
+        since. Empty where git cannot; then the checkout is gone, and git-sync makes another.
+
+        Raises:
+            CycleAbandoned: The fence was revoked.
+        """
+        worktree = os.path.join(self.root, WORKTREES, commit)
+        try:
+            heal(self.root)
+            problem = self._reset(commit, worktree, fence)
+        except (OSError, child.DeadlinePassed) as error:
+            problem = str(error) or "it took too long"
+        if not problem:
+            return worktree
+        log.warning("restore_failed", revision=commit, error=problem)
+        shutil.rmtree(worktree, ignore_errors=True)
+        return ""
+
+    def _reset(self, commit: str, worktree: str, fence: Fence) -> str:
+        """
+        Let git write all files of a checkout again; return what it says where it fails.
+        """
+        reset = [self.options.git, "reset", "--quiet", "--hard"]
+        commands = [[*reset, commit]]
+        if self.options.submodules != "off":  # git-sync leaves their files as they are
+            foreach = ["submodule", "--quiet", "foreach", "--recursive", shlex.join(reset)]
+            commands.append([self.options.git, *foreach])
+        own = dict(pair for pair in self._configs() if not _may_be_secret(*pair))
+        environ = surroundings(self.environ, own | RESTORE_CONFIG) | {
+            "GIT_NO_LAZY_FETCH": "1",
+            # Without its own pointer it is no checkout, and the repository above it another.
+            "GIT_CEILING_DIRECTORIES": os.path.dirname(worktree),
+        }
+        for command in commands:
+            said, code = child.ask(
+                command,
+                environ,
+                worktree,
+                question=b"",
+                fence=fence,
+                deadline_seconds=self.options.sync_timeout_seconds,
+            )
+            if code != 0:
+                return said.decode(errors="replace").strip() or child.ending(code)
+        return ""
 
     def remove_stale(self) -> None:
         """

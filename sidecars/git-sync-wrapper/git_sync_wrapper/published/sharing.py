@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from git_sync_wrapper.published.tree import GIT
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import stat_in
-from sidecar_runtime.volume.trees import FOLDER_FLAGS, NO_LINK
+from sidecar_runtime.volume.trees import (
+    FOLDER_FLAGS,
+    FOLDER_MODE,
+    NO_LINK,
+    link_file,
+    remove_tree,
+)
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CHUNK_BYTES = 1 << 20
@@ -44,7 +51,51 @@ def share(checkout: int, shown: int, store: int, prefix: str = "") -> Iterator[s
                     continue  # nothing like it is there, or it cannot be read
                 inner = stack.enter_context(opened(name, checkout))
                 yield from share(inner, inner_shown, store, f"{prefix}{name}/")
-        elif is_equal(name, checkout, shown) and _link(name, shown, checkout, store):
+        elif is_equal(name, checkout, shown) and _put(name, shown, checkout, store, may_copy=False):
+            yield prefix + name
+
+
+def restore(
+    checkout: int, shown: int, older: Sequence[int], store: int, fence: Fence, prefix: str = ""
+) -> Iterator[str]:
+    """
+    Let the files of a snapshot be those of a checkout, where they differ; each by a new file.
+
+    Args:
+        older: The open folders of snapshots that may share what was damaged.
+        store: As for :func:`share`.
+
+    Yields:
+        Each path that was replaced.
+
+    Raises:
+        OSError: The disk is full, or fails.
+        CycleAbandoned: The fence was revoked; what was replaced is whole.
+    """
+    for name, is_folder in entries(checkout):
+        if is_folder:
+            with fence:
+                _make_folder(name, shown)
+            with ExitStack() as stack:
+                inner, inner_shown = (
+                    stack.enter_context(opened(name, above)) for above in (checkout, shown)
+                )
+                inner_older = []
+                for folder in older:
+                    with suppress(OSError):
+                        inner_older.append(stack.enter_context(opened(name, folder)))
+                inside = f"{prefix}{name}/"
+                yield from restore(inner, inner_shown, inner_older, store, fence, inside)
+        elif not is_equal(name, checkout, shown):
+            before = stat_in(name, shown)
+            sharers = [
+                folder
+                for folder in older
+                if before and (found := stat_in(name, folder)) and os.path.samestat(before, found)
+            ]
+            for folder in (shown, *sharers):
+                with fence:
+                    _put(name, checkout, folder, store, may_copy=True)
             yield prefix + name
 
 
@@ -95,20 +146,33 @@ def is_equal(name: str, one: int, other: int) -> bool:
     return False
 
 
-def _link(name: str, source: int, target: int, store: int) -> bool:
+def _make_folder(name: str, above: int) -> None:
     """
-    Replace a file by a hard link in one step; False where there can be none.
+    Make a folder, unless there is one; what is there instead makes way.
     """
-    with suppress(FileNotFoundError):
-        os.unlink(ASIDE, dir_fd=store)
+    found = stat_in(name, above)
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        remove_tree(name, above)
+        os.mkdir(name, FOLDER_MODE, dir_fd=above)
+
+
+def _put(name: str, source: int, target: int, store: int, *, may_copy: bool) -> bool:
+    """
+    Replace whatever has a name by a hard link, in one step; tell whether that was done.
+    """
+    remove_tree(ASIDE, store)
     try:
         os.link(name, ASIDE, src_dir_fd=source, dst_dir_fd=store, follow_symlinks=False)
     except OSError as error:
         if error.errno not in NO_LINK:
             raise
-        return False
+        if not may_copy:
+            return False
+        link_file(name, source, ASIDE, store)
+    found = stat_in(name, target)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        remove_tree(name, target)
     os.rename(ASIDE, name, src_dir_fd=store, dst_dir_fd=target)
     # rename(2) does nothing where both are the same file already.
-    with suppress(FileNotFoundError):
-        os.unlink(ASIDE, dir_fd=store)
+    remove_tree(ASIDE, store)
     return True

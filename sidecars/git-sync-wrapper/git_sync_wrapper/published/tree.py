@@ -108,37 +108,44 @@ def size_bytes(folder: str) -> int:
     )
 
 
-def fill(worktree: str, folder: int) -> None:
+def fill(worktree: str, folder: int, *, fsync: bool) -> None:
     """
     Put a worktree into an open, empty folder, as hard links.
-
-    Its `.git` files, and those of submodules, lead to git-sync's repository by a relative path;
-    that repository is one folder further away from a snapshot.
     """
     files: list[str] = []
-    pointers: list[str] = []
     empty: list[str] = []
     for path, names, plain in os.walk(worktree):
         inside = os.path.relpath(path, worktree)
         prefix = "" if inside == "." else f"{inside}/"
         links = [name for name in names if os.path.islink(os.path.join(path, name))]
         files += [prefix + name for name in (*plain, *links) if name != GIT]
-        if GIT in plain:
-            pointers.append(prefix + GIT)
         if not names and not plain and prefix:
             empty.append(inside)
     source = os.open(worktree, FOLDER_FLAGS)
     try:
-        for _ in link_tree(source, folder, files, fsync=False):
+        for _ in link_tree(source, folder, files, fsync=fsync):
             pass
         for path in empty:
             _make_folders(path, folder)
-        for path in pointers:
-            _make_folders(os.path.dirname(path), folder)
-            content = read_file(path, dir_fd=source)
-            write_file(path, _lead_further(content), 0o644, fsync=False, dir_fd=folder)
     finally:
         os.close(source)
+    fill_pointers(worktree, folder, fsync=fsync)
+
+
+def fill_pointers(worktree: str, folder: int, *, fsync: bool) -> None:
+    """
+    Put the `.git` files of a worktree, and of its submodules, into an open folder.
+
+    They lead to git-sync's repository by a relative path; that repository is one folder further
+    away from a snapshot.
+    """
+    for path, _, plain in os.walk(worktree):
+        if GIT in plain:
+            inside = os.path.relpath(path, worktree)
+            _make_folders(inside, folder)
+            content = read_file(os.path.join(path, GIT))
+            name = os.path.join(inside, GIT)
+            write_file(name, _lead_further(content), 0o644, fsync=fsync, dir_fd=folder)
 
 
 def _lead_further(pointer: bytes) -> bytes:

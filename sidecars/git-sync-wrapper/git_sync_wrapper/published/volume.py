@@ -9,12 +9,14 @@ import errno
 import json
 import os
 import time
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from git_sync_wrapper.flags.options import Options
-from git_sync_wrapper.published.sharing import opened, share
-from git_sync_wrapper.published.tree import fill, size_bytes
+from git_sync_wrapper.published import contents
+from git_sync_wrapper.published.sharing import opened, restore, share
+from git_sync_wrapper.published.tree import fill, fill_pointers, size_bytes
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -26,6 +28,8 @@ from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 STORE = ".snapshots"
 LOCK = "lock"
 RECORD = "published.json"
+LIST = ".files"
+NAMED_PATHS = 20
 AIRFLOWIGNORE = ".airflowignore"
 # Both spellings of Airflow's ignore files, globs and regular expressions, take it for any commit.
 _ANY_COMMIT = b"[0-9a-f]*\n"
@@ -88,9 +92,12 @@ class Volume:
         SidecarError: From every method: the volume fails; what is shown stays.
     """
 
-    def __init__(self, options: Options, *, retain_count: int, retain_seconds: float) -> None:
+    def __init__(
+        self, options: Options, *, retain_count: int, retain_seconds: float, fsync: bool = True
+    ) -> None:
         self._options = options
         self._published = Published()
+        self._fsync = fsync
         self.root = options.root
         with explained(f"cannot use {options.root}"), ExitStack() as stack:
             os.makedirs(options.root, FOLDER_MODE, exist_ok=True)
@@ -107,6 +114,7 @@ class Volume:
                 link=link,
                 retain_count=retain_count,
                 retain_seconds=retain_seconds,
+                fsync=fsync,
             )
             self._open = [
                 (path, _identity(os.fstat(opened)))
@@ -179,18 +187,81 @@ class Volume:
         changed, but those of a commit that is shown again must be new to whoever compares times.
         """
         with explained(f"cannot make a snapshot of {commit}"):
-            if shown := self._snapshots.current():
-                with opened(worktree) as checkout, opened(shown, self.store) as before:
-                    for _ in share(checkout, before, self.store):
-                        pass
+            shared = self._share(worktree)
+
+            def fill_and_list(folder: int) -> None:
+                fill(worktree, folder, fsync=self._fsync)
+                self._list(commit, folder, shared)
+
             if not self._snapshots.has(commit):
-                self._snapshots.add(commit, lambda folder: fill(worktree, folder), fence)
+                self._snapshots.add(commit, fill_and_list, fence)
                 return
             again = f".{commit}.again"
-            self._snapshots.add(again, lambda folder: fill(worktree, folder), fence)
+            self._snapshots.add(again, fill_and_list, fence)
             with fence:
                 _exchange(again, commit, self.store)
             remove_tree(again, self.store)
+
+    def look(self, commit: str) -> list[str] | None:
+        """
+        Return the files of a snapshot that are damaged; None where it is not on record what it had.
+        """
+        rows = contents.read(commit + LIST, self.store)
+        if rows is None:
+            return None
+        before = rows.copy()
+        with explained(f"cannot look at {commit}"):
+            with opened(commit, self.store) as folder:
+                damaged = contents.damaged(rows, folder)
+            if rows != before:
+                contents.write(rows, commit + LIST, self.store, fsync=self._fsync)
+        return damaged
+
+    def repair(self, commit: str, worktree: str, fence: Fence) -> None:
+        """
+        Let a snapshot be what a worktree is, and those be right that shared what was damaged.
+        """
+        with explained(f"cannot repair {commit}"), ExitStack() as stack:
+            checkout = stack.enter_context(opened(worktree))
+            folder = stack.enter_context(opened(commit, self.store))
+            older = {
+                name: stack.enter_context(opened(name, self.store))
+                for name in self._snapshots.revisions()
+                if name != commit
+            }
+            ages = {name: os.fstat(fd).st_mtime_ns for name, fd in older.items()}
+            replaced = list(restore(checkout, folder, list(older.values()), self.store, fence))
+            for name, age in ages.items():  # since when it is an older one
+                os.utime(name, ns=(age, age), dir_fd=self.store)
+            fill_pointers(worktree, folder, fsync=self._fsync)
+            self._list(commit, folder, self._share(worktree) - set(replaced))
+            if self._fsync:
+                for name in {os.path.dirname(path) for path in replaced}:
+                    with opened(os.path.join(self.folder_of(commit), name)) as changed:
+                        os.fsync(changed)
+        if replaced:
+            named = replaced[:NAMED_PATHS]
+            log.warning("damage_repaired", revision=commit, files=len(replaced), paths=named)
+
+    def _share(self, worktree: str) -> set[str]:
+        """
+        Let a worktree have the files of the shown commit where they are equal; return those.
+        """
+        shown = self._snapshots.current()
+        if not shown:
+            return set()
+        with opened(worktree) as checkout, opened(shown, self.store) as folder:
+            return set(share(checkout, folder, self.store))
+
+    def _list(self, commit: str, folder: int, old: Collection[str]) -> None:
+        """
+        Put on record what a snapshot has.
+
+        Args:
+            old: What is on disk already.
+        """
+        rows = contents.take(folder, old, fsync=self._fsync)
+        contents.write(rows, commit + LIST, self.store, fsync=self._fsync)
 
     def show(self, commit: str, made_by: str, fence: Fence) -> None:
         """
@@ -208,7 +279,7 @@ class Volume:
             }
             with fence:
                 content = json.dumps(record).encode() + b"\n"
-                write_file(RECORD, content, 0o664, fsync=False, dir_fd=self.store)
+                write_file(RECORD, content, 0o664, fsync=self._fsync, dir_fd=self.store)
             self._published = Published()  # look it up again
 
     def prune(self, commit: str, fence: Fence) -> None:
@@ -217,6 +288,7 @@ class Volume:
         """
         try:
             self._snapshots.prune(commit, fence)
+            self._remove_lists()
         except OSError as error:
             log.warning("leftover_kept", name=error.filename, error=error.strerror)
 
@@ -237,9 +309,16 @@ class Volume:
         """
         with explained(f"cannot clear {self.root}/{STORE}"):
             dropped = self._snapshots.drop_oldest(fence)
+            self._remove_lists()
         if dropped:
             log.warning("snapshot_dropped", revision=dropped)
         return bool(dropped)
+
+    def _remove_lists(self) -> None:
+        for name in os.listdir(self.store):
+            commit = name.removesuffix(LIST)
+            if commit != name and not self._snapshots.has(commit):
+                remove_tree(name, self.store)
 
     def _move_aside(self) -> None:
         """

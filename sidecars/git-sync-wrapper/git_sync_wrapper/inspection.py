@@ -1,0 +1,74 @@
+"""
+The look at what is shown: whether it still is what its commit has, and its repair.
+
+Who can write to the volume may damage it, and so may a node that loses power. The repository of
+git-sync has all that is needed, so the remote may be down; where that is damaged too, git-sync runs
+again.
+"""
+
+from __future__ import annotations
+
+from git_sync_wrapper.context import Context
+from git_sync_wrapper.published.volume import NAMED_PATHS, Volume
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+
+log = get_logger("inspection")
+
+
+class Inspection:
+    """
+    Looks every so many polls, and as long as not all is well.
+
+    Attributes:
+        is_whole: Whether what is shown was found, or made, to be whole.
+    """
+
+    def __init__(self, context: Context, polls: int) -> None:
+        """
+        Args:
+            polls: How many there are from one look to the next.
+        """
+        self._context = context
+        self._polls = polls
+        self._left = 0
+        self.is_whole = True
+
+    def count_poll(self) -> None:
+        """
+        Come one poll closer to the next look.
+        """
+        self._left -= 1
+
+    def look_when_due(self, commit: str, volume: Volume, fence: Fence) -> None:
+        """
+        Look at what is shown, and repair it as far as that is possible without the remote.
+
+        Raises:
+            SidecarError: The volume fails.
+            CycleAbandoned: The fence was revoked.
+        """
+        self.count_poll()
+        if not commit or (self._left > 0 and self.is_whole and not fence.is_asked_for):
+            return
+        self._left = self._polls
+        damaged = volume.look(commit)
+        self.is_whole = damaged == []
+        if self.is_whole:
+            self.note_whole()
+            return
+        if damaged:
+            named = damaged[:NAMED_PATHS]
+            log.warning("damage_found", revision=commit, files=len(damaged), paths=named)
+            lost = f"{len(damaged)} files of {commit} are damaged or missing, such as {damaged[0]}"
+            self._context.status.damage(lost)
+        if worktree := self._context.engine.restore(commit, fence):
+            volume.repair(commit, worktree, fence)
+            self.note_whole()
+
+    def note_whole(self) -> None:
+        """
+        Note that what is shown is whole now.
+        """
+        self.is_whole = True
+        self._context.status.damage("")

@@ -1,0 +1,90 @@
+"""
+What is in a snapshot, on record.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.published import contents
+from git_sync_wrapper.published.contents import Contents
+from git_sync_wrapper.published.sharing import opened
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    tree = tmp_path / "tree"
+    (tree / "deep").mkdir(parents=True)
+    (tree / "a.py").write_text("1")
+    (tree / "deep/b.py").write_text("1")
+    (tree / "link").symlink_to("a.py")
+    (tree / ".git").write_text("gitdir: x")
+    return tree
+
+
+@pytest.fixture
+def folder(tree: Path) -> Iterator[int]:
+    with opened(str(tree)) as folder:
+        yield folder
+
+
+@pytest.fixture
+def rows(folder: int) -> Contents:
+    return contents.take(folder, fsync=False)
+
+
+def test_what_is_as_it_was_is_not_read(
+    rows: Contents, folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {"a.py", "deep/b.py", "link"} == rows.keys()
+    monkeypatch.delattr(os, "read")
+
+    assert [] == contents.damaged(rows, folder)
+
+
+def test_other_times_and_more_rights_are_no_damage_and_go_on_record(
+    rows: Contents, tree: Path, folder: int
+) -> None:
+    """What a mount with fsGroup does, a further hard link, and a restore from a backup."""
+    (tree / "a.py").chmod(0o664)
+    os.link(tree / "deep/b.py", tree.with_name("other"))
+    os.utime(tree / "link", (1, 1), follow_symlinks=False)
+    (tree / "__pycache__").mkdir()
+    (tree / "__pycache__/a.pyc").touch()
+
+    assert [] == contents.damaged(rows, folder)
+    assert contents.take(folder, fsync=False).keys() - rows.keys() == {"__pycache__/a.pyc"}
+    assert rows["a.py"] == contents.take(folder, fsync=False)["a.py"]
+
+
+def test_each_damage_is_named(rows: Contents, tree: Path, folder: int) -> None:
+    before = (tree / "a.py").stat()
+    (tree / "a.py").write_text("2")
+    os.utime(tree / "a.py", ns=(before.st_atime_ns, before.st_mtime_ns))
+    (tree / "deep").rename(tree / "gone")
+    (tree / "link").unlink()
+    (tree / "link").symlink_to("b.py")
+
+    assert ["a.py", "deep/b.py", "link"] == contents.damaged(rows, folder)
+
+
+def test_a_right_that_is_gone_is_damage(rows: Contents, tree: Path, folder: int) -> None:
+    (tree / "a.py").chmod(0o600)
+
+    assert ["a.py"] == contents.damaged(rows, folder)
+
+
+def test_it_survives_on_record(rows: Contents, folder: int) -> None:
+    contents.write(rows, "list", folder, fsync=True)
+
+    assert rows == contents.read("list", folder)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"a.py": 1}', '{"a.py": [1]}'])
+def test_what_is_no_record_says_nothing(tree: Path, folder: int, text: str) -> None:
+    (tree / "list").write_text(text)
+
+    assert contents.read("list", folder) is None
+    assert contents.read("missing", folder) is None

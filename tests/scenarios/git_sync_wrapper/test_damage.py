@@ -1,0 +1,162 @@
+"""
+What is shown is looked at, and repaired: whoever can write to the volume, or a node that loses
+power, may damage it.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.git_sync_wrapper.situations import corrupt
+from tests.support.git_sync import GitSite
+from tests.support.waiting import wait_until
+
+Spoil = Callable[[Path], None]
+FILES: dict[str, str | bytes] = {"a.py": "a = 1\n", "pkg/deep/b.py": "b = 1\n", "c.py": "a.py"}
+
+
+def empty_tree(tree: Path) -> None:
+    """What `rm -rf repo/*` leaves."""
+    for path in tree.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def truncate(tree: Path) -> None:
+    """What a power loss leaves of files that nobody has flushed."""
+    for path in tree.rglob("*.py"):
+        if not path.is_symlink():
+            path.write_text("")
+
+
+def edit_unseen(tree: Path) -> None:
+    """Another content of the same size and age."""
+    path = tree / "pkg/deep/b.py"
+    before = path.stat()
+    path.write_text("b = 2\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def lock_up(tree: Path) -> None:
+    (tree / "a.py").chmod(0)
+
+
+def put_something_else(tree: Path) -> None:
+    shutil.rmtree(tree / "pkg")
+    (tree / "pkg").symlink_to("/etc")
+    (tree / "a.py").unlink()
+    (tree / "a.py").mkdir()
+    (tree / "a.py/inside").touch()
+    (tree / "c.py").unlink()
+    (tree / "c.py").symlink_to("elsewhere.py")
+
+
+SPOILS = [empty_tree, truncate, edit_unseen, lock_up, put_something_else]
+
+
+def contents(tree: Path) -> dict[str, str]:
+    """What is in a tree, without git's own, in words."""
+    return {
+        str(path.relative_to(tree)): f"-> {os.readlink(path)}"
+        if path.is_symlink()
+        else f"{path.stat().st_mode:o} {path.read_text()}"
+        for path in tree.rglob("*")
+        if path.name != ".git" and (path.is_symlink() or path.is_file())
+    }
+
+
+def commit_files(here: GitSite, **changed: str) -> str:
+    files = {**FILES, "new.py": "new\n", **changed}
+    return here.repository.commit(files, whole=True, modes={"c.py": "120000"})
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_damage_is_repaired_at_a_signal_in_all_commits_that_have_it_though_the_remote_is_down(
+    here: GitSite, spoil: Spoil
+) -> None:
+    commit_files(here, **{"new.py": "old\n"})
+    wrapper = here.publish()
+    older = here.link.resolve()
+    here.wait_until_shown(commit_files(here), wrapper)
+    before = contents(here.link.resolve()), contents(older)
+    here.server.stop()
+    spoil(here.link.resolve())
+
+    wrapper.sync()
+
+    assert before == (contents(here.link.resolve()), contents(older)), wrapper.log()
+    assert 200 == wrapper.get("/readyz").status
+    assert wrapper.find_events("damage_found") and wrapper.find_events("damage_repaired")
+
+
+def test_damage_is_found_by_a_poll(here: GitSite) -> None:
+    commit_files(here)
+    here.publish(GITSYNC_PERIOD="50ms")
+    before = contents(here.link.resolve())
+    empty_tree(here.link.resolve())
+
+    wait_until(lambda: before == contents(here.link.resolve()), "it is whole again")
+
+
+def test_damage_is_found_at_the_start_and_what_is_whole_stays_as_it_is(here: GitSite) -> None:
+    commit_files(here)
+    here.publish().kill()
+    tree = here.link.resolve()
+    before = contents(tree)
+    time = (tree / "a.py").stat().st_mtime_ns
+    edit_unseen(tree)
+    here.server.stop()
+
+    here.wrapper().wait_until_ready()
+
+    assert (before, time) == (contents(tree), (tree / "a.py").stat().st_mtime_ns)
+
+
+def test_damage_that_needs_the_remote_is_not_ready_until_that_is_back(here: GitSite) -> None:
+    commit_files(here)
+    wrapper = here.publish()
+    tree = here.link.resolve()
+    before = contents(tree)
+    here.server.stop()
+    corrupt(here.root / ".git-sync")
+    empty_tree(tree)
+    wrapper.sync()
+
+    assert 503 == wrapper.get("/readyz").status
+    assert f"of {tree.name} are damaged or missing, such as" in wrapper.status()["problem"]
+
+    here.server.start()
+    wrapper.wait_until_ready()
+    assert before == contents(tree)
+
+
+def test_a_submodule_is_repaired_too(here: GitSite) -> None:
+    library = here.server.repository("library.git")
+    commit = library.commit({"lib.py": "lib = 1\n"})
+    here.repository.commit_submodule("lib", library.url, commit)
+    wrapper = here.publish(GITSYNC_GIT_CONFIG="protocol.file.allow:always")
+    before = contents(here.link.resolve())
+    assert "lib/lib.py" in before
+    truncate(here.link.resolve())
+
+    wrapper.sync()
+
+    assert before == contents(here.link.resolve())
+    assert 200 == wrapper.get("/readyz").status
+
+
+def test_what_an_older_version_has_published_is_taken_over_as_git_has_it(here: GitSite) -> None:
+    """Without a record of what it was: its list is lost."""
+    commit_files(here)
+    here.publish().kill()
+    tree = here.link.resolve()
+    before = contents(tree)
+    tree.with_name(f"{tree.name}.files").unlink()
+    edit_unseen(tree)
+    here.server.stop()
+
+    here.wrapper().wait_until_ready()
+
+    assert before == contents(tree)
