@@ -24,6 +24,8 @@ from sidecar_runtime.metrics import Metrics
 
 NAMED_FINDINGS = 20
 VERDICTS = 100
+UNDECIDED_TIMES = 3
+"""Where nothing is published yet, no verdict that many times counts as a refusal."""
 # What a check gets of our environment, which is full of secrets, besides what the settings list.
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
 

@@ -13,6 +13,7 @@ from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.hooks.runners import Hooks
 from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.poll.http_poller import Poller
+from git_sync_wrapper.published.volume import Published
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.status import Status
 from sidecar_runtime.errors import GaveUp
@@ -61,3 +62,10 @@ class Context:
     status: Status
     report: ErrorFile
     past: Past
+
+    def note(self, published: Published) -> None:
+        """
+        Note what the link shows.
+        """
+        self.status.publish(published)
+        self.metrics.gate.fallback.set(bool(published.fallback))

@@ -99,14 +99,14 @@ class Session:
             return self._rehearse(fence)
         volume = self._open()
         if not self._context.past.lock.try_acquire(LOCK, volume.store):
-            self._context.status.publish(volume.published())
+            self._context.note(volume.published())
             return self._wait(volume)
         self._is_waiting = False
         published = self._restore_link(volume, fence)
         if published.commit:
             volume.prune(published.commit, fence)
         self._inspection.look_when_due(published.commit, volume, fence)
-        self._context.status.publish(published)
+        self._context.note(published)
         wanted, problem = self._poll(fence)
         if not self._must_run(wanted, published, fence):
             return self._rest(published, fence)
@@ -137,7 +137,7 @@ class Session:
         Say once what would be published (``GIT_SYNC_WRAPPER_DRY_RUN``); git-sync is not run.
         """
         published = look(self._options)
-        self._context.status.publish(published)
+        self._context.note(published)
         wanted, problem = self._poll(fence)
         if problem is not None:
             raise problem
@@ -171,9 +171,9 @@ class Session:
         if not self._settled_at:
             volume.prepare()
         published = volume.published()
-        if not published.commit and (commit := volume.recorded()):
-            volume.show(commit, "", fence)
-            log.warning("link_restored", revision=commit)
+        if not published.commit and (last := volume.recorded()).commit:
+            volume.show(last.commit, last.made_by, fence, fallback=last.fallback)
+            log.warning("link_restored", revision=last.commit)
             published = volume.published()
         if not self._settled_at:
             self._settled_at = published.commit
@@ -221,7 +221,8 @@ class Session:
         """
         self._context.metrics.git_sync.count_noop()
         if refusal := self._publisher.refusal:
-            return Outcome("refused", published.commit, problem=refusal)
+            is_enough = bool(published.commit)
+            return Outcome("refused", published.commit, problem=refusal, is_enough=is_enough)
         return self._publisher.confirm(published.commit, fence)
 
     def _sync(self, problem: SidecarError | None, fence: Fence) -> str:

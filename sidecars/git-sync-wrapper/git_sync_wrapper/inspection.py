@@ -18,7 +18,7 @@ log = get_logger("inspection")
 
 class Inspection:
     """
-    Looks every so many polls, and as long as not all is well.
+    Looks at every n-th poll, and as long as not all is well.
 
     Attributes:
         is_whole: Whether what is shown was found, or made, to be whole.

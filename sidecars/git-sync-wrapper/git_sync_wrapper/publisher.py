@@ -8,10 +8,12 @@ import hashlib
 import json
 
 from git_sync_wrapper.context import Context, GitSyncExitError
+from git_sync_wrapper.fallback import NoFallback, fall_back
 from git_sync_wrapper.published.tree import changed_files, links_to
 from git_sync_wrapper.published.volume import Published, Volume
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.gate import RevisionRefused
+from sidecar_runtime.gate.checks import Finding, Undecided
+from sidecar_runtime.gate.gate import UNDECIDED_TIMES, RevisionRefused
 from sidecar_runtime.health import Outcome
 
 
@@ -65,24 +67,66 @@ class Publisher:
         if commit == published.commit and self.is_made_as_asked(published):
             if not is_whole:
                 volume.repair(commit, context.engine.worktree(), fence)
+            if published.fallback:  # now it is the newest
+                volume.show(commit, made_by, fence)
+                context.note(volume.published())
             self._accept(None)
             return self.confirm(commit, fence)
-        worktree = context.engine.worktree()
-        if refusal := self._judge(commit, published, worktree, fence):
-            self._accept(refusal)
-            return Outcome("refused", published.commit, problem=refusal)
-        volume.add(commit, worktree, fence)
-        context.hooks.prepublish(commit, fence)
-        volume.show(commit, made_by, fence)
-        self._accept(None)
-        context.status.publish(volume.published())
-        self._announce(commit, fence)
+        refusal, undecided = self._ask(commit, published, fence)
+        shown = commit
+        if refusal is not None:
+            if published.commit:
+                self._accept(refusal)
+                return Outcome("refused", published.commit, problem=refusal, is_enough=True)
+            try:
+                shown = fall_back(
+                    context.engine,
+                    commit,
+                    lambda older: self._judge(older, published, fence),
+                    fence,
+                )
+            except NoFallback as why:
+                self._accept(refusal, str(why))
+                if undecided is not None:
+                    raise undecided from None
+                return Outcome("refused", problem=refusal)
+        volume.add(shown, context.engine.worktree(), fence)
+        context.hooks.prepublish(shown, fence)
+        volume.show(shown, made_by, fence, fallback="" if shown == commit else commit)
+        self._accept(refusal)
+        context.note(volume.published())
+        self._announce(shown, fence)
+        if undecided is not None and not self._settings.one_shot:
+            raise undecided
+        if refusal is not None:
+            return Outcome("refused", shown, problem=refusal, is_enough=True)
         return Outcome("changed", commit)
 
-    def _judge(
-        self, commit: str, published: Published, worktree: str, fence: Fence
-    ) -> RevisionRefused | None:
-        gate = self._context.gate
+    def _ask(
+        self, commit: str, published: Published, fence: Fence
+    ) -> tuple[RevisionRefused | None, Undecided | None]:
+        """
+        Ask the gate about what is checked out.
+
+        Where nothing is published yet, no verdict again and again counts as a refusal; it comes
+        with the reason to ask once more later.
+
+        Raises:
+            Undecided: There is no verdict, and something is published meanwhile.
+        """
+        undecided = None
+        for _ in range(1 if published.commit else UNDECIDED_TIMES):
+            try:
+                return self._judge(commit, published, fence), None
+            except Undecided as error:
+                undecided = error
+        assert undecided is not None
+        if published.commit:
+            raise undecided
+        return RevisionRefused(commit, [Finding("", None, undecided.message)]), undecided
+
+    def _judge(self, commit: str, published: Published, fence: Fence) -> RevisionRefused | None:
+        gate, worktree = self._context.gate, self._context.engine.worktree()
         if gate is None:
             return None
         changed = changed_files(
@@ -91,14 +135,17 @@ class Publisher:
         changed += links_to(worktree, changed)
         return gate.judge(commit, worktree, changed, fence)
 
-    def _accept(self, refusal: RevisionRefused | None) -> None:
+    def _accept(self, refusal: RevisionRefused | None, why_nothing: str = "") -> None:
         """
         Note what the gate says of the newest commit; nothing where it lets it pass.
+
+        Args:
+            why_nothing: Why nothing is published instead.
         """
         self.refusal = refusal
-        self._context.status.refuse(refusal)
-        if refusal is None and self._context.gate is not None:
-            self._context.gate.rest()
+        self._context.status.refuse(refusal, why_nothing)
+        if self._context.gate is not None:
+            self._context.gate.rest(is_refused=refusal is not None)
 
     def _announce(self, commit: str, fence: Fence) -> None:
         """

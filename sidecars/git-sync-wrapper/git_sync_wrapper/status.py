@@ -25,6 +25,7 @@ class Status:
         self._facts = facts
         self._published = Published()
         self._refusal: RevisionRefused | None = None
+        self._why_nothing = ""
         self._damage = ""
 
     @property
@@ -38,11 +39,14 @@ class Status:
     def readiness(self) -> Readiness:
         published = self._published
         if not published.commit:
-            return Readiness(False, problem="nothing is published yet")
+            return Readiness(False, problem=f"nothing is published yet{self._why_nothing}")
         problem = self._damage
         if not os.path.isdir(self._link):
             problem = f"{self._link} shows no folder"
-        return Readiness(not problem, published.commit, published.published_at, problem)
+        shortfall = ""
+        if published.fallback:
+            shortfall = f"the gate refused {published.fallback}, and this is a fallback"
+        return Readiness(not problem, published.commit, published.published_at, problem, shortfall)
 
     def publish(self, published: Published) -> None:
         """
@@ -56,11 +60,15 @@ class Status:
         """
         self._damage = problem
 
-    def refuse(self, refusal: RevisionRefused | None) -> None:
+    def refuse(self, refusal: RevisionRefused | None, why_nothing: str = "") -> None:
         """
         Note what the gate refuses; None once it refuses nothing.
+
+        Args:
+            why_nothing: Why nothing is published instead, to be said after the commit.
         """
         self._refusal = refusal
+        self._why_nothing = f": the gate refuses {refusal.revision}{why_nothing}" if refusal else ""
 
     def details(self) -> dict[str, object]:
         """

@@ -22,11 +22,8 @@ from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Finding, Undecided
-from sidecar_runtime.gate.gate import Gate, RevisionRefused
+from sidecar_runtime.gate.gate import UNDECIDED_TIMES, Gate, RevisionRefused
 from sidecar_runtime.logs import get_logger
-
-# Where nothing is published yet, no verdict that many times counts as a refusal.
-UNDECIDED_TIMES = 3
 
 log = get_logger("gate")
 

@@ -47,7 +47,7 @@ def test_what_is_as_it_was_is_not_read(
 def test_other_times_and_more_rights_are_no_damage_and_go_on_record(
     rows: Contents, tree: Path, folder: int
 ) -> None:
-    """What a mount with fsGroup does, a further hard link, and a restore from a backup."""
+    """What a mount with fsGroup does, another hard link, and a restore from a backup."""
     (tree / "a.py").chmod(0o664)
     os.link(tree / "deep/b.py", tree.with_name("other"))
     os.utime(tree / "link", (1, 1), follow_symlinks=False)

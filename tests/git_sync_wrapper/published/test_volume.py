@@ -157,11 +157,14 @@ def test_what_a_crash_left_is_swept(site: Site) -> None:
 
 
 def test_a_lost_link_can_be_turned_again(site: Site) -> None:
-    site.publish()
+    site.add()
+    site.volume.show(ONE, "settings", Fence(), fallback=TWO)
+    before = site.volume.published()
     site.link.unlink()
 
     assert Published() == site.volume.published()
-    assert ONE == site.volume.recorded()
+    assert (ONE, "settings", TWO) == (before.commit, before.made_by, before.fallback)
+    assert before == site.volume.recorded()
 
 
 def test_killed_before_the_record_is_written_it_still_knows_what_is_shown(root: Path) -> None:
@@ -182,7 +185,7 @@ def test_killed_before_the_record_is_written_it_still_knows_what_is_shown(root: 
 def test_an_invalid_record_counts_as_missing(site: Site, content: str) -> None:
     site.record.write_text(content)
 
-    assert "" == site.volume.recorded()
+    assert Published() == site.volume.recorded()
 
 
 def test_a_link_in_a_folder_leads_back(root: Path) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 
-from git_sync_wrapper.engine.heal import CANDIDATE, WORKTREES, heal, remove_stale, throw_away
+from git_sync_wrapper.engine.heal import CANDIDATE, GIT, WORKTREES, heal, remove_stale, throw_away
 from git_sync_wrapper.engine.user_entry import user_entry
 from git_sync_wrapper.flags.go_values import write_git_configs
 from git_sync_wrapper.flags.options import FULL_COMMIT, Options
@@ -55,7 +56,7 @@ STALE_WORKTREE_TIMEOUT = "10s"
 # Beyond --sync-timeout, for its start and its clean-up.
 GRACE_SECONDS = 60.0
 LAST_LINES = 20
-RESTORE_CONFIG = {"core.hooksPath": os.devnull, "core.trustctime": "true", "safe.directory": "*"}
+LOCAL_CONFIG = {"core.hooksPath": os.devnull, "core.trustctime": "true", "safe.directory": "*"}
 
 log = get_logger("git-sync")
 
@@ -108,9 +109,12 @@ class Engine:
     root: str
     count_healed: Callable[[int], None] = lambda _: None
 
-    def run(self, fence: Fence) -> str:
+    def run(self, fence: Fence, ref: str = "") -> str:
         """
         Sync once; return the commit that is checked out now.
+
+        Args:
+            ref: What to check out, where that is not what the settings name.
 
         Raises:
             SidecarError: It failed, or could not be started; for each cause another reason.
@@ -126,12 +130,32 @@ class Engine:
             prefix="run-", dir=self.access.folder, ignore_cleanup_errors=True
         ) as folder:
             report = os.path.join(folder, "error.json")
-            ended = self._call(folder, report, ears.hear, fence)
+            ended = self._call(folder, report, ears.hear, fence, ref)
             if fence.is_revoked:
                 raise CycleAbandoned
             if ended.code != 0:
                 raise self._explain(ended.code, _read(report), ears.last, fence)
         return self._candidate()
+
+    def parent(self, commit: str, fence: Fence) -> str:
+        """
+        Return the first parent of the commit that is checked out; empty where it has none.
+
+        From the commit itself, which says so in a shallow clone, too.
+        """
+        try:
+            said, code = self._git(["cat-file", "commit", commit], self.worktree(), fence)
+        except (OSError, child.DeadlinePassed):
+            return ""
+        head = said.decode(errors="replace").partition("\n\n")[0] if code == 0 else ""
+        found = re.search(r"^parent ([0-9a-f]+)$", head, re.MULTILINE)
+        return found[1] if found else ""
+
+    def has_fetched_tag(self) -> bool:
+        """
+        Whether what git-sync fetched last is a tag.
+        """
+        return "\ttag '" in _read(os.path.join(self.root, GIT, "FETCH_HEAD"))
 
     def restore(self, commit: str, fence: Fence) -> str:
         """
@@ -159,29 +183,35 @@ class Engine:
         """
         Let git write all files of a checkout again; return what it says where it fails.
         """
-        reset = [self.options.git, "reset", "--quiet", "--hard"]
+        reset = ["reset", "--quiet", "--hard"]
         commands = [[*reset, commit]]
         if self.options.submodules != "off":  # git-sync leaves their files as they are
-            foreach = ["submodule", "--quiet", "foreach", "--recursive", shlex.join(reset)]
-            commands.append([self.options.git, *foreach])
+            inside = shlex.join([self.options.git, *reset])
+            commands.append(["submodule", "--quiet", "foreach", "--recursive", inside])
+        for command in commands:
+            said, code = self._git(command, worktree, fence)
+            if code != 0:
+                return said.decode(errors="replace").strip() or child.ending(code)
+        return ""
+
+    def _git(self, command: Sequence[str], worktree: str, fence: Fence) -> tuple[bytes, int]:
+        """
+        Run git in a checkout, without the remote; return what it says, and its exit code.
+        """
         own = dict(pair for pair in self._configs() if not _may_be_secret(*pair))
-        environ = surroundings(self.environ, own | RESTORE_CONFIG) | {
+        environ = surroundings(self.environ, own | LOCAL_CONFIG) | {
             "GIT_NO_LAZY_FETCH": "1",
             # Without its own pointer it is no checkout, and the repository above it another.
             "GIT_CEILING_DIRECTORIES": os.path.dirname(worktree),
         }
-        for command in commands:
-            said, code = child.ask(
-                command,
-                environ,
-                worktree,
-                question=b"",
-                fence=fence,
-                deadline_seconds=self.options.sync_timeout_seconds,
-            )
-            if code != 0:
-                return said.decode(errors="replace").strip() or child.ending(code)
-        return ""
+        return child.ask(
+            [self.options.git, *command],
+            environ,
+            worktree,
+            question=b"",
+            fence=fence,
+            deadline_seconds=self.options.sync_timeout_seconds,
+        )
 
     def remove_stale(self) -> None:
         """
@@ -204,11 +234,11 @@ class Engine:
         return os.path.realpath(os.path.join(self.root, CANDIDATE))
 
     def _call(
-        self, folder: str, report: str, hear: Callable[[str], None], fence: Fence
+        self, folder: str, report: str, hear: Callable[[str], None], fence: Fence, ref: str
     ) -> child.Ended:
         prepared = self.access.prepare()
         environ = clean(self.environ) | {"TMPDIR": folder} | user_entry(self.access.folder)
-        for name, text in self._told(prepared.flags, prepared.git_config, report).items():
+        for name, text in self._told(prepared.flags, prepared.git_config, report, ref).items():
             if text:
                 environ[BY_NAME[name].variables[0]] = text
         told = [pair for pair in self._configs() if _may_be_secret(*pair)]
@@ -233,7 +263,7 @@ class Engine:
             ) from None
 
     def _told(
-        self, instead: Mapping[str, str | None], configs: Mapping[str, str], report: str
+        self, instead: Mapping[str, str | None], configs: Mapping[str, str], report: str, ref: str
     ) -> dict[str, str]:
         """
         Return git-sync's settings, by flag.
@@ -253,6 +283,7 @@ class Engine:
             "error-file": report,
             "one-time": "true",
             "stale-worktree-timeout": STALE_WORKTREE_TIMEOUT,
+            **({"ref": ref} if ref else {}),
         }
 
     def _configs(self) -> tuple[tuple[str, str], ...]:

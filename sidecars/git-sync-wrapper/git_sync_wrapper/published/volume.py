@@ -49,11 +49,13 @@ class Published:
         commit: Empty where nothing is shown.
         made_by: What the settings were that decide about a commit's files; empty if not on record.
         published_at: Unix time.
+        fallback: The commit that the gate refused, where this one is shown instead.
     """
 
     commit: str = ""
     made_by: str = ""
     published_at: float | None = None
+    fallback: str = ""
 
 
 def look(options: Options) -> Published:
@@ -163,14 +165,15 @@ class Volume:
             return Published()
         moment = record.get("published_at")
         published_at = float(moment) if isinstance(moment, int | float) else None
-        return Published(commit, str(record.get("made_by", "")), published_at)
+        made_by, fallback = (str(record.get(name, "")) for name in ("made_by", "fallback"))
+        return Published(commit, made_by, published_at, fallback)
 
-    def recorded(self) -> str:
+    def recorded(self) -> Published:
         """
-        Return the commit that was last shown, if it is still here.
+        Return what was last shown, if it is still here.
         """
         commit = str(read_facts(RECORD, self.store).get("revision", ""))
-        return commit if self._snapshots.has(commit) else ""
+        return self._look_up(commit) if self._snapshots.has(commit) else Published()
 
     def folder_of(self, commit: str) -> str:
         """
@@ -263,7 +266,7 @@ class Volume:
         rows = contents.take(folder, old, fsync=self._fsync)
         contents.write(rows, commit + LIST, self.store, fsync=self._fsync)
 
-    def show(self, commit: str, made_by: str, fence: Fence) -> None:
+    def show(self, commit: str, made_by: str, fence: Fence, *, fallback: str = "") -> None:
         """
         Turn the link, and put on record what it shows.
         """
@@ -276,6 +279,7 @@ class Volume:
                 "repo": self._options.repo,
                 "ref": self._options.ref,
                 "made_by": made_by,
+                "fallback": fallback,
             }
             with fence:
                 content = json.dumps(record).encode() + b"\n"

@@ -1,0 +1,59 @@
+"""
+What is published instead of a refused commit, where nothing is published yet.
+
+A gate stops a change, never a pod: the newest of the commits before that it accepts is shown, until
+a better one comes. git-sync fetches each of them by its hash, as it would a pinned one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from git_sync_wrapper.engine.engine import Engine
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate.gate import RevisionRefused
+from sidecar_runtime.logs import get_logger
+
+COMMITS_BACK = 20
+
+log = get_logger("gate")
+
+
+class NoFallback(Exception):
+    """
+    There is nothing to be published instead; the text says why, after the refused commit.
+    """
+
+
+def fall_back(
+    engine: Engine,
+    refused: str,
+    judge: Callable[[str], RevisionRefused | None],
+    fence: Fence,
+) -> str:
+    """
+    Check out the newest first parent of a commit that the gate accepts; return it.
+
+    Raises:
+        NoFallback: There is none.
+        Undecided: There is no verdict about one.
+        CycleAbandoned: The fence was revoked.
+    """
+    if engine.options.is_pinned or engine.has_fetched_tag():
+        log.warning("fallback_unusable", revision=refused, reason="pinned")
+        raise NoFallback(", which GITSYNC_REF pins")
+    commit = refused
+    for _ in range(COMMITS_BACK):
+        commit = engine.parent(commit, fence)
+        if not commit:
+            raise NoFallback(", and all before it")
+        try:
+            engine.run(fence, ref=commit)
+        except SidecarError as error:
+            log.warning("fallback_unusable", revision=commit, reason=error.reason)
+            raise NoFallback(f", and the one before cannot be fetched: {error.message}") from None
+        if judge(commit) is None:
+            log.warning("gate_fallback", name=commit, refused=refused)
+            return commit
+    raise NoFallback(f", and the {COMMITS_BACK} before it")

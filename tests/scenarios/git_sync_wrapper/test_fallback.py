@@ -1,0 +1,151 @@
+"""
+A gate stops a change, never a pod: on a volume where nothing was published, the newest commit that
+it accepts is.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.git_sync import GitSite
+from tests.support.waiting import wait_until
+
+GATE = {"GIT_SYNC_WRAPPER_GATE": "syntax"}
+FALLBACK = 'sidecar_gate_fallback{sidecar="git-sync-wrapper"}'
+REFUSED = 'sidecar_gate_refused{sidecar="git-sync-wrapper"}'
+
+
+def good(here: GitSite, number: int = 1) -> str:
+    return here.repository.commit({"dag.py": f"x = {number}\n"}, whole=True)
+
+
+def bad(here: GitSite, number: int = 1) -> str:
+    return here.repository.commit({"dag.py": f"def {number}\n"})
+
+
+def record(here: GitSite) -> str:
+    """What `published.json` says, which is written right after the link has turned."""
+    file = here.root / ".snapshots/published.json"
+    return str(json.loads(file.read_text())["fallback"]) if file.exists() else "not yet"
+
+
+def test_the_newest_parent_that_is_accepted_is_shown_until_a_good_commit_comes(
+    here: GitSite,
+) -> None:
+    good(here)
+    accepted = good(here, 2)
+    bad(here)
+    refused = bad(here, 2)
+    wrapper = here.wrapper(**GATE)
+
+    here.wait_until_shown(accepted, wrapper)
+    wrapper.wait_until_ready()
+    assert {"name": accepted, "refused": refused}.items() <= wrapper.wait_for_event(
+        "gate_fallback"
+    ).items()
+    assert f"the gate refused {refused}, and this is a fallback" == wrapper.status()["shortfall"]
+    wait_until(lambda: 1 == wrapper.metrics()[REFUSED], "the newest is refused")
+    assert (1, refused) == (wrapper.metrics()[FALLBACK], record(here))
+    here.wait_until_shown(good(here, 3), wrapper)
+    wait_until(lambda: 0 == wrapper.metrics()[FALLBACK], "it is left")
+    assert (0, None, "") == (
+        wrapper.metrics()[REFUSED],
+        wrapper.status()["shortfall"],
+        record(here),
+    )
+
+
+def test_after_a_restart_it_still_is_a_fallback_and_is_judged_no_further(here: GitSite) -> None:
+    accepted = good(here)
+    refused = bad(here)
+    first = here.wrapper(**GATE)
+    here.wait_until_shown(accepted, first)
+    wait_until(lambda: refused == record(here), "it is on record")
+    first.kill()
+    second = here.wrapper(**GATE)
+
+    assert refused == second.wait_for_event("revision_refused")["revision"]
+    assert (1, [], accepted) == (
+        second.metrics()[FALLBACK],
+        second.find_events("gate_fallback"),
+        here.shown(),
+    )
+    here.repository.set_branch(here.repository.branch, accepted)
+    wait_until(lambda: 0 == second.metrics()[FALLBACK], "now it is the newest")
+
+
+def test_a_one_shot_ends_well_with_it(here: GitSite) -> None:
+    accepted = good(here)
+    bad(here)
+
+    assert 0 == here.wrapper("--one-time", **GATE).wait_for_exit().code
+    assert accepted == here.shown()
+
+
+@pytest.mark.parametrize("kind", ["hash", "tag"])
+def test_what_a_ref_pins_is_obeyed(here: GitSite, kind: str) -> None:
+    good(here)
+    pinned = bad(here)
+    here.repository.tag("v1", pinned, "annotated")
+    wrapper = here.wrapper(GITSYNC_REF=pinned if kind == "hash" else "v1", **GATE)
+
+    event = wrapper.wait_for_event("fallback_unusable")
+
+    assert (pinned, "pinned") == (event["revision"], event["reason"])
+    said = f"nothing is published yet: the gate refuses {pinned}, which GITSYNC_REF pins"
+    wait_until(lambda: said == wrapper.status()["problem"], said)
+    assert ("", 503) == (here.shown(), wrapper.get("/readyz").status)
+
+
+def test_without_an_acceptable_commit_nothing_is_shown(here: GitSite) -> None:
+    here.repository.commit({"dag.py": "def 0\n"}, onto="", whole=True)
+    refused = bad(here)
+    wrapper = here.wrapper(**GATE)
+
+    said = f"nothing is published yet: the gate refuses {refused}, and all before it"
+    wrapper.wait_for_event("http_listening")
+    wait_until(lambda: said == wrapper.status()["problem"], said)
+    here.wait_until_shown(good(here), wrapper)
+
+
+@pytest.mark.parametrize("distance", [20, 21])
+def test_it_is_looked_for_among_the_twenty_before(here: GitSite, distance: int) -> None:
+    accepted = good(here)
+    for number in range(distance):
+        bad(here, number)
+    wrapper = here.wrapper(**GATE)
+
+    if distance == 20:
+        here.wait_until_shown(accepted, wrapper)
+        return
+    refused = here.repository.head()
+    said = f"nothing is published yet: the gate refuses {refused}, and the 20 before it"
+    wrapper.wait_for_event("http_listening")
+    wait_until(lambda: said == wrapper.status()["problem"], said, 30)
+    assert "" == here.shown()
+
+
+def test_no_verdict_three_times_counts_as_refused(here: GitSite, tmp_path: Path) -> None:
+    check = tmp_path / "check"
+    check.write_text("#!/bin/sh\ngrep -q def dag.py || exit 0\nkill -KILL $$\n")
+    check.chmod(0o755)
+    accepted = good(here)
+    bad(here)
+    command = {"GIT_SYNC_WRAPPER_GATE": "command", "GIT_SYNC_WRAPPER_GATE_COMMAND": str(check)}
+    wrapper = here.wrapper(GITSYNC_MAX_FAILURES="0", **command)
+
+    here.wait_until_shown(accepted, wrapper)
+    assert "gate_undecided" == wrapper.wait_for_event("cycle_failed")["reason"]
+    wrapper.wait_until_ready()
+    here.wait_until_shown(good(here, 2), wrapper)
+
+
+def test_a_server_that_gives_no_older_commit_is_named(here: GitSite) -> None:
+    good(here)
+    refused = bad(here)
+    parent = here.repository.git("rev-parse", f"{refused}~1")
+    here.repository.git("config", "uploadpack.allowAnySHA1InWant", "false")
+    wrapper = here.wrapper(GITSYNC_GIT_CONFIG="protocol.version:0", **GATE)
+
+    assert parent == wrapper.wait_for_event("fallback_unusable")["revision"]
