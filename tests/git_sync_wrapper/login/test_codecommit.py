@@ -59,6 +59,21 @@ def test_signs_by_the_identity_of_the_pod(
         assert 0 < credential.expires_at - time.time() <= sigv4.VALID_SECONDS
 
 
+def test_a_signature_lives_no_longer_than_its_session(
+    monkeypatch: pytest.MonkeyPatch, token_file: Path, fence: Fence
+) -> None:
+    with FakeSts() as sts:
+        session = session_credentials(1, valid_seconds=100)
+        sts.issue(session)
+        use(monkeypatch, sts.environment(token_file))
+
+        credential = CodeCommit().credential(WANTED, fence)
+
+    assert credential is not None
+    # STS gives whole seconds.
+    assert int(session.expires_at.timestamp()) == credential.expires_at
+
+
 def test_sts_is_asked_once_and_again_after_a_refusal(
     monkeypatch: pytest.MonkeyPatch, token_file: Path, fence: Fence
 ) -> None:

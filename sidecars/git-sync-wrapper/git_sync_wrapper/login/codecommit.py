@@ -36,10 +36,13 @@ class CodeCommit:
             credentials, config = self._chain.current(fence)
         region = self._region(wanted, config)
         now = time.time()
+        ends = now + sigv4.VALID_SECONDS
+        if credentials.expires_at is not None:  # with the session its signatures end
+            ends = min(ends, credentials.expires_at)
         return Credential(
             sigv4.username(credentials),
             sigv4.password(credentials, wanted.host, wanted.path, region, now),
-            now + sigv4.VALID_SECONDS,
+            ends,
             credentials.method,
         )
 
