@@ -380,6 +380,42 @@ def test_a_second_wrapper_stands_by_and_knows_what_is_shown(start: Start, log: L
     assert Outcome("unchanged", ONE) == second.cycle()
 
 
+@pytest.mark.parametrize("ref", ["main", ONE])
+def test_a_one_shot_beside_a_holder_is_done_when_the_volume_shows_what_the_remote_has(
+    start: Start, ref: str
+) -> None:
+    start.published()
+    second = start(GITSYNC_ONE_TIME="true", GITSYNC_REF=ref)
+
+    assert Outcome("unchanged", ONE) == second.cycle()
+    assert (1, ONE) == (second.runs(), second.context.status.readiness.revision)
+
+
+def test_a_one_shot_beside_a_holder_waits_for_the_newest_commit(start: Start) -> None:
+    first = start.published()
+    second = start(GITSYNC_ONE_TIME="true")
+    second.remote.error = DOWN
+    assert "waiting" == second.cycle().result
+    second.remote.error = None
+    second.commit(TWO)
+    assert "waiting" == second.cycle().result
+
+    first.cycle()
+
+    assert Outcome("unchanged", TWO) == second.cycle()
+
+
+def test_a_one_shot_beside_a_holder_with_a_fallback_is_done(start: Start) -> None:
+    first = start.published()
+    first.session.close()
+    record = first.root / ".snapshots/published.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "fallback": TWO}))
+    second = start(GITSYNC_ONE_TIME="true")
+    second.commit(TWO)
+
+    assert Outcome("unchanged", ONE) == second.cycle()
+
+
 def test_a_full_commit_is_never_asked_for(start: Start) -> None:
     wrapper = start(GITSYNC_REF=ONE)
     wrapper.commit(ONE)

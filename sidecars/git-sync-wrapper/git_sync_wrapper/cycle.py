@@ -99,7 +99,10 @@ class Session:
             return self._rehearse(fence)
         volume = self._open()
         if not self._context.past.lock.try_acquire(LOCK, volume.store):
-            self._context.note(volume.published())
+            published = volume.published()
+            self._context.note(published)
+            if self._settings.one_shot and self._is_newest(published, fence):
+                return self._publisher.confirm(published.commit, fence)
             return self._wait(volume)
         self._is_waiting = False
         published = self._restore_link(volume, fence)
@@ -178,6 +181,16 @@ class Session:
         if not self._settled_at:
             self._settled_at = published.commit
         return published
+
+    def _is_newest(self, published: Published, fence: Fence) -> bool:
+        """
+        Whether another process has published what the remote has, or a fallback for that.
+        """
+        wanted, _ = self._poll(fence)
+        return bool(wanted and published.commit) and wanted in (
+            published.commit,
+            published.fallback,
+        )
 
     def _wait(self, volume: Volume) -> Outcome:
         """

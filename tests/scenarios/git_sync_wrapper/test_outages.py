@@ -3,6 +3,7 @@ The outages of git-sync, through the wrapper: what `test_plain_git_sync` shows d
 """
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,6 +258,23 @@ def test_hash_as_ref_is_published_and_a_signal_is_heard(here: GitSite) -> None:
 
     assert "cycle_finished" == event["event"]
     assert 0 == wrapper.terminate().code
+
+
+def test_one_shot_beside_a_wrapper_on_the_same_root_waits_for_the_newest_commit_alone(
+    here: GitSite,
+) -> None:
+    """The chart with `dags.persistence` and `dags.gitSync`: an init container meets a sidecar."""
+    first = here.publish()
+    assert 0 == here.wrapper("--one-time").wait_for_exit().code
+
+    first.send_signal(signal.SIGSTOP)
+    commit = here.commit_revision(2)
+    second = here.wrapper("--one-time")
+    second.wait_for_event("target_waiting")
+    first.send_signal(signal.SIGCONT)
+
+    assert 0 == second.wait_for_exit().code
+    assert commit == here.shown()
 
 
 def test_second_wrapper_on_the_same_root_stands_by_and_takes_over(here: GitSite) -> None:
