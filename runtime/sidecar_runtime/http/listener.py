@@ -4,6 +4,7 @@ An HTTP server that neither hostile nor careless clients can take from the probe
 
 from __future__ import annotations
 
+import errno
 import socket
 import socketserver
 import threading
@@ -47,6 +48,8 @@ class Listener(ThreadingHTTPServer):
             self._bind(host, port, answers)
         except (OSError, UnicodeError) as error:
             why = (isinstance(error, OSError) and error.strerror) or str(error)
+            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                why += " (another container of this pod?): set another port, or 0 for any free one"
             raise SettingsError(
                 [Problem(setting, f"{host}:{port}", f"cannot listen there: {why}")]
             ) from error

@@ -45,7 +45,7 @@ def run(settings: Settings, options: Options, environ: Mapping[str, str]) -> int
     Raises:
         SettingsError: Settings contradict each other.
     """
-    print(f"git-sync-wrapper check: {options.repo} {options.ref} -> {options.link}")
+    print(f"git-sync-wrapper check: {options.shown_repo} {options.ref} -> {options.link}")
     logs.configure("warning", settings.log_format)
     access = Access(settings, options, environ)
     try:

@@ -136,7 +136,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
     metrics = WrapperMetrics(__version__, environ.get("SIDECAR_REVISION", "unknown"))
     access = Access(settings, options, environ)
     status = Status(
-        options.link, {"repository": options.repo, "ref": options.ref, "mode": settings.mode}
+        options.link, {"repository": options.shown_repo, "ref": options.ref, "mode": settings.mode}
     )
     hooks = Hooks(
         options,
@@ -165,7 +165,9 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
         past=Past(TargetLock()),
     )
     sidecar = GitSyncWrapper(context)
-    about = About("git-sync-wrapper", __version__, f"{options.repo} {options.ref}", options.link)
+    about = About(
+        "git-sync-wrapper", __version__, f"{options.shown_repo} {options.ref}", options.link
+    )
     if options.http_bind and not settings.one_shot:
         registry = metrics.git_sync.registry if options.http_metrics else None
         ChartPort(options.http_bind, lambda: status.readiness.ready, registry).start()

@@ -245,7 +245,10 @@ def test_a_port_in_use_is_a_problem_of_the_setting(endpoint: Endpoint, start: St
     problem = raised(SettingsError, start, ("127.0.0.1", endpoint.server_port)).problems[0]
     assert "BOX_HTTP_BIND" == problem.setting
     assert f"127.0.0.1:{endpoint.server_port}" == problem.value
-    assert problem.problem == "cannot listen there: Address already in use"
+    assert problem.problem == (
+        "cannot listen there: Address already in use (another container of this pod?): "
+        "set another port, or 0 for any free one"
+    )
 
 
 @pytest.mark.parametrize(

@@ -104,3 +104,21 @@ def test_password_is_in_no_command_line_of_the_wrapper_and_its_children(here: Gi
 
     assert [line for line in lines if str(here.root) in line or "fetch" in line]
     assert [] == [line for line in lines if leaks(line)]
+
+
+def test_token_in_the_query_of_the_repository_is_not_shown(here: GitSite) -> None:
+    wrapper = here.wrapper(
+        GITSYNC_REPO=f"{here.server.url()}?user=a&token={PASSWORD}",
+        GITSYNC_LINK=None,
+        GITSYNC_VERBOSE="9",
+        GITSYNC_ERROR_FILE="error.json",
+    )
+    wrapper.wait_for_event("cycle_failed")
+    wait_until((here.root / "error.json").exists, "an error file")
+
+    assert "?…" in str(wrapper.find_events("sidecar_started"))
+    assert [] == leaks(said(wrapper))
+    assert [] == leaks((here.root / "error.json").read_text())
+    checked = here.describe("check", GITSYNC_REPO=wrapper.environment["GITSYNC_REPO"])
+    checked.start().wait_for_exit()
+    assert checked.stray_lines and [] == leaks(checked.log())

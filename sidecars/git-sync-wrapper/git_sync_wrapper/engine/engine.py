@@ -80,9 +80,11 @@ class _Ears:
     Hears what git-sync says, and keeps the end of it.
     """
 
+    hide: Callable[[str], str]
     last: list[str] = field(default_factory=list)
 
     def hear(self, line: str) -> None:
+        line = self.hide(line)
         said: object = None
         with suppress(ValueError):
             said = json.loads(line)
@@ -124,7 +126,7 @@ class Engine:
             self.count_healed(len(heal(self.root)))
         except OSError as error:
             raise explain_os_error(error, f"cannot clear {error.filename}") from error
-        ears = _Ears()
+        ears = _Ears(self.options.hide)
         # It leaves a git configuration behind in each run.
         with tempfile.TemporaryDirectory(
             prefix="run-", dir=self.access.folder, ignore_cleanup_errors=True
@@ -134,7 +136,7 @@ class Engine:
             if fence.is_revoked:
                 raise CycleAbandoned
             if ended.code != 0:
-                raise self._explain(ended.code, _read(report), ears.last, fence)
+                raise self._explain(ended.code, self.options.hide(_read(report)), ears.last, fence)
         return self._candidate()
 
     def parent(self, commit: str, fence: Fence) -> str:

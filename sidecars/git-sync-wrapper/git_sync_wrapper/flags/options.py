@@ -6,6 +6,7 @@ What may be set, and together, is in :mod:`git_sync_wrapper.flags.rules`.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -103,6 +104,21 @@ class Options:
         return FULL_COMMIT.fullmatch(self.ref) is not None
 
     @property
+    def shown_repo(self) -> str:
+        """
+        The repository as it may be shown: without its query, which may be a token.
+        """
+        return self.hide(self.repo)
+
+    def hide(self, text: str) -> str:
+        """
+        Return a text that may quote the repository's URL as it may be shown.
+        """
+        if not (query := split_url(self.repo).query):
+            return text
+        return text.replace(query, "…").replace(_as_go_writes(query), "…")
+
+    @property
     def is_github_app(self) -> bool:
         return bool(self.github_app_client_id or self.github_app_application_id)
 
@@ -140,7 +156,8 @@ def read_options(
     _take_login_from_url(values)
     root = os.path.realpath(values.get("root", ROOT))
     values["root"] = root
-    link = values.get("link") or values["repo"].strip("/").split("/")[-1]
+    # Its name is no secret, what is asked for there may be one.
+    link = values.get("link") or values["repo"].partition("?")[0].strip("/").split("/")[-1]
     values["link"] = _beneath(root, link)
     for name in ("touch-file", "error-file"):
         values[name] = _beneath(root, values.get(name, ""))
@@ -203,3 +220,10 @@ def _take_login_from_url(values: dict[str, Any]) -> None:
     values["repo"] = urlunsplit((url.scheme, host, url.path, url.query, url.fragment))
     values.setdefault("username", unquote(username))
     values.setdefault("password", unquote(password))
+
+
+def _as_go_writes(text: str) -> str:
+    """
+    Return a text as in the JSON of git-sync.
+    """
+    return json.dumps(text)[1:-1].translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})

@@ -67,11 +67,12 @@ def make_poller(options: Options, access: Access, patience: Patience = PATIENCE)
         url = urlsplit(options.repo)
     except ValueError:  # git will say what it thinks of that
         return None
-    if url.scheme not in ("http", "https") or not url.hostname or url.query:
+    if url.scheme not in ("http", "https") or not url.hostname:
         return None
     url = url._replace(path=quote(url.path.rstrip("/"), safe="/%:@!$&'()*+,;=~"))
-    if options.cookie_file:
-        log.info("polling_left_to_git", why="--cookie-file logs in")
+    if options.cookie_file or url.query:
+        why = "--cookie-file logs in" if options.cookie_file else "the repository has a query"
+        log.info("polling_left_to_git", why=why)
         return None
     try:
         config = (*options.git_config, *options.git_config_add)

@@ -74,7 +74,7 @@ class LsRemote:
         if fence.is_revoked:
             raise CycleAbandoned
         if ended.code != 0:
-            raise explain("\n".join(complaints), "the remote cannot be asked")
+            raise explain(options.hide("\n".join(complaints)), "the remote cannot be asked")
         return _choose(options.ref, found)
 
     def close(self) -> None:

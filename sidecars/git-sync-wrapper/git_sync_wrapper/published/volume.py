@@ -276,7 +276,7 @@ class Volume:
             record = {
                 "revision": commit,
                 "published_at": round(time.time(), 3),
-                "repo": self._options.repo,
+                "repo": self._options.shown_repo,
                 "ref": self._options.ref,
                 "made_by": made_by,
                 "fallback": fallback,
