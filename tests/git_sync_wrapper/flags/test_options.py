@@ -126,6 +126,9 @@ def test_the_command_line_wins_over_the_environment() -> None:
         # only a full commit is pinned
         ({"--ref": "a" * 40}, "is_pinned", True),
         ({"--ref": "0" * 64}, "is_pinned", True),
+        ({"--ref": "A" * 40}, "is_pinned", True),
+        ({"--ref": "A" * 40}, "ref", "a" * 40),
+        ({"--ref": "Main"}, "ref", "Main"),
         ({"--ref": "a" * 39}, "is_pinned", False),
     ],
 )

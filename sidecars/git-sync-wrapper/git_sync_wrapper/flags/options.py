@@ -162,6 +162,8 @@ def read_options(
     for name in ("touch-file", "error-file"):
         values[name] = _beneath(root, values.get(name, ""))
     values["init-period"] = values.get("init-period") or values.get("period", 10.0)
+    if FULL_COMMIT.fullmatch(commit := values.get("ref", "").lower()):
+        values["ref"] = commit  # git reads both, and says it so
     known = {field.name for field in fields(Options)}
     named = {_field_of(name): value for name, value in values.items()}
     return Options(
