@@ -32,7 +32,7 @@ def folder(tree: Path) -> Iterator[int]:
 
 @pytest.fixture
 def rows(folder: int) -> Contents:
-    return contents.take(folder, fsync=False)
+    return contents.take(folder)
 
 
 def test_what_is_as_it_was_is_not_read(
@@ -55,8 +55,8 @@ def test_other_times_and_more_rights_are_no_damage_and_go_on_record(
     (tree / "__pycache__/a.pyc").touch()
 
     assert [] == contents.damaged(rows, folder)
-    assert contents.take(folder, fsync=False).keys() - rows.keys() == {"__pycache__/a.pyc"}
-    assert rows["a.py"] == contents.take(folder, fsync=False)["a.py"]
+    assert contents.take(folder).keys() - rows.keys() == {"__pycache__/a.pyc"}
+    assert rows["a.py"] == contents.take(folder)["a.py"]
 
 
 def test_each_damage_is_named(rows: Contents, tree: Path, folder: int) -> None:

@@ -284,3 +284,40 @@ def test_a_repair_leaves_the_age_of_older_commits(site: Site) -> None:
         site.snapshot.stat().st_mtime,
         (site.snapshot / "dags/a.py").read_text(),
     )
+
+
+def test_many_new_files_are_flushed_by_one_call(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(root, fsync=True)
+    for number in range(100):
+        (site.worktree / f"{number}.py").touch()
+    shown_at_flush: list[bool] = []
+
+    def syncfs(_: int) -> int:
+        shown_at_flush.append(site.link.is_symlink())
+        return 0
+
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: SimpleNamespace(syncfs=syncfs))
+    site.publish()
+    site.volume.close()
+
+    assert [False] == shown_at_flush
+
+
+def test_a_disk_that_cannot_be_flushed_shows_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(root, fsync=True)
+    for number in range(100):
+        (site.worktree / f"{number}.py").touch()
+
+    def syncfs(_: int) -> int:
+        ctypes.set_errno(errno.EIO)
+        return -1
+
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: SimpleNamespace(syncfs=syncfs))
+    error = raised(SidecarError, site.publish)
+    site.volume.close()
+
+    assert ("target_failed", False) == (error.reason, site.link.is_symlink())

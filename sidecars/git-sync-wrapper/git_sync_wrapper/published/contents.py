@@ -8,27 +8,26 @@ set back the other one.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from git_sync_wrapper.published.sharing import CHUNK_BYTES, FILE_FLAGS, entries, opened
 from sidecar_runtime.volume.files import read_facts, stat_in, write_file
 
+FLUSHED_ONE_BY_ONE = 32
 
-@dataclass(frozen=True, slots=True)
-class Row:
+
+class Row(NamedTuple):
     """
     What is known of one file, or symlink.
 
-    Args:
-        mode: As in stat(2), with the kind of file.
-        digest: Of its content, or of where it leads.
+    `mode` is as in stat(2), with the kind of file; `digest` of its content, or of where it leads.
     """
 
     mode: int
@@ -41,20 +40,44 @@ class Row:
 Contents: TypeAlias = dict[str, Row]
 
 
-def take(folder: int, old: Collection[str] = (), *, fsync: bool) -> Contents:
+def take(folder: int) -> Contents:
     """
     Return what is in an open folder.
 
-    Args:
-        old: What is on disk already, where `fsync` asks for the rest to be flushed.
-
     Raises:
-        OSError: Something cannot be read, or flushed.
+        OSError: Something cannot be read.
     """
     return {
-        path: _row(found, _digest(name, inside, found, fsync=fsync and path not in old))
+        path: _row(found, _digest(name, inside, found))
         for path, name, inside, found in _walk(folder)
     }
+
+
+def flush(contents: Contents, old: Collection[str], folder: int) -> None:
+    """
+    Put what is in an open folder on disk, and its names.
+
+    Many files take seconds one by one: there the whole file system is flushed at once.
+
+    Args:
+        old: The files that are on disk already.
+
+    Raises:
+        OSError: The disk fails.
+    """
+    new = [path for path, row in contents.items() if path not in old and stat.S_ISREG(row.mode)]
+    folders = {"."}
+    for path in contents:
+        while path := os.path.dirname(path):
+            folders.add(path)
+    if len(new) + len(folders) > FLUSHED_ONE_BY_ONE:
+        if ctypes.CDLL(None, use_errno=True).syncfs(folder) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return
+    for path in (*new, *folders):
+        with opened(path, folder, FILE_FLAGS) as file:
+            os.fsync(file)
 
 
 def damaged(contents: Contents, folder: int) -> list[str]:
@@ -84,8 +107,7 @@ def write(contents: Contents, name: str, folder: int, *, fsync: bool) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    rows = {path: astuple(row) for path, row in contents.items()}
-    write_file(name, json.dumps(rows).encode(), 0o664, fsync=fsync, dir_fd=folder)
+    write_file(name, json.dumps(contents).encode(), 0o664, fsync=fsync, dir_fd=folder)
 
 
 def read(name: str, folder: int) -> Contents | None:
@@ -131,12 +153,12 @@ def _has_kept(row: Row, name: str, folder: int, found: os.stat_result) -> bool:
     if row.size_bytes != found.st_size:
         return False
     try:
-        return row.digest == _digest(name, folder, found, fsync=False)
+        return row.digest == _digest(name, folder, found)
     except OSError:
         return False
 
 
-def _digest(name: str, folder: int, found: os.stat_result, *, fsync: bool) -> str:
+def _digest(name: str, folder: int, found: os.stat_result) -> str:
     digest = hashlib.blake2b(digest_size=16)
     if stat.S_ISLNK(found.st_mode):
         digest.update(os.fsencode(os.readlink(name, dir_fd=folder)))
@@ -144,6 +166,4 @@ def _digest(name: str, folder: int, found: os.stat_result, *, fsync: bool) -> st
         with opened(name, folder, FILE_FLAGS) as file:
             while chunk := os.read(file, CHUNK_BYTES):
                 digest.update(chunk)
-            if fsync:
-                os.fsync(file)
     return digest.hexdigest()

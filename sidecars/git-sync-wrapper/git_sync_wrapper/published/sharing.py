@@ -51,7 +51,9 @@ def share(checkout: int, shown: int, store: int, prefix: str = "") -> Iterator[s
                     continue  # nothing like it is there, or it cannot be read
                 inner = stack.enter_context(opened(name, checkout))
                 yield from share(inner, inner_shown, store, f"{prefix}{name}/")
-        elif is_equal(name, checkout, shown) and _put(name, shown, checkout, store, may_copy=False):
+        elif is_equal(name, checkout, shown) and (
+            is_same(name, checkout, shown) or _put(name, shown, checkout, store, may_copy=False)
+        ):
             yield prefix + name
 
 
@@ -87,12 +89,7 @@ def restore(
                 inside = f"{prefix}{name}/"
                 yield from restore(inner, inner_shown, inner_older, store, fence, inside)
         elif not is_equal(name, checkout, shown):
-            before = stat_in(name, shown)
-            sharers = [
-                folder
-                for folder in older
-                if before and (found := stat_in(name, folder)) and os.path.samestat(before, found)
-            ]
+            sharers = [folder for folder in older if is_same(name, shown, folder)]
             for folder in (shown, *sharers):
                 with fence:
                     _put(name, checkout, folder, store, may_copy=True)
@@ -156,11 +153,20 @@ def _make_folder(name: str, above: int) -> None:
         os.mkdir(name, FOLDER_MODE, dir_fd=above)
 
 
+def is_same(name: str, one: int, other: int) -> bool:
+    """
+    Whether a name is one file in two open folders; rename(2) would leave both names as they are.
+    """
+    left, right = stat_in(name, one), stat_in(name, other)
+    return left is not None and right is not None and os.path.samestat(left, right)
+
+
 def _put(name: str, source: int, target: int, store: int, *, may_copy: bool) -> bool:
     """
     Replace whatever has a name by a hard link, in one step; tell whether that was done.
     """
-    remove_tree(ASIDE, store)
+    with suppress(FileNotFoundError):
+        os.unlink(ASIDE, dir_fd=store)
     try:
         os.link(name, ASIDE, src_dir_fd=source, dst_dir_fd=store, follow_symlinks=False)
     except OSError as error:
@@ -173,6 +179,4 @@ def _put(name: str, source: int, target: int, store: int, *, may_copy: bool) -> 
     if found is not None and stat.S_ISDIR(found.st_mode):
         remove_tree(name, target)
     os.rename(ASIDE, name, src_dir_fd=store, dst_dir_fd=target)
-    # rename(2) does nothing where both are the same file already.
-    remove_tree(ASIDE, store)
     return True

@@ -108,7 +108,7 @@ def size_bytes(folder: str) -> int:
     )
 
 
-def fill(worktree: str, folder: int, *, fsync: bool) -> None:
+def fill(worktree: str, folder: int) -> None:
     """
     Put a worktree into an open, empty folder, as hard links.
     """
@@ -123,16 +123,16 @@ def fill(worktree: str, folder: int, *, fsync: bool) -> None:
             empty.append(inside)
     source = os.open(worktree, FOLDER_FLAGS)
     try:
-        for _ in link_tree(source, folder, files, fsync=fsync):
+        for _ in link_tree(source, folder, files, fsync=False):
             pass
         for path in empty:
             _make_folders(path, folder)
     finally:
         os.close(source)
-    fill_pointers(worktree, folder, fsync=fsync)
+    fill_pointers(worktree, folder)
 
 
-def fill_pointers(worktree: str, folder: int, *, fsync: bool) -> None:
+def fill_pointers(worktree: str, folder: int) -> None:
     """
     Put the `.git` files of a worktree, and of its submodules, into an open folder.
 
@@ -145,7 +145,7 @@ def fill_pointers(worktree: str, folder: int, *, fsync: bool) -> None:
             _make_folders(inside, folder)
             content = read_file(os.path.join(path, GIT))
             name = os.path.join(inside, GIT)
-            write_file(name, _lead_further(content), 0o644, fsync=fsync, dir_fd=folder)
+            write_file(name, _lead_further(content), 0o644, fsync=False, dir_fd=folder)
 
 
 def _lead_further(pointer: bytes) -> bytes:

@@ -193,7 +193,7 @@ class Volume:
             shared = self._share(worktree)
 
             def fill_and_list(folder: int) -> None:
-                fill(worktree, folder, fsync=self._fsync)
+                fill(worktree, folder)
                 self._list(commit, folder, shared)
 
             if not self._snapshots.has(commit):
@@ -236,12 +236,8 @@ class Volume:
             replaced = list(restore(checkout, folder, list(older.values()), self.store, fence))
             for name, age in ages.items():  # since when it is an older one
                 os.utime(name, ns=(age, age), dir_fd=self.store)
-            fill_pointers(worktree, folder, fsync=self._fsync)
+            fill_pointers(worktree, folder)
             self._list(commit, folder, self._share(worktree) - set(replaced))
-            if self._fsync:
-                for name in {os.path.dirname(path) for path in replaced}:
-                    with opened(os.path.join(self.folder_of(commit), name)) as changed:
-                        os.fsync(changed)
         if replaced:
             named = replaced[:NAMED_PATHS]
             log.warning("damage_repaired", revision=commit, files=len(replaced), paths=named)
@@ -263,7 +259,9 @@ class Volume:
         Args:
             old: What is on disk already.
         """
-        rows = contents.take(folder, old, fsync=self._fsync)
+        rows = contents.take(folder)
+        if self._fsync:
+            contents.flush(rows, old, folder)
         contents.write(rows, commit + LIST, self.store, fsync=self._fsync)
 
     def show(self, commit: str, made_by: str, fence: Fence, *, fallback: str = "") -> None:
