@@ -123,8 +123,7 @@ class Session:
             )
 
         commit, outcome = with_room(bring, self._context.engine, volume, fence)
-        if outcome.is_success:
-            self._inspection.note_whole()
+        self._inspection.note_whole()
         # Not what the poll said: another replica of the server may have been behind.
         self._settled_at = self._options.ref if self._options.is_pinned else commit
         counters = self._context.metrics.git_sync

@@ -76,6 +76,9 @@ class Publisher:
         shown = commit
         if refusal is not None:
             if published.commit:
+                if not is_whole:
+                    context.engine.run(fence, ref=published.commit)
+                    volume.repair(published.commit, context.engine.worktree(), fence)
                 self._accept(refusal)
                 return Outcome("refused", published.commit, problem=refusal, is_enough=True)
             try:

@@ -32,8 +32,8 @@ def with_room(attempt: Callable[[], T], engine: Engine, volume: Volume, fence: F
     """
     if volume.is_short():
         engine.remove_stale()
-    while volume.is_short() and volume.drop_oldest(fence):
-        pass
+        while volume.is_short() and volume.drop_oldest(fence):
+            pass
     is_first = True
     while True:
         try:

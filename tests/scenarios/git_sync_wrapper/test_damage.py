@@ -132,6 +132,23 @@ def test_damage_that_needs_the_remote_is_not_ready_until_that_is_back(here: GitS
     assert before == contents(tree)
 
 
+def test_damage_is_repaired_while_the_newest_commit_is_refused(here: GitSite) -> None:
+    """Its checkout is gone, as git-sync has checked out what is refused."""
+    commit_files(here)
+    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
+    tree = here.link.resolve()
+    before = contents(tree)
+    commit_files(here, **{"a.py": "def\n"})
+    wrapper.wait_for_event("revision_refused")
+    shutil.rmtree(here.root / ".git-sync/.worktrees" / tree.name)
+    empty_tree(tree)
+
+    wrapper.sync()
+
+    assert before == contents(tree)
+    assert 200 == wrapper.get("/readyz").status
+
+
 def test_a_submodule_is_repaired_too(here: GitSite) -> None:
     library = here.server.repository("library.git")
     commit = library.commit({"lib.py": "lib = 1\n"})
