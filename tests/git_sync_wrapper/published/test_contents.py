@@ -32,7 +32,7 @@ def folder(tree: Path) -> Iterator[int]:
 
 @pytest.fixture
 def rows(folder: int) -> Contents:
-    return contents.take(folder)
+    return contents.take(folder, {})
 
 
 def test_what_is_as_it_was_is_not_read(
@@ -55,8 +55,8 @@ def test_other_times_and_more_rights_are_no_damage_and_go_on_record(
     (tree / "__pycache__/a.pyc").touch()
 
     assert [] == contents.damaged(rows, folder)
-    assert contents.take(folder).keys() - rows.keys() == {"__pycache__/a.pyc"}
-    assert rows["a.py"] == contents.take(folder)["a.py"]
+    assert contents.take(folder, {}).keys() - rows.keys() == {"__pycache__/a.pyc"}
+    assert rows["a.py"] == contents.take(folder, {})["a.py"]
 
 
 def test_each_damage_is_named(rows: Contents, tree: Path, folder: int) -> None:
@@ -88,3 +88,22 @@ def test_what_is_no_record_says_nothing(tree: Path, folder: int, text: str) -> N
 
     assert contents.read("list", folder) is None
     assert contents.read("missing", folder) is None
+
+
+def test_a_digest_is_taken_over_from_a_file_that_is_as_it_was(
+    rows: Contents, tree: Path, folder: int
+) -> None:
+    before = (tree / "a.py").stat()
+    assert rows["a.py"].digest == contents.digest_of("a.py", before, rows)
+    assert "" == contents.digest_of("new.py", before, rows)
+
+    (tree / "a.py").write_text("2")
+    os.utime(tree / "a.py", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    assert "" == contents.digest_of("a.py", (tree / "a.py").stat(), rows)
+    known = {"a.py": "", "deep/b.py": "known"}
+    taken = contents.take(folder, known)
+    assert ("known", True) == (
+        taken["deep/b.py"].digest,
+        taken["a.py"].digest not in ("", rows["a.py"].digest),
+    )

@@ -34,7 +34,7 @@ class Site:
             opened(str(self.shown)) as other,
             opened(str(self.store)) as store,
         ):
-            return set(share(one, other, store))
+            return {path for path, _ in share(one, other, store)}
 
     def is_shared(self, path: str) -> bool:
         return (self.checkout / path).lstat().st_ino == (self.shown / path).lstat().st_ino

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from typing import NamedTuple, TypeAlias
 
@@ -40,17 +40,28 @@ class Row(NamedTuple):
 Contents: TypeAlias = dict[str, Row]
 
 
-def take(folder: int) -> Contents:
+def take(folder: int, digests: Mapping[str, str]) -> Contents:
     """
     Return what is in an open folder.
+
+    Args:
+        digests: Of the content of some files, where it is known; empty where it is not.
 
     Raises:
         OSError: Something cannot be read.
     """
     return {
-        path: _row(found, _digest(name, inside, found))
+        path: _row(found, digests.get(path) or _digest(name, inside, found))
         for path, name, inside, found in _walk(folder)
     }
+
+
+def digest_of(path: str, found: os.stat_result, contents: Contents) -> str:
+    """
+    Return the digest of a file that is as it was on record; empty for others.
+    """
+    row = contents.get(path)
+    return row.digest if row is not None and row == _row(found, row.digest) else ""
 
 
 def flush(contents: Contents, old: Collection[str], folder: int) -> None:

@@ -29,7 +29,9 @@ CHUNK_BYTES = 1 << 20
 ASIDE = ".shared"
 
 
-def share(checkout: int, shown: int, store: int, prefix: str = "") -> Iterator[str]:
+def share(
+    checkout: int, shown: int, store: int, prefix: str = ""
+) -> Iterator[tuple[str, os.stat_result]]:
     """
     Let the files of a checkout be those of the shown commit, where content and mode are equal.
 
@@ -37,7 +39,7 @@ def share(checkout: int, shown: int, store: int, prefix: str = "") -> Iterator[s
         store: An open folder of the same volume, for a name on the way.
 
     Yields:
-        Each path that is shared now.
+        Each path that is shared now, with what stat said of the shown file before.
 
     Raises:
         OSError: The disk is full, or fails; the content of the checkout is what it was.
@@ -51,10 +53,18 @@ def share(checkout: int, shown: int, store: int, prefix: str = "") -> Iterator[s
                     continue  # nothing like it is there, or it cannot be read
                 inner = stack.enter_context(opened(name, checkout))
                 yield from share(inner, inner_shown, store, f"{prefix}{name}/")
-        elif is_equal(name, checkout, shown) and (
-            is_same(name, checkout, shown) or _put(name, shown, checkout, store, may_copy=False)
+            continue
+        mine, theirs = stat_in(name, checkout), stat_in(name, shown)
+        if (
+            mine is not None
+            and theirs is not None
+            and _is_equal(name, checkout, mine, shown, theirs)
+            and (
+                # rename(2) would leave both names as they are.
+                os.path.samestat(mine, theirs) or _put(name, shown, checkout, store, may_copy=False)
+            )
         ):
-            yield prefix + name
+            yield prefix + name, theirs
 
 
 def restore(
@@ -88,12 +98,19 @@ def restore(
                         inner_older.append(stack.enter_context(opened(name, folder)))
                 inside = f"{prefix}{name}/"
                 yield from restore(inner, inner_shown, inner_older, store, fence, inside)
-        elif not is_equal(name, checkout, shown):
-            sharers = [folder for folder in older if is_same(name, shown, folder)]
-            for folder in (shown, *sharers):
-                with fence:
-                    _put(name, checkout, folder, store, may_copy=True)
-            yield prefix + name
+            continue
+        mine, theirs = stat_in(name, checkout), stat_in(name, shown)
+        if mine is None or (theirs and _is_equal(name, checkout, mine, shown, theirs)):
+            continue
+        sharers = [
+            folder
+            for folder in older
+            if theirs and (found := stat_in(name, folder)) and os.path.samestat(theirs, found)
+        ]
+        for folder in (shown, *sharers):
+            with fence:
+                _put(name, checkout, folder, store, may_copy=True)
+        yield prefix + name
 
 
 def entries(folder: int) -> list[tuple[str, bool]]:
@@ -120,13 +137,10 @@ def opened(name: str, above: int | None = None, flags: int = FOLDER_FLAGS) -> It
         os.close(fd)
 
 
-def is_equal(name: str, one: int, other: int) -> bool:
+def _is_equal(name: str, one: int, left: os.stat_result, other: int, right: os.stat_result) -> bool:
     """
     Whether a name is the same in two open folders: as mode and content, or as a link.
     """
-    left, right = stat_in(name, one), stat_in(name, other)
-    if left is None or right is None:
-        return False
     if (left.st_mode, left.st_size) != (right.st_mode, right.st_size):
         return False
     if stat.S_ISLNK(left.st_mode):
@@ -151,14 +165,6 @@ def _make_folder(name: str, above: int) -> None:
     if found is None or not stat.S_ISDIR(found.st_mode):
         remove_tree(name, above)
         os.mkdir(name, FOLDER_MODE, dir_fd=above)
-
-
-def is_same(name: str, one: int, other: int) -> bool:
-    """
-    Whether a name is one file in two open folders; rename(2) would leave both names as they are.
-    """
-    left, right = stat_in(name, one), stat_in(name, other)
-    return left is not None and right is not None and os.path.samestat(left, right)
 
 
 def _put(name: str, source: int, target: int, store: int, *, may_copy: bool) -> bool:

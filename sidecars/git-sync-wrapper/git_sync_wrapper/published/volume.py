@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -233,33 +233,41 @@ class Volume:
                 if name != commit
             }
             ages = {name: os.fstat(fd).st_mtime_ns for name, fd in older.items()}
-            replaced = list(restore(checkout, folder, list(older.values()), self.store, fence))
+            replaced = set(restore(checkout, folder, list(older.values()), self.store, fence))
             for name, age in ages.items():  # since when it is an older one
                 os.utime(name, ns=(age, age), dir_fd=self.store)
             fill_pointers(worktree, folder)
-            self._list(commit, folder, self._share(worktree) - set(replaced))
+            shared = self._share(worktree)
+            self._list(commit, folder, {path: shared[path] for path in shared.keys() - replaced})
         if replaced:
-            named = replaced[:NAMED_PATHS]
+            named = sorted(replaced)[:NAMED_PATHS]
             log.warning("damage_repaired", revision=commit, files=len(replaced), paths=named)
 
-    def _share(self, worktree: str) -> set[str]:
+    def _share(self, worktree: str) -> dict[str, str]:
         """
-        Let a worktree have the files of the shown commit where they are equal; return those.
+        Let a worktree have the files of the shown commit where they are equal.
+
+        Returns:
+            Those, with the digest of the content where it is on record.
         """
         shown = self._snapshots.current()
         if not shown:
-            return set()
+            return {}
+        rows = contents.read(shown + LIST, self.store) or {}
         with opened(worktree) as checkout, opened(shown, self.store) as folder:
-            return set(share(checkout, folder, self.store))
+            return {
+                path: contents.digest_of(path, found, rows)
+                for path, found in share(checkout, folder, self.store)
+            }
 
-    def _list(self, commit: str, folder: int, old: Collection[str]) -> None:
+    def _list(self, commit: str, folder: int, old: Mapping[str, str]) -> None:
         """
         Put on record what a snapshot has.
 
         Args:
-            old: What is on disk already.
+            old: The files that are on disk already, with digests where they are known.
         """
-        rows = contents.take(folder)
+        rows = contents.take(folder, old)
         if self._fsync:
             contents.flush(rows, old, folder)
         contents.write(rows, commit + LIST, self.store, fsync=self._fsync)
