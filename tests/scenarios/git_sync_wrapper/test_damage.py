@@ -160,7 +160,7 @@ def test_a_submodule_is_repaired_too(here: GitSite) -> None:
 
     wrapper.sync()
 
-    assert before == contents(here.link.resolve())
+    assert before == contents(here.link.resolve()), wrapper.log()
     assert 200 == wrapper.get("/readyz").status
 
 

@@ -56,7 +56,7 @@ STALE_WORKTREE_TIMEOUT = "10s"
 # Beyond --sync-timeout, for its start and its clean-up.
 GRACE_SECONDS = 60.0
 LAST_LINES = 20
-LOCAL_CONFIG = {"core.hooksPath": os.devnull, "core.trustctime": "true", "safe.directory": "*"}
+LOCAL_CONFIG = {"core.hooksPath": os.devnull, "safe.directory": "*"}
 
 log = get_logger("git-sync")
 
@@ -163,8 +163,8 @@ class Engine:
         """
         Check a commit out once more, from git-sync's repository alone; return where.
 
-        Every file is written again, as none has the times that git knows: it has had more names
-        since. Empty where git cannot; then the checkout is gone, and git-sync makes another.
+        Every file is written again. Empty where git cannot; then the checkout is gone, and git-sync
+        makes another.
 
         Raises:
             CycleAbandoned: The fence was revoked.
@@ -185,10 +185,11 @@ class Engine:
         """
         Let git write all files of a checkout again; return what it says where it fails.
         """
-        reset = ["reset", "--quiet", "--hard"]
-        commands = [[*reset, commit]]
+        # git takes a file for unchanged by its times, in whole seconds: without an index it cannot.
+        forget, reset = ["read-tree", "--empty"], ["reset", "--quiet", "--hard"]
+        commands = [forget, [*reset, commit]]
         if self.options.submodules != "off":  # git-sync leaves their files as they are
-            inside = shlex.join([self.options.git, *reset])
+            inside = " && ".join(shlex.join([self.options.git, *step]) for step in (forget, reset))
             commands.append(["submodule", "--quiet", "foreach", "--recursive", inside])
         for command in commands:
             said, code = self._git(command, worktree, fence)
