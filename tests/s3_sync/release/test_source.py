@@ -485,7 +485,11 @@ def test_a_note_that_outlived_its_release_is_removed(shelf: Shelf, process: Proc
 
 @layouts
 def test_a_full_disk_changes_nothing(
-    shelf: Shelf, process: Process, monkeypatch: pytest.MonkeyPatch, layout: dict[str, str]
+    s3: FakeS3,
+    shelf: Shelf,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: dict[str, str],
 ) -> None:
     good = {"a.py": b"a = 1\n", "gone.py": b"b = 1\n"}
     shelf.publish(good)
@@ -501,6 +505,9 @@ def test_a_full_disk_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Target, "stage", fill)
         assert "target_full" == process.fail().reason
+        s3.forget()
+        assert "target_full" == process.fail().reason
+        assert [] == s3.seen(is_manifest)
     assert good == process.shown
     assert [] == staged(process)
     assert "changed" == process.cycle().result

@@ -33,6 +33,8 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 
+OF_THE_BUNDLE = {"bundle_corrupt", "release_missing"}
+
 log = get_logger("release")
 
 # A manifest that is no longer is read by one request: some 300 files.
@@ -132,9 +134,10 @@ class ReleaseSource:
         try:
             with self._bundle(release.manifest) as key:
                 await ReleaseApplier(self._client, order, key, release.manifest).take()
-        except SidecarError:
+        except SidecarError as error:
             # A second publish repairs it, and may write another manifest of the same revision.
-            self._release = None
+            if error.reason in OF_THE_BUNDLE:
+                self._release = None
             raise
 
     async def try_bundle(self, receiver: Receiver) -> None:
