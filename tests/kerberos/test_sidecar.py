@@ -15,9 +15,10 @@ from kerberos_sidecar.inotify import Folders
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.plan import Acquired
 from kerberos_sidecar.settings import load_settings
-from kerberos_sidecar.sidecar import KerberosSidecar
+from kerberos_sidecar.sidecar import POLL_SECONDS, KerberosSidecar
 from tests.kerberos.given import ccache, entry, keytab, tgt
 from tests.runtime.recording import Log
+from tests.support.waiting import wait_until
 
 POLL = 3600.0
 LATER = 4_000_000_000
@@ -81,11 +82,21 @@ def test_what_the_kernel_does_not_tell_is_seen_at_the_next_look(
     sidecar: KerberosSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As what another machine does on a network file system, or where no watch is left."""
-    monkeypatch.setattr(Folders, "wait", lambda self, folders, seconds: time.sleep(seconds))
+    passed = threading.Semaphore(0)
+    waited: list[float] = []
+
+    def wait(_: Folders, folders: set[str], seconds: float) -> None:
+        waited.append(seconds)
+        passed.acquire()
+
+    monkeypatch.setattr(Folders, "wait", wait)
     woken = threading.Semaphore(0)
-    sidecar.watch(woken.release, poll_seconds=0.01)
+    sidecar.watch(woken.release)
+    (tmp_path / "cc").unlink()
     assert not woken.acquire(timeout=0.1)
 
-    (tmp_path / "cc").unlink()
+    passed.release()
 
     assert woken.acquire(timeout=10)
+    wait_until(lambda: len(waited) == 2, "it waits again")
+    assert waited[1] <= POLL_SECONDS

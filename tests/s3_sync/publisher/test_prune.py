@@ -1,5 +1,6 @@
 """Tests of pruning: which releases go, in which order, and what a publish beside it finds."""
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,9 +14,10 @@ from s3_sync.publisher.prune import Pruned, choose, prune, read_names
 from s3_sync.publisher.rollback import roll_back
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key, pin_key
+from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.failing import failure
-from tests.support.fake_s3 import is_list
+from tests.support.fake_s3 import error, is_list
 from tests.support.faults import first
 from tests.support.loopback import Exchange
 from tests.support.publishing import PREFIX, check_every_release
@@ -122,6 +124,55 @@ def test_what_is_left_while_it_is_pruned_stays(bucket: Bucket) -> None:
 
     # The first had been deleted when the swings began, and none of them found it.
     assert {one.revision for one in made[1:]} <= left(bucket)
+
+
+# A prune of five releases makes some more requests than that.
+PRUNE_REQUESTS = 34
+
+
+@pytest.mark.parametrize("number", range(1, PRUNE_REQUESTS, 3))
+def test_whatever_others_do_at_a_request_what_they_use_is_there(
+    bucket: Bucket, number: int
+) -> None:
+    """A rollback and two publishes, each whole, in the middle of a prune."""
+    made = releases(bucket, 5)
+    used: list[str] = []
+
+    def act() -> None:
+        with suppress(SidecarError):
+            roll_back(bucket.store, made[1].revision, Origin(), is_dry=False)
+            used.append(made[1].revision)
+        # Two, so that it is neither current nor what a rollback leads to.
+        used.extend(bucket.publish({"new.py": body}).revision for body in (b"newer", b"new"))
+
+    bucket.server.forget()
+    act_once = first(act)
+    bucket.server.inject(act_once, lambda _: len(bucket.server.requests) == number, times=1)
+
+    prune(bucket.store, [], 0, DAY, is_dry=False)
+
+    assert used and set(used) <= left(bucket)
+    assert {"new.py": b"new"} == bucket.current()
+
+
+@pytest.mark.parametrize("number", range(1, PRUNE_REQUESTS, 3))
+def test_stopped_at_a_request_every_release_is_whole_and_the_next_prune_goes_on(
+    bucket: Bucket, number: int
+) -> None:
+    made = releases(bucket, 5)
+    bucket.server.forget()
+    bucket.server.inject(
+        error(403, "AccessDenied"), lambda _: len(bucket.server.requests) >= number
+    )
+    with suppress(SidecarError):
+        prune(bucket.store, [], 0, DAY, is_dry=False)
+    bucket.server.heal()
+    check_every_release(bucket.bodies())
+
+    run(bucket, count=0, days=1)
+
+    assert {made[4].revision, made[3].revision} == left(bucket)
+    assert 2 == sum("/bundles/" in f"/{key}" for key in bucket.bodies())
 
 
 def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:

@@ -138,6 +138,15 @@ def test_one_file_costs_little_of_the_manifest(change: Callable[[dict[str, bytes
     assert read_bytes < len(after.manifest_bytes) / 2
 
 
+def test_one_of_10_000_files_costs_less_than_50_kb_of_the_manifest() -> None:
+    files = {f"team{n % 97:02}/dag_{n:05}.py": b"" for n in range(10_000)}
+    before, after = (make_release({**files, "team03/x.py": body}) for body in (b"1", b"2"))
+
+    _, read_bytes = read_news(before, after)
+
+    assert after.pointer.head_bytes + read_bytes + len(after.pointer_bytes) < 50_000
+
+
 def test_a_release_that_has_only_lost_chunks_needs_none() -> None:
     ends = chunk_ends(sorted(MANY))
     files = {path: MANY[path] for path in sorted(MANY)[: ends[3]]}

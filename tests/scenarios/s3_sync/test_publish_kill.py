@@ -148,6 +148,41 @@ def test_a_promotion_that_is_killed_at_a_request_has_changed_nothing_or_all(
     assert NEW == read_release(bucket.bodies())
 
 
+ROLLBACK_REQUESTS = 8
+ROLLBACK_POINTER = 6
+
+
+@pytest.mark.parametrize("number", range(1, ROLLBACK_REQUESTS + 1))
+def test_a_rollback_that_is_killed_at_a_request_has_changed_nothing_or_all(
+    bucket: Bucket, tmp_path: Path, number: int
+) -> None:
+    publisher = publishing(bucket, tmp_path)
+    publisher.succeed("publish", write_files(tmp_path / "dags", NEW))
+    started = threading.Event()
+
+    def kill(exchange: Exchange) -> None:
+        started.wait(30)
+        process.kill()
+        exchange.reset()
+
+    bucket.forget()
+    bucket.inject(kill, lambda _: len(bucket.requests) == number)
+    process = publisher.start("rollback")
+    started.set()
+    process.communicate(timeout=60)
+
+    assert -signal.SIGKILL == process.returncode
+    is_old = number > ROLLBACK_POINTER
+    assert (OLD if is_old else NEW) == read_release(bucket.bodies())
+    bucket.heal()
+    bucket.forget()
+    answer = publisher.run("rollback", "--output", "json")
+    assert (3 if is_old else 0) == answer.code
+    if number == 1:
+        assert ROLLBACK_REQUESTS == len(bucket.requests)
+    assert OLD == read_release(bucket.bodies())
+
+
 def test_killed_at_random_moments_readers_see_one_release_or_the_other(
     bucket: Bucket, tmp_path: Path, counts: Counts
 ) -> None:

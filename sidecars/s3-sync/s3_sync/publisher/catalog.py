@@ -170,7 +170,7 @@ def resolve(store: Store, text: str, folder: str = MANIFEST_FOLDER) -> str:
         case [revision]:
             return revision
         case []:
-            raise _unknown(store, text)
+            raise unknown(store, text)
         case found:
             raise RevisionError(
                 "release_unknown",
@@ -179,7 +179,7 @@ def resolve(store: Store, text: str, folder: str = MANIFEST_FOLDER) -> str:
             )
 
 
-def _unknown(store: Store, text: str) -> RevisionError:
+def unknown(store: Store, text: str) -> RevisionError:
     return RevisionError(
         "release_unknown",
         f"there is no release {short(text)} in {store.url}",
@@ -208,7 +208,7 @@ def find_release(store: Store, revision: str) -> Kept:
     """
     kept = read_release(store, revision)
     if kept is None:
-        raise _unknown(store, revision)
+        raise unknown(store, revision)
     return kept
 
 

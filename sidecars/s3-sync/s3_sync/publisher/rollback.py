@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 
 from s3_sync.publisher.catalog import (
     ReleaseError,
-    find_release,
     incomplete,
     is_shown,
     read_current,
     read_release,
+    unknown,
 )
 from s3_sync.publisher.store import Store
 from s3_sync.publisher.swap import has_conditions, swap_pointer
@@ -61,13 +61,15 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     target = revision or (before_it.revision if before_it else "")
     if target == old.revision:
         return Rollback(old, old, None)
-    if revision is None and read_release(store, target) is None:
+    kept = read_release(store, target)
+    if kept is None and revision is None:
         raise ReleaseError(
             "history_empty",
             f"{short(target)}, the release before {short(old.revision)}, is not there any more",
             "It was pruned. `s3-sync releases` lists those that are there; name one.",
         )
-    kept = find_release(store, target)
+    if kept is None:
+        raise unknown(store, target)
     if not kept.is_whole or kept.manifest is None:
         raise incomplete(target)
     origin = replace(kept.manifest.head.origin, by=who.by, ci_url=who.ci_url)

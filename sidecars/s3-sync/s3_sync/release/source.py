@@ -33,10 +33,10 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 
-OF_THE_BUNDLE = {"bundle_corrupt", "release_missing"}
-
 log = get_logger("release")
 
+# Reasons for which another bundle, and so another manifest, may come for the same revision.
+OF_THE_BUNDLE = {"bundle_corrupt", "release_missing"}
 # A manifest that is no longer is read by one request: some 300 files.
 WHOLE_BYTES = 16 << 10
 
@@ -135,7 +135,6 @@ class ReleaseSource:
             with self._bundle(release.manifest) as key:
                 await ReleaseApplier(self._client, order, key, release.manifest).take()
         except SidecarError as error:
-            # A second publish repairs it, and may write another manifest of the same revision.
             if error.reason in OF_THE_BUNDLE:
                 self._release = None
             raise
