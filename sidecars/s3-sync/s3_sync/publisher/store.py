@@ -311,10 +311,14 @@ class Store:
         refusal = Refusal(code_of(error), str(said.get("Message", "")), "")
         region = self._client.meta.region_name or ""
         request = Request(operation, self.bucket, self.prefix + key, self.prefix, region)
-        identity = self._identity() if is_denied(answer, refusal) else None
+        identity = self._identity() if is_denied(answer, refusal) else self._access_key()
         explained = explain(answer, refusal, request, identity)
         assert isinstance(explained, SidecarError), explained  # 404 and 412 are answers
         return explained
+
+    def _access_key(self) -> str:
+        found = self._session.get_credentials()
+        return f"the access key {found.access_key}" if found else "a request without credentials"
 
     def _identity(self) -> str | None:
         try:

@@ -234,7 +234,7 @@ def explain(
         case code if code in STALE_CREDENTIALS:
             return SourceError(
                 STALE_CREDENTIALS[code],
-                f"S3 refuses {identity}, even after the credentials were fetched again ({said})",
+                f"S3 refuses {identity} ({said})",
                 "Renew the credentials at their source.",
             )
     if answer.status == 408 or refusal.code == "RequestTimeout":
