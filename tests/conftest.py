@@ -63,6 +63,10 @@ class Counts:
     """New sessions of AWS, each of which ends the one before."""
     worlds: int
     """Random buckets of good and bad objects."""
+    versions: int
+    """DAG versions that are asked for at once."""
+    version_calls: int
+    """Processes of Airflow, as good as, that ask for one of them."""
 
 
 MODERATE = Counts(
@@ -78,6 +82,8 @@ MODERATE = Counts(
     permission_steps=2,
     supervisor_pairs=1,
     keys=7,
+    versions=12,
+    version_calls=400,
     tree_reads=1_000,
     credential_rotations=2,
     worlds=15,
@@ -95,6 +101,8 @@ FULL = Counts(
     permission_steps=3,
     supervisor_pairs=10,
     keys=1,
+    versions=50,
+    version_calls=2_000,
     tree_reads=20_000,
     credential_rotations=20,
     worlds=300,

@@ -25,7 +25,50 @@ SELDOM_SECONDS = 86_400.0
 log = get_logger("http")
 
 
-class Listener(ThreadingHTTPServer):
+class BoundedServer(ThreadingHTTPServer):
+    """
+    A server with so many connections at most.
+    """
+
+    daemon_threads = True
+    allow_reuse_port = False
+    request_queue_size = CONNECTIONS
+
+    def __init__(self, address: Any, answers: type[RequestHandler]) -> None:
+        self._connections: deque[socket.socket] = deque()
+        super().__init__(address, answers)
+
+    def serve_in_thread(self, name: str) -> None:
+        """
+        Serve in a daemon thread.
+        """
+        # It ends with the process, or by an event on its socket, so it need not look: twice a
+        # second, as is the default, costs an idle sidecar 0.4 s of CPU an hour.
+        threading.Thread(
+            target=self.serve_forever, args=(SELDOM_SECONDS,), name=name, daemon=True
+        ).start()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        # Clients that open connections, or dribble, without end must neither cost threads
+        # without end nor keep the probes out: the oldest connection makes way.
+        with suppress(IndexError, OSError):
+            if len(self._connections) >= CONNECTIONS:
+                self._connections.popleft().shutdown(socket.SHUT_RDWR)
+        self._connections.append(request)
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with suppress(ValueError):
+                self._connections.remove(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("http_request_failed", client=str(client_address))
+
+
+class Listener(BoundedServer):
     """
     One address that is listened on, from :meth:`start` until the process ends.
 
@@ -37,12 +80,7 @@ class Listener(ThreadingHTTPServer):
         SettingsError: The address cannot be bound (a port in use, an address of another host).
     """
 
-    daemon_threads = True
-    allow_reuse_port = False
-    request_queue_size = CONNECTIONS
-
     def __init__(self, bind: tuple[str, int], setting: str, answers: type[RequestHandler]) -> None:
-        self._connections: deque[socket.socket] = deque()
         host, port = bind
         try:
             self._bind(host, port, answers)
@@ -63,7 +101,7 @@ class Listener(ThreadingHTTPServer):
         found = socket.getaddrinfo(host or "::", port, type=socket.SOCK_STREAM)
         self.address_family = found[0][0]
         self._is_dual_stack = not host
-        super().__init__(found[0][4][:2], answers)  # type: ignore[arg-type]
+        super().__init__(found[0][4][:2], answers)
 
     def server_bind(self) -> None:
         if self._is_dual_stack and self.address_family == socket.AF_INET6:
@@ -78,31 +116,8 @@ class Listener(ThreadingHTTPServer):
         """
         host, port = str(self.server_address[0]), self.server_address[1]
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        # Nobody stops it but the end of the process, so it need not look: twice a second, as is the
-        # default, costs an idle sidecar 0.4 s of CPU an hour.
-        threading.Thread(
-            target=self.serve_forever, args=(SELDOM_SECONDS,), name="http", daemon=True
-        ).start()
+        self.serve_in_thread("http")
         log.info("http_listening", address=shown)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        # Clients that open connections, or dribble, without end must neither cost threads
-        # without end nor keep the probes out: the oldest connection makes way.
-        with suppress(IndexError, OSError):
-            if len(self._connections) >= CONNECTIONS:
-                self._connections.popleft().shutdown(socket.SHUT_RDWR)
-        self._connections.append(request)
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            with suppress(ValueError):
-                self._connections.remove(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("http_request_failed", client=str(client_address))
 
 
 class RequestHandler(BaseHTTPRequestHandler):

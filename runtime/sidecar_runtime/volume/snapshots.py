@@ -10,6 +10,7 @@ is followed, because others may be able to write to the volume.
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import os
 import stat
@@ -24,6 +25,8 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
+# Of the empty file beside a snapshot that was asked for.
+ASKED = ".asked"
 # One count for the process: an abandoned cycle must not meet the names of its successor.
 _NUMBERS = itertools.count()
 
@@ -36,7 +39,8 @@ class Snapshots:
     The snapshots of one volume.
 
     Names that begin with a dot are copies in the making or on their way out; what a crash leaves
-    of them is removed by :meth:`sweep`.
+    of them is removed by :meth:`sweep`. A snapshot is in use, and stays, while any process holds a
+    shared ``flock`` on its folder.
 
     Args:
         root: The open folder that holds the link.
@@ -44,7 +48,9 @@ class Snapshots:
         store_path: From the root to the store, for the link.
         link: The link's name.
         retain_count: So many of the older ones stay.
-        retain_seconds: And all that were replaced less than this ago.
+        retain_seconds: And all that were replaced, asked for or in use less than this ago.
+        asked_count: So many of those stay that were asked for, the ones used last.
+        asked_bytes: And so much of what they do not share with the shown one.
         fsync: Flush names to disk before the link shows them, and the link itself.
 
     Raises:
@@ -58,6 +64,8 @@ class Snapshots:
     link: str
     retain_count: int = 0
     retain_seconds: float = 0.0
+    asked_count: int = 0
+    asked_bytes: int = 0
     fsync: bool = False
 
     def current(self) -> str:
@@ -140,6 +148,24 @@ class Snapshots:
             if self.fsync:
                 os.fsync(self.root)
 
+    def keep_asked(self, prepared: str, revision: str, fence: Fence) -> None:
+        """
+        Make a snapshot that was asked for of a folder in the store; the link does not change.
+
+        Args:
+            prepared: Its name, which begins with a dot.
+        """
+        with fence:
+            self._mark(revision)
+            os.rename(prepared, revision, src_dir_fd=self.store, dst_dir_fd=self.store)
+
+    def asked(self) -> list[str]:
+        """
+        Return the snapshots that were asked for, the one used last first.
+        """
+        marked = set(os.listdir(self.store))
+        return [revision for revision in self.revisions() if revision + ASKED in marked]
+
     def prune(self, published: str, fence: Fence) -> list[str]:
         """
         Remove the snapshots that need not stay; return those that do.
@@ -148,41 +174,100 @@ class Snapshots:
             published: Stays; so does what the link shows, if someone has changed it.
         """
         kept = [revision for revision in dict.fromkeys((published, self.current())) if revision]
-        now = time.time()
-        for place, revision in enumerate(self._older(kept)):
-            found = os.stat(revision, dir_fd=self.store, follow_symlinks=False)
-            if found.st_mtime > now:  # the clock was set back: its age starts over
-                os.utime(revision, dir_fd=self.store, follow_symlinks=False)
-            is_young = now - found.st_mtime < self.retain_seconds
-            if place < self.retain_count or is_young or not self._remove(revision, fence):
+        asked = [revision for revision in self.asked() if revision not in kept]
+        spared = self._affordable(asked, kept)
+        others = self._older([*kept, *asked])[: self.retain_count]
+        for revision in self._older(kept):
+            is_young = self._is_young(revision)
+            if is_young or revision in (*spared, *others) or not self._remove(revision, fence):
                 kept.append(revision)
         return kept
+
+    def _affordable(self, asked: Collection[str], kept: Collection[str]) -> list[str]:
+        """
+        Return those of the snapshots that were asked for which there is room for.
+        """
+        if not asked:
+            return []
+        seen: set[int] = set()
+        for revision in kept:
+            self._own_bytes(revision, seen)
+        room, spared = self.asked_bytes, []
+        for revision in list(asked)[: self.asked_count]:
+            room -= self._own_bytes(revision, seen)
+            if room >= 0:
+                spared.append(revision)
+        return spared
+
+    def _own_bytes(self, revision: str, seen: set[int]) -> int:
+        """
+        Return the size of those files of a snapshot that were not seen before.
+        """
+        total = 0
+        with suppress(FileNotFoundError):  # what the link shows was removed by hand
+            for _, _, names, folder in os.fwalk(revision, dir_fd=self.store):
+                for name in names:
+                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    if found.st_ino not in seen:
+                        seen.add(found.st_ino)
+                        total += found.st_size
+        return total
+
+    def _is_young(self, revision: str) -> bool:
+        """
+        Whether a snapshot was replaced, brought or in use less than `retain_seconds` ago.
+        """
+        now = time.time()
+        found = os.stat(revision, dir_fd=self.store, follow_symlinks=False)
+        if found.st_mtime > now or self._is_in_use(revision):
+            # In use, or the clock was set back: its age starts over.
+            os.utime(revision, dir_fd=self.store, follow_symlinks=False)
+            return True
+        return now - found.st_mtime < self.retain_seconds
 
     def drop_oldest(self, fence: Fence) -> str:
         """
         Remove the snapshot that was replaced first, though its time has not come; return it.
 
-        Empty where there is none but what the link shows, or where it shows nothing.
+        Empty where there is none but what the link shows and what is in use, or where the link
+        shows nothing.
         """
         current = self.current()
         older = self._older([current]) if current else []
-        return older[-1] if older and self._remove(older[-1], fence) else ""
+        return next((name for name in reversed(older) if self._remove(name, fence)), "")
 
     def _older(self, kept: Collection[str]) -> list[str]:
         return [revision for revision in self.revisions() if revision not in kept]
 
+    def _is_in_use(self, revision: str) -> bool:
+        folder = os.open(revision, FOLDER_FLAGS, dir_fd=self.store)
+        try:
+            return not _lock_alone(folder)
+        finally:
+            os.close(folder)
+
     def _remove(self, revision: str, fence: Fence) -> bool:
         """
-        Remove a snapshot, unless the link shows it; tell whether it is gone.
+        Remove a snapshot, unless the link shows it or it is in use; tell whether it is gone.
         """
         gone = _aside(revision)
-        with fence:
-            if revision == self.current():
-                return False
-            # In one step, so that half of it can never be taken for a snapshot.
-            os.rename(revision, gone, src_dir_fd=self.store, dst_dir_fd=self.store)
+        folder = os.open(revision, FOLDER_FLAGS, dir_fd=self.store)
+        try:
+            with fence:
+                if revision == self.current() or not _lock_alone(folder):
+                    return False
+                # In one step, so that half of it can never be taken for a snapshot.
+                os.rename(revision, gone, src_dir_fd=self.store, dst_dir_fd=self.store)
+                with suppress(FileNotFoundError):
+                    os.unlink(revision + ASKED, dir_fd=self.store)
+        finally:
+            os.close(folder)
         remove_tree(gone, self.store)
         return True
+
+    def _mark(self, revision: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(revision + ASKED, flags, 0o664, dir_fd=self.store))
 
     def sweep(self) -> None:
         """
@@ -245,6 +330,19 @@ def is_name(revision: str) -> bool:
     except UnicodeError:
         return False
     return bool(name) and not name.startswith(b".") and b"/" not in name and b"\0" not in name
+
+
+def _lock_alone(folder: int) -> bool:
+    """
+    Take an open folder for ourselves, until it is closed; False while others use it.
+    """
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # no locks on folders there (NFS): nobody else can have one
+    return True
 
 
 def _aside(name: str) -> str:

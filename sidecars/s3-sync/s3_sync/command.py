@@ -48,4 +48,6 @@ def run() -> int:
     metrics = SyncMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar, is_release = S3Sync(settings, metrics), settings.source_kind == "release"
-    return run_daemon(sidecar, settings, PREFIX, about, metrics, glances=is_release)
+    return run_daemon(
+        sidecar, settings, PREFIX, about, metrics, watch=sidecar.watch, glances=is_release
+    )

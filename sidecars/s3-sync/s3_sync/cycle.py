@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import asyncio
 
+from s3_sync.asking import Asking
 from s3_sync.dry_run import DryRun
 from s3_sync.layouts.layout import Layout
 from s3_sync.lease import Lease
 from s3_sync.metrics import SyncMetrics
 from s3_sync.open_source import open_source
 from s3_sync.reconcile import Reconciler
+from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings
 from s3_sync.status import Status
 from s3_sync.tree.target import Torn
+from sidecar_runtime.asking.asked import Asked
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate
@@ -36,6 +39,7 @@ class Session:
         lock: TargetLock,
         status: Status,
         gate: Gate | None,
+        asked: Asked | None,
     ) -> None:
         self._settings = settings
         self._lease = Lease(settings, metrics, lock, status)
@@ -50,6 +54,9 @@ class Session:
         self._source = open_source(settings, client)
         self._reconciler = Reconciler(settings, metrics, status, gate, self._lease, self._source)
         self._rehearsal = DryRun(settings, metrics, status, self._source)
+        self._asking: Asking | None = None
+        if asked is not None and isinstance(self._source, ReleaseSource):
+            self._asking = Asking(settings, metrics, asked, self._source)
         self._layout: Layout | None = None
         self._has_failed = False
 
@@ -86,6 +93,8 @@ class Session:
         Close connections, files and the event loop; the lock stays with the process.
         """
         self._source.close()
+        if self._asking is not None:
+            self._asking.close()
         self._lease.close()
         self._loop.close()
 
@@ -101,12 +110,18 @@ class Session:
         if layout is not self._layout:
             self._layout = layout
             self._reconciler.start_over()
+            if self._asking is not None:
+                self._asking.follow(layout)
         if layout is None:
             return Outcome("waiting", counts={"holder": self._lease.holder})
         try:
             layout.prune(fence)
             self._lease.look(layout)
-            return await self._reconciler.reconcile(layout, fence)
+            try:
+                return await self._reconciler.reconcile(layout, fence)
+            finally:
+                if self._asking is not None:
+                    await self._asking.bring(fence)
         except Torn as torn:
             self._lease.torn = layout.tree.damaged(iter(layout.tree.managed.files))
             raise TargetError(

@@ -5,6 +5,7 @@ The metrics of s3-sync.
 from __future__ import annotations
 
 from s3_sync.s3.refusals import Operation
+from sidecar_runtime.asking.asked import AskMetrics
 from sidecar_runtime.gate.gate import GateMetrics
 from sidecar_runtime.metrics import Metrics
 
@@ -57,6 +58,7 @@ class SyncMetrics(Metrics):
             "s3_sync_held_deletions", "Files whose deletion S3_SYNC_MAX_DELETE holds back."
         )
         self.gate = GateMetrics(self)
+        self.asked = AskMetrics(self)
         requests = self.counter_by(
             "operation", "s3_sync_requests_total", "Requests sent to S3, by operation."
         )

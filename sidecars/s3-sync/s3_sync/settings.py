@@ -20,6 +20,7 @@ from sidecar_runtime.parsers import (
     absolute_path,
     allows,
     boolean,
+    byte_size,
     choice,
     count,
     duration,
@@ -251,6 +252,19 @@ class Settings(GateSettings):
         default="10m",
         text="A snapshot stays for at least this long after it was replaced.",
     )
+    keep_asked: int = setting(
+        "KEEP_ASKED",
+        count,
+        default="20",
+        text="How many older releases to keep that a pod has asked for (DAG versions of Airflow "
+        "3), beside those of RETAIN_COUNT; the ones used last stay. 0: nobody may ask.",
+    )
+    keep_asked_bytes: int = setting(
+        "KEEP_ASKED_BYTES",
+        byte_size,
+        default="1Gi",
+        text="What they may take on the volume, beyond what they share with the current release.",
+    )
     file_mode: int = setting(
         "FILE_MODE",
         mode,
@@ -271,6 +285,14 @@ class Settings(GateSettings):
         The prefix of all keys, with its slash; empty for the whole bucket.
         """
         return f"{self.key_path}/" if self.key_path else ""
+
+    @property
+    def answers(self) -> bool:
+        """
+        Whether consumers may ask for older releases.
+        """
+        is_possible = self.source_kind == "release" and self.layout == "snapshot"
+        return is_possible and bool(self.keep_asked) and not (self.one_shot or self.dry_run)
 
     @property
     def source(self) -> str:

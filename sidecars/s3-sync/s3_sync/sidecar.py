@@ -4,10 +4,13 @@ State of s3-sync that outlives a cycle and its thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from s3_sync.cycle import Session
 from s3_sync.metrics import SyncMetrics
 from s3_sync.settings import Settings
 from s3_sync.status import Status
+from sidecar_runtime.asking.asked import Asked
 from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.volume.lock import TargetLock
@@ -24,9 +27,19 @@ class S3Sync:
         self._lock = TargetLock()
         self._status = Status()
         self._gate = make_gate(settings, metrics.gate)
+        self._asked = Asked() if settings.answers else None
 
     def begin(self) -> Session:
-        return Session(self._settings, self._metrics, self._lock, self._status, self._gate)
+        return Session(
+            self._settings, self._metrics, self._lock, self._status, self._gate, self._asked
+        )
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """
+        Let consumers that ask for a release ask for a cycle with it.
+        """
+        if self._asked is not None:
+            self._asked.wake = wake
 
     def readiness(self) -> Readiness:
         return self._status.readiness

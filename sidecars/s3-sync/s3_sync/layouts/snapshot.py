@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 
+from s3_sync.digest import Content
 from s3_sync.layouts.leftovers import clear_in_place
 from s3_sync.layouts.publish import bring, difference, repair, restore
 from s3_sync.plan import Plan
@@ -26,12 +27,14 @@ from s3_sync.tree.volume import (
     Volume,
     open_own_folder,
 )
+from sidecar_runtime.asking.ask_socket import AskSocket
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
 from sidecar_runtime.volume.files import is_at
 from sidecar_runtime.volume.snapshots import Snapshots, is_name
-from sidecar_runtime.volume.trees import link_tree
+from sidecar_runtime.volume.trees import link_tree, remove_tree
 
 WRITE_BITS = 0o222
 _LIST_SUFFIX = f".{MANAGED}"
@@ -71,6 +74,8 @@ class Snapshot:
             link=LINK,
             retain_count=settings.retain_count,
             retain_seconds=settings.retain_seconds,
+            asked_count=settings.keep_asked,
+            asked_bytes=settings.keep_asked_bytes,
             fsync=volume.fsync,
         )
         self._snapshots.sweep()
@@ -148,6 +153,63 @@ class Snapshot:
                         os.unlink(name, dir_fd=self._store)
         except OSError as error:
             log.warning("leftover_kept", name=error.filename, error=error.strerror)
+
+    @property
+    def asked_count(self) -> int:
+        """
+        How many snapshots are here because they were asked for.
+        """
+        return len(self._snapshots.asked())
+
+    def has(self, revision: str) -> bool:
+        """
+        Whether there is a snapshot of a revision, shown or not.
+        """
+        return self._snapshots.has(revision)
+
+    def answer(self, ask: Callable[[str], SidecarError | None]) -> AskSocket:
+        """
+        Return what answers consumers beside the snapshots.
+
+        Raises:
+            OSError: The file system has no sockets.
+        """
+        return AskSocket(self._store, self.has, ask)
+
+    @contextmanager
+    def aside(self, revision: str, wanted: Mapping[str, Content]) -> Iterator[Target]:
+        """
+        Yield a folder for a revision that nobody sees, with what the shown one has of its files.
+        """
+        name = f".{revision}"
+        self._remove_aside(name)
+        target = self._open(name)
+        try:
+            if self.shown is not None:
+                restore(_same(wanted, self.shown.managed.files), self.shown, target, Fence())
+            yield target
+        finally:
+            target.close()
+            self._remove_aside(name)
+
+    def keep(self, revision: str, target: Target, fence: Fence) -> None:
+        """
+        Make a snapshot of a folder that was filled aside; what is shown does not change.
+        """
+        target.end_cycle(fence)
+        name = f".{revision}"
+        with fence:
+            os.rename(
+                list_name(name),
+                list_name(revision),
+                src_dir_fd=self._store,
+                dst_dir_fd=self._store,
+            )
+        self._snapshots.keep_asked(name, revision, fence)
+
+    def _remove_aside(self, name: str) -> None:
+        remove_tree(name, self._store)
+        remove_tree(list_name(name), self._store)
 
     def clear_others(self, fence: Fence) -> None:
         clear_in_place(self._volume, fence, may_delete=self._delete != "none")
@@ -233,6 +295,15 @@ class Snapshot:
             folder.close()
             raise
         return folder
+
+
+def _same(wanted: Mapping[str, Content], held: Mapping[str, Managed]) -> list[str]:
+    """
+    Return the paths whose content is held already.
+    """
+    return [
+        path for path, content in wanted.items() if path in held and held[path].etag == content.etag
+    ]
 
 
 def _etags(files: Mapping[str, Managed]) -> dict[str, str]:

@@ -118,6 +118,21 @@ class ReleaseSource:
             )
         return self._release
 
+    async def find(self, revision: str, fence: Fence) -> Release:
+        """
+        Return a release by its id, whichever is current.
+
+        Raises:
+            SourceError: ``release_missing``, ``release_invalid``: it is not there, or not one.
+        """
+        self._client.begin_cycle(fence)
+        try:
+            return await self._read_whole(revision)
+        except SourceError as error:
+            if error.reason == "release_missing":
+                error.advice = "It was pruned: `prune-releases --keep-from` keeps what runs need."
+            raise
+
     def is_settled(self, state: State[File], published: str, *, is_first: bool) -> bool:
         return True
 
@@ -135,7 +150,7 @@ class ReleaseSource:
             with self._bundle(release.manifest) as key:
                 await ReleaseApplier(self._client, order, key, release.manifest).take()
         except SidecarError as error:
-            if error.reason in OF_THE_BUNDLE:
+            if error.reason in OF_THE_BUNDLE and release is self._release:
                 self._release = None
             raise
 

@@ -1,0 +1,92 @@
+"""
+The Unix socket beside the snapshots: consumers on the same volume ask there for older revisions.
+
+Neither the network nor a request that is forged through another server reaches it, and it works
+through a mount that is read-only. The answers are names, never paths.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import socketserver
+from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.http.listener import BoundedServer, RequestHandler
+from sidecar_runtime.volume.trees import remove_tree
+
+NAME = "ask.sock"
+# Reasons for which no later question gets another answer.
+GONE = {"release_missing", "release_invalid"}
+_QUESTION = re.compile(r"/revisions/([0-9a-f]{40}|[0-9a-f]{64})")
+
+
+class AskSocket(BoundedServer):
+    """
+    Answers ``GET /revisions/<id>``: 200 where there is a snapshot of it, 202 while it is on its
+    way, 404 where the source has none, 503 with the reason where it cannot be brought now.
+
+    Args:
+        store: The open folder with the snapshots.
+        has: Whether there is one of a revision.
+        ask: As of :class:`~sidecar_runtime.asked.Asked`.
+
+    Raises:
+        OSError: There can be no socket on that volume.
+    """
+
+    address_family = socket.AF_UNIX
+
+    def __init__(
+        self, store: int, has: Callable[[str], bool], ask: Callable[[str], SidecarError | None]
+    ) -> None:
+        self.has = has
+        self.ask = ask
+        remove_tree(NAME, store)
+        # A path of its own may be longer than the 107 bytes that an address has room for.
+        super().__init__(f"/proc/self/fd/{store}/{NAME}", _Answering)
+        # To connect is to write; whoever can see the volume may ask, under any uid.
+        os.chmod(NAME, 0o666, dir_fd=store)  # noqa: S103
+        self.serve_in_thread("ask")
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "", 0
+
+    def close(self) -> None:
+        """
+        Stop; the name stays for the next one to replace, which may be there already.
+        """
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        self.shutdown()
+        self.server_close()
+
+
+class _Answering(RequestHandler):
+    server: AskSocket
+
+    def do_GET(self) -> None:
+        question = _QUESTION.fullmatch(self.path)
+        if question is None:
+            self._say(HTTPStatus.NOT_FOUND, error="ask for /revisions/ and a whole id")
+        elif self.server.has(name := question[1]):
+            self._say(HTTPStatus.OK, name=name)
+        elif (failure := self.server.ask(name)) is None:
+            self._say(HTTPStatus.ACCEPTED, state="on its way")
+        else:
+            is_gone = failure.reason in GONE
+            self._say(
+                HTTPStatus.NOT_FOUND if is_gone else HTTPStatus.SERVICE_UNAVAILABLE,
+                reason=failure.reason,
+                error=failure.message,
+            )
+
+    def _say(self, status: HTTPStatus, **facts: Any) -> None:
+        self.answer(status, json.dumps(facts).encode() + b"\n")

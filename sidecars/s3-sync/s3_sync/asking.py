@@ -1,0 +1,128 @@
+"""
+Older releases, for runs that began with them: brought beside what is shown, when a consumer asks.
+"""
+
+from __future__ import annotations
+
+import time
+
+from s3_sync.layouts.layout import Layout
+from s3_sync.layouts.snapshot import Snapshot
+from s3_sync.metrics import SyncMetrics
+from s3_sync.plan import make_plan
+from s3_sync.release.source import Release, ReleaseSource
+from s3_sync.settings import Settings
+from s3_sync.source import Order
+from s3_sync.tree.target import Target
+from sidecar_runtime.asking.ask_socket import AskSocket
+from sidecar_runtime.asking.asked import Asked
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.errors import explain_os_error
+
+log = get_logger("asked")
+
+
+class Asking:
+    """
+    Answers consumers of one target, cycle for cycle; belongs to one thread.
+    """
+
+    def __init__(
+        self, settings: Settings, metrics: SyncMetrics, asked: Asked, source: ReleaseSource
+    ) -> None:
+        self._path = settings.dest_path
+        self._metrics = metrics
+        self._asked = asked
+        self._source = source
+        self._layout: Snapshot | None = None
+        self._socket: AskSocket | None = None
+
+    def follow(self, layout: Layout | None) -> None:
+        """
+        Answer beside the snapshots of a layout from now on, and nowhere without one.
+        """
+        self.close()
+        if not isinstance(layout, Snapshot):
+            return
+        self._layout = layout
+        try:
+            self._socket = layout.answer(self._asked.ask)
+        except OSError as error:
+            log.warning(
+                "ask_socket_unavailable",
+                error=error.strerror or str(error),
+                advice=f"{self._path} is on a file system that has no sockets: DAG versions end "
+                "with what is kept there.",
+            )
+
+    def close(self) -> None:
+        """
+        Answer no more; what was brought stays.
+        """
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = self._layout = None
+
+    async def bring(self, fence: Fence) -> None:
+        """
+        Bring what is waited for, one after the other; a failure is the answer to who waits.
+
+        Raises:
+            CycleAbandoned: The fence was revoked.
+        """
+        layout = self._layout
+        if layout is None:
+            return
+        for revision in self._asked.waiting():
+            failure: SidecarError | None = None
+            try:
+                await self._bring(layout, revision, fence)
+            except SidecarError as error:
+                failure = error
+            except OSError as error:
+                failure = explain_os_error(error, f"cannot write to {self._path}", self._path)
+            if failure is not None:
+                log.warning(
+                    "revision_not_brought",
+                    revision=revision,
+                    reason=failure.reason,
+                    error=failure.message,
+                    advice=failure.advice,
+                )
+            self._asked.settle(revision, failure)
+            self._metrics.asked.brought("failed" if failure else "brought").inc()
+        self._metrics.asked.kept.set(layout.asked_count)
+
+    async def _bring(self, layout: Snapshot, revision: str, fence: Fence) -> None:
+        """
+        Bring one release beside what is shown; a crash half-way leaves what the next start sweeps.
+        """
+        if layout.has(revision):
+            return
+        started = time.monotonic()
+        release = await self._source.find(revision, fence)
+        with layout.aside(revision, release.wanted) as target:
+            downloaded_bytes = await self._fill(target, release, fence)
+            layout.keep(revision, target, fence)
+        layout.prune(fence)
+        self._metrics.downloaded.inc(downloaded_bytes)
+        log.info(
+            "revision_brought",
+            revision=revision,
+            files=len(release.wanted),
+            downloaded_bytes=downloaded_bytes,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    async def _fill(self, target: Target, release: Release, fence: Fence) -> int:
+        """
+        Let a folder have all of a release; return how much had to be downloaded, in bytes.
+        """
+        plan = make_plan(release.wanted, target.managed.files, may_delete=False)
+        order = Order(release, plan, target, fence)
+        await self._source.bring(order)
+        for error in order.result.failed.values():
+            raise error
+        return order.result.downloaded_bytes

@@ -1,0 +1,358 @@
+"""The bundle in a process of a real Airflow 3, over what a real s3-sync publishes."""
+
+import fcntl
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Counts
+from tests.support.airflow import Airflow, AirflowIsMissing
+from tests.support.asking import STORE
+from tests.support.bundles import BundleFailed, Bundles, running_bundles
+from tests.support.daemon import Daemon
+from tests.support.fake_s3 import FakeS3, error
+from tests.support.releases import Release
+from tests.support.scripted import published
+from tests.support.shelf import Shelf, is_bundle, is_manifest, release_daemon
+
+SETTINGS: dict[str, str | None] = {
+    "S3_SYNC_LAYOUT": "snapshot",
+    "S3_SYNC_RETAIN_COUNT": "0",
+    "S3_SYNC_RETAIN_FOR": "0",
+}
+# Until it is told that nobody answers, or that a version is gone, a bundle waits so long here.
+SHORT_SECONDS = 0.5
+
+
+def files_of(number: int) -> dict[str, bytes]:
+    mark = f"MARK = {number}\n".encode()
+    return {"mark.py": mark, "pkg/mark_2.py": mark, "same.py": b"pass\n", "dags/mark_3.py": mark}
+
+
+@pytest.fixture(scope="module")
+def airflow() -> Airflow:
+    try:
+        return Airflow.install("3")
+    except AirflowIsMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def bundles(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundles]:
+    with running_bundles(airflow, tmp_path_factory.mktemp("airflow")) as bundles:
+        yield bundles
+
+
+@pytest.fixture
+def s3() -> Iterator[FakeS3]:
+    with FakeS3() as server:
+        yield server
+
+
+@pytest.fixture
+def shelf(s3: FakeS3) -> Shelf:
+    return Shelf.at(s3)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "dags"
+
+
+@pytest.fixture
+def releases(shelf: Shelf) -> list[Release]:
+    """Four releases, the last of them current."""
+    return [shelf.publish(files_of(number)) for number in range(4)]
+
+
+@pytest.fixture
+def start(s3: FakeS3, target: Path) -> Iterator[Callable[..., Daemon]]:
+    daemons: list[Daemon] = []
+
+    def begin(**more: str) -> Daemon:
+        daemons.append(release_daemon(s3, target, SETTINGS | more).start())
+        return daemons[-1]
+
+    yield begin
+    for daemon in daemons:
+        daemon.kill()
+
+
+@pytest.fixture
+def daemon(start: Callable[..., Daemon], releases: list[Release]) -> Daemon:
+    return start().until_synced()
+
+
+@pytest.fixture
+def link(target: Path) -> str:
+    return str(target / "current")
+
+
+def fails(bundles: Bundles, **given: Any) -> str:
+    with pytest.raises(BundleFailed) as failed:
+        bundles.initialize(wait_seconds=SHORT_SECONDS, **given)
+    return str(failed.value)
+
+
+# --- what is current
+
+
+def test_what_is_current_is_followed_by_refreshes_and_by_nothing_else(
+    bundles: Bundles, daemon: Daemon, shelf: Shelf, releases: list[Release], link: str
+) -> None:
+    path = bundles.initialize(path=link)
+    assert releases[3].revision == bundles.do("version") == path.name
+    assert files_of(3) == published(path)
+
+    new = shelf.publish(files_of(7))
+    daemon.sync()
+    assert str(path) == bundles.do("path") and releases[3].revision == bundles.do("version")
+    assert files_of(3) == published(path)  # though RETAIN_FOR is 0: it is in use
+
+    bundles.do("refresh")
+    assert new.revision == bundles.do("version") == Path(bundles.do("path")).name
+    assert files_of(7) == published(Path(bundles.do("path")))
+
+    daemon.sync()
+    assert not path.exists()
+
+
+def test_a_refresh_without_news_asks_nobody(
+    bundles: Bundles, daemon: Daemon, s3: FakeS3, link: str
+) -> None:
+    bundles.initialize(path=link)
+    daemon.kill()
+    s3.forget()
+
+    bundles.do("refresh")
+
+    assert [] == s3.requests
+
+
+def test_the_first_release_is_waited_for(
+    bundles: Bundles, start: Callable[..., Daemon], releases: list[Release], link: str
+) -> None:
+    start()  # and nobody waits for it
+    assert releases[3].revision == bundles.initialize(path=link).name
+
+
+def test_where_nothing_is_published_it_says_so(bundles: Bundles, link: str) -> None:
+    said = fails(bundles, path=link)
+    assert "VersionUnavailable: nothing is published at" in said
+    assert link in said and "waited 0.5 s" in said
+
+
+def test_a_listing_has_no_versions_and_the_error_says_what_to_do(
+    bundles: Bundles, s3: FakeS3, start: Callable[..., Daemon], link: str
+) -> None:
+    s3.put("dags/a.py", b"pass\n")
+    start(S3_SYNC_SOURCE="listing").until_synced()
+
+    assert "S3_SYNC_SOURCE=release" in fails(bundles, path=link)
+
+
+def test_a_part_of_a_version_can_be_the_dag_folder(
+    bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
+) -> None:
+    path = bundles.initialize(path=link, subdir="dags")
+
+    assert {"mark_3.py": b"MARK = 3\n"} == published(path)
+    assert releases[3].revision == bundles.do("version") == path.parent.name
+
+
+# --- one version
+
+
+def test_a_version_that_is_not_on_the_volume_is_brought(
+    bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
+) -> None:
+    path = bundles.initialize(path=link, version=releases[0].revision)
+
+    assert releases[0].revision == path.name == bundles.do("version")
+    assert files_of(0) == published(path)
+    with pytest.raises(BundleFailed, match="cannot be refreshed"):
+        bundles.do("refresh")
+
+
+def test_a_version_on_the_volume_needs_no_sidecar(
+    bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
+) -> None:
+    bundles.initialize(path=link, version=releases[1].revision)
+    daemon.kill()
+
+    for number in (1, 3):
+        path = bundles.initialize(path=link, version=releases[number].revision)
+        assert files_of(number) == published(path)
+
+
+def test_without_a_sidecar_the_others_are_waited_for_and_for_what_is_said(
+    bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
+) -> None:
+    daemon.kill()
+
+    said = fails(bundles, path=link, version=releases[0].revision)
+
+    assert f"version {releases[0].revision} of bundle 'dags' is not here" in said
+    assert "nobody answers at" in said and "waited 0.5 s" in said
+
+
+def test_a_sidecar_that_comes_late_is_waited_for(
+    bundles: Bundles,
+    daemon: Daemon,
+    start: Callable[..., Daemon],
+    releases: list[Release],
+    link: str,
+) -> None:
+    daemon.kill()
+    bundles.do("new", path=link, version=releases[0].revision)
+    start()
+    bundles.do("initialize")
+    assert files_of(0) == published(Path(bundles.do("path")))
+
+
+def test_a_version_that_was_pruned_fails_at_once_and_runs_nothing_else(
+    bundles: Bundles, daemon: Daemon, link: str
+) -> None:
+    with pytest.raises(BundleFailed) as failed:  # it would wait a minute
+        bundles.initialize(path=link, version="a" * 64)
+
+    said = str(failed.value)
+    assert f"version {'a' * 64} of bundle 'dags' is gone: there is no s3://" in said
+    assert "publish that release again" in said
+
+
+def test_a_source_that_fails_is_told(
+    bundles: Bundles, daemon: Daemon, s3: FakeS3, releases: list[Release], link: str
+) -> None:
+    s3.inject(error(403, "AccessDenied"), is_manifest)
+
+    said = fails(bundles, path=link, version=releases[0].revision)
+
+    assert "is not here: " in said and ("403" in said or "on its way" in said)
+
+
+@pytest.mark.parametrize("version", ["../../etc", "current", "A" * 64, "a" * 12, "\u00e4" * 64])
+def test_what_is_no_version_is_refused(
+    bundles: Bundles, daemon: Daemon, link: str, version: str
+) -> None:
+    assert "is not a version" in fails(bundles, path=link, version=version)
+
+
+def test_a_version_is_in_use_as_long_as_its_bundle(
+    bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
+) -> None:
+    path = bundles.initialize(path=link, version=releases[0].revision)
+    opened = os.open(path, os.O_RDONLY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    bundles.do("drop")
+
+    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(opened)
+
+
+def test_many_at_once_get_their_own_version_and_each_is_fetched_once(
+    bundles: Bundles,
+    s3: FakeS3,
+    shelf: Shelf,
+    start: Callable[..., Daemon],
+    link: str,
+    target: Path,
+    counts: Counts,
+) -> None:
+    """Two thousand calls over fifty versions with `--full`."""
+    made = [shelf.publish(files_of(number)) for number in range(counts.versions)]
+    versions = [release.revision for release in made]
+    start(S3_SYNC_KEEP_ASKED="100").until_synced()
+    s3.forget()
+
+    wrong = bundles.do(
+        "storm", path=link, versions=versions, calls=counts.version_calls, threads=50
+    )
+
+    assert [] == wrong
+    assert len(versions) - 1 == sum(map(is_manifest, s3.requests))
+    assert len(versions) - 1 == sum(map(is_bundle, s3.requests))
+    for number, version in enumerate(versions):
+        assert files_of(number) == published(target / STORE / version)
+
+
+# --- as Airflow has it
+
+
+def test_airflow_makes_it_from_its_configuration_and_cleans_up_after_it(
+    airflow: Airflow, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
+) -> None:
+    """Airflow's clean-up fails for a version without a folder where it expects one."""
+    configured = [
+        {
+            "name": "dags",
+            "classpath": "airflow_sidecar_bundle.SidecarDagBundle",
+            "kwargs": {"path": link, "refresh_interval": 5},
+        }
+    ]
+    setting = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(configured)}
+    with running_bundles(airflow, tmp_path / "airflow", setting) as bundles:
+        bundles.do("configured")
+        bundles.do("initialize")
+        assert releases[3].revision == bundles.do("version")
+        bundles.do("configured", version=releases[2].revision)
+        bundles.do("initialize")
+        assert files_of(2) == published(Path(bundles.do("path")))
+
+        assert bundles.do("clean_up", version=releases[2].revision)
+        assert files_of(2) == published(Path(bundles.do("path")))
+
+
+def test_people_can_look_at_a_version(bundles: Bundles, link: str) -> None:
+    template = "https://git.example.com/dags/commit/{version}"
+    bundles.do("new", path=link, view_url_template=template)
+    assert [template, template.replace("{version}", "abc")] == bundles.do("view")
+
+    bundles.do("new", path=link)
+    assert [None, None] == bundles.do("view")
+
+
+def test_commits_of_git_sync_are_versions(bundles: Bundles, tmp_path: Path) -> None:
+    for number, commit in enumerate(("1" * 40, "2" * 40)):
+        folder = tmp_path / "git/.snapshots" / commit
+        folder.mkdir(parents=True)
+        (folder / "mark.py").write_text(f"MARK = {number}")
+    link = tmp_path / "git/current"
+    link.symlink_to(f".snapshots/{'2' * 40}")
+
+    assert "2" * 40 == bundles.initialize(path=str(link)).name
+    assert "1" * 40 == bundles.initialize(path=str(link), version="1" * 40).name
+
+
+def test_a_mount_that_is_not_read_only_is_named(
+    airflow: Airflow, daemon: Daemon, link: str, tmp_path: Path
+) -> None:
+    home = tmp_path / "airflow"
+    with running_bundles(airflow, home) as bundles:
+        bundles.initialize(path=link)
+    assert f"{link} can be written here" in (home / "log").read_text()
+
+
+def test_a_read_only_mount_is_enough(
+    airflow: Airflow, daemon: Daemon, releases: list[Release], target: Path, tmp_path: Path
+) -> None:
+    """The socket too: a version is brought over it."""
+    inside = tmp_path / "mounted"
+    inside.mkdir()
+    home = tmp_path / "airflow"
+    script = f"mount --bind {target} {inside} && mount -o remount,ro,bind {inside} && exec $0 $@"
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    wrapper = ("unshare", "-rm", "sh", "-c", script)
+    with running_bundles(airflow, home, wrapper=wrapper) as bundles:
+        path = bundles.initialize(path=str(inside / "current"), version=releases[0].revision)
+        assert {name: body.decode() for name, body in files_of(0).items()} == bundles.do("read")
+    assert inside in path.parents
+    assert "can be written here" not in (home / "log").read_text()

@@ -1,0 +1,316 @@
+"""Older releases that a consumer asks for: what it gets, what it costs, and what stays."""
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.snapshots import consumed
+from tests.support.asking import STORE, ask, asked
+from tests.support.daemon import Daemon
+from tests.support.fake_s3 import FakeS3, error
+from tests.support.releases import Release
+from tests.support.scripted import published
+from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest
+from tests.support.waiting import wait_until
+
+SETTINGS = {
+    **RELEASE,
+    "S3_SYNC_LAYOUT": "snapshot",
+    "S3_SYNC_RETAIN_COUNT": "0",
+    "S3_SYNC_RETAIN_FOR": "0",
+}
+COMMON = {f"common{number}.py": os.urandom(20_000) for number in range(20)}
+
+Begin = Callable[..., Daemon]
+
+
+def files_of(number: int) -> dict[str, bytes]:
+    """A release of which one file is its own."""
+    return {**COMMON, "own.py": f"number = {number}\n".encode() * 200, "pkg/empty.py": b""}
+
+
+@pytest.fixture
+def shelf(s3: FakeS3) -> Shelf:
+    for key in list(s3.objects):
+        s3.delete(key)
+    return Shelf.at(s3)
+
+
+@pytest.fixture
+def releases(shelf: Shelf) -> list[Release]:
+    """Six releases, the last of them current."""
+    return [shelf.publish(files_of(number)) for number in range(6)]
+
+
+@pytest.fixture
+def begin(start: StartDaemon, releases: list[Release]) -> Begin:
+    return lambda **more: start(SETTINGS | more).until_synced()
+
+
+@pytest.fixture
+def store(target: Path) -> Path:
+    return target / STORE
+
+
+def kept(store: Path) -> set[str]:
+    """The revisions on the volume."""
+    return {path.name for path in store.iterdir() if path.is_dir() and path.name[0] != "."}
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Use a version as a task does."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(opened)
+
+
+def test_an_older_release_comes_beside_what_is_shown(
+    s3: FakeS3, target: Path, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    """It costs the manifest and what is different, and changes nothing for anybody else."""
+    daemon = begin()
+    shown = (target / "current").readlink()
+    s3.forget()
+
+    assert (200, {"name": releases[1].revision}) == asked(store, releases[1].revision)
+
+    assert files_of(1) == published(store / releases[1].revision)
+    assert shown == (target / "current").readlink() and files_of(5) == consumed(target)
+    assert 1 == sum(map(is_manifest, s3.requests)) == sum(map(is_bundle, s3.requests))
+    event = daemon.wait_for_event("revision_brought", revision=releases[1].revision)
+    assert 0 < event["downloaded_bytes"] < 2_000  # of 400 KB
+    metrics = daemon.metrics()
+    assert 1 == metrics['sidecar_asked_revisions_total{result="brought",sidecar="s3-sync"}']
+    assert 1 == metrics['sidecar_asked_snapshots{sidecar="s3-sync"}']
+    shared = (store / releases[1].revision / "common1.py").stat()
+    assert os.path.samestat(shared, (target / "current/common1.py").stat())
+
+
+def test_a_version_of_everybody_is_fetched_once(
+    s3: FakeS3, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    """More consumers at once than the server has connections."""
+    begin()
+    s3.forget()
+    wanted = [releases[number % 4].revision for number in range(200)]
+
+    def insist(revision: str) -> bool:
+        def has_come() -> bool:
+            try:
+                return ask(store, f"/revisions/{revision}")[0] == 200
+            except OSError:
+                return False
+
+        return wait_until(has_come, revision)
+
+    with ThreadPoolExecutor(50) as pool:
+        assert all(pool.map(insist, wanted))
+
+    assert 4 == sum(map(is_manifest, s3.requests))
+    for number in range(4):
+        assert files_of(number) == published(store / releases[number].revision)
+
+
+HOSTILE = [
+    "/revisions/../../../etc/passwd",
+    "/revisions/",
+    "/revisions/current",
+    f"/revisions/{'A' * 64}",
+    f"/revisions/{'a' * 63}",
+    f"/revisions/{'a' * 64}/..",
+    f"/revisions/{'a' * 64}?x=1",
+    f"/revisions/{'a' * 64}%00",
+    f"/revisions/{'a' * 5000}",
+    "/revisions/%2e%2e",
+    "/revisions/\N{LATIN SMALL LETTER A WITH DIAERESIS}",
+    f"/other/{'a' * 64}",
+    "/metrics",
+    "/",
+]
+
+
+@pytest.mark.parametrize("question", HOSTILE)
+def test_what_is_no_id_is_not_looked_for(
+    s3: FakeS3, store: Path, begin: Begin, question: str
+) -> None:
+    begin()
+    s3.forget()
+    before = sorted(os.listdir(store))
+
+    assert 404 == ask(store, question)[0]
+
+    assert [] == s3.requests and before == sorted(os.listdir(store))
+
+
+def test_nothing_but_questions_is_answered(store: Path, begin: Begin) -> None:
+    begin()
+    assert 405 == ask(store, f"/revisions/{'a' * 64}", "DELETE")[0]
+
+
+def test_a_version_that_was_pruned_is_gone(store: Path, begin: Begin) -> None:
+    begin()
+
+    status, said = asked(store, "a" * 64, lambda status: status != 202)
+
+    assert (404, "release_missing") == (status, said["reason"])
+
+
+def test_a_source_that_fails_is_the_answer_and_its_recovery_too(
+    s3: FakeS3, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin()
+    s3.inject(error(503, "SlowDown"), is_bundle)
+
+    status, said = asked(store, releases[0].revision, lambda status: status != 202)
+    event = daemon.wait_for_event("revision_not_brought")
+    assert (503, "throttled") == (status, said["reason"]) == (503, event["reason"])
+    assert daemon.get("/readyz").status == 200 and files_of(5) == consumed(store.parents[1])
+
+    s3.heal()
+    asked(store, releases[0].revision)
+    assert files_of(0) == published(store / releases[0].revision)
+
+
+def test_those_used_last_stay(store: Path, begin: Begin, releases: list[Release]) -> None:
+    daemon = begin(S3_SYNC_KEEP_ASKED="2")
+    for release in releases[:4]:
+        asked(store, release.revision)
+
+    daemon.sync()
+
+    assert {release.revision for release in (*releases[2:4], releases[5])} == kept(store)
+
+
+def test_what_they_may_take_is_what_they_do_not_share(
+    store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    size = len(files_of(0)["own.py"])
+    daemon = begin(S3_SYNC_KEEP_ASKED_BYTES=str(2 * size + 10))
+    for release in releases[:4]:
+        asked(store, release.revision)
+
+    daemon.sync()
+
+    assert {release.revision for release in (*releases[2:4], releases[5])} == kept(store)
+
+
+def test_a_version_in_use_stays_and_goes_afterwards(
+    store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin(S3_SYNC_KEEP_ASKED="1")
+    asked(store, releases[0].revision)
+    with in_use(store / releases[0].revision):
+        for release in releases[1:4]:
+            asked(store, release.revision)
+        daemon.sync()
+        assert {releases[n].revision for n in (0, 5)} == kept(store)
+
+    asked(store, releases[1].revision)
+    daemon.sync()
+    assert {releases[n].revision for n in (1, 5)} == kept(store)
+
+
+def test_what_was_shown_stays_while_it_is_in_use(
+    shelf: Shelf, target: Path, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin()
+    with in_use(target / "current"):
+        for number in (6, 7):
+            shelf.publish(files_of(number))
+            daemon.sync()
+        assert files_of(5) == published(store / releases[5].revision)
+
+    daemon.sync()
+    assert {(target / "current").readlink().name} == kept(store)
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_a_version_that_was_asked_for_is_shown_again(
+    shelf: Shelf, target: Path, store: Path, begin: Begin, releases: list[Release], number: int
+) -> None:
+    """A rollback to it, or the current one: it is one snapshot, whole under either."""
+    daemon = begin()
+    asked(store, releases[0].revision)
+    asked(store, releases[number].revision)
+    shelf.point_to(releases[number])
+    daemon.sync()
+
+    assert files_of(number) == consumed(target) == published(store / releases[number].revision)
+    assert [] == daemon.find_events("cycle_failed")
+
+
+def test_it_is_brought_again_after_a_kill_in_between(
+    s3: FakeS3, target: Path, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin()
+    s3.inject(error(503, "SlowDown"), is_bundle)
+    asked(store, releases[0].revision, lambda status: status != 202)
+    daemon.kill()
+    (store / f".{releases[0].revision}").mkdir(exist_ok=True)
+    (store / f".{releases[0].revision}/half.py").write_bytes(b"half")
+    s3.heal()
+
+    begin()
+
+    assert releases[0].revision not in kept(store)
+    assert 200 == asked(store, releases[0].revision)[0]
+    assert files_of(0) == published(store / releases[0].revision)
+    assert [] == [name for name in os.listdir(store) if name.startswith(".")]
+
+
+def test_a_restart_forgets_nothing(store: Path, begin: Begin, releases: list[Release]) -> None:
+    daemon = begin()
+    asked(store, releases[2].revision)
+    daemon.kill()
+    with pytest.raises(OSError, match="refused"):
+        ask(store, f"/revisions/{releases[2].revision}")
+
+    daemon = begin()
+    daemon.sync()
+    assert {releases[2].revision, releases[5].revision} == kept(store)
+    assert 200 == ask(store, f"/revisions/{releases[2].revision}")[0]
+
+
+def test_a_wiped_volume_has_a_new_socket(
+    target: Path, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin()
+    subprocess.run(["rm", "-r", target], check=True)
+    daemon.sync()
+
+    assert 200 == asked(store, releases[3].revision)[0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"S3_SYNC_LAYOUT": "in-place"},
+        {"S3_SYNC_SOURCE": "listing"},
+        {"S3_SYNC_KEEP_ASKED": "0"},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_nobody_can_ask_where_there_are_no_versions(
+    target: Path, begin: Begin, settings: dict[str, str]
+) -> None:
+    begin(**settings)
+    assert [] == list(target.rglob("ask.sock"))
+
+
+def test_any_user_may_ask_and_none_but_ours_may_replace_the_socket(
+    store: Path, begin: Begin
+) -> None:
+    begin()
+    assert 0o666 == (store / "ask.sock").stat().st_mode & 0o777
+    assert 0o775 == store.stat().st_mode & 0o777

@@ -1,0 +1,142 @@
+"""
+Has bundles, and does with them what each line of standard input says; run by Airflow's Python.
+
+A line is JSON: `{"do": ..., "name": ..., ...}`; so is the answer, with `value` or `error`.
+"""
+
+import gc
+import json
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+from airflow.dag_processing.bundles.base import (
+    BundleUsageTrackingManager,
+    BundleVersionLock,
+    TrackedBundleVersionInfo,
+    get_bundle_tracking_file,
+)
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow_sidecar_bundle import SidecarDagBundle
+
+BUNDLES: dict[str, Any] = {}
+
+
+def do(what: str, name: str, **given: Any) -> Any:
+    """
+    Do one thing with the bundle of a name.
+    """
+    match what:
+        case "new":
+            BUNDLES[name] = SidecarDagBundle(name=name, refresh_interval=5, **given)
+            return None
+        case "configured":
+            BUNDLES[name] = DagBundlesManager().get_bundle(name, **given)
+            return None
+        case "drop":
+            del BUNDLES[name]
+            return gc.collect() and None
+        case "version":
+            version = BUNDLES[name].get_current_version()
+            return getattr(version, "version", version)
+        case "path":
+            return str(BUNDLES[name].path)
+        case "read":
+            folder = BUNDLES[name].path
+            return {
+                str(path.relative_to(folder)): path.read_text()
+                for path in folder.rglob("*")
+                if path.is_file()
+            }
+        case "cost":
+            return cost(BUNDLES[name].initialize, **given)
+        case "refresh_cost":
+            return cost(BUNDLES[name].refresh, **given)
+        case "storm":
+            return storm(name, **given)
+        case "clean_up":
+            return clean_up(name, **given)
+        case "view":
+            return [BUNDLES[name].view_url_template(), BUNDLES[name].view_url("abc")]
+        case _:
+            return getattr(BUNDLES[name], what)()
+
+
+def cost(call: Any, times: int) -> list[float]:
+    """
+    Return CPU and wall milliseconds of one call, on average.
+    """
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(times):
+        call()
+    return [
+        (time.process_time() - cpu) / times * 1e3,
+        (time.perf_counter() - wall) / times * 1e3,
+    ]
+
+
+def storm(name: str, path: str, versions: list[str], calls: int, threads: int) -> list[str]:
+    """
+    Initialize bundles of many versions at once; return what was wrong.
+    """
+    wrong: list[str] = []
+    numbers = iter(range(calls))
+    lock = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            version = versions[number % len(versions)]
+            try:
+                bundle = SidecarDagBundle(
+                    name=name, refresh_interval=5, path=path, version=version, wait_seconds=240
+                )
+                bundle.initialize()
+                marks = {file.read_text() for file in bundle.path.rglob("mark*.py")}
+                if bundle.path.name != version or len(marks) != 1:
+                    wrong.append(f"{version}: {bundle.path}, {marks}")
+            except Exception as error:  # noqa: BLE001 - all that is wrong is told
+                wrong.append(f"{version}: {error}")
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return wrong
+
+
+def clean_up(name: str, version: str) -> bool:
+    """
+    Let Airflow remove a version that nobody uses any more, as its scheduler does.
+    """
+    with BundleVersionLock(name, version):
+        pass
+    tracked = get_bundle_tracking_file(name, version)
+    info = TrackedBundleVersionInfo(lock_file_path=tracked, version=version, dt=None)
+    BundleUsageTrackingManager()._remove_stale_bundle(name, info)
+    return not tracked.exists()
+
+
+def main() -> None:
+    """
+    Serve until standard input ends.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # Airflow logs to standard output
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            answer = {"value": do(command.pop("do"), command.pop("name"), **command)}
+        except Exception as error:  # noqa: BLE001 - the test judges
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
