@@ -67,6 +67,8 @@ class Counts:
     """DAG versions that are asked for at once."""
     version_calls: int
     """Processes of Airflow, as good as, that ask for one of them."""
+    runs: int
+    """Runs of a live Airflow, with something done to it in each."""
 
 
 MODERATE = Counts(
@@ -84,6 +86,7 @@ MODERATE = Counts(
     keys=7,
     versions=12,
     version_calls=400,
+    runs=2,
     tree_reads=1_000,
     credential_rotations=2,
     worlds=15,
@@ -103,6 +106,7 @@ FULL = Counts(
     keys=1,
     versions=50,
     version_calls=2_000,
+    runs=100,
     tree_reads=20_000,
     credential_rotations=20,
     worlds=300,

@@ -97,16 +97,27 @@ class Components:
         Start all of them, and return at once.
         """
         (self._home / "airflow").mkdir(parents=True, exist_ok=True)
-        for number, command in enumerate(COMMANDS[self.version]):
-            where = () if number else ("--port", str(self._port))
-            daemon = Daemon(
-                self._program,
-                self._environment,
-                self._home / f"{command[0]}.log",
-                (*command, *where),
-                PATIENCE_SECONDS,
-            )
-            self.processes[command[0]] = self._stack.enter_context(daemon)
+        for command in COMMANDS[self.version]:
+            self._start(command)
+
+    def restart(self, name: str) -> None:
+        """
+        Kill one of them, and start it again.
+        """
+        self.processes[name].kill()
+        (command,) = (command for command in COMMANDS[self.version] if command[0] == name)
+        self._start(command)
+
+    def _start(self, command: tuple[str, ...]) -> None:
+        is_first = command == COMMANDS[self.version][0]
+        daemon = Daemon(
+            self._program,
+            self._environment,
+            self._home / f"{command[0]}.log",
+            (*command, *(("--port", str(self._port)) if is_first else ())),
+            PATIENCE_SECONDS,
+        )
+        self.processes[command[0]] = self._stack.enter_context(daemon)
 
     def wait_until_answers(self) -> None:
         """

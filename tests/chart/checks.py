@@ -306,9 +306,52 @@ def layout_complaints(values: Values) -> list[str]:
         if "DEST_PATH" in one
     }
     looks = values.get("config", {}).get("core", {}).get("dags_folder")
-    return (
-        [] if folders <= {looks} else [f"dags_folder is {looks}, not {sorted(map(str, folders))}"]
-    )
+    bundles = values.get("dagProcessor", {}).get("dagBundleConfigList") or ()
+    return [
+        f"{name} is {place}, not {sorted(map(str, folders))}"
+        for name, place in (
+            ("dags_folder", looks),
+            *(("path of the bundle", one.get("kwargs", {}).get("path")) for one in bundles),
+        )
+        if not folders <= {place}
+    ]
+
+
+BUNDLE = "airflow_sidecar_bundle.SidecarDagBundle"
+BUNDLE_ARGUMENTS = {
+    "path",
+    "ask",
+    "subdir",
+    "wait_seconds",
+    "view_url_template",
+    "refresh_interval",
+}
+
+
+def bundle_complaints(values: Values) -> list[str]:
+    """
+    Check that every component can import the bundle, from a ConfigMap, and knows its arguments.
+    """
+    bundles = values.get("dagProcessor", {}).get("dagBundleConfigList")
+    if bundles is None:
+        return []
+    found = []
+    for one in bundles:
+        if one.keys() != {"name", "classpath", "kwargs"} or one["classpath"] != BUNDLE:
+            found.append(f"not the bundle: {one}")
+        elif not {"path", "refresh_interval"} <= one["kwargs"].keys() <= BUNDLE_ARGUMENTS:
+            found.append(f"arguments of the bundle: {one['kwargs']}")
+    paths = [one.get("value") for one in values.get("env", ()) if one.get("name") == "PYTHONPATH"]
+    mounts = values.get("volumeMounts", ())
+    mounted = {one.get("mountPath"): one.get("name") for one in mounts if one.get("readOnly")}
+    maps = {
+        one.get("name")
+        for one in values.get("volumes", ())
+        if one.get("configMap", {}).get("name") == "airflow-sidecar-bundle"
+    }
+    if len(paths) != 1 or mounted.get(paths[0]) not in maps or len(mounts) != len(mounted):
+        found.append("the module of the bundle is not mounted read-only where PYTHONPATH says")
+    return found
 
 
 def complaints(values: Values) -> list[str]:
@@ -328,4 +371,5 @@ def complaints(values: Values) -> list[str]:
         *security_complaints(values),
         *volume_complaints(values),
         *layout_complaints(values),
+        *bundle_complaints(values),
     ]

@@ -268,7 +268,7 @@ SIDECARS: Mapping[str, Charted] = {
     "s3-sync": Charted(
         settings=s3_sync.settings.Settings,
         prefix=s3_sync.settings.PREFIX,
-        snippets=("extra", "init", "native", "release", "snapshot", "minio", "gcs"),
+        snippets=("extra", "init", "native", "release", "snapshot", "versions", "minio", "gcs"),
         foreign=botocore_names,
         wanted=frozenset({"KEY_PATH", "INTERVAL"}),
         volume_complaints=dags_complaints,

@@ -98,6 +98,11 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
         **dict.fromkeys((*READERS_AS_PODS, "scheduler"), DAGS),
         "task pod": {"s3-sync": "init"},
     },
+    ("s3-sync.versions.yaml",): dict.fromkeys((*READERS, "scheduler"), DAGS),
+    (AS_PODS, "s3-sync.versions.yaml"): {
+        **dict.fromkeys((*READERS_AS_PODS, "scheduler"), DAGS),
+        "task pod": {"s3-sync": "init"},
+    },
     ("sync-perm.extra.yaml",): {"api-server": PERMISSIONS},
     ("airflowVersion=2.11.2", "sync-perm.extra.yaml"): {"webserver": PERMISSIONS},
     ("kerberos.extra.yaml",): dict.fromkeys(("triggerer", "worker"), TICKETS_EXTRA),

@@ -29,12 +29,16 @@ class Shelf:
         releases: All that were published here, by revision.
     """
 
-    def __init__(self, put: Callable[[str, bytes], object]) -> None:
+    def __init__(
+        self, put: Callable[[str, bytes], object], delete: Callable[[str], object]
+    ) -> None:
         """
         Args:
             put: Stores an object by its whole key.
+            delete: Removes one.
         """
         self._put = put
+        self._delete = delete
         self.current: Release | None = None
         self.releases: dict[str, Release] = {}
 
@@ -44,14 +48,17 @@ class Shelf:
         A shelf on a real server.
         """
         client: Any = server.client()
-        return cls(lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body))
+        return cls(
+            lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body),
+            lambda key: client.delete_object(Bucket=bucket, Key=key),
+        )
 
     @classmethod
     def at(cls, s3: FakeS3) -> "Shelf":
         """
         A shelf on the scripted server.
         """
-        return cls(s3.put)
+        return cls(s3.put, s3.delete)
 
     def put(self, name: str, body: bytes) -> None:
         """
@@ -61,6 +68,12 @@ class Shelf:
             name: Relative to the prefix.
         """
         self._put(f"{PREFIX}{name}", body)
+
+    def remove(self, name: str) -> None:
+        """
+        Remove an object; `name` as of :meth:`put`.
+        """
+        self._delete(f"{PREFIX}{name}")
 
     def store(self, release: Release) -> None:
         """

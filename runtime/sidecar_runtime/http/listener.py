@@ -27,7 +27,7 @@ log = get_logger("http")
 
 class BoundedServer(ThreadingHTTPServer):
     """
-    A server with so many connections at most.
+    A server that serves only some connections at a time.
     """
 
     daemon_threads = True

@@ -1,0 +1,165 @@
+"""Runs of a live Airflow 3 with the LocalExecutor: each task runs the code of its run's version."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.airflow_bundle.live import Live, files_of, open_live
+from tests.support.airflow import Airflow, AirflowIsMissing
+from tests.support.asking import STORE
+from tests.support.daemon import Daemon
+from tests.support.databases import Postgres, missing_programs
+from tests.support.fake_s3 import FakeS3
+from tests.support.releases import Release
+from tests.support.shelf import Shelf, release_daemon
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(7_200)
+# The volume keeps nothing that is not in use or asked for.
+SETTINGS: dict[str, str | None] = {
+    "S3_SYNC_LAYOUT": "snapshot",
+    "S3_SYNC_RETAIN_COUNT": "0",
+    "S3_SYNC_RETAIN_FOR": "0",
+    "S3_SYNC_KEEP_ASKED": "1",
+}
+TASKS = ("first", "second", "third")
+
+
+@dataclass
+class World:
+    """A bucket, a sidecar and an Airflow."""
+
+    shelf: Shelf
+    daemon: Daemon
+    live: Live
+    target: Path
+
+    def publish(self, mark: str) -> Release:
+        """Publish a release, and wait until Airflow has it."""
+        release = self.shelf.publish(files_of(mark))
+        self.follow(release)
+        return release
+
+    def follow(self, release: Release) -> None:
+        """Wait until Airflow has what is current now."""
+        self.daemon.sync()
+        self.live.wait_for_version(release.revision)
+
+    def begin_run(self) -> str:
+        """Start a run, and wait until its first task runs."""
+        run = self.live.trigger()
+        self.live.wait_for_note(run, "first")
+        return run
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
+        pytest.skip(missing)
+    try:
+        airflow = Airflow.install("3")
+    except AirflowIsMissing as missing_python:
+        pytest.skip(str(missing_python))
+    home = tmp_path_factory.mktemp("runs")
+    target = home / "dags"
+    with ExitStack() as stack:
+        s3 = stack.enter_context(FakeS3())
+        server = stack.enter_context(Postgres())
+        live = open_live(airflow, airflow.new_postgres(server, home), home, target / "current")
+        daemon = stack.enter_context(release_daemon(s3, target, SETTINGS))
+        stack.enter_context(live.components)
+        world = World(Shelf.at(s3), daemon, live, target)
+        first = world.shelf.publish(files_of("start"))
+        daemon.until_synced()
+        live.start()
+        live.wait_for_version(first.revision)
+        live.ask("PATCH", "/dags/marked", {"is_paused": False})
+        yield world
+
+
+def test_a_run_ends_on_the_code_that_it_began_with(world: World) -> None:
+    """Publish, run, publish in between; clear a task of the old run; roll back."""
+    live = world.live
+    old = world.publish("A")
+    run = world.begin_run()
+    new = world.publish("B")
+    live.let_go(run)
+    assert "success" == live.wait_for(run, "success", "failed")
+    assert old.revision == live.version_of(run)
+    assert [(task, "A") for task in TASKS] == live.noted(run)
+
+    following = world.begin_run()
+    live.let_go(following)
+    assert "success" == live.wait_for(following, "success", "failed")
+    assert new.revision == live.version_of(following)
+    assert [(task, "B") for task in TASKS] == live.noted(following)
+
+    world.daemon.sync()
+    wait_until(lambda: not (world.target / STORE / old.revision).exists(), "A is pruned here")
+    live.clear(run, "third")
+    wait_until(lambda: len(live.noted(run)) == 4, "third ran again", 240)
+    assert ("third", "A") == live.noted(run)[-1]
+    assert "success" == live.wait_for(run, "success", "failed")
+
+    world.shelf.point_to(old)
+    world.follow(old)
+    back = world.begin_run()
+    live.let_go(back)
+    assert "success" == live.wait_for(back, "success", "failed")
+    assert [(task, "A") for task in TASKS] == live.noted(back)
+
+
+def test_a_version_that_is_gone_fails_the_task_and_runs_nothing_else(world: World) -> None:
+    live = world.live
+    old = world.publish("pruned")
+    run = world.begin_run()
+    live.let_go(run)
+    live.wait_for(run, "success")
+    world.publish("newer")
+    world.publish("newest")
+    for name in old.objects():
+        if name.startswith("releases/"):
+            world.shelf.remove(name)
+    world.daemon.sync()
+    wait_until(lambda: not (world.target / STORE / old.revision).exists(), "it is pruned here")
+
+    live.clear(run, "third")
+
+    assert "failed" == live.wait_for(run, "failed")
+    assert [(task, "pruned") for task in TASKS] == live.noted(run)
+    logs = "".join(path.read_text() for path in live.notes.parent.rglob("*.log"))
+    assert f"version {old.revision} of bundle 'dags' is gone" in logs
+
+
+def test_whatever_happens_in_between_each_task_runs_its_version(
+    world: World, counts: Counts
+) -> None:
+    """Publishes, rollbacks, kills of the sidecar and of the dag-processor, while runs run."""
+    live, random = world.live, Random(20)
+    current = world.publish("0")
+    known = {current.revision: "0"}
+    for number in range(1, counts.runs + 1):
+        run = world.begin_run()
+        mark = known[live.version_of(run)]
+        match random.randrange(4):
+            case 0:
+                current = world.shelf.publish(files_of(str(number)))
+                known[current.revision] = str(number)
+            case 1:
+                current = world.shelf.releases[random.choice(list(known))]
+                world.shelf.point_to(current)
+            case 2:
+                world.daemon.kill()
+                world.daemon.start().until_synced()
+            case _:
+                live.components.restart("dag-processor")
+        live.let_go(run)
+        world.daemon.sync()
+        assert "success" == live.wait_for(run, "success", "failed"), run
+        assert [(task, mark) for task in TASKS] == live.noted(run)
+        live.wait_for_version(current.revision)
