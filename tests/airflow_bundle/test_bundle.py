@@ -25,7 +25,7 @@ SETTINGS: dict[str, str | None] = {
     "S3_SYNC_RETAIN_COUNT": "0",
     "S3_SYNC_RETAIN_FOR": "0",
 }
-# Until it is told that nobody answers, or that a version is gone, a bundle waits so long here.
+# Until it says that nobody answers, or that a version is gone, a bundle waits so long here.
 SHORT_SECONDS = 0.5
 
 
@@ -226,7 +226,7 @@ def test_a_version_that_was_pruned_fails_at_once_and_runs_nothing_else(
     assert "publish that release again" in said
 
 
-def test_a_source_that_fails_is_told(
+def test_a_source_that_fails_is_named(
     bundles: Bundles, daemon: Daemon, s3: FakeS3, releases: list[Release], link: str
 ) -> None:
     s3.inject(error(403, "AccessDenied"), is_manifest)

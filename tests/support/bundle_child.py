@@ -100,7 +100,7 @@ def storm(name: str, path: str, versions: list[str], calls: int, threads: int) -
                 marks = {file.read_text() for file in bundle.path.rglob("mark*.py")}
                 if bundle.path.name != version or len(marks) != 1:
                     wrong.append(f"{version}: {bundle.path}, {marks}")
-            except Exception as error:  # noqa: BLE001 - all that is wrong is told
+            except Exception as error:  # noqa: BLE001 - all that is wrong is reported
                 wrong.append(f"{version}: {error}")
 
     workers = [threading.Thread(target=work) for _ in range(threads)]

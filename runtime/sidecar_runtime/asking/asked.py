@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.metrics import Metrics
 
-# So many are waited for at once, each once; a consumer that asks for more is told to come back.
+# This many are waited for at once, each once; who asks for more has to come back.
 MOST = 64
 # How long a failure is the answer, before the source is asked again.
 FAILED_SECONDS = 5.0

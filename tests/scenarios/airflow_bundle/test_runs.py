@@ -1,5 +1,6 @@
 """Runs of a live Airflow 3 with the LocalExecutor: each task runs the code of its run's version."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.airflow_bundle.live import Live, files_of, open_live
-from tests.support.airflow import Airflow, AirflowIsMissing
+from tests.support.airflow import ROOT, Airflow, AirflowIsMissing
 from tests.support.asking import STORE
 from tests.support.daemon import Daemon
 from tests.support.databases import Postgres, missing_programs
@@ -112,6 +113,21 @@ def test_a_run_ends_on_the_code_that_it_began_with(world: World) -> None:
     live.let_go(back)
     assert "success" == live.wait_for(back, "success", "failed")
     assert [(task, "A") for task in TASKS] == live.noted(back)
+
+
+def test_the_documented_query_names_what_s3_must_keep(world: World) -> None:
+    """Whatever a run can be cleared to, and what Airflow parsed last."""
+    old = world.publish("of a run")
+    run = world.begin_run()
+    world.live.let_go(run)
+    world.live.wait_for(run, "success")
+    new = world.publish("of no run")
+    page = (ROOT / "docs/how-to/keep-runs-on-their-version.md").read_text()
+    (query,) = re.findall(r"```sql\n(.*?);\n```", page, re.DOTALL)
+
+    named = {version for (version,) in world.live.database.query(query)}
+
+    assert {old.revision, new.revision} <= named <= world.shelf.releases.keys()
 
 
 def test_a_version_that_is_gone_fails_the_task_and_runs_nothing_else(world: World) -> None:
