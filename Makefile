@@ -121,7 +121,12 @@ soak: ## run all sidecars among random faults and kills (MINUTES=25 SEED=7 ARGS=
 	$(BIN)/python -m soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: bench
-bench: $(SIDECARS:%=bench/%) ## measure the sidecars beside their peers, as ratios
+bench: bench/bundle $(SIDECARS:%=bench/%) ## measure the sidecars beside their peers, as ratios
+
+.PHONY: bench/bundle
+bench/bundle: ## measure DAG versions beside the bundles of Airflow (ARGS="--help")
+	$(call prepare,$@)
+	$(BIN)/python -m bench bundle $(ARGS)
 
 .PHONY: $(SIDECARS:%=bench/%)
 $(SIDECARS:%=bench/%): bench/%: ## measure one sidecar beside its peers (ARGS="--help")

@@ -1,5 +1,5 @@
 """
-``python -m bench NAME [arguments]``: measure one sidecar; its file here says how.
+``python -m bench NAME [arguments]``: measure one sidecar, or the bundle; its file here says how.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ SIDECARS = Path(__file__).parents[1] / "sidecars"
 
 def names() -> list[str]:
     """
-    Return the sidecars; each has a file here.
+    Return the sidecars, and the bundle; each has a file here.
     """
-    return sorted(path.parent.name for path in SIDECARS.glob("*/Dockerfile"))
+    return sorted(["bundle", *(path.parent.name for path in SIDECARS.glob("*/Dockerfile"))])
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,0 +1,360 @@
+"""
+``python -m bench bundle``: DAG versions of Airflow 3: our bundle beside those of Airflow.
+
+The real classes, each in a process of Airflow that lives, as in the dag-processor and in workers.
+S3DagBundle and s3-sync read from one server, `rclone serve s3` with its objects in memory;
+GitDagBundle reads a repository on the same disk, which is its kindest case. What our bundle leaves
+to s3-sync counts for us: a start from nothing is a one-shot s3-sync and the bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.budgets import Outcome, at_most_part, at_most_seconds
+from bench.measure import Cost, least, run
+from bench.page import Section, deliver
+from bench.report import machine, seconds, table, version_of
+from bench.s3_peers import airflow_with_bundle
+from bench.s3_store import BUCKET, PREFIX, Store, files_of, open_store
+from bench.s3_sync_page import RELEASES
+from tests.support.daemon import Daemon
+
+CHILD = Path(__file__).with_name("versions_child.py")
+MODULE = Path(__file__).parents[1] / "airflow-bundle"
+FILES = [400, 1_000, 10_000]
+OURS, S3, GIT = "airflow-sidecar-bundle", "S3DagBundle", "GitDagBundle"
+CLASSES = {
+    OURS: "airflow_sidecar_bundle.SidecarDagBundle",
+    S3: "airflow.providers.amazon.aws.bundles.s3.S3DagBundle",
+    GIT: "airflow.providers.git.bundles.git.GitDagBundle",
+}
+SITUATIONS = {
+    "start": "dag-processor, nothing on the volume",
+    "refresh": "refresh, nothing new",
+    "change": "refresh, one file changed",
+    "warm": "task, its version on the volume",
+    "other": "task, a version of which one file differs",
+    "cold": "task in a new pod",
+}
+# Of calls that take less than a millisecond the least of so many counts.
+CALLS = 20
+
+Costs = dict[tuple[str, str], list[Cost]]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """
+    Measure, print the tables, and with `--write` put them into the documentation.
+    """
+    parser = argparse.ArgumentParser("python -m bench bundle", description=__doc__)
+    add = parser.add_argument
+    add("--files", type=int, nargs="+", default=FILES, help="default: 400 1000 10000")
+    add("--turns", type=int, default=3, help="how often each is measured (default: 3)")
+    add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
+    options = parser.parse_args(arguments)
+    airflow, missing = airflow_with_bundle()
+    if airflow is None:
+        raise SystemExit(f"bundle: nothing is measured: {missing}")
+    results: dict[int, Costs] = {}
+    disks: dict[int, dict[str, int]] = {}
+    for files in options.files:
+        print(f"{files:,} files", flush=True)
+        with (
+            tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as home,
+            open_store(files, is_tls=False) as store,
+        ):
+            bench = Bench(airflow, store, Path(home))
+            results[files], disks[files] = bench.measure(options.turns)
+    deliver(section(results, disks, airflow), is_written=options.write)
+
+
+class Child:
+    """
+    A process of Airflow with one kind of bundle.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], classpath: str, log: Path) -> None:
+        self._process = process
+        self._classpath = classpath
+        self._log = log
+
+    def do(self, deed: str, **kwargs: Any) -> tuple[Cost, Path, str | None]:
+        """
+        Do something; return what it cost, and path and version afterwards.
+
+        Raises:
+            RuntimeError: It failed.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        line = {"do": deed, "class": self._classpath, "kwargs": kwargs}
+        self._process.stdin.write(json.dumps(line) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self._classpath} failed: {self._log.read_text()[-2000:]}")
+        found = json.loads(answer)
+        cpu, wall = found["cost"]
+        return Cost(cpu, wall, 0.0), Path(found["path"]), found["version"]
+
+
+@dataclass
+class Bench:
+    """
+    One number of files.
+    """
+
+    airflow: Path
+    store: Store
+    home: Path
+
+    def __post_init__(self) -> None:
+        self.repository = self.home / "repository"
+        self.costs: Costs = defaultdict(list)
+        self._git("init", "--quiet", "--initial-branch", "main", self.repository)
+        self._commit()
+
+    def measure(self, turns: int) -> tuple[Costs, dict[str, int]]:
+        """
+        Return the costs by bundle and situation, and the bytes on disk of two versions.
+        """
+        disks: dict[str, int] = {}
+        for turn in range(turns):
+            for name, arguments in self.arguments().items():
+                folder = self.home / name
+                shutil.rmtree(folder, ignore_errors=True)
+                disks[name] = self._measure_one(name, arguments, folder)
+            print(f"  {turn + 1} of {turns}", flush=True)
+        return self.costs, disks
+
+    def arguments(self) -> dict[str, dict[str, Any]]:
+        """
+        What each bundle is made with.
+        """
+        return {
+            OURS: {"path": str(self.home / OURS / "volume/current")},
+            S3: {"bucket_name": BUCKET, "prefix": PREFIX},
+            GIT: {"tracking_ref": "main", "repo_url": f"file://{self.repository}"},
+        }
+
+    def _measure_one(self, name: str, arguments: dict[str, Any], folder: Path) -> int:
+        volume = folder / "volume"
+        with self._child(name, folder) as child:
+            before = self._bring(volume) if name == OURS else None
+            cost, path, first = child.do("initialize", **arguments)
+            self._note(name, "start", cost, before)
+            self._check(path)
+            for _ in range(CALLS):
+                self._note(name, "refresh", child.do("refresh")[0])
+            with self._daemon(volume, is_needed=name == OURS) as daemon:
+                self._change()
+                ours = self._sync(daemon) if daemon else None
+                cost, path, second = child.do("refresh")
+                self._note(name, "change", cost, ours)
+                self._check(path)
+                if first is None:  # it has no versions: a task makes it what is current
+                    for _ in range(3):
+                        self._note(name, "warm", child.do("initialize", **arguments)[0])
+                else:
+                    child.do("initialize", version=second, **arguments)
+                    for _ in range(CALLS):
+                        pinned = child.do("initialize", version=second, **arguments)
+                        self._note(name, "warm", pinned[0])
+                    if daemon is not None:
+                        self._sync(daemon)  # what is not in use any more goes
+                    cost, path, _ = child.do("initialize", version=first, **arguments)
+                    self._note(name, "other", cost, self._since(daemon) if daemon else None)
+                    assert first in path.parts or name == GIT, path
+        disk = bytes_of(folder)
+        shutil.rmtree(folder)
+        with self._child(name, folder) as child:
+            pin = {} if second is None else {"version": second}
+            before = self._bring(volume, second) if name == OURS else None
+            cost, path, _ = child.do("initialize", **pin, **arguments)
+            self._note(name, "cold", cost, before)
+            self._check(path)
+        return disk
+
+    def _note(self, name: str, situation: str, cost: Cost, more: Cost | None = None) -> None:
+        if more is not None:
+            cost = Cost(
+                cost.cpu_seconds + more.cpu_seconds, cost.wall_seconds + more.wall_seconds, 0.0
+            )
+        self.costs[name, situation].append(cost)
+
+    def _check(self, path: Path) -> None:
+        """
+        Make sure that all files are there; who does nothing is fast.
+        """
+        found = {name: size for name, size in files_of(path).items() if ".git/" not in name}
+        assert found == files_of(self.store.source), path
+
+    def _change(self) -> None:
+        self.store.edit()
+        self.store.publish()
+        self._commit()
+
+    def _commit(self) -> None:
+        shutil.copytree(self.store.source, self.repository, dirs_exist_ok=True)
+        self._git("-C", self.repository, "add", "--all")
+        identity = ("-c", "user.name=bench", "-c", "user.email=bench@example.com")
+        self._git("-C", self.repository, *identity, "commit", "--quiet", "--message", "one more")
+
+    def _git(self, *arguments: str | Path) -> None:
+        subprocess.run(["git", *arguments], check=True, capture_output=True)
+
+    def _settings(self, volume: Path) -> dict[str, str]:
+        return {
+            **self.store.environment(),
+            "AWS_BUCKET": BUCKET,
+            "KEY_PATH": RELEASES,
+            "DEST_PATH": str(volume),
+            "S3_SYNC_SOURCE": "release",
+            "S3_SYNC_LAYOUT": "snapshot",
+            # So that a version that is not current must be asked for.
+            "S3_SYNC_RETAIN_COUNT": "0",
+            "S3_SYNC_RETAIN_FOR": "0",
+        }
+
+    def _bring(self, volume: Path, version: str | None = None) -> Cost:
+        """
+        Run the init container: a one-shot s3-sync.
+        """
+        pin = {} if version is None else {"S3_SYNC_REVISION": version}
+        return run(["s3-sync"], {**self._settings(volume), "S3_SYNC_ONE_SHOT": "true", **pin})
+
+    @contextmanager
+    def _daemon(self, volume: Path, *, is_needed: bool) -> Iterator[Daemon | None]:
+        if not is_needed:
+            yield None
+            return
+        settings = self._settings(volume)
+        with Daemon(None, BUCKET, volume, RELEASES, "1h", settings) as daemon:
+            daemon.wait_until_synced()
+            yield daemon
+
+    def _sync(self, daemon: Daemon) -> Cost:
+        self._last = _spent(daemon)
+        event = daemon.sync()
+        return self._since(daemon, float(event["duration_seconds"]))
+
+    def _since(self, daemon: Daemon, wall_seconds: float = 0.0) -> Cost:
+        """
+        Return what the sidecar has spent since it was looked at last; its wall time is waited for.
+        """
+        before, self._last = self._last, _spent(daemon)
+        return Cost(self._last - before, wall_seconds, 0.0)
+
+    @contextmanager
+    def _child(self, name: str, folder: Path) -> Iterator[Child]:
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder.with_suffix(".log")
+        connections: Mapping[str, Any] = {
+            "AWS_DEFAULT": {
+                "conn_type": "aws",
+                "login": self.store.environment()["AWS_ACCESS_KEY_ID"],
+                "password": self.store.environment()["AWS_SECRET_ACCESS_KEY"],
+                "extra": {"endpoint_url": self.store.endpoint},
+            },
+            "GIT_DEFAULT": {"conn_type": "git", "host": f"file://{self.repository}"},
+        }
+        with log.open("w") as said:
+            process = subprocess.Popen(
+                [self.airflow / "bin" / "python", "-P", CHILD],
+                env={
+                    **self.store.environment(),
+                    "HOME": str(folder),
+                    "AIRFLOW_HOME": str(folder / "airflow"),
+                    "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+                    "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(folder / "storage"),
+                    "GIT_CONFIG_GLOBAL": "/dev/null",
+                    "PYTHONPATH": str(MODULE),
+                    **{f"AIRFLOW_CONN_{key}": json.dumps(one) for key, one in connections.items()},
+                },
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+            )
+        with process:
+            try:
+                yield Child(process, CLASSES[name], log)
+            finally:
+                process.kill()
+
+
+def _spent(daemon: Daemon) -> float:
+    return daemon.metrics()["process_cpu_seconds_total"]
+
+
+def bytes_of(folder: Path) -> int:
+    """
+    Return what a folder takes, each file once.
+    """
+    seen: dict[int, int] = {}
+    for here, _, names in os.walk(folder):
+        for name in names:
+            found = Path(here, name).lstat()
+            seen[found.st_ino] = found.st_blocks * 512
+    return sum(seen.values())
+
+
+def section(
+    results: Mapping[int, Costs], disks: Mapping[int, Mapping[str, int]], airflow: Path
+) -> Section:
+    """
+    Return what was found, as the page has it.
+    """
+    rows = [
+        [
+            f"{files:,} files: {what}",
+            *(_cell(costs.get((name, situation))) for name in CLASSES),
+        ]
+        for files, costs in results.items()
+        for situation, what in SITUATIONS.items()
+    ]
+    rows += [
+        [
+            f"{files:,} files: disk, two versions",
+            *(f"{disk[name] / 1e6:.1f} MB" for name in CLASSES),
+        ]
+        for files, disk in disks.items()
+    ]
+    versions = {"Airflow": version_of(airflow / "bin" / "airflow", "version")}
+    return Section(
+        "bundle",
+        {"machine": machine(versions), "costs": table(["CPU (wall)", *CLASSES], rows)},
+        list(_outcomes(results)),
+    )
+
+
+def _cell(costs: list[Cost] | None) -> str:
+    if not costs:
+        return "it has no versions"
+    best = least(costs)
+    return f"{seconds(best.cpu_seconds)} ({seconds(best.wall_seconds)})"
+
+
+def _outcomes(results: Mapping[int, Costs]) -> Iterator[Outcome]:
+    for files, costs in results.items():
+        best = {key: least(found) for key, found in costs.items()}
+        what = f"{files:,} files"
+        for situation in ("warm", "refresh"):
+            cost = best[OURS, situation]
+            yield at_most_seconds(SITUATIONS[situation], what, 0.001, cost.wall_seconds)
+    if 400 in results:
+        best = {key: least(found) for key, found in results[400].items()}
+        for peer, share in ((S3, 0.1), (GIT, 1.0)):
+            ratio = best[OURS, "cold"].wall_seconds / best[peer, "cold"].wall_seconds
+            yield at_most_part(f"{SITUATIONS['cold']}, wall", f"400 files, of {peer}", share, ratio)
