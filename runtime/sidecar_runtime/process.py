@@ -15,7 +15,6 @@ from typing import NoReturn
 from sidecar_runtime import logs
 from sidecar_runtime.errors import EXIT_BUG, SettingsError, SidecarError
 from sidecar_runtime.health import Health
-from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.http.status import About
 from sidecar_runtime.loop.loop import Loop
 from sidecar_runtime.metrics import Metrics
@@ -99,7 +98,11 @@ def run_daemon(
     health = Health()
     metrics.ready.set_function(lambda: float(sidecar.readiness().ready))
     log.info("sidecar_started", version=about.version, source=about.source, target=about.target)
+    polls = polls_per_cycle(settings.interval_seconds) if glances else 1
+    loop = Loop(sidecar, settings, health, metrics, polls - 1)
     if not settings.one_shot:
+        from sidecar_runtime.http.endpoint import Endpoint  # noqa: PLC0415 - no server in one-shots
+
         Endpoint(
             settings.http_bind,
             f"{prefix}HTTP_BIND",
@@ -109,8 +112,6 @@ def run_daemon(
             metrics=metrics,
             show_status=settings.status_page,
         ).start()
-    polls = polls_per_cycle(settings.interval_seconds) if glances else 1
-    loop = Loop(sidecar, settings, health, metrics, polls - 1)
     watch(loop.wake)
     code = loop.run()
     log.info("sidecar_stopped", exit_code=code)

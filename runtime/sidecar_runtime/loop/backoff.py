@@ -1,5 +1,5 @@
 """
-How long to wait after failures: exponential with full jitter.
+How long to wait: between cycles, and after failures, exponentially with full jitter.
 
 Full jitter (a wait drawn from the whole range) spreads a fleet that failed together best; see
 "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
@@ -10,6 +10,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+
+LEAST_SECONDS = 0.05
+
+
+def draw_interval(interval_seconds: float, jitter_seconds: float) -> float:
+    """
+    Return interval ± jitter, in seconds.
+    """
+    jitter = random.uniform(-jitter_seconds, jitter_seconds)
+    return max(LEAST_SECONDS, interval_seconds + jitter)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,23 +13,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
-from apscheduler.schedulers.background import BackgroundScheduler
+from typing import TYPE_CHECKING
 
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Health, Outcome
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.loop.backoff import Backoff
+from sidecar_runtime.loop.backoff import Backoff, draw_interval
 from sidecar_runtime.loop.events import Events
 from sidecar_runtime.loop.record import Record
-from sidecar_runtime.loop.trigger import AtOnce, Every, draw_interval
 from sidecar_runtime.loop.worker import Finished, Glances, Worker
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 from sidecar_runtime.sidecar import Sidecar
+
+if TYPE_CHECKING:
+    from sidecar_runtime.loop.trigger import Schedule
 
 # Threads that ignore their revoked fence (stuck in a system call); beyond this no new cycle
 # starts, the heartbeat ages, and liveness restarts the container.
@@ -100,11 +99,7 @@ class Loop:
             else None
         )
         self._next_at = time.monotonic()
-        self._scheduler = BackgroundScheduler(
-            executors={"default": AtOnce()},
-            timezone=UTC,
-        )
-        self._job: Any = None
+        self._schedule = None if settings.one_shot else self._make_schedule()
 
     def wake(self) -> None:
         """
@@ -120,17 +115,11 @@ class Loop:
             GaveUp: The failure limit or a one-shot's deadline was reached, or a cycle raised it.
         """
         with self._signals():
-            self._job = self._scheduler.add_job(
-                lambda: self._events.put("trigger"),
-                Every(self._settings.interval_seconds, self._jitter_seconds),
-                coalesce=True,
-                misfire_grace_time=None,
-                max_instances=1,
-            )
             self._health.expect_beat(
                 self._settings.timeout_seconds + self._pace.liveness_grace_seconds
             )
-            self._scheduler.start()
+            if self._schedule is not None:
+                self._schedule.start()
             try:
                 while True:
                     code = self._handle(self._next_event())
@@ -161,7 +150,10 @@ class Loop:
         """
         Wait for an event, or for the nearest of our own (monotonic) deadlines.
         """
-        moments = {"clock": self._next_at + self._jitter_seconds + self._pace.clock_grace_seconds}
+        moments = {"trigger": self._next_at}
+        if self._schedule is not None:
+            late_seconds = self._jitter_seconds + self._pace.clock_grace_seconds
+            moments = {"clock": self._next_at + late_seconds}
         if self._deadline is not None:
             moments = {"timeout": self._deadline}
         if self._give_up_at is not None:
@@ -191,20 +183,31 @@ class Loop:
             case "clock":
                 # APScheduler goes by the wall clock: set back, it would stay silent.
                 log.info("trigger_overdue")
-                self._schedule(0.0)
+                self._move(0.0)
             case "timeout":
                 return self._abandon_cycle()
             case "give_up":
                 raise self._give_up("one_shot_deadline", "no success in time")
         return None
 
-    def _schedule(self, in_seconds: float) -> None:
+    def _make_schedule(self) -> Schedule:
+        # A one-shot goes without: APScheduler is a quarter of the imports that each task pod pays.
+        from sidecar_runtime.loop.trigger import Schedule  # noqa: PLC0415
+
+        return Schedule(
+            lambda: self._events.put("trigger"),
+            self._settings.interval_seconds,
+            self._jitter_seconds,
+        )
+
+    def _move(self, in_seconds: float) -> None:
         """
         Move the next cycle; the ones after it follow at the usual interval.
         """
         self._next_at = time.monotonic() + in_seconds
         self._health.expect_cycle(in_seconds)
-        self._job.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=in_seconds))
+        if self._schedule is not None:
+            self._schedule.move(in_seconds)
 
     def _start_now(self) -> None:
         """
@@ -301,7 +304,7 @@ class Loop:
             self._run_again = False
             wait_seconds = 0.0
         if wait_seconds is not None:
-            self._schedule(wait_seconds)
+            self._move(wait_seconds)
         left = max(0.0, min(self._next_at - time.monotonic(), next_look_seconds))
         self._health.expect_cycle(left)
         self._health.expect_beat(
@@ -320,7 +323,8 @@ class Loop:
         """
         Let no publish begin any more and give the worker a moment to tidy up.
         """
-        self._scheduler.shutdown(wait=False)
+        if self._schedule is not None:
+            self._schedule.stop()
         if self._deadline is None or self._worker is None or self._worker.fence is None:
             return
         fence = self._worker.fence

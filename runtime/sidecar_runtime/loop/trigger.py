@@ -1,25 +1,54 @@
 """
-What APScheduler gets: a moment from now on, and a job that only puts an event.
+When the loop is triggered: APScheduler, whose job only puts an event.
 """
 
 from __future__ import annotations
 
-import random
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apscheduler.executors.debug import DebugExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-LEAST_SECONDS = 0.05
+from sidecar_runtime.loop.backoff import draw_interval
 
 
-def draw_interval(interval_seconds: float, jitter_seconds: float) -> float:
+class Schedule:
     """
-    Return interval ± jitter, in seconds.
+    Triggers at once, and then every interval ± jitter.
     """
-    jitter = random.uniform(-jitter_seconds, jitter_seconds)
-    return max(LEAST_SECONDS, interval_seconds + jitter)
+
+    def __init__(
+        self, trigger: Callable[[], object], interval_seconds: float, jitter_seconds: float
+    ) -> None:
+        self._scheduler = BackgroundScheduler(executors={"default": AtOnce()}, timezone=UTC)
+        self._job = self._scheduler.add_job(
+            trigger,
+            Every(interval_seconds, jitter_seconds),
+            coalesce=True,
+            misfire_grace_time=None,
+            max_instances=1,
+        )
+
+    def start(self) -> None:
+        """
+        Begin.
+        """
+        self._scheduler.start()
+
+    def move(self, in_seconds: float) -> None:
+        """
+        Set the next trigger, in seconds from now; the ones after it follow at the usual interval.
+        """
+        self._job.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=in_seconds))
+
+    def stop(self) -> None:
+        """
+        Trigger no more.
+        """
+        self._scheduler.shutdown(wait=False)
 
 
 class Every(BaseTrigger):  # type: ignore[misc]

@@ -48,7 +48,7 @@ class Asking:
             return
         self._layout = layout
         try:
-            self._socket = layout.answer(self._asked.ask)
+            self._socket = AskSocket(layout.store, layout.has, self._asked.ask)
         except OSError as error:
             log.warning(
                 "ask_socket_unavailable",

@@ -5,8 +5,8 @@ One cycle: lock → look at the disk → reconcile with the source; and what it 
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
-from s3_sync.asking import Asking
 from s3_sync.dry_run import DryRun
 from s3_sync.layouts.layout import Layout
 from s3_sync.lease import Lease
@@ -25,6 +25,9 @@ from sidecar_runtime.gate.gate import Gate
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.volume.errors import TargetError, explain_os_error
 from sidecar_runtime.volume.lock import TargetLock
+
+if TYPE_CHECKING:
+    from s3_sync.asking import Asking
 
 
 class Session:
@@ -56,6 +59,8 @@ class Session:
         self._rehearsal = DryRun(settings, metrics, status, self._source)
         self._asking: Asking | None = None
         if asked is not None and isinstance(self._source, ReleaseSource):
+            from s3_sync.asking import Asking  # noqa: PLC0415 - no server in one-shots
+
             self._asking = Asking(settings, metrics, asked, self._source)
         self._layout: Layout | None = None
         self._has_failed = False

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
 from s3_sync.digest import Content
@@ -27,8 +27,6 @@ from s3_sync.tree.volume import (
     Volume,
     open_own_folder,
 )
-from sidecar_runtime.asking.ask_socket import AskSocket
-from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
@@ -47,6 +45,9 @@ log = get_logger("snapshot")
 class Snapshot:
     """
     ``DEST_PATH/current`` shows one complete revision, and changes in one step.
+
+    Attributes:
+        store: The open folder with all that could be shown.
     """
 
     is_atomic = True
@@ -65,11 +66,11 @@ class Snapshot:
         """
         Open the store, the tree, and what is shown.
         """
-        self._store = open_own_folder(SNAPSHOTS, volume.state)
-        stack.callback(os.close, self._store)
+        self.store = open_own_folder(SNAPSHOTS, volume.state)
+        stack.callback(os.close, self.store)
         self._snapshots = Snapshots(
             volume.root,
-            self._store,
+            self.store,
             SNAPSHOTS_PATH,
             link=LINK,
             retain_count=settings.retain_count,
@@ -90,7 +91,7 @@ class Snapshot:
             self.shown = self._open(self.revision)
             if not self.tree.managed.files:
                 restore(self.shown.managed.files, self.shown, self.tree, Fence())
-        elif is_name(published) and list_name(published) in os.listdir(self._store):
+        elif is_name(published) and list_name(published) in os.listdir(self.store):
             self._recreate(published)
 
     @property
@@ -100,7 +101,7 @@ class Snapshot:
 
     def is_current(self) -> bool:
         state = self._volume.state
-        return is_at(TREE, state, self.tree.folder) and is_at(SNAPSHOTS, state, self._store)
+        return is_at(TREE, state, self.tree.folder) and is_at(SNAPSHOTS, state, self.store)
 
     def shows(self, revision: str) -> bool:
         return revision == self.revision and self.changes().is_empty
@@ -148,9 +149,9 @@ class Snapshot:
         try:
             kept = self._snapshots.prune(self.revision, fence)
             with fence:
-                for name in os.listdir(self._store):
+                for name in os.listdir(self.store):
                     if name.endswith(_LIST_SUFFIX) and name.removesuffix(_LIST_SUFFIX) not in kept:
-                        os.unlink(name, dir_fd=self._store)
+                        os.unlink(name, dir_fd=self.store)
         except OSError as error:
             log.warning("leftover_kept", name=error.filename, error=error.strerror)
 
@@ -166,15 +167,6 @@ class Snapshot:
         Whether there is a snapshot of a revision, shown or not.
         """
         return self._snapshots.has(revision)
-
-    def answer(self, ask: Callable[[str], SidecarError | None]) -> AskSocket:
-        """
-        Return what answers consumers beside the snapshots.
-
-        Raises:
-            OSError: The file system has no sockets.
-        """
-        return AskSocket(self._store, self.has, ask)
 
     @contextmanager
     def aside(self, revision: str, wanted: Mapping[str, Content]) -> Iterator[Target]:
@@ -202,14 +194,14 @@ class Snapshot:
             os.rename(
                 list_name(name),
                 list_name(revision),
-                src_dir_fd=self._store,
-                dst_dir_fd=self._store,
+                src_dir_fd=self.store,
+                dst_dir_fd=self.store,
             )
         self._snapshots.keep_asked(name, revision, fence)
 
     def _remove_aside(self, name: str) -> None:
-        remove_tree(name, self._store)
-        remove_tree(list_name(name), self._store)
+        remove_tree(name, self.store)
+        remove_tree(list_name(name), self.store)
 
     def clear_others(self, fence: Fence) -> None:
         clear_in_place(self._volume, fence, may_delete=self._delete != "none")
@@ -226,7 +218,7 @@ class Snapshot:
         Where the tree is ahead of it, the next publish will do.
         """
         shown, revision = self.shown, self.revision
-        if shown is None or is_at(revision, self._store, shown.folder):
+        if shown is None or is_at(revision, self.store, shown.folder):
             return False
         is_same = difference(self.tree, shown).is_empty
         shown.close()
@@ -240,7 +232,7 @@ class Snapshot:
         Recreate a snapshot whose folder was removed, if the tree has all that its list names.
         """
         self._has_shown = True
-        listed, _ = load_managed(self._store, None, list_name(revision), is_shared=False)
+        listed, _ = load_managed(self.store, None, list_name(revision), is_shared=False)
         if _etags(listed) == _etags(self.tree.managed.files):
             with suppress(Torn):  # the tree is damaged as well: the source must help
                 self.publish(revision, Fence())
