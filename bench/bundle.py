@@ -48,7 +48,7 @@ SITUATIONS = {
     "other": "task, a version of which one file differs",
     "cold": "task in a new pod",
 }
-# Of calls that take less than a millisecond the least of so many counts.
+# Calls that take less than a millisecond are made this often; the least counts.
 CALLS = 20
 
 Costs = dict[tuple[str, str], list[Cost]]

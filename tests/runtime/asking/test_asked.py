@@ -1,0 +1,76 @@
+"""What is waited for: each revision once, some at a time; and how long a failure is the answer."""
+
+import pytest
+
+from sidecar_runtime.asking.asked import FAILED_SECONDS, MOST, Asked
+from sidecar_runtime.errors import SidecarError
+
+FAILURE = SidecarError("release_missing", "there is none")
+
+
+class Clock:
+    """Time that goes by when it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def asked(clock: Clock) -> Asked:
+    return Asked(clock)
+
+
+def test_each_is_asked_for_once_first_come_first(asked: Asked) -> None:
+    woken: list[None] = []
+    asked.wake = lambda: woken.append(None)
+
+    assert [None] * 4 == [asked.ask(name) for name in ("b", "a", "b", "a")]
+
+    assert ["b", "a"] == asked.waiting()
+    assert 2 == len(woken)
+
+
+def test_what_is_brought_is_forgotten_and_can_be_asked_for_again(asked: Asked) -> None:
+    asked.ask("a")
+    asked.settle("a")
+
+    assert [] == asked.waiting()
+    assert asked.ask("a") is None and ["a"] == asked.waiting()
+
+
+def test_a_failure_is_the_answer_for_a_while(asked: Asked, clock: Clock) -> None:
+    asked.ask("a")
+    asked.settle("a", FAILURE)
+    clock.now = FAILED_SECONDS - 0.1
+
+    assert FAILURE is asked.ask("a") and [] == asked.waiting()
+
+    clock.now = FAILED_SECONDS
+    assert asked.ask("a") is None and ["a"] == asked.waiting()
+
+
+@pytest.mark.parametrize("failure", [None, FAILURE], ids=["waited for", "failed"])
+def test_who_asks_for_everything_gets_so_much_and_no_more(
+    asked: Asked, clock: Clock, failure: SidecarError | None
+) -> None:
+    """Neither memory nor requests to the source grow with what somebody asks for."""
+    for number in range(MOST):
+        assert asked.ask(str(number)) is None
+        if failure is not None:
+            asked.settle(str(number), failure)
+
+    refused = asked.ask("one more")
+    assert refused is not None and "asked_too_much" == refused.reason
+    assert "one more" not in asked.waiting()
+
+    for number in range(MOST):
+        asked.settle(str(number))
+    assert asked.ask("one more") is None
