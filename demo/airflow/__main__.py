@@ -15,7 +15,7 @@ from pathlib import Path
 from werkzeug.security import generate_password_hash
 
 from demo import console, script
-from demo.airflow import descendants, end, git, permissions, realm, releases, task
+from demo.airflow import descendants, end, git, permissions, realm, releases, task, versions
 from demo.airflow.components import PARSE_SECONDS, Components
 from demo.airflow.person import Person
 from demo.airflow.stage import LINK, Stage
@@ -37,6 +37,7 @@ STEPS: tuple[script.Step[Stage], ...] = (
     ("the next release", releases.release_follows),
     ("a bad release", releases.bad_release_is_refused),
     ("a rollback", releases.release_is_rolled_back),
+    ("a run keeps its version", versions.run_keeps_its_version),
     ("someone edits grants", permissions.grants_are_edited),
     ("nothing changes", permissions.nothing_changes),
     ("the folder comes from git", git.folder_comes_from_git),

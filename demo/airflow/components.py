@@ -4,6 +4,7 @@ The processes of a real Airflow, and its settings in this demo.
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Self
 from urllib.request import ProxyHandler, build_opener
 
 from demo.daemon import Daemon, StepFailed
-from tests.support.airflow import Airflow, Version
+from tests.support.airflow import ROOT, Airflow, Version
 
 PATIENCE_SECONDS = 300.0
 """How long Airflow may take for anything: the machine may be small, and busy."""
@@ -49,9 +50,13 @@ class Components:
         self.endpoint = f"http://127.0.0.1:{self._port}"
         self._program = airflow.bin / "airflow"
         self._home = home
+        self.notes = home / "notes"
+        """Where tasks write what they have to say to the demo."""
         self._environment = {
             **airflow.environment(url, home),
             **short_loops(airflow.version),
+            "NOTES": str(self.notes),
+            **(bundle_of(dags) if airflow.version == "3" else {}),
             **settings,
             "PYTHONDONTWRITEBYTECODE": "1",  # as on the read-only mount of a pod
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
@@ -150,6 +155,21 @@ class Components:
                 daemon.wait_for_end(began + 60 - time.monotonic())
         self._stack.close()
         return time.monotonic() - began
+
+
+def bundle_of(dags: Path) -> dict[str, str]:
+    """
+    Return the settings of Airflow 3 for DAG versions over what a link shows.
+    """
+    bundle = {
+        "name": "dags",
+        "classpath": "airflow_sidecar_bundle.SidecarDagBundle",
+        "kwargs": {"path": str(dags), "refresh_interval": 1},
+    }
+    return {
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
+        "PYTHONPATH": str(ROOT / "airflow-bundle"),
+    }
 
 
 def short_loops(version: Version) -> dict[str, str]:

@@ -3,17 +3,21 @@
 import fcntl
 import json
 import os
+import re
+import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flit_core import buildapi
 
 from tests.conftest import Counts
 from tests.support.airflow import Airflow, AirflowIsMissing
 from tests.support.asking import STORE
-from tests.support.bundles import BundleFailed, Bundles, running_bundles
+from tests.support.bundles import MODULE, BundleFailed, Bundles, running_bundles
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, error
 from tests.support.releases import Release
@@ -356,3 +360,17 @@ def test_a_read_only_mount_is_enough(
         assert {name: body.decode() for name, body in files_of(0).items()} == bundles.do("read")
     assert inside in path.parents
     assert "can be written here" not in (home / "log").read_text()
+
+
+def test_the_wheel_is_one_module_that_needs_nothing_but_airflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = shutil.copytree(MODULE, tmp_path / "project", ignore=shutil.ignore_patterns("__*"))
+    monkeypatch.chdir(project)
+    with zipfile.ZipFile(tmp_path / buildapi.build_wheel(str(tmp_path))) as wheel:
+        names = [name for name in wheel.namelist() if ".dist-info/" not in name]
+        (metadata,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
+        needs = re.findall(r"^Requires-Dist: (\S+)", wheel.read(metadata).decode(), re.MULTILINE)
+
+    assert ["airflow_sidecar_bundle.py"] == names
+    assert ["apache-airflow-core"] == [re.split("[<>=]", need)[0] for need in needs]

@@ -27,7 +27,7 @@ from tests.support.sync_perm import descendants_of, signal_all
 ROOT = Path(__file__).parents[2]
 DEMO = [sys.executable, "-m", "demo.airflow"]
 STORY_SECONDS = 1_500
-STEPS = 16
+STEPS = 17
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_story_plays_every_step(request: pytest.FixtureRequest, folder: Path, ve
     (table,) = re.findall(r"^step .*^everything.*$", done.stdout, re.MULTILINE | re.DOTALL)
     left_out = table.count("left out")
     assert STEPS + 1 - left_out == len(re.findall(r" \d+\.\d\d s$", table, re.MULTILINE))
-    assert (1 if version == "3" else 0) + 2 * bool(realm.missing()) == left_out
+    assert 1 + 2 * bool(realm.missing()) == left_out
 
 
 @pytest.mark.timeout(STORY_SECONDS + 60)

@@ -15,7 +15,11 @@ TEXT = (ROOT / "LICENSE").read_text()
 
 @pytest.mark.parametrize(
     "folder",
-    ["runtime", *(str(p.parent.relative_to(ROOT)) for p in ROOT.glob("sidecars/*/*.toml"))],
+    [
+        "airflow-bundle",
+        "runtime",
+        *(str(p.parent.relative_to(ROOT)) for p in ROOT.glob("sidecars/*/*.toml")),
+    ],
 )
 def test_every_project_names_the_license_and_carries_it(folder: str) -> None:
     project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]

@@ -12,7 +12,8 @@ from tests.docs.code import ROOT
 
 
 def test_projects_changelog_and_values_have_the_version_of_the_code() -> None:
-    projects = [*ROOT.glob("sidecars/*/pyproject.toml"), ROOT / "runtime/pyproject.toml"]
+    others = [ROOT / name / "pyproject.toml" for name in ("airflow-bundle", "runtime")]
+    projects = [*ROOT.glob("sidecars/*/pyproject.toml"), *others]
     released = re.findall(
         r"^## \[(\d[^]]*)\] - ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
     )

@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from demo.airflow.components import Components
-from tests.support.airflow import ROOT, Airflow
+from tests.support.airflow import Airflow
 from tests.support.databases import Database
 from tests.support.waiting import wait_until
 
@@ -74,18 +74,12 @@ def files_of(mark: str) -> dict[str, bytes]:
     }
 
 
-def settings_for(link: Path, notes: Path, **bundle: Any) -> dict[str, str]:
+def settings_for(home: Path) -> dict[str, str]:
     """
-    What Airflow's components get besides their own: the bundle, and everybody is an admin.
+    What Airflow's components get besides their own: everybody is an admin.
     """
-    configured = {
-        "name": "dags",
-        "classpath": "airflow_sidecar_bundle.SidecarDagBundle",
-        "kwargs": {"path": str(link), "refresh_interval": 1, **bundle},
-    }
     return {
-        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([configured]),
-        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(notes.with_name("bundles")),
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
         "AIRFLOW__CORE__AUTH_MANAGER": (
             "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
         ),
@@ -93,8 +87,6 @@ def settings_for(link: Path, notes: Path, **bundle: Any) -> dict[str, str]:
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "1",
-        "PYTHONPATH": str(ROOT / "airflow-bundle"),
-        "NOTES": str(notes),
     }
 
 
@@ -229,8 +221,5 @@ def open_live(airflow: Airflow, database: Database, home: Path, link: Path) -> L
     """
     An Airflow over a volume, not started.
     """
-    notes = home / "notes"
-    components = Components(
-        airflow, database.url, home / "airflow", link, settings_for(link, notes)
-    )
-    return Live(components, database, notes)
+    components = Components(airflow, database.url, home / "airflow", link, settings_for(home))
+    return Live(components, database, components.notes)
