@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
-from s3_sync.publisher.changes import content_of
 from s3_sync.publisher.store import Store
 from s3_sync.release.manifest import (
     FACTS_LIMIT_BYTES,
@@ -187,16 +186,15 @@ def unknown(store: Store, text: str) -> RevisionError:
     )
 
 
-def read_content(store: Store, pointer: Pointer | None) -> dict[str, str]:
+def read_shown(store: Store, pointer: Pointer | None) -> Manifest | None:
     """
-    Return what tells each file of the current release from any other, by path; nothing where it is
-    damaged, or there is none.
+    Return the manifest of the current release; None where it is damaged, or there is none.
     """
     stored = store.read(manifest_key(pointer.revision)) if pointer else None
     try:
-        return content_of(parse_manifest(stored.data)) if stored else {}
+        return parse_manifest(stored.data) if stored else None
     except Invalid:
-        return {}
+        return None
 
 
 def find_release(store: Store, revision: str) -> Kept:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from s3_sync.digest import EXECUTABLE
 from s3_sync.publisher.folder import Look
+from s3_sync.release.facts import Checked
 from s3_sync.release.manifest import Manifest
 
 NAMED = 20
@@ -56,8 +57,20 @@ def compare(before: Mapping[str, str], after: Mapping[str, str]) -> Changes:
     )
 
 
-def content_of(manifest: Manifest) -> dict[str, str]:
-    return {path: file.etag for path, file in manifest.files.items()}
+def compare_dags(before: Checked | None, after: Checked | None) -> Changes | None:
+    """
+    Compare the ids of DAGs; None unless those of both are known.
+    """
+    if before is None or after is None or not before.dag_ids or not after.dag_ids:
+        return None
+    return compare(dict.fromkeys(before.dag_ids, ""), dict.fromkeys(after.dag_ids, ""))
+
+
+def content_of(manifest: Manifest | None) -> dict[str, str]:
+    """
+    Return what tells each file of a release from any other, by path; nothing where there is none.
+    """
+    return {path: file.etag for path, file in manifest.files.items()} if manifest else {}
 
 
 def content_of_folder(seen: Look, digests: Mapping[str, str]) -> dict[str, str]:

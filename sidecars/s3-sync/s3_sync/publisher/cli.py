@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from s3_sync.publisher.airflow.check import Airflow, find_airflow, pattern
+from s3_sync.publisher.gate import Refused
 from s3_sync.publisher.progress import Progress
 from s3_sync.settings import Settings, load_settings
 from sidecar_runtime import logs
@@ -20,6 +22,9 @@ from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarErr
 from sidecar_runtime.parsers import count, duration
 from sidecar_runtime.printable import printable
 
+AIRFLOW = "airflow"
+# Airflow itself takes some seconds to start, and 100 files as many again.
+AIRFLOW_TIMEOUT = "10m"
 YEARS_SECONDS = 10 * 366 * 86400.0
 COMMANDS = (
     "publish",
@@ -59,8 +64,28 @@ def add_commands(commands: Any) -> None:
         parser.add_argument("--dry-run", action="store_true", help=text)
 
     def add_gate(parser: argparse.ArgumentParser) -> None:
-        choices = ("off", "syntax", "command")
-        parser.add_argument("--gate", choices=choices, help="instead of S3_SYNC_GATE")
+        choices = ("off", "syntax", "command", AIRFLOW)
+        text = "instead of S3_SYNC_GATE; airflow: a real Airflow loads it"
+        parser.add_argument("--gate", choices=choices, help=text)
+        parser.add_argument(
+            "--airflow-python",
+            metavar="PATH",
+            help="for --gate airflow: the Python that has Airflow; default: python on PATH",
+        )
+        parser.add_argument(
+            "--gate-allow",
+            action="append",
+            default=[],
+            type=_parsed(pattern),
+            metavar="PATTERN",
+            help="for --gate airflow: what may be missing there, such as package:pandas*, "
+            "variable:*, connection:prd_db",
+        )
+        parser.add_argument(
+            "--gate-timeout",
+            metavar="DURATION",
+            help="instead of S3_SYNC_GATE_TIMEOUT; default: 1m, of --gate airflow 10m",
+        )
 
     publish = add("publish", "make the content of a folder the current release")
     publish.add_argument("folder", metavar="DIR", help="the folder of DAGs")
@@ -165,14 +190,18 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         from s3_sync.publisher import commands  # noqa: PLC0415 - boto3, which the daemon lacks
 
         source = _source(arguments, environ) if arguments.command == "promote" else None
-        report = commands.run(settings, arguments, environ, progress, source)
+        airflow = _airflow(arguments, environ)
+        report = commands.run(settings, arguments, environ, progress, source, airflow)
     except SidecarError as error:
         progress.clear()
         sys.stderr.write(f"s3-sync {arguments.command}: {printable(error.message)}\n")
+        details = error.details if isinstance(error, Refused) else []
+        sys.stderr.write("".join(f"    {printable(line)}\n" for line in details))
         if error.advice:
             sys.stderr.write(f"  {printable(error.advice)}\n")
         if is_json:
-            facts = {"result": "failed", "reason": error.reason, "error": error.message}
+            facts: dict[str, Any] = {"result": "failed", "reason": error.reason}
+            facts |= {"error": error.message, **({"details": details} if details else {})}
             sys.stdout.write(json.dumps(facts | {"advice": error.advice}) + "\n")
         return error.exit_code
     progress.clear()
@@ -210,9 +239,13 @@ def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Sett
         )
     gate = getattr(arguments, "gate", None)
     if gate is not None:
-        given["S3_SYNC_GATE"] = gate
+        given["S3_SYNC_GATE"] = "off" if gate == AIRFLOW else gate
         if gate != "command":
             given.pop("S3_SYNC_GATE_COMMAND", None)
+    if getattr(arguments, "gate_timeout", None) is not None:
+        given["S3_SYNC_GATE_TIMEOUT"] = arguments.gate_timeout
+    elif gate == AIRFLOW:
+        given.setdefault("S3_SYNC_GATE_TIMEOUT", AIRFLOW_TIMEOUT)
     settings, unknown = load_settings(given)
     for name in unknown:
         logs.get_logger("settings").warning("setting_unknown", setting=name)
@@ -223,8 +256,27 @@ def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settin
     """
     Return the settings of the place that is promoted from.
     """
-    given = argparse.Namespace(**{**vars(arguments), "url": arguments.source, "gate": "off"})
+    instead = {"url": arguments.source, "gate": "off", "gate_timeout": None}
+    given = argparse.Namespace(**{**vars(arguments), **instead})
     return _settings(given, environ)
+
+
+def _airflow(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Airflow | None:
+    """
+    Return the Airflow that is to judge; None where there is none.
+
+    Raises:
+        SettingsError: There is no such program, or it is named and not asked.
+    """
+    python: str | None = getattr(arguments, "airflow_python", None)
+    allowed: list[str] = getattr(arguments, "gate_allow", [])
+    if getattr(arguments, "gate", None) == AIRFLOW:
+        return find_airflow(python, allowed, environ)
+    given = {"--airflow-python": python, "--gate-allow": ", ".join(allowed)}
+    only = f"goes with --gate {AIRFLOW}, only with it"
+    if wrong := [Problem(name, text, only) for name, text in given.items() if text]:
+        raise SettingsError(wrong)
+    return None
 
 
 def _place(arguments: argparse.Namespace) -> dict[str, str]:

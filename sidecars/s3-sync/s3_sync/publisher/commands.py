@@ -10,7 +10,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
+from s3_sync.publisher.airflow.check import Airflow, Passed
 from s3_sync.publisher.catalog import (
     find_release,
     incomplete,
@@ -20,7 +22,14 @@ from s3_sync.publisher.catalog import (
     resolve,
     summarise,
 )
-from s3_sync.publisher.changes import NAMED, compare, content_of, content_of_folder
+from s3_sync.publisher.changes import (
+    NAMED,
+    Changes,
+    compare,
+    compare_dags,
+    content_of,
+    content_of_folder,
+)
 from s3_sync.publisher.folder import digests_of, look
 from s3_sync.publisher.gate import judge
 from s3_sync.publisher.ignore import Ignore
@@ -33,7 +42,7 @@ from s3_sync.publisher.report import Report, size_text
 from s3_sync.publisher.rollback import roll_back
 from s3_sync.publisher.store import Store
 from s3_sync.publisher.table import releases_report
-from s3_sync.release.facts import Origin, time_text
+from s3_sync.release.facts import Checked, Origin, checked_facts, time_text
 from s3_sync.release.names import PIN_FOLDER, pin_key
 from s3_sync.revision import short
 from s3_sync.settings import Settings
@@ -56,23 +65,25 @@ def run(
     environ: Mapping[str, str],
     progress: Progress,
     source: Settings | None = None,
+    airflow: Airflow | None = None,
 ) -> Report:
     """
     Run a command.
 
     Args:
         source: Where releases are promoted from.
+        airflow: What judges instead of the gate of the settings.
 
     Raises:
         SidecarError: It could not be done; what was current stays current.
     """
     if arguments.command == "publish":
         ignore = Ignore(arguments.folder, arguments.exclude)
-        return _publish(settings, arguments, ignore, environ, progress)
+        return _publish(settings, airflow, arguments, ignore, environ, progress)
     is_dry = settings.dry_run or getattr(arguments, "dry_run", False)
     if arguments.command == "promote":
         assert source is not None
-        return _promote(source, settings, arguments, environ, progress, is_dry=is_dry)
+        return _promote(source, settings, airflow, arguments, environ, progress, is_dry=is_dry)
     store = Store(settings)
     given: str | None = getattr(arguments, "revision", None)
     match arguments.command:
@@ -98,6 +109,7 @@ def run(
 
 def _publish(
     settings: Settings,
+    airflow: Airflow | None,
     arguments: argparse.Namespace,
     ignore: Ignore,
     environ: Mapping[str, str],
@@ -106,7 +118,7 @@ def _publish(
     origin = find_origin(arguments.folder, environ)
     if arguments.message:
         origin = replace(origin, message=arguments.message)
-    publisher = Publisher(Store(settings), origin, partial(judge, settings), progress)
+    publisher = Publisher(Store(settings), origin, partial(judge, settings, airflow), progress)
     is_dry = settings.dry_run or arguments.dry_run
     outcome = publisher.publish(arguments.folder, ignore, is_dry=is_dry)
     facts = {
@@ -118,10 +130,12 @@ def _publish(
         "size_bytes": outcome.seen.size_bytes,
         "bundle_bytes": outcome.bundle_bytes,
         "left_out": outcome.seen.left_out,
-        "gate": settings.gate,
+        "gate": "airflow" if airflow else settings.gate,
+        **_passed_facts(outcome.passed),
         "conditional_writes": outcome.is_guarded,
         "stranger": outcome.stranger or None,
         "changes": outcome.changes.facts(),
+        "dags": outcome.dags.facts() if outcome.dags else None,
         "origin": asdict(origin),
     }
     return Report(_publish_lines(outcome, settings), facts)
@@ -139,8 +153,10 @@ def _publish_lines(outcome: Outcome, settings: Settings) -> list[str]:
             *lines,
             f"Unchanged: {settings.source} is at {short(outcome.revision)} already ({size})",
         ]
-    if settings.gate == "off":
-        lines.append("Not checked: the gate is off (--gate syntax compiles every .py first)")
+    if outcome.passed:
+        lines += _passed_lines(outcome.passed)
+    elif settings.gate == "off":
+        lines.append("Not checked: the gate is off (--gate airflow loads it into your Airflow)")
     if outcome.is_guarded is False:
         lines.append(UNGUARDED)
     if outcome.stranger:
@@ -157,8 +173,30 @@ def _publish_lines(outcome: Outcome, settings: Settings) -> list[str]:
         before = short(outcome.before.revision)
         lines.append(f"Changes: {outcome.changes}")
         lines += outcome.changes.lines(NAMED)
+        lines += _dag_lines(outcome.dags, NAMED)
         lines.append(f"Before: {before}; `s3-sync rollback` goes back to it")
     return lines
+
+
+def _passed_facts(passed: Passed | None) -> dict[str, Any]:
+    if passed is None:
+        return {"airflow": None}
+    allowed = [{"lacks": one.lacks, "problem": str(one)} for one in passed.allowed]
+    return {"airflow": {**checked_facts(passed.checked), "allowed": allowed}}
+
+
+def _passed_lines(passed: Passed) -> list[str]:
+    lines = [f"Checked by {passed.checked}"]
+    lines += [f"  allowed: {one.lacks} is missing, {one}" for one in passed.allowed[:NAMED]]
+    if len(passed.allowed) > NAMED:
+        lines.append(f"  and {len(passed.allowed) - NAMED} more")
+    return lines
+
+
+def _dag_lines(dags: Changes | None, limit: int = 0) -> list[str]:
+    if not dags:
+        return []
+    return [f"DAGs: {len(dags.added)} added, {len(dags.removed)} removed", *dags.lines(limit)]
 
 
 def _releases(store: Store, limit: int) -> Report:
@@ -177,6 +215,7 @@ def _releases(store: Store, limit: int) -> Report:
 def _promote(
     source: Settings,
     settings: Settings,
+    airflow: Airflow | None,
     arguments: argparse.Namespace,
     environ: Mapping[str, str],
     progress: Progress,
@@ -185,7 +224,7 @@ def _promote(
 ) -> Report:
     here, there = Store(source, arguments.source_profile), Store(settings, arguments.profile)
     who = Origin(by=find_publisher(environ), ci_url=find_ci_url(environ))
-    gate = partial(judge, settings)
+    gate = partial(judge, settings, airflow)
     done = promote(here, there, arguments.revision, who, gate, progress, is_dry=is_dry)
     revision, at = done.manifest.revision, there.url
     facts = {
@@ -195,46 +234,56 @@ def _promote(
         "revision": revision,
         "previous": done.before.revision if done.before else None,
         "files": len(done.manifest.files),
-        "gate": settings.gate,
+        "gate": "airflow" if airflow else settings.gate,
+        **_passed_facts(done.passed),
         "conditional_writes": done.is_guarded,
         "changes": done.changes.facts(),
+        "dags": done.dags.facts() if done.dags else None,
     }
     if done.result == "unchanged":
         return Report([f"Unchanged: {at} is at {short(revision)} already"], facts)
     lines = [UNGUARDED] if done.is_guarded is False else []
+    lines += _passed_lines(done.passed) if done.passed else []
     verb = "Would promote" if done.result == "planned" else "Promoted"
     lines.append(f"{verb} {short(revision)} from {here.url} to {at}: {done.changes}")
     if done.before:
         lines += done.changes.lines(NAMED)
+        lines += _dag_lines(done.dags, NAMED)
         lines.append(f"Before: {short(done.before.revision)}; `s3-sync rollback {at}` undoes it")
     return Report(lines, facts)
 
 
 def _diff(store: Store, before: str, after: str, progress: Progress) -> Report:
-    names, contents = [], []
-    for text in (before, after):
-        name, content = _content_of(store, text, progress)
-        names.append(name)
-        contents.append(content)
-    changes = compare(*contents)
-    facts = {"url": store.url, "before": names[0], "after": names[1], "changes": changes.facts()}
+    names, contents, checks = zip(
+        *(_content_of(store, text, progress) for text in (before, after)), strict=True
+    )
+    changes, dags = compare(*contents), compare_dags(*checks)
+    facts = {
+        "url": store.url,
+        "before": names[0],
+        "after": names[1],
+        "changes": changes.facts(),
+        "dags": dags.facts() if dags else None,
+    }
     between = f"{short(names[0])} → {short(names[1])}"
-    return Report([f"{between}: {changes}", *changes.lines()], facts)
+    return Report([f"{between}: {changes}", *changes.lines(), *_dag_lines(dags)], facts)
 
 
-def _content_of(store: Store, text: str, progress: Progress) -> tuple[str, dict[str, str]]:
+def _content_of(
+    store: Store, text: str, progress: Progress
+) -> tuple[str, dict[str, str], Checked | None]:
     """
     Return what a person means by it: a folder, ``current``, ``previous``, or a revision.
     """
     if "/" in text or text in (".", ".."):
         seen = look(text, Ignore(text, ()))
         digests = digests_of(seen.files, progress.counter("Reading files", len(seen.files)))
-        return text, content_of_folder(seen, digests)
+        return text, content_of_folder(seen, digests), None
     revision = resolve(store, _turn_of(store, text) or text)
     kept = find_release(store, revision)
     if kept.manifest is None:
         raise incomplete(revision)
-    return revision, content_of(kept.manifest)
+    return revision, content_of(kept.manifest), kept.manifest.head.checked
 
 
 def _turn_of(store: Store, text: str) -> str:

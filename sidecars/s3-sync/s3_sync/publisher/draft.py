@@ -12,7 +12,7 @@ from s3_sync.publisher.bundle import write_bundle
 from s3_sync.publisher.folder import Look, contents
 from s3_sync.publisher.folder_errors import FolderError
 from s3_sync.publisher.progress import Progress
-from s3_sync.release.facts import Origin
+from s3_sync.release.facts import Checked, Origin
 from s3_sync.release.manifest import Manifest, make_manifest, parse_manifest
 from s3_sync.release.rows import Invalid
 
@@ -31,6 +31,7 @@ class Draft:
         seen: Look,
         digests: Mapping[str, str],
         origin: Origin,
+        checked: Checked | None,
         path: str,
         progress: Progress,
     ) -> None:
@@ -39,6 +40,7 @@ class Draft:
         self._progress = progress
         self._digests = digests
         self._origin = origin
+        self._checked = checked
         self._path = path
         self._manifest: Manifest | None = None
         self._data = b""
@@ -64,7 +66,9 @@ class Draft:
                 "It needs room for the compressed folder; TMPDIR names another place.",
             ) from error
         now = datetime.now(UTC)
-        self._manifest, self._data = make_manifest(rows, now, self._origin, sha256, size)
+        self._manifest, self._data = make_manifest(
+            rows, now, self._origin, sha256, size, self._checked
+        )
         try:
             parse_manifest(self._data)
         except Invalid as error:

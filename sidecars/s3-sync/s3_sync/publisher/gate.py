@@ -1,49 +1,112 @@
 """
-The gate before an upload: the same as the daemon's, with the whole release as new.
+The gate before an upload: the daemon's, with the whole release as new, or a real Airflow.
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from s3_sync.metrics import SyncMetrics
+from s3_sync.publisher.airflow.answer import Broken
+from s3_sync.publisher.airflow.check import Airflow, AirflowCheck, Passed
 from s3_sync.publisher.folder_errors import NAMED, FolderError
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.gate import make_gate
+from sidecar_runtime.gate.checks import Undecided
+from sidecar_runtime.gate.gate import Gate, RevisionRefused, make_gate
 
 
-def judge(settings: Settings, revision: str, write: Callable[[str], list[str]]) -> None:
+class Refused(FolderError):
     """
-    Let the gate of the settings judge a copy of what would be released, and of nothing else.
+    An Airflow refuses the folder.
 
     Args:
+        broken: All of it.
+
+    Attributes:
+        details: What people read of it.
+    """
+
+    def __init__(self, broken: Sequence[Broken]) -> None:
+        lacks = sorted({one.lacks for one in broken if one.lacks})
+        allow = f" What only this Airflow lacks may be allowed: --gate-allow {lacks[0]}."
+        super().__init__(
+            "revision_refused",
+            f"Airflow refuses it, problems: {len(broken)}",
+            f"Fix it, and publish again.{allow if lacks else ''}",
+        )
+        self.broken = broken
+        self.details = [line for one in broken[:NAMED] for line in one.lines()]
+        if len(broken) > NAMED:
+            self.details.append(f"and {len(broken) - NAMED} more")
+
+
+def judge(
+    settings: Settings,
+    airflow: Airflow | None,
+    revision: str,
+    write: Callable[[str], list[str]],
+) -> Passed | None:
+    """
+    Let a gate judge a copy of what would be released, and of nothing else.
+
+    Args:
+        airflow: What judges instead of the gate of the settings.
         write: Writes the files into a folder, and returns their paths.
+
+    Returns:
+        What Airflow said.
 
     Raises:
         FolderError: It refuses; file, line and reason are named.
-        Undecided: There is no verdict.
+        SidecarError: There is no verdict.
     """
-    gate = make_gate(settings, SyncMetrics(__version__, "unknown").gate)
-    if gate is None:
-        return
+    metrics = SyncMetrics(__version__, "unknown").gate
+    gate = make_gate(settings, metrics)
+    if airflow is None and gate is None:
+        return None
     logging.getLogger("gate").setLevel(logging.CRITICAL)  # we tell of it ourselves
-    with tempfile.TemporaryDirectory(prefix="s3-sync-gate-") as folder:
-        try:
-            paths = write(folder)
-        except OSError as error:
-            raise FolderError(
-                "temporary_failed",
-                f"no copy for the gate can be made in {folder}: {error.strerror}",
-                "It needs room for the whole folder; TMPDIR names another place.",
-            ) from error
-        refused = gate.judge(revision, folder, paths, Fence())
-    if refused is not None:
+    with (
+        tempfile.TemporaryDirectory(prefix="s3-sync-gate-") as folder,
+        tempfile.TemporaryDirectory(prefix="s3-sync-airflow-") as place,
+    ):
+        check = AirflowCheck(airflow, folder, place) if airflow else None
+        if check is not None:
+            made = check.check()
+            gate = Gate(made, settings.gate_timeout_seconds, metrics, settings.gate_env)
+        assert gate is not None
+        refused = _ask(gate, revision, folder, write)
+        if refused is None:
+            return check.passed() if check else None
+        if check is not None:
+            raise Refused(check.refused)
         texts = [str(finding) for finding in refused.findings[:NAMED]]
         if refused.files_refused > len(texts):
             texts.append(f"{refused.files_refused - len(texts)} more")
         said = f"the gate refuses it: {'; '.join(texts)}"
         raise FolderError("revision_refused", said, "Fix it, and publish again.")
+
+
+def _ask(
+    gate: Gate, revision: str, folder: str, write: Callable[[str], list[str]]
+) -> RevisionRefused | None:
+    try:
+        paths = write(folder)
+    except OSError as error:
+        raise FolderError(
+            "temporary_failed",
+            f"no copy for the gate can be made in {folder}: {error.strerror}",
+            "It needs room for the whole folder; TMPDIR names another place.",
+        ) from error
+    try:
+        return gate.judge(revision, folder, paths, Fence())
+    except Undecided as error:
+        raise SidecarError(
+            "gate_undecided",
+            f"the gate came to no verdict: {error.message}",
+            "Nothing was published. Publish again, with more memory, or more time: --gate-timeout.",
+        ) from error

@@ -12,18 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.bring import bring
 from s3_sync.publisher.catalog import (
     ReleaseError,
     find_release,
     incomplete,
     is_shown,
-    read_content,
     read_current,
     read_release,
+    read_shown,
     resolve,
 )
-from s3_sync.publisher.changes import Changes, compare, content_of
+from s3_sync.publisher.changes import Changes, compare, compare_dags, content_of
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.publish import Judge
 from s3_sync.publisher.store import Store
@@ -42,6 +43,8 @@ class Promotion:
     Args:
         result: ``promoted``, ``unchanged`` or ``planned``.
         before: What was current in the target; None where nothing was.
+        dags: What differs of the ids of DAGs; None where they are not known of both.
+        passed: What Airflow said, where it was asked.
         is_guarded: Whether the target has conditional writes; None where nothing was written.
     """
 
@@ -49,6 +52,8 @@ class Promotion:
     manifest: Manifest
     before: Pointer | None
     changes: Changes
+    dags: Changes | None
+    passed: Passed | None = None
     is_guarded: bool | None = None
 
 
@@ -82,20 +87,24 @@ def promote(
     manifest = found.manifest
     before = read_current(target)
     pointer = before.pointer if before else None
-    changes = compare(read_content(target, pointer), content_of(manifest))
+    shown = read_shown(target, pointer)
+    dags = compare_dags(shown.head.checked if shown else None, manifest.head.checked)
+    planned = Promotion(
+        "planned", manifest, pointer, compare(content_of(shown), content_of(manifest)), dags
+    )
     if pointer and pointer.revision == revision and is_shown(target, pointer, reads_bundle=True):
-        return Promotion("unchanged", manifest, pointer, changes)
+        return replace(planned, result="unchanged")
     with tempfile.TemporaryDirectory(prefix="s3-sync-promote-") as place:
         parcel = Fetched(source, revision, manifest, found.data, f"{place}/bundle.zip", progress)
-        judge(revision, parcel.write)
+        planned = replace(planned, passed=judge(revision, parcel.write))
         if is_dry:
-            return Promotion("planned", manifest, pointer, changes)
+            return planned
         kept = read_release(target, revision, reads_bundle=True)
         origin = replace(
             manifest.head.origin, by=who.by, ci_url=who.ci_url, promoted_from=source.url
         )
         _, is_guarded = bring(target, parcel, kept, before, origin, progress)
-    return Promotion("promoted", manifest, pointer, changes, is_guarded)
+    return replace(planned, result="promoted", is_guarded=is_guarded)
 
 
 def _current(source: Store) -> str:

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.bring import bring
 from s3_sync.publisher.catalog import (
     find_stranger,
     is_shown,
-    read_content,
     read_current,
     read_release,
+    read_shown,
 )
-from s3_sync.publisher.changes import Changes, compare, content_of_folder
+from s3_sync.publisher.changes import (
+    Changes,
+    compare,
+    compare_dags,
+    content_of,
+    content_of_folder,
+)
 from s3_sync.publisher.draft import Draft
 from s3_sync.publisher.folder import Look, check_same, digests_of, look, write_copy
 from s3_sync.publisher.ignore import Ignore
@@ -30,8 +37,9 @@ from s3_sync.release.facts import Origin
 from s3_sync.release.pointer import Pointer
 from s3_sync.revision import revision_of
 
-# Judges a revision whose files a function writes into a folder; raises where it refuses.
-Judge = Callable[[str, Callable[[str], list[str]]], None]
+# Judges a revision whose files a function writes into a folder; raises where it refuses, and
+# returns what Airflow said, where that was asked.
+Judge = Callable[[str, Callable[[str], list[str]]], Passed | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,8 @@ class Outcome:
         result: ``published``, ``unchanged`` or ``planned``.
         before: What was current when it began; None for the first release.
         changes: Against what was current; all is new where that is not there.
+        dags: The same of the ids of DAGs; None where they are not known of both.
+        passed: What Airflow said, where it was asked.
         bundle_bytes: Size of the bundle; 0 where none was asked for.
         is_guarded: Whether the server has conditional writes; None where none was needed.
         stranger: Looked for at the first publish: something else that lies under the prefix.
@@ -53,6 +63,8 @@ class Outcome:
     before: Pointer | None
     seen: Look
     changes: Changes
+    dags: Changes | None = None
+    passed: Passed | None = None
     bundle_bytes: int = 0
     is_guarded: bool | None = None
     stranger: str = ""
@@ -88,20 +100,28 @@ class Publisher:
         if pointer and is_same and is_shown(self._store, pointer, reads_bundle=True):
             check_same(seen, look(folder, ignore))
             return Outcome("unchanged", revision, pointer, seen, compare({}, {}))
-        self._judge(revision, partial(write_copy, seen, digests))
-        stranger = find_stranger(self._store) if before is None else ""
-        changes = compare(read_content(self._store, pointer), content_of_folder(seen, digests))
+        passed = self._judge(revision, partial(write_copy, seen, digests))
+        checked = passed.checked if passed else None
+        shown = read_shown(self._store, pointer)
+        outcome = Outcome(
+            "planned",
+            revision,
+            pointer,
+            seen,
+            compare(content_of(shown), content_of_folder(seen, digests)),
+            compare_dags(shown.head.checked if shown else None, checked),
+            passed,
+            stranger=find_stranger(self._store) if before is None else "",
+        )
         if is_dry:
-            return Outcome("planned", revision, pointer, seen, changes, stranger=stranger)
+            return outcome
         with tempfile.TemporaryDirectory(prefix="s3-sync-publish-") as place:
             path = f"{place}/bundle.zip"
-            draft = Draft(revision, seen, digests, self._origin, path, self._progress)
+            draft = Draft(revision, seen, digests, self._origin, checked, path, self._progress)
             kept = read_release(self._store, revision, reads_bundle=True)
             if kept is None or not kept.is_whole:
                 draft.build()
             check_same(seen, look(folder, ignore))
             kept, is_guarded = bring(self._store, draft, kept, before, self._origin, self._progress)
             size = kept.manifest.head.bundle_bytes if kept.manifest else 0
-            return Outcome(
-                "published", revision, pointer, seen, changes, size, is_guarded, stranger
-            )
+            return replace(outcome, result="published", bundle_bytes=size, is_guarded=is_guarded)

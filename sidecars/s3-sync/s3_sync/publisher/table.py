@@ -10,12 +10,12 @@ from typing import Any
 
 from s3_sync.publisher.catalog import CatalogEntry
 from s3_sync.publisher.report import Report, size_text, table
-from s3_sync.release.facts import time_text
+from s3_sync.release.facts import checked_facts, time_text
 from s3_sync.release.pointer import Pointer, Turn
 from s3_sync.revision import short
 
-HEAD = ("REVISION", "CREATED", "BY", "COMMIT", "FILES", "SIZE", "STATE", "MESSAGE")
-MESSAGE_CHARACTERS = 60
+HEAD = ("REVISION", "CREATED", "BY", "COMMIT", "FILES", "SIZE", "DAGS", "STATE", "MESSAGE")
+MESSAGE_CHARACTERS = 48
 
 
 def releases_report(
@@ -65,6 +65,7 @@ def _facts(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) 
             "files": entry.summary.files,
             "size_bytes": entry.summary.size_bytes,
             "origin": asdict(entry.summary.origin),
+            "airflow": checked_facts(checked) if (checked := entry.summary.checked) else None,
         }
     return facts
 
@@ -73,7 +74,8 @@ def _row(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) ->
     state = ", ".join(_state(entry, pointer, pins))
     summary = entry.summary
     if summary is None:
-        return (short(entry.revision), time_text(entry.used_at), "", "", "", "", state, "damaged")
+        unknown = [""] * 5
+        return (short(entry.revision), time_text(entry.used_at), *unknown, state, "damaged")
     commit, _, dirty = summary.origin.commit.partition("-")
     return (
         short(entry.revision),
@@ -82,6 +84,7 @@ def _row(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) ->
         commit[:12] + (f"-{dirty}" if dirty else ""),
         str(summary.files),
         size_text(summary.size_bytes),
+        f"{summary.checked.dags} ({summary.checked.airflow})" if summary.checked else "",
         state,
         summary.origin.message.partition("\n")[0][:MESSAGE_CHARACTERS],
     )

@@ -20,6 +20,8 @@ FORMAT = 2
 # All rows have a third of that; the rest is for names.
 MARKS_LIMIT = 20 * FILES_LIMIT
 TEXT_LIMIT_CHARACTERS = 500
+# Of the ids of DAGs, as JSON: those of about 700.
+DAG_IDS_LIMIT_BYTES = 20 << 10
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # What is known of an origin by git.
@@ -43,6 +45,29 @@ class Origin:
     message: str = ""
     ci_url: str = ""
     promoted_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """
+    What an Airflow said that loaded the release before it was published.
+
+    Args:
+        airflow: Its version.
+        dags: How many there are.
+        dag_ids: All of them, in order; empty where there are too many, or not all are known.
+        files_lacking: How many files lacked something there that was allowed to be missing.
+    """
+
+    airflow: str
+    at: datetime
+    dags: int
+    dag_ids: tuple[str, ...] = ()
+    files_lacking: int = 0
+
+    def __str__(self) -> str:
+        lacking = f", {self.files_lacking} files not loaded" if self.files_lacking else ""
+        return f"Airflow {self.airflow} at {time_text(self.at)}: {self.dags} DAGs{lacking}"
 
 
 def check_marks(data: bytes) -> None:
@@ -155,4 +180,35 @@ def origin_facts(origin: Origin) -> dict[str, Any]:
         "git": {name: text[:TEXT_LIMIT_CHARACTERS] for name, text in git.items() if text},
         "ci_url": origin.ci_url[:TEXT_LIMIT_CHARACTERS],
         **({"promoted_from": origin.promoted_from} if origin.promoted_from else {}),
+    }
+
+
+def read_checked(facts: Mapping[str, Any]) -> Checked | None:
+    """
+    Read what an Airflow said: for people only, so what is odd is left out, not refused.
+    """
+    found = facts.get("airflow")
+    try:
+        if not isinstance(found, dict):
+            return None
+        ids = found.get("dag_ids", [])
+        return Checked(
+            get(found, "version", str)[:TEXT_LIMIT_CHARACTERS],
+            read_time(found, "checked_at"),
+            get(found, "dags", int),
+            tuple(ids) if isinstance(ids, list) and all(type(one) is str for one in ids) else (),
+            get(found, "files_lacking", int),
+        )
+    except Invalid:
+        return None
+
+
+def checked_facts(checked: Checked) -> dict[str, Any]:
+    ids = list(checked.dag_ids)
+    return {
+        "version": checked.airflow[:TEXT_LIMIT_CHARACTERS],
+        "checked_at": time_text(checked.at),
+        "dags": checked.dags,
+        "files_lacking": checked.files_lacking,
+        **({"dag_ids": ids} if ids and len(json.dumps(ids)) <= DAG_IDS_LIMIT_BYTES else {}),
     }

@@ -18,12 +18,15 @@ from s3_sync.release.chunk import Chunk, Entry, inflate, make_chunk, read_chunk
 from s3_sync.release.facts import (
     FORMAT,
     TEXT_LIMIT_CHARACTERS,
+    Checked,
     Origin,
     check_marks,
     check_size,
+    checked_facts,
     get,
     load_json,
     origin_facts,
+    read_checked,
     read_facts,
     read_origin,
     read_revision,
@@ -49,7 +52,7 @@ from s3_sync.revision import (
 # Limits of the reader, and so of the publisher; those of files: rows.py.
 MANIFEST_LIMIT_BYTES = 64 << 20
 # The first line has no more than that.
-FACTS_LIMIT_BYTES = 40 << 10
+FACTS_LIMIT_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Head:
         created_at: When it was published for the first time.
         origin: Of that publish.
         files: How many; for tables, as is `size_bytes`: readers count for themselves.
+        checked: By an Airflow, before that publish; None where there was none.
         chunks: Empty where only the first line was read.
     """
 
@@ -71,6 +75,7 @@ class Head:
     bundle_bytes: int
     files: int
     size_bytes: int
+    checked: Checked | None = field(default=None, repr=False)
     chunks: tuple[Entry, ...] = field(default=(), repr=False)
 
 
@@ -105,7 +110,12 @@ class Manifest:
 
 
 def make_manifest(
-    rows: Sequence[File], created_at: datetime, origin: Origin, sha256: str, bundle_bytes: int
+    rows: Sequence[File],
+    created_at: datetime,
+    origin: Origin,
+    sha256: str,
+    bundle_bytes: int,
+    checked: Checked | None = None,
 ) -> tuple[Manifest, bytes]:
     """
     Return a manifest and its bytes.
@@ -129,6 +139,7 @@ def make_manifest(
         bundle_bytes,
         len(rows),
         sum(row.size_bytes for row in rows),
+        checked,
         tuple(chunk.entry for chunk in chunks),
     )
     files = {file.path: file for chunk in chunks for file in chunk.files}
@@ -144,6 +155,7 @@ def serialise_head(head: Head) -> bytes:
         **origin_facts(head.origin),
         "bundle": {"sha256": head.bundle_sha256, "size_bytes": head.bundle_bytes},
         "totals": {"files": head.files, "size_bytes": head.size_bytes},
+        **({"airflow": checked_facts(head.checked)} if head.checked else {}),
     }
     chunks = [[entry.digest, entry.stored_bytes, entry.bundled_bytes] for entry in head.chunks]
     return f"{json.dumps(facts)}\n{json.dumps({'chunks': chunks})}\n".encode()
@@ -172,6 +184,7 @@ def parse_facts(data: bytes) -> Head:
         read_size(bundle, "bundle.size_bytes", 2 * TOTAL_LIMIT_BYTES),
         get(totals, "totals.files", int),
         get(totals, "totals.size_bytes", int),
+        read_checked(facts),
     )
 
 

@@ -65,7 +65,8 @@ class Release:
     def facts(self) -> Mapping[str, object]:
         head = self.manifest.head
         origin = {name: text for name, text in asdict(head.origin).items() if text}
-        return {"release": {"created_at": time_text(head.created_at), **origin}}
+        checked = {"checked_by": str(head.checked)} if head.checked else {}
+        return {"release": {"created_at": time_text(head.created_at), **checked, **origin}}
 
     def key_of(self, path: str) -> str:
         return path

@@ -1,0 +1,161 @@
+"""
+What the program that loads a folder has answered: the DAGs, and what is broken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar_runtime.child import ending
+from sidecar_runtime.gate.checks import Finding
+
+TAIL_LINES = 6
+LINE_CHARACTERS = 300
+
+# What an Airflow in CI may lack, and another one has; for those of 2 and 3.
+LACKS = {
+    "package": re.compile(r"No module named '([^']+)'"),
+    "variable": re.compile(r"Variable (.+?) (?:does not exist|not found)"),
+    "connection": re.compile(r"The conn_id `([^`]+)` isn't defined|Connection (\S+?) not found"),
+    "table": re.compile(r"no such table: (\w+)"),
+}
+
+_FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')
+
+
+@dataclass(frozen=True, slots=True)
+class Broken(Finding):
+    """
+    What Airflow would show as broken.
+
+    Args:
+        lacks: What is missing, as ``KIND:NAME``, where another Airflow may have it.
+        tail: The last lines of the traceback, from the folder's on and without what was raised.
+    """
+
+    lacks: str = ""
+    tail: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """
+        Return what people read of it.
+        """
+        kind, _, name = self.lacks.partition(":")
+        missing = f" ({kind} {name} is missing here)" if kind else ""
+        return [f"{self}{missing}", *(f"  {line}" for line in self.tail)]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    All that was answered.
+
+    Args:
+        missing: Why there is no Airflow; empty where there is one.
+        is_whole: Whether it went to its end.
+        killed: A file whose process was ended by a signal, and by which; empty for none.
+        dags: The files of each DAG.
+    """
+
+    missing: str
+    airflow: str
+    is_whole: bool
+    killed: str
+    dags: Mapping[str, list[str]]
+    broken: list[Broken]
+
+
+def read_answer(lines: Iterable[str], folder: str) -> Answer:
+    """
+    Read the answer; the last line may be half a line.
+
+    Args:
+        folder: That was loaded.
+    """
+    facts: dict[str, Any] = {}
+    dags: dict[str, list[str]] = {}
+    broken: list[Broken] = []
+    killed = ""
+    for line in lines:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            break
+        facts |= said
+        # Of plugins only those of the folder: the others are the image's.
+        for path, text in said.get("plugins", {}).items():
+            name = _inside(path, folder)
+            if name is not None and _is_ours(name, folder):
+                broken.append(_broken(name, text, folder))
+        if "file" not in said:
+            continue
+        name = _inside(said["file"], folder) or said["file"]
+        if said.get("ended", 0) < 0:
+            killed = killed or f"{name} was being loaded: {ending(said['ended'])}"
+        elif "ended" in said:
+            text = f"it ends the process that loads it, with {ending(said['ended'])}"
+            broken.append(Broken(name, None, text))
+        for path, text in said.get("errors", {}).items():
+            broken.append(_broken(_inside(path, folder) or name, text, folder))
+        for dag in said.get("dags", ()):
+            dags.setdefault(dag, []).append(name)
+    for dag, (first, *others) in dags.items():
+        text = f"the DAG {dag!r} is in {first}, too"
+        broken.extend(Broken(name, None, text) for name in others)
+    return Answer(
+        facts.get("missing", ""), facts.get("airflow", ""), "done" in facts, killed, dags, broken
+    )
+
+
+def _inside(path: str, folder: str) -> str | None:
+    """
+    Return a path relative to the folder; None for one outside of it.
+    """
+    if not os.path.isabs(path):
+        return path
+    return path.removeprefix(f"{folder}/") if path.startswith(f"{folder}/") else None
+
+
+def _broken(path: str, text: str, folder: str) -> Broken:
+    """
+    Find in a traceback, or in an error without one, where and what the problem is.
+
+    Args:
+        path: The file that Airflow shows as broken.
+    """
+    lines = [line for line in text.replace(f"{folder}/", "").splitlines() if line.strip()]
+    frames = [(number, found) for number, line in enumerate(lines) if (found := _FRAME.match(line))]
+    ours = [(number, found) for number, found in frames if _is_ours(found["path"], folder)]
+    # Behind the last frame its source comes, indented, and then what was raised.
+    end = frames[-1][0] + 1 if frames else 0
+    while end < len(lines) - 1 and lines[end].startswith(" "):
+        end += 1
+    problem = " ".join(line.strip() for line in lines[end:])[:LINE_CHARACTERS]
+    lacks = _lacks(problem, folder)
+    if ours and ours[-1][1]["path"] != path:
+        problem += f" (in {ours[-1][1]['path']}:{ours[-1][1]['line']})"
+    line_number = next((int(f["line"]) for _, f in reversed(ours) if f["path"] == path), None)
+    tail = lines[ours[0][0] : end][-TAIL_LINES:] if ours else []
+    return Broken(path, line_number, problem, lacks, tuple(one[:LINE_CHARACTERS] for one in tail))
+
+
+def _is_ours(path: str, folder: str) -> bool:
+    return not os.path.isabs(path) and os.path.isfile(os.path.join(folder, path))
+
+
+def _lacks(problem: str, folder: str) -> str:
+    """
+    Return what is missing, where that may be this Airflow's fault and not the folder's.
+    """
+    for kind, pattern in LACKS.items():
+        if found := pattern.search(problem):
+            name = next(filter(None, found.groups()))
+            top = os.path.join(folder, name.partition(".")[0])
+            is_ours = kind == "package" and (os.path.isdir(top) or os.path.isfile(f"{top}.py"))
+            return "" if is_ours else f"{kind}:{name}"
+    return ""

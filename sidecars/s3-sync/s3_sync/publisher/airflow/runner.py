@@ -1,0 +1,178 @@
+"""
+Loads a folder of DAGs as Airflow does: ``python runner.py HOME``, by the Python that has it.
+
+It imports nothing of ours, and works with Airflow 2.7 to 3 on Python 3.8 and later. HOME is a
+folder of its own, which becomes AIRFLOW_HOME; GATE_FOLDER in the environment is the folder.
+
+Each file is loaded in a process of its own, as Airflow's DAG processor does: what one file does to
+its process never reaches the next one. The file ``answers`` in HOME gets one JSON object a line:
+
+- ``{"missing": text}`` and nothing else where there is no Airflow;
+- ``{"airflow": version}``;
+- ``{"plugins": {path: error}}`` for what Airflow could not load of its plugins folder;
+- ``{"file": path, "dags": [id, …], "errors": {path: traceback or error}}`` for each file, or
+  ``{"file": path, "ended": code}`` where it ended its process; a signal is negative;
+- ``{"done": number of files}`` at the end.
+
+What Airflow and the files write goes where our output goes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+BAGS = ("airflow.dag_processing.dagbag", "airflow.models.dagbag")  # 3.1 and later; before
+SERIALIZERS = ("DagSerialization", "SerializedDAG")  # 3.2 and later; before
+
+
+def environment(home: str, folder: str) -> dict[str, str]:
+    """
+    Return the settings of Airflow that are never the user's: above all the database.
+    """
+    return {
+        "AIRFLOW_HOME": home,
+        "AIRFLOW__CORE__DAGS_FOLDER": folder,
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACKS": "True",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH": "50",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        # As for the DAG processor of Airflow 3: no Variable comes from a database.
+        "_AIRFLOW_PROCESS_CONTEXT": "client",
+    }
+
+
+def first_of(names: Sequence[str], load: Callable[[str], Any]) -> Any:
+    """
+    Return the first of these that this Airflow has.
+    """
+    for name in names[:-1]:
+        try:
+            return load(name)
+        except (ImportError, AttributeError):
+            pass
+    return load(names[-1])
+
+
+class Loader:
+    """
+    Loads files one by one, and serializes their DAGs, as Airflow would for its database.
+    """
+
+    def __init__(self, folder: str) -> None:
+        objects = importlib.import_module("airflow.serialization.serialized_objects")
+        self._serialize = first_of(SERIALIZERS, lambda name: getattr(objects, name).to_dict)
+        self._bag_of = first_of(BAGS, lambda name: importlib.import_module(name).DagBag)
+        known = inspect.signature(self._bag_of).parameters
+        wanted = {
+            "include_examples": False,
+            "load_op_links": False,
+            "bundle_path": Path(folder),
+            "bundle_name": "dags",
+        }
+        self._options = {name: value for name, value in wanted.items() if name in known}
+
+    def load(self, path: str) -> dict[str, Any]:
+        """
+        Return what one file has: the ids of its DAGs, and errors.
+        """
+        bag = self._bag_of(path, **self._options)
+        errors, dags = dict(bag.import_errors), []
+        for dag in bag.dags.values():
+            if getattr(dag, "parent_dag", None) is not None:
+                continue  # a SubDAG is part of its DAG
+            try:
+                json.dumps(self._serialize(dag), sort_keys=True)
+                dags.append(dag.dag_id)
+            except Exception:  # noqa: BLE001 - as Airflow does
+                errors[path] = traceback.format_exc()
+        return {"file": path, "dags": dags, "errors": errors}
+
+
+def load_apart(
+    loader: Loader, path: str, answers: int, answer: Callable[[dict[str, Any]], None]
+) -> None:
+    """
+    Load one file in a process of its own.
+    """
+    size_bytes = os.fstat(answers).st_size
+    pid = os.fork()
+    if pid == 0:
+        try:
+            answer(loader.load(path))
+        except BaseException:  # noqa: BLE001 - SystemExit, too, which Airflow 2 lets through
+            answer({"file": path, "dags": [], "errors": {path: traceback.format_exc()}})
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if os.fstat(answers).st_size == size_bytes:
+        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        answer({"file": path, "ended": code})
+
+
+def plugin_errors() -> dict[str, str]:
+    """
+    Load the plugins; return the errors.
+    """
+    from airflow import plugins_manager
+
+    plugins_manager.ensure_plugins_loaded()
+    if hasattr(plugins_manager, "get_import_errors"):  # 3.2 and later
+        found = plugins_manager.get_import_errors()
+    else:
+        found = plugins_manager.import_errors
+    return {str(path): str(error) for path, error in found.items()}
+
+
+def work(home: str, folder: str, answers: int, answer: Callable[[dict[str, Any]], None]) -> None:
+    """
+    Load everything.
+    """
+    os.environ.update(environment(home, folder))
+    try:
+        import airflow
+    except ModuleNotFoundError as error:
+        if error.name != "airflow":
+            raise
+        answer({"missing": str(error)})
+        return
+    from airflow.configuration import conf
+    from airflow.utils.file import list_py_file_paths
+
+    answer({"airflow": airflow.__version__})
+    if folder not in sys.path:  # at its end, as Airflow has it
+        sys.path.append(folder)
+    answer({"plugins": plugin_errors()})
+    loader = Loader(folder)
+    is_safe = conf.getboolean("core", "dag_discovery_safe_mode")
+    paths = sorted(list_py_file_paths(folder, safe_mode=is_safe))
+    for path in paths:
+        load_apart(loader, path, answers, answer)
+    answer({"done": len(paths)})
+
+
+def main() -> None:
+    """
+    Load everything, and answer.
+    """
+    home = sys.argv[1]
+    answers = os.open(os.path.join(home, "answers"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def answer(value: dict[str, Any]) -> None:
+        os.write(answers, json.dumps(value).encode() + b"\n")
+
+    work(home, os.environ["GATE_FOLDER"], answers, answer)
+
+
+if __name__ == "__main__":
+    del sys.path[0]  # our folder: none of its modules is meant
+    main()
