@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.ignore import Ignore
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.publish import Outcome, Publisher
 from s3_sync.publisher.store import Store
-from s3_sync.release.facts import Origin
+from s3_sync.release.facts import Checked, Origin
 from s3_sync.release.names import POINTER_KEY
 from s3_sync.release.pointer import parse_pointer
 from s3_sync.settings import Settings
 from tests.support.publishing import PREFIX, check_every_release, read_release, write_files
-from tests.support.releases import Release, make_release
+from tests.support.releases import AT, Release, make_release
 from tests.support.writable_s3 import WritableS3, is_write
 
 ORIGIN = Origin(by="ada", commit="0" * 40, message="Sales by country")
+CHECKED = Checked("3.3.2", AT, 2, ("orders", "sales"))
 
 
 class Bucket:
@@ -29,13 +31,15 @@ class Bucket:
         self.store = Store(settings)
         self.judged: list[str] = []
         self.judge: Callable[[], object] = lambda: None
+        self.passed: Passed | None = None
 
     def publish(self, files: Mapping[str, bytes], *, is_dry: bool = False) -> Outcome:
         """Publish a folder that has these files."""
 
-        def judge(revision: str, write: Callable[[str], list[str]]) -> None:
+        def judge(revision: str, write: Callable[[str], list[str]]) -> Passed | None:
             self.judged.append(revision)
             self.judge()
+            return self.passed
 
         write_files(self.folder, files)
         publisher = Publisher(self.store, ORIGIN, judge, Progress())

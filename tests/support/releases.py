@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from s3_sync.digest import sha256_of
 from s3_sync.publisher.bundle import FileContent, write_bundle
-from s3_sync.release.facts import Origin
+from s3_sync.release.facts import Checked, Origin
 from s3_sync.release.manifest import Manifest, make_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import Pointer, Turn, serialise_pointer
@@ -56,6 +56,7 @@ def make_release(
     history: Sequence[str] = (),
     at: datetime = AT,
     origin: Origin = ORIGIN,
+    checked: Checked | None = None,
 ) -> Release:
     """
     Make the release of some files.
@@ -63,7 +64,7 @@ def make_release(
     contents = [FileContent(path, files[path], path in executable) for path in sorted(files)]
     out = io.BytesIO()
     rows = write_bundle(contents, out)
-    return seal(rows, out.getvalue(), history=history, at=at, origin=origin)
+    return seal(rows, out.getvalue(), history=history, at=at, origin=origin, checked=checked)
 
 
 def seal(
@@ -73,11 +74,12 @@ def seal(
     history: Sequence[str] = (),
     at: datetime = AT,
     origin: Origin = ORIGIN,
+    checked: Checked | None = None,
 ) -> Release:
     """
     Make a release of rows and a bundle, whatever they say of each other.
     """
-    manifest, data = make_manifest(rows, at, origin, sha256_of(bundle), len(bundle))
+    manifest, data = make_manifest(rows, at, origin, sha256_of(bundle), len(bundle), checked)
     pointer = point_to(manifest, data, history, at)
     return Release(pointer, manifest, serialise_pointer(pointer), data, bundle)
 

@@ -29,10 +29,14 @@ _FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')
 class Undecided(SidecarError):
     """
     A check came to no verdict: it could not be run, took too long, or was killed.
+
+    Args:
+        remedy: What may help; a daemon asks again by itself.
     """
 
-    def __init__(self, message: str, advice: str) -> None:
-        super().__init__("gate_undecided", message, f"{advice} It is asked again, also by SIGHUP.")
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__("gate_undecided", message, f"{remedy} It is asked again, also by SIGHUP.")
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """Tests of promoting: the same release in another place, or nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.folder_errors import FolderError
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.promote import Promotion, promote
@@ -13,7 +15,7 @@ from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import Pointer, parse_pointer
 from s3_sync.settings import load_settings
-from tests.s3_sync.bucket import ORIGIN, Bucket
+from tests.s3_sync.bucket import CHECKED, ORIGIN, Bucket
 from tests.s3_sync.failing import failure
 from tests.support.publishing import PREFIX
 from tests.support.releases import ABSENT, Release, make_release, seal
@@ -91,6 +93,19 @@ def test_over_another_release_it_tells_what_changes_and_can_be_rolled_back(place
     assert B == places.prd.current()
     previous = places.pointer().previous
     assert previous is not None and before.revision == previous.revision
+
+
+def test_dags_that_come_and_go_are_told_by_what_airflow_said_of_both(places: Places) -> None:
+    places.prd.passed = Passed(CHECKED, ())
+    places.prd.publish(A)
+    checked = replace(CHECKED, dag_ids=("sales",))
+    places.put(make_release(B, checked=checked))
+
+    done = places.promote()
+
+    assert done.dags is not None
+    assert ((), ("orders",)) == (done.dags.added, done.dags.removed)
+    assert checked == done.manifest.head.checked
 
 
 def test_any_release_that_is_there_can_be_promoted_by_its_first_digits(places: Places) -> None:

@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 
+from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.catalog import ReleaseError
 from s3_sync.publisher.folder_errors import FolderError
 from s3_sync.release.facts import Origin
+from s3_sync.release.manifest import parse_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import parse_pointer, serialise_pointer
-from tests.s3_sync.bucket import ORIGIN, Bucket
+from tests.s3_sync.bucket import CHECKED, ORIGIN, Bucket
 from tests.s3_sync.failing import failure
 from tests.support.fake_s3 import access_denied, error, is_get
 from tests.support.loopback import Exchange
@@ -77,6 +79,29 @@ def test_the_publishers_facts_are_in_pointer_and_manifest(bucket: Bucket) -> Non
     pointer = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY])
     assert ORIGIN == pointer.origin
     assert before <= pointer.turn.since <= datetime.now(UTC)
+
+
+def test_what_airflow_said_is_in_the_manifest_and_not_in_the_revision(bucket: Bucket) -> None:
+    unchecked = bucket.publish(A, is_dry=True).revision
+    bucket.passed = Passed(CHECKED, ())
+
+    revision = bucket.publish(A).revision
+
+    manifest = parse_manifest(bucket.bodies()[PREFIX + manifest_key(revision)])
+    assert (unchecked, CHECKED) == (revision, manifest.head.checked)
+
+
+def test_dags_that_come_and_go_are_told_where_airflow_named_those_of_both(bucket: Bucket) -> None:
+    bucket.passed = Passed(CHECKED, ())
+    first = bucket.publish(A)
+    bucket.passed = Passed(replace(CHECKED, dag_ids=("sales", "stock")), ())
+    second = bucket.publish(B)
+    bucket.passed = None
+    third = bucket.publish(C)
+
+    assert second.dags is not None
+    assert (("stock",), ("orders",)) == (second.dags.added, second.dags.removed)
+    assert (None, None) == (first.dags, third.dags)
 
 
 def test_other_files_under_the_prefix_are_reported_at_the_first_publish(bucket: Bucket) -> None:

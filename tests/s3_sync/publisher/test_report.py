@@ -7,7 +7,7 @@ import pytest
 from s3_sync.publisher.catalog import CatalogEntry
 from s3_sync.publisher.report import size_text, table
 from s3_sync.publisher.table import releases_report
-from s3_sync.release.facts import Origin, time_text
+from s3_sync.release.facts import Checked, Origin, time_text
 from s3_sync.release.manifest import Head
 from tests.support.releases import make_release
 
@@ -39,7 +39,8 @@ def test_columns_are_aligned() -> None:
 def test_a_table_of_releases() -> None:
     pointer = make_release({"a": b""}, history=("b" * 64, "c" * 64)).pointer
     origin = Origin("ada", "1" * 40 + "-dirty", "main", "Ada", "Subject " * 20 + "\nmore")
-    summary = Head(pointer.revision, AT, origin, "0" * 64, 9, 212, 1_200_000)
+    checked = Checked("3.3.2", AT, 1_042, ("sales",))
+    summary = Head(pointer.revision, AT, origin, "0" * 64, 9, 212, 1_200_000, checked)
     entries = [
         CatalogEntry(pointer.revision, AT, summary),
         CatalogEntry("b" * 64, AT, summary),
@@ -55,6 +56,11 @@ def test_a_table_of_releases() -> None:
     assert "current" in current and "previous, pinned" in previous and "damaged" in damaged
     assert max(map(len, report.lines)) < 160
     assert more.startswith("and 3 older ones")
+    assert "1042 (3.3.2)" in current
+    [airflow, _, _] = [facts.get("airflow") for facts in report.facts["releases"]]
+    assert ("3.3.2", 1_042, ["sales"]) == tuple(
+        airflow[name] for name in ("version", "dags", "dag_ids")
+    )
     states = [facts["state"] for facts in report.facts["releases"]]
     assert [["current"], ["previous", "pinned"], []] == states
 

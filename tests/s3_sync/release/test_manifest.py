@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from s3_sync.keys import refusal_of
 from s3_sync.release.chunk import Chunk, Entry
-from s3_sync.release.facts import MARKS_LIMIT, TEXT_LIMIT_CHARACTERS, Origin
+from s3_sync.release.facts import (
+    DAG_IDS_LIMIT_BYTES,
+    MARKS_LIMIT,
+    TEXT_LIMIT_CHARACTERS,
+    Checked,
+    Origin,
+)
 from s3_sync.release.manifest import (
     FACTS_LIMIT_BYTES,
     Manifest,
@@ -39,7 +45,7 @@ from tests.s3_sync.release.examples import (
     with_,
     without,
 )
-from tests.support.releases import ABSENT, Release, make_release
+from tests.support.releases import ABSENT, AT, Release, make_release
 
 MANY = {f"team{n % 7}/dag_{n:04}.py": b"%d" % n for n in range(1_000)}
 
@@ -190,15 +196,58 @@ def test_files_are_located_in_the_whole_bundle() -> None:
 
 # --- tables
 
+GOOD_AIRFLOW = {
+    "version": "3.3.2",
+    "checked_at": "2026-11-20T15:00:00Z",
+    "dags": 1,
+    "files_lacking": 0,
+}
+
 
 def test_the_first_line_is_enough_for_a_table() -> None:
     long = Origin(*["😀" * TEXT_LIMIT_CHARACTERS] * 6)
-    head = replace(make_release(MANY).manifest.head, origin=long)
+    ids = tuple(f"dag_{n:019}" for n in range(DAG_IDS_LIMIT_BYTES // 28))
+    checked = Checked("3.3.2" * TEXT_LIMIT_CHARACTERS, AT, len(ids), ids)
+    checked = replace(checked, airflow=checked.airflow[:TEXT_LIMIT_CHARACTERS])
+    head = replace(make_release(MANY).manifest.head, origin=long, checked=checked)
 
     found = parse_facts(serialise_head(head)[:FACTS_LIMIT_BYTES])
 
     assert replace(head, chunks=()) == found
     assert 1_000 == found.files
+
+
+def test_too_many_ids_of_dags_are_left_out_and_their_number_stays() -> None:
+    ids = tuple(f"dag_{n}" for n in range(DAG_IDS_LIMIT_BYTES // 5))
+    head = replace(make_release(MANY).manifest.head, checked=Checked("3.3.2", AT, len(ids), ids))
+
+    checked = parse_facts(serialise_head(head)).checked
+
+    assert Checked("3.3.2", AT, len(ids)) == checked
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        1, [], {}, {"version": "3"}, {**GOOD_AIRFLOW, "version": 3}, {**GOOD_AIRFLOW, "dags": "1"},
+        {**GOOD_AIRFLOW, "checked_at": "soon"}, {**GOOD_AIRFLOW, "files_lacking": None},
+    ],
+)  # fmt: skip
+def test_what_is_odd_of_airflow_is_left_out(odd: object) -> None:
+    facts, chunks, blobs = lines_and_chunks()
+    facts["airflow"] = odd
+
+    assert parse_manifest(line(facts) + line(chunks) + blobs).head.checked is None
+
+
+@pytest.mark.parametrize("ids", ["a", [1], {"a": 1}, None])
+def test_odd_ids_of_dags_are_left_out(ids: object) -> None:
+    facts, chunks, blobs = lines_and_chunks()
+    facts["airflow"] = {**GOOD_AIRFLOW, "dag_ids": ids}
+
+    checked = parse_manifest(line(facts) + line(chunks) + blobs).head.checked
+
+    assert checked is not None and ("3.3.2", ()) == (checked.airflow, checked.dag_ids)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[\n", b'{"format": 2}\n', b"\xff\n", b" " * 50_000])

@@ -33,11 +33,13 @@ class Refused(FolderError):
 
     def __init__(self, broken: Sequence[Broken]) -> None:
         lacks = sorted({one.lacks for one in broken if one.lacks})
-        allow = f" What only this Airflow lacks may be allowed: --gate-allow {lacks[0]}."
+        advice = "Fix it, and publish again."
+        if lacks:
+            advice += f" What only this Airflow lacks may be allowed: --gate-allow {lacks[0]!r}."
         super().__init__(
             "revision_refused",
             f"Airflow refuses it, problems: {len(broken)}",
-            f"Fix it, and publish again.{allow if lacks else ''}",
+            advice,
         )
         self.broken = broken
         self.details = [line for one in broken[:NAMED] for line in one.lines()]
@@ -108,5 +110,5 @@ def _ask(
         raise SidecarError(
             "gate_undecided",
             f"the gate came to no verdict: {error.message}",
-            "Nothing was published. Publish again, with more memory, or more time: --gate-timeout.",
+            f"Nothing was published. {error.remedy} Then publish again.",
         ) from error

@@ -22,7 +22,6 @@ LACKS = {
     "package": re.compile(r"No module named '([^']+)'"),
     "variable": re.compile(r"Variable (.+?) (?:does not exist|not found)"),
     "connection": re.compile(r"The conn_id `([^`]+)` isn't defined|Connection (\S+?) not found"),
-    "table": re.compile(r"no such table: (\w+)"),
 }
 
 _FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')

@@ -142,7 +142,7 @@ class AirflowCheck:
             raise Undecided(
                 f"{self._airflow.python} could not load the folder, and ended with "
                 f"{ending(code)}: {last.strip()}",
-                "Look whether its Airflow starts by itself.",
+                "Look whether its Airflow starts without settings, as it does here.",
             )
         if answer.killed:
             raise Undecided(answer.killed, "Look at the memory limit.")

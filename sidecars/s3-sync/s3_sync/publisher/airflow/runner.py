@@ -26,6 +26,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def load_apart(
     pid = os.fork()
     if pid == 0:
         try:
+            close_database()
             answer(loader.load(path))
         except BaseException:  # noqa: BLE001 - SystemExit, too, which Airflow 2 lets through
             answer({"file": path, "dags": [], "errors": {path: traceback.format_exc()}})
@@ -117,6 +119,37 @@ def load_apart(
     if os.fstat(answers).st_size == size_bytes:
         code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         answer({"file": path, "ended": code})
+
+
+def make_database() -> None:
+    """
+    Make an empty database: with Airflow 2 a DAG file may ask it.
+    """
+    from airflow import settings
+    from airflow.utils.db import initdb
+
+    initdb(load_connections=False)
+    settings.engine.dispose()  # no connection is shared with a child
+
+
+def close_database() -> None:
+    """
+    Take the database from this process, as Airflow 3 does before it loads a file.
+    """
+    supervisor = sys.modules.get("airflow.sdk.execution_time.supervisor")
+    if supervisor is not None:
+        supervisor.block_orm_access()
+
+
+def import_first(paths: Sequence[str]) -> None:
+    """
+    Import once, as its DAG processor does, the parts of Airflow that the files ask for.
+    """
+    from airflow.utils.file import iter_airflow_imports
+
+    for name in {name for path in paths for name in iter_airflow_imports(path)}:
+        with suppress(Exception):  # the file that asks for it will tell
+            importlib.import_module(name)
 
 
 def plugin_errors() -> dict[str, str]:
@@ -149,12 +182,17 @@ def work(home: str, folder: str, answers: int, answer: Callable[[dict[str, Any]]
     from airflow.utils.file import list_py_file_paths
 
     answer({"airflow": airflow.__version__})
+    if airflow.__version__.startswith("2."):
+        make_database()
+    else:
+        importlib.import_module("airflow.sdk.execution_time.supervisor")
     if folder not in sys.path:  # at its end, as Airflow has it
         sys.path.append(folder)
     answer({"plugins": plugin_errors()})
     loader = Loader(folder)
     is_safe = conf.getboolean("core", "dag_discovery_safe_mode")
     paths = sorted(list_py_file_paths(folder, safe_mode=is_safe))
+    import_first(paths)
     for path in paths:
         load_apart(loader, path, answers, answer)
     answer({"done": len(paths)})

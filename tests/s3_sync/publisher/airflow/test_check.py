@@ -1,0 +1,191 @@
+"""Tests of the check that Airflow makes: what comes of each answer, from a Python that we write."""
+
+import ast
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3_sync.publisher.airflow.check import RUNNER, Airflow, Passed, find_airflow, pattern
+from s3_sync.publisher.gate import Refused, judge
+from s3_sync.settings import load_settings
+from sidecar_runtime.errors import SettingsError, SidecarError
+from tests.s3_sync.failing import failure
+from tests.support.publishing import write_files
+
+FILES = {"sales.py": b"", "lib.py": b""}
+WHOLE = ({"airflow": "3.3.2"}, {"plugins": {}}, {"done": 0})
+PANDAS = {"sales.py": "ModuleNotFoundError: No module named 'pandas'"}
+
+Ask = Callable[..., Passed]
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Ask:
+    """Judges a folder by a program that says what it is told to."""
+
+    def ask_one(
+        *said: Any, then: str = "", allowed: tuple[str, ...] = (), timeout: str = "60"
+    ) -> Passed:
+        answers = tmp_path / "said"
+        answers.write_text("".join(f"{json.dumps(one)}\n" for one in said))
+        python = tmp_path / "python"
+        python.write_text(f'#!/bin/sh\ncat {answers} > "$2/answers"\nls "$2" > {tmp_path}/home\n')
+        with python.open("a") as script:
+            script.write(then)
+        python.chmod(0o755)
+        given = {"AWS_BUCKET": "bucket", "DEST_PATH": "/nowhere", "S3_SYNC_GATE_TIMEOUT": timeout}
+
+        def write(folder: str) -> list[str]:
+            write_files(Path(folder), FILES)
+            return list(FILES)
+
+        airflow = Airflow(str(python), str(tmp_path / "airflow"), allowed)
+        passed = judge(load_settings(given)[0], airflow, "0" * 64, write)
+        assert passed is not None
+        return passed
+
+    return ask_one
+
+
+def loaded(path: str, *dags: str, errors: dict[str, str] | None = None) -> dict[str, Any]:
+    return {"file": path, "dags": dags, "errors": errors or {}}
+
+
+def test_what_is_accepted_is_told_with_its_dags_in_order(ask: Ask) -> None:
+    passed = ask(*WHOLE[:2], loaded("sales.py", "b", "a"), loaded("lib.py", "c"), WHOLE[2])
+
+    checked = passed.checked
+    assert ("3.3.2", 3, ("a", "b", "c"), 0) == (
+        checked.airflow,
+        checked.dags,
+        checked.dag_ids,
+        checked.files_lacking,
+    )
+    assert () == passed.allowed
+
+
+@pytest.mark.parametrize("allowed", ["package:pandas", "package:p*", "package:*"])
+def test_what_may_be_missing_is_told_and_the_ids_are_not_all_of_them(
+    ask: Ask, allowed: str
+) -> None:
+    said = (*WHOLE, loaded("sales.py", errors=PANDAS), loaded("lib.py", "c"))
+
+    passed = ask(*said, allowed=("variable:*", allowed))
+
+    assert ["package:pandas"] == [one.lacks for one in passed.allowed]
+    assert (1, (), 1) == (passed.checked.dags, passed.checked.dag_ids, passed.checked.files_lacking)
+
+
+@pytest.mark.parametrize("allowed", [(), ("package:numpy",), ("package:panda",), ("variable:*",)])
+def test_what_may_not_be_missing_is_refused_and_the_way_out_named(
+    ask: Ask, allowed: tuple[str, ...]
+) -> None:
+    with pytest.raises(Refused) as caught:
+        ask(*WHOLE, loaded("sales.py", errors=PANDAS), allowed=allowed)
+
+    assert "--gate-allow 'package:pandas'" in caught.value.advice
+    said = (
+        "sales.py: ModuleNotFoundError: No module named 'pandas' (package pandas is missing here)"
+    )
+    assert [said] == caught.value.details
+    assert 2 == caught.value.exit_code
+
+
+def test_of_many_problems_the_first_are_told_and_the_others_counted(ask: Ask) -> None:
+    with pytest.raises(Refused) as caught:
+        ask(*WHOLE, *(loaded(f"{n}.py", errors={f"{n}.py": "no"}) for n in range(30)))
+
+    assert 30 == len(caught.value.broken)
+    assert ["9.py: no", "and 20 more"] == caught.value.details[-2:]
+    assert "--gate-allow" not in caught.value.advice
+
+
+def test_without_an_airflow_the_setting_is_named(ask: Ask) -> None:
+    error = failure(ask, {"missing": "No module named 'airflow'"})
+
+    assert isinstance(error, SettingsError)
+    assert "--airflow-python" in error.message and "has no Airflow" in error.message
+
+
+@pytest.mark.parametrize(
+    ("said", "then", "problem"),
+    [
+        (WHOLE[:2], "", "ended with exit code 0"),
+        (WHOLE, "echo it is broken; exit 1", "ended with exit code 1: it is broken"),
+        (WHOLE, "kill -KILL $$", "ended with signal 9"),
+        (
+            (*WHOLE, {"file": "sales.py", "ended": -9}),
+            "",
+            "sales.py was being loaded: signal 9",
+        ),
+        (WHOLE, "exec sleep 600", "not checked within 1 s"),
+    ],
+)
+def test_what_came_to_no_end_is_no_verdict(
+    ask: Ask, said: tuple[Any, ...], then: str, problem: str
+) -> None:
+    timeout = "1" if "sleep" in then else "60"
+
+    error = failure(lambda: ask(*said, then=then, timeout=timeout))
+
+    assert ("gate_undecided", 3) == (error.reason, error.exit_code)
+    assert problem in error.message
+    assert error.advice.startswith("Nothing was published. ") and "SIGHUP" not in error.advice
+    assert not isinstance(error, SettingsError) and type(error) is SidecarError
+
+
+def test_of_the_users_airflow_home_the_plugins_and_the_local_settings_are_there(
+    ask: Ask, tmp_path: Path
+) -> None:
+    home = tmp_path / "airflow"
+    write_files(home, {"plugins/p.py": b"", "config/s.py": b"", "airflow.cfg": b"", "logs/l": b""})
+
+    ask(*WHOLE)
+
+    assert ["answers", "config", "plugins"] == (tmp_path / "home").read_text().split()
+
+
+def test_python_is_looked_for_on_path_and_its_link_is_not_followed(tmp_path: Path) -> None:
+    """A virtual environment is known by the link to Python that is in it."""
+    (tmp_path / "python").symlink_to("/bin/sh")
+    environ = {"PATH": str(tmp_path), "AIRFLOW_HOME": "/opt/airflow"}
+
+    found = find_airflow(None, ["package:a"], environ)
+
+    assert Airflow(f"{tmp_path}/python", "/opt/airflow", ("package:a",)) == found
+    assert found.python == find_airflow(os.path.relpath(found.python), [], {}).python
+
+
+@pytest.mark.parametrize("given", [None, "nonsense", "/nowhere/python"])
+def test_a_python_that_is_not_there_is_an_error_that_names_the_setting(given: str | None) -> None:
+    error = failure(find_airflow, given, [], {"PATH": "/nowhere"})
+
+    assert isinstance(error, SettingsError)
+    assert error.message.startswith(f"--airflow-python={given or 'python'!r}: ")
+
+
+@pytest.mark.parametrize("text", ["pandas", "package:", ":pandas", "module:pandas", "*"])
+def test_a_pattern_names_what_is_missing(text: str) -> None:
+    with pytest.raises(ValueError, match="KIND is one of package, variable, connection"):
+        pattern(text)
+
+
+def test_the_program_is_for_the_oldest_python_of_an_airflow_2() -> None:
+    tree = ast.parse(RUNNER.read_text(), feature_version=(3, 8))
+
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not {"s3_sync", "sidecar_runtime"} & imported

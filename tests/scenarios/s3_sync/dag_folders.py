@@ -1,0 +1,349 @@
+"""DAG folders for a real Airflow of any version: broken in many ways, and good in many ways."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+OF_2 = """
+from airflow import DAG
+from airflow.decorators import dag, task
+from airflow.operators.bash import BashOperator
+from airflow.operators.empty import EmptyOperator
+from airflow.operators.python import PythonOperator
+from airflow.utils.task_group import TaskGroup
+"""
+OF_3 = """
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.providers.standard.operators.python import PythonOperator
+from airflow.sdk import DAG, TaskGroup, dag, task
+"""
+BOTH = """
+from datetime import datetime, timedelta
+from airflow.timetables.trigger import CronTriggerTimetable
+START = datetime(2026, 1, 1)
+"""
+
+
+# Airflow 2 lets a DAG file ask its database.
+ORM = b"""from airflow import DAG
+from airflow.models import DagModel
+from airflow.utils.session import create_session
+with create_session() as session:
+    session.query(DagModel).count()
+"""
+
+
+def head_for(version: str) -> str:
+    """Return how a DAG file begins for one version of Airflow."""
+    return (OF_3 if version.startswith("3") else OF_2) + BOTH
+
+
+def dag_file(head: str, body: str) -> bytes:
+    return (head + textwrap.dedent(body)).encode()
+
+
+def one_dag(head: str, dag_id: str) -> bytes:
+    return dag_file(
+        head,
+        f"""
+        with DAG({dag_id!r}, start_date=START, schedule=None):
+            EmptyOperator(task_id="a")
+        """,
+    )
+
+
+@dataclass(frozen=True)
+class Broken:
+    """
+    One way to be broken, at a path of its own.
+
+    Args:
+        says: A part of what is said of it.
+        lacks: What is missing, where another Airflow may have it.
+        is_shown: Whether Airflow, which loads each file alone, has an import error for it.
+    """
+
+    body: bytes
+    line: int | None
+    says: str
+    lacks: str = ""
+    is_shown: bool = True
+
+
+def broken_files(head: str) -> dict[str, Broken]:
+    """Return by path what is broken; `good_beside` goes with it."""
+    of_3 = {"orm.py": Broken(ORM, 5, "Direct database access via the ORM is not allowed")}
+    return (of_3 if head.startswith(OF_3) else {}) | {
+        "syntax.py": Broken(b"# airflow\nwith DAG(:\n", 2, "SyntaxError: "),
+        "import_error.py": Broken(
+            b"from airflow import DAG\nfrom json import nonsense\n",
+            2,
+            "ImportError: cannot import name 'nonsense'",
+        ),
+        "missing_module.py": Broken(
+            b"from airflow import DAG\ndef load():\n    import sales_lib.tables\nload()\n",
+            3,
+            "ModuleNotFoundError: No module named 'sales_lib'",
+            "package:sales_lib",
+        ),
+        "missing_part.py": Broken(
+            b"from airflow import DAG\nimport lib.nothing\n",
+            2,
+            "ModuleNotFoundError: No module named 'lib.nothing'",
+        ),
+        "fails_in_lib.py": Broken(
+            b"from airflow import DAG\nfrom lib.rates import rate\nrate(0)\n",
+            3,
+            "ZeroDivisionError: division by zero (in lib/rates.py:2)",
+        ),
+        "missing_variable.py": Broken(
+            b"from airflow import DAG\nfrom airflow.models import Variable\n"
+            b"Variable.get('sales_rate')\n",
+            3,
+            "Variable sales_rate does not exist",
+            "variable:sales_rate",
+        ),
+        "missing_connection.py": Broken(
+            b"from airflow import DAG\nfrom airflow.hooks.base import BaseHook\n"
+            b"BaseHook.get_connection('prd_db')\n",
+            3,
+            "The conn_id `prd_db` isn't defined",
+            "connection:prd_db",
+        ),
+        "cycle.py": Broken(
+            dag_file(
+                head,
+                """
+                with DAG("cycle", start_date=START, schedule=None):
+                    one, two = EmptyOperator(task_id="one"), EmptyOperator(task_id="two")
+                    one >> two >> one
+            """,
+            ),
+            None,
+            "AirflowDagCycleException: Cycle detected in",
+        ),
+        "second.py": Broken(
+            one_dag(head, "twice"), None, "the DAG 'twice' is in first.py, too", "", False
+        ),
+        "schedule.py": Broken(
+            dag_file(
+                head,
+                """
+                with DAG("schedule", start_date=START, schedule="61 * * * *"):
+                    EmptyOperator(task_id="a")
+            """,
+            ),
+            None,
+            "AirflowTimetableInvalid: ",
+        ),
+        "unserializable.py": Broken(
+            dag_file(
+                head,
+                """
+                from airflow.timetables.interval import CronDataIntervalTimetable
+                class Ours(CronDataIntervalTimetable):
+                    pass
+                with DAG("unserializable", start_date=START, schedule=Ours("@daily", "UTC")):
+                    EmptyOperator(task_id="a")
+            """,
+            ),
+            None,
+            "SerializationError: Failed to serialize",
+        ),
+        "slow.py": Broken(
+            b"from airflow import DAG\nimport time\ntime.sleep(600)\n",
+            3,
+            "DagBag import timeout for slow.py after 0.5s",
+        ),
+        "encoding.py": Broken(b"# airflow DAG\nname = '\xe9'\n", 2, "SyntaxError: (unicode error)"),
+        "from_random.py": Broken(
+            b"from airflow import DAG\nfrom random import of_ours\n",
+            2,
+            "ImportError: cannot import name 'of_ours' from 'random'",
+        ),
+        "plugins/broken.py": Broken(
+            b"raise RuntimeError('no plugin')\n", None, "no plugin", "", False
+        ),
+        "jinja.py": Broken(
+            b"from airflow import DAG\nimport jinja2\njinja2.Template('{% for %}')\n",
+            3,
+            "TemplateSyntaxError: ",
+        ),
+    }
+
+
+def good_beside(head: str) -> dict[str, bytes]:
+    """Return what Airflow does not show as broken."""
+    of_2 = {} if head.startswith(OF_3) else {"orm.py": ORM}
+    return of_2 | {
+        "first.py": one_dag(head, "twice"),
+        # A name of the standard library: this file is loaded by its path, and imported by no one.
+        "random.py": one_dag(head, "random") + b"of_ours = 1\n",
+        "lib/rates.py": b"def rate(n):\n    return 1 / n\n",
+        # What no one loads: neither a word of Airflow, nor asked for.
+        "notes.py": b"this is not Python (\n",
+        "ignored.py": b"raise RuntimeError('a DAG for Airflow')\n",
+        ".airflowignore": b"ignored*\n",  # in both syntaxes
+        # A template is rendered when its task runs.
+        "template.py": dag_file(
+            head,
+            """
+            with DAG("template", start_date=START, schedule=None):
+                BashOperator(task_id="a", bash_command="echo {{ oops")
+        """,
+        ),
+        "template_file.py": dag_file(
+            head,
+            """
+            with DAG("template_file", start_date=START, schedule=None):
+                BashOperator(task_id="a", bash_command="not_there.sh")
+        """,
+        ),
+        "default.py": dag_file(
+            head,
+            """
+            from airflow.models import Variable
+            with DAG(Variable.get("not_set", "default"), start_date=START, schedule=None):
+                pass
+        """,
+        ),
+    }
+
+
+# In `airflow_local_settings`: so that one file is too slow on the slowest machine, and no other is.
+LOCAL_SETTINGS = b"""
+def get_dagbag_import_timeout(dag_file_path):
+    return 0.5 if dag_file_path.endswith("/slow.py") else 600.0
+"""
+
+SCHEDULES = (
+    "None",
+    '"@daily"',
+    '"@once"',
+    '"*/5 2-4 * * 1-5"',
+    "timedelta(hours=6)",
+    'CronTriggerTimetable("0 4 * * *", timezone="Europe/Berlin")',
+    '"@continuous", max_active_runs=1',
+)
+BODIES = (
+    'EmptyOperator(task_id="a") >> [EmptyOperator(task_id="b"), EmptyOperator(task_id="c")]',
+    'BashOperator(task_id="a", bash_command="echo {{ ds }} {{ params.n }}", retries=3)',
+    'PythonOperator(task_id="a", python_callable=print, op_args=["\\u00dc"], retries=1)',
+    """
+    with TaskGroup("outer"):
+        with TaskGroup("inner", tooltip="two deep"):
+            EmptyOperator(task_id="a")
+    """,
+    """
+    @task
+    def numbers():
+        return [1, 2, 3]
+    @task(trigger_rule="all_done")
+    def double(n):
+        return 2 * n
+    double.expand(n=numbers())
+    """,
+    """
+    @task.branch
+    def choose():
+        return "left"
+    choose() >> [EmptyOperator(task_id="left"), EmptyOperator(task_id="right")]
+    """,
+    """
+    for n in range(20):
+        EmptyOperator(task_id=f"task_{n}", execution_timeout=timedelta(minutes=n + 1))
+    """,
+    """
+    first = EmptyOperator(task_id="first", on_failure_callback=lambda context: None)
+    last = EmptyOperator(task_id="last", depends_on_past=True, pool="of_others", priority_weight=7)
+    first.set_downstream(last)
+    """,
+)
+OPTIONS = (
+    "",
+    'catchup=False, tags=["sales", "\\u00fc"], doc_md="# Sales"',
+    'default_args={"owner": "ada", "retries": 2, "retry_delay": timedelta(minutes=1)}',
+    'params={"n": 1, "names": ["a", "b"], "deep": {"x": None}}',
+    'dagrun_timeout=timedelta(hours=1), render_template_as_native_obj=True, description="d"',
+)
+
+
+def _plain(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
+    text = f"with DAG({dag_id!r}, {options}):\n{textwrap.indent(body, '    ')}\n"
+    return {"dag.py": head.encode() + text.encode()}
+
+
+def _decorated(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
+    indented = textwrap.indent(body, "    ")
+    text = f"@dag(dag_id={dag_id!r}, {options})\ndef made():\n{indented}\nmade()\n"
+    return {"flow.py": head.encode() + text.encode()}
+
+
+def _from_a_list(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
+    """A factory that reads a file beside it, as many have it."""
+    text = f"""
+import json
+from pathlib import Path
+for number in json.loads(Path(__file__).with_name("which.json").read_text()):
+    with DAG(f"{dag_id}_{{number}}", {options}) as made:
+{textwrap.indent(body, "        ")}
+    globals()[f"dag_{{number}}"] = made
+"""
+    return {"factory.py": head.encode() + text.encode(), "which.json": b"[1, 2, 3]"}
+
+
+def _with_a_library(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
+    """A library of the same name as that of other folders, found beside the file."""
+    text = "import sys, os\nsys.path.insert(0, os.path.dirname(__file__))\nimport helpers\n"
+    text += f"with DAG(helpers.DAG_ID, {options}):\n{textwrap.indent(body, '    ')}\n"
+    return {
+        "uses.py": head.encode() + text.encode(),
+        "helpers.py": f"DAG_ID = {dag_id!r}  # for airflow\n".encode(),
+    }
+
+
+def _in_latin_1(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
+    text = f"# coding: latin-1\n{head}\nNAME = 'caf\u00e9'\n"
+    text += f"with DAG({dag_id!r}, {options}):\n{textwrap.indent(body, '    ')}\n"
+    return {"cafe.py": text.encode("latin-1").replace(b"\n", b"\r\n")}
+
+
+def _zipped(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
+    """A packaged DAG, with a module of its own; its name is its own, too, in one process."""
+    name = f"packed_{dag_id}"
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as packed:
+        for path, content in _plain(head, dag_id, options, body).items():
+            packed.writestr(f"{name}_{path}", f"import {name}_lib\n".encode() + content)
+        packed.writestr(f"{name}_lib.py", b"VALUE = 1\n")
+    return {"packed.zip": out.getvalue()}
+
+
+SHAPES: tuple[Callable[[str, str, str, str], dict[str, bytes]], ...] = (
+    _plain,
+    _decorated,
+    _from_a_list,
+    _with_a_library,
+    _in_latin_1,
+    _zipped,
+)
+
+
+def good_folder(head: str, number: int) -> Mapping[str, bytes]:
+    """
+    Return a folder that Airflow loads; each number below 1,680 is another one.
+    """
+    rest, shape = divmod(number, len(SHAPES))
+    schedule = SCHEDULES[rest % len(SCHEDULES)]
+    body = textwrap.dedent(BODIES[rest % len(BODIES)])
+    options = ", ".join(
+        part
+        for part in ("start_date=START", f"schedule={schedule}", OPTIONS[rest % len(OPTIONS)])
+        if part
+    )
+    return SHAPES[shape](head, f"good_{number}", options, body)
