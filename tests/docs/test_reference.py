@@ -138,7 +138,7 @@ EVENTS = (ROOT / "docs/reference/events.md").read_text()
 
 LABELS = {
     ("result", "sidecar_cycles_total"): get_args(Result),
-    ("result", "sidecar_gate_checks_total"): ("accepted", "refused"),
+    ("result", "sidecar_gate_checks_total"): ("accepted", "refused", "undecided"),
     ("operation", "s3_sync_requests_total"): OPERATIONS,
     ("kind", "sync_perm_differences"): KINDS,
     ("reason", "sync_perm_passes_total"): PASS_REASONS,
