@@ -81,7 +81,7 @@ lint: setup types ## check everything that needs no test: code, imports, YAML, s
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/yamllint --strict .
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
-	$(BIN)/hadolint $(SIDECARS:%=sidecars/%/Dockerfile)
+	$(BIN)/hadolint $(SIDECARS:%=sidecars/%/Dockerfile) charts-snippets/ci/publisher.Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/python scripts/lint_ci.py
 	$(BIN)/python scripts/lint_words.py

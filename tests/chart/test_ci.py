@@ -51,7 +51,9 @@ def test_own_workflow_is_sound_and_runs_what_must_hold_before_a_change_lands() -
 
 
 def test_every_file_is_checked_and_opens_with_three_lines_of_comment() -> None:
-    assert {"Jenkinsfile", "github-actions.yaml"} == {path.name for path in lint_ci.CI.iterdir()}
+    assert {"Jenkinsfile", "github-actions.yaml", "publisher.Dockerfile"} == {
+        path.name for path in lint_ci.CI.iterdir()
+    }
     for text, mark in ((JENKINSFILE, "//"), (WORKFLOW, "#")):
         first, second, third, fourth = text.splitlines()[:4]
         assert first.startswith(f"{mark} For:")

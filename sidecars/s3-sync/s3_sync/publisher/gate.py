@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from s3_sync.metrics import SyncMetrics
 from s3_sync.publisher.airflow.answer import Broken
-from s3_sync.publisher.airflow.check import Airflow, AirflowCheck, Passed
+from s3_sync.publisher.airflow.check import VARIABLES, Airflow, AirflowCheck, Passed
 from s3_sync.publisher.folder_errors import NAMED, FolderError
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__
@@ -79,7 +79,8 @@ def judge(
         check = AirflowCheck(airflow, folder, place) if airflow else None
         if check is not None:
             made = check.check()
-            gate = Gate(made, settings.gate_timeout_seconds, metrics, settings.gate_env)
+            names = (*VARIABLES, *settings.gate_env)
+            gate = Gate(made, settings.gate_timeout_seconds, metrics, names)
         assert gate is not None
         refused = _ask(gate, revision, folder, write)
         if refused is None:

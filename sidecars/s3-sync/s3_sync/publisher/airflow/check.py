@@ -23,6 +23,9 @@ RUNNER = Path(__file__).with_name("runner.py")
 # Of the user's AIRFLOW_HOME, and nothing else: airflow.cfg names the database.
 HOME_FOLDERS = ("config", "plugins")
 
+# What says where Python and its packages find what they load; of no use to the daemon's gate.
+VARIABLES = ("LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONUSERBASE")
+
 _KINDS = ", ".join(LACKS)
 
 
