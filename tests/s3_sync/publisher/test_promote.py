@@ -95,7 +95,7 @@ def test_over_another_release_it_tells_what_changes_and_can_be_rolled_back(place
     assert previous is not None and before.revision == previous.revision
 
 
-def test_dags_that_come_and_go_are_told_by_what_airflow_said_of_both(places: Places) -> None:
+def test_dags_that_come_and_go_are_listed_by_what_airflow_said_of_both(places: Places) -> None:
     places.prd.passed = Passed(CHECKED, ())
     places.prd.publish(A)
     checked = replace(CHECKED, dag_ids=("sales",))

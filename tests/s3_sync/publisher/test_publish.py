@@ -91,7 +91,7 @@ def test_what_airflow_said_is_in_the_manifest_and_not_in_the_revision(bucket: Bu
     assert (unchecked, CHECKED) == (revision, manifest.head.checked)
 
 
-def test_dags_that_come_and_go_are_told_where_airflow_named_those_of_both(bucket: Bucket) -> None:
+def test_dags_that_come_and_go_are_listed_where_airflow_named_those_of_both(bucket: Bucket) -> None:
     bucket.passed = Passed(CHECKED, ())
     first = bucket.publish(A)
     bucket.passed = Passed(replace(CHECKED, dag_ids=("sales", "stock")), ())

@@ -62,7 +62,7 @@ def test_a_fault_in_a_library_of_the_folder_is_named_beside_the_file(folder: Pat
     )
 
 
-def test_a_fault_in_a_package_is_told_at_the_line_that_led_there(folder: Path) -> None:
+def test_a_fault_in_a_package_has_the_line_that_led_there(folder: Path) -> None:
     frame = '  File "/usr/lib/pandas/io.py", line 99, in read\n    raise ValueError(\n'
 
     found = broken(folder, raised(f"{frame}ValueError: two\nlines"))
@@ -79,7 +79,7 @@ def test_a_syntax_error_has_its_line(folder: Path) -> None:
     assert '  File "sales.py", line 3' == found.tail[0]
 
 
-def test_an_error_without_a_traceback_is_told_as_it_is(folder: Path) -> None:
+def test_an_error_without_a_traceback_stays_as_it_is(folder: Path) -> None:
     found = broken(folder, "AirflowDagCycleException: Cycle detected")
 
     assert Broken("sales.py", None, "AirflowDagCycleException: Cycle detected") == found

@@ -55,7 +55,7 @@ def loaded(path: str, *dags: str, errors: dict[str, str] | None = None) -> dict[
     return {"file": path, "dags": dags, "errors": errors or {}}
 
 
-def test_what_is_accepted_is_told_with_its_dags_in_order(ask: Ask) -> None:
+def test_what_is_accepted_has_its_dags_in_order(ask: Ask) -> None:
     passed = ask(*WHOLE[:2], loaded("sales.py", "b", "a"), loaded("lib.py", "c"), WHOLE[2])
 
     checked = passed.checked
@@ -69,9 +69,7 @@ def test_what_is_accepted_is_told_with_its_dags_in_order(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("allowed", ["package:pandas", "package:p*", "package:*"])
-def test_what_may_be_missing_is_told_and_the_ids_are_not_all_of_them(
-    ask: Ask, allowed: str
-) -> None:
+def test_what_may_be_missing_is_named_and_the_ids_are_left_out(ask: Ask, allowed: str) -> None:
     said = (*WHOLE, loaded("sales.py", errors=PANDAS), loaded("lib.py", "c"))
 
     passed = ask(*said, allowed=("variable:*", allowed))
@@ -95,7 +93,7 @@ def test_what_may_not_be_missing_is_refused_and_the_way_out_named(
     assert 2 == caught.value.exit_code
 
 
-def test_of_many_problems_the_first_are_told_and_the_others_counted(ask: Ask) -> None:
+def test_of_many_problems_the_first_are_listed_and_the_others_counted(ask: Ask) -> None:
     with pytest.raises(Refused) as caught:
         ask(*WHOLE, *(loaded(f"{n}.py", errors={f"{n}.py": "no"}) for n in range(30)))
 
