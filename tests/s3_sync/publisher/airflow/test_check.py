@@ -17,7 +17,7 @@ from tests.s3_sync.failing import failure
 from tests.support.publishing import write_files
 
 FILES = {"sales.py": b"", "lib.py": b""}
-WHOLE = ({"airflow": "3.3.2"}, {"plugins": {}}, {"done": 0})
+WHOLE: tuple[dict[str, Any], ...] = ({"airflow": "3.3.2"}, {"plugins": {}}, {"done": 0})
 PANDAS = {"sales.py": "ModuleNotFoundError: No module named 'pandas'"}
 
 Ask = Callable[..., Passed]
