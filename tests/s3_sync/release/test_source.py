@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from s3_sync.release.facts import Checked
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.rows import File
+from s3_sync.release.source import Release as InForce
 from s3_sync.tree.staging import Staged
 from s3_sync.tree.target import Target
 from tests.runtime.recording import Log
@@ -17,7 +19,7 @@ from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3, access_denied, error, is_list
 from tests.support.faults import replace_body, reset
 from tests.support.loopback import Exchange
-from tests.support.releases import ABSENT, Release, make_release, seal
+from tests.support.releases import ABSENT, AT, Release, make_release, seal
 from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest, is_pointer
 
 FILES = {f"pkg{n % 3}/m{n}.py": f"x = {n}\n".encode() * 30 for n in range(12)} | {"empty.py": b""}
@@ -38,6 +40,17 @@ def staged(process: Process) -> list[str]:
 
 def times(process: Process) -> dict[str, int]:
     return {path: (process.folder / path).stat().st_mtime_ns for path in process.shown}
+
+
+def test_the_status_says_which_airflow_has_loaded_the_release() -> None:
+    checked = Checked("3.3.2", AT, 2, ("orders", "sales"), files_lacking=1)
+    releases = [make_release(FILES), make_release(FILES, checked=checked)]
+
+    unchecked, shown = (InForce(one.manifest).facts["release"] for one in releases)
+
+    said = "Airflow 3.3.2 at 2026-11-20T15:00:00Z: 2 DAGs, 1 files not loaded"
+    assert isinstance(unchecked, dict) and isinstance(shown, dict)
+    assert unchecked | {"checked_by": said} == shown
 
 
 # --- what comes, and how

@@ -7,6 +7,8 @@ import textwrap
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
+from unittest.mock import ANY
 
 OF_2 = """
 from airflow import DAG
@@ -69,7 +71,7 @@ class Broken:
     """
 
     body: bytes
-    line: int | None
+    line: Any
     says: str
     lacks: str = ""
     is_shown: bool = True
@@ -157,7 +159,7 @@ def broken_files(head: str) -> dict[str, Broken]:
         ),
         "slow.py": Broken(
             b"from airflow import DAG\nimport time\ntime.sleep(600)\n",
-            3,
+            ANY,  # wherever it is by then
             "DagBag import timeout for slow.py after 0.5s",
         ),
         "encoding.py": Broken(b"# airflow DAG\nname = '\xe9'\n", 2, "SyntaxError: (unicode error)"),
