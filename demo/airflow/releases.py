@@ -26,12 +26,19 @@ BROKEN = "sales_daily.py"
 SYNTAX_ERROR = "\nwith DAG('sales_daily'\n    pass\n"
 
 
+def gate_of(stage: Stage) -> tuple[str, ...]:
+    """
+    Return the options by which this Airflow judges what is published.
+    """
+    return ("--gate", "airflow", "--airflow-python", str(stage.airflow.bin / "python"))
+
+
 def release_is_published(stage: Stage) -> Result:
     """
     Publish the DAGs, and let the daemon of a pod that starts fetch them.
     """
     shutil.copytree(DAGS, stage.checkout, ignore=shutil.ignore_patterns("__pycache__"))
-    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax")
+    run_s3_sync(stage, "publish", "checkout", *gate_of(stage))
     say(f"started s3-sync with {' '.join(f'{k}={v}' for k, v in SETTINGS.items())}")
     began = time.monotonic()
     given = stage.bucket.daemon_environment(releases.KEY_PATH, stage.dags, stage.home)
@@ -75,7 +82,7 @@ def release_follows(stage: Stage) -> Result:
     A release that changes a DAG.
     """
     stage.describe(SECOND)
-    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax")
+    run_s3_sync(stage, "publish", "checkout", *gate_of(stage))
     stage.concerned = stage.daemon
     ours = wait_for_release(stage)
     theirs = stage.wait_for_description(SECOND)
@@ -89,7 +96,7 @@ def bad_release_is_refused(stage: Stage) -> Result:
     path, daemon = stage.checkout / BROKEN, stage.daemon
     good, content = files_in(stage.folder), path.read_text()
     path.write_text(content + SYNTAX_ERROR)
-    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax", fails=2)
+    run_s3_sync(stage, "publish", "checkout", *gate_of(stage), fails=2)
     run_s3_sync(stage, "publish", "checkout")
     began = time.monotonic()
     event = stage.wait(

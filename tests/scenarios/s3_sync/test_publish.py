@@ -374,7 +374,12 @@ def test_what_airflow_refuses_is_not_uploaded_unless_it_may_be_missing(
     refused = airflow.run(*publish, "--output", "json")
     assert 2 == refused.code
     said = "no.py: No module named 'pandas' (package pandas is missing here)"
-    assert ("revision_refused", [said]) == (refused.facts()["reason"], refused.facts()["details"])
+    [problem] = refused.facts()["problems"]
+    assert ("revision_refused", "no.py", "package:pandas") == (
+        refused.facts()["reason"],
+        problem["path"],
+        problem["lacks"],
+    )
     assert f"    {said}\n" in refused.err and "--gate-allow 'package:pandas'" in refused.err
     assert {} == on_moto.bodies()
 

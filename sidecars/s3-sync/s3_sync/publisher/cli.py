@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from s3_sync.publisher.airflow.check import Airflow, find_airflow, pattern
@@ -195,14 +196,15 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except SidecarError as error:
         progress.clear()
         sys.stderr.write(f"s3-sync {arguments.command}: {printable(error.message)}\n")
-        details = error.details if isinstance(error, Refused) else []
+        refused = error if isinstance(error, Refused) else None
+        details = refused.details if refused else []
         sys.stderr.write("".join(f"    {printable(line)}\n" for line in details))
         if error.advice:
             sys.stderr.write(f"  {printable(error.advice)}\n")
         if is_json:
-            facts: dict[str, Any] = {"result": "failed", "reason": error.reason}
-            facts |= {"error": error.message, **({"details": details} if details else {})}
-            sys.stdout.write(json.dumps(facts | {"advice": error.advice}) + "\n")
+            facts = {"result": "failed", "reason": error.reason, "error": error.message}
+            problems = {"problems": list(map(asdict, refused.broken))} if refused else {}
+            sys.stdout.write(json.dumps(facts | {"advice": error.advice} | problems) + "\n")
         return error.exit_code
     progress.clear()
     lines = [json.dumps(report.facts)] if is_json else map(printable, report.lines)

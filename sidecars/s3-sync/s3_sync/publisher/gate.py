@@ -72,26 +72,22 @@ def judge(
     if airflow is None and gate is None:
         return None
     logging.getLogger("gate").setLevel(logging.CRITICAL)  # we tell of it ourselves
-    with (
-        tempfile.TemporaryDirectory(prefix="s3-sync-gate-") as folder,
-        tempfile.TemporaryDirectory(prefix="s3-sync-airflow-") as place,
-    ):
-        check = AirflowCheck(airflow, folder, place) if airflow else None
-        if check is not None:
-            made = check.check()
-            names = (*VARIABLES, *settings.gate_env)
-            gate = Gate(made, settings.gate_timeout_seconds, metrics, names)
-        assert gate is not None
-        refused = _ask(gate, revision, folder, write)
-        if refused is None:
-            return check.passed() if check else None
-        if check is not None:
-            raise Refused(check.refused)
-        texts = [str(finding) for finding in refused.findings[:NAMED]]
-        if refused.files_refused > len(texts):
-            texts.append(f"{refused.files_refused - len(texts)} more")
-        said = f"the gate refuses it: {'; '.join(texts)}"
-        raise FolderError("revision_refused", said, "Fix it, and publish again.")
+    with tempfile.TemporaryDirectory(prefix="s3-sync-gate-") as folder:
+        if airflow is not None:
+            with tempfile.TemporaryDirectory(prefix="s3-sync-airflow-") as place:
+                check = AirflowCheck(airflow, folder, place)
+                names = (*VARIABLES, *settings.gate_env)
+                gate = Gate(check.check(), settings.gate_timeout_seconds, metrics, names)
+                if _ask(gate, revision, folder, write):
+                    raise Refused(check.refused)
+                return check.passed()
+        if gate is not None and (refused := _ask(gate, revision, folder, write)):
+            texts = [str(finding) for finding in refused.findings[:NAMED]]
+            if refused.files_refused > len(texts):
+                texts.append(f"{refused.files_refused - len(texts)} more")
+            said = f"the gate refuses it: {'; '.join(texts)}"
+            raise FolderError("revision_refused", said, "Fix it, and publish again.")
+    return None
 
 
 def _ask(
