@@ -4,7 +4,6 @@ The gate before an upload: the daemon's, with the whole release as new, or a rea
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable, Sequence
 
@@ -71,7 +70,6 @@ def judge(
     gate = make_gate(settings, metrics)
     if airflow is None and gate is None:
         return None
-    logging.getLogger("gate").setLevel(logging.CRITICAL)  # we tell of it ourselves
     with tempfile.TemporaryDirectory(prefix="s3-sync-gate-") as folder:
         if airflow is not None:
             with tempfile.TemporaryDirectory(prefix="s3-sync-airflow-") as place:
@@ -102,7 +100,7 @@ def _ask(
             "It needs room for the whole folder; TMPDIR names another place.",
         ) from error
     try:
-        return gate.judge(revision, folder, paths, Fence())
+        return gate.examine(revision, folder, paths, Fence())
     except Undecided as error:
         raise SidecarError(
             "gate_undecided",
