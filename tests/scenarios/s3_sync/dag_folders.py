@@ -162,6 +162,13 @@ def broken_files(head: str) -> dict[str, Broken]:
             ANY,  # wherever it is by then
             "DagBag import timeout for slow.py after 0.5s",
         ),
+        # Airflow 2 loses the process, and has neither the DAGs nor an import error.
+        "exits.py": Broken(
+            b"from airflow import DAG\nraise SystemExit(1)\n",
+            2,
+            "SystemExit: 1",
+            is_shown=head.startswith(OF_3),
+        ),
         "encoding.py": Broken(b"# airflow DAG\nname = '\xe9'\n", 2, "SyntaxError: (unicode error)"),
         "from_random.py": Broken(
             b"from airflow import DAG\nfrom random import of_ours\n",

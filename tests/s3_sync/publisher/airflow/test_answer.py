@@ -144,20 +144,22 @@ def test_dags_are_known_by_their_ids_and_one_in_two_files_is_broken(folder: Path
         found.dags,
         found.airflow,
         found.is_whole,
-        found.killed,
+        found.trouble,
     )
     assert [Broken("b.py", None, "the DAG 'y' is in a.py, too")] == found.broken
 
 
-def test_a_file_that_ends_its_process_is_broken_and_one_that_was_killed_is_not(
+def test_a_file_that_ends_its_process_is_broken_and_one_that_was_killed_or_not_loaded_is_not(
     folder: Path,
 ) -> None:
     ended = read(folder, {"file": f"{folder}/sales.py", "ended": 0})
     killed = read(folder, {"file": f"{folder}/sales.py", "ended": -9})
+    failed = read(folder, {"file": f"{folder}/sales.py", "failed": "TypeError: no bag"})
 
     text = "it ends the process that loads it, with exit code 0"
-    assert ([Broken("sales.py", None, text)], "") == (ended.broken, ended.killed)
-    assert ([], "sales.py was being loaded: signal 9") == (killed.broken, killed.killed)
+    assert ([Broken("sales.py", None, text)], "") == (ended.broken, ended.trouble)
+    assert ([], "sales.py was being loaded: signal 9") == (killed.broken, killed.trouble)
+    assert ([], "sales.py was being loaded: TypeError: no bag") == (failed.broken, failed.trouble)
 
 
 def test_an_answer_that_was_cut_off_is_not_whole(folder: Path) -> None:

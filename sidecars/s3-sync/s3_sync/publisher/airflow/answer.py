@@ -57,14 +57,14 @@ class Answer:
     Args:
         missing: Why there is no Airflow; empty where there is one.
         is_whole: Whether it went to its end.
-        killed: A file whose process was ended by a signal, and by which; empty for none.
+        trouble: What kept a file from being judged: a signal, a fault of Airflow or of ours.
         dags: The files of each DAG.
     """
 
     missing: str
     airflow: str
     is_whole: bool
-    killed: str
+    trouble: str
     dags: Mapping[str, list[str]]
     broken: list[Broken]
 
@@ -79,7 +79,7 @@ def read_answer(lines: Iterable[str], folder: str) -> Answer:
     facts: dict[str, Any] = {}
     dags: dict[str, list[str]] = {}
     broken: list[Broken] = []
-    killed = ""
+    trouble = ""
     for line in lines:
         try:
             said = json.loads(line)
@@ -94,8 +94,9 @@ def read_answer(lines: Iterable[str], folder: str) -> Answer:
         if "file" not in said:
             continue
         name = _inside(said["file"], folder) or said["file"]
-        if said.get("ended", 0) < 0:
-            killed = killed or f"{name} was being loaded: {ending(said['ended'])}"
+        if "failed" in said or said.get("ended", 0) < 0:
+            what = said.get("failed") or ending(said["ended"])
+            trouble = trouble or f"{name} was being loaded: {what}"
         elif "ended" in said:
             text = f"it ends the process that loads it, with {ending(said['ended'])}"
             broken.append(Broken(name, None, text))
@@ -107,7 +108,7 @@ def read_answer(lines: Iterable[str], folder: str) -> Answer:
         text = f"the DAG {dag!r} is in {first}, too"
         broken.extend(Broken(name, None, text) for name in others)
     return Answer(
-        facts.get("missing", ""), facts.get("airflow", ""), "done" in facts, killed, dags, broken
+        facts.get("missing", ""), facts.get("airflow", ""), "done" in facts, trouble, dags, broken
     )
 
 

@@ -147,8 +147,9 @@ class AirflowCheck:
                 f"{ending(code)}: {last.strip()}",
                 "Look whether its Airflow starts without settings, as it does here.",
             )
-        if answer.killed:
-            raise Undecided(answer.killed, "Look at the memory limit.")
+        if answer.trouble:
+            remedy = "Look at the memory limit, and whether this s3-sync knows this Airflow."
+            raise Undecided(answer.trouble, remedy)
         self._allowed = tuple(one for one in answer.broken if self._may_lack(one.lacks))
         self.refused = [one for one in answer.broken if not self._may_lack(one.lacks)]
         return list(self.refused)

@@ -11,7 +11,8 @@ its process never reaches the next one. The file ``answers`` in HOME gets one JS
 - ``{"airflow": version}``;
 - ``{"plugins": {path: error}}`` for what Airflow could not load of its plugins folder;
 - ``{"file": path, "dags": [id, …], "errors": {path: traceback or error}}`` for each file, or
-  ``{"file": path, "ended": code}`` where it ended its process; a signal is negative;
+  ``{"file": path, "ended": code}`` where it ended its process (a signal is negative), or
+  ``{"file": path, "failed": error}`` where Airflow or this program failed;
 - ``{"done": number of files}`` at the end.
 
 What Airflow and the files write goes where our output goes.
@@ -111,7 +112,9 @@ def load_apart(
         try:
             close_database()
             answer(loader.load(path))
-        except BaseException:  # noqa: BLE001 - SystemExit, too, which Airflow 2 lets through
+        except Exception as error:  # noqa: BLE001 - Airflow itself tells of what a file raises
+            answer({"file": path, "failed": f"{type(error).__name__}: {error}"})
+        except BaseException:  # noqa: BLE001 - but for SystemExit and its like
             answer({"file": path, "dags": [], "errors": {path: traceback.format_exc()}})
         finally:
             os._exit(0)
