@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +148,7 @@ class Airflow:
         dags: Mapping[str, AccessControl],
         *,
         parsed: bool = False,
+        places: Mapping[str, Sequence[str]] = {},
     ) -> None:
         """
         Write DAGs as the DAG processor does.
@@ -155,8 +156,9 @@ class Airflow:
         Args:
             dags: The access_control of each; sets are given as lists.
             parsed: With their permissions, as after a parse; otherwise without.
+            places: DAG → the path of its file below the DAG folder, and its tags.
         """
-        given = json.dumps({"dags": dags, "parsed": parsed})
+        given = json.dumps({"dags": dags, "parsed": parsed, "places": places})
         script = Path(__file__).with_name("write_dags.py")
         self.run(database, home, "python", "-P", str(script), given=given)
 

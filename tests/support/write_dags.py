@@ -1,18 +1,22 @@
 """
 Writes DAGs into Airflow's metadata database as its DAG processor does; run by Airflow's own Python.
 
-Standard input is JSON: {"parsed": bool, "dags": {DAG id: access_control or null}}.
+Standard input is JSON: {"parsed": bool, "dags": {DAG id: access_control or null},
+"places": {DAG id: [path below the DAG folder, tag, ...]}}.
 With "parsed" their permissions are written, too, as after a parse of their files; without, only
 their serialized forms are, as if every permission had been lost.
 """
 
 import json
+import os
 import sys
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import airflow
 
+FOLDER = Path(os.environ["AIRFLOW_HOME"], "dags")
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=timezone.utc)  # noqa: UP017 - as old Pythons know it
 IS_AIRFLOW_2 = airflow.__version__.startswith("2.")
 
@@ -26,7 +30,7 @@ def access_control_of(given: Any) -> Any:
     return set(given) if isinstance(given, list) else given
 
 
-def write_2(dags: dict[str, Any], parsed: bool) -> None:
+def write_2(dags: dict[str, Any], places: dict[str, list[str]], parsed: bool) -> None:
     """
     Write with Airflow 2.
     """
@@ -37,14 +41,20 @@ def write_2(dags: dict[str, Any], parsed: bool) -> None:
         DagBag._sync_perm_for_dag = classmethod(lambda *_, **__: None)
     bag = DagBag("/dev/null", include_examples=False)
     for dag_id, access_control in dags.items():
-        bag.dags[dag_id] = DAG(
-            dag_id, schedule=None, start_date=FIRST_DAY, access_control=access_control
+        path, *tags = places.get(dag_id, ["dags.py"])
+        file = FOLDER / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("# what Airflow keeps as the code of the DAG\n")
+        dag = DAG(
+            dag_id, schedule=None, start_date=FIRST_DAY, access_control=access_control, tags=tags
         )
-    bag.sync_to_db()
+        dag.fileloc = str(file)
+        bag.dags[dag_id] = dag
+    bag.sync_to_db(processor_subdir=str(FOLDER))
     print(bag.import_errors)
 
 
-def write_3(dags: dict[str, Any], parsed: bool) -> None:
+def write_3(dags: dict[str, Any], places: dict[str, list[str]], parsed: bool) -> None:
     """
     Write with Airflow 3.
     """
@@ -62,8 +72,15 @@ def write_3(dags: dict[str, Any], parsed: bool) -> None:
         session.commit()
         made = []
         for dag_id, access_control in dags.items():
-            dag = DAG(dag_id, schedule=None, start_date=FIRST_DAY, access_control=access_control)
-            dag.relative_fileloc = "dags.py"
+            path, *tags = places.get(dag_id, ["dags.py"])
+            dag = DAG(
+                dag_id,
+                schedule=None,
+                start_date=FIRST_DAY,
+                access_control=access_control,
+                tags=set(tags),
+            )
+            dag.relative_fileloc = path
             made.append(LazyDeserializedDAG.from_dag(dag))
         collection.update_dag_parsing_results_in_db(
             "dags-folder", None, made, errors, None, set(), session
@@ -74,4 +91,5 @@ def write_3(dags: dict[str, Any], parsed: bool) -> None:
 if __name__ == "__main__":
     wanted = json.load(sys.stdin)
     write = write_2 if IS_AIRFLOW_2 else write_3
-    write({i: access_control_of(a) for i, a in wanted["dags"].items()}, wanted["parsed"])
+    dags = {i: access_control_of(a) for i, a in wanted["dags"].items()}
+    write(dags, wanted["places"], wanted["parsed"])

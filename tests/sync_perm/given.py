@@ -32,6 +32,8 @@ CREATE TABLE ab_permission_view_role (id INTEGER PRIMARY KEY, permission_view_id
 CREATE TABLE serialized_dag (
     dag_id TEXT, dag_hash TEXT, data TEXT, data_compressed BLOB, last_updated TEXT, created_at TEXT
 );
+CREATE TABLE dag (dag_id TEXT, fileloc TEXT, processor_subdir TEXT, relative_fileloc TEXT);
+CREATE TABLE dag_tag (dag_id TEXT, name TEXT);
 """
 
 

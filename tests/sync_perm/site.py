@@ -51,6 +51,56 @@ class Builder:
 def get_application_builder():
     yield Builder()
 """
+# How Airflow gives a role what it lacks.
+SESSION = """
+import contextlib, os, sqlite3
+
+path = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite:///")
+
+class Session:
+    def __init__(self):
+        self.db = sqlite3.connect(path, isolation_level=None)
+        self.roles = []
+
+    def commit(self):
+        for role in self.roles:
+            self.db.execute("DELETE FROM ab_permission_view_role WHERE role_id = ?", (role.id,))
+            sql = "INSERT INTO ab_permission_view_role (permission_view_id, role_id) VALUES (?, ?)"
+            self.db.executemany(sql, [(one.id, role.id) for one in role.permissions])
+
+@contextlib.contextmanager
+def create_session():
+    yield Session()
+"""
+MANAGER = """
+from types import SimpleNamespace
+
+class ApplessAirflowSecurityManager:
+    def __init__(self, session):
+        self.session = session
+
+    def made(self, table, **row):
+        where = " AND ".join(f"{name} = ?" for name in row)
+        sql = f"SELECT id FROM {table} WHERE {where}"
+        found = self.session.db.execute(sql, tuple(row.values())).fetchone()
+        if found:
+            return found[0]
+        sql = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
+        return self.session.db.execute(sql, tuple(row.values())).lastrowid
+
+    def add_role(self, name):
+        number = self.made("ab_role", name=name)
+        sql = "SELECT permission_view_id FROM ab_permission_view_role WHERE role_id = ?"
+        has = [SimpleNamespace(id=one) for one, in self.session.db.execute(sql, (number,))]
+        self.session.roles.append(SimpleNamespace(id=number, permissions=has))
+        return self.session.roles[-1]
+
+    def create_permission(self, action, resource):
+        action_id = self.made("ab_permission", name=action)
+        resource_id = self.made("ab_view_menu", name=resource)
+        row = {"permission_id": action_id, "view_menu_id": resource_id}
+        return SimpleNamespace(id=self.made("ab_permission_view", **row))
+"""
 OLD_PERMISSIONS = "DAG_ACTIONS = {'can_read', 'can_edit', 'can_delete'}\n"
 
 
@@ -89,6 +139,8 @@ class Site:
         for module, text in (
             ("__init__", ""),
             ("utils/providers_configuration_loader", LOADER),
+            ("utils/session", SESSION),
+            ("www/security_appless", MANAGER),
             (
                 "providers/fab/auth_manager/cli_commands/utils",
                 program + BUILDER.replace("GRANTED", granted),

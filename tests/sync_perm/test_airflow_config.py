@@ -66,3 +66,12 @@ def test_without_a_file_there_are_no_options(tmp_path: Path) -> None:
     found = config(tmp_path)
 
     assert (False, None) == (found.has_file, found.value("core", "auth_manager"))
+
+
+def test_the_dags_folder_is_airflows_own_unless_it_is_set(tmp_path: Path) -> None:
+    environ = {"AIRFLOW_HOME": str(tmp_path)}
+    unset = AirflowConfig(environ).dags_folder
+
+    (tmp_path / "airflow.cfg").write_text("[core]\ndags_folder = /opt/dags\n")
+
+    assert (f"{tmp_path}/dags", "/opt/dags") == (unset, AirflowConfig(environ).dags_folder)

@@ -22,6 +22,7 @@ from sync_perm.database.connection import find_source
 from sync_perm.database.lock import PassLock
 from sync_perm.metrics import PermMetrics
 from sync_perm.plan import CliCause
+from sync_perm.role_file.file import RoleFile
 from sync_perm.settings import load_settings
 from sync_perm.sidecar import SyncPerm
 from sync_perm.status import Status
@@ -59,6 +60,7 @@ class Sidecar:
         self.site.add_python()
         self.sqlite = sqlite
         self.folder = folder
+        self.airflow = AIRFLOW_2
         sqlite.run("INSERT INTO ab_permission VALUES (1, 'can_read')")
         sqlite.run("INSERT INTO ab_view_menu VALUES (1, 'Website')")
         sqlite.run("INSERT INTO ab_permission_view VALUES (1, 1, 1)")
@@ -73,13 +75,18 @@ class Sidecar:
             **(settings if CONN_CMD in settings else {CONN: self.sqlite.address.url, **settings}),
         )
         config = AirflowConfig(environ)
-        airflow = replace(AIRFLOW_2, command=str(self.site.command), python=sys.executable)
+        airflow = replace(self.airflow, command=str(self.site.command), python=sys.executable)
         self.metrics = PermMetrics("0", "0")
+        read = load_settings(environ)[0]
         self.sidecar = SyncPerm(
-            load_settings(environ)[0],
+            read,
             find_source(config),
             AirflowPasses(airflow, config, str(self.folder), self.cli_because),
-            Comparison(airflow, include_dags=False),
+            Comparison(
+                airflow,
+                include_dags=False,
+                file=RoleFile(read.roles, airflow.resources) if read.roles else None,
+            ),
             self.metrics,
             Status(self.metrics),
             self.pace,

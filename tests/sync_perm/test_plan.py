@@ -9,6 +9,8 @@ from sync_perm.plan import Pass, make_plan
 
 ROLE = Item("role_grant", "", ("team", "can_read", "Website"))
 DAG_B = Item("dag_grant", "b", ("team", "can_read", "DAG:b"))
+FILE_DAG = Item("file_dag_grant", "c", ("team", "can_read", "DAG:c"))
+FILE_ROLE = Item("file_role", "", ("team",))
 DAG_A = Item("dag_permission", "a", ("can_read", "DAG:a"))
 
 
@@ -23,6 +25,10 @@ DAG_A = Item("dag_permission", "a", ("can_read", "DAG:a"))
         ([DAG_A], "ba", "undefined", Pass("start", True, ("a",))),
         ([], "ba", "asked", Pass("asked", True, ("a", "b"))),
         ([ROLE], "", "asked", Pass("asked", True, ())),
+        ([FILE_ROLE, FILE_DAG], "", "", Pass("file", False, (), (FILE_DAG, FILE_ROLE))),
+        ([FILE_ROLE, DAG_A], "", "", Pass("dags", False, ("a",), (FILE_ROLE,))),
+        ([FILE_ROLE, ROLE], "", "", Pass("roles", True, (), (FILE_ROLE,))),
+        ([FILE_DAG], "ab", "asked", Pass("asked", True, ("a", "b"), (FILE_DAG,))),
     ],
 )
 def test_a_pass_is_for_what_differs_and_for_all_if_a_person_asks(
@@ -33,3 +39,7 @@ def test_a_pass_is_for_what_differs_and_for_all_if_a_person_asks(
     assert expected == make_plan(
         frozenset(items), every_dag=every_dag, is_asked=is_asked, is_defined=is_defined
     )
+
+
+def test_the_dags_of_a_pass_are_those_of_the_file_too() -> None:
+    assert {"a", "c"} == Pass("dags", False, ("a",), (FILE_DAG, FILE_ROLE)).every_dag

@@ -37,6 +37,13 @@ class AirflowConfig:
             # The parser's own message quotes the line, which may hold a password.
             raise self._unreadable(error) from None
 
+    @property
+    def dags_folder(self) -> str:
+        """
+        Return where Airflow 2 finds its DAGs.
+        """
+        return self.value("core", "dags_folder") or f"{self.home}/dags"
+
     def variable(self, section: str, key: str) -> str | None:
         """
         Return what the environment says, expanded; None where it says nothing.

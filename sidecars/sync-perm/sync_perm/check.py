@@ -19,6 +19,7 @@ from sync_perm.database.connection import Address, find_source
 from sync_perm.database.database import Database
 from sync_perm.database.lock import PassLock
 from sync_perm.difference import DEFAULT_ROLES
+from sync_perm.role_file.file import RoleFile
 from sync_perm.settings import Settings
 
 AIRFLOW_SECONDS = 120.0
@@ -125,9 +126,14 @@ class _Checks:
         Read the tables, try the lock, and say what the sidecar would be for.
         """
         include_dags = airflow.includes_dags(self._settings.include_dags)
-        comparison = Comparison(airflow, include_dags=True)
+        path = self._settings.roles
+        file = RoleFile(path, airflow.resources) if path else None
+        dags_folder = self._config.dags_folder
+        comparison = Comparison(airflow, include_dags=True, file=file, dags_folder=dags_folder)
         self._define(comparison, airflow, address)
         try:
+            if file:
+                file.refresh()
             database = Database(address)
             look = comparison.look(database)
             database.close()
@@ -144,6 +150,10 @@ class _Checks:
         for dag_id, failure in sorted(look.failing.items()) if include_dags else ():
             say("??", f"DAG {dag_id}", f"{failure.reason}: {failure.text}")
         say("ok", "needed?", _need(airflow, look))
+        if file and file.problem:
+            return fail("roles file", file.problem)
+        if file and file.document:
+            say("ok", "roles file", f"{file.path}: {len(file.document.roles)} roles")
         return True
 
 

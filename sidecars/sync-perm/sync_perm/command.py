@@ -16,7 +16,7 @@ from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.http.status import About
 from sidecar_runtime.process import begin_logs, run_daemon
-from sync_perm import check
+from sync_perm import check, diff
 from sync_perm.airflow.installation import Installation, find_installation
 from sync_perm.airflow.passes import AirflowPasses
 from sync_perm.airflow.surroundings import own_folder
@@ -25,6 +25,7 @@ from sync_perm.comparison import Comparison
 from sync_perm.database.connection import Source, find_source
 from sync_perm.metrics import PermMetrics
 from sync_perm.plan import CliCause
+from sync_perm.role_file.file import RoleFile
 from sync_perm.settings import PREFIX, Settings, load_settings
 from sync_perm.sidecar import SyncPerm
 from sync_perm.status import Status
@@ -51,6 +52,18 @@ class Given:
     where: str
     airflow: Installation
 
+    def comparison(self) -> Comparison:
+        """
+        Return what compares the tables with Airflow's rules and the file of roles.
+        """
+        path = self.settings.roles
+        return Comparison(
+            self.airflow,
+            include_dags=self.airflow.includes_dags(self.settings.include_dags),
+            file=RoleFile(path, self.airflow.resources) if path else None,
+            dags_folder=self.config.dags_folder,
+        )
+
 
 def run() -> int:
     """
@@ -61,8 +74,12 @@ def run() -> int:
     """
     purpose = "Keeps Airflow's roles and DAG permissions in sync; without a command, until stopped."
     parser = make_parser("sync-perm", purpose, Settings, PREFIX)
-    commands = parser.add_subparsers(dest="command", metavar="[check]", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="[check|diff]", title="commands")
     commands.add_parser("check", help="try all that is needed, and say whether the sidecar is")
+    text = "show what would be written, and what a prune would remove; exit code 4: it differs"
+    commands.add_parser("diff", help=text, description=text).add_argument(
+        "--output", choices=("text", "json"), default="text", help="for people or programs"
+    )
     arguments = parser.parse_args(sys.argv[1:])
     os.umask(0o077)  # what Airflow writes of its configuration is nobody else's business
     if arguments.command == "check":
@@ -70,6 +87,13 @@ def run() -> int:
         settings, _ = load_settings(os.environ)
         return check.run(settings, AirflowConfig(os.environ))
     given = read_all(os.environ)
+    if arguments.command == "diff":
+        end_on_signals()
+        logs.configure("error", "console", sys.stderr)  # it prints what it finds itself
+        with own_folder() as folder:
+            passes = AirflowPasses(given.airflow, given.config, folder)
+            is_json = arguments.output == "json"
+            return diff.run(given.comparison(), passes, given.source, is_json=is_json)
     begin_logs(given.settings, given.unknown)
     return _serve(given)
 
@@ -112,7 +136,7 @@ def _shown(source: Source) -> str:
 
 def _serve(given: Given) -> int:
     settings, config, airflow = given.settings, given.config, given.airflow
-    include_dags = airflow.includes_dags(settings.include_dags)
+    comparison = given.comparison()
     because: CliCause | None = None
     if not settings.targeted:
         because = "setting"
@@ -123,14 +147,14 @@ def _serve(given: Given) -> int:
     if airflow.auth_manager:
         log.warning("auth_manager_assumed", auth_manager=airflow.auth_manager)
     metrics = PermMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
-    target = "roles and DAG permissions" if include_dags else "roles"
+    target = "roles and DAG permissions" if comparison.include_dags else "roles"
     about = About("sync-perm", __version__, given.where, target)
     with own_folder() as folder:
         sidecar = SyncPerm(
             settings,
             given.source,
             AirflowPasses(airflow, config, folder, because),
-            Comparison(airflow, include_dags=include_dags),
+            comparison,
             metrics,
             Status(metrics, airflow=airflow.version, database=given.where),
         )

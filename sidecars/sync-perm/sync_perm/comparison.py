@@ -6,14 +6,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from sidecar_runtime.errors import SidecarError
 from sync_perm.airflow.installation import Installation
 from sync_perm.airflow.passes import Report
 from sync_perm.database.database import Database
+from sync_perm.database.fingerprint import Fingerprint, read_fingerprint
 from sync_perm.database.tables import Reader, Tables
 from sync_perm.difference import Definition, Failure, Item, compare, define
 from sync_perm.plan import Pass, make_plan
+from sync_perm.role_file.document import Selection
+from sync_perm.role_file.file import RoleFile
+from sync_perm.role_file.wanted import Wanted, find_mistakes
 
 # How long what passes did not fix is not a reason for another one.
 KEPT_SECONDS = 600.0
@@ -29,6 +34,7 @@ class Look:
         shown: Those of them that are not ready; a DAG that passes did not fix is failing instead.
         failing: The DAGs that cannot be synced.
         is_defined: What roles must have was compared, too.
+        wanted: What the file of roles asks for; None without one that counts.
     """
 
     tables: Tables
@@ -36,6 +42,7 @@ class Look:
     shown: frozenset[Item]
     failing: Mapping[str, Failure]
     is_defined: bool
+    wanted: Wanted | None
 
     def changes_since(self, before: Look) -> dict[str, int]:
         """
@@ -55,15 +62,28 @@ class Comparison:
     """
     One for the whole process; used by one cycle at a time.
 
+    Args:
+        file: The roles that people want besides Airflow's.
+        dags_folder: Where Airflow 2 finds its DAGs, unless their rows say it.
+
     Attributes:
+        include_dags: Whether DAGs are to be as Airflow would leave them.
         fresh: The DAGs that were serialized again between the last two looks.
         wants_definition: Nobody has tried yet to read what this Airflow defines.
     """
 
-    def __init__(self, installation: Installation, *, include_dags: bool) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        *,
+        include_dags: bool,
+        file: RoleFile | None = None,
+        dags_folder: str = "",
+    ) -> None:
         self.include_dags = include_dags
+        self.file = file
         self._kinds = installation.resources
-        self._reader = Reader(include_dags=include_dags, has_versions=installation.release[0] >= 3)
+        self._reader = Reader(has_versions=installation.release[0] >= 3, dags_folder=dags_folder)
         self.wants_definition = True
         self._definition: Definition | None = None
         self._is_read = False
@@ -79,6 +99,37 @@ class Comparison:
         Tell whether it is time to try again what passes did not fix.
         """
         return bool(self._kept) and time.monotonic() > self._kept_until
+
+    @property
+    def file_problem(self) -> SidecarError | None:
+        """
+        Return why the file of roles does not count; None where it does, or there is none.
+        """
+        return self.file.problem if self.file else None
+
+    def fingerprint(self, database: Database) -> Fingerprint:
+        """
+        Ask for what changes when anything does that is compared.
+
+        Raises:
+            SidecarError: The database failed.
+        """
+        needs_paths = any(selection.by == "folder" for selection in self._selections)
+        path_column = self._reader.path_column if needs_paths else ""
+        found = read_fingerprint(database, include_dags=self._needs_dags, path_column=path_column)
+        return found.beside(self.file.revision) if self.file else found
+
+    @property
+    def _selections(self) -> list[Selection]:
+        return list(self.file.document.selections) if self.file and self.file.document else []
+
+    @property
+    def _needs_dags(self) -> bool:
+        return self.include_dags or bool(self._selections)
+
+    @property
+    def _needs_places(self) -> bool:
+        return any(selection.by != "id" for selection in self._selections)
 
     def define(self, empty: Tables | None) -> None:
         """
@@ -99,16 +150,39 @@ class Comparison:
         Raises:
             SidecarError: The database failed.
         """
-        tables = self._reader.read(database)
+        document = self.file.document if self.file else None
+        tables = self._reader.read(
+            database,
+            dags=self._needs_dags,
+            places=self._needs_places,
+            names=document.roles if document else (),
+        )
         self.fresh = tables.fresh
         if self._was_written:
             self._definition = define(tables, self._kinds)
             self._was_written = False
-        difference = compare(tables, self._kinds, self._definition)
+        of_airflow = tables if self.include_dags else replace(tables, dags={})
+        difference = compare(of_airflow, self._kinds, self._definition)
+        wanted = self._want(tables)
+        items = difference.items.union(wanted.items() if wanted else ())
         if self.wants_retry:
             self._kept = frozenset()
-        self._kept &= difference.items
-        return self._judge(tables, difference.items, difference.failing)
+        self._kept &= items
+        return self._judge(tables, items, difference.failing, wanted)
+
+    def _want(self, tables: Tables) -> Wanted | None:
+        """
+        Return what the file asks for, if it can be told and is right.
+        """
+        if self.file is None or self.file.document is None:
+            return None
+        mistakes = find_mistakes(self.file.document, tables, self._definition)
+        if self._definition is None and not mistakes:
+            return None  # its permissions are not known yet
+        self.file.judge(mistakes)
+        if self._definition is None or mistakes:
+            return None
+        return Wanted(self.file.document, tables, self._kinds, self._definition)
 
     def plan(self, look: Look, *, is_asked: bool) -> Pass | None:
         """
@@ -116,7 +190,7 @@ class Comparison:
         """
         return make_plan(
             look.items - self._kept,
-            every_dag=look.tables.dags.keys() - self._kinds.keys(),
+            every_dag=look.tables.dags.keys() - self._kinds.keys() if self.include_dags else (),
             is_asked=is_asked,
             is_defined=look.is_defined,
         )
@@ -134,14 +208,19 @@ class Comparison:
         """
         self._kept = items
         self._kept_until = time.monotonic() + KEPT_SECONDS
-        return self._judge(look.tables, look.items, look.failing)
+        return self._judge(look.tables, look.items, look.failing, look.wanted)
 
     def _judge(
-        self, tables: Tables, items: frozenset[Item], failing: Mapping[str, Failure]
+        self,
+        tables: Tables,
+        items: frozenset[Item],
+        failing: Mapping[str, Failure],
+        wanted: Wanted | None,
     ) -> Look:
         kept = {item.dag_id for item in self._kept if item.dag_id}
         shown = frozenset(item for item in items if not item.dag_id or item not in self._kept)
         texts = dict.fromkeys(kept, "differs after a pass that found nothing wrong")
         texts |= {dag_id: self._said[dag_id] for dag_id in kept & self._said.keys()}
         known = {dag_id: Failure("not_fixed", text) for dag_id, text in texts.items()}
-        return Look(tables, items, shown, {**known, **failing}, self._definition is not None)
+        is_defined = self._definition is not None
+        return Look(tables, items, shown, {**known, **failing}, is_defined, wanted)

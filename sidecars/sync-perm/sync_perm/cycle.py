@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,7 @@ from sync_perm.airflow.passes import AirflowPasses
 from sync_perm.comparison import Comparison, Look
 from sync_perm.database.connection import Source
 from sync_perm.database.database import Database
-from sync_perm.database.fingerprint import Fingerprint, read_fingerprint
+from sync_perm.database.fingerprint import Fingerprint
 from sync_perm.database.lock import PassLock
 from sync_perm.difference import Item
 from sync_perm.metrics import PermMetrics
@@ -31,6 +32,9 @@ PASSES = 2
 MAX_PAUSE_SECONDS = 300.0
 # A pass is ended a little before the cycle would be abandoned, to say what it waited for.
 PASS_SHARE = 0.9
+# How many rows a line of the log names; of a dry run, which is read for them.
+NAMED_ROWS = 20
+PLANNED_ROWS = 200
 
 log = get_logger("cycle")
 
@@ -118,13 +122,15 @@ class Session:
         """
         self._began_at = time.monotonic()
         self._history.wants_full |= fence.is_asked_for or self._settings.one_shot
+        if self._comparison.file:
+            self._comparison.file.refresh()
         try:
             database = self._open(fence)
             fingerprint = self._fingerprint(database)
             if not self._is_due(fingerprint):
                 if self._status.readiness.ready:
                     self._status.confirm(fingerprint.revision)
-                return Outcome("unchanged", fingerprint.revision)
+                return self._outcome("unchanged")
             return self._reconcile(database, fence)
         except BaseException:
             self.close()  # the next cycle starts over, whatever it was
@@ -145,7 +151,7 @@ class Session:
         return self._database
 
     def _fingerprint(self, database: Database) -> Fingerprint:
-        return read_fingerprint(database, include_dags=self._comparison.include_dags)
+        return self._comparison.fingerprint(database)
 
     def _is_due(self, fingerprint: Fingerprint) -> bool:
         return (
@@ -168,6 +174,7 @@ class Session:
         return look
 
     def _show(self, look: Look) -> None:
+        self._status.show_file(self._comparison.file, look.wanted)
         self._status.show_differences(
             look.shown, look.failing, self._revision, is_defined=look.is_defined
         )
@@ -192,7 +199,9 @@ class Session:
         self._comparison.define(empty)
 
     def _reconcile(self, database: Database, fence: Fence) -> Outcome:
-        if self._comparison.wants_definition and not self._history.wants_full:
+        # A full pass writes it all the same; a file must know it before.
+        is_of_use = self._comparison.file or not self._history.wants_full
+        if self._comparison.wants_definition and is_of_use:
             self._define(database, fence)
         look = self._look(database)
         work = self._plan(look)
@@ -200,7 +209,9 @@ class Session:
             self._history.is_settled = True
             return self._outcome("unchanged")
         if self._settings.dry_run:
-            log.info("pass_planned", reason=work.reason, roles=work.roles, dags=list(work.dags))
+            rows = _rows(look.items, PLANNED_ROWS)
+            facts = {"reason": work.reason, "roles": work.roles, "dags": list(work.dags)}
+            log.info("pass_planned", **facts, differences=len(look.items), rows=rows)
             self._history.wants_full = False
             return self._outcome("unchanged")
         if work.reason != "asked" and not self._has_settled(look):
@@ -246,7 +257,7 @@ class Session:
         if work is not None:
             look = self._comparison.keep(stubborn, look)
             self._show(look)
-            log.warning("difference_kept", rows=[list(item) for item in sorted(stubborn)[:20]])
+            log.warning("difference_kept", rows=_rows(stubborn, NAMED_ROWS))
             if look.items != stubborn:
                 self._read_at = float("-inf")  # something new came meanwhile: the next cycle's
         counts = look.changes_since(before)
@@ -258,6 +269,9 @@ class Session:
         Run one pass, and note how it went.
         """
         log.info("pass_started", reason=work.reason, roles=work.roles, dags=len(work.dags))
+        if work.given:
+            rows = _rows(work.given, NAMED_ROWS)
+            log.info("roles_file_differed", differences=len(work.given), rows=rows)
         started = time.monotonic()
         result = "error"
         try:
@@ -309,7 +323,7 @@ class Session:
         error = self._history.last_error
         if self._history.failures and error is not None and wait_seconds > 0:
             raise SidecarError(error.reason, error.message, error.advice)
-        if self._comparison.fresh.intersection(work.dags):
+        if self._comparison.fresh.intersection(work.every_dag):
             wait_seconds = max(wait_seconds, self._history.pace.quiet_seconds)
         revoked = threading.Event()
         fence.on_revoke(revoked.set)
@@ -325,4 +339,12 @@ class Session:
         result: Literal["changed", "unchanged", "settling", "waiting"],
         **counts: int | str,
     ) -> Outcome:
-        return Outcome(result, self._revision, counts)
+        problem = self._comparison.file_problem
+        if problem is None or result in ("settling", "waiting"):
+            return Outcome(result, self._revision, counts, problem)
+        # Airflow's part is done, the file's is not.
+        return Outcome("partial", self._revision, counts if result == "changed" else {}, problem)
+
+
+def _rows(items: Iterable[Item], limit: int) -> list[list[object]]:
+    return [list(item) for item in sorted(items)[:limit]]

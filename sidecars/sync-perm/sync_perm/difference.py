@@ -15,8 +15,19 @@ from typing import Literal, NamedTuple, get_args
 from sync_perm.database.access_control import AccessControl, Unreadable
 from sync_perm.database.tables import Grant, Permission, Tables
 
+FileKind = Literal["file_role", "file_grant", "file_dag_grant"]
+"""What the file of roles asks for, and Airflow does not."""
+FILE_KINDS: tuple[FileKind, ...] = get_args(FileKind)
+
 Kind = Literal[
-    "role", "permission", "role_grant", "broken", "dag_permission", "dag_grant", "dag_revoke"
+    "role",
+    "permission",
+    "role_grant",
+    "broken",
+    "dag_permission",
+    "dag_grant",
+    "dag_revoke",
+    FileKind,
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -36,6 +47,13 @@ class Item(NamedTuple):
     kind: Kind
     dag_id: str
     row: tuple[str | int, ...]
+
+    @property
+    def is_of_file(self) -> bool:
+        """
+        Tell whether the file of roles asks for it.
+        """
+        return self.kind in FILE_KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +116,13 @@ def compare(
     """
     items = set(_compare_roles(tables, kinds, definition))
     failing: dict[str, Failure] = {}
-    on_dags: dict[str, set[Grant]] = {}
-    prefixes = tuple(kind.prefix for kind in kinds.values())
+    ruled = [dag_id for dag_id, access in tables.dags.items() if access is not None]
+    on_dags: dict[str, set[Grant]] = {
+        f"{kind.prefix}{dag_id}": set() for kind in kinds.values() for dag_id in ruled
+    }
     for grant in tables.grants:
-        if grant[2].startswith(prefixes):
-            on_dags.setdefault(grant[2], set()).add(grant)
+        if grant[2] in on_dags:
+            on_dags[grant[2]].add(grant)
     for dag_id, access in tables.dags.items():
         if dag_id in kinds:
             text = "is also what Airflow calls the permission on every DAG; rename the DAG"
@@ -117,7 +137,7 @@ def compare(
             text = f"its serialized access_control is in a form that is not known: {access}"
             failing[dag_id] = Failure("access_control_invalid", text)
         elif access is not None:
-            there = {g for name in resources.values() for g in on_dags.get(name, ())}
+            there = {grant for name in resources.values() for grant in on_dags[name]}
             try:
                 named = {tables.aliases.get(role, role): asked for role, asked in access.items()}
                 wanted, failure = _wanted(named, tables.roles, kinds, resources)

@@ -32,6 +32,11 @@ class PermMetrics(Metrics):
         self.failing = self.gauge_by(
             "reason", "sync_perm_failing_dags", "DAGs that cannot be synced, by reason."
         )
+        self.mistakes = self.gauge(
+            "sync_perm_roles_file_mistakes",
+            "Mistakes in the file of roles, which does not count while there is one; a file that "
+            "cannot be read is one.",
+        )
         self.changed = self.counter(
             "sync_perm_changed_entries_total",
             "Permissions and grants that passes added or removed.",
@@ -43,7 +48,7 @@ class PermMetrics(Metrics):
         )
         self._passes = Counter(
             "sync_perm_passes_total",
-            "Passes by what they were for (asked, start, roles, dags) and how they ended.",
+            "Passes by what they were for (asked, start, roles, dags, file) and how they ended.",
             ["sidecar", "reason", "result"],
             registry=self.registry,
         )

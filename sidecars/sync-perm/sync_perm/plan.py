@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from sync_perm.difference import Item
 
-Reason = Literal["asked", "start", "roles", "dags"]
+Reason = Literal["asked", "start", "roles", "dags", "file"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 CliCause = Literal["setting", "version", "script"]
@@ -25,14 +25,23 @@ class Pass:
 
     Args:
         reason: A person or a one-shot asks; the process has started and what roles must have could
-            not be read; roles differ; only DAGs differ.
+            not be read; roles differ; only DAGs differ; only what the file of roles asks for.
         roles: Whether to sync roles and Airflow's own views.
         dags: The DAGs to sync.
+        given: What the file of roles asks for, and is missing.
     """
 
     reason: Reason
     roles: bool
     dags: tuple[str, ...]
+    given: tuple[Item, ...] = ()
+
+    @property
+    def every_dag(self) -> frozenset[str]:
+        """
+        Return the DAGs whose permissions are written.
+        """
+        return frozenset(self.dags).union(item.dag_id for item in self.given) - {""}
 
 
 def make_plan(
@@ -51,12 +60,15 @@ def make_plan(
         is_asked: A person or a one-shot wants a full pass.
         is_defined: It is known what roles must have; otherwise Airflow writes it.
     """
+    given = tuple(sorted(item for item in items if item.is_of_file))
+    airflows = items.difference(given)
     if is_asked:
-        return Pass("asked", True, tuple(sorted(every_dag)))
+        return Pass("asked", True, tuple(sorted(every_dag)), given)
     if is_defined and not items:
         return None
-    dags = tuple(sorted({item.dag_id for item in items if item.dag_id}))
+    dags = tuple(sorted({item.dag_id for item in airflows if item.dag_id}))
     if not is_defined:
-        return Pass("start", True, dags)
-    roles = any(not item.dag_id for item in items)
-    return Pass("roles" if roles else "dags", roles, dags)
+        return Pass("start", True, dags, given)
+    if any(not item.dag_id for item in airflows):
+        return Pass("roles", True, dags, given)
+    return Pass("dags" if dags else "file", False, dags, given)

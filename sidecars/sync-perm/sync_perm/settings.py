@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar_runtime.parsers import boolean, choice
+from sidecar_runtime.parsers import absolute_path, boolean, choice
 from sidecar_runtime.settings import CommonSettings, inherited, load, setting, slips
 
 PREFIX = "SYNC_PERM_"
@@ -40,6 +40,13 @@ class Settings(CommonSettings):
         default="auto",
         text="Whether DAG permissions are synced, or roles only. auto: on Airflow 2, where nothing "
         "else does it; Airflow 3 does it at each parse.",
+    )
+    roles: str | None = setting(
+        "ROLES",
+        absolute_path,
+        allowed="an absolute path",
+        text="A YAML file of roles with their permissions and DAGs, read again each cycle. What it "
+        "names is created and granted; nothing is taken away. Unset: none but Airflow's own rules.",
     )
     targeted: bool = setting(
         "TARGETED",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
+from heapq import nsmallest
 
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
@@ -14,6 +15,8 @@ from sidecar_runtime.sidecar import Names
 from sync_perm.difference import FAILURE_REASONS, KINDS, Failure, Item
 from sync_perm.metrics import PermMetrics
 from sync_perm.plan import CLI_CAUSES
+from sync_perm.role_file.file import RoleFile
+from sync_perm.role_file.wanted import Wanted
 
 NAMED_DAGS = 50
 
@@ -29,6 +32,7 @@ class Status:
         self._metrics = metrics
         self._details = details
         self._named: dict[str, Failure] = {}
+        self._shortfall = ""
         self.readiness = Readiness(False, problem="the permissions were not compared yet")
         self.details: dict[str, object] = details
 
@@ -70,17 +74,42 @@ class Status:
         self._show(
             differences=dict(kinds),
             pending_dags=pending[:NAMED_DAGS],
+            pending_roles_file=[
+                f"{item.row[0]}: {' on '.join(map(str, item.row[1:])) or 'the role itself'}"
+                for item in nsmallest(NAMED_DAGS, (one for one in items if one.is_of_file))
+            ],
             failing_dags=Names(
                 (dag_id, f"{failure.reason}: {failure.text}")
                 for dag_id, failure in sorted(failing.items())[:NAMED_DAGS]
             ),
         )
 
+    def show_file(self, file: RoleFile | None, wanted: Wanted | None) -> None:
+        """
+        Take what is to be said of the file of roles.
+
+        Args:
+            wanted: None where the file does not count.
+        """
+        if file is None:
+            return
+        self._metrics.mistakes.set(len(file.mistakes))
+        self._shortfall = f"the roles file does not count: {file.problem}" if file.problem else ""
+        idle = [f"{one.where.key}: {one.by} {one.value}" for one in wanted.idle] if wanted else []
+        self._show(
+            roles_file=file.path,
+            roles_file_revision=file.revision,
+            roles_file_overruled=wanted.overruled[:NAMED_DAGS] if wanted else [],
+            roles_file_idle=idle[:NAMED_DAGS],
+        )
+
     def confirm(self, revision: str) -> None:
         """
         Note that the permissions are good now.
         """
-        self.readiness = Readiness(True, revision, published_at=time.time())
+        self.readiness = Readiness(
+            True, revision, published_at=time.time(), shortfall=self._shortfall
+        )
         self._metrics.known_good.set_to_current_time()
 
     def show_mode(self, cli_because: str | None) -> None:

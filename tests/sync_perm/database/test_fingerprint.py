@@ -58,3 +58,23 @@ def test_dags_that_are_left_out_are_no_change(filled: Sqlite, database: Database
     filled.run("UPDATE serialized_dag SET last_updated = '2025-01-01 00:00:00'")
 
     assert before == poll(database, include_dags=False)
+
+
+def test_the_revision_of_a_file_is_part_of_it(filled: Sqlite, database: Database) -> None:
+    plain = poll(database)
+
+    assert plain.beside("1") == plain.beside("1")
+    assert 3 == len({plain, plain.beside("1"), plain.beside("2")})
+
+
+def test_sees_a_file_that_moves_where_paths_count(filled: Sqlite, database: Database) -> None:
+    def poll_paths(column: str) -> Fingerprint:
+        return read_fingerprint(database, include_dags=True, path_column=column)
+
+    filled.run("INSERT INTO dag (dag_id, relative_fileloc) VALUES ('a', 'x/a.py'), ('b', NULL)")
+    before = poll_paths("relative_fileloc"), poll_paths(""), poll_paths("fileloc")
+
+    filled.run("UPDATE dag SET relative_fileloc = 'y/a.py' WHERE dag_id = 'a'")
+
+    after = poll_paths("relative_fileloc"), poll_paths(""), poll_paths("fileloc")
+    assert [True, False, False] == [one != other for one, other in zip(before, after, strict=True)]

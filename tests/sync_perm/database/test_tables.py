@@ -6,14 +6,14 @@ import zlib
 
 from sync_perm.database.access_control import Unreadable
 from sync_perm.database.database import Database
-from sync_perm.database.tables import BATCH, Reader
+from sync_perm.database.tables import BATCH, Place, Reader
 from tests.sync_perm.given import Sqlite
 
 SET = {"__type": "set", "__var": ["can_read"]}
 
 
-def reader(*, include_dags: bool = True, has_versions: bool = False) -> Reader:
-    return Reader(include_dags=include_dags, has_versions=has_versions)
+def reader(*, has_versions: bool = False, dags_folder: str = "") -> Reader:
+    return Reader(has_versions=has_versions, dags_folder=dags_folder)
 
 
 def test_roles_permissions_and_grants_by_name(sqlite: Sqlite, database: Database) -> None:
@@ -24,7 +24,7 @@ def test_roles_permissions_and_grants_by_name(sqlite: Sqlite, database: Database
     sqlite.run("INSERT INTO ab_permission_view VALUES (4, 1, NULL), (5, 9, 1)")
     sqlite.run("INSERT INTO ab_permission_view_role VALUES (1, 1, 1), (2, 2, 2), (3, 3, 1)")
 
-    found = reader().read(database)
+    found = reader().read(database, dags=True)
 
     assert {"Viewer", "team"} == found.roles
     assert {("can_read", "Jobs"), ("can_read", "DAG:d")} == found.permissions
@@ -39,7 +39,7 @@ def test_a_name_is_in_memory_once(sqlite: Sqlite, database: Database) -> None:
         sqlite.run("INSERT INTO ab_view_menu VALUES (?, ?)", number, f"DAG:{number}")
         sqlite.run("INSERT INTO ab_permission_view VALUES (?, 1, ?)", number, number)
 
-    found = reader().read(database)
+    found = reader().read(database, dags=True)
 
     assert 3 == len(found.permissions)
     assert 1 == len({id(action) for action, _ in found.permissions})
@@ -54,7 +54,7 @@ def test_a_role_is_found_as_the_collation_of_the_database_finds_it(
     sqlite.serialize("a", "1", {"data-eng": SET, "team": SET, "missing": SET})
     sqlite.serialize("b", "1", "no mapping")
 
-    found = reader().read(database)
+    found = reader().read(database, dags=True)
 
     assert {"data-eng": "Data-Eng"} == found.aliases
 
@@ -63,25 +63,25 @@ def test_only_dags_that_changed_are_read_again(sqlite: Sqlite, database: Databas
     one = reader()
     sqlite.serialize("a", "1", {"team": SET})
     sqlite.serialize("b", "1")
-    first = one.read(database)
+    first = one.read(database, dags=True)
     sqlite.serialize("b", "1", {"unseen": SET})  # the hash tells, and it is the same
     sqlite.run("UPDATE serialized_dag SET dag_hash = '2', data = '{}' WHERE dag_id = 'a'")
     sqlite.serialize("c", "1")
 
-    second = one.read(database)
+    second = one.read(database, dags=True)
 
     assert ({"a": {"team": {"can_read"}}, "b": None}, frozenset()) == (first.dags, first.fresh)
     assert {"a": None, "b": None, "c": None} == second.dags
     assert {"a", "c"} == second.fresh
     sqlite.run("DELETE FROM serialized_dag")
-    assert {} == one.read(database).dags
+    assert {} == one.read(database, dags=True).dags
 
 
 def test_the_newest_version_counts(sqlite: Sqlite, database: Database) -> None:
     sqlite.serialize("a", "new", {"team": SET}, at="2026-02-01")
     sqlite.serialize("a", "old", {"other": SET}, at="2026-01-01")
 
-    assert {"a": {"team": {"can_read"}}} == reader(has_versions=True).read(database).dags
+    assert {"a": {"team": {"can_read"}}} == reader(has_versions=True).read(database, dags=True).dags
 
 
 def test_compressed_and_unknown_forms(sqlite: Sqlite, database: Database) -> None:
@@ -92,7 +92,7 @@ def test_compressed_and_unknown_forms(sqlite: Sqlite, database: Database) -> Non
         "UPDATE serialized_dag SET data = NULL, data_compressed = ? WHERE dag_id = 'b'", blob
     )
 
-    found = reader().read(database).dags
+    found = reader().read(database, dags=True).dags
 
     assert isinstance(found["a"], Unreadable)
     assert {"team": ["can_read"]} == found["b"]
@@ -103,10 +103,60 @@ def test_many_dags_are_read_in_batches(sqlite: Sqlite, database: Database) -> No
     for name in names:
         sqlite.serialize(name, "1", {"team": SET})
 
-    assert {name: {"team": {"can_read"}} for name in names} == reader().read(database).dags
+    assert {name: {"team": {"can_read"}} for name in names} == reader().read(
+        database, dags=True
+    ).dags
 
 
 def test_dags_that_are_left_out_are_not_even_looked_at(sqlite: Sqlite, database: Database) -> None:
     sqlite.run("DROP TABLE serialized_dag")
 
-    assert {} == reader(include_dags=False).read(database).dags
+    assert {} == reader().read(database, dags=False).dags
+
+
+def test_places_of_airflow_2_are_below_the_folder_of_the_row_or_of_the_configuration(
+    sqlite: Sqlite, database: Database
+) -> None:
+    for dag_id, path, folder in (
+        ("processor", "/repo/tests/dags/a/x.py", "/repo/tests/dags"),
+        ("slash", "/repo/x.py", "/repo/"),
+        ("configured", "/opt/dags/b/y.py", None),
+        ("outside", "/elsewhere/z.py", "/repo"),
+        ("beside", "/opt/dags-old/z.py", None),
+        ("nowhere", None, None),
+    ):
+        sqlite.run("INSERT INTO dag VALUES (?, ?, ?, 'wrong')", dag_id, path, folder)
+    sqlite.run("INSERT INTO dag_tag VALUES ('slash', 'b'), ('slash', 'a'), ('gone', 'x')")
+
+    found = reader(dags_folder="/opt/dags").read_places(database)
+
+    assert {
+        "processor": Place("a/x.py", ()),
+        "slash": Place("x.py", ("a", "b")),
+        "configured": Place("b/y.py", ()),
+        "outside": Place("", ()),
+        "beside": Place("", ()),
+        "nowhere": Place("", ()),
+    } == found
+
+
+def test_places_of_airflow_3_are_below_the_root_of_the_bundle(
+    sqlite: Sqlite, database: Database
+) -> None:
+    sqlite.run("INSERT INTO dag VALUES ('a', '/wrong', '/', 'team/x.py'), ('b', '/w', '/', NULL)")
+
+    found = reader(has_versions=True).read(database, dags=True, places=True).places
+
+    assert {"a": Place("team/x.py", ()), "b": Place("", ())} == found
+
+
+def test_names_of_roles_are_found_as_the_collation_finds_them(
+    sqlite: Sqlite, database: Database
+) -> None:
+    sqlite.run("DROP TABLE ab_role")
+    sqlite.run("CREATE TABLE ab_role (id INTEGER PRIMARY KEY, name TEXT COLLATE NOCASE)")
+    sqlite.run("INSERT INTO ab_role VALUES (1, 'Team')")
+
+    found = reader().read(database, dags=False, names=["team", "other"])
+
+    assert {"team": "Team"} == found.aliases

@@ -8,8 +8,8 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +95,20 @@ class AirflowPasses:
         self.last_cpu_seconds = 0.0
         ends_at = time.monotonic() + timeout_seconds
 
-        def start(seconds: float) -> Report:
-            task = self._task(work)
+        def start(task: Mapping[str, object]) -> Report:
+            seconds = ends_at - time.monotonic()
             return self._start(task, environ, address, fence, seconds, lock.check).report
 
-        try:
-            return start(timeout_seconds)
-        except Misfit as error:
-            log.warning("targeted_failed", error=error.message)
-            self.cli_because = "script"
-            return start(ends_at - time.monotonic())
+        if not self.cli_because:
+            try:
+                return start(self._task(work))
+            except Misfit as error:
+                log.warning("targeted_failed", error=error.message)
+                self.cli_because = "script"
+        report = start(self._task(work, self._command(work))) if work.reason != "file" else Report()
+        if work.given:  # Airflow has no command for it
+            start(self._task(replace(work, roles=False, dags=())))
+        return report
 
     def write_empty(self, address: Address, fence: Fence, timeout_seconds: float) -> Tables:
         """
@@ -123,8 +127,7 @@ class AirflowPasses:
         self.last_cpu_seconds = 0.0
         with empty_database(self._folder) as empty:
             environ = {**self._environment(empty), **EMPTY}
-            task = {"parent": os.getpid(), "command": [], "roles": True, "dags": []}
-            task["tell"] = empty.database
+            task = {**self._task(Pass("start", True, ())), "tell": empty.database}
             said = self._start(task, environ, address, fence, timeout_seconds, lambda: None)
         return Tables(
             roles=said.told["roles"],
@@ -173,7 +176,7 @@ class AirflowPasses:
         except DeadlinePassed:
             raise SidecarError(
                 "pass_timeout",
-                f"Airflow did not end within {timeout_seconds:g} s and was killed"
+                f"Airflow did not end within {timeout_seconds:.3g} s and was killed"
                 + listener.last_words(),
                 "Look for locks in the database; raise SYNC_PERM_TIMEOUT if it only needs longer.",
             ) from None
@@ -183,18 +186,32 @@ class AirflowPasses:
         self._judge(ended, listener, is_script=not task["command"])
         return listener
 
-    def _task(self, work: Pass) -> Mapping[str, object]:
-        command = []
-        if self.cli_because:
-            if not os.access(self._installation.command, os.X_OK):
-                raise _missing(self._installation.command)
-            command = [self._installation.command, "sync-perm"]
-            command += ["--include-dags"] if work.dags else []
+    def _command(self, work: Pass) -> list[str]:
+        """
+        Return the whole ``airflow sync-perm``.
+
+        Raises:
+            SidecarError: It is gone.
+        """
+        if not os.access(self._installation.command, os.X_OK):
+            raise _missing(self._installation.command)
+        including = ["--include-dags"] if work.dags else []
+        return [self._installation.command, "sync-perm", *including]
+
+    def _task(self, work: Pass, command: Sequence[str] = ()) -> dict[str, object]:
+        """
+        Return what our script is to do, or to run instead of itself.
+        """
+        given: dict[object, list[tuple[object, ...]]] = {}
+        for item in work.given:
+            role, *permission = item.row
+            given.setdefault(role, []).extend([tuple(permission)] if permission else [])
         return {
             "parent": os.getpid(),
             "command": command,
             "roles": work.roles,
             "dags": work.dags,
+            "given": given,
         }
 
     def _judge(self, ended: Ended, listener: _Listener, *, is_script: bool) -> None:

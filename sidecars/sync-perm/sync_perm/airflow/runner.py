@@ -8,6 +8,8 @@ TASK is a file with one JSON object:
 - ``command``: run this instead of what follows (the whole ``airflow sync-perm``);
 - ``roles``: whether to sync Airflow's views and roles;
 - ``dags``: ids of the DAGs to sync;
+- ``given``: role → [action, resource] pairs; a role that is missing is created, and nobody loses
+  anything;
 - ``tell``: an SQLite file, the contents of which are wanted at the end; may be missing.
 
 Standard output has one JSON object a line:
@@ -116,6 +118,35 @@ def sync_dags(dag_ids: list[str], answer: Answer) -> None:
                 answer({"dag": dag_id, "error": f"{type(error).__name__}: {error}"})
 
 
+def give(given: dict[str, list[list[str]]]) -> None:
+    """
+    Give roles what they lack, one commit a role: one a grant takes minutes at 10,000.
+    """
+    from airflow.utils.session import create_session
+
+    security_manager = first_of(MANAGERS, "ApplessAirflowSecurityManager")
+    with create_session() as session:
+        manager = security_manager(session=session)
+        known: dict[tuple[str, str], Any] = {}
+        for action, resource in {(a, r) for pairs in given.values() for a, r in pairs}:
+            known[action, resource] = made(manager.create_permission(action, resource), resource)
+        for name, pairs in given.items():
+            role = made(manager.add_role(name), name)
+            has = {permission.id for permission in role.permissions}
+            wanted = [known[action, resource] for action, resource in pairs]
+            role.permissions.extend(one for one in wanted if one.id not in has)
+            session.commit()
+
+
+def made(found: Any, name: str) -> Any:
+    """
+    Return what Airflow has found or made; it says by None alone that it could not.
+    """
+    if found is None:
+        raise RuntimeError(f"Airflow could not create {name!r}")
+    return found
+
+
 def tell(path: str, answer: Answer) -> None:
     """
     Tell what Airflow has written into an SQLite file.
@@ -138,6 +169,8 @@ def work(task: dict[str, Any], answer: Answer) -> None:
         sync_roles()
     if task["dags"]:
         sync_dags(task["dags"], answer)
+    if task["given"]:
+        give(task["given"])
     if "tell" in task:
         tell(task["tell"], answer)
     answer({"done": len(task["dags"])})

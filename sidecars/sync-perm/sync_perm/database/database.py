@@ -5,7 +5,8 @@ A connection to the metadata database that only reads; the drivers' errors becom
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any, Protocol, cast
 
 from sidecar_runtime.errors import SidecarError
@@ -24,6 +25,8 @@ class Driver(Protocol):
     """The SQL that makes text of a JSON column: ``CAST({} AS TEXT)``."""
     MILLISECONDS: str
     """The SQL that makes a whole number of a moment."""
+    NUMBER: str
+    """The SQL that makes a whole number of a text, for most texts another one."""
 
     def connect(self, address: Address) -> Any:
         """
@@ -98,14 +101,21 @@ class Database:
         Raises:
             SidecarError: The query or the connection failed.
         """
+        return list(self.each(sql, parameters))
+
+    def each(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[Row]:
+        """
+        Yield the rows of a query, which are not in memory together where the driver can do so.
+
+        Raises:
+            SidecarError: The query or the connection failed.
+        """
         try:
-            cursor = self._connection.cursor()
-            cursor.execute(sql.replace("{}", self.driver.PLACEHOLDER), tuple(parameters))
-            found = cast(list[Row], cursor.fetchall())
-            cursor.close()
+            with closing(self._connection.cursor()) as cursor:
+                cursor.execute(sql.replace("{}", self.driver.PLACEHOLDER), tuple(parameters))
+                yield from cursor
         except self.driver.errors() as error:
             raise self._explain(error) from None
-        return found
 
     def try_lock(self, idle_seconds: int) -> bool:
         """

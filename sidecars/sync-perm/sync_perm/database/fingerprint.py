@@ -28,10 +28,22 @@ class Fingerprint:
         """
         return hashlib.sha256(repr(self.rows).encode()).hexdigest()[:12]
 
+    def beside(self, revision: str) -> Fingerprint:
+        """
+        Return one that differs where this revision of a file differs, too.
+        """
+        return Fingerprint((*self.rows, (revision,)))
 
-def read_fingerprint(database: Database, *, include_dags: bool) -> Fingerprint:
+
+def read_fingerprint(
+    database: Database, *, include_dags: bool, path_column: str = ""
+) -> Fingerprint:
     """
     Ask the database: one query, 1 ms at 1,000 DAGs on PostgreSQL.
+
+    Args:
+        path_column: Where the path of a DAG's file is, if it counts: Airflow 3 does not serialize
+            a DAG again when its file moves. Tags are part of what is serialized.
 
     Raises:
         SidecarError: The database failed, or is not migrated.
@@ -52,6 +64,9 @@ def read_fingerprint(database: Database, *, include_dags: bool) -> Fingerprint:
         moment = database.driver.MILLISECONDS.replace("{}", "last_updated")
         moments = f"SELECT COUNT(*) AS c3, SUM({moment}) AS s3"
         parts.append(f"({moments} FROM {table('serialized_dag')}) AS d")
+    if path_column:
+        number = database.driver.NUMBER.replace("{}", path_column)
+        parts.append(f"(SELECT COUNT(*) AS c4, SUM({number}) AS s4 FROM {table('dag')}) AS f")
     roles = f"LEFT JOIN (SELECT id AS role, name FROM {table('ab_role')}) AS r ON 1 = 1"
     sql = f"SELECT * FROM {' CROSS JOIN '.join(parts)} {roles} ORDER BY role"
     return Fingerprint(tuple(database.rows(sql)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import zlib
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from sync_perm.database.connection import Address
 
 PLACEHOLDER = "?"
 TEXT = "{}"
+NUMBER = "CRC32({})"  # which is ours
 MILLISECONDS = "CAST(ROUND(JULIANDAY({}) * 86400000) AS INTEGER)"
 
 
@@ -34,13 +36,19 @@ class _Connection(sqlite3.Connection):
 
 def connect(address: Address) -> Any:
     # Read-only, because SQLite would make a file that is missing.
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         f"file:{quote(address.database)}?mode=ro",
         uri=True,
         isolation_level=None,
         factory=_Connection,
         check_same_thread=False,
     )
+    connection.create_function("CRC32", 1, _crc32, deterministic=True)
+    return connection
+
+
+def _crc32(text: str | None) -> int | None:
+    return None if text is None else zlib.crc32(text.encode())
 
 
 def errors() -> tuple[type[Exception], ...]:

@@ -4,9 +4,9 @@ What the tables say: roles, permissions, grants, and what the DAGs ask for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sync_perm.database.access_control import AccessControl, Unreadable, read_access_control
 from sync_perm.database.database import Database
@@ -21,6 +21,18 @@ Grant = tuple[str, str, str]
 """Role, action and resource."""
 
 
+class Place(NamedTuple):
+    """
+    Where the file of a DAG is, and what its author calls it.
+
+    Args:
+        path: Below the DAG folder, or the root of its bundle; empty where it is not below.
+    """
+
+    path: str
+    tags: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Tables:
     """
@@ -29,6 +41,7 @@ class Tables:
         aliases: Role as a DAG spells it → as the database does, whose collation takes both for one.
         dags: DAG → its access control; None without one, Unreadable where we cannot tell.
         fresh: The DAGs that were serialized again since the last look.
+        places: Of the DAGs; empty where nobody asks for them.
     """
 
     roles: frozenset[str]
@@ -38,6 +51,7 @@ class Tables:
     dags: Mapping[str, AccessControl | Unreadable | None]
     fresh: frozenset[str]
     aliases: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, Place] = field(default_factory=dict)
 
 
 class Reader:
@@ -46,28 +60,46 @@ class Reader:
 
     Args:
         has_versions: Airflow 3 keeps several rows of a DAG, of which the newest counts.
+        dags_folder: Where Airflow 2 finds its DAGs, unless their rows say it.
+
+    Attributes:
+        path_column: Where the table of DAGs has the path of the file.
     """
 
-    def __init__(self, *, include_dags: bool, has_versions: bool) -> None:
-        self._include_dags = include_dags
+    def __init__(self, *, has_versions: bool, dags_folder: str) -> None:
+        self._has_versions = has_versions
+        self._dags_folder = dags_folder
         self._order = "created_at" if has_versions else "last_updated"
+        self.path_column = "relative_fileloc" if has_versions else "fileloc"
         self._hashes: dict[str, str] = {}
         self._access: dict[str, AccessControl | Unreadable | None] = {}
 
-    def read(self, database: Database) -> Tables:
+    def read(
+        self,
+        database: Database,
+        *,
+        dags: bool,
+        places: bool = False,
+        names: Iterable[str] = (),
+    ) -> Tables:
         """
         Read everything: 20 ms of CPU at 1,000 DAGs.
+
+        Args:
+            dags: What they ask for, too.
+            places: Of the DAGs, too.
+            names: Of roles, whatever the database takes them for.
 
         Raises:
             SidecarError: The database failed.
         """
         table = database.table
-        fresh = self._read_dags(database) if self._include_dags else frozenset()
+        fresh = self._read_dags(database) if dags else frozenset()
         roles = _names(database, "ab_role")
         pairs, broken = _permissions(database)
         grants = frozenset(
             (roles[role], *pairs[number])
-            for number, role in database.rows(
+            for number, role in database.each(
                 f"SELECT permission_view_id, role_id FROM {table('ab_permission_view_role')}"
             )
             if number in pairs and role in roles
@@ -77,17 +109,50 @@ class Reader:
             permissions=frozenset(pairs.values()),
             grants=grants,
             broken=broken,
-            dags=dict(self._access),
+            dags=dict(self._access) if dags else {},
             fresh=fresh,
-            aliases=self._aliases(database, frozenset(roles.values())),
+            aliases=self._aliases(database, frozenset(roles.values()), names),
+            places=self.read_places(database) if places else {},
         )
 
-    def _aliases(self, database: Database, roles: frozenset[str]) -> dict[str, str]:
+    def read_places(self, database: Database) -> dict[str, Place]:
         """
-        Ask for the roles that DAGs name and we do not know, as Airflow asks: the database compares.
+        Read where the DAGs are: 2 ms of CPU at 1,000 DAGs.
+
+        Raises:
+            SidecarError: The database failed.
+        """
+        table = database.table
+        tags: dict[str, list[str]] = {}
+        for dag_id, tag in database.rows(f"SELECT dag_id, name FROM {table('dag_tag')}"):
+            tags.setdefault(dag_id, []).append(tag)
+        root = "NULL" if self._has_versions else "processor_subdir"
+        rows = database.rows(f"SELECT dag_id, {self.path_column}, {root} FROM {table('dag')}")
+        return {
+            dag_id: Place(self._below(path or "", root or ""), tuple(sorted(tags.get(dag_id, []))))
+            for dag_id, path, root in rows
+        }
+
+    def _below(self, path: str, folder: str) -> str:
+        """
+        Return a path without the folder that its row names, or the configuration.
+        """
+        if self._has_versions:
+            return path
+        for root in (folder, self._dags_folder):
+            if root and path.startswith(f"{root.rstrip('/')}/"):
+                return path.removeprefix(f"{root.rstrip('/')}/").lstrip("/")
+        return ""
+
+    def _aliases(
+        self, database: Database, roles: frozenset[str], names: Iterable[str]
+    ) -> dict[str, str]:
+        """
+        Ask for the roles that DAGs or the file name and we do not know, as Airflow asks: the
+        database compares.
         """
         asked = (access for access in self._access.values() if isinstance(access, dict))
-        unknown = {role for access in asked for role in access} - roles
+        unknown = {role for access in asked for role in access}.union(names) - roles
         sql = f"SELECT name FROM {database.table('ab_role')} WHERE name = {{}}"
         found = {role: database.rows(sql, [role]) for role in sorted(unknown)}
         return {role: rows[0][0] for role, rows in found.items() if rows}

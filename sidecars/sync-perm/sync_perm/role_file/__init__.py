@@ -1,0 +1,3 @@
+"""
+Roles as code: the file that ``SYNC_PERM_ROLES`` names.
+"""

@@ -1,0 +1,176 @@
+"""
+What the file asks for, and what the tables lack of it: pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+from sync_perm.database.tables import Grant, Permission, Place, Tables
+from sync_perm.difference import (
+    DEFAULT_ROLES,
+    WEBSITE,
+    Definition,
+    FileKind,
+    Item,
+    Resource,
+)
+from sync_perm.role_file.document import Document, Mistake, Selection
+from sync_perm.role_file.folder import matcher
+from sync_perm.role_file.guess import guess
+
+
+@dataclass(frozen=True, slots=True)
+class Surplus:
+    """
+    What a prune would remove; nothing does.
+
+    Args:
+        roles: Those that neither Airflow nor the file defines.
+        grants: Of the file's roles, beyond it.
+    """
+
+    roles: tuple[str, ...]
+    grants: tuple[Grant, ...]
+
+
+class Wanted:
+    """
+    A file without mistakes, beside the tables.
+
+    Attributes:
+        overruled: DAGs that selections of the file name, and whose ``access_control`` decides.
+        idle: Selections that no DAG fits.
+    """
+
+    def __init__(
+        self,
+        document: Document,
+        tables: Tables,
+        kinds: Mapping[str, Resource],
+        definition: Definition,
+    ) -> None:
+        self._document = document
+        self._tables = tables
+        self._definition = definition
+        self._prefixes = tuple(kind.prefix for kind in kinds.values())
+        dags = {dag_id for dag_id in tables.dags if dag_id not in kinds}
+        self._resources = {
+            name: {dag_id: f"{kind.prefix}{dag_id}" for dag_id in dags}
+            for name, kind in kinds.items()
+        }
+        selected = {s: _select(s, dags, tables.places) for s in document.selections}
+        self._ruled = {dag_id for dag_id in dags if tables.dags[dag_id] is not None}
+        self._selected = {s: found - self._ruled for s, found in selected.items()}
+        self.overruled = sorted(self._ruled.intersection(chain(*selected.values())))
+        self.idle = [selection for selection, found in selected.items() if not found]
+
+    def items(self) -> Iterator[Item]:
+        """
+        Yield the rows that are missing, some perhaps twice.
+        """
+        for name in self._document.roles:
+            role = self._tables.aliases.get(name, name)
+            if role not in self._tables.roles:
+                yield Item("file_role", "", (role,))
+                yield Item("file_grant", "", (role, *WEBSITE))  # as every role has in the end
+            for dag_id, permission in self._permissions(name):
+                # A role that is there gets the website from Airflow's own rules.
+                is_ours = role not in self._tables.roles or permission != WEBSITE
+                if is_ours and (role, *permission) not in self._tables.grants:
+                    kind: FileKind = "file_dag_grant" if dag_id else "file_grant"
+                    yield Item(kind, dag_id, (role, *permission))
+
+    def surplus(self) -> Surplus:
+        """
+        Return what is there beyond the file.
+        """
+        names = {self._tables.aliases.get(name, name): name for name in self._document.roles}
+        wanted = {
+            (role, *permission)
+            for role, name in names.items()
+            for _, permission in self._permissions(name)
+        }
+        # What is too much on these, Airflow's own rules say.
+        ruled = {by_dag[dag_id] for by_dag in self._resources.values() for dag_id in self._ruled}
+        roles = self._tables.roles - names.keys() - self._definition.roles
+        return Surplus(
+            tuple(sorted(roles.difference(DEFAULT_ROLES))),
+            tuple(
+                sorted(
+                    grant
+                    for grant in self._tables.grants - wanted
+                    if grant[0] in names and grant[1:] != WEBSITE and grant[2] not in ruled
+                )
+            ),
+        )
+
+    def _permissions(self, name: str) -> Iterator[tuple[str, Permission]]:
+        """
+        Yield what a role must have, with the id of the DAG where it is for one.
+        """
+        for one in _lineage(name, self._document):
+            role = self._document.roles.get(one)
+            if role is None:
+                yield from (("", g[1:]) for g in self._definition.grants if g[0] == one)
+                continue
+            yield from (("", permission) for permission in role.permissions)
+            for selection in role.selections:
+                for kind, action in selection.permissions:
+                    resources = self._resources[kind]
+                    for dag_id in self._selected[selection]:
+                        yield dag_id, (action, resources[dag_id])
+
+
+def find_mistakes(
+    document: Document, tables: Tables, definition: Definition | None
+) -> tuple[Mistake, ...]:
+    """
+    Return the mistakes of the file, with those that only Airflow and its database can tell.
+
+    Args:
+        definition: None where it is not known yet: then it returns only the first.
+    """
+    found = list(document.mistakes)
+    known = tables.permissions | definition.permissions if definition else frozenset()
+    views = definition.permissions if definition else ()
+    words = [f"{action} on {resource}" for action, resource in views]
+    for role in document.roles.values():
+        if (other := tables.aliases.get(role.name, "")) in DEFAULT_ROLES:
+            found.append(Mistake(role.where, f"the database takes this name for {other}"))
+        for permission, where in role.permissions.items():
+            if definition and permission not in known:
+                text = " on ".join(permission)
+                problem = f"this Airflow has no permission {text!r}{guess(text, words)}"
+                found.append(Mistake(where, problem))
+    return tuple(sorted(found))
+
+
+def _lineage(name: str, document: Document) -> Iterable[str]:
+    """
+    Return a role and all that it comes from, each once.
+    """
+    found: dict[str, None] = {}
+    todo = [name]
+    while todo:
+        one = todo.pop()
+        if one not in found:
+            found[one] = None
+            todo += document.roles[one].bases if one in document.roles else ()
+    return found
+
+
+def _select(
+    selection: Selection, dags: Iterable[str], places: Mapping[str, Place]
+) -> frozenset[str]:
+    value = selection.value
+    match selection.by:
+        case "id":
+            return frozenset(dag_id for dag_id in dags if dag_id == value)
+        case "tag":
+            return frozenset(d for d in dags if d in places and value in places[d].tags)
+        case "folder":
+            fits = matcher(value)
+            return frozenset(d for d in dags if d in places and fits(places[d].path))

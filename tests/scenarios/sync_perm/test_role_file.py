@@ -1,0 +1,280 @@
+"""
+Roles as code, beside a real Airflow: what the file names is there, and nothing else has changed.
+"""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
+from tests.scenarios.sync_perm.test_grants import _tuples_written
+from tests.scenarios.sync_perm.test_pairs import overlapping
+from tests.support.airflow import Airflow
+from tests.support.databases import Database, MariaDb
+from tests.support.permissions import (
+    Contents,
+    Metadata,
+    add_role,
+    contents,
+    difference,
+    grant,
+    grants_on,
+    null_rows,
+    revoke,
+)
+from tests.support.sync_perm import PASS_SECONDS, SYNC_PERM
+from tests.support.waiting import wait_until
+
+FILE = """\
+roles:
+  reader:
+    permissions: [can_read on Connections]
+    dags:
+      - {tag: public, permissions: [can_read]}
+  team-a:
+    from: [reader, Viewer]
+    dags:
+      - folder: team-a/**
+        permissions: [can_read, can_edit, can_create on DAG Runs]
+      - {id: ruled, permissions: [can_edit]}
+"""
+# What each DAG's file and tags are; `ruled` has access control of its own.
+PLACES = {
+    "a1": ("team-a/one.py",),
+    "a2": ("team-a/deep/two.py", "public"),
+    "b1": ("team-b/one.py", "public"),
+    "b2": ("team-ab/two.py",),
+    "ruled": ("team-a/ruled.py", "public"),
+}
+DAGS: dict[str, Mapping[str, list[str]] | None] = dict.fromkeys(PLACES)
+DAGS["ruled"] = {"team-a": ["can_read"]}
+WANTED = {
+    "Connections": {("reader", "can_read"), ("team-a", "can_read")},
+    "Website": {("reader", "can_read"), ("team-a", "can_read")},
+    "DAG:a1": {("team-a", "can_read"), ("team-a", "can_edit")},
+    "DAG Run:a1": {("team-a", "can_create")},
+    "DAG:a2": {("team-a", "can_read"), ("team-a", "can_edit"), ("reader", "can_read")},
+    "DAG:b1": {("team-a", "can_read"), ("reader", "can_read")},
+    "DAG:b2": set(),
+    "DAG:ruled": {("team-a", "can_read")},  # its own words
+}
+
+
+def ours(database: Metadata, resource: str) -> set[tuple[str, str]]:
+    """Return what roles of the file may do on a resource."""
+    return {row for row in grants_on(database, resource) if row[0] in ("reader", "team-a")}
+
+
+def given(database: Metadata) -> dict[str, set[tuple[str, str]]]:
+    return {resource: ours(database, resource) for resource in WANTED}
+
+
+def write(file: Path, text: str) -> None:
+    """Replace the file as a ConfigMap is replaced."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.rename(file)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "roles.yaml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture
+def filled(airflow: Airflow, database: Database, home: Path) -> Database:
+    """A database with the DAGs, whose parser could not grant what it had no role for."""
+    add_role(database, "team-a")
+    airflow.write_dags(database, home, DAGS, parsed=True, places=PLACES)
+    return database
+
+
+def diff(
+    airflow: Airflow, url: str | None, folder: Path, file: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    return command(airflow, url, folder, file, "diff", *arguments)
+
+
+def command(
+    airflow: Airflow, url: str | None, folder: Path, file: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    environment = airflow.environment(url, folder)
+    return subprocess.run(
+        [SYNC_PERM, *arguments],
+        env={**environment, "TMPDIR": str(folder), "SYNC_PERM_ROLES": str(file)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@on_airflow("2.11", "3", "2.7")
+def test_what_the_file_names_is_granted_once_and_comes_back(
+    airflow: Airflow, filled: Database, home: Path, file: Path, start: StartSyncPerm
+) -> None:
+    settings = {"SYNC_PERM_ROLES": str(file)}
+    daemon = start(filled, settings)
+    daemon.wait_until_good()
+
+    assert given(filled) == WANTED
+    grants = contents(filled)["grants"]
+    viewers = {row[1:] for row in grants if row[0] == "Viewer"}
+    assert viewers <= {row[1:] for row in grants if row[0] == "team-a"}
+    assert ["ruled"] == daemon.status()["details"]["roles_file_overruled"]
+    whole, written = contents(filled), _tuples_written(filled)
+    daemon.terminate()
+
+    again = start(filled, settings)
+    again.wait_until_good()
+    assert ([], written) == (again.find_events("pass_started"), _tuples_written(filled))
+
+    # A grant that was removed in the UI comes back; one that was added is left.
+    revoke(filled, "reader", "can_read", "DAG:b1")
+    grant(filled, "reader", "can_edit", "DAG:b2")
+    again.wait_for_event("roles_file_differed", PASS_SECONDS, differences=1)
+    wait_until(lambda: ours(filled, "DAG:b1") == WANTED["DAG:b1"], "it is back", PASS_SECONDS)
+    assert ["grants: too much ('reader', 'can_edit', 'DAG:b2')"] == difference(
+        contents(filled), whole
+    )
+
+    # A new DAG in the folder of the team.
+    airflow.write_dags(filled, home, {"a3": None}, parsed=True, places={"a3": ("team-a/3.py",)})
+    wait_until(lambda: ours(filled, "DAG:a3") == WANTED["DAG:a1"], "granted", PASS_SECONDS)
+
+
+def test_a_wrong_file_and_no_file_change_nothing(
+    airflow: Airflow, filled: Database, file: Path, start: StartSyncPerm
+) -> None:
+    daemon = start(filled, {"SYNC_PERM_ROLES": str(file)})
+    daemon.wait_until_good()
+    whole = contents(filled)
+
+    write(file, FILE.replace("on Connections", "on Konnections").replace("Viewer", "Viewr"))
+    daemon.wait_for_event("roles_file_refused", line=3, key="roles.reader.permissions[0]")
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] == "roles_file_invalid", "named")
+    ready = daemon.get("/readyz")
+
+    assert 200 == ready.status
+    assert f"{file}:3: roles.reader.permissions[0]: " in ready.json()["error"]
+    assert f"{file}:7: roles.team-a.from[1]: 'Viewr' is " in ready.json()["error"]
+    assert ready.json()["error"] in ready.json()["shortfall"]
+    assert "did you mean &#x27;Viewer&#x27;?" in daemon.get("/").body
+    assert 2.0 == daemon.sample("sync_perm_roles_file_mistakes")
+    assert whole == contents(filled)
+
+    file.unlink()
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] == "roles_file_unreadable", "named")
+    assert whole == contents(filled)
+
+    write(file, FILE)
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "right again", PASS_SECONDS)
+    assert 0.0 == daemon.sample("sync_perm_roles_file_mistakes")
+
+
+@on_airflow("2.11", "3")
+def test_diff_says_what_the_daemon_then_does_and_writes_nothing(
+    airflow: Airflow, filled: Database, file: Path, tmp_path: Path, start: StartSyncPerm
+) -> None:
+    before, written = contents(filled), _tuples_written(filled)
+
+    text = diff(airflow, filled.url, tmp_path, file)
+    told = diff(airflow, filled.url, tmp_path, file, "--output", "json")
+
+    assert (4, 4) == (text.returncode, told.returncode), text.stderr + told.stderr
+    assert (before, written) == (contents(filled), _tuples_written(filled))
+    assert "+ role reader (file)\n" in text.stdout
+    assert "+ team-a: can_edit on DAG:a2 (file)\n" in text.stdout
+    assert "? DAG ruled: the file names it, and its own access_control decides\n" in text.stdout
+    daemon = start(filled, {"SYNC_PERM_ROLES": str(file)})
+    daemon.wait_until_good()
+    now: Contents = contents(filled)
+    facts = json.loads(told.stdout)
+    promised = {(g["role"], g["action"], g["resource"]) for g in facts["grant"]}
+    assert promised == set(now["grants"]) - set(before["grants"])
+    assert [{"role": "reader", "asked_by": "file"}] == facts["create_roles"]
+
+    grant(filled, "reader", "can_delete", "DAG:b2")
+    add_role(filled, "by hand")
+    grant(filled, "by hand", "can_read", "Website")
+    after = diff(airflow, filled.url, tmp_path, file, "--output", "json")
+
+    assert 0 == after.returncode, after.stdout + after.stderr
+    beyond = {"role": "reader", "action": "can_delete", "resource": "DAG:b2"}
+    assert {"roles": ["by hand"], "grants": [beyond]} == json.loads(after.stdout)[
+        "a_prune_would_remove"
+    ]
+
+
+def test_diff_ends_as_its_cause_asks_for(
+    airflow: Airflow, filled: Database, file: Path, tmp_path: Path
+) -> None:
+    file.write_text(FILE.replace("on Connections", "on Konnections").replace("Viewer", "Viewr"))
+
+    wrong = diff(airflow, filled.url, tmp_path, file)
+    unreachable = diff(airflow, "postgresql://u:x@127.0.0.1:1/d", tmp_path, file)
+    unset = diff(airflow, None, tmp_path, file)
+
+    assert (2, 3, 2) == (wrong.returncode, unreachable.returncode, unset.returncode)
+    assert f"{file}:3: roles.reader.permissions[0]" in wrong.stderr
+    assert f"{file}:7: roles.team-a.from[1]" in wrong.stderr
+    assert "refused" in unreachable.stderr
+    checked = command(airflow, filled.url, tmp_path, file, "check")
+    assert 3 == checked.returncode
+    assert f"FAIL  roles file     roles_file_invalid: {file}:3: " in checked.stdout
+
+
+@on_airflow("2.11", "3")
+def test_two_sidecars_at_once_give_what_one_gives(
+    airflow: Airflow, filled: Database, file: Path, start: StartSyncPerm
+) -> None:
+    supervisors = [start(filled, {"SYNC_PERM_ROLES": str(file)}) for _ in range(2)]
+
+    for supervisor in supervisors:
+        supervisor.wait_until_good(2 * PASS_SECONDS)
+
+    rows = contents(filled)["grants"]
+    assert given(filled) == WANTED
+    assert len(set(rows)) == len(rows)
+    assert ([], 0) == (overlapping(supervisors), null_rows(filled))
+
+
+@pytest.mark.usefixtures("only_in_full")
+def test_on_mariadb_a_name_is_what_its_collation_takes_it_for(
+    airflow: Airflow, mariadb: MariaDb, home: Path, file: Path, start: StartSyncPerm
+) -> None:
+    database = mariadb.new_database()
+    airflow.run(database, home, "airflow", "db", "migrate")
+    airflow.write_dags(database, home, DAGS | {"ruled": None}, parsed=True, places=PLACES)
+    add_role(database, "Team-Á")
+    daemon = start(database, {"SYNC_PERM_ROLES": str(file)})
+
+    daemon.wait_until_good(2 * PASS_SECONDS)
+
+    assert {("Team-Á", "can_create")} == grants_on(database, "DAG Run:a1")
+    assert ("team-a",) not in contents(database)["roles"]
+    whole = contents(database)
+    write(file, "roles:\n  Ádmin: {permissions: [can_read on Connections]}\n")
+    refused = daemon.wait_for_event("roles_file_refused", line=2, key="roles.Ádmin")
+    assert "the database takes this name for Admin" == refused["error"]
+    assert whole == contents(database)
+
+
+@pytest.mark.usefixtures("only_in_full")
+def test_on_sqlite_it_is_the_same(
+    airflow: Airflow, tmp_path: Path, home: Path, file: Path, start: StartSyncPerm
+) -> None:
+    database = airflow.new_sqlite(tmp_path / "metadata.sqlite", home)
+    add_role(database, "team-a")
+    airflow.write_dags(database, home, DAGS, parsed=True, places=PLACES)
+    daemon = start(database, {"SYNC_PERM_ROLES": str(file)})
+
+    daemon.wait_until_good()
+
+    assert given(database) == WANTED

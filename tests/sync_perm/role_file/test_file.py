@@ -1,0 +1,89 @@
+"""
+The file as it is now.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from sync_perm.role_file.document import Mistake, Where
+from sync_perm.role_file.file import MAX_BYTES, RoleFile
+from tests.sync_perm.given import KINDS
+
+
+def reason(file: RoleFile) -> str | None:
+    return file.problem.reason if file.problem else None
+
+
+def said(file: RoleFile) -> list[str]:
+    """Read it, judge it by itself, and return the events."""
+    with capture_logs() as logs:
+        file.refresh()
+        if file.document:
+            file.judge(file.document.mistakes)
+    return [line["event"] for line in logs]
+
+
+def test_is_read_again_when_its_content_has_changed_whatever_its_time(tmp_path: Path) -> None:
+    path = tmp_path / "roles.yaml"
+    path.write_text("roles: {a: {}}")
+    os.utime(path, (0, 0))
+    file = RoleFile(str(path), KINDS)
+    assert ["roles_file_taken"] == said(file)
+    first, revision = file.document, file.revision
+    assert [] == said(file)
+    assert first is file.document
+
+    path.write_text("roles: {b: {}}")
+    os.utime(path, (0, 0))
+
+    assert ["roles_file_taken"] == said(file)
+    assert revision != file.revision
+    assert file.document
+    assert ["b"] == list(file.document.roles)
+
+
+def test_each_mistake_is_logged_once_and_named_until_it_is_fixed(tmp_path: Path) -> None:
+    path = tmp_path / "roles.yaml"
+    path.write_text("roles:\n  a: {from: x}\n  b: {dags: y}\n")
+    file = RoleFile(str(path), KINDS)
+
+    events = said(file), said(file)
+
+    assert (["roles_file_refused"] * 2, []) == events
+    assert "roles_file_invalid" == reason(file)
+    assert file.problem
+    assert f"{path}:2: roles.a.from: is a text" in file.problem.message
+    assert f"{path}:3: roles.b.dags: is a text" in file.problem.message
+    path.write_text("roles: {}")
+    assert ["roles_file_taken"] == said(file)
+    assert (None, 0) == (reason(file), len(file.mistakes))
+
+
+def test_many_mistakes_are_counted_not_all_quoted(tmp_path: Path) -> None:
+    file = RoleFile(str(tmp_path / "roles.yaml"), KINDS)
+
+    file.judge(tuple(Mistake(Where(line, "roles.a"), "is wrong") for line in range(9)))
+
+    assert file.problem
+    assert file.problem.message.endswith("; and 4 more")
+    assert 9 == len(file.mistakes)
+
+
+@pytest.mark.parametrize("text", [None, b"#" * (MAX_BYTES + 1)], ids=["gone", "too large"])
+def test_what_cannot_be_read_is_named_once(tmp_path: Path, text: bytes | None) -> None:
+    path = tmp_path / "roles.yaml"
+    path.write_text("roles: {}")
+    file = RoleFile(str(path), KINDS)
+    said(file)
+    path.unlink() if text is None else path.write_bytes(text)
+
+    events = said(file), said(file)
+
+    assert (["roles_file_refused"], []) == events
+    assert ("roles_file_unreadable", 1) == (reason(file), len(file.mistakes))
+    assert (None, "") == (file.document, file.revision)
+    path.write_text("roles: {}")
+    assert ["roles_file_taken"] == said(file)

@@ -1,0 +1,182 @@
+"""
+The text of the file, and all that can be wrong with it.
+"""
+
+from textwrap import dedent
+
+import pytest
+
+from sync_perm.role_file.document import Document, Selection, Where
+from sync_perm.role_file.reading import MAX_VALUES, parse
+from tests.sync_perm.given import KINDS
+
+
+def read(text: str) -> Document:
+    return parse(dedent(text).encode(), KINDS)
+
+
+def mistakes(text: str) -> list[str]:
+    return [str(mistake) for mistake in read(text).mistakes]
+
+
+def test_a_whole_file() -> None:
+    found = read("""\
+        roles:
+          auditor:
+            permissions:
+              - can_read on Audit Logs
+              - Jobs.can_read
+              - can_read on My Company. on Call
+          team-a:
+            from: [Viewer, auditor]
+            dags:
+              - folder: team-a/**
+                permissions: [can_read, DAGs.can_edit, can_create on DAG Runs]
+              - {tag: shared, permissions: [can_read]}
+              - {id: daily, permissions: []}
+    """)
+
+    auditor, team = found.roles.values()
+    assert () == found.mistakes
+    assert [
+        ("can_read", "Audit Logs"),
+        ("can_read", "Jobs"),
+        ("can_read", "My Company. on Call"),
+    ] == list(auditor.permissions)
+    assert {
+        "Viewer": Where(8, "roles.team-a.from[0]"),
+        "auditor": Where(8, "roles.team-a.from[1]"),
+    } == team.bases
+    on_runs = frozenset({("DAGs", "can_read"), ("DAGs", "can_edit"), ("DAG Runs", "can_create")})
+    assert (
+        Selection("folder", "team-a/**", on_runs, Where(10, "roles.team-a.dags[0]")),
+        Selection(
+            "tag", "shared", frozenset({("DAGs", "can_read")}), Where(12, "roles.team-a.dags[1]")
+        ),
+        Selection("id", "daily", frozenset(), Where(13, "roles.team-a.dags[2]")),
+    ) == team.selections
+
+
+@pytest.mark.parametrize("text", ["roles: {}", "roles:\n  quiet: {}\n"])
+def test_a_file_may_say_little(text: str) -> None:
+    assert () == read(text).mistakes
+
+
+ALL = """\
+1: rolls: is not a key here; allowed are roles; did you mean 'roles'?
+3: roles.Admin: Admin is Airflow's own, which keeps it as it defines it; \
+write another role with `from: [Admin]`
+4: roles.team.from[0]: 'Viewr' is neither in this file nor a role of Airflow's own; \
+did you mean 'Viewer'?
+5: roles.team.permissions[0]: 'can_read DAGs' is not a permission such as `can_read on DAGs` or \
+`DAGs.can_read`
+6: roles.team.permissions[1]: 'can_read on DAG:x' is for one DAG: write it below `dags`, \
+with `id: x`
+8: roles.team.dags[0].permissions[0]: 'can_fly' is not one of can_delete, can_edit, can_read, \
+on DAGs
+9: roles.team.dags[1]: has one of id, tag, folder, not 2 of them
+9: roles.team.dags[1].permissions: is a text, not a list
+10: roles.team.dags[2].folder: 'team' names a folder itself; for the DAGs in it write team/**
+"""
+
+
+def test_all_mistakes_are_named_at_once_each_with_its_line_and_key() -> None:
+    assert ALL.splitlines() == mistakes("""\
+        rolls: {}
+        roles:
+          Admin: {permissions: []}
+          team: {from: [Viewr],
+            permissions: [can_read DAGs,
+              can_read on DAG:x],
+            dags: [
+              {id: a, permissions: [can_fly]},
+              {id: a, tag: b, permissions: can_read},
+              {folder: team, permissions: [can_read]}]}
+    """)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "1: (file): is empty; write `roles: {}` for no role"),
+        ("# nothing", "1: (file): is empty; write `roles: {}` for no role"),
+        ("- a", "1: (file): is a list, not a mapping with roles"),
+        ("roles:", "1: roles: is empty, not a mapping of roles"),
+        ("roles: [a]", "1: roles: is a list, not a mapping of roles"),
+        ("roles:\n a:", "2: roles.a: is empty, not a mapping with from, permissions, dags"),
+        ("roles:\n a: {}\n a: {}", "3: roles.a: is there twice"),
+        ("roles:\n no: {}", "2: roles: is the bool no, not a text; write it in quotes"),
+        ("roles:\n a: {permission: []}", "did you mean 'permissions'?"),
+        ("roles:\n a: {from: Viewer}", "2: roles.a.from: is a text, not a list"),
+        ("roles:\n a: {from: [a]}", "2: roles.a.from[0]: makes a circle: 'a' from 'a'"),
+        ("roles:\n viewer: {}", "2: roles.viewer: Viewer is Airflow's own"),
+        ("roles:\n ' a': {}", "a role's name has 1 to 64 characters, none of its ends blank"),
+        ("roles:\n " + 65 * "a" + ": {}", "a role's name has 1 to 64 characters"),
+        ("roles:\n a: {dags: [x]}", "2: roles.a.dags[0]: is a text, not a mapping with id"),
+        ("roles:\n a: {dags: [{id: a}]}", "2: roles.a.dags[0]: has no key `permissions`"),
+        ("roles:\n a: {dags: [{permissions: []}]}", "has one of id, tag, folder, not 0 of them"),
+        ("roles:\n a: {dags: [{id: 7, permissions: []}]}", "dags[0].id: is the int 7, not a text"),
+        ("roles:\n a: {dags: [{id: '', permissions: []}]}", "'' does not have 1 to 250 characters"),
+        (
+            "roles:\n a: {dags: [{id: a, permissions: [can_read on Jobs]}]}",
+            "'can_read on Jobs' is not on one of DAG Runs, DAGs",
+        ),
+        ("roles: {a: {}\n", "2: (file): is not YAML: did not find expected ',' or '}'"),
+        ("roles: {}\n---\nroles: {}\n", "2: (file): is not YAML: but found another document"),
+        ("roles: \x07", "1: (file): is not YAML: "),
+        ("roles: !!python/object:os.system {}", ""),
+        ("[" * 5_000, "(file): is not YAML: "),
+    ],
+)
+def test_each_mistake(text: str, expected: str) -> None:
+    found = parse(text.encode(), KINDS)
+
+    assert [] == [one for one in found.mistakes if expected not in str(one)]
+    assert found.mistakes or expected == ""
+
+
+def test_what_is_no_text_is_named_by_its_line() -> None:
+    assert ["2: (file): is not UTF-8"] == [
+        str(mistake) for mistake in parse(b"roles: {}\n# \xff", KINDS).mistakes
+    ]
+
+
+def test_a_circle_is_named_once() -> None:
+    found = mistakes("""\
+        roles:
+          a: {from: [b]}
+          b: {from: [c, Viewer]}
+          c: {from: [a]}
+          outside: {from: [a]}
+    """)
+
+    assert ["4: roles.c.from[0]: makes a circle: 'a' from 'b' from 'c' from 'a'"] == found
+
+
+def test_a_role_may_be_reached_on_two_ways() -> None:
+    assert [] == mistakes("""\
+        roles:
+          top: {from: [left, right]}
+          left: {from: [base]}
+          right: {from: [base]}
+          base: {}
+    """)
+
+
+def test_anchors_that_repeat_without_end_are_refused() -> None:
+    each = [f"p{number} on X" for number in range(100)]
+    dag = "{id: a, permissions: *p}"
+    text = f"roles:\n  a: {{permissions: &p {each}, dags: &d [{', '.join(20 * [dag])}]}}\n"
+    text += "".join(f"  r{number}: {{dags: *d}}\n" for number in range(60))
+
+    (found,) = (one for one in mistakes(text) if "values" in one)
+
+    assert len(text) < 10_000
+    assert f"more than {MAX_VALUES:,} values" in found
+
+
+def test_what_steers_a_terminal_is_shown_as_a_number() -> None:
+    (found,) = mistakes('roles: {a: {permissions: ["\\e[2J"]}}')
+
+    assert "\\x1b[2J" in found
+    assert "\x1b" not in found

@@ -1,0 +1,198 @@
+"""
+What the file asks for beside the tables.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from textwrap import dedent
+from typing import Any
+
+from sync_perm.database.tables import Grant, Permission, Place, Tables
+from sync_perm.difference import DEFAULT_ROLES, Definition
+from sync_perm.role_file.document import Document
+from sync_perm.role_file.reading import parse
+from sync_perm.role_file.wanted import Surplus, Wanted, find_mistakes
+from tests.sync_perm.given import KINDS, permissions_of, tables
+
+VIEWS: set[Permission] = {("can_read", "Jobs"), ("can_edit", "Pools"), ("can_read", "Website")}
+DEFINITION = Definition(
+    frozenset(DEFAULT_ROLES),
+    frozenset(VIEWS),
+    frozenset({("Viewer", "can_read", "Jobs"), ("Viewer", "can_read", "Website")}),
+)
+PLACES = {
+    "a": Place("team-a/a.py", ("public",)),
+    "b": Place("team-b/b.py", ("public", "late")),
+    "nowhere": Place("", ()),
+}
+
+
+def document(text: str) -> Document:
+    found = parse(dedent(text).encode(), KINDS)
+    assert () == found.mistakes
+    return found
+
+
+def metadata(
+    dags: dict[str, Any] | None = None,
+    *,
+    roles: Iterable[str] = (),
+    grants: Iterable[Grant] = (),
+) -> Tables:
+    access = {"a": None, "b": None, "nowhere": None} if dags is None else dags
+    permissions = VIEWS | permissions_of(*access)
+    found = tables(access, roles=roles, grants=grants, permissions=permissions)
+    return replace(found, places=PLACES)
+
+
+def wanted(text: str, found: Tables) -> Wanted:
+    return Wanted(document(text), found, KINDS, DEFINITION)
+
+
+def rows(text: str, found: Tables) -> set[tuple[Any, ...]]:
+    return {(item.kind, *item.row) for item in wanted(text, found).items()}
+
+
+def test_a_new_role_comes_with_all_that_it_needs() -> None:
+    assert {
+        ("file_role", "team"),
+        ("file_grant", "team", "can_read", "Website"),
+        ("file_grant", "team", "can_edit", "Pools"),
+    } == rows("roles: {team: {permissions: [can_edit on Pools]}}", metadata())
+
+
+def test_the_website_of_a_role_that_is_there_is_airflows_own_affair() -> None:
+    found = replace(metadata(roles=["team"]), grants=frozenset())
+
+    assert set() == rows("roles: {team: {}}", found)
+    assert {("file_grant", "team", "can_read", "Jobs")} == rows(
+        "roles: {team: {from: [Viewer]}}", found
+    )
+
+
+def test_a_role_has_what_the_roles_it_comes_from_have() -> None:
+    text = """\
+        roles:
+          base: {permissions: [can_edit on Pools], dags: [{id: a, permissions: [can_edit]}]}
+          middle: {from: [base, Viewer]}
+          top: {from: [middle]}
+    """
+
+    found = rows(text, metadata(roles=["base", "middle", "top"]))
+
+    of_top = {row for row in found if row[1] == "top"}
+    assert {
+        ("file_grant", "top", "can_edit", "Pools"),
+        ("file_grant", "top", "can_read", "Jobs"),
+        ("file_dag_grant", "top", "can_edit", "DAG:a"),
+    } == of_top
+
+
+def test_a_base_is_what_airflow_defines_not_what_the_ui_made_of_it() -> None:
+    widened = metadata(roles=["team"], grants=[("Viewer", "can_edit", "Pools")])
+
+    assert {("file_grant", "team", "can_read", "Jobs")} == rows(
+        "roles: {team: {from: [Viewer]}}", widened
+    )
+
+
+def test_dags_by_id_tag_and_folder() -> None:
+    text = """\
+        roles:
+          team:
+            dags:
+              - {id: nowhere, permissions: [can_delete]}
+              - {tag: public, permissions: [can_read]}
+              - {folder: team-a/**, permissions: [DAGs.can_edit, can_create on DAG Runs]}
+    """
+
+    found = wanted(text, metadata(roles=["team"]))
+
+    assert {
+        ("nowhere", "team", "can_delete", "DAG:nowhere"),
+        ("a", "team", "can_read", "DAG:a"),
+        ("b", "team", "can_read", "DAG:b"),
+        ("a", "team", "can_edit", "DAG:a"),
+        ("a", "team", "can_create", "DAG Run:a"),
+    } == {(item.dag_id, *item.row) for item in found.items()}
+    assert [] == found.idle
+
+
+def test_what_is_there_is_not_wanted_again() -> None:
+    dags = "dags: [{id: a, permissions: [can_read]}]"
+    text = f"roles: {{team: {{permissions: [can_edit on Pools], {dags}}}}}"
+    grants = [("team", "can_edit", "Pools"), ("team", "can_read", "DAG:a")]
+
+    assert set() == rows(text, metadata(roles=["team"], grants=grants))
+
+
+def test_access_control_of_a_dag_decides_whatever_it_says() -> None:
+    """Airflow revokes what it does not name, at each parse: nobody wins against that."""
+    text = "roles: {team: {dags: [{folder: '**', permissions: [can_read]}]}}"
+    dags = {"a": {"team": {"can_edit"}}, "b": {}, "nowhere": None}
+
+    found = wanted(text, metadata(dags, roles=["team"]))
+
+    assert [] == list(found.items())
+    assert ["a", "b"] == found.overruled
+
+
+def test_a_selection_that_no_dag_fits_is_named() -> None:
+    text = "roles: {team: {dags: [{folder: tem-a/**, permissions: [can_read]}]}}"
+
+    (idle,) = wanted(text, metadata(roles=["team"])).idle
+
+    assert ("folder", "tem-a/**", 1) == (idle.by, idle.value, idle.where.line)
+
+
+def test_a_dag_that_is_called_like_all_dags_is_left_alone() -> None:
+    text = "roles: {team: {dags: [{id: DAGs, permissions: [can_read]}]}}"
+
+    assert set() == rows(text, metadata({"DAGs": None}, roles=["team"]))
+
+
+def test_a_role_that_the_database_spells_otherwise_is_the_same() -> None:
+    found = replace(metadata(roles=["Team"]), aliases={"team": "Team"})
+
+    assert {("file_grant", "Team", "can_edit", "Pools")} == rows(
+        "roles: {team: {permissions: [can_edit on Pools]}}", found
+    )
+
+
+def test_what_is_beyond_the_file_is_a_matter_of_its_roles_and_of_unknown_ones() -> None:
+    text = "roles: {team: {dags: [{folder: team-a/**, permissions: [can_read]}]}}"
+    grants = [
+        ("team", "can_read", "DAG:a"),
+        ("team", "can_edit", "DAG:a"),
+        ("team", "can_edit", "Pools"),
+        ("team", "can_read", "DAG:ruled"),  # its access control is right, or Airflow's to revoke
+        ("other", "can_edit", "Pools"),
+        ("Viewer", "can_edit", "Pools"),
+    ]
+    dags: dict[str, Any] = {"a": None, "ruled": {}}
+
+    found = wanted(text, metadata(dags, roles=["team", "other", "auditor"], grants=grants))
+    found._definition = replace(DEFINITION, roles=DEFINITION.roles | {"auditor"})
+
+    assert (
+        Surplus(("other",), (("team", "can_edit", "DAG:a"), ("team", "can_edit", "Pools")))
+        == found.surplus()
+    )
+
+
+def test_what_this_airflow_does_not_have_is_a_mistake() -> None:
+    text = "roles:\n  team:\n    permissions: [can_read on Jbos, can_edit on Pools]"
+
+    (found,) = find_mistakes(document(text), metadata(), DEFINITION)
+
+    expected = "this Airflow has no permission 'can_read on Jbos'; did you mean 'can_read on Jobs'?"
+    assert f"3: roles.team.permissions[0]: {expected}" == str(found)
+    assert () == find_mistakes(document(text), metadata(), None)
+
+
+def test_a_name_that_the_database_takes_for_a_default_role_is_a_mistake() -> None:
+    found = replace(metadata(), aliases={"Ádmin": "Admin"})
+
+    (mistake,) = find_mistakes(document("roles: {Ádmin: {}}"), found, None)
+
+    assert "the database takes this name for Admin" == mistake.problem

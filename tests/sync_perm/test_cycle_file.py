@@ -1,0 +1,258 @@
+"""
+Cycles with a file of roles.
+"""
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from sidecar_runtime.health import Outcome
+from sync_perm.cycle import Session
+from tests.sync_perm.given import AIRFLOW_3, Sqlite
+from tests.sync_perm.site import MANAGER
+from tests.sync_perm.test_cycle import Sidecar, failure, run
+
+FILE = """\
+roles:
+  team:
+    from: [Viewer]
+    permissions: [can_read on Website]
+"""
+WITH_DAGS = f"""{FILE}\
+    dags:
+      - {{folder: team-a/**, permissions: [can_read, can_create on DAG Runs]}}
+"""
+
+
+class WithFile(Sidecar):
+    """A sidecar whose script works, and the file that it is given."""
+
+    def __init__(self, folder: Path, sqlite: Sqlite) -> None:
+        super().__init__(folder, sqlite)
+        self.cli_because = None
+        self.file = folder / "roles.yaml"
+        self.file.write_text(FILE)
+
+    def begin(self, **settings: str) -> Session:
+        return super().begin(SYNC_PERM_ROLES=str(self.file), **settings)
+
+    def ours(self) -> list[tuple[str, str, str]]:
+        """What the file's role has."""
+        sql = """SELECT r.name, p.name, v.name FROM ab_permission_view_role g
+            JOIN ab_role r ON r.id = g.role_id JOIN ab_permission_view pv
+            ON pv.id = g.permission_view_id JOIN ab_permission p ON p.id = pv.permission_id
+            JOIN ab_view_menu v ON v.id = pv.view_menu_id WHERE r.name = 'team'"""
+        with closing(sqlite3.connect(self.sqlite.path)) as database:
+            return sorted(database.execute(sql).fetchall())
+
+    def everything(self) -> list[str]:
+        """All rows of all tables."""
+        with closing(sqlite3.connect(self.sqlite.path)) as database:
+            return list(database.iterdump())
+
+    def mistakes(self) -> float | None:
+        labels = {"sidecar": "sync-perm"}
+        return self.metrics.registry.get_sample_value("sync_perm_roles_file_mistakes", labels)
+
+
+@pytest.fixture
+def one(tmp_path: Path, sqlite: Sqlite) -> WithFile:
+    return WithFile(tmp_path, sqlite)
+
+
+WEBSITE = ("team", "can_read", "Website")
+
+
+def test_a_role_of_the_file_comes_in_one_pass_and_is_not_written_again(one: WithFile) -> None:
+    session = one.begin()
+
+    with capture_logs() as logs:
+        first = run(session)
+        second = run(session)
+
+    assert ("changed", 1, "unchanged") == (
+        first.result,
+        first.counts["grants_added"],
+        second.result,
+    )
+    assert ([WEBSITE], {("file", "success"): 1}) == (one.ours(), one.counted())
+    (said,) = (line for line in logs if line["event"] == "roles_file_differed")
+    assert ["file_role", "", ("team",)] in said["rows"]
+    assert one.sidecar.readiness().ready
+
+
+def test_what_is_taken_away_comes_back_and_is_shown_meanwhile(one: WithFile) -> None:
+    session = one.begin()
+    run(session)
+    one.sqlite.run("DELETE FROM ab_permission_view_role WHERE role_id > 5")
+    one.pace = replace(one.pace, quiet_seconds=0.0)
+
+    # The website is Airflow's own rule for a role that is there.
+    assert ("changed", [WEBSITE]) == (run(session).result, one.ours())
+
+
+def test_a_changed_file_is_taken_at_the_next_cycle(one: WithFile) -> None:
+    session = one.begin()
+    run(session)
+    one.file.write_text("roles: {another: {}}")
+
+    outcome = run(session)
+
+    assert ("changed", 1) == (outcome.result, outcome.counts["grants_added"])
+    assert [WEBSITE] == one.ours()  # nothing is taken away
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("roles: [", "roles_file_invalid"),
+        ("roles: {team: {permissions: [can_read on Websites]}}", "roles_file_invalid"),
+        (None, "roles_file_unreadable"),
+    ],
+)
+def test_a_wrong_file_changes_nothing_and_is_named_until_it_is_right(
+    one: WithFile, text: str | None, reason: str
+) -> None:
+    session = one.begin()
+    run(session)
+    one.sqlite.run("DELETE FROM ab_role WHERE name = 'team'")
+    before = one.everything()
+    one.file.unlink() if text is None else one.file.write_text(text)
+
+    outcomes = [run(session), run(session)]
+
+    assert before == one.everything()
+    assert [("partial", reason)] * 2 == [
+        (o.result, o.problem and o.problem.reason) for o in outcomes
+    ]
+    assert not outcomes[0].is_success  # a one-shot does not end with it
+    ready = one.sidecar.readiness()
+    assert (True, True) == (ready.ready, str(one.file) in ready.shortfall)
+    assert 1.0 == one.mistakes()
+    one.file.write_text(FILE)
+    assert ("changed", None) == _told(run(session))
+    assert ("", 0.0) == (one.sidecar.readiness().shortfall, one.mistakes())
+
+
+def _told(outcome: Outcome) -> tuple[str, object]:
+    return outcome.result, outcome.problem
+
+
+def test_a_wrong_file_keeps_nothing_of_airflows_own_waiting(one: WithFile) -> None:
+    one.file.write_text("roles: [")
+    session = one.begin()
+    one.add_role()
+
+    outcome = run(session)
+
+    assert ("partial", 1) == (outcome.result, outcome.counts["grants_added"])
+    assert [WEBSITE] == one.ours()
+
+
+def test_a_rehearsal_names_the_rows_and_writes_nothing(one: WithFile) -> None:
+    session = one.begin(SYNC_PERM_DRY_RUN="true")
+    before = one.everything()
+
+    with capture_logs() as logs:
+        run(session)
+
+    (planned,) = (line for line in logs if line["event"] == "pass_planned")
+    assert (2, "file") == (planned["differences"], planned["reason"])
+    assert ["file_role", "", ("team",)] in planned["rows"]
+    assert before == one.everything()
+
+
+def test_where_passes_are_the_command_the_script_still_gives_what_the_file_names(
+    one: WithFile,
+) -> None:
+    one.cli_because = "setting"
+    session = one.begin()
+
+    run(session)
+
+    assert ([WEBSITE], 0) == (one.ours(), one.passes)  # the command has nothing to do
+    one.sqlite.run("DELETE FROM ab_permission_view_role WHERE role_id = 1")
+    one.file.write_text(FILE.replace("team", "another"))
+    run(session)
+    assert 1 == one.passes
+    assert one.sidecar.readiness().ready
+
+
+def test_what_airflow_does_not_create_fails_by_name(one: WithFile) -> None:
+    session = one.begin()
+    path = one.site.packages / "airflow/www/security_appless.py"
+    path.write_text(MANAGER.replace("return self.session.roles[-1]", "return None"))
+
+    error = failure(session)
+
+    assert "pass_failed" == error.reason
+    assert "Airflow could not create 'team'" in error.message
+
+
+def test_a_one_shot_takes_a_base_as_airflow_defines_it(one: WithFile) -> None:
+    one.sqlite.run("INSERT INTO ab_permission VALUES (90, 'can_edit')")
+    one.sqlite.run("INSERT INTO ab_permission_view VALUES (90, 90, 1)")
+    one.sqlite.run("INSERT INTO ab_permission_view_role VALUES (90, 90, 3), (91, 90, 1)")  # widened
+
+    run(one.begin(SYNC_PERM_ONE_SHOT="true"))
+
+    assert ([WEBSITE], {("asked", "success"): 1}) == (one.ours(), one.counted())
+
+
+DAG_ROWS: Mapping[str, tuple[Any, ...]] = {
+    "a": ("/opt/a.py", None, "team-a/a.py"),
+    "b": ("/opt/b.py", None, "team-b/b.py"),
+    "ruled": ("/opt/ruled.py", None, "team-a/ruled.py"),
+}
+
+
+def with_dags(one: WithFile) -> Session:
+    """Begin on Airflow 3, where DAGs are left to the parser, with DAGs."""
+    one.airflow = AIRFLOW_3
+    one.file.write_text(WITH_DAGS)
+    for dag_id, row in DAG_ROWS.items():
+        one.sqlite.run("INSERT INTO dag VALUES (?, ?, ?, ?)", dag_id, *row)
+        access = {"other": {"__type": "set", "__var": ["can_read"]}} if dag_id == "ruled" else None
+        one.sqlite.serialize(dag_id, "1", access)
+    return one.begin()
+
+
+def test_dags_are_granted_though_their_own_permissions_are_left_to_the_parser(
+    one: WithFile,
+) -> None:
+    session = with_dags(one)
+
+    result = run(session).result
+
+    assert ("changed", {("file", "success"): 1}) == (result, one.counted())
+    assert [
+        ("team", "can_create", "DAG Run:a"),
+        ("team", "can_read", "DAG:a"),
+        WEBSITE,
+    ] == one.ours()
+    assert ["ruled"] == one.sidecar.details()["roles_file_overruled"]
+
+
+def test_a_dag_that_moves_into_the_folder_is_granted(one: WithFile) -> None:
+    """Airflow 3 does not serialize it again for that."""
+    session = with_dags(one)
+    run(session)
+
+    one.sqlite.run("UPDATE dag SET relative_fileloc = 'team-a/b.py' WHERE dag_id = 'b'")
+
+    assert "changed" == run(session).result
+    assert ("team", "can_read", "DAG:b") in one.ours()
+
+
+def test_without_a_file_yaml_is_not_in_memory() -> None:
+    program = "import sys, sync_perm.command; sys.exit('yaml' in sys.modules)"
+
+    assert 0 == subprocess.run([sys.executable, "-c", program], check=False).returncode
