@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from demo.airflow.releases import gate_of
 from demo.airflow.stage import Stage
 from demo.console import say
 from demo.releases import run_s3_sync
@@ -31,7 +32,7 @@ def run_keeps_its_version(stage: Stage) -> Result:
     stage.wait(scheduler, notes.exists, "the first task runs")
     path = stage.checkout / f"{DAG_ID}.py"
     path.write_text(path.read_text().replace(*EDITIONS))
-    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax")
+    run_s3_sync(stage, "publish", "checkout", *gate_of(stage))
     stage.wait_until_airflow(lambda: known(stage) == shown(stage), "the new version")
     Path(f"{notes}.go").touch()
     finish(stage, run)

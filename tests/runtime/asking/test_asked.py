@@ -61,7 +61,7 @@ def test_a_failure_is_the_answer_for_a_while(asked: Asked, clock: Clock) -> None
 def test_who_asks_for_everything_gets_so_much_and_no_more(
     asked: Asked, clock: Clock, failure: SidecarError | None
 ) -> None:
-    """Neither memory nor requests to the source grow with what somebody asks for."""
+    """Neither memory nor requests to the source grow with what someone asks for."""
     for number in range(MOST):
         assert asked.ask(str(number)) is None
         if failure is not None:
