@@ -35,6 +35,8 @@ SOCKET = "ask.sock"
 VERSION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 ANSWER_SECONDS = 5.0
 ANSWER_BYTES = 64 << 10
+# A sidecar that starts has its socket this soon after what it shows.
+GRACE_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -185,15 +187,15 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
             return
         try:
             opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            in_use = weakref.finalize(self, os.close, opened)
-            with suppress(OSError):  # NFS has no locks on folders: there only time keeps it
-                fcntl.flock(opened, fcntl.LOCK_SH)
-            is_there = os.path.samestat(os.fstat(opened), os.stat(folder))
         except OSError as error:
             raise _NotYet(f"{folder} cannot be opened: {error.strerror}") from None
-        if not is_there:
-            raise _NotYet(f"{folder} was just removed")
-        self._folder, before, self._in_use = folder, self._in_use, in_use
+        try:
+            _mark_in_use(opened, folder)
+        except BaseException:
+            os.close(opened)
+            raise
+        before, self._in_use = self._in_use, weakref.finalize(self, os.close, opened)
+        self._folder = folder
         if before is not None:
             before()
 
@@ -204,6 +206,12 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         said: dict[str, Any] = {}
         try:
             status, said = _ask(place, version)
+        except FileNotFoundError:
+            raise _NotYet(
+                f"version {version} of bundle {self.name!r} is not here, and this volume has "
+                "nobody to ask: what is kept on it is all there is",
+                GRACE_SECONDS,
+            ) from None
         except (OSError, HTTPException, ValueError) as error:
             said = {"error": f"nobody answers at {place} ({error}): is the sidecar running?"}
             status = 0
@@ -220,22 +228,45 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         """
         Repeat a step until it succeeds, or time is up.
         """
-        deadline, pause = time.monotonic() + self._wait_seconds, 0.02
+        began, pause = time.monotonic(), 0.02
         while True:
             try:
                 step()
                 return
             except _NotYet as error:
-                if time.monotonic() + pause > deadline:
-                    raise VersionUnavailable(f"{error} (waited {self._wait_seconds:g} s)") from None
+                seconds = min(self._wait_seconds, error.patience_seconds)
+                if time.monotonic() + pause > began + seconds:
+                    raise VersionUnavailable(f"{error} (waited {seconds:g} s)") from None
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
 
 
 class _NotYet(VersionUnavailable):
     """
-    It may be different in a moment.
+    It may be different in a moment; or, for some reasons, soon or never.
     """
+
+    def __init__(self, text: str, patience_seconds: float = float("inf")) -> None:
+        super().__init__(text)
+        self.patience_seconds = patience_seconds
+
+
+def _mark_in_use(opened: int, folder: Path) -> None:
+    """
+    Take a shared lock on an open folder: the sidecar removes none that has one.
+    """
+    try:
+        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # for the moment of its removal; a task could hold it longer
+        raise _NotYet(f"{folder} is locked by another process") from None
+    except OSError as error:
+        log.debug("%s has no locks (%s): only time keeps it", folder, error.strerror)  # NFS
+    try:
+        is_there = os.path.samestat(os.fstat(opened), os.stat(folder))
+    except OSError:
+        is_there = False
+    if not is_there:
+        raise _NotYet(f"{folder} was just removed")
 
 
 def _ask(place: Path, version: str) -> tuple[int, dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from demo.airflow.releases import gate_of
 from demo.airflow.stage import Stage
 from demo.console import say
-from demo.releases import run_s3_sync
+from demo.releases import run_s3_sync, wait_for_release
 from demo.script import Result, check
 
 DAG_ID = "month_end"
@@ -33,6 +33,7 @@ def run_keeps_its_version(stage: Stage) -> Result:
     path = stage.checkout / f"{DAG_ID}.py"
     path.write_text(path.read_text().replace(*EDITIONS))
     run_s3_sync(stage, "publish", "checkout", *gate_of(stage))
+    wait_for_release(stage)
     stage.wait_until_airflow(lambda: known(stage) == shown(stage), "the new version")
     Path(f"{notes}.go").touch()
     finish(stage, run)

@@ -261,6 +261,27 @@ def test_a_version_is_in_use_as_long_as_its_bundle(
     os.close(opened)
 
 
+def test_a_version_that_a_task_has_locked_is_waited_for_and_no_longer(
+    bundles: Bundles, daemon: Daemon, target: Path, link: str
+) -> None:
+    opened = os.open(target / "current", os.O_RDONLY)
+    fcntl.flock(opened, fcntl.LOCK_EX)
+
+    assert "is locked by another process (waited 0.5 s)" in fails(bundles, path=link)
+
+    os.close(opened)
+    bundles.initialize(path=link)
+
+
+def test_a_volume_without_a_socket_has_nobody_to_ask(
+    bundles: Bundles, daemon: Daemon, target: Path, link: str
+) -> None:
+    (target / STORE / "ask.sock").unlink()
+
+    with pytest.raises(BundleFailed, match=r"all there is \(waited 2 s\)"):  # of a minute
+        bundles.initialize(path=link, version="a" * 64)
+
+
 def test_many_at_once_get_their_own_version_and_each_is_fetched_once(
     bundles: Bundles,
     s3: FakeS3,

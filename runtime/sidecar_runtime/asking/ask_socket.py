@@ -19,6 +19,7 @@ from typing import Any
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.http.listener import BoundedServer, RequestHandler
+from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.trees import remove_tree
 
 NAME = "ask.sock"
@@ -53,7 +54,15 @@ class AskSocket(BoundedServer):
         super().__init__(f"/proc/self/fd/{store}/{NAME}", _Answering)
         # To connect is to write; whoever can see the volume may ask, under any uid.
         os.chmod(NAME, 0o666, dir_fd=store)  # noqa: S103
+        self._found = os.stat(NAME, dir_fd=store, follow_symlinks=False)
         self.serve_in_thread("ask")
+
+    def is_at(self, store: int) -> bool:
+        """
+        Whether it is still what consumers of that store find.
+        """
+        found = stat_in(NAME, store)
+        return found is not None and os.path.samestat(found, self._found)
 
     def server_bind(self) -> None:
         socketserver.TCPServer.server_bind(self)

@@ -7,14 +7,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.metrics import Metrics
 
 # This many are waited for at once, each once; who asks for more has to come back.
 MOST = 64
-# How long a failure is the answer, before the source is asked again.
+# How long a failure is the answer, before the source is asked again; as many are remembered.
 FAILED_SECONDS = 5.0
 
 
@@ -32,29 +31,22 @@ class AskMetrics:
         )
 
 
-@dataclass(slots=True)
-class _Wish:
-    """
-    What one revision waits for, or why it was not brought.
-    """
-
-    failure: SidecarError | None = None
-    until: float = 0.0
-
-
 class Asked:
     """
     The revisions that are waited for; for any thread.
 
     Attributes:
         wake: Asks for a cycle.
+        outage: Why nothing is asked of the source now: its own backoff decides when it is again.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.wake: Callable[[], None] = lambda: None
+        self.outage: SidecarError | None = None
         self._clock = clock
         self._lock = threading.Lock()
-        self._wishes: dict[str, _Wish] = {}
+        self._waiting: dict[str, None] = {}
+        self._failures: dict[str, tuple[SidecarError, float]] = {}
 
     def ask(self, revision: str) -> SidecarError | None:
         """
@@ -62,20 +54,20 @@ class Asked:
         """
         with self._lock:
             now = self._clock()
-            self._wishes = {
-                name: wish
-                for name, wish in self._wishes.items()
-                if wish.failure is None or now < wish.until
+            self._failures = {
+                name: (failure, until)
+                for name, (failure, until) in self._failures.items()
+                if now < until
             }
-            wish = self._wishes.get(revision)
-            if wish is not None:
-                return wish.failure
-            if len(self._wishes) >= MOST:
-                return SidecarError(
-                    "asked_too_much",
-                    f"{MOST} other revisions are waited for, or could not be brought just now",
-                )
-            self._wishes[revision] = _Wish()
+            if revision in self._waiting:
+                return None
+            if revision in self._failures:
+                return self._failures[revision][0]
+            if self.outage is not None:
+                return SidecarError("asked_in_outage", self.outage.message, self.outage.advice)
+            if len(self._waiting) >= MOST:
+                return SidecarError("asked_too_much", f"{MOST} others are waited for")
+            self._waiting[revision] = None
         self.wake()
         return None
 
@@ -84,14 +76,15 @@ class Asked:
         Return what a cycle is to bring, first come first.
         """
         with self._lock:
-            return [name for name, wish in self._wishes.items() if wish.failure is None]
+            return list(self._waiting)
 
     def settle(self, revision: str, failure: SidecarError | None = None) -> None:
         """
         Note that a revision is on the volume, or why it is not.
         """
         with self._lock:
-            if failure is None:
-                self._wishes.pop(revision, None)
-            else:
-                self._wishes[revision] = _Wish(failure, self._clock() + FAILED_SECONDS)
+            self._waiting.pop(revision, None)
+            if failure is not None:
+                if len(self._failures) >= MOST:
+                    del self._failures[next(iter(self._failures))]
+                self._failures[revision] = failure, self._clock() + FAILED_SECONDS

@@ -49,8 +49,8 @@ class Snapshots:
         link: The link's name.
         retain_count: So many of the older ones stay.
         retain_seconds: And all that were replaced, asked for or in use less than this ago.
-        asked_count: So many of those stay that were asked for, the ones used last.
-        asked_bytes: And so much of what they do not share with the shown one.
+        asked_count: How many of those stay that were asked for, the ones seen in use last.
+        asked_bytes: What they may take beyond what they share with the shown one.
         fsync: Flush names to disk before the link shows them, and the link itself.
 
     Raises:
@@ -103,7 +103,7 @@ class Snapshots:
         """
         if not is_name(revision.removeprefix(".")):  # refused long before; this is the last door
             raise ValueError(f"not the name of a snapshot: {revision!r}")
-        name = _aside(revision)
+        name = aside_name(revision)
         os.mkdir(name, FOLDER_MODE, dir_fd=self.store)
         try:
             folder = os.open(name, FOLDER_FLAGS, dir_fd=self.store)
@@ -129,7 +129,7 @@ class Snapshots:
         Raises:
             SidecarError: ``link_blocked``: a file of another owner is where the link should be.
         """
-        temporary = _aside(self.link)
+        temporary = aside_name(self.link)
         if self.fsync:
             os.fsync(self.store)
         with fence:
@@ -161,7 +161,7 @@ class Snapshots:
 
     def asked(self) -> list[str]:
         """
-        Return the snapshots that were asked for, the one used last first.
+        Return the snapshots that were asked for, the one brought or seen in use last first.
         """
         marked = set(os.listdir(self.store))
         return [revision for revision in self.revisions() if revision + ASKED in marked]
@@ -175,33 +175,49 @@ class Snapshots:
         """
         kept = [revision for revision in dict.fromkeys((published, self.current())) if revision]
         asked = [revision for revision in self.asked() if revision not in kept]
-        spared = self._affordable(asked, kept)
+        sizes = self._sizes(asked, kept)
+        room, spared = self.asked_bytes, []
+        for revision in asked[: self.asked_count]:
+            if sizes[revision] <= room:
+                room -= sizes[revision]
+                spared.append(revision)
         others = self._older([*kept, *asked])[: self.retain_count]
         for revision in self._older(kept):
             is_young = self._is_young(revision)
             if is_young or revision in (*spared, *others) or not self._remove(revision, fence):
                 kept.append(revision)
+        for name in os.listdir(self.store):
+            if name.endswith(ASKED) and not self.has(name.removesuffix(ASKED)):
+                os.unlink(name, dir_fd=self.store)
         return kept
 
-    def _affordable(self, asked: Collection[str], kept: Collection[str]) -> list[str]:
+    def make_room(self, needed_bytes: int, fence: Fence) -> bool:
         """
-        Return those of the snapshots that were asked for which there is room for.
+        Remove snapshots that were asked for, young ones too, until one more has room among them.
+
+        Those in use stay, and so does what the link shows; False where that leaves too little.
         """
-        if not asked:
-            return []
+        kept = [revision for revision in (self.current(),) if revision]
+        asked = [revision for revision in self.asked() if revision not in kept]
+        sizes = self._sizes(asked, kept)
+        taken = sum(sizes.values())
+        while taken + needed_bytes > self.asked_bytes and asked:
+            if self._remove(oldest := asked.pop(), fence):
+                taken -= sizes[oldest]
+        return taken + needed_bytes <= self.asked_bytes
+
+    def _sizes(self, asked: Collection[str], kept: Collection[str]) -> dict[str, int]:
+        """
+        Return what snapshots take on disk, in bytes, beyond what they share with those before.
+        """
         seen: set[int] = set()
-        for revision in kept:
+        for revision in kept if asked else ():
             self._own_bytes(revision, seen)
-        room, spared = self.asked_bytes, []
-        for revision in list(asked)[: self.asked_count]:
-            room -= self._own_bytes(revision, seen)
-            if room >= 0:
-                spared.append(revision)
-        return spared
+        return {revision: self._own_bytes(revision, seen) for revision in asked}
 
     def _own_bytes(self, revision: str, seen: set[int]) -> int:
         """
-        Return the size of those files of a snapshot that were not seen before.
+        Return what those files of a snapshot take that were not seen before.
         """
         total = 0
         with suppress(FileNotFoundError):  # what the link shows was removed by hand
@@ -210,7 +226,7 @@ class Snapshots:
                     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
                     if found.st_ino not in seen:
                         seen.add(found.st_ino)
-                        total += found.st_size
+                        total += found.st_blocks * 512
         return total
 
     def _is_young(self, revision: str) -> bool:
@@ -250,7 +266,7 @@ class Snapshots:
         """
         Remove a snapshot, unless the link shows it or it is in use; tell whether it is gone.
         """
-        gone = _aside(revision)
+        gone = aside_name(revision)
         folder = os.open(revision, FOLDER_FLAGS, dir_fd=self.store)
         try:
             with fence:
@@ -266,8 +282,9 @@ class Snapshots:
         return True
 
     def _mark(self, revision: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(revision + ASKED, flags, 0o664, dir_fd=self.store))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with suppress(FileExistsError):
+            os.close(os.open(revision + ASKED, flags, 0o664, dir_fd=self.store))
 
     def sweep(self) -> None:
         """
@@ -345,8 +362,8 @@ def _lock_alone(folder: int) -> bool:
     return True
 
 
-def _aside(name: str) -> str:
+def aside_name(name: str) -> str:
     """
-    Return a name that nobody takes for a snapshot, and no other thread or process has.
+    Return a name that is nobody's snapshot, and that no other thread or process has.
     """
     return f".{name}.{os.getpid()}.{next(_NUMBERS)}"

@@ -13,13 +13,16 @@ from s3_sync.plan import make_plan
 from s3_sync.release.source import Release, ReleaseSource
 from s3_sync.settings import Settings
 from s3_sync.source import Order
-from s3_sync.tree.target import Target
+from s3_sync.tree.target import Target, Torn, changed_by_others
 from sidecar_runtime.asking.ask_socket import AskSocket
 from sidecar_runtime.asking.asked import Asked
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
+
+# A cycle brings no more after this long: what is published next waits for it.
+SECONDS = 5.0
 
 log = get_logger("asked")
 
@@ -39,23 +42,27 @@ class Asking:
         self._layout: Snapshot | None = None
         self._socket: AskSocket | None = None
 
-    def follow(self, layout: Layout | None) -> None:
+    def follow(self, layout: Layout | None, fence: Fence) -> None:
         """
         Answer beside the snapshots of a layout from now on, and nowhere without one.
+
+        Raises:
+            CycleAbandoned: The fence was revoked; another thread answers there.
         """
-        self.close()
-        if not isinstance(layout, Snapshot):
-            return
-        self._layout = layout
-        try:
-            self._socket = AskSocket(layout.store, layout.has, self._asked.ask)
-        except OSError as error:
-            log.warning(
-                "ask_socket_unavailable",
-                error=error.strerror or str(error),
-                advice=f"{self._path} is on a file system that has no sockets: DAG versions end "
-                "with what is kept there.",
-            )
+        with fence:
+            self.close()
+            if not isinstance(layout, Snapshot):
+                return
+            self._layout = layout
+            try:
+                self._socket = AskSocket(layout.store, layout.has, self._asked.ask)
+            except OSError as error:
+                log.warning(
+                    "ask_socket_unavailable",
+                    error=error.strerror or str(error),
+                    advice=f"Nobody can ask for older releases on {self._path}: DAG versions end "
+                    "with what is kept there. Some file systems have no sockets.",
+                )
 
     def close(self) -> None:
         """
@@ -67,7 +74,8 @@ class Asking:
 
     async def bring(self, fence: Fence) -> None:
         """
-        Bring what is waited for, one after the other; a failure is the answer to who waits.
+        Bring what is waited for, as much as a cycle has time for; a failure is the answer to who
+        waits.
 
         Raises:
             CycleAbandoned: The fence was revoked.
@@ -75,25 +83,44 @@ class Asking:
         layout = self._layout
         if layout is None:
             return
+        if self._socket is None or not self._socket.is_at(layout.store):
+            self.follow(layout, fence)
+        until = time.monotonic() + SECONDS
         for revision in self._asked.waiting():
-            failure: SidecarError | None = None
-            try:
-                await self._bring(layout, revision, fence)
-            except SidecarError as error:
-                failure = error
-            except OSError as error:
-                failure = explain_os_error(error, f"cannot write to {self._path}", self._path)
-            if failure is not None:
-                log.warning(
-                    "revision_not_brought",
-                    revision=revision,
-                    reason=failure.reason,
-                    error=failure.message,
-                    advice=failure.advice,
-                )
-            self._asked.settle(revision, failure)
-            self._metrics.asked.brought("failed" if failure else "brought").inc()
+            if fence.is_revoked:
+                raise CycleAbandoned
+            if time.monotonic() > until:
+                self._asked.wake()
+                break
+            await self._answer(layout, revision, fence)
         self._metrics.asked.kept.set(layout.asked_count)
+
+    def note_outage(self, error: SidecarError | None) -> None:
+        """
+        Note how the cycle ended: while the source fails, its backoff decides when it is asked.
+        """
+        self._asked.outage = error
+
+    async def _answer(self, layout: Snapshot, revision: str, fence: Fence) -> None:
+        failure: SidecarError | None = None
+        try:
+            await self._bring(layout, revision, fence)
+        except SidecarError as error:
+            failure = error
+        except Torn as torn:
+            failure = changed_by_others(torn)
+        except OSError as error:
+            failure = explain_os_error(error, f"cannot write to {self._path}", self._path)
+        if failure is not None:
+            log.warning(
+                "revision_not_brought",
+                revision=revision,
+                reason=failure.reason,
+                error=failure.message,
+                advice=failure.advice,
+            )
+        self._asked.settle(revision, failure)
+        self._metrics.asked.brought("failed" if failure else "brought").inc()
 
     async def _bring(self, layout: Snapshot, revision: str, fence: Fence) -> None:
         """
@@ -103,10 +130,15 @@ class Asking:
             return
         started = time.monotonic()
         release = await self._source.find(revision, fence)
-        with layout.aside(revision, release.wanted) as target:
+        if not layout.make_room(release.wanted, fence):
+            raise SidecarError(
+                "asked_too_much",
+                f"release {revision} and what is in use take more than S3_SYNC_KEEP_ASKED_BYTES",
+                "Raise it, and the sizeLimit of the volume with it.",
+            )
+        with layout.aside(revision, release.wanted, fence) as target:
             downloaded_bytes = await self._fill(target, release, fence)
             layout.keep(revision, target, fence)
-        layout.prune(fence)
         self._metrics.downloaded.inc(downloaded_bytes)
         log.info(
             "revision_brought",
@@ -125,4 +157,6 @@ class Asking:
         await self._source.bring(order)
         for error in order.result.failed.values():
             raise error
+        for path in order.result.blocked or release.wanted.keys() - target.managed.files.keys():
+            raise Torn(path)
         return order.result.downloaded_bytes

@@ -17,13 +17,14 @@ from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings
 from s3_sync.status import Status
-from s3_sync.tree.target import Torn
+from s3_sync.tree.target import Torn, changed_by_others
 from sidecar_runtime.asking.asked import Asked
 from sidecar_runtime.aws.credentials import Chain
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate
 from sidecar_runtime.health import Outcome
-from sidecar_runtime.volume.errors import TargetError, explain_os_error
+from sidecar_runtime.volume.errors import explain_os_error
 from sidecar_runtime.volume.lock import TargetLock
 
 if TYPE_CHECKING:
@@ -116,26 +117,35 @@ class Session:
             self._layout = layout
             self._reconciler.start_over()
             if self._asking is not None:
-                self._asking.follow(layout)
+                self._asking.follow(layout, fence)
         if layout is None:
             return Outcome("waiting", counts={"holder": self._lease.holder})
         try:
             layout.prune(fence)
             self._lease.look(layout)
-            try:
-                return await self._reconciler.reconcile(layout, fence)
-            finally:
-                if self._asking is not None:
-                    await self._asking.bring(fence)
+            return await self._reconcile(layout, fence)
         except Torn as torn:
             self._lease.torn = layout.tree.damaged(iter(layout.tree.managed.files))
-            raise TargetError(
-                "target_failed",
-                f"another process changed {torn.args[0]!r} in .s3-sync before it was published",
-                "What is published stays. Find out who writes there: it is s3-sync's own.",
-            ) from None
+            raise changed_by_others(torn) from None
         except OSError as error:
             raise explain_os_error(error, f"cannot write to {path}", path) from error
         finally:
             if not fence.is_revoked:
                 self._lease.show(layout)
+
+    async def _reconcile(self, layout: Layout, fence: Fence) -> Outcome:
+        """
+        Reconcile, and then bring what consumers ask for, whichever way that ended.
+        """
+        asking = self._asking
+        try:
+            outcome = await self._reconciler.reconcile(layout, fence)
+        except SidecarError as error:
+            if asking is not None:
+                await asking.bring(fence)
+                asking.note_outage(error)
+            raise
+        if asking is not None:
+            await asking.bring(fence)
+            asking.note_outage(None)
+        return outcome

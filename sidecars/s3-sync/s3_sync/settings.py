@@ -257,13 +257,14 @@ class Settings(GateSettings):
         count,
         default="20",
         text="How many older releases to keep that a pod has asked for (DAG versions of Airflow "
-        "3), beside those of RETAIN_COUNT; the ones used last stay. 0: nobody may ask.",
+        "3), beside those of RETAIN_COUNT. 0: nobody may ask.",
     )
     keep_asked_bytes: int = setting(
         "KEEP_ASKED_BYTES",
         byte_size,
-        default="1Gi",
-        text="What they may take on the volume, beyond what they share with the current release.",
+        default="256Mi",
+        text="What they may take on the volume, beyond what they share with the current release; "
+        "the ones seen in use last stay.",
     )
     file_mode: int = setting(
         "FILE_MODE",

@@ -57,20 +57,40 @@ def test_a_failure_is_the_answer_for_a_while(asked: Asked, clock: Clock) -> None
     assert asked.ask("a") is None and ["a"] == asked.waiting()
 
 
-@pytest.mark.parametrize("failure", [None, FAILURE], ids=["waited for", "failed"])
-def test_who_asks_for_everything_gets_so_much_and_no_more(
-    asked: Asked, clock: Clock, failure: SidecarError | None
-) -> None:
+def test_who_asks_for_everything_gets_so_much_and_no_more(asked: Asked) -> None:
     """Neither memory nor requests to the source grow with what someone asks for."""
     for number in range(MOST):
         assert asked.ask(str(number)) is None
-        if failure is not None:
-            asked.settle(str(number), failure)
 
     refused = asked.ask("one more")
     assert refused is not None and "asked_too_much" == refused.reason
     assert "one more" not in asked.waiting()
 
-    for number in range(MOST):
-        asked.settle(str(number))
+    asked.settle("0")
     assert asked.ask("one more") is None
+
+
+def test_what_failed_takes_no_place_from_what_is_waited_for(asked: Asked) -> None:
+    for number in range(2 * MOST):
+        assert asked.ask(str(number)) is None
+        asked.settle(str(number), FAILURE)
+
+    assert asked.ask("one more") is None
+    assert FAILURE is asked.ask(str(2 * MOST - 1))
+    assert asked.ask("0") is None  # forgotten: as many failures are remembered as there are places
+
+
+def test_in_an_outage_nothing_new_is_asked_for(asked: Asked) -> None:
+    woken: list[None] = []
+    asked.wake = lambda: woken.append(None)
+    asked.ask("before")
+    asked.outage = SidecarError("server_error", "S3 answers 503")
+
+    refused = asked.ask("a")
+
+    assert refused is not None and ("asked_in_outage", "S3 answers 503") == (
+        refused.reason,
+        refused.message,
+    )
+    assert asked.ask("before") is None and ["before"] == asked.waiting()
+    assert 1 == len(woken)

@@ -206,6 +206,14 @@ def test_a_file_that_is_not_there_removes_nothing(bucket: Bucket) -> None:
     assert "--keep-from" in failure(read_names, "/nonexistent/file").message
 
 
+def test_a_list_that_names_nothing_is_refused(tmp_path: Path) -> None:
+    """The query that made it has failed, more likely than that nothing is needed any more."""
+    path = tmp_path / "in-use"
+    path.write_text("\n  \n")
+
+    assert "names no release" in failure(read_names, str(path)).message
+
+
 def test_pins_stay(bucket: Bucket) -> None:
     made = releases(bucket, 5)
     bucket.server.put(PREFIX + pin_key(made[0].revision), b"")

@@ -26,6 +26,7 @@ SETTINGS = {
     "S3_SYNC_RETAIN_COUNT": "0",
     "S3_SYNC_RETAIN_FOR": "0",
 }
+BLOCK_BYTES = 4096
 COMMON = {f"common{number}.py": os.urandom(20_000) for number in range(20)}
 
 Begin = Callable[..., Daemon]
@@ -195,14 +196,59 @@ def test_those_used_last_stay(store: Path, begin: Begin, releases: list[Release]
 def test_what_they_may_take_is_what_they_do_not_share(
     store: Path, begin: Begin, releases: list[Release]
 ) -> None:
-    size = len(files_of(0)["own.py"])
-    daemon = begin(S3_SYNC_KEEP_ASKED_BYTES=str(2 * size + 10))
+    daemon = begin(S3_SYNC_KEEP_ASKED_BYTES=str(2 * BLOCK_BYTES + 10))
     for release in releases[:4]:
         asked(store, release.revision)
 
     daemon.sync()
 
     assert {release.revision for release in (*releases[2:4], releases[5])} == kept(store)
+
+
+def test_what_does_not_fit_beside_what_is_in_use_is_refused(
+    store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    """Nothing is downloaded for it, and it comes once there is room."""
+    begin(S3_SYNC_KEEP_ASKED_BYTES=str(BLOCK_BYTES))
+    asked(store, releases[0].revision)
+    with in_use(store / releases[0].revision):
+        status, said = asked(store, releases[1].revision, lambda status: status != 202)
+        assert (503, "asked_too_much") == (status, said["reason"])
+        assert {releases[n].revision for n in (0, 5)} == kept(store)
+
+    asked(store, releases[1].revision)
+    assert {releases[n].revision for n in (1, 5)} == kept(store)
+
+
+def test_while_cycles_fail_a_question_asks_nothing_of_the_source(
+    s3: FakeS3, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin()
+    s3.inject(error(503, "SlowDown"))
+    daemon.sighup()
+    daemon.wait_for_event("cycle_failed")
+    s3.forget()
+
+    status, said = asked(store, releases[0].revision, lambda status: status != 202)
+
+    assert (503, "asked_in_outage") == (status, said["reason"])
+    assert not any(map(is_manifest, s3.requests))
+    s3.heal()
+    daemon.sync()
+    asked(store, releases[0].revision)
+
+
+@pytest.mark.parametrize("deed", ["removed", "replaced"])
+def test_a_socket_that_was_lost_is_made_again(
+    store: Path, begin: Begin, releases: list[Release], deed: str
+) -> None:
+    daemon = begin()
+    (store / "ask.sock").unlink()
+    if deed == "replaced":
+        (store / "ask.sock").write_text("not a socket")
+    daemon.sync()
+
+    asked(store, releases[0].revision)
 
 
 def test_a_version_in_use_stays_and_goes_afterwards(
@@ -214,7 +260,9 @@ def test_a_version_in_use_stays_and_goes_afterwards(
         for release in releases[1:4]:
             asked(store, release.revision)
         daemon.sync()
-        assert {releases[n].revision for n in (0, 5)} == kept(store)
+        stay = kept(store)
+        assert {releases[n].revision for n in (0, 5)} <= stay
+        assert not stay & {releases[n].revision for n in (1, 2)}
 
     asked(store, releases[1].revision)
     daemon.sync()

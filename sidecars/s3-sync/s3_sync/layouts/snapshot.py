@@ -31,10 +31,12 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
 from sidecar_runtime.volume.files import is_at
-from sidecar_runtime.volume.snapshots import Snapshots, is_name
+from sidecar_runtime.volume.snapshots import Snapshots, aside_name, is_name
 from sidecar_runtime.volume.trees import link_tree, remove_tree
 
 WRITE_BITS = 0o222
+# What the last part of a file takes on most file systems.
+BLOCK_BYTES = 4096
 _LIST_SUFFIX = f".{MANAGED}"
 # What linking raises when a part of the tree was removed or replaced.
 _TORN = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
@@ -168,28 +170,43 @@ class Snapshot:
         """
         return self._snapshots.has(revision)
 
+    def make_room(self, wanted: Mapping[str, Content], fence: Fence) -> bool:
+        """
+        Make room for a revision among those that were asked for; False where there is none.
+        """
+        held = self.shown.managed.files if self.shown is not None else {}
+        same = set(_same(wanted, held))
+        new = (content.size_bytes for path, content in wanted.items() if path not in same)
+        needed_bytes = sum(-(-size // BLOCK_BYTES) * BLOCK_BYTES for size in new)
+        return self._snapshots.make_room(needed_bytes, fence)
+
     @contextmanager
-    def aside(self, revision: str, wanted: Mapping[str, Content]) -> Iterator[Target]:
+    def aside(self, revision: str, wanted: Mapping[str, Content], fence: Fence) -> Iterator[Target]:
         """
         Yield a folder for a revision that nobody sees, with what the shown one has of its files.
         """
-        name = f".{revision}"
-        self._remove_aside(name)
+        name = aside_name(revision)
         target = self._open(name)
         try:
             if self.shown is not None:
-                restore(_same(wanted, self.shown.managed.files), self.shown, target, Fence())
+                restore(_same(wanted, self.shown.managed.files), self.shown, target, fence)
             yield target
         finally:
             target.close()
-            self._remove_aside(name)
+            remove_tree(name, self.store)
+            remove_tree(list_name(name), self.store)
 
     def keep(self, revision: str, target: Target, fence: Fence) -> None:
         """
         Make a snapshot of a folder that was filled aside; what is shown does not change.
+
+        Raises:
+            Torn: It is not as its list says.
         """
         target.end_cycle(fence)
-        name = f".{revision}"
+        for path in target.damaged(iter(target.managed.files)):
+            raise Torn(path)
+        name = os.path.basename(target.path)
         with fence:
             os.rename(
                 list_name(name),
@@ -198,10 +215,6 @@ class Snapshot:
                 dst_dir_fd=self.store,
             )
         self._snapshots.keep_asked(name, revision, fence)
-
-    def _remove_aside(self, name: str) -> None:
-        remove_tree(name, self.store)
-        remove_tree(list_name(name), self.store)
 
     def clear_others(self, fence: Fence) -> None:
         clear_in_place(self._volume, fence, may_delete=self._delete != "none")

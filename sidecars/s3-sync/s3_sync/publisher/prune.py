@@ -118,7 +118,8 @@ def read_names(path: str | None) -> list[str]:
     Return the revisions that a file names, one a line; ``-`` is standard input.
 
     Raises:
-        RevisionError: It cannot be read.
+        RevisionError: It cannot be read, or names none: what made it has failed, more likely than
+            that nothing is needed any more.
     """
     if path is None:
         return []
@@ -128,7 +129,11 @@ def read_names(path: str | None) -> list[str]:
         raise RevisionError(
             "release_unknown", f"--keep-from {path!r} cannot be read: {error}"
         ) from error
-    return [name for line in text.splitlines() if (name := line.strip())]
+    if names := [name for line in text.splitlines() if (name := line.strip())]:
+        return names
+    raise RevisionError(
+        "release_unknown", f"--keep-from {path!r} names no release: leave it out to keep none"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from s3_sync.tree.volume import Volume, foreign_files, read_blocks, sync_folder
 from s3_sync.tree.walk import Walk, Wanted, Way
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.errors import TargetError
 from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.trees import link_file
 
@@ -316,6 +317,17 @@ class Target:
             return stat.S_ISREG(os.fstat(fd).st_mode) and is_same(read_blocks(fd))
         finally:
             os.close(fd)
+
+
+def changed_by_others(torn: Torn) -> TargetError:
+    """
+    Return the failure for a file that is not what its list says.
+    """
+    return TargetError(
+        "target_failed",
+        f"another process changed {torn.args[0]!r} in .s3-sync before it was published",
+        "What is published stays. Find out who writes there: it is s3-sync's own.",
+    )
 
 
 def _managed(content: Content, found: os.stat_result, *, is_verified: bool = True) -> Managed:

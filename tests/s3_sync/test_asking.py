@@ -1,0 +1,73 @@
+"""Older releases, cycle by cycle: a cycle that was abandoned, a folder that others change."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from s3_sync.layouts.snapshot import Snapshot
+from s3_sync.tree.managed import Managed
+from s3_sync.tree.target import Torn
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.s3_sync.stage import SNAPSHOT, Stage
+
+REVISION = "a" * 64
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage(tmp_path / "dags", **SNAPSHOT)
+    stage.publish("b" * 64, one="1 = 1\n", two="2 = 2\n", pkg__three="3 = 3\n")
+    yield stage
+    stage.close()
+
+
+def layout_of(stage: Stage) -> Snapshot:
+    assert isinstance(stage.layout, Snapshot)
+    return stage.layout
+
+
+def wanted(stage: Stage) -> dict[str, Managed]:
+    """The same files as are shown."""
+    shown = layout_of(stage).shown
+    assert shown is not None
+    return dict(shown.managed.files)
+
+
+def test_two_threads_that_bring_one_revision_do_not_meet(stage: Stage) -> None:
+    """The first was abandoned: what it removes on its way out is its own."""
+    layout = layout_of(stage)
+    with layout.aside(REVISION, wanted(stage), Fence()) as second:
+        with layout.aside(REVISION, wanted(stage), Fence()) as first:
+            assert first.path != second.path
+        layout.keep(REVISION, second, Fence())
+
+    folder = stage.state / "snapshots" / REVISION
+    assert {"one.py", "two.py", "pkg"} == set(os.listdir(folder))
+    assert [] == [name for name in os.listdir(stage.state / "snapshots") if name[0] == "."]
+
+
+@pytest.mark.parametrize("deed", ["removed", "changed"])
+def test_a_folder_that_was_changed_becomes_no_version(stage: Stage, deed: str) -> None:
+    layout = layout_of(stage)
+    with layout.aside(REVISION, wanted(stage), Fence()) as target:
+        path = Path(target.path, "one.py")
+        path.unlink()
+        if deed == "changed":
+            path.write_text("1 = 2\n")
+        with pytest.raises(Torn):
+            layout.keep(REVISION, target, Fence())
+
+    assert not layout.has(REVISION) and 0 == layout.asked_count
+
+
+def test_an_abandoned_cycle_keeps_nothing_and_leaves_nothing(stage: Stage) -> None:
+    fence = Fence()
+    layout = layout_of(stage)
+    with layout.aside(REVISION, wanted(stage), fence) as target:
+        fence.revoke()
+        with pytest.raises(CycleAbandoned):
+            layout.keep(REVISION, target, fence)
+
+    assert {"b" * 64} == stage.snapshots
