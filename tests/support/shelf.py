@@ -93,14 +93,18 @@ class Shelf:
         self.point_to(release)
         return release
 
-    def point_to(self, release: Release) -> None:
+    def point_to(self, release: Release, restores: int = 0) -> None:
         """
         Make a stored release current: the last step of a publish, all of a rollback.
+
+        Args:
+            restores: The sequence that a rollback restores.
         """
         pointer = release.pointer
         if self.current:
             old = self.current.pointer
-            turn = replace(pointer.turn, sequence=old.turn.sequence + 1)
+            sequence = old.turn.sequence + 1
+            turn = replace(pointer.turn, sequence=sequence, restores=restores)
             pointer = replace(pointer, turn=turn, history=old.turns())
         self.current = replace(release, pointer=pointer, pointer_bytes=serialise_pointer(pointer))
         self.put(POINTER_KEY, self.current.pointer_bytes)

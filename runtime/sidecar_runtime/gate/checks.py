@@ -5,6 +5,7 @@ The checks that a gate can make: a program, and how to read what it says.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -135,7 +136,8 @@ def _read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
 
 
 def _finding(path: str, line: str, problem: str) -> Finding:
-    return Finding(path, int(line), problem.strip()[:PROBLEM_CHARACTERS])
+    # A linter that is given `.` writes `./dag.py`.
+    return Finding(os.path.normpath(path), int(line), problem.strip()[:PROBLEM_CHARACTERS])
 
 
 def _whole(problem: str) -> Finding:

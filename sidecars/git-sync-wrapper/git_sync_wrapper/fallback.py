@@ -37,7 +37,7 @@ def fall_back(
 
     Raises:
         NoFallback: There is none.
-        Undecided: There is no verdict about one.
+        SidecarError: One could not be fetched now; it is worth another try.
         CycleAbandoned: The fence was revoked.
     """
     if engine.options.is_pinned or engine.has_fetched_tag():
@@ -51,6 +51,8 @@ def fall_back(
         try:
             engine.run(fence, ref=commit)
         except SidecarError as error:
+            if error.reason != "ref_not_found":
+                raise
             log.warning("fallback_unusable", revision=commit, reason=error.reason)
             raise NoFallback(f", and the one before cannot be fetched: {error.message}") from None
         if judge(commit) is None:

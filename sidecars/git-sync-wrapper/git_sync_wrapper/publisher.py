@@ -85,7 +85,7 @@ class Publisher:
                 shown = fall_back(
                     context.engine,
                     commit,
-                    lambda older: self._judge(older, published, fence),
+                    lambda older: self._ask(older, published, fence)[0],
                     fence,
                 )
             except NoFallback as why:
@@ -111,20 +111,21 @@ class Publisher:
         """
         Ask the gate about what is checked out.
 
-        Where nothing is published yet, no verdict again and again counts as a refusal; it comes
-        with the reason to ask once more later.
+        Where nothing is published yet, and in a one-shot, which must end, no verdict again and
+        again counts as a refusal; it comes with the reason to ask once more later.
 
         Raises:
             Undecided: There is no verdict, and something is published meanwhile.
         """
         undecided = None
-        for _ in range(1 if published.commit else UNDECIDED_TIMES):
+        has_time = bool(published.commit) and not self._settings.one_shot
+        for _ in range(1 if has_time else UNDECIDED_TIMES):
             try:
                 return self._judge(commit, published, fence), None
             except Undecided as error:
                 undecided = error
         assert undecided is not None
-        if published.commit:
+        if has_time:
             raise undecided
         return RevisionRefused(commit, [Finding("", None, undecided.message)]), undecided
 

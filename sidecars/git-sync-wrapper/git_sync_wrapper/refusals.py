@@ -95,7 +95,8 @@ REFUSALS = {
         "whether it may read this repository.",
     ),
     "ref_not_found": Refusal(
-        r"couldn't find remote ref|not our ref|invalid refspec|no such remote ref",
+        r"couldn't find remote ref|not our ref|invalid refspec|no such remote ref"
+        r"|unadvertised object",
         "Check GITSYNC_REF: a branch, a tag or a full commit, as it is on the server.",
     ),
     "repository_not_found": Refusal(

@@ -60,10 +60,20 @@ class Offering:
 
     Args:
         bring: Brings the tree of a layout up to date with a state.
+        one_shot: It must end: no verdict again and again counts as a refusal, whatever is shown.
     """
 
-    def __init__(self, gate: Gate | None, lease: Lease, source: Source[Any], bring: Bring) -> None:
+    def __init__(
+        self,
+        gate: Gate | None,
+        lease: Lease,
+        source: Source[Any],
+        bring: Bring,
+        *,
+        one_shot: bool = False,
+    ) -> None:
         self._gate = gate
+        self._one_shot = one_shot
         self._lease = lease
         self._source = source
         self._bring = bring
@@ -123,7 +133,8 @@ class Offering:
         except Undecided as error:
             times = self._undecided.pop(offer.name, 0) + 1
             self._undecided[offer.name] = times
-            if self._lease.published.at is not None or times < UNDECIDED_TIMES:
+            has_time = self._lease.published.at is not None and not self._one_shot
+            if has_time or times < UNDECIDED_TIMES:
                 raise
             offer.undecided = error
             return RevisionRefused(offer.name, [Finding("", None, error.message)])

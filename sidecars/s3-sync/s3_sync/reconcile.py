@@ -53,7 +53,9 @@ class Reconciler:
         self._unread = Unread(metrics, status, settings.interval_seconds)
         self._brake = DeletionBrake(settings)
         self._bringer = Bringer(settings, metrics, lease, source, self._unread)
-        self._offering = Offering(gate, lease, source, self._bringer.bring)
+        self._offering = Offering(
+            gate, lease, source, self._bringer.bring, one_shot=settings.one_shot
+        )
         self._last_change = LastChange(status)
         # The state that was acted upon last, and what a cycle says while nothing is different.
         self._acted: State[Any] | None = None
@@ -239,7 +241,7 @@ class Reconciler:
             Undecided: The gate has to be asked again.
         """
         published = self._lease.published
-        if offer.undecided is not None:
+        if offer.undecided is not None and not (self._settings.one_shot and published.at):
             raise offer.undecided
         counts: Mapping[str, int | str] = {
             "files_published": done.published,

@@ -105,13 +105,56 @@ def test_a_one_shot_ends_well_with_a_fallback(
     assert revision(1) == consumed(target)
 
 
-def test_a_gate_that_cannot_decide_gives_way_after_three_times(
-    s3: FakeS3, start: StartDaemon, target: Path, tmp_path: Path
-) -> None:
-    """The newest release makes the check die; the one before does not."""
+@pytest.fixture
+def dying(tmp_path: Path) -> Path:
+    """A gate that a release with a 2 makes die, and any other does not."""
     command = tmp_path / "gate"
     command.write_text("#!/bin/sh\ngrep -q 2 pkg0/m0.py && kill -9 $$\nexit 0\n")
     command.chmod(0o755)
+    return command
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new volume", "old volume"])
+def test_a_one_shot_ends_well_though_the_gate_cannot_decide(
+    s3: FakeS3,
+    start: StartDaemon,
+    target: Path,
+    dying: Path,
+    layout: dict[str, str],
+    is_new: bool,
+) -> None:
+    """It has what passed, the release before, and a task waits for it."""
+    gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": str(dying)}
+    settings = {**RELEASE, **layout, **gate, "S3_SYNC_ONE_SHOT": "true"}
+    shelf = Shelf.at(s3)
+    shelf.publish(revision(1))
+    if not is_new:
+        assert 0 == start(settings).wait_for_exit().code
+    shelf.publish(revision(2))
+
+    assert 0 == start(settings, interval="0.2").wait_for_exit().code
+    assert revision(1) == consumed(target)
+
+
+def test_after_a_rollback_nothing_comes_back_that_was_left(
+    s3: FakeS3, start: StartDaemon, target: Path
+) -> None:
+    shelf = Shelf.at(s3)
+    shelf.publish(revision(3))
+    refused = shelf.publish(revision(4, broken=True))
+    shelf.publish(revision(5))
+    shelf.point_to(refused, restores=2)
+
+    start({**RELEASE, **GATE}).wait_until_ready()
+
+    assert revision(3) == consumed(target)
+
+
+def test_a_gate_that_cannot_decide_gives_way_after_three_times(
+    s3: FakeS3, start: StartDaemon, target: Path, dying: Path
+) -> None:
+    """The newest release makes the check die; the one before does not."""
+    command = dying
     gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": str(command)}
     shelf = Shelf.at(s3)
     shelf.publish(revision(1))

@@ -278,7 +278,6 @@ class Volume:
         """
         with explained(f"cannot turn {self._options.link}"):
             self._move_aside()
-            self._snapshots.show(commit, fence)
             record = {
                 "revision": commit,
                 "published_at": round(time.time(), 3),
@@ -290,6 +289,8 @@ class Volume:
             with fence:
                 content = json.dumps(record).encode() + b"\n"
                 write_file(RECORD, content, 0o664, fsync=self._fsync, dir_fd=self.store)
+            # Last: killed in between, a new volume is shown what is on record, as what it is.
+            self._snapshots.show(commit, fence)
             self._published = Published()  # look it up again
 
     def prune(self, commit: str, fence: Fence) -> None:

@@ -74,15 +74,21 @@ class Pointer:
     @property
     def previous(self) -> Turn | None:
         """
-        Where a rollback leads: to what was current when the current release was published, so that
-        each goes further back, never forward to what was just left.
+        Where a rollback leads, if anywhere.
+        """
+        return next(iter(self.earlier()), None)
+
+    def earlier(self) -> list[Turn]:
+        """
+        Return what was current before the current release was published, newest first: behind a
+        rollback from where it leads on, so that nothing comes back that was just left.
         """
         by_sequence = {one.sequence: one for one in self.history}
         turn: Turn | None = self.turn
         while turn is not None:
             sequence = turn.restores or turn.sequence
             turn = by_sequence.get(turn.restores)
-        return next((one for one in self.history if one.sequence < sequence), None)
+        return [one for one in self.history if one.sequence < sequence]
 
     def turns(self) -> tuple[Turn, ...]:
         """

@@ -168,12 +168,13 @@ class ReleaseSource:
 
     async def earlier(self, fence: Fence) -> AsyncIterator[Release]:
         """
-        Yield what was current before; a pin is obeyed, so nothing replaces it.
+        Yield what was current before, but nothing that a rollback has left; a pin is obeyed, so
+        nothing replaces it.
         """
         if self._settings.revision or self._pointer is None:
             return
         seen = {self._pointer.revision}
-        for turn in self._pointer.history:
+        for turn in self._pointer.earlier():
             if turn.revision in seen:
                 continue
             seen.add(turn.revision)

@@ -110,6 +110,15 @@ def test_many_lines_are_cut(folder: Path) -> None:
         ("airflow.E: The conn_id `prd_db` isn't defined", "connection:prd_db"),
         ("airflow.E: CONNECTION_NOT_FOUND: Connection prd_db not found", "connection:prd_db"),
         ("KeyError: 'sales_rate'", ""),
+        # What is there in every Airflow, and what only sounds alike.
+        ("ModuleNotFoundError: No module named 'json.decodr'", ""),
+        ("ModuleNotFoundError: No module named 'airflow.operators.bash_operator'", ""),
+        (
+            "ModuleNotFoundError: No module named 'airflow.providers.amazon'",
+            "package:airflow.providers.amazon",
+        ),
+        ("ValueError: Variable rate not found in rates.yaml", ""),
+        ("RuntimeError: Connection pool not found", ""),
     ],
 )
 def test_what_is_missing_is_told_apart(folder: Path, error: str, lacks: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,13 @@ LINE_CHARACTERS = 300
 
 # What an Airflow in CI may lack, and another one has; for those of 2 and 3.
 LACKS = {
-    "package": re.compile(r"No module named '([^']+)'"),
-    "variable": re.compile(r"Variable (.+?) (?:does not exist|not found)"),
-    "connection": re.compile(r"The conn_id `([^`]+)` isn't defined|Connection (\S+?) not found"),
+    "package": re.compile(r"(?:^|ModuleNotFoundError: )No module named '([^']+)'"),
+    "variable": re.compile(
+        r"KeyError: 'Variable (.+?) does not exist|VARIABLE_NOT_FOUND\b.*Variable (.+?) not found"
+    ),
+    "connection": re.compile(
+        r"The conn_id `([^`]+)` isn't defined|CONNECTION_NOT_FOUND\b.*Connection (\S+?) not found"
+    ),
 }
 
 _FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')
@@ -157,5 +162,14 @@ def _lacks(problem: str, folder: str) -> str:
             name = next(filter(None, found.groups()))
             top = os.path.join(folder, name.partition(".")[0])
             is_ours = kind == "package" and (os.path.isdir(top) or os.path.isfile(f"{top}.py"))
-            return "" if is_ours else f"{kind}:{name}"
+            return "" if is_ours or _is_everywhere(kind, name) else f"{kind}:{name}"
     return ""
+
+
+def _is_everywhere(kind: str, name: str) -> bool:
+    """
+    Whether a module would be there if there were one of that name: of Python, or of Airflow itself.
+    """
+    first, _, rest = name.partition(".")
+    is_airflow = first == "airflow" and bool(rest) and not rest.startswith("providers.")
+    return kind == "package" and (first in sys.stdlib_module_names or is_airflow)

@@ -1,0 +1,55 @@
+"""Looking for an acceptable commit: what ends the search, and what is worth another try."""
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from git_sync_wrapper.engine.engine import Engine
+from git_sync_wrapper.fallback import NoFallback, fall_back
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate.checks import Finding
+from sidecar_runtime.gate.gate import RevisionRefused
+
+
+class History:
+    """An engine with commits whose names count down; some cannot be fetched."""
+
+    def __init__(self, **failing: SidecarError) -> None:
+        self._failing = failing
+        self.options = SimpleNamespace(is_pinned=False)
+
+    def has_fetched_tag(self) -> bool:
+        return False
+
+    def parent(self, commit: str, fence: Fence) -> str:
+        return f"c{int(commit[1:]) - 1}" if commit != "c0" else ""
+
+    def run(self, fence: Fence, ref: str) -> None:
+        if ref in self._failing:
+            raise self._failing[ref]
+
+
+def search(history: History, *accepted: str) -> str:
+    def judge(commit: str) -> RevisionRefused | None:
+        return None if commit in accepted else RevisionRefused(commit, [Finding("", None, "no")])
+
+    return fall_back(cast(Engine, history), "c5", judge, Fence())
+
+
+def test_the_newest_accepted_parent_is_found() -> None:
+    assert "c3" == search(History(), "c3", "c1")
+
+
+def test_a_commit_that_the_server_does_not_give_ends_the_search() -> None:
+    with pytest.raises(NoFallback, match="cannot be fetched"):
+        search(History(c4=SidecarError("ref_not_found", "not our ref")), "c3")
+
+
+@pytest.mark.parametrize("reason", ["server_error", "git_sync_failed", "remote_unreachable"])
+def test_a_failure_that_may_pass_is_tried_again(reason: str) -> None:
+    """The cycle fails, and the next one searches again."""
+    with pytest.raises(SidecarError) as failed:
+        search(History(c4=SidecarError(reason, "502")), "c3")
+    assert reason == failed.value.reason
