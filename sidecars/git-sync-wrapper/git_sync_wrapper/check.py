@@ -205,7 +205,10 @@ class _Checks:
         if not has_links:
             say("??", "", "no hard links on this volume: each snapshot will be a whole copy")
         shown = look(options)
-        if shown.commit:
+        if shown.fallback:
+            instead = f"a fallback: the gate refused {shown.fallback}"
+            say("??", "link", f"{options.link} shows {shown.commit}, {instead}")
+        elif shown.commit:
             say("ok", "link", f"{options.link} shows {shown.commit}")
         elif is_taken:
             say("??", "link", f"{options.link} has something in it, and will be moved aside")

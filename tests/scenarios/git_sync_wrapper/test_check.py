@@ -42,6 +42,15 @@ def test_flags_of_git_sync_count(here: GitSite) -> None:
     assert f"{here.root}/elsewhere" in said
 
 
+def test_a_fallback_is_told_from_the_newest_commit(here: GitSite) -> None:
+    accepted = here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
+    refused = here.repository.commit({"dag.py": "def\n"})
+    wrapper = here.wrapper(GIT_SYNC_WRAPPER_GATE="syntax")
+    here.wait_until_shown(accepted, wrapper)
+
+    assert f"shows {accepted}, a fallback: the gate refused {refused}" in check(here)
+
+
 def test_beside_a_running_wrapper_it_says_what_is_shown_and_who_keeps_it(here: GitSite) -> None:
     wrapper = here.publish()
     before = sorted(os.listdir(here.root))

@@ -64,8 +64,10 @@ def look(options: Options) -> Published:
     """
     store, commit = os.path.split(os.path.realpath(options.link))
     if store == os.path.join(options.root, STORE):
-        with suppress(OSError):  # it leads to a commit that is gone
-            return Published(commit, "", os.stat(options.link).st_mtime)
+        with suppress(OSError), opened(store) as folder:  # it leads to a commit that is gone
+            record = read_facts(RECORD, folder)
+            fallback = str(record.get("fallback", "")) if record.get("revision") == commit else ""
+            return Published(commit, "", os.stat(options.link).st_mtime, fallback)
     return Published()
 
 
