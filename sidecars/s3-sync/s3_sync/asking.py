@@ -4,6 +4,7 @@ Older releases, for runs that began with them: brought beside what is shown, whe
 
 from __future__ import annotations
 
+import errno
 import time
 
 from s3_sync.layouts.layout import Layout
@@ -23,6 +24,7 @@ from sidecar_runtime.volume.errors import explain_os_error
 
 # A cycle brings no more after this long: what is published next waits for it.
 SECONDS = 5.0
+FULL = {errno.ENOSPC, errno.EDQUOT}
 
 log = get_logger("asked")
 
@@ -95,6 +97,14 @@ class Asking:
             await self._answer(layout, revision, fence)
         self._metrics.asked.kept.set(layout.asked_count)
 
+    def make_way(self, error: OSError, fence: Fence) -> None:
+        """
+        Remove what was asked for and is not in use, where the volume is full: it comes again.
+        """
+        if self._layout is not None and error.errno in FULL and self._layout.asked_count:
+            self._layout.drop_asked(fence)
+            log.warning("asked_dropped", kept=self._layout.asked_count)
+
     def note_outage(self, error: SidecarError | None) -> None:
         """
         Note how the cycle ended: while the source fails, its backoff decides when it is asked.
@@ -110,6 +120,7 @@ class Asking:
         except Torn as torn:
             failure = changed_by_others(torn)
         except OSError as error:
+            self.make_way(error, fence)
             failure = explain_os_error(error, f"cannot write to {self._path}", self._path)
         if failure is not None:
             log.warning(

@@ -140,6 +140,10 @@ class Session:
         asking = self._asking
         try:
             outcome = await self._reconciler.reconcile(layout, fence)
+        except OSError as error:
+            if asking is not None:
+                asking.make_way(error, fence)
+            raise
         except SidecarError as error:
             if asking is not None:
                 await asking.bring(fence)

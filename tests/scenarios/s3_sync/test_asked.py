@@ -18,6 +18,7 @@ from tests.support.fake_s3 import FakeS3, error
 from tests.support.releases import Release
 from tests.support.scripted import published
 from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest
+from tests.support.volumes import small_volume
 from tests.support.waiting import wait_until
 
 SETTINGS = {
@@ -362,3 +363,22 @@ def test_any_user_may_ask_and_none_but_ours_may_replace_the_socket(
     begin()
     assert 0o666 == (store / "ask.sock").stat().st_mode & 0o777
     assert 0o775 == store.stat().st_mode & 0o777
+
+
+def test_what_was_asked_for_makes_way_for_a_new_release_on_a_full_volume(
+    shelf: Shelf, start: StartDaemon, tmp_path: Path
+) -> None:
+    """Else a pod would follow nothing any more, for the sake of a cache."""
+    made = [shelf.publish({f"{n}.py": os.urandom(30_000) for n in range(24)}) for _ in range(3)]
+    with small_volume(tmp_path / "small", "3m") as volume:
+        daemon = start(SETTINGS, target=volume / "dags").until_synced()
+        for release in made[:2]:
+            asked(volume / "dags" / STORE, release.revision)
+        new = shelf.publish({f"{n}.py": os.urandom(30_000) for n in range(24)})
+
+        daemon.sighup()
+
+        link = volume / "dags/current"
+        wait_until(lambda: link.readlink().name == new.revision, "the new release is shown", 60)
+        assert daemon.find_events("asked_dropped")
+        daemon.kill()

@@ -180,6 +180,12 @@ class Snapshot:
         needed_bytes = sum(-(-size // BLOCK_BYTES) * BLOCK_BYTES for size in new)
         return self._snapshots.make_room(needed_bytes, fence)
 
+    def drop_asked(self, fence: Fence) -> None:
+        """
+        Remove all that was asked for and is not in use.
+        """
+        self._snapshots.make_room(self._snapshots.asked_bytes, fence)
+
     @contextmanager
     def aside(self, revision: str, wanted: Mapping[str, Content], fence: Fence) -> Iterator[Target]:
         """
