@@ -3,7 +3,6 @@ A live Airflow 3 over the releases of a real s3-sync: its runs, and what code th
 """
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,19 +201,21 @@ class Live:
     ) -> Any:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", **headers}
-        url = self.components.endpoint + path
-        for _ in range(3):
+        request = Request(self.components.endpoint + path, data, headers, method=method)
+        answers: list[Any] = []
+
+        def is_answered() -> bool:
             try:
-                with self._opener.open(
-                    Request(url, data, headers, method=method), timeout=60
-                ) as answer:
-                    return json.load(answer)
+                with self._opener.open(request, timeout=60) as answer:
+                    answers.append(json.load(answer))
             except HTTPError as error:
-                said = error.read().decode(errors="replace")
-                if error.code < 500:
+                if error.code < 500:  # the others pass: it is busy
+                    said = error.read().decode(errors="replace")
                     raise AssertionError(f"{method} {path}: {error.code} {said}") from None
-                time.sleep(1)
-        raise AssertionError(f"{method} {path}: {said}")
+            return bool(answers)
+
+        wait_until(is_answered, f"an answer to {method} {path}", step_seconds=1)
+        return answers[0]
 
 
 def open_live(airflow: Airflow, database: Database, home: Path, link: Path) -> Live:
