@@ -15,7 +15,7 @@ import pytest
 from flit_core import buildapi
 
 from tests.conftest import Counts
-from tests.support.airflow import Airflow, AirflowIsMissing
+from tests.support.airflow import Airflow
 from tests.support.asking import STORE
 from tests.support.bundles import MODULE, BundleFailed, Bundles, running_bundles
 from tests.support.daemon import Daemon
@@ -40,10 +40,7 @@ def files_of(number: int) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def airflow() -> Airflow:
-    try:
-        return Airflow.install("3")
-    except AirflowIsMissing as missing:
-        pytest.skip(str(missing))
+    return Airflow.install_or_skip("3")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import yaml
 from tests.chart import files, objects, pods
 from tests.chart.kubernetes import strict_complaints
 from tests.chart.sidecars import Values, environment
-from tests.support.airflow import Airflow, AirflowIsMissing
+from tests.support.airflow import Airflow
 
 TEMPLATE = "objects/pod-template.yaml"
 MAKE = Path(__file__).parents[1] / "support" / "operator_pod.py"
@@ -37,10 +37,7 @@ def pod(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """
     The pod that the operator of one Airflow asks Kubernetes for.
     """
-    try:
-        airflow = Airflow.install(request.param)
-    except AirflowIsMissing as missing:
-        pytest.skip(str(missing))
+    airflow = Airflow.install_or_skip(request.param)
     home = tmp_path_factory.mktemp("home")
     kubeconfig = home / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(KUBECONFIG))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.snapshots import SwappingS3
-from tests.support.airflow import Airflow, AirflowIsMissing
+from tests.support.airflow import Airflow
 from tests.support.browser import Browser, Seen, skip_without_browser
 from tests.support.daemon import SidecarProcess
 from tests.support.databases import Postgres, missing_programs
@@ -186,10 +186,7 @@ def test_sync_perm_with_hostile_names_and_without_a_database(
 ) -> None:
     if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
         pytest.skip(missing)
-    try:
-        airflow = Airflow.install("2.11")
-    except AirflowIsMissing as missing_airflow:
-        pytest.skip(str(missing_airflow))
+    airflow = Airflow.install_or_skip("2.11")
     home = tmp_path / "home"
     with Postgres() as postgres:
         database = airflow.new_postgres(postgres, home)

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+import pytest
 
 from tests.support.databases import Database, Postgres, Row, find_program
 from tests.support.permissions import Metadata
@@ -63,7 +65,7 @@ class Airflow:
     folder: Path
 
     @classmethod
-    def install(cls, version: Version) -> "Airflow":
+    def install(cls, version: Version) -> Self:
         """
         Return the environment of a version, made when it is not there.
 
@@ -80,6 +82,16 @@ class Airflow:
             raise AirflowIsMissing(done.stderr.strip())
         assert done.returncode == 0, done.stderr
         return cls(version, Path(done.stdout.strip()))
+
+    @classmethod
+    def install_or_skip(cls, version: Version) -> Self:
+        """
+        Return it as :meth:`install`, or skip the test, or all that a fixture is for.
+        """
+        try:
+            return cls.install(version)
+        except AirflowIsMissing as missing:
+            pytest.skip(str(missing))
 
     @property
     def bin(self) -> Path:

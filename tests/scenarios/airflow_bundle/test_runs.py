@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.airflow_bundle.live import Live, files_of, open_live
-from tests.support.airflow import ROOT, Airflow, AirflowIsMissing
+from tests.support.airflow import ROOT, Airflow
 from tests.support.asking import STORE
 from tests.support.daemon import Daemon
 from tests.support.databases import Postgres, missing_programs
@@ -62,10 +62,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
         pytest.skip(missing)
-    try:
-        airflow = Airflow.install("3")
-    except AirflowIsMissing as missing_python:
-        pytest.skip(str(missing_python))
+    airflow = Airflow.install_or_skip("3")
     home = tmp_path_factory.mktemp("runs")
     target = home / "dags"
     with ExitStack() as stack:

@@ -21,7 +21,7 @@ from tests.scenarios.s3_sync.dag_folders import (
     one_dag,
 )
 from tests.support.airflow import Airflow as InstalledAirflow
-from tests.support.airflow import AirflowIsMissing, Version
+from tests.support.airflow import Version
 from tests.support.databases import Postgres, missing_programs, run_server
 from tests.support.publishing import Publishing, write_files
 from tests.support.servers import MotoServer
@@ -41,10 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def airflow(request: pytest.FixtureRequest) -> InstalledAirflow:
     """A real Airflow."""
-    try:
-        return InstalledAirflow.install(request.param)
-    except AirflowIsMissing as missing:
-        pytest.skip(str(missing))
+    return InstalledAirflow.install_or_skip(request.param)
 
 
 @pytest.fixture(scope="session")

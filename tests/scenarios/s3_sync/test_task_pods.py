@@ -18,7 +18,7 @@ import yaml
 from tests.chart.files import SNIPPETS, load
 from tests.chart.kubernetes import strict_complaints
 from tests.scenarios.s3_sync.snapshots import shown
-from tests.support.airflow import Airflow, AirflowIsMissing
+from tests.support.airflow import Airflow
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.loopback import Answer, LoopbackServer, Request
@@ -114,10 +114,7 @@ def create(version: str, folder: Path, cases: list[Given], *, hook: str | None =
     Args:
         hook: The airflow_local_settings.py; None: the snippet.
     """
-    try:
-        airflow = Airflow.install(version)  # type: ignore[arg-type]
-    except AirflowIsMissing as missing:
-        pytest.skip(str(missing))
+    airflow = Airflow.install_or_skip(version)  # type: ignore[arg-type]
     settings = folder / "airflow/config/airflow_local_settings.py"
     settings.parent.mkdir(parents=True)
     settings.write_text(HOOK.read_text() if hook is None else hook)

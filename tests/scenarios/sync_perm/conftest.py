@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.support.airflow import Airflow, AirflowIsMissing, Version
+from tests.support.airflow import Airflow, Version
 from tests.support.databases import (
     PASSWORD,
     Database,
@@ -52,10 +52,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def airflow(request: pytest.FixtureRequest) -> Airflow:
     """One Airflow; which one is up to `on_airflow`."""
-    try:
-        return Airflow.install(request.param)
-    except AirflowIsMissing as missing:
-        pytest.skip(str(missing))
+    return Airflow.install_or_skip(request.param)
 
 
 @pytest.fixture(scope="session")
