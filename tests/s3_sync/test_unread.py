@@ -56,6 +56,16 @@ def test_a_failure_is_tried_in_each_cycle_at_first_and_then_ever_more_seldom(
     assert {"a"} == cycles.unread.errors.keys()
 
 
+def test_nothing_rests_where_the_volume_is_another(cycles: Cycles) -> None:
+    """It may have failed there for the volume's sake: its folder was moved away meanwhile."""
+    for _ in range(50):
+        cycles.run("ab", "ab")
+    assert set() == cycles.run("ab", "ab")
+    cycles.unread.start_over()
+
+    assert {"a", "b"} == cycles.run("ab", "ab")
+
+
 @pytest.mark.parametrize("what", ["changed", "asked for", "another can be read", "gone"])
 def test_what_is_news_is_tried_at_once(cycles: Cycles, what: str) -> None:
     for _ in range(8):

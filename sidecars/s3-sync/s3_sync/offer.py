@@ -18,7 +18,7 @@ from s3_sync.lease import Lease
 from s3_sync.result import CycleResult
 from s3_sync.source import Source, State
 from s3_sync.tree.published import PARTIAL
-from s3_sync.tree.target import Target
+from s3_sync.tree.target import Target, Torn
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Finding, Undecided
@@ -91,11 +91,13 @@ class Offering:
 
         Raises:
             Undecided: There is no verdict, and nothing to show meanwhile.
-            SidecarError, OSError, Torn, CycleAbandoned: As from the layout, or the source.
+            Torn: Another process changes the tree, and what it takes cannot be put back.
+            SidecarError, OSError, CycleAbandoned: As from the layout, or the source.
         """
-        if self._lease.torn:
-            return Offer(state.revision, lacking)
-        revert(lacking, layout.shown, layout.tree, fence)
+        revert(lacking, self._lease.torn, layout.shown, layout.tree, fence)
+        self._lease.look_again(layout)
+        for path in self._lease.torn:
+            raise Torn(path)
         offer = Offer(name_of(state, lacking, layout.tree), lacking)
         offer.refusal = self._ask(layout, offer, fence)
         if offer.refusal is not None:

@@ -78,6 +78,7 @@ class Reconciler:
         Forget what was done to another layout.
         """
         self._acted, self._rest = None, None
+        self._unread.start_over()
 
     async def reconcile(self, layout: Layout, fence: Fence) -> Outcome:
         """

@@ -99,6 +99,13 @@ class Unread:
                 unread.due_at = 0.0
         self._named &= self._files.keys()
 
+    def start_over(self) -> None:
+        """
+        Let all be due: what could not be written may well be on another volume.
+        """
+        for unread in self._files.values():
+            unread.due_at = 0.0
+
     def keep(self, paths: Collection[str]) -> None:
         """
         Forget all others: they are here by now, brought back from what consumers see.

@@ -46,12 +46,21 @@ def restore(paths: Collection[str], shown: Target, tree: Target, fence: Fence) -
                 tree.take(path, shown, fence, lambda _: False)
 
 
-def revert(paths: Collection[str], shown: Target | None, tree: Target, fence: Fence) -> None:
+def revert(
+    paths: Collection[str],
+    torn: Collection[str],
+    shown: Target | None,
+    tree: Target,
+    fence: Fence,
+) -> None:
     """
     Give the tree what is shown of these paths, or nothing where nothing is.
 
     They could not be read now; an earlier cycle may have read versions of them that nothing else
     in the tree belongs to.
+
+    Args:
+        torn: The files of the tree that are not as its list says.
 
     Raises:
         Torn: What is shown is damaged.
@@ -61,7 +70,7 @@ def revert(paths: Collection[str], shown: Target | None, tree: Target, fence: Fe
         if shown is None or path not in theirs:
             if path in ours:
                 tree.delete(path, fence)
-        elif not _is_same(path, ours, theirs):
+        elif path in torn or not _is_same(path, ours, theirs):
             tree.take(path, shown, fence, lambda _: False)
 
 
