@@ -24,10 +24,12 @@ from git_sync_wrapper.settings import load_settings
 from git_sync_wrapper.status import Status
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.gate.gate import make_gate
+from sidecar_runtime.gate.checks import command_check
+from sidecar_runtime.gate.gate import LONGEST_REST_SECONDS, make_gate
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.volume.lock import TargetLock
 from tests.runtime.recording import Log
+from tests.support.clocks import Clock
 from tests.support.raising import raised
 from tests.support.scripts import script
 from tests.support.volumes import small_volume
@@ -330,6 +332,25 @@ def test_a_check_that_was_killed_once_holds_a_commit_up_for_one_cycle(
     assert ("gate_undecided", ONE) == (wrapper.failure().reason, wrapper.shown())
     (tmp_path / "twice").touch()
     assert Outcome("changed", TWO) == wrapper.cycle()
+
+
+@pytest.mark.parametrize("again", ["a person asks", "after a while"])
+def test_what_a_command_refused_by_a_failure_of_its_own_is_asked_again(
+    start: Start, again: str
+) -> None:
+    wrapper = start.published(GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND="true")
+    gate = wrapper.context.gate
+    assert gate is not None
+    gate._clock = clock = Clock()
+    gate._check = command_check(("false",))
+    wrapper.commit(TWO)
+    assert ["refused"] * 2 == [wrapper.cycle().result for _ in range(2)]
+    gate._check = command_check(("true",))
+    if again == "after a while":
+        clock.seconds += LONGEST_REST_SECONDS
+
+    assert Outcome("changed", TWO) == wrapper.cycle(is_asked_for=again == "a person asks")
+    assert wrapper.context.status.readiness.ready
 
 
 def test_a_removed_link_is_turned_back_without_git_sync(start: Start, log: Log) -> None:

@@ -13,6 +13,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Check, Finding, command_check, syntax_check
 from sidecar_runtime.gate.gate import Gate, GateMetrics, RevisionRefused
 from sidecar_runtime.metrics import Metrics
+from tests.support.clocks import Clock
 from tests.support.waiting import wait_until
 
 PATIENCE_SECONDS = 30.0
@@ -27,8 +28,11 @@ class Door:
         self, folder: Path, check: Check, timeout_seconds: float, variables: Sequence[str]
     ) -> None:
         self.folder = folder
+        self.clock = Clock()
         self.metrics = Metrics("box", "1", "r")
-        self.gate = Gate(check, timeout_seconds, GateMetrics(self.metrics), variables)
+        self.gate = Gate(
+            check, timeout_seconds, GateMetrics(self.metrics), variables, clock=self.clock
+        )
         self.fence = Fence()
 
     def judge(self, revision: str = "r1", changed: Sequence[str] = ()) -> RevisionRefused | None:

@@ -1,17 +1,19 @@
 """
 The gate: the check that a revision must pass before it is published.
 
-Its unit is the revision: all of it is published, or nothing. A verdict is final for the process:
-what was refused once is not looked at again, and is not a failure either, so the source is polled
-as usual for the revision that fixes it. Where there is no verdict the cycle fails, and the next
-one asks again.
+Its unit is the revision: all of it is published, or nothing. A verdict is final for the process,
+but for a refusal that names no file: a command that failed by itself says no more than that, so it
+is asked again, ever more seldom; and any refusal is looked at again where a person asks (SIGHUP).
+A refusal is no failure, so the source is polled as usual for the revision that fixes it. Where
+there is no verdict the cycle fails, and the next one asks again.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
@@ -26,6 +28,9 @@ NAMED_FINDINGS = 20
 VERDICTS = 100
 UNDECIDED_TIMES = 3
 """Where nothing is published yet, no verdict that many times counts as a refusal."""
+# Until a refusal that names no file is looked at again: at first, and at most.
+FIRST_REST_SECONDS = 30.0
+LONGEST_REST_SECONDS = 900.0
 # What a check gets of our environment, which is full of secrets, besides what the settings list.
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
 
@@ -50,9 +55,12 @@ class GateMetrics:
         )
 
 
-def make_gate(settings: GateSettings, metrics: GateMetrics) -> Gate | None:
+def make_gate(settings: GateSettings, metrics: GateMetrics, *, pin: str = "") -> Gate | None:
     """
     Return the gate that the settings ask for; None where it is off.
+
+    Args:
+        pin: The setting that pins the one revision that counts; empty where none does.
     """
     if settings.gate == "off":
         return None
@@ -60,20 +68,26 @@ def make_gate(settings: GateSettings, metrics: GateMetrics) -> Gate | None:
         check = command_check(settings.gate_command)
     else:
         check = syntax_check(settings.gate_grammar or syntax.NEWEST)
-    return Gate(check, settings.gate_timeout_seconds, metrics, settings.gate_env)
+    return Gate(check, settings.gate_timeout_seconds, metrics, settings.gate_env, pin=pin)
 
 
 class RevisionRefused(SidecarError):
     """
     The gate refuses the newest revision; the last good one stays published.
+
+    Args:
+        pin: The setting that pins it, where one does: it is obeyed, so nothing is shown instead.
     """
 
-    def __init__(self, revision: str, findings: Sequence[Finding]) -> None:
+    def __init__(self, revision: str, findings: Sequence[Finding], pin: str = "") -> None:
         more = f"; {len(findings) - 1} more" if len(findings) > 1 else ""
+        pinned = f", which {pin} pins" if pin else ""
         super().__init__(
             "revision_refused",
-            f"the gate refuses revision {revision}: {findings[0]}{more}",
-            "Fix it at the source; until then the last good revision stays published.",
+            f"the gate refuses revision {revision}{pinned}: {findings[0]}{more}",
+            f"A pin is obeyed, so no other is published instead: change {pin}, or unset it."
+            if pin
+            else "Fix it at the source; until then the last good revision stays published.",
         )
         self.revision = revision
         self.findings = findings[:NAMED_FINDINGS]
@@ -91,9 +105,16 @@ class RevisionRefused(SidecarError):
         }
 
 
+@dataclass(slots=True)
+class _Verdict:
+    refusal: RevisionRefused | None
+    times: int = 1
+    due_at: float = float("inf")
+
+
 class Gate:
     """
-    Judges revisions, each once; remembers its verdicts for the life of the process.
+    Judges revisions; remembers its verdicts for the life of the process.
     """
 
     def __init__(
@@ -102,16 +123,31 @@ class Gate:
         timeout_seconds: float,
         metrics: GateMetrics,
         variables: Sequence[str] = (),
+        *,
+        pin: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             variables: The names of those that the check gets besides :data:`INHERITED`.
+            pin: As :func:`make_gate`.
         """
         self._check = check
         self._timeout_seconds = timeout_seconds
         self._metrics = metrics
         self._variables = (*INHERITED, *variables)
-        self._verdicts: dict[str, RevisionRefused | None] = {}
+        self._pin = pin
+        self._clock = clock
+        self._verdicts: dict[str, _Verdict] = {}
+
+    def is_due(self, revision: str, fence: Fence) -> bool:
+        """
+        Whether a refusal of this revision is remembered, and to be looked at again.
+        """
+        verdict = self._verdicts.get(revision)
+        if verdict is None or verdict.refusal is None:
+            return False
+        return fence.is_asked_for or self._clock() >= verdict.due_at
 
     def judge(
         self, revision: str, folder: str, changed: Collection[str], fence: Fence
@@ -127,19 +163,14 @@ class Gate:
             Undecided: There is no verdict; ask again.
             CycleAbandoned: The fence was revoked; the check is killed.
         """
-        if revision not in self._verdicts:
+        if revision not in self._verdicts or self.is_due(revision, fence):
             try:
-                verdict = self.examine(revision, folder, changed, fence)
+                refusal = self.examine(revision, folder, changed, fence)
             except Undecided:
                 self._metrics.checks("undecided").inc()
                 raise
-            self._verdicts[revision] = verdict
-            if len(self._verdicts) > VERDICTS:
-                del self._verdicts[next(iter(self._verdicts))]
-            self._metrics.checks("refused" if verdict else "accepted").inc()
-            if verdict:
-                _tell(verdict)
-        refused = self._verdicts[revision]
+            self._note(revision, refusal)
+        refused = self._verdicts[revision].refusal
         self._metrics.refused.set(refused is not None)
         return refused
 
@@ -183,7 +214,21 @@ class Gate:
             code,
             lambda path: os.path.isfile(os.path.join(folder, path)),
         )
-        return RevisionRefused(revision, findings) if findings else None
+        return RevisionRefused(revision, findings, self._pin) if findings else None
+
+    def _note(self, revision: str, refusal: RevisionRefused | None) -> None:
+        before = self._verdicts.pop(revision, _Verdict(None, times=0))
+        verdict = _Verdict(refusal, before.times + 1)
+        if refusal is not None and not refusal.paths:
+            rest = FIRST_REST_SECONDS * 2.0 ** min(before.times, 32)
+            verdict.due_at = self._clock() + min(LONGEST_REST_SECONDS, rest)
+        self._verdicts[revision] = verdict
+        if len(self._verdicts) > VERDICTS:
+            del self._verdicts[next(iter(self._verdicts))]
+        self._metrics.checks("refused" if refusal else "accepted").inc()
+        told = before.refusal.findings if before.refusal else []
+        if refusal is not None and refusal.findings != told:
+            _tell(refusal)
 
     def _environment(self, folder: str, revision: str) -> Mapping[str, str]:
         inherited = {name: os.environ[name] for name in self._variables if name in os.environ}

@@ -157,7 +157,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
             count_healed=metrics.healed.inc,
         ),
         poller=make_poller(options, access) or LsRemote(options, access, environ),
-        gate=make_gate(settings, metrics.gate),
+        gate=make_gate(settings, metrics.gate, pin="GITSYNC_REF" if options.is_pinned else ""),
         hooks=hooks,
         metrics=metrics,
         status=status,

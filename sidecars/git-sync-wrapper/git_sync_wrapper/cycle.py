@@ -224,7 +224,7 @@ class Session:
         if fence.is_asked_for or wanted != self._settled_at or not self._inspection.is_whole:
             return True
         if self._publisher.refusal is not None:
-            return False  # it would be refused again
+            return self._publisher.is_due(fence)  # else it would be refused again
         return not published.commit or not self._publisher.is_made_as_asked(published)
 
     def _rest(self, published: Published, fence: Fence) -> Outcome:

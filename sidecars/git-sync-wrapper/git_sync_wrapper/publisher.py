@@ -40,6 +40,13 @@ class Publisher:
         """
         return published.made_by in ("", self._made_by())
 
+    def is_due(self, fence: Fence) -> bool:
+        """
+        Whether the gate is to look at the newest commit again, although it has refused it.
+        """
+        gate, refusal = self._context.gate, self.refusal
+        return gate is not None and refusal is not None and gate.is_due(refusal.revision, fence)
+
     def confirm(self, commit: str, fence: Fence) -> Outcome:
         """
         What is published is what the remote has; the first time that counts as a change.

@@ -78,6 +78,13 @@ class Offering:
         self._source = source
         self._bring = bring
         self._undecided: dict[str, int] = {}
+        self._refused = ""
+
+    def is_due(self, fence: Fence) -> bool:
+        """
+        Whether what was refused last is to be offered again, although it is the same.
+        """
+        return self._gate is not None and self._gate.is_due(self._refused, fence)
 
     async def make(
         self,
@@ -100,6 +107,7 @@ class Offering:
             raise Torn(path)
         offer = Offer(name_of(state, lacking, layout.tree), lacking)
         offer.refusal = self._ask(layout, offer, fence)
+        self._refused = offer.name
         if offer.refusal is not None:
             if self._lease.published.at is not None:
                 return offer

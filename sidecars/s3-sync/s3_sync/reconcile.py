@@ -129,7 +129,8 @@ class Reconciler:
         Args:
             done: What was repaired before.
         """
-        if state is self._acted and self._rest and not (done.healed or self._is_disturbed(layout)):
+        is_same = state is self._acted and not self._offering.is_due(fence)
+        if is_same and self._rest and not (done.healed or self._is_disturbed(layout)):
             return self._rest
         self._acted, self._rest = state, None
         result = await self._bringer.bring(layout, state, fence)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from s3_sync.cycle import Session
 from s3_sync.metrics import SyncMetrics
-from s3_sync.settings import Settings
+from s3_sync.settings import PREFIX, Settings
 from s3_sync.status import Status
 from sidecar_runtime.asking.asked import Asked
 from sidecar_runtime.gate.gate import make_gate
@@ -26,7 +26,8 @@ class S3Sync:
         self._metrics = metrics
         self._lock = TargetLock()
         self._status = Status()
-        self._gate = make_gate(settings, metrics.gate)
+        pin = f"{PREFIX}REVISION" if settings.revision else ""
+        self._gate = make_gate(settings, metrics.gate, pin=pin)
         self._asked = Asked() if settings.answers else None
 
     def begin(self) -> Session:

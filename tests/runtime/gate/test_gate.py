@@ -2,6 +2,7 @@
 The gate with real programs: what it accepts and refuses, once for each revision.
 """
 
+import itertools
 import os
 import shlex
 import sys
@@ -9,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Check, Finding, Undecided, command_check
-from sidecar_runtime.gate.gate import NAMED_FINDINGS, VERDICTS
+from sidecar_runtime.gate.gate import (
+    FIRST_REST_SECONDS,
+    LONGEST_REST_SECONDS,
+    NAMED_FINDINGS,
+    VERDICTS,
+)
 from sidecar_runtime.gate.settings import command_line
 from tests.runtime.door import Knock
 from tests.runtime.recording import Log
@@ -208,7 +215,7 @@ def test_a_folder_that_is_gone_is_a_failure_and_no_verdict(knock: Knock) -> None
     assert "gate_undecided" == raised(Undecided, door.judge).reason
 
 
-# --- each revision once
+# --- each revision once, but for what may be the command's own failure
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -221,6 +228,54 @@ def test_a_verdict_is_final(knock: Knock, tmp_path: Path, log: Log, code: int) -
     assert verdicts[0] is verdicts[1] is verdicts[2]
     assert 1 == door.checks("refused" if code else "accepted") and float(code) == door.refused
     assert code == len(log.events("revision_refused"))
+
+
+def test_a_refusal_without_a_file_is_looked_at_again_ever_more_seldom(
+    knock: Knock, tmp_path: Path, log: Log
+) -> None:
+    """It may be the command that failed: that says no more than its exit code."""
+    door = knock(f"test -e {tmp_path}/fixed || {{ echo Segfault in my linter; exit 1; }}")
+    asked = []
+    for seconds in range(0, 6 * 3_600, 10):
+        before = door.checks("refused")
+        door.judge()
+        asked += [seconds] * int(door.checks("refused") - before)
+        door.clock.seconds += 10
+
+    rests = [after - before for before, after in itertools.pairwise(asked)]
+    assert [FIRST_REST_SECONDS * 2.0**n for n in range(5)] == rests[:5]
+    assert {LONGEST_REST_SECONDS} == set(rests[5:])
+    assert 1 == len(log.events("revision_refused"))
+    (tmp_path / "fixed").touch()
+    door.clock.seconds += LONGEST_REST_SECONDS
+    assert door.gate.is_due("r1", door.fence)
+    assert door.judge() is None and 0 == door.refused
+    assert not door.gate.is_due("r1", door.fence)
+
+
+def test_a_refusal_that_names_a_file_is_final_until_a_person_asks(knock: Knock, log: Log) -> None:
+    door = knock("echo a.py:1: what; exit 1")
+    (door.folder / "a.py").write_text("x")
+    door.judge()
+    door.clock.seconds += 100 * LONGEST_REST_SECONDS
+    door.judge()
+    assert 1 == door.checks("refused")
+
+    door.fence = Fence(is_asked_for=True)
+    door.judge()
+    assert (2, 1) == (door.checks("refused"), len(log.events("revision_refused")))
+    (door.folder / "a.py").unlink()
+    door.judge()
+
+    assert 2 == len(log.events("revision_refused"))  # it says something else now
+
+
+def test_a_verdict_that_was_good_is_final_though_a_person_asks(knock: Knock) -> None:
+    door = knock("exit 0")
+    door.fence = Fence(is_asked_for=True)
+
+    assert [None, None] == [door.judge(), door.judge()]
+    assert 1 == door.checks("accepted")
 
 
 def test_the_gauge_follows_the_newest_revision(knock: Knock) -> None:

@@ -4,10 +4,13 @@ it accepts is.
 """
 
 import json
+import random
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import Counts
 from tests.support.git_sync import GitSite
 from tests.support.waiting import wait_until
 
@@ -80,6 +83,32 @@ def test_a_one_shot_ends_well_with_it(here: GitSite) -> None:
     bad(here)
 
     assert 0 == here.wrapper("--one-time", **GATE).wait_for_exit().code
+    assert accepted == here.shown()
+
+
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("mode", [{}, {"GITSYNC_ONE_TIME": "true"}], ids=["daemon", "one-shot"])
+def test_kills_at_any_moment_of_a_first_start_change_nothing_of_that(
+    here: GitSite, mode: dict[str, str], counts: Counts
+) -> None:
+    good(here)
+    accepted = good(here, 2)
+    bad(here)
+    bad(here, 2)
+    chance = random.Random(6)
+    for _ in range(counts.kills // 2):
+        wrapper = here.wrapper(**GATE, **mode)
+        time.sleep(chance.uniform(0.1, 1.2))
+        wrapper.kill()
+        assert here.shown() in ("", accepted)
+    last = here.wrapper(**GATE, **mode)
+
+    if mode:
+        assert 0 == last.wait_for_exit().code
+    else:
+        last.wait_until_ready()
+        here.wait_until_shown(good(here, 3), last)
+        accepted = here.shown()
     assert accepted == here.shown()
 
 

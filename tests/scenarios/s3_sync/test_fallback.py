@@ -1,9 +1,11 @@
 """A gate stops a change, never a pod: what a new pod gets while the newest revision is refused."""
 
+import os
 import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,8 @@ from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.snapshots import consumed
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
+from tests.support.reading import reading
+from tests.support.revisions import make_revision
 from tests.support.shelf import RELEASE, Shelf
 from tests.support.waiting import wait_until
 
@@ -91,18 +95,66 @@ def test_a_new_pod_gets_everything_but_the_refused_files_of_a_listing(
     wait_until(lambda: daemon.get("/readyz").json()["shortfall"] is None, "nothing is lacking")
 
 
-def test_a_one_shot_ends_well_with_a_fallback(
-    s3: FakeS3, start: StartDaemon, target: Path, layout: dict[str, str]
+@pytest.mark.parametrize("source", ["release", "listing"])
+def test_a_one_shot_ends_well_with_a_fallback_whatever_killed_those_before(
+    s3: FakeS3,
+    start: StartDaemon,
+    target: Path,
+    counts: Counts,
+    layout: dict[str, str],
+    source: str,
 ) -> None:
     """Each task pod is a new pod."""
-    shelf = Shelf.at(s3)
-    shelf.publish(revision(1))
-    shelf.publish(revision(2, broken=True))
+    accepted = revision(1)
+    if source == "release":
+        shelf = Shelf.at(s3)
+        shelf.publish(accepted)
+        shelf.publish(revision(2, broken=True))
+    else:
+        s3.objects.clear()
+        for path, body in revision(1, broken=True).items():
+            s3.put(f"dags/{path}", body)
+        del accepted["pkg0/m0.py"]
+    one_shot = start({**layout, "S3_SYNC_SOURCE": source, "S3_SYNC_ONE_SHOT": "true"})
 
-    end = start({**RELEASE, **layout, "S3_SYNC_ONE_SHOT": "true"}).wait_for_exit()
+    kill_at_random(one_shot, target, counts, accepted)
 
-    assert 0 == end.code
-    assert revision(1) == consumed(target)
+    assert 0 == one_shot.wait_for_exit().code
+    assert accepted == consumed(target)
+
+
+@pytest.mark.timeout(3_600)
+def test_readers_meet_whole_releases_that_were_accepted_and_no_others(
+    s3: FakeS3, start: StartDaemon, target: Path, tmp_path: Path, counts: Counts
+) -> None:
+    """A reader would not call a refused release whole."""
+    check = tmp_path / "check"
+    check.write_text("#!/bin/sh\ntest ! -e no.py || { echo no.py:1: no; exit 1; }\n")
+    check.chmod(0o755)
+    gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": str(check)}
+    layout = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_RETAIN_FOR": "10s"}
+    shelf, chance = Shelf.at(s3), random.Random(5)
+    seen: dict[str, Any] = {}
+    shelf.publish(make_revision(1))
+    shelf.publish(make_revision(2) | {"no.py": b"no\n"})
+    daemon = start({**RELEASE, **gate, **layout}, interval="0.2")
+    kill_at_random(daemon, target, counts)
+    daemon.wait_until_ready()
+    with reading(seen, target / "current", 10):
+        for number in range(3, 3 + counts.kills, 2):
+            shelf.publish(make_revision(number) | {"no.py": b"no\n"})
+            time.sleep(chance.uniform(0.0, 0.6))
+            good = shelf.publish(make_revision(number + 1))
+            if chance.random() < 0.5:
+                daemon.kill()
+                daemon.start()
+            wait_until(
+                lambda: os.readlink(target / "current").endswith(good.revision),  # noqa: B023
+                "the next good release",
+            )
+
+    assert ([], 0) == (seen["flaws"], seen["gone"])
+    assert seen["changes"] >= counts.kills // 4
 
 
 @pytest.fixture
@@ -136,6 +188,35 @@ def test_a_one_shot_ends_well_though_the_gate_cannot_decide(
     assert revision(1) == consumed(target)
 
 
+@pytest.mark.parametrize("is_new", [True, False], ids=["new volume", "old volume"])
+def test_a_pin_is_obeyed_and_called_a_pin(
+    s3: FakeS3, start: StartDaemon, target: Path, layout: dict[str, str], is_new: bool
+) -> None:
+    shelf = Shelf.at(s3)
+    shelf.publish(revision(1))
+    bad = shelf.publish(revision(2, broken=True))
+    if not is_new:
+        before = start({**RELEASE, **layout})
+        before.wait_until_ready()
+        before.kill()
+    pinned = {**RELEASE, **layout, "S3_SYNC_REVISION": bad.revision}
+    daemon = start(pinned, interval="0.3")
+    task = target.parent / "task"
+    until = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "3s"}
+    one_shot = start({**pinned, **until}, target=task)
+
+    refused = daemon.wait_for_event("revision_refused")
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] == "revision_refused", "a reason")
+    error = daemon.status()["last_error"]
+    assert bad.revision == refused["revision"]
+    assert "which S3_SYNC_REVISION pins" in error["error"]
+    assert "change S3_SYNC_REVISION" in error["advice"]
+    assert 503 == daemon.get("/readyz").status
+    end = one_shot.wait_for_exit()
+    assert 3 == end.code and "which S3_SYNC_REVISION pins" in one_shot.log()
+    assert {} == consumed(task)
+
+
 def test_after_a_rollback_nothing_comes_back_that_was_left(
     s3: FakeS3, start: StartDaemon, target: Path
 ) -> None:
@@ -164,7 +245,8 @@ def test_a_gate_that_cannot_decide_gives_way_after_three_times(
     daemon.wait_until_ready(60)
 
     assert revision(1) == consumed(target)
-    assert 3 <= len(daemon.find_events("cycle_failed", reason="gate_undecided"))
+    undecided = {"reason": "gate_undecided"}
+    wait_until(lambda: 3 <= len(daemon.find_events("cycle_failed", **undecided)), "three tries")
     assert 1 == len(daemon.find_events("gate_fallback"))
     command.write_text("#!/bin/sh\nexit 0\n")
     daemon.sighup()

@@ -33,8 +33,8 @@ BROKEN_NAME = "pkg/<img src=x onerror=alert(1)>.py"
 BROKEN = GOOD | {BROKEN_NAME: b"one = 1\ntwo = (2\nthree = 3\n", "new.py": b"NEW = 1\n"}
 del BROKEN["pkg/old.py"]
 FIXED = BROKEN | {BROKEN_NAME: b"one = 1\ntwo = (2)\nthree = 3\n"}
-NAP = 98_765
-"""Seconds that a hanging command sleeps; the number tells its process from others."""
+NAP = 1_000_000 + os.getpid()
+"""Seconds that a hanging command sleeps; the number tells its process from all others."""
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_deletion_in_a_refused_revision_is_not_applied_even_after_a_restart(
 
     assert GOOD == consumed(target)
     assert 200 == daemon.get("/readyz").status
-    assert (0, 1, 1) == checks(daemon)
+    assert (0, 2, 1) == checks(daemon)
     s3.swap(FIXED)
     daemon.sync()
     assert FIXED == consumed(target)
@@ -351,7 +351,7 @@ def test_command_sees_the_whole_candidate_and_what_is_new_in_it(
 
 
 @pytest.mark.parametrize("layout", ["in-place", "snapshot"])
-def test_each_revision_is_asked_about_once(
+def test_each_revision_is_asked_about_once_and_a_refused_one_when_a_person_asks(
     layout: str, s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
 ) -> None:
     check = script(
@@ -367,9 +367,10 @@ def test_each_revision_is_asked_about_once(
         seen.append(daemon.sync()["result"])
         assert consumed(target) != bad
 
-    assert 3 == runs(check)
     assert 5 == seen.count("refused")
-    assert (2, 1, 1) == checks(daemon)
+    assert 2 + 5 == runs(check)
+    assert (2, 5, 1) == checks(daemon)
+    assert 1 == len(daemon.find_events("revision_refused"))
     refused = last_refusal(daemon)
     assert ("sales.py", 7, "bad value") == (refused["path"], refused["line"], refused["problem"])
     assert other == consumed(target)
@@ -406,6 +407,26 @@ def test_command_that_was_killed_once_refuses_nothing(
     killed.touch()
     assert "changed" == daemon.sync()["result"]
     assert FIXED == consumed(target)
+
+
+@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
+def test_what_a_command_refused_by_a_failure_of_its_own_is_asked_again_by_sighup(
+    layout: str, s3: SwappingS3, tmp_path: Path, start: StartDaemon
+) -> None:
+    works = tmp_path / "works"
+    works.touch()
+    check = script(tmp_path / "check", f"test -e {works} || {{ echo no licence; exit 1; }}")
+    daemon = start(by_command(check, layout=layout), interval="0.2").until_synced()
+    works.unlink()
+    s3.swap(FIXED)
+    assert "no licence" in daemon.wait_for_event("revision_refused")["problem"]
+    wait_for_cycles(daemon, "refused", 3)
+    asked = runs(check)
+    works.touch()
+
+    assert "changed" == daemon.sync()["result"]
+    assert asked + 1 == runs(check)
+    assert (200, FIXED) == (daemon.get("/readyz").status, consumed(daemon.target))
 
 
 @pytest.mark.usefixtures("no_nap_is_left")
