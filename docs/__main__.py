@@ -72,9 +72,11 @@ def reasons(sidecar: Documented) -> str:
     Return the rows of the README's tables of reasons as one, by name.
     """
     failures = (ROOT / sidecar.readme).read_text().partition("\n## Failures\n")[2]
-    rows = re.findall(r"^\| `[a-z0-9_]+` \| .+$", failures.partition("\n## ")[0], re.MULTILINE)
+    rows = re.findall(r"^\| (`([a-z0-9_]+)` \| .+)$", failures.partition("\n## ")[0], re.MULTILINE)
+    # What the status page leads to.
+    rows = [f'| <a id="{sidecar.name}-{name}"></a>{row}' for row, name in sorted(rows)]
     head = ["| reason | what it means | what to do |", "|---|---|---|"]
-    return "\n".join([*head, *sorted(rows)]) + "\n"
+    return "\n".join([*head, *rows]) + "\n"
 
 
 PARTS: dict[str, Callable[[Documented], str]] = {

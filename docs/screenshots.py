@@ -36,6 +36,7 @@ COMMITTED = replace(
     branch="main",
     author="Ada Example",
     message="Add the sales report",
+    ci_url="https://jenkins.example.com/job/dags/42/",
 )
 FAILURES = 3
 

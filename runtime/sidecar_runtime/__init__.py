@@ -6,3 +6,5 @@ A sidecar brings its *cycle* (:class:`sidecar_runtime.sidecar.Sidecar`);
 """
 
 __version__ = "0.1.0"
+# Where people read about it; the names of files are the same on any copy.
+DOCS = "https://github.com/airflow-sidecars/airflow-sidecars/blob/main/docs"

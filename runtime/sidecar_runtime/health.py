@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.history import History
 
 Result = Literal[
     "changed", "unchanged", "partial", "waiting", "settling", "held", "refused", "error"
@@ -112,6 +113,7 @@ class Health:
         self._limit_seconds = 60.0
         self._next_cycle_at: float | None = None
         self._cycles: deque[PastCycle] = deque(maxlen=PAST_CYCLES)
+        self._history = History(clock)
         self.last_error: LastError | None = None
         self.failing_since: float | None = None
         """Unix time of the first failure, or other trouble, of the current series."""
@@ -154,6 +156,7 @@ class Health:
         Add a cycle to the history; one with a problem has an error, but is not a failure.
         """
         with self._lock:
+            self._history.note(cycle.result)
             # A quiet week is one line, not twenty equal ones.
             if self._cycles and cycle.result == self._cycles[0].result in QUIET:
                 self._cycles.popleft()
@@ -162,6 +165,20 @@ class Health:
             self.failing_since = (self.failing_since or error.at) if error else None
             is_failure = cycle.result == "error"
             self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
+
+    def glance(self) -> None:
+        """
+        Note a glance that stands for an unchanged cycle, in the history of hours alone.
+        """
+        with self._lock:
+            self._history.note("unchanged")
+
+    def last_hours(self) -> list[str]:
+        """
+        Return the last hours, as :meth:`History.recent`.
+        """
+        with self._lock:
+            return self._history.recent()
 
     def past_cycles(self) -> list[PastCycle]:
         """

@@ -14,6 +14,11 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from sidecar_runtime.printable import printable
+
+# SGR codes of ECMA-48.
+_COLORS = {"event": "1", "debug": "2", "warning": "33", "error": "31", "critical": "31"}
+
 
 def _name_event_first(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """
@@ -23,6 +28,42 @@ def _name_event_first(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return {k: event[k] for k in first if k in event} | {
         k: v for k, v in event.items() if k not in first
     }
+
+
+class ForPeople:
+    """
+    Renders one event for a terminal: what happened, why, what to do; zeros are left out.
+    """
+
+    def __init__(self, *, has_colors: bool) -> None:
+        self._has_colors = has_colors
+
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> str:
+        facts = dict(event)
+        time = str(facts.pop("timestamp", ""))[11:19]
+        level, name = str(facts.pop("level", "")), printable(str(facts.pop("event", "")))
+        reason, error = facts.pop("reason", None), facts.pop("error", None)
+        advice, trace = facts.pop("advice", None), facts.pop("exception", None)
+        if "." not in facts.get("logger", ""):  # a part of ours, and no library
+            facts.pop("logger", None)
+        why = ": ".join(printable(str(part)) for part in (reason, error) if part)
+        rest = " ".join(f"{key}={_value(value)}" for key, value in facts.items() if value)
+        head = [time, self._colored(f"{level:<7}", level), self._colored(name, "event"), why, rest]
+        lines = ["  ".join(part for part in head if part)]
+        if advice:
+            lines.append(f"{'':8}  {'':7}  what to do: {printable(str(advice))}")
+        if trace:
+            lines.append(str(trace))
+        return "\n".join(lines)
+
+    def _colored(self, text: str, what: str) -> str:
+        color = _COLORS.get(what) if self._has_colors else None
+        return f"\x1b[{color}m{text}\x1b[0m" if color else text
+
+
+def _value(value: object) -> str:
+    text = printable(str(value))
+    return repr(value) if isinstance(value, str) and " " in text else text
 
 
 def configure(level: str, form: str | None, stream: TextIO | None = None) -> None:
@@ -46,7 +87,7 @@ def configure(level: str, form: str | None, stream: TextIO | None = None) -> Non
     ]
     final: list[Processor]
     if use_console:
-        final = [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        final = [structlog.processors.format_exc_info, ForPeople(has_colors=out.isatty())]
     else:
         final = [
             structlog.processors.format_exc_info,

@@ -4,6 +4,7 @@ The metrics that every sidecar has, each with the constant label ``sidecar``.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from prometheus_client import (
@@ -17,6 +18,8 @@ from prometheus_client import (
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
+REVISION_CHARACTERS = 12
+
 
 class Metrics:
     """
@@ -27,6 +30,9 @@ class Metrics:
 
     def __init__(self, sidecar: str, version: str, revision: str) -> None:
         self.sidecar = sidecar
+        self._published_info: Gauge | None = None
+        self._named = ""
+        self._lock = threading.Lock()
         self.registry = CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call] # half the exposition, and nobody asks for it
         ProcessCollector(registry=self.registry)
@@ -57,6 +63,30 @@ class Metrics:
             ["sidecar", "version", "revision"],
             registry=self.registry,
         ).labels(sidecar, version, revision).set(1)
+
+    def publishes_revisions(self) -> None:
+        """
+        Add the metric for a sidecar whose published state is a revision of its source.
+        """
+        self._published_info = Gauge(
+            "sidecar_published_info",
+            "Constant 1; the first 12 characters of the revision that is published whole.",
+            ["sidecar", "revision"],
+            registry=self.registry,
+        )
+
+    def name_published(self, revision: str) -> None:
+        """
+        Note what is published now; empty for nothing, or for a part. There is one series at most.
+        """
+        with self._lock:
+            before, self._named = self._named, revision[:REVISION_CHARACTERS]
+            if self._published_info is None or before == self._named:
+                return
+            if self._named:
+                self._published_info.labels(self.sidecar, self._named).set(1)
+            if before:
+                self._published_info.remove(self.sidecar, before)
 
     def counter(self, name: str, text: str) -> Counter:
         """

@@ -10,6 +10,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import NoReturn
 
 from sidecar_runtime import logs
@@ -18,7 +19,8 @@ from sidecar_runtime.health import Health
 from sidecar_runtime.http.status import About
 from sidecar_runtime.loop.loop import Loop
 from sidecar_runtime.metrics import Metrics
-from sidecar_runtime.settings import CommonSettings
+from sidecar_runtime.pod import find_pod
+from sidecar_runtime.settings import CommonSettings, changed_settings
 from sidecar_runtime.sidecar import Sidecar
 
 # Where polls stand in for cycles, a whole one comes at least so often, and at every thirtieth poll.
@@ -98,6 +100,11 @@ def run_daemon(
     health = Health()
     metrics.ready.set_function(lambda: float(sidecar.readiness().ready))
     log.info("sidecar_started", version=about.version, source=about.source, target=about.target)
+    about = replace(
+        about,
+        pod=find_pod(os.environ),
+        settings=changed_settings(type(settings), prefix, os.environ),
+    )
     polls = polls_per_cycle(settings.interval_seconds) if glances else 1
     loop = Loop(sidecar, settings, health, metrics, polls - 1)
     if not settings.one_shot:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sidecar_runtime import DOCS
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.parsers import bind_address, boolean, choice, count, duration
 
@@ -183,16 +184,45 @@ def names_of(cls: type[Any], prefix: str) -> frozenset[str]:
     return frozenset(spec.variable for spec in specs_of(cls, prefix).values())
 
 
+def changed_settings(cls: type[Any], prefix: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the settings whose value is not the default, as they were written, without passwords.
+    """
+    found = {}
+    for spec in specs_of(cls, prefix).values():
+        text = environ.get(spec.variable, "").strip()
+        if text and not _is_default(spec, text):
+            found[spec.variable] = _USERINFO.sub("//***@", text)
+    return found
+
+
+def _is_default(spec: Spec, text: str) -> bool:
+    if spec.default is None:
+        return False
+    try:
+        return bool(spec.parse(text) == spec.parse(spec.default))
+    except ValueError:  # a program that this image lacks
+        return False
+
+
 def describe(cls: type[Any], prefix: str) -> str:
     """
     Return the settings as text for ``--help``.
     """
-    lines = ["settings (environment):"]
+    lines = ["settings (environment; an empty variable counts as unset):"]
     for spec in specs_of(cls, prefix).values():
-        default = "required" if spec.required else f"default {spec.default or 'none'}"
-        lines.append(f"  {spec.variable}  ({default})")
-        lines += textwrap.wrap(spec.text, 88, initial_indent="      ", subsequent_indent="      ")
-    return "\n".join(lines)
+        lines += ["", f"  {spec.variable}  ({_default(spec)})"]
+        for text in (spec.text, spec.allowed and f"Allowed: {spec.allowed}."):
+            lines += textwrap.wrap(text, 88, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join([*lines, "", f"Documentation: {DOCS}/README.md"])
+
+
+def _default(spec: Spec) -> str:
+    if spec.required:
+        return "required"
+    if spec.default is None:
+        return "unset"
+    return f"default {spec.default}" if spec.default else "default empty"
 
 
 def load(

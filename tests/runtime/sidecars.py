@@ -6,7 +6,14 @@ from sidecar_runtime.health import Readiness
 from sidecar_runtime.http.status import About
 from tests.runtime.recording import Script
 
-ABOUT = About("box-sync", "1.2.3", "box://source", "/target")
+ABOUT = About(
+    "box-sync",
+    "1.2.3",
+    "box://source",
+    "/target",
+    pod={"name": "box-0", "namespace": "airflow", "node": ""},
+    settings={"INTERVAL": "5s"},
+)
 
 
 class Sidecar(Script):

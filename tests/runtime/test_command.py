@@ -14,7 +14,9 @@ from sidecar_runtime.settings import CommonSettings
 def test_says_what_it_is_without_any_setting(
     argument: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parser = make_parser("some-sidecar", "It does something.", CommonSettings, "SOME_")
+    parser = make_parser(
+        "some-sidecar", "It does something.", CommonSettings, "SOME_", "SOME=1 some-sidecar"
+    )
 
     with pytest.raises(SystemExit, match="0"):
         parser.parse_args([argument])

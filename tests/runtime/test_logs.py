@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -121,11 +122,22 @@ def test_values_that_json_does_not_know_are_shown_all_the_same(stream: io.String
 def test_console_is_for_people(stream: io.StringIO) -> None:
     logs.configure("info", "console", stream)
 
-    logs.get_logger("box").info("box_opened", size_bytes=3)
+    logs.get_logger("box").info("box_opened", size_bytes=3, files_deleted=0, path="a b")
+    logs.get_logger("box").warning(
+        "box_failed", advice="Open it\x1b[2J.", error="it is \u202ethere", reason="closed", at=1
+    )
+    logging.getLogger("botocore.credentials").info("Found %s", "keys")
+    try:
+        raise ValueError("bad")
+    except ValueError:
+        logs.get_logger("box").exception("box_crashed")
 
-    assert not stream.getvalue().startswith("{")
-    assert "box_opened" in stream.getvalue()
-    assert "size_bytes=3" in stream.getvalue()
+    opened, failed, advice, found, crashed, *trace = stream.getvalue().splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  info     box_opened  size_bytes=3 path='a b'", opened)
+    assert failed.endswith("warning  box_failed  closed: it is \\u202ethere  at=1")
+    assert advice.strip() == "what to do: Open it\\x1b[2J."
+    assert found.endswith("Found keys  logger=botocore.credentials")
+    assert crashed.endswith("box_crashed") and "ValueError: bad" == trace[-1]
 
 
 PROGRAM = """

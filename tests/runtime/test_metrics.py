@@ -93,3 +93,23 @@ def test_two_in_one_process_do_not_share_anything(metrics: Metrics) -> None:
     metrics.last_success.set(5)
 
     assert "box-sync" not in exposed(other)
+
+
+@pytest.mark.parametrize("revision", ["0123456789abcdef", "0123456789ab"])
+def test_what_is_published_is_one_series_with_twelve_characters(
+    metrics: Metrics, revision: str
+) -> None:
+    metrics.publishes_revisions()
+    for name in ("", "f" * 64, revision, revision):
+        metrics.name_published(name)
+    assert 1 == exposed(metrics).count("sidecar_published_info{")
+    assert 1 == sample(metrics, "sidecar_published_info", revision="0123456789ab")
+
+    metrics.name_published("")
+    assert 0 == exposed(metrics).count("sidecar_published_info{")
+
+
+def test_who_publishes_no_revision_has_no_such_metric(metrics: Metrics) -> None:
+    metrics.name_published("0123456789abcdef")
+
+    assert "sidecar_published_info" not in exposed(metrics)

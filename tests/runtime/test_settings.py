@@ -3,6 +3,7 @@ Environment → one frozen object; every problem named, all at once.
 """
 
 import dataclasses
+import os
 import re
 from dataclasses import dataclass
 
@@ -10,9 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar_runtime import DOCS
 from sidecar_runtime.errors import EXIT_SETTINGS, Problem, SettingsError
-from sidecar_runtime.parsers import choice, mode
-from sidecar_runtime.settings import CommonSettings, load, names_of, setting, specs_of
+from sidecar_runtime.parsers import allows, choice, mode
+from sidecar_runtime.settings import (
+    CommonSettings,
+    changed_settings,
+    describe,
+    load,
+    names_of,
+    setting,
+    specs_of,
+)
 from tests.support.raising import raised
 
 PREFIX = "BOX_SYNC_"
@@ -229,3 +239,46 @@ def test_every_default_is_allowed() -> None:
     for spec in specs_of(Settings, PREFIX).values():
         if spec.default is not None:
             spec.parse(spec.default)
+
+
+# --- showing
+
+
+@allows("a file that is there")
+def existing(text: str) -> str:
+    if not os.path.exists(text):
+        raise ValueError("is not there")
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithTool(Settings):
+    tool: str = setting("TOOL", existing, default="/not/in/this/image", text="With what.")
+
+
+def test_settings_that_are_not_the_defaults_are_shown_as_written_without_passwords() -> None:
+    environ = {
+        "BOX": "https://me:secret@example.com/a",
+        "INTERVAL": "10",
+        "BOX_SYNC_LAYOUT": "TREE",
+        "BOX_SYNC_MODE": " ",
+        "BOX_SYNC_TIMEOUT": "5m",
+        "BOX_SYNC_TOOL": "/bin/sh",
+        "OTHER": "x",
+    }
+
+    assert {
+        "BOX": "https://***@example.com/a",
+        "BOX_SYNC_LAYOUT": "TREE",
+        "BOX_SYNC_TIMEOUT": "5m",
+        "BOX_SYNC_TOOL": "/bin/sh",
+    } == changed_settings(WithTool, PREFIX, environ)
+
+
+def test_the_help_tells_what_is_allowed_and_what_unset_means() -> None:
+    text = describe(Settings, PREFIX)
+
+    assert "  BOX  (required)\n      Which.\n      Allowed: a name.\n" in text
+    assert "  BOX_SYNC_LAYOUT  (default flat)\n      How.\n      Allowed: flat or tree.\n" in text
+    assert "  BOX_SYNC_MODE  (unset)\n" in text
+    assert f"{DOCS}/README.md" in text

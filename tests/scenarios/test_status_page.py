@@ -30,7 +30,7 @@ from tests.support.waiting import wait_until
 
 GOOD = {"sales.py": b"VALUE = 1\n"}
 ELEMENTS = {"html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "br", "span"}
-ELEMENTS |= {"table", "tbody", "tr", "th", "td", "time"}
+ELEMENTS |= {"table", "tbody", "tr", "th", "td", "time", "p", "a", "link", "svg", "rect", "wbr"}
 """What a page of ours is made of; nothing of it loads anything."""
 NARROW = 375
 """Pixels: a small telephone; also 750 at a zoom of 200 %."""
@@ -99,7 +99,7 @@ def look(browser: Browser) -> Look:
             assert view.tags <= ELEMENTS
             assert 0 == view.overflow_pixels
             assert AA <= view.lowest_contrast
-            assert daemon.status()["sidecar"] == view.title
+            assert daemon.status()["sidecar"] in view.title.split(" · ")
             assert ("en", ["main"]) == (view.language, view.landmarks)
         # A cycle may end between two looks; failures come further and further apart.
         wait_until(

@@ -61,6 +61,7 @@ class _EndpointHandler(RequestHandler):
                 is_ready, said = readiness_body(endpoint.health, endpoint.sidecar)
                 self.answer(_status(is_ready), said)
             case "/metrics":
+                endpoint.metrics.name_published(endpoint.sidecar.readiness().revision)
                 self.answer(
                     HTTPStatus.OK, generate_latest(endpoint.metrics.registry), CONTENT_TYPE_LATEST
                 )

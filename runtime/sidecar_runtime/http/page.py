@@ -2,7 +2,8 @@
 The status page for people: HTML without scripts.
 
 Everything that is shown may be hostile (object keys, commit messages), so all of it is escaped,
-and the page loads nothing: its one style sheet is inline and allowed by its hash.
+and the page loads nothing: its one style sheet is inline and allowed by its hash, its icon is in
+its address.
 """
 
 from __future__ import annotations
@@ -17,32 +18,64 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from sidecar_runtime import DOCS
+from sidecar_runtime.history import SPANS
 from sidecar_runtime.printable import printable
 from sidecar_runtime.sidecar import Names
 
+REFRESH_SECONDS = 30
 STYLE = (
-    ":root{color-scheme:light dark}"
+    ":root{color-scheme:light dark;--text:#1b1f24;--quiet:#59636e;--line:#d8dee4;--page:#fff;"
+    "--good:#116329;--bad:#a40e26;--trouble:#fff5f5;--link:#0550ae;"
+    "--unchanged:#4ac26b;--changed:#218bff;--partial:#d4a72c;--error:#cf222e}"
+    "@media(prefers-color-scheme:dark){:root{--text:#e6edf3;--quiet:#9198a1;--line:#30363d;"
+    "--page:#0d1117;--good:#56d364;--bad:#ff7b72;--trouble:#2b1113;--link:#58a6ff;"
+    "--unchanged:#238636;--changed:#388bfd;--partial:#bb8009;--error:#da3633}}"
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;"
-    "color:#1b1f24;background:#fff}"
-    "h1{font-size:1.4rem}h2{font-size:1rem;margin-top:2rem}"
+    "color:var(--text);background:var(--page)}"
+    "h1{font-size:1.4rem;margin:0 0 .75rem}h2{font-size:1rem;margin:2rem 0 .25rem}"
+    "p{color:var(--quiet);margin:0 0 1rem;overflow-wrap:anywhere}a{color:var(--link)}"
     "table{border-collapse:collapse;width:100%}"
-    "th,td{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #d8dee4;"
+    "th,td{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid var(--line);"
     "vertical-align:top;overflow-wrap:anywhere}"
     "th{font-weight:600;width:12rem}"
     ".cycles th{width:auto}.cycles :not(td:last-child){overflow-wrap:normal}"
-    ".trouble{border-left:4px solid #a40e26;margin-bottom:1rem;background:#fff5f5}"
+    ".settings th{width:20rem;font-weight:400}"
+    ".trouble{border-left:4px solid var(--bad);margin-bottom:1rem;background:var(--trouble)}"
     ".trouble th,.trouble td{padding-left:.75rem;border:0}"
     "span{display:inline-block;font-size:1rem;padding:0 .6rem;border:1px solid;border-radius:1rem}"
-    ".good{color:#116329}.bad{color:#a40e26}h1 .bad{color:#fff;background:#a40e26}"
-    "@media(max-width:40rem){.cycles{font-size:.8rem}table:not(.cycles) tr{display:grid}"
-    "table:not(.cycles) th{border:0;padding-bottom:0}}"
-    "@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}"
-    "th,td{border-color:#30363d}.good{color:#56d364}.bad{color:#ff7b72}h1 .bad{color:#fff}"
-    ".trouble{border-color:#ff7b72;background:#2b1113}}"
+    ".good{color:var(--good)}.bad{color:var(--bad)}h1 .bad{color:#fff;background:#a40e26}"
+    "svg{display:block;width:100%;height:1.5rem;margin-top:1.5rem}"
+    "rect{fill:var(--line)}.unchanged{fill:var(--unchanged)}.changed{fill:var(--changed)}"
+    ".partial{fill:var(--partial)}.error{fill:var(--error)}"
+    "@media(max-width:40rem){.cycles{font-size:.8rem}.cycles :nth-child(2){display:none}"
+    "table:not(.cycles) tr{display:grid}"
+    "table:not(.cycles) th{border:0;padding-bottom:0;width:auto}}"
 )
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)")
+# A whole address and nothing else, as a CI gives that of its run.
+_ADDRESS = re.compile(r"https?://[\w.:-]+(/[\w./?&=%~+:@#-]*)?", re.ASCII)
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-CONTENT_SECURITY_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'"
+CONTENT_SECURITY_POLICY = f"default-src 'none'; img-src data:; style-src 'sha256-{_STYLE_HASH}'"
+_ICON = (
+    "data:image/svg+xml,%3Csvg xmlns=%22http://www.w3.org/2000/svg%22 viewBox=%220 0 8 8%22%3E"
+    "%3Ccircle cx=%224%22 cy=%224%22 r=%224%22 fill=%22%23{color}%22/%3E%3C/svg%3E"
+)
+_COLORS = {"good": "2da44e", "trouble": "d4a72c", "bad": "cf222e"}
+_WORDS = {
+    "unchanged": "nothing new",
+    "changed": "a change",
+    "partial": "less than all of the newest",
+    "error": "failures",
+}
+
+
+class _Markup(str):
+    """
+    Markup of ours, in which what is others' is escaped already.
+    """
+
+    __slots__ = ()
 
 
 def page(facts: Mapping[str, Any]) -> bytes:
@@ -51,32 +84,56 @@ def page(facts: Mapping[str, Any]) -> bytes:
 
     First what the person on call asks: what is wrong, since when, what to do, what is published.
     """
-    name, failures = _text(facts["sidecar"]), facts["consecutive_failures"]
+    name = _text(facts["sidecar"])
+    pod = [str(text) for text in facts["pod"].values() if text]
+    words, color = _state(facts)
     marks = [
         _mark(facts["ready"], "ready" if facts["ready"] else "not ready"),
         _mark(facts["alive"], "alive" if facts["alive"] else "not alive"),
     ]
     if facts["last_error"]:
-        marks.append(_mark(False, "failing" if failures else _result(facts)))
+        marks.append(_mark(False, _trouble_word(facts)))
     shown = {
         "published": [facts["revision"], facts["published_at"]],
         "source": facts["source"],
         "target": facts["target"],
+        "pod": " · ".join(pod),
         "next cycle": _next_cycle(facts["next_cycle_in_seconds"]),
         "version": facts["version"],
     }
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         "<meta name=viewport content='width=device-width'>",
-        f"<title>{name}</title><style>{STYLE}</style>",
+        f"<meta http-equiv=refresh content={REFRESH_SECONDS}>",
+        f"<link rel=icon href='{_ICON.format(color=_COLORS[color])}'>",
+        f"<title>{' · '.join([words, name, *map(_text, pod[:1])])}</title>",
+        f"<style>{STYLE}</style>",
         f"<main><h1>{name} {' '.join(marks)}</h1>",
         _table(_trouble(facts), "trouble"),
         _table(shown),
+        _strip(facts["last_hours"]),
     ]
     if facts["details"]:
         parts += ["<h2>Details</h2>", _table(facts["details"])]
-    parts += ["<h2>Last cycles</h2>", _history(facts["cycles"]), "</main></html>\n"]
+    parts += ["<h2>Last cycles</h2>", _history(facts["cycles"])]
+    if facts["settings"]:
+        parts += ["<h2>Settings that are not the defaults</h2>"]
+        parts += [_table(Names(facts["settings"]), "settings")]
+    parts.append(f"<h2>{_link(f'{DOCS}/README.md', 'Documentation')}</h2></main></html>\n")
     return "".join(parts).encode()
+
+
+def _state(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """
+    Return the state in a word or two, and as a color.
+    """
+    if not facts["alive"]:
+        return "not alive", "bad"
+    if not facts["ready"]:
+        return "not ready", "bad"
+    if facts["last_error"]:
+        return _trouble_word(facts), "bad" if facts["consecutive_failures"] else "trouble"
+    return ("partial", "trouble") if facts["shortfall"] else ("ready", "good")
 
 
 def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
@@ -86,30 +143,61 @@ def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
     if error := facts["last_error"]:
         failures = facts["consecutive_failures"]
         trouble |= {
-            "what is wrong": f"{error['reason']}: {error['error']}",
+            "what is wrong": _Markup(
+                f"{_link(error['docs'], error['reason'])}: {_text(error['error'])}"
+            ),
             "since": [error["since"], f"{failures} failures in a row" if failures > 1 else None],
             "what to do": error["advice"],
         }
     return trouble
 
 
-def _result(facts: Mapping[str, Any]) -> str:
+def _trouble_word(facts: Mapping[str, Any]) -> str:
     """
-    Return what the last cycle ended with, such as refused.
+    Return failing, or what the last cycle ended with otherwise, such as refused.
     """
-    return str(facts["cycles"][0]["result"]) if facts["cycles"] else "failing"
+    if facts["consecutive_failures"] or not facts["cycles"]:
+        return "failing"
+    return _text(facts["cycles"][0]["result"])
 
 
 def _mark(is_good: bool, words: str) -> str:
     return f"<span class={'good' if is_good else 'bad'}>{words}</span>"
 
 
+def _strip(last_hours: Mapping[str, Any]) -> str:
+    """
+    Return the last hours as a picture: a bar for each span, now at its right end.
+    """
+    results, minutes = last_hours["results"], round(last_hours["span_seconds"] / 60)
+    first = SPANS - len(results)
+    bars = []
+    for place in range(SPANS):
+        if place < first:
+            bars.append(f"<rect x={place} width=.8 height=8 />")
+            continue
+        kind, ago = results[place - first], (SPANS - place) * minutes
+        when = f"{ago // 60}:{ago % 60:02} h ago"
+        bars.append(
+            f"<rect class={kind} x={place} width=.8 height=8><title>{when}: {_WORDS[kind]}"
+            "</title></rect>"
+        )
+    hours = SPANS * minutes // 60
+    bad = sum(kind == "error" for kind in results)
+    said = f"The last {hours} hours, now at the right. Failures in {bad} of {SPANS} spans."
+    return (
+        f"<svg viewBox='0 0 {SPANS} 8' preserveAspectRatio=none role=img aria-label='{said}'>"
+        f"{''.join(bars)}</svg><p>{said}</p>"
+    )
+
+
 def _table(facts: Mapping[str, Any], kind: str = "facts") -> str:
     """
     Return what is not empty, one row each; nothing where all is.
     """
+    name = _text if isinstance(facts, Names) else _name
     cells = {key: _cell(value) for key, value in facts.items()}
-    rows = "".join(f"<tr><th>{_name(key)}<td>{cell}" for key, cell in cells.items() if cell)
+    rows = "".join(f"<tr><th>{name(key)}<td>{cell}" for key, cell in cells.items() if cell)
     return rows and f"<table class={kind}>{rows}</table>"
 
 
@@ -141,7 +229,15 @@ def _cell(value: object) -> str:
         with suppress(ValueError):  # any text may look like a time without being one
             away = _distance(datetime.fromisoformat(value).timestamp() - time.time())
             return f"<time datetime='{value}'>{moment[1]} {moment[2]} UTC</time>, {away}"
+    if isinstance(value, _Markup):
+        return value
+    if isinstance(value, str) and _ADDRESS.fullmatch(value):
+        return _link(value, value)
     return _text(value)
+
+
+def _link(address: str, text: str) -> str:
+    return f"<a href='{_text(address)}' rel=noreferrer>{_text(text)}</a>"
 
 
 def _next_cycle(seconds: float | None) -> str | None:
@@ -174,6 +270,6 @@ def _history(cycles: list[dict[str, Any]]) -> str:
         rows.append(
             f"<tr><td>{_cell(cycle['started_at'])}<td>{cycle['duration_seconds']}"
             f"<td{mark}>{_text(cycle['result'])}"
-            f"<td>{_text(cycle['reason'] or '') or ', '.join(counts)}"
+            f"<td>{_text(cycle['reason'] or '').replace('_', '_<wbr>') or ', '.join(counts)}"
         )
     return "".join(rows) + "</table>"

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
+from sidecar_runtime import DOCS
 from sidecar_runtime.health import Health, PastCycle
+from sidecar_runtime.history import SPAN_SECONDS
 from sidecar_runtime.sidecar import Sidecar
 
 
@@ -18,12 +22,18 @@ from sidecar_runtime.sidecar import Sidecar
 class About:
     """
     What this process is: image name, version, and in words where from and where to.
+
+    Args:
+        pod: As :func:`sidecar_runtime.pod.find_pod`.
+        settings: Those that are not the defaults, as they were written.
     """
 
     sidecar: str
     version: str
     source: str
     target: str
+    pod: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
@@ -35,6 +45,7 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
     return {
         "sidecar": about.sidecar,
         "version": about.version,
+        "pod": dict(about.pod),
         "alive": health.is_alive,
         "ready": readiness.ready,
         "problem": readiness.problem or None,
@@ -49,12 +60,15 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
             "reason": error.reason,
             "error": error.message,
             "advice": error.advice,
+            "docs": f"{DOCS}/reference/reasons.md#{quote(f'{about.sidecar}-{error.reason}')}",
             "since": _iso(health.failing_since),
             "at": _iso(error.at),
         },
         "next_cycle_in_seconds": _rounded(health.next_cycle_in_seconds),
         "cycles": [_cycle(cycle) for cycle in health.past_cycles()],
+        "last_hours": {"span_seconds": SPAN_SECONDS, "results": health.last_hours()},
         "details": sidecar.details(),
+        "settings": dict(about.settings),
     }
 
 

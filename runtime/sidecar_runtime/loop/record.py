@@ -38,6 +38,7 @@ class Record:
         """
         self._metrics.duration.observe(seconds)
         self._health.beat()
+        self._health.glance()
         self._health.expect_cycle(self._interval_seconds)
         self._unchanged.inc()
         self._metrics.last_success.set_to_current_time()

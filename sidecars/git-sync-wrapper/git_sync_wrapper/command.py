@@ -48,7 +48,12 @@ usage: git-sync-wrapper [check] [FLAGS of git-sync...]
 
 Runs git-sync and prevents its outages. Every flag and variable of git-sync is understood;
 `git-sync-wrapper --man` shows git-sync's own manual. `git-sync-wrapper check` tries settings,
-programs, credentials, the remote, the volume and the gate, and publishes nothing. What is added:
+programs, credentials, the remote, the volume and the gate, and publishes nothing.
+
+example:
+  git-sync-wrapper --repo=https://git.example.com/dags.git --ref=main --root=/git --link=repo
+
+What is added to the settings of git-sync:
 """
 
 

@@ -81,6 +81,7 @@ class WrapperMetrics(Metrics):
 
     def __init__(self, version: str, revision: str) -> None:
         super().__init__("git-sync-wrapper", version, revision)
+        self.publishes_revisions()
         self.gate = GateMetrics(self)
         self.git_sync = GitSyncMetrics()
         self.git_sync.add_to(self.registry)

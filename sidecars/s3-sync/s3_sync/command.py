@@ -29,7 +29,8 @@ def run() -> int:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
     purpose = "Keeps a folder equal to an S3 prefix; without a command, until stopped."
-    parser = make_parser("s3-sync", purpose, Settings, PREFIX)
+    example = "AWS_BUCKET=my-bucket KEY_PATH=dags DEST_PATH=/opt/airflow/dags s3-sync"
+    parser = make_parser("s3-sync", purpose, Settings, PREFIX, example)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.add_parser("check", help="try settings, credentials, permissions and the target")
     cli.add_commands(commands)

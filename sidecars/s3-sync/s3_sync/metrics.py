@@ -29,6 +29,7 @@ class SyncMetrics(Metrics):
 
     def __init__(self, version: str, revision: str) -> None:
         super().__init__("s3-sync", version, revision)
+        self.publishes_revisions()
         self.published = self.counter(
             "s3_sync_published_files_total", "Files put in place, new or changed."
         )

@@ -73,7 +73,8 @@ def run() -> int:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
     purpose = "Keeps Airflow's roles and DAG permissions in sync; without a command, until stopped."
-    parser = make_parser("sync-perm", purpose, Settings, PREFIX)
+    example = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=postgresql://… INTERVAL=30s sync-perm"
+    parser = make_parser("sync-perm", purpose, Settings, PREFIX, example)
     commands = parser.add_subparsers(dest="command", metavar="[check|diff]", title="commands")
     commands.add_parser("check", help="try all that is needed, and say whether the sidecar is")
     text = "show what would be written, and what a prune would remove; exit code 4: it differs"

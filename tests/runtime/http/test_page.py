@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
-from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
+from sidecar_runtime import DOCS
+from sidecar_runtime.health import Health, LastError, PastCycle, Readiness, Result
+from sidecar_runtime.history import SPAN_SECONDS, SPANS
 from sidecar_runtime.http.page import CONTENT_SECURITY_POLICY, STYLE, page
 from sidecar_runtime.http.status import About, status
 from sidecar_runtime.sidecar import Names
 from tests.runtime.sidecars import ABOUT, READY, Sidecar
+from tests.support.clocks import Clock
 
 HOSTILE = "<script>alert('x')</script>\"&amp;<img src=x onerror=alert(1)>"
 
@@ -40,6 +43,11 @@ class Tags(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
@@ -125,7 +133,9 @@ def hostile_facts(health: Health) -> dict[str, Any]:
     details: dict[str, object] = {HOSTILE: HOSTILE, "map": {HOSTILE: HOSTILE}, "list": [HOSTILE]}
     details["names"] = Names({HOSTILE: HOSTILE})
     sidecar = Sidecar(Readiness(False, HOSTILE, 0.0, HOSTILE), details)
-    return status(About(HOSTILE, HOSTILE, HOSTILE, HOSTILE), health, sidecar)
+    pod = dict.fromkeys(("name", "namespace", "node"), HOSTILE)
+    settings = {HOSTILE: HOSTILE}
+    return status(About(HOSTILE, HOSTILE, HOSTILE, HOSTILE, pod, settings), health, sidecar)
 
 
 def test_everything_that_is_shown_is_escaped(health: Health) -> None:
@@ -133,9 +143,9 @@ def test_everything_that_is_shown_is_escaped(health: Health) -> None:
 
     tags = Tags(html)
     assert "script" not in tags.tags and "img" not in tags.tags
-    assert {"lang", "charset", "name", "content", "class", "datetime"} >= tags.attributes
+    assert not [name for name in tags.attributes if name.startswith("on")]
     assert html.count("<script") == html.count("<img") == 0
-    assert tags.text.count("<script>alert('x')</script>") >= 12
+    assert tags.text.count("<script>alert('x')</script>") >= 16
 
 
 def test_the_page_has_the_same_elements_whatever_the_facts_say(health: Health) -> None:
@@ -166,7 +176,8 @@ def test_details_go_by_words_but_for_what_is_no_word_and_for_names_of_others(
 def test_the_page_may_use_its_own_style_and_nothing_else() -> None:
     digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 
-    assert CONTENT_SECURITY_POLICY == f"default-src 'none'; style-src 'sha256-{digest}'"
+    allowed = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"
+    assert allowed == CONTENT_SECURITY_POLICY
 
 
 def test_the_style_on_the_page_is_the_one_that_is_allowed(health: Health) -> None:
@@ -175,5 +186,79 @@ def test_the_style_on_the_page_is_the_one_that_is_allowed(health: Health) -> Non
     styles = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     assert styles == [STYLE]
     assert " style=" not in html
-    assert "<link" not in html
-    assert "://" not in html.replace("box://source", "")
+    (link,) = re.findall(r"<link[^>]*>", html)
+    assert link.startswith("<link rel=icon href='data:image/svg+xml,")
+    sources = re.findall(r"(?:src|href)='?([a-z]+):", html)
+    assert {"data", "https"} == set(sources)
+    assert 1 == sources.count("data")  # the others are links that a person may follow
+
+
+@pytest.mark.parametrize(
+    ("text", "is_link"),
+    [
+        ("https://ci.example.com/job/dags/12/?a=b&c=d", True),
+        ("http://jenkins.example.com:8080/job/12/", True),
+        ("https://example.com/' onclick='alert(1)", False),
+        ('https://example.com/"><script>', False),
+        ("javascript:alert(1)", False),
+        ("see https://example.com/", False),
+        ("https://example.com/\u202egro", False),
+        ("https://\u0435xample.com/", False),
+    ],
+)
+def test_a_whole_address_is_a_link_and_nothing_else_is(
+    health: Health, text: str, is_link: bool
+) -> None:
+    html = page(status(ABOUT, health, Sidecar(Readiness(True), {"ci_url": text}))).decode()
+
+    links = re.findall(r"<td><a href='([^']*)' rel=noreferrer>([^<]*)</a>", html)
+    shown = text.replace("&", "&amp;")
+    assert ([(shown, shown)] if is_link else []) == links
+
+
+@pytest.mark.parametrize(
+    ("results", "readiness", "title", "color"),
+    [
+        ([], Readiness(True), "ready", "2da44e"),
+        (["error"], Readiness(True), "failing", "cf222e"),
+        (["refused"], Readiness(True), "refused", "d4a72c"),
+        ([], Readiness(True, shortfall="2 files lack"), "partial", "d4a72c"),
+        ([], Readiness(False, problem="nothing yet"), "not ready", "cf222e"),
+    ],
+)
+def test_the_tab_says_the_state_and_the_pod(
+    health: Health, results: list[Result], readiness: Readiness, title: str, color: str
+) -> None:
+    for result in results:
+        health.record(PastCycle(0.0, 0.1, result, "a", {}), LastError("a", "b", "c", 0.0))
+
+    html = page(status(ABOUT, health, Sidecar(readiness))).decode()
+
+    assert f"<title>{title} · box-sync · box-0</title>" in html
+    assert re.search(rf"<link rel=icon href='[^']*%23{color}%22", html)
+
+
+def test_the_last_hours_are_bars_with_now_at_the_right(clock: Clock) -> None:
+    health = Health(clock)
+    for result in ("changed", "error", "unchanged"):
+        health.record(PastCycle(0.0, 0.1, result, "", {}), None)
+        clock.seconds += SPAN_SECONDS
+    health.glance()
+
+    html = page(status(ABOUT, health, READY)).decode()
+
+    bars = re.findall(r"<rect (?:class=(\w+) )?x=(\d+)", html)
+    assert [str(place) for place in range(SPANS)] == [place for _, place in bars]
+    assert ["", "changed", "error", "unchanged", "unchanged"] == [kind for kind, _ in bars[-5:]]
+    assert "<title>0:15 h ago: failures</title>" in html
+    assert f"The last 6 hours, now at the right. Failures in 1 of {SPANS} spans." in html
+
+
+def test_settings_pod_and_the_way_to_the_reason_are_shown(health: Health) -> None:
+    health.record(PastCycle(9.0, 0.5, "error", "a_b", {}), LastError("a_b", "b", "c", 9.0))
+
+    html = page(status(ABOUT, health, READY)).decode()
+
+    assert "<th>pod<td>box-0 · airflow" in html
+    assert "<th>INTERVAL<td>5s" in html
+    assert f"<a href='{DOCS}/reference/reasons.md#box-sync-a_b' rel=noreferrer>" in html

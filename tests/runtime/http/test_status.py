@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from sidecar_runtime import DOCS
 from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
 from sidecar_runtime.http.status import readiness_body, status
 from tests.runtime.sidecars import ABOUT, READY, Sidecar
@@ -31,6 +32,7 @@ def test_json_has_the_documented_keys(health: Health) -> None:
     assert {
         "sidecar": "box-sync",
         "version": "1.2.3",
+        "pod": {"name": "box-0", "namespace": "airflow", "node": ""},
         "alive": True,
         "ready": True,
         "problem": None,
@@ -44,6 +46,7 @@ def test_json_has_the_documented_keys(health: Health) -> None:
             "reason": "access_denied",
             "error": "may not",
             "advice": "allow it",
+            "docs": f"{DOCS}/reference/reasons.md#box-sync-access_denied",
             "since": "2023-11-14T22:13:30.500+00:00",
             "at": "2023-11-14T22:13:30.500+00:00",
         },
@@ -62,7 +65,9 @@ def test_json_has_the_documented_keys(health: Health) -> None:
                 "files": 3,
             },
         ],
+        "last_hours": {"span_seconds": 300.0, "results": ["error"]},
         "details": {},
+        "settings": {"INTERVAL": "5s"},
     } == facts
 
 
