@@ -232,6 +232,7 @@ def test_git_sync_wrapper_with_a_hostile_author_and_without_a_server(
     for seen in (refused, failing):
         assert f"{lure.markup}\\u202e.py:1: '(' was never closed" in seen.text
         assert f"published {good}" in seen.text
+        assert re.search(rf"commit author: \\u202e.* subject: {re.escape(lure.markup)}", seen.text)
     assert refused.text.startswith("git-sync-wrapper ready alive refused what is wrong")
     assert failing.text.startswith("git-sync-wrapper ready alive failing what is wrong")
     assert "remote_unreachable" in failing.text

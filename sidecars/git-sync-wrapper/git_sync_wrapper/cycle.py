@@ -264,9 +264,7 @@ class Session:
         context = self._context
         context.past.failures += 1
         context.report.write(error, context.past.failures)
-        if isinstance(error, GaveUp) or (
-            context.status.is_published and not self._settings.one_shot
-        ):
+        if isinstance(error, GaveUp) or (context.status.commit and not self._settings.one_shot):
             return error
         limit = self._options.failures_before_first
         if 0 <= limit <= context.past.failures:

@@ -1,14 +1,37 @@
 """
-What git finds in its environment when the wrapper runs it.
+What git finds in its environment when the wrapper runs it, and questions about what is here.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Mapping, Sequence
 
 from git_sync_wrapper.flags.table import VARIABLES
 from git_sync_wrapper.settings import PREFIX
+
+ANSWER_SECONDS = 30.0
+
+
+def ask(git: str, environ: Mapping[str, str], folder: str, *words: str) -> bytes | None:
+    """
+    Return what git says about the repository of a folder; None where it cannot tell.
+
+    It fetches nothing: a clone with a filter lacks most files of most commits.
+    """
+    try:
+        return subprocess.run(
+            [git, *words],
+            cwd=folder,
+            env=surroundings(environ, {"safe.directory": "*"}) | {"GIT_NO_LAZY_FETCH": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=ANSWER_SECONDS,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def clean(environ: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 
+from git_sync_wrapper.published.commit import CommitFacts
 from git_sync_wrapper.published.volume import Published
 from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.health import Readiness
@@ -24,16 +25,17 @@ class Status:
         self._link = link
         self._facts = facts
         self._published = Published()
+        self._commit = CommitFacts()
         self._refusal: RevisionRefused | None = None
         self._why_nothing = ""
         self._damage = ""
 
     @property
-    def is_published(self) -> bool:
+    def commit(self) -> str:
         """
-        Whether the last look at the volume found a commit on show.
+        The commit that the last look at the volume found on show; empty for none.
         """
-        return bool(self._published.commit)
+        return self._published.commit
 
     @property
     def readiness(self) -> Readiness:
@@ -53,6 +55,12 @@ class Status:
         Note what the link shows.
         """
         self._published = published
+
+    def describe(self, facts: CommitFacts) -> None:
+        """
+        Note what git says of that commit.
+        """
+        self._commit = facts
 
     def damage(self, problem: str) -> None:
         """
@@ -75,4 +83,4 @@ class Status:
         Return what the status page shows besides.
         """
         refused = {"refused": self._refusal.facts()} if self._refusal else {}
-        return {**self._facts, **refused}
+        return {**self._facts, **self._commit.shown(), **refused}

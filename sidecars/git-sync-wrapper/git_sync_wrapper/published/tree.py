@@ -5,11 +5,10 @@ The files of a commit: which of them changed, and all of them as a snapshot.
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 
-from git_sync_wrapper.git import surroundings
+from git_sync_wrapper.git import ask
 from sidecar_runtime.volume.files import read_file, write_file
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, link_tree
 
@@ -18,7 +17,6 @@ ENGINE_ROOT = ".git-sync"
 GIT = ".git"
 # What it says decides about the content of other files.
 ATTRIBUTES = ".gitattributes"
-DIFFERENCE_SECONDS = 30.0
 
 
 def changed_files(
@@ -32,18 +30,9 @@ def changed_files(
     every = all_files(worktree)
     if not before:
         return every
-    command = [git, "diff-tree", "-r", "-z", "--name-only", "--no-renames", before, after]
-    try:
-        said = subprocess.run(
-            command,
-            cwd=worktree,
-            env=surroundings(environ, {"safe.directory": "*"}) | {"GIT_NO_LAZY_FETCH": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=DIFFERENCE_SECONDS,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
+    difference = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", before, after)
+    said = ask(git, environ, worktree, *difference)
+    if said is None:
         return every
     names = {os.fsdecode(name) for name in said.split(b"\0") if name}
     if any(os.path.basename(name) == ATTRIBUTES for name in names):
