@@ -16,10 +16,10 @@ from pathlib import Path
 
 from tests.support.airflow import Airflow
 from tests.support.browser import Browser
-from tests.support.daemon import SidecarProcess
+from tests.support.daemon import VENV_BIN, SidecarProcess
 from tests.support.databases import Postgres
 from tests.support.fake_s3 import FakeS3
-from tests.support.git_sync import git_site
+from tests.support.git_sync import GIT_SYNC, git_site
 from tests.support.kdc import Kdc
 from tests.support.releases import ORIGIN
 from tests.support.shelf import Shelf, release_daemon
@@ -99,9 +99,16 @@ def git_sync_wrapper_failing(folder: Path) -> Iterator[SidecarProcess]:
     """
     A commit is published, and the git server is down.
     """
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "git-sync").symlink_to(GIT_SYNC)
+    path = f"{programs}:{VENV_BIN}:/usr/local/bin:/usr/bin:/bin"
     with git_site(folder) as here:
-        here.repository.commit(FILES)
-        daemon = here.publish()
+        here.repository.commit({"sales.py": "VALUE = 1\n"}, author="Ada Example")
+        daemon = here.publish(PATH=path, GIT_SYNC_WRAPPER_GIT_SYNC=None)
+        message, author = "Add the sales report", "Ada Example"
+        here.repository.commit(FILES, message=message, author=author)
+        here.wait_until_shown(here.repository.head(), daemon)
         here.server.stop()
         yield daemon
 
