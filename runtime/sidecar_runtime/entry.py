@@ -62,6 +62,6 @@ def spare_rich() -> None:
     """
     Let structlog do without ``rich`` where that is installed, as in development.
 
-    structlog imports it for tracebacks in colour: 4.8 MiB of memory that no image has (2026-11).
+    structlog imports it for tracebacks in color: 4.8 MiB of memory that no image has (2026-11).
     """
     sys.modules["rich"] = None  # type: ignore[assignment]

@@ -181,7 +181,7 @@ class Airflow:
         cached = self.folder / f"{state}.sqlite"
         if not cached.exists():
             made = SqliteDatabase(cached.with_suffix(f".{os.getpid()}"))
-            self._initialise(made, home, state)
+            self._initialize(made, home, state)
             made.path.rename(cached)
         shutil.copy(cached, path)
         return SqliteDatabase(path)
@@ -203,7 +203,7 @@ class Airflow:
         dump = self.folder / f"{state}.sql"
         if not dump.exists():
             made = server.new_database()
-            self._initialise(made, home, state)
+            self._initialize(made, home, state)
             partial = dump.with_suffix(f".{os.getpid()}")
             _dump(made, partial)
             partial.rename(dump)
@@ -212,7 +212,7 @@ class Airflow:
         _load(loading, dump)
         Database(server, "postgres").query(f"ALTER DATABASE {loading.name} RENAME TO {template}")
 
-    def _initialise(self, database: Metadata, home: Path, state: State) -> None:
+    def _initialize(self, database: Metadata, home: Path, state: State) -> None:
         self.run(database, home, "airflow", "db", "migrate")
         if state == "synced":
             self.run(database, home, "airflow", "sync-perm")

@@ -93,7 +93,7 @@ class FakeS3(LoopbackServer):
         key_count_error: added to `KeyCount`; None = the listing has no `KeyCount`.
         duplicate_pages: every page comes twice, with different tokens.
         withhold_token: a truncated page has no `NextContinuationToken`.
-        honours_if_match: answer 412; gofakes3 and rclone ignore the header.
+        honors_if_match: answer 412; gofakes3 and rclone ignore the header.
         region_answer: how a request signed for another region is answered; None = region ignored.
         region_header: that answer has `x-amz-bucket-region`; others than AWS leave it out.
     """
@@ -126,7 +126,7 @@ class FakeS3(LoopbackServer):
         self.key_count_error: int | None = 0
         self.duplicate_pages = False
         self.withhold_token = False
-        self.honours_if_match = True
+        self.honors_if_match = True
         self.region_header = True
         self.region_answer: Literal["moved", "redirect", "malformed"] | None = None
 
@@ -215,7 +215,7 @@ class FakeS3(LoopbackServer):
         if stored is None:
             return error_answer(404, "NoSuchKey", "The specified key does not exist.", Key=key)
         wanted = request.headers.get("if-match", "").strip('"')
-        if self.honours_if_match and wanted and wanted != stored.etag:
+        if self.honors_if_match and wanted and wanted != stored.etag:
             return error_answer(412, "PreconditionFailed", Condition="If-Match")
         headers = _object_headers(stored, request)
         if request.headers.get("if-none-match", "").strip('"') == stored.etag:

@@ -197,7 +197,7 @@ def test_what_changes_meanwhile_is_left_for_the_next_cycle(
         cycle.s3.delete("dags/a.py")
     else:
         cycle.s3.put("dags/a.py", b"two")
-        cycle.s3.honours_if_match = how == "changed"
+        cycle.s3.honors_if_match = how == "changed"
 
     result = cycle.apply(wanted=wanted, delete=["x"])
 

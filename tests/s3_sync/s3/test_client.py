@@ -151,7 +151,7 @@ def test_an_anonymous_reader_signs_nothing(s3: FakeS3) -> None:
 
 def test_a_changed_object_has_moved(s3: FakeS3) -> None:
     for honors in (True, False):
-        s3.honours_if_match = honors
+        s3.honors_if_match = honors
         with pytest.raises(ObjectMoved):
             play(s3, lambda client: get(client, etag="0" * 32))
 

@@ -216,7 +216,7 @@ def test_a_wrong_checksum_is_refused_though_the_md5_fits(download: Download, nam
 @pytest.mark.parametrize(
     ("name", "check"), [("crc32c", "e3069283"), ("crc64nvme", "ae8b14860a799888")]
 )
-def test_crcs_are_those_of_the_catalogue(
+def test_crcs_are_those_of_the_catalog(
     open_staging: Callable[[], Staging], name: str, check: str
 ) -> None:
     """The check value is that of nine digits: https://reveng.sourceforge.io/crc-catalogue/"""

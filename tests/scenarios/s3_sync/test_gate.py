@@ -415,11 +415,11 @@ def test_what_a_command_refused_by_a_failure_of_its_own_is_asked_again_by_sighup
 ) -> None:
     works = tmp_path / "works"
     works.touch()
-    check = script(tmp_path / "check", f"test -e {works} || {{ echo no licence; exit 1; }}")
+    check = script(tmp_path / "check", f"test -e {works} || {{ echo no license; exit 1; }}")
     daemon = start(by_command(check, layout=layout), interval="0.2").until_synced()
     works.unlink()
     s3.swap(FIXED)
-    assert "no licence" in daemon.wait_for_event("revision_refused")["problem"]
+    assert "no license" in daemon.wait_for_event("revision_refused")["problem"]
     wait_for_cycles(daemon, "refused", 3)
     asked = runs(check)
     works.touch()

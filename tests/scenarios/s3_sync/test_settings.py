@@ -81,11 +81,11 @@ def test_all_problems_are_reported_at_once(s3: FakeS3, start: StartDaemon) -> No
 
 
 def test_a_strange_name_is_a_warning_only(start: StartDaemon) -> None:
-    daemon = start({"S3_SYNC_FAVOURITE_COLOR": "blue-secret", "UNRELATED": "x"}).until_synced()
+    daemon = start({"S3_SYNC_FAVORITE_COLOR": "blue-secret", "UNRELATED": "x"}).until_synced()
 
     unknown = daemon.find_events("setting_unknown")
     assert [event["level"] for event in unknown] == ["warning"]
-    assert "S3_SYNC_FAVOURITE_COLOR" in unknown[0].values()
+    assert "S3_SYNC_FAVORITE_COLOR" in unknown[0].values()
     assert "UNRELATED" not in daemon.log()
     assert "blue-secret" not in daemon.log()
 

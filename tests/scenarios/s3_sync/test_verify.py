@@ -172,16 +172,16 @@ def test_etags_of_other_shapes_are_no_proof_and_no_trouble(synced: Running, etag
     assert synced.expect() == synced.published
 
 
-@pytest.mark.parametrize("honours_if_match", [True, False])
+@pytest.mark.parametrize("honors_if_match", [True, False])
 @pytest.mark.parametrize(
     "newest",
     [None, b"", b"longer " * 100, b"very long " * 1_000_000],
     ids=["of the same size", "empty", "longer", "very long"],
 )
 def test_an_object_that_changes_after_the_listing_is_left_for_the_next_cycle(
-    synced: Running, newest: bytes | None, honours_if_match: bool
+    synced: Running, newest: bytes | None, honors_if_match: bool
 ) -> None:
-    synced.s3.honours_if_match = honours_if_match
+    synced.s3.honors_if_match = honors_if_match
     before = synced.published["a.py"]
     other, newest = new_content(), new_content() if newest is None else newest
     synced.s3.put("dags/a.py", new_content())

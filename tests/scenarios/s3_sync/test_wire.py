@@ -248,7 +248,7 @@ DIALECTS: dict[str, dict[str, object]] = {
     "contents first": {"contents_first": True},
     "nested owner": {"with_owner": True},
     "no key count": {"key_count_error": None},
-    "If-Match ignored": {"honours_if_match": False},
+    "If-Match ignored": {"honors_if_match": False},
     "small pages": {"page_size": 2, "contents_first": True},
 }
 
