@@ -1,5 +1,5 @@
 """
-What people are told of a commit: asked of a real git.
+What people learn about a commit, asked of a real git.
 """
 
 import os
