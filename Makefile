@@ -141,7 +141,7 @@ chart-test: ## render charts-snippets against the official chart in AIRFLOW_CHAR
 .PHONY: test-cluster
 test-cluster: ## start dev and prd of charts-snippets on the cluster of KUBECONFIG, for real
 	$(call prepare,$@ images)
-	$(PYTEST) tests/cluster
+	$(PYTEST) --timeout=900 tests/cluster
 
 # Images
 
