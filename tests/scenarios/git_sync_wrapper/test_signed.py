@@ -1,0 +1,85 @@
+"""
+Only commits that a known person has signed are shown: the recipe of the documentation, as it is.
+"""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.git_repository import Repository
+from tests.support.git_sync import GitSite
+from tests.support.waiting import wait_until
+
+RECIPE = Path(__file__).parents[3] / "docs/how-to/show-only-signed-commits.md"
+SIGNERS = "/etc/git-signers/allowed_signers"
+
+
+class Signer:
+    """
+    A person with an SSH key, who signs commits.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.key = folder / name
+        self.mail = f"{name}@example.com"
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.mail, "-f", str(self.key)],
+            check=True,
+        )
+
+    @property
+    def line(self) -> str:
+        """
+        The line for the file of allowed signers.
+        """
+        return f'{self.mail} namespaces="git" {self.key.with_suffix(".pub").read_text()}'
+
+    def sign(self, repository: Repository, commit: str) -> str:
+        """
+        Replace the head of the branch by the same commit, signed; return its hash.
+        """
+        parents = repository.git("show", "--no-patch", "--format=%P", commit).split()
+        signed = repository.git(
+            *("-c", "gpg.format=ssh", "-c", f"user.signingkey={self.key}"),
+            *("commit-tree", "-S", f"{commit}^{{tree}}", "-m", "signed"),
+            *(word for parent in parents for word in ("-p", parent)),
+        )
+        repository.set_branch(repository.branch, signed)
+        return signed
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> str:
+    """
+    The gate's command, as the documentation has it, with the file of allowed signers here.
+    """
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("signing needs ssh-keygen")
+    (found,) = re.findall(r"GATE_COMMAND\n +value: (git .+)", RECIPE.read_text())
+    assert SIGNERS in found
+    return str(found).replace(SIGNERS, str(tmp_path / "allowed_signers"))
+
+
+def test_only_what_is_signed_by_a_known_key_is_shown(
+    here: GitSite, command: str, tmp_path: Path
+) -> None:
+    ada, eve = Signer(tmp_path, "ada"), Signer(tmp_path, "eve")
+    signers = tmp_path / "allowed_signers"
+    signers.write_text(ada.line)
+    first = ada.sign(here.repository, here.repository.commit({"dag.py": "x = 1\n"}))
+    wrapper = here.wrapper(GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=command)
+    here.wait_until_shown(first, wrapper)
+
+    unsigned = here.repository.commit({"dag.py": "x = 2\n"})
+    assert unsigned == wrapper.wait_for_event("revision_refused")["revision"]
+    seen = len(wrapper.events)
+    by_eve = eve.sign(here.repository, here.repository.commit({"dag.py": "x = 3\n"}))
+    refused = wrapper.wait_for_event("revision_refused", after=seen)
+    assert (by_eve, first) == (refused["revision"], here.shown())
+
+    signers.write_text(ada.line + eve.line)  # a ConfigMap that changes
+    wrapper.sighup()
+    wait_until(lambda: here.shown() == by_eve, "now her key is known")
