@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.http.connection import PATIENCE, Patience
-from git_sync_wrapper.poll.http_poller import Poller, make_poller
+from git_sync_wrapper.poll.http_poller import HttpPoller, make_poller
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.git_sync_wrapper.access import given, make_access
@@ -19,7 +19,7 @@ from tests.support.git_server import GitServer
 from tests.support.loopback import Answer, Exchange, Request
 from tests.support.raising import raised
 
-Poll = Callable[..., Poller]
+Poll = Callable[..., HttpPoller]
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def server(tmp_path: Path) -> Iterator[GitServer]:
 @pytest.fixture
 def poll() -> Iterator[Poll]:
     """Make pollers for a repository; variables come after it."""
-    made: list[Poller] = []
+    made: list[HttpPoller] = []
 
     def make(
         repo: str, ref: str = "main", patience: Patience = PATIENCE, **variables: str
-    ) -> Poller:
+    ) -> HttpPoller:
         _, options, _ = given(repo, GITSYNC_REF=ref, **variables)
         access = make_access(repo, GITSYNC_REF=ref, **variables)
         poller = make_poller(options, access, patience)
@@ -48,7 +48,7 @@ def poll() -> Iterator[Poll]:
         poller.close()
 
 
-def error_of(poller: Poller) -> SidecarError:
+def error_of(poller: HttpPoller) -> SidecarError:
     return raised(SidecarError, poller.commit, Fence())
 
 

@@ -50,6 +50,8 @@ ln -sfn ".worktrees/$commit" "$GITSYNC_ROOT/candidate"
 class Remote:
     """What a poll says: what git-sync would find too, unless there is an error."""
 
+    is_light = True
+
     def __init__(self, source: Path) -> None:
         self._source = source
         self.newer = ""

@@ -20,8 +20,7 @@ from git_sync_wrapper.flags.read import strangers
 from git_sync_wrapper.hooks.runners import Hooks
 from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.metrics import WrapperMetrics
-from git_sync_wrapper.poll.http_poller import HttpPoller, make_poller
-from git_sync_wrapper.poll.ls_remote_poller import LsRemote
+from git_sync_wrapper.poll.polls import Polls
 from git_sync_wrapper.published.tree import ENGINE_ROOT
 from git_sync_wrapper.published.volume import STORE
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings
@@ -161,7 +160,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
             root=os.path.join(options.root, ENGINE_ROOT),
             count_healed=metrics.healed.inc,
         ),
-        poller=make_poller(options, access) or LsRemote(options, access, environ),
+        poller=Polls(options, access, environ),
         gate=make_gate(settings, metrics.gate, pin="GITSYNC_REF" if options.is_pinned else ""),
         hooks=hooks,
         metrics=metrics,
@@ -186,8 +185,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
             about,
             metrics,
             watch=sidecar.watch,
-            # Not where git is run for each poll.
-            glances=isinstance(context.poller, HttpPoller),
+            glances=context.poller.is_light,
         )
     finally:
         hooks.stop()

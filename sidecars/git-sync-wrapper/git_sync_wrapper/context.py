@@ -13,7 +13,7 @@ from git_sync_wrapper.error_file import ErrorFile
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.hooks.runners import Hooks
 from git_sync_wrapper.metrics import WrapperMetrics
-from git_sync_wrapper.poll.http_poller import Poller
+from git_sync_wrapper.poll.polls import Poller
 from git_sync_wrapper.published.commit import NAMED_PATHS, describe
 from git_sync_wrapper.published.volume import STORE, Published
 from git_sync_wrapper.settings import Settings

@@ -66,7 +66,7 @@ class Session:
         Whether the remote still has what the link shows, without a cycle.
         """
         volume = self._volume
-        if volume is None or not self._settled_at:
+        if volume is None or not self._settled_at or not self._context.poller.is_light:
             return False
         self._inspection.count_poll()
         try:

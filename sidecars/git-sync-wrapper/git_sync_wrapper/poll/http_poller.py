@@ -8,7 +8,6 @@ It only saves work and decides nothing: where it fails, git-sync itself is asked
 from __future__ import annotations
 
 import time
-from typing import Protocol
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from git_sync_wrapper.flags.options import Options
@@ -39,27 +38,9 @@ class RefsError(SidecarError):
     """
 
 
-class Poller(Protocol):
-    """
-    Knows what the remote has.
-    """
-
-    def commit(self, fence: Fence) -> str:
-        """
-        Return the full hash of the commit that the ref names now.
-
-        Raises:
-            SidecarError: The commit cannot be determined.
-            CycleAbandoned: The fence was revoked meanwhile.
-        """
-
-    def close(self) -> None:
-        """
-        Let go of the connection.
-        """
-
-
-def make_poller(options: Options, access: Access, patience: Patience = PATIENCE) -> Poller | None:
+def make_poller(
+    options: Options, access: Access, patience: Patience = PATIENCE
+) -> HttpPoller | None:
     """
     Return what polls the repository, None where git would do it in a way of its own.
     """
