@@ -53,7 +53,7 @@ class ForPeople:
         if advice:
             lines.append(f"{'':8}  {'':7}  what to do: {printable(str(advice))}")
         if trace:
-            lines.append(str(trace))
+            lines += map(printable, str(trace).splitlines())
         return "\n".join(lines)
 
     def _colored(self, text: str, what: str) -> str:

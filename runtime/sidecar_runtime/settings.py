@@ -31,6 +31,13 @@ _INJECTED = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_.+)?$|_PORT(_.+)?$")
 _USERINFO = re.compile(r"//.*@")
 
 
+def without_password(text: str) -> str:
+    """
+    Return a text without user and password of the URLs in it.
+    """
+    return _USERINFO.sub("//***@", text)
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """
@@ -44,6 +51,7 @@ class Spec:
     text: str
     prefixed: bool
     required: bool
+    show: Callable[[str], str]
 
 
 def setting(
@@ -55,6 +63,7 @@ def setting(
     allowed: str = "",
     prefixed: bool = True,
     required: bool = False,
+    show: Callable[[str], str] = without_password,
 ) -> Any:
     """
     Declare a field that is read from the environment.
@@ -65,9 +74,10 @@ def setting(
         text: One sentence for the reference: meaning, unit, reason for the default.
         default: As a person would write it; ``None`` makes the field ``None`` when unset.
         allowed: What the reference says is allowed; the parser's own words unless given.
+        show: Text to the part of it that anyone may see.
     """
     words = allowed or getattr(parse, "allowed", "")
-    spec = Spec(variable, parse, default, words, text, prefixed, required)
+    spec = Spec(variable, parse, default, words, text, prefixed, required, show)
     return dataclasses.field(metadata={_SPEC: spec})
 
 
@@ -192,7 +202,7 @@ def changed_settings(cls: type[Any], prefix: str, environ: Mapping[str, str]) ->
     for spec in specs_of(cls, prefix).values():
         text = environ.get(spec.variable, "").strip()
         if text and not _is_default(spec, text):
-            found[spec.variable] = _USERINFO.sub("//***@", text)
+            found[spec.variable] = spec.show(text)
     return found
 
 
@@ -262,7 +272,7 @@ def load(
         try:
             values[field] = spec.parse(text)
         except ValueError as error:
-            problems.append(Problem(spec.variable, _USERINFO.sub("//***@", raw), str(error)))
+            problems.append(Problem(spec.variable, without_password(raw), str(error)))
     if problems:
         raise SettingsError(problems, unknown)
     settings = cls(**values)

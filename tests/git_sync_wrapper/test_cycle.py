@@ -295,8 +295,10 @@ def test_a_one_shot_fails_though_an_older_commit_is_there(start: Start) -> None:
 
 @pytest.mark.parametrize("is_first", [False, True])
 def test_a_refused_commit_is_not_shown_nor_asked_for_again(
-    start: Start, log: Log, is_first: bool
+    start: Start, log: Log, monkeypatch: pytest.MonkeyPatch, is_first: bool
 ) -> None:
+    # What is checked out here is in no repository that could tell.
+    monkeypatch.setattr(Engine, "parent", lambda *_: "")
     wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax")
     if not is_first:
         wrapper.commit(ONE)

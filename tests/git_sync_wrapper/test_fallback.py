@@ -1,6 +1,5 @@
 """Looking for an acceptable commit: what ends the search, and what is worth another try."""
 
-from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -18,10 +17,7 @@ class History:
 
     def __init__(self, **failing: SidecarError) -> None:
         self._failing = failing
-        self.options = SimpleNamespace(is_pinned=False)
-
-    def has_fetched_tag(self) -> bool:
-        return False
+        self.is_pinned = False
 
     def parent(self, commit: str, fence: Fence) -> str:
         return f"c{int(commit[1:]) - 1}" if commit != "c0" else ""

@@ -128,7 +128,7 @@ def test_console_is_for_people(stream: io.StringIO) -> None:
     )
     logging.getLogger("botocore.credentials").info("Found %s", "keys")
     try:
-        raise ValueError("bad")
+        raise ValueError("bad\x1b[2J")
     except ValueError:
         logs.get_logger("box").exception("box_crashed")
 
@@ -137,7 +137,7 @@ def test_console_is_for_people(stream: io.StringIO) -> None:
     assert failed.endswith("warning  box_failed  closed: it is \\u202ethere  at=1")
     assert advice.strip() == "what to do: Open it\\x1b[2J."
     assert found.endswith("Found keys  logger=botocore.credentials")
-    assert crashed.endswith("box_crashed") and "ValueError: bad" == trace[-1]
+    assert crashed.endswith("box_crashed") and "ValueError: bad\\x1b[2J" == trace[-1]
 
 
 PROGRAM = """

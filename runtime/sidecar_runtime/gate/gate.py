@@ -168,6 +168,8 @@ class Gate:
                 refusal = self.examine(revision, folder, changed, fence)
             except Undecided:
                 self._metrics.checks("undecided").inc()
+                if held := self._verdicts.get(revision):
+                    held.due_at = self._clock()  # whoever asked again has no answer yet
                 raise
             self._note(revision, refusal)
         refused = self._verdicts[revision].refusal

@@ -42,6 +42,14 @@ def command_line(text: str) -> tuple[str, ...]:
     return (os.path.abspath(program), *words[1:])
 
 
+def program_of(command: str) -> str:
+    """
+    Return the program of a command; one of its arguments may be a secret.
+    """
+    words = shlex.split(command)
+    return f"{words[0]} …" if len(words) > 1 else words[0]
+
+
 @allows("names of variables, separated by commas or blanks")
 def variable_names(text: str) -> tuple[str, ...]:
     """
@@ -76,6 +84,7 @@ class GateSettings(CommonSettings):
     gate_command: tuple[str, ...] | None = setting(
         "GATE_COMMAND",
         command_line,
+        show=program_of,
         text="The command of `command`; it runs in the folder of the full revision, and exit "
         "code 0 accepts.",
     )

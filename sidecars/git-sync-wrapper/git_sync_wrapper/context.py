@@ -14,7 +14,7 @@ from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.hooks.runners import Hooks
 from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.poll.polls import Poller
-from git_sync_wrapper.published.commit import NAMED_PATHS, describe
+from git_sync_wrapper.published.commit import describe
 from git_sync_wrapper.published.volume import STORE, Published
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.status import Status
@@ -73,10 +73,10 @@ class Context:
         Note what the link shows.
         """
         before = self.status.commit
-        if published.commit != before:
-            self._describe(published.commit, before)
         self.status.publish(published)
         self.metrics.gate.fallback.set(bool(published.fallback))
+        if published.commit != before and not self.settings.one_shot:
+            self._describe(published.commit, before)
 
     def _describe(self, commit: str, before: str) -> None:
         """
@@ -91,6 +91,6 @@ class Context:
                 revision=commit,
                 author=facts.author,
                 subject=facts.subject,
-                **{f"files_{kind}": len(paths) for kind, paths in facts.changes.items()},
-                **{kind: paths[:NAMED_PATHS] for kind, paths in facts.changes.items()},
+                **{f"files_{kind}": count for kind, count in facts.counts.items()},
+                **facts.paths,
             )

@@ -232,9 +232,8 @@ class Session:
         Nothing is new.
         """
         self._context.metrics.git_sync.count_noop()
-        if refusal := self._publisher.refusal:
-            is_enough = bool(published.commit)
-            return Outcome("refused", published.commit, problem=refusal, is_enough=is_enough)
+        if self._publisher.refusal:
+            return self._publisher.refused(published)
         return self._publisher.confirm(published.commit, fence)
 
     def _sync(self, problem: SidecarError | None, fence: Fence) -> str:

@@ -40,7 +40,7 @@ def fall_back(
         SidecarError: One could not be fetched now; it is worth another try.
         CycleAbandoned: The fence was revoked.
     """
-    if engine.options.is_pinned or engine.has_fetched_tag():
+    if engine.is_pinned:
         log.warning("fallback_unusable", revision=refused, reason="pinned")
         raise NoFallback(", which GITSYNC_REF pins")
     commit = refused

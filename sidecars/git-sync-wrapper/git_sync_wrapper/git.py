@@ -14,7 +14,13 @@ from git_sync_wrapper.settings import PREFIX
 ANSWER_SECONDS = 30.0
 
 
-def ask(git: str, environ: Mapping[str, str], folder: str, *words: str) -> bytes | None:
+def ask(
+    git: str,
+    environ: Mapping[str, str],
+    folder: str,
+    *words: str,
+    deadline_seconds: float = ANSWER_SECONDS,
+) -> bytes | None:
     """
     Return what git says about the repository of a folder; None where it cannot tell.
 
@@ -27,7 +33,7 @@ def ask(git: str, environ: Mapping[str, str], folder: str, *words: str) -> bytes
             env=surroundings(environ, {"safe.directory": "*"}) | {"GIT_NO_LAZY_FETCH": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=ANSWER_SECONDS,
+            timeout=deadline_seconds,
             check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError):

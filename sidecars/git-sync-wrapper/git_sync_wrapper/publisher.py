@@ -33,6 +33,9 @@ class Publisher:
         facts = [told.repo, told.depth, told.filter, told.submodules, told.group_write]
         self._digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         self.refusal: RevisionRefused | None = None
+        self._is_obeyed = False
+        self._asked: list[str] = []
+        """The commits that the gate was asked about for the newest one."""
 
     def is_made_as_asked(self, published: Published) -> bool:
         """
@@ -42,10 +45,10 @@ class Publisher:
 
     def is_due(self, fence: Fence) -> bool:
         """
-        Whether the gate is to look at the newest commit again, although it has refused it.
+        Whether the gate is to look again at a commit that it has refused.
         """
-        gate, refusal = self._context.gate, self.refusal
-        return gate is not None and refusal is not None and gate.is_due(refusal.revision, fence)
+        gate = self._context.gate
+        return gate is not None and any(gate.is_due(commit, fence) for commit in self._asked)
 
     def confirm(self, commit: str, fence: Fence) -> Outcome:
         """
@@ -79,6 +82,7 @@ class Publisher:
                 context.note(volume.published())
             self._accept(None)
             return self.confirm(commit, fence)
+        self._asked.clear()
         refusal, undecided = self._ask(commit, published, fence)
         shown = commit
         if refusal is not None:
@@ -86,20 +90,22 @@ class Publisher:
                 if not is_whole:
                     context.engine.run(fence, ref=published.commit)
                     volume.repair(published.commit, context.engine.worktree(), fence)
-                self._accept(refusal)
-                return Outcome("refused", published.commit, problem=refusal, is_enough=True)
+                self._accept(refusal, is_obeyed=context.engine.is_pinned)
+                return self.refused(published)
+
+            def judge(older: str) -> RevisionRefused | None:
+                nonlocal undecided
+                found, no_verdict = self._ask(older, published, fence)
+                undecided = undecided or no_verdict
+                return found
+
             try:
-                shown = fall_back(
-                    context.engine,
-                    commit,
-                    lambda older: self._ask(older, published, fence)[0],
-                    fence,
-                )
+                shown = fall_back(context.engine, commit, judge, fence)
             except NoFallback as why:
                 self._accept(refusal, str(why))
                 if undecided is not None:
                     raise undecided from None
-                return Outcome("refused", problem=refusal)
+                return self.refused(published)
         volume.add(shown, context.engine.worktree(), fence)
         context.hooks.prepublish(shown, fence)
         volume.show(shown, made_by, fence, fallback="" if shown == commit else commit)
@@ -108,9 +114,14 @@ class Publisher:
         self._announce(shown, fence)
         if undecided is not None and not self._settings.one_shot:
             raise undecided
-        if refusal is not None:
-            return Outcome("refused", shown, problem=refusal, is_enough=True)
-        return Outcome("changed", commit)
+        return self.refused(volume.published()) if refusal else Outcome("changed", commit)
+
+    def refused(self, published: Published) -> Outcome:
+        """
+        The gate refuses the newest commit; a one-shot may end with another, but for a pin.
+        """
+        is_enough = bool(published.commit) and not self._is_obeyed
+        return Outcome("refused", published.commit, problem=self.refusal, is_enough=is_enough)
 
     def _ask(
         self, commit: str, published: Published, fence: Fence
@@ -126,6 +137,7 @@ class Publisher:
         """
         undecided = None
         has_time = bool(published.commit) and not self._settings.one_shot
+        self._asked.append(commit)
         for _ in range(1 if has_time else UNDECIDED_TIMES):
             try:
                 return self._judge(commit, published, fence), None
@@ -146,15 +158,18 @@ class Publisher:
         changed += links_to(worktree, changed)
         return gate.judge(commit, worktree, changed, fence)
 
-    def _accept(self, refusal: RevisionRefused | None, why_nothing: str = "") -> None:
+    def _accept(
+        self, refusal: RevisionRefused | None, why_nothing: str = "", *, is_obeyed: bool = False
+    ) -> None:
         """
         Note what the gate says of the newest commit; nothing where it lets it pass.
 
         Args:
             why_nothing: Why nothing is published instead.
+            is_obeyed: Whether it is pinned, so that no other will do.
         """
-        self.refusal = refusal
-        self._context.status.refuse(refusal, why_nothing)
+        self.refusal, self._is_obeyed = refusal, is_obeyed
+        self._context.status.refuse(refusal, why_nothing, is_obeyed=is_obeyed)
         if self._context.gate is not None:
             self._context.gate.rest(is_refused=refusal is not None)
 

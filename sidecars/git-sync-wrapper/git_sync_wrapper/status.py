@@ -27,6 +27,7 @@ class Status:
         self._published = Published()
         self._commit = CommitFacts()
         self._refusal: RevisionRefused | None = None
+        self._is_obeyed = False
         self._why_nothing = ""
         self._damage = ""
 
@@ -46,6 +47,8 @@ class Status:
         if not os.path.isdir(self._link):
             problem = f"{self._link} shows no folder"
         shortfall = ""
+        if self._is_obeyed and self._refusal:
+            problem = f"the gate refuses {self._refusal.revision}, which GITSYNC_REF pins"
         if published.fallback:
             shortfall = f"the gate refused {published.fallback}, and this is a fallback"
         return Readiness(not problem, published.commit, published.published_at, problem, shortfall)
@@ -68,14 +71,17 @@ class Status:
         """
         self._damage = problem
 
-    def refuse(self, refusal: RevisionRefused | None, why_nothing: str = "") -> None:
+    def refuse(
+        self, refusal: RevisionRefused | None, why_nothing: str = "", *, is_obeyed: bool = False
+    ) -> None:
         """
         Note what the gate refuses; None once it refuses nothing.
 
         Args:
             why_nothing: Why nothing is published instead, to be said after the commit.
+            is_obeyed: Whether it is pinned, so that what is shown is another than what is wanted.
         """
-        self._refusal = refusal
+        self._refusal, self._is_obeyed = refusal, is_obeyed
         self._why_nothing = f": the gate refuses {refusal.revision}{why_nothing}" if refusal else ""
 
     def details(self) -> dict[str, object]:

@@ -7,17 +7,16 @@ the newest that it accepts is published instead, until something better comes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from s3_sync.layouts.layout import Layout
-from s3_sync.layouts.publish import revert
+from s3_sync.layouts.publish import revert, take_back
 from s3_sync.lease import Lease
 from s3_sync.result import CycleResult
 from s3_sync.source import Source, State
-from s3_sync.tree.published import PARTIAL
+from s3_sync.tree.published import partial_name
 from s3_sync.tree.target import Target, Torn
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -78,13 +77,16 @@ class Offering:
         self._source = source
         self._bring = bring
         self._undecided: dict[str, int] = {}
-        self._refused = ""
+        # What was asked about for the newest state, and why there was no verdict about one of them.
+        self._asked: list[str] = []
+        self._no_verdict: Undecided | None = None
 
     def is_due(self, fence: Fence) -> bool:
         """
-        Whether what was refused last is to be offered again, although it is the same.
+        Whether something that was refused the last time is to be offered again, as it is.
         """
-        return self._gate is not None and self._gate.is_due(self._refused, fence)
+        gate = self._gate
+        return gate is not None and any(gate.is_due(name, fence) for name in self._asked)
 
     async def make(
         self,
@@ -106,10 +108,13 @@ class Offering:
         for path in self._lease.torn:
             raise Torn(path)
         offer = Offer(name_of(state, lacking, layout.tree), lacking)
+        self._asked.clear()
+        self._no_verdict = None
         offer.refusal = self._ask(layout, offer, fence)
-        self._refused = offer.name
         if offer.refusal is not None:
             if self._lease.published.at is not None:
+                take_back(layout.shown, layout.tree, fence)  # it repairs what is shown
+                self._lease.look_again(layout)
                 return offer
             offer = await self._fall_back(layout, state, offer, fence)
         return self._show(layout, offer, fence)
@@ -137,6 +142,7 @@ class Offering:
         if layout.shows(offer.name):
             self._gate.rest()
             return None
+        self._asked.append(offer.name)
         changed = [path for path, _ in layout.changes().publish]
         try:
             return self._gate.judge(offer.name, layout.tree.path, changed, fence)
@@ -146,7 +152,7 @@ class Offering:
             has_time = self._lease.published.at is not None and not self._one_shot
             if has_time or times < UNDECIDED_TIMES:
                 raise
-            offer.undecided = error
+            offer.undecided = self._no_verdict = error
             return RevisionRefused(offer.name, [Finding("", None, error.message)])
         finally:
             self._lease.look_at_all(layout)  # a command may have written to what it judged
@@ -165,8 +171,8 @@ class Offering:
         else:
             found = await self._earlier(layout, offer, fence)
         if found is None:
-            if offer.undecided is not None:
-                raise offer.undecided
+            if self._no_verdict is not None:
+                raise self._no_verdict
             return offer
         assert self._gate is not None
         self._gate.rest(is_refused=True)
@@ -192,7 +198,7 @@ class Offering:
                 lacking[path] = SidecarError("file_refused", f"the gate refuses {path!r}")
             if not named or not tree.managed.files:
                 return None
-            rest = Offer(partial_name(tree), lacking)
+            rest = Offer(partial_name(tree.managed.files), lacking)
             refusal = self._ask(layout, rest, fence)
         return rest
 
@@ -218,14 +224,4 @@ def name_of(state: State[Any], lacking: Mapping[str, SidecarError], tree: Target
     """
     Return what a state is called as far as the tree has it: a revision's name is for all of it.
     """
-    return partial_name(tree) if lacking else state.revision
-
-
-def partial_name(tree: Target) -> str:
-    """
-    Return the name of what a tree has, the same for the same.
-    """
-    digest = hashlib.blake2b(digest_size=6)
-    for path, managed in sorted(tree.managed.files.items()):
-        digest.update(f"{path}\0{managed.etag}\0{managed.size_bytes}\0".encode())
-    return f"{PARTIAL}{digest.hexdigest()}"
+    return partial_name(tree.managed.files) if lacking else state.revision

@@ -30,7 +30,8 @@ def test_who_when_what_about_and_which_files(repository: Repository) -> None:
 
     assert ("김민지", "보고서 추가") == (facts.author, facts.subject)
     assert facts.committed_at.startswith("2023-11-14T22:13:")
-    assert {"added": ["d/c d.py"], "changed": ["a.py"], "deleted": ["b.py"]} == facts.changes
+    assert {"added": 1, "changed": 1, "deleted": 1} == facts.counts
+    assert {"added": ["d/c d.py"], "changed": ["a.py"], "deleted": ["b.py"]} == facts.paths
     assert {"added": "1: d/c d.py", "changed": "1: a.py", "deleted": "1: b.py"} == facts.shown()[
         "last_change"
     ]

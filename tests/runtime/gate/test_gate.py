@@ -270,6 +270,25 @@ def test_a_refusal_that_names_a_file_is_final_until_a_person_asks(knock: Knock, 
     assert 2 == len(log.events("revision_refused"))  # it says something else now
 
 
+def test_whoever_asked_again_and_got_no_verdict_is_asked_again(
+    knock: Knock, tmp_path: Path
+) -> None:
+    """SIGHUP counts for one cycle, in which the check is killed."""
+    mode = tmp_path / "mode"
+    door = knock(f"case $(cat {mode}) in refuse) echo a.py:1: no; exit 1;; die) kill -9 $$; esac")
+    (door.folder / "a.py").write_text("x")
+    mode.write_text("refuse")
+    assert door.judge() is not None
+    mode.write_text("die")
+    door.fence = Fence(is_asked_for=True)
+    raised(Undecided, door.judge)
+    mode.write_text("accept")
+    door.fence = Fence()
+
+    assert door.gate.is_due("r1", door.fence)
+    assert door.judge() is None
+
+
 def test_a_verdict_that_was_good_is_final_though_a_person_asks(knock: Knock) -> None:
     door = knock("exit 0")
     door.fence = Fence(is_asked_for=True)

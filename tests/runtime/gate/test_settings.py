@@ -20,7 +20,7 @@ from sidecar_runtime.gate.settings import (
 )
 from sidecar_runtime.gate.syntax import NEWEST
 from sidecar_runtime.metrics import Metrics
-from sidecar_runtime.settings import load
+from sidecar_runtime.settings import changed_settings, load
 from tests.support.raising import raised
 
 
@@ -175,3 +175,11 @@ def test_a_check_that_may_take_longer_than_a_cycle_is_refused() -> None:
 @pytest.mark.parametrize("text", ["0", "0.5s", "8d", "soon"])
 def test_a_timeout_is_a_second_or_more(text: str) -> None:
     assert "X_GATE_TIMEOUT" == problem_of(GATE="syntax", GATE_TIMEOUT=text).setting
+
+
+def test_of_a_command_the_program_is_shown_and_no_argument() -> None:
+    environ = {"X_GATE_COMMAND": "/bin/sh --api-key=s3cr3t", "X_GATE": "command"}
+
+    assert {"X_GATE_COMMAND": "/bin/sh …", "X_GATE": "command"} == changed_settings(
+        BoxSettings, "X_", environ
+    )

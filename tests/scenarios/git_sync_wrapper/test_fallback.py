@@ -5,6 +5,7 @@ it accepts is.
 
 import json
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -125,6 +126,36 @@ def test_what_a_ref_pins_is_obeyed(here: GitSite, kind: str) -> None:
     said = f"nothing is published yet: the gate refuses {pinned}, which GITSYNC_REF pins"
     wait_until(lambda: said == wrapper.status()["problem"], said)
     assert ("", 503) == (here.shown(), wrapper.get("/readyz").status)
+
+
+def test_a_refused_pin_does_not_pass_off_another_commit_as_itself(here: GitSite) -> None:
+    """The volume shows a commit of before the pin."""
+    before = good(here)
+    assert 0 == here.wrapper("--one-time", **GATE).wait_for_exit().code
+    pinned = bad(here)
+    one_shot = {"GITSYNC_ONE_TIME": "true", "GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE": "2s"}
+
+    assert 0 != here.wrapper(GITSYNC_REF=pinned, **GATE, **one_shot).wait_for_exit().code
+    wrapper = here.wrapper(GITSYNC_REF=pinned, **GATE)
+    said = f"the gate refuses {pinned}, which GITSYNC_REF pins"
+    wait_until(lambda: said == wrapper.status()["problem"], said)
+    assert (before, 503) == (here.shown(), wrapper.get("/readyz").status)
+
+
+def test_a_git_that_was_killed_once_does_not_end_the_search(here: GitSite, tmp_path: Path) -> None:
+    accepted = good(here)
+    bad(here)
+    git = tmp_path / "git"
+    git.write_text(
+        f"#!/bin/sh\ncase $* in *'cat-file commit'*)"
+        f" test -e {tmp_path}/once || {{ touch {tmp_path}/once; kill -9 $$; }};; esac\n"
+        f'exec {shutil.which("git")} "$@"\n'
+    )
+    git.chmod(0o755)
+    wrapper = here.wrapper(GITSYNC_GIT=str(git), **GATE)
+
+    here.wait_until_shown(accepted, wrapper)
+    wrapper.wait_until_ready()
 
 
 def test_without_an_acceptable_commit_nothing_is_shown(here: GitSite) -> None:

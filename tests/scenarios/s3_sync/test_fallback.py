@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.snapshots import consumed
+from tests.scenarios.s3_sync.snapshots import consumed, wait_for_cycles
+from tests.scenarios.s3_sync.storms import as_user
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.reading import reading
@@ -215,6 +217,116 @@ def test_a_pin_is_obeyed_and_called_a_pin(
     end = one_shot.wait_for_exit()
     assert 3 == end.code and "which S3_SYNC_REVISION pins" in one_shot.log()
     assert {} == consumed(task)
+
+
+@pytest.mark.parametrize("source", ["release", "listing"])
+def test_a_part_that_was_accepted_lets_nothing_through_that_was_not(
+    s3: FakeS3, start: StartDaemon, open_folder: Path, source: str
+) -> None:
+    """A file of an accepted revision cannot be written; the next revision is broken."""
+    target = open_folder / "dags"
+    target.mkdir(mode=0o775)
+    target.chmod(0o775)
+    shelf = Shelf.at(s3)
+
+    def offer(files: Mapping[str, bytes]) -> None:
+        if source == "release":
+            shelf.publish(files)
+        for path, body in files.items():
+            s3.put(f"dags/{path}", body)
+
+    s3.objects.clear()
+    offer({"a.py": b"V = 1\n"})
+    daemon = start(
+        {**GATE, "S3_SYNC_SOURCE": source},
+        target=target,
+        interval="0.3",
+        wrapper=as_user(50000, 0),
+    )
+    daemon.wait_until_ready()
+    (target / "pkg").mkdir(mode=0o755)  # root's
+    accepted = {"a.py": b"V = 2\n", "pkg/x.py": b"X = 1\n"}
+    offer(accepted)
+    daemon.wait_for_event("cycle_failed", reason="target_denied")
+    offer({**accepted, "a.py": BROKEN})
+
+    daemon.wait_for_event("revision_refused")
+    wait_for_cycles(daemon, "refused", 3)
+    assert {"a.py": accepted["a.py"]} == consumed(target)
+    assert 503 == daemon.get("/readyz").status  # a part of a revision is in place
+    shutil.chown(target / "pkg", 50000, 0)
+    offer(accepted | {"a.py": b"V = 3\n"})
+    wait_until(lambda: daemon.get("/readyz").status == 200, "all of the next one")
+    assert accepted | {"a.py": b"V = 3\n"} == consumed(target)
+
+
+def test_a_part_whose_rest_was_damaged_is_downloaded_again(
+    s3: FakeS3, start: StartDaemon, open_folder: Path
+) -> None:
+    target = open_folder / "dags"
+    target.mkdir(mode=0o775)
+    target.chmod(0o775)
+    shelf = Shelf.at(s3)
+    shelf.publish({"a.py": b"V = 1\n"})
+    daemon = start({**RELEASE, **GATE}, target=target, interval="0.3", wrapper=as_user(50000, 0))
+    daemon.wait_until_ready()
+    (target / "pkg").mkdir(mode=0o755)
+    files = {"a.py": b"V = 2\n", "pkg/x.py": b"X = 1\n"}
+    shelf.publish(files)
+    daemon.wait_for_event("cycle_failed", reason="target_denied")
+    daemon.kill()
+    (target / ".s3-sync/staged/pkg/x.py").write_bytes(b"")
+    shutil.chown(target / "pkg", 50000, 0)
+
+    daemon.start().wait_until_ready()
+
+    assert files == consumed(target)
+
+
+def test_what_a_fallback_shows_is_repaired_though_the_newest_was_offered_again(
+    s3: FakeS3, start: StartDaemon, target: Path, layout: dict[str, str]
+) -> None:
+    shelf = Shelf.at(s3)
+    shelf.publish(revision(1))
+    shelf.publish(revision(2, broken=True))
+    daemon = start({**RELEASE, **layout}, interval="0.2")
+    daemon.wait_until_ready()
+    daemon.sync()
+    shown = target / "current" if (target / "current").is_symlink() else target
+    (shown / "pkg0/m0.py").unlink()
+
+    wait_until(lambda: consumed(target) == revision(1), "it is back")
+    wait_until(lambda: daemon.get("/readyz").status == 200, "and known to be")
+
+
+@pytest.mark.parametrize("crash", ["exit 1", "kill -9 $$"])
+@pytest.mark.parametrize("source", ["release", "listing"])
+def test_a_check_that_failed_once_about_what_is_left_is_made_again(
+    s3: FakeS3, start: StartDaemon, target: Path, tmp_path: Path, source: str, crash: str
+) -> None:
+    """The newest is really refused; of what could be shown instead there is no verdict at first."""
+    asked, works = tmp_path / "asked", tmp_path / "works"
+    check = tmp_path / "check"
+    check.write_text(
+        f"#!/bin/sh\ngrep -q bad dag.py && {{ echo dag.py:1: bad; exit 1; }}\n"
+        f"echo >>{asked}\ntest -e {works} || {{ echo no memory; {crash}; }}\n"
+    )
+    check.chmod(0o755)
+    gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": str(check)}
+    good = {f"ok{number}.py": b"x = 1\n" for number in range(4)}
+    s3.objects.clear()
+    shelf = Shelf.at(s3)
+    shelf.publish(good | {"dag.py": b"good\n"})
+    shelf.publish(good | {"dag.py": b"bad\n"})
+    for path, body in (good | {"dag.py": b"bad\n"}).items():
+        s3.put(f"dags/{path}", body)
+    daemon = start({**gate, "S3_SYNC_SOURCE": source}, interval="0.2")
+    wait_until(lambda: asked.exists() and len(asked.read_text().split("\n")) > 1, "it was asked")
+    works.touch()
+    daemon.sighup()
+
+    daemon.wait_until_ready()
+    assert good.keys() <= consumed(target).keys()
 
 
 def test_after_a_rollback_nothing_comes_back_that_was_left(

@@ -144,20 +144,28 @@ class Engine:
         Return the first parent of the commit that is checked out; empty where it has none.
 
         From the commit itself, which says so in a shallow clone, too.
+
+        Raises:
+            SidecarError: git does not say; it is worth another try.
+            CycleAbandoned: The fence was revoked.
         """
         try:
             said, code = self._git(["cat-file", "commit", commit], self.worktree(), fence)
-        except (OSError, child.DeadlinePassed):
-            return ""
-        head = said.decode(errors="replace").partition("\n\n")[0] if code == 0 else ""
+        except (OSError, child.DeadlinePassed) as error:
+            raise _no_parent(commit, str(error)) from None
+        if code != 0:
+            raise _no_parent(commit, f"git cat-file ended with {child.ending(code)}")
+        head = said.decode(errors="replace").partition("\n\n")[0]
         found = re.search(r"^parent ([0-9a-f]+)$", head, re.MULTILINE)
         return found[1] if found else ""
 
-    def has_fetched_tag(self) -> bool:
+    @property
+    def is_pinned(self) -> bool:
         """
-        Whether what git-sync fetched last is a tag.
+        Whether the ref names one commit for good: a hash, or a tag, as git-sync fetched it last.
         """
-        return "\ttag '" in _read(os.path.join(self.root, GIT, "FETCH_HEAD"))
+        fetched = _read(os.path.join(self.root, GIT, "FETCH_HEAD"))
+        return self.options.is_pinned or "\ttag '" in fetched
 
     def restore(self, commit: str, fence: Fence) -> str:
         """
@@ -314,6 +322,14 @@ class Engine:
             f"git-sync ended well, but {self.root}/{CANDIDATE} shows no commit",
             "Another program writes there, or this is not git-sync 4.",
         )
+
+
+def _no_parent(commit: str, why: str) -> SidecarError:
+    return SidecarError(
+        "git_sync_failed",
+        f"git does not name the parent of {commit}: {why}",
+        "It is asked again. Look at the container's memory limit.",
+    )
 
 
 def _may_be_secret(key: str, value: str) -> bool:

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 
 from git_sync_wrapper.git import ask
 
-SUBJECT_CHARACTERS = 200
+TEXT_CHARACTERS = 200
 NAMED_PATHS = 20
+# It is only for people, and a cycle waits for it.
+DEADLINE_SECONDS = 5.0
 
 # https://git-scm.com/docs/git-diff-tree#_raw_output_format
 _KINDS = {b"A": "added", b"D": "deleted"}
@@ -24,17 +26,20 @@ class CommitFacts:
     What git says of a commit; empty where it cannot tell.
 
     Args:
-        changes: Paths by ``added``, ``changed`` and ``deleted``, against what was shown before.
+        counts: How many files are ``added``, ``changed`` and ``deleted``, against what was shown
+            before; empty where nothing was.
+        paths: The first of each kind.
     """
 
     author: str = ""
     committed_at: str = ""
     subject: str = ""
-    changes: Mapping[str, list[str]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    paths: Mapping[str, list[str]] = field(default_factory=dict)
 
     def shown(self) -> dict[str, object]:
         """
-        Return it for the status page, with the first paths of each kind.
+        Return it for the status page.
         """
         commit = {
             name: getattr(self, name)
@@ -42,8 +47,7 @@ class CommitFacts:
             if getattr(self, name)
         }
         changes = {
-            kind: f"{len(paths)}: {', '.join(paths[:NAMED_PATHS])}"
-            for kind, paths in self.changes.items()
+            kind: f"{count}: {', '.join(self.paths[kind])}" for kind, count in self.counts.items()
         }
         found = {"commit": commit, "last_change": changes}
         return {name: facts for name, facts in found.items() if facts}
@@ -53,7 +57,7 @@ def describe(
     git: str, environ: Mapping[str, str], folder: str, commit: str, before: str
 ) -> CommitFacts:
     """
-    Ask git about the commit that a folder shows.
+    Ask git about the commit that a folder shows; takes :data:`DEADLINE_SECONDS` at most, twice.
 
     Args:
         commit: Empty for none.
@@ -61,25 +65,27 @@ def describe(
     """
     if not commit:
         return CommitFacts()
+
+    def say(*words: str) -> bytes:
+        return ask(git, environ, folder, *words, deadline_seconds=DEADLINE_SECONDS) or b""
+
     form = "--format=%an%x00%ct%x00%s"
-    said = ask(git, environ, folder, "log", "-1", "--no-show-signature", form, commit)
-    parts = (said or b"").decode(errors="replace").rstrip("\n").split("\0")
+    said = say("log", "-1", "--no-show-signature", form, commit)
+    parts = said.decode(errors="replace").rstrip("\n").split("\0")
     if len(parts) != 3 or not parts[1].isdecimal():
         return CommitFacts()
     try:
         at = datetime.fromtimestamp(int(parts[1]), UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError, OSError):  # the author's clock may say anything
         at = ""
-    changes = _changes(git, environ, folder, commit, before) if before else {}
-    return CommitFacts(parts[0], at, parts[2][:SUBJECT_CHARACTERS], changes)
-
-
-def _changes(
-    git: str, environ: Mapping[str, str], folder: str, commit: str, before: str
-) -> dict[str, list[str]]:
-    difference = ("diff-tree", "-r", "-z", "--name-status", "--no-renames", before, commit)
-    words = (ask(git, environ, folder, *difference) or b"").split(b"\0")
+    author, subject = parts[0][:TEXT_CHARACTERS], parts[2][:TEXT_CHARACTERS]
+    if not before:
+        return CommitFacts(author, at, subject)
+    words = say("diff-tree", "-r", "-z", "--name-status", "--no-renames", before, commit)
     found: dict[str, list[str]] = {}
-    for kind, path in zip(words[::2], words[1::2], strict=False):
+    fields = words.split(b"\0")
+    for kind, path in zip(fields[::2], fields[1::2], strict=False):
         found.setdefault(_KINDS.get(kind, "changed"), []).append(os.fsdecode(path))
-    return dict(sorted(found.items()))
+    counts = {kind: len(found[kind]) for kind in sorted(found)}
+    paths = {kind: found[kind][:NAMED_PATHS] for kind in counts}
+    return CommitFacts(author, at, subject, counts, paths)

@@ -74,6 +74,18 @@ def revert(
             tree.take(path, shown, fence, lambda _: False)
 
 
+def take_back(shown: Target | None, tree: Target, fence: Fence) -> None:
+    """
+    Give the tree what is shown instead of all that is not, as far as it can be linked.
+    """
+    if shown is None:
+        return
+    ours, theirs = tree.managed.files, shown.managed.files
+    for path in [path for path in ours if not _is_same(path, ours, theirs)]:
+        tree.delete(path, fence)
+    restore(theirs.keys() - ours.keys(), shown, tree, fence)
+
+
 def _is_same(path: str, ours: Mapping[str, Managed], theirs: Mapping[str, Managed]) -> bool:
     return path in ours and path in theirs and ours[path].etag == theirs[path].etag
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from s3_sync.layouts.leftovers import clear_snapshots
 from s3_sync.layouts.publish import bring, difference, repair, restore
@@ -14,10 +14,11 @@ from s3_sync.plan import Plan
 from s3_sync.result import CycleResult
 from s3_sync.settings import Settings
 from s3_sync.tree.managed import Managed
+from s3_sync.tree.published import partial_name
 from s3_sync.tree.target import Target, Torn
 from s3_sync.tree.volume import PUBLISHING, STAGED, Volume, is_there
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.volume.files import is_at
+from sidecar_runtime.volume.files import is_at, read_file
 
 
 class StagedLayout:
@@ -26,7 +27,7 @@ class StagedLayout:
     """
 
     is_atomic = True
-    revision = problem = ""
+    revision = ""
 
     def __init__(self, settings: Settings, volume: Volume) -> None:
         self._volume = volume
@@ -37,10 +38,19 @@ class StagedLayout:
             self.shown = Target(volume, file_mode=settings.file_mode)
             stack.callback(self.shown.close)
             self._open = stack.pop_all()
-        # An accepted revision of which a part is shown: nothing else is done before the rest is.
-        self._is_half_shown = is_there(PUBLISHING, volume.state)
+        # An accepted revision of which a part is shown, by the name of its files.
+        self._half_shown = ""
+        if is_there(PUBLISHING, volume.state):
+            self._half_shown = "unknown"
+            with suppress(OSError):
+                held = read_file(PUBLISHING, dir_fd=volume.state)
+                self._half_shown = held.decode(errors="replace") or "unknown"
         if not self.tree.managed.files:
             restore(self.shown.managed.files, self.shown, self.tree, Fence())
+
+    @property
+    def problem(self) -> str:
+        return "a part of a revision is in place" if self._half_shown else ""
 
     def is_current(self) -> bool:
         return is_at(STAGED, self._volume.state, self.tree.folder)
@@ -57,28 +67,33 @@ class StagedLayout:
 
     def repair(self, damaged: Collection[str], fence: Fence) -> CycleResult:
         result = repair(self.tree, self.shown, damaged, fence)
-        if self._is_half_shown:
+        # A tree that has gone on since was not accepted, and a damaged one is downloaded first.
+        if self._half_shown == partial_name(self.tree.managed.files) and not self._torn():
             result.add(self._show(fence))
         return result
 
     def publish(self, revision: str, fence: Fence) -> CycleResult:
-        self._volume.write_state(PUBLISHING, f"{revision}\n".encode(), fence)
-        self._is_half_shown = True
+        for path in self._torn():  # a gate's command may have meddled
+            raise Torn(path)
+        self._half_shown = partial_name(self.tree.managed.files)
+        self._volume.write_state(PUBLISHING, self._half_shown.encode(), fence)
         return self._show(fence)
+
+    def _torn(self) -> set[str]:
+        """
+        All of it is looked at before the first is shown.
+        """
+        return self.tree.damaged(path for path, _ in self.changes().publish)
 
     def _show(self, fence: Fence) -> CycleResult:
         """
         Show all of the tree; where that fails, or the process is killed, the next cycle goes on.
         """
-        plan = self.changes()
-        # All of it is looked at before the first is shown: a gate's command may have meddled.
-        for path in self.tree.damaged(path for path, _ in plan.publish):
-            raise Torn(path)
-        result = bring(self.tree, self.shown, plan, fence)
+        result = bring(self.tree, self.shown, self.changes(), fence)
         if not result.failed:
             with fence:
                 os.unlink(PUBLISHING, dir_fd=self._volume.state)
-            self._is_half_shown = False
+            self._half_shown = ""
         return result
 
     def prune(self, fence: Fence) -> None:

@@ -4,12 +4,14 @@ What is published: the record of the last complete cycle, and whether it still h
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
+from s3_sync.tree.managed import Managed
 from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
@@ -29,6 +31,16 @@ def is_partial(name: str) -> bool:
     Whether it is the name of a part of a revision.
     """
     return name.startswith(PARTIAL)
+
+
+def partial_name(files: Mapping[str, Managed]) -> str:
+    """
+    Return the name of these files, the same for the same.
+    """
+    digest = hashlib.blake2b(digest_size=6)
+    for path, managed in sorted(files.items()):
+        digest.update(f"{path}\0{managed.etag}\0{managed.size_bytes}\0".encode())
+    return f"{PARTIAL}{digest.hexdigest()}"
 
 
 class Published:
