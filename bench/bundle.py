@@ -272,7 +272,7 @@ class Bench:
             "PYTHONPATH": str(MODULE),
             **{f"AIRFLOW_CONN_{key}": json.dumps(one) for key, one in connections.items()},
         }
-        program = [self.airflow / "bin" / "python", "-P", CHILD]
+        program: list[str | Path] = [self.airflow / "bin" / "python", "-P", CHILD]
         with dialogue(program, environment, folder.with_suffix(".log")) as child:
             yield Child(child, CLASSES[name])
 

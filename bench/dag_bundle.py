@@ -72,6 +72,6 @@ def running(
         "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(storage),
     }
-    program = [airflow / "bin" / "python", "-I", CHILD, bucket, prefix]
+    program: list[str | Path] = [airflow / "bin" / "python", "-I", CHILD, bucket, prefix]
     with dialogue(program, variables, storage / "log") as child:
         yield Bundle(child, storage / "bench")

@@ -64,7 +64,7 @@ def running_bundles(
         wrapper: A program, with its arguments, that runs it.
     """
     home.mkdir(parents=True, exist_ok=True)
-    program = [*wrapper, airflow.bin / "python", "-P", CHILD]
+    program: list[str | Path] = [*wrapper, airflow.bin / "python", "-P", CHILD]
     environment = {
         **airflow.environment(None, home),
         "PYTHONPATH": str(MODULE),

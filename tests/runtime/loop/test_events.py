@@ -19,7 +19,7 @@ LONG_SECONDS = 60.0
 
 @pytest.fixture
 def events() -> Iterator[Events[str]]:
-    with closing(Events()) as events:
+    with closing(Events[str]()) as events:
         yield events
 
 
