@@ -89,7 +89,7 @@ MODERATE = Counts(
     runs=2,
     tree_reads=1_000,
     credential_rotations=2,
-    worlds=15,
+    worlds=10,
 )
 FULL = Counts(
     histories=120,
