@@ -30,6 +30,7 @@ from bench.s3_peers import airflow_with_bundle
 from bench.s3_store import BUCKET, PREFIX, Store, files_of, open_store
 from bench.s3_sync_page import RELEASES
 from tests.support.daemon import Daemon
+from tests.support.dialogue import Dialogue, dialogue
 
 CHILD = Path(__file__).with_name("versions_child.py")
 MODULE = Path(__file__).parents[1] / "airflow-bundle"
@@ -85,10 +86,9 @@ class Child:
     A process of Airflow with one kind of bundle.
     """
 
-    def __init__(self, process: subprocess.Popen[str], classpath: str, log: Path) -> None:
-        self._process = process
+    def __init__(self, child: Dialogue, classpath: str) -> None:
+        self._child = child
         self._classpath = classpath
-        self._log = log
 
     def do(self, deed: str, **kwargs: Any) -> tuple[Cost, Path, str | None]:
         """
@@ -97,14 +97,8 @@ class Child:
         Raises:
             RuntimeError: It failed.
         """
-        assert self._process.stdin is not None and self._process.stdout is not None
         line = {"do": deed, "class": self._classpath, "kwargs": kwargs}
-        self._process.stdin.write(json.dumps(line) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"{self._classpath} failed: {self._log.read_text()[-2000:]}")
-        found = json.loads(answer)
+        found = json.loads(self._child.ask(json.dumps(line)))
         cpu, wall = found["cost"]
         return Cost(cpu, wall, 0.0), Path(found["path"]), found["version"]
 
@@ -259,7 +253,6 @@ class Bench:
     @contextmanager
     def _child(self, name: str, folder: Path) -> Iterator[Child]:
         folder.mkdir(parents=True, exist_ok=True)
-        log = folder.with_suffix(".log")
         connections: Mapping[str, Any] = {
             "AWS_DEFAULT": {
                 "conn_type": "aws",
@@ -269,29 +262,19 @@ class Bench:
             },
             "GIT_DEFAULT": {"conn_type": "git", "host": f"file://{self.repository}"},
         }
-        with log.open("w") as said:
-            process = subprocess.Popen(
-                [self.airflow / "bin" / "python", "-P", CHILD],
-                env={
-                    **self.store.environment(),
-                    "HOME": str(folder),
-                    "AIRFLOW_HOME": str(folder / "airflow"),
-                    "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
-                    "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(folder / "storage"),
-                    "GIT_CONFIG_GLOBAL": "/dev/null",
-                    "PYTHONPATH": str(MODULE),
-                    **{f"AIRFLOW_CONN_{key}": json.dumps(one) for key, one in connections.items()},
-                },
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=said,
-                text=True,
-            )
-        with process:
-            try:
-                yield Child(process, CLASSES[name], log)
-            finally:
-                process.kill()
+        environment = {
+            **self.store.environment(),
+            "HOME": str(folder),
+            "AIRFLOW_HOME": str(folder / "airflow"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(folder / "storage"),
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "PYTHONPATH": str(MODULE),
+            **{f"AIRFLOW_CONN_{key}": json.dumps(one) for key, one in connections.items()},
+        }
+        program: list[str | Path] = [self.airflow / "bin" / "python", "-P", CHILD]
+        with dialogue(program, environment, folder.with_suffix(".log")) as child:
+            yield Child(child, CLASSES[name])
 
 
 def _spent(daemon: Daemon) -> float:

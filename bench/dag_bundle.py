@@ -9,7 +9,6 @@ Airflow.
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.measure import Cost, during
+from tests.support.dialogue import Dialogue, dialogue
 
 CHILD = Path(__file__).with_name("bundle_child.py")
 NAME = "S3DagBundle"
@@ -32,7 +32,7 @@ class Bundle:
         folder: What it keeps equal to the prefix.
     """
 
-    process: subprocess.Popen[str]
+    child: Dialogue
     folder: Path
 
     def do(self, deed: Literal["initialize", "refresh"]) -> Cost:
@@ -42,15 +42,7 @@ class Bundle:
         Raises:
             RuntimeError: It failed.
         """
-        return during(self.process.pid, lambda: self._ask(deed))
-
-    def _ask(self, deed: str) -> None:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(f"{deed}\n")
-        self.process.stdin.flush()
-        if self.process.stdout.readline() != "done\n":
-            said = (self.folder.parent / "log").read_text()[-2000:]
-            raise RuntimeError(f"the S3DagBundle failed: {said}")
+        return during(self.child.pid, lambda: self.child.ask(deed))
 
 
 @contextmanager
@@ -72,24 +64,14 @@ def running(
         "password": environment["AWS_SECRET_ACCESS_KEY"],
         "extra": {"endpoint_url": environment["AWS_ENDPOINT_URL"]},
     }
-    with (storage / "log").open("w") as log:
-        process = subprocess.Popen(
-            [airflow / "bin" / "python", "-I", CHILD, bucket, prefix],
-            env={
-                **environment,
-                "HOME": str(storage),
-                "AIRFLOW_HOME": str(storage / "airflow"),
-                "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(connection),
-                "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
-                "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(storage),
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    with process:
-        try:
-            yield Bundle(process, storage / "bench")
-        finally:
-            process.kill()
+    variables = {
+        **environment,
+        "HOME": str(storage),
+        "AIRFLOW_HOME": str(storage / "airflow"),
+        "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(connection),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(storage),
+    }
+    program: list[str | Path] = [airflow / "bin" / "python", "-I", CHILD, bucket, prefix]
+    with dialogue(program, variables, storage / "log") as child:
+        yield Bundle(child, storage / "bench")

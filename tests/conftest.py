@@ -72,9 +72,9 @@ class Counts:
 
 
 MODERATE = Counts(
-    histories=6,
+    histories=4,
     reads=20_000,
-    kills=15,
+    kills=12,
     ticket_reads=5_000,
     symlink_swaps=8,
     faulty_cycles=8,
@@ -89,7 +89,7 @@ MODERATE = Counts(
     runs=2,
     tree_reads=1_000,
     credential_rotations=2,
-    worlds=15,
+    worlds=10,
 )
 FULL = Counts(
     histories=120,

@@ -58,7 +58,7 @@ def load(name: str) -> Values:
     """
     Return the values of a file, without those that go before it.
     """
-    values: Values = yaml.safe_load((SNIPPETS / name).read_text())
+    values: Values = yaml.load((SNIPPETS / name).read_text(), yaml.CSafeLoader)
     return values
 
 
@@ -66,7 +66,7 @@ def load_objects(name: str) -> list[Values]:
     """
     Return the objects of a file.
     """
-    return [one for one in yaml.safe_load_all((SNIPPETS / name).read_text()) if one]
+    return [one for one in yaml.load_all((SNIPPETS / name).read_text(), yaml.CSafeLoader) if one]
 
 
 def merged(defaults: Values, values: Values) -> Values:

@@ -41,14 +41,17 @@ def render(home: Path, names: Sequence[str], namespace: str = "airflow") -> list
             f"--namespace={namespace}",
             *arguments,
         ],
-        env={"PATH": os.environ["PATH"], "HOME": str(home)},
+        # Without collecting garbage it takes half the CPU, and 400 MiB.
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "GOGC": "off"},
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
     assert 0 == done.returncode, f"helm: {done.returncode} {done.stderr}"
-    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+    # In C, as it is a tenth of the CPU that Python takes.
+    found = yaml.load_all(done.stdout, yaml.CSafeLoader)
+    return [manifest for manifest in found if manifest]
 
 
 def pods(manifests: list[Values]) -> Iterator[Values]:

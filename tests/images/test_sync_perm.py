@@ -168,10 +168,9 @@ def test_syncs_hardened(image: Image, metadata: Path, user: str) -> None:
             PASS_SECONDS,
         )
         daemon.wait_for_event("pass_finished", PASS_SECONDS, reason="roles", result="success")
-        ended = daemon.terminate()
+        code = daemon.terminate().code
 
-    assert 0 == ended.code
-    assert ended.seconds < 5
+    assert 0 == code
     assert [] == daemon.complaints()
     assert [] == list(metadata.parent.with_name("scratch").iterdir())
 

@@ -60,7 +60,8 @@ def test_nothing_rests_where_the_volume_is_another(cycles: Cycles) -> None:
     """It may have failed there for the volume's sake: its folder was moved away meanwhile."""
     for _ in range(50):
         cycles.run("ab", "ab")
-    assert set() == cycles.run("ab", "ab")
+    while cycles.run("ab", "ab"):
+        pass  # until both rest: how long each does is drawn
     cycles.unread.start_over()
 
     assert {"a", "b"} == cycles.run("ab", "ab")

@@ -3,13 +3,13 @@ A process of Airflow that has bundles: the one of ours, as Airflow makes it.
 """
 
 import json
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.support.airflow import ROOT, Airflow
+from tests.support.dialogue import Dialogue, dialogue
 
 CHILD = Path(__file__).with_name("bundle_child.py")
 MODULE = ROOT / "airflow-bundle"
@@ -26,8 +26,8 @@ class Bundles:
     A running process with bundles by name.
     """
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, child: Dialogue) -> None:
+        self._child = child
 
     def do(self, what: str, name: str = "dags", **given: Any) -> Any:
         """
@@ -36,10 +36,7 @@ class Bundles:
         Raises:
             BundleFailed: It raised something.
         """
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": what, "name": name, **given}) + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        answer = json.loads(self._child.ask(json.dumps({"do": what, "name": name, **given})))
         if "error" in answer:
             raise BundleFailed(answer["error"])
         return answer["value"]
@@ -67,22 +64,12 @@ def running_bundles(
         wrapper: A program, with its arguments, that runs it.
     """
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "log").open("w") as log:
-        process = subprocess.Popen(
-            [*wrapper, airflow.bin / "python", "-P", CHILD],
-            env={
-                **airflow.environment(None, home),
-                "PYTHONPATH": str(MODULE),
-                "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "storage"),
-                **(settings or {}),
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    with process:
-        try:
-            yield Bundles(process)
-        finally:
-            process.kill()
+    program: list[str | Path] = [*wrapper, airflow.bin / "python", "-P", CHILD]
+    environment = {
+        **airflow.environment(None, home),
+        "PYTHONPATH": str(MODULE),
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "storage"),
+        **(settings or {}),
+    }
+    with dialogue(program, environment, home / "log") as child:
+        yield Bundles(child)

@@ -8,7 +8,10 @@ T = TypeVar("T")
 
 
 def wait_until(
-    condition: Callable[[], T], what: str, timeout_seconds: float = 15.0, step_seconds: float = 0.02
+    condition: Callable[[], T],
+    what: str,
+    timeout_seconds: float = 15.0,
+    step_seconds: float | None = None,
 ) -> T:
     """
     Return the first true value of a condition.
@@ -17,16 +20,18 @@ def wait_until(
         condition: Called again and again.
         what: What is waited for, as the message of the failure.
         timeout_seconds: How long to wait.
-        step_seconds: The pause between two calls.
+        step_seconds: The pause between two calls. `None`: it grows with the wait, as a look takes
+            the processor from what is waited for: a request or a query costs milliseconds.
 
     Raises:
         AssertionError: The condition was not true in time.
     """
-    deadline = time.monotonic() + timeout_seconds
+    began = time.monotonic()
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > timeout_seconds:
             raise AssertionError(f"not within {timeout_seconds} s: {what}")
-        time.sleep(step_seconds)
+        time.sleep(min(0.02 + waited / 20, 0.25) if step_seconds is None else step_seconds)

@@ -105,10 +105,12 @@ class Chain:
 
     Args:
         is_anonymous: Look for no credentials: :data:`ANONYMOUS`, with the configuration.
+        fetch_seconds: How long the first ones, or the next after the last ones' end, may take.
     """
 
-    def __init__(self, *, is_anonymous: bool = False) -> None:
+    def __init__(self, *, is_anonymous: bool = False, fetch_seconds: float = FETCH_SECONDS) -> None:
         self._is_anonymous = is_anonymous
+        self._fetch_seconds = fetch_seconds
         self._credentials: Credentials | None = None
         self._config: AwsConfig | None = None
         self._refresh_at: float | None = None
@@ -126,7 +128,7 @@ class Chain:
         held = self._credentials
         if held is None or (held.expires_at is not None and held.expires_at <= now):
             self._credentials = None
-            self._fetch(fence, FETCH_SECONDS)
+            self._fetch(fence, self._fetch_seconds)
         elif self._refresh_at is not None and now >= self._refresh_at:
             self._refresh_at = now + REFRESH_RETRY_SECONDS
             try:

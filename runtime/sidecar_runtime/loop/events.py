@@ -35,7 +35,7 @@ class Events(Generic[T]):
         Add an event and end the wait.
         """
         self._events.append(event)
-        with suppress(BlockingIOError):  # full: the reader will wake anyway
+        with suppress(OSError):  # full: the reader will wake anyway; closed: there is none
             self._waker.send(b"\0")
 
     def get(self, timeout_seconds: float) -> T | None:
@@ -50,6 +50,13 @@ class Events(Generic[T]):
             with suppress(BlockingIOError):
                 self._wake.recv(4096)
         return self._events.popleft()
+
+    def close(self) -> None:
+        """
+        Wait no more; what is put from now on is lost.
+        """
+        self._wake.close()
+        self._waker.close()
 
     def listen_to_signals(self) -> int:
         """

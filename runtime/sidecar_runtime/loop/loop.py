@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -114,7 +114,7 @@ class Loop:
         Raises:
             GaveUp: The failure limit or a one-shot's deadline was reached, or a cycle raised it.
         """
-        with self._signals():
+        with closing(self._events), self._signals():
             self._health.expect_beat(
                 self._settings.timeout_seconds + self._pace.liveness_grace_seconds
             )

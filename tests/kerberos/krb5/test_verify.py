@@ -2,7 +2,9 @@
 What is read back of a ticket, as consumers see it.
 """
 
+import gc
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,17 +49,39 @@ def test_what_is_not_what_was_asked_for_is_refused(content: bytes) -> None:
     assert "ticket_unusable" == reason_of(content)
 
 
-def test_what_only_gssapi_refuses_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def break_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """
+    From now on krb5.conf is no krb5.conf.
+    """
     config = tmp_path / "krb5.conf"
     config.write_text("[libdefaults")
-    monkeypatch.setenv("KRB5_CONFIG", str(config))
+    return lambda: monkeypatch.setenv("KRB5_CONFIG", str(config))
+
+
+def test_what_only_gssapi_refuses_is_refused(break_config: Callable[[], None]) -> None:
+    break_config()
 
     error = raised(SidecarError, verify, ccache(tgt(NOW + 3600)), AIRFLOW)
 
     assert "ticket_unusable" == error.reason
     assert "gssapi" in error.message
+
+
+def test_an_error_keeps_nothing_that_gssapi_must_let_go(
+    break_config: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It cannot while krb5.conf is broken, and would say so on standard error.
+    """
+    said: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", said.append)
+    error = raised(SidecarError, verify, ccache(tgt(NOW)), AIRFLOW)
+    break_config()
+    del error
+    gc.collect()
+
+    assert [] == said
 
 
 def test_one_that_has_ended_because_the_clocks_differ_says_so() -> None:

@@ -9,17 +9,16 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from sidecar_runtime.errors import SettingsError
 from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
-from sidecar_runtime.http import listener as module
 from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.http.listener import CONNECTIONS, Listener, RequestHandler
 from sidecar_runtime.http.page import CONTENT_SECURITY_POLICY
@@ -31,6 +30,7 @@ from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
 Start = Callable[..., Endpoint]
+Served = TypeVar("Served", bound=Listener)
 
 
 class Sidecar(Script):
@@ -44,18 +44,24 @@ class Sidecar(Script):
         return Readiness(self.is_ready, "r1", 5.0, "" if self.is_ready else "missing files")
 
 
-def end(endpoint: Endpoint) -> None:
-    endpoint.shutdown()
-    endpoint.server_close()
+@contextlib.contextmanager
+def serving(listener: Served) -> Iterator[Served]:
+    """
+    Serve in a thread that ends with the block.
+    """
+    with listener:
+        listener.start()
+        yield listener
+        listener.socket.shutdown(socket.SHUT_RDWR)  # an event, so that it looks whether to end
+        listener.shutdown()
 
 
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+def start() -> Iterator[Start]:
     """
     Start an endpoint on a free port of loopback; all end with the test.
     """
     with contextlib.ExitStack() as stack:
-        monkeypatch.setattr(module, "SELDOM_SECONDS", 0.5)
 
         def begin(bind: tuple[str, int] = ("127.0.0.1", 0), show_status: bool = True) -> Endpoint:
             endpoint = Endpoint(
@@ -67,10 +73,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
                 metrics=Metrics("box-sync", "1.2.3", "abc"),
                 show_status=show_status,
             )
-            endpoint.start()
-            # The server looks twice a second whether it should end: not worth waiting for.
-            stack.callback(threading.Thread(target=end, args=(endpoint,)).start)
-            return endpoint
+            return stack.enter_context(serving(endpoint))
 
         yield begin
 
@@ -80,7 +83,7 @@ def endpoint(start: Start, log: Log) -> Endpoint:
     return start()
 
 
-def ask(endpoint: Endpoint, path: str, method: str = "GET", **more: Any) -> HTTPResponse:
+def ask(endpoint: Listener, path: str, method: str = "GET", **more: Any) -> HTTPResponse:
     connection = HTTPConnection("127.0.0.1", endpoint.server_port, timeout=10)
     connection.request(method, path, **more)
     response = connection.getresponse()
@@ -93,7 +96,7 @@ def body_of(response: HTTPResponse) -> bytes:
     return response.body  # type: ignore[attr-defined, no-any-return]
 
 
-def connect(endpoint: Endpoint) -> socket.socket:
+def connect(endpoint: Listener) -> socket.socket:
     return socket.create_connection(("127.0.0.1", endpoint.server_port), timeout=10)
 
 
@@ -262,6 +265,7 @@ def test_an_address_that_is_not_ours_is_a_problem_of_the_setting(start: Start, h
 
 EVERYWHERE = """
 import fcntl, socket, struct, sys
+from http import HTTPStatus
 from http.client import HTTPConnection
 sys.path.insert(0, {root!r})
 from sidecar_runtime.http.endpoint import Endpoint
@@ -313,12 +317,14 @@ def read_all(client: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /healthz HTTP/1.1\r\nHo"])
-def test_a_client_that_is_silent_or_stops_in_the_middle_is_let_go(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, said: bytes
-) -> None:
-    monkeypatch.setattr(module.RequestHandler, "timeout", 0.05)
+def test_a_client_that_is_silent_or_stops_in_the_middle_is_let_go(said: bytes) -> None:
+    class Hasty(RequestHandler):
+        timeout = 0.05
 
-    with connect(endpoint) as client:
+    with (
+        serving(Listener(("127.0.0.1", 0), "HTTP_BIND", Hasty)) as listener,
+        connect(listener) as client,
+    ):
         client.sendall(said)
         assert read_all(client) == b""
 
@@ -345,20 +351,25 @@ def test_nonsense_is_survived(endpoint: Endpoint, data: bytes) -> None:
     assert ask(endpoint, "/healthz").status == 200
 
 
-def test_many_silent_clients_neither_keep_the_probes_out_nor_cost_threads_without_end(
-    endpoint: Endpoint,
-) -> None:
-    with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(connect(endpoint)) for _ in range(CONNECTIONS * 2)]
-        began = time.monotonic()
+def test_many_silent_clients_neither_keep_the_probes_out_nor_cost_threads_without_end() -> None:
+    class Patient(RequestHandler):
+        timeout = None  # type: ignore[assignment]  # nobody leaves but who must make way
+
+        def do_GET(self) -> None:
+            self.answer(HTTPStatus.OK, b"")
+
+    with (
+        serving(Listener(("127.0.0.1", 0), "HTTP_BIND", Patient)) as listener,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(connect(listener)) for _ in range(CONNECTIONS * 2)]
         for _ in range(5):
-            assert ask(endpoint, "/healthz").status == 200
-        assert time.monotonic() - began < 4
-        assert len(endpoint._connections) <= CONNECTIONS
+            assert ask(listener, "/healthz").status == 200
+        assert len(listener._connections) <= CONNECTIONS
         # The oldest made way.
         assert read_all(clients[0]) == b""
-
-    wait_until(lambda: not endpoint._connections, "all are gone")
+        stack.close()
+        wait_until(lambda: not listener._connections, "all are gone")
 
 
 def test_clients_that_dribble_do_not_keep_the_probes_out(endpoint: Endpoint) -> None:
@@ -379,9 +390,8 @@ def test_connections_are_kept_for_the_next_request(endpoint: Endpoint) -> None:
     connection.close()
 
 
-def test_an_idle_endpoint_sleeps(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_endpoint_sleeps(start: Start) -> None:
     others = set(threading.enumerate())
-    monkeypatch.undo()
     endpoint = start()
     ask(endpoint, "/healthz")
     (thread,) = [t for t in set(threading.enumerate()) - others if t.name == "http"]
@@ -392,8 +402,6 @@ def test_an_idle_endpoint_sleeps(start: Start, monkeypatch: pytest.MonkeyPatch) 
     assert not threading.Event().wait(1.2)
 
     assert before == _wakes(status)
-    endpoint._BaseServer__shutdown_request = True  # type: ignore[attr-defined]
-    connect(endpoint).close()  # ends its wait
 
 
 def _wakes(status: Path) -> str:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -17,8 +18,9 @@ LONG_SECONDS = 60.0
 
 
 @pytest.fixture
-def events() -> Events[str]:
-    return Events()
+def events() -> Iterator[Events[str]]:
+    with closing(Events[str]()) as events:
+        yield events
 
 
 @pytest.fixture
@@ -114,3 +116,12 @@ def test_a_signal_ends_the_wait_whenever_it_comes(events: Events[str]) -> None:
     sender.join()
 
     assert slowest < LONG_SECONDS
+
+
+def test_what_comes_after_the_end_does_no_harm(events: Events[str]) -> None:
+    """
+    A thread may report when nobody waits any more.
+    """
+    events.close()
+
+    events.put("late")

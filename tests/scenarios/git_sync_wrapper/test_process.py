@@ -8,7 +8,6 @@ import shutil
 import signal
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests.conftest import Counts
 from tests.support.children import children_so_far
+from tests.support.daemon import SidecarProcess
 from tests.support.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site
 from tests.support.scripts import script
 from tests.support.users import as_user
@@ -60,6 +60,19 @@ def test_volume_that_cannot_be_written_is_named(open_folder: Path) -> None:
         assert "target_denied" == event["reason"], wrapper.log()
 
 
+def wait_for_moment(here: GitSite, wrapper: SidecarProcess, number: int) -> None:
+    """
+    Wait until that many different git commands have been seen at work, or a cycle is over.
+    """
+    seen: set[str] = set()
+
+    def has_come() -> bool:
+        seen.update(here.gits_alive())
+        return len(seen) > number or bool(wrapper.find_events("cycle_finished"))
+
+    wait_until(has_come, "the moment", step_seconds=0.001)
+
+
 def test_sigterm_at_any_moment_ends_in_zero_and_leaves_no_process(
     here: GitSite, counts: Counts
 ) -> None:
@@ -69,8 +82,7 @@ def test_sigterm_at_any_moment_ends_in_zero_and_leaves_no_process(
         here.commit_revision(number + 2)
         wrapper = here.wrapper()
         wrapper.wait_for_event("sidecar_started")
-        # The one place where time itself is what is tested.
-        time.sleep(chance.uniform(0, 0.6))
+        wait_for_moment(here, wrapper, chance.randrange(20))
         ends.append(wrapper.terminate().code)
         wait_until(lambda: not here.gits_alive(), f"nothing is left: {here.gits_alive()}", 60)
 

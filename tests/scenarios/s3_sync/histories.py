@@ -4,7 +4,7 @@ import contextlib
 import os
 import random
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,11 @@ class Bucket:
         if self.takes(key):
             self._client.put_object(Bucket=self.name, Key=key, Body=content)
             self.objects[key] = content
+
+    def fill(self, objects: Mapping[str, bytes]) -> None:
+        """Upload objects, by key."""
+        for key, content in objects.items():
+            self.put(key, content)
 
     def put_in_parts(self, key: str, content: bytes) -> None:
         """Upload an object as a multipart upload, so that its ETag is no MD5."""

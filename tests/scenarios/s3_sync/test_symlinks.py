@@ -1,6 +1,5 @@
 """Symlinks in the target and hostile keys: nothing outside the target is ever touched."""
 
-import contextlib
 import shutil
 import subprocess
 import sys
@@ -61,8 +60,7 @@ def outside(tmp_path: Path) -> Outside:
 def bucket(moto: MotoServer) -> Bucket:
     """A bucket with a few folders."""
     bucket = Bucket(moto)
-    for key, content in OBJECTS.items():
-        bucket.put(key, content)
+    bucket.fill(OBJECTS)
     return bucket
 
 
@@ -111,45 +109,42 @@ while True:
             pass
 """
 
+OURS = (".", "staging", "lock", "managed", "published.json")
 PLANTED = ("top.py", "a/b/c/deep.py", "a", "a/b", "a/b/c", "z")
 
 
-@pytest.mark.parametrize("planted", PLANTED)
 @pytest.mark.parametrize("when", ["before the start", "while running"])
 @pytest.mark.parametrize("change", ["nothing", "upload", "delete"])
 def test_symlink_at_or_above_a_file_is_replaced_and_never_followed(
-    planted: str,
-    when: str,
-    change: str,
-    moto: MotoServer,
-    bucket: Bucket,
-    outside: Outside,
-    tmp_path: Path,
+    when: str, change: str, moto: MotoServer, bucket: Bucket, outside: Outside, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
     with Daemon(moto, bucket.name, target) as daemon:
         daemon.wait_until_synced()
-        if when == "before the start":
-            daemon.terminate()
-        _replace_by_link(target / planted, outside.folder / planted)
-        for key in OBJECTS:
-            if change == "upload":
-                bucket.put(key, b"new " + key.encode())
-            elif change == "delete" and key != "z/last.py":
-                bucket.delete(key)
-        if when == "before the start":
-            daemon.start()
-            daemon.wait_until_synced()
-        else:
-            daemon.sync()
-        link_is_left = (target / planted).is_symlink()
-        if link_is_left:
-            # A link that no key needs any more is foreign, and stays.
-            assert change == "delete"
-            (target / planted).unlink()
+        for planted in PLANTED:
+            if when == "before the start":
+                daemon.terminate()
+            _replace_by_link(target / planted, outside.folder / planted)
+            for key in OBJECTS:
+                if change == "upload":
+                    bucket.put(key, f"new {key} {planted}".encode())
+                elif change == "delete" and key != "z/last.py":
+                    bucket.delete(key)
+            if when == "before the start":
+                daemon.start()
+                daemon.wait_until_synced()
+            else:
+                daemon.sync()
+            if (target / planted).is_symlink():
+                # A link that no key needs any more is foreign, and stays.
+                assert change == "delete"
+                (target / planted).unlink()
 
-    outside.assert_untouched()
-    assert [] == difference(expect(bucket.objects).files, read_tree(target))
+            outside.assert_untouched()
+            assert [] == difference(expect(bucket.objects).files, read_tree(target)), planted
+            if change == "delete":
+                bucket.fill(OBJECTS)
+                daemon.sync()
 
 
 def test_symlink_to_the_moved_folder_itself_is_replaced(
@@ -170,35 +165,44 @@ def test_symlink_to_the_moved_folder_itself_is_replaced(
     assert untouched == read_tree(moved)
 
 
-@pytest.mark.parametrize("name", [".", "staging", "lock", "managed", "published.json"])
-@pytest.mark.parametrize("when", ["before the first start", "before a restart", "while running"])
-def test_symlink_in_place_of_our_own_files_is_never_followed(
-    name: str, when: str, moto: MotoServer, bucket: Bucket, outside: Outside, tmp_path: Path
+@pytest.mark.parametrize("name", OURS)
+def test_symlink_in_place_of_our_own_files_before_the_first_start_is_never_followed(
+    name: str, moto: MotoServer, bucket: Bucket, outside: Outside, tmp_path: Path
 ) -> None:
-    target = tmp_path / "target"
-    hidden = target / ".s3-sync"
-    daemon = Daemon(moto, bucket.name, target, interval="0.5")
-    if when == "before the first start":
-        (target if name == "." else hidden).mkdir(parents=True)
-    else:
-        daemon.start()
+    hidden = tmp_path / "target" / ".s3-sync"
+    (hidden / name).parent.mkdir(parents=True)
+    (hidden / name).symlink_to(outside.folder / name)
+    with Daemon(moto, bucket.name, tmp_path / "target") as daemon:
         daemon.wait_until_synced()
-        if when == "before a restart":
-            daemon.terminate()
-    with contextlib.ExitStack() as stack:
-        stack.callback(daemon.kill)
-        _replace_by_link(hidden / name, outside.folder / name)
-        bucket.put("late.py", b"late")
-        if when == "while running":
-            daemon.sync()
-        else:
-            daemon.start()
-            daemon.wait_until_synced()
         bucket.delete("top.py")
         daemon.sync()
 
     outside.assert_untouched()
-    assert [] == difference(expect(bucket.objects).files, read_tree(target))
+    assert [] == difference(expect(bucket.objects).files, read_tree(tmp_path / "target"))
+
+
+@pytest.mark.parametrize("when", ["before a restart", "while running"])
+def test_symlink_in_place_of_our_own_files_is_never_followed(
+    when: str, moto: MotoServer, bucket: Bucket, outside: Outside, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    with Daemon(moto, bucket.name, target) as daemon:
+        daemon.wait_until_synced()
+        for name in OURS:
+            if when == "before a restart":
+                daemon.terminate()
+            _replace_by_link(target / ".s3-sync" / name, outside.folder / name)
+            bucket.put("late.py", name.encode())
+            if when == "before a restart":
+                daemon.start()
+                daemon.wait_until_synced()
+            else:
+                daemon.sync()
+            bucket.delete("late.py")
+            daemon.sync()
+
+            outside.assert_untouched()
+            assert [] == difference(expect(bucket.objects).files, read_tree(target)), name
 
 
 def test_target_may_be_a_symlink_itself(moto: MotoServer, bucket: Bucket, tmp_path: Path) -> None:
@@ -247,8 +251,7 @@ def test_folder_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
                 bucket.put("stays.py", b"%d" % number)
                 daemon.sync()
             outside.assert_untouched()
-        for key, content in OBJECTS.items():
-            bucket.put(key, content)
+        bucket.fill(OBJECTS)
         for aside in target.rglob("*.aside"):
             shutil.rmtree(aside)
         daemon.sync()
@@ -261,13 +264,11 @@ def test_folder_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
 @contextmanager
 def swapping(place: Path, outside: Path) -> Iterator[None]:
     """Let a process swap a folder for a symlink and back, as fast as it can."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SWAPPER, str(place), str(outside)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    program = [sys.executable, "-c", SWAPPER, str(place), str(outside)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield
+        finally:
+            process.kill()

@@ -69,51 +69,39 @@ def test_published_example_on_airflow_3(
     assert [] != daemon.find_events("auth_manager_assumed")
 
 
-def test_airflow_cfg_names_the_connection(
-    airflow: Airflow, database: Database, home: Path, start: StartSyncPerm, tmp_path: Path
-) -> None:
-    mounted = tmp_path / "mounted"
-    mounted.mkdir()
-    escaped = database.url.replace("%", "%%")
-    (mounted / "airflow.cfg").write_text(f"[database]\nsql_alchemy_conn = {escaped}\n")
-
-    daemon = start(None, {"AIRFLOW_HOME": str(mounted)})
-
-    assert_works(daemon, database)
-    assert ["airflow.cfg"] == [path.name for path in mounted.iterdir()]
-
-
-def test_command_prints_the_connection_in_an_old_scheme(
-    airflow: Airflow, database: Database, tmp_path: Path, start: StartSyncPerm
-) -> None:
-    secret = tmp_path / "connection"
-    secret.write_text(database.url.replace("postgresql", "postgres", 1) + "\n")
-
-    daemon = start(None, {f"{CONN}_CMD": f"cat {secret}"})
-
-    assert_works(daemon, database)
-
-
-def test_password_with_every_odd_character(
-    airflow: Airflow, postgres: Postgres, database: Database, start: StartSyncPerm
+def test_airflow_cfg_names_the_connection_with_every_odd_character(
+    airflow: Airflow, postgres: Postgres, database: Database, start: StartSyncPerm, tmp_path: Path
 ) -> None:
     password = "p@ss/w:rd%#?&= ü+$"
     quoted = password.replace("'", "''")
     database.query("DROP ROLE IF EXISTS odd")
     database.query(f"CREATE ROLE odd SUPERUSER LOGIN PASSWORD '{quoted}'")
     url = postgres.url(database.name, "odd", password)
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    escaped = url.replace("%", "%%")
+    (mounted / "airflow.cfg").write_text(f"[database]\nsql_alchemy_conn = {escaped}\n")
 
-    daemon = start(None, {CONN: url})
+    daemon = start(None, {"AIRFLOW_HOME": str(mounted)})
 
     assert_works(daemon, database)
+    assert ["airflow.cfg"] == [path.name for path in mounted.iterdir()]
     for form in (password, url.split(":")[2].split("@")[0]):
         assert form not in daemon.log() + str(daemon.status())
 
 
-def test_pgbouncer_in_transaction_mode(
-    airflow: Airflow, database: Database, pgbouncer: PgBouncer, start: StartSyncPerm
+def test_command_prints_the_connection_to_pgbouncer_in_an_old_scheme(
+    airflow: Airflow,
+    database: Database,
+    pgbouncer: PgBouncer,
+    tmp_path: Path,
+    start: StartSyncPerm,
 ) -> None:
-    daemon = start(Database(pgbouncer, database.name))
+    url = Database(pgbouncer, database.name).url
+    secret = tmp_path / "connection"
+    secret.write_text(url.replace("postgresql", "postgres", 1) + "\n")
+
+    daemon = start(None, {f"{CONN}_CMD": f"cat {secret}"})
 
     assert_works(daemon, database)
     wait_until(lambda: not _advisory_locks(database), "the lock is free after the pass")

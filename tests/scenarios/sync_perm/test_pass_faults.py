@@ -159,16 +159,14 @@ def test_a_node_that_is_gone_does_not_keep_the_lock(
     wait_until(lambda: not any(map(is_alive, children)), "its pass is gone, too")
 
 
-def test_sigterm_ends_a_pass_within_a_second_and_the_next_start_completes_it(
+def test_sigterm_ends_a_pass_at_once_and_the_next_start_completes_it(
     airflow: Airflow, unsynced: Database, start: StartSyncPerm
 ) -> None:
     daemon = start(unsynced)
     children = wait_for_child(daemon)
+    signal_all(children, signal.SIGSTOP)  # a pass that is waited for never ends
 
-    ended = daemon.terminate()
-
-    assert 0 == ended.code
-    assert ended.seconds < 2
+    assert 0 == daemon.terminate().code
     assert not any(map(is_alive, children))
     start(unsynced)
     wait_until(lambda: is_synced(unsynced), "synced by the next one", PASS_SECONDS)

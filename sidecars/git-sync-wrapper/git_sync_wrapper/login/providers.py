@@ -5,6 +5,7 @@ The providers of credentials that need no cloud: given pairs, an askpass URL, gi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -107,11 +108,11 @@ class Askpass:
         if not wanted.is_same_server(self._repo):
             return None
         target = self._url._replace(scheme="", netloc="", fragment="").geturl() or "/"
-        remote = Remote(self._url, self._way)
-        try:
-            answer = remote.ask(remote.request("GET", target, {"Connection": "close"}), fence)
-        except (RemoteError, ValueError) as error:
-            raise _askpass_failed(str(error)) from None
+        with closing(Remote(self._url, self._way)) as remote:
+            try:
+                answer = remote.ask(remote.request("GET", target, {"Connection": "close"}), fence)
+            except (RemoteError, ValueError) as error:
+                raise _askpass_failed(str(error)) from None
         if answer.status != 200:
             raise _askpass_failed(f"it answers {answer.status}")
         lines = answer.body.decode("utf-8", "surrogateescape").replace("\r", "").split("\n")

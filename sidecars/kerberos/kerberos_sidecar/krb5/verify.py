@@ -28,18 +28,23 @@ def verify(content: bytes, principal: Principal) -> Ticket:
     Raises:
         SidecarError: It is not what was asked for, or of no use to consumers.
     """
+    refusal: SidecarError | None = None
     try:
         ticket = read_ticket(content)
         name, left_seconds = _read_as_consumer(content)
     except ExpiredCredentialsError:
-        raise _ended(ticket) from None
+        refusal = _ended(ticket)
     except (ValueError, GSSError) as error:
         said = f"is refused by gssapi ({error})" if isinstance(error, GSSError) else str(error)
-        raise SidecarError(
+        refusal = SidecarError(
             "ticket_unusable",
             f"what the KDC gave for {principal} {said}",
             "Try kinit -kt with the same krb5.conf, and look at its klist.",
-        ) from None
+        )
+    # Raised above, it would keep the error of gssapi, and that the credentials, whose end is an
+    # error of its own once krb5.conf is broken.
+    if refusal is not None:
+        raise refusal
     if name.casefold() != str(principal).casefold():  # Active Directory answers in its own case
         raise SidecarError(
             "ticket_unusable",

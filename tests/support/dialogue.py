@@ -1,0 +1,68 @@
+"""
+A program that answers each line of its standard input by a line.
+"""
+
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Dialogue:
+    """
+    A running one.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        """
+        Its process id.
+        """
+        return self._process.pid
+
+    def ask(self, line: str) -> str:
+        """
+        Return its answer to a line.
+
+        Raises:
+            RuntimeError: It has none; the end of its log is the text.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"no answer to {line}: {self._log.read_text()[-2000:]}")
+        return answer.rstrip("\n")
+
+
+@contextmanager
+def dialogue(
+    program: Sequence[str | Path], environment: Mapping[str, str], log: Path
+) -> Iterator[Dialogue]:
+    """
+    Start one; it is killed at the end.
+
+    Args:
+        environment: All that it gets.
+        log: Its standard error.
+    """
+    with (
+        log.open("w") as said,
+        subprocess.Popen(
+            program,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        ) as process,
+    ):
+        try:
+            yield Dialogue(process, log)
+        finally:
+            process.kill()
