@@ -38,7 +38,7 @@ _ENDPOINT = {
         record({"interval": DURATION, "relabelings": every({"oneOf": [_KEEP, _SET]})}),
     ]
 }
-_RUNBOOK = {"type": "string", "pattern": "^https://docs.example.com/how-to/[a-z-]+.md#[a-z]+$"}
+_RUNBOOK = {"type": "string", "pattern": "^https://docs.example.com/docs/how-to/[a-z-]+/#[a-z]+$"}
 _RULE = record(
     {
         "alert": {"type": "string", "pattern": "^Airflow[A-Za-z]+$"},
