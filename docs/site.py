@@ -127,7 +127,7 @@ def list_versions(folder: Path) -> None:
 
 def _order(name: str) -> tuple[list[int], str]:
     """
-    Releases by their numbers; what is none, such as dev, below them all.
+    Releases by their numbers; other names, such as dev, below them all.
     """
     is_release = re.fullmatch(r"\d+(\.\d+)*", name)
     return ([int(part) for part in name.split(".")] if is_release else [], name)
