@@ -96,7 +96,7 @@ def test_a_new_pod_gets_everything_but_the_refused_files_of_a_listing(
 
 
 @pytest.mark.parametrize("source", ["release", "listing"])
-def test_a_one_shot_ends_well_with_a_fallback_whatever_killed_those_before(
+def test_a_one_shot_succeeds_with_a_fallback_whatever_killed_those_before(
     s3: FakeS3,
     start: StartDaemon,
     target: Path,
@@ -167,7 +167,7 @@ def dying(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["new volume", "old volume"])
-def test_a_one_shot_ends_well_though_the_gate_cannot_decide(
+def test_a_one_shot_succeeds_though_the_gate_cannot_decide(
     s3: FakeS3,
     start: StartDaemon,
     target: Path,
