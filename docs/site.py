@@ -139,7 +139,8 @@ def main() -> int:
     """
     work, site = ROOT / ".site", ROOT / "dist" / "site"
     stage(work / "build", os.environ.get("SOURCE", ""))
-    command = [sys.argv[1], "build", "--strict", "--config-file", work / "build" / CONFIG.name]
+    config = str(work / "build" / CONFIG.name)
+    command = [sys.argv[1], "build", "--strict", "--config-file", config]
     if code := subprocess.run(command, check=False).returncode:
         return code
     if found := broken_links(work / "build" / "html"):

@@ -116,7 +116,7 @@ def test_every_alert_leads_to_a_section_that_says_what_to_do() -> None:
     linked = [rule["annotations"]["runbook_url"].partition("/how-to/")[2] for rule in rules()]
 
     assert [rule["alert"] for rule in rules()] == [name for name, _ in sections]
-    assert linked == [f"run-in-production/#{name.lower()}" for name, _ in sections]
+    assert linked == [f"run-in-production.md#{name.lower()}" for name, _ in sections]
     assert [] == [
         name
         for name, text in sections
