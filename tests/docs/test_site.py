@@ -7,6 +7,7 @@ The site of the documentation has every page, and finds a link that leads nowher
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -23,6 +24,24 @@ def test_every_document_is_in_the_navigation_once() -> None:
     listed = list(site.pages(nav))
     assert set() == {str(path.relative_to(ROOT)) for path in DOCUMENTS} ^ set(listed)
     assert len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize(
+    ("shape", "instead"),
+    [
+        (r"^(?: {1,3}| {5,7})```.*", "indent code in a list by four blanks"),
+        (r"^\|.*`[^`|]*\\\|[^`]*`.*", "<code>&#124;</code> for a | in the code of a table"),
+        (r"^<details>", '<details markdown="1">'),
+    ],
+)
+def test_python_markdown_reads_the_pages_as_github_does(shape: str, instead: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {line}: {instead}"
+        for path in DOCUMENTS
+        for line in re.findall(shape, path.read_text(), re.MULTILINE)
+    ]
+
+    assert [] == found
 
 
 def test_pages_keep_their_paths_and_bring_what_they_link_to(tmp_path: Path) -> None:
