@@ -138,7 +138,7 @@ def test_readers_meet_whole_releases_that_were_accepted_and_no_others(
     shelf.publish(make_revision(1))
     shelf.publish(make_revision(2) | {"no.py": b"no\n"})
     daemon = start({**RELEASE, **gate, **layout}, interval="0.2")
-    kill_at_random(daemon, target, counts)
+    kill_at_random(daemon, target, counts, make_revision(1))
     daemon.wait_until_ready()
     with reading(seen, target / "current", 10):
         for number in range(3, 3 + counts.kills, 2):
