@@ -8,7 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 
 SIDECARS := $(patsubst sidecars/%/Dockerfile,%,$(wildcard sidecars/*/Dockerfile))
 BIN := .venv/bin
-WORKFLOWS := .github/workflows/ci.yaml charts-snippets/ci/github-actions.yaml
+WORKFLOWS := $(wildcard .github/workflows/*.yaml) charts-snippets/ci/github-actions.yaml
 SHELL_SCRIPTS := .ci/run .ci/shared tests/images/airflow-base tests/images/git-sync-image $(filter-out %.py,$(wildcard scripts/*))
 # For the first line of a recipe: the Debian packages of some targets, then .venv, which has gssapi once it compiles.
 prepare = @scripts/system-packages $(1); scripts/environment
@@ -24,8 +24,9 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #   AIRFLOW_IMAGE  the same for sync-perm: your own Airflow image
 #   GIT_SYNC_IMAGE what git-sync-wrapper takes /git-sync from (default: the official image)
 #   TAG, REGISTRY  the image is [REGISTRY/]NAME:TAG (default: the 12-character commit)
+#                  docs-site: the name of this version of the documentation (default: dev)
 #   PLATFORMS      for push, such as linux/amd64,linux/arm64 (default: this machine's)
-#   SOURCE         web address of this repository, for the images' labels
+#   SOURCE         web address of this repository, for the images' labels and the site
 export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE GIT_SYNC_IMAGE TAG REGISTRY PLATFORMS SOURCE
 
 PYTEST := $(BIN)/python -m pytest
@@ -191,7 +192,11 @@ push-test: setup ## test push against a registry on loopback
 docs: setup ## rewrite the generated parts of the documentation
 	$(BIN)/python -m docs
 
+.PHONY: docs-site
+docs-site: setup ## build the site of the documentation into dist/site/TAG and check its links
+	@scripts/docs-site
+
 .PHONY: clean
-clean: ## remove .venv, .airflow, dist and every cache
-	rm -rf .venv .airflow dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## remove .venv, .airflow, .site, dist and every cache
+	rm -rf .venv .airflow .site dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

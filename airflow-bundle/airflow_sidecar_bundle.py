@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 class VersionUnavailable(AirflowException):  # type: ignore[misc]
     """
-    A version cannot be had; the text says why, and what to do.
+    A version is not available; the text says why, and what to do.
     """
 
 

@@ -27,7 +27,7 @@ def size_over_base(sidecar: str, most_mb: float) -> Outcome:
         measured = _over_base_mb(sidecar)
     except (subprocess.SubprocessError, AssertionError, KeyError) as error:
         said = getattr(error, "stderr", None) or str(error) or type(error).__name__
-        because = f"The image cannot be had here: {said.strip().splitlines()[-1]}"
+        because = f"The image is not available here: {said.strip().splitlines()[-1]}"
     return at_most("image", "over its base", most_mb, measured, "MB", because)
 
 

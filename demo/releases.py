@@ -196,7 +196,7 @@ def new_pod_starts(stage: Stage) -> Result:
     check("gate_fallback" in said, "the log says that it is a fallback")
     good = files_in(stage.dags / "current")
     check(files_in(folder / "current") == good, "it has the last release that passed")
-    return Result("an empty volume, and the init container ended well", seconds)
+    return Result("an empty volume, and the init container succeeded", seconds)
 
 
 def release_is_rolled_back(stage: Stage) -> Result:

@@ -1,5 +1,5 @@
 """
-The steps with git: the DAG folder of before, filled by git-sync-wrapper from then on.
+The steps with git: the same DAG folder, from now on filled by git-sync-wrapper.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Outcome:
     What a cycle did; a failed one raises instead.
 
     Args:
-        result: ``partial``: what could be had is published. ``waiting``: another process owns the
+        result: ``partial``: what could be read is published. ``waiting``: another process owns the
             target. ``settling``: the source is still being changed. ``held``: it changed so much
             that a person should look first. ``refused``: the gate does not let its revision pass.
         revision: Short name of the source state that is now published.

@@ -43,6 +43,7 @@ OBJECTS = (
     "network/network-policy.yaml",
     "network/security-group-policy.yaml",
     "objects/git-sync-deployment.yaml",
+    "objects/pod-template-project.yaml",
     "objects/pod-template.yaml",
     "objects/shared-ticket.yaml",
     "secrets/external-secrets.yaml",

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from docs.__main__ import metrics
 from docs.sidecars import SIDECARS as DOCUMENTED
+from sidecar_runtime import DOCS
 from tests.chart.custom import DURATION, TEXT, Schema, every, record
 from tests.chart.files import SNIPPETS
 from tests.chart.sidecars import SIDECARS, Values
@@ -38,7 +39,7 @@ _ENDPOINT = {
         record({"interval": DURATION, "relabelings": every({"oneOf": [_KEEP, _SET]})}),
     ]
 }
-_RUNBOOK = {"type": "string", "pattern": "^https://docs.example.com/how-to/[a-z-]+.md#[a-z]+$"}
+_RUNBOOK = {"type": "string", "pattern": f"^{re.escape(DOCS)}/how-to/[a-z-]+.md#[a-z]+$"}
 _RULE = record(
     {
         "alert": {"type": "string", "pattern": "^Airflow[A-Za-z]+$"},

@@ -24,6 +24,8 @@ from sidecar_runtime.settings import CommonSettings, names_of, specs_of
 Values = dict[str, Any]
 
 DAGS_FOLDER = "/opt/airflow/dags"
+# Where a pod of the KubernetesPodOperator has what is no DAG.
+PROJECT = "/project"
 CONNECTIONS = frozenset({"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN"})
 # The chart's own volume with airflow.cfg, which names the auth manager.
 CONFIG = ("{{ .Values.airflowHome }}/airflow.cfg", "config")
@@ -166,7 +168,8 @@ def environment(holder: Values) -> dict[str, str]:
 
 def dags_complaints(component: Values, container: Values) -> list[str]:
     """
-    Check that the sidecar writes and Airflow reads one folder, in a volume not called `dags`.
+    Check that the sidecar writes and Airflow, or a task, reads one folder, in a volume not called
+    `dags`.
     """
     volumes = {volume["name"] for volume in component.get("extraVolumes", [])}
     reads = mounts(component, "extraVolumeMounts", read_only=True)
@@ -175,7 +178,7 @@ def dags_complaints(component: Values, container: Values) -> list[str]:
     found = []
     if "dags" in volumes:
         found.append("the chart has a volume dags of its own")
-    if target != DAGS_FOLDER or {path for path, _ in writes} != {target}:
+    if target not in (DAGS_FOLDER, PROJECT) or {path for path, _ in writes} != {target}:
         found.append("DEST_PATH is not the mounted DAG folder")
     if not writes <= reads or not {name for _, name in reads} <= volumes:
         found.append("Airflow does not read what the sidecar writes")

@@ -1,5 +1,5 @@
 """
-What the real KubernetesPodOperator makes of the pod template.
+What the real KubernetesPodOperator makes of the pod templates.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.chart.kubernetes import strict_complaints
 from tests.chart.sidecars import Values, environment
 from tests.support.airflow import Airflow
 
-TEMPLATE = "objects/pod-template.yaml"
+TICKET, PROJECT = "objects/pod-template.yaml", "objects/pod-template-project.yaml"
 MAKE = Path(__file__).parents[1] / "support" / "operator_pod.py"
 KUBECONFIG = {
     "apiVersion": "v1",
@@ -33,16 +33,22 @@ pytestmark = pytest.mark.timeout(1_800)
 
 
 @pytest.fixture(scope="module", params=["2.11", "3"])
-def pod(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Values:
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Values]:
     """
-    The pod that the operator of one Airflow asks Kubernetes for.
+    The pods that the operator of one Airflow asks Kubernetes for, by template.
     """
+    templates = (TICKET, PROJECT)
     airflow = Airflow.install_or_skip(request.param)
     home = tmp_path_factory.mktemp("home")
     kubeconfig = home / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(KUBECONFIG))
     done = subprocess.run(
-        [airflow.bin / "python", "-P", MAKE, files.SNIPPETS / TEMPLATE, kubeconfig],
+        [
+            *(airflow.bin / "python", "-P", MAKE, kubeconfig),
+            *(files.SNIPPETS / template for template in templates),
+        ],
         env=airflow.environment(f"sqlite:///{home}/airflow.db", home),
         capture_output=True,
         text=True,
@@ -50,36 +56,44 @@ def pod(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         timeout=240,
     )
     assert 0 == done.returncode, done.stdout + done.stderr
-    (line,) = (one for one in done.stdout.splitlines() if one.startswith("POD "))
-    made: Values = json.loads(line.removeprefix("POD "))
-    return made
+    lines = [one for one in done.stdout.splitlines() if one.startswith("POD ")]
+    found = [json.loads(line.removeprefix("POD ")) for line in lines]
+    return dict(zip(templates, found, strict=True))
 
 
-def test_operator_keeps_the_native_sidecar(pod: Values) -> None:
-    (template,) = files.load_objects(TEMPLATE)
+@pytest.mark.parametrize(
+    ("template", "kinds"), [(TICKET, {"kerberos": "native"}), (PROJECT, {"s3-sync": "init"})]
+)
+def test_operator_keeps_the_sidecar(
+    made: dict[str, Values], template: str, kinds: dict[str, str]
+) -> None:
+    (given,) = files.load_objects(template)
+    pod = made[template]
 
-    assert template["spec"]["initContainers"] == pod["spec"]["initContainers"]
-    assert {"kerberos": "native"} == pods.kinds(pod["spec"])
+    assert given["spec"]["initContainers"] == pod["spec"]["initContainers"]
+    assert kinds == pods.kinds(pod["spec"])
     assert "Never" == pod["spec"]["restartPolicy"]
 
 
-def test_operator_fills_in_base_and_keeps_its_ticket(pod: Values) -> None:
-    (base,) = pod["spec"]["containers"]
+@pytest.mark.parametrize("template", [TICKET, PROJECT])
+def test_operator_fills_in_base_and_keeps_its_variables(
+    made: dict[str, Values], template: str
+) -> None:
+    (given,) = files.load_objects(template)
+    (base,) = made[template]["spec"]["containers"]
 
     assert ("base", "registry.example.com/report:1.4.0") == (base["name"], base["image"])
     assert ["python", "-m", "report"] == base["command"]
-    assert {
-        "KRB5_CONFIG": "/etc/krb5/krb5.conf",
-        "KRB5CCNAME": "FILE:/var/kerberos-ccache/cache",
-        "REPORT": "daily",
-    } == environment(base)
+    assert environment(given["spec"]["containers"][0]) | {"REPORT": "daily"} == environment(base)
 
 
-def test_pod_of_the_operator_is_sound(pod: Values) -> None:
-    made = {**pod, "metadata": {"name": pod["metadata"]["name"]}}
+@pytest.mark.parametrize("template", [TICKET, PROJECT])
+def test_pod_of_the_operator_is_sound(made: dict[str, Values], template: str) -> None:
+    pod = made[template]
+    whole = {**pod, "metadata": {"name": pod["metadata"]["name"]}}
 
-    assert [] == strict_complaints(made)
-    assert [] == objects.complaints(made)
+    assert [] == strict_complaints(whole)
+    assert [] == objects.complaints(whole)
     assert [] == [
         *pods.volume_complaints(pod["spec"]),
         *pods.keytab_complaints(pod["spec"]),

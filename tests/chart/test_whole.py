@@ -12,7 +12,7 @@ import pytest
 
 from tests.chart import checks, files, objects, pods, start
 from tests.chart.files import BEFORE, BLOCKS, OBJECTS, VALUES, WHOLE
-from tests.chart.sidecars import SIDECARS, Values, environment
+from tests.chart.sidecars import DAGS_FOLDER, PROJECT, SIDECARS, Values, environment
 
 # git-sync-wrapper's, beside those of the sidecars that have values here.
 PORTS = {9814, *(one.port for one in SIDECARS.values())}
@@ -20,12 +20,16 @@ PORTS = {9814, *(one.port for one in SIDECARS.values())}
 
 def shape(container: Values) -> Values:
     """
-    What a container is but for image, settings, credentials and the limit of its memory.
+    What a container is but for image, settings, credentials, the limit of its memory, and where a
+    project lies.
     """
     different = ("env", "envFrom", "image")
     result = {key: value for key, value in container.items() if key not in different}
+    dags = {"name": "s3-dags", "mountPath": DAGS_FOLDER}
     result["volumeMounts"] = [
-        one for one in container["volumeMounts"] if one["name"] != "git-credentials"
+        dags if one == {"name": "project", "mountPath": PROJECT} else one
+        for one in container["volumeMounts"]
+        if one["name"] != "git-credentials"
     ]
     result["resources"] = {
         **container["resources"],

@@ -11,7 +11,7 @@ from tests.docs.code import ROOT
 from tests.docs.test_reference import DOCUMENTS
 
 MOST_BYTES = 60_000
-PICTURES = sorted((ROOT / "docs").rglob("*.png"))
+PICTURES = sorted(p for p in (ROOT / "docs").rglob("*.*") if p.suffix in (".png", ".svg"))
 
 
 def shown() -> dict[Path, str]:

@@ -191,7 +191,7 @@ def test_two_tries_in_a_window_and_one_more_shortly_before_the_end() -> None:
     assert 0 == lockout_wait([*two, NOW - 5], NOW, 0, None)
 
 
-def test_a_ccache_is_retaken_at_once_then_ever_more_seldom() -> None:
+def test_a_ccache_is_retaken_at_once_then_less_and_less_often() -> None:
     retaken_at: list[float] = []
     for now in range(3_600):
         if contest_wait(retaken_at, now) == 0:

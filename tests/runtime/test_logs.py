@@ -19,7 +19,7 @@ from tests.runtime.recording import handlers_kept
 
 
 @pytest.fixture(autouse=True)
-def handlers_of_before() -> Iterator[None]:
+def earlier_handlers() -> Iterator[None]:
     with handlers_kept():
         yield
 

@@ -45,7 +45,7 @@ def cycles() -> Cycles:
     return Cycles()
 
 
-def test_a_failure_is_tried_in_each_cycle_at_first_and_then_ever_more_seldom(
+def test_a_failure_is_tried_in_each_cycle_at_first_and_then_less_and_less_often(
     cycles: Cycles,
 ) -> None:
     tries = [bool(cycles.run("a", "a")) for _ in range(200)]
@@ -58,10 +58,7 @@ def test_a_failure_is_tried_in_each_cycle_at_first_and_then_ever_more_seldom(
 
 def test_nothing_rests_where_the_volume_is_another(cycles: Cycles) -> None:
     """It may have failed there for the volume's sake: its folder was moved away meanwhile."""
-    for _ in range(50):
-        cycles.run("ab", "ab")
-    while cycles.run("ab", "ab"):
-        pass  # until both rest: how long each does is drawn
+    assert any(not cycles.run("ab", "ab") for _ in range(1_000)), "both rest, some time"
     cycles.unread.start_over()
 
     assert {"a", "b"} == cycles.run("ab", "ab")

@@ -334,12 +334,12 @@ class MariaDb(Server):
             autocommit=True,
         )
 
-    def new_database(self) -> Database:
+    def new_database(self, collation: str = "utf8mb4_general_ci") -> Database:
         """
         Make an empty database with a name that no other test has.
         """
         name = f"airflow_{next(_numbers)}"
-        Database(self, "mysql").query(f"CREATE DATABASE {name} COLLATE utf8mb4_general_ci")
+        Database(self, "mysql").query(f"CREATE DATABASE {name} COLLATE {collation}")
         return Database(self, name)
 
 

@@ -180,7 +180,7 @@ class Kdc:
         """
         Put new keys of principals into a keytab, each under its next kvno.
 
-        A keytab that exists is extended, as `ktadd` does; keys of before cease to work.
+        A keytab that exists is extended, as `ktadd` does; earlier keys cease to work.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         for principal in principals:

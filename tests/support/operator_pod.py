@@ -1,7 +1,7 @@
 """
-Print the pod that the KubernetesPodOperator makes of a template; run by Airflow's Python.
+Print the pods that the KubernetesPodOperator makes of templates; run by Airflow's Python.
 
-    python operator_pod.py TEMPLATE KUBECONFIG
+    python operator_pod.py KUBECONFIG TEMPLATE...
 
 It asks no API server: the kubeconfig only has to be one.
 """
@@ -15,7 +15,12 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from kubernetes.client import ApiClient
 
 
-def main(template: str, kubeconfig: str) -> None:
+def main(kubeconfig: str, *templates: str) -> None:
+    for template in templates:
+        print_pod(template, kubeconfig)
+
+
+def print_pod(template: str, kubeconfig: str) -> None:
     operator = KubernetesPodOperator(
         task_id="report",
         pod_template_file=template,

@@ -90,7 +90,7 @@ def lose_answer(exchange: Exchange) -> None:
 
 def forbid_missing(exchange: Exchange) -> None:
     """
-    Answer as S3 does to who may not list the bucket as a whole.
+    Answer as S3 does to whoever may not list the bucket as a whole.
     """
     answer = exchange.good()
     if answer.status == 404:

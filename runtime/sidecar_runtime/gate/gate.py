@@ -3,7 +3,7 @@ The gate: the check that a revision must pass before it is published.
 
 Its unit is the revision: all of it is published, or nothing. A verdict is final for the process,
 but for a refusal that names no file: a command that failed by itself says no more than that, so it
-is asked again, ever more seldom; and any refusal is looked at again where a person asks (SIGHUP).
+is asked again, less and less often; any refusal is looked at again where a person asks (SIGHUP).
 A refusal is no failure, so the source is polled as usual for the revision that fixes it. Where
 there is no verdict the cycle fails, and the next one asks again.
 """

@@ -76,8 +76,8 @@ class Asking:
 
     async def bring(self, fence: Fence) -> None:
         """
-        Bring what is waited for, as much as a cycle has time for; a failure is the answer to who
-        waits.
+        Bring what is waited for, as much as a cycle has time for; a failure is the answer to
+        whoever waits.
 
         Raises:
             CycleAbandoned: The fence was revoked.

@@ -1,5 +1,5 @@
 """
-Bringing the tree up to date with a state of the source, as far as it can be had.
+Bringing the tree up to date with a state of the source, as far as it can be read.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Bringer:
 
     async def bring(self, layout: Layout, state: State[Any], fence: Fence) -> CycleResult:
         """
-        Bring the tree up to date with the state, as far as it can be had.
+        Bring the tree up to date with the state, as far as it can be read.
 
         Raises:
             TargetError: Something in the way cannot be removed from a tree that is ours alone.

@@ -247,7 +247,7 @@ class Lease:
         self._scan = iter(())
         self.damaged = layout.shown.damaged(iter(shown)) if layout.shown else set()
         if layout.is_atomic and layout.shown and self._settings.delete == "none":
-            # What is shown and has no key any more can be had from nowhere else.
+            # What is shown and has no key any more is available nowhere else.
             lost = shown.keys() - layout.tree.managed.files.keys()
             restore(lost, layout.shown, layout.tree, Fence())
         if layout.is_atomic:

@@ -1,5 +1,5 @@
 """
-What consumers are offered of a state: all of it, what could be had of it, or a fallback.
+What consumers are offered of a state: all of it, what could be read of it, or a fallback.
 
 A gate stops a change, never a pod: where nothing is published yet and it refuses what is newest,
 the newest that it accepts is published instead, until something better comes.

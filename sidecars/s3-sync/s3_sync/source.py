@@ -143,7 +143,7 @@ class Source(Protocol[C]):
 
     def earlier(self, fence: Fence) -> AsyncIterator[State[C]]:
         """
-        Yield the states before the last one, newest first, where they can be had.
+        Yield the states before the last one, newest first, where they are available.
 
         Raises:
             SidecarError: The source cannot be read.

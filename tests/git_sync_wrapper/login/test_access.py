@@ -97,7 +97,7 @@ def test_own_helpers_are_left_alone(start: Start) -> None:
 
 
 def test_requests_to_codecommit_are_signed_from_the_start(start: Start) -> None:
-    """It may answer 403 to who says nothing, and git gives up then."""
+    """It may answer 403 without a login, and git gives up then."""
     host = CODECOMMIT.removesuffix("v1/repos/dags")
 
     assert "basic" == start(CODECOMMIT).prepare().git_config[f"http.{host}.proactiveAuth"]

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
 
 
 def test_logs_in_without_being_asked(server: GitServer, poll: Poll) -> None:
-    """A server that says 403 to who says nothing is no obstacle."""
+    """A server that says 403 without a login is no obstacle."""
     head = server.repository().commit({"a.py": "1"})
     server.accept(("deploy", "pässword%/+="))
     server.bare_refusal = 403

@@ -230,7 +230,7 @@ def test_a_verdict_is_final(knock: Knock, tmp_path: Path, log: Log, code: int) -
     assert code == len(log.events("revision_refused"))
 
 
-def test_a_refusal_without_a_file_is_looked_at_again_ever_more_seldom(
+def test_a_refusal_without_a_file_is_looked_at_again_less_and_less_often(
     knock: Knock, tmp_path: Path, log: Log
 ) -> None:
     """It may be the command that failed: that says no more than its exit code."""

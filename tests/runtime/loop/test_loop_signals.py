@@ -52,7 +52,7 @@ def test_a_signal_ends_it_during_a_cycle_which_can_publish_nothing_more(log: Log
     assert one.results() == []
 
 
-def test_the_handlers_of_before_come_back(log: Log) -> None:
+def test_the_earlier_handlers_come_back(log: Log) -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
 

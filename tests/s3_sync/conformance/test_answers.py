@@ -1,7 +1,7 @@
 """
 The client among answers of all kinds: each ends as its row says, and takes little memory.
 
-Whatever ends well is asked for once more, on the connection that the first answer left.
+Whatever succeeds is asked for once more, on the connection that the first answer left.
 """
 
 import pytest

@@ -80,7 +80,7 @@ def test_a_revision_that_is_back_is_used_again(two: Stage) -> None:
     assert set() == two.damaged()
 
 
-def test_a_revision_that_is_back_is_new_to_who_compares_times(two: Stage) -> None:
+def test_a_revision_that_is_back_is_new_to_whoever_compares_times(two: Stage) -> None:
     """Python's bytecode cache and Airflow's file processor compare whole seconds and sizes."""
     times = [int((two.folder / "current/a.py").stat().st_mtime)]
     for revision, content in (("r1", "one"), ("r2", "two"), ("r1", "one")):

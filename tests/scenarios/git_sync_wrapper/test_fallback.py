@@ -79,7 +79,7 @@ def test_after_a_restart_it_still_is_a_fallback_and_is_judged_no_further(here: G
     wait_until(lambda: 0 == second.metrics()[FALLBACK], "now it is the newest")
 
 
-def test_a_one_shot_ends_well_with_it(here: GitSite) -> None:
+def test_a_one_shot_succeeds_with_it(here: GitSite) -> None:
     accepted = good(here)
     bad(here)
 

@@ -98,7 +98,7 @@ def test_a_new_pod_gets_everything_but_the_refused_files_of_a_listing(
 
 
 @pytest.mark.parametrize("source", ["release", "listing"])
-def test_a_one_shot_ends_well_with_a_fallback_whatever_killed_those_before(
+def test_a_one_shot_succeeds_with_a_fallback_whatever_killed_those_before(
     s3: FakeS3,
     start: StartDaemon,
     target: Path,
@@ -140,7 +140,7 @@ def test_readers_meet_whole_releases_that_were_accepted_and_no_others(
     shelf.publish(make_revision(1))
     shelf.publish(make_revision(2) | {"no.py": b"no\n"})
     daemon = start({**RELEASE, **gate, **layout}, interval="0.2")
-    kill_at_random(daemon, target, counts)
+    kill_at_random(daemon, target, counts, make_revision(1))
     daemon.wait_until_ready()
     with reading(seen, target / "current", 10):
         for number in range(3, 3 + counts.kills, 2):
@@ -169,7 +169,7 @@ def dying(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["new volume", "old volume"])
-def test_a_one_shot_ends_well_though_the_gate_cannot_decide(
+def test_a_one_shot_succeeds_though_the_gate_cannot_decide(
     s3: FakeS3,
     start: StartDaemon,
     target: Path,

@@ -206,7 +206,7 @@ def test_in_place_every_file_is_of_one_release_whenever_the_daemon_is_killed(
 
 
 def wait_until_swept(daemon: Daemon) -> None:
-    """Start once more, and end well: a start sweeps what the last kill left."""
+    """Start once more, and succeed: a start sweeps what the last kill left."""
     with daemon:
         daemon.wait_until_synced()
         assert 0 == daemon.terminate().code

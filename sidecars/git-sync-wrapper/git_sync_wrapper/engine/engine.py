@@ -319,7 +319,7 @@ class Engine:
             return commit
         raise SidecarError(
             "git_sync_failed",
-            f"git-sync ended well, but {self.root}/{CANDIDATE} shows no commit",
+            f"git-sync succeeded, but {self.root}/{CANDIDATE} shows no commit",
             "Another program writes there, or this is not git-sync 4.",
         )
 

@@ -112,7 +112,7 @@ class Access:
         flags |= dict.fromkeys(KEPT_BACK)
         config = {"credential.helper": self._helper(), "credential.useHttpPath": "true"}
         if self._keyring.signs_for(self._repo):
-            # CodeCommit may answer 403 to who says nothing, and git asks nobody after that.
+            # CodeCommit may answer 403 without a login, and git asks nobody after that.
             server = f"{self._repo.protocol}://{self._repo.host}/"
             config[f"http.{server}.proactiveAuth"] = "basic"
         return Prepared(flags, config)

@@ -187,7 +187,7 @@ def _decode(raw: bytes) -> tuple[str, list[str]]:
         repairs.append("the byte order mark before it was left out")
         text = text.removeprefix("\ufeff")
     if "\r" in text:
-        repairs.append("line ends of Windows were repaired")
+        repairs.append("Windows line endings were repaired")
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text, repairs
 

@@ -231,7 +231,7 @@ class HttpPoller:
             case 401 | 403 if self._credential is None:
                 return RefsError(
                     "login_missing",
-                    f"{said} to who does not log in",
+                    f"{said} to a client that does not log in",
                     "Set GITSYNC_USERNAME and a password, or GIT_SYNC_WRAPPER_CREDENTIALS.",
                 )
             case 401 | 403:

@@ -52,7 +52,7 @@ class ListingApplier:
         """
         Do what the plan says; deletions last, or first where that makes room.
 
-        A file that cannot be had holds back itself alone.
+        A file that cannot be read holds back itself alone.
 
         Raises:
             SidecarError: The source or the endpoint fails as a whole.

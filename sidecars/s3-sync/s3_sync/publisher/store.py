@@ -291,7 +291,7 @@ class Store:
         """
         Whether an object that may not be read is not there at all.
 
-        S3 tells a missing object from a forbidden one only to who may list the bucket, and a
+        S3 tells a missing object from a forbidden one only to whoever may list the bucket, and a
         policy that allows it for one prefix does not count then: it can be listed all the same.
         """
         try:

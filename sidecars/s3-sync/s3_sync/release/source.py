@@ -351,8 +351,8 @@ class ReleaseSource:
 
     async def _is_missing(self, key: str) -> bool:
         """
-        Whether an object that may not be read is not there: to who may not list all of the bucket
-        S3 answers 403 for both.
+        Whether an object that may not be read is not there: to whoever may not list all of the
+        bucket S3 answers 403 for both.
         """
         try:
             page = await self._client.list_page(None, key)

@@ -33,7 +33,7 @@ ADVICE = {
     "endpoint_unreachable": "Check AWS_ENDPOINT_URL, the security group, the route or VPC endpoint "
     "to S3, and HTTPS_PROXY and NO_PROXY.",
     "name_unresolved": "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster.",
-    "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY; user and password belong into "
+    "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY; user and password belong in "
     "the URL of the proxy, percent-encoded: http://USER:PASSWORD@HOST:PORT.",
     "request_timeout": "Check the route to S3 (VPC endpoint, security group, proxy): packets that "
     "are dropped look like this.",

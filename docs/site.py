@@ -1,0 +1,158 @@
+"""
+Build the site of the documentation: `python -m docs.site ZENSICAL`, called by `scripts/docs-site`.
+
+The pages keep their paths in the repository, so that links that are right on GitHub are right on
+the site, and files that they link to, such as values, are part of it.
+
+A build is `dist/site/TAG`; builds beside it stay, and `dist/site` as a whole can be served.
+
+TAG: the name of this version, such as 0.1.0 (default: dev).
+SOURCE: the web address of the repository, for a link to it.
+"""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "docs" / "zensical.toml"
+
+
+def pages(nav: list[Any]) -> Iterator[str]:
+    """
+    Yield the paths of the pages in a navigation, in its order.
+    """
+    for entry in nav:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            for inner in entry.values():
+                yield from pages(inner)
+
+
+def stage(folder: Path, source: str = "") -> None:
+    """
+    Copy the configuration, the pages and what they link to into a new folder.
+    """
+    text = CONFIG.read_text()
+    shutil.rmtree(folder, ignore_errors=True)
+    for page in pages(tomllib.loads(text)["project"]["nav"]):
+        for path in (ROOT / page, *_linked(ROOT / page)):
+            copy = folder / "pages" / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    if source:
+        text = text.replace("[project]\n", f"[project]\nrepo_url = {json.dumps(source)}\n")
+    (folder / CONFIG.name).write_text(text)
+
+
+def _linked(page: Path) -> Iterator[Path]:
+    """
+    Yield the files that a page links to and that are not pages.
+    """
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for link in re.findall(r"\]\(([^)#\s]+)|(?:src|href)=\"([^\"#]+)\"", text):
+        name = "".join(link)
+        if not urlsplit(name).scheme and not name.endswith(".md"):
+            yield (page.parent / name).resolve()
+
+
+class _Html(html.parser.HTMLParser):
+    """
+    The anchors and links of a page.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.links: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id" and value:
+                self.anchors.add(value)
+            if name in ("href", "src") and value:
+                self.links.add(value)
+
+
+def broken_links(site: Path) -> list[str]:
+    """
+    Return the links of a site to its own pages, files and anchors that lead nowhere.
+    """
+    # The page for what is not found is served at any depth: its links are of the server.
+    read = {
+        path: _Html(path.read_text()) for path in site.rglob("*.html") if path.name != "404.html"
+    }
+    found = []
+    for page, content in read.items():
+        for link in sorted(content.links):
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            target = target / "index.html" if target.is_dir() else target
+            anchor = unquote(parts.fragment)
+            anchors = read[target].anchors if target in read else {anchor}
+            if not target.is_file() or (anchor and anchor not in anchors):
+                found.append(f"{page.relative_to(site)}: {link}")
+    return found
+
+
+def list_versions(folder: Path) -> None:
+    """
+    Write what the selector of versions reads, and lead a reader of the root to the newest release.
+    """
+    names = sorted((path.parent.name for path in folder.glob("*/index.html")), key=_order)
+    newest = names[-1]
+    listed = [
+        {"version": name, "title": name, "aliases": ["latest"] if name == newest else []}
+        for name in reversed(names)
+    ]
+    (folder / "versions.json").write_text(json.dumps(listed, indent=2) + "\n")
+    redirect = f'<!doctype html>\n<meta http-equiv="refresh" content="0; url={newest}/">\n'
+    (folder / "index.html").write_text(redirect)
+
+
+def _order(name: str) -> tuple[list[int], str]:
+    """
+    Releases by their numbers; other names, such as dev, below them all.
+    """
+    is_release = re.fullmatch(r"\d+(\.\d+)*", name)
+    return ([int(part) for part in name.split(".")] if is_release else [], name)
+
+
+def main() -> int:
+    """
+    Build the site; return 1 with what is broken.
+    """
+    work, site = ROOT / ".site", ROOT / "dist" / "site"
+    stage(work / "build", os.environ.get("SOURCE", ""))
+    config = str(work / "build" / CONFIG.name)
+    command = [sys.argv[1], "build", "--strict", "--config-file", config]
+    if code := subprocess.run(command, check=False).returncode:
+        return code
+    if found := broken_links(work / "build" / "html"):
+        sys.stderr.write("".join(f"leads nowhere: {link}\n" for link in found))
+        return 1
+    built = site / (os.environ.get("TAG") or "dev")
+    shutil.rmtree(built, ignore_errors=True)
+    shutil.copytree(work / "build" / "html", built)
+    list_versions(site)
+    sys.stdout.write(f"{built.relative_to(ROOT)}: {sum(1 for _ in built.rglob('*.html'))} pages\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""
+The page on what is supported names a test for each claim, and the versions that the tests have.
+
+That the files exist is held by `test_links.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import get_args
+
+import pytest
+
+from tests.chart import kubernetes, rendering
+from tests.docs.code import ROOT
+from tests.support.airflow import Version
+
+PAGE = (ROOT / "docs/reference/support.md").read_text()
+# What is no claim.
+NONE = ("not tested", "does not apply", "has no bundles")
+
+
+def section(title: str) -> str:
+    match = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    assert match
+    return match[1]
+
+
+def dockerfile(sidecar: str) -> str:
+    return (ROOT / "sidecars" / sidecar / "Dockerfile").read_text()
+
+
+def claims() -> list[str]:
+    """
+    Every cell but those of the first row and the first column of a table.
+    """
+    bodies = re.findall(r"^\|[-|]+\|\n((?:\|.+\|\n)+)", PAGE, re.MULTILINE)
+    rows = [row.strip("| ").split(" | ")[1:] for body in bodies for row in body.splitlines()]
+    return [cell for row in rows for cell in row]
+
+
+@pytest.mark.parametrize("cell", sorted(set(claims())))
+def test_every_claim_names_its_test_or_says_that_there_is_none(cell: str) -> None:
+    assert "](../../tests/" in cell or cell.startswith(NONE)
+
+
+def test_the_versions_are_those_of_the_tests() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    airflow = section("Airflow")
+
+    for version in get_args(Version):
+        pin = groups[f"airflow-{version}"][0].partition("==")[2]
+        assert f" {pin}" in airflow
+        assert f"| {'.'.join(pin.split('.')[:2])} |" in airflow
+    for version in kubernetes.VERSIONS:
+        assert f"\n| {version} | [" in section("Kubernetes")
+    chart = re.findall(r"^\| (\d[\d.]+), ", section("Chart and Airflow"), re.MULTILINE)
+    assert {re.findall(r"--version ([\d.]+)", rendering.HOW_TO_RENDER)[0]} == set(chart)
+    (git_sync,) = re.findall(r"git-sync:v([\d.]+)", dockerfile("git-sync-wrapper"))
+    assert f"| git-sync {git_sync} |" in section("git")
+    for name in ("git-sync-wrapper", "kerberos", "s3-sync"):
+        (python,) = re.findall(r"BASE_IMAGE=python:([\d.]+)-", dockerfile(name))
+        assert f"| {python}, that of the images |" in section("Python")
