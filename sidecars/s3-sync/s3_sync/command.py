@@ -45,7 +45,8 @@ def run() -> int:
     if arguments.command == "check":
         end_on_signals()
         return check.run(settings)
-    begin_logs(settings, unknown, unused_by_gate(settings, PREFIX))
+    unused = unused_by_gate(settings, PREFIX)
+    begin_logs(settings, unknown, [*unused, "S3_SYNC_SIGN_KEY"] if settings.sign_key else unused)
     metrics = SyncMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar, is_release = S3Sync(settings, metrics), settings.source_kind == "release"
