@@ -1,6 +1,7 @@
 """Keys and signatures: what is taken, what is refused, and how it is said."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,7 @@ def test_no_bytes_for_a_signature_are_one(text: str) -> None:
     assert refusal(MESSAGE, f"ed25519:{KEY.key_id}:{text}", KEY)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
     """A second implementation: the how-to's commands, and what the format page says."""
     private, public = tmp_path / "key.pem", tmp_path / "pub.pem"
