@@ -213,7 +213,7 @@ def test_after_each_write_of_a_publish_the_old_or_the_new_is_signed(signed: Buck
     assert found.index(new) >= 3, "the pointer comes last"
 
 
-def test_a_key_that_nobody_told_of_begins_again(signed: Bucket) -> None:
+def test_a_publisher_that_does_not_know_the_old_key_begins_again(signed: Bucket) -> None:
     signed.publish(B)
     revision = signed.publish(A).revision
     sign_with(signed, OTHER)

@@ -93,7 +93,7 @@ def signed(
 
 def evil_pointer(scene: Scene) -> Pointer:
     """
-    The pointer that a thief wants: all is right, but for who made it.
+    The pointer that a thief wants: all is right, except for its author.
     """
     pointer = scene.next.pointer
     turn = replace(pointer.turn, revision=EVIL.revision)

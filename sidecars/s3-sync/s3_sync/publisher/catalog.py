@@ -166,7 +166,7 @@ def read_current(store: Store) -> Current | None:
 
 def read_pointer(store: Store) -> Current | None:
     """
-    Return what is current, trusted or not: for who replaces it, or lists what is there.
+    Return what is current, trusted or not: for whoever replaces it, or lists what is there.
 
     Raises:
         ReleaseError: There is something else in its place.
@@ -268,8 +268,8 @@ def unknown(store: Store, text: str) -> RevisionError:
 
 def read_shown(store: Store, pointer: Pointer | None) -> Manifest | None:
     """
-    Return the manifest of the current release; None where it is damaged or not trusted, or there
-    is none.
+    Return the manifest of the current release; None where there is no current one, or it is
+    damaged or not trusted.
     """
     stored = store.read(manifest_key(pointer.revision)) if pointer else None
     try:

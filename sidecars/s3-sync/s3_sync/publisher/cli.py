@@ -272,7 +272,7 @@ def _trust(settings: Settings, command: str) -> Trust:
     Return what a command trusts and signs with; it trusts its own key where no others are given.
 
     Raises:
-        SettingsError: The key is none, or nobody would trust what it signs.
+        SettingsError: There is no such key, or nobody would trust what it signs.
     """
     keys = read_keys(settings.trusted_keys) if settings.trusted_keys else None
     if command not in SIGNING or settings.sign_key is None:
