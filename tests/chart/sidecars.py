@@ -278,7 +278,7 @@ SIDECARS: Mapping[str, Charted] = {
             "versions",
             "minio",
             "gcs",
-        ),  # fmt: skip
+        ),
         foreign=botocore_names,
         wanted=frozenset({"KEY_PATH", "INTERVAL"}),
         volume_complaints=dags_complaints,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from s3_sync.settings import load_settings
+from s3_sync.settings import load_settings, read_trusted_keys
 from s3_sync.signature import KeyFolder, Keys, Untrusted, read_keys, read_signer
 from sidecar_runtime.errors import SettingsError
 from tests.support.raising import raised
@@ -150,7 +150,7 @@ def test_settings_name_the_file_and_what_is_wrong_with_it(tmp_path: Path) -> Non
         "S3_SYNC_TRUSTED_KEYS": str(tmp_path),
     }
 
-    error = raised(SettingsError, load_settings, given)
+    error = raised(SettingsError, read_trusted_keys, load_settings(given)[0])
     listing = raised(SettingsError, load_settings, given | {"S3_SYNC_SOURCE": "listing"})
 
     (problem,) = error.problems

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from s3_sync.revision import is_revision
-from s3_sync.signature import read_keys
-from sidecar_runtime.errors import Problem
+from s3_sync.signature import Keys, read_keys
+from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.settings import GateSettings, check_gate
 from sidecar_runtime.parsers import (
     absolute_path,
@@ -339,6 +339,22 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     return load(Settings, PREFIX, environ, instead=INSTEAD, check=_check)
 
 
+def read_trusted_keys(settings: Settings) -> Keys | None:
+    """
+    Return the public keys that are trusted; None where nothing has to be signed.
+
+    Raises:
+        SettingsError: There are none, so nothing would be trusted.
+    """
+    if settings.trusted_keys is None:
+        return None
+    try:
+        return read_keys(settings.trusted_keys)
+    except ValueError as error:
+        problem = Problem("S3_SYNC_TRUSTED_KEYS", settings.trusted_keys, str(error))
+        raise SettingsError([problem]) from None
+
+
 def _check(settings: Settings) -> list[Problem]:
     if sys.getfilesystemencoding().lower() != "utf-8":
         locale = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
@@ -347,20 +363,7 @@ def _check(settings: Settings) -> list[Problem]:
         return [Problem("AWS_BUCKET", settings.bucket, "is an ARN; with an endpoint, write a name")]
     if os.path.exists(settings.dest_path) and not os.path.isdir(settings.dest_path):
         return [Problem("DEST_PATH", settings.dest_path, "is a file, not a folder")]
-    return [*_check_source(settings), *_check_keys(settings), *check_gate(settings, PREFIX)]
-
-
-def _check_keys(settings: Settings) -> list[Problem]:
-    """
-    Refuse keys that trust nobody at the start; later, that is a failed cycle.
-    """
-    if settings.trusted_keys is None:
-        return []
-    try:
-        read_keys(settings.trusted_keys)
-    except ValueError as error:
-        return [Problem("S3_SYNC_TRUSTED_KEYS", settings.trusted_keys, str(error))]
-    return []
+    return [*_check_source(settings), *check_gate(settings, PREFIX)]
 
 
 def _check_source(settings: Settings) -> list[Problem]:

@@ -4,6 +4,7 @@ From a release that is here to one that is current: upload → swing → verify.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -69,7 +70,7 @@ def bring(
     old = before.trusted if before else None
     for _ in range(TRIES):
         kept = _upload(store, parcel, kept, progress)
-        turn, history = _next(old, parcel.revision, is_signed=store.signer is not None)
+        turn, history = _next(store, old, parcel.revision, datetime.now(UTC))
         pointer = pointer_to(store, turn, kept, origin, history)
         is_guarded = has_conditions(store, parcel.revision, kept.data, base)
         swap_pointer(store, pointer, base, is_guarded=is_guarded)
@@ -142,17 +143,27 @@ def pointer_to(
     return Pointer(turn, len(kept.data), kept.head_bytes, origin, history, digest)
 
 
-def _next(old: Pointer | None, revision: str, *, is_signed: bool) -> tuple[Turn, tuple[Turn, ...]]:
+def next_sequence(store: Store, old: Pointer | None, now: datetime) -> int:
     """
-    Return the new turn and its history, which stays as it was where it repairs what is current.
+    Return the sequence of the pointer that follows.
+
+    Of one that is signed it is the time, if that is more: higher than all that pods remember, also
+    where an old pointer was put back, or none is left.
 
     Args:
         old: The one before, if it can be built on.
     """
-    now = datetime.now(UTC)
-    if old is None:
-        # Higher than whatever was there before, which pods with trusted keys remember.
-        return Turn(revision, int(now.timestamp()) if is_signed else 1, now), ()
-    if old.revision == revision:
-        return Turn(revision, old.turn.sequence + 1, now, old.turn.restores), old.history
-    return Turn(revision, old.turn.sequence + 1, now), old.turns()
+    following = old.turn.sequence + 1 if old else 1
+    return max(following, int(now.timestamp())) if store.signer else following
+
+
+def _next(
+    store: Store, old: Pointer | None, revision: str, now: datetime
+) -> tuple[Turn, tuple[Turn, ...]]:
+    """
+    Return the new turn and its history, which stays as it was where it repairs what is current.
+    """
+    turn = Turn(revision, next_sequence(store, old, now), now)
+    if old is not None and old.revision == revision:
+        return replace(turn, restores=old.turn.restores), old.history
+    return turn, old.turns() if old else ()

@@ -16,8 +16,8 @@ from typing import Any
 from s3_sync.publisher.airflow.check import Airflow, find_airflow, pattern
 from s3_sync.publisher.gate import Refused
 from s3_sync.publisher.progress import Progress
-from s3_sync.settings import Settings, load_settings
-from s3_sync.signature import Trust, read_keys, read_signer
+from s3_sync.settings import Settings, load_settings, read_trusted_keys
+from s3_sync.signature import Trust, read_signer
 from sidecar_runtime import logs
 from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
@@ -274,7 +274,7 @@ def _trust(settings: Settings, command: str) -> Trust:
     Raises:
         SettingsError: There is no such key, or nobody would trust what it signs.
     """
-    keys = read_keys(settings.trusted_keys) if settings.trusted_keys else None
+    keys = read_trusted_keys(settings)
     if command not in SIGNING or settings.sign_key is None:
         if command in SIGNING and command != "promote" and settings.trusted_keys:
             problem = "needs --sign-key here: what is not signed would be refused by these keys"

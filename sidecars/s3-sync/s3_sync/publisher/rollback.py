@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from s3_sync.publisher.bring import pointer_to
+from s3_sync.publisher.bring import next_sequence, pointer_to
 from s3_sync.publisher.catalog import (
     ReleaseError,
     find_shown,
@@ -79,7 +79,8 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
         raise untrusted(store, manifest_key(target), kept.refusal)
     origin = replace(kept.manifest.head.origin, by=who.by, ci_url=who.ci_url)
     restored = next((turn.sequence for turn in old.history if turn.revision == target), 0)
-    turn = Turn(target, old.turn.sequence + 1, datetime.now(UTC), restored)
+    now = datetime.now(UTC)
+    turn = Turn(target, next_sequence(store, old, now), now, restored)
     after = pointer_to(store, turn, kept, origin, old.turns())
     if is_dry:
         return Rollback(old, after, None)
