@@ -89,10 +89,12 @@ class Keys:
             raise Untrusted("it is not signed")
         found = _TEXT.fullmatch(signature)
         if found is None:
-            raise Untrusted("its signature is not one")
+            raise Untrusted("its signature is malformed")
         algorithm, key_id, text = found.groups()
         if algorithm != ALGORITHM:
-            raise Untrusted(f"it is signed by {key_id} with {algorithm}, which this s3-sync lacks")
+            raise Untrusted(
+                f"it is signed by {key_id} with {algorithm}, which this s3-sync does not know"
+            )
         if key_id not in self.by_id:
             raise Untrusted(f"it is signed by {key_id}, which is not trusted")
         # Not at the top: it is 8 MiB of a daemon that has no keys.
@@ -105,7 +107,7 @@ class Keys:
             raw = base64.b64decode(text, validate=True)
             Ed25519PublicKey.from_public_bytes(self.by_id[key_id]).verify(raw, message)
         except (ValueError, InvalidSignature):
-            raise Untrusted(f"{key_id} has signed something else, or for another place") from None
+            raise Untrusted(f"{key_id} signed something else, or for another place") from None
         return key_id
 
 
@@ -123,7 +125,7 @@ def read_keys(path: str) -> Keys:
     except OSError as error:
         raise ValueError(f"cannot be read: {error.filename}: {error.strerror}") from None
     if not by_id:
-        raise ValueError("has no public key; nothing would be trusted")
+        raise ValueError("has no public key, so nothing would be trusted")
     if len(by_id) > KEYS_LIMIT:
         raise ValueError(f"has {len(by_id)} keys; the limit is {KEYS_LIMIT}")
     return Keys(by_id)
@@ -157,7 +159,7 @@ def _read_block(path: str, label: str, body: str) -> bytes:
     except ValueError:
         der = b""
     if label != "PUBLIC KEY" or len(der) != len(_DER) + 32 or not der.startswith(_DER):
-        raise ValueError(f"has something else than an Ed25519 public key in {path}")
+        raise ValueError(f"has something other than an Ed25519 public key in {path}")
     return der[len(_DER) :]
 
 

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -463,7 +464,7 @@ class Stage:
         self.old, self.good = self.good.pointer_bytes, self._make(self.good.pointer)
         self.put(dict(self.good.objects()))
         for daemon in (self.trusting, self.plain):
-            wait_until(lambda d=daemon: self.is_shown(d), "the next good release", 60)
+            wait_until(partial(self.is_shown, daemon), "the next good release", 60)
 
     def is_shown(self, daemon: Daemon) -> bool:
         body = daemon.get("/readyz").json()
