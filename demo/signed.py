@@ -54,7 +54,7 @@ def release_is_signed(stage: Stage) -> Result:
 
 def forgery_is_refused(stage: Stage) -> Result:
     """
-    Somebody else who can write to the bucket: a release of their own, and an old pointer of ours.
+    Another writer of the bucket: a release of their own, and an old pointer of ours.
     """
     old = stage.bucket.read(POINTER)
     path = checkout_of(stage) / CHANGED
