@@ -428,7 +428,7 @@ def test_the_commands_sign_and_verify_and_say_so(command: Publishing, tmp_path: 
         (["publish", "dags", "--sign-key", "nowhere"], "cannot be read: No such file"),
         (["publish", "dags", "--sign-key", "keys"], "cannot be read: Is a directory"),
         (["publish", "dags", "--sign-key", "other.pem", "--trusted-keys", "keys"],
-         f"is key {OTHER.key_id}, which is not in S3_SYNC_TRUSTED_KEYS"),
+         "which is not in S3_SYNC_TRUSTED_KEYS"),
         (["publish", "dags", "--trusted-keys", "keys"], "needs --sign-key here"),
         (["rollback", "--trusted-keys", "keys"], "needs --sign-key here"),
         (["promote", "s3://dev", "s3://prd", "--sign-key", "key.pem"], "needs --trusted-keys here"),
