@@ -268,10 +268,16 @@ def unknown(store: Store, text: str) -> RevisionError:
 
 def read_shown(store: Store, pointer: Pointer | None) -> Manifest | None:
     """
-    Return the manifest of the current release; None where there is no current one, or it is
-    damaged or not trusted.
+    Return the manifest of the current release, as :func:`read_manifest`; None without one.
     """
-    stored = store.read(manifest_key(pointer.revision)) if pointer else None
+    return read_manifest(store, pointer.revision) if pointer else None
+
+
+def read_manifest(store: Store, revision: str) -> Manifest | None:
+    """
+    Return the manifest of a release; None where it is not there, damaged or not trusted.
+    """
+    stored = store.read(manifest_key(revision))
     try:
         manifest = parse_manifest(stored.data) if stored else None
     except Invalid:

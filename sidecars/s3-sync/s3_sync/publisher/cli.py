@@ -112,6 +112,8 @@ def add_commands(commands: Any) -> None:
     releases.add_argument(
         "--limit", type=_parsed(count), default=20, metavar="N", help="0: all; default 20"
     )
+    text = "for each turn of the history: what it changed against the one before"
+    releases.add_argument("--changes", action="store_true", help=text)
 
     diff = add("diff", "list the files that differ between two releases, or a folder and one")
     for name in ("before", "after"):

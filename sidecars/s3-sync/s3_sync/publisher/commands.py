@@ -43,6 +43,7 @@ from s3_sync.publisher.report import Report, size_text
 from s3_sync.publisher.rollback import roll_back
 from s3_sync.publisher.store import Store
 from s3_sync.publisher.table import releases_report
+from s3_sync.publisher.turns import changes_of_turns
 from s3_sync.release.facts import Checked, Origin, checked_facts, time_text
 from s3_sync.release.names import PIN_FOLDER, POINTER_KEY, pin_key
 from s3_sync.revision import short
@@ -94,7 +95,7 @@ def run(
     given: str | None = getattr(arguments, "revision", None)
     match arguments.command:
         case "releases":
-            return _releases(store, arguments.limit)
+            return _releases(store, arguments.limit, has_changes=arguments.changes)
         case "diff":
             return _diff(store, arguments.before, arguments.after, progress)
         case "rollback":
@@ -217,7 +218,7 @@ def _dag_lines(dags: Changes | None, limit: int = 0) -> list[str]:
     return [f"DAGs: {len(dags.added)} added, {len(dags.removed)} removed", *dags.lines(limit)]
 
 
-def _releases(store: Store, limit: int) -> Report:
+def _releases(store: Store, limit: int, *, has_changes: bool) -> Report:
     current = read_pointer(store)
     pointer = current.trusted if current else None
     found = list_releases(store, pointer.revision if pointer else "")
@@ -230,6 +231,13 @@ def _releases(store: Store, limit: int) -> Report:
         signer = current.signed_by if current else ""
         report.facts["signed_by"] = signer or None
         report.facts["refused"] = (current.refusal if current else "") or None
+    if has_changes:
+        turns = list(changes_of_turns(store, pointer)) if pointer else []
+        report.facts["changes"] = [turn.facts() for turn in turns]
+        for turn in turns:
+            report.lines += ["", str(turn)]
+            report.lines += turn.files.lines(NAMED) if turn.files else []
+            report.lines += _dag_lines(turn.dags, NAMED)
     return report
 
 
