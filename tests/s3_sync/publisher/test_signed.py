@@ -406,8 +406,8 @@ def test_the_commands_sign_and_verify_and_say_so(
         return ran.facts()
 
     private = KEY.write_private(tmp_path / "key.pem")
-    trusted = ["--trusted-keys", write_keys(tmp_path / "keys", KEY)]
-    others = ["--trusted-keys", write_keys(tmp_path / "others", OTHER)]
+    trusted = ["--trusted-keys", str(write_keys(tmp_path / "keys", KEY))]
+    others = ["--trusted-keys", str(write_keys(tmp_path / "others", OTHER))]
     url = f"s3://dags-bucket/{PREFIX}"
     folder = write_files(tmp_path / "dags", A)
     unsigned = succeed("publish", folder)
