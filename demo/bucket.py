@@ -112,3 +112,16 @@ class Bucket:
         """
         self._client.delete_object(Bucket=self.name, Key=f"{self.prefix}/{path}")
         del self.files[path]
+
+    def read(self, key: str) -> bytes:
+        """
+        Return an object, by its whole key.
+        """
+        body: bytes = self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
+        return body
+
+    def overwrite(self, key: str, content: bytes) -> None:
+        """
+        Replace an object, by its whole key, as no command of ours would.
+        """
+        self._client.put_object(Bucket=self.name, Key=key, Body=content)

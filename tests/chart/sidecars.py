@@ -271,7 +271,17 @@ SIDECARS: Mapping[str, Charted] = {
     "s3-sync": Charted(
         settings=s3_sync.settings.Settings,
         prefix=s3_sync.settings.PREFIX,
-        snippets=("extra", "init", "native", "release", "snapshot", "versions", "minio", "gcs"),
+        snippets=(
+            "extra",
+            "init",
+            "native",
+            "release",
+            "signed",
+            "snapshot",
+            "versions",
+            "minio",
+            "gcs",
+        ),
         foreign=botocore_names,
         wanted=frozenset({"KEY_PATH", "INTERVAL"}),
         volume_complaints=dags_complaints,

@@ -26,6 +26,7 @@ from tests.chart.sidecars import SIDECARS, Values, grammars
 from tests.kerberos.given import entry, keytab
 from tests.support.daemon import VENV_BIN, SidecarProcess
 from tests.support.git_sync import GIT_SYNC
+from tests.support.signing import Key
 from tests.sync_perm.site import Site
 
 # How the first cycle of a container that is right ends where there is no network.
@@ -37,12 +38,13 @@ OUTSIDE = {
 }
 # What users put under the keys of their Secrets and ConfigMaps.
 CONTENT = {
+    "ci-2026-11.pem": Key().public_pem,
     "airflow.keytab": keytab(entry()),
     "connection": b"postgresql://airflow:secret@db.example.com:5432/airflow",
     "krb5.conf": b"[libdefaults]\ndefault_realm = EXAMPLE.COM\ndns_lookup_kdc = false\n"
     b"[realms]\nEXAMPLE.COM = {\n kdc = 10.0.10.5\n}\n",
 }
-KEYS = {**WANTED_KEYS, "airflow-krb5-conf": {"krb5.conf"}}
+KEYS = {**WANTED_KEYS, "airflow-krb5-conf": {"krb5.conf"}, "s3-sync-keys": {"ci-2026-11.pem"}}
 PROGRAMS = {"kerberos": "kerberos-sidecar"}
 GATED = ("s3-sync", "git-sync-wrapper")
 COMPILED = ("--require-hashes", "--compile-bytecode")

@@ -98,6 +98,7 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
         **dict.fromkeys((*READERS_AS_PODS, "scheduler"), DAGS),
         "task pod": {"s3-sync": "init"},
     },
+    ("s3-sync.signed.yaml",): dict.fromkeys(READERS, DAGS),
     ("s3-sync.versions.yaml",): dict.fromkeys((*READERS, "scheduler"), DAGS),
     (AS_PODS, "s3-sync.versions.yaml"): {
         **dict.fromkeys((*READERS_AS_PODS, "scheduler"), DAGS),

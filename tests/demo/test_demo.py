@@ -55,7 +55,7 @@ def test_demo_plays_every_step_and_cleans_up(tmp_path: Path) -> None:
     assert "" == done.stderr
     tables = re.findall(r"^step .*?^everything.*?$", done.stdout, re.MULTILINE | re.DOTALL)
     lines = "\n".join(tables).splitlines()
-    assert [16, *([] if missing() else [7]), *([] if skip_reason() else [7])] == [
+    assert [18, *([] if missing() else [7]), *([] if skip_reason() else [7])] == [
         len(re.findall(r" \d+\.\d\d s$", table, re.MULTILINE)) for table in tables
     ]
     assert "\x1b" not in done.stdout

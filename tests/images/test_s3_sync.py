@@ -21,6 +21,14 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 SIZE_OVER_BASE_BYTES = 60_000_000
 
+LIST_SERVICES = r"""
+import inspect, json, re
+import botocore.credentials, botocore.session, botocore.tokens
+source = "".join(map(inspect.getsource, (botocore.credentials, botocore.tokens)))
+client = r"client(?:_creator)?\(\s*(?:self\._session, )?['\"]([a-z-]+)['\"]"
+known = botocore.session.get_session().get_available_services()
+print(json.dumps([known, re.findall(client, source)]))
+"""
 LIST_CONTENTS = """
 import importlib.metadata, json, os, shutil
 print(json.dumps({
@@ -85,6 +93,14 @@ def test_runs_the_daemon_as_the_charts_user_without_a_shell(image: Image) -> Non
     assert not config.get("Healthcheck")
     assert config.get("StopSignal", "SIGTERM") in ("SIGTERM", "15")
     assert {"HOME=/tmp", "PYTHONUNBUFFERED=1"} <= set(config["Env"])
+
+
+def test_knows_every_service_that_is_asked_for_credentials(image: Image) -> None:
+    """Whatever botocore's ways to them create a client of, and S3."""
+    said = image.run("-c", LIST_SERVICES, entrypoint="python")
+
+    known, asked = json.loads(said)
+    assert {"s3", *asked} == set(known)
 
 
 def test_is_small(image: Image) -> None:

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from s3_sync.digest import sha256_of
 from s3_sync.publisher.bundle import FileContent, write_bundle
 from s3_sync.release.facts import Checked, Origin
-from s3_sync.release.manifest import Manifest, make_manifest
+from s3_sync.release.manifest import Manifest, make_manifest, split_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import Pointer, Turn, serialise_pointer
 from s3_sync.release.rows import File
+from s3_sync.release.signed import digest_of_manifest, sign_manifest
+from s3_sync.signature import Signer
 
 AT = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
 ABSENT = "0123456789abcdef" * 4
@@ -57,14 +59,26 @@ def make_release(
     at: datetime = AT,
     origin: Origin = ORIGIN,
     checked: Checked | None = None,
+    signer: Signer | None = None,
 ) -> Release:
     """
     Make the release of some files.
+
+    Args:
+        signer: Signs the manifest; the pointer has a place, and so is signed where it is put.
     """
     contents = [FileContent(path, files[path], path in executable) for path in sorted(files)]
     out = io.BytesIO()
     rows = write_bundle(contents, out)
-    return seal(rows, out.getvalue(), history=history, at=at, origin=origin, checked=checked)
+    return seal(
+        rows,
+        out.getvalue(),
+        history=history,
+        at=at,
+        origin=origin,
+        checked=checked,
+        signer=signer,
+    )
 
 
 def seal(
@@ -75,11 +89,14 @@ def seal(
     at: datetime = AT,
     origin: Origin = ORIGIN,
     checked: Checked | None = None,
+    signer: Signer | None = None,
 ) -> Release:
     """
     Make a release of rows and a bundle, whatever they say of each other.
     """
     manifest, data = make_manifest(rows, at, origin, sha256_of(bundle), len(bundle), checked)
+    if signer is not None:
+        data = sign_manifest(data, signer)
     pointer = point_to(manifest, data, history, at)
     return Release(pointer, manifest, serialise_pointer(pointer), data, bundle)
 
@@ -95,6 +112,7 @@ def point_to(
     """
     count = len(history)
     turns = tuple(Turn(name, count - n, at) for n, name in enumerate(history))
-    head_bytes = data.index(b"\n", data.index(b"\n") + 1) + 1
+    _, signature, head_bytes = split_manifest(data)
     turn = Turn(manifest.revision, count + 1, at)
-    return Pointer(turn, len(data), head_bytes, manifest.head.origin, turns)
+    digest = digest_of_manifest(data) if signature else ""
+    return Pointer(turn, len(data), head_bytes, manifest.head.origin, turns, digest)

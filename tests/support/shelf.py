@@ -10,6 +10,8 @@ from typing import Any
 
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import serialise_pointer
+from s3_sync.release.signed import sign_pointer
+from s3_sync.signature import Signer
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.loopback import Match, Request
@@ -27,16 +29,23 @@ class Shelf:
     Attributes:
         current: The release that the pointer names; None before the first.
         releases: All that were published here, by revision.
+        signer: Signs what is published here, if anything does.
     """
 
     def __init__(
-        self, put: Callable[[str, bytes], object], delete: Callable[[str], object]
+        self,
+        put: Callable[[str, bytes], object],
+        delete: Callable[[str], object],
+        bucket: str = "",
     ) -> None:
         """
         Args:
             put: Stores an object by its whole key.
             delete: Removes one.
+            bucket: For what is signed.
         """
+        self._bucket = bucket
+        self.signer: Signer | None = None
         self._put = put
         self._delete = delete
         self.current: Release | None = None
@@ -58,7 +67,7 @@ class Shelf:
         """
         A shelf on the scripted server.
         """
-        return cls(s3.put, s3.delete)
+        return cls(s3.put, s3.delete, s3.bucket)
 
     def put(self, name: str, body: bytes) -> None:
         """
@@ -88,7 +97,7 @@ class Shelf:
         """
         Make a release of these files, and make it current.
         """
-        release = make_release(files, **more)
+        release = make_release(files, **{"signer": self.signer} | more)
         self.store(release)
         self.point_to(release)
         return release
@@ -106,7 +115,10 @@ class Shelf:
             sequence = old.turn.sequence + 1
             turn = replace(pointer.turn, sequence=sequence, restores=restores)
             pointer = replace(pointer, turn=turn, history=old.turns())
-        self.current = replace(release, pointer=pointer, pointer_bytes=serialise_pointer(pointer))
+        data = serialise_pointer(pointer)
+        if self.signer is not None:
+            data = sign_pointer(data, self._bucket, PREFIX, self.signer)
+        self.current = replace(release, pointer=pointer, pointer_bytes=data)
         self.put(POINTER_KEY, self.current.pointer_bytes)
 
     def restore(self) -> None:

@@ -159,11 +159,13 @@ class _Checks:
         """
         Read the pointer, or the pin; the manifest; and a byte of the bundle.
         """
-        source = ReleaseSource(self._settings, self._client)
+        source = ReleaseSource(self._settings, self._client, remembers=False)
         try:
             release = await source.look(self._fence)
             self._wanted = release.wanted
-            say("ok", "release", f"{release.revision}, files: {len(release.wanted)}")
+            signer = release.manifest.head.signed_by if release.is_trusted else ""
+            signed = f", signed by {signer}" if signer else ""
+            say("ok", "release", f"{release.revision}, files: {len(release.wanted)}{signed}")
             await source.try_bundle(_Nowhere())
         except SidecarError as error:
             return _fail("release", error)

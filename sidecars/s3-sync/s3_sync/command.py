@@ -11,7 +11,7 @@ from s3_sync import check
 from s3_sync.metrics import SyncMetrics
 from s3_sync.publisher import cli
 from s3_sync.s3.addressing import check_proxy
-from s3_sync.settings import PREFIX, Settings, load_settings
+from s3_sync.settings import PREFIX, Settings, load_settings, read_trusted_keys
 from s3_sync.sidecar import S3Sync
 from sidecar_runtime import __version__
 from sidecar_runtime.command import make_parser
@@ -42,10 +42,12 @@ def run() -> int:
     os.umask(0o002)  # another uid of our group must be able to go on where we stopped
     settings, unknown = load_settings(os.environ)
     check_proxy(settings.bucket, settings.endpoint_url_s3 or settings.endpoint_url, os.environ)
+    read_trusted_keys(settings)  # what is wrong with them now ends the start, later a cycle
     if arguments.command == "check":
         end_on_signals()
         return check.run(settings)
-    begin_logs(settings, unknown, unused_by_gate(settings, PREFIX))
+    unused = unused_by_gate(settings, PREFIX)
+    begin_logs(settings, unknown, [*unused, "S3_SYNC_SIGN_KEY"] if settings.sign_key else unused)
     metrics = SyncMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar, is_release = S3Sync(settings, metrics), settings.source_kind == "release"

@@ -18,5 +18,5 @@ def open_source(settings: Settings, client: S3Client) -> Source[Any]:
     Return the source of the settings; what it knows of a file is its own affair.
     """
     if settings.source_kind == "release":
-        return ReleaseSource(settings, client)
+        return ReleaseSource(settings, client, remembers=not settings.dry_run)
     return ListingSource(settings, client)

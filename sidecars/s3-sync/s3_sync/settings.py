@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from s3_sync.revision import is_revision
-from sidecar_runtime.errors import Problem
+from s3_sync.signature import Keys, read_keys
+from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.settings import GateSettings, check_gate
 from sidecar_runtime.parsers import (
     absolute_path,
@@ -47,6 +48,8 @@ INSTEAD = slips(
         "S3_SYNC_RETAIN_FOR": "RETENTION RETAIN_SECONDS RETAIN_MINUTES",
         "S3_SYNC_SETTLE": "SETTLE_SECONDS",
         "S3_SYNC_REVISION": "PIN RELEASE",
+        "S3_SYNC_TRUSTED_KEYS": "TRUSTED_KEY PUBLIC_KEY PUBLIC_KEYS VERIFY_KEY VERIFY_KEYS",
+        "S3_SYNC_SIGN_KEY": "PRIVATE_KEY SIGNING_KEY",
         "S3_SYNC_BUCKET_ACCESS": "ANONYMOUS NO_SIGN_REQUEST REQUEST_PAYER REQUESTER_PAYS",
         "S3_SYNC_GATE": "VALIDATE",
         "S3_SYNC_GATE_GRAMMAR": "GRAMMAR GATE_PYTHON GATE_VERSION",
@@ -105,6 +108,16 @@ def revision(text: str) -> str:
     if not is_revision(text.strip()):
         raise ValueError("is not a revision, which has 64 hexadecimal digits")
     return text.strip()
+
+
+@allows("a path")
+def path(text: str) -> str:
+    """
+    Read a path, absolute or not.
+    """
+    if "\0" in text:
+        raise ValueError("is not a path")
+    return text
 
 
 @allows("a percentage from 0% to 100%")
@@ -172,6 +185,19 @@ class Settings(GateSettings):
         "REVISION",
         revision,
         text="Stay on this release, whatever is published; for S3_SYNC_SOURCE=release.",
+    )
+    trusted_keys: str | None = setting(
+        "TRUSTED_KEYS",
+        path,
+        allowed="a file, or a folder of files, of Ed25519 public keys in PEM",
+        text="Refuse releases that none of these keys has signed, and pointers older than one "
+        "that this volume has seen. Read again when they change. Unset: nothing must be signed.",
+    )
+    sign_key: str | None = setting(
+        "SIGN_KEY",
+        path,
+        allowed="a file with an Ed25519 private key in PEM, without a password",
+        text="For the commands that publish: the key to sign with. It has no place in a pod.",
     )
     bucket_access: str = setting(
         "BUCKET_ACCESS",
@@ -313,6 +339,22 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     return load(Settings, PREFIX, environ, instead=INSTEAD, check=_check)
 
 
+def read_trusted_keys(settings: Settings) -> Keys | None:
+    """
+    Return the public keys that are trusted; None where nothing has to be signed.
+
+    Raises:
+        SettingsError: There are none, so nothing would be trusted.
+    """
+    if settings.trusted_keys is None:
+        return None
+    try:
+        return read_keys(settings.trusted_keys)
+    except ValueError as error:
+        problem = Problem("S3_SYNC_TRUSTED_KEYS", settings.trusted_keys, str(error))
+        raise SettingsError([problem]) from None
+
+
 def _check(settings: Settings) -> list[Problem]:
     if sys.getfilesystemencoding().lower() != "utf-8":
         locale = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
@@ -329,9 +371,12 @@ def _check_source(settings: Settings) -> list[Problem]:
     Refuse what has no meaning with the source.
     """
     if settings.source_kind == "listing":
-        if not settings.revision:
-            return []
-        return [Problem("S3_SYNC_REVISION", settings.revision, "needs S3_SYNC_SOURCE=release")]
+        only = {
+            "S3_SYNC_REVISION": settings.revision,
+            "S3_SYNC_TRUSTED_KEYS": settings.trusted_keys,
+        }
+        needs = "needs S3_SYNC_SOURCE=release"
+        return [Problem(name, value, needs) for name, value in only.items() if value]
     whole = "a release is published whole"
     found = {
         "S3_SYNC_INCLUDE": (",".join(settings.include), whole),

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from s3_sync.release.names import manifest_key
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.snapshots import consumed
 from tests.support.asking import STORE, ask, asked
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, error
-from tests.support.releases import Release
+from tests.support.releases import Release, make_release
 from tests.support.scripted import published
 from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest
+from tests.support.signing import Key, write_keys
 from tests.support.volumes import small_volume
 from tests.support.waiting import wait_until
 
@@ -97,6 +99,22 @@ def test_an_older_release_comes_beside_what_is_shown(
     assert 1 == metrics['sidecar_asked_snapshots{sidecar="s3-sync"}']
     shared = (store / releases[1].revision / "common1.py").stat()
     assert os.path.samestat(shared, (target / "current/common1.py").stat())
+
+
+def test_with_trusted_keys_a_version_that_nobody_has_signed_is_not_brought(
+    shelf: Shelf, start: StartDaemon, store: Path, tmp_path: Path
+) -> None:
+    key = Key()
+    shelf.signer = key.signer
+    old, forged, _ = (shelf.publish(files_of(number)) for number in range(3))
+    shelf.put(manifest_key(forged.revision), make_release(files_of(1)).manifest_bytes)
+    keys = str(write_keys(tmp_path / "keys", key))
+    start(SETTINGS | {"S3_SYNC_TRUSTED_KEYS": keys}).until_synced()
+
+    status, answer = asked(store, forged.revision, lambda status: status == 503)
+
+    assert (503, "release_untrusted") == (status, answer["reason"])
+    assert (200, {"name": old.revision}) == asked(store, old.revision)
 
 
 def test_a_version_of_everybody_is_fetched_once(

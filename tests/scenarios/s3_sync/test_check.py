@@ -16,6 +16,7 @@ from tests.support.fake_s3 import SECRET_KEY, FakeS3, access_denied, error, is_g
 from tests.support.loopback import closed_port, dead_endpoint
 from tests.support.scripted import published
 from tests.support.shelf import Shelf, is_bundle
+from tests.support.signing import Key, write_keys
 from tests.support.volumes import small_volume
 
 BUCKET_ARN = "arn:aws:s3:::dags-bucket"
@@ -263,6 +264,21 @@ def test_a_release_is_tried_as_the_daemon_would_read_it(
     assert "pointer, manifest and bundle" in said
     assert [] == s3.seen(is_list)
     assert published(target) == {}
+
+
+def test_with_trusted_keys_it_says_who_has_signed_the_release(
+    check: Check, s3: FakeS3, target: Path, tmp_path: Path
+) -> None:
+    key, other, shelf = Key(), Key(), Shelf.at(s3)
+    shelf.signer = key.signer
+    shelf.publish({"a.py": b"a = 1\n"})
+    given = FROM_RELEASES | {"S3_SYNC_TRUSTED_KEYS": str(write_keys(tmp_path / "keys", key))}
+
+    assert f"files: 1, signed by {key.key_id}" in check(0, given)
+    write_keys(tmp_path / "keys", other)
+    assert f"is refused: it is signed by {key.key_id}" in check(3, given)
+    assert published(target) == {}
+    assert not (target / ".s3-sync/seen.json").exists()
 
 
 def test_a_prefix_without_a_release_is_named(check: Check) -> None:

@@ -152,6 +152,9 @@ def test_what_differs_is_listed(on_moto: Place) -> None:
         said.out.splitlines()[0].split(": ")[1:],
     )
     assert ["  + docs/\u00dcberblick.md", "  ~ a.py"] == said.out.splitlines()[1:3]
+    listed = on_moto.publisher.run("releases", "--changes").out
+    assert f"→ {after[:12]}: 1 added, 1 changed, 2 removed\n  + docs/" in listed
+    assert after == on_moto.publisher.succeed("releases", "--changes")["changes"][0]["revision"]
     same = on_moto.publisher.succeed("diff", "current", f"{on_moto.dags}/")
     assert {"added": [], "changed": [], "removed": []} == same["changes"]
     wrong = on_moto.publisher.run("diff", "current", "v7")

@@ -163,3 +163,18 @@ def test_version_and_help_need_no_settings(start: StartDaemon, arguments: tuple[
 @pytest.mark.parametrize("arguments", [("--nonsense",), ("synch",), ("check", "extra")])
 def test_wrong_arguments_are_exit_2(start: StartDaemon, arguments: tuple[str, ...]) -> None:
     assert start(arguments=arguments).wait_for_exit(15).code == 2
+
+
+def test_keys_that_trust_nobody_end_the_start(start: StartDaemon, tmp_path: Path) -> None:
+    given = {"S3_SYNC_SOURCE": "release", "S3_SYNC_TRUSTED_KEYS": str(tmp_path)}
+
+    (line,) = rejected(start(given)).values()
+
+    assert ("S3_SYNC_TRUSTED_KEYS", str(tmp_path)) == (line["setting"], line["value"])
+    assert "nothing would be trusted" in line["problem"]
+
+
+def test_a_private_key_has_no_place_in_a_pod(start: StartDaemon) -> None:
+    daemon = start({"S3_SYNC_SIGN_KEY": "/nowhere/key.pem"}).until_synced()
+
+    assert ["S3_SYNC_SIGN_KEY"] == [e["setting"] for e in daemon.find_events("setting_unused")]

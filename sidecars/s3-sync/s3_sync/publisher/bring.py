@@ -11,9 +11,9 @@ from typing import Protocol
 from s3_sync.publisher.catalog import (
     Current,
     Kept,
+    find_shown,
     incomplete,
-    is_shown,
-    read_current,
+    read_pointer,
     read_release,
 )
 from s3_sync.publisher.progress import Progress, Watched
@@ -23,6 +23,7 @@ from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import Manifest
 from s3_sync.release.names import bundle_key, manifest_key
 from s3_sync.release.pointer import Pointer, Turn
+from s3_sync.release.signed import digest_of_manifest
 
 # A release whose objects vanish while it is published, by a prune beside us, is put back.
 TRIES = 3
@@ -66,15 +67,16 @@ def bring(
         SidecarError: It cannot be, or another publisher was faster.
     """
     base = before
-    old = before.pointer if before else None
+    old = before.trusted if before else None
     for _ in range(TRIES):
         kept = _upload(store, parcel, kept, progress)
-        pointer = _next(old, parcel.revision, kept, origin)
+        turn, history = _next(store, old, parcel.revision, datetime.now(UTC))
+        pointer = pointer_to(store, turn, kept, origin, history)
         is_guarded = has_conditions(store, parcel.revision, kept.data, base)
         swap_pointer(store, pointer, base, is_guarded=is_guarded)
-        if is_shown(store, pointer):
+        if find_shown(store, pointer):
             return kept, is_guarded
-        base = read_current(store)
+        base = read_pointer(store)
         check_ours(base, pointer)
         kept = read_release(store, parcel.revision)
     raise incomplete(parcel.revision)
@@ -92,38 +94,76 @@ def _upload(store: Store, parcel: Parcel, kept: Kept | None, progress: Progress)
     Raises:
         ReleaseError: Another publisher writes the same release, and does not complete it.
     """
-    if kept is not None and kept.is_whole:
+    if kept is not None and kept.is_good:
         return kept
     path, manifest, data = parcel.ready()
     tell = progress.bytes_counter("Uploading", manifest.head.bundle_bytes)
     with Watched(path, tell) as bundle:
         store.put(bundle_key(manifest.head.bundle_sha256), bundle)
-    key = manifest_key(parcel.revision)
+    signed_by = store.signer.key_id if store.signer else ""
+    return put_manifest(store, parcel.revision, Kept(data, "", manifest, True, signed_by), kept)
+
+
+def put_manifest(store: Store, revision: str, ours: Kept, kept: Kept | None) -> Kept:
+    """
+    Put a manifest in its place, unless another publisher has just done so.
+
+    Args:
+        kept: What was read there.
+
+    Returns:
+        What is there now.
+
+    Raises:
+        ReleaseError: Another publisher writes the same release, and does not complete it.
+    """
+    key = manifest_key(revision)
     try:
         if kept is None:
-            store.put(key, data, if_absent=True)
+            store.put(key, ours.data, if_absent=True)
         else:
-            store.put(key, data, if_etag=kept.etag)
+            store.put(key, ours.data, if_etag=kept.etag)
     except ConditionUnknown:
-        store.put(key, data)
+        store.put(key, ours.data)
     except ConditionFailed:  # another publish of the same content, or our own lost answer
-        there = read_release(store, parcel.revision)
-        if there is None or not there.is_whole:
-            raise incomplete(parcel.revision) from None
+        there = read_release(store, revision)
+        if there is None or not there.is_good:
+            raise incomplete(revision) from None
         return there
-    return Kept(data, "", manifest, True)
+    return ours
 
 
-def _next(old: Pointer | None, revision: str, kept: Kept, origin: Origin) -> Pointer:
+def pointer_to(
+    store: Store, turn: Turn, kept: Kept, origin: Origin, history: tuple[Turn, ...]
+) -> Pointer:
     """
-    Return the new pointer; where it repairs what is current, its history stays as it was.
+    Return the pointer to a release as it is in the bucket.
     """
-    turn = Turn(revision, 1, datetime.now(UTC))
-    history: tuple[Turn, ...] = ()
-    if old is not None:
-        is_repair = old.revision == revision
-        turn = replace(
-            turn, sequence=old.turn.sequence + 1, restores=old.turn.restores if is_repair else 0
-        )
-        history = old.history if is_repair else old.turns()
-    return Pointer(turn, len(kept.data), kept.head_bytes, origin, history)
+    digest = digest_of_manifest(kept.data) if store.signer is not None else ""
+    return Pointer(turn, len(kept.data), kept.head_bytes, origin, history, digest)
+
+
+def next_sequence(store: Store, old: Pointer | None, now: datetime) -> int:
+    """
+    Return the sequence of the pointer that follows.
+
+    Of one that is signed it is the time, if that is more: higher than all that pods remember, also
+    where an old pointer was put back, or none is left.
+
+    Args:
+        old: The one before, if it can be built on.
+    """
+    following = old.turn.sequence + 1 if old else 1
+    return max(following, int(now.timestamp())) if store.signer else following
+
+
+def _next(
+    store: Store, old: Pointer | None, revision: str, now: datetime
+) -> tuple[Turn, tuple[Turn, ...]]:
+    """
+    Return the new turn and its history, which stays as it was where it repairs what is current.
+    """
+    turn = Turn(revision, next_sequence(store, old, now), now)
+    if old is not None and old.revision == revision:
+        return replace(turn, restores=old.turn.restores), old.history
+    return turn, old.turns() if old else ()

@@ -16,7 +16,9 @@ from s3_sync.release.manifest import (
     Head,
     Manifest,
     parse_facts,
+    parse_head,
     parse_manifest,
+    split_manifest,
 )
 from s3_sync.release.names import (
     BUNDLE_FOLDER,
@@ -30,7 +32,9 @@ from s3_sync.release.names import (
 )
 from s3_sync.release.pointer import Pointer, parse_pointer
 from s3_sync.release.rows import Invalid
+from s3_sync.release.signed import digest_of_manifest, signer_of_manifest, signer_of_pointer
 from s3_sync.revision import SHORT_DIGITS, is_revision, short
+from s3_sync.signature import Untrusted
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
@@ -56,11 +60,30 @@ class RevisionError(SidecarError):
 class Current:
     """
     The pointer as it was read.
+
+    Args:
+        signed_by: The key that has signed it; empty where it need not be signed.
+        refusal: Why it is not trusted; empty where it is.
     """
 
     pointer: Pointer
     data: bytes
     etag: str
+    signed_by: str = ""
+    refusal: str = ""
+
+    @property
+    def trusted(self) -> Pointer | None:
+        """
+        What the next pointer may build on.
+        """
+        return None if self.refusal else self.pointer
+
+    def is_ours(self, store: Store) -> bool:
+        """
+        Whether we need not sign it.
+        """
+        return store.signer is None or self.signed_by == store.signer.key_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +93,36 @@ class Kept:
 
     Args:
         is_whole: Whether it is valid and its bundle is there.
+        signed_by: The key that has signed it; empty where it need not be signed.
+        refusal: Why it is not trusted; empty where it is.
     """
 
     data: bytes
     etag: str
     manifest: Manifest | None
     is_whole: bool
+    signed_by: str = ""
+    refusal: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """
+        Whether it can be made current as it is.
+        """
+        return self.is_whole and not self.refusal
+
+    def is_ours(self, store: Store) -> bool:
+        """
+        Whether we need not sign it.
+        """
+        return store.signer is None or self.signed_by == store.signer.key_id
 
     @property
     def head_bytes(self) -> int:
         """
         Where the chunks begin.
         """
-        return self.data.index(b"\n", self.data.index(b"\n") + 1) + 1
+        return split_manifest(self.data)[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +139,16 @@ class CatalogEntry:
     revision: str
     used_at: datetime
     summary: Head | None
+    refusal: str = ""
+
+
+def untrusted(store: Store, key: str, why: str) -> ReleaseError:
+    return ReleaseError(
+        "release_untrusted",
+        f"{store.url}{key} is refused: {why}",
+        "Sign with a key that is trusted, or add the public key that is missing; else find out "
+        "who else writes there. `s3-sync publish --sign-key` replaces what is not trusted.",
+    )
 
 
 def read_current(store: Store) -> Current | None:
@@ -106,13 +156,32 @@ def read_current(store: Store) -> Current | None:
     Return what is current; None where nothing was published yet.
 
     Raises:
+        ReleaseError: There is something else in its place, or it is not trusted.
+    """
+    current = read_pointer(store)
+    if current is not None and current.refusal:
+        raise untrusted(store, POINTER_KEY, current.refusal)
+    return current
+
+
+def read_pointer(store: Store) -> Current | None:
+    """
+    Return what is current, trusted or not: for whoever replaces it, or lists what is there.
+
+    Raises:
         ReleaseError: There is something else in its place.
     """
     stored = store.read(POINTER_KEY)
     if stored is None:
         return None
+    signer = refusal = ""
+    if store.keys is not None:
+        try:
+            signer = signer_of_pointer(stored.data, store.bucket, store.prefix, store.keys)
+        except Untrusted as error:
+            refusal = str(error)
     try:
-        return Current(parse_pointer(stored.data), stored.data, stored.etag)
+        return Current(parse_pointer(stored.data), stored.data, stored.etag, signer, refusal)
     except Invalid as error:
         raise ReleaseError(
             "pointer_invalid",
@@ -135,13 +204,24 @@ def read_release(store: Store, revision: str, *, reads_bundle: bool = False) -> 
         manifest = parse_manifest(stored.data)
     except Invalid:
         return Kept(stored.data, stored.etag, None, False)
+    signer, refusal = _signer_of(store, stored.data)
     key = bundle_key(manifest.head.bundle_sha256)
     bundle = store.look(key)
     is_there = bundle is not None and bundle.size_bytes == manifest.head.bundle_bytes
     is_whole = manifest.revision == revision and is_there
     if is_whole and reads_bundle:
         is_whole = store.sha256_of(key) == manifest.head.bundle_sha256
-    return Kept(stored.data, stored.etag, manifest, is_whole)
+    return Kept(stored.data, stored.etag, manifest, is_whole, signer, refusal)
+
+
+def _signer_of(store: Store, manifest: bytes) -> tuple[str, str]:
+    """
+    Return which key has signed a manifest, or why it is not trusted; neither without keys.
+    """
+    try:
+        return signer_of_manifest(manifest, store.keys) if store.keys else "", ""
+    except Untrusted as error:
+        return "", str(error)
 
 
 def resolve(store: Store, text: str, folder: str = MANIFEST_FOLDER) -> str:
@@ -188,13 +268,21 @@ def unknown(store: Store, text: str) -> RevisionError:
 
 def read_shown(store: Store, pointer: Pointer | None) -> Manifest | None:
     """
-    Return the manifest of the current release; None where it is damaged, or there is none.
+    Return the manifest of the current release, as :func:`read_manifest`; None without one.
     """
-    stored = store.read(manifest_key(pointer.revision)) if pointer else None
+    return read_manifest(store, pointer.revision) if pointer else None
+
+
+def read_manifest(store: Store, revision: str) -> Manifest | None:
+    """
+    Return the manifest of a release; None where it is not there, damaged or not trusted.
+    """
+    stored = store.read(manifest_key(revision))
     try:
-        return parse_manifest(stored.data) if stored else None
+        manifest = parse_manifest(stored.data) if stored else None
     except Invalid:
         return None
+    return None if stored is None or _signer_of(store, stored.data)[1] else manifest
 
 
 def find_release(store: Store, revision: str) -> Kept:
@@ -203,10 +291,13 @@ def find_release(store: Store, revision: str) -> Kept:
 
     Raises:
         RevisionError: There is none of that name.
+        ReleaseError: It is not trusted.
     """
     kept = read_release(store, revision)
     if kept is None:
         raise unknown(store, revision)
+    if kept.refusal:
+        raise untrusted(store, manifest_key(revision), kept.refusal)
     return kept
 
 
@@ -218,14 +309,17 @@ def incomplete(revision: str) -> ReleaseError:
     )
 
 
-def is_shown(store: Store, pointer: Pointer, *, reads_bundle: bool = False) -> bool:
+def find_shown(store: Store, pointer: Pointer, *, reads_bundle: bool = False) -> Kept | None:
     """
-    Whether all that a pointer names is there.
+    Return the release that a pointer names; None where it is not there as the pointer says.
     """
     kept = read_release(store, pointer.revision, reads_bundle=reads_bundle)
-    if kept is None or not kept.is_whole:
-        return False
-    return (len(kept.data), kept.head_bytes) == (pointer.manifest_bytes, pointer.head_bytes)
+    if kept is None or not kept.is_good:
+        return None
+    if pointer.manifest_sha256 not in ("", digest_of_manifest(kept.data)):
+        return None
+    sizes = (pointer.manifest_bytes, pointer.head_bytes)
+    return kept if sizes == (len(kept.data), kept.head_bytes) else None
 
 
 def read_pins(store: Store) -> set[str]:
@@ -269,15 +363,21 @@ def list_releases(store: Store, current: str = "") -> list[CatalogEntry]:
 def summarise(store: Store, entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
     """
     Return releases with what their heads say: one small request each, several at once.
+
+    A signature follows a list of any length, so with trusted keys all of it is read.
     """
+    head_bytes, parse = FACTS_LIMIT_BYTES, parse_facts
+    if store.keys is not None:
+        head_bytes, parse = 0, lambda data: parse_head(data)[0]
 
     def read(entry: CatalogEntry) -> CatalogEntry:
-        stored = store.read(manifest_key(entry.revision), head_bytes=FACTS_LIMIT_BYTES)
+        stored = store.read(manifest_key(entry.revision), head_bytes=head_bytes)
         try:
-            summary = parse_facts(stored.data) if stored else None
+            summary = parse(stored.data) if stored else None
         except Invalid:
             summary = None
-        return CatalogEntry(entry.revision, entry.used_at, summary)
+        refusal = _signer_of(store, stored.data)[1] if stored and summary else ""
+        return CatalogEntry(entry.revision, entry.used_at, summary, refusal)
 
     with ThreadPoolExecutor(READERS) as readers:
         return list(readers.map(read, entries))

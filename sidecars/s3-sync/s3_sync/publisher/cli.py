@@ -16,7 +16,8 @@ from typing import Any
 from s3_sync.publisher.airflow.check import Airflow, find_airflow, pattern
 from s3_sync.publisher.gate import Refused
 from s3_sync.publisher.progress import Progress
-from s3_sync.settings import Settings, load_settings
+from s3_sync.settings import Settings, load_settings, read_trusted_keys
+from s3_sync.signature import Trust, read_signer
 from sidecar_runtime import logs
 from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
@@ -26,6 +27,8 @@ from sidecar_runtime.printable import printable
 AIRFLOW = "airflow"
 # Airflow itself takes some seconds to start, and 100 files as many again.
 AIRFLOW_TIMEOUT = "10m"
+# What swings the pointer, and so can sign it.
+SIGNING = ("publish", "promote", "rollback")
 YEARS_SECONDS = 10 * 366 * 86400.0
 COMMANDS = (
     "publish",
@@ -55,6 +58,12 @@ def add_commands(commands: Any) -> None:
         parser.add_argument(
             "--output", choices=("text", "json"), default="text", help="for people or programs"
         )
+        if name in SIGNING:
+            text = "sign with this Ed25519 key, instead of S3_SYNC_SIGN_KEY"
+            parser.add_argument("--sign-key", metavar="FILE", help=text)
+        if name != "unpin":
+            text = "public keys of which one must have signed; instead of S3_SYNC_TRUSTED_KEYS"
+            parser.add_argument("--trusted-keys", metavar="PATH", help=text)
         return parser
 
     def add_url(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +112,8 @@ def add_commands(commands: Any) -> None:
     releases.add_argument(
         "--limit", type=_parsed(count), default=20, metavar="N", help="0: all; default 20"
     )
+    text = "for each turn of the history: what it changed against the one before"
+    releases.add_argument("--changes", action="store_true", help=text)
 
     diff = add("diff", "list the files that differ between two releases, or a folder and one")
     for name in ("before", "after"):
@@ -192,7 +203,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         source = _source(arguments, environ) if arguments.command == "promote" else None
         airflow = _airflow(arguments, environ)
-        report = commands.run(settings, arguments, environ, progress, source, airflow)
+        trust = _trust(settings, arguments.command)
+        report = commands.run(settings, arguments, environ, progress, trust, source, airflow)
     except SidecarError as error:
         progress.clear()
         sys.stderr.write(f"s3-sync {arguments.command}: {printable(error.message)}\n")
@@ -248,10 +260,37 @@ def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Sett
         given["S3_SYNC_GATE_TIMEOUT"] = arguments.gate_timeout
     elif gate == AIRFLOW:
         given.setdefault("S3_SYNC_GATE_TIMEOUT", AIRFLOW_TIMEOUT)
+    for name in ("sign_key", "trusted_keys"):
+        if getattr(arguments, name, None) is not None:
+            given[f"S3_SYNC_{name.upper()}"] = getattr(arguments, name)
     settings, unknown = load_settings(given)
     for name in unknown:
         logs.get_logger("settings").warning("setting_unknown", setting=name)
     return settings
+
+
+def _trust(settings: Settings, command: str) -> Trust:
+    """
+    Return what a command trusts and signs with; it trusts its own key where no others are given.
+
+    Raises:
+        SettingsError: There is no such key, or nobody would trust what it signs.
+    """
+    keys = read_trusted_keys(settings)
+    if command not in SIGNING or settings.sign_key is None:
+        if command in SIGNING and command != "promote" and settings.trusted_keys:
+            problem = "needs --sign-key here: what is not signed would be refused by these keys"
+            raise SettingsError([Problem("S3_SYNC_TRUSTED_KEYS", settings.trusted_keys, problem)])
+        return Trust(keys)
+    try:
+        signer = read_signer(settings.sign_key)
+        if keys is not None and signer.key_id not in keys.by_id:
+            raise ValueError(f"is key {signer.key_id}, which is not in S3_SYNC_TRUSTED_KEYS")
+        if keys is None and command == "promote":
+            raise ValueError("needs --trusted-keys here: the release keeps its first signature")
+    except ValueError as error:
+        raise SettingsError([Problem("S3_SYNC_SIGN_KEY", settings.sign_key, str(error))]) from None
+    return Trust(keys or signer.keys, signer)
 
 
 def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:

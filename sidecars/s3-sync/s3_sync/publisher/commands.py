@@ -19,6 +19,7 @@ from s3_sync.publisher.catalog import (
     list_releases,
     read_current,
     read_pins,
+    read_pointer,
     resolve,
     summarise,
 )
@@ -42,10 +43,12 @@ from s3_sync.publisher.report import Report, size_text
 from s3_sync.publisher.rollback import roll_back
 from s3_sync.publisher.store import Store
 from s3_sync.publisher.table import releases_report
+from s3_sync.publisher.turns import changes_of_turns
 from s3_sync.release.facts import Checked, Origin, checked_facts, time_text
-from s3_sync.release.names import PIN_FOLDER, pin_key
+from s3_sync.release.names import PIN_FOLDER, POINTER_KEY, pin_key
 from s3_sync.revision import short
 from s3_sync.settings import Settings
+from s3_sync.signature import NO_KEYS, Trust
 
 NAMED_LEFT_OUT = 10
 UNGUARDED = (
@@ -64,6 +67,7 @@ def run(
     arguments: argparse.Namespace,
     environ: Mapping[str, str],
     progress: Progress,
+    trust: Trust = NO_KEYS,
     source: Settings | None = None,
     airflow: Airflow | None = None,
 ) -> Report:
@@ -71,6 +75,7 @@ def run(
     Run a command.
 
     Args:
+        trust: Whom it believes, and what it signs with.
         source: Where releases are promoted from.
         airflow: What judges instead of the gate of the settings.
 
@@ -79,16 +84,18 @@ def run(
     """
     if arguments.command == "publish":
         ignore = Ignore(arguments.folder, arguments.exclude)
-        return _publish(settings, airflow, arguments, ignore, environ, progress)
+        return _publish(settings, trust, airflow, arguments, ignore, environ, progress)
     is_dry = settings.dry_run or getattr(arguments, "dry_run", False)
     if arguments.command == "promote":
         assert source is not None
-        return _promote(source, settings, airflow, arguments, environ, progress, is_dry=is_dry)
-    store = Store(settings)
+        here = Store(source, arguments.source_profile, Trust(trust.keys))
+        there = Store(settings, arguments.profile, trust if trust.signer else NO_KEYS)
+        return _promote(here, there, settings, airflow, arguments, environ, progress, is_dry=is_dry)
+    store = Store(settings, trust=trust)
     given: str | None = getattr(arguments, "revision", None)
     match arguments.command:
         case "releases":
-            return _releases(store, arguments.limit)
+            return _releases(store, arguments.limit, has_changes=arguments.changes)
         case "diff":
             return _diff(store, arguments.before, arguments.after, progress)
         case "rollback":
@@ -109,6 +116,7 @@ def run(
 
 def _publish(
     settings: Settings,
+    trust: Trust,
     airflow: Airflow | None,
     arguments: argparse.Namespace,
     ignore: Ignore,
@@ -118,7 +126,8 @@ def _publish(
     origin = find_origin(arguments.folder, environ)
     if arguments.message:
         origin = replace(origin, message=arguments.message)
-    publisher = Publisher(Store(settings), origin, partial(judge, settings, airflow), progress)
+    store = Store(settings, trust=trust)
+    publisher = Publisher(store, origin, partial(judge, settings, airflow), progress)
     is_dry = settings.dry_run or arguments.dry_run
     outcome = publisher.publish(arguments.folder, ignore, is_dry=is_dry)
     facts = {
@@ -137,11 +146,12 @@ def _publish(
         "changes": outcome.changes.facts(),
         "dags": outcome.dags.facts() if outcome.dags else None,
         "origin": asdict(origin),
+        **_signed_facts(store),
     }
-    return Report(_publish_lines(outcome, settings), facts)
+    return Report(_publish_lines(outcome, store, settings), facts)
 
 
-def _publish_lines(outcome: Outcome, settings: Settings) -> list[str]:
+def _publish_lines(outcome: Outcome, store: Store, settings: Settings) -> list[str]:
     seen, lines = outcome.seen, []
     if seen.left_out:
         more = ", …" if len(seen.left_out) > NAMED_LEFT_OUT else ""
@@ -169,6 +179,7 @@ def _publish_lines(outcome: Outcome, settings: Settings) -> list[str]:
             f"Published {short(outcome.revision)} to {settings.source}: {size} in a bundle of "
             f"{packed}"
         )
+        lines += _signed_lines(store)
     if outcome.before and outcome.before.revision != outcome.revision:
         before = short(outcome.before.revision)
         lines.append(f"Changes: {outcome.changes}")
@@ -176,6 +187,14 @@ def _publish_lines(outcome: Outcome, settings: Settings) -> list[str]:
         lines += _dag_lines(outcome.dags, NAMED)
         lines.append(f"Before: {before}; `s3-sync rollback` goes back to it")
     return lines
+
+
+def _signed_facts(store: Store) -> dict[str, Any]:
+    return {"signed_by": store.signer.key_id} if store.signer else {}
+
+
+def _signed_lines(store: Store) -> list[str]:
+    return [f"Signed by {store.signer.key_id}"] if store.signer else []
 
 
 def _passed_facts(passed: Passed | None) -> dict[str, Any]:
@@ -199,21 +218,32 @@ def _dag_lines(dags: Changes | None, limit: int = 0) -> list[str]:
     return [f"DAGs: {len(dags.added)} added, {len(dags.removed)} removed", *dags.lines(limit)]
 
 
-def _releases(store: Store, limit: int) -> Report:
-    current = read_current(store)
-    found = list_releases(store, current.pointer.revision if current else "")
+def _releases(store: Store, limit: int, *, has_changes: bool) -> Report:
+    current = read_pointer(store)
+    pointer = current.trusted if current else None
+    found = list_releases(store, pointer.revision if pointer else "")
     entries = summarise(store, found[:limit] if limit else found)
-    return releases_report(
-        store.url,
-        entries,
-        len(found) - len(entries),
-        current.pointer if current else None,
-        read_pins(store),
-    )
+    older = len(found) - len(entries)
+    report = releases_report(store.url, entries, older, pointer, read_pins(store))
+    if current is not None and current.refusal:
+        report.lines.append(f"{POINTER_KEY} is refused: {current.refusal}")
+    if store.keys is not None:
+        signer = current.signed_by if current else ""
+        report.facts["signed_by"] = signer or None
+        report.facts["refused"] = (current.refusal if current else "") or None
+    if has_changes:
+        turns = list(changes_of_turns(store, pointer)) if pointer else []
+        report.facts["changes"] = [turn.facts() for turn in turns]
+        for turn in turns:
+            report.lines += ["", str(turn)]
+            report.lines += turn.files.lines(NAMED) if turn.files else []
+            report.lines += _dag_lines(turn.dags, NAMED)
+    return report
 
 
 def _promote(
-    source: Settings,
+    here: Store,
+    there: Store,
     settings: Settings,
     airflow: Airflow | None,
     arguments: argparse.Namespace,
@@ -222,7 +252,6 @@ def _promote(
     *,
     is_dry: bool,
 ) -> Report:
-    here, there = Store(source, arguments.source_profile), Store(settings, arguments.profile)
     who = Origin(by=find_publisher(environ), ci_url=find_ci_url(environ))
     gate = partial(judge, settings, airflow)
     done = promote(here, there, arguments.revision, who, gate, progress, is_dry=is_dry)
@@ -239,6 +268,7 @@ def _promote(
         "conditional_writes": done.is_guarded,
         "changes": done.changes.facts(),
         "dags": done.dags.facts() if done.dags else None,
+        **_signed_facts(there),
     }
     if done.result == "unchanged":
         return Report([f"Unchanged: {at} is at {short(revision)} already"], facts)
@@ -246,6 +276,7 @@ def _promote(
     lines += _passed_lines(done.passed) if done.passed else []
     verb = "Would promote" if done.result == "planned" else "Promoted"
     lines.append(f"{verb} {short(revision)} from {here.url} to {at}: {done.changes}")
+    lines += _signed_lines(there) if done.result == "promoted" else []
     if done.before:
         lines += done.changes.lines(NAMED)
         lines += _dag_lines(done.dags, NAMED)
@@ -306,6 +337,7 @@ def _rollback(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
         "previous": done.before.revision,
         "history": [turn.revision for turn in done.after.history],
         "conditional_writes": done.is_guarded,
+        **_signed_facts(store),
     }
     lines = [UNGUARDED] if done.is_guarded is False else []
     if result == "unchanged":
@@ -314,6 +346,7 @@ def _rollback(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     origin = done.after.origin
     what = ", ".join(part for part in (origin.commit[:12], origin.message) if part)
     lines.append(f"{verb} {store.url} back from {before} to {after}{what and f' ({what})'}")
+    lines += _signed_lines(store) if result == "rolled_back" else []
     lines.append(f"`s3-sync rollback {before}` would undo that")
     return Report(lines, facts)
 

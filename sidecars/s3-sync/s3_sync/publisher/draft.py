@@ -15,6 +15,8 @@ from s3_sync.publisher.progress import Progress
 from s3_sync.release.facts import Checked, Origin
 from s3_sync.release.manifest import Manifest, make_manifest, parse_manifest
 from s3_sync.release.rows import Invalid
+from s3_sync.release.signed import sign_manifest
+from s3_sync.signature import Signer
 
 
 class Draft:
@@ -23,6 +25,7 @@ class Draft:
 
     Args:
         path: Where the bundle is built.
+        signer: What signs the manifest, if anything does.
     """
 
     def __init__(
@@ -34,7 +37,9 @@ class Draft:
         checked: Checked | None,
         path: str,
         progress: Progress,
+        signer: Signer | None = None,
     ) -> None:
+        self._signer = signer
         self.revision = revision
         self._seen = seen
         self._progress = progress
@@ -69,6 +74,8 @@ class Draft:
         self._manifest, self._data = make_manifest(
             rows, now, self._origin, sha256, size, self._checked
         )
+        if self._signer is not None:
+            self._data = sign_manifest(self._data, self._signer)
         try:
             parse_manifest(self._data)
         except Invalid as error:

@@ -17,9 +17,10 @@ from s3_sync.publisher.bring import bring
 from s3_sync.publisher.catalog import (
     ReleaseError,
     find_release,
+    find_shown,
     incomplete,
-    is_shown,
     read_current,
+    read_pointer,
     read_release,
     read_shown,
     resolve,
@@ -85,14 +86,16 @@ def promote(
     if found.manifest is None or not found.is_whole:
         raise incomplete(revision)
     manifest = found.manifest
-    before = read_current(target)
-    pointer = before.pointer if before else None
+    before = read_pointer(target)
+    pointer = before.trusted if before else None
     shown = read_shown(target, pointer)
     dags = compare_dags(shown.head.checked if shown else None, manifest.head.checked)
     planned = Promotion(
         "planned", manifest, pointer, compare(content_of(shown), content_of(manifest)), dags
     )
-    if pointer and pointer.revision == revision and is_shown(target, pointer, reads_bundle=True):
+    is_ours = before is not None and before.is_ours(target)
+    is_same = is_ours and pointer is not None and pointer.revision == revision
+    if pointer and is_same and find_shown(target, pointer, reads_bundle=True):
         return replace(planned, result="unchanged")
     with tempfile.TemporaryDirectory(prefix="s3-sync-promote-") as place:
         parcel = Fetched(source, revision, manifest, found.data, f"{place}/bundle.zip", progress)

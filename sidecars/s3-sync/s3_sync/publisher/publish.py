@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from s3_sync.publisher.airflow.check import Passed
-from s3_sync.publisher.bring import bring
+from s3_sync.publisher.bring import bring, put_manifest
 from s3_sync.publisher.catalog import (
+    Current,
+    Kept,
+    find_shown,
     find_stranger,
-    is_shown,
-    read_current,
+    read_pointer,
     read_release,
     read_shown,
 )
@@ -35,6 +37,7 @@ from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.pointer import Pointer
+from s3_sync.release.signed import sign_manifest
 from s3_sync.revision import revision_of
 
 # Judges a revision whose files a function writes into a folder; raises where it refuses, and
@@ -90,14 +93,13 @@ class Publisher:
         """
         look(folder, ignore)  # its problems are reported even if S3 cannot be reached
         # Before the folder is read: else what others publish meanwhile would be overwritten unseen.
-        before = read_current(self._store)
-        pointer = before.pointer if before else None
+        before = read_pointer(self._store)
+        pointer = before.trusted if before else None
         seen = look(folder, ignore)
         tell = self._progress.counter("Reading files", len(seen.files))
         digests = digests_of(seen.files, tell)
         revision = revision_of((f.path, digests[f.path], f.is_executable) for f in seen.files)
-        is_same = pointer is not None and pointer.revision == revision
-        if pointer and is_same and is_shown(self._store, pointer, reads_bundle=True):
+        if before and pointer and pointer.revision == revision and self._is_done(before, pointer):
             check_same(seen, look(folder, ignore))
             return Outcome("unchanged", revision, pointer, seen, compare({}, {}))
         passed = self._judge(revision, partial(write_copy, seen, digests))
@@ -117,11 +119,38 @@ class Publisher:
             return outcome
         with tempfile.TemporaryDirectory(prefix="s3-sync-publish-") as place:
             path = f"{place}/bundle.zip"
-            draft = Draft(revision, seen, digests, self._origin, checked, path, self._progress)
+            signer = self._store.signer
+            draft = Draft(
+                revision, seen, digests, self._origin, checked, path, self._progress, signer
+            )
             kept = read_release(self._store, revision, reads_bundle=True)
-            if kept is None or not kept.is_whole:
+            if kept is None or not kept.is_good:
                 draft.build()
             check_same(seen, look(folder, ignore))
+            kept = kept and self._signed_by_us(kept, revision)
             kept, is_guarded = bring(self._store, draft, kept, before, self._origin, self._progress)
             size = kept.manifest.head.bundle_bytes if kept.manifest else 0
             return replace(outcome, result="published", bundle_bytes=size, is_guarded=is_guarded)
+
+    def _is_done(self, before: Current, pointer: Pointer) -> bool:
+        """
+        Whether what is current is whole, and signed by our own key where we sign.
+        """
+        if not before.is_ours(self._store):
+            return False
+        shown = find_shown(self._store, pointer, reads_bundle=True)
+        return shown is not None and shown.is_ours(self._store)
+
+    def _signed_by_us(self, kept: Kept, revision: str) -> Kept:
+        """
+        Return a release with our signature in place of another that is trusted: a key that goes
+        must not take along what is current.
+
+        What is signed is not changed, so the pointer that names it holds at every moment.
+        """
+        signer = self._store.signer
+        if signer is None or not kept.is_good or kept.is_ours(self._store):
+            return kept
+        data = sign_manifest(kept.data, signer)
+        signed = replace(kept, data=data, etag="", signed_by=signer.key_id)
+        return put_manifest(self._store, revision, signed, kept)

@@ -7,17 +7,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from s3_sync.publisher.bring import next_sequence, pointer_to
 from s3_sync.publisher.catalog import (
     ReleaseError,
+    find_shown,
     incomplete,
-    is_shown,
     read_current,
     read_release,
     unknown,
+    untrusted,
 )
 from s3_sync.publisher.store import Store
 from s3_sync.publisher.swap import has_conditions, swap_pointer
 from s3_sync.release.facts import Origin
+from s3_sync.release.names import manifest_key
 from s3_sync.release.pointer import Pointer, Turn
 from s3_sync.revision import short
 
@@ -72,14 +75,17 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
         raise unknown(store, target)
     if not kept.is_whole or kept.manifest is None:
         raise incomplete(target)
+    if kept.refusal:
+        raise untrusted(store, manifest_key(target), kept.refusal)
     origin = replace(kept.manifest.head.origin, by=who.by, ci_url=who.ci_url)
     restored = next((turn.sequence for turn in old.history if turn.revision == target), 0)
-    turn = Turn(target, old.turn.sequence + 1, datetime.now(UTC), restored)
-    after = Pointer(turn, len(kept.data), kept.head_bytes, origin, old.turns())
+    now = datetime.now(UTC)
+    turn = Turn(target, next_sequence(store, old, now), now, restored)
+    after = pointer_to(store, turn, kept, origin, old.turns())
     if is_dry:
         return Rollback(old, after, None)
     is_guarded = has_conditions(store, target, kept.data, before)
     swap_pointer(store, after, before, is_guarded=is_guarded)
-    if not is_shown(store, after):
+    if not find_shown(store, after):
         raise incomplete(target)
     return Rollback(old, after, is_guarded)

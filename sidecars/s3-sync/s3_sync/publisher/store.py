@@ -29,6 +29,7 @@ from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.s3.refusals import Operation, Refusal, Request, S3Error, explain, is_denied
 from s3_sync.s3.wire import Answer
 from s3_sync.settings import Settings
+from s3_sync.signature import NO_KEYS, Trust
 from sidecar_runtime.aws.chain import whoami
 from sidecar_runtime.aws.credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
@@ -92,15 +93,20 @@ class Store:
     """
     The objects under one prefix; keys are relative to it.
 
+    Attributes:
+        keys: What is trusted that others have written there; None: everything.
+        signer: What signs what is written there; None: nothing does.
+
     Raises:
         SidecarError: From every method, where S3 refuses or cannot be reached.
     """
 
-    def __init__(self, settings: Settings, profile: str = "") -> None:
+    def __init__(self, settings: Settings, profile: str = "", trust: Trust = NO_KEYS) -> None:
         """
         Args:
             profile: The section of the AWS configuration to use instead of AWS_PROFILE.
         """
+        self.keys, self.signer = trust.keys, trust.signer
         # botocore alone reads only AWS_DEFAULT_REGION.
         if region := os.environ.get("AWS_REGION"):
             os.environ["AWS_DEFAULT_REGION"] = region

@@ -4,14 +4,18 @@ The one step that makes a release current: the pointer is replaced, by nobody bu
 
 from __future__ import annotations
 
-from s3_sync.publisher.catalog import Current, ReleaseError, read_current
+from s3_sync.publisher.catalog import Current, ReleaseError, read_pointer
 from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store
 from s3_sync.release.names import POINTER_KEY, left_key, manifest_key
-from s3_sync.release.pointer import Pointer, serialise_pointer
+from s3_sync.release.pointer import Pointer, serialise_pointer, split_pointer
+from s3_sync.release.signed import sign_pointer
 from s3_sync.revision import short
+from sidecar_runtime.logs import get_logger
 
 # No object has this ETag: it is the MD5 of nothing that anybody writes.
 NO_ETAG = '"00000000000000000000000000000000"'
+
+log = get_logger("publisher")
 
 
 def swap_pointer(
@@ -29,14 +33,17 @@ def swap_pointer(
     Raises:
         ReleaseError: ``publish_conflict``: another publisher made another release current.
     """
+    _warn(store, before)
     data = serialise_pointer(pointer)
+    if store.signer is not None:
+        data = sign_pointer(data, store.bucket, store.prefix, store.signer)
     if before is not None and before.pointer.revision != pointer.revision:
         # Before it is left: killed in between, it merely counts as used a moment longer.
         store.put(left_key(before.pointer.revision), b"")
     if not is_guarded:
-        _check_unchanged(read_current(store), before)
+        _check_unchanged(read_pointer(store), before)
         store.put(POINTER_KEY, data)
-        check_ours(read_current(store), pointer)
+        check_ours(read_pointer(store), pointer)
         return
     try:
         store.put(
@@ -46,7 +53,28 @@ def swap_pointer(
             if_etag=before.etag if before else "",
         )
     except ConditionFailed:
-        check_ours(read_current(store), pointer)  # the answer to our own write may have been lost
+        check_ours(read_pointer(store), pointer)  # the answer to our own write may have been lost
+
+
+def _warn(store: Store, before: Current | None) -> None:
+    """
+    Say what the swing does to whom trusts keys.
+    """
+    if before is None:
+        return
+    if before.refusal:
+        log.warning(
+            "pointer_untrusted",
+            error=before.refusal,
+            advice="It is replaced, and its history is left behind. Unless this is the first "
+            f"release that is signed, find out who wrote {store.url}{POINTER_KEY}.",
+        )
+    elif store.signer is None and split_pointer(before.data)[1]:
+        log.warning(
+            "signature_dropped",
+            advice="The pointer before was signed, and this one is not: pods with "
+            "S3_SYNC_TRUSTED_KEYS refuse it. Run the command again with --sign-key.",
+        )
 
 
 def has_conditions(store: Store, revision: str, manifest: bytes, before: Current | None) -> bool:

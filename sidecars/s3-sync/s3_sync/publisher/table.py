@@ -67,6 +67,11 @@ def _facts(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) 
             "origin": asdict(entry.summary.origin),
             "airflow": checked_facts(checked) if (checked := entry.summary.checked) else None,
         }
+        if entry.summary.signed_by or entry.refusal:
+            facts |= {
+                "signed_by": entry.summary.signed_by or None,
+                "refused": entry.refusal or None,
+            }
     return facts
 
 
@@ -101,4 +106,6 @@ def _state(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) 
         states.append("previous")
     if entry.revision in pins:
         states.append("pinned")
+    if entry.refusal:
+        states.append("untrusted")
     return states

@@ -48,6 +48,7 @@ from s3_sync.revision import (
     is_revision,
     revision_of_chunks,
 )
+from s3_sync.signature import signer_named, split_line
 
 # Limits of the reader, and so of the publisher; those of files: rows.py.
 MANIFEST_LIMIT_BYTES = 64 << 20
@@ -65,6 +66,8 @@ class Head:
         origin: Of that publish.
         files: How many; for tables, as is `size_bytes`: readers count for themselves.
         checked: By an Airflow, before that publish; None where there was none.
+        signed_by: The key that its signature names, which says nothing until that is verified;
+            empty where it has none, or only the first line was read.
         chunks: Empty where only the first line was read.
     """
 
@@ -76,6 +79,7 @@ class Head:
     files: int
     size_bytes: int
     checked: Checked | None = field(default=None, repr=False)
+    signed_by: str = ""
     chunks: tuple[Entry, ...] = field(default=(), repr=False)
 
 
@@ -140,7 +144,7 @@ def make_manifest(
         len(rows),
         sum(row.size_bytes for row in rows),
         checked,
-        tuple(chunk.entry for chunk in chunks),
+        chunks=tuple(chunk.entry for chunk in chunks),
     )
     files = {file.path: file for chunk in chunks for file in chunk.files}
     return Manifest(head, tuple(chunks), files), serialise_head(head) + b"".join(blobs)
@@ -188,22 +192,33 @@ def parse_facts(data: bytes) -> Head:
     )
 
 
+def split_manifest(data: bytes) -> tuple[bytes, str, int]:
+    """
+    Return the two lines of a manifest, the signature behind them, "" where it has none, and where
+    the chunks begin.
+
+    Raises:
+        Invalid: It has no two lines.
+    """
+    end = data.find(b"\n", data.find(b"\n") + 1) + 1
+    if not end:
+        raise Invalid("it has no list of chunks")
+    return data[:end], *split_line(data, end)
+
+
 def parse_head(data: bytes) -> tuple[Head, int]:
     """
-    Read both lines of a manifest; return where the chunks begin, too.
+    Read all that a manifest has before its chunks; return where they begin, too.
 
     Args:
-        data: At least these lines.
+        data: At least that much.
 
     Raises:
         Invalid: They are not the head of a manifest, or not that of the revision that it names.
     """
     head = parse_facts(data)
-    after = data.index(b"\n") + 1
-    end = data.find(b"\n", after) + 1
-    if not end:
-        raise Invalid("it has no list of chunks")
-    line = data[after:end]
+    lines, signature, end = split_manifest(data)
+    line = lines[lines.index(b"\n") + 1 :]
     check_marks(line)
     facts = load_json(line)
     rows = get(facts, "chunks", list) if isinstance(facts, dict) else None
@@ -215,7 +230,7 @@ def parse_head(data: bytes) -> tuple[Head, int]:
         raise Invalid(f"its chunks are those of revision {content}, not of {head.revision}")
     if sum(chunk.bundled_bytes for chunk in chunks) > head.bundle_bytes:
         raise Invalid("the data of its files end beyond the bundle")
-    return replace(head, chunks=chunks), end
+    return replace(head, chunks=chunks, signed_by=signer_named(signature)), end
 
 
 def _read_entry(row: Any) -> Entry:

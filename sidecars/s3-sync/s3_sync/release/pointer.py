@@ -18,12 +18,14 @@ from s3_sync.release.facts import (
     read_facts,
     read_origin,
     read_revision,
+    read_sha256,
     read_size,
     read_time,
     time_text,
 )
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.release.rows import Invalid
+from s3_sync.signature import split_line
 
 POINTER_LIMIT_BYTES = 64 << 10
 HISTORY_LIMIT = 20
@@ -59,6 +61,7 @@ class Pointer:
         head_bytes: Where its chunks begin.
         origin: Of this publish or rollback.
         history: Earlier turns, newest first.
+        manifest_sha256: Of the first two lines of the manifest; empty where it was not signed.
     """
 
     turn: Turn
@@ -66,6 +69,7 @@ class Pointer:
     head_bytes: int
     origin: Origin
     history: tuple[Turn, ...] = ()
+    manifest_sha256: str = ""
 
     @property
     def revision(self) -> str:
@@ -98,10 +102,12 @@ class Pointer:
 
 
 def serialise_pointer(pointer: Pointer) -> bytes:
+    sizes = {"size_bytes": pointer.manifest_bytes, "head_bytes": pointer.head_bytes}
+    digest = {"sha256": pointer.manifest_sha256} if pointer.manifest_sha256 else {}
     facts = {
         "format": FORMAT,
         **_turn_facts(pointer.turn),
-        "manifest": {"size_bytes": pointer.manifest_bytes, "head_bytes": pointer.head_bytes},
+        "manifest": {**sizes, **digest},
         "published_by": pointer.origin.by[:TEXT_LIMIT_CHARACTERS],
         **origin_facts(pointer.origin),
         "history": [_turn_facts(turn) for turn in pointer.history[:HISTORY_LIMIT]],
@@ -111,14 +117,14 @@ def serialise_pointer(pointer: Pointer) -> bytes:
 
 def parse_pointer(data: bytes) -> Pointer:
     """
-    Read a pointer.
+    Read a pointer, whether it is signed or not.
 
     Raises:
         Invalid: It is not a pointer; the text says why.
     """
     if len(data) > POINTER_LIMIT_BYTES:
         raise Invalid(f"it has {len(data)} bytes; the limit is {POINTER_LIMIT_BYTES}")
-    facts = read_facts(data)
+    facts = read_facts(split_pointer(data)[0])
     manifest = get(facts, "manifest", dict)
     size_bytes = read_size(manifest, "manifest.size_bytes", MANIFEST_LIMIT_BYTES)
     pointer = Pointer(
@@ -127,11 +133,21 @@ def parse_pointer(data: bytes) -> Pointer:
         read_size(manifest, "manifest.head_bytes", size_bytes),
         read_origin(facts, "published_by"),
         tuple(map(_read_turn, get(facts, "history", list))),
+        read_sha256(manifest, "manifest.sha256") if "sha256" in manifest else "",
     )
     turns = [pointer.turn.sequence, *(turn.sequence for turn in pointer.history)]
     if len(pointer.history) > HISTORY_LIMIT or turns != sorted(set(turns), reverse=True):
         raise Invalid("history is not a list of at most 20 turns, newest first")
     return pointer
+
+
+def split_pointer(data: bytes) -> tuple[bytes, str]:
+    """
+    Return the JSON of a pointer, and the signature behind it; "" where it has none.
+    """
+    at = data.rfind(b"\n", 0, -1) + 1
+    signature, end = split_line(data, at)
+    return (data[:at], signature) if signature and end == len(data) else (data, "")
 
 
 def _turn_facts(turn: Turn) -> dict[str, Any]:

@@ -25,9 +25,12 @@ from s3_sync.release.manifest import (
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import POINTER_LIMIT_BYTES, Pointer, parse_pointer
 from s3_sync.release.rows import File, Invalid
+from s3_sync.release.seen import Replayed, Seen
+from s3_sync.release.signed import check_named, signer_of_manifest, signer_of_pointer
 from s3_sync.s3.client import Receiver, S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.settings import Settings
+from s3_sync.signature import KeyFolder, Keys, Untrusted
 from s3_sync.source import Order, State
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -41,13 +44,21 @@ OF_THE_BUNDLE = {"bundle_corrupt", "release_missing"}
 WHOLE_BYTES = 16 << 10
 
 
+# After these an earlier release may still be one to fall back to.
+OF_ONE_RELEASE = {"release_missing", "release_invalid", "release_untrusted"}
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """
     What a manifest says should be on disk.
+
+    Args:
+        is_trusted: Whether its signature was verified.
     """
 
     manifest: Manifest
+    is_trusted: bool = False
 
     @property
     def revision(self) -> str:
@@ -66,7 +77,10 @@ class Release:
         head = self.manifest.head
         origin = {name: text for name, text in asdict(head.origin).items() if text}
         checked = {"checked_by": str(head.checked)} if head.checked else {}
-        return {"release": {"created_at": time_text(head.created_at), **checked, **origin}}
+        signer = head.signed_by if self.is_trusted else f"{head.signed_by} (not verified)"
+        signed = {"signed_by": signer} if head.signed_by else {}
+        created = {"created_at": time_text(head.created_at)}
+        return {"release": {**created, **checked, **signed, **origin}}
 
     def key_of(self, path: str) -> str:
         return path
@@ -79,7 +93,11 @@ class ReleaseSource:
 
     is_divisible = False
 
-    def __init__(self, settings: Settings, client: S3Client) -> None:
+    def __init__(self, settings: Settings, client: S3Client, *, remembers: bool = True) -> None:
+        """
+        Args:
+            remembers: Whether the volume is to remember the turns that were seen.
+        """
         self._settings = settings
         self._client = client
         self._target_bytes = len(settings.dest_path.encode())
@@ -91,6 +109,9 @@ class ReleaseSource:
         # Of the pointer that the last glance did not find the same.
         self._missed_etag = ""
         self._release: Release | None = None
+        path = settings.trusted_keys
+        self._key_folder = KeyFolder(path) if path else None
+        self._seen = Seen(settings, remembers=remembers)
 
     async def look(self, fence: Fence) -> Release:
         """
@@ -98,24 +119,27 @@ class ReleaseSource:
 
         Raises:
             SourceError: ``release_missing``, ``release_invalid``: it is not there, or not one.
+                ``release_untrusted``, ``release_replayed``, ``trusted_keys_invalid``: it is not to
+                be trusted, or nothing is.
         """
         self._met_etag = ""
+        keys = self._keys()
         pin = self._settings.revision
         if pin and self._release is not None:
             return self._release
         self._client.begin_cycle(fence)
         if pin:
-            self._release = await self._read_whole(pin)
+            self._release = await self._read_whole(pin, keys)
             return self._release
-        pointer = await self._poll()
+        pointer = await self._poll(keys, fence)
         if self._release is None:
-            self._release = await self._read_whole(pointer.revision)
+            self._release = await self._read_whole(pointer.revision, keys, pointer)
         elif self._release.revision != pointer.revision:
             is_small = pointer.manifest_bytes <= WHOLE_BYTES
             self._release = await (
-                self._read_whole(pointer.revision)
+                self._read_whole(pointer.revision, keys, pointer)
                 if is_small
-                else self._read_news(pointer, self._release)
+                else self._read_news(pointer, keys, self._release)
             )
         return self._release
 
@@ -124,11 +148,11 @@ class ReleaseSource:
         Return a release by its id, whichever is current.
 
         Raises:
-            SourceError: ``release_missing``, ``release_invalid``: it is not there, or not one.
+            SourceError: As from :meth:`look`, but for the pointer.
         """
         self._client.begin_cycle(fence)
         try:
-            return await self._read_whole(revision)
+            return await self._read_whole(revision, self._keys())
         except SourceError as error:
             if error.reason == "release_missing":
                 error.advice = "It was pruned: `prune-releases --keep-from` keeps what runs need."
@@ -173,15 +197,15 @@ class ReleaseSource:
         """
         if self._settings.revision or self._pointer is None:
             return
-        seen = {self._pointer.revision}
+        keys, seen = self._keys(), {self._pointer.revision}
         for turn in self._pointer.earlier():
             if turn.revision in seen:
                 continue
             seen.add(turn.revision)
             try:
-                yield await self._read_whole(turn.revision)
+                yield await self._read_whole(turn.revision, keys)
             except SourceError as error:
-                if error.reason not in ("release_missing", "release_invalid"):
+                if error.reason not in OF_ONE_RELEASE:
                     raise
 
     @property
@@ -191,6 +215,8 @@ class ReleaseSource:
         return self._met_etag not in ("", self._missed_etag)
 
     def glance(self) -> bool:
+        if self._key_folder is not None and self._key_folder.has_changed:
+            return False
         if self._settings.revision:
             return self._release is not None
         etag = self._met_etag
@@ -217,7 +243,29 @@ class ReleaseSource:
                 key, f"Publish release {manifest.revision} again, or roll back to another."
             ) from None
 
-    async def _poll(self) -> Pointer:
+    def _keys(self) -> Keys | None:
+        """
+        Return the keys that are trusted; None where nothing has to be signed.
+
+        Raises:
+            SourceError: ``trusted_keys_invalid``: there are none, so nothing can be trusted.
+        """
+        if self._key_folder is None:
+            return None
+        try:
+            keys, is_new = self._key_folder.read()
+        except ValueError as error:
+            raise SourceError(
+                "trusted_keys_invalid",
+                f"S3_SYNC_TRUSTED_KEYS={self._settings.trusted_keys} {error}",
+                "Put the public keys there again, in PEM; nothing is trusted until then. What is "
+                "published here stays.",
+            ) from None
+        if is_new:  # whatever others vouched for has to be vouched for again
+            self._pointer_etag, self._release = "", None
+        return keys
+
+    async def _poll(self, keys: Keys | None, fence: Fence) -> Pointer:
         """
         Return the pointer; the same one where it has not changed.
         """
@@ -237,11 +285,20 @@ class ReleaseSource:
         self._pointer_etag = ""
         body, etag = found or (b"", "")
         self._met_etag = etag
+        settings = self._settings
         try:
-            pointer = parse_pointer(body)
+            if keys is None:
+                pointer = parse_pointer(body)
+                self._warn_of_replay(pointer)
+            else:
+                key_id = signer_of_pointer(body, settings.bucket, settings.prefix, keys)
+                pointer = parse_pointer(body)
+                self._seen.check(pointer.turn, keys)
+                self._seen.note(pointer.turn, key_id, fence)
         except Invalid as error:
             raise self._invalid(POINTER_KEY, str(error)) from None
-        self._warn_of_replay(pointer)
+        except Untrusted as error:
+            raise self._untrusted(POINTER_KEY, error) from None
         self._pointer, self._pointer_etag = pointer, etag
         return pointer
 
@@ -259,9 +316,14 @@ class ReleaseSource:
                 f"wrote {self._settings.source}{POINTER_KEY}.",
             )
 
-    async def _read_whole(self, revision: str) -> Release:
+    async def _read_whole(
+        self, revision: str, keys: Keys | None, pointer: Pointer | None = None
+    ) -> Release:
         """
         Read a manifest; what it says proves its revision.
+
+        Args:
+            pointer: The one that names it, if any does.
         """
         key = manifest_key(revision)
         try:
@@ -275,11 +337,14 @@ class ReleaseSource:
             ) from None
         body, _ = found or (b"", "")
         try:
-            return self._checked(parse_manifest(body, self._target_bytes), revision)
+            _check_signed(body, keys, pointer)
+            return self._checked(parse_manifest(body, self._target_bytes), revision, keys)
         except Invalid as error:
             raise self._invalid(key, str(error)) from None
+        except Untrusted as error:
+            raise self._untrusted(key, error) from None
 
-    async def _read_news(self, pointer: Pointer, before: Release) -> Release:
+    async def _read_news(self, pointer: Pointer, keys: Keys | None, before: Release) -> Release:
         """
         Read of a manifest what the release before does not have.
         """
@@ -287,6 +352,7 @@ class ReleaseSource:
         known: dict[Entry, Chunk] = {chunk.entry: chunk for chunk in before.manifest.chunks}
         try:
             head_part, etag = await self._read_part(key, 0, pointer.head_bytes, {})
+            _check_signed(head_part, keys, pointer)
             head, at = parse_head(head_part)
             start, end = missing_part(head, known)
             part = b""
@@ -294,16 +360,16 @@ class ReleaseSource:
                 same = {"if-match": etag} if etag else {}
                 part, _ = await self._read_part(key, at + start, at + end, same)
             manifest = read_manifest(head, part, known, self._target_bytes)
-            return self._checked(manifest, pointer.revision)
-        except (ObjectMoved, Invalid):
+            return self._checked(manifest, pointer.revision, keys)
+        except (ObjectMoved, Invalid, Untrusted):
             # It was replaced meanwhile, or the pointer is wrong about it: all of it tells.
-            return await self._read_whole(pointer.revision)
+            return await self._read_whole(pointer.revision, keys, pointer)
 
     @staticmethod
-    def _checked(manifest: Manifest, revision: str) -> Release:
+    def _checked(manifest: Manifest, revision: str, keys: Keys | None) -> Release:
         if manifest.revision != revision:
             raise Invalid(f"it is the manifest of {manifest.revision}")
-        return Release(manifest)
+        return Release(manifest, keys is not None)
 
     async def _read_part(
         self, key: str, start: int, end: int, headers: Mapping[str, str]
@@ -367,6 +433,24 @@ class ReleaseSource:
             f"{advice} What is published here stays.",
         )
 
+    def _untrusted(self, key: str, why: Untrusted) -> SourceError:
+        where = f"{self._settings.source}{key}"
+        if isinstance(why, Replayed):
+            return SourceError(
+                "release_replayed",
+                f"{where} is refused: {why}",
+                "An old pointer was put back, which is how a release with a known fault returns: "
+                "find out who writes there. The next `s3-sync publish` or `rollback` replaces it. "
+                "What is published here stays.",
+            )
+        return SourceError(
+            "release_untrusted",
+            f"{where} is refused: {why}",
+            "Publish with --sign-key and a key of S3_SYNC_TRUSTED_KEYS, or add the public key "
+            "that is missing there. If neither is amiss, find out who else writes to the bucket. "
+            "What is published here stays.",
+        )
+
     def _invalid(self, key: str, why: str) -> SourceError:
         return SourceError(
             "release_invalid",
@@ -374,6 +458,20 @@ class ReleaseSource:
             "What is published here stays. Only `s3-sync publish` and `rollback` should write "
             "there; publish again, or roll back.",
         )
+
+
+def _check_signed(data: bytes, keys: Keys | None, pointer: Pointer | None) -> None:
+    """
+    Check all that a manifest has before its chunks, where it has to be signed.
+
+    Raises:
+        Untrusted: It is not signed by one of the keys, or not the one that its pointer names.
+        Invalid: It is not the beginning of a manifest.
+    """
+    if keys is not None:
+        signer_of_manifest(data, keys)
+        if pointer is not None:
+            check_named(data, pointer.manifest_sha256)
 
 
 class _TooLong(Exception):

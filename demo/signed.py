@@ -1,0 +1,100 @@
+"""
+The steps of s3-sync that sign releases: what a key of ours has signed is taken, and nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from demo.console import say
+from demo.releases import CHANGED, KEY_PATH, checkout_of, run_s3_sync, wait_for_release
+from demo.s3_sync import Stage, files_in
+from demo.script import Result, Step, check
+
+POINTER = f"{KEY_PATH}/current.json"
+PRIVATE = "release-key.pem"
+PUBLIC = "keys/ci.pem"
+
+
+def release_is_signed(stage: Stage) -> Result:
+    """
+    A key, the first release that is signed with it, and a pod that takes nothing else.
+    """
+    home, key = stage.dags.parent, Ed25519PrivateKey.generate()
+    home.joinpath(PUBLIC).parent.mkdir()
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    home.joinpath(PUBLIC).write_bytes(public)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    home.joinpath(PRIVATE).write_bytes(private)
+    say(f"made a key: {PRIVATE} for CI, {PUBLIC} for the pods")
+    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax", "--sign-key", PRIVATE)
+    say(f"started a daemon with S3_SYNC_TRUSTED_KEYS={home / PUBLIC}")
+    began = time.monotonic()
+    stage.dags = stage.dags.with_name("signed")
+    stage.daemon = stage.start_daemon(
+        KEY_PATH,
+        DEST_PATH=str(stage.dags),
+        S3_SYNC_SOURCE="release",
+        S3_SYNC_LAYOUT="snapshot",
+        S3_SYNC_TRUSTED_KEYS=str(home / PUBLIC),
+    )
+    stage.daemon.wait_for(lambda: stage.daemon.readiness()["ready"], "/readyz answers 200")
+    seconds = time.monotonic() - began
+    wait_for_release(stage)
+    return Result("verified by the public key alone; process start included", seconds)
+
+
+def forgery_is_refused(stage: Stage) -> Result:
+    """
+    Another writer of the bucket: a release of their own, and an old pointer of ours.
+    """
+    old = stage.bucket.read(POINTER)
+    path = checkout_of(stage) / CHANGED
+    path.write_bytes(path.read_bytes() + b"# signed\n")
+    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax", "--sign-key", PRIVATE)
+    wait_for_release(stage)
+    good = files_in(stage.dags / "current")
+    path.write_bytes(b"forged: true\n")
+    run_s3_sync(stage, "publish", "checkout")
+    seconds = _wait_until_refused(stage, "release_untrusted")
+    say("an old pointer, signed by our own key, is put back")
+    stage.bucket.overwrite(POINTER, old)
+    _wait_until_refused(stage, "release_replayed")
+    check(files_in(stage.dags / "current") == good, "the last good release stayed")
+    path.write_bytes(good[CHANGED].replace(b"# signed", b"# signed again"))
+    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax", "--sign-key", PRIVATE)
+    wait_for_release(stage)
+    stage.daemon.terminate()
+    return Result(
+        "a release without our signature, and an old one with it: both named, nothing of them "
+        "shown; the next publish was taken",
+        seconds,
+    )
+
+
+def _wait_until_refused(stage: Stage, reason: str) -> float:
+    """
+    Wait until the daemon says why it refuses what is current; return the seconds it took.
+    """
+    began = time.monotonic()
+    event = stage.daemon.wait_for(
+        lambda: stage.daemon.find_event("cycle_failed", reason=reason), f"it says {reason}"
+    )
+    seconds = time.monotonic() - began
+    say(f"the daemon: {reason}: {event['error']}")
+    check(stage.daemon.readiness()["code"] == 200, "/readyz stays 200")
+    return seconds
+
+
+STEPS: tuple[Step[Stage], ...] = (
+    ("a signature", release_is_signed),
+    ("a forgery", forgery_is_refused),
+)

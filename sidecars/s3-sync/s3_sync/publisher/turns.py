@@ -1,0 +1,65 @@
+"""
+What each turn of the history has changed against the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from s3_sync.publisher.catalog import read_manifest
+from s3_sync.publisher.changes import Changes, compare, compare_dags, content_of
+from s3_sync.publisher.store import Store
+from s3_sync.release.facts import time_text
+from s3_sync.release.pointer import Pointer, Turn
+from s3_sync.revision import short
+
+
+@dataclass(frozen=True, slots=True)
+class TurnChanges:
+    """
+    What one turn changed.
+
+    Args:
+        before: The turn that it replaced.
+        files: None where one of both releases is gone.
+        dags: The same of the ids of DAGs; None where they are not known of both.
+    """
+
+    turn: Turn
+    before: Turn
+    files: Changes | None
+    dags: Changes | None
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "revision": self.turn.revision,
+            "before": self.before.revision,
+            "sequence": self.turn.sequence,
+            "since": time_text(self.turn.since),
+            "changes": None if self.files is None else self.files.facts(),
+            "dags": None if self.dags is None else self.dags.facts(),
+        }
+
+    def __str__(self) -> str:
+        names = f"{short(self.before.revision)} → {short(self.turn.revision)}"
+        said = "not known: a release is gone" if self.files is None else str(self.files)
+        return f"{time_text(self.turn.since)}  {names}: {said}"
+
+
+def changes_of_turns(store: Store, pointer: Pointer) -> Iterator[TurnChanges]:
+    """
+    Yield what the turns of a pointer changed, newest first; one manifest is read for each.
+    """
+    after = read_manifest(store, pointer.revision)
+    for turn, earlier in pairwise((pointer.turn, *pointer.history)):
+        before = read_manifest(store, earlier.revision)
+        if before is None or after is None:
+            yield TurnChanges(turn, earlier, None, None)
+        else:
+            files = compare(content_of(before), content_of(after))
+            dags = compare_dags(before.head.checked, after.head.checked)
+            yield TurnChanges(turn, earlier, files, dags)
+        after = before

@@ -1,0 +1,475 @@
+"""Publishers that sign: what they sign, what they believe, and what a kill leaves."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3_sync import command
+from s3_sync.publisher.airflow.check import Passed
+from s3_sync.publisher.catalog import find_release, read_current
+from s3_sync.publisher.progress import Progress
+from s3_sync.publisher.promote import Promotion, promote
+from s3_sync.publisher.prune import prune
+from s3_sync.publisher.rollback import Rollback, roll_back
+from s3_sync.publisher.store import Store
+from s3_sync.release.facts import Origin
+from s3_sync.release.manifest import parse_manifest, split_manifest
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.pointer import Pointer, parse_pointer, serialise_pointer
+from s3_sync.release.signed import (
+    check_named,
+    sign_manifest,
+    sign_pointer,
+    signer_of_manifest,
+    signer_of_pointer,
+)
+from s3_sync.settings import load_settings
+from s3_sync.signature import Keys, Trust, Untrusted
+from tests.runtime.recording import Log, handlers_kept
+from tests.s3_sync.bucket import CHECKED, Bucket
+from tests.s3_sync.failing import failure
+from tests.support.publishing import PREFIX, Ran, write_files
+from tests.support.raising import raised
+from tests.support.releases import make_release
+from tests.support.signing import Key, write_keys
+
+A = {"a.py": b"print('a')\n", "sql/a.sql": b"select 1;\n" * 40}
+B = {"a.py": b"print('b')\n", "c.py": b""}
+KEY, OTHER, THIEF = Key(), Key(), Key()
+BOTH = Keys({**KEY.signer.keys.by_id, **OTHER.signer.keys.by_id})
+WHO = Origin(by="grace", ci_url="https://ci/7")
+
+
+def sign_with(bucket: Bucket, key: Key, keys: Keys | None = None) -> None:
+    """Let whoever publishes next sign with a key, and trust it, or these."""
+    bucket.store.signer, bucket.store.keys = key.signer, keys or key.signer.keys
+
+
+@pytest.fixture
+def signed(bucket: Bucket) -> Bucket:
+    """A bucket whose publisher signs."""
+    sign_with(bucket, KEY)
+    return bucket
+
+
+def pointer_in(bucket: Bucket) -> Pointer:
+    return parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY])
+
+
+def manifest_in(bucket: Bucket, revision: str) -> bytes:
+    return bucket.bodies()[PREFIX + manifest_key(revision)]
+
+
+def read(bodies: Mapping[str, bytes], keys: Keys = BOTH) -> tuple[str, str]:
+    """
+    Read what is current as a pod with trusted keys does; return who signed pointer and manifest.
+
+    Raises:
+        Untrusted: It would be refused.
+    """
+    data = bodies[PREFIX + POINTER_KEY]
+    by = signer_of_pointer(data, "dags-bucket", PREFIX, keys)
+    pointer = parse_pointer(data)
+    manifest = bodies[PREFIX + manifest_key(pointer.revision)]
+    made_by = signer_of_manifest(manifest, keys)
+    check_named(manifest, pointer.manifest_sha256)
+    bundle = parse_manifest(manifest).head.bundle_sha256
+    assert PREFIX + bundle_key(bundle) in bodies
+    return by, made_by
+
+
+def watch(bucket: Bucket) -> list[str]:
+    """Return what a pod would find after each write: the revision, or why it refuses it."""
+    found: list[str] = []
+
+    def look() -> None:
+        try:
+            read(bucket.bodies())
+            found.append(pointer_in(bucket).revision)
+        except Untrusted as error:
+            found.append(str(error))
+
+    bucket.server.on_write = look
+    return found
+
+
+# --- publish
+
+
+def test_pointer_and_manifest_are_signed(signed: Bucket) -> None:
+    began = int(time.time())
+    first = signed.publish(A)
+    assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
+    assert began <= pointer_in(signed).turn.sequence <= time.time()
+    sequence = pointer_in(signed).turn.sequence
+    signed.publish(B)
+
+    assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
+    assert sequence < pointer_in(signed).turn.sequence
+    assert (first.revision,) == signed.history()
+    assert "unchanged" == signed.publish(B).result
+
+
+def test_the_first_signature_leaves_what_nobody_signed_behind(bucket: Bucket, log: Log) -> None:
+    bucket.publish(B)
+    unsigned = bucket.publish(A)
+    sign_with(bucket, KEY)
+
+    signed = bucket.publish(A)
+
+    assert ("published", unsigned.revision) == (signed.result, signed.revision)
+    assert (KEY.key_id, KEY.key_id) == read(bucket.bodies())
+    assert () == bucket.history()
+    (warned,) = log.events("pointer_untrusted")
+    assert "it is not signed" == warned["error"]
+    assert "unchanged" == bucket.publish(A).result
+
+
+@pytest.mark.parametrize("deed", ["publish", "rollback"])
+def test_what_follows_an_old_pointer_is_not_taken_for_one(signed: Bucket, deed: str) -> None:
+    """A publisher remembers nothing, and pods have seen what came after the old one."""
+    signed.publish(B)
+    signed.publish(A)
+    pointer = pointer_in(signed)
+    turns = [replace(turn, sequence=n) for n, turn in zip((2, 1), pointer.turns(), strict=True)]
+    old = serialise_pointer(replace(pointer, turn=turns[0], history=tuple(turns[1:])))
+    put_back = sign_pointer(old, "dags-bucket", PREFIX, KEY.signer)
+    signed.server.put(PREFIX + POINTER_KEY, put_back)
+    began = int(time.time())
+
+    if deed == "publish":
+        signed.publish(B)
+    else:
+        back(signed)
+
+    assert began <= pointer_in(signed).turn.sequence
+
+
+def test_a_pointer_that_was_deleted_is_followed_by_a_higher_one(signed: Bucket) -> None:
+    signed.publish(A)
+    signed.server.delete(PREFIX + POINTER_KEY)
+    began = int(time.time())
+
+    signed.publish(B)
+
+    assert began <= pointer_in(signed).turn.sequence
+
+
+def test_an_old_manifest_that_was_put_back_is_not_what_is_current(signed: Bucket) -> None:
+    revision = signed.publish(A).revision
+    data = manifest_in(signed, revision)
+    old = sign_manifest(data.replace(b'"created_by": "ada"', b'"created_by": "bob"'), KEY.signer)
+    signed.server.put(PREFIX + manifest_key(revision), old)
+    raised(Untrusted, read, signed.bodies())
+
+    assert "published" == signed.publish(A).result
+
+    assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
+
+
+def test_a_forged_verdict_is_not_signed(signed: Bucket) -> None:
+    forged = make_release(A, checked=replace(CHECKED, dags=99))
+    signed.put(forged)
+    signed.passed = Passed(CHECKED, ())
+
+    signed.publish(A)
+
+    head = parse_manifest(manifest_in(signed, forged.revision)).head
+    assert head.checked == CHECKED
+    assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
+
+
+def test_a_forged_history_is_not_signed(signed: Bucket, log: Log) -> None:
+    signed.publish(A)
+    evil = make_release({"a.py": b"evil = 1\n"}, signer=THIEF.signer)
+    pointer = pointer_in(signed)
+    turns = (replace(pointer.turn, revision=evil.revision, sequence=1),)
+    forged = serialise_pointer(replace(pointer, history=turns))
+    signature = signed.bodies()[PREFIX + POINTER_KEY].splitlines(keepends=True)[-1]
+    signed.server.put(PREFIX + POINTER_KEY, forged + signature)
+
+    assert "release_untrusted" == failure(back, signed).reason
+    pruned = failure(prune, signed.store, (), 0, 0.0, is_dry=False)
+    assert "release_untrusted" == pruned.reason
+    signed.publish(B)
+
+    assert () == signed.history()
+    assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
+    (warned,) = log.events("pointer_untrusted")
+    assert "signed something else" in warned["error"]
+
+
+def test_a_publisher_without_a_key_says_that_the_signature_is_gone(
+    signed: Bucket, log: Log
+) -> None:
+    signed.publish(A)
+    signed.store.signer = signed.store.keys = None
+    signed.publish(B)
+
+    (warned,) = log.events("signature_dropped")
+    assert "--sign-key" in warned["advice"]
+    signed.publish(A)
+    assert 1 == len(log.events("signature_dropped"))
+
+
+# --- rotation, and what a kill leaves
+
+
+def test_what_is_current_is_signed_by_the_next_key_without_a_gap(signed: Bucket) -> None:
+    first = signed.publish(B)
+    second = signed.publish(A)
+    before = split_manifest(manifest_in(signed, second.revision))
+    sequence = pointer_in(signed).turn.sequence
+    sign_with(signed, OTHER, BOTH)
+    found = watch(signed)
+
+    again = signed.publish(A)
+
+    assert "published" == again.result
+    assert (OTHER.key_id, OTHER.key_id) == read(signed.bodies(), OTHER.signer.keys)
+    after = split_manifest(manifest_in(signed, second.revision))
+    assert before[0] == after[0] and before[1] != after[1]
+    assert (first.revision,) == signed.history()
+    assert sequence < pointer_in(signed).turn.sequence
+    assert {second.revision} == set(found), "at every moment it would be taken"
+    assert "unchanged" == signed.publish(A).result
+
+
+def test_after_each_write_of_a_publish_the_old_or_the_new_is_signed(signed: Bucket) -> None:
+    old = signed.publish(A).revision
+    found = watch(signed)
+
+    new = signed.publish(B).revision
+    signed.publish(A)
+
+    assert {old, new} == set(found)
+    assert found.index(new) >= 3, "the pointer comes last"
+
+
+def test_a_publisher_that_does_not_know_the_old_key_begins_again(signed: Bucket) -> None:
+    signed.publish(B)
+    revision = signed.publish(A).revision
+    sign_with(signed, OTHER)
+
+    assert "published" == signed.publish(A).result
+
+    assert (OTHER.key_id, OTHER.key_id) == read(signed.bodies(), OTHER.signer.keys)
+    assert (revision, ()) == (pointer_in(signed).revision, signed.history())
+
+
+# --- rollback, pin, prune, diff
+
+
+def back(bucket: Bucket, revision: str | None = None) -> Rollback:
+    return roll_back(bucket.store, revision, WHO, is_dry=False)
+
+
+def test_a_roll_back_is_signed(signed: Bucket) -> None:
+    first = signed.publish(A).revision
+    signed.publish(B)
+    found = watch(signed)
+
+    back(signed)
+
+    assert first == pointer_in(signed).revision
+    assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
+    assert not any("refused" in said or " " in said for said in found)
+
+
+def test_there_is_no_way_back_to_what_is_not_trusted(bucket: Bucket) -> None:
+    first = bucket.publish(A).revision
+    sign_with(bucket, KEY)
+    current = bucket.publish(B).revision
+
+    error = failure(back, bucket, first)
+
+    assert "release_untrusted" == error.reason
+    assert f"{manifest_key(first)} is refused: it is not signed" in error.message
+    assert current == pointer_in(bucket).revision
+    assert "release_untrusted" == failure(find_release, bucket.store, first).reason
+
+
+def test_a_pointer_that_is_not_trusted_is_not_built_on(signed: Bucket) -> None:
+    signed.publish(A)
+    signed.put(make_release(B))
+
+    assert "release_untrusted" == failure(read_current, signed.store).reason
+    assert "release_untrusted" == failure(back, signed).reason
+
+
+# --- promote
+
+
+class Places:
+    """`dev/`, where one key signs, and the bucket's own prefix, where another does."""
+
+    def __init__(self, prd: Bucket) -> None:
+        self.prd = prd
+        given = {"AWS_BUCKET": prd.server.bucket, "KEY_PATH": "dev", "DEST_PATH": "/nowhere"}
+        settings = load_settings(given)[0]
+        self.dev = Bucket(prd.server, prd.folder, settings)
+        sign_with(self.dev, OTHER)
+        sign_with(prd, KEY, BOTH)
+        self.source = Store(settings, trust=Trust(BOTH))
+
+    def promote(self) -> Promotion:
+        return promote(
+            self.source, self.prd.store, None, WHO, lambda *_: None, Progress(), is_dry=False
+        )
+
+
+@pytest.fixture
+def places(bucket: Bucket) -> Places:
+    return Places(bucket)
+
+
+def test_a_promotion_keeps_the_manifests_signature_and_signs_the_pointer(places: Places) -> None:
+    revision = places.dev.publish(A).revision
+    places.promote()
+    found = watch(places.prd)
+    places.dev.publish(B)
+
+    assert "promoted" == places.promote().result
+    assert "unchanged" == places.promote().result
+
+    assert (KEY.key_id, OTHER.key_id) == read(places.prd.bodies())
+    bodies = places.prd.bodies()
+    assert bodies[f"dev/{manifest_key(revision)}"] == bodies[PREFIX + manifest_key(revision)]
+    dev = bodies[f"dev/{POINTER_KEY}"]
+    raised(Untrusted, signer_of_pointer, dev, "dags-bucket", PREFIX, BOTH)
+    assert {revision, pointer_in(places.prd).revision} == set(found)
+
+
+@pytest.mark.parametrize("part", ["pointer", "manifest"])
+def test_what_is_not_trusted_is_not_promoted(places: Places, part: str) -> None:
+    revision = places.dev.publish(A).revision
+    key = {"pointer": POINTER_KEY, "manifest": manifest_key(revision)}[part]
+    stored = places.prd.bodies()[f"dev/{key}"]
+    places.prd.server.put(f"dev/{key}", stored.replace(OTHER.key_id.encode(), b"0" * 16))
+
+    error = failure(places.promote)
+
+    assert "release_untrusted" == error.reason
+    assert f"dev/{key} is refused: it is signed by 0000000000000000" in error.message
+    assert PREFIX + POINTER_KEY not in places.prd.bodies()
+
+
+def test_a_manifest_in_the_target_that_is_not_trusted_is_replaced(places: Places) -> None:
+    revision = places.dev.publish(A).revision
+    forged = make_release(A, checked=CHECKED)
+    for name, body in forged.objects().items():
+        if name != POINTER_KEY:
+            places.prd.server.put(PREFIX + name, sign_manifest(body, THIEF.signer)
+                                  if name == manifest_key(revision) else body)  # fmt: skip
+
+    places.promote()
+
+    assert (KEY.key_id, OTHER.key_id) == read(places.prd.bodies())
+
+
+# --- the command line
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Runs a command in this process, which spares each the second that its imports take."""
+    monkeypatch.setenv("AWS_BUCKET", bucket.server.bucket)
+    monkeypatch.setenv("KEY_PATH", PREFIX)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run_one(*arguments: str | Path) -> Ran:
+        monkeypatch.setattr("sys.argv", ["s3-sync", *map(str, arguments)])
+        code = command.run()
+        return Ran(code, *capsys.readouterr())
+
+    with handlers_kept():
+        yield run_one
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_the_commands_sign_and_verify_and_say_so(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def succeed(*arguments: str | Path) -> Any:
+        ran = run(*arguments, "--output", "json")
+        assert 0 == ran.code, ran
+        return ran.facts()
+
+    private = KEY.write_private(tmp_path / "key.pem")
+    trusted = ["--trusted-keys", str(write_keys(tmp_path / "keys", KEY))]
+    others = ["--trusted-keys", str(write_keys(tmp_path / "others", OTHER))]
+    url = f"s3://dags-bucket/{PREFIX}"
+    folder = write_files(tmp_path / "dags", A)
+    unsigned = succeed("publish", folder)
+    assert "signed_by" not in unsigned
+
+    said = run("publish", folder, "--sign-key", private, *trusted)
+    assert (0, f"Signed by {KEY.key_id}\n") == (said.code, said.out[-27:]), said
+    assert "pointer_untrusted" in said.err
+    monkeypatch.setenv("S3_SYNC_SIGN_KEY", str(private))
+    write_files(folder, B)
+    assert KEY.key_id == succeed("publish", folder)["signed_by"]
+    assert KEY.key_id == succeed("rollback")["signed_by"]
+    promoted = succeed("promote", url, f"{url}prd", *trusted)
+    assert ("promoted", KEY.key_id) == (promoted["result"], promoted["signed_by"])
+
+    monkeypatch.delenv("S3_SYNC_SIGN_KEY")
+    listed = succeed("releases", *trusted)
+    assert {(KEY.key_id, None)} == {(r["signed_by"], r["refused"]) for r in listed["releases"]}
+    assert (KEY.key_id, None) == (listed["signed_by"], listed["refused"])
+    listed = succeed("releases", *others)
+    assert all("not trusted" in one["refused"] for one in [listed, *listed["releases"]])
+    text = run("releases", *others)
+    assert f"current.json is refused: it is signed by {KEY.key_id}" in text.out
+    assert 2 == text.out.count("untrusted")
+    revision = unsigned["revision"]
+    for arguments in (
+        ["diff", "current", "current"],
+        ["diff", revision, revision],
+        ["pin", revision],
+        ["prune-releases"],
+        ["promote", url, f"{url}other"],
+    ):
+        refused = run(*arguments, *others, "--output", "json")
+        assert (3, "release_untrusted") == (refused.code, refused.facts()["reason"]), arguments
+        assert 0 == run(*arguments, *trusted).code, arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["publish", "dags", "--sign-key", "nowhere"], "cannot be read: No such file"),
+        (["publish", "dags", "--sign-key", "keys"], "cannot be read: Is a directory"),
+        (["publish", "dags", "--sign-key", "other.pem", "--trusted-keys", "keys"],
+         "which is not in S3_SYNC_TRUSTED_KEYS"),
+        (["publish", "dags", "--trusted-keys", "keys"], "needs --sign-key here"),
+        (["rollback", "--trusted-keys", "keys"], "needs --sign-key here"),
+        (["promote", "s3://dev", "s3://prd", "--sign-key", "key.pem"], "needs --trusted-keys here"),
+        (["releases", "--trusted-keys", "key.pem"], "has a private key in key.pem"),
+        (["releases", "--trusted-keys", "nowhere"], "cannot be read"),
+    ],
+)  # fmt: skip
+def test_keys_that_cannot_be_meant_are_one_clear_error(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    KEY.write_private(tmp_path / "key.pem")
+    OTHER.write_private(tmp_path / "other.pem")
+    write_keys(tmp_path / "keys", KEY)
+    write_files(tmp_path / "dags", A)
+    monkeypatch.chdir(tmp_path)
+
+    ran = run(*arguments, "--output", "json")
+
+    assert 2 == ran.code
+    assert said in ran.facts()["error"]
+    assert "PRIVATE" not in ran.out + ran.err

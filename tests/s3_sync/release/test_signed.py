@@ -1,0 +1,388 @@
+"""Signed releases, cycle by cycle: what is demanded, what is remembered, what changes meanwhile."""
+
+import base64
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from s3_sync.release.names import POINTER_KEY, manifest_key
+from s3_sync.release.pointer import Turn, serialise_pointer
+from s3_sync.release.signed import sign_pointer
+from tests.runtime.recording import Log
+from tests.s3_sync.process import Process
+from tests.support.fake_s3 import FakeS3
+from tests.support.releases import AT, make_release
+from tests.support.shelf import PREFIX, RELEASE, Shelf, is_manifest, is_pointer
+from tests.support.signing import Key, write_keys
+
+FILES = {f"pkg{n % 3}/m{n}.py": f"x = {n}\n".encode() * 30 for n in range(12)}
+MANY = {f"team{n % 9}/dag_{n:04}.py": b"x = %d\n" % n for n in range(1_500)}
+KEY, OTHER = Key(), Key()
+FOLLOWING = {"KEY_PATH": "dags", **RELEASE}
+
+pytestmark = pytest.mark.usefixtures("retries_at_once")
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """The folder of keys, which trusts one."""
+    return write_keys(tmp_path / "keys", KEY)
+
+
+@pytest.fixture
+def shelf(s3: FakeS3) -> Shelf:
+    """A shelf whose publisher signs."""
+    shelf = Shelf.at(s3)
+    shelf.signer = KEY.signer
+    return shelf
+
+
+@pytest.fixture
+def trusting(keys: Path) -> dict[str, str]:
+    return FOLLOWING | {"S3_SYNC_TRUSTED_KEYS": str(keys)}
+
+
+def seen(process: Process) -> dict[str, dict[str, dict[str, object]]]:
+    found: dict[str, dict[str, dict[str, object]]] = json.loads(
+        (process.folder / ".s3-sync/seen.json").read_text()
+    )
+    return found
+
+
+def pointer_of(shelf: Shelf) -> bytes:
+    assert shelf.current is not None
+    return shelf.current.pointer_bytes
+
+
+# --- the format, as a second implementation reads it
+
+
+def test_signatures_are_as_the_reference_says(s3: FakeS3, shelf: Shelf) -> None:
+    """docs/reference/release-format.md, by hand."""
+    release = shelf.publish(FILES)
+    public = KEY.signer.keys.by_id[KEY.key_id]
+
+    def check(message: bytes, line: bytes) -> None:
+        algorithm, key_id, text = json.loads(line)["signature"].split(":")
+        assert ("ed25519", hashlib.sha256(public).hexdigest()[:16]) == (algorithm, key_id)
+        Ed25519PublicKey.from_public_bytes(public).verify(base64.b64decode(text), message)
+
+    *lines, last = pointer_of(shelf).splitlines(keepends=True)
+    body = b"".join(lines)
+    check(b"s3-sync pointer\0" + s3.bucket.encode() + b"\0" + PREFIX.encode() + b"\0" + body, last)
+    first, second, third, _ = release.manifest_bytes.split(b"\n", 3)
+    check(b"s3-sync manifest\0" + first + b"\n" + second + b"\n", third)
+    digest = hashlib.sha256(first + b"\n" + second + b"\n").hexdigest()
+    assert digest == json.loads(body)["manifest"]["sha256"]
+
+
+# --- what costs how much
+
+
+def test_a_signed_release_costs_no_request_more(
+    s3: FakeS3, shelf: Shelf, process: Process, trusting: dict[str, str]
+) -> None:
+    shelf.publish(MANY)
+    process.run(trusting)
+    assert [1, 1, 3] == [len(s3.seen(is_pointer)), len(s3.seen(is_manifest)), len(s3.seen())]
+    files = {**MANY, "team3/dag_0003.py": b"other\n"}
+    shelf.publish(files)
+    s3.forget()
+    process.cycle()
+
+    assert [1, 2, 4] == [len(s3.seen(is_pointer)), len(s3.seen(is_manifest)), len(s3.seen())]
+    assert files == process.shown
+    s3.forget()
+    assert process.glance()
+    assert 1 == len(s3.seen())
+
+
+def test_of_a_long_manifest_what_is_read_of_it_is_verified(
+    s3: FakeS3, shelf: Shelf, process: Process, trusting: dict[str, str]
+) -> None:
+    shelf.publish(MANY)
+    process.run(trusting)
+    release = shelf.publish({**MANY, "team3/dag_0003.py": b"other\n"})
+    forged = release.manifest_bytes.replace(b'"created_by": "tests"', b'"created_by": "thief"')
+    assert forged != release.manifest_bytes
+    shelf.put(manifest_key(release.revision), forged)
+
+    assert "release_untrusted" == process.fail().reason
+    assert MANY == process.shown
+    shelf.restore()
+    assert "changed" == process.cycle().result
+
+
+# --- who has to be trusted
+
+
+def test_the_error_names_the_object_and_who_signed_it(
+    shelf: Shelf, process: Process, trusting: dict[str, str]
+) -> None:
+    shelf.signer = OTHER.signer
+    release = shelf.publish(FILES)
+    process.start(trusting)
+    error = process.fail()
+    assert f"dags/current.json is refused: it is signed by {OTHER.key_id}" in error.message
+
+    assert shelf.current is not None
+    data = serialise_pointer(shelf.current.pointer)
+    shelf.put(POINTER_KEY, sign_pointer(data, "dags-bucket", PREFIX, KEY.signer))
+    error = process.fail()
+    name = manifest_key(release.revision)
+    assert f"dags/{name} is refused: it is signed by {OTHER.key_id}" in error.message
+    assert not process.is_ready
+
+
+def test_a_release_may_be_signed_by_one_key_and_made_current_by_another(
+    shelf: Shelf, process: Process, trusting: dict[str, str], keys: Path
+) -> None:
+    """As a promotion does."""
+    write_keys(keys, KEY, OTHER)
+    shelf.publish(FILES, signer=OTHER.signer)
+
+    assert "changed" == process.run(trusting).result
+    release = process.details["release"]
+    assert isinstance(release, dict) and OTHER.key_id == release["signed_by"]
+
+
+def test_the_status_tells_a_signature_that_nobody_verified(shelf: Shelf, process: Process) -> None:
+    shelf.publish(FILES)
+    process.run(FOLLOWING)
+    signed = process.details["release"]
+    shelf.signer = None
+    shelf.publish({"a.py": b""})
+    process.cycle()
+    unsigned = process.details["release"]
+
+    assert isinstance(signed, dict) and isinstance(unsigned, dict)
+    assert f"{KEY.key_id} (not verified)" == signed["signed_by"]
+    assert "signed_by" not in unsigned
+    assert not (process.folder / ".s3-sync/seen.json").exists()
+
+
+def test_a_key_that_is_added_makes_good_what_was_refused(
+    shelf: Shelf, process: Process, trusting: dict[str, str], keys: Path
+) -> None:
+    shelf.publish({"a.py": b"a = 1\n"})
+    process.run(trusting)
+    shelf.signer = OTHER.signer
+    shelf.publish(FILES)
+    process.fail()
+    assert process.glance(), "nothing is different"
+
+    write_keys(keys, KEY, OTHER)
+
+    assert not process.glance()
+    assert "changed" == process.cycle().result
+    assert FILES == process.shown
+    assert process.glance()
+
+
+@pytest.mark.parametrize("pin", [False, True], ids=["pointer", "pin"])
+def test_a_key_that_is_removed_refuses_what_is_shown_and_it_stays(
+    shelf: Shelf, process: Process, trusting: dict[str, str], keys: Path, pin: bool
+) -> None:
+    release = shelf.publish(FILES)
+    process.run(trusting | ({"S3_SYNC_REVISION": release.revision} if pin else {}))
+    assert process.glance()
+
+    write_keys(keys, OTHER)
+
+    assert not process.glance()
+    assert "release_untrusted" == process.fail().reason
+    assert FILES == process.shown and process.is_ready
+    write_keys(keys, OTHER, KEY)
+    assert "unchanged" == process.cycle().result
+    assert process.glance()
+
+
+def test_keys_that_are_spoiled_later_fail_the_cycle_and_trust_nobody(
+    shelf: Shelf, process: Process, trusting: dict[str, str], keys: Path
+) -> None:
+    shelf.publish({"a.py": b"a = 1\n"})
+    process.run(trusting)
+    write_keys(keys)
+    shelf.signer = None
+    shelf.publish({"a.py": b"evil = 1\n"})
+
+    for _ in range(2):
+        error = process.fail()
+        assert "trusted_keys_invalid" == error.reason
+        assert str(keys) in error.message
+        assert {"a.py": b"a = 1\n"} == process.shown and process.is_ready
+        assert not process.can_wait_for_news
+    write_keys(keys, KEY)
+    assert "release_untrusted" == process.fail().reason
+
+
+# --- whatever else reads a release
+
+
+def test_a_pin_is_verified_by_its_manifest(
+    shelf: Shelf, process: Process, trusting: dict[str, str]
+) -> None:
+    release = shelf.publish(FILES)
+    unsigned = make_release(FILES)
+    shelf.put(manifest_key(release.revision), unsigned.manifest_bytes)
+    pinned = trusting | {"S3_SYNC_REVISION": release.revision}
+    process.start(pinned)
+    error = process.fail()
+    assert "release_untrusted" == error.reason and "it is not signed" in error.message
+    assert not process.is_ready
+
+    shelf.put(manifest_key(release.revision), release.manifest_bytes)
+    assert "changed" == process.cycle().result
+    assert not (process.folder / ".s3-sync/seen.json").exists()
+
+
+def test_a_fallback_is_one_that_is_signed(
+    shelf: Shelf, process: Process, trusting: dict[str, str], log: Log
+) -> None:
+    oldest = shelf.publish({"a.py": b"a = 1\n"})
+    forged = shelf.publish({"a.py": b"a = 2\n"})
+    shelf.publish({"a.py": b"def broken(:\n"})
+    unsigned = make_release({"a.py": b"a = 2\n"})
+    shelf.put(manifest_key(forged.revision), unsigned.manifest_bytes)
+
+    process.run(trusting | {"S3_SYNC_GATE": "syntax", "S3_SYNC_LAYOUT": "snapshot"})
+
+    assert {"a.py": b"a = 1\n"} == process.shown
+    (fallback,) = log.events("gate_fallback")
+    assert oldest.revision == fallback["name"]
+
+
+def test_a_rehearsal_refuses_too_and_remembers_nothing(
+    shelf: Shelf, process: Process, trusting: dict[str, str]
+) -> None:
+    shelf.publish({"a.py": b"a = 1\n"})
+    old = pointer_of(shelf)
+    shelf.publish({"a.py": b"a = 2\n"})
+    process.run(trusting)
+    before = seen(process)
+    dry = trusting | {"S3_SYNC_DRY_RUN": "true"}
+    shelf.publish({"a.py": b"a = 3\n"})
+    process.restart(dry)
+    process.cycle()
+    assert before == seen(process)
+
+    shelf.put(POINTER_KEY, old)
+    process.restart(dry)
+    assert "release_replayed" == process.fail().reason
+
+
+# --- what is remembered
+
+
+def test_an_old_pointer_is_refused_also_after_a_restart(
+    shelf: Shelf, process: Process, trusting: dict[str, str]
+) -> None:
+    shelf.publish({"a.py": b"a = 1\n"})
+    old = pointer_of(shelf)
+    process.run(trusting)
+    last = shelf.publish({"a.py": b"a = 2\n"})
+    process.cycle()
+    shelf.put(POINTER_KEY, old)
+
+    for _ in range(2):
+        error = process.fail()
+        assert "release_replayed" == error.reason
+        assert "its sequence is 1, and 2 was seen here" in error.message
+        assert {"a.py": b"a = 2\n"} == process.shown and process.is_ready
+        process.restart(trusting)
+    here = {KEY.key_id: {"sequence": 2, "revision": last.revision}}
+    assert {"s3://dags-bucket/dags/": here} == seen(process)
+    shelf.publish({"a.py": b"a = 3\n"})
+    assert "changed" == process.cycle().result
+
+
+def test_it_is_remembered_though_nothing_of_it_could_be_shown(
+    shelf: Shelf, process: Process, trusting: dict[str, str]
+) -> None:
+    shelf.publish({"a.py": b"a = 1\n"})
+    old = pointer_of(shelf)
+    process.run(trusting)
+    second = shelf.publish({"a.py": b"a = 2\n"})
+    shelf.remove(manifest_key(second.revision))
+    assert "release_missing" == process.fail().reason
+
+    shelf.put(POINTER_KEY, old)
+
+    assert "release_replayed" == process.fail().reason
+
+
+def test_another_place_on_the_same_volume_has_its_own_memory(
+    s3: FakeS3, shelf: Shelf, process: Process, trusting: dict[str, str]
+) -> None:
+    for number in range(3):
+        shelf.publish({"a.py": b"a = %d\n" % number})
+    process.run(trusting)
+    release = make_release({"a.py": b"dev = 1\n"}, signer=KEY.signer)
+    for name, body in release.objects().items():
+        s3.put(f"dev/{name}", body)
+    pointer = sign_pointer(serialise_pointer(release.pointer), s3.bucket, "dev/", KEY.signer)
+    s3.put(f"dev/{POINTER_KEY}", pointer)
+
+    process.restart(trusting | {"KEY_PATH": "dev"})
+
+    assert "changed" == process.cycle().result
+    assert {"s3://dags-bucket/dags/", "s3://dags-bucket/dev/"} == set(seen(process))
+
+
+def test_a_key_that_is_no_longer_trusted_takes_its_turns_along(
+    shelf: Shelf, process: Process, trusting: dict[str, str], keys: Path
+) -> None:
+    """Whoever stole it can have signed the highest sequence that there is."""
+    write_keys(keys, KEY, OTHER)
+    shelf.publish({"a.py": b"a = 1\n"})
+    process.run(trusting)
+    assert shelf.current is not None
+    stolen = make_release({"a.py": b"evil = 1\n"}, signer=OTHER.signer)
+    shelf.store(stolen)
+    turn = Turn(stolen.revision, (1 << 53) - 1, AT)
+    data = serialise_pointer(replace(stolen.pointer, turn=turn))
+    shelf.put(POINTER_KEY, sign_pointer(data, "dags-bucket", PREFIX, OTHER.signer))
+    process.cycle()
+    assert {"a.py": b"evil = 1\n"} == process.shown
+
+    shelf.publish({"a.py": b"a = 2\n"})
+    assert "release_replayed" == process.fail().reason
+    write_keys(keys, KEY)
+
+    assert "changed" == process.cycle().result
+    assert {"a.py": b"a = 2\n"} == process.shown
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", '{"s3://dags-bucket/dags/": 3}', '{"s3://dags-bucket/dags/": {"%s": 1}}'],
+)
+def test_a_memory_that_is_damaged_is_one_that_was_lost(
+    shelf: Shelf, process: Process, trusting: dict[str, str], content: str
+) -> None:
+    shelf.publish({"a.py": b"a = 1\n"})
+    process.run(trusting)
+    (process.folder / ".s3-sync/seen.json").write_text(content.replace("%s", KEY.key_id))
+    release = shelf.publish({"a.py": b"a = 2\n"})
+    process.restart(trusting)
+
+    assert "changed" == process.cycle().result
+    assert release.revision == seen(process)["s3://dags-bucket/dags/"][KEY.key_id]["revision"]
+
+
+def test_a_process_does_not_forget_what_a_neighbor_removes(
+    shelf: Shelf, process: Process, trusting: dict[str, str]
+) -> None:
+    shelf.publish({"a.py": b"a = 1\n"})
+    old = pointer_of(shelf)
+    process.run(trusting)
+    shelf.publish({"a.py": b"a = 2\n"})
+    process.cycle()
+    (process.folder / ".s3-sync/seen.json").unlink()
+    shelf.put(POINTER_KEY, old)
+
+    assert "release_replayed" == process.fail().reason

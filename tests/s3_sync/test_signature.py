@@ -1,0 +1,216 @@
+"""Keys and signatures: what is taken, what is refused, and how it is said."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from s3_sync.settings import load_settings, read_trusted_keys
+from s3_sync.signature import KeyFolder, Keys, Untrusted, read_keys, read_signer
+from sidecar_runtime.errors import SettingsError
+from tests.support.raising import raised
+from tests.support.signing import Key, write_keys
+
+KEY, OTHER = Key(), Key()
+MESSAGE = b"a message"
+# The beginning of what `openssl pkey -pubout` says of an RSA key.
+RSA = "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A\n-----END PUBLIC KEY-----\n"
+ENCRYPTED = Ed25519PrivateKey.generate().private_bytes(
+    Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"password")
+)
+CURVE = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+    Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+)
+NO_PUBLIC_KEYS = {
+    "nowhere": (None, "cannot be read"),
+    "empty": (b"", "has no public key in PEM in"),
+    "ssh": (b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me", "has no public key in PEM in"),
+    "private": (KEY.private_pem, "has a private key in"),
+    "both": (KEY.public_pem + KEY.private_pem, "has a private key in"),
+    "rsa": (RSA.encode(), "has something other than an Ed25519 public key in"),
+    "certificate": (KEY.public_pem.replace(b"PUBLIC KEY", b"CERTIFICATE"), "something other than"),
+    "typo": (KEY.public_pem.replace(b"MCow", b"MC!w", 1), "has something other than"),
+    "long": (KEY.public_pem + bytes(70_000), "has no public key in PEM in"),
+    "many": (b"".join(Key().public_pem for _ in range(101)), "has 101 keys; the limit is 100"),
+}
+NO_PRIVATE_KEYS = {
+    "nowhere": (None, "cannot be read: No such file"),
+    "empty": (b"", "is not an Ed25519 private key in PEM"),
+    "public": (KEY.public_pem, "is not an Ed25519 private key in PEM"),
+    "encrypted": (ENCRYPTED, "is encrypted; s3-sync takes a key without a password"),
+    "other": (CURVE, "is not an Ed25519 private key in PEM"),
+    "half": (KEY.private_pem[:60], "is not an Ed25519 private key in PEM"),
+}
+
+
+def refusal(message: bytes, signature: str, *keys: Key) -> str:
+    trusted = Keys({key.key_id: key.signer.keys.by_id[key.key_id] for key in keys})
+    return str(raised(Untrusted, trusted.signer_of, message, signature))
+
+
+def test_a_signature_is_by_the_key_that_it_names() -> None:
+    signature = KEY.signer.sign(MESSAGE)
+
+    assert KEY.key_id == KEY.signer.keys.signer_of(MESSAGE, signature)
+    assert signature.startswith(f"ed25519:{KEY.key_id}:")
+
+
+def test_what_is_not_signed_by_a_trusted_key_is_said_to_be_so() -> None:
+    good = KEY.signer.sign(MESSAGE)
+
+    assert "it is not signed" == refusal(MESSAGE, "", KEY)
+    assert "its signature is malformed" == refusal(MESSAGE, "garbage", KEY)
+    assert f"signed by {KEY.key_id}, which is not trusted" in refusal(MESSAGE, good, OTHER)
+    assert f"{KEY.key_id} signed something else" in refusal(b"other", good, KEY)
+    assert "with dilithium, which this s3-sync does not know" in refusal(
+        MESSAGE, good.replace("ed25519", "dilithium"), KEY
+    )
+
+
+@pytest.mark.parametrize("text", ["", "AAAA", "A" * 88, "=" * 88, "A" * 7000])
+def test_no_bytes_for_a_signature_are_one(text: str) -> None:
+    assert refusal(MESSAGE, f"ed25519:{KEY.key_id}:{text}", KEY)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
+    """A second implementation: the how-to's commands, and what the format page says."""
+    private, public = tmp_path / "key.pem", tmp_path / "pub.pem"
+
+    def openssl(*arguments: str | Path) -> bytes:
+        return subprocess.run(["openssl", *arguments], check=True, capture_output=True).stdout
+
+    openssl("genpkey", "-algorithm", "ed25519", "-out", private)
+    openssl("pkey", "-in", private, "-pubout", "-out", public)
+    signer, keys = read_signer(str(private)), read_keys(str(public))
+    message, signature = tmp_path / "message", tmp_path / "signature"
+    message.write_bytes(MESSAGE)
+
+    openssl("pkeyutl", "-sign", "-rawin", "-inkey", private, "-in", message, "-out", signature)
+
+    assert signer.keys == keys
+    assert openssl("base64", "-A", "-in", signature).decode() in signer.sign(MESSAGE)
+    raw = tmp_path / "raw"
+    raw.write_bytes(openssl("pkey", "-in", private, "-pubout", "-outform", "DER")[-32:])
+    assert openssl("dgst", "-sha256", "-r", raw).decode().startswith(signer.key_id)
+
+
+# --- trusted keys
+
+
+def test_a_folder_has_several_keys_and_a_file_too(tmp_path: Path) -> None:
+    folder = write_keys(tmp_path / "keys", KEY, OTHER)
+    (tmp_path / "both.pem").write_bytes(KEY.public_pem + b"\n# the next one\n" + OTHER.public_pem)
+
+    both = {KEY.key_id, OTHER.key_id}
+    assert both == set(read_keys(str(folder)).by_id)
+    assert both == set(read_keys(str(tmp_path / "both.pem")).by_id)
+
+
+@pytest.mark.parametrize("name", NO_PUBLIC_KEYS)
+def test_what_is_no_key_to_trust_is_named_and_nothing_of_it_is_shown(
+    tmp_path: Path, name: str
+) -> None:
+    content, said = NO_PUBLIC_KEYS[name]
+    path = tmp_path / "keys" / "a.pem"
+    path.parent.mkdir()
+    if content is not None:
+        path.write_bytes(content)
+    else:
+        path.symlink_to("nowhere")
+
+    message = str(raised(ValueError, read_keys, str(path.parent)))
+
+    assert said in message
+    for secret in KEY.private_pem.splitlines()[1:-1]:
+        assert secret.decode() not in message
+
+
+def test_an_empty_folder_trusts_nobody_and_not_everybody(tmp_path: Path) -> None:
+    assert "no public key" in str(raised(ValueError, read_keys, str(tmp_path)))
+
+
+def test_settings_name_the_file_and_what_is_wrong_with_it(tmp_path: Path) -> None:
+    KEY.write_private(tmp_path / "oops.pem")
+    given = {
+        "AWS_BUCKET": "a-bucket",
+        "DEST_PATH": "/opt/dags",
+        "S3_SYNC_SOURCE": "release",
+        "S3_SYNC_TRUSTED_KEYS": str(tmp_path),
+    }
+
+    error = raised(SettingsError, read_trusted_keys, load_settings(given)[0])
+    listing = raised(SettingsError, load_settings, given | {"S3_SYNC_SOURCE": "listing"})
+
+    (problem,) = error.problems
+    assert ("S3_SYNC_TRUSTED_KEYS", str(tmp_path)) == (problem.setting, problem.value)
+    assert f"has a private key in {tmp_path}/oops.pem" in problem.problem
+    assert "needs S3_SYNC_SOURCE=release" in listing.message
+
+
+def test_keys_are_read_again_when_a_config_map_is_turned(tmp_path: Path) -> None:
+    folder = KeyFolder(str(write_keys(tmp_path / "keys", KEY)))
+    first, was_new = folder.read()
+    assert ({KEY.key_id}, True) == (set(first.by_id), was_new)
+    assert not folder.has_changed
+    assert (first, False) == folder.read()
+
+    write_keys(tmp_path / "keys", KEY, OTHER)
+    assert folder.has_changed
+    assert ({KEY.key_id, OTHER.key_id}, True) == (set(folder.read()[0].by_id), True)
+
+    write_keys(tmp_path / "keys")
+    for _ in range(2):
+        assert "no public key" in str(raised(ValueError, folder.read))
+        assert not folder.has_changed
+    write_keys(tmp_path / "keys", OTHER)
+    assert folder.has_changed
+    assert ({OTHER.key_id}, True) == (set(folder.read()[0].by_id), True)
+
+
+def test_a_file_that_is_written_in_place_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(KEY.public_pem)
+    folder = KeyFolder(str(path))
+    folder.read()
+
+    path.write_bytes(OTHER.public_pem)
+    os.utime(path, ns=(1, 1))
+
+    assert folder.has_changed
+    assert {OTHER.key_id} == set(folder.read()[0].by_id)
+    path.unlink()
+    assert folder.has_changed
+
+
+# --- private keys
+
+
+@pytest.mark.parametrize("name", NO_PRIVATE_KEYS)
+def test_what_is_no_key_to_sign_with_is_refused(tmp_path: Path, name: str) -> None:
+    content, said = NO_PRIVATE_KEYS[name]
+    path = tmp_path / "key.pem"
+    if content is not None:
+        path.write_bytes(content)
+
+    assert said in str(raised(ValueError, read_signer, str(path)))
+
+
+def test_nothing_is_imported_without_keys() -> None:
+    """It would be memory of every pod."""
+    code = "import s3_sync.command, s3_sync.asking, sys; print('cryptography' in sys.modules)"
+
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert "False\n" == said.stdout

@@ -1,0 +1,520 @@
+"""
+Whoever can write to the bucket tries to have other DAGs run: with trusted keys nothing comes of
+it, and without them nothing that contradicts itself is shown.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3_sync.release.facts import Checked, Origin
+from s3_sync.release.manifest import split_manifest
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.pointer import Pointer, Turn, serialise_pointer, split_pointer
+from s3_sync.release.signed import sign_manifest, sign_pointer
+from s3_sync.revision import revision_of
+from s3_sync.signature import signature_line
+from tests.scenarios.s3_sync.snapshots import SNAPSHOT, consumed
+from tests.support.daemon import Daemon
+from tests.support.fake_s3 import FakeS3
+from tests.support.releases import AT, Release, make_release
+from tests.support.scripted import new_content
+from tests.support.shelf import PREFIX, release_daemon
+from tests.support.signing import Key, write_keys
+from tests.support.waiting import wait_until
+
+BUCKET = "dags-bucket"
+ORIGIN = Origin(by="ci", commit="1" * 40, message="Honest", ci_url="https://ci.example.com/1")
+CHECKED = Checked("3.3.2", AT, 1, ("sales",))
+HONEST, THIEF = Key(), Key()
+# Of each release, by revision.
+CONTENTS: dict[str, dict[str, bytes]] = {}
+# What no publisher has made, but has every name and digest right.
+EVIL = make_release({"a.py": b"evil = 1\n"}, origin=replace(ORIGIN, by="mallory"))
+
+Objects = dict[str, bytes | None]
+"""By name below the prefix, in the order in which they are put; None: deleted."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """
+    What there is when an attack begins.
+
+    Args:
+        old: The pointer before the good one, as it was.
+        good: The release that is current, and shown.
+        next: What the honest publisher makes current next.
+    """
+
+    old: bytes
+    good: Release
+    next: Release
+
+    def objects(self, **instead: bytes | None) -> Objects:
+        """
+        Return the objects of the next release, some of them replaced, the pointer last.
+        """
+        found = {"bundle": self.next.bundle_bytes, "manifest": self.next.manifest_bytes}
+        found["pointer"] = self.next.pointer_bytes
+        names = {
+            "bundle": bundle_key(self.next.manifest.head.bundle_sha256),
+            "manifest": manifest_key(self.next.revision),
+            "pointer": POINTER_KEY,
+        }
+        return {names[part]: body for part, body in (found | instead).items()}
+
+
+Attack = Callable[[Scene], Objects]
+Facts = dict[str, Any]
+
+
+def release_of(files: Mapping[str, bytes], sequence: int, old: Pointer | None) -> Release:
+    """
+    Make what the honest publisher publishes.
+    """
+    release = make_release(files, origin=ORIGIN, checked=CHECKED, signer=HONEST.signer)
+    turn = Turn(release.revision, sequence, AT)
+    pointer = replace(release.pointer, turn=turn, history=old.turns() if old else ())
+    return replace(release, pointer=pointer, pointer_bytes=signed(pointer))
+
+
+def signed(
+    pointer: Pointer, key: Key = HONEST, bucket: str = BUCKET, prefix: str = PREFIX
+) -> bytes:
+    return sign_pointer(serialise_pointer(pointer), bucket, prefix, key.signer)
+
+
+def evil_pointer(scene: Scene) -> Pointer:
+    """
+    The pointer that a thief wants: all is right, except for its author.
+    """
+    pointer = scene.next.pointer
+    turn = replace(pointer.turn, revision=EVIL.revision)
+    sizes = (EVIL.pointer.manifest_bytes, EVIL.pointer.head_bytes)
+    digest = hashlib.sha256(split_manifest(EVIL.manifest_bytes)[0]).hexdigest()
+    return Pointer(turn, *sizes, EVIL.pointer.origin, pointer.history, digest)
+
+
+# --- attacks on the pointer
+
+
+def pointer(change: Callable[[bytes], bytes]) -> Attack:
+    """Alter the bytes of an honest pointer."""
+    return lambda scene: scene.objects(pointer=change(scene.next.pointer_bytes))
+
+
+def fact(change: Callable[[Facts], object]) -> Attack:
+    """Alter what an honest pointer says, and keep its signature."""
+
+    def alter(data: bytes) -> bytes:
+        body, signature = split_pointer(data)
+        facts = json.loads(body)
+        change(facts)
+        return json.dumps(facts, indent=2).encode() + b"\n" + signature_line(signature)
+
+    return pointer(alter)
+
+
+def with_(name: str, value: object) -> Attack:
+    return fact(lambda facts: facts.__setitem__(name, value))
+
+
+def of_manifest(name: str, value: object) -> Attack:
+    return fact(lambda facts: facts["manifest"].__setitem__(name, value))
+
+
+def signature(text: Callable[[str], str]) -> Attack:
+    """Let a pointer that names something evil have another signature."""
+
+    def attack(scene: Scene) -> Objects:
+        honest = signature_of(scene.next.pointer_bytes)
+        data = serialise_pointer(evil_pointer(scene))
+        return evil_objects() | {POINTER_KEY: data + signature_line(text(honest))}
+
+    return attack
+
+
+def evil_objects() -> Objects:
+    return {name: body for name, body in EVIL.objects().items() if name != POINTER_KEY}
+
+
+def evil(make: Callable[[Pointer], bytes], manifest: bytes = EVIL.manifest_bytes) -> Attack:
+    """Make something evil current, by a pointer that is made so."""
+
+    def attack(scene: Scene) -> Objects:
+        objects = evil_objects() | {manifest_key(EVIL.revision): manifest}
+        return objects | {POINTER_KEY: make(evil_pointer(scene))}
+
+    return attack
+
+
+def signature_of(data: bytes) -> str:
+    return split_pointer(data)[1]
+
+
+def elsewhere(bucket: str, prefix: str) -> Attack:
+    """Take a pointer that the honest key has signed for another place."""
+    return lambda scene: scene.objects(
+        pointer=signed(scene.next.pointer, bucket=bucket, prefix=prefix)
+    )
+
+
+def first_history(change: Callable[[Facts], object]) -> Attack:
+    return fact(lambda facts: change(facts["history"][0]))
+
+
+def duplicate(name: str, value: str) -> Attack:
+    return pointer(lambda data: data.replace(b"{", f'{{"{name}": {value},'.encode(), 1))
+
+
+def fork(scene: Scene) -> Objects:
+    """Two publishes at once on a server without conditions: both are signed, one was seen."""
+    turn = replace(scene.next.pointer.turn, sequence=scene.good.pointer.turn.sequence)
+    return scene.objects(pointer=signed(replace(scene.next.pointer, turn=turn, history=())))
+
+
+POINTER_ATTACKS: dict[str, tuple[str, Attack]] = {
+    "a release that nobody has signed": ("release_untrusted", evil(serialise_pointer)),
+    "its signature is stripped": ("release_untrusted", pointer(lambda one: split_pointer(one)[0])),
+    "another release under an old signature": ("release_untrusted", signature(lambda old: old)),
+    "another revision": ("release_untrusted", with_("revision", EVIL.revision)),
+    "another sequence": ("release_untrusted", with_("sequence", 1 << 50)),
+    "another time": ("release_untrusted", with_("since", "2030-01-01T00:00:00Z")),
+    "another length of the manifest": ("release_untrusted", of_manifest("size_bytes", 12345)),
+    "another length of its head": ("release_untrusted", of_manifest("head_bytes", 12)),
+    "another digest of the manifest": ("release_untrusted", of_manifest("sha256", "0" * 64)),
+    "no digest of the manifest": (
+        "release_untrusted",
+        fact(lambda facts: facts["manifest"].pop("sha256")),
+    ),
+    "another publisher": ("release_untrusted", with_("published_by", "mallory")),
+    "another commit": ("release_untrusted", with_("git", {"commit": "6" * 40})),
+    "another run of the CI": ("release_untrusted", with_("ci_url", "https://evil.example.com")),
+    "a history that was emptied": ("release_untrusted", with_("history", [])),
+    "another release in the history": (
+        "release_untrusted",
+        first_history(lambda turn: turn.__setitem__("revision", EVIL.revision)),
+    ),
+    "another sequence in the history": (
+        "release_untrusted",
+        first_history(lambda turn: turn.__setitem__("sequence", 1)),
+    ),
+    "another time in the history": (
+        "release_untrusted",
+        first_history(lambda turn: turn.__setitem__("since", "2020-01-01T00:00:00Z")),
+    ),
+    "a turn that restores another": ("release_untrusted", with_("restores", 1)),
+    "another format": ("release_untrusted", with_("format", 3)),
+    "a field that nobody knows": ("release_untrusted", with_("note", "x")),
+    "other white space": ("release_untrusted", pointer(lambda one: one.replace(b"\n  ", b"\n", 1))),
+    "line ends of another system": (
+        "release_untrusted",
+        pointer(lambda one: one.replace(b"\n", b"\r\n")),
+    ),
+    "a byte order mark": ("release_untrusted", pointer(lambda one: b"\xef\xbb\xbf" + one)),
+    "a name twice in it": ("release_untrusted", duplicate("revision", f'"{EVIL.revision}"')),
+    "the signature as a field": (
+        "release_untrusted",
+        pointer(
+            lambda one: one.replace(
+                b"{", b'{"signature": "%s",' % split_pointer(one)[1].encode(), 1
+            )
+        ),
+    ),
+    "something evil before what is signed": (
+        "release_untrusted",
+        lambda scene: (
+            evil_objects()
+            | {POINTER_KEY: serialise_pointer(evil_pointer(scene)) + scene.next.pointer_bytes}
+        ),
+    ),
+    "something evil behind what is signed": (
+        "release_untrusted",
+        lambda scene: (
+            evil_objects()
+            | {POINTER_KEY: scene.next.pointer_bytes + serialise_pointer(evil_pointer(scene))}
+        ),
+    ),
+    "two signatures": (
+        "release_untrusted",
+        pointer(lambda one: one + signature_line(signature_of(one))),
+    ),
+    "signed by a stranger": ("release_untrusted", evil(lambda one: signed(one, THIEF))),
+    "signed by a stranger, all of it": (
+        "release_untrusted",
+        evil(lambda one: signed(one, THIEF), sign_manifest(EVIL.manifest_bytes, THIEF.signer)),
+    ),
+    "signed by a stranger who calls himself by the honest key": (
+        "release_untrusted",
+        evil(lambda one: signed(one, THIEF).replace(THIEF.key_id.encode(), HONEST.key_id.encode())),
+    ),
+    "signed for another prefix": ("release_untrusted", elsewhere(BUCKET, "dev/")),
+    "signed for a prefix below": ("release_untrusted", elsewhere(BUCKET, f"{PREFIX}dev/")),
+    "signed for the whole bucket": ("release_untrusted", elsewhere(BUCKET, "")),
+    "signed for another bucket": ("release_untrusted", elsewhere("dev-bucket", PREFIX)),
+    "signed for a place that reads the same": (
+        "release_untrusted",
+        elsewhere(f"{BUCKET}\0{PREFIX}"[:-2], PREFIX[-2:]),
+    ),
+    "signed as a manifest": (
+        "release_untrusted",
+        signature(lambda _: HONEST.signer.sign(b"s3-sync manifest\0" + b"x")),
+    ),
+    "the signature of its manifest": (
+        "release_untrusted",
+        lambda scene: scene.objects(
+            pointer=serialise_pointer(scene.next.pointer)
+            + signature_line(split_manifest(scene.next.manifest_bytes)[1])
+        ),
+    ),
+    "an empty signature": ("release_untrusted", signature(lambda _: "")),
+    "garbage for a signature": ("release_untrusted", signature(lambda _: "x" * 100)),
+    "zeros for a signature": (
+        "release_untrusted",
+        signature(lambda _: f"ed25519:{HONEST.key_id}:{'A' * 86}=="),
+    ),
+    "half a signature": ("release_untrusted", signature(lambda old: old[:-40])),
+    "a long signature": (
+        "release_untrusted",
+        signature(lambda _: f"ed25519:{HONEST.key_id}:{'A' * 7000}"),
+    ),
+    "a signature that is too long": ("release_untrusted", signature(lambda _: "A" * 20_000)),
+    "a signature that is longer than a pointer may be": (
+        "release_invalid",
+        signature(lambda _: "A" * 70_000),
+    ),
+    "an algorithm that nobody knows": (
+        "release_untrusted",
+        signature(lambda old: old.replace("ed25519", "none")),
+    ),
+    "a key that nobody knows": (
+        "release_untrusted",
+        signature(lambda old: old.replace(HONEST.key_id, "0" * 16)),
+    ),
+    "an old pointer is put back": ("release_replayed", lambda scene: {POINTER_KEY: scene.old}),
+    "another pointer of the same sequence": ("release_replayed", fork),
+    "something that is no pointer": ("release_untrusted", lambda _: {POINTER_KEY: b"\0\xff"}),
+    "the pointer is deleted": ("release_missing", lambda _: {POINTER_KEY: None}),
+}
+
+# --- attacks on what an honest pointer names
+
+
+def manifest(change: Callable[[bytes], bytes]) -> Attack:
+    """Alter the bytes of an honest manifest."""
+    return lambda scene: scene.objects(manifest=change(scene.next.manifest_bytes))
+
+
+def line(change: Callable[[Facts], object]) -> Attack:
+    """Alter what its first line says, and keep its signature."""
+
+    def alter(data: bytes) -> bytes:
+        first, _, rest = data.partition(b"\n")
+        facts = json.loads(first)
+        change(facts)
+        return json.dumps(facts).encode() + b"\n" + rest
+
+    return manifest(alter)
+
+
+def said(name: str, value: object) -> Attack:
+    return line(lambda facts: facts.__setitem__(name, value))
+
+
+def unsigned(data: bytes) -> bytes:
+    lines, _, at = split_manifest(data)
+    return lines + data[at:]
+
+
+def resigned(text: Callable[[str], str]) -> Callable[[bytes], bytes]:
+    """Give a manifest another signature."""
+
+    def alter(data: bytes) -> bytes:
+        lines, old, at = split_manifest(data)
+        return lines + signature_line(text(old)) + data[at:]
+
+    return alter
+
+
+def older(scene: Scene) -> Objects:
+    """Put back what the honest publisher once said of the same content."""
+    old = make_release(
+        CONTENTS[scene.next.revision], origin=replace(ORIGIN, by="before"), signer=HONEST.signer
+    )
+    return scene.objects(manifest=old.manifest_bytes)
+
+
+NAMED_ATTACKS: dict[str, tuple[str, Attack]] = {
+    "the manifest's signature is stripped": ("release_untrusted", manifest(unsigned)),
+    "the verdict is another": (
+        "release_untrusted",
+        line(lambda facts: facts["airflow"].__setitem__("dags", 99)),
+    ),
+    "the verdict is removed": ("release_untrusted", line(lambda facts: facts.pop("airflow"))),
+    "the author is another": ("release_untrusted", said("created_by", "mallory")),
+    "the time is another": ("release_untrusted", said("created_at", "2030-01-01T00:00:00Z")),
+    "the commit is another": ("release_untrusted", said("git", {"commit": "6" * 40})),
+    "the totals are others": ("release_untrusted", said("totals", {"files": 1, "size_bytes": 1})),
+    "the bundle is another": (
+        "release_untrusted",
+        lambda scene: {
+            bundle_key(EVIL.manifest.head.bundle_sha256): EVIL.bundle_bytes,
+            **line(
+                lambda facts: facts["bundle"].update(
+                    sha256=EVIL.manifest.head.bundle_sha256, size_bytes=len(EVIL.bundle_bytes)
+                )
+            )(scene),
+        },
+    ),
+    "a name is twice in its first line": (
+        "release_untrusted",
+        manifest(lambda data: data.replace(b"{", b'{"created_by": "mallory",', 1)),
+    ),
+    "a chunk is said to be longer": (
+        "release_untrusted",
+        manifest(lambda data: data.replace(b", 1", b", 2", 1)),
+    ),
+    "the manifest is signed by a stranger": (
+        "release_untrusted",
+        manifest(lambda data: sign_manifest(data, THIEF.signer)),
+    ),
+    "an old manifest of the same content is put back": ("release_untrusted", older),
+    "the manifest is that of another release": (
+        "release_untrusted",
+        lambda scene: scene.objects(manifest=scene.good.manifest_bytes),
+    ),
+    "the manifest has the pointer's signature": (
+        "release_untrusted",
+        lambda scene: scene.objects(
+            manifest=resigned(lambda _: signature_of(scene.next.pointer_bytes))(
+                scene.next.manifest_bytes
+            )
+        ),
+    ),
+    "the manifest has garbage for a signature": (
+        "release_untrusted",
+        manifest(resigned(lambda _: "x" * 500)),
+    ),
+    "the manifest has a signature of another algorithm": (
+        "release_untrusted",
+        manifest(resigned(lambda old: old.replace("ed25519", "rsa-4096"))),
+    ),
+    "the manifest is empty": ("release_invalid", manifest(lambda _: b"")),
+    "its chunks are others": (
+        "release_invalid",
+        lambda scene: scene.objects(
+            manifest=scene.next.manifest_bytes[: scene.next.pointer.head_bytes] + b"x" * 200
+        ),
+    ),
+    "the manifest is deleted": ("release_missing", lambda scene: scene.objects(manifest=None)),
+    "the bundle is swapped": (
+        "bundle_corrupt",
+        lambda scene: scene.objects(bundle=os.urandom(len(scene.next.bundle_bytes))),
+    ),
+    "the bundle is cut off": (
+        "bundle_corrupt",
+        lambda scene: scene.objects(bundle=scene.next.bundle_bytes[:20]),
+    ),
+    "the bundle is deleted": ("release_missing", lambda scene: scene.objects(bundle=None)),
+}
+
+ATTACKS = POINTER_ATTACKS | NAMED_ATTACKS
+
+
+class Stage:
+    """
+    One bucket, and two daemons on it that poll ten times a second: one that has keys.
+    """
+
+    def __init__(self, s3: FakeS3, trusting: Daemon, plain: Daemon) -> None:
+        self.s3 = s3
+        self.trusting = trusting
+        self.plain = plain
+        self._sequence = 100
+        self.good = self._make(None)
+        self.old = self.good.pointer_bytes
+
+    def _make(self, after: Pointer | None) -> Release:
+        files = {"a.py": new_content(), "pkg/b.py": new_content() * 9}
+        self._sequence += 1
+        release = release_of(files, self._sequence, after)
+        CONTENTS[release.revision] = files
+        return release
+
+    def put(self, objects: Objects) -> None:
+        for name, body in objects.items():
+            if body is not None:
+                self.s3.put(f"{PREFIX}{name}", body)
+            elif f"{PREFIX}{name}" in self.s3.objects:
+                self.s3.delete(f"{PREFIX}{name}")
+
+    def scene(self) -> Scene:
+        return Scene(self.old, self.good, self._make(self.good.pointer))
+
+    def recover(self) -> None:
+        """Publish as if nothing had happened, and wait until both have it."""
+        self.old, self.good = self.good.pointer_bytes, self._make(self.good.pointer)
+        self.put(dict(self.good.objects()))
+        for daemon in (self.trusting, self.plain):
+            wait_until(partial(self.is_shown, daemon), "the next good release", 60)
+
+    def is_shown(self, daemon: Daemon) -> bool:
+        body = daemon.get("/readyz").json()
+        return bool(body["revision"] == self.good.revision and body["reason"] is None)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    home = tmp_path_factory.mktemp("signed")
+    keys = write_keys(home / "keys", HONEST)
+    with FakeS3() as s3:
+        settings = {**SNAPSHOT, "S3_SYNC_JITTER": "0"}
+        trusting = release_daemon(
+            s3, home / "dags", {**settings, "S3_SYNC_TRUSTED_KEYS": str(keys)}, interval="0.1"
+        )
+        plain = release_daemon(s3, home / "plain", settings, interval="0.1")
+        stage = Stage(s3, trusting, plain)
+        stage.put(dict(stage.good.objects()))
+        with trusting, plain:
+            stage.recover()
+            yield stage
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_who_can_write_to_the_bucket_cannot_have_other_dags_run(stage: Stage, name: str) -> None:
+    """
+    With keys the last good release stays, whatever is tried, and the next good one is taken.
+    """
+    reason, attack = ATTACKS[name]
+    seen, good = len(stage.trusting.events), CONTENTS[stage.good.revision]
+    stage.put(attack(stage.scene()))
+
+    failed = stage.trusting.wait_for_event("cycle_failed", 30, seen)
+    assert reason == failed["reason"], failed
+    assert good == consumed(stage.trusting.target)
+    ready = stage.trusting.get("/readyz")
+    assert (200, reason) == (ready.status, ready.json()["reason"])
+
+    # Without keys, content that contradicts its id is not shown either.
+    stage.plain.sync()
+    assert_consistent(stage.plain.target)
+    stage.recover()
+    assert CONTENTS[stage.good.revision] == consumed(stage.trusting.target)
+
+
+def assert_consistent(target: Path) -> None:
+    """
+    Assert that what is shown is what its revision names.
+    """
+    record = json.loads((target / ".s3-sync/published.json").read_text())
+    shown = sorted(consumed(target).items())
+    digests = ((path, hashlib.sha256(body).hexdigest(), False) for path, body in shown)
+    assert record["revision"] == revision_of(digests)

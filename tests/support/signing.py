@@ -1,0 +1,70 @@
+"""
+Keys for tests: made at once, and as files as openssl would write them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from s3_sync.signature import Signer
+
+
+class Key:
+    """
+    A pair of keys.
+
+    Attributes:
+        signer: Signs with it.
+        private_pem: What `openssl genpkey -algorithm ed25519` writes.
+        public_pem: What `openssl pkey -pubout` writes.
+    """
+
+    def __init__(self) -> None:
+        key = Ed25519PrivateKey.generate()
+        self.signer = Signer(key)
+        self.private_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        public = key.public_key()
+        self.public_pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def key_id(self) -> str:
+        return self.signer.key_id
+
+    def write_private(self, path: Path) -> Path:
+        """
+        Write what a publisher is given.
+        """
+        path.write_bytes(self.private_pem)
+        return path
+
+
+def write_keys(folder: Path, *keys: Key) -> Path:
+    """
+    Let a folder hold these public keys and no others, as the volume of a ConfigMap does: links
+    into `..data`, which is a link that is turned.
+    """
+    folder.mkdir(exist_ok=True)
+    number = len(list(folder.glob("..[0-9]*")))
+    data = folder / f"..{number}"
+    data.mkdir()
+    for key in keys:
+        (data / f"{key.key_id}.pem").write_bytes(key.public_pem)
+    turned = folder / "..new"
+    turned.symlink_to(data.name)
+    turned.rename(folder / "..data")
+    names = {f"{key.key_id}.pem" for key in keys}
+    for path in folder.glob("*.pem"):
+        if path.name not in names:
+            path.unlink()
+    for name in names:
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"..data/{name}")
+    return folder
