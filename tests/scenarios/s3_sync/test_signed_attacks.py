@@ -215,7 +215,7 @@ POINTER_ATTACKS: dict[str, tuple[str, Attack]] = {
     "another format": ("release_untrusted", with_("format", 3)),
     "a field that nobody knows": ("release_untrusted", with_("note", "x")),
     "other white space": ("release_untrusted", pointer(lambda one: one.replace(b"\n  ", b"\n", 1))),
-    "line ends of another system": (
+    "line endings of another system": (
         "release_untrusted",
         pointer(lambda one: one.replace(b"\n", b"\r\n")),
     ),
