@@ -121,6 +121,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"SEED={seed}: {', '.join(options.only)} for {options.minutes:g} minutes", flush=True)
     # As an exception, so that everything that was started ends on every way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     crew = Crew(kinds, seed, verbose=options.verbose)
     began = time.monotonic()
     try:

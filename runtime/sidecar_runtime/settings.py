@@ -272,7 +272,7 @@ def load(
         try:
             values[field] = spec.parse(text)
         except ValueError as error:
-            problems.append(Problem(spec.variable, without_password(raw), str(error)))
+            problems.append(Problem(spec.variable, spec.show(raw), str(error)))
     if problems:
         raise SettingsError(problems, unknown)
     settings = cls(**values)

@@ -46,8 +46,8 @@ def program_of(command: str) -> str:
     """
     Return the program of a command; one of its arguments may be a secret.
     """
-    words = shlex.split(command)
-    return f"{words[0]} …" if len(words) > 1 else words[0]
+    program, _, rest = command.strip().partition(" ")
+    return f"{program} …" if rest else program
 
 
 @allows("names of variables, separated by commas or blanks")

@@ -57,7 +57,11 @@ class Lease:
         self._scan: Iterator[str] = iter(())
         self._holder: Mapping[str, object] = {}
         self.published = Published(
-            settings.source, settings.layout, settings.source_kind, settings.revision or ""
+            settings.source,
+            settings.layout,
+            settings.source_kind,
+            settings.revision or "",
+            is_signed=settings.trusted_keys is not None,
         )
         self.damaged: set[str] = set()
         self.torn: set[str] = set()

@@ -112,7 +112,9 @@ class Offering:
         self._no_verdict = None
         offer.refusal = self._ask(layout, offer, fence)
         if offer.refusal is not None:
-            if self._lease.published.at is not None:
+            # What is in place only in part is completed like a fallback; S3 lists no earlier state.
+            is_whole = self._source.is_divisible or not layout.problem
+            if self._lease.published.at is not None and is_whole:
                 take_back(layout.shown, layout.tree, fence)  # it repairs what is shown
                 self._lease.look_again(layout)
                 return offer

@@ -202,8 +202,15 @@ class Reconciler:
             or self._bringer.blocked
             or self._unread.are_due
             or self._source.suspects()
-            or self._settings.delete == "all"
+            or (self._settings.delete == "all" and not self._is_refused)
         )
+
+    @property
+    def _is_refused(self) -> bool:
+        """
+        Whether the gate refused the state: what it may have of the disk, it gets when that changes.
+        """
+        return self._rest is not None and self._rest.result == "refused"
 
     def _record(
         self, layout: Layout, state: State[Any], offer: Offer, done: CycleResult, fence: Fence

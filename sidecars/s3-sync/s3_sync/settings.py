@@ -120,6 +120,26 @@ def path(text: str) -> str:
     return text
 
 
+def key_file(text: str) -> str:
+    """
+    Read the path of a key; what is put there instead, by mistake, may be the key itself.
+    """
+    if is_key(text):
+        raise ValueError("is a key, not the path of a file with one")
+    return path(text)
+
+
+def is_key(text: str) -> bool:
+    return "-----BEGIN" in text or "\n" in text
+
+
+def without_key(text: str) -> str:
+    """
+    Return what may be shown of the setting of a key.
+    """
+    return "***" if is_key(text) else text
+
+
 @allows("a percentage from 0% to 100%")
 def percent(text: str) -> int:
     """
@@ -188,14 +208,16 @@ class Settings(GateSettings):
     )
     trusted_keys: str | None = setting(
         "TRUSTED_KEYS",
-        path,
+        key_file,
+        show=without_key,
         allowed="a file, or a folder of files, of Ed25519 public keys in PEM",
         text="Refuse releases that none of these keys has signed, and pointers older than one "
         "that this volume has seen. Read again when they change. Unset: nothing must be signed.",
     )
     sign_key: str | None = setting(
         "SIGN_KEY",
-        path,
+        key_file,
+        show=without_key,
         allowed="a file with an Ed25519 private key in PEM, without a password",
         text="For the commands that publish: the key to sign with. It has no place in a pod.",
     )

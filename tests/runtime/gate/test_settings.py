@@ -16,6 +16,7 @@ from sidecar_runtime.gate.settings import (
     check_gate,
     command_line,
     grammar,
+    program_of,
     unused_by_gate,
 )
 from sidecar_runtime.gate.syntax import NEWEST
@@ -118,7 +119,7 @@ def test_a_program_is_the_one_that_is_here_and_never_one_of_the_revision(
 def test_a_command_that_cannot_be_run_is_refused_at_the_start(text: str, said: str) -> None:
     problem = problem_of(GATE="command", GATE_COMMAND=text)
 
-    assert ("X_GATE_COMMAND", text) == (problem.setting, problem.value)
+    assert ("X_GATE_COMMAND", program_of(text)) == (problem.setting, problem.value)
     assert said in problem.problem
 
 

@@ -453,6 +453,8 @@ def test_the_commands_sign_and_verify_and_say_so(
         (["publish", "dags", "--sign-key", "other.pem", "--trusted-keys", "keys"],
          "which is not in S3_SYNC_TRUSTED_KEYS"),
         (["publish", "dags", "--trusted-keys", "keys"], "needs --sign-key here"),
+        (["publish", "dags", "--sign-key", ""], "is empty: name a file"),
+        (["releases", "--trusted-keys", ""], "is empty: name a file"),
         (["rollback", "--trusted-keys", "keys"], "needs --sign-key here"),
         (["promote", "s3://dev", "s3://prd", "--sign-key", "key.pem"], "needs --trusted-keys here"),
         (["releases", "--trusted-keys", "key.pem"], "has a private key in key.pem"),
@@ -473,3 +475,20 @@ def test_keys_that_cannot_be_meant_are_one_clear_error(
     assert 2 == ran.code
     assert said in ran.facts()["error"]
     assert "PRIVATE" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize("option", ["--sign-key", "--trusted-keys"])
+def test_a_key_that_is_given_instead_of_its_file_is_not_shown(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    """A variable of the CI that should have been a file."""
+    KEY.write_private(tmp_path / "key.pem")
+    pem = (tmp_path / "key.pem").read_text()
+    write_files(tmp_path / "dags", A)
+    monkeypatch.chdir(tmp_path)
+
+    ran = run("publish", "dags", option, pem, "--output", "json")
+
+    assert 2 == ran.code
+    assert "is a key, not the path of a file with one" in ran.facts()["error"]
+    assert pem.splitlines()[1] not in ran.out + ran.err

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from s3_sync.release.names import POINTER_KEY, manifest_key
 from s3_sync.release.pointer import Turn, serialise_pointer
 from s3_sync.release.signed import sign_pointer
+from s3_sync.release.source import SLACK_BYTES
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3
@@ -113,6 +114,22 @@ def test_of_a_long_manifest_what_is_read_of_it_is_verified(
 
     assert "release_untrusted" == process.fail().reason
     assert MANY == process.shown
+    shelf.restore()
+    assert "changed" == process.cycle().result
+
+
+def test_a_manifest_is_read_as_far_as_its_signed_pointer_says(
+    s3: FakeS3, shelf: Shelf, process: Process, trusting: dict[str, str]
+) -> None:
+    """Whoever can write to the bucket cannot have pods read what does not fit into them."""
+    shelf.publish(FILES)
+    process.run(trusting)
+    release = shelf.publish({**FILES, "new.py": b"new\n"})
+    shelf.put(manifest_key(release.revision), release.manifest_bytes + b"x" * 5_000_000)
+
+    limit = len(release.manifest_bytes) + SLACK_BYTES
+    assert f"more than {limit} bytes" in process.fail().message
+    assert FILES == process.shown
     shelf.restore()
     assert "changed" == process.cycle().result
 
@@ -359,7 +376,17 @@ def test_a_key_that_is_no_longer_trusted_takes_its_turns_along(
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{", '{"s3://dags-bucket/dags/": 3}', '{"s3://dags-bucket/dags/": {"%s": 1}}'],
+    [
+        "",
+        "[]",
+        "{",
+        '{"s3://dags-bucket/dags/": 3}',
+        '{"s3://dags-bucket/dags/": {"%s": 1}}',
+        '{"s3://dags-bucket/dags/": {"%s": {"sequence": 9e99, "revision": "x"}}}',
+        '{"s3://dags-bucket/dags/": {"%s": {"sequence": 1e60, "revision": "ZEROS"}}}'.replace(
+            "1e60", str(2**60)
+        ).replace("ZEROS", "0" * 64),
+    ],
 )
 def test_a_memory_that_is_damaged_is_one_that_was_lost(
     shelf: Shelf, process: Process, trusting: dict[str, str], content: str

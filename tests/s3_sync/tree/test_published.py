@@ -51,6 +51,25 @@ def read(state: Path, layout: str = "in-place") -> Published:
     return published
 
 
+def test_where_signatures_are_demanded_only_what_was_signed_counts(
+    volume: Volume, folder: Path, good: Path
+) -> None:
+    """It may be anybody's, from before there were keys."""
+    fd = os.open(good, os.O_RDONLY)
+    strict = Published(SOURCE, "in-place", is_signed=True)
+    strict.read(fd)
+    os.close(fd)
+    assert not strict.readiness(()).ready
+
+    strict.record(volume, Fence(), {}, name="r7", aim="r7", files=3)
+    again = Published(SOURCE, "in-place", is_signed=True)
+    fd = os.open(folder / ".s3-sync", os.O_RDONLY)
+    again.read(fd)
+    os.close(fd)
+    assert again.readiness(()).ready
+    assert read(folder / ".s3-sync").readiness(()).ready  # and without keys anything does
+
+
 def test_nothing_is_published_at_first() -> None:
     readiness = Published(SOURCE, "in-place").readiness(())
 

@@ -251,13 +251,50 @@ def test_a_part_that_was_accepted_lets_nothing_through_that_was_not(
     offer({**accepted, "a.py": BROKEN})
 
     daemon.wait_for_event("revision_refused")
-    wait_for_cycles(daemon, "refused", 3)
+    if source == "release":  # the accepted one is tried again, as a fallback
+        daemon.wait_for_event("cycle_failed", reason="target_denied", after=len(daemon.events))
+    else:
+        wait_for_cycles(daemon, "refused", 3)
     assert {"a.py": accepted["a.py"]} == consumed(target)
     assert 503 == daemon.get("/readyz").status  # a part of a revision is in place
     shutil.chown(target / "pkg", 50000, 0)
+    if source == "release":
+        wait_until(lambda: consumed(target) == accepted, "all of it")
+        wait_until(lambda: daemon.get("/readyz").status == 200, "a whole revision again")
     offer(accepted | {"a.py": b"V = 3\n"})
+    wait_until(lambda: consumed(target) == accepted | {"a.py": b"V = 3\n"}, "the next one")
     wait_until(lambda: daemon.get("/readyz").status == 200, "all of the next one")
-    assert accepted | {"a.py": b"V = 3\n"} == consumed(target)
+
+
+@pytest.mark.parametrize("source", ["release", "listing"])
+def test_going_back_to_what_is_in_place_ends_a_part(
+    s3: FakeS3, start: StartDaemon, open_folder: Path, source: str
+) -> None:
+    """Nothing of a release could be written, and it is taken back."""
+    target = open_folder / "dags"
+    target.mkdir(mode=0o775)
+    target.chmod(0o775)
+    (target / "pkg").mkdir(mode=0o755)  # root's
+    shelf = Shelf.at(s3)
+    s3.objects.clear()
+    first = shelf.publish({"a.py": b"V = 1\n"})
+    s3.put("dags/a.py", b"V = 1\n")
+    daemon = start(
+        {**GATE, "S3_SYNC_SOURCE": source},
+        target=target,
+        interval="0.3",
+        wrapper=as_user(50000, 0),
+    )
+    daemon.wait_until_ready()
+    shelf.publish({"a.py": b"V = 1\n", "pkg/x.py": b"X = 1\n"})
+    s3.put("dags/pkg/x.py", b"X = 1\n")
+    daemon.wait_for_event("cycle_failed", reason="target_denied")
+    shelf.point_to(first, restores=1)
+    s3.delete("dags/pkg/x.py")
+
+    wait_until(lambda: daemon.get("/readyz").status == 200, "all of it is in place")
+    daemon.kill()
+    daemon.start().wait_until_ready()
 
 
 def test_a_part_whose_rest_was_damaged_is_downloaded_again(

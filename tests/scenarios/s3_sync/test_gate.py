@@ -20,7 +20,7 @@ from tests.scenarios.s3_sync.snapshots import (
     wait_for_cycles,
 )
 from tests.support.daemon import Daemon
-from tests.support.fake_s3 import error, is_get
+from tests.support.fake_s3 import is_get
 from tests.support.waiting import wait_until
 
 GOOD = {
@@ -245,20 +245,17 @@ def test_damage_is_fixed_while_the_newest_revision_is_refused(
     assert 200 == daemon.get("/readyz").status
 
 
-def test_what_was_brought_before_and_is_lost_and_unreadable_now_holds_nothing_up(
+def test_what_is_refused_is_downloaded_once_whatever_is_deleted(
     s3: SwappingS3, gated: dict[str, str], start: StartDaemon
 ) -> None:
-    """Its new version was never shown: the one that is shown stays, and all others go on."""
-    daemon = start(gated, interval="0.2").until_synced()
-    s3.swap(BROKEN | {"sales.py": b"VALUE = 2\n"})
+    daemon = start(gated | {"S3_SYNC_DELETE": "all"}, interval="0.2").until_synced()
+    s3.swap(BROKEN)
     daemon.wait_for_event("revision_refused")
-    s3.inject(error(403, "AccessDenied"), is_get("dags/sales.py"))
-    tree = "staged" if gated["S3_SYNC_LAYOUT"] == "in-place" else "tree"
-    (daemon.target / f".s3-sync/{tree}/sales.py").unlink()
-    s3.swap(FIXED | {"sales.py": b"VALUE = 2\n"})
+    wait_for_cycles(daemon, "refused", 2)
+    s3.forget()
+    wait_for_cycles(daemon, "refused", 4)
 
-    wait_until(lambda: consumed(daemon.target) == FIXED, "all but the file that is unreadable")
-    daemon.wait_for_event("cycle_finished", result="partial")
+    assert [] == s3.seen(is_get())
 
 
 def test_one_shot_that_is_refused_ends_in_3_and_says_why(

@@ -56,7 +56,7 @@ class StagedLayout:
         return is_at(STAGED, self._volume.state, self.tree.folder)
 
     def shows(self, revision: str) -> bool:
-        return self.changes().is_empty
+        return not self._half_shown and self.changes().is_empty
 
     def changes(self) -> Plan[Managed]:
         plan = difference(self.tree, self.shown, may_delete=self._delete != "none")

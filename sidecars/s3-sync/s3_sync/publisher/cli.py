@@ -261,8 +261,11 @@ def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Sett
     elif gate == AIRFLOW:
         given.setdefault("S3_SYNC_GATE_TIMEOUT", AIRFLOW_TIMEOUT)
     for name in ("sign_key", "trusted_keys"):
-        if getattr(arguments, name, None) is not None:
-            given[f"S3_SYNC_{name.upper()}"] = getattr(arguments, name)
+        if (file := getattr(arguments, name, None)) is not None:
+            if not file:  # a protected variable of the CI, in an unprotected job
+                option = f"--{name.replace('_', '-')}"
+                raise SettingsError([Problem(option, "", "is empty: name a file, or leave it out")])
+            given[f"S3_SYNC_{name.upper()}"] = file
     settings, unknown = load_settings(given)
     for name in unknown:
         logs.get_logger("settings").warning("setting_unknown", setting=name)

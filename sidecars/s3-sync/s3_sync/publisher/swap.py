@@ -107,9 +107,9 @@ def _check_unchanged(now: Current | None, before: Current | None) -> None:
 
 def check_ours(now: Current | None, pointer: Pointer) -> None:
     """
-    Two who publish the same have both published it.
+    Two who publish the same have both published it, if both sign or neither has to.
     """
-    if now is None or now.pointer.revision != pointer.revision:
+    if now is None or now.refusal or now.pointer.revision != pointer.revision:
         raise _conflict(now)
 
 

@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from s3_sync.keys import RESERVED
-from s3_sync.release.pointer import Turn
-from s3_sync.revision import short
+from s3_sync.release.pointer import SEQUENCE_LIMIT, Turn
+from s3_sync.revision import is_revision, short
 from s3_sync.settings import Settings
 from s3_sync.signature import Keys, Untrusted
 from sidecar_runtime.fence import Fence
@@ -43,7 +43,7 @@ class Seen:
         self._fsync = settings.fsync
         self._source = settings.source
         self._remembers = remembers
-        # Of this process, which a neighbor who may write to the volume cannot make forget.
+        # Of this session, which a neighbor who may write to the volume cannot make forget.
         self._own: dict[str, Turn] = {}
 
     def check(self, turn: Turn, keys: Keys) -> None:
@@ -107,5 +107,6 @@ def _is_turn(found: Any) -> bool:
     return (
         isinstance(found, dict)
         and type(found.get("sequence")) is int
-        and isinstance(found.get("revision"), str)
+        and 0 < found["sequence"] <= SEQUENCE_LIMIT
+        and is_revision(found.get("revision"))
     )

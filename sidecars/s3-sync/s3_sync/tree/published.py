@@ -50,6 +50,7 @@ class Published:
     Args:
         kind: ``listing`` or ``release``.
         pin: The one revision that counts; empty for any.
+        is_signed: Whether only what was signed counts.
 
     Attributes:
         revision: Of the source when all of it was published; empty where nothing is, or a part.
@@ -60,8 +61,18 @@ class Published:
         at: Unix time of that publish; None where nothing is.
     """
 
-    def __init__(self, source: str, layout: str, kind: str = "listing", pin: str = "") -> None:
-        self._where = {"source": source, "kind": kind, "layout": layout}
+    def __init__(
+        self,
+        source: str,
+        layout: str,
+        kind: str = "listing",
+        pin: str = "",
+        *,
+        is_signed: bool = False,
+    ) -> None:
+        self._where: dict[str, object] = {"source": source, "kind": kind, "layout": layout}
+        if is_signed:
+            self._where["signed"] = True
         self._pin = pin
         self.at: float | None
         self._clear()
@@ -70,9 +81,10 @@ class Published:
         """
         Take over what a process recorded in the open `.s3-sync`.
 
-        The record of another bucket or prefix, of another kind of source, of another layout, or
-        of another revision than the pinned one counts as none: what it speaks of is not what our
-        consumers need, or not where they look.
+        The record of another bucket or prefix, of another kind of source, of another layout, of
+        another revision than the pinned one, or of what nobody trusted has signed where somebody
+        has to, counts as none: what it speaks of is not what our consumers need, or not where
+        they look.
         """
         self._clear()
         facts = read_facts(NAME, state)
