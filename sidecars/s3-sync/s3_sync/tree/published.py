@@ -82,9 +82,9 @@ class Published:
         Take over what a process recorded in the open `.s3-sync`.
 
         The record of another bucket or prefix, of another kind of source, of another layout, of
-        another revision than the pinned one, or of what nobody trusted has signed where somebody
-        has to, counts as none: what it speaks of is not what our consumers need, or not where
-        they look.
+        another revision than the pinned one, or, where signatures are demanded, of what nobody
+        trusted has signed, counts as none: what it speaks of is not what our consumers need, or not
+        where they look.
         """
         self._clear()
         facts = read_facts(NAME, state)
