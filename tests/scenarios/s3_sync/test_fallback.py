@@ -4,7 +4,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -219,14 +219,31 @@ def test_a_pin_is_obeyed_and_called_a_pin(
     assert {} == consumed(task)
 
 
+@pytest.fixture
+def groups_folder(open_folder: Path) -> Path:
+    """A folder of root, in which its group may write."""
+    target = open_folder / "dags"
+    target.mkdir()
+    target.chmod(0o775)
+    return target
+
+
+@pytest.fixture
+def start_as_user(start: StartDaemon, groups_folder: Path) -> Callable[[str], Daemon]:
+    """Starts daemons with a gate on that folder, for a source."""
+    return lambda source: start(
+        {**GATE, "S3_SYNC_SOURCE": source},
+        target=groups_folder,
+        interval="0.3",
+        wrapper=as_user(50000, 0),
+    )
+
+
 @pytest.mark.parametrize("source", ["release", "listing"])
 def test_a_part_that_was_accepted_lets_nothing_through_that_was_not(
-    s3: FakeS3, start: StartDaemon, open_folder: Path, source: str
+    s3: FakeS3, start_as_user: Callable[[str], Daemon], groups_folder: Path, source: str
 ) -> None:
     """A file of an accepted revision cannot be written; the next revision is broken."""
-    target = open_folder / "dags"
-    target.mkdir(mode=0o775)
-    target.chmod(0o775)
     shelf = Shelf.at(s3)
 
     def offer(files: Mapping[str, bytes]) -> None:
@@ -237,14 +254,9 @@ def test_a_part_that_was_accepted_lets_nothing_through_that_was_not(
 
     s3.objects.clear()
     offer({"a.py": b"V = 1\n"})
-    daemon = start(
-        {**GATE, "S3_SYNC_SOURCE": source},
-        target=target,
-        interval="0.3",
-        wrapper=as_user(50000, 0),
-    )
+    daemon = start_as_user(source)
     daemon.wait_until_ready()
-    (target / "pkg").mkdir(mode=0o755)  # root's
+    (groups_folder / "pkg").mkdir(mode=0o755)  # root's
     accepted = {"a.py": b"V = 2\n", "pkg/x.py": b"X = 1\n"}
     offer(accepted)
     daemon.wait_for_event("cycle_failed", reason="target_denied")
@@ -255,42 +267,36 @@ def test_a_part_that_was_accepted_lets_nothing_through_that_was_not(
         daemon.wait_for_event("cycle_failed", reason="target_denied", after=len(daemon.events))
     else:
         wait_for_cycles(daemon, "refused", 3)
-    assert {"a.py": accepted["a.py"]} == consumed(target)
+    assert {"a.py": accepted["a.py"]} == consumed(groups_folder)
     assert 503 == daemon.get("/readyz").status  # a part of a revision is in place
-    shutil.chown(target / "pkg", 50000, 0)
+    shutil.chown(groups_folder / "pkg", 50000, 0)
+    daemon.sighup()  # the next try may be a minute away
     if source == "release":
-        wait_until(lambda: consumed(target) == accepted, "all of it")
+        wait_until(lambda: consumed(groups_folder) == accepted, "all of it")
         wait_until(lambda: daemon.get("/readyz").status == 200, "a whole revision again")
     offer(accepted | {"a.py": b"V = 3\n"})
-    wait_until(lambda: consumed(target) == accepted | {"a.py": b"V = 3\n"}, "the next one")
+    wait_until(lambda: consumed(groups_folder) == accepted | {"a.py": b"V = 3\n"}, "the next one")
     wait_until(lambda: daemon.get("/readyz").status == 200, "all of the next one")
 
 
 @pytest.mark.parametrize("source", ["release", "listing"])
 def test_going_back_to_what_is_in_place_ends_a_part(
-    s3: FakeS3, start: StartDaemon, open_folder: Path, source: str
+    s3: FakeS3, start_as_user: Callable[[str], Daemon], groups_folder: Path, source: str
 ) -> None:
     """Nothing of a release could be written, and it is taken back."""
-    target = open_folder / "dags"
-    target.mkdir(mode=0o775)
-    target.chmod(0o775)
-    (target / "pkg").mkdir(mode=0o755)  # root's
+    (groups_folder / "pkg").mkdir(mode=0o755)  # root's
     shelf = Shelf.at(s3)
     s3.objects.clear()
     first = shelf.publish({"a.py": b"V = 1\n"})
     s3.put("dags/a.py", b"V = 1\n")
-    daemon = start(
-        {**GATE, "S3_SYNC_SOURCE": source},
-        target=target,
-        interval="0.3",
-        wrapper=as_user(50000, 0),
-    )
+    daemon = start_as_user(source)
     daemon.wait_until_ready()
     shelf.publish({"a.py": b"V = 1\n", "pkg/x.py": b"X = 1\n"})
     s3.put("dags/pkg/x.py", b"X = 1\n")
     daemon.wait_for_event("cycle_failed", reason="target_denied")
     shelf.point_to(first, restores=1)
     s3.delete("dags/pkg/x.py")
+    daemon.sighup()
 
     wait_until(lambda: daemon.get("/readyz").status == 200, "all of it is in place")
     daemon.kill()
@@ -298,26 +304,23 @@ def test_going_back_to_what_is_in_place_ends_a_part(
 
 
 def test_a_part_whose_rest_was_damaged_is_downloaded_again(
-    s3: FakeS3, start: StartDaemon, open_folder: Path
+    s3: FakeS3, start_as_user: Callable[[str], Daemon], groups_folder: Path
 ) -> None:
-    target = open_folder / "dags"
-    target.mkdir(mode=0o775)
-    target.chmod(0o775)
     shelf = Shelf.at(s3)
     shelf.publish({"a.py": b"V = 1\n"})
-    daemon = start({**RELEASE, **GATE}, target=target, interval="0.3", wrapper=as_user(50000, 0))
+    daemon = start_as_user("release")
     daemon.wait_until_ready()
-    (target / "pkg").mkdir(mode=0o755)
+    (groups_folder / "pkg").mkdir(mode=0o755)
     files = {"a.py": b"V = 2\n", "pkg/x.py": b"X = 1\n"}
     shelf.publish(files)
     daemon.wait_for_event("cycle_failed", reason="target_denied")
     daemon.kill()
-    (target / ".s3-sync/staged/pkg/x.py").write_bytes(b"")
-    shutil.chown(target / "pkg", 50000, 0)
+    (groups_folder / ".s3-sync/staged/pkg/x.py").write_bytes(b"")
+    shutil.chown(groups_folder / "pkg", 50000, 0)
 
     daemon.start().wait_until_ready()
 
-    assert files == consumed(target)
+    assert files == consumed(groups_folder)
 
 
 def test_what_a_fallback_shows_is_repaired_though_the_newest_was_offered_again(
