@@ -384,9 +384,22 @@ def dead_endpoint() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
+_HELD: list[socket.socket] = []
+
+
 def closed_port() -> int:
     """
-    A port of 127.0.0.1 on which nothing listens.
+    A port of 127.0.0.1 on which nothing listens, and nobody else can until this process ends.
+    """
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    _HELD.append(held)
+    return cast(int, held.getsockname()[1])
+
+
+def free_port() -> int:
+    """
+    A port of 127.0.0.1 for a process that can only be told a number; another may take it first.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return cast(int, listener.getsockname()[1])

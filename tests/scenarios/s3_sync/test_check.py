@@ -13,7 +13,7 @@ from tests.scenarios.s3_sync.identities import NO_KEYS
 from tests.support.daemon import Settings
 from tests.support.fake_aws import IDENTITY_ARN, FakeSts
 from tests.support.fake_s3 import SECRET_KEY, FakeS3, access_denied, error, is_get, is_list
-from tests.support.loopback import closed_port, dead_endpoint
+from tests.support.loopback import closed_port, dead_endpoint, free_port
 from tests.support.scripted import published
 from tests.support.shelf import Shelf, is_bundle
 from tests.support.signing import Key, write_keys
@@ -81,7 +81,7 @@ def test_changes_nothing_in_the_target(check: Check, target: Path) -> None:
 @pytest.fixture
 def port() -> dict[str, str]:
     """A port that a daemon and its check agree on."""
-    return {"S3_SYNC_HTTP_BIND": f"127.0.0.1:{closed_port()}"}
+    return {"S3_SYNC_HTTP_BIND": f"127.0.0.1:{free_port()}"}
 
 
 def test_works_beside_a_running_daemon(
