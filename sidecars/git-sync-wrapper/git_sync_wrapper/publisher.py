@@ -90,7 +90,8 @@ class Publisher:
                 if not is_whole:
                     context.engine.run(fence, ref=published.commit)
                     volume.repair(published.commit, context.engine.worktree(), fence)
-                self._accept(refusal, is_obeyed=context.engine.is_pinned)
+                # A tag may move, as releases by a tag do: then what it was before is the last good.
+                self._accept(refusal, is_obeyed=self._options.is_pinned)
                 return self.refused(published)
 
             def judge(older: str) -> RevisionRefused | None:

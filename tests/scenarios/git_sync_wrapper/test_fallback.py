@@ -142,6 +142,20 @@ def test_a_refused_pin_does_not_pass_off_another_commit_as_itself(here: GitSite)
     assert (before, 503) == (here.shown(), wrapper.get("/readyz").status)
 
 
+def test_a_tag_that_moves_to_a_refused_commit_leaves_the_last_good_one_ready(
+    here: GitSite,
+) -> None:
+    before = good(here)
+    here.repository.tag("prd", before, "annotated")
+    wrapper = here.wrapper(GITSYNC_REF="prd", **GATE)
+    here.wait_until_shown(before, wrapper)
+    here.repository.tag("prd", bad(here), "annotated")
+
+    wrapper.wait_for_event("revision_refused")
+    wait_until(lambda: "refused" in wrapper.status()["details"], "it is known")
+    assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
+
+
 def test_a_git_that_was_killed_once_does_not_end_the_search(here: GitSite, tmp_path: Path) -> None:
     accepted = good(here)
     bad(here)

@@ -303,6 +303,25 @@ def test_going_back_to_what_is_in_place_ends_a_part(
     daemon.start().wait_until_ready()
 
 
+def test_a_mark_that_others_removed_does_not_keep_a_part_from_being_completed(
+    s3: FakeS3, start_as_user: Callable[[str], Daemon], groups_folder: Path
+) -> None:
+    shelf = Shelf.at(s3)
+    shelf.publish({"a.py": b"V = 1\n"})
+    daemon = start_as_user("release")
+    daemon.wait_until_ready()
+    (groups_folder / "pkg").mkdir(mode=0o755)
+    files = {"a.py": b"V = 2\n", "pkg/x.py": b"X = 1\n"}
+    shelf.publish(files)
+    daemon.wait_for_event("cycle_failed", reason="target_denied")
+    (groups_folder / ".s3-sync/publishing").unlink()
+    shutil.chown(groups_folder / "pkg", 50000, 0)
+    daemon.sighup()
+
+    wait_until(lambda: daemon.get("/readyz").status == 200, "all of it")
+    assert files == consumed(groups_folder)
+
+
 def test_a_part_whose_rest_was_damaged_is_downloaded_again(
     s3: FakeS3, start_as_user: Callable[[str], Daemon], groups_folder: Path
 ) -> None:

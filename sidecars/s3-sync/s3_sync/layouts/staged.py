@@ -75,8 +75,9 @@ class StagedLayout:
     def publish(self, revision: str, fence: Fence) -> CycleResult:
         for path in self._torn():  # a gate's command may have meddled
             raise Torn(path)
-        self._half_shown = partial_name(self.tree.managed.files)
-        self._volume.write_state(PUBLISHING, self._half_shown.encode(), fence)
+        name = partial_name(self.tree.managed.files)
+        self._volume.write_state(PUBLISHING, name.encode(), fence)
+        self._half_shown = name
         return self._show(fence)
 
     def _torn(self) -> set[str]:
@@ -91,7 +92,7 @@ class StagedLayout:
         """
         result = bring(self.tree, self.shown, self.changes(), fence)
         if not result.failed:
-            with fence:
+            with fence, suppress(FileNotFoundError):
                 os.unlink(PUBLISHING, dir_fd=self._volume.state)
             self._half_shown = ""
         return result
