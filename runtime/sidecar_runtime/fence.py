@@ -37,12 +37,12 @@ class Fence:
         self._in_flight_seconds = in_flight_seconds
         self.blame: SidecarError | None = None
         self._lock = threading.Lock()
-        self._revoked = False
+        self._revoked = threading.Event()
         self._callbacks: list[Callable[[], object]] = []
 
     def __enter__(self) -> None:
         self._lock.acquire()
-        if self._revoked:
+        if self.is_revoked:
             self._lock.release()
             raise CycleAbandoned
 
@@ -51,7 +51,7 @@ class Fence:
 
     @property
     def is_revoked(self) -> bool:
-        return self._revoked
+        return self._revoked.is_set()
 
     def on_revoke(self, callback: Callable[[], object]) -> None:
         """
@@ -60,8 +60,18 @@ class Fence:
         The callback must not block, and may be called twice.
         """
         self._callbacks.append(callback)
-        if self._revoked:
+        if self.is_revoked:
             callback()
+
+    def wait(self, seconds: float) -> None:
+        """
+        Sleep, unless it is revoked.
+
+        Raises:
+            CycleAbandoned: It was revoked.
+        """
+        if self._revoked.wait(seconds):
+            raise CycleAbandoned
 
     def revoke(self) -> None:
         """
@@ -69,7 +79,7 @@ class Fence:
 
         A publish that is stuck in the kernel (a dead network file system) is not waited for.
         """
-        self._revoked = True
+        self._revoked.set()
         for callback in list(self._callbacks):
             callback()
         if self._lock.acquire(timeout=self._in_flight_seconds):

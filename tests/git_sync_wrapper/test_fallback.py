@@ -13,16 +13,23 @@ from sidecar_runtime.gate.gate import RevisionRefused
 
 
 class History:
-    """An engine with commits whose names count down; some cannot be fetched."""
+    """
+    An engine with commits whose names count down; some cannot be fetched.
+
+    Attributes:
+        asked: What was fetched: a commit, or how deep.
+    """
 
     def __init__(self, **failing: SidecarError) -> None:
         self._failing = failing
         self.is_pinned = False
+        self.asked: list[str] = []
 
     def parent(self, commit: str, fence: Fence) -> str:
         return f"c{int(commit[1:]) - 1}" if commit != "c0" else ""
 
-    def run(self, fence: Fence, ref: str) -> None:
+    def run(self, fence: Fence, ref: str = "", depth: str = "") -> None:
+        self.asked.append(ref or f"depth {depth}")
         if ref in self._failing:
             raise self._failing[ref]
 
@@ -38,9 +45,12 @@ def test_the_newest_accepted_parent_is_found() -> None:
     assert "c3" == search(History(), "c3", "c1")
 
 
-def test_a_commit_that_the_server_does_not_give_ends_the_search() -> None:
+def test_a_commit_that_is_not_in_the_history_of_the_ref_either_ends_the_search() -> None:
+    history = History(c4=SidecarError("ref_not_found", "not our ref"))
+
     with pytest.raises(NoFallback, match="cannot be fetched"):
-        search(History(c4=SidecarError("ref_not_found", "not our ref")), "c3")
+        search(history, "c3")
+    assert ["c4", "depth 21", "c4"] == history.asked
 
 
 @pytest.mark.parametrize("reason", ["server_error", "git_sync_failed", "remote_unreachable"])

@@ -164,3 +164,23 @@ def test_tells_at_once_who_asks_too_late(fence: Fence) -> None:
     fence.on_revoke(lambda: told.append("late"))
 
     assert told == ["late"]
+
+
+def test_revoking_ends_a_sleep(fence: Fence) -> None:
+    ended = threading.Event()
+
+    def sleep() -> None:
+        with pytest.raises(CycleAbandoned):
+            fence.wait(3_600)
+        ended.set()
+
+    threading.Thread(target=sleep, daemon=True).start()
+    fence.revoke()
+
+    assert ended.wait(10)
+
+
+def test_a_sleep_ends_by_itself(fence: Fence) -> None:
+    fence.wait(0.001)
+
+    assert not fence.is_revoked

@@ -73,12 +73,15 @@ class Check:
             whether a path is a file of the folder, to findings.
         suffix: Of the paths that it judges; without any of them it has nothing to say.
         is_head_kept: Whether the beginning of a long output counts, and not its end.
+        is_final: Whether it says the same of the same content whenever it is asked. A command's
+            exit code does not tell a bad file from a failure of its own.
     """
 
     argv: tuple[str, ...]
     read: Callable[[str, int, IsFile], list[Finding]]
     suffix: str = ""
     is_head_kept: bool = False
+    is_final: bool = False
 
 
 def syntax_check(grammar: tuple[int, int]) -> Check:
@@ -87,7 +90,7 @@ def syntax_check(grammar: tuple[int, int]) -> Check:
     """
     version = f"{grammar[0]}.{grammar[1]}"
     argv = (sys.executable, "-I", "-m", "sidecar_runtime.gate.syntax", version)
-    return Check(argv, _read_syntax, ".py", is_head_kept=True)
+    return Check(argv, _read_syntax, ".py", is_head_kept=True, is_final=True)
 
 
 def command_check(argv: Sequence[str]) -> Check:

@@ -2,10 +2,10 @@
 The gate: the check that a revision must pass before it is published.
 
 Its unit is the revision: all of it is published, or nothing. A verdict is final for the process,
-but for a refusal that names no file: a command that failed by itself says no more than that, so it
-is asked again, less and less often; any refusal is looked at again where a person asks (SIGHUP).
-A refusal is no failure, so the source is polled as usual for the revision that fixes it. Where
-there is no verdict the cycle fails, and the next one asks again.
+but for a command's refusal: a command that failed by itself says no more than that, so it is asked
+again, less and less often; any refusal is looked at again where a person asks (SIGHUP). A refusal
+is no failure, so the source is polled as usual for the revision that fixes it. Where there is no
+verdict the cycle fails, and the next one asks again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
@@ -27,12 +28,13 @@ from sidecar_runtime.metrics import Metrics
 NAMED_FINDINGS = 20
 VERDICTS = 100
 UNDECIDED_TIMES = 3
-"""Where nothing is published yet, no verdict that many times counts as a refusal."""
-# Until a refusal that names no file is looked at again: at first, and at most.
+# Until a command's refusal is looked at again: at first, and at most.
 FIRST_REST_SECONDS = 30.0
 LONGEST_REST_SECONDS = 900.0
 # What a check gets of our environment, which is full of secrets, besides what the settings list.
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
+
+_Known = TypeVar("_Known")
 
 log = get_logger("gate")
 
@@ -139,6 +141,7 @@ class Gate:
         self._pin = pin
         self._clock = clock
         self._verdicts: dict[str, _Verdict] = {}
+        self._undecided: dict[str, int] = {}
 
     def is_due(self, revision: str, fence: Fence) -> bool:
         """
@@ -148,6 +151,12 @@ class Gate:
         if verdict is None or verdict.refusal is None:
             return False
         return fence.is_asked_for or self._clock() >= verdict.due_at
+
+    def is_silent(self, revision: str) -> bool:
+        """
+        Whether there was no verdict so often that it counts as a refusal, where one is needed.
+        """
+        return self._undecided.get(revision, 0) >= UNDECIDED_TIMES
 
     def judge(
         self, revision: str, folder: str, changed: Collection[str], fence: Fence
@@ -168,6 +177,7 @@ class Gate:
                 refusal = self.examine(revision, folder, changed, fence)
             except Undecided:
                 self._metrics.checks("undecided").inc()
+                _keep(self._undecided, revision, self._undecided.get(revision, 0) + 1)
                 if held := self._verdicts.get(revision):
                     held.due_at = self._clock()  # whoever asked again has no answer yet
                 raise
@@ -219,14 +229,12 @@ class Gate:
         return RevisionRefused(revision, findings, self._pin) if findings else None
 
     def _note(self, revision: str, refusal: RevisionRefused | None) -> None:
-        before = self._verdicts.pop(revision, _Verdict(None, times=0))
+        before = self._verdicts.get(revision, _Verdict(None, times=0))
         verdict = _Verdict(refusal, before.times + 1)
-        if refusal is not None and not refusal.paths:
+        if refusal is not None and not self._check.is_final:
             rest = FIRST_REST_SECONDS * 2.0 ** min(before.times, 32)
             verdict.due_at = self._clock() + min(LONGEST_REST_SECONDS, rest)
-        self._verdicts[revision] = verdict
-        if len(self._verdicts) > VERDICTS:
-            del self._verdicts[next(iter(self._verdicts))]
+        _keep(self._verdicts, revision, verdict)
         self._metrics.checks("refused" if refusal else "accepted").inc()
         told = before.refusal.findings if before.refusal else []
         if refusal is not None and refusal.findings != told:
@@ -239,6 +247,13 @@ class Gate:
             "GATE_REVISION": revision,
             "PYTHONDONTWRITEBYTECODE": "1",  # the folder is to be published as it is
         }
+
+
+def _keep(known: dict[str, _Known], revision: str, what: _Known) -> None:
+    known.pop(revision, None)
+    known[revision] = what
+    if len(known) > VERDICTS:
+        del known[next(iter(known))]
 
 
 def _tell(refused: RevisionRefused) -> None:

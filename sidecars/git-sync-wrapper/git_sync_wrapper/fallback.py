@@ -2,7 +2,8 @@
 What is published instead of a refused commit, where nothing is published yet.
 
 A gate stops a change, never a pod: the newest of the commits before that it accepts is shown, until
-a better one comes. git-sync fetches each of them by its hash, as it would a pinned one.
+a better one comes. git-sync fetches each of them by its hash, as it would a pinned one; from a
+server that gives none by its hash, it fetches them all once, with the ref.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ def fall_back(
     if engine.is_pinned:
         log.warning("fallback_unusable", revision=refused, reason="pinned")
         raise NoFallback(", which GITSYNC_REF pins")
-    commit = refused
+    commit, is_deep = refused, False
     for _ in range(COMMITS_BACK):
         commit = engine.parent(commit, fence)
         if not commit:
             raise NoFallback(", and all before it")
         try:
-            engine.run(fence, ref=commit)
+            is_deep = _check_out(engine, commit, fence, is_deep=is_deep)
         except SidecarError as error:
             if error.reason != "ref_not_found":
                 raise
@@ -59,3 +60,21 @@ def fall_back(
             log.warning("gate_fallback", name=commit, refused=refused)
             return commit
     raise NoFallback(f", and the {COMMITS_BACK} before it")
+
+
+def _check_out(engine: Engine, commit: str, fence: Fence, *, is_deep: bool) -> bool:
+    """
+    Check a commit out; return whether the history had to be fetched for it, now or before.
+    """
+    if not is_deep:
+        try:
+            engine.run(fence, ref=commit)
+        except SidecarError as error:
+            if error.reason != "ref_not_found":
+                raise
+            engine.run(fence, depth=str(COMMITS_BACK + 1))
+        else:
+            return False
+    # Without a depth git asks the server for nothing that it has already.
+    engine.run(fence, ref=commit, depth="0")
+    return True

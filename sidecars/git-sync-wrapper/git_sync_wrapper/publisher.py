@@ -13,8 +13,11 @@ from git_sync_wrapper.published.tree import changed_files, links_to
 from git_sync_wrapper.published.volume import Published, Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Finding, Undecided
-from sidecar_runtime.gate.gate import UNDECIDED_TIMES, RevisionRefused
+from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.health import Outcome
+
+ONCE_MORE_SECONDS = 1.0
+"""Until the gate is asked once more where nothing is published yet."""
 
 
 class Publisher:
@@ -135,29 +138,26 @@ class Publisher:
 
         Raises:
             Undecided: There is no verdict, and something is published meanwhile.
+            CycleAbandoned: The fence was revoked.
         """
-        undecided = None
-        has_time = bool(published.commit) and not self._settings.one_shot
-        self._asked.append(commit)
-        for _ in range(1 if has_time else UNDECIDED_TIMES):
-            try:
-                return self._judge(commit, published, fence), None
-            except Undecided as error:
-                undecided = error
-        assert undecided is not None
-        if has_time:
-            raise undecided
-        return RevisionRefused(commit, [Finding("", None, undecided.message)]), undecided
-
-    def _judge(self, commit: str, published: Published, fence: Fence) -> RevisionRefused | None:
         gate, worktree = self._context.gate, self._context.engine.worktree()
         if gate is None:
-            return None
+            return None, None
+        self._asked.append(commit)
         changed = changed_files(
             self._options.git, self._context.environ, worktree, published.commit, commit
         )
         changed += links_to(worktree, changed)
-        return gate.judge(commit, worktree, changed, fence)
+        while True:
+            try:
+                return gate.judge(commit, worktree, changed, fence), None
+            except Undecided as error:
+                if published.commit and not self._settings.one_shot:
+                    raise
+                if gate.is_silent(commit):
+                    return RevisionRefused(commit, [Finding("", None, error.message)]), error
+                # Not in the next cycle: as git-sync, a process may end at its first failure.
+                fence.wait(ONCE_MORE_SECONDS)
 
     def _accept(
         self, refusal: RevisionRefused | None, why_nothing: str = "", *, is_obeyed: bool = False

@@ -21,7 +21,7 @@ from s3_sync.tree.target import Target, Torn
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Finding, Undecided
-from sidecar_runtime.gate.gate import UNDECIDED_TIMES, Gate, RevisionRefused
+from sidecar_runtime.gate.gate import Gate, RevisionRefused
 from sidecar_runtime.logs import get_logger
 
 log = get_logger("gate")
@@ -76,7 +76,6 @@ class Offering:
         self._lease = lease
         self._source = source
         self._bring = bring
-        self._undecided: dict[str, int] = {}
         # What was asked about for the newest state, and why there was no verdict about one of them.
         self._asked: list[str] = []
         self._no_verdict: Undecided | None = None
@@ -149,10 +148,8 @@ class Offering:
         try:
             return self._gate.judge(offer.name, layout.tree.path, changed, fence)
         except Undecided as error:
-            times = self._undecided.pop(offer.name, 0) + 1
-            self._undecided[offer.name] = times
             has_time = self._lease.published.at is not None and not self._one_shot
-            if has_time or times < UNDECIDED_TIMES:
+            if has_time or not self._gate.is_silent(offer.name):
                 raise
             offer.undecided = self._no_verdict = error
             return RevisionRefused(offer.name, [Finding("", None, error.message)])

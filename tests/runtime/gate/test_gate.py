@@ -19,6 +19,7 @@ from sidecar_runtime.gate.gate import (
     VERDICTS,
 )
 from sidecar_runtime.gate.settings import command_line
+from sidecar_runtime.gate.syntax import NEWEST
 from tests.runtime.door import Knock
 from tests.runtime.recording import Log
 from tests.support.raising import raised
@@ -219,7 +220,7 @@ def test_a_folder_that_is_gone_is_a_failure_and_no_verdict(knock: Knock) -> None
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_verdict_is_final(knock: Knock, tmp_path: Path, log: Log, code: int) -> None:
+def test_a_verdict_is_remembered(knock: Knock, tmp_path: Path, log: Log, code: int) -> None:
     door = knock(f"echo x >> {tmp_path}/ran; echo what; exit {code}")
 
     verdicts = [door.judge() for _ in range(3)]
@@ -230,11 +231,13 @@ def test_a_verdict_is_final(knock: Knock, tmp_path: Path, log: Log, code: int) -
     assert code == len(log.events("revision_refused"))
 
 
-def test_a_refusal_without_a_file_is_looked_at_again_less_and_less_often(
-    knock: Knock, tmp_path: Path, log: Log
+@pytest.mark.parametrize("said", ["Segfault in my linter", "a.py:1: MemoryError"])
+def test_a_commands_refusal_is_looked_at_again_less_and_less_often(
+    knock: Knock, tmp_path: Path, log: Log, said: str
 ) -> None:
-    """It may be the command that failed: that says no more than its exit code."""
-    door = knock(f"test -e {tmp_path}/fixed || {{ echo Segfault in my linter; exit 1; }}")
+    """It may be the command that failed, also in the middle of a file: its code is the same."""
+    door = knock(f"test -e {tmp_path}/fixed || {{ echo {said}; exit 1; }}")
+    (door.folder / "a.py").write_text("x")
     asked = []
     for seconds in range(0, 6 * 3_600, 10):
         before = door.checks("refused")
@@ -253,21 +256,33 @@ def test_a_refusal_without_a_file_is_looked_at_again_less_and_less_often(
     assert not door.gate.is_due("r1", door.fence)
 
 
-def test_a_refusal_that_names_a_file_is_final_until_a_person_asks(knock: Knock, log: Log) -> None:
-    door = knock("echo a.py:1: what; exit 1")
-    (door.folder / "a.py").write_text("x")
-    door.judge()
+def test_what_does_not_compile_is_refused_until_a_person_asks(knock: Knock, log: Log) -> None:
+    door = knock(grammar=NEWEST)
+    source = door.folder / "a.py"
+    source.write_text("def 1")
+    door.judge("r1", ["a.py"])
     door.clock.seconds += 100 * LONGEST_REST_SECONDS
-    door.judge()
+    door.judge("r1", ["a.py"])
     assert 1 == door.checks("refused")
 
     door.fence = Fence(is_asked_for=True)
-    door.judge()
+    door.judge("r1", ["a.py"])
     assert (2, 1) == (door.checks("refused"), len(log.events("revision_refused")))
-    (door.folder / "a.py").unlink()
-    door.judge()
+    source.write_text("(")
+    door.judge("r1", ["a.py"])
 
     assert 2 == len(log.events("revision_refused"))  # it says something else now
+
+
+def test_no_verdict_counts_as_a_refusal_after_three_times(knock: Knock) -> None:
+    door = knock("kill -9 $$")
+
+    silent = []
+    for _ in range(3):
+        raised(Undecided, door.judge)
+        silent.append(door.gate.is_silent("r1"))
+
+    assert [False, False, True] == silent and not door.gate.is_silent("r2")
 
 
 def test_whoever_asked_again_and_got_no_verdict_is_asked_again(

@@ -200,26 +200,37 @@ def test_it_is_looked_for_among_the_twenty_before(here: GitSite, distance: int) 
     assert "" == here.shown()
 
 
-def test_no_verdict_three_times_counts_as_refused(here: GitSite, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [{}, {"GITSYNC_ONE_TIME": "true"}], ids=["daemon", "one-shot"])
+def test_no_verdict_three_times_counts_as_refused(
+    here: GitSite, tmp_path: Path, mode: dict[str, str]
+) -> None:
     check = tmp_path / "check"
     check.write_text("#!/bin/sh\ngrep -q def dag.py || exit 0\nkill -KILL $$\n")
     check.chmod(0o755)
     accepted = good(here)
     bad(here)
     command = {"GIT_SYNC_WRAPPER_GATE": "command", "GIT_SYNC_WRAPPER_GATE_COMMAND": str(check)}
-    wrapper = here.wrapper(GITSYNC_MAX_FAILURES="0", **command)
+    wrapper = here.wrapper(GITSYNC_MAX_FAILURES="0", **mode, **command)
 
+    if mode:
+        assert 0 == wrapper.wait_for_exit().code
+        assert accepted == here.shown()
+        return
     here.wait_until_shown(accepted, wrapper)
     assert "gate_undecided" == wrapper.wait_for_event("cycle_failed")["reason"]
     wrapper.wait_until_ready()
     here.wait_until_shown(good(here, 2), wrapper)
 
 
-def test_a_server_that_gives_no_older_commit_is_named(here: GitSite) -> None:
-    good(here)
-    refused = bad(here)
-    parent = here.repository.git("rev-parse", f"{refused}~1")
+def test_from_a_server_that_gives_no_commit_by_its_hash_the_history_is_fetched(
+    here: GitSite,
+) -> None:
+    accepted = good(here)
+    for number in range(3):
+        bad(here, number)
     here.repository.git("config", "uploadpack.allowAnySHA1InWant", "false")
     wrapper = here.wrapper(GITSYNC_GIT_CONFIG="protocol.version:0", **GATE)
 
-    assert parent == wrapper.wait_for_event("fallback_unusable")["revision"]
+    here.wait_until_shown(accepted, wrapper)
+    wrapper.wait_until_ready()
+    here.wait_until_shown(good(here, 2), wrapper)

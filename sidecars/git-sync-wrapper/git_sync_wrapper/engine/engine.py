@@ -111,12 +111,12 @@ class Engine:
     root: str
     count_healed: Callable[[int], None] = lambda _: None
 
-    def run(self, fence: Fence, ref: str = "") -> str:
+    def run(self, fence: Fence, **instead: str) -> str:
         """
         Sync once; return the commit that is checked out now.
 
         Args:
-            ref: What to check out, where that is not what the settings name.
+            instead: Flags of git-sync, where they are not what the settings say.
 
         Raises:
             SidecarError: It failed, or could not be started; for each cause another reason.
@@ -132,7 +132,7 @@ class Engine:
             prefix="run-", dir=self.access.folder, ignore_cleanup_errors=True
         ) as folder:
             report = os.path.join(folder, "error.json")
-            ended = self._call(folder, report, ears.hear, fence, ref)
+            ended = self._call(folder, report, ears.hear, fence, instead)
             if fence.is_revoked:
                 raise CycleAbandoned
             if ended.code != 0:
@@ -245,11 +245,17 @@ class Engine:
         return os.path.realpath(os.path.join(self.root, CANDIDATE))
 
     def _call(
-        self, folder: str, report: str, hear: Callable[[str], None], fence: Fence, ref: str
+        self,
+        folder: str,
+        report: str,
+        hear: Callable[[str], None],
+        fence: Fence,
+        instead: Mapping[str, str],
     ) -> child.Ended:
         prepared = self.access.prepare()
         environ = clean(self.environ) | {"TMPDIR": folder} | user_entry(self.access.folder)
-        for name, text in self._told(prepared.flags, prepared.git_config, report, ref).items():
+        flags = self._told(prepared.flags, prepared.git_config, report) | instead
+        for name, text in flags.items():
             if text:
                 environ[BY_NAME[name].variables[0]] = text
         told = [pair for pair in self._configs() if _may_be_secret(*pair)]
@@ -274,7 +280,7 @@ class Engine:
             ) from None
 
     def _told(
-        self, instead: Mapping[str, str | None], configs: Mapping[str, str], report: str, ref: str
+        self, instead: Mapping[str, str | None], configs: Mapping[str, str], report: str
     ) -> dict[str, str]:
         """
         Return git-sync's settings, by flag.
@@ -294,7 +300,6 @@ class Engine:
             "error-file": report,
             "one-time": "true",
             "stale-worktree-timeout": STALE_WORKTREE_TIMEOUT,
-            **({"ref": ref} if ref else {}),
         }
 
     def _configs(self) -> tuple[tuple[str, str], ...]:
