@@ -152,11 +152,13 @@ class Gate:
             return False
         return fence.is_asked_for or self._clock() >= verdict.due_at
 
-    def is_silent(self, revision: str) -> bool:
+    def silence(self, revision: str, last: Undecided) -> RevisionRefused | None:
         """
-        Whether there was no verdict so often that it counts as a refusal, where one is needed.
+        Return the refusal that no verdict counts as where one is needed; None while it is too soon.
         """
-        return self._undecided.get(revision, 0) >= UNDECIDED_TIMES
+        if self._undecided.get(revision, 0) < UNDECIDED_TIMES:
+            return None
+        return RevisionRefused(revision, [Finding("", None, last.message)], self._pin)
 
     def judge(
         self, revision: str, folder: str, changed: Collection[str], fence: Fence

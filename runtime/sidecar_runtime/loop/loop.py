@@ -259,7 +259,7 @@ class Loop:
                 "cycle_timeout",
                 f"the cycle was abandoned after {seconds:g} s",
                 "Find out what it waits for (network, volume), or raise the TIMEOUT setting.",
-            )
+            ),
         )
 
     def _finish(self, finished: Finished) -> int | None:

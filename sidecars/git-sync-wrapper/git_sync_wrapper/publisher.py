@@ -12,7 +12,7 @@ from git_sync_wrapper.fallback import NoFallback, fall_back
 from git_sync_wrapper.published.tree import changed_files, links_to
 from git_sync_wrapper.published.volume import Published, Volume
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.checks import Finding, Undecided
+from sidecar_runtime.gate.checks import Undecided
 from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.health import Outcome
 
@@ -154,8 +154,8 @@ class Publisher:
             except Undecided as error:
                 if published.commit and not self._settings.one_shot:
                     raise
-                if gate.is_silent(commit):
-                    return RevisionRefused(commit, [Finding("", None, error.message)]), error
+                if silence := gate.silence(commit, error):
+                    return silence, error
                 # Not in the next cycle: as git-sync, a process may end at its first failure.
                 fence.wait(ONCE_MORE_SECONDS)
 

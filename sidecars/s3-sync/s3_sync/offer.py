@@ -20,7 +20,7 @@ from s3_sync.tree.published import partial_name
 from s3_sync.tree.target import Target, Torn
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.checks import Finding, Undecided
+from sidecar_runtime.gate.checks import Undecided
 from sidecar_runtime.gate.gate import Gate, RevisionRefused
 from sidecar_runtime.logs import get_logger
 
@@ -149,10 +149,11 @@ class Offering:
             return self._gate.judge(offer.name, layout.tree.path, changed, fence)
         except Undecided as error:
             has_time = self._lease.published.at is not None and not self._one_shot
-            if has_time or not self._gate.is_silent(offer.name):
+            silence = self._gate.silence(offer.name, error)
+            if has_time or silence is None:
                 raise
             offer.undecided = self._no_verdict = error
-            return RevisionRefused(offer.name, [Finding("", None, error.message)])
+            return silence
         finally:
             self._lease.look_at_all(layout)  # a command may have written to what it judged
 

@@ -277,12 +277,13 @@ def test_what_does_not_compile_is_refused_until_a_person_asks(knock: Knock, log:
 def test_no_verdict_counts_as_a_refusal_after_three_times(knock: Knock) -> None:
     door = knock("kill -9 $$")
 
-    silent = []
+    silences = []
     for _ in range(3):
-        raised(Undecided, door.judge)
-        silent.append(door.gate.is_silent("r1"))
+        last = raised(Undecided, door.judge)
+        silences.append(door.gate.silence("r1", last))
 
-    assert [False, False, True] == silent and not door.gate.is_silent("r2")
+    assert [None, None] == silences[:2] and door.gate.silence("r2", last) is None
+    assert silences[2] is not None and "signal 9" in silences[2].message
 
 
 def test_whoever_asked_again_and_got_no_verdict_is_asked_again(

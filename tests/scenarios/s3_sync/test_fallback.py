@@ -204,7 +204,7 @@ def test_a_pin_is_obeyed_and_called_a_pin(
     pinned = {**RELEASE, **layout, "S3_SYNC_REVISION": bad.revision}
     daemon = start(pinned, interval="0.3")
     task = target.parent / "task"
-    until = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "3s"}
+    until = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "15s"}
     one_shot = start({**pinned, **until}, target=task)
 
     refused = daemon.wait_for_event("revision_refused")
