@@ -261,7 +261,7 @@ def test_what_is_refused_is_downloaded_once_whatever_is_deleted(
 def test_one_shot_that_is_refused_ends_in_3_and_says_why(
     s3: SwappingS3, target: Path, start: StartDaemon, tmp_path: Path
 ) -> None:
-    one_shot = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "2s"}
+    one_shot = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "6s"}
     command = script(tmp_path / "gate", "grep -q 'two = (2$' pkg/*.py || exit 0; echo odd; exit 1")
     s3.swap(BROKEN)
     daemon = start({**by_command(command), **one_shot}, interval="0.3")
