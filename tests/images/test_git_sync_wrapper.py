@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 CHART, ARBITRARY = "65533:0", "1000710000:0"
 
 LIST_CONTENTS = """
-import importlib.metadata, json, os, shutil, subprocess
+import glob, importlib.metadata, json, os, shutil, subprocess
 programs = ("cc", "gcc", "make", "pip3.13")
 print(json.dumps({
     "distributions": [d.name for d in importlib.metadata.distributions()],
@@ -31,6 +31,10 @@ print(json.dumps({
     "git-sync": subprocess.run(["/git-sync", "--version"], capture_output=True, text=True).stdout,
     "passwd": open("/etc/passwd").read(),
     "opt": os.listdir("/opt"),
+    "perl": [path for path in glob.glob("/usr/share/perl/*") if os.listdir(path)],
+    "unmet": subprocess.run(
+        ["apt-get", "check", "-o", "Debug::NoLocking=1", "-q"], capture_output=True, text=True
+    ).stderr,
 }))
 """
 
@@ -101,6 +105,24 @@ def test_holds_what_it_runs_and_nothing_that_builds(contents: dict[str, Any]) ->
     assert contents["ssh"].startswith("OpenSSH")
     assert [] == contents["unwanted"]
     assert "git-sync:x:65533:0:" in contents["passwd"]
+
+
+def test_perl_is_gone_and_apt_does_not_miss_it(contents: dict[str, Any]) -> None:
+    assert [] == contents["perl"]
+    assert "" == contents["unmet"]
+
+
+def test_submodules_need_no_perl(image: Image, here: GitSite) -> None:
+    library = here.server.repository("library.git")
+    commit = library.commit({"lib.py": "lib = 1\n"})
+    here.repository.commit_submodule("lib", here.server.url("library.git"), commit)
+    with container(image, here) as running:
+        here.wait_until_shown(here.repository.head(), running, 60)
+        (here.link / "lib/lib.py").unlink()
+        running.sighup()
+        running.wait_for_event("damage_repaired")
+        assert "lib = 1\n" == (here.link / "lib/lib.py").read_text()
+        assert [] == running.stray_lines
 
 
 @pytest.mark.parametrize("user", [CHART, ARBITRARY], ids=["chart", "arbitrary"])
