@@ -57,6 +57,8 @@ class Counts:
     """Pairs of sync-perm supervisors that start at once on one new database."""
     keys: int
     """Misspell every n-th key of a values file, to see that it is noticed."""
+    commits: int
+    """Commits that follow one another on a small volume."""
     tree_reads: int
     """Trees that are read while all kinds of trouble happen to git-sync."""
     credential_rotations: int
@@ -87,6 +89,7 @@ MODERATE = Counts(
     versions=12,
     version_calls=400,
     runs=2,
+    commits=8,
     tree_reads=1_000,
     credential_rotations=2,
     worlds=10,
@@ -107,6 +110,7 @@ FULL = Counts(
     versions=50,
     version_calls=2_000,
     runs=100,
+    commits=200,
     tree_reads=20_000,
     credential_rotations=20,
     worlds=300,

@@ -3,13 +3,14 @@ What is in a snapshot, on record.
 """
 
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from git_sync_wrapper.published import contents
-from git_sync_wrapper.published.contents import Contents
+from git_sync_wrapper.published.contents import LIST_BYTES, Contents
 from git_sync_wrapper.published.sharing import opened
 
 
@@ -82,9 +83,12 @@ def test_it_survives_on_record(rows: Contents, folder: int) -> None:
     assert rows == contents.read("list", folder)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"a.py": 1}', '{"a.py": [1]}'])
-def test_what_is_no_record_says_nothing(tree: Path, folder: int, text: str) -> None:
-    (tree / "list").write_text(text)
+NO_RECORDS = [b"", b"{}", b"[]", b'{"a.py": 1}', b'{"a.py": [1]}', b" " * (LIST_BYTES + 1) + b"{}"]
+
+
+@pytest.mark.parametrize("text", [*NO_RECORDS[:2], *map(zlib.compress, NO_RECORDS)], ids=range(8))
+def test_what_is_no_record_says_nothing(tree: Path, folder: int, text: bytes) -> None:
+    (tree / "list").write_bytes(text)
 
     assert contents.read("list", folder) is None
     assert contents.read("missing", folder) is None

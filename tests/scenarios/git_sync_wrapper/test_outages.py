@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Counts
 from tests.scenarios.git_sync_wrapper.situations import (
     corrupt,
     damage_link,
@@ -129,11 +130,14 @@ def test_full_disk_heals_as_soon_as_the_repository_has_shrunk(here: GitSite) -> 
         wrapper.kill()
 
 
-def test_every_commit_arrives_on_a_volume_that_holds_a_few_of_them(here: GitSite) -> None:
+@pytest.mark.timeout(3_600)
+def test_every_commit_arrives_on_a_volume_that_holds_a_few_of_them(
+    here: GitSite, counts: Counts
+) -> None:
     """Each of them is new as a whole: 8 MB to fetch, 8 MB to check out, and nothing shared."""
     with small_volume(here.root, "60m"):
         wrapper = here.publish()
-        for _ in range(8):
+        for _ in range(counts.commits):
             files = {f"data/{number}.bin": os.urandom(1_000_000) for number in range(8)}
             here.wait_until_shown(here.repository.commit(files), wrapper)
         wrapper.kill()
@@ -158,6 +162,20 @@ def test_a_commit_costs_what_has_changed_in_disk_and_times(here: GitSite) -> Non
     assert [here.link / "pkg1/m1.py"] == [path for path in before if before[path] != after[path]]
     # Names, what git keeps of each commit, and not even once what has not changed.
     assert used_bytes(here.root) - used < 4_000_000
+
+
+def test_commits_that_are_kept_cost_little(here: GitSite) -> None:
+    files = {f"pkg{number % 20}/m{number}.py": f"m = {number}\n" for number in range(1_000)}
+    data = {f"data/{number}.bin": os.urandom(1_000_000) for number in range(16)}
+    here.repository.commit({**files, **data}, whole=True)
+    wrapper = here.publish(GIT_SYNC_WRAPPER_RETAIN_COUNT="10")
+    for number in range(10):
+        commit = here.repository.commit({"pkg1/m1.py": f"m = -{number}\n"})
+        here.wait_until_shown(commit, wrapper)
+
+    kept = here.root / ".snapshots"
+    assert 11 == len([path for path in kept.iterdir() if path.is_dir()])
+    assert used_bytes(kept) - used_bytes(here.link.resolve()) < 2_000_000
 
 
 def test_a_commit_that_is_broken_through_a_link_is_held(here: GitSite) -> None:

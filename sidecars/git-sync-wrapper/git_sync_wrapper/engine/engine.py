@@ -254,7 +254,7 @@ class Engine:
     ) -> child.Ended:
         prepared = self.access.prepare()
         environ = clean(self.environ) | {"TMPDIR": folder} | user_entry(self.access.folder)
-        flags = self._told(prepared.flags, prepared.git_config, report) | instead
+        flags = {**self._told(prepared.flags, prepared.git_config, report), **instead}
         for name, text in flags.items():
             if text:
                 environ[BY_NAME[name].variables[0]] = text

@@ -13,14 +13,17 @@ import hashlib
 import json
 import os
 import stat
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from typing import NamedTuple, TypeAlias
 
 from git_sync_wrapper.published.sharing import CHUNK_BYTES, FILE_FLAGS, entries, opened
-from sidecar_runtime.volume.files import read_facts, stat_in, write_file
+from sidecar_runtime.volume.files import read_file, stat_in, write_file
 
 FLUSHED_ONE_BY_ONE = 32
+LIST_BYTES = 64 << 20
+"""What a list unpacks to at most: that of half a million files; a larger one is none."""
 
 
 class Row(NamedTuple):
@@ -118,17 +121,19 @@ def write(contents: Contents, name: str, folder: int, *, fsync: bool) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    write_file(name, json.dumps(contents).encode(), 0o664, fsync=fsync, dir_fd=folder)
+    packed = zlib.compress(json.dumps(contents).encode(), 1)  # each commit that is kept has one
+    write_file(name, packed, 0o664, fsync=fsync, dir_fd=folder)
 
 
 def read(name: str, folder: int) -> Contents | None:
     """
     Return what is on record; None where there is nothing, or something else.
     """
-    rows = read_facts(name, folder)
     try:
+        unpacker = zlib.decompressobj()
+        rows = json.loads(unpacker.decompress(read_file(name, dir_fd=folder), LIST_BYTES))
         return {path: Row(*row) for path, row in rows.items()} or None
-    except TypeError:
+    except (OSError, ValueError, RecursionError, TypeError, AttributeError, zlib.error):
         return None
 
 
