@@ -23,7 +23,7 @@ from sidecar_runtime.volume.files import read_file, stat_in, write_file
 
 FLUSHED_ONE_BY_ONE = 32
 LIST_BYTES = 64 << 20
-"""What a list unpacks to at most: that of half a million files; a larger one is none."""
+"""What a list unpacks to at most: that of half a million files; a larger one is not read."""
 
 
 class Row(NamedTuple):
