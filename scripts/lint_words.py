@@ -52,7 +52,11 @@ WORDS = {
     r"were not whole": "would be incomplete",
 }
 # Right where they are: path and text.
-ALLOWED = {("CHANGELOG.md", "secret_mended"), ("CHANGELOG.md", "not_mended")}
+ALLOWED = {
+    (name, word)
+    for name in ("CHANGELOG.md", "docs/how-to/upgrade-from-0.1-to-0.2.md")
+    for word in ("secret_mended", "not_mended")
+}
 # Not sentences of ours, or lists of what is wrong.
 UNREAD = re.compile(r"(^|/)(requirements/|(test_)?lint_words\.py$)")
 
