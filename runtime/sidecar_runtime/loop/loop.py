@@ -294,7 +294,7 @@ class Loop:
                 if end.is_success:
                     wait_seconds *= self._glances.count + 1
         elif isinstance(end, Exception):
-            self._is_asked_for |= fence.is_asked_for  # nobody has an answer yet
+            self._is_asked_for |= fence.is_asked_for and fence.asks_again
             wait_seconds = self._record.failure(end, seconds)
             if isinstance(end, GaveUp):
                 raise end

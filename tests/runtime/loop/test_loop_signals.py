@@ -73,10 +73,12 @@ def test_sighup_is_a_cycle_now(log: Log, step: Any) -> None:
     assert one.sidecar.cycles == 2
 
 
-def test_cycles_know_that_a_person_asked_until_one_has_an_answer(log: Log) -> None:
+@pytest.mark.parametrize("asks_again", [True, False])
+def test_a_cycle_knows_that_a_person_asked_for_it(log: Log, asks_again: bool) -> None:
     asked: list[bool] = []
 
     def cycle(fence: Fence) -> Outcome:
+        fence.asks_again = asks_again
         asked.append(fence.is_asked_for)
         if len(asked) == 1:
             hear(log, signal.SIGHUP)
@@ -86,7 +88,7 @@ def test_cycles_know_that_a_person_asked_until_one_has_an_answer(log: Log) -> No
 
     run(*[cycle] * 5, interval_seconds=0.1).until_stopped()
 
-    assert [False, True, True, True, False] == asked
+    assert [False, True, asks_again, asks_again, False] == asked
 
 
 def test_a_sidecar_that_wakes_the_loop_shortens_the_wait(log: Log) -> None:
