@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.s3 import client as client_module
 from s3_sync.settings import load_settings
 from s3_sync.tree.target import Target
 from s3_sync.tree.volume import Volume
@@ -52,12 +51,6 @@ def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", link)
-
-
-@pytest.fixture
-def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No wait before a request is sent again."""
-    monkeypatch.setattr(client_module, "RETRY_CEILING_SECONDS", 0.0)
 
 
 @pytest.fixture

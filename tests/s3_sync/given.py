@@ -4,15 +4,18 @@ What the tests of client and applier share: credentials without a child, and a c
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from s3_sync.s3.client import S3Client
+from s3_sync.s3.pool import PATIENCE, Patience
 from s3_sync.s3.refusals import Operation
 from sidecar_runtime.aws.credentials import AwsConfig, Chain, Credentials
 from sidecar_runtime.fence import Fence
 from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3
 
 GIVEN = Credentials(ACCESS_KEY, SECRET_KEY)
+AT_ONCE = replace(PATIENCE, retry_seconds=0.0)
 
 
 class Given(Chain):
@@ -59,13 +62,14 @@ def play(
     counts: list[Operation] | None = None,
     *,
     pays: bool = False,
+    patience: Patience = AT_ONCE,
 ) -> Any:
     """Run a scene with a client that has begun its cycle."""
 
     async def run() -> Any:
         count = (counts if counts is not None else []).append
         given = chain or Given(config_of(server))
-        client = S3Client(server.bucket, "dags/", given, count, pays=pays)
+        client = S3Client(server.bucket, "dags/", given, count, pays=pays, patience=patience)
         try:
             async with asyncio.timeout(20):
                 client.begin_cycle(Fence())

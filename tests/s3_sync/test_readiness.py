@@ -16,8 +16,6 @@ from tests.support.faults import first
 from tests.support.loopback import Fault
 from tests.support.shelf import RELEASE, Shelf, is_bundle
 
-pytestmark = pytest.mark.usefixtures("retries_at_once")
-
 DOCS = Path(__file__).parents[2] / "docs"
 SYNTAX = {"S3_SYNC_GATE": "syntax"}
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}

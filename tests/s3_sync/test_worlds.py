@@ -14,8 +14,6 @@ from tests.support.fake_s3 import FakeS3, error, is_get
 from tests.support.faults import first, flip_first_bit, replace_body
 from tests.support.loopback import Fault
 
-pytestmark = pytest.mark.usefixtures("retries_at_once")
-
 LAYOUTS = [{}, {"S3_SYNC_GATE": "syntax"}, {"S3_SYNC_LAYOUT": "snapshot"}]
 THEIRS = {"theirs.py": b"of another owner\n"}
 # Of each kind of object, the reason that it is counted by; those that are fine, or never files,

@@ -19,7 +19,7 @@ from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, SourceError
 from s3_sync.s3.wire import WireError
 from s3_sync.source import Order
-from s3_sync.tree import download as download_module
+from s3_sync.tree.download import MEMORY_BYTES
 from s3_sync.tree.target import Target
 from s3_sync.tree.volume import Volume
 from sidecar_runtime.errors import SidecarError
@@ -30,8 +30,6 @@ from tests.s3_sync.tree.handling import staged
 from tests.support.fake_s3 import FakeS3, error, is_get
 from tests.support.faults import first, flip_first_bit, hang, replace_body, reset
 from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.usefixtures("retries_at_once")
 
 
 class Cycle:
@@ -440,12 +438,9 @@ def test_a_revoked_fence_ends_it_and_nothing_shows(cycle: Cycle, folder: Path) -
     assert [] == staged(folder)
 
 
-def test_a_canceled_download_leaves_no_staging_file(
-    cycle: Cycle, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(download_module, "MEMORY_BYTES", 4)
-    cycle.s3.put("dags/a.py", b"0123456789")
-    cycle.s3.inject(hang(after=8), is_get())
+def test_a_canceled_download_leaves_no_staging_file(cycle: Cycle, folder: Path) -> None:
+    cycle.s3.put("dags/a.py", b"x" * (2 * MEMORY_BYTES))
+    cycle.s3.inject(hang(after=MEMORY_BYTES + MEMORY_BYTES // 2), is_get())
     entries = cycle.listed()
 
     async def scene(client: S3Client) -> None:

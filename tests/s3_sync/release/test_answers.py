@@ -20,8 +20,6 @@ from tests.support.faults import (
 from tests.support.loopback import Exchange, Fault, closed_port
 from tests.support.shelf import PARTS, RELEASE, Shelf
 
-pytestmark = pytest.mark.usefixtures("retries_at_once")
-
 OLD = {"a.py": b"old = 1\n", "gone.py": b"gone = 1\n"}
 NEW = {"a.py": b"new = 1\n" * 20, "pkg/b.py": b"b = 1\n" * 50, "empty.py": b""}
 

@@ -25,8 +25,6 @@ MANY = {f"team{n % 9}/dag_{n:04}.py": b"x = %d\n" % n for n in range(1_500)}
 KEY, OTHER = Key(), Key()
 FOLLOWING = {"KEY_PATH": "dags", **RELEASE}
 
-pytestmark = pytest.mark.usefixtures("retries_at_once")
-
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:

@@ -27,7 +27,6 @@ PINNED = {"KEY_PATH": "dags", **RELEASE}
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 GATE = {"S3_SYNC_GATE": "syntax"}
 
-pytestmark = pytest.mark.usefixtures("retries_at_once")
 
 layouts = pytest.mark.parametrize(
     "layout", [{}, GATE, SNAPSHOT], ids=["in-place", "gate", "snapshot"]

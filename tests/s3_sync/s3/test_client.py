@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from s3_sync.s3 import client as module
 from s3_sync.s3.client import ATTEMPTS, USER_AGENT, S3Client
+from s3_sync.s3.pool import Patience
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.s3.wire import WireError
 from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from tests.s3_sync.given import GIVEN, Given, config_of, play
+from tests.s3_sync.given import AT_ONCE, GIVEN, Given, config_of, play
 from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, Identity, error, is_get, is_list
 from tests.support.faults import answer_with, reset, truncate, with_headers
 from tests.support.loopback import Answer, Fault, Request
@@ -21,9 +21,6 @@ from tests.support.loopback import Answer, Fault, Request
 OLD = Credentials("AKIDOLD", "old-secret", "old-token")
 NEW = Credentials("AKIDNEW", "new-secret", "new-token")
 INVALID_REGIONS = ["evil.example/", "EU", "x" * 40, "eu west", "@evil"]
-
-
-pytestmark = pytest.mark.usefixtures("retries_at_once")
 
 
 @pytest.fixture
@@ -66,9 +63,11 @@ def key_of(request: Request) -> str:
     return request.headers["authorization"].split("Credential=")[1].split("/")[0]
 
 
-def failure(s3: FakeS3, scene: Any, chain: Given | None = None) -> SidecarError:
+def failure(
+    s3: FakeS3, scene: Any, chain: Given | None = None, patience: Patience = AT_ONCE
+) -> SidecarError:
     with pytest.raises(SidecarError) as caught:
-        play(s3, scene, chain)
+        play(s3, scene, chain, patience=patience)
     return caught.value
 
 
@@ -252,22 +251,21 @@ def test_what_is_denied_is_asked_once(s3: FakeS3, scene: Any, reason: str) -> No
     assert 1 == len(s3.requests)
 
 
-def test_silence_is_not_waited_for_three_times(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LIST_SECONDS", 0.05)
+def test_silence_is_not_waited_for_three_times(s3: FakeS3) -> None:
+    patience = replace(AT_ONCE, answer_seconds=0.05)
     s3.inject(lambda exchange: exchange.hang())
 
     try:
-        assert "request_timeout" == failure(s3, list_all).reason
+        assert "request_timeout" == failure(s3, list_all, patience=patience).reason
         assert 1 == len(s3.requests)
     finally:
         s3.release()
 
 
-def test_a_body_may_take_as_long_as_it_is_big(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GET_SECONDS", 0.0)
-    monkeypatch.setattr(module, "SLOWEST_BYTES_PER_SECOND", 0.5)
+def test_a_body_may_take_as_long_as_it_is_big(s3: FakeS3) -> None:
+    patience = replace(AT_ONCE, answer_seconds=0.0, slowest_bytes_per_second=0.5)
 
-    play(s3, get)
+    play(s3, get, patience=patience)
 
 
 def test_what_a_receiver_raises_is_raised(s3: FakeS3) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from s3_sync.s3 import client as client_module
-from s3_sync.s3 import poll as module
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.poll import SECONDS, PollConnection
 from s3_sync.s3.pool import TlsContext
@@ -81,12 +80,10 @@ def test_a_kept_connection_that_was_closed_is_replaced(
     assert 2 == connections(s3)
 
 
-def test_one_that_was_idle_for_long_is_not_tried(
-    s3: FakeS3, poll: PollConnection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert poll.is_unmodified(head())
-    monkeypatch.setattr(module, "KEEP_SECONDS", -1.0)
+def test_one_that_was_idle_for_long_is_not_tried(s3: FakeS3) -> None:
+    poll = PollConnection(HttpOrigin("http", "localhost", s3.port), None, keep_seconds=-1.0)
 
+    assert poll.is_unmodified(head())
     assert poll.is_unmodified(head())
     assert (2, 2) == (connections(s3), len(s3.seen()))
 

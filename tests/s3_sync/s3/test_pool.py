@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from s3_sync.s3 import pool as module
-from s3_sync.s3.pool import KEEP_SECONDS, PROXY_HEAD_LIMIT_BYTES, Pool, TlsContext
+from s3_sync.s3.pool import PATIENCE, PROXY_HEAD_LIMIT_BYTES, Patience, Pool, TlsContext
 from s3_sync.s3.tls import Trust
 from s3_sync.s3.wire import Answer, HttpOrigin, WireError
 from tests.s3_sync.given import config
@@ -109,12 +108,14 @@ def run(
     origin: Callable[[int], HttpOrigin] | None = None,
     context: TlsContext | None = None,
     tls: ssl.SSLContext | None = None,
+    **patience: float,
 ) -> Any:
     """Play a scene with a pool that leads to the server."""
 
     async def play() -> Any:
         async with asyncio.timeout(10), listening(server, tls=tls):
-            pool = Pool(origin(server.port) if origin else server.origin, context)
+            place = origin(server.port) if origin else server.origin
+            pool = Pool(place, context, Patience(**patience))
             try:
                 return await scene(pool)
             finally:
@@ -238,15 +239,12 @@ def test_a_connection_that_cannot_be_kept_is_not_used_again(first: Step) -> None
     assert 2 == server.connections
 
 
-def test_a_connection_that_was_idle_for_long_is_not_used_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_connection_that_was_idle_for_long_is_not_used_again() -> None:
     """NAT gateways forget it without a word."""
-    assert KEEP_SECONDS < 60
-    monkeypatch.setattr(module, "KEEP_SECONDS", 0.0)
+    assert PATIENCE.keep_seconds < 60
     server = StandIn([[ok()], [ok()]], [[ok()]])
 
-    run(server, get_twice)
+    run(server, get_twice, keep_seconds=0.0)
 
     assert 2 == server.connections
 
@@ -276,12 +274,12 @@ def test_a_port_where_nobody_listens() -> None:
     assert f"cannot connect to 127.0.0.1:{port}: Connection refused" == error.message
 
 
-def test_a_server_that_does_not_accept_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.05)
+def test_a_server_that_does_not_accept_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as first:
         first.connect(full.getsockname())
 
-        error = run(StandIn(), failure, lambda _: HttpOrigin("http", *full.getsockname()))
+        origin = HttpOrigin("http", *full.getsockname())
+        error = run(StandIn(), failure, lambda _: origin, connect_seconds=0.05)
 
     assert "request_timeout" == error.reason
     assert "did not accept a connection in 0.05 s" in error.message
@@ -316,14 +314,12 @@ def test_a_name_that_nobody_knows() -> None:
     assert "minio.example:9000 cannot be resolved: Name or service not known" in error.message
 
 
-def test_a_silent_name_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RESOLVE_SECONDS", 0.05)
-
+def test_a_silent_name_server_is_not_waited_for() -> None:
     async def resolve() -> list[Any]:
         await asyncio.Event().wait()
         return []
 
-    error = run(StandIn(), resolving(resolve, failure))
+    error = run(StandIn(), resolving(resolve, failure), resolve_seconds=0.05)
 
     assert "name_unresolved" == error.reason
     assert "the name server does not answer" in error.message
@@ -527,10 +523,8 @@ def test_a_proxy_of_a_kind_that_we_do_not_speak_is_refused(scheme: str, proxy: s
     assert "p%40ss" not in error.message
 
 
-def test_a_silent_proxy_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.05)
-
-    error = run(StandIn([[]]), failure, through("https"), NO_CA)
+def test_a_silent_proxy_is_not_waited_for() -> None:
+    error = run(StandIn([[]]), failure, through("https"), NO_CA, connect_seconds=0.05)
 
     assert "request_timeout" == error.reason
     assert "the proxy" in error.message

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync.tree import download as module
 from s3_sync.tree.download import MEMORY_BYTES, Download, Proof, is_md5, md5_of
 from s3_sync.tree.staging import Staging
 from tests.s3_sync.failing import failure
@@ -136,15 +135,12 @@ def test_an_answer_without_end_does_not_fill_the_disk(
     assert found.reason == "object_corrupt" and "more than the 5 bytes came" in found.message
 
 
-def test_a_full_disk_is_reported(
-    open_staging: Callable[[], Staging], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_reported() -> None:
     def open_full() -> Staging:
         return Staging(os.open("/dev/full", os.O_RDWR), "full")
 
-    monkeypatch.setattr(module, "MEMORY_BYTES", 3)
-    download = Download("k", 10, open_full)
-    download.write(b"123")
+    download = Download("k", 2 * MEMORY_BYTES, open_full)
+    download.write(b"x" * MEMORY_BYTES)
 
     with pytest.raises(OSError, match="No space left"):
         download.write(b"4")

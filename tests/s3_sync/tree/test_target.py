@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from s3_sync.keys import RESERVED
-from s3_sync.tree import download as download_module
+from s3_sync.tree.download import MEMORY_BYTES
 from s3_sync.tree.target import Target
 from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -75,18 +75,16 @@ def test_replaces_a_file_as_a_whole(folder: Path, target: Target) -> None:
 
 
 @pytest.mark.parametrize("fsync", [True, False])
-def test_a_big_file_goes_from_staging_to_its_place(
-    folder: Path, fsync: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(download_module, "MEMORY_BYTES", 4)
+def test_a_big_file_goes_from_staging_to_its_place(folder: Path, fsync: bool) -> None:
+    body = b"x" * (MEMORY_BYTES + 1)
     with opened(folder, file_mode=0o640, fsync=fsync) as target:
-        download = download_of(target)
+        download = download_of(target, body)
         assert download.staging is not None and len(staged(folder)) == 1
 
-        assert target.publish("d/a.py", entry_of("d/a.py"), download, Fence(), nothing)
+        assert target.publish("d/a.py", entry_of("d/a.py", body), download, Fence(), nothing)
 
     found = (folder / "d/a.py").stat()
-    assert BODY == (folder / "d/a.py").read_bytes()
+    assert body == (folder / "d/a.py").read_bytes()
     assert 0o640 == stat.S_IMODE(found.st_mode)
     assert [] == staged(folder) and download.staging.fd == -1
 

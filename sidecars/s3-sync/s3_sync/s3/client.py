@@ -15,7 +15,7 @@ from typing import Protocol
 
 from s3_sync.s3.addressing import DEFAULT_REGION, Address, locate
 from s3_sync.s3.poll import PollConnection
-from s3_sync.s3.pool import Pool, write_head
+from s3_sync.s3.pool import PATIENCE, Patience, Pool, write_head
 from s3_sync.s3.refusals import (
     PARTITIONS,
     STALE_CREDENTIALS,
@@ -37,12 +37,7 @@ from sidecar_runtime.fence import Fence
 
 USER_AGENT = f"s3-sync/{__version__}"
 PAGE_KEYS = 1000
-LIST_SECONDS = 60.0
-GET_SECONDS = 60.0
-# A download may take a minute, and longer as far as it brings at least this much a second.
-SLOWEST_BYTES_PER_SECOND = 50_000
 ATTEMPTS = 3
-RETRY_CEILING_SECONDS = 0.4
 RETRIED = {"throttled", "server_error", "connection_lost"}
 
 AWS_DOMAINS = (".amazonaws.com", *(f".{domain}" for _, _, domain in PARTITIONS))
@@ -71,6 +66,7 @@ class S3Client:
     Args:
         count: Called with the operation of each request that is sent.
         pays: Whether to pay for the requests, where the bucket wants it of whoever reads.
+        patience: How long it waits.
     """
 
     def __init__(
@@ -81,7 +77,9 @@ class S3Client:
         count: Callable[[Operation], None],
         *,
         pays: bool = False,
+        patience: Patience = PATIENCE,
     ) -> None:
+        self._patience = patience
         self._own_headers = {"user-agent": USER_AGENT}
         if pays:
             self._own_headers["x-amz-request-payer"] = "requester"
@@ -149,7 +147,7 @@ class S3Client:
         if token is not None:
             query["continuation-token"] = token
         request = self._request("list", query["prefix"])
-        answer = await self._send(request, query, dict, None, LIST_SECONDS)
+        answer = await self._send(request, query, dict, None, self._patience.answer_seconds)
         self.listed_at = answer.headers.get("date", "")
         return answer.body
 
@@ -196,7 +194,8 @@ class S3Client:
             ObjectError, SourceError, WireError
         """
         request = self._request(operation, key)
-        seconds = GET_SECONDS + size_bytes / SLOWEST_BYTES_PER_SECOND
+        patience = self._patience
+        seconds = patience.answer_seconds + size_bytes / patience.slowest_bytes_per_second
 
         def all_headers() -> Mapping[str, str]:
             return {"accept-encoding": "identity", **headers()}
@@ -287,7 +286,8 @@ class S3Client:
             reason = error.reason if isinstance(error, SidecarError) else ""
             if reason not in RETRIED or failures == ATTEMPTS:
                 raise error
-            await asyncio.sleep(random.uniform(0, RETRY_CEILING_SECONDS * 2**failures))
+            ceiling = self._patience.retry_seconds * 2 ** (failures - 1)
+            await asyncio.sleep(random.uniform(0, ceiling))
 
     def _sign(
         self, request: Request, query: dict[str, str], headers: Mapping[str, str]
@@ -335,6 +335,6 @@ class S3Client:
         if not is_known or config != self._config:
             context = Trust(config).context if address.origin.scheme == "https" else None
             self.close()
-            self._pool = Pool(address.origin, context)
+            self._pool = Pool(address.origin, context, self._patience)
             self._poll = None if address.origin.proxy else PollConnection(address.origin, context)
         self._config, self._address, self._bucket_region = config, address, bucket_region

@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import time
 
-from s3_sync.s3.pool import KEEP_SECONDS, TlsContext
+from s3_sync.s3.pool import PATIENCE, TlsContext
 from s3_sync.s3.wire import FRAMING_LIMIT_BYTES, HttpOrigin
 
 SECONDS = 5.0
@@ -24,13 +24,19 @@ class PollConnection:
 
     Args:
         seconds: The limit for connecting, for each silence, and for the whole answer.
+        keep_seconds: As :class:`s3_sync.s3.pool.Patience`.
     """
 
     def __init__(
-        self, origin: HttpOrigin, context: TlsContext | None, seconds: float = SECONDS
+        self,
+        origin: HttpOrigin,
+        context: TlsContext | None,
+        seconds: float = SECONDS,
+        keep_seconds: float = PATIENCE.keep_seconds,
     ) -> None:
         self._origin = origin
         self._seconds = seconds
+        self._keep_seconds = keep_seconds
         self._context = context
         self._socket: socket.socket | None = None
         self._heard_at = 0.0
@@ -42,7 +48,7 @@ class PollConnection:
         Args:
             head: Request line and headers, whole.
         """
-        if time.monotonic() - self._heard_at > KEEP_SECONDS:
+        if time.monotonic() - self._heard_at > self._keep_seconds:
             self.close()
         is_kept = self._socket is not None
         try:

@@ -10,16 +10,38 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from s3_sync.s3.wire import Answer, Check, Connection, HttpOrigin, Sink, StaleConnection, WireError
 
-CONNECT_SECONDS = 10.0
-RESOLVE_SECONDS = 5.0
-# NAT gateways and firewalls forget idle connections, some after a minute.
-KEEP_SECONDS = 50.0
 PROXY_HEAD_LIMIT_BYTES = 16 << 10
 
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """
+    How long to wait, in seconds.
+
+    Args:
+        connect_seconds: For a connection, with TLS and a proxy's tunnel.
+        resolve_seconds: For the name server.
+        keep_seconds: With an idle connection before it is used no more: NAT gateways and firewalls
+            forget it, some after a minute.
+        answer_seconds: For an answer; a body may take longer as far as it brings at least
+            ``slowest_bytes_per_second``.
+        retry_seconds: Before the first retry, at most; twice as long before each further one.
+    """
+
+    connect_seconds: float = 10.0
+    resolve_seconds: float = 5.0
+    keep_seconds: float = 50.0
+    answer_seconds: float = 60.0
+    slowest_bytes_per_second: float = 50_000.0
+    retry_seconds: float = 0.8
+
+
+PATIENCE = Patience()
 
 # What the next handshake trusts.
 TlsContext = Callable[[], ssl.SSLContext]
@@ -30,9 +52,12 @@ class Pool:
     Keep-alive connections to one origin; :meth:`get` may run concurrently.
     """
 
-    def __init__(self, origin: HttpOrigin, context: TlsContext | None) -> None:
+    def __init__(
+        self, origin: HttpOrigin, context: TlsContext | None, patience: Patience = PATIENCE
+    ) -> None:
         self.origin = origin
         self._context = context
+        self._patience = patience
         self._idle: list[Connection] = []
 
     async def get(
@@ -87,7 +112,7 @@ class Pool:
     def _take_idle(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable and connection.idle_seconds < KEEP_SECONDS:
+            if connection.is_usable and connection.idle_seconds < self._patience.keep_seconds:
                 return connection
             connection.close()
         return None
@@ -122,15 +147,15 @@ class Pool:
         Open a connection, through the proxy where there is one.
         """
         loop = asyncio.get_running_loop()
-        origin = self.origin
+        origin, patience = self.origin, self._patience
         where = f"{origin.host}:{origin.port}"
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(patience.connect_seconds):
                 if origin.proxy:
                     where = f"the proxy {hide_userinfo(origin.proxy)}"
-                    sock = await _open_proxy(loop, origin)
+                    sock = await _open_proxy(loop, origin, patience)
                 else:
-                    sock = await _open_socket(loop, origin.host, origin.port)
+                    sock = await _open_socket(loop, origin.host, origin.port, patience)
                 _, connection = await loop.create_connection(
                     lambda: Connection(loop),
                     sock=sock,
@@ -139,7 +164,8 @@ class Pool:
                 )
         except TimeoutError:
             raise WireError(
-                "request_timeout", f"{where} did not accept a connection in {CONNECT_SECONDS:g} s"
+                "request_timeout",
+                f"{where} did not accept a connection in {patience.connect_seconds:g} s",
             ) from None
         except (socket.gaierror, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not a host name"
@@ -175,7 +201,9 @@ def write_head(target: str, headers: Mapping[str, str]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-async def _open_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+async def _open_socket(
+    loop: asyncio.AbstractEventLoop, host: str, port: int, patience: Patience
+) -> socket.socket:
     """
     Connect to the first address of a host that answers.
 
@@ -184,7 +212,7 @@ async def _open_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) ->
         OSError: No address accepts; the error of the last one.
     """
     try:
-        async with asyncio.timeout(RESOLVE_SECONDS):
+        async with asyncio.timeout(patience.resolve_seconds):
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except TimeoutError:
         raise socket.gaierror(socket.EAI_AGAIN, "the name server does not answer") from None
@@ -192,7 +220,7 @@ async def _open_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) ->
         sock = socket.socket(family, kind, protocol)
         try:
             sock.setblocking(False)
-            async with asyncio.timeout(CONNECT_SECONDS / len(found)):
+            async with asyncio.timeout(patience.connect_seconds / len(found)):
                 await loop.sock_connect(sock, address)
         except OSError:  # TimeoutError is one
             sock.close()
@@ -206,7 +234,9 @@ async def _open_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) ->
     raise socket.gaierror(socket.EAI_NONAME, "it has no address")
 
 
-async def _open_proxy(loop: asyncio.AbstractEventLoop, origin: HttpOrigin) -> socket.socket:
+async def _open_proxy(
+    loop: asyncio.AbstractEventLoop, origin: HttpOrigin, patience: Patience
+) -> socket.socket:
     """
     Connect to the proxy, and for https ask it for a tunnel.
 
@@ -219,7 +249,7 @@ async def _open_proxy(loop: asyncio.AbstractEventLoop, origin: HttpOrigin) -> so
     if address is None:
         shown = hide_userinfo(origin.proxy)
         raise WireError("proxy_refused", f"the proxy {shown} is not of the form http://HOST:PORT")
-    sock = await _open_socket(loop, *address)
+    sock = await _open_socket(loop, *address, patience)
     try:
         if origin.scheme == "https":
             await _ask_for_tunnel(loop, sock, origin)
