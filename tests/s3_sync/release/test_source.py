@@ -23,6 +23,7 @@ from tests.support.releases import ABSENT, AT, Release, make_release, seal
 from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest, is_pointer
 
 FILES = {f"pkg{n % 3}/m{n}.py": f"x = {n}\n".encode() * 30 for n in range(12)} | {"empty.py": b""}
+MANY = {f"team{n % 9}/dag_{n:04}.py": b"x = %d\n" % n for n in range(1_500)}
 PINNED = {"KEY_PATH": "dags", **RELEASE}
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 GATE = {"S3_SYNC_GATE": "syntax"}
@@ -110,6 +111,27 @@ def test_a_lost_connection_is_gone_on_with_at_the_first_file_that_is_missing(
     starts = [int(text.removeprefix("bytes=").split("-")[0]) for text in (first, second)]
     assert starts[0] < starts[1]
     assert files == process.shown
+
+
+@pytest.mark.parametrize("files", [FILES, MANY], ids=["read whole", "read by ranges"])
+def test_the_page_follows_another_manifest_of_the_same_content(
+    s3: FakeS3, shelf: Shelf, process: Process, files: dict[str, bytes]
+) -> None:
+    first = shelf.publish(files)
+    process.run(PINNED)
+    times_before = times(process)
+    checked = Checked("3.3.2", AT, 2, ("orders", "sales"))
+    assert first.revision == shelf.publish(files, checked=checked).revision
+    s3.forget()
+
+    assert "unchanged" == process.cycle().result
+
+    release = process.details["release"]
+    assert isinstance(release, dict)
+    assert "Airflow 3.3.2 at 2026-11-20T15:00:00Z: 2 DAGs" == release["checked_by"]
+    assert times_before == times(process)
+    assert [] == s3.seen(is_bundle)
+    assert 2 == len(s3.seen()), "the pointer, and the manifest or its head"
 
 
 def test_the_page_tells_where_a_release_comes_from(shelf: Shelf, process: Process) -> None:

@@ -111,6 +111,8 @@ class ReleaseSource:
         # Of the pointer that the last glance did not find the same.
         self._missed_etag = ""
         self._release: Release | None = None
+        # The pointer that it was read by.
+        self._read_by: Pointer | None = None
         path = settings.trusted_keys
         self._key_folder = KeyFolder(path) if path else None
         self._seen = Seen(settings, remembers=remembers)
@@ -136,13 +138,14 @@ class ReleaseSource:
         pointer = await self._poll(keys, fence)
         if self._release is None:
             self._release = await self._read_whole(pointer.revision, keys, pointer)
-        elif self._release.revision != pointer.revision:
+        elif pointer != self._read_by:  # the same revision may have another manifest now
             is_small = pointer.manifest_bytes <= WHOLE_BYTES
             self._release = await (
                 self._read_whole(pointer.revision, keys, pointer)
                 if is_small
                 else self._read_news(pointer, keys, self._release)
             )
+        self._read_by = pointer
         return self._release
 
     async def find(self, revision: str, fence: Fence) -> Release:
