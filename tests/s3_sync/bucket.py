@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from s3_sync.publisher.airflow.check import Passed
@@ -33,7 +34,9 @@ class Bucket:
         self.judge: Callable[[], object] = lambda: None
         self.passed: Passed | None = None
 
-    def publish(self, files: Mapping[str, bytes], *, is_dry: bool = False) -> Outcome:
+    def publish(
+        self, files: Mapping[str, bytes], *, is_dry: bool = False, repairs: bool = False
+    ) -> Outcome:
         """Publish a folder that has these files."""
 
         def judge(revision: str, write: Callable[[str], list[str]]) -> Passed | None:
@@ -43,7 +46,8 @@ class Bucket:
 
         write_files(self.folder, files)
         publisher = Publisher(self.store, ORIGIN, judge, Progress())
-        return publisher.publish(str(self.folder), Ignore(str(self.folder), ()), is_dry=is_dry)
+        ignore = Ignore(str(self.folder), ())
+        return publisher.publish(str(self.folder), ignore, is_dry=is_dry, repairs=repairs)
 
     def bodies(self) -> dict[str, bytes]:
         return {key: stored.body for key, stored in self.server.objects.items()}
@@ -56,8 +60,13 @@ class Bucket:
     def put(self, release: Release) -> Release:
         """Make a release current, as another publisher."""
         for name, body in release.objects().items():
-            self.server.put(PREFIX + name, body)
+            self.server.put(PREFIX + name, body, at=release.pointer.turn.since)
         return release
+
+    def put_back(self, pointer: bytes) -> None:
+        """Put back an old pointer, an hour after it was published."""
+        later = parse_pointer(pointer).turn.since + timedelta(hours=1)
+        self.server.put(PREFIX + POINTER_KEY, pointer, at=later)
 
     def history(self) -> tuple[str, ...]:
         pointer = parse_pointer(self.bodies()[PREFIX + POINTER_KEY])

@@ -151,16 +151,18 @@ class FakeS3(LoopbackServer):
         headers: Mapping[str, str] | None = None,
         storage_class: str = "STANDARD",
         listed_size: int | None = None,
+        at: datetime | None = None,
     ) -> None:
         """
         Store an object.
 
         Args:
             etag: None = the MD5 of the body.
+            at: when it was written; None = now.
         """
         etag = hashlib.md5(body).hexdigest() if etag is None else etag
         self.objects[key] = Stored(
-            body, etag, datetime.now(UTC), headers or {}, storage_class, listed_size
+            body, etag, at or datetime.now(UTC), headers or {}, storage_class, listed_size
         )
 
     def delete(self, key: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from s3_sync.publisher.promote import Promotion, promote
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import Pointer, parse_pointer
+from s3_sync.release.pointer import Pointer, parse_pointer, serialise_pointer
+from s3_sync.release.signed import digest_of_manifest
 from s3_sync.settings import load_settings
 from tests.s3_sync.bucket import CHECKED, ORIGIN, Bucket
 from tests.s3_sync.failing import failure
 from tests.support.publishing import PREFIX
-from tests.support.releases import ABSENT, Release, make_release, seal
+from tests.support.releases import ABSENT, AT, Release, make_release, seal
 from tests.support.writable_s3 import is_write
 
 A = {"a.py": b"a = 1\n" * 50, "run.sh": b"#!/bin/sh\n", "empty.py": b""}
@@ -38,10 +40,12 @@ class Places:
 
     def put(self, release: Release) -> Release:
         for name, body in release.objects().items():
-            self.prd.server.put(f"dev/{name}", body)
+            self.prd.server.put(f"dev/{name}", body, at=release.pointer.turn.since)
         return release
 
-    def promote(self, revision: str | None = None, *, is_dry: bool = False) -> Promotion:
+    def promote(
+        self, revision: str | None = None, *, is_dry: bool = False, repairs: bool = False
+    ) -> Promotion:
         def judge(name: str, write: Callable[[str], list[str]]) -> None:
             folder = self.prd.folder / name
             folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +53,16 @@ class Places:
             self.judged.append((name, {path: Path(folder, path).read_bytes() for path in paths}))
             self.verdict()
 
-        return promote(self.dev, self.prd.store, revision, WHO, judge, Progress(), is_dry=is_dry)
+        return promote(
+            self.dev,
+            self.prd.store,
+            revision,
+            WHO,
+            judge,
+            Progress(),
+            is_dry=is_dry,
+            repairs=repairs,
+        )
 
     def pointer(self) -> Pointer:
         return parse_pointer(self.prd.bodies()[PREFIX + POINTER_KEY])
@@ -187,6 +200,50 @@ def test_what_is_not_what_it_says_is_not_promoted(
     assert reason == failure(places.promote).reason
     assert [] == places.prd.writes()
     assert B == places.prd.current()
+
+
+def test_where_an_old_pointer_was_put_back_the_revision_must_be_named(places: Places) -> None:
+    old = places.put(make_release(A))
+    later = old.pointer.turn.since + timedelta(minutes=6)
+    places.prd.server.put(f"dev/{POINTER_KEY}", old.pointer_bytes, at=later)
+
+    found = failure(places.promote)
+
+    assert "release_replayed" == found.reason
+    assert "Name the revision" in found.advice
+    assert [] == places.prd.writes()
+    assert "promoted" == places.promote(old.revision[:12]).result
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format": 3}'])
+def test_what_is_no_pointer_in_the_target_is_left_alone_unless_it_is_to_be_repaired(
+    places: Places, content: bytes
+) -> None:
+    places.put(make_release(A))
+    places.prd.server.put(PREFIX + POINTER_KEY, content)
+
+    assert "pointer_invalid" == failure(places.promote).reason
+    assert content == places.prd.bodies()[PREFIX + POINTER_KEY]
+    assert "promoted" == places.promote(repairs=True).result
+    assert A == places.prd.current()
+
+
+def test_the_manifest_must_be_the_one_that_the_sources_pointer_names(places: Places) -> None:
+    """Of one content there may be several, with different verdicts."""
+    release = places.put(make_release(A))
+    digest = digest_of_manifest(release.manifest_bytes)
+    pointer = serialise_pointer(replace(release.pointer, manifest_sha256=digest))
+    places.prd.server.put(f"dev/{POINTER_KEY}", pointer, at=AT)
+    other = make_release(A, checked=replace(CHECKED, dags=99))
+    places.prd.server.put(f"dev/{manifest_key(release.revision)}", other.manifest_bytes)
+
+    found = failure(places.promote)
+
+    assert "release_untrusted" == found.reason
+    assert "not the one that the pointer was signed with" in found.message
+    assert [] == places.prd.writes()
+    places.put(release)
+    assert "promoted" == places.promote().result
 
 
 def test_a_revision_that_is_not_there_is_reported(places: Places) -> None:

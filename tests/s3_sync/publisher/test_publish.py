@@ -13,12 +13,14 @@ from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import parse_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import parse_pointer, serialise_pointer
+from tests.runtime.recording import Log
 from tests.s3_sync.bucket import CHECKED, ORIGIN, Bucket
 from tests.s3_sync.failing import failure
 from tests.support.fake_s3 import access_denied, error, is_get
 from tests.support.loopback import Exchange
 from tests.support.publishing import PREFIX, read_release
 from tests.support.releases import make_release
+from tests.support.signing import Key
 from tests.support.writable_s3 import forbid_missing, is_write, lose_answer
 
 A = {"a.py": b"print('a')\n", "sql/a.sql": b"select 1;\n" * 40}
@@ -196,14 +198,96 @@ def test_a_damaged_bundle_is_replaced(
 @pytest.mark.parametrize(
     "content", [b"", b"{}", b'{"format": 3}', b"my own file"], ids=["empty", "other", "new", "own"]
 )
-def test_what_is_no_pointer_is_left_alone(bucket: Bucket, content: bytes) -> None:
+@pytest.mark.parametrize("key", [None, Key()], ids=["unsigned", "signed"])
+def test_what_is_no_pointer_is_left_alone_unless_it_is_to_be_repaired(
+    bucket: Bucket, log: Log, content: bytes, key: Key | None
+) -> None:
+    if key is not None:
+        bucket.store.signer, bucket.store.keys = key.signer, key.signer.keys
+    bucket.publish(B)
+    seen = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY]).turn.sequence
     bucket.server.put(PREFIX + POINTER_KEY, content)
+    before = bucket.bodies()
 
     found = failure(bucket.publish, A)
 
     assert "pointer_invalid" == found.reason
     assert f"s3://{bucket.server.bucket}/dags/current.json" in found.message
-    assert {PREFIX + POINTER_KEY: content} == bucket.bodies()
+    assert "--repair" in found.advice
+    assert before == bucket.bodies()
+    assert "published" == bucket.publish(A, repairs=True).result
+    assert A == bucket.current()
+    assert () == bucket.history()
+    assert seen <= parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY]).turn.sequence
+    assert 1 == len(log.events("pointer_untrusted"))
+
+
+def test_a_repair_that_meets_a_publish_at_the_same_moment_loses(bucket: Bucket) -> None:
+    bucket.server.put(PREFIX + POINTER_KEY, b"{}")
+    bucket.judge = lambda: bucket.put(make_release(B))
+
+    found = failure(lambda: bucket.publish(A, repairs=True))
+
+    assert "publish_conflict" == found.reason
+    assert B == bucket.current()
+
+
+def test_what_spoils_the_pointer_during_a_publish_stays_for_its_owner(bucket: Bucket) -> None:
+    bucket.publish(B)
+    bucket.judge = lambda: bucket.server.put(PREFIX + POINTER_KEY, b"{}")
+
+    found = failure(bucket.publish, A)
+
+    assert "publish_conflict" == found.reason and "overwritten meanwhile" in found.message
+    assert b"{}" == bucket.bodies()[PREFIX + POINTER_KEY]
+
+
+# A pointer that was put back
+
+
+@pytest.mark.parametrize("key", [None, Key()], ids=["unsigned", "signed"])
+def test_the_content_of_an_old_pointer_that_was_put_back_is_not_unchanged(
+    bucket: Bucket, log: Log, key: Key | None
+) -> None:
+    """Pods have seen what came after it: they take it again only by a higher sequence."""
+    if key is not None:
+        bucket.store.signer, bucket.store.keys = key.signer, key.signer.keys
+    bucket.publish(C)
+    bucket.publish(A)
+    old = bucket.bodies()[PREFIX + POINTER_KEY]
+    bucket.publish(B)
+    seen = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY]).turn.sequence
+    bucket.put_back(old)
+
+    assert "published" == bucket.publish(A).result
+
+    pointer = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY])
+    assert seen <= pointer.turn.sequence and parse_pointer(old).turn.sequence < seen
+    (warned,) = log.events("release_replayed")
+    assert "an old pointer was put back" in warned["error"]
+
+
+def test_what_follows_an_old_pointer_that_was_put_back_warns_of_it(
+    bucket: Bucket, log: Log
+) -> None:
+    bucket.publish(A)
+    old = bucket.bodies()[PREFIX + POINTER_KEY]
+    bucket.publish(B)
+    assert [] == log.events("release_replayed")
+    bucket.put_back(old)
+
+    bucket.publish(C)
+
+    assert 1 == len(log.events("release_replayed"))
+    assert "unchanged" == bucket.publish(C).result
+
+
+def test_what_comes_back_by_a_publish_is_no_old_pointer(bucket: Bucket, log: Log) -> None:
+    for files in (A, B, A):
+        bucket.publish(files)
+
+    assert "unchanged" == bucket.publish(A).result
+    assert [] == log.events("release_replayed")
 
 
 # Others at the same moment

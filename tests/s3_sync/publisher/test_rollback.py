@@ -10,6 +10,7 @@ from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import HISTORY_LIMIT
 from sidecar_runtime.errors import SidecarError
+from tests.runtime.recording import Log
 from tests.s3_sync.bucket import ORIGIN, Bucket
 from tests.s3_sync.failing import failure
 from tests.support.publishing import PREFIX, read_release
@@ -80,6 +81,46 @@ def test_the_pointer_says_who_rolled_back_and_what_the_release_is(bucket: Bucket
     origin = back(bucket).after.origin
 
     assert replace(ORIGIN, by="grace", ci_url="https://ci/7") == origin
+
+
+def put_back_first(bucket: Bucket) -> str:
+    """Publish three, and put back the pointer of the second; return its revision."""
+    bucket.publish(A)
+    revision = bucket.publish(B).revision
+    old = bucket.bodies()[PREFIX + POINTER_KEY]
+    bucket.publish(C)
+    bucket.put_back(old)
+    return revision
+
+
+def test_where_an_old_pointer_was_put_back_the_revision_must_be_named(
+    bucket: Bucket, log: Log
+) -> None:
+    put_back_first(bucket)
+    bucket.server.forget()
+
+    error = failure(back, bucket)
+
+    assert ("release_replayed", 3) == (error.reason, error.exit_code)
+    assert "an old pointer was put back" in error.message
+    assert "Name the revision" in error.advice
+    assert [] == bucket.writes()
+    back(bucket, make_release(C).revision)
+    assert C == bucket.current()
+    assert 1 == len(log.events("release_replayed"))
+
+
+def test_an_old_pointer_that_was_put_back_gets_a_higher_sequence_by_its_name(
+    bucket: Bucket,
+) -> None:
+    revision = put_back_first(bucket)
+
+    done = back(bucket, revision)
+
+    assert revision == done.after.revision
+    assert done.before.turn.sequence < done.after.turn.sequence
+    assert done.before.history == done.after.history
+    assert done.after.previous == done.before.previous is not None
 
 
 def test_what_is_current_already_stays_untouched(bucket: Bucket) -> None:

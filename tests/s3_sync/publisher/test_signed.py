@@ -204,12 +204,17 @@ def test_a_forged_history_is_not_signed(signed: Bucket, log: Log) -> None:
     assert "signed something else" in warned["error"]
 
 
+@pytest.mark.parametrize("deed", ["publish", "rollback", "promote"])
 def test_a_publisher_without_a_key_says_that_the_signature_is_gone(
-    signed: Bucket, log: Log
+    signed: Bucket, log: Log, deed: str
 ) -> None:
-    signed.publish(A)
-    signed.store.signer = signed.store.keys = None
+    places = Places(signed)
     signed.publish(B)
+    signed.publish(A)
+    places.dev.publish(B)
+    signed.store.signer = signed.store.keys = None
+    {"publish": lambda: signed.publish(B), "rollback": lambda: back(signed),
+     "promote": places.promote}[deed]()  # fmt: skip
 
     (warned,) = log.events("signature_dropped")
     assert "--sign-key" in warned["advice"]

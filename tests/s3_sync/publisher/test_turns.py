@@ -17,7 +17,7 @@ B = {"a.py": b"a = 2\n", "c.py": b"c = 1\n"}
 
 def turns_of(bucket: Bucket) -> list[TurnChanges]:
     current = read_current(bucket.store)
-    assert current is not None
+    assert current is not None and current.pointer is not None
     return list(changes_of_turns(bucket.store, current.pointer))
 
 

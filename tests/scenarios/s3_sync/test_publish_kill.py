@@ -18,7 +18,7 @@ from tests.conftest import Counts
 from tests.support.fake_s3 import is_get
 from tests.support.loopback import Exchange
 from tests.support.publishing import Publishing, check_every_release, read_release, write_files
-from tests.support.releases import make_release
+from tests.support.releases import AT, make_release
 from tests.support.waiting import wait_until
 from tests.support.writable_s3 import WritableS3
 
@@ -121,7 +121,7 @@ def test_a_promotion_that_is_killed_at_a_request_has_changed_nothing_or_all(
 ) -> None:
     publisher = publishing(bucket, tmp_path)
     for name, body in make_release(NEW).objects().items():
-        bucket.put(f"dev/{name}", body)
+        bucket.put(f"dev/{name}", body, at=AT)
     promote = ["promote", f"s3://{bucket.bucket}/dev", publisher.url]
     started = threading.Event()
 

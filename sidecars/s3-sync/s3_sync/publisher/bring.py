@@ -70,7 +70,7 @@ def bring(
     old = before.trusted if before else None
     for _ in range(TRIES):
         kept = _upload(store, parcel, kept, progress)
-        turn, history = _next(store, old, parcel.revision, datetime.now(UTC))
+        turn, history = next_turn(old, parcel.revision, datetime.now(UTC))
         pointer = pointer_to(store, turn, kept, origin, history)
         is_guarded = has_conditions(store, parcel.revision, kept.data, base)
         swap_pointer(store, pointer, base, is_guarded=is_guarded)
@@ -143,27 +143,18 @@ def pointer_to(
     return Pointer(turn, len(kept.data), kept.head_bytes, origin, history, digest)
 
 
-def next_sequence(store: Store, old: Pointer | None, now: datetime) -> int:
-    """
-    Return the sequence of the pointer that follows.
-
-    Of one that is signed it is the time, if that is more: higher than all that pods remember, also
-    where an old pointer was put back, or none is left.
-
-    Args:
-        old: The one before, if it can be built on.
-    """
-    following = old.turn.sequence + 1 if old else 1
-    return max(following, int(now.timestamp())) if store.signer else following
-
-
-def _next(
-    store: Store, old: Pointer | None, revision: str, now: datetime
-) -> tuple[Turn, tuple[Turn, ...]]:
+def next_turn(old: Pointer | None, revision: str, now: datetime) -> tuple[Turn, tuple[Turn, ...]]:
     """
     Return the new turn and its history, which stays as it was where it repairs what is current.
+
+    Its sequence is the time, or one more than that before, whichever is more: higher than all that
+    pods remember, also where an old pointer was put back, or none is left.
+
+    Args:
+        old: The pointer before, if it can be built on.
     """
-    turn = Turn(revision, next_sequence(store, old, now), now)
+    sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
+    turn = Turn(revision, sequence, now)
     if old is not None and old.revision == revision:
         return replace(turn, restores=old.turn.restores), old.history
     return turn, old.turns() if old else ()

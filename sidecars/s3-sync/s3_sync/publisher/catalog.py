@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from s3_sync.publisher.store import Store
+from s3_sync.release.facts import time_text
 from s3_sync.release.manifest import (
     FACTS_LIMIT_BYTES,
     Head,
@@ -38,6 +39,9 @@ from s3_sync.signature import Untrusted
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
+# A pointer says when its release became current, by its publisher's clock, a moment before it is
+# written.
+WRITTEN_WITHIN = timedelta(minutes=5)
 
 _BEGINNING = re.compile(rf"[0-9a-f]{{{SHORT_DIGITS},63}}")
 
@@ -62,15 +66,18 @@ class Current:
     The pointer as it was read.
 
     Args:
+        pointer: None where there is something else in its place.
         signed_by: The key that has signed it; empty where it need not be signed.
         refusal: Why it is not trusted; empty where it is.
+        modified_at: When it was written, by S3's clock; None where the server does not say.
     """
 
-    pointer: Pointer
+    pointer: Pointer | None
     data: bytes
     etag: str
     signed_by: str = ""
     refusal: str = ""
+    modified_at: datetime | None = None
 
     @property
     def trusted(self) -> Pointer | None:
@@ -78,6 +85,21 @@ class Current:
         What the next pointer may build on.
         """
         return None if self.refusal else self.pointer
+
+    @property
+    def replayed(self) -> str:
+        """
+        Why it is an old one that was put back; empty where nothing says so.
+
+        S3 dates the object, and nobody can make that older.
+        """
+        pointer, at = self.trusted, self.modified_at
+        if pointer is None or at is None or at - pointer.turn.since <= WRITTEN_WITHIN:
+            return ""
+        return (
+            f"{POINTER_KEY} says {time_text(pointer.turn.since)}, and was written at "
+            f"{time_text(at)}: an old pointer was put back, or the clock of its publisher is behind"
+        )
 
     def is_ours(self, store: Store) -> bool:
         """
@@ -158,36 +180,67 @@ def read_current(store: Store) -> Current | None:
     Raises:
         ReleaseError: There is something else in its place, or it is not trusted.
     """
-    current = read_pointer(store)
+    current = read_replaceable(store)
     if current is not None and current.refusal:
         raise untrusted(store, POINTER_KEY, current.refusal)
     return current
 
 
-def read_pointer(store: Store) -> Current | None:
+def read_replaceable(store: Store, *, repairs: bool = False) -> Current | None:
     """
-    Return what is current, trusted or not: for whoever replaces it, or lists what is there.
+    Return what is current, trusted or not, for whoever replaces it.
+
+    Args:
+        repairs: Whether something else in its place is to be replaced, too.
 
     Raises:
-        ReleaseError: There is something else in its place.
+        ReleaseError: There is something else in its place, and it may be in use.
+    """
+    current = read_pointer(store)
+    if current is not None and current.pointer is None and not repairs:
+        raise ReleaseError(
+            "pointer_invalid",
+            f"{store.url}{POINTER_KEY} is not a pointer to releases: {current.refusal}",
+            "It is left as it is. Take another prefix or a newer s3-sync; or, if nobody needs "
+            "what is there, `s3-sync publish --repair` replaces it.",
+        )
+    return current
+
+
+def read_pointer(store: Store) -> Current | None:
+    """
+    Return what is in the pointer's place, whatever it is.
     """
     stored = store.read(POINTER_KEY)
     if stored is None:
         return None
+    data, etag, at = stored.data, stored.etag, stored.modified_at
     signer = refusal = ""
     if store.keys is not None:
         try:
-            signer = signer_of_pointer(stored.data, store.bucket, store.prefix, store.keys)
+            signer = signer_of_pointer(data, store.bucket, store.prefix, store.keys)
         except Untrusted as error:
             refusal = str(error)
     try:
-        return Current(parse_pointer(stored.data), stored.data, stored.etag, signer, refusal)
+        return Current(parse_pointer(data), data, etag, signer, refusal, at)
     except Invalid as error:
+        return Current(None, data, etag, "", str(error), at)
+
+
+def check_not_replayed(current: Current) -> None:
+    """
+    Raise where a command would take the word of an old pointer for which release is meant.
+
+    Raises:
+        ReleaseError: It was put back.
+    """
+    if current.replayed:
         raise ReleaseError(
-            "pointer_invalid",
-            f"{store.url}{POINTER_KEY} is not a pointer to releases: {error}",
-            "It is left as it is. Take another prefix, a newer s3-sync, or delete the object.",
-        ) from error
+            "release_replayed",
+            current.replayed,
+            "Name the revision, as `s3-sync releases` lists it; or publish: that goes on from "
+            "here with a higher sequence.",
+        )
 
 
 def read_release(store: Store, revision: str, *, reads_bundle: bool = False) -> Kept | None:

@@ -73,6 +73,10 @@ def add_commands(commands: Any) -> None:
         text = "tell what would be done, and do nothing"
         parser.add_argument("--dry-run", action="store_true", help=text)
 
+    def add_repair(parser: argparse.ArgumentParser) -> None:
+        text = "replace a current.json that is not a pointer"
+        parser.add_argument("--repair", action="store_true", help=text)
+
     def add_gate(parser: argparse.ArgumentParser) -> None:
         choices = ("off", "syntax", "command", AIRFLOW)
         text = "instead of S3_SYNC_GATE; airflow: a real Airflow loads it"
@@ -104,6 +108,7 @@ def add_commands(commands: Any) -> None:
         "--exclude", action="append", default=[], metavar="PATTERN", help="as in .gitignore"
     )
     add_gate(publish)
+    add_repair(publish)
     publish.add_argument("--message", help="instead of the subject of the git commit")
     add_dry_run(publish)
 
@@ -134,6 +139,7 @@ def add_commands(commands: Any) -> None:
         text = f"the AWS profile for {place}, instead of AWS_PROFILE"
         promote.add_argument(name, default="", metavar="NAME", help=text)
     add_gate(promote)
+    add_repair(promote)
     add_dry_run(promote)
 
     rollback = add("rollback", "make an earlier release current again")

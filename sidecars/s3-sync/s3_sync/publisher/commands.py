@@ -129,7 +129,7 @@ def _publish(
     store = Store(settings, trust=trust)
     publisher = Publisher(store, origin, partial(judge, settings, airflow), progress)
     is_dry = settings.dry_run or arguments.dry_run
-    outcome = publisher.publish(arguments.folder, ignore, is_dry=is_dry)
+    outcome = publisher.publish(arguments.folder, ignore, is_dry=is_dry, repairs=arguments.repair)
     facts = {
         "result": outcome.result,
         "url": settings.source,
@@ -227,6 +227,10 @@ def _releases(store: Store, limit: int, *, has_changes: bool) -> Report:
     report = releases_report(store.url, entries, older, pointer, read_pins(store))
     if current is not None and current.refusal:
         report.lines.append(f"{POINTER_KEY} is refused: {current.refusal}")
+    replayed = current.replayed if current else ""
+    report.facts["replayed"] = replayed or None
+    if replayed:
+        report.lines.append(replayed)
     if store.keys is not None:
         signer = current.signed_by if current else ""
         report.facts["signed_by"] = signer or None
@@ -254,7 +258,16 @@ def _promote(
 ) -> Report:
     who = Origin(by=find_publisher(environ), ci_url=find_ci_url(environ))
     gate = partial(judge, settings, airflow)
-    done = promote(here, there, arguments.revision, who, gate, progress, is_dry=is_dry)
+    done = promote(
+        here,
+        there,
+        arguments.revision,
+        who,
+        gate,
+        progress,
+        is_dry=is_dry,
+        repairs=arguments.repair,
+    )
     revision, at = done.manifest.revision, there.url
     facts = {
         "result": done.result,
@@ -319,9 +332,10 @@ def _content_of(
 
 def _turn_of(store: Store, text: str) -> str:
     current = read_current(store)
-    if current and text == "current":
-        return current.pointer.revision
-    if current and text == "previous" and (previous := current.pointer.previous):
+    pointer = current.trusted if current else None
+    if pointer and text == "current":
+        return pointer.revision
+    if pointer and text == "previous" and (previous := pointer.previous):
         return previous.revision
     return ""
 
@@ -329,7 +343,7 @@ def _turn_of(store: Store, text: str) -> str:
 def _rollback(store: Store, revision: str | None, who: Origin, *, is_dry: bool) -> Report:
     done = roll_back(store, revision, who, is_dry=is_dry)
     before, after = short(done.before.revision), short(done.after.revision)
-    result = "unchanged" if before == after else "planned" if is_dry else "rolled_back"
+    result = "unchanged" if done.before == done.after else "planned" if is_dry else "rolled_back"
     facts = {
         "result": result,
         "url": store.url,

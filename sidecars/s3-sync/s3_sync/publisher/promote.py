@@ -16,14 +16,16 @@ from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.bring import bring
 from s3_sync.publisher.catalog import (
     ReleaseError,
+    check_not_replayed,
     find_release,
     find_shown,
     incomplete,
     read_current,
-    read_pointer,
     read_release,
+    read_replaceable,
     read_shown,
     resolve,
+    untrusted,
 )
 from s3_sync.publisher.changes import Changes, compare, compare_dags, content_of
 from s3_sync.publisher.progress import Progress
@@ -31,9 +33,12 @@ from s3_sync.publisher.publish import Judge
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import Manifest
-from s3_sync.release.names import bundle_key
+from s3_sync.release.names import bundle_key, manifest_key
 from s3_sync.release.pointer import Pointer
+from s3_sync.release.rows import Invalid
+from s3_sync.release.signed import check_named
 from s3_sync.revision import short
+from s3_sync.signature import Untrusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ def promote(
     progress: Progress,
     *,
     is_dry: bool,
+    repairs: bool = False,
 ) -> Promotion:
     """
     Make a release of the source current in the target; the same revision, manifest and bundle.
@@ -76,26 +82,33 @@ def promote(
     Args:
         revision: Which, or its first digits; None: what is current in the source.
         who: Who promotes; the rest of the origin is the release's own.
+        repairs: Whether a pointer of the target that is not one is replaced.
 
     Raises:
         SidecarError: There is none, it is not what it says, the gate refuses it, or another
             publisher was faster.
     """
-    revision = resolve(source, revision) if revision else _current(source)
+    named = None if revision else _current(source)
+    revision = named.revision if named else resolve(source, str(revision))
     found = find_release(source, revision)
+    if named is not None and named.manifest_sha256:
+        try:
+            check_named(found.data, named.manifest_sha256)
+        except (Invalid, Untrusted) as error:
+            raise untrusted(source, manifest_key(revision), str(error)) from None
     if found.manifest is None or not found.is_whole:
         raise incomplete(revision)
     manifest = found.manifest
-    before = read_pointer(target)
+    before = read_replaceable(target, repairs=repairs)
     pointer = before.trusted if before else None
     shown = read_shown(target, pointer)
     dags = compare_dags(shown.head.checked if shown else None, manifest.head.checked)
     planned = Promotion(
         "planned", manifest, pointer, compare(content_of(shown), content_of(manifest)), dags
     )
-    is_ours = before is not None and before.is_ours(target)
-    is_same = is_ours and pointer is not None and pointer.revision == revision
-    if pointer and is_same and find_shown(target, pointer, reads_bundle=True):
+    is_ours = before is not None and before.is_ours(target) and not before.replayed
+    is_done = is_ours and pointer is not None and pointer.revision == revision
+    if pointer and is_done and find_shown(target, pointer, reads_bundle=True):
         return replace(planned, result="unchanged")
     with tempfile.TemporaryDirectory(prefix="s3-sync-promote-") as place:
         parcel = Fetched(source, revision, manifest, found.data, f"{place}/bundle.zip", progress)
@@ -110,11 +123,13 @@ def promote(
     return replace(planned, result="promoted", is_guarded=is_guarded)
 
 
-def _current(source: Store) -> str:
+def _current(source: Store) -> Pointer:
     current = read_current(source)
-    if current is None:
+    pointer = current.trusted if current else None
+    if current is None or pointer is None:
         raise ReleaseError("history_empty", f"nothing was published to {source.url} yet")
-    return current.pointer.revision
+    check_not_replayed(current)
+    return pointer
 
 
 class Fetched:

@@ -152,7 +152,7 @@ class _Use:
 
 def _in_use(store: Store) -> _Use:
     current = read_current(store)
-    pointer = current.pointer if current else None
+    pointer = current.trusted if current else None
     previous = pointer.previous if pointer else None
     return _Use(
         pointer.revision if pointer else "",

@@ -19,8 +19,8 @@ from s3_sync.publisher.catalog import (
     Kept,
     find_shown,
     find_stranger,
-    read_pointer,
     read_release,
+    read_replaceable,
     read_shown,
 )
 from s3_sync.publisher.changes import (
@@ -84,16 +84,21 @@ class Publisher:
         self._judge = judge
         self._progress = progress
 
-    def publish(self, folder: str, ignore: Ignore, *, is_dry: bool) -> Outcome:
+    def publish(
+        self, folder: str, ignore: Ignore, *, is_dry: bool, repairs: bool = False
+    ) -> Outcome:
         """
         Make the content of a folder the current release.
+
+        Args:
+            repairs: Whether something else in the pointer's place is replaced.
 
         Raises:
             SidecarError: It cannot be; what was current stays current.
         """
         look(folder, ignore)  # its problems are reported even if S3 cannot be reached
         # Before the folder is read: else what others publish meanwhile would be overwritten unseen.
-        before = read_pointer(self._store)
+        before = read_replaceable(self._store, repairs=repairs)
         pointer = before.trusted if before else None
         seen = look(folder, ignore)
         tell = self._progress.counter("Reading files", len(seen.files))
@@ -134,9 +139,10 @@ class Publisher:
 
     def _is_done(self, before: Current, pointer: Pointer) -> bool:
         """
-        Whether what is current is whole, and signed by our own key where we sign.
+        Whether what is current is whole, signed by our own key where we sign, and no old pointer
+        that pods refuse.
         """
-        if not before.is_ours(self._store):
+        if before.replayed or not before.is_ours(self._store):
             return False
         shown = find_shown(self._store, pointer, reads_bundle=True)
         return shown is not None and shown.is_ours(self._store)

@@ -7,9 +7,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from s3_sync.publisher.bring import next_sequence, pointer_to
+from s3_sync.publisher.bring import next_turn, pointer_to
 from s3_sync.publisher.catalog import (
     ReleaseError,
+    check_not_replayed,
     find_shown,
     incomplete,
     read_current,
@@ -21,7 +22,7 @@ from s3_sync.publisher.store import Store
 from s3_sync.publisher.swap import has_conditions, swap_pointer
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import manifest_key
-from s3_sync.release.pointer import Pointer, Turn
+from s3_sync.release.pointer import Pointer
 from s3_sync.revision import short
 
 
@@ -51,9 +52,11 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
         SidecarError: There is none to go back to, or it is not whole; nothing is changed.
     """
     before = read_current(store)
-    if before is None:
+    old = before.trusted if before else None
+    if before is None or old is None:
         raise ReleaseError("history_empty", f"nothing was published to {store.url} yet")
-    old = before.pointer
+    if revision is None:
+        check_not_replayed(before)
     before_it = old.previous
     if revision is None and before_it is None:
         raise ReleaseError(
@@ -62,7 +65,7 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
             "`s3-sync releases` lists those that are there; name one.",
         )
     target = revision or (before_it.revision if before_it else "")
-    if target == old.revision:
+    if target == old.revision and not before.replayed:
         return Rollback(old, old, None)
     kept = read_release(store, target)
     if kept is None and revision is None:
@@ -78,10 +81,11 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     if kept.refusal:
         raise untrusted(store, manifest_key(target), kept.refusal)
     origin = replace(kept.manifest.head.origin, by=who.by, ci_url=who.ci_url)
-    restored = next((turn.sequence for turn in old.history if turn.revision == target), 0)
-    now = datetime.now(UTC)
-    turn = Turn(target, next_sequence(store, old, now), now, restored)
-    after = pointer_to(store, turn, kept, origin, old.turns())
+    turn, history = next_turn(old, target, datetime.now(UTC))
+    if target != old.revision:
+        restored = next((one.sequence for one in old.history if one.revision == target), 0)
+        turn = replace(turn, restores=restored)
+    after = pointer_to(store, turn, kept, origin, history)
     if is_dry:
         return Rollback(old, after, None)
     is_guarded = has_conditions(store, target, kept.data, before)

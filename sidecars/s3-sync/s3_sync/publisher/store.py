@@ -72,10 +72,14 @@ class ConditionUnknown(Exception):
 class Stored:
     """
     An object that was read.
+
+    Args:
+        modified_at: By S3's clock; None where the server does not say.
     """
 
     data: bytes
     etag: str
+    modified_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,8 @@ class Store:
         def take(at: dict[str, str]) -> Stored:
             found = self._client.get_object(**at, **part)
             # A byte too many is what tells that it is too long.
-            return Stored(found["Body"].read(MANIFEST_LIMIT_BYTES + 1), found["ETag"])
+            body = found["Body"].read(MANIFEST_LIMIT_BYTES + 1)
+            return Stored(body, found["ETag"], found.get("LastModified"))
 
         return self._unless_absent(key, take)
 

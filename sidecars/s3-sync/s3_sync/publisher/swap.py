@@ -37,9 +37,10 @@ def swap_pointer(
     data = serialise_pointer(pointer)
     if store.signer is not None:
         data = sign_pointer(data, store.bucket, store.prefix, store.signer)
-    if before is not None and before.pointer.revision != pointer.revision:
+    old = before.pointer if before else None
+    if old is not None and old.revision != pointer.revision:
         # Before it is left: killed in between, it merely counts as used a moment longer.
-        store.put(left_key(before.pointer.revision), b"")
+        store.put(left_key(old.revision), b"")
     if not is_guarded:
         _check_unchanged(read_pointer(store), before)
         store.put(POINTER_KEY, data)
@@ -58,10 +59,17 @@ def swap_pointer(
 
 def _warn(store: Store, before: Current | None) -> None:
     """
-    Say what the swing does to whom trusts keys.
+    Say what is wrong with the pointer that is replaced, and with replacing it.
     """
     if before is None:
         return
+    if before.replayed:
+        log.warning(
+            "release_replayed",
+            error=before.replayed,
+            advice="It is replaced, and its history goes on, which lacks what came after it: name "
+            f"the revision when you roll back. Find out who wrote {store.url}{POINTER_KEY}.",
+        )
     if before.refusal:
         log.warning(
             "pointer_untrusted",
@@ -109,13 +117,15 @@ def check_ours(now: Current | None, pointer: Pointer) -> None:
     """
     Two who publish the same have both published it, if both sign or neither has to.
     """
-    if now is None or now.refusal or now.pointer.revision != pointer.revision:
+    if now is None or now.trusted is None or now.trusted.revision != pointer.revision:
         raise _conflict(now)
 
 
 def _conflict(now: Current | None) -> ReleaseError:
     if now is None:
         said = "the pointer was deleted meanwhile"
+    elif now.pointer is None:
+        said = "the pointer was overwritten meanwhile by something that is not one"
     else:
         origin = now.pointer.origin
         said = (
