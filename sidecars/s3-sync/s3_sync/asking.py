@@ -57,7 +57,7 @@ class Asking:
                 return
             self._layout = layout
             try:
-                self._socket = AskSocket(layout.store, layout.has, self._asked.ask)
+                self._socket = AskSocket(layout.store, self._may_have, self._asked.ask)
             except OSError as error:
                 log.warning(
                     "ask_socket_unavailable",
@@ -111,6 +111,13 @@ class Asking:
         """
         self._asked.outage = error
 
+    def _may_have(self, revision: str) -> bool:
+        """
+        Whether a revision is here, and nothing has to be verified before consumers get it.
+        """
+        layout = self._layout
+        return layout is not None and layout.has(revision) and self._source.vouches_for(revision)
+
     async def _answer(self, layout: Snapshot, revision: str, fence: Fence) -> None:
         failure: SidecarError | None = None
         try:
@@ -137,10 +144,12 @@ class Asking:
         """
         Bring one release beside what is shown; a crash half-way leaves what the next start sweeps.
         """
-        if layout.has(revision):
+        if self._may_have(revision):
             return
         started = time.monotonic()
         release = await self._source.find(revision, fence)
+        if layout.has(revision):  # from before the keys, or before a restart: it is verified now
+            return
         if not layout.make_room(release.wanted, fence):
             raise SidecarError(
                 "asked_too_much",

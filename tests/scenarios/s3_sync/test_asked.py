@@ -117,6 +117,38 @@ def test_with_trusted_keys_a_version_that_nobody_has_signed_is_not_brought(
     assert (200, {"name": old.revision}) == asked(store, old.revision)
 
 
+def test_with_trusted_keys_a_version_that_is_here_is_given_once_it_is_verified(
+    s3: FakeS3, shelf: Shelf, start: StartDaemon, store: Path, tmp_path: Path
+) -> None:
+    """The volume is from before the keys, when whoever could write there could publish."""
+    key, other = Key(), Key()
+    shelf.signer = key.signer
+    old, forged, first = (shelf.publish(files_of(number)) for number in range(3))
+    shelf.put(manifest_key(forged.revision), make_release(files_of(1)).manifest_bytes)
+    before = start(SETTINGS).until_synced()
+    for release in (old, forged):
+        asked(store, release.revision)
+    before.kill()
+    keys = write_keys(tmp_path / "keys", key, other)
+    daemon = start(SETTINGS | {"S3_SYNC_TRUSTED_KEYS": str(keys)}).until_synced()
+    assert {old.revision, forged.revision, first.revision} == kept(store)
+    s3.forget()
+
+    assert 202 == ask(store, f"/revisions/{forged.revision}")[0]
+    status, answer = asked(store, forged.revision, lambda status: status == 503)
+    assert (503, "release_untrusted") == (status, answer["reason"])
+    assert 200 == ask(store, f"/revisions/{first.revision}")[0]
+    assert 200 == asked(store, old.revision)[0]
+    assert [] == s3.seen(is_bundle)
+
+    write_keys(keys, other)
+    shelf.signer = other.signer
+    shelf.publish(files_of(3))
+    daemon.sync()
+    status, answer = asked(store, old.revision, lambda status: status == 503)
+    assert (503, "release_untrusted") == (status, answer["reason"])
+
+
 def test_a_version_of_everybody_is_fetched_once(
     s3: FakeS3, store: Path, begin: Begin, releases: list[Release]
 ) -> None:

@@ -115,6 +115,8 @@ class ReleaseSource:
         self._read_by: Pointer | None = None
         path = settings.trusted_keys
         self._key_folder = KeyFolder(path) if path else None
+        # By one of the keys as they are now.
+        self._verified: set[str] = set()
         self._seen = Seen(settings, remembers=remembers)
 
     async def look(self, fence: Fence) -> Release:
@@ -162,6 +164,12 @@ class ReleaseSource:
             if error.reason == "release_missing":
                 error.advice = "It was pruned: `prune-releases --keep-from` keeps what runs need."
             raise
+
+    def vouches_for(self, revision: str) -> bool:
+        """
+        Whether a release may be given to consumers without another look; for any thread.
+        """
+        return self._key_folder is None or revision in self._verified
 
     def is_settled(self, state: State[File], published: str, *, is_first: bool) -> bool:
         return True
@@ -268,6 +276,7 @@ class ReleaseSource:
             ) from None
         if is_new:  # whatever others vouched for has to be vouched for again
             self._pointer_etag, self._release = "", None
+            self._verified.clear()
         return keys
 
     async def _poll(self, keys: Keys | None, fence: Fence) -> Pointer:
@@ -373,10 +382,11 @@ class ReleaseSource:
             # It was replaced meanwhile, or the pointer is wrong about it: all of it tells.
             return await self._read_whole(pointer.revision, keys, pointer)
 
-    @staticmethod
-    def _checked(manifest: Manifest, revision: str, keys: Keys | None) -> Release:
+    def _checked(self, manifest: Manifest, revision: str, keys: Keys | None) -> Release:
         if manifest.revision != revision:
             raise Invalid(f"it is the manifest of {manifest.revision}")
+        if keys is not None:
+            self._verified.add(revision)
         return Release(manifest, keys is not None)
 
     async def _read_part(
