@@ -121,6 +121,7 @@ CASES: dict[str, tuple[list[Ask], list[Ask]]] = {
         [
             in_prefix("dags/"),
             in_prefix("dags/.releases/"),
+            Ask("s3:AbortMultipartUpload", f"{BUCKET}/dags/bundles/x.zip"),
             Ask("s3:PutObject", f"{BUCKET}/dags/.releases/pointer"),
             Ask("s3:GetObject", f"{BUCKET}/dags/.releases/pointer"),
         ],

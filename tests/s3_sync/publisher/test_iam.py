@@ -15,18 +15,25 @@ from s3_sync.publisher.rollback import roll_back
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import BUNDLE_FOLDER, MANIFEST_FOLDER, POINTER_KEY
 from tests.s3_sync.bucket import Bucket
+from tests.s3_sync.failing import failure
 from tests.s3_sync.publisher.test_prune import releases
-from tests.support.fake_s3 import is_list
+from tests.support.fake_s3 import error, is_list
 from tests.support.faults import first
 from tests.support.loopback import Request
 from tests.support.publishing import PREFIX
 from tests.support.releases import ABSENT
-from tests.support.writable_s3 import forbid_missing, is_write
+from tests.support.writable_s3 import forbid_missing, is_completion, is_write
 
 IAM = Path(__file__).parents[3] / "charts-snippets" / "iam"
 BUCKET_ARN = "arn:aws:s3:::my-airflow-bucket"
 Asked = tuple[str, str, str]
-ACTIONS = {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "PUT": "s3:PutObject"}
+ACTIONS = {
+    "GET": "s3:GetObject",
+    "HEAD": "s3:GetObject",
+    "PUT": "s3:PutObject",
+    "POST": "s3:PutObject",
+    "DELETE": "s3:DeleteObject",
+}
 
 
 def asked_for(request: Request) -> Asked:
@@ -34,7 +41,9 @@ def asked_for(request: Request) -> Asked:
     if is_list(request):
         return "s3:ListBucket", BUCKET_ARN, request.query["prefix"]
     key = request.path.split("/", 2)[2]
-    return ACTIONS.get(request.method, "s3:DeleteObject"), f"{BUCKET_ARN}/{key}", ""
+    is_abort = request.method == "DELETE" and "uploadId" in request.query
+    action = "s3:AbortMultipartUpload" if is_abort else ACTIONS[request.method]
+    return action, f"{BUCKET_ARN}/{key}", ""
 
 
 def statements(name: str) -> list[dict[str, Any]]:
@@ -59,6 +68,11 @@ def publish(bucket: Bucket) -> None:
     bucket.publish({"a.py": b""})
     bucket.publish({"b.py": b""})
     roll_back(bucket.store, None, Origin(), is_dry=False)
+    bucket.store.part_bytes = 50
+    bucket.publish({"c.py": b""})
+    bucket.server.heal()
+    bucket.server.inject(error(403, "AccessDenied"), is_completion)
+    failure(bucket.publish, {"d.py": b""})
 
 
 def prune_all(bucket: Bucket) -> None:

@@ -5,7 +5,7 @@ From a release that is here to one that is current: upload → swing → verify.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from s3_sync.publisher.catalog import (
@@ -17,10 +17,11 @@ from s3_sync.publisher.catalog import (
     read_release,
 )
 from s3_sync.publisher.progress import Progress, Watched
+from s3_sync.publisher.prune import UPLOAD_SECONDS
 from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store
 from s3_sync.publisher.swap import check_ours, has_conditions, swap_pointer
 from s3_sync.release.facts import Origin
-from s3_sync.release.manifest import Manifest
+from s3_sync.release.manifest import Head, Manifest
 from s3_sync.release.names import bundle_key, manifest_key
 from s3_sync.release.pointer import Pointer, Turn
 from s3_sync.release.signed import digest_of_manifest
@@ -86,7 +87,8 @@ def _upload(store: Store, parcel: Parcel, kept: Kept | None, progress: Progress)
     """
     Put bundle and then manifest in their place, unless the release is whole already.
 
-    A bundle without a manifest is written again: the one that is there may be pruned just now.
+    A small bundle without a manifest is written again, and a large one that is not of today: the
+    one that is there may be pruned just now.
 
     Returns:
         The release as it is in the bucket now.
@@ -97,11 +99,26 @@ def _upload(store: Store, parcel: Parcel, kept: Kept | None, progress: Progress)
     if kept is not None and kept.is_good:
         return kept
     path, manifest, data = parcel.ready()
-    tell = progress.bytes_counter("Uploading", manifest.head.bundle_bytes)
-    with Watched(path, tell) as bundle:
-        store.put(bundle_key(manifest.head.bundle_sha256), bundle)
+    if not _is_up(store, manifest.head):
+        tell = progress.bytes_counter("Uploading", manifest.head.bundle_bytes)
+        with Watched(path, tell) as bundle:
+            store.upload(bundle_key(manifest.head.bundle_sha256), bundle)
     signed_by = store.signer.key_id if store.signer else ""
     return put_manifest(store, parcel.revision, Kept(data, "", manifest, True, signed_by), kept)
+
+
+def _is_up(store: Store, head: Head) -> bool:
+    """
+    Whether a large bundle is there already, whole: of a publish that was killed after it.
+    """
+    if head.bundle_bytes <= store.part_bytes:
+        return False
+    key = bundle_key(head.bundle_sha256)
+    there = store.look(key)
+    if there is None or there.size_bytes != head.bundle_bytes:
+        return False
+    is_safe = store.now() - there.modified_at < timedelta(seconds=UPLOAD_SECONDS / 2)
+    return is_safe and store.sha256_of(key) == head.bundle_sha256
 
 
 def put_manifest(store: Store, revision: str, ours: Kept, kept: Kept | None) -> Kept:

@@ -14,6 +14,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -48,6 +49,8 @@ _CONFIG = Config(
 )
 
 CHUNK_BYTES = 1 << 20
+# What is larger goes up in parts of this size, one after the other: a lost connection costs one.
+PART_BYTES = 64 << 20
 
 KINDS = {"json": "application/json", "zip": "application/zip"}
 
@@ -100,6 +103,7 @@ class Store:
     Attributes:
         keys: What is trusted that others have written there; None: everything.
         signer: What signs what is written there; None: nothing does.
+        part_bytes: What is larger goes up in parts.
 
     Raises:
         SidecarError: From every method, where S3 refuses or cannot be reached.
@@ -111,6 +115,7 @@ class Store:
             profile: The section of the AWS configuration to use instead of AWS_PROFILE.
         """
         self.keys, self.signer = trust.keys, trust.signer
+        self.part_bytes = PART_BYTES
         # botocore alone reads only AWS_DEFAULT_REGION.
         if region := os.environ.get("AWS_REGION"):
             os.environ["AWS_DEFAULT_REGION"] = region
@@ -232,7 +237,7 @@ class Store:
         given = {
             "Bucket": self.bucket,
             "Key": self.prefix + key,
-            "ContentType": KINDS.get(key.rpartition(".")[2], "application/octet-stream"),
+            "ContentType": _kind_of(key),
             "ContentMD5": _md5(body),
             **condition,
         }
@@ -254,6 +259,46 @@ class Store:
                     raise self._explained(error, "put", key) from error
             except exceptions.BotoCoreError as error:
                 raise unreachable(error) from error
+
+    def upload(self, key: str, body: io.BufferedReader) -> None:
+        """
+        Write an object from a file, in parts where it is large; it appears whole, by the last step.
+
+        What is up of it is dropped where that fails. When the process is killed, S3 keeps it,
+        unseen, until a lifecycle rule of the bucket removes unfinished uploads.
+        """
+        size_bytes = body.seek(0, os.SEEK_END)
+        body.seek(0)
+        if size_bytes <= self.part_bytes:
+            self.put(key, body)
+            return
+        at = {"Bucket": self.bucket, "Key": self.prefix + key}
+        try:
+            begun = self._client.create_multipart_upload(**at, ContentType=_kind_of(key))
+            at["UploadId"] = begun["UploadId"]
+            try:
+                self._upload_parts(at, body)
+            except BaseException:
+                with suppress(exceptions.ClientError, exceptions.BotoCoreError):
+                    self._client.abort_multipart_upload(**at)
+                raise
+        except exceptions.ClientError as error:
+            there = self.look(key) if code_of(error) == "NoSuchUpload" else None
+            # Completed, where the answer to that was lost.
+            if there is None or there.size_bytes != size_bytes:
+                raise self._explained(error, "put", key) from error
+        except exceptions.BotoCoreError as error:
+            raise unreachable(error) from error
+
+    def _upload_parts(self, at: dict[str, str], body: io.BufferedReader) -> None:
+        parts = []
+        while data := body.read(self.part_bytes):
+            number = len(parts) + 1
+            taken = self._client.upload_part(
+                **at, PartNumber=number, Body=data, ContentMD5=_md5(data)
+            )
+            parts.append({"PartNumber": number, "ETag": taken["ETag"]})
+        self._client.complete_multipart_upload(**at, MultipartUpload={"Parts": parts})
 
     def now(self) -> datetime:
         """
@@ -336,6 +381,10 @@ class Store:
             return str(whoami(self._session)["arn"])
         except (exceptions.BotoCoreError, exceptions.ClientError):
             return None
+
+
+def _kind_of(key: str) -> str:
+    return KINDS.get(key.rpartition(".")[2], "application/octet-stream")
 
 
 def _md5(body: Body) -> str:

@@ -1,0 +1,127 @@
+"""Tests of bundles that go up in parts, and of what a publish that failed has brought up."""
+
+import random
+from datetime import timedelta
+
+import pytest
+
+from s3_sync.publisher.prune import UPLOAD_SECONDS
+from s3_sync.release.names import POINTER_KEY, bundle_key
+from tests.s3_sync.bucket import Bucket
+from tests.s3_sync.failing import failure
+from tests.support.fake_s3 import error
+from tests.support.faults import reset
+from tests.support.publishing import PREFIX
+from tests.support.releases import make_release
+from tests.support.writable_s3 import (
+    is_begin,
+    is_completion,
+    is_part,
+    is_write,
+    lose_answer,
+)
+
+NOISE = random.Random(5).randbytes(5_000)
+LARGE = {"a.py": b"a = 1\n", "model.bin": NOISE}
+SMALL = {"a.py": b"a = 1\n"}
+BUNDLE = PREFIX + bundle_key(make_release(LARGE).manifest.head.bundle_sha256)
+PARTS = 6
+
+
+@pytest.fixture
+def large(bucket: Bucket) -> Bucket:
+    """A bucket whose publisher takes more than 1,000 bytes for large."""
+    bucket.store.part_bytes = 1_000
+    return bucket
+
+
+def test_a_large_bundle_goes_up_in_parts(large: Bucket) -> None:
+    large.publish(LARGE)
+
+    assert LARGE == large.current()
+    assert PARTS == len(large.server.seen(is_part))
+    assert {} == large.server.uploads
+
+
+def test_a_small_one_goes_up_at_once(large: Bucket) -> None:
+    large.publish(SMALL)
+
+    assert SMALL == large.current()
+    assert [] == large.server.seen(is_begin)
+
+
+def test_a_lost_connection_costs_one_part(large: Bucket) -> None:
+    large.server.inject(reset(), lambda request: request.query.get("partNumber") == "3", times=1)
+
+    large.publish(LARGE)
+
+    assert LARGE == large.current()
+    assert PARTS + 1 == len(large.server.seen(is_part))
+
+
+def test_a_lost_answer_to_the_last_step_is_no_failure(large: Bucket) -> None:
+    large.server.inject(lose_answer, is_completion, times=1)
+
+    large.publish(LARGE)
+
+    assert LARGE == large.current()
+    assert 2 == len(large.server.seen(is_completion))
+
+
+def test_what_is_up_of_a_bundle_that_is_refused_is_dropped(large: Bucket) -> None:
+    large.publish(SMALL)
+    refused = error(403, "AccessDenied")
+    large.server.inject(refused, lambda request: request.query.get("partNumber") == "3")
+
+    assert "access_denied_put" == failure(large.publish, LARGE).reason
+
+    assert {} == large.server.uploads
+    assert BUNDLE not in large.bodies()
+    assert SMALL == large.current()
+
+
+def test_what_may_not_be_dropped_stays_unseen(large: Bucket) -> None:
+    large.server.inject(error(403, "AccessDenied"), is_completion)
+    large.server.inject(error(403, "AccessDenied"), lambda request: request.method == "DELETE")
+
+    assert "access_denied_put" == failure(large.publish, LARGE).reason
+
+    assert 1 == len(large.server.uploads)
+    assert {} == large.bodies()
+
+
+def publish_but_the_manifest(bucket: Bucket) -> None:
+    """Publish, and fail when only the bundle is up."""
+    bucket.server.inject(error(403, "AccessDenied"), is_write(".manifest"))
+    failure(bucket.publish, LARGE)
+    bucket.server.heal()
+    bucket.server.forget()
+    assert [BUNDLE] == list(bucket.bodies())
+
+
+def test_a_large_bundle_that_is_up_is_not_uploaded_again(large: Bucket) -> None:
+    publish_but_the_manifest(large)
+
+    assert "published" == large.publish(LARGE).result
+
+    assert [] == large.server.seen(is_begin)
+    assert LARGE == large.current()
+
+
+@pytest.mark.parametrize("state", ["damaged", "cut off", "old"])
+def test_one_that_cannot_be_relied_on_is_uploaded_again(large: Bucket, state: str) -> None:
+    """An old one may be what a prune removes at this moment."""
+    publish_but_the_manifest(large)
+    stored = large.server.objects[BUNDLE]
+    body, at = stored.body, stored.last_modified
+    if state == "old":
+        at -= timedelta(seconds=UPLOAD_SECONDS / 2 + 60)
+    else:
+        body = bytes(len(body)) if state == "damaged" else body[:-1]
+    large.server.put(BUNDLE, body, at=at)
+
+    assert "published" == large.publish(LARGE).result
+
+    assert PARTS == len(large.server.seen(is_part))
+    assert LARGE == large.current()
+    assert PREFIX + POINTER_KEY in large.bodies()
