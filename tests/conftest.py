@@ -69,6 +69,8 @@ class Counts:
     """DAG versions that are asked for at once."""
     version_calls: int
     """Processes of Airflow, as good as, that ask for one of them."""
+    stops: int
+    """Ways in which a publisher is stopped at each of its requests."""
     runs: int
     """Runs of a live Airflow, with something done to it in each."""
 
@@ -88,6 +90,7 @@ MODERATE = Counts(
     keys=7,
     versions=12,
     version_calls=400,
+    stops=1,
     runs=2,
     commits=8,
     tree_reads=1_000,
@@ -109,6 +112,7 @@ FULL = Counts(
     keys=1,
     versions=50,
     version_calls=2_000,
+    stops=4,
     runs=100,
     commits=200,
     tree_reads=20_000,

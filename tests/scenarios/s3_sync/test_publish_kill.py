@@ -18,17 +18,13 @@ from tests.conftest import Counts
 from tests.support.fake_s3 import is_get
 from tests.support.loopback import Exchange
 from tests.support.publishing import Publishing, check_every_release, read_release, write_files
-from tests.support.releases import AT, make_release
+from tests.support.releases import make_release
 from tests.support.waiting import wait_until
 from tests.support.writable_s3 import WritableS3
 
 # Requests of one publish over another: pointer, two manifests; bundle, manifest, probe, mark,
 # pointer; two that verify. A test counts them.
 REQUESTS = 10
-POINTER_REQUEST = 8
-# Of one promotion: three of the source, and its bundle, besides.
-PROMOTE_REQUESTS = 14
-PROMOTE_POINTER = 12
 OLD = {"a.py": b"print('old')\n" * 50, "sql/b.sql": b"select 1;\n" * 500}
 NEW = {"a.py": b"print('new')\n" * 50, "c.py": b"print('c')\n" * 400}
 
@@ -85,102 +81,6 @@ def test_a_publish_makes_a_fixed_number_of_requests(bucket: Bucket, tmp_path: Pa
         "GET releases",
         "HEAD bundles",
     ] == asked
-
-
-@pytest.mark.parametrize("number", range(1, REQUESTS + 1))
-def test_killed_at_a_request_the_old_or_the_new_release_is_current_and_the_next_publish_repairs(
-    bucket: Bucket, tmp_path: Path, number: int
-) -> None:
-    publisher = publishing(bucket, tmp_path)
-    folder = write_files(tmp_path / "dags", NEW)
-    started = threading.Event()
-
-    def kill(exchange: Exchange) -> None:
-        started.wait(30)
-        process.kill()
-        exchange.reset()
-
-    bucket.inject(kill, lambda _: len(bucket.requests) == number)
-    process = publisher.start("publish", folder)
-    started.set()
-    process.communicate(timeout=60)
-
-    assert -signal.SIGKILL == process.returncode
-    is_new = number > POINTER_REQUEST
-    assert (NEW if is_new else OLD) == read_release(bucket.bodies())
-    bucket.heal()
-    result = publisher.succeed("publish", folder)["result"]
-    assert ("unchanged" if is_new else "published") == result
-    assert NEW == read_release(bucket.bodies())
-    check_every_release(bucket.bodies())
-
-
-@pytest.mark.parametrize("number", range(1, PROMOTE_REQUESTS + 1))
-def test_a_promotion_that_is_killed_at_a_request_has_changed_nothing_or_all(
-    bucket: Bucket, tmp_path: Path, number: int
-) -> None:
-    publisher = publishing(bucket, tmp_path)
-    for name, body in make_release(NEW).objects().items():
-        bucket.put(f"dev/{name}", body, at=AT)
-    promote = ["promote", f"s3://{bucket.bucket}/dev", publisher.url]
-    started = threading.Event()
-
-    def kill(exchange: Exchange) -> None:
-        started.wait(30)
-        process.kill()
-        exchange.reset()
-
-    bucket.forget()
-    bucket.inject(kill, lambda _: len(bucket.requests) == number)
-    process = publisher.start(*promote)
-    started.set()
-    process.communicate(timeout=60)
-
-    assert -signal.SIGKILL == process.returncode
-    is_new = number > PROMOTE_POINTER
-    assert (NEW if is_new else OLD) == read_release(bucket.bodies())
-    bucket.heal()
-    bucket.forget()
-    answer = publisher.succeed(*promote)
-    assert ("unchanged" if is_new else "promoted") == answer["result"]
-    if number == 1:
-        assert PROMOTE_REQUESTS == len(bucket.requests)
-    assert NEW == read_release(bucket.bodies())
-
-
-ROLLBACK_REQUESTS = 8
-ROLLBACK_POINTER = 6
-
-
-@pytest.mark.parametrize("number", range(1, ROLLBACK_REQUESTS + 1))
-def test_a_rollback_that_is_killed_at_a_request_has_changed_nothing_or_all(
-    bucket: Bucket, tmp_path: Path, number: int
-) -> None:
-    publisher = publishing(bucket, tmp_path)
-    publisher.succeed("publish", write_files(tmp_path / "dags", NEW))
-    started = threading.Event()
-
-    def kill(exchange: Exchange) -> None:
-        started.wait(30)
-        process.kill()
-        exchange.reset()
-
-    bucket.forget()
-    bucket.inject(kill, lambda _: len(bucket.requests) == number)
-    process = publisher.start("rollback")
-    started.set()
-    process.communicate(timeout=60)
-
-    assert -signal.SIGKILL == process.returncode
-    is_old = number > ROLLBACK_POINTER
-    assert (OLD if is_old else NEW) == read_release(bucket.bodies())
-    bucket.heal()
-    bucket.forget()
-    answer = publisher.run("rollback", "--output", "json")
-    assert (3 if is_old else 0) == answer.code
-    if number == 1:
-        assert ROLLBACK_REQUESTS == len(bucket.requests)
-    assert OLD == read_release(bucket.bodies())
 
 
 def test_killed_at_random_moments_readers_see_one_release_or_the_other(

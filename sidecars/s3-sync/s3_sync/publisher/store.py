@@ -291,7 +291,7 @@ class Store:
             raise unreachable(error) from error
 
     def _upload_parts(self, at: dict[str, str], body: io.BufferedReader) -> None:
-        parts = []
+        parts: list[dict[str, object]] = []
         while data := body.read(self.part_bytes):
             number = len(parts) + 1
             taken = self._client.upload_part(
