@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ A = {"a.py": b"print('a')\n", "sql/a.sql": b"select 1;\n" * 40}
 B = {"a.py": b"print('b')\n", "c.py": b""}
 KEY, OTHER, THIEF = Key(), Key(), Key()
 BOTH = Keys({**KEY.signer.keys.by_id, **OTHER.signer.keys.by_id})
+JSON = ("--output", "json")
 WHO = Origin(by="grace", ci_url="https://ci/7")
 
 
@@ -448,6 +450,27 @@ def test_the_commands_sign_and_verify_and_say_so(
         refused = run(*arguments, *others, "--output", "json")
         assert (3, "release_untrusted") == (refused.code, refused.facts()["reason"]), arguments
         assert 0 == run(*arguments, *trusted).code, arguments
+
+
+def test_releases_are_listed_beside_a_pointer_that_is_none_or_was_put_back(
+    run: Run, bucket: Bucket
+) -> None:
+    revision = bucket.publish(A).revision
+    pointer = bucket.bodies()[PREFIX + POINTER_KEY]
+    assert (None, None) == itemgetter("refused", "replayed")(run("releases", *JSON).facts())
+
+    bucket.put_back(pointer)
+    text, facts = run("releases").out, run("releases", *JSON).facts()
+    assert "an old pointer was put back" in text and revision[:12] in text
+    assert facts["replayed"] in text
+
+    bucket.server.put(PREFIX + POINTER_KEY, b"{}")
+    text, facts = run("releases").out, run("releases", *JSON).facts()
+    assert f"current.json is refused: {facts['refused']}" in text and revision[:12] in text
+    stopped = run("publish", bucket.folder, *JSON)
+    assert (3, "pointer_invalid") == (stopped.code, stopped.facts()["reason"])
+    assert 0 == run("publish", bucket.folder, "--repair").code
+    assert A == bucket.current()
 
 
 @pytest.mark.parametrize(

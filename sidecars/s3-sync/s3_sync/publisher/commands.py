@@ -225,16 +225,14 @@ def _releases(store: Store, limit: int, *, has_changes: bool) -> Report:
     entries = summarise(store, found[:limit] if limit else found)
     older = len(found) - len(entries)
     report = releases_report(store.url, entries, older, pointer, read_pins(store))
-    if current is not None and current.refusal:
-        report.lines.append(f"{POINTER_KEY} is refused: {current.refusal}")
-    replayed = current.replayed if current else ""
-    report.facts["replayed"] = replayed or None
+    refused, replayed = (current.refusal, current.replayed) if current else ("", "")
+    report.facts |= {"refused": refused or None, "replayed": replayed or None}
+    if refused:
+        report.lines.append(f"{POINTER_KEY} is refused: {refused}")
     if replayed:
         report.lines.append(replayed)
     if store.keys is not None:
-        signer = current.signed_by if current else ""
-        report.facts["signed_by"] = signer or None
-        report.facts["refused"] = (current.refusal if current else "") or None
+        report.facts["signed_by"] = (current.signed_by if current else "") or None
     if has_changes:
         turns = list(changes_of_turns(store, pointer)) if pointer else []
         report.facts["changes"] = [turn.facts() for turn in turns]
