@@ -11,7 +11,7 @@ from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.failing import failure
 from tests.support.fake_s3 import error
 from tests.support.faults import reset
-from tests.support.publishing import PREFIX
+from tests.support.publishing import PREFIX, read_release
 from tests.support.releases import make_release
 from tests.support.writable_s3 import (
     is_begin,
@@ -66,6 +66,19 @@ def test_a_lost_answer_to_the_last_step_is_no_failure(large: Bucket) -> None:
 
     assert LARGE == large.current()
     assert 2 == len(large.server.seen(is_completion))
+
+
+def test_an_upload_that_others_end_is_a_failure(large: Bucket) -> None:
+    """By a rule of the bucket, for one; the damaged bundle in its place is as long."""
+    large.publish(LARGE)
+    large.publish(SMALL)
+    large.server.put(BUNDLE, bytes(len(large.bodies()[BUNDLE])))
+    ended = error(404, "NoSuchUpload")
+    large.server.inject(ended, is_completion)
+
+    assert "release_incomplete" == failure(large.publish, LARGE).reason
+
+    assert SMALL == read_release(large.bodies())
 
 
 def test_what_is_up_of_a_bundle_that_is_refused_is_dropped(large: Bucket) -> None:

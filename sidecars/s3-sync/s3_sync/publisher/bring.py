@@ -18,7 +18,7 @@ from s3_sync.publisher.catalog import (
 )
 from s3_sync.publisher.progress import Progress, Watched
 from s3_sync.publisher.prune import UPLOAD_SECONDS
-from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store
+from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store, UploadEnded
 from s3_sync.publisher.swap import check_ours, has_conditions, swap_pointer
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import Head, Manifest
@@ -94,15 +94,19 @@ def _upload(store: Store, parcel: Parcel, kept: Kept | None, progress: Progress)
         The release as it is in the bucket now.
 
     Raises:
-        ReleaseError: Another publisher writes the same release, and does not complete it.
+        ReleaseError: Another publisher writes the same release, and does not complete it; or others
+            have ended the upload.
     """
     if kept is not None and kept.is_good:
         return kept
     path, manifest, data = parcel.ready()
     if not _is_up(store, manifest.head):
         tell = progress.bytes_counter("Uploading", manifest.head.bundle_bytes)
-        with Watched(path, tell) as bundle:
-            store.upload(bundle_key(manifest.head.bundle_sha256), bundle)
+        try:
+            with Watched(path, tell) as bundle:
+                store.upload(bundle_key(manifest.head.bundle_sha256), bundle)
+        except UploadEnded:
+            raise incomplete(parcel.revision) from None
     signed_by = store.signer.key_id if store.signer else ""
     return put_manifest(store, parcel.revision, Kept(data, "", manifest, True, signed_by), kept)
 

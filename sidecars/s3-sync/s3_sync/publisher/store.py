@@ -71,6 +71,12 @@ class ConditionUnknown(Exception):
     """
 
 
+class UploadEnded(Exception):
+    """
+    An upload in parts was ended by others: by a rule of the bucket, for one.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """
@@ -266,6 +272,9 @@ class Store:
 
         What is up of it is dropped where that fails. When the process is killed, S3 keeps it,
         unseen, until a lifecycle rule of the bucket removes unfinished uploads.
+
+        Raises:
+            UploadEnded: Others have ended it.
         """
         size_bytes = body.seek(0, os.SEEK_END)
         body.seek(0)
@@ -283,10 +292,12 @@ class Store:
                     self._client.abort_multipart_upload(**at)
                 raise
         except exceptions.ClientError as error:
-            there = self.look(key) if code_of(error) == "NoSuchUpload" else None
-            # Completed, where the answer to that was lost.
-            if there is None or there.size_bytes != size_bytes:
+            # Completed, perhaps, and the answer to that was lost.
+            if code_of(error) != "NoSuchUpload":
                 raise self._explained(error, "put", key) from error
+            body.seek(0)
+            if self.sha256_of(key) != hashlib.file_digest(body, "sha256").hexdigest():
+                raise UploadEnded from error
         except exceptions.BotoCoreError as error:
             raise unreachable(error) from error
 
