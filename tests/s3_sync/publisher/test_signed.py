@@ -452,7 +452,7 @@ def test_the_commands_sign_and_verify_and_say_so(
         assert 0 == run(*arguments, *trusted).code, arguments
 
 
-def test_releases_are_listed_beside_a_pointer_that_is_none_or_was_put_back(
+def test_releases_are_listed_beside_a_pointer_that_is_not_one_or_was_put_back(
     run: Run, bucket: Bucket
 ) -> None:
     revision = bucket.publish(A).revision
