@@ -15,7 +15,7 @@ prepare = @scripts/system-packages $(1); scripts/environment
 
 # What the environment or the command line may set:
 #   PYTHON         the interpreter behind .venv (default: the first Python >= 3.11 on PATH)
-#   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other)
+#   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other); for values 3 or 2
 #   AIRFLOW_CHART  folder with the official chart; tests render it when helm is on PATH
 #   GIT_SYNC_BIN   the real git-sync, for tests, demos, bench and soak (default: on PATH; without one they leave it out)
 #   KUBECONFIG     the cluster of test-cluster, with kubectl on PATH; tests/cluster/README.md has the rest
@@ -26,7 +26,7 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #   TAG, REGISTRY  the image is [REGISTRY/]NAME:TAG (default: the 12-character commit)
 #                  docs-site: the name of this version of the documentation (default: dev)
 #   PLATFORMS      for push, such as linux/amd64,linux/arm64 (default: this machine's)
-#   SOURCE         web address of this repository, for the images' labels and the site
+#   SOURCE         web address of this repository, for the images' labels and the site; for values where DAGs come from
 export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE GIT_SYNC_IMAGE TAG REGISTRY PLATFORMS SOURCE
 
 PYTEST := $(BIN)/python -m pytest
@@ -86,6 +86,7 @@ lint: setup types ## check everything that needs no test: code, imports, YAML, s
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/python scripts/lint_ci.py
 	$(BIN)/python scripts/lint_words.py
+	$(BIN)/python -m scripts.snippets --check
 
 .PHONY: types
 types: setup ## check the types
@@ -195,6 +196,15 @@ docs: setup ## rewrite the generated parts of the documentation
 .PHONY: docs-site
 docs-site: setup ## build the site of the documentation into dist/site/TAG and check its links
 	@scripts/docs-site
+
+.PHONY: values
+values: ## print the values of one deployment (AIRFLOW=3 EXECUTOR=LocalExecutor SOURCE=git ENV=dev KERBEROS=1 SYNC_PERM=1)
+	@scripts/environment >&2
+	@$(BIN)/python -m scripts.snippets values $(foreach name,AIRFLOW EXECUTOR SOURCE ENV KERBEROS SYNC_PERM,'$(name)=$($(name))')
+
+.PHONY: snippets
+snippets: setup ## rewrite the values of charts-snippets from charts-snippets/source
+	$(BIN)/python -m scripts.snippets
 
 .PHONY: clean
 clean: ## remove .venv, .airflow, .site, dist and every cache
