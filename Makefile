@@ -17,6 +17,7 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #   PYTHON         the interpreter behind .venv (default: the first Python >= 3.11 on PATH)
 #   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other); for values 3 or 2
 #   AIRFLOW_CHART  folder with the official chart; tests render it when helm is on PATH
+#   OLD_AIRFLOW_CHART  the same, version 1.13.1: what it makes of the published example
 #   GIT_SYNC_BIN   the real git-sync, for tests, demos, bench and soak (default: on PATH; without one they leave it out)
 #   KUBECONFIG     the cluster of test-cluster, with kubectl on PATH; tests/cluster/README.md has the rest
 #   BUILDER        docker, buildah or podman (default: the first that works)
@@ -27,7 +28,7 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #                  docs-site: the name of this version of the documentation (default: dev)
 #   PLATFORMS      for push, such as linux/amd64,linux/arm64 (default: this machine's)
 #   SOURCE         web address of this repository, for the images' labels and the site; for values where DAGs come from
-export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE GIT_SYNC_IMAGE TAG REGISTRY PLATFORMS SOURCE
+export PYTHON AIRFLOW_CHART OLD_AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE GIT_SYNC_IMAGE TAG REGISTRY PLATFORMS SOURCE
 
 PYTEST := $(BIN)/python -m pytest
 # More tests at once than cores, as most of them wait most of the time; one file stays together.

@@ -17,15 +17,19 @@ from tests.chart.sidecars import Values
 
 HELM = shutil.which("helm")
 CAN_RENDER = HELM is not None and (checks.CHART / "templates").is_dir()
+# What people with Airflow 2.8 have.
+OLD_CHART = Path(os.environ.get("OLD_AIRFLOW_CHART") or "/nonexistent").absolute()
 HOW_TO_RENDER = (
     "rendering needs helm on PATH, and the whole chart in AIRFLOW_CHART: "
     "helm pull apache-airflow/airflow --version 1.22.0 --untar"
 )
 
 
-def render(home: Path, names: Sequence[str], namespace: str = "airflow") -> list[Values]:
+def render(
+    home: Path, names: Sequence[str], namespace: str = "airflow", chart: Path = checks.CHART
+) -> list[Values]:
     """
-    Return the objects that the chart makes of values, and of settings such as `a=b`.
+    Return the objects that a chart makes of values, and of settings such as `a=b`.
 
     Values are files, or what a command prints.
 
@@ -37,7 +41,7 @@ def render(home: Path, names: Sequence[str], namespace: str = "airflow") -> list
             str(HELM),
             "template",
             "airflow",
-            str(checks.CHART),
+            str(chart),
             f"--namespace={namespace}",
             *arguments,
         ],

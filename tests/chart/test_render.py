@@ -33,7 +33,7 @@ EXTRA, TICKETS_EXTRA = {"s3-sync": "extra"}, {"kerberos": "extra"}
 TASK = {"s3-sync": "init", "kerberos": "native"}
 WHOLE_3: Kinds = {
     "dag-processor": DAGS,
-    "scheduler": DAGS,
+    "scheduler": {"s3-sync": "extra"},
     "triggerer": DAGS | TICKETS,
     "api-server": PERMISSIONS,
     "task pod": TASK,
@@ -81,7 +81,8 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
         "task pod": {"s3-sync": "init"},
     },
     (AS_PODS, "s3-sync.release.yaml"): {
-        **dict.fromkeys((*READERS_AS_PODS, "scheduler"), DAGS),
+        **dict.fromkeys(READERS_AS_PODS, DAGS),
+        "scheduler": EXTRA,
         "task pod": {"s3-sync": "init"},
     },
     ("s3-sync.signed.yaml",): dict.fromkeys(READERS, DAGS),
@@ -437,8 +438,10 @@ def test_whole_deployment_may_say_what_it_must_and_no_more(names: tuple[str, ...
         *[(web, DATABASE, ("TCP", 5432)), (scheduler, DATABASE, ("TCP", 5432))],
         *[(task, web, ("TCP", 8080)), (scheduler, statsd, ("UDP", 9125))],
         (dag_processor, "169.254.170.23", ("TCP", 80)),
+        *[(task, "169.254.20.10", ("UDP", 53)), (task, "169.254.20.10", ("TCP", 53))],
     ]
     may_not_ask: list[Traffic] = [
+        (task, "169.254.20.10", ("TCP", 80)),
         *[(task, "169.254.169.254", ("TCP", 80)), (task, "169.254.169.254", ("TCP", 443))],
         *[(task, STRANGER, ("TCP", 443)), (task, "52.219.1.1", ("TCP", 80))],  # type: ignore[list-item]
     ]

@@ -45,7 +45,9 @@ def test_published_example_has_keys_that_the_chart_lacks_and_its_correction_has_
 ) -> None:
     defaults, schema = chart
     text = (SNIPPETS / name).read_text()
-    published, corrected = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+    published, corrected, *_ = map(
+        yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    )
 
     assert {"$.worker", "$.extraVolumes", "$.extraVolumeMounts"} == {
         complaint.partition(":")[0] for complaint in checks.unknown_keys(published, defaults)

@@ -137,7 +137,7 @@ def test_metadata_service_cannot_be_reached() -> None:
     ]
 
     assert [["169.254.0.0/16"]] == [one["except"] for one in blocks if one["cidr"] == "0.0.0.0/0"]
-    assert ["169.254.170.23/32"] == [
+    assert ["169.254.20.10/32", "169.254.170.23/32"] == [
         one["cidr"] for one in blocks if one["cidr"].startswith("169.")
     ]
 
