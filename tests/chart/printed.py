@@ -20,6 +20,26 @@ def command(choice: Choice) -> str:
     return " ".join(["make", "values", *words])
 
 
+def kinds(choice: Choice) -> dict[str, dict[str, str]]:
+    """
+    Return which pods must have which of our containers, and as what.
+    """
+    dags = "git-sync-wrapper" if choice["SOURCE"] == "git" else "s3-sync"
+    tickets = {"kerberos": "native"} if choice["KERBEROS"] else {}
+    found = {"dag-processor": {dags: "native"}, "triggerer": {dags: "native"} | tickets}
+    if choice["EXECUTOR"] == "KubernetesExecutor":
+        found["task pod"] = {dags: "init"} | tickets
+        if choice["SOURCE"] == "release":
+            found["scheduler"] = {dags: "extra"}
+    else:
+        tasks = "scheduler" if choice["EXECUTOR"] == "LocalExecutor" else "worker"
+        found[tasks] = {dags: "native"} | tickets
+    if choice["SYNC_PERM"]:
+        web = "webserver" if choice["AIRFLOW"] == "2" else "api-server"
+        found[web] = {"sync-perm": "extra"}
+    return found
+
+
 def pairs(choice: Choice) -> set[tuple[tuple[str, str], ...]]:
     """
     Return the pairs of words in a combination.

@@ -8,7 +8,7 @@ import configparser
 import copy
 import functools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -125,27 +125,7 @@ IN_THE_CHART = {name for name, folder in FOLDERS.items() if "/repo/" in folder} 
     "git-sync-wrapper.native.yaml",
 }
 
-
-def expected(choice: Mapping[str, str]) -> Kinds:
-    """
-    Return what the values of one deployment must come to.
-    """
-    dags = "git-sync-wrapper" if choice["SOURCE"] == "git" else "s3-sync"
-    tickets = TICKETS if choice["KERBEROS"] else {}
-    found: Kinds = {"dag-processor": {dags: "native"}, "triggerer": {dags: "native"} | tickets}
-    if choice["EXECUTOR"] == "KubernetesExecutor":
-        found["task pod"] = {dags: "init"} | tickets
-        if choice["SOURCE"] == "release":
-            found["scheduler"] = {dags: "extra"}
-    else:
-        tasks = "scheduler" if choice["EXECUTOR"] == "LocalExecutor" else "worker"
-        found[tasks] = {dags: "native"} | tickets
-    if choice["SYNC_PERM"]:
-        found["webserver" if choice["AIRFLOW"] == "2" else "api-server"] = PERMISSIONS
-    return found
-
-
-EXPECTED |= {(name,): expected(choice) for name, choice in printed.ALL.items()}
+EXPECTED |= {(name,): printed.kinds(choice) for name, choice in printed.ALL.items()}
 DAILY = [names for names in EXPECTED if names[0] not in printed.ALL or names[0] in printed.DOZEN]
 
 
