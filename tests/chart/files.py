@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from scripts.snippets import SNIPPETS
-from scripts.snippets import values as printed_values
+from scripts import snippets
 from tests.chart import printed
 from tests.chart.sidecars import SIDECARS, Values
 
+SNIPPETS = snippets.SNIPPETS
 # One sidecar each.
 BLOCKS = tuple(f"{name}.{kind}.yaml" for name, one in SIDECARS.items() for kind in one.snippets)
 WHOLE = "values.yaml"
@@ -57,7 +57,7 @@ def text(name: str) -> str:
     Return what is in a file, or what a command prints.
     """
     if name in printed.ALL:
-        return printed_values(printed.ALL[name])
+        return snippets.values(printed.ALL[name])
     return (SNIPPETS / name).read_text()
 
 
