@@ -142,7 +142,7 @@ chart-test: ## render charts-snippets against the official chart in AIRFLOW_CHAR
 	$(PYTEST) tests/chart
 
 .PHONY: test-cluster
-test-cluster: ## start dev and prd of charts-snippets on the cluster of KUBECONFIG, for real
+test-cluster: ## start charts-snippets and a dozen of make values on the cluster of KUBECONFIG, for real
 	$(call prepare,$@ images)
 	$(PYTEST) --timeout=900 tests/cluster
 
