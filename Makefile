@@ -15,8 +15,9 @@ prepare = @scripts/system-packages $(1); scripts/environment
 
 # What the environment or the command line may set:
 #   PYTHON         the interpreter behind .venv (default: the first Python >= 3.11 on PATH)
-#   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other)
+#   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other); for values 3 or 2
 #   AIRFLOW_CHART  folder with the official chart; tests render it when helm is on PATH
+#   OLD_AIRFLOW_CHART  the same, version 1.13.1: what it makes of the published example
 #   GIT_SYNC_BIN   the real git-sync, for tests, demos, bench and soak (default: on PATH; without one they leave it out)
 #   KUBECONFIG     the cluster of test-cluster, with kubectl on PATH; tests/cluster/README.md has the rest
 #   BUILDER        docker, buildah or podman (default: the first that works)
@@ -26,8 +27,8 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #   TAG, REGISTRY  the image is [REGISTRY/]NAME:TAG (default: the 12-character commit)
 #                  docs-site: the name of this version of the documentation (default: dev)
 #   PLATFORMS      for push, such as linux/amd64,linux/arm64 (default: this machine's)
-#   SOURCE         web address of this repository, for the images' labels and the site
-export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE GIT_SYNC_IMAGE TAG REGISTRY PLATFORMS SOURCE
+#   SOURCE         web address of this repository, for the images' labels and the site; for values where DAGs come from
+export PYTHON AIRFLOW_CHART OLD_AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE GIT_SYNC_IMAGE TAG REGISTRY PLATFORMS SOURCE
 
 PYTEST := $(BIN)/python -m pytest
 # More tests at once than cores, as most of them wait most of the time; one file stays together.
@@ -86,6 +87,7 @@ lint: setup types ## check everything that needs no test: code, imports, YAML, s
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/python scripts/lint_ci.py
 	$(BIN)/python scripts/lint_words.py
+	$(BIN)/python -m scripts.snippets --check
 
 .PHONY: types
 types: setup ## check the types
@@ -140,7 +142,7 @@ chart-test: ## render charts-snippets against the official chart in AIRFLOW_CHAR
 	$(PYTEST) tests/chart
 
 .PHONY: test-cluster
-test-cluster: ## start dev and prd of charts-snippets on the cluster of KUBECONFIG, for real
+test-cluster: ## start charts-snippets and a dozen of make values on the cluster of KUBECONFIG, for real
 	$(call prepare,$@ images)
 	$(PYTEST) --timeout=900 tests/cluster
 
@@ -195,6 +197,15 @@ docs: setup ## rewrite the generated parts of the documentation
 .PHONY: docs-site
 docs-site: setup ## build the site of the documentation into dist/site/TAG and check its links
 	@scripts/docs-site
+
+.PHONY: values
+values: ## print the values of one deployment (AIRFLOW=3 EXECUTOR=LocalExecutor SOURCE=git ENV=dev KERBEROS=1 SYNC_PERM=1)
+	@scripts/environment >&2
+	@$(BIN)/python -m scripts.snippets values $(foreach name,AIRFLOW EXECUTOR SOURCE ENV KERBEROS SYNC_PERM,'$(name)=$($(name))')
+
+.PHONY: snippets
+snippets: setup ## rewrite the values of charts-snippets from charts-snippets/source
+	$(BIN)/python -m scripts.snippets
 
 .PHONY: clean
 clean: ## remove .venv, .airflow, .site, dist and every cache

@@ -1,5 +1,5 @@
 """
-The files of charts-snippets: which are values, and which of them go together.
+Values: the files of charts-snippets, which of them go together, and what `make values` prints.
 """
 
 from __future__ import annotations
@@ -7,14 +7,15 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from scripts import snippets
+from tests.chart import printed
 from tests.chart.sidecars import SIDECARS, Values
 
-SNIPPETS = Path(__file__).parents[2] / "charts-snippets"
+SNIPPETS = snippets.SNIPPETS
 # One sidecar each.
 BLOCKS = tuple(f"{name}.{kind}.yaml" for name, one in SIDECARS.items() for kind in one.snippets)
 WHOLE = "values.yaml"
@@ -28,16 +29,12 @@ BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
     "values-dev.yaml": OVERLAID,
     "values-git-sync.yaml": ((WHOLE,), (WHOLE, "values-airflow-2.yaml")),
     "values-prd.yaml": OVERLAID,
-    "examples/airflow-2.yaml": ((),),
-    "examples/airflow-3.yaml": ((),),
-    "examples/celery-executor.yaml": ((), ("examples/airflow-2.yaml",)),
     "examples/fargate.yaml": ((WHOLE,),),
     "examples/git-sync-deployment.yaml": ((),),
-    "examples/kubernetes-executor.yaml": ((), ("examples/airflow-3.yaml",)),
-    "examples/local-executor.yaml": ((), ("examples/airflow-2.yaml",)),
     "examples/shared-ticket.yaml": ((),),
 }
-VALUES = (*BLOCKS, *BEFORE)
+FILES = (*BLOCKS, *BEFORE)
+VALUES = (*FILES, *printed.DOZEN)
 # Kubernetes objects, one or more to a file.
 OBJECTS = (
     "network/network-policy.yaml",
@@ -55,11 +52,20 @@ ELSEWHERE = ("ci", "monitoring")
 _REFERENCE = re.compile(r"\{\{ \.Values\.([\w.]+) \}\}")
 
 
+def text(name: str) -> str:
+    """
+    Return what is in a file, or what a command prints.
+    """
+    if name in printed.ALL:
+        return snippets.values(printed.ALL[name])
+    return (SNIPPETS / name).read_text()
+
+
 def load(name: str) -> Values:
     """
-    Return the values of a file, without those that go before it.
+    Return the values of a file or a command, without those that go before it.
     """
-    values: Values = yaml.load((SNIPPETS / name).read_text(), yaml.CSafeLoader)
+    values: Values = yaml.load(text(name), yaml.CSafeLoader)
     return values
 
 
@@ -68,6 +74,20 @@ def load_objects(name: str) -> list[Values]:
     Return the objects of a file.
     """
     return [one for one in yaml.load_all((SNIPPETS / name).read_text(), yaml.CSafeLoader) if one]
+
+
+def ours(node: Any, seen: set[int] | None = None) -> Iterator[Values]:
+    """
+    Yield our containers, wherever they are; each once, however many aliases lead there.
+    """
+    seen = set() if seen is None else seen
+    if not isinstance(node, (dict, list)) or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, dict) and node.get("name") in SIDECARS and "image" in node:
+        yield node
+    for child in node.values() if isinstance(node, dict) else node:
+        yield from ours(child, seen)
 
 
 def merged(defaults: Values, values: Values) -> Values:

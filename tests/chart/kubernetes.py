@@ -5,6 +5,7 @@ Objects held strictly against the schemas of Kubernetes, and of the operators th
 from __future__ import annotations
 
 import functools
+import json
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -50,17 +51,24 @@ def strict_complaints(thing: Values) -> list[str]:
     """
     Name the fields of an object that its schema does not have, or has otherwise.
     """
+    return [*_strict_complaints(json.dumps(thing))]
+
+
+@functools.cache  # values have most of their pods in common
+def _strict_complaints(text: str) -> tuple[str, ...]:
+    thing = json.loads(text)
     kind, api_version = str(thing.get("kind")), str(thing.get("apiVersion"))
     if (api_version, kind) in CUSTOM:
         validator = Draft202012Validator(CUSTOM[api_version, kind])
-        return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(thing)]
+        errors = validator.iter_errors(thing)
+        return tuple(f"{error.json_path}: {error.message}" for error in errors)
     found = []
     for version in VERSIONS:
         known = _validator(kind, api_version, version)
         if known is None:
-            return [f"{api_version} {kind}, with {sorted(thing)}: nobody knows that"]
+            return (f"{api_version} {kind}, with {sorted(thing)}: nobody knows that",)
         found += [
             f"{error.json_path}: Kubernetes {version}: {error.message}"
             for error in known.iter_errors(thing)
         ]
-    return found
+    return tuple(found)

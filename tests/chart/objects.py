@@ -92,6 +92,7 @@ def _pod_complaints(thing: Values) -> list[str]:
     if spec is None:
         return []
     pod = spec["template"]["spec"] if thing["kind"] == "Deployment" else spec
+    containers = [*pod.get("initContainers", []), *pod["containers"]]
     others = [one for one in pod["containers"] if one["name"] not in SIDECARS]
     component = {
         "extraInitContainers": pod.get("initContainers", []),
@@ -106,6 +107,9 @@ def _pod_complaints(thing: Values) -> list[str]:
         *checks.probe_complaints(values),
         *checks.security_complaints(values),
     ]
+    mounted = {mount["name"] for one in containers for mount in one.get("volumeMounts", [])}
+    volumes = {volume["name"] for volume in pod.get("volumes", [])}
+    found += [f"nobody mounts {name}" for name in sorted(volumes - mounted)]
     if others:
         found += [*checks.volume_complaints(values), *checks.one_shot_complaints(values)]
     return found

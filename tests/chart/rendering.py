@@ -12,32 +12,36 @@ from pathlib import Path
 
 import yaml
 
-from tests.chart import checks, files
+from tests.chart import checks, files, printed
 from tests.chart.sidecars import Values
 
 HELM = shutil.which("helm")
 CAN_RENDER = HELM is not None and (checks.CHART / "templates").is_dir()
+# What people with Airflow 2.8 have.
+OLD_CHART = Path(os.environ.get("OLD_AIRFLOW_CHART") or "/nonexistent").absolute()
 HOW_TO_RENDER = (
     "rendering needs helm on PATH, and the whole chart in AIRFLOW_CHART: "
     "helm pull apache-airflow/airflow --version 1.22.0 --untar"
 )
 
 
-def render(home: Path, names: Sequence[str], namespace: str = "airflow") -> list[Values]:
+def render(
+    home: Path, names: Sequence[str], namespace: str = "airflow", chart: Path = checks.CHART
+) -> list[Values]:
     """
-    Return the objects that the chart makes of values files, and of settings such as `a=b`.
+    Return the objects that a chart makes of values, and of settings such as `a=b`.
+
+    Values are files, or what a command prints.
 
     The release is called airflow.
     """
-    arguments = [
-        f"--set={name}" if "=" in name else f"--values={files.SNIPPETS / name}" for name in names
-    ]
+    arguments = [_argument(home, name) for name in names]
     done = subprocess.run(
         [
             str(HELM),
             "template",
             "airflow",
-            str(checks.CHART),
+            str(chart),
             f"--namespace={namespace}",
             *arguments,
         ],
@@ -52,6 +56,14 @@ def render(home: Path, names: Sequence[str], namespace: str = "airflow") -> list
     # In C, as it is a tenth of the CPU that Python takes.
     found = yaml.load_all(done.stdout, yaml.CSafeLoader)
     return [manifest for manifest in found if manifest]
+
+
+def _argument(home: Path, name: str) -> str:
+    if name in printed.ALL:
+        path = home / f"{name}.yaml"
+        path.write_text(files.text(name))
+        return f"--values={path}"
+    return f"--set={name}" if "=" in name else f"--values={files.SNIPPETS / name}"
 
 
 def pods(manifests: list[Values]) -> Iterator[Values]:

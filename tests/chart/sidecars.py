@@ -14,7 +14,7 @@ from typing import Any
 
 import botocore.session
 
-import git_sync_wrapper.flags.read
+import git_sync_wrapper.flags.options
 import git_sync_wrapper.settings
 import kerberos_sidecar.settings
 import s3_sync.settings
@@ -46,6 +46,7 @@ class Charted:
         foreign: Variables of its libraries that a snippet may set.
         wanted: Variables that a snippet must set, besides the required settings.
         volume_complaints: What is wrong with the volumes of a component and of a container in it.
+        read_more: Reads what its library does, of the settings and the variables.
         image: What its image sets, as it can be here.
     """
 
@@ -55,6 +56,7 @@ class Charted:
     foreign: Callable[[], frozenset[str]] = frozenset
     wanted: frozenset[str]
     volume_complaints: Callable[[Values, Values], list[str]]
+    read_more: Callable[[Any, Mapping[str, str]], object] = lambda settings, environ: None
     image: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -87,7 +89,8 @@ class Charted:
             if newest < version <= IMAGE_PYTHON
         }
         given = {**self.image, **environ, **too_new}
-        import_module(self.settings.__module__).load_settings(given)
+        settings, _ = import_module(self.settings.__module__).load_settings(given)
+        self.read_more(settings, given)
 
     @property
     def port(self) -> int:
@@ -219,7 +222,7 @@ def ticket_complaints(component: Values, container: Values) -> list[str]:
             mount["name"] for mount in component.get("extraVolumeMounts", [])
         }
         & keytabs,
-        "the sidecar sees no keytab": ("/etc/keytab", *keytabs) in private,
+        "the sidecar sees no keytab": bool({("/etc/keytab", name) for name in keytabs} & private),
         "a subPath never sees a new keytab": not any("subPath" in mount for mount in all_mounts),
         "the ccache is not on the written volume": ours.get("KERBEROS_CCACHE", "").startswith(
             f"{written[0]}/"
@@ -252,9 +255,10 @@ def commits_complaints(component: Values, container: Values) -> list[str]:
     files = [ours.get("GITSYNC_PASSWORD_FILE"), ours.get("GIT_SYNC_WRAPPER_USERNAME_FILE")]
     rules = {
         "the chart has a volume dags of its own": "dags" not in volumes,
-        "GITSYNC_ROOT is not the mount that Airflow reads": {path for path, _ in reads}
+        "GITSYNC_ROOT is not the mount that one writes and the other reads": {
+            path for path, _ in reads & writes
+        }
         == {ours.get("GITSYNC_ROOT")},
-        "Airflow does not read what the sidecar writes": reads < writes,
         "/tmp cannot be written": "/tmp" in {path for path, _ in writes},
         "a subPath shows nothing after the next commit": not any(
             "subPath" in mount for mount in component.get("extraVolumeMounts", [])
@@ -265,6 +269,20 @@ def commits_complaints(component: Values, container: Values) -> list[str]:
         ),
     }
     return [complaint for complaint, holds in rules.items() if not holds]
+
+
+def read_options(
+    settings: git_sync_wrapper.settings.Settings, environ: Mapping[str, str]
+) -> object:
+    """
+    Read the variables of git-sync, as git-sync-wrapper does at start.
+    """
+    return git_sync_wrapper.flags.options.read_options(
+        [],
+        environ,
+        has_username=settings.username_file is not None,
+        has_password=settings.credentials.kind == "secrets-manager",
+    )
 
 
 SIDECARS: Mapping[str, Charted] = {
@@ -279,8 +297,6 @@ SIDECARS: Mapping[str, Charted] = {
             "signed",
             "snapshot",
             "versions",
-            "minio",
-            "gcs",
         ),
         foreign=botocore_names,
         wanted=frozenset({"KEY_PATH", "INTERVAL"}),
@@ -293,6 +309,7 @@ SIDECARS: Mapping[str, Charted] = {
         foreign=lambda: git_sync_wrapper.flags.table.VARIABLES,
         wanted=frozenset({"GITSYNC_REPO", "GITSYNC_REF", "GITSYNC_ROOT", "GITSYNC_LINK"}),
         volume_complaints=commits_complaints,
+        read_more=read_options,
         image={"GIT_SYNC_WRAPPER_GIT_SYNC": sys.executable},
     ),
     "kerberos": Charted(

@@ -1,27 +1,35 @@
 """
-The values for other S3 stores are enough for s3-sync: endpoint, region and keys.
+What the how-to says of other S3 stores is enough for s3-sync: endpoint, region and keys.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.chart import checks, files
 from tests.chart.sidecars import environment
 from tests.support.servers import RcloneServer
 
 S3_SYNC = str(Path(sys.executable).parent / "s3-sync")
+HOW_TO = files.SNIPPETS.parent / "docs/how-to/take-dags-from-another-s3-store.md"
 
 
-@pytest.mark.parametrize("name", ["s3-sync.minio.yaml", "s3-sync.gcs.yaml"])
-def test_s3_sync_reads_a_store_that_checks_signatures(name: str, tmp_path: Path) -> None:
-    (container,) = checks.containers(files.load(name)["dagProcessor"])
-    settings = environment(container)
+@pytest.mark.parametrize(("store", "region"), [("MinIO", "us-east-1"), ("Google", "auto")])
+def test_s3_sync_reads_a_store_that_checks_signatures(
+    store: str, region: str, tmp_path: Path
+) -> None:
+    text = HOW_TO.read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (container,) = checks.containers(files.load("s3-sync.native.yaml")["dagProcessor"])
+    added = environment(yaml.safe_load(block)) | {"AWS_REGION": region}
+    settings = environment(container) | added
     with RcloneServer() as rclone:
         rclone.client().create_bucket(Bucket=settings["AWS_BUCKET"])
         rclone.client().put_object(
@@ -48,6 +56,7 @@ def test_s3_sync_reads_a_store_that_checks_signatures(name: str, tmp_path: Path)
             timeout=60,
         )
 
-    assert here.keys() <= settings.keys()
+    assert re.search(rf"^\| {store}.*`{region}`", text, re.MULTILINE)
+    assert added.keys() == here.keys() - {"DEST_PATH"} | {"AWS_REGION"}
     assert 0 == done.returncode, done.stdout + done.stderr
     assert "x = 1\n" == (tmp_path / "dags" / "a.py").read_text()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart import checks, files, pods, start
+from tests.chart import checks, files, pods, printed, start
 from tests.chart.kubernetes import strict_complaints
 from tests.chart.mutations import named
 from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
@@ -26,10 +26,6 @@ if not CAN_RENDER:
 
 Kinds = dict[str, dict[str, str]]
 
-CELERY, KUBERNETES, LOCAL = (
-    f"examples/{name}-executor.yaml" for name in ("celery", "kubernetes", "local")
-)
-AIRFLOW_2, AIRFLOW_3 = "examples/airflow-2.yaml", "examples/airflow-3.yaml"
 DAGS, TICKETS = {"s3-sync": "native"}, {"kerberos": "native"}
 COMMITS, COMMITS_EXTRA = {"git-sync-wrapper": "native"}, {"git-sync-wrapper": "extra"}
 PERMISSIONS = {"sync-perm": "extra"}
@@ -37,7 +33,7 @@ EXTRA, TICKETS_EXTRA = {"s3-sync": "extra"}, {"kerberos": "extra"}
 TASK = {"s3-sync": "init", "kerberos": "native"}
 WHOLE_3: Kinds = {
     "dag-processor": DAGS,
-    "scheduler": DAGS,
+    "scheduler": {"s3-sync": "extra"},
     "triggerer": DAGS | TICKETS,
     "api-server": PERMISSIONS,
     "task pod": TASK,
@@ -46,8 +42,6 @@ WHOLE_2: Kinds = {**WHOLE_3, "webserver": PERMISSIONS}
 del WHOLE_2["api-server"]
 GIT_3: Kinds = {"triggerer": TICKETS, "api-server": PERMISSIONS, "task pod": TICKETS}
 GIT_2: Kinds = {"triggerer": TICKETS, "webserver": PERMISSIONS, "task pod": TICKETS}
-LOOP_3: Kinds = {name: WHOLE_3[name] for name in ("dag-processor", "triggerer", "api-server")}
-LOOP_2: Kinds = {"scheduler": DAGS, "triggerer": DAGS | TICKETS, "webserver": PERMISSIONS}
 
 # One sidecar alone, on the chart as it is.
 READERS = ("dag-processor", "triggerer", "worker")
@@ -71,12 +65,6 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
         **{name: kinds for name, kinds in GIT_3.items() if name != "task pod"},
         "worker": TICKETS,
     },
-    (AIRFLOW_3, CELERY): LOOP_3 | {"worker": DAGS | TICKETS},
-    (AIRFLOW_3, KUBERNETES): LOOP_3 | {"task pod": TASK},
-    (AIRFLOW_3, LOCAL): LOOP_3 | {"scheduler": DAGS | TICKETS},
-    (AIRFLOW_2, CELERY): LOOP_2 | {"worker": DAGS | TICKETS},
-    (AIRFLOW_2, KUBERNETES): LOOP_2 | {"task pod": TASK},
-    (AIRFLOW_2, LOCAL): LOOP_2 | {"scheduler": DAGS | TICKETS},
     ("s3-sync.extra.yaml",): dict.fromkeys(READERS, EXTRA),
     ("s3-sync.native.yaml",): dict.fromkeys(READERS, DAGS),
     ("s3-sync.snapshot.yaml",): dict.fromkeys(READERS, DAGS),
@@ -84,8 +72,6 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
         **dict.fromkeys(READERS_AS_PODS, DAGS),
         "task pod": {"s3-sync": "init"},
     },
-    ("s3-sync.minio.yaml",): dict.fromkeys(READERS, DAGS),
-    (AS_PODS, "s3-sync.gcs.yaml"): dict.fromkeys(READERS_AS_PODS, DAGS),
     (AS_PODS, "s3-sync.native.yaml", "s3-sync.init.yaml"): {
         **dict.fromkeys(READERS_AS_PODS, DAGS),
         "task pod": {"s3-sync": "init"},
@@ -95,7 +81,8 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
         "task pod": {"s3-sync": "init"},
     },
     (AS_PODS, "s3-sync.release.yaml"): {
-        **dict.fromkeys((*READERS_AS_PODS, "scheduler"), DAGS),
+        **dict.fromkeys(READERS_AS_PODS, DAGS),
+        "scheduler": EXTRA,
         "task pod": {"s3-sync": "init"},
     },
     ("s3-sync.signed.yaml",): dict.fromkeys(READERS, DAGS),
@@ -138,7 +125,17 @@ IN_THE_CHART = {name for name, folder in FOLDERS.items() if "/repo/" in folder} 
     "git-sync-wrapper.native.yaml",
 }
 
-each_stack = pytest.mark.parametrize("names", EXPECTED, ids=" ".join)
+EXPECTED |= {(name,): printed.kinds(choice) for name, choice in printed.ALL.items()}
+DAILY = [names for names in EXPECTED if names[0] not in printed.ALL or names[0] in printed.DOZEN]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """
+    Give a test each stack: with `--full` all that `make values` prints, else a dozen of it.
+    """
+    if "stack" in metafunc.fixturenames:
+        is_full = metafunc.config.getoption("--full")
+        metafunc.parametrize("stack", EXPECTED if is_full else DAILY, ids=" ".join)
 
 
 @functools.cache
@@ -151,25 +148,22 @@ def whole_pods(names: Sequence[str]) -> list[Values]:
     return list(pods_of(rendered(tuple(names))))
 
 
-@each_stack
-def test_each_sidecar_is_in_the_right_pods(names: tuple[str, ...]) -> None:
-    found = {component(pod): pods.kinds(pod["spec"]) for pod in whole_pods(names)}
+def test_each_sidecar_is_in_the_right_pods(stack: tuple[str, ...]) -> None:
+    found = {component(pod): pods.kinds(pod["spec"]) for pod in whole_pods(stack)}
 
-    assert EXPECTED[names] == {name: kinds for name, kinds in found.items() if kinds}
+    assert EXPECTED[stack] == {name: kinds for name, kinds in found.items() if kinds}
 
 
-@each_stack
-def test_kubernetes_takes_every_object(names: tuple[str, ...]) -> None:
-    for manifest in rendered(names):
+def test_kubernetes_takes_every_object(stack: tuple[str, ...]) -> None:
+    for manifest in rendered(stack):
         assert [] == strict_complaints(manifest)
-    for pod in whole_pods(names):
+    for pod in whole_pods(stack):
         if component(pod) == "task pod":
             assert [] == strict_complaints({"apiVersion": "v1", "kind": "Pod", **pod})
 
 
-@each_stack
-def test_pods_are_sound(names: tuple[str, ...]) -> None:
-    for pod in whole_pods(names):
+def test_pods_are_sound(stack: tuple[str, ...]) -> None:
+    for pod in whole_pods(stack):
         spec = pod["spec"]
         assert [] == [
             *pods.volume_complaints(spec),
@@ -179,9 +173,8 @@ def test_pods_are_sound(names: tuple[str, ...]) -> None:
         ]
 
 
-@each_stack
-def test_sidecars_get_what_they_read_and_are_asked_on_their_ports(names: tuple[str, ...]) -> None:
-    for pod in whole_pods(names):
+def test_sidecars_get_what_they_read_and_are_asked_on_their_ports(stack: tuple[str, ...]) -> None:
+    for pod in whole_pods(stack):
         spec = pod["spec"]
         ours = pods.kinds(spec)
         values = {
@@ -224,17 +217,16 @@ def started(names: tuple[str, ...], pod: Values, container: Values, folder: Path
     return _started[identity]
 
 
-@each_stack
 def test_each_sidecar_starts_and_lacks_nothing_but_the_network(
-    names: tuple[str, ...], folder: Path
+    stack: tuple[str, ...], folder: Path
 ) -> None:
     left_out = set()
-    for pod in whole_pods(names):
+    for pod in whole_pods(stack):
         for container in filter(start.sidecar_of, pods.containers(pod["spec"])):
             if reason := start.skip_reason(container, folder):
                 left_out.add(reason)
             else:
-                assert [] == started(names, pod["spec"], container, folder)
+                assert [] == started(stack, pod["spec"], container, folder)
 
     if left_out:
         pytest.skip(", ".join(left_out))
@@ -312,23 +304,23 @@ def test_a_fault_of_a_snippet_keeps_its_sidecar_from_starting(
     assert says in complaint
 
 
-@each_stack
-def test_airflow_looks_where_its_files_are(names: tuple[str, ...]) -> None:
+def test_airflow_looks_where_its_files_are(stack: tuple[str, ...]) -> None:
     (config,) = (
         one["data"]["airflow.cfg"]
-        for one in rendered(names)
+        for one in rendered(stack)
         if one["kind"] == "ConfigMap" and "airflow.cfg" in one["data"]
     )
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(config)
     layouts = {
         environment(container).get("S3_SYNC_LAYOUT")
-        for pod in whole_pods(names)
+        for pod in whole_pods(stack)
         for container in pods.containers(pod["spec"])
         if container["name"] == "s3-sync"
     }
 
-    own = [FOLDERS[name] for name in names if name in FOLDERS]
+    own = [FOLDERS[name] for name in stack if name in FOLDERS]
+    own += ["/git/repo/dags" for name in stack if "SOURCE=git" in name]
     expected = "/opt/airflow/dags/current" if layouts == {"snapshot"} else "/opt/airflow/dags"
     expected = own[0] if own else expected
     assert expected == parser["core"]["dags_folder"]
@@ -367,9 +359,8 @@ def test_shared_ticket_is_where_tasks_run(executor: str) -> None:
         assert [] == list(pods.volume_complaints(found[name]))
 
 
-@each_stack
-def test_task_pods_end_with_their_task(names: tuple[str, ...]) -> None:
-    for pod in whole_pods(names):
+def test_task_pods_end_with_their_task(stack: tuple[str, ...]) -> None:
+    for pod in whole_pods(stack):
         if component(pod) == "task pod":
             assert "Never" == pod["spec"]["restartPolicy"]
             assert ["base"] == [one["name"] for one in pod["spec"]["containers"]]
@@ -387,7 +378,7 @@ def test_whole_deployment_passes_pod_security_restricted(names: tuple[str, ...])
 def test_policies_select_every_pod_with_a_sidecar(name: str) -> None:
     for policy in files.load_objects(name):
         selector = policy["spec"]["podSelector"]
-        for names in EXPECTED:
+        for names in DAILY:
             for pod in whole_pods(names):
                 if pods.kinds(pod["spec"]):
                     labels = pod["metadata"]["labels"]
@@ -427,8 +418,10 @@ def test_whole_deployment_may_say_what_it_must_and_no_more(names: tuple[str, ...
         *[(web, DATABASE, ("TCP", 5432)), (scheduler, DATABASE, ("TCP", 5432))],
         *[(task, web, ("TCP", 8080)), (scheduler, statsd, ("UDP", 9125))],
         (dag_processor, "169.254.170.23", ("TCP", 80)),
+        *[(task, "169.254.20.10", ("UDP", 53)), (task, "169.254.20.10", ("TCP", 53))],
     ]
     may_not_ask: list[Traffic] = [
+        (task, "169.254.20.10", ("TCP", 80)),
         *[(task, "169.254.169.254", ("TCP", 80)), (task, "169.254.169.254", ("TCP", 443))],
         *[(task, STRANGER, ("TCP", 443)), (task, "52.219.1.1", ("TCP", 80))],  # type: ignore[list-item]
     ]
@@ -443,14 +436,13 @@ def _admits(policies: list[Values], direction: str, traffic: Traffic) -> bool:
     return admits(policies, traffic[0], direction, *traffic[1:])
 
 
-@each_stack
-def test_pods_that_read_the_bucket_have_the_role(names: tuple[str, ...]) -> None:
+def test_pods_that_read_the_bucket_have_the_role(stack: tuple[str, ...]) -> None:
     annotations = {
         one["metadata"]["name"]: one["metadata"].get("annotations") or {}
-        for one in rendered(names)
+        for one in rendered(stack)
         if one["kind"] == "ServiceAccount"
     }
-    for pod in whole_pods(names):
+    for pod in whole_pods(stack):
         container = next(
             (one for one in pods.containers(pod["spec"]) if one["name"] == "s3-sync"), None
         )

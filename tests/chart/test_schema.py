@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.chart import checks, files
-from tests.chart.files import SNIPPETS, VALUES
+from tests.chart.files import FILES, SNIPPETS
 from tests.chart.mutations import Mutation, container, dag_processor, rename
 from tests.chart.sidecars import Values
 
@@ -30,7 +30,7 @@ def chart() -> Chart:
     return checks.chart_values(), checks.chart_schema()
 
 
-@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("name", FILES)
 def test_values_validate_against_the_chart(name: str, chart: Chart) -> None:
     defaults, schema = chart
 
@@ -45,7 +45,9 @@ def test_published_example_has_keys_that_the_chart_lacks_and_its_correction_has_
 ) -> None:
     defaults, schema = chart
     text = (SNIPPETS / name).read_text()
-    published, corrected = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+    published, corrected, *_ = map(
+        yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    )
 
     assert {"$.worker", "$.extraVolumes", "$.extraVolumeMounts"} == {
         complaint.partition(":")[0] for complaint in checks.unknown_keys(published, defaults)

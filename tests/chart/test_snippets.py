@@ -10,11 +10,11 @@ import re
 import pytest
 
 from tests.chart import checks, files
-from tests.chart.files import ELSEWHERE, OBJECTS, PATCHES, SNIPPETS, VALUES
+from tests.chart.files import ELSEWHERE, FILES, OBJECTS, PATCHES, SNIPPETS, VALUES
 from tests.chart.mutations import Mutation, container, dag_processor, rename
 
 
-@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("name", FILES)
 def test_values_are_sound_for_kubernetes_and_for_the_sidecars(name: str) -> None:
     for values in files.stacks(name, files.load(name)):
         assert [] == checks.complaints(values)
@@ -22,7 +22,7 @@ def test_values_are_sound_for_kubernetes_and_for_the_sidecars(name: str) -> None
 
 @pytest.mark.parametrize("name", [*VALUES, *OBJECTS, *PATCHES])
 def test_file_opens_with_three_lines_of_comment(name: str) -> None:
-    first, second, third, fourth = (SNIPPETS / name).read_text().splitlines()[:4]
+    first, second, third, fourth = files.text(name).splitlines()[:4]
 
     assert first.startswith("# For: ")
     assert re.match(r"# Official chart 1\.22\.0, (any )?Airflow\b", second)
@@ -33,7 +33,7 @@ def test_file_opens_with_three_lines_of_comment(name: str) -> None:
 def test_every_file_is_checked() -> None:
     names = {str(path.relative_to(SNIPPETS)) for path in SNIPPETS.rglob("*.y*ml")}
 
-    assert {*VALUES, *OBJECTS, *PATCHES} == {
+    assert {*FILES, *OBJECTS, *PATCHES} == {
         name for name in names if name.partition("/")[0] not in ELSEWHERE
     }
 

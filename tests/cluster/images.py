@@ -30,7 +30,8 @@ class Images:
         """
         Return what a user writes into the values: for our images, and for Airflow's.
         """
-        ours = [f"sidecars.{name}.tag={self.tag}" for name in ("s3Sync", "kerberos", "syncPerm")]
+        names = ("gitSync", "s3Sync", "kerberos", "syncPerm")
+        ours = [f"sidecars.{name}.tag={self.tag}" for name in names]
         airflow = [f"images.airflow.repository={self.registry}/reader"]
         airflow += [f"images.airflow.tag={self.tag}"]
         return (f"sidecars.registry={self.registry}", *ours, *airflow)
@@ -49,7 +50,7 @@ def provide(folder: Path) -> Images:
     tag = _run("scripts/build-image", "--name", "s3-sync").rpartition(":")[2]
     names = "--output=jsonpath={.items[*].status.images[*].names[*]}"
     there = kubectl("get", "nodes", names).split()
-    for name in ("s3-sync", "kerberos", "sync-perm", "reader"):
+    for name in ("git-sync-wrapper", "s3-sync", "kerberos", "sync-perm", "reader"):
         image = f"localhost/{name}:{tag}"
         as_committed = _is_as_committed(name)
         if as_committed and image in there:

@@ -84,7 +84,7 @@ def read_instead_of_airflow(objects: list[Values], _: Site) -> None:
             if container["name"] in SIDECARS:
                 continue
             paths = {mount["mountPath"] for mount in container.get("volumeMounts") or []}
-            reads = {DAGS_FOLDER, "/opt/airflow/airflow.cfg"} <= paths
+            reads = "/opt/airflow/airflow.cfg" in paths and bool({DAGS_FOLDER, "/git"} & paths)
             for key in ("livenessProbe", "readinessProbe", "startupProbe", "args"):
                 container.pop(key, None)
             container["command"] = ["python3", "/reader.py", "watch" if reads else "idle"]

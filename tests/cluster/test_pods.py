@@ -10,7 +10,7 @@ from tests.cluster.stack import Stack, ours
 DAGS, TICKETS = {"s3-sync": "native"}, {"kerberos": "native"}
 SIDECARS = {
     "dag-processor": DAGS,
-    "scheduler": DAGS,
+    "scheduler": {"s3-sync": "extra"},
     "triggerer": DAGS | TICKETS,
     "api-server": {"sync-perm": "extra"},
     "task pod": {"s3-sync": "init", "kerberos": "native"},
