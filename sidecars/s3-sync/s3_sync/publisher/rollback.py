@@ -54,14 +54,15 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     if before is None:
         raise ReleaseError("history_empty", f"nothing was published to {store.url} yet")
     old = before.pointer
-    before_it = old.previous
-    if revision is None and before_it is None:
+    named = (turn for turn in old.history if turn.revision == revision)
+    restored = next(named, None) if revision else old.previous
+    target = revision or (restored.revision if restored else "")
+    if not target:
         raise ReleaseError(
             "history_empty",
             f"there is no release before {short(old.revision)} to go back to",
             "`s3-sync releases` lists those that are there; name one.",
         )
-    target = revision or (before_it.revision if before_it else "")
     if target == old.revision:
         return Rollback(old, old, None)
     kept = read_release(store, target)
@@ -78,9 +79,9 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     if kept.refusal:
         raise untrusted(store, manifest_key(target), kept.refusal)
     origin = replace(kept.manifest.head.origin, by=who.by, ci_url=who.ci_url)
-    restored = next((turn.sequence for turn in old.history if turn.revision == target), 0)
     now = datetime.now(UTC)
-    turn = Turn(target, next_sequence(store, old, now), now, restored)
+    sequence = next_sequence(store, old, now)
+    turn = Turn(target, sequence, now, restored.sequence if restored else 0)
     after = pointer_to(store, turn, kept, origin, old.turns())
     if is_dry:
         return Rollback(old, after, None)
