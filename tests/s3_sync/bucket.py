@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from s3_sync.publisher.airflow.check import Passed
@@ -33,7 +33,13 @@ class Bucket:
         self.judge: Callable[[], object] = lambda: None
         self.passed: Passed | None = None
 
-    def publish(self, files: Mapping[str, bytes], *, is_dry: bool = False) -> Outcome:
+    def publish(
+        self,
+        files: Mapping[str, bytes],
+        *,
+        executable: Collection[str] = (),
+        is_dry: bool = False,
+    ) -> Outcome:
         """Publish a folder that has these files."""
 
         def judge(revision: str, write: Callable[[str], list[str]]) -> Passed | None:
@@ -42,6 +48,8 @@ class Bucket:
             return self.passed
 
         write_files(self.folder, files)
+        for path in executable:
+            (self.folder / path).chmod(0o755)
         publisher = Publisher(self.store, ORIGIN, judge, Progress())
         return publisher.publish(str(self.folder), Ignore(str(self.folder), ()), is_dry=is_dry)
 
