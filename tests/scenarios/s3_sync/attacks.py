@@ -5,6 +5,7 @@ What whoever can write to a bucket can do there, and two daemons on it: one that
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -17,7 +18,7 @@ from s3_sync.release.pointer import Pointer, Turn, serialise_pointer
 from s3_sync.release.signed import sign_pointer
 from s3_sync.revision import ends_chunk, revision_of
 from tests.scenarios.s3_sync.snapshots import SNAPSHOT, consumed
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, Event
 from tests.support.fake_s3 import FakeS3
 from tests.support.releases import AT, Release, make_release
 from tests.support.scripted import new_content
@@ -124,22 +125,26 @@ class Stage:
         """
         return Scene(self.old, self.good, *self._make(self.good.pointer, more))
 
-    def refuse(self, daemon: Daemon, reason: str) -> None:
-        """Assert that a daemon takes nothing of what is there, for this reason."""
-        failed = daemon.sync()
-        assert reason == failed.get("reason"), failed
+    def sync(self) -> list[Event]:
+        """Let both run a cycle; return how it ended, of the one that has keys first."""
+        with ThreadPoolExecutor() as both:
+            return list(both.map(Daemon.sync, self.daemons))
+
+    def assert_refused(self, daemon: Daemon, ended: Event, reason: str) -> None:
+        """Assert that a daemon has taken nothing of what is there, for this reason."""
+        assert reason == ended.get("reason"), ended
         assert self.files == consumed(daemon.target)
         ready = daemon.get("/readyz")
         assert (200, reason) == (ready.status, ready.json()["reason"])
 
     def recover(self) -> None:
         """Publish as if nothing had happened, and assert that both take it."""
+        self.s3.heal()
         self.old = self.good.pointer_bytes
         self.good, self.files = self._make(self.good.pointer)
         self.put(dict(self.good.objects()))
-        for daemon in self.daemons:
-            finished = daemon.sync()
-            assert self.good.revision == finished.get("revision"), finished
+        for daemon, ended in zip(self.daemons, self.sync(), strict=True):
+            assert self.good.revision == ended.get("revision"), ended
             assert self.files == consumed(daemon.target)
 
 

@@ -502,10 +502,10 @@ def test_who_can_write_to_the_bucket_cannot_have_other_dags_run(stage: Stage, na
     """
     reason, attack = ATTACKS[name]
     stage.put(attack(stage.scene()))
-
-    stage.refuse(stage.trusting, reason)
-
-    # Without keys, content that contradicts its id is not shown either.
-    stage.plain.sync()
-    assert_consistent(stage.plain.target)
-    stage.recover()
+    trusting, _ = stage.sync()
+    try:
+        stage.assert_refused(stage.trusting, trusting, reason)
+        # Without keys, content that contradicts its id is not shown either.
+        assert_consistent(stage.plain.target)
+    finally:
+        stage.recover()
