@@ -121,7 +121,7 @@ class Stage:
     def scene(self, more: int = 0) -> Scene:
         """
         Args:
-            more: So many more files does the next release have.
+            more: How many more files the next release has.
         """
         return Scene(self.old, self.good, *self._make(self.good.pointer, more))
 
