@@ -186,9 +186,9 @@ def prune_once(world: World, folder: Path) -> int:
     for _ in range(dice.randrange(1, 6)):
         world.act()
     before, keep_for = world.server.now, dice.choice((0, HOUR, 8 * HOUR))
-    listed = set(dice.sample(world.there(), dice.randrange(2)))
-    pinned = world.pinned & set(world.there())
-    turns, previous = len(world.server.turns), world.previous()
+    there, pinned, previous = set(world.there()), set(world.pinned), world.previous()
+    turns = len(world.server.turns)
+    listed = set(dice.sample(sorted(there), dice.randrange(2)))
     names = folder / "keep"
     names.write_text("".join(f"{revision[:12]}\n" for revision in listed))
     keep = [resolve(world.bucket.store, name) for name in read_names(str(names))] if listed else []
@@ -200,8 +200,10 @@ def prune_once(world: World, folder: Path) -> int:
     world.server.heal()
     spared = listed | pinned & world.pinned
     spared |= world.server.current_since(before - timedelta(seconds=keep_for))
-    if turns == len(world.server.turns):
+    came = {revision for _, revision in world.server.turns[turns:]}
+    if not came:
         spared |= previous
+    spared &= there | came  # an earlier prune may have kept less
     for revision in spared:
         found = Reader(Place("", "")).pinned(world.objects(), revision)
         assert CONTENTS[revision] == {path: body for path, (body, _) in found.tree.items()}
