@@ -84,11 +84,11 @@ class World:
         self.dice = random.Random(seed)
         self.pinned: set[str] = set()
 
-    def act(self) -> None:
+    def act(self, *, is_meanwhile: bool = False) -> None:
         """One deed of one person, from its beginning to its end."""
-        deeds = (self.publish, self.publish, self.back, self.back_by_name, self.pin, self.wait)
+        deeds = [self.publish, self.back, self.pin, self.wait, self.visit]
         with suppress(SidecarError):
-            self.dice.choice(deeds)()
+            self.dice.choice([*deeds, *[self.visit] * 4 * is_meanwhile])()
 
     def publish(self) -> None:
         self.bucket.publish(self.dice.choice(list(CONTENTS.values())))
@@ -96,9 +96,12 @@ class World:
     def back(self) -> None:
         roll_back(self.bucket.store, None, Origin(), is_dry=False)
 
-    def back_by_name(self) -> None:
-        revision = self.dice.choice(sorted(CONTENTS))
+    def visit(self) -> None:
+        """Make any release current, for a moment."""
+        revision = self.dice.choice(self.there())
         roll_back(self.bucket.store, revision, Origin(), is_dry=False)
+        self.publish()
+        self.publish()
 
     def pin(self) -> None:
         revision = self.dice.choice(sorted(CONTENTS))
@@ -110,7 +113,7 @@ class World:
             self.server.put(PREFIX + pin_key(revision), b"")
 
     def wait(self) -> None:
-        self.server.now += timedelta(seconds=self.dice.randrange(1, 20_000))
+        self.server.now += timedelta(seconds=self.dice.randrange(1, 80_000))
 
     def previous(self) -> set[str]:
         """Where a rollback leads."""
@@ -146,8 +149,7 @@ class World:
 
         def act() -> None:
             nonlocal is_acting
-            for _ in range(self.dice.randrange(1, 4)):
-                self.act()
+            self.act(is_meanwhile=True)
             is_acting = False
 
         self.server.inject(first(act), is_due)
@@ -183,17 +185,18 @@ def test_what_is_in_use_is_never_pruned(server: DatedS3, tmp_path: Path, counts:
 def prune_once(world: World, folder: Path) -> int:
     """Let people do some things, prune while they do more, and see what is there."""
     dice = world.dice
-    for _ in range(dice.randrange(1, 6)):
+    for _ in range(dice.randrange(1, 4)):
         world.act()
+    world.wait()
     before, keep_for = world.server.now, dice.choice((0, HOUR, 8 * HOUR))
     there, pinned, previous = set(world.there()), set(world.pinned), world.previous()
     turns = len(world.server.turns)
-    listed = set(dice.sample(sorted(there), dice.randrange(2)))
+    listed = set(dice.sample(sorted(there), min(2, len(there))))
     names = folder / "keep"
     names.write_text("".join(f"{revision[:12]}\n" for revision in listed))
-    keep = [resolve(world.bucket.store, name) for name in read_names(str(names))] if listed else []
+    keep = [resolve(world.bucket.store, name) for name in read_names(str(names))]
     # What time it is, is the first request.
-    world.interrupt(dice.randrange(2, 30), dice.randrange(2, 30))
+    world.interrupt(dice.randrange(2, 20), dice.randrange(2, 30))
 
     done = prune(world.bucket.store, keep, dice.randrange(3), keep_for, is_dry=False)
 

@@ -16,7 +16,7 @@ import pytest
 from s3_sync.release.names import POINTER_KEY
 from s3_sync.release.pointer import parse_pointer
 from tests.conftest import Counts
-from tests.support.fake_s3 import signed_by
+from tests.support.fake_s3 import is_get, signed_by
 from tests.support.loopback import Exchange
 from tests.support.publishing import (
     PREFIX,
@@ -38,11 +38,13 @@ class Turnstile:
 
     Attributes:
         turns: The revisions that were current, oldest first.
+        seen: What each has found current when it looked last, by access key.
     """
 
     def __init__(self, server: WritableS3, seed: int) -> None:
         self.server = server
         self.turns: list[str] = []
+        self.seen: dict[str, str] = {}
         self._dice = random.Random(seed)
         self._waiting: dict[str, threading.Event] = {}
         server.on_write = self._look
@@ -62,10 +64,13 @@ class Turnstile:
         return running()
 
     def _wait(self, exchange: Exchange) -> None:
-        let_through = threading.Event()
-        self._waiting[signed_by(exchange.request) or ""] = let_through
+        let_through, name = threading.Event(), signed_by(exchange.request) or ""
+        self._waiting[name] = let_through
         assert let_through.wait(60)
-        exchange.send(exchange.good())
+        answer = exchange.good()
+        if is_get(PREFIX + POINTER_KEY)(exchange.request):
+            self.seen[name] = parse_pointer(answer.body).revision
+        exchange.send(answer)
 
     def _look(self) -> None:
         bodies = bodies_of(self.server)
@@ -100,8 +105,9 @@ def test_whoever_is_told_that_it_published_has(
         turnstile = Turnstile(server, seed)
         answers = publish_at_once(turnstile, tmp_path, seed)
 
-        told = [one for one in answers if one["result"] == "published"]
-        failed = [one for one in answers if one not in told]
+        names = [name for name, one in answers.items() if one["result"] == "published"]
+        told = [answers[name] for name in names]
+        failed = [one for name, one in answers.items() if name not in names]
         assert {"publish_conflict"} >= {one["reason"] for one in failed}
         assert {conditions == "obeyed"} == {one["conditional_writes"] for one in told}
         before, *turns = turnstile.turns
@@ -114,12 +120,16 @@ def test_whoever_is_told_that_it_published_has(
             history = [turn.revision for turn in (pointer.turn, *pointer.history)]
             assert [before, *turns] == history[len(turns) :: -1]
             assert revisions == set(turns)
+        else:
+            assert {name: answers[name]["revision"] for name in names}.items() <= (
+                turnstile.seen.items()
+            )
         conflicts += len(failed)
     assert conflicts >= counts.histories
 
 
-def publish_at_once(turnstile: Turnstile, folder: Path, seed: int) -> list[Any]:
-    """Let all publish a folder of their own; return what each was told."""
+def publish_at_once(turnstile: Turnstile, folder: Path, seed: int) -> dict[str, Any]:
+    """Let all publish a folder of their own; return what each was told, by access key."""
     processes = {}
     for name in PUBLISHERS:
         home = folder / name
@@ -130,7 +140,7 @@ def publish_at_once(turnstile: Turnstile, folder: Path, seed: int) -> list[Any]:
         processes[name] = publishing.start("publish", files, "--output", "json")
     try:
         turnstile.run(processes)
-        return [json.loads(process.communicate()[0]) for process in processes.values()]
+        return {name: json.loads(one.communicate()[0]) for name, one in processes.items()}
     finally:
         for process in processes.values():
             process.kill()
