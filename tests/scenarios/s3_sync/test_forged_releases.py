@@ -404,7 +404,7 @@ POINTERS = {
     "a manifest that is too large": pointer(inner("manifest", put("size_bytes", (64 << 20) + 1))),
     "a manifest that is all head": pointer(inner("manifest", put("head_bytes", 1 << 20))),
     "a negative head": pointer(inner("manifest", put("head_bytes", -1))),
-    "a digest that is none": pointer(inner("manifest", put("sha256", "x"))),
+    "a digest of one letter": pointer(inner("manifest", put("sha256", "x"))),
     "no manifest": pointer(without("manifest")),
     "no time of the turn": pointer(without("since")),
     "a time without an offset of the turn": pointer(put("since", "2026-11-20T15:00:00")),

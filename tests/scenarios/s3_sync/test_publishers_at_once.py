@@ -1,5 +1,5 @@
 """
-Several publishers at once, whose requests come in the order that dice choose: whoever is told that
+Several publishers at once, whose requests come in the order that dice choose: whoever reports that
 it published has.
 """
 
@@ -87,7 +87,7 @@ def server() -> Iterator[WritableS3]:
 
 
 @pytest.mark.parametrize("conditions", ["obeyed", "ignored", "refused"])
-def test_whoever_is_told_that_it_published_has(
+def test_whoever_reports_that_it_published_has(
     server: WritableS3,
     conditions: Literal["obeyed", "ignored", "refused"],
     tmp_path: Path,
@@ -95,7 +95,7 @@ def test_whoever_is_told_that_it_published_has(
 ) -> None:
     """
     Where conditions are obeyed nobody replaces what they have not seen. Elsewhere a publisher can
-    learn of another only where it looks: what it was told was current, if only for a moment.
+    learn of another only where it looks: what it reports was current, if only for a moment.
     """
     server.conditions = conditions
     first = Publishing(server, server.bucket, tmp_path)
@@ -129,7 +129,7 @@ def test_whoever_is_told_that_it_published_has(
 
 
 def publish_at_once(turnstile: Turnstile, folder: Path, seed: int) -> dict[str, Any]:
-    """Let all publish a folder of their own; return what each was told, by access key."""
+    """Let all publish a folder of their own; return what each reports, by access key."""
     processes = {}
     for name in PUBLISHERS:
         home = folder / name
