@@ -49,6 +49,8 @@ class Counts:
     """Cycles of a day that goes by as fast as the daemon can."""
     readers: int
     """Readers of releases that poll one server, and as many that fetch once."""
+    fleet: int
+    """Daemons that read one bucket while they are killed."""
     permission_histories: int
     """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
     permission_steps: int
@@ -84,6 +86,7 @@ MODERATE = Counts(
     faulty_cycles=8,
     polls=700,
     readers=24,
+    fleet=12,
     permission_histories=1,
     permission_steps=2,
     supervisor_pairs=1,
@@ -106,6 +109,7 @@ FULL = Counts(
     faulty_cycles=1_000,
     polls=8_640,
     readers=200,
+    fleet=200,
     permission_histories=12,
     permission_steps=3,
     supervisor_pairs=10,

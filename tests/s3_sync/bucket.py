@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -35,7 +35,12 @@ class Bucket:
         self.passed: Passed | None = None
 
     def publish(
-        self, files: Mapping[str, bytes], *, is_dry: bool = False, repairs: bool = False
+        self,
+        files: Mapping[str, bytes],
+        *,
+        executable: Collection[str] = (),
+        is_dry: bool = False,
+        repairs: bool = False,
     ) -> Outcome:
         """Publish a folder that has these files."""
 
@@ -45,6 +50,8 @@ class Bucket:
             return self.passed
 
         write_files(self.folder, files)
+        for path in executable:
+            (self.folder / path).chmod(0o755)
         publisher = Publisher(self.store, ORIGIN, judge, Progress())
         ignore = Ignore(str(self.folder), ())
         return publisher.publish(str(self.folder), ignore, is_dry=is_dry, repairs=repairs)

@@ -4,16 +4,22 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
 )
 
 from s3_sync.settings import load_settings, read_trusted_keys
@@ -76,6 +82,40 @@ def test_what_is_not_signed_by_a_trusted_key_is_said_to_be_so() -> None:
     assert "with dilithium, which this s3-sync does not know" in refusal(
         MESSAGE, good.replace("ed25519", "dilithium"), KEY
     )
+
+
+# The points of orders 1, 2, 4 and 8, some of them in two spellings; each has two signs.
+SMALL_ORDER = [
+    "00" * 32,
+    f"01{'00' * 31}",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    f"ec{'ff' * 30}7f",
+    f"ed{'ff' * 30}7f",
+    f"ee{'ff' * 30}7f",
+]
+
+
+@pytest.mark.parametrize("sign", [0, 0x80])
+@pytest.mark.parametrize("point", SMALL_ORDER)
+def test_a_key_that_anyone_can_sign_with_is_not_trusted(
+    tmp_path: Path, point: str, sign: int
+) -> None:
+    raw = bytearray.fromhex(point)
+    raw[-1] |= sign
+    key = Ed25519PublicKey.from_public_bytes(bytes(raw))
+    neutral = b"\1" + bytes(63)
+
+    def is_forged(message: bytes) -> bool:
+        with suppress(InvalidSignature):
+            key.verify(neutral, message)
+            return True
+        return False
+
+    assert any(is_forged(b"%d" % number) for number in range(1_000))
+    path = tmp_path / "key.pem"
+    path.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert "that anyone can sign with" in str(raised(ValueError, read_keys, str(path)))
 
 
 @pytest.mark.parametrize("text", ["", "AAAA", "A" * 88, "=" * 88, "A" * 7000])

@@ -22,13 +22,16 @@ class Key:
     A pair of keys.
 
     Attributes:
+        private: For whoever signs without s3-sync.
+        raw: The 32 bytes of the public half.
         signer: Signs with it.
         private_pem: What `openssl genpkey -algorithm ed25519` writes.
         public_pem: What `openssl pkey -pubout` writes.
     """
 
     def __init__(self) -> None:
-        key = Ed25519PrivateKey.generate()
+        key = self.private = Ed25519PrivateKey.generate()
+        self.raw = key.public_key().public_bytes_raw()
         self.signer = Signer(key)
         self.private_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         public = key.public_key()

@@ -30,6 +30,16 @@ _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTAL
 # RFC 8410, section 4: what stands before the 32 bytes of a public key, in DER.
 _DER = bytes.fromhex("302a300506032b6570032100")
 
+# The points of small order, as libsodium lists them, without the sign in the last bit: of such a
+# "key" everyone can sign some messages, zeros for a placeholder among them.
+_WEAK = {
+    bytes(32),
+    bytes.fromhex(f"01{'00' * 31}"),
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+    bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
+    *(bytes.fromhex(f"{first}{'ff' * 30}7f") for first in ("ec", "ed", "ee")),
+}
+
 # What a file looks like to whoever asks whether it has changed.
 Mark = tuple[tuple[str, int, int, int], ...]
 
@@ -160,7 +170,10 @@ def _read_block(path: str, label: str, body: str) -> bytes:
         der = b""
     if label != "PUBLIC KEY" or len(der) != len(_DER) + 32 or not der.startswith(_DER):
         raise ValueError(f"has something other than an Ed25519 public key in {path}")
-    return der[len(_DER) :]
+    raw = der[len(_DER) :]
+    if raw[:-1] + bytes([raw[-1] & 0x7F]) in _WEAK:
+        raise ValueError(f"has a key in {path} that anyone can sign with")
+    return raw
 
 
 @dataclass(slots=True)

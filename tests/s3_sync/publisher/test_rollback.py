@@ -39,6 +39,18 @@ def test_each_roll_back_goes_one_further_back(bucket: Bucket) -> None:
     assert "history_empty" == found.reason and "no release before" in found.message
 
 
+def test_a_release_that_was_current_twice_is_gone_back_to_twice(bucket: Bucket) -> None:
+    for files in (A, B, A):
+        bucket.publish(files)
+
+    back(bucket)
+    assert B == bucket.current()
+    back(bucket)
+    assert A == bucket.current()
+
+    assert "history_empty" == failure(back, bucket).reason
+
+
 def test_a_roll_back_by_name_leaves_all_newer_ones_behind(bucket: Bucket) -> None:
     first = bucket.publish(A).revision
     bucket.publish(B)

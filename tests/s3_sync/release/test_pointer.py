@@ -63,7 +63,7 @@ def test_what_is_odd_for_people_only_is_left_out() -> None:
         *(with_("manifest", {"head_bytes": 1, "size_bytes": size}) for size in BAD_SIZES),
         *(with_("manifest", {"head_bytes": size, "size_bytes": 9}) for size in (0, 10, "1")),
         without("since"),
-        *(with_("since", at) for at in ("yesterday", 1_700_000_000)),
+        *(with_("since", at) for at in ("yesterday", 1_700_000_000, "2026-11-20T15:00:00")),
         without("sequence"),
         *(with_("sequence", found) for found in (0, -1, True, 1.5, "2", 1 << 53, 1)),
         *(with_("restores", found) for found in (0, 2, "1", True, None)),

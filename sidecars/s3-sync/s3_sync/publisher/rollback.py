@@ -57,14 +57,15 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
         raise ReleaseError("history_empty", f"nothing was published to {store.url} yet")
     if revision is None:
         check_not_replayed(before)
-    before_it = old.previous
-    if revision is None and before_it is None:
+    named = (turn for turn in old.history if turn.revision == revision)
+    restored = next(named, None) if revision else old.previous
+    target = revision or (restored.revision if restored else "")
+    if not target:
         raise ReleaseError(
             "history_empty",
             f"there is no release before {short(old.revision)} to go back to",
             "`s3-sync releases` lists those that are there; name one.",
         )
-    target = revision or (before_it.revision if before_it else "")
     if target == old.revision and not before.replayed:
         return Rollback(old, old, None)
     kept = read_release(store, target)
@@ -82,9 +83,8 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
         raise untrusted(store, manifest_key(target), kept.refusal)
     origin = replace(kept.manifest.head.origin, by=who.by, ci_url=who.ci_url)
     turn, history = next_turn(old, target, datetime.now(UTC))
-    if target != old.revision:
-        restored = next((one.sequence for one in old.history if one.revision == target), 0)
-        turn = replace(turn, restores=restored)
+    if target != old.revision and restored is not None:
+        turn = replace(turn, restores=restored.sequence)
     after = pointer_to(store, turn, kept, origin, history)
     if is_dry:
         return Rollback(old, after, None)

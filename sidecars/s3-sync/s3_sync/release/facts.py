@@ -150,9 +150,12 @@ def check_size(name: str, size: int, limit_bytes: int) -> int:
 
 def read_time(facts: Mapping[str, Any], name: str) -> datetime:
     try:
-        return datetime.fromisoformat(get(facts, name, str)).astimezone(UTC)
+        at = datetime.fromisoformat(get(facts, name, str))
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise Invalid(f"{name} is not a time") from error
+    raise Invalid(f"{name} is a time without an offset")
 
 
 def read_origin(facts: Mapping[str, Any], who: str) -> Origin:

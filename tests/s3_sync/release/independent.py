@@ -1,0 +1,444 @@
+"""
+Reads and writes releases as docs/reference/release-format.md says, and as nothing else does.
+
+It imports nothing of s3-sync, so the two agree only where the page says what both do.
+"""
+
+import base64
+import binascii
+import hashlib
+import io
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+Tree = Mapping[str, tuple[bytes, str]]
+"""Paths, each with its bytes and its mode, 0644 or 0755."""
+
+_SIGNATURE = re.compile(rb'\{"signature": "([!#-\[\]-~]{1,8000})"\}\n')
+_DIGEST = re.compile("[0-9a-f]{64}")
+_KIB, _MIB = 1 << 10, 1 << 20
+
+
+class Refused(Exception):
+    """
+    Something about a release is not as the page says.
+    """
+
+
+@dataclass(frozen=True)
+class Place:
+    """
+    Where a pointer holds: a bucket, and a prefix with its slash.
+    """
+
+    bucket: str
+    prefix: str
+
+    def signed(self, pointer: bytes) -> bytes:
+        """
+        What a pointer's signature covers.
+        """
+        return _joined("s3-sync pointer", self.bucket, self.prefix, pointer)
+
+
+@dataclass(frozen=True)
+class Release:
+    """
+    What a reader knows of a release; of a pinned one there is neither sequence nor history.
+    """
+
+    tree: Tree
+    revision: str
+    verdict: Mapping[str, Any] | None
+    sequence: int = 0
+    history: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass
+class Reader:
+    """
+    Takes what one of its `keys`, 32 bytes each, has signed; without keys it skips signatures.
+    """
+
+    place: Place
+    keys: Sequence[bytes] = ()
+    seen: dict[bytes, tuple[int, str]] = field(default_factory=dict)
+    """The sequence and revision of the last pointer of each key."""
+
+    def current(self, objects: Mapping[str, bytes]) -> Release:
+        """
+        The release that the pointer names.
+
+        Raises:
+            Refused: It is not shown.
+        """
+        text = _object(objects, "current.json", 64 * _KIB)
+        body, signature = _without_signature(text, text.rfind(b"\n", 0, -1) + 1)
+        key = self._signer(signature, self.place.signed(body))
+        pointer = _json(body)
+        _of_format(pointer)
+        turn, history = _turn(pointer), tuple(map(_turn, _get(pointer, "history", list)))
+        release, head = self._release(objects, turn[0])
+        lengths = _get(pointer, "manifest", dict)
+        size = head.length + sum(length for _, length, _ in head.chunks)
+        _demand(lengths.get("head_bytes") == head.length, "the chunks begin elsewhere")
+        _demand(lengths.get("size_bytes") == size, "the manifest has another length")
+        if key:
+            _demand(lengths.get("sha256") == _sha256(head.lines), "another manifest was signed")
+            last = self.seen.get(key, turn[::-1])
+            _demand(turn[1] > last[0] or turn[::-1] == last, "an old pointer was put back")
+            self.seen[key] = turn[1], turn[0]
+        return Release(release.tree, turn[0], release.verdict, turn[1], history)
+
+    def pinned(self, objects: Mapping[str, bytes], revision: str) -> Release:
+        """
+        The release of this id, whatever is current.
+
+        Raises:
+            Refused: It is not shown.
+        """
+        return self._release(objects, revision)[0]
+
+    def _release(self, objects: Mapping[str, bytes], revision: str) -> tuple[Release, "_Head"]:
+        manifest = _object(objects, f"releases/{revision}.manifest", 64 * _MIB)
+        head = _head(manifest)
+        self._signer(head.signature, _joined("s3-sync manifest", head.lines))
+        facts = _json(head.lines.split(b"\n")[0])
+        _of_format(facts)
+        _demand(facts.get("revision") == revision, "the manifest of another release")
+        _time(facts, "created_at")
+        _get(facts, "totals", dict)
+        named = _get(facts, "bundle", dict)
+        size = _get(named, "size_bytes", int)
+        digests = "".join(f"{digest}\n" for digest, _, _ in head.chunks)
+        _demand(_sha256(digests.encode()) == revision, "the chunks of another release")
+        bundle = _object(objects, f"bundles/{named.get('sha256')}.zip", 2 << 30)
+        tree: dict[str, tuple[bytes, str]] = {}
+        parts, at, start = [], head.length, 0
+        for digest, length, taken in head.chunks:
+            rows = _rows(manifest[at : at + length])
+            entries = [_entry(path, sha256, mode) for path, _, _, sha256, mode in rows]
+            _demand(_sha256(b"".join(entries)) == digest, "the files of another chunk")
+            end = start
+            for path, stored, unpacked, sha256, mode in rows:
+                begin = end + 30 + len(path.encode())
+                end = begin + stored
+                _demand(end <= size, "a file ends behind the bundle")
+                tree[path] = _unpacked(bundle[begin:end], stored, unpacked, sha256), mode
+            _demand(end - start == taken, "the files take another part of the bundle")
+            parts.append([row[0] for row in rows])
+            at, start = at + length, end
+        _demand(at == len(manifest), "the manifest has another length")
+        paths = [path for part in parts for path in part]
+        _demand(sorted(set(paths)) == paths, "not sorted, or one path twice")
+        _demand(list(_chunks(paths)) == parts, "the chunks end elsewhere")
+        _demand(tree.keys().isdisjoint(_folders(paths)), "both a file and a folder")
+        return Release(tree, revision, facts.get("airflow")), head
+
+    def _signer(self, signature: bytes | None, signed: bytes) -> bytes | None:
+        if not self.keys:
+            return None
+        parts = (signature or b"").split(b":")
+        for key in self.keys:
+            if parts[:2] == [b"ed25519", _key_id(key)] and len(parts) == 3:
+                try:
+                    proof = base64.b64decode(parts[2], validate=True)
+                    Ed25519PublicKey.from_public_bytes(key).verify(proof, signed)
+                except (binascii.Error, InvalidSignature):
+                    continue
+                return key
+        raise Refused("signed by no key that is trusted")
+
+
+@dataclass
+class Writer:
+    """
+    Publishes to `objects`, and signs where it has a key; `objects` has a state after each call.
+    """
+
+    place: Place
+    objects: MutableMapping[str, bytes]
+    key: Ed25519PrivateKey | None = None
+
+    def publish(self, tree: Tree, now: datetime) -> str:
+        """
+        Make `tree` current, as the release that is there or a new one, unless it is.
+        """
+        paths = sorted(tree)
+        places = _bundle({path: tree[path] for path in paths})
+        digests, chunks = [], []
+        for part in _chunks(paths):
+            entries = [_entry(path, _sha256(tree[path][0]), tree[path][1]) for path in part]
+            rows = [
+                [path, places.stored[path], len(tree[path][0]), _sha256(tree[path][0]), mode]
+                for path in part
+                for mode in [tree[path][1]]
+            ]
+            chunks.append(zlib.compress(json.dumps(rows).encode()))
+            taken = sum(30 + len(path.encode()) + places.stored[path] for path in part)
+            digests.append([_sha256(b"".join(entries)), len(chunks[-1]), taken])
+        revision = _sha256("".join(f"{digest}\n" for digest, _, _ in digests).encode())
+        bundle = _sha256(places.bundle)
+        lines = _line(
+            {
+                "format": 2,
+                "revision": revision,
+                "created_at": now.isoformat(),
+                "bundle": {"sha256": bundle, "size_bytes": len(places.bundle)},
+                "totals": {
+                    "files": len(tree),
+                    "size_bytes": sum(len(content) for content, _ in tree.values()),
+                },
+            }
+        ) + _line({"chunks": digests})
+        if f"releases/{revision}.manifest" not in self.objects:
+            head = lines + self._signature(_joined("s3-sync manifest", lines))
+            self.objects[f"bundles/{bundle}.zip"] = places.bundle
+            self.objects[f"releases/{revision}.manifest"] = head + b"".join(chunks)
+        if "current.json" not in self.objects or self._pointer()["revision"] != revision:
+            self._point(revision, now)
+        return revision
+
+    def rollback(self, now: datetime) -> str:
+        """
+        Make current what was current before.
+
+        Raises:
+            Refused: Nothing was.
+        """
+        pointer = self._pointer()
+        of = {turn["sequence"]: turn for turn in [pointer, *pointer["history"]]}
+        sequence = pointer["sequence"]
+        while restored := of.get(sequence, {}).get("restores"):
+            sequence = restored
+        before = [turn for turn in pointer["history"] if turn["sequence"] < sequence]
+        _demand(bool(before), "nothing to go back to")
+        turn = before[0]
+        self._point(turn["revision"], now, restores=turn["sequence"])
+        return str(turn["revision"])
+
+    def _pointer(self) -> dict[str, Any]:
+        text = _object(self.objects, "current.json", 64 * _KIB)
+        body, _ = _without_signature(text, text.rfind(b"\n", 0, -1) + 1)
+        pointer: dict[str, Any] = json.loads(body)
+        return pointer
+
+    def _point(self, revision: str, now: datetime, **restores: int) -> None:
+        history, sequence = [], 1
+        if "current.json" in self.objects:
+            before = self._pointer()
+            names = {"revision", "sequence", "since", "restores"}
+            turn = {name: value for name, value in before.items() if name in names}
+            history, sequence = [turn, *before["history"]][:20], before["sequence"] + 1
+            self.objects[f"left/{before['revision']}"] = b""
+        manifest = self.objects[f"releases/{revision}.manifest"]
+        head = _head(manifest)
+        lengths = {"size_bytes": len(manifest), "head_bytes": head.length}
+        body = _line(
+            {
+                "format": 2,
+                "revision": revision,
+                "sequence": max(sequence, int(now.timestamp())),
+                "since": now.isoformat(),
+                "manifest": {**lengths, "sha256": _sha256(head.lines)} if self.key else lengths,
+                "history": history,
+                **restores,
+            }
+        )
+        self.objects["current.json"] = body + self._signature(self.place.signed(body))
+
+    def _signature(self, signed: bytes) -> bytes:
+        if self.key is None:
+            return b""
+        key_id = _key_id(self.key.public_key().public_bytes_raw()).decode()
+        proof = base64.b64encode(self.key.sign(signed)).decode()
+        return _line({"signature": f"ed25519:{key_id}:{proof}"})
+
+
+@dataclass(frozen=True)
+class _Head:
+    """
+    What a manifest has before its chunks, and what that says of them.
+    """
+
+    lines: bytes
+    signature: bytes | None
+    length: int
+    chunks: list[tuple[str, int, int]]
+
+
+def _head(manifest: bytes) -> _Head:
+    first = manifest.find(b"\n", 0, 64 * _KIB) + 1
+    second = manifest.find(b"\n", first) + 1
+    _demand(0 < first < second, "no two lines")
+    end = manifest.find(b"\n", second) + 1
+    _, signature = _without_signature(manifest[:end], second)
+    chunks = []
+    for row in _get(_json(manifest[first:second]), "chunks", list):
+        _demand(_types(row) == [str, int, int], "not a chunk")
+        _demand(bool(_DIGEST.fullmatch(row[0])) and min(row[1:]) > 0, "not a chunk")
+        chunks.append(tuple(row))
+    return _Head(manifest[:second], signature, end if signature else second, chunks)
+
+
+def _without_signature(text: bytes, last: int) -> tuple[bytes, bytes | None]:
+    found = _SIGNATURE.fullmatch(text, last)
+    return (text[:last], found[1]) if found else (text, None)
+
+
+def _rows(chunk: bytes) -> list[tuple[str, int, int, str, str]]:
+    inflate = zlib.decompressobj()
+    try:
+        rows = _json(inflate.decompress(chunk, 64 * _MIB))
+    except zlib.error as error:
+        raise Refused("not a zlib stream") from error
+    _demand(inflate.eof and not inflate.unused_data, "more or less than one stream")
+    _demand(isinstance(rows, list), "not a list")
+    for row in rows:
+        _demand(_types(row) == [str, int, int, str, str], "not a row")
+        path, stored, size, sha256, mode = row
+        _demand(_is_path(path), "not a path")
+        _demand(0 <= stored <= size <= min(256 * _MIB, 100 * stored), "not its sizes")
+        _demand(bool(_DIGEST.fullmatch(sha256)) and mode in {"0644", "0755"}, "not a content")
+    return [tuple(row) for row in rows]
+
+
+def _is_path(path: str) -> bool:
+    try:
+        parts = path.encode().split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return (
+        "\0" not in path
+        and parts[0] != b".s3-sync"
+        and all(part not in {b"", b".", b".."} and len(part) <= 255 for part in parts)
+    )
+
+
+def _unpacked(stored: bytes, length: int, size: int, sha256: str) -> bytes:
+    _demand(len(stored) == length, "the bundle ends before")
+    if length < size:
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            stored = inflate.decompress(stored, size + 1)
+        except zlib.error as error:
+            raise Refused("not a deflate stream") from error
+        _demand(inflate.eof and not inflate.unused_data, "more or less than one stream")
+    _demand(len(stored) == size and _sha256(stored) == sha256, "another content")
+    return stored
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    bundle: bytes
+    stored: Mapping[str, int]
+
+
+def _bundle(tree: Tree) -> _Bundle:
+    stored, file = {}, io.BytesIO()
+    with zipfile.ZipFile(file, "w") as bundle:
+        for path, (content, mode) in tree.items():
+            deflate = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+            small = len(deflate.compress(content) + deflate.flush())
+            packs = small < len(content) <= 100 * small
+            stored[path] = small if packs else len(content)
+            entry = zipfile.ZipInfo(path)
+            entry.external_attr = (0o100000 | int(mode, 8)) << 16
+            how = zipfile.ZIP_DEFLATED if packs else zipfile.ZIP_STORED
+            bundle.writestr(entry, content, how, 6)
+    return _Bundle(file.getvalue(), stored)
+
+
+def _chunks(paths: Iterable[str]) -> Iterator[list[str]]:
+    chunk = []
+    for path in paths:
+        chunk.append(path)
+        if zlib.crc32(path.encode()) % 64 == 0:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _entry(path: str, sha256: str, mode: str) -> bytes:
+    return f"{sha256} {'x' if mode == '0755' else '-'} {path}\0".encode()
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    return {path[:at] for path in paths for at, letter in enumerate(path) if letter == "/"}
+
+
+def _object(objects: Mapping[str, bytes], key: str, limit: int) -> bytes:
+    _demand(key in objects and len(objects[key]) <= limit, f"no {key}, or a large one")
+    return objects[key]
+
+
+def _json(text: bytes) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        _demand(len(dict(pairs)) == len(pairs), "a name twice")
+        return dict(pairs)
+
+    def refuse(constant: str) -> None:
+        raise Refused(f"not a number: {constant}")
+
+    try:
+        return json.loads(text.decode(), object_pairs_hook=once, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise Refused("not JSON") from error
+
+
+def _turn(of: Any) -> tuple[str, int]:
+    revision, sequence = _get(of, "revision", str), _get(of, "sequence", int)
+    _demand(bool(_DIGEST.fullmatch(revision)) and sequence > 0, "not a turn")
+    _time(of, "since")
+    return revision, sequence
+
+
+def _of_format(text: Any) -> None:
+    _demand(_get(text, "format", int) == 2, "another format")
+
+
+def _time(of: Any, name: str) -> None:
+    try:
+        _demand(datetime.fromisoformat(_get(of, name, str)).tzinfo is not None, "no offset")
+    except ValueError as error:
+        raise Refused("not a time") from error
+
+
+def _types(row: Any) -> list[type[Any]]:
+    return list(map(type, row)) if isinstance(row, list) else []
+
+
+def _get(of: Any, name: str, kind: type[Any]) -> Any:
+    _demand(isinstance(of, dict) and type(of.get(name)) is kind, f"no {name}")
+    return of[name]
+
+
+def _demand(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise Refused(otherwise)
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def _joined(*parts: str | bytes) -> bytes:
+    return b"\0".join(part.encode() if isinstance(part, str) else part for part in parts)
+
+
+def _key_id(key: bytes) -> bytes:
+    return _sha256(key)[:16].encode()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
