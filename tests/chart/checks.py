@@ -207,11 +207,21 @@ def environment_complaints(values: Values) -> list[str]:
     return found
 
 
+def answers(container: Values) -> bool:
+    """
+    Whether tasks can ask it for older releases.
+    """
+    given = environment(container)
+    kind = (given.get("S3_SYNC_SOURCE"), given.get("S3_SYNC_LAYOUT"))
+    return container.get("restartPolicy") == "Always" and kind == ("release", "snapshot")
+
+
 def probe_complaints(values: Values) -> list[str]:
     """
     Check that probes ask our port for the right thing, and that only daemons have any.
 
-    Startup: a native sidecar holds Airflow back until it is ready; an ordinary one must not.
+    Startup: a native sidecar holds Airflow back until it is ready; an ordinary one must not, nor
+    one in a task pod that the task asks for its version: the task waits for just that.
     Liveness never asks for readiness, and readiness is never asked of a pod.
     """
     found = []
@@ -224,6 +234,8 @@ def probe_complaints(values: Values) -> list[str]:
                 "startupProbe": "/readyz" if is_native else "/healthz",
                 "livenessProbe": "/healthz",
             }
+            if path in ("$.workers.kubernetes", "$.task pod") and answers(container):
+                del wanted["startupProbe"]
             named = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
             probes = {key: container[key] for key in container if key.endswith("Probe")}
             if probes.keys() != (wanted.keys() if is_daemon else set()):
