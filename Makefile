@@ -140,9 +140,9 @@ chart-test: ## render charts-snippets against the official chart in AIRFLOW_CHAR
 	$(PYTEST) tests/chart
 
 .PHONY: test-cluster
-test-cluster: ## start dev and prd of charts-snippets on the cluster of KUBECONFIG, for real
+test-cluster: ## start dev and prd of charts-snippets on the cluster of KUBECONFIG, for real (FULL=1: with Airflow)
 	$(call prepare,$@ images)
-	$(PYTEST) --timeout=900 tests/cluster
+	$(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
 
 # Images
 
