@@ -32,7 +32,7 @@ except ImportError:  # before Airflow 3.3 a version was its name
     BundleVersion = str
 
 SOCKET = "ask.sock"
-# Where the versions of s3-sync lie beside its link; while that leads nowhere, it says no other place.
+# Where s3-sync keeps versions, beside its link; once there is a link, that says where.
 STORE = ".s3-sync/snapshots"
 VERSION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 ANSWER_SECONDS = 5.0
