@@ -220,8 +220,8 @@ def probe_complaints(values: Values) -> list[str]:
     """
     Check that probes ask our port for the right thing, and that only daemons have any.
 
-    Startup: a native sidecar holds Airflow back until it is ready; an ordinary one must not, nor
-    one in a task pod that the task asks for its version: the task waits for just that.
+    Startup: a native sidecar holds Airflow back until it is ready; an ordinary one must not. One in
+    a task pod that answers need not: with DAG versions the task itself waits, and for its own only.
     Liveness never asks for readiness, and readiness is never asked of a pod.
     """
     found = []
@@ -234,10 +234,11 @@ def probe_complaints(values: Values) -> list[str]:
                 "startupProbe": "/readyz" if is_native else "/healthz",
                 "livenessProbe": "/healthz",
             }
-            if path in ("$.workers.kubernetes", "$.task pod") and answers(container):
-                del wanted["startupProbe"]
             named = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
             probes = {key: container[key] for key in container if key.endswith("Probe")}
+            is_of_task = path in ("$.workers.kubernetes", "$.task pod")
+            if is_of_task and answers(container) and "startupProbe" not in probes:
+                del wanted["startupProbe"]
             if probes.keys() != (wanted.keys() if is_daemon else set()):
                 found.append(f"{path}: probes are {sorted(probes)}")
             for kind, probe in probes.items():
