@@ -142,9 +142,9 @@ chart-test: ## render charts-snippets against the official chart in AIRFLOW_CHAR
 	$(PYTEST) tests/chart
 
 .PHONY: test-cluster
-test-cluster: ## start charts-snippets and a dozen of make values on the cluster of KUBECONFIG, for real
+test-cluster: ## start charts-snippets and a dozen of make values on the cluster of KUBECONFIG (FULL=1: with Airflow)
 	$(call prepare,$@ images)
-	$(PYTEST) --timeout=900 tests/cluster
+	$(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
 
 # Images
 

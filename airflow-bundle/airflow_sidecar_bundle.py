@@ -32,6 +32,8 @@ except ImportError:  # before Airflow 3.3 a version was its name
     BundleVersion = str
 
 SOCKET = "ask.sock"
+# Where s3-sync keeps versions, beside its link; once there is a link, that says where.
+STORE = ".s3-sync/snapshots"
 VERSION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 ANSWER_SECONDS = 5.0
 ANSWER_BYTES = 64 << 10
@@ -166,7 +168,16 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         return folder
 
     def _versions(self) -> Path:
-        return (self._folder or self._current()).parent
+        """
+        Return the folder of all versions, which is there before the link.
+        """
+        try:
+            return (self._folder or self._current()).parent
+        except _NotYet:
+            store = self._ask.parent if self._ask else self._link.parent / STORE
+            if not store.is_dir():
+                raise
+            return store
 
     def _find(self, version: str) -> Path:
         """
@@ -207,6 +218,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         try:
             status, said = _ask(place, version)
         except FileNotFoundError:
+            self._current()  # where nothing is shown yet, the sidecar is about to start
             raise _NotYet(
                 f"version {version} of bundle {self.name!r} is not here, and this volume has "
                 "nobody to ask: what is kept on it is all there is",

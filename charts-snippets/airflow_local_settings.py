@@ -1,9 +1,9 @@
 """
-Task pods of the KubernetesExecutor get the release of their run, or that of the scheduler.
+Task pods of the KubernetesExecutor get the release that is published beside the scheduler.
 
 For: `helm upgrade … --set-file airflowLocalSettings=airflow_local_settings.py`; Airflow 2.7 on.
-With DAG versions (Airflow 3, s3-sync.versions.yaml) Airflow says which release a run began with.
-Without, the scheduler needs an s3-sync whose folder it mounts: s3-sync.release.yaml.
+The scheduler needs an s3-sync of its own, whose folder it mounts: s3-sync.release.yaml.
+With DAG versions (Airflow 3, s3-sync.versions.yaml) tasks ask for the release of their run instead.
 Change: DEST_PATH here, or as a variable of the scheduler, where its folder is another one.
 
 A pod that is not pinned takes the release that is current when it starts, as without this file.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -37,34 +36,27 @@ def pod_mutation_hook(pod: Any) -> None:
     try:
         for container in pod.spec.init_containers or ():
             if container.name == CONTAINER:
-                _pin(container, _version_of_run(pod))
+                _pin(container)
     except Exception:
         _log.exception("A pod was not pinned to a release: it takes the current one")
 
 
-def _version_of_run(pod: Any) -> str:
-    """
-    Return the release that the task's run began with; empty where Airflow does not say.
-    """
-    for container in pod.spec.containers or ():
-        arguments = list(container.args or ())
-        if "--json-string" in arguments:
-            workload = json.loads(arguments[arguments.index("--json-string") + 1])
-            version = str((workload.get("bundle_info") or {}).get("version"))
-            return version if re.fullmatch("[0-9a-f]{64}", version) else ""
-    return ""
-
-
-def _pin(container: Any, revision: str) -> None:
+def _pin(container: Any) -> None:
     """
     Give the container S3_SYNC_REVISION, unless something speaks against it.
     """
     variables = {variable.name: variable.value for variable in container.env or ()}
     if "S3_SYNC_REVISION" in variables:
         return
-    reason = _no_release(variables)
-    if not reason and not revision:
-        revision, reason = _of_scheduler(variables)
+    path = DEST_PATH / ".s3-sync" / "published.json"
+    try:
+        published = json.loads(path.read_bytes())
+        kind, source = published["kind"], published["source"]
+        revision = published["revision"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"no published release in {path} ({type(error).__name__}: {error})"
+    else:
+        reason = _objection(kind, source, revision, variables)
     if reason:
         _log.warning("A task pod takes the current release, whichever that is: %s", reason)
         return
@@ -74,35 +66,14 @@ def _pin(container: Any, revision: str) -> None:
     _log.info("A task pod gets release %s", revision)
 
 
-def _no_release(variables: dict[str, str | None]) -> str:
-    """
-    Return why the pod can have no release; empty where it can.
-    """
-    if variables.get("S3_SYNC_SOURCE") != "release":
-        return f"S3_SYNC_SOURCE of its init container {CONTAINER} is not release"
-    return ""
-
-
-def _of_scheduler(variables: dict[str, str | None]) -> tuple[str, str]:
-    """
-    Return the release beside the scheduler, and why the pod cannot be given it.
-    """
-    path = DEST_PATH / ".s3-sync" / "published.json"
-    try:
-        published = json.loads(path.read_bytes())
-        kind, source = published["kind"], published["source"]
-        revision = published["revision"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return "", f"no published release in {path} ({type(error).__name__}: {error})"
-    return str(revision), _objection(kind, source, revision, variables)
-
-
 def _objection(kind: Any, source: Any, revision: Any, variables: dict[str, str | None]) -> str:
     """
     Return why the pod cannot be given this revision; empty where it can.
     """
     if kind != "release" or not isinstance(revision, str) or not revision:
         return f"{DEST_PATH} does not publish a release; set S3_SYNC_SOURCE=release there"
+    if variables.get("S3_SYNC_SOURCE") != "release":
+        return f"S3_SYNC_SOURCE of its init container {CONTAINER} is not release"
     bucket, prefix = variables.get("AWS_BUCKET"), variables.get("KEY_PATH") or ""
     wanted = f"s3://{bucket}/{prefix.strip('/')}".rstrip("/")
     if bucket and wanted != str(source).rstrip("/"):

@@ -237,6 +237,40 @@ def test_a_source_that_fails_is_named(
     assert "is not here: " in said and ("403" in said or "on its way" in said)
 
 
+def test_a_source_that_fails_before_anything_is_published_is_named(
+    bundles: Bundles,
+    s3: FakeS3,
+    start: Callable[..., Daemon],
+    releases: list[Release],
+    link: str,
+) -> None:
+    """As in a task pod, where task and sidecar start at once."""
+    s3.inject(error(403, "AccessDenied"))
+    daemon = start()
+    daemon.wait_for_event("cycle_failed")
+
+    said = fails(bundles, path=link, version=releases[0].revision)
+
+    assert f"version {releases[0].revision} of bundle 'dags' is not here: " in said
+    assert "403" in said
+
+    s3.heal()
+    bundles.do("new", path=link, version=releases[0].revision)
+    bundles.do("initialize")
+    assert files_of(0) == published(Path(bundles.do("path")))
+
+
+def test_a_sidecar_that_has_no_socket_yet_is_waited_for(
+    bundles: Bundles, target: Path, link: str
+) -> None:
+    """It makes its folder first; only once something is shown nobody comes any more."""
+    (target / STORE).mkdir(parents=True)
+
+    said = fails(bundles, path=link, version="a" * 64)
+
+    assert "nothing is published at" in said and "nobody to ask" not in said
+
+
 @pytest.mark.parametrize("version", ["../../etc", "current", "A" * 64, "a" * 12, "\u00e4" * 64])
 def test_what_is_no_version_is_refused(
     bundles: Bundles, daemon: Daemon, link: str, version: str

@@ -207,11 +207,21 @@ def environment_complaints(values: Values) -> list[str]:
     return found
 
 
+def answers(container: Values) -> bool:
+    """
+    Whether tasks can ask it for older releases.
+    """
+    given = environment(container)
+    kind = (given.get("S3_SYNC_SOURCE"), given.get("S3_SYNC_LAYOUT"))
+    return container.get("restartPolicy") == "Always" and kind == ("release", "snapshot")
+
+
 def probe_complaints(values: Values) -> list[str]:
     """
     Check that probes ask our port for the right thing, and that only daemons have any.
 
-    Startup: a native sidecar holds Airflow back until it is ready; an ordinary one must not.
+    Startup: a native sidecar holds Airflow back until it is ready; an ordinary one must not. One in
+    a task pod that answers need not: with DAG versions the task itself waits, and for its own only.
     Liveness never asks for readiness, and readiness is never asked of a pod.
     """
     found = []
@@ -226,6 +236,9 @@ def probe_complaints(values: Values) -> list[str]:
             }
             named = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
             probes = {key: container[key] for key in container if key.endswith("Probe")}
+            is_of_task = path in ("$.workers.kubernetes", "$.task pod")
+            if is_of_task and answers(container) and "startupProbe" not in probes:
+                del wanted["startupProbe"]
             if probes.keys() != (wanted.keys() if is_daemon else set()):
                 found.append(f"{path}: probes are {sorted(probes)}")
             for kind, probe in probes.items():

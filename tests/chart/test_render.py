@@ -87,10 +87,7 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
     },
     ("s3-sync.signed.yaml",): dict.fromkeys(READERS, DAGS),
     ("s3-sync.versions.yaml",): dict.fromkeys((*READERS, "scheduler"), DAGS),
-    (AS_PODS, "s3-sync.versions.yaml"): {
-        **dict.fromkeys((*READERS_AS_PODS, "scheduler"), DAGS),
-        "task pod": {"s3-sync": "init"},
-    },
+    (AS_PODS, "s3-sync.versions.yaml"): dict.fromkeys((*READERS_AS_PODS, "scheduler"), DAGS),
     ("sync-perm.extra.yaml",): {"api-server": PERMISSIONS},
     ("airflowVersion=2.11.2", "sync-perm.extra.yaml"): {"webserver": PERMISSIONS},
     ("kerberos.extra.yaml",): dict.fromkeys(("triggerer", "worker"), TICKETS_EXTRA),

@@ -21,6 +21,7 @@ from tests.support.servers import MotoServer
 
 DEV, PRD = ("values.yaml", "values-dev.yaml"), ("values.yaml", "values-prd.yaml")
 BUCKETS = {"dev": "my-airflow-bucket-dev", "prd": "my-airflow-bucket-prd"}
+NAMES = ("git-sync-wrapper", "s3-sync", "kerberos", "sync-perm", "reader")
 SERVICE = "HTTP/consumer"
 NEEDED = {
     "KUBECONFIG": "names a cluster: one of kind, of EKS, any",
@@ -57,7 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         kdc.client_config(folder / "krb5.conf")
         for bucket in BUCKETS.values():
             s3.client().create_bucket(Bucket=bucket)
-        yield World(images.provide(folder), s3, kdc, folder)
+        yield World(images.provide(folder, NAMES), s3, kdc, folder)
 
 
 @pytest.fixture(scope="session")

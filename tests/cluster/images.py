@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.cluster.kubectl import kubectl
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 BASE_IMAGE = "python:3.13-slim-trixie"
+OFFICIAL = "apache/airflow:3.3.2"
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,12 @@ class Images:
 
     registry: str
     tag: str
+
+    def name(self, image: str) -> str:
+        """
+        Return the whole name of one of them.
+        """
+        return f"{self.registry}/{image}:{self.tag}"
 
     def settings(self) -> tuple[str, ...]:
         """
@@ -37,31 +45,55 @@ class Images:
         return (f"sidecars.registry={self.registry}", *ours, *airflow)
 
 
-def provide(folder: Path) -> Images:
+def provide(folder: Path, names: Sequence[str]) -> Images:
     """
     Build what is not built yet, and let LOAD_IMAGE take it; without that the cluster pulls.
 
     Args:
         folder: For the archives.
+        names: Of images.
     """
-    if registry := os.environ.get("REGISTRY"):
-        return Images(registry, _run("scripts/build-image", "--name", "s3-sync").rpartition(":")[2])
-    tool = _run("scripts/container-tool", "build")
     tag = _run("scripts/build-image", "--name", "s3-sync").rpartition(":")[2]
-    names = "--output=jsonpath={.items[*].status.images[*].names[*]}"
-    there = kubectl("get", "nodes", names).split()
-    for name in ("git-sync-wrapper", "s3-sync", "kerberos", "sync-perm", "reader"):
+    if registry := os.environ.get("REGISTRY"):
+        return Images(registry, tag)
+    tool = _run("scripts/container-tool", "build")
+    there = _in_the_cluster()
+    for name in names:
         image = f"localhost/{name}:{tag}"
         as_committed = _is_as_committed(name)
         if as_committed and image in there:
             continue
         if not (as_committed and _has(tool, image)):
             _build(tool, name, tag)
-        archive = folder / f"{name}.tar"
-        _save(tool, image, archive)
-        _run(*shlex.split(os.environ["LOAD_IMAGE"]), str(archive))
-        archive.unlink()
+        _load(tool, image, folder)
     return Images("localhost", tag)
+
+
+def provide_airflow(folder: Path) -> str:
+    """
+    Build a real Airflow 3 where it is not built yet, and let LOAD_IMAGE take it; return its name.
+
+    Without LOAD_IMAGE the cluster pulls the official image.
+
+    Args:
+        folder: For the archive.
+    """
+    if "REGISTRY" in os.environ:
+        return OFFICIAL
+    image = _run("tests/images/airflow-base", "3", _base())
+    if image not in _in_the_cluster():
+        _load(_run("scripts/container-tool", "build"), image, folder)
+    return image
+
+
+def _base() -> str:
+    return os.environ.get("BASE_IMAGE") or BASE_IMAGE
+
+
+def _in_the_cluster() -> list[str]:
+    return kubectl(
+        "get", "nodes", "--output=jsonpath={.items[*].status.images[*].names[*]}"
+    ).split()
 
 
 def _build(tool: str, name: str, tag: str) -> None:
@@ -71,9 +103,8 @@ def _build(tool: str, name: str, tag: str) -> None:
         if tool == "docker":  # the others call it so by themselves
             _run(tool, "tag", built, image)
         return
-    base = os.environ.get("BASE_IMAGE") or BASE_IMAGE
     file = HERE / "reader.Dockerfile"
-    arguments = ("--tag", image, "--file", str(file), "--build-arg", f"BASE_IMAGE={base}")
+    arguments = ("--tag", image, "--file", str(file), "--build-arg", f"BASE_IMAGE={_base()}")
     _run(tool, "build", *arguments, str(HERE))
 
 
@@ -89,6 +120,13 @@ def _is_as_committed(name: str) -> bool:
 def _has(tool: str, image: str) -> bool:
     inspect = ["inspect", "--type", "image", image]
     return subprocess.run([tool, *inspect], capture_output=True).returncode == 0
+
+
+def _load(tool: str, image: str, folder: Path) -> None:
+    archive = folder / "image.tar"
+    _save(tool, image, archive)
+    _run(*shlex.split(os.environ["LOAD_IMAGE"]), str(archive))
+    archive.unlink()
 
 
 def _save(tool: str, image: str, archive: Path) -> None:

@@ -115,6 +115,12 @@ class Pod:
         text = self.namespace.run("logs", self.name, f"--container={container}")
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
+    def text(self, container: str) -> str:
+        """
+        The whole log of a container, or why there is none yet.
+        """
+        return self.namespace.attempt("logs", self.name, f"--container={container}")
+
     def story(self) -> str:
         """
         What explains a failure: the containers that are not well, and their last words.

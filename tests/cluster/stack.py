@@ -22,7 +22,7 @@ from tests.chart.sidecars import Values
 from tests.cluster.images import Images
 from tests.cluster.kubectl import Namespace, Pod, namespace
 from tests.cluster.reader import mark
-from tests.cluster.substitutions import TASK_POD, Site, substitute
+from tests.cluster.substitutions import TASK_POD, WITHOUT_AIRFLOW, Site, substitute
 from tests.support.kdc import Kdc
 from tests.support.publishing import Publishing, write_files
 from tests.support.servers import S3Server
@@ -162,9 +162,8 @@ def stack(
     for one in list(rendered):
         if TASK_POD in (one.get("data") or {}):
             rendered.append(yaml.safe_load(one["data"][TASK_POD]))
-    image = f"{world.images.registry}/reader:{world.images.tag}"
-    site = Site(world.s3.endpoint, image)
-    objects = substitute(copy.deepcopy(rendered), site)
+    site = Site(world.s3.endpoint, world.images.name("reader"), world.images.name("s3-sync"))
+    objects = substitute(WITHOUT_AIRFLOW, copy.deepcopy(rendered), site)
     if only is not None:
         objects = [one for one in objects if _component_of(one) in {*only, None}]
     with namespace(name) as place:

@@ -1,5 +1,6 @@
 """
-All that is changed of what the chart renders, before the cluster gets it.
+All that is changed of what the chart renders, before the cluster gets it: one table for pods in
+which a reader runs instead of Airflow, one for a real Airflow.
 
 Nothing else is: our containers keep their images, variables, probes, resources, mounts and security
 contexts; a variable is added where it is the cloud that adds it.
@@ -18,16 +19,25 @@ ROLE = "eks.amazonaws.com/role-arn"
 TOKEN = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 # The chart's template for task pods, as an object of its own.
 TASK_POD = "pod_template_file.yaml"
+# The certificates of all API servers have this name.
+KUBERNETES = "kubernetes.default.svc"
 
 
 @dataclass(frozen=True)
 class Site:
     """
     What is around the cluster.
+
+    Args:
+        airflow_image: What runs as Airflow, or instead of it.
+        our_image: The image of s3-sync.
+        kubernetes: Where pods reach the API server of Kubernetes; None: where it says itself.
     """
 
     s3_endpoint: str
     airflow_image: str
+    our_image: str
+    kubernetes: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -134,12 +144,57 @@ def lead_to_the_server(objects: list[Values], site: Site) -> None:
                 _add_variables(container, AWS_ENDPOINT_URL=site.s3_endpoint)
 
 
+def take_our_image(objects: list[Values], site: Site) -> None:
+    """
+    Name the image of this commit.
+    """
+    for spec in specs(objects):
+        for container in pods.containers(spec):
+            if container["name"] == "s3-sync":
+                container["image"] = site.our_image
+
+
+def ask_only_whether_it_is_ready(objects: list[Values], _: Site) -> None:
+    """
+    Leave Airflow the one probe that kills nothing.
+    """
+    for spec in specs(objects):
+        for container in spec["containers"]:
+            for key in ("livenessProbe", "startupProbe"):
+                container.pop(key, None)
+
+
+def lead_to_kubernetes(objects: list[Values], site: Site) -> None:
+    """
+    Tell Airflow where the API server is, by a name that its certificate has.
+    """
+    assert site.kubernetes is not None
+    host, port = site.kubernetes
+    for spec in specs(objects):
+        spec["hostAliases"] = [{"ip": host, "hostnames": [KUBERNETES]}]
+        for container in spec["containers"]:
+            _add_variables(
+                container, KUBERNETES_SERVICE_HOST=KUBERNETES, KUBERNETES_SERVICE_PORT=str(port)
+            )
+
+
 def _add_variables(container: Values, **variables: str) -> None:
     added = [{"name": name, "value": value} for name, value in variables.items()]
     container["env"] = [*(container.get("env") or []), *added]
 
 
-TABLE = (
+_IN_BOTH = (
+    Substitution(
+        "Pods of a service account with a role have its token and variables: on EKS a webhook "
+        "adds them.",
+        give_the_role,
+    ),
+    Substitution(
+        "AWS_ENDPOINT_URL leads s3-sync to the tests' own server: there is no AWS.",
+        lead_to_the_server,
+    ),
+)
+WITHOUT_AIRFLOW = (
     Substitution(
         "No jobs, and no pods without a sidecar of ours: they would only run Airflow.",
         leave_out_airflow_alone,
@@ -153,22 +208,31 @@ TABLE = (
         "Airflow's own probes would ask Airflow.",
         read_instead_of_airflow,
     ),
+    *_IN_BOTH,
+)
+WITH_AIRFLOW = (
     Substitution(
-        "Pods of a service account with a role have its token and variables: on EKS a webhook "
-        "adds them.",
-        give_the_role,
+        "Airflow has no probes that end it: on a busy machine it takes longer than they allow, and "
+        "some of them start another Airflow each minute.",
+        ask_only_whether_it_is_ready,
     ),
     Substitution(
-        "AWS_ENDPOINT_URL leads s3-sync to the tests' own server: there is no AWS.",
-        lead_to_the_server,
+        "The image of s3-sync is that of this commit: the snippet says to change it.",
+        take_our_image,
     ),
+    Substitution(
+        "The API server of Kubernetes is reached by way of this machine, under its own name: the "
+        "cluster may have neither Services nor DNS.",
+        lead_to_kubernetes,
+    ),
+    *_IN_BOTH,
 )
 
 
-def substitute(objects: list[Values], site: Site) -> list[Values]:
+def substitute(table: tuple[Substitution, ...], objects: list[Values], site: Site) -> list[Values]:
     """
-    Apply the whole table; the objects are changed in place.
+    Apply a whole table; the objects are changed in place.
     """
-    for one in TABLE:
+    for one in table:
         one.change(objects, site)
     return objects

@@ -55,7 +55,10 @@ def missing_programs(*names: str) -> str:
 
 class Server(ABC):
     """
-    One server on a port of 127.0.0.1; `stop` and `start` again is an outage with all data kept.
+    One server on a port of loopback; `stop` and `start` again is an outage with all data kept.
+
+    Args:
+        host: Its address.
     """
 
     scheme: str
@@ -64,7 +67,8 @@ class Server(ABC):
     end_signal = signal.SIGTERM
     """What ends it at once; the kernel sends it, too, when the tests are killed."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.folder = Path(tempfile.mkdtemp(prefix=f"{type(self).__name__.lower()}-"))
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -138,7 +142,8 @@ class Server(ABC):
         """
         The URL that Airflow takes.
         """
-        return f"{self.scheme}://{user}:{quote(password, safe='')}@127.0.0.1:{self.port}/{database}"
+        login = f"{user}:{quote(password, safe='')}"
+        return f"{self.scheme}://{login}@{self.host}:{self.port}/{database}"
 
 
 @dataclass(frozen=True)
@@ -173,14 +178,16 @@ class Database:
 class Postgres(Server):
     """
     PostgreSQL that fears no power cut; `USER` owns every database and may make more.
+
+    Whoever reaches it may try the password.
     """
 
     scheme = "postgresql"
     first_database = "postgres"
     end_signal = signal.SIGINT
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__(host)
         secret = self.folder / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
@@ -195,13 +202,15 @@ class Postgres(Server):
             cwd="/",
             **_as_other_user(),
         )
+        with (self.folder / "data/pg_hba.conf").open("a") as rules:
+            rules.write("host all all all scram-sha-256\n")
 
     def command(self) -> list[str]:
         """
         The program and its arguments; it stays in the foreground.
         """
         options = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": self.host,
             "unix_socket_directories": "",
             "fsync": "off",
             "full_page_writes": "off",
@@ -220,7 +229,7 @@ class Postgres(Server):
         Return a DB-API connection in autocommit.
         """
         connection = psycopg2.connect(
-            host="127.0.0.1", port=self.port, dbname=database, user=user, password=password
+            host=self.host, port=self.port, dbname=database, user=user, password=password
         )
         connection.autocommit = True
         return connection

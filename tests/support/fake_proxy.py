@@ -65,10 +65,10 @@ class _Tunnel(BaseRequestHandler):
             socket.create_connection(("127.0.0.1", self.server.port)) as upstream,
         ):
             self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            _pump(self.request, upstream)
+            pump(self.request, upstream)
 
 
-def _pump(left: socket.socket, right: socket.socket) -> None:
+def pump(left: socket.socket, right: socket.socket) -> None:
     """
     Copy both ways until one side closes.
     """

@@ -1,5 +1,5 @@
 """
-A proxy on loopback between s3-sync and a real S3 server, which spoils answers on demand.
+A proxy between s3-sync and a real S3 server, which spoils answers on demand.
 
 It forwards every request and its answer as they are. Faults are injected as into any
 `LoopbackServer`: those of `tests.support.faults` and `tests.support.fake_s3`, and those of this
@@ -42,22 +42,24 @@ class FaultProxy(LoopbackServer):
 
     Args:
         upstream: answers; must be started.
+        host: where it listens.
 
     Attributes:
+        upstream: the server behind it.
         page_size: most keys per page of a listing: `max-keys` is changed on its way, and the
             request signed again; None = as asked.
     """
 
-    def __init__(self, upstream: S3Server) -> None:
-        super().__init__()
+    def __init__(self, upstream: S3Server, host: str = "127.0.0.1") -> None:
+        super().__init__(host=host)
         self.page_size: int | None = None
-        self._upstream = upstream
+        self.upstream = upstream
 
     def environment(self) -> dict[str, str]:
         """
         The variables that point any AWS tool at this proxy, and at nothing else.
         """
-        return {**self._upstream.environment(), "AWS_ENDPOINT_URL": self.endpoint}
+        return {**self.upstream.environment(), "AWS_ENDPOINT_URL": self.endpoint}
 
     def good_answer(self, request: Request) -> Answer:
         """
@@ -65,7 +67,7 @@ class FaultProxy(LoopbackServer):
         """
         if self.page_size is not None and is_list(request):
             request = self._sign(request, {**request.query, "max-keys": str(self.page_size)})
-        with closing(HTTPConnection("127.0.0.1", self._upstream.port, timeout=30)) as upstream:
+        with closing(HTTPConnection("127.0.0.1", self.upstream.port, timeout=30)) as upstream:
             upstream.putrequest(request.method, request.target, True, True)
             for name, value in request.headers.items():
                 if name != "connection":
@@ -96,8 +98,8 @@ class FaultProxy(LoopbackServer):
         target = f"{request.raw_path}?{urlencode(query)}"
         url = f"http://{request.headers['host']}{target}"
         signed = AWSRequest(request.method, url, {"host": request.headers["host"]})
-        credentials = Credentials(self._upstream.access_key, self._upstream.secret_key)
-        S3SigV4Auth(credentials, "s3", self._upstream.region).add_auth(signed)
+        credentials = Credentials(self.upstream.access_key, self.upstream.secret_key)
+        S3SigV4Auth(credentials, "s3", self.upstream.region).add_auth(signed)
         headers = {name.lower(): value for name, value in signed.headers.items()}
         return replace(request, target=target, headers=headers)
 

@@ -2,8 +2,7 @@
 Creates task pods as the scheduler's KubernetesExecutor does; run by Airflow's own Python.
 
 Standard input is JSON, a list of pods to create, one after the other:
-{"template": path of a pod template, "files": {path: content or null}, "override": labels or null,
-"version": of the bundle that the run began with, or null}.
+{"template": path of a pod template, "files": {path: content or null}, "override": labels or null}.
 `files` are written (null: removed) before the pod is created. What comes of it goes to the
 Kubernetes API of KUBECONFIG. The executor's watchers, processes that wait for pods to end, are not
 started.
@@ -14,7 +13,6 @@ import os
 import sys
 from pathlib import Path
 from queue import Queue
-from uuid import uuid4
 
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import KubernetesJob
@@ -35,33 +33,6 @@ class WithoutWatchers(AirflowKubernetesScheduler):  # type: ignore[misc]
         return {}
 
 
-def command_of(number: int, version: str | None) -> list[object]:
-    """
-    Return what the executor gets: on Airflow 3, with a version, a workload.
-    """
-    if version is None:
-        return ["airflow", "tasks", "run", "sales", f"task{number}", "today"]
-    from airflow.executors.workloads import BundleInfo, ExecuteTask, TaskInstance
-
-    instance = TaskInstance(
-        id=uuid4(),
-        dag_version_id=uuid4(),
-        task_id=f"task{number}",
-        dag_id="sales",
-        run_id="today",
-        try_number=1,
-        map_index=-1,
-        pool_slots=1,
-        queue="default",
-        priority_weight=1,
-    )
-    bundle = BundleInfo(name="dags", version=version)
-    workload = ExecuteTask(
-        ti=instance, dag_rel_path="sales.py", bundle_info=bundle, token="t", log_path=None
-    )
-    return [workload]
-
-
 if __name__ == "__main__":
     client = get_kube_client(in_cluster=False, config_file=os.environ["KUBECONFIG"])
     executor = WithoutWatchers(KubeConfig(), Queue(), client, scheduler_job_id="1")
@@ -74,7 +45,7 @@ if __name__ == "__main__":
         executor.run_next(
             KubernetesJob(
                 key=TaskInstanceKey("sales", f"task{number}", "today", 1, -1),
-                command=command_of(number, wanted["version"]),
+                command=["airflow", "tasks", "run", "sales", f"task{number}", "today"],
                 kube_executor_config=labels and V1Pod(metadata=V1ObjectMeta(labels=labels)),
                 pod_template_file=wanted["template"],
             )

@@ -10,8 +10,9 @@ from random import Random
 import pytest
 
 from tests.conftest import Counts
-from tests.scenarios.airflow_bundle.live import Live, files_of, open_live
+from tests.scenarios.airflow_bundle.live import Live, open_live
 from tests.support.airflow import ROOT, Airflow
+from tests.support.airflow_runs import TASKS, Notes
 from tests.support.asking import STORE
 from tests.support.daemon import Daemon
 from tests.support.databases import Postgres, missing_programs
@@ -28,7 +29,6 @@ SETTINGS: dict[str, str | None] = {
     "S3_SYNC_RETAIN_FOR": "0",
     "S3_SYNC_KEEP_ASKED": "1",
 }
-TASKS = ("first", "second", "third")
 
 
 @dataclass
@@ -39,10 +39,11 @@ class World:
     daemon: Daemon
     live: Live
     target: Path
+    home: Path
 
     def publish(self, mark: str) -> Release:
         """Publish a release, and wait until Airflow has it."""
-        release = self.shelf.publish(files_of(mark))
+        release = self.shelf.publish(self.live.notes.files_of(mark))
         self.follow(release)
         return release
 
@@ -50,12 +51,6 @@ class World:
         """Wait until Airflow has what is current now."""
         self.daemon.sync()
         self.live.wait_for_version(release.revision)
-
-    def begin_run(self) -> str:
-        """Start a run, and wait until its first task runs."""
-        run = self.live.trigger()
-        self.live.wait_for_note(run, "first")
-        return run
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +63,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with ExitStack() as stack:
         s3 = stack.enter_context(FakeS3())
         server = stack.enter_context(Postgres())
-        live = open_live(airflow, airflow.new_postgres(server, home), home, target / "current")
+        notes = stack.enter_context(Notes())
+        database = airflow.new_postgres(server, home)
+        live = open_live(airflow, database, home, target / "current", notes)
         daemon = stack.enter_context(release_daemon(s3, target, SETTINGS))
         stack.enter_context(live.components)
-        world = World(Shelf.at(s3), daemon, live, target)
-        first = world.shelf.publish(files_of("start"))
+        world = World(Shelf.at(s3), daemon, live, target, home)
+        first = world.shelf.publish(world.live.notes.files_of("start"))
         daemon.until_synced()
         live.start()
         live.wait_for_version(first.revision)
-        live.ask("PATCH", "/dags/marked", {"is_paused": False})
+        live.unpause()
         yield world
 
 
@@ -84,39 +81,39 @@ def test_a_run_ends_on_the_code_that_it_began_with(world: World) -> None:
     """Publish, run, publish in between; clear a task of the old run; roll back."""
     live = world.live
     old = world.publish("A")
-    run = world.begin_run()
+    run = world.live.begin()
     new = world.publish("B")
-    live.let_go(run)
+    world.live.notes.let_go(run)
     assert "success" == live.wait_for(run, "success", "failed")
     assert old.revision == live.version_of(run)
-    assert [(task, "A") for task in TASKS] == live.noted(run)
+    assert [(task, "A") for task in TASKS] == world.live.notes.of(run)
 
-    following = world.begin_run()
-    live.let_go(following)
+    following = world.live.begin()
+    world.live.notes.let_go(following)
     assert "success" == live.wait_for(following, "success", "failed")
     assert new.revision == live.version_of(following)
-    assert [(task, "B") for task in TASKS] == live.noted(following)
+    assert [(task, "B") for task in TASKS] == world.live.notes.of(following)
 
     world.daemon.sync()
     wait_until(lambda: not (world.target / STORE / old.revision).exists(), "A is pruned here")
     live.clear(run, "third")
-    wait_until(lambda: len(live.noted(run)) == 4, "third ran again", 240)
-    assert ("third", "A") == live.noted(run)[-1]
+    wait_until(lambda: len(world.live.notes.of(run)) == 4, "third ran again", 240)
+    assert ("third", "A") == world.live.notes.of(run)[-1]
     assert "success" == live.wait_for(run, "success", "failed")
 
     world.shelf.point_to(old)
     world.follow(old)
-    back = world.begin_run()
-    live.let_go(back)
+    back = world.live.begin()
+    world.live.notes.let_go(back)
     assert "success" == live.wait_for(back, "success", "failed")
-    assert [(task, "A") for task in TASKS] == live.noted(back)
+    assert [(task, "A") for task in TASKS] == world.live.notes.of(back)
 
 
 def test_the_documented_query_names_what_s3_must_keep(world: World) -> None:
     """Whatever a run can be cleared to, and what Airflow parsed last."""
     old = world.publish("of a run")
-    run = world.begin_run()
-    world.live.let_go(run)
+    run = world.live.begin()
+    world.live.notes.let_go(run)
     world.live.wait_for(run, "success")
     new = world.publish("of no run")
     page = (ROOT / "docs/how-to/keep-runs-on-their-version.md").read_text()
@@ -130,8 +127,8 @@ def test_the_documented_query_names_what_s3_must_keep(world: World) -> None:
 def test_a_version_that_is_gone_fails_the_task_and_runs_nothing_else(world: World) -> None:
     live = world.live
     old = world.publish("pruned")
-    run = world.begin_run()
-    live.let_go(run)
+    run = world.live.begin()
+    world.live.notes.let_go(run)
     live.wait_for(run, "success")
     world.publish("newer")
     world.publish("newest")
@@ -144,8 +141,8 @@ def test_a_version_that_is_gone_fails_the_task_and_runs_nothing_else(world: Worl
     live.clear(run, "third")
 
     assert "failed" == live.wait_for(run, "failed")
-    assert [(task, "pruned") for task in TASKS] == live.noted(run)
-    logs = "".join(path.read_text() for path in live.notes.parent.rglob("*.log"))
+    assert [(task, "pruned") for task in TASKS] == world.live.notes.of(run)
+    logs = "".join(path.read_text() for path in world.home.rglob("*.log"))
     assert f"version {old.revision} of bundle 'dags' is gone" in logs
 
 
@@ -157,11 +154,11 @@ def test_whatever_happens_in_between_each_task_runs_its_version(
     current = world.publish("0")
     known = {current.revision: "0"}
     for number in range(1, counts.runs + 1):
-        run = world.begin_run()
+        run = world.live.begin()
         mark = known[live.version_of(run)]
         match random.randrange(4):
             case 0:
-                current = world.shelf.publish(files_of(str(number)))
+                current = world.shelf.publish(world.live.notes.files_of(str(number)))
                 known[current.revision] = str(number)
             case 1:
                 current = world.shelf.releases[random.choice(list(known))]
@@ -171,8 +168,8 @@ def test_whatever_happens_in_between_each_task_runs_its_version(
                 world.daemon.start().until_synced()
             case _:
                 live.components.restart("dag-processor")
-        live.let_go(run)
+        world.live.notes.let_go(run)
         world.daemon.sync()
         assert "success" == live.wait_for(run, "success", "failed"), run
-        assert [(task, mark) for task in TASKS] == live.noted(run)
+        assert [(task, mark) for task in TASKS] == world.live.notes.of(run)
         live.wait_for_version(current.revision)
