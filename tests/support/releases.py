@@ -14,7 +14,7 @@ from s3_sync.publisher.bundle import FileContent, write_bundle
 from s3_sync.release.facts import Checked, Origin
 from s3_sync.release.manifest import Manifest, make_manifest, split_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import Pointer, Turn, serialise_pointer
+from s3_sync.release.pointer import Pointer, Turn, serialize_pointer
 from s3_sync.release.rows import File
 from s3_sync.release.signed import digest_of_manifest, sign_manifest
 from s3_sync.signature import Signer
@@ -98,7 +98,7 @@ def seal(
     if signer is not None:
         data = sign_manifest(data, signer)
     pointer = point_to(manifest, data, history, at)
-    return Release(pointer, manifest, serialise_pointer(pointer), data, bundle)
+    return Release(pointer, manifest, serialize_pointer(pointer), data, bundle)
 
 
 def point_to(

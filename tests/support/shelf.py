@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import serialise_pointer
+from s3_sync.release.pointer import serialize_pointer
 from s3_sync.release.signed import sign_pointer
 from s3_sync.signature import Signer
 from tests.support.daemon import Daemon
@@ -115,7 +115,7 @@ class Shelf:
             sequence = old.turn.sequence + 1
             turn = replace(pointer.turn, sequence=sequence, restores=restores)
             pointer = replace(pointer, turn=turn, history=old.turns())
-        data = serialise_pointer(pointer)
+        data = serialize_pointer(pointer)
         if self.signer is not None:
             data = sign_pointer(data, self._bucket, PREFIX, self.signer)
         self.current = replace(release, pointer=pointer, pointer_bytes=data)

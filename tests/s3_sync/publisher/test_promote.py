@@ -14,7 +14,7 @@ from s3_sync.publisher.promote import Promotion, promote
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import Pointer, parse_pointer, serialise_pointer
+from s3_sync.release.pointer import Pointer, parse_pointer, serialize_pointer
 from s3_sync.release.signed import digest_of_manifest
 from s3_sync.settings import load_settings
 from tests.s3_sync.bucket import CHECKED, ORIGIN, Bucket
@@ -232,7 +232,7 @@ def test_the_manifest_must_be_the_one_that_the_sources_pointer_names(places: Pla
     """Of one content there may be several, with different verdicts."""
     release = places.put(make_release(A))
     digest = digest_of_manifest(release.manifest_bytes)
-    pointer = serialise_pointer(replace(release.pointer, manifest_sha256=digest))
+    pointer = serialize_pointer(replace(release.pointer, manifest_sha256=digest))
     places.prd.server.put(f"dev/{POINTER_KEY}", pointer, at=AT)
     other = make_release(A, checked=replace(CHECKED, dags=99))
     places.prd.server.put(f"dev/{manifest_key(release.revision)}", other.manifest_bytes)

@@ -12,7 +12,7 @@ from s3_sync.publisher.folder_errors import FolderError
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import parse_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import parse_pointer, serialise_pointer
+from s3_sync.release.pointer import parse_pointer, serialize_pointer
 from tests.runtime.recording import Log
 from tests.s3_sync.bucket import CHECKED, ORIGIN, Bucket
 from tests.s3_sync.failing import failure
@@ -298,7 +298,7 @@ def test_the_second_publisher_fails_and_changes_nothing(bucket: Bucket) -> None:
     other = replace(make_release(B).pointer, origin=Origin(by="grace"))
     bucket.judge = lambda: (
         bucket.put(make_release(B)),
-        bucket.server.put(PREFIX + POINTER_KEY, serialise_pointer(other)),
+        bucket.server.put(PREFIX + POINTER_KEY, serialize_pointer(other)),
     )
 
     found = failure(bucket.publish, C)

@@ -21,7 +21,7 @@ from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import parse_manifest, split_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import Pointer, parse_pointer, serialise_pointer
+from s3_sync.release.pointer import Pointer, parse_pointer, serialize_pointer
 from s3_sync.release.signed import (
     check_named,
     sign_manifest,
@@ -139,7 +139,7 @@ def test_what_follows_an_old_pointer_is_not_taken_for_one(signed: Bucket, deed: 
     signed.publish(A)
     pointer = pointer_in(signed)
     turns = [replace(turn, sequence=n) for n, turn in zip((2, 1), pointer.turns(), strict=True)]
-    old = serialise_pointer(replace(pointer, turn=turns[0], history=tuple(turns[1:])))
+    old = serialize_pointer(replace(pointer, turn=turns[0], history=tuple(turns[1:])))
     put_back = sign_pointer(old, "dags-bucket", PREFIX, KEY.signer)
     signed.server.put(PREFIX + POINTER_KEY, put_back)
     began = int(time.time())
@@ -191,7 +191,7 @@ def test_a_forged_history_is_not_signed(signed: Bucket, log: Log) -> None:
     evil = make_release({"a.py": b"evil = 1\n"}, signer=THIEF.signer)
     pointer = pointer_in(signed)
     turns = (replace(pointer.turn, revision=evil.revision, sequence=1),)
-    forged = serialise_pointer(replace(pointer, history=turns))
+    forged = serialize_pointer(replace(pointer, history=turns))
     signature = signed.bodies()[PREFIX + POINTER_KEY].splitlines(keepends=True)[-1]
     signed.server.put(PREFIX + POINTER_KEY, forged + signature)
 

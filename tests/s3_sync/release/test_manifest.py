@@ -28,7 +28,7 @@ from s3_sync.release.manifest import (
     parse_head,
     parse_manifest,
     read_manifest,
-    serialise_head,
+    serialize_head,
 )
 from s3_sync.release.pointer import parse_pointer
 from s3_sync.release.rows import Invalid
@@ -211,7 +211,7 @@ def test_the_first_line_is_enough_for_a_table() -> None:
     checked = replace(checked, airflow=checked.airflow[:TEXT_LIMIT_CHARACTERS])
     head = replace(make_release(MANY).manifest.head, origin=long, checked=checked)
 
-    found = parse_facts(serialise_head(head)[:FACTS_LIMIT_BYTES])
+    found = parse_facts(serialize_head(head)[:FACTS_LIMIT_BYTES])
 
     assert replace(head, chunks=()) == found
     assert 1_000 == found.files
@@ -221,7 +221,7 @@ def test_too_many_ids_of_dags_are_left_out_and_their_number_stays() -> None:
     ids = tuple(f"dag_{n}" for n in range(DAG_IDS_LIMIT_BYTES // 5))
     head = replace(make_release(MANY).manifest.head, checked=Checked("3.3.2", AT, len(ids), ids))
 
-    checked = parse_facts(serialise_head(head)).checked
+    checked = parse_facts(serialize_head(head)).checked
 
     assert Checked("3.3.2", AT, len(ids)) == checked
 

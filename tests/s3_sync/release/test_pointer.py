@@ -14,7 +14,7 @@ from s3_sync.release.pointer import (
     Pointer,
     Turn,
     parse_pointer,
-    serialise_pointer,
+    serialize_pointer,
 )
 from s3_sync.release.rows import Invalid
 from tests.s3_sync.release.examples import BAD_FACTS, RELEASE, Facts, with_, without
@@ -40,7 +40,7 @@ def test_texts_are_cut_and_history_is_short() -> None:
     turn = replace(RELEASE.pointer.turn, sequence=51)
     pointer = replace(RELEASE.pointer, turn=turn, origin=origin, history=turns)
 
-    data = serialise_pointer(pointer)
+    data = serialize_pointer(pointer)
 
     assert len(data) < POINTER_LIMIT_BYTES
     found = parse_pointer(data)

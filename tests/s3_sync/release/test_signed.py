@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from s3_sync.release.names import POINTER_KEY, manifest_key
-from s3_sync.release.pointer import Turn, serialise_pointer
+from s3_sync.release.pointer import Turn, serialize_pointer
 from s3_sync.release.signed import sign_pointer
 from s3_sync.release.source import SLACK_BYTES
 from tests.runtime.recording import Log
@@ -145,7 +145,7 @@ def test_the_error_names_the_object_and_who_signed_it(
     assert f"dags/current.json is refused: it is signed by {OTHER.key_id}" in error.message
 
     assert shelf.current is not None
-    data = serialise_pointer(shelf.current.pointer)
+    data = serialize_pointer(shelf.current.pointer)
     shelf.put(POINTER_KEY, sign_pointer(data, "dags-bucket", PREFIX, KEY.signer))
     error = process.fail()
     name = manifest_key(release.revision)
@@ -339,7 +339,7 @@ def test_another_place_on_the_same_volume_has_its_own_memory(
     release = make_release({"a.py": b"dev = 1\n"}, signer=KEY.signer)
     for name, body in release.objects().items():
         s3.put(f"dev/{name}", body)
-    pointer = sign_pointer(serialise_pointer(release.pointer), s3.bucket, "dev/", KEY.signer)
+    pointer = sign_pointer(serialize_pointer(release.pointer), s3.bucket, "dev/", KEY.signer)
     s3.put(f"dev/{POINTER_KEY}", pointer)
 
     process.restart(trusting | {"KEY_PATH": "dev"})
@@ -359,7 +359,7 @@ def test_a_key_that_is_no_longer_trusted_takes_its_turns_along(
     stolen = make_release({"a.py": b"evil = 1\n"}, signer=OTHER.signer)
     shelf.store(stolen)
     turn = Turn(stolen.revision, (1 << 53) - 1, AT)
-    data = serialise_pointer(replace(stolen.pointer, turn=turn))
+    data = serialize_pointer(replace(stolen.pointer, turn=turn))
     shelf.put(POINTER_KEY, sign_pointer(data, "dags-bucket", PREFIX, OTHER.signer))
     process.cycle()
     assert {"a.py": b"evil = 1\n"} == process.shown

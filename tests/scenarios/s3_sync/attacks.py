@@ -14,7 +14,7 @@ from typing import Any
 
 from s3_sync.release.facts import Checked, Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import Pointer, Turn, serialise_pointer
+from s3_sync.release.pointer import Pointer, Turn, serialize_pointer
 from s3_sync.release.signed import sign_pointer
 from s3_sync.revision import ends_chunk, revision_of
 from tests.scenarios.s3_sync.snapshots import SNAPSHOT, consumed
@@ -75,7 +75,7 @@ def signed(
     pointer: Pointer, key: Key = HONEST, bucket: str = BUCKET, prefix: str = PREFIX
 ) -> bytes:
     """Sign a pointer, for this place unless told otherwise."""
-    return sign_pointer(serialise_pointer(pointer), bucket, prefix, key.signer)
+    return sign_pointer(serialize_pointer(pointer), bucket, prefix, key.signer)
 
 
 class Stage:

@@ -14,7 +14,7 @@ import pytest
 
 from s3_sync.release.manifest import split_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import Pointer, serialise_pointer, split_pointer
+from s3_sync.release.pointer import Pointer, serialize_pointer, split_pointer
 from s3_sync.release.signed import sign_manifest
 from s3_sync.signature import signature_line
 from tests.scenarios.s3_sync.attacks import (
@@ -82,7 +82,7 @@ def signature(text: Callable[[str], str]) -> Attack:
 
     def attack(scene: Scene) -> Objects:
         honest = signature_of(scene.next.pointer_bytes)
-        data = serialise_pointer(evil_pointer(scene))
+        data = serialize_pointer(evil_pointer(scene))
         return evil_objects() | {POINTER_KEY: data + signature_line(text(honest))}
 
     return attack
@@ -244,7 +244,7 @@ KEY_ATTACKS: dict[str, tuple[str, Attack]] = {
 }  # fmt: skip
 
 POINTER_ATTACKS: dict[str, tuple[str, Attack]] = {
-    "a release that nobody has signed": ("release_untrusted", evil(serialise_pointer)),
+    "a release that nobody has signed": ("release_untrusted", evil(serialize_pointer)),
     "its signature is stripped": ("release_untrusted", pointer(lambda one: split_pointer(one)[0])),
     "another release under an old signature": ("release_untrusted", signature(lambda old: old)),
     "another revision": ("release_untrusted", with_("revision", EVIL.revision)),
@@ -295,14 +295,14 @@ POINTER_ATTACKS: dict[str, tuple[str, Attack]] = {
         "release_untrusted",
         lambda scene: (
             evil_objects()
-            | {POINTER_KEY: serialise_pointer(evil_pointer(scene)) + scene.next.pointer_bytes}
+            | {POINTER_KEY: serialize_pointer(evil_pointer(scene)) + scene.next.pointer_bytes}
         ),
     ),
     "something evil behind what is signed": (
         "release_untrusted",
         lambda scene: (
             evil_objects()
-            | {POINTER_KEY: scene.next.pointer_bytes + serialise_pointer(evil_pointer(scene))}
+            | {POINTER_KEY: scene.next.pointer_bytes + serialize_pointer(evil_pointer(scene))}
         ),
     ),
     "two signatures": (
@@ -333,7 +333,7 @@ POINTER_ATTACKS: dict[str, tuple[str, Attack]] = {
     "the signature of its manifest": (
         "release_untrusted",
         lambda scene: scene.objects(
-            pointer=serialise_pointer(scene.next.pointer)
+            pointer=serialize_pointer(scene.next.pointer)
             + signature_line(split_manifest(scene.next.manifest_bytes)[1])
         ),
     ),

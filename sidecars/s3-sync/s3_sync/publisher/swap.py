@@ -7,7 +7,7 @@ from __future__ import annotations
 from s3_sync.publisher.catalog import Current, ReleaseError, read_pointer
 from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store
 from s3_sync.release.names import POINTER_KEY, left_key, manifest_key
-from s3_sync.release.pointer import Pointer, serialise_pointer, split_pointer
+from s3_sync.release.pointer import Pointer, serialize_pointer, split_pointer
 from s3_sync.release.signed import sign_pointer
 from s3_sync.revision import short
 from sidecar_runtime.logs import get_logger
@@ -34,7 +34,7 @@ def swap_pointer(
         ReleaseError: ``publish_conflict``: another publisher made another release current.
     """
     _warn(store, before)
-    data = serialise_pointer(pointer)
+    data = serialize_pointer(pointer)
     if store.signer is not None:
         data = sign_pointer(data, store.bucket, store.prefix, store.signer)
     old = before.pointer if before else None

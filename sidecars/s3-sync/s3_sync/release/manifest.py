@@ -147,10 +147,10 @@ def make_manifest(
         chunks=tuple(chunk.entry for chunk in chunks),
     )
     files = {file.path: file for chunk in chunks for file in chunk.files}
-    return Manifest(head, tuple(chunks), files), serialise_head(head) + b"".join(blobs)
+    return Manifest(head, tuple(chunks), files), serialize_head(head) + b"".join(blobs)
 
 
-def serialise_head(head: Head) -> bytes:
+def serialize_head(head: Head) -> bytes:
     facts = {
         "format": FORMAT,
         "revision": head.revision,

@@ -101,7 +101,7 @@ class Pointer:
         return (self.turn, *self.history)[:HISTORY_LIMIT]
 
 
-def serialise_pointer(pointer: Pointer) -> bytes:
+def serialize_pointer(pointer: Pointer) -> bytes:
     sizes = {"size_bytes": pointer.manifest_bytes, "head_bytes": pointer.head_bytes}
     digest = {"sha256": pointer.manifest_sha256} if pointer.manifest_sha256 else {}
     facts = {
