@@ -27,8 +27,6 @@ class Fence:
     Attributes:
         blame: What the cycle waits for, where it knows: the failure that is recorded when it is
             abandoned meanwhile, instead of ``cycle_timeout``.
-        asks_again: Whether what a person asked for stands until a cycle has not failed; for a
-            session that does not note down what it was asked for.
 
     Raises:
         CycleAbandoned: On entering, once the fence is revoked.
@@ -38,7 +36,6 @@ class Fence:
         self.is_asked_for = is_asked_for
         self._in_flight_seconds = in_flight_seconds
         self.blame: SidecarError | None = None
-        self.asks_again = False
         self._lock = threading.Lock()
         self._revoked = threading.Event()
         self._callbacks: list[Callable[[], object]] = []

@@ -101,8 +101,9 @@ def test_what_the_readme_says_to_write_on_1_13_is_what_the_templates_are(
     chart: str, tmp_path: Path
 ) -> None:
     values = files.text("sync-perm.extra.yaml")
+    (secret,) = re.findall(r"write `RELEASE(-[a-z-]+)`", files.text("README.md"))
     written = values.replace(
-        "'{{ include \"airflow_metadata_secret\" . }}'", "airflow-metadata"
+        "'{{ include \"airflow_metadata_secret\" . }}'", f"airflow{secret}"
     ).replace("{{ .Values.airflowHome }}", "/opt/airflow")
 
     ((_, old),) = ours(tmp_path, written, chart, AIRFLOW_2)

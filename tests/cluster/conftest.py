@@ -34,7 +34,7 @@ def missing() -> str:
     What is missing for tests on a cluster, in one line; empty when all is there.
     """
     names = [f"{name}, which {what}" for name, what in NEEDED.items() if name not in os.environ]
-    if not {"LOAD_IMAGE", "REGISTRY"} & os.environ.keys():
+    if not os.environ.get("LOAD_IMAGE") and not os.environ.get("REGISTRY"):
         names.append("LOAD_IMAGE, a command that takes an archive of an image into the cluster")
     names += [name for name in ("kubectl",) if shutil.which(name) is None]
     names += [] if rendering.CAN_RENDER else [rendering.HOW_TO_RENDER]

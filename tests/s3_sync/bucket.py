@@ -29,6 +29,7 @@ class Bucket:
     def __init__(self, server: WritableS3, folder: Path, settings: Settings) -> None:
         self.server = server
         self.folder = folder
+        self.settings = settings
         self.store = Store(settings)
         self.judged: list[str] = []
         self.judge: Callable[[], object] = lambda: None

@@ -253,13 +253,12 @@ class Loop:
         self._worker.fence.revoke()
         seconds = self._settings.timeout_seconds
         return self._settle(
-            self._worker.fence,
             self._worker.fence.blame
             or SidecarError(
                 "cycle_timeout",
                 f"the cycle was abandoned after {seconds:g} s",
                 "Find out what it waits for (network, volume), or raise the TIMEOUT setting.",
-            ),
+            )
         )
 
     def _finish(self, finished: Finished) -> int | None:
@@ -268,9 +267,9 @@ class Loop:
                 worker.fence = None
         if finished.fence.is_revoked:
             return None
-        return self._settle(finished.fence, finished.end)
+        return self._settle(finished.end)
 
-    def _settle(self, fence: Fence, end: Outcome | BaseException) -> int | None:
+    def _settle(self, end: Outcome | BaseException) -> int | None:
         """
         Record the end of a cycle, and decide when the next one starts or the process ends.
         """
@@ -294,7 +293,6 @@ class Loop:
                 if end.is_success:
                     wait_seconds *= self._glances.count + 1
         elif isinstance(end, Exception):
-            self._is_asked_for |= fence.is_asked_for and fence.asks_again
             wait_seconds = self._record.failure(end, seconds)
             if isinstance(end, GaveUp):
                 raise end

@@ -49,7 +49,6 @@ class Session:
             GaveUp: As git-sync would, before anything is published.
             CycleAbandoned: The fence was revoked.
         """
-        fence.asks_again = True
         try:
             outcome = self._run(fence)
         except SidecarError as error:

@@ -50,7 +50,7 @@ def fall_back(
         if not commit:
             raise NoFallback(", and all before it")
         try:
-            is_deep = _check_out(engine, commit, fence, is_deep=is_deep)
+            is_deep = check_out(engine, commit, fence, is_deep=is_deep)
         except SidecarError as error:
             if error.reason != "ref_not_found":
                 raise
@@ -62,9 +62,12 @@ def fall_back(
     raise NoFallback(f", and the {COMMITS_BACK} before it")
 
 
-def _check_out(engine: Engine, commit: str, fence: Fence, *, is_deep: bool) -> bool:
+def check_out(engine: Engine, commit: str, fence: Fence, *, is_deep: bool = False) -> bool:
     """
-    Check a commit out; return whether the history had to be fetched for it, now or before.
+    Check out a commit of the ref's history; return whether that had to be fetched, now or before.
+
+    Raises:
+        SidecarError: ``ref_not_found`` where it is not in the history either; else as the engine.
     """
     if not is_deep:
         try:

@@ -8,7 +8,7 @@ import hashlib
 import json
 
 from git_sync_wrapper.context import Context, GitSyncExitError
-from git_sync_wrapper.fallback import NoFallback, fall_back
+from git_sync_wrapper.fallback import NoFallback, check_out, fall_back
 from git_sync_wrapper.published.tree import changed_files, links_to
 from git_sync_wrapper.published.volume import Published, Volume
 from sidecar_runtime.fence import Fence
@@ -91,7 +91,7 @@ class Publisher:
         if refusal is not None:
             if published.commit:
                 if not is_whole:
-                    context.engine.run(fence, ref=published.commit)
+                    check_out(context.engine, published.commit, fence)
                     volume.repair(published.commit, context.engine.worktree(), fence)
                 # A tag may move, as releases by a tag do: then what it was before is the last good.
                 self._accept(refusal, is_obeyed=self._options.is_pinned)

@@ -74,7 +74,7 @@ class Session:
             SidecarError: What failed; everything that was published before stays.
             CycleAbandoned: The fence was revoked.
         """
-        self._has_failed = fence.asks_again = True
+        self._has_failed = True
         task = self._loop.create_task(self._cycle(fence))
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
         outcome = self._loop.run_until_complete(task)

@@ -77,7 +77,8 @@ def publish(bucket: Bucket) -> None:
 
 def prune_all(bucket: Bucket) -> None:
     made = releases(bucket, 5)
-    point = first(lambda: bucket.server.put(PREFIX + POINTER_KEY, made[0].pointer_bytes))
+    pointer, since = made[0].pointer_bytes, made[0].pointer.turn.since
+    point = first(lambda: bucket.server.put(PREFIX + POINTER_KEY, pointer, at=since))
     bucket.server.inject(point, is_write(".manifest"), times=1)
     prune(bucket.store, (), 0, 0, is_dry=False)
     bucket.store.delete(f"pins/{ABSENT}")  # unpin

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from s3_sync.publisher.catalog import CatalogEntry, list_releases, resolve
 from s3_sync.publisher.prune import Pruned, choose, prune, read_names
 from s3_sync.publisher.rollback import roll_back
+from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key, pin_key
 from sidecar_runtime.errors import SidecarError
@@ -40,8 +41,10 @@ def releases(bucket: Bucket, count: int, *, days_old: float = 100) -> list[Relea
 
 
 def age(bucket: Bucket, release: Release, days: float) -> None:
-    """Let a release be so old."""
+    """Let a release be so old; what points to it was written when it says."""
     for name in release.objects():
+        if name == POINTER_KEY:
+            continue
         key = PREFIX + name
         at = datetime.now(UTC) - timedelta(days=days)
         bucket.server.objects[key] = replace(bucket.server.objects[key], last_modified=at)
@@ -87,7 +90,8 @@ def test_what_is_current_and_what_was_before_it_stay_however_old(bucket: Bucket)
 
 def test_after_a_roll_back_what_is_current_stays_and_not_the_newest(bucket: Bucket) -> None:
     made = releases(bucket, 4)
-    bucket.server.put(PREFIX + POINTER_KEY, made[1].pointer_bytes)
+    since = made[1].pointer.turn.since
+    bucket.server.put(PREFIX + POINTER_KEY, made[1].pointer_bytes, at=since)
 
     run(bucket, count=0, days=0)
 
@@ -186,6 +190,7 @@ def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:
 
     run(bucket, count=0, days=30)
     assert 5 == len(left(bucket))
+    bucket.store = Store(bucket.settings)  # it knows no time yet, and asks for it first
     bucket.server.inject(late, is_list)
     run(bucket, count=0, days=30)
     assert {made[4].revision, made[3].revision} == left(bucket)

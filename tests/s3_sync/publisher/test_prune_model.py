@@ -17,6 +17,7 @@ import pytest
 from s3_sync.publisher.catalog import resolve
 from s3_sync.publisher.prune import prune, read_names
 from s3_sync.publisher.rollback import roll_back
+from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, pin_key
 from s3_sync.release.pointer import parse_pointer
@@ -67,10 +68,10 @@ class DatedS3(WritableS3):
                 self.turns.append((self.now, revision))
 
     def current_since(self, then: datetime) -> set[str]:
-        """What was current at some moment since then."""
+        """What was current at some moment after that."""
         ends = [since for since, _ in self.turns[1:]] + [datetime.max.replace(tzinfo=UTC)]
         turns = zip(self.turns, ends, strict=True)
-        return {revision for (_, revision), end in turns if end >= then}
+        return {revision for (_, revision), end in turns if end > then}
 
 
 class World:
@@ -83,6 +84,7 @@ class World:
         self.server = server
         self.dice = random.Random(seed)
         self.pinned: set[str] = set()
+        self.backs = 0
 
     def act(self, *, is_meanwhile: bool = False) -> None:
         """One deed of one person, from its beginning to its end."""
@@ -95,6 +97,7 @@ class World:
 
     def back(self) -> None:
         roll_back(self.bucket.store, None, Origin(), is_dry=False)
+        self.backs += 1
 
     def visit(self) -> None:
         """Make any release current, for a moment."""
@@ -171,7 +174,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[DatedS3]:
 def test_what_is_in_use_is_never_pruned(server: DatedS3, tmp_path: Path, counts: Counts) -> None:
     given = {"AWS_BUCKET": server.bucket, "KEY_PATH": PREFIX, "DEST_PATH": "/nowhere"}
     bucket = Bucket(server, tmp_path / "dags", load_settings(given)[0])
-    removed = 0
+    removed = backs = 0
     for seed in range(counts.histories):
         server.objects.clear()
         server.turns.clear()
@@ -179,7 +182,9 @@ def test_what_is_in_use_is_never_pruned(server: DatedS3, tmp_path: Path, counts:
         world.publish()
         for _ in range(ROUNDS):
             removed += prune_once(world, tmp_path)
+        backs += world.backs
     assert removed > counts.histories
+    assert backs > counts.histories
 
 
 def prune_once(world: World, folder: Path) -> int:
@@ -195,10 +200,10 @@ def prune_once(world: World, folder: Path) -> int:
     names = folder / "keep"
     names.write_text("".join(f"{revision[:12]}\n" for revision in listed))
     keep = [resolve(world.bucket.store, name) for name in read_names(str(names))]
-    # What time it is, is the first request.
+    store = Store(world.bucket.settings)  # it knows no time yet, and asks for it first
     world.interrupt(dice.randrange(2, 20), dice.randrange(2, 30))
 
-    done = prune(world.bucket.store, keep, dice.randrange(3), keep_for, is_dry=False)
+    done = prune(store, keep, dice.randrange(3), keep_for, is_dry=False)
 
     world.server.heal()
     spared = listed | pinned & world.pinned

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -316,14 +317,55 @@ def test_a_pointer_that_is_deleted_meanwhile_is_a_conflict(bucket: Bucket) -> No
         bucket.publish(B)
 
 
-def test_two_who_publish_the_same_have_both_published_it(bucket: Bucket) -> None:
+def test_two_who_publish_the_same_have_both_published_it(bucket: Bucket, tmp_path: Path) -> None:
     bucket.publish(B)
-    bucket.judge = lambda: bucket.put(make_release(A))
+    other = Bucket(bucket.server, tmp_path / "other", bucket.settings)
+    bucket.judge = lambda: other.publish(A)
 
     outcome = bucket.publish(A)
 
     assert "published" == outcome.result
     assert A == bucket.current()
+
+
+def test_an_old_pointer_of_the_same_release_is_not_what_was_published(bucket: Bucket) -> None:
+    bucket.publish(A)
+    old = bucket.bodies()[PREFIX + POINTER_KEY]
+    bucket.publish(B)
+    bucket.judge = lambda: bucket.put_back(old)
+
+    found = failure(bucket.publish, A)
+
+    assert "publish_conflict" == found.reason
+
+
+def test_a_repair_replaces_a_pointer_that_pods_refuse_though_its_content_is_the_same(
+    bucket: Bucket,
+) -> None:
+    bucket.publish(A)
+    before = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY])
+
+    assert "unchanged" == bucket.publish(A).result
+    assert "published" == bucket.publish(A, repairs=True).result
+
+    after = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY])
+    assert before.turn.sequence < after.turn.sequence and before.history == after.history
+
+
+def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:
+    """A runner's own may be wrong by minutes, and two of them differ."""
+
+    def dated(exchange: Exchange) -> None:
+        answer = exchange.good()
+        date = "Wed, 01 Jan 2031 00:00:00 GMT"
+        exchange.send(replace(answer, headers={**answer.headers, "Date": date}))
+
+    bucket.server.inject(dated)
+    bucket.publish(A)
+
+    turn = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY]).turn
+    assert 0 <= turn.sequence - datetime(2031, 1, 1, tzinfo=UTC).timestamp() < 600
+    assert 2031 == turn.since.year
 
 
 def test_a_release_that_is_pruned_meanwhile_is_put_back(bucket: Bucket) -> None:

@@ -132,10 +132,15 @@ def test_damage_that_needs_the_remote_is_not_ready_until_that_is_back(here: GitS
     assert before == contents(tree)
 
 
-def test_damage_is_repaired_while_the_newest_commit_is_refused(here: GitSite) -> None:
+@pytest.mark.parametrize("gives", ["any commit", "the heads of branches"])
+def test_damage_is_repaired_while_the_newest_commit_is_refused(here: GitSite, gives: str) -> None:
     """Its checkout is gone, as git-sync has checked out what is refused."""
     commit_files(here)
-    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
+    settings = {"GIT_SYNC_WRAPPER_GATE": "syntax"}
+    if gives != "any commit":
+        here.repository.git("config", "uploadpack.allowAnySHA1InWant", "false")
+        settings["GITSYNC_GIT_CONFIG"] = "protocol.version:0"
+    wrapper = here.publish(**settings)
     tree = here.link.resolve()
     before = contents(tree)
     commit_files(here, **{"a.py": "def\n"})

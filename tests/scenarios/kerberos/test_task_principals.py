@@ -56,6 +56,7 @@ STOLEN = {
     "projected": Task(
         volume={"name": "more", "projected": {"sources": [{"secret": {"name": FINANCE}}]}}
     ),
+    "default": Task(volume={"name": "more", "secret": {"secretName": DEFAULT}}),
     "variables": Task(base={"envFrom": [{"secretRef": {"name": FINANCE}}]}),
 }
 
@@ -90,5 +91,6 @@ def test_a_dag_that_no_line_fits_keeps_what_the_template_names(tmp_path: Path) -
 
 @pytest.mark.parametrize("way", STOLEN)
 def test_a_task_that_asks_for_anothers_keytab_does_not_start(way: str, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=f"DAG sales may not have the Secret {FINANCE}"):
+    other = DEFAULT if way == "default" else FINANCE
+    with pytest.raises(AssertionError, match=f"DAG sales may not have the Secret {other}"):
         create("3", tmp_path, [STOLEN[way]], hook=hook())

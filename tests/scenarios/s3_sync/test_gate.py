@@ -20,7 +20,7 @@ from tests.scenarios.s3_sync.snapshots import (
     wait_for_cycles,
 )
 from tests.support.daemon import Daemon
-from tests.support.fake_s3 import error, is_get
+from tests.support.fake_s3 import is_get
 from tests.support.waiting import wait_until
 
 GOOD = {
@@ -153,19 +153,6 @@ def test_broken_dag_is_refused_and_named_until_it_is_fixed(
     wait_until(lambda: checks(daemon) == (2, 1, 0), "the gate rests")
     assert daemon.get("/readyz").json()["reason"] is None
     assert "refused" not in daemon.status()["details"]
-
-
-def test_a_cycle_that_fails_does_not_use_up_what_a_person_asked_for(
-    gated: Mapping[str, str], s3: SwappingS3, start: StartDaemon
-) -> None:
-    daemon = start(gated, interval="0.2").until_synced()
-    s3.swap(BROKEN)
-    daemon.wait_for_event("revision_refused")
-    s3.inject(error(503, "SlowDown"))
-
-    assert "cycle_failed" == daemon.sync()["event"]
-    s3.heal()
-    wait_until(lambda: checks(daemon) == (1, 2, 1), "the gate was asked again")
 
 
 def test_deletion_in_a_refused_revision_is_not_applied_even_after_a_restart(

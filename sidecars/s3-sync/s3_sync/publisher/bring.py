@@ -5,12 +5,13 @@ From a release that is here to one that is current: upload → swing → verify.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from s3_sync.publisher.catalog import (
     Current,
     Kept,
+    ReleaseError,
     find_shown,
     incomplete,
     read_pointer,
@@ -22,9 +23,10 @@ from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store, Up
 from s3_sync.publisher.swap import check_ours, has_conditions, swap_pointer
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import Head, Manifest
-from s3_sync.release.names import bundle_key, manifest_key
-from s3_sync.release.pointer import Pointer, Turn
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.pointer import SEQUENCE_LIMIT, Pointer, Turn
 from s3_sync.release.signed import digest_of_manifest
+from s3_sync.revision import short
 
 # A release whose objects vanish while it is published, by a prune beside us, is put back.
 TRIES = 3
@@ -69,16 +71,17 @@ def bring(
     """
     base = before
     old = before.trusted if before else None
+    above = old.turn.sequence if old else 0
     for _ in range(TRIES):
         kept = _upload(store, parcel, kept, progress)
-        turn, history = next_turn(old, parcel.revision, datetime.now(UTC))
+        turn, history = next_turn(old, parcel.revision, store.now())
         pointer = pointer_to(store, turn, kept, origin, history)
         is_guarded = has_conditions(store, parcel.revision, kept.data, base)
         swap_pointer(store, pointer, base, is_guarded=is_guarded)
         if find_shown(store, pointer):
             return kept, is_guarded
         base = read_pointer(store)
-        check_ours(base, pointer)
+        check_ours(base, pointer, above)
         kept = read_release(store, parcel.revision)
     raise incomplete(parcel.revision)
 
@@ -106,7 +109,12 @@ def _upload(store: Store, parcel: Parcel, kept: Kept | None, progress: Progress)
             with Watched(path, tell) as bundle:
                 store.upload(bundle_key(manifest.head.bundle_sha256), bundle)
         except UploadEnded:
-            raise incomplete(parcel.revision) from None
+            raise ReleaseError(
+                "release_incomplete",
+                f"the upload of the bundle of {short(parcel.revision)} was ended by others",
+                "Run it again. If it happens again, look for a lifecycle rule of the bucket that "
+                "ends unfinished uploads (AbortIncompleteMultipartUpload) after too short a time.",
+            ) from None
     signed_by = store.signer.key_id if store.signer else ""
     return put_manifest(store, parcel.revision, Kept(data, "", manifest, True, signed_by), kept)
 
@@ -173,8 +181,18 @@ def next_turn(old: Pointer | None, revision: str, now: datetime) -> tuple[Turn, 
 
     Args:
         old: The pointer before, if it can be built on.
+        now: By the clock of S3, which all publishers share.
+
+    Raises:
+        ReleaseError: There is no higher sequence.
     """
     sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
+    if sequence > SEQUENCE_LIMIT:
+        raise ReleaseError(
+            "pointer_invalid",
+            f"{POINTER_KEY} has the highest sequence that there is",
+            f"Nobody counts that far: find out who wrote it, delete {POINTER_KEY}, and publish.",
+        )
     turn = Turn(revision, sequence, now)
     if old is not None and old.revision == revision:
         return replace(turn, restores=old.turn.restores), old.history

@@ -39,8 +39,7 @@ from s3_sync.signature import Untrusted
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
-# A pointer says when its release became current, by its publisher's clock, a moment before it is
-# written.
+# A pointer says when its release became current, by the clock of S3, a moment before it is written.
 WRITTEN_WITHIN = timedelta(minutes=5)
 
 _BEGINNING = re.compile(rf"[0-9a-f]{{{SHORT_DIGITS},63}}")
@@ -91,14 +90,14 @@ class Current:
         """
         Why it is an old one that was put back; empty where nothing says so.
 
-        S3 dates the object, and nobody can make that older.
+        S3 dates the object, and no writer can make that older; who may delete versions of it can.
         """
         pointer, at = self.trusted, self.modified_at
         if pointer is None or at is None or at - pointer.turn.since <= WRITTEN_WITHIN:
             return ""
         return (
             f"{POINTER_KEY} says {time_text(pointer.turn.since)}, and was written at "
-            f"{time_text(at)}: an old pointer was put back, or the clock of its publisher is behind"
+            f"{time_text(at)}: an old pointer was put back, or the bucket was copied"
         )
 
     def is_ours(self, store: Store) -> bool:
@@ -202,7 +201,7 @@ def read_replaceable(store: Store, *, repairs: bool = False) -> Current | None:
             "pointer_invalid",
             f"{store.url}{POINTER_KEY} is not a pointer to releases: {current.refusal}",
             "It is left as it is. Take another prefix or a newer s3-sync; or, if nobody needs "
-            "what is there, `s3-sync publish --repair` replaces it.",
+            "what is there, `publish --repair` or `promote --repair` replaces it.",
         )
     return current
 
@@ -238,8 +237,8 @@ def check_not_replayed(current: Current) -> None:
         raise ReleaseError(
             "release_replayed",
             current.replayed,
-            "Name the revision, as `s3-sync releases` lists it; or publish: that goes on from "
-            "here with a higher sequence.",
+            "Name the revision, as `s3-sync releases` lists it, for `rollback`; or publish. Both "
+            "write a pointer of a higher sequence.",
         )
 
 

@@ -74,7 +74,9 @@ def add_commands(commands: Any) -> None:
         parser.add_argument("--dry-run", action="store_true", help=text)
 
     def add_repair(parser: argparse.ArgumentParser) -> None:
-        text = "replace a current.json that is not a pointer"
+        text = (
+            "replace current.json in any case, also where it is no pointer, or one that pods refuse"
+        )
         parser.add_argument("--repair", action="store_true", help=text)
 
     def add_gate(parser: argparse.ArgumentParser) -> None:

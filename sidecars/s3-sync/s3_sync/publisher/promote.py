@@ -82,7 +82,7 @@ def promote(
     Args:
         revision: Which, or its first digits; None: what is current in the source.
         who: Who promotes; the rest of the origin is the release's own.
-        repairs: Whether a pointer of the target that is not one is replaced.
+        repairs: Whether the pointer of the target is replaced in any case.
 
     Raises:
         SidecarError: There is none, it is not what it says, the gate refuses it, or another
@@ -106,7 +106,7 @@ def promote(
     planned = Promotion(
         "planned", manifest, pointer, compare(content_of(shown), content_of(manifest)), dags
     )
-    is_ours = before is not None and before.is_ours(target) and not before.replayed
+    is_ours = before is not None and before.is_ours(target) and not before.replayed and not repairs
     is_done = is_ours and pointer is not None and pointer.revision == revision
     if pointer and is_done and find_shown(target, pointer, reads_bundle=True):
         return replace(planned, result="unchanged")

@@ -14,6 +14,7 @@ from s3_sync.publisher.catalog import (
     CatalogEntry,
     ReleaseError,
     RevisionError,
+    check_not_replayed,
     list_releases,
     read_current,
     read_left,
@@ -88,7 +89,7 @@ def prune(
     # Before the manifests: a publish writes them in this order.
     bundles = list(store.list(BUNDLE_FOLDER))
     # Before the marks: what is left after this has one.
-    in_use = _in_use(store)
+    in_use = _in_use(store, is_first=True)
     entries = list_releases(store, in_use.current)
     if entries and not in_use.current:
         raise ReleaseError(
@@ -150,8 +151,14 @@ class _Use:
         return revision in (self.current, self.previous) or revision in self.pinned
 
 
-def _in_use(store: Store) -> _Use:
+def _in_use(store: Store, *, is_first: bool = False) -> _Use:
+    """
+    Args:
+        is_first: Whether nothing was removed yet, so that it can end here.
+    """
     current = read_current(store)
+    if current is not None and is_first:
+        check_not_replayed(current)
     pointer = current.trusted if current else None
     previous = pointer.previous if pointer else None
     return _Use(

@@ -91,7 +91,8 @@ class Publisher:
         Make the content of a folder the current release.
 
         Args:
-            repairs: Whether something else in the pointer's place is replaced.
+            repairs: Whether the pointer is replaced in any case: by one of a higher sequence, and
+                where it is not one at all.
 
         Raises:
             SidecarError: It cannot be; what was current stays current.
@@ -104,7 +105,8 @@ class Publisher:
         tell = self._progress.counter("Reading files", len(seen.files))
         digests = digests_of(seen.files, tell)
         revision = revision_of((f.path, digests[f.path], f.is_executable) for f in seen.files)
-        if before and pointer and pointer.revision == revision and self._is_done(before, pointer):
+        is_there = before and pointer and pointer.revision == revision
+        if before and pointer and is_there and not repairs and self._is_done(before, pointer):
             check_same(seen, look(folder, ignore))
             return Outcome("unchanged", revision, pointer, seen, compare({}, {}))
         passed = self._judge(revision, partial(write_copy, seen, digests))

@@ -5,7 +5,6 @@ Back to a release that is there, in one step.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from s3_sync.publisher.bring import next_turn, pointer_to
 from s3_sync.publisher.catalog import (
@@ -82,7 +81,7 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     if kept.refusal:
         raise untrusted(store, manifest_key(target), kept.refusal)
     origin = replace(kept.manifest.head.origin, by=who.by, ci_url=who.ci_url)
-    turn, history = next_turn(old, target, datetime.now(UTC))
+    turn, history = next_turn(old, target, store.now())
     if target != old.revision and restored is not None:
         turn = replace(turn, restores=restored.sequence)
     after = pointer_to(store, turn, kept, origin, history)

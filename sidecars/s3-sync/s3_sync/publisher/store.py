@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -122,6 +122,8 @@ class Store:
         """
         self.keys, self.signer = trust.keys, trust.signer
         self.part_bytes = PART_BYTES
+        # What time it was for S3 at its last answer, and by our monotonic clock.
+        self._heard: tuple[datetime, float] | None = None
         # botocore alone reads only AWS_DEFAULT_REGION.
         if region := os.environ.get("AWS_REGION"):
             os.environ["AWS_DEFAULT_REGION"] = region
@@ -134,6 +136,7 @@ class Store:
             )
         except (exceptions.BotoCoreError, ValueError) as error:
             raise CredentialsError(reason_of(error), str(error)) from error
+        self._client.meta.events.register("after-call.s3", self._note_time)
 
     @property
     def url(self) -> str:
@@ -152,7 +155,8 @@ class Store:
             found = self._client.get_object(**at, **part)
             # A byte too many is what tells that it is too long.
             body = found["Body"].read(MANIFEST_LIMIT_BYTES + 1)
-            return Stored(body, found["ETag"], found.get("LastModified"))
+            at = found.get("LastModified")
+            return Stored(body, found["ETag"], _aware(at) if at else None)
 
         return self._unless_absent(key, take)
 
@@ -194,7 +198,9 @@ class Store:
 
         def take(at: dict[str, str]) -> Listed:
             answer = self._client.head_object(**at)
-            return Listed(key, int(answer["ContentLength"]), answer["LastModified"])
+            # Where the server does not say, it may be new.
+            at = answer.get("LastModified") or self.now()
+            return Listed(key, int(answer["ContentLength"]), _aware(at))
 
         return self._unless_absent(key, take)
 
@@ -292,6 +298,9 @@ class Store:
                     self._client.abort_multipart_upload(**at)
                 raise
         except exceptions.ClientError as error:
+            if "UploadId" not in at and status_of(error) in (405, 501):
+                self.put(key, body)  # a store that takes no parts
+                return
             # Completed, perhaps, and the answer to that was lost.
             if code_of(error) != "NoSuchUpload":
                 raise self._explained(error, "put", key) from error
@@ -309,22 +318,29 @@ class Store:
                 **at, PartNumber=number, Body=data, ContentMD5=_md5(data)
             )
             parts.append({"PartNumber": number, "ETag": taken["ETag"]})
+            data = b""  # else two are in memory at once
         self._client.complete_multipart_upload(**at, MultipartUpload={"Parts": parts})
 
     def now(self) -> datetime:
         """
-        Return what time it is for S3, whose clock dates the objects.
+        Return what time it is for S3, whose clock dates the objects: that of its last answer.
         """
-        try:
-            answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
-            text = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-            return parsedate_to_datetime(text)
-        except ValueError:
+        if self._heard is None:
+            try:
+                self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+            except exceptions.ClientError as error:
+                raise self._explained(error, "list", "") from error
+            except exceptions.BotoCoreError as error:
+                raise unreachable(error) from error
+        if self._heard is None:  # it does not say
             return datetime.now(UTC)
-        except exceptions.ClientError as error:
-            raise self._explained(error, "list", "") from error
-        except exceptions.BotoCoreError as error:
-            raise unreachable(error) from error
+        at, then = self._heard
+        return at + timedelta(seconds=time.monotonic() - then)
+
+    def _note_time(self, parsed: dict[str, Any], **_: object) -> None:
+        text = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+        with suppress(ValueError):
+            self._heard = _aware(parsedate_to_datetime(text)), time.monotonic()
 
     def delete(self, key: str) -> None:
         """
@@ -348,7 +364,7 @@ class Store:
             for page in pages:
                 for found in page.get("Contents", ()):
                     key = found["Key"].removeprefix(self.prefix)
-                    yield Listed(key, found["Size"], found["LastModified"])
+                    yield Listed(key, found["Size"], _aware(found["LastModified"]))
         except exceptions.ClientError as error:
             raise self._explained(error, "list", folder) from error
         except exceptions.BotoCoreError as error:
@@ -392,6 +408,13 @@ class Store:
             return str(whoami(self._session)["arn"])
         except (exceptions.BotoCoreError, exceptions.ClientError):
             return None
+
+
+def _aware(at: datetime) -> datetime:
+    """
+    Return a time of S3's: in UTC, where a server leaves that out.
+    """
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _kind_of(key: str) -> str:

@@ -38,13 +38,15 @@ def swap_pointer(
     if store.signer is not None:
         data = sign_pointer(data, store.bucket, store.prefix, store.signer)
     old = before.pointer if before else None
+    trusted = before.trusted if before else None
+    above = trusted.turn.sequence if trusted else 0
     if old is not None and old.revision != pointer.revision:
         # Before it is left: killed in between, it merely counts as used a moment longer.
         store.put(left_key(old.revision), b"")
     if not is_guarded:
         _check_unchanged(read_pointer(store), before)
         store.put(POINTER_KEY, data)
-        check_ours(read_pointer(store), pointer)
+        check_ours(read_pointer(store), pointer, above)
         return
     try:
         store.put(
@@ -54,7 +56,8 @@ def swap_pointer(
             if_etag=before.etag if before else "",
         )
     except ConditionFailed:
-        check_ours(read_pointer(store), pointer)  # the answer to our own write may have been lost
+        # The answer to our own write may have been lost.
+        check_ours(read_pointer(store), pointer, above)
 
 
 def _warn(store: Store, before: Current | None) -> None:
@@ -113,11 +116,18 @@ def _check_unchanged(now: Current | None, before: Current | None) -> None:
         raise _conflict(now)
 
 
-def check_ours(now: Current | None, pointer: Pointer) -> None:
+def check_ours(now: Current | None, pointer: Pointer, above: int) -> None:
     """
     Two who publish the same have both published it, if both sign or neither has to.
+
+    Args:
+        above: The sequence of the pointer that was replaced: what is not above it is an old one.
+
+    Raises:
+        ReleaseError: ``publish_conflict``: another one is current.
     """
-    if now is None or now.trusted is None or now.trusted.revision != pointer.revision:
+    there = now.trusted if now else None
+    if there is None or there.revision != pointer.revision or there.turn.sequence <= above:
         raise _conflict(now)
 
 

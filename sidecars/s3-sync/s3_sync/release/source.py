@@ -140,7 +140,7 @@ class ReleaseSource:
         pointer = await self._poll(keys, fence)
         if self._release is None:
             self._release = await self._read_whole(pointer.revision, keys, pointer)
-        elif pointer != self._read_by:  # the same revision may have another manifest now
+        elif self._read_by is None or _manifest_of(pointer) != _manifest_of(self._read_by):
             is_small = pointer.manifest_bytes <= WHOLE_BYTES
             self._release = await (
                 self._read_whole(pointer.revision, keys, pointer)
@@ -514,3 +514,15 @@ class _SmallObject:
         if self._size_bytes > self._limit_bytes:
             raise _TooLong
         self.chunks.append(chunk)
+
+
+def _manifest_of(pointer: Pointer) -> tuple[str, int, int, str]:
+    """
+    Return what a pointer says of its manifest: of one revision there may be several.
+    """
+    return (
+        pointer.revision,
+        pointer.manifest_bytes,
+        pointer.head_bytes,
+        pointer.manifest_sha256,
+    )
