@@ -123,7 +123,9 @@ def remote_is_down(stage: Stage) -> Result:
     """
     before = stage.shown()
     stage.server.stop()
-    shutil.rmtree(stage.home / "git" / ".git-sync")
+    private = stage.home / "git" / ".git-sync"
+    while private.exists():  # git may be at work there
+        shutil.rmtree(private, ignore_errors=True)
     say("stopped the git server, and removed git-sync's repository from the volume")
     event = stage.daemon.wait_for(
         lambda: stage.daemon.find_event("cycle_failed", consecutive_failures=2), "two failures"
