@@ -155,8 +155,8 @@ class Store:
             found = self._client.get_object(**at, **part)
             # A byte too many is what tells that it is too long.
             body = found["Body"].read(MANIFEST_LIMIT_BYTES + 1)
-            at = found.get("LastModified")
-            return Stored(body, found["ETag"], _aware(at) if at else None)
+            modified_at = found.get("LastModified")
+            return Stored(body, found["ETag"], _aware(modified_at) if modified_at else None)
 
         return self._unless_absent(key, take)
 
@@ -199,8 +199,8 @@ class Store:
         def take(at: dict[str, str]) -> Listed:
             answer = self._client.head_object(**at)
             # Where the server does not say, it may be new.
-            at = answer.get("LastModified") or self.now()
-            return Listed(key, int(answer["ContentLength"]), _aware(at))
+            modified_at = answer.get("LastModified") or self.now()
+            return Listed(key, int(answer["ContentLength"]), _aware(modified_at))
 
         return self._unless_absent(key, take)
 
