@@ -179,6 +179,16 @@ def test_stopped_at_a_request_every_release_is_whole_and_the_next_prune_goes_on(
     assert 2 == sum("/bundles/" in f"/{key}" for key in bucket.bodies())
 
 
+def test_beside_an_old_pointer_that_was_put_back_nothing_is_removed(bucket: Bucket) -> None:
+    made = releases(bucket, 5)
+    bucket.put_back(made[1].pointer_bytes)
+
+    found = failure(lambda: run(bucket, count=1, days=1))
+
+    assert "release_replayed" == found.reason
+    assert {release.revision for release in made} == left(bucket)
+
+
 def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:
     """A runner whose clock is a year ahead prunes no more than any other."""
     made = releases(bucket, 5, days_old=2)

@@ -352,6 +352,22 @@ def test_a_repair_replaces_a_pointer_that_pods_refuse_though_its_content_is_the_
     assert before.turn.sequence < after.turn.sequence and before.history == after.history
 
 
+def test_a_server_that_leaves_the_zone_out_of_its_dates_means_utc(bucket: Bucket) -> None:
+    def naive(exchange: Exchange) -> None:
+        answer = exchange.good()
+        dates = {
+            name: value.removesuffix(" GMT")
+            for name, value in answer.headers.items()
+            if name.lower() in ("date", "last-modified")
+        }
+        exchange.send(replace(answer, headers={**answer.headers, **dates}))
+
+    bucket.server.inject(naive)
+
+    assert "published" == bucket.publish(A).result
+    assert "unchanged" == bucket.publish(A).result
+
+
 def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:
     """A runner's own may be wrong by minutes, and two of them differ."""
 
