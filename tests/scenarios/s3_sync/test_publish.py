@@ -9,6 +9,7 @@ import pty
 import re
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -480,7 +481,7 @@ def test_progress_is_shown_on_a_terminal_only_and_is_gone_at_the_end(on_moto: Pl
 def refused(on_moto: Place) -> Iterator[Place]:
     """A bucket with a release, and the folder it came from; the bucket is untouched at the end."""
     write_files(on_moto.dags, A)
-    for name, body in make_release(A).objects().items():
+    for name, body in make_release(A, at=datetime.now(UTC)).objects().items():
         on_moto.put(name, body)
     before = on_moto.bodies()
     yield on_moto
