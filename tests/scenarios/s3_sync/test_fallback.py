@@ -303,9 +303,11 @@ def test_going_back_to_what_is_in_place_ends_a_part(
     daemon.start().wait_until_ready()
 
 
-def test_a_mark_that_others_removed_does_not_keep_a_part_from_being_completed(
+@pytest.fixture
+def shown_in_part(
     s3: FakeS3, start_as_user: Callable[[str], Daemon], groups_folder: Path
-) -> None:
+) -> tuple[Daemon, dict[str, bytes]]:
+    """A daemon that can write one file of a release alone, and what all of it is."""
     shelf = Shelf.at(s3)
     shelf.publish({"a.py": b"V = 1\n"})
     daemon = start_as_user("release")
@@ -314,6 +316,13 @@ def test_a_mark_that_others_removed_does_not_keep_a_part_from_being_completed(
     files = {"a.py": b"V = 2\n", "pkg/x.py": b"X = 1\n"}
     shelf.publish(files)
     daemon.wait_for_event("cycle_failed", reason="target_denied")
+    return daemon, files
+
+
+def test_a_mark_that_others_removed_does_not_keep_a_part_from_being_completed(
+    shown_in_part: tuple[Daemon, dict[str, bytes]], groups_folder: Path
+) -> None:
+    daemon, files = shown_in_part
     (groups_folder / ".s3-sync/publishing").unlink()
     shutil.chown(groups_folder / "pkg", 50000, 0)
     daemon.sighup()
@@ -323,16 +332,9 @@ def test_a_mark_that_others_removed_does_not_keep_a_part_from_being_completed(
 
 
 def test_a_part_whose_rest_was_damaged_is_downloaded_again(
-    s3: FakeS3, start_as_user: Callable[[str], Daemon], groups_folder: Path
+    shown_in_part: tuple[Daemon, dict[str, bytes]], groups_folder: Path
 ) -> None:
-    shelf = Shelf.at(s3)
-    shelf.publish({"a.py": b"V = 1\n"})
-    daemon = start_as_user("release")
-    daemon.wait_until_ready()
-    (groups_folder / "pkg").mkdir(mode=0o755)
-    files = {"a.py": b"V = 2\n", "pkg/x.py": b"X = 1\n"}
-    shelf.publish(files)
-    daemon.wait_for_event("cycle_failed", reason="target_denied")
+    daemon, files = shown_in_part
     daemon.kill()
     (groups_folder / ".s3-sync/staged/pkg/x.py").write_bytes(b"")
     shutil.chown(groups_folder / "pkg", 50000, 0)
