@@ -4,12 +4,17 @@ What every ``check`` command prints: a line for each check, and below it what fi
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
-from typing import Literal
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
+from typing import Any, Literal
 
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SettingsError, SidecarError
 from sidecar_runtime.printable import printable
+
+STATUS_SECONDS = 2.0
 
 
 def say(mark: Literal["ok", "??", "FAIL", ""], name: str, text: str) -> None:
@@ -36,6 +41,49 @@ def fail(name: str, error: SidecarError) -> bool:
     if error.advice:
         say("", "", error.advice)
     return False
+
+
+def daemon(
+    sidecar: str, source: str, bind: tuple[str, int], target: str | None = None
+) -> bool | None:
+    """
+    Print what the daemon that runs already says of itself: it may fail where a check succeeds.
+
+    Args:
+        sidecar: Together with source and target, as the daemon's /status has them.
+        bind: Its host and port, by the settings that both have.
+        target: None: whichever.
+
+    Returns:
+        The result of the check; None where no such daemon answers here.
+    """
+    status = _status(*bind)
+    if (sidecar, source) != (status.get("sidecar"), status.get("source")):
+        return None
+    if target not in (None, status["target"]):
+        return None
+    if error := status["last_error"]:
+        say("FAIL", "daemon", f"{error['reason']}: {error['error']}")
+        say("", "", error["advice"])
+    if lack := status["problem"] or status["shortfall"]:
+        say("FAIL", "daemon", lack)
+    if error or lack:
+        return False
+    say("ok", "daemon", f"has published {status['revision']}")
+    return True
+
+
+def _status(host: str, port: int) -> dict[str, Any]:
+    """
+    Return what the daemon's /status answers; empty where it does not.
+    """
+    with closing(HTTPConnection(host or "localhost", port, timeout=STATUS_SECONDS)) as connection:
+        try:
+            connection.request("GET", "/status")
+            status = json.loads(connection.getresponse().read())
+        except (OSError, HTTPException, ValueError):
+            return {}
+    return status if isinstance(status, dict) else {}
 
 
 def exit_code(results: Iterable[bool]) -> int:

@@ -25,7 +25,7 @@ from git_sync_wrapper.poll.ls_remote_poller import LsRemote
 from git_sync_wrapper.published.volume import LOCK, STORE, check_link, look
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime import __version__, logs
-from sidecar_runtime.checks import exit_code, fail, say
+from sidecar_runtime.checks import daemon, exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
@@ -45,7 +45,7 @@ def run(settings: Settings, options: Options, environ: Mapping[str, str]) -> int
     Raises:
         SettingsError: Settings contradict each other.
     """
-    print(f"git-sync-wrapper check: {options.shown_repo} {options.ref} -> {options.link}")
+    print(f"git-sync-wrapper check: {options.source} -> {options.link}")
     logs.configure("warning", settings.log_format)
     access = Access(settings, options, environ)
     try:
@@ -54,9 +54,8 @@ def run(settings: Settings, options: Options, environ: Mapping[str, str]) -> int
         return exit_code([fail("private folder", error)])
     try:
         checks = _Checks(settings, options, access, environ)
-        return exit_code(
-            [checks.programs(), checks.credentials(), checks.remote(), checks.root(), checks.gate()]
-        )
+        results = [checks.programs(), checks.credentials(), checks.remote(), checks.root()]
+        return exit_code([*results, checks.gate(), checks.daemon()])
     finally:
         access.close()
 
@@ -217,6 +216,14 @@ class _Checks:
         if holder := find_holder(LOCK, os.path.join(options.root, STORE)):
             say("ok", "", f"a wrapper keeps it: pid {holder.get('pid')} on {holder.get('host')}")
         return True
+
+    def daemon(self) -> bool:
+        """
+        What the wrapper that keeps the volume says of it, where there is one.
+        """
+        bind, options = self._settings.http_bind, self._options
+        known = daemon("git-sync-wrapper", options.source, bind, options.link)
+        return known is not False
 
     def gate(self) -> bool:
         """

@@ -169,9 +169,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
         past=Past(TargetLock()),
     )
     sidecar = GitSyncWrapper(context)
-    about = About(
-        "git-sync-wrapper", __version__, f"{options.shown_repo} {options.ref}", options.link
-    )
+    about = About("git-sync-wrapper", __version__, options.source, options.link)
     if options.http_bind and not settings.one_shot:
         registry = metrics.git_sync.registry if options.http_metrics else None
         ChartPort(options.http_bind, lambda: status.readiness.ready, registry).start()

@@ -24,7 +24,7 @@ from kerberos_sidecar.settings import Settings
 from kerberos_sidecar.slot import iso
 from kerberos_sidecar.source import Source
 from kerberos_sidecar.staging import Staging
-from sidecar_runtime.checks import exit_code, fail, say
+from sidecar_runtime.checks import daemon, exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
@@ -52,7 +52,8 @@ def run(settings: Settings, who: Consumer) -> int:
     for entry in settings.entries:
         source = Source(entry, settings.keytab_dir, ccaches)
         results.append(_Checks(entry, source, who, settings.timeout_seconds).run())
-    return exit_code(results)
+    known = daemon("kerberos", settings.source, settings.http_bind, settings.target)
+    return exit_code([*results, known is not False])
 
 
 def _config(settings: Settings) -> bool:

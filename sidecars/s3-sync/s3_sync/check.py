@@ -8,8 +8,6 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException
-from typing import Any
 
 from s3_sync.digest import Content
 from s3_sync.keys import RESERVED, compile_filter
@@ -25,7 +23,7 @@ from s3_sync.settings import Settings
 from s3_sync.tree.parts import read_target
 from s3_sync.tree.volume import LINK
 from sidecar_runtime.aws.credentials import Chain
-from sidecar_runtime.checks import exit_code, fail, say
+from sidecar_runtime.checks import daemon, exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.check import try_folder
@@ -33,7 +31,6 @@ from sidecar_runtime.volume.errors import TargetError, explain_os_error
 from sidecar_runtime.volume.lock import find_holder
 
 SAMPLE_FOLDERS = 20
-STATUS_SECONDS = 2.0
 
 
 def run(settings: Settings) -> int:
@@ -93,23 +90,15 @@ class _Checks:
         """
         What the daemon that keeps the folder says of it, where there is one.
         """
-        holder = find_holder(LOCK, os.path.join(self._settings.dest_path, RESERVED))
-        if not holder:
-            return True
-        name = f"pid {holder.get('pid')} on {holder.get('host')}"
-        status = _status_of(self._settings)
-        if status is None:
-            say("??", "daemon", f"{name} keeps the folder, and its status page cannot be asked")
-            return True
-        if error := status["last_error"]:
-            say("FAIL", "daemon", f"{error['reason']}: {error['error']}")
-            say("", "", error["advice"])
-        if lack := status["problem"] or status["shortfall"]:
-            say("FAIL", "daemon", lack)
-        if error or lack:
-            return False
-        say("ok", "daemon", f"{name} has published all of {status['revision']}")
-        return True
+        settings = self._settings
+        known = daemon("s3-sync", settings.source, settings.http_bind, settings.dest_path)
+        holder = find_holder(LOCK, os.path.join(settings.dest_path, RESERVED))
+        if holder and known is None:
+            name = f"pid {holder.get('pid')} on {holder.get('host')}"
+            say(
+                "??", "daemon", f"{name} keeps the folder, and does not answer for this source here"
+            )
+        return known is not False
 
     def _has_room(self) -> bool:
         """
@@ -209,23 +198,6 @@ def _free_bytes(path: str) -> int:
         path = os.path.dirname(path)
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize
-
-
-def _status_of(settings: Settings) -> dict[str, Any] | None:
-    """
-    Return the status of the daemon on this target; None where it cannot be asked from here.
-    """
-    host, port = settings.http_bind
-    connection = HTTPConnection(host or "localhost", port, timeout=STATUS_SECONDS)
-    try:
-        connection.request("GET", "/status")
-        status = json.loads(connection.getresponse().read())
-        is_it = status["sidecar"] == "s3-sync" and status["target"] == settings.dest_path
-    except (OSError, HTTPException, ValueError, KeyError, TypeError):
-        return None
-    finally:
-        connection.close()
-    return status if is_it else None
 
 
 class _Nowhere:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter, deque
 
 from sidecar_runtime import child
-from sidecar_runtime.checks import exit_code, fail, say
+from sidecar_runtime.checks import daemon, exit_code, fail, say
 from sidecar_runtime.errors import EXIT_GAVE_UP, SidecarError
 from sidecar_runtime.fence import Fence
 from sync_perm.airflow.installation import Installation, find_installation
@@ -36,7 +36,9 @@ def run(settings: Settings, config: AirflowConfig) -> int:
     if airflow is None or address is None:
         return EXIT_GAVE_UP
     results = [checks.migrations(airflow, address), checks.permissions(airflow, address)]
-    return exit_code(results)
+    shown = find_source(config).shown()
+    known = daemon("sync-perm", shown, settings.http_bind)
+    return exit_code([*results, known is not False])
 
 
 class _Checks:

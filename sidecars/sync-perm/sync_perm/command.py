@@ -120,7 +120,7 @@ def read_all(environ: Mapping[str, str]) -> Given:
     loaded = attempt(lambda: load_settings(environ))
     config = attempt(lambda: AirflowConfig(environ))
     source = attempt(lambda: find_source(config)) if config else None
-    where = attempt(lambda: _shown(source)) if source else None
+    where = attempt(source.shown) if source else None
     command = loaded[0].airflow if loaded else environ.get("SYNC_PERM_AIRFLOW") or "airflow"
     vouched = loaded is not None and loaded[0].auth_manager == "fab"
     airflow = (
@@ -129,10 +129,6 @@ def read_all(environ: Mapping[str, str]) -> Given:
     if not (loaded and config and source and where and airflow):
         raise SettingsError(problems, unknown)
     return Given(*loaded, config, source, where, airflow)
-
-
-def _shown(source: Source) -> str:
-    return source.setting if source.is_command else str(source.read())
 
 
 def _serve(given: Given) -> int:

@@ -313,7 +313,10 @@ class Engine:
             cause = failure
         elif cause.reason == "credentials_refused":
             try:
-                cause = self.access.explain(self.options.repo, fence) or cause
+                known = self.access.explain(self.options.repo, fence)
+                who = self.access.who(fence) or "the credentials of git itself"
+                said = f"{cause.message} ({who})"
+                cause = known or SidecarError(cause.reason, said, cause.advice)
             except SidecarError as error:
                 cause = error
         return GitSyncFailed(cause, report)

@@ -110,6 +110,13 @@ class Options:
         """
         return self.hide(self.repo)
 
+    @property
+    def source(self) -> str:
+        """
+        Repository and ref as they may be shown.
+        """
+        return f"{self.shown_repo} {self.ref}"
+
     def hide(self, text: str) -> str:
         """
         Return a text that may quote the repository's URL as it may be shown.

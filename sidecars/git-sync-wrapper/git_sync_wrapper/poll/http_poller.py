@@ -237,7 +237,7 @@ class HttpPoller:
             case 401 | 403:
                 return self._access.explain(self._shown, fence) or RefsError(
                     "credentials_refused",
-                    f"{said} to the credentials",
+                    f"{said} to {self._access.who(fence) or 'the credentials'}",
                     "Check that the token is valid and may read the repository.",
                 )
             case 404:

@@ -87,6 +87,15 @@ class Source:
     is_command: bool
     schema: str
 
+    def shown(self) -> str:
+        """
+        Return what people see of it: the address, or the name of the setting with the command.
+
+        Raises:
+            SettingsError: The URL is invalid, or not of a database that we know.
+        """
+        return self.setting if self.is_command else str(self.read())
+
     def read(self, fence: Fence | None = None) -> Address:
         """
         Return the address; a command runs each time, because what it prints may be rotated.

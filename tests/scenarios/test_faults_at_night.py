@@ -1,0 +1,237 @@
+"""
+Ten faults at three in the morning: cause and fix in the log, on the page, and in `check`.
+
+Whoever is called knows AWS and Kubernetes, and not this product: each of the three names what is
+wrong, with what, and what to do. `check` is never content while the daemon fails, also where all
+that it tries by itself succeeds.
+"""
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from tests.support.airflow import Airflow
+from tests.support.daemon import SidecarProcess
+from tests.support.databases import Postgres, missing_programs
+from tests.support.fake_aws import IDENTITY_ARN
+from tests.support.fake_s3 import FakeS3, access_denied, is_get, is_list
+from tests.support.git_sync import git_site, skip_reason
+from tests.support.kdc import Kdc, skip_without_kdc
+from tests.support.loopback import Match, free_port
+from tests.support.scripted import daemon_for, fill
+from tests.support.site import site
+from tests.support.sync_perm import SyncPerm
+from tests.support.volumes import small_volume
+from tests.support.waiting import wait_until
+
+Make = Callable[..., SidecarProcess]
+"""Describes the program with a command line, and where its status page is."""
+BUCKET_ARN = "arn:aws:s3:::dags-bucket"
+KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+TOKEN = "canary-4711"
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def s3(stack: ExitStack) -> FakeS3:
+    s3 = stack.enter_context(FakeS3())
+    fill(s3)
+    return s3
+
+
+def diagnose(make: Make, reason: str, *words: str) -> None:
+    """
+    Let a daemon fail, and hold what its log, its page and `check` say against what it takes.
+    """
+    bind = f"127.0.0.1:{free_port()}"
+    with make(bind) as daemon:
+        wait_until(
+            lambda: (daemon.status()["last_error"] or {}).get("reason") == reason, reason, 90
+        )
+        page = daemon.get("/").body
+        with make(bind, "check") as asked:
+            code = asked.wait_for_exit(120).code
+    failures = [event for event in daemon.events if event["level"] in ("warning", "error")]
+    told = {
+        "log": " ".join(str(value) for event in failures for value in event.values()),
+        "page": _text(page),
+        "check": " ".join(asked.log().split()),
+    }
+    lacking = [
+        (place, word)
+        for place, text in told.items()
+        for word in (reason, *words)
+        if word not in text
+    ]
+    assert [] == lacking, told
+    assert 3 == code, told
+    assert TOKEN not in page + daemon.log() + asked.log()
+
+
+def _text(page: str) -> str:
+    """
+    Return what a person reads of a page.
+    """
+    shown = re.sub(r"<style>.*?</style>|<wbr>", "", page, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", shown)).replace(" :", ":").split())
+
+
+def s3_sync(s3: FakeS3, target: Path, **settings: str) -> Make:
+    return lambda bind, *arguments: daemon_for(
+        s3, target, arguments=arguments, settings={**settings, "S3_SYNC_HTTP_BIND": bind}
+    )
+
+
+def test_wrong_bucket(s3: FakeS3, tmp_path: Path) -> None:
+    make = s3_sync(s3, tmp_path / "dags", AWS_BUCKET="dags-bukket")
+
+    diagnose(make, "bucket_not_found", "the bucket dags-bukket does not exist", "Check AWS_BUCKET")
+
+
+@pytest.mark.parametrize(
+    ("reason", "match", "action", "resource", "allowed"),
+    [
+        ("access_denied_list", is_list, "s3:ListBucket", BUCKET_ARN, BUCKET_ARN),
+        (
+            "access_denied_get",
+            is_get(),
+            "s3:GetObject",
+            f"{BUCKET_ARN}/dags/a.py",
+            f"{BUCKET_ARN}/dags/*",
+        ),
+        ("access_denied_kms", is_get(), "kms:Decrypt", KEY_ARN, KEY_ARN),
+    ],
+    ids=["list", "get", "kms"],
+)
+def test_a_right_is_lacking(
+    s3: FakeS3,
+    tmp_path: Path,
+    reason: str,
+    match: Match,
+    action: str,
+    resource: str,
+    allowed: str,
+) -> None:
+    s3.inject(access_denied(action, resource, IDENTITY_ARN), match)
+
+    diagnose(
+        s3_sync(s3, tmp_path / "dags"),
+        reason,
+        f"{IDENTITY_ARN} may not {action} on {resource}",
+        f"Allow {action} on {allowed} in the policy of the role",
+    )
+
+
+def test_wrong_region(s3: FakeS3, tmp_path: Path) -> None:
+    make = s3_sync(s3, tmp_path / "dags", AWS_REGION="Frankfurt")
+
+    diagnose(make, "region_invalid", "'Frankfurt' is not a region", "Fix AWS_REGION")
+
+
+def test_disk_full(s3: FakeS3, tmp_path: Path, stack: ExitStack) -> None:
+    volume = stack.enter_context(small_volume(tmp_path / "volume", "1m"))
+    s3.put("dags/model.bin", bytes(3 << 20))
+
+    diagnose(s3_sync(s3, volume / "dags"), "target_full", f"{volume}/dags", "sizeLimit")
+
+
+@pytest.mark.parametrize("gate", ["syntax", "command"])
+def test_gate_refuses(s3: FakeS3, tmp_path: Path, gate: str) -> None:
+    s3.put("dags/a.py", b"def broken(:\n")
+    compiled = "python -m py_compile a.py"
+    settings = {"S3_SYNC_GATE": gate} | (
+        {"S3_SYNC_GATE_COMMAND": compiled} if gate == "command" else {}
+    )
+
+    diagnose(
+        s3_sync(s3, tmp_path / "dags", **settings), "revision_refused", "a.py", "invalid syntax"
+    )
+
+
+def test_kdc_down(tmp_path: Path, stack: ExitStack) -> None:
+    skip_without_kdc()
+    kdc = stack.enter_context(Kdc(tmp_path / "kdc"))
+    here = stack.enter_context(site(kdc, "airflow", "1d"))
+    kdc.stop()
+
+    diagnose(
+        lambda bind, *arguments: here.sidecar(*arguments, KERBEROS_HTTP_BIND=bind),
+        "kdc_unreachable",
+        f"no KDC of {kdc.realm}",
+        "Is the KDC up?",
+    )
+
+
+def test_keytab_encoded_twice(tmp_path: Path, stack: ExitStack) -> None:
+    skip_without_kdc()
+    kdc = stack.enter_context(Kdc(tmp_path / "kdc"))
+    here = stack.enter_context(site(kdc, "airflow", "1d"))
+    here.keytab.write_bytes(base64.b64encode(here.keytab.read_bytes()))
+
+    diagnose(
+        lambda bind, *arguments: here.sidecar(*arguments, KERBEROS_HTTP_BIND=bind),
+        "keytab_garbage",
+        f"{here.keytab} is base64 text, not a keytab",
+        "It was encoded twice",
+    )
+
+
+def test_database_password(tmp_path: Path, stack: ExitStack) -> None:
+    if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
+        pytest.skip(missing)
+    airflow = Airflow.install_or_skip("2.11")
+    database = airflow.new_postgres(stack.enter_context(Postgres()), tmp_path / "home")
+    url = re.sub(r":[^:@/]*@", f":{TOKEN}@", database.url)
+
+    diagnose(
+        lambda bind, *arguments: SyncPerm(
+            airflow, url, tmp_path / "supervisor", {"SYNC_PERM_HTTP_BIND": bind}, arguments
+        ),
+        "database_denied",
+        "password authentication failed for user",
+        "Correct user and password in the Secret",
+    )
+
+
+def test_expired_git_token(tmp_path: Path, stack: ExitStack) -> None:
+    if reason := skip_reason():
+        pytest.skip(reason)
+    here = stack.enter_context(git_site(tmp_path))
+    here.server.accept(("deploy", "the next one"))
+    login = {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD": TOKEN}
+
+    diagnose(
+        lambda bind, *arguments: here.describe(
+            *arguments, GIT_SYNC_WRAPPER_HTTP_BIND=bind, **login
+        ),
+        "credentials_refused",
+        here.server.url(),
+        "whether the token has expired",
+        "GITSYNC_PASSWORD",
+    )
+
+
+def test_what_only_the_daemon_meets_is_in_its_check(tmp_path: Path, stack: ExitStack) -> None:
+    """All that `check` tries succeeds; the revision is one that the gate refuses."""
+    if reason := skip_reason():
+        pytest.skip(reason)
+    here = stack.enter_context(git_site(tmp_path))
+    here.repository.commit({"a.py": "def broken(:\n"}, whole=True)
+
+    diagnose(
+        lambda bind, *arguments: here.describe(
+            *arguments, GIT_SYNC_WRAPPER_HTTP_BIND=bind, GIT_SYNC_WRAPPER_GATE="syntax"
+        ),
+        "revision_refused",
+        "a.py",
+    )
