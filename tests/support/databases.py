@@ -45,6 +45,18 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=path)
 
 
+def find_mysql() -> str | None:
+    """
+    Return the path of MySQL's own server, which `MYSQLD_BIN` may name; MariaDB has one of the same
+    name.
+    """
+    path = os.environ.get("MYSQLD_BIN") or find_program("mysqld")
+    if path is None:
+        return None
+    said = subprocess.run([path, "--no-defaults", "--version"], capture_output=True, text=True)
+    return None if "MariaDB" in said.stdout else path
+
+
 def missing_programs(*names: str) -> str:
     """
     Say in one line which of these programs the machine lacks; empty when it has all.
@@ -297,15 +309,13 @@ class MariaDb(Server):
 
     scheme = "mysql+pymysql"
     first_database = "mysql"
+    login = ""
+    """How users are let in: what follows IDENTIFIED."""
 
     def __init__(self) -> None:
         super().__init__()
         subprocess.run(
-            [
-                *(str(find_program("mariadb-install-db")), "--no-defaults", "--skip-name-resolve"),
-                *(f"--datadir={self.folder}/data", "--auth-root-authentication-method=normal"),
-                "--skip-test-db",
-            ],
+            self.install_command(),
             check=True,
             capture_output=True,
             cwd="/",
@@ -313,9 +323,19 @@ class MariaDb(Server):
             **_as_other_user(),
         )
         (self.folder / "init.sql").write_text(
-            f"CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED BY '{PASSWORD}';\n"
+            f"CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED {self.login} BY '{PASSWORD}';\n"
             f"GRANT ALL ON *.* TO '{USER}'@'%' WITH GRANT OPTION;\n"
         )
+
+    def install_command(self) -> list[str]:
+        """
+        What makes the folder of the data.
+        """
+        return [
+            *(str(find_program("mariadb-install-db")), "--no-defaults", "--skip-name-resolve"),
+            *(f"--datadir={self.folder}/data", "--auth-root-authentication-method=normal"),
+            "--skip-test-db",
+        ]
 
     def command(self) -> list[str]:
         """
@@ -323,6 +343,14 @@ class MariaDb(Server):
         """
         return [
             *(str(find_program("mariadbd")), "--no-defaults", f"--datadir={self.folder}/data"),
+            *self.options(),
+        ]
+
+    def options(self) -> list[str]:
+        """
+        What both servers of this name take.
+        """
+        return [
             *("--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve"),
             *(f"--socket={self.folder}/socket", f"--init-file={self.folder}/init.sql"),
             *("--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"),
@@ -350,6 +378,39 @@ class MariaDb(Server):
         name = f"airflow_{next(_numbers)}"
         Database(self, "mysql").query(f"CREATE DATABASE {name} COLLATE {collation}")
         return Database(self, name)
+
+
+class MySql(MariaDb):
+    """
+    MySQL itself, 8 or later, with the login and the certificates that it makes by default.
+    """
+
+    login = "WITH caching_sha2_password"
+
+    def install_command(self) -> list[str]:
+        """
+        What makes the folder of the data.
+        """
+        return [
+            *(str(find_mysql()), "--no-defaults", "--initialize-insecure"),
+            f"--datadir={self.folder}/data",
+        ]
+
+    def command(self) -> list[str]:
+        """
+        The program and its arguments; it stays in the foreground.
+        """
+        return [
+            *(str(find_mysql()), "--no-defaults", f"--datadir={self.folder}/data"),
+            *(*self.options(), "--mysqlx=OFF", "--skip-log-bin"),
+        ]
+
+    @property
+    def certificate(self) -> Path:
+        """
+        The authority of its certificate.
+        """
+        return self.folder / "data/ca.pem"
 
 
 def run_server(server: Server) -> Iterator[Any]:

@@ -17,10 +17,11 @@ from sidecar_runtime.health import Outcome
 from sync_perm.airflow.passes import AirflowPasses
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.comparison import Comparison
-from sync_perm.cycle import Pace, Session
+from sync_perm.cycle import Session
 from sync_perm.database.connection import find_source
 from sync_perm.database.lock import PassLock
 from sync_perm.metrics import PermMetrics
+from sync_perm.pace import Pace
 from sync_perm.plan import CliCause
 from sync_perm.role_file.file import RoleFile
 from sync_perm.settings import load_settings
@@ -220,7 +221,8 @@ def test_what_the_web_server_writes_at_its_own_start_is_left_to_it(one: Sidecar)
 
 
 def test_the_shipped_waits() -> None:
-    assert Pace(resync_seconds=3600.0, quiet_seconds=5.0, settle_seconds=5.0) == Pace()
+    budget = {"core_share": 0.05, "damage_seconds": 20.0, "news_seconds": 120.0}
+    assert Pace(3600.0, 5.0, 5.0, **budget) == Pace()
 
 
 def test_the_tables_are_read_again_though_the_fingerprint_is_the_same(one: Sidecar) -> None:
@@ -313,6 +315,43 @@ def test_what_comes_during_the_last_pass_is_for_the_next_cycle(one: Sidecar) -> 
     one.site.write(FIX.replace("'team'", "'late'"))
 
     assert ("changed", 3) == (run(session).result, one.passes)
+
+
+def test_rows_that_are_taken_again_and_again_wait_and_a_new_role_does_not(one: Sidecar) -> None:
+    one.pace = Pace(quiet_seconds=0.0, settle_seconds=0.0, core_share=1e-6)
+    session = one.begin()
+    run(session)
+    one.add_role()
+    results = [run(session).result]
+    for _ in range(3):
+        one.sqlite.run("DELETE FROM ab_permission_view_role WHERE role_id > 5")
+        with capture_logs() as logs:
+            results.append(run(session).result)
+    passes, ready = one.passes, one.sidecar.readiness().ready
+
+    one.sqlite.run("INSERT INTO ab_role (name) VALUES ('another')")
+    one.site.write(FIX.replace("'team'", "'team', 'another'"))
+    results.append(run(session).result)
+
+    postponed = [line["rows"] for line in logs if line["event"] == "pass_postponed"]
+    assert ["changed", "changed", "unchanged", "unchanged", "changed"] == results
+    assert (2, False) == (passes, ready)
+    assert [] == postponed  # it was said the time before
+    assert one.sidecar.readiness().ready
+
+
+def test_what_had_to_wait_is_fixed_without_another_change(one: Sidecar) -> None:
+    one.pace = Pace(quiet_seconds=0.0, settle_seconds=0.0, core_share=0.1)
+    session = one.begin()
+    run(session)
+    one.add_role()
+    run(session)
+    for _ in range(2):
+        one.sqlite.run("DELETE FROM ab_permission_view_role WHERE role_id > 5")
+        run(session)
+
+    wait_until(lambda: run(session).result == "changed", "its turn comes")
+    assert (3, True) == (one.passes, one.sidecar.readiness().ready)
 
 
 def test_another_holder_of_the_lock_is_waited_for(one: Sidecar) -> None:

@@ -44,6 +44,12 @@ class Look:
     is_defined: bool
     wanted: Wanted | None
 
+    def is_hopeless(self, item: Item) -> bool:
+        """
+        Tell whether no pass can write it: a role whose name the database cannot hold.
+        """
+        return item.kind == "file_role" and item.row[0] in self.tables.unfit
+
     def changes_since(self, before: Look) -> dict[str, int]:
         """
         Return how many rows came and went.
@@ -179,7 +185,7 @@ class Comparison:
         mistakes = find_mistakes(self.file.document, tables, self._definition)
         if self._definition is None and not mistakes:
             return None  # its permissions are not known yet
-        self.file.judge(mistakes)
+        self.file.judge(mistakes, tables.unfit)
         if self._definition is None or mistakes:
             return None
         return Wanted(self.file.document, tables, self._kinds, self._definition)
@@ -189,7 +195,7 @@ class Comparison:
         Return the pass that is needed, if one is.
         """
         return make_plan(
-            look.items - self._kept,
+            frozenset(item for item in look.items - self._kept if not look.is_hopeless(item)),
             every_dag=look.tables.dags.keys() - self._kinds.keys() if self.include_dags else (),
             is_asked=is_asked,
             is_defined=look.is_defined,

@@ -7,7 +7,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 from sidecar_runtime.errors import SidecarError
@@ -22,14 +21,13 @@ from sync_perm.database.fingerprint import Fingerprint
 from sync_perm.database.lock import PassLock
 from sync_perm.difference import Item
 from sync_perm.metrics import PermMetrics
+from sync_perm.pace import PassHistory
 from sync_perm.plan import Pass
 from sync_perm.settings import Settings
 from sync_perm.status import Status
 
 # Passes of one cycle: a second one fixes what a race with Airflow itself took away.
 PASSES = 2
-# A failed pass is repeated after 10, 20, 40, … seconds, up to this.
-MAX_PAUSE_SECONDS = 300.0
 # A pass is ended a little before the cycle would be abandoned, to say what it waited for.
 PASS_SHARE = 0.9
 # How many rows a line of the log names; of a dry run, which is read for them.
@@ -37,51 +35,6 @@ NAMED_ROWS = 20
 PLANNED_ROWS = 200
 
 log = get_logger("cycle")
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """
-    The waits that no setting changes, in seconds.
-
-    Args:
-        resync_seconds: The tables are read this often without a change of the fingerprint.
-        quiet_seconds: From the end of a pass to the start of the next, and from a DAG's change to
-            a pass for it: the parser syncs the DAGs that it writes, and Airflow 2 damages its
-            tables when two do so at once.
-        settle_seconds: The first pass of a process begins when what roles lack has stayed the same
-            for so long: the web server beside it writes the same rows at its own start.
-    """
-
-    resync_seconds: float = 3600.0
-    quiet_seconds: float = 5.0
-    settle_seconds: float = 5.0
-
-
-@dataclass(slots=True)
-class PassHistory:
-    """
-    How passes went, for as long as the process lives; moments are monotonic seconds.
-    """
-
-    pace: Pace
-    ended_at: float = float("-inf")
-    failures: int = 0
-    last_error: SidecarError | None = None
-    wants_full: bool = False
-    """A person asked for a full pass, and none has succeeded since."""
-    is_settled: bool = False
-    """Nothing differed once, or a pass has succeeded."""
-    lacking: frozenset[Item] | None = None
-    """What roles lacked at the last look before that, since ``lacking_since``."""
-    lacking_since: float = 0.0
-
-    @property
-    def next_at(self) -> float:
-        """
-        Return the moment before which no pass begins.
-        """
-        return self.ended_at + min(MAX_PAUSE_SECONDS, self.pace.quiet_seconds * 2.0**self.failures)
 
 
 class Session:
@@ -111,6 +64,7 @@ class Session:
         self._seen: Fingerprint | None = None
         self._read_at = 0.0
         self._began_at = 0.0
+        self._affordable_at = float("inf")
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -158,6 +112,7 @@ class Session:
             fingerprint != self._seen
             or self._history.wants_full
             or self._comparison.wants_retry
+            or time.monotonic() >= self._affordable_at
             or time.monotonic() - self._read_at > self._history.pace.resync_seconds
         )
 
@@ -169,6 +124,7 @@ class Session:
         """
         self._seen = self._fingerprint(database)
         self._read_at = time.monotonic()
+        self._affordable_at = float("inf")
         look = self._comparison.look(database)
         self._show(look)
         return look
@@ -207,6 +163,7 @@ class Session:
         work = self._plan(look)
         if work is None:
             self._history.is_settled = True
+            self._history.settle(look.tables.roles)
             return self._outcome("unchanged")
         if self._settings.dry_run:
             rows = _rows(look.items, PLANNED_ROWS)
@@ -214,9 +171,12 @@ class Session:
             log.info("pass_planned", **facts, differences=len(look.items), rows=rows)
             self._history.wants_full = False
             return self._outcome("unchanged")
-        if work.reason != "asked" and not self._has_settled(look):
-            self._seen = None
-            return self._outcome("settling")
+        if work.reason != "asked":
+            if not self._has_settled(look):
+                self._seen = None
+                return self._outcome("settling")
+            if self._is_postponed(look):
+                return self._outcome("unchanged")
         self._wait_for_turn(work, fence)
         # What a command prints may have been rotated since our own connection was made.
         with PassLock(self._source.read(fence)) as lock:
@@ -237,6 +197,20 @@ class Session:
             history.lacking, history.lacking_since = lacking, now
         return history.is_settled or now - history.lacking_since >= history.pace.settle_seconds
 
+    def _is_postponed(self, look: Look) -> bool:
+        """
+        Tell whether passes have taken their share of a core, because rows change all the time.
+        """
+        history = self._history
+        history.notice(look.tables.roles, is_fresh=bool(self._comparison.fresh))
+        self._affordable_at = history.affordable_at(look.items)
+        seconds = self._affordable_at - time.monotonic()
+        if seconds > 0 and history.postponed_until != self._affordable_at:
+            history.postponed_until = self._affordable_at
+            rows = _rows(look.items, NAMED_ROWS)
+            log.warning("pass_postponed", seconds=round(seconds, 1), rows=rows)
+        return seconds > 0
+
     def _plan(self, look: Look) -> Pass | None:
         return self._comparison.plan(look, is_asked=self._history.wants_full)
 
@@ -250,7 +224,7 @@ class Session:
         for _ in range(PASSES):
             if work is None:
                 break
-            self._run(work, lock, fence)
+            self._run(work, look.items, lock, fence)
             look = self._look(database)
             stubborn &= look.items
             work = self._plan(look)
@@ -260,13 +234,14 @@ class Session:
             log.warning("difference_kept", rows=_rows(stubborn, NAMED_ROWS))
             if look.items != stubborn:
                 self._read_at = float("-inf")  # something new came meanwhile: the next cycle's
+        self._history.settle(look.tables.roles)
         counts = look.changes_since(before)
         self._metrics.changed.inc(sum(counts.values()))
         return self._outcome("changed" if any(counts.values()) else "unchanged", **counts)
 
-    def _run(self, work: Pass, lock: PassLock, fence: Fence) -> None:
+    def _run(self, work: Pass, items: frozenset[Item], lock: PassLock, fence: Fence) -> None:
         """
-        Run one pass, and note how it went.
+        Run one pass for what differs, and note how it went.
         """
         log.info("pass_started", reason=work.reason, roles=work.roles, dags=len(work.dags))
         if work.given:
@@ -285,9 +260,9 @@ class Session:
             self._history.last_error = error
             raise
         finally:
-            self._history.ended_at = time.monotonic()
-            seconds = self._history.ended_at - started
             cpu = self._passes.last_cpu_seconds
+            self._history.note_pass(items if result == "success" else frozenset(), cpu)
+            seconds = self._history.ended_at - started
             self._metrics.count_pass(work.reason, result)
             self._metrics.pass_cpu.set(cpu)
             self._metrics.pass_duration.set(seconds)

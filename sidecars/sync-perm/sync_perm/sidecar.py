@@ -9,9 +9,10 @@ from functools import partial
 from sidecar_runtime.health import Readiness
 from sync_perm.airflow.passes import AirflowPasses
 from sync_perm.comparison import Comparison
-from sync_perm.cycle import Pace, PassHistory, Session
+from sync_perm.cycle import Session
 from sync_perm.database.connection import Source
 from sync_perm.metrics import PermMetrics
+from sync_perm.pace import Pace, PassHistory
 from sync_perm.settings import Settings
 from sync_perm.status import Status
 

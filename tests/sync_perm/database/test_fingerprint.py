@@ -12,7 +12,9 @@ from tests.sync_perm.given import Sqlite
 @pytest.fixture
 def filled(sqlite: Sqlite) -> Sqlite:
     sqlite.run("INSERT INTO ab_role VALUES (1, 'Viewer'), (2, 'team')")
-    sqlite.run("INSERT INTO ab_permission_view VALUES (1, 1, 1), (2, 1, 2)")
+    for table in ("ab_permission", "ab_view_menu"):
+        sqlite.run(f"INSERT INTO {table} VALUES (1, 'one'), (2, 'two')")
+    sqlite.run("INSERT INTO ab_permission_view VALUES (1, 1, 1), (2, 2, 2)")
     sqlite.run("INSERT INTO ab_permission_view_role VALUES (1, 1, 1), (2, 2, 2)")
     sqlite.serialize("a", "1", at="2024-05-01 09:00:00.001")
     sqlite.serialize("b", "1", at="2024-05-01 10:00:00")
@@ -37,6 +39,11 @@ def test_is_the_same_while_nothing_changes(filled: Sqlite, database: Database) -
         "UPDATE ab_permission_view_role SET role_id = 2 WHERE id = 1",
         "INSERT OR REPLACE INTO ab_permission_view_role VALUES (2, 1, 2)",  # under the same id
         "UPDATE ab_permission_view SET permission_id = NULL WHERE id = 1",
+        "UPDATE ab_permission_view SET view_menu_id = 3 - view_menu_id",  # they change places
+        "UPDATE ab_permission_view_role SET role_id = 3 - role_id",
+        "UPDATE ab_permission SET name = 'three' WHERE id = 1",
+        "UPDATE ab_view_menu SET name = CASE name WHEN 'one' THEN 'two' ELSE 'one' END",
+        "DELETE FROM ab_view_menu WHERE id = 2",
         "INSERT INTO ab_permission_view VALUES (3, 1, 3)",
         "UPDATE serialized_dag SET dag_hash = '2', last_updated = '2024-05-02 10:00:00.123'",
         # by a parser whose clock is behind

@@ -13,10 +13,10 @@ from sync_perm.database.database import Database, Row
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """
-    Counts, greatest ids and sums of ids, and each role by name, because one may be renamed.
+    Counts, greatest ids and sums of ids, a sum over the names, and each role by name.
 
     Sums see what counts and greatest ids miss: a row that goes while another comes, on SQLite
-    under the same id.
+    under the same id; those of products see two rows that change places.
     """
 
     rows: tuple[Row, ...]
@@ -50,14 +50,19 @@ def read_fingerprint(
     """
     table = database.table
     permissions = (
-        "(SELECT COUNT(*) AS c1, MAX(id) AS m1, SUM(permission_id) AS s1, SUM(view_menu_id) AS t1"
-        f" FROM {table('ab_permission_view')}) AS p"
+        "(SELECT COUNT(*) AS c1, MAX(id) AS m1, SUM(permission_id) AS s1, SUM(view_menu_id) AS t1,"
+        f" SUM(permission_id * view_menu_id) AS u1 FROM {table('ab_permission_view')}) AS p"
     )
     grants = (
-        "(SELECT COUNT(*) AS c2, MAX(id) AS m2, SUM(permission_view_id) AS s2, SUM(role_id) AS t2"
-        f" FROM {table('ab_permission_view_role')}) AS g"
+        "(SELECT COUNT(*) AS c2, MAX(id) AS m2, SUM(permission_view_id) AS s2, SUM(role_id) AS t2,"
+        f" SUM(permission_view_id * role_id) AS u2 FROM {table('ab_permission_view_role')}) AS g"
     )
-    parts = [permissions, grants]
+    name = database.driver.NUMBER.replace("{}", "name")
+    names = [
+        f"(SELECT COUNT(*) AS c{n}, SUM({name} * id) AS s{n} FROM {table(of)}) AS n{n}"
+        for n, of in ((5, "ab_permission"), (6, "ab_view_menu"))
+    ]
+    parts = [permissions, grants, *names]
     if include_dags:
         # last_updated moves when, and only when, a DAG was serialized again; the newest does not
         # tell of a DAG whose parser has a clock that is behind.

@@ -28,6 +28,7 @@ REASONS_BY_CODE = {
     "42P01": "database_not_migrated",
     "42703": "database_not_migrated",
     "3F000": "database_not_migrated",
+    "22P05": "role_name_unfit",
     "42501": "database_read_denied",
     "3D000": "database_missing",
     "28": "database_denied",

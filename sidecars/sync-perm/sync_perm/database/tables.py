@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from sidecar_runtime.errors import SidecarError
 from sync_perm.database.access_control import AccessControl, Unreadable, read_access_control
 from sync_perm.database.database import Database
 
@@ -39,6 +40,7 @@ class Tables:
     Args:
         broken: How many permissions lack action or resource (AIRFLOW-5336).
         aliases: Role as a DAG spells it → as the database does, whose collation takes both for one.
+        unfit: Names of roles that the database's character set cannot hold.
         dags: DAG → its access control; None without one, Unreadable where we cannot tell.
         fresh: The DAGs that were serialized again since the last look.
         places: Of the DAGs; empty where nobody asks for them.
@@ -52,6 +54,7 @@ class Tables:
     fresh: frozenset[str]
     aliases: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
+    unfit: frozenset[str] = frozenset()
 
 
 class Reader:
@@ -104,6 +107,7 @@ class Reader:
             )
             if number in pairs and role in roles
         )
+        aliases, unfit = self._aliases(database, frozenset(roles.values()), names)
         return Tables(
             roles=frozenset(roles.values()),
             permissions=frozenset(pairs.values()),
@@ -111,8 +115,9 @@ class Reader:
             broken=broken,
             dags=dict(self._access) if dags else {},
             fresh=fresh,
-            aliases=self._aliases(database, frozenset(roles.values()), names),
+            aliases=aliases,
             places=self.read_places(database) if places else {},
+            unfit=unfit,
         )
 
     def read_places(self, database: Database) -> dict[str, Place]:
@@ -146,16 +151,27 @@ class Reader:
 
     def _aliases(
         self, database: Database, roles: frozenset[str], names: Iterable[str]
-    ) -> dict[str, str]:
+    ) -> tuple[dict[str, str], frozenset[str]]:
         """
         Ask for the roles that DAGs or the file name and we do not know, as Airflow asks: the
-        database compares.
+        database compares. Return its names for them, and those that it cannot even compare.
         """
         asked = (access for access in self._access.values() if isinstance(access, dict))
         unknown = {role for access in asked for role in access}.union(names) - roles
         sql = f"SELECT name FROM {database.table('ab_role')} WHERE name = {{}}"
-        found = {role: database.rows(sql, [role]) for role in sorted(unknown)}
-        return {role: rows[0][0] for role, rows in found.items() if rows}
+        aliases: dict[str, str] = {}
+        unfit: set[str] = set()
+        for role in sorted(unknown):
+            try:
+                rows = database.rows(sql, [role])
+            except SidecarError as error:
+                if error.reason != "role_name_unfit":
+                    raise
+                unfit.add(role)
+                continue
+            if rows:
+                aliases[role] = rows[0][0]
+        return aliases, frozenset(unfit)
 
     def _read_dags(self, database: Database) -> frozenset[str]:
         """

@@ -16,6 +16,7 @@ from sync_perm.role_file.document import WHOLE, Document, Mistake, Where
 MAX_BYTES = 1 << 20
 NAMED_MISTAKES = 5
 ADVICE = "Correct the file; until then nothing of it is written, and what was written stays."
+RENAME = "Rename the role, or convert the database to UTF-8 (utf8mb4)."
 
 log = get_logger("role_file")
 
@@ -59,15 +60,27 @@ class RoleFile:
 
             self.document, self.revision = parse(data, self._kinds), revision
 
-    def judge(self, mistakes: tuple[Mistake, ...]) -> None:
+    def judge(self, mistakes: tuple[Mistake, ...], unfit: frozenset[str] = frozenset()) -> None:
         """
         Take all that is wrong with what was read; nothing, and it counts.
+
+        Args:
+            unfit: Names that the database cannot hold; the other roles count all the same.
         """
+        if not mistakes and self.document:
+            text = "the database's character set cannot hold this name; the other roles are kept"
+            roles = (role for name, role in self.document.roles.items() if name in unfit)
+            if refused := tuple(sorted(Mistake(role.where, text) for role in roles)):
+                self._take(refused, SidecarError("role_name_unfit", self._named(refused), RENAME))
+                return
+        problem = SidecarError("roles_file_invalid", self._named(mistakes), ADVICE)
+        self._take(mistakes, problem if mistakes else None)
+
+    def _named(self, mistakes: tuple[Mistake, ...]) -> str:
         texts = [f"{self.path}:{mistake}" for mistake in mistakes[:NAMED_MISTAKES]]
         if len(mistakes) > NAMED_MISTAKES:
             texts.append(f"and {len(mistakes) - NAMED_MISTAKES} more")
-        problem = SidecarError("roles_file_invalid", "; ".join(texts), ADVICE)
-        self._take(mistakes, problem if mistakes else None)
+        return "; ".join(texts)
 
     def _give_up(self, why: str) -> None:
         self.document, self.revision = None, ""

@@ -75,6 +75,8 @@ class Wanted:
             role = self._tables.aliases.get(name, name)
             if role not in self._tables.roles:
                 yield Item("file_role", "", (role,))
+                if role in self._tables.unfit:
+                    continue  # nothing can be given to it
                 yield Item("file_grant", "", (role, *WEBSITE))  # as every role has in the end
             for dag_id, permission in self._permissions(name):
                 # A role that is there gets the website from Airflow's own rules.
