@@ -39,6 +39,7 @@ STEPS: tuple[script.Step[Stage], ...] = (
     ("a rollback", releases.release_is_rolled_back),
     ("a run keeps its version", versions.run_keeps_its_version),
     ("someone edits grants", permissions.grants_are_edited),
+    ("a folder for a team", permissions.folder_becomes_a_grant),
     ("nothing changes", permissions.nothing_changes),
     ("the folder comes from git", git.folder_comes_from_git),
     ("a bad and a good commit", git.commits_follow),

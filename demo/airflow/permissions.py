@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from demo.airflow.releases import wait_for_parse
+from demo.airflow.releases import DAGS, gate_of, wait_for_parse
 from demo.airflow.stage import SIDECAR_SECONDS, Stage
 from demo.console import say
 from demo.daemon import Daemon
+from demo.releases import run_s3_sync, wait_for_release
 from demo.script import Result, check
 from tests.support.permissions import (
     add_member,
@@ -29,6 +30,13 @@ PROGRAM = "sync-perm"
 QUIET_POLLS = 10
 UNCHANGED = 'sidecar_cycles_total{result="unchanged",sidecar="sync-perm"}'
 MEMBER = "ada"
+ROLES = """\
+roles:
+  returns-team:
+    dags:
+      - folder: team-returns/**
+        permissions: [can_read, can_edit]
+"""
 
 
 def loop_does_not_help(stage: Stage) -> Result:
@@ -61,6 +69,9 @@ def sidecar_starts(stage: Stage) -> Result:
     }
     home = stage.home / "sync-perm"
     (home / "tmp").mkdir(parents=True)
+    roles = home / "roles.yaml"
+    roles.write_text(ROLES)
+    settings["SYNC_PERM_ROLES"] = str(roles)
     began = time.monotonic()
     environment = stage.airflow.environment(stage.database.url, home)
     daemon = stage.start(PROGRAM, {**environment, "TMPDIR": str(home / "tmp"), **settings})
@@ -130,6 +141,33 @@ def grants_are_edited(stage: Stage) -> Result:
     check(may(stage, "auditors", "db_cleanup"), "a DAG without access_control is left alone")
     return Result(
         "the removed grant came back; the one on a DAG without access_control stays", seconds
+    )
+
+
+def folder_becomes_a_grant(stage: Stage) -> Result:
+    """
+    A DAG comes in the folder that the roles file gives to a team.
+    """
+    daemon, dag_id = stage.daemons[PROGRAM], "returns_weekly"
+    say("the roles file of sync-perm:")
+    for line in ROLES.splitlines():
+        say(f"  {line}")
+    path = stage.checkout / "team-returns" / "weekly.py"
+    path.parent.mkdir()
+    path.write_text((DAGS / "db_cleanup.py").read_text().replace("db_cleanup", dag_id))
+    run_s3_sync(stage, "publish", "checkout", *gate_of(stage))
+    wait_for_release(stage)
+    stage.wait_until_airflow(lambda: stage.description_of(dag_id), "the new DAG")
+    began = time.monotonic()
+    stage.wait(daemon, lambda: may(stage, "returns-team", dag_id), "the team is granted")
+    seconds = time.monotonic() - began
+    granted = grants_on(stage.database, f"DAG:{dag_id}")
+    check({("returns-team", "can_read"), ("returns-team", "can_edit")} == granted, "no one else")
+    check(not may(stage, "returns-team", "db_cleanup"), "no DAG outside the folder")
+    return Result(
+        f"{dag_id} in team-returns/: returns-team may read and edit it; time is from Airflow's"
+        " parse to the grant",
+        seconds,
     )
 
 

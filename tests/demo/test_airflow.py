@@ -27,7 +27,7 @@ from tests.support.sync_perm import descendants_of, signal_all
 ROOT = Path(__file__).parents[2]
 DEMO = [sys.executable, "-m", "demo.airflow"]
 STORY_SECONDS = 1_500
-STEPS = 17
+STEPS = 18
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 from tests.chart import kubernetes, rendering
 from tests.docs.code import ROOT
-from tests.support.airflow import Version
+from tests.support.airflow import DATABASES, Kind
 
 PAGE = (ROOT / "docs/reference/support.md").read_text()
 # What is no claim.
@@ -49,7 +49,7 @@ def test_the_versions_are_those_of_the_tests() -> None:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     airflow = section("Airflow")
 
-    for version in get_args(Version):
+    for version in ("2.7", "2.11", "3"):
         pin = groups[f"airflow-{version}"][0].partition("==")[2]
         assert f" {pin}" in airflow
         assert f"| {'.'.join(pin.split('.')[:2])} |" in airflow
@@ -62,3 +62,20 @@ def test_the_versions_are_those_of_the_tests() -> None:
     for name in ("git-sync-wrapper", "kerberos", "s3-sync"):
         (python,) = re.findall(r"BASE_IMAGE=python:([\d.]+)-", dockerfile(name))
         assert f"| {python}, that of the images |" in section("Python")
+
+
+def test_sync_perm_is_tested_with_the_airflows_and_databases_of_the_page() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    lines = re.findall(r"^\| (\d.+) \|$", section("sync-perm beside Airflow"), re.MULTILINE)
+    shown = {}
+    for version, *cells in (line.split(" | ") for line in lines):
+        shown[version] = tuple(cell != "not tested" for cell in cells)
+
+    wanted = {}
+    for version, kinds in DATABASES.items():
+        pins = dict(pin.split("==") for pin in groups[f"airflow-{version}"] if "==" in pin)
+        provider = pins.get("apache-airflow-providers-fab", "part of Airflow")
+        wanted[f"{pins['apache-airflow']}, {provider}"] = tuple(
+            kind in kinds for kind in get_args(Kind)
+        )
+    assert wanted == shown

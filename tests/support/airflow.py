@@ -11,17 +11,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import pytest
 
-from tests.support.databases import Database, Postgres, Row, find_program
+from tests.support.databases import Database, MariaDb, Postgres, Row, find_program
 from tests.support.permissions import Metadata
 
 ROOT = Path(__file__).parents[2]
 CLI_SECONDS = 1_800.0
 
-Version = Literal["2.7", "2.11", "3"]
+Version = Literal["2.7", "2.9", "2.10", "2.11", "3.0", "3.2", "3", "next"]
+"""Each is a dependency group of pyproject.toml; `next` is one that nothing here was written for."""
+EVERY_VERSION: tuple[Version, ...] = get_args(Version)
+Kind = Literal["postgres", "mariadb", "mysql", "sqlite"]
+"""The fixtures of servers are called so, too."""
+DATABASES: Mapping[Version, tuple[Kind, ...]] = {
+    "2.7": ("postgres", "sqlite"),
+    "2.9": ("postgres", "sqlite"),
+    "2.10": ("postgres", "sqlite"),
+    "2.11": ("postgres", "mariadb", "mysql", "sqlite"),
+    "3.0": ("postgres", "sqlite"),
+    "3.2": ("postgres", "sqlite"),
+    "3": ("postgres", "sqlite"),
+    "next": ("postgres",),
+}
+"""Which Airflow sync-perm is held against, on which databases."""
 AccessControl = Mapping[str, Any] | None
 State = Literal["migrated", "synced"]
 
@@ -94,6 +109,13 @@ class Airflow:
             pytest.skip(str(missing))
 
     @property
+    def is_3(self) -> bool:
+        """
+        Whether it is an Airflow 3.
+        """
+        return not self.version.startswith("2.")
+
+    @property
     def bin(self) -> Path:
         """
         The folder with `airflow` and `python`.
@@ -116,7 +138,7 @@ class Airflow:
             "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         }
-        if self.version == "3":
+        if self.is_3:
             variables["AIRFLOW__CORE__AUTH_MANAGER"] = (
                 "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
             )
@@ -199,6 +221,19 @@ class Airflow:
             self._load_template(server, home, state, template)
         return server.new_database(template)
 
+    def new_mysql(self, server: MariaDb, home: Path) -> Database:
+        """
+        Make a metadata database of MySQL or MariaDB; the first of a server is made by Airflow.
+        """
+        template = f"template_{self.version.replace('.', '_')}"
+        made = Database(server, template)
+        known = Database(server, server.first_database).query("SHOW DATABASES")
+        if (template,) not in known:
+            made = server.new_database()
+            self._initialize(made, home, "synced")
+            server.copy(made, template)
+        return server.copy(Database(server, template))
+
     def _load_template(self, server: Postgres, home: Path, state: State, template: str) -> None:
         dump = self.folder / f"{state}.sql"
         if not dump.exists():
@@ -231,6 +266,29 @@ def copy_postgres(server: Postgres, database: Database, folder: Path) -> Databas
     _load(copy, dump)
     dump.unlink()
     return copy
+
+
+def copy_of(database: Metadata, folder: Path) -> Metadata:
+    """
+    Copy a database that others are connected to, whichever it is.
+
+    Args:
+        folder: Where a file may lie.
+    """
+    if isinstance(database, SqliteDatabase):
+        copy = SqliteDatabase(folder / f"copy_{database.path.name}")
+        copy.path.unlink(missing_ok=True)
+        with (
+            closing(sqlite3.connect(database.path)) as source,
+            closing(sqlite3.connect(copy.path)) as target,
+        ):
+            source.backup(target)
+        return copy
+    assert isinstance(database, Database)
+    if isinstance(database.server, MariaDb):
+        return database.server.copy(database)
+    assert isinstance(database.server, Postgres)
+    return copy_postgres(database.server, database, folder)
 
 
 def _dump(database: Database, path: Path) -> None:

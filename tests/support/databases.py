@@ -379,6 +379,23 @@ class MariaDb(Server):
         Database(self, "mysql").query(f"CREATE DATABASE {name} COLLATE {collation}")
         return Database(self, name)
 
+    def copy(self, database: Database, name: str = "") -> Database:
+        """
+        Copy a database that others are connected to, without its foreign keys.
+
+        Args:
+            name: Of the copy; empty for one that no other test has.
+        """
+        name = name or f"airflow_{next(_numbers)}"
+        tables = [table for (table,) in database.query("SHOW TABLES")]
+        with contextlib.closing(self.connect(database.name)) as connection:
+            cursor = connection.cursor()
+            cursor.execute(f"CREATE DATABASE {name} COLLATE utf8mb4_general_ci")
+            for table in tables:
+                cursor.execute(f"CREATE TABLE {name}.`{table}` LIKE `{table}`")
+                cursor.execute(f"INSERT INTO {name}.`{table}` SELECT * FROM `{table}`")
+        return Database(self, name)
+
 
 class MySql(MariaDb):
     """
@@ -402,7 +419,7 @@ class MySql(MariaDb):
         """
         return [
             *(str(find_mysql()), "--no-defaults", f"--datadir={self.folder}/data"),
-            *(*self.options(), "--mysqlx=OFF", "--skip-log-bin"),
+            *(*self.options(), "--mysqlx=OFF", "--skip-log-bin", "--secure-file-priv=NULL"),
         ]
 
     @property

@@ -80,6 +80,9 @@ class Sqlite:
     def run(self, sql: str, *values: Any) -> None:
         self._connection.execute(sql, values)
 
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql).fetchall()
+
     def serialize(self, dag_id: str, digest: str, access: Any = None, at: str = "1") -> None:
         """Add a row of ``serialized_dag``, or replace the one with the same hash."""
         dag = {"dag_id": dag_id} if access is None else {"_access_control": access}

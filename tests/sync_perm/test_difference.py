@@ -74,6 +74,14 @@ def test_a_role_and_a_permission_that_this_airflow_defines_must_exist() -> None:
     ).items
 
 
+def test_a_resource_must_exist_though_nothing_may_be_done_with_it() -> None:
+    definition = Definition(NONE, NONE, NONE, frozenset({"Login", "Index", "Website"}))
+    found = replace(tables(), bare=frozenset({"Index", "DAG:old"}))
+
+    assert {Item("resource", "", ("Login",))} == compare(found, KINDS, definition).items
+    assert {"Index"} == define(found, KINDS).bare
+
+
 def test_what_a_role_that_is_missing_must_have_comes_with_it() -> None:
     definition = Definition(frozenset({"Op"}), NONE, frozenset({("Op", "can_read", "Jobs")}))
     found = replace(tables(), roles=tables().roles - {"Op"})

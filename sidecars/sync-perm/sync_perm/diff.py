@@ -27,6 +27,7 @@ AIRFLOW_SECONDS = 120.0
 _LISTED: Mapping[Kind, tuple[str, str]] = {
     "role": ("create_roles", "airflow"),
     "file_role": ("create_roles", "file"),
+    "resource": ("create_resources", "airflow"),
     "permission": ("create_permissions", "airflow"),
     "dag_permission": ("create_permissions", "airflow"),
     "role_grant": ("grant", "airflow"),
@@ -38,6 +39,7 @@ _LISTED: Mapping[Kind, tuple[str, str]] = {
 _GRANT = ("role", "action", "resource")
 _LINES = {
     "create_roles": "+ role {role}",
+    "create_resources": "+ resource {resource}",
     "create_permissions": "+ permission {action} on {resource}",
     "grant": "+ {role}: {action} on {resource}",
     "revoke": "- {role}: {action} on {resource}",
@@ -110,7 +112,11 @@ def _named(name: str, item: Item) -> dict[str, object]:
     """
     Return a row by the names of its parts.
     """
-    parts = {"create_roles": _GRANT[:1], "create_permissions": _GRANT[1:]}.get(name, _GRANT)
+    parts = {
+        "create_roles": _GRANT[:1],
+        "create_resources": _GRANT[2:],
+        "create_permissions": _GRANT[1:],
+    }.get(name, _GRANT)
     return dict(zip(parts, item.row, strict=True))
 
 

@@ -21,6 +21,7 @@ FILE_KINDS: tuple[FileKind, ...] = get_args(FileKind)
 
 Kind = Literal[
     "role",
+    "resource",
     "permission",
     "role_grant",
     "broken",
@@ -75,11 +76,13 @@ class Definition:
         roles: The default roles, and those of `[fab] custom_roles`.
         permissions: Of Airflow's views, and of its plugins'.
         grants: Of the default roles.
+        bare: Of Airflow's views, those without permissions.
     """
 
     roles: frozenset[str]
     permissions: frozenset[Permission]
     grants: frozenset[Grant]
+    bare: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,7 @@ def define(tables: Tables, kinds: Mapping[str, Resource]) -> Definition:
             for grant in tables.grants
             if grant[0] in DEFAULT_ROLES and not grant[2].startswith(prefixes)
         ),
+        bare=frozenset(name for name in tables.bare if not name.startswith(prefixes)),
     )
 
 
@@ -176,6 +180,9 @@ def _compare_roles(
     for role in frozenset(roles) - tables.roles:
         yield Item("role", "", (role,))
     if definition:
+        known = tables.bare.union(resource for _, resource in tables.permissions)
+        for name in definition.bare - known:
+            yield Item("resource", "", (name,))
         for permission in definition.permissions - tables.permissions:
             yield Item("permission", "", permission)
         for role, action, resource in definition.grants - tables.grants:

@@ -8,13 +8,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.support.airflow import Airflow, Version
+from tests.support.airflow import Airflow, Kind, Version
 from tests.support.databases import (
     PASSWORD,
     Database,
     MariaDb,
+    MySql,
     PgBouncer,
     Postgres,
+    find_mysql,
     missing_programs,
     run_server,
 )
@@ -22,6 +24,9 @@ from tests.support.permissions import Metadata
 from tests.support.sync_perm import SyncPerm
 
 Test = TypeVar("Test", bound=Callable[..., Any])
+
+# The first one installs Airflow, which takes minutes; every wait of a test has its own end.
+INSTALLS = pytest.mark.timeout(1_800)
 
 
 def on_airflow(*versions: Version) -> Callable[[Test], Test]:
@@ -36,10 +41,9 @@ def on_airflow(*versions: Version) -> Callable[[Test], Test]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test its versions of Airflow: without `--full` 2.11 only."""
-    if "airflow" in metafunc.fixturenames:
+    if "airflow" in metafunc.fixturenames and "kind" not in metafunc.fixturenames:
         versions = getattr(metafunc.function, "versions", ("2.11",))
-        # The first one installs Airflow, which takes minutes; every wait of a test has its own end.
-        marks = [pytest.mark.timeout(1_800)]
+        marks = [INSTALLS]
         if not metafunc.config.getoption("--full"):
             if "2.11" not in versions:
                 why = "other versions of Airflow run with make test-full"
@@ -79,6 +83,14 @@ def mariadb() -> Iterator[MariaDb]:
     yield from run_server(MariaDb())
 
 
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[MySql]:
+    """One MySQL for the whole run."""
+    if find_mysql() is None:
+        pytest.skip("needs MySQL's own mysqld, on PATH or as MYSQLD_BIN")
+    yield from run_server(MySql())
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """HOME of Airflow's own processes; AIRFLOW_HOME is in it."""
@@ -91,6 +103,21 @@ def database(airflow: Airflow, postgres: Postgres, home: Path) -> Iterator[Datab
     made = airflow.new_postgres(postgres, home)
     yield made
     postgres.drop(made)
+
+
+@pytest.fixture
+def metadata(
+    request: pytest.FixtureRequest, airflow: Airflow, kind: Kind, home: Path, tmp_path: Path
+) -> Metadata:
+    """A metadata database of that kind in which `airflow sync-perm` has run."""
+    made: Metadata
+    if kind == "postgres":
+        made = request.getfixturevalue("database")
+    elif kind == "sqlite":
+        made = airflow.new_sqlite(tmp_path / "metadata.sqlite", home)
+    else:
+        made = airflow.new_mysql(request.getfixturevalue(kind), home)
+    return made
 
 
 StartSyncPerm = Callable[..., SyncPerm]

@@ -158,7 +158,7 @@ def test_least_rights_that_the_readme_names_are_enough(
     add_role(database, "team")
 
     wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "ok", PASS_SECONDS)
-    if airflow.version != "3":  # where only roles are synced
+    if not airflow.is_3:  # where only roles are synced
         wait_until(lambda: grants_on(database, "DAG:a"), "ok", PASS_SECONDS)
     daemon.wait_until_good()
     database.query(f"DROP OWNED BY {user}")

@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts, counts_of
-from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.scenarios.sync_perm.states import World, add_all_roles, damage
-from tests.support.airflow import Airflow, SqliteDatabase, copy_postgres
-from tests.support.databases import Database, Postgres
+from tests.scenarios.sync_perm.conftest import INSTALLS, StartSyncPerm
+from tests.scenarios.sync_perm.states import (
+    MIXED_DAG_IDS,
+    MIXED_ROLES,
+    World,
+    add_all_roles,
+    damage,
+)
+from tests.support.airflow import DATABASES, Airflow, Kind, Version, copy_of
 from tests.support.permissions import Contents, Metadata, contents, difference
 from tests.support.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
@@ -22,14 +27,25 @@ DULL = ("http_request", "airflow_said")
 ARGUMENTS = {"true": ("--include-dags",), "false": ()}
 
 
+# Histories on PostgreSQL are as many as the run asks for; those on others are so many of them.
+ON_OTHERS = 2
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give the test of histories as many as the run asks for; those of roles only need fewer."""
+    """Give the test of histories its cells of the matrix; those of roles only need fewer."""
     if "history" in metafunc.fixturenames:
         number = counts_of(metafunc.config).permission_histories
-        histories = [("true", i) for i in range(number)] + [
-            ("false", i) for i in range(number // 4)
+        cells: list[tuple[Version, Kind]] = [("2.11", "postgres")]
+        if metafunc.config.getoption("--full"):
+            cells = [(version, kind) for version, kinds in DATABASES.items() for kind in kinds]
+        params = [
+            pytest.param(*cell, include_dags, history, marks=INSTALLS)
+            for cell in cells
+            for include_dags, histories in (("true", number), ("false", number // 4))
+            for history in range(histories if cell[1] == "postgres" else ON_OTHERS)
         ]
-        metafunc.parametrize(("include_dags", "history"), histories)
+        names = ("airflow", "kind", "include_dags", "history")
+        metafunc.parametrize(names, params, indirect=["airflow"], scope="session")
 
 
 def expected(airflow: Airflow, copy: Metadata, home: Path, arguments: tuple[str, ...]) -> Contents:
@@ -59,11 +75,10 @@ def wait_for_contents(
         raise AssertionError("\n".join([*story, "", *differences, "", *events])) from None
 
 
-@on_airflow("2.11", "2.7", "3")
 def test_random_histories_end_as_airflow_would_have_it(
     airflow: Airflow,
-    postgres: Postgres,
-    database: Database,
+    kind: Kind,
+    metadata: Metadata,
     home: Path,
     tmp_path: Path,
     start: StartSyncPerm,
@@ -72,42 +87,26 @@ def test_random_histories_end_as_airflow_would_have_it(
     history: int,
 ) -> None:
     world = World(airflow.version, random.Random(history))
-    add_all_roles(database)
+    if kind in ("mariadb", "mysql"):
+        world = World(airflow.version, random.Random(history), MIXED_ROLES, MIXED_DAG_IDS)
+    add_all_roles(metadata, world)
     story: list[str] = []
     daemon = None
     for step in range(counts.permission_steps):
         dags = world.new_dags(world.random.randrange(1, 14))
         parsed = world.random.random() < 0.3
-        airflow.write_dags(database, home, dags, parsed=parsed)
-        story += [f"step {step}: {parsed=} {dags}", *damage(database, world, 6)]
-        copy = copy_postgres(postgres, database, tmp_path)
-        wanted = expected(airflow, copy, home, ARGUMENTS[include_dags])
-        postgres.drop(copy)
+        airflow.write_dags(metadata, home, dags, parsed=parsed)
+        story += [f"step {step}: {parsed=} {dags}", *damage(metadata, world, 6)]
+        wanted = expected(airflow, copy_of(metadata, tmp_path), home, ARGUMENTS[include_dags])
         if daemon is None:
-            daemon = start(database, {"SYNC_PERM_INCLUDE_DAGS": include_dags})
+            daemon = start(metadata, {"SYNC_PERM_INCLUDE_DAGS": include_dags})
 
-        wait_for_contents(database, wanted, story, daemon)
+        wait_for_contents(metadata, wanted, story, daemon)
     assert daemon is not None
     seen = len(daemon.events)
     daemon.sighup()
     daemon.wait_for_pass(seen)
 
-    assert [] == difference(contents(database), wanted), daemon.log()
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_sqlite_ends_as_airflow_would_have_it(
-    airflow: Airflow, tmp_path: Path, home: Path, start: StartSyncPerm
-) -> None:
-    database = airflow.new_sqlite(tmp_path / "metadata.sqlite", home)
-    world = World(airflow.version, random.Random(1))
-    add_all_roles(database)
-    airflow.write_dags(database, home, world.new_dags(12))
-    story = damage(database, world, 6)
-    copy = SqliteDatabase(tmp_path / "copy.sqlite")
-    copy.path.write_bytes(database.path.read_bytes())
-    wanted = expected(airflow, copy, home, ("--include-dags",))
-
-    daemon = start(database)
-
-    wait_for_contents(database, wanted, story, daemon)
+    assert [] == difference(contents(metadata), wanted), daemon.log()
+    is_targeted = airflow.version != "next"
+    assert ("targeted" if is_targeted else "cli") == daemon.status()["details"]["mode"]

@@ -2,6 +2,7 @@
 Many supervisors on one database: one pass at a time, and nothing lost; others do not wait.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sync_perm.database import mysql, postgresql
-from sync_perm.database.connection import parse_url
+from sync_perm.database.connection import Address, parse_url
 from sync_perm.database.lock import CHECK_SECONDS, IDLE_SECONDS, PassLock
 from tests.conftest import Counts
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
@@ -70,13 +71,19 @@ def test_each_schema_of_each_database_has_a_lock_of_its_own(
         assert [False] * 4 == [takes(*one) for one in schemas]
 
 
-@pytest.mark.parametrize("server", ["postgres", "mariadb"])
-def test_a_holder_that_falls_silent_loses_the_lock(
-    request: pytest.FixtureRequest, server: str
-) -> None:
+@pytest.fixture(params=["postgres", "pgbouncer", "mariadb", "mysql"])
+def address(request: pytest.FixtureRequest) -> Address:
+    """An empty database of each kind."""
+    running: Postgres | PgBouncer | MariaDb = request.getfixturevalue(request.param)
+    if isinstance(running, PgBouncer):
+        database = Database(running, running.postgres.new_database().name)
+    else:
+        database = running.new_database()
+    return parse_url("TEST", database.url, "")
+
+
+def test_a_holder_that_falls_silent_loses_the_lock(address: Address) -> None:
     """What the server sees of a node that lost its power: a connection on which nothing comes."""
-    running: Postgres | MariaDb = request.getfixturevalue(server)
-    address = parse_url("TEST", running.new_database().url, "")
     with PassLock(address, idle_seconds=1) as silent:
         assert silent.try_acquire()
 
@@ -85,6 +92,26 @@ def test_a_holder_that_falls_silent_loses_the_lock(
                 return other.try_acquire()
 
         wait_until(is_free, "the server frees it")
+
+
+@pytest.mark.usefixtures("only_in_full")
+def test_a_pass_of_many_times_the_limit_keeps_the_lock(address: Address) -> None:
+    """As a pass of ten minutes does with the limit that is shipped."""
+    limit_seconds, checks = 5, 0
+    with PassLock(address, idle_seconds=limit_seconds) as lock, PassLock(address) as other:
+        assert lock.try_acquire()
+        until = time.monotonic() + 14 * limit_seconds
+
+        def is_over() -> bool:
+            nonlocal checks
+            lock.check()
+            checks += 1
+            return time.monotonic() > until
+
+        wait_until(is_over, "fourteen times the limit", 20 * limit_seconds)
+
+        assert not other.try_acquire()
+    assert checks > 14
 
 
 def test_whoever_runs_a_pass_asks_so_often_that_the_lock_stays(postgres: Postgres) -> None:

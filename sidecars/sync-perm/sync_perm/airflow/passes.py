@@ -136,6 +136,7 @@ class AirflowPasses:
             broken=0,
             dags={},
             fresh=frozenset(),
+            bare=said.told["bare"],
         )
 
     def _environment(self, address: Address) -> Mapping[str, str]:
@@ -274,7 +275,7 @@ class _Listener:
         match said:
             case {"dag": str(dag_id), "error": str(error)}:
                 self.report.failed[dag_id] = _one_line(self._address.redact(error))
-            case {"roles": list(), "permissions": list(), "grants": list()}:
+            case {"roles": list(), "bare": list(), "permissions": list(), "grants": list()}:
                 self.told = {
                     name: frozenset(row if isinstance(row, str) else tuple(row) for row in rows)
                     for name, rows in said.items()

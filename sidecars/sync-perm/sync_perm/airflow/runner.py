@@ -15,8 +15,8 @@ TASK is a file with one JSON object:
 Standard output has one JSON object a line:
 
 - ``{"dag": id, "error": text}`` for each DAG that failed;
-- ``{"roles": [name, …], "permissions": [[action, resource], …], "grants": [[role, action,
-  resource], …]}`` for ``tell``;
+- ``{"roles": [name, …], "bare": [resource without permissions, …], "permissions": [[action,
+  resource], …], "grants": [[role, action, resource], …]}`` for ``tell``;
 - at the end ``{"done": number of DAGs}``, or ``{"failed": {"kind", "error", "module",
   "is_misfit"}}``.
 
@@ -57,6 +57,8 @@ _PERMISSIONS = (
 )
 CONTENTS = {
     "roles": "SELECT name FROM ab_role",
+    "bare": "SELECT name FROM ab_view_menu v WHERE NOT EXISTS"
+    " (SELECT 1 FROM ab_permission_view p WHERE p.view_menu_id = v.id)",
     "permissions": f"SELECT a.name, v.name FROM ab_permission_view p{_PERMISSIONS}",
     "grants": "SELECT r.name, a.name, v.name FROM ab_permission_view_role g JOIN ab_role r"
     f" ON r.id = g.role_id JOIN ab_permission_view p ON p.id = g.permission_view_id{_PERMISSIONS}",
@@ -155,7 +157,8 @@ def tell(path: str, answer: Answer) -> None:
     """
     with closing(sqlite3.connect(path)) as database:
         found = {name: database.execute(sql).fetchall() for name, sql in CONTENTS.items()}
-    answer({**found, "roles": [name for (name,) in found["roles"]]})
+    names = {key: [name for (name,) in found[key]] for key in ("roles", "bare")}
+    answer({**found, **names})
 
 
 def work(task: dict[str, Any], answer: Answer) -> None:

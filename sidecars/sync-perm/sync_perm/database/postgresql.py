@@ -91,6 +91,8 @@ def explain(error: Exception) -> str:
     for prefix, reason in REASONS_BY_CODE.items():
         if code.startswith(prefix):
             return reason
+    if isinstance(error, UnicodeEncodeError):  # psycopg2 speaks the database's own encoding
+        return "role_name_unfit"
     words = str(error).lower()
     if 'database "' in words and "does not exist" in words:
         return "database_missing"

@@ -40,6 +40,7 @@ class Tables:
     Args:
         broken: How many permissions lack action or resource (AIRFLOW-5336).
         aliases: Role as a DAG spells it → as the database does, whose collation takes both for one.
+        bare: Resources without any permission; Airflow has some.
         unfit: Names of roles that the database's character set cannot hold.
         dags: DAG → its access control; None without one, Unreadable where we cannot tell.
         fresh: The DAGs that were serialized again since the last look.
@@ -54,6 +55,7 @@ class Tables:
     fresh: frozenset[str]
     aliases: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
+    bare: frozenset[str] = frozenset()
     unfit: frozenset[str] = frozenset()
 
 
@@ -99,7 +101,7 @@ class Reader:
         table = database.table
         fresh = self._read_dags(database) if dags else frozenset()
         roles = _names(database, "ab_role")
-        pairs, broken = _permissions(database)
+        pairs, bare, broken = _permissions(database)
         grants = frozenset(
             (roles[role], *pairs[number])
             for number, role in database.each(
@@ -117,6 +119,7 @@ class Reader:
             fresh=fresh,
             aliases=aliases,
             places=self.read_places(database) if places else {},
+            bare=bare,
             unfit=unfit,
         )
 
@@ -216,9 +219,10 @@ class Reader:
             self._hashes[dag_id] = digest
 
 
-def _permissions(database: Database) -> tuple[dict[int, Permission], int]:
+def _permissions(database: Database) -> tuple[dict[int, Permission], frozenset[str], int]:
     """
-    Return permissions by id, and the number of those that lack action or resource.
+    Return permissions by id, the resources without any, and the number of permissions that lack
+    action or resource.
 
     Names come by queries of their own, not by a join: each is in memory once, not once a row.
     They come after the rows that refer to them: a row that is made meanwhile is not broken.
@@ -230,7 +234,8 @@ def _permissions(database: Database) -> tuple[dict[int, Permission], int]:
     for number, action_id, resource_id in rows:
         if action_id in actions and resource_id in resources:
             pairs[number] = (actions[action_id], resources[resource_id])
-    return pairs, len(rows) - len(pairs)
+    bare = frozenset(resources.values()).difference(resource for _, resource in pairs.values())
+    return pairs, bare, len(rows) - len(pairs)
 
 
 def _names(database: Database, table: str) -> dict[int, str]:

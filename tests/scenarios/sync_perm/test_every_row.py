@@ -1,0 +1,157 @@
+"""
+Every row of Airflow's permission tables, damaged in every way: it is fixed, or nothing is called
+good.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from sidecar_runtime.fence import Fence
+from sync_perm.airflow.installation import find_installation
+from sync_perm.airflow.passes import AirflowPasses
+from sync_perm.airflow_config import AirflowConfig
+from sync_perm.comparison import Comparison
+from sync_perm.database.connection import parse_url
+from sync_perm.database.database import Database as Reader
+from tests.conftest import Counts
+from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
+from tests.support.airflow import EVERY_VERSION, AccessControl, Airflow
+from tests.support.databases import Database
+from tests.support.permissions import add_role, contents, difference
+from tests.support.sync_perm import PASS_SECONDS
+from tests.support.waiting import wait_until
+from tests.sync_perm.given import Sqlite
+
+# Table → its columns that say something, and what each refers to.
+TABLES: Mapping[str, Mapping[str, str]] = {
+    "ab_permission_view_role": {
+        "permission_view_id": "ab_permission_view",
+        "role_id": "ab_role",
+    },
+    "ab_permission_view": {"permission_id": "ab_permission", "view_menu_id": "ab_view_menu"},
+    "ab_role": {"name": ""},
+    "ab_permission": {"name": ""},
+    "ab_view_menu": {"name": ""},
+}
+OTHERS = [version for version in EVERY_VERSION if version != "2.11"]
+DAGS: Mapping[str, AccessControl] = {
+    "ruled": {"team": ["can_read", "can_edit"], "Viewer": ["can_delete"]},
+    "free": None,
+    "closed": {},
+}
+
+
+class Damage(NamedTuple):
+    """What somebody does to one row."""
+
+    table: str
+    number: int
+    sql: str
+
+
+@pytest.fixture
+def whole(airflow: Airflow, database: Database, home: Path) -> Database:
+    """A database that Airflow would leave as it is."""
+    add_role(database, "team")
+    airflow.write_dags(database, home, DAGS)
+    airflow.full_sync(database, home)
+    return database
+
+
+def every_damage(mirror: Sqlite) -> Iterator[Damage]:
+    """Delete each row, and change each of its columns: to nothing, another row, another name."""
+    for table, columns in TABLES.items():
+        for (number,) in mirror.rows(f"SELECT id FROM {table}"):
+            yield Damage(table, number, f"DELETE FROM {table} WHERE id = {number}")
+            for column, other in columns.items():
+                values = ["name || ' of old'"]
+                if other:
+                    following = f"SELECT MIN(id) FROM {other} WHERE id > {column}"
+                    values = ["NULL", f"COALESCE(({following}), (SELECT MIN(id) FROM {other}))"]
+                for value in values:
+                    changed = f"UPDATE {table} SET {column} = {value} WHERE id = {number}"
+                    yield Damage(table, number, changed)
+
+
+@pytest.fixture
+def mirror(whole: Database, tmp_path: Path) -> Sqlite:
+    """The same rows where one look takes milliseconds, and nothing refuses damage."""
+    copy = Sqlite(tmp_path / "mirror.sqlite")
+    for table, columns in TABLES.items():
+        names = ", ".join(["id", *columns])
+        for row in whole.query(f"SELECT {names} FROM {table}"):
+            copy.run(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})", *row)
+    for dag_id, digest, data in whole.query(
+        "SELECT dag_id, dag_hash, CAST(data AS TEXT) FROM serialized_dag"
+    ):
+        copy.run(
+            "INSERT INTO serialized_dag VALUES (?, ?, ?, NULL, '2024-01-01', '2024-01-01')",
+            *(dag_id, digest, data),
+        )
+    return copy
+
+
+@pytest.fixture
+def comparison(airflow: Airflow, whole: Database, home: Path, tmp_path: Path) -> Comparison:
+    """One that has read what this Airflow defines."""
+    config = AirflowConfig(airflow.environment(whole.url, home))
+    found = find_installation(str(airflow.bin / "airflow"), config)
+    made = Comparison(found, include_dags=True)
+    folder = tmp_path / "passes"
+    folder.mkdir()
+    passes = AirflowPasses(found, config, str(folder))
+    made.define(passes.write_empty(parse_url("TEST", whole.url, ""), Fence(), PASS_SECONDS))
+    return made
+
+
+@on_airflow("2.11", *OTHERS)
+def test_no_damage_that_airflow_would_repair_is_called_good(
+    airflow: Airflow, whole: Database, mirror: Sqlite, comparison: Comparison, home: Path
+) -> None:
+    reader = Reader(mirror.address)
+    assert frozenset() == comparison.look(reader).items
+    good = comparison.fingerprint(reader)
+    unseen: list[Damage] = []
+    called_good: list[Damage] = []
+    named: list[Damage] = []
+    for damage in list(every_damage(mirror)):
+        (row,) = mirror.rows(f"SELECT * FROM {damage.table} WHERE id = {damage.number}")
+        mirror.run(damage.sql)
+        if comparison.fingerprint(reader) == good:
+            unseen.append(damage)
+        look = comparison.look(reader)
+        if not look.shown:
+            # A role that people made is gone: Airflow cannot know it either, and the DAG is named.
+            (called_good if not look.failing else named).append(damage)
+        marks = ", ".join("?" * len(row))
+        mirror.run(f"INSERT OR REPLACE INTO {damage.table} VALUES ({marks})", *row)
+    reader.close()
+
+    assert [] == unseen
+    assert {"ab_role"} == {damage.table for damage in named}
+    assert 1 == len({damage.number for damage in named})
+    # What is called good all the same, Airflow leaves as it is, too.
+    for damage in called_good:
+        whole.query(f"SET session_replication_role = replica; {damage.sql}")
+    damaged = contents(whole)
+    airflow.full_sync(whole, home)
+    assert [] == difference(damaged, contents(whole)), called_good
+
+
+@on_airflow("2.11", *OTHERS)
+def test_every_grant_that_is_lost_comes_back(
+    airflow: Airflow, whole: Database, start: StartSyncPerm, counts: Counts
+) -> None:
+    wanted = contents(whole)
+    daemon = start(whole, {"SYNC_PERM_INCLUDE_DAGS": "true"})
+    daemon.wait_until_good()
+    parts = counts.lost_parts
+    for part in range(parts):
+        whole.query(f"DELETE FROM ab_permission_view_role WHERE id % {parts} = {part}")
+        wait_until(lambda: contents(whole) == wanted, "all is back", 2 * PASS_SECONDS)
+    daemon.wait_until_good()
+
+    assert [] == daemon.find_events("pass_postponed")

@@ -1,0 +1,118 @@
+"""
+Passwords that rotate, as IAM's tokens do every 15 minutes: each pass gets in by the newest.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.sync_perm.conftest import StartSyncPerm
+from tests.support.airflow import Airflow
+from tests.support.databases import Database, MySql, Postgres
+from tests.support.permissions import add_role, grants_on
+from tests.support.sync_perm import PASS_SECONDS, SyncPerm
+from tests.support.waiting import wait_until
+
+CONN_CMD = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD"
+
+
+class Tokens:
+    """Logins that live for one rotation, and the file from which a command prints the newest."""
+
+    def __init__(self, database: Database, folder: Path, options: str = "") -> None:
+        self._database = database
+        self._file = folder / "token"
+        self._options = options
+        self._number = 0
+        self.command = f"cat {self._file}"
+        self.rotate()
+
+    def rotate(self) -> None:
+        """Let a new token in, and print it from now on."""
+        self._number += 1
+        user, password = f"iam_{self._number}", f"Token-{self._number}-of-the-suite"
+        if isinstance(self._database.server, Postgres):
+            self._database.query(f"CREATE ROLE {user} SUPERUSER LOGIN PASSWORD '{password}'")
+        else:
+            login = f"IDENTIFIED WITH caching_sha2_password BY '{password}' REQUIRE SSL"
+            self._database.query(f"CREATE USER '{user}'@'%' {login}")
+            self._database.query(f"GRANT ALL ON *.* TO '{user}'@'%'")
+        url = self._database.server.url(self._database.name, user, password)
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{url}{self._options}\n")
+        new.rename(self._file)
+
+    def refuse_the_old(self) -> None:
+        """Let no token in but the newest; who is in stays in, as with IAM."""
+        old = f"iam_{self._number - 1}"
+        if isinstance(self._database.server, Postgres):
+            self._database.query(f"ALTER ROLE {old} NOLOGIN")
+        else:
+            self._database.query(f"ALTER USER '{old}'@'%' ACCOUNT LOCK")
+
+
+def assert_no_pass_fails(
+    daemon: SyncPerm, database: Database, tokens: Tokens, rotations: int
+) -> None:
+    daemon.wait_until_good()
+    for number in range(rotations):
+        tokens.rotate()
+        tokens.refuse_the_old()
+        role = f"team {number}"
+        add_role(database, role)
+
+        def is_granted(role: str = role) -> bool:
+            return (role, "can_read") in grants_on(database, "Website")
+
+        wait_until(is_granted, "a pass got in", PASS_SECONDS)
+
+    passes = [event["result"] for event in daemon.find_events("pass_finished")]
+    assert {"success"} == set(passes)
+    assert len(passes) >= rotations - 1  # the last one may still be at its end
+    assert [] == daemon.find_events("cycle_failed")
+    assert [] == daemon.find_events("pass_postponed")
+
+
+def test_postgresql(
+    airflow: Airflow, database: Database, tmp_path: Path, start: StartSyncPerm, counts: Counts
+) -> None:
+    tokens = Tokens(database, tmp_path)
+    daemon = start(None, {CONN_CMD: tokens.command})
+
+    assert_no_pass_fails(daemon, database, tokens, counts.credential_rotations)
+
+
+@pytest.mark.usefixtures("only_in_full")
+def test_mysql_with_its_own_login_over_tls(
+    airflow: Airflow,
+    mysql: MySql,
+    home: Path,
+    tmp_path: Path,
+    start: StartSyncPerm,
+    counts: Counts,
+) -> None:
+    database = airflow.new_mysql(mysql, home)
+    tokens = Tokens(database, tmp_path, f"?ssl_ca={mysql.certificate}")
+    daemon = start(None, {CONN_CMD: tokens.command})
+
+    assert_no_pass_fails(daemon, database, tokens, counts.credential_rotations)
+
+
+@pytest.mark.usefixtures("only_in_full")
+def test_mysql_lets_in_whom_it_has_not_seen_since_its_start_without_tls(
+    airflow: Airflow, mysql: MySql, home: Path, start: StartSyncPerm
+) -> None:
+    database = airflow.new_mysql(mysql, home)
+    database.query("CREATE USER 'cold'@'%' IDENTIFIED WITH caching_sha2_password BY 'Pa55'")
+    database.query("GRANT ALL ON *.* TO 'cold'@'%'")
+    daemon = start(
+        None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": mysql.url(database.name, "cold", "Pa55")}
+    )
+    daemon.wait_until_good()
+    mysql.stop()  # and with it what it remembers
+    mysql.start()
+    add_role(database, "team")
+
+    wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "ok", PASS_SECONDS)
+    daemon.wait_until_good()
