@@ -7,6 +7,7 @@ With "parsed" their permissions are written, too, as after a parse of their file
 their serialized forms are, as if every permission had been lost.
 """
 
+import inspect
 import json
 import os
 import sys
@@ -61,9 +62,11 @@ def write_3(dags: dict[str, Any], places: dict[str, list[str]], parsed: bool) ->
     from airflow.dag_processing import collection
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.sdk import DAG
-    from airflow.serialization.serialized_objects import LazyDeserializedDAG
+    from airflow.serialization import serialized_objects
     from airflow.utils.session import create_session
 
+    names = vars(serialized_objects)
+    to_dict = (names.get("DagSerialization") or names["SerializedDAG"]).to_dict  # in 3.0 the latter
     if not parsed:
         collection._sync_dag_perms = lambda *_, **__: None
     errors: dict[tuple[str, str], str] = {}
@@ -81,10 +84,11 @@ def write_3(dags: dict[str, Any], places: dict[str, list[str]], parsed: bool) ->
                 tags=set(tags),
             )
             dag.relative_fileloc = path
-            made.append(LazyDeserializedDAG.from_dag(dag))
-        collection.update_dag_parsing_results_in_db(
-            "dags-folder", None, made, errors, None, set(), session
-        )
+            made.append(serialized_objects.LazyDeserializedDAG(data=to_dict(dag)))
+        update = collection.update_dag_parsing_results_in_db
+        takes_duration = "parse_duration" in inspect.signature(update).parameters  # 3.1 and later
+        duration = [None] if takes_duration else []
+        update("dags-folder", None, made, errors, *duration, set(), session)
     print(errors)
 
 

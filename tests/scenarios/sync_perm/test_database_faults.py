@@ -12,7 +12,7 @@ from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow import Airflow
 from tests.support.databases import Database, Postgres, missing_programs
 from tests.support.permissions import add_role, grants_on
-from tests.support.sync_perm import PASS_SECONDS, SyncPerm
+from tests.support.sync_perm import PASS_SECONDS, SyncPerm, is_alive
 from tests.support.waiting import wait_until
 
 # Long enough for some retries of a supervisor that asks every half second.
@@ -121,6 +121,49 @@ def test_database_that_does_not_exist_yet_and_then_is_not_migrated(
     database.query("ALTER SCHEMA public RENAME TO empty")
     database.query("ALTER SCHEMA migrated RENAME TO public")
     assert_recovers(daemon)
+
+
+def test_database_that_only_reads_is_named_and_nothing_is_started(
+    airflow: Airflow, postgres: Postgres, database: Database, start: StartSyncPerm
+) -> None:
+    """As after a failover, when the name still leads to the old primary."""
+    Database(postgres, "postgres").query(
+        f"ALTER DATABASE {database.name} SET default_transaction_read_only = on"
+    )
+    Database(postgres, "postgres").query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+        (database.name,),
+    )
+    with_a_role = "SET default_transaction_read_only = off; INSERT INTO ab_role (id, name)"
+    database.query(f"{with_a_role} VALUES (99, 'team')")
+
+    daemon = start(database)
+
+    assert_is_a_calm_failure(daemon, "database_read_only")
+    assert 503 == daemon.get("/readyz").status
+    Database(postgres, "postgres").query(f"ALTER DATABASE {database.name} RESET ALL")
+    wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "granted", 240)
+    assert_recovers(daemon)
+
+
+def test_database_that_restarts_in_the_middle_of_a_pass(
+    airflow: Airflow, own_postgres: Postgres, home: Path, start: StartSyncPerm
+) -> None:
+    database = airflow.new_postgres(own_postgres, home)
+    add_role(database, "team")
+    daemon = start(database)
+    daemon.wait_for_event("pass_started", PASS_SECONDS)
+    children = wait_until(daemon.children, "its process", PASS_SECONDS)
+
+    own_postgres.stop()
+    failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS)
+    wait_until(lambda: not any(map(is_alive, children)), "the pass is gone")
+    own_postgres.start()
+
+    assert failed["reason"] in ("lock_lost", "database_unreachable")
+    wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "granted", 240)
+    assert_recovers(daemon)
+    assert [] == daemon.stray_lines
 
 
 def test_wrong_password_and_account_that_may_not_read(

@@ -5,6 +5,8 @@ What the sidecar is for: late roles, lost grants; and what it leaves alone.
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.support.airflow import AccessControl, Airflow
 from tests.support.databases import Database
@@ -19,7 +21,7 @@ from tests.support.permissions import (
     null_rows,
     revoke,
 )
-from tests.support.sync_perm import PASS_SECONDS, POLL_SECONDS
+from tests.support.sync_perm import PASS_SECONDS, POLL_SECONDS, cpu_seconds
 from tests.support.waiting import wait_until
 
 GRACE_SECONDS = 5.0
@@ -117,6 +119,25 @@ def test_nothing_is_written_and_nothing_started_while_nothing_changes(
     assert written == _tuples_written(database)
     assert [] == daemon.find_events("pass_started")
     assert [] == daemon.children()
+
+
+@pytest.mark.usefixtures("only_in_full")
+def test_a_foe_that_edits_every_two_seconds_costs_a_tenth_of_a_core_at_most(
+    airflow: Airflow, database: Database, start: StartSyncPerm
+) -> None:
+    daemon = start(database)
+    daemon.wait_until_good()
+    before, began = cpu_seconds(daemon.pid), time.monotonic()
+
+    def edited(seconds: float = 300.0) -> bool:
+        revoke(database, "Viewer", "can_read", "Pools")
+        return time.monotonic() > began + seconds
+
+    wait_until(edited, "five minutes", 400, step_seconds=2.0)
+    share = (cpu_seconds(daemon.pid) - before) / (time.monotonic() - began)
+
+    assert [] != daemon.find_events("pass_finished")
+    assert share <= 0.10
 
 
 @on_airflow("2.11", "3")

@@ -27,6 +27,8 @@ class Driver(Protocol):
     """The SQL that makes a whole number of a moment."""
     NUMBER: str
     """The SQL that makes a whole number of a text, for most texts another one."""
+    READ_ONLY: str
+    """The SQL that tells whether nothing can be written here."""
 
     def connect(self, address: Address) -> Any:
         """
@@ -66,6 +68,7 @@ ADVICE = {
     "until then.",
     "database_read_denied": "Grant SELECT on the table to the account in the URL.",
     "role_name_unfit": "Rename the role, or convert the database to UTF-8 (utf8mb4).",
+    "database_read_only": "It passes by itself once the name leads to the primary again.",
     "database_lost": "This passes by itself.",
     "database_failed": "See what the database says.",
     "driver_missing": "Install the driver that the URL names.",
@@ -126,8 +129,13 @@ class Database:
             idle_seconds: After so long without a question the server ends the connection.
 
         Raises:
-            SidecarError: The query or the connection failed.
+            SidecarError: The query or the connection failed, or nothing can be written here.
         """
+        ((is_read_only,),) = self.rows(f"SELECT {self.driver.READ_ONLY}")
+        if is_read_only:
+            # Airflow would log an error for each row, and end as if all were well.
+            reason = "database_read_only"
+            raise SidecarError(reason, f"{self.address}: it only reads", ADVICE[reason])
         try:
             return self.driver.try_lock(self._connection, self.address, idle_seconds)
         except self.driver.errors() as error:

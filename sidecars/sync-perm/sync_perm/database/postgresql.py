@@ -18,6 +18,7 @@ from sync_perm.database.connection import Address
 PLACEHOLDER = "%s"
 TEXT = "CAST({} AS TEXT)"
 NUMBER = "CAST(HASHTEXT({}) AS BIGINT)"
+READ_ONLY = "CURRENT_SETTING('transaction_read_only') = 'on'"
 MILLISECONDS = "CAST(EXTRACT(EPOCH FROM {}) * 1000 AS BIGINT)"
 
 # Of one connect or one query: a server that accepts and does not answer must not hold a cycle.
