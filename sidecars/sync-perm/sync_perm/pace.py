@@ -14,7 +14,7 @@ from sync_perm.difference import Item
 
 # A failed pass is repeated after 10, 20, 40, … seconds, up to this.
 MAX_PAUSE_SECONDS = 300.0
-# Rows that come back after so many passes of the last ten minutes are someone else's doing.
+# Rows that come back after this many passes within ten minutes are someone else's doing.
 CONTESTED_PASSES = 2
 CONTESTED_SECONDS = 600.0
 # How many rows of a pass are remembered for that; more at once is not what a person edits.

@@ -45,6 +45,10 @@ def assert_is_a_calm_failure(daemon: SyncPerm, reason: str) -> None:
     assert daemon.sample("sidecar_failures_total", reason=reason) >= 1
 
 
+def is_synced(database: Database) -> bool:
+    return ("team", "can_read") in grants_on(database, "Website")
+
+
 def assert_recovers(daemon: SyncPerm) -> None:
     daemon.wait_until_good(SECONDS + PASS_SECONDS)
     wait_until(lambda: daemon.status()["last_error"] is None, "no error any more", SECONDS)
@@ -69,7 +73,7 @@ def test_database_that_is_down_at_the_start_and_again_later(
     assert "database_unreachable" == daemon.get("/readyz").json()["reason"]
     own_postgres.start()
     add_role(database, "team")
-    wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "granted", 120)
+    wait_until(lambda: is_synced(database), "granted", PASS_SECONDS)
 
 
 def test_database_that_hangs_is_reported_and_health_answers(
@@ -127,22 +131,18 @@ def test_database_that_only_reads_is_named_and_nothing_is_started(
     airflow: Airflow, postgres: Postgres, database: Database, start: StartSyncPerm
 ) -> None:
     """As after a failover, when the name still leads to the old primary."""
-    Database(postgres, "postgres").query(
-        f"ALTER DATABASE {database.name} SET default_transaction_read_only = on"
-    )
-    Database(postgres, "postgres").query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-        (database.name,),
-    )
-    with_a_role = "SET default_transaction_read_only = off; INSERT INTO ab_role (id, name)"
-    database.query(f"{with_a_role} VALUES (99, 'team')")
+    add_role(database, "team")
+    server = Database(postgres, "postgres")
+    server.query(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
 
     daemon = start(database)
 
     assert_is_a_calm_failure(daemon, "database_read_only")
     assert 503 == daemon.get("/readyz").status
-    Database(postgres, "postgres").query(f"ALTER DATABASE {database.name} RESET ALL")
-    wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "granted", 240)
+    server.query(f"ALTER DATABASE {database.name} RESET ALL")
+    wait_until(
+        lambda: ("team", "can_read") in grants_on(database, "Website"), "granted", PASS_SECONDS
+    )
     assert_recovers(daemon)
 
 
@@ -161,7 +161,9 @@ def test_database_that_restarts_in_the_middle_of_a_pass(
     own_postgres.start()
 
     assert failed["reason"] in ("lock_lost", "database_unreachable")
-    wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "granted", 240)
+    wait_until(
+        lambda: ("team", "can_read") in grants_on(database, "Website"), "granted", PASS_SECONDS
+    )
     assert_recovers(daemon)
     assert [] == daemon.stray_lines
 

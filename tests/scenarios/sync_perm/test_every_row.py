@@ -45,7 +45,7 @@ DAGS: Mapping[str, AccessControl] = {
 
 
 class Damage(NamedTuple):
-    """What somebody does to one row."""
+    """What someone does to one row."""
 
     table: str
     number: int

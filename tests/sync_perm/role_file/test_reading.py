@@ -180,3 +180,33 @@ def test_what_steers_a_terminal_is_shown_as_a_number() -> None:
 
     assert "\\x1b[2J" in found
     assert "\x1b" not in found
+
+
+def test_a_file_that_is_read_while_it_is_written_gives_no_other_dag_to_anyone() -> None:
+    text = dedent("""\
+        roles:
+          auditor:
+            permissions:
+              - can_read on Jobs
+          team-a:
+            from: [auditor]
+            dags:
+              - folder: team-a/**
+                permissions: [can_read]
+              - tag: shared
+                permissions:
+                  - can_edit
+    """)
+    whole = read(text)
+    taken = 0
+
+    for end in range(len(text)):
+        part = read(text[:end])
+        if part.mistakes:
+            continue
+        taken += 1
+        asked = {(s.by, s.value): s.permissions for s in part.selections}
+        allowed = {(s.by, s.value): s.permissions for s in whole.selections}
+        assert asked.keys() <= allowed.keys(), text[:end]
+        assert all(asked[one] <= allowed[one] for one in asked), text[:end]
+    assert 0 < taken < len(text) / 2
