@@ -15,8 +15,9 @@ from tests.support.permissions import add_role, grants_on
 from tests.support.sync_perm import PASS_SECONDS, SyncPerm, is_alive
 from tests.support.waiting import wait_until
 
-# Long enough for some retries of a supervisor that asks every half second.
-SECONDS = 40.0
+# Long enough for some retries of a supervisor that asks every half second, and has to start Airflow
+# first.
+SECONDS = 150.0
 
 
 @pytest.fixture
