@@ -80,6 +80,9 @@ class Sqlite:
     def run(self, sql: str, *values: Any) -> None:
         self._connection.execute(sql, values)
 
+    def close(self) -> None:
+        self._connection.close()
+
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql).fetchall()
 

@@ -4,6 +4,9 @@ Connections, and the reasons of their failures.
 
 import sqlite3
 import ssl
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import psycopg2
@@ -122,3 +125,22 @@ def test_one_lock_for_all(sqlite: Sqlite) -> None:
 
     with PassLock(sqlite.address) as next_one:
         assert next_one.try_acquire()
+
+
+def test_a_lock_that_was_given_back_leaves_our_view_of_sqlite_alone(sqlite: Sqlite) -> None:
+    """
+    Whoever closes any descriptor of the file loses SQLite's own locks on it (POSIX): the next
+    process takes itself for the last one, removes the log of writes, and we would read the old one.
+    """
+    sqlite.run("PRAGMA journal_mode = WAL")
+    sqlite.close()
+    program = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "db.execute('INSERT INTO ab_role (name) VALUES (?)', [sys.argv[2]]); db.close()"
+    )
+    with closing(Database(sqlite.address)) as reader:
+        for role in ("first", "second", "third", "fourth"):
+            subprocess.run([sys.executable, "-c", program, sqlite.path, role], check=True)
+            assert (role,) in reader.rows("SELECT name FROM ab_role")
+            with PassLock(sqlite.address) as lock:
+                assert lock.try_acquire()

@@ -71,11 +71,14 @@ def quoted(schema: str) -> str:
 
 def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:
     """
-    ``flock`` the file of the database; SQLite's own locks are of another kind (``fcntl``).
+    ``flock`` the folder of the database; it ends with the process, so nothing of a node that is
+    gone can hold it.
 
-    It ends with the process, so nothing of a node that is gone can hold it.
+    Not the file: whoever closes any descriptor of it loses SQLite's own locks on it (POSIX), and
+    our other connection would read an old log of writes from then on.
     """
-    fd = os.open(address.database, os.O_RDONLY | os.O_CLOEXEC)
+    folder = os.path.dirname(os.path.realpath(address.database))
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     with suppress(BlockingIOError):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         connection.lock_fd = fd
