@@ -357,6 +357,24 @@ def test_what_a_command_refused_by_a_failure_of_its_own_is_asked_again(
     assert wrapper.context.status.readiness.ready
 
 
+def test_whoever_asks_while_git_sync_fails_is_answered_once_it_is_back(start: Start) -> None:
+    wrapper = start.published(GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND="true")
+    gate = wrapper.context.gate
+    assert gate is not None
+    gate._check = command_check(("false",))
+    wrapper.commit(TWO)
+    assert "refused" == wrapper.cycle().result
+    gate._check = command_check(("true",))
+    source, away = wrapper.folder / "source", wrapper.folder / "away"
+    wrapper.remote.error = DOWN
+    source.rename(away)
+    raised(SidecarError, wrapper.session.cycle, Fence(is_asked_for=True))
+    wrapper.remote.error = None
+    away.rename(source)
+
+    assert Outcome("changed", TWO) == wrapper.cycle()
+
+
 def test_a_removed_link_is_turned_back_without_git_sync(start: Start, log: Log) -> None:
     wrapper = start.published()
     (wrapper.root / "repo").unlink()

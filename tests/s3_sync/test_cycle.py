@@ -12,8 +12,9 @@ import pytest
 from s3_sync.tree import managed as managed_module
 from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
+from tests.s3_sync.failing import failure
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3
+from tests.support.fake_s3 import FakeS3, error, is_list
 
 GATE = {"S3_SYNC_GATE": "syntax"}
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
@@ -44,6 +45,28 @@ def test_nothing_is_deleted_for_a_revision_that_is_refused(s3: FakeS3, process: 
 
     assert "refused" == process.cycle().result
     assert {"a.py": b"a = 1\n"} == process.shown
+
+
+@whole
+def test_whoever_asks_while_the_source_is_down_is_answered_once_it_is_back(
+    s3: FakeS3, process: Process, layout: dict[str, str], tmp_path: Path
+) -> None:
+    """A command that failed by itself has been fixed; S3 fails in the cycle that SIGHUP starts."""
+    fixed = tmp_path / "fixed"
+    fixed.touch()
+    command = f"sh -c 'test -e {fixed}'"
+    s3.put("a.py", b"a = 1\n")
+    process.run({**layout, "S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command})
+    fixed.unlink()
+    s3.put("a.py", b"a = 2\n")
+    assert ["refused"] * 2 == [process.cycle().result for _ in range(2)]
+    fixed.touch()
+    s3.inject(error(403, "AccessDenied"), is_list)
+    assert "access_denied_list" == failure(process.cycle, is_asked_for=True).reason
+    s3.heal()
+
+    assert "changed" == process.cycle().result
+    assert {"a.py": b"a = 2\n"} == process.shown
 
 
 def test_what_is_foreign_goes_once_a_revision_is_accepted(s3: FakeS3, process: Process) -> None:

@@ -143,14 +143,22 @@ class Gate:
         self._verdicts: dict[str, _Verdict] = {}
         self._undecided: dict[str, int] = {}
 
-    def is_due(self, revision: str, fence: Fence) -> bool:
+    def ask_again(self) -> None:
+        """
+        Look at each refusal again when its revision is judged next: a person asks.
+
+        That may be some cycles later, as a cycle can fail before it has anything to be judged.
+        """
+        for verdict in self._verdicts.values():
+            if verdict.refusal is not None:
+                verdict.due_at = self._clock()
+
+    def is_due(self, revision: str) -> bool:
         """
         Whether a refusal of this revision is remembered, and to be looked at again.
         """
         verdict = self._verdicts.get(revision)
-        if verdict is None or verdict.refusal is None:
-            return False
-        return fence.is_asked_for or self._clock() >= verdict.due_at
+        return verdict is not None and self._clock() >= verdict.due_at
 
     def silence(self, revision: str, last: Undecided) -> RevisionRefused | None:
         """
@@ -174,14 +182,12 @@ class Gate:
             Undecided: There is no verdict; ask again.
             CycleAbandoned: The fence was revoked; the check is killed.
         """
-        if revision not in self._verdicts or self.is_due(revision, fence):
+        if revision not in self._verdicts or self.is_due(revision):
             try:
                 refusal = self.examine(revision, folder, changed, fence)
             except Undecided:
                 self._metrics.checks("undecided").inc()
                 _keep(self._undecided, revision, self._undecided.get(revision, 0) + 1)
-                if held := self._verdicts.get(revision):
-                    held.due_at = self._clock()  # whoever asked again has no answer yet
                 raise
             self._note(revision, refusal)
         refused = self._verdicts[revision].refusal

@@ -49,6 +49,8 @@ class Session:
             GaveUp: As git-sync would, before anything is published.
             CycleAbandoned: The fence was revoked.
         """
+        if fence.is_asked_for and self._context.gate is not None:
+            self._context.gate.ask_again()
         try:
             outcome = self._run(fence)
         except SidecarError as error:
@@ -224,7 +226,7 @@ class Session:
         if fence.is_asked_for or wanted != self._settled_at or not self._inspection.is_whole:
             return True
         if self._publisher.refusal is not None:
-            return self._publisher.is_due(fence)  # else it would be refused again
+            return self._publisher.is_due  # else it would be refused again
         return not published.commit or not self._publisher.is_made_as_asked(published)
 
     def _rest(self, published: Published, fence: Fence) -> Outcome:

@@ -46,12 +46,13 @@ class Publisher:
         """
         return published.made_by in ("", self._made_by())
 
-    def is_due(self, fence: Fence) -> bool:
+    @property
+    def is_due(self) -> bool:
         """
         Whether the gate is to look again at a commit that it has refused.
         """
         gate = self._context.gate
-        return gate is not None and any(gate.is_due(commit, fence) for commit in self._asked)
+        return gate is not None and any(gate.is_due(commit) for commit in self._asked)
 
     def confirm(self, commit: str, fence: Fence) -> Outcome:
         """

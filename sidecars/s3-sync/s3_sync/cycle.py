@@ -46,6 +46,7 @@ class Session:
         asked: Asked | None,
     ) -> None:
         self._settings = settings
+        self._gate = gate
         self._lease = Lease(settings, metrics, lock, status)
         self._loop = asyncio.new_event_loop()
         client = S3Client(
@@ -75,6 +76,8 @@ class Session:
             CycleAbandoned: The fence was revoked.
         """
         self._has_failed = True
+        if fence.is_asked_for and self._gate is not None:
+            self._gate.ask_again()
         task = self._loop.create_task(self._cycle(fence))
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
         outcome = self._loop.run_until_complete(task)

@@ -80,12 +80,13 @@ class Offering:
         self._asked: list[str] = []
         self._no_verdict: Undecided | None = None
 
-    def is_due(self, fence: Fence) -> bool:
+    @property
+    def is_due(self) -> bool:
         """
         Whether something that was refused the last time is to be offered again, as it is.
         """
         gate = self._gate
-        return gate is not None and any(gate.is_due(name, fence) for name in self._asked)
+        return gate is not None and any(gate.is_due(name) for name in self._asked)
 
     async def make(
         self,

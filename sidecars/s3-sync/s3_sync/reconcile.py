@@ -129,7 +129,7 @@ class Reconciler:
         Args:
             done: What was repaired before.
         """
-        is_same = state is self._acted and not self._offering.is_due(fence)
+        is_same = state is self._acted and not self._offering.is_due
         if is_same and self._rest and not (done.healed or self._is_disturbed(layout)):
             return self._rest
         self._acted, self._rest = state, None

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Check, Finding, Undecided, command_check
 from sidecar_runtime.gate.gate import (
     FIRST_REST_SECONDS,
@@ -251,9 +250,9 @@ def test_a_commands_refusal_is_looked_at_again_less_and_less_often(
     assert 1 == len(log.events("revision_refused"))
     (tmp_path / "fixed").touch()
     door.clock.seconds += LONGEST_REST_SECONDS
-    assert door.gate.is_due("r1", door.fence)
+    assert door.gate.is_due("r1")
     assert door.judge() is None and 0 == door.refused
-    assert not door.gate.is_due("r1", door.fence)
+    assert not door.gate.is_due("r1")
 
 
 def test_what_does_not_compile_is_refused_until_a_person_asks(knock: Knock, log: Log) -> None:
@@ -265,10 +264,11 @@ def test_what_does_not_compile_is_refused_until_a_person_asks(knock: Knock, log:
     door.judge("r1", ["a.py"])
     assert 1 == door.checks("refused")
 
-    door.fence = Fence(is_asked_for=True)
+    door.gate.ask_again()
     door.judge("r1", ["a.py"])
     assert (2, 1) == (door.checks("refused"), len(log.events("revision_refused")))
     source.write_text("(")
+    door.gate.ask_again()
     door.judge("r1", ["a.py"])
 
     assert 2 == len(log.events("revision_refused"))  # it says something else now
@@ -289,25 +289,24 @@ def test_no_verdict_counts_as_a_refusal_after_three_times(knock: Knock) -> None:
 def test_whoever_asked_again_and_got_no_verdict_is_asked_again(
     knock: Knock, tmp_path: Path
 ) -> None:
-    """SIGHUP counts for one cycle, in which the check is killed."""
+    """SIGHUP counts until there is an answer; here the check is killed first."""
     mode = tmp_path / "mode"
     door = knock(f"case $(cat {mode}) in refuse) echo a.py:1: no; exit 1;; die) kill -9 $$; esac")
     (door.folder / "a.py").write_text("x")
     mode.write_text("refuse")
     assert door.judge() is not None
     mode.write_text("die")
-    door.fence = Fence(is_asked_for=True)
+    door.gate.ask_again()
     raised(Undecided, door.judge)
     mode.write_text("accept")
-    door.fence = Fence()
 
-    assert door.gate.is_due("r1", door.fence)
+    assert door.gate.is_due("r1")
     assert door.judge() is None
 
 
 def test_a_verdict_that_was_good_is_final_though_a_person_asks(knock: Knock) -> None:
     door = knock("exit 0")
-    door.fence = Fence(is_asked_for=True)
+    door.gate.ask_again()
 
     assert [None, None] == [door.judge(), door.judge()]
     assert 1 == door.checks("accepted")
