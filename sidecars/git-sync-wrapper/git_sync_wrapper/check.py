@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from git_sync_wrapper.engine.engine import Engine
 from git_sync_wrapper.flags.options import Options
@@ -29,13 +28,13 @@ from sidecar_runtime.checks import daemon, exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
+from sidecar_runtime.gate.trial import try_gate
 from sidecar_runtime.volume.check import try_folder
 from sidecar_runtime.volume.errors import explained
 from sidecar_runtime.volume.files import nearest_folder
 from sidecar_runtime.volume.lock import find_holder
 
 PROGRAM_SECONDS = 10.0
-DAG = "dag.py"
 
 
 def run(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
@@ -227,19 +226,7 @@ class _Checks:
 
     def gate(self) -> bool:
         """
-        Whether the gate can judge: it is given a folder with one DAG that does nothing.
+        Whether the gate can be run.
         """
         gate = make_gate(self._settings, WrapperMetrics(__version__, "check").gate)
-        if gate is None:
-            say("ok", "gate", "off")
-            return True
-        with tempfile.TemporaryDirectory(dir=self._access.folder) as folder:
-            Path(folder, DAG).write_text("pass\n")
-            try:
-                refusal = gate.examine("check", folder, [DAG], self._fence)
-            except SidecarError as error:
-                return fail("gate", error)
-        say("ok", "gate", f"{self._settings.gate}: it can be run")
-        if refusal is not None:
-            say("??", "", f"it refuses a folder with one DAG that does nothing: {refusal.message}")
-        return True
+        return try_gate(gate, self._settings.gate, self._access.folder, self._fence)

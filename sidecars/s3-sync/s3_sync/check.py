@@ -15,6 +15,7 @@ from s3_sync.layouts.open import tree_part
 from s3_sync.lease import LOCK
 from s3_sync.listing.entries import Entry, Listing
 from s3_sync.listing.lister import Lister
+from s3_sync.metrics import SyncMetrics
 from s3_sync.plan import make_plan
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
@@ -22,12 +23,16 @@ from s3_sync.s3.refusals import ObjectMoved, S3Error
 from s3_sync.settings import Settings
 from s3_sync.tree.parts import read_target
 from s3_sync.tree.volume import LINK
+from sidecar_runtime import __version__
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import daemon, exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate.gate import make_gate
+from sidecar_runtime.gate.trial import try_gate
 from sidecar_runtime.volume.check import try_folder
 from sidecar_runtime.volume.errors import TargetError, explain_os_error
+from sidecar_runtime.volume.files import nearest_folder
 from sidecar_runtime.volume.lock import find_holder
 
 SAMPLE_FOLDERS = 20
@@ -40,7 +45,7 @@ def run(settings: Settings) -> int:
     """
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
     checks = _Checks(settings)
-    return exit_code([checks.source(), checks.target(), checks.daemon()])
+    return exit_code([checks.source(), checks.target(), checks.gate(), checks.daemon()])
 
 
 class _Checks:
@@ -85,6 +90,14 @@ class _Checks:
         if not self._has_room():
             return False
         return self._settings.layout != "snapshot" or _check_link(f"{path}/{LINK}", has_links)
+
+    def gate(self) -> bool:
+        """
+        Whether the gate can be run.
+        """
+        settings = self._settings
+        gate = make_gate(settings, SyncMetrics(__version__, "check").gate)
+        return try_gate(gate, settings.gate, nearest_folder(settings.dest_path), self._fence)
 
     def daemon(self) -> bool:
         """

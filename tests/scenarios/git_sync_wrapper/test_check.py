@@ -7,15 +7,16 @@ from __future__ import annotations
 import os
 
 from tests.support.git_sync import GitSite
+from tests.support.loopback import free_port
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 PASSWORD = "canary-4711"
 
 
-def check(here: GitSite, *arguments: str, **settings: str | None) -> str:
+def check(here: GitSite, *arguments: str, code: int = 0, **settings: str | None) -> str:
     process = here.wrapper("check", *arguments, **settings)
-    assert 0 == process.wait_for_exit(120).code, process.log()
+    assert code == process.wait_for_exit(120).code, process.log()
     assert "Traceback" not in process.log()
     return process.log()
 
@@ -45,10 +46,18 @@ def test_flags_of_git_sync_count(here: GitSite) -> None:
 def test_a_fallback_is_told_from_the_newest_commit(here: GitSite) -> None:
     accepted = here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
     refused = here.repository.commit({"dag.py": "def\n"})
-    wrapper = here.wrapper(GIT_SYNC_WRAPPER_GATE="syntax")
+    settings = {
+        "GIT_SYNC_WRAPPER_GATE": "syntax",
+        "GIT_SYNC_WRAPPER_HTTP_BIND": f"127.0.0.1:{free_port()}",
+    }
+    wrapper = here.wrapper(**settings)
     here.wait_until_shown(accepted, wrapper)
+    wrapper.wait_until_synced()
 
-    assert f"shows {accepted}, a fallback: the gate refused {refused}" in check(here)
+    said = check(here, code=3, **settings)
+
+    assert f"shows {accepted}, a fallback: the gate refused {refused}" in said
+    assert f"revision_refused: the gate refuses revision {refused}: dag.py:1" in said
 
 
 def test_beside_a_running_wrapper_it_says_what_is_shown_and_who_keeps_it(here: GitSite) -> None:
@@ -58,7 +67,7 @@ def test_beside_a_running_wrapper_it_says_what_is_shown_and_who_keeps_it(here: G
     said = check(here)
 
     assert f"shows {here.repository.head()}" in said
-    assert f"a wrapper keeps it: pid {wrapper.pid}" in said
+    assert f"pid {wrapper.pid} on" in said
     assert before == sorted(os.listdir(here.root))
     assert wrapper.is_running()
 

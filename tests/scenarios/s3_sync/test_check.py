@@ -15,6 +15,7 @@ from tests.support.fake_aws import IDENTITY_ARN, FakeSts
 from tests.support.fake_s3 import SECRET_KEY, FakeS3, access_denied, error, is_get, is_list
 from tests.support.loopback import closed_port, dead_endpoint, free_port
 from tests.support.scripted import published
+from tests.support.scripts import script
 from tests.support.shelf import Shelf, is_bundle
 from tests.support.signing import Key, write_keys
 from tests.support.volumes import small_volume
@@ -116,6 +117,34 @@ def test_a_revision_that_the_gate_refuses_is_named(
     daemon.sync()
 
     assert "revision_refused" in check(3, settings)
+
+
+def test_a_gates_command_is_run_and_what_the_daemon_had_from_it_is_said(
+    check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str], tmp_path: Path
+) -> None:
+    """It accepts the empty DAG of a check, and is killed by what the bucket has."""
+    command = script(tmp_path / "gate", "! grep -q endless . -r || kill -9 $$")
+    settings = {**port, "S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
+    daemon = start(settings).until_synced()
+    good = check(0, settings)
+    s3.put("dags/a.py", b"endless = 1\n")
+    daemon.sync()
+
+    said = check(3, settings)
+
+    assert "command: it can be run" in good and "has published " in good
+    assert "command: it can be run" in said and "gate_undecided" in said
+
+
+def test_a_gates_command_that_cannot_be_run_is_named(
+    check: Check, target: Path, tmp_path: Path
+) -> None:
+    command = script(tmp_path / "gate", "", "/nowhere/sh")
+
+    said = check(3, {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command})
+
+    assert "gate_undecided" in said and "cannot be started" in said
+    assert published(target) == {}
 
 
 def test_a_daemon_whose_page_is_off_is_named(check: Check, start: StartDaemon) -> None:

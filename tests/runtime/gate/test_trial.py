@@ -1,0 +1,53 @@
+"""
+What `check` says of a gate: whether it can be run.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.gate.gate import Gate
+from sidecar_runtime.gate.syntax import NEWEST
+from sidecar_runtime.gate.trial import try_gate
+from tests.runtime.door import Knock
+
+
+@pytest.mark.parametrize(
+    ("script", "is_good", "said"),
+    [
+        ("test pass = $(cat dag.py)", True, "ok    gate           command: it can be run"),
+        ("echo dag.py:1: no; exit 1", True, "refuses a folder with one DAG that does nothing"),
+        ("kill -9 $$", False, "FAIL  gate           gate_undecided: "),
+    ],
+)
+def test_whether_a_command_can_be_run_is_said(
+    knock: Knock,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    script: str,
+    is_good: bool,
+    said: str,
+) -> None:
+    door = knock(script)
+    before = os.listdir(tmp_path)
+
+    assert is_good == try_gate(door.gate, "command", str(tmp_path), door.fence)
+    assert said in capsys.readouterr().out
+    assert before == os.listdir(tmp_path)
+
+
+def test_a_gate_that_is_off_is_said(
+    knock: Knock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert try_gate(None, "off", str(tmp_path), knock().fence)
+    assert "ok    gate           off" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_fails(
+    knock: Knock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate: Gate = knock(grammar=NEWEST).gate
+
+    assert not try_gate(gate, "syntax", "/proc/self", knock().fence)
+    assert "nothing can be written to /proc/self" in capsys.readouterr().out
