@@ -243,6 +243,22 @@ def test_a_folder_that_is_too_large_is_refused(tmp_path: Path) -> None:
     assert "2304 MiB" in error.message and "2048" in error.message
 
 
+def test_names_that_no_manifest_has_room_for_are_told_before_anything_is_read(
+    tmp_path: Path,
+) -> None:
+    """Six bytes for each letter that is not ASCII; one folder of files stands for 85 of them."""
+    deep = tmp_path.joinpath("dags", *["ü" * 127] * 13)
+    fill(deep, *(f"first/{number}" for number in range(85)))
+    for number in range(84):
+        (deep / f"{number}").symlink_to("first")
+
+    error = refusal(tmp_path / "dags")
+
+    assert "release_too_large" == error.reason
+    assert "the 7225 names of files" in error.message
+    assert error.message.endswith("take 69 MiB of a manifest; the limit is 64")
+
+
 def test_too_many_files_are_refused(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--full"):
         pytest.skip("takes a minute: runs with make test-full")

@@ -15,6 +15,8 @@ from s3_sync.keys import refusal_of
 from s3_sync.publisher.bundle import FileContent
 from s3_sync.publisher.folder_errors import FolderError, joined
 from s3_sync.publisher.ignore import Ignore
+from s3_sync.release.chunk import least_row_bytes
+from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.release.rows import FILE_LIMIT_BYTES, FILES_LIMIT, TOTAL_LIMIT_BYTES
 
 MIB = 1 << 20
@@ -91,6 +93,14 @@ def look(folder: str, ignore: Ignore) -> Look:
         raise FolderError(
             "release_too_large",
             f"{folder} has {_mib(found.size_bytes)} MiB; the limit is {_mib(TOTAL_LIMIT_BYTES)}",
+            _LEAVE_OUT,
+        )
+    rows_bytes = sum(least_row_bytes(file.path) for file in found.files)
+    if rows_bytes > MANIFEST_LIMIT_BYTES:
+        raise FolderError(
+            "release_too_large",
+            f"the {len(found.files)} names of files in {folder} take {_mib(rows_bytes)} MiB of a "
+            f"manifest; the limit is {_mib(MANIFEST_LIMIT_BYTES)}",
             _LEAVE_OUT,
         )
     return found

@@ -14,6 +14,8 @@ from s3_sync.release.rows import File, Invalid, folders_of, read_rows
 from s3_sync.revision import chunk_digest, chunk_ends
 
 LEVEL = 6
+# A row without its path, and with sizes of one digit.
+_LEAST_BYTES = len(f'[, 0, 0, "{"0" * 64}", "0644"],\n')
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,13 @@ class Chunk:
     files: tuple[File, ...] = field(repr=False)
     folders: frozenset[str] = field(repr=False)
     size_bytes: int
+
+
+def least_row_bytes(path: str) -> int:
+    """
+    Return how long the row of a file is at least, whatever the file has.
+    """
+    return _LEAST_BYTES + len(_quoted(path))
 
 
 def make_chunk(files: Sequence[File]) -> tuple[Chunk, bytes]:

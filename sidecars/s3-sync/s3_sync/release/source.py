@@ -308,6 +308,8 @@ class ReleaseSource:
                 key_id = signer_of_pointer(body, settings.bucket, settings.prefix, keys)
                 pointer = parse_pointer(body)
                 self._seen.check(pointer.turn, keys)
+                # Before its manifest is read: whoever deletes that could put back the pointer
+                # before it, and nobody would be told.
                 self._seen.note(pointer.turn, key_id, fence)
         except Invalid as error:
             raise self._invalid(POINTER_KEY, str(error)) from None
