@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, TypeAlias, cast
 
 from sidecar_runtime.fence import CycleAbandoned, Fence
 
@@ -32,6 +32,7 @@ PIPE_BYTES = 65536
 
 Say = Callable[[str], None]
 Hear = Callable[[bytes], None]
+Process: TypeAlias = "subprocess.Popen[bytes]"
 Move = Callable[[int], bool]
 """Moves bytes from or to a pipe; tells whether more may follow."""
 
@@ -57,6 +58,35 @@ class Ended:
     cpu_seconds: float
 
 
+def start(command: Sequence[str], environ: Mapping[str, str], folder: str) -> Process:
+    """
+    Start a program ahead of a :func:`run`, which takes it, or :func:`end`, which ends it.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    return subprocess.Popen(
+        command,
+        env=environ,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def end(process: Process) -> None:
+    """
+    End a process and its group, and reap it.
+    """
+    _kill_group(process)
+    process.wait()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
 def run(
     command: Sequence[str],
     environ: Mapping[str, str],
@@ -67,6 +97,7 @@ def run(
     out: Say,
     err: Say,
     watch: Callable[[], None] = lambda: None,
+    started: Callable[[], Process | None] = lambda: None,
 ) -> Ended:
     """
     Run a program and hand on what it says, line by line.
@@ -75,6 +106,7 @@ def run(
         folder: Its working directory.
         out: Gets each line of standard output, `err` those of standard error.
         watch: Called several times a second; what it raises ends the process.
+        started: Returns the process where it was started before.
 
     Raises:
         OSError: The program cannot be started.
@@ -90,6 +122,7 @@ def run(
         deadline_seconds=deadline_seconds,
         hears=[rest.add for rest in lines],
         watch=watch,
+        started=started,
     )
     for rest in lines:
         rest.end()
@@ -178,6 +211,7 @@ def _converse(
     question: bytes | None = None,
     hears: Sequence[Hear],
     watch: Callable[[], None] = lambda: None,
+    started: Callable[[], Process | None] = lambda: None,
 ) -> Ended:
     """
     Run a program in a session of its own, from its start until its whole group is reaped.
@@ -191,9 +225,9 @@ def _converse(
         DeadlinePassed: It took too long.
         CycleAbandoned: The fence was revoked before the start; revoked later, it kills.
     """
-    started = time.monotonic()
+    began = time.monotonic()
     with fence:
-        process = subprocess.Popen(
+        process = started() or subprocess.Popen(
             command,
             env=environ,
             cwd=folder,
@@ -204,7 +238,7 @@ def _converse(
         )
     fence.on_revoke(lambda: _kill_group(process))
     try:
-        _pump(process, question or b"", hears, started + deadline_seconds, watch)
+        _pump(process, question or b"", hears, began + deadline_seconds, watch)
     finally:
         _kill_group(process)
         _, status, usage = os.wait4(process.pid, 0)
@@ -213,7 +247,7 @@ def _converse(
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - began
     return Ended(process.returncode, seconds, usage.ru_utime + usage.ru_stime)
 
 

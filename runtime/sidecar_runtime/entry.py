@@ -7,21 +7,26 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
+from sidecar_runtime.aws import early
 
-def enter(command: str) -> NoReturn:
+
+def enter(command: str, prepare: Callable[[], object] = lambda: None) -> NoReturn:
     """
     Run a sidecar's command and end the process with its exit code.
 
     Args:
         command: A module with a function `run`. It is imported here and not by the caller: its
             imports take most of the start, and a signal must find its handler before them.
+        prepare: Begins what can go on beside those imports.
     """
     heed_signals()
     spare_rich()
+    prepare()
     run = import_module(command).run
     from sidecar_runtime.process import run_main  # noqa: PLC0415 - heavy, too
 
@@ -39,8 +44,13 @@ def heed_signals() -> None:
     is_command = any(not argument.startswith("-") for argument in sys.argv[1:])
     for number in (signal.SIGTERM, signal.SIGINT):
         code = 128 + number if is_command else 0
-        signal.signal(number, lambda *_, code=code: os._exit(code))
+        signal.signal(number, lambda *_, code=code: _leave(code))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _leave(code: int) -> NoReturn:
+    early.drop()
+    os._exit(code)
 
 
 def end_on_signals() -> None:

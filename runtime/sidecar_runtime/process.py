@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 from sidecar_runtime import logs
+from sidecar_runtime.aws import early
 from sidecar_runtime.errors import EXIT_BUG, SettingsError, SidecarError
 from sidecar_runtime.health import Health
 from sidecar_runtime.http.status import About
@@ -155,6 +156,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     except BaseException:
         log.exception("sidecar_crashed")
     finally:
+        early.drop()
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             try:

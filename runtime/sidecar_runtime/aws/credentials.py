@@ -10,18 +10,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar_runtime import child
+from sidecar_runtime.aws import early
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 
-CHAIN = "sidecar_runtime.aws.chain"
 FETCH_SECONDS = 20.0
 # While what we have is still valid, a silent service must not hold up the cycle.
 EARLY_FETCH_SECONDS = 3.0
@@ -152,14 +151,16 @@ class Chain:
             return "an anonymous reader"
         if self._identity is None:
             try:
-                self._identity = str(ask_child(CHAIN, ["whoami"], WHOAMI_SECONDS, fence)["arn"])
+                self._identity = str(
+                    ask_child(early.CHAIN, ["whoami"], WHOAMI_SECONDS, fence)["arn"]
+                )
             except CredentialsError as error:
                 log.debug("identity_unknown", error=error.message)
                 self._identity = ""
         return self._identity or None
 
     def _fetch(self, fence: Fence, seconds: float) -> None:
-        answer = ask_child(CHAIN, ["anonymous"] * self._is_anonymous, seconds, fence)
+        answer = ask_child(early.CHAIN, ["anonymous"] * self._is_anonymous, seconds, fence)
         found = answer.pop("credentials")
         if self._is_anonymous:
             self._credentials, self._config = ANONYMOUS, AwsConfig(**answer)
@@ -206,16 +207,17 @@ def ask_child(module: str, arguments: list[str], seconds: float, fence: Fence) -
     """
     said: list[str] = []
     complaints: deque[str] = deque(maxlen=LAST_LINES)
+    command = early.command_of(module, arguments)
     try:
         child.run(
-            # -I: nothing of the working directory or PYTHON* reaches what holds secrets.
-            [sys.executable, "-I", "-m", module, *arguments],
+            command,
             os.environ,
             ".",
             fence=fence,
             deadline_seconds=seconds,
             out=said.append,
             err=complaints.append,
+            started=lambda: early.take(command),
         )
     except child.DeadlinePassed:
         text = f"no answer within {seconds:g} s"

@@ -2,13 +2,25 @@
 The entry point of ``s3-sync``.
 """
 
+import os
+import sys
 from typing import NoReturn
 
+from sidecar_runtime.aws import early
 from sidecar_runtime.entry import enter
 
 
 def main() -> NoReturn:
-    enter("s3_sync.command")
+    enter("s3_sync.command", ask_for_credentials)
+
+
+def ask_for_credentials() -> None:
+    """
+    Ask where the daemon will, or `check`; what publishes has boto3 in its own process.
+    """
+    if sys.argv[1:] in ([], ["check"]):
+        access = os.environ.get("S3_SYNC_BUCKET_ACCESS", "")
+        early.ask(is_anonymous=access.strip().lower() == "public")
 
 
 if __name__ == "__main__":

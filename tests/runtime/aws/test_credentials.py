@@ -8,7 +8,6 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,30 +22,14 @@ from sidecar_runtime.aws.credentials import (
     CredentialsError,
 )
 from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.runtime.aws.fake_chain import CONFIG, FakeChain
 from tests.runtime.door import is_alive
 from tests.runtime.recording import Log
 from tests.support.descriptors import held
-from tests.support.fake_child import FakeChild
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cr3t/+="}
-FOUND = {
-    "access_key": "AKID",
-    "secret_key": "s3cr3t",
-    "token": None,
-    "expires_at": None,
-    "method": "env",
-}
-CONFIG = {
-    "region": "eu-central-1",
-    "endpoint_url": None,
-    "ca_bundle": None,
-    "ca_fallback": "/ca.pem",
-    "addressing_style": None,
-    "use_fips": False,
-    "use_dualstack": False,
-}
 
 
 def error_of(chain: Chain, fence: Fence | None = None) -> CredentialsError:
@@ -66,25 +49,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-class FakeChain(FakeChild):
-    """
-    A chain that finds what the test says.
-    """
-
-    def finds(self, **changes: Any) -> None:
-        self.says({"credentials": FOUND | changes, **CONFIG})
-
-    def fails(self) -> None:
-        self.says({"error": {"reason": "credentials_unavailable", "message": "STS is silent"}})
-
-
-@pytest.fixture
-def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeChain:
-    child = FakeChain(tmp_path)
-    monkeypatch.setattr("sys.executable", str(child.program))
-    return child
 
 
 @pytest.fixture

@@ -1,0 +1,36 @@
+"""
+A program in place of the interpreter that runs the credential chain.
+"""
+
+from typing import Any
+
+from tests.support.fake_child import FakeChild
+
+FOUND = {
+    "access_key": "AKID",
+    "secret_key": "s3cr3t",
+    "token": None,
+    "expires_at": None,
+    "method": "env",
+}
+CONFIG = {
+    "region": "eu-central-1",
+    "endpoint_url": None,
+    "ca_bundle": None,
+    "ca_fallback": "/ca.pem",
+    "addressing_style": None,
+    "use_fips": False,
+    "use_dualstack": False,
+}
+
+
+class FakeChain(FakeChild):
+    """
+    A chain that finds what the test says.
+    """
+
+    def finds(self, **changes: Any) -> None:
+        self.says({"credentials": FOUND | changes, **CONFIG})
+
+    def fails(self) -> None:
+        self.says({"error": {"reason": "credentials_unavailable", "message": "STS is silent"}})

@@ -1,0 +1,165 @@
+"""
+The question to the credential chain that is put before the imports.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.aws import early
+from sidecar_runtime.aws.credentials import ANONYMOUS, Chain, CredentialsError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.runtime.aws.fake_chain import CONFIG, FakeChain
+from tests.runtime.door import is_alive, pid_in
+from tests.support.descriptors import held
+from tests.support.raising import raised
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    before = held("pipe:")
+    yield
+    assert before == held("pipe:")
+    early.drop()
+
+
+def test_the_first_answer_is_that_of_the_question_before(child: FakeChain, fence: Fence) -> None:
+    child.finds()
+    early.ask(is_anonymous=False)
+    wait_until(lambda: child.calls, "it is asked")
+    child.fails()  # whoever asks now
+    chain = Chain()
+
+    assert "AKID" == chain.current(fence)[0].access_key
+    assert 1 == len(child.calls)
+    chain.forget()
+    raised(CredentialsError, chain.current, fence)
+    assert 2 == len(child.calls)
+
+
+def test_an_anonymous_reader_gets_its_configuration(child: FakeChain, fence: Fence) -> None:
+    child.says({"credentials": None, **CONFIG})
+    early.ask(is_anonymous=True)
+
+    assert ANONYMOUS is Chain(is_anonymous=True).current(fence)[0]
+    assert ["-I -m sidecar_runtime.aws.chain anonymous"] == child.calls
+
+
+def test_the_answer_to_another_question_is_not_taken(child: FakeChain, fence: Fence) -> None:
+    child.does("exec sleep 600")
+    early.ask(is_anonymous=True)
+    child.finds()
+
+    assert "AKID" == Chain().current(fence)[0].access_key
+
+
+def test_an_answer_that_nobody_wanted_for_long_is_not_taken(
+    child: FakeChain, fence: Fence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its credentials may have ended: a daemon has waited for the lock of its target."""
+    child.fails()
+    early.ask(is_anonymous=False)
+    wait_until(lambda: child.calls, "it is asked")
+    child.finds()
+    real = early.time.monotonic
+    monkeypatch.setattr("time.monotonic", lambda: real() + early.FRESH_SECONDS + 1)
+
+    assert "AKID" == Chain().current(fence)[0].access_key
+
+
+def test_what_an_abandoned_cycle_did_not_take_is_ended(child: FakeChain, tmp_path: Path) -> None:
+    fence = Fence()
+    child.does(f"echo $$ > {tmp_path}/pid", "exec sleep 600")
+    early.ask(is_anonymous=False)
+    pid = pid_in(tmp_path / "pid")
+    fence.revoke()
+
+    raised(CycleAbandoned, Chain().current, fence)
+    early.drop()
+    assert not is_alive(pid)
+
+
+def test_where_no_process_can_be_started_whoever_wants_the_answer_says_so(
+    child: FakeChain, fence: Fence
+) -> None:
+    early.ask(is_anonymous=False)
+
+    error = raised(CredentialsError, Chain().current, fence)
+    assert "cannot start the credential chain" in error.message
+
+
+PROGRAM = """
+import os, signal, sys
+from sidecar_runtime.aws import early
+from sidecar_runtime.entry import heed_signals
+from sidecar_runtime.process import run_main
+heed_signals()
+sys.executable = sys.argv.pop()
+early.ask(is_anonymous=False)
+while not os.path.exists(sys.executable + ".pid"):
+    pass
+"""
+ENDS = {
+    "a signal during the imports": "os.kill(os.getpid(), signal.SIGTERM)",
+    "settings that are wrong": "run_main(lambda: 2)",
+    "a bug": "run_main(lambda: 1 / 0)",
+    "a stopped command": "run_main(lambda: sys.exit(143))",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_whatever_ends_the_process_ends_what_it_has_asked(tmp_path: Path, end: str) -> None:
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!/bin/sh\necho $$ > {program}.new\nmv {program}.new {program}.pid\nexec sleep 600\n"
+    )
+    program.chmod(0o755)
+
+    subprocess.run([sys.executable, "-c", PROGRAM + ENDS[end], program], timeout=60, check=False)
+
+    assert not is_alive(pid_in(tmp_path / "python.pid"))
+
+
+START = """
+import json, os, sys
+from s3_sync import __main__
+from sidecar_runtime import entry
+from sidecar_runtime.aws import early
+def imported(name):
+    heavy = sorted(sys.modules.keys() & {"asyncio", "structlog", "prometheus_client"})
+    print(json.dumps([name, early._asked and early._asked[0][4:], heavy]))
+    early.drop()
+    sys.stdout.flush()
+    os._exit(0)
+entry.import_module = imported
+__main__.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "access", "asked"),
+    [
+        ([], "", []),
+        (["check"], "requester-pays", []),
+        ([], "Public ", ["anonymous"]),
+        (["publish", "dags"], "", None),
+        (["--help"], "", None),
+    ],
+)
+def test_s3_sync_asks_before_its_imports_where_it_will_want_the_answer(
+    arguments: list[str], access: str, asked: list[str] | None
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", START, *arguments],
+        env={"S3_SYNC_BUCKET_ACCESS": access, "AWS_EC2_METADATA_DISABLED": "true"},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert ["s3_sync.command", asked, []] == json.loads(done.stdout)
