@@ -62,6 +62,19 @@ def test_a_roll_back_by_name_leaves_all_newer_ones_behind(bucket: Bucket) -> Non
     assert "history_empty" == failure(back, bucket).reason
 
 
+def test_a_roll_back_behind_a_full_history_leaves_all_of_it(bucket: Bucket) -> None:
+    """A pod whose gate refuses it must not fall back to what was left."""
+    oldest = bucket.publish({"a.py": b"a = 0\n"}).revision
+    for number in range(1, HISTORY_LIMIT + 2):
+        bucket.publish({"a.py": b"a = %d\n" % number})
+
+    after = back(bucket, oldest).after
+
+    assert oldest == after.revision
+    assert (HISTORY_LIMIT, []) == (len(after.history), after.earlier())
+    assert "history_empty" == failure(back, bucket).reason
+
+
 def test_a_roll_back_is_undone_by_name(bucket: Bucket) -> None:
     first = bucket.publish(A).revision
     second = bucket.publish(B).revision

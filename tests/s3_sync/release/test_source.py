@@ -1,45 +1,22 @@
-"""Whole cycles of the source `release` against a scripted S3."""
+"""Whole cycles of the source `release` against a scripted S3: what comes, and how."""
 
-import errno
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from s3_sync.release.facts import Checked
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.rows import File
 from s3_sync.release.source import Release as InForce
-from s3_sync.tree.staging import Staged
-from s3_sync.tree.target import Target
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3, access_denied, error, is_list
-from tests.support.faults import replace_body, reset
+from tests.s3_sync.release.following import FILES, MANY, PINNED, SNAPSHOT, layouts, staged, times
+from tests.support.fake_s3 import FakeS3, error, is_list
+from tests.support.faults import altered, reset
 from tests.support.loopback import Exchange
-from tests.support.releases import ABSENT, AT, Release, make_release, seal
-from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest, is_pointer
-
-FILES = {f"pkg{n % 3}/m{n}.py": f"x = {n}\n".encode() * 30 for n in range(12)} | {"empty.py": b""}
-MANY = {f"team{n % 9}/dag_{n:04}.py": b"x = %d\n" % n for n in range(1_500)}
-PINNED = {"KEY_PATH": "dags", **RELEASE}
-SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
-GATE = {"S3_SYNC_GATE": "syntax"}
-
-
-layouts = pytest.mark.parametrize(
-    "layout", [{}, GATE, SNAPSHOT], ids=["in-place", "gate", "snapshot"]
-)
-
-
-def staged(process: Process) -> list[str]:
-    return os.listdir(process.folder / ".s3-sync/staging")
-
-
-def times(process: Process) -> dict[str, int]:
-    return {path: (process.folder / path).stat().st_mtime_ns for path in process.shown}
+from tests.support.releases import ABSENT, AT, make_release, seal
+from tests.support.shelf import Shelf, is_bundle, is_manifest
 
 
 def test_the_status_says_which_airflow_has_loaded_the_release() -> None:
@@ -143,7 +120,26 @@ def test_the_page_tells_where_a_release_comes_from(shelf: Shelf, process: Proces
     assert ("tests", "0" * 40) == (release["by"], release["commit"])
 
 
-MANY = {f"team{n % 9}/dag_{n:04}.py": b"x = %d\n" % n for n in range(1_500)}
+def test_a_release_costs_as_many_requests_and_bytes_as_is_promised(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    """Cold 4 requests at most; one changed file 4, and 50 KB; a poll one."""
+    sent: list[int] = []
+    s3.inject(altered(lambda answer: sent.append(len(answer.body)) or answer))
+    files = {f"team{n % 9}/dag_{n:05}.py": os.urandom(40) for n in range(1_000)}
+    shelf.publish(files)
+    process.run(PINNED | {"S3_SYNC_FSYNC": "false"})
+    assert len(sent) == len(s3.seen()) <= 4
+    del sent[:]
+    files["team3/dag_00003.py"] = os.urandom(40)
+    shelf.publish(files)
+    process.cycle()
+    assert len(sent) <= 4 and sum(sent) <= 50_000
+    del sent[:]
+
+    assert process.glance()
+    assert [0] == sent
+    assert files == process.shown
 
 
 @layouts
@@ -323,7 +319,7 @@ def test_a_pinned_release_that_is_published_with_another_bundle_is_recovered_fro
 ) -> None:
     release = shelf.publish(FILES)
     process.start(PINNED | layout | {"S3_SYNC_REVISION": release.revision})
-    s3.delete(f"dags/{_bundle(shelf)}")
+    s3.delete(f"dags/{bundle_key(release.manifest.head.bundle_sha256)}")
     assert "release_missing" == process.fail().reason
 
     # Another zlib makes other bytes of the same content; so does a byte behind the zip.
@@ -335,353 +331,3 @@ def test_a_pinned_release_that_is_published_with_another_bundle_is_recovered_fro
 
     assert "changed" == process.cycle().result
     assert FILES == process.shown
-
-
-# --- what is refused
-
-
-def _current(shelf: Shelf) -> Release:
-    assert shelf.current is not None
-    return shelf.current
-
-
-def _swapped(s3: FakeS3, shelf: Shelf) -> None:
-    """The manifest of one release under the name of another."""
-    shelf.put(_manifest(shelf), make_release({"other.py": b"other\n"}).manifest_bytes)
-
-
-def _without(key: Callable[[Shelf], str]) -> Callable[[FakeS3, Shelf], None]:
-    return lambda s3, shelf: s3.delete(f"dags/{key(shelf)}")
-
-
-def _manifest(shelf: Shelf) -> str:
-    return manifest_key(_current(shelf).revision)
-
-
-def _bundle(shelf: Shelf) -> str:
-    return bundle_key(_current(shelf).manifest.head.bundle_sha256)
-
-
-def _cut(s3: FakeS3, shelf: Shelf) -> None:
-    shelf.put(_bundle(shelf), _current(shelf).bundle_bytes[:40])
-
-
-def _flipped(s3: FakeS3, shelf: Shelf) -> None:
-    body = bytearray(_current(shelf).bundle_bytes)
-    manifest = _current(shelf).manifest
-    (file,) = manifest.locate([manifest.files["pkg1/m1.py"]])
-    body[file.offset + 1] ^= 1
-    shelf.put(_bundle(shelf), bytes(body))
-
-
-SABOTAGE: dict[str, tuple[Callable[[FakeS3, Shelf], None], str, str]] = {
-    "no pointer": (_without(lambda _: POINTER_KEY), "release_missing", POINTER_KEY),
-    "no JSON": (lambda s3, shelf: shelf.put(POINTER_KEY, b"<x/>"), "release_invalid", POINTER_KEY),
-    "long pointer": (
-        lambda s3, shelf: shelf.put(POINTER_KEY, b" " * 70_000),
-        "release_invalid",
-        "more than 65536 bytes",
-    ),
-    "no manifest": (_without(_manifest), "release_missing", "dags/releases/"),
-    "other manifest": (_swapped, "release_invalid", "it is the manifest of"),
-    "no bundle": (_without(_bundle), "release_missing", "dags/bundles/"),
-    "short bundle": (_cut, "bundle_corrupt", "bundle"),
-    "flipped bit": (_flipped, "bundle_corrupt", "pkg1/m1.py"),
-}
-
-
-def test_an_empty_file_that_should_not_be_one_leaves_nothing_behind(
-    s3: FakeS3, shelf: Shelf, process: Process
-) -> None:
-    digest = "0" * 64
-    bad = seal([File("empty.py", 0, 0, digest, "0644", 38)], bytes(100))
-    shelf.publish({"a.py": b"a = 1\n"})
-    shelf.store(bad)
-    process.start(PINNED | {"S3_SYNC_REVISION": bad.revision})
-    process.fail()
-    before = process.held
-
-    assert "bundle_corrupt" == process.fail().reason
-    assert [] == staged(process)
-    assert before == process.held
-
-
-@layouts
-@pytest.mark.parametrize("name", SABOTAGE)
-def test_what_is_missing_or_wrong_changes_nothing_and_is_recovered_from(
-    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str], name: str
-) -> None:
-    sabotage, reason, said = SABOTAGE[name]
-    good = {"pkg1/m1.py": b"good = 1\n", "old.py": b"old = 1\n"}
-    shelf.publish(good)
-    process.run(PINNED | layout)
-    shelf.publish(FILES)
-    sabotage(s3, shelf)
-
-    for _ in range(2):
-        error = process.fail()
-        assert reason == error.reason
-        assert said in error.message
-        assert error.advice
-        is_met = name not in ("no pointer", "long pointer")
-        assert is_met == process.can_wait_for_news == process.glance()
-        assert good == process.shown
-        assert process.is_ready
-        assert [] == staged(process)
-    shelf.restore()
-    assert "changed" == process.cycle().result
-    assert FILES == process.shown
-    assert process.glance()
-
-
-def test_a_denied_pointer_names_the_action(s3: FakeS3, shelf: Shelf, process: Process) -> None:
-    shelf.publish(FILES)
-    arn = "arn:aws:s3:::dags-bucket/dags/current.json"
-    s3.inject(access_denied("s3:GetObject", arn, "arn:aws:iam::1:role/dags"), is_pointer)
-    process.start(PINNED)
-    error = process.fail()
-
-    assert "access_denied_get" == error.reason
-    assert "s3:GetObject" in error.message
-
-
-@pytest.mark.parametrize(
-    ("may_list", "reason"), [(True, "release_missing"), (False, "access_denied_get")]
-)
-def test_a_403_for_what_is_not_there_is_seen_through_where_one_may_list(
-    s3: FakeS3, process: Process, may_list: bool, reason: str
-) -> None:
-    s3.inject(error(403, "AccessDenied", "Access Denied"), is_pointer)
-    if not may_list:
-        s3.inject(error(403, "AccessDenied", "Access Denied"), is_list)
-    process.start(PINNED)
-
-    assert reason == process.fail().reason
-
-
-def test_a_bundle_that_goes_wrong_on_its_way_is_no_news_for_the_next_cycle(
-    s3: FakeS3, shelf: Shelf, process: Process
-) -> None:
-    shelf.publish(FILES)
-    s3.inject(replace_body(lambda body: body[:-5] + b"\0" + body[-4:]), is_bundle, times=1)
-    process.start(PINNED)
-
-    assert "bundle_corrupt" == process.fail().reason
-    assert {} == process.shown
-    assert "changed" == process.cycle().result
-    assert FILES == process.shown
-
-
-# --- the disk
-
-
-@pytest.mark.parametrize("path", ["pkg0/m3.py", "z_last.py"])
-def test_in_place_a_release_that_is_half_there_is_not_ready_and_is_finished_by_the_next_cycle(
-    shelf: Shelf, process: Process, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    shelf.publish({"old.py": b"old\n", path: b"before\n"})
-    process.run(PINNED)
-    shelf.publish({**FILES, path: b"after\n"})
-    put = Target.put
-
-    def fail_at(target: Target, one: Staged, *rest: object) -> None:
-        if one.path == path:
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-        put(target, one, *rest)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Target, "put", fail_at)
-        assert "target_denied" == process.fail().reason
-    assert {"old.py", path} <= process.shown.keys()  # nothing is deleted before all is there
-    assert (False, "a part of a release is in place") == (process.is_ready, process.problem)
-    process.restart(PINNED)
-    process.s3.inject(reset(), times=3)  # the cycle takes over the target, and finds no S3
-    assert "connection_lost" == process.fail().reason
-    assert not process.is_ready
-
-    assert "changed" == process.cycle().result
-    assert {**FILES, path: b"after\n"} == process.shown
-    assert process.is_ready
-    assert [] == staged(process)
-
-
-def test_a_note_that_outlived_its_release_is_removed(shelf: Shelf, process: Process) -> None:
-    shelf.publish(FILES)
-    process.run(PINNED)
-    note = process.folder / ".s3-sync/publishing"
-    note.write_text("killed between record and removal\n")
-    process.restart(PINNED)
-
-    assert "unchanged" == process.cycle().result
-    assert process.is_ready
-    assert not note.exists()
-
-
-@layouts
-def test_a_full_disk_changes_nothing(
-    s3: FakeS3,
-    shelf: Shelf,
-    process: Process,
-    monkeypatch: pytest.MonkeyPatch,
-    layout: dict[str, str],
-) -> None:
-    good = {"a.py": b"a = 1\n", "gone.py": b"b = 1\n"}
-    shelf.publish(good)
-    process.run(PINNED | layout)
-    shelf.publish({"a.py": b"a = 2\n", **FILES})
-    stage = Target.stage
-
-    def fill(target: Target, path: str, *rest: object) -> Staged:
-        if path == "pkg2/m11.py":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return stage(target, path, *rest)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Target, "stage", fill)
-        assert "target_full" == process.fail().reason
-        s3.forget()
-        assert "target_full" == process.fail().reason
-        assert [] == s3.seen(is_manifest)
-    assert good == process.shown
-    assert [] == staged(process)
-    assert "changed" == process.cycle().result
-
-
-def test_what_blocks_a_path_is_named_and_the_rest_is_published(
-    shelf: Shelf, process: Process
-) -> None:
-    blocking = process.folder / "pkg1"
-    blocking.write_bytes(b"foreign")
-    shelf.publish(FILES)
-    process.start(PINNED)
-    outcome = process.cycle()
-    blocked = {path for path in FILES if path.startswith("pkg1/")}
-
-    assert len(blocked) == outcome.counts["keys_skipped"]
-    assert FILES.keys() - blocked == process.shown.keys() - {"pkg1"}
-    assert not process.glance()
-    blocking.unlink()
-    process.cycle()
-    assert FILES == process.shown
-
-
-@layouts
-def test_where_one_file_is_damaged_all_are_looked_at(
-    shelf: Shelf, process: Process, layout: dict[str, str]
-) -> None:
-    files = {f"m{n:04}.py": b"x = 1\n" for n in range(700)}
-    shelf.publish(files)
-    process.run(PINNED | layout)
-    root = process.folder / "current" if layout == SNAPSHOT else process.folder
-    for path in files:
-        os.unlink(root.resolve() / path)
-
-    outcome = process.cycle()
-    assert len(files) in (outcome.counts.get("files_healed"), outcome.counts["files_published"])
-    assert files == process.shown
-
-
-# --- glances
-
-
-def test_a_glance_is_one_small_request_until_something_is_new(
-    s3: FakeS3, shelf: Shelf, process: Process
-) -> None:
-    shelf.publish(FILES)
-    process.start(PINNED)
-    assert not process.glance()
-    process.cycle()
-    process.cycle()
-    s3.forget()
-
-    assert process.glance() and process.glance()
-    requests = s3.seen()
-    assert (2, 2) == (len(requests), len(s3.seen(is_pointer)))
-    assert all(request.headers["if-none-match"].startswith('"') for request in requests)
-    shelf.publish({"a.py": b"new = 1\n"})
-    assert not process.glance()
-    assert "changed" == process.cycle().result
-    assert process.glance()
-    assert 1 == len(s3.seen(is_manifest))
-
-
-def test_a_glance_that_gets_no_good_answer_leaves_the_reason_to_a_cycle(
-    s3: FakeS3, shelf: Shelf, process: Process
-) -> None:
-    shelf.publish(FILES)
-    process.run(PINNED)
-    s3.inject(error(503, "SlowDown"))
-
-    assert not process.glance()
-    assert "throttled" == process.fail().reason
-    assert not process.can_wait_for_news and not process.glance()
-    s3.heal()
-    assert "unchanged" == process.cycle().result
-    assert process.glance()
-
-
-def test_a_glance_after_a_bad_release_sees_the_next_one(
-    s3: FakeS3, shelf: Shelf, process: Process
-) -> None:
-    good = shelf.publish({"a.py": b"good = 1\n"})
-    process.run(PINNED)
-    bad = shelf.publish(FILES)
-    shelf.put(manifest_key(bad.revision), b"{}")
-    process.fail()
-    s3.forget()
-
-    assert process.glance() and process.glance()
-    assert 2 == len(s3.seen())
-    shelf.point_to(good)
-    assert not process.glance()
-    assert good.revision == process.cycle().revision
-
-
-def test_a_failure_is_waited_out_where_a_glance_cannot_tell_news(
-    s3: FakeS3, shelf: Shelf, process: Process
-) -> None:
-    """
-    Else each glance would ask for a cycle that fails again, endlessly, as if there were no backoff.
-    """
-    good = shelf.publish({"a.py": b"good = 1\n"})
-    process.run(PINNED)
-    bad = shelf.publish(FILES)
-    shelf.put(manifest_key(bad.revision), b"{}")
-    process.fail()
-    assert process.can_wait_for_news
-
-    s3.inject(error(503, "SlowDown"), is_pointer)
-    assert not process.glance()
-    s3.heal()
-    process.fail()
-    assert not process.can_wait_for_news
-
-    shelf.point_to(good)
-    process.cycle()
-    assert process.can_wait_for_news and process.glance()
-
-
-def test_with_delete_all_there_is_no_glance(shelf: Shelf, process: Process) -> None:
-    shelf.publish(FILES)
-    process.run(PINNED | {"S3_SYNC_DELETE": "all"})
-    (process.folder / "theirs.py").write_bytes(b"x")
-
-    assert not process.glance()
-    process.cycle()
-    assert FILES == process.shown
-
-
-def test_a_rehearsal_plans_and_changes_nothing(
-    s3: FakeS3, shelf: Shelf, process: Process, log: Log
-) -> None:
-    release = shelf.publish(FILES)
-    process.start(PINNED | {"S3_SYNC_DRY_RUN": "true"})
-    for _ in range(2):
-        outcome = process.cycle()
-        assert ("unchanged", release.revision) == (outcome.result, outcome.revision)
-
-    (plan,) = log.events("plan_made")
-    assert (release.revision, len(FILES)) == (plan["revision"], plan["files_to_publish"])
-    assert [] == s3.seen(is_bundle)
-    assert [] == os.listdir(process.folder)
-    assert not process.glance()

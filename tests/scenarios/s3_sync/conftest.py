@@ -10,11 +10,12 @@ from typing import Protocol
 import pytest
 
 from tests.scenarios.s3_sync.identities import NO_KEYS
+from tests.scenarios.s3_sync.place import Place
 from tests.support.daemon import Daemon, Settings
 from tests.support.fake_aws import FakeSts
 from tests.support.fake_s3 import FakeS3
 from tests.support.scripted import Running, daemon_for, fill, running
-from tests.support.servers import S3Server
+from tests.support.servers import MotoServer, S3Server
 
 
 class StartDaemon(Protocol):
@@ -128,3 +129,15 @@ def open_folder() -> Iterator[Path]:
         path = Path(folder)
         path.chmod(0o777)
         yield path
+
+
+@pytest.fixture
+def place(server: S3Server, tmp_path: Path) -> Place:
+    """A bucket of each server in turn."""
+    return Place(server, tmp_path)
+
+
+@pytest.fixture
+def on_moto(moto: MotoServer, tmp_path: Path) -> Place:
+    """A bucket of the server that is in this process."""
+    return Place(moto, tmp_path)

@@ -21,7 +21,7 @@ from s3_sync.publisher.store import Store
 from s3_sync.publisher.swap import has_conditions, swap_pointer
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import manifest_key
-from s3_sync.release.pointer import Pointer
+from s3_sync.release.pointer import HISTORY_LIMIT, Pointer
 from s3_sync.revision import short
 
 
@@ -84,6 +84,9 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     turn, history = next_turn(old, target, store.now())
     if target != old.revision and restored is not None:
         turn = replace(turn, restores=restored.sequence)
+    elif target != old.revision and len(history) == HISTORY_LIMIT:
+        # From before all of it, as far as anybody can tell: so all of it was left.
+        turn = replace(turn, restores=history[-1].sequence - 1)
     after = pointer_to(store, turn, kept, origin, history)
     if is_dry:
         return Rollback(old, after, None)

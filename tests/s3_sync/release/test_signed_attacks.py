@@ -17,7 +17,7 @@ from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import Pointer, serialize_pointer, split_pointer
 from s3_sync.release.signed import sign_manifest
 from s3_sync.signature import signature_line
-from tests.scenarios.s3_sync.attacks import (
+from tests.s3_sync.release.attacks import (
     BUCKET,
     HONEST,
     ORIGIN,
@@ -502,10 +502,10 @@ def test_who_can_write_to_the_bucket_cannot_have_other_dags_run(stage: Stage, na
     """
     reason, attack = ATTACKS[name]
     stage.put(attack(stage.scene()))
-    trusting, _ = stage.sync()
+    ended, _ = stage.sync()
     try:
-        stage.assert_refused(stage.trusting, trusting, reason)
+        stage.assert_refused(stage.trusting, ended, reason)
         # Without keys, content that contradicts its id is not shown either.
-        assert_consistent(stage.plain.target)
+        assert_consistent(stage.plain)
     finally:
         stage.recover()

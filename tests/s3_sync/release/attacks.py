@@ -1,28 +1,29 @@
 """
-What whoever can write to a bucket can do there, and two daemons on it: one that trusts a key.
+What whoever can write to a bucket can do there, and two sidecars on it: one that trusts a key.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from s3_sync.release.facts import Checked, Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import Pointer, Turn, serialize_pointer
 from s3_sync.release.signed import sign_pointer
 from s3_sync.revision import ends_chunk, revision_of
-from tests.scenarios.s3_sync.snapshots import SNAPSHOT, consumed
-from tests.support.daemon import Daemon, Event
+from sidecar_runtime.errors import SidecarError
+from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3
 from tests.support.releases import AT, Release, make_release
 from tests.support.scripted import new_content
-from tests.support.shelf import PREFIX, release_daemon
+from tests.support.shelf import PREFIX, RELEASE
 from tests.support.signing import Key, write_keys
 
 BUCKET = "dags-bucket"
@@ -78,38 +79,22 @@ def signed(
     return sign_pointer(serialize_pointer(pointer), bucket, prefix, key.signer)
 
 
-class Stage:
+class Place:
     """
-    One bucket, and two daemons on it whose cycles are asked for: one that has keys.
+    One bucket, and its honest publisher.
 
     Attributes:
+        old: The pointer before the good one.
+        good: The release that is current.
         files: Of the good release.
     """
 
-    def __init__(self, s3: FakeS3, trusting: Daemon, plain: Daemon) -> None:
+    def __init__(self, s3: FakeS3) -> None:
         self.s3 = s3
-        self.trusting = trusting
-        self.plain = plain
         self._sequence = 100
         self.good, self.files = self._make(None)
         self.old = self.good.pointer_bytes
-
-    @property
-    def daemons(self) -> tuple[Daemon, Daemon]:
-        return self.trusting, self.plain
-
-    def _make(self, old: Pointer | None, more: int = 0) -> tuple[Release, dict[str, bytes]]:
-        """
-        Make what the honest publisher publishes.
-        """
-        files = {name: new_content() for name in ("a.py", LAST, "z.py")}
-        files |= {"pkg/b.py": new_content() * 9}
-        files |= {f"many/{number}.py": new_content() for number in range(more)}
-        self._sequence += 1
-        release = make_release(files, origin=ORIGIN, checked=CHECKED, signer=HONEST.signer)
-        turn = Turn(release.revision, self._sequence, AT)
-        pointer = replace(release.pointer, turn=turn, history=old.turns() if old else ())
-        return replace(release, pointer=pointer, pointer_bytes=signed(pointer)), files
+        self.put(dict(self.good.objects()))
 
     def put(self, objects: Objects) -> None:
         for name, body in objects.items():
@@ -125,53 +110,111 @@ class Stage:
         """
         return Scene(self.old, self.good, *self._make(self.good.pointer, more))
 
-    def sync(self) -> list[Event]:
-        """Let both run a cycle; return how it ended, of the one that has keys first."""
-        with ThreadPoolExecutor() as both:
-            return list(both.map(Daemon.sync, self.daemons))
-
-    def assert_refused(self, daemon: Daemon, ended: Event, reason: str) -> None:
-        """Assert that a daemon has taken nothing of what is there, for this reason."""
-        assert reason == ended.get("reason"), ended
-        assert self.files == consumed(daemon.target)
-        ready = daemon.get("/readyz")
-        assert (200, reason) == (ready.status, ready.json()["reason"])
-
-    def recover(self) -> None:
-        """Publish as if nothing had happened, and assert that both take it."""
+    def publish(self) -> None:
+        """Publish as if nothing had happened."""
         self.s3.heal()
         self.old = self.good.pointer_bytes
         self.good, self.files = self._make(self.good.pointer)
         self.put(dict(self.good.objects()))
-        for daemon, ended in zip(self.daemons, self.sync(), strict=True):
-            assert self.good.revision == ended.get("revision"), ended
-            assert self.files == consumed(daemon.target)
+
+    def _make(self, old: Pointer | None, more: int = 0) -> tuple[Release, dict[str, bytes]]:
+        """
+        Make what the honest publisher publishes.
+        """
+        files = {name: new_content() for name in ("a.py", LAST, "z.py")}
+        files |= {"pkg/b.py": new_content() * 9}
+        files |= {f"many/{number}.py": new_content() for number in range(more)}
+        self._sequence += 1
+        release = make_release(files, origin=ORIGIN, checked=CHECKED, signer=HONEST.signer)
+        turn = Turn(release.revision, self._sequence, AT)
+        pointer = replace(release.pointer, turn=turn, history=old.turns() if old else ())
+        return replace(release, pointer=pointer, pointer_bytes=signed(pointer)), files
+
+
+class Stage(Place):
+    """
+    A place, and two sidecars that follow it, cycle by cycle.
+
+    Attributes:
+        trusting: The one that has keys.
+        plain: The one that has none.
+    """
+
+    def __init__(self, s3: FakeS3, trusting: Process, plain: Process) -> None:
+        super().__init__(s3)
+        self.trusting = trusting
+        self.plain = plain
+
+    @property
+    def sidecars(self) -> tuple[Process, Process]:
+        return self.trusting, self.plain
+
+    def sync(self) -> list[str]:
+        """Let both run a cycle; return the revision or the reason of each, the trusting first."""
+        return [_end_of(sidecar) for sidecar in self.sidecars]
+
+    def assert_refused(self, sidecar: Process, ended: str, reason: str) -> None:
+        """Assert that a sidecar has taken nothing of what is there, for this reason."""
+        assert reason == ended
+        assert self.files == sidecar.shown
+        assert sidecar.is_ready
+
+    def assert_both_refuse(self, trusting: str, plain: str = "") -> None:
+        """
+        Assert that both refuse what is there, and take the next good release.
+
+        Args:
+            trusting: The reason of the one that has keys.
+            plain: That of the other; empty: the same.
+        """
+        reasons = (trusting, plain or trusting)
+        try:
+            for sidecar, ended, reason in zip(self.sidecars, self.sync(), reasons, strict=True):
+                self.assert_refused(sidecar, ended, reason)
+        finally:
+            self.recover()
+
+    def recover(self) -> None:
+        """Publish as if nothing had happened, and assert that both take it."""
+        self.publish()
+        assert [self.good.revision] * 2 == self.sync()
+        for sidecar in self.sidecars:
+            assert self.files == sidecar.shown
+
+
+def _end_of(sidecar: Process) -> str:
+    try:
+        return sidecar.cycle().revision
+    except SidecarError as error:
+        return error.reason
 
 
 @contextmanager
 def staged(home: Path) -> Iterator[Stage]:
-    """Start both daemons on a good release."""
+    """Start both sidecars on a good release."""
     keys = write_keys(home / "keys", HONEST)
-    with FakeS3() as s3:
-        settings = {**SNAPSHOT, "S3_SYNC_JITTER": "0"}
-        trusting = release_daemon(
-            s3, home / "dags", {**settings, "S3_SYNC_TRUSTED_KEYS": str(keys)}
-        )
-        plain = release_daemon(s3, home / "plain", settings)
+    settings = {"KEY_PATH": PREFIX, **RELEASE, "S3_SYNC_LAYOUT": "snapshot"}
+    with FakeS3() as s3, pytest.MonkeyPatch.context() as patch:
+        for name, value in s3.environment().items():
+            patch.setenv(name, value)
+        trusting, plain = Process(s3, home / "dags"), Process(s3, home / "plain")
         stage = Stage(s3, trusting, plain)
-        stage.put(dict(stage.good.objects()))
-        with trusting, plain:
-            for daemon in stage.daemons:
-                daemon.wait_until_synced()
+        trusting.start({**settings, "S3_SYNC_TRUSTED_KEYS": str(keys)})
+        plain.start(settings)
+        try:
+            stage.sync()
             stage.recover()
             yield stage
+        finally:
+            for sidecar in stage.sidecars:
+                sidecar.stop()
 
 
-def assert_consistent(target: Path) -> None:
+def assert_consistent(sidecar: Process) -> None:
     """
     Assert that what is shown is what its revision names.
     """
-    record = json.loads((target / ".s3-sync/published.json").read_text())
-    shown = sorted(consumed(target).items())
+    record = json.loads((sidecar.folder / ".s3-sync/published.json").read_text())
+    shown = sorted(sidecar.shown.items())
     digests = ((path, hashlib.sha256(body).hexdigest(), False) for path, body in shown)
     assert record["revision"] == revision_of(digests)

@@ -1,0 +1,27 @@
+"""What the tests of the source `release` follow, and how."""
+
+import os
+
+import pytest
+
+from tests.s3_sync.process import Process
+from tests.support.shelf import RELEASE
+
+FILES = {f"pkg{n % 3}/m{n}.py": f"x = {n}\n".encode() * 30 for n in range(12)} | {"empty.py": b""}
+MANY = {f"team{n % 9}/dag_{n:04}.py": b"x = %d\n" % n for n in range(1_500)}
+PINNED = {"KEY_PATH": "dags", **RELEASE}
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+GATE = {"S3_SYNC_GATE": "syntax"}
+
+
+layouts = pytest.mark.parametrize(
+    "layout", [{}, GATE, SNAPSHOT], ids=["in-place", "gate", "snapshot"]
+)
+
+
+def staged(process: Process) -> list[str]:
+    return os.listdir(process.folder / ".s3-sync/staging")
+
+
+def times(process: Process) -> dict[str, int]:
+    return {path: (process.folder / path).stat().st_mtime_ns for path in process.shown}

@@ -1,0 +1,120 @@
+"""What the disk does to a release that comes: half of it there, full, blocked, damaged."""
+
+import errno
+import os
+
+import pytest
+
+from s3_sync.tree.staging import Staged
+from s3_sync.tree.target import Target
+from tests.s3_sync.process import Process
+from tests.s3_sync.release.following import FILES, PINNED, SNAPSHOT, layouts, staged
+from tests.support.fake_s3 import FakeS3
+from tests.support.faults import reset
+from tests.support.shelf import Shelf, is_manifest
+
+
+@pytest.mark.parametrize("path", ["pkg0/m3.py", "z_last.py"])
+def test_in_place_a_release_that_is_half_there_is_not_ready_and_is_finished_by_the_next_cycle(
+    shelf: Shelf, process: Process, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    shelf.publish({"old.py": b"old\n", path: b"before\n"})
+    process.run(PINNED)
+    shelf.publish({**FILES, path: b"after\n"})
+    put = Target.put
+
+    def fail_at(target: Target, one: Staged, *rest: object) -> None:
+        if one.path == path:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        put(target, one, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "put", fail_at)
+        assert "target_denied" == process.fail().reason
+    assert {"old.py", path} <= process.shown.keys()  # nothing is deleted before all is there
+    assert (False, "a part of a release is in place") == (process.is_ready, process.problem)
+    process.restart(PINNED)
+    process.s3.inject(reset(), times=3)  # the cycle takes over the target, and finds no S3
+    assert "connection_lost" == process.fail().reason
+    assert not process.is_ready
+
+    assert "changed" == process.cycle().result
+    assert {**FILES, path: b"after\n"} == process.shown
+    assert process.is_ready
+    assert [] == staged(process)
+
+
+def test_a_note_that_outlived_its_release_is_removed(shelf: Shelf, process: Process) -> None:
+    shelf.publish(FILES)
+    process.run(PINNED)
+    note = process.folder / ".s3-sync/publishing"
+    note.write_text("killed between record and removal\n")
+    process.restart(PINNED)
+
+    assert "unchanged" == process.cycle().result
+    assert process.is_ready
+    assert not note.exists()
+
+
+@layouts
+def test_a_full_disk_changes_nothing(
+    s3: FakeS3,
+    shelf: Shelf,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: dict[str, str],
+) -> None:
+    good = {"a.py": b"a = 1\n", "gone.py": b"b = 1\n"}
+    shelf.publish(good)
+    process.run(PINNED | layout)
+    shelf.publish({"a.py": b"a = 2\n", **FILES})
+    stage = Target.stage
+
+    def fill(target: Target, path: str, *rest: object) -> Staged:
+        if path == "pkg2/m11.py":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return stage(target, path, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "stage", fill)
+        assert "target_full" == process.fail().reason
+        s3.forget()
+        assert "target_full" == process.fail().reason
+        assert [] == s3.seen(is_manifest)
+    assert good == process.shown
+    assert [] == staged(process)
+    assert "changed" == process.cycle().result
+
+
+def test_what_blocks_a_path_is_named_and_the_rest_is_published(
+    shelf: Shelf, process: Process
+) -> None:
+    blocking = process.folder / "pkg1"
+    blocking.write_bytes(b"foreign")
+    shelf.publish(FILES)
+    process.start(PINNED)
+    outcome = process.cycle()
+    blocked = {path for path in FILES if path.startswith("pkg1/")}
+
+    assert len(blocked) == outcome.counts["keys_skipped"]
+    assert FILES.keys() - blocked == process.shown.keys() - {"pkg1"}
+    assert not process.glance()
+    blocking.unlink()
+    process.cycle()
+    assert FILES == process.shown
+
+
+@layouts
+def test_where_one_file_is_damaged_all_are_looked_at(
+    shelf: Shelf, process: Process, layout: dict[str, str]
+) -> None:
+    files = {f"m{n:04}.py": b"x = 1\n" for n in range(700)}
+    shelf.publish(files)
+    process.run(PINNED | layout)
+    root = process.folder / "current" if layout == SNAPSHOT else process.folder
+    for path in files:
+        os.unlink(root.resolve() / path)
+
+    outcome = process.cycle()
+    assert len(files) in (outcome.counts.get("files_healed"), outcome.counts["files_published"])
+    assert files == process.shown

@@ -1,0 +1,146 @@
+"""What of a release is missing, wrong or denied, and how a cycle ends then."""
+
+from collections.abc import Callable
+
+import pytest
+
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.rows import File
+from tests.s3_sync.process import Process
+from tests.s3_sync.release.following import FILES, PINNED, layouts, staged
+from tests.support.fake_s3 import FakeS3, access_denied, error, is_list
+from tests.support.faults import replace_body
+from tests.support.releases import Release, make_release, seal
+from tests.support.shelf import Shelf, is_bundle, is_pointer
+
+
+def _current(shelf: Shelf) -> Release:
+    assert shelf.current is not None
+    return shelf.current
+
+
+def _swapped(s3: FakeS3, shelf: Shelf) -> None:
+    """The manifest of one release under the name of another."""
+    shelf.put(_manifest(shelf), make_release({"other.py": b"other\n"}).manifest_bytes)
+
+
+def _without(key: Callable[[Shelf], str]) -> Callable[[FakeS3, Shelf], None]:
+    return lambda s3, shelf: s3.delete(f"dags/{key(shelf)}")
+
+
+def _manifest(shelf: Shelf) -> str:
+    return manifest_key(_current(shelf).revision)
+
+
+def _bundle(shelf: Shelf) -> str:
+    return bundle_key(_current(shelf).manifest.head.bundle_sha256)
+
+
+def _cut(s3: FakeS3, shelf: Shelf) -> None:
+    shelf.put(_bundle(shelf), _current(shelf).bundle_bytes[:40])
+
+
+def _flipped(s3: FakeS3, shelf: Shelf) -> None:
+    body = bytearray(_current(shelf).bundle_bytes)
+    manifest = _current(shelf).manifest
+    (file,) = manifest.locate([manifest.files["pkg1/m1.py"]])
+    body[file.offset + 1] ^= 1
+    shelf.put(_bundle(shelf), bytes(body))
+
+
+SABOTAGE: dict[str, tuple[Callable[[FakeS3, Shelf], None], str, str]] = {
+    "no pointer": (_without(lambda _: POINTER_KEY), "release_missing", POINTER_KEY),
+    "no JSON": (lambda s3, shelf: shelf.put(POINTER_KEY, b"<x/>"), "release_invalid", POINTER_KEY),
+    "long pointer": (
+        lambda s3, shelf: shelf.put(POINTER_KEY, b" " * 70_000),
+        "release_invalid",
+        "more than 65536 bytes",
+    ),
+    "no manifest": (_without(_manifest), "release_missing", "dags/releases/"),
+    "other manifest": (_swapped, "release_invalid", "it is the manifest of"),
+    "no bundle": (_without(_bundle), "release_missing", "dags/bundles/"),
+    "short bundle": (_cut, "bundle_corrupt", "bundle"),
+    "flipped bit": (_flipped, "bundle_corrupt", "pkg1/m1.py"),
+}
+
+
+def test_an_empty_file_that_should_not_be_one_leaves_nothing_behind(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    digest = "0" * 64
+    bad = seal([File("empty.py", 0, 0, digest, "0644", 38)], bytes(100))
+    shelf.publish({"a.py": b"a = 1\n"})
+    shelf.store(bad)
+    process.start(PINNED | {"S3_SYNC_REVISION": bad.revision})
+    process.fail()
+    before = process.held
+
+    assert "bundle_corrupt" == process.fail().reason
+    assert [] == staged(process)
+    assert before == process.held
+
+
+@layouts
+@pytest.mark.parametrize("name", SABOTAGE)
+def test_what_is_missing_or_wrong_changes_nothing_and_is_recovered_from(
+    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str], name: str
+) -> None:
+    sabotage, reason, said = SABOTAGE[name]
+    good = {"pkg1/m1.py": b"good = 1\n", "old.py": b"old = 1\n"}
+    shelf.publish(good)
+    process.run(PINNED | layout)
+    shelf.publish(FILES)
+    sabotage(s3, shelf)
+
+    for _ in range(2):
+        error = process.fail()
+        assert reason == error.reason
+        assert said in error.message
+        assert error.advice
+        is_met = name not in ("no pointer", "long pointer")
+        assert is_met == process.can_wait_for_news == process.glance()
+        assert good == process.shown
+        assert process.is_ready
+        assert [] == staged(process)
+    shelf.restore()
+    assert "changed" == process.cycle().result
+    assert FILES == process.shown
+    assert process.glance()
+
+
+def test_a_denied_pointer_names_the_action(s3: FakeS3, shelf: Shelf, process: Process) -> None:
+    shelf.publish(FILES)
+    arn = "arn:aws:s3:::dags-bucket/dags/current.json"
+    s3.inject(access_denied("s3:GetObject", arn, "arn:aws:iam::1:role/dags"), is_pointer)
+    process.start(PINNED)
+    error = process.fail()
+
+    assert "access_denied_get" == error.reason
+    assert "s3:GetObject" in error.message
+
+
+@pytest.mark.parametrize(
+    ("may_list", "reason"), [(True, "release_missing"), (False, "access_denied_get")]
+)
+def test_a_403_for_what_is_not_there_is_seen_through_where_one_may_list(
+    s3: FakeS3, process: Process, may_list: bool, reason: str
+) -> None:
+    s3.inject(error(403, "AccessDenied", "Access Denied"), is_pointer)
+    if not may_list:
+        s3.inject(error(403, "AccessDenied", "Access Denied"), is_list)
+    process.start(PINNED)
+
+    assert reason == process.fail().reason
+
+
+def test_a_bundle_that_goes_wrong_on_its_way_is_no_news_for_the_next_cycle(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    shelf.publish(FILES)
+    s3.inject(replace_body(lambda body: body[:-5] + b"\0" + body[-4:]), is_bundle, times=1)
+    process.start(PINNED)
+
+    assert "bundle_corrupt" == process.fail().reason
+    assert {} == process.shown
+    assert "changed" == process.cycle().result
+    assert FILES == process.shown

@@ -1,0 +1,55 @@
+"""
+A bucket of a real server, and the command line of whoever publishes to it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from tests.support.publishing import (
+    PREFIX,
+    Publishing,
+    check_every_release,
+    read_release,
+    write_files,
+)
+from tests.support.servers import S3Server
+
+A = {"a.py": b"print('a')\n", "sql/Q3 report (final).sql": b"select 1;\n" * 40, "empty": b""}
+B = {"a.py": b"print('b')\n", "docs/\u00dcberblick.md": b"# \xc3\x9c\n"}
+BROKEN = {"a.py": b"print('a'\n", "b.py": b"def :\n"}
+
+
+class Place:
+    """One bucket of a real server, and a person who publishes to it."""
+
+    def __init__(self, server: S3Server, folder: Path) -> None:
+        self.server = server
+        self.bucket = server.new_bucket("releases")
+        self.home = folder / "home"
+        self.dags = folder / "dags"
+        self.publisher = Publishing(server, self.bucket, self.home)
+        self._client: Any = server.client()
+
+    def publish(self, files: dict[str, bytes], *arguments: str) -> Any:
+        """Publish a folder with these files; return the facts."""
+        return self.publisher.succeed("publish", write_files(self.dags, files), *arguments)
+
+    def publisher_with(self, **settings: str) -> Publishing:
+        """The same person with more variables."""
+        return Publishing(self.server, self.bucket, self.home, settings)
+
+    def put(self, name: str, body: bytes) -> None:
+        self._client.put_object(Bucket=self.bucket, Key=PREFIX + name, Body=body)
+
+    def bodies(self) -> dict[str, bytes]:
+        found = self._client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
+        return {
+            item["Key"]: self._client.get_object(Bucket=self.bucket, Key=item["Key"])["Body"].read()
+            for item in found
+        }
+
+    def current(self) -> dict[str, bytes]:
+        """The files of what is current, all of it verified."""
+        bodies = self.bodies()
+        check_every_release(bodies)
+        return read_release(bodies)

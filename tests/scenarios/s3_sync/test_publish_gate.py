@@ -1,0 +1,141 @@
+"""
+What the gate of a publish sees, says and lets through; as processes, against a real server.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.s3_sync.place import BROKEN, A, Place
+from tests.support.publishing import (
+    Publishing,
+    write_files,
+)
+
+
+def test_the_gate_names_every_broken_file_and_uploads_nothing(on_moto: Place) -> None:
+    on_moto.publish(A)
+    before = on_moto.bodies()
+
+    ran = on_moto.publisher.run("publish", write_files(on_moto.dags, BROKEN), "--gate", "syntax")
+
+    assert (2, "") == (ran.code, ran.out)
+    assert "a.py:1: '(' was never closed" in ran.err and "b.py:1:" in ran.err
+    assert before == on_moto.bodies()
+
+
+def test_a_command_as_gate_sees_what_would_be_released_and_nothing_else(
+    on_moto: Place, tmp_path: Path
+) -> None:
+    write_files(on_moto.dags, {**A, ".git/config": b"", "b.pyc": b""})
+    (on_moto.dags / "link.py").symlink_to("a.py")
+    seen = tmp_path / "seen"
+    script = write_files(tmp_path / "bin", {"gate": b"#!/bin/sh\nfind . -type f | sort > $SEEN\n"})
+    (script / "gate").chmod(0o755)
+    publisher = on_moto.publisher_with(
+        S3_SYNC_GATE="command",
+        S3_SYNC_GATE_COMMAND=str(script / "gate"),
+        S3_SYNC_GATE_ENV="SEEN",
+        SEEN=str(seen),
+    )
+
+    facts = publisher.succeed("publish", on_moto.dags)
+
+    assert "command" == facts["gate"]
+    assert [f"./{name}" for name in sorted([*A, "link.py"])] == seen.read_text().splitlines()
+    assert [] == list(on_moto.home.glob("s3-sync-*"))
+
+
+# An Airflow that finds in each file a DAG of its name, `no.py` broken, and dies of `kill.py`.
+AIRFLOW = b"""#!/bin/sh
+exec >"$2/answers"
+echo '{"airflow": "3.3.2"}'
+for path in *.py; do
+  case $path in
+    no.py) echo '{"file": "no.py", "errors": {"no.py": "No module named '"'pandas'"'"}}' ;;
+    kill.py) kill -KILL $$ ;;
+    *) echo '{"file": "'"$path"'", "dags": ["'"${path%.py}"'"]}' ;;
+  esac
+done
+echo '{"done": 1}'
+"""
+
+
+@pytest.fixture
+def airflow(on_moto: Place, tmp_path: Path) -> Publishing:
+    """A publisher on whose PATH there is a Python that has Airflow."""
+    (write_files(tmp_path / "bin", {"python": AIRFLOW}) / "python").chmod(0o755)
+    return on_moto.publisher_with(PATH=f"{tmp_path}/bin:/usr/bin:/bin")
+
+
+def test_what_airflow_said_is_printed_kept_and_compared(
+    on_moto: Place, airflow: Publishing
+) -> None:
+    gate = ("--gate", "airflow")
+    first = airflow.succeed("publish", write_files(on_moto.dags, {"a.py": b"", "b.py": b""}), *gate)
+    second = airflow.run("publish", write_files(on_moto.dags, {"b.py": b"", "c.py": b""}), *gate)
+
+    assert ("airflow", "3.3.2", ["a", "b"]) == (
+        first["gate"],
+        first["airflow"]["version"],
+        first["airflow"]["dag_ids"],
+    )
+    assert second.code == 0, second
+    lines = second.out.splitlines()
+    assert lines[0].startswith("Checked by Airflow 3.3.2 at ") and lines[0].endswith(": 2 DAGs")
+    listed = ["DAGs: 1 added, 1 removed", "  + c", "  - a"]
+    assert listed == lines[-4:-1]
+    assert listed == airflow.run("diff", "previous", "current").out.splitlines()[-3:]
+    newest, oldest = airflow.succeed("releases")["releases"]
+    assert (["b", "c"], ["a", "b"]) == (newest["airflow"]["dag_ids"], oldest["airflow"]["dag_ids"])
+    prd = f"s3://{on_moto.bucket}/prd"
+    promoted = airflow.succeed("promote", airflow.url, prd, *gate)
+    assert ("promoted", 2) == (promoted["result"], promoted["airflow"]["dags"])
+
+
+def test_what_airflow_refuses_is_not_uploaded_unless_it_may_be_missing(
+    on_moto: Place, airflow: Publishing
+) -> None:
+    write_files(on_moto.dags, {"no.py": b"", "a.py": b""})
+    publish = ("publish", on_moto.dags, "--gate", "airflow")
+
+    refused = airflow.run(*publish, "--output", "json")
+    assert 2 == refused.code
+    said = "no.py: No module named 'pandas' (package pandas is missing here)"
+    [problem] = refused.facts()["problems"]
+    assert ("revision_refused", "no.py", "package:pandas") == (
+        refused.facts()["reason"],
+        problem["path"],
+        problem["lacks"],
+    )
+    assert f"    {said}\n" in refused.err and "--gate-allow 'package:pandas'" in refused.err
+    assert {} == on_moto.bodies()
+
+    allowed = airflow.run(*publish, "--gate-allow", "package:pan*")
+    assert allowed.code == 0, allowed
+    assert "  allowed: package:pandas is missing, no.py: No module named 'pandas'" in allowed.out
+    assert "1 DAGs, 1 files not loaded" in allowed.out
+
+
+def test_a_gate_without_a_verdict_publishes_nothing_and_is_no_refusal(
+    on_moto: Place, airflow: Publishing
+) -> None:
+    ran = airflow.run("publish", write_files(on_moto.dags, {"kill.py": b""}), "--gate", "airflow")
+
+    assert 3 == ran.code
+    assert "no verdict" in ran.err and "signal 9" in ran.err
+    assert {} == on_moto.bodies()
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_a_folder_that_is_no_release_never_comes_to_airflow(
+    on_moto: Place, airflow: Publishing, link: bool
+) -> None:
+    write_files(on_moto.dags, {})
+    if link:
+        (on_moto.dags / "kill.py").symlink_to("/etc/hostname")
+
+    ran = airflow.run("publish", on_moto.dags, "--gate", "airflow")
+
+    assert 2 == ran.code
+    assert ("leads out of the folder" if link else "no file to release") in ran.err

@@ -1,0 +1,166 @@
+"""
+What was typed wrong, cannot be read or is not there is reported, and nothing is written.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.s3_sync.place import A, B, Place
+from tests.support.daemon import S3_SYNC
+from tests.support.loopback import closed_port
+from tests.support.publishing import (
+    write_files,
+)
+from tests.support.releases import make_release
+from tests.support.users import as_user
+
+
+@pytest.fixture
+def refused(on_moto: Place) -> Iterator[Place]:
+    """A bucket with a release, and the folder it came from; the bucket is untouched at the end."""
+    write_files(on_moto.dags, A)
+    for name, body in make_release(A, at=datetime.now(UTC)).objects().items():
+        on_moto.put(name, body)
+    before = on_moto.bodies()
+    yield on_moto
+    assert before == on_moto.bodies()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["publish", "{folder}/nowhere"], ["/nowhere is not a folder"]),
+        (["publish", "{dags}", "bucket/prefix"], ["'bucket/prefix'", "s3://BUCKET/PREFIX"]),
+        (["publish", "{dags}", "s3://"], ["AWS_BUCKET", "s3://BUCKET/PREFIX"]),
+        (["publish", "{dags}", "--exclude", "!"], ["--exclude", "'!'"]),
+        (["publish", "{dags}", "--gate", "command"], ["S3_SYNC_GATE_COMMAND"]),
+        (
+            ["publish", "{dags}", "--gate", "airflow", "--airflow-python", "/nowhere"],
+            ["--airflow-python='/nowhere'", "not a program"],
+        ),
+        (
+            ["publish", "{dags}", "--airflow-python", "/bin/sh", "--gate-allow", "package:x"],
+            ["--airflow-python='/bin/sh'", "--gate-allow='package:x'", "only with"],
+        ),
+        (
+            ["publish", "{dags}", "--gate", "airflow", "--gate-allow", "x"],
+            ["'x' is not KIND:NAME", "package, variable, connection"],
+        ),
+        (["publish", "{dags}", "--gate", "syntax", "--gate-timeout", "x"], ["GATE_TIMEOUT='x'"]),
+        (["publish"], ["DIR"]),
+        (["rollback", "0123456789ab"], ["0123456789ab", "s3-sync releases"]),
+        (["rollback", "HEAD~1"], ["'HEAD~1'", "64 hexadecimal digits"]),
+        (["pin", "0123456789ab"], ["no release 0123456789ab"]),
+        (["pin", "s3://bucket/prefix"], ["'s3://bucket/prefix' is not a revision"]),
+        (["prune-releases", "--keep-for", "soon"], ["'soon'", "30s, 5m"][:1]),
+        (["prune-releases", "--keep", "x"], ["'x'"]),
+    ],
+)
+def test_what_was_typed_wrong_is_reported(
+    refused: Place, arguments: list[str], names: list[str]
+) -> None:
+    filled = [text.format(folder=refused.dags.parent, dags=refused.dags) for text in arguments]
+
+    ran = refused.publisher.run(*filled)
+
+    assert (2, "") == (ran.code, ran.out), ran
+    assert all(name in ran.err for name in names), ran.err
+
+
+def test_a_dry_run_of_every_command_writes_nothing(refused: Place) -> None:
+    publisher = refused.publisher_with(S3_SYNC_DRY_RUN="1")
+    revision = make_release(A).revision
+
+    results = [
+        publisher.succeed(*arguments)["result"]
+        for arguments in (
+            ("publish", write_files(refused.dags, B)),
+            ("pin", revision),
+            ("unpin", revision),
+            ("prune-releases",),
+        )
+    ]
+
+    assert ["planned", "planned", "unchanged", "planned"] == results
+
+
+def test_a_slip_in_a_setting_is_reported(refused: Place) -> None:
+    publisher = refused.publisher_with(S3_SYNC_GATES="syntax")
+
+    ran = publisher.run("publish", refused.dags, "--output", "json")
+
+    assert (2, "settings_rejected") == (ran.code, ran.facts()["reason"])
+    assert "S3_SYNC_GATE" in ran.err
+
+
+def test_a_bad_folder_is_reported_before_s3_is_asked(on_moto: Place) -> None:
+    publisher = on_moto.publisher_with(AWS_ENDPOINT_URL=f"http://127.0.0.1:{closed_port()}")
+
+    ran = publisher.run("publish", on_moto.dags / "nowhere")
+
+    assert (2, "") == (ran.code, ran.out), ran
+    assert "nowhere is not a folder" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("modes", "said"),
+    [
+        ({"a.py": 0, "empty": 0}, ["'a.py' cannot be read: Permission denied", "'empty'"]),
+        ({"sub": 0o644}, ["'sub/b.py' cannot be read: Permission denied"]),
+        ({"": 0}, ["dags' cannot be read: Permission denied"]),
+    ],
+    ids=["files", "a folder that can be listed and not entered", "the folder itself"],
+)
+def test_everything_unreadable_is_named(
+    refused: Place, open_folder: Path, modes: dict[str, int], said: list[str]
+) -> None:
+    write_files(open_folder / "dags", A | {"sub/b.py": b""})
+    for name, mode in modes.items():
+        (open_folder / "dags" / name).chmod(mode)
+    program = as_user(open_folder / "bin", S3_SYNC, 4711, 0)
+    publisher = refused.publisher_with(HOME="/", TMPDIR="/tmp")
+
+    ran = publisher.run("publish", open_folder / "dags", program=program)
+
+    assert (2, "") == (ran.code, ran.out), ran
+    assert all(part in ran.err for part in said), ran.err
+    assert "Traceback" not in ran.err
+
+
+# What S3 refuses: exit code 3.
+
+
+def test_a_missing_bucket_is_reported(place: Place) -> None:
+    write_files(place.dags, A)
+
+    ran = place.publisher.run("publish", place.dags, "s3://no-such-bucket/dags", "--output", "json")
+
+    assert (3, "bucket_not_found") == (ran.code, ran.facts()["reason"])
+    assert "no-such-bucket" in ran.err and "AWS_BUCKET" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"AWS_ENDPOINT_URL": "closed"}, "endpoint_unreachable"),
+        ({"AWS_ENDPOINT_URL": "http://no-such-host.invalid"}, "name_unresolved"),
+        ({"AWS_ACCESS_KEY_ID": ""}, "credentials_missing"),
+        ({"AWS_PROFILE": "nobody"}, "credentials_missing"),
+    ],
+)
+def test_a_server_that_cannot_be_asked_is_reported(
+    on_moto: Place, settings: dict[str, str], reason: str
+) -> None:
+    if settings.get("AWS_ENDPOINT_URL") == "closed":
+        settings = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{closed_port()}"}
+    publisher = on_moto.publisher_with(
+        AWS_CONFIG_FILE="/dev/null", AWS_MAX_ATTEMPTS="1", **settings
+    )
+
+    ran = publisher.run("publish", write_files(on_moto.dags, A), "--output", "json")
+
+    assert (3, reason) == (ran.code, ran.facts()["reason"]), ran
+    assert ran.err.count("\n") <= 2 and "Traceback" not in ran.err
