@@ -5,6 +5,7 @@ The question to the credential chain that is put before the imports.
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_an_answer_that_nobody_wanted_for_long_is_not_taken(
     early.ask(is_anonymous=False)
     wait_until(lambda: child.calls, "it is asked")
     child.finds()
-    real = early.time.monotonic
+    real = time.monotonic
     monkeypatch.setattr("time.monotonic", lambda: real() + early.FRESH_SECONDS + 1)
 
     assert "AKID" == Chain().current(fence)[0].access_key
