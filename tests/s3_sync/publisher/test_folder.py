@@ -243,7 +243,7 @@ def test_a_folder_that_is_too_large_is_refused(tmp_path: Path) -> None:
     assert "2304 MiB" in error.message and "2048" in error.message
 
 
-def test_names_that_no_manifest_has_room_for_are_told_before_anything_is_read(
+def test_names_that_no_manifest_has_room_for_are_refused_before_anything_is_read(
     tmp_path: Path,
 ) -> None:
     """Six bytes for each letter that is not ASCII; one folder of files stands for 85 of them."""

@@ -1,4 +1,4 @@
-"""What of a release is missing, wrong or denied, and how a cycle ends then."""
+"""Parts of a release are missing, wrong or denied: how a cycle ends then."""
 
 from collections.abc import Callable
 

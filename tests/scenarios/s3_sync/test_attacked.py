@@ -1,5 +1,5 @@
 """
-Whole daemons whose bucket somebody else writes to: what is logged and answered. All that can be
+Whole daemons on a bucket that an attacker writes to: what is logged and answered. All that can be
 tried is tried cycle by cycle, in tests/s3_sync/release.
 """
 
