@@ -6,9 +6,10 @@ from s3_sync.deletions import DeletionBrake, vanished
 from s3_sync.listing.entries import Entry
 from s3_sync.settings import load_settings
 from tests.runtime.recording import Log
+from tests.s3_sync.failing import failure
 from tests.s3_sync.process import Process
 from tests.support.clocks import Clock
-from tests.support.fake_s3 import FakeS3
+from tests.support.fake_s3 import FakeS3, error, is_list
 
 HOLD_SECONDS = 900
 
@@ -113,6 +114,25 @@ def test_nothing_of_a_wiped_prefix_is_seen_until_a_person_asks(
     assert "held" == process.cycle().result
     assert "changed" == process.cycle(is_asked_for=True).result
     assert {"README.md": b"gone\n"} == process.shown
+
+
+def test_leave_that_a_failed_cycle_had_lets_no_later_one_delete(
+    s3: FakeS3, process: Process
+) -> None:
+    """Whoever asked while S3 failed cannot have seen what is listed now; a gate is asked again."""
+    for number in range(30):
+        s3.put(f"{number:02}.py", b"v = 1\n")
+    process.run({"S3_SYNC_GATE": "syntax"})
+    before = process.shown
+    for number in range(29):
+        s3.delete(f"{number:02}.py")
+    assert "held" == process.cycle().result
+    s3.inject(error(403, "AccessDenied"), is_list)
+    assert "access_denied_list" == failure(process.cycle, is_asked_for=True).reason
+    s3.heal()
+
+    assert "held" == process.cycle().result
+    assert before == process.shown
 
 
 @pytest.mark.parametrize("layout", ["in-place", "snapshot"])

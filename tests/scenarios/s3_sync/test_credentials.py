@@ -223,7 +223,7 @@ def test_s3_that_refuses_new_credentials_too_is_not_asked_endlessly(
 def test_a_refresh_that_fails_does_not_stop_credentials_that_are_still_valid(
     s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, irsa: Settings
 ) -> None:
-    sts.issue(session_credentials(1, valid_seconds=10))
+    sts.issue(session_credentials(1, valid_seconds=20))
     accept(s3, sts.credentials)
     daemon = start(irsa, interval="0.5").until_synced()
     sts.inject(sts_error(500, "InternalFailure"))
