@@ -86,6 +86,7 @@ def server() -> Iterator[WritableS3]:
         yield server
 
 
+@pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("conditions", ["obeyed", "ignored", "refused"])
 def test_whoever_reports_that_it_published_has(
     server: WritableS3,
