@@ -25,7 +25,8 @@ class Process:
 
     def start(self, settings: dict[str, str]) -> None:
         environ = {"AWS_BUCKET": self.s3.bucket, "DEST_PATH": str(self.folder), **settings}
-        self._sidecar = S3Sync(load_settings(environ)[0], SyncMetrics("0", "r"))
+        self._metrics = SyncMetrics("0", "r")
+        self._sidecar = S3Sync(load_settings(environ)[0], self._metrics)
         self._session = self._sidecar.begin()
 
     def stop(self) -> None:
@@ -85,6 +86,10 @@ class Process:
     def details(self) -> dict[str, object]:
         """What the status page shows."""
         return self._sidecar.details()
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """A sample of what is scraped; None where there is none."""
+        return self._metrics.registry.get_sample_value(name, {"sidecar": "s3-sync", **labels})
 
     @property
     def held(self) -> list[str]:

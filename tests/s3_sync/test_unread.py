@@ -222,3 +222,22 @@ def test_a_key_that_only_one_of_two_listings_lacks_is_not_deleted(
     assert "partial" == outcome.result
     assert {"a.py", "b.py"} == process.shown.keys()
     assert process.cycle().is_success
+
+
+@pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
+def test_beside_an_object_that_changes_all_the_time_each_change_is_shown_at_once(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    """Also where something changes in every cycle, so that no two listings are the same."""
+    contents = itertools.count(1)
+    s3.put("a.py", b"v = 0\n")
+    s3.put("busy.py", b"v = 0\n")
+    s3.inject(first(lambda: s3.put("busy.py", b"v = %d\n" % next(contents))), is_get("busy.py"))
+    process.start(layout)
+    for _ in range(2):
+        process.cycle()
+
+    for number in range(1, 5):
+        s3.put("a.py", b"w = %d\n" % number)
+        assert "partial" == process.cycle().result
+        assert {"a.py": b"w = %d\n" % number} == process.shown

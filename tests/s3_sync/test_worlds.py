@@ -1,104 +1,197 @@
 """Worlds of good and bad objects, at random: what a bad one may hold back is itself."""
 
+import itertools
 import json
+import os
 import random
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from sidecar_runtime.errors import SidecarError
 from tests.conftest import counts_of
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3, error, is_get
-from tests.support.faults import first, flip_first_bit, replace_body
-from tests.support.loopback import Fault
+from tests.support.fake_s3 import FakeS3, access_denied, error
+from tests.support.faults import flip_first_bit, replace_body
+from tests.support.loopback import Exchange
 
-LAYOUTS = [{}, {"S3_SYNC_GATE": "syntax"}, {"S3_SYNC_LAYOUT": "snapshot"}]
-THEIRS = {"theirs.py": b"of another owner\n"}
+LAYOUTS = [
+    {"S3_SYNC_LAYOUT": layout, **gate}
+    for layout in ("in-place", "snapshot")
+    for gate in ({}, {"S3_SYNC_GATE": "syntax"})
+]
 # Of each kind of object, the reason that it is counted by; those that are fine, or never files,
 # have none.
 REASONS = {
     "fine": "", "denied": "access_denied_get", "vanishing": "object_changing",
     "rewritten": "object_changing", "corrupt": "object_corrupt", "archived": "",
 }  # fmt: skip
+ROUNDS = 4
+# Its ETag tells what those of this store are, and a listing is never empty.
+SURE = "sure.py"
+THEIRS = {"theirs.py": b"of another owner\n", "a/theirs.txt": b"beside ours\n"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("seed", range(counts_of(metafunc.config).worlds))
 
 
-@dataclass
+@dataclass(frozen=True)
+class Version:
+    """What an object was at one moment; an ETag of many parts verifies nothing."""
+
+    body: bytes
+    is_verified: bool = True
+
+
 class World:
     """
-    A bucket, and what is to be on the volume.
+    A bucket in which random things happen, and a model of the volume.
 
     Attributes:
         kinds: Of each path, what is the matter with it.
-        fine: The content of those with which nothing is.
+        fine: The last good version of those that are fine.
+        shown: What is published, by path.
+        deeds: What was done, in words: the message of a failure.
     """
 
-    s3: FakeS3
-    chance: random.Random
-    kinds: dict[str, str] = field(default_factory=dict)
-    fine: dict[str, bytes] = field(default_factory=dict)
+    def __init__(self, s3: FakeS3, seed: int) -> None:
+        self.s3 = s3
+        self.chance = random.Random(seed)
+        self.share_of_fine = self.chance.choice([0.2, 0.5, 0.9])
+        self.kinds: dict[str, str] = {}
+        self.fine: dict[str, Version] = {}
+        self.shown: dict[str, Version] = {}
+        self.is_ready = False
+        self.deeds: list[str] = []
+        self._contents = itertools.count()
+        self.is_down = False
+        s3.inject(self._answer)
 
-    def add(self, path: str, kind: str) -> None:
-        body = f"x = {self.chance.random()}\n".encode()
+    def put(self, path: str, kind: str) -> None:
+        """Write an object of that kind, new or again."""
+        self.deeds.append(f"{path} is {kind}")
+        version = Version(self._content(), path == SURE or self.chance.random() < 0.7)
+        etag = None if version.is_verified or kind != "fine" else f"{len(self.deeds):032x}-2"
+        storage = "GLACIER" if kind == "archived" else "STANDARD"
+        self.s3.put(path, version.body, etag=etag, storage_class=storage)
         self.kinds[path] = kind
-        self.s3.put(path, body, storage_class="GLACIER" if kind == "archived" else "STANDARD")
+        self.fine.pop(path, None)
         if kind == "fine":
-            self.fine[path] = body
-        elif kind != "archived":
-            self.s3.inject(self.fault(path, kind), is_get(path))
-
-    def fault(self, path: str, kind: str) -> Fault:
-        if kind == "corrupt":
-            return replace_body(flip_first_bit)
-        if kind == "rewritten":
-            return first(lambda: self.s3.put(path, f"x = {self.chance.random()}\n".encode()))
-        return error(403, "AccessDenied") if kind == "denied" else error(404, "NoSuchKey")
+            self.fine[path] = version
 
     def remove(self, path: str) -> None:
+        self.deeds.append(f"{path} is gone")
         self.s3.delete(path)
         del self.kinds[path]
         self.fine.pop(path, None)
+
+    def turn(self) -> None:
+        """Let something happen to some objects, but not to most of them at once."""
+        for number in range(self.chance.randint(1, 6)):
+            self.put(f"{self.chance.choice('abc')}/{len(self.deeds)}{number}.py", self._kind())
+        others = sorted(self.kinds.keys() - {SURE})
+        for path in self.chance.sample(others, len(others) // 2):
+            if self.chance.random() < 0.5:
+                self.remove(path)
+            else:
+                self.put(path, self._kind())
+
+    def follow(self) -> None:
+        """Bring the model of the volume up to date, as three cycles do."""
+        lacking = self.lacking
+        self.is_ready = self.is_ready or 2 * len(lacking) <= len(lacking) + len(self.fine)
+        if self.is_ready:
+            kept = {path: self.shown[path] for path in lacking if path in self.shown}
+            self.shown = self.fine | kept
 
     @property
     def lacking(self) -> dict[str, str]:
         return {path: REASONS[kind] for path, kind in self.kinds.items() if REASONS[kind]}
 
+    @property
+    def archived(self) -> set[str]:
+        return {path for path, kind in self.kinds.items() if kind == "archived"}
+
+    def _kind(self) -> str:
+        if self.chance.random() < self.share_of_fine:
+            return "fine"
+        return self.chance.choice(sorted(REASONS.keys() - {"fine"}))
+
+    def _content(self) -> bytes:
+        return b"x = 1%06d\n" % next(self._contents)
+
+    def _answer(self, exchange: Exchange) -> None:
+        """Answer as the kind of the object wants it."""
+        path = exchange.request.path.partition(f"/{self.s3.bucket}/")[2]
+        kind = self.kinds.get(path, "fine")
+        if self.is_down:
+            error(500, "InternalError")(exchange)
+            return
+        if kind == "rewritten":
+            self.s3.put(path, self._content())
+        if kind == "corrupt":
+            replace_body(flip_first_bit)(exchange)
+        elif kind == "denied":
+            access_denied("s3:GetObject", f"arn:aws:s3:::{path}", "arn:aws:iam::1:role/dags")(
+                exchange
+            )
+        elif kind == "vanishing":
+            error(404, "NoSuchKey")(exchange)
+        else:
+            exchange.send(exchange.good())
+
+
+@pytest.fixture
+def world(s3: FakeS3, seed: int) -> Iterator[World]:
+    world = World(s3, seed)
+    try:
+        yield world
+    finally:
+        print(f"seed {seed}:", *world.deeds, sep="\n  ")  # pytest shows it where the test fails
+
 
 def test_every_fine_object_is_published_and_every_deleted_one_goes(
-    seed: int, s3: FakeS3, process: Process
+    seed: int, world: World, process: Process
 ) -> None:
-    chance = random.Random(seed)
-    world = World(s3, chance)
-    world.add("sure.py", "fine")  # its ETag tells what ETags of this store are
-    for number in range(chance.randint(1, 25)):
-        world.add(f"{chance.choice('abc')}/{number:02}.py", chance.choice(list(REASONS)))
-    layout = LAYOUTS[seed % len(LAYOUTS)]
-    if "S3_SYNC_LAYOUT" not in layout:
-        (process.folder / "theirs.py").write_bytes(THEIRS["theirs.py"])
-    process.start(layout)
+    settings = LAYOUTS[seed % len(LAYOUTS)]
+    theirs = plant(process.folder) if "snapshot" not in settings.values() else {}
+    world.put(SURE, "fine")
+    process.start(settings)
 
-    run(process, 2)
-    wanted = len(world.fine) + len(world.lacking)
-    is_ready = 2 * len(world.lacking) <= wanted
-    agree(world, process, is_ready=is_ready)
+    for _ in range(ROUNDS):
+        world.turn()
+        before = looks(process.folder, world.shown)
+        run(process, 2)
+        world.follow()
+        if world.is_ready:
+            bodies = {path: version.body for path, version in world.fine.items()}
+            assert bodies.items() <= process.shown.items()
+        run(process, 1)
+        agree(world, process, theirs)
+        assert unchanged(before, world.shown) <= looks(process.folder, world.shown).items()
+        if world.chance.random() < 0.5:
+            world.deeds.append("restart")
+            process.restart(settings)
+            world.is_down = True
+            process.fail()
+            assert world.is_ready == process.is_ready, "what is on disk counts"
+            world.is_down = False
+            run(process, 3)
+            agree(world, process, theirs)
 
-    for path in chance.sample(sorted(world.kinds), len(world.kinds) // 2):
-        if path != "sure.py":
-            world.remove(path)
-    world.add("new/one.py", "fine")
-    run(process, 3)
-    wanted = len(world.fine) + len(world.lacking)
-    agree(world, process, is_ready=is_ready or 2 * len(world.lacking) <= wanted)
 
-    process.restart(layout)
-    is_ready = process.is_ready
-    run(process, 1)
-    agree(world, process, is_ready=is_ready or process.is_ready)
+def plant(folder: Path) -> dict[str, bytes]:
+    """Put files of another owner beside ours, with a date of their own."""
+    for path, body in THEIRS.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes(body)
+        os.utime(folder / path, (1_500_000_000, 1_500_000_000))
+    return THEIRS
 
 
 def run(process: Process, cycles: int) -> None:
@@ -107,14 +200,44 @@ def run(process: Process, cycles: int) -> None:
             process.cycle()
 
 
-def agree(world: World, process: Process, *, is_ready: bool) -> None:
+def looks(folder: Path, shown: dict[str, Version]) -> dict[tuple[str, bytes], int]:
+    """When each file that is shown was written, by path and content."""
+    top = folder / "current" if (folder / "current").is_symlink() else folder
+    return {(path, was.body): os.stat(top / path).st_mtime_ns for path, was in shown.items()}
+
+
+def unchanged(
+    before: dict[tuple[str, bytes], int], shown: dict[str, Version]
+) -> set[tuple[tuple[str, bytes], int]]:
+    """What is shown still as it was, so that nothing had to touch it."""
+    now = {(path, version.body) for path, version in shown.items()}
+    return {(what, at) for what, at in before.items() if what in now}
+
+
+def agree(world: World, process: Process, theirs: dict[str, bytes]) -> None:
     """All that is said agrees with what is there, and both with the model."""
-    assert is_ready == process.is_ready, process.problem
-    assert world.lacking == process.details.get("unread", {})
-    assert (is_ready and not world.lacking) == bool(process.revision)
-    if is_ready:
-        theirs = {} if (process.folder / "current").is_symlink() else THEIRS
-        assert world.fine | theirs == process.shown
-        record = json.loads((process.folder / ".s3-sync/published.json").read_bytes())
-        assert (process.revision, len(world.lacking)) == (record["revision"], record["lacking"])
-        assert len(world.fine) == record["files"]
+    lacking = world.lacking
+    assert world.is_ready == process.is_ready, process.problem
+    assert lacking == process.details.get("unread", {})
+    assert dict.fromkeys(world.archived, "archived") == process.details.get("keys_skipped", {})
+    assert (world.is_ready and not lacking) == bool(process.revision)
+    counts = Counter(lacking.values())
+    for reason in {reason for reason in REASONS.values() if reason}:
+        assert counts[reason] == (process.metric("s3_sync_unread_objects", reason=reason) or 0)
+    skipped = process.metric("s3_sync_skipped_keys", reason="archived")
+    assert len(world.archived) == skipped
+    if not world.is_ready:
+        return
+    bodies = {path: version.body for path, version in world.shown.items()}
+    assert bodies | theirs == process.shown
+    for path in theirs:
+        assert 1_500_000_000 == (process.folder / path).stat().st_mtime
+    unverified = [path for path, version in world.shown.items() if not version.is_verified]
+    assert sorted(unverified) == process.details.get("unverified_files", [])
+    assert len(unverified) == process.metric("s3_sync_unverified_files")
+    assert len(bodies) == process.metric("s3_sync_managed_files")
+    assert bool(lacking) == process.metric("s3_sync_partial")
+    assert bool(lacking) == bool(process.readiness.shortfall)
+    record = json.loads((process.folder / ".s3-sync/published.json").read_bytes())
+    assert (process.revision, len(lacking)) == (record["revision"], record["lacking"])
+    assert len(bodies) == record["files"]

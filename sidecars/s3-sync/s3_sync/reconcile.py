@@ -4,7 +4,7 @@ Reconcile: look at the source → plan → bring → gate → publish → record
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -61,8 +61,8 @@ class Reconciler:
         self._acted: State[Any] | None = None
         self._rest: Outcome | None = None
         self._is_done = False
-        # What the cycle before found listed.
-        self._listed: Mapping[str, Any] = {}
+        # What the cycle before found changing.
+        self._changing: set[str] = set()
         self._lacking: frozenset[str] = frozenset()
         self._same_cycles = 0
 
@@ -138,7 +138,7 @@ class Reconciler:
         if layout.is_atomic:
             done.add(self._lease.repair(layout, fence))
             offer = Offer(state.revision, result.lacking)
-            if self._is_unsettled(state, result.lacking):
+            if self._is_unsettled(result.lacking):
                 self._is_same(result.lacking)
             else:
                 offer = await self._offering.make(layout, state, result.lacking, fence)
@@ -152,8 +152,7 @@ class Reconciler:
             offer, done = Offer(name, result.lacking, is_shown=True), result
         self._lease.look_again(layout)
         self._bringer.blocked = done.blocked
-        self._skipped.show(state.skipped, map(state.key_of, self._bringer.blocked))
-        self._unread.show()
+        self._show(state, done.blocked)
         self._status.show(refused=offer.refusal.facts() if offer.refusal else {})
         for error in offer.result.failed.values():
             raise error
@@ -172,24 +171,27 @@ class Reconciler:
                 raise error
         is_first = self._lease.published.at is None
         if is_first and len(result.lacking) * 2 > len(state.wanted):
-            self._unread.show()
+            self._show(state, result.blocked)
             raise explain(result.lacking, state.wanted)
 
-    def _is_unsettled(self, state: State[Any], lacking: Mapping[str, SidecarError]) -> bool:
+    def _show(self, state: State[Any], blocked: Collection[str]) -> None:
+        """
+        Show which keys are no files on disk, and why.
+        """
+        self._skipped.show(state.skipped, map(state.key_of, blocked))
+        self._unread.show()
+
+    def _is_unsettled(self, lacking: Mapping[str, SidecarError]) -> bool:
         """
         Whether something is being uploaded, so that what was read may belong to two states.
 
-        Not where two listings differ in nothing but what could not be read: that is always busy,
-        or listed and not there.
+        Not where a file changes that did so in the cycle before: it may well do so all the time.
         """
-        before, self._listed = self._listed, state.wanted
-        if all(error.reason != "object_changing" for error in lacking.values()):
-            return False
-        rest, rest_before = (
-            {path: entry for path, entry in listed.items() if path not in lacking}
-            for listed in (state.wanted, before)
-        )
-        return rest != rest_before
+        before = self._changing
+        self._changing = {
+            path for path, error in lacking.items() if error.reason == "object_changing"
+        }
+        return not self._changing <= before
 
     def _is_disturbed(self, layout: Layout) -> bool:
         """
