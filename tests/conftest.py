@@ -69,6 +69,12 @@ class Counts:
     """New sessions of AWS, each of which ends the one before."""
     worlds: int
     """Random buckets of good and bad objects."""
+    corruptions: int
+    """Downloads whose bytes contradict what was promised of them, each in a random way."""
+    busy_seconds: int
+    """How long an object is rewritten all the time, while others come and go."""
+    many_keys: int
+    """Objects under one prefix, for the memory that they take."""
     versions: int
     """DAG versions that are asked for at once."""
     version_calls: int
@@ -102,6 +108,9 @@ MODERATE = Counts(
     tree_reads=1_000,
     credential_rotations=2,
     worlds=10,
+    corruptions=200,
+    busy_seconds=8,
+    many_keys=4_000,
 )
 FULL = Counts(
     histories=120,
@@ -126,6 +135,9 @@ FULL = Counts(
     tree_reads=20_000,
     credential_rotations=20,
     worlds=300,
+    corruptions=10_000,
+    busy_seconds=600,
+    many_keys=100_000,
 )
 
 

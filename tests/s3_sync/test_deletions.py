@@ -90,7 +90,45 @@ def test_a_file_that_was_there_before_is_no_move() -> None:
     assert ["a.py"] == vanished({"b.py": same}, {"a.py": same, "b.py": same})
 
 
+def test_a_copy_with_another_etag_has_moved_where_name_and_size_are_the_same() -> None:
+    """An encrypted object has another ETag wherever it is copied to."""
+    managed = {f"team/{name}.py": Entry("x", f"etag of {name}", len(name)) for name in ("a", "bb")}
+    moved = {
+        "teams/a.py": Entry("x", "one more", 1),
+        "teams/bb.py": Entry("x", "and another", 3),
+    }
+
+    assert ["team/bb.py"] == vanished(moved, managed)
+
+
+def test_one_new_file_is_the_new_place_of_one_that_is_gone() -> None:
+    """Many files with the same content, such as empty ones."""
+    managed = {f"{number}/__init__.py": Entry("x", "one etag", 0) for number in range(3)}
+
+    assert 2 == len(vanished({"new/__init__.py": Entry("x", "one etag", 0)}, managed))
+
+
 # --- whole cycles
+
+
+@pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
+def test_damage_is_healed_while_a_deletion_is_held_after_a_restart_too(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    for number in range(30):
+        s3.put(f"{number:02}.py", b"v = 1\n")
+    process.run(layout)
+    for number in range(1, 30):
+        s3.delete(f"{number:02}.py")
+    process.stop()
+    for place in process.folder.rglob("00.py"):
+        place.unlink()
+    before = process.shown
+    process.start(layout)
+
+    assert "held" == process.cycle().result
+    assert before | {"00.py": b"v = 1\n"} == process.shown
+    assert process.is_ready, process.problem
 
 
 @pytest.mark.parametrize("layout", ["in-place", "snapshot"])

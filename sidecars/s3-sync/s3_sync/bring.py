@@ -116,20 +116,19 @@ class Bringer:
         resting = self._unread.resting()
         return replace(plan, publish=tuple(item for item in plan.publish if item[0] not in resting))
 
-    async def heal(
-        self, layout: Layout, acted: State[Any], state: State[Any], fence: Fence
-    ) -> None:
+    async def heal(self, layout: Layout, state: State[Any], fence: Fence) -> None:
         """
         Put back what is damaged while a change waits, as far as it is not part of it.
         """
+        files = layout.tree.managed.files
         same = tuple(
             (path, entry)
             for path in self._damaged(layout)
-            if (entry := acted.wanted.get(path))
-            and (path not in state.wanted or state.wanted[path] == entry)
+            if (entry := state.wanted.get(path))
+            and (entry.etag, entry.size_bytes) == (files[path].etag, files[path].size_bytes)
         )
         if same:
-            order = self._order(layout, acted, Plan(same, ()), fence)
+            order = self._order(layout, state, Plan(same, ()), fence)
             await self._source.bring(order)
             count(self._metrics, order.result)
             self._lease.look_again(layout)

@@ -83,10 +83,30 @@ class DeletionBrake:
 
 def vanished(wanted: Mapping[str, Content], managed: Mapping[str, Content]) -> list[str]:
     """
-    Return the managed paths that are gone, and whose content did not turn up at a new path.
+    Return the managed paths that are gone, and did not turn up at a new path.
+
+    A copy has the same content, or where its ETag is no digest (SSE-KMS, an upload in parts) the
+    same name and size. Each new path is that of one that is gone.
     """
     gone = [path for path in managed if path not in wanted]
-    if not gone:
-        return gone
-    came = {(entry.etag, entry.size_bytes) for path, entry in wanted.items() if path not in managed}
-    return [path for path in gone if (managed[path].etag, managed[path].size_bytes) not in came]
+    came = {path: wanted[path] for path in wanted if path not in managed} if gone else {}
+    for trait in (_content, _name):
+        places: dict[object, list[str]] = {}
+        for path, entry in came.items():
+            places.setdefault(trait(path, entry), []).append(path)
+        left = []
+        for path in gone:
+            if found := places.get(trait(path, managed[path])):
+                del came[found.pop()]
+            else:
+                left.append(path)
+        gone = left
+    return gone
+
+
+def _content(_: str, entry: Content) -> object:
+    return entry.etag, entry.size_bytes
+
+
+def _name(path: str, entry: Content) -> object:
+    return path.rpartition("/")[2], entry.size_bytes

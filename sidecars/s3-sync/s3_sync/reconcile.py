@@ -99,8 +99,7 @@ class Reconciler:
             outcome = await self._act(layout, state, repaired, fence)
             self._is_done = outcome.is_success and self._rest is not None
             return outcome
-        if self._acted is not None:
-            await self._bringer.heal(layout, self._acted, state, fence)
+        await self._bringer.heal(layout, state, fence)
         return wait
 
     def _wait(self, layout: Layout, state: State[Any], fence: Fence) -> Outcome | None:

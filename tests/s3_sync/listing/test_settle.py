@@ -2,7 +2,8 @@
 
 import pytest
 
-from s3_sync.listing.settle import Settle
+from s3_sync.listing.entries import Entry
+from s3_sync.listing.settle import BUSY_TIMES, Settle
 from tests.support.clocks import Clock
 
 
@@ -16,9 +17,21 @@ def settle(clock: Clock) -> Settle:
     return Settle(30, clock)
 
 
+def files(*names: str) -> dict[str, Entry]:
+    return {name: Entry(name, "e", 1) for name in names}
+
+
+def answered(settle: Settle, revision: str, published: str = "r1", quiet: float = 0.0) -> bool:
+    """An answer with one file that is like the revision, and one that never changes."""
+    is_published = revision == published
+    return settle.is_settled(
+        files(revision, "same"), is_published=is_published, quiet_seconds=quiet
+    )
+
+
 def asked(settle: Settle, revision: str, *, published: str = "r1", quiet: float = 0.0) -> bool:
     settle.ask()
-    return settle.is_settled(revision, published=published, quiet_seconds=quiet)
+    return answered(settle, revision, published, quiet)
 
 
 def test_nothing_waits_where_it_is_off(clock: Clock) -> None:
@@ -84,7 +97,7 @@ def test_the_time_that_a_listing_takes_is_no_rest(settle: Settle, clock: Clock) 
     clock.seconds += 1
     settle.ask()
     clock.seconds += 60
-    assert not settle.is_settled("r2", published="r1", quiet_seconds=0)
+    assert not answered(settle, "r2")
     clock.seconds += 30
 
     assert asked(settle, "r2")
@@ -94,7 +107,7 @@ def test_a_slow_first_listing_has_not_rested_while_it_came(settle: Settle, clock
     settle.ask()
     clock.seconds += 20
 
-    assert not settle.is_settled("r2", published="", quiet_seconds=40)
+    assert not answered(settle, "r2", "", 40)
 
 
 def test_once_settled_it_stays_so_until_it_is_published(settle: Settle, clock: Clock) -> None:
@@ -113,3 +126,40 @@ def test_the_first_change_after_a_long_time_waits_too(settle: Settle, clock: Clo
     clock.seconds += 10_000
 
     assert not asked(settle, "r3", published="r2")
+
+
+def busy(settle: Settle, clock: Clock, *more: str) -> bool:
+    """A listing 10 seconds after the last one, with a file that has changed again."""
+    clock.seconds += 10
+    settle.ask()
+    wanted = {**files(*more), "busy": Entry("busy", f"{clock.seconds}", 1)}
+    return settle.is_settled(wanted, is_published=False, quiet_seconds=0)
+
+
+def test_what_changes_all_the_time_is_waited_for_as_long_as_an_upload_could_take(
+    settle: Settle, clock: Clock
+) -> None:
+    ends = [busy(settle, clock, "a") for _ in range(BUSY_TIMES * 3 + 5)]
+
+    assert [False] * (BUSY_TIMES * 3 + 1) == ends[: BUSY_TIMES * 3 + 1]
+    assert all(ends[BUSY_TIMES * 3 + 1 :])
+
+
+def test_what_changes_beside_it_is_still_waited_for_and_no_longer(
+    settle: Settle, clock: Clock
+) -> None:
+    while not busy(settle, clock, "a"):
+        pass
+
+    assert [False, False, False, True] == [busy(settle, clock, "a", "b") for _ in range(4)]
+    assert not busy(settle, clock, "a", "b", "c")
+
+
+def test_what_has_rested_once_is_busy_no_more(settle: Settle, clock: Clock) -> None:
+    while not busy(settle, clock):
+        pass
+    asked(settle, "r2")
+    clock.seconds += 30
+    assert asked(settle, "r2")
+
+    assert not busy(settle, clock)

@@ -63,7 +63,7 @@ class ListingSource:
     def is_settled(self, state: State[Entry], published: str, *, is_first: bool) -> bool:
         quiet_seconds = self._quiet_seconds() if is_first else 0.0
         return self._settle.is_settled(
-            state.revision, published=published, quiet_seconds=quiet_seconds
+            state.wanted, is_published=state.revision == published, quiet_seconds=quiet_seconds
         )
 
     async def still_gone(self, paths: Collection[str], fence: Fence) -> Collection[str]:

@@ -1,0 +1,68 @@
+"""Carrying out plans, on a bucket and a target."""
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from s3_sync.listing.apply import ListingApplier
+from s3_sync.listing.entries import Entry, Listing
+from s3_sync.listing.trust import Trust
+from s3_sync.plan import Plan
+from s3_sync.result import CycleResult
+from s3_sync.s3.client import S3Client
+from s3_sync.source import Order
+from s3_sync.tree.target import Target
+from sidecar_runtime.fence import Fence
+from tests.s3_sync.given import play
+from tests.support.fake_s3 import FakeS3, is_get
+
+
+class Cycle:
+    """One cycle's publishing: a bucket, a target, and what is told to the applier."""
+
+    def __init__(self, s3: FakeS3, target: Target, fence: Fence) -> None:
+        self.s3 = s3
+        self.target = target
+        self.fence = fence
+        self.result = CycleResult()
+        self.trust = Trust("auto", is_aws=False)
+
+    def listed(self, *more: str) -> dict[str, Entry]:
+        """The objects of the bucket, and some that are listed and not there."""
+        found = {
+            key.removeprefix("dags/"): Entry(key, stored.etag, len(stored.body))
+            for key, stored in self.s3.objects.items()
+        }
+        return found | {path: Entry(f"dags/{path}", "0" * 32, 5) for path in more}
+
+    def apply(
+        self,
+        publish: Iterable[str] | None = None,
+        delete: Iterable[str] = (),
+        *,
+        damaged: Collection[str] = (),
+        blocked: Collection[str] = (),
+        wanted: dict[str, Entry] | None = None,
+    ) -> CycleResult:
+        entries = self.listed() if wanted is None else wanted
+        paths = list(entries) if publish is None else publish
+        plan = Plan(tuple((path, entries[path]) for path in paths), tuple(delete))
+
+        async def scene(client: S3Client) -> None:
+            parts = (Listing(entries, {}, "r1"), plan, self.target, self.fence)
+            order = Order(*parts, damaged=damaged, blocked=blocked)
+            self.result = order.result
+            await ListingApplier(client, order, self.trust).apply()
+
+        play(self.s3, scene)
+        return self.result
+
+    def gets(self) -> list[str]:
+        return [request.path.partition("/dags/")[2] for request in self.s3.seen(is_get())]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(place.relative_to(folder)): place.read_bytes()
+        for place in folder.rglob("*")
+        if place.is_file() and ".s3-sync" not in place.parts
+    }

@@ -1,0 +1,138 @@
+"""Random corruptions: bytes that contradict a proven or promised digest are never visible."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from s3_sync.tree.download import MEMORY_BYTES
+from tests.conftest import counts_of
+from tests.s3_sync.listing.applying import Cycle, tree
+from tests.support.checksums import header_value
+from tests.support.fake_s3 import is_get
+from tests.support.loopback import Answer, Exchange
+
+BATCH = 100
+CHECKSUMS = ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")
+# Its ETag proves what those of this store are.
+SURE = "sure.py"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.parametrize("seed", range(counts_of(metafunc.config).corruptions // BATCH))
+
+
+def flip(body: bytes, chance: random.Random) -> bytes:
+    place = chance.randrange(len(body))
+    return body[:place] + bytes([body[place] ^ 1 << chance.randrange(8)]) + body[place + 1 :]
+
+
+def cut(body: bytes, chance: random.Random) -> bytes:
+    return body[: chance.randrange(len(body))]
+
+
+def pad(body: bytes, chance: random.Random) -> bytes:
+    return body + chance.randbytes(chance.randint(1, 40))
+
+
+def swap(body: bytes, chance: random.Random) -> bytes:
+    """Two pieces of it in each other's place."""
+    place = chance.randrange(1, len(body)) if len(body) > 1 else 0
+    return body[place:] + body[:place]
+
+
+def blank(body: bytes, chance: random.Random) -> bytes:
+    """A hole, as of a disk."""
+    begin = chance.randrange(len(body))
+    end = chance.randint(begin + 1, len(body))
+    return body[:begin] + bytes(end - begin) + body[end:]
+
+
+def other(body: bytes, chance: random.Random) -> bytes:
+    """Something else of the same length."""
+    return chance.randbytes(len(body))
+
+
+WAYS: tuple[Callable[[bytes, random.Random], bytes], ...] = (flip, cut, pad, swap, blank, other)
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    One object and what becomes of it on its way.
+
+    Args:
+        old: What is published of it; None where nothing is.
+        checksum: Promised in a header; empty where the ETag is an MD5 instead.
+        way: How its bytes are altered; None where its checksum is.
+    """
+
+    path: str
+    old: bytes | None
+    body: bytes
+    checksum: str
+    way: Callable[[bytes, random.Random], bytes] | None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if not self.checksum:
+            return {}
+        return {f"x-amz-checksum-{self.checksum}": header_value(self.checksum, self.body)}
+
+    def altered(self, answer: Answer, chance: random.Random) -> Answer:
+        """An answer that contradicts the promise, and is well framed."""
+        body = answer.body
+        if self.way is not None:
+            while body == answer.body:
+                body = self.way(answer.body, chance)
+            return replace(answer, body=body)
+        promise = header_value(self.checksum, answer.body + b"!")
+        return replace(
+            answer, headers={**answer.headers, f"x-amz-checksum-{self.checksum}": promise}
+        )
+
+
+def make_case(number: int, chance: random.Random) -> Case:
+    # One of many is too big for memory; CRCs of the tests are slow, so it has an MD5.
+    is_big = chance.random() < 0.01
+    size = MEMORY_BYTES + chance.randint(1, 5000) if is_big else chance.randint(1, 400)
+    checksum = "" if is_big or chance.random() < 0.4 else chance.choice(CHECKSUMS)
+    return Case(
+        f"{number:03}.py",
+        chance.randbytes(chance.randint(0, 50)) if chance.random() < 0.5 else None,
+        chance.randbytes(size),
+        checksum,
+        chance.choice((*WAYS, None) if checksum else WAYS),
+    )
+
+
+def test_what_contradicts_is_never_visible_and_what_is_right_comes_afterwards(
+    seed: int, cycle: Cycle, folder: Path
+) -> None:
+    chance = random.Random(seed)
+    cases = {case.path: case for case in (make_case(number, chance) for number in range(BATCH))}
+    cycle.s3.put(f"dags/{SURE}", b"sure")
+    olds = {case.path: case.old for case in cases.values() if case.old is not None}
+    for path, old in olds.items():
+        cycle.s3.put(f"dags/{path}", old)
+    cycle.apply()
+    for case in cases.values():
+        etag = f"{seed:030x}{case.path[:3]}-2" if case.checksum else None
+        cycle.s3.put(f"dags/{case.path}", case.body, etag=etag, headers=case.headers)
+
+    def alter(exchange: Exchange) -> None:
+        path = exchange.request.path.rpartition("/")[2]
+        exchange.send(cases[path].altered(exchange.good(), chance))
+
+    cycle.s3.inject(alter, is_get())
+    result = cycle.apply(publish=list(cases))
+
+    print(f"seed {seed}")
+    assert olds | {SURE: b"sure"} == tree(folder)
+    assert cases.keys() == result.failed.keys()
+    assert {"object_corrupt"} == {error.reason for error in result.failed.values()}
+    cycle.s3.heal()
+    assert {} == cycle.apply(publish=list(cases)).failed
+    assert {case.path: case.body for case in cases.values()} | {SURE: b"sure"} == tree(folder)

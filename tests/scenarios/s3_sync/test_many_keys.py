@@ -1,0 +1,109 @@
+"""What very many keys cost in memory, and that there is a limit with a name."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.daemon import Daemon
+from tests.support.fake_s3 import FakeS3, is_list
+from tests.support.loopback import Answer, Request
+
+PAGE_KEYS = 1000
+PEAK_MIB = 96
+# What the values of charts-snippets allow.
+LIMIT_MIB = 192
+BODY = b"from airflow.sdk import DAG\n"
+HEADERS = {"ETag": f'"{hashlib.md5(BODY).hexdigest()}"'}
+
+
+class LongS3(FakeS3):
+    """A bucket of very many objects, all with the same content; their names are computed."""
+
+    def __init__(self, keys: int) -> None:
+        super().__init__()
+        self._keys = keys
+        self._list = cache(self._listing_from)
+
+    def good_answer(self, request: Request) -> Answer:
+        """One page, or one object."""
+        if is_list(request):
+            return self._list(int(request.query.get("continuation-token", "0")))
+        return Answer(200, HEADERS, BODY)
+
+    def _listing_from(self, first: int) -> Answer:
+        last = min(first + PAGE_KEYS, self._keys)
+        contents = "".join(
+            f"<Contents><Key>dags/team_{number // 100:05}/pipeline_{number:06}.py</Key>"
+            "<LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+            f"<ETag>&quot;{HEADERS['ETag'][1:-1]}&quot;</ETag><Size>{len(BODY)}</Size>"
+            "<StorageClass>STANDARD</StorageClass></Contents>"
+            for number in range(first, last)
+        )
+        is_more = last < self._keys
+        token = f"<NextContinuationToken>{last}</NextContinuationToken>" if is_more else ""
+        page = (
+            f"<ListBucketResult><IsTruncated>{str(is_more).lower()}</IsTruncated>{token}"
+            f"<KeyCount>{last - first}</KeyCount>{contents}</ListBucketResult>"
+        )
+        return Answer(200, {"Content-Type": "application/xml"}, page.encode())
+
+
+def peak_mib(daemon: Daemon) -> float:
+    """The most memory that the process ever had in MiB (VmHWM)."""
+    status = Path(f"/proc/{daemon.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def peak_of(start: StartDaemon, target: Path, keys: int) -> float:
+    """The peak of a process that has published so many files, and then repairs some."""
+    with LongS3(keys) as s3:
+        daemon = start(
+            {"S3_SYNC_LOG_LEVEL": "info", "S3_SYNC_FSYNC": "false"}, s3=s3, target=target
+        )
+        assert keys == daemon.wait_until_synced(600)["files_published"]
+        for number in range(3):
+            next(target.rglob(f"*{number}.py")).unlink()
+            daemon.sync(600)
+        peak = peak_mib(daemon)
+        daemon.kill()
+        return peak
+
+
+@pytest.mark.timeout(1_800)
+def test_a_hundred_thousand_keys_fit_into_their_budget(
+    counts: Counts, start: StartDaemon, tmp_path: Path
+) -> None:
+    """Measured with all of them; else by what each one costs."""
+    count = counts.many_keys
+    peak = peak_of(start, tmp_path / "many", count)
+    if count < 100_000:
+        few = peak_of(start, tmp_path / "few", count // 4)
+        peak += (peak - few) / (count - count // 4) * (100_000 - count)
+
+    print(f"{count} keys: peak {peak:.1f} MiB")
+    assert peak <= PEAK_MIB
+
+
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("pages_more", [1, 10_000], ids=["one key more", "millions more"])
+def test_one_key_too_many_is_an_error_with_a_name_and_no_oom_kill(
+    request: pytest.FixtureRequest, start: StartDaemon, pages_more: int
+) -> None:
+    is_full = request.config.getoption("--full")
+    limit = 200_000 if is_full else 10_000
+    with LongS3(limit + 1 + (pages_more - 1) * PAGE_KEYS) as s3:
+        daemon = start({"S3_SYNC_MAX_KEYS": None if is_full else str(limit)}, s3=s3)
+        failed = daemon.wait_for_event("cycle_failed", timeout_seconds=600)
+        for _ in range(3):
+            assert "too_many_keys" == daemon.sync(600)["reason"]
+
+        assert "too_many_keys" == failed["reason"]
+        assert "S3_SYNC_MAX_KEYS" in failed["advice"] and str(limit) in failed["error"]
+        pages = len(s3.seen(is_list))
+        assert pages <= 5 * (limit // PAGE_KEYS + 1)
+        print(f"{limit} keys and more: peak {peak_mib(daemon):.1f} MiB, {pages} pages")
+        assert peak_mib(daemon) <= LIMIT_MIB
