@@ -18,6 +18,7 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other); for values 3 or 2
 #   AIRFLOW_CHART  folder with the official chart; tests render it when helm is on PATH
 #   OLD_AIRFLOW_CHART  the same, version 1.13.1: what it makes of the published example
+#   MINIO_BIN, VERSITYGW_BIN  S3 servers for test-full (default: scripts/s3-servers builds them where Go is)
 #   GIT_SYNC_BIN   the real git-sync, for tests, demos, bench and soak (default: on PATH; without one they leave it out)
 #   KUBECONFIG     the cluster of test-cluster, with kubectl on PATH; tests/cluster/README.md has the rest
 #   BUILDER        docker, buildah or podman (default: the first that works)
@@ -107,7 +108,7 @@ $(SIDECARS:%=test/%): test/%: ## run the tests of one sidecar
 .PHONY: test-full
 test-full: ## run the same tests with the full counts
 	$(call prepare,test demo-airflow)
-	$(PYTEST) --ignore tests/images --ignore tests/cluster --full $(SIDE_BY_SIDE)
+	eval "$$(scripts/s3-servers)"; $(PYTEST) --ignore tests/images --ignore tests/cluster --full $(SIDE_BY_SIDE)
 
 .PHONY: scenarios
 scenarios: ## run the tests of whole processes against real servers

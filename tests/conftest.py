@@ -24,7 +24,12 @@ os.environ["KRB5_CONFIG"] = "/dev/null"
 
 pytest.register_assert_rewrite("tests.support", "tests.scenarios.s3_sync.histories")
 
-from tests.support.servers import MotoServer, RcloneServer  # noqa: E402
+from tests.support.servers import (  # noqa: E402
+    MinioServer,
+    MotoServer,
+    RcloneServer,
+    VersityServer,
+)
 
 
 @dataclass(frozen=True)
@@ -222,6 +227,24 @@ def rclone() -> Iterator[RcloneServer]:
     One rclone in memory for the whole run; a test that stops it takes one of its own.
     """
     with RcloneServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
+    """
+    One MinIO for the whole run.
+    """
+    with MinioServer(tmp_path_factory.mktemp("minio")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
+    """
+    One versitygw for the whole run.
+    """
+    with VersityServer(tmp_path_factory.mktemp("versitygw")) as server:
         yield server
 
 

@@ -3,11 +3,15 @@ Real S3 servers on loopback, each with its own character.
 
 `MotoServer` is pure Python, runs in the test's process, takes almost any key and honors If-Match.
 `RcloneServer` is one Go process, checks signatures, and is strict about keys.
+`MinioServer` and `VersityServer` are what companies run; `scripts/s3-servers` builds them.
 """
 
+import base64
 import itertools
 import logging
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,9 +21,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import boto3
+import pytest
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 from moto.server import ThreadedMotoServer
 
+from tests.support.program import start_on_free_port
 from tests.support.waiting import wait_until
 
 ACCESS_KEY = "AKIATESTSUITE0000001"
@@ -39,6 +46,14 @@ class S3Server(ABC):
 
     name: str
     keeps_objects = True
+    honors_conditions = True
+    """
+    Whether a PUT may be conditional.
+    """
+    takes_any_key = False
+    """
+    Whether a key may be what no folder of a disk can hold.
+    """
     access_key = ACCESS_KEY
     secret_key = SECRET_KEY
     region = REGION
@@ -136,6 +151,7 @@ class MotoServer(S3Server):
     """
 
     name = "moto"
+    takes_any_key = True
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         super().__init__(host)
@@ -228,6 +244,7 @@ class RcloneServer(ProcessServer):
     """
 
     name = "rclone"
+    honors_conditions = False
     announcement = re.compile(r"Starting s3 server on \[http://127\.0\.0\.1:(\d+)/\]")
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -247,4 +264,106 @@ class RcloneServer(ProcessServer):
             f"--auth-key={self.access_key},{self.secret_key}",
             "--config=",
             str(self._folder) if self._folder else ":memory:",
+        ]
+
+
+class BuiltServer(S3Server):
+    """
+    A server that is built by hand: skips where it is not.
+
+    Args:
+        folder: For its objects and its log.
+    """
+
+    variable: str
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        found = os.environ.get(self.variable) or shutil.which(self.name)
+        if not found:
+            pytest.skip(f'needs {self.name}: eval "$(scripts/s3-servers)", which needs Go')
+        self.program = found
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def command(self, port: int) -> list[str]:
+        """
+        The program and its arguments.
+        """
+
+    def start(self) -> None:
+        """
+        Begin to answer.
+        """
+        self._process, self._port = start_on_free_port(
+            self.command, self._answers, self.folder / f"{self.name}.log"
+        )
+
+    def _answers(self, port: int) -> bool:
+        self._port, self._client = port, None
+        try:
+            self.client().list_buckets()
+        except BotoCoreError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """
+        Cease to answer: connections are refused afterwards.
+        """
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class VersityServer(BuiltServer):
+    """
+    versitygw on a folder; a file is an object.
+    """
+
+    name = "versitygw"
+    variable = "VERSITYGW_BIN"
+
+    def command(self, port: int) -> list[str]:
+        """
+        The program and its arguments.
+        """
+        objects, facts = self.folder / "objects", self.folder / "facts"
+        for folder in (objects, facts):
+            folder.mkdir(exist_ok=True)
+        keys = [f"--access={self.access_key}", f"--secret={self.secret_key}"]
+        where = ["posix", f"--sidecar={facts}", str(objects)]
+        return [self.program, f"--port={self.host}:{port}", *keys, "--quiet", *where]
+
+
+class MinioServer(BuiltServer):
+    """
+    MinIO on one folder, with a key for encrypted objects.
+    """
+
+    name = "minio"
+    variable = "MINIO_BIN"
+
+    def command(self, port: int) -> list[str]:
+        """
+        The program and its arguments.
+        """
+        objects = self.folder / "objects"
+        objects.mkdir(exist_ok=True)
+        key = base64.b64encode(bytes(32)).decode()
+        return [
+            "env",
+            f"MINIO_ROOT_USER={self.access_key}",
+            f"MINIO_ROOT_PASSWORD={self.secret_key}",
+            f"MINIO_KMS_SECRET_KEY=tests:{key}",
+            "MINIO_UPDATE=off",
+            f"HOME={self.folder}",
+            self.program,
+            "server",
+            "--quiet",
+            f"--address={self.host}:{port}",
+            "--console-address=127.0.0.1:0",
+            str(objects),
         ]

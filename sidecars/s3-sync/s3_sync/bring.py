@@ -77,7 +77,9 @@ class Bringer:
         try:
             await self._source.bring(order)
             if self._source.is_divisible:
-                self._unread.note(dict(plan.publish), result.failed)
+                news = result.failed.keys() | self._unread.errors.keys()
+                tried = {path: entry for path, entry in plan.publish if path in news}
+                self._unread.note(tried, result.failed)
         except SidecarError:
             if self._source.is_divisible:  # those that failed come last the next time
                 failed = {path: entry for path, entry in plan.publish if path in result.failed}

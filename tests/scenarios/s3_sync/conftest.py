@@ -33,9 +33,11 @@ class StartDaemon(Protocol):
     ) -> Daemon: ...
 
 
-@pytest.fixture(params=["moto", "rclone"])
+@pytest.fixture(params=["moto", "rclone", "minio", "versitygw"])
 def server(request: pytest.FixtureRequest) -> S3Server:
-    """Each real server in turn."""
+    """Each real server in turn; those that must be built with `--full` alone."""
+    if request.param in ("minio", "versitygw"):
+        request.getfixturevalue("only_in_full")
     server: S3Server = request.getfixturevalue(request.param)
     return server
 

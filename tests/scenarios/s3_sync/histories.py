@@ -107,7 +107,7 @@ class Bucket:
         """Whether the server holds such a key beside those that are there."""
         if len(key.encode()) > 1024:
             return False
-        if self.server.name == "moto":
+        if self.server.takes_any_key:
             return "\n" not in key
         others = self.objects.keys() - {key}
         spellings = {_nfc(place): place for other in others for place in _places(other)}

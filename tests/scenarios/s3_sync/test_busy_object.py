@@ -80,6 +80,7 @@ def test_others_come_and_go_meanwhile(
     s3.inject(slow, is_list)
     with rewritten(s3) as written:
         daemon = start({**settings, "S3_SYNC_JITTER": "0"}, interval="0.1")
+        daemon.address(60)
         daemon.wait_until_ready(60)
         ends_at = time.monotonic() + counts.busy_seconds
         others = {path: body for path, body in consumed(target).items() if path != BUSY}

@@ -71,7 +71,7 @@ class Lister:
             page = self._pages.get(digest) or pages.get(digest)
             pages[digest] = page = page or self._reader.read(body)
             digests.append(digest)
-            keys += page.keys
+            keys += len(page.items)
             if keys > self._max_keys > 0:
                 raise _too_many(self._max_keys)
             token = _next_token(body)
@@ -95,7 +95,7 @@ class Lister:
         if self._gathered is None:
             self._gathered = {}
             for page in self._pages.values():
-                self._gathered.update(page.items)
+                self._gathered.update(page.known)
         return self._gathered
 
 
@@ -167,11 +167,12 @@ def _join(pages: list[Page]) -> Listing:
     skipped: dict[str, str] = {}
     folders: set[str] = set()
     for page in pages:
-        wanted.update(page.entries)
+        for path, entry in page.files:
+            if path in wanted:
+                raise listing_invalid(f"the key {entry.key!r} came twice")
+            wanted[path] = entry
         skipped.update(page.skipped)
         folders |= page.folders
-    if len(wanted) != sum(len(page.entries) for page in pages):
-        raise listing_invalid("a key came twice")
     for path in wanted.keys() & folders:
         skipped[wanted.pop(path).key] = "file_and_folder"
     total = sum(page.fingerprint for page in pages) % (1 << 128)

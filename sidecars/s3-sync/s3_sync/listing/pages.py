@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote_plus
@@ -22,6 +22,8 @@ from s3_sync.listing.entries import Entry, listing_invalid
 _NAMESPACE = re.compile(rb"""\sxmlns=("[^"]*"|'[^']*')""")
 _URL = re.compile(rb"<EncodingType>\s*url\s*<")
 _START, _END = b"<Contents>", b"</Contents>"
+_MODIFIED = re.compile(rb"LastModified>([^<]+)</")
+DIGEST_BYTES = 16
 
 # It goes into a header of ours.
 _ETAG = re.compile(r"[!#-~]+")
@@ -29,22 +31,17 @@ _ETAG = re.compile(r"[!#-~]+")
 
 class Item(NamedTuple):
     """
-    What a page says of one object; made once for each, so of the cheapest kind.
+    What a page says of one object; one is kept for each, so it is small.
 
     Args:
         path: Relative to the target.
         entry: None where it is not a file: a folder marker, or filtered out, or skipped.
         skipped: Why it cannot become a file; empty where it can.
-        fingerprint: A digest of path, ETag and size, as a number; 0 without an entry.
-        modified: When it was written, as S3 writes it.
     """
 
-    key: str
     path: str
     entry: Entry | None
     skipped: str
-    fingerprint: int
-    modified: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +50,43 @@ class Page:
     One parsed page.
 
     Args:
-        items: By the digest of their text.
-        keys: How many there are, with those that cannot be files.
-        entries: By path relative to the target.
-        folders: All folders that the entries lie in.
+        items: One for each key.
+        digests: Those of their texts, one behind the other; empty where they are not to be known
+            again.
+        folders: All folders that the files lie in.
         skipped: Reason by key.
-        fingerprint: Sum of the digests of the entries; does not depend on where pages break.
+        fingerprint: Sum of the digests of the files; does not depend on where pages break.
         newest: The latest time at which an object was written, as S3 writes it.
         ends: The first and the last key; None where there is none.
         is_sorted: Whether the keys are in the order of their UTF-8 bytes.
     """
 
-    items: dict[bytes, Item]
-    keys: int
-    entries: dict[str, Entry]
+    items: tuple[Item, ...]
+    digests: bytes
     folders: frozenset[str]
     skipped: dict[str, str]
     fingerprint: int
     newest: str
     ends: tuple[str, str] | None
     is_sorted: bool
+
+    @property
+    def files(self) -> Iterator[tuple[str, Entry]]:
+        """
+        What should be files, by path relative to the target.
+        """
+        return ((item.path, item.entry) for item in self.items if item.entry is not None)
+
+    @property
+    def known(self) -> Iterator[tuple[bytes, Item]]:
+        """
+        What needs no parsing when it comes again, by the digest of its text.
+        """
+        starts = range(0, len(self.digests), DIGEST_BYTES)
+        return (
+            (self.digests[start : start + DIGEST_BYTES], item)
+            for start, item in zip(starts, self.items, strict=False)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +113,28 @@ class PageReader:
             SourceError: It contradicts itself.
         """
         digests, items = self._items(body)
-        entries: dict[str, Entry] = {}
+        paths: set[str] = set()
         folders: set[str] = set()
-        for item in items:
-            if item.entry is None:
+        fingerprint = 0
+        for path, entry, _ in items:
+            if entry is None:
                 continue
-            path = item.path
-            if path in entries:
-                raise listing_invalid(f"the key {item.key!r} came twice")
-            entries[path] = item.entry
-            while (slash := path.rfind("/")) > 0 and path[:slash] not in folders:
-                path = path[:slash]
-                folders.add(path)
-        keys = [item.key for item in items]
+            if path in paths:
+                raise listing_invalid(f"the key {entry.key!r} came twice")
+            paths.add(path)
+            fingerprint += _fingerprint(path, entry)
+            folder = path
+            while (slash := folder.rfind("/")) > 0 and folder[:slash] not in folders:
+                folder = folder[:slash]
+                folders.add(folder)
+        keys = [self.prefix + item.path for item in items]
         return Page(
-            dict(zip(digests, items, strict=bool(digests))),
-            len(keys),
-            entries,
+            tuple(items),
+            b"".join(digests),
             frozenset(folders),
-            {item.key: item.skipped for item in items if item.skipped},
-            sum(item.fingerprint for item in items),
-            max((item.modified for item in items), default=""),
+            {self.prefix + item.path: item.skipped for item in items if item.skipped},
+            fingerprint,
+            max(_MODIFIED.findall(body), default=b"").decode(errors="replace"),
             (keys[0], keys[-1]) if keys else None,
             keys == sorted(keys),
         )
@@ -130,7 +145,9 @@ class PageReader:
         """
         head, texts, tail = _split(body)
         salt = b"url" if _URL.search(head) or _URL.search(tail) else b""
-        digests = [hashlib.blake2b(text, digest_size=16, salt=salt).digest() for text in texts]
+        digests = [
+            hashlib.blake2b(text, digest_size=DIGEST_BYTES, salt=salt).digest() for text in texts
+        ]
         known = self.known()
         new = [text for text, digest in zip(texts, digests, strict=True) if digest not in known]
         root = _root(b"".join([_NAMESPACE.sub(b"", head, 1), *new, tail]))
@@ -153,19 +170,17 @@ class PageReader:
 
     def _item(self, facts: dict[str, str], is_encoded: bool) -> Item:
         key = _key(facts, is_encoded)
-        modified = facts.get("LastModified", "")
         if not key.startswith(self.prefix):
             raise listing_invalid(f"the key {key!r} is not under the prefix")
         path = key[len(self.prefix) :]
         if not path or path.endswith("/") or not self.is_wanted(path):
-            return Item(key, path, None, "", 0, modified)
+            return Item(path, None, "")
         reason = refusal_of(path, self.target_bytes) or ""
         if not reason and facts.get("StorageClass") in ARCHIVED_CLASSES:
             reason = "archived"
         if reason:
-            return Item(key, path, None, reason, 0, modified)
-        entry = _entry(key, facts)
-        return Item(key, path, entry, "", _fingerprint(path, entry), modified)
+            return Item(path, None, reason)
+        return Item(path, _entry(key, facts), "")
 
 
 def _split(body: bytes) -> tuple[bytes, list[bytes], bytes]:

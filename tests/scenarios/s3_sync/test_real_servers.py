@@ -1,0 +1,137 @@
+"""What real servers decide: ETags, checksums, encryption, order, spelling; one bucket of it all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.scenarios.s3_sync.model import difference, read_tree
+from tests.support.checksums import header_value
+from tests.support.daemon import Daemon
+from tests.support.servers import S3Server
+
+PART_BYTES = 5 << 20
+# Both spellings of one name, what percent-encoding could break, and what sorts by bytes alone.
+NAMES = (
+    "caf\u00e9.py",
+    "cafe\u0301.py",
+    "\u65e5\u672c\u8a9e.py",
+    "\U0001f680.py",
+    "\uffee.py",
+    "a+b 100%.py",
+    "&amp;'\".py",
+    "A.py",
+    "a.py",
+)
+CHECKSUMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
+MANY = 1_100
+
+
+class Filled:
+    """A bucket, and what is in it as far as the server took it."""
+
+    def __init__(self, server: S3Server) -> None:
+        self.name = server.new_bucket("real")
+        self.files: dict[str, bytes] = {}
+        self.refused: list[str] = []
+        self._client: Any = server.client()
+
+    def put(self, path: str, body: bytes, **options: Any) -> None:
+        key = {"Bucket": self.name, "Key": f"dags/{path}"}
+        try:
+            self._client.put_object(Body=body, **key, **options)
+            self.files[path] = body
+        except ClientError:  # not every store has every checksum, or any way to encrypt
+            self.refused.append(path)
+
+    def put_in_parts(self, path: str, body: bytes) -> None:
+        place = {"Bucket": self.name, "Key": f"dags/{path}"}
+        place["UploadId"] = self._client.create_multipart_upload(**place)["UploadId"]
+        parts = []
+        for number, start in enumerate(range(0, len(body), PART_BYTES), 1):
+            piece = body[start : start + PART_BYTES]
+            answer = self._client.upload_part(**place, PartNumber=number, Body=piece)
+            parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+        self._client.complete_multipart_upload(**place, MultipartUpload={"Parts": parts})
+        self.files[path] = body
+
+    def copy(self, old: str, new: str) -> None:
+        source = {"Bucket": self.name, "Key": f"dags/{old}"}
+        self._client.copy_object(Bucket=self.name, Key=f"dags/{new}", CopySource=source)
+        self.files[new] = self.files[old]
+
+    def delete(self, path: str) -> None:
+        self._client.delete_object(Bucket=self.name, Key=f"dags/{path}")
+        del self.files[path]
+
+
+@pytest.fixture
+def filled(server: S3Server) -> Filled:
+    """Every kind of object that the server takes."""
+    bucket = Filled(server)
+    names = NAMES if server.name != "rclone" else NAMES[:1] + NAMES[2:]  # one spelling for it
+    for name in names:
+        bucket.put(name, name.encode())
+    for name in CHECKSUMS:
+        body = f"# {name}\n".encode()
+        promise = {f"Checksum{name}": header_value(name.lower(), body)}
+        bucket.put(f"sums/{name}.py", body, **promise)
+    for kind in ("AES256", "aws:kms"):
+        body = f"# {kind}\n".encode()
+        bucket.put(f"sealed/{kind[:3]}.py", body, ServerSideEncryption=kind)
+    bucket.put("empty.py", b"")
+    bucket.put_in_parts("big.bin", os.urandom(PART_BYTES + 1))
+    print(f"{server.name} refuses {bucket.refused}")
+    return bucket
+
+
+def test_all_that_a_store_takes_arrives_and_is_followed(
+    server: S3Server, filled: Filled, tmp_path: Path
+) -> None:
+    with Daemon(server, filled.name, tmp_path / "dags", "dags") as daemon:
+        daemon.wait_until_synced(60)
+        assert [] == difference(filled.files, read_tree(daemon.target))
+        assert daemon.status()["revision"]
+
+        filled.copy("big.bin", "copy of big.bin")
+        filled.copy("a.py", "copied.py")
+        filled.delete("a.py")
+        filled.put("A.py", b"# other\n")
+        assert "changed" == daemon.sync()["result"]
+        assert [] == difference(filled.files, read_tree(daemon.target))
+        assert "unchanged" == daemon.sync()["result"]
+        assert [] == daemon.stray_lines
+
+
+def test_a_top_folder_that_is_renamed_there_is_no_mass_deletion(
+    server: S3Server, tmp_path: Path
+) -> None:
+    """Also of encrypted objects, whose copies have other ETags."""
+    bucket = Filled(server)
+    for number in range(24):
+        bucket.put(f"old/{number}.py", b"v = %d\n" % number, ServerSideEncryption="aws:kms")
+    if bucket.refused:
+        pytest.skip(f"{server.name} encrypts nothing")
+    with Daemon(server, bucket.name, tmp_path / "dags", "dags") as daemon:
+        daemon.wait_until_synced(60)
+        for number in range(24):
+            bucket.copy(f"old/{number}.py", f"new/{number}.py")
+            bucket.delete(f"old/{number}.py")
+
+        assert "changed" == daemon.sync()["result"]
+        assert [] == difference(bucket.files, read_tree(daemon.target))
+
+
+def test_pages_are_in_the_order_that_the_server_has(
+    only_in_full: None, server: S3Server, tmp_path: Path
+) -> None:
+    """Folders beside files whose names sort between: `a-b`, `a/`, `a0`."""
+    bucket = Filled(server)
+    for number in range(MANY // 3):
+        for path in (f"a{number}/b.py", f"a{number}-b.py", f"a{number}0.py"):
+            bucket.put(path, path.encode())
+    with Daemon(server, bucket.name, tmp_path / "dags", "dags") as daemon:
+        daemon.wait_until_synced(120)
+        assert [] == difference(bucket.files, read_tree(daemon.target))
