@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from s3_sync.digest import Content
 
-# What has kept changing for so many times the time to settle is always busy, and no upload.
+# What keeps changing for this many times the time to settle is always busy, and no upload.
 BUSY_TIMES = 4
 
 
