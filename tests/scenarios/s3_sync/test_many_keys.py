@@ -60,16 +60,12 @@ def peak_mib(daemon: Daemon) -> float:
 
 
 @pytest.mark.timeout(1_800)
-def test_memory_grows_by_less_than_a_kilobyte_a_file(
-    counts: Counts, start: StartDaemon, target: Path
-) -> None:
-    """At its peak: the first cycle, and one that repairs what is gone."""
+def test_memory_grows_by_less_than_a_kilobyte_a_file(counts: Counts, start: StartDaemon) -> None:
+    """At its peak, in the first cycle; at `debug` the log names each file, which takes more."""
     count = counts.many_keys
     with LongS3(count) as s3:
         daemon = start({"S3_SYNC_LOG_LEVEL": "info", "S3_SYNC_FSYNC": "false"}, s3=s3)
         assert count == daemon.wait_until_synced(900)["files_published"]
-        next(target.rglob("*.py")).unlink()
-        daemon.sync(300)
 
         print(f"{count} keys: peak {peak_mib(daemon):.1f} MiB")
         assert peak_mib(daemon) <= BASE_MIB + MIB_PER_THOUSAND * count / 1000
