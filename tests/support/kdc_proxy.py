@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 from typing import Literal, Self
 
-Behavior = Literal["relay", "silent", "reset", "garbage", "too long"]
+Behavior = Literal["relay", "slow", "silent", "reset", "garbage", "too long"]
 # KRB_ERR_RESPONSE_TOO_BIG (52), with the least that a KRB-ERROR must have: RFC 4120, 5.9.1.
 TOO_LONG = bytes.fromhex(
     "7e5c305aa003020105a10302011ea411180f32303236303130313030303030305aa503020100a603020134"
@@ -19,14 +19,16 @@ TOO_LONG = bytes.fromhex(
 )
 GARBAGE = b"\x7e\x5a" * 100
 TIMEOUT_SECONDS = 10
+SLOW_SECONDS = 4.0
 
 
 class KdcProxy:
     """
     One port on 127.0.0.1, UDP and TCP; `behavior` may change at any time.
 
-    `silent` takes requests and keeps connections open, `reset` closes them (and says nothing over
-    UDP), `garbage` answers bytes that are no Kerberos, `too long` sends who comes by UDP to TCP.
+    `slow` answers after some seconds, `silent` takes requests and keeps connections open, `reset`
+    closes them (and says nothing over UDP), `garbage` answers bytes that are no Kerberos,
+    `too long` sends who comes by UDP to TCP.
     """
 
     def __init__(self, kdc_port: int) -> None:
@@ -81,11 +83,20 @@ class KdcProxy:
                 elif self.behavior == "too long":
                     self._udp.sendto(TOO_LONG, client)
                 elif self.behavior == "relay":
-                    with socket.socket(type=socket.SOCK_DGRAM) as kdc:
-                        kdc.settimeout(TIMEOUT_SECONDS)
-                        kdc.connect(self._kdc)
-                        kdc.send(data)
-                        self._udp.sendto(kdc.recv(65536), client)
+                    self._relay_udp(data, client)
+                elif self.behavior == "slow":
+                    late = threading.Thread(target=self._relay_udp, args=(data, client, True))
+                    late.daemon = True
+                    late.start()
+
+    def _relay_udp(self, data: bytes, client: tuple[str, int], is_slow: bool = False) -> None:
+        if is_slow and self._ends.wait(SLOW_SECONDS):
+            return
+        with suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as kdc:
+            kdc.settimeout(TIMEOUT_SECONDS)
+            kdc.connect(self._kdc)
+            kdc.send(data)
+            self._udp.sendto(kdc.recv(65536), client)
 
     def _serve_tcp(self) -> None:
         while not self._ends.is_set():
@@ -101,6 +112,8 @@ class KdcProxy:
         with client, suppress(OSError):
             client.settimeout(TIMEOUT_SECONDS)
             request = _read_message(client)
+            if self.behavior == "slow" and self._ends.wait(SLOW_SECONDS):
+                return
             if self.behavior == "reset":
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             elif self.behavior == "garbage":

@@ -15,7 +15,8 @@ from kerberos_sidecar.access import Consumer, consumer, obstacle
 from kerberos_sidecar.entries import Entry
 from kerberos_sidecar.formats.keytab import Key, Keytab, read_content, read_keytab
 from kerberos_sidecar.formats.principal import Principal
-from kerberos_sidecar.krb5.acquire import Favorites, acquire_ticket
+from kerberos_sidecar.krb5.acquire import acquire_ticket
+from kerberos_sidecar.krb5.kdcs import Kdcs
 from kerberos_sidecar.krb5.overlay import SITE_CONFIG, check_config
 from kerberos_sidecar.krb5.refusals import hung
 from kerberos_sidecar.krb5.verify import verify
@@ -77,7 +78,7 @@ class _Checks:
         self._source = source
         self._who = who
         self._timeout_seconds = timeout_seconds
-        self._favorites: Favorites = {}
+        self._kdcs = Kdcs()
 
     def run(self) -> bool:
         results = []
@@ -153,7 +154,7 @@ class _Checks:
         Raises:
             SidecarError: Why there is none, or none in time.
         """
-        asked = ThreadPoolExecutor(1).submit(acquire_ticket, principal, keytab, self._favorites)
+        asked = ThreadPoolExecutor(1).submit(acquire_ticket, principal, keytab, self._kdcs)
         try:
             return asked.result(self._timeout_seconds)
         except TimeoutError:

@@ -16,8 +16,9 @@ from kerberos_sidecar.attempt import Attempt
 from kerberos_sidecar.formats.ccache import Ticket
 from kerberos_sidecar.formats.keytab import Keytab, read_keytab
 from kerberos_sidecar.formats.principal import Principal
-from kerberos_sidecar.krb5.acquire import Favorites, acquire_ticket
+from kerberos_sidecar.krb5.acquire import acquire_ticket
 from kerberos_sidecar.krb5.carry import PATIENCE, Patience
+from kerberos_sidecar.krb5.kdcs import Kdcs
 from kerberos_sidecar.krb5.overlay import check_config
 from kerberos_sidecar.krb5.refusals import hung
 from kerberos_sidecar.krb5.verify import verify
@@ -73,7 +74,7 @@ class Shared:
 
     Args:
         changed: Notified when an attempt has come to its end, or a fence was revoked.
-        favorites: Who answered last, by realm.
+        kdcs: What is known of them.
         refused: Refusals by principal.
         wake: Asks for a cycle.
         settled: Called when attempts have ended: other moments are due now.
@@ -82,7 +83,7 @@ class Shared:
     """
 
     changed: Condition = field(default_factory=Condition)
-    favorites: Favorites = field(default_factory=dict)
+    kdcs: Kdcs = field(default_factory=Kdcs)
     refused: dict[Principal, Refused] = field(default_factory=dict)
     wake: Callable[[], object] = lambda: None
     settled: Callable[[], object] = lambda: None
@@ -137,6 +138,7 @@ class Session:
             acquired += sum(self._end(slot, fence) for slot in self._slots)
         with fence:
             self._metrics.show(self._slots)
+            self._metrics.show_kdcs(self._shared.kdcs.heard)
         errors = [slot.error for slot in self._slots if slot.error is not None]
         if acquired or errors:
             self._shared.settled()
@@ -208,7 +210,7 @@ class Session:
                 cause,
                 partial(
                     acquire_ticket,
-                    *(principal, keytab, self._shared.favorites, self._shared.patience),
+                    *(principal, keytab, self._shared.kdcs, self._shared.patience),
                 ),
                 lambda: self._tell(slot),
             )

@@ -4,15 +4,17 @@ The metrics of the kerberos sidecar.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from prometheus_client import Counter, Gauge
 
+from kerberos_sidecar.krb5.kdcs import Heard
 from kerberos_sidecar.slot import Slot
 from sidecar_runtime.metrics import Metrics
 
 _LABELS = ("sidecar", "principal", "ccache")
+_KDC_LABELS = ("sidecar", "realm", "kdc")
 
 
 class KerberosMetrics(Metrics):
@@ -45,6 +47,19 @@ class KerberosMetrics(Metrics):
         self._offset = self._gauge(
             "kerberos_clock_offset_seconds", "How far the KDC's clock is ahead of ours."
         )
+        self._up = Gauge(
+            "kerberos_kdc_up",
+            "1 if the KDC answered when it was last asked; not there before.",
+            _KDC_LABELS,
+            registry=self.registry,
+        )
+        self._asked = Gauge(
+            "kerberos_kdc_asked_timestamp_seconds",
+            "Unix time at which it was last asked: nobody asks the others while one answers.",
+            _KDC_LABELS,
+            registry=self.registry,
+        )
+        self._known_kdcs: set[tuple[str, str, str]] = set()
 
     def record(self, slot: Slot, seconds: float) -> None:
         """
@@ -70,6 +85,23 @@ class KerberosMetrics(Metrics):
             self._lifetime.labels(*labels).set(ticket.lifetime_seconds if ticket else 0)
             self._offset.labels(*labels).set(ticket.clock_offset_seconds if ticket else 0)
             self._kvno.labels(*labels).set(slot.kvno)
+
+    def show_kdcs(self, heard: Mapping[str, Mapping[str, Heard]]) -> None:
+        """
+        Show how each KDC behaved when it was last asked, by realm and KDC.
+        """
+        shown = {
+            (self.sidecar, realm, kdc): one
+            for realm, kdcs in dict(heard).items()
+            for kdc, one in kdcs.items()
+        }
+        for labels in self._known_kdcs - shown.keys():
+            self._up.remove(*labels)
+            self._asked.remove(*labels)
+        self._known_kdcs = set(shown)
+        for labels, one in shown.items():
+            self._up.labels(*labels).set(not one.said)
+            self._asked.labels(*labels).set(one.at)
 
     def _forget(self, labels: tuple[str, str, str]) -> None:
         """

@@ -17,6 +17,7 @@ from kerberos_sidecar.slot import Slot, revision_of
 from kerberos_sidecar.source import Source, Stamp
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.sidecar import Names
 
 # How often keytabs and ccaches are looked at for what inotify does not see: network file systems.
 POLL_SECONDS = 10.0
@@ -65,10 +66,13 @@ class KerberosSidecar:
 
     def details(self) -> dict[str, object]:
         """
-        Return what is known of each ccache, by its path.
+        Return what is known of each ccache, by its path, and of the KDCs of each realm.
         """
         at = time.monotonic()
-        return {slot.entry.ccache: slot.details(at) for slot in self._slots}
+        details: dict[str, object] = {slot.entry.ccache: slot.details(at) for slot in self._slots}
+        for realm, heard in dict(self._shared.kdcs.heard).items():
+            details[f"KDCs of {realm}"] = Names({kdc: str(one) for kdc, one in heard.items()})
+        return details
 
     def watch(self, wake: Callable[[], None], poll_seconds: float = POLL_SECONDS) -> None:
         """

@@ -10,8 +10,9 @@ import pytest
 
 from kerberos_sidecar.formats.ccache import read_ticket
 from kerberos_sidecar.formats.keytab import read_keytab
-from kerberos_sidecar.krb5.acquire import Favorites, acquire_ticket
-from kerberos_sidecar.krb5.carry import PATIENCE, Patience, Way
+from kerberos_sidecar.krb5.acquire import acquire_ticket
+from kerberos_sidecar.krb5.carry import PATIENCE, Patience
+from kerberos_sidecar.krb5.kdcs import Kdcs, Way
 from kerberos_sidecar.krb5.overlay import overlay
 from kerberos_sidecar.settings import load_settings
 from sidecar_runtime.errors import SidecarError
@@ -22,13 +23,9 @@ from tests.support.raising import raised
 SHORT = Patience(next_seconds=0.1, favorite_seconds=0.2, last_seconds=0.3)
 
 
-def acquire(
-    keytab: Path, favorites: Favorites | None = None, patience: Patience = PATIENCE
-) -> bytes:
+def acquire(keytab: Path, kdcs: Kdcs | None = None, patience: Patience = PATIENCE) -> bytes:
     found = read_keytab(str(keytab))
-    return acquire_ticket(
-        found.select(None), found, {} if favorites is None else favorites, patience
-    )
+    return acquire_ticket(found.select(None), found, kdcs or Kdcs(), patience)
 
 
 def test_what_is_read_of_a_ticket_is_what_klist_says(
@@ -127,14 +124,18 @@ def test_one_of_six_is_enough_and_is_asked_first_from_then_on(
     kdc.add_principal(name)
     kdc.kadmin(f"modprinc {preauth}requires_preauth {name}")
     keytab = kdc.write_keytab(tmp_path / "keytab", name)
-    favorites: Favorites = {}
+    kdcs = Kdcs()
 
-    acquire(keytab, favorites, SHORT)
+    acquire(keytab, kdcs, SHORT)
 
     way = Way(kdc.host, kdc.port, "udp" if limit == "1465" else "tcp")
-    assert {kdc.realm: way} == favorites
+    assert {kdc.realm: way} == kdcs.favorites
+    heard = kdcs.heard[kdc.realm]
+    assert {**dict.fromkeys(silent, "no answer"), kdc.address: ""} == {
+        name: one.said for name, one in heard.items()
+    }
     # Nobody else is asked: with this patience there would be no answer within an hour.
-    acquire(keytab, favorites, Patience(next_seconds=3600.0, favorite_seconds=3600.0))
+    acquire(keytab, kdcs, Patience(next_seconds=3600.0, favorite_seconds=3600.0))
 
 
 @pytest.mark.parametrize("limit", ["1465", "1"], ids=["udp", "tcp"])
@@ -162,6 +163,19 @@ def test_a_kdc_that_no_krb5_conf_names_is_left_to_libkrb5(
     assert "realm_unknown" == raised(SidecarError, acquire, keytab).reason
 
 
+def test_a_kdc_that_krb5_conf_names_no_more_is_forgotten(
+    kdc: Kdc, keytab: Path, krb5_config: Path, silent: tuple[str, ...]
+) -> None:
+    kdcs = Kdcs()
+    kdc.client_config(krb5_config, (silent[0], kdc.address))
+    acquire(keytab, kdcs, SHORT)
+
+    kdc.client_config(krb5_config, kdc.address)
+    acquire(keytab, kdcs, SHORT)
+
+    assert {kdc.address} == set(kdcs.heard[kdc.realm])
+
+
 def test_a_wrong_key_is_sent_once(kdc: Kdc, tmp_path: Path, krb5_config: Path) -> None:
     """libkrb5 would ask again at the `primary_kdc`, and the account would count two."""
     name = tmp_path.name
@@ -179,11 +193,11 @@ def test_a_wrong_key_is_sent_once(kdc: Kdc, tmp_path: Path, krb5_config: Path) -
 def test_an_answer_too_long_for_a_datagram_is_fetched_by_tcp(
     kdc: Kdc, keytab: Path, krb5_config: Path
 ) -> None:
-    favorites: Favorites = {}
+    kdcs = Kdcs()
     with KdcProxy(kdc.port) as proxy:
         proxy.behavior = "too long"
         kdc.client_config(krb5_config, proxy.address)
 
-        acquire(keytab, favorites)
+        acquire(keytab, kdcs)
 
-    assert ["tcp"] == [way.transport for way in favorites.values()]
+    assert ["tcp"] == [way.transport for way in kdcs.favorites.values()]

@@ -3,19 +3,31 @@ How a message finds a KDC that answers; real ones are in test_acquire.py.
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from threading import Thread
 
 import pytest
 
-from kerberos_sidecar.krb5.carry import Patience, Unanswered, Way, carry, ways
+from kerberos_sidecar.krb5.carry import PATIENCE, Patience, Unanswered, carry, ways
+from kerberos_sidecar.krb5.kdcs import Way
 from tests.support.raising import raised
 
 SHORT = Patience(next_seconds=0.05, favorite_seconds=0.1, last_seconds=0.2)
 AS_REP = b"\x6b\x03abc"
 # Error 29, KDC_ERR_SVC_UNAVAILABLE, as DER has it.
 UNAVAILABLE = b"\x7e\x07\x30\x05\xa6\x03\x02\x01\x1d"
+
+
+Said = list[tuple[Way, str]]
+
+
+def ask(
+    ways: Sequence[Way], patience: Patience = SHORT, said: Said | None = None
+) -> tuple[Way, bytes]:
+    """Carry a message, and note what is heard of each way."""
+    said = [] if said is None else said
+    return carry(b"message", ways, patience, lambda way, text, _: said.append((way, text)))
 
 
 @pytest.fixture
@@ -78,7 +90,7 @@ def test_what_only_libkrb5_can_reach_is_left_to_it() -> None:
 def test_an_answer_in_pieces_is_put_together(stack: ExitStack) -> None:
     way = tcp(stack, b"\0\0", b"\0\5\x6b", AS_REP[1:])
 
-    assert (way, AS_REP) == carry(b"message", [way], SHORT)
+    assert (way, AS_REP) == ask([way])
 
 
 @pytest.mark.parametrize(
@@ -87,7 +99,7 @@ def test_an_answer_in_pieces_is_put_together(stack: ExitStack) -> None:
 def test_one_that_says_nothing_of_use_is_passed_over(stack: ExitStack, answer: bytes) -> None:
     bad, good = udp(stack, answer), udp(stack, AS_REP)
 
-    assert (good, AS_REP) == carry(b"message", [bad, good], SHORT)
+    assert (good, AS_REP) == ask([bad, good])
 
 
 @pytest.mark.parametrize(
@@ -98,7 +110,7 @@ def test_one_that_says_nothing_of_use_is_passed_over(stack: ExitStack, answer: b
 def test_a_connection_that_ends_early_is_a_refusal(
     stack: ExitStack, pieces: tuple[bytes, ...], kind: str
 ) -> None:
-    assert kind == raised(Unanswered, carry, b"message", [tcp(stack, *pieces)], SHORT).kind
+    assert kind == raised(Unanswered, ask, [tcp(stack, *pieces)]).kind
 
 
 def test_a_slow_one_may_answer_after_the_others_were_asked(stack: ExitStack) -> None:
@@ -117,11 +129,42 @@ def test_a_slow_one_may_answer_after_the_others_were_asked(stack: ExitStack) -> 
     Thread(target=serve, daemon=True).start()
 
     patience = Patience(next_seconds=0.05, last_seconds=30.0)
-    assert (slow, AS_REP) == carry(b"message", [slow, silent], patience)
+    assert (slow, AS_REP) == ask([slow, silent], patience)
 
 
 def test_no_address_and_silence_are_told_apart(stack: ExitStack) -> None:
     unknown = Way("kdc.invalid", 88, "tcp")
 
-    assert "refused" == raised(Unanswered, carry, b"message", [unknown], SHORT).kind
-    assert "silent" == raised(Unanswered, carry, b"message", [unknown, udp(stack)], SHORT).kind
+    assert "refused" == raised(Unanswered, ask, [unknown]).kind
+    assert "silent" == raised(Unanswered, ask, [unknown, udp(stack)]).kind
+
+
+def test_what_is_heard_of_each_kdc_is_reported(stack: ExitStack) -> None:
+    garbage, busy = udp(stack, b"nonsense"), udp(stack, UNAVAILABLE)
+    silent, unknown, good = udp(stack), Way("kdc.invalid", 88, "udp"), udp(stack, AS_REP)
+    said: Said = []
+
+    ask([garbage, busy, unknown, silent, good], said=said)
+
+    heard = dict(said)
+    assert ["the answer is no Kerberos", "it says that it cannot serve", "no answer", ""] == [
+        heard[way] for way in (garbage, busy, silent, good)
+    ]
+    assert "Name or service not known" in heard[unknown]
+
+
+def test_all_ways_share_the_time_until_the_last_is_tried() -> None:
+    """A name with the addresses of ten KDCs, over both transports, and each with its second."""
+    patience = Patience(next_seconds=3600.0, all_seconds=0.5, last_seconds=30.0)
+    with ExitStack() as stack:
+        silent, good = [udp(stack) for _ in range(19)], udp(stack, AS_REP)
+
+        assert (good, AS_REP) == ask([*silent, good], patience)
+
+
+def test_six_kdcs_have_a_second_for_each_way_and_the_last_one_time_to_answer() -> None:
+    """The 15 seconds that are promised, with time for a slow KDC and a busy machine."""
+    ways_of_six = 2 * 6
+
+    assert PATIENCE.all_seconds / (ways_of_six - 1) == PATIENCE.next_seconds == 1.0
+    assert PATIENCE.all_seconds + PATIENCE.favorite_seconds < 15

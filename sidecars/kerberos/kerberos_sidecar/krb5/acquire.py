@@ -5,19 +5,19 @@ Asks the KDCs for a ticket: each with its own short deadline, who answered last 
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from kerberos_sidecar.formats.keytab import Keytab
 from kerberos_sidecar.formats.principal import Principal
-from kerberos_sidecar.krb5.carry import PATIENCE, Patience, Unanswered, Way, carry, ways
+from kerberos_sidecar.krb5.carry import PATIENCE, Patience, Unanswered, carry, ways
+from kerberos_sidecar.krb5.kdcs import Kdcs, Way
 from kerberos_sidecar.krb5.library import Krb5Error, Message, Request
+from kerberos_sidecar.krb5.names import Undecided, kdcs_by_dns
 from kerberos_sidecar.krb5.refusals import explain, hung, spoiled, unreachable
-
-Favorites = dict[str, Way]
-"""Which way the last answer came, by realm; shared by threads, as each entry is replaced whole."""
 
 
 def acquire_ticket(
-    principal: Principal, keytab: Keytab, favorites: Favorites, patience: Patience = PATIENCE
+    principal: Principal, keytab: Keytab, kdcs: Kdcs, patience: Patience = PATIENCE
 ) -> bytes:
     """
     Return a new ticket, as a ccache.
@@ -31,7 +31,7 @@ def acquire_ticket(
     began = time.monotonic()
     try:
         with Request(str(principal), keytab.path) as request:
-            _Asking(request, favorites, patience).run()
+            _Asking(request, kdcs, patience).run()
             return request.ccache()
     except Unanswered as error:
         match error.kind:
@@ -56,33 +56,64 @@ class _Asking:
     The messages of one request.
     """
 
-    def __init__(self, request: Request, favorites: Favorites, patience: Patience) -> None:
+    def __init__(self, request: Request, kdcs: Kdcs, patience: Patience) -> None:
         self._request = request
-        self._favorites = favorites
+        self._kdcs = kdcs
         self._patience = patience
         self._answered: Way | None = None
+        self._by_dns: dict[str, list[Way]] = {}
 
     def run(self) -> None:
         answer = b""
         while message := self._request.step(answer):
-            found = ways(
-                self._request.kdcs(message.realm),
-                prefers_tcp=message.prefers_tcp,
-                is_tcp_only=message.is_tcp_only,
-            )
+            found = self._find(message)
             if not found:
-                # By DNS, or through a proxy for HTTPS: libkrb5 knows how.
+                # Nobody knows one, or the way is a proxy for HTTPS: libkrb5 knows how.
                 self._request.fetch()
                 return
             answer = self._carry(message, found)
 
+    def _find(self, message: Message) -> list[Way] | None:
+        """
+        Return the ways to the KDCs of a realm; empty or ``None`` if libkrb5 must find them.
+        """
+        named = self._request.kdcs(message.realm)
+        if named or not self._request.uses_dns():
+            return ways(named, prefers_tcp=message.prefers_tcp, is_tcp_only=message.is_tcp_only)
+        if message.realm not in self._by_dns:
+            self._by_dns[message.realm] = self._ask_dns(message.realm) or []
+        found = self._by_dns[message.realm]
+        if message.is_tcp_only:
+            return [way for way in found if way.transport == "tcp"]
+        return sorted(found, key=lambda way: (way.transport == "udp") == message.prefers_tcp)
+
+    def _ask_dns(self, realm: str) -> list[Way] | None:
+        """
+        Raises:
+            Unanswered: DNS is away, and nothing is known of earlier.
+        """
+        try:
+            found = kdcs_by_dns(realm)
+        except Undecided as error:
+            if before := self._kdcs.found.get(realm):
+                return before
+            raise Unanswered("refused", str(error)) from None
+        self._kdcs.found[realm] = found or []
+        return found
+
     def _carry(self, message: Message, found: list[Way]) -> bytes:
-        favorite = self._favorites.get(message.realm)
+        favorite = self._kdcs.favorites.get(message.realm)
         if favorite is not None and message.is_tcp_only:
             favorite = Way(favorite.host, favorite.port, "tcp")
+        self._kdcs.keep(message.realm, found)
         # Stable, so the others stay in the order of krb5.conf.
         found.sort(key=lambda way: way != favorite)
-        has_favorite = self._answered is not None and found[0] == favorite
-        way, answer = carry(message.content, found, self._patience, has_favorite=has_favorite)
-        self._answered = self._favorites[message.realm] = way
+        way, answer = carry(
+            message.content,
+            found,
+            self._patience,
+            partial(self._kdcs.hear, message.realm),
+            has_favorite=self._answered is not None and found[0] == favorite,
+        )
+        self._answered = self._kdcs.favorites[message.realm] = way
         return answer

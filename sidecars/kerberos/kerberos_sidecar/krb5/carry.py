@@ -2,8 +2,7 @@
 Carries a message to the KDCs of a realm, and brings the first answer.
 
 Each KDC has a second to itself, then the next one is asked too; nobody is given up before the end,
-so that a slow one may still answer. With six silent ones, UDP before TCP, the last way is tried
-after 11 s.
+so that a slow one may still answer. However many there are, the last way is tried after 11 s.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from threading import Thread
 from typing import Any, Literal
+
+from kerberos_sidecar.krb5.kdcs import Way
+from kerberos_sidecar.krb5.names import addresses
 
 KERBEROS_PORT = 88
 ANSWER_LIMIT_BYTES = 1 << 20
@@ -29,15 +29,8 @@ _AS_REP, _KRB_ERROR = 0x6B, 0x7E
 _SVC_UNAVAILABLE = b"\xa6\x03\x02\x01\x1d"
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """
-    One way to one KDC.
-    """
-
-    host: str
-    port: int
-    transport: Literal["udp", "tcp"]
+Hear = Callable[[Way, str, float], object]
+"""Takes how a KDC behaved: why it is of no use (empty: it answered), after how many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +42,14 @@ class Patience:
         next_seconds: For one KDC before the next is asked too.
         favorite_seconds: The same for the one that has answered a moment ago: what it gets carries
             proof of the key, and each KDC that gets a wrong one counts it.
+        all_seconds: By when everybody has been asked: many share it, such as a name with the
+            addresses of ten KDCs.
         last_seconds: For answers once everybody was asked.
     """
 
     next_seconds: float = 1.0
     favorite_seconds: float = 3.0
+    all_seconds: float = 11.0
     last_seconds: float = 10.0
 
 
@@ -92,18 +88,24 @@ def ways(kdcs: Iterable[str], *, prefers_tcp: bool, is_tcp_only: bool) -> list[W
 
 
 def carry(
-    message: bytes, ways: Sequence[Way], patience: Patience, *, has_favorite: bool = False
+    message: bytes,
+    ways: Sequence[Way],
+    patience: Patience,
+    hear: Hear,
+    *,
+    has_favorite: bool = False,
 ) -> tuple[Way, bytes]:
     """
     Return the first answer, and which way it came.
 
     Args:
+        hear: Called for each KDC that was asked and had its time, or answered.
         has_favorite: Whether the first way is that of the KDC which answered a moment ago.
 
     Raises:
         Unanswered: There is none.
     """
-    round_ = _Round(message, ways, patience)
+    round_ = _Round(message, ways, patience, hear)
     try:
         return round_.run(patience.favorite_seconds if has_favorite else patience.next_seconds)
     finally:
@@ -115,10 +117,11 @@ class _Round:
     One message, and everybody who may answer it.
     """
 
-    def __init__(self, message: bytes, ways: Sequence[Way], patience: Patience) -> None:
+    def __init__(self, message: bytes, ways: Sequence[Way], patience: Patience, hear: Hear) -> None:
         self._message = message
         self._patience = patience
-        self._names = {host: _resolve(host) for host in {way.host for way in ways}}
+        self._hear = hear
+        self._names = {host: addresses(host) for host in {way.host for way in ways}}
         self._waiting: deque[tuple[Way, Any]] = deque((way, None) for way in ways)
         self._late = set(ways)
         self._selector = selectors.DefaultSelector()
@@ -131,21 +134,37 @@ class _Round:
 
     def run(self, first_seconds: float) -> tuple[Way, bytes]:
         wait_seconds, next_at = first_seconds, time.monotonic()
+        all_at = next_at + self._patience.all_seconds
         while self._waiting or self._selector.get_map():
             now = time.monotonic()
             if self._waiting and (now >= next_at or not self._selector.get_map()):
                 self._open(*self._waiting.popleft())
-                last_seconds = 0.0 if self._waiting else self._patience.last_seconds
-                next_at = time.monotonic() + max(wait_seconds, last_seconds)
+                now = time.monotonic()
+                if self._waiting:
+                    share_seconds = max(0.0, all_at - now) / len(self._waiting)
+                    next_at = now + min(wait_seconds, share_seconds)
+                else:
+                    next_at = now + self._patience.last_seconds
                 wait_seconds = self._patience.next_seconds
             elif now >= next_at:
                 if self._failed.kind == "garbage":
                     break
+                self._tell_silent()
                 raise Unanswered("silent", "no answer")
             for key, _ in self._selector.select(max(0.0, next_at - time.monotonic())):
                 if answer := self._advance(key.data):
+                    self._tell_silent()
+                    self._hear(key.data.way, "", key.data.seconds)
                     return key.data.way, answer
         raise self._failed
+
+    def _tell_silent(self) -> None:
+        """
+        Report who had the time to answer, and did not.
+        """
+        for key in list(self._selector.get_map().values()):
+            if key.data.seconds >= self._patience.next_seconds:
+                self._hear(key.data.way, "no answer", key.data.seconds)
 
     def _open(self, way: Way, address: Any) -> None:
         """
@@ -163,8 +182,10 @@ class _Round:
             if way in self._late:
                 self._late.remove(way)
                 self._waiting.append((way, None))
+            else:
+                self._hear(way, "DNS does not answer", self._patience.next_seconds)
         except OSError as error:
-            self._fail(error)
+            self._fail(way, error.strerror or str(error), 0.0)
 
     def _advance(self, call: _Call) -> bytes:
         """
@@ -177,17 +198,24 @@ class _Round:
                 return b""
             if _is_kerberos(answer) and not _is_unavailable(answer):
                 return answer
+            said: str
+            kind: Literal["refused", "garbage"]
+            said, kind = "it says that it cannot serve", "refused"
             if not _is_kerberos(answer):
-                self._failed = Unanswered("garbage", "the answer is no Kerberos")
+                said, kind = "the answer is no Kerberos", "garbage"
         except OSError as error:
-            self._fail(error)
+            said, kind = error.strerror or str(error), "refused"
+        self._fail(call.way, said, call.seconds, kind)
         self._selector.unregister(call)
         call.close()
         return b""
 
-    def _fail(self, error: OSError) -> None:
-        if self._failed.kind != "garbage":
-            self._failed = Unanswered("refused", error.strerror or str(error))
+    def _fail(
+        self, way: Way, said: str, seconds: float, kind: Literal["refused", "garbage"] = "refused"
+    ) -> None:
+        self._hear(way, said, seconds)
+        if kind == "garbage" or self._failed.kind != "garbage":
+            self._failed = Unanswered(kind, said)
 
 
 class _Call:
@@ -201,6 +229,7 @@ class _Call:
     def __init__(self, way: Way, address: Any, message: bytes) -> None:
         family, place = address
         self.way = way
+        self._began_at = time.monotonic()
         kind = socket.SOCK_DGRAM if way.transport == "udp" else socket.SOCK_STREAM
         self._socket = socket.socket(family, kind)
         self._socket.setblocking(False)
@@ -219,6 +248,13 @@ class _Call:
         except OSError:
             self.close()
             raise
+
+    @property
+    def seconds(self) -> float:
+        """
+        How long it has been under way.
+        """
+        return time.monotonic() - self._began_at
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -245,27 +281,6 @@ class _Call:
         if not content or (len(self._got) >= 4 and size > ANSWER_LIMIT_BYTES):
             raise OSError(errno.ECONNRESET, "the connection was closed without an answer")
         return self._got[4:] if 4 <= len(self._got) == 4 + size else b""
-
-
-def _resolve(host: str) -> Future[list[tuple[int, str]]]:
-    """
-    Look up a name in a thread of its own: a dead name server holds up the others for a second.
-    """
-    found: Future[list[tuple[int, str]]] = Future()
-
-    def look_up() -> None:
-        try:
-            infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            found.set_result(list(dict.fromkeys((info[0], str(info[4][0])) for info in infos)))
-        except (OSError, UnicodeError) as error:
-            failure = error if isinstance(error, OSError) else OSError(f"{host} is no name")
-            found.set_exception(failure)
-
-    if re.fullmatch(r"[\d.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%\w+)?", host):
-        look_up()
-    else:
-        Thread(target=look_up, name="resolve", daemon=True).start()
-    return found
 
 
 def _is_kerberos(answer: bytes) -> bool:

@@ -155,6 +155,19 @@ class Request:
         _lib.profile_free_list(values)
         return found
 
+    def uses_dns(self) -> bool:
+        """
+        Return whether krb5.conf lets DNS name the KDCs of a realm that it names none of.
+        """
+        is_wanted = ctypes.c_int(1)
+        for name in (b"dns_fallback", b"dns_lookup_kdc"):  # the second wins
+            _lib.profile_get_boolean(
+                self._profile,
+                *(b"libdefaults", name, None),
+                *(is_wanted.value, ctypes.byref(is_wanted)),
+            )
+        return bool(is_wanted.value)
+
     def ccache(self) -> bytes:
         """
         Return the ticket as a ccache with nothing else in it.

@@ -1,0 +1,208 @@
+"""
+Looks up names: the addresses of a host, and the KDCs that DNS names for a realm.
+
+Each look-up has a thread of its own, so that a dead name server holds up nobody for long.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from threading import Thread
+from typing import Literal, TypeVar
+
+from kerberos_sidecar.krb5.kdcs import Way
+
+_T = TypeVar("_T")
+
+# How long DNS is waited for; glibc asks a second server after 2 s (`lay_over`).
+LOOK_UP_SECONDS = 5.0
+# How long it is waited for URI records once SRV records are there: some servers drop what they do
+# not know.
+_URI_SECONDS = 1.0
+
+_ANSWER_BYTES = 65535
+_IN, _SRV, _URI = 1, 33, 256
+_POINTER, _LABELS_MOST = 0xC0, 128
+# `h_errno`: no such name, and a name without such records.
+_NO_RECORDS = (1, 4)
+
+
+class Undecided(Exception):
+    """
+    DNS has not said which KDCs there are.
+    """
+
+
+def addresses(host: str) -> Future[list[tuple[int, str]]]:
+    """
+    Look up a host: families and addresses, or an ``OSError``.
+    """
+
+    def look_up() -> list[tuple[int, str]]:
+        try:
+            infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except UnicodeError:
+            raise OSError(f"{host} is no name") from None
+        return list(dict.fromkeys((info[0], str(info[4][0])) for info in infos))
+
+    if re.fullmatch(r"[\d.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%\w+)?", host):
+        return _at_once(look_up)
+    return _soon(look_up)
+
+
+def kdcs_by_dns(realm: str, wait_seconds: float = LOOK_UP_SECONDS) -> list[Way] | None:
+    """
+    Return the ways to the KDCs of a realm by RFC 4120, 7.2.3, best first, UDP before TCP.
+
+    URI records win over SRV records, as in libkrb5. ``None`` if one is a proxy for HTTPS.
+
+    Raises:
+        Undecided: DNS did not answer in time, or fails.
+    """
+    ends_at = time.monotonic() + wait_seconds
+    kinds: tuple[Literal["udp", "tcp"], ...] = ("udp", "tcp")
+    asked = {kind: _soon(_query(f"_kerberos._{kind}.{realm}.", _SRV)) for kind in kinds}
+    uris = _soon(_query(f"_kerberos.{realm}.", _URI))
+    found: list[Way] = []
+    failed = False
+    for kind, records in asked.items():
+        try:
+            answer = records.result(max(0.0, ends_at - time.monotonic()))
+            found += [Way(host, port, kind) for host, port in _services(answer)]
+        except (TimeoutError, OSError):
+            failed = True
+    with suppress(TimeoutError, OSError):
+        # One that is there already counts even if the others took all the time.
+        most = _URI_SECONDS if found else max(0.0, ends_at - time.monotonic())
+        if named := _by_uri(uris.result(most)):
+            return None if None in named else [way for way in named if way is not None]
+    if failed and not found:
+        raise Undecided(f"DNS does not answer which KDCs {realm} has")
+    return found
+
+
+def _by_uri(answer: bytes) -> list[Way | None]:
+    """
+    Read ``krb5srv:flags:transport:host:port``; ``None`` for what is no way of ours.
+
+    https://web.mit.edu/kerberos/krb5-latest/doc/admin/realm_config.html
+    """
+    found: list[tuple[int, Way | None]] = []
+    for data, _ in _records(answer, _URI):
+        text = data[4:].decode(errors="replace")
+        match = re.fullmatch(
+            r"krb5srv:[a-z]*:(udp|tcp):([^:]+)(?::(\d{1,5}))?", text, re.IGNORECASE
+        )
+        way = None
+        if match:
+            transport: Literal["udp", "tcp"] = "udp" if match[1].lower() == "udp" else "tcp"
+            way = Way(match[2].rstrip("."), int(match[3] or 88), transport)
+        found.append((int.from_bytes(data[:2]), way))
+    return [way for _, way in sorted(found, key=lambda one: one[0])]
+
+
+def _services(answer: bytes) -> list[tuple[str, int]]:
+    """
+    Read hosts and ports of SRV records (RFC 2782), by priority, the heavier ones first.
+    """
+    found = []
+    for data, place in _records(answer, _SRV):
+        host = _name(answer, place + 6)
+        if host:  # "." says that there is no such service
+            rank = (int.from_bytes(data[:2]), -int.from_bytes(data[2:4]))
+            found.append((rank, (host, int.from_bytes(data[4:6]))))
+    return [service for _, service in sorted(found)]
+
+
+def _records(answer: bytes, kind: int) -> Iterator[tuple[bytes, int]]:
+    """
+    Yield the data of each record of a kind, and its place (RFC 1035, 4.1); what is cut counts not.
+    """
+    place = 12
+    for _ in range(int.from_bytes(answer[4:6])):
+        place = _after_name(answer, place) + 4
+    for _ in range(int.from_bytes(answer[6:8])):
+        place = _after_name(answer, place) + 10
+        size = int.from_bytes(answer[place - 2 : place])
+        if place + size > len(answer):
+            return
+        if int.from_bytes(answer[place - 10 : place - 8]) == kind and size > 6:
+            yield answer[place : place + size], place
+        place += size
+
+
+def _after_name(answer: bytes, place: int) -> int:
+    while place < len(answer) and answer[place]:
+        if answer[place] >= _POINTER:
+            return place + 2
+        place += 1 + answer[place]
+    return place + 1
+
+
+def _name(answer: bytes, place: int) -> str:
+    """
+    Return a name, whose end may lie elsewhere; empty for the root and for one that is broken.
+    """
+    labels: list[str] = []
+    for _ in range(_LABELS_MOST):
+        size = answer[place] if place < len(answer) else 0
+        if not size:
+            return ".".join(labels)
+        if size >= _POINTER:
+            place = int.from_bytes(answer[place : place + 2]) & 0x3FFF
+        elif place + size >= len(answer):
+            return ""
+        else:
+            labels.append(answer[place + 1 : place + 1 + size].decode("ascii", "replace"))
+            place += 1 + size
+    return ""
+
+
+def _query(name: str, kind: int) -> Callable[[], bytes]:
+    """
+    Return a function that asks DNS: its whole answer, empty if it has no such records.
+
+    Raises:
+        OSError: From that function: DNS fails, or does not answer.
+    """
+
+    def ask() -> bytes:
+        library = ctypes.CDLL("libresolv.so.2")
+        library.__h_errno_location.restype = ctypes.POINTER(ctypes.c_int)
+        answer = ctypes.create_string_buffer(_ANSWER_BYTES)
+        size = library.res_query(name.encode(), _IN, kind, answer, _ANSWER_BYTES)
+        if size >= 0:
+            return answer.raw[:size]
+        if library.__h_errno_location().contents.value not in _NO_RECORDS:
+            raise OSError("DNS does not answer")
+        return b""
+
+    return ask
+
+
+def _soon(function: Callable[[], _T]) -> Future[_T]:
+    """
+    Call a function in a thread that nobody waits for at the end of the process.
+    """
+    future: Future[_T] = Future()
+    Thread(target=_fill, args=(future, function), name="look up", daemon=True).start()
+    return future
+
+
+def _at_once(function: Callable[[], _T]) -> Future[_T]:
+    future: Future[_T] = Future()
+    _fill(future, function)
+    return future
+
+
+def _fill(future: Future[_T], function: Callable[[], _T]) -> None:
+    try:
+        future.set_result(function())
+    except OSError as error:
+        future.set_exception(error)

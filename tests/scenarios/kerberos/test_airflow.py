@@ -1,0 +1,167 @@
+"""
+Which ccache Airflow itself uses, and what the check for consumers says of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.airflow import Airflow, Version
+from tests.support.kdc import PATH
+from tests.support.site import SERVICE, Site
+
+PAGE = Path(__file__).parents[3] / "docs/how-to/find-out-why-there-is-no-ticket.md"
+RUN_MAIN = """
+import os, sys
+sys.argv = ["airflow", "version"]
+from airflow.__main__ import main
+main()
+os.execvp("kvno", ["kvno", os.environ["SPN"]])
+"""
+
+
+def service(site: Site) -> str:
+    return site.kdc.add_principal(f"{SERVICE}{site.principal.partition('@')[0]}")
+
+
+def consumer(site: Site, spn: str, **more: str) -> dict[str, str]:
+    """The variables of a container of Airflow, where it has no ccache unless more say so."""
+    return {
+        "PATH": f"{site.folder}/bin:{PATH}",
+        "HOME": str(site.folder / "tmp"),
+        "KRB5_CONFIG": str(site.config),
+        "KRB5CCNAME": "FILE:/nonexistent/ccache",
+        "SPN": spn,
+        **more,
+    }
+
+
+@pytest.mark.parametrize("version", ["2.11", "3"])
+def test_with_its_security_on_airflow_reads_the_ccache_of_its_configuration(
+    here: Site, version: Version
+) -> None:
+    """As the migration guide says, whatever `KRB5CCNAME` the container has."""
+    airflow = Airflow.install_or_skip(version)
+    here.publish()
+    environment = consumer(here, service(here)) | {
+        **airflow.environment(None, here.folder / "tmp"),
+        "PATH": f"{airflow.bin}:{PATH}",
+        "AIRFLOW__CORE__SECURITY": "kerberos",
+        "AIRFLOW__KERBEROS__CCACHE": str(here.ccache),
+    }
+
+    def run() -> subprocess.CompletedProcess[str]:
+        program = [str(airflow.bin / "python"), "-c", RUN_MAIN]
+        return subprocess.run(program, env=environment, capture_output=True, text=True)
+
+    done = run()
+    assert (0, True) == (done.returncode, "kvno = " in done.stdout), done.stderr
+
+    environment["AIRFLOW__CORE__SECURITY"] = ""
+    assert "/nonexistent/ccache" in run().stderr, "it proves that main() sets it"
+
+
+def script() -> str:
+    """What the page has run in the consumer's container."""
+    (found,) = re.findall(r"<<'CHECK'\n(.*?)^CHECK$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+def check(environment: dict[str, str]) -> tuple[int, str]:
+    done = subprocess.run(
+        ["bash", "-s"],
+        env=environment,
+        input=script(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    return done.returncode, done.stdout
+
+
+def configure_airflow(site: Site, security: str = "", ccache: str = "") -> None:
+    """An `airflow` that knows two values of its configuration, and warns as the real one does."""
+    program = site.folder / "bin" / "airflow"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(
+        "#!/bin/sh\n"
+        "echo a warning\n"
+        f'[ "$*" = "config get-value core security" ] && echo "{security}"\n'
+        f'[ "$*" = "config get-value kerberos ccache" ] && echo "{ccache}"\n'
+        "exit 0\n"
+    )
+    program.chmod(0o755)
+
+
+def test_the_check_for_consumers_names_the_ccache_and_gets_a_service_ticket(here: Site) -> None:
+    here.publish()
+    spn = service(here)
+    configure_airflow(here, "kerberos", str(here.ccache))
+
+    code, said = check(consumer(here, spn))
+    assert 0 == code, said
+    assert f"Airflow uses {here.ccache}\n" in said
+    assert f"{spn}: kvno = " in said
+
+    configure_airflow(here)
+    code, said = check(consumer(here, spn, KRB5CCNAME=f"FILE:{here.ccache}"))
+    assert 0 == code, said
+    assert f"Airflow uses FILE:{here.ccache}\n" in said
+
+
+def test_the_check_for_consumers_tells_what_is_wrong_in_words_of_its_own(here: Site) -> None:
+    daemon = here.publish(KERBEROS_CCACHE_MODE="0600", KERBEROS_TICKET_LIFETIME="1h")
+    configure_airflow(here)
+    spn = service(here)
+    there = consumer(here, spn, KRB5CCNAME=str(here.ccache))
+
+    code, said = check(consumer(here, spn))
+    assert (1, True) == (code, "/nonexistent/ccache" in said), said
+
+    code, said = check({**there, "SPN": "HTTP/nobody.example.test"})
+    assert (1, True) == (code, "not found in Kerberos database" in said), said
+
+    if os.getuid() == 0:
+        wrapped = ["setpriv", "--reuid=50001", "--regid=0", "--clear-groups", "bash", "-s"]
+        done = subprocess.run(
+            wrapped, env=there, input=script(), text=True, capture_output=True, check=False
+        )
+        assert (1, True) == (done.returncode, "ermission" in done.stderr), done.stderr
+
+    daemon.kill()
+    here.ccache.write_bytes(ended(here.ccache.read_bytes()))
+    code, said = check(there)
+    assert (1, True) == (code, "has expired" in said), said
+
+
+def ended(content: bytes) -> bytes:
+    """The same ccache, whose ticket ended in 2001: the end is after two other times."""
+    (times,) = {
+        match.start()
+        for match in re.finditer(rb"(....)\1(....)", content, re.DOTALL)
+        if 3600 == int.from_bytes(match[2]) - int.from_bytes(match[1])
+    }
+    return content[: times + 8] + (1_000_000_000).to_bytes(4) + content[times + 12 :]
+
+
+@pytest.mark.parametrize("version", ["2.11", "3"])
+def test_the_check_for_consumers_reads_the_configuration_of_a_real_airflow(
+    here: Site, version: Version, only_in_full: None
+) -> None:
+    airflow = Airflow.install_or_skip(version)
+    here.publish()
+    real = airflow.environment(None, here.folder / "tmp") | {
+        "AIRFLOW__KERBEROS__CCACHE": str(here.ccache)
+    }
+
+    code, said = check({**consumer(here, service(here)), **real})
+    assert (1, True) == (code, "Airflow uses FILE:/nonexistent/ccache\n" in said), said
+
+    secure = {**real, "AIRFLOW__CORE__SECURITY": "kerberos"}
+    code, said = check({**consumer(here, service(here)), **secure})
+    assert (0, True) == (code, f"Airflow uses {here.ccache}\n" in said), said

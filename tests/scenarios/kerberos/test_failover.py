@@ -1,0 +1,199 @@
+"""
+One KDC that answers is enough, whatever the others do, on each MIT Kerberos that can be had.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from tests.scenarios.kerberos.conftest import MakeSite
+from tests.support.daemon import SidecarProcess
+from tests.support.kdc import Kdc
+from tests.support.kdc_proxy import KdcProxy
+from tests.support.krb5_libraries import SYSTEM, Libraries
+from tests.support.name_server import SRV, NameServer, srv
+from tests.support.site import Site, failure
+
+PROMISED_SECONDS = 15
+MOST = 6
+
+
+@pytest.fixture(params=["udp", "tcp"])
+def limit(request: pytest.FixtureRequest) -> str:
+    """`udp_preference_limit` for that transport to come first."""
+    return "1465" if request.param == "udp" else "1"
+
+
+@contextmanager
+def others(count: int, kind: str, kdc: Kdc) -> Iterator[tuple[list[str], list[KdcProxy]]]:
+    """
+    Addresses of KDCs of no use, and what counts their requests.
+
+    Args:
+        kind: `dead` refuses, `silent` takes everything and says nothing, `slow` takes seconds for
+            each answer, `mixed` are all of them.
+    """
+    kinds = ["dead", "silent", "slow"] if kind == "mixed" else [kind]
+    with ExitStack() as stack:
+        addresses, proxies = [], []
+        for number in range(count):
+            if (one := kinds[number % len(kinds)]) == "dead":
+                addresses.append(f"127.0.0.1:{closed_port(stack)}")
+                continue
+            proxy = stack.enter_context(KdcProxy(kdc.port))
+            proxy.behavior = "slow" if one == "slow" else "silent"
+            proxies.append(proxy)
+            addresses.append(proxy.address)
+        yield addresses, proxies
+
+
+def closed_port(stack: ExitStack) -> int:
+    """A port that nobody else gets while the test runs: bound, but not listening."""
+    bound = stack.enter_context(socket.socket())
+    bound.bind(("127.0.0.1", 0))
+    port: int = bound.getsockname()[1]
+    return port
+
+
+def test_five_kdcs_that_hang_are_no_matter_when_the_sixth_answers(here: Site, limit: str) -> None:
+    """libkrb5 gets no ticket past three that accept a connection and stay silent (MIT 1.20)."""
+    with others(MOST - 1, "silent", here.kdc) as (addresses, silent):
+        here.configure((*addresses, here.kdc.address), udp_preference_limit=limit)
+
+        daemon = here.publish()
+
+        assert 1 == len(daemon.find_events("ticket_acquired"))
+        here.refresh(daemon)
+        assert all(one.requests == 1 for one in silent), "who answered is asked first"
+        assert [0.0] * (MOST - 1) + [1.0] == [
+            up(daemon, here, address) for address in (*addresses, here.kdc.address)
+        ]
+        page = daemon.status()["details"][f"KDCs of {here.kdc.realm}"]
+        assert page[here.kdc.address].startswith("answered (")
+        assert page[addresses[0]].startswith("no answer (")
+        assert addresses[0] in daemon.get("/").body
+
+
+def up(daemon: SidecarProcess, site: Site, kdc: str) -> float:
+    labels = f'kdc="{kdc}",realm="{site.kdc.realm}",sidecar="kerberos"'
+    return daemon.metrics()[f"kerberos_kdc_up{{{labels}}}"]
+
+
+@dataclass(frozen=True)
+class World:
+    """
+    One KDC that answers, behind others.
+    """
+
+    count: int
+    kind: str
+
+
+WORLDS = [World(1, "dead")] + [
+    World(count, kind)
+    for count in range(2, MOST + 1)
+    for kind in ("dead", "silent", "slow", "mixed")
+]
+
+
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("libraries", [SYSTEM, "trixie", "sid"], indirect=True)
+def test_each_mit_kerberos_gets_a_ticket_in_time_in_each_world(
+    make_site: MakeSite,
+    running_kdc: Kdc,
+    limit: str,
+    libraries: Libraries,
+    only_in_full: None,
+) -> None:
+    """Side by side, as nearly all of it is waiting; the time is what the sidecar says of it."""
+    took: dict[World, float] = {}
+    with ExitStack() as stack:
+        daemons: dict[World, SidecarProcess] = {}
+        for world in WORLDS:
+            site = make_site("1d")
+            addresses, _ = stack.enter_context(others(world.count - 1, world.kind, running_kdc))
+            site.configure((*addresses, running_kdc.address), udp_preference_limit=limit)
+            daemon = site.sidecar()
+            libraries.run(daemon)
+            daemons[world] = daemon.start()
+        for world, daemon in daemons.items():
+            acquired = daemon.wait_for_event("ticket_acquired", 120)
+            took[world] = acquired["duration_seconds"]
+            assert libraries.are_used_by(daemon.pid)
+
+    print(f"{libraries.version}: longest {max(took.values()):.1f} s")
+    assert {} == {world: took for world, took in took.items() if took > PROMISED_SECONDS}
+
+
+@pytest.fixture
+def libraries(request: pytest.FixtureRequest) -> Libraries:
+    return Libraries.find_or_skip(request.param)
+
+
+@pytest.fixture
+def named(here: Site, running_kdc: Kdc) -> Iterator[Callable[..., NameServer]]:
+    """Have DNS name KDCs by their ports, and krb5.conf none."""
+    text = here.config.read_text().replace("dns_lookup_kdc = false", "dns_lookup_kdc = true")
+    here.config.write_text(text.replace(f"kdc = {here.kdc.address}", ""))
+    with ExitStack() as stack:
+
+        def begin(*ports: int) -> NameServer:
+            records = {
+                (f"_kerberos._{transport}.{here.kdc.realm}", SRV): [
+                    srv("localhost", port, rank) for rank, port in enumerate(ports)
+                ]
+                for transport in ("udp", "tcp")
+            }
+            return stack.enter_context(NameServer(records))
+
+        yield begin
+
+
+def by_dns(site: Site, server: NameServer, **settings: str) -> SidecarProcess:
+    daemon = site.sidecar(**settings)
+    daemon.wrapper = server.asked_by(site.folder)
+    return daemon.start()
+
+
+def test_kdcs_that_only_dns_names_are_asked_like_those_of_krb5_conf(
+    here: Site, named: Callable[..., NameServer]
+) -> None:
+    """libkrb5 gives one of them 27 s; and the last answer of DNS outlives its outage."""
+    with others(2, "silent", here.kdc) as (addresses, silent):
+        ports = [int(address.rpartition(":")[2]) for address in addresses]
+        server = named(*ports, here.kdc.port)
+
+        daemon = by_dns(here, server)
+
+        daemon.wait_until_ready(60)
+        assert all(one.requests for one in silent)
+        page = daemon.status()["details"][f"KDCs of {here.kdc.realm}"]
+        assert page[f"localhost:{here.kdc.port}"].startswith("answered (")
+        server.is_silent = True
+        assert "ticket_acquired" == here.refresh(daemon, 60)["event"]
+
+
+def test_a_name_server_that_is_silent_is_named_and_no_matter_later(
+    here: Site, named: Callable[..., NameServer]
+) -> None:
+    server = named(here.kdc.port)
+    server.is_silent = True
+    daemon = by_dns(here, server)
+
+    failed = failure(daemon)
+
+    assert "kdc_unreachable" == failed["reason"]
+    assert "DNS does not answer" in failed["error"]
+    server.is_silent = False
+    daemon.wait_until_ready(60)
+
+
+def test_a_realm_that_dns_does_not_know_is_named(
+    here: Site, named: Callable[..., NameServer]
+) -> None:
+    assert "realm_unknown" == failure(by_dns(here, named()))["reason"]

@@ -1,0 +1,106 @@
+"""
+A name server on loopback with the records that a test gives it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import struct
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+SRV, URI = 33, 256
+PORT = 53
+_addresses = (f"127.{os.getpid() % 250 + 1}.53.{last}" for last in itertools.count(1))
+
+
+class NameServer:
+    """
+    Answers by UDP on port 53 of an address of its own.
+
+    Args:
+        records: Data by name, without the dot at its end, and type.
+
+    Attributes:
+        is_silent: Whether it takes questions and says nothing.
+        questions: How many came so far.
+    """
+
+    def __init__(self, records: dict[tuple[str, int], list[bytes]]) -> None:
+        self.address = next(_addresses)
+        self.records = records
+        self.is_silent = False
+        self.questions = 0
+        self._socket = socket.socket(type=socket.SOCK_DGRAM)
+
+    def __enter__(self) -> Self:
+        try:
+            self._socket.bind((self.address, PORT))
+        except PermissionError:
+            pytest.skip("a name server needs root")
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def asked_by(self, folder: Path) -> tuple[str, ...]:
+        """
+        Return the command before a program that asks this server alone, by a resolv.conf of its
+        own.
+        """
+        path = folder / f"resolv-{self.address}.conf"
+        path.write_text(f"nameserver {self.address}\n")
+        path.chmod(0o644)
+        mount = f'mount --bind {path} "$(readlink -f /etc/resolv.conf)" && exec "$@"'
+        return ("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh")
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                question, client = self._socket.recvfrom(4096)
+                if not question:
+                    return  # it was shut down
+                self.questions += 1
+                if not self.is_silent:
+                    self._socket.sendto(self._answer(question), client)
+
+    def _answer(self, question: bytes) -> bytes:
+        labels, place = [], 12
+        while size := question[place]:
+            labels.append(question[place + 1 : place + 1 + size].decode())
+            place += 1 + size
+        (kind,) = struct.unpack(">H", question[place + 1 : place + 3])
+        name = ".".join(labels)
+        data = self.records.get((name, kind), [])
+        is_known = any(name == one for one, _ in self.records)
+        flags = 0x8580 if data or is_known else 0x8583
+        head = question[:2] + struct.pack(">HHHHH", flags, 1, len(data), 0, 0)
+        answer = b"".join(
+            struct.pack(">HHHIH", 0xC00C, kind, 1, 60, len(one)) + one for one in data
+        )
+        return head + question[12 : place + 5] + answer
+
+
+def srv(host: str, port: int, priority: int = 0, weight: int = 0) -> bytes:
+    """
+    The data of a SRV record.
+    """
+    labels = [label.encode() for label in host.split(".") if label]
+    name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+    return struct.pack(">HHH", priority, weight, port) + name
+
+
+def uri(target: str, priority: int = 0) -> bytes:
+    """
+    The data of a URI record.
+    """
+    return struct.pack(">HH", priority, 0) + target.encode()
