@@ -107,7 +107,7 @@ $(SIDECARS:%=test/%): test/%: ## run the tests of one sidecar
 
 .PHONY: test-full
 test-full: ## run the same tests with the full counts
-	$(call prepare,test demo-airflow)
+	$(call prepare,test test-full demo-airflow)
 	eval "$$(scripts/s3-servers)"; $(PYTEST) --ignore tests/images --ignore tests/cluster --full $(SIDE_BY_SIDE)
 
 .PHONY: scenarios

@@ -107,7 +107,7 @@ class Kdc:
             clock_offset_seconds: How far its clock is ahead of ours, by libfaketime.
         """
         if not self.port:
-            self.port = _free_port(self.host)
+            self.port = free_port(self.host)
             self._make_realm()
         environment = self.environment
         if clock_offset_seconds:
@@ -308,7 +308,7 @@ def _quoted(word: str) -> str:
     return '"' + word.replace('"', '""') + '"'
 
 
-def _free_port(host: str) -> int:
+def free_port(host: str) -> int:
     """
     A port that is free for TCP and UDP alike.
     """

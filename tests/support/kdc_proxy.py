@@ -38,6 +38,8 @@ class KdcProxy:
         self.behavior: Behavior = "relay"
         self.requests = 0
         """How many arrived so far, whatever became of them."""
+        self.relayed = 0
+        """How many of these the KDC has answered."""
         self._kdc = ("127.0.0.1", kdc_port)
         self._silent: list[socket.socket] = []
         self._ends = threading.Event()
@@ -96,7 +98,9 @@ class KdcProxy:
             kdc.settimeout(TIMEOUT_SECONDS)
             kdc.connect(self._kdc)
             kdc.send(data)
-            self._udp.sendto(kdc.recv(65536), client)
+            answer = kdc.recv(65536)
+            self.relayed += 1
+            self._udp.sendto(answer, client)
 
     def _serve_tcp(self) -> None:
         while not self._ends.is_set():
@@ -121,7 +125,9 @@ class KdcProxy:
             else:
                 with socket.create_connection(self._kdc, TIMEOUT_SECONDS) as kdc:
                     kdc.sendall(request)
-                    client.sendall(_read_message(kdc))
+                    answer = _read_message(kdc)
+                    self.relayed += 1
+                    client.sendall(answer)
 
 
 def _read_message(connection: socket.socket) -> bytes:

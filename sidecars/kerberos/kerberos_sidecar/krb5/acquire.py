@@ -60,7 +60,7 @@ class _Asking:
         self._request = request
         self._kdcs = kdcs
         self._patience = patience
-        self._answered: Way | None = None
+        self._answer_seconds: float | None = None
         self._by_dns: dict[str, list[Way]] = {}
 
     def run(self) -> None:
@@ -108,12 +108,12 @@ class _Asking:
         self._kdcs.keep(message.realm, found)
         # Stable, so the others stay in the order of krb5.conf.
         found.sort(key=lambda way: way != favorite)
-        way, answer = carry(
-            message.content,
-            found,
-            self._patience,
-            partial(self._kdcs.hear, message.realm),
-            has_favorite=self._answered is not None and found[0] == favorite,
-        )
-        self._answered = self._kdcs.favorites[message.realm] = way
+        patience, first_seconds = self._patience, 0.0
+        if self._answer_seconds is not None and found[0] == favorite:
+            share_seconds = patience.favorite_share * self._answer_seconds
+            first_seconds = max(patience.favorite_seconds, share_seconds)
+        hear = partial(self._kdcs.hear, message.realm)
+        way, answer = carry(message.content, found, patience, hear, first_seconds=first_seconds)
+        self._kdcs.favorites[message.realm] = way
+        self._answer_seconds = self._kdcs.heard[message.realm][way.kdc].seconds
         return answer

@@ -40,8 +40,9 @@ class Patience:
 
     Args:
         next_seconds: For one KDC before the next is asked too.
-        favorite_seconds: The same for the one that has answered a moment ago: what it gets carries
-            proof of the key, and each KDC that gets a wrong one counts it.
+        favorite_seconds: The same, at least, for the one that has answered a moment ago: what it
+            gets carries proof of the key, and each KDC that gets a wrong one counts it.
+        favorite_share: The same, as a multiple of how long that answer took.
         all_seconds: By when everybody has been asked: many share it, such as a name with the
             addresses of ten KDCs.
         last_seconds: For answers once everybody was asked.
@@ -49,6 +50,7 @@ class Patience:
 
     next_seconds: float = 1.0
     favorite_seconds: float = 3.0
+    favorite_share: float = 2.0
     all_seconds: float = 11.0
     last_seconds: float = 10.0
 
@@ -93,21 +95,21 @@ def carry(
     patience: Patience,
     hear: Hear,
     *,
-    has_favorite: bool = False,
+    first_seconds: float = 0.0,
 ) -> tuple[Way, bytes]:
     """
     Return the first answer, and which way it came.
 
     Args:
         hear: Called for each KDC that was asked and had its time, or answered.
-        has_favorite: Whether the first way is that of the KDC which answered a moment ago.
+        first_seconds: How long the first way has to itself; 0: as long as the others.
 
     Raises:
         Unanswered: There is none.
     """
     round_ = _Round(message, ways, patience, hear)
     try:
-        return round_.run(patience.favorite_seconds if has_favorite else patience.next_seconds)
+        return round_.run(first_seconds)
     finally:
         round_.close()
 
@@ -133,8 +135,8 @@ class _Round:
         self._selector.close()
 
     def run(self, first_seconds: float) -> tuple[Way, bytes]:
-        wait_seconds, next_at = first_seconds, time.monotonic()
-        all_at = next_at + self._patience.all_seconds
+        alone_seconds, next_at = first_seconds, time.monotonic()
+        all_at = next_at + first_seconds + self._patience.all_seconds
         while self._waiting or self._selector.get_map():
             now = time.monotonic()
             if self._waiting and (now >= next_at or not self._selector.get_map()):
@@ -142,10 +144,12 @@ class _Round:
                 now = time.monotonic()
                 if self._waiting:
                     share_seconds = max(0.0, all_at - now) / len(self._waiting)
-                    next_at = now + min(wait_seconds, share_seconds)
+                    next_at = now + (
+                        alone_seconds or min(self._patience.next_seconds, share_seconds)
+                    )
                 else:
-                    next_at = now + self._patience.last_seconds
-                wait_seconds = self._patience.next_seconds
+                    next_at = now + max(alone_seconds, self._patience.last_seconds)
+                alone_seconds = 0.0
             elif now >= next_at:
                 if self._failed.kind == "garbage":
                     break

@@ -1,0 +1,137 @@
+"""
+A keytab that is older than the key never locks the account, by a KDC that would.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.scenarios.kerberos.conftest import MakeSite
+from tests.support.kdc import Kdc
+from tests.support.kdc_proxy import KdcProxy
+from tests.support.site import Site, failure
+from tests.support.waiting import wait_until
+
+MOST_FAILURES = 5
+# A window of 30 minutes for each six seconds, and so a day.
+WINDOW_SECONDS = 6
+WINDOWS_OF_A_DAY = 48
+
+
+@contextmanager
+def policy(kdc: Kdc, site: Site) -> Iterator[None]:
+    """Five wrong keys within the window lock the account until an administrator unlocks it."""
+    name = site.principal.partition("@")[0]
+    limits = f"-maxfailure {MOST_FAILURES} -failurecountinterval {WINDOW_SECONDS}s"
+    kdc.kadmin(f"addpol {limits} -lockoutduration 0 {name}")
+    kdc.kadmin(f"modprinc -policy {name} +requires_preauth {site.principal}")
+    yield
+    kdc.kadmin(f"modprinc -clearpolicy {site.principal}")
+
+
+def refusals(kdc: Kdc, site: Site) -> list[float]:
+    """When the KDC refused a key, Unix times."""
+    lines = (kdc.folder / "kdc.log").read_text(errors="replace").splitlines()
+    year = time.localtime().tm_year
+    found = [line for line in lines if f"PREAUTH_FAILED: {site.principal}" in line]
+    stamps = [re.match(r"(\w+ +\d+ [\d:]+)", line) for line in found]
+    return [
+        time.mktime(time.strptime(f"{year} {stamp[1]}", "%Y %b %d %H:%M:%S"))
+        for stamp in stamps
+        if stamp
+    ]
+
+
+def is_locked(kdc: Kdc, site: Site) -> bool:
+    return f"LOCKED_OUT: {site.principal}" in (kdc.folder / "kdc.log").read_text()
+
+
+def make_stale(site: Site) -> None:
+    """The key is another one, and may be set back."""
+    site.kdc.kadmin(f"cpw -pw first {site.principal}")
+    site.keytab.unlink()
+    site.kdc.copy_keys(site.keytab, site.principal)
+    site.kdc.kadmin(f"cpw -pw second {site.principal}")
+
+
+def test_a_wrong_key_is_counted_once_however_slow_the_kdcs_are(
+    here: Site, running_kdc: Kdc
+) -> None:
+    """Each of them tells the others: a key that is sent to five of them locks at once."""
+    with policy(running_kdc, here), ExitStack() as stack:
+        slow = [stack.enter_context(KdcProxy(running_kdc.port)) for _ in range(MOST_FAILURES)]
+        for one in slow:
+            one.behavior = "slow"
+        here.configure(tuple(one.address for one in slow))
+        make_stale(here)
+
+        assert "keytab_stale" == failure(here.start(), timeout_seconds=60)["reason"]
+
+        wait_until(lambda: all(one.relayed == one.requests for one in slow), "the KDC has them all")
+        assert 1 == len(refusals(running_kdc, here))
+
+
+@pytest.mark.timeout(1_200)
+def test_a_day_with_a_stale_keytab_and_restarts_never_locks(
+    make_site: MakeSite, running_kdc: Kdc, only_in_full: None
+) -> None:
+    """
+    At most two tries in a window, whatever happens to the container; a new keytab is tried at
+    once, and one that the KDC accepts again is found to be so.
+    """
+    site, chance = make_site("1d"), random.Random(5)
+    with policy(running_kdc, site):
+        make_stale(site)
+        settings = {"KERBEROS_LOCKOUT_WINDOW": f"{WINDOW_SECONDS}s"}
+        ends_at = time.monotonic() + WINDOWS_OF_A_DAY * WINDOW_SECONDS
+        while time.monotonic() < ends_at:
+            with site.sidecar(**settings) as daemon:
+                stops_at = time.monotonic() + chance.expovariate(1 / (3 * WINDOW_SECONDS))
+                while time.monotonic() < min(stops_at, ends_at):
+                    time.sleep(chance.random() * WINDOW_SECONDS / 2)
+                    if daemon.find_events("http_listening"):
+                        daemon.sighup()
+
+        found = refusals(running_kdc, site)
+        print(f"{len(found)} tries in {WINDOWS_OF_A_DAY} windows")
+        assert not is_locked(running_kdc, site)
+        assert len(found) >= WINDOWS_OF_A_DAY / 4, "it goes on trying"
+        # The KDC's log has whole seconds.
+        spans = [third - first for first, third in zip(found, found[2:], strict=False)]
+        assert min(spans) >= WINDOW_SECONDS - 1
+
+        daemon = site.start(**settings)
+        failure(daemon)
+        fresh = site.kdc.copy_keys(site.folder / "fresh", site.principal)
+        stale = site.keytab.read_bytes()
+        os.replace(fresh, site.keytab)
+        daemon.wait_until_ready(60)
+        after = len(daemon.events)
+        site.keytab.write_bytes(stale)
+        failure(daemon, after)
+        site.kdc.kadmin(f"cpw -pw first {site.principal}")
+        daemon.wait_for_event("ticket_acquired", 120, after=after)
+        assert not is_locked(running_kdc, site)
+
+
+def test_the_policy_of_these_tests_locks(here: Site, running_kdc: Kdc) -> None:
+    """They would prove nothing otherwise."""
+    with policy(running_kdc, here):
+        make_stale(here)
+        environment = {"PATH": os.environ["PATH"], "KRB5_CONFIG": str(here.config)}
+        kinit = ["kinit", "-kt", str(here.keytab), "-c", str(here.folder / "cc"), here.principal]
+
+        def try_it() -> bool:
+            subprocess.run(kinit, env=environment, capture_output=True, check=False)
+            return is_locked(running_kdc, here)
+
+        wait_until(try_it, "it is locked")
+        assert MOST_FAILURES == len(refusals(running_kdc, here))

@@ -1,0 +1,166 @@
+"""
+A domain controller of Active Directory, by Samba: accounts, passwords, lockouts.
+
+Only its KDC runs, on loopback and a port of its own; accounts are changed in the database.
+Programs: `samba`, `samba-tool` (Debian: samba-ad-dc, samba-ad-provision), `ktutil` (krb5-user).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from tests.support.kdc import PATH, free_port, run_client
+from tests.support.waiting import wait_until
+
+MISSING = [
+    name for name in ("samba", "samba-tool", "ktutil") if shutil.which(name, path=PATH) is None
+]
+SCHEMA = Path("/usr/share/samba/setup/ad-schema")
+TOOL_SECONDS = 600
+REALM = "AD.TEST"
+
+
+class DomainController:
+    """
+    One domain; a `with` statement makes and starts it.
+    """
+
+    realm = REALM
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Describe a domain; nothing is made yet.
+        """
+        self.folder = folder
+        self.address = f"127.0.0.1:{free_port('127.0.0.1')}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        if MISSING or not SCHEMA.exists() or os.geteuid() != 0:
+            pytest.skip("Active Directory needs root and Samba: make test-full as root")
+        port = self.address.rpartition(":")[2]
+        options = {
+            "bind interfaces only": "yes",
+            "interfaces": "lo",
+            "krb5 port": port,
+            "kpasswd port": "0",
+            "log file": str(self.folder / "log"),
+            "server services": "kdc",
+        }
+        given = [f"--option={name}={value}" for name, value in options.items()]
+        names = [f"--realm={self.realm}", "--domain=AD", "--server-role=dc", "--dns-backend=NONE"]
+        self._run(
+            ["samba-tool", "domain", "provision", *names, f"--targetdir={self.folder}", *given]
+        )
+        # What was given holds for the provisioning alone.
+        lines = [f"\t{name} = {value}\n" for name, value in options.items()]
+        text = self._config.read_text()
+        for name in options:
+            text = re.sub(rf"^\s*{name} = .*\n", "", text, flags=re.MULTILINE)
+        self._config.write_text(text.replace("[global]\n", "[global]\n" + "".join(lines), 1))
+        command = ["samba", "-s", str(self._config), "--foreground", "--no-process-group"]
+        self._process = subprocess.Popen(
+            [*command, "--model=single"],
+            env={"PATH": PATH},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_until(self._answers, "the domain controller listens", 120)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def tool(self, *arguments: str) -> str:
+        """
+        Run `samba-tool` on the database, and return what it said.
+        """
+        database = ["-H", str(self.folder / "private" / "sam.ldb"), "-s", str(self._config)]
+        return self._run(["samba-tool", *arguments, *database])
+
+    def export_keytab(self, path: Path, account: str) -> Path:
+        """
+        Write the current keys of an account.
+        """
+        path.unlink(missing_ok=True)
+        principal = f"--principal={account}@{self.realm}"
+        self._run(
+            ["samba-tool", "domain", "exportkeytab", str(path), principal, "-s", str(self._config)]
+        )
+        return path
+
+    def wrong_passwords(self, account: str) -> int:
+        """
+        How many the account counts at the moment.
+        """
+        found = re.search(r"^badPwdCount: (\d+)$", self.tool("user", "show", account), re.MULTILINE)
+        return int(found[1]) if found else 0
+
+    def client_config(self, path: Path) -> Path:
+        """
+        Write a krb5.conf for clients of this domain.
+        """
+        path.write_text(
+            f"[libdefaults]\n  default_realm = {self.realm}\n  dns_lookup_kdc = false\n"
+            "  rdns = false\n  dns_canonicalize_hostname = false\n"
+            f"[realms]\n  {self.realm} = {{\n    kdc = {self.address}\n  }}\n"
+        )
+        return path
+
+    @property
+    def _config(self) -> Path:
+        return self.folder / "etc" / "smb.conf"
+
+    def _answers(self) -> bool:
+        assert self._process is not None and self._process.poll() is None, "samba ended at once"
+        host, _, port = self.address.rpartition(":")
+        with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+            return True
+        return False
+
+    def _run(self, command: list[str]) -> str:
+        done = subprocess.run(
+            command, env={"PATH": PATH}, capture_output=True, text=True, timeout=TOOL_SECONDS
+        )
+        assert 0 == done.returncode, done.stdout + done.stderr
+        return done.stdout
+
+
+def keytab_of_password(path: Path, principal: str, password: str, salt: str, config: Path) -> Path:
+    """
+    Make a keytab from a password by `ktutil`, as people do who may not export one.
+
+    Args:
+        salt: Empty for what ktutil guesses: realm and name of the principal.
+    """
+    path.unlink(missing_ok=True)
+    given = f"-s {salt}" if salt else ""
+    lines = [
+        f"addent -password -p {principal} -k 1 -e aes256-cts-hmac-sha1-96 {given}",
+        password,
+        f"wkt {path}",
+        "quit",
+    ]
+    done = subprocess.run(
+        ["ktutil"],
+        env={"PATH": PATH, "KRB5_CONFIG": str(config)},
+        input="\n".join(lines) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert path.exists(), done.stdout + done.stderr
+    assert principal in run_client(["klist", "-kt", str(path)], config).stdout
+    return path
