@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -93,6 +94,18 @@ def cpu_seconds(pid: int) -> float:
         with contextlib.suppress(OSError):  # ended meanwhile
             total += cpu_seconds(child)
     return total
+
+
+def system_calls(pid: int, traced_seconds: int) -> int:
+    """
+    Return how many system calls a process makes in a time, all threads together, by `strace`.
+    """
+    with tempfile.NamedTemporaryFile("r") as report:
+        strace = f"strace --follow-forks --summary-only --output {report.name} --attach {pid}"
+        limited = ["timeout", "--signal=INT", str(traced_seconds), *strace.split()]
+        subprocess.run(limited, capture_output=True, check=False)
+        (calls,) = re.findall(r"^100\.00 +\S+ +\d+ +(\d+)", report.read(), re.MULTILINE)
+    return int(calls)
 
 
 def rss_mib(pid: int) -> float:

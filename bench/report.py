@@ -45,6 +45,8 @@ def machine(versions: Mapping[str, str]) -> str:
     """
     Return one sentence on the machine and what was measured on it, without any name of a host.
 
+    The load is that of the last 15 minutes, with what was measured and all that ran beside it.
+
     Args:
         versions: By program, of all that took part.
     """
@@ -55,8 +57,8 @@ def machine(versions: Mapping[str, str]) -> str:
     kernel = ".".join(platform.release().split("-")[0].split(".")[:2])
     return (
         f"{os.cpu_count()} cores ({model[1] if model else platform.machine()}), "
-        f"{int(memory[1]) >> 20} GiB of memory, Linux {kernel}, "
-        f"Python {platform.python_version()}; "
+        f"{int(memory[1]) >> 20} GiB of memory, a load of {os.getloadavg()[2]:.0f}, "
+        f"Linux {kernel}, Python {platform.python_version()}; "
         + ", ".join(f"{program} {version}" for program, version in versions.items())
         + "."
     )

@@ -45,6 +45,7 @@ class Counts:
     kills: int
     """SIGKILLs at random moments of a cycle."""
     ticket_reads: int
+    lockout_windows: int
     """Reads of a ccache while sidecars replace it."""
     symlink_swaps: int
     """Rounds of a process that swaps folders for symlinks while cycles run."""
@@ -94,7 +95,8 @@ MODERATE = Counts(
     histories=4,
     reads=20_000,
     kills=12,
-    ticket_reads=5_000,
+    ticket_reads=2_500,
+    lockout_windows=4,
     symlink_swaps=8,
     faulty_cycles=8,
     polls=700,
@@ -122,6 +124,7 @@ FULL = Counts(
     reads=400_000,
     kills=220,
     ticket_reads=120_000,
+    lockout_windows=48,
     symlink_swaps=150,
     faulty_cycles=1_000,
     polls=8_640,

@@ -155,7 +155,8 @@ class Account:
         self.failures, self.last_at, self.most = 0, float("-inf"), 0
 
     def refuse(self, now: float) -> None:
-        self.failures = self.failures + 1 if now - self.last_at < 1800 else 1
+        is_counted = now - self.last_at <= 1800 + 30  # a minute of its clock may last 61 s
+        self.failures = self.failures + 1 if is_counted else 1
         self.last_at, self.most = now, max(self.most, self.failures)
 
 
@@ -173,7 +174,7 @@ def test_wrong_keys_never_lock_an_account_in_a_day_and_are_tried_again_in_time(
             refused_at.append(now)
 
     assert account.most <= 3
-    assert len(refused_at) >= 2 * 86_400 // (1_800 + 3 * look) - 2
+    assert len(refused_at) >= 2 * 86_400 // (1_860 + 3 * look) - 2
 
 
 def test_two_tries_in_a_window_and_one_more_shortly_before_the_end() -> None:
@@ -182,12 +183,12 @@ def test_two_tries_in_a_window_and_one_more_shortly_before_the_end() -> None:
     assert 0 == lockout_wait([], NOW, 1_800, ends_at)
     assert 0 == lockout_wait([NOW - 1], NOW, 1_800, ends_at)
     two = [NOW - 11, NOW - 10]
-    assert 1_790 == lockout_wait(two, NOW, 1_800, ends_at)
-    assert 0 == lockout_wait(two, NOW + 1_790, 1_800, ends_at)
+    assert 1_850 == lockout_wait(two, NOW, 1_800, ends_at)
+    assert 0 == lockout_wait(two, NOW + 1_850, 1_800, ends_at)
     assert 400 == lockout_wait(two, NOW, 1_800, NOW + 700)
     assert 0 == lockout_wait(two, NOW, 1_800, NOW + 300)
-    assert 1_790 == lockout_wait(two, NOW, 1_800, NOW - 1), "it has ended"
-    assert 1_795 == lockout_wait([*two, NOW - 5], NOW, 1_800, NOW + 100)
+    assert 1_850 == lockout_wait(two, NOW, 1_800, NOW - 1), "it has ended"
+    assert 1_855 == lockout_wait([*two, NOW - 5], NOW, 1_800, NOW + 100)
     assert 0 == lockout_wait([*two, NOW - 5], NOW, 0, None)
 
 

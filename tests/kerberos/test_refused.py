@@ -36,7 +36,7 @@ def test_two_refusals_are_remembered_by_the_next_process_until_the_keys_are_othe
 
     again = Refused(str(path), 1_800)
 
-    assert 1_799 == again.wait_seconds("keys", NOW + 2, None)
+    assert 1_859 == again.wait_seconds("keys", NOW + 2, None)
     assert 0 == again.wait_seconds("other keys", NOW + 2, None)
     again.add("other keys", NOW + 2)
     assert 0 == Refused(str(path), 1_800).wait_seconds("other keys", NOW + 3, None)
@@ -71,7 +71,7 @@ def test_a_volume_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
     refused.add("keys", NOW)
     refused.add("keys", NOW)
 
-    assert 1_800 == refused.wait_seconds("keys", NOW, None)
+    assert 1_860 == refused.wait_seconds("keys", NOW, None)
 
 
 def test_keys_are_told_apart_by_what_is_no_secret() -> None:

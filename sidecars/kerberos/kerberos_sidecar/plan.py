@@ -23,6 +23,9 @@ RETRY_FLOOR_SECONDS = 1.0
 # the lockout window, one more is worth its risk.
 TRIES = 2
 LAST_TRY_SHARE = 1 / 6
+# What a pause has beyond the window: a KDC goes by its own clock, by whole seconds, and MIT's still
+# counts a failure that is exactly as old as its window.
+PAUSE_MORE_SHARE, PAUSE_MORE_SECONDS = 1 / 30, 2.0
 
 # After a ccache was retaken: the first pause before the next time, the longest, and how long each
 # time counts.
@@ -161,21 +164,25 @@ def lockout_wait(
     Return after how many seconds keys that the KDC has refused may be tried again.
 
     A policy counts failures until none has come for its window, so tries spread over time add up:
-    two come together, then none for a whole window. A third only when the ticket is about to end.
+    two come together, then none for a whole window and a little more. A third only when the ticket
+    is about to end.
 
     Args:
         refused_at: Unix times, in order, none after `now`.
         ends_at: When the published ticket ends; ``None`` without one.
     """
+    if not window_seconds:
+        return 0.0
+    pause_seconds = window_seconds + max(PAUSE_MORE_SECONDS, window_seconds * PAUSE_MORE_SHARE)
     counted = 0
     later = now
     for moment in reversed(refused_at):
-        if later - moment >= window_seconds:
+        if later - moment >= pause_seconds:
             break
         counted, later = counted + 1, moment
     if counted < TRIES:
         return 0.0
-    wait_seconds = refused_at[-1] + window_seconds - now
+    wait_seconds = refused_at[-1] + pause_seconds - now
     if counted == TRIES and ends_at is not None and ends_at > now:
         wait_seconds = min(wait_seconds, ends_at - window_seconds * LAST_TRY_SHARE - now)
     return max(0.0, wait_seconds)

@@ -64,7 +64,7 @@ class Account:
         return SidecarProcess(KERBEROS_SIDECAR, settings, self.folder / "home")
 
     def fail_to_log_in(self) -> str:
-        """Somebody else uses a wrong password."""
+        """Another client uses a wrong password."""
         wrong = keytab_of_password(
             self.folder / "wrong", f"{self.name}@{self.domain.realm}", "Wrong.1", "", self.config
         )
@@ -129,7 +129,7 @@ def test_a_new_password_is_named_and_a_new_keytab_taken_at_once(account: Account
 
 
 def test_an_old_keytab_never_locks_the_account(account: Account) -> None:
-    """Whatever happens to the pod; and somebody else's lock is named, and over once it is."""
+    """Whatever happens to the pod; and a lock that another client caused is named."""
     account.domain.tool("user", "setpassword", account.name, "--newpassword=Other.Word2")
     for _ in range(3):
         with account.sidecar() as daemon:

@@ -155,13 +155,14 @@ def test_the_check_for_consumers_reads_the_configuration_of_a_real_airflow(
 ) -> None:
     airflow = Airflow.install_or_skip(version)
     here.publish()
+    spn = service(here)
     real = airflow.environment(None, here.folder / "tmp") | {
         "AIRFLOW__KERBEROS__CCACHE": str(here.ccache)
     }
 
-    code, said = check({**consumer(here, service(here)), **real})
+    code, said = check({**consumer(here, spn), **real})
     assert (1, True) == (code, "Airflow uses FILE:/nonexistent/ccache\n" in said), said
 
     secure = {**real, "AIRFLOW__CORE__SECURITY": "kerberos"}
-    code, said = check({**consumer(here, service(here)), **secure})
+    code, said = check({**consumer(here, spn), **secure})
     assert (0, True) == (code, f"Airflow uses {here.ccache}\n" in said), said

@@ -1,5 +1,5 @@
 """
-One KDC that answers is enough, whatever the others do, on each MIT Kerberos that can be had.
+One KDC that answers is enough, whatever the others do, on each MIT Kerberos that Debian has.
 """
 
 from __future__ import annotations

@@ -1,0 +1,135 @@
+"""
+One ccache for several instances, on file systems that can do less than a disk.
+
+The kernel's NFS client needs a server and a kernel that has it; FUSE shows the same limits
+everywhere: no hard links, no change of group, all users mapped to one, nothing for inotify.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.kerberos.conftest import MakeSite
+from tests.support.kdc import PATH, run_client
+from tests.support.site import Site
+from tests.support.waiting import wait_until
+
+SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")
+CONSUMER = ["setpriv", "--reuid=50001", "--regid=0", "--clear-groups"]
+
+
+@contextmanager
+def sftp(behind: Path, mounted: Path) -> Iterator[None]:
+    """Without hard links; a rename replaces, as everywhere."""
+    server = subprocess.Popen(
+        [str(SFTP_SERVER), "-u", "0000"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    options = "passive,disable_hardlink,allow_other,default_permissions,dir_cache=no,attr_timeout=0"
+    command = ["sshfs", f":{behind}", str(mounted), "-f", "-o", options]
+    client = subprocess.Popen(command, stdin=server.stdout, stdout=server.stdin)
+    with until_unmounted(mounted, client):
+        yield
+    server.kill()
+    server.communicate()
+
+
+@contextmanager
+def access_point(behind: Path, mounted: Path) -> Iterator[None]:
+    """Everybody is one user and group there, as at an access point of EFS."""
+    maps = ["--force-user=50000", "--force-group=0", "--create-for-user=0", "--create-for-group=0"]
+    denied = ["--chown-deny", "--chgrp-deny", "-o", "attr_timeout=0,entry_timeout=0"]
+    command = ["bindfs", "-f", *maps, *denied, str(behind), str(mounted)]
+    with until_unmounted(mounted, subprocess.Popen(command)):
+        yield
+
+
+@contextmanager
+def until_unmounted(mounted: Path, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        wait_until(lambda: os.path.ismount(mounted) or process.poll() is not None, "it is mounted")
+        if process.poll() is not None:
+            pytest.skip("this machine mounts no FUSE file systems")
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(mounted)], check=False)
+        process.kill()
+        process.communicate()
+
+
+MOUNTS: dict[str, Callable[[Path, Path], AbstractContextManager[None]]] = {
+    "sshfs": sftp,
+    "bindfs": access_point,
+}
+
+
+@pytest.fixture(params=MOUNTS)
+def shared(make_site: MakeSite, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A site whose ccache is on such a file system."""
+    if os.geteuid() != 0 or shutil.which(request.param, path=PATH) is None:
+        pytest.skip(f"a shared file system needs root and {request.param}: make test-full as root")
+    site = make_site("1d")
+    behind = site.folder / "behind"
+    behind.mkdir(mode=0o2770)
+    behind.chmod(0o2770)
+    with MOUNTS[request.param](behind, site.ccache.parent):
+        yield site
+        for daemon in site.daemons:
+            daemon.kill()
+
+
+def is_read_by_a_consumer(site: Site) -> bool:
+    return run_client([*CONSUMER, "klist", "-s"], site.config, site.ccache).returncode == 0
+
+
+def test_these_file_systems_do_less_than_a_disk(shared: Site) -> None:
+    """The tests below would prove nothing otherwise."""
+    path = shared.ccache.parent / "probe"
+    path.touch()
+    failed = []
+    for deed in (lambda: os.link(path, f"{path}-2"), lambda: os.chown(path, -1, 12345)):
+        try:
+            deed()
+        except OSError as error:
+            failed.append(error)
+
+    assert failed
+
+
+def test_consumers_read_whole_tickets_while_two_write(shared: Site) -> None:
+    daemons = [shared.publish(INTERVAL="1s", KERBEROS_JITTER="0") for _ in range(2)]
+    inodes, unread = set[int](), 0
+
+    def seen_replaced() -> bool:
+        nonlocal unread
+        unread += not is_read_by_a_consumer(shared)
+        with suppress(FileNotFoundError):
+            inodes.add(shared.ccache.stat().st_mtime_ns)
+        return len(inodes) > 5
+
+    wait_until(seen_replaced, "five more tickets", 120)
+
+    assert 0 == unread
+    assert "0640" == shared.mode()
+    for daemon in daemons:
+        assert [] == daemon.find_events("cycle_failed")
+        assert 200 == daemon.get("/readyz").status
+        daemon.terminate()
+    assert [] == shared.leftovers()
+
+
+def test_a_ccache_that_another_client_removes_comes_back(shared: Site) -> None:
+    """The kernel tells nothing of it: it is looked for every ten seconds."""
+    shared.publish()
+    behind = shared.folder / "behind" / shared.ccache.name
+
+    behind.unlink()
+    wait_until(behind.exists, "it is back", 60)
+
+    wait_until(lambda: is_read_by_a_consumer(shared), "and whole")
