@@ -1,7 +1,8 @@
 """
 How long a first ticket takes past KDCs that are silent: by us, kinit and k5start.
 
-Ours without the start of the process, which a daemon has behind it. All of it is waiting, so that all of it runs side by side.
+Ours without the start of the process, which a daemon has behind it. All of it is waiting, so that
+all of it runs side by side.
 """
 
 from __future__ import annotations

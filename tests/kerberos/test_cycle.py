@@ -137,6 +137,22 @@ def test_damage_to_a_ccache_is_repaired(
     assert box.sidecar.readiness().ready
 
 
+def test_a_folder_that_the_group_cannot_enter_is_not_ready_and_costs_no_ticket(
+    box: Box, log: Log, start: Start
+) -> None:
+    box.cycle()
+    box.ccache.parent.chmod(0o2740)
+
+    problem = box.sidecar.readiness().problem
+    box.cycle()
+
+    assert "of mode 2740, which its group may not enter" in problem
+    assert ["start"] == causes(log)
+    assert start(KERBEROS_CCACHE_MODE="0600").sidecar.readiness().ready
+    box.ccache.parent.chmod(0o2750)
+    assert box.sidecar.readiness().ready
+
+
 def test_a_person_who_asks_gets_a_ticket_even_if_the_first_try_fails(
     box: Box, kdc: Kdc, log: Log
 ) -> None:

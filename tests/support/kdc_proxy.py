@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 from typing import Literal, Self
 
-Behavior = Literal["relay", "slow", "silent", "reset", "garbage", "too long"]
+Behavior = Literal["relay", "relay tcp", "slow", "silent", "reset", "garbage", "too long"]
 # KRB_ERR_RESPONSE_TOO_BIG (52), with the least that a KRB-ERROR must have: RFC 4120, 5.9.1.
 TOO_LONG = bytes.fromhex(
     "7e5c305aa003020105a10302011ea411180f32303236303130313030303030305aa503020100a603020134"
@@ -26,9 +26,9 @@ class KdcProxy:
     """
     One port on 127.0.0.1, UDP and TCP; `behavior` may change at any time.
 
-    `slow` answers after some seconds, `silent` takes requests and keeps connections open, `reset`
-    closes them (and says nothing over UDP), `garbage` answers bytes that are no Kerberos,
-    `too long` sends who comes by UDP to TCP.
+    `relay tcp` drops datagrams, `slow` answers after some seconds, `silent` takes requests and
+    keeps connections open, `reset` closes them (and says nothing over UDP), `garbage` answers bytes
+    that are no Kerberos, `too long` sends who comes by UDP to TCP.
     """
 
     def __init__(self, kdc_port: int) -> None:

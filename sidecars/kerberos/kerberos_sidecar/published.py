@@ -46,6 +46,21 @@ class Published:
             seen = self._seen = (stamp, self._read(found, group))
         return seen[1]
 
+    def closed_folder(self) -> str:
+        """
+        Return why consumers of the folder's group cannot come to the file; empty where they can.
+
+        No new ticket would change it, so it is no problem of what is published.
+        """
+        folder = os.path.dirname(self._path)
+        try:
+            mode = stat.S_IMODE(os.stat(folder).st_mode)
+        except OSError:
+            return ""  # the file is not there either
+        if not self._mode & stat.S_IRGRP or mode & stat.S_IXGRP:
+            return ""
+        return f"is in {folder} of mode {mode:04o}, which its group may not enter"
+
     def _read(self, found: os.stat_result, group: int) -> Found:
         try:
             ticket = read_ticket(read_regular(self._path, SIZE_LIMIT_BYTES))

@@ -109,6 +109,7 @@ class Slot:
         Return why consumers cannot use the ccache at a Unix time; empty where they can.
         """
         problem = self.published.look().problem_at(now, self.principal)
+        problem = problem or self.published.closed_folder()
         if not problem and (self.principal is None or not self.principal.realm):
             problem = f"may be anybody's: {self.source} does not tell whose it must be"
         return f"{self.entry.ccache} {problem}" if problem else ""

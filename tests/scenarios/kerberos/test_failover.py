@@ -87,17 +87,23 @@ def up(daemon: SidecarProcess, site: Site, kdc: str) -> float:
 @dataclass(frozen=True)
 class World:
     """
-    One KDC that answers, behind others.
+    One KDC that answers, perhaps by TCP alone, behind others.
     """
 
     count: int
     kind: str
+    is_tcp_only: bool = False
 
 
-WORLDS = [World(1, "dead")] + [
-    World(count, kind)
-    for count in range(2, MOST + 1)
-    for kind in ("dead", "silent", "slow", "mixed")
+WORLDS = [
+    World(1, "dead"),
+    World(1, "dead", is_tcp_only=True),
+    World(MOST, "silent", is_tcp_only=True),
+    *(
+        World(count, kind)
+        for count in range(2, MOST + 1)
+        for kind in ("dead", "silent", "slow", "mixed")
+    ),
 ]
 
 
@@ -117,7 +123,9 @@ def test_each_mit_kerberos_gets_a_ticket_in_time_in_each_world(
         for world in WORLDS:
             site = make_site("1d")
             addresses, _ = stack.enter_context(others(world.count - 1, world.kind, running_kdc))
-            site.configure((*addresses, running_kdc.address), udp_preference_limit=limit)
+            last = stack.enter_context(KdcProxy(running_kdc.port))
+            last.behavior = "relay tcp" if world.is_tcp_only else "relay"
+            site.configure((*addresses, last.address), udp_preference_limit=limit)
             daemon = site.sidecar()
             libraries.run(daemon)
             daemons[world] = daemon.start()
