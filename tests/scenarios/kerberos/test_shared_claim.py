@@ -93,7 +93,11 @@ def test_these_file_systems_do_less_than_a_disk(shared: Site) -> None:
     path = shared.ccache.parent / "probe"
     path.touch()
     failed = []
-    for deed in (lambda: os.link(path, f"{path}-2"), lambda: os.chown(path, -1, 12345)):
+    deeds: tuple[Callable[[], object], ...] = (
+        lambda: os.link(path, f"{path}-2"),
+        lambda: os.chown(path, -1, 12345),
+    )
+    for deed in deeds:
         try:
             deed()
         except OSError as error:
