@@ -44,9 +44,12 @@ class Counts:
     """Files that concurrent readers open while a history runs."""
     kills: int
     """SIGKILLs at random moments of a cycle."""
+    power_cuts: int
+    """Moments around the turn of a link at which the power goes."""
     ticket_reads: int
-    lockout_windows: int
     """Reads of a ccache while sidecars replace it."""
+    lockout_windows: int
+    """Windows of a KDC's lockout policy that an old keytab lives through."""
     symlink_swaps: int
     """Rounds of a process that swaps folders for symlinks while cycles run."""
     faulty_cycles: int
@@ -95,6 +98,7 @@ MODERATE = Counts(
     histories=4,
     reads=20_000,
     kills=12,
+    power_cuts=2,
     ticket_reads=2_500,
     lockout_windows=4,
     symlink_swaps=8,
@@ -123,6 +127,7 @@ FULL = Counts(
     histories=120,
     reads=400_000,
     kills=220,
+    power_cuts=50,
     ticket_reads=120_000,
     lockout_windows=48,
     symlink_swaps=150,

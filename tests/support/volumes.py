@@ -1,14 +1,19 @@
 """
-Small volumes, for tests of a full disk.
+Volumes of their own: small ones that can be full, and disks that lose power.
 """
 
 import contextlib
+import filecmp
 import os
+import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.daemon import SidecarProcess
 
 
 @contextlib.contextmanager
@@ -23,6 +28,55 @@ def small_volume(path: Path, size: str) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@contextlib.contextmanager
+def disk(folder: Path, size_mib: int = 8) -> Iterator[Path]:
+    """
+    Mount `folder/volume`, with a journal, on a loop device of `folder/image`; skips where it may
+    not.
+    """
+    path, image = folder / "volume", folder / "image"
+    path.mkdir()
+    with image.open("wb") as file:
+        file.truncate(size_mib << 20)
+    is_made = (
+        os.getuid() == 0
+        and shutil.which("mkfs.ext4")
+        and subprocess.run(["mkfs.ext4", "-q", str(image)]).returncode == 0
+        and mount("-o", "loop", str(image), str(path))
+    )
+    if not is_made:
+        pytest.skip("a disk that fails needs root, mkfs.ext4 and loop devices")
+    try:
+        yield path
+    finally:  # twice, where another was mounted over it
+        while subprocess.run(["umount", "--lazy", str(path)], capture_output=True).returncode == 0:
+            pass
+
+
+@contextlib.contextmanager
+def power_cut(writer: SidecarProcess, folder: Path) -> Iterator[Path]:
+    """
+    Mount a copy of what a :func:`disk` holds, taken while its writer stands still.
+
+    What the image holds at a moment is what a power cut would leave.
+    """
+    copy, path = folder / "copy", folder / "after"
+    path.mkdir(exist_ok=True)
+    writer.send_signal(signal.SIGSTOP)
+    try:
+        shutil.copyfile(folder / "image", copy)
+        while not filecmp.cmp(folder / "image", copy, shallow=False):  # the kernel was writing
+            shutil.copyfile(folder / "image", copy)
+    finally:
+        writer.send_signal(signal.SIGCONT)
+    filecmp.clear_cache()
+    assert mount("-o", "loop", str(copy), str(path))
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
 
 
 def mount(*arguments: str) -> bool:

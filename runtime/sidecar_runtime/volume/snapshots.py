@@ -206,14 +206,14 @@ class Snapshots:
                 taken -= sizes[oldest]
         return taken + needed_bytes <= self.asked_bytes
 
-    def _sizes(self, asked: Collection[str], kept: Collection[str]) -> dict[str, int]:
+    def _sizes(self, others: Collection[str], kept: Collection[str]) -> dict[str, int]:
         """
         Return what snapshots take on disk, in bytes, beyond what they share with those before.
         """
         seen: set[int] = set()
-        for revision in kept if asked else ():
+        for revision in kept if others else ():
             self._own_bytes(revision, seen)
-        return {revision: self._own_bytes(revision, seen) for revision in asked}
+        return {revision: self._own_bytes(revision, seen) for revision in others}
 
     def _own_bytes(self, revision: str, seen: set[int]) -> int:
         """
@@ -251,6 +251,13 @@ class Snapshots:
         current = self.current()
         older = self._older([current]) if current else []
         return next((name for name in reversed(older) if self._remove(name, fence)), "")
+
+    def older_bytes(self) -> int:
+        """
+        Return what all snapshots but the shown one take on disk, beyond what they share with it.
+        """
+        current = self.current()
+        return sum(self._sizes(self._older([current]), [current] if current else []).values())
 
     def _older(self, kept: Collection[str]) -> list[str]:
         return [revision for revision in self.revisions() if revision not in kept]

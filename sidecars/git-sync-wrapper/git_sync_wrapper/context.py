@@ -4,7 +4,6 @@ What a cycle works with, and the state that outlives a session.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,16 +13,12 @@ from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.hooks.runners import Hooks
 from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.poll.polls import Poller
-from git_sync_wrapper.published.commit import describe
-from git_sync_wrapper.published.volume import STORE, Published
+from git_sync_wrapper.published.volume import Published
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.status import Status
 from sidecar_runtime.errors import GaveUp
 from sidecar_runtime.gate.gate import Gate
-from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.lock import TargetLock
-
-log = get_logger("cycle")
 
 
 class GitSyncExitError(GaveUp):
@@ -72,25 +67,5 @@ class Context:
         """
         Note what the link shows.
         """
-        before = self.status.commit
         self.status.publish(published)
         self.metrics.gate.fallback.set(bool(published.fallback))
-        if published.commit != before and not self.settings.one_shot:
-            self._describe(published.commit, before)
-
-    def _describe(self, commit: str, before: str) -> None:
-        """
-        Tell people what a commit is that is shown now.
-        """
-        folder = os.path.join(self.options.root, STORE, commit)
-        facts = describe(self.options.git, self.environ, folder, commit, before)
-        self.status.describe(facts)
-        if before and facts.committed_at:
-            log.info(
-                "commit_published",
-                revision=commit,
-                author=facts.author,
-                subject=facts.subject,
-                **{f"files_{kind}": count for kind, count in facts.counts.items()},
-                **facts.paths,
-            )

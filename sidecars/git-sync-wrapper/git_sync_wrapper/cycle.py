@@ -102,8 +102,10 @@ class Session:
         volume = self._open()
         if not self._context.past.lock.try_acquire(LOCK, volume.store):
             published = volume.published()
+            self._inspection.look_when_due(published.commit, volume, fence, is_holder=False)
             self._context.note(published)
-            if self._settings.one_shot and self._is_newest(published, fence):
+            is_done = self._settings.one_shot and self._inspection.is_whole
+            if is_done and self._is_newest(published, fence):
                 return self._publisher.confirm(published.commit, fence)
             return self._wait(volume)
         self._is_waiting = False
@@ -129,6 +131,8 @@ class Session:
         # Not what the poll said: another replica of the server may have been behind.
         self._settled_at = self._options.ref if self._options.is_pinned else commit
         counters = self._context.metrics.git_sync
+        if outcome.result == "changed":
+            volume.prune(commit, fence)
         if outcome.result == "changed" or (is_first and outcome.is_success):
             counters.count_fetch()
             counters.count_sync("success", time.monotonic() - started)
@@ -163,6 +167,7 @@ class Session:
                 retain_seconds=max(
                     self._settings.retain_seconds, self._options.stale_worktree_timeout_seconds
                 ),
+                retain_bytes=self._settings.retain_bytes,
                 fsync=self._settings.fsync,
             )
             self._settled_at = ""
@@ -176,7 +181,7 @@ class Session:
             volume.prepare()
         published = volume.published()
         if not published.commit and (last := volume.recorded()).commit:
-            volume.show(last.commit, last.made_by, fence, fallback=last.fallback)
+            volume.show(last.commit, last.made_by, fence, fallback=last.fallback, facts=last.facts)
             log.warning("link_restored", revision=last.commit)
             published = volume.published()
         if not self._settled_at:

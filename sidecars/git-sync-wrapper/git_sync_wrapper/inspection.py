@@ -18,7 +18,7 @@ log = get_logger("inspection")
 
 class Inspection:
     """
-    Looks at every n-th poll, and as long as not all is well.
+    Looks at every n-th poll, as long as not all is well, and when this process takes the volume.
 
     Attributes:
         is_whole: Whether what is shown was found, or made, to be whole.
@@ -32,6 +32,7 @@ class Inspection:
         self._context = context
         self._polls = polls
         self._left = 0
+        self._is_holder = False
         self.is_whole = True
 
     def count_poll(self) -> None:
@@ -40,29 +41,34 @@ class Inspection:
         """
         self._left -= 1
 
-    def look_when_due(self, commit: str, volume: Volume, fence: Fence) -> None:
+    def look_when_due(
+        self, commit: str, volume: Volume, fence: Fence, *, is_holder: bool = True
+    ) -> None:
         """
         Look at what is shown, and repair it as far as that is possible without the remote.
+
+        Args:
+            is_holder: Whether this process holds the volume. If not, the holder repairs it; and
+                only the holder can tell where there is no list, as an older version writes none,
+                which a rolling update ends no sooner than this process is ready.
 
         Raises:
             SidecarError: The volume fails.
             CycleAbandoned: The fence was revoked.
         """
         self.count_poll()
-        if not commit or (self._left > 0 and self.is_whole and not fence.is_asked_for):
+        is_same = is_holder == self._is_holder
+        self._is_holder = is_holder
+        is_early = self._left > 0 and self.is_whole and is_same and not fence.is_asked_for
+        if not commit or is_early:
             return
         self._left = self._polls
-        damaged = volume.look(commit)
-        self.is_whole = damaged == []
-        if self.is_whole:
+        damaged = volume.look(commit, is_holder=is_holder)
+        if damaged == [] or (damaged is None and not is_holder):
             self.note_whole()
             return
-        if damaged:
-            named = damaged[:NAMED_PATHS]
-            log.warning("damage_found", revision=commit, files=len(damaged), paths=named)
-            lost = f"{len(damaged)} files of {commit} are damaged or missing, such as {damaged[0]}"
-            self._context.status.damage(lost)
-        if worktree := self._context.engine.restore(commit, fence):
+        self._note_damage(commit, damaged)
+        if is_holder and (worktree := self._context.engine.restore(commit, fence)):
             volume.repair(commit, worktree, fence)
             self.note_whole()
 
@@ -72,3 +78,13 @@ class Inspection:
         """
         self.is_whole = True
         self._context.status.damage("")
+
+    def _note_damage(self, commit: str, damaged: list[str] | None) -> None:
+        problem = f"{commit} is not known to be whole: there is no list of its files"
+        if damaged:
+            named = damaged[:NAMED_PATHS]
+            if self.is_whole:  # once
+                log.warning("damage_found", revision=commit, files=len(damaged), paths=named)
+            problem = f"{len(damaged)} files of {commit} are damaged or missing, such as {named[0]}"
+        self.is_whole = False
+        self._context.status.damage(problem)

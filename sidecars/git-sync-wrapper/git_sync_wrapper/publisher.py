@@ -9,15 +9,19 @@ import json
 
 from git_sync_wrapper.context import Context, GitSyncExitError
 from git_sync_wrapper.fallback import NoFallback, check_out, fall_back
+from git_sync_wrapper.published.commit import describe
 from git_sync_wrapper.published.tree import changed_files, links_to
 from git_sync_wrapper.published.volume import Published, Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Undecided
 from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.health import Outcome
+from sidecar_runtime.logs import get_logger
 
 ONCE_MORE_SECONDS = 1.0
 """Until the gate is asked once more where nothing is published yet."""
+
+log = get_logger("publisher")
 
 
 class Publisher:
@@ -82,7 +86,7 @@ class Publisher:
             if not is_whole:
                 volume.repair(commit, context.engine.worktree(), fence)
             if published.fallback:  # now it is the newest
-                volume.show(commit, made_by, fence)
+                volume.show(commit, made_by, fence, facts=published.facts)
                 context.note(volume.published())
             self._accept(None)
             return self.confirm(commit, fence)
@@ -113,7 +117,24 @@ class Publisher:
                 return self.refused(published)
         volume.add(shown, context.engine.worktree(), fence)
         context.hooks.prepublish(shown, fence)
-        volume.show(shown, made_by, fence, fallback="" if shown == commit else commit)
+        facts = describe(
+            self._options.git,
+            context.environ,
+            context.engine.worktree(),
+            shown,
+            published.commit,
+        )
+        fallback = "" if shown == commit else commit
+        volume.show(shown, made_by, fence, fallback=fallback, facts=facts)
+        if facts.committed_at:
+            log.info(
+                "commit_published",
+                revision=shown,
+                author=facts.author,
+                subject=facts.subject,
+                **{f"files_{kind}": count for kind, count in facts.counts.items()},
+                **facts.paths,
+            )
         self._accept(refusal)
         context.note(volume.published())
         self._announce(shown, fence)

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from git_sync_wrapper.credential_source import Source, source, stage
 from sidecar_runtime.errors import Problem
 from sidecar_runtime.gate.settings import GateSettings, check_gate
-from sidecar_runtime.parsers import absolute_path, allows, boolean, choice, count, duration
+from sidecar_runtime.parsers import (
+    absolute_path,
+    allows,
+    boolean,
+    byte_size,
+    choice,
+    count,
+    duration,
+)
 from sidecar_runtime.settings import inherited, load, setting, slips
 
 PREFIX = "GIT_SYNC_WRAPPER_"
@@ -96,12 +104,19 @@ class Settings(GateSettings):
         text="A commit stays for at least this long after it was replaced, or for git-sync's "
         "--stale-worktree-timeout if that is longer.",
     )
+    retain_bytes: int | None = setting(
+        "RETAIN_BYTES",
+        byte_size,
+        text="What older commits may take on the volume, beyond what they share with the shown "
+        "one: above that the oldest goes, though its time has not come. Unset: no limit.",
+    )
     fsync: bool = setting(
         "FSYNC",
         boolean,
         default="true",
         text="Flush each new file and its folder to disk before the link shows it: a commit "
-        "outlives a loss of power. An emptyDir does not need it.",
+        "outlives a loss of power. If false, what such a loss spoilt is noticed and restored, and "
+        "until then it is not ready: enough for an emptyDir, which its node loses with its power.",
     )
     username_file: str | None = setting(
         "USERNAME_FILE",

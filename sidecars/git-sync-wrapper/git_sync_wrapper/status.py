@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 
-from git_sync_wrapper.published.commit import CommitFacts
 from git_sync_wrapper.published.volume import Published
 from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.health import Readiness
@@ -25,7 +24,6 @@ class Status:
         self._link = link
         self._facts = facts
         self._published = Published()
-        self._commit = CommitFacts()
         self._refusal: RevisionRefused | None = None
         self._is_obeyed = False
         self._why_nothing = ""
@@ -59,12 +57,6 @@ class Status:
         """
         self._published = published
 
-    def describe(self, facts: CommitFacts) -> None:
-        """
-        Note what git says of that commit.
-        """
-        self._commit = facts
-
     def damage(self, problem: str) -> None:
         """
         Note what is damaged of what the link shows; nothing once it is whole.
@@ -89,4 +81,4 @@ class Status:
         Return what the status page shows besides.
         """
         refused = {"refused": self._refusal.facts()} if self._refusal else {}
-        return {**self._facts, **self._commit.shown(), **refused}
+        return {**self._facts, **self._published.facts.shown(), **refused}

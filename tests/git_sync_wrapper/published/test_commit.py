@@ -2,12 +2,13 @@
 What people learn about a commit, asked of a real git.
 """
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.published.commit import NAMED_PATHS, CommitFacts, describe
+from git_sync_wrapper.published.commit import NAMED_PATHS, CommitFacts, describe, read_record
 from tests.support.git_repository import Repository
 
 
@@ -54,9 +55,58 @@ def test_of_many_paths_the_first_are_shown(repository: Repository) -> None:
     assert f"{NAMED_PATHS:03}.py" not in shown["added"]
 
 
-@pytest.mark.parametrize(("commit", "git"), [("", "git"), ("f" * 40, "git"), ("HEAD", "/missing")])
+@pytest.mark.parametrize(("commit", "git"), [("f" * 40, "git"), ("HEAD", "/missing")])
 def test_what_git_cannot_tell_is_left_out(repository: Repository, commit: str, git: str) -> None:
     repository.commit({"a.py": "1"})
 
     assert CommitFacts() == ask(repository, commit, "f" * 40, git)
     assert {} == CommitFacts().shown()
+
+
+# Erase the line, ring, turn the text around, run a script, break out of JSON, begin a new line.
+HOSTILE = 'a\x1b[2K\x07\u202ecod\u2066<script>alert(1)</script>"}\r\x9b31m\x7f\ufeff'
+
+
+def test_nothing_that_others_wrote_steers_a_terminal(repository: Repository) -> None:
+    before = repository.commit({"a.py": "1"})
+    author = HOSTILE.replace("<", "(").replace(">", ")")  # git allows no others
+    path = f"d/{HOSTILE.replace('/', '')}.py"
+    commit = repository.commit({path.replace('"', ""): "1"}, message=HOSTILE, author=author)
+
+    facts = ask(repository, commit, before)
+
+    assert facts.subject.startswith(r"a\x1b[2K\x07\u202ecod\u2066<script>")
+    texts = [facts.author, facts.subject, *facts.paths["added"]]
+    assert all(text and text.isprintable() for text in texts), texts
+
+
+def test_it_is_on_record_and_comes_back(repository: Repository) -> None:
+    before = repository.commit({"a.py": "1", "b.py": "1"})
+    commit = repository.commit({"a.py": "2", "b.py": None, "c.py": "1"}, message="About")
+
+    facts = ask(repository, commit, before)
+    record = json.loads(json.dumps(facts.recorded()))
+
+    assert facts == read_record(record)
+    assert {"author": "Test", "subject": "About", "added": 1, "changed": 1, "deleted": 1} == {
+        name: record[name] for name in ("author", "subject", "added", "changed", "deleted")
+    }
+
+
+def test_a_record_that_others_wrote_is_believed_only_as_far_as_it_is_harmless() -> None:
+    long = "x" * 10_000
+    record = {
+        "author": {"a": 1},
+        "subject": f"\x1b[2K{long}",
+        "added": "many",
+        "changed": 3,
+        "paths": {"changed": [long, 7, "\udcff"] * 100, "added": ["a"], "other": ["b"]},
+    }
+
+    facts = read_record(record)
+
+    assert ("", {"changed": 3}) == (facts.author, facts.counts)
+    assert facts.subject.startswith(r"\x1b[2Kxxx") and len(facts.subject) < 300
+    assert NAMED_PATHS == len(facts.paths["changed"])
+    assert all(text.isprintable() for text in facts.paths["changed"])
+    assert CommitFacts() == read_record({"paths": 7})

@@ -4,6 +4,7 @@ What consumers see: snapshots, the link, the record.
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import stat
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from git_sync_wrapper.flags.options import Options, read_options
+from git_sync_wrapper.published.sharing import opened
 from git_sync_wrapper.published.volume import Published, Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -32,11 +34,25 @@ def options(root: Path, link: str = "repo") -> Options:
 class Site:
     """A volume, a worktree beneath it, and what a cycle does with them."""
 
-    def __init__(self, root: Path, link: str = "repo", *, fsync: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        link: str = "repo",
+        *,
+        fsync: bool = False,
+        retain_seconds: float = 0,
+        retain_bytes: int | None = None,
+    ) -> None:
         self.root, self.link = root, root / link
         self.snapshot = root / ".snapshots" / ONE
         self.record = root / ".snapshots/published.json"
-        self.volume = Volume(options(root, link), retain_count=0, retain_seconds=0, fsync=fsync)
+        self.volume = Volume(
+            options(root, link),
+            retain_count=0,
+            retain_seconds=retain_seconds,
+            retain_bytes=retain_bytes,
+            fsync=fsync,
+        )
         self.worktree = root / ".git-sync" / ".worktrees" / ONE
         (self.worktree / "dags").mkdir(parents=True, exist_ok=True)
         (self.worktree / "dags" / "a.py").write_text("a = 1\n")
@@ -134,6 +150,46 @@ def test_older_commits_are_pruned_and_the_shown_one_stays(site: Site) -> None:
         site.publish(commit)
 
     site.volume.prune(TWO, Fence())
+
+    assert [TWO] == site.snapshots()
+
+
+@pytest.mark.parametrize(
+    ("retain_bytes", "kept"),
+    [(None, "1234"), (0, "4"), (30_000, "4"), (50_000, "34"), (100_000, "234"), (150_000, "1234")],
+)
+def test_older_commits_take_no_more_than_they_may_and_the_oldest_goes_first(
+    root: Path, retain_bytes: int | None, kept: str
+) -> None:
+    """Of each 40 kB are its own; what all have in common does not count."""
+    site = Site(root, retain_seconds=3_600, retain_bytes=retain_bytes)
+    (site.worktree / "common").write_bytes(os.urandom(400_000))
+    for number, name in enumerate("1234"):
+        own = site.worktree / "own"
+        own.unlink(missing_ok=True)
+        own.write_bytes(name.encode() * 40_000)
+        site.publish(name * 40)
+        if number:  # older than the next, whatever the clock's grain
+            before = site.root / ".snapshots" / (str(number) * 40)
+            os.utime(before, ns=(time.time_ns() - (9 - number) * 10**9,) * 2)
+
+    site.volume.prune("4" * 40, Fence())
+    found = {name[0] for name in site.snapshots()}
+    site.volume.close()
+
+    assert set(kept) == found
+
+
+def test_what_is_read_stays_though_it_takes_more_than_older_commits_may(root: Path) -> None:
+    site = Site(root, retain_seconds=3_600, retain_bytes=0)
+    site.publish(ONE)
+    with opened(str(site.snapshot)) as folder:
+        fcntl.flock(folder, fcntl.LOCK_SH)
+        site.publish(TWO)
+        site.volume.prune(TWO, Fence())
+        assert {ONE, TWO} == set(site.snapshots())
+    site.volume.prune(TWO, Fence())
+    site.volume.close()
 
     assert [TWO] == site.snapshots()
 

@@ -182,3 +182,71 @@ def test_what_an_older_version_has_published_is_taken_over_as_git_has_it(here: G
     here.wrapper().wait_until_ready()
 
     assert before == contents(tree)
+
+
+def test_what_is_not_known_to_be_whole_is_not_ready(here: GitSite) -> None:
+    """Neither a list nor a repository tells what was shown, and the remote is down."""
+    commit_files(here)
+    here.publish().kill()
+    tree = here.link.resolve()
+    before = contents(tree)
+    tree.with_name(f"{tree.name}.files").unlink()
+    corrupt(here.root / ".git-sync")
+    edit_unseen(tree)
+    here.server.stop()
+
+    wrapper = here.wrapper()
+
+    wrapper.wait_for_event("cycle_failed")
+    assert 503 == wrapper.get("/readyz").status
+    assert "not known to be whole" in wrapper.status()["problem"]
+    here.server.start()
+    wrapper.wait_until_ready()
+    assert before == contents(tree)
+
+
+def test_beside_a_holder_nothing_is_ready_or_done_before_the_holder_has_repaired_it(
+    here: GitSite,
+) -> None:
+    """With its own look far away: on the volume of many pods each of them looks for itself."""
+    commit_files(here)
+    holder = here.publish(GITSYNC_PERIOD="1h")
+    before = contents(here.link.resolve())
+    truncate(here.link.resolve())
+
+    second = here.wrapper()
+    one_shot = here.wrapper(GITSYNC_ONE_TIME="true")
+
+    second.wait_for_event("damage_found")
+    one_shot.wait_for_event("damage_found")
+    assert 503 == second.get("/readyz").status
+    assert one_shot.is_running()
+    holder.sync()
+    assert 0 == one_shot.wait_for_exit().code
+    second.wait_until_ready()
+    assert before == contents(here.link.resolve())
+    assert [] == second.find_events("damage_repaired")
+
+
+def test_a_second_wrapper_looks_when_it_takes_over(here: GitSite) -> None:
+    """It does not believe what the first one knew, nor what it saw at its own start."""
+    commit_files(here)
+    first = here.publish(GITSYNC_PERIOD="1h")
+    before = contents(here.link.resolve())
+    here.wrapper(GITSYNC_PERIOD="2s").wait_until_ready()
+    truncate(here.link.resolve())
+    first.kill()
+
+    wait_until(lambda: before == contents(here.link.resolve()), "it is whole again")
+
+
+def test_a_second_wrapper_is_ready_beside_an_older_version_that_writes_no_lists(
+    here: GitSite,
+) -> None:
+    """A rolling update ends the old pod once the new one is ready."""
+    commit_files(here)
+    here.publish(GITSYNC_PERIOD="1h")
+    tree = here.link.resolve()
+    tree.with_name(f"{tree.name}.files").unlink()
+
+    assert 200 == here.wrapper().wait_until_ready().status

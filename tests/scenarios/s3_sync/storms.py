@@ -3,8 +3,8 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.support.fault_proxy import arranged, crossed, is_skewed, stuck, twice
 from tests.support.faults import drip, first, flip_first_bit, hang, replace_body, reset, truncate
 from tests.support.loopback import Fault, Match, closed_port
 from tests.support.scripted import new_content
-from tests.support.volumes import fill_up, mount, small_volume
+from tests.support.volumes import disk, fill_up, mount, small_volume
 
 NOBODY = 50001
 
@@ -71,28 +71,6 @@ NETWORK = {
 def volume(size: str) -> Callable[[Path], AbstractContextManager[Path]]:
     """A small volume in memory."""
     return lambda folder: small_volume(folder / "volume", size)
-
-
-@contextmanager
-def disk(folder: Path) -> Iterator[Path]:
-    """A small volume with a journal, on a loop device."""
-    path, image = folder / "volume", folder / "image"
-    path.mkdir()
-    with image.open("wb") as file:
-        file.truncate(8 << 20)
-    is_made = (
-        os.getuid() == 0
-        and shutil.which("mkfs.ext4")
-        and subprocess.run(["mkfs.ext4", "-q", str(image)]).returncode == 0
-        and mount("-o", "loop", str(image), str(path))
-    )
-    if not is_made:
-        pytest.skip("a disk that fails needs root, mkfs.ext4 and loop devices")
-    try:
-        yield path
-    finally:  # twice, where another was mounted over it
-        while subprocess.run(["umount", "--lazy", str(path)], capture_output=True).returncode == 0:
-            pass
 
 
 def take_inodes(scene: Scene) -> None:

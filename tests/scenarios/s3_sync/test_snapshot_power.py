@@ -4,15 +4,9 @@ The power goes at any moment: with `S3_SYNC_FSYNC` what `current` shows is whole
 A file system on a loop device: what its image holds at a moment is what a power cut would leave.
 """
 
-import filecmp
 import os
 import random
-import shutil
-import signal
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,10 +14,8 @@ import pytest
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.snapshots import SNAPSHOT, SwappingS3, wait_until_shown
-from tests.scenarios.s3_sync.storms import disk
-from tests.support.daemon import Daemon
 from tests.support.revisions import make_revision, read_revision
-from tests.support.volumes import mount
+from tests.support.volumes import disk, power_cut
 
 
 @pytest.mark.timeout(3_600)
@@ -54,23 +46,3 @@ def test_power_cut_at_any_moment_leaves_a_whole_revision(
             wait_until_shown(after, s3.files())
             after.kill()
         daemon.kill()
-
-
-@contextmanager
-def power_cut(daemon: Daemon, folder: Path) -> Iterator[Path]:
-    """Mount a copy of what the disk holds, taken while the daemon stands still."""
-    copy, path = folder / "copy", folder / "after"
-    path.mkdir(exist_ok=True)
-    daemon.send_signal(signal.SIGSTOP)
-    try:
-        shutil.copyfile(folder / "image", copy)
-        while not filecmp.cmp(folder / "image", copy, shallow=False):  # the kernel was writing
-            shutil.copyfile(folder / "image", copy)
-    finally:
-        daemon.send_signal(signal.SIGCONT)
-    filecmp.clear_cache()
-    assert mount("-o", "loop", str(copy), str(path))
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)

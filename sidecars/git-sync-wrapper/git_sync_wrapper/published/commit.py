@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from git_sync_wrapper.git import ask
+from sidecar_runtime.printable import printable
 
 TEXT_CHARACTERS = 200
 NAMED_PATHS = 20
-# It is only for people, and a cycle waits for it.
+KINDS = ("added", "changed", "deleted")
+# It is only for people, and the link waits for it.
 DEADLINE_SECONDS = 5.0
 
 # https://git-scm.com/docs/git-diff-tree#_raw_output_format
@@ -24,6 +26,8 @@ _KINDS = {b"A": "added", b"D": "deleted"}
 class CommitFacts:
     """
     What git says of a commit; empty where it cannot tell.
+
+    Texts are others' work, and harmless here: what would steer a terminal is a number.
 
     Args:
         counts: How many files are ``added``, ``changed`` and ``deleted``, against what was shown
@@ -37,6 +41,14 @@ class CommitFacts:
     counts: Mapping[str, int] = field(default_factory=dict)
     paths: Mapping[str, list[str]] = field(default_factory=dict)
 
+    def recorded(self) -> dict[str, object]:
+        """
+        Return it for the record.
+        """
+        counts = {kind: self.counts.get(kind, 0) for kind in KINDS}
+        who = {"author": self.author, "committed_at": self.committed_at, "subject": self.subject}
+        return {**who, **counts, "paths": self.paths}
+
     def shown(self) -> dict[str, object]:
         """
         Return it for the status page.
@@ -47,24 +59,38 @@ class CommitFacts:
             if getattr(self, name)
         }
         changes = {
-            kind: f"{count}: {', '.join(self.paths[kind])}" for kind, count in self.counts.items()
+            kind: f"{count}: {', '.join(self.paths.get(kind, ()))}"
+            for kind, count in self.counts.items()
         }
         found = {"commit": commit, "last_change": changes}
         return {name: facts for name, facts in found.items() if facts}
+
+
+def read_record(record: Mapping[str, object]) -> CommitFacts:
+    """
+    Return what a record says of its commit; whoever can write to the volume may have written it.
+    """
+    texts = [_text(record.get(name)) for name in ("author", "committed_at", "subject")]
+    told = {kind: record.get(kind) for kind in KINDS}
+    counts = {kind: count for kind, count in told.items() if isinstance(count, int) and count > 0}
+    named = record.get("paths")
+    paths = {
+        kind: [_text(path) for path in found[:NAMED_PATHS]]
+        for kind, found in (named.items() if isinstance(named, dict) else ())
+        if kind in counts and isinstance(found, list)
+    }
+    return CommitFacts(*texts, counts, paths)
 
 
 def describe(
     git: str, environ: Mapping[str, str], folder: str, commit: str, before: str
 ) -> CommitFacts:
     """
-    Ask git about the commit that a folder shows; takes :data:`DEADLINE_SECONDS` at most, twice.
+    Ask git about the commit that is checked out; takes :data:`DEADLINE_SECONDS` at most, twice.
 
     Args:
-        commit: Empty for none.
         before: The commit that was shown before it; empty for none.
     """
-    if not commit:
-        return CommitFacts()
 
     def say(*words: str) -> bytes:
         return ask(git, environ, folder, *words, deadline_seconds=DEADLINE_SECONDS) or b""
@@ -78,7 +104,7 @@ def describe(
         at = datetime.fromtimestamp(int(parts[1]), UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError, OSError):  # the author's clock may say anything
         at = ""
-    author, subject = parts[0][:TEXT_CHARACTERS], parts[2][:TEXT_CHARACTERS]
+    author, subject = _text(parts[0]), _text(parts[2])
     if not before:
         return CommitFacts(author, at, subject)
     words = say("diff-tree", "-r", "-z", "--name-status", "--no-renames", before, commit)
@@ -86,6 +112,10 @@ def describe(
     fields = words.split(b"\0")
     for kind, path in zip(fields[::2], fields[1::2], strict=False):
         found.setdefault(_KINDS.get(kind, "changed"), []).append(os.fsdecode(path))
-    counts = {kind: len(found[kind]) for kind in sorted(found)}
-    paths = {kind: found[kind][:NAMED_PATHS] for kind in counts}
+    counts = {kind: len(found[kind]) for kind in KINDS if kind in found}
+    paths = {kind: [_text(path) for path in found[kind][:NAMED_PATHS]] for kind in counts}
     return CommitFacts(author, at, subject, counts, paths)
+
+
+def _text(found: object) -> str:
+    return printable(found)[:TEXT_CHARACTERS] if isinstance(found, str) else ""

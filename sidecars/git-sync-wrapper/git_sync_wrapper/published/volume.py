@@ -11,10 +11,11 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.published import contents
+from git_sync_wrapper.published.commit import CommitFacts, read_record
 from git_sync_wrapper.published.sharing import opened, restore, share
 from git_sync_wrapper.published.tree import fill, fill_pointers, size_bytes
 from sidecar_runtime.errors import SidecarError
@@ -50,12 +51,14 @@ class Published:
         made_by: What the settings were that decide about a commit's files; empty if not on record.
         published_at: Unix time.
         fallback: The commit that the gate refused, where this one is shown instead.
+        facts: What people want to know of it.
     """
 
     commit: str = ""
     made_by: str = ""
     published_at: float | None = None
     fallback: str = ""
+    facts: CommitFacts = field(default_factory=CommitFacts)
 
 
 def look(options: Options) -> Published:
@@ -66,8 +69,10 @@ def look(options: Options) -> Published:
     if store == os.path.join(options.root, STORE):
         with suppress(OSError), opened(store) as folder:  # it leads to a commit that is gone
             record = read_facts(RECORD, folder)
-            fallback = str(record.get("fallback", "")) if record.get("revision") == commit else ""
-            return Published(commit, "", os.stat(options.link).st_mtime, fallback)
+            at = os.stat(options.link).st_mtime
+            if record.get("revision") != commit:
+                return Published(commit, "", at)
+            return Published(commit, "", at, str(record.get("fallback", "")), read_record(record))
     return Published()
 
 
@@ -97,10 +102,17 @@ class Volume:
     """
 
     def __init__(
-        self, options: Options, *, retain_count: int, retain_seconds: float, fsync: bool = True
+        self,
+        options: Options,
+        *,
+        retain_count: int,
+        retain_seconds: float,
+        retain_bytes: int | None = None,
+        fsync: bool = True,
     ) -> None:
         self._options = options
         self._published = Published()
+        self._retain_bytes = retain_bytes
         self._fsync = fsync
         self.root = options.root
         with explained(f"cannot use {options.root}"), ExitStack() as stack:
@@ -168,7 +180,7 @@ class Volume:
         moment = record.get("published_at")
         published_at = float(moment) if isinstance(moment, int | float) else None
         made_by, fallback = (str(record.get(name, "")) for name in ("made_by", "fallback"))
-        return Published(commit, made_by, published_at, fallback)
+        return Published(commit, made_by, published_at, fallback, read_record(record))
 
     def recorded(self) -> Published:
         """
@@ -207,18 +219,25 @@ class Volume:
                 _exchange(again, commit, self.store)
             remove_tree(again, self.store)
 
-    def look(self, commit: str) -> list[str] | None:
+    def look(self, commit: str, *, is_holder: bool) -> list[str] | None:
         """
         Return the files of a snapshot that are damaged; None where it is not on record what it had.
+
+        Args:
+            is_holder: Whether this process holds the volume, and may put new times on record. If
+                not, another may remove the snapshot meanwhile, with its list.
         """
         rows = contents.read(commit + LIST, self.store)
         if rows is None:
             return None
         before = rows.copy()
         with explained(f"cannot look at {commit}"):
-            with opened(commit, self.store) as folder:
-                damaged = contents.damaged(rows, folder)
-            if rows != before:
+            try:
+                with opened(commit, self.store) as folder:
+                    damaged = contents.damaged(rows, folder)
+            except FileNotFoundError:
+                return None
+            if is_holder and rows != before:
                 contents.write(rows, commit + LIST, self.store, fsync=self._fsync)
         return damaged
 
@@ -274,7 +293,15 @@ class Volume:
             contents.flush(rows, old, folder)
         contents.write(rows, commit + LIST, self.store, fsync=self._fsync)
 
-    def show(self, commit: str, made_by: str, fence: Fence, *, fallback: str = "") -> None:
+    def show(
+        self,
+        commit: str,
+        made_by: str,
+        fence: Fence,
+        *,
+        fallback: str = "",
+        facts: CommitFacts | None = None,
+    ) -> None:
         """
         Turn the link, and put on record what it shows.
         """
@@ -287,6 +314,7 @@ class Volume:
                 "ref": self._options.ref,
                 "made_by": made_by,
                 "fallback": fallback,
+                **(facts or CommitFacts()).recorded(),
             }
             with fence:
                 content = json.dumps(record).encode() + b"\n"
@@ -301,6 +329,12 @@ class Volume:
         """
         try:
             self._snapshots.prune(commit, fence)
+            while (
+                self._retain_bytes is not None
+                and self._snapshots.older_bytes() > self._retain_bytes
+                and (dropped := self._snapshots.drop_oldest(fence))
+            ):
+                log.info("snapshot_dropped", revision=dropped)
             self._remove_lists()
         except OSError as error:
             log.warning("leftover_kept", name=error.filename, error=error.strerror)

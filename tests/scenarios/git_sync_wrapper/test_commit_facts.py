@@ -1,0 +1,72 @@
+"""
+Who wrote the shown commit, when, what about and what it changed: on page, log and record, and
+nothing that others wrote steers a terminal or a browser.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.git_sync import GitSite
+
+# Erase the line, turn the text around, a colour by one byte, and a script.
+HOSTILE = "fix\x1b[2K\u202egpj.\x9b31m<script>alert(1)</script><img src=//x>"
+HARMLESS = r"fix\x1b[2K\u202egpj.\x9b31m<script>alert(1)</script><img src=//x>"
+
+
+def record(here: GitSite) -> Any:
+    """What `published.json` says."""
+    return json.loads((here.root / ".snapshots/published.json").read_bytes())
+
+
+def test_page_log_and_record_say_who_when_what_about_and_what_changed(here: GitSite) -> None:
+    here.repository.commit({"old.py": "1", "a.py": "1"}, whole=True, author="Ada", message="Begin")
+    wrapper = here.publish()
+    assert "Ada" == wrapper.wait_for_event("commit_published")["author"]
+    commit = here.repository.commit(
+        {"a.py": "2", "new.py": "1", "old.py": None}, author="김민지", message="보고서 추가"
+    )
+    here.wait_until_shown(commit, wrapper)
+
+    told = {"author": "김민지", "subject": "보고서 추가", "added": 1, "changed": 1, "deleted": 1}
+    paths = {"added": ["new.py"], "changed": ["a.py"], "deleted": ["old.py"]}
+    found = record(here)
+    assert told.items() <= found.items() and paths == found["paths"]
+    assert found["committed_at"].startswith("2023-11-14T22:13:")
+    said = wrapper.wait_for_event("commit_published", revision=commit)
+    assert {"author": "김민지", "files_added": 1, **paths}.items() <= said.items()
+    # From the record: after a restart and beside a holder, too, without git and the remote.
+    here.server.stop()
+    for process in (wrapper, here.wrapper(), here.wrapper(GITSYNC_ONE_TIME="false")):
+        process.wait_until_ready()
+        details = process.status()["details"]
+        assert ("김민지", "보고서 추가") == (
+            details["commit"]["author"],
+            details["commit"]["subject"],
+        )
+        assert {kind: f"1: {path}" for kind, (path,) in paths.items()} == details["last_change"]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_nothing_that_others_wrote_steers_a_terminal_or_a_browser(here: GitSite, form: str) -> None:
+    author = HOSTILE.replace("<", "(").replace(">", ")")  # git allows no others
+    path = "d/\x1b[2K\u202e.py"
+    wrapper = here.publish(GIT_SYNC_WRAPPER_LOG_FORMAT=form)
+    commit = here.repository.commit({path: "1"}, whole=True, author=author, message=HOSTILE)
+    here.wait_until_shown(commit, wrapper)
+    wrapper.terminate()
+    if form == "console":
+        assert repr(HARMLESS) in wrapper.log()
+        assert all(line.isprintable() for line in wrapper.stray_lines), wrapper.stray_lines
+        return
+    said = wrapper.find_events("commit_published", revision=commit)[0]
+    page = here.publish()
+    page.wait_until_ready()
+
+    body = page.get("/").body
+    assert "&lt;script&gt;" in body and "<script" not in body and "<img" not in body
+    for texts in (said, record(here), page.status()["details"]["commit"]):
+        assert HARMLESS == texts["subject"]
+        assert texts["author"].isprintable()
+    assert [r"d/\x1b[2K\u202e.py"] == said["added"] == record(here)["paths"]["added"]
