@@ -2,6 +2,7 @@
 What is in a snapshot, on record.
 """
 
+import json
 import os
 import zlib
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.published import contents
-from git_sync_wrapper.published.contents import LIST_BYTES, Contents
+from git_sync_wrapper.published.contents import LIST_BYTES, Contents, Row
 from git_sync_wrapper.published.sharing import opened
 
 
@@ -81,6 +82,18 @@ def test_it_survives_on_record(rows: Contents, folder: int) -> None:
     contents.write(rows, "list", folder, fsync=True)
 
     assert rows == contents.read("list", folder)
+
+
+def test_what_is_written_is_read_and_what_is_too_long_is_not_written(folder: int) -> None:
+    row = Row(1, 2, 3, 4, "digest")
+    room = LIST_BYTES - len(json.dumps({"": row}))
+    longest = {"a" * room: row}
+
+    assert contents.write(longest, "list", folder, fsync=False)
+    assert longest == contents.read("list", folder)
+    assert not contents.write({"a" * (room + 1): row}, "list", folder, fsync=False)
+    assert None is contents.read("list", folder)
+    assert "list" not in os.listdir(folder)
 
 
 NO_RECORDS = [b"", b"{}", b"[]", b'{"a.py": 1}', b'{"a.py": [1]}', b" " * (LIST_BYTES + 1) + b"{}"]

@@ -20,10 +20,11 @@ from typing import NamedTuple, TypeAlias
 
 from git_sync_wrapper.published.sharing import CHUNK_BYTES, FILE_FLAGS, entries, opened
 from sidecar_runtime.volume.files import read_file, stat_in, write_file
+from sidecar_runtime.volume.trees import remove_tree
 
 FLUSHED_ONE_BY_ONE = 32
 LIST_BYTES = 64 << 20
-"""What a list unpacks to at most: that of half a million files; a larger one is not read."""
+"""What a list unpacks to at most, that of half a million files: none larger is written or read."""
 
 
 class Row(NamedTuple):
@@ -114,15 +115,20 @@ def damaged(contents: Contents, folder: int) -> list[str]:
     return sorted(contents.keys() - found_whole)
 
 
-def write(contents: Contents, name: str, folder: int, *, fsync: bool) -> None:
+def write(contents: Contents, name: str, folder: int, *, fsync: bool) -> bool:
     """
-    Put it on record, in an open folder.
+    Put it on record, in an open folder; False where it is too long, and nothing is on record.
 
     Raises:
         OSError: It cannot be written.
     """
-    packed = zlib.compress(json.dumps(contents).encode(), 1)  # each commit that is kept has one
+    text = json.dumps(contents).encode()
+    if len(text) > LIST_BYTES:
+        remove_tree(name, folder)
+        return False
+    packed = zlib.compress(text, 1)  # each commit that is kept has one
     write_file(name, packed, 0o664, fsync=fsync, dir_fd=folder)
+    return True
 
 
 def read(name: str, folder: int) -> Contents | None:

@@ -291,7 +291,8 @@ class Volume:
         rows = contents.take(folder, old)
         if self._fsync:
             contents.flush(rows, old, folder)
-        contents.write(rows, commit + LIST, self.store, fsync=self._fsync)
+        if not contents.write(rows, commit + LIST, self.store, fsync=self._fsync):
+            log.warning("list_too_long", revision=commit, files=len(rows))
 
     def show(
         self,
