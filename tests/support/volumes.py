@@ -7,6 +7,7 @@ import filecmp
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import SidecarProcess
+from tests.support.waiting import wait_until
+
+SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")
 
 
 @contextlib.contextmanager
@@ -53,6 +57,36 @@ def disk(folder: Path, size_mib: int = 8) -> Iterator[Path]:
     finally:  # twice, where another was mounted over it
         while subprocess.run(["umount", "--lazy", str(path)], capture_output=True).returncode == 0:
             pass
+
+
+@contextlib.contextmanager
+def without_hard_links(path: Path) -> Iterator[Path]:
+    """
+    Mount a file system that has no hard links, as some that many nodes share; skips where it may
+    not: FUSE, over the SFTP server as a child.
+    """
+    there = path.with_name(f"{path.name}-there")
+    there.mkdir()
+    path.mkdir()
+    if not (os.getuid() == 0 and shutil.which("sshfs") and SFTP_SERVER.exists()):
+        pytest.skip("a volume without hard links needs root, sshfs and openssh's sftp-server")
+    ours, its = socket.socketpair()
+    with ours, its:
+        server = subprocess.Popen([SFTP_SERVER], stdin=its, stdout=its)
+        options = "passive,disable_hardlink"
+        mounted = subprocess.Popen(
+            ["sshfs", f"x:{there}", str(path), "-f", "-o", options], stdin=ours, stdout=ours
+        )
+    try:
+        wait_until(lambda: path.is_mount() or mounted.poll() is not None, "it is mounted")
+        if mounted.poll() is not None:
+            pytest.skip("a volume without hard links needs /dev/fuse")
+        yield path
+    finally:
+        for process in (mounted, server):  # which unmounts it
+            process.terminate()
+            process.wait()
+        subprocess.run(["umount", "--lazy", str(path)], capture_output=True)
 
 
 @contextlib.contextmanager

@@ -111,10 +111,11 @@ def _close(pair: tuple[int, int], fsync: bool) -> None:
 
 def link_file(source: str, source_folder: int, target: str, target_folder: int) -> None:
     """
-    Make a hard link, or a copy with the same mode and time where there can be none.
+    Make a hard link, or a copy with the same mode and time where there can be none; of a symlink,
+    too, which is not followed.
 
     Raises:
-        FileNotFoundError: The source is missing, or not a regular file.
+        FileNotFoundError: The source is missing, or neither a regular file nor a symlink.
         OSError: The target exists, or the disk is full.
     """
     try:
@@ -128,7 +129,12 @@ def link_file(source: str, source_folder: int, target: str, target_folder: int) 
     except OSError as error:
         if error.errno not in NO_LINK:
             raise
-        _copy_file(source, source_folder, target, target_folder)
+        try:
+            leads_to = os.readlink(source, dir_fd=source_folder)
+        except OSError:  # no symlink
+            _copy_file(source, source_folder, target, target_folder)
+        else:
+            os.symlink(leads_to, target, dir_fd=target_folder)
 
 
 def _copy_file(source: str, source_folder: int, target: str, target_folder: int) -> None:

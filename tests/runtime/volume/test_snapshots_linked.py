@@ -207,12 +207,9 @@ def test_symlinks_planted_in_the_source_are_not_followed(
 
     with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
         pair.link("folder/secret")
-    if is_copied:
-        with pytest.raises(OSError, match="Too many levels"):
-            pair.link("file")
-        assert [] == os.listdir(pair.target)
-    else:  # a link to the link, which the caller tells by its facts
-        assert stat.S_ISLNK(pair.link("file")["file"].st_mode)
+    # A link to the link, or one like it, which the caller tells by its facts.
+    assert stat.S_ISLNK(pair.link("file")["file"].st_mode)
+    assert str(tmp_path / "outside/secret") == os.readlink(pair.target / "file")
 
 
 def test_a_symlink_planted_in_the_target_is_not_followed(pair: Pair, tmp_path: Path) -> None:

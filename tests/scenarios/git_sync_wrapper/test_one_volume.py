@@ -1,0 +1,100 @@
+"""
+One volume for all pods: one writer, others that stand by, one-shots beside them, rolling updates.
+"""
+
+import os
+import random
+import shutil
+from typing import Any
+
+import pytest
+
+from tests.conftest import Counts
+from tests.support.git_sync import GitSite
+from tests.support.reading import reading
+from tests.support.volumes import without_hard_links
+from tests.support.waiting import wait_until
+
+RETAIN_SECONDS = 4
+PODS = 3
+ONE_SHOT = {"GITSYNC_ONE_TIME": "true"}
+
+
+@pytest.mark.timeout(3_600)
+def test_readers_meet_whole_trees_while_pods_come_and_go(here: GitSite, counts: Counts) -> None:
+    chance = random.Random(11)
+    settings = {
+        "GIT_SYNC_WRAPPER_RETAIN_COUNT": "1",
+        "GIT_SYNC_WRAPPER_RETAIN_FOR": f"{RETAIN_SECONDS}s",
+    }
+    pods = [here.publish(**settings) for _ in range(PODS)]
+    seen: dict[str, Any] = {}
+    number = 1
+    while seen.get("trees", 0) < counts.tree_reads // 2:
+        with reading(seen, here.link, RETAIN_SECONDS):
+            for pod in pods:
+                number += 1
+                newest = here.commit_revision(number, **({"onto": ""} if number % 3 else {}))
+                one_shot = here.wrapper(**settings, **ONE_SHOT)
+                pod.kill()  # one of them holds the volume
+                if chance.random() < 0.3:
+                    shutil.rmtree(here.root / ".git-sync", ignore_errors=True)
+                pod.start()
+                assert 0 == one_shot.wait_for_exit().code, one_shot.log()
+                assert newest == here.shown()
+    print(seen, number)
+
+    assert ([], 0) == (seen["flaws"], seen["gone"])
+    assert seen["changes"] >= PODS
+
+
+def test_a_rolling_update_goes_from_ready_to_ready(here: GitSite) -> None:
+    """The new pod is ready beside the old one, which then ends; and the next commit arrives."""
+    old = here.publish()
+    for number in (2, 3, 4):
+        new = here.wrapper()
+        assert here.shown() == new.wait_until_ready().json()["revision"]
+        new.wait_for_event("target_waiting")
+        assert 0 == old.terminate().code
+        here.wait_until_shown(here.commit_revision(number), new)
+        old = new
+
+
+def test_a_one_shot_beside_a_holder_is_done_in_its_first_cycle(here: GitSite) -> None:
+    here.publish(GITSYNC_PERIOD="1h")
+
+    one_shot = here.wrapper(**ONE_SHOT)
+
+    assert 0 == one_shot.wait_for_exit().code
+    assert [] == one_shot.find_events("target_waiting")
+    assert [] == one_shot.find_events("git_sync_said"), "it looks, and runs nothing"
+
+
+def test_without_hard_links_commits_are_copies_and_all_else_is_as_ever(here: GitSite) -> None:
+    """Of files, and of symlinks, which are the commit's as well."""
+    modes = {"link.py": "120000", "folder": "120000", "run.sh": "100755"}
+    files: dict[str, str | bytes | None] = {
+        "a.py": "a = 1\n",
+        "link.py": "a.py",
+        "folder": "pkg",
+        "pkg/b.py": "b = 1\n",
+        "run.sh": "#!/bin/sh\n",
+    }
+    here.repository.commit(files, whole=True, modes=modes)
+    with without_hard_links(here.root):
+        wrapper = here.publish()
+        first = here.link.resolve()
+        assert ("a.py", "pkg") == tuple(os.readlink(first / name) for name in ("link.py", "folder"))
+        assert os.access(first / "run.sh", os.X_OK)
+        assert 0 == here.wrapper(**ONE_SHOT).wait_for_exit().code
+        here.wait_until_shown(here.repository.commit({"b.py": "b = 1\n"}), wrapper)
+        tree = here.link.resolve()
+        assert not (tree / "a.py").samefile(first / "a.py")
+        (tree / "a.py").write_text("damaged")
+        (tree / "link.py").unlink()
+
+        wrapper.sync()
+
+        assert ("a = 1\n", "a.py") == ((tree / "a.py").read_text(), os.readlink(tree / "link.py"))
+        wait_until(lambda: 200 == wrapper.get("/readyz").status, "it is ready")
+        wrapper.terminate()
