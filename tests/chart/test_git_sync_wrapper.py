@@ -5,15 +5,21 @@ What the snippets of git-sync-wrapper promise beyond those of all, and the drop-
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from git_sync_wrapper.flags.table import VARIABLES
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime.settings import names_of
 from tests.chart import checks, files
 from tests.chart.mutations import Mutation, named, triggerer, triggerer_container
+from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, pods, render
 from tests.chart.sidecars import environment
+
+ONE_VOLUME = Path(__file__).parents[2] / "docs/how-to/share-one-volume-between-all-pods.md"
 
 WITHIN_THE_CHART = ["git-sync-wrapper.chart.yaml", "git-sync-wrapper.codecommit.yaml"]
 ON_THEIR_OWN = ["git-sync-wrapper.extra.yaml", "git-sync-wrapper.native.yaml"]
@@ -91,3 +97,47 @@ def test_codecommit_needs_a_role_and_no_secret() -> None:
     assert "credentialsSecret" not in values["dags"]["gitSync"]
     assert all("eks.amazonaws.com/role-arn" in one["annotations"] for one in accounts)
     assert {True} == {one["create"] for one in accounts}
+
+
+@pytest.mark.skipif(not CAN_RENDER, reason=HOW_TO_RENDER)
+@pytest.mark.parametrize(
+    ("executor", "writers"),
+    [
+        ("CeleryExecutor", {"dag-processor": ["git-sync"]}),
+        (
+            "LocalExecutor",
+            {"dag-processor": ["git-sync"], "scheduler": ["git-sync-init", "git-sync"]},
+        ),
+    ],
+)
+def test_one_volume_is_written_by_one_pod_and_read_by_all(
+    tmp_path: Path, executor: str, writers: dict[str, list[str]]
+) -> None:
+    """The values of the documentation, as they are."""
+    (block,) = re.findall(r"```yaml\n(.*?)```", ONE_VOLUME.read_text(), re.DOTALL)
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(yaml.safe_load(block) | {"executor": executor}))
+    names = ["git-sync-wrapper.chart.yaml", str(values)]
+    found: dict[str, list[str]] = {}
+    readers = set()
+    for pod in pods(render(tmp_path, names)):
+        component = pod["metadata"]["labels"]["component"]
+        claims = [
+            one["persistentVolumeClaim"]
+            for one in pod["spec"]["volumes"] or ()
+            if one["name"] == "dags"
+        ]
+        for container in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]):
+            for mount in container.get("volumeMounts", ()):
+                if mount["name"] != "dags":
+                    continue
+                assert [{"claimName": "airflow-dags"}] == claims
+                if mount.get("readOnly"):
+                    readers.add(component)
+                else:
+                    found.setdefault(component, []).append(container["name"])
+                    env = {one["name"]: one.get("value") for one in container["env"]}
+                    assert "2Gi" == env["GIT_SYNC_WRAPPER_RETAIN_BYTES"]
+
+    assert writers == found
+    assert {"dag-processor", "triggerer"} <= readers

@@ -98,7 +98,7 @@ def test_what_happens_to_one_repository_leaves_the_others_as_they_are(
 def test_readers_meet_whole_trees_of_each_repository(teams: list[Team], counts: Counts) -> None:
     seen: list[dict[str, Any]] = [{} for _ in teams]
     rounds = 0
-    while min(total.get("trees", 0) for total in seen) < counts.tree_reads // 5:
+    while min(total.get("trees", 0) for total in seen) < counts.tree_reads // 2:
         rounds += 1
         with ExitStack() as stack:
             for team, total in zip(teams, seen, strict=True):
