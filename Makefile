@@ -20,6 +20,7 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #   OLD_AIRFLOW_CHART  the same, version 1.13.1: what it makes of the published example
 #   MINIO_BIN, VERSITYGW_BIN  S3 servers for test-full (default: scripts/s3-servers builds them where Go is)
 #   GIT_SYNC_BIN   the real git-sync, for tests, demos, bench and soak (default: on PATH; without one they leave it out)
+#   GIT_SYNC_SUITE  folder of git-sync's own test_e2e.sh, for make test-full, as root (without it they leave it out)
 #   KUBECONFIG     the cluster of test-cluster, with kubectl on PATH; tests/cluster/README.md has the rest
 #   BUILDER        docker, buildah or podman (default: the first that works)
 #   BASE_IMAGE     another base than the Dockerfile's

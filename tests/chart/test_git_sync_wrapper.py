@@ -79,12 +79,22 @@ def test_drop_in_changes_the_image_and_sets_known_variables(name: str) -> None:
     assert git_sync["emptyDirConfig"]["sizeLimit"]
 
 
-def test_drop_in_with_a_read_only_root_has_a_tmp() -> None:
-    values = files.load("git-sync-wrapper.chart.yaml")
+@pytest.mark.parametrize("name", WITHIN_THE_CHART)
+def test_drop_in_may_do_nothing_but_write_its_volume_and_a_tmp(name: str) -> None:
+    values = files.load(name)
     git_sync = values["dags"]["gitSync"]
     mounts = {mount["mountPath"]: mount["name"] for mount in git_sync["extraVolumeMounts"]}
+    may = git_sync["securityContexts"]["container"]
 
-    assert git_sync["securityContexts"]["container"]["readOnlyRootFilesystem"] is True
+    assert (True, True, False) == (
+        may["readOnlyRootFilesystem"],
+        may["runAsNonRoot"],
+        may["allowPrivilegeEscalation"],
+    )
+    assert ({"drop": ["ALL"]}, {"type": "RuntimeDefault"}) == (
+        may["capabilities"],
+        may["seccompProfile"],
+    )
     assert mounts["/tmp"] in {volume["name"] for volume in values["volumes"]}
 
 

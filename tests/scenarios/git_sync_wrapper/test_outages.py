@@ -139,7 +139,7 @@ def test_every_commit_arrives_on_a_volume_that_holds_a_few_of_them(
         wrapper = here.publish()
         for _ in range(counts.commits):
             files = {f"data/{number}.bin": os.urandom(1_000_000) for number in range(8)}
-            here.wait_until_shown(here.repository.commit(files), wrapper)
+            here.wait_until_shown(here.repository.commit(files), wrapper, 120)
         wrapper.kill()
 
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
