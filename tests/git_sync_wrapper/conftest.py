@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.git_sync_wrapper.cycling import Start
 from tests.git_sync_wrapper.polling import poll, server
 from tests.runtime.recording import fence, log
 
@@ -20,3 +21,11 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="gsw-") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         yield Path(folder)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start wrappers whose cycles a test runs one by one."""
+    start = Start(tmp_path)
+    yield start
+    start.stop()

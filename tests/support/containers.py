@@ -28,11 +28,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from tests.support.waiting import wait_until
-
+HERE = Path(__file__).parents[2]
 APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 HTTPD, NCSVR, SSHD = "e2e/test/httpd", "e2e/test/ncsvr", "e2e/test/sshd"
 WORDS = "/ncsvr.sh"
@@ -81,7 +77,7 @@ def _run(state: Path, arguments: list[str]) -> int:
     told = parser.parse_args(arguments)
     name = f"{len(list(state.iterdir())) % 200 + 2}-{secrets.token_hex(4)}"
     image = json.loads((state / "images.json").read_text()).get(told.image, {})
-    mounts = [volume.split(":")[:2] for volume in told.v]
+    mounts = [[str(HERE), str(HERE)], *(volume.split(":")[:2] for volume in told.v)]
     command = [*image.get("command", ()), *told.command]
     if told.image == NCSVR:
         command = [told.entrypoint or WORDS, *told.command]
@@ -106,6 +102,9 @@ def _run(state: Path, arguments: list[str]) -> int:
     (folder / "pid").write_text(str(process.pid))
     if told.d:
         if not told.entrypoint:
+            sys.path.insert(0, str(HERE))
+            from tests.support.waiting import wait_until
+
             port = {HTTPD: 80, SSHD: 22}.get(told.image) or int(told.command[0])
             wait_until(lambda: _listens(plan["address"], port), "the server listens", 60)
         sys.stdout.write(f"{name}\n")

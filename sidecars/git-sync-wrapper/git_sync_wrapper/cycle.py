@@ -16,6 +16,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.process import polls_per_cycle
+from sidecar_runtime.volume.errors import explained
 from sidecar_runtime.volume.lock import read_holder
 
 log = get_logger("cycle")
@@ -100,7 +101,9 @@ class Session:
         if self._settings.dry_run:
             return self._rehearse(fence)
         volume = self._open()
-        if not self._context.past.lock.try_acquire(LOCK, volume.store):
+        with explained(f"cannot lock {volume.root}"):  # as where the file system has no locks
+            is_holder = self._context.past.lock.try_acquire(LOCK, volume.store)
+        if not is_holder:
             published = volume.published()
             self._inspection.look_when_due(published.commit, volume, fence, is_holder=False)
             self._context.note(published)

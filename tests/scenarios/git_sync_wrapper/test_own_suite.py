@@ -53,9 +53,8 @@ def run_suite(folder: Path, mode: str, chosen: set[str]) -> dict[str, str]:
         made.mkdir()
     shutil.copytree(SUITE, suite)
     subprocess.run(["git", "init", "-q", str(suite)], check=True)
-    mounts = {str(GIT_SYNC): "/git-sync", str(REPOSITORY): str(REPOSITORY)}
     env = SETTINGS | {"GIT_SYNC_WRAPPER_MODE": mode}
-    image = {"command": [str(WRAPPER)], "mounts": mounts, "env": env}
+    image = {"command": [str(WRAPPER)], "mounts": {str(GIT_SYNC): "/git-sync"}, "env": env}
     (state / "images.json").write_text(json.dumps({IMAGE: image}))
     docker = f'#!/bin/sh\nexec {sys.executable} {containers.__file__} "$@"\n'
     for name, text in {"docker": docker, "make": "#!/bin/sh\n"}.items():

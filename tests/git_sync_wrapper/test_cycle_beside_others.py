@@ -1,0 +1,62 @@
+"""
+Cycles beside another process that holds the volume.
+"""
+
+import json
+import os
+
+import pytest
+
+from sidecar_runtime.health import Outcome
+from tests.git_sync_wrapper.cycling import DOWN, ONE, TWO, Start
+from tests.runtime.recording import Log
+
+
+def test_a_second_wrapper_stands_by_and_knows_what_is_shown(start: Start, log: Log) -> None:
+    first = start.published()
+    second = start()
+
+    outcome = second.cycle()
+
+    assert "waiting" == outcome.result
+    assert f"pid {os.getpid()} on" in str(outcome.counts["holder"])
+    assert second.context.status.readiness.ready
+    assert ONE == second.context.status.readiness.revision
+    first.stop()
+    assert Outcome("unchanged", ONE) == second.cycle()
+
+
+@pytest.mark.parametrize("ref", ["main", ONE])
+def test_a_one_shot_beside_a_holder_is_done_when_the_volume_shows_what_the_remote_has(
+    start: Start, ref: str
+) -> None:
+    start.published()
+    second = start(GITSYNC_ONE_TIME="true", GITSYNC_REF=ref)
+
+    assert Outcome("unchanged", ONE) == second.cycle()
+    assert (1, ONE) == (second.runs(), second.context.status.readiness.revision)
+
+
+def test_a_one_shot_beside_a_holder_waits_for_the_newest_commit(start: Start) -> None:
+    first = start.published()
+    second = start(GITSYNC_ONE_TIME="true")
+    second.remote.error = DOWN
+    assert "waiting" == second.cycle().result
+    second.remote.error = None
+    second.commit(TWO)
+    assert "waiting" == second.cycle().result
+
+    first.cycle()
+
+    assert Outcome("unchanged", TWO) == second.cycle()
+
+
+def test_a_one_shot_beside_a_holder_with_a_fallback_is_done(start: Start) -> None:
+    first = start.published()
+    first.session.close()
+    record = first.root / ".snapshots/published.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "fallback": TWO}))
+    second = start(GITSYNC_ONE_TIME="true")
+    second.commit(TWO)
+
+    assert Outcome("unchanged", ONE) == second.cycle()

@@ -1,0 +1,143 @@
+"""
+What a failure of a cycle means: for what is shown, for the process, for a one-shot.
+"""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.context import GitSyncExitError
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.health import Outcome
+from sidecar_runtime.volume.lock import TargetLock
+from tests.git_sync_wrapper.cycling import DOWN, ONE, TWO, Start
+from tests.runtime.recording import Log
+from tests.support.raising import raised
+
+
+def test_a_failed_poll_is_git_syncs_to_judge(start: Start) -> None:
+    wrapper = start.published()
+    wrapper.remote.error = DOWN
+    wrapper.commit(TWO)
+
+    assert Outcome("changed", TWO) == wrapper.cycle()
+    assert 1 == wrapper.count(
+        "git_sync_wrapper_polls_total", sidecar="git-sync-wrapper", result="error"
+    )
+
+
+def test_a_published_commit_stays_when_all_fails_and_nothing_ends(start: Start) -> None:
+    wrapper = start.published(GITSYNC_MAX_FAILURES="0", GITSYNC_ERROR_FILE="error")
+    (wrapper.folder / "source").unlink()
+    wrapper.remote.error = DOWN
+
+    errors = [wrapper.failure() for _ in range(3)]
+    assert not any(isinstance(error, GitSyncExitError) for error in errors)
+    assert ["name_unresolved"] * 3 == [error.reason for error in errors]
+    assert [None] * 3 == [error.retry_within_seconds for error in errors]
+    assert (ONE, True) == (wrapper.shown(), wrapper.context.status.readiness.ready)
+    assert 3 == json.loads((wrapper.root / "error").read_text())["Args"]["failCount"]
+    wrapper.remote.error = None
+    wrapper.commit(TWO)
+    wrapper.cycle()
+    assert not (wrapper.root / "error").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "failures"),
+    [
+        ({}, 1),
+        ({"GITSYNC_MAX_FAILURES": "3"}, 3),
+        ({"GITSYNC_INIT_MAX_FAILURES": "2"}, 2),
+        ({"GITSYNC_ONE_TIME": "true", "GITSYNC_MAX_FAILURES": "2"}, 2),
+    ],
+)
+def test_before_anything_is_published_failures_end_it_as_git_sync(
+    start: Start, variables: dict[str, str], failures: int
+) -> None:
+    wrapper = start(GITSYNC_INIT_PERIOD="3s", **variables)
+    wrapper.remote.error = DOWN
+
+    errors = [wrapper.failure() for _ in range(failures)]
+
+    assert [3.0] * (failures - 1) == [error.retry_within_seconds for error in errors[:-1]]
+    assert [False] * (failures - 1) + [True] == [
+        isinstance(error, GitSyncExitError) for error in errors
+    ]
+    assert (1, "name_unresolved") == (errors[-1].exit_code, errors[-1].reason)
+
+
+def test_a_one_shot_fails_though_an_older_commit_is_there(start: Start) -> None:
+    first = start.published()
+    first.stop()
+    (first.folder / "source").unlink()
+
+    second = start(GITSYNC_ONE_TIME="true")
+    second.remote.error = DOWN
+
+    assert isinstance(second.failure(), GitSyncExitError)
+
+
+def test_an_abandoned_cycle_is_no_failure(start: Start) -> None:
+    wrapper = start(GITSYNC_ERROR_FILE="error")
+    wrapper.commit(ONE)
+    fence = Fence()
+    fence.revoke()
+
+    with pytest.raises(CycleAbandoned):
+        wrapper.session.cycle(fence)
+
+    assert 0 == wrapper.context.past.failures
+    assert not (wrapper.root / "error").exists()
+
+
+def test_a_one_shot_ends_with_its_hook(start: Start, tmp_path: Path, log: Log) -> None:
+    wrapper = start(GITSYNC_ONE_TIME="true", GITSYNC_EXECHOOK_COMMAND="/bin/false")
+    wrapper.commit(ONE)
+
+    error = wrapper.failure()
+
+    assert (1, "hook_failed", ONE) == (error.exit_code, error.reason, wrapper.shown())
+
+
+def test_damage_that_git_cannot_repair_is_git_syncs_to_repair(start: Start, log: Log) -> None:
+    """The script leaves no repository; nor is a commit asked for again once it is whole."""
+    wrapper = start.published()
+    (wrapper.root / "repo/dag.py").write_text("damaged")
+    wrapper.remote.error = DOWN
+    source = wrapper.folder / "source"
+    source.rename(wrapper.folder / "away")
+    asked = wrapper.session.cycle
+    assert isinstance(raised(SidecarError, asked, Fence(is_asked_for=True)), SidecarError)
+    assert not wrapper.context.status.readiness.ready
+    assert not wrapper.session.glance()
+
+    (wrapper.folder / "away").rename(source)
+    wrapper.remote.error = None
+    runs = wrapper.runs()
+    assert ["unchanged"] * 2 == [wrapper.cycle().result for _ in range(2)]
+    assert "a = 1\n" == (wrapper.root / "repo/dag.py").read_text()
+    assert (True, runs + 1) == (wrapper.context.status.readiness.ready, wrapper.runs())
+    assert 1 == len(log.events("damage_repaired"))
+
+
+class NoLocks(TargetLock):
+    """That of a file system without locks."""
+
+    def try_acquire(self, name: str, dir_fd: int) -> bool:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def test_a_volume_without_locks_is_named(start: Start) -> None:
+    wrapper = start()
+    wrapper.context.past.lock = NoLocks()
+    wrapper.commit(ONE)
+
+    error = wrapper.failure()
+
+    assert "target_failed" == error.reason
+    assert f"cannot lock {wrapper.root}: No locks available" == error.message

@@ -1,0 +1,110 @@
+"""
+A gate, or a hook, that refuses a commit or comes to no verdict.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.engine.engine import Engine
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate.checks import command_check
+from sidecar_runtime.gate.gate import LONGEST_REST_SECONDS
+from sidecar_runtime.health import Outcome
+from tests.git_sync_wrapper.cycling import DOWN, ONE, THREE, TWO, Start
+from tests.runtime.recording import Log
+from tests.support.clocks import Clock
+from tests.support.raising import raised
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_refused_commit_is_not_shown_nor_asked_for_again(
+    start: Start, log: Log, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    # What is checked out here is in no repository that could tell.
+    monkeypatch.setattr(Engine, "parent", lambda *_: "")
+    wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax")
+    if not is_first:
+        wrapper.commit(ONE)
+        wrapper.cycle()
+    wrapper.commit(TWO, "def\n")
+
+    results = [wrapper.cycle().result for _ in range(3)]
+
+    assert (["refused"] * 3, 1 if is_first else 2) == (results, wrapper.runs())
+    assert (not is_first) == wrapper.context.status.readiness.ready
+    assert is_first or ONE == wrapper.shown()
+    assert 1 == len(log.events("revision_refused"))
+    assert "refused" in wrapper.context.status.details()
+    if not is_first:  # going back to what is published ends the refusal
+        wrapper.commit(ONE)
+        assert ["unchanged"] * 2 == [wrapper.cycle().result for _ in range(2)]
+    wrapper.commit(THREE)
+    assert Outcome("changed", THREE) == wrapper.cycle()
+    assert "refused" not in wrapper.context.status.details()
+
+
+def test_a_check_that_was_killed_once_holds_a_commit_up_for_one_cycle(
+    start: Start, tmp_path: Path
+) -> None:
+    check = tmp_path / "check"
+    check.write_text(f"#!/bin/sh\ntest -e {tmp_path}/twice && exit 0\nkill -KILL $$\n")
+    check.chmod(0o755)
+    (tmp_path / "twice").touch()
+    wrapper = start.published(
+        GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=str(check)
+    )
+    (tmp_path / "twice").unlink()
+    wrapper.commit(TWO)
+
+    assert ("gate_undecided", ONE) == (wrapper.failure().reason, wrapper.shown())
+    (tmp_path / "twice").touch()
+    assert Outcome("changed", TWO) == wrapper.cycle()
+
+
+@pytest.mark.parametrize("again", ["a person asks", "after a while"])
+def test_what_a_command_refused_by_a_failure_of_its_own_is_asked_again(
+    start: Start, again: str
+) -> None:
+    wrapper = start.published(GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND="true")
+    gate = wrapper.context.gate
+    assert gate is not None
+    gate._clock = clock = Clock()
+    gate._check = command_check(("false",))
+    wrapper.commit(TWO)
+    assert ["refused"] * 2 == [wrapper.cycle().result for _ in range(2)]
+    gate._check = command_check(("true",))
+    if again == "after a while":
+        clock.seconds += LONGEST_REST_SECONDS
+
+    assert Outcome("changed", TWO) == wrapper.cycle(is_asked_for=again == "a person asks")
+    assert wrapper.context.status.readiness.ready
+
+
+def test_whoever_asks_while_git_sync_fails_is_answered_once_it_is_back(start: Start) -> None:
+    wrapper = start.published(GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND="true")
+    gate = wrapper.context.gate
+    assert gate is not None
+    gate._check = command_check(("false",))
+    wrapper.commit(TWO)
+    assert "refused" == wrapper.cycle().result
+    gate._check = command_check(("true",))
+    source, away = wrapper.folder / "source", wrapper.folder / "away"
+    wrapper.remote.error = DOWN
+    source.rename(away)
+    raised(SidecarError, wrapper.session.cycle, Fence(is_asked_for=True))
+    wrapper.remote.error = None
+    away.rename(source)
+
+    assert Outcome("changed", TWO) == wrapper.cycle()
+
+
+def test_a_commit_that_the_hook_before_refuses_is_never_shown(start: Start, log: Log) -> None:
+    wrapper = start(GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND="/bin/false", GITSYNC_MAX_FAILURES="-1")
+    wrapper.commit(ONE)
+
+    reasons = [wrapper.failure().reason for _ in range(2)]
+
+    assert ["pre_publish_hook_failed"] * 2 == reasons
+    assert not (wrapper.root / "repo").exists()

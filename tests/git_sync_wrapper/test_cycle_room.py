@@ -1,0 +1,103 @@
+"""
+Which older commits stay, and which go for the room that they take.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.health import Outcome
+from tests.git_sync_wrapper.cycling import DOWN, FOUR, ONE, THREE, TWO, Start
+from tests.runtime.recording import Log
+from tests.support.scripts import script
+from tests.support.volumes import small_volume
+
+
+def test_an_old_commit_stays_for_as_long_as_git_sync_would_keep_it(start: Start) -> None:
+    nothing_stays = {"GIT_SYNC_WRAPPER_RETAIN_COUNT": "0", "GIT_SYNC_WRAPPER_RETAIN_FOR": "0s"}
+    wrapper = start(GITSYNC_STALE_WORKTREE_TIMEOUT="1h", **nothing_stays)
+    for name in (ONE, TWO, TWO):
+        wrapper.commit(name)
+        wrapper.cycle()
+
+    assert {ONE, TWO} <= set(os.listdir(wrapper.root / ".snapshots"))
+
+
+@pytest.mark.parametrize("is_down", [False, True])
+def test_an_old_commit_goes_when_its_time_has_come_though_nothing_is_new(
+    start: Start, is_down: bool
+) -> None:
+    wrapper = start.published(GIT_SYNC_WRAPPER_RETAIN_COUNT="0", GIT_SYNC_WRAPPER_RETAIN_FOR="10m")
+    wrapper.commit(TWO)
+    wrapper.cycle()
+    assert {ONE, TWO} == wrapper.kept()
+    os.utime(wrapper.root / ".snapshots" / ONE, (0, 0))
+    if is_down:
+        wrapper.remote.error = DOWN
+        (wrapper.folder / "source").unlink()
+        wrapper.failure()
+    else:
+        wrapper.cycle()
+
+    assert {TWO} == wrapper.kept()
+
+
+def test_while_nothing_is_shown_no_commit_goes(start: Start) -> None:
+    wrapper = start.published(GIT_SYNC_WRAPPER_RETAIN_COUNT="0", GIT_SYNC_WRAPPER_RETAIN_FOR="0s")
+    (wrapper.root / "repo").unlink()
+    (wrapper.root / ".snapshots/published.json").unlink()
+    (wrapper.folder / "source").unlink()
+    wrapper.remote.error = DOWN
+
+    wrapper.failure()
+
+    assert {ONE} == wrapper.kept()
+
+
+def test_room_is_made_before_git_sync_needs_it(start: Start, tmp_path: Path, log: Log) -> None:
+    """The oldest goes first, and no more of them than must."""
+    with small_volume(tmp_path / "root", "9m"):
+        wrapper = start()
+        for name in (ONE, TWO, THREE):
+            wrapper.commit(name, name[0] * 2_000_000)
+            wrapper.cycle()
+        kept = wrapper.kept()
+        wrapper.commit(FOUR, "4" * 2_000_000)
+        assert Outcome("changed", FOUR) == wrapper.cycle()
+        wrapper.stop()
+
+        assert ({ONE, TWO, THREE}, {TWO, THREE, FOUR}) == (kept, wrapper.kept())
+    assert [ONE] == [event["revision"] for event in log.events("snapshot_dropped")]
+
+
+def test_a_commit_larger_than_all_before_finds_the_room_that_there_can_be(
+    start: Start, tmp_path: Path, log: Log
+) -> None:
+    with small_volume(tmp_path / "root", "10m"):
+        wrapper = start()
+        for name, size in ((ONE, 1_000_000), (TWO, 1_000_000), (THREE, 7_500_000)):
+            wrapper.commit(name, name[0] * size)
+            assert Outcome("changed", name) == wrapper.cycle()
+        wrapper.commit(FOUR, "4" * 11_000_000)
+        assert "target_full" == wrapper.failure().reason
+        assert THREE == wrapper.shown()
+        wrapper.stop()
+
+    assert [ONE, TWO] == [event["revision"] for event in log.events("snapshot_dropped")]
+
+
+def test_a_volume_that_is_full_when_the_link_turns_gets_room_at_once(
+    start: Start, tmp_path: Path, log: Log
+) -> None:
+    with small_volume(tmp_path / "root", "1m"):
+        garbage, twice = tmp_path / "root/.git-sync/garbage", tmp_path / "twice"
+        fill = f"test -e {twice} && exit; touch {twice}; cat /dev/zero > {garbage}; true"
+        hook = script(tmp_path / "hook", fill)
+        wrapper = start(GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND=hook)
+        wrapper.commit(ONE)
+
+        assert (Outcome("changed", ONE), 2) == (wrapper.cycle(), wrapper.runs())
+        wrapper.stop()
+
+    assert 1 == len(log.events("repository_thrown_away"))
