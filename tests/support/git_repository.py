@@ -30,20 +30,23 @@ class Repository:
     A bare repository in a folder; made when it is missing.
     """
 
-    def __init__(self, folder: Path, branch: str = "main") -> None:
+    def __init__(self, folder: Path, branch: str = "main", object_format: str = "sha1") -> None:
         """
         Make the repository, with no commit.
 
         Args:
             folder: Where it lies; its name is the name that servers show (`dags.git`).
             branch: What its HEAD points to.
+            object_format: `sha1` or `sha256`.
         """
         self.folder = folder
         self.branch = branch
         self._clock = itertools.count(1_700_000_000)
         if not (folder / "HEAD").exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            _run(["git", "init", "--quiet", "--bare", f"--initial-branch={branch}", str(folder)])
+            form = f"--object-format={object_format}"
+            head = f"--initial-branch={branch}"
+            _run(["git", "init", "--quiet", "--bare", form, head, str(folder)])
             # As the big forges do: any commit can be asked for by its hash, and partial clones.
             for name in ("uploadpack.allowAnySHA1InWant", "uploadpack.allowFilter"):
                 self.git("config", name, "true")

@@ -51,8 +51,8 @@ def damage_link(root: Path) -> None:
 
 
 def corrupt(root: Path) -> None:
-    for path in (root / ".git/objects").rglob("*"):
-        with suppress(FileNotFoundError):
-            if path.is_file():
+    for folder, _, names in os.walk(root / ".git/objects"):  # in which git may be at work
+        for path in (Path(folder, name) for name in names):
+            with suppress(FileNotFoundError):
                 path.chmod(0o644)
                 path.write_bytes(b"damaged")

@@ -1,0 +1,71 @@
+"""
+Repositories that are not as most: SHA-256, a submodule that vanished, 50,000 files.
+"""
+
+import shutil
+
+import pytest
+
+from tests.support.git_repository import Repository
+from tests.support.git_sync import GitSite
+
+
+def test_a_repository_of_sha_256_is_followed_and_repaired(here: GitSite) -> None:
+    """With the variable by which git-sync itself makes a clone of that kind."""
+    folder = here.repository.folder
+    shutil.rmtree(folder)
+    repository = Repository(folder, object_format="sha256")
+    first = repository.commit({"a.py": "a = 1\n"})
+    assert 64 == len(first)
+    wrapper = here.publish(GIT_DEFAULT_HASH="sha256")
+    second = repository.commit({"a.py": "a = 2\n"})
+    here.wait_until_shown(second, wrapper)
+    (here.link / "a.py").write_text("")
+
+    wrapper.sync()
+
+    assert {"a.py": b"a = 2\n"} == here.files()
+    assert 0 == here.wrapper("--one-time", GIT_DEFAULT_HASH="sha256").wait_for_exit().code
+    assert second == wrapper.wait_until_ready().json()["revision"]
+
+
+def test_a_submodule_that_vanished_leaves_the_last_commit_and_is_named(here: GitSite) -> None:
+    library = here.server.repository("library.git")
+    commit = library.commit({"lib.py": "lib = 1\n"})
+    here.repository.commit_submodule("lib", here.server.url("library.git"), commit)
+    wrapper = here.publish()
+    before = here.files()
+    assert b"lib = 1\n" == before["lib/lib.py"]
+    shutil.rmtree(library.folder)
+    seen = len(wrapper.events)
+    broken = here.repository.commit({"a.py": "a = 1\n"})
+
+    failed = wrapper.wait_for_event("cycle_failed", after=seen)
+
+    assert "repository_not_found" == failed["reason"], failed
+    assert "library.git" in failed["error"]
+    assert before == here.files()
+    assert 200 == wrapper.get("/readyz").status
+    fixed = here.repository.commit({"lib": None, ".gitmodules": None})
+    here.wait_until_shown(fixed, wrapper)
+    assert broken != fixed and "lib/lib.py" not in here.files()
+
+
+@pytest.mark.usefixtures("only_in_full")
+@pytest.mark.timeout(1_200)
+def test_fifty_thousand_files_are_listed_shared_and_repaired(here: GitSite) -> None:
+    files = {f"pkg{number % 500}/m{number}.py": f"m = {number}\n" for number in range(50_000)}
+    here.repository.commit(files, whole=True)
+    wrapper = here.wrapper(GITSYNC_PERIOD="1s")
+    here.wait_until_shown(here.repository.head(), wrapper, 300)
+    one = here.link.resolve() / "pkg1/m1.py"
+    here.wait_until_shown(here.repository.commit({"pkg2/m2.py": "m = -2\n"}), wrapper, 300)
+    assert one.samefile(here.link.resolve() / "pkg1/m1.py")
+    (here.link.resolve() / "pkg3/m3.py").unlink()
+
+    wrapper.sync(300)
+
+    assert "m = 3\n" == (here.link / "pkg3/m3.py").read_text()
+    assert [] == wrapper.find_events("list_too_long")
+    assert 200 == wrapper.get("/readyz").status
+    print(f"{wrapper.rss_mib():.0f} MiB")
