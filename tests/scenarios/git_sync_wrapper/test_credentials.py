@@ -5,8 +5,10 @@ Credentials that change while it runs: no sync fails, although the old ones ceas
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import boto3
+import yaml
 
 from tests.conftest import Counts
 from tests.scenarios.git_sync_wrapper.situations import after
@@ -18,6 +20,9 @@ from tests.support.git_sync import GitSite
 from tests.support.servers import MotoServer
 
 REGION = "us-east-1"
+SNIPPETS = Path(__file__).parents[3] / "charts-snippets"
+EXTERNAL_SECRETS = SNIPPETS / "secrets/external-secrets.yaml"
+NATIVE = SNIPPETS / "git-sync-wrapper.native.yaml"
 
 
 def test_no_sync_fails_while_the_password_file_is_rotated(here: GitSite) -> None:
@@ -78,14 +83,74 @@ def test_no_sync_fails_while_sts_hands_out_new_sessions_and_old_ones_get_403(
         )
 
 
-def test_no_sync_fails_while_a_secret_is_rotated(here: GitSite, moto: MotoServer) -> None:
-    client = boto3.client(
+def secrets_manager(moto: MotoServer) -> Any:
+    return boto3.client(
         "secretsmanager",
         region_name=REGION,
         endpoint_url=moto.endpoint,
         aws_access_key_id="AKIATEST",
         aws_secret_access_key="secret",
     )
+
+
+class Mounted:
+    """A Secret that External Secrets makes of an object of ours, as the kubelet mounts it."""
+
+    def __init__(self, folder: Path, name: str, client: Any) -> None:
+        objects = yaml.safe_load_all(EXTERNAL_SECRETS.read_text())
+        (self._spec,) = [
+            one["spec"]
+            for one in objects
+            if (one["kind"], one["metadata"]["name"]) == ("ExternalSecret", name)
+        ]
+        ((self.remote,),) = [one["extract"].values() for one in self._spec["dataFrom"]]
+        self.folder = folder
+        folder.mkdir()
+        self._client = client
+
+    def refresh(self) -> None:
+        """All files change in one step, by a link."""
+        said = self._client.get_secret_value(SecretId=self.remote)["SecretString"]
+        made = self.folder / f"..{len(list(self.folder.iterdir()))}"
+        made.mkdir()
+        for key, template in self._spec["target"]["template"]["data"].items():
+            field = template.removeprefix("{{ .").removesuffix(" }}")
+            (made / key).write_text(json.loads(said)[field])
+            if not (self.folder / key).is_symlink():
+                (self.folder / key).symlink_to(f"..data/{key}")
+        (self.folder / "..new").symlink_to(made.name)
+        (self.folder / "..new").rename(self.folder / "..data")
+
+
+def test_no_sync_fails_while_external_secrets_follow_secrets_manager(
+    here: GitSite, moto: MotoServer
+) -> None:
+    """The objects of charts-snippets, with the files that the snippet names."""
+    client = secrets_manager(moto)
+    mounted = Mounted(here.folder / "git-credentials", "git-credentials", client)
+    client.create_secret(Name=mounted.remote, SecretString="{}")
+
+    def rotate(number: int) -> None:
+        pair = (f"user-{number}", f"password-{number}")
+        text = json.dumps(dict(zip(("username", "password"), pair, strict=True)))
+        client.put_secret_value(SecretId=mounted.remote, SecretString=text)
+        mounted.refresh()
+        here.server.accept(pair)
+
+    values = yaml.safe_load(NATIVE.read_text())
+    (container,) = values["dagProcessor"]["extraInitContainers"]
+    env = {one["name"]: str(one.get("value")) for one in container["env"]}
+    names = ("GIT_SYNC_WRAPPER_USERNAME_FILE", "GITSYNC_PASSWORD_FILE")
+    place = "/etc/git-credentials"
+    assert all(env[name].startswith(f"{place}/") for name in names)
+    follow(
+        here, rotate, 2, **{name: env[name].replace(place, str(mounted.folder)) for name in names}
+    )
+    client.delete_secret(SecretId=mounted.remote, ForceDeleteWithoutRecovery=True)
+
+
+def test_no_sync_fails_while_a_secret_is_rotated(here: GitSite, moto: MotoServer) -> None:
+    client = secrets_manager(moto)
     name = f"airflow/git-{here.folder.parent.name}"
     client.create_secret(Name=name, SecretString="{}")
 
