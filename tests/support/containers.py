@@ -93,11 +93,13 @@ def _run(state: Path, arguments: list[str]) -> int:
     folder = state / name
     (folder / "root").mkdir(parents=True)
     plan["root"] = str(folder / "root")
+    quiet = subprocess.DEVNULL if told.d else None
     process = subprocess.Popen(
         [*APART, sys.executable, __file__, "inside", json.dumps(plan)],
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        **({"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} if told.d else {}),
+        stdout=quiet,
+        stderr=quiet,
     )
     (folder / "pid").write_text(str(process.pid))
     if told.d:
@@ -109,7 +111,7 @@ def _run(state: Path, arguments: list[str]) -> int:
             wait_until(lambda: _listens(plan["address"], port), "the server listens", 60)
         sys.stdout.write(f"{name}\n")
         return 0
-    code = process.wait()
+    code: int = process.wait()
     return 128 - code if code < 0 else code
 
 

@@ -23,12 +23,9 @@ PAGE = REPOSITORY / "docs/reference/git-sync-own-tests.md"
 IMAGE = "e2e/wrapper"
 # It needs the internet.
 LEFT_OUT = {"github_https"}
-# As git-sync, which keeps nothing of a commit that was replaced.
 SETTINGS = {
     "GIT_SYNC_WRAPPER_GIT_SYNC": "/git-sync",
     "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
-    "GIT_SYNC_WRAPPER_RETAIN_COUNT": "0",
-    "GIT_SYNC_WRAPPER_RETAIN_FOR": "0",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 # It waits for what comes for so long; a busy machine takes more than its own 3 seconds.
