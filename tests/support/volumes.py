@@ -72,10 +72,12 @@ def without_hard_links(path: Path) -> Iterator[Path]:
         pytest.skip("a volume without hard links needs root, sshfs and openssh's sftp-server")
     ours, its = socket.socketpair()
     with ours, its:
-        server = subprocess.Popen([SFTP_SERVER], stdin=its, stdout=its)
+        server = subprocess.Popen([SFTP_SERVER], stdin=its.fileno(), stdout=its.fileno())
         options = "passive,disable_hardlink"
         mounted = subprocess.Popen(
-            ["sshfs", f"x:{there}", str(path), "-f", "-o", options], stdin=ours, stdout=ours
+            ["sshfs", f"x:{there}", str(path), "-f", "-o", options],
+            stdin=ours.fileno(),
+            stdout=ours.fileno(),
         )
     try:
         wait_until(lambda: path.is_mount() or mounted.poll() is not None, "it is mounted")

@@ -70,7 +70,9 @@ def read_record(record: Mapping[str, object]) -> CommitFacts:
     """
     Return what a record says of its commit; whoever can write to the volume may have written it.
     """
-    texts = [_text(record.get(name)) for name in ("author", "committed_at", "subject")]
+    author, at, subject = (
+        _text(record.get(name)) for name in ("author", "committed_at", "subject")
+    )
     told = {kind: record.get(kind) for kind in KINDS}
     counts = {kind: count for kind, count in told.items() if isinstance(count, int) and count > 0}
     named = record.get("paths")
@@ -79,7 +81,7 @@ def read_record(record: Mapping[str, object]) -> CommitFacts:
         for kind, found in (named.items() if isinstance(named, dict) else ())
         if kind in counts and isinstance(found, list)
     }
-    return CommitFacts(*texts, counts, paths)
+    return CommitFacts(author, at, subject, counts, paths)
 
 
 def describe(
