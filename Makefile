@@ -187,8 +187,8 @@ $(SIDECARS:%=image-test/%): image-test/%: ## build and test one image
 	@image=$$(scripts/build-image $*); IMAGE=$$image $(PYTEST) tests/images/test_$(subst -,_,$*).py tests/images/test_every_image.py
 
 .PHONY: push-test
-push-test: setup ## test push against a registry on loopback
-	$(PYTEST) tests/images/test_push.py
+push-test: setup ## test push, and the pipelines that push, against a registry on loopback
+	$(PYTEST) tests/images/test_push.py tests/images/test_pipelines.py
 
 # The rest
 
