@@ -152,6 +152,7 @@ def main() -> int:
         if "--check" in sys.argv[1:]:
             sys.stdout.write(f"{name} differs from its source: run `make snippets`\n")
         else:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
             sys.stdout.write(f"wrote {name}\n")
     return 1 if stale and "--check" in sys.argv[1:] else 0

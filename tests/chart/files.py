@@ -47,7 +47,7 @@ OBJECTS = (
 )
 PATCHES = ("network/aws-node.yaml",)
 # Checked by tests of their own.
-ELSEWHERE = ("ci", "monitoring")
+ELSEWHERE = ("ci", "kustomize", "monitoring")
 
 _REFERENCE = re.compile(r"\{\{ \.Values\.([\w.]+) \}\}")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.chart import checks, files, printed
+from tests.chart import checks, files, kustomize, printed
 from tests.chart.sidecars import Values
 
 HELM = shutil.which("helm")
@@ -26,16 +26,20 @@ HOW_TO_RENDER = (
 
 
 def render(
-    home: Path, names: Sequence[str], namespace: str = "airflow", chart: Path = checks.CHART
+    home: Path,
+    names: Sequence[str],
+    namespace: str = "airflow",
+    chart: Path = checks.CHART,
 ) -> list[Values]:
     """
     Return the objects that a chart makes of values, and of settings such as `a=b`.
 
-    Values are files, or what a command prints.
+    Values are files, or what a command prints; components of Kustomize patch what comes of them.
 
     The release is called airflow.
     """
-    arguments = [_argument(home, name) for name in names]
+    components = [name for name in names if name in kustomize.COMPONENTS]
+    arguments = [_argument(home, name) for name in names if name not in components]
     done = subprocess.run(
         [
             str(HELM),
@@ -53,15 +57,20 @@ def render(
         timeout=120,
     )
     assert 0 == done.returncode, f"helm: {done.returncode} {done.stderr}"
+    if components:
+        place = kustomize.written(home, done.stdout, components)
+        built, complaints = kustomize.build(place)
+        assert built, f"kustomize: {complaints}"
+        return built
     # In C, as it is a tenth of the CPU that Python takes.
     found = yaml.load_all(done.stdout, yaml.CSafeLoader)
     return [manifest for manifest in found if manifest]
 
 
 def _argument(home: Path, name: str) -> str:
-    if name in printed.ALL:
+    if name in printed.ALL or name == kustomize.THE_PAGES:
         path = home / f"{name}.yaml"
-        path.write_text(files.text(name))
+        path.write_text(kustomize.VALUES if name == kustomize.THE_PAGES else files.text(name))
         return f"--values={path}"
     return f"--set={name}" if "=" in name else f"--values={files.SNIPPETS / name}"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart import checks, files, pods, printed, start
+from tests.chart import checks, files, kustomize, pods, printed, start
 from tests.chart.kubernetes import strict_complaints
 from tests.chart.mutations import named
 from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
@@ -116,6 +116,29 @@ FOLDERS = {
     "git-sync-wrapper.native.yaml": "/git/repo/dags",
     "values-git-sync.yaml": "/opt/airflow/dags/repo/dags",
 }
+
+# The page's values, and which of its components.
+_S3, _S3_TASKS, _TICKETS, _TICKETS_TASKS = kustomize.COMPONENTS
+BUILT: dict[tuple[str, ...], Kinds] = {
+    (AS_CELERY, kustomize.THE_PAGES, _S3, _TICKETS): {
+        "dag-processor": DAGS,
+        "triggerer": DAGS | TICKETS,
+        "worker": DAGS | TICKETS,
+    },
+    (AS_PODS, kustomize.THE_PAGES, *kustomize.COMPONENTS): {
+        "dag-processor": DAGS,
+        "triggerer": DAGS | TICKETS,
+        "task pod": TASK,
+    },
+    ("executor=LocalExecutor", kustomize.THE_PAGES, _S3, _TICKETS): {
+        "dag-processor": DAGS,
+        "triggerer": DAGS | TICKETS,
+        "scheduler": DAGS | TICKETS,
+    },
+    (AS_CELERY, kustomize.THE_PAGES, _TICKETS): dict.fromkeys(("triggerer", "worker"), TICKETS),
+}
+if kustomize.is_there():
+    EXPECTED |= BUILT
 
 IN_THE_CHART = {name for name, folder in FOLDERS.items() if "/repo/" in folder} - {
     "git-sync-wrapper.extra.yaml",

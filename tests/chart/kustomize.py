@@ -1,0 +1,67 @@
+"""
+The components of charts-snippets/kustomize, on what the chart renders, by the real kustomize.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from tests.chart import files, start
+from tests.chart.sidecars import Values
+
+KUSTOMIZE = shutil.which("kustomize")
+HOW_TO_BUILD = "components need kustomize 5.8 or later on PATH: scripts/go-tool kustomize"
+PAGE = files.SNIPPETS.parent / "docs/how-to/move-what-leaves-the-chart-to-kustomize.md"
+# As the page has them: the chart's values, and what a user writes beside the components.
+VALUES, KUSTOMIZATION = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+COMPONENTS: tuple[str, ...] = tuple(yaml.safe_load(KUSTOMIZATION)["components"])
+# What stands for the page's values among the names of values.
+THE_PAGES = "move-what-leaves-the-chart-to-kustomize.md"
+
+
+def is_there() -> bool:
+    """
+    Whether components can be built; an older kustomize has not learned all that they use.
+    """
+    if KUSTOMIZE is None:
+        return False
+    said = subprocess.run([KUSTOMIZE, "version"], capture_output=True, text=True).stdout
+    found = re.match(r"v(\d+)\.(\d+)", said)
+    return found is not None and (int(found[1]), int(found[2])) >= (5, 8)
+
+
+def written(folder: Path, rendered: str, components: Sequence[str]) -> Path:
+    """
+    Write what a user has beside the components, with only some of them; return the folder.
+
+    Args:
+        folder: Where it goes, a new folder in it.
+        rendered: What `helm template` printed.
+        components: As the page names them.
+    """
+    place = folder / "kustomize"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(files.SNIPPETS / "kustomize", place / "kustomize")
+    (place / "rendered.yaml").write_text(rendered)
+    krb5_conf = folder / "krb5.conf"
+    given = krb5_conf.read_bytes() if krb5_conf.exists() else start.content("krb5.conf")
+    (place / "krb5.conf").write_bytes(given)
+    said = {**yaml.safe_load(KUSTOMIZATION), "components": [*components]}
+    del said["namespace"]  # `helm template` has named another one
+    (place / "kustomization.yaml").write_text(yaml.safe_dump(said))
+    return place
+
+
+def build(folder: Path) -> tuple[list[Values], str]:
+    """
+    Run the real kustomize; return the objects, and what it complains about.
+    """
+    assert KUSTOMIZE
+    done = subprocess.run([KUSTOMIZE, "build", str(folder)], capture_output=True, text=True)
+    return [one for one in yaml.load_all(done.stdout, yaml.CSafeLoader) if one], done.stderr
