@@ -148,6 +148,10 @@ test-cluster: ## start charts-snippets and a dozen of make values on the cluster
 	$(call prepare,$@ images)
 	$(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
 
+.PHONY: verify-aws
+verify-aws: setup ## try S3, KMS, IAM, ECR and CodeCommit in a real account, and remove it all (BUCKET=… KMS_KEY=… CLUSTER=…)
+	@$(if $(BUCKET),BUCKET='$(BUCKET)') $(BIN)/python scripts/verify_aws.py
+
 # Images
 
 .PHONY: setup-images

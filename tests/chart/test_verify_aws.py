@@ -1,0 +1,196 @@
+"""
+`make verify-aws` against moto, which asks IAM about every request: what it reports, and that
+nothing is left.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from tests.support.moto_iam import MotoWithIam
+
+ROOT = Path(__file__).parents[2]
+BUCKET = "my-airflow-bucket"
+ALL = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+MAKE = f"""#!{sys.executable}
+import boto3, sys
+account = sys.argv[3].partition("=")[2]
+boto3.client("ecr").create_repository(
+    repositoryName=account.partition("/")[2] + "/s3-sync", imageTagMutability="IMMUTABLE"
+)
+"""
+PROGRAMS = {
+    "docker": "#!/bin/sh\n",
+    "make": MAKE,
+    "git": '#!/bin/sh\n[ "$1" = ls-remote ] && [ "${2%%:*}" = codecommit ]\n',
+}
+
+
+class Account:
+    """
+    An account with one bucket, and programs beside it.
+    """
+
+    def __init__(self, owner: dict[str, str], user: dict[str, str], programs: Path) -> None:
+        self._owner = owner
+        self._user = user
+        self.programs = programs
+
+    def verify(self, **settings: str) -> subprocess.CompletedProcess[str]:
+        """
+        Run the command to its end.
+        """
+        return subprocess.run(
+            [sys.executable, ROOT / "scripts/verify_aws.py"],
+            env={
+                **self._user,
+                "PATH": f"{self.programs}:/usr/bin:/bin",
+                "HOME": str(self.programs.parent),
+                "BUCKET": BUCKET,
+                **settings,
+            },
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+        )
+
+    def has(self) -> dict[str, list[str]]:
+        """
+        What is in the account, as the one who may see all.
+        """
+
+        def aws(service: str) -> Any:
+            return boto3.client(  # type: ignore[call-overload]
+                service,
+                endpoint_url=self._owner["AWS_ENDPOINT_URL"],
+                aws_access_key_id=self._owner["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=self._owner["AWS_SECRET_ACCESS_KEY"],
+                region_name=self._owner["AWS_DEFAULT_REGION"],
+                config=Config(proxies={}, s3={"addressing_style": "path"}),
+            )
+
+        versions = aws("s3").list_object_versions(Bucket=BUCKET)
+        return {
+            "keys": [one["Key"] for one in versions.get("Versions", [])],
+            "markers": [one["Key"] for one in versions.get("DeleteMarkers", [])],
+            "roles": [one["RoleName"] for one in aws("iam").list_roles()["Roles"]],
+            "images": [
+                one["repositoryName"] for one in aws("ecr").describe_repositories()["repositories"]
+            ],
+        }
+
+
+@pytest.fixture(scope="module")
+def users() -> Iterator[dict[str, dict[str, str]]]:
+    """
+    One who may do all, and one who may remove no role.
+    """
+    deny = {"Effect": "Deny", "Action": "iam:DeleteRole", "Resource": "*"}
+    with MotoWithIam() as moto:
+        s3 = moto.aws("s3")
+        s3.create_bucket(Bucket=BUCKET)
+        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        s3.put_object(Bucket=BUCKET, Key="dags/a.py", Body=b"x = 1\n")
+        found = {
+            "all": moto.user_with(ALL),
+            "keeper": moto.user_with({**ALL, "Statement": [*ALL["Statement"], deny]}),  # type: ignore[list-item]
+        }
+        moto.enforce()
+        yield found
+
+
+@pytest.fixture
+def account(users: dict[str, dict[str, str]], tmp_path: Path, request: Any) -> Account:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in PROGRAMS.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    return Account(users["all"], users[getattr(request, "param", "all")], programs)
+
+
+BEFORE = {"keys": ["dags/a.py"], "markers": [], "roles": [], "images": []}
+
+
+def results(report: str) -> dict[str, str]:
+    """
+    Return the result of each step.
+    """
+    rows = [line.split("|") for line in report.splitlines() if line.startswith("|")]
+    return {row[1].strip(): row[2].strip() for row in rows[2:]}
+
+
+def test_every_step_is_taken_and_nothing_is_left(account: Account) -> None:
+    done = account.verify()
+
+    assert {
+        "identity": "ok",
+        "conditional writes": "ok",
+        "release": "ok",
+        "kms": "ok",
+        "role": "ok",
+        "irsa": "not tried",
+        "ecr": "ok",
+        "codecommit": "ok",
+    } == results(done.stdout), done
+    assert 0 == done.returncode
+    assert "Everything is removed." in done.stdout
+    assert "123456789012" not in done.stdout
+    assert BEFORE == account.has()
+
+
+@pytest.mark.parametrize(("step", "number"), [("make", "INT"), ("git", "TERM")])
+def test_a_signal_in_a_step_leaves_nothing(account: Account, step: str, number: str) -> None:
+    program = account.programs / step
+    program.rename(account.programs / "real")
+    program.write_text(
+        f'#!/bin/sh\n"$(dirname "$0")/real" "$@"\nkill -{number} $PPID\nexec sleep 99\n'
+    )
+    program.chmod(0o755)
+
+    done = account.verify()
+
+    assert 130 == done.returncode, done
+    assert "Everything is removed." in done.stdout
+    assert BEFORE == account.has()
+
+
+@pytest.mark.parametrize("account", ["keeper"], indirect=True)
+def test_what_fails_and_what_is_left_are_named_and_the_rest_is_done(account: Account) -> None:
+    (account.programs / "make").write_text("#!/bin/sh\necho no such thing >&2\nexit 3\n")
+
+    done = account.verify()
+
+    found = results(done.stdout)
+    assert ["ecr"] == [one for one, result in found.items() if result == "FAILED"]
+    assert "make ended with 3: no such thing" in done.stdout
+    assert "ok" == found["codecommit"]
+    assert 1 == done.returncode
+    (role,) = account.has()["roles"]
+    assert f"Not removed: role {role}: " in done.stdout
+    assert {**BEFORE, "roles": [role]} == account.has()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"BUCKET": ""}, "BUCKET="),
+        ({"BUCKET": "s3://mine"}, "BUCKET=s3://mine"),
+        ({"AWS_DEFAULT_REGION": ""}, "AWS_DEFAULT_REGION is not set"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named(
+    account: Account, settings: dict[str, str], says: str
+) -> None:
+    done = account.verify(**settings)
+
+    assert (2, "") == (done.returncode, done.stdout)
+    assert says in done.stderr
