@@ -18,6 +18,7 @@ from tests.cluster.stack import PRINCIPAL, REALM, Stack, World, publish, stack, 
 from tests.support import kdc as realm
 from tests.support.kdc import Kdc
 from tests.support.servers import MotoServer
+from tests.support.signing import Key
 
 DEV, PRD = ("values.yaml", "values-dev.yaml"), ("values.yaml", "values-prd.yaml")
 BUCKETS = {"dev": "my-airflow-bucket-dev", "prd": "my-airflow-bucket-prd"}
@@ -58,7 +59,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         kdc.client_config(folder / "krb5.conf")
         for bucket in BUCKETS.values():
             s3.client().create_bucket(Bucket=bucket)
-        yield World(images.provide(folder, NAMES), s3, kdc, folder)
+        yield World(images.provide(folder, NAMES), s3, kdc, folder, Key())
 
 
 @pytest.fixture(scope="session")

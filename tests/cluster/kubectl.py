@@ -138,7 +138,7 @@ class Pod:
 @dataclass(frozen=True)
 class Namespace:
     """
-    A namespace that takes only pods of the PodSecurity level `restricted`.
+    A namespace that takes only pods of one PodSecurity level.
     """
 
     name: str
@@ -209,14 +209,17 @@ class Namespace:
 
 
 @contextmanager
-def namespace(name: str) -> Iterator[Namespace]:
+def namespace(name: str, level: str = "restricted") -> Iterator[Namespace]:
     """
     Make a namespace, and delete it with all that is in it.
+
+    Args:
+        level: The PodSecurity level that its pods must have.
     """
     label = "pod-security.kubernetes.io/enforce"
     kubectl("create", "namespace", name)
     try:
-        kubectl("label", "namespace", name, f"{label}=restricted")
+        kubectl("label", "namespace", name, f"{label}={level}")
         yield Namespace(name)
     finally:
         kubectl("delete", "namespace", name, "--wait=false")

@@ -15,10 +15,11 @@ import yaml
 from tests.chart.rendering import render
 from tests.chart.sidecars import Values
 from tests.cluster.forwarder import Address, Forwarder
+from tests.cluster.images import Images
 from tests.cluster.kubectl import PATIENCE_SECONDS, Namespace, kubectl, namespace
+from tests.cluster.stack import module
 from tests.cluster.substitutions import TASK_POD, WITH_AIRFLOW, Site, substitute
 from tests.support.airflow_runs import Notes, Runs
-from tests.support.bundles import MODULE
 from tests.support.databases import PASSWORD, USER, Database, Postgres
 from tests.support.fault_proxy import FaultProxy
 from tests.support.publishing import Publishing, write_files
@@ -77,13 +78,13 @@ class Live(Runs):
 
 
 @contextmanager
-def live(airflow: str, s3_sync: str, folder: Path, name: str) -> Iterator[Live]:
+def live(airflow: str, ours: Images, folder: Path, name: str) -> Iterator[Live]:
     """
     Install Airflow with DAG versions and a first release, and wait until its API answers.
 
     Args:
         airflow: An image.
-        s3_sync: Another one.
+        ours: The image of s3-sync.
         name: Of the namespace.
     """
     host = os.environ["CLUSTER_HOST"]
@@ -102,9 +103,9 @@ def live(airflow: str, s3_sync: str, folder: Path, name: str) -> Iterator[Live]:
         of_here = folder / "of-here.yaml"
         of_here.write_text(yaml.safe_dump(_of_here(airflow, database, api)))
         rendered = render(folder, [*VALUES, str(of_here)], name)
-        site = Site(s3.endpoint, airflow, s3_sync, kubernetes.address)
+        site = Site(s3.endpoint, airflow, ours.name, kubernetes=kubernetes.address)
         stack.enter_context(namespace(name))
-        objects = [_module(), *_substituted(rendered, site)]
+        objects = [module(), *_substituted(rendered, site)]
         later = [one for one in objects if one["kind"] in ("Deployment", "StatefulSet")]
         place.create([one for one in objects if one not in later])
         # Otherwise each pod runs an Airflow that waits for this, and gives up after a minute.
@@ -135,16 +136,6 @@ def _of_here(image: str, database: Database, api: Forwarder) -> Values:
         },
         "config": {"core": {"execution_api_server_url": f"{api.endpoint}/execution/"}},
     }
-
-
-def _module() -> Values:
-    """
-    Return the ConfigMap that is there before the chart is installed.
-    """
-    path = MODULE / "airflow_sidecar_bundle.py"
-    metadata = {"name": "airflow-sidecar-bundle"}
-    data = {path.name: path.read_text()}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 def _substituted(rendered: list[Values], site: Site) -> list[Values]:

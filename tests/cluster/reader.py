@@ -49,9 +49,10 @@ def look() -> dict[str, int | str]:
 
 def walk(folder: str) -> list[tuple[str, str]]:
     """
-    Return all files below a folder: where they are, and their names.
+    Return all files below a folder that Airflow would look at: where they are, and their names.
     """
-    return [(here, name) for here, _, names in os.walk(folder) for name in names]
+    found = [(here, name) for here, _, names in os.walk(folder) for name in names]
+    return [(here, name) for here, name in found if name.endswith(".py")]
 
 
 def read(path: str, folder: str) -> tuple[int, int]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.chart import checks, start
 from tests.chart import pods as shapes
-from tests.chart import start
 from tests.chart.objects import WANTED_KEYS
 from tests.chart.rendering import component, render
 from tests.chart.sidecars import Values
@@ -23,9 +23,11 @@ from tests.cluster.images import Images
 from tests.cluster.kubectl import Namespace, Pod, namespace
 from tests.cluster.reader import mark
 from tests.cluster.substitutions import TASK_POD, WITHOUT_AIRFLOW, Site, substitute
+from tests.support.bundles import MODULE
 from tests.support.kdc import Kdc
 from tests.support.publishing import Publishing, write_files
 from tests.support.servers import S3Server
+from tests.support.signing import Key
 
 REALM = "EXAMPLE.COM"
 PRINCIPAL = "airflow"
@@ -35,12 +37,20 @@ PRINCIPAL = "airflow"
 class World:
     """
     What is outside of the cluster.
+
+    Args:
+        key: What releases are signed with.
+        bucket: The one for files that name `my-airflow-bucket`.
+        repository: The address of a git repository with DAGs, where there is one.
     """
 
     images: Images
     s3: S3Server
     kdc: Kdc
     folder: Path
+    key: Key
+    bucket: str | None = None
+    repository: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,12 +132,14 @@ def publish(world: World, bucket: str, number: int) -> None:
     Publish a revision as a release.
     """
     folder = write_files(Path(tempfile.mkdtemp(dir=world.folder)), revision(number))
-    Publishing(world.s3, bucket, world.folder / "home").succeed("publish", folder)
+    private = world.key.write_private(world.folder / "sign.pem")
+    publishing = Publishing(world.s3, bucket, world.folder / "home")
+    publishing.succeed("publish", folder, "--sign-key", private)
 
 
 def of_the_user(world: World) -> Iterator[Values]:
     """
-    Yield the Secrets and the ConfigMap that are there before the chart is installed.
+    Yield the Secrets and the ConfigMaps that are there before the chart is installed.
     """
     keytab = world.folder / "airflow.keytab"
     contents = {"airflow.keytab": keytab.read_bytes(), ".dockerconfigjson": b'{"auths": {}}'}
@@ -139,6 +151,18 @@ def of_the_user(world: World) -> Iterator[Values]:
         yield {**_object("Secret", name), "data": encoded, **kind}
     krb5_conf = (world.folder / "krb5.conf").read_text()
     yield {**_object("ConfigMap", "airflow-krb5-conf"), "data": {"krb5.conf": krb5_conf}}
+    key = world.key.public_pem.decode()
+    yield {**_object("ConfigMap", "s3-sync-keys"), "data": {"ci-2026-11.pem": key}}
+    yield module()
+
+
+def module() -> Values:
+    """
+    Return the ConfigMap with the module of the bundle.
+    """
+    path = MODULE / "airflow_sidecar_bundle.py"
+    data = {path.name: path.read_text()}
+    return {**_object("ConfigMap", "airflow-sidecar-bundle"), "data": data}
 
 
 def _object(kind: str, name: str) -> Values:
@@ -147,7 +171,12 @@ def _object(kind: str, name: str) -> Values:
 
 @contextmanager
 def stack(
-    world: World, name: str, values: tuple[str, ...], only: frozenset[str] | None = None
+    world: World,
+    name: str,
+    values: tuple[str, ...],
+    only: frozenset[str] | None = None,
+    chart: Path = checks.CHART,
+    level: str = "restricted",
 ) -> Iterator[Stack]:
     """
     Install what values files make of the chart; the pods need not be ready yet.
@@ -157,17 +186,24 @@ def stack(
         name: Of the namespace.
         values: The files, as Helm takes them.
         only: The components that are wanted; None: all.
+        chart: The chart.
+        level: The PodSecurity level of the namespace.
     """
-    rendered = render(world.folder, (*world.images.settings(), *values), name)
+    rendered = render(world.folder, (*world.images.settings(), *values), name, chart)
     for one in list(rendered):
         if TASK_POD in (one.get("data") or {}):
             rendered.append(yaml.safe_load(one["data"][TASK_POD]))
-    site = Site(world.s3.endpoint, world.images.name("reader"), world.images.name("s3-sync"))
+    images = world.images
+    site = Site(
+        world.s3.endpoint, images.name("reader"), images.name, world.bucket, world.repository
+    )
     objects = substitute(WITHOUT_AIRFLOW, copy.deepcopy(rendered), site)
     if only is not None:
         objects = [one for one in objects if _component_of(one) in {*only, None}]
-    with namespace(name) as place:
-        place.create([*of_the_user(world), *objects])
+    brought = {one["metadata"]["name"] for one in objects}
+    given = [one for one in of_the_user(world) if one["metadata"]["name"] not in brought]
+    with namespace(name, level) as place:
+        place.create([*given, *objects])
         yield Stack(place, rendered, objects)
 
 

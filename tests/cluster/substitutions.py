@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.chart import pods
-from tests.chart.sidecars import DAGS_FOLDER, SIDECARS, Values
+from tests.chart.sidecars import DAGS_FOLDER, Values
+from tests.chart.start import sidecar_of
 from tests.support.servers import REGION
 
 ROLE = "eks.amazonaws.com/role-arn"
@@ -21,6 +22,8 @@ TOKEN = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 TASK_POD = "pod_template_file.yaml"
 # The certificates of all API servers have this name.
 KUBERNETES = "kubernetes.default.svc"
+# Of files to paste.
+BUCKET = "my-airflow-bucket"
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,17 @@ class Site:
 
     Args:
         airflow_image: What runs as Airflow, or instead of it.
-        our_image: The image of s3-sync.
+        our_image: The image of a sidecar, by its name.
+        bucket: The one that is there instead of `my-airflow-bucket`; None: that one is.
+        repository: The address of a git repository with the DAGs; None: there is none.
         kubernetes: Where pods reach the API server of Kubernetes; None: where it says itself.
     """
 
     s3_endpoint: str
     airflow_image: str
-    our_image: str
+    our_image: Callable[[str], str]
+    bucket: str | None = None
+    repository: str | None = None
     kubernetes: tuple[str, int] | None = None
 
 
@@ -70,7 +77,8 @@ def leave_out_airflow_alone(objects: list[Values], _: Site) -> None:
     objects[:] = [
         one
         for one in objects
-        if one["kind"] != "Job" and all(pods.kinds(spec) for spec in specs([one]))
+        if one["kind"] != "Job"
+        and all(any(map(sidecar_of, pods.containers(spec))) for spec in specs([one]))
     ]
 
 
@@ -91,7 +99,7 @@ def read_instead_of_airflow(objects: list[Values], _: Site) -> None:
     """
     for spec in specs(objects):
         for container in pods.containers(spec):
-            if container["name"] in SIDECARS:
+            if sidecar_of(container):
                 continue
             paths = {mount["mountPath"] for mount in container.get("volumeMounts") or []}
             reads = "/opt/airflow/airflow.cfg" in paths and bool({DAGS_FOLDER, "/git"} & paths)
@@ -99,7 +107,7 @@ def read_instead_of_airflow(objects: list[Values], _: Site) -> None:
                 container.pop(key, None)
             container["command"] = ["python3", "/reader.py", "watch" if reads else "idle"]
         for container in spec.get("initContainers") or []:
-            if container["name"] not in SIDECARS:
+            if not sidecar_of(container):
                 container["command"] = ["true"]
 
 
@@ -144,14 +152,27 @@ def lead_to_the_server(objects: list[Values], site: Site) -> None:
                 _add_variables(container, AWS_ENDPOINT_URL=site.s3_endpoint)
 
 
-def take_our_image(objects: list[Values], site: Site) -> None:
+def take_our_images(objects: list[Values], site: Site) -> None:
     """
-    Name the image of this commit.
+    Name the images of this commit.
     """
     for spec in specs(objects):
         for container in pods.containers(spec):
-            if container["name"] == "s3-sync":
-                container["image"] = site.our_image
+            if name := sidecar_of(container):
+                container["image"] = site.our_image(name)
+
+
+def lead_to_the_dags(objects: list[Values], site: Site) -> None:
+    """
+    Tell s3-sync and git-sync where the DAGs are, in files to paste.
+    """
+    for spec in specs(objects):
+        for container in pods.containers(spec):
+            for one in container.get("env") or []:
+                if site.repository and one["name"] in ("GITSYNC_REPO", "GIT_SYNC_REPO"):
+                    one["value"] = site.repository
+                if site.bucket and (one["name"], one.get("value")) == ("AWS_BUCKET", BUCKET):
+                    one["value"] = site.bucket
 
 
 def ask_only_whether_it_is_ready(objects: list[Values], _: Site) -> None:
@@ -185,6 +206,10 @@ def _add_variables(container: Values, **variables: str) -> None:
 
 _IN_BOTH = (
     Substitution(
+        "Our images are those of this commit: the files say to change them.",
+        take_our_images,
+    ),
+    Substitution(
         "Pods of a service account with a role have its token and variables: on EKS a webhook "
         "adds them.",
         give_the_role,
@@ -208,6 +233,11 @@ WITHOUT_AIRFLOW = (
         "Airflow's own probes would ask Airflow.",
         read_instead_of_airflow,
     ),
+    Substitution(
+        "Bucket and git repository are those of the tests: the files to paste say to change them. "
+        "So the one for CodeCommit asks no CodeCommit.",
+        lead_to_the_dags,
+    ),
     *_IN_BOTH,
 )
 WITH_AIRFLOW = (
@@ -215,10 +245,6 @@ WITH_AIRFLOW = (
         "Airflow has no probes that end it: on a busy machine it takes longer than they allow, and "
         "some of them start another Airflow each minute.",
         ask_only_whether_it_is_ready,
-    ),
-    Substitution(
-        "The image of s3-sync is that of this commit: the snippet says to change it.",
-        take_our_image,
     ),
     Substitution(
         "The API server of Kubernetes is reached by way of this machine, under its own name: the "

@@ -31,7 +31,7 @@ def airflow(
     folder = tmp_path_factory.mktemp("airflow")
     ours = images.provide(folder, ("s3-sync",))
     theirs = images.provide_airflow(folder)
-    with live(theirs, ours.name("s3-sync"), folder, f"airflow-{run}") as found:
+    with live(theirs, ours, folder, f"airflow-{run}") as found:
         found.wait_for_version(found.publish("start"))
         found.unpause()
         yield found

@@ -1,0 +1,177 @@
+"""
+Every file of values starts, the components of Kustomize and the published example, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.chart import checks, files, kustomize, pods, test_old_chart, test_render
+from tests.chart.rendering import OLD_CHART
+from tests.cluster.conftest import BUCKETS, SERVICE
+from tests.cluster.kubectl import PATIENCE_SECONDS, Pod
+from tests.cluster.stack import (
+    PRINCIPAL,
+    REALM,
+    Stack,
+    World,
+    publish,
+    revision,
+    seen_by,
+    stack,
+    upload,
+)
+from tests.support.git_server import GitServer
+
+YOUR_VALUES = str(Path(__file__).with_name("your-values.yaml"))
+AS_PODS = test_render.AS_PODS
+RELEASES = ("s3-sync.release.yaml", "s3-sync.signed.yaml", "s3-sync.versions.yaml")
+# Which files are started together, of all that are rendered; `test_pods.py` starts values-dev.yaml
+# and values-prd.yaml on values.yaml alone.
+STARTED: tuple[tuple[str, ...], ...] = (
+    ("s3-sync.extra.yaml",),
+    ("s3-sync.snapshot.yaml",),
+    (AS_PODS, "s3-sync.native.yaml", "s3-sync.init.yaml"),
+    (AS_PODS, "s3-sync.release.yaml"),
+    ("s3-sync.signed.yaml",),
+    (AS_PODS, "s3-sync.versions.yaml"),
+    ("kerberos.extra.yaml",),
+    ("kerberos.native.yaml",),
+    (AS_PODS, "kerberos.init.yaml"),
+    ("sync-perm.extra.yaml",),
+    ("git-sync-wrapper.chart.yaml",),
+    (AS_PODS, "git-sync-wrapper.codecommit.yaml"),
+    ("git-sync-wrapper.extra.yaml",),
+    (AS_PODS, "git-sync-wrapper.native.yaml", "git-sync-wrapper.init.yaml"),
+    ("values.yaml", "values-airflow-2.yaml", "values-dev.yaml"),
+    ("values.yaml", "values-git-sync.yaml", "values-prd.yaml"),
+    ("values.yaml", "values-prd.yaml", "examples/fargate.yaml"),
+    *test_render.BUILT,
+)
+# They read a claim that a file system of the cloud provides.
+OF_A_CLAIM = {"examples/git-sync-deployment.yaml", "examples/shared-ticket.yaml"}
+
+
+def test_every_file_is_among_them() -> None:
+    started = {name for names in STARTED for name in names}
+
+    assert {*files.FILES} == started & {*files.FILES} | OF_A_CLAIM
+
+
+@pytest.fixture(scope="module")
+def outside(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, World]]:
+    """
+    The world with a git repository and a bucket; by whether that has releases.
+    """
+    with GitServer(tmp_path_factory.mktemp("git"), host=os.environ["CLUSTER_HOST"]) as git:
+        git.repository().commit({f"dags/{path}": text for path, text in revision(1).items()})
+        found = {}
+        for has_releases, write in ((False, upload), (True, publish)):
+            bucket = f"files-{write.__name__}"
+            world.s3.client().create_bucket(Bucket=bucket)
+            write(world, bucket, 1)
+            found[has_releases] = dataclasses.replace(world, bucket=bucket, repository=git.url())
+        # Of values-dev.yaml and values-prd.yaml.
+        upload(world, BUCKETS["dev"], 1)
+        publish(world, BUCKETS["prd"], 1)
+        yield found
+
+
+@pytest.mark.parametrize("names", STARTED, ids=" ".join)
+def test_files_start_and_bring_what_they_say(
+    names: tuple[str, ...], outside: dict[bool, World], run: str
+) -> None:
+    """
+    Each pod has its sidecars and becomes ready without a restart; DAGs and tickets are there.
+    """
+    if names in test_render.BUILT and not kustomize.is_there():
+        pytest.skip(kustomize.HOW_TO_BUILD)
+    world = outside[bool({*names} & {*RELEASES})]
+    users = () if files.WHOLE in names else (YOUR_VALUES,)
+    with stack(world, f"files-{STARTED.index(names)}-{run}", (*users, *names)) as place:
+        found = place.pods()
+        kinds = {name: pods.kinds(some[0].spec) for name, some in found.items()}
+        assert test_render.EXPECTED[names] == {one: some for one, some in kinds.items() if some}
+        _see_dags(place)
+        for some in found.values():
+            _see_tickets(some)
+        _verify(place, names)
+        _see_no_restart(place)
+
+
+@pytest.mark.parametrize("version", ["1.13.1", "1.22.0"])
+def test_the_published_example_starts_in_its_right_place(
+    version: str, outside: dict[bool, World], run: str, tmp_path: Path
+) -> None:
+    """
+    As the page corrects it, which is the smallest correction: not for the level `restricted`.
+    """
+    values = tmp_path / "values.yaml"
+    values.write_text(test_old_chart.CORRECTED)
+    chart = {"1.13.1": OLD_CHART, "1.22.0": checks.CHART}[version]
+    if not chart.is_dir():
+        pytest.skip("OLD_AIRFLOW_CHART names no folder with chart 1.13.1")
+    names = (test_old_chart.AIRFLOW_2, str(values))
+    name = f"published-{version.replace('.', '-')}-{run}"
+    with stack(outside[False], name, names, chart=chart, level="baseline") as place:
+        assert {"scheduler", "webserver"} == place.pods().keys()
+        _see_dags(place)
+        _see_no_restart(place)
+
+
+def _see_dags(place: Stack) -> None:
+    consumers = place.consumers()
+
+    def all_see() -> bool:
+        return all(seen_by(*one).startswith('{"revision": ') for one in consumers)
+
+    assert place.namespace.wait_until(all_see, "every pod sees DAGs")
+
+
+def _see_tickets(some: list[Pod]) -> None:
+    for pod in some:
+        if "kerberos" in pods.kinds(pod.spec):
+            airflow = pod.spec["containers"][0]["name"]
+
+            def has_one(pod: Pod = pod, airflow: str = airflow) -> bool:
+                said = pod.namespace.attempt(
+                    "exec", pod.name, f"--container={airflow}", "--", "kvno", SERVICE
+                )
+                return said.startswith(f"{SERVICE}@{REALM}: kvno = ")
+
+            assert pod.namespace.wait_until(has_one, f"{pod.name} has a ticket")
+            assert f"{PRINCIPAL}@{REALM}" in pod.execute(airflow, "klist")
+
+
+def _verify(place: Stack, names: tuple[str, ...]) -> None:
+    """
+    Wait for what the components say of themselves, as the chart does for its own overlays.
+    """
+    for name in names:
+        status = files.SNIPPETS / name / "STATUS.yaml"
+        if name in kustomize.COMPONENTS and status.is_file():
+            verify = yaml.safe_load(status.read_text())["verify"]
+            for one in verify["resources"]:
+                resource = f"{one['kind']}/airflow-{one['name']}".lower()
+                if one.get("ready"):
+                    timeout = f"--timeout={PATIENCE_SECONDS}s"
+                    place.namespace.run("rollout", "status", resource, timeout)
+                else:
+                    place.namespace.run("get", resource)
+
+
+def _see_no_restart(place: Stack) -> None:
+    restarts = {
+        f"{pod.name} {name}": container.restarts
+        for some in place.pods().values()
+        for pod in some
+        for name, container in pod.containers.items()
+    }
+
+    assert dict.fromkeys(restarts, 0) == restarts
