@@ -357,6 +357,9 @@ def test_the_charts_git_sync_is_ours_in_every_pod(names: tuple[str, ...]) -> Non
     ]
     known = SIDECARS["git-sync-wrapper"].variables
 
+    for pod in whole_pods(names):
+        ours = {"git-sync", "git-sync-init"}
+        assert [] == list(pods.restricted_complaints(pod["spec"], only=ours))
     assert {"git-sync", "git-sync-init"} == {one["name"] for one in found}
     for container in found:
         assert container["image"].endswith("/git-sync-wrapper:0.1.0")

@@ -47,7 +47,9 @@ def test_a_container_of_ours_is_nowhere_but_in_the_source() -> None:
         if "readOnlyRootFilesystem" in path.read_text()
     }
 
-    by_the_chart = {files.SNIPPETS / "git-sync-wrapper.chart.yaml"}
+    by_the_chart = {
+        files.SNIPPETS / f"git-sync-wrapper.{kind}.yaml" for kind in ("chart", "codecommit")
+    }
     assert written - by_the_chart == snippets.files().keys() & written
     assert written >= by_the_chart
 

@@ -101,7 +101,7 @@ def users() -> Iterator[dict[str, dict[str, str]]]:
         s3.put_object(Bucket=BUCKET, Key="dags/a.py", Body=b"x = 1\n")
         found = {
             "all": moto.user_with(ALL),
-            "keeper": moto.user_with({**ALL, "Statement": [*ALL["Statement"], deny]}),  # type: ignore[list-item]
+            "keeper": moto.user_with({**ALL, "Statement": [*ALL["Statement"], deny]}),
         }
         moto.enforce()
         yield found

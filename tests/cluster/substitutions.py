@@ -2,7 +2,7 @@
 All that is changed of what the chart renders, before the cluster gets it: one table for pods in
 which a reader runs instead of Airflow, one for a real Airflow.
 
-Nothing else is: our containers keep their images, variables, probes, resources, mounts and security
+Nothing else is: our containers keep their variables, probes, resources, mounts and security
 contexts; a variable is added where it is the cloud that adds it.
 """
 
@@ -234,8 +234,7 @@ WITHOUT_AIRFLOW = (
         read_instead_of_airflow,
     ),
     Substitution(
-        "Bucket and git repository are those of the tests: the files to paste say to change them. "
-        "So the one for CodeCommit asks no CodeCommit.",
+        "Bucket and git repository are those of the tests: the files to paste say to change them.",
         lead_to_the_dags,
     ),
     *_IN_BOTH,
