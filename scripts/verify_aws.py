@@ -349,7 +349,7 @@ class Trial:
 
     def _patiently(self, attempt: Callable[[], Any]) -> Any:
         """
-        Try until IAM knows what it was told.
+        Try until IAM knows the new role everywhere.
         """
         ends = time.monotonic() + PATIENCE_SECONDS
         while True:
