@@ -97,10 +97,18 @@ def test_files_start_and_bring_what_they_say(
         pytest.skip(kustomize.HOW_TO_BUILD)
     world = outside[bool({*names} & {*RELEASES})]
     users = () if files.WHOLE in names else (YOUR_VALUES,)
-    with stack(world, f"files-{STARTED.index(names)}-{run}", (*users, *names)) as place:
+    # Each pod of Fargate's asks for a node of its own: the one node has room for one.
+    only = frozenset({"dag-processor"}) if "examples/fargate.yaml" in names else None
+    name = f"files-{STARTED.index(names)}-{run}"
+    with stack(world, name, (*users, *names), only) as place:
         found = place.pods()
         kinds = {name: pods.kinds(some[0].spec) for name, some in found.items()}
-        assert test_render.EXPECTED[names] == {one: some for one, some in kinds.items() if some}
+        expected = {
+            one: some
+            for one, some in test_render.EXPECTED[names].items()
+            if only is None or one in only
+        }
+        assert expected == {one: some for one, some in kinds.items() if some}
         _see_dags(place)
         for some in found.values():
             _see_tickets(some)
