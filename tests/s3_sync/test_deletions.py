@@ -9,7 +9,8 @@ from tests.runtime.recording import Log
 from tests.s3_sync.failing import failure
 from tests.s3_sync.process import Process
 from tests.support.clocks import Clock
-from tests.support.fake_s3 import FakeS3, error, is_list
+from tests.support.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.loopback import Request
 
 HOLD_SECONDS = 900
 
@@ -185,4 +186,39 @@ def test_a_top_folder_that_is_renamed_is_no_mass_deletion(
         s3.put(f"new/{number:02}.py", b"v = %d\n" % number)
 
     assert "changed" == process.cycle().result
+    assert {f"new/{number:02}.py" for number in range(30)} == process.shown.keys()
+
+
+@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
+def test_a_folder_that_was_renamed_to_where_nothing_may_be_read_stays(
+    s3: FakeS3, process: Process, layout: str
+) -> None:
+    """A prefix that the role may not read: the files are listed there, and would all be gone."""
+
+    def is_new(request: Request) -> bool:
+        return is_get()(request) and "/new/" in request.path
+
+    for number in range(30):
+        s3.put(f"old/{number:02}.py", b"v = %d\n" % number)
+    process.run({"S3_SYNC_LAYOUT": layout})
+    before = process.shown
+    for number in range(30):
+        s3.delete(f"old/{number:02}.py")
+        s3.put(f"new/{number:02}.py", b"v = %d\n" % number)
+    s3.inject(error(403, "AccessDenied"), is_new)
+
+    for _ in range(5):  # those that failed rest after some cycles
+        assert "partial" == process.cycle().result
+        assert before == process.shown
+    s3.heal()
+    for number in range(10):
+        s3.inject(error(403, "AccessDenied"), is_get(f"new/{number:02}.py"))
+    for _ in range(3):
+        assert "partial" == process.cycle(is_asked_for=True).result
+        assert {f"{number:02}.py" for number in range(30)} == {
+            path.rpartition("/")[2] for path in process.shown
+        }
+        assert 30 == len(process.shown)
+    s3.heal()
+    assert "changed" == process.cycle(is_asked_for=True).result
     assert {f"new/{number:02}.py" for number in range(30)} == process.shown.keys()

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from s3_sync.deletions import DeletionBrake
 from s3_sync.layouts.layout import Layout
 from s3_sync.lease import Lease
 from s3_sync.metrics import SyncMetrics
@@ -36,12 +37,16 @@ class Bringer:
         lease: Lease,
         source: Source[Any],
         unread: Unread,
+        brake: DeletionBrake,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._lease = lease
         self._source = source
         self._unread = unread
+        self._brake = brake
+        # What has moved and stays, because its new place could not be read.
+        self._awaited: dict[str, str] = {}
         self.blocked: set[str] = set()
 
     async def bring(self, layout: Layout, state: State[Any], fence: Fence) -> CycleResult:
@@ -72,6 +77,7 @@ class Bringer:
             gone = await self._source.still_gone(plan.delete, fence)
             unsure = {path: _unsure(path) for path in plan.delete if path not in gone}
             plan = replace(plan, delete=tuple(gone))
+        plan = self._spare(layout, state, plan)
         order = self._order(layout, state, plan, fence)
         result = order.result
         try:
@@ -96,6 +102,20 @@ class Bringer:
         if self._source.is_divisible:
             result.lacking = {**self._unread.errors, **unsure}
         return result
+
+    def _spare(self, layout: Layout, state: State[Any], plan: Plan[Any]) -> Plan[Any]:
+        """
+        Leave what has moved to a place that could not be read, and is not tried in this cycle.
+        """
+        gone = set(plan.delete)
+        before = {path: place for path, place in self._awaited.items() if path in gone}
+        files = layout.tree.managed.files
+        self._awaited = before | (self._brake.awaited(state.wanted, files) if gone else {})
+        if not self._awaited:
+            return plan
+        resting = self._unread.errors.keys() - {path for path, _ in plan.publish}
+        kept = {path for path, place in self._awaited.items() if place in resting}
+        return replace(plan, delete=tuple(path for path in plan.delete if path not in kept))
 
     def _plan(self, layout: Layout, state: State[Any], fence: Fence) -> Plan[Any]:
         tree, damaged = layout.tree, self._damaged(layout)
@@ -150,6 +170,7 @@ class Bringer:
             damaged=self._damaged(layout),
             blocked=self.blocked,
             begin=lambda: self._lease.begin(layout, state.revision, fence),
+            awaited=self._awaited,
         )
 
 

@@ -63,7 +63,7 @@ class DeletionBrake:
             is_asked_for: Whether a person asks to go on, who can know that it is held.
         """
         gone = vanished(wanted, managed) if self._is_on else []
-        if len(gone) <= HARMLESS_FILES or len(gone) * 100 <= len(managed) * self._percent:
+        if not self._are_most(len(gone), len(managed)):
             self._since = None
             return None
         is_new = self._since is None
@@ -80,28 +80,49 @@ class DeletionBrake:
             return None
         return DeletionHeld(len(gone), len(managed), self._seconds)
 
+    def awaited(
+        self, wanted: Mapping[str, Content], managed: Mapping[str, Content]
+    ) -> dict[str, str]:
+        """
+        Return, where most files have moved, the new place of each: the old one goes when that can
+        be read, for else it would be the mass deletion that the listing does not look like.
+        """
+        moves = find_moves(wanted, managed) if self._is_on else {}
+        if not self._are_most(len(moves), len(managed)):
+            return {}
+        return {path: place for path, place in moves.items() if place is not None}
+
+    def _are_most(self, files: int, managed: int) -> bool:
+        return files > HARMLESS_FILES and files * 100 > managed * self._percent
+
 
 def vanished(wanted: Mapping[str, Content], managed: Mapping[str, Content]) -> list[str]:
     """
     Return the managed paths that are gone, and did not turn up at a new path.
+    """
+    return [path for path, place in find_moves(wanted, managed).items() if place is None]
+
+
+def find_moves(
+    wanted: Mapping[str, Content], managed: Mapping[str, Content]
+) -> dict[str, str | None]:
+    """
+    Return the managed paths that are gone, each with its new path, or None where it has none.
 
     A copy has the same content, or where its ETag is no digest (SSE-KMS, an upload in parts) the
     same name and size. Each new path is that of one that is gone.
     """
-    gone = [path for path in managed if path not in wanted]
-    came = {path: wanted[path] for path in wanted if path not in managed} if gone else {}
+    moves: dict[str, str | None] = {path: None for path in managed if path not in wanted}
+    came = {path: wanted[path] for path in wanted if path not in managed} if moves else {}
     for trait in (_content, _name):
         places: dict[object, list[str]] = {}
         for path, entry in came.items():
             places.setdefault(trait(path, entry), []).append(path)
-        left = []
-        for path in gone:
-            if found := places.get(trait(path, managed[path])):
-                del came[found.pop()]
-            else:
-                left.append(path)
-        gone = left
-    return gone
+        for path, place in moves.items():
+            if place is None and (found := places.get(trait(path, managed[path]))):
+                moves[path] = found.pop()
+                del came[moves[path]]
+    return moves
 
 
 def _content(_: str, entry: Content) -> object:

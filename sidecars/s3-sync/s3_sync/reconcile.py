@@ -52,7 +52,7 @@ class Reconciler:
         self._skipped = Skipped(metrics, status)
         self._unread = Unread(metrics, status, settings.interval_seconds)
         self._brake = DeletionBrake(settings)
-        self._bringer = Bringer(settings, metrics, lease, source, self._unread)
+        self._bringer = Bringer(settings, metrics, lease, source, self._unread, self._brake)
         self._offering = Offering(
             gate, lease, source, self._bringer.bring, one_shot=settings.one_shot
         )

@@ -61,6 +61,7 @@ class Order(Generic[C]):
         damaged: Managed paths that were changed on disk.
         blocked: Paths where something was in the way the last time.
         begin: Called before the first file is replaced, where all of them belong together.
+        awaited: Where what is to be deleted has moved: it stays while its new place lacks.
         result: Takes what is done, also where it ends in an error.
     """
 
@@ -71,6 +72,7 @@ class Order(Generic[C]):
     damaged: Collection[str] = ()
     blocked: Collection[str] = ()
     begin: Callable[[], object] = lambda: None
+    awaited: Mapping[str, str] = field(default_factory=dict)
     result: CycleResult = field(default_factory=CycleResult)
 
     def delete_all(self) -> None:
@@ -82,6 +84,8 @@ class Order(Generic[C]):
             CycleAbandoned: The fence was revoked.
         """
         for path in self.plan.delete:
+            if self.awaited.get(path) in self.result.failed:
+                continue
             try:
                 if self.target.delete(path, self.fence):
                     self.result.delete(path)
