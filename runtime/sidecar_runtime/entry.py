@@ -12,8 +12,6 @@ from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
-from sidecar_runtime.aws import early
-
 
 def enter(command: str, prepare: Callable[[], object] = lambda: None) -> NoReturn:
     """
@@ -49,7 +47,8 @@ def heed_signals() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    early.drop()
+    if early := sys.modules.get("sidecar_runtime.aws.early"):
+        early.drop()
     os._exit(code)
 
 

@@ -69,7 +69,7 @@ def patch_complaints(patch: Values) -> list[str]:
         return found
     pod = patch["spec"]["template"]["spec"]
     given = {
-        one["name"]: {variable["name"]: variable["value"] for variable in one["env"]}
+        one["name"]: {variable["name"]: variable.get("value", "") for variable in one["env"]}
         for one in [*pod["initContainers"], *pod["containers"]]
     }
     wrong = {name for name, variables in given.items() if variables.keys() != CNI[name].keys()}

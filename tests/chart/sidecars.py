@@ -64,7 +64,7 @@ class Charted:
         """
         Everything that anyone reads.
         """
-        return names_of(self.settings, self.prefix) | self.foreign()
+        return names_of(self.settings, self.prefix) | self.foreign() | POD
 
     @property
     def needed(self) -> frozenset[str]:
@@ -130,6 +130,8 @@ def _image_python() -> tuple[int, int]:
     return (3, int(match[1]))
 
 
+POD = {"POD_NAME", "POD_NAMESPACE", "NODE_NAME"}
+"""What each status page says of its pod."""
 IMAGE_PYTHON = _image_python()
 
 

@@ -76,8 +76,15 @@ def environment_of(container: Values) -> dict[str, str]:
         for key in KEYS[source["secretRef"]["name"]]
     }
     for one in container.get("env") or []:
-        secret = one.get("valueFrom", {}).get("secretKeyRef")
-        given[one["name"]] = content(secret["key"]).decode() if secret else one["value"]
+        match one.get("valueFrom"):
+            case None:
+                given[one["name"]] = one["value"]
+            case {"secretKeyRef": secret}:
+                given[one["name"]] = content(secret["key"]).decode()
+            case {"fieldRef": {"fieldPath": "spec.nodeName"}}:
+                given[one["name"]] = "node-1"
+            case other:
+                raise AssertionError(f"{one['name']} comes from {other}")
     return given
 
 

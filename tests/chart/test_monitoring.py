@@ -392,6 +392,7 @@ def test_dashboard_shows_every_metric_of_a_sidecar(dashboard: Values) -> None:
         "process_max_fds",
         "process_open_fds",
         "process_virtual_memory_bytes",
+        "kerberos_kdc_asked_timestamp_seconds",
         "kerberos_ticket_lifetime_seconds",
         "sync_perm_lock_waits_total",
     }

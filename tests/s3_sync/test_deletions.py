@@ -1,5 +1,7 @@
 """The brake on mass deletion."""
 
+from collections.abc import Callable
+
 import pytest
 
 from s3_sync.deletions import DeletionBrake, vanished
@@ -100,6 +102,27 @@ def test_a_copy_with_another_etag_has_moved_where_name_and_size_are_the_same() -
     }
 
     assert ["team/bb.py"] == vanished(moved, managed)
+
+
+@pytest.mark.parametrize("size", [lambda _: 7, lambda number: number], ids=["one size", "sizes"])
+def test_another_project_with_the_same_names_has_not_moved_there(
+    size: Callable[[int], int],
+) -> None:
+    managed = {f"team{n}/dag.py": Entry("x", f"ours {n}", size(n)) for n in range(100)}
+    others = {f"prj{n}/dag.py": Entry("x", f"theirs {n}", size(n)) for n in range(100)}
+
+    assert 99 <= len(vanished(others, managed))
+
+
+def test_a_folder_of_encrypted_objects_that_got_another_name_has_moved() -> None:
+    managed = {f"a/{n % 3}/{n}.py": Entry("x", f"ours {n}", 7) for n in range(30)}
+    managed["a/__init__.py"] = managed["a/1/__init__.py"] = Entry("x", "empty", 0)
+    moved = {
+        path.replace("a/", "b/c/", 1): Entry("x", f"copy of {path}", entry.size_bytes)
+        for path, entry in managed.items()
+    }
+
+    assert [] == vanished(moved, managed)
 
 
 def test_one_new_file_is_the_new_place_of_one_that_is_gone() -> None:

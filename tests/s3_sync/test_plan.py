@@ -120,7 +120,7 @@ def test_what_failed_before_comes_last_and_nothing_is_lost(
     assert sorted(plain, key=lambda item: item[0] in last) == list(plan)
 
 
-ENTRY = Entry("dags/a", "etag", 5)
+ENTRY = Entry("a", "etag", 5, "dags/")
 HELD = Managed("etag", 5, 1, 2, 3)
 
 

@@ -189,6 +189,23 @@ def test_an_upload_in_progress_shows_none_of_it(s3: FakeS3, process: Process) ->
     assert {"a.py": b"v = 1\n", "b.py": b"v = 1\n"} == process.shown
 
 
+@pytest.mark.parametrize("layout", [{"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
+def test_objects_that_take_turns_in_changing_hold_back_nothing_else(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    for name in ("a", "busy0", "busy1"):
+        s3.put(f"{name}.py", b"v = 1\n")
+    process.run(layout)
+    s3.put("a.py", b"v = 2\n")
+    for turn in range(4):
+        s3.put(f"busy{turn % 2}.py", b"v = %d\n" % turn)
+        s3.heal()
+        s3.inject(error(412, "PreconditionFailed"), is_get(f"busy{turn % 2}.py"))
+        process.cycle()
+
+    assert b"v = 2\n" == process.shown["a.py"]
+
+
 def test_a_part_has_no_version_that_nothing_else_in_it_belongs_to(
     s3: FakeS3, process: Process
 ) -> None:

@@ -120,6 +120,8 @@ class LoopbackServer:
         self._released = threading.Event()
         self._connections = 0
         self._http: _Server | None = None
+        # While it is stopped: whoever else wants any port must not get ours.
+        self._held: socket.socket | None = None
 
     @property
     def endpoint(self) -> str:
@@ -134,11 +136,17 @@ class LoopbackServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def start(self) -> None:
         """
         Begin to answer; the second time on the port of the first.
         """
+        if self._held is not None:
+            self._held.close()
+            self._held = None
         http = _Server((self._host, self.port), self, self._tls)
         self.port = http.server_address[1]
         threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
@@ -153,6 +161,9 @@ class LoopbackServer:
             self._http.shutdown()
             self._http.server_close()
             self._http.drop_connections()
+            self._held = socket.socket(self._http.address_family)
+            self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._held.bind((self._host, self.port))
             self._http = None
 
     def good_answer(self, request: Request) -> Answer:

@@ -4,6 +4,7 @@ The check of a gate: whether it can judge at all.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sidecar_runtime.gate.gate import Gate
 DAG = "dag.py"
 
 
-def try_gate(gate: Gate | None, name: str, folder: str, fence: Fence) -> bool:
+def try_gate(gate: Gate | None, name: str, folder: str | None, fence: Fence) -> bool:
     """
     Print whether the gate can be run: it is given a folder with one DAG that does nothing.
 
@@ -24,7 +25,8 @@ def try_gate(gate: Gate | None, name: str, folder: str, fence: Fence) -> bool:
 
     Args:
         name: What the settings call it.
-        folder: Where a folder may be made for it; nothing is left behind.
+        folder: Where a folder may be made for it; nothing is left behind. None: where temporary
+            ones are.
 
     Raises:
         CycleAbandoned: The fence was revoked.
@@ -34,10 +36,11 @@ def try_gate(gate: Gate | None, name: str, folder: str, fence: Fence) -> bool:
         return True
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".check-") as inside:
+            os.chmod(inside, 0o755)  # noqa: S103 - its command may be another user's
             Path(inside, DAG).write_text("pass\n")
             refusal = gate.examine("check", inside, [DAG], fence)
     except OSError as error:
-        say("FAIL", "gate", f"nothing can be written to {folder}: {error.strerror}")
+        say("FAIL", "gate", f"nothing can be written to {folder or 'TMPDIR'}: {error.strerror}")
         return False
     except SidecarError as error:
         return fail("gate", error)

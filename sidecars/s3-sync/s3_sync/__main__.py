@@ -6,7 +6,6 @@ import os
 import sys
 from typing import NoReturn
 
-from sidecar_runtime.aws import early
 from sidecar_runtime.entry import enter
 
 
@@ -18,6 +17,8 @@ def ask_for_credentials() -> None:
     """
     Ask where the daemon will, or `check`; what publishes has boto3 in its own process.
     """
+    from sidecar_runtime.aws import early  # noqa: PLC0415 - signals find their handlers first
+
     if sys.argv[1:] in ([], ["check"]):
         access = os.environ.get("S3_SYNC_BUCKET_ACCESS", "")
         early.ask(is_anonymous=access.strip().lower() == "public")

@@ -147,7 +147,8 @@ class Bringer:
             (path, entry)
             for path in self._damaged(layout)
             if (entry := state.wanted.get(path))
-            and (entry.etag, entry.size_bytes) == (files[path].etag, files[path].size_bytes)
+            and (held := files.get(path))
+            and (entry.etag, entry.size_bytes) == (held.etag, held.size_bytes)
         )
         if same:
             order = self._order(layout, state, Plan(same, ()), fence)

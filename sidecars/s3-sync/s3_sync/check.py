@@ -22,7 +22,7 @@ from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectMoved, S3Error
 from s3_sync.settings import Settings
 from s3_sync.tree.parts import read_target
-from s3_sync.tree.volume import LINK
+from s3_sync.tree.volume import LINK, STAGING
 from sidecar_runtime import __version__
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import daemon, exit_code, fail, say
@@ -32,7 +32,6 @@ from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.gate.trial import try_gate
 from sidecar_runtime.volume.check import try_folder
 from sidecar_runtime.volume.errors import TargetError, explain_os_error
-from sidecar_runtime.volume.files import nearest_folder
 from sidecar_runtime.volume.lock import find_holder
 
 SAMPLE_FOLDERS = 20
@@ -97,7 +96,10 @@ class _Checks:
         """
         settings = self._settings
         gate = make_gate(settings, SyncMetrics(__version__, "check").gate)
-        return try_gate(gate, settings.gate, nearest_folder(settings.dest_path), self._fence)
+        # Where Airflow, which may read the target, does not look.
+        hidden = f"{settings.dest_path}/{RESERVED}/{STAGING}"
+        folder = hidden if os.path.isdir(hidden) else None
+        return try_gate(gate, settings.gate, folder, self._fence)
 
     def daemon(self) -> bool:
         """

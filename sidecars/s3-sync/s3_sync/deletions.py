@@ -6,6 +6,7 @@ wish, so it waits until there was time to notice.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from s3_sync.digest import Content
@@ -109,25 +110,51 @@ def find_moves(
     """
     Return the managed paths that are gone, each with its new path, or None where it has none.
 
-    A copy has the same content, or where its ETag is no digest (SSE-KMS, an upload in parts) the
-    same name and size. Each new path is that of one that is gone.
+    A copy has the same content. Where its ETag is no digest (SSE-KMS, an upload in parts) that is
+    not to be seen: then a folder that has another name has the same files in it, of the same
+    sizes. Each new path is that of one that is gone.
     """
     moves: dict[str, str | None] = {path: None for path in managed if path not in wanted}
     came = {path: wanted[path] for path in wanted if path not in managed} if moves else {}
-    for trait in (_content, _name):
-        places: dict[object, list[str]] = {}
-        for path, entry in came.items():
-            places.setdefault(trait(path, entry), []).append(path)
-        for path, place in moves.items():
-            if place is None and (found := places.get(trait(path, managed[path]))):
-                moves[path] = found.pop()
-                del came[moves[path]]
+    places: dict[object, list[str]] = {}
+    for path, entry in came.items():
+        places.setdefault((entry.etag, entry.size_bytes), []).append(path)
+    for path in moves:
+        if found := places.get((managed[path].etag, managed[path].size_bytes)):
+            moves[path] = place = found.pop()
+            del came[place]
+    gone = {path: managed[path] for path, place in moves.items() if place is None}
+    before, after = _renamed(gone, came)
+    for path, held in gone.items():
+        place = after + path.removeprefix(before)
+        if path.startswith(before) and place in came and came[place].size_bytes == held.size_bytes:
+            moves[path] = place
+            del came[place]
     return moves
 
 
-def _content(_: str, entry: Content) -> object:
-    return entry.etag, entry.size_bytes
+def _renamed(gone: Mapping[str, Content], came: Mapping[str, Content]) -> tuple[str, str]:
+    """
+    Return the old and the new name of the folder that was renamed, as most of those files say of
+    which there is one by their name and size.
+    """
+    old, new = _rare(gone), _rare(came)
+    names = Counter(_folders(old[trait], new[trait]) for trait in old.keys() & new.keys())
+    return names.most_common(1)[0][0] if names else ("", "")
 
 
-def _name(path: str, entry: Content) -> object:
-    return path.rpartition("/")[2], entry.size_bytes
+def _rare(files: Mapping[str, Content]) -> dict[object, str]:
+    traits = {path: (path.rpartition("/")[2], entry.size_bytes) for path, entry in files.items()}
+    counts = Counter(traits.values())
+    return {trait: path for path, trait in traits.items() if counts[trait] == 1}
+
+
+def _folders(old: str, new: str) -> tuple[str, str]:
+    """
+    Return what differs at the beginning of two paths: folders, with their last slash.
+    """
+    a, b = old.split("/"), new.split("/")
+    while a and b and a[-1] == b[-1]:
+        a.pop()
+        b.pop()
+    return "/".join([*a, ""]), "/".join([*b, ""])

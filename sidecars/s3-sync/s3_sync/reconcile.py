@@ -26,7 +26,8 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate
 from sidecar_runtime.health import Outcome
 
-# After this many cycles that lack the same files a one-shot has done what it could.
+# After this many cycles that lack the same files a one-shot has done what it could; as long
+# the others wait for files that change.
 SAME_PARTIAL_CYCLES = 3
 
 
@@ -61,8 +62,9 @@ class Reconciler:
         self._acted: State[Any] | None = None
         self._rest: Outcome | None = None
         self._is_done = False
-        # What the cycle before found changing.
+        # What the cycle before found changing, and for how many cycles it was always something.
         self._changing: set[str] = set()
+        self._unsettled_cycles = 0
         self._lacking: frozenset[str] = frozenset()
         self._same_cycles = 0
 
@@ -185,12 +187,15 @@ class Reconciler:
         Whether something is being uploaded, so that what was read may belong to two states.
 
         Not where a file changes that did so in the cycle before: it may well do so all the time.
+        Nor for long: several may take turns.
         """
         before = self._changing
         self._changing = {
             path for path, error in lacking.items() if error.reason == "object_changing"
         }
-        return not self._changing <= before
+        is_news = not self._changing <= before
+        self._unsettled_cycles = self._unsettled_cycles + 1 if is_news else 0
+        return 0 < self._unsettled_cycles < SAME_PARTIAL_CYCLES
 
     def _is_disturbed(self, layout: Layout) -> bool:
         """

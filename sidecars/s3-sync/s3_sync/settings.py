@@ -285,8 +285,8 @@ class Settings(GateSettings):
         "SETTLE",
         duration(),
         default="0",
-        text="Apply a changed listing only once it has stayed the same for this long: half "
-        "an upload is not published. 0: at once.",
+        text="Apply a changed listing only once it has stayed the same for this long, but for "
+        "objects that change all the time: half an upload is not published. 0: at once.",
     )
     retain_count: int = setting(
         "RETAIN_COUNT",

@@ -3,6 +3,7 @@ The question to the credential chain that is put before the imports.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -18,21 +19,27 @@ from tests.runtime.aws.fake_chain import CONFIG, FakeChain
 from tests.runtime.door import is_alive, pid_in
 from tests.support.descriptors import held
 from tests.support.raising import raised
-from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     before = held("pipe:")
     yield
-    assert before == held("pipe:")
+    after = held("pipe:")
     early.drop()
+    assert before == after
+
+
+def has_answered() -> None:
+    """Wait until the child that was asked before has ended; it stays to be reaped."""
+    assert early._asked is not None
+    os.waitid(os.P_PID, early._asked[1].pid, os.WEXITED | os.WNOWAIT)
 
 
 def test_the_first_answer_is_that_of_the_question_before(child: FakeChain, fence: Fence) -> None:
     child.finds()
     early.ask(is_anonymous=False)
-    wait_until(lambda: child.calls, "it is asked")
+    has_answered()
     child.fails()  # whoever asks now
     chain = Chain()
 
@@ -65,7 +72,7 @@ def test_an_answer_that_nobody_wanted_for_long_is_not_taken(
     """Its credentials may have ended: a daemon has waited for the lock of its target."""
     child.fails()
     early.ask(is_anonymous=False)
-    wait_until(lambda: child.calls, "it is asked")
+    has_answered()
     child.finds()
     real = time.monotonic
     monkeypatch.setattr("time.monotonic", lambda: real() + early.FRESH_SECONDS + 1)
@@ -95,7 +102,7 @@ def test_where_no_process_can_be_started_whoever_wants_the_answer_says_so(
 
 
 PROGRAM = """
-import os, signal, sys
+import os, signal, sys, time
 from sidecar_runtime.aws import early
 from sidecar_runtime.entry import heed_signals
 from sidecar_runtime.process import run_main
@@ -103,7 +110,7 @@ heed_signals()
 sys.executable = sys.argv.pop()
 early.ask(is_anonymous=False)
 while not os.path.exists(sys.executable + ".pid"):
-    pass
+    time.sleep(0.01)
 """
 ENDS = {
     "a signal during the imports": "os.kill(os.getpid(), signal.SIGTERM)",

@@ -29,10 +29,11 @@ class Cycle:
     def listed(self, *more: str) -> dict[str, Entry]:
         """The objects of the bucket, and some that are listed and not there."""
         found = {
-            key.removeprefix("dags/"): Entry(key, stored.etag, len(stored.body))
+            path: Entry(path, stored.etag, len(stored.body), "dags/")
             for key, stored in self.s3.objects.items()
+            if (path := key.removeprefix("dags/"))
         }
-        return found | {path: Entry(f"dags/{path}", "0" * 32, 5) for path in more}
+        return found | {path: Entry(path, "0" * 32, 5, "dags/") for path in more}
 
     def apply(
         self,

@@ -14,8 +14,8 @@ def test_reads_key_etag_and_size() -> None:
     listing = read(page(contents("dags/a.py"), contents("dags/b/c.py", size="0")))
 
     assert {
-        "a.py": Entry("dags/a.py", ETAG, 5),
-        "b/c.py": Entry("dags/b/c.py", ETAG, 0),
+        "a.py": Entry("a.py", ETAG, 5, "dags/"),
+        "b/c.py": Entry("b/c.py", ETAG, 0, "dags/"),
     } == listing.wanted
     assert listing.skipped == {}
 
@@ -33,7 +33,7 @@ def test_the_whole_bucket_has_no_prefix() -> None:
 def test_the_order_of_elements_does_not_matter(order: Sequence[str], first: bool) -> None:
     listing = read(page(contents("dags/a.py", order=order), first=first))
 
-    assert listing.wanted == {"a.py": Entry("dags/a.py", ETAG, 5)}
+    assert listing.wanted == {"a.py": Entry("a.py", ETAG, 5, "dags/")}
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_keys_that_are_percent_encoded(path: str) -> None:
 
     listing = read(page(contents(key), encoding="url"))
 
-    assert listing.wanted == {path: Entry(f"dags/{path}", ETAG, 5)}
+    assert listing.wanted == {path: Entry(path, ETAG, 5, "dags/")}
 
 
 @pytest.mark.parametrize("path", ODD)
 def test_keys_of_servers_that_ignore_the_encoding(path: str) -> None:
     listing = read(page(contents(escape(f"dags/{path}"))))
 
-    assert listing.wanted == {path: Entry(f"dags/{path}", ETAG, 5)}
+    assert listing.wanted == {path: Entry(path, ETAG, 5, "dags/")}
 
 
 def test_a_key_that_is_no_utf_8_is_skipped_and_not_taken_for_another() -> None:

@@ -17,7 +17,7 @@ BODY = b"print('hello')\n"
 
 
 def entry_of(path: str, content: bytes = BODY) -> Entry:
-    return Entry(f"dags/{path}", hashlib.md5(content).hexdigest(), len(content))
+    return Entry(path, hashlib.md5(content).hexdigest(), len(content), "dags/")
 
 
 def nothing(_: str) -> bool:

@@ -136,6 +136,23 @@ def test_a_gates_command_is_run_and_what_the_daemon_had_from_it_is_said(
     assert "command: it can be run" in said and "gate_undecided" in said
 
 
+@pytest.mark.parametrize("has_daemon", [False, True])
+def test_a_gates_command_is_not_given_a_dag_that_airflow_would_find(
+    check: Check, start: StartDaemon, target: Path, tmp_path: Path, has_daemon: bool
+) -> None:
+    given = tmp_path / "given"
+    command = script(tmp_path / "gate", f"test -e dag.py && pwd >> {given}; exit 0")
+    if has_daemon:
+        start().until_synced()
+
+    check(0, {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command})
+
+    folder = Path(given.read_text().strip())
+    assert has_daemon == folder.is_relative_to(target)
+    assert folder.is_relative_to(target / ".s3-sync/staging") or not has_daemon
+    assert not folder.exists()
+
+
 def test_a_gates_command_that_cannot_be_run_is_named(
     check: Check, target: Path, tmp_path: Path
 ) -> None:

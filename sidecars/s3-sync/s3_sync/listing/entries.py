@@ -13,12 +13,23 @@ from s3_sync.s3.refusals import SourceError
 @dataclass(frozen=True, slots=True)
 class Entry:
     """
-    One object that should become a file: its key, ETag without quotes, size in bytes.
+    One object that should become a file. There may be very many: its key is not held, as it is
+    prefix and path.
+
+    Args:
+        path: Relative to the target.
+        etag: Without quotes.
+        prefix: Of the listing that it is in.
     """
 
-    key: str
+    path: str
     etag: str
     size_bytes: int
+    prefix: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.prefix + self.path
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,19 +29,21 @@ DIGEST_BYTES = 16
 _ETAG = re.compile(r"[!#-~]+")
 
 
-class Item(NamedTuple):
+class NoFile(NamedTuple):
     """
-    What a page says of one object; one is kept for each, so it is small.
+    One object that does not become a file.
 
     Args:
         path: Relative to the target.
-        entry: None where it is not a file: a folder marker, or filtered out, or skipped.
-        skipped: Why it cannot become a file; empty where it can.
+        why: Why it cannot; empty of a folder marker, and of what is filtered out.
     """
 
     path: str
-    entry: Entry | None
-    skipped: str
+    why: str
+
+
+Item = Entry | NoFile
+"""What a page says of one object; one is kept for each, so it is small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Page:
         """
         What should be files, by path relative to the target.
         """
-        return ((item.path, item.entry) for item in self.items if item.entry is not None)
+        return ((item.path, item) for item in self.items if isinstance(item, Entry))
 
     @property
     def known(self) -> Iterator[tuple[bytes, Item]]:
@@ -116,14 +118,17 @@ class PageReader:
         paths: set[str] = set()
         folders: set[str] = set()
         fingerprint = 0
-        for path, entry, _ in items:
-            if entry is None:
+        skipped: dict[str, str] = {}
+        for item in items:
+            if isinstance(item, NoFile):
+                if item.why:
+                    skipped[self.prefix + item.path] = item.why
                 continue
-            if path in paths:
-                raise listing_invalid(f"the key {entry.key!r} came twice")
-            paths.add(path)
-            fingerprint += _fingerprint(path, entry)
-            folder = path
+            if item.path in paths:
+                raise listing_invalid(f"the key {item.key!r} came twice")
+            paths.add(item.path)
+            fingerprint += _fingerprint(item)
+            folder = item.path
             while (slash := folder.rfind("/")) > 0 and folder[:slash] not in folders:
                 folder = folder[:slash]
                 folders.add(folder)
@@ -132,7 +137,7 @@ class PageReader:
             tuple(items),
             b"".join(digests),
             frozenset(folders),
-            {self.prefix + item.path: item.skipped for item in items if item.skipped},
+            skipped,
             fingerprint,
             max(_MODIFIED.findall(body), default=b"").decode(errors="replace"),
             (keys[0], keys[-1]) if keys else None,
@@ -174,13 +179,16 @@ class PageReader:
             raise listing_invalid(f"the key {key!r} is not under the prefix")
         path = key[len(self.prefix) :]
         if not path or path.endswith("/") or not self.is_wanted(path):
-            return Item(path, None, "")
+            return NoFile(path, "")
         reason = refusal_of(path, self.target_bytes) or ""
         if not reason and facts.get("StorageClass") in ARCHIVED_CLASSES:
             reason = "archived"
         if reason:
-            return Item(path, None, reason)
-        return Item(path, _entry(key, facts), "")
+            return NoFile(path, reason)
+        etag, size = facts.get("ETag", "").removeprefix("W/").strip('"'), facts.get("Size", "")
+        if not _ETAG.fullmatch(etag) or not size.isdecimal():
+            raise listing_invalid(f"{key!r} has the ETag {etag!r} and the size {size!r}")
+        return Entry(path, etag, int(size), self.prefix)
 
 
 def _split(body: bytes) -> tuple[bytes, list[bytes], bytes]:
@@ -232,15 +240,8 @@ def _key(facts: dict[str, str], is_encoded: bool) -> str:
     return unquote_plus(raw, errors="surrogateescape") if is_encoded else raw
 
 
-def _entry(key: str, facts: dict[str, str]) -> Entry:
-    etag, size = facts.get("ETag", "").removeprefix("W/").strip('"'), facts.get("Size", "")
-    if not _ETAG.fullmatch(etag) or not size.isdecimal():
-        raise listing_invalid(f"{key!r} has the ETag {etag!r} and the size {size!r}")
-    return Entry(key, etag, int(size))
-
-
-def _fingerprint(path: str, entry: Entry) -> int:
-    text = f"{path}\0{entry.etag}\0{entry.size_bytes}"
+def _fingerprint(entry: Entry) -> int:
+    text = f"{entry.path}\0{entry.etag}\0{entry.size_bytes}"
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest())
 
 

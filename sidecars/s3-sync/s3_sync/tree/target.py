@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
+from functools import cache
 
 from s3_sync.digest import Content, has_digest, is_executable
 from s3_sync.keys import RESERVED
@@ -330,12 +331,17 @@ def changed_by_others(torn: Torn) -> TargetError:
     )
 
 
+_mode = cache(int)
+"""One number for all files of a mode: there may be very many files."""
+
+
 def _managed(content: Content, found: os.stat_result, *, is_verified: bool = True) -> Managed:
+    same_size = content.size_bytes == found.st_size
     return Managed(
         content.etag,
-        found.st_size,
+        content.size_bytes if same_size else found.st_size,
         found.st_mtime_ns,
         found.st_ino,
-        found.st_mode,
+        _mode(found.st_mode),
         is_verified,
     )

@@ -15,7 +15,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import is_at, read_file, write_file
 from sidecar_runtime.volume.trees import FOLDER_FLAGS as READ_FOLDER
-from sidecar_runtime.volume.trees import FOLDER_MODE
+from sidecar_runtime.volume.trees import FOLDER_MODE, remove_tree
 
 FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 STAGING = "staging"
@@ -102,7 +102,7 @@ class Volume:
         """
         for name in os.listdir(self.staging):
             try:
-                os.unlink(name, dir_fd=self.staging)
+                remove_tree(name, self.staging)
             except OSError as error:
                 log.warning("leftover_kept", name=name, error=error.strerror)
 

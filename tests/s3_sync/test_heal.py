@@ -1,0 +1,38 @@
+"""Damage that is put back while a change waits."""
+
+from sidecar_runtime.errors import SidecarError
+from tests.s3_sync.process import Process
+from tests.support.fake_s3 import FakeS3, error, is_get
+from tests.support.waiting import wait_until
+
+SETTINGS = {"S3_SYNC_DELETE": "none", "S3_SYNC_SETTLE": "1s"}
+FILES = 12
+
+
+def test_what_a_failed_cycle_has_forgotten_may_be_listed_again(
+    s3: FakeS3, process: Process
+) -> None:
+    """Its key and its file were gone; then S3 failed before the disk was looked at again."""
+    for number in range(FILES):
+        s3.put(f"{number}.py", b"v = 1\n")
+    process.start(SETTINGS)
+    wait_until(lambda: process.cycle().result != "settling", "it is published")
+    s3.delete("0.py")
+    (process.folder / "0.py").unlink()
+    for number in range(1, FILES):
+        s3.put(f"{number}.py", b"v = 2\n")
+    s3.inject(error(503, "SlowDown"), is_get())
+    wait_until(lambda: _fails(process), "the change has settled, and cannot be read")
+    s3.heal()
+    s3.put("0.py", b"v = 3\n")
+
+    wait_until(lambda: process.cycle().result != "settling", "it is published")
+    assert b"v = 3\n" == process.shown["0.py"]
+
+
+def _fails(process: Process) -> bool:
+    try:
+        process.cycle()
+    except SidecarError:
+        return True
+    return False
