@@ -153,6 +153,15 @@ def test_what_is_heard_of_each_kdc_is_reported(stack: ExitStack) -> None:
     assert "Name or service not known" in heard[unknown]
 
 
+def test_a_silent_one_is_reported_beside_one_that_talks_nonsense(stack: ExitStack) -> None:
+    silent = udp(stack)
+    said: Said = []
+
+    assert "garbage" == raised(Unanswered, ask, [silent, udp(stack, b"no")], said=said).kind
+
+    assert (silent, "no answer") in said
+
+
 def test_all_ways_share_the_time_until_the_last_is_tried() -> None:
     """A name with the addresses of ten KDCs, over both transports, and each with its second."""
     patience = Patience(next_seconds=3600.0, all_seconds=0.5, last_seconds=30.0)

@@ -151,9 +151,9 @@ class _Round:
                     next_at = now + max(alone_seconds, self._patience.last_seconds)
                 alone_seconds = 0.0
             elif now >= next_at:
+                self._tell_silent()
                 if self._failed.kind == "garbage":
                     break
-                self._tell_silent()
                 raise Unanswered("silent", "no answer")
             for key, _ in self._selector.select(max(0.0, next_at - time.monotonic())):
                 if answer := self._advance(key.data):
