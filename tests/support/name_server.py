@@ -4,20 +4,32 @@ A name server on loopback with the records that a test gives it.
 
 from __future__ import annotations
 
-import itertools
+import errno
 import os
 import socket
 import struct
+import subprocess
 import threading
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import pytest
 
-SRV, URI = 33, 256
+A, SRV, URI = 1, 33, 256
 PORT = 53
-_addresses = (f"127.{os.getpid() % 250 + 1}.53.{last}" for last in itertools.count(1))
+Behavior = Literal["answer", "refuse", "silent"]
+_addresses = (f"127.{os.getpid() % 250 + 1}.53.{last}" for last in range(1, 255))
+PRIVATELY = ("unshare", "--mount", "--propagation", "private")
+
+
+@cache
+def may_mount() -> bool:
+    """
+    Whether a process here may have mounts of its own; root in a container may not.
+    """
+    return subprocess.run([*PRIVATELY, "true"], capture_output=True, check=False).returncode == 0
 
 
 class NameServer:
@@ -28,22 +40,30 @@ class NameServer:
         records: Data by name, without the dot at its end, and type.
 
     Attributes:
-        is_silent: Whether it takes questions and says nothing.
+        behavior: May change at any time; `refuse` says so, `silent` takes questions and says
+            nothing.
         questions: How many came so far.
     """
 
     def __init__(self, records: dict[tuple[str, int], list[bytes]]) -> None:
-        self.address = next(_addresses)
+        self.address = ""
         self.records = records
-        self.is_silent = False
+        self.behavior: Behavior = "answer"
         self.questions = 0
         self._socket = socket.socket(type=socket.SOCK_DGRAM)
 
     def __enter__(self) -> Self:
-        try:
-            self._socket.bind((self.address, PORT))
-        except PermissionError:
-            pytest.skip("a name server needs root")
+        for self.address in _addresses:
+            try:
+                self._socket.bind((self.address, PORT))
+                break
+            except PermissionError:
+                pytest.skip("a name server needs root")
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:  # by another process with the same network
+                    raise
+        else:
+            pytest.skip("a name server needs port 53 of an address of loopback")
         threading.Thread(target=self._serve, daemon=True).start()
         return self
 
@@ -57,11 +77,13 @@ class NameServer:
         Return the command before a program that asks this server alone, by a resolv.conf of its
         own.
         """
+        if not may_mount():
+            pytest.skip("a resolv.conf of a test's own needs CAP_SYS_ADMIN")
         path = folder / f"resolv-{self.address}.conf"
         path.write_text(f"nameserver {self.address}\n")
         path.chmod(0o644)
         mount = f'mount --bind {path} "$(readlink -f /etc/resolv.conf)" && exec "$@"'
-        return ("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh")
+        return (*PRIVATELY, "sh", "-c", mount, "sh")
 
     def _serve(self) -> None:
         with suppress(OSError):
@@ -70,7 +92,7 @@ class NameServer:
                 if not question:
                     return  # it was shut down
                 self.questions += 1
-                if not self.is_silent:
+                if self.behavior != "silent":
                     self._socket.sendto(self._answer(question), client)
 
     def _answer(self, question: bytes) -> bytes:
@@ -80,9 +102,10 @@ class NameServer:
             place += 1 + size
         (kind,) = struct.unpack(">H", question[place + 1 : place + 3])
         name = ".".join(labels)
-        data = self.records.get((name, kind), [])
+        is_refused = self.behavior == "refuse"
+        data = [] if is_refused else self.records.get((name, kind), [])
         is_known = any(name == one for one, _ in self.records)
-        flags = 0x8580 if data or is_known else 0x8583
+        flags = 0x8185 if is_refused else 0x8580 if is_known else 0x8583
         head = question[:2] + struct.pack(">HHHHH", flags, 1, len(data), 0, 0)
         answer = b"".join(
             struct.pack(">HHHIH", 0xC00C, kind, 1, 60, len(one)) + one for one in data

@@ -10,7 +10,8 @@ from threading import Thread
 import pytest
 
 from kerberos_sidecar.krb5.carry import PATIENCE, Patience, Unanswered, carry, ways
-from kerberos_sidecar.krb5.kdcs import Way
+from kerberos_sidecar.krb5.kdcs import Address, Way
+from kerberos_sidecar.krb5.names import Addresses
 from tests.support.raising import raised
 
 SHORT = Patience(next_seconds=0.05, favorite_seconds=0.1, last_seconds=0.2)
@@ -27,7 +28,18 @@ def ask(
 ) -> tuple[Way, bytes]:
     """Carry a message, and note what is heard of each way."""
     said = [] if said is None else said
-    return carry(b"message", ways, patience, lambda way, text, _: said.append((way, text)))
+    return carry(b"message", ways, patience, lambda way, text, _: said.append((way, text)), look_up)
+
+
+def look_up(host: str) -> Addresses:
+    """No DNS: it knows its own address, and no other host."""
+
+    def wait(_: float) -> list[Address]:
+        if host == "127.0.0.1":
+            return [(socket.AF_INET, host)]
+        raise OSError("Name or service not known")
+
+    return wait
 
 
 @pytest.fixture
@@ -133,7 +145,7 @@ def test_a_slow_one_may_answer_after_the_others_were_asked(stack: ExitStack) -> 
 
 
 def test_no_address_and_silence_are_told_apart(stack: ExitStack) -> None:
-    unknown = Way("kdc.invalid", 88, "tcp")
+    unknown = Way("kdc.test", 88, "tcp")
 
     assert "refused" == raised(Unanswered, ask, [unknown]).kind
     assert "silent" == raised(Unanswered, ask, [unknown, udp(stack)]).kind
@@ -141,7 +153,7 @@ def test_no_address_and_silence_are_told_apart(stack: ExitStack) -> None:
 
 def test_what_is_heard_of_each_kdc_is_reported(stack: ExitStack) -> None:
     garbage, busy = udp(stack, b"nonsense"), udp(stack, UNAVAILABLE)
-    silent, unknown, good = udp(stack), Way("kdc.invalid", 88, "udp"), udp(stack, AS_REP)
+    silent, unknown, good = udp(stack), Way("kdc.test", 88, "udp"), udp(stack, AS_REP)
     said: Said = []
 
     ask([garbage, busy, unknown, silent, good], said=said)

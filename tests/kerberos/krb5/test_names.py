@@ -3,13 +3,14 @@ Which KDCs DNS names for a realm, by the resolver of a process of its own.
 """
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.name_server import SRV, URI, NameServer, srv, uri
+from tests.support.name_server import SRV, URI, A, Behavior, NameServer, srv, uri
 
 REALM = "EXAMPLE.TEST"
 UDP, TCP, NAMED = f"_kerberos._udp.{REALM}", f"_kerberos._tcp.{REALM}", f"_kerberos.{REALM}"
@@ -29,7 +30,7 @@ def ask(
 ) -> object:
     """What a process makes of these records."""
     with NameServer(records) as server:
-        server.is_silent = silent
+        server.behavior = "silent" if silent else "answer"
         command = [*server.asked_by(folder), sys.executable, "-c", ASK]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert 0 == done.returncode, done.stderr
@@ -84,3 +85,39 @@ def test_what_is_no_kdc_of_ours_is_passed_over(
 
 def test_a_silent_name_server_is_not_taken_for_no_records(tmp_path: Path) -> None:
     assert "undecided" == ask({}, tmp_path, silent=True)
+
+
+LOOK_UP = """
+import sys
+from kerberos_sidecar.krb5.names import addresses
+last = {}
+for line in sys.stdin:
+    try:
+        print(addresses("kdc.test", last)(float(line)), flush=True)
+    except OSError as error:
+        print(repr(error), flush=True)
+"""
+
+
+def test_the_last_addresses_of_a_host_outlive_an_outage_of_dns_and_not_its_answer(
+    tmp_path: Path,
+) -> None:
+    with NameServer({("kdc.test", A): [socket.inet_aton("127.0.0.7")]}) as server:
+        command = [*server.asked_by(tmp_path), sys.executable, "-c", LOOK_UP]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+
+            def said(behavior: Behavior, wait_seconds: float) -> str:
+                assert process.stdin and process.stdout
+                server.behavior = behavior
+                print(wait_seconds, file=process.stdin, flush=True)
+                return process.stdout.readline().strip()
+
+            known = f"[({socket.AF_INET!r}, '127.0.0.7')]"
+            assert [known, known, known] == [
+                said("answer", 30.0),
+                said("refuse", 30.0),
+                said("silent", 0.1),
+            ]
+            server.records = {}
+            assert "Name or service not known" in said("answer", 30.0)

@@ -16,11 +16,12 @@ from tests.support.daemon import SidecarProcess
 from tests.support.kdc import Kdc
 from tests.support.kdc_proxy import KdcProxy
 from tests.support.krb5_libraries import SYSTEM, Libraries
-from tests.support.name_server import SRV, NameServer, srv
+from tests.support.name_server import SRV, A, Behavior, NameServer, srv
 from tests.support.site import Site, failure
 
 PROMISED_SECONDS = 15
 MOST = 6
+HOST = "kdc.example.test"
 
 
 @pytest.fixture(params=["udp", "tcp"])
@@ -145,7 +146,7 @@ def libraries(request: pytest.FixtureRequest) -> Libraries:
 
 @pytest.fixture
 def named(here: Site, running_kdc: Kdc) -> Iterator[Callable[..., NameServer]]:
-    """Have DNS name KDCs by their ports, and krb5.conf none."""
+    """Have DNS name KDCs by their ports, on a host that nobody else knows, and krb5.conf none."""
     text = here.config.read_text().replace("dns_lookup_kdc = false", "dns_lookup_kdc = true")
     here.config.write_text(text.replace(f"kdc = {here.kdc.address}", ""))
     with ExitStack() as stack:
@@ -153,10 +154,11 @@ def named(here: Site, running_kdc: Kdc) -> Iterator[Callable[..., NameServer]]:
         def begin(*ports: int) -> NameServer:
             records = {
                 (f"_kerberos._{transport}.{here.kdc.realm}", SRV): [
-                    srv("localhost", port, rank) for rank, port in enumerate(ports)
+                    srv(HOST, port, rank) for rank, port in enumerate(ports)
                 ]
                 for transport in ("udp", "tcp")
             }
+            records[HOST, A] = [socket.inet_aton("127.0.0.1")]
             return stack.enter_context(NameServer(records))
 
         yield begin
@@ -168,8 +170,9 @@ def by_dns(site: Site, server: NameServer, **settings: str) -> SidecarProcess:
     return daemon.start()
 
 
+@pytest.mark.parametrize("outage", ["silent", "refuse"])
 def test_kdcs_that_only_dns_names_are_asked_like_those_of_krb5_conf(
-    here: Site, named: Callable[..., NameServer]
+    here: Site, named: Callable[..., NameServer], outage: Behavior
 ) -> None:
     """libkrb5 gives one of them 27 s; and the last answer of DNS outlives its outage."""
     with others(2, "silent", here.kdc) as (addresses, silent):
@@ -181,8 +184,8 @@ def test_kdcs_that_only_dns_names_are_asked_like_those_of_krb5_conf(
         daemon.wait_until_ready(60)
         assert all(one.requests for one in silent)
         page = daemon.status()["details"][f"KDCs of {here.kdc.realm}"]
-        assert page[f"localhost:{here.kdc.port}"].startswith("answered (")
-        server.is_silent = True
+        assert page[f"{HOST}:{here.kdc.port}"].startswith("answered (")
+        server.behavior = outage
         assert "ticket_acquired" == here.refresh(daemon, 60)["event"]
 
 
@@ -190,14 +193,14 @@ def test_a_name_server_that_is_silent_is_named_and_no_matter_later(
     here: Site, named: Callable[..., NameServer]
 ) -> None:
     server = named(here.kdc.port)
-    server.is_silent = True
+    server.behavior = "silent"
     daemon = by_dns(here, server)
 
     failed = failure(daemon)
 
     assert "kdc_unreachable" == failed["reason"]
     assert "DNS does not answer" in failed["error"]
-    server.is_silent = False
+    server.behavior = "answer"
     daemon.wait_until_ready(60)
 
 

@@ -12,7 +12,7 @@ from kerberos_sidecar.formats.principal import Principal
 from kerberos_sidecar.krb5.carry import PATIENCE, Patience, Unanswered, carry, ways
 from kerberos_sidecar.krb5.kdcs import Kdcs, Way
 from kerberos_sidecar.krb5.library import Krb5Error, Message, Request
-from kerberos_sidecar.krb5.names import Undecided, kdcs_by_dns
+from kerberos_sidecar.krb5.names import Undecided, addresses, kdcs_by_dns
 from kerberos_sidecar.krb5.refusals import explain, hung, spoiled, unreachable
 
 
@@ -113,7 +113,10 @@ class _Asking:
             share_seconds = patience.favorite_share * self._answer_seconds
             first_seconds = max(patience.favorite_seconds, share_seconds)
         hear = partial(self._kdcs.hear, message.realm)
-        way, answer = carry(message.content, found, patience, hear, first_seconds=first_seconds)
+        look_up = partial(addresses, last=self._kdcs.addresses)
+        way, answer = carry(
+            message.content, found, patience, hear, look_up, first_seconds=first_seconds
+        )
         self._kdcs.favorites[message.realm] = way
         self._answer_seconds = self._kdcs.heard[message.realm][way.kdc].seconds
         return answer

@@ -13,13 +13,13 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from kerberos_sidecar.krb5.kdcs import Way
-from kerberos_sidecar.krb5.names import addresses
+from kerberos_sidecar.krb5.kdcs import Address, Way
+from kerberos_sidecar.krb5.names import Addresses
 
 KERBEROS_PORT = 88
 ANSWER_LIMIT_BYTES = 1 << 20
@@ -31,6 +31,9 @@ _SVC_UNAVAILABLE = b"\xa6\x03\x02\x01\x1d"
 
 Hear = Callable[[Way, str, float], object]
 """Takes how a KDC behaved: why it is of no use (empty: it answered), after how many seconds."""
+
+LookUp = Callable[[str], Addresses]
+"""Begins to look up a host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ def carry(
     ways: Sequence[Way],
     patience: Patience,
     hear: Hear,
+    look_up: LookUp,
     *,
     first_seconds: float = 0.0,
 ) -> tuple[Way, bytes]:
@@ -107,7 +111,8 @@ def carry(
     Raises:
         Unanswered: There is none.
     """
-    round_ = _Round(message, ways, patience, hear)
+    names = {host: look_up(host) for host in {way.host for way in ways}}
+    round_ = _Round(message, ways, patience, hear, names)
     try:
         return round_.run(first_seconds)
     finally:
@@ -119,12 +124,19 @@ class _Round:
     One message, and everybody who may answer it.
     """
 
-    def __init__(self, message: bytes, ways: Sequence[Way], patience: Patience, hear: Hear) -> None:
+    def __init__(
+        self,
+        message: bytes,
+        ways: Sequence[Way],
+        patience: Patience,
+        hear: Hear,
+        names: Mapping[str, Addresses],
+    ) -> None:
         self._message = message
         self._patience = patience
         self._hear = hear
-        self._names = {host: addresses(host) for host in {way.host for way in ways}}
-        self._waiting: deque[tuple[Way, Any]] = deque((way, None) for way in ways)
+        self._names = names
+        self._waiting: deque[tuple[Way, Address | None]] = deque((way, None) for way in ways)
         self._late = set(ways)
         self._selector = selectors.DefaultSelector()
         self._failed = Unanswered("refused", "no KDC has an address")
@@ -170,7 +182,7 @@ class _Round:
             if key.data.seconds >= self._patience.next_seconds:
                 self._hear(key.data.way, "no answer", key.data.seconds)
 
-    def _open(self, way: Way, address: Any) -> None:
+    def _open(self, way: Way, address: Address | None) -> None:
         """
         Begin to ask; a host with several addresses is asked at each, one after the other.
 
@@ -178,7 +190,7 @@ class _Round:
         """
         try:
             if address is None:
-                address, *others = self._names[way.host].result(self._patience.next_seconds)
+                address, *others = self._names[way.host](self._patience.next_seconds)
                 self._waiting.extendleft((way, other) for other in reversed(others))
             call = _Call(way, address, self._message)
             self._selector.register(call, call.events, call)
@@ -230,7 +242,7 @@ class _Call:
         OSError: On making it and advancing: it is refused.
     """
 
-    def __init__(self, way: Way, address: Any, message: bytes) -> None:
+    def __init__(self, way: Way, address: Address, message: bytes) -> None:
         family, place = address
         self.way = way
         self._began_at = time.monotonic()

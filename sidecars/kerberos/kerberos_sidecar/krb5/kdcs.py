@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+Address = tuple[int, str]
+"""Of a host: family and address."""
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -65,11 +68,13 @@ class Kdcs:
         favorites: Which way the last answer came, by realm.
         heard: By realm and KDC.
         found: The ways that DNS named last, by realm: they outlive an outage of DNS.
+        addresses: Those that it named last, by host: the same.
     """
 
     favorites: dict[str, Way] = field(default_factory=dict)
     heard: dict[str, dict[str, Heard]] = field(default_factory=dict)
     found: dict[str, list[Way]] = field(default_factory=dict)
+    addresses: dict[str, list[Address]] = field(default_factory=dict)
 
     def hear(self, realm: str, way: Way, said: str, seconds: float) -> None:
         """

@@ -16,7 +16,7 @@ from contextlib import suppress
 from threading import Thread
 from typing import Literal, TypeVar
 
-from kerberos_sidecar.krb5.kdcs import Way
+from kerberos_sidecar.krb5.kdcs import Address, Way
 
 _T = TypeVar("_T")
 
@@ -29,8 +29,13 @@ _URI_SECONDS = 1.0
 _ANSWER_BYTES = 65535
 _IN, _SRV, _URI = 1, 33, 256
 _POINTER, _LABELS_MOST = 0xC0, 128
+# An answer, and no failure of DNS.
+_NO_HOST = (socket.EAI_NONAME, socket.EAI_NODATA)
 # `h_errno`: no such name, and a name without such records.
 _NO_RECORDS = (1, 4)
+
+Addresses = Callable[[float], list[Address]]
+"""Waits for addresses, that many seconds at most; raises ``OSError``, such as ``TimeoutError``."""
 
 
 class Undecided(Exception):
@@ -39,21 +44,45 @@ class Undecided(Exception):
     """
 
 
-def addresses(host: str) -> Future[list[tuple[int, str]]]:
+def addresses(host: str, last: dict[str, list[Address]]) -> Addresses:
     """
-    Look up a host: families and addresses, or an ``OSError``.
+    Begin to look up a host; return what waits for its addresses.
+
+    Args:
+        last: What was found last, by host: taken where DNS fails or is slow, forgotten where it
+            says that there is no such host.
     """
 
-    def look_up() -> list[tuple[int, str]]:
+    def look_up() -> list[Address]:
         try:
             infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except UnicodeError:
             raise OSError(f"{host} is no name") from None
-        return list(dict.fromkeys((info[0], str(info[4][0])) for info in infos))
+        except socket.gaierror as error:
+            if error.errno in _NO_HOST:
+                last.pop(host, None)
+            raise
+        found: list[Address] = list(dict.fromkeys((info[0], str(info[4][0])) for info in infos))
+        last[host] = found
+        return found
 
-    if re.fullmatch(r"[\d.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%\w+)?", host):
-        return _at_once(look_up)
-    return _soon(look_up)
+    began_at = time.monotonic()
+    is_address = re.fullmatch(r"[\d.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%\w+)?", host)
+    asked = _at_once(look_up) if is_address else _soon(look_up)
+
+    def wait(seconds: float) -> list[Address]:
+        if host in last:
+            # From the beginning: all hosts are looked up side by side, and waited for once.
+            seconds = max(0.0, began_at + seconds - time.monotonic())
+        try:
+            return asked.result(seconds)
+        except OSError:
+            # Another thread may have forgotten it since.
+            if (found := last.get(host)) is None:
+                raise
+            return found
+
+    return wait
 
 
 def kdcs_by_dns(realm: str, wait_seconds: float = LOOK_UP_SECONDS) -> list[Way] | None:
