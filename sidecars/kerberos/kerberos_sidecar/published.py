@@ -50,7 +50,8 @@ class Published:
         """
         Return why consumers of the folder's group cannot come to the file; empty where they can.
 
-        No new ticket would change it, so it is no problem of what is published.
+        Those of our uid, and others where the folder lets them in, read it all the same: who the
+        consumers are is not known here, so it is no problem of what is published.
         """
         folder = os.path.dirname(self._path)
         try:

@@ -120,7 +120,8 @@ class KerberosSidecar:
 
     def _warn(self, slot: Slot) -> None:
         """
-        Warn where who reads the ccache can read the keytab, as in the published example.
+        Warn where who reads the ccache can read the keytab, as in the published example, and where
+        the group that may read it cannot come to it.
         """
         keytab = slot.entry.keytab
         folder = os.path.dirname(keytab) if keytab else self._settings.keytab_dir
@@ -130,4 +131,12 @@ class KerberosSidecar:
                 folder=folder,
                 ccache=slot.entry.ccache,
                 advice="Use two volumes: the keytab's for this container alone.",
+            )
+        if problem := slot.published.closed_folder():
+            log.warning(
+                "folder_closed",
+                ccache=slot.entry.ccache,
+                problem=problem,
+                advice="Let the group enter it (g+x), or set KERBEROS_CCACHE_MODE to 0600 where "
+                "consumers have the uid of this container.",
             )

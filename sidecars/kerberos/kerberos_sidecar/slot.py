@@ -109,7 +109,6 @@ class Slot:
         Return why consumers cannot use the ccache at a Unix time; empty where they can.
         """
         problem = self.published.look().problem_at(now, self.principal)
-        problem = problem or self.published.closed_folder()
         if not problem and (self.principal is None or not self.principal.realm):
             problem = f"may be anybody's: {self.source} does not tell whose it must be"
         return f"{self.entry.ccache} {problem}" if problem else ""
@@ -127,6 +126,8 @@ class Slot:
                 facts["renew_until"] = iso(ticket.renew_until)
             facts["flags"] = ", ".join(ticket.flags)
             facts["clock_offset_seconds"] = ticket.clock_offset_seconds
+        if warning := self.published.closed_folder():
+            facts["warning"] = f"{self.entry.ccache} {warning}"
         if self.last is not None:
             facts["next_ticket_in_seconds"] = round(
                 max(0.0, self.last.at + self.last.wait_seconds - at), 1
