@@ -122,8 +122,8 @@ def srv(host: str, port: int, priority: int = 0, weight: int = 0) -> bytes:
     return struct.pack(">HHH", priority, weight, port) + name
 
 
-def uri(target: str, priority: int = 0) -> bytes:
+def uri(target: str, priority: int = 0, weight: int = 0) -> bytes:
     """
     The data of a URI record.
     """
-    return struct.pack(">HH", priority, 0) + target.encode()
+    return struct.pack(">HH", priority, weight) + target.encode()

@@ -18,7 +18,7 @@ ASK = """
 import json
 from kerberos_sidecar.krb5.names import Undecided, kdcs_by_dns
 try:
-    found = kdcs_by_dns("EXAMPLE.TEST", 1.0)
+    found = kdcs_by_dns("EXAMPLE.TEST", 1.0, lambda weight: 1 / weight)
     print(json.dumps(found and [[way.transport, way.kdc] for way in found]))
 except Undecided:
     print(json.dumps("undecided"))
@@ -81,6 +81,38 @@ def test_what_is_no_kdc_of_ours_is_passed_over(
     tmp_path: Path, records: dict[tuple[str, int], list[bytes]], found: object
 ) -> None:
     assert found == ask(records, tmp_path)
+
+
+SHARE = """
+import json
+import random
+from collections import Counter
+from kerberos_sidecar.krb5.names import kdcs_by_dns
+chance = random.Random(7).expovariate
+first = (kdcs_by_dns("EXAMPLE.TEST", 30.0, chance)[0].host for _ in range(400))
+print(json.dumps(Counter(first)))
+"""
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        {(UDP, SRV): [srv(f"kdc{weight}.test", 88, 1, weight) for weight in (0, 1, 3)]},
+        {(NAMED, URI): [uri(f"krb5srv:m:udp:kdc{weight}.test", 1, weight) for weight in (0, 1, 3)]},
+    ],
+    ids=["SRV", "URI"],
+)
+def test_many_pods_share_the_kdcs_of_one_priority_by_weight(
+    tmp_path: Path, records: dict[tuple[str, int], list[bytes]]
+) -> None:
+    """RFC 2782, and for URI records RFC 7553."""
+    with NameServer(records) as server:
+        command = [*server.asked_by(tmp_path), sys.executable, "-c", SHARE]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr
+    counts = json.loads(done.stdout)
+    assert 280 < counts["kdc3.test"] < 320
+    assert 80 < counts["kdc1.test"] < 120
 
 
 def test_a_silent_name_server_is_not_taken_for_no_records(tmp_path: Path) -> None:

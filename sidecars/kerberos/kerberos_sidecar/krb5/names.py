@@ -7,6 +7,7 @@ Each look-up has a thread of its own, so that a dead name server holds up nobody
 from __future__ import annotations
 
 import ctypes
+import random
 import re
 import socket
 import time
@@ -29,6 +30,8 @@ _URI_SECONDS = 1.0
 _ANSWER_BYTES = 65535
 _IN, _SRV, _URI = 1, 33, 256
 _POINTER, _LABELS_MOST = 0xC0, 128
+# In place of the weight 0, which has "a very small chance".
+_LIGHTEST = 0.01
 # An answer, and no failure of DNS.
 _NO_HOST = (socket.EAI_NONAME, socket.EAI_NODATA)
 # `h_errno`: no such name, and a name without such records.
@@ -85,11 +88,18 @@ def addresses(host: str, last: dict[str, list[Address]]) -> Addresses:
     return wait
 
 
-def kdcs_by_dns(realm: str, wait_seconds: float = LOOK_UP_SECONDS) -> list[Way] | None:
+def kdcs_by_dns(
+    realm: str,
+    wait_seconds: float = LOOK_UP_SECONDS,
+    chance: Callable[[float], float] = random.expovariate,
+) -> list[Way] | None:
     """
     Return the ways to the KDCs of a realm by RFC 4120, 7.2.3, best first, UDP before TCP.
 
     URI records win over SRV records, as in libkrb5. ``None`` if one is a proxy for HTTPS.
+
+    Args:
+        chance: Draws how late one of a weight comes.
 
     Raises:
         Undecided: DNS did not answer in time, or fails.
@@ -103,26 +113,26 @@ def kdcs_by_dns(realm: str, wait_seconds: float = LOOK_UP_SECONDS) -> list[Way] 
     for kind, records in asked.items():
         try:
             answer = records.result(max(0.0, ends_at - time.monotonic()))
-            found += [Way(host, port, kind) for host, port in _services(answer)]
+            found += [Way(host, port, kind) for host, port in _services(answer, chance)]
         except (TimeoutError, OSError):
             failed = True
     with suppress(TimeoutError, OSError):
         # One that is there already counts even if the others took all the time.
         most = _URI_SECONDS if found else max(0.0, ends_at - time.monotonic())
-        if named := _by_uri(uris.result(most)):
+        if named := _by_uri(uris.result(most), chance):
             return None if None in named else [way for way in named if way is not None]
     if failed and not found:
         raise Undecided(f"DNS does not answer which KDCs {realm} has")
     return found
 
 
-def _by_uri(answer: bytes) -> list[Way | None]:
+def _by_uri(answer: bytes, chance: Callable[[float], float]) -> list[Way | None]:
     """
     Read ``krb5srv:flags:transport:host:port``; ``None`` for what is no way of ours.
 
     https://web.mit.edu/kerberos/krb5-latest/doc/admin/realm_config.html
     """
-    found: list[tuple[int, Way | None]] = []
+    found: list[tuple[tuple[int, float], Way | None]] = []
     for data, _ in _records(answer, _URI):
         text = data[4:].decode(errors="replace")
         match = re.fullmatch(
@@ -132,21 +142,29 @@ def _by_uri(answer: bytes) -> list[Way | None]:
         if match:
             transport: Literal["udp", "tcp"] = "udp" if match[1].lower() == "udp" else "tcp"
             way = Way(match[2].rstrip("."), int(match[3] or 88), transport)
-        found.append((int.from_bytes(data[:2]), way))
+        found.append((_turn(data, chance), way))
     return [way for _, way in sorted(found, key=lambda one: one[0])]
 
 
-def _services(answer: bytes) -> list[tuple[str, int]]:
+def _services(answer: bytes, chance: Callable[[float], float]) -> list[tuple[str, int]]:
     """
-    Read hosts and ports of SRV records (RFC 2782), by priority, the heavier ones first.
+    Read hosts and ports of SRV records (RFC 2782), best first.
     """
     found = []
     for data, place in _records(answer, _SRV):
         host = _name(answer, place + 6)
         if host:  # "." says that there is no such service
-            rank = (int.from_bytes(data[:2]), -int.from_bytes(data[2:4]))
-            found.append((rank, (host, int.from_bytes(data[4:6]))))
+            found.append((_turn(data, chance), (host, int.from_bytes(data[4:6]))))
     return [service for _, service in sorted(found)]
+
+
+def _turn(data: bytes, chance: Callable[[float], float]) -> tuple[int, float]:
+    """
+    Return when the KDC of a record is asked: by priority, within one by chance, the heavier ones
+    more likely first, so that many pods share them (RFC 2782, RFC 7553).
+    """
+    weight = int.from_bytes(data[2:4])
+    return int.from_bytes(data[:2]), chance(weight or _LIGHTEST)
 
 
 def _records(answer: bytes, kind: int) -> Iterator[tuple[bytes, int]]:
