@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kerberos_sidecar.krb5.overlay import check_config, lay_over, overlay
+from kerberos_sidecar.krb5.overlay import (
+    check_config,
+    lay_over,
+    leave_name_servers_soon,
+    overlay,
+)
 from kerberos_sidecar.settings import load_settings
 from sidecar_runtime.errors import SidecarError
 
@@ -43,7 +48,7 @@ def test_what_is_set_wins() -> None:
 def test_lies_before_the_sites_and_on_no_disk(
     monkeypatch: pytest.MonkeyPatch, site: str, expected: str
 ) -> None:
-    for name in ("KRB5_CONFIG", "KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME"):
+    for name in ("KRB5_CONFIG", "KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME", "RES_OPTIONS"):
         monkeypatch.setenv(name, "/theirs")
     settings, _ = load_settings({"KRB5_CONFIG": site})
 
@@ -55,6 +60,29 @@ def test_lies_before_the_sites_and_on_no_disk(
     assert "/memfd:" in os.readlink(ours)
     assert {"KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME"}.isdisjoint(os.environ)
     os.close(int(os.path.basename(ours)))
+
+
+@pytest.mark.parametrize(
+    ("resolv", "before", "after"),
+    [
+        ("nameserver 10.0.0.1\n", None, "timeout:2"),
+        ("options ndots:5\n", None, "timeout:2"),
+        ("options ndots:5 timeout:1\n", None, None),
+        ("options ndots:5\n", "attempts:3", "attempts:3"),
+        (None, None, "timeout:2"),
+    ],
+)
+def test_a_dead_name_server_is_left_soon_unless_the_pod_says_when(
+    tmp_path: Path, resolv: str | None, before: str | None, after: str | None
+) -> None:
+    path = tmp_path / "resolv.conf"
+    if resolv is not None:
+        path.write_text(resolv)
+    environ = {} if before is None else {"RES_OPTIONS": before}
+
+    leave_name_servers_soon(environ, path)
+
+    assert after == environ.get("RES_OPTIONS")
 
 
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:

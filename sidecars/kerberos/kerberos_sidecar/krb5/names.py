@@ -21,7 +21,7 @@ from kerberos_sidecar.krb5.kdcs import Address, Way
 
 _T = TypeVar("_T")
 
-# How long DNS is waited for; glibc asks a second server after 2 s (`lay_over`).
+# How long DNS is waited for; glibc asks a second server after 2 s (`overlay`).
 LOOK_UP_SECONDS = 5.0
 # How long it is waited for URI records once SRV records are there: some servers drop what they do
 # not know.
