@@ -109,13 +109,13 @@ WORLDS = [
 
 
 @pytest.mark.timeout(1_200)
+@pytest.mark.usefixtures("only_in_full")  # before those packages are unpacked
 @pytest.mark.parametrize("libraries", [SYSTEM, "trixie", "sid"], indirect=True)
 def test_each_mit_kerberos_gets_a_ticket_in_time_in_each_world(
     make_site: MakeSite,
     running_kdc: Kdc,
     limit: str,
     libraries: Libraries,
-    only_in_full: None,
 ) -> None:
     """Side by side, as nearly all of it is waiting; the time is what the sidecar says of it."""
     took: dict[World, float] = {}
