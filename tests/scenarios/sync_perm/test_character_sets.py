@@ -1,5 +1,5 @@
 """
-A metadata database whose character set lacks most of the world's letters.
+Names of roles that a metadata database cannot hold: they alone are refused.
 """
 
 import re
@@ -8,20 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from sidecar_runtime.errors import SidecarError
 from sync_perm.database.connection import parse_url
 from sync_perm.database.database import Database as Connection
-from sync_perm.database.tables import Reader
+from sync_perm.database.tables import Reader, Tables
 from tests.docs.code import ROOT
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow import Airflow
 from tests.support.databases import Database, MariaDb, Postgres
 from tests.support.permissions import contents, difference, grants_on
+from tests.support.raising import raised
 from tests.support.sync_perm import PASS_SECONDS
 from tests.support.waiting import wait_until
 
 PAGE = ROOT / "docs/how-to/find-out-what-is-wrong.md"
-
-
+SURROGATE = "a\ud800"  # as JSON may say it; no encoding has it
 ROLES = "roles:\n  plain: {dags: [{id: Übung, permissions: [can_read]}]}\n  데이터팀: {}\n"
 TABLES = """
 CREATE TABLE ab_role (id INTEGER PRIMARY KEY, name VARCHAR(64));
@@ -41,22 +42,60 @@ def latin1(request: pytest.FixtureRequest) -> Database:
         made = running.new_database("latin1_swedish_ci")
     else:
         made = running.new_database("template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'")
+    return with_tables(made)
+
+
+def with_tables(database: Database) -> Database:
     for statement in TABLES.split(";"):
-        made.query(statement)
-    return made
+        database.query(statement)
+    return database
+
+
+def read(url: str, *names: str) -> Tables:
+    reader = Reader(has_versions=False, dags_folder="")
+    with closing(Connection(parse_url("TEST", url, ""))) as connection:
+        return reader.read(connection, dags=False, names=names)
 
 
 def test_a_name_that_the_database_cannot_hold_is_told_from_one_that_is_not_there(
     latin1: Database,
 ) -> None:
-    reader = Reader(has_versions=False, dags_folder="")
+    found = read(latin1.url, "데이터팀", SURROGATE, "Übung", "Viewer")
 
-    with closing(Connection(parse_url("TEST", latin1.url, ""))) as connection:
-        found = reader.read(connection, dags=False, names=["데이터팀", "Übung", "Viewer"])
-
-    assert {"데이터팀"} == found.unfit
+    assert {"데이터팀", SURROGATE} == found.unfit
     assert not found.aliases
     assert {"Viewer"} == found.roles
+
+
+def test_postgresql_holds_no_nul(postgres: Postgres) -> None:
+    database = with_tables(postgres.new_database())
+
+    assert {"a\0b"} == read(database.url, "a\0b", "데이터팀", "team 🚀").unfit
+
+
+@pytest.mark.parametrize("collation", ["utf8mb3_general_ci", "utf8mb4_general_ci"])
+def test_a_connection_of_three_bytes_a_letter_holds_no_more(
+    mariadb: MariaDb, collation: str
+) -> None:
+    database = with_tables(mariadb.new_database(collation))
+    database.query("INSERT INTO ab_role VALUES (2, 'team ????')")
+
+    found = read(f"{database.url}?charset=utf8", "team 🚀", "데이터팀")
+
+    assert {"team 🚀"} == found.unfit
+    assert not found.aliases
+
+
+def test_a_connection_that_cannot_say_the_name_of_a_view_is_no_matter_of_roles(
+    postgres: Postgres,
+) -> None:
+    database = with_tables(postgres.new_database())
+    database.query("INSERT INTO ab_view_menu VALUES (1, 'DAG:한국')")
+
+    error = raised(SidecarError, lambda: read(f"{database.url}?client_encoding=latin1"))
+
+    assert "database_failed" == error.reason
+    assert "has no equivalent in encoding" in error.message
 
 
 @pytest.mark.usefixtures("only_in_full")

@@ -160,3 +160,9 @@ def test_names_of_roles_are_found_as_the_collation_finds_them(
     found = reader().read(database, dags=False, names=["team", "other"])
 
     assert {"team": "Team"} == found.aliases
+
+
+def test_a_name_that_cannot_even_be_sent_is_unfit_alone(sqlite: Sqlite, database: Database) -> None:
+    names = ["other", "a\ud800", "a\0b"]
+
+    assert {"a\ud800"} == reader().read(database, dags=False, names=names).unfit

@@ -67,7 +67,6 @@ ADVICE = {
     "database_not_migrated": "Run Airflow's migrations (airflow db migrate); nothing is started "
     "until then.",
     "database_read_denied": "Grant SELECT on the table to the account in the URL.",
-    "role_name_unfit": "Rename the role, or convert the database to UTF-8 (utf8mb4).",
     "database_read_only": "It passes by itself once the name leads to the primary again.",
     "database_lost": "This passes by itself.",
     "database_failed": "See what the database says.",

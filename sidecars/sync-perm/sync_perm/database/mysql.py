@@ -41,8 +41,6 @@ REASONS_BY_CODE = {
     ER.BAD_FIELD_ERROR: "database_not_migrated",
     ER.TABLEACCESS_DENIED_ERROR: "database_read_denied",
     ER.COLUMNACCESS_DENIED_ERROR: "database_read_denied",
-    1267: "role_name_unfit",  # illegal mix of collations
-    3854: "role_name_unfit",  # cannot convert string: the same on MySQL 8 and later
     3159: "database_tls_failed",  # the server insists on TLS
     CR.CR_SSL_CONNECTION_ERROR: "database_tls_failed",
     CR.CR_CONN_HOST_ERROR: "database_unreachable",

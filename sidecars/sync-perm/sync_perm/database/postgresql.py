@@ -29,7 +29,6 @@ REASONS_BY_CODE = {
     "42P01": "database_not_migrated",
     "42703": "database_not_migrated",
     "3F000": "database_not_migrated",
-    "22P05": "role_name_unfit",
     "42501": "database_read_denied",
     "3D000": "database_missing",
     "28": "database_denied",
@@ -84,7 +83,7 @@ def parameters(address: Address) -> dict[str, Any]:
 
 
 def errors() -> tuple[type[Exception], ...]:
-    return (psycopg2.Error, UnicodeError, ValueError)
+    return (psycopg2.Error, ValueError)
 
 
 def explain(error: Exception) -> str:
@@ -92,8 +91,6 @@ def explain(error: Exception) -> str:
     for prefix, reason in REASONS_BY_CODE.items():
         if code.startswith(prefix):
             return reason
-    if isinstance(error, UnicodeEncodeError):  # psycopg2 speaks the database's own encoding
-        return "role_name_unfit"
     words = str(error).lower()
     if 'database "' in words and "does not exist" in words:
         return "database_missing"

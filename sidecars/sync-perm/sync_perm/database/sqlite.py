@@ -53,7 +53,7 @@ def _crc32(text: str | None) -> int | None:
 
 
 def errors() -> tuple[type[Exception], ...]:
-    return (sqlite3.Error, OSError)
+    return (sqlite3.Error, OSError, UnicodeError)
 
 
 def explain(error: Exception) -> str:

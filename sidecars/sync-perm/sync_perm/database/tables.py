@@ -41,7 +41,7 @@ class Tables:
         broken: How many permissions lack action or resource (AIRFLOW-5336).
         aliases: Role as a DAG spells it → as the database does, whose collation takes both for one.
         bare: Resources without any permission; Airflow has some.
-        unfit: Names of roles that the database's character set cannot hold.
+        unfit: Names of roles that the database cannot hold.
         dags: DAG → its access control; None without one, Unreadable where we cannot tell.
         fresh: The DAGs that were serialized again since the last look.
         places: Of the DAGs; empty where nobody asks for them.
@@ -157,23 +157,28 @@ class Reader:
     ) -> tuple[dict[str, str], frozenset[str]]:
         """
         Ask for the roles that DAGs or the file name and we do not know, as Airflow asks: the
-        database compares. Return its names for them, and those that it cannot even compare.
+        database compares. Return its names for them, and those that it cannot hold.
+
+        Which errors a name may cause is each server's own; so whatever fails for this name and not
+        for another one is the name's fault. What comes back changed, the connection cannot say.
         """
         asked = (access for access in self._access.values() if isinstance(access, dict))
         unknown = {role for access in asked for role in access}.union(names) - roles
-        sql = f"SELECT name FROM {database.table('ab_role')} WHERE name = {{}}"
+        table, text = database.table("ab_role"), database.driver.TEXT
+        sql = f"SELECT {text}, name FROM (SELECT 1) AS one LEFT JOIN {table} ON name = {{}}"
         aliases: dict[str, str] = {}
         unfit: set[str] = set()
         for role in sorted(unknown):
             try:
-                rows = database.rows(sql, [role])
-            except SidecarError as error:
-                if error.reason != "role_name_unfit":
-                    raise
+                (said, found), *_ = database.rows(sql, [role, role])
+            except SidecarError:
+                database.rows(sql, ["", ""])
                 unfit.add(role)
                 continue
-            if rows:
-                aliases[role] = rows[0][0]
+            if said != role:
+                unfit.add(role)
+            elif found is not None:
+                aliases[role] = found
         return aliases, frozenset(unfit)
 
     def _read_dags(self, database: Database) -> frozenset[str]:

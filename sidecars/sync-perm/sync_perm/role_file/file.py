@@ -68,7 +68,9 @@ class RoleFile:
             unfit: Names that the database cannot hold; the other roles count all the same.
         """
         if not mistakes and self.document:
-            text = "the database's character set cannot hold this name; the other roles are kept"
+            text = (
+                "the database cannot hold this name in its character set; the other roles are kept"
+            )
             roles = (role for name, role in self.document.roles.items() if name in unfit)
             if refused := tuple(sorted(Mistake(role.where, text) for role in roles)):
                 self._take(refused, SidecarError("role_name_unfit", self._named(refused), RENAME))
