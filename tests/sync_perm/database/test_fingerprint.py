@@ -59,6 +59,18 @@ def test_sees_every_kind_of_change(filled: Sqlite, database: Database, deed: str
     assert before.revision != poll(database).revision
 
 
+def test_sums_of_the_greatest_ids_fit(filled: Sqlite, database: Database) -> None:
+    for table in ("ab_permission", "ab_view_menu"):
+        filled.run(f"DELETE FROM {table}")
+        for number in range(10):
+            filled.run(f"INSERT INTO {table} VALUES (?, 'name')", 2**31 - 1 - number)
+    before = poll(database)
+
+    filled.run("UPDATE ab_view_menu SET name = 'other' WHERE id = 2147483647")
+
+    assert before != poll(database)
+
+
 def test_dags_that_are_left_out_are_no_change(filled: Sqlite, database: Database) -> None:
     before = poll(database, include_dags=False)
 

@@ -27,6 +27,8 @@ class Driver(Protocol):
     """The SQL that makes a whole number of a moment."""
     NUMBER: str
     """The SQL that makes a whole number of a text, for most texts another one."""
+    PRODUCT: str
+    """The SQL that multiplies two numbers of 32 bits, so that the sum of many fits."""
     READ_ONLY: str
     """The SQL that tells whether nothing can be written here."""
 

@@ -48,18 +48,20 @@ def read_fingerprint(
     Raises:
         SidecarError: The database failed, or is not migrated.
     """
-    table = database.table
+    table, product = database.table, database.driver.PRODUCT
     permissions = (
         "(SELECT COUNT(*) AS c1, MAX(id) AS m1, SUM(permission_id) AS s1, SUM(view_menu_id) AS t1,"
-        f" SUM(permission_id * view_menu_id) AS u1 FROM {table('ab_permission_view')}) AS p"
+        f" SUM({product.format('permission_id', 'view_menu_id')}) AS u1"
+        f" FROM {table('ab_permission_view')}) AS p"
     )
     grants = (
         "(SELECT COUNT(*) AS c2, MAX(id) AS m2, SUM(permission_view_id) AS s2, SUM(role_id) AS t2,"
-        f" SUM(permission_view_id * role_id) AS u2 FROM {table('ab_permission_view_role')}) AS g"
+        f" SUM({product.format('permission_view_id', 'role_id')}) AS u2"
+        f" FROM {table('ab_permission_view_role')}) AS g"
     )
-    name = database.driver.NUMBER.replace("{}", "name")
+    name = product.format(database.driver.NUMBER.replace("{}", "name"), "id")
     names = [
-        f"(SELECT COUNT(*) AS c{n}, SUM({name} * id) AS s{n} FROM {table(of)}) AS n{n}"
+        f"(SELECT COUNT(*) AS c{n}, SUM({name}) AS s{n} FROM {table(of)}) AS n{n}"
         for n, of in ((5, "ab_permission"), (6, "ab_view_menu"))
     ]
     parts = [permissions, grants, *names]

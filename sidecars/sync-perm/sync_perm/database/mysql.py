@@ -16,6 +16,7 @@ from sync_perm.database.connection import Address
 PLACEHOLDER = "%s"
 TEXT = "CAST({} AS CHAR)"
 NUMBER = "CRC32({})"
+PRODUCT = "{} * {}"  # of 64 bits, and their sum a DECIMAL
 READ_ONLY = "@@read_only OR @@innodb_read_only"
 MILLISECONDS = "CAST(UNIX_TIMESTAMP({}) * 1000 AS SIGNED)"
 CONNECT_SECONDS = 10

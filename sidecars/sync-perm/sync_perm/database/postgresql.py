@@ -17,7 +17,8 @@ from sync_perm.database.connection import Address
 
 PLACEHOLDER = "%s"
 TEXT = "CAST({} AS TEXT)"
-NUMBER = "CAST(HASHTEXT({}) AS BIGINT)"
+NUMBER = "HASHTEXT({})"
+PRODUCT = "CAST({} AS BIGINT) * {}"
 READ_ONLY = "CURRENT_SETTING('transaction_read_only') = 'on'"
 MILLISECONDS = "CAST(EXTRACT(EPOCH FROM {}) * 1000 AS BIGINT)"
 

@@ -17,6 +17,7 @@ from sync_perm.database.connection import Address
 PLACEHOLDER = "?"
 TEXT = "{}"
 NUMBER = "CRC32({})"  # which is ours
+PRODUCT = "{} * {} % 4294967291"  # a prime; a sum of more than 64 bits would fail
 READ_ONLY = "FALSE"  # of our own connection it would always be true
 MILLISECONDS = "CAST(ROUND(JULIANDAY({}) * 86400000) AS INTEGER)"
 
