@@ -14,6 +14,8 @@ from sync_perm.difference import Item
 
 # A failed pass is repeated after 10, 20, 40, … seconds, up to this.
 MAX_PAUSE_SECONDS = 300.0
+# Rows wait no longer than this, or than it takes to pay for the last pass.
+MAX_WAIT_SECONDS = 900.0
 # Rows that come back after this many passes within ten minutes are someone else's doing.
 CONTESTED_PASSES = 2
 CONTESTED_SECONDS = 600.0
@@ -66,6 +68,8 @@ class PassHistory:
     lacking_since: float = 0.0
     debt_seconds: float = 0.0
     """CPU of passes that is beyond the share of a core, when the last one ended."""
+    last_cpu_seconds: float = 0.0
+    """CPU of the last one."""
     written: deque[tuple[float, frozenset[Item]]] = field(default_factory=deque)
     """The rows that passes have written a short while ago, and when."""
     postponed_until: float = 0.0
@@ -86,6 +90,10 @@ class PassHistory:
     def affordable_at(self, items: frozenset[Item]) -> float:
         """
         Return the moment from which a pass for these rows stays within the share of a core.
+
+        Whoever waits for as long as the last pass costs adds nothing to the debt, which never
+        exceeds ``news_seconds`` and that pass. So passes take, of any time, the share, and once so
+        much.
         """
         since = self.clock() - CONTESTED_SECONDS
         passes = [written for at, written in self.written if at >= since]
@@ -93,10 +101,11 @@ class PassHistory:
             sum(item in written for written in passes) >= CONTESTED_PASSES for item in items
         )
         if is_contested:
-            return self.ended_at + self.debt_seconds / self.pace.core_share
-        allowed = self.pace.news_seconds if self.has_news else self.pace.damage_seconds
-        beyond_seconds = (self.debt_seconds - allowed) / self.pace.core_share
-        return self.ended_at + min(MAX_PAUSE_SECONDS, beyond_seconds)
+            allowed = 0.0
+        else:
+            allowed = self.pace.news_seconds if self.has_news else self.pace.damage_seconds
+        longest = max(MAX_WAIT_SECONDS, self.last_cpu_seconds / self.pace.core_share)
+        return self.ended_at + min(longest, (self.debt_seconds - allowed) / self.pace.core_share)
 
     def notice(self, roles: frozenset[str], *, is_fresh: bool) -> None:
         """
@@ -120,6 +129,7 @@ class PassHistory:
         now = self.clock()
         repaid = (now - self.ended_at) * self.pace.core_share
         self.debt_seconds = max(0.0, self.debt_seconds - repaid) + cpu_seconds
+        self.last_cpu_seconds = cpu_seconds
         self.ended_at = now
         while self.written and self.written[0][0] < now - CONTESTED_SECONDS:
             self.written.popleft()
