@@ -140,6 +140,7 @@ class _Checks:
             look = comparison.look(database)
             database.close()
             with PassLock(address) as lock:
+                lock.try_write()
                 is_free = lock.try_acquire()
         except SidecarError as error:
             return fail("tables", error)

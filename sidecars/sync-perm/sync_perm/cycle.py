@@ -180,6 +180,7 @@ class Session:
         self._wait_for_turn(work, fence)
         # What a command prints may have been rotated since our own connection was made.
         with PassLock(self._source.read(fence)) as lock:
+            lock.try_write()
             if not lock.try_acquire():
                 log.info("lock_waiting")
                 self._metrics.lock_waits.inc()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.errors import SidecarError
 from sync_perm.database import mysql, postgresql
 from sync_perm.database.connection import Address, parse_url
 from sync_perm.database.lock import CHECK_SECONDS, IDLE_SECONDS, PassLock
@@ -20,7 +19,6 @@ from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow import Airflow
 from tests.support.databases import Database, MariaDb, PgBouncer, Postgres
 from tests.support.permissions import Contents, contents, difference, null_rows
-from tests.support.raising import raised
 from tests.support.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
 
@@ -94,22 +92,6 @@ def test_a_holder_that_falls_silent_loses_the_lock(address: Address) -> None:
                 return other.try_acquire()
 
         wait_until(is_free, "the server frees it")
-
-
-@pytest.mark.parametrize("server", ["mariadb", "mysql"])
-def test_where_nothing_can_be_written_no_pass_begins(
-    request: pytest.FixtureRequest, server: str
-) -> None:
-    database = request.getfixturevalue(server).new_database()
-    with PassLock(parse_url("TEST", database.url, "")) as lock:
-        database.query("SET GLOBAL read_only = ON")
-        try:
-            error = raised(SidecarError, lock.try_acquire)
-        finally:
-            database.query("SET GLOBAL read_only = OFF")
-
-        assert "database_read_only" == error.reason
-        assert lock.try_acquire()
 
 
 @pytest.mark.usefixtures("only_in_full")

@@ -66,6 +66,8 @@ def test_reasons_of_postgresql(words: str, reason: str) -> None:
         (pymysql.OperationalError(2003, "Can't connect"), "database_unreachable"),
         (pymysql.OperationalError(2003, CERTIFICATE), "database_tls_failed"),
         (pymysql.OperationalError(2013, "Lost connection"), "database_lost"),
+        (pymysql.OperationalError(1036, "Table is read only"), "database_read_only"),
+        (pymysql.OperationalError(1836, "Running in read-only mode"), "database_read_only"),
         (pymysql.InterfaceError(0, ""), "database_lost"),
         (ssl.SSLError(1, "no"), "database_tls_failed"),
         (FileNotFoundError(2, "no ssl_ca"), "database_tls_failed"),

@@ -29,8 +29,8 @@ class Driver(Protocol):
     """The SQL that makes a whole number of a text, for most texts another one."""
     PRODUCT: str
     """The SQL that multiplies two numbers of 32 bits, so that the sum of many fits."""
-    READ_ONLY: str
-    """The SQL that tells whether nothing can be written here."""
+    TRY_WRITE: str
+    """The SQL that changes no row of a table, and fails where nothing can be written."""
 
     def connect(self, address: Address) -> Any:
         """
@@ -69,7 +69,8 @@ ADVICE = {
     "database_not_migrated": "Run Airflow's migrations (airflow db migrate); nothing is started "
     "until then.",
     "database_read_denied": "Grant SELECT on the table to the account in the URL.",
-    "database_read_only": "It passes by itself once the name leads to the primary again.",
+    "database_read_only": "It passes by itself once the name leads to the primary again; "
+    "the account must be one that may write, as Airflow's own.",
     "database_lost": "This passes by itself.",
     "database_failed": "See what the database says.",
     "driver_missing": "Install the driver that the URL names.",
@@ -122,6 +123,23 @@ class Database:
         except self.driver.errors() as error:
             raise self._explain(error) from None
 
+    def try_write(self) -> None:
+        """
+        Fail where Airflow would log an error for each row, and end as if all were well.
+
+        The server's settings do not tell: some accounts write although it is ``read_only``.
+
+        Raises:
+            SidecarError: The query or the connection failed, or nothing can be written here.
+        """
+        try:
+            self.rows(self.driver.TRY_WRITE.format(self.table("ab_role")))
+        except SidecarError as error:
+            if error.reason != "database_read_denied":  # whoever may only read has read until now
+                raise
+            reason = "database_read_only"
+            raise SidecarError(reason, error.message, ADVICE[reason]) from None
+
     def try_lock(self, idle_seconds: int) -> bool:
         """
         Try to become the only holder of the lock, until :meth:`close`.
@@ -130,13 +148,8 @@ class Database:
             idle_seconds: After so long without a question the server ends the connection.
 
         Raises:
-            SidecarError: The query or the connection failed, or nothing can be written here.
+            SidecarError: The query or the connection failed.
         """
-        ((is_read_only,),) = self.rows(f"SELECT {self.driver.READ_ONLY}")
-        if is_read_only:
-            # Airflow would log an error for each row, and end as if all were well.
-            reason = "database_read_only"
-            raise SidecarError(reason, f"{self.address}: it only reads", ADVICE[reason])
         try:
             return self.driver.try_lock(self._connection, self.address, idle_seconds)
         except self.driver.errors() as error:

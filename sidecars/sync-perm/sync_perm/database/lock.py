@@ -40,6 +40,15 @@ class PassLock:
     def __exit__(self, *_: object) -> None:
         self._database.close()
 
+    def try_write(self) -> None:
+        """
+        Fail where a pass could write nothing.
+
+        Raises:
+            SidecarError: The database failed, or nothing can be written there.
+        """
+        self._database.try_write()
+
     def try_acquire(self) -> bool:
         """
         Try to become the holder.

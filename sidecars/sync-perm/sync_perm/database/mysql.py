@@ -17,7 +17,7 @@ PLACEHOLDER = "%s"
 TEXT = "CAST({} AS CHAR)"
 NUMBER = "CRC32({})"
 PRODUCT = "{} * {}"  # of 64 bits, and their sum a DECIMAL
-READ_ONLY = "@@read_only OR @@innodb_read_only"
+TRY_WRITE = "UPDATE {} SET id = id WHERE 1 = 0"
 MILLISECONDS = "CAST(UNIX_TIMESTAMP({}) * 1000 AS SIGNED)"
 CONNECT_SECONDS = 10
 ANSWER_SECONDS = 30
@@ -42,6 +42,10 @@ REASONS_BY_CODE = {
     ER.BAD_FIELD_ERROR: "database_not_migrated",
     ER.TABLEACCESS_DENIED_ERROR: "database_read_denied",
     ER.COLUMNACCESS_DENIED_ERROR: "database_read_denied",
+    ER.OPTION_PREVENTS_STATEMENT: "database_read_only",  # read_only, which some accounts may ignore
+    ER.OPEN_AS_READONLY: "database_read_only",  # innodb_read_only
+    1836: "database_read_only",  # the same on MySQL
+    1792: "database_read_only",  # transaction_read_only
     3159: "database_tls_failed",  # the server insists on TLS
     CR.CR_SSL_CONNECTION_ERROR: "database_tls_failed",
     CR.CR_CONN_HOST_ERROR: "database_unreachable",

@@ -19,7 +19,7 @@ PLACEHOLDER = "%s"
 TEXT = "CAST({} AS TEXT)"
 NUMBER = "HASHTEXT({})"
 PRODUCT = "CAST({} AS BIGINT) * {}"
-READ_ONLY = "CURRENT_SETTING('transaction_read_only') = 'on'"
+TRY_WRITE = "SELECT id FROM {} WHERE 1 = 0 FOR UPDATE"
 MILLISECONDS = "CAST(EXTRACT(EPOCH FROM {}) * 1000 AS BIGINT)"
 
 # Of one connect or one query: a server that accepts and does not answer must not hold a cycle.
@@ -30,6 +30,7 @@ REASONS_BY_CODE = {
     "42P01": "database_not_migrated",
     "42703": "database_not_migrated",
     "3F000": "database_not_migrated",
+    "25006": "database_read_only",
     "42501": "database_read_denied",
     "3D000": "database_missing",
     "28": "database_denied",

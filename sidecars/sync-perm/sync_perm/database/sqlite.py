@@ -18,7 +18,7 @@ PLACEHOLDER = "?"
 TEXT = "{}"
 NUMBER = "CRC32({})"  # which is ours
 PRODUCT = "{} * {} % 4294967291"  # a prime; a sum of more than 64 bits would fail
-READ_ONLY = "FALSE"  # of our own connection it would always be true
+TRY_WRITE = "SELECT id FROM {} WHERE 1 = 0"  # our own connection never writes
 MILLISECONDS = "CAST(ROUND(JULIANDAY({}) * 86400000) AS INTEGER)"
 
 
