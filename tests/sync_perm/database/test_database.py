@@ -2,11 +2,14 @@
 Connections, and the reasons of their failures.
 """
 
+import os
 import sqlite3
 import ssl
 import subprocess
 import sys
-from contextlib import closing
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -127,6 +130,34 @@ def test_one_lock_for_all(sqlite: Sqlite) -> None:
 
     with PassLock(sqlite.address) as next_one:
         assert next_one.try_acquire()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that a plain user may enter, and root's temporary folder is not."""
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+
+
+@contextmanager
+def plain_user() -> Iterator[None]:
+    """Be one, where the tests are root's."""
+    before = os.geteuid()
+    os.seteuid(before or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_a_folder_that_may_not_be_read_is_named(folder: Path) -> None:
+    sqlite = Sqlite(folder / "airflow.db")
+    folder.chmod(0o311)
+    with plain_user(), PassLock(sqlite.address) as lock:
+        error = raised(SidecarError, lock.try_acquire)
+
+    assert "database_read_denied" == error.reason
+    assert f"this user may not read {folder}" in error.message
 
 
 def test_a_lock_that_was_given_back_leaves_our_view_of_sqlite_alone(sqlite: Sqlite) -> None:

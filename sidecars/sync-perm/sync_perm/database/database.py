@@ -68,7 +68,8 @@ ADVICE = {
     "database_tls_failed": "Correct sslmode, sslrootcert or ssl_ca in the URL.",
     "database_not_migrated": "Run Airflow's migrations (airflow db migrate); nothing is started "
     "until then.",
-    "database_read_denied": "Grant SELECT on the table to the account in the URL.",
+    "database_read_denied": "Grant SELECT on the table to the account in the URL; on SQLite, let "
+    "this user read the folder.",
     "database_read_only": "It passes by itself once the name leads to the primary again; "
     "the account must be one that may write, as Airflow's own.",
     "database_lost": "This passes by itself.",

@@ -58,6 +58,8 @@ def errors() -> tuple[type[Exception], ...]:
 
 
 def explain(error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return "database_read_denied"
     words = str(error)
     if "unable to open" in words or isinstance(error, FileNotFoundError):
         return "database_missing"
@@ -79,7 +81,10 @@ def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:
     our other connection would read an old log of writes from then on.
     """
     folder = os.path.dirname(os.path.realpath(address.database))
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise PermissionError(f"this user may not read {folder}, which is locked") from error
     with suppress(BlockingIOError):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         connection.lock_fd = fd
