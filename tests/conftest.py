@@ -64,8 +64,6 @@ class Counts:
     """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
     permission_steps: int
     """How often each of them changes DAGs and is held against it."""
-    lost_parts: int
-    """Parts in which all grants of a database are lost, one after the other."""
     supervisor_pairs: int
     """Pairs of sync-perm supervisors that start at once on one new database."""
     keys: int
@@ -108,7 +106,6 @@ MODERATE = Counts(
     fleet=12,
     permission_histories=1,
     permission_steps=2,
-    lost_parts=1,
     supervisor_pairs=1,
     keys=7,
     versions=12,
@@ -137,7 +134,6 @@ FULL = Counts(
     fleet=200,
     permission_histories=12,
     permission_steps=3,
-    lost_parts=3,
     supervisor_pairs=10,
     keys=1,
     versions=50,

@@ -71,6 +71,7 @@ def assert_no_pass_fails(
     assert [] == daemon.find_events("pass_postponed")
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_postgresql(
     airflow: Airflow, database: Database, tmp_path: Path, start: StartSyncPerm, counts: Counts
 ) -> None:
