@@ -41,7 +41,22 @@ BIN = Path(sys.executable).parent
 DAG = b"print('verified')\n"
 # A new role may be unknown to STS and S3 for some seconds.
 PATIENCE_SECONDS = 60
-GONE = {"NoSuchEntity", "RepositoryNotFoundException", "RepositoryDoesNotExistException"}
+GONE = {
+    "NoSuchBucket",
+    "NoSuchEntity",
+    "RepositoryDoesNotExistException",
+    "RepositoryNotFoundException",
+}
+# A role of a profile would come before a pod's token, as in no pod.
+NOBODY = {
+    "AWS_ACCESS_KEY_ID": None,
+    "AWS_SECRET_ACCESS_KEY": None,
+    "AWS_SESSION_TOKEN": None,
+    "AWS_PROFILE": None,
+    "AWS_DEFAULT_PROFILE": None,
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
 # Of CodeCommit, which takes no new customers.
 CLOSED = {"OperationNotPermittedException", "AccessDeniedException"}
 
@@ -105,6 +120,7 @@ class Trial:
         self.session = boto3.Session()
         self.region = str(self.session.region_name)
         self.caller = ""
+        self._has_release = False
         self.s3: Any = self.session.client("s3")
 
     # Steps, in order
@@ -139,6 +155,7 @@ class Trial:
             "s3-sync", "publish", str(self.folder / "dags"), f"s3://{self.bucket}/{prefix}"
         )
         self._bring(prefix, {"S3_SYNC_SOURCE": "release"})
+        self._has_release = True
         return "published, and brought by a one-shot"
 
     def kms(self) -> str:
@@ -161,12 +178,11 @@ class Trial:
         """
         The policy s3-sync.json is enough for s3-sync, and no more than that.
         """
+        self._need_release()
         trust = _policy("Allow", "sts:AssumeRole", {"AWS": self.caller})
         arn = self._make_role(self.name, trust)
         given = self._patiently(lambda: self._assumed(arn))
-        self._patiently(
-            lambda: self._bring(f"{self.name}/dags", {"S3_SYNC_SOURCE": "release"} | given)
-        )
+        self._patiently(lambda: self._bring_release_as(given))
         theirs = boto3.client(
             "s3",
             region_name=self.region,
@@ -189,8 +205,12 @@ class Trial:
             raise NotTried("CLUSTER names no EKS cluster")
         if not shutil.which("kubectl"):
             raise NotTried("kubectl is not on PATH")
+        self._need_release()
         known = self.session.client("eks").describe_cluster(name=cluster)["cluster"]
-        issuer = known["identity"]["oidc"]["issuer"].removeprefix("https://")
+        try:
+            issuer = known["identity"]["oidc"]["issuer"].removeprefix("https://")
+        except KeyError:  # it is being made, or only registered
+            raise Failed(f"the cluster {cluster} has no issuer of tokens") from None
         place = self.environ.get("NAMESPACE") or "airflow"
         account = self.environ.get("SERVICE_ACCOUNT") or "airflow-dag-processor"
         provider = f"arn:aws:iam::{self.report.account}:oidc-provider/{issuer}"
@@ -206,9 +226,7 @@ class Trial:
         token = self.folder / "token"
         token.write_text(_run("kubectl", f"--namespace={place}", *asked))
         given = {"AWS_ROLE_ARN": arn, "AWS_WEB_IDENTITY_TOKEN_FILE": str(token)}
-        nobody = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
-        options = {"S3_SYNC_SOURCE": "release", **given, **nobody}
-        self._patiently(lambda: self._bring(f"{self.name}/dags", options))
+        self._patiently(lambda: self._bring_release_as(given))
         return "by the token that a pod would have"
 
     def ecr(self) -> str:
@@ -267,6 +285,8 @@ class Trial:
                 row = (title, "not tried", str(reason))
             except (BotoCoreError, ClientError, Failed) as error:
                 row = (title, "FAILED", " ".join(str(error).split()))
+            except Exception as error:  # noqa: BLE001 - a report in any case
+                row = (title, "FAILED", " ".join(repr(error).split()))
             self.report.rows.append(row)
             if row[:2] == ("identity", "FAILED"):
                 return
@@ -281,7 +301,7 @@ class Trial:
         def removed() -> None:
             try:
                 remove()
-            except (BotoCoreError, ClientError) as error:
+            except Exception as error:  # noqa: BLE001 - the others must not stay for it
                 code = getattr(error, "response", {}).get("Error", {}).get("Code")
                 if code not in GONE:
                     self.report.left.append(f"{what}: {error}")
@@ -341,6 +361,16 @@ class Trial:
         if (target / "verified.py").read_bytes() != DAG:
             raise Failed("other bytes came back")
 
+    def _need_release(self) -> None:
+        if not self._has_release:
+            raise NotTried("it needs a release")
+
+    def _bring_release_as(self, given: Mapping[str, str]) -> None:
+        """
+        Bring the release with these credentials alone.
+        """
+        self._bring(f"{self.name}/dags", {"S3_SYNC_SOURCE": "release", **NOBODY, **given})
+
     def _program(
         self, name: str, *arguments: str, variables: Mapping[str, str | None] | None = None
     ) -> None:
@@ -385,10 +415,15 @@ def _run(*command: str, variables: Mapping[str, str | None] | None = None) -> st
     Run a program and return its output.
 
     Raises:
-        Failed: It failed; with its last words.
+        Failed: It cannot be run, or failed; with its last words.
     """
     given = {k: v for k, v in (variables or os.environ).items() if v is not None}
-    done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=given, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise Failed(f"{Path(command[0]).name} cannot be run: {error.strerror}") from None
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines() or [""]
         raise Failed(f"{Path(command[0]).name} ended with {done.returncode}: {said[-1][:400]}")
@@ -403,7 +438,12 @@ def main() -> int:
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
         sys.stderr.write(f"BUCKET={bucket}: write the name of a bucket that is yours\n")
         return 2
-    if not boto3.Session().region_name:
+    try:
+        region = boto3.Session().region_name
+    except BotoCoreError as error:
+        sys.stderr.write(f"AWS_PROFILE: {error}\n")
+        return 2
+    if not region:
         sys.stderr.write("AWS_DEFAULT_REGION is not set: write the region of the bucket\n")
         return 2
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,6 +5,7 @@ nothing is left.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from tests.support.fake_aws import FakeSts, SessionCredentials, sts_action
+from tests.support.loopback import Answer, LoopbackServer, Request
 from tests.support.moto_iam import MotoWithIam
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +37,22 @@ PROGRAMS = {
 }
 
 
+class Eks(LoopbackServer):
+    """
+    A cluster, and who issues its tokens; moto with IAM refuses requests to EKS.
+    """
+
+    def __init__(self, **identity: object) -> None:
+        super().__init__()
+        self._cluster = {"name": "my-cluster", **identity}
+
+    def good_answer(self, request: Request) -> Answer:
+        return Answer(200, {}, json.dumps({"cluster": self._cluster}).encode())
+
+    def settings(self) -> dict[str, str]:
+        return {"CLUSTER": "my-cluster", "AWS_ENDPOINT_URL_EKS": self.endpoint}
+
+
 class Account:
     """
     An account with one bucket, and programs beside it.
@@ -41,8 +60,16 @@ class Account:
 
     def __init__(self, owner: dict[str, str], user: dict[str, str], programs: Path) -> None:
         self._owner = owner
-        self._user = user
+        self.user = user
         self.programs = programs
+        self.before = self.has()
+
+    def add(self, program: str, text: str) -> None:
+        """
+        Put a program on PATH.
+        """
+        (self.programs / program).write_text(text)
+        (self.programs / program).chmod(0o755)
 
     def verify(self, **settings: str) -> subprocess.CompletedProcess[str]:
         """
@@ -51,7 +78,7 @@ class Account:
         return subprocess.run(
             [sys.executable, ROOT / "scripts/verify_aws.py"],
             env={
-                **self._user,
+                **self.user,
                 "PATH": f"{self.programs}:/usr/bin:/bin",
                 "HOME": str(self.programs.parent),
                 "BUCKET": BUCKET,
@@ -81,7 +108,7 @@ class Account:
         return {
             "keys": [one["Key"] for one in versions.get("Versions", [])],
             "markers": [one["Key"] for one in versions.get("DeleteMarkers", [])],
-            "roles": [one["RoleName"] for one in aws("iam").list_roles()["Roles"]],
+            "roles": sorted(one["RoleName"] for one in aws("iam").list_roles()["Roles"]),
             "images": [
                 one["repositoryName"] for one in aws("ecr").describe_repositories()["repositories"]
             ],
@@ -89,35 +116,51 @@ class Account:
 
 
 @pytest.fixture(scope="module")
-def users() -> Iterator[dict[str, dict[str, str]]]:
+def moto() -> Iterator[MotoWithIam]:
+    with MotoWithIam() as moto:
+        yield moto
+
+
+@pytest.fixture(scope="module")
+def session(moto: MotoWithIam) -> SessionCredentials:
+    """
+    Of a role that may do all.
+    """
+    iam, sts = moto.aws("iam"), moto.aws("sts")
+    role = iam.create_role(RoleName="sandbox", AssumeRolePolicyDocument=json.dumps(ALL))["Role"]
+    iam.put_role_policy(RoleName="sandbox", PolicyName="all", PolicyDocument=json.dumps(ALL))
+    made = sts.assume_role(RoleArn=role["Arn"], RoleSessionName="verify")["Credentials"]
+    return SessionCredentials(
+        made["AccessKeyId"], made["SecretAccessKey"], made["SessionToken"], made["Expiration"]
+    )
+
+
+@pytest.fixture(scope="module")
+def users(moto: MotoWithIam, session: SessionCredentials) -> dict[str, dict[str, str]]:
     """
     One who may do all, and one who may remove no role.
     """
     deny = {"Effect": "Deny", "Action": "iam:DeleteRole", "Resource": "*"}
-    with MotoWithIam() as moto:
-        s3 = moto.aws("s3")
-        s3.create_bucket(Bucket=BUCKET)
-        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-        s3.put_object(Bucket=BUCKET, Key="dags/a.py", Body=b"x = 1\n")
-        found = {
-            "all": moto.user_with(ALL),
-            "keeper": moto.user_with({**ALL, "Statement": [*ALL["Statement"], deny]}),
-        }
-        moto.enforce()
-        yield found
+    s3 = moto.aws("s3")
+    s3.create_bucket(Bucket=BUCKET)
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_object(Bucket=BUCKET, Key="dags/a.py", Body=b"x = 1\n")
+    found = {
+        "all": moto.user_with(ALL),
+        "keeper": moto.user_with({**ALL, "Statement": [*ALL["Statement"], deny]}),
+    }
+    moto.enforce()
+    return found
 
 
 @pytest.fixture
 def account(users: dict[str, dict[str, str]], tmp_path: Path, request: Any) -> Account:
     programs = tmp_path / "bin"
     programs.mkdir()
+    account = Account(users["all"], users[getattr(request, "param", "all")], programs)
     for name, text in PROGRAMS.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    return Account(users["all"], users[getattr(request, "param", "all")], programs)
-
-
-BEFORE = {"keys": ["dags/a.py"], "markers": [], "roles": [], "images": []}
+        account.add(name, text)
+    return account
 
 
 def results(report: str) -> dict[str, str]:
@@ -144,39 +187,90 @@ def test_every_step_is_taken_and_nothing_is_left(account: Account) -> None:
     assert 0 == done.returncode
     assert "Everything is removed." in done.stdout
     assert "123456789012" not in done.stdout
-    assert BEFORE == account.has()
+    assert account.before == account.has()
 
 
 @pytest.mark.parametrize(("step", "number"), [("make", "INT"), ("git", "TERM")])
 def test_a_signal_in_a_step_leaves_nothing(account: Account, step: str, number: str) -> None:
-    program = account.programs / step
-    program.rename(account.programs / "real")
-    program.write_text(
-        f'#!/bin/sh\n"$(dirname "$0")/real" "$@"\nkill -{number} $PPID\nexec sleep 99\n'
+    (account.programs / step).rename(account.programs / "real")
+    # Others run git, too: the stand-in does nothing for them.
+    account.add(
+        step,
+        f'#!/bin/sh\n"$(dirname "$0")/real" "$@" || exit\nkill -{number} $PPID\nexec sleep 99\n',
     )
-    program.chmod(0o755)
 
     done = account.verify()
 
     assert 130 == done.returncode, done
     assert "Everything is removed." in done.stdout
-    assert BEFORE == account.has()
+    assert account.before == account.has()
 
 
 @pytest.mark.parametrize("account", ["keeper"], indirect=True)
 def test_what_fails_and_what_is_left_are_named_and_the_rest_is_done(account: Account) -> None:
-    (account.programs / "make").write_text("#!/bin/sh\necho no such thing >&2\nexit 3\n")
+    account.add("kubectl", "#!/bin/sh\n")
+    account.add("make", "#!/bin/sh\necho no such thing >&2\nexit 3\n")
 
-    done = account.verify()
+    with Eks() as eks:  # one that is being made
+        done = account.verify(**eks.settings())
 
     found = results(done.stdout)
-    assert ["ecr"] == [one for one, result in found.items() if result == "FAILED"]
+    assert ["irsa", "ecr"] == [one for one in found if found[one] == "FAILED"]
+    assert "the cluster my-cluster has no issuer of tokens" in done.stdout
     assert "make ended with 3: no such thing" in done.stdout
     assert "ok" == found["codecommit"]
     assert 1 == done.returncode
-    (role,) = account.has()["roles"]
+    (role,) = {*account.has()["roles"]} - {*account.before["roles"]}
     assert f"Not removed: role {role}: " in done.stdout
-    assert {**BEFORE, "roles": [role]} == account.has()
+    assert {**account.before, "roles": sorted([role, *account.before["roles"]])} == account.has()
+
+
+def test_the_token_of_a_pod_is_tried_and_not_the_role_of_the_profile(
+    account: Account, session: SessionCredentials
+) -> None:
+    profiles = account.programs / "profiles"
+    profiles.write_text(
+        """[user]
+aws_access_key_id = x
+aws_secret_access_key = x
+[sandbox]
+role_arn = arn:aws:iam::123456789012:role/sandbox
+source_profile = user
+"""
+    )
+    account.add("kubectl", "#!/bin/sh\necho of-the-pod\n")
+    with (
+        Eks(identity={"oidc": {"issuer": "https://oidc.example.com/id/1"}}) as eks,
+        FakeSts(session) as sts,
+    ):
+        done = account.verify(
+            AWS_PROFILE="sandbox",
+            AWS_ACCESS_KEY_ID="",
+            AWS_SECRET_ACCESS_KEY="",
+            AWS_SHARED_CREDENTIALS_FILE=str(profiles),
+            AWS_ENDPOINT_URL_STS=sts.endpoint,
+            **eks.settings(),
+        )
+
+    assert "ok" == results(done.stdout)["irsa"], done.stdout
+    assert "AssumeRoleWithWebIdentity" in [sts_action(request) for request in sts.seen()]
+    assert account.before == account.has()
+
+
+def test_after_a_mistyped_bucket_and_without_git_nothing_is_left(account: Account) -> None:
+    (account.programs / "git").unlink()
+
+    done = account.verify(BUCKET="my-airflow-bukcet", PATH=str(account.programs))
+
+    found = results(done.stdout)
+    assert {"ok", "FAILED", "not tried"} == {*found.values()}
+    assert ["conditional writes", "release", "kms", "codecommit"] == [
+        step for step, result in found.items() if result == "FAILED"
+    ]
+    assert "git cannot be run: No such file or directory" in done.stdout
+    assert "not tried" == found["role"]
+    assert "Everything is removed." in done.stdout
+    assert account.before == account.has()
 
 
 @pytest.mark.parametrize(
@@ -185,6 +279,7 @@ def test_what_fails_and_what_is_left_are_named_and_the_rest_is_done(account: Acc
         ({"BUCKET": ""}, "BUCKET="),
         ({"BUCKET": "s3://mine"}, "BUCKET=s3://mine"),
         ({"AWS_DEFAULT_REGION": ""}, "AWS_DEFAULT_REGION is not set"),
+        ({"AWS_PROFILE": "mistyped"}, "mistyped"),
     ],
 )
 def test_a_setting_that_is_wrong_is_named(

@@ -75,7 +75,7 @@ class CredentialSource(LoopbackServer):
 
 class FakeSts(CredentialSource):
     """
-    AssumeRoleWithWebIdentity and GetCallerIdentity; AWS_ENDPOINT_URL_STS points at it.
+    AssumeRole, AssumeRoleWithWebIdentity and GetCallerIdentity; AWS_ENDPOINT_URL_STS points at it.
     """
 
     def good_answer(self, request: Request) -> Answer:
@@ -83,7 +83,7 @@ class FakeSts(CredentialSource):
         What STS answers.
         """
         action = sts_action(request)
-        if action == "AssumeRoleWithWebIdentity":
+        if action in ("AssumeRole", "AssumeRoleWithWebIdentity"):
             return _sts_answer(action, _assumed_role(self.credentials))
         if action == "GetCallerIdentity":
             elements = {"UserId": "AROATEST:s3-sync", "Account": "123456789012"}
