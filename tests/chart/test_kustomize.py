@@ -27,6 +27,8 @@ CHANGED = {
     ("Deployment", "airflow-dag-processor"),
     ("StatefulSet", "airflow-triggerer"),
 }
+# What the components change, and the scheduler.
+PLACES = {"airflow-scheduler", *(name for _, name in CHANGED)}
 
 needs_kustomize = pytest.mark.skipif(
     not (CAN_RENDER and kustomize.is_there()),
@@ -94,6 +96,29 @@ def test_only_pods_that_are_named_are_changed(rendered: list[Values], tmp_path: 
     assert CHANGED == {key for key, one in before.items() if _said(one) != _said(after[key])}
     (old, new) = (many["ConfigMap", "airflow-config"]["data"] for many in (before, after))
     assert {"pod_template_file.yaml"} == {key for key in old if old[key] != new[key]}
+
+
+@needs_kustomize
+@pytest.mark.parametrize(
+    ("executor", "has_it"),
+    [
+        ("LocalExecutor", True),
+        ("LocalExecutor\\,KubernetesExecutor", True),
+        ("our.MadeExecutor", True),
+        ("CeleryExecutor\\,KubernetesExecutor", False),
+    ],
+)
+def test_a_scheduler_that_may_run_tasks_has_both(
+    executor: str, has_it: bool, tmp_path: Path
+) -> None:
+    rendered = render(tmp_path, (f"executor={executor}", kustomize.THE_PAGES))
+    text = yaml.safe_dump_all([one for one in rendered if _identity(one)[1] in PLACES])
+    components = [one for one in kustomize.COMPONENTS if not one.endswith("/task-pods")]
+    built, complaints = kustomize.build(kustomize.written(tmp_path, text, components))
+
+    (scheduler,) = (pod for pod in pods_of(built) if component(pod) == "scheduler")
+    assert "" == complaints
+    assert ({"s3-sync", "kerberos"} if has_it else set()) == {*pods.kinds(scheduler["spec"])}
 
 
 @needs_kustomize
