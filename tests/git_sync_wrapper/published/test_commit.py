@@ -38,10 +38,25 @@ def test_who_when_what_about_and_which_files(repository: Repository) -> None:
     ]
 
 
-def test_of_a_first_commit_no_change_is_known(repository: Repository) -> None:
+@pytest.mark.parametrize("before", ["", "f" * 40])
+def test_without_the_commit_before_no_change_is_known(repository: Repository, before: str) -> None:
     commit = repository.commit({"a.py": "1"}, message="First")
 
-    assert {"commit"} == ask(repository, commit).shown().keys()
+    facts = ask(repository, commit, before)
+
+    assert {"commit"} == facts.shown().keys()
+    assert {"author", "committed_at", "subject", "paths"} == facts.recorded().keys()
+    assert facts == read_record(facts.recorded())
+
+
+def test_that_nothing_has_changed_is_known(repository: Repository) -> None:
+    commit = repository.commit({"a.py": "1"})
+
+    facts = ask(repository, commit, commit)
+
+    assert {"added": 0, "changed": 0, "deleted": 0}.items() <= facts.recorded().items()
+    assert {"commit"} == facts.shown().keys()
+    assert facts == read_record(facts.recorded())
 
 
 def test_of_many_paths_the_first_are_shown(repository: Repository) -> None:

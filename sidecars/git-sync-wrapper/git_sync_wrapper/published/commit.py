@@ -31,7 +31,7 @@ class CommitFacts:
 
     Args:
         counts: How many files are ``added``, ``changed`` and ``deleted``, against what was shown
-            before; empty where nothing was.
+            before; empty where nothing was, or git does not have it any more.
         paths: The first of each kind.
     """
 
@@ -45,9 +45,8 @@ class CommitFacts:
         """
         Return it for the record.
         """
-        counts = {kind: self.counts.get(kind, 0) for kind in KINDS}
         who = {"author": self.author, "committed_at": self.committed_at, "subject": self.subject}
-        return {**who, **counts, "paths": self.paths}
+        return {**who, **self.counts, "paths": self.paths}
 
     def shown(self) -> dict[str, object]:
         """
@@ -61,6 +60,7 @@ class CommitFacts:
         changes = {
             kind: f"{count}: {', '.join(self.paths.get(kind, ()))}"
             for kind, count in self.counts.items()
+            if count
         }
         found = {"commit": commit, "last_change": changes}
         return {name: facts for name, facts in found.items() if facts}
@@ -74,7 +74,7 @@ def read_record(record: Mapping[str, object]) -> CommitFacts:
         _text(record.get(name)) for name in ("author", "committed_at", "subject")
     )
     told = {kind: record.get(kind) for kind in KINDS}
-    counts = {kind: count for kind, count in told.items() if isinstance(count, int) and count > 0}
+    counts = {kind: count for kind, count in told.items() if isinstance(count, int) and count >= 0}
     named = record.get("paths")
     paths = {
         kind: [_text(path) for path in found[:NAMED_PATHS]]
@@ -94,11 +94,11 @@ def describe(
         before: The commit that was shown before it; empty for none.
     """
 
-    def say(*words: str) -> bytes:
-        return ask(git, environ, folder, *words, deadline_seconds=DEADLINE_SECONDS) or b""
+    def say(*words: str) -> bytes | None:
+        return ask(git, environ, folder, *words, deadline_seconds=DEADLINE_SECONDS)
 
     form = "--format=%an%x00%ct%x00%s"
-    said = say("log", "-1", "--no-show-signature", form, commit)
+    said = say("log", "-1", "--no-show-signature", form, commit) or b""
     parts = said.decode(errors="replace").rstrip("\n").split("\0")
     if len(parts) != 3 or not parts[1].isdecimal():
         return CommitFacts()
@@ -107,15 +107,18 @@ def describe(
     except (ValueError, OverflowError, OSError):  # the author's clock may say anything
         at = ""
     author, subject = _text(parts[0]), _text(parts[2])
-    if not before:
+    difference = ("diff-tree", "-r", "-z", "--name-status", "--no-renames", before, commit)
+    words = say(*difference) if before else None
+    if words is None:
         return CommitFacts(author, at, subject)
-    words = say("diff-tree", "-r", "-z", "--name-status", "--no-renames", before, commit)
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {kind: [] for kind in KINDS}
     fields = words.split(b"\0")
     for kind, path in zip(fields[::2], fields[1::2], strict=False):
-        found.setdefault(_KINDS.get(kind, "changed"), []).append(os.fsdecode(path))
-    counts = {kind: len(found[kind]) for kind in KINDS if kind in found}
-    paths = {kind: [_text(path) for path in found[kind][:NAMED_PATHS]] for kind in counts}
+        found[_KINDS.get(kind, "changed")].append(os.fsdecode(path))
+    counts = {kind: len(found[kind]) for kind in KINDS}
+    paths = {
+        kind: [_text(path) for path in found[kind][:NAMED_PATHS]] for kind in KINDS if found[kind]
+    }
     return CommitFacts(author, at, subject, counts, paths)
 
 
