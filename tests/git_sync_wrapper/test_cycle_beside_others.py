@@ -60,3 +60,22 @@ def test_a_one_shot_beside_a_holder_with_a_fallback_is_done(start: Start) -> Non
     second.commit(TWO)
 
     assert Outcome("unchanged", ONE) == second.cycle()
+
+
+def test_without_a_list_one_that_stands_by_is_ready_and_says_so_and_a_one_shot_waits(
+    start: Start,
+) -> None:
+    first = start.published()
+    (first.root / f".snapshots/{ONE}.files").unlink()
+    second = start()
+    one_shot = start(GITSYNC_ONE_TIME="true")
+
+    assert ("waiting", "waiting") == (second.cycle().result, one_shot.cycle().result)
+
+    readiness = second.context.status.readiness
+    doubt = f"{ONE} is not known to be whole: there is no list of its files"
+    assert (True, doubt) == (readiness.ready, readiness.shortfall)
+    first.cycle(is_asked_for=True)
+    assert Outcome("unchanged", ONE) == one_shot.cycle()
+    second.cycle()
+    assert "" == second.context.status.readiness.shortfall

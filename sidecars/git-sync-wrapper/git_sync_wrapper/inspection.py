@@ -49,8 +49,8 @@ class Inspection:
 
         Args:
             is_holder: Whether this process holds the volume. If not, the holder repairs it; and
-                only the holder can tell where there is no list, as an older version writes none,
-                which a rolling update ends no sooner than this process is ready.
+                where there is no list, this process is ready all the same, as an older version
+                writes none, which a rolling update ends no sooner.
 
         Raises:
             SidecarError: The volume fails.
@@ -64,10 +64,10 @@ class Inspection:
             return
         self._left = self._polls
         damaged = volume.look(commit, is_holder=is_holder)
-        if damaged == [] or (damaged is None and not is_holder):
+        if damaged == []:
             self.note_whole()
             return
-        self._note_damage(commit, damaged)
+        self._note_damage(commit, damaged, is_holder=is_holder)
         if is_holder and (worktree := self._context.engine.restore(commit, fence)):
             volume.repair(commit, worktree, fence)
             self.note_whole()
@@ -79,7 +79,7 @@ class Inspection:
         self.is_whole = True
         self._context.status.damage("")
 
-    def _note_damage(self, commit: str, damaged: list[str] | None) -> None:
+    def _note_damage(self, commit: str, damaged: list[str] | None, *, is_holder: bool) -> None:
         problem = f"{commit} is not known to be whole: there is no list of its files"
         if damaged:
             named = damaged[:NAMED_PATHS]
@@ -87,4 +87,7 @@ class Inspection:
                 log.warning("damage_found", revision=commit, files=len(damaged), paths=named)
             problem = f"{len(damaged)} files of {commit} are damaged or missing, such as {named[0]}"
         self.is_whole = False
-        self._context.status.damage(problem)
+        if damaged is None and not is_holder:
+            self._context.status.damage("", doubt=problem)
+        else:
+            self._context.status.damage(problem)

@@ -27,7 +27,7 @@ class Status:
         self._refusal: RevisionRefused | None = None
         self._is_obeyed = False
         self._why_nothing = ""
-        self._damage = ""
+        self._damage = self._doubt = ""
 
     @property
     def commit(self) -> str:
@@ -44,7 +44,7 @@ class Status:
         problem = self._damage
         if not os.path.isdir(self._link):
             problem = f"{self._link} shows no folder"
-        shortfall = ""
+        shortfall = self._doubt
         if self._is_obeyed and self._refusal:
             problem = f"the gate refuses {self._refusal.revision}, which GITSYNC_REF pins"
         if published.fallback:
@@ -57,11 +57,14 @@ class Status:
         """
         self._published = published
 
-    def damage(self, problem: str) -> None:
+    def damage(self, problem: str, *, doubt: str = "") -> None:
         """
         Note what is damaged of what the link shows; nothing once it is whole.
+
+        Args:
+            doubt: Why this process cannot tell, and leaves it to another one.
         """
-        self._damage = problem
+        self._damage, self._doubt = problem, doubt
 
     def refuse(
         self, refusal: RevisionRefused | None, why_nothing: str = "", *, is_obeyed: bool = False
