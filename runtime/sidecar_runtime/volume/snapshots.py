@@ -252,13 +252,6 @@ class Snapshots:
         older = self._older([current]) if current else []
         return next((name for name in reversed(older) if self._remove(name, fence)), "")
 
-    def older_bytes(self) -> int:
-        """
-        Return what all snapshots but the shown one take on disk, beyond what they share with it.
-        """
-        current = self.current()
-        return sum(self._sizes(self._older([current]), [current] if current else []).values())
-
     def _older(self, kept: Collection[str]) -> list[str]:
         return [revision for revision in self.revisions() if revision not in kept]
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -180,6 +181,26 @@ def test_older_commits_take_no_more_than_they_may_and_the_oldest_goes_first(
     assert set(kept) == found
 
 
+def test_each_commit_is_looked_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NFS each file takes a round trip."""
+    site = Site(root, retain_seconds=3_600, retain_bytes=10**9)
+    looked: list[str] = []
+    stat_of = os.stat
+
+    def counted(path: Any, **how: Any) -> os.stat_result:
+        looked.append(str(path))
+        return stat_of(path, **how)
+
+    for commit, looks in ((ONE, 1), (TWO, 2)):
+        site.publish(commit)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", counted)
+            site.volume.prune(commit, Fence())
+            site.volume.prune(commit, Fence())
+        assert looks == looked.count("a.py")
+    site.volume.close()
+
+
 def test_what_is_read_stays_though_it_takes_more_than_older_commits_may(root: Path) -> None:
     site = Site(root, retain_seconds=3_600, retain_bytes=0)
     site.publish(ONE)
@@ -192,6 +213,18 @@ def test_what_is_read_stays_though_it_takes_more_than_older_commits_may(root: Pa
     site.volume.close()
 
     assert [TWO] == site.snapshots()
+
+
+def test_a_new_record_of_the_same_commit_is_read_by_who_stands_by(site: Site, root: Path) -> None:
+    site.add()
+    site.volume.show(ONE, "", Fence(), fallback=TWO)
+    other = Site(root)
+    assert TWO == other.volume.published().fallback
+
+    site.show()
+
+    assert "" == other.volume.published().fallback
+    other.volume.close()
 
 
 def test_an_abandoned_cycle_turns_no_link(site: Site, fence: Fence) -> None:

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import time
+from array import array
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -17,12 +18,12 @@ from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.published import contents
 from git_sync_wrapper.published.commit import CommitFacts, read_record
 from git_sync_wrapper.published.sharing import opened, restore, share
-from git_sync_wrapper.published.tree import fill, fill_pointers, size_bytes
+from git_sync_wrapper.published.tree import fill, fill_pointers, size_bytes, taken
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explained
-from sidecar_runtime.volume.files import nearest_folder, read_facts, write_file
+from sidecar_runtime.volume.files import nearest_folder, read_facts, stat_in, write_file
 from sidecar_runtime.volume.snapshots import Snapshots
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
@@ -112,6 +113,8 @@ class Volume:
     ) -> None:
         self._options = options
         self._published = Published()
+        self._published_by: object = None
+        self._taken: dict[str, array[int]] = {}
         self._retain_bytes = retain_bytes
         self._fsync = fsync
         self.root = options.root
@@ -167,8 +170,11 @@ class Volume:
         Return what the link shows, from disk.
         """
         commit = self._snapshots.current()
-        if commit != self._published.commit:
+        record = stat_in(RECORD, self.store)
+        by = commit, record and (record.st_ino, record.st_mtime_ns)
+        if by != self._published_by:  # another process may write a new record of the same commit
             self._published = self._look_up(commit) if commit else Published()
+            self._published_by = by
         return self._published
 
     def _look_up(self, commit: str) -> Published:
@@ -213,6 +219,7 @@ class Volume:
             if not self._snapshots.has(commit):
                 self._snapshots.add(commit, fill_and_list, fence)
                 return
+            self._taken.pop(commit, None)
             again = f".{commit}.again"
             self._snapshots.add(again, fill_and_list, fence)
             with fence:
@@ -245,6 +252,7 @@ class Volume:
         """
         Let a snapshot be what a worktree is, and those be right that shared what was damaged.
         """
+        self._taken.clear()
         with explained(f"cannot repair {commit}"), ExitStack() as stack:
             checkout = stack.enter_context(opened(worktree))
             folder = stack.enter_context(opened(commit, self.store))
@@ -322,7 +330,6 @@ class Volume:
                 write_file(RECORD, content, 0o664, fsync=self._fsync, dir_fd=self.store)
             # Last: killed in between, a new volume is shown what is on record, as what it is.
             self._snapshots.show(commit, fence)
-            self._published = Published()  # look it up again
 
     def prune(self, commit: str, fence: Fence) -> None:
         """
@@ -332,13 +339,30 @@ class Volume:
             self._snapshots.prune(commit, fence)
             while (
                 self._retain_bytes is not None
-                and self._snapshots.older_bytes() > self._retain_bytes
+                and self._older_bytes() > self._retain_bytes
                 and (dropped := self._snapshots.drop_oldest(fence))
             ):
                 log.info("snapshot_dropped", revision=dropped)
             self._remove_lists()
         except OSError as error:
             log.warning("leftover_kept", name=error.filename, error=error.strerror)
+
+    def _older_bytes(self) -> int:
+        """
+        Return what older commits take beyond what they share with the shown one.
+
+        Each commit is looked at once, as each of its files is a round trip on NFS.
+        """
+        self._taken = {
+            commit: self._taken.get(commit) or taken(commit, self.store)
+            for commit in self._snapshots.revisions()
+        }
+        older: dict[int, int] = {}
+        for files in self._taken.values():
+            older.update(zip(files[::2], files[1::2], strict=True))
+        for inode in self._taken.get(self._snapshots.current(), ())[::2]:
+            del older[inode]
+        return sum(older.values())
 
     def is_short(self) -> bool:
         """
