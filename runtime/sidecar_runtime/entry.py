@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
@@ -47,9 +48,20 @@ def heed_signals() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    if early := sys.modules.get("sidecar_runtime.aws.early"):
-        early.drop()
+    _end_children()
     os._exit(code)
+
+
+def _end_children() -> None:
+    """
+    End what was begun beside the imports, by the kernel's own list: a signal may come before
+    anybody here knows of the process that was just started.
+    """
+    with suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
+        for process in map(int, file.read().split()):
+            for kill in (os.killpg, os.kill):  # it may have no group of its own yet
+                with suppress(OSError):
+                    kill(process, signal.SIGKILL)
 
 
 def end_on_signals() -> None:

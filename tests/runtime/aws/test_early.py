@@ -108,15 +108,21 @@ from sidecar_runtime.entry import heed_signals
 from sidecar_runtime.process import run_main
 heed_signals()
 sys.executable = sys.argv.pop()
-early.ask(is_anonymous=False)
-while not os.path.exists(sys.executable + ".pid"):
-    time.sleep(0.01)
+def wait():
+    while not os.path.exists(sys.executable + ".pid"):
+        time.sleep(0.01)
 """
+ASK = "early.ask(is_anonymous=False); wait(); "
 ENDS = {
-    "a signal during the imports": "os.kill(os.getpid(), signal.SIGTERM)",
-    "settings that are wrong": "run_main(lambda: 2)",
-    "a bug": "run_main(lambda: 1 / 0)",
-    "a stopped command": "run_main(lambda: sys.exit(143))",
+    "a signal before the process is known": (
+        "start = early.child.start\n"
+        "early.child.start = lambda *a: (start(*a), wait(), os.kill(os.getpid(), signal.SIGTERM))\n"
+        "early.ask(is_anonymous=False)"
+    ),
+    "a signal during the imports": ASK + "os.kill(os.getpid(), signal.SIGTERM)",
+    "settings that are wrong": ASK + "run_main(lambda: 2)",
+    "a bug": ASK + "run_main(lambda: 1 / 0)",
+    "a stopped command": ASK + "run_main(lambda: sys.exit(143))",
 }
 
 
