@@ -24,7 +24,7 @@ from tests.support.git_sync import git_site, skip_reason
 from tests.support.kdc import Kdc, skip_without_kdc
 from tests.support.loopback import Match, free_port
 from tests.support.scripted import daemon_for, fill
-from tests.support.site import site
+from tests.support.site import Site, site
 from tests.support.sync_perm import SyncPerm
 from tests.support.volumes import small_volume
 from tests.support.waiting import wait_until
@@ -158,32 +158,29 @@ def test_gate_refuses(s3: FakeS3, tmp_path: Path, gate: str) -> None:
     )
 
 
-def test_kdc_down(tmp_path: Path, stack: ExitStack) -> None:
+@pytest.fixture
+def tickets(tmp_path: Path, stack: ExitStack) -> Site:
     skip_without_kdc()
-    kdc = stack.enter_context(Kdc(tmp_path / "kdc"))
-    here = stack.enter_context(site(kdc, "airflow", "1d"))
-    kdc.stop()
+    return stack.enter_context(site(stack.enter_context(Kdc(tmp_path / "kdc")), "airflow", "1d"))
+
+
+def kerberos(here: Site) -> Make:
+    return lambda bind, *arguments: here.sidecar(*arguments, KERBEROS_HTTP_BIND=bind)
+
+
+def test_kdc_down(tickets: Site) -> None:
+    tickets.kdc.stop()
 
     diagnose(
-        lambda bind, *arguments: here.sidecar(*arguments, KERBEROS_HTTP_BIND=bind),
-        "kdc_unreachable",
-        f"no KDC of {kdc.realm}",
-        "Is the KDC up?",
+        kerberos(tickets), "kdc_unreachable", f"no KDC of {tickets.kdc.realm}", "Is the KDC up?"
     )
 
 
-def test_keytab_encoded_twice(tmp_path: Path, stack: ExitStack) -> None:
-    skip_without_kdc()
-    kdc = stack.enter_context(Kdc(tmp_path / "kdc"))
-    here = stack.enter_context(site(kdc, "airflow", "1d"))
-    here.keytab.write_bytes(base64.b64encode(here.keytab.read_bytes()))
+def test_keytab_encoded_twice(tickets: Site) -> None:
+    tickets.keytab.write_bytes(base64.b64encode(tickets.keytab.read_bytes()))
+    said = f"{tickets.keytab} is base64 text, not a keytab"
 
-    diagnose(
-        lambda bind, *arguments: here.sidecar(*arguments, KERBEROS_HTTP_BIND=bind),
-        "keytab_garbage",
-        f"{here.keytab} is base64 text, not a keytab",
-        "It was encoded twice",
-    )
+    diagnose(kerberos(tickets), "keytab_garbage", said, "It was encoded twice")
 
 
 def test_database_password(tmp_path: Path, stack: ExitStack) -> None:
