@@ -14,10 +14,10 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from tests.support.servers import ProcessServer
+from tests.support.servers import AnnouncingServer
 
 
-class MotoWithIam(ProcessServer):
+class MotoWithIam(AnnouncingServer):
     """
     `moto_server` as a process of its own, because its switch for IAM counts for a whole process.
 

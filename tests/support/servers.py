@@ -175,16 +175,34 @@ class MotoServer(S3Server):
             self._server = None
 
 
-class ProcessServer(S3Server):
+class ProgramServer(S3Server):
     """
-    A server that is a program of its own and says on its output where it listens.
+    A server that is a program of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._process: subprocess.Popen[Any] | None = None
+
+    def stop(self) -> None:
+        """
+        Cease to answer: connections are refused afterwards.
+        """
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class AnnouncingServer(ProgramServer):
+    """
+    A server that says on its output where it listens.
     """
 
     announcement: re.Pattern[str]
 
     def __init__(self) -> None:
         super().__init__()
-        self._process: subprocess.Popen[str] | None = None
         self._output: list[str] = []
 
     @abstractmethod
@@ -223,17 +241,8 @@ class ProcessServer(S3Server):
         assert self._process.poll() is None, f"{self.name} ended at once: {text}"
         return 0
 
-    def stop(self) -> None:
-        """
-        Cease to answer: connections are refused afterwards.
-        """
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
-
-class RcloneServer(ProcessServer):
+class RcloneServer(AnnouncingServer):
     """
     `rclone serve s3`, which checks signatures.
 
@@ -267,7 +276,7 @@ class RcloneServer(ProcessServer):
         ]
 
 
-class BuiltServer(S3Server):
+class BuiltServer(ProgramServer):
     """
     A server that is built by hand: skips where it is not.
 
@@ -284,7 +293,6 @@ class BuiltServer(S3Server):
             pytest.skip(f'needs {self.name}: eval "$(scripts/s3-servers)", which needs Go')
         self.program = found
         self.folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
 
     @abstractmethod
     def command(self, port: int) -> list[str]:
@@ -307,15 +315,6 @@ class BuiltServer(S3Server):
         except BotoCoreError:
             return False
         return True
-
-    def stop(self) -> None:
-        """
-        Cease to answer: connections are refused afterwards.
-        """
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
 
 class VersityServer(BuiltServer):
