@@ -68,7 +68,8 @@ class _Checks:
         try:
             credentials, config = self._chain.current(self._fence)
             endpoint = (config.endpoint_url or "AWS").rpartition("@")[2]
-            say("ok", "credentials", f"by {credentials.method}; {endpoint}, region {config.region}")
+            where = f"{endpoint}, region {config.region or 'not set'}"
+            say("ok", "credentials", f"by {credentials.method}; {where}")
             identity = self._chain.identity(self._fence)
             say("ok" if identity else "??", "identity", identity or "STS did not say; not fatal")
             self._client.begin_cycle(self._fence)
