@@ -120,7 +120,8 @@ class LoopbackServer:
         self._released = threading.Event()
         self._connections = 0
         self._http: _Server | None = None
-        # While it is stopped: whoever else wants any port must not get ours.
+        # Bound from the first start to the end, never listening: also while the server is stopped
+        # no one else is given the port.
         self._held: socket.socket | None = None
 
     @property
@@ -144,11 +145,10 @@ class LoopbackServer:
         """
         Begin to answer; the second time on the port of the first.
         """
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+        if self._held is None:
+            self._held = _bound_socket(self._host, self.port)
+            self.port = self._held.getsockname()[1]
         http = _Server((self._host, self.port), self, self._tls)
-        self.port = http.server_address[1]
         threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
         self._http = http
 
@@ -161,9 +161,6 @@ class LoopbackServer:
             self._http.shutdown()
             self._http.server_close()
             self._http.drop_connections()
-            self._held = socket.socket(self._http.address_family)
-            self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._held.bind((self._host, self.port))
             self._http = None
 
     def good_answer(self, request: Request) -> Answer:
@@ -320,8 +317,16 @@ def send_good(exchange: Exchange) -> None:
     exchange.send(exchange.good())
 
 
+def _bound_socket(host: str, port: int) -> socket.socket:
+    bound = socket.socket(_Server.address_family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    bound.bind((host, port))
+    return bound
+
+
 class _Server(ThreadingTCPServer):
     allow_reuse_address = True
+    allow_reuse_port = True
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
