@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3_sync.keys import refusal_of
-from s3_sync.release.chunk import Chunk, Entry
+from s3_sync.release.chunk import Chunk, Entry, inflate
 from s3_sync.release.facts import (
     DAG_IDS_LIMIT_BYTES,
     MARKS_LIMIT,
@@ -45,6 +45,7 @@ from tests.s3_sync.release.examples import (
     with_,
     without,
 )
+from tests.support.raising import raised
 from tests.support.releases import ABSENT, AT, Release, make_release
 
 MANY = {f"team{n % 7}/dag_{n:04}.py": b"%d" % n for n in range(1_000)}
@@ -337,6 +338,14 @@ def test_a_wrong_chunk_is_refused(text: bytes, problem: str) -> None:
 
     with pytest.raises(Invalid, match=problem):
         parse_manifest(line(facts) + line({"chunks": listed}) + blob)
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 1, 99])
+def test_a_chunk_is_inflated_as_far_as_there_is_room(limit_bytes: int) -> None:
+    data = zlib.compress(bytes(100))
+
+    assert "too long" in str(raised(Invalid, inflate, data, limit_bytes))
+    assert bytes(100) == inflate(data, 100)
 
 
 def test_a_chunk_that_would_fill_the_memory_is_refused_before_it_is_parsed() -> None:

@@ -196,6 +196,22 @@ def test_where_the_parts_of_a_manifest_do_not_fit_all_of_it_is_read(
     assert files == process.shown
 
 
+def test_a_long_manifest_that_was_cut_off_is_named_and_not_the_bundle(
+    shelf: Shelf, process: Process
+) -> None:
+    shelf.publish(MANY)
+    process.run(PINNED)
+    release = shelf.publish({**MANY, "team3/dag_0003.py": b"other\n"})
+    cut = release.manifest_bytes[: release.pointer.head_bytes]
+    shelf.put(manifest_key(release.revision), cut)
+
+    error = process.fail()
+
+    assert "release_invalid" == error.reason
+    assert manifest_key(release.revision) in error.message
+    assert MANY == process.shown
+
+
 def whole(exchange: Exchange) -> None:
     """A server that knows no ranges."""
     headers = {name: text for name, text in exchange.request.headers.items() if name != "range"}

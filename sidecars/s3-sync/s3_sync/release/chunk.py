@@ -80,10 +80,10 @@ def inflate(data: bytes, limit_bytes: int) -> bytes:
     """
     inflater = zlib.decompressobj()
     try:
-        text = inflater.decompress(data, limit_bytes)
+        text = inflater.decompress(data, limit_bytes + 1)  # to zlib, 0 is no limit
     except zlib.error as error:
         raise Invalid(f"a chunk cannot be inflated: {error}") from error
-    if not inflater.eof or inflater.unused_data:
+    if len(text) > limit_bytes or not inflater.eof or inflater.unused_data:
         raise Invalid("a chunk is too long, or does not end where it should")
     return text
 

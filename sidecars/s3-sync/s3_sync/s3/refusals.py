@@ -245,6 +245,8 @@ def explain(
             return ObjectMoved()
         case 404 if request.operation != "list":
             return ObjectMoved()
+        case 416 if request.operation != "bundle":
+            return ObjectMoved()
         case 416:
             return ObjectError(
                 "bundle_corrupt",
