@@ -18,6 +18,7 @@ from tests.runtime.recording import Log
 from tests.s3_sync.bucket import CHECKED, ORIGIN, Bucket
 from tests.s3_sync.failing import failure
 from tests.support.fake_s3 import access_denied, error, is_get
+from tests.support.faults import truncate
 from tests.support.loopback import Exchange
 from tests.support.publishing import PREFIX, read_release
 from tests.support.releases import make_release
@@ -424,6 +425,34 @@ def test_a_lost_answer_is_no_conflict(bucket: Bucket) -> None:
     assert "published" == outcome.result
     assert B == bucket.current()
     assert 1 == len(bucket.history())
+
+
+@pytest.mark.parametrize("name", [POINTER_KEY, ".manifest"])
+def test_half_an_answer_is_not_taken_for_the_whole_object(bucket: Bucket, name: str) -> None:
+    bucket.publish(A)
+    before = bucket.bodies()
+    bucket.server.inject(truncate(20), lambda request: request.path.endswith(name))
+
+    assert "connection_lost" == failure(bucket.publish, B if name == POINTER_KEY else A).reason
+    assert before == bucket.bodies()
+
+
+def test_an_answer_that_s3_does_not_give_is_a_named_error(bucket: Bucket) -> None:
+    """A proxy, or a store that is not quite S3."""
+    bucket.server.inject(error(404, "Odd", "Not here"), is_write())
+
+    found = failure(bucket.publish, A)
+
+    assert "client_error" == found.reason
+    assert "s3://dags-bucket/dags/" in found.message and "Not here" in found.message
+
+
+def test_to_delete_what_is_not_there_is_fine_whatever_a_store_says(bucket: Bucket) -> None:
+    bucket.server.inject(error(404, "NoSuchKey"), is_write())
+
+    bucket.store.delete("pins/1")
+
+    assert 1 == len(bucket.server.seen(is_write()))
 
 
 def test_a_conflict_of_requests_is_tried_again(bucket: Bucket) -> None:

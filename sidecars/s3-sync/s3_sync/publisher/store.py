@@ -155,6 +155,8 @@ class Store:
             found = self._client.get_object(**at, **part)
             # A byte too many is what tells that it is too long.
             body = found["Body"].read(MANIFEST_LIMIT_BYTES + 1)
+            if len(body) <= MANIFEST_LIMIT_BYTES:
+                found["Body"].read(1)  # raises where the connection ended before the object
             modified_at = found.get("LastModified")
             return Stored(body, found["ETag"], _aware(modified_at) if modified_at else None)
 
@@ -349,7 +351,8 @@ class Store:
         try:
             self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
         except exceptions.ClientError as error:
-            raise self._explained(error, "delete", key) from error
+            if code_of(error) != "NoSuchKey":  # S3 does not say so, other stores do
+                raise self._explained(error, "delete", key) from error
         except exceptions.BotoCoreError as error:
             raise unreachable(error) from error
 
@@ -396,8 +399,9 @@ class Store:
         request = Request(operation, self.bucket, self.prefix + key, self.prefix, region)
         identity = self._identity() if is_denied(answer, refusal) else self._access_key()
         explained = explain(answer, refusal, request, identity)
-        assert isinstance(explained, SidecarError), explained  # 404 and 412 are answers
-        return explained
+        if isinstance(explained, SidecarError):
+            return explained
+        return S3Error("client_error", f"S3 refused {request.url} ({error})")
 
     def _access_key(self) -> str:
         found = self._session.get_credentials()
