@@ -1,5 +1,6 @@
 """Tests of promoting: the same release in another place, or nothing."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -10,7 +11,7 @@ import pytest
 from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.folder_errors import FolderError
 from s3_sync.publisher.progress import Progress
-from s3_sync.publisher.promote import Promotion, promote
+from s3_sync.publisher.promote import Fetched, Promotion, promote
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
@@ -171,6 +172,23 @@ def spoilt(change: Callable[[bytes], bytes]) -> Callable[[Places, Release], None
     return spoil
 
 
+def under_its_name(change: Callable[[bytes], bytes]) -> Callable[[Places, Release], None]:
+    """Put another bundle in the place of the honest one."""
+
+    def spoil(places: Places, release: Release) -> None:
+        key = bundle_key(release.manifest.head.bundle_sha256)
+        places.prd.server.put(f"dev/{key}", change(release.bundle_bytes))
+
+    return spoil
+
+
+def longer(places: Places, release: Release) -> None:
+    """Something behind the end of a stream, of which all else says so: no pod takes that."""
+    one = make_release({"a.py": A["a.py"]})
+    (row,) = one.manifest.locate(one.manifest.files.values())
+    places.put(seal([row._replace(stored_bytes=row.stored_bytes + 1)], one.bundle_bytes))
+
+
 def without(name: Callable[[Release], str]) -> Callable[[Places, Release], None]:
     return lambda places, release: places.prd.server.delete(f"dev/{name(release)}")
 
@@ -186,8 +204,10 @@ def without(name: Callable[[Release], str]) -> Callable[[Places, Release], None]
         ),
         (spoilt(lambda body: body[:40] + bytes([body[40] ^ 1]) + body[41:]), "bundle_corrupt"),
         (spoilt(lambda body: bytes(len(body))), "bundle_corrupt"),
+        (longer, "bundle_corrupt"),
+        (under_its_name(lambda body: body[:-1] + b"\1"), "bundle_corrupt"),
     ],
-    ids=["no pointer", "no manifest", "no bundle", "other bytes", "zeros"],
+    ids=["no pointer", "no manifest", "no bundle", "other bytes", "zeros", "more", "other zip"],
 )
 def test_what_is_not_what_it_says_is_not_promoted(
     places: Places, spoil: Callable[[Places, Release], None], reason: str
@@ -200,6 +220,23 @@ def test_what_is_not_what_it_says_is_not_promoted(
     assert reason == failure(places.promote).reason
     assert [] == places.prd.writes()
     assert B == places.prd.current()
+
+
+def test_without_room_for_the_bundle_nothing_is_promoted(
+    places: Places, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    release = places.put(make_release(A))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    path = f"{tempfile.tempdir}/bundle.zip"
+    parcel = Fetched(
+        places.dev, release.revision, release.manifest, release.manifest_bytes, path, Progress()
+    )
+
+    for act in (places.promote, parcel.ready):
+        found = failure(act)
+        assert ("temporary_failed", 2) == (found.reason, found.exit_code)
+        assert "TMPDIR" in found.advice
+    assert [] == places.prd.writes()
 
 
 def test_where_an_old_pointer_was_put_back_the_revision_must_be_named(places: Places) -> None:

@@ -1,5 +1,6 @@
 """Tests of a publish: what it writes, what it leaves alone, and what others do meanwhile."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -425,6 +426,15 @@ def test_a_lost_answer_is_no_conflict(bucket: Bucket) -> None:
     assert "published" == outcome.result
     assert B == bucket.current()
     assert 1 == len(bucket.history())
+
+
+def test_without_a_temporary_folder_nothing_is_published(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+    assert "temporary_failed" == failure(bucket.publish, A).reason
+    assert [] == bucket.writes()
 
 
 @pytest.mark.parametrize("name", [POINTER_KEY, ".manifest"])

@@ -12,6 +12,7 @@ from s3_sync.publisher.bundle import write_bundle
 from s3_sync.publisher.folder import Look, contents
 from s3_sync.publisher.folder_errors import FolderError
 from s3_sync.publisher.progress import Progress
+from s3_sync.publisher.scratch import temporary_failed
 from s3_sync.release.facts import Checked, Origin
 from s3_sync.release.manifest import Manifest, make_manifest, parse_manifest
 from s3_sync.release.rows import Invalid
@@ -65,11 +66,7 @@ class Draft:
                 sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
                 size = bundle.seek(0, 2)
         except OSError as error:
-            raise FolderError(
-                "temporary_failed",
-                f"the bundle cannot be built in {self._path}: {error.strerror}",
-                "It needs room for the compressed folder; TMPDIR names another place.",
-            ) from error
+            raise temporary_failed(f"the bundle cannot be built in {self._path}", error) from error
         now = datetime.now(UTC)
         self._manifest, self._data = make_manifest(
             rows, now, self._origin, sha256, size, self._checked

@@ -4,13 +4,13 @@ The gate before an upload: the daemon's, with the whole release as new, or a rea
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 
 from s3_sync.metrics import SyncMetrics
 from s3_sync.publisher.airflow.answer import Broken
 from s3_sync.publisher.airflow.check import VARIABLES, Airflow, AirflowCheck, Passed
 from s3_sync.publisher.folder_errors import NAMED, FolderError
+from s3_sync.publisher.scratch import scratch, temporary_failed
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__
 from sidecar_runtime.errors import SidecarError
@@ -70,9 +70,9 @@ def judge(
     gate = make_gate(settings, metrics)
     if airflow is None and gate is None:
         return None
-    with tempfile.TemporaryDirectory(prefix="s3-sync-gate-") as folder:
+    with scratch("gate") as folder:
         if airflow is not None:
-            with tempfile.TemporaryDirectory(prefix="s3-sync-airflow-") as place:
+            with scratch("airflow") as place:
                 check = AirflowCheck(airflow, folder, place)
                 names = (*VARIABLES, *settings.gate_env)
                 gate = Gate(check.check(), settings.gate_timeout_seconds, metrics, names)
@@ -94,11 +94,7 @@ def _ask(
     try:
         paths = write(folder)
     except OSError as error:
-        raise FolderError(
-            "temporary_failed",
-            f"no copy for the gate can be made in {folder}: {error.strerror}",
-            "It needs room for the whole folder; TMPDIR names another place.",
-        ) from error
+        raise temporary_failed(f"no copy for the gate can be made in {folder}", error) from error
     try:
         return gate.examine(revision, folder, paths, Fence())
     except Undecided as error:

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,14 +28,17 @@ from s3_sync.publisher.catalog import (
 from s3_sync.publisher.changes import Changes, compare, compare_dags, content_of
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.publish import Judge
+from s3_sync.publisher.scratch import scratch, temporary_failed
 from s3_sync.publisher.store import Store
+from s3_sync.release.content import Content
 from s3_sync.release.facts import Origin
-from s3_sync.release.manifest import Manifest
+from s3_sync.release.manifest import Head, Manifest
 from s3_sync.release.names import bundle_key, manifest_key
 from s3_sync.release.pointer import Pointer
 from s3_sync.release.rows import Invalid
 from s3_sync.release.signed import check_named
 from s3_sync.revision import short
+from s3_sync.s3.refusals import ObjectError
 from s3_sync.signature import Untrusted
 
 
@@ -110,7 +111,7 @@ def promote(
     is_done = is_ours and pointer is not None and pointer.revision == revision
     if pointer and is_done and find_shown(target, pointer, reads_bundle=True):
         return replace(planned, result="unchanged")
-    with tempfile.TemporaryDirectory(prefix="s3-sync-promote-") as place:
+    with scratch("promote") as place:
         parcel = Fetched(source, revision, manifest, found.data, f"{place}/bundle.zip", progress)
         planned = replace(planned, passed=judge(revision, parcel.write))
         if is_dry:
@@ -181,33 +182,42 @@ class Fetched:
     @contextmanager
     def _bundle(self) -> Iterator[int]:
         if not os.path.exists(self._path):
-            head = self._manifest.head
-            tell = self._progress.bytes_counter("Downloading", head.bundle_bytes)
-            if not self._source.fetch(bundle_key(head.bundle_sha256), self._path, tell):
-                raise incomplete(self.revision)
+            self._fetch(self._manifest.head)
         fd = os.open(self._path, os.O_RDONLY)
         try:
             yield fd
         finally:
             os.close(fd)
 
+    def _fetch(self, head: Head) -> None:
+        tell = self._progress.bytes_counter("Downloading", head.bundle_bytes)
+        try:
+            if not self._source.fetch(bundle_key(head.bundle_sha256), self._path, tell):
+                raise incomplete(self.revision)
+            with open(self._path, "rb") as bundle:
+                found = hashlib.file_digest(bundle, "sha256").hexdigest()
+        except OSError as error:
+            raise temporary_failed(f"no room for the bundle in {self._path}", error) from error
+        if found != head.bundle_sha256:
+            raise self._corrupt(f"its SHA-256 is {found}")
+
     def _contents(self, bundle: int) -> Iterator[tuple[str, int, bytes]]:
         """
-        Yield path, mode and content of each file, verified.
+        Yield path, mode and content of each file, verified as a pod does.
         """
         for file in self._manifest.locate(self._manifest.files.values()):
-            data = os.pread(bundle, file.stored_bytes, file.offset)
-            if file.stored_bytes < file.size_bytes:
-                try:
-                    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-                    data = inflater.decompress(data, file.size_bytes + 1)
-                except zlib.error:
-                    data = b""
-            if hashlib.sha256(data).hexdigest() != file.sha256:
-                raise ReleaseError(
-                    "bundle_corrupt",
-                    f"{file.path!r} in the bundle of {short(self.revision)} is not what its "
-                    "manifest says",
-                    "Nothing was promoted. Publish its content again: that puts it right.",
-                )
-            yield file.path, int(file.mode, 8), data
+            data = bytearray()
+            content = Content(file, data.extend)
+            try:
+                content.write(os.pread(bundle, file.stored_bytes, file.offset))
+                content.finish()
+            except ObjectError as error:
+                raise self._corrupt(error.message) from None
+            yield file.path, int(file.mode, 8), bytes(data)
+
+    def _corrupt(self, why: str) -> ReleaseError:
+        return ReleaseError(
+            "bundle_corrupt",
+            f"the bundle of {short(self.revision)} is not what its manifest says: {why}",
+            "Nothing was promoted. Publish its content again: that puts it right.",
+        )

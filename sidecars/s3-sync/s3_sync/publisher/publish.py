@@ -7,7 +7,6 @@ names; the next publish uses it, and `prune-releases` removes it.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +33,7 @@ from s3_sync.publisher.draft import Draft
 from s3_sync.publisher.folder import Look, check_same, digests_of, look, write_copy
 from s3_sync.publisher.ignore import Ignore
 from s3_sync.publisher.progress import Progress
+from s3_sync.publisher.scratch import scratch
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.pointer import Pointer
@@ -124,7 +124,7 @@ class Publisher:
         )
         if is_dry:
             return outcome
-        with tempfile.TemporaryDirectory(prefix="s3-sync-publish-") as place:
+        with scratch("publish") as place:
             path = f"{place}/bundle.zip"
             signer = self._store.signer
             draft = Draft(

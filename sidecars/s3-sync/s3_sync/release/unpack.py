@@ -4,33 +4,17 @@ Cutting files out of a bundle while it comes: each inflated, verified and staged
 
 from __future__ import annotations
 
-import hashlib
 import re
-import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
+from s3_sync.release.content import Content, bundle_corrupt
 from s3_sync.release.rows import File
-from s3_sync.s3.refusals import ObjectError
 from s3_sync.tree.staging import Staged, Staging
 from s3_sync.tree.target import Target
 from sidecar_runtime.volume.files import write_all
 
-# So much is inflated at a time.
-BLOCK_BYTES = 1 << 20
-
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-
-
-def bundle_corrupt(message: str) -> ObjectError:
-    """
-    Return the error for a bundle that is not what its manifest says.
-    """
-    return ObjectError(
-        "bundle_corrupt",
-        message,
-        "Nothing of this release was published; what is published stays. If it persists, the "
-        "bundle was altered in the bucket: publish the release again, or roll back.",
-    )
 
 
 class Cutter:
@@ -147,39 +131,15 @@ class Unpacking:
     def __init__(self, file: File, target: Target) -> None:
         self._file = file
         self._target = target
-        self._inflater = (
-            zlib.decompressobj(-zlib.MAX_WBITS) if file.stored_bytes < file.size_bytes else None
-        )
-        self._digest = hashlib.sha256()
-        self._size_bytes = 0
         self._staging: Staging = target.staging.open()
-
-    def write(self, piece: bytes) -> None:
-        """
-        Take the next bytes as they are stored.
-        """
-        if self._inflater is None:
-            self._take(piece)
-            return
-        try:
-            while piece:
-                self._take(self._inflater.decompress(piece, BLOCK_BYTES))
-                piece = self._inflater.unconsumed_tail
-        except zlib.error as error:
-            raise self._corrupt(f"it cannot be inflated: {error}") from None
+        self._content = Content(file, partial(write_all, self._staging.fd))
+        self.write = self._content.write
 
     def finish(self) -> Staged:
         """
         Return the file, verified; it only waits for its name.
         """
-        if self._inflater is not None:
-            self._take(self._inflater.flush())
-            if not self._inflater.eof or self._inflater.unused_data:
-                raise self._corrupt("its data do not end where they should")
-        if self._size_bytes != self._file.size_bytes:
-            raise self._corrupt(f"it has {self._size_bytes} bytes, not {self._file.size_bytes}")
-        if (found := self._digest.hexdigest()) != self._file.sha256:
-            raise self._corrupt(f"its SHA-256 is {found}, not {self._file.sha256}")
+        self._content.finish()
         return self._target.stage(self._file.path, self._file, self._staging)
 
     def discard(self) -> None:
@@ -187,13 +147,3 @@ class Unpacking:
         Remove what is staged.
         """
         self._target.staging.discard(self._staging)
-
-    def _take(self, block: bytes) -> None:
-        self._size_bytes += len(block)
-        if self._size_bytes > self._file.size_bytes:
-            raise self._corrupt(f"it has more than {self._file.size_bytes} bytes")
-        self._digest.update(block)
-        write_all(self._staging.fd, block)
-
-    def _corrupt(self, message: str) -> ObjectError:
-        return bundle_corrupt(f"{self._file.path!r} in the bundle is corrupt: {message}")
