@@ -271,6 +271,9 @@ def test_an_invalid_head_is_refused(data: bytes) -> None:
         with_("bundle", {"sha256": None, "size_bytes": 1_000}),
         without("totals"),
         with_("totals", {"files": 1}),
+        with_("totals", {"files": 1, "size_bytes": 10**400}),
+        with_("totals", {"files": 10**400, "size_bytes": 1}),
+        with_("totals", {"files": 1, "size_bytes": -1}),
     ],
 )
 def test_facts_that_are_wrong_are_refused(spoil: Callable[[Facts], object]) -> None:

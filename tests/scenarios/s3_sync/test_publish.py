@@ -86,6 +86,8 @@ def test_a_release_is_promoted_as_it_is(place: Place) -> None:
 
 def test_what_differs_is_listed(on_moto: Place) -> None:
     on_moto.publish(A)
+    first = on_moto.publisher.run("diff", "previous", "current")
+    assert 3 == first.code and "there is no previous release" in first.err
     after = on_moto.publish(B)["revision"]
     said = on_moto.publisher.run("diff", "previous", after[:12])
 
@@ -134,7 +136,8 @@ def test_an_altered_bundle_is_replaced_by_a_second_publish(place: Place) -> None
 def test_an_output_that_knows_no_such_letters_is_no_failure(on_moto: Place) -> None:
     write_files(on_moto.dags, {"a.py": b"", "\u00dcbung~": b""})
 
-    ran = on_moto.publisher_with(PYTHONIOENCODING="ascii").run("publish", on_moto.dags)
+    publisher = on_moto.publisher_with(PYTHONIOENCODING="ascii")
+    ran = publisher.run("publish", on_moto.dags, stdout=subprocess.PIPE)
 
     assert (0, "") == (ran.code, ran.err)
     assert "\\xdcbung~" in ran.out and "Published" in ran.out

@@ -51,6 +51,9 @@ def refused(on_moto: Place) -> Iterator[Place]:
         ),
         (["publish", "{dags}", "--gate", "syntax", "--gate-timeout", "x"], ["GATE_TIMEOUT='x'"]),
         (["publish"], ["DIR"]),
+        (["publish", ""], ["the name of the folder is empty"]),
+        (["rollback", ""], ["'' is not a revision"]),
+        (["promote", "s3://{bucket}/dags", "s3://{bucket}/prd", ""], ["'' is not a revision"]),
         (["rollback", "0123456789ab"], ["0123456789ab", "s3-sync releases"]),
         (["rollback", "HEAD~1"], ["'HEAD~1'", "64 hexadecimal digits"]),
         (["pin", "0123456789ab"], ["no release 0123456789ab"]),
@@ -62,7 +65,8 @@ def refused(on_moto: Place) -> Iterator[Place]:
 def test_what_was_typed_wrong_is_reported(
     refused: Place, arguments: list[str], names: list[str]
 ) -> None:
-    filled = [text.format(folder=refused.dags.parent, dags=refused.dags) for text in arguments]
+    given = {"folder": refused.dags.parent, "dags": refused.dags, "bucket": refused.bucket}
+    filled = [text.format(**given) for text in arguments]
 
     ran = refused.publisher.run(*filled)
 

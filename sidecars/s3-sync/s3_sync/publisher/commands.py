@@ -14,6 +14,7 @@ from typing import Any
 
 from s3_sync.publisher.airflow.check import Airflow, Passed
 from s3_sync.publisher.catalog import (
+    ReleaseError,
     find_release,
     incomplete,
     list_releases,
@@ -100,7 +101,9 @@ def run(
             return _diff(store, arguments.before, arguments.after, progress)
         case "rollback":
             who = Origin(by=find_publisher(environ), ci_url=find_ci_url(environ))
-            return _rollback(store, given and resolve(store, given), who, is_dry=is_dry)
+            return _rollback(
+                store, None if given is None else resolve(store, given), who, is_dry=is_dry
+            )
         case "prune-releases":
             named = [*arguments.keep, *read_names(arguments.keep_from)]
             keep = {resolve(store, name) for name in named}
@@ -321,7 +324,8 @@ def _content_of(
         seen = look(text, Ignore(text, ()))
         digests = digests_of(seen.files, progress.counter("Reading files", len(seen.files)))
         return text, content_of_folder(seen, digests), None
-    revision = resolve(store, _turn_of(store, text) or text)
+    is_turn = text in ("current", "previous")
+    revision = _turn_of(store, text) if is_turn else resolve(store, text)
     kept = find_release(store, revision)
     if kept.manifest is None:
         raise incomplete(revision)
@@ -329,13 +333,18 @@ def _content_of(
 
 
 def _turn_of(store: Store, text: str) -> str:
+    """
+    Return the revision that is current, or was before.
+
+    Raises:
+        ReleaseError: There is none.
+    """
     current = read_current(store)
     pointer = current.trusted if current else None
-    if pointer and text == "current":
-        return pointer.revision
-    if pointer and text == "previous" and (previous := pointer.previous):
-        return previous.revision
-    return ""
+    turn = pointer and (pointer.turn if text == "current" else pointer.previous)
+    if not turn:
+        raise ReleaseError("history_empty", f"there is no {text} release in {store.url}")
+    return turn.revision
 
 
 def _rollback(store: Store, revision: str | None, who: Origin, *, is_dry: bool) -> Report:

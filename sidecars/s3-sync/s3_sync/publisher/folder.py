@@ -72,6 +72,8 @@ def look(folder: str, ignore: Ignore) -> Look:
         FolderError: It is not a folder, is empty, or has something that cannot be released;
             everything of the kind is named.
     """
+    if not folder:  # a variable of the CI that is not set; to realpath it is where we are
+        raise FolderError("folder_missing", "the name of the folder is empty")
     walk = _FolderWalk(os.path.realpath(folder), ignore)
     try:
         walk.enter(walk.root, "", ())

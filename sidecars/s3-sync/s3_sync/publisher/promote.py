@@ -89,7 +89,7 @@ def promote(
         SidecarError: There is none, it is not what it says, the gate refuses it, or another
             publisher was faster.
     """
-    named = None if revision else _current(source)
+    named = _current(source) if revision is None else None
     revision = named.revision if named else resolve(source, str(revision))
     found = find_release(source, revision)
     if named is not None and named.manifest_sha256:

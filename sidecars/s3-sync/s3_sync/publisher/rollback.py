@@ -57,7 +57,7 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     if revision is None:
         check_not_replayed(before)
     named = (turn for turn in old.history if turn.revision == revision)
-    restored = next(named, None) if revision else old.previous
+    restored = old.previous if revision is None else next(named, None)
     target = revision or (restored.revision if restored else "")
     if not target:
         raise ReleaseError(

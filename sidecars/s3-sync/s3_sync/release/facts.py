@@ -138,13 +138,13 @@ def read_sha256(facts: Mapping[str, Any], name: str) -> str:
     return digest
 
 
-def read_size(facts: Mapping[str, Any], name: str, limit_bytes: int) -> int:
-    return check_size(name, get(facts, name, int), limit_bytes)
+def read_size(facts: Mapping[str, Any], name: str, limit: int, least: int = 1) -> int:
+    return check_size(name, get(facts, name, int), limit, least)
 
 
-def check_size(name: str, size: int, limit_bytes: int) -> int:
-    if not 0 < size <= limit_bytes:
-        raise Invalid(f"{name} is {size}; the limit is {limit_bytes}")
+def check_size(name: str, size: int, limit: int, least: int = 1) -> int:
+    if not least <= size <= limit:
+        raise Invalid(f"{name} is {size}; the limit is {limit}")
     return size
 
 

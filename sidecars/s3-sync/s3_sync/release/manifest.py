@@ -186,8 +186,8 @@ def parse_facts(data: bytes) -> Head:
         read_origin(facts, "created_by"),
         read_sha256(bundle, "bundle.sha256"),
         read_size(bundle, "bundle.size_bytes", 2 * TOTAL_LIMIT_BYTES),
-        get(totals, "totals.files", int),
-        get(totals, "totals.size_bytes", int),
+        read_size(totals, "totals.files", FILES_LIMIT),
+        read_size(totals, "totals.size_bytes", TOTAL_LIMIT_BYTES, least=0),
         read_checked(facts),
     )
 
