@@ -18,6 +18,7 @@ from s3_sync.release.manifest import Manifest, parse_head, parse_manifest
 from s3_sync.release.names import MANIFEST_FOLDER, POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import parse_pointer
 from tests.support.daemon import S3_SYNC, VENV_BIN
+from tests.support.forked import ForkServer
 
 PREFIX = "dags/"
 
@@ -54,13 +55,21 @@ class Publishing:
 
     Args:
         settings: More variables; `None` removes one.
+        forks: Where commands that run to their end are forked behind their imports; without it
+            each is a process of its own.
     """
 
     def __init__(
-        self, server: Server, bucket: str, home: Path, settings: Mapping[str, str] | None = None
+        self,
+        server: Server,
+        bucket: str,
+        home: Path,
+        settings: Mapping[str, str] | None = None,
+        forks: ForkServer | None = None,
     ) -> None:
         self.url = f"s3://{bucket}/{PREFIX}"
         self._home = home
+        self._forks = forks
         self.environment = {
             "PATH": f"{VENV_BIN}:/usr/bin:/bin",
             "HOME": str(home),
@@ -95,6 +104,10 @@ class Publishing:
         """
         Run a command to its end.
         """
+        if self._forks and program == S3_SYNC and not streams:
+            words = [str(argument) for argument in arguments]
+            forked = self._forks.start(words, self.environment, self._home / "said")
+            return Ran(forked.wait(), forked.out, forked.err)
         process = self.start(*arguments, program=program, **streams)
         out, err = process.communicate(timeout=120)
         return Ran(process.returncode, out, err)

@@ -14,6 +14,7 @@ from tests.scenarios.s3_sync.place import Place
 from tests.support.daemon import Daemon, Settings
 from tests.support.fake_aws import FakeSts
 from tests.support.fake_s3 import FakeS3
+from tests.support.forked import ForkServer
 from tests.support.scripted import Running, daemon_for, fill, running
 from tests.support.servers import MotoServer, S3Server
 
@@ -133,13 +134,20 @@ def open_folder() -> Iterator[Path]:
         yield path
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """Forks publishers behind their imports."""
+    with ForkServer() as server:
+        yield server
+
+
 @pytest.fixture
-def place(server: S3Server, tmp_path: Path) -> Place:
+def place(server: S3Server, tmp_path: Path, forks: ForkServer) -> Place:
     """A bucket of each server in turn."""
-    return Place(server, tmp_path)
+    return Place(server, tmp_path, forks)
 
 
 @pytest.fixture
-def on_moto(moto: MotoServer, tmp_path: Path) -> Place:
+def on_moto(moto: MotoServer, tmp_path: Path, forks: ForkServer) -> Place:
     """A bucket of the server that is in this process."""
-    return Place(moto, tmp_path)
+    return Place(moto, tmp_path, forks)

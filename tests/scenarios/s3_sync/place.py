@@ -5,6 +5,7 @@ A bucket of a real server, and the command line of whoever publishes to it.
 from pathlib import Path
 from typing import Any
 
+from tests.support.forked import ForkServer
 from tests.support.publishing import (
     PREFIX,
     Publishing,
@@ -22,12 +23,13 @@ BROKEN = {"a.py": b"print('a'\n", "b.py": b"def :\n"}
 class Place:
     """One bucket of a real server, and a person who publishes to it."""
 
-    def __init__(self, server: S3Server, folder: Path) -> None:
+    def __init__(self, server: S3Server, folder: Path, forks: ForkServer) -> None:
         self.server = server
+        self._forks = forks
         self.bucket = server.new_bucket("releases")
         self.home = folder / "home"
         self.dags = folder / "dags"
-        self.publisher = Publishing(server, self.bucket, self.home)
+        self.publisher = self.publisher_with()
         self._client: Any = server.client()
 
     def publish(self, files: dict[str, bytes], *arguments: str) -> Any:
@@ -36,7 +38,7 @@ class Place:
 
     def publisher_with(self, **settings: str) -> Publishing:
         """The same person with more variables."""
-        return Publishing(self.server, self.bucket, self.home, settings)
+        return Publishing(self.server, self.bucket, self.home, settings, self._forks)
 
     def put(self, name: str, body: bytes) -> None:
         self._client.put_object(Bucket=self.bucket, Key=PREFIX + name, Body=body)

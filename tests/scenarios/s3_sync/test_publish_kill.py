@@ -4,18 +4,15 @@ publish repairs.
 """
 
 import contextlib
-import json
 import random
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Counts
-from tests.support.fake_s3 import is_get
 from tests.support.loopback import Exchange
 from tests.support.publishing import Publishing, check_every_release, read_release, write_files
 from tests.support.releases import make_release
@@ -83,9 +80,11 @@ def test_a_publish_makes_a_fixed_number_of_requests(bucket: Bucket, tmp_path: Pa
     ] == asked
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_killed_at_random_moments_readers_see_one_release_or_the_other(
     bucket: Bucket, tmp_path: Path, counts: Counts
 ) -> None:
+    """What test_publish_stop does at each request, at any moment between and within them."""
     publisher = publishing(bucket, tmp_path)
     dice = random.Random(5)
     codes = []
@@ -134,33 +133,3 @@ def test_a_signal_ends_it_with_a_code_that_is_not_success(
     assert (128 + number, "") == (process.returncode, out), err
     assert OLD == read_release(bucket.bodies())
     assert [] == list((tmp_path / "home").glob("s3-sync-*"))
-
-
-def test_of_publishers_at_once_one_wins_and_the_others_fail(tmp_path: Path) -> None:
-    with Bucket() as bucket:
-        publisher = publishing(bucket, tmp_path)
-        publisher.succeed("publish", write_files(tmp_path / "dags", OLD))
-        folders = [
-            write_files(tmp_path / f"dags-{number}", {"a.py": b"%d" % number})
-            for number in range(4)
-        ]
-        # They have all read the same pointer before the first one writes.
-        reads = threading.Barrier(len(folders))
-
-        def together(exchange: Exchange) -> None:
-            answer = exchange.good()
-            reads.wait(60)
-            exchange.send(answer)
-
-        bucket.inject(together, is_get("dags/current.json"), times=len(folders))
-
-        processes = [publisher.start("publish", folder, "--output", "json") for folder in folders]
-        answers = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
-
-        winners = [n for n, process in enumerate(processes) if process.returncode == 0]
-        assert [{"a.py": b"%d" % winner} for winner in winners] == [read_release(bucket.bodies())]
-        assert [] == bucket.problems
-        told = [answer for answer in answers if answer["result"] == "failed"]
-        assert {"publish_conflict"} == {answer["reason"] for answer in told}
-        revision = answers[winners[0]]["revision"][:12]
-        assert all(revision in answer["error"] for answer in told)

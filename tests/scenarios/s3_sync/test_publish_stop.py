@@ -123,18 +123,12 @@ def bucket() -> Iterator[Bucket]:
         assert all(files in (OLD, NEW) for files in bucket.shown)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    with ForkServer() as server:
-        yield server
-
-
 @pytest.mark.parametrize("name", DEEDS)
 def test_stopped_at_any_request_nothing_is_lost_and_the_same_command_makes_it_good(
-    bucket: Bucket, server: ForkServer, tmp_path: Path, counts: Counts, name: str
+    bucket: Bucket, forks: ForkServer, tmp_path: Path, counts: Counts, name: str
 ) -> None:
     deed = DEEDS[name]
-    scene = Scene(bucket, server, deed, tmp_path)
+    scene = Scene(bucket, forks, deed, tmp_path)
     assert 0 == (command := scene.start()).wait(), command.err
     requests, keys = len(bucket.requests), scene.keys()
     assert deed.after == read_release(bucket.bodies())
