@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -386,10 +387,14 @@ def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:
     assert 2031 == turn.since.year
 
 
-def test_a_release_that_is_pruned_meanwhile_is_put_back(bucket: Bucket) -> None:
+@pytest.mark.parametrize("conditions", ["obeyed", "ignored"])
+def test_a_release_that_is_pruned_meanwhile_is_put_back(
+    bucket: Bucket, conditions: Literal["obeyed", "ignored"]
+) -> None:
     """It was there when the publish looked first, and is gone when the pointer names it."""
+    bucket.server.conditions = conditions
     old = bucket.put(make_release(A))
-    bucket.put(make_release(B))
+    before = bucket.put(make_release(B))
 
     def prune(exchange: Exchange) -> None:
         exchange.send(exchange.good())
@@ -400,6 +405,7 @@ def test_a_release_that_is_pruned_meanwhile_is_put_back(bucket: Bucket) -> None:
 
     assert "published" == bucket.publish(A).result
     assert A == bucket.current()
+    assert (before.revision,) == bucket.history()
 
 
 def test_a_prune_that_never_ends_is_reported(bucket: Bucket) -> None:

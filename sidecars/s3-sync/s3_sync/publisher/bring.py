@@ -14,13 +14,12 @@ from s3_sync.publisher.catalog import (
     ReleaseError,
     find_shown,
     incomplete,
-    read_pointer,
     read_release,
 )
 from s3_sync.publisher.progress import Progress, Watched
 from s3_sync.publisher.prune import UPLOAD_SECONDS
 from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store, UploadEnded
-from s3_sync.publisher.swap import check_ours, has_conditions, swap_pointer
+from s3_sync.publisher.swap import find_ours, swap_pointer
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import Head, Manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
@@ -69,19 +68,15 @@ def bring(
     Raises:
         SidecarError: It cannot be, or another publisher was faster.
     """
-    base = before
-    old = before.trusted if before else None
-    above = old.turn.sequence if old else 0
     for _ in range(TRIES):
         kept = _upload(store, parcel, kept, progress)
+        old = before.trusted if before else None
         turn, history = next_turn(old, parcel.revision, store.now())
         pointer = pointer_to(store, turn, kept, origin, history)
-        is_guarded = has_conditions(store, parcel.revision, kept.data, base)
-        swap_pointer(store, pointer, base, is_guarded=is_guarded)
+        is_guarded = swap_pointer(store, pointer, kept.data, before)
         if find_shown(store, pointer):
             return kept, is_guarded
-        base = read_pointer(store)
-        check_ours(base, pointer, above)
+        before = find_ours(store, pointer, before)
         kept = read_release(store, parcel.revision)
     raise incomplete(parcel.revision)
 

@@ -100,12 +100,6 @@ class Current:
             f"{time_text(at)}: an old pointer was put back, or the bucket was copied"
         )
 
-    def is_ours(self, store: Store) -> bool:
-        """
-        Whether we need not sign it.
-        """
-        return store.signer is None or self.signed_by == store.signer.key_id
-
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -131,12 +125,6 @@ class Kept:
         Whether it can be made current as it is.
         """
         return self.is_whole and not self.refusal
-
-    def is_ours(self, store: Store) -> bool:
-        """
-        Whether we need not sign it.
-        """
-        return store.signer is None or self.signed_by == store.signer.key_id
 
     @property
     def head_bytes(self) -> int:
@@ -316,13 +304,6 @@ def unknown(store: Store, text: str) -> RevisionError:
         f"there is no release {short(text)} in {store.url}",
         "`s3-sync releases` lists those that are there; old ones may have been pruned.",
     )
-
-
-def read_shown(store: Store, pointer: Pointer | None) -> Manifest | None:
-    """
-    Return the manifest of the current release, as :func:`read_manifest`; None without one.
-    """
-    return read_manifest(store, pointer.revision) if pointer else None
 
 
 def read_manifest(store: Store, revision: str) -> Manifest | None:

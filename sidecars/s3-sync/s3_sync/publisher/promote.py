@@ -19,9 +19,9 @@ from s3_sync.publisher.catalog import (
     find_shown,
     incomplete,
     read_current,
+    read_manifest,
     read_release,
     read_replaceable,
-    read_shown,
     resolve,
     untrusted,
 )
@@ -102,15 +102,16 @@ def promote(
     manifest = found.manifest
     before = read_replaceable(target, repairs=repairs)
     pointer = before.trusted if before else None
-    shown = read_shown(target, pointer)
+    shown = read_manifest(target, pointer.revision) if pointer else None
     dags = compare_dags(shown.head.checked if shown else None, manifest.head.checked)
     planned = Promotion(
         "planned", manifest, pointer, compare(content_of(shown), content_of(manifest)), dags
     )
-    is_ours = before is not None and before.is_ours(target) and not before.replayed and not repairs
-    is_done = is_ours and pointer is not None and pointer.revision == revision
-    if pointer and is_done and find_shown(target, pointer, reads_bundle=True):
-        return replace(planned, result="unchanged")
+    is_there = before and pointer and pointer.revision == revision
+    if before and pointer and is_there and not repairs and not before.replayed:
+        is_signed = target.needs_no_signature(before.signed_by)
+        if is_signed and find_shown(target, pointer, reads_bundle=True):
+            return replace(planned, result="unchanged")
     with scratch("promote") as place:
         parcel = Fetched(source, revision, manifest, found.data, f"{place}/bundle.zip", progress)
         planned = replace(planned, passed=judge(revision, parcel.write))

@@ -89,16 +89,15 @@ def prune(
     # Before the manifests: a publish writes them in this order.
     bundles = list(store.list(BUNDLE_FOLDER))
     # Before the marks: what is left after this has one.
-    in_use = _in_use(store, is_first=True)
-    entries = list_releases(store, in_use.current)
-    if entries and not in_use.current:
+    current, in_use = _in_use(store, is_first=True)
+    entries = list_releases(store, current)
+    if entries and not current:
         raise ReleaseError(
             "release_missing",
             f"there is no {store.url}{POINTER_KEY}, so nobody knows which release pods have",
             "Nothing was removed. Publish first.",
         )
-    spared = {in_use.current, in_use.previous, *in_use.pinned, *keep}
-    going = choose(entries, spared, keep_count, keep_for_seconds, now)
+    going = choose(entries, in_use.union(keep), keep_count, keep_for_seconds, now)
     gone = {entry.revision for entry in going}
     staying = summarise(store, [entry for entry in entries if entry.revision not in gone])
     going = summarise(store, going)
@@ -137,35 +136,23 @@ def read_names(path: str | None) -> list[str]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
+def _in_use(store: Store, *, is_first: bool = False) -> tuple[str, set[str]]:
     """
-    What may not go: what is current, what a rollback leads to, what is pinned.
-    """
+    Return what is current, "" where nothing is, and all that may not go: that, what a rollback
+    leads to, what is pinned.
 
-    current: str
-    previous: str
-    pinned: frozenset[str]
-
-    def __contains__(self, revision: str) -> bool:
-        return revision in (self.current, self.previous) or revision in self.pinned
-
-
-def _in_use(store: Store, *, is_first: bool = False) -> _Use:
-    """
     Args:
         is_first: Whether nothing was removed yet, so that it can end here.
     """
     current = read_current(store)
     if current is not None and is_first:
         check_not_replayed(current)
+    pins = read_pins(store)
     pointer = current.trusted if current else None
-    previous = pointer.previous if pointer else None
-    return _Use(
-        pointer.revision if pointer else "",
-        previous.revision if previous else "",
-        frozenset(read_pins(store)),
-    )
+    if pointer is None:
+        return "", pins
+    previous = {pointer.previous.revision} if pointer.previous else set()
+    return pointer.revision, {pointer.revision, *previous, *pins}
 
 
 def _remove(store: Store, going: Sequence[CatalogEntry]) -> list[CatalogEntry]:
@@ -177,7 +164,7 @@ def _remove(store: Store, going: Sequence[CatalogEntry]) -> list[CatalogEntry]:
         if stored := store.read(manifest_key(entry.revision)):
             store.delete(manifest_key(entry.revision))
             removed.append((entry, stored))
-    in_use, left = _in_use(store), read_left(store)
+    (_, in_use), left = _in_use(store), read_left(store)
     gone = []
     for entry, stored in removed:
         key, revision = manifest_key(entry.revision), entry.revision

@@ -18,9 +18,9 @@ from s3_sync.publisher.catalog import (
     Kept,
     find_shown,
     find_stranger,
+    read_manifest,
     read_release,
     read_replaceable,
-    read_shown,
 )
 from s3_sync.publisher.changes import (
     Changes,
@@ -111,7 +111,7 @@ class Publisher:
             return Outcome("unchanged", revision, pointer, seen, compare({}, {}))
         passed = self._judge(revision, partial(write_copy, seen, digests))
         checked = passed.checked if passed else None
-        shown = read_shown(self._store, pointer)
+        shown = read_manifest(self._store, pointer.revision) if pointer else None
         outcome = Outcome(
             "planned",
             revision,
@@ -144,10 +144,10 @@ class Publisher:
         Whether what is current is whole, signed by our own key where we sign, and no old pointer
         that pods refuse.
         """
-        if before.replayed or not before.is_ours(self._store):
+        if before.replayed or not self._store.needs_no_signature(before.signed_by):
             return False
         shown = find_shown(self._store, pointer, reads_bundle=True)
-        return shown is not None and shown.is_ours(self._store)
+        return shown is not None and self._store.needs_no_signature(shown.signed_by)
 
     def _signed_by_us(self, kept: Kept, revision: str) -> Kept:
         """
@@ -157,7 +157,7 @@ class Publisher:
         What is signed is not changed, so the pointer that names it holds at every moment.
         """
         signer = self._store.signer
-        if signer is None or not kept.is_good or kept.is_ours(self._store):
+        if signer is None or not kept.is_good or kept.signed_by == signer.key_id:
             return kept
         data = sign_manifest(kept.data, signer)
         signed = replace(kept, data=data, etag="", signed_by=signer.key_id)

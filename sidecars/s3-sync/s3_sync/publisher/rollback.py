@@ -18,7 +18,7 @@ from s3_sync.publisher.catalog import (
     untrusted,
 )
 from s3_sync.publisher.store import Store
-from s3_sync.publisher.swap import has_conditions, swap_pointer
+from s3_sync.publisher.swap import swap_pointer
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import manifest_key
 from s3_sync.release.pointer import HISTORY_LIMIT, Pointer
@@ -90,8 +90,7 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     after = pointer_to(store, turn, kept, origin, history)
     if is_dry:
         return Rollback(old, after, None)
-    is_guarded = has_conditions(store, target, kept.data, before)
-    swap_pointer(store, after, before, is_guarded=is_guarded)
+    is_guarded = swap_pointer(store, after, kept.data, before)
     if not find_shown(store, after):
         raise incomplete(target)
     return Rollback(old, after, is_guarded)

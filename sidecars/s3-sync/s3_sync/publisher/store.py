@@ -14,7 +14,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -138,6 +138,12 @@ class Store:
             raise CredentialsError(reason_of(error), str(error)) from error
         self._client.meta.events.register("after-call.s3", self._note_time)
 
+    def needs_no_signature(self, signed_by: str) -> bool:
+        """
+        Whether what this key has signed, "" for none, need not be signed by us.
+        """
+        return self.signer is None or signed_by == self.signer.key_id
+
     @property
     def url(self) -> str:
         """
@@ -225,6 +231,18 @@ class Store:
         except exceptions.BotoCoreError as error:
             raise unreachable(error) from error
 
+    @contextmanager
+    def _explaining(self, operation: Operation, key: str) -> Iterator[None]:
+        """
+        Raise what fails in the words of the daemon.
+        """
+        try:
+            yield
+        except exceptions.ClientError as error:
+            raise self._explained(error, operation, key) from error
+        except exceptions.BotoCoreError as error:
+            raise unreachable(error) from error
+
     def put(
         self,
         key: str,
@@ -258,21 +276,20 @@ class Store:
         for attempt in range(CONFLICT_TRIES):
             if not isinstance(body, bytes):
                 body.seek(0)
-            try:
-                self._client.put_object(Body=body, **given)
-                return
-            except exceptions.ClientError as error:
-                status = status_of(error)
-                if status == 409 and attempt + 1 < CONFLICT_TRIES:
-                    time.sleep(CONFLICT_SECONDS * 2**attempt * random.uniform(0.5, 1))
-                elif condition and (status == 412 or (if_etag and code_of(error) == "NoSuchKey")):
-                    raise ConditionFailed from error
-                elif condition and status == 501:
-                    raise ConditionUnknown from error
-                else:
-                    raise self._explained(error, "put", key) from error
-            except exceptions.BotoCoreError as error:
-                raise unreachable(error) from error
+            with self._explaining("put", key):
+                try:
+                    self._client.put_object(Body=body, **given)
+                    return
+                except exceptions.ClientError as error:
+                    status = status_of(error)
+                    is_gone = if_etag and code_of(error) == "NoSuchKey"
+                    if condition and (status == 412 or is_gone):
+                        raise ConditionFailed from error
+                    if condition and status == 501:
+                        raise ConditionUnknown from error
+                    if status != 409 or attempt + 1 == CONFLICT_TRIES:
+                        raise
+            time.sleep(CONFLICT_SECONDS * 2**attempt * random.uniform(0.5, 1))
 
     def upload(self, key: str, body: io.BufferedReader) -> None:
         """
@@ -290,50 +307,48 @@ class Store:
             self.put(key, body)
             return
         at = {"Bucket": self.bucket, "Key": self.prefix + key}
-        try:
-            begun = self._client.create_multipart_upload(**at, ContentType=_kind_of(key))
+        with self._explaining("put", key):
+            try:
+                begun = self._client.create_multipart_upload(**at, ContentType=_kind_of(key))
+            except exceptions.ClientError as error:
+                if status_of(error) not in (405, 501):
+                    raise
+                self.put(key, body)  # a store that takes no parts
+                return
             at["UploadId"] = begun["UploadId"]
             try:
                 self._upload_parts(at, body)
-            except BaseException:
-                with suppress(exceptions.ClientError, exceptions.BotoCoreError):
-                    self._client.abort_multipart_upload(**at)
-                raise
-        except exceptions.ClientError as error:
-            if "UploadId" not in at and status_of(error) in (405, 501):
-                self.put(key, body)  # a store that takes no parts
-                return
-            # Completed, perhaps, and the answer to that was lost.
-            if code_of(error) != "NoSuchUpload":
-                raise self._explained(error, "put", key) from error
-            body.seek(0)
-            if self.sha256_of(key) != hashlib.file_digest(body, "sha256").hexdigest():
-                raise UploadEnded from error
-        except exceptions.BotoCoreError as error:
-            raise unreachable(error) from error
+            except exceptions.ClientError as error:
+                # Completed, perhaps, and the answer to that was lost.
+                if code_of(error) != "NoSuchUpload":
+                    raise
+                body.seek(0)
+                if self.sha256_of(key) != hashlib.file_digest(body, "sha256").hexdigest():
+                    raise UploadEnded from error
 
     def _upload_parts(self, at: dict[str, str], body: io.BufferedReader) -> None:
         parts: list[dict[str, object]] = []
-        while data := body.read(self.part_bytes):
-            number = len(parts) + 1
-            taken = self._client.upload_part(
-                **at, PartNumber=number, Body=data, ContentMD5=_md5(data)
-            )
-            parts.append({"PartNumber": number, "ETag": taken["ETag"]})
-            data = b""  # else two are in memory at once
-        self._client.complete_multipart_upload(**at, MultipartUpload={"Parts": parts})
+        try:
+            while data := body.read(self.part_bytes):
+                number = len(parts) + 1
+                taken = self._client.upload_part(
+                    **at, PartNumber=number, Body=data, ContentMD5=_md5(data)
+                )
+                parts.append({"PartNumber": number, "ETag": taken["ETag"]})
+                data = b""  # else two are in memory at once
+            self._client.complete_multipart_upload(**at, MultipartUpload={"Parts": parts})
+        except BaseException:
+            with suppress(exceptions.ClientError, exceptions.BotoCoreError):
+                self._client.abort_multipart_upload(**at)
+            raise
 
     def now(self) -> datetime:
         """
         Return what time it is for S3, whose clock dates the objects: that of its last answer.
         """
         if self._heard is None:
-            try:
+            with self._explaining("list", ""):
                 self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
-            except exceptions.ClientError as error:
-                raise self._explained(error, "list", "") from error
-            except exceptions.BotoCoreError as error:
-                raise unreachable(error) from error
         if self._heard is None:  # it does not say
             return datetime.now(UTC)
         at, then = self._heard
@@ -348,13 +363,12 @@ class Store:
         """
         Delete an object; one that is not there is fine.
         """
-        try:
-            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
-        except exceptions.ClientError as error:
-            if code_of(error) != "NoSuchKey":  # S3 does not say so, other stores do
-                raise self._explained(error, "delete", key) from error
-        except exceptions.BotoCoreError as error:
-            raise unreachable(error) from error
+        with self._explaining("delete", key):
+            try:
+                self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+            except exceptions.ClientError as error:
+                if code_of(error) != "NoSuchKey":  # S3 does not say so, other stores do
+                    raise
 
     def list(self, folder: str) -> Iterator[Listed]:
         """
@@ -363,15 +377,11 @@ class Store:
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=self.prefix + folder
         )
-        try:
+        with self._explaining("list", folder):
             for page in pages:
                 for found in page.get("Contents", ()):
                     key = found["Key"].removeprefix(self.prefix)
                     yield Listed(key, found["Size"], _aware(found["LastModified"]))
-        except exceptions.ClientError as error:
-            raise self._explained(error, "list", folder) from error
-        except exceptions.BotoCoreError as error:
-            raise unreachable(error) from error
 
     def _is_absent(self, key: str) -> bool:
         """

@@ -18,46 +18,69 @@ NO_ETAG = '"00000000000000000000000000000000"'
 log = get_logger("publisher")
 
 
-def swap_pointer(
-    store: Store, pointer: Pointer, before: Current | None, *, is_guarded: bool
-) -> None:
+def swap_pointer(store: Store, pointer: Pointer, manifest: bytes, before: Current | None) -> bool:
     """
     Make a release current, in place of what was current when we began.
 
     Killed at any moment, either the old or the new one is current.
 
     Args:
+        manifest: Of the release, as it is in the bucket.
         before: What was read at the beginning; None for the first release.
-        is_guarded: Whether the server has conditional writes: :func:`has_conditions`.
+
+    Returns:
+        Whether the server has conditional writes.
 
     Raises:
         ReleaseError: ``publish_conflict``: another publisher made another release current.
     """
+    is_guarded = _has_conditions(store, pointer.revision, manifest, before)
     _warn(store, before)
     data = serialize_pointer(pointer)
     if store.signer is not None:
         data = sign_pointer(data, store.bucket, store.prefix, store.signer)
     old = before.pointer if before else None
-    trusted = before.trusted if before else None
-    above = trusted.turn.sequence if trusted else 0
     if old is not None and old.revision != pointer.revision:
         # Before it is left: killed in between, it merely counts as used a moment longer.
         store.put(left_key(old.revision), b"")
-    if not is_guarded:
-        _check_unchanged(read_pointer(store), before)
+    if is_guarded:
+        try:
+            store.put(
+                POINTER_KEY,
+                data,
+                if_absent=before is None,
+                if_etag=before.etag if before else "",
+            )
+        except ConditionFailed:
+            # The answer to our own write may have been lost.
+            find_ours(store, pointer, before)
+    else:
+        now = read_pointer(store)
+        if (now and now.data) != (before and before.data):
+            raise _conflict(now)
         store.put(POINTER_KEY, data)
-        check_ours(read_pointer(store), pointer, above)
-        return
-    try:
-        store.put(
-            POINTER_KEY,
-            data,
-            if_absent=before is None,
-            if_etag=before.etag if before else "",
-        )
-    except ConditionFailed:
-        # The answer to our own write may have been lost.
-        check_ours(read_pointer(store), pointer, above)
+        find_ours(store, pointer, before)
+    return is_guarded
+
+
+def find_ours(store: Store, pointer: Pointer, before: Current | None) -> Current:
+    """
+    Return what is current, if it is what we have made current, whoever wrote it: two who publish
+    the same have both published it, if both sign or neither has to.
+
+    Args:
+        before: What was replaced: what is not above it is an old pointer.
+
+    Raises:
+        ReleaseError: ``publish_conflict``: another one is current.
+    """
+    now, old = read_pointer(store), before.trusted if before else None
+    there = now.trusted if now else None
+    above = old.turn.sequence if old else 0
+    if there is None or there.revision != pointer.revision or there.turn.sequence <= above:
+        raise _conflict(now)
+    assert now is not None
+    return now
 
 
 def _warn(store: Store, before: Current | None) -> None:
@@ -88,9 +111,9 @@ def _warn(store: Store, before: Current | None) -> None:
         )
 
 
-def has_conditions(store: Store, revision: str, manifest: bytes, before: Current | None) -> bool:
+def _has_conditions(store: Store, revision: str, manifest: bytes, before: Current | None) -> bool:
     """
-    Whether the server obeys the condition that :func:`swing` relies on.
+    Whether the server obeys the condition that the swap relies on.
 
     Found out by a write that must be refused, and that changes nothing where it is not: of a
     manifest that is there, as it is. `rclone serve s3`, for one, ignores conditions (2026-11).
@@ -107,28 +130,6 @@ def has_conditions(store: Store, revision: str, manifest: bytes, before: Current
     except ConditionUnknown:
         return False
     return False
-
-
-def _check_unchanged(now: Current | None, before: Current | None) -> None:
-    if now is not None and (before is None or now.data != before.data):
-        raise _conflict(now)
-    if now is None and before is not None:
-        raise _conflict(now)
-
-
-def check_ours(now: Current | None, pointer: Pointer, above: int) -> None:
-    """
-    Two who publish the same have both published it, if both sign or neither has to.
-
-    Args:
-        above: The sequence of the pointer that was replaced: what is not above it is an old one.
-
-    Raises:
-        ReleaseError: ``publish_conflict``: another one is current.
-    """
-    there = now.trusted if now else None
-    if there is None or there.revision != pointer.revision or there.turn.sequence <= above:
-        raise _conflict(now)
 
 
 def _conflict(now: Current | None) -> ReleaseError:
