@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -132,21 +132,22 @@ def digests_of(files: Sequence[Found], tell: Callable[[int], object]) -> dict[st
     return digests
 
 
-def write_copy(seen: Look, digests: Mapping[str, str], folder: str) -> list[str]:
+def write_copy(contents: Iterable[FileContent], folder: str) -> list[str]:
     """
-    Write the files of a look into another folder; return their paths.
+    Write files into another folder; return their paths.
 
     Raises:
-        FolderError: A file is not what it was.
         OSError: There is no room.
     """
-    for content in contents(seen, digests, lambda _: None):
+    paths = []
+    for content in contents:
         path = os.path.join(folder, content.path)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(content.data)
             os.fchmod(file.fileno(), 0o755 if content.is_executable else 0o644)
-    return [file.path for file in seen.files]
+        paths.append(content.path)
+    return paths
 
 
 def contents(

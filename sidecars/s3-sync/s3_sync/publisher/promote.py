@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.bring import bring
+from s3_sync.publisher.bundle import FileContent
 from s3_sync.publisher.catalog import (
     ReleaseError,
     check_not_replayed,
@@ -26,6 +27,7 @@ from s3_sync.publisher.catalog import (
     untrusted,
 )
 from s3_sync.publisher.changes import Changes, compare, compare_dags, content_of
+from s3_sync.publisher.folder import write_copy
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.publish import Judge
 from s3_sync.publisher.scratch import scratch, temporary_failed
@@ -172,13 +174,7 @@ class Fetched:
         Write the files into a folder; return their paths.
         """
         with self._bundle() as bundle:
-            for path, mode, data in self._contents(bundle):
-                place = os.path.join(folder, path)
-                os.makedirs(os.path.dirname(place), exist_ok=True)
-                with open(place, "wb") as file:
-                    file.write(data)
-                    os.fchmod(file.fileno(), mode)
-        return list(self._manifest.files)
+            return write_copy(self._contents(bundle), folder)
 
     @contextmanager
     def _bundle(self) -> Iterator[int]:
@@ -202,9 +198,9 @@ class Fetched:
         if found != head.bundle_sha256:
             raise self._corrupt(f"its SHA-256 is {found}")
 
-    def _contents(self, bundle: int) -> Iterator[tuple[str, int, bytes]]:
+    def _contents(self, bundle: int) -> Iterator[FileContent]:
         """
-        Yield path, mode and content of each file, verified as a pod does.
+        Yield each file, verified as a pod does.
         """
         for file in self._manifest.locate(self._manifest.files.values()):
             data = bytearray()
@@ -214,7 +210,7 @@ class Fetched:
                 content.finish()
             except ObjectError as error:
                 raise self._corrupt(error.message) from None
-            yield file.path, int(file.mode, 8), bytes(data)
+            yield FileContent(file.path, bytes(data), file.is_executable)
 
     def _corrupt(self, why: str) -> ReleaseError:
         return ReleaseError(

@@ -30,7 +30,7 @@ from s3_sync.publisher.changes import (
     content_of_folder,
 )
 from s3_sync.publisher.draft import Draft
-from s3_sync.publisher.folder import Look, check_same, digests_of, look, write_copy
+from s3_sync.publisher.folder import Look, check_same, contents, digests_of, look, write_copy
 from s3_sync.publisher.ignore import Ignore
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.scratch import scratch
@@ -109,7 +109,8 @@ class Publisher:
         if before and pointer and is_there and not repairs and self._is_done(before, pointer):
             check_same(seen, look(folder, ignore))
             return Outcome("unchanged", revision, pointer, seen, compare({}, {}))
-        passed = self._judge(revision, partial(write_copy, seen, digests))
+        copied = contents(seen, digests, lambda _: None)
+        passed = self._judge(revision, partial(write_copy, copied))
         checked = passed.checked if passed else None
         shown = read_manifest(self._store, pointer.revision) if pointer else None
         outcome = Outcome(

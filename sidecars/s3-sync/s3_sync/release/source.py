@@ -23,12 +23,13 @@ from s3_sync.release.manifest import (
     read_manifest,
 )
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.objects import Objects
 from s3_sync.release.pointer import POINTER_LIMIT_BYTES, Pointer, parse_pointer
 from s3_sync.release.rows import File, Invalid
-from s3_sync.release.seen import Replayed, Seen
+from s3_sync.release.seen import Seen
 from s3_sync.release.signed import check_named, signer_of_manifest, signer_of_pointer
 from s3_sync.s3.client import Receiver, S3Client
-from s3_sync.s3.refusals import ObjectError, ObjectMoved, Operation, SourceError
+from s3_sync.s3.refusals import ObjectMoved, SourceError
 from s3_sync.settings import Settings
 from s3_sync.signature import KeyFolder, Keys, Untrusted
 from s3_sync.source import Order, State
@@ -40,12 +41,10 @@ log = get_logger("release")
 
 # Reasons for which another bundle, and so another manifest, may come for the same revision.
 OF_THE_BUNDLE = {"bundle_corrupt", "release_missing"}
-# A manifest that is no longer is read by one request: some 300 files.
 # A forged manifest that is a little longer is named for what is forged.
 SLACK_BYTES = 64 << 10
+# A manifest that is no longer is read by one request: some 300 files.
 WHOLE_BYTES = 16 << 10
-
-
 # After these an earlier release may still be one to fall back to.
 OF_ONE_RELEASE = {"release_missing", "release_invalid", "release_untrusted"}
 
@@ -102,6 +101,7 @@ class ReleaseSource:
         """
         self._settings = settings
         self._client = client
+        self._objects = Objects(settings, client)
         self._target_bytes = len(settings.dest_path.encode())
         self._pointer_key = f"{settings.prefix}{POINTER_KEY}"
         self._pointer: Pointer | None = None
@@ -252,7 +252,7 @@ class ReleaseSource:
         try:
             yield f"{self._settings.prefix}{key}"
         except ObjectMoved:
-            raise self._missing(
+            raise self._objects.missing(
                 key, f"Publish release {manifest.revision} again, or roll back to another."
             ) from None
 
@@ -286,10 +286,10 @@ class ReleaseSource:
         etag = self._pointer_etag
         try:
             headers = {"if-none-match": etag} if etag else {}
-            found = await self._read("pointer", POINTER_KEY, POINTER_LIMIT_BYTES, headers)
+            found = await self._objects.read("pointer", POINTER_KEY, POINTER_LIMIT_BYTES, headers)
         except ObjectMoved:
             self._pointer_etag = ""
-            raise self._missing(
+            raise self._objects.missing(
                 POINTER_KEY,
                 "Nothing was published there yet: `s3-sync publish`, or check KEY_PATH.",
             ) from None
@@ -312,9 +312,9 @@ class ReleaseSource:
                 # before it, and nobody would be told.
                 self._seen.note(pointer.turn, key_id, fence)
         except Invalid as error:
-            raise self._invalid(POINTER_KEY, str(error)) from None
+            raise self._objects.invalid(POINTER_KEY, str(error)) from None
         except Untrusted as error:
-            raise self._untrusted(POINTER_KEY, error) from None
+            raise self._objects.untrusted(POINTER_KEY, error) from None
         self._pointer, self._pointer_etag = pointer, etag
         return pointer
 
@@ -346,9 +346,9 @@ class ReleaseSource:
         if keys is not None and pointer is not None:  # a signed one says how long it is
             limit_bytes = min(limit_bytes, pointer.manifest_bytes + SLACK_BYTES)
         try:
-            found = await self._read("manifest", key, limit_bytes, {})
+            found = await self._objects.read("manifest", key, limit_bytes, {})
         except ObjectMoved:
-            raise self._missing(
+            raise self._objects.missing(
                 key,
                 "It was pruned, or never published: `s3-sync releases` shows what there is."
                 if self._settings.revision
@@ -359,9 +359,9 @@ class ReleaseSource:
             _check_signed(body, keys, pointer)
             return self._checked(parse_manifest(body, self._target_bytes), revision, keys)
         except Invalid as error:
-            raise self._invalid(key, str(error)) from None
+            raise self._objects.invalid(key, str(error)) from None
         except Untrusted as error:
-            raise self._untrusted(key, error) from None
+            raise self._objects.untrusted(key, error) from None
 
     async def _read_news(self, pointer: Pointer, keys: Keys | None, before: Release) -> Release:
         """
@@ -370,14 +370,14 @@ class ReleaseSource:
         key = manifest_key(pointer.revision)
         known: dict[Entry, Chunk] = {chunk.entry: chunk for chunk in before.manifest.chunks}
         try:
-            head_part, etag = await self._read_part(key, 0, pointer.head_bytes, {})
+            head_part, etag = await self._objects.read_part(key, 0, pointer.head_bytes, {})
             _check_signed(head_part, keys, pointer)
             head, at = parse_head(head_part)
             start, end = missing_part(head, known)
             part = b""
             if start < end:
                 same = {"if-match": etag} if etag else {}
-                part, _ = await self._read_part(key, at + start, at + end, same)
+                part, _ = await self._objects.read_part(key, at + start, at + end, same)
             manifest = read_manifest(head, part, known, self._target_bytes)
             return self._checked(manifest, pointer.revision, keys)
         except (ObjectMoved, Invalid, Untrusted):
@@ -390,94 +390,6 @@ class ReleaseSource:
         if keys is not None:
             self._verified.add(revision)
         return Release(manifest, keys is not None)
-
-    async def _read_part(
-        self, key: str, start: int, end: int, headers: Mapping[str, str]
-    ) -> tuple[bytes, str]:
-        """
-        Return a part of a manifest, and its ETag.
-
-        Raises:
-            Invalid: It is shorter.
-        """
-        wanted = {"range": f"bytes={start}-{end - 1}", **headers}
-        found = await self._read("manifest", key, MANIFEST_LIMIT_BYTES, wanted)
-        body, etag = found or (b"", "")
-        if len(body) != end - start:
-            body = body[start:end]  # a server that knows no ranges sends all
-        if len(body) != end - start:
-            raise Invalid("it is shorter than its pointer says")
-        return body, etag
-
-    async def _read(
-        self, operation: Operation, key: str, limit_bytes: int, headers: Mapping[str, str]
-    ) -> tuple[bytes, str] | None:
-        """
-        Return a small object, or a part of it, and its ETag; None where it has the given one.
-
-        Raises:
-            ObjectMoved: It is not there, or not the one that was asked for.
-            SourceError: It has more bytes than it may have.
-        """
-        whole_key = f"{self._settings.prefix}{key}"
-        page = _SmallObject(limit_bytes)
-        try:
-            answer = await self._client.get(
-                operation, whole_key, lambda: headers, limit_bytes, page
-            )
-        except _TooLong:
-            raise self._invalid(key, f"it has more than {limit_bytes} bytes") from None
-        except ObjectError as error:
-            if error.permission is not None and await self._is_missing(whole_key):
-                raise ObjectMoved from None
-            raise
-        if answer.status == 304:
-            return None
-        return b"".join(page.chunks), answer.headers.get("etag", "")
-
-    async def _is_missing(self, key: str) -> bool:
-        """
-        Whether an object that may not be read is not there: to whoever may not list all of the
-        bucket S3 answers 403 for both.
-        """
-        try:
-            page = await self._client.list_page(None, key)
-        except SidecarError:
-            return False
-        return b"<Key>" not in page
-
-    def _missing(self, key: str, advice: str) -> SourceError:
-        return SourceError(
-            "release_missing",
-            f"there is no {self._settings.source}{key}",
-            f"{advice} What is published here stays.",
-        )
-
-    def _untrusted(self, key: str, why: Untrusted) -> SourceError:
-        where = f"{self._settings.source}{key}"
-        if isinstance(why, Replayed):
-            return SourceError(
-                "release_replayed",
-                f"{where} is refused: {why}",
-                "An old pointer was put back, which is how a release with a known fault returns: "
-                "find out who writes there. The next `s3-sync publish` or `rollback` replaces it. "
-                "What is published here stays.",
-            )
-        return SourceError(
-            "release_untrusted",
-            f"{where} is refused: {why}",
-            "Publish with --sign-key and a key of S3_SYNC_TRUSTED_KEYS, or add the public key "
-            "that is missing there. If neither is amiss, find out who else writes to the bucket. "
-            "What is published here stays.",
-        )
-
-    def _invalid(self, key: str, why: str) -> SourceError:
-        return SourceError(
-            "release_invalid",
-            f"{self._settings.source}{key} is refused: {why}",
-            "What is published here stays. Only `s3-sync publish` and `rollback` should write "
-            "there; publish again, or roll back.",
-        )
 
 
 def _check_signed(data: bytes, keys: Keys | None, pointer: Pointer | None) -> None:
@@ -492,30 +404,6 @@ def _check_signed(data: bytes, keys: Keys | None, pointer: Pointer | None) -> No
         signer_of_manifest(data, keys)
         if pointer is not None:
             check_named(data, pointer.manifest_sha256)
-
-
-class _TooLong(Exception):
-    pass
-
-
-class _SmallObject:
-    """
-    Receives a small object.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self.restart()
-
-    def restart(self) -> None:
-        self.chunks: list[bytes] = []
-        self._size_bytes = 0
-
-    def write(self, chunk: bytes) -> None:
-        self._size_bytes += len(chunk)
-        if self._size_bytes > self._limit_bytes:
-            raise _TooLong
-        self.chunks.append(chunk)
 
 
 def _manifest_of(pointer: Pointer) -> tuple[str, int, int, str]:
