@@ -34,7 +34,7 @@ from tests.support.writable_s3 import WritableS3
 
 FOLDERS = [{f"{name}.py": name.encode() * 50, "all.py": b"all\n"} for name in "abcdefg"]
 CONTENTS = {make_release(files).revision: files for files in FOLDERS}
-ROUNDS = 12
+ROUNDS = 8
 HOUR = 3_600
 
 

@@ -1,6 +1,6 @@
 """What a server, a proxy or a network makes of each of a release's three objects."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pytest
@@ -52,11 +52,35 @@ ONCE: Mapping[str, Fault] = {
 }
 
 
+@pytest.fixture(scope="module")
+def s3() -> Iterator[FakeS3]:
+    """One server for all of them, as one sidecar goes through all of it."""
+    with FakeS3() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shelf(s3: FakeS3) -> Shelf:
+    return Shelf.at(s3)
+
+
+@pytest.fixture(scope="module")
+def process(s3: FakeS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    one = Process(s3, tmp_path_factory.mktemp("answers"))
+    one.start({"KEY_PATH": "dags", **RELEASE})
+    yield one
+    one.stop()
+
+
 @pytest.fixture
-def behind(shelf: Shelf, process: Process) -> Process:
+def behind(s3: FakeS3, shelf: Shelf, process: Process) -> Process:
     """A process that has the release before the current one."""
+    s3.heal()
     shelf.publish(OLD)
-    process.run({"KEY_PATH": "dags", **RELEASE})
+    process.cycle()
+    assert OLD == process.shown
     shelf.publish(NEW)
     return process
 

@@ -51,26 +51,20 @@ def bundle(change: Callable[[bytes], bytes]) -> Attack:
     return attack
 
 
-def bomb(claimed_bytes: int) -> Attack:
-    """A file of 64 MiB in 64 KiB, of which the manifest claims so much."""
-
-    def attack(release: Release) -> Release:
-        rows, body = rows_of(release), release.bundle_bytes
-        end = rows[-1].offset + rows[-1].stored_bytes
-        offset = end + HEADER_BYTES + len("zzz.py")
-        last = File("zzz.py", len(ZIPPED_ZEROS), claimed_bytes, "0" * 64, "0644", offset)
-        return seal([*rows, last], body[:end] + bytes(offset - end) + ZIPPED_ZEROS)
-
-    return attack
+def bomb(release: Release) -> Release:
+    """A file of 64 MiB in 64 KiB, of which the manifest says that it is small."""
+    rows, body = rows_of(release), release.bundle_bytes
+    end = rows[-1].offset + rows[-1].stored_bytes
+    offset = end + HEADER_BYTES + len("zzz.py")
+    last = File("zzz.py", len(ZIPPED_ZEROS), 70_000, "0" * 64, "0644", offset)
+    return seal([*rows, last], body[:end] + bytes(offset - end) + ZIPPED_ZEROS)
 
 
 SIZE_BYTES = len(FILES["a.py"])
+# What is wrong with a manifest is refused before the layout matters: test_forged has all of that.
 ATTACKS: dict[str, tuple[str, Attack]] = {
     "a name that leads out": ("release_invalid", row(path="../evil.py")),
-    "a name of ours": ("release_invalid", row(path=".s3-sync/managed")),
-    "beyond the bundle": ("release_invalid", lambda one: seal(rows_of(one), b"short")),
-    "a bomb that says what it is": ("release_invalid", bomb(64 << 20)),
-    "a bomb that claims to be small": ("bundle_corrupt", bomb(70_000)),
+    "a bomb that claims to be small": ("bundle_corrupt", bomb),
     "another sha256": ("bundle_corrupt", row(sha256="0" * 64)),
     "longer than it says": ("bundle_corrupt", row(size_bytes=SIZE_BYTES - 1)),
     "shorter than it says": ("bundle_corrupt", row(size_bytes=SIZE_BYTES + 1)),
