@@ -1,11 +1,18 @@
 """One sidecar in this process, cycle by cycle."""
 
+import functools
+import json
+import os
+import subprocess
+import time
 from pathlib import Path
 
 from s3_sync.cycle import Session
 from s3_sync.metrics import SyncMetrics
 from s3_sync.settings import load_settings
 from s3_sync.sidecar import S3Sync
+from sidecar_runtime import child
+from sidecar_runtime.aws import early
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
@@ -13,6 +20,27 @@ from tests.s3_sync.failing import failure
 from tests.support.descriptors import held
 from tests.support.fake_s3 import FakeS3
 from tests.support.scripted import published
+
+
+def answer_early() -> None:
+    """
+    Put the question to the credential chain as a sidecar does before its imports, but to a program
+    that knows the answer: the chain imports botocore, which takes 0.26 s of CPU each time.
+    """
+    early.drop()
+    known = {name: text for name, text in os.environ.items() if name.startswith("AWS_")}
+    endpoint = known.pop("AWS_ENDPOINT_URL")  # another one for each server
+    answer = json.loads(_ask_chain(tuple(known.items()))) | {"endpoint_url": endpoint}
+    command = early.command_of(early.CHAIN, [])
+    process = child.start(["echo", json.dumps(answer)], os.environ, ".")
+    early._asked = command, process, time.monotonic()
+
+
+@functools.cache
+def _ask_chain(known: tuple[tuple[str, str], ...]) -> bytes:
+    """What the chain answers where the environment says this of AWS."""
+    command = early.command_of(early.CHAIN, [])
+    return subprocess.run(command, env=dict(known), stdout=subprocess.PIPE, check=True).stdout
 
 
 class Process:
@@ -25,6 +53,7 @@ class Process:
 
     def start(self, settings: dict[str, str]) -> None:
         environ = {"AWS_BUCKET": self.s3.bucket, "DEST_PATH": str(self.folder), **settings}
+        answer_early()
         self._metrics = SyncMetrics("0", "r")
         self._sidecar = S3Sync(load_settings(environ)[0], self._metrics)
         self._session = self._sidecar.begin()
@@ -32,6 +61,7 @@ class Process:
     def stop(self) -> None:
         if self._session is not None:
             self._session.close()
+            early.drop()
             self._sidecar._lock.release()
             self._session = None
 
