@@ -173,7 +173,7 @@ def spoilt(change: Callable[[bytes], bytes]) -> Callable[[Places, Release], None
 
 
 def under_its_name(change: Callable[[bytes], bytes]) -> Callable[[Places, Release], None]:
-    """Put another bundle in the place of the honest one."""
+    """Replace the honest bundle by another one."""
 
     def spoil(places: Places, release: Release) -> None:
         key = bundle_key(release.manifest.head.bundle_sha256)
