@@ -6,6 +6,7 @@ Imports are most of what a short command costs, so a hundred of them take second
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -14,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn, Self
+
+import botocore.session
 
 from sidecar_runtime.entry import enter
 
@@ -87,6 +90,7 @@ class ForkServer:
 def _serve() -> None:
     __import__(COMMAND)
     __import__("s3_sync.publisher.commands")
+    _read_models()
     for line in sys.stdin:
         pid = os.fork()
         if not pid:
@@ -94,6 +98,14 @@ def _serve() -> None:
         print(pid, flush=True)
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _read_models() -> None:
+    """
+    Let botocore read its model of S3 once for all: 70 ms of CPU.
+    """
+    botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+    botocore.session.Session().create_client("s3", region_name="us-east-1")
 
 
 def _run(arguments: list[str], environment: dict[str, str], folder: str) -> NoReturn:

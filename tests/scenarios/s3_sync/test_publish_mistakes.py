@@ -57,6 +57,7 @@ def refused(on_moto: Place) -> Iterator[Place]:
         (["rollback", "0123456789ab"], ["0123456789ab", "s3-sync releases"]),
         (["rollback", "HEAD~1"], ["'HEAD~1'", "64 hexadecimal digits"]),
         (["pin", "0123456789ab"], ["no release 0123456789ab"]),
+        (["unpin", "0123456789ab"], ["no pinned release 0123456789ab"]),
         (["pin", "s3://bucket/prefix"], ["'s3://bucket/prefix' is not a revision"]),
         (["prune-releases", "--keep-for", "soon"], ["'soon'", "30s, 5m"][:1]),
         (["prune-releases", "--keep", "x"], ["'x'"]),

@@ -289,7 +289,7 @@ def resolve(store: Store, text: str, folder: str = MANIFEST_FOLDER) -> str:
         case [revision]:
             return revision
         case []:
-            raise unknown(store, text)
+            raise unknown(store, text, "pinned release" if folder == PIN_FOLDER else "release")
         case found:
             raise RevisionError(
                 "release_unknown",
@@ -298,10 +298,10 @@ def resolve(store: Store, text: str, folder: str = MANIFEST_FOLDER) -> str:
             )
 
 
-def unknown(store: Store, text: str) -> RevisionError:
+def unknown(store: Store, text: str, what: str = "release") -> RevisionError:
     return RevisionError(
         "release_unknown",
-        f"there is no release {short(text)} in {store.url}",
+        f"there is no {what} {short(text)} in {store.url}",
         "`s3-sync releases` lists those that are there; old ones may have been pruned.",
     )
 
