@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.s3_sync.process import Process
+from tests.s3_sync.release.following import whole
 from tests.support.fake_s3 import FakeS3, access_denied, error, redirect
 from tests.support.faults import (
     chunked,
@@ -120,12 +121,6 @@ def shifted(exchange: Exchange) -> None:
     answer = exchange.good()
     other = {"Content-Range": f"bytes 1-{len(answer.body)}/9999999"}
     exchange.send(replace(answer, headers={**answer.headers, **other}))
-
-
-def whole(exchange: Exchange) -> None:
-    """Answer 200 with all of the bundle, as a server without ranges does."""
-    headers = {name: v for name, v in exchange.request.headers.items() if name != "range"}
-    exchange.send(exchange._server.good_answer(replace(exchange.request, headers=headers)))
 
 
 def test_a_part_of_a_bundle_that_nobody_asked_for_is_not_taken(s3: FakeS3, behind: Process) -> None:

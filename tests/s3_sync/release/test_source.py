@@ -11,10 +11,18 @@ from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.source import Release as InForce
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
-from tests.s3_sync.release.following import FILES, MANY, PINNED, SNAPSHOT, layouts, staged, times
+from tests.s3_sync.release.following import (
+    FILES,
+    MANY,
+    PINNED,
+    SNAPSHOT,
+    layouts,
+    staged,
+    times,
+    whole,
+)
 from tests.support.fake_s3 import FakeS3, error, is_list
 from tests.support.faults import altered, reset
-from tests.support.loopback import Exchange
 from tests.support.releases import ABSENT, AT, make_release, seal
 from tests.support.shelf import Shelf, is_bundle, is_manifest
 
@@ -210,13 +218,6 @@ def test_a_long_manifest_that_was_cut_off_is_named_and_not_the_bundle(
     assert "release_invalid" == error.reason
     assert manifest_key(release.revision) in error.message
     assert MANY == process.shown
-
-
-def whole(exchange: Exchange) -> None:
-    """A server that knows no ranges."""
-    headers = {name: text for name, text in exchange.request.headers.items() if name != "range"}
-    exchange.request = replace(exchange.request, headers=headers)
-    exchange.send(exchange.good())
 
 
 def test_an_old_pointer_that_is_put_back_is_followed_with_a_warning(
