@@ -28,9 +28,10 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #   GIT_SYNC_IMAGE what git-sync-wrapper takes /git-sync from (default: the official image)
 #   TAG, REGISTRY  the image is [REGISTRY/]NAME:TAG (default: the 12-character commit)
 #                  docs-site: the name of this version of the documentation (default: dev)
+#   SIGN_KEY       for push: the key that cosign signs with, such as awskms:///alias/images
 #   PLATFORMS      for push, such as linux/amd64,linux/arm64 (default: this machine's)
 #   SOURCE         web address of this repository, for the images' labels and the site; for values where DAGs come from
-export PYTHON AIRFLOW_CHART OLD_AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE GIT_SYNC_IMAGE TAG REGISTRY PLATFORMS SOURCE
+export PYTHON AIRFLOW_CHART OLD_AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE GIT_SYNC_IMAGE TAG REGISTRY SIGN_KEY PLATFORMS SOURCE
 
 PYTEST := $(BIN)/python -m pytest
 # More tests at once than cores, as most of them wait most of the time; one file stays together.
@@ -174,6 +175,10 @@ push: $(SIDECARS:%=push/%) ## build all images and push them to REGISTRY; logs i
 .PHONY: $(SIDECARS:%=push/%)
 $(SIDECARS:%=push/%): push/%: ## build one image and push it; a tag is never overwritten
 	@scripts/push-image $*
+
+.PHONY: base-images
+base-images: ## write the newest digests of the base images into the Dockerfiles
+	@scripts/pin-base-images
 
 .PHONY: sbom
 sbom: $(SIDECARS:%=sbom/%) ## write dist/NAME.cdx.json for all images: what is in them

@@ -40,9 +40,6 @@ PRIVATE_FILES = re.compile(
     r"(^|/)(\.netrc|pip\.conf|\.pypirc|\.aws|\.ssh|\.docker|\.env|id_(rsa|ed25519)|[^/]+\.keytab)(/|$)"
 )
 
-# Cython 3.3.0 writes the C of this module in one of two ways, by chance; RECORD has its checksum.
-BY_CHANCE = re.compile(r"/gssapi/raw/oids\.abi3\.so$|/gssapi-[\d.]+\.dist-info/RECORD$")
-
 
 @pytest.fixture(scope="module")
 def name(image: Image) -> str:
@@ -116,7 +113,7 @@ def test_runs_hardened(image: Image, name: str, user: str) -> None:
 
 
 def test_a_commit_has_one_digest_and_a_mirrors_password_leaves_no_trace(
-    image: Image, name: str, tmp_path: Path
+    image: Image, name: str
 ) -> None:
     """
     Built again behind a mirror that wants a password: if it were anywhere, the digest would differ.
@@ -138,21 +135,12 @@ def test_a_commit_has_one_digest_and_a_mirrors_password_leaves_no_trace(
     assert 0 == built.returncode, built.stderr
     second = Image(image.tool, built.stdout.splitlines()[-1])
     described = second.inspect()
-    if name == "kerberos":
-        entries = {entry.path: entry.content for entry in own_entries(second, tmp_path)}
     second.run_tool("rmi", second.name)
 
     assert "sidecar-runtime" not in mirror.asked  # it is here, and nobody may put one there
     assert "structlog" in mirror.asked
     assert password not in json.dumps(described)
-    if name == "kerberos":
-        first = {entry.path: entry.content for entry in own_entries(image, tmp_path)}
-        assert first.keys() == entries.keys()
-        different = [path for path in first if first[path] != entries[path]]
-        assert [] == [path for path in different if not BY_CHANCE.search(path)]
-        assert not any(password.encode() in content for content in entries.values())
-    else:
-        assert image.inspect()["Digest"] == described["Digest"]
+    assert image.inspect()["Digest"] == described["Digest"]
 
 
 def test_bill_of_materials_names_everything(image: Image, name: str) -> None:

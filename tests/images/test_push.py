@@ -104,6 +104,17 @@ def works(tool: str) -> bool:
     )
 
 
+def path_with(tool: str) -> str:
+    """
+    PATH with a Go tool: this machine's, or the one that `scripts/go-tool` has built before.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "airflow-sidecars"
+    path = os.pathsep.join([os.environ["PATH"], *map(str, cache.glob(f"{tool}-*"))])
+    if shutil.which(tool, path=path) is None:
+        pytest.skip(f"{tool} is missing: scripts/go-tool {tool} builds it")
+    return path
+
+
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """
@@ -227,6 +238,93 @@ def test_pushes_both_architectures_under_one_tag(project: Project, registry: Reg
     assert {"amd64": "amd64", "arm64": "arm64"} == found
     assert ["1"] == registry.tags(name)
     assert "exists" in complaint(refused)
+
+
+@pytest.fixture
+def keys(project: Project, tmp_path: Path) -> Path:
+    """
+    A pair of keys, `cosign.key` with a password and `cosign.pub`, for the project's cosign.
+    """
+    project.variables |= {"COSIGN_PASSWORD": "open sesame", "PATH": path_with("cosign")}
+    project.succeed("cosign", "generate-key-pair", f"--output-key-prefix={tmp_path}/cosign")
+    return tmp_path
+
+
+def is_signed(project: Project, keys: Path, image: str) -> Done:
+    """
+    What cosign says of an image's signature.
+    """
+    return project.run(
+        "cosign", "verify", "--insecure-ignore-tlog", f"--key={keys}/cosign.pub", image
+    )
+
+
+@pytest.mark.parametrize("platforms", ["", PLATFORMS], ids=["one", "both"])
+def test_signs_what_it_pushed(
+    project: Project, registry: Registry, keys: Path, platforms: str
+) -> None:
+    project.commit()
+    repository = f"signed/{project.tool}/{len(platforms)}"
+    image = f"{registry.address}/{repository}/tiny"
+    push = ("make", "push/tiny", f"REGISTRY={registry.address}/{repository}", "TAG=1")
+
+    said = project.run(*push, f"PLATFORMS={platforms}", f"SIGN_KEY={keys}/cosign.key")
+
+    assert 0 == said.code, said.err
+    assert "sesame" not in said.out + said.err
+    digest, manifest = registry.manifest(f"{repository}/tiny", "1")
+    for signed in [digest, *(entry["digest"] for entry in manifest.get("manifests", []))]:
+        done = is_signed(project, keys, f"{image}@{signed}")
+        assert 0 == done.code, done.err
+
+
+def test_signs_nothing_that_was_not_asked_for(
+    project: Project, registry: Registry, keys: Path
+) -> None:
+    project.commit()
+    target = f"{registry.address}/unsigned/{project.tool}"
+
+    project.succeed("make", "push/tiny", f"REGISTRY={target}", "TAG=1")
+
+    assert "no signatures found" in complaint(is_signed(project, keys, f"{target}/tiny:1"))
+
+
+def test_pins_base_images_by_the_digests_that_their_tags_have(
+    project: Project, registry: Registry
+) -> None:
+    project.variables["PATH"] = path_with("crane")
+    base = project.variables.pop("BASE_IMAGE")
+    dockerfile = project.folder / "sidecars/tiny/Dockerfile"
+    text = dockerfile.read_text().replace("nowhere.example.com/base:1", base)
+    dockerfile.write_text(text)
+    digest, _ = registry.manifest("base", "1")
+    pin = ("scripts/pin-base-images", "sidecars/tiny/Dockerfile")
+
+    project.succeed(*pin)
+    once = dockerfile.read_text()
+    project.succeed(*pin)
+    project.commit()
+    image = project.succeed("scripts/build-image", "tiny").splitlines()[-1]
+
+    assert text.replace(base, f"{base}@{digest}") == once == dockerfile.read_text()
+    described = project.succeed(project.tool, "inspect", "--type=image", image)
+    assert f"{base.removesuffix(':1')}@{digest}" in described
+
+
+def test_pins_nothing_where_a_registry_does_not_answer(
+    project: Project, registry: Registry
+) -> None:
+    project.variables["PATH"] = path_with("crane")
+    dockerfile = project.folder / "sidecars/tiny/Dockerfile"
+    base = project.variables["BASE_IMAGE"]
+    text = f"ARG A_IMAGE={base}\nARG BASE_IMAGE=127.0.0.1:9/base:1\n"
+    dockerfile.write_text(text)
+
+    refused = project.run("scripts/pin-base-images", "sidecars/tiny/Dockerfile")
+
+    assert 0 != refused.code
+    assert "127.0.0.1:9" in refused.err
+    assert text == dockerfile.read_text()
 
 
 def test_pushes_nothing_that_is_not_committed(project: Project, registry: Registry) -> None:
