@@ -56,6 +56,10 @@ demo-airflow: ## show all four beside a real Airflow 3 and 2.11 (AIRFLOW=3: one;
 	$(call prepare,$@)
 	@$(BIN)/python -m demo.airflow $(AIRFLOW)
 
+.PHONY: quickstart
+quickstart: ## install Airflow 3 with versioned DAGs on kind (CONTEXT=…: on another cluster)
+	@scripts/quickstart
+
 .PHONY: test
 test: setup-test ## run the tests that need no images, with moderate counts
 	$(PYTEST) --ignore tests/images --ignore tests/cluster $(SIDE_BY_SIDE)
@@ -147,7 +151,7 @@ chart-test: ## render charts-snippets against the official chart in AIRFLOW_CHAR
 .PHONY: test-cluster
 test-cluster: ## start charts-snippets and a dozen of make values on the cluster of KUBECONFIG (FULL=1: with Airflow)
 	$(call prepare,$@ images)
-	$(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
+	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
 
 .PHONY: verify-aws
 verify-aws: setup ## try S3, KMS, IAM, ECR and CodeCommit in a real account, and remove it all (BUCKET=… KMS_KEY=… CLUSTER=…)

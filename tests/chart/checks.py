@@ -178,6 +178,7 @@ def label_complaints(thing: object, key: str = "") -> Iterator[str]:
             yield from label_complaints(one)
     elif isinstance(thing, dict):
         known = {"annotations": ANNOTATIONS, "labels": LABELS, "matchLabels": LABELS}
+        known["selector"] = LABELS | {"matchLabels", "matchExpressions"}
         yield from (
             f"{key}: {one} is unknown" for one in thing.keys() - known.get(key, thing.keys())
         )

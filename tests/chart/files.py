@@ -32,6 +32,7 @@ BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
     "examples/fargate.yaml": ((WHOLE,),),
     "examples/git-sync-deployment.yaml": ((),),
     "examples/shared-ticket.yaml": ((),),
+    "quickstart/values.yaml": ((),),
 }
 FILES = (*BLOCKS, *BEFORE)
 VALUES = (*FILES, *printed.DOZEN)
@@ -43,6 +44,7 @@ OBJECTS = (
     "objects/pod-template-project.yaml",
     "objects/pod-template.yaml",
     "objects/shared-ticket.yaml",
+    "quickstart/s3.yaml",
     "secrets/external-secrets.yaml",
 )
 PATCHES = ("network/aws-node.yaml",)

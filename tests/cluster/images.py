@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 BASE_IMAGE = "python:3.13-slim-trixie"
 OFFICIAL = "apache/airflow:3.3.2"
+S3_SERVER = "VERSITYGW_BIN"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,26 @@ def provide_airflow(folder: Path) -> str:
     return image
 
 
+def provide_s3_server(folder: Path) -> str | None:
+    """
+    Build an image of the S3 server that VERSITYGW_BIN names, and let LOAD_IMAGE take it.
+
+    Args:
+        folder: For the archive.
+
+    Returns:
+        Its name; None: the cluster pulls the official one.
+    """
+    program = os.environ.get(S3_SERVER)
+    if program is None or os.environ.get("REGISTRY"):
+        return None
+    tool = _run("scripts/container-tool", "build")
+    image = "localhost/versitygw:tests"
+    _build_here(tool, image, "s3.Dockerfile", Path(program).parent)
+    _load(tool, image, folder)
+    return image
+
+
 def _base() -> str:
     return os.environ.get("BASE_IMAGE") or BASE_IMAGE
 
@@ -103,9 +124,12 @@ def _build(tool: str, name: str, tag: str) -> None:
         if tool == "docker":  # the others call it so by themselves
             _run(tool, "tag", built, image)
         return
-    file = HERE / "reader.Dockerfile"
-    arguments = ("--tag", image, "--file", str(file), "--build-arg", f"BASE_IMAGE={_base()}")
-    _run(tool, "build", *arguments, str(HERE))
+    _build_here(tool, image, "reader.Dockerfile", HERE)
+
+
+def _build_here(tool: str, image: str, file: str, context: Path) -> None:
+    arguments = ("--tag", image, "--file", str(HERE / file), "--build-arg", f"BASE_IMAGE={_base()}")
+    _run(tool, "build", *arguments, str(context))
 
 
 def _is_as_committed(name: str) -> bool:

@@ -42,6 +42,7 @@ class World:
         key: What releases are signed with.
         bucket: The one for files that name `my-airflow-bucket`.
         repository: The address of a git repository with DAGs, where there is one.
+        endpoint: Where S3 is for the pods, if it is not `s3`.
     """
 
     images: Images
@@ -51,6 +52,7 @@ class World:
     key: Key
     bucket: str | None = None
     repository: str | None = None
+    endpoint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -194,9 +196,8 @@ def stack(
         if TASK_POD in (one.get("data") or {}):
             rendered.append(yaml.safe_load(one["data"][TASK_POD]))
     images = world.images
-    site = Site(
-        world.s3.endpoint, images.name("reader"), images.name, world.bucket, world.repository
-    )
+    endpoint = world.endpoint or world.s3.endpoint
+    site = Site(endpoint, images.name("reader"), images.name, world.bucket, world.repository)
     objects = substitute(WITHOUT_AIRFLOW, copy.deepcopy(rendered), site)
     if only is not None:
         objects = [one for one in objects if _component_of(one) in {*only, None}]

@@ -1,0 +1,96 @@
+"""
+`make quickstart`, with programs that only write down how they were called.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Programs:
+    """
+    What the script calls, in its own folder; each call is a line of `calls`.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        for name in ("kubectl", "helm", "kind", "podman"):
+            program = self.folder / name
+            program.write_text(
+                f"""#!/bin/sh
+                echo "{name} $*" >>"$CALLS"
+                case "$*" in
+                  "config current-context") echo "$CURRENT" ;;
+                  *--filename\\ -) cat >/dev/null ;;
+                esac
+                """
+            )
+            program.chmod(0o755)
+
+    def run(self, current: str, **variables: str) -> tuple[int, list[str], str]:
+        """
+        Run the script; return its exit code, the calls, and what it says of errors.
+        """
+        calls = self.folder / "calls"
+        calls.write_text("")
+        given = {"CALLS": str(calls), "CURRENT": current, "BUILDER": "podman"}
+        done = subprocess.run(
+            [ROOT / "scripts/quickstart"],
+            env={"PATH": f"{self.folder}:/usr/bin:/bin", **given, **variables},
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, calls.read_text().splitlines(), done.stderr
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    """
+    The programs.
+    """
+    return Programs(tmp_path)
+
+
+def test_installs_the_chart_on_the_current_cluster_of_kind(programs: Programs) -> None:
+    code, calls, said = programs.run("kind-trial")
+
+    assert 0 == code, said
+    (loaded,) = (call for call in calls if call.startswith("kind "))
+    assert loaded.startswith("kind load image-archive --name trial ")
+    (installed,) = (call for call in calls if call.startswith("helm "))
+    assert "airflow --repo https://airflow.apache.org --version 1.22.0" in installed
+    assert "--values charts-snippets/quickstart/values.yaml" in installed
+    assert all(
+        "--context kind-trial" in call or call == "kubectl config current-context"
+        for call in calls
+        if call.startswith("kubectl ") and "--dry-run" not in call
+    )
+
+
+def test_touches_no_other_cluster_that_is_not_named(programs: Programs) -> None:
+    production = "arn:aws:eks:eu-central-1:111122223333:cluster/prd"
+
+    code, calls, said = programs.run(production)
+
+    assert 0 != code
+    assert production in said
+    assert ["kubectl config current-context"] == calls
+
+
+def test_takes_a_cluster_that_is_named_and_what_loads_images_there(programs: Programs) -> None:
+    chosen = {"CONTEXT": "dev", "LOAD_IMAGE": "kind load elsewhere", "AIRFLOW_CHART": "/chart"}
+
+    code, calls, said = programs.run("kind-trial", **chosen)
+
+    assert 0 == code, said
+    assert any(call.startswith("kind load elsewhere ") for call in calls)
+    assert any(call.startswith("helm ") and " /chart --kube-context dev" in call for call in calls)
+    assert not any("kind-trial" in call for call in calls)
