@@ -62,8 +62,8 @@ class Reconciler:
         self._acted: State[Any] | None = None
         self._rest: Outcome | None = None
         self._is_done = False
-        # What the cycle before found changing, and for how many cycles it was always something.
-        self._changing: set[str] = set()
+        # What changes, for how many cycles by now; and for how many it was something new.
+        self._changing: Mapping[str, int] = {}
         self._unsettled_cycles = 0
         self._lacking: frozenset[str] = frozenset()
         self._same_cycles = 0
@@ -186,14 +186,16 @@ class Reconciler:
         """
         Whether something is being uploaded, so that what was read may belong to two states.
 
-        Not where a file changes that did so in the cycle before: it may well do so all the time.
+        Not where a file has changed in each of the last cycles: it may well do so all the time.
         Nor for long: several may take turns.
         """
         before = self._changing
         self._changing = {
-            path for path, error in lacking.items() if error.reason == "object_changing"
+            path: before.get(path, 0) + 1
+            for path, error in lacking.items()
+            if error.reason == "object_changing"
         }
-        is_news = not self._changing <= before
+        is_news = any(cycles < SAME_PARTIAL_CYCLES for cycles in self._changing.values())
         self._unsettled_cycles = self._unsettled_cycles + 1 if is_news else 0
         return 0 < self._unsettled_cycles < SAME_PARTIAL_CYCLES
 

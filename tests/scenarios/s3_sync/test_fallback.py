@@ -229,7 +229,7 @@ def groups_folder(open_folder: Path) -> Path:
 
 
 @pytest.fixture
-def start_as_user(start: StartDaemon, groups_folder: Path) -> Callable[[str], Daemon]:
+def start_as_user(groups_folder: Path, start: StartDaemon) -> Callable[[str], Daemon]:
     """Starts daemons with a gate on that folder, for a source."""
     return lambda source: start(
         {**GATE, "S3_SYNC_SOURCE": source},

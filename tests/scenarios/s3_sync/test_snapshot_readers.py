@@ -55,7 +55,12 @@ class Churn:
         self._s3.swap(make_revision(self._last[1]))
 
     def live(self, daemon: Daemon, publishes: int) -> None:
-        """Change until the daemon has published so often; half of the changes come in mid-cycle."""
+        """
+        Change until the daemon has published so often; half of the changes come in mid-cycle.
+
+        Not while it waits for them to end: what changes for three cycles in a row is published
+        as a part.
+        """
         daemon.wait_for_event("target_acquired", 60)
         began = len(daemon.find_events("cycle_finished", result="changed"))
         deadline = time.monotonic() + 60
@@ -63,6 +68,11 @@ class Churn:
             done := len(daemon.find_events("cycle_finished", result="changed")) - began
         ) < publishes:
             assert time.monotonic() < deadline, daemon.log()
+            seen = len(daemon.events)
+            finished = daemon.find_events("cycle_finished")
+            if finished and finished[-1]["result"] == "settling":
+                daemon.wait_for_event("cycle_finished", 30, after=seen)
+                continue
             self.turn()
             if self._chance.random() < 0.5:
                 daemon.sighup()

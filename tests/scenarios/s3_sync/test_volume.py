@@ -104,7 +104,7 @@ def test_a_volume_that_turns_read_only_is_named_and_recovers(
 
 
 @pytest.fixture
-def as_nobody(start: StartDaemon, open_folder: Path) -> Callable[..., Daemon]:
+def as_nobody(open_folder: Path, start: StartDaemon) -> Callable[..., Daemon]:
     """Starts daemons as uid 50000, gid 0, on a folder of root with the given mode."""
 
     def start_one(mode: int, arguments: tuple[str, ...] = ()) -> Daemon:
