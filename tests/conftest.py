@@ -226,11 +226,11 @@ def moto() -> Iterator[MotoServer]:
 
 
 @pytest.fixture(scope="session")
-def rclone() -> Iterator[RcloneServer]:
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneServer]:
     """
     One rclone in memory for the whole run; a test that stops it takes one of its own.
     """
-    with RcloneServer() as server:
+    with RcloneServer(tmp_path_factory.mktemp("rclone")) as server:
         yield server
 
 

@@ -5,7 +5,6 @@ The processes of a real Airflow, and its settings in this demo.
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -15,6 +14,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from demo.daemon import Daemon, StepFailed
 from tests.support.airflow import ROOT, Airflow, Version
+from tests.support.program import own_port
 
 PATIENCE_SECONDS = 300.0
 """How long Airflow may take for anything: the machine may be small, and busy."""
@@ -44,9 +44,7 @@ class Components:
         self, airflow: Airflow, url: str, home: Path, dags: Path, settings: Mapping[str, str]
     ) -> None:
         self.version = airflow.version
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port: int = probe.getsockname()[1]
+        self._port = own_port()
         self.endpoint = f"http://127.0.0.1:{self._port}"
         self._program = airflow.bin / "airflow"
         self._home = home

@@ -25,12 +25,12 @@ Environments = dict[str, dict[str, str]]
 
 
 @pytest.fixture(scope="module")
-def users() -> Iterator[Environments]:
+def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environments]:
     """
     A user for each policy, and for that of s3-sync without one of its statements.
     """
     policy = policies.load("s3-sync.json")
-    with MotoWithIam() as moto:
+    with MotoWithIam(tmp_path_factory.mktemp("iam")) as moto:
         s3 = moto.aws("s3")
         s3.create_bucket(Bucket=BUCKET)
         for key in ("dags/a.py", "dags-old/a.py", "logs/a.log"):

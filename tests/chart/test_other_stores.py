@@ -30,7 +30,7 @@ def test_s3_sync_reads_a_store_that_checks_signatures(
     (container,) = checks.containers(files.load("s3-sync.native.yaml")["dagProcessor"])
     added = environment(yaml.safe_load(block)) | {"AWS_REGION": region}
     settings = environment(container) | added
-    with RcloneServer() as rclone:
+    with RcloneServer(tmp_path) as rclone:
         rclone.client().create_bucket(Bucket=settings["AWS_BUCKET"])
         rclone.client().put_object(
             Bucket=settings["AWS_BUCKET"], Key=f"{settings['KEY_PATH']}/a.py", Body=b"x = 1\n"

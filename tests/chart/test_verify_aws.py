@@ -116,8 +116,8 @@ class Account:
 
 
 @pytest.fixture(scope="module")
-def moto() -> Iterator[MotoWithIam]:
-    with MotoWithIam() as moto:
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoWithIam]:
+    with MotoWithIam(tmp_path_factory.mktemp("iam")) as moto:
         yield moto
 
 

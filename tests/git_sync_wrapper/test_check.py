@@ -13,7 +13,7 @@ import pytest
 from git_sync_wrapper import check
 from tests.git_sync_wrapper.access import given
 from tests.support.git_server import GitServer, skip_reason
-from tests.support.loopback import closed_port
+from tests.support.program import own_port
 from tests.support.scripts import script
 
 pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
@@ -124,7 +124,7 @@ BAD: dict[str, tuple[str, str, Callable[[Site], dict[str, str]]]] = {
     "nobody there": (
         "remote",
         "remote_unreachable",
-        lambda _: {"GITSYNC_REPO": f"http://127.0.0.1:{closed_port()}/dags.git"},
+        lambda _: {"GITSYNC_REPO": f"http://127.0.0.1:{own_port()}/dags.git"},
     ),
     "no git": ("git", "cannot be run", lambda _: {"GITSYNC_GIT": "/nowhere/git"}),
     "not git-sync 4": (

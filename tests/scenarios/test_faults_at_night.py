@@ -22,7 +22,8 @@ from tests.support.fake_aws import IDENTITY_ARN
 from tests.support.fake_s3 import FakeS3, access_denied, is_get, is_list
 from tests.support.git_sync import git_site, skip_reason
 from tests.support.kdc import Kdc, skip_without_kdc
-from tests.support.loopback import Match, free_port
+from tests.support.loopback import Match
+from tests.support.program import own_port
 from tests.support.scripted import daemon_for, fill
 from tests.support.site import Site, site
 from tests.support.sync_perm import SyncPerm
@@ -53,7 +54,7 @@ def diagnose(make: Make, reason: str, *words: str) -> None:
     """
     Let a daemon fail, and hold what its log, its page and `check` say against what it takes.
     """
-    bind = f"127.0.0.1:{free_port()}"
+    bind = f"127.0.0.1:{own_port()}"
     with make(bind) as daemon:
         wait_until(
             lambda: (daemon.status()["last_error"] or {}).get("reason") == reason, reason, 90

@@ -4,7 +4,6 @@ with names, messages and authors that are markup, invisible, or from right to le
 """
 
 import re
-import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from tests.support.databases import Postgres, missing_programs
 from tests.support.fake_s3 import FakeS3
 from tests.support.git_sync import git_site, skip_reason
 from tests.support.kdc import Kdc, skip_without_kdc
+from tests.support.program import own_port
 from tests.support.releases import ORIGIN
 from tests.support.scripted import daemon_for
 from tests.support.shelf import Shelf, release_daemon
@@ -142,9 +142,8 @@ def test_s3_sync_while_its_gate_refuses_a_hostile_name(
 
 
 def test_s3_sync_while_its_source_is_down(look: Look, tmp_path: Path) -> None:
-    with SwappingS3() as s3, socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else can
-        endpoint = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+    with SwappingS3() as s3:
+        endpoint = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{own_port()}"}
         with daemon_for(s3, tmp_path / "dags", settings=endpoint) as daemon:
             daemon.wait_for_event("cycle_failed")
 

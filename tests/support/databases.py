@@ -10,7 +10,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
@@ -23,7 +22,7 @@ from urllib.parse import quote
 import psycopg2
 import pymysql
 
-from tests.support.waiting import wait_until
+from tests.support.program import own_port, start_server
 
 USER = "airflow"
 PASSWORD = "Pa55-of-the-suite"
@@ -82,7 +81,7 @@ class Server(ABC):
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.host = host
         self.folder = Path(tempfile.mkdtemp(prefix=f"{type(self).__name__.lower()}-"))
-        self.port = _free_port()
+        self.port = own_port(host)
         self._process: subprocess.Popen[bytes] | None = None
         if os.getuid() == 0:
             shutil.chown(self.folder, SYSTEM_USER)
@@ -103,20 +102,15 @@ class Server(ABC):
         """
         Start, and return when connections are answered.
         """
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=lambda: _LIBC.prctl(PR_SET_PDEATHSIG, self.end_signal),  # noqa: PLW1509
-                **_as_other_user(),
-            )
-        wait_until(self._answers, f"{self.command()[0]} answers", timeout_seconds=60)
+        self._process = start_server(
+            self.command(),
+            self.folder / "log",
+            self._answers,
+            preexec_fn=lambda: _LIBC.prctl(PR_SET_PDEATHSIG, self.end_signal),
+            **_as_other_user(),
+        )
 
     def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
         with contextlib.suppress(psycopg2.OperationalError, pymysql.OperationalError):
             self.connect(self.first_database).close()
             return True
@@ -442,9 +436,3 @@ def _as_other_user() -> dict[str, Any]:
     if os.getuid() != 0:
         return {}
     return {"user": SYSTEM_USER, "group": "nogroup", "extra_groups": []}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

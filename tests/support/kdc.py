@@ -11,7 +11,6 @@ import calendar
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import textwrap
 import time
@@ -24,7 +23,7 @@ from typing import Self
 import pytest
 
 from tests.support.clocks import forget_clock, libfaketime
-from tests.support.waiting import wait_until
+from tests.support.program import listens, own_port, start_server
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 REALM = "EXAMPLE.TEST"
@@ -107,7 +106,7 @@ class Kdc:
             clock_offset_seconds: How far its clock is ahead of ours, by libfaketime.
         """
         if not self.port:
-            self.port = free_port(self.host)
+            self.port = own_port(self.host, udp=True)
             self._make_realm()
         environment = self.environment
         if clock_offset_seconds:
@@ -116,14 +115,12 @@ class Kdc:
                 "FAKETIME": f"{clock_offset_seconds:+d}s",
                 "FAKETIME_DONT_RESET": "1",
             }
-        self._process = subprocess.Popen(
+        self._process = start_server(
             ["krb5kdc", "-n"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            self.folder / "said",
+            lambda: listens(self.host, self.port),
+            environment,
         )
-        wait_until(self._answers, "the KDC listens", step_seconds=0.005)
 
     def stop(self) -> None:
         """
@@ -239,12 +236,6 @@ class Kdc:
             return len(re.findall(rf"{kind} .*ISSUE.* {re.escape(client)}", text))
         return 0
 
-    def _answers(self) -> bool:
-        assert self._process is not None and self._process.poll() is None, "the KDC ended at once"
-        with suppress(OSError), socket.create_connection((self.host, self.port), timeout=1):
-            return True
-        return False
-
     def _make_realm(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.client_config(self.folder / "krb5.conf")
@@ -306,16 +297,3 @@ def _quoted(word: str) -> str:
     Return one word for the command line of kadmin.
     """
     return '"' + word.replace('"', '""') + '"'
-
-
-def free_port(host: str) -> int:
-    """
-    A port that is free for TCP and UDP alike.
-    """
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind((host, 0))
-            port: int = tcp.getsockname()[1]
-            with suppress(OSError):
-                udp.bind((host, port))
-                return port

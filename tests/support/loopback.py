@@ -22,6 +22,8 @@ from socketserver import ThreadingTCPServer
 from typing import Any, Self, cast
 from urllib.parse import parse_qsl, unquote
 
+from tests.support.program import keep_port
+
 
 @dataclass(frozen=True)
 class Request:
@@ -120,9 +122,8 @@ class LoopbackServer:
         self._released = threading.Event()
         self._connections = 0
         self._http: _Server | None = None
-        # Bound from the first start to the end, never listening: also while the server is stopped
-        # no one else is given the port.
-        self._held: socket.socket | None = None
+        # From the first start to the end: also while the server is stopped.
+        self._kept: socket.socket | None = None
 
     @property
     def endpoint(self) -> str:
@@ -137,17 +138,17 @@ class LoopbackServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def start(self) -> None:
         """
         Begin to answer; the second time on the port of the first.
         """
-        if self._held is None:
-            self._held = _bound_socket(self._host, self.port)
-            self.port = self._held.getsockname()[1]
+        if self._kept is None:
+            self._kept = keep_port(self._host, self.port)
+            self.port = self._kept.getsockname()[1]
         http = _Server((self._host, self.port), self, self._tls)
         threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
         self._http = http
@@ -317,16 +318,8 @@ def send_good(exchange: Exchange) -> None:
     exchange.send(exchange.good())
 
 
-def _bound_socket(host: str, port: int) -> socket.socket:
-    bound = socket.socket(_Server.address_family)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    bound.bind((host, port))
-    return bound
-
-
 class _Server(ThreadingTCPServer):
     allow_reuse_address = True
-    allow_reuse_port = True
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
@@ -398,24 +391,3 @@ def dead_endpoint() -> Iterator[str]:
     """
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-_HELD: list[socket.socket] = []
-
-
-def closed_port() -> int:
-    """
-    A port of 127.0.0.1 on which nothing listens, and nobody else can until this process ends.
-    """
-    held = socket.socket()
-    held.bind(("127.0.0.1", 0))
-    _HELD.append(held)
-    return cast(int, held.getsockname()[1])
-
-
-def free_port() -> int:
-    """
-    A port of 127.0.0.1 for a process that can only be told a number; another may take it first.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return cast(int, listener.getsockname()[1])

@@ -5,7 +5,6 @@ Moto with IAM: it checks signatures, and what the policies of a user allow.
 from __future__ import annotations
 
 import json
-import re
 import sys
 import urllib.request
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from tests.support.servers import AnnouncingServer
+from tests.support.servers import ProgramServer
 
 
-class MotoWithIam(AnnouncingServer):
+class MotoWithIam(ProgramServer):
     """
     `moto_server` as a process of its own, because its switch for IAM counts for a whole process.
 
@@ -25,14 +24,13 @@ class MotoWithIam(AnnouncingServer):
     """
 
     name = "moto with IAM"
-    announcement = re.compile(r"http://127\.0\.0\.1:(\d+)")
 
     def command(self) -> list[str]:
         """
-        The program and its arguments, for `self.port` (0 = choose one).
+        The program and its arguments.
         """
         program = Path(sys.executable).parent / "moto_server"
-        return [str(program), "--host=127.0.0.1", f"--port={self._port}"]
+        return [str(program), "--host=127.0.0.1", f"--port={self.port}"]
 
     def aws(self, service: str) -> Any:
         """

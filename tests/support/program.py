@@ -1,55 +1,106 @@
 """
-Servers that must be told their port before they start.
+Servers that are programs, each on a port of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.support.waiting import wait_until
 
-TRIES = 3
 START_SECONDS = 60.0
+_KEPT: list[socket.socket] = []
 
 
-def start_on_free_port(
-    command: Callable[[int], list[str]], answers: Callable[[int], bool], log: Path
-) -> tuple[subprocess.Popen[bytes], int]:
+def keep_port(host: str, port: int = 0) -> socket.socket:
     """
-    Start a server on a port of 127.0.0.1 that is free, and wait until it answers.
+    Return a socket that keeps a port from everyone who asks for any; nothing listens there yet.
+
+    A server that is told the number may, and again after an outage: servers set SO_REUSEADDR.
 
     Args:
-        command: The command line for a port.
-        answers: Whether it answers there; may raise OSError while it does not.
-        log: Where its output goes.
+        port: 0 = choose one.
+    """
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind((host, port))
+    return kept
+
+
+def own_port(host: str = "127.0.0.1", *, udp: bool = False) -> int:
+    """
+    Return a port that nobody else is given as long as this process lives.
+
+    Connections are refused until a program listens there that is told the number.
+
+    Args:
+        udp: It is free for datagrams, too, as of now.
+    """
+    while True:
+        kept = keep_port(host)
+        _KEPT.append(kept)
+        port: int = kept.getsockname()[1]
+        with socket.socket(type=socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+            if udp:
+                probe.bind((host, port))
+            return port
+
+
+def start_server(
+    command: Sequence[str | Path],
+    log: Path,
+    answers: Callable[[], bool],
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> subprocess.Popen[bytes]:
+    """
+    Start a server, and wait until it answers.
+
+    Args:
+        log: Where its output goes, after what is there.
+        answers: Whether it answers; may raise OSError while it does not.
+        environment: All that it gets; None = what the tests have.
+        options: Of `subprocess.Popen`.
 
     Raises:
-        AssertionError: It never answers, or ended each time (another process may take the port).
+        AssertionError: It never answers, or has ended; the end of its log is the text.
     """
-    for _ in range(TRIES):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command(port), stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            **options,
+        )
 
-        def is_decided(process: subprocess.Popen[bytes] = process, port: int = port) -> bool:
-            try:
-                return process.poll() is not None or answers(port)
-            except OSError:
-                return False
+    def does_answer() -> bool:
+        assert process.poll() is None, f"{command[0]} has ended: {log.read_text()[-2000:]}"
+        with contextlib.suppress(OSError):
+            return answers()
+        return False
 
-        try:
-            wait_until(is_decided, f"{process.args!r} answers", START_SECONDS)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        if process.poll() is None:
-            return process, port
-    raise AssertionError(log.read_text())
+    try:
+        wait_until(does_answer, f"{command[0]} answers", START_SECONDS)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return process
+
+
+def listens(host: str, port: int) -> bool:
+    """
+    Whether a server takes connections.
+
+    Raises:
+        OSError: None does.
+    """
+    socket.create_connection((host, port), timeout=1).close()
+    return True

@@ -16,7 +16,7 @@ from typing import Any, Self
 import pytest
 import yaml
 
-from tests.support.program import start_on_free_port
+from tests.support.program import own_port, start_server
 
 Json = dict[str, Any]
 
@@ -50,15 +50,16 @@ class Prometheus:
         (folder / "prometheus.yml").write_text(yaml.safe_dump(dict(config)))
 
     def __enter__(self) -> Self:
-        self._process, self._port = start_on_free_port(
-            lambda port: [
+        self._port = own_port()
+        self._process = start_server(
+            [
                 "prometheus",
                 f"--config.file={self._folder}/prometheus.yml",
                 f"--storage.tsdb.path={self._folder}/data",
-                f"--web.listen-address=127.0.0.1:{port}",
+                f"--web.listen-address=127.0.0.1:{self._port}",
             ],
-            lambda port: bool(_get(port, "status/buildinfo")),
             self._folder / "log",
+            lambda: bool(_get(self._port, "status/buildinfo")),
         )
         return self
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.certificates import self_signed
-from tests.support.program import start_on_free_port
+from tests.support.program import own_port, start_server
 
 ACCOUNT = "123456789012"
 PASSWORD = f"{ACCOUNT}-auth-token"
@@ -45,7 +45,7 @@ class Registry:
             hosts: Names in its certificate; with any it speaks TLS and wants the password.
         """
         folder.mkdir(parents=True)
-        self.port = 0
+        self.port = own_port()
         self.certificate: Path | None = None
         self._folder = folder
         if hosts:
@@ -53,9 +53,7 @@ class Registry:
             (folder / "htpasswd").write_text(HTPASSWD)
 
     def __enter__(self) -> Self:
-        self._process, self.port = start_on_free_port(
-            self._command, self._answers, self._folder / "log"
-        )
+        self._process = start_server(self._command(), self._folder / "log", self._answers)
         return self
 
     @property
@@ -94,9 +92,9 @@ class Registry:
         config: dict[str, Any] = json.loads(self._get(f"/v2/{repository}/blobs/{digest}")[1])
         return config
 
-    def _command(self, port: int) -> list[str]:
+    def _command(self) -> list[str]:
         folder = self._folder
-        http: dict[str, Any] = {"addr": f"127.0.0.1:{port}"}
+        http: dict[str, Any] = {"addr": self.address}
         config: dict[str, Any] = {
             "version": 0.1,
             "log": {"accesslog": {"disabled": True}, "level": "error"},
@@ -109,8 +107,7 @@ class Registry:
         (folder / "config.yml").write_text(json.dumps(config))
         return ["docker-registry", "serve", str(folder / "config.yml")]
 
-    def _answers(self, port: int) -> bool:
-        self.port = port
+    def _answers(self) -> bool:
         return self._get("/v2/")[1] == b"{}"
 
     def _get(self, path: str) -> tuple[dict[str, str], bytes]:

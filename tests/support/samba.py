@@ -10,16 +10,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 import pytest
 
-from tests.support.kdc import PATH, free_port, run_client
-from tests.support.waiting import wait_until
+from tests.support.kdc import PATH, run_client
+from tests.support.program import listens, own_port, start_server
 
 MISSING = [
     name for name in ("samba", "samba-tool", "ktutil") if shutil.which(name, path=PATH) is None
@@ -41,17 +39,17 @@ class DomainController:
         Describe a domain; nothing is made yet.
         """
         self.folder = folder
-        self.address = f"127.0.0.1:{free_port('127.0.0.1')}"
+        self._port = own_port(udp=True)
+        self.address = f"127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         if MISSING or not SCHEMA.exists() or os.geteuid() != 0:
             pytest.skip("Active Directory needs root and Samba: make test-full as root")
-        port = self.address.rpartition(":")[2]
         options = {
             "bind interfaces only": "yes",
             "interfaces": "lo",
-            "krb5 port": port,
+            "krb5 port": str(self._port),
             "kpasswd port": "0",
             "log file": str(self.folder / "log"),
             "server services": "kdc",
@@ -68,14 +66,12 @@ class DomainController:
             text = re.sub(rf"^\s*{name} = .*\n", "", text, flags=re.MULTILINE)
         self._config.write_text(text.replace("[global]\n", "[global]\n" + "".join(lines), 1))
         command = ["samba", "-s", str(self._config), "--foreground", "--no-process-group"]
-        self._process = subprocess.Popen(
+        self._process = start_server(
             [*command, "--model=single"],
-            env={"PATH": PATH},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            self.folder / "said",
+            lambda: listens("127.0.0.1", self._port),
+            {"PATH": PATH},
         )
-        wait_until(self._answers, "the domain controller listens", 120)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,13 +118,6 @@ class DomainController:
     @property
     def _config(self) -> Path:
         return self.folder / "etc" / "smb.conf"
-
-    def _answers(self) -> bool:
-        assert self._process is not None and self._process.poll() is None, "samba ended at once"
-        host, _, port = self.address.rpartition(":")
-        with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
-            return True
-        return False
 
     def _run(self, command: list[str]) -> str:
         done = subprocess.run(

@@ -10,12 +10,9 @@ import base64
 import itertools
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Self
@@ -26,8 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from moto.server import ThreadedMotoServer
 
-from tests.support.program import start_on_free_port
-from tests.support.waiting import wait_until
+from tests.support.program import listens, own_port, start_server
 
 ACCESS_KEY = "AKIATESTSUITE0000001"
 SECRET_KEY = "a-secret-of-the-test-suite-0001"
@@ -41,11 +37,10 @@ class S3Server(ABC):
     One S3 server on one address, started by `start` or by a `with` statement.
 
     `stop` followed by `start` is an outage: the same endpoint answers again, with the same objects
-    where `keeps_objects` is true.
+    unless they were in its memory.
     """
 
     name: str
-    keeps_objects = True
     honors_conditions = True
     """
     Whether a PUT may be conditional.
@@ -60,7 +55,7 @@ class S3Server(ABC):
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.host = host
-        self._port = 0
+        self.port = own_port(host)
         self._client: Any = None
 
     @abstractmethod
@@ -83,18 +78,11 @@ class S3Server(ABC):
         self.stop()
 
     @property
-    def port(self) -> int:
-        """
-        The TCP port, known once `start` has returned.
-        """
-        return self._port
-
-    @property
     def endpoint(self) -> str:
         """
         The URL for AWS_ENDPOINT_URL.
         """
-        return f"http://{self.host}:{self._port}"
+        return f"http://{self.host}:{self.port}"
 
     def environment(self) -> dict[str, str]:
         """
@@ -162,9 +150,8 @@ class MotoServer(S3Server):
         Begin to answer; the second time on the port of the first.
         """
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self._server = ThreadedMotoServer(self.host, self._port, verbose=False)
+        self._server = ThreadedMotoServer(self.host, self.port, verbose=False)
         self._server.start()
-        self._port = self._server.get_host_and_port()[1]
 
     def stop(self) -> None:
         """
@@ -178,11 +165,35 @@ class MotoServer(S3Server):
 class ProgramServer(S3Server):
     """
     A server that is a program of its own.
+
+    Args:
+        folder: For its log, and its objects if it keeps them on a disk.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__()
-        self._process: subprocess.Popen[Any] | None = None
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """
+        The program and its arguments.
+        """
+
+    def answers(self) -> bool:
+        """
+        Whether it does; may raise OSError while it does not.
+        """
+        return listens(self.host, self.port)
+
+    def start(self) -> None:
+        """
+        Begin to answer; the second time on the port of the first.
+        """
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder)}
+        log = self.folder / f"{self.name}.log"
+        self._process = start_server(self.command(), log, self.answers, environment)
 
     def stop(self) -> None:
         """
@@ -194,122 +205,50 @@ class ProgramServer(S3Server):
             self._process = None
 
 
-class AnnouncingServer(ProgramServer):
+class RcloneServer(ProgramServer):
     """
-    A server that says on its output where it listens.
-    """
+    `rclone serve s3` in memory, which checks signatures; the objects are gone after `stop`.
 
-    announcement: re.Pattern[str]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._output: list[str] = []
-
-    @abstractmethod
-    def command(self) -> list[str]:
-        """
-        The program and its arguments, for `self.port` (0 = choose one).
-        """
-
-    def start(self) -> None:
-        """
-        Begin to answer; the second time on the port of the first.
-        """
-        self._output = []
-        self._process = subprocess.Popen(
-            self.command(),
-            env={"PATH": "/usr/bin:/bin", "HOME": tempfile.gettempdir()},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        threading.Thread(target=self._collect, args=(self._process,), daemon=True).start()
-        self._port = wait_until(self._announced_port, f"{self.name} listens")
-
-    def _collect(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        with process.stdout:
-            self._output.extend(process.stdout)
-
-    def _announced_port(self) -> int:
-        assert self._process is not None
-        text = "".join(self._output)
-        found = self.announcement.search(text)
-        if found:
-            return int(found.group(1))
-        assert self._process.poll() is None, f"{self.name} ended at once: {text}"
-        return 0
-
-
-class RcloneServer(AnnouncingServer):
-    """
-    `rclone serve s3`, which checks signatures.
-
-    In memory by default: fast, but the objects are gone after `stop`. With a folder, buckets are
-    its sub-folders and objects outlive an outage.
     Merges NFD names into NFC, drops the slash of folder markers, gives ETags without quotes,
     ignores If-Match; refuses `//`, `..`, and a key that is file and folder.
     """
 
     name = "rclone"
     honors_conditions = False
-    announcement = re.compile(r"Starting s3 server on \[http://127\.0\.0\.1:(\d+)/\]")
-
-    def __init__(self, folder: Path | None = None) -> None:
-        super().__init__()
-        self._folder = folder
-        self.keeps_objects = folder is not None
 
     def command(self) -> list[str]:
         """
-        The program and its arguments, for `self.port` (0 = choose one).
+        The program and its arguments.
         """
         return [
             str(Path(sys.executable).parent / "rclone"),
             "serve",
             "s3",
-            f"--addr=127.0.0.1:{self._port}",
+            f"--addr={self.host}:{self.port}",
             f"--auth-key={self.access_key},{self.secret_key}",
             "--config=",
-            str(self._folder) if self._folder else ":memory:",
+            ":memory:",
         ]
 
 
 class BuiltServer(ProgramServer):
     """
     A server that is built by hand: skips where it is not.
-
-    Args:
-        folder: For its objects and its log.
     """
 
     variable: str
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
+        super().__init__(folder)
         found = os.environ.get(self.variable) or shutil.which(self.name)
         if not found:
             pytest.skip(f'needs {self.name}: eval "$(scripts/s3-servers)", which needs Go')
         self.program = found
-        self.folder = folder
 
-    @abstractmethod
-    def command(self, port: int) -> list[str]:
+    def answers(self) -> bool:
         """
-        The program and its arguments.
+        Whether it does, and not only that it is not ready yet.
         """
-
-    def start(self) -> None:
-        """
-        Begin to answer.
-        """
-        self._process, self._port = start_on_free_port(
-            self.command, self._answers, self.folder / f"{self.name}.log"
-        )
-
-    def _answers(self, port: int) -> bool:
-        self._port, self._client = port, None
         try:
             self.client().list_buckets()
         except BotoCoreError:
@@ -325,7 +264,7 @@ class VersityServer(BuiltServer):
     name = "versitygw"
     variable = "VERSITYGW_BIN"
 
-    def command(self, port: int) -> list[str]:
+    def command(self) -> list[str]:
         """
         The program and its arguments.
         """
@@ -334,7 +273,7 @@ class VersityServer(BuiltServer):
             folder.mkdir(exist_ok=True)
         keys = [f"--access={self.access_key}", f"--secret={self.secret_key}"]
         where = ["posix", f"--sidecar={facts}", str(objects)]
-        return [self.program, f"--port={self.host}:{port}", *keys, "--quiet", *where]
+        return [self.program, f"--port={self.host}:{self.port}", *keys, "--quiet", *where]
 
 
 class MinioServer(BuiltServer):
@@ -345,7 +284,7 @@ class MinioServer(BuiltServer):
     name = "minio"
     variable = "MINIO_BIN"
 
-    def command(self, port: int) -> list[str]:
+    def command(self) -> list[str]:
         """
         The program and its arguments.
         """
@@ -362,7 +301,7 @@ class MinioServer(BuiltServer):
             self.program,
             "server",
             "--quiet",
-            f"--address={self.host}:{port}",
+            f"--address={self.host}:{self.port}",
             "--console-address=127.0.0.1:0",
             str(objects),
         ]

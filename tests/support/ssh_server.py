@@ -7,15 +7,13 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 import pytest
 
-from tests.support.waiting import wait_until
+from tests.support.program import listens, own_port, start_server
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin:/bin")
 
@@ -101,9 +99,7 @@ class SshServer:
         Begin to listen; the second time on the port of the first.
         """
         assert SSHD is not None
-        if not self.port:
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                self.port = listener.getsockname()[1]
+        self.port = self.port or own_port()
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # what it changes its root to
         config = self.folder / "sshd_config"
@@ -113,16 +109,12 @@ class SshServer:
             "StrictModes no\nUsePAM no\nPasswordAuthentication no\n"
             "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
         )
-        log = (self.folder / "sshd.log").open("ab")
-        with log:
-            self._process = subprocess.Popen(
-                [SSHD, "-D", "-e", "-f", str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        wait_until(self._answers, "sshd listens")
+        self._process = start_server(
+            [SSHD, "-D", "-e", "-f", config],
+            self.folder / "sshd.log",
+            lambda: listens("127.0.0.1", self.port),
+            start_new_session=True,
+        )
 
     def stop(self) -> None:
         """
@@ -132,12 +124,6 @@ class SshServer:
             self._process.terminate()
             self._process.wait()
             self._process = None
-
-    def _answers(self) -> bool:
-        assert self._process is not None and self._process.poll() is None, self.log()
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-            return True
-        return False
 
     def log(self) -> str:
         """

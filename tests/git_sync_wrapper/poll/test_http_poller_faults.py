@@ -15,7 +15,8 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.git_sync_wrapper.polling import Poll, error_of, redirect
 from tests.support import faults
 from tests.support.git_server import GitServer, skip_reason
-from tests.support.loopback import Answer, Fault, closed_port, dead_endpoint
+from tests.support.loopback import Answer, Fault, dead_endpoint
+from tests.support.program import own_port
 
 pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
 
@@ -142,7 +143,7 @@ def test_a_server_that_restarts_between_polls_is_no_failure(server: GitServer, p
 @pytest.mark.parametrize(
     ("place", "reason", "said"),
     [
-        (f"127.0.0.1:{closed_port()}", "remote_unreachable", "Connection refused"),
+        (f"127.0.0.1:{own_port()}", "remote_unreachable", "Connection refused"),
         ("nobody.invalid", "name_unresolved", "nobody.invalid"),
     ],
     ids=["nobody listens", "no such name"],

@@ -19,7 +19,8 @@ from tests.support.faults import (
     unframed,
     wrong_length,
 )
-from tests.support.loopback import Exchange, Fault, closed_port
+from tests.support.loopback import Exchange, Fault
+from tests.support.program import own_port
 from tests.support.shelf import PARTS, RELEASE, Shelf
 
 OLD = {"a.py": b"old = 1\n", "gone.py": b"gone = 1\n"}
@@ -38,7 +39,7 @@ SPOILT: Mapping[str, tuple[str, Fault]] = {
     "shorter than announced": ("connection_lost", wrong_length(5)),
     "chunks without end": ("connection_lost", chunked(end=False)),
     "without a length": ("server_error", unframed()),
-    "redirected": ("redirect_refused", redirect(f"http://127.0.0.1:{closed_port()}/")),
+    "redirected": ("redirect_refused", redirect(f"http://127.0.0.1:{own_port()}/")),
     "a page instead": ("release_invalid", replace_body(lambda _: b"<html>Sign in</html>")),
     "zeros instead": ("release_invalid", replace_body(lambda body: bytes(len(body)))),
 }

@@ -11,7 +11,8 @@ import pytest
 from tests.s3_sync.release.attacks import Stage, staged
 from tests.support.fake_s3 import redirect
 from tests.support.faults import altered, first, replace_body
-from tests.support.loopback import Answer, Fault, Match, Request, closed_port
+from tests.support.loopback import Answer, Fault, Match, Request
+from tests.support.program import own_port
 from tests.support.shelf import is_bundle, is_manifest, is_pointer
 
 
@@ -56,7 +57,7 @@ ANSWERS: dict[str, tuple[tuple[str, str], Fault, Match]] = {
     "a pointer that is compressed": (UNSIGNED, altered(zipped), is_pointer),
     "a pointer that is cut off": (UNSIGNED, replace_body(lambda body: body[:-9]), is_pointer),
     "a pointer without end": (INVALID, replace_body(lambda body: body * 100), is_pointer),
-    "a pointer elsewhere": (REFUSED, redirect(f"http://127.0.0.1:{closed_port()}/"), is_pointer),
+    "a pointer elsewhere": (REFUSED, redirect(f"http://127.0.0.1:{own_port()}/"), is_pointer),
     "a manifest that is cut off": (INVALID, replace_body(lambda body: body[:-9]), is_manifest),
     "a manifest without end": (INVALID, replace_body(lambda body: body * 200_000), is_manifest),
     "other bytes of a bundle": (CORRUPT, replace_body(other), is_bundle),

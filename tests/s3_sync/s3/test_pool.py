@@ -16,7 +16,7 @@ from s3_sync.s3.tls import Trust
 from s3_sync.s3.wire import Answer, HttpOrigin, WireError
 from tests.s3_sync.given import config
 from tests.support.certificates import self_signed
-from tests.support.loopback import closed_port
+from tests.support.program import own_port
 
 HEADERS = {"host": "bucket.example", "x-amz-date": "now"}
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -266,7 +266,7 @@ def test_a_closed_pool_drops_its_connections_and_makes_new_ones() -> None:
 
 
 def test_a_port_where_nobody_listens() -> None:
-    port = closed_port()
+    port = own_port()
 
     error = run(StandIn(), failure, lambda _: HttpOrigin("http", "127.0.0.1", port))
 
@@ -330,7 +330,7 @@ def test_the_second_address_is_tried_when_the_first_refuses() -> None:
     server = StandIn([[ok()]])
 
     async def resolve() -> list[Any]:
-        ports = (closed_port(), server.port)
+        ports = (own_port(), server.port)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
 
     assert b"hello" == run(server, resolving(resolve, get)).body
@@ -498,7 +498,7 @@ def test_a_proxy_that_nobody_configured_may_want_a_login_too() -> None:
 
 def test_a_proxy_that_cannot_be_reached_is_named_without_its_password() -> None:
     for proxy, reason in (
-        (f"http://{LOGIN}@127.0.0.1:{closed_port()}", "endpoint_unreachable"),
+        (f"http://{LOGIN}@127.0.0.1:{own_port()}", "endpoint_unreachable"),
         (f"http://{LOGIN}@a..b:3128", "name_unresolved"),
     ):
         origin = HttpOrigin("http", "b.example", 80, proxy)

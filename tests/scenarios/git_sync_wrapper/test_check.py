@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 from tests.support.git_sync import GitSite
-from tests.support.loopback import free_port
+from tests.support.program import own_port
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
@@ -48,7 +48,7 @@ def test_a_fallback_is_told_from_the_newest_commit(here: GitSite) -> None:
     refused = here.repository.commit({"dag.py": "def\n"})
     settings = {
         "GIT_SYNC_WRAPPER_GATE": "syntax",
-        "GIT_SYNC_WRAPPER_HTTP_BIND": f"127.0.0.1:{free_port()}",
+        "GIT_SYNC_WRAPPER_HTTP_BIND": f"127.0.0.1:{own_port()}",
     }
     wrapper = here.wrapper(**settings)
     here.wait_until_shown(accepted, wrapper)

@@ -16,7 +16,8 @@ from tests.support.certificates import self_signed
 from tests.support.faults import answer_with, hang
 from tests.support.git_repository import Repository
 from tests.support.git_sync import GitSite, chart_environment, git_site
-from tests.support.loopback import Answer, LoopbackServer, Request, free_port
+from tests.support.loopback import Answer, LoopbackServer, Request
+from tests.support.program import own_port
 from tests.support.scripts import script
 from tests.support.ssh_server import SshServer, skip_without_sshd
 from tests.support.waiting import wait_until
@@ -142,7 +143,7 @@ def test_one_shot_waits_for_a_remote_that_comes_up(here: GitSite) -> None:
 
 
 def test_port_and_error_file_tell_what_git_sync_tells(here: GitSite) -> None:
-    port, file = free_port(), here.root / "error.json"
+    port, file = own_port(), here.root / "error.json"
     here.server.inject(answer_with(Answer(503)))
     wrapper = here.wrapper(
         GITSYNC_HTTP_BIND=f"127.0.0.1:{port}",

@@ -26,7 +26,8 @@ from tests.scenarios.git_sync_wrapper.situations import (
 from tests.support.askpass import AskpassServer
 from tests.support.faults import answer_with, hang
 from tests.support.git_sync import GitSite, PlainGitSync
-from tests.support.loopback import Answer, free_port
+from tests.support.loopback import Answer
+from tests.support.program import own_port
 from tests.support.volumes import small_volume
 from tests.support.waiting import wait_until
 
@@ -114,7 +115,7 @@ def test_broken_commit_is_shown_and_foreign_files_removed_and_one_failure_ends_i
 
 
 def test_health_stays_good_while_every_sync_fails(here: GitSite) -> None:
-    port = free_port()
+    port = own_port()
     process = started(here, GITSYNC_HTTP_BIND=f"127.0.0.1:{port}", GITSYNC_HTTP_METRICS="true")
     here.server.stop()
     fails_again_and_again(process)

@@ -17,6 +17,7 @@ from tests.support.kdc import Kdc
 from tests.support.kdc_proxy import KdcProxy
 from tests.support.krb5_libraries import SYSTEM, Libraries
 from tests.support.name_server import SRV, A, Behavior, NameServer, srv
+from tests.support.program import own_port
 from tests.support.site import Site, failure
 
 PROMISED_SECONDS = 15
@@ -44,21 +45,13 @@ def others(count: int, kind: str, kdc: Kdc) -> Iterator[tuple[list[str], list[Kd
         addresses, proxies = [], []
         for number in range(count):
             if (one := kinds[number % len(kinds)]) == "dead":
-                addresses.append(f"127.0.0.1:{closed_port(stack)}")
+                addresses.append(f"127.0.0.1:{own_port()}")
                 continue
             proxy = stack.enter_context(KdcProxy(kdc.port))
             proxy.behavior = "slow" if one == "slow" else "silent"
             proxies.append(proxy)
             addresses.append(proxy.address)
         yield addresses, proxies
-
-
-def closed_port(stack: ExitStack) -> int:
-    """A port that nobody else gets while the test runs: bound, but not listening."""
-    bound = stack.enter_context(socket.socket())
-    bound.bind(("127.0.0.1", 0))
-    port: int = bound.getsockname()[1]
-    return port
 
 
 def test_five_kdcs_that_hang_are_no_matter_when_the_sixth_answers(here: Site, limit: str) -> None:

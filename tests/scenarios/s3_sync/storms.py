@@ -15,7 +15,8 @@ from tests.support.clocks import libfaketime
 from tests.support.fake_s3 import error, is_get, is_list, redirect
 from tests.support.fault_proxy import arranged, crossed, is_skewed, stuck, twice
 from tests.support.faults import drip, first, flip_first_bit, hang, replace_body, reset, truncate
-from tests.support.loopback import Fault, Match, closed_port
+from tests.support.loopback import Fault, Match
+from tests.support.program import own_port
 from tests.support.scripted import new_content
 from tests.support.volumes import disk, fill_up, mount, small_volume
 
@@ -55,7 +56,7 @@ NETWORK = {
     "silence": fault("cycle_timeout", hang(), is_list, **IMPATIENT),
     "object that drips": fault("cycle_timeout", drip(1, 0.2), is_get(), **IMPATIENT),
     "redirected listing": fault(
-        "redirect_refused", redirect(f"http://127.0.0.1:{closed_port()}/"), is_list
+        "redirect_refused", redirect(f"http://127.0.0.1:{own_port()}/"), is_list
     ),
     "throttled object": fault("throttled", SLOW_DOWN, is_get()),
     "object that changes after the listing": Storm("object_changing", change_before_download),

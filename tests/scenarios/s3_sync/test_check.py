@@ -13,7 +13,8 @@ from tests.scenarios.s3_sync.identities import NO_KEYS
 from tests.support.daemon import Settings
 from tests.support.fake_aws import IDENTITY_ARN, FakeSts
 from tests.support.fake_s3 import SECRET_KEY, FakeS3, access_denied, error, is_get, is_list
-from tests.support.loopback import closed_port, dead_endpoint, free_port
+from tests.support.loopback import dead_endpoint
+from tests.support.program import own_port
 from tests.support.scripted import published
 from tests.support.scripts import script
 from tests.support.shelf import Shelf, is_bundle
@@ -66,7 +67,7 @@ def test_a_good_set_up_is_ok(check: Check, target: Path) -> None:
 
 def test_a_good_set_up_is_ok_without_an_sts(check: Check) -> None:
     """S3-compatible stores have none."""
-    check(0, {"AWS_ENDPOINT_URL_STS": f"http://127.0.0.1:{closed_port()}"})
+    check(0, {"AWS_ENDPOINT_URL_STS": f"http://127.0.0.1:{own_port()}"})
 
 
 def test_changes_nothing_in_the_target(check: Check, target: Path) -> None:
@@ -82,7 +83,7 @@ def test_changes_nothing_in_the_target(check: Check, target: Path) -> None:
 @pytest.fixture
 def port() -> dict[str, str]:
     """A port that a daemon and its check agree on."""
-    return {"S3_SYNC_HTTP_BIND": f"127.0.0.1:{free_port()}"}
+    return {"S3_SYNC_HTTP_BIND": f"127.0.0.1:{own_port()}"}
 
 
 def test_works_beside_a_running_daemon(

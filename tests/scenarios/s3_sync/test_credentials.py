@@ -27,7 +27,8 @@ from tests.support.fake_s3 import (
     signed_region,
 )
 from tests.support.faults import answer_with
-from tests.support.loopback import Answer, Exchange, closed_port
+from tests.support.loopback import Answer, Exchange
+from tests.support.program import own_port
 from tests.support.scripted import FILES, published
 from tests.support.waiting import wait_until
 
@@ -361,7 +362,7 @@ def test_endpoint_region_and_keys_from_a_profile(
 
 
 def test_the_endpoint_of_s3_wins_over_the_general_one(s3: FakeS3, start: StartDaemon) -> None:
-    general = f"http://127.0.0.1:{closed_port()}"
+    general = f"http://127.0.0.1:{own_port()}"
     daemon = start({"AWS_ENDPOINT_URL": general, "AWS_ENDPOINT_URL_S3": s3.endpoint}).until_synced()
 
     assert published(daemon.target) == FILES

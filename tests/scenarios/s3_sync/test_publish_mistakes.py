@@ -10,7 +10,7 @@ import pytest
 
 from tests.scenarios.s3_sync.place import A, B, Place
 from tests.support.daemon import S3_SYNC
-from tests.support.loopback import closed_port
+from tests.support.program import own_port
 from tests.support.publishing import (
     write_files,
 )
@@ -102,7 +102,7 @@ def test_a_slip_in_a_setting_is_reported(refused: Place) -> None:
 
 
 def test_a_bad_folder_is_reported_before_s3_is_asked(on_moto: Place) -> None:
-    publisher = on_moto.publisher_with(AWS_ENDPOINT_URL=f"http://127.0.0.1:{closed_port()}")
+    publisher = on_moto.publisher_with(AWS_ENDPOINT_URL=f"http://127.0.0.1:{own_port()}")
 
     ran = publisher.run("publish", on_moto.dags / "nowhere")
 
@@ -160,7 +160,7 @@ def test_a_server_that_cannot_be_asked_is_reported(
     on_moto: Place, settings: dict[str, str], reason: str
 ) -> None:
     if settings.get("AWS_ENDPOINT_URL") == "closed":
-        settings = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{closed_port()}"}
+        settings = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{own_port()}"}
     publisher = on_moto.publisher_with(
         AWS_CONFIG_FILE="/dev/null", AWS_MAX_ATTEMPTS="1", **settings
     )

@@ -22,7 +22,7 @@ from sync_perm.database import sqlite as sqlite_driver
 from sync_perm.database.connection import parse_url
 from sync_perm.database.database import ADVICE, Database
 from sync_perm.database.lock import PassLock
-from tests.support.loopback import closed_port
+from tests.support.program import own_port
 from tests.support.raising import raised
 from tests.sync_perm.given import Sqlite
 
@@ -103,7 +103,7 @@ def test_an_empty_database_is_not_migrated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dialect", ["postgresql", "mysql"])
 def test_nobody_listens(dialect: str) -> None:
-    url = f"{dialect}://airflow:s3cret@127.0.0.1:{closed_port()}/meta"
+    url = f"{dialect}://airflow:s3cret@127.0.0.1:{own_port()}/meta"
 
     assert "database_unreachable" == reason_of(url)
 
