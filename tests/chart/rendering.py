@@ -23,6 +23,10 @@ HOW_TO_RENDER = (
     "rendering needs helm on PATH, and the whole chart in AIRFLOW_CHART: "
     "helm pull apache-airflow/airflow --version 1.22.0 --untar"
 )
+# What helm reads, and renders nothing of.
+DOCUMENTS = {"RELEASE_NOTES.rst", "dockerfiles", "docs", "newsfragments"}
+# The subchart for trials: production has a database of its own. It is most of the rendering.
+WITHOUT_SUBCHART = "postgresql.enabled=false"
 
 
 def render(
@@ -45,9 +49,10 @@ def render(
             str(HELM),
             "template",
             "airflow",
-            str(chart),
+            str(_without_documents(chart, home)),
             f"--namespace={namespace}",
             *arguments,
+            f"--set={WITHOUT_SUBCHART}",
         ],
         # Without collecting garbage it takes half the CPU, and 400 MiB.
         env={"PATH": os.environ["PATH"], "HOME": str(home), "GOGC": "off"},
@@ -67,6 +72,16 @@ def render(
     return [manifest for manifest in found if manifest]
 
 
+def _without_documents(chart: Path, home: Path) -> Path:
+    lean = home / f"{chart.name}-without-documents"
+    if not lean.exists():
+        lean.mkdir()
+        for one in chart.iterdir():
+            if one.name not in DOCUMENTS:
+                (lean / one.name).symlink_to(one)
+    return lean
+
+
 def _argument(home: Path, name: str) -> str:
     if name in printed.ALL or name == kustomize.THE_PAGES:
         path = home / f"{name}.yaml"
@@ -82,8 +97,7 @@ def pods(manifests: list[Values]) -> Iterator[Values]:
     for manifest in manifests:
         if manifest["kind"] in ("Deployment", "StatefulSet", "Job"):
             pod = manifest["spec"]["template"]
-            if "component" in pod["metadata"]["labels"]:  # not those of the subchart
-                yield {**pod, "spec": {**pod["spec"], "volumes": _volumes(manifest, pod)}}
+            yield {**pod, "spec": {**pod["spec"], "volumes": _volumes(manifest, pod)}}
         template = (manifest.get("data") or {}).get("pod_template_file.yaml")
         if manifest["kind"] == "ConfigMap" and template:
             yield yaml.safe_load(template)
