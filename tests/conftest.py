@@ -170,11 +170,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Put first what takes longest: the small files then fill the end of a run side by side.
+    Put first what takes longest, its folders mixed: what waits in one leaves the processor to what
+    computes in another. The small files then fill the end of a run side by side.
     """
     here = Path(__file__).parent
     slow = {"bench", "demo", "scenarios", "soak"}
-    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in slow)
+    ranks: dict[Path, int] = {}
+    files = Counter[Path]()
+    for path in dict.fromkeys(item.path for item in items):
+        ranks[path] = files[path.parent]
+        files[path.parent] += 1
+
+    def place(item: pytest.Item) -> float:
+        is_slow = item.path.relative_to(here).parts[0] in slow
+        return ranks[item.path] / files[item.path.parent] if is_slow else 1.0
+
+    items.sort(key=place)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
