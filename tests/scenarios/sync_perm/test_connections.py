@@ -107,6 +107,7 @@ def test_command_prints_the_connection_to_pgbouncer_in_an_old_scheme(
     wait_until(lambda: not _advisory_locks(database), "the lock is free after the pass")
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_mysql_ends_as_airflow_would_have_it(
     airflow: Airflow, mariadb: MariaDb, home: Path, start: StartSyncPerm
 ) -> None:

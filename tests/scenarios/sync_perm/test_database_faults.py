@@ -77,6 +77,7 @@ def test_database_that_is_down_at_the_start_and_again_later(
     wait_until(lambda: is_synced(database), "granted", PASS_SECONDS)
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_database_that_hangs_is_reported_and_health_answers(
     airflow: Airflow, own_postgres: Postgres, home: Path, start: StartSyncPerm
 ) -> None:
@@ -128,6 +129,7 @@ def test_database_that_does_not_exist_yet_and_then_is_not_migrated(
     assert_recovers(daemon)
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_database_that_only_reads_is_named_and_nothing_is_started(
     airflow: Airflow, postgres: Postgres, database: Database, start: StartSyncPerm
 ) -> None:
@@ -147,6 +149,7 @@ def test_database_that_only_reads_is_named_and_nothing_is_started(
     assert_recovers(daemon)
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_database_that_restarts_in_the_middle_of_a_pass(
     airflow: Airflow, own_postgres: Postgres, home: Path, start: StartSyncPerm
 ) -> None:

@@ -239,6 +239,7 @@ def test_diff_ends_as_its_cause_asks_for(
     assert f"FAIL  roles file     roles_file_invalid: {file}:3: " in checked.stdout
 
 
+@pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3")
 def test_two_sidecars_at_once_give_what_one_gives(
     airflow: Airflow, filled: Database, file: Path, start: StartSyncPerm
