@@ -203,9 +203,6 @@ def test_a_pin_is_obeyed_and_called_a_pin(
         before.kill()
     pinned = {**RELEASE, **layout, "S3_SYNC_REVISION": bad.revision}
     daemon = start(pinned, interval="0.3")
-    task = target.parent / "task"
-    until = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "15s"}
-    one_shot = start({**pinned, **until}, target=task)
 
     refused = daemon.wait_for_event("revision_refused")
     wait_until(lambda: daemon.get("/readyz").json()["reason"] == "revision_refused", "a reason")
@@ -214,9 +211,22 @@ def test_a_pin_is_obeyed_and_called_a_pin(
     assert "which S3_SYNC_REVISION pins" in error["error"]
     assert "change S3_SYNC_REVISION" in error["advice"]
     assert 503 == daemon.get("/readyz").status
-    end = one_shot.wait_for_exit()
-    assert 3 == end.code and "which S3_SYNC_REVISION pins" in one_shot.log()
-    assert {} == consumed(task)
+
+
+def test_a_one_shot_never_succeeds_with_a_pin_that_is_refused(
+    s3: FakeS3, start: StartDaemon, target: Path, layout: dict[str, str]
+) -> None:
+    shelf = Shelf.at(s3)
+    shelf.publish(revision(1))
+    bad = shelf.publish(revision(2, broken=True))
+    pinned = {**RELEASE, **layout, "S3_SYNC_REVISION": bad.revision}
+    until = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "15s"}
+
+    one_shot = start({**pinned, **until})
+
+    assert 3 == one_shot.wait_for_exit().code
+    assert "which S3_SYNC_REVISION pins" in one_shot.log()
+    assert {} == consumed(target)
 
 
 @pytest.fixture
