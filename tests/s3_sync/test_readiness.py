@@ -168,7 +168,7 @@ BEFORE: dict[str, Callable[[World], object]] = {
     "all, its files and its list removed": lambda world: files_removed(world, with_list=True),
 }
 NOW: dict[str, Make] = {
-    "cannot be listed": lambda world, _: world.s3.inject(error(500, "InternalError"), is_list),
+    "cannot be listed": lambda world, _: world.s3.inject(DENIED, is_list),
     "one of four objects cannot be read": lambda world, _: touched(world, DENIED, "b"),
     "three of four objects cannot be read": lambda world, _: touched(world, DENIED, "bcd"),
     "one of four objects changes all the time": lambda world, _: rewritten(world),
@@ -176,7 +176,7 @@ NOW: dict[str, Make] = {
     "the gate refuses one of four files": lambda world, _: broken(world),
     "the gate refuses without naming a file": refused_whole,
     "has lost most of its objects": lambda world, _: lost_most(world),
-    "cannot be read": lambda world, _: world.s3.inject(error(500, "InternalError"), is_get()),
+    "cannot be read": lambda world, _: world.s3.inject(DENIED, is_get()),
     "its bundle is not there": lambda world, _: (
         world.publish(8),
         world.s3.inject(error(404, "NoSuchKey"), is_bundle),
