@@ -22,6 +22,14 @@ ROOT = Path(__file__).parents[2]
 each_choice = pytest.mark.parametrize("name", ALL)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """
+    Give what takes long each choice with `--full`, else the dozen that has each pair of words.
+    """
+    if "checked" in metafunc.fixturenames:
+        metafunc.parametrize("checked", ALL if metafunc.config.getoption("--full") else DOZEN)
+
+
 def make(*words: str) -> subprocess.CompletedProcess[str]:
     """
     Print values as `make values` does.
@@ -62,17 +70,15 @@ def test_the_dozen_has_every_pair_of_words() -> None:
     assert len(DOZEN) <= 12
 
 
-@each_choice
-def test_values_are_sound_for_kubernetes_and_for_the_sidecars(name: str) -> None:
-    assert [] == checks.complaints(files.load(name))
+def test_values_are_sound_for_kubernetes_and_for_the_sidecars(checked: str) -> None:
+    assert [] == checks.complaints(files.load(checked))
 
 
 @pytest.mark.skipif(
     not (checks.CHART / "values.schema.json").is_file(), reason=checks.HOW_TO_GET_THE_CHART
 )
-@each_choice
-def test_values_validate_against_the_chart(name: str) -> None:
-    values, defaults = files.load(name), checks.chart_values()
+def test_values_validate_against_the_chart(checked: str) -> None:
+    values, defaults = files.load(checked), checks.chart_values()
 
     assert [] == checks.unknown_keys(values, defaults)
     assert [] == checks.schema_complaints(values, defaults, checks.chart_schema())
