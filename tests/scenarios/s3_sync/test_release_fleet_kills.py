@@ -17,7 +17,7 @@ from tests.support.revisions import make_revision, read_revision
 from tests.support.shelf import Shelf, release_daemon
 from tests.support.waiting import wait_until
 
-TURNS = 20
+MOST_TURNS = 20
 KILLS = 2
 # How many polls the server of the test can answer beside all else.
 POLLS_PER_SECOND = 24
@@ -56,7 +56,7 @@ def test_no_consumer_of_a_fleet_sees_a_mix(counts: Counts, tmp_path: Path) -> No
             assert set(numbers.values()) <= made.keys()
             return all(numbers[daemon] == number for daemon in those)
 
-        for number in range(2, TURNS + 2):
+        for number in range(2, min(counts.fleet, MOST_TURNS) + 2):
             now = number
             if number % 4 == 0:
                 now = chance.choice(sorted(made))
