@@ -240,7 +240,7 @@ def groups_folder(open_folder: Path) -> Path:
 
 @pytest.fixture
 def start_as_user(groups_folder: Path, start: StartDaemon) -> Callable[[str], Daemon]:
-    """Starts daemons with a gate on that folder, for a source."""
+    """Starts daemons with a gate on that folder, for a source; they end before it goes."""
     return lambda source: start(
         {**GATE, "S3_SYNC_SOURCE": source},
         target=groups_folder,
