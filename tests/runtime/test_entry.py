@@ -14,7 +14,7 @@ heed_signals()
 print("ready", flush=True)
 import time
 while True:
-    time.sleep(0.05)  # not signal.pause(): a signal just before it would be handled after it
+    time.sleep(0.05)  # a wait without end may begin right after the signal
 """
 
 

@@ -50,7 +50,7 @@ def test_a_one_shot_tries_again_until_it_succeeds(log: Log, steps: list[Any]) ->
 def test_a_one_shot_gives_up_at_its_deadline_and_names_the_last_cause(
     log: Log, end: Any, message: str, advice: str
 ) -> None:
-    one = run(*[end] * 1000, one_shot=True, one_shot_deadline_seconds=4.0, interval_seconds=0.1)
+    one = run(*[end] * 1000, one_shot=True, one_shot_deadline_seconds=3.0, interval_seconds=0.1)
 
     with pytest.raises(GaveUp, match=f"^{message}$") as caught:
         one()
