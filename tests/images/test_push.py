@@ -18,8 +18,9 @@ import boto3
 import pytest
 
 from tests.support.fake_proxy import FakeProxy
+from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY
 from tests.support.registry import ACCOUNT, PASSWORD, Registry
-from tests.support.servers import ACCESS_KEY, SECRET_KEY, MotoServer
+from tests.support.servers import MotoServer
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-central-1"

@@ -134,13 +134,7 @@ class FakeS3(LoopbackServer):
         """
         The variables that point any AWS tool at this server, and at nothing else.
         """
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-            "AWS_DEFAULT_REGION": self.region,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return environment_for(self.endpoint, self.region)
 
     def put(
         self,
@@ -280,6 +274,19 @@ class FakeS3(LoopbackServer):
             owner = _element("ID", "owner-id") + _element("DisplayName", "owner")
             elements.insert(1, f"<Owner>{owner}</Owner>")
         return f"<Contents>{''.join(elements)}</Contents>"
+
+
+def environment_for(endpoint: str, region: str) -> dict[str, str]:
+    """
+    The variables that point any AWS tool at a server that knows our keys, and at nothing else.
+    """
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
 
 
 def is_list(request: Request) -> bool:

@@ -23,10 +23,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from moto.server import ThreadedMotoServer
 
+from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, environment_for
 from tests.support.program import listens, own_port, start_server
 
-ACCESS_KEY = "AKIATESTSUITE0000001"
-SECRET_KEY = "a-secret-of-the-test-suite-0001"
 REGION = "us-east-1"
 
 _numbers = itertools.count(1)
@@ -88,13 +87,7 @@ class S3Server(ABC):
         """
         The variables that point any AWS tool at this server, and at nothing else.
         """
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "AWS_DEFAULT_REGION": self.region,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return environment_for(self.endpoint, self.region)
 
     def client(self) -> Any:
         """

@@ -16,7 +16,6 @@ from pathlib import Path
 from tests.support.daemon import VENV_BIN, Event, SidecarProcess
 from tests.support.kdc import Kdc, expiry_of, run_client
 from tests.support.users import as_user
-from tests.support.waiting import wait_until
 
 KERBEROS_SIDECAR = VENV_BIN / "kerberos-sidecar"
 SERVICE = "HTTP/consumer"
@@ -139,15 +138,8 @@ class Site:
         """
         after = len(daemon.events)
         daemon.sighup()
-        names = ("ticket_acquired", "cycle_failed")
-
-        def outcome() -> Event | None:
-            new = [event for event in daemon.events[after:] if event.get("event") in names]
-            return new[0] if new else None
-
-        event = wait_until(outcome, "the end of an acquisition", timeout_seconds)
-        assert event is not None
-        return event
+        ends = ("ticket_acquired", "cycle_failed")
+        return daemon.wait_for_event(ends, timeout_seconds, after=after)
 
     def sample(
         self,
