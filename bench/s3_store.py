@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,10 +31,8 @@ class Store(RcloneServer):
         certificates: An empty folder for its certificate; None = plain HTTP.
     """
 
-    announcement = re.compile(r"Starting s3 server on \[https?://127\.0\.0\.1:(\d+)/\]")
-
     def __init__(self, source: Path, certificates: Path | None) -> None:
-        super().__init__()
+        super().__init__(source.parent)
         self.source = source
         self._certificates = certificates
         self._random = random.Random(2)
