@@ -163,7 +163,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     Give hypothesis no deadline (the machine may be busy) and, with `--full`, more examples.
     """
-    settings.register_profile("moderate", deadline=None, database=None, print_blob=True)
+    settings.register_profile(
+        "moderate", deadline=None, database=None, print_blob=True, max_examples=50
+    )
     settings.register_profile("full", settings.get_profile("moderate"), max_examples=2_000)
     settings.load_profile("full" if config.getoption("--full") else "moderate")
 
