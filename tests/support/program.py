@@ -21,7 +21,7 @@ def keep_port(host: str, port: int = 0) -> socket.socket:
     """
     Return a socket that keeps a port from everyone who asks for any; nothing listens there yet.
 
-    A server that is told the number may, and again after an outage: servers set SO_REUSEADDR.
+    A server that gets the number may, and again after an outage: servers set SO_REUSEADDR.
 
     Args:
         port: 0 = choose one.
@@ -36,7 +36,7 @@ def own_port(host: str = "127.0.0.1", *, udp: bool = False) -> int:
     """
     Return a port that nobody else is given as long as this process lives.
 
-    Connections are refused until a program listens there that is told the number.
+    Connections are refused until a program listens there that gets the number.
 
     Args:
         udp: It is free for datagrams, too, as of now.
