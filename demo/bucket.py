@@ -4,92 +4,46 @@ The embedded S3 server (moto), and what the demo has put into its bucket.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import boto3
-from botocore.config import Config
-from moto.server import ThreadedMotoServer
-
-ACCESS_KEY = "AKIADEMO000000000001"
-SECRET_KEY = "only-the-embedded-server-knows-this"
+from tests.support.servers import MotoServer
 
 
 class Bucket:
     """
     One bucket on a server on 127.0.0.1; `with Bucket(...) as bucket:` starts it.
-
-    `stop` and `start` again are an outage: same port, same objects.
     """
 
     def __init__(self, name: str, prefix: str) -> None:
+        self.server = MotoServer()
         self.name = name
         self.prefix = prefix
         self.files: dict[str, bytes] = {}
         """What is under the prefix, by relative path."""
-        self._port = 0
-        self._server: ThreadedMotoServer | None = None
-        self._client: Any = None
 
     def __enter__(self) -> Self:
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self.start()
-        self._client = boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-            config=Config(s3={"addressing_style": "path"}),
-        )
+        self.server.start()
+        self._client = self.server.client()
         self._client.create_bucket(Bucket=self.name)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    @property
-    def endpoint(self) -> str:
-        """
-        The URL of the server.
-        """
-        return f"http://127.0.0.1:{self._port}"
+        self.server.stop()
 
     def daemon_environment(self, key_path: str, dags: Path, home: Path) -> dict[str, str]:
         """
         Return what a daemon gets: the four names of the published example, and what points it here.
         """
-        published = {
+        return {
             "AWS_BUCKET": self.name,
             "KEY_PATH": key_path,
             "DEST_PATH": str(dags),
             "INTERVAL": "1",
-        }
-        embedded = {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            **self.server.environment(),
             "S3_SYNC_HTTP_BIND": "127.0.0.1:0",
             "HOME": str(home),
         }
-        return published | embedded
-
-    def start(self) -> None:
-        """
-        Begin to answer; the second time on the port of the first.
-        """
-        self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
-        self._server.start()
-        self._port = self._server.get_host_and_port()[1]
-
-    def stop(self) -> None:
-        """
-        Cease to answer: connections are refused afterwards.
-        """
-        if self._server is not None:
-            self._server.stop()
-            self._server = None
 
     def put(self, path: str, content: bytes) -> None:
         """

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from demo import bucket
 from demo.bucket import Bucket
 from demo.console import say
 from demo.daemon import Daemon, StepFailed
@@ -61,10 +60,7 @@ def run_s3_sync(
             "HOME": str(stage.dags.parent),
             "AWS_BUCKET": stage.bucket.name,
             "KEY_PATH": KEY_PATH,
-            "AWS_ENDPOINT_URL": stage.bucket.endpoint,
-            "AWS_ACCESS_KEY_ID": bucket.ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": bucket.SECRET_KEY,
-            "AWS_DEFAULT_REGION": "us-east-1",
+            **stage.bucket.server.environment(),
             **(settings or {}),
         },
         cwd=stage.dags.parent,

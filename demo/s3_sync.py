@@ -144,7 +144,7 @@ def source_fails(stage: Stage) -> Result:
     """
     S3 is down for a while: the files stay, the cause is shown, recovery needs nobody.
     """
-    stage.bucket.stop()
+    stage.bucket.server.stop()
     say("stopped the S3 server")
     stage.daemon.wait_for(
         lambda: stage.daemon.find_event("cycle_failed", consecutive_failures=2),
@@ -161,7 +161,7 @@ def source_fails(stage: Stage) -> Result:
     check(files_in(stage.dags) == stage.bucket.files, "the last good files stay")
     say(f"/readyz  200  reason={reason}")
     say(f"error: {readiness['error']}")
-    stage.bucket.start()
+    stage.bucket.server.start()
     stage.bucket.put("config/alerts.yaml", b'channel: "#data-alerts"\npage_after_minutes: 5\n')
     say("started it again, and uploaded a change")
     seconds = wait_until_equal(stage)

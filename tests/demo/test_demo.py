@@ -12,6 +12,7 @@ from pathlib import Path
 
 from demo.kerberos import missing
 from tests.support.git_sync import GIT_SYNC, skip_reason
+from tests.support.program import own_port
 
 ROOT = Path(__file__).parents[2]
 PYTHON = [sys.executable, "-W", "error::ResourceWarning", "-m", "demo"]
@@ -35,7 +36,7 @@ def commands_below(folder: Path) -> list[str]:
 
 def test_demo_plays_every_step_and_cleans_up(tmp_path: Path) -> None:
     """
-    Also where there is no standard input, as in some CI.
+    Also where there is no standard input, as in some CI, and a proxy that leads nowhere near.
     """
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" <&-', "sh", *PYTHON],
@@ -45,6 +46,8 @@ def test_demo_plays_every_step_and_cleans_up(tmp_path: Path) -> None:
             "TMPDIR": str(tmp_path),
             "HOME": str(tmp_path),
             "GIT_SYNC_BIN": str(GIT_SYNC),
+            "HTTP_PROXY": f"http://127.0.0.1:{own_port()}",
+            "http_proxy": f"http://127.0.0.1:{own_port()}",
         },
         capture_output=True,
         text=True,

@@ -4,6 +4,7 @@ Servers that are programs, each on a port of its own.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import socket
 import subprocess
@@ -14,7 +15,6 @@ from typing import Any
 from tests.support.waiting import wait_until
 
 START_SECONDS = 60.0
-_KEPT: list[socket.socket] = []
 
 
 def keep_port(host: str, port: int = 0) -> socket.socket:
@@ -34,7 +34,7 @@ def keep_port(host: str, port: int = 0) -> socket.socket:
 
 def own_port(host: str = "127.0.0.1", *, udp: bool = False) -> int:
     """
-    Return a port that nobody else is given as long as this process lives.
+    Return a port that nobody else is given until this process ends.
 
     Connections are refused until a program listens there that gets the number.
 
@@ -43,7 +43,7 @@ def own_port(host: str = "127.0.0.1", *, udp: bool = False) -> int:
     """
     while True:
         kept = keep_port(host)
-        _KEPT.append(kept)
+        atexit.register(kept.close)
         port: int = kept.getsockname()[1]
         with socket.socket(type=socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
             if udp:
