@@ -175,6 +175,27 @@ def test_what_a_killed_process_left_goes(path: Path, fence: Fence, log: Log) -> 
     assert [str(left)] == [e["path"] for e in log.events("leftover_removed")]
 
 
+def test_a_file_system_that_counts_no_links_is_as_good_as_any(
+    path: Path, fence: Fence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As FUSE has some: a file there seems removed as soon as it is made."""
+    fstat, asked = os.fstat, 0
+
+    def without_links(fd: int) -> os.stat_result:
+        nonlocal asked
+        asked += 1
+        assert asked < 100, "it tries again and again"
+        found = list(fstat(fd))
+        found[stat.ST_NLINK] = 0
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "fstat", without_links)
+    publish(path, NEW, fence)
+    monkeypatch.undo()
+
+    assert ["ccache"] == os.listdir(path.parent)
+
+
 def test_what_another_process_uses_stays(path: Path, fence: Fence) -> None:
     left = leave(path, "0123456789abcdef")
     with left.open("rb") as used:

@@ -113,7 +113,7 @@ class Staging:
             self._fd = os.open(self._stem + NEW, flags, 0o600)
             with suppress(OSError):  # a file system without locks: leftovers will stay there
                 fcntl.flock(self._fd, fcntl.LOCK_EX)
-            if os.fstat(self._fd).st_nlink:
+            if os.path.lexists(self._stem + NEW):  # not all file systems count links
                 break
             os.close(self._fd)  # swept by another before we had the lock
             self._fd = -1
