@@ -68,6 +68,16 @@ def test_what_is_no_ccache_is_refused(content: bytes, problem: str) -> None:
         read_ticket(content)
 
 
+def test_a_name_without_end_is_refused_and_not_quoted() -> None:
+    """A consumer may write it, and log, page and /readyz would carry a megabyte."""
+    name = 1_000 * "ab/c"
+
+    with pytest.raises(ValueError, match="is of a principal with a name of") as caught:
+        read_ticket(ccache(tgt(END, name=name), name=name))
+
+    assert len(str(caught.value)) < 100
+
+
 def test_every_cut_is_noticed_or_leaves_a_whole_ccache() -> None:
     content = ccache(tgt(END), config("refresh_time", b"1700018000"))
     whole = len(ccache(tgt(END)))

@@ -16,6 +16,9 @@ from kerberos_sidecar.formats.principal import Principal
 
 SIZE_LIMIT_BYTES = 1 << 20
 
+# Of a name that is taken for one and shown, in letters; real ones have some dozens.
+NAME_LIMIT = 1024
+
 _MAGIC = b"\x05\x04"
 _TAG_OFFSET = 1
 
@@ -133,6 +136,8 @@ def _parse(content: bytes) -> tuple[Principal, float, Iterator[Credential]]:
         principal = _read_principal(octets)
     except EOFError:
         raise ValueError("ends in the middle of an entry") from None
+    if (letters := len(str(principal))) > NAME_LIMIT:
+        raise ValueError(f"is of a principal with a name of {letters} letters")
     return principal, offset_seconds, _read_credentials(octets)
 
 
