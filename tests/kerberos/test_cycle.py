@@ -246,6 +246,29 @@ def test_one_that_fails_does_not_stop_the_others(start: Start, tmp_path: Path, l
     assert "last_error" not in str(details[str(good)])
 
 
+def test_a_failure_that_comes_back_after_another_process_has_helped_is_named_again(
+    start: Start, tmp_path: Path, kdc: Kdc, log: Log
+) -> None:
+    kdc.add_principal("second")
+    kdc.write_keytab(tmp_path / "keytab" / "airflow.keytab", "second")
+    box = start({"airflow": "first", "second": "second"})
+    box.cycle()
+    path = tmp_path / "cc" / "second"
+    good = path.read_bytes()
+    kdc.stop()
+    try:
+        for _ in range(2):
+            path.unlink()
+            assert "kdc_unreachable" == box.fails().reason
+            path.write_bytes(good)
+            path.chmod(0o600)
+            assert "unchanged" == box.cycle().result
+    finally:
+        kdc.start()
+
+    assert 2 == len(log.events("principal_failed"))
+
+
 def test_a_realm_that_hangs_holds_up_nobody(
     start: Start, tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
 ) -> None:
@@ -330,6 +353,38 @@ def test_wrong_keys_are_tried_twice_also_across_restarts_and_new_ones_at_once(
     kdc.copy_keys(keytab, "airflow")
     assert "changed" == again.cycle().result
     assert ["ccache"] == os.listdir(box.ccache.parent), "what was remembered is forgotten"
+    kdc.kadmin("modprinc -requires_preauth airflow")
+
+
+class RevokedBetween(Fence):
+    """A fence that is revoked as soon as the result of an attempt was taken, as by SIGTERM."""
+
+    def __init__(self, box: Box) -> None:
+        super().__init__()
+        (self._slot,) = box.sidecar._slots
+        self._has_begun = False
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        if self._has_begun and self._slot.attempt is None:
+            self.revoke()
+        self._has_begun = self._slot.attempt is not None
+
+
+def test_a_refusal_is_remembered_though_its_cycle_ends_at_that_moment(
+    start: Start, kdc: Kdc, keytab: Path
+) -> None:
+    """A container that is stopped again and again would lock the account otherwise."""
+    kdc.kadmin("modprinc +requires_preauth airflow")
+    kdc.kadmin("cpw -randkey airflow")
+    before = refusals(kdc)
+    for _ in range(3):
+        box = start()
+        with suppress(CycleAbandoned, SidecarError):
+            box.cycle(RevokedBetween(box))
+
+    assert 2 == refusals(kdc) - before
+    kdc.copy_keys(keytab, "airflow")
     kdc.kadmin("modprinc -requires_preauth airflow")
 
 

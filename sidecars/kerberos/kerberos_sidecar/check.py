@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from kerberos_sidecar.access import Consumer, consumer, obstacle
 from kerberos_sidecar.entries import Entry
 from kerberos_sidecar.formats.keytab import Key, Keytab, read_content, read_keytab
+from kerberos_sidecar.formats.moment import iso
 from kerberos_sidecar.formats.principal import Principal
 from kerberos_sidecar.krb5.acquire import acquire_ticket
 from kerberos_sidecar.krb5.kdcs import Kdcs
@@ -22,7 +23,6 @@ from kerberos_sidecar.krb5.refusals import hung
 from kerberos_sidecar.krb5.verify import verify
 from kerberos_sidecar.published import Published
 from kerberos_sidecar.settings import Settings
-from kerberos_sidecar.slot import iso
 from kerberos_sidecar.source import Source
 from kerberos_sidecar.staging import Staging
 from sidecar_runtime.checks import daemon, exit_code, fail, say

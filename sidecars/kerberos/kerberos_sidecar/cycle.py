@@ -15,6 +15,7 @@ from typing import Literal
 from kerberos_sidecar.attempt import Attempt
 from kerberos_sidecar.formats.ccache import Ticket
 from kerberos_sidecar.formats.keytab import Keytab, read_keytab
+from kerberos_sidecar.formats.moment import iso
 from kerberos_sidecar.formats.principal import Principal
 from kerberos_sidecar.krb5.acquire import acquire_ticket
 from kerberos_sidecar.krb5.carry import PATIENCE, Patience
@@ -35,7 +36,7 @@ from kerberos_sidecar.plan import (
 )
 from kerberos_sidecar.refused import Refused, keys_of
 from kerberos_sidecar.settings import Settings
-from kerberos_sidecar.slot import Slot, iso, revision_of
+from kerberos_sidecar.slot import Slot, revision_of
 from kerberos_sidecar.source import Stamp
 from kerberos_sidecar.staging import Staging
 from sidecar_runtime.errors import SidecarError
@@ -173,7 +174,7 @@ class Session:
         stamp, found = slot.source.stamp(), slot.published.look()
         cause = cause_of(slot.last, found, stamp, is_asked_for=slot.is_asked_for, at=at, now=now)
         if cause is None:
-            slot.error = slot.failed = None  # another process has published a good one
+            slot.recover()  # another process has published a good one
             return None
         # By when the cycle began: none tries the same again and again while another one waits.
         if slot.failed and slot.failed.holds(stamp, is_lost=slot.is_lost, at=self._began_at):
@@ -309,15 +310,18 @@ class Session:
             return False
         with fence:
             slot.attempt = None
+            if isinstance(result, SidecarError):
+                if result.reason == "keytab_stale":
+                    keys = keys_of(attempt.keytab, attempt.principal)
+                    self._refused(slot, attempt.principal).add(keys, time.time())
+                self._note(slot, result, attempt.stamp)
+                return False
+        if isinstance(result, BaseException):
+            raise result
         try:
-            if isinstance(result, BaseException):
-                raise result
             return self._publish(slot, attempt, result, fence)
         except SidecarError as error:
             with fence:
-                if error.reason == "keytab_stale":
-                    keys = keys_of(attempt.keytab, attempt.principal)
-                    self._refused(slot, attempt.principal).add(keys, time.time())
                 self._note(slot, error, attempt.stamp)
         return False
 
@@ -353,8 +357,8 @@ class Session:
         )
         slot.last = Acquired(ticket, time.monotonic(), attempt.stamp, wait_seconds, next_cause)
         slot.principal = ticket.principal
-        slot.is_asked_for, slot.error, slot.logged = False, None, ""
-        slot.failed, slot.failures = None, 0
+        slot.is_asked_for = False
+        slot.recover()
         self._metrics.record(slot, attempt.seconds)
         self._metrics.show([slot])  # nor may this one wait for the entries behind it
         log.info(

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
 
 from kerberos_sidecar.attempt import Attempt
 from kerberos_sidecar.entries import Entry
 from kerberos_sidecar.formats.keytab import read_keytab
+from kerberos_sidecar.formats.moment import iso
 from kerberos_sidecar.formats.principal import Principal
 from kerberos_sidecar.plan import Acquired, Failed, cause_of
 from kerberos_sidecar.published import Published
@@ -57,6 +57,13 @@ class Slot:
         """
         with suppress(SidecarError):  # the first cycle says why
             self.principal = read_keytab(self.source.find()).select(self.entry.principal)
+
+    def recover(self) -> None:
+        """
+        Forget all failures: there is a good ticket, whoever has published it.
+        """
+        self.error = self.failed = None
+        self.failures, self.logged = 0, ""
 
     @property
     def name(self) -> str:
@@ -145,10 +152,3 @@ def revision_of(slots: Iterable[Slot]) -> str:
     found = (slot.published.look().ticket for slot in slots)
     ends = [ticket.ends_at for ticket in found if ticket]
     return f"until {iso(min(ends))}" if ends else ""
-
-
-def iso(moment: float) -> str:
-    """
-    Return a Unix time as text, in UTC.
-    """
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -176,6 +176,19 @@ def test_a_kdc_that_krb5_conf_names_no_more_is_forgotten(
     assert {kdc.address} == set(kdcs.heard[kdc.realm])
 
 
+class Overwritten(Kdcs):
+    """As another thread of the realm leaves it, which has written what it had read before."""
+
+    def hear(self, realm: str, way: Way, said: str, seconds: float) -> None:
+        self.heard[realm] = {}
+
+
+def test_an_answer_is_taken_though_another_principal_asks_the_same_realm(
+    kdc: Kdc, keytab: Path, krb5_config: Path
+) -> None:
+    assert acquire(keytab, Overwritten())
+
+
 def test_a_wrong_key_is_sent_once(kdc: Kdc, tmp_path: Path, krb5_config: Path) -> None:
     """libkrb5 would ask again at the `primary_kdc`, and the account would count two."""
     name = tmp_path.name

@@ -28,7 +28,10 @@ def ask(
 ) -> tuple[Way, bytes]:
     """Carry a message, and note what is heard of each way."""
     said = [] if said is None else said
-    return carry(b"message", ways, patience, lambda way, text, _: said.append((way, text)), look_up)
+    way, answer, _ = carry(
+        b"message", ways, patience, lambda way, text, _: said.append((way, text)), look_up
+    )
+    return way, answer
 
 
 def look_up(host: str) -> Addresses:

@@ -114,9 +114,8 @@ class _Asking:
             first_seconds = max(patience.favorite_seconds, share_seconds)
         hear = partial(self._kdcs.hear, message.realm)
         look_up = partial(addresses, last=self._kdcs.addresses)
-        way, answer = carry(
+        way, answer, self._answer_seconds = carry(
             message.content, found, patience, hear, look_up, first_seconds=first_seconds
         )
         self._kdcs.favorites[message.realm] = way
-        self._answer_seconds = self._kdcs.heard[message.realm][way.kdc].seconds
         return answer

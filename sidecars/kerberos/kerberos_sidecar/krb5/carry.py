@@ -100,9 +100,9 @@ def carry(
     look_up: LookUp,
     *,
     first_seconds: float = 0.0,
-) -> tuple[Way, bytes]:
+) -> tuple[Way, bytes, float]:
     """
-    Return the first answer, and which way it came.
+    Return which way the first answer came, the answer, and after how many seconds.
 
     Args:
         hear: Called for each KDC that was asked and had its time, or answered.
@@ -146,7 +146,7 @@ class _Round:
             key.data.close()
         self._selector.close()
 
-    def run(self, first_seconds: float) -> tuple[Way, bytes]:
+    def run(self, first_seconds: float) -> tuple[Way, bytes, float]:
         alone_seconds, next_at = first_seconds, time.monotonic()
         all_at = next_at + first_seconds + self._patience.all_seconds
         while self._waiting or self._selector.get_map():
@@ -170,8 +170,9 @@ class _Round:
             for key, _ in self._selector.select(max(0.0, next_at - time.monotonic())):
                 if answer := self._advance(key.data):
                     self._tell_silent()
-                    self._hear(key.data.way, "", key.data.seconds)
-                    return key.data.way, answer
+                    seconds = key.data.seconds
+                    self._hear(key.data.way, "", seconds)
+                    return key.data.way, answer, seconds
         raise self._failed
 
     def _tell_silent(self) -> None:

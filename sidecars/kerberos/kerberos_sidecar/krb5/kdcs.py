@@ -7,8 +7,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from threading import Lock
 from typing import Literal
+
+from kerberos_sidecar.formats.moment import iso
 
 Address = tuple[int, str]
 """Of a host: family and address."""
@@ -54,15 +56,14 @@ class Heard:
         """
         Say it for the status page.
         """
-        moment = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         said = self.said or "answered"
-        return f"{said} ({self.transport.upper()}, {self.seconds:.2f} s, {moment})"
+        return f"{said} ({self.transport.upper()}, {self.seconds:.2f} s, {iso(self.at)})"
 
 
 @dataclass
 class Kdcs:
     """
-    Shared by threads, as each entry is replaced whole; nobody changes one that is there.
+    Shared by threads: each entry is replaced whole, and nobody changes one that is there.
 
     Attributes:
         favorites: Which way the last answer came, by realm.
@@ -75,18 +76,22 @@ class Kdcs:
     heard: dict[str, dict[str, Heard]] = field(default_factory=dict)
     found: dict[str, list[Way]] = field(default_factory=dict)
     addresses: dict[str, list[Address]] = field(default_factory=dict)
+    # Principals of one realm hear of its KDCs at the same time.
+    _lock: Lock = field(default_factory=Lock)
 
     def hear(self, realm: str, way: Way, said: str, seconds: float) -> None:
         """
         Remember how a KDC behaved just now.
         """
         heard = Heard(said, way.transport, seconds, time.time())
-        self.heard[realm] = {**self.heard.get(realm, {}), way.kdc: heard}
+        with self._lock:
+            self.heard[realm] = {**self.heard.get(realm, {}), way.kdc: heard}
 
     def keep(self, realm: str, ways: Iterable[Way]) -> None:
         """
         Forget the KDCs of a realm that are not among these any more.
         """
         names = {way.kdc for way in ways}
-        before = self.heard.get(realm, {})
-        self.heard[realm] = {kdc: heard for kdc, heard in before.items() if kdc in names}
+        with self._lock:
+            before = self.heard.get(realm, {})
+            self.heard[realm] = {kdc: heard for kdc, heard in before.items() if kdc in names}

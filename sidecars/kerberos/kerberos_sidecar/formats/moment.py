@@ -1,0 +1,14 @@
+"""
+Moments, as people read them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def iso(moment: float) -> str:
+    """
+    Return a Unix time as text, in UTC.
+    """
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
