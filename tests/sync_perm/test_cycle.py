@@ -515,8 +515,10 @@ def test_a_lost_database_is_said_and_found_again(one: Sidecar) -> None:
     assert "unchanged" == run(session).result
 
 
-def test_an_abandoned_cycle_starts_no_pass(one: Sidecar) -> None:
+def test_an_abandoned_cycle_starts_no_pass_and_shows_nothing(one: Sidecar) -> None:
+    """What it has seen is older than what the next one may have shown meanwhile."""
     session = one.begin()
+    run(session)
     one.add_role()
     fence = Fence()
     fence.revoke()
@@ -524,4 +526,20 @@ def test_an_abandoned_cycle_starts_no_pass(one: Sidecar) -> None:
     with pytest.raises(CycleAbandoned):
         session.cycle(fence)
 
-    assert 0 == one.passes
+    assert (0, True) == (one.passes, one.sidecar.readiness().ready)
+
+
+def test_a_pass_that_its_cycle_has_ended_is_not_called_killed(one: Sidecar) -> None:
+    one.site.write(f"{FIX.partition('with sqlite3')[0]}import time; time.sleep(600)\n")
+    session = one.begin()
+    one.add_role()
+    fence = Fence()
+    thread = threading.Thread(target=lambda: raised(CycleAbandoned, session.cycle, fence))
+    thread.start()
+    wait_until(lambda: one.passes, "it runs")
+
+    fence.revoke()
+    thread.join()
+    one.site.write(FIX)
+
+    assert ("changed", 2) == (run(one.sidecar.begin()).result, one.passes)

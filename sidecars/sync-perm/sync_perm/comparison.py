@@ -5,12 +5,11 @@ Compares what is with what should be, and remembers what Airflow said of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from sidecar_runtime.errors import SidecarError
 from sync_perm.airflow.installation import Installation
-from sync_perm.airflow.passes import Report
 from sync_perm.database.database import Database
 from sync_perm.database.fingerprint import Fingerprint, read_fingerprint
 from sync_perm.database.tables import Reader, Tables
@@ -21,7 +20,7 @@ from sync_perm.role_file.file import RoleFile
 from sync_perm.role_file.wanted import Wanted, find_mistakes
 
 # How long what passes did not fix is not a reason for another one.
-KEPT_SECONDS = 600.0
+HELD_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,7 @@ class Comparison:
         include_dags: bool,
         file: RoleFile | None = None,
         dags_folder: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.include_dags = include_dags
         self.file = file
@@ -96,15 +96,18 @@ class Comparison:
         self._was_written = False
         self.fresh: frozenset[str] = frozenset()
         self._said: Mapping[str, str] = {}
+        self._clock = clock
+        # What passes did not fix; and which of it is no reason for another one yet.
         self._kept: frozenset[Item] = frozenset()
-        self._kept_until = 0.0
+        self._held: frozenset[Item] = frozenset()
+        self._held_until = 0.0
 
     @property
     def wants_retry(self) -> bool:
         """
         Tell whether it is time to try again what passes did not fix.
         """
-        return bool(self._kept) and time.monotonic() > self._kept_until
+        return bool(self._held) and self._clock() > self._held_until
 
     @property
     def file_problem(self) -> SidecarError | None:
@@ -172,8 +175,9 @@ class Comparison:
         wanted = self._want(tables)
         items = difference.items.union(wanted.items() if wanted else ())
         if self.wants_retry:
-            self._kept = frozenset()
+            self._held = frozenset()
         self._kept &= items
+        self._held &= items
         return self._judge(tables, items, difference.failing, wanted)
 
     def _want(self, tables: Tables) -> Wanted | None:
@@ -195,25 +199,25 @@ class Comparison:
         Return the pass that is needed, if one is.
         """
         return make_plan(
-            frozenset(item for item in look.items - self._kept if not look.is_hopeless(item)),
+            frozenset(item for item in look.items - self._held if not look.is_hopeless(item)),
             every_dag=look.tables.dags.keys() - self._kinds.keys() if self.include_dags else (),
             is_asked=is_asked,
             is_defined=look.is_defined,
         )
 
-    def learn(self, work: Pass, report: Report) -> None:
+    def learn(self, work: Pass, failed: Mapping[str, str]) -> None:
         """
-        Take what a pass said.
+        Take what a pass said: the DAGs that it could not sync, and why.
         """
-        self._said = report.failed
+        self._said = failed
         self._was_written = work.roles and not self._is_read
 
     def keep(self, items: frozenset[Item], look: Look) -> Look:
         """
         Accept for a while what passes did not fix; return the look as it is judged then.
         """
-        self._kept = items
-        self._kept_until = time.monotonic() + KEPT_SECONDS
+        self._kept = self._held = items
+        self._held_until = self._clock() + HELD_SECONDS
         return self._judge(look.tables, look.items, look.failing, look.wanted)
 
     def _judge(

@@ -82,8 +82,9 @@ class Session:
             database = self._open(fence)
             fingerprint = self._fingerprint(database)
             if not self._is_due(fingerprint):
-                if self._status.readiness.ready:
-                    self._status.confirm(fingerprint.revision)
+                with fence:
+                    if self._status.readiness.ready:
+                        self._status.confirm(fingerprint.revision)
                 return self._outcome("unchanged")
             return self._reconcile(database, fence)
         except BaseException:
@@ -116,17 +117,21 @@ class Session:
             or time.monotonic() - self._read_at > self._history.pace.resync_seconds
         )
 
-    def _look(self, database: Database) -> Look:
+    def _look(self, database: Database, fence: Fence) -> Look:
         """
         Compare, and show the result.
 
         The fingerprint is taken first: what changes meanwhile is noticed by the next poll.
+
+        Raises:
+            CycleAbandoned: The fence was revoked, and the next cycle may have seen newer tables.
         """
         self._seen = self._fingerprint(database)
         self._read_at = time.monotonic()
         self._affordable_at = float("inf")
         look = self._comparison.look(database)
-        self._show(look)
+        with fence:
+            self._show(look)
         return look
 
     def _show(self, look: Look) -> None:
@@ -146,8 +151,6 @@ class Session:
         try:
             empty = self._passes.write_empty(database.address, fence, self._seconds_left())
         except SidecarError as error:
-            if fence.is_revoked:
-                raise CycleAbandoned from None
             log.warning("definition_unread", reason=error.reason, error=error.message)
         else:
             cpu_seconds = round(self._passes.last_cpu_seconds, 3)
@@ -159,7 +162,7 @@ class Session:
         is_of_use = self._comparison.file or not self._history.wants_full
         if self._comparison.wants_definition and is_of_use:
             self._define(database, fence)
-        look = self._look(database)
+        look = self._look(database, fence)
         work = self._plan(look)
         if work is None:
             self._history.is_settled = True
@@ -219,19 +222,20 @@ class Session:
         """
         Look again, now that no one else runs passes, and run those that are needed.
         """
-        before = look = self._look(database)
+        before = look = self._look(database, fence)
         work = self._plan(look)
         stubborn = look.items
         for _ in range(PASSES):
             if work is None:
                 break
             self._run(work, look.items, lock, fence)
-            look = self._look(database)
+            look = self._look(database, fence)
             stubborn &= look.items
             work = self._plan(look)
         if work is not None:
-            look = self._comparison.keep(stubborn, look)
-            self._show(look)
+            with fence:
+                look = self._comparison.keep(stubborn, look)
+                self._show(look)
             log.warning("difference_kept", rows=_rows(stubborn, NAMED_ROWS))
             if look.items != stubborn:
                 self._read_at = float("-inf")  # something new came meanwhile: the next cycle's
@@ -251,7 +255,7 @@ class Session:
         started = time.monotonic()
         result = "error"
         try:
-            report = self._passes.run(work, lock.address, lock, fence, self._seconds_left())
+            failed = self._passes.run(work, lock.address, lock, fence, self._seconds_left())
             result = "success"
             self._history.failures = 0
             self._history.is_settled = True
@@ -276,7 +280,7 @@ class Session:
             self._status.show_mode(self._passes.cli_because)
             self._status.show_pass(**facts)
             log.info("pass_finished", **facts)
-        self._comparison.learn(work, report)
+        self._comparison.learn(work, failed)
 
     def _seconds_left(self) -> float:
         """

@@ -32,7 +32,8 @@ class Status:
         self._metrics = metrics
         self._details = details
         self._named: dict[str, Failure] = {}
-        self._shortfall = ""
+        # Of the roles file, and of the DAGs.
+        self._file_shortfall = self._dag_shortfall = ""
         self.readiness = Readiness(False, problem="the permissions were not compared yet")
         self.details: dict[str, object] = details
 
@@ -63,6 +64,8 @@ class Status:
             if self._named.get(dag_id) != failure:
                 log.warning("dag_failed", dag=dag_id, reason=failure.reason, error=failure.text)
         self._named = dict(failing)
+        count = reasons["not_fixed"]
+        self._dag_shortfall = f"DAGs that passes have not fixed: {count}" if count else ""
         if items:
             problem = f"{len(items)} permissions differ from what they should be"
             self.readiness = Readiness(False, revision, problem=problem)
@@ -94,7 +97,8 @@ class Status:
         if file is None:
             return
         self._metrics.mistakes.set(len(file.mistakes))
-        self._shortfall = f"the roles file does not count: {file.problem}" if file.problem else ""
+        problem = file.problem
+        self._file_shortfall = f"the roles file does not count: {problem}" if problem else ""
         idle = [f"{one.where.key}: {one.by} {one.value}" for one in wanted.idle] if wanted else []
         self._show(
             roles_file=file.path,
@@ -107,9 +111,8 @@ class Status:
         """
         Note that the permissions are good now.
         """
-        self.readiness = Readiness(
-            True, revision, published_at=time.time(), shortfall=self._shortfall
-        )
+        shortfall = "; ".join(filter(None, (self._file_shortfall, self._dag_shortfall)))
+        self.readiness = Readiness(True, revision, published_at=time.time(), shortfall=shortfall)
         self._metrics.known_good.set_to_current_time()
 
     def show_mode(self, cli_because: str | None) -> None:

@@ -9,14 +9,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sidecar_runtime import child
 from sidecar_runtime.child import DeadlinePassed, Ended
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 from sync_perm.airflow.installation import Installation
 from sync_perm.airflow.surroundings import empty_database, environment, unwritable
@@ -40,18 +40,6 @@ RUNNER = Path(__file__).with_name("runner.py")
 LAST_LINES = 40
 
 log = get_logger("pass")
-
-
-@dataclass(slots=True)
-class Report:
-    """
-    What a pass said.
-
-    Args:
-        failed: DAG → Airflow's error.
-    """
-
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 class Misfit(SidecarError):
@@ -83,21 +71,21 @@ class AirflowPasses:
 
     def run(
         self, work: Pass, address: Address, lock: PassLock, fence: Fence, timeout_seconds: float
-    ) -> Report:
+    ) -> Mapping[str, str]:
         """
-        Run a pass to its end.
+        Run a pass to its end; return the DAGs that failed, with Airflow's errors.
 
         Raises:
             SidecarError: It failed as a whole; what it had done by then stays.
-            CycleAbandoned: The fence was revoked before its start.
+            CycleAbandoned: The fence was revoked; the same stays.
         """
         environ = self._environment(address)
         self.last_cpu_seconds = 0.0
         ends_at = time.monotonic() + timeout_seconds
 
-        def start(task: Mapping[str, object]) -> Report:
+        def start(task: Mapping[str, object]) -> Mapping[str, str]:
             seconds = ends_at - time.monotonic()
-            return self._start(task, environ, address, fence, seconds, lock.check).report
+            return self._start(task, environ, address, fence, seconds, lock.check).failed_dags
 
         if not self.cli_because:
             try:
@@ -105,10 +93,10 @@ class AirflowPasses:
             except Misfit as error:
                 log.warning("targeted_failed", error=error.message)
                 self.cli_because = "script"
-        report = start(self._task(work, self._command(work))) if work.reason != "file" else Report()
+        failed = start(self._task(work, self._command(work))) if work.reason != "file" else {}
         if work.given:  # Airflow has no command for it
             start(self._task(replace(work, roles=False, dags=())))
-        return report
+        return failed
 
     def write_empty(self, address: Address, fence: Fence, timeout_seconds: float) -> Tables:
         """
@@ -122,7 +110,7 @@ class AirflowPasses:
 
         Raises:
             SidecarError: Airflow failed.
-            CycleAbandoned: The fence was revoked before its start.
+            CycleAbandoned: The fence was revoked.
         """
         self.last_cpu_seconds = 0.0
         with empty_database(self._folder) as empty:
@@ -184,6 +172,8 @@ class AirflowPasses:
         except FileNotFoundError as error:
             raise _missing(self._installation.python) from error
         self.last_cpu_seconds += ended.cpu_seconds
+        if fence.is_revoked:  # which has killed it
+            raise CycleAbandoned
         self._judge(ended, listener, is_script=not task["command"])
         return listener
 
@@ -258,7 +248,7 @@ class _Listener:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._last: deque[str] = deque(maxlen=LAST_LINES)
-        self.report = Report()
+        self.failed_dags: dict[str, str] = {}
         self.told: dict[str, frozenset[Any]] = {}
         self.failed: dict[str, str] | None = None
         self.missing_module: str | None = None
@@ -274,7 +264,7 @@ class _Listener:
             said = None
         match said:
             case {"dag": str(dag_id), "error": str(error)}:
-                self.report.failed[dag_id] = _one_line(self._address.redact(error))
+                self.failed_dags[dag_id] = _one_line(self._address.redact(error))
             case {"roles": list(), "bare": list(), "permissions": list(), "grants": list()}:
                 self.told = {
                     name: frozenset(row if isinstance(row, str) else tuple(row) for row in rows)

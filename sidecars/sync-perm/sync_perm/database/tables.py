@@ -4,9 +4,9 @@ What the tables say: roles, permissions, grants, and what the DAGs ask for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from sidecar_runtime.errors import SidecarError
 from sync_perm.database.access_control import AccessControl, Unreadable, read_access_control
@@ -16,6 +16,8 @@ from sync_perm.database.database import Database
 # (2026-11).
 BATCH = 5
 
+Access: TypeAlias = AccessControl | Unreadable | None
+"""Of a DAG; None without one, Unreadable where we cannot tell."""
 Permission = tuple[str, str]
 """Action and resource."""
 Grant = tuple[str, str, str]
@@ -42,7 +44,7 @@ class Tables:
         aliases: Role as a DAG spells it → as the database does, whose collation takes both for one.
         bare: Resources without any permission; Airflow has some.
         unfit: Names of roles that the database cannot hold.
-        dags: DAG → its access control; None without one, Unreadable where we cannot tell.
+        dags: DAG → its access control.
         fresh: The DAGs that were serialized again since the last look.
         places: Of the DAGs; empty where nobody asks for them.
     """
@@ -51,7 +53,7 @@ class Tables:
     permissions: frozenset[Permission]
     grants: frozenset[Grant]
     broken: int
-    dags: Mapping[str, AccessControl | Unreadable | None]
+    dags: Mapping[str, Access]
     fresh: frozenset[str]
     aliases: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
@@ -76,8 +78,9 @@ class Reader:
         self._dags_folder = dags_folder
         self._order = "created_at" if has_versions else "last_updated"
         self.path_column = "relative_fileloc" if has_versions else "fileloc"
-        self._hashes: dict[str, str] = {}
-        self._access: dict[str, AccessControl | Unreadable | None] = {}
+        # DAG → hash, and what was read under it. It is replaced, never shortened, as a cycle that
+        # was abandoned may still be reading.
+        self._known: dict[str, tuple[str, Access]] = {}
 
     def read(
         self,
@@ -99,7 +102,7 @@ class Reader:
             SidecarError: The database failed.
         """
         table = database.table
-        fresh = self._read_dags(database) if dags else frozenset()
+        access, fresh = self._read_dags(database) if dags else ({}, frozenset())
         roles = _names(database, "ab_role")
         pairs, bare, broken = _permissions(database)
         grants = frozenset(
@@ -109,13 +112,15 @@ class Reader:
             )
             if number in pairs and role in roles
         )
-        aliases, unfit = self._aliases(database, frozenset(roles.values()), names)
+        named = {role for one in access.values() if isinstance(one, dict) for role in one}
+        unknown = named.union(names).difference(roles.values())
+        aliases, unfit = _find_roles(database, sorted(unknown))
         return Tables(
             roles=frozenset(roles.values()),
             permissions=frozenset(pairs.values()),
             grants=grants,
             broken=broken,
-            dags=dict(self._access) if dags else {},
+            dags=access,
             fresh=fresh,
             aliases=aliases,
             places=self.read_places(database) if places else {},
@@ -152,38 +157,9 @@ class Reader:
                 return path.removeprefix(f"{root.rstrip('/')}/").lstrip("/")
         return ""
 
-    def _aliases(
-        self, database: Database, roles: frozenset[str], names: Iterable[str]
-    ) -> tuple[dict[str, str], frozenset[str]]:
+    def _read_dags(self, database: Database) -> tuple[dict[str, Access], frozenset[str]]:
         """
-        Ask for the roles that DAGs or the file name and we do not know, as Airflow asks: the
-        database compares. Return its names for them, and those that it cannot hold.
-
-        Which errors a name may cause is each server's own; so whatever fails for this name and not
-        for another one is the name's fault. What comes back changed, the connection cannot say.
-        """
-        asked = (access for access in self._access.values() if isinstance(access, dict))
-        unknown = {role for access in asked for role in access}.union(names) - roles
-        table, text = database.table("ab_role"), database.driver.TEXT
-        sql = f"SELECT {text}, name FROM (SELECT 1) AS one LEFT JOIN {table} ON name = {{}}"
-        aliases: dict[str, str] = {}
-        unfit: set[str] = set()
-        for role in sorted(unknown):
-            try:
-                (said, found), *_ = database.rows(sql, [role, role])
-            except SidecarError:
-                database.rows(sql, ["", ""])
-                unfit.add(role)
-                continue
-            if said != role:
-                unfit.add(role)
-            elif found is not None:
-                aliases[role] = found
-        return aliases, frozenset(unfit)
-
-    def _read_dags(self, database: Database) -> frozenset[str]:
-        """
-        Bring what we know of the DAGs up to date; return those that changed.
+        Return what the DAGs ask for, and those that changed since the last look.
         """
         table = database.table("serialized_dag")
         newest: dict[str, tuple[Any, str]] = {}
@@ -192,36 +168,68 @@ class Reader:
         ):
             if dag_id not in newest or newest[dag_id][0] < at:
                 newest[dag_id] = (at, digest)
-        changed = {d: digest for d, (_, digest) in newest.items() if self._hashes.get(d) != digest}
-        for dag_id in self._hashes.keys() - newest.keys():
-            del self._hashes[dag_id], self._access[dag_id]
-        is_first = not self._hashes
-        todo = list(changed.items())
-        for start in range(0, len(todo), BATCH):
-            self._fetch(database, table, todo[start : start + BATCH])
-        return frozenset() if is_first else frozenset(changed)
+        before = self._known
+        known = {dag_id: before[dag_id] for dag_id in newest if dag_id in before}
+        changed = [
+            (dag_id, digest)
+            for dag_id, (_, digest) in newest.items()
+            if dag_id not in known or known[dag_id][0] != digest
+        ]
+        fresh = frozenset(dag_id for dag_id, _ in changed) if before else frozenset()
+        self._known = known
+        for start in range(0, len(changed), BATCH):
+            known.update(_fetch(database, table, changed[start : start + BATCH]))
+        return {dag_id: access for dag_id, (_, access) in known.items()}, fresh
 
-    def _fetch(self, database: Database, table: str, batch: list[tuple[str, str]]) -> None:
-        """
-        Read the access control of some DAGs; one that changes meanwhile is left for the next look.
-        """
-        marks = ", ".join(["{}"] * len(batch))
-        text = database.driver.TEXT.replace("{}", "data")
-        rows = database.rows(
-            f"SELECT dag_id, dag_hash, {text}, data_compressed FROM {table}"
-            f" WHERE dag_id IN ({marks}) AND dag_hash IN ({marks})",
-            [dag_id for dag_id, _ in batch] + [digest for _, digest in batch],
-        )
-        found = {(dag_id, digest): (data, blob) for dag_id, digest, data, blob in rows}
-        for dag_id, digest in batch:
-            if (dag_id, digest) not in found:
-                continue
-            data, blob = found[dag_id, digest]
-            try:
-                self._access[dag_id] = read_access_control(data, bytes(blob) if blob else None)
-            except Unreadable as error:
-                self._access[dag_id] = error
-            self._hashes[dag_id] = digest
+
+def _fetch(
+    database: Database, table: str, batch: list[tuple[str, str]]
+) -> Iterator[tuple[str, tuple[str, Access]]]:
+    """
+    Read the access control of some DAGs; one that changes meanwhile is left for the next look.
+    """
+    marks = ", ".join(["{}"] * len(batch))
+    text = database.driver.TEXT.replace("{}", "data")
+    rows = database.rows(
+        f"SELECT dag_id, dag_hash, {text}, data_compressed FROM {table}"
+        f" WHERE dag_id IN ({marks}) AND dag_hash IN ({marks})",
+        [dag_id for dag_id, _ in batch] + [digest for _, digest in batch],
+    )
+    for dag_id, digest, data, blob in rows:
+        if (dag_id, digest) not in batch:
+            continue  # another one's hash
+        access: Access
+        try:
+            access = read_access_control(data, bytes(blob) if blob else None)
+        except Unreadable as error:
+            access = error
+        yield dag_id, (digest, access)
+
+
+def _find_roles(database: Database, names: Iterable[str]) -> tuple[dict[str, str], frozenset[str]]:
+    """
+    Ask for roles that we do not know, as Airflow asks: the database compares. Return its names for
+    them, and those that it cannot hold.
+
+    Which errors a name may cause is each server's own; so whatever fails for this name and not
+    for another one is the name's fault. What comes back changed, the connection cannot say.
+    """
+    table, text = database.table("ab_role"), database.driver.TEXT
+    sql = f"SELECT {text}, name FROM (SELECT 1) AS one LEFT JOIN {table} ON name = {{}}"
+    aliases: dict[str, str] = {}
+    unfit: set[str] = set()
+    for role in names:
+        try:
+            (said, found), *_ = database.rows(sql, [role, role])
+        except SidecarError:
+            database.rows(sql, ["", ""])
+            unfit.add(role)
+            continue
+        if said != role:
+            unfit.add(role)
+        elif found is not None:
+            aliases[role] = found
+    return aliases, frozenset(unfit)
 
 
 def _permissions(database: Database) -> tuple[dict[int, Permission], frozenset[str], int]:
