@@ -18,7 +18,6 @@ import pytest
 
 from sidecar_runtime.errors import SidecarError
 from sync_perm.database import mysql, postgresql
-from sync_perm.database import sqlite as sqlite_driver
 from sync_perm.database.connection import parse_url
 from sync_perm.database.database import ADVICE, Database
 from sync_perm.database.lock import PassLock
@@ -118,8 +117,9 @@ def test_names_of_tables_carry_the_schema(sqlite: Sqlite) -> None:
 
     assert '"main".ab_role' == Database(address).table("ab_role")
     assert [] == Database(address).rows(f"SELECT * FROM {Database(address).table('ab_role')}")
-    assert '"od""d"' == postgresql.quoted('od"d') == sqlite_driver.quoted('od"d')
-    assert "`od``d`" == mysql.quoted("od`d")
+    odd = Database(parse_url("TEST", sqlite.address.url, 'od"d'))
+    assert '"od""d".ab_role' == odd.table("ab_role")
+    assert ('"', "`") == (postgresql.QUOTE, mysql.QUOTE)
 
 
 def test_one_lock_for_all(sqlite: Sqlite) -> None:

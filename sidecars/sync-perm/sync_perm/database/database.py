@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Protocol, cast
 
 from sidecar_runtime.errors import SidecarError
@@ -31,6 +31,10 @@ class Driver(Protocol):
     """The SQL that multiplies two numbers of 32 bits, so that the sum of many fits."""
     TRY_WRITE: str
     """The SQL that changes no row of a table, and fails where nothing can be written."""
+    QUOTE: str
+    """What a name stands in."""
+    ERRORS: tuple[type[Exception], ...]
+    """The classes of the driver's errors."""
 
     def connect(self, address: Address) -> Any:
         """
@@ -40,16 +44,6 @@ class Driver(Protocol):
     def explain(self, error: Exception) -> str:
         """
         Return our reason for an error of the driver.
-        """
-
-    def errors(self) -> tuple[type[Exception], ...]:
-        """
-        Return the classes of the driver's errors.
-        """
-
-    def quoted(self, schema: str) -> str:
-        """
-        Return the name of a schema as SQL takes it.
         """
 
     def try_lock(self, connection: Any, address: Address, idle_seconds: int) -> bool:
@@ -89,17 +83,15 @@ class Database:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.driver = load_driver(address)
-        try:
+        with self._explained():
             self._connection = self.driver.connect(address)
-        except self.driver.errors() as error:
-            raise self._explain(error) from None
 
     def table(self, name: str) -> str:
         """
         Return the name of a table as SQL takes it.
         """
-        schema = self.address.schema
-        return f"{self.driver.quoted(schema)}.{name}" if schema else name
+        schema, quote = self.address.schema, self.driver.QUOTE
+        return f"{quote}{schema.replace(quote, 2 * quote)}{quote}.{name}" if schema else name
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """
@@ -117,12 +109,9 @@ class Database:
         Raises:
             SidecarError: The query or the connection failed.
         """
-        try:
-            with closing(self._connection.cursor()) as cursor:
-                cursor.execute(sql.replace("{}", self.driver.PLACEHOLDER), tuple(parameters))
-                yield from cursor
-        except self.driver.errors() as error:
-            raise self._explain(error) from None
+        with self._explained(), closing(self._connection.cursor()) as cursor:
+            cursor.execute(sql.replace("{}", self.driver.PLACEHOLDER), tuple(parameters))
+            yield from cursor
 
     def try_write(self) -> None:
         """
@@ -141,34 +130,25 @@ class Database:
             reason = "database_read_only"
             raise SidecarError(reason, error.message, ADVICE[reason]) from None
 
-    def try_lock(self, idle_seconds: int) -> bool:
-        """
-        Try to become the only holder of the lock, until :meth:`close`.
-
-        Args:
-            idle_seconds: After so long without a question the server ends the connection.
-
-        Raises:
-            SidecarError: The query or the connection failed.
-        """
-        try:
-            return self.driver.try_lock(self._connection, self.address, idle_seconds)
-        except self.driver.errors() as error:
-            raise self._explain(error) from None
-
     def close(self) -> None:
         """
-        Let go of the connection, and of the lock with it; one that is broken already is fine.
+        Let go of the connection; one that is broken already is fine.
+        """
+        with suppress(*self.driver.ERRORS):
+            self._connection.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """
+        Make reasons of the driver's errors.
         """
         try:
-            self._connection.close()
-        except self.driver.errors():
-            pass
-
-    def _explain(self, error: Exception) -> SidecarError:
-        reason = self.driver.explain(error)
-        text = self.address.redact(" ".join(str(error.args[-1] if error.args else error).split()))
-        return SidecarError(reason, f"{self.address}: {text}", ADVICE[reason])
+            yield
+        except self.driver.ERRORS as error:
+            reason = self.driver.explain(error)
+            text = " ".join(str(error.args[-1] if error.args else error).split())
+            message = f"{self.address}: {self.address.redact(text)}"
+            raise SidecarError(reason, message, ADVICE[reason]) from None
 
 
 def load_driver(address: Address) -> Driver:

@@ -5,6 +5,7 @@ One pass at a time for one database, however many sidecars there are.
 from __future__ import annotations
 
 import time
+from typing import Self
 
 from sidecar_runtime.errors import SidecarError
 from sync_perm.database.connection import Address
@@ -17,9 +18,9 @@ CHECK_SECONDS = 1.0
 IDLE_SECONDS = 45
 
 
-class PassLock:
+class PassLock(Database):
     """
-    A lock in the database itself, on a connection of its own that ends with the ``with``.
+    A connection that may hold the lock, which is in the database itself; a ``with`` closes it.
 
     However this process dies, the server sees the connection end and gives the lock to the next;
     where the whole node dies, it hears nothing for `idle_seconds`, and ends the connection.
@@ -29,34 +30,25 @@ class PassLock:
     """
 
     def __init__(self, address: Address, idle_seconds: int = IDLE_SECONDS) -> None:
-        self.address = address
-        self._database = Database(address)
+        super().__init__(address)
         self._idle_seconds = idle_seconds
         self._checked_at = time.monotonic()
 
-    def __enter__(self) -> PassLock:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._database.close()
-
-    def try_write(self) -> None:
-        """
-        Fail where a pass could write nothing.
-
-        Raises:
-            SidecarError: The database failed, or nothing can be written there.
-        """
-        self._database.try_write()
+        self.close()
 
     def try_acquire(self) -> bool:
         """
-        Try to become the holder.
+        Try to become the holder, until :meth:`close`.
 
         Raises:
             SidecarError: The database failed.
         """
-        return self._database.try_lock(self._idle_seconds)
+        with self._explained():
+            return self.driver.try_lock(self._connection, self.address, self._idle_seconds)
 
     def check(self) -> None:
         """
@@ -68,7 +60,7 @@ class PassLock:
         if time.monotonic() - self._checked_at < CHECK_SECONDS:
             return
         try:
-            self._database.rows("SELECT 1")
+            self.rows("SELECT 1")
         except SidecarError as error:
             raise SidecarError(
                 "lock_lost",

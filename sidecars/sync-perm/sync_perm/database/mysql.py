@@ -18,6 +18,8 @@ TEXT = "CAST({} AS CHAR)"
 NUMBER = "CRC32({})"
 PRODUCT = "{} * {}"  # of 64 bits, and their sum a DECIMAL
 TRY_WRITE = "UPDATE {} SET id = id WHERE 1 = 0"
+QUOTE = "`"
+ERRORS = (pymysql.Error, OSError, ValueError)
 MILLISECONDS = "CAST(UNIX_TIMESTAMP({}) * 1000 AS SIGNED)"
 CONNECT_SECONDS = 10
 ANSWER_SECONDS = 30
@@ -93,10 +95,6 @@ def _any_certificate() -> ssl.SSLContext:
     return context
 
 
-def errors() -> tuple[type[Exception], ...]:
-    return (pymysql.Error, OSError, ValueError)
-
-
 def explain(error: Exception) -> str:
     code = error.args[0] if error.args else None
     if isinstance(error, ssl.SSLError) or "SSL" in str(error) or "certificate" in str(error):
@@ -106,10 +104,6 @@ def explain(error: Exception) -> str:
     return (
         REASONS_BY_CODE.get(code, "database_failed") if isinstance(code, int) else "database_failed"
     )
-
-
-def quoted(schema: str) -> str:
-    return "`" + schema.replace("`", "``") + "`"
 
 
 def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:

@@ -20,6 +20,8 @@ TEXT = "CAST({} AS TEXT)"
 NUMBER = "HASHTEXT({})"
 PRODUCT = "CAST({} AS BIGINT) * {}"
 TRY_WRITE = "SELECT id FROM {} WHERE 1 = 0 FOR UPDATE"
+QUOTE = '"'
+ERRORS = (psycopg2.Error, ValueError)
 MILLISECONDS = "CAST(EXTRACT(EPOCH FROM {}) * 1000 AS BIGINT)"
 
 # Of one connect or one query: a server that accepts and does not answer must not hold a cycle.
@@ -84,10 +86,6 @@ def parameters(address: Address) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value not in (None, "")}
 
 
-def errors() -> tuple[type[Exception], ...]:
-    return (psycopg2.Error, ValueError)
-
-
 def explain(error: Exception) -> str:
     code = getattr(error, "pgcode", None) or ""
     for prefix, reason in REASONS_BY_CODE.items():
@@ -102,10 +100,6 @@ def explain(error: Exception) -> str:
         if any(word in words for word in found):
             return reason
     return "database_failed"
-
-
-def quoted(schema: str) -> str:
-    return '"' + schema.replace('"', '""') + '"'
 
 
 def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:

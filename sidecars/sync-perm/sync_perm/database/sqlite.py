@@ -19,6 +19,8 @@ TEXT = "{}"
 NUMBER = "CRC32({})"  # which is ours
 PRODUCT = "{} * {} % 4294967291"  # a prime; a sum of more than 64 bits would fail
 TRY_WRITE = "SELECT id FROM {} WHERE 1 = 0"  # our own connection never writes
+QUOTE = '"'
+ERRORS = (sqlite3.Error, OSError, UnicodeError)
 MILLISECONDS = "CAST(ROUND(JULIANDAY({}) * 86400000) AS INTEGER)"
 
 
@@ -53,10 +55,6 @@ def _crc32(text: str | None) -> int | None:
     return None if text is None else zlib.crc32(text.encode())
 
 
-def errors() -> tuple[type[Exception], ...]:
-    return (sqlite3.Error, OSError, UnicodeError)
-
-
 def explain(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "database_read_denied"
@@ -66,10 +64,6 @@ def explain(error: Exception) -> str:
     if "no such table" in words or "no such column" in words:
         return "database_not_migrated"
     return "database_failed"
-
-
-def quoted(schema: str) -> str:
-    return '"' + schema.replace('"', '""') + '"'
 
 
 def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:
