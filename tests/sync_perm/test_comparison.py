@@ -50,6 +50,9 @@ def test_what_passes_do_not_fix_is_a_shortfall(sqlite: Sqlite, database: Databas
     look = comparison.keep(look.items, look)
     status.show_differences(frozenset(), look.failing, "r", is_defined=True)
 
-    assert (True, "DAGs that passes have not fixed: 1") == (status.readiness.ready, status.readiness.shortfall)
+    assert (True, "DAGs that passes have not fixed: 1") == (
+        status.readiness.ready,
+        status.readiness.shortfall,
+    )
     status.show_differences(frozenset(), {}, "r", is_defined=True)
     assert (True, "") == (status.readiness.ready, status.readiness.shortfall)

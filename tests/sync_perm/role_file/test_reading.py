@@ -164,12 +164,12 @@ def test_a_role_may_be_reached_on_two_ways() -> None:
 
 
 def test_anchors_that_repeat_without_end_are_refused() -> None:
-    each = [f"p{number} on X" for number in range(100)]
-    dag = "{id: a, permissions: *p}"
-    text = f"roles:\n  a: {{permissions: &p {each}, dags: &d [{', '.join(20 * [dag])}]}}\n"
+    first = f"{{id: a, permissions: &p [{', '.join(100 * ['can_read'])}]}}"
+    dags = ", ".join([first, *(19 * ["{id: a, permissions: *p}"])])
+    text = f"roles:\n  a: {{dags: &d [{dags}]}}\n"
     text += "".join(f"  r{number}: {{dags: *d}}\n" for number in range(60))
 
-    (found,) = (one for one in mistakes(text) if "values" in one)
+    (found,) = mistakes(text)
 
     assert len(text) < 10_000
     assert f"more than {MAX_VALUES:,} values" in found
