@@ -28,7 +28,7 @@ from sidecar_runtime.health import Outcome
 from sidecar_runtime.loop.backoff import Backoff
 from tests.kerberos.given import ccache, config, tgt
 from tests.runtime.recording import Log
-from tests.support.kdc import REALM, Kdc
+from tests.support.kdc import REALM, Kdc, expiry_of
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
@@ -354,6 +354,42 @@ def test_wrong_keys_are_tried_twice_also_across_restarts_and_new_ones_at_once(
     assert "changed" == again.cycle().result
     assert ["ccache"] == os.listdir(box.ccache.parent), "what was remembered is forgotten"
     kdc.kadmin("modprinc -requires_preauth airflow")
+
+
+@pytest.mark.parametrize(
+    ("life", "offset_seconds", "timesync"), [("10m", -600, "1"), ("5m", -240, "0")]
+)
+def test_a_kdc_that_is_behind_still_gives_usable_tickets_and_is_not_asked_all_the_time(
+    start: Start,
+    tmp_path: Path,
+    kdc: Kdc,
+    krb5_config: Path,
+    life: str,
+    offset_seconds: int,
+    timesync: str,
+) -> None:
+    """
+    By our clock the first ticket has ended, and more than half of the second is over: with
+    kdc_timesync libkrb5 goes by the KDC's clock, without it a minute is left.
+    """
+    name = f"behind{offset_seconds}"
+    kdc.add_principal(name, life)
+    (tmp_path / "keytab" / "airflow.keytab").unlink()
+    kdc.copy_keys(tmp_path / "keytab" / "airflow.keytab", name)
+    kdc.client_config(krb5_config, libdefaults={"kdc_timesync": timesync})
+    kdc.stop()
+    kdc.start(clock_offset_seconds=offset_seconds)
+    try:
+        box = start()
+
+        results = [box.cycle().result, box.cycle().result]
+
+        ends_in_seconds = expiry_of(box.ccache, krb5_config) - time.time()
+        assert (["changed", "unchanged"], True) == (results, box.sidecar.readiness().ready)
+        assert ends_in_seconds < 65
+    finally:
+        kdc.stop()
+        kdc.start()
 
 
 class RevokedBetween(Fence):

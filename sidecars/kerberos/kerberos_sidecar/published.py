@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import stat
+from threading import Lock
 
 from kerberos_sidecar.formats.ccache import SIZE_LIMIT_BYTES, read_ticket
 from kerberos_sidecar.formats.regular import read_regular
@@ -27,7 +28,8 @@ class Published:
         self._path = path
         self._mode = mode
         self.group: int | None = None
-        # Replaced as a whole, so that threads need no lock.
+        # Ten thousand entries, which a consumer may have made, take 0.2 s: one thread reads them.
+        self._lock = Lock()
         self._seen: tuple[tuple[int, ...], Found] | None = None
 
     def look(self) -> Found:
@@ -41,10 +43,10 @@ class Published:
             return Found(problem=f"is not there ({error.strerror})")
         stamp: tuple[int, ...] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         stamp += (found.st_mode, found.st_gid, group, self.group or 0)
-        seen = self._seen
-        if seen is None or seen[0] != stamp:
-            seen = self._seen = (stamp, self._read(found, group))
-        return seen[1]
+        with self._lock:
+            if self._seen is None or self._seen[0] != stamp:
+                self._seen = (stamp, self._read(found, group))
+            return self._seen[1]
 
     def closed_folder(self) -> str:
         """

@@ -47,6 +47,40 @@ def test_what_is_read_of_a_ticket_is_what_klist_says(
     assert (3600, 7200) == (ticket.lifetime_seconds, ticket.renew_until - ticket.starts_at)
 
 
+RENEW, ZERO = {"renew_lifetime": "7d"}, {"KERBEROS_RENEW_LIFETIME": "0"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "site", "flags"),
+    [
+        ({}, RENEW, {"forwardable", "renewable"}),
+        ({"KERBEROS_FORWARDABLE": "false"}, RENEW | {"forwardable": "true"}, {"renewable"}),
+        (ZERO, RENEW, {"forwardable"}),
+        (ZERO, {}, {"forwardable"}),
+    ],
+)
+def test_a_ticket_has_the_flags_of_the_settings_then_those_of_the_site(
+    kdc: Kdc,
+    tmp_path: Path,
+    krb5_config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+    site: dict[str, str],
+    flags: set[str],
+) -> None:
+    """The KDC gives less life than asked for, which it may offer to make up for by renewal."""
+    kdc.add_principal(tmp_path.name, "1h", "7d")
+    keytab = kdc.write_keytab(tmp_path / "keytab", tmp_path.name)
+    kdc.client_config(krb5_config, libdefaults={"ticket_lifetime": "24h", **site})
+    ours = tmp_path / "ours"
+    ours.write_text(overlay(load_settings(settings)[0]))
+    monkeypatch.setenv("KRB5_CONFIG", f"{ours}:{krb5_config}")
+
+    ticket = read_ticket(acquire(keytab))
+
+    assert flags == {"forwardable", "renewable"} & set(ticket.flags)
+
+
 def test_each_call_asks_the_kdc(kdc: Kdc, keytab: Path, krb5_config: Path) -> None:
     before = kdc.requests()
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tests.support.kdc import run_client
-from tests.support.site import Site, failure
+from tests.support.site import Site
 from tests.support.waiting import wait_until
 
 
@@ -33,20 +33,6 @@ def test_a_rotated_secret_is_used_at_once(here: Site) -> None:
     os.replace(folder / "..data_tmp", folder / "..data")
 
     wait_until(lambda: here.kdc.requests() > issued, "a ticket with the new key", 10)
-
-
-def test_half_a_keytab_on_its_way_is_no_harm(here: Site) -> None:
-    """A tool that writes in place is seen half-way: named, tried again, the ticket stays."""
-    daemon = here.publish()
-    fresh = here.kdc.write_keytab(here.folder / "fresh", here.principal).read_bytes()
-    after = len(daemon.events)
-
-    here.keytab.write_bytes(fresh[:40])
-    failure(daemon, after)
-    here.keytab.write_bytes(fresh)
-
-    daemon.wait_for_event("ticket_acquired", after=after)
-    assert here.is_valid()
 
 
 def test_the_only_keytab_of_the_folder_and_its_first_principal_are_taken(here: Site) -> None:

@@ -116,31 +116,6 @@ def test_the_lifetime_is_what_krb5_conf_says_and_the_ticket_forwardable_as_airfl
     assert "F" in flags_of(site)
 
 
-def test_a_ticket_is_not_forwardable_where_the_settings_say_so(make_site: MakeSite) -> None:
-    site = make_site("1d")
-    site.configure(forwardable="true")
-
-    site.publish(KERBEROS_FORWARDABLE="false")
-
-    assert "F" not in flags_of(site)
-
-
-def test_no_ticket_is_renewable_where_the_settings_say_so(make_site: MakeSite) -> None:
-    """Even where the KDC gives less life than asked for, which it may offer to make up for."""
-    site = make_site("1h")
-    site.kdc.kadmin(f"modprinc -maxrenewlife 7d {site.principal}")
-    site.configure(ticket_lifetime="24h", renew_lifetime="7d")
-    site.publish().kill()
-    assert "R" in flags_of(site)
-
-    site.publish(KERBEROS_RENEW_LIFETIME="0")
-
-    assert "R" not in flags_of(site)
-    site.configure(ticket_lifetime="24h")
-    site.publish(KERBEROS_RENEW_LIFETIME="0")
-    assert "R" not in flags_of(site)
-
-
 def flags_of(site: Site) -> str:
     """The flags of the published ticket, a letter each: "FI"."""
     listing = run_client(["klist", "-f"], site.config, site.ccache).stdout

@@ -4,11 +4,6 @@ The KDC is down, silent or talks nonsense: the last ticket stays, and the cause 
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
-from threading import Event as Flag
-from threading import Thread
 
 import pytest
 
@@ -93,19 +88,6 @@ def test_a_kdc_that_is_back_before_the_end_costs_no_valid_ticket(
     assert time.time() < expiry
 
 
-def test_ready_again_at_once_after_a_restart_while_the_kdc_is_down(
-    here: Site, running_kdc: Kdc
-) -> None:
-    here.publish().kill()
-    running_kdc.stop()
-
-    daemon = here.start()
-
-    failure(daemon)
-    assert daemon.get("/readyz").status == 200
-    assert daemon.get("/readyz").json()["reason"] == "kdc_unreachable"
-
-
 def test_a_one_shot_is_done_with_a_valid_ticket_while_the_kdc_is_down(
     here: Site, running_kdc: Kdc
 ) -> None:
@@ -180,97 +162,24 @@ def test_a_hung_kdc_is_named_at_the_deadline_and_the_ticket_stays(
     assert_tells(daemon, "kdc_hung", ready=True)
 
 
-def test_an_answer_after_the_deadline_is_published_by_the_next_cycle(
+def test_an_answer_after_two_deadlines_is_published_by_the_next_cycle(
     here: Site, running_kdc: Kdc
 ) -> None:
     """Nobody asks again for what is on its way; and no abandoned cycle publishes."""
     daemon = here.publish(KERBEROS_TIMEOUT="1s")
-    issued = running_kdc.requests()
+    before, issued = here.ccache.read_bytes(), running_kdc.requests()
     running_kdc.hang()
-    after = len(daemon.events)
-    daemon.sighup()
-    failure(daemon, after)
-
-    with changes_of(here) as changes:
-        running_kdc.resume()
-        finished = daemon.wait_for_event("cycle_finished", after=after, result="changed")
-        ended_at = datetime.fromisoformat(finished["timestamp"]).timestamp()
-
-    assert running_kdc.requests() <= issued + 2, "one request, by UDP and by TCP"
-    assert 1 == len(changes)
-    assert changes[0] >= ended_at - finished["duration_seconds"] - 0.02
-
-
-@contextmanager
-def changes_of(site: Site) -> Iterator[list[float]]:
-    """
-    When the ccache was replaced while the block ran, Unix times, seen by looking all the time.
-    """
-    seen: list[float] = []
-    ends = Flag()
-    inode = site.ccache.stat().st_ino
-
-    def look() -> None:
-        nonlocal inode
-        while not ends.wait(0.001):
-            found = site.ccache.stat()
-            if found.st_ino != inode:
-                inode = found.st_ino
-                seen.append(found.st_ctime)
-
-    thread = Thread(target=look)
-    thread.start()
-    yield seen
-    ends.set()
-    thread.join()
-
-
-def test_goes_on_after_many_hung_cycles(here: Site, running_kdc: Kdc) -> None:
-    """Threads that hang in libkrb5 come back after half a minute at most; none may be the last."""
-    daemon = here.publish(KERBEROS_TIMEOUT="1s")
-    running_kdc.hang()
-    for _ in range(3):
+    for _ in range(2):
         after = len(daemon.events)
         daemon.sighup()
         failure(daemon, after)
+    assert before == here.ccache.read_bytes()
+
     running_kdc.resume()
+    finished = daemon.wait_for_event("cycle_finished", after=after, result="changed")
 
-    after = len(daemon.events)
-    daemon.wait_for_event("ticket_acquired", 60, after=after)
-
+    assert before != here.ccache.read_bytes()
+    assert 1 == finished["tickets_acquired"], "none that an abandoned cycle has published"
+    assert running_kdc.requests() <= issued + 2, "one request, by UDP and by TCP"
     wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
     assert daemon.get("/healthz").status == 200
-
-
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_an_answer_that_is_no_kerberos_is_named(
-    here: Site, proxy: KdcProxy, transport: str
-) -> None:
-    here.configure(proxy.address, udp_preference_limit="1" if transport == "tcp" else "1465")
-    proxy.behavior = "garbage"
-    daemon = here.start()
-
-    failed = failure(daemon)
-
-    assert "kdc_garbage" == failed["reason"]
-    proxy.behavior = "relay"
-    daemon.wait_until_ready()
-
-
-def test_a_kdc_that_hangs_is_no_matter_when_another_answers(here: Site, proxy: KdcProxy) -> None:
-    proxy.behavior = "silent"
-    here.configure((proxy.address, here.kdc.address))
-
-    daemon = here.publish()
-
-    assert daemon.get("/readyz").status == 200
-
-
-def test_a_realm_whose_kdc_has_no_address_is_named(here: Site) -> None:
-    here.configure("kdc.invalid")
-    daemon = here.start()
-
-    failed = failure(daemon)
-
-    assert "kdc_unreachable" == failed["reason"], "libkrb5 has one code for both"
-    assert "DNS" in failed["advice"]
