@@ -55,19 +55,6 @@ RETRY_LEAST_SECONDS = 0.2
 log = get_logger("cycle")
 
 
-class HeldBackError(SidecarError):
-    """
-    It is not tried at the moment.
-
-    Args:
-        seconds: For how long.
-    """
-
-    def __init__(self, reason: str, message: str, advice: str, seconds: float) -> None:
-        super().__init__(reason, message, advice)
-        self.seconds = seconds
-
-
 @dataclass
 class Shared:
     """
@@ -219,7 +206,7 @@ class Session:
     def _check_refused(self, slot: Slot, keytab: Keytab, principal: Principal) -> None:
         """
         Raises:
-            HeldBackError: The KDC has refused these keys; after some more it locks the account.
+            SidecarError: The KDC has refused these keys; after some more it locks the account.
         """
         refused = self._refused(slot, principal)
         ticket = slot.published.look().ticket
@@ -227,14 +214,14 @@ class Session:
             keys_of(keytab, principal), time.time(), ticket.ends_at if ticket else None
         )
         if wait_seconds:
-            raise HeldBackError(
+            raise _held_back(
+                wait_seconds,
                 "keytab_stale",
                 f"the KDC has refused the key of {principal} (kvno {keytab.kvno_of(principal)}) in "
                 f"{keytab.path}; it is not tried before {iso(time.time() + wait_seconds)}, so as "
                 "not to lock the account",
                 "Export the keytab again: a new one is tried at once. KERBEROS_LOCKOUT_WINDOW "
                 "sets the wait.",
-                wait_seconds,
             )
 
     def _refused(self, slot: Slot, principal: Principal) -> Refused:
@@ -248,20 +235,20 @@ class Session:
     def _check_contested(slot: Slot, principal: Principal, cause: Cause) -> None:
         """
         Raises:
-            HeldBackError: Another principal's sidecar takes the ccache again and again.
+            SidecarError: Another principal's sidecar takes the ccache again and again.
         """
         ticket = slot.published.look().ticket
         if ticket is None or ticket.principal.resembles(principal) or cause == "keytab_changed":
             return
         ccache, at = slot.entry.ccache, time.monotonic()
         if wait_seconds := contest_wait(slot.retaken_at, at):
-            raise HeldBackError(
+            raise _held_back(
+                wait_seconds,
                 "ccache_contested",
                 f"{ccache} is of {ticket.principal} again, although it was given back to "
                 f"{principal}: something else publishes there",
                 "Give each principal a ccache of its own (KERBEROS_CCACHE); look for a second "
                 "sidecar or a kinit on this volume.",
-                wait_seconds,
             )
         slot.retaken_at = [*slot.retaken_at[-9:], at]
         log.warning(
@@ -378,12 +365,11 @@ class Session:
         Remember why an entry failed; where there are several, name it the first time.
         """
         slot.failures += 1
-        if isinstance(error, HeldBackError):
-            wait_seconds = error.seconds
-        else:
-            wait_seconds = self._shared.backoff.seconds(slot.failures, RETRY_FLOOR_SECONDS)
-            within = retry_within([slot.published.look()], time.time())
-            wait_seconds = wait_seconds if within is None else min(wait_seconds, within)
+        wait_seconds = error.retry_within_seconds
+        if wait_seconds is None:
+            backoff_seconds = self._shared.backoff.seconds(slot.failures, RETRY_FLOOR_SECONDS)
+            ticket = slot.published.look().ticket
+            wait_seconds = min(backoff_seconds, retry_within(ticket, time.time()))
         slot.failed = Failed(stamp, slot.is_lost, time.monotonic() + wait_seconds)
         is_new = slot.logged != error.reason
         slot.error, slot.logged = error, error.reason
@@ -439,3 +425,12 @@ class Session:
             self._rehearsed = plan
             log.info("plan_made", acquire=dict(plan))
         return Outcome("unchanged")
+
+
+def _held_back(seconds: float, reason: str, message: str, advice: str) -> SidecarError:
+    """
+    Return the failure of what is not even tried, for that long.
+    """
+    error = SidecarError(reason, message, advice)
+    error.retry_within_seconds = seconds
+    return error

@@ -4,7 +4,8 @@ What is due, and why: pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -204,16 +205,14 @@ def contest_wait(retaken_at: Sequence[float], at: float) -> float:
     return max(0.0, retaken_at[-1] + pause_seconds - at)
 
 
-def retry_within(founds: Iterable[Found], now: float) -> float | None:
+def retry_within(ticket: Ticket | None, now: float) -> float:
     """
-    Return after how many seconds a failure is tried again at the latest.
+    Return after how many seconds a failure is tried again at the latest; infinite without a ticket.
 
-    That is a quarter of what is left of the ticket that ends first: a KDC that comes back before
-    its end is found in time. ``None`` where no ticket is left.
+    That is a quarter of what is left of it: a KDC that comes back before its end is found in time.
 
     Args:
         now: Unix time.
     """
-    left = [found.ticket.ends_at - now for found in founds if found.ticket]
-    soonest = min((seconds for seconds in left if seconds > 0), default=None)
-    return None if soonest is None else max(RETRY_FLOOR_SECONDS, soonest / 4)
+    left_seconds = ticket.ends_at - now if ticket else 0.0
+    return max(RETRY_FLOOR_SECONDS, left_seconds / 4) if left_seconds > 0 else math.inf
