@@ -78,6 +78,13 @@ def test_a_name_without_end_is_refused_and_not_quoted() -> None:
     assert len(str(caught.value)) < 100
 
 
+@pytest.mark.parametrize("name", ["air\x1b[2J", "air\ufffdow"], ids=["control", "no UTF-8"])
+def test_a_name_that_is_no_text_is_refused_and_not_quoted(name: str) -> None:
+    """A length that is wrong puts bytes of a key into it."""
+    with pytest.raises(ValueError, match=r"is of a principal with a name that is no text$"):
+        read_ticket(ccache(tgt(END, name=name), name=name))
+
+
 def test_every_cut_is_noticed_or_leaves_a_whole_ccache() -> None:
     content = ccache(tgt(END), config("refresh_time", b"1700018000"))
     whole = len(ccache(tgt(END)))
@@ -86,7 +93,7 @@ def test_every_cut_is_noticed_or_leaves_a_whole_ccache() -> None:
         if size == whole:
             assert read_ticket(content[:size]) == read_ticket(content)
         else:
-            with pytest.raises(ValueError, match=r"is no|ends in|holds no"):
+            with pytest.raises(ValueError, match=r"is no|is of|ends in|holds no"):
                 read_ticket(content[:size])
 
 

@@ -136,6 +136,8 @@ def _parse(content: bytes) -> tuple[Principal, float, Iterator[Credential]]:
         principal = _read_principal(octets)
     except EOFError:
         raise ValueError("ends in the middle of an entry") from None
+    if not principal.is_text:
+        raise ValueError("is of a principal with a name that is no text")
     if (letters := len(str(principal))) > NAME_LIMIT:
         raise ValueError(f"is of a principal with a name of {letters} letters")
     return principal, offset_seconds, _read_credentials(octets)

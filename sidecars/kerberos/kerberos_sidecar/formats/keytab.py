@@ -221,10 +221,10 @@ def _read_key(record: Octets, version: int, start: int, end: int) -> Key:
         kvno = record.integer(4) or kvno
     if not components:
         raise ValueError("has an entry without a name")
-    # Lengths that are wrong put bytes of the key into a name, and names are shown.
-    if not all(text.isprintable() and "\ufffd" not in text for text in (*components, realm)):
+    principal = Principal(components, realm)
+    if not principal.is_text:  # lengths that are wrong put bytes of the key into it
         raise ValueError("has an entry whose name is not text")
-    return Key(Principal(components, realm), kvno, enctype, added_at, start, end)
+    return Key(principal, kvno, enctype, added_at, start, end)
 
 
 def _explain_garbage(path: str, content: bytes) -> KeytabError:

@@ -32,6 +32,14 @@ class Principal:
         name = "/".join(_escape(part) for part in self.components)
         return f"{name}@{_escape(self.realm)}" if self.realm else name
 
+    @property
+    def is_text(self) -> bool:
+        """
+        Whether it can be shown: bytes of a key that were taken for a name cannot.
+        """
+        parts = (*self.components, self.realm)
+        return all(part.isprintable() and "\ufffd" not in part for part in parts)
+
     def is_named(self, wanted: Principal) -> bool:
         """
         Whether it is the one that is wanted; one without realm takes any.
