@@ -29,7 +29,7 @@ from sync_perm.sidecar import SyncPerm
 from sync_perm.status import Status
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
-from tests.sync_perm.given import AIRFLOW_2, Sqlite
+from tests.sync_perm.given import AIRFLOW_2, Sqlite, tables
 from tests.sync_perm.site import Site
 
 FIX = """
@@ -51,7 +51,12 @@ CONN_CMD = f"{CONN}_CMD"
 
 
 class Sidecar:
-    """A sidecar without its loop, on SQLite, with a stand-in for Airflow's command."""
+    """
+    A sidecar without its loop, on SQLite, with a stand-in for Airflow's command.
+
+    Attributes:
+        reads_definition: Whether what roles must have is still to be read, which takes a process.
+    """
 
     def __init__(self, folder: Path, sqlite: Sqlite) -> None:
         self.pace = Pace(quiet_seconds=0.05, settle_seconds=0.0)
@@ -62,6 +67,7 @@ class Sidecar:
         self.sqlite = sqlite
         self.folder = folder
         self.airflow = AIRFLOW_2
+        self.reads_definition = False
         sqlite.run("INSERT INTO ab_permission VALUES (1, 'can_read')")
         sqlite.run("INSERT INTO ab_view_menu VALUES (1, 'Website')")
         sqlite.run("INSERT INTO ab_permission_view VALUES (1, 1, 1)")
@@ -79,15 +85,15 @@ class Sidecar:
         airflow = replace(self.airflow, command=str(self.site.command), python=sys.executable)
         self.metrics = PermMetrics("0", "0")
         read = load_settings(environ)[0]
+        file = RoleFile(read.roles, airflow.resources) if read.roles else None
+        comparison = Comparison(airflow, include_dags=False, file=file)
+        if not self.reads_definition:
+            comparison.define(tables())
         self.sidecar = SyncPerm(
             read,
             find_source(config),
             AirflowPasses(airflow, config, str(self.folder), self.cli_because),
-            Comparison(
-                airflow,
-                include_dags=False,
-                file=RoleFile(read.roles, airflow.resources) if read.roles else None,
-            ),
+            comparison,
             self.metrics,
             Status(self.metrics),
             self.pace,
@@ -146,6 +152,7 @@ def test_nothing_differs_and_nothing_is_started(one: Sidecar) -> None:
 def test_what_a_default_role_lost_before_the_start_is_written_before_it_is_ready(
     one: Sidecar,
 ) -> None:
+    one.reads_definition = True
     one.site.add_python(granted="'Admin', 'Viewer'")
     one.site.write(FIX.replace("'team'", "'Viewer'"))
     session = one.begin()
@@ -161,6 +168,7 @@ def test_what_a_default_role_lost_before_the_start_is_written_before_it_is_ready
 
 
 def test_what_cannot_be_read_is_written_before_it_is_called_good(one: Sidecar) -> None:
+    one.reads_definition = True
     one.site.add_python("raise ImportError('moved')\n")
     session = one.begin()
 
@@ -179,6 +187,7 @@ def test_what_cannot_be_read_is_written_before_it_is_called_good(one: Sidecar) -
 
 
 def test_reading_that_is_cut_short_is_begun_again(one: Sidecar) -> None:
+    one.reads_definition = True
     one.site.add_python("import time; time.sleep(600)\n")
     session = one.begin()
     fence = Fence()
@@ -445,14 +454,26 @@ def test_where_the_script_does_not_fit_this_airflow_its_command_takes_over(
     assert ("changed", 2) == (run(session).result, one.passes)  # it is not tried again
 
 
-def test_a_script_that_fails_for_another_cause_is_not_given_up(one: Sidecar) -> None:
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("raise ValueError('the database is unwell')\n", "1: ValueError: the database is unwell"),
+        ("raise AssertionError\n", "1: AssertionError"),  # without a word
+    ],
+)
+def test_a_script_that_fails_for_another_cause_is_not_given_up(
+    one: Sidecar, program: str, said: str
+) -> None:
     one.cli_because = None
     session = one.begin()
     run(session)
-    one.site.add_python("raise ValueError('the database is unwell')\n")
+    one.site.add_python(program)
     one.add_role()
 
-    assert ("pass_failed", 0, "targeted") == (failure(session).reason, one.passes, one.mode[0])
+    error = failure(session)
+
+    assert ("pass_failed", 0, "targeted") == (error.reason, one.passes, one.mode[0])
+    assert error.message.endswith(said)
 
 
 def test_a_command_that_vanished_has_its_own_reason(one: Sidecar) -> None:
@@ -467,7 +488,6 @@ def test_a_folder_that_cannot_be_written_has_its_own_reason(one: Sidecar) -> Non
     session = one.begin()
     run(session)
     one.add_role()
-    (one.folder / "task.json").unlink()
     (one.folder / "task.json").mkdir()
 
     error = failure(session)
@@ -477,6 +497,7 @@ def test_a_folder_that_cannot_be_written_has_its_own_reason(one: Sidecar) -> Non
 
 
 def test_where_nothing_can_be_written_nothing_is_read(one: Sidecar) -> None:
+    one.reads_definition = True
     (one.folder / "empty").touch()
 
     with capture_logs() as logs:

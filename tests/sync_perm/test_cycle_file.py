@@ -198,6 +198,7 @@ def test_what_airflow_does_not_create_fails_by_name(one: WithFile) -> None:
 
 
 def test_a_one_shot_takes_a_base_as_airflow_defines_it(one: WithFile) -> None:
+    one.reads_definition = True
     one.sqlite.run("INSERT INTO ab_permission VALUES (90, 'can_edit')")
     one.sqlite.run("INSERT INTO ab_permission_view VALUES (90, 90, 1)")
     one.sqlite.run("INSERT INTO ab_permission_view_role VALUES (90, 90, 3), (91, 90, 1)")  # widened

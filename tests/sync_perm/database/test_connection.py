@@ -200,13 +200,19 @@ def test_the_password_shows_nowhere() -> None:
             "p%2fss! of postgresql://u:p%2fss!@h/d",
             "*** of postgresql://u:***@h/d",
         ),
+        ("mysql://u:p%20ss%2F@h/d", "p ss%2F of u:p ss%2F@h", "*** of u:***@h"),
         (
             "postgresql://airflow:airflow@h/d",
             "user airflow at postgresql://airflow:airflow@h/d",
             "user airflow at postgresql://airflow:***@h/d",
         ),
     ],
-    ids=["in every form", "as the URL has it", "like a public name: in URLs only"],
+    ids=[
+        "in every form",
+        "as the URL has it",
+        "as SQLAlchemy writes it",
+        "like a public name: in URLs only",
+    ],
 )
 def test_text_is_redacted(url: str, text: str, redacted: str) -> None:
     assert redacted == parse(url).redact(text)

@@ -224,7 +224,8 @@ class AirflowPasses:
                 ADVICE["driver_missing"],
             )
         if ended.code or failed or (is_script and not listener.is_done):
-            what = f"{failed['kind']}: {failed['error']}" if failed else ""
+            said = failed or {}  # an error may have no words
+            what = ": ".join(said[key] for key in ("kind", "error") if key in said)
             is_misfit = is_script and failed is not None and "is_misfit" in failed
             raise (Misfit if is_misfit else SidecarError)(
                 "pass_failed",

@@ -65,7 +65,8 @@ class Address:
         it is in a URL: as a word it reveals nothing.
         """
         match = _URL.fullmatch(self.url)
-        forms = {self.password, quote(self.password, safe=""), quote_plus(self.password)}
+        forms = {quote(self.password, safe=safe) for safe in ("", " +")}  # the second: SQLAlchemy's
+        forms |= {self.password, quote_plus(self.password)}
         forms |= {match["password"] or ""} if match else set()  # quoted in the user's own way
         forms |= {secret for key, secret in self.options.items() if "password" in key}
         public = {"", self.user, self.host, self.database}
