@@ -214,8 +214,7 @@ class Session:
             keys_of(keytab, principal), time.time(), ticket.ends_at if ticket else None
         )
         if wait_seconds:
-            raise _held_back(
-                wait_seconds,
+            held_back = SidecarError(
                 "keytab_stale",
                 f"the KDC has refused the key of {principal} (kvno {keytab.kvno_of(principal)}) in "
                 f"{keytab.path}; it is not tried before {iso(time.time() + wait_seconds)}, so as "
@@ -223,6 +222,8 @@ class Session:
                 "Export the keytab again: a new one is tried at once. KERBEROS_LOCKOUT_WINDOW "
                 "sets the wait.",
             )
+            held_back.retry_within_seconds = wait_seconds
+            raise held_back
 
     def _refused(self, slot: Slot, principal: Principal) -> Refused:
         if principal not in self._shared.refused:
@@ -242,14 +243,15 @@ class Session:
             return
         ccache, at = slot.entry.ccache, time.monotonic()
         if wait_seconds := contest_wait(slot.retaken_at, at):
-            raise _held_back(
-                wait_seconds,
+            held_back = SidecarError(
                 "ccache_contested",
                 f"{ccache} is of {ticket.principal} again, although it was given back to "
                 f"{principal}: something else publishes there",
                 "Give each principal a ccache of its own (KERBEROS_CCACHE); look for a second "
                 "sidecar or a kinit on this volume.",
             )
+            held_back.retry_within_seconds = wait_seconds
+            raise held_back
         slot.retaken_at = [*slot.retaken_at[-9:], at]
         log.warning(
             "ccache_taken", ccache=ccache, owner=str(ticket.principal), principal=str(principal)
@@ -425,12 +427,3 @@ class Session:
             self._rehearsed = plan
             log.info("plan_made", acquire=dict(plan))
         return Outcome("unchanged")
-
-
-def _held_back(seconds: float, reason: str, message: str, advice: str) -> SidecarError:
-    """
-    Return the failure of what is not even tried, for that long.
-    """
-    error = SidecarError(reason, message, advice)
-    error.retry_within_seconds = seconds
-    return error
