@@ -46,27 +46,15 @@ def test_what_was_lost_before_the_start_is_back_before_it_is_ready(
     assert [] == difference(contents(database), whole)
 
 
-@on_airflow("2.11", "3", "2.7")
-def test_a_default_role_with_more_than_airflow_gives_it_is_left_alone(
-    airflow: Airflow, database: Database, start: StartSyncPerm
-) -> None:
-    assert_left_alone(database, start, targeted="true")
-
-
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3", "2.7")
-def test_the_whole_command_leaves_it_alone_too(
+def test_the_whole_command_leaves_a_default_role_with_more_than_airflow_gives_it_alone(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
-    assert_left_alone(database, start, targeted="false")
-
-
-def assert_left_alone(database: Database, start: StartSyncPerm, targeted: str) -> None:
-    """Widen a default role; nothing is started, and nothing changes."""
     grant(database, "Viewer", "menu_access", "Admin")
     widened = contents(database)
 
-    daemon = start(database, {"SYNC_PERM_TARGETED": targeted})
+    daemon = start(database, {"SYNC_PERM_TARGETED": "false"})
     daemon.wait_until_good()
 
     assert [] == daemon.find_events("pass_started")
