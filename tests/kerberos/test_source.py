@@ -76,6 +76,18 @@ def test_a_folder_that_may_not_be_listed_says_so(tmp_path: Path) -> None:
     assert "keytab_unreadable" == error.reason
 
 
+def test_a_link_that_may_not_be_followed_hides_no_keytab(tmp_path: Path) -> None:
+    (tmp_path / "k").write_bytes(CONTENT)
+    (tmp_path / "closed").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to("closed/file")
+    for folder in list(tmp_path.parents)[:3]:
+        folder.chmod(folder.stat().st_mode | 0o055)
+    tmp_path.chmod(0o755)
+
+    with as_nobody():
+        assert str(tmp_path / "k") == source(tmp_path).find()
+
+
 @pytest.mark.parametrize("is_named", [True, False])
 def test_every_change_shows_in_the_stamp(tmp_path: Path, is_named: bool) -> None:
     path = tmp_path / "k"

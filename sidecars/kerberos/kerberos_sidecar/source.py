@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 
 from kerberos_sidecar.entries import Entry
 from kerberos_sidecar.formats.keytab import KeytabError
@@ -91,14 +90,12 @@ class Source:
         Where none does, all of them: then the error is about what is there. Else krb5.conf and
         the ccache of another sidecar, which changes all the time, do not count.
         """
-        paths: list[str] = []
+        names: list[str] = []
         with suppress(OSError):
-            paths = [
-                str(path)
-                for path in Path(self._folder).iterdir()
-                if path.name[0] != "." and str(path) not in self._ccaches and path.is_file()
-            ]
-        return sorted(filter(_begins_like_a_keytab, paths)) or sorted(paths)
+            names = sorted(name for name in os.listdir(self._folder) if name[0] != ".")
+        paths = [os.path.join(self._folder, name) for name in names]
+        files = [path for path in paths if path not in self._ccaches and os.path.isfile(path)]
+        return list(filter(_begins_like_a_keytab, files)) or files
 
 
 def _begins_like_a_keytab(path: str) -> bool:
