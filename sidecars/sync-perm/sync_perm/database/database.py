@@ -32,7 +32,7 @@ class Driver(Protocol):
     TRY_WRITE: str
     """The SQL that changes no row of a table, and fails where nothing can be written."""
     QUOTE: str
-    """What a name stands in."""
+    """The mark around a name."""
     ERRORS: tuple[type[Exception], ...]
     """The classes of the driver's errors."""
 
