@@ -521,6 +521,8 @@ def test_recovers_by_itself(one: Sidecar) -> None:
 
     wait_until(recovered, "a pass succeeds")
     assert 1 == one.passes
+    one.sqlite.run("DELETE FROM ab_permission_view_role")
+    assert ("changed", 2) == (run(session).result, one.passes)  # nothing is left of the failure
 
 
 def test_a_lost_database_is_said_and_found_again(one: Sidecar) -> None:

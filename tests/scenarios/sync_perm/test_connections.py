@@ -47,6 +47,7 @@ def assert_works(daemon: SyncPerm, database: Database) -> None:
     daemon.wait_until_good()
 
 
+@pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "2.7")
 def test_published_example_with_the_old_name_of_the_connection(
     airflow: Airflow, database: Database, start: StartSyncPerm
