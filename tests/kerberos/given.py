@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,12 @@ def as_nobody() -> Iterator[None]:
             os.seteuid(0)
     else:
         pytest.skip("only root can become another user")
+
+
+def open_way(path: Path) -> None:
+    """Let everybody come to a file below pytest's folder, which is its user's alone."""
+    for folder in list(path.parents)[:4]:
+        folder.chmod(folder.stat().st_mode | 0o055)
 
 
 def keytab(*entries: bytes, version: int = 2) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kerberos_sidecar.published import Published
-from tests.kerberos.given import as_nobody, ccache, tgt
+from tests.kerberos.given import as_nobody, ccache, open_way, tgt
 
 END = 1_700_036_000
 
@@ -72,8 +72,7 @@ def test_what_is_no_file_or_closed_is_bad_and_never_hangs(path: Path, kind: str)
         "closed": lambda: path.touch(0o600),
     }
     make[kind]()
-    for folder in list(path.parents)[:4]:
-        folder.chmod(folder.stat().st_mode | 0o055)
+    open_way(path)
     with as_nobody():
         found = Published(str(path), 0o640).look()
 

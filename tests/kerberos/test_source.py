@@ -10,7 +10,7 @@ import pytest
 from kerberos_sidecar.entries import Entry
 from kerberos_sidecar.formats.keytab import KeytabError
 from kerberos_sidecar.source import Source
-from tests.kerberos.given import as_nobody, ccache, entry, keytab
+from tests.kerberos.given import as_nobody, ccache, entry, keytab, open_way
 from tests.support.raising import raised
 
 CONTENT = keytab(entry())
@@ -80,9 +80,7 @@ def test_a_link_that_may_not_be_followed_hides_no_keytab(tmp_path: Path) -> None
     (tmp_path / "k").write_bytes(CONTENT)
     (tmp_path / "closed").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to("closed/file")
-    for folder in list(tmp_path.parents)[:3]:
-        folder.chmod(folder.stat().st_mode | 0o055)
-    tmp_path.chmod(0o755)
+    open_way(tmp_path / "k")
 
     with as_nobody():
         assert str(tmp_path / "k") == source(tmp_path).find()

@@ -16,7 +16,7 @@ import pytest
 from kerberos_sidecar.staging import Staging, explain_os_error
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from tests.kerberos.given import as_nobody
+from tests.kerberos.given import as_nobody, open_way
 from tests.runtime.recording import Log
 from tests.support.raising import raised
 
@@ -130,8 +130,7 @@ def test_takes_the_group_of_the_folder(path: Path, fence: Fence) -> None:
 def test_a_group_that_the_system_refuses_is_no_failure(path: Path, fence: Fence, log: Log) -> None:
     path.parent.chmod(0o777)
     os.chown(path.parent, 65534, 12345)
-    for folder in list(path.parents)[1:4]:
-        folder.chmod(folder.stat().st_mode | 0o055)
+    open_way(path.parent)
     with as_nobody():
         publish(path, NEW, fence)
 
@@ -268,8 +267,7 @@ def test_a_folder_that_may_not_be_written_is_named(path: Path) -> None:
 
 def test_a_sticky_folder_with_the_ccache_of_another_is_named(path: Path, fence: Fence) -> None:
     path.write_bytes(OLD)
-    for folder in list(path.parents)[1:4]:
-        folder.chmod(folder.stat().st_mode | 0o055)
+    open_way(path.parent)
     path.parent.chmod(0o1777)
 
     with as_nobody(), pytest.raises(SidecarError) as caught:
