@@ -12,7 +12,7 @@ import pytest
 
 from git_sync_wrapper.published import contents
 from git_sync_wrapper.published.contents import LIST_BYTES, Contents, Row
-from git_sync_wrapper.published.sharing import opened
+from git_sync_wrapper.published.tree import opened
 
 
 @pytest.fixture
@@ -96,10 +96,14 @@ def test_what_is_written_is_read_and_what_is_too_long_is_not_written(folder: int
     assert "list" not in os.listdir(folder)
 
 
-NO_RECORDS = [b"", b"{}", b"[]", b'{"a.py": 1}', b'{"a.py": [1]}', b" " * (LIST_BYTES + 1) + b"{}"]
+NO_MODES: list[object] = ["x", None, 0.5, 1 << 16, 10**400]
+NO_RECORDS = [
+    *(b"", b"{}", b"[]", b'{"a.py": 1}', b'{"a.py": [1]}', b" " * (LIST_BYTES + 1) + b"{}"),
+    *(json.dumps({"a.py": [mode, 1, 1, 1, ""]}).encode() for mode in NO_MODES),
+]
 
 
-@pytest.mark.parametrize("text", [*NO_RECORDS[:2], *map(zlib.compress, NO_RECORDS)], ids=range(8))
+@pytest.mark.parametrize("text", [*NO_RECORDS[:2], *map(zlib.compress, NO_RECORDS)], ids=range(13))
 def test_what_is_no_record_says_nothing(tree: Path, folder: int, text: bytes) -> None:
     (tree / "list").write_bytes(text)
 

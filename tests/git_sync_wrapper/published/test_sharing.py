@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.published.sharing import ASIDE, CHUNK_BYTES, opened, share
+from git_sync_wrapper.published.sharing import ASIDE, CHUNK_BYTES, share
+from git_sync_wrapper.published.tree import opened
 
 
 class Site:

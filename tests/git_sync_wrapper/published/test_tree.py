@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.published.tree import all_files, changed_files, links_to
+from git_sync_wrapper.published.tree import changed_files, links_to
 from tests.support.git_repository import Files, Repository
+
+ONE = "1" * 40
 
 
 class Site:
@@ -70,7 +72,7 @@ def test_links_to_folders_are_files(tmp_path: Path) -> None:
     (tmp_path / "folder/.git").touch()
     (tmp_path / "link").symlink_to("folder")
 
-    assert ["link"] == all_files(str(tmp_path))
+    assert ["link"] == changed_files("git", os.environ, str(tmp_path), "", ONE)
 
 
 def test_links_show_what_is_new_of_the_file_that_they_lead_to(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,8 @@ from typing import Any
 import pytest
 
 from git_sync_wrapper.flags.options import Options, read_options
-from git_sync_wrapper.published.sharing import opened
-from git_sync_wrapper.published.volume import Published, Volume
+from git_sync_wrapper.published.tree import opened, walk
+from git_sync_wrapper.published.volume import Published, Volume, look
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.support.raising import raised
@@ -123,6 +124,24 @@ def test_submodules_symlinks_and_empty_folders_come_along(site: Site) -> None:
     assert "a.py" == os.readlink(snapshot / "dags/link.py")
     assert "../sub" == os.readlink(snapshot / "dags/folder")
     assert (snapshot / "unused/deep").is_dir()
+
+
+def test_a_file_beyond_the_longest_path_comes_along(site: Site) -> None:
+    """git goes by relative paths, of as many bytes as the kernel takes at once."""
+    names = ["d" * 250] * (os.pathconf("/", "PC_PATH_MAX") // 251)
+    with ExitStack() as stack:
+        folder = stack.enter_context(opened(str(site.worktree)))
+        for name in names:
+            os.mkdir(name, dir_fd=folder)
+            folder = stack.enter_context(opened(name, folder))
+        os.close(os.open("deep.py", os.O_CREAT, dir_fd=folder))
+
+    site.publish()
+
+    with opened(str(site.snapshot)) as snapshot:
+        found = {path for path, _, _ in walk(snapshot)}
+        assert {"dags/a.py", f"{'/'.join(names)}/deep.py"} == found
+        assert [] == site.volume.look(ONE, is_holder=True)
 
 
 @pytest.mark.parametrize("can_exchange", [True, False])
@@ -268,6 +287,27 @@ def test_killed_before_the_record_is_written_it_still_knows_what_is_shown(root: 
 
     assert (ONE, "") == (published.commit, published.made_by)
     assert published.published_at is not None and published.published_at <= time.time()
+
+
+@pytest.mark.parametrize("moment", ["NaN", "Infinity", "1" + "0" * 400, '"now"', "null"])
+def test_a_time_that_others_wrote_is_no_time(site: Site, moment: str) -> None:
+    site.publish()
+    record = site.record.read_text().partition('"repo"')[2]
+    site.record.write_text(f'{{"revision": "{ONE}", "published_at": {moment}, "repo"{record}')
+
+    assert (ONE, None) == (site.volume.published().commit, site.volume.published().published_at)
+    assert site.volume.published() == look(options(site.root))
+
+
+def test_a_file_with_two_names_in_one_commit_counts_once(root: Path) -> None:
+    site = Site(root, retain_seconds=3_600, retain_bytes=0)
+    site.publish()
+    os.link(site.snapshot / "dags/a.py", site.snapshot / "dags/b.py")
+
+    site.volume.prune(ONE, Fence())
+    site.volume.close()
+
+    assert [ONE] == site.snapshots()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"revision": 7}', '{"revision": "../x"}'])

@@ -14,11 +14,11 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, TypeAlias
 
-from git_sync_wrapper.published.sharing import CHUNK_BYTES, FILE_FLAGS, entries, opened
+from git_sync_wrapper.published.sharing import CHUNK_BYTES, FILE_FLAGS
+from git_sync_wrapper.published.tree import opened, walk
 from sidecar_runtime.volume.files import read_file, stat_in, write_file
 from sidecar_runtime.volume.trees import remove_tree
 
@@ -55,8 +55,9 @@ def take(folder: int, digests: Mapping[str, str]) -> Contents:
         OSError: Something cannot be read.
     """
     return {
-        path: _row(found, digests.get(path) or _digest(name, inside, found))
-        for path, name, inside, found in _walk(folder)
+        path: _row(found, digests.get(path) or _digest(entry.name, inside, found))
+        for path, entry, inside in walk(folder)
+        if (found := stat_in(entry.name, inside))
     }
 
 
@@ -103,12 +104,12 @@ def damaged(contents: Contents, folder: int) -> list[str]:
     not count, nor do rights that were added (`fsGroup` does that when a volume is mounted).
     """
     found_whole = set()
-    for path, name, inside, found in _walk(folder):
-        row = contents.get(path)
-        if row is None:
+    for path, entry, inside in walk(folder, is_patient=True):
+        row, found = contents.get(path), stat_in(entry.name, inside)
+        if row is None or found is None:
             continue
         if row != _row(found, row.digest):
-            if not _has_kept(row, name, inside, found):
+            if not _has_kept(row, entry.name, inside, found):
                 continue
             contents[path] = _row(found, row.digest)
         found_whole.add(path)
@@ -138,28 +139,12 @@ def read(name: str, folder: int) -> Contents | None:
     try:
         unpacker = zlib.decompressobj()
         rows = json.loads(unpacker.decompress(read_file(name, dir_fd=folder), LIST_BYTES))
-        return {path: Row(*row) for path, row in rows.items()} or None
+        contents = {path: Row(*row) for path, row in rows.items()}
+        # Whoever can write to the volume may have written it; the rest is only compared.
+        is_sound = all(type(row.mode) is int and row.mode >> 16 == 0 for row in contents.values())
+        return contents if contents and is_sound else None
     except (OSError, ValueError, RecursionError, TypeError, AttributeError, zlib.error):
         return None
-
-
-def _walk(folder: int, prefix: str = "") -> Iterator[tuple[str, str, int, os.stat_result]]:
-    """
-    Yield each file: its path, its name in an open folder, and what stat says of it.
-
-    No symlink is followed; a folder that cannot be opened has no files.
-    """
-    for name, is_folder in entries(folder):
-        if not is_folder:
-            if found := stat_in(name, folder):
-                yield prefix + name, name, folder, found
-            continue
-        with ExitStack() as stack:
-            try:
-                inner = stack.enter_context(opened(name, folder))
-            except OSError:
-                continue
-            yield from _walk(inner, f"{prefix}{name}/")
 
 
 def _row(found: os.stat_result, digest: str) -> Row:

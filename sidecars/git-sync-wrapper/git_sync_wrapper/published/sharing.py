@@ -10,18 +10,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
-from git_sync_wrapper.published.tree import GIT
+from git_sync_wrapper.published.tree import entries, opened, put_pointer
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import stat_in
-from sidecar_runtime.volume.trees import (
-    FOLDER_FLAGS,
-    FOLDER_MODE,
-    NO_LINK,
-    link_file,
-    remove_tree,
-)
+from sidecar_runtime.volume.trees import FOLDER_MODE, NO_LINK, link_file, remove_tree
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CHUNK_BYTES = 1 << 20
@@ -44,8 +38,9 @@ def share(
     Raises:
         OSError: The disk is full, or fails; the content of the checkout is what it was.
     """
-    for name, is_folder in entries(checkout):
-        if is_folder:
+    for entry in entries(checkout):
+        name = entry.name
+        if entry.is_dir(follow_symlinks=False):
             with ExitStack() as stack:
                 try:
                     inner_shown = stack.enter_context(opened(name, shown))
@@ -84,8 +79,10 @@ def restore(
         OSError: The disk is full, or fails.
         CycleAbandoned: The fence was revoked; what was replaced is whole.
     """
-    for name, is_folder in entries(checkout):
-        if is_folder:
+    put_pointer(checkout, shown)
+    for entry in entries(checkout):
+        name = entry.name
+        if entry.is_dir(follow_symlinks=False):
             with fence:
                 _make_folder(name, shown)
             with ExitStack() as stack:
@@ -111,30 +108,6 @@ def restore(
             with fence:
                 _put(name, checkout, folder, store, may_copy=True)
         yield prefix + name
-
-
-def entries(folder: int) -> list[tuple[str, bool]]:
-    """
-    Return the names in an open folder, without git's own, and whether each is a folder.
-    """
-    with os.scandir(folder) as found:
-        return [
-            (entry.name, entry.is_dir(follow_symlinks=False))
-            for entry in found
-            if entry.name != GIT
-        ]
-
-
-@contextmanager
-def opened(name: str, above: int | None = None, flags: int = FOLDER_FLAGS) -> Iterator[int]:
-    """
-    Open a folder, or a file, in an open folder, for as long as it lasts.
-    """
-    fd = os.open(name, flags, dir_fd=above)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _is_equal(name: str, one: int, left: os.stat_result, other: int, right: os.stat_result) -> bool:

@@ -1,5 +1,7 @@
 """
 The files of a commit: which of them changed, and all of them as a snapshot.
+
+Trees are walked by open folders, as a path may be longer than the kernel takes at once.
 """
 
 from __future__ import annotations
@@ -7,11 +9,11 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from git_sync_wrapper.git import ask
 from sidecar_runtime.volume.files import read_file, write_file
-from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, link_tree
+from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, link_file
 
 ENGINE_ROOT = ".git-sync"
 """git-sync's own root, below the one that consumers mount."""
@@ -28,7 +30,8 @@ def changed_files(
 
     Where git cannot tell (the other commit is no longer there) all of them are.
     """
-    every = all_files(worktree)
+    with opened(worktree) as folder:
+        every = sorted(path for path, _, _ in walk(folder))
     if not before:
         return every
     difference = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", before, after)
@@ -52,13 +55,6 @@ def _is_in(path: str, names: set[str]) -> bool:
     return False
 
 
-def all_files(worktree: str) -> list[str]:
-    """
-    Return all files of a worktree, without git's own.
-    """
-    return [path for path, _ in _files(worktree)]
-
-
 def links_to(worktree: str, paths: Collection[str]) -> list[str]:
     """
     Return the links of a worktree that may show something new when these files are: the others.
@@ -66,7 +62,8 @@ def links_to(worktree: str, paths: Collection[str]) -> list[str]:
     Where one of them is a link itself, that is all, as links lead through links.
     """
     named = set(paths)
-    links = {path for path, is_link in _files(worktree) if is_link}
+    with opened(worktree) as folder:
+        links = {path for path, entry, _ in walk(folder) if entry.is_symlink()}
     if not named & links:
         here = os.path.realpath(worktree)
         targets = {os.path.join(here, path) for path in named}
@@ -74,28 +71,51 @@ def links_to(worktree: str, paths: Collection[str]) -> list[str]:
     return sorted(links - named)
 
 
-def _files(worktree: str, prefix: str = "") -> Iterator[tuple[str, bool]]:
+def walk(
+    folder: int, prefix: str = "", *, is_patient: bool = False
+) -> Iterator[tuple[str, os.DirEntry[str], int]]:
     """
-    Yield each file of a worktree, without git's own, and whether it is a link.
+    Yield each file of an open folder, without git's own: its path, its entry, and the open folder
+    that it is in. No symlink is followed.
+
+    Args:
+        is_patient: Whether a folder that cannot be opened counts as one without files.
+
+    Raises:
+        OSError: A folder cannot be read.
     """
-    with os.scandir(os.path.join(worktree, prefix)) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(worktree, f"{prefix}{entry.name}/")
-        elif entry.name != GIT:
-            yield prefix + entry.name, entry.is_symlink()
+    for entry in entries(folder):
+        if not entry.is_dir(follow_symlinks=False):
+            yield prefix + entry.name, entry, folder
+            continue
+        with ExitStack() as stack:
+            try:
+                inner = stack.enter_context(opened(entry.name, folder))
+            except OSError:
+                if not is_patient:
+                    raise
+                continue
+            yield from walk(inner, f"{prefix}{entry.name}/", is_patient=is_patient)
 
 
-def size_bytes(folder: str) -> int:
+def entries(folder: int) -> list[os.DirEntry[str]]:
     """
-    Return how much the files of a folder hold.
+    Return what is in an open folder, without git's own.
     """
-    return sum(
-        os.lstat(os.path.join(path, name)).st_size
-        for path, _, names in os.walk(folder)
-        for name in names
-    )
+    with os.scandir(folder) as found:
+        return [entry for entry in found if entry.name != GIT]
+
+
+@contextmanager
+def opened(name: str, above: int | None = None, flags: int = FOLDER_FLAGS) -> Iterator[int]:
+    """
+    Open a folder, or a file, in an open folder, for as long as it lasts.
+    """
+    fd = os.open(name, flags, dir_fd=above)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def taken(name: str, folder: int) -> array[int]:
@@ -111,44 +131,34 @@ def taken(name: str, folder: int) -> array[int]:
     return files
 
 
-def fill(worktree: str, folder: int) -> None:
+def fill(worktree: int, snapshot: int) -> None:
     """
-    Put a worktree into an open, empty folder, as hard links.
+    Put an open worktree into an open, empty folder, as hard links.
+
+    Raises:
+        OSError: Something cannot be read, or the disk is full.
     """
-    files: list[str] = []
-    empty: list[str] = []
-    for path, names, plain in os.walk(worktree):
-        inside = os.path.relpath(path, worktree)
-        prefix = "" if inside == "." else f"{inside}/"
-        links = [name for name in names if os.path.islink(os.path.join(path, name))]
-        files += [prefix + name for name in (*plain, *links) if name != GIT]
-        if not names and not plain and prefix:
-            empty.append(inside)
-    source = os.open(worktree, FOLDER_FLAGS)
-    try:
-        for _ in link_tree(source, folder, files, fsync=False):
-            pass
-        for path in empty:
-            _make_folders(path, folder)
-    finally:
-        os.close(source)
-    fill_pointers(worktree, folder)
+    put_pointer(worktree, snapshot)
+    for entry in entries(worktree):
+        name = entry.name
+        if entry.is_dir(follow_symlinks=False):
+            os.mkdir(name, FOLDER_MODE, dir_fd=snapshot)
+            with opened(name, worktree) as source, opened(name, snapshot) as target:
+                fill(source, target)
+        else:
+            link_file(name, worktree, name, snapshot)
 
 
-def fill_pointers(worktree: str, folder: int) -> None:
+def put_pointer(worktree: int, snapshot: int) -> None:
     """
-    Put the `.git` files of a worktree, and of its submodules, into an open folder.
+    Put the `.git` file of an open folder of a worktree, where it has one, into a snapshot's.
 
-    They lead to git-sync's repository by a relative path; that repository is one folder further
+    It leads to git-sync's repository by a relative path; that repository is one folder further
     away from a snapshot.
     """
-    for path, _, plain in os.walk(worktree):
-        if GIT in plain:
-            inside = os.path.relpath(path, worktree)
-            _make_folders(inside, folder)
-            content = read_file(os.path.join(path, GIT))
-            name = os.path.join(inside, GIT)
-            write_file(name, _lead_further(content), 0o644, fsync=False, dir_fd=folder)
+    with suppress(FileNotFoundError):
+        content = read_file(GIT, dir_fd=worktree)
+        write_file(GIT, _lead_further(content), 0o644, fsync=False, dir_fd=snapshot)
 
 
 def _lead_further(pointer: bytes) -> bytes:
@@ -163,10 +173,3 @@ def _lead_further(pointer: bytes) -> bytes:
     if not pointer.startswith(start) or not ups:
         return pointer
     return start + b"../" * ups + ENGINE_ROOT.encode() + b"/" + path
-
-
-def _make_folders(path: str, folder: int) -> None:
-    for end in [place for place, letter in enumerate(path) if letter == "/"] + [len(path)]:
-        with suppress(FileExistsError):
-            if path[:end]:
-                os.mkdir(path[:end], FOLDER_MODE, dir_fd=folder)

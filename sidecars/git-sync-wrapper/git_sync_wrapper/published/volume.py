@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import math
 import os
 import time
 from array import array
@@ -17,8 +18,8 @@ from dataclasses import dataclass, field
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.published import contents
 from git_sync_wrapper.published.commit import CommitFacts, read_record
-from git_sync_wrapper.published.sharing import opened, restore, share
-from git_sync_wrapper.published.tree import fill, fill_pointers, size_bytes, taken
+from git_sync_wrapper.published.sharing import restore, share
+from git_sync_wrapper.published.tree import fill, opened, taken
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -68,13 +69,32 @@ def look(options: Options) -> Published:
     """
     store, commit = os.path.split(os.path.realpath(options.link))
     if store == os.path.join(options.root, STORE):
-        with suppress(OSError), opened(store) as folder:  # it leads to a commit that is gone
-            record = read_facts(RECORD, folder)
-            at = os.stat(options.link).st_mtime
-            if record.get("revision") != commit:
-                return Published(commit, "", at)
-            return Published(commit, "", at, str(record.get("fallback", "")), read_record(record))
+        with suppress(OSError), opened(store) as folder:
+            return _look_up(commit, folder)
     return Published()
+
+
+def _look_up(commit: str, store: int) -> Published:
+    """
+    Return what is known of a snapshot in the open store; whoever can write there may have written
+    the record.
+    """
+    found = stat_in(commit, store)
+    if found is None:  # the link leads to a commit that is gone
+        return Published()
+    record = read_facts(RECORD, store)
+    if record.get("revision") != commit:  # killed between the record and the link
+        return Published(commit, published_at=found.st_mtime)
+    made_by, fallback = (str(record.get(name, "")) for name in ("made_by", "fallback"))
+    at = _moment(record.get("published_at"))
+    return Published(commit, made_by, at, fallback, read_record(record))
+
+
+def _moment(found: object) -> float | None:
+    with suppress(OverflowError):
+        if isinstance(found, int | float) and math.isfinite(found):
+            return float(found)
+    return None
 
 
 def check_link(options: Options) -> None:
@@ -173,33 +193,16 @@ class Volume:
         record = stat_in(RECORD, self.store)
         by = commit, record and (record.st_ino, record.st_mtime_ns)
         if by != self._published_by:  # another process may write a new record of the same commit
-            self._published = self._look_up(commit) if commit else Published()
+            self._published = _look_up(commit, self.store) if commit else Published()
             self._published_by = by
         return self._published
-
-    def _look_up(self, commit: str) -> Published:
-        record = read_facts(RECORD, self.store)
-        if record.get("revision") != commit:  # killed between the link and the record
-            with suppress(OSError):
-                return Published(commit, "", os.stat(commit, dir_fd=self.store).st_mtime)
-            return Published()
-        moment = record.get("published_at")
-        published_at = float(moment) if isinstance(moment, int | float) else None
-        made_by, fallback = (str(record.get(name, "")) for name in ("made_by", "fallback"))
-        return Published(commit, made_by, published_at, fallback, read_record(record))
 
     def recorded(self) -> Published:
         """
         Return what was last shown, if it is still here.
         """
         commit = str(read_facts(RECORD, self.store).get("revision", ""))
-        return self._look_up(commit) if self._snapshots.has(commit) else Published()
-
-    def folder_of(self, commit: str) -> str:
-        """
-        Return the path of a snapshot.
-        """
-        return os.path.join(self.root, STORE, commit)
+        return _look_up(commit, self.store) if self._snapshots.has(commit) else Published()
 
     def add(self, commit: str, worktree: str, fence: Fence) -> None:
         """
@@ -213,7 +216,8 @@ class Volume:
             shared = self._share(worktree)
 
             def fill_and_list(folder: int) -> None:
-                fill(worktree, folder)
+                with opened(worktree) as checkout:
+                    fill(checkout, folder)
                 self._list(commit, folder, shared)
 
             if not self._snapshots.has(commit):
@@ -265,7 +269,6 @@ class Volume:
             replaced = set(restore(checkout, folder, list(older.values()), self.store, fence))
             for name, age in ages.items():  # since when it is an older one
                 os.utime(name, ns=(age, age), dir_fd=self.store)
-            fill_pointers(worktree, folder)
             shared = self._share(worktree)
             self._list(commit, folder, {path: shared[path] for path in shared.keys() - replaced})
         if replaced:
@@ -350,6 +353,16 @@ class Volume:
     def _older_bytes(self) -> int:
         """
         Return what older commits take beyond what they share with the shown one.
+        """
+        sizes: dict[int, int] = {}
+        for files in self._files().values():
+            sizes.update(zip(files[::2], files[1::2], strict=True))
+        shown = set(self._taken.get(self._snapshots.current(), ())[::2])
+        return sum(size for inode, size in sizes.items() if inode not in shown)
+
+    def _files(self) -> Mapping[str, array[int]]:
+        """
+        Return the files of each commit, as :func:`taken`.
 
         Each commit is looked at once, as each of its files is a round trip on NFS.
         """
@@ -357,12 +370,7 @@ class Volume:
             commit: self._taken.get(commit) or taken(commit, self.store)
             for commit in self._snapshots.revisions()
         }
-        older: dict[int, int] = {}
-        for files in self._taken.values():
-            older.update(zip(files[::2], files[1::2], strict=True))
-        for inode in self._taken.get(self._snapshots.current(), ())[::2]:
-            del older[inode]
-        return sum(older.values())
+        return self._taken
 
     def is_short(self) -> bool:
         """
@@ -371,9 +379,8 @@ class Volume:
         """
         with explained(f"cannot look at {self.root}"):
             found = os.fstatvfs(self.store)
-            commit = self._snapshots.current()
-            needed = 2 * size_bytes(self.folder_of(commit)) if commit else 0
-            return found.f_bavail * found.f_frsize < needed
+            shown = self._files().get(self._snapshots.current(), ())
+            return found.f_bavail * found.f_frsize < 2 * sum(shown[1::2])
 
     def drop_oldest(self, fence: Fence) -> bool:
         """
