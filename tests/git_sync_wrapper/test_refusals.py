@@ -43,6 +43,15 @@ SAID = {
     [
         *((reason, SAID[reason]) for reason in REFUSALS),
         *(("credentials_refused", f"The requested URL returned error: {n}") for n in (401, 403)),
+        ("target_full", "fatal: sha1 file 'tmp_pack_x' write error. Out of diskspace"),
+        ("server_error", "fatal: write error: Broken pipe"),  # no disk is full: nothing may go
+        # git-sync's own words, of its files and of its requests for a GitHub App.
+        ("target_full", "mkdir /git/.git-sync/.worktrees: no space left on device"),
+        ("target_denied", "open /git/.git-sync/x: read-only file system"),
+        ("name_unresolved", "dial tcp: lookup api.github.com: no such host"),
+        ("remote_unreachable", "dial tcp 10.0.0.1:443: connect: connection refused"),
+        ("remote_timeout", "dial tcp 10.0.0.1:443: i/o timeout"),
+        ("tls_failed", "tls: failed to verify certificate: x509: certificate has expired"),
     ],
 )
 def test_knows_what_is_said(reason: str, said: str) -> None:

@@ -2,7 +2,8 @@
 What git, ssh and git-sync say when they fail, as a reason and advice.
 
 They give no codes, only sentences; those below are of git 2.39 to 2.47, curl 7.88 to 8.14 and
-OpenSSH 9.2 to 10.0. Anything else is reported verbatim, under `git_sync_failed`.
+OpenSSH 9.2 to 10.0, and of git-sync itself, which is written in Go and says the same of a disk in
+small letters. Anything else is reported verbatim, under `git_sync_failed`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Refusal:
 # By reason, in this order: what names a cause exactly comes before what follows from it.
 REFUSALS = {
     "target_full": Refusal(
-        r"No space left on device|Disk quota exceeded|unable to write (file|new index)|write error",
+        r"No space left on device|Disk quota exceeded|unable to write (file|new index)"
+        r"|Out of diskspace",
         "Raise the volume's size (emptyDir: sizeLimit). What is published is untouched.",
     ),
     "host_key_changed": Refusal(
@@ -62,7 +64,8 @@ REFUSALS = {
         "Add the public key to the server as a deploy key that may read this repository.",
     ),
     "name_unresolved": Refusal(
-        r"Could not resolve host|Name or service not known|Temporary failure in name resolution",
+        r"Could not resolve host|Name or service not known|Temporary failure in name resolution"
+        r"|no such host",
         "Check the host in GITSYNC_REPO, and the DNS of the cluster.",
     ),
     "proxy_refused": Refusal(
@@ -71,7 +74,7 @@ REFUSALS = {
     ),
     "tls_failed": Refusal(
         r"SSL certificate problem|certificate verif|gnutls_handshake|SSL_ERROR|unable to get local"
-        r" issuer",
+        r" issuer|x509: ",
         "If a company's own CA signs the traffic, point GIT_SSL_CAINFO at its bundle.",
     ),
     "remote_unreachable": Refusal(
@@ -80,7 +83,7 @@ REFUSALS = {
         "Check that the git server is up, and the route and the proxy to it.",
     ),
     "remote_timeout": Refusal(
-        r"timed out|Timeout was reached",
+        r"timed out|Timeout was reached|i/o timeout",
         "Check the route to the git server: packets that are dropped look like this.",
     ),
     "login_missing": Refusal(
@@ -106,7 +109,7 @@ REFUSALS = {
     ),
     "server_error": Refusal(
         r"returned error: 5\d\d|early EOF|remote end hung up|unexpected disconnect"
-        r"|Connection reset|Empty reply from server",
+        r"|Connection reset|Broken pipe|Empty reply from server",
         "The git server failed; this passes by itself, or look at the server.",
     ),
     "sync_timeout": Refusal(
@@ -152,7 +155,7 @@ def explain(said: str, doing: str = "git-sync failed") -> SidecarError:
     Return the error for what was said.
     """
     for reason, refusal in REFUSALS.items():
-        if found := re.search(refusal.said, said):
+        if found := re.search(refusal.said, said, re.IGNORECASE):
             text = f"{doing}: {_short(_line_around(found, said))}"
             return SidecarError(reason, text, refusal.advice)
     return SidecarError(
