@@ -180,7 +180,14 @@ def test_flags_that_are_given_several_times_add_up() -> None:
         ({"GITSYNC_REPO": "HTTPS://me:12/sh@x/y"}, ("GITSYNC_REPO", "HTTPS://***@x/y", "%2F")),
         ({"GITSYNC_REPO": "ftp://me:hush@x/y"}, ("GITSYNC_REPO", "ftp://***@x/y", "has a pass")),
         ({"GITSYNC_SYNC_ON_SIGNAL": "KILL"}, ("GITSYNC_SYNC_ON_SIGNAL", "KILL", "is not a signal")),
-        ({"GITSYNC_WEBHOOK_URL": "ftp://x"}, ("GITSYNC_WEBHOOK_URL", "ftp://x", "is not a URL")),
+        (
+            {"GITSYNC_WEBHOOK_URL": "hooks.example.com/T/hush"},
+            ("GITSYNC_WEBHOOK_URL", "***", "is not a URL of http or https"),
+        ),
+        (
+            {"GITSYNC_REPO": "https://me@h/x?t=hush", "GITSYNC_USERNAME": "u", **PASSWORD},
+            ("GITSYNC_REPO", "https://***@h/x?***", "names a user"),
+        ),
         (
             {"GIT_SYNC_BRANCH": "a", "GIT_SYNC_REV": "b"},
             ("GIT_SYNC_REV", "b", "contradicts GIT_SYNC_BRANCH"),

@@ -28,6 +28,8 @@ from sidecar_runtime.errors import Problem
 
 # A password in a URL, of a repository or of a webhook; one with a bare / or @ in it too.
 _USERINFO = re.compile(r"(?<=//).*@")
+# What is asked for in a URL, which may be a token.
+_QUERY = re.compile(r"(?<=//)([^?]*\?).*")
 HIDDEN_FLAG = "__env__"
 
 
@@ -64,7 +66,9 @@ def shown(flag: Flag, given: str) -> str:
     """
     Return a value as it may be shown.
     """
-    return "***" if flag.is_secret and given else _USERINFO.sub("***@", given)
+    if flag.is_secret and given:
+        return "***"
+    return _QUERY.sub(r"\1***", _USERINFO.sub("***@", given))
 
 
 def read_flags(arguments: Sequence[str], environ: Mapping[str, str]) -> FlagValues:

@@ -91,7 +91,7 @@ FLAGS = (
     _flag("pre-publish-exechook-command", text, is_new=True),
     _flag("pre-publish-exechook-timeout", duration, is_new=True),
     _flag("pre-publish-exechook-backoff", duration, is_new=True),
-    _flag("webhook-url", text),
+    _flag("webhook-url", text, is_secret=True),  # some have a token in their path
     _flag("webhook-method", text),
     _flag("webhook-success-status", whole),
     _flag("webhook-timeout", duration),
