@@ -2,6 +2,7 @@
 A gate, or a hook, that refuses a commit or comes to no verdict.
 """
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.git_sync_wrapper.cycling import DOWN, ONE, THREE, TWO, Start
 from tests.runtime.recording import Log
 from tests.support.clocks import Clock
 from tests.support.raising import raised
+from tests.support.scripts import script
 
 
 @pytest.mark.parametrize("is_first", [False, True])
@@ -43,6 +45,25 @@ def test_a_refused_commit_is_not_shown_nor_asked_for_again(
     wrapper.commit(THREE)
     assert Outcome("changed", THREE) == wrapper.cycle()
     assert "refused" not in wrapper.context.status.details()
+
+
+def test_other_settings_have_all_files_of_the_same_commit_judged(
+    start: Start, tmp_path: Path
+) -> None:
+    """Another sparse-checkout file, say, shows others."""
+    settings = {"GIT_SYNC_WRAPPER_GATE": "syntax"}
+    settings["GITSYNC_GIT"] = script(tmp_path / "git", "exit 0")  # no file differs, it says
+    first = start.published(**settings)
+    first.stop()
+    shutil.rmtree(first.root / ".git-sync")
+
+    second = start(GITSYNC_SUBMODULES="off", **settings)
+    second.commit(ONE, "def\n")
+
+    assert ("refused", "a = 1\n") == (
+        second.cycle().result,
+        (second.root / "repo/dag.py").read_text(),
+    )
 
 
 def test_a_check_that_was_killed_once_holds_a_commit_up_for_one_cycle(

@@ -166,9 +166,9 @@ class Publisher:
         if gate is None:
             return None, None
         self._asked.append(commit)
-        changed = changed_files(
-            self._options.git, self._context.environ, worktree, published.commit, commit
-        )
+        # Other settings show other files of the same commit.
+        before = published.commit if self.is_made_as_asked(published) else ""
+        changed = changed_files(self._options.git, self._context.environ, worktree, before, commit)
         changed += links_to(worktree, changed)
         while True:
             try:
