@@ -4,6 +4,7 @@ What git's credential helper gets, asked by git itself where that is possible.
 
 from __future__ import annotations
 
+import resource
 import shlex
 import socket
 import subprocess
@@ -205,6 +206,27 @@ def test_who_says_nothing_does_not_stop_the_others(temporary: Path, keys: Keys) 
         silent.connect(path)
 
         assert b"username=deploy" in ask(path, b"get\nprotocol=https\nhost=h\n")
+    server.close()
+
+
+def test_without_a_descriptor_left_it_asks_in_again(temporary: Path, keys: Keys, log: Log) -> None:
+    path = str(temporary / "socket")
+    server = CredentialServer(path, keys, lambda error: None, retry_seconds=0.01)
+    server.start()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            first.connect(path)  # by the descriptor that is ready since before
+            first.shutdown(socket.SHUT_WR)
+            wait_until(lambda: log.events("credential_server_failed"), "nobody is asked in")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        second.connect(path)
+        second.sendall(b"get\nprotocol=https\nhost=h\n")
+        second.shutdown(socket.SHUT_WR)
+
+        assert b"username=deploy" in second.recv(4096)
     server.close()
 
 

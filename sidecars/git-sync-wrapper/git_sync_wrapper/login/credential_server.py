@@ -20,6 +20,7 @@ from sidecar_runtime.logs import get_logger
 # git closes its end once it has asked; who does not is not git.
 QUESTION_SECONDS = 5.0
 LIMIT_BYTES = 1 << 20
+RETRY_SECONDS = 1.0
 
 log = get_logger("credentials")
 
@@ -44,6 +45,7 @@ class CredentialServer:
         path: Of the socket; its folder keeps others out.
         failed: Told each error that git had to be told.
         question_seconds: How long a client may take to ask; the next one waits meanwhile.
+        retry_seconds: Until a client is asked in again, where none could be.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class CredentialServer:
         keys: Keys,
         failed: Callable[[SidecarError], object],
         question_seconds: float = QUESTION_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._path = path
         self._keys = keys
         self._failed = failed
         self._question_seconds = question_seconds
-        self._is_closed = False
+        self._retry_seconds = retry_seconds
+        self._closed = threading.Event()
         self._fence = Fence()  # of the question that is under way; it collects callbacks
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
@@ -76,20 +80,21 @@ class CredentialServer:
         """
         End what is under way, a child that asks AWS too, and listen no more.
         """
-        self._is_closed = True
+        self._closed.set()
         self._fence.revoke()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _serve(self) -> None:
-        while not self._is_closed:
+        while not self._closed.is_set():
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                if not self._is_closed:
-                    log.exception("credential_server_ended")
-                return
+            except OSError as error:  # no descriptor or memory is left, which passes
+                if not self._closed.is_set():
+                    log.error("credential_server_failed", error=error.strerror)
+                    self._closed.wait(self._retry_seconds)
+                continue
             with connection, suppress(OSError):
                 connection.settimeout(self._question_seconds)
                 connection.sendall(self._answer(_read(connection)))
@@ -110,7 +115,7 @@ class CredentialServer:
 
     def _get(self, wanted: Wanted) -> bytes:
         self._fence = Fence()
-        if self._is_closed:
+        if self._closed.is_set():
             self._fence.revoke()
         try:
             found = self._keys.credential(wanted, self._fence)
