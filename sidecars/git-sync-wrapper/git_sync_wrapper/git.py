@@ -30,7 +30,7 @@ def ask(
         return subprocess.run(
             [git, *words],
             cwd=folder,
-            env=surroundings(environ, {"safe.directory": "*"}) | {"GIT_NO_LAZY_FETCH": "1"},
+            env=surroundings(environ, [("safe.directory", "*")]) | {"GIT_NO_LAZY_FETCH": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=deadline_seconds,
@@ -51,7 +51,7 @@ def clean(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def surroundings(environ: Mapping[str, str], configs: Mapping[str, str]) -> dict[str, str]:
+def surroundings(environ: Mapping[str, str], configs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """
     Return an environment in which git knows these configurations and no others, and asks nobody.
     """
@@ -60,13 +60,15 @@ def surroundings(environ: Mapping[str, str], configs: Mapping[str, str]) -> dict
         "GIT_CONFIG_NOSYSTEM": "true",
         "GIT_TERMINAL_PROMPT": "0",
     }
-    return told | configured({}, list(configs.items()))
+    return told | configured({}, configs)
 
 
 def configured(environ: Mapping[str, str], configs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """
     Return the variables that tell git these configurations, after those of the environment.
     """
+    if not configs:
+        return {}
     count = environ.get("GIT_CONFIG_COUNT", "")
     first = int(count) if count.isdecimal() else 0
     told = {"GIT_CONFIG_COUNT": str(first + len(configs))}

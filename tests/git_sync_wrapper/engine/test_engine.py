@@ -3,6 +3,7 @@ One run of git-sync; a shell script stands for it.
 """
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -39,7 +40,7 @@ class Site:
         self.healed: list[int] = []
         self._open: list[Access] = []
 
-    def engine(self, script: str, **variables: str) -> Engine:
+    def engine(self, script: str, *arguments: str, **variables: str) -> Engine:
         program = scripts.script(self._folder / "git-sync", script)
         environ = {
             "PATH": os.environ["PATH"],
@@ -50,7 +51,7 @@ class Site:
             **variables,
         }
         settings, _ = load_settings(environ)
-        options = read_options([], environ)
+        options = read_options(arguments, environ)
         access = Access(settings, options, environ)
         access.start()
         self._open.append(access)
@@ -139,6 +140,7 @@ def test_a_configuration_that_logs_in_goes_to_git_and_not_to_git_sync(
     """git-sync puts each configuration into an argument list, and into a file."""
     engine = site.engine(
         f"{CHECK_OUT}\nenv > {site.seen}",
+        *("--git-config-add=g.h:1", "--git-config-add=g.h:2"),
         GITSYNC_GIT_CONFIG='a.b:c,http.extraHeader:"Authorization: Basic aHVzaA==",'
         '"url.https://me:hush@x/.insteadOf":"https://x/",http.proxy:"http://me:hush@proxy:1"',
         GIT_CONFIG_COUNT="1",
@@ -151,9 +153,10 @@ def test_a_configuration_that_logs_in_goes_to_git_and_not_to_git_sync(
     seen = site.environment()
     assert '"a.b":"c"' in seen["GITSYNC_GIT_CONFIG"]
     assert not any(word in seen["GITSYNC_GIT_CONFIG"] for word in ("aHVzaA", "hush"))
-    assert ["d.e", "http.extraHeader", "url.https://me:hush@x/.insteadOf", "http.proxy"] == [
-        seen[f"GIT_CONFIG_KEY_{number}"] for number in range(int(seen["GIT_CONFIG_COUNT"]))
-    ]
+    assert [
+        *("d.e", "http.extraHeader", "url.https://me:hush@x/.insteadOf", "http.proxy"),
+        *("g.h", "g.h"),  # of which git-sync would keep the last
+    ] == [seen[f"GIT_CONFIG_KEY_{number}"] for number in range(int(seen["GIT_CONFIG_COUNT"]))]
     assert "Authorization: Basic aHVzaA==" == seen["GIT_CONFIG_VALUE_1"]
 
 
@@ -210,6 +213,13 @@ def test_a_full_volume_is_named_and_the_repository_can_be_thrown_away(
     assert "target_full" == error.reason
     site.engine(CHECK_OUT).throw_away()
     assert not site.root.exists()
+
+
+def test_a_private_folder_that_is_full_or_gone_is_named(site: Site, fence: Fence) -> None:
+    engine = site.engine(CHECK_OUT)
+    shutil.rmtree(engine.access.folder)
+
+    assert "private_folder_failed" == failure(engine, fence).reason
 
 
 def test_a_program_that_cannot_be_started_says_so(site: Site, fence: Fence) -> None:

@@ -3,6 +3,7 @@ A poll by git itself.
 """
 
 import os
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,33 @@ def test_ssh_is_called_as_git_sync_calls_it(site: Site, tmp_path: Path) -> None:
     said = seen.read_text()
     assert "-o StrictHostKeyChecking=yes -o UserKnownHostsFile=" in said
     assert "git-upload-pack 'team/dags.git'" in said
+
+
+def test_git_is_told_every_value_of_a_key(site: Site, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    git = script(tmp_path / "git", f"git config --get-all http.extraHeader > {seen}; exit 1")
+    headers = {"GITSYNC_GIT_CONFIG": "http.extraHeader:a,http.extraHeader:b"}
+
+    with pytest.raises(SidecarError):
+        site.commit("main", GITSYNC_GIT=git, **headers)
+
+    assert ["a", "b"] == seen.read_text().split()
+
+
+def test_a_private_folder_that_is_full_or_gone_is_named(site: Site) -> None:
+    """Its copy of /etc/passwd, or of a key, is written for each poll."""
+    crlf = Path(site.access.folder).with_suffix(".key")
+    crlf.write_bytes(b"-----BEGIN PRIVATE KEY-----\r\n")
+    site.url = "git@git.example.com:team/dags.git"
+    site.access.close()
+    site.access = make_access(site.url, GITSYNC_SSH_KEY_FILE=str(crlf))
+    site.access.start()
+    shutil.rmtree(site.access.folder)
+
+    error = raised(SidecarError, site.commit, "main")
+    crlf.unlink()
+
+    assert "private_folder_failed" == error.reason
 
 
 def test_a_server_that_talks_without_end_costs_no_memory(site: Site, tmp_path: Path) -> None:

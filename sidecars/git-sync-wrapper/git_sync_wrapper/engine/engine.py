@@ -11,13 +11,11 @@ import os
 import re
 import shlex
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 
 from git_sync_wrapper.engine.heal import CANDIDATE, GIT, WORKTREES, heal, remove_stale, throw_away
-from git_sync_wrapper.engine.user_entry import user_entry
 from git_sync_wrapper.flags.go_values import write_git_configs
 from git_sync_wrapper.flags.options import FULL_COMMIT, Options
 from git_sync_wrapper.flags.table import BY_NAME
@@ -128,9 +126,7 @@ class Engine:
             raise explain_os_error(error, f"cannot clear {error.filename}") from error
         ears = _Ears(self.options.hide)
         # It leaves a git configuration behind in each run.
-        with tempfile.TemporaryDirectory(
-            prefix="run-", dir=self.access.folder, ignore_cleanup_errors=True
-        ) as folder:
+        with self.access.scratch() as folder:
             report = os.path.join(folder, "error.json")
             ended = self._call(folder, report, ears.hear, fence, instead)
             if fence.is_revoked:
@@ -209,8 +205,7 @@ class Engine:
         """
         Run git in a checkout, without the remote; return what it says, and its exit code.
         """
-        own = dict(pair for pair in self._configs() if not _may_be_secret(*pair))
-        environ = surroundings(self.environ, own | LOCAL_CONFIG) | {
+        environ = surroundings(self.environ, [*self.options.configs, *LOCAL_CONFIG.items()]) | {
             "GIT_NO_LAZY_FETCH": "1",
             # Without its own pointer it is no checkout, and the repository above it another.
             "GIT_CEILING_DIRECTORIES": os.path.dirname(worktree),
@@ -253,13 +248,12 @@ class Engine:
         instead: Mapping[str, str],
     ) -> child.Ended:
         prepared = self.access.prepare()
-        environ = clean(self.environ) | {"TMPDIR": folder} | user_entry(self.access.folder)
+        environ = clean(self.environ) | {"TMPDIR": folder} | prepared.environ
         flags = {**self._told(prepared.flags, prepared.git_config, report), **instead}
         for name, text in flags.items():
             if text:
                 environ[BY_NAME[name].variables[0]] = text
-        told = [pair for pair in self._configs() if _may_be_secret(*pair)]
-        environ |= configured(environ, told) if told else {}
+        environ |= configured(environ, self._kept_back())
         try:
             return child.run(
                 [self.program],
@@ -291,7 +285,8 @@ class Engine:
             told.pop(name, None)
             if text is not None:
                 told[name] = text
-        own = [pair for pair in self._configs() if not _may_be_secret(*pair)]
+        kept_back = self._kept_back()
+        own = [pair for pair in self.options.git_config if pair not in kept_back]
         told.pop("git-config-add", None)  # it has no variable
         told["git-config"] = write_git_configs((*own, *configs.items()))
         return told | {
@@ -302,8 +297,13 @@ class Engine:
             "stale-worktree-timeout": STALE_WORKTREE_TIMEOUT,
         }
 
-    def _configs(self) -> tuple[tuple[str, str], ...]:
-        return (*self.options.git_config, *self.options.git_config_add)
+    def _kept_back(self) -> list[tuple[str, str]]:
+        """
+        Return the configurations that git gets without git-sync, which puts all of `--git-config`
+        into an argument list and a file, and of several values of one key keeps the last.
+        """
+        secret = [pair for pair in self.options.git_config if _may_be_secret(*pair)]
+        return [*secret, *self.options.git_config_add]
 
     def _explain(self, code: int, report: str, last: list[str], fence: Fence) -> GitSyncFailed:
         said = heard(report) if report else "\n".join(map(heard, last))
@@ -342,9 +342,7 @@ def _no_parent(commit: str, why: str) -> SidecarError:
 
 def _may_be_secret(key: str, value: str) -> bool:
     """
-    Whether git-sync must not have it: it puts all of `--git-config` into an argument list and a
-    file. These are a header that logs in, and users and passwords in URLs; to git it is the same
-    where it finds them.
+    Whether a configuration may be a header that logs in, or have a user and a password in a URL.
     """
     name = key.lower()
     return name.endswith("extraheader") or "@" in key or (name.startswith("http.") and "@" in value)

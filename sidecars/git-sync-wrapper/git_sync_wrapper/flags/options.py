@@ -104,6 +104,13 @@ class Options:
         return FULL_COMMIT.fullmatch(self.ref) is not None
 
     @property
+    def configs(self) -> tuple[tuple[str, str], ...]:
+        """
+        What git is to know besides: keys and values, of which a key may have several.
+        """
+        return (*self.git_config, *self.git_config_add)
+
+    @property
     def shown_repo(self) -> str:
         """
         The repository as it may be shown: without its query, which may be a token.

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.login import credential_helper
@@ -21,11 +23,14 @@ from git_sync_wrapper.login.keyring import Keyring
 from git_sync_wrapper.login.private_folder import PrivateFolder
 from git_sync_wrapper.login.secret import Cleaner
 from git_sync_wrapper.login.ssh_files import SshFiles
+from git_sync_wrapper.login.user_entry import user_entry
 from git_sync_wrapper.settings import Settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.volume.files import write_file
 
 SOCKET = "credentials"
+GIT_CONFIG = "gitconfig"
 # Beside these, which are not passwords, the username is a token: an old custom of GitHub's.
 TOKEN_PASSWORDS = ("", "x-oauth-basic")
 # What git-sync would put into git's cache.
@@ -40,10 +45,12 @@ class Prepared:
     Args:
         flags: git-sync's flags with their values; `None` for those that must not reach it.
         git_config: Added to `--git-config`.
+        environ: Added to the environment.
     """
 
     flags: Mapping[str, str | None]
     git_config: Mapping[str, str]
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 class Access:
@@ -72,17 +79,15 @@ class Access:
         Raises:
             SidecarError: There is no place for the folder.
         """
-        try:
+        with _explained("cannot make a private folder for git's credential helper"):
             self._folder = PrivateFolder()
             self._socket = os.path.join(self._folder.path, SOCKET)
             self._server = CredentialServer(self._socket, self._keyring, self._note)
             self._server.start()
-        except OSError as error:
-            raise SidecarError(
-                "private_folder_failed",
-                f"cannot make a private folder for git's credential helper: {error}",
-                "Let /tmp be writable (an emptyDir where the root is read-only), or set TMPDIR.",
-            ) from None
+            # What git keeps for the other end where that is this machine (file://): of all ways to
+            # configure it the only one. Nothing secret is in it.
+            self.git_config = os.path.join(self.folder, GIT_CONFIG)
+            write_file(self.git_config, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False)
         options = self._options
         self._ssh = SshFiles(
             options.ssh_key_files, options.ssh_known_hosts_file, self._folder.path, self._cleaner
@@ -95,27 +100,44 @@ class Access:
         """
         return self._folder.path
 
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """
+        Make a folder in the private one, for as long as it lasts.
+
+        Raises:
+            SidecarError: It cannot be made.
+        """
+        with _explained(f"cannot make a folder in {self.folder}"):
+            folder = tempfile.TemporaryDirectory(
+                prefix="run-", dir=self.folder, ignore_cleanup_errors=True
+            )
+        with folder as path:
+            yield path
+
     def prepare(self) -> Prepared:
         """
         Return what git-sync and git are given now; files are read again.
 
         Raises:
-            CredentialError: A file of a key or of known hosts cannot be used.
+            SidecarError: A file of a key or of known hosts cannot be used, or no copy be written.
         """
         self.failure = None
-        flags: dict[str, str | None] = {
-            "ssh-key-file": ":".join(self._ssh.keys()),
-            "ssh-known-hosts-file": self._ssh.known_hosts(),
-        }
+        with _explained(f"cannot write to {self.folder}"):
+            environ = user_entry(self.folder)
+            flags: dict[str, str | None] = {
+                "ssh-key-file": ":".join(self._ssh.keys()),
+                "ssh-known-hosts-file": self._ssh.known_hosts(),
+            }
         if self._has_own_helper:
-            return Prepared(flags, {})
+            return Prepared(flags, {}, environ)
         flags |= dict.fromkeys(KEPT_BACK)
         config = {"credential.helper": self._helper(), "credential.useHttpPath": "true"}
         if self._keyring.signs_for(self._repo):
             # CodeCommit may answer 403 without a login, and git asks nobody after that.
             server = f"{self._repo.protocol}://{self._repo.host}/"
             config[f"http.{server}.proactiveAuth"] = "basic"
-        return Prepared(flags, config)
+        return Prepared(flags, config, environ)
 
     def credential(self, url: str, fence: Fence) -> Credential | None:
         """
@@ -183,11 +205,26 @@ class Access:
 
     @property
     def _has_own_helper(self) -> bool:
-        configs = (*self._options.git_config, *self._options.git_config_add)
         return any(
             key.lower().startswith("credential.") and key.lower().endswith(".helper")
-            for key, _ in configs
+            for key, _ in self._options.configs
         )
 
     def _note(self, error: SidecarError) -> None:
         self.failure = error
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """
+    Turn failures of the private folder's file system into an error that says what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SidecarError(
+            "private_folder_failed",
+            f"{what}: {error}",
+            "Let /tmp be writable (an emptyDir where the root is read-only), with some room left, "
+            "or set TMPDIR.",
+        ) from None

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import resources
 
-from git_sync_wrapper.login.credential import CredentialError
 from git_sync_wrapper.login.repair import Repaired, repair_key, repair_known_hosts
 from git_sync_wrapper.login.secret import Cleaner, read_file
 from sidecar_runtime.volume.files import write_file
@@ -39,7 +38,8 @@ class SshFiles:
         Return the paths of the keys; one that is missing is left to ssh, which will name it.
 
         Raises:
-            CredentialError: A key is there and cannot be read, or its copy cannot be written.
+            CredentialError: A key is there and cannot be read.
+            OSError: Its copy cannot be written.
         """
         return [
             self._usable("GITSYNC_SSH_KEY_FILE", path, f"key-{number}", repair_key)
@@ -51,7 +51,8 @@ class SshFiles:
         Return the path of the known hosts: the user's where there are any, else the pinned ones.
 
         Raises:
-            CredentialError: The file is there and cannot be read, or its copy not be written.
+            CredentialError: The file is there and cannot be read.
+            OSError: Its copy cannot be written.
         """
         if not os.path.exists(self._known_hosts):
             return PINNED
@@ -74,12 +75,7 @@ class SshFiles:
         with suppress(OSError), open(path, "rb") as file:
             if file.read() == content:
                 return path
-        try:
-            write_file(path, content, 0o600, fsync=False)
-        except OSError as error:
-            raise CredentialError(
-                "private_folder_failed", f"cannot write {path}: {error.strerror}"
-            ) from None
+        write_file(path, content, 0o600, fsync=False)
         return path
 
 

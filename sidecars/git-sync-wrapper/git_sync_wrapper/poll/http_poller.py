@@ -56,8 +56,7 @@ def make_poller(
         log.info("polling_left_to_git", why=why)
         return None
     try:
-        config = (*options.git_config, *options.git_config_add)
-        way = way_to(url, config, access.environ)
+        way = way_to(url, options.configs, access.environ)
         return HttpPoller(url, options.ref, way, access, patience)
     except Unheeded as why:
         log.info("polling_left_to_git", why=str(why))

@@ -4,18 +4,15 @@ A poll by ``git ls-remote``: for ssh, and whatever else git can talk to.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from git_sync_wrapper.engine.user_entry import user_entry
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.git import surroundings
 from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.refusals import explain
 from sidecar_runtime import child
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.volume.files import write_file
 
 PEELED = "^{}"
 COOKIE_FILE = "/etc/git-secret/cookie_file"
@@ -94,27 +91,16 @@ class LsRemote:
             **prepared.flags,
         }
         keys = (flags["ssh-key-file"] or "").split(":")
-        configs = {"core.askPass": "true"}
+        configs = [("core.askPass", "true")]
         if options.cookie_file:
-            configs["http.cookiefile"] = COOKIE_FILE
-        configs |= dict((*options.git_config, *options.git_config_add))
+            configs.append(("http.cookiefile", COOKIE_FILE))
+        configs += [*options.configs, *prepared.git_config.items()]
         return {
-            **surroundings(self._environ, configs | dict(prepared.git_config)),
-            **user_entry(self._access.folder),
-            "GIT_CONFIG_GLOBAL": self._config_file(),
+            **surroundings(self._environ, configs),
+            **prepared.environ,
+            "GIT_CONFIG_GLOBAL": self._access.git_config,
             "GIT_SSH_COMMAND": self._ssh(keys, flags["ssh-known-hosts-file"] or ""),
         }
-
-    def _config_file(self) -> str:
-        """
-        Return a file of what the other end must know where that is this machine (``file://``).
-
-        git keeps all other ways to configure it from there; nothing secret is in the file.
-        """
-        path = os.path.join(self._access.folder, "gitconfig")
-        if not os.path.exists(path):
-            write_file(path, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False)
-        return path
 
     def _ssh(self, keys: Sequence[str], known_hosts: str) -> str:
         """

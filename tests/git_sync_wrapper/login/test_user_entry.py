@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.engine.user_entry import user_entry
+from git_sync_wrapper.login.user_entry import user_entry
 
 
 def test_who_has_an_entry_needs_none(tmp_path: Path) -> None:
