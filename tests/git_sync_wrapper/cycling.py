@@ -84,12 +84,7 @@ class Wrapper:
         self.access.start()
         self.metrics = WrapperMetrics("0", "0")
         self.remote = Remote(folder / "source")
-        self.hooks = Hooks(
-            options,
-            environ,
-            lambda commit: str(self.root / ".snapshots" / commit),
-            self.metrics.git_sync.count_hook,
-        )
+        self.hooks = Hooks(options, environ, self.metrics.git_sync.count_hook)
         self.hooks.start()
         self.context = Context(
             settings=settings,

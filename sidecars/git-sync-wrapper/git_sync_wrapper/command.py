@@ -142,12 +142,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
     status = Status(
         options.link, {"repository": options.shown_repo, "ref": options.ref, "mode": settings.mode}
     )
-    hooks = Hooks(
-        options,
-        environ,
-        lambda commit: os.path.join(options.root, STORE, commit),
-        metrics.git_sync.count_hook,
-    )
+    hooks = Hooks(options, environ, metrics.git_sync.count_hook)
     context = Context(
         settings=settings,
         options=options,

@@ -27,7 +27,9 @@ ONE, TWO = "1" * 40, "2" * 40
 
 def exechook(folder: Path, text: str, timeout_seconds: float = 30.0) -> Exechook:
     command = script(folder / "hook", text)
-    return Exechook("exechook", command, timeout_seconds, 0.01, os.environ, lambda _: str(folder))
+    for commit in (ONE, TWO):
+        (folder / commit).mkdir(exist_ok=True)
+    return Exechook("exechook", command, timeout_seconds, 0.01, os.environ, str(folder))
 
 
 Started = Callable[[HookRunner], HookRunner]
@@ -75,9 +77,9 @@ class Server(LoopbackServer):
 
 
 def test_a_command_runs_in_the_commit_and_gets_its_hash(tmp_path: Path, fence: Fence) -> None:
-    exechook(tmp_path, 'echo "$GITSYNC_HASH in $PWD" > out').run(ONE, fence)
+    exechook(tmp_path, 'echo "$GITSYNC_HASH in $PWD" > ../out').run(ONE, fence)
 
-    assert f"{ONE} in {tmp_path}\n" == (tmp_path / "out").read_text()
+    assert f"{ONE} in {tmp_path}/{ONE}\n" == (tmp_path / "out").read_text()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_a_command_that_fails_says_why(
 def test_a_failed_hook_is_run_again_until_it_succeeds(
     tmp_path: Path, counted: Counted, log: Log, started: Started
 ) -> None:
-    text = "echo x >> tries; test $(wc -l < tries) -ge 3"
+    text = "echo x >> ../tries; test $(wc -l < ../tries) -ge 3"
     runner = started(HookRunner(exechook(tmp_path, text), counted))
 
     runner.send(ONE)
@@ -113,7 +115,7 @@ def test_a_failed_hook_is_run_again_until_it_succeeds(
 
 
 def test_only_the_newest_commit_matters(tmp_path: Path, counted: Counted, started: Started) -> None:
-    runner = HookRunner(exechook(tmp_path, "echo $GITSYNC_HASH >> seen"), counted)
+    runner = HookRunner(exechook(tmp_path, "echo $GITSYNC_HASH >> ../seen"), counted)
     runner.send(ONE)
     runner.send(TWO)
 
@@ -124,7 +126,7 @@ def test_only_the_newest_commit_matters(tmp_path: Path, counted: Counted, starte
 
 
 def test_a_stopped_hook_is_killed(tmp_path: Path, counted: Counted, started: Started) -> None:
-    runner = started(HookRunner(exechook(tmp_path, "echo $$ > pid; exec sleep 600"), counted))
+    runner = started(HookRunner(exechook(tmp_path, "echo $$ > ../pid; exec sleep 600"), counted))
     runner.send(ONE)
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "it runs")
 
@@ -180,11 +182,12 @@ def test_what_is_no_http_fails_and_is_asked_again(counted: Counted, started: Sta
 
 
 def hooks(folder: Path, counted: Counted, *arguments: str) -> Hooks:
+    (folder / ".snapshots" / ONE).mkdir(parents=True)
     options = read_options(
         [f"--root={folder}", "--touch-file=touched/file", *arguments],
         {"GITSYNC_REPO": "https://h/r"},
     )
-    return Hooks(options, os.environ, lambda _: str(folder), counted)
+    return Hooks(options, os.environ, counted)
 
 
 def test_touches_the_file_first_made_then_renewed(tmp_path: Path, counted: Counted) -> None:

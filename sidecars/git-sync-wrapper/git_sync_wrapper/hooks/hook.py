@@ -4,7 +4,8 @@ One run of a hook: a command in the folder of a commit, or a web request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar_runtime import child
@@ -28,7 +29,7 @@ class Exechook:
     A program that runs in the folder of the commit, with its hash as ``GITSYNC_HASH``.
 
     Args:
-        folder_of: From a commit to where it lies.
+        store: The folder of all commits.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Exechook:
     timeout_seconds: float
     backoff_seconds: float
     environ: Mapping[str, str]
-    folder_of: Callable[[str], str]
+    store: str
 
     def run(self, commit: str, fence: Fence) -> None:
         """
@@ -51,7 +52,7 @@ class Exechook:
             ended = child.run(
                 [self.command],
                 {**self.environ, "GITSYNC_HASH": commit},
-                self.folder_of(commit),
+                os.path.join(self.store, commit),
                 fence=fence,
                 deadline_seconds=self.timeout_seconds,
                 out=said.append,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.hooks.hook import Exechook, HookFailed, Webhook
+from git_sync_wrapper.published.volume import STORE
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
@@ -98,16 +99,10 @@ class Hooks:
     All that follows a publish.
     """
 
-    def __init__(
-        self,
-        options: Options,
-        environ: Mapping[str, str],
-        folder_of: Callable[[str], str],
-        count: Count,
-    ) -> None:
+    def __init__(self, options: Options, environ: Mapping[str, str], count: Count) -> None:
         self._touch_file = options.touch_file
-        after = _exechooks("exechook", options, environ, folder_of) + _webhooks(options)
-        before = _exechooks("pre-publish-exechook", options, environ, folder_of)
+        after = _exechooks("exechook", options, environ) + _webhooks(options)
+        before = _exechooks("pre-publish-exechook", options, environ)
         self._runners = [HookRunner(hook, count) for hook in after]
         self._before = [HookRunner(hook, count) for hook in before]
 
@@ -168,14 +163,13 @@ class Hooks:
             log.error("touch_failed", path=self._touch_file, error=error.strerror)
 
 
-def _exechooks(
-    name: str, options: Options, environ: Mapping[str, str], folder_of: Callable[[str], str]
-) -> list[Hook]:
+def _exechooks(name: str, options: Options, environ: Mapping[str, str]) -> list[Hook]:
+    store = os.path.join(options.root, STORE)
     parts = ("command", "timeout_seconds", "backoff_seconds")
     command, timeout, backoff = (
         getattr(options, f"{name.replace('-', '_')}_{part}") for part in parts
     )
-    return [Exechook(name, command, timeout, backoff, environ, folder_of)] if command else []
+    return [Exechook(name, command, timeout, backoff, environ, store)] if command else []
 
 
 def _webhooks(options: Options) -> list[Hook]:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.git import surroundings
 from git_sync_wrapper.login.access import Access
+from git_sync_wrapper.poll import pkt
 from git_sync_wrapper.refusals import explain
 from sidecar_runtime import child
 from sidecar_runtime.fence import CycleAbandoned, Fence
 
-PEELED = "^{}"
 COOKIE_FILE = "/etc/git-secret/cookie_file"
 """Where git-sync wants it; no flag changes that."""
 # A remote that is silent for longer than this counts as down.
@@ -44,14 +44,14 @@ class LsRemote:
         """
         options = self._options
         command = [options.git, "ls-remote", "--quiet", options.repo]
-        command += [options.ref, f"{options.ref}{PEELED}"]
+        command += [options.ref, f"{options.ref}{pkt.PEELED}"]
         found: dict[str, str] = {}
         complaints: deque[str] = deque(maxlen=LAST_LINES)
-        names = {name for pair in _names(options.ref) for name in pair}
+        names = pkt.places(options.ref)
 
         def hear(line: str) -> None:  # only what was asked: a server may send anything, endlessly
             commit, _, name = line.partition("\t")
-            if name in names:
+            if (name := name.removesuffix(pkt.PEELED)) in names:
                 found[name] = commit
 
         try:
@@ -72,7 +72,9 @@ class LsRemote:
             raise CycleAbandoned
         if ended.code != 0:
             raise explain(options.hide("\n".join(complaints)), "the remote cannot be asked")
-        return _choose(options.ref, found)
+        if commit := pkt.choose(found, options.ref):
+            return commit
+        raise explain(f"couldn't find remote ref {options.ref}", "the remote has no such ref")
 
     def close(self) -> None:
         """
@@ -111,24 +113,3 @@ class LsRemote:
         if self._options.ssh_known_hosts:
             return f"{command} -o StrictHostKeyChecking=yes -o UserKnownHostsFile={known_hosts}"
         return f"{command} -o StrictHostKeyChecking=no"
-
-
-def _names(ref: str) -> list[tuple[str, str]]:
-    """
-    Return the names that a ref may have on the server, in git's own order; each peeled, and whole.
-    """
-    rules = ("{}", "refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}")
-    return [(f"{name}{PEELED}", name) for name in (rule.format(ref) for rule in rules)]
-
-
-def _choose(ref: str, found: Mapping[str, str]) -> str:
-    """
-    Return the commit among the refs that were found, by name.
-
-    Raises:
-        SidecarError: ``ref_not_found``.
-    """
-    for peeled, name in _names(ref):
-        if commit := found.get(peeled) or found.get(name):
-            return commit
-    raise explain(f"couldn't find remote ref {ref}", "the remote has no such ref")

@@ -18,6 +18,8 @@ Refs = Mapping[str, str]
 # Where git looks for a name, in this order: https://git-scm.com/docs/gitrevisions.
 _PLACES = ("{}", "refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}")
 _HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+PEELED = "^{}"
+"""After the name of what a tag is peeled to, whose line comes after the tag's own."""
 _FLUSH, _DELIMITER = "0000", "0001"
 
 
@@ -51,7 +53,14 @@ def choose(refs: Refs, name: str) -> str | None:
     """
     Return the commit that a name means among these refs; None where it means nothing.
     """
-    return next((refs[place] for place in _places(name) if place in refs), None)
+    return next((refs[place] for place in places(name) if place in refs), None)
+
+
+def places(name: str) -> list[str]:
+    """
+    Return the full names that a name may mean, in the order in which git looks for it.
+    """
+    return [place.format(name) for place in _PLACES]
 
 
 def ask_for(name: str, object_format: str) -> bytes:
@@ -59,7 +68,7 @@ def ask_for(name: str, object_format: str) -> bytes:
     Return the request of version 2 for the refs that a name may mean.
     """
     head = ["command=ls-refs", "agent=git-sync-wrapper", f"object-format={object_format}"]
-    arguments = ["peel", *(f"ref-prefix {place}" for place in _places(name))]
+    arguments = ["peel", *(f"ref-prefix {place}" for place in places(name))]
     return "".join([*map(_line, head), _DELIMITER, *map(_line, arguments), _FLUSH]).encode()
 
 
@@ -107,14 +116,9 @@ def _read_old(lines: Iterable[str]) -> Refs:
         if line == "version 1" or line.startswith("shallow "):
             continue
         commit, _, name = line.partition("\0")[0].partition(" ")
-        # A tag's own line comes before that of what it is peeled to.
-        refs[name.removesuffix("^{}")] = _hash(commit)
+        refs[name.removesuffix(PEELED)] = _hash(commit)
     refs.pop("capabilities", None)  # what stands for a repository without commits
     return refs
-
-
-def _places(name: str) -> list[str]:
-    return [place.format(name) for place in _PLACES]
 
 
 def _hash(text: str) -> str:
