@@ -47,7 +47,7 @@ class Remote:
     def __init__(self, source: Path) -> None:
         self._source = source
         self.newer = ""
-        self.error: SidecarError | None = None
+        self.error: Exception | None = None
         self.polls = 0
 
     def commit(self, fence: Fence) -> str:

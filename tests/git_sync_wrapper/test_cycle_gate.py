@@ -2,6 +2,7 @@
 A gate, or a hook, that refuses a commit or comes to no verdict.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from git_sync_wrapper.engine.engine import Engine
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.gate.checks import command_check
 from sidecar_runtime.gate.gate import LONGEST_REST_SECONDS
 from sidecar_runtime.health import Outcome
@@ -45,6 +46,39 @@ def test_a_refused_commit_is_not_shown_nor_asked_for_again(
     wrapper.commit(THREE)
     assert Outcome("changed", THREE) == wrapper.cycle()
     assert "refused" not in wrapper.context.status.details()
+
+
+def test_a_refusal_ends_with_its_commit_though_a_cycle_was_abandoned_meanwhile(
+    start: Start, log: Log
+) -> None:
+    """Afterwards nobody knows any more which commit git-sync found last."""
+    wrapper = start.published(GIT_SYNC_WRAPPER_GATE="syntax")
+    wrapper.commit(TWO, "def\n")
+    assert "refused" == wrapper.cycle().result
+    wrapper.remote.error = CycleAbandoned()
+    with pytest.raises(CycleAbandoned):
+        wrapper.cycle()
+    wrapper.remote.error = None
+    wrapper.commit(ONE)
+
+    assert Outcome("unchanged", ONE) == wrapper.cycle()
+    assert "refused" not in wrapper.context.status.details()
+    assert 0 == wrapper.count("sidecar_gate_refused", sidecar="git-sync-wrapper")
+
+
+def test_a_fallback_that_is_the_newest_commit_after_a_restart_is_none_any_more(
+    start: Start,
+) -> None:
+    first = start.published()
+    first.stop()
+    record = first.root / ".snapshots/published.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "fallback": TWO}))
+
+    second = start()
+
+    assert Outcome("unchanged", ONE) == second.cycle()
+    assert "" == second.context.status.readiness.shortfall
+    assert (2, Outcome("unchanged", ONE), 2) == (second.runs(), second.cycle(), second.runs())
 
 
 def test_other_settings_have_all_files_of_the_same_commit_judged(

@@ -233,16 +233,24 @@ class Session:
         """
         if fence.is_asked_for or wanted != self._settled_at or not self._inspection.is_whole:
             return True
-        if self._publisher.refusal is not None:
+        if self._is_refused(published):
             return self._publisher.is_due  # else it would be refused again
-        return not published.commit or not self._publisher.is_made_as_asked(published)
+        # A fallback that is wanted now is none any more.
+        is_settled = published.commit and not published.fallback
+        return not is_settled or not self._publisher.is_made_as_asked(published)
+
+    def _is_refused(self, published: Published) -> bool:
+        """
+        Whether the newest commit is one that the gate refuses: a refusal may be older than that.
+        """
+        return self._publisher.refusal is not None and published.commit != self._settled_at
 
     def _rest(self, published: Published, fence: Fence) -> Outcome:
         """
         Nothing is new.
         """
         self._context.metrics.git_sync.count_noop()
-        if self._publisher.refusal:
+        if self._is_refused(published):
             return self._publisher.refused(published)
         return self._publisher.confirm(published.commit, fence)
 

@@ -62,6 +62,7 @@ class Publisher:
         """
         What is published is what the remote has; the first time that counts as a change.
         """
+        self._accept(None)
         if not self._context.past.has_synced:
             self._announce(commit, fence)
         return Outcome("unchanged", commit)
@@ -88,7 +89,6 @@ class Publisher:
             if published.fallback:  # now it is the newest
                 volume.show(commit, made_by, fence, facts=published.facts)
                 context.note(volume.published())
-            self._accept(None)
             return self.confirm(commit, fence)
         self._asked.clear()
         refusal, undecided = self._ask(commit, published, fence)
