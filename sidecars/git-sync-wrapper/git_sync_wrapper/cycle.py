@@ -129,7 +129,7 @@ class Session:
                 commit, published, volume, fence, is_whole=is_whole
             )
 
-        commit, outcome = with_room(bring, self._context.engine, volume, fence)
+        commit, outcome = with_room(bring, self._context.engine.root, volume, fence)
         self._inspection.note_whole()
         # Not what the poll said: another replica of the server may have been behind.
         self._settled_at = self._options.ref if self._options.is_pinned else commit

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from git_sync_wrapper.engine.engine import Engine
+from git_sync_wrapper.engine.heal import remove_stale, throw_away
 from git_sync_wrapper.published.volume import Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -19,19 +19,20 @@ from sidecar_runtime.fence import Fence
 T = TypeVar("T")
 
 
-def with_room(attempt: Callable[[], T], engine: Engine, volume: Volume, fence: Fence) -> T:
+def with_room(attempt: Callable[[], T], engine_root: str, volume: Volume, fence: Fence) -> T:
     """
     Check a commit out and publish it; return what that returns.
 
     Args:
         attempt: Does so, from the start each time.
+        engine_root: git-sync's own root.
 
     Raises:
         SidecarError: It failed; ``target_full`` where there is nothing left to remove.
         CycleAbandoned: The fence was revoked.
     """
     if volume.is_short():
-        engine.remove_stale()
+        remove_stale(engine_root)
         while volume.is_short() and volume.drop_oldest(fence):
             pass
     is_first = True
@@ -42,7 +43,7 @@ def with_room(attempt: Callable[[], T], engine: Engine, volume: Volume, fence: F
             if error.reason != "target_full":
                 raise
             # git-sync collects garbage by the number of packs, not by their size: that may be all.
-            engine.throw_away()
+            throw_away(engine_root)
             if not (is_first or volume.drop_oldest(fence)):
                 raise
             is_first = False

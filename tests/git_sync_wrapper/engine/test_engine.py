@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.engine.engine import Engine, GitSyncFailed
+from git_sync_wrapper.engine.heal import throw_away
 from git_sync_wrapper.flags.options import read_options
 from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.login.ssh_files import PINNED
@@ -211,7 +212,7 @@ def test_a_full_volume_is_named_and_the_repository_can_be_thrown_away(
     error = failure(site.engine("echo 'write error: No space left on device'; exit 1"), fence)
 
     assert "target_full" == error.reason
-    site.engine(CHECK_OUT).throw_away()
+    throw_away(str(site.root))
     assert not site.root.exists()
 
 

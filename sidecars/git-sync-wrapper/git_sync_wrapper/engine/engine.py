@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 
-from git_sync_wrapper.engine.heal import CANDIDATE, GIT, WORKTREES, heal, remove_stale, throw_away
+from git_sync_wrapper.engine.heal import CANDIDATE, GIT, WORKTREES, heal
 from git_sync_wrapper.flags.go_values import write_git_configs
 from git_sync_wrapper.flags.options import FULL_COMMIT, Options
 from git_sync_wrapper.flags.table import BY_NAME
@@ -27,7 +27,7 @@ from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import explain_os_error, explained
+from sidecar_runtime.volume.errors import explain_os_error
 
 # What the wrapper does itself; git-sync hears nothing of it.
 OURS = frozenset(
@@ -218,20 +218,6 @@ class Engine:
             fence=fence,
             deadline_seconds=self.options.sync_timeout_seconds,
         )
-
-    def remove_stale(self) -> None:
-        """
-        Remove what git-sync keeps of older commits: the volume is short of room.
-        """
-        with explained(f"cannot clear {self.root}"):
-            remove_stale(self.root)
-
-    def throw_away(self) -> None:
-        """
-        Remove git-sync's whole repository, with what did not fit on a full volume.
-        """
-        with explained(f"cannot clear {self.root}"):
-            throw_away(self.root)
 
     def worktree(self) -> str:
         """

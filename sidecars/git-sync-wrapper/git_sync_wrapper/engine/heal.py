@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.errors import explained
 
 CANDIDATE = "candidate"
 TEMPORARY_LINK = "tmp-link"
@@ -51,22 +52,23 @@ def throw_away(root: str) -> None:
     would fail indefinitely, even once the source has shrunk.
 
     Raises:
-        OSError: Something cannot be removed.
+        SidecarError: Something cannot be removed.
     """
-    with suppress(FileNotFoundError):
+    with explained(f"cannot clear {root}"), suppress(FileNotFoundError):
         shutil.rmtree(root)
     log.warning("repository_thrown_away", root=root)
 
 
 def remove_stale(root: str) -> None:
     """
-    Remove the checkouts but the newest, which git-sync would remove after its next run.
+    Remove the checkouts but the newest, which git-sync would remove after its next run: the volume
+    is short of room.
 
     Raises:
-        OSError: Something cannot be removed.
+        SidecarError: Something cannot be removed.
     """
     newest = os.path.basename(os.path.realpath(os.path.join(root, CANDIDATE)))
-    with suppress(FileNotFoundError):
+    with explained(f"cannot clear {root}"), suppress(FileNotFoundError):
         for name in os.listdir(os.path.join(root, WORKTREES)):
             if name != newest:
                 _remove(os.path.join(root, WORKTREES, name))
@@ -76,11 +78,11 @@ def _obstacles(root: str) -> Iterator[str]:
     if os.path.lexists(root) and (os.path.islink(root) or not os.path.isdir(root)):
         yield root
         return
-    for name in (CANDIDATE, TEMPORARY_LINK):
-        path = os.path.join(root, name)
-        is_link = os.path.islink(path)
-        if is_link if name == TEMPORARY_LINK else os.path.lexists(path) and not is_link:
-            yield path
+    candidate, temporary = (os.path.join(root, name) for name in (CANDIDATE, TEMPORARY_LINK))
+    if os.path.lexists(candidate) and not os.path.islink(candidate):
+        yield candidate
+    if os.path.islink(temporary):
+        yield temporary
     git = os.path.join(root, GIT)
     for folder, names, files in os.walk(git):
         if folder == os.path.join(git, _OBJECTS):

@@ -5,11 +5,12 @@ The request of a webhook, by urllib: through the environment's proxies, redirect
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from urllib.parse import urlsplit
+
+from git_sync_wrapper.http.route import is_loopback
 
 
 def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: float) -> int:
@@ -20,8 +21,8 @@ def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: flo
         OSError: No answer in time, or not an HTTP one.
         ValueError: The URL is not a web address.
     """
-    # As Go's client: the environment's proxies, but never for this machine itself.
-    proxies: dict[str, str] | None = {} if _is_loopback(urlsplit(url).hostname or "") else None
+    # None: those of the environment.
+    proxies: dict[str, str] | None = {} if is_loopback(urlsplit(url).hostname or "") else None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
     request = urllib.request.Request(url, headers=dict(headers), method=method)  # noqa: S310 - http(s), as the options say
     try:
@@ -35,10 +36,3 @@ def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: flo
         raise ValueError("the URL has a character that no URL has") from None
     except http.client.HTTPException as error:
         raise OSError(f"it is not an HTTP answer ({type(error).__name__})") from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

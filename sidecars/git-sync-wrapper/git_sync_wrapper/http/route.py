@@ -119,6 +119,16 @@ def _is_excepted(host: str, excepted: str) -> bool:
     return False
 
 
+def is_loopback(host: str) -> bool:
+    """
+    Whether a host is this machine itself, where Go's client goes by no proxy.
+    """
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def tls_context(way: Way) -> ssl.SSLContext:
     """
     Return what checks the server's certificate, as git would.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from git_sync_wrapper.login.credential import Credential, Wanted
+from git_sync_wrapper.login.credential import Credential, Provider, Wanted
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
@@ -25,14 +25,10 @@ RETRY_SECONDS = 1.0
 log = get_logger("credentials")
 
 
-class Keys(Protocol):
+class Keys(Provider, Protocol):
     """
-    What the server asks.
+    What the server asks, and tells of a login that git was given elsewhere.
     """
-
-    def credential(self, wanted: Wanted, fence: Fence) -> Credential | None: ...
-
-    def refused(self, wanted: Wanted) -> None: ...
 
     def store(self, wanted: Wanted, credential: Credential) -> None: ...
 

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from git_sync_wrapper.http.connection import Remote, RemoteError
-from git_sync_wrapper.http.route import Way, way_to
+from git_sync_wrapper.http.route import Way, is_loopback, way_to
 from git_sync_wrapper.login.credential import Credential, CredentialError, Wanted
 from git_sync_wrapper.login.secret import Secret
 from git_sync_wrapper.login.sigv4 import region_of
 from sidecar_runtime.fence import Fence
-
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Askpass:
     def __init__(self, url: str, repo: Wanted, environ: Mapping[str, str]) -> None:
         self._url = urlsplit(url)
         self._repo = repo
-        is_local = self._url.hostname in LOOPBACK  # where Go looks for no proxy
+        is_local = is_loopback(self._url.hostname or "")
         self._way = Way() if is_local else way_to(self._url, (), environ)
 
     def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:

@@ -87,12 +87,9 @@ class LsRemote:
         """
         options = self._options
         prepared = self._access.prepare()
-        flags = {
-            "ssh-known-hosts-file": options.ssh_known_hosts_file,
-            "ssh-key-file": ":".join(options.ssh_key_files),
-            **prepared.flags,
-        }
-        keys = (flags["ssh-key-file"] or "").split(":")
+        keys, known_hosts = (
+            prepared.flags[name] or "" for name in ("ssh-key-file", "ssh-known-hosts-file")
+        )
         configs = [("core.askPass", "true")]
         if options.cookie_file:
             configs.append(("http.cookiefile", COOKIE_FILE))
@@ -101,7 +98,7 @@ class LsRemote:
             **surroundings(self._environ, configs),
             **prepared.environ,
             "GIT_CONFIG_GLOBAL": self._access.git_config,
-            "GIT_SSH_COMMAND": self._ssh(keys, flags["ssh-known-hosts-file"] or ""),
+            "GIT_SSH_COMMAND": self._ssh(keys.split(":"), known_hosts),
         }
 
     def _ssh(self, keys: Sequence[str], known_hosts: str) -> str:
