@@ -5,6 +5,7 @@ Values: the files of charts-snippets, which of them go together, and what `make 
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -54,6 +55,7 @@ ELSEWHERE = ("ci", "kustomize", "monitoring")
 _REFERENCE = re.compile(r"\{\{ \.Values\.([\w.]+) \}\}")
 
 
+@functools.cache
 def text(name: str) -> str:
     """
     Return what is in a file, or what a command prints.

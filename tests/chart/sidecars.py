@@ -4,6 +4,7 @@ What the checks of snippets must know about each sidecar.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -59,14 +60,14 @@ class Charted:
     read_more: Callable[[Any, Mapping[str, str]], object] = lambda settings, environ: None
     image: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def variables(self) -> frozenset[str]:
         """
         Everything that anyone reads.
         """
         return names_of(self.settings, self.prefix) | self.foreign() | POD
 
-    @property
+    @functools.cached_property
     def needed(self) -> frozenset[str]:
         """
         All that a snippet must set.
@@ -92,7 +93,7 @@ class Charted:
         settings, _ = import_module(self.settings.__module__).load_settings(given)
         self.read_more(settings, given)
 
-    @property
+    @functools.cached_property
     def port(self) -> int:
         """
         The default of its HTTP_BIND.
