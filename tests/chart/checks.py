@@ -9,17 +9,17 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import pytest
 import yaml
 from jsonschema import Draft7Validator
 
 from sidecar_runtime.errors import SettingsError
 from tests.chart import files
 from tests.chart.kubernetes import strict_complaints
-from tests.chart.sidecars import SIDECARS, Values, environment
+from tests.chart.sidecars import CHART_VOLUMES, SIDECARS, Values, environment
 
 # In the chart's schema, and in its values only as a comment.
 WITHOUT_DEFAULT = {"$.dags.gitSync.credentialsSecret", "$.dags.gitSync.emptyDirConfig"}
@@ -29,7 +29,9 @@ HOW_TO_GET_THE_CHART = (
     "AIRFLOW_CHART names no folder with the official chart: "
     "helm pull apache-airflow/airflow --version 1.22.0 --untar"
 )
-
+needs_chart = pytest.mark.skipif(
+    not (CHART / "values.schema.json").is_file(), reason=HOW_TO_GET_THE_CHART
+)
 
 # Options of Airflow that the chart does not set, and annotations that its own values lack: what
 # is not here is taken for a slip.
@@ -84,21 +86,29 @@ def chart_schema() -> Values:
     return schema
 
 
-def schema_complaints(values: Values, defaults: Values, schema: Mapping[str, Any]) -> list[str]:
+def chart_complaints(values: Values) -> list[str]:
+    """
+    Name what the chart does not have, or has otherwise.
+    """
+    return [*unknown_keys(values), *schema_complaints(values)]
+
+
+def schema_complaints(values: Values) -> list[str]:
     """
     Hold the merged values against the chart's own schema, as `helm install` does.
     """
-    errors = Draft7Validator(schema).iter_errors(files.merged(defaults, values))
+    errors = Draft7Validator(chart_schema()).iter_errors(files.merged(chart_values(), values))
     return [f"{error.json_path}: {error.message}" for error in errors]
 
 
-def unknown_keys(values: Values, defaults: Values, path: str = "$") -> list[str]:
+def unknown_keys(values: Values, defaults: Values | None = None, path: str = "$") -> list[str]:
     """
     Name the keys that the chart does not have: its schema lets most of them pass unread.
 
     A map that is empty by default takes any key.
     """
     found = []
+    defaults = chart_values() if defaults is None else defaults
     for key, value in values.items():
         if f"{path}.{key}" in WITHOUT_DEFAULT:
             continue
@@ -294,7 +304,8 @@ def security_complaints(values: Values) -> list[str]:
 
 def volume_complaints(values: Values) -> list[str]:
     """
-    Check that every emptyDir is bounded, and what the sidecar and Airflow see of the volumes.
+    Check that every emptyDir is bounded, every mount has its volume, and what the sidecar and
+    Airflow see of them.
     """
     found = []
     for path, component in components(values):
@@ -303,6 +314,12 @@ def volume_complaints(values: Values) -> list[str]:
             for volume in component.get("extraVolumes", [])
             if "emptyDir" in volume and not volume["emptyDir"].get("sizeLimit")
         ]
+        brought = {volume["name"] for volume in component.get("extraVolumes", [])} | CHART_VOLUMES
+        mounts = list(component.get("extraVolumeMounts", []))
+        for container in containers(component):
+            mounts += container.get("volumeMounts", [])
+        missing = {mount["name"] for mount in mounts} - brought
+        found += [f"{path}: no volume {name}" for name in sorted(missing)]
         for container in containers(component):
             sees = SIDECARS[container["name"]].volume_complaints
             found += [f"{path}: {complaint}" for complaint in sees(component, container)]

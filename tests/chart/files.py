@@ -94,6 +94,13 @@ def ours(node: Any, seen: set[int] | None = None) -> Iterator[Values]:
         yield from ours(child, seen)
 
 
+def named(holder: list[Values], name: str) -> Values:
+    """
+    Return the one of a name.
+    """
+    return next(one for one in holder if one["name"] == name)
+
+
 def merged(defaults: Values, values: Values) -> Values:
     """
     Return the values as Helm merges them: maps key by key, lists and all else as a whole.

@@ -4,7 +4,6 @@ What the snippets of git-sync-wrapper promise beyond those of all, and the drop-
 
 from __future__ import annotations
 
-import copy
 import re
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from git_sync_wrapper.flags.table import VARIABLES
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime.settings import names_of
 from tests.chart import checks, files
-from tests.chart.mutations import Mutation, named, triggerer, triggerer_container
 from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, pods, render
 from tests.chart.sidecars import environment
 
@@ -23,39 +21,6 @@ ONE_VOLUME = Path(__file__).parents[2] / "docs/how-to/share-one-volume-between-a
 
 WITHIN_THE_CHART = ["git-sync-wrapper.chart.yaml", "git-sync-wrapper.codecommit.yaml"]
 ON_THEIR_OWN = ["git-sync-wrapper.extra.yaml", "git-sync-wrapper.native.yaml"]
-
-
-MUTATIONS: dict[str, Mutation] = {
-    "a volume of the chart's name": lambda v: named(
-        triggerer(v)["extraVolumes"], "git-dags"
-    ).update(name="dags"),
-    "another root": lambda v: named(triggerer_container(v)["env"], "GITSYNC_ROOT").update(
-        value="/dags"
-    ),
-    "Airflow reads through a subPath": lambda v: triggerer(v)["extraVolumeMounts"][0].update(
-        subPath="repo"
-    ),
-    "Airflow sees the password": lambda v: triggerer(v)["extraVolumeMounts"].append(
-        {"name": "git-credentials", "mountPath": "/etc/git-credentials", "readOnly": True}
-    ),
-    "the password is elsewhere": lambda v: named(
-        triggerer_container(v)["env"], "GITSYNC_PASSWORD_FILE"
-    ).update(value="/etc/other/GITSYNC_PASSWORD"),
-    "no place for the socket": lambda v: triggerer_container(v)["volumeMounts"].pop(1),
-    "a variable of git-sync misspelled": lambda v: triggerer_container(v)["env"].append(
-        {"name": "GITSYNC_BRANCH", "value": "main"}
-    ),
-    "another port": lambda v: triggerer_container(v)["ports"][0].update(containerPort=1234),
-}
-
-
-@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
-@pytest.mark.parametrize("name", ON_THEIR_OWN)
-def test_mutation_is_caught(name: str, mutation: Mutation) -> None:
-    values = copy.deepcopy(files.load(name))
-    mutation(values)
-
-    assert checks.complaints(values)
 
 
 @pytest.mark.parametrize("name", [*ON_THEIR_OWN, "git-sync-wrapper.init.yaml"])

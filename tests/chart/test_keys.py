@@ -14,8 +14,6 @@ from tests.chart.files import OBJECTS, PATCHES, VALUES
 from tests.chart.sidecars import Values
 from tests.conftest import Counts
 
-has_chart = (checks.CHART / "values.schema.json").is_file()
-
 
 def keys(node: Any, seen: set[int] | None = None) -> Iterator[tuple[Values, str]]:
     """
@@ -51,17 +49,16 @@ def unnoticed(
             yield key, found
 
 
-@pytest.mark.skipif(not has_chart, reason=checks.HOW_TO_GET_THE_CHART)
+@checks.needs_chart
 @pytest.mark.parametrize("name", VALUES)
 def test_slip_in_a_key_of_values_is_named(name: str, counts: Counts) -> None:
     values = files.load(name)
-    defaults, schema = checks.chart_values(), checks.chart_schema()
 
     def complaints() -> Iterator[str]:
         merged = next(files.stacks(name, values))
-        yield from checks.unknown_keys(merged, defaults)
+        yield from checks.unknown_keys(merged)
         yield from checks.complaints(merged)
-        yield from checks.schema_complaints(merged, defaults, schema)
+        yield from checks.schema_complaints(merged)
 
     assert [] == list(complaints())
     assert [] == list(unnoticed(values, complaints, counts.keys))

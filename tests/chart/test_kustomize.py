@@ -59,16 +59,6 @@ def test_the_page_names_every_component() -> None:
     assert found == {*kustomize.COMPONENTS}
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.yaml")), ids=lambda p: str(p.parent))
-def test_file_opens_with_three_lines_of_comment(path: Path) -> None:
-    first, second, third, fourth = path.read_text().splitlines()[:4]
-
-    assert first.startswith("# For: ")
-    assert second.startswith("# Official chart 1.22.0")
-    assert third.startswith("# Change: ")
-    assert not fourth.startswith("#")
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_it_has_the_form_of_the_charts_own_overlays(name: str) -> None:
     status = yaml.safe_load((FOLDER / name / "STATUS.yaml").read_text())

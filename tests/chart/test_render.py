@@ -15,7 +15,6 @@ import pytest
 
 from tests.chart import checks, files, kustomize, pods, printed, start
 from tests.chart.kubernetes import strict_complaints
-from tests.chart.mutations import named
 from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
 from tests.chart.rendering import pods as pods_of
 from tests.chart.sidecars import SIDECARS, Values, environment
@@ -253,7 +252,7 @@ def test_each_sidecar_starts_and_lacks_nothing_but_the_network(
 
 
 def _variable(container: Values, name: str) -> Values:
-    return named(container["env"], name)
+    return files.named(container["env"], name)
 
 
 PLANTED: dict[str, tuple[tuple[str, ...], str, Callable[[Values], object]]] = {

@@ -70,20 +70,6 @@ def test_the_dozen_has_every_pair_of_words() -> None:
     assert len(DOZEN) <= 12
 
 
-def test_values_are_sound_for_kubernetes_and_for_the_sidecars(checked: str) -> None:
-    assert [] == checks.complaints(files.load(checked))
-
-
-@pytest.mark.skipif(
-    not (checks.CHART / "values.schema.json").is_file(), reason=checks.HOW_TO_GET_THE_CHART
-)
-def test_values_validate_against_the_chart(checked: str) -> None:
-    values, defaults = files.load(checked), checks.chart_values()
-
-    assert [] == checks.unknown_keys(values, defaults)
-    assert [] == checks.schema_complaints(values, defaults, checks.chart_schema())
-
-
 @pytest.mark.parametrize("name", DOZEN)
 def test_values_are_tidy(name: str) -> None:
     text = files.text(name)
