@@ -34,15 +34,23 @@ class History:
             raise self._failing[ref]
 
 
-def search(history: History, *accepted: str) -> str:
+def search(history: History, *accepted: str, refused: str = "c5") -> str:
     def judge(commit: str) -> RevisionRefused | None:
         return None if commit in accepted else RevisionRefused(commit, [Finding("", None, "no")])
 
-    return fall_back(cast(Engine, history), "c5", judge, Fence())
+    return fall_back(cast(Engine, history), refused, judge, Fence())
 
 
 def test_the_newest_accepted_parent_is_found() -> None:
     assert "c3" == search(History(), "c3", "c1")
+
+
+def test_it_is_looked_for_among_the_twenty_before_and_no_further() -> None:
+    assert "c80" == search(History(), "c80", refused="c100")
+    with pytest.raises(NoFallback, match="and the 20 before it"):
+        search(History(), "c79", refused="c100")
+    with pytest.raises(NoFallback, match="and all before it"):
+        search(History(), "none", refused="c19")
 
 
 def test_a_commit_that_is_not_in_the_history_of_the_ref_either_ends_the_search() -> None:

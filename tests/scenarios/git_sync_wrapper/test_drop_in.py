@@ -9,8 +9,6 @@ import signal
 from http.client import HTTPConnection
 from pathlib import Path
 
-import pytest
-
 from tests.scenarios.git_sync_wrapper.situations import is_pack
 from tests.support.certificates import self_signed
 from tests.support.faults import answer_with, hang
@@ -123,13 +121,6 @@ def test_hook_that_fails_is_tried_again_and_holds_nothing_up(here: GitSite) -> N
         here.wait_until_shown(commit, wrapper)
         hooked.wait_for(count=3)
         wait_until(lambda: hooked.hashes()[-1] == commit, "the hook of the newest commit")
-
-
-def test_one_time_ends_with_zero_once_published(here: GitSite) -> None:
-    wrapper = here.wrapper(GIT_SYNC_ONE_TIME="true")
-
-    assert 0 == wrapper.wait_for_exit().code
-    assert here.repository.head() == here.shown()
 
 
 def test_one_shot_waits_for_a_remote_that_comes_up(here: GitSite) -> None:
@@ -269,6 +260,7 @@ def test_passthrough_leaves_no_git_behind(here: GitSite) -> None:
     wait_until(lambda: not here.gits_alive(), f"nothing is left: {here.gits_alive()}", 60)
 
 
-@pytest.mark.parametrize("mode", ["protect", "passthrough"])
-def test_flag_that_git_sync_refuses_is_refused(here: GitSite, mode: str) -> None:
-    assert 2 == here.wrapper("--depth=x", GIT_SYNC_WRAPPER_MODE=mode).wait_for_exit().code
+def test_passthrough_refuses_a_flag_that_git_sync_refuses(here: GitSite) -> None:
+    wrapper = here.wrapper("--depth=x", GIT_SYNC_WRAPPER_MODE="passthrough")
+
+    assert 2 == wrapper.wait_for_exit().code

@@ -184,7 +184,11 @@ def test_without_an_acceptable_commit_nothing_is_shown(here: GitSite) -> None:
 
 
 @pytest.mark.parametrize("distance", [20, 21])
-def test_it_is_looked_for_among_the_twenty_before(here: GitSite, distance: int) -> None:
+def test_it_is_looked_for_among_the_twenty_before(
+    here: GitSite, distance: int, request: pytest.FixtureRequest
+) -> None:
+    if not request.config.getoption("--full"):
+        pytest.skip("runs git-sync twenty times: with make test-full")
     accepted = good(here)
     for number in range(distance):
         bad(here, number)

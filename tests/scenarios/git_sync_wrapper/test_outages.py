@@ -3,7 +3,6 @@ The outages of git-sync, through the wrapper: what `test_plain_git_sync` shows d
 """
 
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,17 +104,6 @@ def test_root_of_plain_git_sync_is_taken_over(here: GitSite) -> None:
     here.wait_until_shown(commit, wrapper)
 
 
-def test_folder_in_place_of_the_link_is_kept_aside(here: GitSite) -> None:
-    """What a broken container, or a person, has put there."""
-    here.link.mkdir(parents=True)
-    (here.link / "dag.py").write_text("mine")
-
-    wrapper = here.publish()
-
-    moved = Path(wrapper.wait_for_event("folder_moved_aside")["to"])
-    assert "mine" == (moved / "dag.py").read_text()
-
-
 def test_full_disk_heals_as_soon_as_the_repository_has_shrunk(here: GitSite) -> None:
     with small_volume(here.root, "4m"):
         wrapper = here.publish()
@@ -146,25 +134,7 @@ def test_every_commit_arrives_on_a_volume_that_holds_a_few_of_them(
     assert wrapper.find_events("snapshot_dropped")
 
 
-def test_a_commit_costs_what_has_changed_in_disk_and_times(here: GitSite) -> None:
-    files: dict[str, str | bytes] = {f"pkg{n % 20}/m{n}.py": f"m = {n}\n" for n in range(300)}
-    here.repository.commit({**files, "big.bin": os.urandom(8_000_000)}, whole=True)
-    wrapper = here.publish()
-    # The second: with the checkouts of both, as git-sync keeps them.
-    here.wait_until_shown(here.repository.commit({"pkg1/m1.py": "m = 0\n"}), wrapper)
-    before = {path: path.stat().st_mtime_ns for path in here.link.rglob("*.py")}
-    used = used_bytes(here.root)
-    for number in range(5):
-        commit = here.repository.commit({"pkg1/m1.py": f"m = -{number}\n"})
-        here.wait_until_shown(commit, wrapper)
-
-    after = {path: path.stat().st_mtime_ns for path in here.link.rglob("*.py")}
-    assert [here.link / "pkg1/m1.py"] == [path for path in before if before[path] != after[path]]
-    # Names, what git keeps of each commit, and not even once what has not changed.
-    assert used_bytes(here.root) - used < 4_000_000
-
-
-def test_commits_that_are_kept_cost_little(here: GitSite) -> None:
+def test_commits_cost_what_has_changed_in_disk_and_times(here: GitSite) -> None:
     files = {f"pkg{number % 20}/m{number}.py": f"m = {number}\n" for number in range(1_000)}
     data = {f"data/{number}.bin": os.urandom(1_000_000) for number in range(16)}
     here.repository.commit({**files, **data}, whole=True)
@@ -172,10 +142,17 @@ def test_commits_that_are_kept_cost_little(here: GitSite) -> None:
     for number in range(10):
         commit = here.repository.commit({"pkg1/m1.py": f"m = -{number}\n"})
         here.wait_until_shown(commit, wrapper)
+        if number == 0:  # from now on with the checkouts of two commits, as git-sync keeps them
+            before = {path: path.stat().st_mtime_ns for path in here.link.rglob("*.py")}
+            used = used_bytes(here.root)
 
+    after = {path: path.stat().st_mtime_ns for path in here.link.rglob("*.py")}
+    assert [here.link / "pkg1/m1.py"] == [path for path in before if before[path] != after[path]]
     kept = here.root / ".snapshots"
     assert 11 == len([path for path in kept.iterdir() if path.is_dir()])
     assert used_bytes(kept) - used_bytes(here.link.resolve()) < 2_000_000
+    # Names, what git keeps of each commit, and not even once what has not changed.
+    assert used_bytes(here.root) - used < 4_000_000
 
 
 def test_a_commit_that_is_broken_through_a_link_is_held(here: GitSite) -> None:
@@ -228,15 +205,6 @@ def test_failures_after_a_success_never_end_it_and_health_tells_how_old_that_is(
     assert wrapper.is_running()
 
 
-def test_old_trees_go_when_their_time_has_come(here: GitSite) -> None:
-    wrapper = here.publish(GIT_SYNC_WRAPPER_RETAIN_FOR="100ms", GIT_SYNC_WRAPPER_RETAIN_COUNT="1")
-    first = here.link.resolve()
-    for number in range(2, 6):
-        here.wait_until_shown(here.commit_revision(number), wrapper)
-
-    wait_until(lambda: not first.exists(), f"{first} is gone:\n{wrapper.log()}")
-
-
 def test_failure_before_the_first_success_ends_it_as_git_sync(here: GitSite) -> None:
     here.server.inject(answer_with(Answer(502)))
 
@@ -276,33 +244,3 @@ def test_hash_as_ref_is_published_and_a_signal_is_heard(here: GitSite) -> None:
 
     assert "cycle_finished" == event["event"]
     assert 0 == wrapper.terminate().code
-
-
-def test_one_shot_beside_a_wrapper_on_the_same_root_waits_for_the_newest_commit_alone(
-    here: GitSite,
-) -> None:
-    """The chart with `dags.persistence` and `dags.gitSync`: an init container meets a sidecar."""
-    first = here.publish()
-    assert 0 == here.wrapper("--one-time").wait_for_exit().code
-
-    first.send_signal(signal.SIGSTOP)
-    commit = here.commit_revision(2)
-    second = here.wrapper("--one-time")
-    second.wait_for_event("target_waiting")
-    first.send_signal(signal.SIGCONT)
-
-    assert 0 == second.wait_for_exit().code
-    assert commit == here.shown()
-
-
-def test_second_wrapper_on_the_same_root_stands_by_and_takes_over(here: GitSite) -> None:
-    first = here.publish()
-    second = here.wrapper()
-    second.wait_for_event("target_waiting")
-    wait_until(lambda: second.get("/healthz").status == 200, "it is alive")
-    second.wait_until_ready()
-    here.wait_until_shown(here.commit_revision(2), first)
-    assert [] == second.find_events("cycle_finished", result="changed")
-    first.kill()
-
-    here.wait_until_shown(here.commit_revision(3), second)
