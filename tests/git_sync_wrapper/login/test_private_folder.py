@@ -2,15 +2,18 @@
 The folder of the socket: nobody else enters it, and nothing is left of it.
 """
 
+import fcntl
 import os
+import shutil
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.login.private_folder import PrivateFolder
+from git_sync_wrapper.login.private_folder import LOCK, PrivateFolder, claim
 
 
 def test_only_its_owner_may_enter(temporary: Path) -> None:
@@ -79,3 +82,16 @@ def test_an_unusable_place_is_left_for_another(
 
     assert temporary == Path(folder.path).parent
     folder.remove()
+
+
+def test_a_folder_that_another_start_is_removing_is_not_claimed(temporary: Path) -> None:
+    """It was there, and not locked yet, when that one looked for leftovers."""
+    folder = temporary / "new"
+    folder.mkdir()
+    with (folder / LOCK).open("w") as lock, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        claimed = pool.submit(claim, str(folder))
+        shutil.rmtree(folder)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+
+        assert claimed.result(60) is None

@@ -234,7 +234,7 @@ class Engine:
         instead: Mapping[str, str],
     ) -> child.Ended:
         prepared = self.access.prepare()
-        environ = clean(self.environ) | {"TMPDIR": folder} | prepared.environ
+        environ = {**clean(self.environ), "TMPDIR": folder, **prepared.environ}
         flags = {**self._told(prepared.flags, prepared.git_config, report), **instead}
         for name, text in flags.items():
             if text:

@@ -34,9 +34,11 @@ class PrivateFolder:
     def __init__(self, parents: Sequence[str] = PARENTS) -> None:
         parent = _parent(parents)
         _sweep(parent)
-        self.path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
-        self._lock = os.open(os.path.join(self.path, LOCK), os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        lock = None
+        while lock is None:
+            self.path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+            lock = claim(self.path)
+        self._lock = lock
 
     def remove(self) -> None:
         """
@@ -44,6 +46,23 @@ class PrivateFolder:
         """
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
+
+
+def claim(path: str) -> int | None:
+    """
+    Lock a new folder; None where another process, which starts at the same time, has taken it for
+    a leftover and removes it.
+    """
+    name = os.path.join(path, LOCK)
+    try:
+        lock = os.open(name, os.O_CREAT | os.O_RDWR, 0o600)
+    except FileNotFoundError:
+        return None
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if os.path.exists(name):
+        return lock
+    os.close(lock)
+    return None
 
 
 def _parent(parents: Sequence[str]) -> str:
