@@ -40,7 +40,6 @@ class Publisher:
         facts = [told.repo, told.depth, told.filter, told.submodules, told.group_write]
         self._digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         self.refusal: RevisionRefused | None = None
-        self._is_obeyed = False
         self._asked: list[str] = []
         """The commits that the gate was asked about for the newest one."""
 
@@ -99,7 +98,7 @@ class Publisher:
                     check_out(context.engine, published.commit, fence)
                     volume.repair(published.commit, context.engine.worktree(), fence)
                 # A tag may move, as releases by a tag do: then what it was before is the last good.
-                self._accept(refusal, is_obeyed=self._options.is_pinned)
+                self._accept(refusal)
                 return self.refused(published)
 
             def judge(older: str) -> RevisionRefused | None:
@@ -146,7 +145,7 @@ class Publisher:
         """
         The gate refuses the newest commit; a one-shot may end with another, but for a pin.
         """
-        is_enough = bool(published.commit) and not self._is_obeyed
+        is_enough = bool(published.commit) and not self._options.is_pinned
         return Outcome("refused", published.commit, problem=self.refusal, is_enough=is_enough)
 
     def _ask(
@@ -181,18 +180,15 @@ class Publisher:
                 # Not in the next cycle: as git-sync, a process may end at its first failure.
                 fence.wait(ONCE_MORE_SECONDS)
 
-    def _accept(
-        self, refusal: RevisionRefused | None, why_nothing: str = "", *, is_obeyed: bool = False
-    ) -> None:
+    def _accept(self, refusal: RevisionRefused | None, why_nothing: str = "") -> None:
         """
         Note what the gate says of the newest commit; nothing where it lets it pass.
 
         Args:
             why_nothing: Why nothing is published instead.
-            is_obeyed: Whether it is pinned, so that no other will do.
         """
-        self.refusal, self._is_obeyed = refusal, is_obeyed
-        self._context.status.refuse(refusal, why_nothing, is_obeyed=is_obeyed)
+        self.refusal = refusal
+        self._context.status.refuse(refusal, why_nothing)
         if self._context.gate is not None:
             self._context.gate.rest(is_refused=refusal is not None)
 

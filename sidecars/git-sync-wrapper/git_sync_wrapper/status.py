@@ -18,14 +18,15 @@ class Status:
     Args:
         link: What consumers go by.
         facts: What the status page shows of the settings.
+        is_pinned: Whether no commit will do but the one that is asked for.
     """
 
-    def __init__(self, link: str, facts: dict[str, object]) -> None:
+    def __init__(self, link: str, facts: dict[str, object], *, is_pinned: bool = False) -> None:
         self._link = link
         self._facts = facts
+        self._is_pinned = is_pinned
         self._published = Published()
         self._refusal: RevisionRefused | None = None
-        self._is_obeyed = False
         self._why_nothing = ""
         self._damage = self._doubt = ""
 
@@ -45,7 +46,7 @@ class Status:
         if not os.path.isdir(self._link):
             problem = f"{self._link} shows no folder"
         shortfall = self._doubt
-        if self._is_obeyed and self._refusal:
+        if self._is_pinned and self._refusal:
             problem = f"the gate refuses {self._refusal.revision}, which GITSYNC_REF pins"
         if published.fallback:
             shortfall = f"the gate refused {published.fallback}, and this is a fallback"
@@ -66,17 +67,14 @@ class Status:
         """
         self._damage, self._doubt = problem, doubt
 
-    def refuse(
-        self, refusal: RevisionRefused | None, why_nothing: str = "", *, is_obeyed: bool = False
-    ) -> None:
+    def refuse(self, refusal: RevisionRefused | None, why_nothing: str = "") -> None:
         """
         Note what the gate refuses; None once it refuses nothing.
 
         Args:
             why_nothing: Why nothing is published instead, to be said after the commit.
-            is_obeyed: Whether it is pinned, so that what is shown is another than what is wanted.
         """
-        self._refusal, self._is_obeyed = refusal, is_obeyed
+        self._refusal = refusal
         self._why_nothing = f": the gate refuses {refusal.revision}{why_nothing}" if refusal else ""
 
     def details(self) -> dict[str, object]:
