@@ -19,6 +19,7 @@ from jsonschema import Draft7Validator
 from sidecar_runtime.errors import SettingsError
 from tests.chart import files
 from tests.chart.kubernetes import strict_complaints
+from tests.chart.pods import restricted_rules
 from tests.chart.sidecars import CHART_VOLUMES, SIDECARS, Values, environment
 
 # In the chart's schema, and in its values only as a comment.
@@ -279,21 +280,13 @@ def one_shot_complaints(values: Values) -> list[str]:
 def security_complaints(values: Values) -> list[str]:
     """
     Check what the PodSecurity level `restricted` asks of a container, a read-only root, limits.
-
-    https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
     """
     found = []
     for path, component in components(values):
         for container in containers(component):
             context = container.get("securityContext", {})
-            rules = {
-                "runAsNonRoot": context.get("runAsNonRoot") is True,
-                "allowPrivilegeEscalation": context.get("allowPrivilegeEscalation") is False,
-                "capabilities": context.get("capabilities") == {"drop": ["ALL"]},
-                "seccompProfile": context.get("seccompProfile") == {"type": "RuntimeDefault"},
-                "readOnlyRootFilesystem": context.get("readOnlyRootFilesystem") is True,
-                "runAsUser": context.get("runAsUser") != 0,
-            }
+            rules = restricted_rules(container, {})
+            rules["readOnlyRootFilesystem"] = context.get("readOnlyRootFilesystem") is True
             resources = container.get("resources", {})
             rules["requests"] = {"cpu", "memory"} <= resources.get("requests", {}).keys()
             rules["limits"] = "memory" in resources.get("limits", {})

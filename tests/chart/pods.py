@@ -39,6 +39,26 @@ def kinds(pod: Values) -> dict[str, str]:
     return found
 
 
+def restricted_rules(container: Values, outer: Values) -> dict[str, bool]:
+    """
+    Say which rules of the PodSecurity level `restricted` a container keeps.
+
+    Args:
+        container: The container.
+        outer: The security context of its pod.
+    """
+    inner = container.get("securityContext") or {}
+    both = {**outer, **inner}
+    return {
+        "runAsNonRoot": both.get("runAsNonRoot") is True,
+        "runAsUser": both.get("runAsUser") != 0,
+        "seccompProfile": (both.get("seccompProfile") or {}).get("type") == "RuntimeDefault",
+        "allowPrivilegeEscalation": inner.get("allowPrivilegeEscalation") is False,
+        "capabilities": inner.get("capabilities") == {"drop": ["ALL"]},
+        "privileged": not inner.get("privileged"),
+    }
+
+
 def restricted_complaints(pod: Values, only: set[str] | None = None) -> Iterator[str]:
     """
     Hold the containers (or only some, by name) against the PodSecurity level `restricted`.
@@ -47,16 +67,7 @@ def restricted_complaints(pod: Values, only: set[str] | None = None) -> Iterator
     for container in containers(pod):
         if only is not None and container["name"] not in only:
             continue
-        inner = container.get("securityContext") or {}
-        both = {**outer, **inner}
-        rules = {
-            "runAsNonRoot": both.get("runAsNonRoot") is True,
-            "runAsUser": both.get("runAsUser") != 0,
-            "seccompProfile": (both.get("seccompProfile") or {}).get("type") == "RuntimeDefault",
-            "allowPrivilegeEscalation": inner.get("allowPrivilegeEscalation") is False,
-            "capabilities": inner.get("capabilities") == {"drop": ["ALL"]},
-            "privileged": not inner.get("privileged"),
-        }
+        rules = restricted_rules(container, outer)
         yield from (f"{container['name']}: {rule}" for rule, holds in rules.items() if not holds)
     for key in ("hostNetwork", "hostPID", "hostIPC"):
         if pod.get(key):
