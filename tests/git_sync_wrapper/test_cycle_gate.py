@@ -66,7 +66,7 @@ def test_a_refusal_ends_with_its_commit_though_a_cycle_was_abandoned_meanwhile(
     assert 0 == wrapper.count("sidecar_gate_refused", sidecar="git-sync-wrapper")
 
 
-def test_a_fallback_that_is_the_newest_commit_after_a_restart_is_none_any_more(
+def test_a_fallback_that_is_the_newest_commit_after_a_restart_is_no_longer_one(
     start: Start,
 ) -> None:
     first = start.published()

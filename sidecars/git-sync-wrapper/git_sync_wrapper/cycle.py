@@ -235,7 +235,7 @@ class Session:
             return True
         if self._is_refused(published):
             return self._publisher.is_due  # else it would be refused again
-        # A fallback that is wanted now is none any more.
+        # A fallback that is wanted now is no fallback any more.
         is_settled = published.commit and not published.fallback
         return not is_settled or not self._publisher.is_made_as_asked(published)
 

@@ -90,7 +90,7 @@ def test_ssh_is_called_as_git_sync_calls_it(site: Site, tmp_path: Path) -> None:
     assert "git-upload-pack 'team/dags.git'" in said
 
 
-def test_git_is_told_every_value_of_a_key(site: Site, tmp_path: Path) -> None:
+def test_git_gets_every_value_of_a_key(site: Site, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     git = script(tmp_path / "git", f"git config --get-all http.extraHeader > {seen}; exit 1")
     headers = {"GITSYNC_GIT_CONFIG": "http.extraHeader:a,http.extraHeader:b"}
