@@ -44,6 +44,8 @@ SAID = {
         *((reason, SAID[reason]) for reason in REFUSALS),
         *(("credentials_refused", f"The requested URL returned error: {n}") for n in (401, 403)),
         ("target_full", "fatal: sha1 file 'tmp_pack_x' write error. Out of diskspace"),
+        # What follows from it names another cause.
+        ("out_of_memory", "error: index-pack died of signal 9\nfatal: early EOF"),
         ("server_error", "fatal: write error: Broken pipe"),  # no disk is full: nothing may go
         # git-sync's own words, of its files and of its requests for a GitHub App.
         ("target_full", "mkdir /git/.git-sync/.worktrees: no space left on device"),

@@ -39,6 +39,10 @@ REFUSALS = {
         r"|Out of diskspace",
         "Raise the volume's size (emptyDir: sizeLimit). What is published is untouched.",
     ),
+    "out_of_memory": Refusal(
+        r"signal: killed|died of signal 9|out of memory|Cannot allocate memory",
+        "Raise the container's memory limit: git needs it for large repositories.",
+    ),
     "host_key_changed": Refusal(
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         "If the server's key was really changed, put the new one into the known_hosts file.",
@@ -119,10 +123,6 @@ REFUSALS = {
     "target_denied": Refusal(
         r"Permission denied|Read-only file system|Operation not permitted",
         "Mount the volume writable here, and let the pod's fsGroup or runAsUser own it.",
-    ),
-    "out_of_memory": Refusal(
-        r"signal: killed|[Oo]ut of memory|Cannot allocate memory",
-        "Raise the container's memory limit: git needs it for large repositories.",
     ),
 }
 
