@@ -141,3 +141,16 @@ def test_a_volume_without_locks_is_named(start: Start) -> None:
 
     assert "target_failed" == error.reason
     assert f"cannot lock {wrapper.root}: No locks available" == error.message
+
+
+def test_a_volume_that_fails_at_a_restart_ends_nothing_where_a_commit_is_published(
+    start: Start,
+) -> None:
+    first = start.published()
+    first.stop()
+    second = start()
+    second.context.past.lock = NoLocks()
+
+    error = second.failure()
+
+    assert ("target_failed", False) == (error.reason, isinstance(error, GitSyncExitError))

@@ -281,7 +281,8 @@ class Session:
         context = self._context
         context.past.failures += 1
         context.report.write(error, context.past.failures)
-        if isinstance(error, GaveUp) or (context.status.commit and not self._settings.one_shot):
+        is_published = bool(look(self._options).commit) and not self._settings.one_shot
+        if isinstance(error, GaveUp) or is_published:
             return error
         limit = self._options.failures_before_first
         if 0 <= limit <= context.past.failures:

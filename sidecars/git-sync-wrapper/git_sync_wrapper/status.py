@@ -31,13 +31,6 @@ class Status:
         self._damage = self._doubt = ""
 
     @property
-    def commit(self) -> str:
-        """
-        The commit that the last look at the volume found on show; empty for none.
-        """
-        return self._published.commit
-
-    @property
     def readiness(self) -> Readiness:
         published = self._published
         if not published.commit:
