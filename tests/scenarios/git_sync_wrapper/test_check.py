@@ -86,13 +86,6 @@ def test_a_check_that_is_stopped_is_not_well_and_leaves_nothing(here: GitSite) -
     wait_until(lambda: not here.gits_alive(), "nothing is left", 60)
 
 
-def test_settings_that_are_wrong_are_exit_code_2(here: GitSite) -> None:
-    process = here.wrapper("check", GITSYNC_DEPTH="deep")
-
-    assert 2 == process.wait_for_exit(60).code
-    assert process.find_events("setting_rejected", setting="GITSYNC_DEPTH")
-
-
 def test_a_rehearsal_on_an_empty_volume_makes_nothing(here: GitSite) -> None:
     here.root.mkdir()
     wrapper = here.wrapper(

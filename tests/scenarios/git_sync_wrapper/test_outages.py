@@ -118,15 +118,21 @@ def test_full_disk_heals_as_soon_as_the_repository_has_shrunk(here: GitSite) -> 
         wrapper.kill()
 
 
+@pytest.fixture
+def a_megabyte(request: pytest.FixtureRequest) -> int:
+    """In bytes; without `--full` a fourth of it will do where only proportions count."""
+    return 1_000_000 if request.config.getoption("--full") else 250_000
+
+
 @pytest.mark.timeout(3_600)
 def test_every_commit_arrives_on_a_volume_that_holds_a_few_of_them(
-    here: GitSite, counts: Counts
+    here: GitSite, counts: Counts, a_megabyte: int
 ) -> None:
     """Each of them is new as a whole: 8 MB to fetch, 8 MB to check out, and nothing shared."""
-    with small_volume(here.root, "60m"):
+    with small_volume(here.root, str(60 * a_megabyte)):
         wrapper = here.publish()
         for _ in range(counts.commits):
-            files = {f"data/{number}.bin": os.urandom(1_000_000) for number in range(8)}
+            files = {f"data/{number}.bin": os.urandom(a_megabyte) for number in range(8)}
             here.wait_until_shown(here.repository.commit(files), wrapper, 120)
         wrapper.kill()
 
@@ -134,9 +140,9 @@ def test_every_commit_arrives_on_a_volume_that_holds_a_few_of_them(
     assert wrapper.find_events("snapshot_dropped")
 
 
-def test_commits_cost_what_has_changed_in_disk_and_times(here: GitSite) -> None:
+def test_commits_cost_what_has_changed_in_disk_and_times(here: GitSite, a_megabyte: int) -> None:
     files = {f"pkg{number % 20}/m{number}.py": f"m = {number}\n" for number in range(1_000)}
-    data = {f"data/{number}.bin": os.urandom(1_000_000) for number in range(16)}
+    data = {f"data/{number}.bin": os.urandom(a_megabyte) for number in range(16)}
     here.repository.commit({**files, **data}, whole=True)
     wrapper = here.publish(GIT_SYNC_WRAPPER_RETAIN_COUNT="10")
     for number in range(10):
