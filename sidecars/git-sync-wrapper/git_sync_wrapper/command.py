@@ -139,8 +139,11 @@ def _warn(options: Options, environ: Mapping[str, str]) -> None:
 def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
     metrics = WrapperMetrics(__version__, environ.get("SIDECAR_REVISION", "unknown"))
     access = Access(settings, options, environ)
-    facts = {"repository": options.shown_repo, "ref": options.ref, "mode": settings.mode}
-    status = Status(options.link, facts, is_pinned=options.is_pinned)
+    status = Status(
+        options.link,
+        {"repository": options.shown_repo, "ref": options.ref, "mode": settings.mode},
+        is_pinned=options.is_pinned,
+    )
     hooks = Hooks(options, environ, metrics.git_sync.count_hook)
     context = Context(
         settings=settings,

@@ -213,6 +213,7 @@ class Volume:
         changed, but those of a commit that is shown again must be new to whoever compares times.
         """
         with explained(f"cannot make a snapshot of {commit}"):
+            self._taken.pop(commit, None)
             shared = self._share(worktree)
 
             def fill_and_list(folder: int) -> None:
@@ -223,7 +224,6 @@ class Volume:
             if not self._snapshots.has(commit):
                 self._snapshots.add(commit, fill_and_list, fence)
                 return
-            self._taken.pop(commit, None)
             again = f".{commit}.again"
             self._snapshots.add(again, fill_and_list, fence)
             with fence:
@@ -346,6 +346,8 @@ class Volume:
                 and (dropped := self._snapshots.drop_oldest(fence))
             ):
                 log.info("snapshot_dropped", revision=dropped)
+            for gone in [one for one in self._taken if not self._snapshots.has(one)]:
+                del self._taken[gone]
             self._remove_lists()
         except OSError as error:
             log.warning("leftover_kept", name=error.filename, error=error.strerror)
@@ -355,22 +357,21 @@ class Volume:
         Return what older commits take beyond what they share with the shown one.
         """
         sizes: dict[int, int] = {}
-        for files in self._files().values():
+        for commit in self._snapshots.revisions():
+            files = self._files(commit)
             sizes.update(zip(files[::2], files[1::2], strict=True))
-        shown = set(self._taken.get(self._snapshots.current(), ())[::2])
+        shown = set(self._files(self._snapshots.current())[::2])
         return sum(size for inode, size in sizes.items() if inode not in shown)
 
-    def _files(self) -> Mapping[str, array[int]]:
+    def _files(self, commit: str) -> array[int]:
         """
-        Return the files of each commit, as :func:`taken`.
+        Return the files of a commit, as :func:`taken`; none where nothing is shown.
 
-        Each commit is looked at once, as each of its files is a round trip on NFS.
+        It is looked at once, as each of its files is a round trip on NFS.
         """
-        self._taken = {
-            commit: self._taken.get(commit) or taken(commit, self.store)
-            for commit in self._snapshots.revisions()
-        }
-        return self._taken
+        if commit and not self._taken.get(commit):
+            self._taken[commit] = taken(commit, self.store)
+        return self._taken.get(commit, array("Q"))
 
     def is_short(self) -> bool:
         """
@@ -379,7 +380,7 @@ class Volume:
         """
         with explained(f"cannot look at {self.root}"):
             found = os.fstatvfs(self.store)
-            shown = self._files().get(self._snapshots.current(), ())
+            shown = self._files(self._snapshots.current())
             return found.f_bavail * found.f_frsize < 2 * sum(shown[1::2])
 
     def drop_oldest(self, fence: Fence) -> bool:
