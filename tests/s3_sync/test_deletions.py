@@ -73,6 +73,20 @@ def test_a_person_who_asks_ends_it() -> None:
     assert not is_held(one, many(1), many(100), asked=True)
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_leave_is_for_what_was_held_and_not_for_the_next_mass_deletion(asked: bool) -> None:
+    clock = Clock()
+    one = brake(clock)
+    assert is_held(one, many(100), many(1000))
+    clock.seconds += 0 if asked else HOLD_SECONDS
+    assert not is_held(one, many(100), many(1000), asked=asked)
+
+    assert not is_held(one, many(99), many(600))  # a part of it has gone, then S3 failed
+    assert is_held(one, many(5), many(99))
+    clock.seconds += HOLD_SECONDS - 1
+    assert is_held(one, many(5), many(99))
+
+
 @pytest.mark.parametrize("settings", [{"S3_SYNC_MAX_DELETE": "100%"}, {"S3_SYNC_DELETE": "none"}])
 def test_it_can_be_off(settings: dict[str, str]) -> None:
     assert not is_held(brake(Clock(), **settings), {}, many(100))

@@ -48,6 +48,8 @@ class DeletionBrake:
         self._is_on = settings.delete != "none" and settings.source_kind == "listing"
         self._clock = clock
         self._since: float | None = None
+        # What may go, as it was held long enough; what else vanishes before it has gone is held.
+        self._released: set[str] = set()
 
     def judge(
         self,
@@ -64,7 +66,8 @@ class DeletionBrake:
             is_asked_for: Whether a person asks to go on, who can know that it is held.
         """
         gone = vanished(wanted, managed) if self._is_on else []
-        if not self._are_most(len(gone), len(managed)):
+        self._released.intersection_update(gone)
+        if not self._are_most(len(gone) - len(self._released), len(managed)):
             self._since = None
             return None
         is_new = self._since is None
@@ -78,6 +81,7 @@ class DeletionBrake:
                 paths=gone[:NAMED_FILES],
             )
         if (is_asked_for and not is_new) or self._clock() - self._since >= self._seconds:
+            self._since, self._released = None, set(gone)
             return None
         return DeletionHeld(len(gone), len(managed), self._seconds)
 
