@@ -50,6 +50,14 @@ def program_of(command: str) -> str:
     return f"{program} …" if rest else program
 
 
+def without_value(text: str) -> str:
+    """
+    Return what may be shown of names; what is put behind one, by mistake, is its value.
+    """
+    name, equals, _ = text.partition("=")
+    return f"{name}=…" if equals else name
+
+
 @allows("names of variables, separated by commas or blanks")
 def variable_names(text: str) -> tuple[str, ...]:
     """
@@ -92,6 +100,7 @@ class GateSettings(CommonSettings):
         "GATE_ENV",
         variable_names,
         default="",
+        show=without_value,
         text="The variables that `command` gets besides PATH, HOME, LANG and TZ: the others may "
         "be secrets.",
     )
@@ -112,7 +121,8 @@ def check_gate(settings: GateSettings, prefix: str) -> list[Problem]:
     found = []
     if (kind == "command") != (command is not None):
         only = f"goes with {prefix}GATE=command, only with it"
-        found.append(Problem(f"{prefix}GATE_COMMAND", shlex.join(command or ()), only))
+        shown = program_of(shlex.join(command or ()))
+        found.append(Problem(f"{prefix}GATE_COMMAND", shown, only))
     if kind != "off" and settings.gate_timeout_seconds >= settings.timeout_seconds:
         limit = f"is not less than {prefix}TIMEOUT, which is {settings.timeout_seconds:g} s"
         given = f"{settings.gate_timeout_seconds:g}"
