@@ -170,7 +170,7 @@ class Bringer:
             fence,
             damaged=self._damaged(layout),
             blocked=self.blocked,
-            begin=lambda: self._lease.begin(layout, state.revision, fence),
+            begin=lambda: layout.begin(state.revision, fence),
             awaited=self._awaited,
         )
 

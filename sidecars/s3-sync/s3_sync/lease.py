@@ -18,7 +18,7 @@ from s3_sync.result import Changes, CycleResult
 from s3_sync.settings import Settings
 from s3_sync.status import Status
 from s3_sync.tree.published import Published
-from s3_sync.tree.volume import PUBLISHING, Volume, is_there, open_folders
+from s3_sync.tree.volume import Volume, open_folders
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
@@ -42,7 +42,6 @@ class Lease:
         published: The record of the last complete cycle.
         damaged: Files that consumers see, and that are not as they were published.
         torn: The same of the tree behind them, where there is one.
-        is_half_done: Whether a part of a release may have replaced the one before.
     """
 
     def __init__(
@@ -65,7 +64,6 @@ class Lease:
         )
         self.damaged: set[str] = set()
         self.torn: set[str] = set()
-        self.is_half_done = False
 
     @property
     def holder(self) -> str:
@@ -147,15 +145,6 @@ class Lease:
         self.damaged = layout.shown.damaged(iter(self.damaged)) if layout.shown else set()
         self.torn = layout.tree.damaged(iter(self.torn))
 
-    def begin(self, layout: Layout, revision: str, fence: Fence) -> None:
-        """
-        Note that files are about to be replaced one by one that belong together.
-        """
-        assert self._volume is not None
-        if not layout.is_atomic:
-            self._volume.write_state(PUBLISHING, f"{revision}\n".encode(), fence)
-            self.is_half_done = True
-
     def record(
         self,
         layout: Layout,
@@ -181,10 +170,6 @@ class Lease:
             lacking=lacking,
             fallback=fallback,
         )
-        if self.is_half_done:
-            with fence:
-                os.unlink(PUBLISHING, dir_fd=self._volume.state)
-            self.is_half_done = False
 
     def show(self, layout: Layout) -> None:
         """
@@ -194,8 +179,7 @@ class Lease:
         if layout.shown is None:
             self._status.readiness = Readiness(False, problem="nothing is published yet")
         else:
-            half = "a part of a release is in place" if self.is_half_done else ""
-            self._status.readiness = self.published.readiness(self.damaged, layout.problem or half)
+            self._status.readiness = self.published.readiness(self.damaged, layout.problem)
         self._metrics.managed.set(len(shown))
         self._metrics.partial.set(self.published.lacking > 0)
         self._metrics.gate.fallback.set(bool(self.published.fallback))
@@ -240,7 +224,6 @@ class Lease:
         """
         self.published.read(volume.state)
         layout = open_layout(self._settings, volume, self.published.name)
-        self.is_half_done = not layout.is_atomic and is_there(PUBLISHING, volume.state)
         if layout.shown is not None and layout.shown.managed.is_lost and self.published.at:
             # Nobody knows any more which files there should be: the source must say it again.
             log.warning("published_unknown", name=self.published.name)

@@ -236,7 +236,7 @@ class Reconciler:
             published.fallback,
         )
         is_changed = done.published or done.adopted or done.deleted or done.healed
-        if is_news or is_changed or state.revision != published.aim or self._lease.is_half_done:
+        if is_news or is_changed or state.revision != published.aim or layout.problem:
             self._lease.record(
                 layout,
                 fence,
@@ -246,7 +246,7 @@ class Reconciler:
                 lacking=lacking,
                 fallback=offer.fallback,
             )
-        layout.clear_others(fence)
+        layout.finish(fence)
         self._last_change.show(offer.name, done.changes)
         self._status.show(**state.facts)
 

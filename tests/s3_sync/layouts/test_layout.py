@@ -251,7 +251,7 @@ def test_closing_leaves_no_descriptor(folder: Path, layout: str) -> None:
     stage.publish("r1", a="one", d__b="one")
     stage.drop("d/b.py")
     stage.publish("r2", a="two")
-    stage.layout.clear_others(Fence())
+    stage.layout.finish(Fence())
 
     stage.close()
 
@@ -278,7 +278,7 @@ def test_one_layout_follows_another(folder: Path, begin: Begin, before: str, aft
     if after == "snapshot" != before:
         assert seen == stage.seen()
     stage.layout.publish("r2", Fence())
-    stage.layout.clear_others(Fence())
+    stage.layout.finish(Fence())
 
     expected = {"current": "-> .s3-sync/snapshots/r2"} if after == "snapshot" else ONE
     assert expected | {"d/theirs": "x"} == stage.seen()
@@ -328,7 +328,7 @@ def test_a_link_of_others_stays_when_snapshots_go(
 
     stage.begin(**LAYOUTS[after])
     stage.publish("r1", a="one")
-    stage.layout.clear_others(Fence())
+    stage.layout.finish(Fence())
 
     assert {"a.py": "one", "current": f"-> {tmp_path / 'theirs'}"} == stage.seen()
     assert not (stage.state / "snapshots").exists()
@@ -342,7 +342,7 @@ def test_a_key_with_the_name_of_the_link_takes_its_place(begin: Begin, after: st
     stage.begin(**LAYOUTS[after])
     stage.drop("a.py")
     stage.publish("r2", current__b="two")
-    stage.layout.clear_others(Fence())
+    stage.layout.finish(Fence())
 
     assert {"current/b.py": "two"} == stage.seen()
 
@@ -360,7 +360,7 @@ def test_what_was_planted_in_place_of_another_layouts_folder_is_not_followed(
         place.write_text("x")
     stage.publish("r1", a="one")
 
-    stage.layout.clear_others(Fence())
+    stage.layout.finish(Fence())
 
     assert {"a.py": "victim"} == files_of(outside)
     assert not os.path.lexists(place)
@@ -378,7 +378,7 @@ def test_nothing_of_another_layout_goes_under_a_revoked_fence(
     seen = stage.seen()
 
     with pytest.raises(CycleAbandoned):
-        stage.layout.clear_others(revoked)
+        stage.layout.finish(revoked)
 
     assert seen == stage.seen()
 
@@ -391,10 +391,10 @@ def test_an_empty_list_of_another_layout_stays_under_a_revoked_fence(
     stage.publish("r1", a="one")
 
     with pytest.raises(CycleAbandoned):
-        stage.layout.clear_others(revoked)
+        stage.layout.finish(revoked)
 
     assert (stage.state / "managed").exists()
-    stage.layout.clear_others(Fence())
+    stage.layout.finish(Fence())
     assert not (stage.state / "managed").exists()
 
 
@@ -405,6 +405,6 @@ def test_nothing_to_clear_is_no_work(begin: Begin, after: str) -> None:
     seen = stage.seen()
 
     for _ in range(2):
-        stage.layout.clear_others(Fence())
+        stage.layout.finish(Fence())
 
     assert seen == stage.seen() and set() == stage.damaged()

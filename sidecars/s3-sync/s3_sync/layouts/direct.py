@@ -22,17 +22,26 @@ class Direct:
     """
 
     is_atomic = False
-    revision = problem = ""
+    revision = ""
 
     def __init__(self, settings: Settings, volume: Volume) -> None:
         self._volume = volume
         self.tree = self.shown = Target(volume, file_mode=settings.file_mode)
+        self._is_half_shown = bool(volume.half_shown())
+
+    @property
+    def problem(self) -> str:
+        return "a part of a release is in place" if self._is_half_shown else ""
 
     def is_current(self) -> bool:
         return True
 
     def shows(self, revision: str) -> bool:
         return True
+
+    def begin(self, revision: str, fence: Fence) -> None:
+        self._volume.begin_showing(revision, fence)
+        self._is_half_shown = True
 
     def changes(self) -> Plan[Managed]:
         return Plan((), ())
@@ -46,7 +55,10 @@ class Direct:
     def prune(self, fence: Fence) -> None:
         pass
 
-    def clear_others(self, fence: Fence) -> None:
+    def finish(self, fence: Fence) -> None:
+        if self._is_half_shown:
+            self._volume.end_showing(fence)
+            self._is_half_shown = False
         with fence:
             clear_tree(STAGED, self._volume)
             clear_snapshots(self._volume)

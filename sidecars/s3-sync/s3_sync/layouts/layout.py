@@ -42,7 +42,7 @@ class Layout(Protocol):
     @property
     def problem(self) -> str:
         """
-        Why consumers see nothing although all is in its place; empty where they do.
+        Why consumers do not see all of what is on record as published; empty where they do.
         """
 
     @property
@@ -59,6 +59,11 @@ class Layout(Protocol):
     def shows(self, revision: str) -> bool:
         """
         Whether consumers see all of the tree, as that revision.
+        """
+
+    def begin(self, revision: str, fence: Fence) -> None:
+        """
+        Note that files of the tree which belong together are about to be replaced one by one.
         """
 
     def changes(self) -> Plan[Managed]:
@@ -87,9 +92,9 @@ class Layout(Protocol):
         Remove what has been replaced long enough ago.
         """
 
-    def clear_others(self, fence: Fence) -> None:
+    def finish(self, fence: Fence) -> None:
         """
-        Remove what another layout left on this volume, now that this one has all in its place.
+        Remove what another layout left on this volume, now that what is shown is on record.
         """
 
     def close(self) -> None:

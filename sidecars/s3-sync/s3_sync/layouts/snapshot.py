@@ -108,6 +108,9 @@ class Snapshot:
     def shows(self, revision: str) -> bool:
         return revision == self.revision and self.changes().is_empty
 
+    def begin(self, revision: str, fence: Fence) -> None:
+        pass
+
     def changes(self) -> Plan[Managed]:
         return difference(self.tree, self.shown)
 
@@ -222,7 +225,7 @@ class Snapshot:
             )
         self._snapshots.keep_asked(name, revision, fence)
 
-    def clear_others(self, fence: Fence) -> None:
+    def finish(self, fence: Fence) -> None:
         clear_in_place(self._volume, fence, may_delete=self._delete != "none")
 
     def close(self) -> None:

@@ -4,9 +4,8 @@ In place, behind a gate: what was accepted is shown file by file.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from s3_sync.layouts.leftovers import clear_snapshots
 from s3_sync.layouts.publish import bring, difference, repair, restore
@@ -16,9 +15,9 @@ from s3_sync.settings import Settings
 from s3_sync.tree.managed import Managed
 from s3_sync.tree.published import partial_name
 from s3_sync.tree.target import Target, Torn
-from s3_sync.tree.volume import PUBLISHING, STAGED, Volume, is_there
+from s3_sync.tree.volume import STAGED, Volume
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.volume.files import is_at, read_file
+from sidecar_runtime.volume.files import is_at
 
 
 class StagedLayout:
@@ -39,12 +38,7 @@ class StagedLayout:
             stack.callback(self.shown.close)
             self._open = stack.pop_all()
         # An accepted revision of which a part is shown, by the name of its files.
-        self._half_shown = ""
-        if is_there(PUBLISHING, volume.state):
-            self._half_shown = "unknown"
-            with suppress(OSError):
-                held = read_file(PUBLISHING, dir_fd=volume.state)
-                self._half_shown = held.decode(errors="replace") or "unknown"
+        self._half_shown = volume.half_shown()
         if not self.tree.managed.files:
             restore(self.shown.managed.files, self.shown, self.tree, Fence())
 
@@ -57,6 +51,9 @@ class StagedLayout:
 
     def shows(self, revision: str) -> bool:
         return not self._half_shown and self.changes().is_empty
+
+    def begin(self, revision: str, fence: Fence) -> None:
+        pass
 
     def changes(self) -> Plan[Managed]:
         plan = difference(self.tree, self.shown, may_delete=self._delete != "none")
@@ -76,7 +73,7 @@ class StagedLayout:
         for path in self._torn():  # a gate's command may have meddled
             raise Torn(path)
         name = partial_name(self.tree.managed.files)
-        self._volume.write_state(PUBLISHING, name.encode(), fence)
+        self._volume.begin_showing(name, fence)
         self._half_shown = name
         return self._show(fence)
 
@@ -92,15 +89,14 @@ class StagedLayout:
         """
         result = bring(self.tree, self.shown, self.changes(), fence)
         if not result.failed:
-            with fence, suppress(FileNotFoundError):
-                os.unlink(PUBLISHING, dir_fd=self._volume.state)
+            self._volume.end_showing(fence)
             self._half_shown = ""
         return result
 
     def prune(self, fence: Fence) -> None:
         pass
 
-    def clear_others(self, fence: Fence) -> None:
+    def finish(self, fence: Fence) -> None:
         with fence:
             clear_snapshots(self._volume)
 

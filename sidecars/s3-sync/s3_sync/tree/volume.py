@@ -96,6 +96,29 @@ class Volume:
         with fence:
             write_file(name, content, 0o664, fsync=self.fsync, dir_fd=self.state)
 
+    def half_shown(self) -> str:
+        """
+        Return what may be in place in part, as :meth:`begin_showing` was told; empty for nothing.
+        """
+        if not is_there(PUBLISHING, self.state):
+            return ""
+        with suppress(OSError):
+            return read_file(PUBLISHING, dir_fd=self.state).decode(errors="replace") or "unknown"
+        return "unknown"
+
+    def begin_showing(self, name: str, fence: Fence) -> None:
+        """
+        Note that files which belong together are about to be replaced one by one.
+        """
+        self.write_state(PUBLISHING, name.encode(), fence)
+
+    def end_showing(self, fence: Fence) -> None:
+        """
+        Note that all of them are in place.
+        """
+        with fence, suppress(FileNotFoundError):
+            os.unlink(PUBLISHING, dir_fd=self.state)
+
     def _sweep(self) -> None:
         """
         Remove what a killed predecessor left in staging.
