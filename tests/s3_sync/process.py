@@ -1,46 +1,21 @@
 """One sidecar in this process, cycle by cycle."""
 
-import functools
-import json
-import os
-import subprocess
-import time
+from functools import partial
 from pathlib import Path
 
 from s3_sync.cycle import Session
 from s3_sync.metrics import SyncMetrics
+from s3_sync.open_source import open_client
 from s3_sync.settings import load_settings
 from s3_sync.sidecar import S3Sync
-from sidecar_runtime import child
-from sidecar_runtime.aws import early
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 from tests.s3_sync.failing import failure
+from tests.s3_sync.given import AT_ONCE, Given, config_of
 from tests.support.descriptors import held
 from tests.support.fake_s3 import FakeS3
 from tests.support.scripted import published
-
-
-def answer_early() -> None:
-    """
-    Put the question to the credential chain as a sidecar does before its imports, but to a program
-    that knows the answer: the chain imports botocore, which takes 0.26 s of CPU each time.
-    """
-    early.drop()
-    known = {name: text for name, text in os.environ.items() if name.startswith("AWS_")}
-    endpoint = known.pop("AWS_ENDPOINT_URL")  # another one for each server
-    answer = json.loads(_ask_chain(tuple(known.items()))) | {"endpoint_url": endpoint}
-    command = early.command_of(early.CHAIN, [])
-    process = child.start(["echo", json.dumps(answer)], os.environ, ".")
-    early._asked = command, process, time.monotonic()
-
-
-@functools.cache
-def _ask_chain(known: tuple[tuple[str, str], ...]) -> bytes:
-    """What the chain answers where the environment says this of AWS."""
-    command = early.command_of(early.CHAIN, [])
-    return subprocess.run(command, env=dict(known), stdout=subprocess.PIPE, check=True).stdout
 
 
 class Process:
@@ -53,15 +28,15 @@ class Process:
 
     def start(self, settings: dict[str, str]) -> None:
         environ = {"AWS_BUCKET": self.s3.bucket, "DEST_PATH": str(self.folder), **settings}
-        answer_early()
         self._metrics = SyncMetrics("0", "r")
-        self._sidecar = S3Sync(load_settings(environ)[0], self._metrics)
+        # The child that asks botocore takes longer than all the rest of a cycle.
+        given = partial(open_client, chain=Given(config_of(self.s3)), patience=AT_ONCE)
+        self._sidecar = S3Sync(load_settings(environ)[0], self._metrics, given)
         self._session = self._sidecar.begin()
 
     def stop(self) -> None:
         if self._session is not None:
             self._session.close()
-            early.drop()
             self._sidecar._lock.release()
             self._session = None
 

@@ -16,15 +16,14 @@ from s3_sync.lease import LOCK
 from s3_sync.listing.entries import Entry, Listing
 from s3_sync.listing.lister import Lister
 from s3_sync.metrics import SyncMetrics
+from s3_sync.open_source import open_chain, open_client
 from s3_sync.plan import make_plan
 from s3_sync.release.source import ReleaseSource
-from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectMoved, S3Error
 from s3_sync.settings import Settings
 from s3_sync.tree.parts import read_target
 from s3_sync.tree.volume import LINK, STAGING
 from sidecar_runtime import __version__
-from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import daemon, exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -51,15 +50,9 @@ class _Checks:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._fence = Fence()
-        self._chain = Chain(is_anonymous=settings.bucket_access == "public")
+        self._chain = open_chain(settings)
+        self._client = open_client(settings, lambda _: None, chain=self._chain)
         self._wanted: Mapping[str, Content] = {}
-        self._client = S3Client(
-            settings.bucket,
-            settings.prefix,
-            self._chain,
-            lambda _: None,
-            pays=settings.bucket_access == "requester-pays",
-        )
 
     def source(self) -> bool:
         """

@@ -20,7 +20,6 @@ from s3_sync.status import Status
 from s3_sync.tree.target import Torn, changed_by_others
 from sidecar_runtime.asking.asked import Asked
 from sidecar_runtime.aws import early
-from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate
@@ -45,18 +44,12 @@ class Session:
         status: Status,
         gate: Gate | None,
         asked: Asked | None,
+        client: S3Client,
     ) -> None:
         self._settings = settings
         self._gate = gate
         self._lease = Lease(settings, metrics, lock, status)
         self._loop = asyncio.new_event_loop()
-        client = S3Client(
-            settings.bucket,
-            settings.prefix,
-            Chain(is_anonymous=settings.bucket_access == "public"),
-            lambda operation: metrics.requests[operation].inc(),
-            pays=settings.bucket_access == "requester-pays",
-        )
         self._source = open_source(settings, client)
         self._reconciler = Reconciler(settings, metrics, status, gate, self._lease, self._source)
         self._rehearsal = DryRun(settings, metrics, status, self._source)

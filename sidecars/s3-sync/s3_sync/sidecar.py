@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from s3_sync.cycle import Session
 from s3_sync.metrics import SyncMetrics
+from s3_sync.open_source import OpenClient, open_client
 from s3_sync.settings import PREFIX, Settings
 from s3_sync.status import Status
 from sidecar_runtime.asking.asked import Asked
@@ -19,11 +20,17 @@ from sidecar_runtime.volume.lock import TargetLock
 class S3Sync:
     """
     The sidecar that the loop runs.
+
+    Args:
+        open_client: Makes the reader of the bucket for one thread.
     """
 
-    def __init__(self, settings: Settings, metrics: SyncMetrics) -> None:
+    def __init__(
+        self, settings: Settings, metrics: SyncMetrics, open_client: OpenClient = open_client
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._open_client = open_client
         self._lock = TargetLock()
         self._status = Status()
         pin = f"{PREFIX}REVISION" if settings.revision else ""
@@ -31,8 +38,15 @@ class S3Sync:
         self._asked = Asked() if settings.answers else None
 
     def begin(self) -> Session:
+        requests = self._metrics.requests
         return Session(
-            self._settings, self._metrics, self._lock, self._status, self._gate, self._asked
+            self._settings,
+            self._metrics,
+            self._lock,
+            self._status,
+            self._gate,
+            self._asked,
+            self._open_client(self._settings, lambda operation: requests[operation].inc()),
         )
 
     def watch(self, wake: Callable[[], None]) -> None:
