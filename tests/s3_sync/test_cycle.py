@@ -24,6 +24,32 @@ CYCLES = 20
 whole = pytest.mark.parametrize("layout", [GATE, SNAPSHOT | GATE], ids=["in-place", "snapshot"])
 
 
+# --- damage
+
+
+@pytest.mark.parametrize("layout", [GATE, SNAPSHOT], ids=["gate in place", "snapshot"])
+def test_what_cannot_be_put_back_is_a_failure_with_its_reason(
+    s3: FakeS3, process: Process, layout: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put("a.py", b"a = 1\n")
+    process.run(layout)
+    (process.folder / ("current/a.py" if layout is SNAPSHOT else "a.py")).unlink()
+    process.restart(layout)
+    rename = os.rename
+
+    def deny(source: str, target: str, **folders: int) -> None:
+        if target == "a.py":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        rename(source, target, **folders)
+
+    with monkeypatch.context() as denied:
+        denied.setattr(os, "rename", deny)
+        assert "target_denied" == process.fail().reason
+        assert not process.is_ready
+    assert process.cycle().is_success
+    assert {"a.py": b"a = 1\n"} == process.shown
+
+
 # --- the gate
 
 

@@ -155,8 +155,10 @@ class Reconciler:
         self._bringer.blocked = done.blocked
         self._show(state, done.blocked)
         self._status.show(refused=offer.refusal.facts() if offer.refusal else {})
-        for error in offer.result.failed.values():
-            raise error
+        for path, error in done.failed.items():
+            # What could not be read is lacking; what could not be put back may be by now.
+            if path in offer.result.failed or path in self._lease.damaged - offer.lacking.keys():
+                raise error
         self._record(layout, state, offer, done, fence)
         return self._conclude(state, offer, done)
 
