@@ -1,6 +1,7 @@
 """Asking S3: what is sent, what is sent again, and to whom."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -345,6 +346,20 @@ def test_a_bucket_elsewhere_is_asked_with_its_region_from_then_on(s3: FakeS3, an
 
     assert "eu-central-1" == play(s3, scene, chain)
     assert ["us-east-1", *["eu-central-1"] * 3] == [region_of(one) for one in s3.requests]
+
+
+def test_a_bucket_that_moves_between_list_and_downloads_is_followed_by_all_of_them(
+    s3: FakeS3,
+) -> None:
+    async def scene(client: S3Client) -> None:
+        await client.list_page(None)
+        s3.region, s3.region_answer = "eu-central-1", "moved"
+        await asyncio.gather(*(get(client) for _ in range(5)))
+
+    play(s3, scene)
+
+    asked = Counter(map(region_of, s3.requests))
+    assert {"us-east-1": 1 + 5, "eu-central-1": 5} == asked
 
 
 def test_a_bucket_that_says_something_else_each_time_is_not_followed_endlessly(s3: FakeS3) -> None:

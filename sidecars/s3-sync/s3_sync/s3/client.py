@@ -254,7 +254,7 @@ class S3Client:
         while True:
             if receiver is not None:
                 receiver.restart()
-            used = self._credentials
+            used, region = self._credentials, self.region
             error: SidecarError | ObjectMoved
             try:
                 sent = headers()
@@ -276,6 +276,7 @@ class S3Client:
                     if refusal.region != self.region:
                         assert self._config is not None
                         self._relocate(self._config, refusal.region)
+                    if refusal.region != region:  # maybe another request has relocated meanwhile
                         continue
                 if refusal.code in STALE_CREDENTIALS and may_renew:
                     may_renew = False
