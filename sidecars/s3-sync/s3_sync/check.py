@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import Mapping
 
 from s3_sync.digest import Content
@@ -24,6 +25,7 @@ from s3_sync.settings import Settings
 from s3_sync.tree.parts import read_target
 from s3_sync.tree.volume import LINK, STAGING
 from sidecar_runtime import __version__
+from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import daemon, exit_code, fail, say
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -31,26 +33,30 @@ from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.gate.trial import try_gate
 from sidecar_runtime.volume.check import try_folder
 from sidecar_runtime.volume.errors import TargetError, explain_os_error
+from sidecar_runtime.volume.files import nearest_folder
 from sidecar_runtime.volume.lock import find_holder
 
 SAMPLE_FOLDERS = 20
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, chain: Chain | None = None) -> int:
     """
     Print one line a check; return the exit code: 0 only where all of the source can be published,
     and is, as far as a daemon that runs already can say.
+
+    Args:
+        chain: What finds the credentials, if not that of the settings.
     """
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
-    checks = _Checks(settings)
+    checks = _Checks(settings, chain or open_chain(settings))
     return exit_code([checks.source(), checks.target(), checks.gate(), checks.daemon()])
 
 
 class _Checks:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, chain: Chain) -> None:
         self._settings = settings
         self._fence = Fence()
-        self._chain = open_chain(settings)
+        self._chain = chain
         self._client = open_client(settings, lambda _: None, chain=self._chain)
         self._wanted: Mapping[str, Content] = {}
 
@@ -116,7 +122,7 @@ class _Checks:
         path, settings = self._settings.dest_path, self._settings
         try:
             managed, _ = read_target(path, tree_part(settings), with_foreign=False)
-            free_bytes = _free_bytes(path)
+            free_bytes = shutil.disk_usage(nearest_folder(path)).free
         except OSError as error:
             return _fail("target", explain_os_error(error, f"cannot read {path}"))
         plan = make_plan(self._wanted, managed, may_delete=False)
@@ -197,16 +203,6 @@ def _sample(listing: Listing) -> list[Entry]:
         if top not in smallest or entry.size_bytes < smallest[top].size_bytes:
             smallest[top] = entry
     return list(smallest.values())[:SAMPLE_FOLDERS]
-
-
-def _free_bytes(path: str) -> int:
-    """
-    Return the free bytes of a volume, of which the path may not be there yet.
-    """
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
 
 
 class _Nowhere:

@@ -1,0 +1,225 @@
+"""What `s3-sync check` tries and says, in this process; whole ones are in the scenarios."""
+
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from s3_sync import check as checks
+from s3_sync.release.names import bundle_key
+from s3_sync.settings import load_settings
+from tests.s3_sync.given import Given, config_of
+from tests.s3_sync.process import Process
+from tests.support.fake_s3 import SECRET_KEY, FakeS3, access_denied, error, is_get, is_list
+from tests.support.scripted import fill, published
+from tests.support.scripts import script
+from tests.support.shelf import Shelf, is_bundle
+from tests.support.signing import Key, write_keys
+from tests.support.volumes import small_volume
+
+BUCKET_ARN = "arn:aws:s3:::dags-bucket"
+KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+IDENTITY_ARN = "arn:aws:iam::123456789012:role/dags"
+
+
+class Check(Protocol):
+    """Runs a check that must end with a code, and returns all that it said."""
+
+    def __call__(self, code: int, settings: dict[str, str] | None = None) -> str: ...
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A target that does not exist yet."""
+    return tmp_path / "target"
+
+
+@pytest.fixture
+def check(s3: FakeS3, target: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+    fill(s3)
+    common = {"AWS_BUCKET": s3.bucket, "KEY_PATH": "dags", "DEST_PATH": str(target)}
+
+    def run(code: int, settings: dict[str, str] | None = None) -> str:
+        environ = common | (settings or {})
+        endpoint = environ.get("AWS_ENDPOINT_URL", s3.endpoint)
+        config = config_of(s3, endpoint_url=endpoint, region=environ.get("AWS_REGION", s3.region))
+
+        assert code == checks.run(load_settings(environ)[0], Given(config))
+        said = capsys.readouterr().out
+        assert SECRET_KEY not in said
+        return said
+
+    return run
+
+
+def test_changes_nothing_in_the_target(check: Check, target: Path) -> None:
+    target.mkdir()
+    (target / "mine.py").write_text("mine")
+
+    check(0)
+
+    assert published(target) == {"mine.py": b"mine"}
+    assert [path.name for path in target.iterdir()] == ["mine.py"]
+
+
+@pytest.mark.parametrize("has_daemon", [False, True])
+def test_a_gates_command_is_not_given_a_dag_that_airflow_would_find(
+    check: Check, s3: FakeS3, target: Path, tmp_path: Path, has_daemon: bool
+) -> None:
+    given = tmp_path / "given"
+    command = script(tmp_path / "gate", f"test -e dag.py && pwd >> {given}; exit 0")
+    if has_daemon:
+        target.mkdir()
+        daemon = Process(s3, target)
+        daemon.run({"KEY_PATH": "dags"})
+        daemon.stop()
+
+    check(0, {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command})
+
+    folder = Path(given.read_text().strip())
+    assert has_daemon == folder.is_relative_to(target)
+    assert folder.is_relative_to(target / ".s3-sync/staging") or not has_daemon
+    assert not folder.exists()
+
+
+def test_a_gates_command_that_cannot_be_run_is_named(
+    check: Check, target: Path, tmp_path: Path
+) -> None:
+    command = script(tmp_path / "gate", "", "/nowhere/sh")
+
+    said = check(3, {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command})
+
+    assert "gate_undecided" in said and "cannot be started" in said
+    assert published(target) == {}
+
+
+def test_each_top_folder_is_tried(check: Check, s3: FakeS3) -> None:
+    s3.put("dags/small.py", b"")
+    s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/empty.py"))
+
+    assert "access_denied_get" in check(3)
+
+
+def test_what_does_not_fit_is_named(check: Check, s3: FakeS3, tmp_path: Path) -> None:
+    s3.put("dags/big.bin", bytes(3 << 20))
+    with small_volume(tmp_path / "volume", "2m") as volume:
+        said = check(3, {"DEST_PATH": str(volume / "dags")})
+
+    assert "target_full: 3.0 MiB are to come" in said
+
+
+TERSE = error(403, "AccessDenied", "Access Denied")
+DENIED = {
+    "list": (TERSE, is_list, ("s3:ListBucket", BUCKET_ARN, IDENTITY_ARN)),
+    "list, with who we are": (
+        access_denied("s3:ListBucket", BUCKET_ARN, IDENTITY_ARN),
+        is_list,
+        ("s3:ListBucket", BUCKET_ARN, IDENTITY_ARN),
+    ),
+    "get": (TERSE, is_get(), ("s3:GetObject", f"{BUCKET_ARN}/dags/*")),
+    "key": (
+        access_denied("kms:Decrypt", KEY_ARN, IDENTITY_ARN),
+        is_get(),
+        ("kms:Decrypt", KEY_ARN),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DENIED)
+def test_what_is_denied_is_named_with_a_statement_that_allows_it(
+    check: Check, s3: FakeS3, name: str
+) -> None:
+    fault, match, named = DENIED[name]
+    s3.inject(fault, match)
+
+    said = check(3)
+
+    for fact in (*named, "Effect"):
+        assert fact in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"AWS_BUCKET": "no-such-bucket"}, ("bucket_not_found", "no-such-bucket")),
+        ({"KEY_PATH": "dagz"}, ("dagz",)),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, ("127.0.0.1:1",)),
+        ({"DEST_PATH": "/sys/s3-sync"}, ("/sys/s3-sync",)),
+    ],
+    ids=["bucket", "prefix", "endpoint", "target"],
+)
+def test_what_is_wrong_is_named(
+    check: Check, settings: dict[str, str], named: tuple[str, ...]
+) -> None:
+    said = check(3, settings)
+
+    for fact in named:
+        assert fact in said
+
+
+def test_all_that_is_wrong_is_said_at_once(check: Check, s3: FakeS3) -> None:
+    s3.inject(TERSE)
+
+    said = check(3, {"DEST_PATH": "/sys/s3-sync"})
+
+    assert "s3:ListBucket" in said
+    assert "/sys/s3-sync" in said
+
+
+def test_the_wrong_region_is_no_problem(check: Check, s3: FakeS3) -> None:
+    s3.region, s3.region_answer = "eu-west-1", "malformed"
+
+    check(0, {"AWS_REGION": "us-east-1"})
+
+
+# --- releases
+
+FROM_RELEASES = {"S3_SYNC_SOURCE": "release"}
+
+
+def test_a_release_is_tried_as_the_daemon_would_read_it(
+    check: Check, s3: FakeS3, target: Path
+) -> None:
+    release = Shelf.at(s3).publish({"a.py": b"a = 1\n"})
+
+    said = check(0, FROM_RELEASES)
+
+    assert f"{release.revision}, files: 1" in said
+    assert "pointer, manifest and bundle" in said
+    assert [] == s3.seen(is_list)
+    assert published(target) == {}
+
+
+def test_with_trusted_keys_it_says_who_has_signed_the_release(
+    check: Check, s3: FakeS3, target: Path, tmp_path: Path
+) -> None:
+    key, other, shelf = Key(), Key(), Shelf.at(s3)
+    shelf.signer = key.signer
+    shelf.publish({"a.py": b"a = 1\n"})
+    given = FROM_RELEASES | {"S3_SYNC_TRUSTED_KEYS": str(write_keys(tmp_path / "keys", key))}
+
+    assert f"files: 1, signed by {key.key_id}" in check(0, given)
+    write_keys(tmp_path / "keys", other)
+    assert f"is refused: it is signed by {key.key_id}" in check(3, given)
+    assert published(target) == {}
+    assert not (target / ".s3-sync/seen.json").exists()
+
+
+def test_a_prefix_without_a_release_is_named(check: Check) -> None:
+    said = check(3, FROM_RELEASES)
+
+    assert "release_missing" in said
+    assert "dags/current.json" in said
+
+
+def test_a_bundle_that_is_gone_or_denied_is_named(check: Check, s3: FakeS3) -> None:
+    release = Shelf.at(s3).publish({"a.py": b"a = 1\n"})
+    arn = f"{BUCKET_ARN}/dags/bundles/x.zip"
+    s3.inject(access_denied("s3:GetObject", arn, IDENTITY_ARN), is_bundle, times=1)
+
+    denied = check(3, FROM_RELEASES)
+    s3.delete(f"dags/{bundle_key(release.manifest.head.bundle_sha256)}")
+    missing = check(3, FROM_RELEASES)
+
+    assert f'"Resource": "{BUCKET_ARN}/dags/*"' in denied
+    assert "release_missing" in missing
