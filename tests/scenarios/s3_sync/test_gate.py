@@ -1,4 +1,8 @@
-"""The gate: a revision that it refuses is never seen, and is named; the last good one stays."""
+"""
+The gate: a revision that it refuses is never seen, and is named; the last good one stays.
+
+Here the whole process and what it starts; cycle by cycle it is in tests/s3_sync/test_gated.py.
+"""
 
 import json
 import os
@@ -7,7 +11,6 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +23,6 @@ from tests.scenarios.s3_sync.snapshots import (
     wait_for_cycles,
 )
 from tests.support.daemon import Daemon
-from tests.support.fake_s3 import is_get
 from tests.support.waiting import wait_until
 
 GOOD = {
@@ -155,38 +157,6 @@ def test_broken_dag_is_refused_and_named_until_it_is_fixed(
     assert "refused" not in daemon.status()["details"]
 
 
-def test_deletion_in_a_refused_revision_is_not_applied_even_after_a_restart(
-    gated: Mapping[str, str], s3: SwappingS3, target: Path, start: StartDaemon
-) -> None:
-    daemon = start(gated).until_synced()
-    s3.swap(BROKEN)
-    assert "refused" == daemon.sync()["result"]
-    daemon.kill()
-    daemon.start().wait_for_event("revision_refused")
-    daemon.sync()
-
-    assert GOOD == consumed(target)
-    assert 200 == daemon.get("/readyz").status
-    assert (0, 2, 1) == checks(daemon)
-    s3.swap(FIXED)
-    daemon.sync()
-    assert FIXED == consumed(target)
-
-
-def test_return_to_what_is_published_ends_the_refusal(s3: SwappingS3, start: StartDaemon) -> None:
-    daemon = start(gate_in("snapshot")).until_synced()
-    s3.swap(BROKEN)
-    daemon.sync()
-    s3.swap(GOOD)
-    ended = daemon.sync()
-
-    assert "unchanged" == ended["result"]
-    assert (1, 1, 0) == checks(daemon)
-    assert daemon.get("/readyz").json()["reason"] is None
-    assert "refused" not in daemon.status()["details"]
-    assert GOOD == consumed(daemon.target)
-
-
 def test_of_a_first_revision_everything_but_the_refused_files_is_published(
     gated: Mapping[str, str], s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
@@ -213,49 +183,6 @@ def test_of_a_first_revision_everything_but_the_refused_files_is_published(
     assert FIXED == consumed(target)
     assert 0 == count_of(daemon, "sidecar_gate_fallback")
     assert daemon.get("/readyz").json()["shortfall"] is None
-
-
-def test_a_command_that_names_no_file_leaves_nothing_to_fall_back_to(
-    s3: SwappingS3, target: Path, start: StartDaemon, tmp_path: Path
-) -> None:
-    command = script(tmp_path / "gate", "echo no; exit 1")
-    daemon = start(by_command(command))
-    daemon.wait_for_event("revision_refused")
-    daemon.sync()
-
-    assert {} == consumed(target)
-    ready = daemon.get("/readyz")
-    assert (503, "revision_refused") == (ready.status, ready.json()["reason"])
-
-
-def test_damage_is_fixed_while_the_newest_revision_is_refused(
-    gated: Mapping[str, str], s3: SwappingS3, target: Path, start: StartDaemon
-) -> None:
-    daemon = start(gated).until_synced()
-    s3.swap(BROKEN)
-    daemon.sync()
-    folder = target / "current" if gated["S3_SYNC_LAYOUT"] == "snapshot" else target
-    (folder / "sales.py").unlink()
-    (folder / "pkg/stock.py").chmod(0o644)
-    (folder / "pkg/stock.py").write_bytes(b"edited\n")
-    daemon.sync()
-    daemon.sync()
-
-    assert GOOD == consumed(target)
-    assert 200 == daemon.get("/readyz").status
-
-
-def test_what_is_refused_is_downloaded_once_whatever_is_deleted(
-    s3: SwappingS3, gated: dict[str, str], start: StartDaemon
-) -> None:
-    daemon = start(gated | {"S3_SYNC_DELETE": "all"}, interval="0.2").until_synced()
-    s3.swap(BROKEN)
-    daemon.wait_for_event("revision_refused")
-    wait_for_cycles(daemon, "refused", 2)
-    s3.forget()
-    wait_for_cycles(daemon, "refused", 4)
-
-    assert [] == s3.seen(is_get())
 
 
 def test_one_shot_that_is_refused_ends_in_3_and_says_why(
@@ -286,14 +213,6 @@ def test_one_shot_ends_with_what_the_gate_lets_pass(s3: SwappingS3, start: Start
     assert 0 == daemon.wait_for_exit().code
     assert BROKEN.keys() - {BROKEN_NAME} == consumed(daemon.target).keys()
     assert 1 == len(daemon.find_events("gate_fallback"))
-
-
-# --- grammar
-
-
-def last_refusal(daemon: Daemon) -> dict[str, Any]:
-    """The last `revision_refused` line."""
-    return daemon.find_events("revision_refused")[-1]
 
 
 # --- a command
@@ -347,32 +266,6 @@ def test_command_sees_the_whole_candidate_and_what_is_new_in_it(
     assert changed == consumed(target)
 
 
-@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
-def test_each_revision_is_asked_about_once_and_a_refused_one_when_a_person_asks(
-    layout: str, s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
-) -> None:
-    check = script(
-        tmp_path / "check", "grep -q bad *.py && { echo sales.py:7: bad value; exit 4; }\nexit 0"
-    )
-    daemon = start(by_command(check, layout=layout)).until_synced()
-    bad = GOOD | {"sales.py": b"bad\n"}
-    other = GOOD | {"sales.py": b"other\n"}
-    assert 1 == runs(check)
-    seen = []
-    for files in (bad, bad, GOOD, bad, other, bad, GOOD, other, bad):
-        s3.swap(files)
-        seen.append(daemon.sync()["result"])
-        assert consumed(target) != bad
-
-    assert 5 == seen.count("refused")
-    assert 2 + 5 == runs(check)
-    assert (2, 5, 1) == checks(daemon)
-    assert 1 == len(daemon.find_events("revision_refused"))
-    refused = last_refusal(daemon)
-    assert ("sales.py", 7, "bad value") == (refused["path"], refused["line"], refused["problem"])
-    assert other == consumed(target)
-
-
 @pytest.mark.usefixtures("no_nap_is_left")
 def test_command_that_hangs_is_killed_with_all_its_children(
     s3: SwappingS3, target: Path, start: StartDaemon
@@ -389,31 +282,13 @@ def test_command_that_hangs_is_killed_with_all_its_children(
     assert [] == daemon.find_events("revision_refused")
 
 
-@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
-def test_command_that_was_killed_once_refuses_nothing(
-    layout: str, s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
-) -> None:
-    killed = tmp_path / "killed"
-    check = script(tmp_path / "check", f"test -e {killed} || kill -KILL $$")
-    killed.touch()
-    daemon = start(by_command(check, layout=layout)).until_synced()
-    killed.unlink()
-    s3.swap(FIXED)
-
-    assert "gate_undecided" == daemon.sync()["reason"]
-    killed.touch()
-    assert "changed" == daemon.sync()["result"]
-    assert FIXED == consumed(target)
-
-
-@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
 def test_what_a_command_refused_by_a_failure_of_its_own_is_asked_again_by_sighup(
-    layout: str, s3: SwappingS3, tmp_path: Path, start: StartDaemon
+    s3: SwappingS3, tmp_path: Path, start: StartDaemon
 ) -> None:
     works = tmp_path / "works"
     works.touch()
     check = script(tmp_path / "check", f"test -e {works} || {{ echo no license; exit 1; }}")
-    daemon = start(by_command(check, layout=layout), interval="0.2").until_synced()
+    daemon = start(by_command(check), interval="0.2").until_synced()
     works.unlink()
     s3.swap(FIXED)
     assert "no license" in daemon.wait_for_event("revision_refused")["problem"]
@@ -462,66 +337,3 @@ def test_kill_during_a_check_leaves_nothing_half_done(
     assert 3 == runs(check)
     if layout == "snapshot":
         assert [] == snapshot_leftovers(target)
-
-
-def test_program_that_is_gone_is_a_failure_and_no_verdict(
-    s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
-) -> None:
-    check = script(tmp_path / "check", "exit 0")
-    daemon = start(by_command(check)).until_synced()
-    check.rename(tmp_path / "aside")
-    s3.swap(FIXED)
-    failed = daemon.sync()
-
-    assert ("cycle_failed", "gate_undecided") == (failed["event"], failed["reason"])
-    assert str(check) in failed["error"]
-    assert (200, GOOD) == (daemon.get("/readyz").status, consumed(target))
-    (tmp_path / "aside").rename(check)
-    daemon.sync()
-    assert FIXED == consumed(target)
-
-
-@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
-@pytest.mark.parametrize(
-    "deed", ["touch made.py", "rm -f sales.py", "echo x >> sales.py", "rm *.*"]
-)
-def test_command_that_meddles_with_the_files_publishes_nothing_but_the_bucket(
-    deed: str, layout: str, s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
-) -> None:
-    check = script(tmp_path / "check", f"chmod -R u+w .; {deed}\nexit 0")
-    daemon = start(by_command(check, layout=layout))
-    daemon.wait_for_event("target_acquired")
-    for files in (GOOD, FIXED):
-        s3.swap(files)
-        for _ in range(4):
-            daemon.sync()
-            # What is edited through a hard link is edited everywhere, until the next cycle.
-            assert consumed(target) in ({}, GOOD, FIXED) or "echo" in deed
-        assert files == consumed(target)
-
-
-# --- on and off
-
-
-def test_gate_is_switched_on_and_off_without_a_download(s3: SwappingS3, start: StartDaemon) -> None:
-    daemon = start().until_synced()
-    (daemon.target / "foreign.txt").write_bytes(b"theirs")
-    files = dict(GOOD)
-    for number, gate in enumerate(["syntax", "off", "command", "syntax", "off"]):
-        daemon.terminate()
-        s3.forget()
-        daemon.environment["S3_SYNC_GATE"] = gate
-        daemon.environment.pop("S3_SYNC_GATE_COMMAND", None)
-        if gate == "command":
-            daemon.environment["S3_SYNC_GATE_COMMAND"] = "true"
-        daemon.start().wait_until_synced()
-        daemon.wait_until_ready()
-        assert files | {"foreign.txt": b"theirs"} == consumed(daemon.target)
-        assert [] == s3.seen(is_get())
-        assert (daemon.target / ".s3-sync/staged").exists() == (gate != "off")
-        files = GOOD | {"sales.py": b"VALUE = %d\n" % number}
-        if number % 2:
-            del files["pkg/stock.py"]
-        s3.swap(files)
-        daemon.sync()
-        assert files | {"foreign.txt": b"theirs"} == consumed(daemon.target)

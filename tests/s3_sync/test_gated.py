@@ -1,0 +1,357 @@
+"""Cycles behind a gate: what is asked, how often, and what is shown meanwhile."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.recording import Log
+from tests.s3_sync.process import Process
+from tests.support.fake_s3 import FakeS3, is_get
+from tests.support.scripts import script
+from tests.support.shelf import RELEASE, Shelf
+
+GOOD = {
+    "sales.py": b"VALUE = 1\n",
+    "pkg/stock.py": b"STOCK = 2\n",
+    "pkg/old.py": b"OLD = 3\n",
+    "notes.txt": b"not Python (\n",
+}
+BROKEN = GOOD | {"pkg/bad.py": b"one = 1\ntwo = (2\nthree = 3\n", "new.py": b"NEW = 1\n"}
+del BROKEN["pkg/old.py"]
+FIXED = BROKEN | {"pkg/bad.py": b"one = 1\ntwo = (2)\nthree = 3\n"}
+
+GATE = {"S3_SYNC_GATE": "syntax"}
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+layouts = pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"])
+
+
+def swap(s3: FakeS3, files: Mapping[str, bytes]) -> None:
+    """Let the bucket hold these files, and nothing else."""
+    s3.objects.clear()
+    for path, body in files.items():
+        s3.put(path, body)
+
+
+@pytest.fixture
+def s3(s3: FakeS3) -> FakeS3:
+    """A bucket with a good revision."""
+    swap(s3, GOOD)
+    return s3
+
+
+def by_command(command: object) -> dict[str, str]:
+    return {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": shlex.quote(str(command))}
+
+
+def counting(path: Path, body: str) -> Path:
+    """Write a shell script that counts its runs in a file `<path>.runs`, and make it a program."""
+    return Path(script(path, f"echo x >>{path}.runs\n{body}"))
+
+
+def runs(path: Path) -> int:
+    """How often it was run."""
+    return len(Path(f"{path}.runs").read_text().split())
+
+
+def checks(process: Process) -> tuple[float, float, float]:
+    """How many revisions were accepted, how many refused, and whether the newest is."""
+    accepted, refused = (
+        process.metric("sidecar_gate_checks_total", result=result) or 0.0
+        for result in ("accepted", "refused")
+    )
+    return accepted, refused, process.metric("sidecar_gate_refused") or 0.0
+
+
+# --- refused, and what stays
+
+
+@layouts
+def test_deletion_in_a_refused_revision_is_not_applied_even_after_a_restart(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    process.run(layout | GATE)
+    swap(s3, BROKEN)
+    assert "refused" == process.cycle().result
+    process.restart(layout | GATE)
+    assert ["refused"] * 2 == [process.cycle().result for _ in range(2)]
+
+    assert GOOD == process.shown
+    assert process.is_ready
+    assert (0, 1, 1) == checks(process)
+    swap(s3, FIXED)
+    process.cycle()
+    assert FIXED == process.shown
+
+
+def test_return_to_what_is_published_ends_the_refusal(s3: FakeS3, process: Process) -> None:
+    process.run(SNAPSHOT | GATE)
+    swap(s3, BROKEN)
+    process.cycle()
+    assert "refused" in process.details
+    swap(s3, GOOD)
+
+    assert "unchanged" == process.cycle().result
+    assert (1, 1, 0) == checks(process)
+    assert "refused" not in process.details
+    assert GOOD == process.shown
+
+
+def test_a_command_that_names_no_file_leaves_nothing_to_fall_back_to(
+    process: Process, tmp_path: Path
+) -> None:
+    command = counting(tmp_path / "gate", "echo no; exit 1")
+    refused = process.run(SNAPSHOT | by_command(command))
+
+    assert "refused" == refused.result and not refused.is_enough
+    assert {} == process.shown
+    assert not process.is_ready
+
+
+@layouts
+def test_damage_is_fixed_while_the_newest_revision_is_refused(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    process.run(layout | GATE)
+    swap(s3, BROKEN)
+    process.cycle()
+    folder = process.folder / ("current" if layout else "")
+    (folder / "sales.py").unlink()
+    (folder / "pkg/stock.py").chmod(0o644)
+    (folder / "pkg/stock.py").write_bytes(b"edited\n")
+    for _ in range(2):
+        process.cycle()
+
+    assert GOOD == process.shown
+    assert process.is_ready
+
+
+@layouts
+def test_what_is_refused_is_downloaded_once_whatever_is_deleted(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    process.run(layout | GATE | {"S3_SYNC_DELETE": "all"})
+    swap(s3, BROKEN)
+    assert ["refused"] * 2 == [process.cycle().result for _ in range(2)]
+    s3.forget()
+
+    assert ["refused"] * 3 == [process.cycle().result for _ in range(3)]
+    assert [] == s3.seen(is_get())
+
+
+# --- a command
+
+
+@layouts
+def test_each_revision_is_asked_about_once_and_a_refused_one_when_a_person_asks(
+    s3: FakeS3, process: Process, layout: dict[str, str], tmp_path: Path, log: Log
+) -> None:
+    command = counting(
+        tmp_path / "check", "grep -q bad *.py && { echo sales.py:7: bad value; exit 4; }\nexit 0"
+    )
+    process.run(layout | by_command(command))
+    bad = GOOD | {"sales.py": b"bad\n"}
+    other = GOOD | {"sales.py": b"other\n"}
+    assert 1 == runs(command)
+    seen = []
+    for files in (bad, bad, GOOD, bad, other, bad, GOOD, other, bad):
+        swap(s3, files)
+        seen.append(process.cycle(is_asked_for=True).result)
+        assert process.shown != bad
+
+    assert 5 == seen.count("refused")
+    assert 2 + 5 == runs(command)
+    assert (2, 5, 1) == checks(process)
+    (refused,) = log.events("revision_refused")
+    assert ("sales.py", 7, "bad value") == (refused["path"], refused["line"], refused["problem"])
+    assert other == process.shown
+
+
+@layouts
+def test_command_that_was_killed_once_refuses_nothing(
+    s3: FakeS3, process: Process, layout: dict[str, str], tmp_path: Path
+) -> None:
+    spared = tmp_path / "spared"
+    command = counting(tmp_path / "check", f"test -e {spared} || kill -KILL $$")
+    spared.touch()
+    process.run(layout | by_command(command))
+    spared.unlink()
+    swap(s3, FIXED)
+
+    assert "gate_undecided" == process.fail().reason
+    spared.touch()
+    assert "changed" == process.cycle().result
+    assert FIXED == process.shown
+
+
+@layouts
+def test_what_a_command_refused_by_a_failure_of_its_own_is_asked_again_when_a_person_asks(
+    s3: FakeS3, process: Process, layout: dict[str, str], tmp_path: Path
+) -> None:
+    works = tmp_path / "works"
+    works.touch()
+    command = counting(tmp_path / "check", f"test -e {works} || {{ echo no license; exit 1; }}")
+    process.run(layout | by_command(command))
+    works.unlink()
+    swap(s3, FIXED)
+    refused = [process.cycle() for _ in range(3)]
+    assert all(one.problem and "no license" in one.problem.message for one in refused)
+    asked = runs(command)
+    works.touch()
+
+    assert "changed" == process.cycle(is_asked_for=True).result
+    assert asked + 1 == runs(command)
+    assert FIXED == process.shown
+
+
+def test_program_that_is_gone_is_a_failure_and_no_verdict(
+    s3: FakeS3, process: Process, tmp_path: Path
+) -> None:
+    command = counting(tmp_path / "check", "exit 0")
+    process.run(SNAPSHOT | by_command(command))
+    command.rename(tmp_path / "aside")
+    swap(s3, FIXED)
+
+    failed = process.fail()
+
+    assert "gate_undecided" == failed.reason and str(command) in failed.message
+    assert process.is_ready and GOOD == process.shown
+    (tmp_path / "aside").rename(command)
+    process.cycle()
+    assert FIXED == process.shown
+
+
+@layouts
+@pytest.mark.parametrize(
+    "deed", ["touch made.py", "rm -f sales.py", "echo x >> sales.py", "rm *.*"]
+)
+def test_command_that_meddles_with_the_files_publishes_nothing_but_the_bucket(
+    s3: FakeS3, process: Process, deed: str, layout: dict[str, str], tmp_path: Path
+) -> None:
+    command = counting(tmp_path / "check", f"chmod -R u+w .; {deed}\nexit 0")
+    process.start(layout | by_command(command))
+    for files in (GOOD, FIXED):
+        swap(s3, files)
+        for _ in range(4):
+            process.cycle(is_asked_for=True)
+            # What is edited through a hard link is edited everywhere, until the next cycle.
+            assert process.shown in ({}, GOOD, FIXED) or "echo" in deed
+        assert files == process.shown
+
+
+# --- fallbacks
+
+
+@pytest.fixture
+def shelf(s3: FakeS3) -> Shelf:
+    """Releases beside a listing, in an empty bucket."""
+    s3.objects.clear()
+    return Shelf.at(s3)
+
+
+def release(number: int, *, broken: bool = False) -> dict[str, bytes]:
+    return {"a.py": b"x = (\n" if broken else b"V = %d\n" % number, "b.py": b"V = %d\n" % number}
+
+
+FOLLOW = {"KEY_PATH": "dags", **RELEASE}
+
+
+@layouts
+def test_what_a_fallback_shows_is_repaired_though_the_newest_was_offered_again(
+    shelf: Shelf, process: Process, layout: dict[str, str]
+) -> None:
+    shelf.publish(release(1))
+    shelf.publish(release(2, broken=True))
+    process.run(FOLLOW | layout | GATE)
+    assert process.is_ready
+    process.cycle()
+    (process.folder / ("current" if layout else "") / "a.py").unlink()
+
+    for _ in range(2):
+        process.cycle()
+    assert release(1) == process.shown
+    assert process.is_ready
+
+
+@pytest.mark.parametrize("crash", ["exit 1", "kill -9 $$"])
+@pytest.mark.parametrize("source", ["release", "listing"])
+def test_a_check_that_failed_once_about_what_is_left_is_made_again(
+    s3: FakeS3, shelf: Shelf, process: Process, tmp_path: Path, source: str, crash: str
+) -> None:
+    """The newest is really refused; of what could be shown instead there is no verdict at first."""
+    works = tmp_path / "works"
+    command = script(
+        tmp_path / "check",
+        "grep -q bad dag.py && { echo dag.py:1: bad; exit 1; }\n"
+        f"test -e {works} || {{ echo no memory; {crash}; }}",
+    )
+    good = {f"ok{number}.py": b"x = 1\n" for number in range(4)}
+    shelf.publish(good | {"dag.py": b"good\n"})
+    shelf.publish(good | {"dag.py": b"bad\n"})
+    for path, body in (good | {"dag.py": b"bad\n"}).items():
+        s3.put(f"dags/{path}", body)
+    process.start({**FOLLOW, **by_command(command), "S3_SYNC_SOURCE": source})
+    if "kill" in crash:
+        assert "gate_undecided" == process.fail().reason
+    else:
+        assert "refused" == process.cycle().result
+    assert not process.is_ready
+    works.touch()
+
+    process.cycle(is_asked_for=True)
+    assert process.is_ready
+    assert good.keys() <= process.shown.keys()
+
+
+def test_after_a_rollback_nothing_comes_back_that_was_left(shelf: Shelf, process: Process) -> None:
+    shelf.publish(release(3))
+    refused = shelf.publish(release(4, broken=True))
+    shelf.publish(release(5))
+    shelf.point_to(refused, restores=2)
+
+    process.run(FOLLOW | GATE)
+
+    assert release(3) == process.shown
+
+
+def test_a_gate_that_cannot_decide_gives_way_after_three_times(
+    shelf: Shelf, process: Process, tmp_path: Path, log: Log
+) -> None:
+    """The newest release makes the check die; the one before does not."""
+    command = tmp_path / "gate"
+    script(command, "grep -q 2 a.py && kill -9 $$\nexit 0")
+    shelf.publish(release(1))
+    shelf.publish(release(2))
+    process.start(FOLLOW | by_command(command))
+
+    assert ["gate_undecided"] * 3 == [process.fail().reason for _ in range(3)]
+    assert release(1) == process.shown
+    assert 1 == len(log.events("gate_fallback"))
+    script(command, "exit 0")
+    process.cycle(is_asked_for=True)
+    assert release(2) == process.shown
+
+
+# --- on and off
+
+
+def test_gate_is_switched_on_and_off_without_a_download(s3: FakeS3, process: Process) -> None:
+    process.run({})
+    (process.folder / "foreign.txt").write_bytes(b"theirs")
+    files = dict(GOOD)
+    for number, gate in enumerate(["syntax", "off", "command", "syntax", "off"]):
+        s3.forget()
+        command = {"S3_SYNC_GATE_COMMAND": "true"} if gate == "command" else {}
+        process.restart({"S3_SYNC_GATE": gate, **command})
+        process.cycle()
+        assert process.is_ready
+        assert files | {"foreign.txt": b"theirs"} == process.shown
+        assert [] == s3.seen(is_get())
+        assert (process.folder / ".s3-sync/staged").exists() == (gate != "off")
+        files = GOOD | {"sales.py": b"VALUE = %d\n" % number}
+        if number % 2:
+            del files["pkg/stock.py"]
+        swap(s3, files)
+        process.cycle()
+        assert files | {"foreign.txt": b"theirs"} == process.shown
