@@ -1,5 +1,7 @@
 """
-`S3_SYNC_SETTLE`: half an upload is never published, and nobody waits where nothing is uploaded.
+`S3_SYNC_SETTLE` in real time: half an upload is never published, and nobody waits in vain.
+
+What needs no waiting is in tests/s3_sync/test_settled.py.
 """
 
 import time
@@ -10,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.snapshots import SwappingS3, consumed, count_of, wait_for_cycles
-from tests.support.fake_s3 import is_get
+from tests.scenarios.s3_sync.snapshots import SwappingS3, consumed, count_of
 from tests.support.waiting import wait_until
 
 SETTLE_SECONDS = 1.0
@@ -101,64 +102,6 @@ def test_deletions_one_by_one_are_done_together(s3: SwappingS3, start: StartDaem
 
     assert 0 == changed["files_published"]
     assert {path: OLD[path] for path in OLD if path not in doomed} == consumed(daemon.target)
-
-
-def test_bucket_that_has_been_quiet_is_not_waited_for_at_the_first_start(
-    target: Path, start: StartDaemon
-) -> None:
-    daemon = start(settled({"S3_SYNC_LAYOUT": "snapshot"}, "1h")).until_synced()
-
-    assert OLD == consumed(target)
-    assert 1 == count_of(daemon, "sidecar_cycles_total", result="changed")
-
-
-@pytest.mark.parametrize("ahead_seconds", [2 * HOUR, -2 * HOUR])
-def test_first_start_goes_by_the_clock_of_the_bucket(
-    ahead_seconds: float, s3: SwappingS3, target: Path, start: StartDaemon
-) -> None:
-    s3.ahead_seconds = ahead_seconds
-    s3.swap(OLD, age_seconds=HOUR / 2)
-    daemon = start(settled({}, "1h"), interval="0.2")
-    wait_for_cycles(daemon, "settling", 3)
-
-    assert {} == consumed(target)
-    assert 503 == daemon.get("/readyz").status
-    assert [] == s3.seen(is_get())
-    s3.swap(OLD, age_seconds=HOUR + 2)
-    daemon.kill()
-    daemon.start().wait_until_synced()
-    assert OLD == consumed(target)
-
-
-def test_restart_does_not_take_half_an_upload_for_an_old_bucket(
-    s3: SwappingS3, target: Path, start: StartDaemon
-) -> None:
-    daemon = start(settled({}, "1h"), interval="0.2").until_synced()
-    daemon.kill()
-    s3.swap(NEW)
-    daemon.start()
-    wait_for_cycles(daemon, "settling", 2)
-
-    assert OLD == consumed(target)
-    assert 200 == daemon.get("/readyz").status
-    s3.swap(OLD)
-    wait_until(lambda: daemon.status()["cycles"][0]["result"] == "unchanged", "it is as it was")
-    assert OLD == consumed(target)
-
-
-def test_damage_is_repaired_during_an_upload(
-    layout: Mapping[str, str], s3: SwappingS3, target: Path, start: StartDaemon
-) -> None:
-    daemon = start(settled(layout, "1h"), interval="0.2").until_synced()
-    s3.put("dags/file5.py", b"# new 5\n")
-    wait_for_cycles(daemon, "settling", 2)
-    folder = target / "current" if layout["S3_SYNC_LAYOUT"] == "snapshot" else target
-    (folder / "file3.py").unlink()
-    (folder / "file4.py").chmod(0o644)
-    (folder / "file4.py").write_bytes(b"edited")
-    wait_until(lambda: consumed(target) == OLD, "the files are back")
-
-    assert 200 == daemon.get("/readyz").status
 
 
 def test_long_interval_does_not_make_it_longer(s3: SwappingS3, start: StartDaemon) -> None:

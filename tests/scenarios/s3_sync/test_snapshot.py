@@ -1,6 +1,5 @@
-"""The snapshot layout: `current` shows one complete revision, and heals."""
+"""The snapshot layout as a process: stand-by, one-shots, full volumes."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +12,8 @@ from tests.scenarios.s3_sync.snapshots import (
     B,
     SwappingS3,
     current,
-    facts,
     shown,
     snapshot_leftovers,
-    snapshots,
     wait_until_shown,
 )
 from tests.support.fake_s3 import error, is_get
@@ -29,119 +26,6 @@ def s3() -> Iterator[SwappingS3]:
     """A bucket with revision A."""
     with SwappingS3(A) as s3:
         yield s3
-
-
-def downloads(s3: SwappingS3) -> list[str]:
-    """The paths of the GETs since the last look."""
-    paths = [request.path.partition("/dags/")[2] for request in s3.seen(is_get())]
-    s3.forget()
-    return paths
-
-
-# --- one revision after another
-
-
-def test_change_of_one_file_among_many_costs_one_download_and_touches_no_other(
-    s3: SwappingS3, target: Path, start: StartDaemon
-) -> None:
-    many = {f"pkg{number % 7}/file{number}.py": b"# %d" % number for number in range(400)}
-    s3.swap(many)
-    daemon = start(SNAPSHOT).until_synced()
-    before = facts(target)
-    downloads(s3)
-    changed = many | {"pkg3/file3.py": b"# changed", "pkg9/new.py": b"# new"}
-    del changed["pkg4/file4.py"]
-    s3.swap(changed)
-
-    finished = daemon.sync()
-
-    assert ["pkg3/file3.py", "pkg9/new.py"] == sorted(downloads(s3))
-    assert (2, 1) == (finished["files_published"], finished["files_deleted"])
-    assert changed == shown(target)
-    after = facts(target)
-    same = many.keys() - {"pkg3/file3.py", "pkg4/file4.py"}
-    assert {path: before[path] for path in same} == {path: after[path] for path in same}
-    assert before["pkg3/file3.py"][0] != after["pkg3/file3.py"][0]
-    assert [] == snapshot_leftovers(target)
-
-
-def test_old_snapshots_stay_by_number(s3: SwappingS3, target: Path, start: StartDaemon) -> None:
-    settings = {"S3_SYNC_RETAIN_COUNT": "2", "S3_SYNC_RETAIN_FOR": "0", "S3_SYNC_FSYNC": "true"}
-    daemon = start(SNAPSHOT | settings).until_synced()
-    published = [current(target)]
-    for number in range(6):
-        s3.swap(A | {"a.py": b"%d" % number})
-        daemon.sync()
-        published.append(current(target))
-        daemon.sync()
-        assert set(published[-3:]) == snapshots(target)
-    daemon.terminate()
-    daemon.start().wait_until_synced()
-
-    assert set(published[-3:]) == snapshots(target)
-    assert [] == snapshot_leftovers(target)
-
-
-def test_one_object_that_cannot_be_read_holds_back_itself(
-    s3: SwappingS3, target: Path, start: StartDaemon
-) -> None:
-    daemon = start(SNAPSHOT).until_synced()
-    s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/c.py"))
-    s3.swap(B)
-    rest = {path: body for path, body in B.items() if path != "pkg/c.py"}
-    for _ in range(5):
-        ended = daemon.sync()
-        assert ("partial", "access_denied_get") == (ended["result"], ended["reason"]), ended
-        found = shown(target)
-        assert rest == {path: body for path, body in found.items() if path != "pkg/c.py"}
-        assert A.get("pkg/c.py") == found.get("pkg/c.py")  # as it was before
-        assert 200 == daemon.get("/readyz").status
-        assert os.readlink(target / "current").rpartition("/")[2].startswith("partial-")
-    s3.heal()
-    daemon.sync()
-
-    assert B == shown(target)
-    assert [] == snapshot_leftovers(target)
-
-
-@pytest.mark.parametrize("delete", ["none", "all"])
-def test_what_is_deleted(delete: str, s3: SwappingS3, target: Path, start: StartDaemon) -> None:
-    daemon = start({**SNAPSHOT, "S3_SYNC_DELETE": delete}).until_synced()
-    (target / "current/foreign.txt").write_bytes(b"theirs")
-    (target / "current/__pycache__").mkdir()
-    (target / "current/__pycache__/a.pyc").write_bytes(b"bytecode")
-    (target / ".s3-sync/tree/foreign.txt").write_bytes(b"theirs")
-    daemon.sync()
-    theirs = {} if delete == "all" else {"foreign.txt": b"theirs"}
-
-    assert A | theirs | {"__pycache__/a.pyc": b"bytecode"} == shown(target)
-    s3.swap(B)
-    daemon.sync()
-    kept = {"only/in_a.py": A["only/in_a.py"]} if delete == "none" else {}
-    assert B | kept == shown(target)
-    daemon.terminate()
-    daemon.start().wait_until_synced()
-    assert B | kept == shown(target)
-
-
-def test_empty_listing_and_deletions_change_nothing_until_they_may(
-    s3: SwappingS3, target: Path, start: StartDaemon
-) -> None:
-    daemon = start(SNAPSHOT).until_synced()
-    s3.swap({})
-
-    assert "source_empty" == daemon.sync()["reason"]
-    assert A == shown(target)
-    daemon.terminate()
-    daemon.environment["S3_SYNC_ALLOW_EMPTY"] = "true"
-    daemon.start().wait_until_synced()
-    assert {} == shown(target)
-    s3.swap(A)
-    daemon.sync()
-    assert A == shown(target)
-
-
-# --- processes
 
 
 def test_second_daemon_stands_by_ready_and_takes_over(s3: SwappingS3, start: StartDaemon) -> None:

@@ -1,0 +1,79 @@
+"""Whole cycles with `S3_SYNC_SETTLE`, where nothing has to be waited for; pure: listing/."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.s3_sync.process import Process
+from tests.scenarios.s3_sync.snapshots import SwappingS3
+from tests.support.fake_s3 import is_get
+
+OLD = {f"file{number}.py": b"# old %d\n" % number for number in range(6)}
+NEW = {f"file{number}.py": b"# new %d\n" % number for number in range(2, 7)}
+HOUR = 3_600.0
+SETTLE = {"KEY_PATH": "dags", "S3_SYNC_SETTLE": "1h"}
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+GATE = {"S3_SYNC_GATE": "syntax"}
+
+
+@pytest.fixture
+def s3() -> Iterator[SwappingS3]:
+    """A bucket that has been quiet for days."""
+    with SwappingS3(OLD, age_seconds=100 * HOUR) as s3:
+        yield s3
+
+
+def test_bucket_that_has_been_quiet_is_not_waited_for_at_the_first_start(process: Process) -> None:
+    assert "changed" == process.run(SETTLE | SNAPSHOT).result
+    assert OLD == process.shown
+
+
+@pytest.mark.parametrize("ahead_seconds", [2 * HOUR, -2 * HOUR])
+def test_first_start_goes_by_the_clock_of_the_bucket(
+    ahead_seconds: float, s3: SwappingS3, process: Process
+) -> None:
+    s3.ahead_seconds = ahead_seconds
+    s3.swap(OLD, age_seconds=HOUR / 2)
+    process.start(SETTLE)
+
+    assert ["settling"] * 3 == [process.cycle().result for _ in range(3)]
+    assert {} == process.shown
+    assert not process.is_ready
+    assert [] == s3.seen(is_get())
+    s3.swap(OLD, age_seconds=HOUR + 2)
+    process.restart(SETTLE)
+    assert "changed" == process.cycle().result
+    assert OLD == process.shown
+
+
+def test_restart_does_not_take_half_an_upload_for_an_old_bucket(
+    s3: SwappingS3, process: Process
+) -> None:
+    process.run(SETTLE)
+    s3.swap(NEW)
+    process.restart(SETTLE)
+
+    assert ["settling"] * 2 == [process.cycle().result for _ in range(2)]
+    assert OLD == process.shown
+    assert process.is_ready
+    s3.swap(OLD)
+    assert "unchanged" == process.cycle().result
+    assert OLD == process.shown
+
+
+@pytest.mark.parametrize("layout", [{}, SNAPSHOT, GATE], ids=["in-place", "snapshot", "gate"])
+def test_damage_is_repaired_during_an_upload(
+    layout: dict[str, str], s3: SwappingS3, process: Process
+) -> None:
+    process.run(SETTLE | layout)
+    s3.put("dags/file5.py", b"# new 5\n")
+    assert "settling" == process.cycle().result
+    folder = process.folder / ("current" if layout is SNAPSHOT else "")
+    (folder / "file3.py").unlink()
+    (folder / "file4.py").chmod(0o644)
+    (folder / "file4.py").write_bytes(b"edited")
+
+    for _ in range(2):
+        assert "settling" == process.cycle().result
+    assert OLD == process.shown
+    assert process.is_ready

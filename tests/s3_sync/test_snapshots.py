@@ -1,0 +1,133 @@
+"""Whole cycles in the snapshot layout: what a change costs, what is deleted."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.s3_sync.process import Process
+from tests.scenarios.s3_sync.snapshots import (
+    SNAPSHOT,
+    A,
+    B,
+    SwappingS3,
+    current,
+    facts,
+    shown,
+    snapshot_leftovers,
+    snapshots,
+)
+from tests.support.fake_s3 import error, is_get
+
+SETTINGS = {"KEY_PATH": "dags", **SNAPSHOT}
+
+
+@pytest.fixture
+def s3() -> Iterator[SwappingS3]:
+    """A bucket with revision A."""
+    with SwappingS3(A) as s3:
+        yield s3
+
+
+def downloads(s3: SwappingS3) -> list[str]:
+    """The paths of the GETs since the last look."""
+    paths = [request.path.partition("/dags/")[2] for request in s3.seen(is_get())]
+    s3.forget()
+    return paths
+
+
+def test_change_of_one_file_among_many_costs_one_download_and_touches_no_other(
+    s3: SwappingS3, process: Process
+) -> None:
+    many = {f"pkg{number % 7}/file{number}.py": b"# %d" % number for number in range(400)}
+    s3.swap(many)
+    process.run(SETTINGS)
+    before = facts(process.folder)
+    downloads(s3)
+    changed = many | {"pkg3/file3.py": b"# changed", "pkg9/new.py": b"# new"}
+    del changed["pkg4/file4.py"]
+    s3.swap(changed)
+
+    counts = process.cycle().counts
+
+    assert ["pkg3/file3.py", "pkg9/new.py"] == sorted(downloads(s3))
+    assert (2, 1) == (counts["files_published"], counts["files_deleted"])
+    assert changed == shown(process.folder)
+    after = facts(process.folder)
+    same = many.keys() - {"pkg3/file3.py", "pkg4/file4.py"}
+    assert {path: before[path] for path in same} == {path: after[path] for path in same}
+    assert before["pkg3/file3.py"][0] != after["pkg3/file3.py"][0]
+    assert [] == snapshot_leftovers(process.folder)
+
+
+def test_old_snapshots_stay_by_number(s3: SwappingS3, process: Process) -> None:
+    retain = {"S3_SYNC_RETAIN_COUNT": "2", "S3_SYNC_RETAIN_FOR": "0", "S3_SYNC_FSYNC": "true"}
+    process.run(SETTINGS | retain)
+    target = process.folder
+    published = [current(target)]
+    for number in range(6):
+        s3.swap(A | {"a.py": b"%d" % number})
+        process.cycle()
+        published.append(current(target))
+        process.cycle()
+        assert set(published[-3:]) == snapshots(target)
+    process.restart(SETTINGS | retain)
+    process.cycle()
+
+    assert set(published[-3:]) == snapshots(target)
+    assert [] == snapshot_leftovers(target)
+
+
+def test_one_object_that_cannot_be_read_holds_back_itself(s3: SwappingS3, process: Process) -> None:
+    process.run(SETTINGS)
+    s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/c.py"))
+    s3.swap(B)
+    for _ in range(5):
+        ended = process.cycle()
+        assert "partial" == ended.result
+        assert ended.problem and "access_denied_get" == ended.problem.reason
+        assert B | {"pkg/c.py": A["pkg/c.py"]} == shown(process.folder)  # as it was before
+        assert process.is_ready
+        assert current(process.folder).startswith("partial-")
+    s3.heal()
+    process.cycle(is_asked_for=True)
+
+    assert B == shown(process.folder)
+    assert [] == snapshot_leftovers(process.folder)
+
+
+@pytest.mark.parametrize("delete", ["none", "all"])
+def test_what_is_deleted(delete: str, s3: SwappingS3, process: Process) -> None:
+    settings = {**SETTINGS, "S3_SYNC_DELETE": delete}
+    process.run(settings)
+    target = process.folder
+    (target / "current/foreign.txt").write_bytes(b"theirs")
+    (target / "current/__pycache__").mkdir()
+    (target / "current/__pycache__/a.pyc").write_bytes(b"bytecode")
+    (target / ".s3-sync/tree/foreign.txt").write_bytes(b"theirs")
+    process.cycle()
+    theirs = {} if delete == "all" else {"foreign.txt": b"theirs"}
+
+    assert A | theirs | {"__pycache__/a.pyc": b"bytecode"} == shown(target)
+    s3.swap(B)
+    process.cycle()
+    kept = {"only/in_a.py": A["only/in_a.py"]} if delete == "none" else {}
+    assert B | kept == shown(target)
+    process.restart(settings)
+    process.cycle()
+    assert B | kept == shown(target)
+
+
+def test_empty_listing_and_deletions_change_nothing_until_they_may(
+    s3: SwappingS3, process: Process
+) -> None:
+    process.run(SETTINGS)
+    s3.swap({})
+
+    assert "source_empty" == process.fail().reason
+    assert A == shown(process.folder)
+    process.restart({**SETTINGS, "S3_SYNC_ALLOW_EMPTY": "true"})
+    process.cycle()
+    assert {} == shown(process.folder)
+    s3.swap(A)
+    process.cycle()
+    assert A == shown(process.folder)
