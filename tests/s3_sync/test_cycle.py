@@ -14,7 +14,7 @@ from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.failing import failure
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3, error, is_list
+from tests.support.fake_s3 import FakeS3, error, is_get, is_list
 
 GATE = {"S3_SYNC_GATE": "syntax"}
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
@@ -258,6 +258,24 @@ def test_a_foreign_file_is_not_the_place_of_the_link(s3: FakeS3, process: Proces
 
     assert "link_blocked" == process.fail().reason
     assert b"mine\n" == (process.folder / "current").read_bytes()
+
+
+@pytest.mark.parametrize("verify", ["auto", "lenient"])
+def test_a_store_whose_etags_are_no_md5s(s3: FakeS3, process: Process, verify: str) -> None:
+    """Some stores encrypt, or make up ETags, without saying so; some only for some objects."""
+    if verify == "lenient":
+        s3.put("true.py", b"its ETag is its MD5")
+    for number in range(3):
+        s3.put(f"odd{number}.py", b"v = 1\n", etag=f"{number:032x}")
+    assert "changed" == process.run({"S3_SYNC_VERIFY": verify}).result
+    asked = len(s3.seen(is_get()))
+
+    assert "unchanged" == process.cycle().result
+    s3.put("odd1.py", b"v = 2\n", etag=f"{9:032x}")
+    assert "changed" == process.cycle().result
+    assert asked + 1 == len(s3.seen(is_get()))
+    assert {path: stored.body for path, stored in s3.objects.items()} == process.shown
+    assert 3 == process.metric("s3_sync_unverified_files")
 
 
 # --- descriptors
