@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
+from tests.s3_sync.test_symlinks import OBJECTS, Outside, swapping
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.histories import Bucket
 from tests.scenarios.s3_sync.snapshots import (
@@ -24,7 +25,6 @@ from tests.scenarios.s3_sync.snapshots import (
     snapshots,
     wait_until_shown,
 )
-from tests.scenarios.s3_sync.test_symlinks import OBJECTS, Outside, swapping
 from tests.support.daemon import Daemon, Event
 from tests.support.fake_s3 import is_get
 from tests.support.scripted import daemon_for
