@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from sidecar_runtime.errors import SidecarError
 from tests.conftest import Counts
+from tests.s3_sync.process import Process
 from tests.s3_sync.test_symlinks import OBJECTS, Outside, swapping
-from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.histories import Bucket
 from tests.scenarios.s3_sync.snapshots import (
     SNAPSHOT,
     A,
@@ -23,12 +23,10 @@ from tests.scenarios.s3_sync.snapshots import (
     shown,
     snapshot_leftovers,
     snapshots,
-    wait_until_shown,
 )
-from tests.support.daemon import Daemon, Event
 from tests.support.fake_s3 import is_get
-from tests.support.scripted import daemon_for
-from tests.support.servers import MotoServer
+
+SETTINGS = {"KEY_PATH": "dags", **SNAPSHOT}
 
 
 @pytest.fixture
@@ -154,29 +152,26 @@ REPAIRED: dict[str, Damage] = {
 
 
 class Steady:
-    """A daemon that shows B and has A as an old snapshot."""
+    """A process that shows B and has A as an old snapshot."""
 
-    def __init__(self, s3: SwappingS3, target: Path) -> None:
+    def __init__(self, s3: SwappingS3, process: Process) -> None:
         self.s3 = s3
-        self.target = target
-        s3.swap(A)
-        self.daemon = daemon_for(s3, target, settings=SNAPSHOT).start()
-        self.daemon.wait_until_synced()
-        self._old = current(target)
-        self.restore()
+        self.process = process
+        self.target = process.folder
+        process.run(SETTINGS)
+        self.until_shown(B)
+        s3.forget()
 
-    def restore(self) -> None:
-        """
-        Show B, and A before where its snapshot is lost.
-
-        Raises:
-            AssertionError: Something is broken for good.
-        """
-        for files in (B,) if self._old in snapshots(self.target) else (A, B):
-            self.s3.swap(files)
-            self.daemon.sync()
-            wait_until_shown(self.daemon, files, cycles=3)
-        self.s3.forget()
+    def until_shown(self, files: dict[str, bytes]) -> None:
+        """Let the bucket hold these files, and run cycles until `current` shows exactly them."""
+        self.s3.swap(files)
+        for _ in range(10):
+            with contextlib.suppress(SidecarError):
+                self.process.cycle()
+            with contextlib.suppress(AssertionError, OSError):  # nothing, or a link not ours
+                if shown(self.target) == files:
+                    return
+        assert shown(self.target) == files
 
     @contextmanager
     def outage(self) -> Iterator[None]:
@@ -187,45 +182,25 @@ class Steady:
         finally:
             self.s3.start()
 
-    def check_failed(self, event: Event) -> None:
-        """Check that a cycle failed for the outage alone: B is shown, and ready."""
-        assert "endpoint_unreachable" == event["reason"], event
+    def fail(self) -> None:
+        """Run a cycle that fails for the outage alone: B is shown, and ready."""
+        assert "endpoint_unreachable" == self.process.fail().reason
         assert B == shown(self.target)
-        assert 200 == self.daemon.get("/readyz").status
-
-
-@pytest.fixture(scope="module")
-def steadies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Steady]]:
-    """Gives the module's one daemon, in order; a new one where a test broke it."""
-    made: list[Steady] = []
-
-    def steady() -> Steady:
-        if made:
-            with contextlib.suppress(AssertionError, OSError):
-                made[-1].restore()
-                return made[-1]
-            made[-1].daemon.kill()
-        made.append(Steady(server, tmp_path_factory.mktemp("steady") / "dags"))
-        return made[-1]
-
-    with SwappingS3() as server:
-        yield steady
-        for one in made:
-            one.daemon.kill()
+        assert self.process.is_ready
 
 
 @pytest.fixture
-def steady(steadies: Callable[[], Steady]) -> Steady:
-    """A daemon that shows B and has A as an old snapshot."""
-    return steadies()
+def steady(s3: SwappingS3, process: Process) -> Steady:
+    """A process that shows B and has A as an old snapshot."""
+    return Steady(s3, process)
 
 
 @pytest.mark.parametrize("damage", OFFLINE)
 def test_damage_is_repaired_while_s3_is_down(damage: str, steady: Steady) -> None:
     with steady.outage():
         OFFLINE[damage](steady.target)
-        steady.check_failed(steady.daemon.sync())
-    steady.daemon.sync()
+        steady.fail()
+    steady.process.cycle()
 
     assert B == shown(steady.target)
     assert [] == snapshot_leftovers(steady.target)
@@ -235,82 +210,55 @@ def test_damage_is_repaired_while_s3_is_down(damage: str, steady: Steady) -> Non
 def test_damage_is_repaired(damage: str, steady: Steady) -> None:
     (REPAIRED | EDITED)[damage](steady.target)
     for _ in range(2):
-        steady.daemon.sync()
+        with contextlib.suppress(SidecarError):  # the cycle that notices
+            steady.process.cycle()
     if damage in EDITED:
         assert 1 == len(steady.s3.seen(is_get()))
 
     assert B == shown(steady.target)
-    assert 200 == steady.daemon.get("/readyz").status
-    steady.s3.swap(A)
-    wait_until_shown(steady.daemon, A)
+    assert steady.process.is_ready
+    steady.until_shown(A)
     assert [] == snapshot_leftovers(steady.target)
 
 
-@pytest.mark.parametrize(
-    "damage", ["link removed", "folder removed", "file is a link", "snapshot removed"]
-)
+@pytest.mark.parametrize("damage", sorted(OFFLINE.keys() - {"link to the old one"}))
 def test_damage_of_the_night_is_repaired_at_the_start_while_s3_is_down(
     damage: str, steady: Steady
 ) -> None:
-    check_after_a_restart(OFFLINE[damage], steady)
-
-
-@pytest.mark.usefixtures("only_in_full")
-@pytest.mark.parametrize("damage", sorted(OFFLINE.keys() - {"link to the old one"}))
-def test_any_damage_of_the_night_is_repaired_at_the_start_while_s3_is_down(
-    damage: str, steady: Steady
-) -> None:
     """But a link to the old snapshot may be what a kill left."""
-    check_after_a_restart(OFFLINE[damage], steady)
-
-
-def check_after_a_restart(damage: Callable[[Path], object], steady: Steady) -> None:
-    """Damage what a stopped daemon left, and start it again without S3."""
-    steady.daemon.kill()
+    steady.process.stop()
     with steady.outage():
-        damage(steady.target)
-        steady.check_failed(steady.daemon.start().wait_for_event("cycle_failed"))
+        OFFLINE[damage](steady.target)
+        steady.process.start(SETTINGS)
+        steady.fail()
 
 
-@pytest.mark.usefixtures("only_in_full")
 @pytest.mark.parametrize("damage", OFFLINE | REPAIRED | EDITED)
 def test_any_damage_of_the_night_is_repaired_at_the_start(damage: str, steady: Steady) -> None:
-    steady.daemon.kill()
+    steady.process.stop()
     (OFFLINE | REPAIRED | EDITED)[damage](steady.target)
-    steady.daemon.start().wait_until_synced()
-    steady.daemon.sync()
+    steady.process.start(SETTINGS)
+    for _ in range(2):
+        steady.process.cycle()
 
     assert B == shown(steady.target)
-    assert 200 == steady.daemon.get("/readyz").status
+    assert steady.process.is_ready
 
 
-def test_folder_with_files_where_the_link_belongs_is_named_and_left_alone(
-    target: Path, start: StartDaemon
-) -> None:
-    (target / "current").mkdir(parents=True)
-    (target / "current/theirs.py").write_bytes(b"theirs")
-    daemon = start(SNAPSHOT)
-    failed = daemon.wait_for_event("cycle_failed")
+def test_folder_with_files_where_the_link_belongs_is_named_and_left_alone(process: Process) -> None:
+    current_folder = process.folder / "current"
+    current_folder.mkdir()
+    (current_folder / "theirs.py").write_bytes(b"theirs")
+    process.start(SETTINGS)
 
-    assert "link_blocked" == failed["reason"]
-    assert "current" in failed["error"]
-    assert 503 == daemon.get("/readyz").status
-    assert b"theirs" == (target / "current/theirs.py").read_bytes()
-    (target / "current/theirs.py").rename(target / "elsewhere.py")
-    assert "cycle_finished" == daemon.sync()["event"]
-    assert A == shown(target)
+    failed = process.fail()
 
-
-# --- processes
-
-
-def test_restart_is_ready_at_once_while_s3_is_down(steady: Steady) -> None:
-    steady.daemon.kill()
-    with steady.outage():
-        answer = steady.daemon.start().wait_until_ready(30)
-        assert B == shown(steady.target)
-        assert current(steady.target) == answer.json()["revision"]
-        steady.check_failed(steady.daemon.wait_for_event("cycle_failed"))
+    assert "link_blocked" == failed.reason and "current" in failed.message
+    assert not process.is_ready
+    assert b"theirs" == (current_folder / "theirs.py").read_bytes()
+    (current_folder / "theirs.py").rename(process.folder / "elsewhere.py")
+    assert process.cycle().is_success
+    assert A == shown(process.folder)
 
 
 # --- neighbors
@@ -352,74 +300,53 @@ def plant(planted: str, target: Path, destination: Path) -> None:
 @pytest.mark.parametrize("planted", PLANTED)
 def test_planted_symlink_leads_nowhere(planted: str, steady: Steady, tmp_path: Path) -> None:
     outside = Outside(tmp_path / "outside")
-    steady.s3.swap(OBJECTS)
-    wait_until_shown(steady.daemon, OBJECTS)
+    steady.until_shown(OBJECTS)
     plant(planted, steady.target, outside.folder)
-    steady.daemon.sync()
+    with contextlib.suppress(SidecarError):  # the cycle that notices
+        steady.process.cycle()
     outside.assert_untouched()
     for files in (CHANGES["upload"], CHANGES["delete"]):
-        steady.s3.swap(files)
-        wait_until_shown(steady.daemon, files)
+        steady.until_shown(files)
 
         outside.assert_untouched()
-        assert 200 == steady.daemon.get("/readyz").status
+        assert steady.process.is_ready
 
 
-@pytest.mark.usefixtures("only_in_full")
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("planted", PLANTED)
 def test_symlink_planted_in_the_night_leads_nowhere(
     planted: str, change: str, steady: Steady, tmp_path: Path
 ) -> None:
     outside = Outside(tmp_path / "outside")
-    steady.s3.swap(OBJECTS)
-    wait_until_shown(steady.daemon, OBJECTS)
-    steady.daemon.terminate()
+    steady.until_shown(OBJECTS)
+    steady.process.stop()
     plant(planted, steady.target, outside.folder)
-    steady.s3.swap(CHANGES[change])
-    steady.daemon.start().wait_until_synced()
-    wait_until_shown(steady.daemon, CHANGES[change])
+    steady.process.start(SETTINGS)
+    steady.until_shown(CHANGES[change])
 
     outside.assert_untouched()
-    assert 200 == steady.daemon.get("/readyz").status
+    assert steady.process.is_ready
 
 
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("swapped", ["tree/a", "tree", "snapshots", "snapshots/{revision}"])
 def test_folder_of_ours_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
-    swapped: str, counts: Counts, s3: SwappingS3, tmp_path: Path, start: StartDaemon
+    swapped: str, counts: Counts, steady: Steady, tmp_path: Path
 ) -> None:
     outside = Outside(tmp_path / "outside")
-    s3.swap(OBJECTS)
-    daemon = start(SNAPSHOT).until_synced()
+    steady.until_shown(OBJECTS)
+    hidden = steady.target / ".s3-sync"
     for number in range(counts.symlink_swaps // 4):
-        place = daemon.target / ".s3-sync" / swapped.format(revision=current(daemon.target))
+        place = hidden / swapped.format(revision=current(steady.target))
+        files = {path: b"%d of " % number + path.encode() for path in OBJECTS}
         with swapping(place, outside.folder):
-            s3.swap({path: b"%d of " % number + path.encode() for path in OBJECTS})
-            daemon.sync()
-            daemon.sync()
+            steady.s3.swap(files)
+            for _ in range(2):
+                with contextlib.suppress(SidecarError):  # it may meet it in none of its shapes
+                    steady.process.cycle()
         outside.assert_untouched()
-    for aside in (daemon.target / ".s3-sync").rglob("*.aside"):
+    for aside in hidden.rglob("*.aside"):
         shutil.rmtree(aside)
-    wait_until_shown(daemon, s3.files())
+    steady.until_shown(files)
 
     outside.assert_untouched()
-
-
-def test_real_server(moto: MotoServer, target: Path) -> None:
-    """Everything at once against a server that is not ours."""
-    bucket = Bucket(moto, "dags")
-    for path, content in A.items():
-        bucket.put(f"dags/{path}", content)
-    with Daemon(moto, bucket.name, target, "dags", settings=SNAPSHOT) as daemon:
-        daemon.wait_until_synced()
-        assert A == shown(target)
-        for files in (B, A, B):
-            for path in {*A, *B} - files.keys():
-                bucket.delete(f"dags/{path}")
-            for path in files:
-                bucket.put(f"dags/{path}", files[path])
-            daemon.sync()
-            assert files == shown(target)
-
-    assert [] == snapshot_leftovers(target)
