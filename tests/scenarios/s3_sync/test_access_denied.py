@@ -4,13 +4,12 @@ import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.fake_aws import IDENTITY_ARN, FakeSts, is_action, sts_error
-from tests.support.fake_s3 import FakeS3, access_denied, error, is_get, is_list
-from tests.support.loopback import Fault, dead_endpoint
+from tests.support.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.loopback import dead_endpoint
 from tests.support.waiting import wait_until
 
 BUCKET_ARN = "arn:aws:s3:::dags-bucket"
 OBJECT_ARN = "arn:aws:s3:::dags-bucket/dags/a.py"
-OTHER_ARN = "arn:aws:sts::210987654321:assumed-role/someone/else"
 ENDS = ("cycle_failed", "cycle_finished")
 WHOAMI = is_action("GetCallerIdentity")
 
@@ -18,22 +17,6 @@ CASES = {
     "access_denied_list": (is_list, "s3:ListBucket", BUCKET_ARN),
     "access_denied_get": (is_get("dags/a.py"), "s3:GetObject", OBJECT_ARN),
 }
-
-
-@pytest.mark.parametrize("reason", CASES)
-def test_names_action_resource_and_the_identity_of_s3s_own_message(
-    s3: FakeS3, start: StartDaemon, reason: str
-) -> None:
-    match, action, resource = CASES[reason]
-    s3.inject(access_denied(action, resource, OTHER_ARN), match)
-    with FakeSts() as sts:
-        failed = start({"AWS_ENDPOINT_URL_STS": sts.endpoint}).wait_for_event(ENDS)
-
-        assert failed["reason"] == reason
-        for fact in (action, resource, OTHER_ARN):
-            assert fact in failed["error"]
-        assert action in failed["advice"]
-        assert sts.requests == []
 
 
 @pytest.mark.parametrize("reason", CASES)
@@ -58,13 +41,10 @@ def test_asks_sts_once_who_we_are_where_s3_does_not_say(
         daemon.wait_until_synced()
 
 
-@pytest.mark.parametrize("trouble", [sts_error(403, "AccessDenied"), sts_error(500, "Internal")])
-def test_an_sts_that_does_not_say_is_not_fatal(
-    s3: FakeS3, start: StartDaemon, trouble: Fault
-) -> None:
+def test_an_sts_that_does_not_say_is_not_fatal(s3: FakeS3, start: StartDaemon) -> None:
     s3.inject(error(403, "AccessDenied", "Access Denied"))
     with FakeSts() as sts:
-        sts.inject(trouble)
+        sts.inject(sts_error(500, "Internal"))
         daemon = start({"AWS_ENDPOINT_URL_STS": sts.endpoint}, interval="0.2")
 
         failed = daemon.wait_for_event("cycle_failed")
