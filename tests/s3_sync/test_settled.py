@@ -61,6 +61,16 @@ def test_restart_does_not_take_half_an_upload_for_an_old_bucket(
     assert OLD == process.shown
 
 
+def test_a_deletion_is_waited_for_though_nothing_new_was_written(
+    s3: SwappingS3, process: Process
+) -> None:
+    process.run(SETTLE)
+    s3.delete("dags/file1.py")
+
+    assert "settling" == process.cycle().result
+    assert OLD == process.shown
+
+
 @pytest.mark.parametrize("layout", [{}, SNAPSHOT, GATE], ids=["in-place", "snapshot", "gate"])
 def test_damage_is_repaired_during_an_upload(
     layout: dict[str, str], s3: SwappingS3, process: Process
