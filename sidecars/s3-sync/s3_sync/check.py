@@ -11,11 +11,11 @@ import shutil
 from collections.abc import Mapping
 
 from s3_sync.digest import Content
-from s3_sync.keys import RESERVED, compile_filter
+from s3_sync.keys import RESERVED
 from s3_sync.layouts.open import tree_part
 from s3_sync.lease import LOCK
 from s3_sync.listing.entries import Entry, Listing
-from s3_sync.listing.lister import Lister
+from s3_sync.listing.source import open_lister
 from s3_sync.metrics import SyncMetrics
 from s3_sync.open_source import open_chain, open_client
 from s3_sync.plan import make_plan
@@ -136,15 +136,8 @@ class _Checks:
 
     async def _permissions(self) -> bool:
         settings = self._settings
-        lister = Lister(
-            self._client.list_page,
-            settings.prefix,
-            compile_filter(settings.include, settings.exclude),
-            len(settings.dest_path.encode()),
-            settings.max_keys,
-        )
         try:
-            listing = await lister.read()
+            listing = await open_lister(settings, self._client).read()
         except SidecarError as error:
             return _fail("s3:ListBucket", error)
         if not listing.wanted:

@@ -53,18 +53,25 @@ def is_executable(etag: str) -> bool:
 def has_digest(etag: str, blocks: Iterable[bytes]) -> bool:
     """
     Whether blocks have that digest; False for an ETag that is not a digest.
-
-    The MD5 makes no claim of security, so it works under FIPS.
     """
     if looks_like_md5(etag):
-        digest = hashlib.md5(usedforsecurity=False)
-    elif is_sha256(etag):
-        digest = hashlib.sha256()
-    else:
+        return etag == md5_of(blocks)
+    if not is_sha256(etag):
         return False
+    digest = hashlib.sha256()
     for block in blocks:
         digest.update(block)
     return etag.removesuffix(EXECUTABLE) == digest.hexdigest()
+
+
+def md5_of(blocks: Iterable[bytes]) -> str:
+    """
+    Return the MD5 of blocks, in hex; no claim of security, so it works under FIPS.
+    """
+    digest = hashlib.md5(usedforsecurity=False)
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def sha256_of(data: bytes) -> str:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync.tree.download import MEMORY_BYTES, Download, Proof, is_md5, md5_of
+from s3_sync.tree.download import MEMORY_BYTES, Download, Proof, is_md5
 from s3_sync.tree.staging import Staging
 from tests.s3_sync.failing import failure
 from tests.support.checksums import digest, header_value
@@ -326,7 +326,3 @@ def test_elsewhere_the_etag_of_what_is_encrypted_may_be_anything(download: Downl
 
     assert proof(download, headers, OTHER, is_aws=False) is Proof.NONE
     assert proof(download, headers, OTHER, is_aws=True) is Proof.CONTRADICTED
-
-
-def test_md5_of_blocks_is_the_md5_of_the_whole() -> None:
-    assert md5_of(iter([BODY[:3], b"", BODY[3:]])) == MD5

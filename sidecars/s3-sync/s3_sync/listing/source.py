@@ -22,6 +22,19 @@ from s3_sync.source import Order, State
 from sidecar_runtime.fence import Fence
 
 
+def open_lister(settings: Settings, client: S3Client) -> Lister:
+    """
+    Return what lists the prefix of the settings.
+    """
+    return Lister(
+        client.list_page,
+        settings.prefix,
+        compile_filter(settings.include, settings.exclude),
+        len(settings.dest_path.encode()),
+        settings.max_keys,
+    )
+
+
 class ListingSource:
     """
     The listing of a prefix.
@@ -33,13 +46,7 @@ class ListingSource:
     def __init__(self, settings: Settings, client: S3Client) -> None:
         self._settings = settings
         self._client = client
-        self._lister = Lister(
-            client.list_page,
-            settings.prefix,
-            compile_filter(settings.include, settings.exclude),
-            len(settings.dest_path.encode()),
-            settings.max_keys,
-        )
+        self._lister = open_lister(settings, client)
         self._settle = Settle(settings.settle_seconds)
         self._newest = ""
         self._trust: Trust | None = None

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from functools import cache
 from typing import Protocol
 
-from s3_sync.digest import looks_like_md5
+from s3_sync.digest import looks_like_md5, md5_of
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.tree.staging import Staging
 from s3_sync.tree.volume import BLOCK_BYTES
@@ -158,16 +158,6 @@ def is_md5(etag: str, headers: Mapping[str, str], *, is_aws: bool) -> bool:
         and "x-amz-server-side-encryption-customer-algorithm" not in headers
         and headers.get("x-amz-storage-class") != "EXPRESS_ONEZONE"
     )
-
-
-def md5_of(blocks: Iterator[bytes]) -> str:
-    """
-    Return the MD5 of blocks, in hex; no claim of security, so it works under FIPS.
-    """
-    digest = hashlib.md5(usedforsecurity=False)
-    for block in blocks:
-        digest.update(block)
-    return digest.hexdigest()
 
 
 class _Checksum(Protocol):

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import cache
 
-from s3_sync.digest import Content, has_digest, is_executable
+from s3_sync.digest import Content, has_digest, is_executable, md5_of
 from s3_sync.keys import RESERVED
 from s3_sync.tree.dates import SECOND_NS, Dates
-from s3_sync.tree.download import Download, md5_of
+from s3_sync.tree.download import Download
 from s3_sync.tree.managed import Managed, ManagedList
 from s3_sync.tree.parts import list_name, open_part
 from s3_sync.tree.staging import Staged, Staging, StagingFolder, staging_name
@@ -138,13 +138,16 @@ class Target:
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
             self.managed.add(path, _managed(content, found, is_verified=is_verified))
 
-    def stage(self, path: str, content: Content, staging: Staging) -> Staged:
+    def stage(
+        self, path: str, content: Content, staging: Staging, *, is_verified: bool = True
+    ) -> Staged:
         """
         Close a staging file that is whole, with the mode and time that it will have.
         """
         before = stat_in(path, self.folder)
         found = self.staging.finish(staging, self._dates.next(path, before), self._mode_of(content))
-        return Staged(path, staging.name, _managed(content, found), before is not None)
+        managed = _managed(content, found, is_verified=is_verified)
+        return Staged(path, staging.name, managed, before is not None)
 
     def along(self, wanted: Wanted) -> AbstractContextManager[Way]:
         """
@@ -162,14 +165,10 @@ class Target:
             Blocked: Something that is not ours is in the way.
             CycleAbandoned: The fence was revoked.
         """
-        managed = staged.managed
-        if managed.mtime_ns < time.time_ns() - SECOND_NS:
-            managed = self.staging.redate(staged)
+        if staged.managed.mtime_ns < time.time_ns() - SECOND_NS:
+            staged = staged._replace(managed=self.staging.redate(staged))
         with fence:
-            folder, name = way(staged.path)
-            if staged.replaces:
-                self._walk.make_way(staged.path, folder, name, wanted)
-            self._rename(staged.name, folder, name, staged.path, managed)
+            self._place(staged, *way(staged.path), wanted)
 
     def publish(
         self,
@@ -196,19 +195,14 @@ class Target:
         if self._holds(before, path, content, lambda blocks: md5_of(blocks) == download.md5()):
             self.adopt(path, content, fence, is_verified=download.is_verified)
             return False
-        staged = download.staging or self.staging.fill(download.blocks())
+        staging = download.staging or self.staging.fill(download.blocks())
         try:
-            found = self.staging.finish(
-                staged, self._dates.next(path, before), self._mode_of(content)
-            )
+            staged = self.stage(path, content, staging, is_verified=download.is_verified)
             with fence, self._walk.to(path, making_way=wanted) as (folder, name):
-                if before is not None:
-                    self._walk.make_way(path, folder, name, wanted)
-                managed = _managed(content, found, is_verified=download.is_verified)
-                self._rename(staged.name, folder, name, path, managed)
-            staged.is_published = True
+                self._place(staged, folder, name, wanted)
+            staging.is_published = True
         finally:
-            self.staging.discard(staged)
+            self.staging.discard(staging)
         return True
 
     def take(self, path: str, source: Target, fence: Fence, wanted: Wanted) -> None:
@@ -280,6 +274,11 @@ class Target:
         """
         mode = self._file_mode
         return mode | (mode & 0o444) >> 2 if is_executable(content.etag) else mode
+
+    def _place(self, staged: Staged, folder: int, name: str, wanted: Wanted) -> None:
+        if staged.replaces:
+            self._walk.make_way(staged.path, folder, name, wanted)
+        self._rename(staged.name, folder, name, staged.path, staged.managed)
 
     def _rename(self, staged: str, folder: int, name: str, path: str, new: Managed) -> None:
         before = self.managed.files.get(path)
