@@ -56,6 +56,14 @@ def test_a_failure_is_tried_in_each_cycle_at_first_and_then_less_and_less_often(
     assert {"a"} == cycles.unread.errors.keys()
 
 
+def test_a_failure_may_last_for_weeks(cycles: Cycles) -> None:
+    for _ in range(3_000):
+        cycles.run("a", "a")
+        cycles.clock.seconds += LONGEST_REST_SECONDS
+
+    assert {"a"} == cycles.unread.errors.keys()
+
+
 def test_nothing_rests_where_the_volume_is_another(cycles: Cycles) -> None:
     """It may have failed there for the volume's sake: its folder was moved away meanwhile."""
     assert any(not cycles.run("ab", "ab") for _ in range(1_000)), "both rest, some time"

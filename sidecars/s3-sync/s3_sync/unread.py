@@ -147,7 +147,8 @@ class Unread:
         tries = before.tries + 1 if before is not None and is_same else 1
         rest = 0.0
         if tries > EAGER_TRIES:
-            rest = min(LONGEST_REST_SECONDS, self._interval_seconds * 2.0 ** (tries - EAGER_TRIES))
+            doublings = min(tries - EAGER_TRIES, 32)  # a float has no room for a thousand
+            rest = min(LONGEST_REST_SECONDS, self._interval_seconds * 2.0**doublings)
             rest *= random.uniform(0.5, 1.0)
         self._files[path] = _Unread(entry.etag, error, tries, self._clock() + rest)
         if path not in self._named and len(self._named) < NAMED_FILES:
