@@ -278,6 +278,18 @@ def test_a_store_whose_etags_are_no_md5s(s3: FakeS3, process: Process, verify: s
     assert 3 == process.metric("s3_sync_unverified_files")
 
 
+def test_what_was_taken_in_doubt_and_is_gone_is_brought_no_more(
+    s3: FakeS3, process: Process
+) -> None:
+    s3.put("odd.py", b"v = 1\n", etag=f"{1:032x}")
+    process.run({})
+    s3.delete("odd.py")
+    s3.put("true.py", b"its ETag is its MD5")
+    process.cycle()
+
+    assert process.cycle() is process.cycle()  # it rests
+
+
 # --- descriptors
 
 
