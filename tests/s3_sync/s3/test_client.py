@@ -198,8 +198,9 @@ def test_the_dress_of_an_etag_does_not_matter(s3: FakeS3, etag: str) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [error(503, "SlowDown"), error(500, "InternalError"), error(502, ""), reset(), truncate(3)],
-    ids=["throttled", "failed", "gateway", "reset", "truncated"],
+    [error(503, "SlowDown"), error(500, "InternalError"), error(502, ""), reset(), truncate(3),
+     error(400, "RequestTimeout", "Your socket connection was not used in time.")],
+    ids=["throttled", "failed", "gateway", "reset", "truncated", "timeout"],
 )  # fmt: skip
 def test_what_passes_by_itself_is_tried_again(s3: FakeS3, fault: Any) -> None:
     s3.inject(fault, times=ATTEMPTS - 1)

@@ -7,7 +7,6 @@ import pytest
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, error, is_get, is_list
-from tests.support.faults import reset
 from tests.support.loopback import Match
 from tests.support.scripted import FILES, Running, published
 from tests.support.waiting import wait_until
@@ -92,22 +91,6 @@ def test_waits_for_an_s3_that_is_down_at_start(s3: FakeS3, start: StartDaemon) -
     assert daemon.get("/readyz").status == 200
 
 
-@pytest.mark.parametrize("reason", ["access_denied_list", "bucket_not_found", "clock_skew"])
-def test_is_not_ready_when_the_first_cycle_fails(
-    s3: FakeS3, target: Path, start: StartDaemon, reason: str
-) -> None:
-    s3.inject(NO[reason])
-    daemon = start()
-
-    daemon.wait_for_event("cycle_failed", reason=reason)
-
-    assert_tells(daemon, reason, ready=False)
-    assert published(target) == {}
-    s3.heal()
-    daemon.wait_until_synced()
-    assert daemon.get("/readyz").status == 200
-
-
 def test_outlives_an_outage_later(s3: FakeS3, target: Path, start: StartDaemon) -> None:
     daemon = start(interval="0.2").until_synced()
     s3.stop()
@@ -143,55 +126,3 @@ def test_backs_off_further_with_every_failure_and_starts_over_after_a_success(
     again = daemon.wait_for_event("cycle_failed", after=after)
     assert again["consecutive_failures"] == 1
     assert again["retry_in_seconds"] <= 0.4
-
-
-def test_asks_a_failing_s3_less_often_than_a_healthy_one(s3: FakeS3, start: StartDaemon) -> None:
-    """A cycle that fails costs S3 a handful of requests at most: no storm of retries in it."""
-    s3.inject(error(503, "SlowDown"))
-    daemon = start(interval="0.2")
-
-    daemon.wait_for_event("cycle_failed", consecutive_failures=2)
-
-    cycles = len(daemon.find_events("cycle_failed"))
-    assert len(s3.seen()) <= 4 * (cycles + 1)
-
-
-def test_an_object_that_fails_delays_neither_additions_nor_deletions(synced: Running) -> None:
-    before = synced.published
-    synced.s3.put("dags/z-good.py", b"good")
-    synced.s3.put("dags/a.py", b"bad for now")
-    del synced.s3.objects["dags/pkg/b.py"]
-    synced.s3.inject(error(500, "InternalError"), is_get("dags/a.py"))
-
-    failed = synced.fail()
-
-    assert "server_error" == failed["reason"]
-    del before["pkg/b.py"]
-    assert before | {"z-good.py": b"good"} == synced.published
-    synced.recover()
-    assert synced.expect() == synced.published
-
-
-ONCE = {
-    "500": error(500, "InternalError"),
-    "503": error(503, "SlowDown"),
-    "408": error(408, "RequestTimeout"),
-    "400": error(400, "RequestTimeout", "Your socket connection was not used in time."),
-    "reset": reset(),
-    "reset in the body": reset(after=1),
-}
-
-
-@pytest.mark.parametrize("match", [is_list, is_get("dags/a.py")], ids=["list", "get"])
-@pytest.mark.parametrize("name", ONCE)
-def test_a_single_bad_answer_is_no_failure_of_the_cycle(
-    synced: Running, name: str, match: Match
-) -> None:
-    """It is everyday life of S3, and asked again at once."""
-    synced.s3.put("dags/a.py", f"once {name} {match!r}".encode())
-    synced.s3.inject(ONCE[name], match, times=1)
-
-    ended = synced.daemon.sync()
-
-    assert ended["event"] == "cycle_finished", ended
-    assert synced.expect() == synced.published

@@ -1,0 +1,110 @@
+"""What may be deleted, what is taken, and what a slip in a setting costs."""
+
+import stat
+
+import pytest
+
+from tests.s3_sync.process import Process
+from tests.support.fake_s3 import FakeS3
+from tests.support.scripted import FILES, fill
+
+DAGS = {"KEY_PATH": "dags"}
+
+
+@pytest.fixture
+def s3(s3: FakeS3) -> FakeS3:
+    fill(s3)
+    return s3
+
+
+def test_an_empty_listing_deletes_nothing(s3: FakeS3, process: Process) -> None:
+    process.run(DAGS)
+    s3.objects.clear()
+
+    failed = process.fail()
+
+    assert "source_empty" == failed.reason
+    assert "dags" in failed.message
+    assert "S3_SYNC_ALLOW_EMPTY" in failed.advice
+    assert FILES == process.shown
+    assert process.is_ready
+
+
+@pytest.mark.parametrize("slip", [{"KEY_PATH": "dagz"}, {"S3_SYNC_INCLUDE": "*.pyy"}])
+def test_a_slip_at_restart_that_leaves_nothing_deletes_nothing(
+    process: Process, slip: dict[str, str]
+) -> None:
+    process.run(DAGS)
+    process.restart(DAGS | slip)
+
+    assert "source_empty" == process.fail().reason
+    assert FILES == process.shown
+
+
+def test_an_empty_prefix_at_first_start_is_an_error_too(process: Process) -> None:
+    process.start({"KEY_PATH": "nothing/here"})
+
+    assert "source_empty" == process.fail().reason
+    assert not process.is_ready
+
+
+def test_allow_empty_empties(s3: FakeS3, process: Process) -> None:
+    process.run(DAGS | {"S3_SYNC_ALLOW_EMPTY": "true"})
+    (process.folder / "foreign.log").write_text("stays")
+    s3.objects.clear()
+
+    assert len(FILES) == process.cycle().counts["files_deleted"]
+    assert {"foreign.log": b"stays"} == process.shown
+    assert process.is_ready
+
+
+def test_include_and_exclude(s3: FakeS3, process: Process) -> None:
+    for name in ("x/deep/c.py", "x/notes.md", "tests/test_a.py", "x/data.json"):
+        s3.put(f"dags/{name}", name.encode())
+    process.run(DAGS | {"S3_SYNC_INCLUDE": "*.py, *.json", "S3_SYNC_EXCLUDE": "tests/*"})
+
+    assert {*FILES, "x/deep/c.py", "x/data.json"} == process.shown.keys()
+
+
+def test_an_exclude_added_later_removes_what_it_covers(process: Process) -> None:
+    process.run(DAGS)
+    process.restart(DAGS | {"S3_SYNC_EXCLUDE": "pkg/*"})
+    process.cycle()
+
+    assert {"a.py"} == process.shown.keys()
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"),
+    [("managed", {"foreign.py"}), ("none", {"foreign.py", "pkg/b.py"}), ("all", set())],
+)
+def test_deletion_policies(s3: FakeS3, process: Process, policy: str, left: set[str]) -> None:
+    process.run(DAGS | {"S3_SYNC_DELETE": policy})
+    (process.folder / "foreign.py").write_text("someone else's")
+    (process.folder / "pkg/__pycache__").mkdir()
+    (process.folder / "pkg/__pycache__/b.cpython-311.pyc").write_bytes(b"bytecode")
+    s3.delete("dags/pkg/b.py")
+    process.cycle()
+
+    always = {"a.py", "pkg/__pycache__/b.cpython-311.pyc", "pkg/empty.py"}
+    assert always | left == process.shown.keys()
+
+
+@pytest.mark.parametrize("mode", ["0644", "0664", "0600", "0440"])
+def test_file_mode(process: Process, mode: str) -> None:
+    process.run(DAGS | {"S3_SYNC_FILE_MODE": mode})
+
+    modes = {stat.S_IMODE((process.folder / name).stat().st_mode) for name in FILES}
+    assert {int(mode, 8)} == modes
+
+
+def test_another_prefix_at_restart_replaces_what_was_published(
+    s3: FakeS3, process: Process
+) -> None:
+    s3.put("other/a.py", b"another a")
+    s3.put("other/c.py", b"c")
+    process.run(DAGS)
+    process.restart({"KEY_PATH": "other"})
+    process.cycle()
+
+    assert {"a.py": b"another a", "c.py": b"c"} == process.shown
