@@ -98,7 +98,7 @@ class Volume:
 
     def half_shown(self) -> str:
         """
-        Return what may be in place in part, as :meth:`begin_showing` was told; empty for nothing.
+        Return what may be in place in part, the name that :meth:`begin_showing` got; or nothing.
         """
         if not is_there(PUBLISHING, self.state):
             return ""
