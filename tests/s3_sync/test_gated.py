@@ -258,6 +258,29 @@ FOLLOW = {"KEY_PATH": "dags", **RELEASE}
 
 
 @layouts
+@pytest.mark.parametrize("is_new", [True, False], ids=["new volume", "old volume"])
+def test_a_pin_is_obeyed_and_called_a_pin(
+    shelf: Shelf, process: Process, layout: dict[str, str], is_new: bool, log: Log
+) -> None:
+    shelf.publish(release(1))
+    bad = shelf.publish(release(2, broken=True))
+    if not is_new:
+        process.run(FOLLOW | layout | GATE)
+        assert process.is_ready
+    process.restart(FOLLOW | layout | GATE | {"S3_SYNC_REVISION": bad.revision})
+
+    refused = process.cycle()
+
+    assert "refused" == refused.result and not refused.is_enough  # for a one-shot
+    assert refused.problem and "revision_refused" == refused.problem.reason
+    assert "which S3_SYNC_REVISION pins" in refused.problem.message
+    assert "change S3_SYNC_REVISION" in refused.problem.advice
+    assert bad.revision == log.events("revision_refused")[-1]["revision"]
+    assert not process.is_ready
+    assert ({} if is_new else release(1)) == process.shown
+
+
+@layouts
 def test_what_a_fallback_shows_is_repaired_though_the_newest_was_offered_again(
     shelf: Shelf, process: Process, layout: dict[str, str]
 ) -> None:

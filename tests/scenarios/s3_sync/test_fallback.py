@@ -190,45 +190,6 @@ def test_a_one_shot_succeeds_though_the_gate_cannot_decide(
     assert revision(1) == consumed(target)
 
 
-@pytest.mark.parametrize("is_new", [True, False], ids=["new volume", "old volume"])
-def test_a_pin_is_obeyed_and_called_a_pin(
-    s3: FakeS3, start: StartDaemon, target: Path, layout: dict[str, str], is_new: bool
-) -> None:
-    shelf = Shelf.at(s3)
-    shelf.publish(revision(1))
-    bad = shelf.publish(revision(2, broken=True))
-    if not is_new:
-        before = start({**RELEASE, **layout})
-        before.wait_until_ready()
-        before.kill()
-    pinned = {**RELEASE, **layout, "S3_SYNC_REVISION": bad.revision}
-    daemon = start(pinned, interval="0.3")
-
-    refused = daemon.wait_for_event("revision_refused")
-    wait_until(lambda: daemon.get("/readyz").json()["reason"] == "revision_refused", "a reason")
-    error = daemon.status()["last_error"]
-    assert bad.revision == refused["revision"]
-    assert "which S3_SYNC_REVISION pins" in error["error"]
-    assert "change S3_SYNC_REVISION" in error["advice"]
-    assert 503 == daemon.get("/readyz").status
-
-
-def test_a_one_shot_never_succeeds_with_a_pin_that_is_refused(
-    s3: FakeS3, start: StartDaemon, target: Path, layout: dict[str, str]
-) -> None:
-    shelf = Shelf.at(s3)
-    shelf.publish(revision(1))
-    bad = shelf.publish(revision(2, broken=True))
-    pinned = {**RELEASE, **layout, "S3_SYNC_REVISION": bad.revision}
-    until = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "15s"}
-
-    one_shot = start({**pinned, **until})
-
-    assert 3 == one_shot.wait_for_exit().code
-    assert "which S3_SYNC_REVISION pins" in one_shot.log()
-    assert {} == consumed(target)
-
-
 @pytest.fixture
 def groups_folder(open_folder: Path) -> Path:
     """A folder of root, in which its group may write."""
