@@ -16,7 +16,8 @@ from tests.scenarios.s3_sync.identities import NO_KEYS
 from tests.support.daemon import Settings
 from tests.support.fake_aws import IDENTITY_ARN, FakeSts
 from tests.support.fake_s3 import SECRET_KEY, FakeS3, error, is_get, is_list
-from tests.support.loopback import closed_port, dead_endpoint, free_port
+from tests.support.loopback import dead_endpoint
+from tests.support.program import own_port
 from tests.support.scripted import published
 from tests.support.scripts import script
 
