@@ -72,7 +72,8 @@ def test_slip_in_a_key_of_an_object_is_named(name: str, counts: Counts) -> None:
             return objects.complaints(thing)
 
         assert [] == complaints()
-        assert [] == list(unnoticed(thing, complaints, 1))
+        if thing["kind"] != "ConfigMap":  # its keys are names of files
+            assert [] == list(unnoticed(thing, complaints, 1))
 
 
 @pytest.mark.parametrize("name", PATCHES)
