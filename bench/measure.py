@@ -104,7 +104,7 @@ def system_calls(pid: int, traced_seconds: int) -> int:
         strace = f"strace --follow-forks --summary-only --output {report.name} --attach {pid}"
         limited = ["timeout", "--signal=INT", str(traced_seconds), *strace.split()]
         subprocess.run(limited, capture_output=True, check=False)
-        (calls,) = re.findall(r"^100\.00 +\S+ +\d+ +(\d+)", report.read(), re.MULTILINE)
+        (calls,) = re.findall(r"^100\.00 +\S+ +\d+ +(\d+) .*total$", report.read(), re.MULTILINE)
     return int(calls)
 
 
