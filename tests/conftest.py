@@ -90,6 +90,8 @@ class Counts:
     """Ways in which a publisher is stopped at each of its requests."""
     runs: int
     """Runs of a live Airflow, with something done to it in each."""
+    overwrites: int
+    """Releases that are published under the eyes of pods."""
 
 
 MODERATE = Counts(
@@ -112,6 +114,7 @@ MODERATE = Counts(
     version_calls=200,
     stops=1,
     runs=1,
+    overwrites=12,
     commits=8,
     tree_reads=1_000,
     credential_rotations=2,
@@ -140,6 +143,7 @@ FULL = Counts(
     version_calls=2_000,
     stops=4,
     runs=100,
+    overwrites=150,
     commits=200,
     tree_reads=20_000,
     credential_rotations=20,

@@ -1,37 +1,68 @@
 """
-A rollout, while Airflow reads and releases are published.
+Pods come and go, while Airflow reads and releases are published.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 
-from tests.cluster.conftest import BUCKETS
+from tests.cluster.conftest import BUCKETS, PRD
 from tests.cluster.kubectl import Followed
-from tests.cluster.stack import Stack, World, publish
+from tests.cluster.stack import World, publish, seen_by, stack
+from tests.conftest import Counts
 
-NAME = "deployment/airflow-dag-processor"
 CONTAINER = "dag-processor"
+NAME = f"deployment/airflow-{CONTAINER}"
+OFTEN = "sidecars: {s3Sync: {interval: 1s}}"
 
 
-def test_a_rollout_shows_no_broken_file(prd: Stack, world: World) -> None:
+def test_no_pod_ever_sees_a_broken_file(
+    world: World, run: str, counts: Counts, tmp_path: Path
+) -> None:
     """
-    Every tree that is read is one whole release, in the old pods and the new ones.
+    Every tree that is read is one whole release: in the pods of a rollout, old and new, and in
+    one whose node is gone, so that its containers are killed at once.
     """
-    old = prd.pods()[CONTAINER]
-    with ExitStack() as following:
-        logs = [following.enter_context(Followed(pod, CONTAINER)) for pod in old]
-        publish(world, BUCKETS["prd"], 11)
-        prd.namespace.run("rollout", "restart", NAME)
-        publish(world, BUCKETS["prd"], 12)
-        prd.namespace.run("rollout", "status", NAME, "--timeout=240s")
-        lines = [line for log in logs for line in log.to_the_end()]
-    new = prd.pods()[CONTAINER]
-    prd.namespace.wait_until(
-        lambda: all({"revision": 12} in pod.log(CONTAINER) for pod in new), "release 12 is shown"
-    )
+    first, last = 10, 10 + counts.overwrites
+    publish(world, BUCKETS["prd"], first)
+    often = tmp_path / "often.yaml"
+    often.write_text(OFTEN)
+    values = (*PRD, str(often))
+    with (
+        stack(world, f"rollout-{run}", values, frozenset({CONTAINER})) as place,
+        ExitStack() as following,
+    ):
+        followed = {}
 
-    assert {pod.name for pod in old}.isdisjoint({pod.name for pod in new})
-    assert {"stopped": True} in lines, "the old pod was read to its end"
-    lines += [line for pod in new for line in pod.log(CONTAINER)]
-    assert [] == [line for line in lines if "flaw" in line]
+        def follow() -> list[str]:
+            pods = place.pods()[CONTAINER]
+            for pod in pods:
+                if pod.name not in followed:
+                    followed[pod.name] = following.enter_context(Followed(pod, CONTAINER))
+            return [pod.name for pod in pods]
+
+        old = follow()
+        for number in range(first + 1, last + 1):
+            publish(world, BUCKETS["prd"], number)
+            if number == first + counts.overwrites // 3:
+                place.namespace.run("rollout", "restart", NAME)
+                place.namespace.run("rollout", "status", NAME, "--timeout=240s")
+                new = follow()
+            if number == first + counts.overwrites * 2 // 3:
+                gone = ("--grace-period=0", "--force", "--wait=false")
+                place.namespace.run("delete", "pod", new[0], *gone)
+                follow()
+        pods = place.pods()[CONTAINER]
+        seen = f'{{"revision": {last}}}'
+        place.namespace.wait_until(
+            lambda: {seen} == {seen_by(pod, CONTAINER) for pod in pods}, "the last release"
+        )
+        place.namespace.run("delete", "pod", "--wait=false", *follow())
+        lines = {name: log.to_the_end() for name, log in followed.items()}
+
+    assert len(lines) > len(old) + len(new), "there was a pod in place of the killed one"
+    assert all({"stopped": True} in lines[name] for name in old), "they were read to their end"
+    told = [line for read in lines.values() for line in read]
+    assert [] == [line for line in told if "flaw" in line]
+    assert counts.overwrites // 3 < len({line["revision"] for line in told if "revision" in line})
