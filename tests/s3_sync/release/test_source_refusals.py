@@ -8,7 +8,7 @@ from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.rows import File
 from tests.s3_sync.process import Process
 from tests.s3_sync.release.following import FILES, PINNED, layouts, staged
-from tests.support.fake_s3 import FakeS3, access_denied, error, is_list
+from tests.support.fake_s3 import FakeS3, access_denied, error, is_get, is_list
 from tests.support.faults import replace_body
 from tests.support.releases import Release, make_release, seal
 from tests.support.shelf import Shelf, is_bundle, is_pointer
@@ -108,11 +108,12 @@ def test_what_is_missing_or_wrong_changes_nothing_and_is_recovered_from(
     assert process.glance()
 
 
-def test_a_denied_pointer_names_the_action(s3: FakeS3, shelf: Shelf, process: Process) -> None:
-    shelf.publish(FILES)
-    arn = "arn:aws:s3:::dags-bucket/dags/current.json"
-    s3.inject(access_denied("s3:GetObject", arn, "arn:aws:iam::1:role/dags"), is_pointer)
-    process.start(PINNED)
+@pytest.mark.parametrize("prefix", ["dags", "R&D + dags"])
+def test_a_denied_pointer_names_the_action(s3: FakeS3, process: Process, prefix: str) -> None:
+    s3.put(f"{prefix}/{POINTER_KEY}", b"")
+    arn = f"arn:aws:s3:::dags-bucket/{prefix}/current.json"
+    s3.inject(access_denied("s3:GetObject", arn, "arn:aws:iam::1:role/dags"), is_get(POINTER_KEY))
+    process.start(PINNED | {"KEY_PATH": prefix})
     error = process.fail()
 
     assert "access_denied_get" == error.reason
@@ -122,9 +123,12 @@ def test_a_denied_pointer_names_the_action(s3: FakeS3, shelf: Shelf, process: Pr
 @pytest.mark.parametrize(
     ("may_list", "reason"), [(True, "release_missing"), (False, "access_denied_get")]
 )
+@pytest.mark.parametrize("beside", [(), (".bak", ".d/current.json")], ids=["alone", "with others"])
 def test_a_403_for_what_is_not_there_is_seen_through_where_one_may_list(
-    s3: FakeS3, process: Process, may_list: bool, reason: str
+    s3: FakeS3, process: Process, may_list: bool, reason: str, beside: tuple[str, ...]
 ) -> None:
+    for end in beside:
+        s3.put(f"dags/{POINTER_KEY}{end}", b"")
     s3.inject(error(403, "AccessDenied", "Access Denied"), is_pointer)
     if not may_list:
         s3.inject(error(403, "AccessDenied", "Access Denied"), is_list)

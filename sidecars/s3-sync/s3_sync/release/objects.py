@@ -5,7 +5,10 @@ that is missing, wrong or not trusted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from html import unescape
+from urllib.parse import unquote_plus
 
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.release.rows import Invalid
@@ -15,6 +18,8 @@ from s3_sync.s3.refusals import ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.settings import Settings
 from s3_sync.signature import Untrusted
 from sidecar_runtime.errors import SidecarError
+
+_KEY = re.compile(r"<Key>([^<]*)</Key>")
 
 
 class Objects:
@@ -80,7 +85,9 @@ class Objects:
             page = await self._client.list_page(None, key)
         except SidecarError:
             return False
-        return b"<Key>" not in page
+        # Others may begin as it does: `current.json.bak`.
+        found = _KEY.findall(page.decode(errors="replace"))
+        return not any(key in (unquote_plus(text), unescape(text)) for text in found)
 
     def missing(self, key: str, advice: str) -> SourceError:
         return SourceError(
