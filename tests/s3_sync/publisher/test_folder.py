@@ -259,6 +259,20 @@ def test_names_that_no_manifest_has_room_for_are_refused_before_anything_is_read
     assert error.message.endswith("take 69 MiB of a manifest; the limit is 64")
 
 
+def test_folders_that_link_to_one_another_are_refused(tmp_path: Path) -> None:
+    """Twenty of them have a million paths, and not a file."""
+    for number in range(20):
+        (tmp_path / f"{number}").mkdir()
+        for name in ("a", "b"):
+            (tmp_path / f"{number}" / name).symlink_to(f"../{number + 1}")
+    fill(tmp_path, "20/.git/config")
+
+    error = refusal(tmp_path)
+
+    assert "release_too_large" == error.reason
+    assert "there are more than 10000 ways over symlinks to folders" in error.message
+
+
 def test_too_many_files_are_refused(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--full"):
         pytest.skip("takes a minute: runs with make test-full")

@@ -20,6 +20,8 @@ from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.release.rows import FILE_LIMIT_BYTES, FILES_LIMIT, TOTAL_LIMIT_BYTES
 
 MIB = 1 << 20
+# Folders that link to one another double their paths with each, and need no file for that.
+LINKS_LIMIT = 10_000
 _LEAVE_OUT = "Fix it, or leave it out: --exclude, or a line in .s3-sync-ignore."
 _NAMES = {
     "unsafe_path": "its name is not UTF-8",
@@ -215,6 +217,7 @@ class _FolderWalk:
         self.left_out: list[str] = []
         self.problems: list[FolderError] = []
         self._ignore = ignore
+        self._links = 0
 
     def enter(self, real: str, prefix: str, above: tuple[str, ...]) -> None:
         """
@@ -240,7 +243,12 @@ class _FolderWalk:
         is_link = entry.is_symlink()
         real = os.path.realpath(entry.path) if is_link else entry.path
         is_folder = os.path.isdir(real)
-        if self._ignore(path, is_folder=is_folder):
+        is_left_out = self._ignore(path, is_folder=is_folder)
+        self._links += is_link and is_folder and not is_left_out
+        if self._links > LINKS_LIMIT:
+            said = f"there are more than {LINKS_LIMIT} ways over symlinks to folders, as to {path!r}"
+            raise FolderError("release_too_large", f"{said:.300}", _LEAVE_OUT)
+        if is_left_out:
             self.left_out.append(f"{path}/" if is_folder else path)
         elif is_link and not f"{real}/".startswith(f"{self.root}/"):
             said = f"{path!r:.300} is a symlink that leads out of the folder, to {real!r:.300}"
