@@ -71,9 +71,9 @@ class Bucket:
             self.server.put(PREFIX + name, body, at=release.pointer.turn.since)
         return release
 
-    def put_back(self, pointer: bytes) -> None:
-        """Put back an old pointer, an hour after it was published."""
-        later = parse_pointer(pointer).turn.since + timedelta(hours=1)
+    def put_back(self, pointer: bytes, minutes: float = 60) -> None:
+        """Put back an old pointer, so long after it was published."""
+        later = parse_pointer(pointer).turn.since + timedelta(minutes=minutes)
         self.server.put(PREFIX + POINTER_KEY, pointer, at=later)
 
     def history(self) -> tuple[str, ...]:

@@ -5,14 +5,14 @@ from datetime import timedelta
 
 import pytest
 
-from s3_sync.publisher.prune import UPLOAD_SECONDS
+from s3_sync.publisher.prune import UPLOAD_SECONDS, prune
 from s3_sync.release.names import POINTER_KEY, bundle_key
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.failing import failure
 from tests.support.fake_s3 import error
-from tests.support.faults import reset
+from tests.support.faults import first, reset
 from tests.support.publishing import PREFIX, read_release
-from tests.support.releases import make_release
+from tests.support.releases import ABSENT, AT, make_release
 from tests.support.writable_s3 import (
     is_begin,
     is_completion,
@@ -138,3 +138,18 @@ def test_one_that_cannot_be_relied_on_is_uploaded_again(large: Bucket, state: st
     assert PARTS == len(large.server.seen(is_part))
     assert LARGE == large.current()
     assert PREFIX + POINTER_KEY in large.bodies()
+
+
+def test_one_that_is_found_there_while_its_release_is_pruned_stays(large: Bucket) -> None:
+    """The prune has deleted the manifest, and is at the first of the bundles."""
+    loose = f"{PREFIX}{bundle_key(ABSENT)}"
+    large.server.put(loose, b"", at=AT - timedelta(days=2))
+    for files in (LARGE, {"b.py": b""}, SMALL):
+        large.publish(files)
+    publish = first(lambda: large.publish(LARGE))
+    large.server.inject(publish, lambda r: r.method == "HEAD" and r.path.endswith(loose), times=1)
+
+    prune(large.store, [], 0, 0, is_dry=False)
+
+    assert loose not in large.bodies()
+    assert LARGE == large.current()

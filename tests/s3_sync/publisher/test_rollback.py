@@ -1,11 +1,18 @@
 """Tests of going back: which release, and what is remembered."""
 
+from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from itertools import product
+from threading import Event, Thread
 
 import pytest
 
 from s3_sync.publisher.catalog import ReleaseError, resolve
+from s3_sync.publisher.prune import prune
 from s3_sync.publisher.rollback import Rollback, roll_back
+from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import HISTORY_LIMIT
@@ -13,8 +20,9 @@ from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 from tests.s3_sync.bucket import ORIGIN, Bucket
 from tests.s3_sync.failing import failure
+from tests.support.loopback import Exchange
 from tests.support.publishing import PREFIX, read_release
-from tests.support.releases import ABSENT, make_release
+from tests.support.releases import ABSENT, AT, make_release
 from tests.support.writable_s3 import is_write, lose_answer
 
 A, B, C = ({name: name.encode()} for name in ("a.py", "b.py", "c.py"))
@@ -108,20 +116,21 @@ def test_the_pointer_says_who_rolled_back_and_what_the_release_is(bucket: Bucket
     assert replace(ORIGIN, by="grace", ci_url="https://ci/7") == origin
 
 
-def put_back_first(bucket: Bucket) -> str:
+def put_back_first(bucket: Bucket, minutes: float = 60) -> str:
     """Publish three, and put back the pointer of the second; return its revision."""
     bucket.publish(A)
     revision = bucket.publish(B).revision
     old = bucket.bodies()[PREFIX + POINTER_KEY]
     bucket.publish(C)
-    bucket.put_back(old)
+    bucket.put_back(old, minutes)
     return revision
 
 
+@pytest.mark.parametrize("minutes", [1.1, 60])
 def test_where_an_old_pointer_was_put_back_the_revision_must_be_named(
-    bucket: Bucket, log: Log
+    bucket: Bucket, log: Log, minutes: float
 ) -> None:
-    put_back_first(bucket)
+    put_back_first(bucket, minutes)
     bucket.server.forget()
 
     error = failure(back, bucket)
@@ -133,6 +142,30 @@ def test_where_an_old_pointer_was_put_back_the_revision_must_be_named(
     back(bucket, make_release(C).revision)
     assert C == bucket.current()
     assert 1 == len(log.events("release_replayed"))
+
+
+def test_a_pointer_that_took_long_to_be_written_does_not_pass_for_an_old_one(
+    bucket: Bucket, log: Log
+) -> None:
+    def delay(exchange: Exchange) -> None:
+        answer, key = exchange.good(), PREFIX + POINTER_KEY
+        at = datetime.now(UTC) + timedelta(minutes=10)
+        bucket.server.put(key, bucket.bodies()[key], at=at)
+        date = {"Date": format_datetime(at, usegmt=True)}
+        exchange.send(replace(answer, headers={**answer.headers, **date}))
+
+    bucket.publish(A)
+    bucket.server.inject(delay, is_write(POINTER_KEY), times=1)
+    bucket.publish(B)
+    history = bucket.history()
+    bucket.server.inject(delay, is_write(POINTER_KEY), times=1)
+
+    back(bucket)
+
+    assert A == bucket.current()
+    assert "history_empty" == failure(back, bucket).reason
+    assert (make_release(A).revision,) == history
+    assert [] == log.events("release_replayed")
 
 
 def test_an_old_pointer_that_was_put_back_gets_a_higher_sequence_by_its_name(
@@ -278,6 +311,64 @@ def test_a_lost_answer_is_no_conflict(bucket: Bucket) -> None:
     back(bucket)
 
     assert A == bucket.current()
+
+
+# The requests of a rollback, and those around what a prune deletes.
+MOMENTS = list(product(range(2, 11), range(6, 24)))
+
+
+def test_what_is_pruned_at_the_same_moment_is_kept_or_not_gone_back_to(
+    bucket: Bucket, request: pytest.FixtureRequest
+) -> None:
+    """The prune waits at a moment of its own until the rollback, begun before it, has ended."""
+    moments = MOMENTS if request.config.getoption("--full") else MOMENTS[::7]
+    results = set()
+    for number, pause in moments:
+        bucket.server.objects.clear()
+        old = bucket.put(make_release(A, at=AT - timedelta(days=3)))
+        newer = bucket.put(make_release(B, at=AT - timedelta(days=2)))
+        bucket.put(make_release(C, history=[newer.revision], at=AT - timedelta(days=1)))
+
+        is_back = back_beside_a_prune(bucket, old.revision, number, pause)
+
+        assert (A if is_back else C) == bucket.current(), (number, pause)
+        results.add(is_back)
+    assert {True, False} == results
+
+
+def back_beside_a_prune(bucket: Bucket, revision: str, number: int, pause: int) -> bool:
+    """
+    Begin to roll back, at a request prune up to another one, and end both; was it rolled back to?
+    """
+    is_back = is_paused = False
+    seen, paused, ended = 0, Event(), Event()
+
+    def clean() -> None:
+        with suppress(SidecarError):
+            prune(Store(bucket.settings), [], 0, 0, is_dry=False)
+        paused.set()
+
+    def meet(exchange: Exchange) -> None:
+        nonlocal seen, is_paused
+        seen += 1
+        if seen == number:
+            pruner.start()
+            assert paused.wait(60)
+            is_paused = True
+        elif seen == number + pause and not is_paused:
+            paused.set()
+            assert ended.wait(60)
+        exchange.send(exchange.good())
+
+    pruner = Thread(target=clean)
+    bucket.server.inject(meet)
+    with suppress(SidecarError):
+        back(bucket, revision)
+        is_back = True
+    ended.set()
+    pruner.join()
+    bucket.server.heal()
+    return is_back
 
 
 def test_the_history_never_grows_beyond_its_limit() -> None:

@@ -233,6 +233,7 @@ class Writer:
         return pointer
 
     def _point(self, revision: str, now: datetime, **restores: int) -> None:
+        self.objects[f"left/{revision}"] = b"comes"
         history, sequence = [], 1
         if "current.json" in self.objects:
             before = self._pointer()

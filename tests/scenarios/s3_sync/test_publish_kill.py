@@ -72,6 +72,8 @@ def test_a_publish_makes_a_fixed_number_of_requests(bucket: Bucket, tmp_path: Pa
         "GET releases",
         "PUT bundles",
         "PUT releases",
+        "PUT left",
+        "HEAD releases",
         "PUT releases",
         "PUT left",
         "PUT current.json",

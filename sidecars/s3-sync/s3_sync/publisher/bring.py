@@ -4,8 +4,7 @@ From a release that is here to one that is current: upload → swing → verify.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 
 from s3_sync.publisher.catalog import (
@@ -19,11 +18,11 @@ from s3_sync.publisher.catalog import (
 from s3_sync.publisher.progress import Progress, Watched
 from s3_sync.publisher.prune import UPLOAD_SECONDS
 from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store, UploadEnded
-from s3_sync.publisher.swap import find_ours, swap_pointer
+from s3_sync.publisher.swap import announce, find_ours, next_turn, swap_pointer
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import Head, Manifest
-from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import SEQUENCE_LIMIT, Pointer, Turn
+from s3_sync.release.names import bundle_key, manifest_key
+from s3_sync.release.pointer import Pointer, Turn
 from s3_sync.release.signed import digest_of_manifest
 from s3_sync.revision import short
 
@@ -70,10 +69,13 @@ def bring(
     """
     for _ in range(TRIES):
         kept = _upload(store, parcel, kept, progress)
+        if not announce(store, parcel.revision):
+            kept = None
+            continue
         old = before.trusted if before else None
         turn, history = next_turn(old, parcel.revision, store.now())
         pointer = pointer_to(store, turn, kept, origin, history)
-        is_guarded = swap_pointer(store, pointer, kept.data, before)
+        pointer, is_guarded = swap_pointer(store, pointer, kept.data, before)
         if find_shown(store, pointer):
             return kept, is_guarded
         before = find_ours(store, pointer, before)
@@ -165,30 +167,3 @@ def pointer_to(
     """
     digest = digest_of_manifest(kept.data) if store.signer is not None else ""
     return Pointer(turn, len(kept.data), kept.head_bytes, origin, history, digest)
-
-
-def next_turn(old: Pointer | None, revision: str, now: datetime) -> tuple[Turn, tuple[Turn, ...]]:
-    """
-    Return the new turn and its history, which stays as it was where it repairs what is current.
-
-    Its sequence is the time, or one more than that before, whichever is more: higher than all that
-    pods remember, also where an old pointer was put back, or none is left.
-
-    Args:
-        old: The pointer before, if it can be built on.
-        now: By the clock of S3, which all publishers share.
-
-    Raises:
-        ReleaseError: There is no higher sequence.
-    """
-    sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
-    if sequence > SEQUENCE_LIMIT:
-        raise ReleaseError(
-            "pointer_invalid",
-            f"{POINTER_KEY} has the highest sequence that there is",
-            f"Nobody counts that far: find out who wrote it, delete {POINTER_KEY}, and publish.",
-        )
-    turn = Turn(revision, sequence, now)
-    if old is not None and old.revision == revision:
-        return replace(turn, restores=old.turn.restores), old.history
-    return turn, old.turns() if old else ()

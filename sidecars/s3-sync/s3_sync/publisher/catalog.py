@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from s3_sync.publisher.store import Store
+from s3_sync.publisher.store import Listed, Store
 from s3_sync.release.facts import time_text
 from s3_sync.release.manifest import (
     FACTS_LIMIT_BYTES,
@@ -39,8 +39,9 @@ from s3_sync.signature import Untrusted
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
-# A pointer says when its release became current, by the clock of S3, a moment before it is written.
-WRITTEN_WITHIN = timedelta(minutes=5)
+# A pointer says when its release became current, by the clock of S3, and whoever writes it sees to
+# it that it is written within this time.
+WRITTEN_WITHIN = timedelta(minutes=1)
 
 _BEGINNING = re.compile(rf"[0-9a-f]{{{SHORT_DIGITS},63}}")
 
@@ -363,12 +364,12 @@ def read_pins(store: Store) -> set[str]:
     return set(filter(is_revision, names))
 
 
-def read_left(store: Store) -> dict[str, datetime]:
+def read_marks(store: Store) -> dict[str, Listed]:
     """
-    Return when releases were current last, by S3's clock; the current one may be missing.
+    Return the marks of releases: of when they were current last, or, not empty, came into use.
     """
-    found = ((f.key.removeprefix(LEFT_FOLDER), f.modified_at) for f in store.list(LEFT_FOLDER))
-    return {revision: at for revision, at in found if is_revision(revision)}
+    marks = {found.key.removeprefix(LEFT_FOLDER): found for found in store.list(LEFT_FOLDER)}
+    return {revision: mark for revision, mark in marks.items() if is_revision(revision)}
 
 
 def list_releases(store: Store, current: str = "") -> list[CatalogEntry]:
@@ -378,13 +379,13 @@ def list_releases(store: Store, current: str = "") -> list[CatalogEntry]:
     Args:
         current: The one that is in use now.
     """
-    left = read_left(store)
+    marks = read_marks(store)
     found = []
     for listed in store.list(MANIFEST_FOLDER):
         name = listed.key.removeprefix(MANIFEST_FOLDER)
         revision = name.removesuffix(MANIFEST_SUFFIX)
         if name != revision and is_revision(revision):
-            used_at = max(listed.modified_at, left.get(revision, listed.modified_at))
+            used_at = max(listed.modified_at, marks.get(revision, listed).modified_at)
             found.append(CatalogEntry(revision, used_at, None))
 
     def order(entry: CatalogEntry) -> tuple[bool, datetime, str]:

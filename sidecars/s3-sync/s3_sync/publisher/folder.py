@@ -246,7 +246,9 @@ class _FolderWalk:
         is_left_out = self._ignore(path, is_folder=is_folder)
         self._links += is_link and is_folder and not is_left_out
         if self._links > LINKS_LIMIT:
-            said = f"there are more than {LINKS_LIMIT} ways over symlinks to folders, as to {path!r}"
+            said = (
+                f"there are more than {LINKS_LIMIT} ways over symlinks to folders, as to {path!r}"
+            )
             raise FolderError("release_too_large", f"{said:.300}", _LEAVE_OUT)
         if is_left_out:
             self.left_out.append(f"{path}/" if is_folder else path)

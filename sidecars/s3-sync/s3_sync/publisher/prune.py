@@ -17,14 +17,14 @@ from s3_sync.publisher.catalog import (
     check_not_replayed,
     list_releases,
     read_current,
-    read_left,
+    read_marks,
     read_pins,
     summarise,
 )
 from s3_sync.publisher.store import Listed, Store, Stored
 from s3_sync.release.names import BUNDLE_FOLDER, POINTER_KEY, bundle_key, left_key, manifest_key
 
-# A bundle without a manifest may be that of a publish which is under way.
+# No publish or rollback takes longer: what is younger may be that of one which is under way.
 UPLOAD_SECONDS = 86_400.0
 
 
@@ -89,7 +89,7 @@ def prune(
     # Before the manifests: a publish writes them in this order.
     bundles = list(store.list(BUNDLE_FOLDER))
     # Before the marks: what is left after this has one.
-    current, in_use = _in_use(store, is_first=True)
+    current, in_use, _ = _in_use(store, now, is_first=True)
     entries = list_releases(store, current)
     if entries and not current:
         raise ReleaseError(
@@ -102,12 +102,12 @@ def prune(
     staying = summarise(store, [entry for entry in entries if entry.revision not in gone])
     going = summarise(store, going)
     if not is_dry:
-        going = _remove(store, going)
+        going = _remove(store, going, now)
         staying = summarise(store, list_releases(store))
     loose = _loose(bundles, staying, going, now)
     if not is_dry:
         loose = [bundle for bundle in loose if _delete_unless_new(store, bundle)]
-        marked = set(read_left(store))
+        marked = read_marks(store).keys()
         for revision in marked - {entry.revision for entry in list_releases(store)}:
             store.delete(left_key(revision))
     return Pruned(tuple(going), tuple(staying), len(loose), sum(b.size_bytes for b in loose))
@@ -136,10 +136,12 @@ def read_names(path: str | None) -> list[str]:
     )
 
 
-def _in_use(store: Store, *, is_first: bool = False) -> tuple[str, set[str]]:
+def _in_use(
+    store: Store, now: datetime, *, is_first: bool = False
+) -> tuple[str, set[str], dict[str, Listed]]:
     """
-    Return what is current, "" where nothing is, and all that may not go: that, what a rollback
-    leads to, what is pinned.
+    Return what is current, "" where nothing is; all that may not go: that, what a rollback leads
+    to, what is pinned, what is about to be current; and the marks, read after the pointer.
 
     Args:
         is_first: Whether nothing was removed yet, so that it can end here.
@@ -147,15 +149,17 @@ def _in_use(store: Store, *, is_first: bool = False) -> tuple[str, set[str]]:
     current = read_current(store)
     if current is not None and is_first:
         check_not_replayed(current)
-    pins = read_pins(store)
+    marks, youngest = read_marks(store), now - timedelta(seconds=UPLOAD_SECONDS)
+    coming = {name for name, m in marks.items() if m.size_bytes and m.modified_at > youngest}
+    spared = read_pins(store) | coming
     pointer = current.trusted if current else None
     if pointer is None:
-        return "", pins
+        return "", spared, marks
     previous = {pointer.previous.revision} if pointer.previous else set()
-    return pointer.revision, {pointer.revision, *previous, *pins}
+    return pointer.revision, {pointer.revision, *previous, *spared}, marks
 
 
-def _remove(store: Store, going: Sequence[CatalogEntry]) -> list[CatalogEntry]:
+def _remove(store: Store, going: Sequence[CatalogEntry], now: datetime) -> list[CatalogEntry]:
     """
     Delete manifests; one that came into use meanwhile is put back, and is not returned.
     """
@@ -164,11 +168,12 @@ def _remove(store: Store, going: Sequence[CatalogEntry]) -> list[CatalogEntry]:
         if stored := store.read(manifest_key(entry.revision)):
             store.delete(manifest_key(entry.revision))
             removed.append((entry, stored))
-    (_, in_use), left = _in_use(store), read_left(store)
+    _, in_use, marks = _in_use(store, now)
     gone = []
     for entry, stored in removed:
         key, revision = manifest_key(entry.revision), entry.revision
-        was_used = left.get(revision, entry.used_at) > entry.used_at
+        mark = marks.get(revision)
+        was_used = mark is not None and mark.modified_at > entry.used_at
         if revision not in in_use and not was_used:
             gone.append(entry)
         elif store.look(key) is None:
@@ -194,9 +199,9 @@ def _loose(
     now: datetime,
 ) -> list[Listed]:
     """
-    Return the bundles that no release names: of those that go, and old ones of killed publishes.
+    Return the old bundles that no release names: of those that go, and of killed publishes.
 
-    Where a release that stays does not say which bundle is its own, the old ones stay too.
+    Where a release that stays does not say which bundle is its own, the latter stay too.
     """
     named = {bundle_key(entry.summary.bundle_sha256) for entry in staying if entry.summary}
     released = {bundle_key(entry.summary.bundle_sha256) for entry in going if entry.summary}
@@ -206,5 +211,6 @@ def _loose(
         bundle
         for bundle in bundles
         if bundle.key not in named
-        and (bundle.key in released or (is_known and bundle.modified_at < oldest))
+        and bundle.modified_at < oldest
+        and (is_known or bundle.key in released)
     ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from s3_sync.publisher.bring import next_turn, pointer_to
+from s3_sync.publisher.bring import pointer_to, put_manifest
 from s3_sync.publisher.catalog import (
     ReleaseError,
     check_not_replayed,
@@ -18,7 +18,7 @@ from s3_sync.publisher.catalog import (
     untrusted,
 )
 from s3_sync.publisher.store import Store
-from s3_sync.publisher.swap import swap_pointer
+from s3_sync.publisher.swap import announce, next_turn, swap_pointer
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import manifest_key
 from s3_sync.release.pointer import HISTORY_LIMIT, Pointer
@@ -90,7 +90,12 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     after = pointer_to(store, turn, kept, origin, history)
     if is_dry:
         return Rollback(old, after, None)
-    is_guarded = swap_pointer(store, after, kept.data, before)
+    if not announce(store, target):
+        raise unknown(store, target)
+    after, is_guarded = swap_pointer(store, after, kept.data, before)
     if not find_shown(store, after):
-        raise incomplete(target)
+        # By a prune that puts it back, too, unless it is killed before.
+        put_manifest(store, target, kept, None)
+        if not find_shown(store, after):
+            raise incomplete(target)
     return Rollback(old, after, is_guarded)

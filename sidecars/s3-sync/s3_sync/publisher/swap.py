@@ -4,21 +4,74 @@ The one step that makes a release current: the pointer is replaced, by nobody bu
 
 from __future__ import annotations
 
-from s3_sync.publisher.catalog import Current, ReleaseError, read_pointer
+from dataclasses import replace
+from datetime import datetime
+
+from s3_sync.publisher.catalog import WRITTEN_WITHIN, Current, ReleaseError, read_pointer
 from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store
 from s3_sync.release.names import POINTER_KEY, left_key, manifest_key
-from s3_sync.release.pointer import Pointer, serialize_pointer, split_pointer
+from s3_sync.release.pointer import (
+    SEQUENCE_LIMIT,
+    Pointer,
+    Turn,
+    serialize_pointer,
+    split_pointer,
+)
 from s3_sync.release.signed import sign_pointer
 from s3_sync.revision import short
 from sidecar_runtime.logs import get_logger
 
 # No object has this ETag: it is the MD5 of nothing that anybody writes.
 NO_ETAG = '"00000000000000000000000000000000"'
+# What the mark of a release has that is about to be current; of one that was left it is empty.
+COMING = b"coming\n"
+# How often a pointer is written again that took too long to be written.
+SLOW_TRIES = 2
 
 log = get_logger("publisher")
 
 
-def swap_pointer(store: Store, pointer: Pointer, manifest: bytes, before: Current | None) -> bool:
+def announce(store: Store, revision: str) -> bool:
+    """
+    Say that a release is about to be current, and return whether it is there.
+
+    A prune beside us reads the marks after it has deleted manifests: what it deleted before ours
+    is seen to be missing here, and what it deletes after it, it puts back.
+    """
+    store.put(left_key(revision), COMING)
+    return store.look(manifest_key(revision)) is not None
+
+
+def next_turn(old: Pointer | None, revision: str, now: datetime) -> tuple[Turn, tuple[Turn, ...]]:
+    """
+    Return the new turn and its history, which stays as it was where it repairs what is current.
+
+    Its sequence is the time, or one more than that before, whichever is more: higher than all that
+    pods remember, also where an old pointer was put back, or none is left.
+
+    Args:
+        old: The pointer before, if it can be built on.
+        now: By the clock of S3, which all publishers share.
+
+    Raises:
+        ReleaseError: There is no higher sequence.
+    """
+    sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
+    if sequence > SEQUENCE_LIMIT:
+        raise ReleaseError(
+            "pointer_invalid",
+            f"{POINTER_KEY} has the highest sequence that there is",
+            f"Nobody counts that far: find out who wrote it, delete {POINTER_KEY}, and publish.",
+        )
+    turn = Turn(revision, sequence, now)
+    if old is not None and old.revision == revision:
+        return replace(turn, restores=old.turn.restores), old.history
+    return turn, old.turns() if old else ()
+
+
+def swap_pointer(
+    store: Store, pointer: Pointer, manifest: bytes, before: Current | None
+) -> tuple[Pointer, bool]:
     """
     Make a release current, in place of what was current when we began.
 
@@ -29,38 +82,45 @@ def swap_pointer(store: Store, pointer: Pointer, manifest: bytes, before: Curren
         before: What was read at the beginning; None for the first release.
 
     Returns:
-        Whether the server has conditional writes.
+        The pointer as it was written, and whether the server has conditional writes.
 
     Raises:
         ReleaseError: ``publish_conflict``: another publisher made another release current.
     """
     is_guarded = _has_conditions(store, pointer.revision, manifest, before)
     _warn(store, before)
-    data = serialize_pointer(pointer)
-    if store.signer is not None:
-        data = sign_pointer(data, store.bucket, store.prefix, store.signer)
     old = before.pointer if before else None
     if old is not None and old.revision != pointer.revision:
         # Before it is left: killed in between, it merely counts as used a moment longer.
         store.put(left_key(old.revision), b"")
-    if is_guarded:
-        try:
-            store.put(
-                POINTER_KEY,
-                data,
-                if_absent=before is None,
-                if_etag=before.etag if before else "",
-            )
-        except ConditionFailed:
-            # The answer to our own write may have been lost.
-            find_ours(store, pointer, before)
-    else:
+    _write(store, pointer, before, is_guarded=is_guarded)
+    for _ in range(SLOW_TRIES):
+        if store.now() - pointer.turn.since <= WRITTEN_WITHIN:
+            break
+        # It took so long that it would pass for an old one that was put back.
+        before = find_ours(store, pointer, before)
+        turn, history = next_turn(pointer, pointer.revision, store.now())
+        pointer = replace(pointer, turn=turn, history=history)
+        _write(store, pointer, before, is_guarded=is_guarded)
+    return pointer, is_guarded
+
+
+def _write(store: Store, pointer: Pointer, before: Current | None, *, is_guarded: bool) -> None:
+    data = serialize_pointer(pointer)
+    if store.signer is not None:
+        data = sign_pointer(data, store.bucket, store.prefix, store.signer)
+    if not is_guarded:
         now = read_pointer(store)
         if (now and now.data) != (before and before.data):
             raise _conflict(now)
         store.put(POINTER_KEY, data)
         find_ours(store, pointer, before)
-    return is_guarded
+        return
+    etag = before.etag if before else ""
+    try:
+        store.put(POINTER_KEY, data, if_absent=before is None, if_etag=etag)
+    except ConditionFailed:  # the answer to our own write may have been lost
+        find_ours(store, pointer, before)
 
 
 def find_ours(store: Store, pointer: Pointer, before: Current | None) -> Current:

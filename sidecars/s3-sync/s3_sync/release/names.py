@@ -37,6 +37,7 @@ def pin_key(revision: str) -> str:
 
 def left_key(revision: str) -> str:
     """
-    Return the key of the mark that says when a release was current last, relative to the prefix.
+    Return the key of the mark that says when a release was current last, or is about to be,
+    relative to the prefix.
     """
     return f"{LEFT_FOLDER}{revision}"
