@@ -2,9 +2,11 @@
 
 import errno
 import os
+from unittest.mock import Mock
 
 import pytest
 
+from s3_sync.tree.published import Published
 from s3_sync.tree.staging import Staged
 from s3_sync.tree.target import Target
 from tests.s3_sync.process import Process
@@ -54,6 +56,27 @@ def test_a_note_that_outlived_its_release_is_removed(shelf: Shelf, process: Proc
     assert "unchanged" == process.cycle().result
     assert process.is_ready
     assert not note.exists()
+
+
+def test_what_was_shown_without_a_record_does_not_stand_for_the_pin(
+    s3: FakeS3, shelf: Shelf, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process without the pin was killed between showing and recording it."""
+    first = shelf.publish({"a.py": b"a = 1\n"})
+    pinned = PINNED | SNAPSHOT | {"S3_SYNC_REVISION": first.revision}
+    process.run(pinned)
+    shelf.publish({"a.py": b"a = 2\n"})
+    process.restart(PINNED | SNAPSHOT)
+    with monkeypatch.context() as killed:
+        killed.setattr(Published, "record", Mock(side_effect=OSError))
+        process.fail()
+    process.restart(pinned)
+    s3.inject(reset(), times=3)
+
+    assert "connection_lost" == process.fail().reason
+    assert ({"a.py": b"a = 2\n"}, False) == (process.shown, process.is_ready)
+    assert "changed" == process.cycle().result
+    assert ({"a.py": b"a = 1\n"}, True) == (process.shown, process.is_ready)
 
 
 @layouts

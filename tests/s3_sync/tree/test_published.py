@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,20 @@ def test_what_a_record_speaks_of_can_be_voided(volume: Volume, folder: Path) -> 
 
     assert not published.readiness(()).ready
     assert not read(folder / ".s3-sync").readiness(()).ready
+
+
+@pytest.mark.parametrize(
+    ("strict", "counts"), [({}, True), ({"pin": "r7"}, False), ({"is_signed": True}, False)]
+)
+def test_what_is_shown_without_a_record_counts_where_nothing_is_demanded_of_it(
+    volume: Volume, strict: dict[str, Any], counts: bool
+) -> None:
+    published = Published(SOURCE, "in-place", **strict)
+    published.record(volume, Fence(), {}, name="r7", aim="r7", files=3)
+
+    published.correct("r8")
+
+    assert (counts, "r8" if counts else "") == (published.readiness(()).ready, published.revision)
 
 
 def test_a_revoked_fence_records_nothing(volume: Volume, folder: Path, revoked: Fence) -> None:

@@ -140,7 +140,11 @@ class Published:
     def correct(self, name: str) -> None:
         """
         Take over what is shown, where the process was killed between showing and recording it.
+
+        Not where a revision is pinned or signatures are demanded: it may have known of neither.
         """
+        if name != self.name and (self._pin or "signed" in self._where):
+            self._clear()
         if self.at is not None and name != self.name:
             self.name = name
             self.revision, self.lacking = ("", 1) if is_partial(name) else (name, 0)
