@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.bring import bring, put_manifest
@@ -109,8 +108,11 @@ class Publisher:
         if before and pointer and is_there and not repairs and self._is_done(before, pointer):
             check_same(seen, look(folder, ignore))
             return Outcome("unchanged", revision, pointer, seen, compare({}, {}))
-        copied = contents(seen, digests, lambda _: None)
-        passed = self._judge(revision, partial(write_copy, copied))
+
+        def write(place: str) -> list[str]:
+            return write_copy(contents(seen, digests, lambda _: None), place)
+
+        passed = self._judge(revision, write)
         checked = passed.checked if passed else None
         shown = read_manifest(self._store, pointer.revision) if pointer else None
         outcome = Outcome(
