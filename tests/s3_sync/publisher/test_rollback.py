@@ -1,5 +1,6 @@
 """Tests of going back: which release, and what is remembered."""
 
+from argparse import Namespace
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,8 @@ from threading import Event, Thread
 import pytest
 
 from s3_sync.publisher.catalog import ReleaseError, resolve
+from s3_sync.publisher.commands import run
+from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.prune import prune
 from s3_sync.publisher.rollback import Rollback, roll_back
 from s3_sync.publisher.store import Store
@@ -313,39 +316,43 @@ def test_a_lost_answer_is_no_conflict(bucket: Bucket) -> None:
     assert A == bucket.current()
 
 
-# The requests of a rollback, and those around what a prune deletes.
-MOMENTS = list(product(range(2, 11), range(6, 24)))
+# How many requests they make.
+COMMANDS = {"rollback": 10, "pin": 5}
 
 
-def test_what_is_pruned_at_the_same_moment_is_kept_or_not_gone_back_to(
-    bucket: Bucket, request: pytest.FixtureRequest
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_is_pruned_at_the_same_moment_is_kept_or_reported_missing(
+    bucket: Bucket, command: str, request: pytest.FixtureRequest
 ) -> None:
-    """The prune waits at a moment of its own until the rollback, begun before it, has ended."""
-    moments = MOMENTS if request.config.getoption("--full") else MOMENTS[::7]
+    """The prune waits before a request of its own until the command, begun before it, has ended."""
+    step = 1 if request.config.getoption("--full") else 7
     results = set()
-    for number, pause in moments:
+    for number, pause in list(product(range(2, COMMANDS[command] + 1), range(6, 24)))[::step]:
         bucket.server.objects.clear()
         old = bucket.put(make_release(A, at=AT - timedelta(days=3)))
         newer = bucket.put(make_release(B, at=AT - timedelta(days=2)))
         bucket.put(make_release(C, history=[newer.revision], at=AT - timedelta(days=1)))
 
-        is_back = back_beside_a_prune(bucket, old.revision, number, pause)
+        is_done = is_done_beside_a_prune(bucket, command, old.revision, number, pause)
 
+        is_back = is_done and command == "rollback"
         assert (A if is_back else C) == bucket.current(), (number, pause)
-        results.add(is_back)
+        assert not is_done or PREFIX + manifest_key(old.revision) in bucket.bodies()
+        results.add(is_done)
     assert {True, False} == results
 
 
-def back_beside_a_prune(bucket: Bucket, revision: str, number: int, pause: int) -> bool:
+def is_done_beside_a_prune(
+    bucket: Bucket, command: str, revision: str, number: int, pause: int
+) -> bool:
     """
-    Begin to roll back, at a request prune up to another one, and end both; was it rolled back to?
+    Begin a command, at a request of it prune up to another one, and end both.
     """
-    is_back = is_paused = False
+    is_done = is_paused = False
     seen, paused, ended = 0, Event(), Event()
 
     def clean() -> None:
-        with suppress(SidecarError):
-            prune(Store(bucket.settings), [], 0, 0, is_dry=False)
+        prune(Store(bucket.settings), [], 0, 0, is_dry=False)
         paused.set()
 
     def meet(exchange: Exchange) -> None:
@@ -363,12 +370,12 @@ def back_beside_a_prune(bucket: Bucket, revision: str, number: int, pause: int) 
     pruner = Thread(target=clean)
     bucket.server.inject(meet)
     with suppress(SidecarError):
-        back(bucket, revision)
-        is_back = True
+        run(bucket.settings, Namespace(command=command, revision=revision), {}, Progress())
+        is_done = True
     ended.set()
     pruner.join()
     bucket.server.heal()
-    return is_back
+    return is_done
 
 
 def test_the_history_never_grows_beyond_its_limit() -> None:

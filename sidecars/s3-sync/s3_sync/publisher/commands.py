@@ -23,6 +23,7 @@ from s3_sync.publisher.catalog import (
     read_pointer,
     resolve,
     summarise,
+    unknown,
 )
 from s3_sync.publisher.changes import (
     NAMED,
@@ -43,6 +44,7 @@ from s3_sync.publisher.publish import Outcome, Publisher
 from s3_sync.publisher.report import Report, size_text
 from s3_sync.publisher.rollback import roll_back
 from s3_sync.publisher.store import Store
+from s3_sync.publisher.swap import announce
 from s3_sync.publisher.table import releases_report
 from s3_sync.publisher.turns import changes_of_turns
 from s3_sync.release.facts import Checked, Origin, checked_facts, time_text
@@ -401,6 +403,8 @@ def _pin(store: Store, revision: str, by: str, *, is_dry: bool) -> Report:
     facts = {"result": "planned" if is_dry else "pinned", "url": store.url, "revision": revision}
     if is_dry:
         return Report([f"Would pin {short(revision)} in {store.url}"], facts)
+    if not announce(store, revision):
+        raise unknown(store, revision)
     note = {"pinned_at": time_text(datetime.now(UTC)), "pinned_by": by}
     store.put(pin_key(revision), json.dumps(note).encode() + b"\n")
     return Report([f"Pinned {revision} in {store.url}: it is not pruned"], facts)

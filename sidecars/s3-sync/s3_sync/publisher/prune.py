@@ -141,7 +141,7 @@ def _in_use(
 ) -> tuple[str, set[str], dict[str, Listed]]:
     """
     Return what is current, "" where nothing is; all that may not go: that, what a rollback leads
-    to, what is pinned, what is about to be current; and the marks, read after the pointer.
+    to, what is pinned, what is about to be in use; and the marks, read after the pointer.
 
     Args:
         is_first: Whether nothing was removed yet, so that it can end here.

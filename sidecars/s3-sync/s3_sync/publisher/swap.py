@@ -23,7 +23,7 @@ from sidecar_runtime.logs import get_logger
 
 # No object has this ETag: it is the MD5 of nothing that anybody writes.
 NO_ETAG = '"00000000000000000000000000000000"'
-# What the mark of a release has that is about to be current; of one that was left it is empty.
+# What the mark of a release has that is about to be in use; of one that was left it is empty.
 COMING = b"coming\n"
 # How often a pointer is written again that took too long to be written.
 SLOW_TRIES = 2
@@ -33,7 +33,7 @@ log = get_logger("publisher")
 
 def announce(store: Store, revision: str) -> bool:
     """
-    Say that a release is about to be current, and return whether it is there.
+    Say that a release is about to be in use, and return whether it is there.
 
     A prune beside us reads the marks after it has deleted manifests: what it deleted before ours
     is seen to be missing here, and what it deletes after it, it puts back.
