@@ -23,6 +23,7 @@ from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 from tests.s3_sync.bucket import ORIGIN, Bucket
 from tests.s3_sync.failing import failure
+from tests.support.faults import first
 from tests.support.loopback import Exchange
 from tests.support.publishing import PREFIX, read_release
 from tests.support.releases import ABSENT, AT, make_release
@@ -310,6 +311,19 @@ def test_a_lost_answer_is_no_conflict(bucket: Bucket) -> None:
     bucket.publish(A)
     bucket.publish(B)
     bucket.server.inject(lose_answer, is_write(POINTER_KEY), times=1)
+
+    back(bucket)
+
+    assert A == bucket.current()
+
+
+def test_what_a_prune_deletes_and_is_killed_before_it_puts_it_back_is_put_back(
+    bucket: Bucket,
+) -> None:
+    key = PREFIX + manifest_key(bucket.publish(A).revision)
+    bucket.publish(B)
+    delete = first(lambda: bucket.server.delete(key))
+    bucket.server.inject(delete, is_write(POINTER_KEY), times=1)
 
     back(bucket)
 
