@@ -259,9 +259,9 @@ def test_beside_an_object_that_changes_all_the_time_each_change_is_shown_at_once
     s3.put("busy.py", b"v = 0\n")
     s3.inject(first(lambda: s3.put("busy.py", b"v = %d\n" % next(contents))), is_get("busy.py"))
     process.start(layout)
-    for _ in range(2):
-        process.cycle()
-
+    assert ["settling" if layout else "partial", "partial"] == [
+        process.cycle().result for _ in range(2)
+    ]
     for number in range(1, 5):
         s3.put("a.py", b"w = %d\n" % number)
         assert "partial" == process.cycle().result

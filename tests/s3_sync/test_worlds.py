@@ -166,8 +166,7 @@ def test_every_fine_object_is_published_and_every_deleted_one_goes(
     for _ in range(ROUNDS):
         world.turn()
         before = looks(process.folder, world.shown)
-        # A whole revision waits two cycles for what changes: half of an upload may have been read.
-        run(process, 2 if settings == LAYOUTS[0] else 3)
+        run(process, 2)
         world.follow()
         if world.is_ready:
             bodies = {path: version.body for path, version in world.fine.items()}

@@ -26,8 +26,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate
 from sidecar_runtime.health import Outcome
 
-# After this many cycles that lack the same files a one-shot has done what it could; as long
-# the others wait for files that change.
+# After this many cycles that lack the same files a one-shot has done what it could.
 SAME_PARTIAL_CYCLES = 3
 
 
@@ -62,9 +61,9 @@ class Reconciler:
         self._acted: State[Any] | None = None
         self._rest: Outcome | None = None
         self._is_done = False
-        # What changes, for how many cycles by now; and for how many it was something new.
-        self._changing: Mapping[str, int] = {}
-        self._unsettled_cycles = 0
+        # What the last cycle found changing, and whether all else waited for it.
+        self._changing: set[str] = set()
+        self._has_waited = False
         self._lacking: frozenset[str] = frozenset()
         self._same_cycles = 0
 
@@ -188,18 +187,15 @@ class Reconciler:
         """
         Whether something is being uploaded, so that what was read may belong to two states.
 
-        Not where a file has changed in each of the last cycles: it may well do so all the time.
-        Nor for long: several may take turns.
+        Never in two cycles in a row, nor where all that changes did so in the cycle before: it may
+        well do so all the time.
         """
         before = self._changing
         self._changing = {
-            path: before.get(path, 0) + 1
-            for path, error in lacking.items()
-            if error.reason == "object_changing"
+            path for path, error in lacking.items() if error.reason == "object_changing"
         }
-        is_news = any(cycles < SAME_PARTIAL_CYCLES for cycles in self._changing.values())
-        self._unsettled_cycles = self._unsettled_cycles + 1 if is_news else 0
-        return 0 < self._unsettled_cycles < SAME_PARTIAL_CYCLES
+        self._has_waited = not (self._has_waited or self._changing <= before)
+        return self._has_waited
 
     def _is_disturbed(self, layout: Layout) -> bool:
         """
