@@ -107,6 +107,11 @@ def vanished(world: World) -> None:
     world.s3.inject(error(404, "NoSuchKey"), is_get("dags/b.py"))
 
 
+def archived(world: World) -> None:
+    world.put(2)
+    world.s3.put("dags/b.py", b"v = 2\n", storage_class="GLACIER")
+
+
 def broken(world: World) -> None:
     world.put(2)
     world.s3.put("dags/b.py", BROKEN)
@@ -173,6 +178,7 @@ NOW: dict[str, Make] = {
     "three of four objects cannot be read": lambda world, _: touched(world, DENIED, "bcd"),
     "one of four objects changes all the time": lambda world, _: rewritten(world),
     "one of four objects is listed and not there": lambda world, _: vanished(world),
+    "one of four objects is archived": lambda world, _: archived(world),
     "the gate refuses one of four files": lambda world, _: broken(world),
     "the gate refuses without naming a file": refused_whole,
     "has lost most of its objects": lambda world, _: lost_most(world),

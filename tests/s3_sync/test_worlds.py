@@ -106,12 +106,17 @@ class World:
         lacking = self.lacking
         self.is_ready = self.is_ready or 2 * len(lacking) <= len(lacking) + len(self.fine)
         if self.is_ready:
-            kept = {path: self.shown[path] for path in lacking if path in self.shown}
+            kept = {path: self.shown[path] for path in self.kept if path in self.shown}
             self.shown = self.fine | kept
 
     @property
     def lacking(self) -> dict[str, str]:
         return {path: REASONS[kind] for path, kind in self.kinds.items() if REASONS[kind]}
+
+    @property
+    def kept(self) -> set[str]:
+        """What cannot be read, and is not gone either."""
+        return self.lacking.keys() | self.archived
 
     @property
     def archived(self) -> set[str]:

@@ -120,13 +120,13 @@ class Bringer:
     def _plan(self, layout: Layout, state: State[Any], fence: Fence) -> Plan[Any]:
         tree, damaged = layout.tree, self._damaged(layout)
         may_delete = self._settings.delete != "none"
-        if not may_delete:
-            # Kept although its key is gone, and now lost: there is nothing to put back.
-            for path in damaged - state.wanted.keys():
+        for path in damaged - state.wanted.keys():
+            if path in state.kept or not may_delete:  # it is lost: there is nothing to put back
                 tree.forget(path, fence)
         plan = make_plan(
             state.wanted,
             tree.managed.files,
+            kept=state.kept,
             damaged=damaged.union(self._source.suspects()),
             foreign=tree.foreign() if self._settings.delete == "all" else (),
             last=self._unread.errors,

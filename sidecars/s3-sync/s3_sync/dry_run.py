@@ -53,6 +53,7 @@ class DryRun:
         plan = make_plan(
             state.wanted,
             managed,
+            kept=state.kept,
             foreign=foreign,
             may_delete=self._settings.delete != "none",
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic, TypeVar
 
 from s3_sync.digest import Content
@@ -39,6 +40,7 @@ def make_plan(
     wanted: Mapping[str, C],
     managed: Mapping[str, Managed],
     *,
+    kept: Collection[str] = (),
     damaged: Collection[str] = (),
     foreign: Iterable[str] = (),
     last: Collection[str] = (),
@@ -50,6 +52,7 @@ def make_plan(
     A change is a different ETag or size; times are never compared.
 
     Args:
+        kept: Paths that are not wanted, and whose files stay all the same.
         damaged: Managed paths that were changed or removed on disk.
         foreign: Files of others that must go (``S3_SYNC_DELETE=all``).
         last: Paths to publish after all others, because they failed before.
@@ -68,5 +71,5 @@ def make_plan(
     publish.sort(key=lambda item: item[0] in last)
     if not may_delete:
         return Plan(tuple(publish), ())
-    gone = [path for path in managed if path not in wanted]
-    return Plan(tuple(publish), (*gone, *(path for path in foreign if path not in wanted)))
+    gone = (path for path in chain(managed, foreign) if path not in wanted and path not in kept)
+    return Plan(tuple(publish), tuple(gone))

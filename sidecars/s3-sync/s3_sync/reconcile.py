@@ -114,6 +114,8 @@ class Reconciler:
         if state is self._acted:
             return None
         managed = layout.shown.managed.files if layout.shown is not None else {}
+        if state.kept:
+            managed = {path: held for path, held in managed.items() if path not in state.kept}
         held = self._brake.judge(state.wanted, managed, is_asked_for=fence.is_asked_for)
         self._metrics.held.set(held.files if held else 0)
         if held is None:

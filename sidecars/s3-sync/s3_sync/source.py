@@ -39,6 +39,12 @@ class State(Protocol[C_co]):
         Why a key cannot become a file, by key.
         """
 
+    @property
+    def kept(self) -> Collection[str]:
+        """
+        The paths of what cannot be read, and is not gone either: a file that is there stays.
+        """
+
     def key_of(self, path: str) -> str:
         """
         Return what a wanted file is called in the source.

@@ -39,12 +39,14 @@ class Listing:
 
     Args:
         newest: When the newest object was written, as S3 writes it (ISO 8601, UTC).
+        kept: Paths of archived objects.
     """
 
     wanted: dict[str, Entry]
     skipped: dict[str, str]
     revision: str
     newest: str = ""
+    kept: frozenset[str] = frozenset()
 
     @property
     def facts(self) -> Mapping[str, object]:

@@ -177,4 +177,5 @@ def _join(pages: list[Page]) -> Listing:
         skipped[wanted.pop(path).key] = "file_and_folder"
     total = sum(page.fingerprint for page in pages) % (1 << 128)
     newest = max(page.newest for page in pages)
-    return Listing(wanted, skipped, f"{total:032x}"[:12], newest)
+    kept = frozenset(path for page in pages for path in page.archived)
+    return Listing(wanted, skipped, f"{total:032x}"[:12], newest, kept)

@@ -80,6 +80,16 @@ class Page:
         return ((item.path, item) for item in self.items if isinstance(item, Entry))
 
     @property
+    def archived(self) -> Iterator[str]:
+        """
+        The paths of archived objects.
+        """
+        if "archived" in self.skipped.values():
+            for item in self.items:
+                if isinstance(item, NoFile) and item.why == "archived":
+                    yield item.path
+
+    @property
     def known(self) -> Iterator[tuple[bytes, Item]]:
         """
         What needs no parsing when it comes again, by the digest of its text.

@@ -80,7 +80,7 @@ class ListingSource:
         undone so easily.
         """
         again = await self.look(fence)
-        return [path for path in paths if path not in again.wanted]
+        return [path for path in paths if path not in again.wanted and path not in again.kept]
 
     def suspects(self) -> Collection[str]:
         return self._trust.suspects() if self._trust else ()

@@ -74,6 +74,10 @@ class Release:
         return {}
 
     @property
+    def kept(self) -> Collection[str]:
+        return ()
+
+    @property
     def facts(self) -> Mapping[str, object]:
         head = self.manifest.head
         origin = {name: text for name, text in asdict(head.origin).items() if text}

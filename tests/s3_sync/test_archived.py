@@ -1,0 +1,101 @@
+"""What was archived can be read no more; a file that is on disk by then is none the worse."""
+
+import itertools
+from collections.abc import Mapping
+
+import pytest
+
+from tests.s3_sync.process import Process
+from tests.support.fake_s3 import FakeS3, is_list
+from tests.support.faults import first
+
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+GATE = {"S3_SYNC_GATE": "syntax"}
+LAYOUTS = [{}, {"S3_SYNC_DELETE": "all"}, SNAPSHOT, GATE, SNAPSHOT | GATE]
+BOTH = {"a.py": b"v = 1\n", "b.py": b"v = 1\n"}
+
+each = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "-".join(layout.values()))
+
+
+def begin(s3: FakeS3, process: Process, layout: Mapping[str, str]) -> None:
+    """Publish two files, and archive one of the objects."""
+    for path, body in BOTH.items():
+        s3.put(path, body)
+    process.run(dict(layout))
+    archive(s3, "b.py")
+
+
+def archive(s3: FakeS3, path: str) -> None:
+    s3.put(path, BOTH[path], storage_class="GLACIER")
+
+
+@each
+def test_its_file_stays_as_long_as_its_key(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    begin(s3, process, layout)
+    s3.put("c.py", b"v = 1\n")
+    assert "changed" == process.cycle().result
+    process.restart(layout)
+    assert process.cycle().is_success
+
+    assert BOTH | {"c.py": b"v = 1\n"} == process.shown
+    assert {"b.py": "archived"} == process.details["keys_skipped"]
+    assert process.revision
+    s3.delete("b.py")
+    process.cycle()
+    assert {"a.py": b"v = 1\n", "c.py": b"v = 1\n"} == process.shown
+
+
+@each
+def test_what_others_did_to_its_file_cannot_be_undone_and_is_no_failure(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    begin(s3, process, layout)
+    process.cycle()
+    for place in process.folder.rglob("b.py"):
+        place.unlink()
+    process.restart(layout)
+
+    assert process.cycle().is_success
+    assert process.is_ready, process.problem
+    assert {"a.py": b"v = 1\n"} == process.shown
+
+
+def test_what_is_back_is_read_again(s3: FakeS3, process: Process) -> None:
+    begin(s3, process, {})
+    process.cycle()
+    s3.put("b.py", b"v = 2\n")
+    process.cycle()
+
+    assert BOTH | {"b.py": b"v = 2\n"} == process.shown
+
+
+def test_a_bucket_of_which_most_is_archived_is_no_mass_deletion(
+    s3: FakeS3, process: Process
+) -> None:
+    for number in range(30):
+        s3.put(f"{number:02}.py", b"v = 1\n")
+    process.run({})
+    for number in range(29):
+        s3.put(f"{number:02}.py", b"v = 1\n", storage_class="DEEP_ARCHIVE")
+    s3.put("29.py", b"v = 2\n")
+
+    assert "changed" == process.cycle().result
+    assert 30 == len(process.shown)
+
+
+def test_a_listing_that_lost_it_once_deletes_nothing(s3: FakeS3, process: Process) -> None:
+    begin(s3, process, {})
+    process.cycle()
+    s3.delete("b.py")
+    listings = itertools.count(1)
+
+    def put_back() -> None:
+        if next(listings) == 2:
+            archive(s3, "b.py")
+
+    s3.inject(first(put_back), is_list)
+    process.cycle()
+
+    assert BOTH == process.shown
