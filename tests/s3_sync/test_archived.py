@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3, is_list
 from tests.support.faults import first
@@ -99,3 +100,11 @@ def test_a_listing_that_lost_it_once_deletes_nothing(s3: FakeS3, process: Proces
     process.cycle()
 
     assert BOTH == process.shown
+
+
+def test_a_dry_run_does_not_plan_its_deletion(s3: FakeS3, process: Process, log: Log) -> None:
+    begin(s3, process, {})
+    process.restart({"S3_SYNC_DRY_RUN": "true"})
+    process.cycle()
+
+    assert [[]] == [event["delete"] for event in log.events("plan_made")]
