@@ -18,7 +18,6 @@ from soak.post import Post
 from soak.readers import Reader, holding
 from soak.station import Station
 from soak.volume import volume
-from tests.scenarios.s3_sync.snapshots import SwappingS3, consumed, snapshot_leftovers
 from tests.scenarios.s3_sync.weather import leftovers
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, Identity, access_denied, is_get
@@ -26,6 +25,7 @@ from tests.support.faults import replace_body
 from tests.support.releases import make_release
 from tests.support.revisions import make_revision
 from tests.support.shelf import Shelf
+from tests.support.snapshots import SwappingS3, consumed, snapshot_leftovers
 
 RETAIN_SECONDS = 15
 SETTINGS = {

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.s3_sync.process import Process
-from tests.scenarios.s3_sync.snapshots import SwappingS3, consumed, shown, snapshot_leftovers
 from tests.support.fake_s3 import error, is_get
 from tests.support.scripted import published
+from tests.support.snapshots import SwappingS3, consumed, shown, snapshot_leftovers
 
 KEYS = {"KEY_PATH": "dags"}
 IN_PLACE = {"S3_SYNC_LAYOUT": "in-place", "S3_SYNC_GATE": "off"}
@@ -28,8 +28,8 @@ LATE = A | {"late.py": b"L = 1\n"}
 FOREIGN = {"theirs.txt": b"theirs", "pkg/theirs.txt": b"theirs"}
 
 
-@pytest.fixture
-def s3() -> Iterator[SwappingS3]:
+@pytest.fixture(name="s3")
+def bucket_of_a() -> Iterator[SwappingS3]:
     """A bucket with revision A."""
     with SwappingS3(A) as s3:
         yield s3

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.s3_sync.process import Process
-from tests.scenarios.s3_sync.snapshots import SwappingS3
 from tests.support.fake_s3 import is_get
+from tests.support.snapshots import SwappingS3
 
 OLD = {f"file{number}.py": b"# old %d\n" % number for number in range(6)}
 NEW = {f"file{number}.py": b"# new %d\n" % number for number in range(2, 7)}
@@ -16,8 +16,8 @@ SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 GATE = {"S3_SYNC_GATE": "syntax"}
 
 
-@pytest.fixture
-def s3() -> Iterator[SwappingS3]:
+@pytest.fixture(name="s3")
+def quiet_bucket() -> Iterator[SwappingS3]:
     """A bucket that has been quiet for days."""
     with SwappingS3(OLD, age_seconds=100 * HOUR) as s3:
         yield s3

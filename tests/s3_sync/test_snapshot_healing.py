@@ -13,27 +13,21 @@ from sidecar_runtime.errors import SidecarError
 from tests.conftest import Counts
 from tests.s3_sync.process import Process
 from tests.s3_sync.test_symlinks import OBJECTS, Outside, swapping
-from tests.scenarios.s3_sync.snapshots import (
-    SNAPSHOT,
+from tests.support.fake_s3 import is_get
+from tests.support.snapshots import (
+    SETTINGS,
     A,
     B,
     SwappingS3,
+    bucket_of_a,
     current,
     overwrite,
     shown,
     snapshot_leftovers,
     snapshots,
 )
-from tests.support.fake_s3 import is_get
 
-SETTINGS = {"KEY_PATH": "dags", **SNAPSHOT}
-
-
-@pytest.fixture
-def s3() -> Iterator[SwappingS3]:
-    """A bucket with revision A."""
-    with SwappingS3(A) as s3:
-        yield s3
+__all__ = ["bucket_of_a"]
 
 
 # --- healing

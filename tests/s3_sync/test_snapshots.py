@@ -1,31 +1,23 @@
 """Whole cycles in the snapshot layout: what a change costs, what is deleted."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.s3_sync.process import Process
-from tests.scenarios.s3_sync.snapshots import (
-    SNAPSHOT,
+from tests.support.fake_s3 import error, is_get
+from tests.support.snapshots import (
+    SETTINGS,
     A,
     B,
     SwappingS3,
+    bucket_of_a,
     current,
     facts,
     shown,
     snapshot_leftovers,
     snapshots,
 )
-from tests.support.fake_s3 import error, is_get
 
-SETTINGS = {"KEY_PATH": "dags", **SNAPSHOT}
-
-
-@pytest.fixture
-def s3() -> Iterator[SwappingS3]:
-    """A bucket with revision A."""
-    with SwappingS3(A) as s3:
-        yield s3
+__all__ = ["bucket_of_a"]
 
 
 def downloads(s3: SwappingS3) -> list[str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.s3_sync.snapshots import SwappingS3
 from tests.support.airflow import Airflow
 from tests.support.browser import Browser, Seen, skip_without_browser
 from tests.support.daemon import SidecarProcess
@@ -25,6 +24,7 @@ from tests.support.releases import ORIGIN
 from tests.support.scripted import daemon_for
 from tests.support.shelf import Shelf, release_daemon
 from tests.support.site import site
+from tests.support.snapshots import SwappingS3
 from tests.support.sync_perm import SyncPerm
 from tests.support.waiting import wait_until
 

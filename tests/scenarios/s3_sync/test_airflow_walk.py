@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.s3_sync.snapshots import SwappingS3, snapshots
 from tests.support.airflow_walk import RecursiveLoop, Syntax, find_dag_files
 from tests.support.daemon import Daemon
 from tests.support.scripted import daemon_for
+from tests.support.snapshots import SwappingS3, snapshots
 
 ENVIRONMENT = Path(__file__).parents[3] / "scripts/airflow-environment"
 DAG = b"from airflow import DAG\nwith DAG('%s'):\n    pass\n"

@@ -12,7 +12,6 @@ import pytest
 
 from s3_sync.release.names import manifest_key
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.snapshots import consumed
 from tests.support.asking import STORE, ask, asked
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, error
@@ -20,6 +19,7 @@ from tests.support.releases import Release, make_release
 from tests.support.scripted import published
 from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest
 from tests.support.signing import Key, write_keys
+from tests.support.snapshots import consumed
 from tests.support.volumes import small_volume
 from tests.support.waiting import wait_until
 

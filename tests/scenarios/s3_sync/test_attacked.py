@@ -10,11 +10,11 @@ import pytest
 
 from tests.s3_sync.release.attacks import HONEST, Objects, Place, Scene
 from tests.s3_sync.release.forging import named, pointer, put
-from tests.scenarios.s3_sync.snapshots import SNAPSHOT, consumed
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.shelf import release_daemon
 from tests.support.signing import write_keys
+from tests.support.snapshots import SNAPSHOT, consumed
 
 
 def altered(scene: Scene) -> Objects:

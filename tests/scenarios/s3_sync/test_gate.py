@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.snapshots import (
+from tests.support.daemon import Daemon
+from tests.support.snapshots import (
     SwappingS3,
     consumed,
     count_of,
     snapshot_leftovers,
     wait_for_cycles,
 )
-from tests.support.daemon import Daemon
 from tests.support.waiting import wait_until
 
 GOOD = {

@@ -10,9 +10,9 @@ import pytest
 from tests.conftest import Counts
 from tests.scenarios.s3_sync import sealed
 from tests.scenarios.s3_sync.histories import Bucket
-from tests.scenarios.s3_sync.model import difference, expect, leftovers, read_tree
 from tests.support.daemon import Daemon
 from tests.support.servers import MotoServer, S3Server
+from tests.support.target_model import difference, expect, leftovers, read_tree
 from tests.support.waiting import wait_until
 
 FILES = 100

@@ -4,7 +4,6 @@ A volume whose layout is changed, by a rollout and among kills; see tests/s3_syn
 
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,15 @@ from tests.s3_sync.test_layout_change import (
     WAYS,
     A,
     B,
+    bucket_of_a,
     only,
     without_foreign,
 )
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.snapshots import SwappingS3, consumed
+from tests.support.snapshots import SwappingS3, consumed
 from tests.support.waiting import wait_until
 
-
-@pytest.fixture
-def s3() -> Iterator[SwappingS3]:
-    """A bucket with revision A."""
-    with SwappingS3(A) as s3:
-        yield s3
+__all__ = ["bucket_of_a"]
 
 
 def test_stand_by_of_another_layout_is_not_ready_before_its_own_is_there(

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.scenarios.s3_sync.model import difference, read_tree
 from tests.support.checksums import header_value
 from tests.support.daemon import Daemon
 from tests.support.servers import S3Server
+from tests.support.target_model import difference, read_tree
 
 PART_BYTES = 5 << 20
 # Both spellings of one name, what percent-encoding could break, and what sorts by bytes alone.

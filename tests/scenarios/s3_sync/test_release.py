@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.snapshots import consumed
 from tests.scenarios.s3_sync.weather import LAYOUTS
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.loopback import Request
 from tests.support.releases import ABSENT
 from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest, is_pointer
+from tests.support.snapshots import consumed
 
 FILES = {
     "a.py": b"print('a')\n" * 90,

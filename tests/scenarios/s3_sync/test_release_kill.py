@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import Counts
-from tests.scenarios.s3_sync.snapshots import shown, snapshot_leftovers
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.reading import reading
 from tests.support.revisions import mark, read_revision
 from tests.support.scripted import published
 from tests.support.shelf import Shelf, release_daemon
+from tests.support.snapshots import shown, snapshot_leftovers
 from tests.support.waiting import wait_until
 
 RETAIN_SECONDS = 5

@@ -5,28 +5,21 @@ What needs no waiting is in tests/s3_sync/test_settled.py.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.s3_sync.test_settled import NEW, OLD, quiet_bucket
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.snapshots import SwappingS3, consumed, count_of
+from tests.support.snapshots import SwappingS3, consumed, count_of
 from tests.support.waiting import wait_until
 
 SETTLE_SECONDS = 1.0
 PAUSE_SECONDS = 0.2
-OLD = {f"file{number}.py": b"# old %d\n" % number for number in range(6)}
-NEW = {f"file{number}.py": b"# new %d\n" % number for number in range(2, 7)}
-HOUR = 3_600.0
 
-
-@pytest.fixture
-def s3() -> Iterator[SwappingS3]:
-    """A bucket that has been quiet for days."""
-    with SwappingS3(OLD, age_seconds=100 * HOUR) as s3:
-        yield s3
+__all__ = ["quiet_bucket"]
 
 
 @pytest.fixture(

@@ -1,34 +1,27 @@
 """The snapshot layout as a process: stand-by, one-shots, full volumes."""
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.histories import Bucket
-from tests.scenarios.s3_sync.snapshots import (
+from tests.support.daemon import Daemon
+from tests.support.fake_s3 import error, is_get
+from tests.support.servers import MotoServer
+from tests.support.snapshots import (
     SNAPSHOT,
     A,
     B,
     SwappingS3,
+    bucket_of_a,
     current,
     shown,
     snapshot_leftovers,
     wait_until_shown,
 )
-from tests.support.daemon import Daemon
-from tests.support.fake_s3 import error, is_get
-from tests.support.servers import MotoServer
 from tests.support.volumes import fill_up, small_volume
 from tests.support.waiting import wait_until
 
-
-@pytest.fixture
-def s3() -> Iterator[SwappingS3]:
-    """A bucket with revision A."""
-    with SwappingS3(A) as s3:
-        yield s3
+__all__ = ["bucket_of_a"]
 
 
 def test_second_daemon_stands_by_ready_and_takes_over(s3: SwappingS3, start: StartDaemon) -> None:

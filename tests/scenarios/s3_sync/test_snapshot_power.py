@@ -13,8 +13,8 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.snapshots import SNAPSHOT, SwappingS3, wait_until_shown
 from tests.support.revisions import make_revision, read_revision
+from tests.support.snapshots import SNAPSHOT, SwappingS3, wait_until_shown
 from tests.support.volumes import disk, power_cut
 
 

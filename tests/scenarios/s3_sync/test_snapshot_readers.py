@@ -12,7 +12,12 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.histories import Bucket
-from tests.scenarios.s3_sync.snapshots import (
+from tests.support.daemon import Daemon
+from tests.support.reading import reading
+from tests.support.revisions import make_revision
+from tests.support.scripted import daemon_for
+from tests.support.servers import S3Server
+from tests.support.snapshots import (
     SNAPSHOT,
     SwappingS3,
     current,
@@ -21,11 +26,6 @@ from tests.scenarios.s3_sync.snapshots import (
     snapshots,
     wait_until_shown,
 )
-from tests.support.daemon import Daemon
-from tests.support.reading import reading
-from tests.support.revisions import make_revision
-from tests.support.scripted import daemon_for
-from tests.support.servers import S3Server
 from tests.support.waiting import wait_until
 
 RETAIN_SECONDS = 4

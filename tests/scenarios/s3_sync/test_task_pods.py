@@ -17,12 +17,12 @@ import yaml
 
 from tests.chart.files import SNIPPETS, load
 from tests.chart.kubernetes import strict_complaints
-from tests.scenarios.s3_sync.snapshots import shown
 from tests.support.airflow import Airflow
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.loopback import Answer, LoopbackServer, Request
 from tests.support.shelf import Shelf, release_daemon
+from tests.support.snapshots import shown
 
 HOOK = SNIPPETS / "airflow_local_settings.py"
 CREATE = Path(__file__).parents[2] / "support/task_pods.py"

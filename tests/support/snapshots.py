@@ -1,5 +1,5 @@
 """
-What the scenarios of the snapshot layout share: a bucket that changes in one step, readers, a look
+What tests of the snapshot layout share: a bucket that changes in one step, readers, a look
 at what is in `.s3-sync`.
 """
 
@@ -8,12 +8,14 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
+
+import pytest
 
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, Stored
@@ -33,6 +35,7 @@ B = A | {"a.py": b"a of B", "pkg/c.py": b"c of B, longer", "new/in_b.py": b"only
 del B["only/in_a.py"]
 
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+SETTINGS = {"KEY_PATH": "dags", **SNAPSHOT}
 OURS = {".airflowignore", "lock", "published.json", "snapshots", "staging", "tree", "tree.managed"}
 
 
@@ -75,6 +78,13 @@ class SwappingS3(FakeS3):
     def files(self) -> dict[str, bytes]:
         """What is under `dags/` now."""
         return {key.removeprefix("dags/"): stored.body for key, stored in self.objects.items()}
+
+
+@pytest.fixture(name="s3")
+def bucket_of_a() -> Iterator[SwappingS3]:
+    """A bucket with revision A."""
+    with SwappingS3(A) as s3:
+        yield s3
 
 
 def snapshots(target: Path) -> set[str]:
