@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from s3_sync.keys import RESERVED
@@ -188,8 +188,8 @@ class Lease:
         self._status.show(
             waiting_for=[],
             managed_files=len(shown),
-            damaged_files=sorted(self.damaged)[:NAMED_FILES],
-            unverified_files=sorted(unverified)[:NAMED_FILES],
+            damaged_files=_some(self.damaged),
+            unverified_files=_some(unverified),
         )
 
     def _acquire(self) -> Layout | None:
@@ -270,3 +270,10 @@ class Lease:
             finally:
                 os.close(state)
             self._status.readiness = self.published.readiness(())
+
+
+def _some(paths: Iterable[str]) -> list[str]:
+    """
+    Return paths to be named; sorting all of them would cost more than the poll.
+    """
+    return sorted(itertools.islice(paths, NAMED_FILES))

@@ -65,7 +65,7 @@ class ListingSource:
                 "empty, set S3_SYNC_ALLOW_EMPTY=true.",
             )
         self._newest = listing.newest
-        self._trust.doubtful.intersection_update(listing.wanted)
+        self._trust.doubtful = {path for path in self._trust.doubtful if path in listing.wanted}
         return listing
 
     def is_settled(self, state: State[Entry], published: str, *, is_first: bool) -> bool:
