@@ -192,6 +192,22 @@ def test_nothing_of_a_wiped_prefix_is_seen_until_a_person_asks(
     assert {"README.md": b"gone\n"} == process.shown
 
 
+@pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
+def test_another_prefix_on_the_volume_of_an_earlier_one_is_no_slip(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    """Held, it would not be ready; a startup probe would end it, and the time start over."""
+    for number in range(30):
+        s3.put(f"old/{number:02}.py", b"v = 1\n")
+        s3.put(f"new/{number:02}.sql", b"select 2;\n")
+    process.run({**layout, "KEY_PATH": "old"})
+    process.restart({**layout, "KEY_PATH": "new"})
+
+    assert "changed" == process.cycle().result
+    assert {f"{number:02}.sql" for number in range(30)} == process.shown.keys()
+    assert process.is_ready, process.problem
+
+
 def test_leave_that_a_failed_cycle_had_lets_no_later_one_delete(
     s3: FakeS3, process: Process
 ) -> None:

@@ -111,7 +111,7 @@ class Reconciler:
         is_first = published.at is None
         if not self._source.is_settled(state, published.aim, is_first=is_first):
             return Outcome("settling", published.revision)
-        if state is self._acted:
+        if state is self._acted or is_first:  # other files than those of this source may be there
             return None
         managed = layout.shown.managed.files if layout.shown is not None else {}
         if state.kept:
@@ -120,7 +120,7 @@ class Reconciler:
         self._metrics.held.set(held.files if held else 0)
         if held is None:
             return None
-        return Outcome("held", published.revision, problem=held, is_enough=not is_first)
+        return Outcome("held", published.revision, problem=held, is_enough=True)
 
     async def _act(
         self, layout: Layout, state: State[Any], done: CycleResult, fence: Fence
