@@ -1,15 +1,7 @@
-"""
-One HTTP/1.1 connection, against servers that do what servers do.
-
-The transport is in memory and the loop's clock jumps to the next timer, so that half a minute of
-silence takes none.
-"""
+"""One HTTP/1.1 connection, against servers that do what servers do."""
 
 import asyncio
-import inspect
-import selectors
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
@@ -22,124 +14,16 @@ from s3_sync.s3.wire import (
     HEADERS_LIMIT,
     IDLE_SECONDS,
     Answer,
-    Connection,
-    Sink,
     StaleConnection,
     WireError,
 )
+from tests.s3_sync.s3.line import REQUEST, Line, ask, refusal_of, run, scene
 
 OK = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 5\r\n\r\nhello'
 CHUNKED = (
     b'HTTP/1.1 200 OK\r\nETag: "e"\r\nTransfer-Encoding: chunked\r\n\r\n'
     b"2\r\nhe\r\n3;ext=1\r\nllo\r\n0\r\nTrailer: x\r\n\r\n"
 )
-REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-
-
-class Jumps(selectors.DefaultSelector):
-    """Waits by moving the clock of its loop."""
-
-    now = 1000.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        self.now += max(0.0, timeout or 0.0)
-        return super().select(0)
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.clock = Jumps()
-        super().__init__(self.clock)
-
-    def time(self) -> float:
-        return self.clock.now
-
-
-class Cable(asyncio.Transport):
-    """A transport in memory."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent: list[bytes] = []
-        self.is_cut = False
-
-    def write(self, data: Any) -> None:
-        self.sent.append(bytes(data))
-
-    def abort(self) -> None:
-        self.is_cut = True
-
-    def is_closing(self) -> bool:
-        return self.is_cut
-
-
-class Line:
-    """A connection, and the server's end of it."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.cable = Cable()
-        self.connection = Connection(self.loop)
-        self.connection.connection_made(self.cable)
-
-    async def ask(
-        self,
-        *pieces: bytes | None,
-        lost: Exception | None = None,
-        sink: Sink | None = None,
-        seconds: float = 100.0,
-        pause: float = 0.001,
-    ) -> Answer:
-        """Send a request, and answer it with pieces; None closes the connection."""
-
-        def hear(piece: bytes | None) -> None:
-            if piece is None:
-                self.connection.connection_lost(lost)
-            elif not self.cable.is_cut:
-                self.connection.data_received(piece)
-
-        for number, piece in enumerate(pieces, 1):
-            self.loop.call_later(number * pause, hear, piece)
-        return await self.connection.request(REQUEST, sink, seconds)
-
-
-def run(scene: Callable[[Line], Awaitable[Any]]) -> Any:
-    async def play() -> Any:
-        return await scene(Line())
-
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-        return runner.run(play())
-
-
-def scene(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Make a test that gets a line run on a loop of its own."""
-
-    def play(**given: Any) -> None:
-        run(lambda line: test(line, **given))
-
-    play.__name__, play.__doc__ = test.__name__, test.__doc__
-    _, *given = inspect.signature(test).parameters.values()
-    play.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
-    return play
-
-
-def ask(*pieces: bytes | None, **options: Any) -> Answer:
-    answer: Answer = run(lambda line: line.ask(*pieces, **options))
-    return answer
-
-
-def refusal_of(*pieces: bytes | None, **options: Any) -> WireError:
-    """Return the error of an exchange; whatever it is, the connection is not used again."""
-
-    async def scene(line: Line) -> WireError:
-        with pytest.raises(WireError) as caught:
-            await line.ask(*pieces, **options)
-        assert not line.connection.is_usable
-        assert line.cable.is_cut
-        return caught.value
-
-    error: WireError = run(scene)
-    return error
 
 
 def pieces_of(data: bytes, breaks: Iterable[int]) -> list[bytes]:

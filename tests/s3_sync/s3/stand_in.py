@@ -1,0 +1,142 @@
+"""A scripted server for connections of the pool, and scenes that are played with it."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3_sync.s3.pool import Patience, Pool, TlsContext
+from s3_sync.s3.tls import Trust
+from s3_sync.s3.wire import Answer, HttpOrigin, WireError
+from tests.s3_sync.given import config
+
+HEADERS = {"host": "bucket.example", "x-amz-date": "now"}
+
+_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def NO_CA() -> ssl.SSLContext:
+    """Trust nobody; it is made at once."""
+    return _NOBODY
+
+
+# What a stand-in does instead of sending.
+CLOSE = "close"
+RESET = "reset"
+TLS = "tls"
+
+Step = Sequence[bytes | str]
+
+
+def ok(body: bytes = b"hello", status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+
+
+class StandIn:
+    """
+    A server on loopback with a script for each of its connections: one step a request.
+
+    After its last step a connection stays open and silent.
+    """
+
+    def __init__(self, *scripts: Sequence[Step], tls: ssl.SSLContext | None = None) -> None:
+        self._scripts = list(scripts)
+        self._tls = tls
+        self.heads: list[bytes] = []
+        self.connections = 0
+        self.port = 0
+
+    @property
+    def origin(self) -> HttpOrigin:
+        return HttpOrigin("http", "127.0.0.1", self.port)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        script = self._scripts.pop(0) if self._scripts else ()
+        try:
+            for step in script:
+                self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+                for part in step:
+                    if isinstance(part, bytes):
+                        writer.write(part)
+                    elif part == TLS:
+                        assert self._tls is not None
+                        await writer.start_tls(self._tls)
+                    else:
+                        writer.transport.close() if part == CLOSE else writer.transport.abort()
+                        return
+            await reader.read()
+        except (OSError, asyncio.IncompleteReadError, ssl.SSLError):
+            pass
+        finally:
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def listening(server: StandIn, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
+    tasks: list[asyncio.Task[None]] = []
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.create_task(server.serve(reader, writer)))
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    server.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield
+    finally:
+        listener.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+Scene = Callable[[Pool], Awaitable[Any]]
+
+
+def run(
+    server: StandIn,
+    scene: Scene,
+    origin: Callable[[int], HttpOrigin] | None = None,
+    context: TlsContext | None = None,
+    tls: ssl.SSLContext | None = None,
+    **patience: float,
+) -> Any:
+    """Play a scene with a pool that leads to the server."""
+
+    async def play() -> Any:
+        async with asyncio.timeout(10), listening(server, tls=tls):
+            place = origin(server.port) if origin else server.origin
+            pool = Pool(place, context, Patience(**patience))
+            try:
+                return await scene(pool)
+            finally:
+                pool.close()
+
+    return asyncio.run(play())
+
+
+async def get(pool: Pool, path: str = "/key") -> Answer:
+    return await pool.get(path, HEADERS, None, 5.0)
+
+
+async def get_twice(pool: Pool) -> list[bytes]:
+    return [(await get(pool)).body for _ in range(2)]
+
+
+async def failure(pool: Pool) -> WireError:
+    with pytest.raises(WireError) as caught:
+        await get(pool)
+    assert caught.value.advice
+    return caught.value
+
+
+def trusting(file: Path) -> TlsContext:
+    return Trust(config(ca_bundle=str(file))).context
+
+
+def https(port: int) -> HttpOrigin:
+    return HttpOrigin("https", "127.0.0.1", port)
