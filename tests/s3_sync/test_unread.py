@@ -206,7 +206,7 @@ def test_objects_that_take_turns_in_changing_hold_back_nothing_else(
     process.run(layout)
     s3.put("a.py", b"v = 2\n")
     for turn in range(4):
-        s3.put(f"busy{turn % 2}.py", b"v = %d\n" % turn)
+        s3.put(f"busy{turn % 2}.py", b"w = %d\n" % turn)
         s3.heal()
         s3.inject(error(412, "PreconditionFailed"), is_get(f"busy{turn % 2}.py"))
         process.cycle()
