@@ -1,4 +1,4 @@
-"""What was archived can be read no more; a file that is on disk by then is none the worse."""
+"""What was archived can be read no more; a file of it that is on disk stays good."""
 
 import itertools
 from collections.abc import Mapping
