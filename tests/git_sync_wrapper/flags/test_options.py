@@ -118,6 +118,14 @@ def test_the_command_line_wins_over_the_environment() -> None:
         ({"--username": "u", "--__env__GITSYNC_PASSWORD": "p"}, "password", "p"),
         # a URL of ssh keeps its user
         ({"--repo": "ssh://git@host/x"}, "repo", "ssh://git@host/x"),
+        # and so do the addresses of ssh, in which an @ may be part of a name or of a path
+        *(
+            ({"--repo": repo}, "repo", repo)
+            for repo in [
+                *("git@h:x/y.git", "me@corp@h:x", "git@h:a@b/x", "git@[::1]:x", "h:x"),
+                *("/srv/a@b", "ext::ssh git@h %S x"),
+            ]
+        ),
         # a signal has three spellings
         *(({"--sync-on-signal": n}, "sync_signal", 10) for n in ("SIGUSR1", "USR1", "10")),
         # failures before anything is published have a limit of their own
@@ -179,6 +187,10 @@ def test_flags_that_are_given_several_times_add_up() -> None:
         ({"GITSYNC_REPO": "ssh://git:hush@x/y"}, ("GITSYNC_REPO", "ssh://***@x/y", "has a pass")),
         ({"GITSYNC_REPO": "HTTPS://me:12/sh@x/y"}, ("GITSYNC_REPO", "HTTPS://***@x/y", "%2F")),
         ({"GITSYNC_REPO": "ftp://me:hush@x/y"}, ("GITSYNC_REPO", "ftp://***@x/y", "has a pass")),
+        *(
+            ({"GITSYNC_REPO": repo}, ("GITSYNC_REPO", "***", "https://"))
+            for repo in ("me:hush@h/x", "me:hu/sh@h/x", "me:hush@h:1/x", "hush@h/x")
+        ),
         ({"GITSYNC_SYNC_ON_SIGNAL": "KILL"}, ("GITSYNC_SYNC_ON_SIGNAL", "KILL", "is not a signal")),
         (
             {"GITSYNC_WEBHOOK_URL": "hooks.example.com/T/hush"},

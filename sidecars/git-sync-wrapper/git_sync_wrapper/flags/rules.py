@@ -7,14 +7,18 @@ screens, each problem is reported in one line.
 
 from __future__ import annotations
 
+import re
 from urllib.parse import SplitResult, urlsplit
 
 from git_sync_wrapper.flags.read import FlagValues
 from git_sync_wrapper.flags.table import OLD_BY_NAME
+from sidecar_runtime.errors import Problem
 
 SHORTEST_SECONDS = 0.01
 SUBMODULES = ("recursive", "shallow", "off")
 GIT_GC = ("auto", "always", "aggressive", "off")
+# What has an @ and is neither git@host:path, a path nor helper::address lacks its https://.
+_NO_URL = re.compile(r"[^:/]+@[^/]+:|/|\w+::|[^@]*$")
 
 
 def check_options(given: FlagValues, *, has_username: bool, has_password: bool) -> None:
@@ -46,9 +50,12 @@ def _check_repo(given: FlagValues) -> None:
     Refuse what would show a password: git and its errors have the whole URL.
     """
     repo = given.values.get("repo", "")
-    scheme = repo.partition("://")[0].lower()
+    scheme, is_url, _ = repo.lower().partition("://")
     if scheme not in ("http", "https", "ssh"):
-        if split_url(repo).password:
+        if not is_url and not _NO_URL.match(repo):
+            allowed = "is no address: https://USER:PASSWORD@HOST/PATH is, or USER@HOST:PATH for ssh"
+            given.problems.append(Problem(given.origins["repo"], "***", allowed))
+        elif split_url(repo).password:
             given.refuse("repo", "has a password, and only https and http take one")
         return
     try:
