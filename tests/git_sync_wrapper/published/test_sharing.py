@@ -81,6 +81,19 @@ def test_another_mode_is_another_file(site: Site) -> None:
     assert set() == site.share()
 
 
+def test_what_a_mount_with_fsgroup_adds_is_no_difference(site: Site) -> None:
+    """To files the rights of their group; its mark is the setgid bit of every folder."""
+    for name, mode in {"a.py": 0o644, "run.sh": 0o755, "other.sh": 0o755}.items():
+        site.write(name, b"1", b"1", mode)
+        (site.shown / name).chmod(mode | 0o660)
+    (site.checkout / "other.sh").chmod(0o644)
+    assert set() == site.share(), "someone else's, or those of --group-write"
+
+    site.shown.chmod(0o2775)
+
+    assert {"a.py", "run.sh"} == site.share()
+
+
 def test_links_are_shared_as_links(site: Site) -> None:
     for folder, other in ((site.shown, "b.py"), (site.checkout, "c.py")):
         (folder / "same").symlink_to("a.py")

@@ -21,6 +21,9 @@ FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CHUNK_BYTES = 1 << 20
 # In the store, where a start sweeps what a crash left.
 ASIDE = ".shared"
+# What kubelet adds to each file when it mounts a volume with an fsGroup; to folders a setgid bit,
+# too: kubernetes/kubernetes, pkg/volume/volume_linux.go.
+GROUP_RIGHTS = 0o660
 
 
 def share(
@@ -114,7 +117,7 @@ def _is_equal(name: str, one: int, left: os.stat_result, other: int, right: os.s
     """
     Whether a name is the same in two open folders: as mode and content, or as a link.
     """
-    if (left.st_mode, left.st_size) != (right.st_mode, right.st_size):
+    if left.st_size != right.st_size or not _is_mode(right.st_mode, left.st_mode, other):
         return False
     if stat.S_ISLNK(left.st_mode):
         return os.readlink(name, dir_fd=one) == os.readlink(name, dir_fd=other)
@@ -128,6 +131,15 @@ def _is_equal(name: str, one: int, left: os.stat_result, other: int, right: os.s
                 return False
         return True
     return False
+
+
+def _is_mode(found: int, wanted: int, folder: int) -> bool:
+    """
+    Whether a mode is the wanted one, or that and what a mount has added to it.
+    """
+    if found == wanted:
+        return True
+    return found == wanted | GROUP_RIGHTS and bool(os.fstat(folder).st_mode & stat.S_ISGID)
 
 
 def _make_folder(name: str, above: int) -> None:
