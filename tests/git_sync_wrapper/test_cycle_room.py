@@ -101,3 +101,19 @@ def test_a_volume_that_is_full_when_the_link_turns_gets_room_at_once(
         wrapper.stop()
 
     assert 1 == len(log.events("repository_thrown_away"))
+
+
+def test_a_full_tmp_that_only_git_notices_costs_no_commit(
+    start: Start, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_volume(temporary / "tmp", "1m") as tmp:
+        monkeypatch.setenv("TMPDIR", str(tmp))
+        wrapper = start.published()
+        wrapper.commit(TWO)
+        wrapper.cycle()
+        script(wrapper.folder / "git-sync", 'cat /dev/zero > "$TMPDIR/gitconfig"; exit 1')
+        wrapper.commit(THREE)
+
+        assert "private_folder_failed" == wrapper.failure().reason
+        assert ({ONE, TWO}, True) == (wrapper.kept(), (wrapper.root / ".git-sync").exists())
+        wrapper.stop()

@@ -28,6 +28,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
+from sidecar_runtime.volume.files import nearest_folder
 
 # What the wrapper does itself; git-sync hears nothing of it.
 OURS = frozenset(
@@ -294,17 +295,19 @@ class Engine:
     def _explain(self, code: int, report: str, last: list[str], fence: Fence) -> GitSyncFailed:
         said = heard(report) if report else "\n".join(map(heard, last))
         cause = explain(said, f"git-sync ended with {child.ending(code)}")
-        # Who logs in knows better what it means that nobody could.
-        if failure := self.access.failure:
-            cause = failure
-        elif cause.reason == "credentials_refused":
-            try:
+        try:
+            # Who logs in knows better what it means that nobody could.
+            if self.access.failure:
+                raise self.access.failure
+            if cause.reason == "target_full":
+                self.access.check_room(nearest_folder(self.root))
+            elif cause.reason == "credentials_refused":
                 known = self.access.explain(self.options.repo, fence)
                 who = self.access.who(fence) or "the credentials of git itself"
                 said = f"{cause.message} ({who})"
                 cause = known or SidecarError(cause.reason, said, cause.advice)
-            except SidecarError as error:
-                cause = error
+        except SidecarError as error:
+            cause = error
         return GitSyncFailed(cause, report)
 
     def _candidate(self) -> str:

@@ -31,6 +31,7 @@ from sidecar_runtime.volume.files import write_file
 
 SOCKET = "credentials"
 GIT_CONFIG = "gitconfig"
+PROBE_BYTES = 1 << 16
 # Beside these, which are not passwords, the username is a token: an old custom of GitHub's.
 TOKEN_PASSWORDS = ("", "x-oauth-basic")
 # What git-sync would put into git's cache.
@@ -114,6 +115,21 @@ class Access:
             )
         with folder as path:
             yield path
+
+    def check_room(self, root: str) -> None:
+        """
+        Tell a full private folder from a full volume, where git only says that there is no room.
+
+        Args:
+            root: A folder of the volume; where both are one file system, that is what is full.
+
+        Raises:
+            SidecarError: The private folder is full.
+        """
+        with _explained(f"cannot write to {self.folder}"):
+            if os.stat(self.folder).st_dev != os.stat(root).st_dev:
+                with tempfile.TemporaryFile(dir=self.folder) as file:
+                    file.write(bytes(PROBE_BYTES))
 
     def prepare(self) -> Prepared:
         """
