@@ -5,9 +5,11 @@ One cycle: what is asked, run, shown and announced.
 import os
 from pathlib import Path
 
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from tests.git_sync_wrapper.cycling import DOWN, ONE, TWO, Start
 from tests.runtime.recording import Log
+from tests.support.askpass import AskpassServer
 
 
 def test_shows_the_first_commit_and_then_only_asks_but_for_a_person(start: Start) -> None:
@@ -23,6 +25,19 @@ def test_shows_the_first_commit_and_then_only_asks_but_for_a_person(start: Start
     assert 1 == wrapper.count("git_fetch_count_total")
     assert Outcome("unchanged", ONE) == wrapper.cycle(is_asked_for=True)
     assert 2 == wrapper.runs()
+
+
+def test_an_askpass_service_is_asked_once_for_the_poll_and_the_sync(start: Start) -> None:
+    """One whose every other answer is wrong could give the wrong one to each sync."""
+    with AskpassServer("deploy", "secret") as service:
+        wrapper = start(GITSYNC_ASKPASS_URL=service.endpoint)
+        for name in (ONE, TWO):
+            wrapper.commit(name)
+            wrapper.cycle()
+            asked = [wrapper.access.who(Fence()) for _ in ("poll", "sync")]
+
+            assert ["user deploy, by GITSYNC_ASKPASS_URL"] * 2 == asked
+        assert 2 == len(service.requests)
 
 
 def test_follows_the_remote_forwards_and_back(start: Start) -> None:

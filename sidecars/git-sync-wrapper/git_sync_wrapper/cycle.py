@@ -52,6 +52,7 @@ class Session:
         """
         if fence.is_asked_for and self._context.gate is not None:
             self._context.gate.ask_again()
+        self._context.engine.access.start_over()
         try:
             outcome = self._run(fence)
         except SidecarError as error:

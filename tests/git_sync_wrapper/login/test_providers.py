@@ -128,20 +128,27 @@ Ask = Callable[[], Credential | None]
 
 
 @pytest.fixture
-def ask(service: AskpassServer, fence: Fence) -> Ask:
-    askpass = Askpass(f"{service.endpoint}/git?who=dags", REPO, {"http_proxy": "http://p:1"})
+def askpass(service: AskpassServer) -> Askpass:
+    return Askpass(f"{service.endpoint}/git?who=dags", REPO, {"http_proxy": "http://p:1"})
+
+
+@pytest.fixture
+def ask(askpass: Askpass, fence: Fence) -> Ask:
     return lambda: askpass.credential(REPO, fence)
 
 
-def test_askpass_is_asked_at_each_use_and_never_by_a_proxy(
-    service: AskpassServer, ask: Ask
+def test_askpass_says_it_until_it_is_refused_and_is_never_asked_by_a_proxy(
+    service: AskpassServer, askpass: Askpass, ask: Ask
 ) -> None:
-    said = [ask()]
+    said = [ask(), ask()]
+    askpass.refused(wanted("https://github.com/x"))
+    said.append(ask())
     # A few lines of shell, say.
     service.inject(faults.raw(b"HTTP/1.1 200 OK\n\njunk\nusername=next\r\npassword=other\n"))
+    askpass.refused(REPO)
     said.append(ask())
 
-    assert [Credential("deploy", "a=b%+"), Credential("next", "other")] == said
+    assert [*[Credential("deploy", "a=b%+")] * 3, Credential("next", "other")] == said
     assert ["/git?who=dags"] * 2 == [request.target for request in service.requests]
 
 

@@ -95,5 +95,4 @@ def test_all_cases_pass_but_for_those_that_the_documentation_names(
         results |= run_suite(tmp_path / "again", mode, again)
 
     assert len(results) > 80
-    # Two of those that are named go by chance.
-    assert set() == {name for name, result in results.items() if result == "FAIL"} - named
+    assert named == {name for name, result in results.items() if result == "FAIL"}

@@ -183,6 +183,12 @@ class Access:
             name = "a token" if is_token else f"user {credential.username}"
         return f"{name}, by {credential.origin}"
 
+    def start_over(self) -> None:
+        """
+        Drop what is kept for one cycle: another begins.
+        """
+        self._keyring.start_over()
+
     def refused(self, url: str) -> None:
         """
         Drop what is kept for the server of a URL: it was refused.

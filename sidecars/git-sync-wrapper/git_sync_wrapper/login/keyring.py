@@ -41,8 +41,10 @@ class Keyring:
             self._providers.append(
                 SecretsManager(source.secret, settings.secret_stage, repo, username, cleaner)
             )
+        self._askpass: Askpass | None = None
         if options.askpass_url:
-            self._providers.append(_askpass(options.askpass_url, repo, environ))
+            self._askpass = _askpass(options.askpass_url, repo, environ)
+            self._providers.append(self._askpass)
         self._providers.append(self._codecommit)
         if self._stored:
             self._providers.append(self._stored)
@@ -69,6 +71,13 @@ class Keyring:
         """
         for provider in self._providers:
             provider.refused(wanted)
+
+    def start_over(self) -> None:
+        """
+        Drop what is kept for one cycle: another begins.
+        """
+        if self._askpass:
+            self._askpass.start_over()
 
     def store(self, wanted: Wanted, credential: Credential) -> None:
         """

@@ -90,7 +90,8 @@ class Askpass:
     """
     ``--askpass-url``: a service that says ``username=…`` and ``password=…``.
 
-    git-sync itself gives it one second, and keeps what it said for an hour.
+    It is asked once a cycle, as by git-sync, which gives it one second, and keeps what it said for
+    an hour.
     """
 
     def __init__(self, url: str, repo: Wanted, environ: Mapping[str, str]) -> None:
@@ -98,13 +99,32 @@ class Askpass:
         self._repo = repo
         is_local = is_loopback(self._url.hostname or "")
         self._way = Way() if is_local else way_to(self._url, (), environ)
+        self._said: Credential | None = None
 
     def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
         """
-        Ask it, for the repository's server.
+        Return what it said, for the repository's server.
         """
         if not wanted.is_same_server(self._repo):
             return None
+        if self._said is None:
+            self._said = self._ask(fence)
+        return self._said
+
+    def refused(self, wanted: Wanted) -> None:
+        """
+        Ask it again the next time.
+        """
+        if wanted.is_same_server(self._repo):
+            self.start_over()
+
+    def start_over(self) -> None:
+        """
+        Ask it again: another cycle begins.
+        """
+        self._said = None
+
+    def _ask(self, fence: Fence) -> Credential:
         target = self._url._replace(scheme="", netloc="", fragment="").geturl() or "/"
         with closing(Remote(self._url, self._way)) as remote:
             try:
@@ -119,11 +139,6 @@ class Askpass:
             raise _askpass_failed("it says neither username= nor password=")
         username, password = (fields.get(name, "") for name in ("username", "password"))
         return Credential(username, password, origin="GITSYNC_ASKPASS_URL")
-
-    def refused(self, wanted: Wanted) -> None:
-        """
-        Nothing is kept.
-        """
 
 
 def _askpass_failed(why: str) -> CredentialError:
