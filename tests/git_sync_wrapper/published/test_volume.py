@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -144,25 +144,58 @@ def test_a_file_beyond_the_longest_path_comes_along(site: Site) -> None:
         assert [] == site.volume.look(ONE, is_holder=True)
 
 
-@pytest.mark.parametrize("can_exchange", [True, False])
-def test_the_same_commit_again_takes_the_old_ones_place(
-    site: Site, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
-) -> None:
+class Killed(BaseException):
+    """What a kill is to the steps before it."""
+
+
+def test_the_same_commit_again_takes_the_old_ones_place(site: Site) -> None:
     site.publish()
     (site.worktree / "new.py").write_text("")
-
-    def renameat2(*_: object) -> int:
-        ctypes.set_errno(errno.EINVAL)
-        return -1
-
-    if not can_exchange:
-        libc = SimpleNamespace(renameat2=renameat2)
-        monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: libc)
 
     site.add()
 
     assert (site.link / "new.py").exists()
     assert [ONE] == site.snapshots()
+
+
+def test_where_folders_cannot_change_names_the_link_shows_a_whole_commit_at_each_step(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS: other settings show other files of the same commit, and each step is the last."""
+
+    def renameat2(*_: object) -> int:
+        ctypes.set_errno(errno.EINVAL)
+        return -1
+
+    def replace(root: Path, steps: int) -> bool:
+        left = iter(range(steps))
+
+        def rename(*names: str, **folders: int) -> None:
+            if next(left, None) is None:
+                raise Killed
+            rename_of(*names, **folders)
+
+        rename_of = os.rename
+        site = Site(root)
+        site.publish()
+        (site.worktree / "new.py").write_text("")
+        with monkeypatch.context() as patch, suppress(Killed):
+            patch.setattr("ctypes.CDLL", lambda *_, **__: SimpleNamespace(renameat2=renameat2))
+            patch.setattr(os, "rename", rename)
+            site.publish()
+        site.volume.close()
+        after = Site(root)
+        after.volume.prepare()
+        assert "a = 1\n" == (site.link / "dags/a.py").read_text()
+        assert after.volume.published().commit.startswith(ONE)
+        after.publish()
+        after.volume.prune(ONE, Fence())
+        after.volume.close()
+        assert [ONE] == after.snapshots()
+        return next(left, None) is not None
+
+    assert not replace(root / "0", 0)
+    assert 8 < next(steps for steps in range(100) if replace(root / str(steps + 1), steps))
 
 
 def test_older_commits_are_pruned_and_the_shown_one_stays(site: Site) -> None:

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -209,26 +209,50 @@ class Volume:
         Make a snapshot of a worktree; nobody sees it yet.
 
         What has not changed since the shown commit is the same file. A snapshot of the same commit
-        that is still here makes way in one step: its files are the same, unless the settings have
-        changed, but those of a commit that is shown again must be new to whoever compares times.
+        that is still here makes way: its files are the same, unless the settings have changed, but
+        those of a commit that is shown again must be new to whoever compares times.
         """
         with explained(f"cannot make a snapshot of {commit}"):
             self._taken.pop(commit, None)
             shared = self._share(worktree)
+
+            def make(name: str) -> None:
+                self._snapshots.add(name, fill_and_list, fence)
 
             def fill_and_list(folder: int) -> None:
                 with opened(worktree) as checkout:
                     fill(checkout, folder)
                 self._list(commit, folder, shared)
 
-            if not self._snapshots.has(commit):
-                self._snapshots.add(commit, fill_and_list, fence)
-                return
-            again = f".{commit}.again"
-            self._snapshots.add(again, fill_and_list, fence)
+            if self._snapshots.has(commit):
+                self._replace(commit, make, fence)
+            else:
+                make(commit)
+
+    def _replace(self, commit: str, make: Callable[[str], None], fence: Fence) -> None:
+        """
+        Replace a snapshot in one step; where the file system has none for that (NFS), the link
+        shows the new one by another name meanwhile.
+        """
+        new, old, meanwhile = f".{commit}.new", f".{commit}.old", f"{commit}.again"
+        make(new)
+        with fence:
+            is_done = _exchange(new, commit, self.store)
+        if not is_done:
+            is_shown = commit == self._snapshots.current()
+            if is_shown:
+                remove_tree(meanwhile, self.store)
+                with fence:
+                    os.rename(new, meanwhile, src_dir_fd=self.store, dst_dir_fd=self.store)
+                self._snapshots.show(meanwhile, fence)
+                make(new)
             with fence:
-                _exchange(again, commit, self.store)
-            remove_tree(again, self.store)
+                for name, other in ((commit, old), (new, commit), (old, new)):
+                    os.rename(name, other, src_dir_fd=self.store, dst_dir_fd=self.store)
+            if is_shown:
+                self._snapshots.show(commit, fence)
+                remove_tree(meanwhile, self.store)
+        remove_tree(new, self.store)
 
     def look(self, commit: str, *, is_holder: bool) -> list[str] | None:
         """
@@ -433,18 +457,15 @@ def _open_folder(path: str, stack: ExitStack) -> int:
     return folder
 
 
-def _exchange(one: str, other: str, folder: int) -> None:
+def _exchange(one: str, other: str, folder: int) -> bool:
     """
-    Let two folders change names, in one step where the file system can.
+    Let two folders change names, in one step; False where the file system cannot.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     names = (os.fsencode(one), os.fsencode(other))
     if libc.renameat2(folder, names[0], folder, names[1], _RENAME_EXCHANGE) == 0:
-        return
+        return True
     number = ctypes.get_errno()
     if number not in _NO_EXCHANGE:
         raise OSError(number, os.strerror(number), other)
-    gone = f"{one}.gone"
-    os.rename(other, gone, src_dir_fd=folder, dst_dir_fd=folder)
-    os.rename(one, other, src_dir_fd=folder, dst_dir_fd=folder)
-    os.rename(gone, one, src_dir_fd=folder, dst_dir_fd=folder)
+    return False
