@@ -56,13 +56,17 @@ def test_while_nothing_is_shown_no_commit_goes(start: Start) -> None:
 
 
 def test_room_is_made_before_git_sync_needs_it(start: Start, tmp_path: Path, log: Log) -> None:
-    """The oldest goes first, and no more of them than must."""
+    """The oldest goes first, no more of them than must, and none for a remote that is down."""
     with small_volume(tmp_path / "root", "9m"):
         wrapper = start()
         for name in (ONE, TWO, THREE):
             wrapper.commit(name, name[0] * 2_000_000)
             wrapper.cycle()
+        wrapper.remote.error = DOWN
+        (wrapper.folder / "source").unlink()
+        wrapper.failure()
         kept = wrapper.kept()
+        wrapper.remote.error = None
         wrapper.commit(FOUR, "4" * 2_000_000)
         assert Outcome("changed", FOUR) == wrapper.cycle()
         wrapper.stop()

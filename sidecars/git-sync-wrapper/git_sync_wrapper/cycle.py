@@ -130,7 +130,9 @@ class Session:
                 commit, published, volume, fence, is_whole=is_whole
             )
 
-        commit, outcome = with_room(bring, self._context.engine.root, volume, fence)
+        is_new = wanted not in ("", self._settled_at)
+        root = self._context.engine.root
+        commit, outcome = with_room(bring, root, volume, fence, is_new=is_new)
         self._inspection.note_whole()
         # Not what the poll said: another replica of the server may have been behind.
         self._settled_at = self._options.ref if self._options.is_pinned else commit

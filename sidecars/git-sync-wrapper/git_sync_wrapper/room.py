@@ -19,19 +19,23 @@ from sidecar_runtime.fence import Fence
 T = TypeVar("T")
 
 
-def with_room(attempt: Callable[[], T], engine_root: str, volume: Volume, fence: Fence) -> T:
+def with_room(
+    attempt: Callable[[], T], engine_root: str, volume: Volume, fence: Fence, *, is_new: bool
+) -> T:
     """
     Check a commit out and publish it; return what that returns.
 
     Args:
         attempt: Does so, from the start each time.
         engine_root: git-sync's own root.
+        is_new: Whether the remote is known to have a new commit; without one no room is made
+            before it is needed.
 
     Raises:
         SidecarError: It failed; ``target_full`` where there is nothing left to remove.
         CycleAbandoned: The fence was revoked.
     """
-    if volume.is_short():
+    if is_new and volume.is_short():
         remove_stale(engine_root)
         while volume.is_short() and volume.drop_oldest(fence):
             pass
