@@ -75,6 +75,20 @@ def test_room_is_made_before_git_sync_needs_it(start: Start, tmp_path: Path, log
     assert [ONE] == [event["revision"] for event in log.events("snapshot_dropped")]
 
 
+def test_commits_that_share_their_files_stay_as_they_make_no_room(
+    start: Start, tmp_path: Path
+) -> None:
+    """Runs that are pinned to them need them."""
+    with small_volume(tmp_path / "root", "9m"):
+        wrapper = start()
+        for name in (ONE, TWO, THREE):
+            wrapper.commit(name, "a" * 4_000_000)
+            wrapper.cycle()
+
+        assert {ONE, TWO, THREE} == wrapper.kept()
+        wrapper.stop()
+
+
 def test_a_commit_larger_than_all_before_finds_the_room_that_there_can_be(
     start: Start, tmp_path: Path, log: Log
 ) -> None:

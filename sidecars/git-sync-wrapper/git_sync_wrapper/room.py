@@ -18,6 +18,9 @@ from sidecar_runtime.fence import Fence
 
 T = TypeVar("T")
 
+WORTH = 10
+"""Commits that together take less than a tenth of what is lacking share their files, and stay."""
+
 
 def with_room(
     attempt: Callable[[], T], engine_root: str, volume: Volume, fence: Fence, *, is_new: bool
@@ -35,10 +38,11 @@ def with_room(
         SidecarError: It failed; ``target_full`` where there is nothing left to remove.
         CycleAbandoned: The fence was revoked.
     """
-    if is_new and volume.is_short():
+    if is_new and volume.lacking_bytes() > 0:
         remove_stale(engine_root)
-        while volume.is_short() and volume.drop_oldest(fence):
-            pass
+        while 0 < volume.lacking_bytes() < WORTH * volume.older_bytes():
+            if not volume.drop_oldest(fence):
+                break
     is_first = True
     while True:
         try:

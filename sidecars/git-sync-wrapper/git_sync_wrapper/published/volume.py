@@ -397,15 +397,22 @@ class Volume:
             self._taken[commit] = taken(commit, self.store)
         return self._taken.get(commit, array("Q"))
 
-    def is_short(self) -> bool:
+    def lacking_bytes(self) -> int:
         """
-        Whether there is less room than another commit may take: as much as the shown one for its
-        files, and as much again for what git fetches.
+        Return how much room is lacking for another commit, 0 or less for none: it may take as much
+        as the shown one for its files, and as much again for what git fetches.
         """
         with explained(f"cannot look at {self.root}"):
             found = os.fstatvfs(self.store)
             shown = self._files(self._snapshots.current())
-            return found.f_bavail * found.f_frsize < 2 * sum(shown[1::2])
+            return 2 * sum(shown[1::2]) - found.f_bavail * found.f_frsize
+
+    def older_bytes(self) -> int:
+        """
+        Return how much room there would be without older commits.
+        """
+        with explained(f"cannot look at {self.root}"):
+            return self._older_bytes()
 
     def drop_oldest(self, fence: Fence) -> bool:
         """
