@@ -238,15 +238,3 @@ def test_a_second_wrapper_looks_when_it_takes_over(here: GitSite) -> None:
     first.kill()
 
     wait_until(lambda: before == contents(here.link.resolve()), "it is whole again")
-
-
-def test_a_second_wrapper_is_ready_beside_an_older_version_that_writes_no_lists(
-    here: GitSite,
-) -> None:
-    """A rolling update ends the old pod once the new one is ready."""
-    commit_files(here)
-    here.publish(GITSYNC_PERIOD="1h")
-    tree = here.link.resolve()
-    tree.with_name(f"{tree.name}.files").unlink()
-
-    assert 200 == here.wrapper().wait_until_ready().status

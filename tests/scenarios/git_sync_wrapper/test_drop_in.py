@@ -113,16 +113,6 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_hook_that_fails_is_tried_again_and_holds_nothing_up(here: GitSite) -> None:
-    with Hooked() as hooked:
-        hooked.inject(answer_with(Answer(500)), times=2)
-        wrapper = here.publish(GITSYNC_WEBHOOK_URL=hooked.endpoint, GITSYNC_WEBHOOK_BACKOFF="1s")
-        commit = here.commit_revision(2)
-        here.wait_until_shown(commit, wrapper)
-        hooked.wait_for(count=3)
-        wait_until(lambda: hooked.hashes()[-1] == commit, "the hook of the newest commit")
-
-
 def test_one_shot_waits_for_a_remote_that_comes_up(here: GitSite) -> None:
     here.server.stop()
     wrapper = here.wrapper(GIT_SYNC_WRAPPER_ONE_SHOT="true")
@@ -258,9 +248,3 @@ def test_passthrough_leaves_no_git_behind(here: GitSite) -> None:
 
     assert 143 == end.code
     wait_until(lambda: not here.gits_alive(), f"nothing is left: {here.gits_alive()}", 60)
-
-
-def test_passthrough_refuses_a_flag_that_git_sync_refuses(here: GitSite) -> None:
-    wrapper = here.wrapper("--depth=x", GIT_SYNC_WRAPPER_MODE="passthrough")
-
-    assert 2 == wrapper.wait_for_exit().code
