@@ -170,7 +170,7 @@ def test_where_folders_cannot_change_names_the_link_shows_a_whole_commit_at_each
     def replace(root: Path, steps: int) -> bool:
         left = iter(range(steps))
 
-        def rename(*names: str, **folders: int) -> None:
+        def rename(*names: Any, **folders: Any) -> None:
             if next(left, None) is None:
                 raise Killed
             rename_of(*names, **folders)
