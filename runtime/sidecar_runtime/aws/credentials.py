@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar_runtime import child
-from sidecar_runtime.aws import early
+from sidecar_runtime.aws import early, environment
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
@@ -160,7 +160,8 @@ class Chain:
         return self._identity or None
 
     def _fetch(self, fence: Fence, seconds: float) -> None:
-        answer = ask_child(early.CHAIN, ["anonymous"] * self._is_anonymous, seconds, fence)
+        known = None if self._is_anonymous else environment.answer(os.environ)
+        answer = known or ask_child(early.CHAIN, ["anonymous"] * self._is_anonymous, seconds, fence)
         found = answer.pop("credentials")
         if self._is_anonymous:
             self._credentials, self._config = ANONYMOUS, AwsConfig(**answer)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from sidecar_runtime import child
+from sidecar_runtime.aws import environment
 
 CHAIN = "sidecar_runtime.aws.chain"
 # An answer that nobody wanted for so long may have ended meanwhile.
@@ -36,6 +37,8 @@ def ask(*, is_anonymous: bool) -> None:
     Put the question; where no process can be started, whoever wants the answer will say so.
     """
     global _asked  # noqa: PLW0603 - of the process, as its signals are
+    if not is_anonymous and environment.answer(os.environ):
+        return
     command = command_of(CHAIN, ["anonymous"] * is_anonymous)
     with suppress(OSError):
         _asked = command, child.start(command, os.environ, "."), time.monotonic()
