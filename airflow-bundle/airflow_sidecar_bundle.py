@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -105,9 +106,11 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         Find the version, and wait for it where it is still on its way.
 
         Raises:
-            VersionUnavailable: It is gone at its source, or did not come in time.
+            VersionUnavailable: It is gone at its source, did not come in time, or its modules
+                would not be those that are imported.
         """
         if self.version:
+            self._refuse_mixture()
             self._wait_for(lambda: self._take(self._find(str(self.version))))
             with suppress(OSError):
                 # Airflow's clean-up of stale versions expects a folder there, and fails without.
@@ -142,6 +145,18 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         """
         template = self._view_url_template
         return template.format(version=version) if template and version else None
+
+    def _refuse_mixture(self) -> None:
+        """
+        Refuse what is current on Python's path, where it comes before the folder of a version.
+        """
+        link = Path(os.path.abspath(self._link))
+        for entry in map(os.path.abspath, sys.path):
+            if link in (Path(entry), *Path(entry).parents):
+                raise VersionUnavailable(
+                    f"{entry} is on Python's path: modules would come from what is current, and "
+                    f"not from version {self.version}; take it out of PYTHONPATH"
+                )
 
     def _current(self) -> Path:
         """

@@ -278,6 +278,24 @@ def test_what_is_no_version_is_refused(
     assert "is not a version" in fails(bundles, path=link, version=version)
 
 
+@pytest.mark.parametrize("place", ["current", "current/dags", ".s3-sync/../current/"])
+def test_a_task_that_would_import_what_is_current_fails(
+    airflow: Airflow,
+    daemon: Daemon,
+    releases: list[Release],
+    target: Path,
+    tmp_path: Path,
+    place: str,
+) -> None:
+    """PYTHONPATH comes before the folder of the version: modules would be other code."""
+    python_path = f"{MODULE}:{target}/{place}"
+    link = str(target / "current")
+    with running_bundles(airflow, tmp_path, {"PYTHONPATH": python_path}) as bundles:
+        said = fails(bundles, path=link, version=releases[3].revision)
+        assert "take it out of PYTHONPATH" in said and link in said
+        assert releases[3].revision == bundles.initialize(path=link).name
+
+
 def test_a_version_is_in_use_as_long_as_its_bundle(
     bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
 ) -> None:

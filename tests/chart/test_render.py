@@ -85,8 +85,10 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
         "task pod": {"s3-sync": "init"},
     },
     ("s3-sync.signed.yaml",): dict.fromkeys(READERS, DAGS),
-    ("s3-sync.versions.yaml",): dict.fromkeys((*READERS, "scheduler"), DAGS),
-    (AS_PODS, "s3-sync.versions.yaml"): dict.fromkeys((*READERS_AS_PODS, "scheduler"), DAGS),
+    ("s3-sync.versions.yaml",): dict.fromkeys(("dag-processor", "worker", "scheduler"), DAGS),
+    (AS_PODS, "s3-sync.versions.yaml"): dict.fromkeys(
+        ("dag-processor", "task pod", "scheduler"), DAGS
+    ),
     ("sync-perm.extra.yaml",): {"api-server": PERMISSIONS},
     ("airflowVersion=2.11.2", "sync-perm.extra.yaml"): {"webserver": PERMISSIONS},
     ("kerberos.extra.yaml",): dict.fromkeys(("triggerer", "worker"), TICKETS_EXTRA),
