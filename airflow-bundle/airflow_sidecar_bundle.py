@@ -90,16 +90,18 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         """
         The DAG folder of one version; it stays the same until :meth:`refresh`.
         """
+        if self._folder is None and self.version:
+            return self._versions() / str(self.version) / self._subdir
         return (self._folder or self._link) / self._subdir
 
     def get_current_version(self) -> Any:
         """
-        Return the version whose folder :attr:`path` is.
+        Return the version whose folder :attr:`path` is, or will be.
 
         Raises:
             VersionUnavailable: What is shown has no version.
         """
-        return BundleVersion((self._folder or self._shown()).name)
+        return BundleVersion(self.version or (self._folder or self._shown()).name)
 
     def initialize(self) -> None:
         """
@@ -151,7 +153,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         Refuse what is current on Python's path, where it comes before the folder of a version.
         """
         link = Path(os.path.abspath(self._link))
-        for entry in map(os.path.abspath, sys.path):
+        for entry in map(os.path.abspath, filter(None, sys.path)):
             if link in (Path(entry), *Path(entry).parents):
                 raise VersionUnavailable(
                     f"{entry} is on Python's path: modules would come from what is current, and "

@@ -15,7 +15,7 @@ import pytest
 from flit_core import buildapi
 
 from tests.conftest import Counts
-from tests.support.airflow import Airflow
+from tests.support.airflow import Airflow, Version
 from tests.support.asking import STORE
 from tests.support.bundles import MODULE, BundleFailed, Bundles, running_bundles
 from tests.support.daemon import Daemon
@@ -178,6 +178,16 @@ def test_a_version_that_is_not_on_the_volume_is_brought(
     assert files_of(0) == published(path)
     with pytest.raises(BundleFailed, match="cannot be refreshed"):
         bundles.do("refresh")
+
+
+def test_one_version_is_never_another_not_even_before_it_is_here(
+    bundles: Bundles, daemon: Daemon, releases: list[Release], target: Path, link: str
+) -> None:
+    version = releases[0].revision
+    bundles.do("new", path=link, version=version, subdir="dags")
+
+    assert version == bundles.do("version")
+    assert str(target / STORE / version / "dags") == bundles.do("path")
 
 
 def test_a_version_on_the_volume_needs_no_sidecar(
@@ -360,10 +370,12 @@ def test_many_at_once_get_their_own_version_and_each_is_fetched_once(
 # --- as Airflow has it
 
 
+@pytest.mark.parametrize("version", ["3.0", "3.2", "3", "next"])
 def test_airflow_makes_it_from_its_configuration_and_cleans_up_after_it(
-    airflow: Airflow, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
+    version: Version, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
 ) -> None:
     """Airflow's clean-up fails for a version without a folder where it expects one."""
+    airflow = Airflow.install_or_skip(version)
     configured = [
         {
             "name": "dags",
@@ -414,21 +426,40 @@ def test_a_mount_that_is_not_read_only_is_named(
     assert f"{link} can be written here" in (home / "log").read_text()
 
 
+MOUNTED = """
+mount -t tmpfs none /mnt && mkdir /mnt/dags /mnt/home && chmod 777 /mnt/home &&
+mount --bind {target} /mnt/dags && mount -o remount,ro,bind /mnt/dags && exec {becomes} $0 $@
+"""
+
+
+@pytest.mark.parametrize(
+    "becomes",
+    ["", "setpriv --reuid=65534 --regid=65534 --clear-groups"],
+    ids=["its own user", "run_as_user"],
+)
 def test_a_read_only_mount_is_enough(
-    airflow: Airflow, daemon: Daemon, releases: list[Release], target: Path, tmp_path: Path
+    airflow: Airflow,
+    daemon: Daemon,
+    releases: list[Release],
+    target: Path,
+    tmp_path: Path,
+    becomes: str,
 ) -> None:
-    """The socket too: a version is brought over it."""
-    inside = tmp_path / "mounted"
-    inside.mkdir()
+    """The socket too: a version is brought over it. As is Airflow's storage that others own."""
+    unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
+    if subprocess.run([*unshare, *becomes.split(), "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespaces here, or no right to change the user")
     home = tmp_path / "airflow"
-    script = f"mount --bind {target} {inside} && mount -o remount,ro,bind {inside} && exec $0 $@"
-    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no mount namespaces here")
-    wrapper = ("unshare", "-rm", "sh", "-c", script)
-    with running_bundles(airflow, home, wrapper=wrapper) as bundles:
-        path = bundles.initialize(path=str(inside / "current"), version=releases[0].revision)
+    script = MOUNTED.format(target=target, becomes=becomes)
+    inside = {
+        "HOME": "/mnt/home",
+        "AIRFLOW_HOME": "/mnt/home",
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": "/mnt/of-others",
+    }
+    with running_bundles(airflow, home, inside, [*unshare, "sh", "-c", script]) as bundles:
+        path = bundles.initialize(path="/mnt/dags/current", version=releases[0].revision)
         assert {name: body.decode() for name, body in files_of(0).items()} == bundles.do("read")
-    assert inside in path.parents
+    assert Path("/mnt/dags") in path.parents
     assert "can be written here" not in (home / "log").read_text()
 
 
