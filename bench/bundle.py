@@ -345,6 +345,5 @@ def _outcomes(results: Mapping[int, Costs]) -> Iterator[Outcome]:
                 f"400 files, of {peer}",
                 share,
                 ratio,
-                "Nearly all of it is the start of Python, and of the child that asks botocore for "
-                "credentials; git clones from the same disk.",
+                "Nearly all of it is the start of Python; git clones from the same disk.",
             )

@@ -20,9 +20,11 @@ from tests.support.asking import STORE
 from tests.support.bundles import MODULE, BundleFailed, Bundles, running_bundles
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, error
+from tests.support.git_sync import git_site, skip_reason
 from tests.support.releases import Release
 from tests.support.scripted import published
 from tests.support.shelf import Shelf, is_bundle, is_manifest, release_daemon
+from tests.support.waiting import wait_until
 
 SETTINGS: dict[str, str | None] = {
     "S3_SYNC_LAYOUT": "snapshot",
@@ -405,16 +407,31 @@ def test_people_can_look_at_a_version(bundles: Bundles, link: str) -> None:
     assert [None, None] == bundles.do("view")
 
 
-def test_commits_of_git_sync_are_versions(bundles: Bundles, tmp_path: Path) -> None:
-    for number, commit in enumerate(("1" * 40, "2" * 40)):
-        folder = tmp_path / "git/.snapshots" / commit
-        folder.mkdir(parents=True)
-        (folder / "mark.py").write_text(f"MARK = {number}")
-    link = tmp_path / "git/current"
-    link.symlink_to(f".snapshots/{'2' * 40}")
+def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Path) -> None:
+    """What it keeps, and what is in use."""
+    if reason := skip_reason():
+        pytest.skip(reason)
+    with git_site(tmp_path) as site:
+        link = str(site.link)
+        old = site.repository.commit(files_of(0), whole=True)
+        site.publish(GIT_SYNC_WRAPPER_RETAIN_COUNT="0", GIT_SYNC_WRAPPER_RETAIN_FOR="0s")
+        path = bundles.initialize(path=link)
+        assert old == path.name == bundles.do("version")
 
-    assert "2" * 40 == bundles.initialize(path=str(link)).name
-    assert "1" * 40 == bundles.initialize(path=str(link), version="1" * 40).name
+        new = site.repository.commit(files_of(1), whole=True)
+        site.wait_until_shown(new)
+        bundles.do("new", "run", path=link, version=old)
+        bundles.do("initialize", "run")
+        bundles.do("refresh")
+        assert new == bundles.do("version")
+        assert str(path) == bundles.do("path", "run")
+        assert files_of(0).items() <= published(path).items()
+
+        bundles.do("drop", "run")
+        newest = site.repository.commit(files_of(2), whole=True)
+        site.wait_until_shown(newest)
+        wait_until(lambda: not path.exists(), "nobody uses it any more", 30)
+        assert "all there is" in fails(bundles, path=link, version=old)
 
 
 def test_a_mount_that_is_not_read_only_is_named(
