@@ -36,7 +36,7 @@ class AskSocket(BoundedServer):
     Args:
         store: The open folder with the snapshots.
         has: Whether there is one of a revision.
-        ask: As of :class:`~sidecar_runtime.asked.Asked`.
+        ask: As of :class:`~sidecar_runtime.asking.asked.Asked`.
 
     Raises:
         OSError: There can be no socket on that volume.

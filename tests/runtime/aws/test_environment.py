@@ -93,5 +93,6 @@ def test_no_process_is_started_for_it(monkeypatch: pytest.MonkeyPatch, child: Fa
 
     early.ask(is_anonymous=False)
 
+    assert early._asked is None
     assert "AKIDEXAMPLE" == Chain().current(Fence())[0].access_key
     assert [] == child.calls
