@@ -5,6 +5,7 @@ Asks the KDCs for a ticket: each with its own short deadline, who answered last 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from functools import partial
 
 from kerberos_sidecar.formats.keytab import Keytab
@@ -30,7 +31,8 @@ def acquire_ticket(
     """
     began = time.monotonic()
     try:
-        with Request(str(principal), keytab.path) as request:
+        with ExitStack() as stack:
+            request = Request(stack, str(principal), keytab.path)
             _Asking(request, kdcs, patience).run()
             return request.ccache()
     except Unanswered as error:

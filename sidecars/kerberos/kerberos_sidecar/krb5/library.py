@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from kerberos_sidecar.formats.ccache import assemble
 
@@ -75,31 +75,37 @@ class Request:
     A request for a ticket-granting ticket, in the thread that makes it.
 
     Args:
+        stack: What it takes of memory is freed at the end of this.
         principal: With its realm.
         keytab: The path of the file with its keys.
 
     Raises:
-        Krb5Error: From every method, and on entering.
+        Krb5Error: On making it, and from every method.
     """
 
-    def __init__(self, principal: str, keytab: str) -> None:
-        self._principal = principal
-        self._keytab = keytab
-        self._stack = ExitStack()
+    def __init__(self, stack: ExitStack, principal: str, keytab: str) -> None:
+        free = stack.callback
         self._context = ctypes.c_void_p()
         self._request = ctypes.c_void_p()
         self._profile = ctypes.c_void_p()
         self._is_tcp_only = False
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._stack = stack
-            self._begin()
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._call("krb5_init_context", ctypes.byref(self._context))
+        free(_lib.krb5_free_context, self._context)
+        self._call("krb5_get_profile", self._context, ctypes.byref(self._profile))
+        free(_lib.profile_release, self._profile)
+        name = ctypes.c_void_p()
+        self._call("krb5_parse_name", self._context, principal.encode(), ctypes.byref(name))
+        free(_lib.krb5_free_principal, self._context, name)
+        self._call(
+            "krb5_init_creds_init",
+            *(self._context, name, None, None, 0, None, ctypes.byref(self._request)),
+        )
+        free(_lib.krb5_init_creds_free, self._context, self._request)
+        keys = ctypes.c_void_p()
+        path = f"FILE:{keytab}".encode()
+        self._call("krb5_kt_resolve", self._context, path, ctypes.byref(keys))
+        free(_lib.krb5_kt_close, self._context, keys)
+        self._call("krb5_init_creds_set_keytab", self._context, self._request, keys)
 
     def step(self, answer: bytes) -> Message | None:
         """
@@ -189,27 +195,6 @@ class Request:
             ctypes.byref(microseconds),
         )
         return assemble(content, seconds.value, microseconds.value)
-
-    def _begin(self) -> None:
-        free = self._stack.callback
-        self._call("krb5_init_context", ctypes.byref(self._context))
-        free(_lib.krb5_free_context, self._context)
-        self._call("krb5_get_profile", self._context, ctypes.byref(self._profile))
-        free(_lib.profile_release, self._profile)
-        name = ctypes.c_void_p()
-        principal = self._principal.encode()
-        self._call("krb5_parse_name", self._context, principal, ctypes.byref(name))
-        free(_lib.krb5_free_principal, self._context, name)
-        self._call(
-            "krb5_init_creds_init",
-            *(self._context, name, None, None, 0, None, ctypes.byref(self._request)),
-        )
-        free(_lib.krb5_init_creds_free, self._context, self._request)
-        keytab = ctypes.c_void_p()
-        path = f"FILE:{self._keytab}".encode()
-        self._call("krb5_kt_resolve", self._context, path, ctypes.byref(keytab))
-        free(_lib.krb5_kt_close, self._context, keytab)
-        self._call("krb5_init_creds_set_keytab", self._context, self._request, keytab)
 
     def _udp_bytes(self) -> int:
         limit = ctypes.c_int()
