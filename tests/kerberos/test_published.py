@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kerberos_sidecar.formats.principal import parse_principal
 from kerberos_sidecar.published import Published
 from tests.kerberos.given import as_nobody, ccache, open_way, tgt
 
@@ -61,6 +62,19 @@ def test_a_change_is_seen_at_once_and_no_change_costs_no_reading(path: Path) -> 
     second = published.look().ticket
 
     assert second is not None and END + 5 == second.ends_at
+
+
+def test_a_change_of_its_bytes_is_seen_whatever_time_it_claims(path: Path) -> None:
+    """A consumer of our uid can put the time back, as `cp -p` does."""
+    path.write_bytes(ccache(tgt(END)))
+    published, before = Published(str(path), 0o640), path.stat()
+    published.look()
+
+    path.write_bytes(ccache(tgt(END, name="nobodys"), name="nobodys"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert before.st_size == path.stat().st_size
+
+    assert "nobodys@EXAMPLE.COM" in published.look().problem_at(0.0, parse_principal("airflow@R"))
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "symlink", "closed"])

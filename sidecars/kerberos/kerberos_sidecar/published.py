@@ -42,7 +42,8 @@ class Published:
         except OSError as error:
             return Found(problem=f"is not there ({error.strerror})")
         stamp: tuple[int, ...] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-        stamp += (found.st_mode, found.st_gid, group, self.group or 0)
+        # Who may write can put the modification time back.
+        stamp += (found.st_ctime_ns, found.st_mode, found.st_gid, group, self.group or 0)
         with self._lock:
             if self._seen is None or self._seen[0] != stamp:
                 self._seen = (stamp, self._read(found, group))
