@@ -87,6 +87,24 @@ def test_a_stale_keytab_is_reported_with_advice(
     assert "export the keytab again" in said
 
 
+def test_a_stale_keytab_is_tried_as_seldom_as_by_the_daemon(
+    run: Run, tmp_path: Path, kdc: Kdc, krb5_config: Path
+) -> None:
+    """Who looks for the cause runs it again and again, and locks the account."""
+    kdc.add_principal("debugged")
+    kdc.copy_keys(tmp_path / "keytab" / "k", "debugged")
+    kdc.kadmin("cpw -randkey debugged")
+
+    said = [run()[1] for _ in range(2)]
+    before = kdc.requests()
+
+    assert all("FAIL  KDC            keytab_stale: " in one for one in said)
+    assert "FAIL  keytab         keytab_stale: " in run()[1]
+    assert before == kdc.requests()
+    kdc.write_keytab(tmp_path / "keytab" / "k", "debugged")
+    assert "  ok    KDC " in run()[1]
+
+
 def test_everything_that_is_wrong_is_reported_at_once(run: Run, tmp_path: Path) -> None:
     code, said = run(KERBEROS_CCACHE=str(tmp_path / "missing" / "ccache"))
 

@@ -445,6 +445,21 @@ def test_a_ccache_that_another_principal_takes_is_retaken_once_then_named(
     assert [("other@EXAMPLE.COM", "warning")] == [(e["owner"], e["level"]) for e in taken]
 
 
+def test_a_ccache_is_not_called_contested_before_it_was_given_back(
+    box: Box, kdc: Kdc, log: Log
+) -> None:
+    box.cycle()
+    box.ccache.write_bytes(ANOTHERS)
+    kdc.stop()
+    try:
+        assert ["kdc_unreachable"] * 2 == [box.fails().reason for _ in range(2)]
+    finally:
+        kdc.start()
+    assert [] == log.events("ccache_taken")
+
+    assert "changed" == box.cycle().result
+
+
 def test_all_that_fail_are_counted_in_the_error(start: Start) -> None:
     assert start({"a": "a", "b": "b"}).fails().message.endswith("; 1 more principals failed")
 

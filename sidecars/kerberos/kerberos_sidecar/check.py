@@ -22,6 +22,7 @@ from kerberos_sidecar.krb5.overlay import SITE_CONFIG, check_config
 from kerberos_sidecar.krb5.refusals import hung
 from kerberos_sidecar.krb5.verify import verify
 from kerberos_sidecar.published import Published
+from kerberos_sidecar.refused import Refused, keys_of
 from kerberos_sidecar.settings import Settings
 from kerberos_sidecar.source import Source
 from kerberos_sidecar.staging import Staging
@@ -52,7 +53,8 @@ def run(settings: Settings, who: Consumer) -> int:
     ccaches = [entry.ccache for entry in settings.entries]
     for entry in settings.entries:
         source = Source(entry, settings.keytab_dir, ccaches)
-        results.append(_Checks(entry, source, who, settings.timeout_seconds).run())
+        refused = Refused(entry.ccache, settings.lockout_window_seconds)
+        results.append(_Checks(entry, source, who, settings.timeout_seconds, refused).run())
     known = daemon("kerberos", settings.source, settings.http_bind, settings.target)
     return exit_code([*results, known is not False])
 
@@ -73,11 +75,14 @@ class _Checks:
     The checks of one ccache.
     """
 
-    def __init__(self, entry: Entry, source: Source, who: Consumer, timeout_seconds: float) -> None:
+    def __init__(
+        self, entry: Entry, source: Source, who: Consumer, timeout_seconds: float, refused: Refused
+    ) -> None:
         self._entry = entry
         self._source = source
         self._who = who
         self._timeout_seconds = timeout_seconds
+        self._refused = refused
         self._kdcs = Kdcs()
 
     def run(self) -> bool:
@@ -97,10 +102,13 @@ class _Checks:
     def _ticket(self) -> bool:
         """
         Acquire a ticket that is not published; a keytab is proven only by its use.
+
+        Keys that are refused count with the daemon's tries: who looks for a cause runs it often.
         """
         try:
             keytab = read_keytab(self._source.find())
             principal = keytab.select(self._entry.principal)
+            self._refused.check(keytab, principal, None)
         except SidecarError as error:
             return fail("keytab", error)
         keys = [key for key in keytab.keys if key.principal == principal]
@@ -121,6 +129,8 @@ class _Checks:
             text = f"gave a ticket in {seconds:.2f} s, until {iso(ticket.ends_at)}"
             say("ok", "KDC", f"{text}; its clock is {offset:+.0f} s from ours")
         except SidecarError as error:
+            if error.reason == "keytab_stale":
+                self._refused.add(keys_of(keytab, principal), time.time())
             return fail("KDC", error)
         return self._keys(keytab, principal, newest)
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from kerberos_sidecar.attempt import Attempt
 from kerberos_sidecar.formats.ccache import Ticket
-from kerberos_sidecar.formats.keytab import Keytab, read_keytab
+from kerberos_sidecar.formats.keytab import read_keytab
 from kerberos_sidecar.formats.moment import iso
 from kerberos_sidecar.formats.principal import Principal
 from kerberos_sidecar.krb5.acquire import acquire_ticket
@@ -186,7 +186,7 @@ class Session:
         if any(one.attempt and one.attempt.principal == principal for one in self._slots):
             return  # one at a time, as each wrong key counts
         check_config(self._settings)
-        self._check_refused(slot, keytab, principal)
+        self._refused(slot, principal).check(keytab, principal, slot.published.look().ticket)
         self._check_contested(slot, principal, cause)
         with Staging(slot.entry.ccache, slot.entry.mode, fence):
             pass  # a volume that is full or closed costs the KDC no request
@@ -203,28 +203,6 @@ class Session:
                 lambda: self._tell(slot),
             )
 
-    def _check_refused(self, slot: Slot, keytab: Keytab, principal: Principal) -> None:
-        """
-        Raises:
-            SidecarError: The KDC has refused these keys; after some more it locks the account.
-        """
-        refused = self._refused(slot, principal)
-        ticket = slot.published.look().ticket
-        wait_seconds = refused.wait_seconds(
-            keys_of(keytab, principal), time.time(), ticket.ends_at if ticket else None
-        )
-        if wait_seconds:
-            held_back = SidecarError(
-                "keytab_stale",
-                f"the KDC has refused the key of {principal} (kvno {keytab.kvno_of(principal)}) in "
-                f"{keytab.path}; it is not tried before {iso(time.time() + wait_seconds)}, so as "
-                "not to lock the account",
-                "Export the keytab again: a new one is tried at once. KERBEROS_LOCKOUT_WINDOW "
-                "sets the wait.",
-            )
-            held_back.retry_within_seconds = wait_seconds
-            raise held_back
-
     def _refused(self, slot: Slot, principal: Principal) -> Refused:
         if principal not in self._shared.refused:
             self._shared.refused[principal] = Refused(
@@ -233,29 +211,31 @@ class Session:
         return self._shared.refused[principal]
 
     @staticmethod
-    def _check_contested(slot: Slot, principal: Principal, cause: Cause) -> None:
+    def _taken_by(slot: Slot, principal: Principal, cause: Cause) -> Principal | None:
+        """
+        Return whose the ccache is, if it became another's and not by a new keytab of ours.
+        """
+        ticket = slot.published.look().ticket
+        if ticket is None or ticket.principal.resembles(principal) or cause == "keytab_changed":
+            return None
+        return ticket.principal
+
+    def _check_contested(self, slot: Slot, principal: Principal, cause: Cause) -> None:
         """
         Raises:
             SidecarError: Another principal's sidecar takes the ccache again and again.
         """
-        ticket = slot.published.look().ticket
-        if ticket is None or ticket.principal.resembles(principal) or cause == "keytab_changed":
-            return
-        ccache, at = slot.entry.ccache, time.monotonic()
-        if wait_seconds := contest_wait(slot.retaken_at, at):
+        owner = self._taken_by(slot, principal, cause)
+        if owner and (wait_seconds := contest_wait(slot.retaken_at, time.monotonic())):
             held_back = SidecarError(
                 "ccache_contested",
-                f"{ccache} is of {ticket.principal} again, although it was given back to "
+                f"{slot.entry.ccache} is of {owner} again, although it was given back to "
                 f"{principal}: something else publishes there",
                 "Give each principal a ccache of its own (KERBEROS_CCACHE); look for a second "
                 "sidecar or a kinit on this volume.",
             )
             held_back.retry_within_seconds = wait_seconds
             raise held_back
-        slot.retaken_at = [*slot.retaken_at[-9:], at]
-        log.warning(
-            "ccache_taken", ccache=ccache, owner=str(ticket.principal), principal=str(principal)
-        )
 
     def _tell(self, slot: Slot) -> None:
         """
@@ -301,8 +281,8 @@ class Session:
             slot.attempt = None
             if isinstance(result, SidecarError):
                 if result.reason == "keytab_stale":
-                    keys = keys_of(attempt.keytab, attempt.principal)
-                    self._refused(slot, attempt.principal).add(keys, time.time())
+                    refused = self._refused(slot, attempt.principal)
+                    refused.add(keys_of(attempt.keytab, attempt.principal), time.time())
                 self._note(slot, result, attempt.stamp)
                 return False
         if isinstance(result, BaseException):
@@ -331,9 +311,18 @@ class Session:
             and found.ticket.ends_at >= ticket.ends_at
         ):
             return False
+        owner = self._taken_by(slot, attempt.principal, attempt.cause)
         with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
             staging.publish(content)
         with fence:
+            if owner:
+                slot.retaken_at = [*slot.retaken_at[-9:], time.monotonic()]
+                log.warning(
+                    "ccache_taken",
+                    ccache=slot.entry.ccache,
+                    owner=str(owner),
+                    principal=str(attempt.principal),
+                )
             slot.published.group = staging.group
             self._refused(slot, attempt.principal).clear()
             self._record(slot, attempt, ticket)

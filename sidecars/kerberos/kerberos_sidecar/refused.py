@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import suppress
 
+from kerberos_sidecar.formats.ccache import Ticket
 from kerberos_sidecar.formats.keytab import Keytab
+from kerberos_sidecar.formats.moment import iso
 from kerberos_sidecar.formats.principal import Principal
 from kerberos_sidecar.formats.regular import read_regular
 from kerberos_sidecar.plan import lockout_wait
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.volume.files import write_file
 
 _SIZE_LIMIT_BYTES = 1 << 14
@@ -43,6 +47,24 @@ class Refused:
         self._path = os.path.join(folder, f".{name}.refused")
         self._window_seconds = window_seconds
         self._keys, self._at = self._read()
+
+    def check(self, keytab: Keytab, principal: Principal, ticket: Ticket | None) -> None:
+        """
+        Raises:
+            SidecarError: The KDC has refused these keys; after some more it locks the account.
+        """
+        keys, now = keys_of(keytab, principal), time.time()
+        if wait_seconds := self.wait_seconds(keys, now, ticket.ends_at if ticket else None):
+            held_back = SidecarError(
+                "keytab_stale",
+                f"the KDC has refused the key of {principal} (kvno {keytab.kvno_of(principal)}) in "
+                f"{keytab.path}; it is not tried before {iso(now + wait_seconds)}, so as not to "
+                "lock the account",
+                "Export the keytab again: a new one is tried at once. KERBEROS_LOCKOUT_WINDOW "
+                "sets the wait.",
+            )
+            held_back.retry_within_seconds = wait_seconds
+            raise held_back
 
     def wait_seconds(self, keys: str, now: float, ends_at: float | None) -> float:
         """
