@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -92,6 +92,33 @@ def config(key: str, value: bytes, name: str = "airflow", realm: str = "EXAMPLE.
     """One of the entries that libkrb5 keeps its notes in."""
     server = _principal("X-CACHECONF:", ["krb5_ccache_conf_data", key])
     return _credential(_principal(realm, [name]), server, (0, 0, 0, 0), 0, value)
+
+
+def _make_large(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 30)
+
+
+def _make_many_entries(path: Path) -> None:
+    credential = tgt(1, name="a", realm="R")
+    path.write_bytes(ccache(*[credential] * ((1 << 20) // len(credential) - 1)))
+
+
+def _make_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "kept").touch()
+
+
+SABOTAGE: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda path: None,
+    "1 GiB": _make_large,
+    "entries without end": _make_many_entries,
+    "pipe": os.mkfifo,
+    "folder": _make_folder,
+    "link to the keytab": lambda path: path.symlink_to("../keytab/airflow.keytab"),
+    "link to itself": lambda path: path.symlink_to(path),
+}
+"""What a consumer that may write can make of a ccache, once it has removed it."""
 
 
 def _credential(

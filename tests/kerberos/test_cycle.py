@@ -26,7 +26,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.loop.backoff import Backoff
-from tests.kerberos.given import ccache, config, tgt
+from tests.kerberos.given import SABOTAGE, ccache, config, tgt
 from tests.runtime.recording import Log
 from tests.support.kdc import REALM, Kdc, expiry_of
 from tests.support.raising import raised
@@ -116,7 +116,6 @@ def test_the_first_acquires_and_the_second_has_nothing_to_do(box: Box, log: Log)
 @pytest.mark.parametrize(
     ("harm", "cause"),
     [
-        (lambda path: path.unlink(), "missing"),
         (lambda path: path.write_bytes(b""), "damaged"),
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "damaged"),
         (lambda path: path.write_bytes(ANOTHERS), "taken"),
@@ -134,6 +133,21 @@ def test_damage_to_a_ccache_is_repaired(
     box.cycle()
 
     assert ["start", cause] == causes(log)
+    assert box.sidecar.readiness().ready
+
+
+@pytest.mark.parametrize("kind", SABOTAGE)
+def test_whatever_became_of_a_ccache_the_next_cycle_replaces_it(
+    box: Box, log: Log, kind: str
+) -> None:
+    box.cycle()
+    box.ccache.unlink()
+    SABOTAGE[kind](box.ccache)
+    assert not box.sidecar.readiness().ready
+
+    box.cycle()
+
+    assert ["start", "missing" if kind == "nothing" else "damaged"] == causes(log)
     assert box.sidecar.readiness().ready
 
 

@@ -16,7 +16,7 @@ from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.plan import Acquired
 from kerberos_sidecar.settings import load_settings
 from kerberos_sidecar.sidecar import POLL_SECONDS, KerberosSidecar
-from tests.kerberos.given import ccache, entry, keytab, tgt
+from tests.kerberos.given import SABOTAGE, ccache, entry, keytab, tgt
 from tests.runtime.recording import Log
 from tests.support.waiting import wait_until
 
@@ -57,8 +57,19 @@ def test_a_keytab_that_appears_asks_for_a_cycle_at_once(
     assert log.events("keytab_changed")
 
 
+@pytest.mark.parametrize("kind", SABOTAGE)
+def test_whatever_becomes_of_a_ccache_asks_for_a_cycle_at_once(
+    woken: threading.Semaphore, tmp_path: Path, kind: str
+) -> None:
+    """The kernel tells it: the next look is an hour away. So healing takes one cycle, no wait."""
+    (tmp_path / "cc").unlink()
+    SABOTAGE[kind](tmp_path / "cc")
+
+    assert woken.acquire(timeout=10)
+
+
 def test_a_ccache_that_is_lost_asks_for_a_cycle_once(
-    log: Log, woken: threading.Semaphore, tmp_path: Path
+    woken: threading.Semaphore, tmp_path: Path
 ) -> None:
     """Else it would wait until the failure of another principal is tried again."""
     (tmp_path / "cc").unlink()

@@ -2,45 +2,19 @@
 The ccache's volume is full, closed, gone or read-only: the last ccache stays, whole.
 """
 
-import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.kerberos.given import ccache, tgt
+from tests.kerberos.given import SABOTAGE
 from tests.support.site import Site, assert_tells, failure
 from tests.support.waiting import wait_until
 
 RSS_MIB = 48
-
-
-def make_large(site: Site) -> None:
-    site.ccache.touch()
-    os.truncate(site.ccache, 1 << 30)
-
-
-def make_many_entries(site: Site) -> None:
-    credential = tgt(1, name="a", realm="R")
-    site.ccache.write_bytes(ccache(*[credential] * ((1 << 20) // len(credential) - 1)))
-
-
-def make_folder(site: Site) -> None:
-    site.ccache.mkdir()
-    (site.ccache / "kept").touch()
-
-
-SABOTAGE: dict[str, Callable[[Site], object]] = {
-    "1 GiB": make_large,
-    "entries without end": make_many_entries,
-    "pipe": lambda site: os.mkfifo(site.ccache),
-    "folder": make_folder,
-    "link to the keytab": lambda site: site.ccache.symlink_to(site.keytab),
-    "link to itself": lambda site: site.ccache.symlink_to(site.ccache),
-}
 
 
 @pytest.fixture
@@ -111,7 +85,7 @@ def test_whatever_a_consumer_makes_of_the_ccache_is_healed(here: Site) -> None:
     daemon = here.publish()
     for sabotage in SABOTAGE.values():
         here.ccache.unlink()
-        sabotage(here)
+        sabotage(here.ccache)
 
         daemon.wait_until_ready()
 
@@ -123,7 +97,7 @@ def test_whatever_a_consumer_makes_of_the_ccache_is_healed(here: Site) -> None:
 def test_whatever_a_consumer_made_of_the_ccache_keeps_nobody_from_starting(
     here: Site, kind: str
 ) -> None:
-    SABOTAGE[kind](here)
+    SABOTAGE[kind](here.ccache)
 
     daemon = here.publish()
 
