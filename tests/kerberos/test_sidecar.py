@@ -1,5 +1,5 @@
 """
-What watches keytabs beside the cycles.
+What it says of the ccaches on the volume, and what watches them and the keytabs beside the cycles.
 """
 
 import threading
@@ -16,8 +16,10 @@ from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.plan import Acquired
 from kerberos_sidecar.settings import load_settings
 from kerberos_sidecar.sidecar import POLL_SECONDS, KerberosSidecar
+from tests.kerberos.box import Box, Start
 from tests.kerberos.given import SABOTAGE, ccache, entry, keytab, tgt
 from tests.runtime.recording import Log
+from tests.support.kdc import REALM
 from tests.support.waiting import wait_until
 
 POLL = 3600.0
@@ -111,3 +113,84 @@ def test_what_the_kernel_does_not_tell_is_seen_at_the_next_look(
     assert woken.acquire(timeout=10)
     wait_until(lambda: len(waited) == 2, "it waits again")
     assert waited[1] <= POLL_SECONDS
+
+
+def test_is_ready_after_a_restart_before_any_cycle(start: Start, box: Box) -> None:
+    box.cycle()
+    published_at = box.ccache.stat().st_mtime
+
+    ready = start().sidecar.readiness()
+
+    assert (True, published_at, "") == (ready.ready, ready.published_at, ready.problem)
+    assert ready.revision.startswith("until 20")
+
+
+@pytest.mark.parametrize("mode", [0o2700, 0o701], ids=oct)
+def test_a_folder_that_the_group_cannot_enter_is_a_warning_as_others_may_read_well(
+    box: Box, log: Log, start: Start, mode: int
+) -> None:
+    """Airflow may have our uid, or come as one of the others."""
+    box.ccache.parent.chmod(mode)
+    closed = start()
+
+    closed.cycle()
+
+    assert closed.sidecar.readiness().ready
+    warning = (
+        f"{box.ccache} is in {box.ccache.parent} of mode {mode:04o}, which its group may not enter"
+    )
+    details = closed.sidecar.details()[str(box.ccache)]
+    assert isinstance(details, dict)
+    assert warning == details["warning"]
+    closed.sidecar.watch(lambda: None)
+    assert [str(box.ccache)] == [event["ccache"] for event in log.events("folder_closed")]
+
+
+def test_a_folder_that_lets_everybody_in_who_may_read_is_no_matter(
+    box: Box, log: Log, start: Start
+) -> None:
+    for folder_mode, mode in ((0o2750, "0640"), (0o700, "0600")):
+        box.ccache.parent.chmod(folder_mode)
+        start(KERBEROS_CCACHE_MODE=mode).sidecar.watch(lambda: None)
+
+    assert [] == log.events("folder_closed")
+
+
+@pytest.mark.parametrize(
+    ("principal", "owner", "problem"),
+    [
+        ("", "airflow", "may be anybody's"),
+        ("airflow", "airflow", "may be anybody's"),
+        (f"airflow@{REALM}", "airflow", ""),
+        (f"airflow@{REALM}", "other", "is of other"),
+    ],
+)
+def test_without_a_keytab_only_the_ticket_of_the_named_principal_counts(
+    start: Start, tmp_path: Path, keytab: Path, principal: str, owner: str, problem: str
+) -> None:
+    box = start(KERBEROS_PRINCIPAL=principal)
+    box.ccache.write_bytes(ccache(tgt(1 << 31, name=owner, realm=REALM), name=owner, realm=REALM))
+    keytab.unlink()
+
+    ready = start(KERBEROS_PRINCIPAL=principal).sidecar.readiness()
+
+    assert (not problem, True) == (ready.ready, problem in ready.problem)
+
+
+def test_whose_ticket_it_must_be_is_read_from_the_keytab_before_any_cycle(start: Start) -> None:
+    box = start()
+    box.ccache.write_bytes(
+        ccache(tgt(1 << 31, name="other", realm=REALM), name="other", realm=REALM)
+    )
+
+    assert f"is of other@{REALM}, not of airflow@{REALM}" in box.sidecar.readiness().problem
+
+
+def test_keytab_and_ccache_in_one_folder_are_worth_a_warning(
+    start: Start, tmp_path: Path, keytab: Path, log: Log
+) -> None:
+    for path in (keytab.with_name("ccache"), tmp_path / "elsewhere"):
+        start(KERBEROS_CCACHE=str(path)).sidecar.watch(lambda: None)
+
+    exposed = log.events("keytab_exposed")
+    assert [str(keytab.parent)] == [event["folder"] for event in exposed]

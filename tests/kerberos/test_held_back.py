@@ -1,0 +1,123 @@
+"""
+What is not tried again at once: keys that the KDC has refused, a ccache that others take.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from kerberos_sidecar.formats.keytab import read_keytab
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.kerberos.box import ANOTHERS, Box, Start
+from tests.runtime.recording import Log
+from tests.support.kdc import Kdc
+from tests.support.raising import raised
+
+
+def test_old_keys_keep_the_last_ticket_and_say_so_until_they_are_new(
+    box: Box, kdc: Kdc, keytab: Path, log: Log
+) -> None:
+    box.cycle()
+    content = box.ccache.read_bytes()
+    kdc.kadmin("cpw -randkey airflow")
+    os.utime(keytab)
+
+    assert ["keytab_stale"] * 2 == [box.fails().reason for _ in range(2)]
+    assert content == box.ccache.read_bytes()
+    assert box.sidecar.readiness().ready
+    assert read_keytab(str(keytab)).keys[0].kvno == box.sample("kerberos_keytab_kvno")
+
+    kdc.copy_keys(keytab, "airflow")
+    assert "changed" == box.cycle().result
+
+
+def test_wrong_keys_are_tried_twice_also_across_restarts_and_new_ones_at_once(
+    start: Start, kdc: Kdc, keytab: Path, log: Log
+) -> None:
+    kdc.kadmin("modprinc +requires_preauth airflow")
+    kdc.kadmin("cpw -randkey airflow")
+    before = refusals(kdc)
+    box = start()
+
+    reasons = [box.fails().reason for _ in range(3)]
+    again = start()
+    held = again.fails()
+    asked = raised(SidecarError, again.cycle, Fence(is_asked_for=True))
+
+    assert ["keytab_stale"] * 5 == [*reasons, held.reason, asked.reason]
+    assert 2 == refusals(kdc) - before
+    assert "is not tried before 20" in held.message
+    keytab.unlink()
+    kdc.copy_keys(keytab, "airflow")
+    assert "changed" == again.cycle().result
+    assert ["ccache"] == os.listdir(box.ccache.parent), "what was remembered is forgotten"
+    kdc.kadmin("modprinc -requires_preauth airflow")
+
+
+class RevokedBetween(Fence):
+    """A fence that is revoked as soon as the result of an attempt was taken, as by SIGTERM."""
+
+    def __init__(self, box: Box) -> None:
+        super().__init__()
+        (self._slot,) = box.sidecar._slots
+        self._has_begun = False
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        if self._has_begun and self._slot.attempt is None:
+            self.revoke()
+        self._has_begun = self._slot.attempt is not None
+
+
+def test_a_refusal_is_remembered_though_its_cycle_ends_at_that_moment(
+    start: Start, kdc: Kdc, keytab: Path
+) -> None:
+    """A container that is stopped again and again would lock the account otherwise."""
+    kdc.kadmin("modprinc +requires_preauth airflow")
+    kdc.kadmin("cpw -randkey airflow")
+    before = refusals(kdc)
+    for _ in range(3):
+        box = start()
+        with suppress(CycleAbandoned, SidecarError):
+            box.cycle(RevokedBetween(box))
+
+    assert 2 == refusals(kdc) - before
+    kdc.copy_keys(keytab, "airflow")
+    kdc.kadmin("modprinc -requires_preauth airflow")
+
+
+def refusals(kdc: Kdc) -> int:
+    return (kdc.folder / "kdc.log").read_text().count("PREAUTH_FAILED: airflow@")
+
+
+def test_a_ccache_that_another_principal_takes_is_retaken_once_then_named(
+    box: Box, log: Log
+) -> None:
+    box.cycle()
+    box.ccache.write_bytes(ANOTHERS)
+    box.cycle()
+    box.ccache.write_bytes(ANOTHERS)
+
+    error = box.fails()
+
+    assert "ccache_contested" == error.reason
+    assert "other@EXAMPLE.COM" in error.message and "airflow@" in error.message
+    assert ANOTHERS == box.ccache.read_bytes()
+    taken = log.events("ccache_taken")
+    assert [("other@EXAMPLE.COM", "warning")] == [(e["owner"], e["level"]) for e in taken]
+
+
+def test_a_ccache_is_not_called_contested_before_it_was_given_back(
+    box: Box, kdc: Kdc, log: Log
+) -> None:
+    box.cycle()
+    box.ccache.write_bytes(ANOTHERS)
+    kdc.stop()
+    try:
+        assert ["kdc_unreachable"] * 2 == [box.fails().reason for _ in range(2)]
+    finally:
+        kdc.start()
+    assert [] == log.events("ccache_taken")
+
+    assert "changed" == box.cycle().result

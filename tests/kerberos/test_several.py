@@ -1,0 +1,102 @@
+"""
+Several principals in one cycle: none of them holds up the others.
+"""
+
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from kerberos_sidecar.formats.ccache import read_ticket
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.kerberos.box import Start
+from tests.runtime.recording import Log
+from tests.support.kdc import Kdc
+from tests.support.waiting import wait_until
+
+
+def test_one_that_fails_does_not_stop_the_others(start: Start, tmp_path: Path, log: Log) -> None:
+    good, bad = tmp_path / "cc" / "good", tmp_path / "cc" / "bad"
+    box = start({"nobody": "bad", "airflow": "good"})
+
+    reasons = [box.fails().reason for _ in range(3)]
+
+    assert ["principal_absent"] * 3 == reasons
+    assert ["good"] == os.listdir(good.parent)
+    assert 0o600 == good.stat().st_mode & 0o777
+    assert ["nobody"] == [event["principal"] for event in log.events("principal_failed")]
+    ready = box.sidecar.readiness()
+    assert not ready.ready
+    assert f"{bad} is not there (No such file or directory)" == ready.problem
+    details = box.sidecar.details()
+    assert "principal_absent" in str(details[str(bad)])
+    assert "last_error" not in str(details[str(good)])
+
+
+def test_a_failure_that_comes_back_after_another_process_has_helped_is_named_again(
+    start: Start, tmp_path: Path, kdc: Kdc, log: Log
+) -> None:
+    kdc.add_principal("second")
+    kdc.write_keytab(tmp_path / "keytab" / "airflow.keytab", "second")
+    box = start({"airflow": "first", "second": "second"})
+    box.cycle()
+    path = tmp_path / "cc" / "second"
+    good = path.read_bytes()
+    kdc.stop()
+    try:
+        for _ in range(2):
+            path.unlink()
+            assert "kdc_unreachable" == box.fails().reason
+            path.write_bytes(good)
+            path.chmod(0o600)
+            assert "unchanged" == box.cycle().result
+    finally:
+        kdc.start()
+
+    assert 2 == len(log.events("principal_failed"))
+
+
+def test_a_realm_that_hangs_holds_up_nobody(
+    start: Start, tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
+) -> None:
+    """
+    The cycle is abandoned over the silent KDC of the one; the other gets its tickets meanwhile,
+    and the status names the KDC. The next cycle publishes what comes late, without a request.
+    """
+    with Kdc(tmp_path / "other", "OTHER.TEST") as other:
+        hung = other.add_principal("airflow")
+        other.write_keytab(keytab, hung)
+        with krb5_config.open("a") as config:
+            config.write(f"  OTHER.TEST = {{\n    kdc = {other.address}\n  }}\n")
+        other.hang()
+        box = start({hung: "hung", f"airflow@{kdc.realm}": "good"})
+        good, late = tmp_path / "cc" / "good", tmp_path / "cc" / "hung"
+        fence = Fence()
+
+        def cycle() -> None:
+            with suppress(CycleAbandoned):
+                box.cycle(fence)
+
+        thread = threading.Thread(target=cycle)
+        thread.start()
+        wait_until(good.exists, "the first ticket of the other")
+        good.unlink()
+        wait_until(good.exists, "the second, in the same cycle")
+        wait_until(lambda: "OTHER" in str(fence.blame), "it waits for the silent one again")
+        fence.revoke()
+        thread.join()
+        details = box.sidecar.details()
+        ends_at = read_ticket(good.read_bytes()).ends_at
+        assert ends_at == box.sample("kerberos_ticket_expiry_timestamp_seconds", good)
+        other.resume()
+        outcome = box.cycle()
+
+        assert ("changed", 1) == (outcome.result, outcome.counts["tickets_acquired"])
+        assert hung == str(read_ticket(late.read_bytes()).principal)
+        assert other.requests() <= 2, "one request, by UDP and by TCP"
+    assert "kdc_hung" in str(details[str(late)])
+    assert "last_error" not in str(details[str(good)])
+
+
+def test_all_that_fail_are_counted_in_the_error(start: Start) -> None:
+    assert start({"a": "a", "b": "b"}).fails().message.endswith("; 1 more principals failed")
