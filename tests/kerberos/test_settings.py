@@ -86,6 +86,12 @@ def test_an_error_names_the_variable_that_was_written() -> None:
     assert ("AIRFLOW__KERBEROS__CCACHE", "KCM:") == (problem.setting, problem.value)
 
 
+def test_a_life_may_be_a_year() -> None:
+    settings = read(KERBEROS_TICKET_LIFETIME="365d", KERBEROS_RENEW_LIFETIME="365d")
+
+    assert settings.ticket_lifetime_seconds == settings.renew_lifetime_seconds == 365 * 86400
+
+
 @pytest.mark.parametrize("text", ["/run/cc", "FILE:/run/cc", "file:/run//cc", "/run/./cc"])
 def test_a_ccache_is_a_file(text: str) -> None:
     assert "/run/cc" == ccache(text)
