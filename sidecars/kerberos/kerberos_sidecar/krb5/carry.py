@@ -13,8 +13,8 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,12 +111,8 @@ def carry(
     Raises:
         Unanswered: There is none.
     """
-    names = {host: look_up(host) for host in {way.host for way in ways}}
-    round_ = _Round(message, ways, patience, hear, names)
-    try:
+    with closing(_Round(message, ways, patience, hear, look_up)) as round_:
         return round_.run(first_seconds)
-    finally:
-        round_.close()
 
 
 class _Round:
@@ -130,12 +126,12 @@ class _Round:
         ways: Sequence[Way],
         patience: Patience,
         hear: Hear,
-        names: Mapping[str, Addresses],
+        look_up: LookUp,
     ) -> None:
         self._message = message
         self._patience = patience
         self._hear = hear
-        self._names = names
+        self._names = {host: look_up(host) for host in {way.host for way in ways}}
         self._waiting: deque[tuple[Way, Address | None]] = deque((way, None) for way in ways)
         self._late = set(ways)
         self._selector = selectors.DefaultSelector()

@@ -69,9 +69,9 @@ def addresses(host: str, last: dict[str, list[Address]]) -> Addresses:
         last[host] = found
         return found
 
-    began_at = time.monotonic()
-    is_address = re.fullmatch(r"[\d.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%\w+)?", host)
-    asked = _at_once(look_up) if is_address else _soon(look_up)
+    if re.fullmatch(r"[\d.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%\w+)?", host):
+        return lambda _: look_up()  # an address: nobody is asked
+    began_at, asked = time.monotonic(), _soon(look_up)
 
     def wait(seconds: float) -> list[Address]:
         if host in last:
@@ -238,18 +238,12 @@ def _soon(function: Callable[[], _T]) -> Future[_T]:
     Call a function in a thread that nobody waits for at the end of the process.
     """
     future: Future[_T] = Future()
-    Thread(target=_fill, args=(future, function), name="look up", daemon=True).start()
+
+    def fill() -> None:
+        try:
+            future.set_result(function())
+        except OSError as error:
+            future.set_exception(error)
+
+    Thread(target=fill, name="look up", daemon=True).start()
     return future
-
-
-def _at_once(function: Callable[[], _T]) -> Future[_T]:
-    future: Future[_T] = Future()
-    _fill(future, function)
-    return future
-
-
-def _fill(future: Future[_T], function: Callable[[], _T]) -> None:
-    try:
-        future.set_result(function())
-    except OSError as error:
-        future.set_exception(error)
