@@ -1,25 +1,48 @@
 """
-The page about Java, word by word, with Hadoop's own client.
+Programs that use the ticket: curl, and Spark with Hadoop's own client as the page about Java says.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup-test as root")
+
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.support.hadoop import HadoopClient, hadoop_client
-from tests.support.kdc import PATH
+from tests.support.kdc import PATH, Kdc
 from tests.support.site import Site
+from tests.support.spark import spark
 from tests.support.waiting import wait_until
+from tests.support.web_hdfs import WebHdfs
 
 PAGE = (Path(__file__).parents[3] / "docs/how-to/use-the-ticket-from-java.md").read_text()
 TICKETS = 5
 LIFE = "20s"
+# So that tickets of seconds can be tried: Hadoop waits a minute between two log-ins.
+OFTEN = (
+    "<property><name>hadoop.kerberos.min.seconds.before.relogin</name><value>1</value></property>"
+)
+
+
+@pytest.fixture(scope="module")
+def hdfs(kdc: Kdc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebHdfs]:
+    """A service that knows its own keytab and no KDC."""
+    keytab = tmp_path_factory.mktemp("hdfs") / "keytab"
+    kdc.write_keytab(keytab, kdc.add_principal("HTTP/localhost"))
+    with WebHdfs(keytab) as hdfs:
+        yield hdfs
+
+
+def consumer(site: Site) -> dict[str, str]:
+    return {"PATH": PATH, "KRB5_CONFIG": str(site.config), "KRB5CCNAME": f"FILE:{site.ccache}"}
 
 
 def block(kind: str, first: str) -> str:
@@ -30,54 +53,88 @@ def block(kind: str, first: str) -> str:
 
 
 @contextmanager
-def client(site: Site, core_site: str) -> Iterator[HadoopClient]:
-    """A Hadoop client set up as the page says, with the paths of this site."""
-    name = f"hive/{site.principal.partition('@')[0]}.example.test"
+def reading(site: Site, hdfs: WebHdfs, core_site: str) -> Iterator[list[str]]:
+    """Spark set up as the page says, with the paths of this site, once it has read the file."""
     jaas = site.folder / "jaas.conf"
     jaas.write_text(block("text", "com.sun.security.jgss.initiate"))
     options = block("text", "-Djava.security.krb5.conf")
     options = options.replace("/etc/krb5/krb5.conf", str(site.config))
     options = options.replace("/opt/airflow/jaas.conf", str(jaas))
-    environment = {
-        "PATH": PATH,
-        "KRB5_CONFIG": str(site.config),
-        "KRB5CCNAME": f"FILE:{site.ccache}",
-        "JAVA_TOOL_OPTIONS": " ".join(options.split()),
-    }
-    service = site.kdc.add_principal(name)
-    with hadoop_client(site.folder, core_site, service, environment) as found:
-        wait_until(lambda: found.tickets, "the client has logged in", 120)
-        yield found
+    environment = consumer(site) | {"JAVA_TOOL_OPTIONS": " ".join(options.split())}
+    # A new client for each reading, so that each needs the ticket: its tokens live longer.
+    each = "spark.hadoop.fs.webhdfs.impl.disable.cache=true"
+    submitted = spark(
+        site.folder,
+        core_site + OFTEN,
+        hdfs.url,
+        environment,
+        *("--conf", each, "--conf", block("text", "spark.").strip()),
+    )
+    site.publish()
+    with submitted as said:
+        wait_until(lambda: "rows 2\n" in said or failures(said), "the file was read", 240)
+        assert [] == failures(said)
+        assert f"user {site.principal} KERBEROS\n" in said
+        yield said
+
+
+def failures(said: list[str]) -> list[str]:
+    return [line for line in said if line.startswith("failed ")]
+
+
+def tickets(hdfs: WebHdfs) -> int:
+    """How many tickets it was shown; one may be told to end a second later or earlier."""
+    ends = sorted(hdfs.ends_at)
+    return 1 + sum(after - before > 3 for before, after in pairwise(ends))
 
 
 @pytest.mark.timeout(900)
-def test_hadoop_takes_each_new_ticket_with_the_line_of_the_page(
-    make_site: MakeSite, only_in_full: None
+def test_spark_takes_each_new_ticket_with_the_line_of_the_page(
+    make_site: MakeSite, hdfs: WebHdfs, only_in_full: None
 ) -> None:
     """Hadoop renews at 80 % of a ticket's life, the sidecar at half of it."""
     site = make_site(LIFE)
-    site.publish()
+    hdfs.ends_at.clear()
 
-    with client(site, block("xml", "<property>")) as found:
-        wait_until(lambda: len(found.tickets) > TICKETS, "five tickets more", 600)
+    with reading(site, hdfs, block("xml", "<property>")) as said:
+        wait_until(lambda: tickets(hdfs) > TICKETS, "five tickets more", 600)
 
-    assert [] == found.failures
-    assert any(f"user {site.principal} KERBEROS" in line for line in found.said)
+        assert [] == failures(said)
+    assert site.principal == hdfs.guests[-1]
 
 
 @pytest.mark.timeout(900)
 def test_without_that_line_its_ticket_ends_beside_a_fresh_one(
-    make_site: MakeSite, only_in_full: None
+    make_site: MakeSite, hdfs: WebHdfs, only_in_full: None
 ) -> None:
     """The test above would prove nothing if Hadoop took new tickets in any case."""
     site = make_site(LIFE)
-    site.publish()
+    hdfs.ends_at.clear()
     properties = re.findall(r"<property>.*?</property>", block("xml", "<property>"), re.DOTALL)
     others = [one for one in properties if "kinit.command" not in one]
     assert len(others) == len(properties) - 1
 
-    with client(site, "".join(others)) as found:
-        wait_until(lambda: found.failures, "its ticket has ended", 600)
+    with reading(site, hdfs, "".join(others)) as said:
+        wait_until(lambda: failures(said), "its ticket has ended", 600)
 
-    assert 1 == len(found.tickets)
+    assert 1 == tickets(hdfs)
     assert site.is_valid()
+
+
+def test_curl_is_let_in(here: Site, hdfs: WebHdfs) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("this machine has no curl: make setup-test as root")
+    here.publish()
+    url = f"http://localhost:{hdfs.port}/webhdfs/v1/?op=GETDELEGATIONTOKEN"
+
+    done = subprocess.run(
+        [curl, "--silent", "--negotiate", "--user", ":", url],
+        env=consumer(here),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert '{"Token":' in done.stdout
+    assert here.principal == hdfs.guests[-1]

@@ -48,19 +48,11 @@ def test_a_restart_is_ready_at_once_and_sighup_takes_a_ticket_now(here: Site) ->
     assert issued + 1 == here.kdc.requests()
 
 
-def test_a_shorter_interval_is_kept_and_a_ccache_removed_or_damaged_created_again(
-    here: Site,
-) -> None:
-    daemon = here.publish(INTERVAL="1s", KERBEROS_JITTER="0")
+def test_a_shorter_interval_is_kept(here: Site) -> None:
+    here.publish(INTERVAL="1s", KERBEROS_JITTER="0")
     before = here.kdc.requests()
 
     wait_until(lambda: here.kdc.requests() >= before + 3, "three more tickets", 60)
-    here.ccache.unlink()
-    wait_until(here.is_valid, "it is back", 60)
-    here.ccache.write_bytes(b"\x05\x04 damaged")
-    wait_until(here.is_valid, "it is whole again", 60)
-
-    assert daemon.get("/readyz").status == 200
 
 
 def test_the_published_ccache_is_a_plain_one_that_only_the_group_may_read(here: Site) -> None:
