@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -80,7 +80,12 @@ def spark(
     )
     assert process.stdout is not None
     said: list[str] = []
-    thread = Thread(target=said.extend, args=(process.stdout,), daemon=True)
+
+    def read(lines: Iterable[str]) -> None:
+        said.extend(lines)
+        said.append("failed: Spark has ended\n")
+
+    thread = Thread(target=read, args=(process.stdout,), daemon=True)
     thread.start()
     try:
         yield said

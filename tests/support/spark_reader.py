@@ -1,5 +1,5 @@
 """
-What Spark runs: it logs in once, and reads a file from HDFS again and again.
+What Spark runs: it logs in once, reads a file again and again, and says with which ticket.
 """
 
 from __future__ import annotations
@@ -11,10 +11,17 @@ from pyspark.sql import SparkSession
 
 spark = SparkSession.builder.getOrCreate()
 user = spark._jvm.org.apache.hadoop.security.UserGroupInformation.getLoginUser()
+new_array = spark.sparkContext._gateway.new_array
+ticket_of = user.getClass().getDeclaredMethod("getTGT", new_array(spark._jvm.Class, 0))
+ticket_of.setAccessible(True)
 print("user", user.getUserName(), user.getAuthenticationMethod().toString(), flush=True)
 while True:
     try:
-        print("rows", spark.read.csv(sys.argv[1]).count(), flush=True)
+        ticket = ticket_of.invoke(user, new_array(spark._jvm.Object, 0))
+        ends_at = ticket.getEndTime().getTime() / 1000
+        if ends_at < time.time():
+            print("failed: the ticket has ended", flush=True)
+        print("ticket", ends_at, "rows", spark.read.csv(sys.argv[1]).count(), flush=True)
     except Exception as failure:  # noqa: BLE001 - the test decides
-        print("failed", *str(failure).splitlines()[:2], flush=True)
+        print("failed:", *str(failure).splitlines()[:2], flush=True)
     time.sleep(0.1)
