@@ -11,8 +11,8 @@ from typing import Any
 from sync_perm.airflow.installation import Installation
 from sync_perm.database.access_control import AccessControl, Unreadable
 from sync_perm.database.connection import Address, parse_url
-from sync_perm.database.tables import Grant, Permission, Tables
-from sync_perm.difference import DEFAULT_ROLES, Resource
+from sync_perm.database.tables import Grant, Permission, Tables, by_role
+from sync_perm.difference import DEFAULT_ROLES, WEBSITE, Resource
 
 KINDS = {
     "DAGs": Resource("DAG:", frozenset({"can_read", "can_edit", "can_delete"})),
@@ -56,12 +56,12 @@ def tables(
     broken: int = 0,
 ) -> Tables:
     """Return tables in which only what is asked for is wrong."""
-    website = {(role, "can_read", "Website") for role in (*roles, "Admin")}
+    held = [(role, (action, resource)) for role, action, resource in grants]
+    website = [(role, WEBSITE) for role in (*roles, "Admin")]
     return Tables(
-        roles=frozenset(roles) | set(DEFAULT_ROLES),
         permissions=frozenset(permissions_of(*dags) if permissions is None else permissions)
-        | {("can_read", "Website")},
-        grants=frozenset(grants) | website,
+        | {WEBSITE},
+        grants=by_role((*DEFAULT_ROLES, *roles), [*held, *website]),
         broken=broken,
         dags=dags,
         fresh=frozenset(),
@@ -79,6 +79,9 @@ class Sqlite:
 
     def run(self, sql: str, *values: Any) -> None:
         self._connection.execute(sql, values)
+
+    def script(self, sql: str) -> None:
+        self._connection.executescript(sql)
 
     def close(self) -> None:
         self._connection.close()

@@ -9,7 +9,7 @@ import pytest
 
 from sync_perm.database.access_control import Unreadable
 from sync_perm.database.tables import Tables
-from sync_perm.difference import Definition, Difference, Item, compare, define
+from sync_perm.difference import WEBSITE, Definition, Difference, Item, compare, define
 from tests.sync_perm.given import KINDS, permissions_of, tables
 
 NONE: frozenset[Any] = frozenset()
@@ -40,16 +40,16 @@ def test_rows_without_action_or_resource_are_broken() -> None:
 
 
 def test_default_roles_must_exist() -> None:
-    empty = Tables(NONE, NONE, NONE, 0, {}, NONE)
+    empty = Tables(NONE, {}, 0, {}, NONE)
 
     assert {("role", name) for name in ("Admin", "Public", "Viewer", "User", "Op")} == rows(empty)
 
 
 def test_custom_roles_see_the_website() -> None:
-    found = tables(roles=["team"])
-    found = Tables(found.roles, found.permissions, NONE, 0, {}, NONE)
+    found = replace(tables(), grants={"team": NONE, "Viewer": NONE})
 
     assert ("role_grant", "team", "can_read", "Website") in rows(found)
+    assert ("role_grant", "Viewer", "can_read", "Website") not in rows(found)
 
 
 def test_admin_has_all_but_single_dags() -> None:
@@ -60,14 +60,14 @@ def test_admin_has_all_but_single_dags() -> None:
 
 def test_a_default_role_gets_back_what_it_lost() -> None:
     lost = ("Viewer", "can_read", "Jobs")
-    definition = Definition(NONE, NONE, frozenset({lost}))
+    definition = Definition(NONE, NONE, {"Viewer": {lost[1:]}})
 
     assert {Item("role_grant", "", lost)} == compare(tables(), KINDS, definition).items
 
 
 def test_a_role_and_a_permission_that_this_airflow_defines_must_exist() -> None:
     permission = ("can_read", "A Plugin")
-    definition = Definition(frozenset({"auditor"}), frozenset({permission}), NONE)
+    definition = Definition(frozenset({"auditor"}), frozenset({permission}), {})
 
     assert {Item("role", "", ("auditor",)), Item("permission", "", permission)} == compare(
         tables(), KINDS, definition
@@ -75,7 +75,7 @@ def test_a_role_and_a_permission_that_this_airflow_defines_must_exist() -> None:
 
 
 def test_a_resource_must_exist_though_nothing_may_be_done_with_it() -> None:
-    definition = Definition(NONE, NONE, NONE, frozenset({"Login", "Index", "Website"}))
+    definition = Definition(NONE, NONE, {}, frozenset({"Login", "Index", "Website"}))
     found = replace(tables(), bare=frozenset({"Index", "DAG:old"}))
 
     assert {Item("resource", "", ("Login",))} == compare(found, KINDS, definition).items
@@ -83,8 +83,10 @@ def test_a_resource_must_exist_though_nothing_may_be_done_with_it() -> None:
 
 
 def test_what_a_role_that_is_missing_must_have_comes_with_it() -> None:
-    definition = Definition(frozenset({"Op"}), NONE, frozenset({("Op", "can_read", "Jobs")}))
-    found = replace(tables(), roles=tables().roles - {"Op"})
+    definition = Definition(frozenset({"Op"}), NONE, {"Op": {("can_read", "Jobs")}})
+    found = replace(
+        tables(), grants={role: held for role, held in tables().grants.items() if role != "Op"}
+    )
 
     assert {Item("role", "", ("Op",))} == compare(found, KINDS, definition).items
 
@@ -96,7 +98,9 @@ def test_what_airflow_has_written_is_defined_but_for_single_dags_and_roles_of_pe
     defined = define(found, KINDS)
 
     assert {("can_read", "Website")} == defined.permissions
-    assert {(role, "can_read", "Website") for role in ("Viewer", "Admin")} == defined.grants
+    held = {role: defined.grants[role] for role in ("Viewer", "Admin", "Op")}
+    assert {"Viewer": {WEBSITE}, "Admin": {WEBSITE}, "Op": set()} == held
+    assert "team" not in defined.grants
     assert NONE == compare(found, KINDS, defined).items
 
 

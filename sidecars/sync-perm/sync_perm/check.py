@@ -121,7 +121,7 @@ class _Checks:
             say("??", "roles", f"{said}: {error.message}")
         else:
             comparison.define(empty)
-            say("ok", "roles", f"this Airflow gives them {len(empty.grants)} grants")
+            say("ok", "roles", f"this Airflow gives them {empty.grant_count} grants")
 
     def permissions(self, airflow: Installation, address: Address) -> bool:
         """
@@ -145,7 +145,7 @@ class _Checks:
         except SidecarError as error:
             return fail("tables", error)
         tables = look.tables
-        say("ok", "tables", f"{len(tables.roles)} roles, {len(tables.grants)} grants can be read")
+        say("ok", "tables", f"{len(tables.roles)} roles, {tables.grant_count} grants can be read")
         say("ok", "lock", "is free" if is_free else "is held: another sync-perm runs a pass")
         kinds = Counter(item.kind for item in look.items if include_dags or not item.dag_id)
         counted = ", ".join(f"{kind}: {number}" for kind, number in sorted(kinds.items()))

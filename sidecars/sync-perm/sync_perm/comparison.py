@@ -12,7 +12,7 @@ from sidecar_runtime.errors import SidecarError
 from sync_perm.airflow.installation import Installation
 from sync_perm.database.database import Database
 from sync_perm.database.fingerprint import Fingerprint, read_fingerprint
-from sync_perm.database.tables import Reader, Tables
+from sync_perm.database.tables import Grants, Reader, Tables
 from sync_perm.difference import Definition, Failure, Item, compare, define
 from sync_perm.plan import Pass, make_plan
 from sync_perm.role_file.document import Selection
@@ -57,10 +57,14 @@ class Look:
         return {
             "permissions_added": len(now.permissions - then.permissions),
             "permissions_removed": len(then.permissions - now.permissions),
-            "grants_added": len(now.grants - then.grants),
-            "grants_removed": len(then.grants - now.grants),
+            "grants_added": _count_beyond(now.grants, then.grants),
+            "grants_removed": _count_beyond(then.grants, now.grants),
             "broken_removed": max(0, then.broken - now.broken),
         }
+
+
+def _count_beyond(grants: Grants, others: Grants) -> int:
+    return sum(len(held - others.get(role, frozenset())) for role, held in grants.items())
 
 
 class Comparison:

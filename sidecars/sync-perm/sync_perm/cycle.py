@@ -154,7 +154,7 @@ class Session:
             log.warning("definition_unread", reason=error.reason, error=error.message)
         else:
             cpu_seconds = round(self._passes.last_cpu_seconds, 3)
-            log.info("definition_read", grants=len(empty.grants), cpu_seconds=cpu_seconds)
+            log.info("definition_read", grants=empty.grant_count, cpu_seconds=cpu_seconds)
         self._comparison.define(empty)
 
     def _reconcile(self, database: Database, fence: Fence) -> Outcome:

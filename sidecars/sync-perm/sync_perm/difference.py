@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from sync_perm.database.access_control import AccessControl, Unreadable
-from sync_perm.database.tables import Grant, Permission, Tables
+from sync_perm.database.tables import Grant, Grants, Permission, Tables
 
 FileKind = Literal["file_role", "file_grant", "file_dag_grant"]
 """What the file of roles asks for, and Airflow does not."""
@@ -81,7 +81,7 @@ class Definition:
 
     roles: frozenset[str]
     permissions: frozenset[Permission]
-    grants: frozenset[Grant]
+    grants: Grants
     bare: frozenset[str] = frozenset()
 
 
@@ -123,9 +123,10 @@ def compare(
     on_dags: dict[str, set[Grant]] = {
         f"{kind.prefix}{dag_id}": set() for kind in kinds.values() for dag_id in ruled
     }
-    for grant in tables.grants:
-        if grant[2] in on_dags:
-            on_dags[grant[2]].add(grant)
+    for role, permissions in tables.grants.items():
+        for action, resource in permissions:
+            if resource in on_dags:
+                on_dags[resource].add((role, action, resource))
     for dag_id, access in tables.dags.items():
         if dag_id in kinds:
             text = "is also what Airflow calls the permission on every DAG; rename the DAG"
@@ -162,11 +163,10 @@ def define(tables: Tables, kinds: Mapping[str, Resource]) -> Definition:
     return Definition(
         roles=tables.roles,
         permissions=frozenset(p for p in tables.permissions if not p[1].startswith(prefixes)),
-        grants=frozenset(
-            grant
-            for grant in tables.grants
-            if grant[0] in DEFAULT_ROLES and not grant[2].startswith(prefixes)
-        ),
+        grants={
+            role: {p for p in tables.grants[role] if not p[1].startswith(prefixes)}
+            for role in tables.roles.intersection(DEFAULT_ROLES)
+        },
         bare=frozenset(name for name in tables.bare if not name.startswith(prefixes)),
     )
 
@@ -185,17 +185,17 @@ def _compare_roles(
             yield Item("resource", "", (name,))
         for permission in definition.permissions - tables.permissions:
             yield Item("permission", "", permission)
-        for role, action, resource in definition.grants - tables.grants:
-            if role in tables.roles:
-                yield Item("role_grant", "", (role, action, resource))
+        for role in definition.grants.keys() & tables.roles:
+            for permission in definition.grants[role] - tables.grants[role]:
+                yield Item("role_grant", "", (role, *permission))
     for role in tables.roles.difference(DEFAULT_ROLES):
-        if (role, *WEBSITE) not in tables.grants:
+        if WEBSITE not in tables.grants[role]:
             yield Item("role_grant", "", (role, *WEBSITE))
     if ADMIN in tables.roles:
         prefixes = tuple(kind.prefix for kind in kinds.values())
-        for action, resource in tables.permissions:
-            if not resource.startswith(prefixes) and (ADMIN, action, resource) not in tables.grants:
-                yield Item("role_grant", "", (ADMIN, action, resource))
+        for permission in tables.permissions:
+            if not permission[1].startswith(prefixes) and permission not in tables.grants[ADMIN]:
+                yield Item("role_grant", "", (ADMIN, *permission))
 
 
 def _kept(there: set[Grant], access: AccessControl, resources: Mapping[str, str]) -> set[Grant]:

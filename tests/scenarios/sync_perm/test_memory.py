@@ -40,17 +40,15 @@ INSERT INTO ab_view_menu (name)
 INSERT INTO ab_permission_view (permission_id, view_menu_id)
     SELECT p.id, v.id FROM ab_view_menu v JOIN ab_permission p ON
         v.name LIKE 'DAG:%' AND p.name <> 'can_create'
-        OR v.name LIKE 'DAG Run:%' AND p.name IN ('can_create', 'can_read')
-"""
-GRANTS = """
+        OR v.name LIKE 'DAG Run:%' AND p.name IN ('can_create', 'can_read');
 INSERT INTO ab_permission_view_role (permission_view_id, role_id)
     SELECT pv.id, r.id FROM ab_permission_view pv
     JOIN ab_permission p ON p.id = pv.permission_id AND p.name = 'can_read'
     JOIN ab_view_menu v ON v.id = pv.view_menu_id
     JOIN dag d ON v.name = 'DAG:' || d.dag_id
-    JOIN ab_role r ON r.name LIKE 'team-%' AND {which}
+    JOIN ab_role r ON r.name LIKE 'team-%' AND d.fileloc LIKE '/dags/' || r.name || '/%'
 """
-OWN = "d.fileloc LIKE '/dags/' || r.name || '/%'"
+MOST_MIB = 45.5  # one less in the image, which has no rich for structlog to import
 
 
 @pytest.fixture
@@ -60,20 +58,12 @@ def filled(postgres: Postgres) -> Database:
     return database
 
 
-@pytest.mark.parametrize(
-    ("folder", "which", "most_mib"),
-    [("team-{n}/**", OWN, 46.0), ("**", "TRUE", 56.0)],
-    ids=["a-folder-each", "every-folder-each"],
-)
-def test_a_thousand_dags_and_fifty_roles(
-    filled: Database, tmp_path: Path, folder: str, which: str, most_mib: float
-) -> None:
-    filled.query(GRANTS.format(which=which))
+def test_a_thousand_dags_and_fifty_roles(filled: Database, tmp_path: Path) -> None:
     file = tmp_path / "roles.yaml"
     file.write_text(
         "roles:\n"
         + "".join(
-            f"  team-{n}: {{dags: [{{folder: '{folder.format(n=n)}', permissions: [can_read]}}]}}\n"
+            f"  team-{n}: {{dags: [{{folder: team-{n}/**, permissions: [can_read]}}]}}\n"
             for n in range(1, ROLES + 1)
         )
     )
@@ -91,5 +81,5 @@ def test_a_thousand_dags_and_fifty_roles(
         file.write_text(file.read_text() + "# read again\n")
         daemon.wait_for_event("roles_file_taken", PASS_SECONDS, after=len(daemon.events))
 
-        assert daemon.rss_mib() <= most_mib
+        assert daemon.rss_mib() <= MOST_MIB
         assert [] == daemon.find_events("pass_started")

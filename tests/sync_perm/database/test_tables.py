@@ -28,7 +28,7 @@ def test_roles_permissions_and_grants_by_name(sqlite: Sqlite, database: Database
 
     assert {"Viewer", "team"} == found.roles
     assert {("can_read", "Jobs"), ("can_read", "DAG:d")} == found.permissions
-    assert {("Viewer", "can_read", "Jobs"), ("team", "can_read", "DAG:d")} == found.grants
+    assert {"Viewer": {("can_read", "Jobs")}, "team": {("can_read", "DAG:d")}} == found.grants
     assert 3 == found.broken
 
 

@@ -8,7 +8,7 @@ from textwrap import dedent
 from typing import Any
 
 from sync_perm.database.tables import Grant, Permission, Place, Tables
-from sync_perm.difference import DEFAULT_ROLES, Definition
+from sync_perm.difference import DEFAULT_ROLES, WEBSITE, Definition
 from sync_perm.role_file.document import Document
 from sync_perm.role_file.reading import parse
 from sync_perm.role_file.wanted import Surplus, Wanted, find_mistakes
@@ -18,7 +18,7 @@ VIEWS: set[Permission] = {("can_read", "Jobs"), ("can_edit", "Pools"), ("can_rea
 DEFINITION = Definition(
     frozenset(DEFAULT_ROLES),
     frozenset(VIEWS),
-    frozenset({("Viewer", "can_read", "Jobs"), ("Viewer", "can_read", "Website")}),
+    {"Viewer": {("can_read", "Jobs"), WEBSITE}},
 )
 PLACES = {
     "a": Place("team-a/a.py", ("public",)),
@@ -62,7 +62,7 @@ def test_a_new_role_comes_with_all_that_it_needs() -> None:
 
 
 def test_the_website_of_a_role_that_is_there_is_airflows_own_affair() -> None:
-    found = replace(metadata(roles=["team"]), grants=frozenset())
+    found = replace(metadata(), grants={"team": set()})
 
     assert set() == rows("roles: {team: {}}", found)
     assert {("file_grant", "team", "can_read", "Jobs")} == rows(

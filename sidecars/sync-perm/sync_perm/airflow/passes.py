@@ -24,7 +24,7 @@ from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.database.connection import Address
 from sync_perm.database.database import ADVICE
 from sync_perm.database.lock import PassLock
-from sync_perm.database.tables import Tables
+from sync_perm.database.tables import Tables, by_role
 from sync_perm.plan import CliCause, Pass
 
 # What a configuration may say of a database that is not ours, and of a server that writes nothing.
@@ -118,9 +118,11 @@ class AirflowPasses:
             task = {**self._task(Pass("start", True, ())), "tell": empty.database}
             said = self._start(task, environ, address, fence, timeout_seconds, lambda: None)
         return Tables(
-            roles=said.told["roles"],
             permissions=said.told["permissions"],
-            grants=said.told["grants"],
+            grants=by_role(
+                said.told["roles"],
+                ((role, (action, resource)) for role, action, resource in said.told["grants"]),
+            ),
             broken=0,
             dags={},
             fresh=frozenset(),

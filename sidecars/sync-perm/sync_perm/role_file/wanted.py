@@ -79,15 +79,15 @@ class Wanted:
         """
         for name in self._document.roles:
             role = self._tables.aliases.get(name, name)
-            if role not in self._tables.roles:
+            held = self._tables.grants.get(role)
+            if held is None:
                 yield Item("file_role", "", (role,))
                 if role in self._tables.unfit:
                     continue  # nothing can be given to it
                 yield Item("file_grant", "", (role, *WEBSITE))  # as every role has in the end
             for dag_id, permission in self._permissions(name):
                 # A role that is there gets the website from Airflow's own rules.
-                is_ours = role not in self._tables.roles or permission != WEBSITE
-                if is_ours and (role, *permission) not in self._tables.grants:
+                if held is None or (permission != WEBSITE and permission not in held):
                     kind: FileKind = "file_dag_grant" if dag_id else "file_grant"
                     yield Item(kind, dag_id, (role, *permission))
 
@@ -96,11 +96,6 @@ class Wanted:
         Return what is there beyond the file.
         """
         names = {self._tables.aliases.get(name, name): name for name in self._document.roles}
-        wanted = {
-            (role, *permission)
-            for role, name in names.items()
-            for _, permission in self._permissions(name)
-        }
         # What is too much on these, Airflow's own rules say.
         ruled = {by_dag[dag_id] for by_dag in self._resources.values() for dag_id in self._ruled}
         roles = self._tables.roles - names.keys() - self._definition.roles
@@ -108,9 +103,11 @@ class Wanted:
             tuple(sorted(roles.difference(DEFAULT_ROLES))),
             tuple(
                 sorted(
-                    grant
-                    for grant in self._tables.grants - wanted
-                    if grant[0] in names and grant[1:] != WEBSITE and grant[2] not in ruled
+                    (role, *permission)
+                    for role in self._tables.roles & names.keys()
+                    for permission in self._tables.grants[role]
+                    - {permission for _, permission in self._permissions(names[role])}
+                    if permission != WEBSITE and permission[1] not in ruled
                 )
             ),
         )
@@ -122,7 +119,7 @@ class Wanted:
         for one in _lineage(name, self._document):
             role = self._document.roles.get(one)
             if role is None:
-                yield from (("", g[1:]) for g in self._definition.grants if g[0] == one)
+                yield from (("", permission) for permission in self._definition.grants.get(one, ()))
                 continue
             yield from (("", permission) for permission in role.permissions)
             for selection in role.selections:
