@@ -9,6 +9,7 @@ import pytest
 
 from sync_perm.database.database import Database
 from tests.sync_perm.given import Sqlite
+from tests.sync_perm.sidecar import Sidecar
 
 
 @pytest.fixture
@@ -21,3 +22,8 @@ def database(sqlite: Sqlite) -> Iterator[Database]:
     found = Database(sqlite.address)
     yield found
     found.close()
+
+
+@pytest.fixture
+def one(tmp_path: Path, sqlite: Sqlite) -> Sidecar:
+    return Sidecar(tmp_path, sqlite)

@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 from sidecar_runtime.health import Outcome
 from sync_perm.cycle import Session
 from tests.sync_perm.given import AIRFLOW_3, Sqlite
+from tests.sync_perm.sidecar import Sidecar, failure, run
 from tests.sync_perm.site import MANAGER
-from tests.sync_perm.test_cycle import Sidecar, failure, run
 
 FILE = """\
 roles:

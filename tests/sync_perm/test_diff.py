@@ -18,7 +18,7 @@ from sync_perm.comparison import Comparison
 from sync_perm.database.connection import find_source
 from sync_perm.role_file.file import RoleFile
 from tests.sync_perm.given import Sqlite
-from tests.sync_perm.test_cycle import CONN, run
+from tests.sync_perm.sidecar import CONN, run
 from tests.sync_perm.test_cycle_file import WITH_DAGS, WithFile, with_dags
 
 

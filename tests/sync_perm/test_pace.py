@@ -144,3 +144,8 @@ def test_a_pass_is_forgotten_after_ten_minutes() -> None:
 
     assert contested == pytest.approx(3 * PASS_SECONDS / Pace().core_share)
     assert history.affordable_at(frozenset(ROWS[:1])) < clock.seconds
+
+
+def test_the_shipped_waits() -> None:
+    budget = {"core_share": 0.05, "damage_seconds": 20.0, "news_seconds": 120.0}
+    assert Pace(3600.0, 5.0, 5.0, **budget) == Pace()
