@@ -194,6 +194,19 @@ def test_what_comes_during_the_last_pass_is_for_the_next_cycle(one: Sidecar) -> 
     assert ("changed", 3) == (run(session).result, one.passes)
 
 
+def test_a_new_difference_after_each_pass_is_no_stubborn_one(one: Sidecar) -> None:
+    late = "INSERT INTO ab_role (name) VALUES ('late' || (SELECT COUNT(*) FROM ab_role))"
+    fix = FIX.replace("name IN ('Admin', 'team')", "id > 5")
+    one.site.write(f"{fix}    db.execute({late!r})\n")
+    session = one.begin()
+    one.add_role()
+
+    with capture_logs() as logs:
+        run(session)
+
+    assert ([], 2) == ([e for e in logs if e["event"] == "difference_kept"], one.passes)
+
+
 def test_rows_that_are_taken_again_and_again_wait_and_a_new_role_does_not(one: Sidecar) -> None:
     one.pace = Pace(quiet_seconds=0.0, settle_seconds=0.0, core_share=1e-6)
     session = one.begin()

@@ -29,6 +29,18 @@ def test_a_failed_pass_is_said_and_repeated_later(one: Sidecar) -> None:
     assert {("roles", "error"): 1} == one.counted()
 
 
+def test_a_failure_that_waits_for_its_share_of_a_core_stays_a_failure(one: Sidecar) -> None:
+    """A success that nothing has done would end the alert, and the backoff with it."""
+    one.pace = Pace(0.0, 0.0, 0.0, core_share=1e-6, news_seconds=0.0)
+    one.site.write("sum(range(10**6)); raise ValueError")
+    session = one.begin()
+    one.add_role()
+
+    errors = [failure(session).reason for _ in range(2)]
+
+    assert (["pass_failed"] * 2, {("roles", "error"): 1}) == (errors, one.counted())
+
+
 @pytest.mark.parametrize(
     ("program", "settings", "reason", "said"),
     [

@@ -204,6 +204,9 @@ class Session:
     def _is_postponed(self, look: Look) -> bool:
         """
         Tell whether passes have taken their share of a core, because rows change all the time.
+
+        Raises:
+            SidecarError: They have failed; the last error again.
         """
         history = self._history
         history.notice(look.tables.roles, is_fresh=bool(self._comparison.fresh))
@@ -213,6 +216,8 @@ class Session:
             history.postponed_until = self._affordable_at
             rows = _rows(look.items, NAMED_ROWS)
             log.warning("pass_postponed", seconds=round(seconds, 1), rows=rows)
+        if seconds > 0:
+            self._repeat_error()
         return seconds > 0
 
     def _plan(self, look: Look) -> Pass | None:
@@ -236,7 +241,8 @@ class Session:
             with fence:
                 look = self._comparison.keep(stubborn, look)
                 self._show(look)
-            log.warning("difference_kept", rows=_rows(stubborn, NAMED_ROWS))
+            if stubborn:
+                log.warning("difference_kept", rows=_rows(stubborn, NAMED_ROWS))
             if look.items != stubborn:
                 self._read_at = float("-inf")  # something new came meanwhile: the next cycle's
         self._history.settle(look.tables.roles)
@@ -257,7 +263,7 @@ class Session:
         try:
             failed = self._passes.run(work, lock.address, lock, fence, self._seconds_left())
             result = "success"
-            self._history.failures = 0
+            self._history.failures, self._history.last_error = 0, None
             self._history.is_settled = True
             self._history.wants_full &= work.reason != "asked"
         except SidecarError as error:
@@ -300,15 +306,18 @@ class Session:
         if fence.is_asked_for:
             return
         wait_seconds = self._history.next_at - time.monotonic()
-        error = self._history.last_error
-        if self._history.failures and error is not None and wait_seconds > 0:
-            raise SidecarError(error.reason, error.message, error.advice)
+        if wait_seconds > 0:
+            self._repeat_error()
         if self._comparison.fresh.intersection(work.every_dag):
             wait_seconds = max(wait_seconds, self._history.pace.quiet_seconds)
         revoked = threading.Event()
         fence.on_revoke(revoked.set)
         if wait_seconds > 0 and revoked.wait(wait_seconds):
             raise CycleAbandoned
+
+    def _repeat_error(self) -> None:
+        if error := self._history.last_error:
+            raise SidecarError(error.reason, error.message, error.advice)
 
     @property
     def _revision(self) -> str:
