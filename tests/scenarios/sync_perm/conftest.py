@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.scenarios.sync_perm.standin import StandIn
 from tests.support.airflow import Airflow, Kind, Version
 from tests.support.databases import (
     PASSWORD,
@@ -126,13 +127,30 @@ StartSyncPerm = Callable[..., SyncPerm]
 
 @pytest.fixture
 def start(airflow: Airflow, tmp_path: Path) -> Iterator[StartSyncPerm]:
-    """Starts supervisors, and kills at the end what still runs; none may have said the password."""
+    """Starts supervisors beside a real Airflow."""
+    yield from starting(airflow, tmp_path)
+
+
+@pytest.fixture
+def standin(tmp_path: Path) -> StandIn:
+    """What stands in for Airflow."""
+    return StandIn.make(tmp_path / "site")
+
+
+@pytest.fixture
+def begin(standin: StandIn, tmp_path: Path) -> Iterator[StartSyncPerm]:
+    """Starts supervisors beside that."""
+    yield from starting(standin, tmp_path)
+
+
+def starting(airflow: Airflow, folder: Path) -> Iterator[StartSyncPerm]:
+    """Yield what starts, and kill at the end what still runs; none may have said the password."""
     started: list[SyncPerm] = []
 
     def start_one(
         database: Metadata | None, settings: Mapping[str, str | None] | None = None
     ) -> SyncPerm:
-        home = tmp_path / f"supervisor{len(started)}"
+        home = folder / f"supervisor{len(started)}"
         daemon = SyncPerm(airflow, database.url if database else None, home, settings)
         started.append(daemon)
         daemon.start()

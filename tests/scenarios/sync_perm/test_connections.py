@@ -133,8 +133,8 @@ def test_mysql_ends_as_airflow_would_have_it(
 
 
 @pytest.mark.parametrize("url", [None, f"postgresql://airflow:{SECRET}@db:port/airflow"])
-def test_what_is_no_url_of_a_database_is_refused(start: StartSyncPerm, url: str | None) -> None:
-    assert_refused(start(None, {CONN: url}), CONN)
+def test_what_is_no_url_of_a_database_is_refused(begin: StartSyncPerm, url: str | None) -> None:
+    assert_refused(begin(None, {CONN: url}), CONN)
 
 
 def _advisory_locks(database: Database) -> list[Any]:

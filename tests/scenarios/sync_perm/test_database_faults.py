@@ -4,19 +4,17 @@ Databases that are down, empty, closed or gone: each its own reason, and recover
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
-from tests.support.airflow import Airflow
+from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, small
 from tests.support.databases import Database, Postgres, missing_programs
 from tests.support.permissions import add_role, grants_on
 from tests.support.sync_perm import PASS_SECONDS, SyncPerm, is_alive
 from tests.support.waiting import wait_until
 
-# Long enough for some retries of a supervisor that asks every half second, and has to start Airflow
-# first.
+# Long enough for some retries of a supervisor that asks every half second.
 SECONDS = 150.0
 
 
@@ -56,12 +54,12 @@ def assert_recovers(daemon: SyncPerm) -> None:
 
 
 def test_database_that_is_down_at_the_start_and_again_later(
-    airflow: Airflow, own_postgres: Postgres, home: Path, start: StartSyncPerm
+    own_postgres: Postgres, begin: StartSyncPerm
 ) -> None:
-    database = airflow.new_postgres(own_postgres, home)
+    database = small(own_postgres)
     own_postgres.stop()
 
-    daemon = start(database)
+    daemon = begin(database)
 
     assert_is_a_calm_failure(daemon, "database_unreachable")
     assert 503 == daemon.get("/readyz").status
@@ -79,10 +77,10 @@ def test_database_that_is_down_at_the_start_and_again_later(
 
 @pytest.mark.usefixtures("only_in_full")
 def test_database_that_hangs_is_reported_and_health_answers(
-    airflow: Airflow, own_postgres: Postgres, home: Path, start: StartSyncPerm
+    own_postgres: Postgres, begin: StartSyncPerm
 ) -> None:
-    database = airflow.new_postgres(own_postgres, home)
-    daemon = start(database, {"SYNC_PERM_TIMEOUT": "20s"})  # its start takes Airflow's
+    database = small(own_postgres)
+    daemon = begin(database, {"SYNC_PERM_TIMEOUT": "20s"})
     daemon.wait_until_good()
     ((backend,),) = database.query(
         "SELECT pid FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
@@ -110,15 +108,15 @@ def signal_server(server: Postgres, backend: int, number: signal.Signals) -> Non
 
 
 def test_database_that_does_not_exist_yet_and_then_is_not_migrated(
-    airflow: Airflow, postgres: Postgres, home: Path, start: StartSyncPerm
+    postgres: Postgres, begin: StartSyncPerm
 ) -> None:
-    database = airflow.new_postgres(postgres, home)
+    database = small(postgres)
     database.query("ALTER SCHEMA public RENAME TO migrated")
     database.query("CREATE SCHEMA public")
     admin = Database(postgres, "postgres")
     admin.query(f"ALTER DATABASE {database.name} RENAME TO {database.name}_later")
 
-    daemon = start(database)
+    daemon = begin(database)
 
     assert_is_a_calm_failure(daemon, "database_missing")
     admin.query(f"ALTER DATABASE {database.name}_later RENAME TO {database.name}")
@@ -131,14 +129,15 @@ def test_database_that_does_not_exist_yet_and_then_is_not_migrated(
 
 @pytest.mark.usefixtures("only_in_full")
 def test_database_that_only_reads_is_named_and_nothing_is_started(
-    airflow: Airflow, postgres: Postgres, database: Database, start: StartSyncPerm
+    postgres: Postgres, begin: StartSyncPerm
 ) -> None:
     """As after a failover, when the name still leads to the old primary."""
+    database = small(postgres)
     add_role(database, "team")
     server = Database(postgres, "postgres")
     server.query(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
 
-    daemon = start(database)
+    daemon = begin(database)
 
     assert_is_a_calm_failure(daemon, "database_read_only")
     assert 503 == daemon.get("/readyz").status
@@ -151,17 +150,19 @@ def test_database_that_only_reads_is_named_and_nothing_is_started(
 
 @pytest.mark.usefixtures("only_in_full")
 def test_database_that_restarts_in_the_middle_of_a_pass(
-    airflow: Airflow, own_postgres: Postgres, home: Path, start: StartSyncPerm
+    standin: StandIn, own_postgres: Postgres, begin: StartSyncPerm
 ) -> None:
-    database = airflow.new_postgres(own_postgres, home)
+    standin.site.write(FOREVER)
+    database = small(own_postgres)
     add_role(database, "team")
-    daemon = start(database)
+    daemon = begin(database)
     daemon.wait_for_event("pass_started", PASS_SECONDS)
     children = wait_until(daemon.children, "its process", PASS_SECONDS)
 
     own_postgres.stop()
     failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS)
     wait_until(lambda: not any(map(is_alive, children)), "the pass is gone")
+    standin.site.write(WEBSITE)
     own_postgres.start()
 
     assert failed["reason"] in ("lock_lost", "database_unreachable")
@@ -173,14 +174,15 @@ def test_database_that_restarts_in_the_middle_of_a_pass(
 
 
 def test_wrong_password_and_account_that_may_not_read(
-    airflow: Airflow, postgres: Postgres, database: Database, start: StartSyncPerm
+    postgres: Postgres, begin: StartSyncPerm
 ) -> None:
+    database = small(postgres)
     given = "an0ther-Secret"
     database.query("DROP ROLE IF EXISTS guest")
     database.query("CREATE ROLE guest LOGIN PASSWORD 'guest-Pa55'")
     url = postgres.url(database.name, "guest", given)
 
-    daemon = start(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
+    daemon = begin(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
 
     assert_is_a_calm_failure(daemon, "database_denied")
     assert given not in daemon.log() + str(daemon.status())
@@ -195,11 +197,11 @@ def test_wrong_password_and_account_that_may_not_read(
     [("no-such-host.invalid", "database_unreachable"), ("127.0.0.1", "database_tls_failed")],
 )
 def test_host_that_does_not_exist_or_wants_no_tls(
-    postgres: Postgres, start: StartSyncPerm, host: str, reason: str
+    postgres: Postgres, begin: StartSyncPerm, host: str, reason: str
 ) -> None:
     url = f"postgresql://airflow:Hidden-Pa55@{host}:{postgres.port}/postgres?sslmode=require"
 
-    daemon = start(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
+    daemon = begin(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
 
     assert_is_a_calm_failure(daemon, reason)
     assert host in daemon.status()["last_error"]["error"]

@@ -66,6 +66,7 @@ def test_dag_that_names_a_missing_role_stops_no_other_and_is_granted_once_the_ro
     wait_until(lambda: "late" not in daemon.status()["details"]["failing_dags"], "it fails no more")
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_what_was_removed_left_by_a_race_or_given_by_hand_is_repaired(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:

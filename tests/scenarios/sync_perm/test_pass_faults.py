@@ -4,31 +4,28 @@ Airflow that is gone, hangs, dies or fails: each its own reason, no storm, nothi
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
+from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, small
 from tests.support.airflow import Airflow
-from tests.support.databases import PASSWORD, Database
+from tests.support.databases import PASSWORD, Database, Postgres
 from tests.support.permissions import add_role, grants_on
-from tests.support.scripts import script
 from tests.support.sync_perm import (
     PASS_SECONDS,
     SyncPerm,
     command_line,
-    cpu_seconds,
     is_alive,
     signal_all,
 )
 from tests.support.waiting import wait_until
 
-CLI = {"SYNC_PERM_TARGETED": "false"}
-
 
 @pytest.fixture
-def unsynced(airflow: Airflow, database: Database) -> Database:
+def unsynced(postgres: Postgres) -> Database:
     """A database in which a role lacks what every role has."""
+    database = small(postgres)
     add_role(database, "team")
     return database
 
@@ -37,17 +34,11 @@ def is_synced(database: Database) -> bool:
     return ("team", "can_read") in grants_on(database, "Website")
 
 
-def fake_airflow(airflow: Airflow, folder: Path, body: str) -> dict[str, str | None]:
-    """Return settings for an `airflow` command that is run by Airflow's Python and does as told."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return {**CLI, "SYNC_PERM_AIRFLOW": script(folder / "airflow", body, f"{airflow.bin}/python")}
-
-
 def wait_for_child(daemon: SyncPerm) -> list[int]:
-    """Wait until the pass has a process, and return it with its children."""
+    """Wait until the pass is Airflow's command, and return its process and their children."""
     daemon.wait_for_event("pass_started", PASS_SECONDS)
     children = wait_until(daemon.children, "its process", PASS_SECONDS)
-    wait_until(lambda: cpu_seconds(children[0]) > 0.2, "it imports Airflow", PASS_SECONDS)
+    wait_until(lambda: "airflow sync-perm" in command_line(children[0]), "it runs", PASS_SECONDS)
     return children
 
 
@@ -64,7 +55,7 @@ def assert_one_line_each(daemon: SyncPerm, reason: str) -> None:
 
 
 def test_cli_that_fails_is_quoted_without_the_password(
-    airflow: Airflow, unsynced: Database, tmp_path: Path, start: StartSyncPerm
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
     body = f"""
 import sys
@@ -73,9 +64,9 @@ for line in range(500):
     print("Traceback line", line, "{PASSWORD}", file=sys.stderr)
 sys.exit("sqlalchemy.exc.OperationalError: {unsynced.url} is unwell")
 """
-    settings = fake_airflow(airflow, tmp_path / "fake", body)
+    standin.site.write(body)
 
-    daemon = start(unsynced, settings)
+    daemon = begin(unsynced)
 
     assert_one_line_each(daemon, "pass_failed")
     assert "is unwell" in daemon.status()["last_error"]["error"]
@@ -84,7 +75,7 @@ sys.exit("sqlalchemy.exc.OperationalError: {unsynced.url} is unwell")
 
 
 def test_cli_that_hangs_is_killed_with_all_its_children(
-    airflow: Airflow, unsynced: Database, tmp_path: Path, start: StartSyncPerm
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
     body = """
 import os, signal, time
@@ -92,9 +83,9 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.fork()
 time.sleep(3600)
 """
-    settings = fake_airflow(airflow, tmp_path / "fake", body)
+    standin.site.write(body)
 
-    daemon = start(unsynced, {**settings, "SYNC_PERM_TIMEOUT": "4s"})
+    daemon = begin(unsynced, {"SYNC_PERM_TIMEOUT": "4s"})
     daemon.wait_for_event("pass_started", PASS_SECONDS)
     wait_until(lambda: len(daemon.children()) >= 2, "it has forked", PASS_SECONDS)
     children = daemon.children()
@@ -104,11 +95,13 @@ time.sleep(3600)
 
 
 def test_pass_that_is_killed_and_whose_arguments_show_no_password(
-    airflow: Airflow, unsynced: Database, start: StartSyncPerm
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
-    daemon = start(unsynced)
+    standin.site.write(FOREVER)
+    daemon = begin(unsynced)
     children = wait_for_child(daemon)
     lines = [command_line(pid) for pid in (os.getpid(), daemon.pid, *children)]
+    standin.site.write(WEBSITE)
     signal_all(children, signal.SIGKILL)
 
     assert not any(PASSWORD in line for line in lines)
@@ -120,11 +113,11 @@ def test_pass_that_is_killed_and_whose_arguments_show_no_password(
 
 
 def test_pass_ends_when_its_lock_is_lost(
-    airflow: Airflow, unsynced: Database, start: StartSyncPerm
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
-    daemon = start(unsynced)
+    standin.site.write(FOREVER)
+    daemon = begin(unsynced)
     children = wait_for_child(daemon)
-    signal_all(children, signal.SIGSTOP)  # the pass takes as long as the test needs
     holders = unsynced.query(
         "SELECT pid FROM pg_locks WHERE locktype = 'advisory'"
         " AND database = (SELECT oid FROM pg_database WHERE datname = %s)",
@@ -140,13 +133,15 @@ def test_pass_ends_when_its_lock_is_lost(
 
 @pytest.mark.usefixtures("only_in_full")
 def test_a_node_that_is_gone_does_not_keep_the_lock(
-    airflow: Airflow, unsynced: Database, start: StartSyncPerm
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
-    gone = start(unsynced)
+    standin.site.write(FOREVER)
+    gone = begin(unsynced)
     children = wait_for_child(gone)
     frozen = [gone.pid, *children]
     signal_all(frozen, signal.SIGSTOP)  # its connections stay, and nothing comes on them
-    other = start(unsynced)
+    standin.site.write(WEBSITE)
+    other = begin(unsynced)
     other.wait_for_event("lock_waiting", PASS_SECONDS)
 
     other.wait_for_event("pass_started", PASS_SECONDS)
@@ -159,22 +154,22 @@ def test_a_node_that_is_gone_does_not_keep_the_lock(
 
 
 def test_sigterm_ends_a_pass_at_once(
-    airflow: Airflow, unsynced: Database, start: StartSyncPerm
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
-    daemon = start(unsynced)
+    standin.site.write(FOREVER)
+    daemon = begin(unsynced)
     children = wait_for_child(daemon)
-    signal_all(children, signal.SIGSTOP)  # a pass that is waited for never ends
 
     assert 0 == daemon.terminate().code
     assert not any(map(is_alive, children))
 
 
 def test_pass_does_not_outlive_a_supervisor_that_is_killed(
-    airflow: Airflow, unsynced: Database, start: StartSyncPerm
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
-    daemon = start(unsynced)
+    standin.site.write(FOREVER)
+    daemon = begin(unsynced)
     children = wait_for_child(daemon)
-    signal_all(children, signal.SIGSTOP)
 
     daemon.kill()
 
@@ -182,12 +177,13 @@ def test_pass_does_not_outlive_a_supervisor_that_is_killed(
 
 
 @pytest.mark.usefixtures("only_in_full")
-@pytest.mark.parametrize("settings", [{}, CLI], ids=["script", "cli"])
+@pytest.mark.parametrize("settings", [{}, {"SYNC_PERM_TARGETED": "false"}], ids=["script", "cli"])
 def test_what_airflow_says_comes_as_json_lines(
-    airflow: Airflow, unsynced: Database, start: StartSyncPerm, settings: dict[str, str]
+    airflow: Airflow, database: Database, start: StartSyncPerm, settings: dict[str, str]
 ) -> None:
-    daemon = start(unsynced, settings)
-    wait_until(lambda: is_synced(unsynced), "synced", PASS_SECONDS)
+    add_role(database, "team")
+    daemon = start(database, settings)
+    wait_until(lambda: is_synced(database), "synced", PASS_SECONDS)
     daemon.wait_until_good()
     daemon.terminate()
 

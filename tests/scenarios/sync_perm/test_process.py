@@ -9,35 +9,34 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
+from tests.scenarios.sync_perm.standin import small
 from tests.support.airflow import Airflow
-from tests.support.databases import PASSWORD, Database
-from tests.support.permissions import add_role, contents, difference, grants_on
+from tests.support.databases import PASSWORD, Database, Postgres
+from tests.support.permissions import add_role, contents, grants_on
 from tests.support.sync_perm import PASS_SECONDS, SYNC_PERM, SyncPerm
 
 
-def test_one_shot_syncs_everything_once_and_ends(
-    airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
-) -> None:
-    airflow.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
-    daemon = start(database, {"SYNC_PERM_ONE_SHOT": "true"})
+def test_one_shot_runs_one_pass_and_ends(postgres: Postgres, begin: StartSyncPerm) -> None:
+    database = small(postgres)
+    add_role(database, "team")
+    daemon = begin(database, {"SYNC_PERM_ONE_SHOT": "true"})
 
     ended = daemon.wait_for_exit(PASS_SECONDS)
-    ours = contents(database)
-    airflow.full_sync(database, home)
 
     assert 0 == ended.code
     assert [] == daemon.find_events("http_listening")
-    assert [] == difference(ours, contents(database))
+    assert ["asked"] == [event["reason"] for event in daemon.find_events("pass_finished")]
+    assert ("team", "can_read") in grants_on(database, "Website")
 
 
-def test_one_shot_gives_up_at_its_deadline(start: StartSyncPerm, airflow: Airflow) -> None:
+def test_one_shot_gives_up_at_its_deadline(begin: StartSyncPerm) -> None:
     settings = {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://airflow:x@127.0.0.1:1/airflow",
         "SYNC_PERM_ONE_SHOT": "true",
         "SYNC_PERM_ONE_SHOT_DEADLINE": "2s",
     }
 
-    daemon = start(None, settings)
+    daemon = begin(None, settings)
 
     assert 3 == daemon.wait_for_exit().code
 

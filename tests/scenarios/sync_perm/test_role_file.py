@@ -162,6 +162,7 @@ def test_what_the_file_names_is_granted_once_and_comes_back(
     wait_until(lambda: ours(filled, "DAG:a3") == WANTED["DAG:a1"], "granted", PASS_SECONDS)
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_a_wrong_file_and_no_file_change_nothing(
     airflow: Airflow, filled: Database, file: Path, start: StartSyncPerm
 ) -> None:
@@ -191,6 +192,7 @@ def test_a_wrong_file_and_no_file_change_nothing(
     assert 0.0 == daemon.sample("sync_perm_roles_file_mistakes")
 
 
+@pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3")
 def test_diff_says_what_the_daemon_then_does_and_writes_nothing(
     airflow: Airflow, filled: Database, file: Path, tmp_path: Path, start: StartSyncPerm
@@ -221,6 +223,7 @@ def test_diff_says_what_the_daemon_then_does_and_writes_nothing(
     ]
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_diff_ends_as_its_cause_asks_for(
     airflow: Airflow, filled: Database, file: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,78 @@
+"""
+A stand-in for Airflow, where a test is about what happens around it: 0.1 s of CPU, not 5.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.airflow import Airflow
+from tests.support.databases import Database, Postgres
+from tests.sync_perm.given import SCHEMA
+from tests.sync_perm.site import Site
+
+CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+WEBSITE = f"""
+import os, psycopg2
+with psycopg2.connect(os.environ["{CONN}"]) as database:
+    database.cursor().execute(
+        "INSERT INTO ab_permission_view_role (permission_view_id, role_id) SELECT 1, id FROM"
+        " ab_role WHERE id > 5 AND id NOT IN (SELECT role_id FROM ab_permission_view_role)"
+    )
+"""
+FOREVER = "import time; time.sleep(3600)"
+# What SQLite's types are on PostgreSQL.
+TYPES = {
+    "INTEGER": "SERIAL",
+    "BLOB": "BYTEA",
+    "last_updated TEXT": "last_updated TIMESTAMP",
+    "created_at TEXT": "created_at TIMESTAMP",
+}
+ROWS = """
+INSERT INTO ab_permission (name) VALUES ('can_read');
+INSERT INTO ab_view_menu (name) VALUES ('Website');
+INSERT INTO ab_permission_view (permission_id, view_menu_id) VALUES (1, 1);
+INSERT INTO ab_role (name) VALUES ('Admin'), ('Public'), ('Viewer'), ('User'), ('Op');
+INSERT INTO ab_permission_view_role (permission_view_id, role_id) VALUES (1, 1)
+"""
+
+
+@dataclass(frozen=True)
+class StandIn(Airflow):
+    """
+    A command that gives roles the website, or does as told; where it says what roles must have,
+    that is little.
+    """
+
+    site: Site
+
+    @classmethod
+    def make(cls, folder: Path) -> "StandIn":
+        """
+        Make it in a new folder.
+        """
+        site = Site(folder)
+        site.add_python()
+        site.write(WEBSITE)
+        return cls("2.11", folder, site)
+
+    def environment(self, url: str | None, home: Path) -> dict[str, str]:
+        """
+        The variables of an Airflow component, and where its packages are.
+        """
+        return {
+            **super().environment(url, home),
+            "PYTHONPATH": str(self.site.packages),
+            "SYNC_PERM_TARGETED": "false",
+        }
+
+
+def small(server: Postgres) -> Database:
+    """
+    Make a metadata database of the tables that sync-perm reads, in which nothing differs.
+    """
+    database = server.new_database()
+    schema = SCHEMA
+    for ours, theirs in TYPES.items():
+        schema = schema.replace(ours, theirs)
+    database.query(schema + ROWS)
+    return database
