@@ -79,8 +79,11 @@ class Snapshots:
         """
         Whether there is a snapshot of a revision.
         """
-        found = stat_in(revision, self.store) if is_name(revision) else None
-        return found is not None and stat.S_ISDIR(found.st_mode)
+        return self._found(revision) is not None
+
+    def _found(self, name: str) -> os.stat_result | None:
+        found = stat_in(name, self.store) if is_name(name) else None
+        return found if found and stat.S_ISDIR(found.st_mode) else None
 
     def revisions(self) -> list[str]:
         """
@@ -89,7 +92,7 @@ class Snapshots:
         dated = [
             (found.st_mtime_ns, name)
             for name in os.listdir(self.store)
-            if self.has(name) and (found := stat_in(name, self.store))
+            if (found := self._found(name))
         ]
         return [name for _, name in sorted(dated, reverse=True)]
 

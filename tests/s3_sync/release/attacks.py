@@ -193,7 +193,9 @@ def _end_of(sidecar: Process) -> str:
 def staged(home: Path) -> Iterator[Stage]:
     """Start both sidecars on a good release."""
     keys = write_keys(home / "keys", HONEST)
+    # A hundred attacks share the volume: what each leaves there would cost the next ones.
     settings = {"KEY_PATH": PREFIX, **RELEASE, "S3_SYNC_LAYOUT": "snapshot"}
+    settings["S3_SYNC_RETAIN_FOR"] = "0"
     with FakeS3() as s3, pytest.MonkeyPatch.context() as patch:
         for name, value in s3.environment().items():
             patch.setenv(name, value)
