@@ -123,7 +123,7 @@ def git_configs(given: str) -> tuple[tuple[str, str], ...]:
 
 def _configs(rest: Iterator[str]) -> Iterator[tuple[str, str]]:
     while (first := next(rest, None)) is not None:
-        key = _quoted(rest) if first == '"' else first + _until(":", rest)
+        key = _quoted(rest) if first == '"' else first + _plain_key(rest)
         if first == '"' and next(rest, None) != ":":
             raise ValueError("has a quoted key without a colon after it")
         first = next(rest, None)
@@ -139,10 +139,10 @@ def _configs(rest: Iterator[str]) -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-def _until(end: str, rest: Iterator[str]) -> str:
+def _plain_key(rest: Iterator[str]) -> str:
     taken = ""
     for character in rest:
-        if character == end:
+        if character == ":":
             return taken
         taken += character
     raise ValueError("has a key without a colon after it")

@@ -55,7 +55,6 @@ class Wanted:
         self._document = document
         self._tables = tables
         self._definition = definition
-        self._prefixes = tuple(kind.prefix for kind in kinds.values())
         dags = [dag_id for dag_id in tables.dags if dag_id not in kinds]
         self._resources = {
             name: {dag_id: f"{kind.prefix}{dag_id}" for dag_id in dags}
