@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -69,8 +70,14 @@ def load(name: str) -> Values:
     """
     Return the values of a file or a command, without those that go before it.
     """
-    values: Values = yaml.load(text(name), yaml.CSafeLoader)
+    values: Values = pickle.loads(_parsed(name))
     return values
+
+
+@functools.cache
+def _parsed(name: str) -> bytes:
+    # Each caller may change its own copy, for a twentieth of what parsing takes.
+    return pickle.dumps(yaml.load(text(name), yaml.CSafeLoader))
 
 
 def load_objects(name: str) -> list[Values]:

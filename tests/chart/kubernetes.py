@@ -62,8 +62,10 @@ def _strict_complaints(text: str) -> tuple[str, ...]:
         validator = Draft202012Validator(CUSTOM[api_version, kind])
         errors = validator.iter_errors(thing)
         return tuple(f"{error.json_path}: {error.message}" for error in errors)
-    found = []
+    found: list[str] = []
     for version in VERSIONS:
+        if found:
+            break  # what one of them refuses costs no look at the next
         known = _validator(kind, api_version, version)
         if known is None:
             return (f"{api_version} {kind}, with {sorted(thing)}: nobody knows that",)

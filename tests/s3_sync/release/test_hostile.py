@@ -20,7 +20,6 @@ from tests.support.shelf import RELEASE, Shelf
 
 FILES = {"a.py": b"a = 1\n" * 40, "empty.py": b"", "pkg/b.py": b"b = 1\n" * 7}
 GOOD = {"a.py": b"good = 1\n", "old.py": b"old = 1\n"}
-ZIPPED_ZEROS = zlib.compress(bytes(64 << 20), 9, -15)
 
 Attack = Callable[[Release], Release]
 
@@ -56,8 +55,9 @@ def bomb(release: Release) -> Release:
     rows, body = rows_of(release), release.bundle_bytes
     end = rows[-1].offset + rows[-1].stored_bytes
     offset = end + HEADER_BYTES + len("zzz.py")
-    last = File("zzz.py", len(ZIPPED_ZEROS), 70_000, "0" * 64, "0644", offset)
-    return seal([*rows, last], body[:end] + bytes(offset - end) + ZIPPED_ZEROS)
+    zeros = zlib.compress(bytes(64 << 20), 9, -15)
+    last = File("zzz.py", len(zeros), 70_000, "0" * 64, "0644", offset)
+    return seal([*rows, last], body[:end] + bytes(offset - end) + zeros)
 
 
 SIZE_BYTES = len(FILES["a.py"])
