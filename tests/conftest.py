@@ -88,6 +88,8 @@ class Counts:
     """Processes of Airflow, as good as, that ask for one of them."""
     stops: int
     """Ways in which a publisher is stopped at each of its requests."""
+    good_folders: int
+    """DAG folders that Airflow loads as the gate of one publish."""
     runs: int
     """Runs of a live Airflow, with something done to it in each."""
     overwrites: int
@@ -113,6 +115,7 @@ MODERATE = Counts(
     versions=12,
     version_calls=200,
     stops=1,
+    good_folders=48,  # each shape of a folder with each body, schedule and set of options
     runs=1,
     overwrites=12,
     commits=8,
@@ -142,6 +145,7 @@ FULL = Counts(
     versions=50,
     version_calls=2_000,
     stops=4,
+    good_folders=200,
     runs=100,
     overwrites=150,
     commits=200,

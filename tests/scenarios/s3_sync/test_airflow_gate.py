@@ -12,6 +12,7 @@ from s3_sync.publisher.airflow.answer import Broken as Refusal
 from s3_sync.publisher.airflow.check import Airflow, Passed
 from s3_sync.publisher.gate import Refused, judge
 from s3_sync.settings import load_settings
+from tests.conftest import Counts
 from tests.scenarios.s3_sync.dag_folders import (
     LOCAL_SETTINGS,
     broken_files,
@@ -25,8 +26,6 @@ from tests.support.airflow import Version
 from tests.support.databases import Postgres, missing_programs, run_server
 from tests.support.publishing import Publishing, write_files
 from tests.support.servers import MotoServer
-
-GOOD_FOLDERS = 200
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -135,20 +134,21 @@ def test_airflows_own_dag_processor_shows_the_same_files(
     assert {path for path, broken in expected.items() if broken.is_shown} == shown
 
 
-def test_two_hundred_good_folders_pass(gate: Gate) -> None:
+def test_good_folders_pass(gate: Gate, counts: Counts) -> None:
     """They lie beside each other: each file is loaded in a process of its own all the same."""
-    folders = {f"folder_{number}": good_folder(gate.head, number) for number in range(GOOD_FOLDERS)}
+    numbers = range(counts.good_folders)
+    folders = {f"folder_{number}": good_folder(gate.head, number) for number in numbers}
     files = {f"{name}/{path}": body for name in folders for path, body in folders[name].items()}
 
     passed = gate.load(files)
 
     factories = sum("factory.py" in folder for folder in folders.values())
-    assert GOOD_FOLDERS + 2 * factories == passed.checked.dags == len(passed.checked.dag_ids)
+    assert len(folders) + 2 * factories == passed.checked.dags == len(passed.checked.dag_ids)
     assert ((), 0) == (passed.allowed, passed.checked.files_lacking)
 
 
-def test_a_good_folder_passes_alone(gate: Gate, only_in_full: None) -> None:
-    for number in range(0, GOOD_FOLDERS, 23):
+def test_a_good_folder_passes_alone(gate: Gate, counts: Counts, only_in_full: None) -> None:
+    for number in range(0, counts.good_folders, 23):
         assert gate.load(good_folder(gate.head, number)).checked.dags in (1, 3)
 
 
