@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from tests.support.clocks import forget_clock
 from tests.support.servers import S3Server
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 VENV_BIN = Path(sys.executable).parent
 S3_SYNC = VENV_BIN / "s3-sync"
@@ -170,7 +170,7 @@ class SidecarProcess:
     def wait_for_event(
         self,
         name: str | tuple[str, ...],
-        timeout_seconds: float = 15.0,
+        timeout_seconds: float = PATIENCE_SECONDS,
         after: int = 0,
         **match: Any,
     ) -> Event:
@@ -199,7 +199,7 @@ class SidecarProcess:
                 )
                 self._news.wait(min(rest, 0.1))
 
-    def wait_until_synced(self, timeout_seconds: float = 30.0) -> Event:
+    def wait_until_synced(self, timeout_seconds: float = PATIENCE_SECONDS) -> Event:
         """
         Wait for the first complete cycle of this process and return its `cycle_finished` line.
         """
@@ -212,7 +212,7 @@ class SidecarProcess:
         self.wait_until_synced()
         return self
 
-    def sync(self, timeout_seconds: float = 60.0) -> Event:
+    def sync(self, timeout_seconds: float = PATIENCE_SECONDS) -> Event:
         """
         Ask for a cycle by SIGHUP and wait for the end of one that began afterwards.
 
@@ -228,7 +228,7 @@ class SidecarProcess:
             seen = self.events.index(event, seen) + 1
         return event
 
-    def address(self, timeout_seconds: float = 15.0) -> tuple[str, int]:
+    def address(self, timeout_seconds: float = PATIENCE_SECONDS) -> tuple[str, int]:
         """
         Host and port of the HTTP endpoint, as the log names them.
         """
@@ -324,7 +324,7 @@ class SidecarProcess:
                 return int(line.split()[1]) / 1024
         raise AssertionError("no VmRSS")
 
-    def wait_until_ready(self, timeout_seconds: float = 15.0) -> Answer:
+    def wait_until_ready(self, timeout_seconds: float = PATIENCE_SECONDS) -> Answer:
         """
         Poll `/readyz` until it answers 200, and return that answer.
         """

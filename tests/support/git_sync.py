@@ -20,7 +20,7 @@ from tests.support.daemon import VENV_BIN, Event, SidecarProcess
 from tests.support.git_repository import Repository
 from tests.support.git_server import GitServer
 from tests.support.revisions import make_revision
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 WRAPPER = VENV_BIN / "git-sync-wrapper"
 GIT_SYNC = Path(os.environ.get("GIT_SYNC_BIN") or shutil.which("git-sync") or "/git-sync")
@@ -40,7 +40,9 @@ class PlainGitSync(SidecarProcess):
     git-sync without the wrapper; `events` are its own JSON lines.
     """
 
-    def wait_for_message(self, text: str, after: int = 0, timeout_seconds: float = 15.0) -> Event:
+    def wait_for_message(
+        self, text: str, after: int = 0, timeout_seconds: float = PATIENCE_SECONDS
+    ) -> Event:
         """
         Return the first line whose message or error has this text.
 
@@ -180,7 +182,10 @@ class GitSite:
         return {path: content for path, content in files.items() if path != ".git"}
 
     def wait_until_shown(
-        self, commit: str, process: SidecarProcess | None = None, timeout_seconds: float = 30.0
+        self,
+        commit: str,
+        process: SidecarProcess | None = None,
+        timeout_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         """
         Wait until consumers see a commit.

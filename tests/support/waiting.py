@@ -6,11 +6,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PATIENCE_SECONDS = 60.0
+"""How long something may take that takes a second, where ten others want the same processor."""
+
 
 def wait_until(
     condition: Callable[[], T],
     what: str,
-    timeout_seconds: float = 15.0,
+    timeout_seconds: float = PATIENCE_SECONDS,
     step_seconds: float | None = None,
 ) -> T:
     """

@@ -70,10 +70,11 @@ def test_sigterm_ends_a_hanging_listing_at_once(s3: FakeS3, start: StartDaemon) 
 def test_sighup_is_a_cycle_now(s3: FakeS3, target: Path, start: StartDaemon) -> None:
     daemon = start(interval="1h").until_synced()
     s3.put("dags/new.py", b"new")
+    before = len(daemon.events)
 
     daemon.sighup()
 
-    daemon.wait_for_event("cycle_finished", result="changed", after=len(daemon.events))
+    daemon.wait_for_event("cycle_finished", result="changed", after=before)
     assert (target / "new.py").read_bytes() == b"new"
     assert daemon.find_events("signal_received", signal="SIGHUP")
 
@@ -233,8 +234,9 @@ def test_many_abandoned_cycles_leave_neither_threads_nor_connections(
     threads, files = resources(daemon.pid)
     s3.inject(hang(), is_list)
     daemon.wait_for_event("cycle_failed", consecutive_failures=3, timeout_seconds=30)
+    before = len(daemon.events)
     s3.heal()
-    daemon.wait_for_event("cycle_finished", after=len(daemon.events))
+    daemon.wait_for_event("cycle_finished", after=before)
 
     def settled() -> bool:
         now_threads, now_files = resources(daemon.pid)
