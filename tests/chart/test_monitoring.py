@@ -8,10 +8,7 @@ import copy
 import json
 import re
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -24,6 +21,7 @@ from docs.sidecars import SIDECARS as DOCUMENTED
 from tests.chart import monitoring
 from tests.chart.monitoring import DASHBOARD, YAML_FILES, complaints, load
 from tests.chart.sidecars import Values
+from tests.support.loopback import Answer, LoopbackServer, Request
 from tests.support.prometheus import Prometheus, promtool, skip_without_prometheus
 from tests.support.waiting import wait_until
 
@@ -252,62 +250,47 @@ def registries() -> list[CollectorRegistry]:
     return found
 
 
-@contextmanager
-def serve(pages: list[bytes]) -> Iterator[list[str]]:
+class Page(LoopbackServer):
     """
-    Serve each page as /metrics of a server of its own; yields their addresses.
+    The metrics of a registry.
     """
-    servers = []
-    for page in pages:
 
-        class Handler(BaseHTTPRequestHandler):
-            text = page
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._text = generate_latest(registry)
 
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)  # Prometheus 3 insists
-                self.send_header("Content-Length", str(len(self.text)))
-                self.end_headers()
-                self.wfile.write(self.text)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-    for server in servers:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield [f"127.0.0.1:{server.server_address[1]}" for server in servers]
-    finally:
-        for server in servers:
-            server.shutdown()
-            server.server_close()
+    def good_answer(self, request: Request) -> Answer:
+        # Prometheus 3 insists on the type.
+        return Answer(200, {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}, self._text)
 
 
 def test_every_panel_shows_something_where_all_sidecars_run(
     dashboard: Values, tmp_path: Path
 ) -> None:
     skip_without_prometheus()
-    with serve([generate_latest(registry) for registry in registries()]) as addresses:
+    with ExitStack() as stack:
+        pages = [stack.enter_context(Page(registry)) for registry in registries()]
         job = {
             "job_name": "airflow-sidecars",
-            "scrape_interval": "1s",
+            "scrape_interval": "250ms",
             "static_configs": [
-                {"targets": [address], "labels": {"namespace": "airflow", "pod": f"pod-{number}"}}
-                for number, address in enumerate(addresses)
+                {
+                    "targets": [f"127.0.0.1:{page.port}"],
+                    "labels": {"namespace": "airflow", "pod": f"pod-{number}"},
+                }
+                for number, page in enumerate(pages)
             ],
         }
-        with Prometheus(tmp_path, {"scrape_configs": [job]}) as prometheus:
-            wait_until(
-                lambda: len(prometheus.query("count_over_time(up[1m]) >= 3")) == len(addresses),
-                "three scrapes of each",
-                60,
-            )
-            empty = [
-                f"{title}: {query}"
-                for title, expr in monitoring.queries(dashboard)
-                if not prometheus.query(query := _filled(expr))
-            ]
+        prometheus = stack.enter_context(Prometheus(tmp_path, {"scrape_configs": [job]}))
+        wait_until(
+            lambda: len(prometheus.query("count_over_time(up[1m]) >= 3")) == len(pages),
+            "three scrapes of each",
+        )
+        empty = [
+            f"{title}: {query}"
+            for title, expr in monitoring.queries(dashboard)
+            if not prometheus.query(query := _filled(expr))
+        ]
 
     assert [] == empty
 

@@ -11,6 +11,7 @@ import pytest
 
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.volume import snapshots as module
+from sidecar_runtime.volume.snapshots import ASKED
 from sidecar_runtime.volume.trees import remove_tree
 from tests.runtime.recording import Log
 from tests.runtime.snapshot_store import STORE, Shelf, filling, pruned, revoked
@@ -42,6 +43,31 @@ def test_those_stay_that_are_counted_or_were_replaced_lately(
 
     assert stay == pruned(snapshots) == pruned(snapshots) == shelf.names()
     assert names[-1] == (shelf.link / "a.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("count", "blocks", "stay"),
+    [(2, 9, {"a3", "a2"}), (9, 1, {"a3"}), (0, 9, set())],
+    ids=["by number", "by size", "none"],
+)
+def test_of_those_that_were_asked_for_the_last_ones_stay(
+    shelf: Shelf, count: int, blocks: int, stay: set[str]
+) -> None:
+    """
+    They are beside what is counted otherwise, and what marks them goes with them.
+    """
+    snapshots = shelf.make("r1", "r2")
+    for name in ("a1", "a2", "a3"):
+        snapshots.add(f".{name}", filling(name), Fence())
+        snapshots.keep_asked(f".{name}", name, Fence())
+    for age, name in enumerate(("a3", "a2", "a1", "r1"), start=1):
+        shelf.age(name, age)
+    room = blocks * (shelf.store / "a1/a.py").stat().st_blocks * 512
+    snapshots = shelf.begin(retain_count=1, retain_seconds=0, asked_count=count, asked_bytes=room)
+
+    assert ["a3", "a2", "a1"] == snapshots.asked()
+    assert {"r2", "r1", *stay} == pruned(snapshots)
+    assert {"r2", "r1", *stay, *(f"{name}{ASKED}" for name in stay)} == shelf.names()
 
 
 def test_the_age_counts_from_the_replacement_and_not_from_the_making(shelf: Shelf) -> None:

@@ -5,22 +5,13 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.runtime.test_metrics import COMMON as SHARED_METRICS
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error
 from tests.support.scripted import FILES, Running, running
 
 HOSTILE = "<script>alert(1)</script>&\"'"
 
-SHARED_METRICS = {
-    "sidecar_cycles": "counter",
-    "sidecar_failures": "counter",
-    "sidecar_cycle_duration_seconds": "histogram",
-    "sidecar_last_success_timestamp_seconds": "gauge",
-    "sidecar_last_publish_timestamp_seconds": "gauge",
-    "sidecar_consecutive_failures": "gauge",
-    "sidecar_ready": "gauge",
-    "sidecar_build_info": "gauge",
-}
 OWN_METRICS = {
     "s3_sync_published_files": "counter",
     "s3_sync_deleted_files": "counter",
