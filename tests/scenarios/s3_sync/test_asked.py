@@ -174,36 +174,6 @@ def test_a_version_of_everybody_is_fetched_once(
         assert files_of(number) == published(store / releases[number].revision)
 
 
-HOSTILE = [
-    "/revisions/../../../etc/passwd",
-    "/revisions/",
-    "/revisions/current",
-    f"/revisions/{'A' * 64}",
-    f"/revisions/{'a' * 63}",
-    f"/revisions/{'a' * 64}/..",
-    f"/revisions/{'a' * 64}?x=1",
-    f"/revisions/{'a' * 64}%00",
-    f"/revisions/{'a' * 5000}",
-    "/revisions/%2e%2e",
-    "/revisions/\N{LATIN SMALL LETTER A WITH DIAERESIS}",
-    f"/other/{'a' * 64}",
-    "/metrics",
-    "/",
-]
-
-
-def test_what_is_no_id_is_not_looked_for(s3: FakeS3, store: Path, begin: Begin) -> None:
-    begin()
-    s3.forget()
-    before = sorted(os.listdir(store))
-
-    answers = {question: ask(store, question)[0] for question in HOSTILE}
-
-    assert dict.fromkeys(HOSTILE, 404) == answers
-    assert 405 == ask(store, f"/revisions/{'a' * 64}", "DELETE")[0]
-    assert [] == s3.requests and before == sorted(os.listdir(store))
-
-
 def test_a_version_that_was_pruned_is_gone(store: Path, begin: Begin) -> None:
     begin()
 
