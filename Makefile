@@ -9,7 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 SIDECARS := $(patsubst sidecars/%/Dockerfile,%,$(wildcard sidecars/*/Dockerfile))
 BIN := .venv/bin
 WORKFLOWS := $(wildcard .github/workflows/*.yaml) charts-snippets/ci/github-actions.yaml
-SHELL_SCRIPTS := .ci/run .ci/shared tests/images/airflow-base tests/images/git-sync-image $(filter-out %.py,$(wildcard scripts/*))
+SHELL_SCRIPTS := .ci/run .ci/shared tests/images/airflow-base tests/images/git-sync-image $(filter-out %.py %/__pycache__,$(wildcard scripts/*))
 # For the first line of a recipe: the Debian packages of some targets, then .venv, which has gssapi once it compiles.
 prepare = @scripts/system-packages $(1); scripts/environment
 
