@@ -49,7 +49,7 @@ def test_git_sync_is_found_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ),
         (
             {"GIT_SYNC_WRAPPER_GATE": "syntax", "GIT_SYNC_WRAPPER_MODE": "passthrough"},
-            "goes with GIT_SYNC_WRAPPER_MODE=protect, only with it",
+            "needs GIT_SYNC_WRAPPER_MODE=protect",
         ),
     ],
 )

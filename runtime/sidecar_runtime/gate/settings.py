@@ -120,9 +120,9 @@ def check_gate(settings: GateSettings, prefix: str) -> list[Problem]:
     kind, command = settings.gate, settings.gate_command
     found = []
     if (kind == "command") != (command is not None):
-        only = f"goes with {prefix}GATE=command, only with it"
+        both = f"goes with {prefix}GATE=command: set both or neither"
         shown = program_of(shlex.join(command or ()))
-        found.append(Problem(f"{prefix}GATE_COMMAND", shown, only))
+        found.append(Problem(f"{prefix}GATE_COMMAND", shown, both))
     if kind != "off" and settings.gate_timeout_seconds >= settings.timeout_seconds:
         limit = f"is not less than {prefix}TIMEOUT, which is {settings.timeout_seconds:g} s"
         given = f"{settings.gate_timeout_seconds:g}"

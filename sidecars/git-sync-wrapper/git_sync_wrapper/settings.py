@@ -151,7 +151,5 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
 def _check(settings: Settings) -> list[Problem]:
     found = check_gate(settings, PREFIX)
     if settings.mode == "passthrough" and settings.gate != "off":
-        found.append(
-            Problem(f"{PREFIX}GATE", settings.gate, f"goes with {PREFIX}MODE=protect, only with it")
-        )
+        found.append(Problem(f"{PREFIX}GATE", settings.gate, f"needs {PREFIX}MODE=protect"))
     return found

@@ -47,7 +47,7 @@ def run() -> int:
     purpose = "Keeps Kerberos tickets fresh from a keytab; without a command, until stopped."
     example = "KERBEROS_KEYTAB=/keytab/airflow KERBEROS_CCACHE=/ccache/airflow kerberos-sidecar"
     parser = make_parser("kerberos-sidecar", purpose, Settings, PREFIX, example)
-    commands = parser.add_subparsers(dest="command", metavar="[check]", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     check.add_arguments(
         commands.add_parser("check", help="try krb5.conf, keytabs, the KDC and the ccaches")
     )

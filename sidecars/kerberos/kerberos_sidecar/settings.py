@@ -147,7 +147,7 @@ class Settings(CommonSettings):
         "FORWARDABLE",
         boolean,
         default="true",
-        text="Whether to ask for forwardable tickets, as Airflow does; krb5.conf does not count.",
+        text="Whether to ask for forwardable tickets, as Airflow does, whatever krb5.conf says.",
     )
 
     @property

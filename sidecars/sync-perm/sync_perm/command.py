@@ -75,8 +75,10 @@ def run() -> int:
     purpose = "Keeps Airflow's roles and DAG permissions in sync; without a command, until stopped."
     example = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=postgresql://… INTERVAL=30s sync-perm"
     parser = make_parser("sync-perm", purpose, Settings, PREFIX, example)
-    commands = parser.add_subparsers(dest="command", metavar="[check|diff]", title="commands")
-    commands.add_parser("check", help="try all that is needed, and say whether the sidecar is")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands.add_parser(
+        "check", help="try Airflow and the database; say whether you need sync-perm"
+    )
     text = "show what would be written, and what a prune would remove; exit code 4: it differs"
     commands.add_parser("diff", help=text, description=text).add_argument(
         "--output", choices=("text", "json"), default="text", help="for people or programs"

@@ -134,7 +134,7 @@ def test_a_gate_goes_with_its_own_settings_only(
     name: str, gate: str, value: str, its_gate: str
 ) -> None:
     shown = "/bin/sh …" if value else ""
-    expected = Problem(f"X_{name}", shown, f"goes with X_GATE={its_gate}, only with it")
+    expected = Problem(f"X_{name}", shown, f"goes with X_GATE={its_gate}: set both or neither")
 
     assert expected == problem_of(**{"GATE": gate, name: value})
 

@@ -122,7 +122,7 @@ def _check_login(given: FlagValues, *, has_username: bool, has_password: bool) -
         if userinfo_of(get("repo", "")):
             given.refuse("repo", "names a user, as --username does: only one of them may")
     if get("password") and get("password-file"):
-        given.refuse("password-file", "goes without GITSYNC_PASSWORD: only one of them may be set")
+        given.refuse("password-file", "replaces GITSYNC_PASSWORD: set only one of them")
     for name in ("password", "password-file"):
         if get(name) and not get("username") and not has_username:
             given.refuse(name, "needs --username (GITSYNC_USERNAME)")
@@ -137,14 +137,14 @@ def _check_github(given: FlagValues) -> None:
             given.refuse("github-app-installation-id", f"needs --{app} or --{client}")
         return
     if get(app) and get(client):
-        given.refuse(client, f"goes without --{app}: only one of them may be set")
+        given.refuse(client, f"replaces --{app}: set only one of them")
     if not get("github-app-installation-id"):
         given.refuse("github-app-installation-id", f"is missing: --{app} and --{client} need it")
     if bool(get(key)) == bool(get(key_file)):
         given.refuse(key_file, "is needed, or GITSYNC_GITHUB_APP_PRIVATE_KEY, but not both")
     for name in ("username", "password", "password-file"):
         if get(name):
-            given.refuse(name, "goes without a GitHub App: only one of them may log in")
+            given.refuse(name, "excludes a GitHub App: only one of them may log in")
 
 
 def userinfo_of(repo: str) -> str:

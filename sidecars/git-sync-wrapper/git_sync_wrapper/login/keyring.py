@@ -152,16 +152,20 @@ def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
         if not options.repo.startswith(("http://", "https://")):
             yield Problem(name, source.kind, "is for a repository over https")
         if has_password:
-            yield Problem(name, source.kind, "goes without GITSYNC_PASSWORD and --password-file")
+            yield Problem(
+                name, source.kind, "replaces GITSYNC_PASSWORD and --password-file: unset them"
+            )
         if options.askpass_url or options.is_github_app:
-            yield Problem(name, source.kind, "goes without --askpass-url and a GitHub App")
+            yield Problem(name, source.kind, "replaces --askpass-url and a GitHub App: unset them")
     has_username = bool(options.username or settings.username_file)
     if source.kind == "codecommit" and has_username:
-        yield Problem(name, source.kind, "signs, and goes without a username")
+        yield Problem(name, source.kind, "signs requests: unset the username")
     if settings.username_file:
         file = f"{PREFIX}USERNAME_FILE"
         if options.username:
-            yield Problem(file, settings.username_file, "goes without GITSYNC_USERNAME")
+            yield Problem(
+                file, settings.username_file, "replaces GITSYNC_USERNAME: set only one of them"
+            )
         if not has_password and source.kind != "secrets-manager":
             yield Problem(file, settings.username_file, "needs GITSYNC_PASSWORD_FILE")
     if options.askpass_url and not options.askpass_url.startswith(("http://", "https://")):

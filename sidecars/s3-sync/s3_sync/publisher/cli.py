@@ -325,7 +325,7 @@ def _airflow(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Airfl
     if getattr(arguments, "gate", None) == AIRFLOW:
         return find_airflow(python, allowed, environ)
     given = {"--airflow-python": python, "--gate-allow": ", ".join(allowed)}
-    only = f"goes with --gate {AIRFLOW}, only with it"
+    only = f"needs --gate {AIRFLOW}"
     if wrong := [Problem(name, text, only) for name, text in given.items() if text]:
         raise SettingsError(wrong)
     return None
