@@ -184,7 +184,7 @@ def _strip(last_hours: Mapping[str, Any]) -> str:
         )
     hours = SPANS * minutes // 60
     bad = sum(kind == "error" for kind in results)
-    said = f"The last {hours} hours, now at the right. Failures in {bad} of {SPANS} spans."
+    said = f"The last {hours} hours, now at the right: failures in {bad} of {SPANS} bars."
     return (
         f"<svg viewBox='0 0 {SPANS} 8' preserveAspectRatio=none role=img aria-label='{said}'>"
         f"{''.join(bars)}</svg><p>{said}</p>"

@@ -36,7 +36,8 @@ def lay_over(settings: Settings) -> None:
     fd = os.memfd_create("krb5.conf")
     os.write(fd, overlay(settings).encode())
     site = settings.krb5_config or SITE_CONFIG
-    os.environ["KRB5_CONFIG"] = f"/proc/self/fd/{fd}:{site}"
+    # Not into os.environ: the status page shows what was set.
+    os.putenv("KRB5_CONFIG", f"/proc/self/fd/{fd}:{site}")
     leave_name_servers_soon(os.environ)
     for name in _IGNORED:
         os.environ.pop(name, None)
