@@ -13,7 +13,7 @@ import hashlib
 import html
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -98,7 +98,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
         "source": facts["source"],
         "target": facts["target"],
         "pod": " · ".join(pod),
-        "next cycle": _next_cycle(facts["next_cycle_in_seconds"]),
+        "next_cycle_in_seconds": facts["next_cycle_in_seconds"],
         "version": facts["version"],
     }
     parts = [
@@ -195,10 +195,21 @@ def _table(facts: Mapping[str, Any], kind: str = "facts") -> str:
     """
     Return what is not empty, one row each; nothing where all is.
     """
-    name = _text if isinstance(facts, Names) else _name
-    cells = {key: _cell(value) for key, value in facts.items()}
-    rows = "".join(f"<tr><th>{name(key)}<td>{cell}" for key, cell in cells.items() if cell)
+    rows = "".join(f"<tr><th>{name}<td>{cell}" for name, cell in _pairs(facts) if cell)
     return rows and f"<table class={kind}>{rows}</table>"
+
+
+def _pairs(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """
+    Yield names and values as people read them.
+    """
+    for key, value in facts.items():
+        if isinstance(facts, Names):
+            yield _text(key), _cell(value)
+        elif isinstance(value, float | int) and key.endswith("_in_seconds"):
+            yield _name(key.removesuffix("_in_seconds")), _distance(value)
+        else:
+            yield _name(key), _cell(value)
 
 
 def _name(key: object) -> str:
@@ -219,10 +230,8 @@ def _text(value: object) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, Names):
-        return "<br>".join(f"{_text(k)}: {_cell(v)}" for k, v in value.items())
     if isinstance(value, Mapping):
-        return "<br>".join(f"{_name(k)}: {_cell(v)}" for k, v in value.items())
+        return "<br>".join(f"{name}: {cell}" for name, cell in _pairs(value))
     if isinstance(value, list | tuple):
         return "<br>".join(cell for cell in map(_cell, value) if cell)
     if isinstance(value, str) and (moment := _TIME.fullmatch(value)):
@@ -238,10 +247,6 @@ def _cell(value: object) -> str:
 
 def _link(address: str, text: str) -> str:
     return f"<a href='{_text(address)}' rel=noreferrer>{_text(text)}</a>"
-
-
-def _next_cycle(seconds: float | None) -> str | None:
-    return None if seconds is None else _distance(seconds)
 
 
 def _distance(seconds: float) -> str:

@@ -158,6 +158,7 @@ def test_the_page_has_the_same_elements_whatever_the_facts_say(health: Health) -
 @pytest.mark.parametrize(
     ("details", "shown"),
     [
+        ({"/ccache": {"next_ticket_in_seconds": 3321.8}}, "next ticket: in 55 minutes"),
         ({"managed_files": 3}, "managed files"),
         ({"/var/krb_ccache": "until noon"}, "/var/krb_ccache"),
         ({"failing_dags": Names(sales_daily="no_role")}, "failing dags"),
