@@ -167,7 +167,7 @@ class Chain:
             self._credentials, self._config = ANONYMOUS, AwsConfig(**answer)
             return
         if found is None:
-            text = "no AWS credentials found, by any of botocore's ways"
+            text = "no AWS credentials found in any place where botocore looks"
             raise CredentialsError("credentials_missing", text)
         for name, variable in _VARIABLES.items():
             if flaw := _flaw(found[name] or ""):

@@ -177,7 +177,7 @@ def test_reads_profiles_and_processes(environ: Callable[..., None], tmp_path: Pa
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({}, "by any of botocore's ways"),
+        ({}, "in any place where botocore looks"),
         ({"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE"}, "AWS_SECRET_ACCESS_KEY"),
         ({"AWS_PROFILE": "nobody"}, "(nobody)"),
     ],
