@@ -262,8 +262,7 @@ def load(
     problems, unknown = _check_names(prefix, known, environ, instead)
     values: dict[str, Any] = {}
     for field, spec in specs.items():
-        raw = environ.get(spec.variable, "").strip()
-        text = raw or spec.default
+        text = environ.get(spec.variable, "").strip() or spec.default
         if text is None:
             if spec.required:
                 problems.append(_missing(spec, known, environ))
@@ -272,7 +271,7 @@ def load(
         try:
             values[field] = spec.parse(text)
         except ValueError as error:
-            problems.append(Problem(spec.variable, spec.show(raw), str(error)))
+            problems.append(Problem(spec.variable, spec.show(text), str(error)))
     if problems:
         raise SettingsError(problems, unknown)
     settings = cls(**values)

@@ -275,6 +275,12 @@ def test_settings_that_are_not_the_defaults_are_shown_as_written_without_passwor
     } == changed_settings(WithTool, PREFIX, environ)
 
 
+def test_a_default_that_this_machine_lacks_is_named() -> None:
+    error = raised(SettingsError, load, WithTool, PREFIX, GOOD, instead={})
+
+    assert [Problem("BOX_SYNC_TOOL", "/not/in/this/image", "is not there")] == error.problems
+
+
 def test_the_help_tells_what_is_allowed_and_what_unset_means() -> None:
     text = describe(Settings, PREFIX)
 
