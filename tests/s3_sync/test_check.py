@@ -62,6 +62,22 @@ def test_changes_nothing_in_the_target(check: Check, target: Path) -> None:
     assert [path.name for path in target.iterdir()] == ["mine.py"]
 
 
+@pytest.mark.parametrize("filters", [{}, {"S3_SYNC_INCLUDE": "/a.py"}], ids=["none", "slipped"])
+def test_an_empty_source_is_a_slip_of_the_prefix_or_of_a_filter(
+    check: Check, s3: FakeS3, tmp_path: Path, filters: dict[str, str]
+) -> None:
+    settings = filters or {"KEY_PATH": "dgas"}
+    daemon = Process(s3, tmp_path / "other")
+
+    daemon.start({"KEY_PATH": "dags", **settings})
+    failed = daemon.fail()
+    said = " ".join(check(3, settings).split())
+
+    assert "source_empty" == failed.reason
+    assert f"source_empty: {failed.message} {failed.advice}" in said
+    assert bool(filters) == ("S3_SYNC_INCLUDE" in failed.advice)
+
+
 @pytest.mark.parametrize("has_daemon", [False, True])
 def test_a_gates_command_is_not_given_a_dag_that_airflow_would_find(
     check: Check, s3: FakeS3, target: Path, tmp_path: Path, has_daemon: bool

@@ -15,7 +15,7 @@ from s3_sync.keys import RESERVED
 from s3_sync.layouts.open import tree_part
 from s3_sync.lease import LOCK
 from s3_sync.listing.entries import Entry, Listing
-from s3_sync.listing.source import open_lister
+from s3_sync.listing.source import open_lister, source_empty
 from s3_sync.metrics import SyncMetrics
 from s3_sync.open_source import open_chain, open_client
 from s3_sync.plan import make_plan
@@ -140,13 +140,8 @@ class _Checks:
             listing = await open_lister(settings, self._client).read()
         except SidecarError as error:
             return _fail("s3:ListBucket", error)
-        if not listing.wanted:
-            text = f"allowed, but there is no file under {settings.source}"
-            say("ok" if settings.allow_empty else "FAIL", "s3:ListBucket", text)
-            if not settings.allow_empty:
-                slip = "Check KEY_PATH for a typo; the daemon deletes nothing (source_empty)."
-                say("", "", slip)
-            return settings.allow_empty
+        if not listing.wanted and not settings.allow_empty:
+            return _fail("s3:ListBucket", source_empty(settings))
         found = f"files: {len(listing.wanted)}, keys skipped: {len(listing.skipped)}"
         say("ok", "s3:ListBucket", found)
         self._wanted = listing.wanted
@@ -184,7 +179,7 @@ class _Checks:
                 pass  # it may be read, it just changed
         for found in failed.values():
             _fail("s3:GetObject", found)
-        if not failed:
+        if sample and not failed:
             say("ok", "s3:GetObject", ", ".join(entry.key for entry in sample[:3]))
         return not failed
 

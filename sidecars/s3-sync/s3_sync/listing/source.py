@@ -35,6 +35,19 @@ def open_lister(settings: Settings, client: S3Client) -> Lister:
     )
 
 
+def source_empty(settings: Settings) -> SourceError:
+    """
+    Return the error of a prefix without a file that passes the filters.
+    """
+    filters = " and the patterns of S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE"
+    return SourceError(
+        "source_empty",
+        f"there is no file to sync under {settings.source}",
+        f"Check KEY_PATH{filters if settings.include or settings.exclude else ''} for a typo. "
+        "Nothing was deleted. If the folder is meant to be empty, set S3_SYNC_ALLOW_EMPTY=true.",
+    )
+
+
 class ListingSource:
     """
     The listing of a prefix.
@@ -58,12 +71,7 @@ class ListingSource:
         self._settle.ask()
         listing = await self._lister.read()
         if not listing.wanted and not self._settings.allow_empty:
-            raise SourceError(
-                "source_empty",
-                f"there is no file to sync under {self._settings.source}",
-                "Check KEY_PATH for a typo. Nothing was deleted. If the folder is meant to be "
-                "empty, set S3_SYNC_ALLOW_EMPTY=true.",
-            )
+            raise source_empty(self._settings)
         self._newest = listing.newest
         self._trust.doubtful = {path for path in self._trust.doubtful if path in listing.wanted}
         return listing
