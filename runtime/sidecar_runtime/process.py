@@ -7,6 +7,8 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import select
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -153,8 +155,11 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     except SidecarError as error:
         log.error("sidecar_gave_up", reason=error.reason, error=error.message, advice=error.advice)
         code = error.exit_code
-    except BaseException:
-        log.exception("sidecar_crashed")
+    except BaseException as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            code = 128 + signal.SIGPIPE  # as in a shell: `s3-sync releases | head`
+        else:
+            log.exception("sidecar_crashed")
     finally:
         early.drop()
         logging.shutdown()
@@ -164,3 +169,12 @@ def run_main(main: Callable[[], int]) -> NoReturn:
             except OSError:
                 code = code or EXIT_BUG
         os._exit(code)
+
+
+def _nobody_reads() -> bool:
+    """
+    Return whether standard output is a pipe whose other end is closed.
+    """
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))

@@ -39,10 +39,9 @@ def start(body: str, **more: Any) -> subprocess.Popen[str]:
         [sys.executable, "-c", PROGRAM.format(body=body)],
         cwd=Path(__file__).parents[2],
         env={"PATH": "/usr/bin:/bin"},
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-        **more,
+        **{"stdin": subprocess.DEVNULL, **more},
     )
 
 
@@ -214,3 +213,17 @@ def test_serves_from_before_the_first_cycle_until_sigterm() -> None:
         "signal_received",
         "sidecar_stopped",
     ]
+
+
+def test_whoever_reads_may_leave_before_the_end() -> None:
+    """As `head` does: no traceback, and the code that a shell gives to SIGPIPE."""
+    body = "print('first', flush=True); sys.stdin.read(); print('second', flush=True)"
+    with start(body, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.stdout = None
+
+        _, err = process.communicate(timeout=30)
+
+    assert (141, "") == (process.returncode, err)
