@@ -50,7 +50,8 @@ def duration(at_least: float = 0.0, at_most: float = 7 * 86400.0) -> Callable[[s
             days, hours, minutes, secs, millis = (float(part or 0) for part in match.groups())
             seconds = days * 86400 + hours * 3600 + minutes * 60 + secs + millis / 1000
         if not at_least <= seconds <= at_most:
-            raise ValueError(f"is not between {at_least:g}s and {at_most:.0f}s")
+            most = f"{at_most:g}s" if at_most % 86400 else f"{at_most / 86400:g}d"
+            raise ValueError(f"is not between {at_least:g}s and {most}")
         return seconds
 
     return parse
