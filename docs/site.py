@@ -6,7 +6,7 @@ the site, and files that they link to, such as values, are part of it.
 
 A build is `dist/site/TAG`; builds beside it stay, and `dist/site` as a whole can be served.
 
-TAG: the name of this version, such as 0.1.0 (default: dev).
+TAG: the name of this version, such as 0.2.0 (default: dev).
 SOURCE: the web address of the repository, for a link to it.
 """
 

@@ -363,7 +363,7 @@ def test_the_charts_git_sync_is_ours_in_every_pod(names: tuple[str, ...]) -> Non
         assert [] == list(pods.restricted_complaints(pod["spec"], only=ours))
     assert {"git-sync", "git-sync-init"} == {one["name"] for one in found}
     for container in found:
-        assert container["image"].endswith("/git-sync-wrapper:0.1.0")
+        assert container["image"].endswith("/git-sync-wrapper:0.2.0")
         assert set() == {one["name"] for one in container["env"]} - known
         SIDECARS["git-sync-wrapper"].load(environment(container))
 

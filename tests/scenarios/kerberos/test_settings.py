@@ -26,7 +26,7 @@ def test_wrong_settings_are_named(here: Site) -> None:
 
 
 def test_help_and_version(here: Site) -> None:
-    for argument, text in (("--help", "KERBEROS"), ("--version", "0.1.0")):
+    for argument, text in (("--help", "KERBEROS"), ("--version", "0.2.0")):
         daemon = here.start(argument)
         assert 0 == daemon.wait_for_exit().code
         assert text in "\n".join(daemon.stray_lines)
