@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.report import PAGE, seconds, table, write_part
+from bench.pages.report import PAGE, seconds, table, write_part
 
 HEADER = ["what", "budget", "measured", "used", ""]
 MET, MISSED, NOT_MEASURED = "met", "**missed**", "**not measured**"

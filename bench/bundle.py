@@ -24,11 +24,11 @@ from typing import Any
 
 from bench.budgets import Outcome, at_most_part, at_most_seconds
 from bench.measure import Cost, least, run
-from bench.page import Section, deliver
-from bench.report import machine, seconds, table, version_of
+from bench.pages.page import Section, deliver
+from bench.pages.report import machine, seconds, table, version_of
+from bench.pages.s3_sync_page import RELEASES
 from bench.s3_peers import airflow_with_bundle
 from bench.s3_store import BUCKET, PREFIX, Store, files_of, open_store
-from bench.s3_sync_page import RELEASES
 from tests.support.daemon import Daemon
 from tests.support.dialogue import Dialogue, dialogue
 

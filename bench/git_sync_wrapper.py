@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import git_siege, git_sync_wrapper_page
-from bench.git_sync_wrapper_page import OURS, PEER, Poll, Results
+from bench import git_siege
 from bench.measure import Cost, during, run
-from bench.page import deliver
-from bench.report import version_of
+from bench.pages import git_sync_wrapper_page
+from bench.pages.git_sync_wrapper_page import OURS, PEER, Poll, Results
+from bench.pages.page import deliver
+from bench.pages.report import version_of
 from tests.support.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site, skip_reason
 from tests.support.loopback import Request
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.report import seconds, table
+from bench.pages.report import seconds, table
 from tests.support.kdc import PATH
 from tests.support.kdc_proxy import KdcProxy
 from tests.support.site import Site

