@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from s3_sync.publisher.airflow.check import Passed
-from s3_sync.publisher.ignore import Ignore
+from s3_sync.publisher.local.ignore import Ignore
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.publish import Outcome, Publisher
 from s3_sync.publisher.store import Store

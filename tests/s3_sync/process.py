@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from s3_sync.cycle import Session
+from s3_sync.cycle.cycle import Session
 from s3_sync.metrics import SyncMetrics
 from s3_sync.open_source import open_client
 from s3_sync.settings import load_settings

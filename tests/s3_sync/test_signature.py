@@ -249,7 +249,7 @@ def test_what_is_no_key_to_sign_with_is_refused(tmp_path: Path, name: str) -> No
 
 def test_nothing_is_imported_without_keys() -> None:
     """It would be memory of every pod."""
-    code = "import s3_sync.command, s3_sync.asking, sys; print('cryptography' in sys.modules)"
+    code = "import s3_sync.command, s3_sync.cycle.asking, sys; print('cryptography' in sys.modules)"
 
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from s3_sync.cycle import Session
+from s3_sync.cycle.cycle import Session
 from s3_sync.metrics import SyncMetrics
 from s3_sync.open_source import OpenClient, open_client
 from s3_sync.settings import PREFIX, Settings

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from s3_sync.publisher.airflow.check import Passed
-from s3_sync.publisher.folder_errors import FolderError
+from s3_sync.publisher.local.folder_errors import FolderError
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.promote import Fetched, Promotion, promote
 from s3_sync.publisher.store import Store

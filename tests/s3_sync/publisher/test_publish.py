@@ -11,7 +11,7 @@ import pytest
 
 from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.catalog import ReleaseError
-from s3_sync.publisher.folder_errors import FolderError
+from s3_sync.publisher.local.folder_errors import FolderError
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import parse_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key

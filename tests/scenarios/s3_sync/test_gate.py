@@ -1,7 +1,7 @@
 """
 The gate: a revision that it refuses is never seen, and is named; the last good one stays.
 
-Here the whole process and what it starts; cycle by cycle it is in tests/s3_sync/test_gated.py.
+Here the whole process and what it starts; cycle by cycle in tests/s3_sync/cycle/test_gated.py.
 """
 
 import json

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
-from tests.s3_sync.test_layout_change import (
+from tests.s3_sync.cycle.test_layout_change import (
     FOREIGN,
     IN_PLACE,
     SNAPSHOT,

@@ -1,7 +1,7 @@
 """
 `S3_SYNC_SETTLE` in real time: half an upload is never published, and nobody waits in vain.
 
-What needs no waiting is in tests/s3_sync/test_settled.py.
+What needs no waiting is in tests/s3_sync/cycle/test_settled.py.
 """
 
 import time
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3_sync.test_settled import NEW, OLD, quiet_bucket
+from tests.s3_sync.cycle.test_settled import NEW, OLD, quiet_bucket
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.snapshots import SwappingS3, consumed, count_of
 from tests.support.waiting import wait_until

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from s3_sync.digest import EXECUTABLE
-from s3_sync.publisher.folder import Look
+from s3_sync.publisher.local.folder import Look
 from s3_sync.release.facts import Checked
 from s3_sync.release.manifest import Manifest
 

@@ -33,10 +33,10 @@ from s3_sync.publisher.changes import (
     content_of,
     content_of_folder,
 )
-from s3_sync.publisher.folder import digests_of, look
 from s3_sync.publisher.gate import judge
-from s3_sync.publisher.ignore import Ignore
-from s3_sync.publisher.origin import find_ci_url, find_origin, find_publisher
+from s3_sync.publisher.local.folder import digests_of, look
+from s3_sync.publisher.local.ignore import Ignore
+from s3_sync.publisher.local.origin import find_ci_url, find_origin, find_publisher
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.promote import promote
 from s3_sync.publisher.prune import prune, read_names

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from s3_sync.publisher.bundle import write_bundle
-from s3_sync.publisher.folder import Look, contents
-from s3_sync.publisher.folder_errors import FolderError
+from s3_sync.publisher.local.folder import Look, contents
+from s3_sync.publisher.local.folder_errors import FolderError
+from s3_sync.publisher.local.scratch import temporary_failed
 from s3_sync.publisher.progress import Progress
-from s3_sync.publisher.scratch import temporary_failed
 from s3_sync.release.facts import Checked, Origin
 from s3_sync.release.manifest import Manifest, make_manifest, parse_manifest
 from s3_sync.release.rows import Invalid

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from s3_sync.metrics import SyncMetrics
 from s3_sync.publisher.airflow.answer import Broken
 from s3_sync.publisher.airflow.check import VARIABLES, Airflow, AirflowCheck, Passed
-from s3_sync.publisher.folder_errors import NAMED, FolderError
-from s3_sync.publisher.scratch import scratch, temporary_failed
+from s3_sync.publisher.local.folder_errors import NAMED, FolderError
+from s3_sync.publisher.local.scratch import scratch, temporary_failed
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__
 from sidecar_runtime.errors import SidecarError

@@ -27,10 +27,10 @@ from s3_sync.publisher.catalog import (
     untrusted,
 )
 from s3_sync.publisher.changes import Changes, compare, compare_dags, content_of
-from s3_sync.publisher.folder import write_copy
+from s3_sync.publisher.local.folder import write_copy
+from s3_sync.publisher.local.scratch import scratch, temporary_failed
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.publish import Judge
-from s3_sync.publisher.scratch import scratch, temporary_failed
 from s3_sync.publisher.store import Store
 from s3_sync.release.content import Content
 from s3_sync.release.facts import Origin

@@ -29,10 +29,10 @@ from s3_sync.publisher.changes import (
     content_of_folder,
 )
 from s3_sync.publisher.draft import Draft
-from s3_sync.publisher.folder import Look, check_same, contents, digests_of, look, write_copy
-from s3_sync.publisher.ignore import Ignore
+from s3_sync.publisher.local.folder import Look, check_same, contents, digests_of, look, write_copy
+from s3_sync.publisher.local.ignore import Ignore
+from s3_sync.publisher.local.scratch import scratch
 from s3_sync.publisher.progress import Progress
-from s3_sync.publisher.scratch import scratch
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.pointer import Pointer

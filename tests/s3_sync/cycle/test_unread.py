@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 import pytest
 
+from s3_sync.cycle.unread import EAGER_TRIES, LONGEST_REST_SECONDS, NAMED_FILES, Unread, explain
 from s3_sync.listing.entries import Entry
 from s3_sync.metrics import SyncMetrics
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.status import Status
-from s3_sync.unread import EAGER_TRIES, LONGEST_REST_SECONDS, NAMED_FILES, Unread, explain
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.clocks import Clock

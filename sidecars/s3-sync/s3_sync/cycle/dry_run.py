@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from s3_sync.cycle.skipped import NAMED_KEYS, Skipped
 from s3_sync.layouts.open import tree_part
 from s3_sync.metrics import SyncMetrics
 from s3_sync.plan import make_plan
 from s3_sync.settings import Settings
-from s3_sync.skipped import NAMED_KEYS, Skipped
 from s3_sync.source import Source, State
 from s3_sync.status import Status
 from s3_sync.tree.parts import read_target

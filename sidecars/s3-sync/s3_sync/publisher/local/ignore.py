@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pathspec import GitIgnoreSpec
 
-from s3_sync.publisher.folder_errors import FolderError
+from s3_sync.publisher.local.folder_errors import FolderError
 
 NAME = ".s3-sync-ignore"
 

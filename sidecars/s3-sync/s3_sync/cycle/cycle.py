@@ -7,12 +7,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from s3_sync.dry_run import DryRun
+from s3_sync.cycle.dry_run import DryRun
+from s3_sync.cycle.reconcile import Reconciler
 from s3_sync.layouts.layout import Layout
 from s3_sync.lease import Lease
 from s3_sync.metrics import SyncMetrics
 from s3_sync.open_source import open_source
-from s3_sync.reconcile import Reconciler
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings
@@ -28,7 +28,7 @@ from sidecar_runtime.volume.errors import explain_os_error
 from sidecar_runtime.volume.lock import TargetLock
 
 if TYPE_CHECKING:
-    from s3_sync.asking import Asking
+    from s3_sync.cycle.asking import Asking
 
 
 class Session:
@@ -55,7 +55,7 @@ class Session:
         self._rehearsal = DryRun(settings, metrics, status, self._source)
         self._asking: Asking | None = None
         if asked is not None and isinstance(self._source, ReleaseSource):
-            from s3_sync.asking import Asking  # noqa: PLC0415 - no server in one-shots
+            from s3_sync.cycle.asking import Asking  # noqa: PLC0415 - no server in one-shots
 
             self._asking = Asking(settings, metrics, asked, self._source)
         self._layout: Layout | None = None

@@ -16,7 +16,7 @@ from tests.support.faults import first
 from tests.support.loopback import Fault
 from tests.support.shelf import RELEASE, Shelf, is_bundle
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 SYNTAX = {"S3_SYNC_GATE": "syntax"}
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 LAYOUTS = {

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from s3_sync.deletions import DeletionBrake, vanished
+from s3_sync.cycle.deletions import DeletionBrake, vanished
 from s3_sync.listing.entries import Entry
 from s3_sync.settings import load_settings
 from tests.runtime.recording import Log

@@ -11,8 +11,8 @@ import pytest
 
 from sidecar_runtime.errors import SidecarError
 from tests.conftest import Counts
+from tests.s3_sync.cycle.test_symlinks import OBJECTS, Outside, swapping
 from tests.s3_sync.process import Process
-from tests.s3_sync.test_symlinks import OBJECTS, Outside, swapping
 from tests.support.fake_s3 import is_get
 from tests.support.snapshots import (
     SETTINGS,

@@ -7,7 +7,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from s3_sync.deletions import DeletionBrake
+from s3_sync.cycle.deletions import DeletionBrake
+from s3_sync.cycle.unread import Unread
 from s3_sync.layouts.layout import Layout
 from s3_sync.lease import Lease
 from s3_sync.metrics import SyncMetrics
@@ -16,7 +17,6 @@ from s3_sync.result import CycleResult
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.settings import Settings
 from s3_sync.source import Order, Source, State
-from s3_sync.unread import Unread
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.errors import TargetError

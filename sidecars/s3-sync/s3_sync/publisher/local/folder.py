@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from s3_sync.keys import refusal_of
 from s3_sync.publisher.bundle import FileContent
-from s3_sync.publisher.folder_errors import FolderError, joined
-from s3_sync.publisher.ignore import Ignore
+from s3_sync.publisher.local.folder_errors import FolderError, joined
+from s3_sync.publisher.local.ignore import Ignore
 from s3_sync.release.chunk import least_row_bytes
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.release.rows import FILE_LIMIT_BYTES, FILES_LIMIT, TOTAL_LIMIT_BYTES

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.publisher.folder import Look, check_same, contents, digests_of, look
-from s3_sync.publisher.folder_errors import NAMED
-from s3_sync.publisher.ignore import Ignore
+from s3_sync.publisher.local.folder import Look, check_same, contents, digests_of, look
+from s3_sync.publisher.local.folder_errors import NAMED
+from s3_sync.publisher.local.ignore import Ignore
 from s3_sync.release.rows import FILES_LIMIT
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.failing import failure

@@ -8,19 +8,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from s3_sync.bring import Bringer, count
-from s3_sync.deletions import DeletionBrake
-from s3_sync.last_change import LastChange
+from s3_sync.cycle.bring import Bringer, count
+from s3_sync.cycle.deletions import DeletionBrake
+from s3_sync.cycle.last_change import LastChange
+from s3_sync.cycle.offer import Offer, Offering, name_of
+from s3_sync.cycle.skipped import Skipped
+from s3_sync.cycle.unread import Unread, explain
 from s3_sync.layouts.layout import Layout
 from s3_sync.lease import Lease
 from s3_sync.metrics import SyncMetrics
-from s3_sync.offer import Offer, Offering, name_of
 from s3_sync.result import CycleResult
 from s3_sync.settings import Settings
-from s3_sync.skipped import Skipped
 from s3_sync.source import Source, State
 from s3_sync.status import Status
-from s3_sync.unread import Unread, explain
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.publisher.origin import find_ci_url, find_origin, find_publisher
+from s3_sync.publisher.local.origin import find_ci_url, find_origin, find_publisher
 from s3_sync.release.facts import Origin
 
 GITHUB = {

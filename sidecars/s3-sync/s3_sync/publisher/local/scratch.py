@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from s3_sync.publisher.folder_errors import FolderError
+from s3_sync.publisher.local.folder_errors import FolderError
 
 
 @contextmanager

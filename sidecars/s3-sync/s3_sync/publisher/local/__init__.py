@@ -1,0 +1,3 @@
+"""
+What a publisher has on its own disk: the folder, and where it comes from.
+"""
