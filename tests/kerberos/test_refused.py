@@ -44,6 +44,20 @@ def test_two_refusals_are_remembered_by_the_next_process_until_the_keys_are_othe
     assert [] == os.listdir(path.parent)
 
 
+def test_what_another_process_has_tried_meanwhile_counts_and_is_forgotten_too(path: Path) -> None:
+    """As `check` beside the daemon: each of them twice would be four wrong keys in a row."""
+    daemon, check = Refused(str(path), 1_800), Refused(str(path), 1_800)
+    check.add("keys", NOW)
+    daemon.add("keys", NOW + 1)
+
+    assert [1_859] * 2 == [one.wait_seconds("keys", NOW + 2, None) for one in (daemon, check)]
+    check.add("new keys", NOW + 2)
+    check.add("new keys", NOW + 3)
+    assert 1_859 == daemon.wait_seconds("new keys", NOW + 4, None)
+    daemon.clear()
+    assert 0 == Refused(str(path), 1_800).wait_seconds("new keys", NOW + 4, None)
+
+
 def test_a_clock_that_was_set_back_does_not_hold_back(path: Path) -> None:
     refused = Refused(str(path), 1_800)
     refused.add("keys", NOW + 86_400)

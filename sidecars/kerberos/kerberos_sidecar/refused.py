@@ -1,8 +1,8 @@
 """
 Remembers, beside the ccache, which keys the KDC has refused: each one counts towards a lockout.
 
-``.NAME.refused`` outlives restarts of the container. Consumers may be able to write it: what is
-not ours to understand counts as nothing.
+``.NAME.refused`` outlives restarts of the container, and tells the daemon what ``check`` has tried,
+and vice versa. Consumers may be able to write it: what is not ours to understand counts as nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from contextlib import suppress
 
 from kerberos_sidecar.formats.ccache import Ticket
@@ -75,17 +76,15 @@ class Refused:
             now: Unix time.
             ends_at: When the published ticket ends; ``None`` without one.
         """
-        if keys != self._keys:
-            return 0.0
-        at = [moment for moment in self._at if moment <= now]  # the clock may have been set back
+        # The clock may have been set back.
+        at = [moment for moment in self._known(keys) if moment <= now]
         return lockout_wait(at, now, self._window_seconds, ends_at)
 
     def add(self, keys: str, now: float) -> None:
         """
         Remember that the KDC has refused these keys.
         """
-        before = self._at if keys == self._keys else []
-        self._keys, self._at = keys, [*before, now][-_REMEMBERED:]
+        self._keys, self._at = keys, [*self._known(keys), now][-_REMEMBERED:]
         content = json.dumps({"keys": self._keys, "refused_at": self._at}).encode()
         with suppress(OSError):  # a full volume: remembered until a restart
             write_file(self._path, content, 0o600, fsync=False)
@@ -94,10 +93,19 @@ class Refused:
         """
         Forget: the keys were accepted.
         """
-        if self._at:
-            self._keys, self._at = "", []
-            with suppress(OSError):
-                os.unlink(self._path)
+        self._keys, self._at = "", []
+        with suppress(OSError):
+            os.unlink(self._path)
+
+    def _known(self, keys: str) -> list[float]:
+        """
+        Return when these keys were refused, by what we and other processes remember.
+        """
+        ours, theirs = (
+            Counter(at if known == keys else ())
+            for known, at in ((self._keys, self._at), self._read())
+        )
+        return sorted((ours | theirs).elements())
 
     def _read(self) -> tuple[str, list[float]]:
         try:
