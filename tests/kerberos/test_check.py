@@ -2,6 +2,7 @@
 What `check` says of each part; the scenarios run it as a process.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,10 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
             "KERBEROS_KEYTAB_DIR": str(tmp_path / "keytab"),
             "KERBEROS_CCACHE": str(tmp_path / "cc" / "ccache"),
         }
-        code = check.run(load_settings(given | environ)[0], who)
+        settings, _ = load_settings(
+            {name: value for name, value in (given | environ).items() if value}
+        )
+        code = check.run(settings, who)
         return code, capsys.readouterr().out
 
     return check_once
@@ -103,6 +107,20 @@ def test_a_stale_keytab_is_tried_as_seldom_as_by_the_daemon(
     assert before == kdc.requests()
     kdc.write_keytab(tmp_path / "keytab" / "k", "debugged")
     assert "  ok    KDC " in run()[1]
+
+
+def test_keys_of_several_ccaches_count_together(
+    run: Run, tmp_path: Path, kdc: Kdc, krb5_config: Path
+) -> None:
+    kdc.add_principal("shared")
+    kdc.copy_keys(tmp_path / "keytab" / "k", "shared")
+    kdc.kadmin("cpw -randkey shared")
+    ccaches = [{"principal": "shared", "ccache": f"{tmp_path}/cc/{name}"} for name in "abc"]
+
+    _, said = run(KERBEROS_PRINCIPALS=json.dumps(ccaches), KERBEROS_CCACHE="")
+
+    assert 2 == said.count("FAIL  KDC            keytab_stale: ")
+    assert 1 == said.count("FAIL  keytab         keytab_stale: ")
 
 
 def test_everything_that_is_wrong_is_reported_at_once(run: Run, tmp_path: Path) -> None:

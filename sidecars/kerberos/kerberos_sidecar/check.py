@@ -51,10 +51,10 @@ def run(settings: Settings, who: Consumer) -> int:
     print(f"kerberos-sidecar check: {settings.source} -> {settings.target}")
     results = [_config(settings)]
     ccaches = [entry.ccache for entry in settings.entries]
+    refused: dict[Principal, Refused] = {}
     for entry in settings.entries:
         source = Source(entry, settings.keytab_dir, ccaches)
-        refused = Refused(entry.ccache, settings.lockout_window_seconds)
-        results.append(_Checks(entry, source, who, settings.timeout_seconds, refused).run())
+        results.append(_Checks(entry, source, who, settings, refused).run())
     known = daemon("kerberos", settings.source, settings.http_bind, settings.target)
     return exit_code([*results, known is not False])
 
@@ -73,15 +73,24 @@ def _config(settings: Settings) -> bool:
 class _Checks:
     """
     The checks of one ccache.
+
+    Args:
+        refused: Refusals by principal, which may have several ccaches.
     """
 
     def __init__(
-        self, entry: Entry, source: Source, who: Consumer, timeout_seconds: float, refused: Refused
+        self,
+        entry: Entry,
+        source: Source,
+        who: Consumer,
+        settings: Settings,
+        refused: dict[Principal, Refused],
     ) -> None:
         self._entry = entry
         self._source = source
         self._who = who
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = settings.timeout_seconds
+        self._window_seconds = settings.lockout_window_seconds
         self._refused = refused
         self._kdcs = Kdcs()
 
@@ -108,7 +117,9 @@ class _Checks:
         try:
             keytab = read_keytab(self._source.find())
             principal = keytab.select(self._entry.principal)
-            self._refused.check(keytab, principal, None)
+            if principal not in self._refused:
+                self._refused[principal] = Refused(self._entry.ccache, self._window_seconds)
+            self._refused[principal].check(keytab, principal, None)
         except SidecarError as error:
             return fail("keytab", error)
         keys = [key for key in keytab.keys if key.principal == principal]
@@ -130,7 +141,7 @@ class _Checks:
             say("ok", "KDC", f"{text}; its clock is {offset:+.0f} s from ours")
         except SidecarError as error:
             if error.reason == "keytab_stale":
-                self._refused.add(keys_of(keytab, principal), time.time())
+                self._refused[principal].add(keys_of(keytab, principal), time.time())
             return fail("KDC", error)
         return self._keys(keytab, principal, newest)
 
