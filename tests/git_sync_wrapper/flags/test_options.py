@@ -123,7 +123,7 @@ def test_the_command_line_wins_over_the_environment() -> None:
             ({"--repo": repo}, "repo", repo)
             for repo in [
                 *("git@h:x/y.git", "me@corp@h:x", "git@h:a@b/x", "git@[::1]:x", "h:x"),
-                *("/srv/a@b", "ext::ssh git@h %S x"),
+                *("/srv/a@b", "./a@b", "../a@b/x", "ext::ssh git@h %S x"),
             ]
         ),
         # a signal has three spellings

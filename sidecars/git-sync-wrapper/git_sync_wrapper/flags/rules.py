@@ -18,7 +18,7 @@ SHORTEST_SECONDS = 0.01
 SUBMODULES = ("recursive", "shallow", "off")
 GIT_GC = ("auto", "always", "aggressive", "off")
 # What has an @ and is neither git@host:path, a path nor helper::address lacks its https://.
-_NO_URL = re.compile(r"[^:/]+@[^/]+:|/|\w+::|[^@]*$")
+_NO_URL = re.compile(r"[^:/]+@[^/]+:|\.{0,2}/|\w+::|[^@]*$")
 
 
 def check_options(given: FlagValues, *, has_username: bool, has_password: bool) -> None:
