@@ -224,6 +224,6 @@ snippets: setup ## rewrite the values of charts-snippets from charts-snippets/so
 	$(BIN)/python -m scripts.snippets
 
 .PHONY: clean
-clean: ## remove .venv, .airflow, .site, dist and every cache
-	rm -rf .venv .airflow .site dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## remove .venv, .airflow, .spark, .site, dist and every cache
+	rm -rf .venv .airflow .spark .site dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
