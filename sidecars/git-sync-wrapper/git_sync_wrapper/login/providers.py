@@ -107,9 +107,9 @@ class Askpass:
         """
         if not wanted.is_same_server(self._repo):
             return None
-        if self._said is None:
-            self._said = self._ask(fence)
-        return self._said
+        if (said := self._said) is None:  # which another request of git's may drop meanwhile
+            said = self._said = self._ask(fence)
+        return said
 
     def refused(self, wanted: Wanted) -> None:
         """
