@@ -9,6 +9,7 @@ from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3, is_list
 from tests.support.faults import first
+from tests.support.scripted import published
 
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 GATE = {"S3_SYNC_GATE": "syntax"}
@@ -108,3 +109,21 @@ def test_a_dry_run_does_not_plan_its_deletion(s3: FakeS3, process: Process, log:
     process.cycle()
 
     assert [[]] == [event["delete"] for event in log.events("plan_made")]
+
+
+def test_no_snapshot_changes_because_an_object_is_archived_or_gone(
+    s3: FakeS3, process: Process
+) -> None:
+    s3.put("a.py", b"v = 1\n")
+    process.run(SNAPSHOT)
+    alone = (process.folder / "current").resolve()
+    s3.put("b.py", b"v = 1\n")
+    process.cycle()
+    archive(s3, "b.py")
+    process.cycle()
+    archived = (process.folder / "current").resolve()
+    assert (BOTH, {"a.py": b"v = 1\n"}) == (process.shown, published(alone))
+    s3.delete("b.py")
+    process.cycle()
+
+    assert ({"a.py": b"v = 1\n"}, BOTH) == (process.shown, published(archived))

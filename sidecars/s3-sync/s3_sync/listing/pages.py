@@ -36,10 +36,12 @@ class NoFile(NamedTuple):
     Args:
         path: Relative to the target.
         why: Why it cannot; empty of a folder marker, and of what is filtered out.
+        etag: Of an archived one, whose file may be on disk.
     """
 
     path: str
     why: str
+    etag: str = ""
 
 
 Item = Entry | NoFile
@@ -57,7 +59,8 @@ class Page:
             again.
         folders: All folders that the files lie in.
         skipped: Reason by key.
-        fingerprint: Sum of the digests of the files; does not depend on where pages break.
+        fingerprint: Sum of the digests of what has, or may have, a file on disk; does not depend
+            on where pages break.
         newest: The latest time at which an object was written, as S3 writes it.
         ends: The first and the last key; None where there is none.
         is_sorted: Whether the keys are in the order of their UTF-8 bytes.
@@ -133,11 +136,13 @@ class PageReader:
             if isinstance(item, NoFile):
                 if item.why:
                     skipped[self.prefix + item.path] = item.why
+                if item.why == "archived":
+                    fingerprint += _fingerprint(item.path, item.etag, item.why)
                 continue
             if item.path in paths:
                 raise listing_invalid(f"the key {item.key!r} came twice")
             paths.add(item.path)
-            fingerprint += _fingerprint(item)
+            fingerprint += _fingerprint(item.path, item.etag, item.size_bytes)
             folder = item.path
             while (slash := folder.rfind("/")) > 0 and folder[:slash] not in folders:
                 folder = folder[:slash]
@@ -190,12 +195,12 @@ class PageReader:
         path = key[len(self.prefix) :]
         if not path or path.endswith("/") or not self.is_wanted(path):
             return NoFile(path, "")
-        reason = refusal_of(path, self.target_bytes) or ""
-        if not reason and facts.get("StorageClass") in ARCHIVED_CLASSES:
-            reason = "archived"
+        reason = refusal_of(path, self.target_bytes)
         if reason:
             return NoFile(path, reason)
         etag, size = facts.get("ETag", "").removeprefix("W/").strip('"'), facts.get("Size", "")
+        if facts.get("StorageClass") in ARCHIVED_CLASSES:
+            return NoFile(path, "archived", etag)
         if not _ETAG.fullmatch(etag) or not size.isdecimal():
             raise listing_invalid(f"{key!r} has the ETag {etag!r} and the size {size!r}")
         return Entry(path, etag, int(size), self.prefix)
@@ -250,8 +255,8 @@ def _key(facts: dict[str, str], is_encoded: bool) -> str:
     return unquote_plus(raw, errors="surrogateescape") if is_encoded else raw
 
 
-def _fingerprint(entry: Entry) -> int:
-    text = f"{entry.path}\0{entry.etag}\0{entry.size_bytes}"
+def _fingerprint(path: str, etag: str, kind: int | str) -> int:
+    text = f"{path}\0{etag}\0{kind}"
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest())
 
 
