@@ -157,7 +157,8 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
             if link in (Path(entry), *Path(entry).parents):
                 raise VersionUnavailable(
                     f"{entry} is on Python's path: modules would come from what is current, and "
-                    f"not from version {self.version}; take it out of PYTHONPATH"
+                    f"not from version {self.version}; take it out of PYTHONPATH, or, where it is "
+                    "Airflow's plugins_folder, have the plugins elsewhere"
                 )
 
     def _current(self) -> Path:

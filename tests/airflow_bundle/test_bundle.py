@@ -308,6 +308,16 @@ def test_a_task_that_would_import_what_is_current_fails(
         assert releases[3].revision == bundles.initialize(path=link).name
 
 
+def test_plugins_of_what_is_current_fail_a_task_and_are_called_that(
+    airflow: Airflow, daemon: Daemon, releases: list[Release], target: Path, tmp_path: Path
+) -> None:
+    """Airflow puts their folder on the path at its start; nobody has set PYTHONPATH."""
+    plugins, link = f"{target}/current/plugins", str(target / "current")
+    with running_bundles(airflow, tmp_path, {"AIRFLOW__CORE__PLUGINS_FOLDER": plugins}) as bundles:
+        said = fails(bundles, path=link, version=releases[3].revision)
+        assert f"{plugins} is on Python's path" in said and "plugins_folder" in said
+
+
 def test_a_version_is_in_use_as_long_as_its_bundle(
     bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
 ) -> None:
