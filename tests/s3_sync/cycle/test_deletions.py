@@ -1,5 +1,6 @@
 """The brake on mass deletion."""
 
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -206,6 +207,23 @@ def test_another_prefix_on_the_volume_of_an_earlier_one_is_no_slip(
     assert "changed" == process.cycle().result
     assert {f"{number:02}.sql" for number in range(30)} == process.shown.keys()
     assert process.is_ready, process.problem
+
+
+def test_what_was_held_is_not_held_any_more_once_the_volume_is_wiped(
+    s3: FakeS3, process: Process
+) -> None:
+    for number in range(30):
+        s3.put(f"{number:02}.py", b"v = 1\n")
+    process.run({})
+    for number in range(1, 30):
+        s3.delete(f"{number:02}.py")
+    assert "held" == process.cycle().result
+    shutil.rmtree(process.folder / ".s3-sync")
+
+    assert process.cycle().is_success and process.cycle().is_success
+
+    assert {"00.py"} & process.shown.keys() and process.is_ready
+    assert 0 == process.metric("s3_sync_held_deletions")
 
 
 def test_leave_that_a_failed_cycle_had_lets_no_later_one_delete(

@@ -111,10 +111,12 @@ class Reconciler:
         is_first = published.at is None
         if not self._source.is_settled(state, published.aim, is_first=is_first):
             return Outcome("settling", published.revision)
-        if state is self._acted or is_first:  # other files than those of this source may be there
+        if state is self._acted:
             return None
         managed = layout.shown.managed.files if layout.shown is not None else {}
-        if state.kept:
+        if is_first:  # other files than those of this source may be there
+            managed = {}
+        elif state.kept:
             managed = {path: held for path, held in managed.items() if path not in state.kept}
         held = self._brake.judge(state.wanted, managed, is_asked_for=fence.is_asked_for)
         self._metrics.held.set(held.files if held else 0)
