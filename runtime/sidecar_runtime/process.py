@@ -157,7 +157,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
         code = error.exit_code
     except BaseException as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
-            code = 128 + signal.SIGPIPE  # as in a shell: `s3-sync releases | head`
+            code = 128 + signal.SIGPIPE  # as in a shell: `sync-perm diff | head`
         else:
             log.exception("sidecar_crashed")
     finally:
