@@ -193,12 +193,15 @@ def resolving(resolve: Callable[[], Awaitable[list[Any]]], then: Scene) -> Scene
     return scene
 
 
+def by_name(_: int) -> HttpOrigin:
+    return HttpOrigin("http", "minio.example", 9000)
+
+
 def test_a_name_that_nobody_knows() -> None:
     async def resolve() -> list[Any]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    scene = resolving(resolve, failure)
-    error = run(StandIn(), scene, lambda _: HttpOrigin("http", "minio.example", 9000))
+    error = run(StandIn(), resolving(resolve, failure), by_name)
 
     assert "name_unresolved" == error.reason
     assert "minio.example:9000 cannot be resolved: Name or service not known" in error.message
@@ -209,7 +212,7 @@ def test_a_silent_name_server_is_not_waited_for() -> None:
         await asyncio.Event().wait()
         return []
 
-    error = run(StandIn(), resolving(resolve, failure), resolve_seconds=0.05)
+    error = run(StandIn(), resolving(resolve, failure), by_name, resolve_seconds=0.05)
 
     assert "name_unresolved" == error.reason
     assert "the name server does not answer" in error.message
@@ -223,7 +226,14 @@ def test_the_second_address_is_tried_when_the_first_refuses() -> None:
         ports = (own_port(), server.port)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
 
-    assert b"hello" == run(server, resolving(resolve, get)).body
+    assert b"hello" == run(server, resolving(resolve, get), by_name).body
+
+
+def test_no_name_server_is_asked_about_an_address() -> None:
+    async def resolve() -> list[Any]:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    assert b"hello" == run(StandIn([[ok()]]), resolving(resolve, get)).body
 
 
 # --- TLS (certificates that are refused: conformance/test_handshakes.py)

@@ -20,6 +20,7 @@ from tests.support.publishing import (
     read_release,
     write_files,
 )
+from tests.support.waiting import wait_until
 
 
 def test_the_life_of_releases(place: Place) -> None:
@@ -53,10 +54,18 @@ def test_the_life_of_releases(place: Place) -> None:
     prune = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
     assert [] == place.publisher.succeed(*prune)["removed"]
     place.publisher.succeed("unpin", second["revision"])
-    assert [second["revision"]] == place.publisher.succeed(*prune)["removed"]
+    assert [] == place.publisher.succeed(*prune)["removed"], "what came into use stays for a day"
+    fourth, fifth = place.publish({"d.py": b""}), place.publish({"e.py": b""})
+    old, removed = {first["revision"], third["revision"]}, set[str]()
+
+    def is_pruned() -> bool:
+        removed.update(place.publisher.succeed(*prune)["removed"])
+        return removed == old
+
+    wait_until(is_pruned, "what was left before this second is removed")
     left = {entry["revision"] for entry in place.publisher.succeed("releases")["releases"]}
-    assert {first["revision"], third["revision"]} == left
-    assert {"c.py": b""} == place.current()
+    assert {facts["revision"] for facts in (second, fourth, fifth)} == left
+    assert {"e.py": b""} == place.current()
 
 
 def test_a_release_is_promoted_as_it_is(place: Place) -> None:

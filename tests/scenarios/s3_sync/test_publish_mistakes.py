@@ -43,7 +43,7 @@ def refused(on_moto: Place) -> Iterator[Place]:
         ),
         (
             ["publish", "{dags}", "--airflow-python", "/bin/sh", "--gate-allow", "package:x"],
-            ["--airflow-python='/bin/sh'", "--gate-allow='package:x'", "only with"],
+            ["--airflow-python='/bin/sh'", "--gate-allow='package:x'", "needs --gate airflow"],
         ),
         (
             ["publish", "{dags}", "--gate", "airflow", "--gate-allow", "x"],

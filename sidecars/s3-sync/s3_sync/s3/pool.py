@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from s3_sync.s3.wire import Answer, Check, Connection, HttpOrigin, Sink, StaleConnection, WireError
@@ -212,8 +213,10 @@ async def _open_socket(
         OSError: No address accepts; the error of the last one.
     """
     try:
-        async with asyncio.timeout(patience.resolve_seconds):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = _find_numeric(host, port)
+        if not found:
+            async with asyncio.timeout(patience.resolve_seconds):
+                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except TimeoutError:
         raise socket.gaierror(socket.EAI_AGAIN, "the name server does not answer") from None
     for index, (family, kind, protocol, _, address) in enumerate(found, 1):
@@ -232,6 +235,17 @@ async def _open_socket(
         else:
             return sock
     raise socket.gaierror(socket.EAI_NONAME, "it has no address")
+
+
+def _find_numeric(host: str, port: int) -> list[Any]:
+    """
+    Resolve a host that is an IP address, about which no name server is asked; empty for a name.
+    """
+    try:
+        flags = socket.AI_NUMERICHOST
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    except socket.gaierror:
+        return []
 
 
 async def _open_proxy(
