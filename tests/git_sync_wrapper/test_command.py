@@ -71,11 +71,13 @@ def test_warns_of_what_is_overridden_unused_or_nearly_git_syncs(log: Log) -> Non
     ]
 
 
-def run(argument: str, **environ: str) -> str:
+def run(argument: str, code: int = 0, **environ: str) -> str:
     """Run the command, and return what it said."""
     command = [str(VENV_BIN / "git-sync-wrapper"), argument]
     environ |= {"PATH": os.environ["PATH"]}
-    return subprocess.run(command, env=environ, capture_output=True, check=True, text=True).stdout
+    ran = subprocess.run(command, env=environ, capture_output=True, check=False, text=True)
+    assert code == ran.returncode, ran
+    return ran.stdout
 
 
 @pytest.mark.parametrize(
@@ -89,3 +91,9 @@ def test_the_manual_is_git_syncs_own(tmp_path: Path) -> None:
     program = script(tmp_path / "git-sync", 'echo "the manual $@"')
 
     assert "the manual --man\n" == run("--man", GIT_SYNC_WRAPPER_GIT_SYNC=program)
+
+
+def test_an_unknown_command_starts_no_daemon() -> None:
+    said = run("chek", code=2, GIT_SYNC_WRAPPER_GIT_SYNC="/bin/true", **REPO)
+
+    assert all(part in said for part in ('"COMMAND"', '"chek"', "is not check")), said

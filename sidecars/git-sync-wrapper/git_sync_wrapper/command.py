@@ -75,6 +75,9 @@ def run() -> int:
     is_check = arguments[:1] == ["check"]
     if arguments[:1] == ["--man"] or (settings.mode == "passthrough" and not is_check):
         return passthrough.run(settings.git_sync, arguments, os.environ)
+    if arguments and not arguments[0].startswith("-") and not is_check:
+        allowed = "is not check, nor a flag of git-sync"
+        raise SettingsError([Problem("COMMAND", arguments[0], allowed)])
     options = read_options(
         arguments[1:] if is_check else arguments,
         os.environ,
