@@ -175,6 +175,19 @@ def lead_to_the_dags(objects: list[Values], site: Site) -> None:
                     one["value"] = site.bucket
 
 
+def bring_the_claims(objects: list[Values], _: Site) -> None:
+    """
+    Give a pod a folder of its own where it has a claim that the chart does not make.
+    """
+    made = {one["metadata"]["name"] for one in objects if one["kind"] == "PersistentVolumeClaim"}
+    for spec in specs(objects):
+        for volume in spec.get("volumes") or []:
+            claim = volume.get("persistentVolumeClaim")
+            if claim is not None and claim["claimName"] not in made:
+                del volume["persistentVolumeClaim"]
+                volume["emptyDir"] = {}
+
+
 def ask_only_whether_it_is_ready(objects: list[Values], _: Site) -> None:
     """
     Leave Airflow the one probe that kills nothing.
@@ -236,6 +249,11 @@ WITHOUT_AIRFLOW = (
     Substitution(
         "Bucket and git repository are those of the tests: the files to paste say to change them.",
         lead_to_the_dags,
+    ),
+    Substitution(
+        "A claim that the user brings is an emptyDir: the cluster may provision nothing, and only "
+        "the pod that writes it reads it.",
+        bring_the_claims,
     ),
     *_IN_BOTH,
 )
