@@ -5,6 +5,7 @@ Every file of values starts, the components of Kustomize and the published examp
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.cluster.stack import (
     stack,
     upload,
 )
+from tests.cluster.substitutions import ROLE
 from tests.support.git_server import GitServer
 
 YOUR_VALUES = str(Path(__file__).with_name("your-values.yaml"))
@@ -123,13 +125,18 @@ def test_the_published_example_starts_in_its_right_place(
 ) -> None:
     """
     As the page corrects it, which is the smallest correction: not for the level `restricted`.
+
+    Its role is that of the service account, as that of the node is not to be had here.
     """
-    values = tmp_path / "values.yaml"
+    values, role = tmp_path / "values.yaml", tmp_path / "role.yaml"
     values.write_text(test_old_chart.CORRECTED)
+    arn = "arn:aws:iam::111122223333:role/airflow-s3-sync"
+    account = {"serviceAccount": {"annotations": {ROLE: arn}}}
+    role.write_text(json.dumps({"scheduler": account}))
     chart = {"1.13.1": OLD_CHART, "1.22.0": checks.CHART}[version]
     if not chart.is_dir():
         pytest.skip("OLD_AIRFLOW_CHART names no folder with chart 1.13.1")
-    names = (test_old_chart.AIRFLOW_2, str(values))
+    names = (test_old_chart.AIRFLOW_2, str(values), str(role))
     name = f"published-{version.replace('.', '-')}-{run}"
     with stack(outside[False], name, names, chart=chart, level="baseline") as place:
         assert {"scheduler", "webserver"} == place.pods().keys()
