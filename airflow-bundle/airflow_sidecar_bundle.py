@@ -83,16 +83,17 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         self._subdir = subdir
         self._wait_seconds = wait_seconds
         self._folder: Path | None = None
+        self._reading: Path | None = None
         self._in_use: Any = None
 
     @property
     def path(self) -> Path:
         """
-        The DAG folder of one version; it stays the same until :meth:`refresh`.
+        The DAG folder of one version; what is there stays the same until :meth:`refresh`.
         """
         if self._folder is None and self.version:
             return self._versions() / str(self.version) / self._subdir
-        return (self._folder or self._link) / self._subdir
+        return (self._reading or self._folder or self._link) / self._subdir
 
     def get_current_version(self) -> Any:
         """
@@ -118,7 +119,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
                 # Airflow's clean-up of stale versions expects a folder there, and fails without.
                 (self.versions_dir / str(self.version)).mkdir(parents=True, exist_ok=True)
         else:
-            self._wait_for(self.refresh)
+            self._wait_for(lambda: self._take(self._shown()))
         if os.access(self._versions(), os.W_OK):
             log.warning("%s can be written here: a task can change what others run", self._link)
         super().initialize()
@@ -133,7 +134,10 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         """
         if self.version:
             raise AirflowException("A bundle of one version cannot be refreshed")
-        self._take(self._shown())
+        shown = self._shown()
+        if shown != self._folder or self._reading is None:
+            self._take(shown)
+            self._reading = self._turned_link(shown)
 
     def view_url_template(self) -> str | None:
         """
@@ -227,6 +231,24 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         self._folder = folder
         if before is not None:
             before()
+
+    def _turned_link(self, folder: Path) -> Path:
+        """
+        Return a link of this process to a folder, or the folder where there can be none.
+
+        The dag-processor keeps a queue of paths, and stores what it reads there under the version
+        of its last refresh: at the path of an older version it would read other code.
+        """
+        link = self.base_dir / f"{socket.gethostname()}-{os.getpid()}"
+        new = link.with_name(f"{link.name}.new")
+        try:
+            self.base_dir.mkdir(parents=True, exist_ok=True)
+            new.unlink(missing_ok=True)
+            new.symlink_to(os.path.abspath(folder))
+            return new.replace(link)
+        except OSError as error:
+            log.warning("%s cannot be made: %s", link, error.strerror)
+            return folder
 
     def _request(self, version: str, place: Path) -> None:
         """

@@ -118,23 +118,27 @@ def test_what_is_current_is_followed_by_refreshes_and_by_nothing_else(
     assert files_of(3) == published(path)  # though RETAIN_FOR is 0: it is in use
 
     bundles.do("refresh")
-    assert new.revision == bundles.do("version") == Path(bundles.do("path")).name
-    assert files_of(7) == published(Path(bundles.do("path")))
+    assert new.revision == bundles.do("version")
+    path_in_queue = Path(bundles.do("path"))
+    assert files_of(7) == published(path_in_queue)
 
+    newest = shelf.publish(files_of(8))
     daemon.sync()
-    assert not path.exists()
-
-
-def test_a_refresh_without_news_asks_nobody(
-    bundles: Bundles, daemon: Daemon, s3: FakeS3, link: str
-) -> None:
-    bundles.initialize(path=link)
-    daemon.kill()
-    s3.forget()
-
+    assert not path.exists() and files_of(7) == published(path_in_queue)
     bundles.do("refresh")
+    assert newest.revision == bundles.do("version")
+    assert files_of(8) == published(path_in_queue)
 
-    assert [] == s3.requests
+
+def test_without_storage_of_airflow_the_path_is_that_of_the_version(
+    airflow: Airflow, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
+) -> None:
+    settings = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": "/dev/null"}
+    with running_bundles(airflow, tmp_path / "airflow", settings) as bundles:
+        bundles.initialize(path=link)
+        bundles.do("refresh")
+        assert releases[3].revision == Path(bundles.do("path")).name
+    assert "cannot be made" in (tmp_path / "airflow/log").read_text()
 
 
 def test_the_first_release_is_waited_for(
@@ -201,6 +205,7 @@ def test_a_version_on_the_volume_needs_no_sidecar(
     for number in (1, 3):
         path = bundles.initialize(path=link, version=releases[number].revision)
         assert files_of(number) == published(path)
+    assert files_of(3) == published(bundles.initialize(path=link))
 
 
 def test_without_a_sidecar_the_others_are_waited_for_and_for_what_is_said(
@@ -212,20 +217,6 @@ def test_without_a_sidecar_the_others_are_waited_for_and_for_what_is_said(
 
     assert f"version {releases[0].revision} of bundle 'dags' is not here" in said
     assert "nobody answers at" in said and "waited 0.5 s" in said
-
-
-def test_a_sidecar_that_comes_late_is_waited_for(
-    bundles: Bundles,
-    daemon: Daemon,
-    start: Callable[..., Daemon],
-    releases: list[Release],
-    link: str,
-) -> None:
-    daemon.kill()
-    bundles.do("new", path=link, version=releases[0].revision)
-    start()
-    bundles.do("initialize")
-    assert files_of(0) == published(Path(bundles.do("path")))
 
 
 def test_a_version_that_was_pruned_fails_at_once_and_runs_nothing_else(

@@ -4,7 +4,6 @@ import fcntl
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -147,31 +146,6 @@ def test_with_trusted_keys_a_version_that_is_here_is_given_once_it_is_verified(
     daemon.sync()
     status, answer = asked(store, old.revision, lambda status: status == 503)
     assert (503, "release_untrusted") == (status, answer["reason"])
-
-
-def test_a_version_of_everybody_is_fetched_once(
-    s3: FakeS3, store: Path, begin: Begin, releases: list[Release]
-) -> None:
-    """More consumers at once than the server has connections."""
-    begin()
-    s3.forget()
-    wanted = [releases[number % 4].revision for number in range(200)]
-
-    def insist(revision: str) -> bool:
-        def has_come() -> bool:
-            try:
-                return ask(store, f"/revisions/{revision}")[0] == 200
-            except OSError:
-                return False
-
-        return wait_until(has_come, revision)
-
-    with ThreadPoolExecutor(50) as pool:
-        assert all(pool.map(insist, wanted))
-
-    assert 4 == sum(map(is_manifest, s3.requests))
-    for number in range(4):
-        assert files_of(number) == published(store / releases[number].revision)
 
 
 def test_a_version_that_was_pruned_is_gone(store: Path, begin: Begin) -> None:
