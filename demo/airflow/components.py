@@ -5,8 +5,9 @@ The processes of a real Airflow, and its settings in this demo.
 from __future__ import annotations
 
 import json
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
@@ -15,6 +16,7 @@ from urllib.request import ProxyHandler, build_opener
 from demo.daemon import Daemon, StepFailed
 from tests.support.airflow import ROOT, Airflow, Version
 from tests.support.program import own_port
+from tests.support.sync_perm import descendants_of, signal_all
 
 PATIENCE_SECONDS = 300.0
 """How long Airflow may take for anything: the machine may be small, and busy."""
@@ -38,12 +40,20 @@ class Components:
         home: HOME of all of them, and where their logs go.
         dags: The DAG folder.
         settings: More variables, which its tasks see too.
+        more: The command lines of other processes that belong to it.
     """
 
     def __init__(
-        self, airflow: Airflow, url: str, home: Path, dags: Path, settings: Mapping[str, str]
+        self,
+        airflow: Airflow,
+        url: str,
+        home: Path,
+        dags: Path,
+        settings: Mapping[str, str],
+        more: Sequence[tuple[str, ...]] = (),
     ) -> None:
         self.version = airflow.version
+        self._commands = (*COMMANDS[self.version], *more)
         self._port = own_port()
         self.endpoint = f"http://127.0.0.1:{self._port}"
         self._program = airflow.bin / "airflow"
@@ -55,7 +65,6 @@ class Components:
             **short_loops(airflow.version),
             "NOTES": str(self.notes),
             **(bundle_of(dags) if airflow.version == "3" else {}),
-            **settings,
             "PYTHONDONTWRITEBYTECODE": "1",  # as on the read-only mount of a pod
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
@@ -67,6 +76,7 @@ class Components:
             "AIRFLOW__API__SECRET_KEY": SECRET,
             "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
             "AIRFLOW__WEBSERVER__SECRET_KEY": SECRET,
+            **settings,
         }
         if airflow.version == "2.11":
             backend = "airflow.providers.fab.auth_manager.api.auth.backend.basic_auth"
@@ -100,15 +110,17 @@ class Components:
         Start all of them, and return at once.
         """
         (self._home / "airflow").mkdir(parents=True, exist_ok=True)
-        for command in COMMANDS[self.version]:
+        for command in self._commands:
             self._start(command)
 
     def restart(self, name: str) -> None:
         """
-        Kill one of them, and start it again.
+        Kill one of them with all that it has started, and start it again.
         """
+        below = descendants_of(self.processes[name].pid)
         self.processes[name].kill()
-        (command,) = (command for command in COMMANDS[self.version] if command[0] == name)
+        signal_all(below, signal.SIGKILL)
+        (command,) = (command for command in self._commands if command[0] == name)
         self._start(command)
 
     def _start(self, command: tuple[str, ...]) -> None:

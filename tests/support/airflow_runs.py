@@ -35,27 +35,31 @@ MARK = "{mark}"
 HERE = Path(__file__).parent
 
 
-def note(context):
+def note(name, context):
     line = {{
         "run": context["run_id"],
-        "task": context["ti"].task_id,
+        "task": name,
         "marks": [MARK, mark_module.MARK, (HERE / "mark.txt").read_text()],
     }}
     urlopen(Request("{notes}", json.dumps(line).encode())).read()
 
 
-with DAG("marked", schedule=None, description=MARK):
+def called(context):
+    note("called", context)
+
+
+with DAG("marked", schedule=None, description=MARK{options}):
     @task
     def first(**context):
-        note(context)
+        note("first", context)
 
     @task
     def second(**context):
-        note(context)
+        note("second", context)
 
     @task
     def third(**context):
-        note(context)
+        note("third", context)
 
     first() >> second() >> third()
 '''
@@ -96,12 +100,16 @@ class Notes(LoopbackServer):
             if line["run"] == run
         ]
 
-    def files_of(self, mark: str) -> dict[str, bytes]:
+    def files_of(self, mark: str, **options: str) -> dict[str, bytes]:
         """
         A release whose every file has one mark.
+
+        Args:
+            options: More arguments of the DAG, as its file has them.
         """
+        more = "".join(f", {name}={value}" for name, value in options.items())
         return {
-            "marked.py": _DAG.format(mark=mark, notes=self.endpoint).encode(),
+            "marked.py": _DAG.format(mark=mark, notes=self.endpoint, options=more).encode(),
             "mark_module.py": f'MARK = "{mark}"\n'.encode(),
             "mark.txt": mark.encode(),
         }
@@ -135,6 +143,16 @@ class Runs:
             return self.database.query(sql, (DAG_ID,)) == [(version,)]
 
         wait_until(is_known, f"Airflow knows {version}", PATIENCE_SECONDS, 0.2)
+
+    def wait_for_description(self, description: str) -> None:
+        """
+        Wait until the DAG has a description: until Airflow has read it.
+        """
+
+        def is_there() -> bool:
+            return bool(self.ask("GET", f"/dags/{DAG_ID}")["description"] == description)
+
+        wait_until(is_there, f"the description {description}", PATIENCE_SECONDS, 0.2)
 
     def unpause(self) -> None:
         """
@@ -212,7 +230,7 @@ class Runs:
 
         def is_answered() -> bool:
             try:
-                with self._opener.open(question, timeout=60) as answer:
+                with self._opener.open(question, timeout=PATIENCE_SECONDS) as answer:
                     answers.append(json.load(answer))
             except HTTPError as error:
                 if error.code < 500:  # the others pass: it is busy

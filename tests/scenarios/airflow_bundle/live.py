@@ -1,18 +1,23 @@
 """
-A live Airflow 3 over the releases of a real s3-sync.
+A live Airflow 3 over what a real sidecar publishes.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from demo.airflow.components import Components
 from tests.support.airflow import Airflow
 from tests.support.airflow_runs import Notes, Runs
 from tests.support.databases import Database
 
+Executor = Literal["LocalExecutor", "CeleryExecutor"]
+CELERY = ("celery", "worker", "--skip-serve-logs", "--without-mingle", "--without-gossip")
 
-def settings_for(home: Path) -> dict[str, str]:
+
+def settings_for(home: Path, url: str, executor: Executor) -> dict[str, str]:
     """
-    What Airflow's components get besides their own: everybody is an admin.
+    What Airflow's components get besides their own: everybody is an admin, a task whose worker was
+    killed is soon missed, and Celery's messages go through the database.
     """
     return {
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
@@ -20,9 +25,20 @@ def settings_for(home: Path) -> dict[str, str]:
             "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
         ),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__EXECUTOR": executor,
+        "AIRFLOW__CORE__PARALLELISM": "8",
+        "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "0",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "1",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+        "AIRFLOW__CELERY__BROKER_URL": f"sqla+{url}",
+        "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{url}",
+        "AIRFLOW__CELERY__WORKER_CONCURRENCY": "2",
+        "AIRFLOW__CELERY__WORKER_ENABLE_REMOTE_CONTROL": "False",
+        "AIRFLOW__CELERY__OPERATION_TIMEOUT": "60",
     }
 
 
@@ -35,6 +51,13 @@ class Live(Runs):
         super().__init__(components.endpoint, database, notes)
         self.components = components
 
+    @property
+    def worker(self) -> str:
+        """
+        The process that runs its tasks.
+        """
+        return CELERY[0] if CELERY[0] in self.components.processes else "scheduler"
+
     def start(self) -> None:
         """
         Start all components, and wait for the API.
@@ -43,9 +66,13 @@ class Live(Runs):
         self.components.wait_until_answers()
 
 
-def open_live(airflow: Airflow, database: Database, home: Path, link: Path, notes: Notes) -> Live:
+def open_live(
+    airflow: Airflow, database: Database, home: Path, link: Path, notes: Notes, executor: Executor
+) -> Live:
     """
     An Airflow over a volume, not started.
     """
-    components = Components(airflow, database.url, home / "airflow", link, settings_for(home))
+    settings = settings_for(home, database.url, executor)
+    more = [CELERY] if executor == "CeleryExecutor" else []
+    components = Components(airflow, database.url, home / "airflow", link, settings, more)
     return Live(components, database, notes)

@@ -1,7 +1,7 @@
-"""Runs of a live Airflow 3 with the LocalExecutor: each task runs the code of its run's version."""
+"""Runs of a live Airflow 3: each task runs the code of its run's version."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,9 @@ from tests.scenarios.airflow_bundle.live import Live, open_live
 from tests.support.airflow import ROOT, Airflow
 from tests.support.airflow_runs import TASKS, Notes
 from tests.support.asking import STORE
-from tests.support.daemon import Daemon
 from tests.support.databases import Postgres, missing_programs
 from tests.support.fake_s3 import FakeS3
-from tests.support.releases import Release
+from tests.support.git_sync import git_site, skip_reason
 from tests.support.shelf import Shelf, release_daemon
 from tests.support.waiting import wait_until
 
@@ -29,147 +28,258 @@ SETTINGS: dict[str, str | None] = {
     "S3_SYNC_RETAIN_FOR": "0",
     "S3_SYNC_KEEP_ASKED": "1",
 }
+# For tasks whose worker is killed.
+RETRIES = {"default_args": "{'retries': 3}"}
+
+
+class Releases:
+    """Versions are releases, from s3-sync."""
+
+    def __init__(self, home: Path, stack: ExitStack) -> None:
+        s3 = stack.enter_context(FakeS3())
+        self.shelf = Shelf.at(s3)
+        self.target = home / "dags"
+        self.link = self.target / "current"
+        self.daemon = stack.enter_context(release_daemon(s3, self.target, SETTINGS))
+
+    def publish(self, files: Mapping[str, bytes]) -> str:
+        """Publish a version; return its name."""
+        return self.shelf.publish(files).revision
+
+    def show(self, version: str) -> None:
+        """Publish an older version again."""
+        self.shelf.point_to(self.shelf.releases[version])
+
+    def follow(self) -> None:
+        """Wait until the volume shows what is current."""
+        self.daemon.until_synced().sync()
+
+    def restart(self) -> None:
+        """Kill the sidecar, and start it again."""
+        self.daemon.kill()
+        self.daemon.start().until_synced()
+
+
+class Commits:
+    """Versions are commits, from git-sync-wrapper."""
+
+    def __init__(self, home: Path, stack: ExitStack) -> None:
+        self.site = stack.enter_context(git_site(home))
+        self.link = self.site.link
+        # It brings no older ones: what a run needs must be kept.
+        self.wrapper = self.site.describe(GIT_SYNC_WRAPPER_RETAIN_COUNT="10")
+
+    def publish(self, files: Mapping[str, bytes]) -> str:
+        """As :meth:`Releases.publish`."""
+        return self.site.repository.commit(files, whole=True)
+
+    def show(self, version: str) -> None:
+        """As :meth:`Releases.show`: a forced push."""
+        self.site.repository.set_branch("main", version)
+
+    def follow(self) -> None:
+        """As :meth:`Releases.follow`."""
+        if not self.wrapper.is_running():
+            self.wrapper.start()
+        self.site.wait_until_shown(self.site.repository.head(), self.wrapper, 120)
+
+    def restart(self) -> None:
+        """As :meth:`Releases.restart`."""
+        self.wrapper.kill()
+        self.follow()
 
 
 @dataclass
 class World:
-    """A bucket, a sidecar and an Airflow."""
+    """A source of versions with its sidecar, and an Airflow."""
 
-    shelf: Shelf
-    daemon: Daemon
+    source: Releases | Commits
     live: Live
-    target: Path
     home: Path
+    most_runs: int
 
-    def publish(self, mark: str) -> Release:
-        """Publish a release, and wait until Airflow has it."""
-        release = self.shelf.publish(self.live.notes.files_of(mark))
-        self.follow(release)
-        return release
+    @property
+    def releases(self) -> Releases:
+        """The source, where it is S3."""
+        assert isinstance(self.source, Releases)
+        return self.source
 
-    def follow(self, release: Release) -> None:
-        """Wait until Airflow has what is current now."""
-        self.daemon.sync()
-        self.live.wait_for_version(release.revision)
+    def publish(self, mark: str, **options: str) -> str:
+        """Publish a version of a DAG with these options, and wait until Airflow has it."""
+        version = self.source.publish(self.live.notes.files_of(mark, **options))
+        self.source.follow()
+        self.live.wait_for_version(version)
+        # What was read before may have got the new version.
+        self.live.wait_for_description(mark)
+        return version
+
+    def end(self, run: str) -> None:
+        """Let a run go to its end, which is a success."""
+        self.live.notes.let_go(run)
+        assert "success" == self.live.wait_for(run, "success", "failed"), run
+
+    def is_pruned(self, version: str) -> bool:
+        """Whether a cycle leaves no copy of a release on the volume."""
+        self.source.follow()
+        return not (self.releases.target / STORE / version).exists()
+
+
+RELEASES = (Releases, "LocalExecutor", 100)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    source, executor, most_runs = request.param
     if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
         pytest.skip(missing)
+    if source is Commits and (reason := skip_reason()):
+        pytest.skip(reason)
+    if request.param != RELEASES and not request.config.getoption("--full"):
+        pytest.skip("waits long: runs with make test-full")
     airflow = Airflow.install_or_skip("3")
     home = tmp_path_factory.mktemp("runs")
-    target = home / "dags"
     with ExitStack() as stack:
-        s3 = stack.enter_context(FakeS3())
         server = stack.enter_context(Postgres())
         notes = stack.enter_context(Notes())
+        versions = source(home, stack)
         database = airflow.new_postgres(server, home)
-        live = open_live(airflow, database, home, target / "current", notes)
-        daemon = stack.enter_context(release_daemon(s3, target, SETTINGS))
+        live = open_live(airflow, database, home, versions.link, notes, executor)
         stack.enter_context(live.components)
-        world = World(Shelf.at(s3), daemon, live, target, home)
-        first = world.shelf.publish(world.live.notes.files_of("start"))
-        daemon.until_synced()
+        world = World(versions, live, home, most_runs)
+        first = versions.publish(notes.files_of("start"))
+        versions.follow()
         live.start()
-        live.wait_for_version(first.revision)
+        live.wait_for_version(first)
         live.unpause()
         yield world
 
 
+on_releases = pytest.mark.parametrize("world", [RELEASES], indirect=True, ids=["releases"])
+
+
+@on_releases
 def test_a_run_ends_on_the_code_that_it_began_with(world: World) -> None:
     """Publish, run, publish in between; clear a task of the old run; roll back."""
     live = world.live
     old = world.publish("A")
-    run = world.live.begin()
+    run = live.begin()
     new = world.publish("B")
-    world.live.notes.let_go(run)
-    assert "success" == live.wait_for(run, "success", "failed")
-    assert old.revision == live.version_of(run)
-    assert [(task, "A") for task in TASKS] == world.live.notes.of(run)
+    world.end(run)
+    assert old == live.version_of(run)
+    assert [(task, "A") for task in TASKS] == live.notes.of(run)
 
-    following = world.live.begin()
-    world.live.notes.let_go(following)
-    assert "success" == live.wait_for(following, "success", "failed")
-    assert new.revision == live.version_of(following)
-    assert [(task, "B") for task in TASKS] == world.live.notes.of(following)
+    following = live.begin()
+    world.end(following)
+    assert new == live.version_of(following)
+    assert [(task, "B") for task in TASKS] == live.notes.of(following)
 
-    world.daemon.sync()
-    wait_until(lambda: not (world.target / STORE / old.revision).exists(), "A is pruned here")
+    wait_until(lambda: world.is_pruned(old), "A is pruned here")
     live.clear(run, "third")
-    wait_until(lambda: len(world.live.notes.of(run)) == 4, "third ran again", 240)
-    assert ("third", "A") == world.live.notes.of(run)[-1]
+    wait_until(lambda: len(live.notes.of(run)) == 4, "third ran again", 240)
+    assert ("third", "A") == live.notes.of(run)[-1]
     assert "success" == live.wait_for(run, "success", "failed")
 
-    world.shelf.point_to(old)
-    world.follow(old)
-    back = world.live.begin()
-    world.live.notes.let_go(back)
-    assert "success" == live.wait_for(back, "success", "failed")
-    assert [(task, "A") for task in TASKS] == world.live.notes.of(back)
+    world.source.show(old)
+    world.source.follow()
+    live.wait_for_version(old)
+    back = live.begin()
+    world.end(back)
+    assert [(task, "A") for task in TASKS] == live.notes.of(back)
 
 
+@on_releases
+def test_a_dag_without_bundle_versioning_follows_what_is_current(world: World) -> None:
+    world.publish("before", disable_bundle_versioning="True")
+    run = world.live.begin()
+    world.publish("after", disable_bundle_versioning="True")
+
+    world.end(run)
+
+    marks = zip(TASKS, ["before", "after", "after"], strict=True)
+    assert list(marks) == world.live.notes.of(run)
+
+
+@on_releases
 def test_the_documented_query_names_what_s3_must_keep(world: World) -> None:
     """Whatever a run can be cleared to, and what Airflow parsed last."""
     old = world.publish("of a run")
     run = world.live.begin()
-    world.live.notes.let_go(run)
-    world.live.wait_for(run, "success")
+    world.end(run)
     new = world.publish("of no run")
     page = (ROOT / "docs/how-to/keep-runs-on-their-version.md").read_text()
     (query,) = re.findall(r"```sql\n(.*?);\n```", page, re.DOTALL)
 
     named = {version for (version,) in world.live.database.query(query)}
 
-    assert {old.revision, new.revision} <= named <= world.shelf.releases.keys()
+    assert {old, new} <= named <= world.releases.shelf.releases.keys()
 
 
+@on_releases
 def test_a_version_that_is_gone_fails_the_task_and_runs_nothing_else(world: World) -> None:
-    live = world.live
+    live, shelf = world.live, world.releases.shelf
     old = world.publish("pruned")
-    run = world.live.begin()
-    world.live.notes.let_go(run)
-    live.wait_for(run, "success")
+    run = live.begin()
+    world.end(run)
     world.publish("newer")
     world.publish("newest")
-    for name in old.objects():
+    for name in shelf.releases[old].objects():
         if name.startswith("releases/"):
-            world.shelf.remove(name)
-    world.daemon.sync()
-    wait_until(lambda: not (world.target / STORE / old.revision).exists(), "it is pruned here")
+            shelf.remove(name)
+    wait_until(lambda: world.is_pruned(old), "it is pruned here")
 
     live.clear(run, "third")
 
     assert "failed" == live.wait_for(run, "failed")
-    assert [(task, "pruned") for task in TASKS] == world.live.notes.of(run)
+    assert [(task, "pruned") for task in TASKS] == live.notes.of(run)
     logs = "".join(path.read_text() for path in world.home.rglob("*.log"))
-    assert f"version {old.revision} of bundle 'dags' is gone" in logs
+    assert f"version {old} of bundle 'dags' is gone" in logs
 
 
+@pytest.mark.parametrize(
+    "world",
+    [RELEASES, (Commits, "LocalExecutor", 10), (Releases, "CeleryExecutor", 10)],
+    indirect=True,
+    ids=["releases", "commits", "celery"],
+)
 def test_whatever_happens_in_between_each_task_runs_its_version(
     world: World, counts: Counts
 ) -> None:
-    """Publishes, rollbacks, kills of the sidecar and of the dag-processor, while runs run."""
-    live, random = world.live, Random(20)
-    current = world.publish("0")
-    known = {current.revision: "0"}
-    for number in range(1, counts.runs + 1):
-        run = world.live.begin()
+    """Publishes, rollbacks, kills of sidecar, dag-processor and worker, while runs run."""
+    live, source, random = world.live, world.source, Random(20)
+    current = world.publish("0", **RETRIES)
+    known = {current: "0"}
+    for number in range(1, min(world.most_runs, counts.runs) + 1):
+        run = live.begin()
         mark = known[live.version_of(run)]
-        match random.randrange(4):
-            case 0:
-                current = world.shelf.publish(world.live.notes.files_of(str(number)))
-                known[current.revision] = str(number)
+        match number % 5:
             case 1:
-                current = world.shelf.releases[random.choice(list(known))]
-                world.shelf.point_to(current)
+                live.components.restart(live.worker)
             case 2:
-                world.daemon.kill()
-                world.daemon.start().until_synced()
-            case _:
+                current = source.publish(live.notes.files_of(str(number), **RETRIES))
+                known[current] = str(number)
+            case 3:
+                source.restart()
+            case 4:
                 live.components.restart("dag-processor")
-        world.live.notes.let_go(run)
-        world.daemon.sync()
-        assert "success" == live.wait_for(run, "success", "failed"), run
-        assert [(task, mark) for task in TASKS] == world.live.notes.of(run)
-        live.wait_for_version(current.revision)
+            case _:
+                current = random.choice(list(known)[-5:])
+                source.show(current)
+        source.follow()
+        world.end(run)
+        assert {(task, mark) for task in TASKS} == set(live.notes.of(run))
+        live.wait_for_version(current)
+
+
+@on_releases
+def test_a_callback_of_the_dag_processor_is_of_the_version_of_its_run(world: World) -> None:
+    """The last test: afterwards Airflow 3.3 reads the file again without a pause."""
+    world.publish("calling", on_success_callback="called")
+    run = world.live.begin()
+    world.publish("silent")
+
+    world.end(run)
+
+    world.live.wait_for_note(run, "called")
+    assert ("called", "calling") == world.live.notes.of(run)[-1]
