@@ -239,7 +239,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         The dag-processor keeps a queue of paths, and stores what it reads there under the version
         of its last refresh: at the path of an older version it would read other code.
         """
-        link = self.base_dir / f"{socket.gethostname()}-{os.getpid()}"
+        link: Path = self.base_dir / f"{socket.gethostname()}-{os.getpid()}"
         new = link.with_name(f"{link.name}.new")
         try:
             self.base_dir.mkdir(parents=True, exist_ok=True)
