@@ -19,17 +19,18 @@ def enter(command: str, prepare: Callable[[], object] = lambda: None) -> NoRetur
     Run a sidecar's command and end the process with its exit code.
 
     Args:
-        command: A module with a function `run`. It is imported here and not by the caller: its
-            imports take most of the start, and a signal must find its handler before them.
+        command: A module with a function `run`, and the `PREFIX` of its settings. It is imported
+            here and not by the caller: its imports take most of the start, and a signal must find
+            its handler before them.
         prepare: Begins what can go on beside those imports.
     """
     heed_signals()
     spare_rich()
     prepare()
-    run = import_module(command).run
+    module = import_module(command)
     from sidecar_runtime.process import run_main  # noqa: PLC0415 - heavy, too
 
-    run_main(run)
+    run_main(module.run, module.PREFIX)
 
 
 def heed_signals() -> None:

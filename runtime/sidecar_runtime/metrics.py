@@ -6,19 +6,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-)
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Counter, Gauge
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 REVISION_CHARACTERS = 12
+
+
+class _Unserved:
+    """
+    Stands for each metric of a process that nobody can ask, and takes whatever is counted.
+    """
+
+    def __getattr__(self, _: str) -> Callable[..., _Unserved]:
+        return lambda *_, **__: self
+
+
+UNSERVED: Any = _Unserved()
 
 
 class Metrics:
@@ -26,25 +33,35 @@ class Metrics:
     The registry of one process and the metrics of its loop.
 
     A sidecar adds its own through the four methods, so that all carry the label.
+
+    Args:
+        is_served: Whether somebody can ask for them; prometheus_client brings an HTTP server along,
+            which is a fifth of what a one-shot would import.
     """
 
-    def __init__(self, sidecar: str, version: str, revision: str) -> None:
+    def __init__(
+        self, sidecar: str, version: str, revision: str, *, is_served: bool = True
+    ) -> None:
         self.sidecar = sidecar
+        self.registry: CollectorRegistry = UNSERVED
         self._published_info: Gauge | None = None
         self._named = ""
         self._lock = threading.Lock()
-        self.registry = CollectorRegistry()
-        disable_created_metrics()  # type: ignore[no-untyped-call] # half the exposition, and nobody asks for it
-        ProcessCollector(registry=self.registry)
+        if is_served:
+            import prometheus_client  # noqa: PLC0415 - not in one-shots
+
+            self.registry = prometheus_client.CollectorRegistry()
+            # Half the exposition, and nobody asks for it.
+            prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+            prometheus_client.ProcessCollector(registry=self.registry)
         self.cycles = self.counter_by("result", "sidecar_cycles_total", "Cycles by result.")
         self.failures = self.counter_by(
             "reason", "sidecar_failures_total", "Failed cycles by reason."
         )
-        self.duration = Histogram(
+        self.duration = self.family(
+            "Histogram",
             "sidecar_cycle_duration_seconds",
             "Wall time of a cycle.",
-            ["sidecar"],
-            registry=self.registry,
             buckets=DURATION_BUCKETS_SECONDS,
         ).labels(sidecar)
         self.last_success = self.gauge(
@@ -57,22 +74,23 @@ class Metrics:
             "sidecar_consecutive_failures", "Failed cycles since the last success."
         )
         self.ready = self.gauge("sidecar_ready", "1 while /readyz answers 200, else 0.")
-        Gauge(
+        self.family(
+            "Gauge",
             "sidecar_build_info",
             "Constant 1; version and revision of this build.",
-            ["sidecar", "version", "revision"],
-            registry=self.registry,
+            "version",
+            "revision",
         ).labels(sidecar, version, revision).set(1)
 
     def publishes_revisions(self) -> None:
         """
         Add the metric for a sidecar whose published state is a revision of its source.
         """
-        self._published_info = Gauge(
+        self._published_info = self.family(
+            "Gauge",
             "sidecar_published_info",
             "Constant 1; the first 12 characters of the revision that is published whole.",
-            ["sidecar", "revision"],
-            registry=self.registry,
+            "revision",
         )
 
     def name_published(self, revision: str) -> None:
@@ -88,28 +106,39 @@ class Metrics:
             if before:
                 self._published_info.remove(self.sidecar, before)
 
+    def family(self, kind: str, name: str, text: str, *labels: str, **more: Any) -> Any:
+        """
+        Return a metric of that class of prometheus_client, with our label and others.
+        """
+        if self.registry is UNSERVED:
+            return UNSERVED
+        import prometheus_client  # noqa: PLC0415 - not in one-shots
+
+        of_kind = getattr(prometheus_client, kind)
+        return of_kind(name, text, ["sidecar", *labels], registry=self.registry, **more)
+
     def counter(self, name: str, text: str) -> Counter:
         """
         Return a counter without further labels.
         """
-        return Counter(name, text, ["sidecar"], registry=self.registry).labels(self.sidecar)
+        return self.family("Counter", name, text).labels(self.sidecar)
 
     def counter_by(self, label: str, name: str, text: str) -> Callable[[str], Counter]:
         """
         Return a function from the value of one further label to its counter.
         """
-        family = Counter(name, text, ["sidecar", label], registry=self.registry)
+        family = self.family("Counter", name, text, label)
         return lambda value: family.labels(self.sidecar, value)
 
     def gauge(self, name: str, text: str) -> Gauge:
         """
         Return a gauge without further labels.
         """
-        return Gauge(name, text, ["sidecar"], registry=self.registry).labels(self.sidecar)
+        return self.family("Gauge", name, text).labels(self.sidecar)
 
     def gauge_by(self, label: str, name: str, text: str) -> Callable[[str], Gauge]:
         """
         Return a function from the value of one further label to its gauge.
         """
-        family = Gauge(name, text, ["sidecar", label], registry=self.registry)
+        family = self.family("Gauge", name, text, label)
         return lambda value: family.labels(self.sidecar, value)

@@ -128,15 +128,18 @@ def run_daemon(
     return code
 
 
-def run_main(main: Callable[[], int]) -> NoReturn:
+def run_main(main: Callable[[], int], prefix: str) -> NoReturn:
     """
     Run a command and end the process with its exit code.
 
     Ends by ``os._exit``: a cycle's thread may be stuck in a system call (a name server, a dead
     network file system), and the interpreter's own end would wait for it, or trip over it.
+
+    Args:
+        prefix: Of the settings: how to log counts for what is said of wrong ones, too.
     """
     code = EXIT_BUG
-    logs.configure("info", None)
+    logs.configure("info", os.environ.get(f"{prefix}LOG_FORMAT", "").strip().lower() or None)
     try:
         code = main()
     except SystemExit as end:  # argparse

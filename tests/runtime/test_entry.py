@@ -51,6 +51,24 @@ def test_a_request_for_a_cycle_does_not_end_it() -> None:
         assert process.wait(10) == 0
 
 
+@pytest.mark.parametrize(
+    ("sidecar", "metrics"), [("git_sync_wrapper", "WrapperMetrics"), ("s3_sync", "SyncMetrics")]
+)
+def test_a_one_shot_imports_no_server(sidecar: str, metrics: str) -> None:
+    code = (
+        f"import sys, {sidecar}.command, sidecar_runtime.process\n"
+        f"from {sidecar}.metrics import {metrics}\n"
+        f"metrics = {metrics}('1.2.3', 'r', is_served=False)\n"
+        "metrics.cycles('changed').inc()\n"
+        "metrics.name_published('r')\n"
+        "print(*sorted(sys.modules.keys() & {'prometheus_client', 'http.server', 'botocore',"
+        f" '{sidecar}.check', 'sidecar_runtime.http.page'}}))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert out.stdout.split() == []
+
+
 def test_costs_no_heavy_import() -> None:
     code = (
         "import sys, s3_sync.__main__, sidecar_runtime.entry\n"

@@ -30,7 +30,7 @@ def daemon(*steps, watch=lambda wake: None, **environment):
 def main():
     {body}
 
-run_main(main)
+run_main(main, "BOX_")
 """
 
 
@@ -38,10 +38,9 @@ def start(body: str, **more: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(body=body)],
         cwd=Path(__file__).parents[2],
-        env={"PATH": "/usr/bin:/bin"},
         stdout=subprocess.PIPE,
         text=True,
-        **{"stdin": subprocess.DEVNULL, **more},
+        **{"env": {"PATH": "/usr/bin:/bin"}, "stdin": subprocess.DEVNULL, **more},
     )
 
 
@@ -87,6 +86,14 @@ def test_wrong_settings_are_one_line_each_and_code_2() -> None:
         (line["level"], line["event"], line["setting"], line["value"], line["problem"])
         for line in lines
     ]
+
+
+def test_wrong_settings_are_said_as_the_settings_ask() -> None:
+    body = "raise SettingsError([Problem('A', 'x', 'is bad')])"
+    with start(body, env={"PATH": "/usr/bin:/bin", "BOX_LOG_FORMAT": " Console"}) as process:
+        out, _ = process.communicate(timeout=30)
+
+    assert out.endswith("error    setting_rejected  setting=A value=x problem='is bad'\n")
 
 
 @pytest.mark.parametrize(

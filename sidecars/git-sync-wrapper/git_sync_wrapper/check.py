@@ -228,5 +228,5 @@ class _Checks:
         """
         Whether the gate can be run.
         """
-        gate = make_gate(self._settings, WrapperMetrics(__version__, "check").gate)
+        gate = make_gate(self._settings, WrapperMetrics(__version__, "check", is_served=False).gate)
         return try_gate(gate, self._settings.gate, self._access.folder, self._fence)

@@ -9,8 +9,6 @@ import os
 import sys
 from collections.abc import Mapping
 
-from git_sync_wrapper import check
-from git_sync_wrapper.chart_port import ChartPort
 from git_sync_wrapper.context import Context, Past
 from git_sync_wrapper.engine import passthrough
 from git_sync_wrapper.engine.engine import GRACE_SECONDS, Engine
@@ -86,6 +84,8 @@ def run() -> int:
     )
     _check_link(options)
     if is_check:
+        from git_sync_wrapper import check  # noqa: PLC0415 - a one-shot pays for no command
+
         end_on_signals()
         return check.run(settings, options, os.environ)
     settings = _joined(settings, options)
@@ -140,7 +140,8 @@ def _warn(options: Options, environ: Mapping[str, str]) -> None:
 
 
 def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
-    metrics = WrapperMetrics(__version__, environ.get("SIDECAR_REVISION", "unknown"))
+    revision = environ.get("SIDECAR_REVISION", "unknown")
+    metrics = WrapperMetrics(__version__, revision, is_served=not settings.one_shot)
     access = Access(settings, options, environ)
     status = Status(
         options.link,
@@ -171,6 +172,8 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
     sidecar = GitSyncWrapper(context)
     about = About("git-sync-wrapper", __version__, options.source, options.link)
     if options.http_bind and not settings.one_shot:
+        from git_sync_wrapper.chart_port import ChartPort  # noqa: PLC0415 - no server in one-shots
+
         registry = metrics.git_sync.registry if options.http_metrics else None
         ChartPort(options.http_bind, lambda: status.readiness.ready, registry).start()
     access.start()

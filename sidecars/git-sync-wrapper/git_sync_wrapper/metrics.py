@@ -4,10 +4,13 @@ The metrics of git-sync-wrapper, and those of git-sync under their own names.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Summary
+from typing import TYPE_CHECKING
 
 from sidecar_runtime.gate.gate import GateMetrics
-from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.metrics import UNSERVED, Metrics
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 
 class GitSyncMetrics:
@@ -19,6 +22,12 @@ class GitSyncMetrics:
     """
 
     def __init__(self) -> None:
+        from prometheus_client import (  # noqa: PLC0415 - not in one-shots
+            CollectorRegistry,
+            Counter,
+            Summary,
+        )
+
         self.registry = CollectorRegistry()
         self._durations = Summary(
             "git_sync_duration_seconds", "Duration of a sync.", ["status"], registry=None
@@ -79,12 +88,14 @@ class WrapperMetrics(Metrics):
     What every sidecar has, what the gate has, what git-sync has, and ours.
     """
 
-    def __init__(self, version: str, revision: str) -> None:
-        super().__init__("git-sync-wrapper", version, revision)
+    def __init__(self, version: str, revision: str, *, is_served: bool = True) -> None:
+        super().__init__("git-sync-wrapper", version, revision, is_served=is_served)
         self.publishes_revisions()
         self.gate = GateMetrics(self)
-        self.git_sync = GitSyncMetrics()
-        self.git_sync.add_to(self.registry)
+        self.git_sync: GitSyncMetrics = UNSERVED
+        if is_served:
+            self.git_sync = GitSyncMetrics()
+            self.git_sync.add_to(self.registry)
         self.polls = self.counter_by(
             "result",
             "git_sync_wrapper_polls_total",

@@ -95,7 +95,7 @@ class _Checks:
         Whether the gate can be run.
         """
         settings = self._settings
-        gate = make_gate(settings, SyncMetrics(__version__, "check").gate)
+        gate = make_gate(settings, SyncMetrics(__version__, "check", is_served=False).gate)
         # Where Airflow, which may read the target, does not look.
         hidden = f"{settings.dest_path}/{RESERVED}/{STAGING}"
         folder = hidden if os.path.isdir(hidden) else None

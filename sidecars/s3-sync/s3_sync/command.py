@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import sys
 
-from s3_sync import check
 from s3_sync.metrics import SyncMetrics
 from s3_sync.publisher import cli
 from s3_sync.s3.addressing import check_proxy
@@ -44,11 +43,14 @@ def run() -> int:
     check_proxy(settings.bucket, settings.endpoint_url_s3 or settings.endpoint_url, os.environ)
     read_trusted_keys(settings)  # what is wrong with them now ends the start, later a cycle
     if arguments.command == "check":
+        from s3_sync import check  # noqa: PLC0415 - a one-shot pays for no command
+
         end_on_signals()
         return check.run(settings)
     unused = unused_by_gate(settings, PREFIX)
     begin_logs(settings, unknown, [*unused, "S3_SYNC_SIGN_KEY"] if settings.sign_key else unused)
-    metrics = SyncMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
+    revision = os.environ.get("SIDECAR_REVISION", "unknown")
+    metrics = SyncMetrics(__version__, revision, is_served=not settings.one_shot)
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar, is_release = S3Sync(settings, metrics), settings.source_kind == "release"
     return run_daemon(

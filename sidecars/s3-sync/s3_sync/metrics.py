@@ -27,8 +27,8 @@ class SyncMetrics(Metrics):
     The common metrics and our own.
     """
 
-    def __init__(self, version: str, revision: str) -> None:
-        super().__init__("s3-sync", version, revision)
+    def __init__(self, version: str, revision: str, *, is_served: bool = True) -> None:
+        super().__init__("s3-sync", version, revision, is_served=is_served)
         self.publishes_revisions()
         self.published = self.counter(
             "s3_sync_published_files_total", "Files put in place, new or changed."

@@ -4,8 +4,6 @@ The metrics of sync-perm.
 
 from __future__ import annotations
 
-from prometheus_client import Counter
-
 from sidecar_runtime.metrics import Metrics
 from sync_perm.difference import FAILURE_REASONS, KINDS
 from sync_perm.plan import CLI_CAUSES, REASONS
@@ -46,11 +44,12 @@ class PermMetrics(Metrics):
             "sync_perm_cli",
             "1 while passes are the whole `airflow sync-perm`, by reason.",
         )
-        self._passes = Counter(
+        self._passes = self.family(
+            "Counter",
             "sync_perm_passes_total",
             "Passes by what they were for (asked, start, roles, dags, file) and how they ended.",
-            ["sidecar", "reason", "result"],
-            registry=self.registry,
+            "reason",
+            "result",
         )
         self.pass_cpu = self.gauge(
             "sync_perm_last_pass_cpu_seconds", "CPU time of the last pass, user and system."

@@ -120,9 +120,9 @@ ENDS = {
         "early.ask(is_anonymous=False)"
     ),
     "a signal during the imports": ASK + "os.kill(os.getpid(), signal.SIGTERM)",
-    "settings that are wrong": ASK + "run_main(lambda: 2)",
-    "a bug": ASK + "run_main(lambda: 1 / 0)",
-    "a stopped command": ASK + "run_main(lambda: sys.exit(143))",
+    "settings that are wrong": ASK + "run_main(lambda: 2, '')",
+    "a bug": ASK + "run_main(lambda: 1 / 0, '')",
+    "a stopped command": ASK + "run_main(lambda: sys.exit(143), '')",
 }
 
 

@@ -29,7 +29,7 @@ def main():
     settings = replace(settings_of(JITTER="0"), **changes)
     return Loop(Script(*steps), settings, Health(), Metrics("box", "1", "r"), pace=pace).run()
 
-run_main(main)
+run_main(main, "")
 """
 
 

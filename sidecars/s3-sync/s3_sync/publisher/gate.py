@@ -66,7 +66,7 @@ def judge(
         FolderError: It refuses; file, line and reason are named.
         SidecarError: There is no verdict.
     """
-    metrics = SyncMetrics(__version__, "unknown").gate
+    metrics = SyncMetrics(__version__, "publish", is_served=False).gate
     gate = make_gate(settings, metrics)
     if airflow is None and gate is None:
         return None
