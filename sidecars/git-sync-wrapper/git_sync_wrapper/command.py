@@ -37,6 +37,9 @@ from sidecar_runtime.volume.lock import TargetLock
 # For the gate, the snapshot and the pruning, after git-sync has had its time.
 AFTER_SYNC_SECONDS = 60.0
 SHORTEST_INTERVAL_SECONDS = 0.1
+# Trees are walked by recursion. git checks out 2,047 folders below each other, as a path has 4,096
+# bytes at most, and each of them is a few frames.
+DEEPEST_RECURSION = 10_000
 
 log = logs.get_logger("settings")
 
@@ -90,6 +93,7 @@ def run() -> int:
         return check.run(settings, options, os.environ)
     settings = _joined(settings, options)
     begin_logs(settings, unknown, unused_by_gate(settings, PREFIX))
+    sys.setrecursionlimit(DEEPEST_RECURSION)
     os.umask(0o002 if options.group_write else 0o022)
     _warn(options, os.environ)
     return _serve(settings, options, os.environ)

@@ -3,6 +3,9 @@ Who may commit, and nothing else: no code runs beside Airflow, no file outside i
 goes to a server of theirs.
 """
 
+import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,3 +84,26 @@ def test_symlink_that_leads_out_stays_a_symlink_and_its_target_is_not_told(here:
 
     assert secret == (here.link / "leak.py").readlink()
     assert "the secret itself" not in wrapper.log() + wrapper.get("/").body
+
+
+@pytest.fixture
+def deep(here: GitSite) -> Iterator[str]:
+    """
+    A path of 4,000 bytes; the kernel takes no longer one, and pytest cannot remove its folders.
+    """
+    yield "d/" * 2000
+    here.close()
+    subprocess.run(["rm", "-r", here.root], check=True)
+
+
+def test_folders_as_deep_as_git_checks_them_out(here: GitSite, deep: str) -> None:
+    here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
+    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax", GIT_SYNC_WRAPPER_RETAIN_FOR="0s")
+    for content in ("x = 1\n", "x = 2\n"):
+        here.wait_until_shown(here.repository.commit({f"{deep}dag.py": content}), wrapper)
+    subprocess.run(["rm", "-r", here.link / "d"], check=True)
+    wrapper.send_signal(signal.SIGHUP)
+    wrapper.wait_for_event("damage_repaired")
+    here.wait_until_shown(here.repository.commit({f"{deep}dag.py": None}), wrapper)
+
+    assert [] == wrapper.find_events("cycle_failed") + wrapper.find_events("leftover_kept")
