@@ -21,6 +21,7 @@ from sync_perm.database import mysql, postgresql
 from sync_perm.database.connection import parse_url
 from sync_perm.database.database import ADVICE, Database
 from sync_perm.database.lock import PassLock
+from tests.support.certificates import self_signed
 from tests.support.program import own_port
 from tests.support.raising import raised
 from tests.sync_perm.given import Sqlite
@@ -105,6 +106,42 @@ def test_nobody_listens(dialect: str) -> None:
     url = f"{dialect}://airflow:s3cret@127.0.0.1:{own_port()}/meta"
 
     assert "database_unreachable" == reason_of(url)
+
+
+def test_the_lines_of_libpq_are_told_apart() -> None:
+    address = parse_url("TEST", f"postgresql://a:b@127.0.0.1:{own_port()}/meta", "")
+
+    error = raised(SidecarError, lambda: Database(address))
+
+    assert ": Connection refused; Is the server running" in error.message
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options", "asked"),
+    [
+        ("mysql", "", None),
+        ("mysql", "ssl_mode=PREFERRED", None),
+        ("mysql", "ssl_mode=REQUIRED", (False, False)),
+        ("mysql", "ssl_mode=VERIFY_CA", (True, False)),
+        ("mysql", "ssl_mode=VERIFY_IDENTITY", (True, True)),
+        ("mysql", "ssl_ca={ca}", (True, False)),
+        ("mysql", "ssl_ca={ca}&ssl_mode=required", (False, False)),
+        ("mysql", "ssl_ca={ca}&ssl_mode=VERIFY_IDENTITY", (True, True)),
+        ("mysql", "ssl_ca={ca}&ssl_check_hostname=true", (True, True)),
+        ("mysql", "ssl_ca={ca}&ssl_verify_cert=false", (False, False)),
+        ("mysql+pymysql", "ssl_ca={ca}", (True, True)),
+        ("mysql+pymysql", "ssl_ca={ca}&ssl_check_hostname=false", (True, False)),
+    ],
+)
+def test_tls_of_mysql_is_what_airflow_asks_for(
+    tmp_path: Path, scheme: str, options: str, asked: tuple[bool, bool] | None
+) -> None:
+    _, authority = self_signed(tmp_path, "db.example")
+    url = f"{scheme}://a:b@db.example/meta?{options.format(ca=authority)}"
+
+    context = mysql.tls(parse_url("TEST", url, ""))
+
+    assert asked == (context and (context.verify_mode == ssl.CERT_REQUIRED, context.check_hostname))
 
 
 def test_sqlite_is_never_written(database: Database) -> None:

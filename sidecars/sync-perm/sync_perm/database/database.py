@@ -146,8 +146,9 @@ class Database:
             yield
         except self.driver.ERRORS as error:
             reason = self.driver.explain(error)
-            text = " ".join(str(error.args[-1] if error.args else error).split())
-            message = f"{self.address}: {self.address.redact(text)}"
+            lines = str(error.args[-1] if error.args else error).splitlines()
+            said = [" ".join(line.split()) for line in lines if line.strip("^ \t")]  # ^: libpq's
+            message = f"{self.address}: {self.address.redact('; '.join(said))}"
             raise SidecarError(reason, message, ADVICE[reason]) from None
 
 

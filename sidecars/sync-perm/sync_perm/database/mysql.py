@@ -24,17 +24,8 @@ MILLISECONDS = "CAST(UNIX_TIMESTAMP({}) * 1000 AS SIGNED)"
 CONNECT_SECONDS = 10
 ANSWER_SECONDS = 30
 
-# What mysqlclient and PyMySQL take from the URL, and what PyMySQL calls it.
-_OPTIONS = {
-    "charset": "charset",
-    "unix_socket": "unix_socket",
-    "ssl_ca": "ssl_ca",
-    "ssl_cert": "ssl_cert",
-    "ssl_key": "ssl_key",
-    "ssl_verify_cert": "ssl_verify_cert",
-    "ssl_verify_identity": "ssl_verify_identity",
-    "ssl_check_hostname": "ssl_verify_identity",
-}
+# What mysqlclient and PyMySQL take from the URL, besides that of TLS.
+_OPTIONS = ("charset", "unix_socket")
 REASONS_BY_CODE = {
     ER.ACCESS_DENIED_ERROR: "database_denied",
     ER.DBACCESS_DENIED_ERROR: "database_denied",
@@ -62,15 +53,7 @@ _TRUE = ("true", "1", "yes")
 
 
 def connect(address: Address) -> Any:
-    options: dict[str, Any] = {
-        _OPTIONS[key]: value.lower() in _TRUE if "verify" in key or "check" in key else value
-        for key, value in address.options.items()
-        if key in _OPTIONS
-    }
-    if address.options.get("ssl_mode", "").upper() == "DISABLED":
-        options["ssl_disabled"] = True
-    elif address.options.get("ssl_mode") and "ssl_ca" not in options:
-        options["ssl"] = _any_certificate()
+    options = {key: value for key, value in address.options.items() if key in _OPTIONS}
     return pymysql.connect(
         host=address.host or "localhost",
         port=address.port or 3306,
@@ -81,17 +64,44 @@ def connect(address: Address) -> Any:
         read_timeout=ANSWER_SECONDS,
         write_timeout=ANSWER_SECONDS,
         autocommit=True,
+        ssl_disabled=address.options.get("ssl_mode", "").upper() == "DISABLED",
+        ssl=tls(address),
         **options,
     )
 
 
-def _any_certificate() -> ssl.SSLContext:
+def tls(address: Address) -> ssl.SSLContext | None:
     """
-    Return a context that encrypts without asking who it is: ``ssl_mode`` without ``ssl_ca``.
+    Return what the URL asks of TLS; None for TLS where the server offers it.
+
+    As Airflow's driver: ``ssl_ca`` without ``ssl_mode`` has the certificate verified, and by
+    PyMySQL the host's name, too. PyMySQL itself verifies nothing unless it is told to.
     """
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    options = address.options
+    mode, authority = options.get("ssl_mode", "").upper(), options.get("ssl_ca")
+    is_strict = authority is not None and not mode
+
+    def says(*names: str, default: bool) -> bool:
+        said = [options[name].lower() in _TRUE for name in names if name in options]
+        return said[0] if said else default
+
+    is_pymysql = address.url.startswith("mysql+pymysql:")
+    names_host = says(
+        "ssl_verify_identity",
+        "ssl_check_hostname",
+        default=mode == "VERIFY_IDENTITY" or (is_strict and is_pymysql),
+    )
+    verifies = names_host or says(
+        "ssl_verify_cert", default=mode.startswith("VERIFY_") or is_strict
+    )
+    if not (verifies or authority or "ssl_cert" in options or mode not in ("", "PREFERRED")):
+        return None
+    context = ssl.create_default_context(cafile=authority)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # which MySQL's own certificates do not pass
+    context.check_hostname = names_host
+    context.verify_mode = ssl.CERT_REQUIRED if verifies else ssl.CERT_NONE
+    if "ssl_cert" in options:
+        context.load_cert_chain(options["ssl_cert"], options.get("ssl_key"))
     return context
 
 
