@@ -147,7 +147,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="which faults are drawn (default: 1)")
     parser.add_argument("--count", type=int, default=100, help="how many (default: 100)")
-    parser.add_argument("--only", default="", help="only files whose path begins like this")
+    parser.add_argument("--only", default="", help="only files with this in their path")
     parser.add_argument(
         "--stages",
         type=int,
@@ -159,10 +159,11 @@ def main() -> int:
     drawable = [fault for file in sources() for fault in find_faults(file)]
     fixed = planted()
     reasons = read_reasons([*drawable, *fixed])
-    drawn = draw(
-        [f for f in drawable if f.file.startswith(options.only)], options.seed, options.count
-    )
-    faults = [*(f for f in fixed if f.file.startswith(options.only)), *drawn]
+    chosen = [f for f in drawable if options.only in f.file]
+    if not chosen:
+        parser.error(f"--only: no file has {options.only} in its path, as {drawable[0].file} has")
+    drawn = draw(chosen, options.seed, options.count)
+    faults = [*(f for f in fixed if options.only in f.file), *drawn]
     if options.list:
         for fault in faults:
             print(f"{fault.file}:{fault.number}  {fault.operator}  {fault.line}  ->  {fault.new}")

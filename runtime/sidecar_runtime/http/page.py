@@ -14,7 +14,6 @@ import html
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -234,15 +233,19 @@ def _cell(value: object) -> str:
         return "<br>".join(f"{name}: {cell}" for name, cell in _pairs(value))
     if isinstance(value, list | tuple):
         return "<br>".join(cell for cell in map(_cell, value) if cell)
-    if isinstance(value, str) and (moment := _TIME.fullmatch(value)):
-        with suppress(ValueError):  # any text may look like a time without being one
-            away = _distance(datetime.fromisoformat(value).timestamp() - time.time())
-            return f"<time datetime='{value}'>{moment[1]} {moment[2]} UTC</time>, {away}"
     if isinstance(value, _Markup):
         return value
     if isinstance(value, str) and _ADDRESS.fullmatch(value):
         return _link(value, value)
-    return _text(value)
+    return _TIME.sub(_moment, _text(value))
+
+
+def _moment(found: re.Match[str]) -> str:
+    try:
+        away = _distance(datetime.fromisoformat(found[0]).timestamp() - time.time())
+    except ValueError:  # any text may look like a time without being one
+        return found[0]
+    return f"<time datetime='{found[0]}'>{found[1]} {found[2]} UTC</time>, {away}"
 
 
 def _link(address: str, text: str) -> str:
