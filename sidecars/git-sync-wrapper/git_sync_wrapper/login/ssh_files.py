@@ -8,13 +8,12 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import resources
 
 from git_sync_wrapper.login.repair import Repaired, repair_key, repair_known_hosts
 from git_sync_wrapper.login.secret import Cleaner, read_file
 from sidecar_runtime.volume.files import write_file
 
-PINNED = str(resources.files("git_sync_wrapper") / "known_hosts")
+PINNED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "known_hosts")
 
 
 class SshFiles:
