@@ -121,7 +121,8 @@ class Metrics:
         """
         Return a counter without further labels.
         """
-        return self.family("Counter", name, text).labels(self.sidecar)
+        found: Counter = self.family("Counter", name, text).labels(self.sidecar)
+        return found
 
     def counter_by(self, label: str, name: str, text: str) -> Callable[[str], Counter]:
         """
@@ -134,7 +135,8 @@ class Metrics:
         """
         Return a gauge without further labels.
         """
-        return self.family("Gauge", name, text).labels(self.sidecar)
+        found: Gauge = self.family("Gauge", name, text).labels(self.sidecar)
+        return found
 
     def gauge_by(self, label: str, name: str, text: str) -> Callable[[str], Gauge]:
         """

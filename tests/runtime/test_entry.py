@@ -61,7 +61,7 @@ def test_a_one_shot_imports_no_server(sidecar: str, metrics: str) -> None:
         f"metrics = {metrics}('1.2.3', 'r', is_served=False)\n"
         "metrics.cycles('changed').inc()\n"
         "metrics.name_published('r')\n"
-        "print(*sorted(sys.modules.keys() & {'prometheus_client', 'http.server', 'botocore',"
+        "print(*sorted(sys.modules.keys() & {'prometheus_client', 'http.client', 'botocore',"
         f" '{sidecar}.check', 'sidecar_runtime.http.page'}}))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -99,11 +99,9 @@ def test_the_page_begins_with_what_is_wrong_since_when_and_what_to_do(health: He
 )
 def test_moments_are_shown_with_their_distance(health: Health, seconds: float, shown: str) -> None:
     ends_at = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat()
-    details = {"ends_at": ends_at, "kdc": f"answered (UDP, {ends_at})"}
+    sidecar = Sidecar(Readiness(True), {"ends_at": ends_at, "kdc": f"answered ({ends_at})"})
 
-    found = re.findall(f"UTC, {shown}", text_of(health, Sidecar(Readiness(True), details)))
-
-    assert 2 == len(found)
+    assert 2 == len(re.findall(f"UTC, {shown}", text_of(health, sidecar)))
 
 
 @pytest.mark.parametrize("hidden", ["\u202e", "\u200b", "\x1b", "\n", "\udce9"])

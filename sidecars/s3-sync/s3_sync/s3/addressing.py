@@ -8,11 +8,11 @@ Equal to botocore's endpoint provider where we support a case (a test compares t
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from s3_sync.s3.pool import hide_userinfo, proxy_address
 from s3_sync.s3.refusals import PARTITIONS, REGION, SourceError
@@ -109,10 +109,19 @@ def _host(service: str, region: str, config: AwsConfig) -> str:
 
 def _origin(scheme: str, host: str, port: int | None) -> HttpOrigin:
     number = port or (443 if scheme == "https" else 80)
-    proxy = None if proxy_bypass(f"{host}:{number}") else getproxies().get(scheme)
+    return HttpOrigin(scheme, host, number, _proxy(scheme, f"{host}:{number}"))
+
+
+def _proxy(scheme: str, address: str) -> str | None:
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    # It brings http.client and email along.
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - not without a proxy
+
+    proxy = None if proxy_bypass(address) else getproxies().get(scheme)
     if proxy and "//" not in proxy:  # people leave http:// out
         proxy = f"http://{proxy}"
-    return HttpOrigin(scheme, host, number, proxy)
+    return proxy
 
 
 def check_proxy(bucket: str, endpoint_url: str | None, environ: Mapping[str, str]) -> None:
