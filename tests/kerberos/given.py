@@ -48,13 +48,14 @@ def entry(
     kvno: int = 2,
     enctype: int = 18,
     long_kvno: bool = True,
+    key: bytes = KEY,
 ) -> bytes:
     """One key of a keytab, version 2."""
     components = name.split("/")
     body = struct.pack(">H", len(components)) + _short(realm)
     body += b"".join(map(_short, components))
     body += struct.pack(">IIB", 1, 1_700_000_000, kvno & 255)
-    body += struct.pack(">HH", enctype, len(KEY)) + KEY
+    body += struct.pack(">HH", enctype, len(key)) + key
     if long_kvno:
         body += struct.pack(">I", kvno)
     return struct.pack(">i", len(body)) + body

@@ -89,11 +89,14 @@ def test_a_volume_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
 
 
 def test_keys_are_told_apart_by_what_is_no_secret() -> None:
+    """Active Directory's ktpass writes no time, and its kvno may be that of the wrong one."""
+
     def keys(*entries: bytes) -> str:
         return keys_of(Keytab("/k", parse_keytab(keytab(*entries))), AIRFLOW)
 
     one = keys(entry(kvno=2))
     assert one != keys(entry(kvno=3))
+    assert one != keys(entry(kvno=2, key=KEY[::-1]))
     assert one != keys(entry(kvno=2), entry(kvno=2, enctype=17))
     assert one == keys(entry(kvno=2), entry("other", kvno=9))
     assert KEY.hex()[:8] not in one

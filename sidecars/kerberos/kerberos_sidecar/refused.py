@@ -31,7 +31,9 @@ def keys_of(keytab: Keytab, principal: Principal) -> str:
     Return what changes when the keys of a principal do, and tells nothing of the keys themselves.
     """
     keys = [key for key in keytab.keys if key.principal == principal]
-    return " ".join([str(principal), *(f"{k.kvno}/{k.enctype}/{k.added_at}" for k in keys)])
+    return " ".join(
+        [str(principal), *(f"{k.kvno}/{k.enctype}/{k.added_at}/{k.trace}" for k in keys)]
+    )
 
 
 class Refused:

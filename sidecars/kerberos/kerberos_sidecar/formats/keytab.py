@@ -1,5 +1,5 @@
 """
-Reads a keytab, all but its keys: which principals, versions and types of key it has.
+Reads a keytab: which principals, versions and types of key it has; of the keys a trace.
 
 libkrb5 says "No credentials cache found" for seven different faults of a keytab (MIT 1.20.1,
 2026-11), so it is looked at before libkrb5 gets it. The format is MIT's, version 2 and 1:
@@ -9,6 +9,7 @@ https://web.mit.edu/kerberos/krb5-latest/doc/formats/keytab_file_format.html
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import sys
@@ -53,7 +54,8 @@ class Key:
     What a keytab says of one key.
 
     Args:
-        added_at: Unix time.
+        added_at: Unix time; ktpass of Active Directory always writes 0.
+        trace: 16 bits of a digest of the key: they tell that it is another, and no more.
         start, end: Where its record lies in the file, in bytes; the key itself is among them.
     """
 
@@ -61,6 +63,7 @@ class Key:
     kvno: int
     enctype: int
     added_at: int
+    trace: str
     start: int
     end: int
 
@@ -216,7 +219,7 @@ def _read_key(record: Octets, version: int, start: int, end: int) -> Key:
     added_at = record.integer(4)
     kvno = record.integer(1)
     enctype = record.integer(2)
-    record.skip(record.integer(2))  # the key
+    trace = hashlib.blake2b(record.take(record.integer(2)), digest_size=2).hexdigest()
     if record.left >= 4:
         kvno = record.integer(4) or kvno
     if not components:
@@ -224,7 +227,7 @@ def _read_key(record: Octets, version: int, start: int, end: int) -> Key:
     principal = Principal(components, realm)
     if not principal.is_text:  # lengths that are wrong put bytes of the key into it
         raise ValueError("has an entry whose name is not text")
-    return Key(principal, kvno, enctype, added_at, start, end)
+    return Key(principal, kvno, enctype, added_at, trace, start, end)
 
 
 def _explain_garbage(path: str, content: bytes) -> KeytabError:
