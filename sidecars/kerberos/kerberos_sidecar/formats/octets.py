@@ -32,7 +32,7 @@ class Octets:
 
     def skip(self, count: int) -> None:
         """
-        Pass over bytes without looking at them: keys and tickets are never copied.
+        Pass over bytes without looking at them: tickets are never copied.
         """
         if count > self.left:
             raise EOFError
