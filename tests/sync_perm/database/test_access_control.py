@@ -55,6 +55,8 @@ def test_a_dag_without_one_is_not_parsed() -> None:
         (text([1]), None),
         (text({"a": {"__type": "set", "__var": "can_read"}}), None),
         (None, b"no zlib"),
+        ('{"dag": ["access_control"]}', None),
+        ('{"dag": {"access_control": ' + 100_000 * "[", None),
     ],
 )
 def test_an_unknown_form_is_an_error(data: str | None, blob: bytes | None) -> None:

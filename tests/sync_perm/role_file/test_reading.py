@@ -108,6 +108,7 @@ def test_all_mistakes_are_named_at_once_each_with_its_line_and_key() -> None:
         ("roles:\n no: {}", "2: roles: is the bool no, not a text; write it in quotes"),
         ("roles:\n a: {permission: []}", "did you mean 'permissions'?"),
         ("roles:\n a: {from: Viewer}", "2: roles.a.from: is a text, not a list"),
+        ("roles:\n '': {}", "2: roles.: a role's name has 1 to 64 characters"),
         ("roles:\n a: {from: [a]}", "2: roles.a.from[0]: makes a circle: 'a' from 'a'"),
         ("roles:\n viewer: {}", "2: roles.viewer: Viewer is Airflow's own"),
         ("roles:\n ' a': {}", "a role's name has 1 to 64 characters, none of its ends blank"),
@@ -151,6 +152,12 @@ def test_a_circle_is_named_once() -> None:
     """)
 
     assert ["4: roles.c.from[0]: makes a circle: 'a' from 'b' from 'c' from 'a'"] == found
+
+
+def test_roles_may_come_from_each_other_in_a_long_row() -> None:
+    rows = [f"  r{number}: {{from: [r{number + 1}]}}\n" for number in range(5_000)]
+
+    assert [] == mistakes(f"roles:\n{''.join(rows)}  r5000: {{}}\n")
 
 
 def test_a_role_may_be_reached_on_two_ways() -> None:

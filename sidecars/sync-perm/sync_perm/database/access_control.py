@@ -38,7 +38,14 @@ def read_access_control(data: str | None, compressed: bytes | None) -> AccessCon
         dag = json.loads(text)["dag"]
         found = next((dag[key] for key in _KEYS if dag.get(key) is not None), None)
         decoded = None if found is None else _decode(found)
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        zlib.error,
+    ) as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from None
     if decoded is not None and not isinstance(decoded, dict):
         raise Unreadable(f"a {type(decoded).__name__}")

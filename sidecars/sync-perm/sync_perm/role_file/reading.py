@@ -115,19 +115,21 @@ class _Reading:
                     what = "is neither in this file nor a role of Airflow's own"
                     self._refuse(where, f"{base!r} {what}{guess(base, known)}")
         done: set[str] = set()
-
-        def walk(name: str, path: tuple[str, ...]) -> None:
-            if name in path:
-                circle = (*path[path.index(name) :], name)
-                where = roles[path[-1]].bases[name]
+        # What is left to look at below each, and below none.
+        path: dict[str | None, Iterator[str]] = {None: iter(roles)}
+        while path:
+            last, left = next(reversed(path.items()))
+            name = next(left, None)
+            if name is None:
+                done.add(str(last))
+                del path[last]
+            elif name in path:
+                names = list(path)
+                circle = [*names[names.index(name) :], name]
+                where = roles[str(last)].bases[name]
                 self._refuse(where, f"makes a circle: {' from '.join(map(repr, circle))}")
             elif name in roles and name not in done:
-                for base in roles[name].bases:
-                    walk(base, (*path, name))
-                done.add(name)
-
-        for name in roles:
-            walk(name, ())
+                path[name] = iter(roles[name].bases)
 
     def _role(self, name: str, node: yaml.Node) -> Role:
         key = f"roles.{name}"
