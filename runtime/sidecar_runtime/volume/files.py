@@ -12,6 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+FACTS_BYTES = 1 << 20
+"""What a file of facts has at most: they name a few dozen paths."""
+
 
 def write_file(
     path: str | Path, content: bytes, mode: int, *, fsync: bool, dir_fd: int | None = None
@@ -89,23 +92,34 @@ def read_facts(name: str, folder: int) -> dict[str, Any]:
     Read a JSON object in an open folder; empty where there is none, or anything else.
     """
     try:
-        facts = json.loads(read_file(name, dir_fd=folder))
+        facts = json.loads(read_file(name, dir_fd=folder, most_bytes=FACTS_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
 
 
-def read_file(path: str | Path, *, dir_fd: int | None = None) -> bytes:
+def read_file(
+    path: str | Path, *, dir_fd: int | None = None, most_bytes: int | None = None
+) -> bytes:
     """
     Read a regular file; a symlink, or a pipe that would never end, is refused.
 
+    Args:
+        most_bytes: What is larger is refused, unread: whoever can write to the volume may have made
+            it so, and a process that runs out of memory would do so at each start.
+
     Raises:
-        OSError: It is missing, or not a regular file.
+        OSError: It is missing, too large, or not a regular file.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(path, flags, dir_fd=dir_fd)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    found = os.fstat(fd)
+    is_larger = most_bytes is not None and found.st_size > most_bytes
+    if is_larger or not stat.S_ISREG(found.st_mode):
         os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        number, why = (
+            (errno.EFBIG, "too large") if is_larger else (errno.EINVAL, "not a regular file")
+        )
+        raise OSError(number, why, os.fspath(path))
     with open(fd, "rb") as file:
-        return file.read()
+        return file.read(-1 if most_bytes is None else most_bytes)

@@ -111,8 +111,12 @@ def test_what_is_no_record_says_nothing(tree: Path, folder: int, text: bytes) ->
     assert contents.read("missing", folder) is None
 
 
-def test_what_unpacks_to_more_than_any_list_is_no_record(tree: Path, folder: int) -> None:
+def test_what_is_or_unpacks_to_more_than_any_list_is_no_record(tree: Path, folder: int) -> None:
     (tree / "list").write_bytes(zlib.compress(b" " * (LIST_BYTES + 1) + b"{}"))
+    assert contents.read("list", folder) is None
+    assert contents.write(contents.take(folder, {}), "list", folder, fsync=False)
+    assert contents.read("list", folder)
+    os.truncate(tree / "list", LIST_BYTES + 1)
 
     assert contents.read("list", folder) is None
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.volume.files import read_file, write_all, write_file
+from sidecar_runtime.volume.files import FACTS_BYTES, read_file, write_all, write_file
 from sidecar_runtime.volume.lock import TargetLock, find_holder, read_holder
 from tests.support.descriptors import held
 from tests.support.waiting import wait_until
@@ -389,6 +389,12 @@ def test_a_holder_that_says_nothing_sensible_is_nobody(
         (tmp_path / "lock").write_bytes(content)
 
     assert read_holder("lock", folder) == {}
+
+
+def test_a_file_that_somebody_made_large_is_not_read(tmp_path: Path, folder: int) -> None:
+    (tmp_path / "lock").write_bytes(b'{"host": "here"}' + b" " * FACTS_BYTES)
+
+    assert {} == read_holder("lock", folder)
 
 
 def test_only_what_a_holder_writes_is_passed_on(tmp_path: Path, folder: int) -> None:

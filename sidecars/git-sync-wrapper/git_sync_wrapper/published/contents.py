@@ -137,8 +137,9 @@ def read(name: str, folder: int) -> Contents | None:
     Return what is on record; None where there is nothing, or something else.
     """
     try:
+        packed = read_file(name, dir_fd=folder, most_bytes=LIST_BYTES)
         unpacker = zlib.decompressobj()
-        rows = json.loads(unpacker.decompress(read_file(name, dir_fd=folder), LIST_BYTES))
+        rows = json.loads(unpacker.decompress(packed, LIST_BYTES))
         contents = {path: Row(*row) for path, row in rows.items()}
         # Whoever can write to the volume may have written it; the rest is only compared.
         is_sound = all(type(row.mode) is int and row.mode >> 16 == 0 for row in contents.values())
