@@ -35,7 +35,7 @@ class Metrics:
     A sidecar adds its own through the four methods, so that all carry the label.
 
     Args:
-        is_served: Whether somebody can ask for them; prometheus_client brings an HTTP server along,
+        is_served: Whether anyone can ask for them; prometheus_client brings an HTTP server along,
             which is a fifth of what a one-shot would import.
     """
 

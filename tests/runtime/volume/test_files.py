@@ -391,7 +391,7 @@ def test_a_holder_that_says_nothing_sensible_is_nobody(
     assert read_holder("lock", folder) == {}
 
 
-def test_a_file_that_somebody_made_large_is_not_read(tmp_path: Path, folder: int) -> None:
+def test_a_file_that_was_made_huge_is_not_read(tmp_path: Path, folder: int) -> None:
     (tmp_path / "lock").write_bytes(b'{"host": "here"}' + b" " * FACTS_BYTES)
 
     assert {} == read_holder("lock", folder)
