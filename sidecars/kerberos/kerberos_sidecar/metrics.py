@@ -6,15 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-
-from prometheus_client import Counter, Gauge
+from typing import Any
 
 from kerberos_sidecar.krb5.kdcs import Heard
 from kerberos_sidecar.slot import Slot
 from sidecar_runtime.metrics import Metrics
 
-_LABELS = ("sidecar", "principal", "ccache")
-_KDC_LABELS = ("sidecar", "realm", "kdc")
+_LABELS = ("principal", "ccache")
+_KDC_LABELS = ("realm", "kdc")
 
 
 class KerberosMetrics(Metrics):
@@ -25,11 +24,11 @@ class KerberosMetrics(Metrics):
     def __init__(self, version: str, revision: str) -> None:
         super().__init__("kerberos", version, revision)
         self._shown: dict[str, tuple[str, str, str]] = {}
-        self._acquired = Counter(
+        self._acquired = self.family(
+            "Counter",
             "kerberos_acquired_tickets_total",
             "Tickets acquired and published.",
-            _LABELS,
-            registry=self.registry,
+            *_LABELS,
         )
         self._expiry = self._gauge(
             "kerberos_ticket_expiry_timestamp_seconds",
@@ -47,17 +46,17 @@ class KerberosMetrics(Metrics):
         self._offset = self._gauge(
             "kerberos_clock_offset_seconds", "How far the KDC's clock is ahead of ours."
         )
-        self._up = Gauge(
+        self._up = self.family(
+            "Gauge",
             "kerberos_kdc_up",
             "1 if the KDC answered when it was last asked; not there before.",
-            _KDC_LABELS,
-            registry=self.registry,
+            *_KDC_LABELS,
         )
-        self._asked = Gauge(
+        self._asked = self.family(
+            "Gauge",
             "kerberos_kdc_asked_timestamp_seconds",
             "Unix time at which it was last asked: nobody asks the others while one answers.",
-            _KDC_LABELS,
-            registry=self.registry,
+            *_KDC_LABELS,
         )
         self._known_kdcs: set[tuple[str, str, str]] = set()
 
@@ -111,8 +110,8 @@ class KerberosMetrics(Metrics):
             with suppress(KeyError):
                 family.remove(*labels)
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, _LABELS, registry=self.registry)
+    def _gauge(self, name: str, text: str) -> Any:
+        return self.family("Gauge", name, text, *_LABELS)
 
     def _labels(self, slot: Slot) -> tuple[str, str, str]:
         return self.sidecar, str(slot.principal), slot.entry.ccache
