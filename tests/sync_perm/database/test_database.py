@@ -121,6 +121,7 @@ def test_the_lines_of_libpq_are_told_apart() -> None:
     [
         ("mysql", "", None),
         ("mysql", "ssl_mode=PREFERRED", None),
+        ("mysql", "ssl_mode=DISABLED&ssl_ca=/missing", None),
         ("mysql", "ssl_mode=REQUIRED", (False, False)),
         ("mysql", "ssl_mode=VERIFY_CA", (True, False)),
         ("mysql", "ssl_mode=VERIFY_IDENTITY", (True, True)),

@@ -72,7 +72,7 @@ def connect(address: Address) -> Any:
 
 def tls(address: Address) -> ssl.SSLContext | None:
     """
-    Return what the URL asks of TLS; None for TLS where the server offers it.
+    Return what the URL asks of TLS; None for TLS where the server offers it, or for none.
 
     As Airflow's driver: ``ssl_ca`` without ``ssl_mode`` has the certificate verified, and by
     PyMySQL the host's name, too. PyMySQL itself verifies nothing unless it is told to.
@@ -94,7 +94,8 @@ def tls(address: Address) -> ssl.SSLContext | None:
     verifies = names_host or says(
         "ssl_verify_cert", default=mode.startswith("VERIFY_") or is_strict
     )
-    if not (verifies or authority or "ssl_cert" in options or mode not in ("", "PREFERRED")):
+    is_optional = mode in ("", "PREFERRED") and not (authority or "ssl_cert" in options)
+    if mode == "DISABLED" or (is_optional and not verifies):
         return None
     context = ssl.create_default_context(cafile=authority)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # which MySQL's own certificates do not pass
