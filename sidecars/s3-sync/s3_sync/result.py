@@ -4,6 +4,8 @@ What a cycle has done, and what went wrong with single files.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from s3_sync.tree.volume import VOLUME_ERRORS
@@ -13,7 +15,14 @@ from sidecar_runtime.volume.errors import explain_os_error
 # This many in a row, with no success in between, are failures of the endpoint, not of objects.
 FAILURE_STREAK = 8
 # What the endpoint does to one request; the other reasons of the wire end the cycle at once.
-OF_THE_ENDPOINT = {"request_timeout", "connection_lost", "server_error"}
+OF_THE_ENDPOINT = {
+    "request_timeout",
+    "connection_lost",
+    "server_error",
+    "throttled",
+    "redirect_refused",
+    "credentials_invalid",
+}
 
 
 @dataclass(slots=True)
@@ -61,6 +70,8 @@ class CycleResult:
         blocked: Paths where a file of another owner is in the way.
         failed: The error by path.
         lacking: What the tree has not as the source has it, and why, whoever found that out.
+        before: The errors of the cycle before: one more of the same says nothing of the endpoint.
+        streaks: How many failed in a row as the endpoint does, by whether they had failed before.
     """
 
     published: int = 0
@@ -72,7 +83,8 @@ class CycleResult:
     blocked: set[str] = field(default_factory=set)
     failed: dict[str, SidecarError] = field(default_factory=dict)
     lacking: dict[str, SidecarError] = field(default_factory=dict)
-    streak: int = 0
+    before: Mapping[str, SidecarError] = field(default_factory=dict)
+    streaks: Counter[bool] = field(default_factory=Counter)
 
     def add(self, other: CycleResult) -> None:
         """
@@ -101,7 +113,7 @@ class CycleResult:
         self.published += is_published
         self.adopted += not is_published
         self.healed += is_healed
-        self.streak = 0
+        self.streaks.clear()
 
     def delete(self, path: str) -> None:
         """
@@ -118,9 +130,19 @@ class CycleResult:
             SidecarError: It is the endpoint that fails; the cycle ends.
         """
         self.failed[path] = error
-        self.streak += error.reason in OF_THE_ENDPOINT
-        if self.streak >= FAILURE_STREAK:
+        if error.reason in OF_THE_ENDPOINT:
+            self.streaks[path in self.before] += 1
+        if self.streaks[False] >= FAILURE_STREAK:
             raise error
+
+    def fails_again(self, path: str) -> bool:
+        """
+        Whether one that failed before is taken to fail without a try, as those before it have.
+        """
+        if self.streaks[True] < FAILURE_STREAK or path not in self.before:
+            return False
+        self.failed[path] = self.before[path]
+        return True
 
     def fail_on_disk(self, path: str, error: OSError) -> None:
         """

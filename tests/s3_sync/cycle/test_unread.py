@@ -2,18 +2,21 @@
 
 import itertools
 from collections.abc import Iterable
+from contextlib import suppress
 
 import pytest
 
 from s3_sync.cycle.unread import EAGER_TRIES, LONGEST_REST_SECONDS, NAMED_FILES, Unread, explain
 from s3_sync.listing.entries import Entry
 from s3_sync.metrics import SyncMetrics
+from s3_sync.result import FAILURE_STREAK
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.status import Status
+from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.clocks import Clock
-from tests.support.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.fake_s3 import FakeS3, error, is_get, is_list, redirect
 from tests.support.faults import first
 
 DENIED = ObjectError("denied", "may not", "allow it")
@@ -150,6 +153,79 @@ def test_a_denied_object_delays_neither_additions_nor_deletions(
     assert "partial" == outcome.result
     assert {"c.py", "d.py"} == process.shown.keys()
     assert process.is_ready and process.revision == ""
+
+
+LAYOUTS = [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}]
+# What a store or a proxy may say of one object alone, for good: one that it cannot read, one that
+# it takes for a virus, one with a name that it changes.
+OF_ONE_OBJECT = {
+    "throttled": error(503, "SlowDown"),
+    "redirect_refused": redirect("http://scanner.example/"),
+    "credentials_invalid": error(403, "SignatureDoesNotMatch"),
+    "server_error": error(500, "InternalError"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("reason", OF_ONE_OBJECT)
+def test_what_befalls_one_object_holds_back_nothing_else(
+    s3: FakeS3, process: Process, reason: str, layout: dict[str, str]
+) -> None:
+    for name in "abc":
+        s3.put(f"{name}.py", b"v = 1\n")
+    s3.inject(OF_ONE_OBJECT[reason], is_get("b.py"))
+    process.run(layout)
+    s3.delete("a.py")
+    s3.put("d.py", b"d = 1\n")
+
+    process.cycle()
+
+    assert {"c.py", "d.py"} == process.shown.keys()
+    assert {"b.py": reason} == process.details["unread"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_object_without_an_etag_holds_back_nothing_else(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    """As of a file that was put past the gateway into the folder of a store."""
+    for name in "abc":
+        s3.put(f"{name}.py", b"v = 1\n")
+    process.run(layout)
+    s3.put("b.py", b"v = 2\n", etag="")
+    s3.delete("a.py")
+    s3.put("d.py", b"d = 1\n", etag="")
+
+    process.cycle()
+
+    assert {"b.py": b"v = 1\n", "c.py": b"v = 1\n"} == process.shown
+    assert dict.fromkeys(("b.py", "d.py"), "etag_missing") == process.details["unread"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_many_objects_that_the_store_cannot_read_hold_back_nothing_else(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    """Side by side they look like an endpoint that fails, but only once."""
+    bad = [f"bad{number}.py" for number in range(2 * FAILURE_STREAK - 2)]
+    for name in ["a.py", "b.py", *bad]:
+        s3.put(name, b"v = 1\n")
+    process.run(layout)
+    s3.inject(
+        error(500, "InternalError"), lambda request: is_get()(request) and "bad" in request.path
+    )
+    for name in bad:
+        s3.put(name, b"v = 2\n")
+    s3.delete("a.py")
+    s3.put("c.py", b"v = 1\n")
+
+    with suppress(SidecarError):
+        process.cycle()
+    for _ in range(3):
+        assert "partial" == process.cycle().result
+        assert {"b.py", "c.py", *bad} == process.shown.keys()
+    s3.heal()
+    assert process.cycle(is_asked_for=True).is_success
 
 
 def test_the_version_before_stays_where_the_new_one_cannot_be_read(

@@ -1,6 +1,6 @@
 """Carrying out plans, on a bucket and a target."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from s3_sync.listing.apply import ListingApplier
@@ -11,6 +11,7 @@ from s3_sync.result import CycleResult
 from s3_sync.s3.client import S3Client
 from s3_sync.source import Order
 from s3_sync.tree.target import Target
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import play
 from tests.support.fake_s3 import FakeS3, is_get
@@ -43,6 +44,7 @@ class Cycle:
         damaged: Collection[str] = (),
         blocked: Collection[str] = (),
         wanted: dict[str, Entry] | None = None,
+        before: Mapping[str, SidecarError] | None = None,
     ) -> CycleResult:
         entries = self.listed() if wanted is None else wanted
         paths = list(entries) if publish is None else publish
@@ -50,8 +52,8 @@ class Cycle:
 
         async def scene(client: S3Client) -> None:
             parts = (Listing(entries, {}, "r1"), plan, self.target, self.fence)
-            order = Order(*parts, damaged=damaged, blocked=blocked)
-            self.result = order.result
+            self.result = CycleResult(before=before or {})
+            order = Order(*parts, damaged=damaged, blocked=blocked, result=self.result)
             await ListingApplier(client, order, self.trust).apply()
 
         play(self.s3, scene)

@@ -186,6 +186,21 @@ def test_a_streak_of_failures_is_the_endpoints(cycle: Cycle) -> None:
     assert cycle.result.published == 0
 
 
+def test_what_failed_before_ends_nothing_and_is_not_all_tried(cycle: Cycle, folder: Path) -> None:
+    """One after the other they could take all the time that a cycle has."""
+    names = [f"{number:02}.py" for number in range(3 * CONNECTIONS)]
+    for name in names:
+        cycle.s3.put(f"dags/{name}", b"x")
+    cycle.s3.inject(error(500, "InternalError"), is_get())
+    before = {name: WireError("request_timeout", name) for name in names}
+
+    result = cycle.apply(before=before, delete=["x"])
+
+    assert set(names) == result.failed.keys()
+    assert FAILURE_STREAK <= len(set(cycle.gets())) < FAILURE_STREAK + CONNECTIONS
+    assert {"server_error", "request_timeout"} == {one.reason for one in result.failed.values()}
+
+
 def test_fewer_failures_than_a_streak_end_nothing(cycle: Cycle, folder: Path) -> None:
     for number in range(20):
         cycle.s3.put(f"dags/{number:02}.py", b"x")

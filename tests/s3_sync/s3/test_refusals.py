@@ -278,11 +278,13 @@ def test_every_answer_has_a_reason_for_a_list_and_for_a_get(
 
 
 def test_failures_of_one_object_are_told_from_those_of_the_source() -> None:
-    ours = [answer(500), answer(400, "X"), answer(403), answer(403, "InvalidObjectState")]
-    all_ours = [answer(503), answer(301), answer(400, "ExpiredToken"), answer(404, "NoSuchBucket")]
+    of_one = [answer(500), answer(400, "X"), answer(403), answer(403, "InvalidObjectState")]
+    by_what_was_asked = [answer(503), answer(301), answer(403, "SignatureDoesNotMatch")]
+    of_all = [answer(400, "ExpiredToken"), answer(404, "NoSuchBucket")]
 
-    assert {ObjectError} == {type(explained(GET, found)) for found in ours}
-    assert {SourceError} == {type(explained(GET, found)) for found in all_ours}
+    assert {ObjectError} == {type(explained(GET, found)) for found in of_one + by_what_was_asked}
+    assert {SourceError} == {type(explained(LIST, found)) for found in by_what_was_asked}
+    assert {SourceError} == {type(explained(GET, found)) for found in of_all}
 
 
 @pytest.mark.parametrize("code", sorted(STALE_CREDENTIALS))

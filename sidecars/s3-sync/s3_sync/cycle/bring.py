@@ -172,6 +172,7 @@ class Bringer:
             blocked=self.blocked,
             begin=lambda: layout.begin(state.revision, fence),
             awaited=self._awaited,
+            result=CycleResult(before=self._unread.errors),
         )
 
 

@@ -92,6 +92,8 @@ class ListingApplier:
 
     async def _publish_next(self, items: Iterator[Item]) -> None:
         for path, entry in items:
+            if self._result.fails_again(path):
+                continue
             is_new = path not in self._target.managed.files
             try:
                 if path in self._order.blocked and self._target.is_blocked(path, self._is_wanted):

@@ -18,7 +18,7 @@ class Entry:
 
     Args:
         path: Relative to the target.
-        etag: Without quotes.
+        etag: Without quotes; empty where the listing has none that can be asked for, or no size.
         prefix: Of the listing that it is in.
     """
 

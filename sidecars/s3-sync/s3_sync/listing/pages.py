@@ -202,7 +202,7 @@ class PageReader:
         if facts.get("StorageClass") in ARCHIVED_CLASSES:
             return NoFile(path, "archived", etag)
         if not _ETAG.fullmatch(etag) or not size.isdecimal():
-            raise listing_invalid(f"{key!r} has the ETag {etag!r} and the size {size!r}")
+            etag, size = "", "0"
         return Entry(path, etag, int(size), self.prefix)
 
 

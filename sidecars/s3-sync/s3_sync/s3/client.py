@@ -19,6 +19,7 @@ from s3_sync.s3.pool import PATIENCE, Patience, Pool, write_head
 from s3_sync.s3.refusals import (
     PARTITIONS,
     STALE_CREDENTIALS,
+    ObjectError,
     ObjectMoved,
     Operation,
     Refusal,
@@ -158,12 +159,19 @@ class S3Client:
         Read one object into the receiver and return the headers of the answer.
 
         Args:
-            etag: The object must still have it; without quotes.
+            etag: The object must still have it; without quotes. Empty where the listing has none.
 
         Raises:
             ObjectMoved: It has changed or vanished since it was listed.
             ObjectError, SourceError, WireError
         """
+        if not etag:
+            raise ObjectError(
+                "etag_missing",
+                f"the listing has no usable ETag or size for {key!r}, which tell when it changes",
+                "Write it again by S3, not past it into the store's own files; or leave it out by "
+                "S3_SYNC_EXCLUDE.",
+            )
         headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
 
         def check(found: dict[str, str]) -> None:

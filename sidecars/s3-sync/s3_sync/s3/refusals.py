@@ -196,6 +196,8 @@ def explain(
     """
     said = f"{answer.status} {refusal.code} {refusal.message}".strip()
     where = request.url
+    # A listing speaks for the endpoint; what befalls one object may well befall that one alone.
+    error = SourceError if request.operation == "list" else ObjectError
     if is_denied(answer, refusal):
         return _explain_denied(refusal, request, identity, said)
     match refusal.code:
@@ -214,9 +216,9 @@ def explain(
                 "Check the time synchronization of the node.",
             )
         case "SignatureDoesNotMatch":
-            return SourceError(
+            return error(
                 "credentials_invalid",
-                f"S3 did not accept the signature ({said})",
+                f"S3 did not accept the signature of the request for {where} ({said})",
                 "The secret key does not belong to the access key, or a proxy changes requests.",
             )
         case "InvalidObjectState":
@@ -260,21 +262,22 @@ def explain(
                 "Check AWS_BUCKET and the endpoint.",
             )
         case 429 | 503:
-            return SourceError(
+            return error(
                 "throttled",
-                f"S3 asks to slow down ({said})",
-                "It passes by itself; more INTERVAL or S3_SYNC_JITTER helps a large fleet.",
+                f"S3 asks to slow down, for {where} ({said})",
+                "It passes by itself; more INTERVAL or S3_SYNC_JITTER helps a large fleet. Where "
+                "it is always the same object, the store cannot read it.",
             )
         case status if status >= 500:
             return ObjectError("server_error", f"S3 failed on {where} ({said})")
         case status if 300 <= status < 400:
-            return SourceError(
+            return error(
                 "redirect_refused",
-                f"the endpoint redirects to {answer.headers.get('location', 'nowhere')!r}; "
+                f"the endpoint redirects {where} to "
+                f"{answer.headers.get('location', 'nowhere')!r}; "
                 "credentials are never sent to another host",
                 "Check the endpoint, AWS_REGION, and whether a proxy or portal is in the way.",
             )
-    error = SourceError if request.operation == "list" else ObjectError
     return error("client_error", f"S3 refused {where} ({said})")
 
 
