@@ -242,7 +242,7 @@ def test_what_spoils_the_pointer_during_a_publish_stays_for_its_owner(bucket: Bu
 
     found = failure(bucket.publish, A)
 
-    assert "publish_conflict" == found.reason and "overwritten meanwhile" in found.message
+    assert "publish_conflict" == found.reason and "was overwritten by" in found.message
     assert b"{}" == bucket.bodies()[PREFIX + POINTER_KEY]
 
 
@@ -308,7 +308,8 @@ def test_the_second_publisher_fails_and_changes_nothing(bucket: Bucket) -> None:
     found = failure(bucket.publish, C)
 
     assert "publish_conflict" == found.reason
-    assert "grace made release" in found.message and other.revision[:12] in found.message
+    assert f"grace made release {other.revision[:12]} current at 2" in found.message
+    assert f"the pointer to {make_release(C).revision[:12]} that" in found.message
     assert B == bucket.current()
 
 
@@ -316,7 +317,7 @@ def test_a_pointer_that_is_deleted_meanwhile_is_a_conflict(bucket: Bucket) -> No
     bucket.publish(A)
     bucket.judge = lambda: bucket.server.delete(PREFIX + POINTER_KEY)
 
-    with pytest.raises(ReleaseError, match="deleted meanwhile"):
+    with pytest.raises(ReleaseError, match="json was deleted"):
         bucket.publish(B)
 
 
@@ -340,6 +341,7 @@ def test_an_old_pointer_of_the_same_release_is_not_what_was_published(bucket: Bu
     found = failure(bucket.publish, A)
 
     assert "publish_conflict" == found.reason
+    assert "replaced by an older one to the same release" in found.message
 
 
 def test_a_repair_replaces_a_pointer_that_pods_refuse_though_its_content_is_the_same(

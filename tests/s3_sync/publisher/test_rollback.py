@@ -18,7 +18,7 @@ from s3_sync.publisher.rollback import Rollback, roll_back
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import HISTORY_LIMIT
+from s3_sync.release.pointer import HISTORY_LIMIT, parse_pointer
 from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 from tests.s3_sync.bucket import ORIGIN, Bucket
@@ -33,8 +33,10 @@ A, B, C = ({name: name.encode()} for name in ("a.py", "b.py", "c.py"))
 WHO = Origin(by="grace", ci_url="https://ci/7")
 
 
-def back(bucket: Bucket, revision: str | None = None, *, is_dry: bool = False) -> Rollback:
-    return roll_back(bucket.store, revision, WHO, is_dry=is_dry)
+def back(
+    bucket: Bucket, revision: str | None = None, *, is_dry: bool = False, repairs: bool = False
+) -> Rollback:
+    return roll_back(bucket.store, revision, WHO, is_dry=is_dry, repairs=repairs)
 
 
 def test_each_roll_back_goes_one_further_back(bucket: Bucket) -> None:
@@ -85,6 +87,61 @@ def test_a_roll_back_behind_a_full_history_leaves_all_of_it(bucket: Bucket) -> N
     assert oldest == after.revision
     assert (HISTORY_LIMIT, []) == (len(after.history), after.earlier())
     assert "history_empty" == failure(back, bucket).reason
+
+
+def test_a_roll_back_behind_a_history_that_was_lost_leaves_all_of_it(bucket: Bucket) -> None:
+    first = bucket.publish(A).revision
+    bucket.server.delete(PREFIX + POINTER_KEY)
+    bucket.publish(B)
+    bucket.publish(C)
+
+    after = back(bucket, first).after
+
+    assert (2, []) == (len(after.history), after.earlier())
+    assert "history_empty" == failure(back, bucket).reason
+
+
+# --- where there is no pointer that could be gone back from
+
+
+def test_a_release_that_is_named_needs_no_pointer(bucket: Bucket) -> None:
+    first = bucket.publish(A).revision
+    bucket.publish(B)
+    sequence = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY]).turn.sequence
+    bucket.server.delete(PREFIX + POINTER_KEY)
+
+    done = back(bucket, first)
+
+    assert (None, True) == (done.before, done.is_guarded)
+    assert A == bucket.current()
+    assert sequence <= done.after.turn.sequence and () == done.after.history
+
+
+def test_what_is_no_pointer_is_replaced_where_that_is_asked_for(bucket: Bucket, log: Log) -> None:
+    first = bucket.publish(A).revision
+    bucket.publish(B)
+    bucket.server.put(PREFIX + POINTER_KEY, b"{}")
+
+    for revision, repairs in ((first, False), (None, False), (None, True)):
+        assert "pointer_invalid" == failure(back, bucket, revision, repairs=repairs).reason
+    assert b"{}" == bucket.bodies()[PREFIX + POINTER_KEY]
+    back(bucket, first, repairs=True)
+
+    assert A == bucket.current()
+    assert 1 == len(log.events("pointer_untrusted"))
+
+
+def test_a_repair_makes_a_pointer_of_a_higher_sequence(bucket: Bucket) -> None:
+    revision = bucket.publish(A).revision
+
+    done = back(bucket, revision, repairs=True)
+
+    assert done.before is not None
+    assert done.before.turn.sequence < done.after.turn.sequence
+    assert done.before.history == done.after.history
+
+
+# ---
 
 
 def test_a_roll_back_is_undone_by_name(bucket: Bucket) -> None:
@@ -172,6 +229,32 @@ def test_a_pointer_that_took_long_to_be_written_does_not_pass_for_an_old_one(
     assert [] == log.events("release_replayed")
 
 
+def test_where_answers_and_objects_are_dated_by_two_clocks_no_pointer_passes_for_an_old_one(
+    bucket: Bucket, log: Log
+) -> None:
+    """As behind a proxy that writes the time of an answer itself."""
+
+    def date() -> None:
+        now = datetime.now(UTC)
+        for key, stored in bucket.server.objects.items():
+            if stored.last_modified < now + timedelta(minutes=5):
+                later = now + timedelta(minutes=10)
+                bucket.server.objects[key] = replace(stored, last_modified=later)
+
+    bucket.server.on_write = date
+    for files in (A, B, C):
+        bucket.publish(files)
+
+    back(bucket)
+    assert B == bucket.current()
+    back(bucket)
+
+    assert A == bucket.current()
+    assert "unchanged" == bucket.publish(A).result
+    assert [] == log.events("release_replayed")
+    prune(bucket.store, [], 0, 0, is_dry=True)
+
+
 def test_an_old_pointer_that_was_put_back_gets_a_higher_sequence_by_its_name(
     bucket: Bucket,
 ) -> None:
@@ -179,7 +262,7 @@ def test_an_old_pointer_that_was_put_back_gets_a_higher_sequence_by_its_name(
 
     done = back(bucket, revision)
 
-    assert revision == done.after.revision
+    assert revision == done.after.revision and done.before is not None
     assert done.before.turn.sequence < done.after.turn.sequence
     assert done.before.history == done.after.history
     assert done.after.previous == done.before.previous is not None
@@ -384,7 +467,12 @@ def is_done_beside_a_prune(
     pruner = Thread(target=clean)
     bucket.server.inject(meet)
     with suppress(SidecarError):
-        run(bucket.settings, Namespace(command=command, revision=revision), {}, Progress())
+        run(
+            bucket.settings,
+            Namespace(command=command, revision=revision, repair=False),
+            {},
+            Progress(),
+        )
         is_done = True
     ended.set()
     pruner.join()

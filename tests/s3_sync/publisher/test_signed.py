@@ -309,6 +309,28 @@ def test_a_pointer_that_is_not_trusted_is_not_built_on(signed: Bucket) -> None:
     assert "release_untrusted" == failure(back, signed).reason
 
 
+def test_a_pointer_that_is_not_trusted_is_replaced_by_one_to_what_is_named(
+    signed: Bucket, log: Log
+) -> None:
+    revision = signed.publish(A).revision
+    signed.put(make_release(B))
+
+    after = back(signed, revision).after
+
+    assert ((), (KEY.key_id, KEY.key_id)) == (after.history, read(signed.bodies()))
+    assert 1 == len(log.events("pointer_untrusted"))
+
+
+def test_a_forged_pointer_at_the_same_moment_is_a_conflict(signed: Bucket) -> None:
+    signed.publish(A)
+    signed.judge = lambda: signed.put(make_release(B))
+
+    found = failure(signed.publish, B)
+
+    assert "publish_conflict" == found.reason
+    assert "replaced by one that is not trusted (it is not signed)" in found.message
+
+
 # --- promote
 
 

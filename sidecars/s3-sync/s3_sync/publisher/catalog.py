@@ -190,7 +190,8 @@ def read_replaceable(store: Store, *, repairs: bool = False) -> Current | None:
             "pointer_invalid",
             f"{store.url}{POINTER_KEY} is not a pointer to releases: {current.refusal}",
             "It is left as it is. Take another prefix or a newer s3-sync; or, if nobody needs "
-            "what is there, `publish --repair` or `promote --repair` replaces it.",
+            "what is there, `rollback REVISION --repair`, or --repair of publish or promote, "
+            "replaces it.",
         )
     return current
 

@@ -149,6 +149,7 @@ def add_commands(commands: Any) -> None:
         "revision", nargs="?", metavar="REVISION", help=f"{_REVISION}; default: the one before"
     )
     add_url(rollback)
+    add_repair(rollback)
     add_dry_run(rollback)
 
     prune = add("prune-releases", "remove old releases; never one in use, pinned or young")

@@ -103,9 +103,8 @@ def run(
             return _diff(store, arguments.before, arguments.after, progress)
         case "rollback":
             who = Origin(by=find_publisher(environ), ci_url=find_ci_url(environ))
-            return _rollback(
-                store, None if given is None else resolve(store, given), who, is_dry=is_dry
-            )
+            revision = None if given is None else resolve(store, given)
+            return _rollback(store, revision, who, is_dry=is_dry, repairs=arguments.repair)
         case "prune-releases":
             named = [*arguments.keep, *read_names(arguments.keep_from)]
             keep = {resolve(store, name) for name in named}
@@ -349,15 +348,17 @@ def _turn_of(store: Store, text: str) -> str:
     return turn.revision
 
 
-def _rollback(store: Store, revision: str | None, who: Origin, *, is_dry: bool) -> Report:
-    done = roll_back(store, revision, who, is_dry=is_dry)
-    before, after = short(done.before.revision), short(done.after.revision)
+def _rollback(
+    store: Store, revision: str | None, who: Origin, *, is_dry: bool, repairs: bool
+) -> Report:
+    done = roll_back(store, revision, who, is_dry=is_dry, repairs=repairs)
+    before, after = done.before and short(done.before.revision), short(done.after.revision)
     result = "unchanged" if done.before == done.after else "planned" if is_dry else "rolled_back"
     facts = {
         "result": result,
         "url": store.url,
         "revision": done.after.revision,
-        "previous": done.before.revision,
+        "previous": done.before.revision if done.before else None,
         "history": [turn.revision for turn in done.after.history],
         "conditional_writes": done.is_guarded,
         **_signed_facts(store),
@@ -368,9 +369,10 @@ def _rollback(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
     verb = "Would roll" if is_dry else "Rolled"
     origin = done.after.origin
     what = ", ".join(part for part in (origin.commit[:12], origin.message) if part)
-    lines.append(f"{verb} {store.url} back from {before} to {after}{what and f' ({what})'}")
+    left = f"from {before} " if before else ""
+    lines.append(f"{verb} {store.url} back {left}to {after}{what and f' ({what})'}")
     lines += _signed_lines(store) if result == "rolled_back" else []
-    lines.append(f"`s3-sync rollback {before}` would undo that")
+    lines += [f"`s3-sync rollback {before}` would undo that"] if before else []
     return Report(lines, facts)
 
 

@@ -8,20 +8,22 @@ from dataclasses import dataclass, replace
 
 from s3_sync.publisher.bring import pointer_to, put_manifest
 from s3_sync.publisher.catalog import (
+    Current,
     ReleaseError,
     check_not_replayed,
     find_shown,
     incomplete,
     read_current,
     read_release,
+    read_replaceable,
     unknown,
     untrusted,
 )
 from s3_sync.publisher.store import Store
 from s3_sync.publisher.swap import announce, next_turn, swap_pointer
 from s3_sync.release.facts import Origin
-from s3_sync.release.names import manifest_key
-from s3_sync.release.pointer import HISTORY_LIMIT, Pointer
+from s3_sync.release.names import POINTER_KEY, manifest_key
+from s3_sync.release.pointer import Pointer, Turn
 from s3_sync.revision import short
 
 
@@ -31,47 +33,43 @@ class Rollback:
     What a rollback did, or would do.
 
     Args:
+        before: None where there was no pointer, or none that is trusted.
         is_guarded: Whether the server has conditional writes; None where nothing was written.
     """
 
-    before: Pointer
+    before: Pointer | None
     after: Pointer
     is_guarded: bool | None
 
 
-def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) -> Rollback:
+def roll_back(
+    store: Store, revision: str | None, who: Origin, *, is_dry: bool, repairs: bool = False
+) -> Rollback:
     """
     Make a release current again.
 
     Args:
         revision: Which; None: the one before the current one.
         who: Who does it; the rest of the origin is the release's own.
+        repairs: Whether the pointer is replaced in any case, where a revision is named.
 
     Raises:
         SidecarError: There is none to go back to, or it is not whole; nothing is changed.
     """
-    before = read_current(store)
+    before = read_current(store) if revision is None else read_replaceable(store, repairs=repairs)
     old = before.trusted if before else None
-    if before is None or old is None:
-        raise ReleaseError("history_empty", f"nothing was published to {store.url} yet")
     if revision is None:
-        check_not_replayed(before)
-    named = (turn for turn in old.history if turn.revision == revision)
-    restored = old.previous if revision is None else next(named, None)
+        restored: Turn | None = _previous(store, before)
+    else:
+        restored = next((t for t in old.history if t.revision == revision), None) if old else None
     target = revision or (restored.revision if restored else "")
-    if not target:
-        raise ReleaseError(
-            "history_empty",
-            f"there is no release before {short(old.revision)} to go back to",
-            "`s3-sync releases` lists those that are there; name one.",
-        )
-    if target == old.revision and not before.replayed:
+    if before and old and target == old.revision and not before.replayed and not repairs:
         return Rollback(old, old, None)
     kept = read_release(store, target)
     if kept is None and revision is None:
         raise ReleaseError(
             "history_empty",
-            f"{short(target)}, the release before {short(old.revision)}, is not there any more",
+            f"{short(target)}, the release before the current one, is not there any more",
             "It was pruned. `s3-sync releases` lists those that are there; name one.",
         )
     if kept is None:
@@ -82,11 +80,10 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
         raise untrusted(store, manifest_key(target), kept.refusal)
     origin = replace(kept.manifest.head.origin, by=who.by, ci_url=who.ci_url)
     turn, history = next_turn(old, target, store.now())
-    if target != old.revision and restored is not None:
-        turn = replace(turn, restores=restored.sequence)
-    elif target != old.revision and len(history) == HISTORY_LIMIT:
-        # From before all of it, as far as anybody can tell: so all of it was left.
-        turn = replace(turn, restores=history[-1].sequence - 1)
+    if old and target != old.revision:
+        # Else from before all of it, as far as anybody can tell: so all of it was left.
+        restores = restored.sequence if restored else history[-1].sequence - 1
+        turn = replace(turn, restores=restores)
     after = pointer_to(store, turn, kept, origin, history)
     if is_dry:
         return Rollback(old, after, None)
@@ -99,3 +96,27 @@ def roll_back(store: Store, revision: str | None, who: Origin, *, is_dry: bool) 
         if not find_shown(store, after):
             raise incomplete(target)
     return Rollback(old, after, is_guarded)
+
+
+def _previous(store: Store, before: Current | None) -> Turn:
+    """
+    Return what was current before what is.
+
+    Raises:
+        ReleaseError: Nothing was, or nobody can tell.
+    """
+    pointer = before.trusted if before else None
+    if before is None or pointer is None:
+        raise ReleaseError(
+            "history_empty",
+            f"{store.url}{POINTER_KEY} is not there, so nobody knows what was current before",
+            "`s3-sync releases` lists what is there; name one. If there is none, publish.",
+        )
+    check_not_replayed(before)
+    if pointer.previous is None:
+        raise ReleaseError(
+            "history_empty",
+            f"there is no release before {short(pointer.revision)} to go back to",
+            "`s3-sync releases` lists those that are there; name one.",
+        )
+    return pointer.previous

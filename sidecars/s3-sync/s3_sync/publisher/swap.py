@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from s3_sync.publisher.catalog import WRITTEN_WITHIN, Current, ReleaseError, read_pointer
+from s3_sync.publisher.catalog import Current, ReleaseError, read_pointer
 from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store
 from s3_sync.release.names import POINTER_KEY, left_key, manifest_key
 from s3_sync.release.pointer import (
@@ -25,8 +25,8 @@ from sidecar_runtime.logs import get_logger
 NO_ETAG = '"00000000000000000000000000000000"'
 # What the mark of a release has that is about to be in use; of one that was left it is empty.
 COMING = b"coming\n"
-# How often a pointer is written again that took too long to be written.
-SLOW_TRIES = 2
+# How often a pointer is written again that does not say when it was written.
+DATE_TRIES = 2
 
 log = get_logger("publisher")
 
@@ -94,12 +94,15 @@ def swap_pointer(
         # Before it is left: killed in between, it merely counts as used a moment longer.
         store.put(left_key(old.revision), b"")
     _write(store, pointer, before, is_guarded=is_guarded)
-    for _ in range(SLOW_TRIES):
-        if store.now() - pointer.turn.since <= WRITTEN_WITHIN:
+    for _ in range(DATE_TRIES):
+        now = read_pointer(store)
+        is_ours = now and now.pointer and now.pointer.turn.sequence == pointer.turn.sequence
+        if not (now and now.modified_at and now.replayed and is_ours):
             break
-        # It took so long that it would pass for an old one that was put back.
-        before = find_ours(store, pointer, before)
-        turn, history = next_turn(pointer, pointer.revision, store.now())
+        # It would pass for an old one: it took too long, or answers and objects are dated by two
+        # clocks. So it says what it was dated.
+        before = now
+        turn, history = next_turn(pointer, pointer.revision, now.modified_at)
         pointer = replace(pointer, turn=turn, history=history)
         _write(store, pointer, before, is_guarded=is_guarded)
     return pointer, is_guarded
@@ -112,7 +115,7 @@ def _write(store: Store, pointer: Pointer, before: Current | None, *, is_guarded
     if not is_guarded:
         now = read_pointer(store)
         if (now and now.data) != (before and before.data):
-            raise _conflict(now)
+            raise _conflict(now, pointer)
         store.put(POINTER_KEY, data)
         find_ours(store, pointer, before)
         return
@@ -138,7 +141,7 @@ def find_ours(store: Store, pointer: Pointer, before: Current | None) -> Current
     there = now.trusted if now else None
     above = old.turn.sequence if old else 0
     if there is None or there.revision != pointer.revision or there.turn.sequence <= above:
-        raise _conflict(now)
+        raise _conflict(now, pointer)
     assert now is not None
     return now
 
@@ -192,20 +195,24 @@ def _has_conditions(store: Store, revision: str, manifest: bytes, before: Curren
     return False
 
 
-def _conflict(now: Current | None) -> ReleaseError:
+def _conflict(now: Current | None, ours: Pointer) -> ReleaseError:
     if now is None:
-        said = "the pointer was deleted meanwhile"
+        said = "was deleted"
     elif now.pointer is None:
-        said = "the pointer was overwritten meanwhile by something that is not one"
+        said = "was overwritten by something that is not a pointer"
+    elif now.refusal:
+        said = f"was replaced by one that is not trusted ({now.refusal})"
+    elif now.pointer.revision == ours.revision:
+        said = "was replaced by an older one to the same release"
     else:
-        origin = now.pointer.origin
+        by, turn = now.pointer.origin.by or "someone else", now.pointer.turn
         said = (
-            f"{origin.by or 'someone else'} made release {short(now.pointer.revision)} current "
-            f"meanwhile, at {now.pointer.turn.since:%Y-%m-%d %H:%M:%S} UTC"
+            f"was replaced: {by} made release {short(turn.revision)} current at "
+            f"{turn.since:%Y-%m-%d %H:%M:%S} UTC"
         )
     return ReleaseError(
         "publish_conflict",
-        f"{said}; nothing of ours became current",
-        "Look at `s3-sync releases`, and publish again if yours is the newer one. "
-        "Let CI run one publish at a time.",
+        f"meanwhile {POINTER_KEY} {said}; the pointer to {short(ours.revision)} that this command "
+        "made is not current",
+        "Look at `s3-sync releases`, and run it again if it should be. Let CI run one at a time.",
     )

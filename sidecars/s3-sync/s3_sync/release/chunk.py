@@ -14,8 +14,8 @@ from s3_sync.release.rows import File, Invalid, folders_of, read_rows
 from s3_sync.revision import chunk_digest, chunk_ends
 
 LEVEL = 6
-# A row without its path, and with sizes of one digit.
-_LEAST_BYTES = len(f'[, 0, 0, "{"0" * 64}", "0644"],\n')
+# A row without its path and its sizes.
+_ROW_BYTES = len(f'[, , , "{"0" * 64}", "0644"],\n')
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ class Chunk:
     size_bytes: int
 
 
-def least_row_bytes(path: str) -> int:
+def row_bytes(path: str, size_bytes: int) -> int:
     """
-    Return how long the row of a file is at least, whatever the file has.
+    Return how long the row of a file is at most, however well it is compressed.
     """
-    return _LEAST_BYTES + len(_quoted(path))
+    return _ROW_BYTES + len(_quoted(path)) + 2 * len(str(size_bytes))
 
 
 def make_chunk(files: Sequence[File]) -> tuple[Chunk, bytes]:

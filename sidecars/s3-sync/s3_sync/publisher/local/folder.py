@@ -15,7 +15,7 @@ from s3_sync.keys import refusal_of
 from s3_sync.publisher.bundle import FileContent
 from s3_sync.publisher.local.folder_errors import FolderError, joined
 from s3_sync.publisher.local.ignore import Ignore
-from s3_sync.release.chunk import least_row_bytes
+from s3_sync.release.chunk import row_bytes
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.release.rows import FILE_LIMIT_BYTES, FILES_LIMIT, TOTAL_LIMIT_BYTES
 
@@ -99,7 +99,7 @@ def look(folder: str, ignore: Ignore) -> Look:
             f"{folder} has {_mib(found.size_bytes)} MiB; the limit is {_mib(TOTAL_LIMIT_BYTES)}",
             _LEAVE_OUT,
         )
-    rows_bytes = sum(least_row_bytes(file.path) for file in found.files)
+    rows_bytes = sum(row_bytes(file.path, file.size_bytes) for file in found.files)
     if rows_bytes > MANIFEST_LIMIT_BYTES:
         raise FolderError(
             "release_too_large",
