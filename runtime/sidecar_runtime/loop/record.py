@@ -61,14 +61,14 @@ class Record:
         self._health.record(
             PastCycle(started, seconds, outcome.result, reason, outcome.counts), problem
         )
-        if outcome.result in ("waiting", "settling"):
+        if outcome.result in ("waiting", "settling") and problem is None:
             return
         is_change = outcome.result == "changed" or (
             outcome.result == "partial" and bool(outcome.counts)
         )
         if is_change:
             self._metrics.last_publish.set_to_current_time()
-        is_partial = outcome.result == "partial" and problem is not None
+        is_partial = outcome.result in ("partial", "settling") and problem is not None
         is_new_problem = is_partial and problem is not before
         is_news = bool(failures) or is_change or is_new_problem
         if not is_news and not _STANDARD_LOG.isEnabledFor(logging.DEBUG):

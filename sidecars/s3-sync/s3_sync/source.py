@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from s3_sync.plan import C, Plan
 from s3_sync.result import CycleResult
 from s3_sync.tree.target import Target
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
 C_co = TypeVar("C_co", covariant=True)
@@ -129,6 +130,12 @@ class Source(Protocol[C]):
         Args:
             published: The revision that was acted upon last; empty where none was.
             is_first: Nothing was ever published here.
+        """
+
+    @property
+    def unrest(self) -> SidecarError | None:
+        """
+        Why states have not settled for a long time; None where that is nothing to worry about.
         """
 
     async def still_gone(self, paths: Collection[str], fence: Fence) -> Collection[str]:

@@ -3,6 +3,7 @@ The loop after failures, and after what is neither published nor a failure.
 """
 
 from dataclasses import replace
+from operator import itemgetter
 
 import pytest
 
@@ -121,6 +122,17 @@ def test_waiting_for_the_target_is_neither_success_nor_failure(log: Log) -> None
     assert (3, 1, 0) == (one.count("waiting"), one.count("changed"), one.count("error"))
     assert log.events("cycle_failed") == []
     assert len(log.events("cycle_finished")) == 1
+
+
+def test_why_a_source_never_comes_to_rest_is_logged_once(log: Log) -> None:
+    unsettled = replace(SETTLING, problem=SidecarError("unsettled", "it changes", "leave it"))
+    one = run(SETTLING, unsettled, unsettled)
+
+    one.until(3)
+
+    first, again = log.events("cycle_finished")
+    assert ("settling", "unsettled", "leave it") == itemgetter("result", "reason", "advice")(first)
+    assert ("warning", "debug") == (first["level"], again["level"])
 
 
 def test_a_source_that_comes_to_rest_is_looked_at_again_soon(log: Log) -> None:

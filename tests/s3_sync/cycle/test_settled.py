@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from s3_sync.listing.settle import Settle
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import is_get
 from tests.support.snapshots import SwappingS3
@@ -59,6 +60,19 @@ def test_restart_does_not_take_half_an_upload_for_an_old_bucket(
     s3.swap(OLD)
     assert "unchanged" == process.cycle().result
     assert OLD == process.shown
+
+
+def test_what_never_settles_is_reported(s3: SwappingS3, process: Process) -> None:
+    process.run(SETTLE)
+    s3.put("dags/new.log", b"")
+    assert None is process.cycle().problem
+    settle: Settle = process._running._source._settle  # type: ignore[attr-defined]
+    settle.disturber = "new.log"
+
+    problem = process.cycle().problem
+
+    assert problem is not None and "source_unsettled" == problem.reason
+    assert "'new.log'" in problem.message and process.is_ready
 
 
 def test_a_deletion_is_waited_for_though_nothing_new_was_written(

@@ -155,6 +155,23 @@ def test_what_changes_beside_it_is_still_waited_for_and_no_longer(
     assert not busy(settle, clock, "a", "b", "c")
 
 
+def test_new_keys_without_end_are_waited_for_and_named(settle: Settle, clock: Clock) -> None:
+    """They could be one upload, and so could the logs of something that never ends."""
+    names: list[str] = []
+    for number in range(BUSY_TIMES * 3 + 1):
+        assert "" == settle.disturber
+        names.append(f"{number:03}.log")
+        clock.seconds += 10
+        settle.ask()
+        assert not settle.is_settled(files(*names), is_published=False, quiet_seconds=0)
+
+    assert names[-1] == settle.disturber
+    clock.seconds += 30
+    settle.ask()
+    assert settle.is_settled(files(*names), is_published=False, quiet_seconds=0)
+    assert "" == settle.disturber
+
+
 def test_what_has_rested_once_is_busy_no_more(settle: Settle, clock: Clock) -> None:
     while not busy(settle, clock):
         pass

@@ -110,7 +110,7 @@ class Reconciler:
         published = self._lease.published
         is_first = published.at is None
         if not self._source.is_settled(state, published.aim, is_first=is_first):
-            return Outcome("settling", published.revision)
+            return Outcome("settling", published.revision, problem=self._source.unrest)
         if state is self._acted:
             return None
         managed = layout.shown.managed.files if layout.shown is not None else {}

@@ -19,12 +19,18 @@ class Settle:
 
     A listing shows some moment between its question and its answer. So a change is known since
     the answer that brought it first, and known to have lasted until the last question.
+
+    Attributes:
+        disturber: A path that has changed, where all has been waiting for longer than for what is
+            always busy: of new ones without end nobody can tell whether they are one upload.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
         self._asked_at = 0.0
+        self._waiting_since: float | None = None
+        self.disturber = ""
         # The listing before, and of what has not rested yet when its first and last change came;
         # the empty path is all of a listing that has none before it.
         self._wanted: Mapping[str, Content] | None = None
@@ -59,9 +65,16 @@ class Settle:
             if self._asked_at - last < self._seconds
         }
         busy_seconds = BUSY_TIMES * self._seconds
-        return is_published or all(
+        if is_published or all(
             last - began >= busy_seconds for began, last in self._restless.values()
-        )
+        ):
+            self._waiting_since, self.disturber = None, ""
+            return True
+        if self._waiting_since is None:
+            self._waiting_since = self._clock()
+        if not self.disturber and self._clock() - self._waiting_since >= busy_seconds:
+            self.disturber = max(self._restless, key=lambda path: self._restless[path][1])
+        return False
 
     def _changed(self, wanted: Mapping[str, Content]) -> list[str]:
         before, self._wanted = self._wanted, wanted

@@ -82,6 +82,18 @@ class ListingSource:
             state.wanted, is_published=state.revision == published, quiet_seconds=quiet_seconds
         )
 
+    @property
+    def unrest(self) -> SourceError | None:
+        if not self._settle.disturber:
+            return None
+        return SourceError(
+            "source_unsettled",
+            f"the listing never stays the same for S3_SYNC_SETTLE: {self._settle.disturber!r} came "
+            "or changed, and others",
+            "What is published stays, and every change waits. Leave out by S3_SYNC_EXCLUDE what is "
+            "written all the time, or lower S3_SYNC_SETTLE; a long upload ends by itself.",
+        )
+
     async def still_gone(self, paths: Collection[str], fence: Fence) -> Collection[str]:
         """
         List again: a store, or what is in between, can lose a page once, and a deletion is not

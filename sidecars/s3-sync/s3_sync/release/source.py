@@ -178,6 +178,10 @@ class ReleaseSource:
     def is_settled(self, state: State[File], published: str, *, is_first: bool) -> bool:
         return True
 
+    @property
+    def unrest(self) -> None:
+        return None
+
     async def still_gone(self, paths: Collection[str], fence: Fence) -> Collection[str]:
         return paths
 
