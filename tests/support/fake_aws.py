@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from tests.support.fake_s3 import Identity
 from tests.support.faults import answer_with
 from tests.support.loopback import Answer, Fault, LoopbackServer, Match, Request
+from tests.support.s3_refusals import Identity
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/airflow-dags"
 IDENTITY_ARN = "arn:aws:sts::123456789012:assumed-role/airflow-dags/s3-sync"

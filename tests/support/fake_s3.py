@@ -13,7 +13,6 @@ any HTTP server, this module those of S3). Every request is recorded.
 
 import base64
 import hashlib
-import hmac
 import re
 import ssl
 from collections.abc import Mapping
@@ -21,11 +20,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime, formatdate
 from typing import Literal
-from urllib.parse import parse_qsl, quote, quote_plus, unquote
-from xml.sax.saxutils import escape
+from urllib.parse import quote_plus, unquote
 
 from tests.support.faults import answer_with
 from tests.support.loopback import Answer, Fault, LoopbackServer, Match, Request
+from tests.support.s3_refusals import (
+    Identity,
+    element,
+    error_answer,
+    signature_problem,
+    signed_region,
+)
 
 ACCESS_KEY = "AKIATESTSUITE0000001"
 SECRET_KEY = "a-secret-of-the-test-suite-0001"
@@ -60,21 +65,6 @@ class Stored:
     headers: Mapping[str, str] = field(default_factory=dict)
     storage_class: str = "STANDARD"
     listed_size: int | None = None
-
-
-@dataclass(frozen=True)
-class Identity:
-    """
-    A key pair that the server knows.
-
-    Args:
-        token: the session token that must come with it; None = long-lived keys.
-        refusal: the error code that it is answered with, once it is no longer good.
-    """
-
-    secret_key: str
-    token: str | None = None
-    refusal: str | None = None
 
 
 class FakeS3(LoopbackServer):
@@ -238,19 +228,19 @@ class FakeS3(LoopbackServer):
     def _page(self, query: Mapping[str, str], page: list[str], token: str) -> bytes:
         encoded = self.url_encoded and query.get("encoding-type") == "url"
         elements = {
-            "Name": _element("Name", self.bucket),
-            "Prefix": _element("Prefix", _encode(query.get("prefix", ""), encoded)),
-            "MaxKeys": _element("MaxKeys", query.get("max-keys", "1000")),
-            "EncodingType": _element("EncodingType", "url") if encoded else "",
-            "IsTruncated": _element("IsTruncated", "true" if token else "false"),
+            "Name": element("Name", self.bucket),
+            "Prefix": element("Prefix", _encode(query.get("prefix", ""), encoded)),
+            "MaxKeys": element("MaxKeys", query.get("max-keys", "1000")),
+            "EncodingType": element("EncodingType", "url") if encoded else "",
+            "IsTruncated": element("IsTruncated", "true" if token else "false"),
             "Token": "",
             "KeyCount": "",
             "Contents": "".join(self._contents(key, encoded) for key in page),
         }
         if token and not self.withhold_token:
-            elements["Token"] = _element("NextContinuationToken", token)
+            elements["Token"] = element("NextContinuationToken", token)
         if self.key_count_error is not None:
-            elements["KeyCount"] = _element("KeyCount", str(len(page) + self.key_count_error))
+            elements["KeyCount"] = element("KeyCount", str(len(page) + self.key_count_error))
         order = sorted(_RESULT, key="Contents".__ne__) if self.contents_first else _RESULT
         inner = "".join(elements[name] for name in order)
         namespace = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
@@ -269,9 +259,9 @@ class FakeS3(LoopbackServer):
             "Size": str(size),
             "StorageClass": stored.storage_class,
         }
-        elements = [_element(name, values[name]) for name in self.contents_order]
+        elements = [element(name, values[name]) for name in self.contents_order]
         if self.with_owner:
-            owner = _element("ID", "owner-id") + _element("DisplayName", "owner")
+            owner = element("ID", "owner-id") + element("DisplayName", "owner")
             elements.insert(1, f"<Owner>{owner}</Owner>")
         return f"<Contents>{''.join(elements)}</Contents>"
 
@@ -346,106 +336,6 @@ def redirect(location: str, status: int = 307) -> Fault:
     return error(status, "TemporaryRedirect", headers={"Location": location}, Endpoint="elsewhere")
 
 
-def error_answer(
-    status: int,
-    code: str,
-    message: str = "",
-    *,
-    headers: Mapping[str, str] | None = None,
-    **elements: str,
-) -> Answer:
-    """
-    An S3 error document as an answer.
-    """
-    inner = "".join(
-        _element(name, text)
-        for name, text in {
-            "Code": code,
-            "Message": message or code,
-            **elements,
-            "RequestId": "TESTREQUEST0001",
-            "HostId": "test-host",
-        }.items()
-    )
-    document = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'
-    own = {"Content-Type": "application/xml", "x-amz-request-id": "TESTREQUEST0001"}
-    return Answer(status, own | dict(headers or {}), document.encode())
-
-
-def signed_region(request: Request) -> str | None:
-    """
-    The region in the credential scope of a request; None = not signed.
-    """
-    found = re.search(r"Credential=[^/]+/\d{8}/([^/]+)/", request.headers.get("authorization", ""))
-    return found[1] if found else None
-
-
-def signed_by(request: Request) -> str | None:
-    """
-    The access key that signed a request; None = not signed.
-    """
-    found = re.search(r"Credential=([^/]+)/", request.headers.get("authorization", ""))
-    return found[1] if found else None
-
-
-def signature_problem(request: Request, identities: Mapping[str, Identity]) -> Answer | None:
-    """
-    Check who signed a request, and the signature itself.
-
-    Returns:
-        The refusal of S3, or None when the request is good or nobody is known.
-    """
-    if not identities:
-        return None
-    identity = identities.get(signed_by(request) or "")
-    if identity is None:
-        return error_answer(403, "InvalidAccessKeyId", "The key Id does not exist in our records.")
-    if identity.refusal is not None:
-        status = 400 if identity.refusal == "ExpiredToken" else 403
-        return error_answer(status, identity.refusal, "The provided token has expired.")
-    if request.headers.get("x-amz-security-token") != identity.token:
-        return error_answer(400, "InvalidToken", "The provided token is malformed.")
-    if _signature(request, identity.secret_key) not in request.headers["authorization"]:
-        return error_answer(403, "SignatureDoesNotMatch", "The signature does not match.")
-    return None
-
-
-def _signature(request: Request, secret_key: str) -> str:
-    """
-    Signature Version 4 of a request as received, from the AWS General Reference.
-    """
-    authorization = request.headers["authorization"]
-    scope = re.findall(r"Credential=[^/]+/([^,\s]+)", authorization)[0]
-    signed_headers = re.findall(r"SignedHeaders=([^,\s]+)", authorization)[0]
-    query = sorted(
-        (quote(name, safe="-_.~"), quote(value, safe="-_.~"))
-        for name, value in parse_qsl(request.raw_query, keep_blank_values=True)
-    )
-    canonical = "\n".join(
-        [
-            request.method,
-            quote(unquote(request.raw_path, "latin-1"), safe="/-_.~", encoding="latin-1"),
-            "&".join(f"{name}={value}" for name, value in query),
-            *(f"{name}:{request.headers[name].strip()}" for name in signed_headers.split(";")),
-            "",
-            signed_headers,
-            request.headers["x-amz-content-sha256"],
-        ]
-    )
-    to_sign = "\n".join(
-        [
-            "AWS4-HMAC-SHA256",
-            request.headers["x-amz-date"],
-            scope,
-            hashlib.sha256(canonical.encode()).hexdigest(),
-        ]
-    )
-    key = b"AWS4" + secret_key.encode()
-    for part in [*scope.split("/"), to_sign]:
-        key = hmac.digest(key, part.encode(), "sha256")
-    return key.hex()
-
-
 def _no_such_bucket(bucket: str) -> Answer:
     message = "The specified bucket does not exist"
     return error_answer(404, "NoSuchBucket", message, BucketName=bucket)
@@ -478,12 +368,6 @@ def _ranged(body: bytes, text: str, headers: dict[str, str]) -> Answer:
     end = min(int(found[2]) if found[2] else len(body), len(body) - 1)
     headers["Content-Range"] = f"bytes {start}-{end}/{len(body)}"
     return Answer(206, headers, body[start : end + 1])
-
-
-def _element(name: str, text: str) -> str:
-    text = escape(text, {'"': "&quot;"})
-    text = re.sub(r"[\x00-\x1f]", lambda found: f"&#x{ord(found[0]):X};", text)
-    return f"<{name}>{text}</{name}>"
 
 
 def _encode(key: str, encoded: bool) -> str:

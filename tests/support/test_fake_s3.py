@@ -13,8 +13,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.support.fake_aws import IDENTITY_ARN, FakeImds, FakePodIdentity, FakeSts
-from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, Identity, is_get, is_list
+from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, is_get, is_list
 from tests.support.faults import chunked, close_silently
+from tests.support.s3_refusals import Identity
 
 ODD_KEYS = (
     "plain.py",

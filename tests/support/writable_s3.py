@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
-from tests.support.fake_s3 import FakeS3, error_answer, signature_problem
+from tests.support.fake_s3 import FakeS3
 from tests.support.loopback import Answer, Exchange, Match, Request
+from tests.support.s3_refusals import error_answer, signature_problem
 
 
 class WritableS3(FakeS3):

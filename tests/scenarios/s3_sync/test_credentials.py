@@ -21,14 +21,12 @@ from tests.support.fake_s3 import (
     ACCESS_KEY,
     SECRET_KEY,
     FakeS3,
-    Identity,
     is_list,
-    signed_by,
-    signed_region,
 )
 from tests.support.faults import answer_with
 from tests.support.loopback import Answer, Exchange
 from tests.support.program import own_port
+from tests.support.s3_refusals import Identity, signed_by, signed_region
 from tests.support.scripted import FILES, published
 from tests.support.waiting import wait_until
 

@@ -16,7 +16,7 @@ import pytest
 from s3_sync.release.names import POINTER_KEY
 from s3_sync.release.pointer import parse_pointer
 from tests.conftest import Counts
-from tests.support.fake_s3 import is_get, signed_by
+from tests.support.fake_s3 import is_get
 from tests.support.loopback import Exchange
 from tests.support.publishing import (
     PREFIX,
@@ -26,6 +26,7 @@ from tests.support.publishing import (
     write_files,
 )
 from tests.support.releases import make_release
+from tests.support.s3_refusals import signed_by
 from tests.support.waiting import wait_until
 from tests.support.writable_s3 import WritableS3
 

@@ -14,11 +14,10 @@ from tests.support.fake_s3 import (
     ACCESS_KEY,
     SECRET_KEY,
     FakeS3,
-    Identity,
     error,
     is_list,
-    signed_region,
 )
+from tests.support.s3_refusals import Identity, signed_region
 from tests.support.scripted import FILES, fill, published
 
 Redirection = Literal["moved", "redirect", "malformed"]

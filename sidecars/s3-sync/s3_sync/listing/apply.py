@@ -201,5 +201,5 @@ def _changing(entry: Entry) -> ObjectError:
         "object_changing",
         f"{entry.key!r} is listed, but changed or vanished before it was read",
         "It passes when whoever writes it is done. If it persists, the store's listing and its "
-        "objects disagree about ETags.",
+        "objects disagree about ETags, or about a name that has a control character.",
     )
