@@ -1,6 +1,7 @@
 """Publishes and what the store answers: lost, half, odd, refused and unconditional answers."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,14 @@ def test_a_key_that_is_not_known_is_named(bucket: Bucket) -> None:
 
     assert "S3 refuses the access key AKIA" in found.message
     assert bucket.server.environment()["AWS_SECRET_ACCESS_KEY"] not in str(found)
+
+
+def test_a_publisher_pays_where_the_bucket_wants_it_of_others(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    settings = replace(bucket.settings, bucket_access="requester-pays")
+
+    Bucket(bucket.server, tmp_path / "theirs", settings).publish(A)
+
+    paid = {one.headers.get("x-amz-request-payer") for one in bucket.server.requests}
+    assert {"requester"} == paid

@@ -137,6 +137,8 @@ class Store:
         except (exceptions.BotoCoreError, ValueError) as error:
             raise CredentialsError(reason_of(error), str(error)) from error
         self._client.meta.events.register("after-call.s3", self._note_time)
+        if settings.bucket_access == "requester-pays":
+            self._client.meta.events.register("before-call.s3", _pay)
 
     def needs_no_signature(self, signed_by: str) -> bool:
         """
@@ -422,6 +424,10 @@ class Store:
             return str(whoami(self._session)["arn"])
         except (exceptions.BotoCoreError, exceptions.ClientError):
             return None
+
+
+def _pay(params: dict[str, Any], **_: object) -> None:
+    params["headers"]["x-amz-request-payer"] = "requester"
 
 
 def _aware(at: datetime) -> datetime:
