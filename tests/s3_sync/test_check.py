@@ -116,6 +116,24 @@ def test_each_top_folder_is_tried(check: Check, s3: FakeS3) -> None:
     assert "access_denied_get" in check(3)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_object_that_changes_is_tried_once_more(check: Check, s3: FakeS3, times: int) -> None:
+    s3.inject(error(412, "PreconditionFailed"), is_get("dags/a.py"), times=times)
+
+    said = check(3 if times == 2 else 0)
+
+    assert (times == 2) == ("object_changing" in said)
+
+
+def test_an_object_without_an_etag_is_named_though_a_smaller_one_can_be_read(
+    check: Check, s3: FakeS3
+) -> None:
+    s3.put("dags/a/__init__.py", b"")
+    s3.put("dags/a/b.py", b"b", etag="")
+
+    assert "etag_missing" in check(3)
+
+
 def test_what_does_not_fit_is_named(check: Check, s3: FakeS3, tmp_path: Path) -> None:
     s3.put("dags/big.bin", bytes(3 << 20))
     with small_volume(tmp_path / "volume", "2m") as volume:

@@ -8,13 +8,15 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from s3_sync.digest import Content
 from s3_sync.keys import RESERVED
 from s3_sync.layouts.open import tree_part
 from s3_sync.lease import LOCK
+from s3_sync.listing.apply import changing
 from s3_sync.listing.entries import Entry, Listing
+from s3_sync.listing.lister import Lister
 from s3_sync.listing.source import open_lister, source_empty
 from s3_sync.metrics import SyncMetrics
 from s3_sync.open_source import open_chain, open_client
@@ -136,8 +138,9 @@ class _Checks:
 
     async def _permissions(self) -> bool:
         settings = self._settings
+        lister = open_lister(settings, self._client)
         try:
-            listing = await open_lister(settings, self._client).read()
+            listing = await lister.read()
         except SidecarError as error:
             return _fail("s3:ListBucket", error)
         if not listing.wanted and not settings.allow_empty:
@@ -145,7 +148,7 @@ class _Checks:
         found = f"files: {len(listing.wanted)}, keys skipped: {len(listing.skipped)}"
         say("ok", "s3:ListBucket", found)
         self._wanted = listing.wanted
-        return await self._read_sample(listing)
+        return await self._read_sample(lister, listing)
 
     async def _release(self) -> bool:
         """
@@ -164,33 +167,53 @@ class _Checks:
         say("ok", "s3:GetObject", "pointer, manifest and bundle")
         return True
 
-    async def _read_sample(self, listing: Listing) -> bool:
+    async def _read_sample(self, lister: Lister, listing: Listing) -> bool:
         """
         Read the smallest object of each top folder: a permission is proven only by its use.
         """
         failed: dict[str, SidecarError] = {}
         sample = _sample(listing)
-        for entry in sample:
-            try:
-                await self._client.get_object(entry.key, entry.etag, entry.size_bytes, _Nowhere())
-            except SidecarError as error:
-                failed.setdefault(error.reason, error)
-            except ObjectMoved:
-                pass  # it may be read, it just changed
+        moved = await self._read(sample, failed)
+        if moved:  # it may just have changed
+            listed = (await lister.read()).wanted
+            again = [listed[entry.path] for entry in moved if entry.path in listed]
+            for entry in await self._read(again, failed):
+                failed.setdefault("object_changing", changing(entry))
         for found in failed.values():
             _fail("s3:GetObject", found)
         if sample and not failed:
             say("ok", "s3:GetObject", ", ".join(entry.key for entry in sample[:3]))
         return not failed
 
+    async def _read(self, entries: Iterable[Entry], failed: dict[str, SidecarError]) -> list[Entry]:
+        """
+        Read objects; return those that are not as they are listed, and note what failed.
+        """
+        moved = []
+        for entry in entries:
+            try:
+                await self._client.get_object(entry.key, entry.etag, entry.size_bytes, _Nowhere())
+            except SidecarError as error:
+                failed.setdefault(error.reason, error)
+            except ObjectMoved:
+                moved.append(entry)
+        return moved
+
 
 def _sample(listing: Listing) -> list[Entry]:
-    smallest: dict[str, Entry] = {}
+    """
+    Return the smallest object of each top folder, and first of all one that cannot be asked for.
+    """
+
+    def cost(entry: Entry) -> tuple[bool, int]:
+        return bool(entry.etag), entry.size_bytes
+
+    cheapest: dict[str, Entry] = {}
     for path, entry in listing.wanted.items():
         top = path.partition("/")[0] if "/" in path else ""
-        if top not in smallest or entry.size_bytes < smallest[top].size_bytes:
-            smallest[top] = entry
-    return list(smallest.values())[:SAMPLE_FOLDERS]
+        if top not in cheapest or cost(entry) < cost(cheapest[top]):
+            cheapest[top] = entry
+    return sorted(cheapest.values(), key=lambda entry: bool(entry.etag))[:SAMPLE_FOLDERS]
 
 
 class _Nowhere:

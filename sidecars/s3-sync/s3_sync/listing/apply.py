@@ -114,7 +114,7 @@ class ListingApplier:
             except _Deferred:
                 self._deferred.append((path, entry))
             except ObjectMoved:
-                self._result.fail(path, _changing(entry))
+                self._result.fail(path, changing(entry))
             except Blocked:
                 self._result.blocked.add(path)
             except ObjectError as error:
@@ -196,7 +196,10 @@ class _Deferred(Exception):
     pass
 
 
-def _changing(entry: Entry) -> ObjectError:
+def changing(entry: Entry) -> ObjectError:
+    """
+    Return the error for an object that is not there as the listing says.
+    """
     return ObjectError(
         "object_changing",
         f"{entry.key!r} is listed, but changed or vanished before it was read",
