@@ -202,6 +202,18 @@ def test_an_object_without_an_etag_holds_back_nothing_else(
     assert dict.fromkeys(("b.py", "d.py"), "etag_missing") == process.details["unread"]
 
 
+def test_an_object_whose_name_the_listing_cannot_say_holds_back_nothing_else(
+    s3: FakeS3, process: Process
+) -> None:
+    s3.url_encoded = False
+    for name in ("a\x01.py", "b.py"):
+        s3.put(name, b"v = 1\n")
+
+    assert "partial" == process.run({}).result
+    assert {"b.py"} == process.shown.keys()
+    assert {"a\ufffd.py": "object_changing"} == process.details["unread"]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_many_objects_that_the_store_cannot_read_hold_back_nothing_else(
     s3: FakeS3, process: Process, layout: dict[str, str]

@@ -22,6 +22,13 @@ from s3_sync.listing.entries import Entry, listing_invalid
 _NAMESPACE = re.compile(rb"""\sxmlns=("[^"]*"|'[^']*')""")
 _URL = re.compile(rb"<EncodingType>\s*url\s*<")
 _START, _END = b"<Contents>", b"</Contents>"
+# What XML has no way to say, written all the same by stores that do not encode names: one name is
+# lost, and not all of them. https://www.w3.org/TR/xml/#charsets
+_CONTROLS = re.compile(
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|"
+    rb"&#(?:0*(?:[0-8]|1[1245-9]|2\d|3[01])|x0*(?:[0-8bcef]|1[\da-f]));",
+    re.IGNORECASE,
+)
 _MODIFIED = re.compile(rb"LastModified>([^<]+)</")
 DIGEST_BYTES = 16
 
@@ -232,6 +239,8 @@ def _root(body: bytes) -> ElementTree.Element:
     try:
         root = ElementTree.fromstring(body)  # noqa: S314 - expat limits entities, loads none
     except ElementTree.ParseError as error:
+        if (plain := _CONTROLS.sub("\ufffd".encode(), body)) != body:
+            return _root(plain)
         raise listing_invalid(f"it is not XML: {error}") from None
     if root.tag.startswith("{"):
         for element in root.iter():
