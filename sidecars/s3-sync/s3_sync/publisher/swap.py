@@ -95,7 +95,8 @@ def swap_pointer(
         store.put(left_key(old.revision), b"")
     _write(store, pointer, before, is_guarded=is_guarded)
     for _ in range(DATE_TRIES):
-        now = read_pointer(store)
+        # Without conditions, who replaces ours may not have seen it: that look is the last one.
+        now = read_pointer(store) if is_guarded else find_ours(store, pointer, before)
         is_ours = now and now.pointer and now.pointer.turn.sequence == pointer.turn.sequence
         if not (now and now.modified_at and now.replayed and is_ours):
             break
