@@ -20,10 +20,11 @@ from soak.station import Station
 from soak.volume import volume
 from tests.scenarios.s3_sync.weather import leftovers
 from tests.support.daemon import Daemon
-from tests.support.fake_s3 import FakeS3, Identity, access_denied, is_get
+from tests.support.fake_s3 import FakeS3, access_denied, is_get
 from tests.support.faults import replace_body
 from tests.support.releases import make_release
 from tests.support.revisions import make_revision
+from tests.support.s3_refusals import Identity
 from tests.support.shelf import Shelf
 from tests.support.snapshots import SwappingS3, consumed, snapshot_leftovers
 

@@ -126,7 +126,7 @@ def test_the_published_example_starts_in_its_right_place(
     """
     As the page corrects it, which is the smallest correction: not for the level `restricted`.
 
-    Its role is that of the service account, as that of the node is not to be had here.
+    Its role is that of the service account, as nodes have none here.
     """
     values, role = tmp_path / "values.yaml", tmp_path / "role.yaml"
     values.write_text(test_old_chart.CORRECTED)
