@@ -62,7 +62,9 @@ def test_the_first_release_and_a_change_arrive_in_the_pods_that_read_dags(
     image = world.images.name("s3-sync")
     publish(place, publishing, image, endpoint, "hello")
     outside = dataclasses.replace(world, endpoint=endpoint)
-    with stack(outside, f"quickstart-{run}", ("quickstart/values.yaml",)) as airflow:
+    values = ("quickstart/values.yaml",)
+    # kind enforces no level, and Airflow itself needs a security context for `restricted`.
+    with stack(outside, f"quickstart-{run}", values, level="baseline") as airflow:
         pods = airflow.pods()
         assert {"scheduler", "dag-processor"} == set(pods)
         assert {'print("hello")'} == said(airflow)
