@@ -2,6 +2,7 @@
 The loop while a cycle takes too long: it is abandoned, and can publish nothing.
 """
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.errors import EXIT_DONE, SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Health, Outcome
 from sidecar_runtime.loop.loop import STUCK_THREADS
@@ -19,6 +20,7 @@ from tests.runtime.looping import (
     QUICK,
     failing_for,
     run,
+    send,
     waits,
 )
 from tests.runtime.recording import CHANGED, UNCHANGED, Log
@@ -155,16 +157,18 @@ def test_liveness_notices_a_worker_that_hangs(log: Log) -> None:
     released = threading.Event()
     hangs = [lambda _: waits(released)] * STUCK_THREADS
     pace = replace(QUICK, liveness_grace_seconds=1.0)
-    one = run(*hangs, pace=pace, timeout_seconds=0.2, interval_seconds=0.1)
+    goes_on = [CHANGED] * int(PATIENCE_SECONDS / 0.1)
+    one = run(*hangs, *goes_on, pace=pace, timeout_seconds=0.2, interval_seconds=0.1)
 
     def look() -> None:
         wait_until(lambda: not one.health.is_alive, "it is not alive", PATIENCE_SECONDS)
         released.set()
         wait_until(lambda: one.health.is_alive, "it is alive again", PATIENCE_SECONDS)
+        send(signal.SIGTERM)
 
     thread = threading.Thread(target=look)
     thread.start()
-    one.until_stopped()
+    assert one() == EXIT_DONE
     thread.join()
 
 

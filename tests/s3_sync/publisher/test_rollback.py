@@ -1,5 +1,6 @@
 """Tests of going back: which release, and what is remembered."""
 
+import time
 from argparse import Namespace
 from contextlib import suppress
 from dataclasses import replace
@@ -27,6 +28,7 @@ from tests.support.faults import first
 from tests.support.loopback import Exchange
 from tests.support.publishing import PREFIX, read_release
 from tests.support.releases import ABSENT, AT, make_release
+from tests.support.waiting import wait_until
 from tests.support.writable_s3 import is_write, lose_answer
 
 A, B, C = ({name: name.encode()} for name in ("a.py", "b.py", "c.py"))
@@ -109,6 +111,7 @@ def test_a_release_that_is_named_needs_no_pointer(bucket: Bucket) -> None:
     bucket.publish(B)
     sequence = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY]).turn.sequence
     bucket.server.delete(PREFIX + POINTER_KEY)
+    wait_until(lambda: time.time() >= sequence, "a sequence made now is no lower")
 
     done = back(bucket, first)
 

@@ -77,6 +77,7 @@ def test_a_publish_makes_a_fixed_number_of_requests(bucket: Bucket, tmp_path: Pa
         "PUT releases",
         "PUT left",
         "PUT current.json",
+        "GET current.json",
         "GET releases",
         "HEAD bundles",
     ] == asked
