@@ -41,7 +41,10 @@ def back(
     return roll_back(bucket.store, revision, WHO, is_dry=is_dry, repairs=repairs)
 
 
-def test_each_roll_back_goes_one_further_back(bucket: Bucket) -> None:
+def go_back_twice(bucket: Bucket) -> None:
+    """
+    Publish A, B and C, and go back to A in two steps.
+    """
     for files in (A, B, C):
         bucket.publish(files)
 
@@ -49,6 +52,10 @@ def test_each_roll_back_goes_one_further_back(bucket: Bucket) -> None:
     assert B == bucket.current()
     back(bucket)
     assert A == bucket.current()
+
+
+def test_each_roll_back_goes_one_further_back(bucket: Bucket) -> None:
+    go_back_twice(bucket)
 
     assert ["B", "C", "B", "A"] == bucket.spelled(A=A, B=B, C=C)
     found = failure(back, bucket)
@@ -245,14 +252,8 @@ def test_where_answers_and_objects_are_dated_by_two_clocks_no_pointer_passes_for
                 bucket.server.objects[key] = replace(stored, last_modified=later)
 
     bucket.server.on_write = date
-    for files in (A, B, C):
-        bucket.publish(files)
+    go_back_twice(bucket)
 
-    back(bucket)
-    assert B == bucket.current()
-    back(bucket)
-
-    assert A == bucket.current()
     assert "unchanged" == bucket.publish(A).result
     assert [] == log.events("release_replayed")
     prune(bucket.store, [], 0, 0, is_dry=True)
