@@ -135,6 +135,19 @@ def test_many_are_explained_by_what_most_of_them_have() -> None:
     assert "3 of 4 files cannot be read: may not" == found.message
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations("abc")), ids="".join)
+def test_in_whatever_order_answers_come_the_words_are_the_same(
+    cycles: Cycles, order: tuple[str, ...], log: Log
+) -> None:
+    errors = {path: ObjectError(f"reason-{path}", f"no {path}") for path in order}
+
+    found = explain(errors, "abcd")
+    cycles.unread.note({path: Entry(path, "e", 1) for path in order}, errors)
+
+    assert ("reason-a", "3 of 4 files cannot be read: no a") == (found.reason, found.message)
+    assert ["a", "b", "c"] == [event["path"] for event in log.events("object_unread")]
+
+
 # --- whole cycles
 
 

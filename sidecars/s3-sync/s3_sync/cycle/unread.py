@@ -134,9 +134,9 @@ class Unread:
         for path in read:
             del self._files[path]
             self._named.discard(path)
-        for path, error in failed.items():
+        for path in sorted(failed):
             if (entry := tried.get(path)) is not None:
-                self._fail(path, entry, error)
+                self._fail(path, entry, failed[path])
         if read:
             for unread in self._files.values():
                 unread.due_at = 0.0
@@ -159,8 +159,11 @@ class Unread:
 def explain(errors: Mapping[str, SidecarError], wanted: Collection[str]) -> SidecarError:
     """
     Return one error for all that is lacking: the one most of them have, with their number.
+
+    The same files give the same words, in whatever order the answers came.
     """
-    reason, _ = Counter(error.reason for error in errors.values()).most_common(1)[0]
-    first = next(error for error in errors.values() if error.reason == reason)
+    in_order = [errors[path] for path in sorted(errors)]
+    reason, _ = Counter(error.reason for error in in_order).most_common(1)[0]
+    first = next(error for error in in_order if error.reason == reason)
     message = f"{len(errors)} of {len(wanted)} files cannot be read: {first.message}"
     return SidecarError(first.reason, message, first.advice)
