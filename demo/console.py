@@ -66,13 +66,13 @@ def table(rows: Sequence[Row]) -> None:
     Print step, what happened, how long it took.
     """
     first = max(len(row.title) for row in rows)
-    middle = WIDTH - first - 11
-    print(f"\n{_paint('1', 'step'.ljust(first))}  {'what happened'.ljust(middle)}     took")
-    print(f"{'-' * first}  {'-' * middle}  -------")
+    middle = WIDTH - first - 12
+    print(f"\n{_paint('1', 'step'.ljust(first))}  {'what happened'.ljust(middle)}      took")
+    print(f"{'-' * first}  {'-' * middle}  --------")
     for row in rows:
         took = "" if row.seconds is None else f"{row.seconds:.2f} s"
         lines = textwrap.wrap(row.what, middle)
-        print(f"{row.title.ljust(first)}  {lines[0].ljust(middle)}  {took:>7}")
+        print(f"{row.title.ljust(first)}  {lines[0].ljust(middle)}  {took:>8}")
         for line in lines[1:]:
             print(f"{' ' * first}  {line}")
     sys.stdout.flush()

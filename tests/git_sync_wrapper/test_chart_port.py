@@ -39,7 +39,7 @@ def metrics() -> GitSyncMetrics:
 def port() -> Iterator[Port]:
     port = Port()
     yield port
-    port.server.server_close()
+    port.server.close()
 
 
 @pytest.mark.parametrize("path", ["/", "/anything?x", "/metrics"])
@@ -62,7 +62,7 @@ def test_metrics_have_git_syncs_names_and_whole_numbers(metrics: GitSyncMetrics)
     metrics.count_noop()
 
     status, body = port.get("/metrics")
-    port.server.server_close()
+    port.server.close()
 
     lines = set(body.decode().splitlines())
     assert 200 == status

@@ -66,6 +66,8 @@ def log() -> Iterator[Log]:
     stream = io.StringIO()
     with handlers_kept():
         logs.configure("debug", "json", stream)
+        # What a test's own client and a command's say is thousands of lines.
+        logging.getLogger("botocore").setLevel(logging.INFO)
         yield Log(stream)
 
 

@@ -13,7 +13,6 @@ import re
 import socket
 import socketserver
 from collections.abc import Callable
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -67,15 +66,6 @@ class AskSocket(BoundedServer):
     def server_bind(self) -> None:
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "", 0
-
-    def close(self) -> None:
-        """
-        Stop; the name stays for the next one to replace, which may be there already.
-        """
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
-        self.shutdown()
-        self.server_close()
 
 
 class _Answering(RequestHandler):

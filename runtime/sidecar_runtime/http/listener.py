@@ -8,6 +8,7 @@ import errno
 import socket
 import socketserver
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from http import HTTPStatus
@@ -21,6 +22,10 @@ from sidecar_runtime.logs import get_logger
 CLIENT_TIMEOUT_SECONDS = 5.0
 CONNECTIONS = 32
 SELDOM_SECONDS = 86_400.0
+RETRY_SECONDS = 0.2
+
+# No descriptors or no memory for one more connection: accept(2).
+_OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 log = get_logger("http")
 
@@ -47,6 +52,25 @@ class BoundedServer(ThreadingHTTPServer):
         threading.Thread(
             target=self.serve_forever, args=(SELDOM_SECONDS,), name=name, daemon=True
         ).start()
+
+    def close(self) -> None:
+        """
+        Stop what :meth:`serve_in_thread` began, and listen no more.
+        """
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        self.shutdown()
+        self.server_close()
+
+    def get_request(self) -> tuple[Any, Any]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            # The connection still waits, and the loop, which takes every failure for nothing,
+            # would ask for it again as fast as a core allows.
+            if error.errno in _OUT_OF_ROOM:
+                time.sleep(RETRY_SECONDS)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         # Clients that open connections, or dribble, without end must neither cost threads

@@ -5,13 +5,17 @@ its own.
 
 import contextlib
 import json
+import os
+import resource
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPResponse
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +24,7 @@ import pytest
 from sidecar_runtime.errors import SettingsError
 from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
 from sidecar_runtime.http.endpoint import Endpoint
-from sidecar_runtime.http.listener import CONNECTIONS, Listener, RequestHandler
+from sidecar_runtime.http.listener import CONNECTIONS, RETRY_SECONDS, Listener, RequestHandler
 from sidecar_runtime.http.page import CONTENT_SECURITY_POLICY
 from sidecar_runtime.http.status import About
 from sidecar_runtime.metrics import Metrics
@@ -49,11 +53,9 @@ def serving(listener: Served) -> Iterator[Served]:
     """
     Serve in a thread that ends with the block.
     """
-    with listener:
-        listener.start()
-        yield listener
-        listener.socket.shutdown(socket.SHUT_RDWR)  # an event, so that it looks whether to end
-        listener.shutdown()
+    listener.start()
+    yield listener
+    listener.close()
 
 
 @pytest.fixture
@@ -379,6 +381,37 @@ def test_clients_that_dribble_do_not_keep_the_probes_out(endpoint: Endpoint) -> 
             client.sendall(b"G")
 
         assert ask(endpoint, "/healthz").status == 200
+
+
+def test_a_process_without_descriptors_waits_for_one() -> None:
+    asked: list[float] = []
+
+    class Patient(RequestHandler):
+        def do_GET(self) -> None:
+            self.answer(HTTPStatus.OK, b"")
+
+    class Asking(Listener):
+        def get_request(self) -> tuple[Any, Any]:
+            asked.append(time.monotonic())
+            return super().get_request()
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (
+        serving(Asking(("127.0.0.1", 0), "HTTP_BIND", Patient)) as listener,
+        socket.socket() as client,
+    ):
+        try:
+            os.close(lowest := os.dup(client.fileno()))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+            client.connect(listener.server_address[:2])
+            wait_until(lambda: len(asked) > 2, "it has asked again")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        client.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+
+        assert read_all(client).startswith(b"HTTP/1.1 200 ")
+    pauses = [later - earlier for earlier, later in pairwise(asked[:3])]
+    assert min(pauses) >= RETRY_SECONDS
 
 
 def test_connections_are_kept_for_the_next_request(endpoint: Endpoint) -> None:
