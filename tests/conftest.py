@@ -64,8 +64,6 @@ class Counts:
     """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
     permission_steps: int
     """How often each of them changes DAGs and is held against it."""
-    supervisor_pairs: int
-    """Pairs of sync-perm supervisors that start at once on one new database."""
     keys: int
     """Misspell every n-th key of a values file, to see that it is noticed."""
     commits: int
@@ -106,11 +104,10 @@ MODERATE = Counts(
     symlink_swaps=4,
     faulty_cycles=8,
     polls=300,
-    readers=12,
-    fleet=8,
+    readers=8,
+    fleet=5,
     permission_histories=1,
     permission_steps=2,
-    supervisor_pairs=1,
     keys=11,
     versions=12,
     version_calls=200,
@@ -140,7 +137,6 @@ FULL = Counts(
     fleet=200,
     permission_histories=12,
     permission_steps=3,
-    supervisor_pairs=10,
     keys=1,
     versions=50,
     version_calls=2_000,

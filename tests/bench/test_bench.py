@@ -18,6 +18,7 @@ from tests.support.git_sync import skip_reason
 BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_short_run_prints_every_part_of_the_page() -> None:
     if reason := skip_reason():
         pytest.skip(reason)

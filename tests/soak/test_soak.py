@@ -47,6 +47,7 @@ def mounts(tmp_path: Path) -> list[str]:
     return [line for line in Path("/proc/mounts").read_text().splitlines() if str(tmp_path) in line]
 
 
+@pytest.mark.usefixtures("only_in_full")
 @pytest.mark.timeout(900)
 def test_everything_holds_for_some_seconds(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     is_full = request.config.getoption("--full")

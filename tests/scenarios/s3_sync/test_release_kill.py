@@ -179,7 +179,7 @@ def test_snapshot_readers_see_complete_releases_only_whenever_the_daemon_is_kill
             wait_until(lambda: lives.see() != {}, "the first release", 60)
             lives.daemon.kill()
         with reading(seen, lives.target / "current", RETAIN_SECONDS):
-            lives.run(max(8, counts.kills // 2))
+            lives.run(max(5, counts.kills // 2))
         wait_until_swept(lives.daemon)
     print(f"snapshot: {lives.kills} kills, {lives.too_early} too early", seen)
 
@@ -197,7 +197,7 @@ def test_in_place_every_file_is_of_one_release_whenever_the_daemon_is_killed(
     with FakeS3() as s3:
         lives = Lives("in-place", tmp_path / "dags", s3, seed=6)
         with lives.watched() as flaws:
-            lives.run(max(8, counts.kills // 2))
+            lives.run(max(5, counts.kills // 2))
     print(f"in place: {lives.kills} kills, {lives.half_done} half done, {lives.too_early} early")
 
     assert [] == flaws

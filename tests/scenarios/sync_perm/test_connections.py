@@ -70,6 +70,7 @@ def test_published_example_on_airflow_3(
     assert [] != daemon.find_events("auth_manager_assumed")
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_airflow_cfg_names_the_connection_with_every_odd_character(
     airflow: Airflow, postgres: Postgres, database: Database, start: StartSyncPerm, tmp_path: Path
 ) -> None:

@@ -108,6 +108,7 @@ def comparison(airflow: Airflow, whole: Database, home: Path, tmp_path: Path) ->
     return made
 
 
+@pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", *OTHERS)
 def test_no_damage_that_airflow_would_repair_is_called_good(
     airflow: Airflow, whole: Database, mirror: Sqlite, comparison: Comparison, home: Path

@@ -14,7 +14,6 @@ import pytest
 from sync_perm.database import mysql, postgresql
 from sync_perm.database.connection import Address, parse_url
 from sync_perm.database.lock import CHECK_SECONDS, IDLE_SECONDS, PassLock
-from tests.conftest import Counts
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow import Airflow
 from tests.support.databases import Database, MariaDb, PgBouncer, Postgres
@@ -23,6 +22,7 @@ from tests.support.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
 
 DAGS = {f"dag_{number}": {"Viewer": ["can_edit"]} for number in range(12)}
+PAIRS = 10
 
 
 @pytest.fixture
@@ -138,10 +138,11 @@ def test_a_pass_that_is_cut_off_ends_before_its_lock_is_free() -> None:
     assert longest < IDLE_SECONDS < 60
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_pairs_that_start_at_once_leave_what_one_run_leaves(
-    fresh: Database, wanted: Contents, start: StartSyncPerm, counts: Counts
+    fresh: Database, wanted: Contents, start: StartSyncPerm
 ) -> None:
-    supervisors = [start(fresh) for _ in range(2 * counts.supervisor_pairs)]
+    supervisors = [start(fresh) for _ in range(2 * PAIRS)]
 
     for supervisor in supervisors:
         supervisor.wait_until_good(4 * PASS_SECONDS)

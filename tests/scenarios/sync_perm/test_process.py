@@ -41,6 +41,7 @@ def test_one_shot_gives_up_at_its_deadline(begin: StartSyncPerm) -> None:
     assert 3 == daemon.wait_for_exit().code
 
 
+@pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3", "2.7")
 def test_home_and_airflow_home_that_cannot_be_written(
     airflow: Airflow, database: Database, tmp_path: Path
