@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 
 from s3_sync.digest import Content
@@ -25,7 +24,7 @@ from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.refusals import ObjectMoved, S3Error
 from s3_sync.settings import Settings
 from s3_sync.tree.parts import read_target
-from s3_sync.tree.volume import LINK, STAGING
+from s3_sync.tree.volume import LINK, STAGING, free_bytes
 from sidecar_runtime import __version__
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import daemon, exit_code, fail, say
@@ -124,15 +123,15 @@ class _Checks:
         path, settings = self._settings.dest_path, self._settings
         try:
             managed, _ = read_target(path, tree_part(settings), with_foreign=False)
-            free_bytes = shutil.disk_usage(nearest_folder(path)).free
+            free = free_bytes(nearest_folder(path))
         except OSError as error:
             return _fail("target", explain_os_error(error, f"cannot read {path}"))
         plan = make_plan(self._wanted, managed, may_delete=False)
         needed_bytes = sum(entry.size_bytes for _, entry in plan.publish)
-        if needed_bytes < free_bytes:
+        if needed_bytes < free:
             return True
-        needed, free = (f"{size / (1 << 20):.1f} MiB" for size in (needed_bytes, free_bytes))
-        say("FAIL", "target", f"target_full: {needed} are to come, {free} are free on {path}")
+        needed, left = (f"{size / (1 << 20):.1f} MiB" for size in (needed_bytes, free))
+        say("FAIL", "target", f"target_full: {needed} are to come, {left} are free on {path}")
         say("", "", "Enlarge the volume (sizeLimit of an emptyDir, or the claim).")
         return False
 

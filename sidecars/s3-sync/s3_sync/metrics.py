@@ -47,7 +47,7 @@ class SyncMetrics(Metrics):
         self.unread = self.gauge_by(
             "reason",
             "s3_sync_unread_objects",
-            "Objects that are not on disk as the source has them, because they cannot be read.",
+            "Objects that are not on disk as the source has them: unreadable, or without room.",
         )
         self.unverified = self.gauge(
             "s3_sync_unverified_files", "Managed files whose content nothing has verified."

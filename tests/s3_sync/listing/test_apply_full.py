@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from s3_sync.listing.apply import LARGE_BYTES
 from s3_sync.tree.target import Target
 from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import Fence
@@ -20,6 +21,10 @@ class FullTarget(Target):
     """A target on a volume with room for one more file after each deletion."""
 
     room = 0
+    free = 1 << 30
+
+    def free_bytes(self) -> float:
+        return self.free
 
     def publish(self, path: str, *rest: Any) -> bool:
         if self.room < 1:
@@ -29,6 +34,7 @@ class FullTarget(Target):
 
     def delete(self, path: str, fence: Fence) -> bool:
         self.room += 1
+        self.free += 3
         return super().delete(path, fence)
 
 
@@ -72,3 +78,53 @@ def test_a_full_volume_with_nothing_to_delete_ends_the_cycle(full: Cycle, folder
         full.apply()
 
     assert {"old.py": b"old"} == tree(folder)
+
+
+# --- one that is larger than all that is free
+
+
+@pytest.fixture
+def small(full: Cycle) -> FullTarget:
+    """The target of a cycle whose volume has room for all but large objects."""
+    target = full.target
+    assert isinstance(target, FullTarget)
+    target.room, target.free = 10, LARGE_BYTES
+    return target
+
+
+def test_an_object_that_does_not_fit_holds_back_itself_alone(
+    full: Cycle, small: FullTarget, folder: Path
+) -> None:
+    full.s3.put("dags/a.bin", bytes(LARGE_BYTES + 1))
+    full.s3.put("dags/b.bin", bytes(LARGE_BYTES))
+    full.s3.put("dags/c.py", b"c")
+
+    result = full.apply()
+
+    assert {"old.py", "b.bin", "c.py"} == tree(folder).keys()
+    assert {"a.bin": "target_full"} == {path: e.reason for path, e in result.failed.items()}
+    assert f"'a.bin', of {LARGE_BYTES + 1} bytes" in result.failed["a.bin"].message
+    assert "a.bin" not in full.gets(), "it is not downloaded for nothing"
+
+
+def test_what_is_deleted_makes_room_for_it(
+    full: Cycle, small: FullTarget, folder: Path, log: Log
+) -> None:
+    full.s3.put("dags/a.bin", bytes(LARGE_BYTES + 3))
+
+    result = full.apply(delete=["old.py"])
+
+    assert {"a.bin"} == tree(folder).keys() and {} == result.failed
+    assert 1 == len(log.events("target_full"))
+
+
+def test_what_is_deleted_does_not_always_make_room_enough(
+    full: Cycle, small: FullTarget, folder: Path
+) -> None:
+    full.s3.put("dags/a.bin", bytes(LARGE_BYTES + 4))
+    full.s3.put("dags/c.py", b"c")
+
+    result = full.apply(delete=["old.py"])
+
+    assert {"c.py"} == tree(folder).keys()
+    assert {"a.bin"} == result.failed.keys() and 1 == result.deleted

@@ -1,5 +1,6 @@
 """The file system below the target, and what its failures mean."""
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from s3_sync.tree.volume import (
     STAGING,
     TREE,
     Volume,
+    free_bytes,
     is_link,
     open_folders,
     open_own_folder,
@@ -277,3 +279,8 @@ def test_sets_the_mode(tmp_path: Path) -> None:
 
     assert os.fstat(fd).st_mode & 0o777 == 0o640
     os.close(fd)
+
+
+def test_a_file_system_that_gives_no_size_has_room(tmp_path: Path) -> None:
+    assert math.inf == free_bytes("/proc")
+    assert 0 < free_bytes(str(tmp_path)) < math.inf

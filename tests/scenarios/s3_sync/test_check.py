@@ -95,7 +95,7 @@ def test_what_the_daemon_lacks_is_named(
     said = check(3, port)
 
     assert "access_denied_get" in said
-    assert "1 files of the source are not there as it has them" in said
+    assert "1 file is not here as the source has them" in said
 
 
 def test_a_revision_that_the_gate_refuses_is_named(

@@ -15,9 +15,12 @@ from tests.scenarios.s3_sync.storms import as_user
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.scripted import FILES, published, staged
+from tests.support.snapshots import SNAPSHOT, shown
 from tests.support.volumes import fill_up, mount, small_volume
+from tests.support.waiting import wait_until
 
 MIB = 1 << 20
+LAYOUTS = [{}, SNAPSHOT, {"S3_SYNC_GATE": "syntax"}]
 
 
 @pytest.fixture
@@ -77,11 +80,29 @@ def test_a_volume_without_a_free_byte_is_survived(
 def test_a_full_volume_at_first_start_is_named(
     s3: FakeS3, volume: Path, start: StartDaemon
 ) -> None:
-    s3.put("dags/big.bin", os.urandom(2 * MIB))
+    fill_up(volume / "foreign.bin")
     daemon = start(target=volume / "dags")
 
     assert daemon.wait_for_event("cycle_failed")["reason"] == "target_full"
     assert daemon.get("/readyz").status == 503
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["direct", "snapshot", "gated"])
+def test_an_object_larger_than_the_volume_keeps_nobody_from_starting(
+    s3: FakeS3, volume: Path, start: StartDaemon, layout: dict[str, str]
+) -> None:
+    s3.put("dags/big.bin", os.urandom(2 * MIB))
+    daemon = start(layout, target=volume / "dags")
+    whole = shown if layout == SNAPSHOT else published
+
+    daemon.wait_for_event("cycle_finished", result="partial", reason="target_full")
+    wait_until(lambda: daemon.sync() and daemon.get("/readyz").status == 200, "it is ready")
+
+    assert whole(volume / "dags") == FILES
+    assert daemon.get("/readyz").json()["shortfall"].startswith("1 file is not here")
+    s3.put("dags/a.py", b"changed")
+    daemon.sync()
+    assert whole(volume / "dags")["a.py"] == b"changed"
 
 
 def test_a_volume_that_turns_read_only_is_named_and_recovers(

@@ -165,5 +165,6 @@ def explain(errors: Mapping[str, SidecarError], wanted: Collection[str]) -> Side
     in_order = [errors[path] for path in sorted(errors)]
     reason, _ = Counter(error.reason for error in in_order).most_common(1)[0]
     first = next(error for error in in_order if error.reason == reason)
-    message = f"{len(errors)} of {len(wanted)} files cannot be read: {first.message}"
+    what = "do not fit" if reason == "target_full" else "cannot be read"
+    message = f"{len(errors)} of {len(wanted)} files {what}: {first.message}"
     return SidecarError(first.reason, message, first.advice)

@@ -5,7 +5,9 @@ Carrying out a plan: publish new and changed files, then delete; effects only th
 from __future__ import annotations
 
 import asyncio
+import errno
 import heapq
+import os
 from collections.abc import Iterator, Sequence
 
 from s3_sync.digest import is_sha256, looks_like_md5
@@ -19,11 +21,13 @@ from s3_sync.source import Order
 from s3_sync.tree.download import Download, Proof
 from s3_sync.tree.walk import Blocked
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import FULL_ERRORS
+from sidecar_runtime.volume.errors import FULL_ERRORS, explain_os_error
 
 CONNECTIONS = 16
 # How many files on disk are compared with their ETags, to know what ETags of this store are.
 WITNESSES = 3
+# Whether there is room for an object is asked before it is downloaded, from this size on.
+LARGE_BYTES = 64 << 10
 
 log = get_logger("apply")
 
@@ -47,12 +51,14 @@ class ListingApplier:
         # What contradicts its ETag, with its MD5, while the others may still tell what ETags are.
         self._deferred: list[Item] = []
         self._md5s: dict[str, str] = {}
+        # What is larger than all that is free.
+        self._too_large: list[Item] = []
 
     async def apply(self) -> None:
         """
         Do what the plan says; deletions last, or first where that makes room.
 
-        A file that cannot be read holds back itself alone.
+        A file that cannot be read, or is larger than what is free, holds back itself alone.
 
         Raises:
             SidecarError: The source or the endpoint fails as a whole.
@@ -62,12 +68,20 @@ class ListingApplier:
         plan = self._order.plan
         try:
             await self._publish_all(plan.publish)
+            is_full = bool(self._too_large)
         except OSError as error:
             if error.errno not in FULL_ERRORS or not plan.delete:
                 raise
+            is_full = True
+        if is_full and plan.delete:
             log.warning("target_full", files_to_delete=len(plan.delete))
             self._order.delete_all()
+            self._too_large.clear()
             await self._publish_all([(p, e) for p, e in plan.publish if not self._is_done(p, e)])
+        for path, entry in self._too_large:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            what = f"cannot write {path!r}, of {entry.size_bytes} bytes, to {self._target.path}"
+            self._result.fail(path, explain_os_error(full, what))
         self._order.delete_all()
 
     async def _publish_all(self, publish: Sequence[Item]) -> None:
@@ -113,6 +127,8 @@ class ListingApplier:
                 )
             except _Deferred:
                 self._deferred.append((path, entry))
+            except _TooLarge:
+                self._too_large.append((path, entry))
             except ObjectMoved:
                 self._result.fail(path, changing(entry))
             except Blocked:
@@ -136,6 +152,8 @@ class ListingApplier:
         return is_unsure and looks_like_md5(entry.etag)
 
     async def _publish(self, path: str, entry: Entry) -> bool:
+        if entry.size_bytes >= LARGE_BYTES and entry.size_bytes > self._target.free_bytes():
+            raise _TooLarge
         download = Download(entry.key, entry.size_bytes, self._target.staging.open)
         try:
             await self._load(path, entry, download)
@@ -190,6 +208,12 @@ class ListingApplier:
             if self._target.holds(path, managed):
                 self._trust.prove()
                 return
+
+
+class _TooLarge(Exception):
+    """
+    There is no room for this object, even alone.
+    """
 
 
 class _Deferred(Exception):

@@ -176,7 +176,8 @@ class Published:
         """
         said = []
         if self.lacking:
-            said.append(f"{self.lacking} files of the source are not there as it has them")
+            files = "file is" if self.lacking == 1 else "files are"
+            said.append(f"{self.lacking} {files} not here as the source has them")
         if self.fallback:
             said.append(f"the gate refused {self.fallback}, and this is a fallback")
         return "; ".join(said)

@@ -18,7 +18,7 @@ from s3_sync.tree.download import Download
 from s3_sync.tree.managed import Managed, ManagedList
 from s3_sync.tree.parts import list_name, open_part
 from s3_sync.tree.staging import Staged, Staging, StagingFolder, staging_name
-from s3_sync.tree.volume import Volume, foreign_files, read_blocks, sync_folder
+from s3_sync.tree.volume import Volume, foreign_files, free_bytes, read_blocks, sync_folder
 from s3_sync.tree.walk import Walk, Wanted, Way
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -85,6 +85,12 @@ class Target:
         self._open.close()
 
     # --- looking
+
+    def free_bytes(self) -> float:
+        """
+        Return how much room the volume has for us.
+        """
+        return free_bytes(self.folder)
 
     def damaged(self, paths: Iterator[str]) -> set[str]:
         """

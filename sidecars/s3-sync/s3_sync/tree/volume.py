@@ -5,6 +5,7 @@ The file system below the target: opening folders without following links, and i
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 from collections.abc import Collection, Iterator
@@ -37,6 +38,15 @@ SPARED = {BYTECODE, "lost+found"}
 VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
 
 log = get_logger("target")
+
+
+def free_bytes(place: int | str) -> float:
+    """
+    Return how much room there is for us, where an open folder or a path is; infinite where the
+    file system does not say (some in user space give zero blocks in all).
+    """
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_frsize if found.f_blocks else math.inf
 
 
 class Volume:
