@@ -10,7 +10,7 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 FACTS_BYTES = 1 << 20
 """What a file of facts has at most: they name a few dozen paths."""
@@ -92,17 +92,30 @@ def read_facts(name: str, folder: int) -> dict[str, Any]:
     Read a JSON object in an open folder; empty where there is none, or anything else.
     """
     try:
-        facts = json.loads(read_file(name, dir_fd=folder, most_bytes=FACTS_BYTES))
+        facts = json.loads(read_file(name, FACTS_BYTES, dir_fd=folder))
     except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
 
 
-def read_file(
-    path: str | Path, *, dir_fd: int | None = None, most_bytes: int | None = None
-) -> bytes:
+def open_file(path: str | Path, *, dir_fd: int | None = None) -> BinaryIO:
     """
-    Read a regular file; a symlink, or a pipe that would never end, is refused.
+    Open a regular file to read; a symlink, or a pipe that would never end, is refused.
+
+    Raises:
+        OSError: It is missing, or not a regular file.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(path, flags, dir_fd=dir_fd)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return open(fd, "rb")
+
+
+def read_file(path: str | Path, most_bytes: int, *, dir_fd: int | None = None) -> bytes:
+    """
+    Read a regular file, as of :func:`open_file`.
 
     Args:
         most_bytes: What is larger is refused, unread: whoever can write to the volume may have made
@@ -111,15 +124,7 @@ def read_file(
     Raises:
         OSError: It is missing, too large, or not a regular file.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(path, flags, dir_fd=dir_fd)
-    found = os.fstat(fd)
-    is_larger = most_bytes is not None and found.st_size > most_bytes
-    if is_larger or not stat.S_ISREG(found.st_mode):
-        os.close(fd)
-        number, why = (
-            (errno.EFBIG, "too large") if is_larger else (errno.EINVAL, "not a regular file")
-        )
-        raise OSError(number, why, os.fspath(path))
-    with open(fd, "rb") as file:
-        return file.read(-1 if most_bytes is None else most_bytes)
+    with open_file(path, dir_fd=dir_fd) as file:
+        if os.fstat(file.fileno()).st_size > most_bytes:
+            raise OSError(errno.EFBIG, "too large", os.fspath(path))
+        return file.read(most_bytes)

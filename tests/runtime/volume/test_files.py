@@ -197,7 +197,11 @@ def test_writes_all_though_a_pipe_takes_it_in_pieces() -> None:
 def test_reads_a_regular_file(tmp_path: Path, folder: int) -> None:
     (tmp_path / "file").write_bytes(NEW)
 
-    assert NEW == read_file(tmp_path / "file") == read_file("file", dir_fd=folder)
+    assert (
+        NEW
+        == read_file(tmp_path / "file", FACTS_BYTES)
+        == read_file("file", FACTS_BYTES, dir_fd=folder)
+    )
 
 
 def test_refuses_what_is_no_regular_file(tmp_path: Path, folder: int) -> None:
@@ -211,7 +215,7 @@ def test_refuses_what_is_no_regular_file(tmp_path: Path, folder: int) -> None:
 
         for name in ("link", "pipe", "folder", "socket", "missing"):
             with pytest.raises(OSError):  # noqa: PT011 - each has an error of its own
-                read_file(name, dir_fd=folder)
+                read_file(name, FACTS_BYTES, dir_fd=folder)
 
         assert held(tmp_path) == before
 

@@ -377,6 +377,14 @@ def test_a_line_that_is_not_ours_ends_the_reading_and_is_reported(
     assert [(3, "warning")] == [(event["line"], event["level"]) for event in damaged]
 
 
+def test_a_list_that_was_made_huge_takes_no_memory(box: Box, log: Log) -> None:
+    box.journal.write_text(f"{json.dumps(HEADER)}\n{GOOD}\n")
+    os.truncate(box.journal, 1 << 40)
+
+    assert {"a.py"} == box.load().keys()
+    assert log.events("managed_list_damaged")
+
+
 OTHER_HEADERS = ["", GOOD, '["s3-sync managed files", 2]', '["another list", 1]', "{}", "\0\0\0"]
 
 

@@ -137,7 +137,7 @@ def read(name: str, folder: int) -> Contents | None:
     Return what is on record; None where there is nothing, or something else.
     """
     try:
-        packed = read_file(name, dir_fd=folder, most_bytes=LIST_BYTES)
+        packed = read_file(name, LIST_BYTES, dir_fd=folder)
         unpacker = zlib.decompressobj()
         rows = json.loads(unpacker.decompress(packed, LIST_BYTES))
         contents = {path: Row(*row) for path, row in rows.items()}

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
 from git_sync_wrapper.git import ask
-from sidecar_runtime.volume.files import read_file, write_file
+from sidecar_runtime.volume.files import FACTS_BYTES, read_file, write_file
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, link_file
 
 ENGINE_ROOT = ".git-sync"
@@ -157,7 +157,7 @@ def put_pointer(worktree: int, snapshot: int) -> None:
     away from a snapshot.
     """
     with suppress(FileNotFoundError):
-        content = read_file(GIT, dir_fd=worktree)
+        content = read_file(GIT, FACTS_BYTES, dir_fd=worktree)
         write_file(GIT, _lead_further(content), 0o644, fsync=False, dir_fd=snapshot)
 
 

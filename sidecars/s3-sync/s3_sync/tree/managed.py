@@ -18,12 +18,14 @@ from json.encoder import encode_basestring_ascii as _quoted
 
 from s3_sync.keys import refusal_of
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import is_at, read_file, stat_in, write_file
+from sidecar_runtime.volume.files import is_at, open_file, stat_in, write_file
 
 NAME = "managed"
 HEADER = ["s3-sync managed files", 1]
 _HEADER_LINE = json.dumps(HEADER, separators=(",", ":")).encode() + b"\n"
 LIST_MODE = 0o664
+# A key has 1,024 bytes, each of which takes six at most.
+LINE_BYTES = 16 << 10
 # Dead lines that are worth a rewrite: as many as live ones, and never for a handful.
 SLACK_LINES = 1000
 
@@ -191,24 +193,26 @@ def load_managed(
     """
     files: dict[str, Managed] = {}
     try:
-        content = read_file(name, dir_fd=dir_fd)
+        journal = open_file(name, dir_fd=dir_fd)
     except OSError:  # missing, or not a file
         return files, True
-    lines = content.split(b"\n")[:-1]  # what follows the last newline is half a line
     before: Managed | None = None
     last, number = "", 0
-    try:
-        if not lines or json.loads(lines[0]) != HEADER:
-            raise ValueError("not a list of ours")
-        for line in lines[1:]:
-            number += 1
-            last, managed = _read_line(line)
-            before = files.pop(last, None)
-            if managed is not None:
-                files[last] = managed
-    except (ValueError, TypeError, RecursionError) as error:
-        log.warning("managed_list_damaged", line=number + 1, error=str(error))
-        return files, True
+    with journal:
+        try:
+            if json.loads(journal.readline(LINE_BYTES)) != HEADER:
+                raise ValueError("not a list of ours")
+            while line := journal.readline(LINE_BYTES):
+                if len(line) < LINE_BYTES and not line.endswith(b"\n"):
+                    break  # half a line: its writer was killed
+                number += 1
+                last, managed = _read_line(line)
+                before = files.pop(last, None)
+                if managed is not None:
+                    files[last] = managed
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            log.warning("managed_list_damaged", line=number + 1, error=str(error))
+            return files, True
     there = stat_in(last, root_fd) if last and root_fd is not None else None
     if last in files:
         if is_shared and (there is None or there.st_ino != files[last].inode):

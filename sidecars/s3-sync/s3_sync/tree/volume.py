@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from s3_sync.keys import RESERVED
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import is_at, read_file, write_file
+from sidecar_runtime.volume.files import FACTS_BYTES, is_at, read_file, write_file
 from sidecar_runtime.volume.trees import FOLDER_FLAGS as READ_FOLDER
 from sidecar_runtime.volume.trees import FOLDER_MODE, remove_tree
 
@@ -113,7 +113,8 @@ class Volume:
         if not is_there(PUBLISHING, self.state):
             return ""
         with suppress(OSError):
-            return read_file(PUBLISHING, dir_fd=self.state).decode(errors="replace") or "unknown"
+            name = read_file(PUBLISHING, FACTS_BYTES, dir_fd=self.state)
+            return name.decode(errors="replace") or "unknown"
         return "unknown"
 
     def begin_showing(self, name: str, fence: Fence) -> None:
@@ -146,7 +147,7 @@ class Volume:
         A full disk must not keep us from starting.
         """
         try:
-            held = read_file(AIRFLOWIGNORE, dir_fd=self.state)
+            held = read_file(AIRFLOWIGNORE, FACTS_BYTES, dir_fd=self.state)
         except OSError:
             held = b""
         if held != _HIDDEN:
