@@ -96,14 +96,14 @@ class Counts:
 
 MODERATE = Counts(
     histories=2,
-    reads=10_000,
+    reads=6_000,
     kills=8,
     power_cuts=2,
     ticket_reads=2_500,
     lockout_windows=4,
     symlink_swaps=4,
-    faulty_cycles=8,
-    polls=300,
+    faulty_cycles=5,
+    polls=150,
     readers=8,
     fleet=5,
     permission_histories=1,

@@ -117,6 +117,7 @@ def test_alerts_name_metrics_that_exist() -> None:
     }
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_an_alert_that_never_or_always_fires_is_caught(tmp_path: Path) -> None:
     skip_without_prometheus()
     never, always = copy.deepcopy(rules()), copy.deepcopy(rules())

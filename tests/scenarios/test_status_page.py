@@ -180,6 +180,7 @@ def test_s3_sync_with_a_release_by_a_hostile_author(look: Look, lure: Lure, tmp_
     assert failing.text.startswith("s3-sync ready alive failing what is wrong endpoint_unreachable")
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_sync_perm_with_hostile_names_and_without_a_database(
     look: Look, lure: Lure, tmp_path: Path
 ) -> None:

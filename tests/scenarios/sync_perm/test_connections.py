@@ -92,6 +92,7 @@ def test_airflow_cfg_names_the_connection_with_every_odd_character(
         assert form not in daemon.log() + str(daemon.status())
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_command_prints_the_connection_to_pgbouncer_in_an_old_scheme(
     airflow: Airflow,
     database: Database,

@@ -128,6 +128,7 @@ def command(
     )
 
 
+@pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3", "2.7")
 def test_what_the_file_names_is_granted_once_and_comes_back(
     airflow: Airflow, filled: Database, home: Path, file: Path, start: StartSyncPerm
