@@ -14,7 +14,7 @@ from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import Fence
 from tests.runtime.recording import Log
 from tests.s3_sync.listing.applying import Cycle, tree
-from tests.support.fake_s3 import FakeS3
+from tests.support.fake_s3 import FakeS3, error, is_get
 
 
 class FullTarget(Target):
@@ -128,3 +128,16 @@ def test_what_is_deleted_does_not_always_make_room_enough(
 
     assert {"c.py"} == tree(folder).keys()
     assert {"a.bin"} == result.failed.keys() and 1 == result.deleted
+
+
+def test_what_failed_for_another_reason_is_not_tried_again_for_that(
+    full: Cycle, small: FullTarget
+) -> None:
+    full.s3.put("dags/a.bin", bytes(LARGE_BYTES + 3))
+    full.s3.put("dags/b.py", b"b")
+    full.s3.inject(error(403, "AccessDenied"), is_get("b.py"))
+
+    result = full.apply(delete=["old.py"])
+
+    assert {"b.py"} == result.failed.keys()
+    assert 1 == full.gets().count("b.py")

@@ -77,7 +77,7 @@ class ListingApplier:
             log.warning("target_full", files_to_delete=len(plan.delete))
             self._order.delete_all()
             self._too_large.clear()
-            await self._publish_all([(p, e) for p, e in plan.publish if not self._is_done(p, e)])
+            await self._publish_all([item for item in plan.publish if self._is_open(*item)])
         for path, entry in self._too_large:
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             what = f"cannot write {path!r}, of {entry.size_bytes} bytes, to {self._target.path}"
@@ -100,9 +100,14 @@ class ListingApplier:
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
-    def _is_done(self, path: str, entry: Entry) -> bool:
+    def _is_open(self, path: str, entry: Entry) -> bool:
+        """
+        Whether it has neither been published in this cycle nor failed.
+        """
+        if path in self._result.failed:
+            return False
         held = self._target.managed.files.get(path)
-        return held is not None and held.etag == entry.etag and path not in self._damaged
+        return held is None or held.etag != entry.etag or path in self._damaged
 
     async def _publish_next(self, items: Iterator[Item]) -> None:
         for path, entry in items:
