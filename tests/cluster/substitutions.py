@@ -177,8 +177,13 @@ def lead_to_the_dags(objects: list[Values], site: Site) -> None:
 
 def bring_the_claims(objects: list[Values], _: Site) -> None:
     """
-    Give a pod a folder of its own where it has a claim that the chart does not make.
+    Give a pod a folder of its own where it has a claim that the chart does not make, or that its
+    StatefulSet would make.
     """
+    for one in objects:
+        for claim in one.get("spec", {}).pop("volumeClaimTemplates", None) or []:
+            volume = {"name": claim["metadata"]["name"], "emptyDir": {}}
+            one["spec"]["template"]["spec"]["volumes"].append(volume)
     made = {one["metadata"]["name"] for one in objects if one["kind"] == "PersistentVolumeClaim"}
     for spec in specs(objects):
         for volume in spec.get("volumes") or []:
@@ -251,8 +256,8 @@ WITHOUT_AIRFLOW = (
         lead_to_the_dags,
     ),
     Substitution(
-        "A claim that the user brings is an emptyDir: the cluster may provision nothing, and only "
-        "the pod that writes it reads it.",
+        "A claim that the user brings, or that is a pod's own, is an emptyDir: the cluster may "
+        "provision nothing, and only the pod that writes it reads it.",
         bring_the_claims,
     ),
     *_IN_BOTH,
