@@ -44,8 +44,10 @@ def publish(place: Namespace, objects: list[Values], image: str, endpoint: str, 
     The cluster may have neither Services nor DNS, so it gets the address of the pod.
     """
     text = yaml.safe_dump_all(objects).replace("http://s3:7070", endpoint)
-    text = text.replace("first-dags", f"dags-{word}").replace('print("hello")', f'print("{word}")')
-    again = list(yaml.safe_load_all(text))
+    again = list(yaml.safe_load_all(text.replace("first-dags", f"dags-{word}")))
+    (dags,) = (one for one in again if one["kind"] == "ConfigMap")
+    for name, dag in dags["data"].items():
+        dags["data"][name] = dag.replace('print("hello")', f'print("{word}")')
     (job,) = (one for one in again if one["kind"] == "Job")
     job["metadata"]["name"] = f"publish-{word}"
     job["spec"]["template"]["spec"]["containers"][0]["image"] = image
