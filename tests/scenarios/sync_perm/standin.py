@@ -19,7 +19,12 @@ with psycopg2.connect(os.environ["{CONN}"]) as database:
         " ab_role WHERE id > 5 AND id NOT IN (SELECT role_id FROM ab_permission_view_role)"
     )
 """
-FOREVER = "import time; time.sleep(3600)"
+# Its command line says when the script has been read, and another one may be put in its place.
+FOREVER = """
+import os, sys
+sleep = "import time; time.sleep(3600)"
+os.execv(sys.executable, [sys.executable, "-c", sleep, *sys.argv, "asleep"])
+"""
 # What SQLite's types are on PostgreSQL.
 TYPES = {
     "INTEGER": "SERIAL",
