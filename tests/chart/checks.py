@@ -221,11 +221,12 @@ def environment_complaints(values: Values) -> list[str]:
 
 def answers(container: Values) -> bool:
     """
-    Whether tasks can ask it for older releases.
+    Whether tasks can ask it for older releases, or commits.
     """
     given = environment(container)
     kind = (given.get("S3_SYNC_SOURCE"), given.get("S3_SYNC_LAYOUT"))
-    return container.get("restartPolicy") == "Always" and kind == ("release", "snapshot")
+    has_versions = kind == ("release", "snapshot") or container["name"] == "git-sync-wrapper"
+    return container.get("restartPolicy") == "Always" and has_versions
 
 
 def probe_complaints(values: Values) -> list[str]:

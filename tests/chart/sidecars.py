@@ -308,7 +308,7 @@ SIDECARS: Mapping[str, Charted] = {
     "git-sync-wrapper": Charted(
         settings=git_sync_wrapper.settings.Settings,
         prefix=git_sync_wrapper.settings.PREFIX,
-        snippets=("chart", "codecommit", "extra", "init", "native"),
+        snippets=("chart", "codecommit", "extra", "init", "native", "versions"),
         foreign=lambda: git_sync_wrapper.flags.table.VARIABLES,
         wanted=frozenset({"GITSYNC_REPO", "GITSYNC_REF", "GITSYNC_ROOT", "GITSYNC_LINK"}),
         volume_complaints=commits_complaints,

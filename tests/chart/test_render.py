@@ -102,6 +102,12 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
         **dict.fromkeys(READERS_AS_PODS, COMMITS),
         "task pod": {"git-sync-wrapper": "init"},
     },
+    ("git-sync-wrapper.versions.yaml",): dict.fromkeys(
+        ("dag-processor", "worker", "scheduler"), COMMITS
+    ),
+    (AS_PODS, "git-sync-wrapper.versions.yaml"): dict.fromkeys(
+        ("dag-processor", "task pod", "scheduler"), COMMITS
+    ),
     ("examples/git-sync-deployment.yaml", "kerberos.native.yaml"): dict.fromkeys(
         ("triggerer", "worker"), TICKETS
     ),
@@ -115,6 +121,7 @@ FOLDERS = {
     "git-sync-wrapper.codecommit.yaml": "/opt/airflow/dags/repo/dags",
     "git-sync-wrapper.extra.yaml": "/git/repo/dags",
     "git-sync-wrapper.native.yaml": "/git/repo/dags",
+    "git-sync-wrapper.versions.yaml": "/git/repo",
     "values-git-sync.yaml": "/opt/airflow/dags/repo/dags",
 }
 

@@ -50,6 +50,7 @@ STARTED: tuple[tuple[str, ...], ...] = (
     ("git-sync-wrapper.chart.yaml",),
     ("git-sync-wrapper.extra.yaml",),
     (AS_PODS, "git-sync-wrapper.native.yaml", "git-sync-wrapper.init.yaml"),
+    (AS_PODS, "git-sync-wrapper.versions.yaml"),
     ("values.yaml", "values-airflow-2.yaml", "values-dev.yaml"),
     ("values.yaml", "values-git-sync.yaml", "values-prd.yaml"),
     ("values.yaml", "values-prd.yaml", "examples/fargate.yaml"),

@@ -23,7 +23,7 @@ from sidecar_runtime.volume.trees import remove_tree
 
 NAME = "ask.sock"
 # Reasons for which no later question gets another answer.
-GONE = {"release_missing", "release_invalid"}
+GONE = {"release_missing", "release_invalid", "commit_missing"}
 _QUESTION = re.compile(r"/revisions/([0-9a-f]{40}|[0-9a-f]{64})")
 
 

@@ -244,15 +244,21 @@ class Snapshots:
             return True
         return now - found.st_mtime < self.retain_seconds
 
+    def drop_asked(self, fence: Fence) -> None:
+        """
+        Remove all that was asked for and is not in use: it comes again.
+        """
+        self.make_room(self.asked_bytes, fence)
+
     def drop_oldest(self, fence: Fence) -> str:
         """
         Remove the snapshot that was replaced first, though its time has not come; return it.
 
-        Empty where there is none but what the link shows and what is in use, or where the link
-        shows nothing.
+        Empty where there is none but what the link shows, what was asked for and what is in use,
+        or where the link shows nothing.
         """
         current = self.current()
-        older = self._older([current]) if current else []
+        older = self._older([current, *self.asked()]) if current else []
         return next((name for name in reversed(older) if self._remove(name, fence)), "")
 
     def _older(self, kept: Collection[str]) -> list[str]:

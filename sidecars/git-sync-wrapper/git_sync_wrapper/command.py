@@ -25,6 +25,7 @@ from git_sync_wrapper.settings import PREFIX, Settings, load_settings
 from git_sync_wrapper.sidecar import GitSyncWrapper
 from git_sync_wrapper.status import Status
 from sidecar_runtime import __version__, logs
+from sidecar_runtime.asking.asked import Asked
 from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.gate import make_gate
@@ -172,6 +173,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
         status=status,
         report=ErrorFile("" if settings.dry_run else options.error_file),
         past=Past(TargetLock()),
+        asked=Asked() if settings.answers else None,
     )
     sidecar = GitSyncWrapper(context)
     about = About("git-sync-wrapper", __version__, options.source, options.link)

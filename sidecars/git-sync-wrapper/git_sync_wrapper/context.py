@@ -16,6 +16,7 @@ from git_sync_wrapper.poll.polls import Poller
 from git_sync_wrapper.published.volume import Published
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.status import Status
+from sidecar_runtime.asking.asked import Asked
 from sidecar_runtime.errors import GaveUp
 from sidecar_runtime.gate.gate import Gate
 from sidecar_runtime.volume.lock import TargetLock
@@ -49,6 +50,9 @@ class Past:
 class Context:
     """
     What a session works with.
+
+    Args:
+        asked: What consumers wait for; None where nobody may ask.
     """
 
     settings: Settings
@@ -62,6 +66,7 @@ class Context:
     status: Status
     report: ErrorFile
     past: Past
+    asked: Asked | None = None
 
     def note(self, published: Published) -> None:
         """

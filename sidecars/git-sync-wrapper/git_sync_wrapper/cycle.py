@@ -5,6 +5,7 @@ One cycle: lock → poll → git-sync → publish.
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from git_sync_wrapper.context import Context, GitSyncExitError
 from git_sync_wrapper.inspection import Inspection
@@ -13,11 +14,15 @@ from git_sync_wrapper.publisher import Publisher
 from git_sync_wrapper.room import with_room
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate.checks import Undecided
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.process import polls_per_cycle
 from sidecar_runtime.volume.errors import explained
 from sidecar_runtime.volume.lock import read_holder
+
+if TYPE_CHECKING:
+    from git_sync_wrapper.asking.asking import Asking
 
 log = get_logger("cycle")
 
@@ -35,6 +40,11 @@ class Session:
         self._options = context.options
         self._publisher = Publisher(context)
         self._inspection = Inspection(context, polls_per_cycle(self._settings.interval_seconds))
+        self._asking: Asking | None = None
+        if context.asked is not None:
+            from git_sync_wrapper.asking.asking import Asking  # noqa: PLC0415 - no server in one-shots
+
+            self._asking = Asking(context, context.asked)
         self._volume: Volume | None = None
         self._settled_at = ""
         """The commit that git-sync found when it last ran well, or that was published."""
@@ -54,7 +64,7 @@ class Session:
             self._context.gate.ask_again()
         self._context.engine.access.start_over()
         try:
-            outcome = self._run(fence)
+            outcome = self._run_and_answer(fence)
         except SidecarError as error:
             raise self._failed(error) from error
         except BaseException:
@@ -93,10 +103,30 @@ class Session:
         """
         Close what is open.
         """
+        if self._asking is not None:
+            self._asking.close()
         if self._volume is not None:
             self._volume.close()
             self._volume = None
         self._context.poller.close()
+
+    def _run_and_answer(self, fence: Fence) -> Outcome:
+        """
+        Run, and then bring what consumers ask for, unless the remote fails.
+        """
+        asking = self._asking
+        if asking is None:
+            return self._run(fence)
+        try:
+            outcome = self._run(fence)
+        except Undecided:  # the gate is out of order, and the remote is not
+            asking.bring(fence)
+            raise
+        except SidecarError as error:
+            asking.note_outage(error)
+            raise
+        asking.bring(fence)
+        return outcome
 
     def _run(self, fence: Fence) -> Outcome:
         if self._settings.dry_run:
@@ -104,6 +134,8 @@ class Session:
         volume = self._open()
         with explained(f"cannot lock {volume.root}"):  # as where the file system has no locks
             is_holder = self._context.past.lock.try_acquire(LOCK, volume.store)
+        if self._asking is not None:
+            self._asking.follow(volume if is_holder else None, fence)
         if not is_holder:
             published = volume.published()
             self._inspection.look_when_due(published.commit, volume, fence, is_holder=False)
@@ -174,6 +206,8 @@ class Session:
                     self._settings.retain_seconds, self._options.stale_worktree_timeout_seconds
                 ),
                 retain_bytes=self._settings.retain_bytes,
+                asked_count=self._settings.keep_asked,
+                asked_bytes=self._settings.keep_asked_bytes,
                 fsync=self._settings.fsync,
             )
             self._settled_at = ""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar_runtime.asking.asked import AskMetrics
 from sidecar_runtime.gate.gate import GateMetrics
 from sidecar_runtime.metrics import UNSERVED, Metrics
 
@@ -92,6 +93,7 @@ class WrapperMetrics(Metrics):
         super().__init__("git-sync-wrapper", version, revision, is_served=is_served)
         self.publishes_revisions()
         self.gate = GateMetrics(self)
+        self.asked = AskMetrics(self)
         self.git_sync: GitSyncMetrics = UNSERVED
         if is_served:
             self.git_sync = GitSyncMetrics()

@@ -2,8 +2,8 @@
 Room on the volume for one commit more.
 
 git-sync never gets over a full volume by itself: what did not fit stays. So room is made before it
-runs, and where that was not enough, again: commits that are kept for their readers go, the oldest
-first, and never the one that is shown.
+runs, and where that was not enough, again: commits that were asked for go, then those that are kept
+for their readers, the oldest first, and never the one that is shown.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def with_room(
     """
     if is_new and volume.lacking_bytes() > 0:
         remove_stale(engine_root)
+        volume.drop_asked(fence)
         while 0 < volume.lacking_bytes() < WORTH * volume.older_bytes():
             if not volume.drop_oldest(fence):
                 break
@@ -52,6 +53,7 @@ def with_room(
                 raise
             # git-sync collects garbage by the number of packs, not by their size: that may be all.
             throw_away(engine_root)
+            volume.drop_asked(fence)
             if not (is_first or volume.drop_oldest(fence)):
                 raise
             is_first = False

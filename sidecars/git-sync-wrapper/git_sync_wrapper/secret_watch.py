@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from git_sync_wrapper.flags.options import Options
-from git_sync_wrapper.poll.ls_remote_poller import COOKIE_FILE
+from git_sync_wrapper.remote_git import COOKIE_FILE
 from git_sync_wrapper.settings import Settings
 from sidecar_runtime.logs import get_logger
 

@@ -110,6 +110,20 @@ class Settings(GateSettings):
         text="What older commits may take on the volume, beyond what they share with the shown "
         "one: above that the oldest goes, though its time has not come. Unset: no limit.",
     )
+    keep_asked: int = setting(
+        "KEEP_ASKED",
+        count,
+        default="20",
+        text="How many older commits to keep that a pod has asked for (DAG versions of Airflow 3), "
+        "beside those of RETAIN_COUNT. 0: nobody may ask.",
+    )
+    keep_asked_bytes: int = setting(
+        "KEEP_ASKED_BYTES",
+        byte_size,
+        default="256Mi",
+        text="What they may take on the volume, beyond what they share with the shown commit; the "
+        "ones seen in use last stay.",
+    )
     fsync: bool = setting(
         "FSYNC",
         boolean,
@@ -136,6 +150,13 @@ class Settings(GateSettings):
         default="AWSCURRENT",
         text="Which version of the secret in Secrets Manager is read.",
     )
+
+    @property
+    def answers(self) -> bool:
+        """
+        Whether consumers may ask for older commits.
+        """
+        return bool(self.keep_asked) and not (self.one_shot or self.dry_run)
 
 
 def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:

@@ -33,8 +33,11 @@ class GitSyncWrapper:
     def watch(self, wake: Callable[[], None]) -> None:
         """
         Let the signal of ``--sync-on-signal`` ask for a cycle (SIGHUP always does), and a file of
-        credentials that changes: a person may just have fixed what was refused.
+        credentials that changes: a person may just have fixed what was refused. So does a consumer
+        that asks for a commit.
         """
+        if self._context.asked is not None:
+            self._context.asked.wake = wake
         settings, options = self._context.settings, self._context.options
         watch_secrets(secret_files(settings, options), wake)
         asked = options.sync_signal

@@ -35,10 +35,11 @@ def is_synced(database: Database) -> bool:
 
 
 def wait_for_child(daemon: SyncPerm) -> list[int]:
-    """Wait until the pass is FOREVER, read and asleep, and return its process and their children."""
+    """Wait until the pass is FOREVER, and asleep; return its process and their children."""
     daemon.wait_for_event("pass_started", PASS_SECONDS)
     children = wait_until(daemon.children, "its process", PASS_SECONDS)
-    wait_until(lambda: "airflow sync-perm asleep" in command_line(children[0]), "it runs", PASS_SECONDS)
+    asleep = "airflow sync-perm asleep"
+    wait_until(lambda: asleep in command_line(children[0]), "it runs", PASS_SECONDS)
     return children
 
 

@@ -129,6 +129,8 @@ class Volume:
         retain_count: int,
         retain_seconds: float,
         retain_bytes: int | None = None,
+        asked_count: int = 0,
+        asked_bytes: int = 0,
         fsync: bool = True,
     ) -> None:
         self._options = options
@@ -153,6 +155,8 @@ class Volume:
                 link=link,
                 retain_count=retain_count,
                 retain_seconds=retain_seconds,
+                asked_count=asked_count,
+                asked_bytes=asked_bytes,
                 fsync=fsync,
             )
             self._open = [
@@ -213,21 +217,72 @@ class Volume:
         those of a commit that is shown again must be new to whoever compares times.
         """
         with explained(f"cannot make a snapshot of {commit}"):
-            self._taken.pop(commit, None)
-            shared = self._share(worktree)
-
-            def make(name: str) -> None:
-                self._snapshots.add(name, fill_and_list, fence)
-
-            def fill_and_list(folder: int) -> None:
-                with opened(worktree) as checkout:
-                    fill(checkout, folder)
-                self._list(commit, folder, shared)
-
-            if self._snapshots.has(commit):
+            make = self._maker(commit, worktree, self._share(worktree), fence)
+            if self.has(commit):
                 self._replace(commit, make, fence)
             else:
                 make(commit)
+
+    def has(self, commit: str) -> bool:
+        """
+        Whether there is a snapshot of a commit, shown or not; from any thread.
+        """
+        return self._snapshots.has(commit)
+
+    @property
+    def asked_count(self) -> int:
+        """
+        How many snapshots are here because they were asked for.
+        """
+        return len(self._snapshots.asked())
+
+    def keep_asked(self, commit: str, worktree: str, fence: Fence) -> None:
+        """
+        Make a snapshot of a worktree that was asked for; what is shown does not change.
+
+        Raises:
+            SidecarError: ``asked_too_much``: what is in use leaves too little room among them.
+        """
+        with explained(f"cannot make a snapshot of {commit}"):
+            shared = self._share(worktree)
+            shown = set(self._files(self._snapshots.current())[::2])
+            with opened(worktree) as checkout:
+                files = taken(".", checkout)
+            own = zip(files[::2], files[1::2], strict=True)
+            needed_bytes = sum(size for inode, size in own if inode not in shown)
+            if not self._snapshots.make_room(needed_bytes, fence):
+                raise SidecarError(
+                    "asked_too_much",
+                    f"{commit} and what is in use take more than GIT_SYNC_WRAPPER_KEEP_ASKED_BYTES",
+                    "Raise it, and the sizeLimit of the volume with it.",
+                )
+            prepared = f".{commit}"
+            self._maker(commit, worktree, shared, fence)(prepared)
+            self._snapshots.keep_asked(prepared, commit, fence)
+            self._remove_lists()
+
+    def drop_asked(self, fence: Fence) -> None:
+        """
+        Remove all that was asked for and is not in use: it comes again.
+        """
+        with explained(f"cannot clear {self.root}/{STORE}"):
+            self._snapshots.drop_asked(fence)
+            self._remove_lists()
+
+    def _maker(
+        self, commit: str, worktree: str, shared: Mapping[str, str], fence: Fence
+    ) -> Callable[[str], None]:
+        """
+        Return what makes a snapshot of a worktree under a name, with the list of the commit.
+        """
+        self._taken.pop(commit, None)
+
+        def fill_and_list(folder: int) -> None:
+            with opened(worktree) as checkout:
+                fill(checkout, folder)
+            self._list(commit, folder, shared)
+
+        return lambda name: self._snapshots.add(name, fill_and_list, fence)
 
     def _replace(self, commit: str, make: Callable[[str], None], fence: Fence) -> None:
         """
@@ -381,8 +436,9 @@ class Volume:
         Return what older commits take beyond what they share with the shown one.
         """
         sizes: dict[int, int] = {}
+        asked = set(self._snapshots.asked())  # they have a limit of their own
         for commit in self._snapshots.revisions():
-            files = self._files(commit)
+            files = self._files(commit) if commit not in asked else array("Q")
             sizes.update(zip(files[::2], files[1::2], strict=True))
         shown = set(self._files(self._snapshots.current())[::2])
         return sum(size for inode, size in sizes.items() if inode not in shown)

@@ -15,15 +15,13 @@ from s3_sync.release.source import Release, ReleaseSource
 from s3_sync.settings import Settings
 from s3_sync.source import Order
 from s3_sync.tree.target import Target, Torn, changed_by_others
-from sidecar_runtime.asking.ask_socket import AskSocket
+from sidecar_runtime.asking.answers import Answers
 from sidecar_runtime.asking.asked import Asked
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
 
-# A cycle brings no more after this long: what is published next waits for it.
-SECONDS = 5.0
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 log = get_logger("asked")
@@ -39,10 +37,9 @@ class Asking:
     ) -> None:
         self._path = settings.dest_path
         self._metrics = metrics
-        self._asked = asked
         self._source = source
+        self._answers = Answers(settings.dest_path, metrics.asked, asked)
         self._layout: Snapshot | None = None
-        self._socket: AskSocket | None = None
 
     def follow(self, layout: Layout | None, fence: Fence) -> None:
         """
@@ -51,28 +48,17 @@ class Asking:
         Raises:
             CycleAbandoned: The fence was revoked; another thread answers there.
         """
-        with fence:
-            self.close()
-            if not isinstance(layout, Snapshot):
-                return
+        self.close()
+        if isinstance(layout, Snapshot):
             self._layout = layout
-            try:
-                self._socket = AskSocket(layout.store, self._may_have, self._asked.ask)
-            except OSError as error:
-                log.warning(
-                    "ask_socket_unavailable",
-                    error=error.strerror or str(error),
-                    advice=f"Nobody can ask for older releases on {self._path}: DAG versions end "
-                    "with what is kept there. Some file systems have no sockets.",
-                )
+            self._answers.follow(layout.store, self._may_have, fence)
 
     def close(self) -> None:
         """
         Answer no more; what was brought stays.
         """
-        if self._socket is not None:
-            self._socket.close()
-        self._socket = self._layout = None
+        self._answers.close()
+        self._layout = None
 
     async def bring(self, fence: Fence) -> None:
         """
@@ -85,16 +71,17 @@ class Asking:
         layout = self._layout
         if layout is None:
             return
-        if self._socket is None or not self._socket.is_at(layout.store):
-            self.follow(layout, fence)
-        until = time.monotonic() + SECONDS
-        for revision in self._asked.waiting():
-            if fence.is_revoked:
-                raise CycleAbandoned
-            if time.monotonic() > until:
-                self._asked.wake()
-                break
-            await self._answer(layout, revision, fence)
+        self._answers.follow(layout.store, self._may_have, fence)
+        for revision in self._answers.due(fence):
+            with self._answers.answering(revision):
+                try:
+                    await self._bring(layout, revision, fence)
+                except Torn as torn:
+                    raise changed_by_others(torn) from None
+                except OSError as error:
+                    self.make_way(error, fence)
+                    what = f"cannot write to {self._path}"
+                    raise explain_os_error(error, what, self._path) from error
         self._metrics.asked.kept.set(layout.asked_count)
 
     def make_way(self, error: OSError, fence: Fence) -> None:
@@ -107,9 +94,9 @@ class Asking:
 
     def note_outage(self, error: SidecarError | None) -> None:
         """
-        Note how the cycle ended: while the source fails, its backoff decides when it is asked.
+        Note how the cycle ended.
         """
-        self._asked.outage = error
+        self._answers.note_outage(error)
 
     def _may_have(self, revision: str) -> bool:
         """
@@ -117,28 +104,6 @@ class Asking:
         """
         layout = self._layout
         return layout is not None and layout.has(revision) and self._source.vouches_for(revision)
-
-    async def _answer(self, layout: Snapshot, revision: str, fence: Fence) -> None:
-        failure: SidecarError | None = None
-        try:
-            await self._bring(layout, revision, fence)
-        except SidecarError as error:
-            failure = error
-        except Torn as torn:
-            failure = changed_by_others(torn)
-        except OSError as error:
-            self.make_way(error, fence)
-            failure = explain_os_error(error, f"cannot write to {self._path}", self._path)
-        if failure is not None:
-            log.warning(
-                "revision_not_brought",
-                revision=revision,
-                reason=failure.reason,
-                error=failure.message,
-                advice=failure.advice,
-            )
-        self._asked.settle(revision, failure)
-        self._metrics.asked.brought("failed" if failure else "brought").inc()
 
     async def _bring(self, layout: Snapshot, revision: str, fence: Fence) -> None:
         """

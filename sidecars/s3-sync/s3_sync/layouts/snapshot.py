@@ -187,7 +187,7 @@ class Snapshot:
         """
         Remove all that was asked for and is not in use.
         """
-        self._snapshots.make_room(self._snapshots.asked_bytes, fence)
+        self._snapshots.drop_asked(fence)
 
     @contextmanager
     def aside(self, revision: str, wanted: Mapping[str, Content], fence: Fence) -> Iterator[Target]:

@@ -1,0 +1,134 @@
+"""
+The history of what is shown, without files: whether a commit belongs to it.
+
+A server gives any commit by its hash, on the big forges those of every fork too. So what a consumer
+asks for must lead to what is shown: nobody but who may push to the ref decides what is run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+
+from git_sync_wrapper.context import Context
+from git_sync_wrapper.git import surroundings
+from git_sync_wrapper.published.volume import STORE, Volume
+from git_sync_wrapper.remote_git import RemoteGit
+from sidecar_runtime import child
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.volume.trees import remove_tree
+
+# In the store, where a start sweeps it: it is fetched again.
+FOLDER = ".history"
+# Commits alone, a few hundred bytes each; a server that knows no filters sends all.
+FETCH = ("fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-recurse-submodules")
+COMMITS_ALONE = "--filter=tree:0"
+# What was fetched has a name, so that the next fetch brings only what is new.
+TIP, SHOWN = "refs/history/tip", "refs/history/shown"
+
+
+class History:
+    """
+    A repository of commits in the store of a volume.
+    """
+
+    def __init__(self, context: Context, volume: Volume) -> None:
+        self._options = context.options
+        self._environ = context.environ
+        self._remote = RemoteGit(context.options, context.engine.access, context.environ)
+        self._store = volume.store
+        self._path = os.path.join(volume.root, STORE, FOLDER)
+
+    def require(self, commit: str, shown: str, fence: Fence) -> None:
+        """
+        Return if a commit is in the history of the one that is shown.
+
+        Raises:
+            SidecarError: ``commit_missing`` if it is not in the ref's either, ``commit_not_shown``
+                if it is; or the remote fails.
+            CycleAbandoned: The fence was revoked.
+        """
+        try:
+            self._require(commit, shown, fence)
+        except SidecarError as error:
+            if error.reason not in ("commit_missing", "commit_not_shown"):
+                remove_tree(FOLDER, self._store)  # it may be what fails, or fill the volume
+            raise
+
+    def _require(self, commit: str, shown: str, fence: Fence) -> None:
+        if not os.path.isdir(self._path):
+            init = ("init", "--quiet", "--bare", "--template=", self._path)
+            self._ask(init, os.path.dirname(self._path), fence)
+        # By name first: some servers give nothing by its hash.
+        for wanted, place in ((self._options.ref, TIP), (shown, SHOWN)):
+            if not self._has(shown, fence):
+                self._fetch(wanted, place, fence)
+        if self._leads(commit, shown, fence):
+            return
+        self._fetch(self._options.ref, TIP, fence)
+        if self._leads(commit, TIP, fence):
+            raise SidecarError(
+                "commit_not_shown",
+                f"{commit} is newer than {shown}, which is shown here",
+                "It comes when it is shown; look at what the gate says of it.",
+            )
+        raise SidecarError(
+            "commit_missing",
+            f"{commit} is not in the history of {self._options.ref}",
+            "Only commits of the ref are brought; a forced push takes some out of its history.",
+        )
+
+    def _fetch(self, wanted: str, place: str, fence: Fence) -> None:
+        self._remote.run(
+            [*FETCH, COMMITS_ALONE, "origin", f"+{wanted}:{place}"],
+            "the history cannot be fetched",
+            fence,
+            deadline_seconds=self._options.sync_timeout_seconds,
+            folder=self._path,
+            configs=[("remote.origin.url", self._options.repo)],
+        )
+
+    def _has(self, commit: str, fence: Fence) -> bool:
+        return self._tell(("cat-file", "-e", f"{commit}^{{commit}}"), fence, no=(1, 128))
+
+    def _leads(self, commit: str, later: str, fence: Fence) -> bool:
+        words = ("merge-base", "--is-ancestor", commit, later)
+        return self._has(commit, fence) and self._tell(words, fence)
+
+    def _tell(self, words: Sequence[str], fence: Fence, no: Collection[int] = (1,)) -> bool:
+        return self._ask(words, self._path, fence, known=(0, *no)) == 0
+
+    def _ask(
+        self, words: Sequence[str], folder: str, fence: Fence, known: Collection[int] = (0,)
+    ) -> int:
+        """
+        Let git answer from what is here; return its exit code.
+
+        Raises:
+            SidecarError: It is none that is known, or git cannot be started.
+            CycleAbandoned: The fence was revoked.
+        """
+        environ = surroundings(self._environ, [("safe.directory", "*")])
+        try:
+            said, code = child.ask(
+                [self._options.git, *words],
+                environ | {"GIT_NO_LAZY_FETCH": "1"},
+                folder,
+                question=b"",
+                fence=fence,
+                deadline_seconds=self._options.sync_timeout_seconds,
+            )
+        except (OSError, child.DeadlinePassed) as error:
+            raise _failed(str(error) or "it took too long") from None
+        if code not in known:
+            raise _failed(said.decode(errors="replace").strip() or child.ending(code))
+        return code
+
+
+def _failed(why: str) -> SidecarError:
+    return SidecarError(
+        "git_sync_failed",
+        f"git does not tell what is in the history of what is shown: {why}",
+        "Its copy on the volume is fetched again. Look at the container's memory limit.",
+    )

@@ -1,0 +1,106 @@
+"""
+git against the remote, as git-sync would run it: who logs in, and what a failure means.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from git_sync_wrapper.flags.options import Options
+from git_sync_wrapper.git import surroundings
+from git_sync_wrapper.login.access import Access
+from git_sync_wrapper.refusals import explain
+from sidecar_runtime import child
+from sidecar_runtime.fence import CycleAbandoned, Fence
+
+COOKIE_FILE = "/etc/git-secret/cookie_file"
+"""Where git-sync wants it; no flag changes that."""
+# Of what git complains of.
+LAST_LINES = 100
+LINE_CHARACTERS = 4000
+
+
+class RemoteGit:
+    """
+    Runs git with all that it needs to talk to the remote, in a process of its own each time.
+    """
+
+    def __init__(self, options: Options, access: Access, environ: Mapping[str, str]) -> None:
+        self._options = options
+        self._access = access
+        self._environ = environ
+
+    def run(
+        self,
+        words: Sequence[str],
+        doing: str,
+        fence: Fence,
+        *,
+        deadline_seconds: float,
+        folder: str = ".",
+        configs: Sequence[tuple[str, str]] = (),
+        out: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """
+        Run one command of git.
+
+        Args:
+            words: The command.
+            doing: What fails, for people.
+            configs: Configurations beside those of git-sync; nobody can read them.
+            out: Gets each line that git says.
+
+        Raises:
+            SidecarError: It failed; for each cause another reason.
+            CycleAbandoned: The fence was revoked.
+        """
+        complaints: deque[str] = deque(maxlen=LAST_LINES)
+        try:
+            ended = child.run(
+                [self._options.git, *words],
+                self._surroundings(configs),
+                folder,
+                fence=fence,
+                deadline_seconds=deadline_seconds,
+                out=out,
+                err=lambda line: complaints.append(line[-LINE_CHARACTERS:]),
+            )
+        except child.DeadlinePassed:
+            raise explain("timed out", "the remote does not answer") from None
+        except OSError as error:
+            raise explain(str(error), "git cannot be started") from None
+        if fence.is_revoked:
+            raise CycleAbandoned
+        if ended.code != 0:
+            raise explain(self._options.hide("\n".join(complaints)), doing)
+
+    def _surroundings(self, more: Sequence[tuple[str, str]]) -> dict[str, str]:
+        """
+        Return the environment in which git finds what git-sync would tell it.
+        """
+        options = self._options
+        prepared = self._access.prepare()
+        keys, known_hosts = (
+            prepared.flags[name] or "" for name in ("ssh-key-file", "ssh-known-hosts-file")
+        )
+        configs = [("core.askPass", "true")]
+        if options.cookie_file:
+            configs.append(("http.cookiefile", COOKIE_FILE))
+        configs += [*options.configs, *prepared.git_config.items(), *more]
+        return {
+            **surroundings(self._environ, configs),
+            **prepared.environ,
+            "GIT_CONFIG_GLOBAL": self._access.git_config,
+            "GIT_SSH_COMMAND": self._ssh(keys.split(":"), known_hosts),
+        }
+
+    def _ssh(self, keys: Sequence[str], known_hosts: str) -> str:
+        """
+        Return the ssh command as git-sync makes it.
+        """
+        command = self._environ.get("GIT_SSH_COMMAND") or "ssh"
+        command += "".join(f" -i {key}" for key in keys if key)
+        if self._options.ssh_known_hosts:
+            return f"{command} -o StrictHostKeyChecking=yes -o UserKnownHostsFile={known_hosts}"
+        return f"{command} -o StrictHostKeyChecking=no"

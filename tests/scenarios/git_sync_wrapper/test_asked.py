@@ -1,0 +1,301 @@
+"""Older commits that a consumer asks for: what it gets, who decides, and what stays."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.git_sync_wrapper.situations import is_pack
+from tests.support.asking import ask, asked
+from tests.support.daemon import SidecarProcess
+from tests.support.git_sync import GitSite, git_site
+from tests.support.loopback import Answer
+from tests.support.scripted import published
+from tests.support.volumes import small_volume
+from tests.support.waiting import wait_until
+
+# The volume keeps nothing that is not in use or asked for.
+KEEPS_NONE = {"GIT_SYNC_WRAPPER_RETAIN_COUNT": "0", "GIT_SYNC_WRAPPER_RETAIN_FOR": "0"}
+COMMON = {f"common{n}.py": f'x = "{os.urandom(10_000).hex()}"\n'.encode() for n in range(5)}
+BLOCK_BYTES = 4096
+BROUGHT = 'sidecar_asked_revisions_total{result="brought",sidecar="git-sync-wrapper"}'
+KEPT = 'sidecar_asked_snapshots{sidecar="git-sync-wrapper"}'
+MISSING, UNAVAILABLE = (404, "commit_missing"), 503
+
+
+def files_of(number: int) -> dict[str, bytes]:
+    """A commit of which one file is its own."""
+    return {**COMMON, "own.py": f"number = {number}\n".encode() * 200}
+
+
+@pytest.fixture
+def commits(here: GitSite) -> list[str]:
+    """Six commits, the last of them the head."""
+    return [here.repository.commit(files_of(number), whole=True) for number in range(6)]
+
+
+@pytest.fixture
+def store(here: GitSite) -> Path:
+    return here.root / ".snapshots"
+
+
+def begin(here: GitSite, **more: str) -> SidecarProcess:
+    return here.publish(**KEEPS_NONE, **more)
+
+
+def kept(store: Path) -> set[str]:
+    """The commits on the volume."""
+    return {path.name for path in store.iterdir() if path.is_dir() and path.name[0] != "."}
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {path: content for path, content in published(folder).items() if path != ".git"}
+
+
+def refusal(store: Path, commit: str) -> tuple[int, str]:
+    status, said = asked(store, commit, lambda status: status not in (200, 202))
+    return status, said["reason"]
+
+
+def test_an_older_commit_comes_beside_what_is_shown(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    wrapper = begin(here)
+    times = {path.name: path.stat().st_mtime_ns for path in here.link.glob("*.py")}
+
+    assert (200, {"name": commits[1]}) == asked(store, commits[1])
+
+    assert files_of(1) == files_in(store / commits[1])
+    assert (commits[5], files_of(5)) == (here.shown(), here.files())
+    shared = (store / commits[1] / "common1.py").stat()
+    assert os.path.samestat(shared, (here.link / "common1.py").stat())
+    assert times == {path.name: path.stat().st_mtime_ns for path in here.link.glob("*.py")}
+    wrapper.wait_for_event("revision_brought", revision=commits[1])
+    wait_until(lambda: 1 == wrapper.metrics()[KEPT], "one is kept")
+    assert 1 == wrapper.metrics()[BROUGHT]
+    here.wait_until_shown(here.repository.commit(files_of(6), whole=True), wrapper)
+    assert files_of(6) == here.files()
+
+
+def test_only_commits_of_the_ref_are_given(here: GitSite, store: Path, commits: list[str]) -> None:
+    """The server gives any commit by its hash, as forges give those of every fork."""
+    fork = here.repository.commit({"evil.py": "x"}, branch="fork", onto=commits[2])
+    other = here.repository.commit({"evil.py": "y"}, branch="other", onto="")
+    begin(here)
+
+    assert {MISSING} == {refusal(store, commit) for commit in (fork, other, "f" * 40, "f" * 64)}
+    assert {commits[5]} == kept(store)
+    asked(store, commits[2])
+    assert {commits[2], commits[5]} == kept(store)
+
+
+def test_a_forced_push_takes_commits_out_of_history(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    wrapper = begin(here)
+    asked(store, commits[1])
+    head = here.repository.commit({"new.py": "x = 1\n"}, onto=commits[0], whole=True)
+    here.wait_until_shown(head, wrapper)
+
+    assert MISSING == refusal(store, commits[3])
+    assert 200 == ask(store, f"/revisions/{commits[1]}")[0]
+    asked(store, commits[0])
+
+
+def test_what_the_gate_refuses_is_not_given_though_it_is_of_the_ref(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    wrapper = begin(here, GIT_SYNC_WRAPPER_GATE="syntax")
+    refused = here.repository.commit({"bad.py": "def 1\n"})
+    wrapper.wait_for_event("revision_refused", revision=refused)
+
+    assert (UNAVAILABLE, "commit_not_shown") == refusal(store, refused)
+    asked(store, commits[4])
+    assert {commits[4], commits[5]} == kept(store)
+
+
+def test_an_outage_is_the_answer_and_its_end_too(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    wrapper = begin(here)
+    here.server.inject(lambda exchange: exchange.send(Answer(503)), is_pack)
+    assert (UNAVAILABLE, "server_error") == refusal(store, commits[0])
+    here.server.heal()
+    asked(store, commits[0])
+
+    here.server.stop()
+    wrapper.wait_for_event("cycle_failed")
+    assert (UNAVAILABLE, "asked_in_outage") == refusal(store, commits[1])
+    assert 200 == ask(store, f"/revisions/{commits[0]}")[0]
+    assert (200, commits[5]) == (wrapper.get("/readyz").status, here.shown())
+    here.server.start()
+    asked(store, commits[1])
+
+
+def test_what_is_shown_is_repaired_without_the_remote_after_a_question(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    """git-sync's checkout is that of the shown commit again."""
+    wrapper = begin(here)
+    asked(store, commits[1])
+    shared = store / commits[1] / "common1.py"
+    here.server.stop()
+    damaged = here.link / "common1.py"
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"damaged")
+    wrapper.sighup()
+
+    wait_until(lambda: files_of(5) == here.files(), "it is whole again")
+    assert COMMON["common1.py"] == shared.read_bytes()
+
+
+def test_those_used_last_stay(here: GitSite, store: Path, commits: list[str]) -> None:
+    wrapper = begin(here, GIT_SYNC_WRAPPER_KEEP_ASKED="2")
+    for commit in commits[:4]:
+        asked(store, commit)
+
+    wrapper.sync()
+
+    assert {*commits[2:4], commits[5]} == kept(store)
+
+
+def test_what_they_may_take_is_what_they_do_not_share(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    """One file of each, and its pointer to the repository."""
+    wrapper = begin(here, GIT_SYNC_WRAPPER_KEEP_ASKED_BYTES=str(4 * BLOCK_BYTES))
+    for commit in commits[:4]:
+        asked(store, commit)
+
+    wrapper.sync()
+
+    assert {*commits[2:4], commits[5]} == kept(store)
+
+
+def test_a_kill_forgets_nothing_and_leaves_nothing(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    wrapper = begin(here)
+    asked(store, commits[2])
+    wrapper.kill()
+    with pytest.raises(OSError, match="refused"):
+        ask(store, f"/revisions/{commits[2]}")
+    (store / f".{commits[0]}").mkdir()
+    (store / f"{commits[0]}.files").write_text("{}")
+
+    begin(here).until_synced().sync()
+
+    assert {commits[2], commits[5]} == kept(store)
+    assert 200 == ask(store, f"/revisions/{commits[2]}")[0]
+    assert [] == [name for name in os.listdir(store) if commits[0] in name]
+
+
+@pytest.mark.parametrize("url", ["http", "password"])
+def test_the_history_has_no_secret_and_no_files(
+    here: GitSite, store: Path, commits: list[str], url: str
+) -> None:
+    here.server.accept(("bob", "geheim-123"))
+    userinfo = "bob:geheim-123" if url == "password" else ""
+    login = {} if userinfo else {"GITSYNC_USERNAME": "bob", "GITSYNC_PASSWORD": "geheim-123"}
+    begin(here, GITSYNC_REPO=here.server.url(userinfo=userinfo), **login)
+    asked(store, commits[0])
+
+    inside = [path for path in (store / ".history").rglob("*") if path.is_file()]
+    assert inside
+    assert not any(b"geheim" in path.read_bytes() for path in inside)
+    assert sum(path.stat().st_size for path in inside) < 20_000  # of 100 kB a commit
+
+
+@pytest.mark.parametrize("lacking", ["allowAnySHA1InWant", "allowFilter"])
+def test_servers_that_lack_something_give_older_commits_too(
+    here: GitSite, store: Path, commits: list[str], lacking: str
+) -> None:
+    """A commit by its hash, which only the old protocol lets a server refuse; or commits alone."""
+    here.repository.git("config", f"uploadpack.{lacking}", "false")
+    begin(here, GITSYNC_GIT_CONFIG="protocol.version:0")
+
+    for number in (4, 1):
+        asked(store, commits[number])
+        assert files_of(number) == files_in(store / commits[number])
+
+
+def test_submodules_come_as_they_were(here: GitSite, store: Path) -> None:
+    inner = here.server.repository("inner.git")
+    old = inner.commit({"inner.py": "x = 1\n"})
+    first = here.repository.commit_submodule("inner", here.server.url("inner.git"), old)
+    new = inner.commit({"inner.py": "x = 2\n"})
+    here.repository.commit_submodule("inner", here.server.url("inner.git"), new)
+    begin(here)
+
+    asked(store, first)
+
+    assert b"x = 1\n" == (store / first / "inner/inner.py").read_bytes()
+    assert b"x = 2\n" == (here.link / "inner/inner.py").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"GIT_SYNC_WRAPPER_KEEP_ASKED": "0"}, {"GITSYNC_ONE_TIME": "true"}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_nobody_can_ask_where_nobody_answers(here: GitSite, settings: dict[str, str]) -> None:
+    here.publish(**settings)
+    assert [] == list(here.root.rglob("ask.sock"))
+
+
+def test_who_stands_by_answers_only_once_it_holds_the_volume(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    holder = begin(here)
+    waiting = here.wrapper(**KEEPS_NONE)
+    waiting.wait_for_event("target_waiting")
+    asked(store, commits[0])
+    holder.wait_for_event("revision_brought", revision=commits[0])
+    holder.kill()
+
+    wait_until((store / "ask.sock").is_socket, "a socket")
+    waiting.sync()
+    asked(store, commits[1])
+    waiting.wait_for_event("revision_brought", revision=commits[1])
+
+
+def test_what_was_asked_for_makes_way_for_a_new_commit_on_a_full_volume(tmp_path: Path) -> None:
+    """Else a pod would follow nothing any more, for the sake of a cache."""
+    with git_site(tmp_path) as site, small_volume(site.folder / "root", "12m"):
+        made = [
+            site.repository.commit({"data.bin": os.urandom(1_500_000)}, whole=True)
+            for _ in range(4)
+        ]
+        wrapper = begin(site)
+        store = site.root / ".snapshots"
+        for commit in made[:3]:
+            asked(store, commit, lambda status: status != 202)
+
+        for _ in range(4):
+            new = site.repository.commit({"data.bin": os.urandom(1_500_000)}, whole=True)
+            site.wait_until_shown(new, wrapper, 60)
+        wrapper.kill()
+
+
+def test_a_restart_in_an_outage_says_so_to_whoever_asks(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    begin(here).kill()
+    here.server.stop()
+    wrapper = here.wrapper(**KEEPS_NONE)
+    wrapper.wait_for_event("cycle_failed")
+
+    assert (UNAVAILABLE, "asked_in_outage") == refusal(store, commits[1])
+    here.server.start()
+    asked(store, commits[1])
+
+
+def test_a_damaged_history_is_fetched_again(here: GitSite, store: Path, commits: list[str]) -> None:
+    begin(here)
+    asked(store, commits[3])
+    for path in (store / ".history/objects").rglob("*.pack"):
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes()[:-60])
+
+    asked(store, commits[1])
+    assert files_of(1) == files_in(store / commits[1])
