@@ -10,6 +10,7 @@ import base64
 import itertools
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,9 @@ from moto.server import ThreadedMotoServer
 
 from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, environment_for
 from tests.support.program import listens, own_port, start_server
+
+NAME_BYTES = 200
+NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 REGION = "us-east-1"
 
@@ -48,6 +52,10 @@ class S3Server(ABC):
     """
     Whether a key may be what no folder of a disk can hold.
     """
+    refusals: frozenset[str] = frozenset()
+    """
+    The codes of what it says to a key that its own disk cannot hold.
+    """
     access_key = ACCESS_KEY
     secret_key = SECRET_KEY
     region = REGION
@@ -56,6 +64,12 @@ class S3Server(ABC):
         self.host = host
         self.port = own_port(host)
         self._client: Any = None
+
+    def takes(self, key: str) -> bool:
+        """
+        Whether it lists such a key as it is.
+        """
+        return True
 
     @abstractmethod
     def start(self) -> None:
@@ -257,6 +271,14 @@ class VersityServer(BuiltServer):
     name = "versitygw"
     variable = "VERSITYGW_BIN"
 
+    def takes(self, key: str) -> bool:
+        """
+        Not what XML 1.0 cannot have: it lists that by another name, encoding-type or not. Nor what
+        fills a name on its disk: it makes longer ones meanwhile, and spoils what it overwrites.
+        """
+        is_long = any(len(part.encode()) > NAME_BYTES for part in key.split("/"))
+        return not is_long and not NOT_IN_XML.search(key)
+
     def command(self) -> list[str]:
         """
         The program and its arguments.
@@ -276,6 +298,7 @@ class MinioServer(BuiltServer):
 
     name = "minio"
     variable = "MINIO_BIN"
+    refusals = frozenset({"XMinioInvalidObjectName"})
 
     def command(self) -> list[str]:
         """

@@ -21,15 +21,14 @@ from tests.support.shelf import Shelf, release_daemon
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(7_200)
-# The volume keeps nothing that is not in use or asked for.
-SETTINGS: dict[str, str | None] = {
-    "S3_SYNC_LAYOUT": "snapshot",
-    "S3_SYNC_RETAIN_COUNT": "0",
-    "S3_SYNC_RETAIN_FOR": "0",
-    "S3_SYNC_KEEP_ASKED": "1",
-}
 # For tasks whose worker is killed.
 RETRIES = {"default_args": "{'retries': 3}"}
+
+
+def settings(prefix: str) -> dict[str, str | None]:
+    """The volume keeps nothing that is not in use or asked for."""
+    told = {"RETAIN_COUNT": "0", "RETAIN_FOR": "0", "KEEP_ASKED": "1"}
+    return {f"{prefix}_{name}": value for name, value in told.items()}
 
 
 class Releases:
@@ -38,17 +37,18 @@ class Releases:
     def __init__(self, home: Path, stack: ExitStack) -> None:
         s3 = stack.enter_context(FakeS3())
         self.shelf = Shelf.at(s3)
-        self.target = home / "dags"
-        self.link = self.target / "current"
-        self.daemon = stack.enter_context(release_daemon(s3, self.target, SETTINGS))
+        target, told = home / "dags", settings("S3_SYNC") | {"S3_SYNC_LAYOUT": "snapshot"}
+        self.store, self.link = target / STORE, target / "current"
+        self.daemon = stack.enter_context(release_daemon(s3, target, told))
 
     def publish(self, files: Mapping[str, bytes]) -> str:
         """Publish a version; return its name."""
         return self.shelf.publish(files).revision
 
-    def show(self, version: str) -> None:
-        """Publish an older version again."""
+    def show(self, version: str) -> str:
+        """Publish an older version again; return its name now."""
         self.shelf.point_to(self.shelf.releases[version])
+        return version
 
     def follow(self) -> None:
         """Wait until the volume shows what is current."""
@@ -65,23 +65,26 @@ class Commits:
 
     def __init__(self, home: Path, stack: ExitStack) -> None:
         self.site = stack.enter_context(git_site(home))
-        self.link = self.site.link
-        # It brings no older ones: what a run needs must be kept.
-        self.wrapper = self.site.describe(GIT_SYNC_WRAPPER_RETAIN_COUNT="10")
+        self.store, self.link = self.site.root / ".snapshots", self.site.link
+        self.wrapper = self.site.describe(**settings("GIT_SYNC_WRAPPER"))
 
     def publish(self, files: Mapping[str, bytes]) -> str:
         """As :meth:`Releases.publish`."""
         return self.site.repository.commit(files, whole=True)
 
-    def show(self, version: str) -> None:
-        """As :meth:`Releases.show`: a forced push."""
-        self.site.repository.set_branch("main", version)
+    def show(self, version: str) -> str:
+        """As :meth:`Releases.show`: a revert, which is another commit."""
+        repository = self.site.repository
+        words = ("commit-tree", f"{version}^{{tree}}", "-p", repository.head(), "-m", "revert")
+        repository.set_branch("main", commit := repository.git(*words))
+        return commit
 
     def follow(self) -> None:
         """As :meth:`Releases.follow`."""
         if not self.wrapper.is_running():
             self.wrapper.start()
         self.site.wait_until_shown(self.site.repository.head(), self.wrapper, 120)
+        self.wrapper.sync()
 
     def restart(self) -> None:
         """As :meth:`Releases.restart`."""
@@ -119,12 +122,13 @@ class World:
         assert "success" == self.live.wait_for(run, "success", "failed"), run
 
     def is_pruned(self, version: str) -> bool:
-        """Whether a cycle leaves no copy of a release on the volume."""
+        """Whether a cycle leaves no copy of a version on the volume."""
         self.source.follow()
-        return not (self.releases.target / STORE / version).exists()
+        return not (self.source.store / version).exists()
 
 
 RELEASES = (Releases, "LocalExecutor", 100)
+COMMITS = (Commits, "LocalExecutor", 10)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +163,7 @@ def world(
 on_releases = pytest.mark.parametrize("world", [RELEASES], indirect=True, ids=["releases"])
 
 
-@on_releases
+@pytest.mark.parametrize("world", [RELEASES, COMMITS], indirect=True, ids=["releases", "commits"])
 def test_a_run_ends_on_the_code_that_it_began_with(world: World) -> None:
     """Publish, run, publish in between; clear a task of the old run; roll back."""
     live = world.live
@@ -181,9 +185,9 @@ def test_a_run_ends_on_the_code_that_it_began_with(world: World) -> None:
     assert ("third", "A") == live.notes.of(run)[-1]
     assert "success" == live.wait_for(run, "success", "failed")
 
-    world.source.show(old)
+    shown = world.source.show(old)
     world.source.follow()
-    live.wait_for_version(old)
+    live.wait_for_version(shown)
     back = live.begin()
     world.end(back)
     assert [(task, "A") for task in TASKS] == live.notes.of(back)
@@ -239,7 +243,7 @@ def test_a_version_that_is_gone_fails_the_task_and_runs_nothing_else(world: Worl
 
 @pytest.mark.parametrize(
     "world",
-    [RELEASES, (Commits, "LocalExecutor", 10), (Releases, "CeleryExecutor", 10)],
+    [RELEASES, COMMITS, (Releases, "CeleryExecutor", 10)],
     indirect=True,
     ids=["releases", "commits", "celery"],
 )
@@ -264,8 +268,9 @@ def test_whatever_happens_in_between_each_task_runs_its_version(
             case 4:
                 live.components.restart("dag-processor")
             case _:
-                current = random.choice(list(known)[-5:])
-                source.show(current)
+                older = random.choice(list(known)[-5:])
+                current = source.show(older)
+                known[current] = known[older]
         source.follow()
         world.end(run)
         assert {(task, mark) for task in TASKS} == set(live.notes.of(run))

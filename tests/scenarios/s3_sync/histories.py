@@ -4,9 +4,11 @@ import contextlib
 import os
 import random
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from botocore.exceptions import ClientError
 
 from tests.support.servers import S3Server
 
@@ -74,8 +76,9 @@ class Bucket:
     def put(self, key: str, content: bytes) -> None:
         """Upload an object, if the server holds such keys."""
         if self.takes(key):
-            self._client.put_object(Bucket=self.name, Key=key, Body=content)
-            self.objects[key] = content
+            with self._unless_refused():
+                self._client.put_object(Bucket=self.name, Key=key, Body=content)
+                self.objects[key] = content
 
     def fill(self, objects: Mapping[str, bytes]) -> None:
         """Upload objects, by key."""
@@ -87,7 +90,11 @@ class Bucket:
         # Moto answers with XML that no parser takes when a control character is in the key.
         if not self.takes(key) or not key.isprintable():
             return
-        place = {"Bucket": self.name, "Key": key}
+        with self._unless_refused():
+            self._put_in_parts({"Bucket": self.name, "Key": key}, content)
+            self.objects[key] = content
+
+    def _put_in_parts(self, place: dict[str, str], content: bytes) -> None:
         upload = {**place, "UploadId": self._client.create_multipart_upload(**place)["UploadId"]}
         parts: list[dict[str, Any]] = []
         for offset in range(0, len(content), MULTIPART_MINIMUM):
@@ -96,7 +103,14 @@ class Bucket:
             answer = self._client.upload_part(**upload, PartNumber=number, Body=body)
             parts.append({"PartNumber": number, "ETag": answer["ETag"]})
         self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
-        self.objects[key] = content
+
+    @contextlib.contextmanager
+    def _unless_refused(self) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in self.server.refusals:
+                raise
 
     def delete(self, key: str) -> None:
         """Delete an object."""
@@ -105,7 +119,7 @@ class Bucket:
 
     def takes(self, key: str) -> bool:
         """Whether the server holds such a key beside those that are there."""
-        if len(key.encode()) > 1024:
+        if len(key.encode()) > 1024 or not self.server.takes(key):
             return False
         if self.server.takes_any_key:
             return "\n" not in key
