@@ -1,12 +1,13 @@
 """
-Task pods of the KubernetesExecutor get the release that is published beside the scheduler.
+Task pods of the KubernetesExecutor get the release, or the commit, that the scheduler has.
 
 For: `helm upgrade … --set-file airflowLocalSettings=airflow_local_settings.py`; Airflow 2.7 on.
-The scheduler needs an s3-sync of its own, whose folder it mounts: s3-sync.release.yaml.
-With DAG versions (Airflow 3, s3-sync.versions.yaml) tasks ask for the release of their run instead.
-Change: DEST_PATH here, or as a variable of the scheduler, where its folder is another one.
+The scheduler needs a sidecar of its own, whose folder it mounts: s3-sync.release.yaml, or for git
+scheduler: in git-sync-wrapper.versions.yaml; task pods one as an init container.
+With DAG versions (Airflow 3, *.versions.yaml) tasks ask for the version of their run instead.
+Change: DEST_PATH and GITSYNC_ROOT here, or as variables of the scheduler, where they are others.
 
-A pod that is not pinned takes the release that is current when it starts, as without this file.
+A pod that is not pinned takes what is current when it starts, as without this file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,61 +23,102 @@ from typing import Any
 __all__ = ["pod_mutation_hook"]
 
 DEST_PATH = Path(os.environ.get("DEST_PATH", "/opt/airflow/dags"))
-CONTAINER = "s3-sync"
+GITSYNC_ROOT = Path(os.environ.get("GITSYNC_ROOT", "/git"))
+
+_COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+_LOGIN = re.compile("(?<=://)[^/@]*@")
 
 _log = logging.getLogger(__name__)
 
 
 def pod_mutation_hook(pod: Any) -> None:
     """
-    Pin the s3-sync init container of a pod that Airflow is about to create.
+    Pin the init container of s3-sync or git-sync-wrapper in a pod that Airflow is about to create.
 
     Airflow calls it for each task pod and each KubernetesPodOperator, and fails the task where it
-    raises; so it never does. Pods without that container stay as they are.
+    raises; so it never does. Pods without such a container stay as they are.
     """
     try:
         for container in pod.spec.init_containers or ():
-            if container.name == CONTAINER:
-                _pin(container)
+            if container.name == "s3-sync":
+                _pin(container, "S3_SYNC_REVISION", _release)
+            # A native one stays beside the task, and follows its ref.
+            elif container.name == "git-sync-wrapper" and not _is_native(container):
+                _pin(container, "GITSYNC_REF", _commit)
     except Exception:
-        _log.exception("A pod was not pinned to a release: it takes the current one")
+        _log.exception("A pod was not pinned: it takes what is current")
 
 
-def _pin(container: Any) -> None:
+class _Unpinned(Exception):
     """
-    Give the container S3_SYNC_REVISION, unless something speaks against it.
+    Something speaks against it; the text says what.
+    """
+
+
+def _is_native(container: Any) -> bool:
+    return getattr(container, "restart_policy", None) == "Always"
+
+
+def _pin(container: Any, name: str, find: Any) -> None:
+    """
+    Give the container a variable, unless something speaks against it.
     """
     variables = {variable.name: variable.value for variable in container.env or ()}
-    if "S3_SYNC_REVISION" in variables:
-        return
-    path = DEST_PATH / ".s3-sync" / "published.json"
     try:
-        published = json.loads(path.read_bytes())
-        kind, source = published["kind"], published["source"]
-        revision = published["revision"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"no published release in {path} ({type(error).__name__}: {error})"
-    else:
-        reason = _objection(kind, source, revision, variables)
-    if reason:
-        _log.warning("A task pod takes the current release, whichever that is: %s", reason)
+        revision = find(variables)
+    except _Unpinned as reason:
+        _log.warning("A task pod takes what is current, whatever that is: %s", reason)
+        return
+    if not revision:
         return
     from kubernetes.client import V1EnvVar  # what made the pod; other components may lack it
 
-    container.env.append(V1EnvVar(name="S3_SYNC_REVISION", value=revision))
-    _log.info("A task pod gets release %s", revision)
+    others = [variable for variable in container.env if variable.name != name]
+    container.env = [*others, V1EnvVar(name=name, value=revision)]
+    _log.info("A task pod gets %s", revision)
 
 
-def _objection(kind: Any, source: Any, revision: Any, variables: dict[str, str | None]) -> str:
+def _release(variables: dict[str, str | None]) -> str:
     """
-    Return why the pod cannot be given this revision; empty where it can.
+    Return the release that s3-sync shows to the scheduler; empty where the pod has its own.
     """
+    if "S3_SYNC_REVISION" in variables:
+        return ""
+    kind, source, revision = _published(DEST_PATH / ".s3-sync", "kind", "source", "revision")
     if kind != "release" or not isinstance(revision, str) or not revision:
-        return f"{DEST_PATH} does not publish a release; set S3_SYNC_SOURCE=release there"
+        raise _Unpinned(f"{DEST_PATH} does not publish a release; set S3_SYNC_SOURCE=release there")
     if variables.get("S3_SYNC_SOURCE") != "release":
-        return f"S3_SYNC_SOURCE of its init container {CONTAINER} is not release"
+        raise _Unpinned("S3_SYNC_SOURCE of its init container s3-sync is not release")
     bucket, prefix = variables.get("AWS_BUCKET"), variables.get("KEY_PATH") or ""
     wanted = f"s3://{bucket}/{prefix.strip('/')}".rstrip("/")
     if bucket and wanted != str(source).rstrip("/"):
-        return f"it reads {wanted}, and the scheduler {source}"
-    return ""
+        raise _Unpinned(f"it reads {wanted}, and the scheduler {source}")
+    return revision
+
+
+def _commit(variables: dict[str, str | None]) -> str:
+    """
+    Return the commit that git-sync-wrapper shows to the scheduler; empty where the pod has its own.
+    """
+    ref = variables.get("GITSYNC_REF") or "HEAD"
+    if _COMMIT.fullmatch(ref):
+        return ""
+    repo, known_ref, revision = _published(GITSYNC_ROOT / ".snapshots", "repo", "ref", "revision")
+    if not isinstance(revision, str) or not _COMMIT.fullmatch(revision):
+        raise _Unpinned(f"{GITSYNC_ROOT} does not publish a commit")
+    wanted, known = (_LOGIN.sub("", str(one)) for one in (variables.get("GITSYNC_REPO"), repo))
+    if (wanted, ref) != (known, known_ref):
+        raise _Unpinned(f"it reads {ref} of {wanted}, and the scheduler {known_ref} of {known}")
+    return revision
+
+
+def _published(folder: Path, *names: str) -> list[Any]:
+    """
+    Return facts of what a sidecar has published.
+    """
+    path = folder / "published.json"
+    try:
+        published = json.loads(path.read_bytes())
+        return [published[name] for name in names]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _Unpinned(f"nothing published in {path} ({type(error).__name__}: {error})") from None

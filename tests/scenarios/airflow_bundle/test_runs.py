@@ -84,7 +84,7 @@ class Commits:
         if not self.wrapper.is_running():
             self.wrapper.start()
         self.site.wait_until_shown(self.site.repository.head(), self.wrapper, 120)
-        self.wrapper.sync()
+        self.wrapper.until_synced().sync()
 
     def restart(self) -> None:
         """As :meth:`Releases.restart`."""

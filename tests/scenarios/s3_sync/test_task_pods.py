@@ -36,6 +36,13 @@ PUBLISHED = {
     "layout": "snapshot",
 }
 
+COMMIT = "0123456789" * 4
+COMMITTED = {
+    "revision": COMMIT,
+    "repo": "https://git.example.com/data-team/dags.git",
+    "ref": "main",
+}
+
 Pod = dict[str, Any]
 
 AS_IT_IS = "as it is"
@@ -69,10 +76,12 @@ class Given:
     settings: Mapping[str, str | None] = field(default_factory=dict)
     name: str = "s3-sync"
     override: Mapping[str, str] | None = None
+    snippet: str = "s3-sync.release.yaml"
+    record: str = "dags/.s3-sync/published.json"
 
     def template(self) -> Pod:
         """Return the pod template, as the chart makes it of `workers.kubernetes`."""
-        values = load("s3-sync.release.yaml")["workers"]["kubernetes"]
+        values = load(self.snippet)["workers"]["kubernetes"]
         (container,) = values["extraInitContainers"]
         container["name"] = self.name
         variables = {one["name"]: one["value"] for one in container["env"]} | dict(self.settings)
@@ -82,7 +91,7 @@ class Given:
         base = {
             "name": "base",
             "image": "apache/airflow:3.2.2",
-            "volumeMounts": values["extraVolumeMounts"],
+            "volumeMounts": values.get("extraVolumeMounts", []),
         }
         return {
             "apiVersion": "v1",
@@ -116,12 +125,12 @@ def create(version: str, folder: Path, cases: list[Given], *, hook: str | None =
     settings = folder / "airflow/config/airflow_local_settings.py"
     settings.parent.mkdir(parents=True)
     settings.write_text(HOOK.read_text() if hook is None else hook)
-    record = folder / "dags/.s3-sync/published.json"
-    record.parent.mkdir(parents=True, exist_ok=True)
     wanted = []
     for number, given in enumerate(cases):
         template = folder / f"template{number}.yaml"
         template.write_text(yaml.safe_dump(given.template()))
+        record = folder / given.record
+        record.parent.mkdir(parents=True, exist_ok=True)
         files = {} if given.published is AS_IT_IS else {str(record): given.published}
         wanted.append({"template": str(template), "files": files, "override": given.override})
     with KubernetesApi() as api:
@@ -132,6 +141,7 @@ def create(version: str, folder: Path, cases: list[Given], *, hook: str | None =
             env={
                 **airflow.environment(None, folder),
                 "DEST_PATH": str(folder / "dags"),
+                "GITSYNC_ROOT": str(folder / "git"),
                 "KUBECONFIG": str(kubeconfig),
             },
             input=json.dumps(wanted),
@@ -161,6 +171,37 @@ def variables_of(pod: Pod) -> dict[str, str]:
     return {one["name"]: one["value"] for one in container["env"]}
 
 
+def of_commits(**differing: Any) -> Given:
+    """As :class:`Given`, of git-sync-wrapper."""
+    told = {"published": json.dumps(COMMITTED), "name": "git-sync-wrapper"} | differing
+    return Given(
+        snippet="git-sync-wrapper.init.yaml", record="git/.snapshots/published.json", **told
+    )
+
+
+# The pods that get the commit, and those that do not, with what the log says of it.
+PINNED_COMMITS = {
+    "commit": of_commits(),
+    "commit of a URL with a login": of_commits(
+        settings={"GITSYNC_REPO": "https://me:token@git.example.com/data-team/dags.git"}
+    ),
+}
+LEFT_COMMITS = {
+    "no commit published": (of_commits(published=None), "nothing published in"),
+    "no commit": (
+        of_commits(published=json.dumps(COMMITTED | {"revision": "main"})),
+        "does not publish a commit",
+    ),
+    "another branch": (
+        of_commits(settings={"GITSYNC_REF": "dev"}),
+        "it reads dev of https://git.example.com/data-team/dags.git, and the scheduler main",
+    ),
+    "another repository": (
+        of_commits(settings={"GITSYNC_REPO": "https://git.example.com/other.git"}),
+        "it reads main of https://git.example.com/other.git, and the scheduler main",
+    ),
+}
+
 # The pods that get the release, and those that do not, with what the log says of it.
 PINNED = {
     "release": Given(),
@@ -171,7 +212,7 @@ PINNED = {
     "task with a pod of its own": Given(override={"team": "sales"}),
 }
 LEFT = {
-    "nothing published": (Given(None), "no published release in"),
+    "nothing published": (Given(None), "nothing published in"),
     "a listing": (Given(json.dumps(PUBLISHED | {"kind": "listing"})), "does not publish a release"),
     "a record of an older s3-sync": (Given(json.dumps({"revision": "x"})), "KeyError"),
     "half a record": (Given(json.dumps(PUBLISHED)[:40]), "JSONDecodeError"),
@@ -201,7 +242,9 @@ def created(
     """The pods of all cases, from one process of Airflow."""
     if request.param != "2.11" and not request.config.getoption("--full"):
         pytest.skip("other versions of Airflow run with make test-full")
-    cases = {**PINNED, **{name: given for name, (given, _) in LEFT.items()}}
+    left = {name: given for name, (given, _) in (LEFT | LEFT_COMMITS).items()}
+    cases = {**PINNED, **PINNED_COMMITS, **left}
+    cases["a commit by its template"] = of_commits(settings={"GITSYNC_REF": "f" * 40})
     cases["pinned by its template"] = Given(settings={"S3_SYNC_REVISION": "by hand"})
     cases["another init container"] = Given(name="wait-for-database")
     folder = tmp_path_factory.mktemp("tasks")
@@ -249,6 +292,21 @@ def test_task_pod_gets_the_release_of_the_scheduler_and_no_other_change(
     assert given["spec"]["volumes"] == pod["spec"]["volumes"]
 
 
+@pytest.mark.parametrize("name", PINNED_COMMITS)
+def test_task_pod_gets_the_commit_of_the_scheduler(created: dict[str, Any], name: str) -> None:
+    before = {one["name"]: one for one in _environment(created["cases"][name].template())}
+    after = {one["name"]: one for one in _environment(created["pods"][name])}
+
+    assert {"name": "GITSYNC_REF", "value": COMMIT} == after.pop("GITSYNC_REF")
+    assert before.pop("GITSYNC_REF") and before == after
+
+
+def _environment(pod: Pod) -> list[dict[str, Any]]:
+    (container,) = pod["spec"]["initContainers"]
+    found: list[dict[str, Any]] = container["env"]
+    return found
+
+
 def test_pinned_pod_is_sound_for_kubernetes(created: dict[str, Any]) -> None:
     pod = created["pods"]["release"]
 
@@ -256,9 +314,9 @@ def test_pinned_pod_is_sound_for_kubernetes(created: dict[str, Any]) -> None:
     assert ["base"] == [one["name"] for one in pod["spec"]["containers"]]
 
 
-@pytest.mark.parametrize("name", LEFT)
+@pytest.mark.parametrize("name", [*LEFT, *LEFT_COMMITS])
 def test_pod_is_left_as_it_is_and_the_log_says_why(created: dict[str, Any], name: str) -> None:
-    given, reason = LEFT[name]
+    given, reason = (LEFT | LEFT_COMMITS)[name]
     pod = created["pods"][name]
 
     assert given.template()["spec"]["initContainers"] == pod["spec"]["initContainers"]
@@ -269,6 +327,8 @@ def test_pin_of_the_template_wins(created: dict[str, Any]) -> None:
     variables = variables_of(created["pods"]["pinned by its template"])
 
     assert "by hand" == variables["S3_SYNC_REVISION"]
+    commit = variables_of(created["pods"]["a commit by its template"])["GITSYNC_REF"]
+    assert "f" * 40 == commit
 
 
 def test_pod_without_our_container_is_left_alone(created: dict[str, Any]) -> None:
@@ -299,6 +359,6 @@ def test_hook_lets_a_pod_without_a_specification_pass() -> None:
 def test_everything_needed_is_in_the_standard_library_but_the_pods_own_classes() -> None:
     imports = re.findall(r"^\s*(?:from|import) ([\w.]+)", HOOK.read_text(), re.MULTILINE)
 
-    assert {"__future__", "json", "logging", "os", "pathlib", "typing"} == set(imports) - {
+    assert {"__future__", "json", "logging", "os", "pathlib", "re", "typing"} == set(imports) - {
         "kubernetes.client"
     }

@@ -106,7 +106,7 @@ class History:
         Let git answer from what is here; return its exit code.
 
         Raises:
-            SidecarError: It is none that is known, or git cannot be started.
+            SidecarError: It is not one of the known, or git cannot be started.
             CycleAbandoned: The fence was revoked.
         """
         environ = surroundings(self._environ, [("safe.directory", "*")])
