@@ -63,9 +63,8 @@ def _pin(container: Any, name: str, find: Any) -> None:
     """
     Give the container a variable, unless something speaks against it.
     """
-    variables = {variable.name: variable.value for variable in container.env or ()}
     try:
-        revision = find(variables)
+        revision = find(container, {one.name: one.value for one in container.env or ()})
     except _Unpinned as reason:
         _log.warning("A task pod takes what is current, whatever that is: %s", reason)
         return
@@ -78,7 +77,7 @@ def _pin(container: Any, name: str, find: Any) -> None:
     _log.info("A task pod gets %s", revision)
 
 
-def _release(variables: dict[str, str | None]) -> str:
+def _release(_: Any, variables: dict[str, str | None]) -> str:
     """
     Return the release that s3-sync shows to the scheduler; empty where the pod has its own.
     """
@@ -96,11 +95,15 @@ def _release(variables: dict[str, str | None]) -> str:
     return revision
 
 
-def _commit(variables: dict[str, str | None]) -> str:
+def _commit(container: Any, variables: dict[str, str | None]) -> str:
     """
     Return the commit that git-sync-wrapper shows to the scheduler; empty where the pod has its own.
     """
-    ref = variables.get("GITSYNC_REF") or "HEAD"
+    ref = variables.get("GITSYNC_REF")
+    if container.args or not ref:
+        raise _Unpinned(
+            "its ref is not in env as GITSYNC_REF, or it has arguments, which come first"
+        )
     if _COMMIT.fullmatch(ref):
         return ""
     repo, known_ref, revision = _published(GITSYNC_ROOT / ".snapshots", "repo", "ref", "revision")

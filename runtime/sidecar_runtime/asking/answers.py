@@ -16,6 +16,7 @@ from sidecar_runtime.logs import get_logger
 
 # A cycle brings no more after this long: what is published next waits for it.
 SECONDS = 5.0
+TOO_LONG = "it took longer than a cycle may take"
 
 log = get_logger("asked")
 
@@ -90,6 +91,9 @@ class Answers:
         failure: SidecarError | None = None
         try:
             yield
+        except CycleAbandoned:  # else the next cycle would begin with it, and end like this one
+            self._asked.settle(revision, SidecarError("cycle_timeout", TOO_LONG))
+            raise
         except SidecarError as error:
             failure = error
             log.warning(

@@ -141,6 +141,8 @@ class Snapshots:
                 # From now on it is an older one; its age counts from here.
                 with suppress(OSError):
                     os.utime(before, dir_fd=self.store, follow_symlinks=False)
+            with suppress(FileNotFoundError):  # from now on it is kept as what was shown
+                os.unlink(revision + ASKED, dir_fd=self.store)
             self._make_way(is_first=is_first)
             os.symlink(f"{self.store_path}/{revision}", temporary, dir_fd=self.store)
             try:
@@ -243,6 +245,13 @@ class Snapshots:
             os.utime(revision, dir_fd=self.store, follow_symlinks=False)
             return True
         return now - found.st_mtime < self.retain_seconds
+
+    def remove(self, revision: str, fence: Fence) -> None:
+        """
+        Remove a snapshot, unless the link shows it or it is in use.
+        """
+        if self.has(revision):
+            self._remove(revision, fence)
 
     def drop_asked(self, fence: Fence) -> None:
         """

@@ -114,18 +114,22 @@ class Session:
         """
         Run, and then bring what consumers ask for, unless the remote fails.
         """
-        asking = self._asking
+        asking, began = self._asking, time.monotonic()
         if asking is None:
             return self._run(fence)
+
+        def bring() -> None:
+            asking.bring(fence, began=began, is_refused=self._publisher.refusal is not None)
+
         try:
             outcome = self._run(fence)
         except Undecided:  # the gate is out of order, and the remote is not
-            asking.bring(fence)
+            bring()
             raise
         except SidecarError as error:
             asking.note_outage(error)
             raise
-        asking.bring(fence)
+        bring()
         return outcome
 
     def _run(self, fence: Fence) -> Outcome:

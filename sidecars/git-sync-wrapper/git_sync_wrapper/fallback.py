@@ -62,22 +62,33 @@ def fall_back(
     raise NoFallback(f", and the {COMMITS_BACK} before it")
 
 
-def check_out(engine: Engine, commit: str, fence: Fence, *, is_deep: bool = False) -> bool:
+def check_out(
+    engine: Engine,
+    commit: str,
+    fence: Fence,
+    *,
+    is_deep: bool = False,
+    seconds: float | None = None,
+) -> bool:
     """
     Check out a commit of the ref's history; return whether that had to be fetched, now or before.
+
+    Args:
+        seconds: What each run of git-sync may take; by default, as the settings say.
 
     Raises:
         SidecarError: ``ref_not_found`` where it is not in the history either; else as the engine.
     """
+    limit = {} if seconds is None else {"sync-timeout": f"{seconds:.3f}s"}
     if not is_deep:
         try:
-            engine.run(fence, ref=commit)
+            engine.run(fence, ref=commit, **limit)
         except SidecarError as error:
             if error.reason != "ref_not_found":
                 raise
-            engine.run(fence, depth=str(COMMITS_BACK + 1))
+            engine.run(fence, depth=str(COMMITS_BACK + 1), **limit)
         else:
             return False
     # Without a depth git asks the server for nothing that it has already.
-    engine.run(fence, ref=commit, depth="0")
+    engine.run(fence, ref=commit, depth="0", **limit)
     return True

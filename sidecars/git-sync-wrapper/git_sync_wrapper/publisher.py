@@ -12,6 +12,7 @@ from git_sync_wrapper.fallback import NoFallback, check_out, fall_back
 from git_sync_wrapper.published.commit import describe
 from git_sync_wrapper.published.tree import changed_files, links_to
 from git_sync_wrapper.published.volume import Published, Volume
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Undecided
 from sidecar_runtime.gate.gate import RevisionRefused
@@ -114,8 +115,16 @@ class Publisher:
                 if undecided is not None:
                     raise undecided from None
                 return self.refused(published)
+        is_back = volume.has(shown)
         volume.add(shown, context.engine.worktree(), fence)
-        context.hooks.prepublish(shown, fence)
+        try:
+            context.hooks.prepublish(shown, fence)
+        except SidecarError:
+            if not is_back:  # nobody may ask for what was never shown
+                volume.remove(shown, fence)
+            raise
+        if not self.is_made_as_asked(published):  # so were those that were asked for
+            volume.drop_asked(fence)
         facts = describe(
             self._options.git,
             context.environ,

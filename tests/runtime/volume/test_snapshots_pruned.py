@@ -70,6 +70,21 @@ def test_of_those_that_were_asked_for_the_last_ones_stay(
     assert {"r2", "r1", *stay, *(f"{name}{ASKED}" for name in stay)} == shelf.names()
 
 
+def test_what_was_asked_for_and_then_shown_is_kept_as_what_was_shown(shelf: Shelf) -> None:
+    """
+    Whoever resolved the link is still reading it, and holds no lock.
+    """
+    snapshots = shelf.make("r1", retain_seconds=600.0, asked_count=1, asked_bytes=1)
+    snapshots.add(".r0", filling("r0"), Fence())
+    snapshots.keep_asked(".r0", "r0", Fence())
+    for shown in ("r0", "r1"):
+        snapshots.show(shown, Fence())
+
+    assert [] == snapshots.asked()
+    assert snapshots.make_room(1, Fence())
+    assert {"r0", "r1"} == pruned(snapshots) == shelf.names()
+
+
 def test_the_age_counts_from_the_replacement_and_not_from_the_making(shelf: Shelf) -> None:
     """
     What was shown for a week is still read by who resolved the link a moment ago.

@@ -1,6 +1,7 @@
 """Older commits that a consumer asks for: what it gets, who decides, and what stays."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from tests.scenarios.git_sync_wrapper.situations import is_pack
 from tests.support.asking import ask, asked
 from tests.support.daemon import SidecarProcess
 from tests.support.git_sync import GitSite, git_site
-from tests.support.loopback import Answer
+from tests.support.loopback import Answer, Request
 from tests.support.scripted import published
+from tests.support.scripts import script
 from tests.support.volumes import small_volume
 from tests.support.waiting import wait_until
 
@@ -53,8 +55,16 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def refusal(store: Path, commit: str) -> tuple[int, str]:
-    status, said = asked(store, commit, lambda status: status not in (200, 202))
-    return status, said["reason"]
+    """What is said in the end of a commit that is not given."""
+    last: list[tuple[int, str]] = []
+
+    def is_final() -> bool:
+        status, said = asked(store, commit, lambda status: status not in (200, 202))
+        last[:] = [(status, said["reason"])]
+        return "looked up once more" not in said["error"]
+
+    wait_until(is_final, "it is sure")
+    return last[0]
 
 
 def test_an_older_commit_comes_beside_what_is_shown(
@@ -147,6 +157,72 @@ def test_what_is_shown_is_repaired_without_the_remote_after_a_question(
 
     wait_until(lambda: files_of(5) == here.files(), "it is whole again")
     assert COMMON["common1.py"] == shared.read_bytes()
+
+
+def test_the_checkout_of_what_is_shown_is_tried_again(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    """Else what is shown could not be repaired without the remote any more."""
+    wrapper = begin(here)
+    candidate = here.root / ".git-sync/candidate"
+
+    def is_of_shown(request: Request) -> bool:
+        return is_pack(request) and commits[5].encode() in request.body.partition(b"have")[0]
+
+    asked(store, commits[1])
+    wrapper.sync()  # the one before has ended
+    assert commits[5] == candidate.readlink().name
+    here.server.inject(lambda exchange: exchange.send(Answer(503)), is_of_shown)
+    shutil.rmtree(here.root / ".git-sync")  # so that the shown one must be fetched again
+    asked(store, commits[2])
+    wrapper.wait_for_event("checkout_failed", revision=commits[5])
+    assert commits[2] == candidate.readlink().name
+    here.server.heal()
+
+    wrapper.sync()
+
+    assert commits[5] == candidate.readlink().name
+
+
+def test_what_a_hook_kept_from_being_shown_is_not_given(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    refusing = here.folder / "refusing"
+    hook = script(here.folder / "hook", f"[ ! -e {refusing} ]")
+    wrapper = begin(here, GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND=hook)
+    refusing.touch()
+    new = here.repository.commit(files_of(6), whole=True)
+    wrapper.wait_for_event("cycle_failed", reason="pre_publish_hook_failed")
+
+    assert (UNAVAILABLE, "asked_in_outage") == refusal(store, new)
+    assert {commits[5]} == kept(store)
+    refusing.unlink()
+    here.wait_until_shown(new, wrapper)
+
+
+def test_the_hash_of_a_tag_is_no_version(here: GitSite, store: Path, commits: list[str]) -> None:
+    here.repository.tag("v1", commits[5], "annotated")
+    wrapper = here.wrapper(GITSYNC_REF="v1", **KEEPS_NONE)
+    here.wait_until_shown(commits[5], wrapper)
+
+    assert MISSING == refusal(store, here.repository.git("rev-parse", "refs/tags/v1"))
+    asked(store, commits[1])
+    assert {commits[1], commits[5]} == kept(store)
+
+
+def test_another_repository_has_other_versions(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    wrapper = begin(here)
+    asked(store, commits[1])
+    wrapper.kill()
+    other = here.server.repository("other.git").commit({"other.py": "x = 1\n"})
+    wrapper = here.wrapper(GITSYNC_REPO=here.server.url("other.git"), **KEEPS_NONE)
+    here.wait_until_shown(other, wrapper)
+    wrapper.sync()
+
+    assert {other} == kept(store)
+    assert MISSING == refusal(store, commits[1])
 
 
 def test_those_used_last_stay(here: GitSite, store: Path, commits: list[str]) -> None:
@@ -299,3 +375,21 @@ def test_a_damaged_history_is_fetched_again(here: GitSite, store: Path, commits:
 
     asked(store, commits[1])
     assert files_of(1) == files_in(store / commits[1])
+
+
+def test_a_history_with_all_files_makes_way_for_a_new_commit_on_a_full_volume(
+    tmp_path: Path,
+) -> None:
+    """From a server that knows no filters."""
+    with git_site(tmp_path) as site, small_volume(site.folder / "root", "16m"):
+        site.repository.git("config", "uploadpack.allowFilter", "false")
+        first = site.repository.commit({"a.py": "x = 1\n"})
+        for _ in range(5):
+            site.repository.commit({"data.bin": os.urandom(1_500_000)}, whole=True)
+        site.repository.commit({"data.bin": b"small"}, whole=True)
+        wrapper = begin(site)
+        asked(site.root / ".snapshots", first)
+
+        new = site.repository.commit({"data.bin": os.urandom(5_000_000)}, whole=True)
+        site.wait_until_shown(new, wrapper)
+        wrapper.kill()

@@ -192,6 +192,7 @@ LEFT_COMMITS = {
         of_commits(published=json.dumps(COMMITTED | {"revision": "main"})),
         "does not publish a commit",
     ),
+    "no branch": (of_commits(settings={"GITSYNC_REF": None}), "its ref is not in env"),
     "another branch": (
         of_commits(settings={"GITSYNC_REF": "dev"}),
         "it reads dev of https://git.example.com/data-team/dags.git, and the scheduler main",

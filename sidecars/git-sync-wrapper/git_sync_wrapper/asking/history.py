@@ -8,19 +8,23 @@ asks for must lead to what is shown: nobody but who may push to the ref decides 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 from git_sync_wrapper.context import Context
 from git_sync_wrapper.git import surroundings
-from git_sync_wrapper.published.volume import STORE, Volume
+from git_sync_wrapper.published.volume import HISTORY, STORE, Volume
 from git_sync_wrapper.remote_git import RemoteGit
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.trees import remove_tree
 
-# In the store, where a start sweeps it: it is fetched again.
-FOLDER = ".history"
+# A replica of the server may be behind: only what is not there twice, so long apart, is missing.
+SURE_SECONDS = 4.0
+ABSENT = 64
 # Commits alone, a few hundred bytes each; a server that knows no filters sends all.
 FETCH = ("fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-recurse-submodules")
 COMMITS_ALONE = "--filter=tree:0"
@@ -33,12 +37,18 @@ class History:
     A repository of commits in the store of a volume.
     """
 
-    def __init__(self, context: Context, volume: Volume) -> None:
+    def __init__(self, context: Context, volume: Volume, deadline_seconds: float) -> None:
+        """
+        Args:
+            deadline_seconds: What each call of git may take.
+        """
+        self._deadline_seconds = deadline_seconds
+        self._absent: dict[str, float] = {}
         self._options = context.options
         self._environ = context.environ
         self._remote = RemoteGit(context.options, context.engine.access, context.environ)
         self._store = volume.store
-        self._path = os.path.join(volume.root, STORE, FOLDER)
+        self._path = os.path.join(volume.root, STORE, HISTORY)
 
     def require(self, commit: str, shown: str, fence: Fence) -> None:
         """
@@ -52,8 +62,9 @@ class History:
         try:
             self._require(commit, shown, fence)
         except SidecarError as error:
-            if error.reason not in ("commit_missing", "commit_not_shown"):
-                remove_tree(FOLDER, self._store)  # it may be what fails, or fill the volume
+            if error.reason in ("git_sync_failed", "target_full"):
+                with suppress(OSError):  # it may be what fails, or fills the volume
+                    remove_tree(HISTORY, self._store)
             raise
 
     def _require(self, commit: str, shown: str, fence: Fence) -> None:
@@ -73,6 +84,23 @@ class History:
                 f"{commit} is newer than {shown}, which is shown here",
                 "It comes when it is shown; look at what the gate says of it.",
             )
+        self._not_here(commit)
+
+    def _not_here(self, commit: str) -> NoReturn:
+        """
+        Raises:
+            SidecarError: ``commit_missing``, or ``commit_not_shown`` where that is not sure yet.
+        """
+        now = time.monotonic()
+        since = self._absent.setdefault(commit, now)
+        if len(self._absent) > ABSENT:
+            del self._absent[next(iter(self._absent))]
+        if now - since < SURE_SECONDS:
+            raise SidecarError(
+                "commit_not_shown",
+                f"{commit} is not in the history of {self._options.ref}; it is looked up once more",
+                "A replica of the git server may be behind.",
+            )
         raise SidecarError(
             "commit_missing",
             f"{commit} is not in the history of {self._options.ref}",
@@ -84,7 +112,7 @@ class History:
             [*FETCH, COMMITS_ALONE, "origin", f"+{wanted}:{place}"],
             "the history cannot be fetched",
             fence,
-            deadline_seconds=self._options.sync_timeout_seconds,
+            deadline_seconds=self._deadline_seconds,
             folder=self._path,
             configs=[("remote.origin.url", self._options.repo)],
         )
@@ -117,7 +145,7 @@ class History:
                 folder,
                 question=b"",
                 fence=fence,
-                deadline_seconds=self._options.sync_timeout_seconds,
+                deadline_seconds=self._deadline_seconds,
             )
         except (OSError, child.DeadlinePassed) as error:
             raise _failed(str(error) or "it took too long") from None

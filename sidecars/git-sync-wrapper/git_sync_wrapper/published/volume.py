@@ -32,6 +32,8 @@ STORE = ".snapshots"
 LOCK = "lock"
 RECORD = "published.json"
 LIST = ".files"
+HISTORY = ".history"
+"""The commits of the ref without files; a start sweeps it, and it is fetched again."""
 NAMED_PATHS = 20
 AIRFLOWIGNORE = ".airflowignore"
 # Both spellings of Airflow's ignore files, globs and regular expressions, take it for any commit.
@@ -234,7 +236,8 @@ class Volume:
         """
         How many snapshots are here because they were asked for.
         """
-        return len(self._snapshots.asked())
+        with explained(f"cannot look at {self.root}"):
+            return len(self._snapshots.asked())
 
     def keep_asked(self, commit: str, worktree: str, fence: Fence) -> None:
         """
@@ -261,13 +264,23 @@ class Volume:
             self._snapshots.keep_asked(prepared, commit, fence)
             self._remove_lists()
 
+    def remove(self, commit: str, fence: Fence) -> None:
+        """
+        Remove a snapshot that was never shown.
+        """
+        with explained(f"cannot clear {self.root}/{STORE}"):
+            self._snapshots.remove(commit, fence)
+            self._remove_lists()
+
     def drop_asked(self, fence: Fence) -> None:
         """
-        Remove all that was asked for and is not in use: it comes again.
+        Remove all that was asked for and is not in use, and the history: both come again.
         """
         with explained(f"cannot clear {self.root}/{STORE}"):
             self._snapshots.drop_asked(fence)
             self._remove_lists()
+            with fence:
+                remove_tree(HISTORY, self.store)
 
     def _maker(
         self, commit: str, worktree: str, shared: Mapping[str, str], fence: Fence
