@@ -271,7 +271,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         if status == 404:
             raise VersionUnavailable(
                 f"version {version} of bundle {self.name!r} is gone: {why}. Run the DAG on its "
-                "newest version, or publish that release again"
+                "newest version, or publish that one again"
             )
         if status != 200:
             raise _NotYet(f"version {version} of bundle {self.name!r} is not here: {why}")

@@ -227,7 +227,7 @@ def test_a_version_that_was_pruned_fails_at_once_and_runs_nothing_else(
 
     said = str(failed.value)
     assert f"version {'a' * 64} of bundle 'dags' is gone: there is no s3://" in said
-    assert "publish that release again" in said
+    assert "publish that one again" in said
 
 
 def test_a_source_that_fails_is_named(
