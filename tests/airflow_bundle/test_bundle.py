@@ -409,13 +409,14 @@ def test_people_can_look_at_a_version(bundles: Bundles, link: str) -> None:
 
 
 def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Path) -> None:
-    """What it keeps, and what is in use."""
+    """What is shown, what is in use, and what is asked for; where nobody may ask, no more."""
     if reason := skip_reason():
         pytest.skip(reason)
     with git_site(tmp_path) as site:
         link = str(site.link)
         old = site.repository.commit(files_of(0), whole=True)
-        site.publish(GIT_SYNC_WRAPPER_RETAIN_COUNT="0", GIT_SYNC_WRAPPER_RETAIN_FOR="0s")
+        keeps = {"GIT_SYNC_WRAPPER_RETAIN_COUNT": "0", "GIT_SYNC_WRAPPER_RETAIN_FOR": "0s"}
+        wrapper = site.publish(**keeps)
         path = bundles.initialize(path=link)
         assert old == path.name == bundles.do("version")
 
@@ -432,7 +433,13 @@ def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Pa
         newest = site.repository.commit(files_of(2), whole=True)
         site.wait_until_shown(newest)
         wait_until(lambda: not path.exists(), "nobody uses it any more", 30)
-        assert "all there is" in fails(bundles, path=link, version=old)
+        assert path == bundles.initialize(path=link, version=old)
+        assert files_of(0).items() <= published(path).items()
+
+        wrapper.terminate()
+        (site.root / ".snapshots/ask.sock").unlink()  # as on a volume that is written elsewhere
+        site.wrapper(**keeps, GIT_SYNC_WRAPPER_KEEP_ASKED="0").wait_until_ready()
+        assert "all there is" in fails(bundles, path=link, version=new)
 
 
 def test_a_mount_that_is_not_read_only_is_named(
