@@ -188,3 +188,21 @@ def test_a_publisher_pays_where_the_bucket_wants_it_of_others(
 
     paid = {one.headers.get("x-amz-request-payer") for one in bucket.server.requests}
     assert {"requester"} == paid
+
+
+@pytest.mark.parametrize("has_keys", [True, False])
+def test_a_public_bucket_is_read_by_nobody(
+    bucket: Bucket, tmp_path: Path, has_keys: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that are there for something else go nowhere."""
+    bucket.publish(A)
+    before = len(bucket.server.requests)
+    if not has_keys:
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    settings = replace(bucket.settings, bucket_access="public")
+
+    found = Bucket(bucket.server, tmp_path / "theirs", settings).store.read(POINTER_KEY)
+
+    assert found is not None
+    assert {None} == {one.headers.get("authorization") for one in bucket.server.requests[before:]}

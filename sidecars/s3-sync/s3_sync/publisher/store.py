@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import boto3
 import botocore.session
-from botocore import exceptions
+from botocore import UNSIGNED, exceptions
 from botocore.config import Config
 
 from s3_sync.publisher.boto_errors import code_of, reason_of, status_of, unreachable
@@ -130,9 +130,11 @@ class Store:
         self.bucket = settings.bucket
         self.prefix = settings.prefix
         self._session = botocore.session.Session(profile=profile or None)
+        is_public = settings.bucket_access == "public"
+        config = _CONFIG.merge(Config(signature_version=UNSIGNED)) if is_public else _CONFIG
         try:
             self._client: Any = boto3.Session(botocore_session=self._session).client(
-                "s3", config=_CONFIG
+                "s3", config=config
             )
         except (exceptions.BotoCoreError, ValueError) as error:
             raise CredentialsError(reason_of(error), str(error)) from error
