@@ -80,13 +80,14 @@ def test_costs_no_heavy_import() -> None:
     assert out.stdout.split() == []
 
 
-def test_structlog_does_without_rich_where_that_is_installed() -> None:
+@pytest.mark.parametrize("name", ["rich", "colorama"])
+def test_structlog_does_without_what_is_there_for_colors(name: str) -> None:
     program = (
         "import sys\n"
-        "from sidecar_runtime.entry import spare_rich\n"
-        "spare_rich()\n"
+        "from sidecar_runtime.entry import spare_colors\n"
+        "spare_colors()\n"
         "import sidecar_runtime.logs\n"
-        "print(sys.modules['rich'], any(name.startswith('rich.') for name in sys.modules))\n"
+        f"print(sys.modules[{name!r}], any(one.startswith('{name}.') for one in sys.modules))\n"
     )
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
