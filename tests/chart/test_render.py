@@ -121,7 +121,7 @@ FOLDERS = {
     "git-sync-wrapper.codecommit.yaml": "/opt/airflow/dags/repo/dags",
     "git-sync-wrapper.extra.yaml": "/git/repo/dags",
     "git-sync-wrapper.native.yaml": "/git/repo/dags",
-    "git-sync-wrapper.versions.yaml": "/git/repo",
+    "git-sync-wrapper.versions.yaml": "/git/repo/dags",
     "values-git-sync.yaml": "/opt/airflow/dags/repo/dags",
 }
 
