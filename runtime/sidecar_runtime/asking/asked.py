@@ -59,12 +59,12 @@ class Asked:
                 for name, (failure, until) in self._failures.items()
                 if now < until
             }
-            if revision in self._waiting:
-                return None
             if revision in self._failures:
                 return self._failures[revision][0]
             if self.outage is not None:
                 return SidecarError("asked_in_outage", self.outage.message, self.outage.advice)
+            if revision in self._waiting:
+                return None
             if len(self._waiting) >= MOST:
                 return SidecarError("asked_too_much", f"{MOST} others are waited for")
             self._waiting[revision] = None

@@ -80,17 +80,22 @@ def test_what_failed_takes_no_place_from_what_is_waited_for(asked: Asked) -> Non
     assert asked.ask("0") is None  # forgotten: as many failures are remembered as there are places
 
 
-def test_in_an_outage_nothing_new_is_asked_for(asked: Asked) -> None:
+def test_an_outage_is_the_answer_and_what_was_asked_for_before_comes_at_its_end(
+    asked: Asked,
+) -> None:
     woken: list[None] = []
     asked.wake = lambda: woken.append(None)
     asked.ask("before")
     asked.outage = SidecarError("server_error", "S3 answers 503")
 
-    refused = asked.ask("a")
-
-    assert refused is not None and ("asked_in_outage", "S3 answers 503") == (
-        refused.reason,
-        refused.message,
-    )
-    assert asked.ask("before") is None and ["before"] == asked.waiting()
+    for name in ("a", "before"):
+        refused = asked.ask(name)
+        assert refused is not None and ("asked_in_outage", "S3 answers 503") == (
+            refused.reason,
+            refused.message,
+        )
+    assert ["before"] == asked.waiting()
     assert 1 == len(woken)
+
+    asked.outage = None
+    assert asked.ask("before") is None

@@ -10,7 +10,7 @@ from tests.scenarios.git_sync_wrapper.situations import is_pack
 from tests.support.asking import ask, asked
 from tests.support.daemon import SidecarProcess
 from tests.support.git_sync import GitSite, git_site
-from tests.support.loopback import Answer, Request
+from tests.support.loopback import Answer, Exchange, Request
 from tests.support.scripted import published
 from tests.support.scripts import script
 from tests.support.volumes import small_volume
@@ -134,6 +134,7 @@ def test_an_outage_is_the_answer_and_its_end_too(
     asked(store, commits[0])
 
     here.server.stop()
+    ask(store, f"/revisions/{commits[1]}")  # before anybody knows of the outage
     wrapper.wait_for_event("cycle_failed")
     assert (UNAVAILABLE, "asked_in_outage") == refusal(store, commits[1])
     assert 200 == ask(store, f"/revisions/{commits[0]}")[0]
@@ -393,3 +394,25 @@ def test_a_history_with_all_files_makes_way_for_a_new_commit_on_a_full_volume(
         new = site.repository.commit({"data.bin": os.urandom(5_000_000)}, whole=True)
         site.wait_until_shown(new, wrapper)
         wrapper.kill()
+
+
+def test_a_history_that_takes_too_long_leaves_nothing(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    """A server without filters sends all files, and a killed git leaves what has come of them."""
+
+    def stall(exchange: Exchange) -> None:
+        answer = exchange.good()
+        exchange.send_head(answer.status, {"Content-Length": str(len(answer.body))})
+        exchange.send_bytes(answer.body[: len(answer.body) * 3 // 4])
+        exchange.pause(10)
+
+    here.repository.git("config", "uploadpack.allowFilter", "false")
+    begin(here, GITSYNC_SYNC_TIMEOUT="3s")
+    here.server.inject(
+        stall, lambda one: is_pack(one) and b"fetch" in one.body and b"deepen" not in one.body
+    )
+
+    assert (UNAVAILABLE, "remote_timeout") == refusal(store, commits[0])
+    packs = store / ".history/objects/pack"
+    assert packs.is_dir() and [] == list(packs.glob("tmp_*"))

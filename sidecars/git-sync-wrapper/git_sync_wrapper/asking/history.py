@@ -19,7 +19,7 @@ from git_sync_wrapper.published.volume import HISTORY, STORE, Volume
 from git_sync_wrapper.remote_git import RemoteGit
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.volume.trees import remove_tree
 
 # A replica of the server may be behind: only what is not there twice, so long apart, is missing.
@@ -108,14 +108,29 @@ class History:
         )
 
     def _fetch(self, wanted: str, place: str, fence: Fence) -> None:
-        self._remote.run(
-            [*FETCH, COMMITS_ALONE, "origin", f"+{wanted}:{place}"],
-            "the history cannot be fetched",
-            fence,
-            deadline_seconds=self._deadline_seconds,
-            folder=self._path,
-            configs=[("remote.origin.url", self._options.repo)],
-        )
+        try:
+            self._remote.run(
+                [*FETCH, COMMITS_ALONE, "origin", f"+{wanted}:{place}"],
+                "the history cannot be fetched",
+                fence,
+                deadline_seconds=self._deadline_seconds,
+                folder=self._path,
+                # As one pack: a commit of its own takes a block of the volume.
+                configs=[("remote.origin.url", self._options.repo), ("fetch.unpackLimit", "1")],
+            )
+        except (SidecarError, CycleAbandoned):
+            self._remove_halves()
+            raise
+
+    def _remove_halves(self) -> None:
+        """
+        Remove what a killed git leaves: up to the whole repository, each time.
+        """
+        packs = os.path.join(self._path, "objects", "pack")
+        for name in os.listdir(packs):
+            if name.startswith("tmp_"):
+                with suppress(OSError):
+                    os.unlink(os.path.join(packs, name))
 
     def _has(self, commit: str, fence: Fence) -> bool:
         return self._tell(("cat-file", "-e", f"{commit}^{{commit}}"), fence, no=(1, 128))

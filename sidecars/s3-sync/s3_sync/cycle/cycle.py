@@ -141,6 +141,8 @@ class Session:
         except OSError as error:
             if asking is not None:
                 asking.make_way(error, fence)
+                path = self._settings.dest_path
+                asking.note_outage(explain_os_error(error, f"cannot write to {path}", path))
             raise
         except SidecarError as error:
             if asking is not None:
