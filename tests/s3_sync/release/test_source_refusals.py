@@ -148,3 +148,15 @@ def test_a_bundle_that_goes_wrong_on_its_way_is_no_news_for_the_next_cycle(
     assert {} == process.shown
     assert "changed" == process.cycle().result
     assert FILES == process.shown
+
+
+def test_s3_itself_says_that_it_is_not_there_to_whoever_may_not_list(
+    s3: FakeS3, process: Process
+) -> None:
+    """It names the action that would tell, and not s3:GetObject, which is allowed."""
+    arn, identity = "arn:aws:s3:::dags-bucket", "arn:aws:iam::1:role/dags"
+    s3.inject(access_denied("s3:ListBucket", arn, identity), is_pointer)
+    s3.inject(access_denied("s3:ListBucket", arn, identity), is_list)
+    process.start(PINNED)
+
+    assert "release_missing" == process.fail().reason

@@ -14,7 +14,7 @@ from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.release.rows import Invalid
 from s3_sync.release.seen import Replayed
 from s3_sync.s3.client import S3Client
-from s3_sync.s3.refusals import ObjectError, ObjectMoved, Operation, SourceError
+from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.settings import Settings
 from s3_sync.signature import Untrusted
 from sidecar_runtime.errors import SidecarError
@@ -69,7 +69,9 @@ class Objects:
         except _TooLong:
             raise self.invalid(key, f"it has more than {limit_bytes} bytes") from None
         except ObjectError as error:
-            if error.permission is not None and await self._is_missing(whole_key):
+            if error.permission is not None and (
+                error.permission.action == ACTIONS["list"] or await self._is_missing(whole_key)
+            ):
                 raise ObjectMoved from None
             raise
         if answer.status == 304:
@@ -79,7 +81,7 @@ class Objects:
     async def _is_missing(self, key: str) -> bool:
         """
         Whether an object that may not be read is not there: to whoever may not list all of the
-        bucket S3 answers 403 for both.
+        bucket S3 answers 403 for both, and within an account says which.
         """
         try:
             page = await self._client.list_page(None, key)
