@@ -4,7 +4,7 @@ A real Airflow with the KubernetesExecutor: each task runs the code of its run's
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -151,11 +151,46 @@ def test_no_task_pod_outlives_its_task(airflow: Live) -> None:
     airflow.place.wait_until(ended, "all pods of the run have ended")
 
 
-def test_every_run_has_one_version_whatever_is_published_meanwhile(airflow: Live) -> None:
-    mark = "0"
-    published(airflow, mark)
+def _end_pods(component: str) -> Callable[[Live, str], object]:
+    def end(airflow: Live, _: str) -> object:
+        return airflow.place.run("delete", "pod", f"--selector=component={component}")
+
+    return end
+
+
+def _end_sidecar(airflow: Live, run: str) -> object:
+    """
+    End s3-sync beside the task that runs; the kubelet starts it again.
+    """
+    end = "import os, signal; os.kill(1, signal.SIGTERM)"
+    return task_pod(airflow, run, TASKS[0]).execute("s3-sync", "python3", "-c", end)
+
+
+# What happens while the first task of a run runs, one after the other.
+MEANWHILE: tuple[Callable[[Live, str], object], ...] = (
+    lambda *_: None,
+    _end_pods("dag-processor"),
+    _end_sidecar,
+    _end_pods("scheduler"),
+)
+
+
+def test_every_run_has_one_version_whatever_happens_meanwhile(airflow: Live) -> None:
+    """
+    Releases, every third a rollback, and the ends of what has to do with them.
+    """
+    mark, versions = "0", {"0": published(airflow, "0")}
     for number in range(1, RUNS + 1):
         run = airflow.begin()
-        published(airflow, str(number))
+        MEANWHILE[number % len(MEANWHILE)](airflow, run)
+        if number % 3:
+            following = str(number)
+            versions[following] = published(airflow, following)
+        else:
+            following = str(number - 2)
+            airflow.publisher.succeed("rollback", versions[following])
+            airflow.wait_for_version(versions[following])
+
         assert all_of(mark) == finish(airflow, run), number
-        mark = str(number)
+        assert versions[mark] == airflow.version_of(run)
+        mark = following
