@@ -63,6 +63,16 @@ class Person:
         _, answer = self.ask("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
         return str(answer.get("state", answer))
 
+    def clear(self, dag_id: str, run_id: str, task_id: str) -> bool:
+        """
+        Have a task of a run done again; return whether this user may.
+        """
+        body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id]}
+        status, answer = self.ask("POST", f"/dags/{dag_id}/clearTaskInstances", body)
+        if status not in (200, 403):
+            raise StepFailed(f"POST /dags/{dag_id}/clearTaskInstances: {status} {answer}")
+        return status == 200
+
     def _log_in(self) -> str:
         if self._version == "2.11":
             pair = f"{self._name}:{self._password}"

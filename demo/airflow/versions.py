@@ -1,10 +1,11 @@
 """
-The step with DAG versions: a run ends on the release that it began with.
+The step with DAG versions: whatever is published, the tasks of a run have its release.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from demo.airflow.releases import gate_of
@@ -12,15 +13,18 @@ from demo.airflow.stage import Stage
 from demo.console import say
 from demo.releases import run_s3_sync, wait_for_release
 from demo.script import Result, check
+from tests.support.permissions import grant
 
 DAG_ID = "month_end"
 EDITIONS = ("first edition", "second edition")
+ROLE = "team_sales"
 TASKS = ("collect", "check", "close")
 
 
 def run_keeps_its_version(stage: Stage) -> Result:
     """
-    A release is published while the first of three tasks runs; the next run has it.
+    A release is published while the first of three tasks runs; the next run has it. A task of the
+    old run that is cleared has the old one, as a new run has after a rollback.
     """
     if stage.airflow.version != "3":
         return Result("left out: Airflow 2 has no DAG versions", None)
@@ -31,34 +35,58 @@ def run_keeps_its_version(stage: Stage) -> Result:
     scheduler = stage.components.processes["scheduler"]
     stage.wait(scheduler, notes.exists, "the first task runs")
     path = stage.checkout / f"{DAG_ID}.py"
-    path.write_text(path.read_text().replace(*EDITIONS))
+    before = path.read_text()
+    path.write_text(before.replace(*EDITIONS))
     run_s3_sync(stage, "publish", "checkout", *gate_of(stage))
-    wait_for_release(stage)
-    stage.wait_until_airflow(lambda: known(stage) == shown(stage), "the new version")
+    wait_for_version(stage)
     Path(f"{notes}.go").touch()
-    finish(stage, run)
-    check(noted(notes) == [f"{name}: {EDITIONS[0]}" for name in TASKS], "all three ran the first")
-    say(f"the run that had begun: {', '.join(noted(notes))}")
-    notes.unlink()
-    finish(stage, stage.person.trigger(DAG_ID))
-    check(noted(notes) == [f"{name}: {EDITIONS[1]}" for name in TASKS], "the next has the second")
-    say(f"the next run: {', '.join(noted(notes))}")
+    finish(stage, run, "the run that had begun", EDITIONS[0])
+    finish(stage, stage.person.trigger(DAG_ID), "the next run", EDITIONS[1])
+    for resource in ("DAG Runs", "Task Instances"):
+        grant(stage.database, ROLE, "can_edit", resource)
+    stage.wait(
+        stage.components.web, lambda: stage.person.clear(DAG_ID, run, TASKS[-1]), "it is cleared"
+    )
+    finish(stage, run, "a task of the old run, cleared", EDITIONS[0], TASKS[-1:])
+    run_s3_sync(stage, "rollback")
+    path.write_text(before)
+    wait_for_version(stage)
+    finish(stage, stage.person.trigger(DAG_ID), "a run after the rollback", EDITIONS[0])
     return Result(
         "published during the first task: its run ended on the old release, the next one had the "
-        "new; nearly all of the time is Airflow's",
+        "new; the old one again for a cleared task, and after a rollback; nearly all of the time "
+        "is Airflow's",
         time.monotonic() - began,
     )
 
 
-def finish(stage: Stage, run: str) -> None:
+def wait_for_version(stage: Stage) -> None:
     """
-    Wait until a run has succeeded.
+    Wait until the volume shows the checkout, and Airflow knows that version.
+    """
+    began = time.monotonic()
+    ours = wait_for_release(stage)
+    stage.wait_until_airflow(lambda: known(stage) == shown(stage), "the new version")
+    seconds = time.monotonic() - began
+    say(
+        f"the volume shows it after {ours:.2f} s, Airflow has it as a version after {seconds:.1f} s"
+    )
+
+
+def finish(stage: Stage, run: str, what: str, edition: str, tasks: Sequence[str] = TASKS) -> None:
+    """
+    Wait until a run has succeeded, and check what its tasks have noted since the last one.
     """
     stage.wait(
         stage.components.processes["scheduler"],
         lambda: stage.person.state_of(DAG_ID, run) == "success",
         f"{run} succeeds",
     )
+    notes = stage.components.notes
+    noted = notes.read_text().splitlines()
+    say(f"{what}: {', '.join(noted)}")
+    check(noted == [f"{name}: {edition}" for name in tasks], f"{what} has the {edition}")
+    notes.unlink()
 
 
 def known(stage: Stage) -> str | None:
@@ -78,10 +106,3 @@ def shown(stage: Stage) -> str:
     Return the version that the volume shows.
     """
     return stage.folder.readlink().name
-
-
-def noted(notes: Path) -> list[str]:
-    """
-    What tasks have noted.
-    """
-    return notes.read_text().splitlines() if notes.exists() else []
