@@ -8,8 +8,10 @@ import re
 
 import pytest
 
+from s3_sync.release.names import manifest_key
 from tests.chart import checks, files, printed
-from tests.chart.files import ELSEWHERE, FILES, OBJECTS, PATCHES, SNIPPETS, VALUES
+from tests.chart.files import ELSEWHERE, FILES, OBJECTS, PATCHES, SNIPPETS, VALUES, ours
+from tests.chart.sidecars import environment
 
 # Kustomize's, and those of monitoring.
 OTHERS = [
@@ -41,6 +43,17 @@ def test_every_file_is_checked() -> None:
     assert {*FILES, *OBJECTS, *PATCHES} == {
         name for name in names if name.partition("/")[0] not in ELSEWHERE
     }
+
+
+def test_version_of_a_release_leads_to_its_manifest_in_the_console() -> None:
+    values = files.load("s3-sync.versions.yaml")
+    (bundle,) = values["dagProcessor"]["dagBundleConfigList"]
+
+    for container in ours(values):
+        given = environment(container)
+        page = f"https://console.aws.amazon.com/s3/object/{given['AWS_BUCKET']}"
+        key = f"{given['KEY_PATH']}/{manifest_key('{version}')}"
+        assert f"{page}?prefix={key}" == bundle["kwargs"]["view_url_template"]
 
 
 def test_no_resident_sidecar_is_an_ordinary_container_of_a_task_pod() -> None:
