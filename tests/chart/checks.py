@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from string import Formatter
 
 import pytest
 import yaml
@@ -226,7 +227,8 @@ def answers(container: Values) -> bool:
     given = environment(container)
     kind = (given.get("S3_SYNC_SOURCE"), given.get("S3_SYNC_LAYOUT"))
     has_versions = kind == ("release", "snapshot") or container["name"] == "git-sync-wrapper"
-    return container.get("restartPolicy") == "Always" and has_versions
+    may_be_asked = given.get(f"{SIDECARS[container['name']].prefix}KEEP_ASKED") != "0"
+    return container.get("restartPolicy") == "Always" and has_versions and may_be_asked
 
 
 def probe_complaints(values: Values) -> list[str]:
@@ -331,15 +333,38 @@ def layout_complaints(values: Values) -> list[str]:
         if "DEST_PATH" in one
     }
     looks = values.get("config", {}).get("core", {}).get("dags_folder")
-    bundles = values.get("dagProcessor", {}).get("dagBundleConfigList") or ()
-    return [
-        f"{name} is {place}, not {sorted(map(str, folders))}"
-        for name, place in (
-            ("dags_folder", looks),
-            *(("path of the bundle", one.get("kwargs", {}).get("path")) for one in bundles),
-        )
-        if not folders <= {place}
-    ]
+    if folders <= {looks}:
+        return []
+    return [f"dags_folder is {looks}, not {sorted(map(str, folders))}"]
+
+
+# What says where a sidecar has its DAGs from.
+SOURCES = {
+    "s3-sync": ("AWS_BUCKET", "KEY_PATH", "S3_SYNC_SOURCE"),
+    "git-sync-wrapper": ("GITSYNC_REPO", "GITSYNC_REF"),
+}
+
+
+def bringers(values: Values) -> Iterator[tuple[str, Values]]:
+    """
+    Yield the containers that bring DAGs, each with the path of its component.
+    """
+    for path, component in components(values):
+        yield from ((path, one) for one in containers(component) if one["name"] in SOURCES)
+
+
+def source_complaints(values: Values) -> list[str]:
+    """
+    Check that all pods have their DAGs from the same place.
+    """
+    found = []
+    for name, variables in SOURCES.items():
+        given = [environment(one) for _, one in bringers(values) if one["name"] == name]
+        for variable in variables:
+            words = {one.get(variable) for one in given}
+            if len(words) > 1:
+                found.append(f"{variable} of {name} is {sorted(map(str, words))}")
+    return found
 
 
 BUNDLE = "airflow_sidecar_bundle.SidecarDagBundle"
@@ -379,6 +404,42 @@ def bundle_complaints(values: Values) -> list[str]:
     return found
 
 
+def link_of(container: Values) -> str:
+    """
+    Return the link by which a container shows its DAGs with DAG versions.
+    """
+    given = environment(container)
+    if container["name"] == "s3-sync":
+        return f"{given.get('DEST_PATH')}/current"
+    return os.path.join(given.get("GITSYNC_ROOT", ""), given.get("GITSYNC_LINK", ""))
+
+
+def version_complaints(values: Values) -> list[str]:
+    """
+    Check that the bundle looks where the sidecars show DAGs and where `dags_folder` is, that each
+    sidecar answers it, and that its address is one of a version.
+    """
+    bundles = values.get("dagProcessor", {}).get("dagBundleConfigList") or ()
+    looks = values.get("config", {}).get("core", {}).get("dags_folder")
+    links = sorted({link_of(one) for _, one in bringers(values)})
+    found = []
+    for given in (one.get("kwargs", {}) for one in bundles):
+        path, template = given.get("path"), given.get("view_url_template", "https://{version}")
+        fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        if links != [path]:
+            found.append(f"path of the bundle is {path}, not {links}")
+        if f"{path}/{given.get('subdir', '')}".rstrip("/") != looks:
+            found.append(f"path and subdir of the bundle are not dags_folder, {looks}: {given}")
+        if fields != {"version"} or not template.startswith(("https://", "http://")):
+            found.append(f"view_url_template is not the address of a version: {template}")
+        found += [
+            f"{component}: {one['name']} does not answer the bundle"
+            for component, one in bringers(values)
+            if not answers(one)
+        ]
+    return found
+
+
 def complaints(values: Values) -> list[str]:
     """
     Run every check that needs no chart: those of the form first, as the others build on it.
@@ -396,5 +457,7 @@ def complaints(values: Values) -> list[str]:
         *security_complaints(values),
         *volume_complaints(values),
         *layout_complaints(values),
+        *source_complaints(values),
         *bundle_complaints(values),
+        *version_complaints(values),
     ]

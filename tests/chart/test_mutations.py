@@ -20,7 +20,11 @@ Mutation = Callable[[Values, Values], object]
 """Changes a component, and our container in it."""
 
 # The component that is changed, where it is not the triggerer.
-PLACES = {"sync-perm.extra.yaml": "webserver"}
+PLACES = {
+    "git-sync-wrapper.versions.yaml": "dagProcessor",
+    "s3-sync.versions.yaml": "dagProcessor",
+    "sync-perm.extra.yaml": "webserver",
+}
 
 
 def rename(mapping: Values, old: str, new: str) -> None:
@@ -33,6 +37,11 @@ def set_variable(holder: Values, name: str, value: str) -> None:
 
 def add_variable(holder: Values, name: str, value: str) -> None:
     holder["env"].append({"name": name, "value": value})
+
+
+def change_bundle(pod: Values, **arguments: str) -> None:
+    (bundle,) = pod["dagBundleConfigList"]
+    bundle["kwargs"].update(arguments)
 
 
 ANY: dict[str, Mutation] = {
@@ -130,11 +139,43 @@ SYNC_PERM: dict[str, Mutation] = {
 NATIVE: dict[str, Mutation] = {
     "no restart policy": lambda _, one: one.pop("restartPolicy"),
 }
+VERSIONS: dict[str, Mutation] = {
+    "a bundle that looks elsewhere": lambda pod, _: change_bundle(pod, path="/opt/airflow/dags"),
+    "an absolute folder in a version": lambda pod, _: change_bundle(pod, subdir="/dags"),
+    "another folder in a version": lambda pod, _: change_bundle(pod, subdir="other"),
+    "an address of no version": lambda pod, _: change_bundle(
+        pod, view_url_template="https://git.example.com/dags"
+    ),
+    "an address with a slip": lambda pod, _: change_bundle(
+        pod, view_url_template="https://git.example.com/{version}/{revision}"
+    ),
+    "an address that Airflow refuses": lambda pod, _: change_bundle(
+        pod, view_url_template="git.example.com/{version}"
+    ),
+}
+# The containers of the other pods than task pods are one and the same.
+S3_VERSIONS: dict[str, Mutation] = {
+    "nobody may ask": lambda _, one: add_variable(one, "S3_SYNC_KEEP_ASKED", "0"),
+    "another prefix than task pods": lambda _, one: set_variable(one, "KEY_PATH", "other"),
+    "another bucket than task pods": lambda _, one: set_variable(one, "AWS_BUCKET", "other"),
+    "no release": lambda _, one: set_variable(one, "S3_SYNC_SOURCE", "listing"),
+}
+GIT_VERSIONS: dict[str, Mutation] = {
+    "nobody may ask": lambda _, one: add_variable(one, "GIT_SYNC_WRAPPER_KEEP_ASKED", "0"),
+    "another branch than task pods": lambda _, one: set_variable(one, "GITSYNC_REF", "other"),
+    "another repository than task pods": lambda _, one: set_variable(
+        one, "GITSYNC_REPO", "https://git.example.com/other.git"
+    ),
+    "another link": lambda _, one: set_variable(one, "GITSYNC_LINK", "other"),
+    "the whole version": lambda pod, _: change_bundle(pod, subdir=""),
+}
 CASES = {
     "s3-sync.extra.yaml": ANY | S3_SYNC,
     "s3-sync.native.yaml": ANY | S3_SYNC | NATIVE,
+    "s3-sync.versions.yaml": VERSIONS | S3_VERSIONS,
     "git-sync-wrapper.extra.yaml": ANY | GIT_SYNC_WRAPPER,
     "git-sync-wrapper.native.yaml": ANY | GIT_SYNC_WRAPPER | NATIVE,
+    "git-sync-wrapper.versions.yaml": VERSIONS | GIT_VERSIONS,
     "kerberos.extra.yaml": ANY | KERBEROS,
     "kerberos.native.yaml": ANY | KERBEROS | NATIVE,
     "sync-perm.extra.yaml": ANY | SYNC_PERM,
