@@ -151,6 +151,7 @@ if kustomize.is_there():
 IN_THE_CHART = {name for name, folder in FOLDERS.items() if "/repo/" in folder} - {
     "git-sync-wrapper.extra.yaml",
     "git-sync-wrapper.native.yaml",
+    "git-sync-wrapper.versions.yaml",
 }
 
 EXPECTED |= {(name,): printed.kinds(choice) for name, choice in printed.ALL.items()}
