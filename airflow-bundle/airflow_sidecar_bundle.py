@@ -113,8 +113,8 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
                 would not be those that are imported.
         """
         if self.version:
-            self._refuse_mixture()
             self._wait_for(lambda: self._take(self._find(str(self.version))))
+            self._refuse_mixture()
             with suppress(OSError):
                 # Airflow's clean-up of stale versions expects a folder there, and fails without.
                 (self.versions_dir / str(self.version)).mkdir(parents=True, exist_ok=True)
@@ -154,14 +154,18 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
 
     def _refuse_mixture(self) -> None:
         """
-        Refuse what is current on Python's path, where it comes before the folder of a version.
+        Refuse other versions on Python's path, where they come before the folder of this one.
         """
-        link = Path(os.path.abspath(self._link))
-        for entry in map(os.path.abspath, filter(None, sys.path)):
-            if link in (Path(entry), *Path(entry).parents):
+        parent, store = map(os.path.realpath, (self._link.parent, self._versions()))
+        others = os.path.join(parent, self._link.name, ""), os.path.join(store, "")
+        for entry in map(os.path.abspath, sys.path):
+            folder = os.path.realpath(entry)
+            is_other = folder == parent or f"{folder}/".startswith(others)
+            # By its own name it is this version; through a link only for now.
+            if is_other and self.version not in entry.split("/"):
                 raise VersionUnavailable(
-                    f"{entry} is on Python's path: modules would come from what is current, and "
-                    f"not from version {self.version}; take it out of PYTHONPATH, or, where it is "
+                    f"{entry} is on Python's path: modules would come from there, and not from "
+                    f"version {self.version}; take it out of PYTHONPATH, or, where it is "
                     "Airflow's plugins_folder, have the plugins elsewhere"
                 )
 

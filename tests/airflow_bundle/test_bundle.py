@@ -33,6 +33,7 @@ SETTINGS: dict[str, str | None] = {
 }
 # Until it says that nobody answers, or that a version is gone, a bundle waits so long here.
 SHORT_SECONDS = 0.5
+VERSION = "a" * 64
 
 
 def files_of(number: int) -> dict[str, bytes]:
@@ -49,6 +50,18 @@ def airflow() -> Airflow:
 def bundles(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundles]:
     with running_bundles(airflow, tmp_path_factory.mktemp("airflow")) as bundles:
         yield bundles
+
+
+@pytest.fixture
+def importing(bundles: Bundles) -> Iterator[Callable[..., Bundles]]:
+    """The process, with folders on Python's path."""
+
+    def begin(*folders: Path) -> Bundles:
+        bundles.do("python_path", folders=[str(folder) for folder in folders])
+        return bundles
+
+    yield begin
+    begin()
 
 
 @pytest.fixture
@@ -281,22 +294,60 @@ def test_what_is_no_version_is_refused(
     assert "is not a version" in fails(bundles, path=link, version=version)
 
 
-@pytest.mark.parametrize("place", ["current", "current/dags", ".s3-sync/../current/"])
 def test_a_task_that_would_import_what_is_current_fails(
-    airflow: Airflow,
+    airflow: Airflow, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
+) -> None:
+    """PYTHONPATH comes before the folder of the version: modules would be other code."""
+    with running_bundles(airflow, tmp_path, {"PYTHONPATH": f"{MODULE}:{link}"}) as bundles:
+        said = fails(bundles, path=link, version=releases[3].revision)
+        assert f"{link} is on Python's path" in said and "take it out of PYTHONPATH" in said
+        assert releases[3].revision == bundles.initialize(path=link).name
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "dags/current/dags",
+        "dags/.s3-sync/../current/",
+        "alias",
+        "alias/dags",
+        "dags",
+        f"dags/{STORE}",
+        f"dags/{STORE}/{'a' * 64}",
+    ],
+)
+def test_what_is_current_and_other_versions_are_refused_on_pythons_path_by_any_name(
+    importing: Callable[..., Bundles],
     daemon: Daemon,
     releases: list[Release],
-    target: Path,
+    link: str,
     tmp_path: Path,
     place: str,
 ) -> None:
-    """PYTHONPATH comes before the folder of the version: modules would be other code."""
-    python_path = f"{MODULE}:{target}/{place}"
-    link = str(target / "current")
-    with running_bundles(airflow, tmp_path, {"PYTHONPATH": python_path}) as bundles:
-        said = fails(bundles, path=link, version=releases[3].revision)
-        assert "take it out of PYTHONPATH" in said and link in said
-        assert releases[3].revision == bundles.initialize(path=link).name
+    """Also for the current version: another may be current before the task has ended."""
+    (tmp_path / "alias").symlink_to(link)
+    bundles = importing(tmp_path / place)
+    said = fails(bundles, path=link, version=releases[3].revision)
+    assert f"{os.path.abspath(tmp_path / place)} is on Python's path" in said
+
+
+def test_a_link_to_what_is_current_is_refused_before_anything_is(
+    importing: Callable[..., Bundles], target: Path, link: str, tmp_path: Path
+) -> None:
+    """A task pod has its version before its sidecar shows one."""
+    (target / STORE / VERSION).mkdir(parents=True)
+    (tmp_path / "alias").symlink_to(link)
+    bundles = importing(tmp_path / "alias")
+    assert "is on Python's path" in fails(bundles, path=link, version=VERSION)
+
+
+def test_the_version_itself_and_what_is_around_can_be_on_pythons_path(
+    importing: Callable[..., Bundles], target: Path, link: str, tmp_path: Path
+) -> None:
+    folder = target / STORE / VERSION
+    folder.mkdir(parents=True)
+    bundles = importing(tmp_path, target / "lib", folder, folder / "dags")
+    assert folder == bundles.initialize(path=link, version=VERSION)
 
 
 def test_plugins_of_what_is_current_fail_a_task_and_are_called_that(

@@ -22,6 +22,7 @@ from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow_sidecar_bundle import SidecarDagBundle
 
 BUNDLES: dict[str, Any] = {}
+PYTHON_PATH = list(sys.path)
 
 
 def do(what: str, name: str, **given: Any) -> Any:
@@ -56,6 +57,9 @@ def do(what: str, name: str, **given: Any) -> Any:
             return cost(BUNDLES[name].refresh, **given)
         case "storm":
             return storm(name, **given)
+        case "python_path":
+            sys.path[:] = [*PYTHON_PATH, *given["folders"]]
+            return None
         case "clean_up":
             return clean_up(name, **given)
         case "view":
