@@ -58,10 +58,13 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         path: The link that shows the current version: ``DEST_PATH/current`` of s3-sync with
             ``S3_SYNC_LAYOUT=snapshot``, ``GITSYNC_ROOT/GITSYNC_LINK`` of git-sync-wrapper.
         ask: The sidecar's socket; by default it lies beside the versions.
-        subdir: Where the DAG folder is in a version; by default it is the whole of it.
+        subdir: The DAG folder, relative to a version; by default it is the whole of it.
         wait_seconds: How long a version, or the very first one, is waited for.
         view_url_template: Where people can look at a version, with ``{version}`` in it.
         **kwargs: As of every bundle: ``name``, ``refresh_interval``, ``version``.
+
+    Raises:
+        AirflowException: ``subdir`` can lead out of a version.
     """
 
     supports_versioning = True
@@ -77,6 +80,11 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if Path(subdir).is_absolute() or ".." in Path(subdir).parts:
+            raise AirflowException(
+                f"subdir {subdir!r} of bundle {self.name!r} is not a folder below a version: "
+                "write it relative to the version, without .., such as dags"
+            )
         self._view_url_template = view_url_template
         self._link = Path(path)
         self._ask = Path(ask) if ask else None
@@ -109,8 +117,8 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         Find the version, and wait for it where it is still on its way.
 
         Raises:
-            VersionUnavailable: It is gone at its source, did not come in time, or its modules
-                would not be those that are imported.
+            VersionUnavailable: It is gone at its source, did not come in time, has no DAG folder,
+                or its modules would not be those that are imported.
         """
         if self.version:
             self._wait_for(lambda: self._take(self._find(str(self.version))))
@@ -129,7 +137,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         Show what is current.
 
         Raises:
-            VersionUnavailable: Nothing is published, or nothing that has a version.
+            VersionUnavailable: Nothing is published, or nothing with a version and a DAG folder.
             AirflowException: The bundle is for one version.
         """
         if self.version:
@@ -228,6 +236,11 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
             raise _NotYet(f"{folder} cannot be opened: {error.strerror}") from None
         try:
             _mark_in_use(opened, folder)
+            if not (folder / self._subdir).is_dir():
+                raise VersionUnavailable(
+                    f"version {folder.name} of bundle {self.name!r} has no folder "
+                    f"{self._subdir!r}: correct subdir, or publish a version that has it"
+                )
         except BaseException:
             os.close(opened)
             raise

@@ -185,6 +185,39 @@ def test_a_part_of_a_version_can_be_the_dag_folder(
     assert releases[3].revision == bundles.do("version") == path.parent.name
 
 
+@pytest.mark.parametrize("subdir", ["/etc", f"../{VERSION}", "dags/.."])
+def test_a_dag_folder_outside_the_version_is_refused(
+    bundles: Bundles, link: str, subdir: str
+) -> None:
+    with pytest.raises(BundleFailed, match="is not a folder below a version") as failed:
+        bundles.do("new", path=link, subdir=subdir)
+    assert f"subdir {subdir!r} of bundle 'dags'" in str(failed.value)
+
+
+@pytest.mark.parametrize("number", [None, 1])
+def test_a_version_without_the_dag_folder_is_refused_at_once(
+    bundles: Bundles, daemon: Daemon, releases: list[Release], link: str, number: int | None
+) -> None:
+    version = releases[number].revision if number is not None else None
+    with pytest.raises(BundleFailed, match=r"has no folder 'mark\.py'") as failed:
+        bundles.initialize(path=link, version=version, subdir="mark.py")
+    assert f"version {version or releases[3].revision} of bundle 'dags'" in str(failed.value)
+    assert "waited" not in str(failed.value)
+
+
+def test_a_new_version_without_the_dag_folder_is_not_shown(
+    bundles: Bundles, daemon: Daemon, shelf: Shelf, releases: list[Release], link: str
+) -> None:
+    """The dag-processor goes on with the version that it has."""
+    path = bundles.initialize(path=link, subdir="dags")
+    shelf.publish({"a.py": b"pass\n"})
+    daemon.sync()
+
+    with pytest.raises(BundleFailed, match="has no folder 'dags'"):
+        bundles.do("refresh")
+    assert str(path) == bundles.do("path") and releases[3].revision == bundles.do("version")
+
+
 # --- one version
 
 
