@@ -33,8 +33,8 @@ except ImportError:  # before Airflow 3.3 a version was its name
     BundleVersion = str
 
 SOCKET = "ask.sock"
-# Where s3-sync keeps versions, beside its link; once there is a link, that says where.
-STORE = ".s3-sync/snapshots"
+# Where the sidecars keep versions, beside the link; once that is there, it says where.
+STORES = (".s3-sync/snapshots", ".snapshots")
 VERSION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 ANSWER_SECONDS = 5.0
 ANSWER_BYTES = 64 << 10
@@ -208,10 +208,10 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         try:
             return (self._folder or self._current()).parent
         except _NotYet:
-            store = self._ask.parent if self._ask else self._link.parent / STORE
-            if not store.is_dir():
-                raise
-            return store
+            stores = [self._ask.parent] if self._ask else map(self._link.parent.joinpath, STORES)
+            if store := next(filter(Path.is_dir, stores), None):
+                return store
+            raise
 
     def _find(self, version: str) -> Path:
         """

@@ -526,6 +526,23 @@ def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Pa
         assert "all there is" in fails(bundles, path=link, version=new)
 
 
+def test_a_commit_is_asked_for_before_anything_is_shown(bundles: Bundles, tmp_path: Path) -> None:
+    """As in a task pod, where task and sidecar start at once."""
+    if reason := skip_reason():
+        pytest.skip(reason)
+    with git_site(tmp_path) as site:
+        commits = [site.repository.commit(files_of(number), whole=True) for number in range(2)]
+        site.server.stop()
+        site.wrapper().wait_for_event("cycle_failed")
+        said = fails(bundles, path=str(site.link), version=commits[0])
+        assert f"version {commits[0]} of bundle 'dags' is not here: " in said
+        assert "nothing is published" not in said and "nobody" not in said
+
+        site.server.start()
+        path = bundles.initialize(path=str(site.link), version=commits[0])
+        assert files_of(0).items() <= published(path).items()
+
+
 def test_a_mount_that_is_not_read_only_is_named(
     airflow: Airflow, daemon: Daemon, link: str, tmp_path: Path
 ) -> None:
