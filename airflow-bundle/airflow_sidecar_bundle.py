@@ -282,7 +282,10 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
                 GRACE_SECONDS,
             ) from None
         except (OSError, HTTPException, ValueError) as error:
-            said = {"error": f"nobody answers at {place} ({error}): is the sidecar running?"}
+            said["error"] = (
+                f"nobody answers at {place} ({error}): is the sidecar of this pod running? If "
+                "another node writes this volume, what is kept on it is all there is"
+            )
             status = 0
         why = str(said.get("error") or said.get("state") or f"{place} answers {status}")
         if status == 404:

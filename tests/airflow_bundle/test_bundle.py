@@ -263,6 +263,8 @@ def test_without_a_sidecar_the_others_are_waited_for_and_for_what_is_said(
 
     assert f"version {releases[0].revision} of bundle 'dags' is not here" in said
     assert "nobody answers at" in said and "waited 0.5 s" in said
+    # The same is found where another node writes the volume: the file of a socket is all there is.
+    assert "is the sidecar of this pod running? If another node writes this volume" in said
 
 
 def test_a_version_that_was_pruned_fails_at_once_and_runs_nothing_else(
