@@ -90,7 +90,7 @@ def releases(shelf: Shelf) -> list[Release]:
 def start(s3: FakeS3, target: Path) -> Iterator[Callable[..., Daemon]]:
     daemons: list[Daemon] = []
 
-    def begin(**more: str) -> Daemon:
+    def begin(**more: str | None) -> Daemon:
         daemons.append(release_daemon(s3, target, SETTINGS | more).start())
         return daemons[-1]
 
@@ -439,15 +439,13 @@ def test_many_at_once_get_their_own_version_and_each_is_fetched_once(
     target: Path,
     counts: Counts,
 ) -> None:
-    """Two thousand calls over fifty versions with `--full`."""
+    """Two thousand over fifty versions with `--full`, and what is kept by default."""
     made = [shelf.publish(files_of(number)) for number in range(counts.versions)]
     versions = [release.revision for release in made]
-    start(S3_SYNC_KEEP_ASKED="100").until_synced()
+    start(S3_SYNC_RETAIN_COUNT=None, S3_SYNC_RETAIN_FOR=None).until_synced()
     s3.forget()
 
-    wrong = bundles.do(
-        "storm", path=link, versions=versions, calls=counts.version_calls, threads=50
-    )
+    wrong = bundles.do("storm", path=link, versions=versions, calls=counts.version_calls)
 
     assert [] == wrong
     assert len(versions) - 1 == sum(map(is_manifest, s3.requests))

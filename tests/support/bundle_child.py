@@ -81,33 +81,26 @@ def cost(call: Any, times: int) -> list[float]:
     ]
 
 
-def storm(name: str, path: str, versions: list[str], calls: int, threads: int) -> list[str]:
+def storm(name: str, path: str, versions: list[str], calls: int) -> list[str]:
     """
     Initialize bundles of many versions at once; return what was wrong.
     """
     wrong: list[str] = []
-    numbers = iter(range(calls))
-    lock = threading.Lock()
 
-    def work() -> None:
-        while True:
-            with lock:
-                number = next(numbers, None)
-            if number is None:
-                return
-            version = versions[number % len(versions)]
-            try:
-                bundle = SidecarDagBundle(
-                    name=name, refresh_interval=5, path=path, version=version, wait_seconds=240
-                )
-                bundle.initialize()
-                marks = {file.read_text() for file in bundle.path.rglob("mark*.py")}
-                if bundle.path.name != version or len(marks) != 1:
-                    wrong.append(f"{version}: {bundle.path}, {marks}")
-            except Exception as error:  # noqa: BLE001 - all that is wrong is reported
-                wrong.append(f"{version}: {error}")
+    def work(version: str) -> None:
+        try:
+            bundle = SidecarDagBundle(
+                name=name, refresh_interval=5, path=path, version=version, wait_seconds=240
+            )
+            bundle.initialize()
+            marks = {file.read_text() for file in bundle.path.rglob("mark*.py")}
+            if bundle.path.name != version or len(marks) != 1:
+                wrong.append(f"{version}: {bundle.path}, {marks}")
+        except Exception as error:  # noqa: BLE001 - all that is wrong is reported
+            wrong.append(f"{version}: {error}")
 
-    workers = [threading.Thread(target=work) for _ in range(threads)]
+    turns = (versions[number % len(versions)] for number in range(calls))
+    workers = [threading.Thread(target=work, args=(version,)) for version in turns]
     for worker in workers:
         worker.start()
     for worker in workers:
