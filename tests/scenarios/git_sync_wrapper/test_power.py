@@ -50,6 +50,9 @@ def after_power_cut(
         after = here.describe(GITSYNC_ROOT=str(root), **settings)
         try:
             yield root, after
+        except AssertionError:
+            print(*after.events, sep="\n")
+            raise
         finally:
             if after.is_running():
                 after.terminate()  # with every git, or the disk stays in use
