@@ -18,7 +18,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from bench.measure import Cost, least, run
 from bench.pages.page import Section, deliver
 from bench.pages.report import machine, seconds, table, version_of
 from bench.pages.s3_sync_page import RELEASES
+from bench.proxy import CountingProxy
 from bench.s3_peers import airflow_with_bundle
 from bench.s3_store import BUCKET, PREFIX, Store, files_of, open_store
 from tests.support.daemon import Daemon
@@ -55,6 +56,22 @@ CALLS = 20
 Costs = dict[tuple[str, str], list[Cost]]
 
 
+@dataclass
+class Found:
+    """
+    What was measured with one number of files.
+
+    Attributes:
+        costs: By bundle and situation.
+        requests: Of S3, by the same; counted in a turn of its own.
+        disks: The bytes on disk of two versions, by bundle.
+    """
+
+    costs: Costs = field(default_factory=lambda: defaultdict(list))
+    requests: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
+    disks: dict[str, int] = field(default_factory=dict)
+
+
 def main(arguments: Sequence[str]) -> None:
     """
     Measure, print the tables, and with `--write` put them into the documentation.
@@ -68,17 +85,15 @@ def main(arguments: Sequence[str]) -> None:
     airflow, missing = airflow_with_bundle()
     if airflow is None:
         raise SystemExit(f"bundle: nothing is measured: {missing}")
-    results: dict[int, Costs] = {}
-    disks: dict[int, dict[str, int]] = {}
+    results: dict[int, Found] = {}
     for files in options.files:
         print(f"{files:,} files", flush=True)
         with (
             tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as home,
             open_store(files, is_tls=False) as store,
         ):
-            bench = Bench(airflow, store, Path(home))
-            results[files], disks[files] = bench.measure(options.turns)
-    deliver(section(results, disks, airflow), is_written=options.write)
+            results[files] = Bench(airflow, store, Path(home)).measure(options.turns)
+    deliver(section(results, airflow), is_written=options.write)
 
 
 class Child:
@@ -115,22 +130,27 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.repository = self.home / "repository"
-        self.costs: Costs = defaultdict(list)
+        self.found = Found()
+        self._proxy: CountingProxy | None = None
         self._git("init", "--quiet", "--initial-branch", "main", self.repository)
         self._commit()
 
-    def measure(self, turns: int) -> tuple[Costs, dict[str, int]]:
+    def measure(self, turns: int) -> Found:
         """
-        Return the costs by bundle and situation, and the bytes on disk of two versions.
+        Measure so many turns, and count requests in one more.
         """
-        disks: dict[str, int] = {}
         for turn in range(turns):
-            for name, arguments in self.arguments().items():
-                folder = self.home / name
-                shutil.rmtree(folder, ignore_errors=True)
-                disks[name] = self._measure_one(name, arguments, folder)
+            self._measure_all(self.arguments())
             print(f"  {turn + 1} of {turns}", flush=True)
-        return self.costs, disks
+        with CountingProxy(self.store.port) as self._proxy:
+            self._measure_all({name: self.arguments()[name] for name in (OURS, S3)})
+        return self.found
+
+    def _measure_all(self, bundles: Mapping[str, dict[str, Any]]) -> None:
+        for name, arguments in bundles.items():
+            folder = self.home / name
+            shutil.rmtree(folder, ignore_errors=True)
+            self.found.disks[name] = self._measure_one(name, arguments, folder)
 
     def arguments(self) -> dict[str, dict[str, Any]]:
         """
@@ -167,6 +187,7 @@ class Bench:
                         self._note(name, "warm", pinned[0])
                     if daemon is not None:
                         self._sync(daemon)  # what is not in use any more goes
+                        self._asked()
                     cost, path, _ = child.do("initialize", version=first, **arguments)
                     self._note(name, "other", cost, self._since(daemon) if daemon else None)
                     assert first in path.parts or name == GIT, path
@@ -181,11 +202,23 @@ class Bench:
         return disk
 
     def _note(self, name: str, situation: str, cost: Cost, more: Cost | None = None) -> None:
+        if self._proxy is not None:
+            self.found.requests[name, situation].append(self._asked())
+            return
         if more is not None:
             cost = Cost(
                 cost.cpu_seconds + more.cpu_seconds, cost.wall_seconds + more.wall_seconds, 0.0
             )
-        self.costs[name, situation].append(cost)
+        self.found.costs[name, situation].append(cost)
+
+    def _asked(self) -> int:
+        """
+        Return how many requests came since the last time, if they are counted.
+        """
+        if self._proxy is None:
+            return 0
+        counts = self._proxy.take()
+        return counts.total() - counts["connections"]
 
     def _check(self, path: Path) -> None:
         """
@@ -195,6 +228,7 @@ class Bench:
         assert found == files_of(self.store.source), path
 
     def _change(self) -> None:
+        self._asked()  # of the daemon's start
         self.store.edit()
         self.store.publish()
         self._commit()
@@ -208,9 +242,16 @@ class Bench:
     def _git(self, *arguments: str | Path) -> None:
         subprocess.run(["git", *arguments], check=True, capture_output=True)
 
+    @property
+    def _endpoint(self) -> str:
+        return self._proxy.endpoint if self._proxy else self.store.endpoint
+
+    def _environment(self) -> dict[str, str]:
+        return {**self.store.environment(), "AWS_ENDPOINT_URL": self._endpoint}
+
     def _settings(self, volume: Path) -> dict[str, str]:
         return {
-            **self.store.environment(),
+            **self._environment(),
             "AWS_BUCKET": BUCKET,
             "KEY_PATH": RELEASES,
             "DEST_PATH": str(volume),
@@ -258,12 +299,12 @@ class Bench:
                 "conn_type": "aws",
                 "login": self.store.environment()["AWS_ACCESS_KEY_ID"],
                 "password": self.store.environment()["AWS_SECRET_ACCESS_KEY"],
-                "extra": {"endpoint_url": self.store.endpoint},
+                "extra": {"endpoint_url": self._endpoint},
             },
             "GIT_DEFAULT": {"conn_type": "git", "host": f"file://{self.repository}"},
         }
         environment = {
-            **self.store.environment(),
+            **self._environment(),
             "HOME": str(folder),
             "AIRFLOW_HOME": str(folder / "airflow"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
@@ -293,33 +334,44 @@ def bytes_of(folder: Path) -> int:
     return sum(seen.values())
 
 
-def section(
-    results: Mapping[int, Costs], disks: Mapping[int, Mapping[str, int]], airflow: Path
-) -> Section:
+def section(results: Mapping[int, Found], airflow: Path) -> Section:
     """
     Return what was found, as the page has it.
     """
-    rows = [
-        [
-            f"{files:,} files: {what}",
-            *(_cell(costs.get((name, situation))) for name in CLASSES),
-        ]
-        for files, costs in results.items()
-        for situation, what in SITUATIONS.items()
+    costs = [
+        [f"{files:,} files: {what}", *(_cell(found.costs.get((name, key))) for name in CLASSES)]
+        for files, found in results.items()
+        for key, what in SITUATIONS.items()
     ]
-    rows += [
+    costs += [
         [
             f"{files:,} files: disk, two versions",
-            *(f"{disk[name] / 1e6:.1f} MB" for name in CLASSES),
+            *(f"{found.disks[name] / 1e6:.1f} MB" for name in CLASSES),
         ]
-        for files, disk in disks.items()
+        for files, found in results.items()
+    ]
+    requests = [
+        [
+            f"{files:,} files: {what}",
+            *(_requests(found.requests.get((name, key))) for name in (OURS, S3)),
+        ]
+        for files, found in results.items()
+        for key, what in SITUATIONS.items()
     ]
     versions = {"Airflow": version_of(airflow / "bin" / "airflow", "version")}
     return Section(
         "bundle",
-        {"machine": machine(versions), "costs": table(["CPU (wall)", *CLASSES], rows)},
+        {
+            "machine": machine(versions),
+            "costs": table(["CPU (wall)", *CLASSES], costs),
+            "requests": table(["requests of S3", OURS, S3], requests),
+        },
         list(_outcomes(results)),
     )
+
+
+def _requests(counts: list[int] | None) -> str:
+    return f"{min(counts):,}" if counts else "it has no versions"
 
 
 def _cell(costs: list[Cost] | None) -> str:
@@ -329,15 +381,15 @@ def _cell(costs: list[Cost] | None) -> str:
     return f"{seconds(best.cpu_seconds)} ({seconds(best.wall_seconds)})"
 
 
-def _outcomes(results: Mapping[int, Costs]) -> Iterator[Outcome]:
-    for files, costs in results.items():
-        best = {key: least(found) for key, found in costs.items()}
+def _outcomes(results: Mapping[int, Found]) -> Iterator[Outcome]:
+    for files, found in results.items():
+        best = {key: least(costs) for key, costs in found.costs.items()}
         what = f"{files:,} files"
         for situation in ("warm", "refresh"):
             cost = best[OURS, situation]
             yield at_most_seconds(SITUATIONS[situation], what, 0.001, cost.wall_seconds)
     if 400 in results:
-        best = {key: least(found) for key, found in results[400].items()}
+        best = {key: least(costs) for key, costs in results[400].costs.items()}
         for peer, share in ((S3, 0.1), (GIT, 1.0)):
             ratio = best[OURS, "cold"].wall_seconds / best[peer, "cold"].wall_seconds
             yield at_most_part(

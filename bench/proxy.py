@@ -32,8 +32,8 @@ class CountingProxy:
         self._lock = threading.Lock()
 
     @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()

@@ -222,7 +222,7 @@ def count_requests(
     counts: dict[tuple[str, str], Counter[str]] = {}
     environment = store.environment()
     with CountingProxy(store.port) as proxy:
-        endpoint = f"http://127.0.0.1:{proxy.port}"
+        endpoint = proxy.endpoint
         with open_peers(store, targets, endpoint, airflow) as peers:
             for name, peer in peers.items():
                 peer.cold()
