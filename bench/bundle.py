@@ -137,7 +137,7 @@ class Bench:
 
     def measure(self, turns: int) -> Found:
         """
-        Measure so many turns, and count requests in one more.
+        Measure that many turns, and count requests in one more.
         """
         for turn in range(turns):
             self._measure_all(self.arguments())
