@@ -370,3 +370,21 @@ def test_what_was_asked_for_makes_way_for_a_new_release_on_a_full_volume(
         wait_until(lambda: link.readlink().name == new.revision, "the new release is shown", 60)
         assert daemon.find_events("asked_dropped")
         daemon.kill()
+
+
+def test_a_volume_that_stays_full_is_the_answer(
+    shelf: Shelf, start: StartDaemon, tmp_path: Path
+) -> None:
+    """And not that it is on its way, for as long as nobody makes room."""
+    old, _ = (shelf.publish({"a.py": f"{number}\n".encode()}) for number in range(2))
+    with small_volume(tmp_path / "small", "1m") as volume:
+        daemon = start(SETTINGS, target=volume / "dags").until_synced()
+        shelf.publish({f"{n}.py": os.urandom(30_000) for n in range(60)})
+        daemon.sighup()
+        daemon.wait_for_event("cycle_failed", reason="target_full")
+
+        store = volume / "dags" / STORE
+        status, said = asked(store, old.revision, lambda status: status not in (200, 202))
+
+        assert (503, "asked_in_outage") == (status, said["reason"])
+        daemon.kill()

@@ -19,7 +19,7 @@ from git_sync_wrapper.published.volume import HISTORY, STORE, Volume
 from git_sync_wrapper.remote_git import RemoteGit
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.trees import remove_tree
 
 # A replica of the server may be behind: only what is not there twice, so long apart, is missing.
@@ -118,18 +118,20 @@ class History:
                 # As one pack: a commit of its own takes a block of the volume.
                 configs=[("remote.origin.url", self._options.repo), ("fetch.unpackLimit", "1")],
             )
-        except (SidecarError, CycleAbandoned):
-            self._remove_halves()
-            raise
+        finally:
+            self._remove_halves(fence)
 
-    def _remove_halves(self) -> None:
+    def _remove_halves(self, fence: Fence) -> None:
         """
         Remove what a killed git leaves: up to the whole repository, each time.
+
+        Raises:
+            CycleAbandoned: The fence was revoked; what is half there may be a successor's.
         """
         packs = os.path.join(self._path, "objects", "pack")
-        for name in os.listdir(packs):
-            if name.startswith("tmp_"):
-                with suppress(OSError):
+        with fence, suppress(OSError):
+            for name in os.listdir(packs):
+                if name.startswith("tmp_"):
                     os.unlink(os.path.join(packs, name))
 
     def _has(self, commit: str, fence: Fence) -> bool:
