@@ -24,10 +24,10 @@ Begin = Callable[..., ManagedList]
 class Box:
     """A target with its state folder, and the list in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_new: bool = True) -> None:
         self.folder = folder
         self.state = folder / ".s3-sync"
-        self.state.mkdir(parents=True)
+        self.state.mkdir(parents=True, exist_ok=not is_new)
         self.journal = self.state / NAME
         self.root_fd = os.open(folder, os.O_RDONLY)
         self.state_fd = os.open(self.state, os.O_RDONLY)
@@ -247,6 +247,19 @@ def test_killed_before_the_removal_of_a_file(box: Box) -> None:
     assert box.load() == {"a.py": held}
 
 
+def test_killed_before_the_removal_of_a_file_on_a_volume_that_is_copied_then(
+    box: Box, tmp_path: Path
+) -> None:
+    """The copy has other inodes; as a file of nobody it would stay forever."""
+    files = box.has("a.py", "b.py")
+    files.remove("b.py")
+    shutil.copytree(box.folder, tmp_path / "copy")
+    copy = Box(tmp_path / "copy", is_new=False)
+
+    assert {"a.py", "b.py"} == set(copy.load())
+    copy.close()
+
+
 def test_killed_after_the_removal_of_a_file(box: Box) -> None:
     files = box.has("a.py")
     files.remove("a.py")
@@ -314,6 +327,20 @@ def test_a_removal_on_a_full_disk_is_written_down_when_there_is_room(box: Box) -
 
     assert box.lines()[1:] == [box.lines()[1]]
     assert set(box.load()) == {"b.py"}
+
+
+def test_what_could_not_be_removed_is_ours_though_that_cannot_be_written_down(box: Box) -> None:
+    """A volume that fails refuses both."""
+    files = box.has("a.py", "b.py")
+    held = files.files["b.py"]
+    with full_disk(box.journal.stat().st_size):
+        files.remove("b.py")
+        files.restore("b.py", held)
+    assert {"a.py", "b.py"} == set(files.files)
+
+    files.compact()
+
+    assert {"a.py", "b.py"} == set(box.load())
 
 
 # --- damaged, hostile

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.s3_sync import sealed
+from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.histories import Bucket
 from tests.support.daemon import Daemon
+from tests.support.fake_s3 import FakeS3
 from tests.support.servers import MotoServer, S3Server
 from tests.support.target_model import difference, expect, leftovers, read_tree
 from tests.support.waiting import wait_until
@@ -230,3 +233,20 @@ def test_new_file_with_the_inode_of_the_one_that_was_removed_before_the_kill_is_
         daemon.wait_until_synced()
 
     assert {"gone.py": b"theirs, in the same inode", "stays.py": b"ours"} == read_tree(target)
+
+
+def test_a_deletion_that_was_cut_off_is_done_on_a_copy_of_the_volume(
+    s3: FakeS3, target: Path, start: StartDaemon, tmp_path: Path
+) -> None:
+    """As after a disk has failed in between: the copy has the list, and other inodes."""
+    start().until_synced().kill()
+    with (target / ".s3-sync/managed").open("a") as file:
+        file.write('["pkg/b.py"]\n')
+    s3.delete("dags/pkg/b.py")
+    copy = tmp_path / "copy"
+    shutil.copytree(target, copy)
+
+    start(target=copy).until_synced()
+
+    wait_until(lambda: not (copy / "pkg/b.py").exists(), "the file goes")
+    assert (copy / "a.py").exists()

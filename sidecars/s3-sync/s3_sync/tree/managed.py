@@ -113,11 +113,17 @@ class ManagedList:
         Record a file; called right before the rename that makes it true.
         """
         self._append(_line(path, managed))
-        self.files[path] = managed
-        if not managed.is_verified:
-            self.unverified.add(path)
-        elif self.unverified:
-            self.unverified.discard(path)
+        self._note(path, managed)
+
+    def restore(self, path: str, managed: Managed) -> None:
+        """
+        Record that a file is there after all: what the last line says could not be done.
+        """
+        self._note(path, managed)
+        try:
+            self._append(_line(path, managed))
+        except OSError:  # as a volume that fails refuses both
+            self._is_behind = True
 
     def remove(self, path: str) -> None:
         """
@@ -140,6 +146,13 @@ class ManagedList:
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def _note(self, path: str, managed: Managed) -> None:
+        self.files[path] = managed
+        if not managed.is_verified:
+            self.unverified.add(path)
+        elif self.unverified:
+            self.unverified.discard(path)
 
     def _append(self, data: bytes) -> None:
         written = os.write(self._fd, data)
@@ -219,8 +232,9 @@ def load_managed(
             del files[last]  # killed before the rename
             if before is not None:
                 files[last] = before
-    elif before is not None and there is not None and before.matches(there):
-        files[last] = before  # killed before the removal; a new file may have the inode, no more
+    elif before is not None and there is not None and before.of(there) is not None:
+        # Killed before the removal, and perhaps copied since; a new file has the inode, no more.
+        files[last] = before
     return files, False
 
 

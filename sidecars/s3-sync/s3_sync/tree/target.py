@@ -295,7 +295,7 @@ class Target:
             if before is None:
                 self.managed.remove(path)
             else:
-                self.managed.add(path, before)
+                self.managed.restore(path, before)
             raise
         if self._fsync:
             sync_folder(folder)

@@ -167,7 +167,7 @@ class Walk:
             os.unlink(name, dir_fd=folder)
         except OSError:
             if held is not None:
-                self._managed.add(path, held)
+                self._managed.restore(path, held)
             raise
 
     def remove_empty_folders(self, path: str) -> None:
