@@ -2,11 +2,14 @@
 
 import os
 
-from s3_sync.release.names import manifest_key
+import pytest
+
+from s3_sync.release.names import POINTER_KEY, manifest_key
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.s3_sync.release.following import FILES, PINNED
-from tests.support.fake_s3 import FakeS3, error
+from tests.support.fake_s3 import FakeS3, access_denied, error
+from tests.support.loopback import Fault
 from tests.support.shelf import Shelf, is_bundle, is_manifest, is_pointer
 
 
@@ -61,6 +64,49 @@ def test_a_glance_after_a_bad_release_sees_the_next_one(
     shelf.point_to(good)
     assert not process.glance()
     assert good.revision == process.cycle().revision
+
+
+DENIED = access_denied("s3:ListBucket", "arn:aws:s3:::dags-bucket", "arn:aws:iam::1:role/dags")
+
+
+@pytest.mark.parametrize("missing", [None, DENIED], ids=["404", "403"])
+def test_a_glance_before_the_first_release_sees_it(
+    s3: FakeS3, shelf: Shelf, process: Process, missing: Fault | None
+) -> None:
+    """So who publishes it waits for no backoff."""
+    if missing is not None:
+        s3.inject(missing, is_pointer)
+    process.start(PINNED)
+    assert "release_missing" == process.fail().reason
+    s3.forget()
+
+    assert process.can_wait_for_news
+    assert process.glance() and process.glance()
+    assert 2 == len(s3.seen())
+    shelf.publish(FILES)
+    s3.heal()
+    assert not process.glance()
+    assert "changed" == process.cycle().result
+    assert process.glance()
+
+
+def test_a_glance_after_the_pointer_went_sees_it_again(
+    s3: FakeS3, shelf: Shelf, process: Process
+) -> None:
+    release = shelf.publish(FILES)
+    process.run(PINNED)
+    shelf.remove(POINTER_KEY)
+    assert not process.glance()
+    assert "release_missing" == process.fail().reason
+
+    assert process.can_wait_for_news and process.glance()
+    s3.inject(error(503, "SlowDown"))
+    assert not process.glance()
+    s3.heal()
+    assert "release_missing" == process.fail().reason
+    assert not process.can_wait_for_news
+    shelf.point_to(release)
+    assert "unchanged" == process.cycle().result
 
 
 def test_a_failure_is_waited_out_where_a_glance_cannot_tell_news(

@@ -51,20 +51,20 @@ def connections(s3: FakeS3) -> int:
     return len({request.connection for request in s3.seen()})
 
 
-def test_unmodified_is_304_and_nothing_else(s3: FakeS3, poll: PollConnection) -> None:
-    assert poll.is_unmodified(head())
-    assert not poll.is_unmodified(head('"other"'))
-    assert poll.is_unmodified(head())
+def test_the_status_says_whether_it_is_the_same(s3: FakeS3, poll: PollConnection) -> None:
+    assert b"304" == poll.status(head())
+    assert b"200" == poll.status(head('"other"'))
+    assert b"304" == poll.status(head())
 
 
 def test_one_connection_is_kept_until_an_answer_has_a_body(
     s3: FakeS3, poll: PollConnection
 ) -> None:
     for _ in range(3):
-        assert poll.is_unmodified(head())
+        assert b"304" == poll.status(head())
     assert 1 == connections(s3)
-    assert not poll.is_unmodified(head('"other"'))
-    assert poll.is_unmodified(head())
+    assert b"200" == poll.status(head('"other"'))
+    assert b"304" == poll.status(head())
 
     assert 2 == connections(s3)
 
@@ -75,31 +75,45 @@ def test_a_kept_connection_that_was_closed_is_replaced(
 ) -> None:
     s3.inject(fault, times=1)
 
-    assert poll.is_unmodified(head())
-    assert poll.is_unmodified(head())
+    assert b"304" == poll.status(head())
+    assert b"304" == poll.status(head())
     assert 2 == connections(s3)
 
 
 def test_one_that_was_idle_for_long_is_not_tried(s3: FakeS3) -> None:
     poll = PollConnection(HttpOrigin("http", "localhost", s3.port), None, keep_seconds=-1.0)
 
-    assert poll.is_unmodified(head())
-    assert poll.is_unmodified(head())
+    assert b"304" == poll.status(head())
+    assert b"304" == poll.status(head())
     assert (2, 2) == (connections(s3), len(s3.seen()))
 
 
 @pytest.mark.parametrize(
     "fault",
     [reset(), raw(b""), raw(b"HTTP/1.1 304 Not Modified\r\n"),
-     raw(b"HTTP/1.1 304 Not Modified\r\n\r\nmore"), raw(b"HTTP/1.1 103 Early Hints\r\n\r\n"),
-     raw(b"x" * 70_000), error(503, "SlowDown"), error(403, "ExpiredToken")],
+     raw(b"HTTP/1.1 304 Not Modified\r\n\r\nmore"), raw(b"x" * 70_000)],
 )  # fmt: skip
-def test_all_else_is_no_answer(s3: FakeS3, poll: PollConnection, fault: Fault) -> None:
+def test_half_an_answer_has_no_status(s3: FakeS3, poll: PollConnection, fault: Fault) -> None:
     s3.inject(fault)
 
-    assert not poll.is_unmodified(head())
+    assert b"" == poll.status(head())
     s3.heal()
-    assert poll.is_unmodified(head())
+    assert b"304" == poll.status(head())
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(error(503, "SlowDown"), b"503"), (error(403, "ExpiredToken"), b"403"),
+     (error(404, "NoSuchKey"), b"404"), (raw(b"HTTP/1.1 103 Early Hints\r\n\r\n"), b"103")],
+)  # fmt: skip
+def test_after_any_other_status_the_connection_is_not_used_again(
+    s3: FakeS3, poll: PollConnection, fault: Fault, status: bytes
+) -> None:
+    s3.inject(fault)
+
+    assert status == poll.status(head())
+    s3.heal()
+    assert b"304" == poll.status(head())
 
 
 def pieces_without_end(exchange: Exchange) -> None:
@@ -114,15 +128,13 @@ def test_a_server_that_does_not_end_its_answer_is_not_waited_for(s3: FakeS3, fau
     s3.inject(fault)
     poll = poll_of(s3, seconds=0.2)
 
-    assert not poll.is_unmodified(head())
+    assert b"" == poll.status(head())
     s3.release()
 
 
 def test_nobody_there_is_no_answer() -> None:
-    assert not PollConnection(HttpOrigin("http", "127.0.0.1", 1), None).is_unmodified(head())
-    assert not PollConnection(HttpOrigin("http", "a" * 70 + ".invalid", 1), None).is_unmodified(
-        head()
-    )
+    for host in ("127.0.0.1", "a" * 70 + ".invalid"):
+        assert b"" == PollConnection(HttpOrigin("http", host, 1), None).status(head())
 
 
 def test_who_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
@@ -132,9 +144,9 @@ def test_who_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
         s3.put(KEY, BODY, etag="abc")
         stranger, friend = poll_of(s3, Trust(config()).context), poll_of(s3, trusting.context)
 
-        assert not stranger.is_unmodified(head())
+        assert b"" == stranger.status(head())
         assert [] == s3.seen()
-        assert friend.is_unmodified(head()) and friend.is_unmodified(head())
+        assert b"304" == friend.status(head()) and b"304" == friend.status(head())
         friend.close()
 
 

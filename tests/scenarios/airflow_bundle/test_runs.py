@@ -40,6 +40,8 @@ class Releases:
         target, told = home / "dags", settings("S3_SYNC") | {"S3_SYNC_LAYOUT": "snapshot"}
         self.store, self.link = target / STORE, target / "current"
         self.daemon = stack.enter_context(release_daemon(s3, target, told))
+        # Nothing is published yet; from here on `follow` asks for cycles.
+        self.daemon.wait_for_event("cycle_failed")
 
     def publish(self, files: Mapping[str, bytes]) -> str:
         """Publish a version; return its name."""
@@ -52,7 +54,8 @@ class Releases:
 
     def follow(self) -> None:
         """Wait until the volume shows what is current."""
-        self.daemon.until_synced().sync()
+        self.daemon.sync()
+        self.daemon.until_synced()
 
     def restart(self) -> None:
         """Kill the sidecar, and start it again."""

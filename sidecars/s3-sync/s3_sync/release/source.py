@@ -110,10 +110,11 @@ class ReleaseSource:
         self._pointer_key = f"{settings.prefix}{POINTER_KEY}"
         self._pointer: Pointer | None = None
         self._pointer_etag = ""
-        # Of the pointer that the last look met, whether it could be read or not.
-        self._met_etag = ""
+        # Of the pointer that the last look met, whether it could be read or not; empty where there
+        # was none, None where that look could not tell.
+        self._met_etag: str | None = None
         # Of the pointer that the last glance did not find the same.
-        self._missed_etag = ""
+        self._missed_etag: str | None = None
         self._release: Release | None = None
         # The pointer that it was read by.
         self._read_by: Pointer | None = None
@@ -132,7 +133,7 @@ class ReleaseSource:
                 ``release_untrusted``, ``release_replayed``, ``trusted_keys_invalid``: it is not to
                 be trusted, or nothing is.
         """
-        self._met_etag = ""
+        self._met_etag = None
         keys = self._keys()
         pin = self._settings.revision
         if pin and self._release is not None:
@@ -233,7 +234,7 @@ class ReleaseSource:
     def was_reached(self) -> bool:
         # Where a glance saw news and there were none it cannot tell: through a proxy, or from a
         # server that does not heed If-None-Match. Then a failure is waited out.
-        return self._met_etag not in ("", self._missed_etag)
+        return self._met_etag not in (None, self._missed_etag)
 
     def glance(self) -> bool:
         if self._key_folder is not None and self._key_folder.has_changed:
@@ -241,8 +242,8 @@ class ReleaseSource:
         if self._settings.revision:
             return self._release is not None
         etag = self._met_etag
-        is_same = bool(etag) and self._client.has_still("pointer", self._pointer_key, etag)
-        self._missed_etag = "" if is_same else etag
+        is_same = etag is not None and self._client.has_still("pointer", self._pointer_key, etag)
+        self._missed_etag = None if is_same else etag
         return is_same
 
     def close(self) -> None:
@@ -296,7 +297,7 @@ class ReleaseSource:
             headers = {"if-none-match": etag} if etag else {}
             found = await self._objects.read("pointer", POINTER_KEY, POINTER_LIMIT_BYTES, headers)
         except ObjectMoved:
-            self._pointer_etag = ""
+            self._pointer_etag = self._met_etag = ""
             raise self._objects.missing(
                 POINTER_KEY,
                 "Nothing was published there yet: `s3-sync publish`, or check KEY_PATH.",
@@ -306,7 +307,7 @@ class ReleaseSource:
             return self._pointer
         self._pointer_etag = ""
         body, etag = found or (b"", "")
-        self._met_etag = etag
+        self._met_etag = etag or None
         settings = self._settings
         try:
             if keys is None:

@@ -46,6 +46,10 @@ AWS_DOMAINS = (".amazonaws.com", *(f".{domain}" for _, _, domain in PARTITIONS))
 # A signature holds for 15 minutes; S3 counts from its time stamp.
 RESIGN_SECONDS = 60.0
 
+UNMODIFIED = (b"304",)
+# To whoever may not list the bucket S3 says 403 of what is not there.
+MISSING = (b"404", b"403")
+
 # The headers of a request, asked for before each attempt: a range goes on where the last one ended.
 Headers = Callable[[], Mapping[str, str]]
 
@@ -212,25 +216,25 @@ class S3Client:
 
     def has_still(self, operation: Operation, key: str, etag: str) -> bool:
         """
-        Whether an object still has an ETag, by one blocking request.
+        Whether an object still has an ETag, or is still not there, by one blocking request.
 
         False also where that cannot be told: :meth:`get` finds the reason. Through a proxy it
         never can.
 
         Args:
-            etag: As S3 sent it, with its quotes.
+            etag: As S3 sent it, with its quotes; empty for one that was not there.
         """
         address, poll = self._address, self._poll
         if address is None or self._credentials is None or poll is None:
             return False
         question = (key, etag, address, self._credentials)
         if question != self._question or time.monotonic() - self._signed_at > RESIGN_SECONDS:
-            headers = {"accept-encoding": "identity", "if-none-match": etag}
+            headers = {"accept-encoding": "identity"} | ({"if-none-match": etag} if etag else {})
             path, signed = self._sign(self._request(operation, key), {}, headers)
             self._question, self._signed_at = question, time.monotonic()
             self._head = write_head(path, signed)
         self._count(operation)
-        return poll.is_unmodified(self._head)
+        return poll.status(self._head) in (UNMODIFIED if etag else MISSING)
 
     def close(self) -> None:
         """

@@ -8,6 +8,7 @@ cold, and asyncio and llhttp take five times the CPU of a bare send and receive,
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 
@@ -16,6 +17,7 @@ from s3_sync.s3.wire import FRAMING_LIMIT_BYTES, HttpOrigin
 
 SECONDS = 5.0
 _END = b"\r\n\r\n"
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
 class PollConnection:
@@ -41,9 +43,9 @@ class PollConnection:
         self._socket: socket.socket | None = None
         self._heard_at = 0.0
 
-    def is_unmodified(self, head: bytes) -> bool:
+    def status(self, head: bytes) -> bytes:
         """
-        Whether the answer to a request is 304; False for all else, failures too.
+        Return the status of the answer to a request; empty where there was none, or half of one.
 
         Args:
             head: Request line and headers, whole.
@@ -57,10 +59,10 @@ class PollConnection:
             except OSError:
                 self.close()
                 # A kept connection may have been closed meanwhile.
-                return is_kept and self._ask(head)
+                return self._ask(head) if is_kept else b""
         except (OSError, UnicodeError):
             self.close()
-            return False
+            return b""
 
     def close(self) -> None:
         """
@@ -70,7 +72,7 @@ class PollConnection:
             self._socket.close()
             self._socket = None
 
-    def _ask(self, head: bytes) -> bool:
+    def _ask(self, head: bytes) -> bytes:
         if self._socket is None:
             self._socket = self._connect()
         ends_at = time.monotonic() + self._seconds
@@ -84,10 +86,14 @@ class PollConnection:
             if time.monotonic() > ends_at:  # each piece was in time, the answer is not
                 raise TimeoutError
         self._heard_at = time.monotonic()
-        is_unmodified = answer.startswith(b"HTTP/1.1 304 ") and answer.endswith(_END)
-        if not is_unmodified or b"\r\nconnection: close\r\n" in answer.lower():
+        found = _STATUS.match(answer)
+        status = found[1] if found is not None and _END in answer else b""
+        if status != b"304" or b"\r\nconnection: close\r\n" in answer.lower():
+            self.close()  # a body is not read: what it says is left to a cycle
+        elif not answer.endswith(_END):  # a 304 has none
             self.close()
-        return is_unmodified
+            return b""
+        return status
 
     def _connect(self) -> socket.socket:
         origin = self._origin
