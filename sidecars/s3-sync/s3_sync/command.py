@@ -8,12 +8,10 @@ import os
 import sys
 
 from s3_sync.metrics import SyncMetrics
-from s3_sync.publisher import cli
 from s3_sync.s3.addressing import check_proxy
-from s3_sync.settings import PREFIX, Settings, load_settings, read_trusted_keys
+from s3_sync.settings import PREFIX, load_settings, read_trusted_keys
 from s3_sync.sidecar import S3Sync
 from sidecar_runtime import __version__
-from sidecar_runtime.command import make_parser
 from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.gate.settings import unused_by_gate
 from sidecar_runtime.http.status import About
@@ -27,23 +25,20 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    purpose = "Keeps a folder equal to an S3 prefix; without a command, until stopped."
-    example = "AWS_BUCKET=my-bucket KEY_PATH=dags DEST_PATH=/opt/airflow/dags s3-sync"
-    parser = make_parser("s3-sync", purpose, Settings, PREFIX, example)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    commands.add_parser("check", help="try settings, credentials, permissions and the target")
-    cli.add_commands(commands)
-    arguments, rest = parser.parse_known_args(sys.argv[1:])
-    if rest := cli.place_rest(arguments, rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if arguments.command in cli.COMMANDS:
-        return cli.run(arguments, os.environ)
+    is_check = False
+    if words := sys.argv[1:]:  # a pod's start pays for no command
+        from s3_sync.publisher import cli  # noqa: PLC0415
+
+        arguments = cli.read_arguments(words)
+        if arguments.command in cli.COMMANDS:
+            return cli.run(arguments, os.environ)
+        is_check = arguments.command == "check"
     os.umask(0o002)  # another uid of our group must be able to go on where we stopped
     settings, unknown = load_settings(os.environ)
     check_proxy(settings.bucket, settings.endpoint_url_s3 or settings.endpoint_url, os.environ)
     read_trusted_keys(settings)  # what is wrong with them now ends the start, later a cycle
-    if arguments.command == "check":
-        from s3_sync import check  # noqa: PLC0415 - a one-shot pays for no command
+    if is_check:
+        from s3_sync import check  # noqa: PLC0415
 
         end_on_signals()
         return check.run(settings)

@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from s3_sync.listing.source import ListingSource
-from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.pool import PATIENCE, Patience
 from s3_sync.s3.refusals import Operation
@@ -51,6 +49,10 @@ def open_source(settings: Settings, client: S3Client) -> Source[Any]:
     """
     Return the source of the settings; what it knows of a file is its own affair.
     """
-    if settings.source_kind == "release":
+    if settings.source_kind == "release":  # whoever reads the one pays for no import of the other
+        from s3_sync.release.source import ReleaseSource  # noqa: PLC0415
+
         return ReleaseSource(settings, client, remembers=not settings.dry_run)
+    from s3_sync.listing.source import ListingSource  # noqa: PLC0415
+
     return ListingSource(settings, client)

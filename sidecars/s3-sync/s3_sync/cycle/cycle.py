@@ -13,7 +13,6 @@ from s3_sync.layouts.layout import Layout
 from s3_sync.lease import Lease
 from s3_sync.metrics import SyncMetrics
 from s3_sync.open_source import open_source
-from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings
 from s3_sync.status import Status
@@ -54,9 +53,11 @@ class Session:
         self._reconciler = Reconciler(settings, metrics, status, gate, self._lease, self._source)
         self._rehearsal = DryRun(settings, metrics, status, self._source)
         self._asking: Asking | None = None
-        if asked is not None and isinstance(self._source, ReleaseSource):
+        if asked is not None and settings.source_kind == "release":
             from s3_sync.cycle.asking import Asking  # noqa: PLC0415 - no server in one-shots
+            from s3_sync.release.source import ReleaseSource  # noqa: PLC0415
 
+            assert isinstance(self._source, ReleaseSource)
             self._asking = Asking(settings, metrics, asked, self._source)
         self._layout: Layout | None = None
         self._has_failed = False

@@ -9,16 +9,17 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from s3_sync.publisher.airflow.check import Airflow, find_airflow, pattern
 from s3_sync.publisher.gate import Refused
 from s3_sync.publisher.progress import Progress
-from s3_sync.settings import Settings, load_settings, read_trusted_keys
+from s3_sync.settings import PREFIX, Settings, load_settings, read_trusted_keys
 from s3_sync.signature import Trust, read_signer
 from sidecar_runtime import logs
+from sidecar_runtime.command import make_parser
 from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
 from sidecar_runtime.parsers import count, duration
@@ -45,14 +46,23 @@ _URL = "s3://BUCKET/PREFIX of the releases; default: AWS_BUCKET and KEY_PATH"
 _REVISION = "or its first 12 digits, as `s3-sync releases` shows them"
 
 
-def add_commands(commands: Any) -> None:
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """
-    Add the commands to the parser of ``s3-sync``.
-
-    Args:
-        commands: What `add_subparsers` returned.
+    Read the command line of ``s3-sync``; with what is wrong or asked of it the process ends.
     """
+    purpose = "Keeps a folder equal to an S3 prefix; without a command, until stopped."
+    example = "AWS_BUCKET=my-bucket KEY_PATH=dags DEST_PATH=/opt/airflow/dags s3-sync"
+    parser = make_parser("s3-sync", purpose, Settings, PREFIX, example)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands.add_parser("check", help="try settings, credentials, permissions and the target")
+    _add_commands(commands)
+    arguments, rest = parser.parse_known_args(words)
+    if rest := _place_rest(arguments, rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments
 
+
+def _add_commands(commands: Any) -> None:
     def add(name: str, text: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         parser.add_argument(
@@ -183,7 +193,7 @@ def add_commands(commands: Any) -> None:
         add_url(parser)
 
 
-def place_rest(arguments: argparse.Namespace, rest: list[str]) -> list[str]:
+def _place_rest(arguments: argparse.Namespace, rest: list[str]) -> list[str]:
     """
     Take what argparse leaves over where an option comes before an argument; return what is left.
 

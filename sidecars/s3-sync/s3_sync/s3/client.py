@@ -314,7 +314,7 @@ class S3Client:
             path = address.base_path or "/"
         else:
             path = address.path_of(request.key)
-        encoded = encode_query(query)
+        encoded = encode_query(query) if query else ""
         headers = {**self._own_headers, **headers}
         signed = sign(
             self._credentials, address.region, address.origin.host_header, path, encoded, headers

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote
 
 from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
@@ -50,6 +51,44 @@ def _stamp(seconds: int) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
 
 
+class _Form(NamedTuple):
+    """
+    What requests of one second have in common: the rest of the canonical request after path and
+    query, of the text to sign before its digest, of the header before the signature; all headers
+    but that one.
+    """
+
+    canonical: str
+    text: str
+    authorization: str
+    headers: dict[str, str]
+    key: bytes
+
+
+@lru_cache(maxsize=4)
+def _form(
+    credentials: Credentials,
+    region: str,
+    host: str,
+    own: tuple[tuple[str, str], ...],
+    moment: str,
+) -> _Form:
+    amz = {**dict(own), "host": host, "x-amz-content-sha256": EMPTY_SHA256, "x-amz-date": moment}
+    if credentials.token:
+        amz["x-amz-security-token"] = credentials.token
+    names = sorted(amz)
+    signed = ";".join(names)
+    scope = f"{moment[:8]}/{region}/s3/aws4_request"
+    return _Form(
+        "\n".join([*(f"{name}:{amz[name]}" for name in names), "", signed, EMPTY_SHA256]),
+        f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n",
+        f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, "
+        f"SignedHeaders={signed}, Signature=",
+        amz,
+        _signing_key(credentials.secret_key, moment[:8], region),
+    )
+
+
 def sign(
     credentials: Credentials,
     region: str,
@@ -73,23 +112,8 @@ def sign(
     if credentials is ANONYMOUS:
         return {**headers, "host": host}
     moment = _stamp(int(time.time())) if now is None else f"{now:%Y%m%dT%H%M%SZ}"
-    day = moment[:8]
-    amz = {k: v for k, v in headers.items() if k.startswith("x-amz-")}
-    amz |= {"host": host, "x-amz-content-sha256": EMPTY_SHA256, "x-amz-date": moment}
-    if credentials.token:
-        amz["x-amz-security-token"] = credentials.token
-    names = sorted(amz)
-    signed = ";".join(names)
-    canonical = "\n".join(
-        ["GET", path, query, *(f"{n}:{amz[n]}" for n in names), "", signed, EMPTY_SHA256]
-    )
-    scope = f"{day}/{region}/s3/aws4_request"
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
-    text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{digest}"
-    key = _signing_key(credentials.secret_key, day, region)
-    signature = hmac.digest(key, text.encode(), "sha256").hex()
-    authorization = (
-        f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, "
-        f"SignedHeaders={signed}, Signature={signature}"
-    )
-    return {**headers, **amz, "authorization": authorization}
+    own = tuple((k, v) for k, v in headers.items() if k.startswith("x-amz-"))
+    form = _form(credentials, region, host, own, moment)
+    digest = hashlib.sha256(f"GET\n{path}\n{query}\n{form.canonical}".encode()).hexdigest()
+    signature = hmac.digest(form.key, f"{form.text}{digest}".encode(), "sha256").hex()
+    return {**headers, **form.headers, "authorization": f"{form.authorization}{signature}"}

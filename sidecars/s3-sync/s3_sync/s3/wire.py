@@ -103,6 +103,8 @@ class Connection(asyncio.Protocol):
         self._is_new = True
         self._heard_at = 0.0
         self._ends_at = 0.0
+        # One for many requests: it fires when the first of them could have been late.
+        self._watch_handle: asyncio.TimerHandle | None = None
         self.is_usable = True
 
     def _expect(self, sink: Sink | None, check: Check | None) -> None:
@@ -147,14 +149,13 @@ class Connection(asyncio.Protocol):
         self._heard_at = self._loop.time()
         self._ends_at = self._heard_at + seconds
         self._transport.write(head)
-        self._watch_handle = self._loop.call_later(min(IDLE_SECONDS, seconds), self._watch)
+        self._watch_until(self._heard_at + min(IDLE_SECONDS, seconds))
         is_complete = False
         try:
             answer = await self._waiter
             is_complete = True
             return answer
         finally:
-            self._watch_handle.cancel()
             self._waiter = None
             self._sink = None
             self._held.clear()
@@ -167,6 +168,9 @@ class Connection(asyncio.Protocol):
         Drop the connection at once; a half-read body makes it unusable.
         """
         self.is_usable = False
+        if self._watch_handle is not None:
+            self._watch_handle.cancel()
+            self._watch_handle = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -281,14 +285,27 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
 
+    def _watch_until(self, limit: float) -> None:
+        """
+        Look at a time, or before it.
+        """
+        handle = self._watch_handle
+        if handle is None or handle.when() > limit:
+            if handle is not None:
+                handle.cancel()
+            self._watch_handle = self._loop.call_at(limit, self._watch)
+
     def _watch(self) -> None:
         """
         Fail the request when its time is up; else look again when it could next be.
         """
+        self._watch_handle = None
+        if self._waiter is None:
+            return
         now = self._loop.time()
         limit = min(self._heard_at + IDLE_SECONDS, self._ends_at)
         if now < limit:
-            self._watch_handle = self._loop.call_later(limit - now, self._watch)
+            self._watch_until(limit)
             return
         if not self._has_begun and not self._is_new:
             self._fail(StaleConnection())  # a firewall forgot the connection and drops packets

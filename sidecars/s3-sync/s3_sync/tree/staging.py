@@ -19,6 +19,7 @@ from sidecar_runtime.volume.files import write_all
 
 # One count for the process: an abandoned cycle must not meet the files of its successor.
 _NUMBERS = itertools.count()
+_PROCESS = os.getpid()
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -141,4 +142,4 @@ def staging_name() -> str:
     """
     Return a name that no other staging file of this process has.
     """
-    return f"{os.getpid()}-{next(_NUMBERS)}.part"
+    return f"{_PROCESS}-{next(_NUMBERS)}.part"

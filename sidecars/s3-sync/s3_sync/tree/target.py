@@ -151,9 +151,7 @@ class Target:
         Close a staging file that is whole, with the mode and time that it will have.
         """
         before = stat_in(path, self.folder)
-        found = self.staging.finish(staging, self._dates.next(path, before), self._mode_of(content))
-        managed = _managed(content, found, is_verified=is_verified)
-        return Staged(path, staging.name, managed, before is not None)
+        return self._stage(path, content, staging, before, is_verified=is_verified)
 
     def along(self, wanted: Wanted) -> AbstractContextManager[Way]:
         """
@@ -203,7 +201,7 @@ class Target:
             return False
         staging = download.staging or self.staging.fill(download.blocks())
         try:
-            staged = self.stage(path, content, staging, is_verified=download.is_verified)
+            staged = self._stage(path, content, staging, before, is_verified=download.is_verified)
             with fence, self._walk.to(path, making_way=wanted) as (folder, name):
                 self._place(staged, folder, name, wanted)
             staging.is_published = True
@@ -280,6 +278,19 @@ class Target:
         """
         mode = self._file_mode
         return mode | (mode & 0o444) >> 2 if is_executable(content.etag) else mode
+
+    def _stage(
+        self,
+        path: str,
+        content: Content,
+        staging: Staging,
+        before: os.stat_result | None,
+        *,
+        is_verified: bool,
+    ) -> Staged:
+        found = self.staging.finish(staging, self._dates.next(path, before), self._mode_of(content))
+        managed = _managed(content, found, is_verified=is_verified)
+        return Staged(path, staging.name, managed, before is not None)
 
     def _place(self, staged: Staged, folder: int, name: str, wanted: Wanted) -> None:
         if staged.replaces:

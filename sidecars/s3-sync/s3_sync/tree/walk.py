@@ -62,7 +62,7 @@ class Walk:
         *folders, name = parts = path.split("/")
         if not _STEPS_ASIDE.isdisjoint(parts):  # refused long before; this is the last door
             raise ValueError(f"not a path below the target: {path!r}")
-        fd = os.dup(self._root)
+        root = fd = self._root
         try:
             for depth, folder in enumerate(folders, 1):
                 try:
@@ -72,11 +72,13 @@ class Walk:
                         raise
                     self._make_folder("/".join(folders[:depth]), folder, fd, making_way)
                     inner = os.open(folder, FOLDER_FLAGS, dir_fd=fd)
-                os.close(fd)
+                if fd != root:
+                    os.close(fd)
                 fd = inner
             yield fd, name
         finally:
-            os.close(fd)
+            if fd != root:
+                os.close(fd)
 
     @contextmanager
     def along(self, making_way: Wanted) -> Iterator[Way]:
