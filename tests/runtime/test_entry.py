@@ -5,6 +5,7 @@ Signals before the loop takes over.
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +79,35 @@ def test_costs_no_heavy_import() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert out.stdout.split() == []
+
+
+def test_a_start_imports_neither_commands_nor_a_source_before_it_is_known() -> None:
+    code = (
+        "import sys, s3_sync.command\n"
+        "print(*sorted(sys.modules.keys() & {'argparse', 's3_sync.publisher',"
+        " 's3_sync.listing.source', 's3_sync.release.source'}))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert out.stdout.split() == []
+
+
+def test_what_a_start_imports_is_not_looked_through_for_garbage_and_all_else_is(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "cheap.py").write_text(
+        "import gc\n"
+        "PREFIX = 'X_'\n"
+        "was_on = gc.isenabled()\n"
+        "def run():\n"
+        "    print(was_on, gc.isenabled(), gc.get_freeze_count() > 1000)\n"
+        "    return 0\n"
+    )
+    code = f"import sys; sys.path.append({str(tmp_path)!r})\n"
+    code += "from sidecar_runtime.entry import enter; enter('cheap')"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert ("False True True\n", "", 0) == (out.stdout, out.stderr, out.returncode)
 
 
 @pytest.mark.parametrize("name", ["rich", "colorama"])

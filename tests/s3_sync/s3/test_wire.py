@@ -385,6 +385,26 @@ async def test_a_limit_shorter_than_the_silence_is_kept(line: Line) -> None:
 
 
 @scene
+async def test_a_limit_shorter_than_that_of_the_request_before_is_kept(line: Line) -> None:
+    await line.ask(OK, seconds=500)
+    begin = line.loop.time()
+    with pytest.raises(StaleConnection):
+        await line.ask(seconds=2)
+
+    assert begin + 2 == pytest.approx(line.loop.time(), abs=0.1)
+
+
+@scene
+async def test_a_connection_that_is_idle_for_longer_than_any_limit_is_as_good_as_before(
+    line: Line,
+) -> None:
+    await line.ask(OK)
+    await asyncio.sleep(2 * IDLE_SECONDS)
+
+    assert b"hello" == (await line.ask(b"", OK, pause=IDLE_SECONDS - 1)).body
+
+
+@scene
 async def test_the_time_of_one_request_is_not_taken_from_the_next(line: Line) -> None:
     for _ in range(5):
         await line.ask(b"", OK, pause=20, seconds=45)
