@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from tests.support.airflow import Airflow
@@ -29,8 +28,7 @@ from tests.support.waiting import wait_until
 
 REFERENCE = Path(__file__).parent / "reference"
 FILES = {"sales.py": b"VALUE = 1\n", "lib/common.py": b"UNITS = ('EUR', 'USD')\n"}
-COMMITTED = replace(
-    ORIGIN,
+COMMITTED = ORIGIN._replace(
     by="jenkins",
     commit="8c1f0b7d5a2e4936b1d0c7f85e6a9d3b2f4c8e10",
     branch="main",

@@ -14,8 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import IO, TypeAlias, cast
+from typing import IO, NamedTuple, TypeAlias, cast
 
 from sidecar_runtime.fence import CycleAbandoned, Fence
 
@@ -43,8 +42,7 @@ class DeadlinePassed(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """
     How a process ended.
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import NoReturn
 
 
@@ -26,11 +26,11 @@ def enter(command: str, prepare: Callable[[], object] = lambda: None) -> NoRetur
         prepare: Begins what can go on beside those imports.
     """
     heed_signals()
-    spare_colors()
     prepare()
     # Imports make much, and no garbage: to look for it takes an eighth of a start, and to look
     # through all of it later a twentieth of a cycle that downloads 10,000 files.
     gc.disable()
+    import_structlog()
     module = import_module(command)
     from sidecar_runtime.process import run_main  # noqa: PLC0415 - heavy, too
 
@@ -86,12 +86,26 @@ def _end(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def spare_colors() -> None:
+class Later(ModuleType):
     """
-    Let structlog do without ``rich`` and ``colorama`` where those are installed, as in development.
+    Stands for a module that is imported when something of it is asked for.
+    """
 
-    structlog imports them for tracebacks in color and for Windows: 4.8 MiB of memory and a sixth of
-    a start's CPU that no image has (2026-11).
+    def __getattr__(self, name: str) -> object:
+        return getattr(import_module(self.__name__), name)
+
+
+def import_structlog() -> None:
     """
-    for name in ("rich", "colorama"):
-        sys.modules[name] = None  # type: ignore[assignment]
+    Import structlog without what it imports and a sidecar does not need.
+
+    That is a fifth of a start's CPU (2026-11): `rich` and `colorama` where those are installed, as
+    in development, for tracebacks in color and for Windows; `asyncio` for loggers that are
+    awaited, `uuid` for what it has deprecated. Whoever else imports these gets them.
+    """
+    spared = {"rich": None, "colorama": None, "asyncio": Later("asyncio"), "uuid": Later("uuid")}
+    instead = {name: module for name, module in spared.items() if name not in sys.modules}
+    sys.modules.update(instead)  # type: ignore[arg-type]
+    import_module("structlog")
+    for name in instead:
+        del sys.modules[name]

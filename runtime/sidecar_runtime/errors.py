@@ -5,7 +5,7 @@ Failures that are not bugs: each has an exit code, a machine-readable reason and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 EXIT_DONE = 0
 EXIT_BUG = 1
@@ -44,8 +44,7 @@ class GaveUp(SidecarError):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """
     One setting that is wrong: its name, the value as given (never a secret), what is allowed.
     """

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.history import History
@@ -26,8 +26,7 @@ PAST_CYCLES = 20
 QUIET = ("unchanged", "partial", "waiting", "settling", "held", "refused")
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
+class Readiness(NamedTuple):
     """
     Whether what consumers need is published and valid now.
 
@@ -76,8 +75,7 @@ class Outcome:
         return self.result in ("changed", "unchanged")
 
 
-@dataclass(frozen=True, slots=True)
-class PastCycle:
+class PastCycle(NamedTuple):
     """
     One line of the history: Unix time of the start, seconds it took, result, counts.
     """
@@ -89,8 +87,7 @@ class PastCycle:
     counts: Mapping[str, int | str]
 
 
-@dataclass(frozen=True, slots=True)
-class LastError:
+class LastError(NamedTuple):
     """
     The failure that the loop is recovering from; Unix time of the failure.
     """

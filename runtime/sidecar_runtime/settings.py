@@ -14,7 +14,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.errors import Problem, SettingsError
@@ -38,8 +38,7 @@ def without_password(text: str) -> str:
     return _USERINFO.sub("//***@", text)
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(NamedTuple):
     """
     How one field is read; ``variable`` is the full name, or without prefix where `prefixed`.
     """
@@ -155,7 +154,7 @@ def inherited(field: str, **changes: Any) -> Any:
         changes: Of its :class:`Spec`.
     """
     spec: Spec = CommonSettings.__dataclass_fields__[field].metadata[_SPEC]
-    return dataclasses.field(metadata={_SPEC: dataclasses.replace(spec, **changes)})
+    return dataclasses.field(metadata={_SPEC: spec._replace(**changes)})
 
 
 def specs_of(cls: type[Any], prefix: str) -> dict[str, Spec]:
@@ -170,7 +169,7 @@ def specs_of(cls: type[Any], prefix: str) -> dict[str, Spec]:
         if spec is None:  # a sidecar that has it from elsewhere gives it a plain default
             continue
         name = prefix + spec.variable if spec.prefixed else spec.variable
-        specs[field.name] = dataclasses.replace(spec, variable=name)
+        specs[field.name] = spec._replace(variable=name)
     return dict(sorted(specs.items(), key=lambda item: (not item[1].required, item[1].prefixed)))
 
 

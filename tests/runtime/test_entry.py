@@ -110,16 +110,51 @@ def test_what_a_start_imports_is_not_looked_through_for_garbage_and_all_else_is(
     assert ("False True True\n", "", 0) == (out.stdout, out.stderr, out.returncode)
 
 
-@pytest.mark.parametrize("name", ["rich", "colorama"])
-def test_structlog_does_without_what_is_there_for_colors(name: str) -> None:
+@pytest.mark.parametrize("name", ["rich", "colorama", "asyncio", "uuid"])
+def test_structlog_does_without_what_no_sidecar_needs(name: str) -> None:
     program = (
         "import sys\n"
-        "from sidecar_runtime.entry import spare_colors\n"
-        "spare_colors()\n"
+        "from sidecar_runtime.entry import import_structlog\n"
+        "import_structlog()\n"
         "import sidecar_runtime.logs\n"
-        f"print(sys.modules[{name!r}], any(one.startswith('{name}.') for one in sys.modules))\n"
+        f"print([one for one in sys.modules if one.split('.')[0] == {name!r}])\n"
+        f"import {name}\n"
+        f"print({name}.__spec__.name)\n"
     )
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
 
-    assert ("None False\n", "") == (done.stdout, done.stderr)
+    assert (f"[]\n{name}\n", "") == (done.stdout, done.stderr)
+
+
+def test_structlog_gets_what_it_does_without_when_it_asks() -> None:
+    program = (
+        "from sidecar_runtime.entry import import_structlog\n"
+        "import_structlog()\n"
+        "import sys, structlog\n"
+        "as_json = structlog.processors.JSONRenderer()\n"
+        "log = structlog.wrap_logger(structlog.PrintLogger(), [as_json])\n"
+        "print('asyncio' in sys.modules)\n"
+        "awaited = log.ainfo('late')\n"
+        "import asyncio\n"
+        "asyncio.run(awaited)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert 'False\n{"event": "late"}\n' == done.stdout
+
+
+def test_a_module_that_is_there_already_is_left_alone() -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from sidecar_runtime.entry import import_structlog\n"
+        "import_structlog()\n"
+        "import structlog.stdlib\n"
+        "print(structlog.stdlib.asyncio is asyncio is sys.modules['asyncio'])\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert ("True\n", "") == (done.stdout, done.stderr)

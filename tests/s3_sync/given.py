@@ -4,7 +4,6 @@ What the tests of client and applier share: credentials without a child, and a c
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 from s3_sync.s3.client import S3Client
@@ -15,7 +14,7 @@ from sidecar_runtime.fence import Fence
 from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3
 
 GIVEN = Credentials(ACCESS_KEY, SECRET_KEY)
-AT_ONCE = replace(PATIENCE, retry_seconds=0.0)
+AT_ONCE = PATIENCE._replace(retry_seconds=0.0)
 
 
 class Given(Chain):

@@ -7,7 +7,6 @@ import re
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,7 +158,7 @@ def test_s3_sync_with_a_release_by_a_hostile_author(look: Look, lure: Lure, tmp_
     author = f"\u202e{lure.markup}"
     names = dict.fromkeys(("by", "commit", "branch"), lure.markup)
     link = f"javascript:{lure.markup}"
-    origin = replace(ORIGIN, **names, author=author, message="\x1b[2J", ci_url=link)
+    origin = ORIGIN._replace(**names, author=author, message="\x1b[2J", ci_url=link)
     with FakeS3() as s3:
         shelf = Shelf.at(s3)
         shelf.publish(GOOD, origin=origin)

@@ -113,8 +113,8 @@ class Shelf:
         if self.current:
             old = self.current.pointer
             sequence = old.turn.sequence + 1
-            turn = replace(pointer.turn, sequence=sequence, restores=restores)
-            pointer = replace(pointer, turn=turn, history=old.turns())
+            turn = pointer.turn._replace(sequence=sequence, restores=restores)
+            pointer = pointer._replace(turn=turn, history=old.turns())
         data = serialize_pointer(pointer)
         if self.signer is not None:
             data = sign_pointer(data, self._bucket, PREFIX, self.signer)

@@ -13,7 +13,7 @@ import re
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sidecar_runtime import child
 from sidecar_runtime.aws import early, environment
@@ -71,8 +71,7 @@ class Credentials:
 ANONYMOUS = Credentials("", "", method="nobody")
 
 
-@dataclass(frozen=True, slots=True)
-class AwsConfig:
+class AwsConfig(NamedTuple):
     """
     How to reach S3, as botocore reads it from environment and profile.
 

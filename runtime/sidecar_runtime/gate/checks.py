@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sidecar_runtime.child import ending
 from sidecar_runtime.errors import SidecarError
@@ -58,8 +59,7 @@ class Finding:
 IsFile = Callable[[str], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """
     A program that judges a folder: exit code 0 accepts.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LEAST_SECONDS = 0.05
 
@@ -22,8 +22,7 @@ def draw_interval(interval_seconds: float, jitter_seconds: float) -> float:
     return max(LEAST_SECONDS, interval_seconds + jitter)
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(NamedTuple):
     """
     The shape of the range, in seconds.
 

@@ -291,7 +291,7 @@ class Loop:
                 # What was scheduled last may be far off: a glance has asked for this cycle.
                 wait_seconds = next_look_seconds = self._settings.interval_seconds
                 if end.is_success:
-                    wait_seconds *= self._glances.count + 1
+                    wait_seconds *= self._glances.limit + 1
         elif isinstance(end, Exception):
             wait_seconds = self._record.failure(end, seconds)
             if isinstance(end, GaveUp):

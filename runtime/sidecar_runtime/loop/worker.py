@@ -8,33 +8,31 @@ import gc
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.sidecar import Glancing, Session
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     fence: Fence
     end: Outcome | BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class Glances:
+class Glances(NamedTuple):
     """
     What a thread does between cycles, until the next one is asked for.
 
     Args:
-        count: The number of glances, at most.
+        limit: The number of glances, at most.
         wait_seconds: Draws the wait before each.
         note: Called after one that saw nothing new since a success, with the seconds it took.
         wake: Called after one that saw news, and was the last.
     """
 
-    count: int
+    limit: int
     wait_seconds: Callable[[], float]
     note: Callable[[float], object]
     wake: Callable[[], object]
@@ -104,7 +102,7 @@ class Worker:
             and isinstance(session, Glancing)
             and (is_success or (outcome is None and session.can_wait_for_news))
         ):
-            for _ in range(glances.count):
+            for _ in range(glances.limit):
                 try:
                     return self._requests.get(timeout=glances.wait_seconds())
                 except Empty:

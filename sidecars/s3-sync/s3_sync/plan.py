@@ -5,9 +5,8 @@ What is ↔ what should be → what to do. Pure.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import chain
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from s3_sync.digest import Content
 from s3_sync.tree.managed import Managed
@@ -15,8 +14,7 @@ from s3_sync.tree.managed import Managed
 C = TypeVar("C", bound=Content)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan(Generic[C]):
+class Plan(NamedTuple, Generic[C]):
     """
     One cycle's work, in the order of its doing: publish, then delete.
 

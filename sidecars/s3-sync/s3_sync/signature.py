@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -80,8 +80,7 @@ def signer_named(signature: str) -> str:
     return found[2] if found else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(NamedTuple):
     """
     Public keys that are trusted, by id.
     """
@@ -239,8 +238,7 @@ class Signer:
         return f"{ALGORITHM}:{self.key_id}:{base64.b64encode(self._key.sign(message)).decode()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(NamedTuple):
     """
     What a publisher trusts, and what it signs with; without keys everything is trusted.
     """

@@ -80,7 +80,7 @@ def test_waits_grow_with_failures_and_a_success_resets_them(log: Log) -> None:
         asked.append(round(high * 1000))
         return low
 
-    pace = replace(QUICK, backoff=replace(QUICK.backoff, draw=draw))
+    pace = replace(QUICK, backoff=QUICK.backoff._replace(draw=draw))
 
     run(DENIED, DENIED, DENIED, CHANGED, DENIED, pace=pace, interval_seconds=0.1).until_stopped()
 

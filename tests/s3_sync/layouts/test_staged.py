@@ -3,7 +3,6 @@
 import os
 import stat
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,7 +56,7 @@ def test_what_has_waited_for_others_is_dated_when_it_is_published(
     long_ago = one.managed.mtime_ns - 60 * SECOND_NS
     os.utime(folder / ".s3-sync/staging" / one.name, ns=(long_ago, long_ago))
     before = time.time_ns() - SECOND_NS
-    put(target, one._replace(managed=replace(one.managed, mtime_ns=long_ago)))
+    put(target, one._replace(managed=one.managed._replace(mtime_ns=long_ago)))
 
     assert (folder / "a.py").stat().st_mtime_ns > before
     assert set() == target.damaged(iter(["a.py"]))

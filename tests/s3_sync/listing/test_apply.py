@@ -76,6 +76,27 @@ def test_what_is_there_already_is_not_downloaded(
     assert ["a.py"] == list(cycle.target.managed.files)
 
 
+def test_in_a_bare_folder_nothing_is_looked_for(
+    cycle: Cycle, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is another question whether another process has put a file there meanwhile."""
+    looks: list[str] = []
+    holds = cycle.target.holds
+    monkeypatch.setattr(
+        cycle.target, "holds", lambda path, content: looks.append(path) or holds(path, content)
+    )
+    cycle.s3.put("dags/a.py", b"same")
+
+    assert 1 == cycle.apply().published
+    assert [] == looks
+
+    cycle.s3.put("dags/b.py", b"same")
+    (folder / "b.py").write_bytes(b"same")
+    os.chmod(folder / "b.py", 0o644)
+    assert 1 == cycle.apply(publish=["b.py"]).adopted
+    assert ["b.py"] == looks
+
+
 def test_damage_is_healed(cycle: Cycle, folder: Path) -> None:
     cycle.s3.put("dags/a.py", b"good")
     cycle.apply()

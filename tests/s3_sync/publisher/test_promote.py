@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -112,7 +111,7 @@ def test_over_another_release_it_tells_what_changes_and_can_be_rolled_back(place
 def test_dags_that_come_and_go_are_listed_by_what_airflow_said_of_both(places: Places) -> None:
     places.prd.passed = Passed(CHECKED, ())
     places.prd.publish(A)
-    checked = replace(CHECKED, dag_ids=("sales",))
+    checked = CHECKED._replace(dag_ids=("sales",))
     places.put(make_release(B, checked=checked))
 
     done = places.promote()
@@ -269,9 +268,9 @@ def test_the_manifest_must_be_the_one_that_the_sources_pointer_names(places: Pla
     """Of one content there may be several, with different verdicts."""
     release = places.put(make_release(A))
     digest = digest_of_manifest(release.manifest_bytes)
-    pointer = serialize_pointer(replace(release.pointer, manifest_sha256=digest))
+    pointer = serialize_pointer(release.pointer._replace(manifest_sha256=digest))
     places.prd.server.put(f"dev/{POINTER_KEY}", pointer, at=AT)
-    other = make_release(A, checked=replace(CHECKED, dags=99))
+    other = make_release(A, checked=CHECKED._replace(dags=99))
     places.prd.server.put(f"dev/{manifest_key(release.revision)}", other.manifest_bytes)
 
     found = failure(places.promote)

@@ -97,7 +97,7 @@ def test_what_airflow_said_is_in_the_manifest_and_not_in_the_revision(bucket: Bu
 def test_dags_that_come_and_go_are_listed_where_airflow_named_those_of_both(bucket: Bucket) -> None:
     bucket.passed = Passed(CHECKED, ())
     first = bucket.publish(A)
-    bucket.passed = Passed(replace(CHECKED, dag_ids=("sales", "stock")), ())
+    bucket.passed = Passed(CHECKED._replace(dag_ids=("sales", "stock")), ())
     second = bucket.publish(B)
     bucket.passed = None
     third = bucket.publish(C)
@@ -296,7 +296,7 @@ def test_what_comes_back_by_a_publish_is_no_old_pointer(bucket: Bucket, log: Log
 
 def test_the_second_publisher_fails_and_changes_nothing(bucket: Bucket) -> None:
     bucket.put(make_release(A))
-    other = replace(make_release(B).pointer, origin=Origin(by="grace"))
+    other = make_release(B).pointer._replace(origin=Origin(by="grace"))
     bucket.judge = lambda: (
         bucket.put(make_release(B)),
         bucket.server.put(PREFIX + POINTER_KEY, serialize_pointer(other)),

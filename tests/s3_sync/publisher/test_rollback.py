@@ -184,7 +184,7 @@ def test_the_pointer_says_who_rolled_back_and_what_the_release_is(bucket: Bucket
 
     origin = back(bucket).after.origin
 
-    assert replace(ORIGIN, by="grace", ci_url="https://ci/7") == origin
+    assert ORIGIN._replace(by="grace", ci_url="https://ci/7") == origin
 
 
 def put_back_first(bucket: Bucket, minutes: float = 60) -> str:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 
@@ -132,8 +131,8 @@ def test_what_follows_an_old_pointer_is_not_taken_for_one(signed: Bucket, deed: 
     signed.publish(B)
     signed.publish(A)
     pointer = pointer_in(signed)
-    turns = [replace(turn, sequence=n) for n, turn in zip((2, 1), pointer.turns(), strict=True)]
-    old = serialize_pointer(replace(pointer, turn=turns[0], history=tuple(turns[1:])))
+    turns = [turn._replace(sequence=n) for n, turn in zip((2, 1), pointer.turns(), strict=True)]
+    old = serialize_pointer(pointer._replace(turn=turns[0], history=tuple(turns[1:])))
     put_back = sign_pointer(old, "dags-bucket", PREFIX, KEY.signer)
     signed.server.put(PREFIX + POINTER_KEY, put_back)
     began = int(time.time())
@@ -169,7 +168,7 @@ def test_an_old_manifest_that_was_put_back_is_not_what_is_current(signed: Bucket
 
 
 def test_a_forged_verdict_is_not_signed(signed: Bucket) -> None:
-    forged = make_release(A, checked=replace(CHECKED, dags=99))
+    forged = make_release(A, checked=CHECKED._replace(dags=99))
     signed.put(forged)
     signed.passed = Passed(CHECKED, ())
 
@@ -184,8 +183,8 @@ def test_a_forged_history_is_not_signed(signed: Bucket, log: Log) -> None:
     signed.publish(A)
     evil = make_release({"a.py": b"evil = 1\n"}, signer=THIEF.signer)
     pointer = pointer_in(signed)
-    turns = (replace(pointer.turn, revision=evil.revision, sequence=1),)
-    forged = serialize_pointer(replace(pointer, history=turns))
+    turns = (pointer.turn._replace(revision=evil.revision, sequence=1),)
+    forged = serialize_pointer(pointer._replace(history=turns))
     signature = signed.bodies()[PREFIX + POINTER_KEY].splitlines(keepends=True)[-1]
     signed.server.put(PREFIX + POINTER_KEY, forged + signature)
 

@@ -1,7 +1,5 @@
 """What the turns of a history changed."""
 
-from dataclasses import replace
-
 from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.catalog import read_current
 from s3_sync.publisher.rollback import roll_back
@@ -24,7 +22,7 @@ def turns_of(bucket: Bucket) -> list[TurnChanges]:
 def test_each_turn_tells_what_it_changed_newest_first(bucket: Bucket) -> None:
     bucket.passed = Passed(CHECKED, ())
     first = bucket.publish(A).revision
-    bucket.passed = Passed(replace(CHECKED, dag_ids=("sales",)), ())
+    bucket.passed = Passed(CHECKED._replace(dag_ids=("sales",)), ())
     second = bucket.publish(B).revision
     roll_back(bucket.store, None, Origin(), is_dry=False)
     bucket.server.forget()

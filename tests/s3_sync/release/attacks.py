@@ -127,7 +127,7 @@ class Place:
         self._sequence += 1
         release = make_release(files, origin=ORIGIN, checked=CHECKED, signer=HONEST.signer)
         turn = Turn(release.revision, self._sequence, AT)
-        pointer = replace(release.pointer, turn=turn, history=old.turns() if old else ())
+        pointer = release.pointer._replace(turn=turn, history=old.turns() if old else ())
         return replace(release, pointer=pointer, pointer_bytes=signed(pointer)), files
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -78,9 +77,8 @@ def forged(
 def pointed(scene: Scene, revision: str, manifest: bytes) -> Objects:
     """Make a manifest current, honestly."""
     two, _, head_bytes = split_manifest(manifest)
-    pointer = replace(
-        scene.next.pointer,
-        turn=replace(scene.next.pointer.turn, revision=revision),
+    pointer = scene.next.pointer._replace(
+        turn=scene.next.pointer.turn._replace(revision=revision),
         manifest_bytes=len(manifest),
         head_bytes=head_bytes,
         manifest_sha256=sha256(two),

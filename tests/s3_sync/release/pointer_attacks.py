@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
 
 from s3_sync.release.manifest import split_manifest
 from s3_sync.release.names import POINTER_KEY, manifest_key
@@ -26,7 +25,7 @@ from tests.support.releases import make_release
 from tests.support.shelf import PREFIX
 
 # What no publisher has made, but has every name and digest right.
-EVIL = make_release({"a.py": b"evil = 1\n"}, origin=replace(ORIGIN, by="mallory"))
+EVIL = make_release({"a.py": b"evil = 1\n"}, origin=ORIGIN._replace(by="mallory"))
 
 
 def evil_pointer(scene: Scene) -> Pointer:
@@ -34,7 +33,7 @@ def evil_pointer(scene: Scene) -> Pointer:
     The pointer that a thief wants: all is right, except for its author.
     """
     pointer = scene.next.pointer
-    turn = replace(pointer.turn, revision=EVIL.revision)
+    turn = pointer.turn._replace(revision=EVIL.revision)
     sizes = (EVIL.pointer.manifest_bytes, EVIL.pointer.head_bytes)
     digest = hashlib.sha256(split_manifest(EVIL.manifest_bytes)[0]).hexdigest()
     return Pointer(turn, *sizes, EVIL.pointer.origin, pointer.history, digest)
@@ -111,8 +110,8 @@ def duplicate(name: str, value: str) -> Attack:
 
 def fork(scene: Scene) -> Objects:
     """Two publishes at once on a server without conditions: both are signed, one was seen."""
-    turn = replace(scene.next.pointer.turn, sequence=scene.good.pointer.turn.sequence)
-    return scene.objects(pointer=signed(replace(scene.next.pointer, turn=turn, history=())))
+    turn = scene.next.pointer.turn._replace(sequence=scene.good.pointer.turn.sequence)
+    return scene.objects(pointer=signed(scene.next.pointer._replace(turn=turn, history=())))
 
 
 def respelled(change: Callable[[str], str]) -> Attack:

@@ -209,7 +209,7 @@ def test_the_first_line_is_enough_for_a_table() -> None:
     long = Origin(*["😀" * TEXT_LIMIT_CHARACTERS] * 6)
     ids = tuple(f"dag_{n:019}" for n in range(DAG_IDS_LIMIT_BYTES // 28))
     checked = Checked("3.3.2" * TEXT_LIMIT_CHARACTERS, AT, len(ids), ids)
-    checked = replace(checked, airflow=checked.airflow[:TEXT_LIMIT_CHARACTERS])
+    checked = checked._replace(airflow=checked.airflow[:TEXT_LIMIT_CHARACTERS])
     head = replace(make_release(MANY).manifest.head, origin=long, checked=checked)
 
     found = parse_facts(serialize_head(head)[:FACTS_LIMIT_BYTES])

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -37,8 +36,8 @@ def test_a_pointer_is_read_as_it_was_written() -> None:
 def test_texts_are_cut_and_history_is_short() -> None:
     origin = Origin(*["😀" * 2_000] * 6)
     turns = tuple(Turn(ABSENT, n, AT) for n in range(50, 0, -1))
-    turn = replace(RELEASE.pointer.turn, sequence=51)
-    pointer = replace(RELEASE.pointer, turn=turn, origin=origin, history=turns)
+    turn = RELEASE.pointer.turn._replace(sequence=51)
+    pointer = RELEASE.pointer._replace(turn=turn, origin=origin, history=turns)
 
     data = serialize_pointer(pointer)
 
@@ -99,7 +98,7 @@ def test_what_is_no_json_object_is_refused(data: bytes) -> None:
 def pointer_of(*turns: tuple[int, str, int]) -> Pointer:
     """A pointer with turns of sequence, release and what it restores, newest first."""
     first, *others = (Turn(name, n, AT, restores) for n, name, restores in turns)
-    return replace(RELEASE.pointer, turn=first, history=tuple(others))
+    return RELEASE.pointer._replace(turn=first, history=tuple(others))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -359,7 +358,7 @@ def test_a_key_that_is_no_longer_trusted_takes_its_turns_along(
     stolen = make_release({"a.py": b"evil = 1\n"}, signer=OTHER.signer)
     shelf.store(stolen)
     turn = Turn(stolen.revision, (1 << 53) - 1, AT)
-    data = serialize_pointer(replace(stolen.pointer, turn=turn))
+    data = serialize_pointer(stolen.pointer._replace(turn=turn))
     shelf.put(POINTER_KEY, sign_pointer(data, "dags-bucket", PREFIX, OTHER.signer))
     process.cycle()
     assert {"a.py": b"evil = 1\n"} == process.shown

@@ -6,7 +6,6 @@ it, and without them nothing that contradicts itself is shown.
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -68,7 +67,7 @@ def resigned(text: Callable[[str], str]) -> Callable[[bytes], bytes]:
 
 def older(scene: Scene) -> Objects:
     """Put back what the honest publisher once said of the same content."""
-    old = make_release(scene.files, origin=replace(ORIGIN, by="before"), signer=HONEST.signer)
+    old = make_release(scene.files, origin=ORIGIN._replace(by="before"), signer=HONEST.signer)
     return scene.objects(manifest=old.manifest_bytes)
 
 

@@ -191,7 +191,7 @@ def test_where_the_parts_of_a_manifest_do_not_fit_all_of_it_is_read(
     release = make_release(files)
     shelf.store(release)
     if wrong.endswith("_bytes"):
-        pointer = replace(release.pointer, **{wrong: getattr(release.pointer, wrong) - 1})
+        pointer = release.pointer._replace(**{wrong: getattr(release.pointer, wrong) - 1})
         release = replace(release, pointer=pointer)
     shelf.point_to(release)
     if wrong == "ranges":

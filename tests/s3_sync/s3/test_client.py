@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -255,7 +254,7 @@ def test_what_is_denied_is_asked_once(s3: FakeS3, scene: Any, reason: str) -> No
 
 
 def test_silence_is_not_waited_for_three_times(s3: FakeS3) -> None:
-    patience = replace(AT_ONCE, answer_seconds=0.05)
+    patience = AT_ONCE._replace(answer_seconds=0.05)
     s3.inject(lambda exchange: exchange.hang())
 
     try:
@@ -266,7 +265,7 @@ def test_silence_is_not_waited_for_three_times(s3: FakeS3) -> None:
 
 
 def test_a_body_may_take_as_long_as_it_is_big(s3: FakeS3) -> None:
-    patience = replace(AT_ONCE, answer_seconds=0.0, slowest_bytes_per_second=0.5)
+    patience = AT_ONCE._replace(answer_seconds=0.0, slowest_bytes_per_second=0.5)
 
     play(s3, get, patience=patience)
 
@@ -392,7 +391,7 @@ def test_another_endpoint_is_followed_at_the_next_cycle(s3: FakeS3) -> None:
 
         async def scene(client: S3Client) -> None:
             await client.list_page(None)
-            chain.config = replace(chain.config, endpoint_url=other.endpoint)
+            chain.config = chain.config._replace(endpoint_url=other.endpoint)
             await client.list_page(None)
             client.begin_cycle(Fence())
             await client.list_page(None)

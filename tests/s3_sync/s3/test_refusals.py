@@ -1,6 +1,5 @@
 """What an answer of S3 that is not a success means."""
 
-from dataclasses import replace
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -151,7 +150,7 @@ def denied_message(action: str, resource: str | None, quotes: str = '"') -> str:
         ),
         *(
             (
-                replace(GET, operation=operation),
+                GET._replace(operation=operation),
                 ObjectError,
                 f"access_denied_{operation}",
                 f"s3:{operation.title()}Object",

@@ -7,7 +7,6 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +223,7 @@ def test_killed_before_the_rename_of_a_changed_file(box: Box) -> None:
     files = box.begin()
     first = box.put("a.py")
     files.add("a.py", first)
-    files.add("a.py", replace(first, etag="second", inode=first.inode + 1_000_000))
+    files.add("a.py", first._replace(etag="second", inode=first.inode + 1_000_000))
 
     assert box.load() == {"a.py": first}
 
@@ -456,10 +455,10 @@ def test_a_file_matches_until_it_is_touched(box: Box) -> None:
 
     assert held.matches(place.stat())
     for changed in (
-        replace(held, size_bytes=held.size_bytes + 1),
-        replace(held, mtime_ns=held.mtime_ns + 1_000_000),
-        replace(held, inode=held.inode + 1),
-        replace(held, mode=held.mode ^ 0o100),
+        held._replace(size_bytes=held.size_bytes + 1),
+        held._replace(mtime_ns=held.mtime_ns + 1_000_000),
+        held._replace(inode=held.inode + 1),
+        held._replace(mode=held.mode ^ 0o100),
     ):
         assert not changed.matches(place.stat())
 
@@ -479,7 +478,7 @@ def test_a_copy_with_the_same_facts_is_known_by_its_own_inode(box: Box) -> None:
     shutil.copy2(box.folder / "a.py", box.folder / "b.py")
     found = (box.folder / "b.py").stat()
 
-    assert held.of(found) == replace(held, inode=found.st_ino)
+    assert held.of(found) == held._replace(inode=found.st_ino)
     assert not held.matches(found)
 
 

@@ -73,6 +73,15 @@ def test_a_file_whose_key_is_there_does_not_make_way(folder: Path, target: Targe
 # --- looking
 
 
+def test_is_bare_until_something_is_in_it(folder: Path, target: Target) -> None:
+    assert (folder / ".s3-sync").is_dir()
+    assert target.is_bare()
+
+    (folder / "d").mkdir()
+
+    assert not target.is_bare()
+
+
 def test_holds_what_has_the_content_the_size_and_the_mode(folder: Path, target: Target) -> None:
     (folder / "a.py").write_bytes(BODY)
     os.chmod(folder / "a.py", 0o644)

@@ -4,7 +4,6 @@ Bringing the tree up to date with a state of the source, as far as it can be rea
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from s3_sync.cycle.deletions import DeletionBrake
@@ -76,7 +75,7 @@ class Bringer:
         if plan.delete:
             gone = await self._source.still_gone(plan.delete, fence)
             unsure = {path: _unsure(path) for path in plan.delete if path not in gone}
-            plan = replace(plan, delete=tuple(gone))
+            plan = plan._replace(delete=tuple(gone))
         plan = self._spare(layout, state, plan)
         order = self._order(layout, state, plan, fence)
         result = order.result
@@ -115,7 +114,7 @@ class Bringer:
             return plan
         resting = self._unread.errors.keys() - {path for path, _ in plan.publish}
         kept = {path for path, place in self._awaited.items() if place in resting}
-        return replace(plan, delete=tuple(path for path in plan.delete if path not in kept))
+        return plan._replace(delete=tuple(path for path in plan.delete if path not in kept))
 
     def _plan(self, layout: Layout, state: State[Any], fence: Fence) -> Plan[Any]:
         tree, damaged = layout.tree, self._damaged(layout)
@@ -136,7 +135,7 @@ class Bringer:
             return plan
         self._unread.keep({path for path, _ in plan.publish})
         resting = self._unread.resting()
-        return replace(plan, publish=tuple(item for item in plan.publish if item[0] not in resting))
+        return plan._replace(publish=tuple(item for item in plan.publish if item[0] not in resting))
 
     async def heal(self, layout: Layout, state: State[Any], fence: Fence) -> None:
         """

@@ -48,6 +48,8 @@ class ListingApplier:
         self._damaged = order.damaged
         self._result = order.result
         self._is_wanted = order.state.wanted.__contains__
+        # Then no file can save its download: a look less for each of a cold start.
+        self._is_bare = order.target.is_bare()
         # What contradicts its ETag, with its MD5, while the others may still tell what ETags are.
         self._deferred: list[Item] = []
         self._md5s: dict[str, str] = {}
@@ -152,6 +154,8 @@ class ListingApplier:
         Whether a look at the disk may save the download: unknown, damaged, or from a release; and
         an MD5 to tell.
         """
+        if self._is_bare:
+            return False
         held = self._target.managed.files.get(path)
         is_unsure = held is None or path in self._damaged or is_sha256(held.etag)
         return is_unsure and looks_like_md5(entry.etag)

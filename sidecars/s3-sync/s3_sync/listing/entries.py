@@ -5,13 +5,12 @@ What a listing says: the objects that should be files, and what cannot be.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from s3_sync.s3.refusals import SourceError
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """
     One object that should become a file. There may be very many: its key is not held, as it is
     prefix and path.
@@ -32,8 +31,7 @@ class Entry:
         return self.prefix + self.path
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """
     The whole prefix at one moment: what should be on disk, what cannot be, and its name.
 

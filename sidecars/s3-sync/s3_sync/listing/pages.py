@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
@@ -55,8 +54,7 @@ Item = Entry | NoFile
 """What a page says of one object; one is kept for each, so it is small."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """
     One parsed page.
 
@@ -111,8 +109,7 @@ class Page:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PageReader:
+class PageReader(NamedTuple):
     """
     Reads pages of one prefix.
 

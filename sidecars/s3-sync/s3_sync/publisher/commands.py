@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -129,7 +128,7 @@ def _publish(
 ) -> Report:
     origin = find_origin(arguments.folder, environ)
     if arguments.message:
-        origin = replace(origin, message=arguments.message)
+        origin = origin._replace(message=arguments.message)
     store = Store(settings, trust=trust)
     publisher = Publisher(store, origin, partial(judge, settings, airflow), progress)
     is_dry = settings.dry_run or arguments.dry_run
@@ -149,7 +148,7 @@ def _publish(
         "stranger": outcome.stranger or None,
         "changes": outcome.changes.facts(),
         "dags": outcome.dags.facts() if outcome.dags else None,
-        "origin": asdict(origin),
+        "origin": origin._asdict(),
         **_signed_facts(store),
     }
     return Report(_publish_lines(outcome, store, settings), facts)

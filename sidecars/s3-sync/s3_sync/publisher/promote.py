@@ -120,8 +120,8 @@ def promote(
         if is_dry:
             return planned
         kept = read_release(target, revision, reads_bundle=True)
-        origin = replace(
-            manifest.head.origin, by=who.by, ci_url=who.ci_url, promoted_from=source.url
+        origin = manifest.head.origin._replace(
+            by=who.by, ci_url=who.ci_url, promoted_from=source.url
         )
         _, is_guarded = bring(target, parcel, kept, before, origin, progress)
     return replace(planned, result="promoted", is_guarded=is_guarded)

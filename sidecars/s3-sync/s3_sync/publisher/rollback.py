@@ -4,7 +4,7 @@ Back to a release that is there, in one step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from s3_sync.publisher.bring import pointer_to, put_manifest
 from s3_sync.publisher.catalog import (
@@ -78,12 +78,12 @@ def roll_back(
         raise incomplete(target)
     if kept.refusal:
         raise untrusted(store, manifest_key(target), kept.refusal)
-    origin = replace(kept.manifest.head.origin, by=who.by, ci_url=who.ci_url)
+    origin = kept.manifest.head.origin._replace(by=who.by, ci_url=who.ci_url)
     turn, history = next_turn(old, target, store.now())
     if old and target != old.revision:
         # Else from before all of it, as far as anybody can tell: so all of it was left.
         restores = restored.sequence if restored else history[-1].sequence - 1
-        turn = replace(turn, restores=restores)
+        turn = turn._replace(restores=restores)
     after = pointer_to(store, turn, kept, origin, history)
     if is_dry:
         return Rollback(old, after, None)

@@ -4,7 +4,6 @@ The one step that makes a release current: the pointer is replaced, by nobody bu
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from s3_sync.publisher.catalog import Current, ReleaseError, read_pointer
@@ -65,7 +64,7 @@ def next_turn(old: Pointer | None, revision: str, now: datetime) -> tuple[Turn, 
         )
     turn = Turn(revision, sequence, now)
     if old is not None and old.revision == revision:
-        return replace(turn, restores=old.turn.restores), old.history
+        return turn._replace(restores=old.turn.restores), old.history
     return turn, old.turns() if old else ()
 
 
@@ -104,7 +103,7 @@ def swap_pointer(
         # clocks. So it says what it was dated.
         before = now
         turn, history = next_turn(pointer, pointer.revision, now.modified_at)
-        pointer = replace(pointer, turn=turn, history=history)
+        pointer = pointer._replace(turn=turn, history=history)
         _write(store, pointer, before, is_guarded=is_guarded)
     return pointer, is_guarded
 

@@ -5,7 +5,6 @@ The answer of ``s3-sync releases``.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from s3_sync.publisher.catalog import CatalogEntry
@@ -64,7 +63,7 @@ def _facts(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) 
             "created_at": time_text(entry.summary.created_at),
             "files": entry.summary.files,
             "size_bytes": entry.summary.size_bytes,
-            "origin": asdict(entry.summary.origin),
+            "origin": entry.summary.origin._asdict(),
             "airflow": checked_facts(checked) if (checked := entry.summary.checked) else None,
         }
         if entry.summary.signed_by or entry.refusal:

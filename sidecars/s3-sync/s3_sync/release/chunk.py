@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as _quoted
+from typing import NamedTuple
 
 from s3_sync.release.facts import check_marks, load_json
 from s3_sync.release.rows import File, Invalid, folders_of, read_rows
@@ -18,8 +19,7 @@ LEVEL = 6
 _ROW_BYTES = len(f'[, , , "{"0" * 64}", "0644"],\n')
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """
     What a manifest says of a chunk before it comes.
 

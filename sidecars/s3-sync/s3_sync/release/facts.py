@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from s3_sync.release.rows import FILES_LIMIT, Invalid
 from s3_sync.revision import is_revision
@@ -28,8 +27,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT = ("commit", "branch", "author", "message")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """
     Where a release comes from, as far as its publisher knew; empty what it did not.
 
@@ -47,8 +45,7 @@ class Origin:
     promoted_from: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """
     What an Airflow said that loaded the release before it was published.
 

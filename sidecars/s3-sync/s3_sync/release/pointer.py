@@ -5,9 +5,8 @@ The pointer of a release, ``current.json``, from and to bytes. Pure.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from s3_sync.release.facts import (
     FORMAT,
@@ -33,8 +32,7 @@ HISTORY_LIMIT = 20
 SEQUENCE_LIMIT = (1 << 53) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """
     A time in which a release was current.
 
@@ -50,8 +48,7 @@ class Turn:
     restores: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Pointer:
+class Pointer(NamedTuple):
     """
     What is current: ``current.json``.
 

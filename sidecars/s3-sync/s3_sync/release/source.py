@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from s3_sync.release.apply import ReleaseApplier
 from s3_sync.release.chunk import Chunk, Entry
@@ -49,8 +49,7 @@ WHOLE_BYTES = 16 << 10
 OF_ONE_RELEASE = {"release_missing", "release_invalid", "release_untrusted"}
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """
     What a manifest says should be on disk.
 
@@ -80,7 +79,7 @@ class Release:
     @property
     def facts(self) -> Mapping[str, object]:
         head = self.manifest.head
-        origin = {name: text for name, text in asdict(head.origin).items() if text}
+        origin = {name: text for name, text in head.origin._asdict().items() if text}
         checked = {"checked_by": str(head.checked)} if head.checked else {}
         signer = head.signed_by if self.is_trusted else f"{head.signed_by} (not verified)"
         signed = {"signed_by": signer} if head.signed_by else {}

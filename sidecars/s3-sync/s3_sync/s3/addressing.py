@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from s3_sync.s3.pool import hide_userinfo, proxy_address
@@ -26,8 +26,7 @@ DEFAULT_REGION = "us-east-1"
 _VIRTUAL_HOST = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """
     Where a bucket is: the origin, the path before its keys, the region that signs.
     """

@@ -10,8 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from s3_sync.s3.wire import Answer, Check, Connection, HttpOrigin, Sink, StaleConnection, WireError
@@ -19,8 +18,7 @@ from s3_sync.s3.wire import Answer, Check, Connection, HttpOrigin, Sink, StaleCo
 PROXY_HEAD_LIMIT_BYTES = 16 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(NamedTuple):
     """
     How long to wait, in seconds.
 

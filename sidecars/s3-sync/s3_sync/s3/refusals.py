@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import html
 import re
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from s3_sync.s3.wire import ADVICE, Answer
 from sidecar_runtime.errors import SidecarError
@@ -60,8 +59,7 @@ PARTITIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """
     What was asked, for the error.
 
@@ -103,8 +101,7 @@ class Request:
         return bucket if self.operation == "list" else f"{bucket}/{key}"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """
     The error document: code and message as S3 sent them, empty where it sent none.
     """
@@ -114,8 +111,7 @@ class Refusal:
     region: str
 
 
-@dataclass(frozen=True, slots=True)
-class Permission:
+class Permission(NamedTuple):
     """
     An IAM action and the resource it is needed on.
     """

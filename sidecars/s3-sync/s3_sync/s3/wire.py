@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import httptools
 
@@ -57,8 +58,7 @@ class StaleConnection(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class HttpOrigin:
+class HttpOrigin(NamedTuple):
     """
     Where requests go: scheme, host and port, and the proxy on the way (URL, or None).
     """

@@ -13,8 +13,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii as _quoted
+from typing import NamedTuple
 
 from s3_sync.keys import refusal_of
 from sidecar_runtime.logs import get_logger
@@ -32,8 +32,7 @@ SLACK_LINES = 1000
 log = get_logger("managed")
 
 
-@dataclass(frozen=True, slots=True)
-class Managed:
+class Managed(NamedTuple):
     """
     One published file: the ETag it came from, and what stat says of it.
 
@@ -54,7 +53,7 @@ class Managed:
         """
         if found.st_ino != self.inode and found.st_nlink > 1:
             return None
-        same = self if found.st_ino == self.inode else replace(self, inode=found.st_ino)
+        same = self if found.st_ino == self.inode else self._replace(inode=found.st_ino)
         return same if same.matches(found) else None
 
     def matches(self, found: os.stat_result) -> bool:

@@ -10,7 +10,7 @@ import stat
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from s3_sync.tree.managed import Managed
@@ -117,7 +117,7 @@ class StagingFolder:
         now = time.time_ns()
         os.utime(staged.name, ns=(now, now), dir_fd=self.fd, follow_symlinks=False)
         found = os.stat(staged.name, dir_fd=self.fd, follow_symlinks=False)
-        return replace(staged.managed, mtime_ns=found.st_mtime_ns)
+        return staged.managed._replace(mtime_ns=found.st_mtime_ns)
 
     def drop(self, staged: Staged) -> None:
         """

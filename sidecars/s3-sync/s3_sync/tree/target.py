@@ -113,6 +113,13 @@ class Target:
                 found.add(path)
         return found
 
+    def is_bare(self) -> bool:
+        """
+        Whether nothing is in it, what is ours aside.
+        """
+        with os.scandir(self.folder) as found:
+            return all(one.name == RESERVED for one in found)
+
     def foreign(self) -> list[str]:
         """
         Return all files and links that are not managed, bytecode and lost+found aside.
