@@ -118,6 +118,8 @@ COMPARED = "10,000 rows are compared with what is published, and a sixth of the 
 LINKED = "A snapshot of 10,000 files is as many hard links."
 KNOWN = "It holds what it knows of each file."
 BUDGETS = [
+    # What 200 ms are where rclone takes 78, as when they were promised.
+    Budget("cold", 100, "rclone", 200 / 78, because=START),
     Budget("cold", 1_000, "aws s3 sync", 1 / 6, because=START),
     Budget("cold", 1_000, "s5cmd", 0.6),
     Budget("cold", 1_000, "rclone", 1.2, because=START),

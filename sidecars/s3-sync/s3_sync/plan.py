@@ -69,5 +69,7 @@ def make_plan(
     publish.sort(key=lambda item: item[0] in last)
     if not may_delete:
         return Plan(tuple(publish), ())
-    gone = (path for path in chain(managed, foreign) if path not in wanted and path not in kept)
+    # Nearly always nothing is gone, which one comparison tells.
+    ours = () if managed.keys() <= wanted.keys() else managed
+    gone = (path for path in chain(ours, foreign) if path not in wanted and path not in kept)
     return Plan(tuple(publish), tuple(gone))

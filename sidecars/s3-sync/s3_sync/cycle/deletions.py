@@ -118,8 +118,10 @@ def find_moves(
     not to be seen: then a folder that has another name has the same files in it, of the same
     sizes. Each new path is that of one that is gone.
     """
+    if managed.keys() <= wanted.keys():
+        return {}
     moves: dict[str, str | None] = {path: None for path in managed if path not in wanted}
-    came = {path: wanted[path] for path in wanted if path not in managed} if moves else {}
+    came = {path: wanted[path] for path in wanted if path not in managed}
     places: dict[object, list[str]] = {}
     for path, entry in came.items():
         places.setdefault((entry.etag, entry.size_bytes), []).append(path)
