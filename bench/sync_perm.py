@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,8 @@ REST_SECONDS = 20.0
 FREE = "dag_without_access_control"
 SECONDS = 900.0
 VERSION: Literal["2.11"] = "2.11"
+# Which DAGs change for the first pass, and for the next: Airflow stores none twice in 30 s.
+FIRST, NEXT = range(1, CHANGED + 1), range(CHANGED + 1, 2 * CHANGED + 1)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -105,7 +108,9 @@ class Bench:
                 results.rest.append(self.rest())
             self.quiet(results)
             results.changed_peer.append(self.changed_by_peer())
-            results.changed.append(self.changed_by_ours())
+            first, following = self.changed_by_ours()
+            results.changed.append(first)
+            results.changed_next.append(following)
         if late:
             print("roles that come late", flush=True)
             results.late_role_seconds += self.late_roles(interval, late)
@@ -167,21 +172,26 @@ class Bench:
         Return the CPU seconds of `airflow sync-perm --include-dags` after a change of some DAGs.
         """
         with self.copy() as copy:
-            change(self.airflow, copy, self.home)
+            change(self.airflow, copy, self.home, FIRST)
             return spent_by(lambda: self.airflow.full_sync(copy, self.home))[0]
 
-    def changed_by_ours(self) -> float:
+    def changed_by_ours(self) -> list[float]:
         """
-        Return the CPU seconds from such a change to the grants, by the sidecar.
+        Return the CPU seconds from such a change to the grants, by the sidecar: of the first pass
+        of its process, and of the next.
         """
         with self.copy() as copy, self.sidecar("normal", "2s", copy) as daemon:
-            daemon.wait_until_good(SECONDS)
-            before = cpu_seconds(daemon.pid)
-            change(self.airflow, copy, self.home)
-            daemon.wait_for_event("pass_finished", SECONDS)
-            wait_until(lambda: is_granted(copy), "granted", SECONDS, step_seconds=0.5)
-            daemon.wait_until_good(SECONDS)
-            return cpu_seconds(daemon.pid) - before
+            spent = []
+            for numbers in (FIRST, NEXT):
+                daemon.wait_until_good(SECONDS)
+                seen, before = len(daemon.events), cpu_seconds(daemon.pid)
+                change(self.airflow, copy, self.home, numbers)
+                daemon.wait_for_event("pass_finished", SECONDS, seen)
+                done = partial(is_granted, copy, numbers)
+                wait_until(done, "granted", SECONDS, step_seconds=0.5)
+                daemon.wait_until_good(SECONDS)
+                spent.append(cpu_seconds(daemon.pid) - before)
+            return spent
 
     def late_roles(self, interval: float, count: int) -> list[float]:
         """
@@ -209,11 +219,11 @@ def dags_named(numbers: Sequence[int], action: str) -> dict[str, dict[str, list[
     return {f"dag_{n}": {"Viewer": [action]} if n % 2 else {"Op": [action]} for n in numbers}
 
 
-def change(airflow: Airflow, database: Database, home: Path) -> None:
+def change(airflow: Airflow, database: Database, home: Path, numbers: Sequence[int]) -> None:
     """
     Let some DAGs ask for something else.
     """
-    airflow.write_dags(database, home, dags_named(range(1, CHANGED + 1), "can_delete"))
+    airflow.write_dags(database, home, dags_named(numbers, "can_delete"))
 
 
 def spent_by(deed: Callable[[], object]) -> tuple[float, float]:
@@ -256,13 +266,13 @@ def measure_reading(daemon: SyncPerm, database: Database, poll: float) -> float:
     return max(0.0, spent - polls * poll)
 
 
-def is_granted(database: Database) -> bool:
+def is_granted(database: Database, numbers: Sequence[int]) -> bool:
     """
     Whether the changed DAGs have what they ask for.
     """
     return all(
         any(action == "can_delete" for _, action in grants_on(database, f"DAG:dag_{number}"))
-        for number in range(1, CHANGED + 1)
+        for number in numbers
     )
 
 
