@@ -3,6 +3,7 @@ One image as a test sees it: what it says about itself, and hardened containers 
 """
 
 import json
+import os
 import subprocess
 import threading
 import uuid
@@ -11,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from tests.support.daemon import Daemon, SidecarProcess
 from tests.support.servers import S3Server
 
+# What /etc/subuid gives to each user, with Debian's default.
+ROOTLESS_UIDS = 65_536
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host")
 
 
@@ -61,10 +66,28 @@ class Image:
             "run", "--rm", *instead, *self.hardening("50000:0"), self.name, *arguments
         )
 
+    @property
+    def is_rootless(self) -> bool:
+        """
+        Whether its containers have UIDs of their own, as those of podman without root.
+        """
+        return self.tool == "podman" and os.getuid() != 0
+
+    def owner(self, path: Path) -> tuple[int, int]:
+        """
+        UID and GID of a file, as its containers see them.
+        """
+        inside = ["podman", "unshare"] if self.is_rootless else []
+        said = subprocess.check_output([*inside, "stat", "--format=%u %g", path], text=True)
+        uid, gid = map(int, said.split())
+        return uid, gid
+
     def hardening(self, user: str) -> list[str]:
         """
         The options that match the strictest pod: not even `/tmp` is writable.
         """
+        if self.is_rootless and int(user.split(":")[0]) >= ROOTLESS_UIDS:
+            pytest.skip(f"podman has no UID {user.split(':')[0]} without root: run it as root")
         podman = ["--read-only-tmpfs=false"] if self.tool == "podman" else []
         return [*HARDENED, *podman, f"--user={user}"]
 

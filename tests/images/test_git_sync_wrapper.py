@@ -132,9 +132,8 @@ def test_follows_a_branch_hardened(image: Image, here: GitSite, user: str, tmp: 
         here.wait_until_shown(here.repository.head(), running, 60)
         here.wait_until_shown(here.commit_revision(2), running, 60)
         running.wait_until_ready()
-        owner = (here.link / "either").stat()
 
-        assert (int(user.split(":")[0]), 0) == (owner.st_uid, owner.st_gid)
+        assert (int(user.split(":")[0]), 0) == image.owner(here.link / "either")
         assert [] == running.stray_lines
         assert 0 == running.terminate().code
     assert here.shown() == here.repository.head()

@@ -160,7 +160,7 @@ def test_keeps_a_ticket_fresh_hardened(image: Image, pod: Pod, user: str) -> Non
         container.wait_until_ready()
         assert pod.is_valid()
         published = pod.ccache.stat()
-        assert (int(user.split(":")[0]), 0) == (published.st_uid, published.st_gid)
+        assert (int(user.split(":")[0]), 0) == image.owner(pod.ccache)
         assert 0o640 == stat.S_IMODE(published.st_mode)
 
         wait_until(lambda: pod.ccache.stat().st_ino != published.st_ino, "a second ticket")
