@@ -189,7 +189,7 @@ def _rows(what: str, found: Mapping[str, Sequence[float]]) -> list[list[str]]:
     ours = min(found[OURS])
     return [
         [
-            f"**{name}**" if name == OURS else f"`{name}`",
+            f"**{name}**" if name in (OURS, NEXT) else f"`{name}`",
             what,
             seconds(min(values)),
             seconds(statistics.median(values)),

@@ -52,44 +52,54 @@ def test_a_request_for_a_cycle_does_not_end_it() -> None:
         assert process.wait(10) == 0
 
 
+def loaded(program: str, *names: str) -> list[str]:
+    """
+    Run a program, and return which of these modules are there at its end.
+    """
+    code = f"import sys\n{program}\nprint(*(name for name in {names!r} if name in sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return out.stdout.split()
+
+
 @pytest.mark.parametrize(
     ("sidecar", "metrics"), [("git_sync_wrapper", "WrapperMetrics"), ("s3_sync", "SyncMetrics")]
 )
 def test_a_one_shot_imports_no_server(sidecar: str, metrics: str) -> None:
-    code = (
-        f"import sys, {sidecar}.command, sidecar_runtime.process\n"
+    program = (
+        f"import {sidecar}.command, sidecar_runtime.process\n"
         f"from {sidecar}.metrics import {metrics}\n"
         f"metrics = {metrics}('1.2.3', 'r', is_served=False)\n"
         "metrics.cycles('changed').inc()\n"
-        "metrics.name_published('r')\n"
-        "print(*sorted(sys.modules.keys() & {'prometheus_client', 'http.client', 'botocore',"
-        f" '{sidecar}.check', 'sidecar_runtime.http.page'}}))"
+        "metrics.name_published('r')"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = ["prometheus_client", "http.client", "botocore", "sidecar_runtime.http.page"]
 
-    assert out.stdout.split() == []
+    assert [] == loaded(program, *heavy, f"{sidecar}.check")
 
 
 def test_costs_no_heavy_import() -> None:
-    code = (
-        "import sys, s3_sync.__main__, sidecar_runtime.entry\n"
-        "print(*sorted(sys.modules.keys() & {'apscheduler', 'structlog', 'asyncio',"
-        " 'prometheus_client', 'botocore', 'httptools', 'ssl'}))"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    program = "import s3_sync.__main__, sidecar_runtime.entry"
+    heavy = ["apscheduler", "structlog", "asyncio", "prometheus_client", "botocore", "httptools"]
 
-    assert out.stdout.split() == []
+    assert [] == loaded(program, *heavy, "ssl")
 
 
 def test_a_start_imports_neither_commands_nor_a_source_before_it_is_known() -> None:
-    code = (
-        "import sys, s3_sync.command\n"
-        "print(*sorted(sys.modules.keys() & {'argparse', 's3_sync.publisher',"
-        " 's3_sync.listing.source', 's3_sync.release.source'}))"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    late = ["argparse", "s3_sync.publisher", "s3_sync.listing.source", "s3_sync.release.source"]
 
-    assert out.stdout.split() == []
+    assert [] == loaded("import s3_sync.command", *late)
+    assert ["argparse"] == loaded("import s3_sync.command, argparse", *late)
+
+
+@pytest.mark.parametrize("sidecar", ["git_sync_wrapper", "kerberos_sidecar", "sync_perm"])
+def test_only_s3_sync_needs_asyncio(sidecar: str) -> None:
+    program = (
+        "from sidecar_runtime.entry import import_structlog\n"
+        "import_structlog()\n"
+        f"import {sidecar}.command"
+    )
+
+    assert ["structlog"] == loaded(program, "asyncio", "structlog")
 
 
 def test_what_a_start_imports_is_not_looked_through_for_garbage_and_all_else_is(

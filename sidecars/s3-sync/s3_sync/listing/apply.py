@@ -49,7 +49,7 @@ class ListingApplier:
         self._result = order.result
         self._is_wanted = order.state.wanted.__contains__
         # Then no file can save its download: a look less for each of a cold start.
-        self._is_bare = order.target.is_bare()
+        self._is_bare = not order.target.managed.files and order.target.is_bare()
         # What contradicts its ETag, with its MD5, while the others may still tell what ETags are.
         self._deferred: list[Item] = []
         self._md5s: dict[str, str] = {}
