@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.published.sharing import ASIDE, CHUNK_BYTES, share
+from git_sync_wrapper.published.sharing import ASIDE, BLOCK_BYTES, share
 from git_sync_wrapper.published.tree import opened
 
 
@@ -63,9 +63,9 @@ def test_equal_files_are_one_and_keep_their_time(site: Site) -> None:
     )
 
 
-@pytest.mark.parametrize("place", [0, CHUNK_BYTES, CHUNK_BYTES + 1])
+@pytest.mark.parametrize("place", [0, BLOCK_BYTES, BLOCK_BYTES + 1])
 def test_all_of_a_large_file_is_compared(site: Site, place: int) -> None:
-    content = bytearray(CHUNK_BYTES + 2)
+    content = bytearray(BLOCK_BYTES + 2)
     site.write("same.bin", bytes(content), bytes(content))
     changed = bytearray(content)
     changed[place] = 1

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, TypeAlias
 
-from git_sync_wrapper.published.sharing import CHUNK_BYTES, FILE_FLAGS
+from git_sync_wrapper.published.sharing import FILE_FLAGS, blocks_of
 from git_sync_wrapper.published.tree import opened, walk
 from sidecar_runtime.volume.files import read_file, stat_in, write_file
 from sidecar_runtime.volume.trees import remove_tree
@@ -171,7 +171,6 @@ def _digest(name: str, folder: int, found: os.stat_result) -> str:
     if stat.S_ISLNK(found.st_mode):
         digest.update(os.fsencode(os.readlink(name, dir_fd=folder)))
     elif stat.S_ISREG(found.st_mode):
-        with opened(name, folder, FILE_FLAGS) as file:
-            while chunk := os.read(file, CHUNK_BYTES):
-                digest.update(chunk)
+        for block in blocks_of(name, folder):
+            digest.update(block)
     return digest.hexdigest()

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from itertools import zip_longest
 
 from git_sync_wrapper.published.tree import entries, opened, put_pointer
 from sidecar_runtime.fence import Fence
@@ -18,7 +19,8 @@ from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.trees import FOLDER_MODE, NO_LINK, link_file, remove_tree
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-CHUNK_BYTES = 1 << 20
+# More would be a mapping of its own for each of many small files.
+BLOCK_BYTES = 64 << 10
 # In the store, where a start sweeps what a crash left.
 ASIDE = ".shared"
 # What kubelet adds to each file when it mounts a volume with an fsGroup; to folders a setgid bit,
@@ -121,16 +123,23 @@ def _is_equal(name: str, one: int, left: os.stat_result, other: int, right: os.s
         return False
     if stat.S_ISLNK(left.st_mode):
         return os.readlink(name, dir_fd=one) == os.readlink(name, dir_fd=other)
-    with (
-        suppress(PermissionError),
-        opened(name, one, FILE_FLAGS) as mine,
-        opened(name, other, FILE_FLAGS) as theirs,
-    ):
-        while chunk := os.read(mine, CHUNK_BYTES):
-            if chunk != os.read(theirs, CHUNK_BYTES):
-                return False
-        return True
-    return False
+    try:
+        blocks = zip_longest(blocks_of(name, one), blocks_of(name, other))
+        return all(mine == theirs for mine, theirs in blocks)
+    except PermissionError:
+        return False
+
+
+def blocks_of(name: str, folder: int) -> Iterator[bytes]:
+    """
+    Return the content of a file in an open folder, in pieces.
+    """
+    fd = os.open(name, FILE_FLAGS, dir_fd=folder)
+    try:
+        while block := os.read(fd, BLOCK_BYTES):
+            yield block
+    finally:
+        os.close(fd)
 
 
 def _is_mode(found: int, wanted: int, folder: int) -> bool:
@@ -156,18 +165,20 @@ def _put(name: str, source: int, target: int, store: int, *, may_copy: bool) -> 
     """
     Replace whatever has a name by a hard link, in one step; tell whether that was done.
     """
-    with suppress(FileNotFoundError):
-        os.unlink(ASIDE, dir_fd=store)
     try:
         os.link(name, ASIDE, src_dir_fd=source, dst_dir_fd=store, follow_symlinks=False)
+    except FileExistsError:  # a crash left it
+        os.unlink(ASIDE, dir_fd=store)
+        return _put(name, source, target, store, may_copy=may_copy)
     except OSError as error:
         if error.errno not in NO_LINK:
             raise
         if not may_copy:
             return False
         link_file(name, source, ASIDE, store)
-    found = stat_in(name, target)
-    if found is not None and stat.S_ISDIR(found.st_mode):
+    try:
+        os.rename(ASIDE, name, src_dir_fd=store, dst_dir_fd=target)
+    except IsADirectoryError:
         remove_tree(name, target)
-    os.rename(ASIDE, name, src_dir_fd=store, dst_dir_fd=target)
+        os.rename(ASIDE, name, src_dir_fd=store, dst_dir_fd=target)
     return True

@@ -30,7 +30,8 @@ LINK = "current"
 AIRFLOWIGNORE = ".airflowignore"
 # Plain names mean the same in both of its syntaxes, glob and regular expression.
 _HIDDEN = "".join(f"{name}\n" for name in (STAGING, TREE, STAGED, SNAPSHOTS)).encode()
-BLOCK_BYTES = 1 << 20
+# More would be a mapping of its own for each of many small files.
+BLOCK_BYTES = 64 << 10
 BYTECODE = "__pycache__"
 # Not ours to judge under S3_SYNC_DELETE=all: bytecode, and what mkfs puts on a volume.
 SPARED = {BYTECODE, "lost+found"}
