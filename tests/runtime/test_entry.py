@@ -91,6 +91,18 @@ def test_a_start_imports_neither_commands_nor_a_source_before_it_is_known() -> N
     assert ["argparse"] == loaded("import s3_sync.command, argparse", *late)
 
 
+@pytest.mark.parametrize("source", ["listing", "release"])
+def test_a_download_needs_no_module_of_rare_cases(source: str) -> None:
+    """Mail's dates, entities, file names as objects, and what removes whole folders."""
+    program = (
+        "from sidecar_runtime.entry import import_structlog\n"
+        "import_structlog()\n"
+        f"import s3_sync.command, sidecar_runtime.process, s3_sync.{source}.source"
+    )
+
+    assert [] == loaded(program, "email", "html", "pathlib", "shutil")
+
+
 @pytest.mark.parametrize("sidecar", ["git_sync_wrapper", "kerberos_sidecar", "sync_perm"])
 def test_only_s3_sync_needs_asyncio(sidecar: str) -> None:
     program = (

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 from dataclasses import dataclass
 
 from sidecar_runtime.errors import Problem
@@ -34,8 +33,10 @@ def command_line(text: str) -> tuple[str, ...]:
     """
     Read a command as a shell would split it; the program must be there.
     """
+    from shutil import which  # noqa: PLC0415 - 5 ms, and few have a command
+
     words = shlex.split(text)
-    program = shutil.which(words[0]) if words else None
+    program = which(words[0]) if words else None
     if program is None:
         raise ValueError("does not begin with a program that is in this image and can be run")
     # It runs in another folder, where a relative name could be a file of the source.

@@ -9,8 +9,10 @@ import json
 import os
 import stat
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FACTS_BYTES = 1 << 20
 """What a file of facts has at most: they name a few dozen paths."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator
@@ -39,6 +38,8 @@ def remove_tree(name: str, folder: int) -> None:
     if not stat.S_ISDIR(found.st_mode):
         os.unlink(name, dir_fd=folder)
         return
+
+    import shutil  # noqa: PLC0415 - 5 ms, and a start in an empty folder has nothing to remove
 
     def keep(_: object, path: str, why: BaseException | tuple[Any, BaseException, Any]) -> None:
         error = why[1] if isinstance(why, tuple) else why
@@ -138,6 +139,8 @@ def link_file(source: str, source_folder: int, target: str, target_folder: int) 
 
 
 def _copy_file(source: str, source_folder: int, target: str, target_folder: int) -> None:
+    from shutil import copyfileobj  # noqa: PLC0415
+
     fd = os.open(source, _OLD_FILE, dir_fd=source_folder)
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
@@ -148,7 +151,7 @@ def _copy_file(source: str, source_folder: int, target: str, target_folder: int)
         open(fd, "rb") as original,
         open(os.open(target, _NEW_FILE, mode, dir_fd=target_folder), "wb") as copy,
     ):
-        shutil.copyfileobj(original, copy)
+        copyfileobj(original, copy)
         copy.flush()
         with suppress(PermissionError):  # no modes of its own: SMB, some FUSE
             os.fchmod(copy.fileno(), mode)

@@ -8,7 +8,6 @@ poll costs a digest a page.
 from __future__ import annotations
 
 import hashlib
-import html
 import itertools
 import re
 from collections.abc import Awaitable, Callable
@@ -16,12 +15,12 @@ from urllib.parse import unquote_plus
 
 from s3_sync.listing.entries import Entry, Listing, listing_invalid
 from s3_sync.listing.pages import Item, Page, PageReader
+from s3_sync.s3.entities import unescaped
 from s3_sync.s3.refusals import SourceError
 
 _TOKEN = b"ContinuationToken>"
-_ECHO = re.compile(rb"<ContinuationToken>([^<]*)</ContinuationToken>")
-# They differ from call to call and say nothing about the objects.
-_TOKENS = re.compile(rb"<(?:Next)?ContinuationToken>[^<]*</(?:Next)?ContinuationToken>")
+_TOKEN_ELEMENT = re.compile(rb"<(Next)?ContinuationToken>([^<]*)</(?(1)Next)ContinuationToken>")
+_TRUNCATED = re.compile(rb"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
 
 
 class Lister:
@@ -66,15 +65,16 @@ class Lister:
         keys = 0
         while True:
             body = await self._fetch_page(token)
-            _check_echo(body, token)
-            digest = hashlib.blake2b(_without_tokens(body), digest_size=16).digest()
+            tokens = _find_tokens(body)
+            _check_echo(tokens, token)
+            digest = hashlib.blake2b(_without(tokens, body), digest_size=16).digest()
             page = self._pages.get(digest) or pages.get(digest)
             pages[digest] = page = page or self._reader.read(body)
             digests.append(digest)
             keys += len(page.items)
             if keys > self._max_keys > 0:
                 raise _too_many(self._max_keys)
-            token = _next_token(body)
+            token = _next_token(tokens, body)
             if token is None:
                 break
             if token in seen:
@@ -109,19 +109,38 @@ def _too_many(limit: int) -> SourceError:
     )
 
 
-def _without_tokens(body: bytes) -> bytes:
+def _find_tokens(body: bytes) -> list[re.Match[bytes]]:
     """
-    Return a page without its tokens; finding that there are none is almost free.
+    Return the elements of a page that have tokens.
+
+    They are found by a plain search, as unchanged pages are not parsed: a regular expression that
+    looks for them takes longer than the digest. The elements around keys never have text with
+    ``<`` or ``>``.
     """
-    return _TOKENS.sub(b"", body) if _TOKEN in body else body
+    found, at = [], body.find(_TOKEN)
+    while at >= 0:
+        element = _TOKEN_ELEMENT.match(body, body.rfind(b"<", max(0, at - len("<Next")), at))
+        if element:
+            found.append(element)
+        at = body.find(_TOKEN, element.end() if element else at + 1)
+    return found
 
 
-def _check_echo(body: bytes, token: str | None) -> None:
+def _without(elements: list[re.Match[bytes]], body: bytes) -> bytes:
+    """
+    Return a page without its tokens: they differ from call to call, and say nothing about objects.
+    """
+    starts = [0, *(element.end() for element in elements)]
+    ends = [*(element.start() for element in elements), len(body)]
+    return b"".join(body[start:end] for start, end in zip(starts, ends, strict=True))
+
+
+def _check_echo(tokens: list[re.Match[bytes]], token: str | None) -> None:
     """
     Refuse a page that was asked for by another token; S3 repeats the token, not all stores do.
     """
-    echo = _ECHO.search(body) if _TOKEN in body else None
-    said = html.unescape(echo[1].decode()).strip() if echo else ""
+    echo = next((element[2] for element in tokens if not element[1]), b"")
+    said = unescaped(echo.decode()).strip()
     if said and token not in (said, unquote_plus(said)):
         raise listing_invalid("another page came than was asked for")
 
@@ -141,22 +160,19 @@ def _check_order(pages: list[Page]) -> None:
             raise listing_invalid(f"the key {first!r} came after {last!r}")
 
 
-def _next_token(body: bytes) -> str | None:
+def _next_token(tokens: list[re.Match[bytes]], body: bytes) -> str | None:
     """
     Return the continuation token, None on the last page.
-
-    Found without a parser, because unchanged pages are not parsed; the elements around the keys
-    never contain text with ``<``.
     """
-    truncated = re.search(rb"<IsTruncated>\s*(true|false)\s*</IsTruncated>", body)
+    truncated = _TRUNCATED.search(body)
     if truncated is None:
         raise listing_invalid("it does not say whether it is whole")
     if truncated[1] == b"false":
         return None
-    match = re.search(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>", body)
-    if match is None:
+    token = next((element[2] for element in tokens if element[1] and element[2]), None)
+    if token is None:
         raise listing_invalid("it is truncated, but without a continuation token")
-    return html.unescape(match[1].decode()).strip()
+    return unescaped(token.decode()).strip()
 
 
 def _join(pages: list[Page]) -> Listing:
@@ -167,10 +183,11 @@ def _join(pages: list[Page]) -> Listing:
     skipped: dict[str, str] = {}
     folders: set[str] = set()
     for page in pages:
-        for path, entry in page.files:
-            if path in wanted:
-                raise listing_invalid(f"the key {entry.key!r} came twice")
-            wanted[path] = entry
+        files = page.files
+        if not wanted.keys().isdisjoint(files):
+            twice = min(wanted.keys() & files.keys())
+            raise listing_invalid(f"the key {files[twice].key!r} came twice")
+        wanted |= files
         skipped.update(page.skipped)
         folders |= page.folders
     for path in wanted.keys() & folders:

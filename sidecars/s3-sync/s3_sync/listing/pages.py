@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from struct import iter_unpack
 from typing import NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
@@ -81,11 +83,11 @@ class Page(NamedTuple):
     is_sorted: bool
 
     @property
-    def files(self) -> Iterator[tuple[str, Entry]]:
+    def files(self) -> dict[str, Entry]:
         """
         What should be files, by path relative to the target.
         """
-        return ((item.path, item) for item in self.items if isinstance(item, Entry))
+        return {item.path: item for item in self.items if isinstance(item, Entry)}
 
     @property
     def archived(self) -> Iterator[str]:
@@ -102,11 +104,8 @@ class Page(NamedTuple):
         """
         What needs no parsing when it comes again, by the digest of its text.
         """
-        starts = range(0, len(self.digests), DIGEST_BYTES)
-        return (
-            (self.digests[start : start + DIGEST_BYTES], item)
-            for start, item in zip(starts, self.items, strict=False)
-        )
+        digests = chain.from_iterable(iter_unpack(f"{DIGEST_BYTES}s", self.digests))
+        return zip(digests, self.items, strict=False)
 
 
 class PageReader(NamedTuple):

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 
 from s3_sync.keys import compile_filter
 from s3_sync.listing.apply import ListingApplier
@@ -77,7 +76,8 @@ class ListingSource:
         return listing
 
     def is_settled(self, state: State[Entry], published: str, *, is_first: bool) -> bool:
-        quiet_seconds = self._quiet_seconds() if is_first else 0.0
+        is_asked = is_first and self._settings.settle_seconds > 0
+        quiet_seconds = self._quiet_seconds() if is_asked else 0.0
         return self._settle.is_settled(
             state.wanted, is_published=state.revision == published, quiet_seconds=quiet_seconds
         )
@@ -123,6 +123,8 @@ class ListingSource:
         """
         Return for how long no object has been written, by the source's own clock.
         """
+        from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 5 ms, and few wait
+
         with suppress(ValueError, TypeError):
             now = parsedate_to_datetime(self._client.listed_at)
             newest = datetime.fromisoformat(self._newest)

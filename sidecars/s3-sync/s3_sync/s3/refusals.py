@@ -4,10 +4,10 @@ What an answer of S3 that is not a success means, and what a person should do ab
 
 from __future__ import annotations
 
-import html
 import re
 from typing import Literal, NamedTuple
 
+from s3_sync.s3.entities import unescaped
 from s3_sync.s3.wire import ADVICE, Answer
 from sidecar_runtime.errors import SidecarError
 
@@ -161,7 +161,7 @@ def read_refusal(answer: Answer) -> Refusal:
 
     def find(tag: str) -> str:
         match = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-        return html.unescape(match[1]).strip() if match else ""
+        return unescaped(match[1]).strip() if match else ""
 
     region = answer.headers.get("x-amz-bucket-region", "") or find("Region")
     if not REGION.fullmatch(region):
