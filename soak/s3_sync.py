@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tests.scenarios.s3_sync.weather import leftovers
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, access_denied, is_get
 from tests.support.faults import replace_body
+from tests.support.loopback import Match
 from tests.support.releases import make_release
 from tests.support.revisions import make_revision
 from tests.support.s3_refusals import Identity
@@ -197,21 +198,28 @@ class S3Sync(Station):
         The role has lost its policy.
         """
         refusal = access_denied("s3:ListBucket", "arn:aws:s3:::dags-bucket", "someone")
-        with self._injected(refusal):
+        with self._injected(refusal, lambda request: request.method == "GET"):
             yield
 
     @contextmanager
     def objects_altered(self) -> Iterator[None]:
         """
         Something on the way changes what is downloaded, each time in another way.
+
+        What cannot be read of a listing stays as it was, beside what is gone and what is new.
         """
-        with self._injected(replace_body(lambda body: os.urandom(8) + body[8:])):
-            yield
+        with ExitStack() as stack:
+            for name, reader in self.reader_of.items():
+                if name.startswith("listing-snapshot"):
+                    stack.enter_context(holding(reader))
+            stack.enter_context(self.until_in_step())
+            with self._injected(replace_body(lambda body: os.urandom(8) + body[8:]), is_get()):
+                yield
 
     @contextmanager
-    def _injected(self, spoil: object) -> Iterator[None]:
+    def _injected(self, spoil: object, match: Match) -> Iterator[None]:
         for server in self.servers:
-            server.inject(spoil, is_get())  # type: ignore[arg-type]
+            server.inject(spoil, match)  # type: ignore[arg-type]
         try:
             yield
         finally:

@@ -61,8 +61,10 @@ class Reconciler:
         self._acted: State[Any] | None = None
         self._rest: Outcome | None = None
         self._is_done = False
-        # What the last cycle found changing, and whether all else waited for it.
-        self._changing: set[str] = set()
+        # What the last cycle could not read; whether all else waited in the cycle before the last,
+        # and in the last.
+        self._unsettled: set[str] = set()
+        self._had_waited = False
         self._has_waited = False
         self._lacking: frozenset[str] = frozenset()
         self._same_cycles = 0
@@ -92,6 +94,7 @@ class Reconciler:
             CycleAbandoned: The fence was revoked.
         """
         self._is_done = False
+        self._had_waited, self._has_waited = self._has_waited, False
         repaired = self._lease.repair(layout, fence)
         state = await self._source.look(fence)
         self._unread.look(state.wanted, is_asked_for=fence.is_asked_for)
@@ -137,12 +140,13 @@ class Reconciler:
         if is_same and self._rest and not (done.healed or self._is_disturbed(layout)):
             return self._rest
         self._acted, self._rest = state, None
+        self._has_waited = True  # as after a failure of the endpoint
         result = await self._bringer.bring(layout, state, fence)
         self._require(state, result)
         if layout.is_atomic:
             done.add(self._lease.repair(layout, fence))
             offer = Offer(state.revision, result.lacking)
-            if self._is_unsettled(result.lacking):
+            if self._is_unsettled(result):
                 self._is_same(result.lacking)
             else:
                 offer = await self._offering.make(layout, state, result.lacking, fence)
@@ -187,18 +191,22 @@ class Reconciler:
         self._skipped.show(state.skipped, map(state.key_of, blocked))
         self._unread.show()
 
-    def _is_unsettled(self, lacking: Mapping[str, SidecarError]) -> bool:
+    def _is_unsettled(self, result: CycleResult) -> bool:
         """
-        Whether something is being uploaded, so that what was read may belong to two states.
+        Whether what was read may belong to two states: something is being uploaded, or the source
+        has failed, or a policy has gone, while the cycle ran.
 
-        Never in two cycles in a row, nor where all that changes did so in the cycle before: it may
-        well do so all the time.
+        Never in two cycles in a row, nor where all that is lacking was so in the cycle before: it
+        may well stay so. A first publish waits for uploads alone.
         """
-        before = self._changing
-        self._changing = {
-            path for path, error in lacking.items() if error.reason == "object_changing"
+        before = self._unsettled | result.before.keys()
+        is_first = self._lease.published.at is None
+        self._unsettled = {
+            path
+            for path, error in result.lacking.items()
+            if error.reason == "object_changing" or not is_first
         }
-        self._has_waited = not (self._has_waited or self._changing <= before)
+        self._has_waited = not (self._had_waited or self._unsettled <= before)
         return self._has_waited
 
     def _is_disturbed(self, layout: Layout) -> bool:
