@@ -146,7 +146,7 @@ class Reconciler:
         if layout.is_atomic:
             done.add(self._lease.repair(layout, fence))
             offer = Offer(state.revision, result.lacking)
-            if self._is_unsettled(result):
+            if self._is_unsettled(result.lacking):
                 self._is_same(result.lacking)
             else:
                 offer = await self._offering.make(layout, state, result.lacking, fence)
@@ -191,7 +191,7 @@ class Reconciler:
         self._skipped.show(state.skipped, map(state.key_of, blocked))
         self._unread.show()
 
-    def _is_unsettled(self, result: CycleResult) -> bool:
+    def _is_unsettled(self, lacking: Mapping[str, SidecarError]) -> bool:
         """
         Whether what was read may belong to two states: something is being uploaded, or the source
         has failed, or a policy has gone, while the cycle ran.
@@ -199,11 +199,10 @@ class Reconciler:
         Never in two cycles in a row, nor where all that is lacking was so in the cycle before: it
         may well stay so. A first publish waits for uploads alone.
         """
-        before = self._unsettled | result.before.keys()
-        is_first = self._lease.published.at is None
+        before, is_first = self._unsettled, self._lease.published.at is None
         self._unsettled = {
             path
-            for path, error in result.lacking.items()
+            for path, error in lacking.items()
             if error.reason == "object_changing" or not is_first
         }
         self._has_waited = not (self._had_waited or self._unsettled <= before)
