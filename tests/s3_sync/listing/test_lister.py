@@ -264,3 +264,13 @@ def test_a_failure_of_the_source_is_passed_on() -> None:
 
     with pytest.raises(SourceError, match="slow down"):
         asyncio.run(lister(Failing()).read())
+
+
+@pytest.mark.parametrize(
+    "token", ["ContinuationToken>", "<NextContinuationToken>x</NextContinuationToken>"]
+)
+def test_tokens_without_end_are_refused(token: str) -> None:
+    body = page(contents("dags/a")).replace(b"</ListBucketResult>", token.encode() * 100)
+
+    with pytest.raises(SourceError, match="too many continuation tokens"):
+        read(body + b"</ListBucketResult>")

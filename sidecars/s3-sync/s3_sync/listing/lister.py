@@ -19,6 +19,8 @@ from s3_sync.s3.entities import unescaped
 from s3_sync.s3.refusals import SourceError
 
 _TOKEN = b"ContinuationToken>"
+# A page has two elements.
+TAGS_LIMIT = 8
 _TOKEN_ELEMENT = re.compile(rb"<(Next)?ContinuationToken>([^<]*)</(?(1)Next)ContinuationToken>")
 _TRUNCATED = re.compile(rb"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
 
@@ -116,14 +118,20 @@ def _find_tokens(body: bytes) -> list[re.Match[bytes]]:
     They are found by a plain search, as unchanged pages are not parsed: a regular expression that
     looks for them takes longer than the digest. The elements around keys never have text with
     ``<`` or ``>``.
+
+    Raises:
+        SourceError: There are more than a page has, such as 32 MiB of them.
     """
-    found, at = [], body.find(_TOKEN)
-    while at >= 0:
+    found: list[re.Match[bytes]] = []
+    at = body.find(_TOKEN)
+    for _ in range(TAGS_LIMIT):
+        if at < 0:
+            return found
         element = _TOKEN_ELEMENT.match(body, body.rfind(b"<", max(0, at - len("<Next")), at))
         if element:
             found.append(element)
         at = body.find(_TOKEN, element.end() if element else at + 1)
-    return found
+    raise listing_invalid("it has too many continuation tokens")
 
 
 def _without(elements: list[re.Match[bytes]], body: bytes) -> bytes:
