@@ -140,7 +140,7 @@ class Reconciler:
         if is_same and self._rest and not (done.healed or self._is_disturbed(layout)):
             return self._rest
         self._acted, self._rest = state, None
-        self._has_waited = True  # as after a failure of the endpoint
+        self._has_waited = True  # if the endpoint fails
         result = await self._bringer.bring(layout, state, fence)
         self._require(state, result)
         if layout.is_atomic:
