@@ -331,6 +331,19 @@ def test_a_policy_that_goes_while_a_cycle_runs_takes_and_mixes_nothing(
     assert dict.fromkeys(("a.py", "b.py", "c.py"), b"v = 2\n") == process.shown
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_the_first_publish_lacks_is_not_waited_for_after_it(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    for name in "abc":
+        s3.put(f"{name}.py", b"v = 1\n")
+    s3.inject(error(403, "AccessDenied"), is_get("c.py"))
+    process.start(layout)
+
+    assert ["partial"] * 3 == [process.cycle().result for _ in range(3)]
+    assert {"a.py", "b.py"} == process.shown.keys()
+
+
 @pytest.mark.parametrize("layout", [{"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
 def test_objects_that_take_turns_in_changing_hold_back_nothing_else(
     s3: FakeS3, process: Process, layout: dict[str, str]

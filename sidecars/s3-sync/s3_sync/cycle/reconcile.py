@@ -63,7 +63,7 @@ class Reconciler:
         self._is_done = False
         # What the last cycle could not read; whether all else waited in the cycle before the last,
         # and in the last.
-        self._unsettled: set[str] = set()
+        self._unsettled: frozenset[str] = frozenset()
         self._had_waited = False
         self._has_waited = False
         self._lacking: frozenset[str] = frozenset()
@@ -200,12 +200,13 @@ class Reconciler:
         may well stay so. A first publish waits for uploads alone.
         """
         before, is_first = self._unsettled, self._lease.published.at is None
-        self._unsettled = {
+        self._unsettled = frozenset(lacking)
+        newly = {
             path
-            for path, error in lacking.items()
-            if error.reason == "object_changing" or not is_first
+            for path in lacking.keys() - before
+            if lacking[path].reason == "object_changing" or not is_first
         }
-        self._has_waited = not (self._had_waited or self._unsettled <= before)
+        self._has_waited = bool(newly) and not self._had_waited
         return self._has_waited
 
     def _is_disturbed(self, layout: Layout) -> bool:
