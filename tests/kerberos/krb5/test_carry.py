@@ -177,6 +177,16 @@ def test_a_silent_one_is_reported_beside_one_that_talks_nonsense(stack: ExitStac
     assert (silent, "no answer") in said
 
 
+def test_one_that_had_a_little_less_than_its_time_is_reported(stack: ExitStack) -> None:
+    """Twelve ways share 11 s, and what lies between them."""
+    silent = udp(stack)
+    said: Said = []
+
+    ask([silent, udp(stack, AS_REP)], Patience(next_seconds=0.2, all_seconds=0.195), said)
+
+    assert (silent, "no answer") in said
+
+
 def test_all_ways_share_the_time_until_the_last_is_tried() -> None:
     """A name with the addresses of ten KDCs, over both transports, and each with its second."""
     patience = Patience(next_seconds=3600.0, all_seconds=0.5, last_seconds=30.0)

@@ -49,6 +49,8 @@ class Patience:
         all_seconds: By when everybody has been asked: many share it, such as a name with the
             addresses of ten KDCs.
         last_seconds: For answers once everybody was asked.
+        silent_share: Of `next_seconds`, until one that has not answered is called silent; not all
+            of it, because where many share `all_seconds` each gets a little less.
     """
 
     next_seconds: float = 1.0
@@ -56,6 +58,7 @@ class Patience:
     favorite_share: float = 2.0
     all_seconds: float = 11.0
     last_seconds: float = 10.0
+    silent_share: float = 0.9
 
 
 PATIENCE = Patience()
@@ -175,8 +178,9 @@ class _Round:
         """
         Report who had the time to answer, and did not.
         """
+        enough_seconds = self._patience.next_seconds * self._patience.silent_share
         for key in list(self._selector.get_map().values()):
-            if key.data.seconds >= self._patience.next_seconds:
+            if key.data.seconds >= enough_seconds:
                 self._hear(key.data.way, "no answer", key.data.seconds)
 
     def _open(self, way: Way, address: Address | None) -> None:
