@@ -65,18 +65,20 @@ def link_tree(
     Raises:
         OSError: A file is missing, or the disk is full; what was made so far stays.
     """
-    inside: list[str] = []
+    here, inside = "", list[str]()
     pairs = [(source, target)]
     try:
         # In this order all that is in a folder comes in one go.
         for path in sorted(paths):
-            *folders, name = path.split("/")
-            while inside != folders[: len(inside)]:
-                inside.pop()
-                _close(pairs.pop(), fsync)
-            for folder in folders[len(inside) :]:
-                pairs.append(_enter(folder, *pairs[-1]))
-                inside.append(folder)
+            folder, _, name = path.rpartition("/")
+            if folder != here:
+                here, folders = folder, folder.split("/") if folder else []
+                while inside != folders[: len(inside)]:
+                    inside.pop()
+                    _close(pairs.pop(), fsync)
+                for inner in folders[len(inside) :]:
+                    pairs.append(_enter(inner, *pairs[-1]))
+                    inside.append(inner)
             from_folder, to_folder = pairs[-1]
             link_file(name, from_folder, name, to_folder)
             yield path, os.stat(name, dir_fd=to_folder, follow_symlinks=False)

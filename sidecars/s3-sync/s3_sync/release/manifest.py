@@ -11,7 +11,8 @@ from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
+from operator import itemgetter
 from typing import Any
 
 from s3_sync.release.chunk import Chunk, Entry, inflate, make_chunk, read_chunk
@@ -54,6 +55,7 @@ from s3_sync.signature import signer_named, split_line
 MANIFEST_LIMIT_BYTES = 64 << 20
 # The first line has no more than that.
 FACTS_LIMIT_BYTES = 64 << 10
+_path_of = itemgetter(File._fields.index("path"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,9 +285,8 @@ def read_manifest(
             fresh.append(chunk)
         at += entry.stored_bytes
         chunks.append(chunk)
-    files: dict[str, File] = {}
-    for chunk in chunks:
-        files |= {file.path: file for file in chunk.files}
+    every = list(chain.from_iterable(chunk.files for chunk in chunks))
+    files = dict(zip(map(_path_of, every), every, strict=True))
     _check_whole(chunks, fresh, files)
     return Manifest(head, tuple(chunks), files)
 

@@ -96,17 +96,18 @@ class Target:
         """
         Return those of the managed paths that are not on disk as they were published.
         """
-        files = self.managed.files
+        files, folder = self.managed.files, self.folder
         is_real = {"": True}  # by folder: neither it nor one above it is a symlink
         found = set()
         for path in paths:
             held = files.get(path)
             if held is None:
                 continue
+            above = path.rpartition("/")[0]
             try:
                 if not (
-                    self._walk.is_real_folder(path.rpartition("/")[0], is_real)
-                    and held.matches(os.stat(path, dir_fd=self.folder, follow_symlinks=False))
+                    (is_real.get(above) or self._walk.is_real_folder(above, is_real))
+                    and held.matches(os.lstat(path, dir_fd=folder))
                 ):
                     found.add(path)
             except OSError:
