@@ -82,6 +82,22 @@ def test_a_one_shot_fails_though_an_older_commit_is_there(start: Start) -> None:
     assert isinstance(second.failure(), GitSyncExitError)
 
 
+def test_a_one_shot_into_an_empty_volume_polls_only_for_why_it_failed(start: Start) -> None:
+    wrapper = start(GITSYNC_ONE_TIME="true", GITSYNC_MAX_FAILURES="-1")
+    wrapper.remote.error = DOWN
+    program = wrapper.folder / "git-sync"
+    working = program.read_text()
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert ("remote_unreachable", 1) == (wrapper.failure().reason, wrapper.remote.polls)
+    program.write_text(working)
+    wrapper.commit(ONE)
+
+    assert "changed" == wrapper.cycle().result
+    assert (1, ONE) == (wrapper.remote.polls, wrapper.shown())
+    assert "unchanged" == wrapper.cycle().result
+    assert 2 == wrapper.remote.polls, "now there is something to compare"
+
+
 def test_an_abandoned_cycle_is_no_failure(start: Start) -> None:
     wrapper = start(GITSYNC_ERROR_FILE="error")
     wrapper.commit(ONE)

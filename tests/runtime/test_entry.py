@@ -114,6 +114,19 @@ def test_only_s3_sync_needs_asyncio(sidecar: str) -> None:
     assert ["structlog"] == loaded(program, "asyncio", "structlog")
 
 
+def test_a_clone_needs_neither_http_nor_a_cloud() -> None:
+    """git-sync is the one that speaks to the server."""
+    program = (
+        "from sidecar_runtime.entry import import_structlog\n"
+        "import_structlog()\n"
+        "import git_sync_wrapper.command"
+    )
+    login = [f"git_sync_wrapper.login.{name}" for name in ("askpass", "secrets_manager", "access")]
+    aws = "sidecar_runtime.aws.credentials"
+
+    assert login[2:] == loaded(program, "ssl", "httptools", aws, *login)
+
+
 def test_what_a_start_imports_is_not_looked_through_for_garbage_and_all_else_is(
     tmp_path: Path,
 ) -> None:

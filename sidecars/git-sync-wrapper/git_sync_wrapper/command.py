@@ -192,7 +192,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
             about,
             metrics,
             watch=sidecar.watch,
-            glances=context.poller.is_light,
+            glances=not settings.one_shot and context.poller.is_light,
         )
     finally:
         hooks.stop()

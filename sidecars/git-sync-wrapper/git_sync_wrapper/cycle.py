@@ -5,6 +5,7 @@ One cycle: lock → poll → git-sync → publish.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from git_sync_wrapper.context import Context, GitSyncExitError
@@ -154,19 +155,24 @@ class Session:
             volume.prune(published.commit, fence)
         self._inspection.look_when_due(published.commit, volume, fence)
         self._context.note(published)
-        wanted, problem = self._poll(fence)
+        # A one-shot into an empty volume has nothing to compare what the remote has with.
+        is_all_new = self._settings.one_shot and not (published.commit or self._options.is_pinned)
+        wanted, problem = ("", None) if is_all_new else self._poll(fence)
         if not self._must_run(wanted, published, fence):
             return self._rest(published, fence)
         started, is_first = time.monotonic(), not self._context.past.has_synced
 
+        def problem_of_poll() -> SidecarError | None:
+            return self._poll(fence)[1] if is_all_new else problem
+
         def bring() -> tuple[str, Outcome]:
-            commit = self._sync(problem, fence)
+            commit = self._sync(fence, problem_of_poll)
             is_whole = self._inspection.is_whole
             return commit, self._publisher.publish(
                 commit, published, volume, fence, is_whole=is_whole
             )
 
-        is_new = wanted not in ("", self._settled_at)
+        is_new = is_all_new or wanted not in ("", self._settled_at)
         root = self._context.engine.root
         commit, outcome = with_room(bring, root, volume, fence, is_new=is_new)
         self._inspection.note_whole()
@@ -295,12 +301,13 @@ class Session:
             return self._publisher.refused(published)
         return self._publisher.confirm(published.commit, fence)
 
-    def _sync(self, problem: SidecarError | None, fence: Fence) -> str:
+    def _sync(self, fence: Fence, problem_of_poll: Callable[[], SidecarError | None]) -> str:
         """
         Let git-sync do its work; return the commit.
 
         Args:
-            problem: Why the remote could not be polled; it names the cause better than git does.
+            problem_of_poll: Returns why the remote cannot be polled, which names the cause better
+                than git does.
         """
         started = time.monotonic()
         metrics = self._context.metrics
@@ -309,7 +316,7 @@ class Session:
         except SidecarError as error:
             metrics.runs("error").inc()
             metrics.git_sync.count_sync("error", time.monotonic() - started)
-            if problem is not None and error.reason == "git_sync_failed":
+            if error.reason == "git_sync_failed" and (problem := problem_of_poll()):
                 raise problem from error
             raise
         metrics.runs("success").inc()

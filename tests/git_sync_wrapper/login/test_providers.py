@@ -1,19 +1,14 @@
 """
-Given pairs, an askpass service, and the tokens that git-sync gets itself.
+Given pairs, and the tokens that git-sync gets itself.
 """
-
-from collections.abc import Callable, Iterator
 
 import pytest
 
 from git_sync_wrapper.login.credential import Credential, Wanted
-from git_sync_wrapper.login.providers import Askpass, Given, Pair, Stored
+from git_sync_wrapper.login.providers import Given, Pair, Stored
 from git_sync_wrapper.login.secret import Cleaner, Secret
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from tests.support import faults
-from tests.support.askpass import AskpassServer
-from tests.support.loopback import Answer
 from tests.support.raising import raised
 
 wanted = Wanted.by_url
@@ -113,81 +108,6 @@ def test_a_refusal_decodes_both_parts(fence: Fence) -> None:
 
 def test_a_password_is_not_shown() -> None:
     assert "secret" not in repr(Credential("deploy", "secret"))
-
-
-# --- askpass
-
-
-@pytest.fixture
-def service() -> Iterator[AskpassServer]:
-    with AskpassServer("deploy", "a=b%+") as service:
-        yield service
-
-
-Ask = Callable[[], Credential | None]
-
-
-@pytest.fixture
-def askpass(service: AskpassServer) -> Askpass:
-    return Askpass(f"{service.endpoint}/git?who=dags", REPO, {"http_proxy": "http://p:1"})
-
-
-@pytest.fixture
-def ask(askpass: Askpass, fence: Fence) -> Ask:
-    return lambda: askpass.credential(REPO, fence)
-
-
-def test_askpass_says_it_until_it_is_refused_and_is_never_asked_by_a_proxy(
-    service: AskpassServer, askpass: Askpass, ask: Ask
-) -> None:
-    said = [ask(), ask()]
-    askpass.refused(wanted("https://github.com/x"))
-    said.append(ask())
-    # A few lines of shell, say.
-    service.inject(faults.raw(b"HTTP/1.1 200 OK\n\njunk\nusername=next\r\npassword=other\n"))
-    askpass.refused(REPO)
-    said.append(ask())
-
-    assert [*[Credential("deploy", "a=b%+")] * 3, Credential("next", "other")] == said
-    assert ["/git?who=dags"] * 2 == [request.target for request in service.requests]
-
-
-def test_askpass_may_take_its_time(service: AskpassServer, ask: Ask) -> None:
-    """git-sync itself gives it one second."""
-    service.inject(lambda exchange: (exchange.pause(1.3), exchange.send(exchange.good()))[1])
-
-    assert Credential("deploy", "a=b%+") == ask()
-
-
-def test_askpass_is_for_the_server_of_the_repository_only(
-    service: AskpassServer, fence: Fence
-) -> None:
-    askpass = Askpass(service.endpoint, REPO, {})
-
-    assert None is askpass.credential(wanted("https://github.com/x"), fence)
-    assert [] == service.requests
-
-
-@pytest.mark.parametrize(
-    "answer", [Answer(500, {}, b"password=secret"), Answer(302), Answer(200, {}, b"hello")]
-)
-def test_askpass_that_fails_is_named_without_its_answer(
-    service: AskpassServer, ask: Ask, answer: Answer
-) -> None:
-    service.inject(faults.answer_with(answer))
-
-    error = raised(SidecarError, ask)
-
-    assert "askpass_failed" == error.reason
-    assert "secret" not in f"{error}{error.advice}"
-
-
-def test_askpass_that_is_down_is_named_as_itself(service: AskpassServer, ask: Ask) -> None:
-    service.stop()
-
-    error = raised(SidecarError, ask)
-
-    assert ("askpass_failed", True) == (error.reason, "refused" in error.message)
 
 
 # --- stored

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from git_sync_wrapper.login import sigv4
 from git_sync_wrapper.login.credential import Credential, CredentialError, Wanted
-from sidecar_runtime.aws.credentials import AwsConfig, Chain
 from sidecar_runtime.fence import Fence
+
+if TYPE_CHECKING:
+    from sidecar_runtime.aws.credentials import AwsConfig, Chain
 
 
 class CodeCommit:
@@ -23,8 +27,13 @@ class CodeCommit:
 
     def __init__(self, also: Wanted | None = None) -> None:
         self._also = also
-        self._chain = Chain()
         self._lock = threading.Lock()
+
+    @cached_property
+    def _chain(self) -> Chain:
+        from sidecar_runtime.aws.credentials import Chain  # noqa: PLC0415 - few are at AWS
+
+        return Chain()
 
     def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
         """

@@ -5,17 +5,19 @@ Who answers when git must log in: the providers that the settings name, in order
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from git_sync_wrapper.flags.options import Options
-from git_sync_wrapper.http.route import Unheeded
 from git_sync_wrapper.login.codecommit import CodeCommit
 from git_sync_wrapper.login.credential import Credential, CredentialError, Provider, Wanted
-from git_sync_wrapper.login.providers import Askpass, Given, Pair, Stored
+from git_sync_wrapper.login.providers import Given, Pair, Stored
 from git_sync_wrapper.login.secret import Cleaner, Secret
-from git_sync_wrapper.login.secrets_manager import SecretsManager
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.fence import Fence
+
+if TYPE_CHECKING:
+    from git_sync_wrapper.login.askpass import Askpass
 
 
 class Keyring:
@@ -38,6 +40,9 @@ class Keyring:
         username = _username(settings, options, cleaner)
         self._providers: list[Provider] = [Given(_pairs(options, repo, username, cleaner))]
         if source.kind == "secrets-manager":
+            # A one-shot pays for no provider that it has not.
+            from git_sync_wrapper.login.secrets_manager import SecretsManager  # noqa: PLC0415
+
             self._providers.append(
                 SecretsManager(source.secret, settings.secret_stage, repo, username, cleaner)
             )
@@ -112,6 +117,9 @@ class Keyring:
 
 
 def _askpass(url: str, repo: Wanted, environ: Mapping[str, str]) -> Askpass:
+    from git_sync_wrapper.http.route import Unheeded  # noqa: PLC0415 - as above
+    from git_sync_wrapper.login.askpass import Askpass  # noqa: PLC0415
+
     try:
         return Askpass(url, repo, environ)
     except Unheeded as why:

@@ -1,16 +1,12 @@
 """
-The providers of credentials that need no cloud: given pairs, an askpass URL, git-sync's own tokens.
+The providers of credentials that ask nobody: given pairs, and git-sync's own tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from git_sync_wrapper.http.connection import Remote, RemoteError
-from git_sync_wrapper.http.route import Way, is_loopback, way_to
 from git_sync_wrapper.login.credential import Credential, CredentialError, Wanted
 from git_sync_wrapper.login.secret import Secret
 from git_sync_wrapper.login.sigv4 import region_of
@@ -84,69 +80,6 @@ def _check_codecommit(username: str, wanted: Wanted) -> None:
             "CodeCommit wants Git credentials of IAM there, or none: without a username the "
             "wrapper signs with IRSA, Pod Identity or AWS_ACCESS_KEY_ID.",
         )
-
-
-class Askpass:
-    """
-    ``--askpass-url``: a service that says ``username=…`` and ``password=…``.
-
-    It is asked once a cycle, as by git-sync, which gives it one second, and keeps what it said for
-    an hour.
-    """
-
-    def __init__(self, url: str, repo: Wanted, environ: Mapping[str, str]) -> None:
-        self._url = urlsplit(url)
-        self._repo = repo
-        is_local = is_loopback(self._url.hostname or "")
-        self._way = Way() if is_local else way_to(self._url, (), environ)
-        self._said: Credential | None = None
-
-    def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
-        """
-        Return what it said, for the repository's server.
-        """
-        if not wanted.is_same_server(self._repo):
-            return None
-        if (said := self._said) is None:  # which another request of git's may drop meanwhile
-            said = self._said = self._ask(fence)
-        return said
-
-    def refused(self, wanted: Wanted) -> None:
-        """
-        Ask it again the next time.
-        """
-        if wanted.is_same_server(self._repo):
-            self.start_over()
-
-    def start_over(self) -> None:
-        """
-        Ask it again: another cycle begins.
-        """
-        self._said = None
-
-    def _ask(self, fence: Fence) -> Credential:
-        target = self._url._replace(scheme="", netloc="", fragment="").geturl() or "/"
-        with closing(Remote(self._url, self._way)) as remote:
-            try:
-                answer = remote.ask(remote.request("GET", target, {"Connection": "close"}), fence)
-            except (RemoteError, ValueError) as error:
-                raise _askpass_failed(str(error)) from None
-        if answer.status != 200:
-            raise _askpass_failed(f"it answers {answer.status}")
-        lines = answer.body.decode("utf-8", "surrogateescape").replace("\r", "").split("\n")
-        fields = dict(line.partition("=")[::2] for line in lines)
-        if not fields.get("username") and not fields.get("password"):
-            raise _askpass_failed("it says neither username= nor password=")
-        username, password = (fields.get(name, "") for name in ("username", "password"))
-        return Credential(username, password, origin="GITSYNC_ASKPASS_URL")
-
-
-def _askpass_failed(why: str) -> CredentialError:
-    return CredentialError(
-        "askpass_failed",
-        f"no credentials from --askpass-url: {why}",
-        "Look at the service behind GITSYNC_ASKPASS_URL.",
-    )
 
 
 class Stored:

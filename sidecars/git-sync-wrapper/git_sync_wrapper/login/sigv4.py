@@ -12,8 +12,10 @@ import hashlib
 import hmac
 import re
 import time
+from typing import TYPE_CHECKING
 
-from sidecar_runtime.aws.credentials import Credentials
+if TYPE_CHECKING:
+    from sidecar_runtime.aws.credentials import Credentials
 
 # CodeCommit refuses signatures that are older than about 15 minutes.
 VALID_SECONDS = 300.0

@@ -5,16 +5,18 @@ Which way a repository is polled: by a request over HTTP, or by git where only g
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 from git_sync_wrapper.flags.options import Options
-from git_sync_wrapper.http.connection import PATIENCE, Patience
 from git_sync_wrapper.login.access import Access
-from git_sync_wrapper.poll.http_poller import make_poller
 from git_sync_wrapper.poll.ls_remote_poller import LsRemote
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
+
+if TYPE_CHECKING:
+    from git_sync_wrapper.poll.http_poller import HttpPoller
 
 log = get_logger("refs")
 
@@ -52,22 +54,18 @@ class Polls:
     Git follows such a redirect, with credentials of its own for that server; we never do.
     """
 
-    def __init__(
-        self,
-        options: Options,
-        access: Access,
-        environ: Mapping[str, str],
-        patience: Patience = PATIENCE,
-    ) -> None:
-        self._http = make_poller(options, access, patience)
+    def __init__(self, options: Options, access: Access, environ: Mapping[str, str]) -> None:
+        self._options = options
+        self._access = access
         self._git = LsRemote(options, access, environ)
+        self._is_left_to_git = False
 
     @property
     def is_light(self) -> bool:
-        return self._http is not None
+        return self._http is not None and not self._is_left_to_git
 
     def commit(self, fence: Fence) -> str:
-        if self._http is None:
+        if self._http is None or self._is_left_to_git:
             return self._git.commit(fence)
         try:
             return self._http.commit(fence)
@@ -81,9 +79,16 @@ class Polls:
             raise refused from None
         log.info("polling_left_to_git", why=refused.message)
         self.close()
-        self._http = None
+        self._is_left_to_git = True
         return commit
 
     def close(self) -> None:
-        if self._http is not None:
+        if "_http" in self.__dict__ and self._http is not None:
             self._http.close()
+
+    @cached_property
+    def _http(self) -> HttpPoller | None:
+        # A one-shot into an empty volume has nothing to compare: it needs neither HTTP nor TLS.
+        from git_sync_wrapper.poll.http_poller import make_poller  # noqa: PLC0415
+
+        return make_poller(self._options, self._access)
