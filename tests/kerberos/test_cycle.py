@@ -36,7 +36,8 @@ def test_the_first_acquires_and_the_second_has_nothing_to_do(box: Box, log: Log)
     assert ["start"] == causes(log)
     assert ticket.ends_at == box.sample("kerberos_ticket_expiry_timestamp_seconds")
     assert ticket.lifetime_seconds == box.sample("kerberos_ticket_lifetime_seconds")
-    assert 0 == box.sample("kerberos_clock_offset_seconds")
+    # In whole seconds, one of which may end while the KDC answers.
+    assert box.sample("kerberos_clock_offset_seconds") in (0, 1)
     assert 1 == box.sample("kerberos_acquired_tickets_total")
 
 
