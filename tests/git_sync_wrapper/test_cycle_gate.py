@@ -21,13 +21,14 @@ from tests.support.raising import raised
 from tests.support.scripts import script
 
 
+@pytest.mark.parametrize("one_time", ["false", "true"])
 @pytest.mark.parametrize("is_first", [False, True])
 def test_a_refused_commit_is_not_shown_nor_asked_for_again(
-    start: Start, log: Log, monkeypatch: pytest.MonkeyPatch, is_first: bool
+    start: Start, log: Log, monkeypatch: pytest.MonkeyPatch, is_first: bool, one_time: str
 ) -> None:
     # What is checked out here is in no repository that could tell.
     monkeypatch.setattr(Engine, "parent", lambda *_: "")
-    wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax")
+    wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax", GITSYNC_ONE_TIME=one_time)
     if not is_first:
         wrapper.commit(ONE)
         wrapper.cycle()

@@ -156,7 +156,7 @@ class Session:
         self._inspection.look_when_due(published.commit, volume, fence)
         self._context.note(published)
         # A one-shot into an empty volume has nothing to compare what the remote has with.
-        is_all_new = self._settings.one_shot and not (published.commit or self._options.is_pinned)
+        is_all_new = self._settings.one_shot and not (self._settled_at or self._options.is_pinned)
         wanted, problem = ("", None) if is_all_new else self._poll(fence)
         if not self._must_run(wanted, published, fence):
             return self._rest(published, fence)

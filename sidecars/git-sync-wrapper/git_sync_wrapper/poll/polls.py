@@ -83,7 +83,8 @@ class Polls:
         return commit
 
     def close(self) -> None:
-        if "_http" in self.__dict__ and self._http is not None:
+        is_made = "_http" in self.__dict__
+        if is_made and self._http is not None:
             self._http.close()
 
     @cached_property
