@@ -127,7 +127,7 @@ class _Checks:
         except OSError as error:
             return _fail("target", explain_os_error(error, f"cannot read {path}"))
         plan = make_plan(self._wanted, managed, may_delete=False)
-        needed_bytes = sum(entry.size_bytes for _, entry in plan.publish)
+        needed_bytes = sum(self._wanted[path].size_bytes for path in plan.publish)
         if needed_bytes < free:
             return True
         needed, left = (f"{size / (1 << 20):.1f} MiB" for size in (needed_bytes, free))

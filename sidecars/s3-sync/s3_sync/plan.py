@@ -6,24 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from s3_sync.digest import Content
 from s3_sync.tree.managed import Managed
 
-C = TypeVar("C", bound=Content)
 
-
-class Plan(NamedTuple, Generic[C]):
+class Plan(NamedTuple):
     """
     One cycle's work, in the order of its doing: publish, then delete.
 
     Args:
-        publish: Path and wanted content, for files that are new, changed, or damaged on disk.
+        publish: Paths of files that are new, changed, or damaged on disk.
         delete: Paths of files whose key is gone.
     """
 
-    publish: tuple[tuple[str, C], ...]
+    publish: tuple[str, ...]
     delete: tuple[str, ...]
 
     @property
@@ -35,7 +33,7 @@ class Plan(NamedTuple, Generic[C]):
 
 
 def make_plan(
-    wanted: Mapping[str, C],
+    wanted: Mapping[str, Content],
     managed: Mapping[str, Managed],
     *,
     kept: Collection[str] = (),
@@ -43,7 +41,7 @@ def make_plan(
     foreign: Iterable[str] = (),
     last: Collection[str] = (),
     may_delete: bool,
-) -> Plan[C]:
+) -> Plan:
     """
     Compare the listing with what was published.
 
@@ -65,8 +63,8 @@ def make_plan(
             or held.size_bytes != entry.size_bytes
             or path in damaged
         ):
-            publish.append((path, entry))
-    publish.sort(key=lambda item: item[0] in last)
+            publish.append(path)
+    publish.sort(key=last.__contains__)
     if not may_delete:
         return Plan(tuple(publish), ())
     # Nearly always nothing is gone, which one comparison tells.

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from s3_sync.plan import C, Plan
+from s3_sync.digest import Content
+from s3_sync.plan import Plan
 from s3_sync.result import CycleResult
 from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
+C = TypeVar("C", bound=Content)
 C_co = TypeVar("C_co", covariant=True)
 
 
@@ -73,7 +75,7 @@ class Order(Generic[C]):
     """
 
     state: State[C]
-    plan: Plan[C]
+    plan: Plan
     target: Target
     fence: Fence
     damaged: Collection[str] = ()

@@ -82,7 +82,7 @@ def test_nothing_is_seen_before_it_is_published(stage: Stage) -> None:
 
     assert {} == stage.seen()
     assert not stage.layout.shows("r1")
-    assert {"a.py", "d/b.py"} == {path for path, _ in stage.layout.changes().publish}
+    assert {"a.py", "d/b.py"} == set(stage.layout.changes().publish)
 
 
 def test_a_revision_is_put_in_place_by_links(one: Stage) -> None:
@@ -240,7 +240,7 @@ def test_the_next_process_behind_a_gate_sees_what_is_shown(one: Stage) -> None:
     one.begin()
 
     assert not one.layout.shows("r2") and ONE == one.seen()
-    assert {"a.py"} == {path for path, _ in one.layout.changes().publish}
+    assert {"a.py"} == set(one.layout.changes().publish)
     assert set() == one.damaged() == one.torn()
 
 

@@ -32,7 +32,7 @@ def test_nothing_is_shown_before_it_is_published(stage: Stage) -> None:
     stage.put(a="one")
 
     assert {} == stage.seen()
-    assert ["a.py"] == [path for path, _ in stage.layout.changes().publish]
+    assert ("a.py",) == stage.layout.changes().publish
 
 
 def test_a_revision_is_shown_behind_a_relative_link(stage: Stage) -> None:

@@ -47,8 +47,7 @@ class Cycle:
         before: Mapping[str, SidecarError] | None = None,
     ) -> CycleResult:
         entries = self.listed() if wanted is None else wanted
-        paths = list(entries) if publish is None else publish
-        plan = Plan(tuple((path, entries[path]) for path in paths), tuple(delete))
+        plan = Plan(tuple(entries if publish is None else publish), tuple(delete))
 
         async def scene(client: S3Client) -> None:
             parts = (Listing(entries, {}, "r1"), plan, self.target, self.fence)

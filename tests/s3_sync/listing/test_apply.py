@@ -264,7 +264,7 @@ def test_a_canceled_download_leaves_no_staging_file(cycle: Cycle, folder: Path) 
     entries = cycle.listed()
 
     async def scene(client: S3Client) -> None:
-        plan = Plan(tuple(entries.items()), ())
+        plan = Plan(tuple(entries), ())
         order = Order(Listing(entries, {}, "r1"), plan, cycle.target, cycle.fence)
         task = asyncio.create_task(ListingApplier(client, order, cycle.trust).apply())
         await asyncio.to_thread(wait_until, lambda: staged(folder), "the download is under way")

@@ -83,11 +83,13 @@ class Bringer:
             await self._source.bring(order)
             if self._source.is_divisible:
                 news = result.failed.keys() | self._unread.errors.keys()
-                tried = {path: entry for path, entry in plan.publish if path in news}
-                self._unread.note(tried, result.failed)
+                tried = [path for path in plan.publish if path in news]
+                self._unread.note({path: state.wanted[path] for path in tried}, result.failed)
         except SidecarError:
             if self._source.is_divisible:  # those that failed come last the next time
-                failed = {path: entry for path, entry in plan.publish if path in result.failed}
+                failed = {
+                    path: state.wanted[path] for path in plan.publish if path in result.failed
+                }
                 self._unread.note(failed, result.failed)
             raise
         finally:
@@ -102,7 +104,7 @@ class Bringer:
             result.lacking = {**self._unread.errors, **unsure}
         return result
 
-    def _spare(self, layout: Layout, state: State[Any], plan: Plan[Any]) -> Plan[Any]:
+    def _spare(self, layout: Layout, state: State[Any], plan: Plan) -> Plan:
         """
         Leave what has moved to a place that could not be read, and is not tried in this cycle.
         """
@@ -112,11 +114,11 @@ class Bringer:
         self._awaited = before | (self._brake.awaited(state.wanted, files) if gone else {})
         if not self._awaited:
             return plan
-        resting = self._unread.errors.keys() - {path for path, _ in plan.publish}
+        resting = self._unread.errors.keys() - set(plan.publish)
         kept = {path for path, place in self._awaited.items() if place in resting}
         return plan._replace(delete=tuple(path for path in plan.delete if path not in kept))
 
-    def _plan(self, layout: Layout, state: State[Any], fence: Fence) -> Plan[Any]:
+    def _plan(self, layout: Layout, state: State[Any], fence: Fence) -> Plan:
         tree, damaged = layout.tree, self._damaged(layout)
         may_delete = self._settings.delete != "none"
         for path in damaged - state.wanted.keys():
@@ -133,9 +135,9 @@ class Bringer:
         )
         if not self._unread.errors:
             return plan
-        self._unread.keep({path for path, _ in plan.publish})
+        self._unread.keep(set(plan.publish))
         resting = self._unread.resting()
-        return plan._replace(publish=tuple(item for item in plan.publish if item[0] not in resting))
+        return plan._replace(publish=tuple(path for path in plan.publish if path not in resting))
 
     async def heal(self, layout: Layout, state: State[Any], fence: Fence) -> None:
         """
@@ -143,7 +145,7 @@ class Bringer:
         """
         files = layout.tree.managed.files
         same = tuple(
-            (path, entry)
+            path
             for path in self._damaged(layout)
             if (entry := state.wanted.get(path))
             and (held := files.get(path))
@@ -159,9 +161,7 @@ class Bringer:
     def _damaged(self, layout: Layout) -> set[str]:
         return self._lease.torn if layout.is_atomic else self._lease.damaged
 
-    def _order(
-        self, layout: Layout, state: State[Any], plan: Plan[Any], fence: Fence
-    ) -> Order[Any]:
+    def _order(self, layout: Layout, state: State[Any], plan: Plan, fence: Fence) -> Order[Any]:
         return Order(
             state,
             plan,

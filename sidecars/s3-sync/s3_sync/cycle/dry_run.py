@@ -63,7 +63,7 @@ class DryRun:
                 revision=state.revision,
                 files_to_publish=len(plan.publish),
                 files_to_delete=len(plan.delete),
-                publish=[path for path, _ in plan.publish[:NAMED_KEYS]],
+                publish=list(plan.publish[:NAMED_KEYS]),
                 delete=list(plan.delete[:NAMED_KEYS]),
             )
             self._skipped.show(state.skipped, ())

@@ -145,7 +145,7 @@ class Offering:
             self._gate.rest()
             return None
         self._asked.append(offer.name)
-        changed = [path for path, _ in layout.changes().publish]
+        changed = layout.changes().publish
         try:
             return self._gate.judge(offer.name, layout.tree.path, changed, fence)
         except Undecided as error:

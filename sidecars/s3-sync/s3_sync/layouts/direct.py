@@ -10,7 +10,6 @@ from s3_sync.layouts.leftovers import clear_snapshots, clear_tree
 from s3_sync.plan import Plan
 from s3_sync.result import CycleResult
 from s3_sync.settings import Settings
-from s3_sync.tree.managed import Managed
 from s3_sync.tree.target import Target
 from s3_sync.tree.volume import STAGED, Volume
 from sidecar_runtime.fence import Fence
@@ -43,7 +42,7 @@ class Direct:
         self._volume.begin_showing(revision, fence)
         self._is_half_shown = True
 
-    def changes(self) -> Plan[Managed]:
+    def changes(self) -> Plan:
         return Plan((), ())
 
     def repair(self, damaged: Collection[str], fence: Fence) -> CycleResult:

@@ -12,7 +12,6 @@ from typing import Protocol
 
 from s3_sync.plan import Plan
 from s3_sync.result import CycleResult
-from s3_sync.tree.managed import Managed
 from s3_sync.tree.target import Target
 from sidecar_runtime.fence import Fence
 
@@ -66,7 +65,7 @@ class Layout(Protocol):
         Note that files of the tree which belong together are about to be replaced one by one.
         """
 
-    def changes(self) -> Plan[Managed]:
+    def changes(self) -> Plan:
         """
         Return the part of the tree that consumers do not see yet.
         """

@@ -15,7 +15,7 @@ from s3_sync.tree.walk import Blocked
 from sidecar_runtime.fence import Fence
 
 
-def difference(tree: Target, shown: Target | None, *, may_delete: bool = True) -> Plan[Managed]:
+def difference(tree: Target, shown: Target | None, *, may_delete: bool = True) -> Plan:
     """
     Return the part of the tree that is not shown yet.
     """
@@ -28,7 +28,7 @@ def repair(tree: Target, shown: Target, damaged: Collection[str], fence: Fence) 
     Put back files whose content the tree has.
     """
     ours, theirs = tree.managed.files, shown.managed.files
-    same = tuple((path, ours[path]) for path in damaged if _is_same(path, ours, theirs))
+    same = tuple(path for path in damaged if _is_same(path, ours, theirs))
     result = bring(tree, shown, Plan(same, ()), fence)
     return CycleResult(healed=result.published, blocked=result.blocked, failed=result.failed)
 
@@ -90,12 +90,12 @@ def _is_same(path: str, ours: Mapping[str, Managed], theirs: Mapping[str, Manage
     return path in ours and path in theirs and ours[path].etag == theirs[path].etag
 
 
-def bring(tree: Target, shown: Target, plan: Plan[Managed], fence: Fence) -> CycleResult:
+def bring(tree: Target, shown: Target, plan: Plan, fence: Fence) -> CycleResult:
     """
     Carry out a plan with files of the tree; deletions only when every publish succeeded.
     """
     result = CycleResult()
-    for path, _ in plan.publish:
+    for path in plan.publish:
         is_new = path not in shown.managed.files
         try:
             shown.take(path, tree, fence, tree.managed.files.__contains__)

@@ -111,7 +111,7 @@ class Snapshot:
     def begin(self, revision: str, fence: Fence) -> None:
         pass
 
-    def changes(self) -> Plan[Managed]:
+    def changes(self) -> Plan:
         return difference(self.tree, self.shown)
 
     def repair(self, damaged: Collection[str], fence: Fence) -> CycleResult:
@@ -143,7 +143,7 @@ class Snapshot:
             self.shown.close()
         before = self.shown.managed.files if self.shown is not None else {}
         result = CycleResult()
-        for path, _ in plan.publish:
+        for path in plan.publish:
             result.succeed(path, is_published=True, is_healed=False, is_new=path not in before)
         for path in plan.delete:
             result.delete(path)
@@ -294,9 +294,7 @@ class Snapshot:
             ours, old = self.tree.managed.files, folder.managed.files
             damaged = folder.damaged(iter(old))
             renewed = tuple(
-                (path, held)
-                for path, held in ours.items()
-                if old.get(path) != held or path in damaged
+                path for path, held in ours.items() if old.get(path) != held or path in damaged
             )
             gone = tuple(path for path in old if path not in ours)
             result = bring(self.tree, folder, Plan(renewed, gone), fence)

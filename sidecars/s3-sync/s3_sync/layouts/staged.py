@@ -12,7 +12,6 @@ from s3_sync.layouts.publish import bring, difference, repair, restore
 from s3_sync.plan import Plan
 from s3_sync.result import CycleResult
 from s3_sync.settings import Settings
-from s3_sync.tree.managed import Managed
 from s3_sync.tree.published import partial_name
 from s3_sync.tree.target import Target, Torn
 from s3_sync.tree.volume import STAGED, Volume
@@ -55,7 +54,7 @@ class StagedLayout:
     def begin(self, revision: str, fence: Fence) -> None:
         pass
 
-    def changes(self) -> Plan[Managed]:
+    def changes(self) -> Plan:
         plan = difference(self.tree, self.shown, may_delete=self._delete != "none")
         if self._delete != "all":
             return plan
@@ -81,7 +80,7 @@ class StagedLayout:
         """
         All of it is looked at before the first is shown.
         """
-        return self.tree.damaged(path for path, _ in self.changes().publish)
+        return self.tree.damaged(iter(self.changes().publish))
 
     def _show(self, fence: Fence) -> CycleResult:
         """

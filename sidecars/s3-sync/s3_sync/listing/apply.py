@@ -31,8 +31,6 @@ LARGE_BYTES = 64 << 10
 
 log = get_logger("apply")
 
-Item = tuple[str, Entry]
-
 
 class ListingApplier:
     """
@@ -47,14 +45,15 @@ class ListingApplier:
         self._fence = order.fence
         self._damaged = order.damaged
         self._result = order.result
-        self._is_wanted = order.state.wanted.__contains__
+        self._wanted = order.state.wanted
+        self._is_wanted = self._wanted.__contains__
         # Then no file can save its download: a look less for each of a cold start.
         self._is_bare = not order.target.managed.files and order.target.is_bare()
         # What contradicts its ETag, with its MD5, while the others may still tell what ETags are.
-        self._deferred: list[Item] = []
+        self._deferred: list[str] = []
         self._md5s: dict[str, str] = {}
         # What is larger than all that is free.
-        self._too_large: list[Item] = []
+        self._too_large: list[str] = []
 
     async def apply(self) -> None:
         """
@@ -79,42 +78,44 @@ class ListingApplier:
             log.warning("target_full", files_to_delete=len(plan.delete))
             self._order.delete_all()
             self._too_large.clear()
-            await self._publish_all([item for item in plan.publish if self._is_open(*item)])
-        for path, entry in self._too_large:
+            await self._publish_all([path for path in plan.publish if self._is_open(path)])
+        for path in self._too_large:
+            size_bytes = self._wanted[path].size_bytes
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            what = f"cannot write {path!r}, of {entry.size_bytes} bytes, to {self._target.path}"
+            what = f"cannot write {path!r}, of {size_bytes} bytes, to {self._target.path}"
             self._result.fail(path, explain_os_error(full, what))
         self._order.delete_all()
 
-    async def _publish_all(self, publish: Sequence[Item]) -> None:
+    async def _publish_all(self, publish: Sequence[str]) -> None:
         await self._each(publish)
         if self._deferred and self._trust.is_open:
             self._ask_witnesses()
         deferred, self._deferred = self._deferred, []
         await self._each(deferred)
 
-    async def _each(self, publish: Sequence[Item]) -> None:
-        items = iter(publish)
+    async def _each(self, publish: Sequence[str]) -> None:
+        paths = iter(publish)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(CONNECTIONS, len(publish))):
-                    group.create_task(self._publish_next(items))
+                    group.create_task(self._publish_next(paths))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
-    def _is_open(self, path: str, entry: Entry) -> bool:
+    def _is_open(self, path: str) -> bool:
         """
         Whether it has neither been published in this cycle nor failed.
         """
         if path in self._result.failed:
             return False
         held = self._target.managed.files.get(path)
-        return held is None or held.etag != entry.etag or path in self._damaged
+        return held is None or held.etag != self._wanted[path].etag or path in self._damaged
 
-    async def _publish_next(self, items: Iterator[Item]) -> None:
-        for path, entry in items:
+    async def _publish_next(self, paths: Iterator[str]) -> None:
+        for path in paths:
             if self._result.fails_again(path):
                 continue
+            entry = self._wanted[path]
             is_new = path not in self._target.managed.files
             try:
                 if path in self._order.blocked and self._target.is_blocked(path, self._is_wanted):
@@ -133,9 +134,9 @@ class ListingApplier:
                     is_new=is_new,
                 )
             except _Deferred:
-                self._deferred.append((path, entry))
+                self._deferred.append(path)
             except _TooLarge:
-                self._too_large.append((path, entry))
+                self._too_large.append(path)
             except ObjectMoved:
                 self._result.fail(path, changing(entry))
             except Blocked:

@@ -65,7 +65,8 @@ class ReleaseApplier:
         """
         order, target, result = self._order, self._order.target, self._order.result
         missing = []
-        for path, file in order.plan.publish:
+        for path in order.plan.publish:
+            file = order.state.wanted[path]
             if path in order.blocked and target.is_blocked(path, self._is_wanted):
                 result.blocked.add(path)
                 continue
