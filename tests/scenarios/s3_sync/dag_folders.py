@@ -42,7 +42,7 @@ with create_session() as session:
 
 def head_for(version: str) -> str:
     """Return how a DAG file begins for one version of Airflow."""
-    return (OF_3 if version.startswith("3") else OF_2) + BOTH
+    return (OF_2 if version.startswith("2") else OF_3) + BOTH
 
 
 def dag_file(head: str, body: str) -> bytes:

@@ -26,13 +26,14 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 BAGS = ("airflow.dag_processing.dagbag", "airflow.models.dagbag")  # 3.1 and later; before
 SERIALIZERS = ("DagSerialization", "SerializedDAG")  # 3.2 and later; before
+BUNDLE = "dags"
 
 
 def environment(home: str, folder: str) -> dict[str, str]:
@@ -79,7 +80,7 @@ class Loader:
             "include_examples": False,
             "load_op_links": False,
             "bundle_path": Path(folder),
-            "bundle_name": "dags",
+            "bundle_name": BUNDLE,
         }
         self._options = {name: value for name, value in wanted.items() if name in known}
 
@@ -169,6 +170,31 @@ def plugin_errors() -> dict[str, str]:
     return {str(path): str(error) for path, error in found.items()}
 
 
+def dag_files(folder: str, *, is_safe: bool) -> Collection[str]:
+    """
+    Return the files that Airflow's DAG processor would load.
+    """
+    from airflow.utils import file
+
+    if hasattr(file, "list_py_file_paths"):  # before 3.4
+        paths: list[str] = file.list_py_file_paths(folder, safe_mode=is_safe)
+        return paths
+    from airflow.dag_processing.bundles.local import LocalDagBundle
+    from airflow.sdk.importers import DagImportError, get_importer_registry
+
+    bundle = LocalDagBundle(name=BUNDLE, path=folder)
+    listed = get_importer_registry(BUNDLE).list_dag_definitions(bundle, safe_mode=is_safe)
+    places = (
+        one.source_reference
+        if isinstance(one, DagImportError)
+        else one.get_relative_loc(bundle.path)
+        for _, one in listed
+    )
+    # Of several in an archive each has a place; a file that cannot be read has an error of its own.
+    found = {file.find_enclosing_file(Path(folder, place)) for place in places}
+    return [str(path) for path in found if path is not None]
+
+
 def work(home: str, folder: str, answers: int, answer: Callable[[dict[str, Any]], None]) -> None:
     """
     Load everything.
@@ -182,7 +208,6 @@ def work(home: str, folder: str, answers: int, answer: Callable[[dict[str, Any]]
         answer({"missing": str(error)})
         return
     from airflow.configuration import conf
-    from airflow.utils.file import list_py_file_paths
 
     answer({"airflow": airflow.__version__})
     if airflow.__version__.startswith("2."):
@@ -194,7 +219,7 @@ def work(home: str, folder: str, answers: int, answer: Callable[[dict[str, Any]]
     answer({"plugins": plugin_errors()})
     loader = Loader(folder)
     is_safe = conf.getboolean("core", "dag_discovery_safe_mode")
-    paths = sorted(list_py_file_paths(folder, safe_mode=is_safe))
+    paths = sorted(dag_files(folder, is_safe=is_safe))
     import_first(paths)
     for path in paths:
         load_apart(loader, path, answers, answer)
