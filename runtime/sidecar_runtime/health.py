@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from sidecar_runtime.errors import SidecarError
@@ -45,8 +44,7 @@ class Readiness(NamedTuple):
     shortfall: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """
     What a cycle did; a failed one raises instead.
 
@@ -63,7 +61,7 @@ class Outcome:
 
     result: Literal["changed", "unchanged", "partial", "waiting", "settling", "held", "refused"]
     revision: str = ""
-    counts: Mapping[str, int | str] = field(default_factory=dict)
+    counts: Mapping[str, int | str] = {}
     problem: SidecarError | None = None
     is_enough: bool = False
 

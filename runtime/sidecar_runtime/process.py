@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
 from typing import NoReturn
 
 from sidecar_runtime import logs
@@ -103,8 +102,7 @@ def run_daemon(
     health = Health()
     metrics.ready.set_function(lambda: float(sidecar.readiness().ready))
     log.info("sidecar_started", version=about.version, source=about.source, target=about.target)
-    about = replace(
-        about,
+    about = about._replace(
         pod=find_pod(os.environ),
         settings=changed_settings(type(settings), prefix, os.environ),
     )

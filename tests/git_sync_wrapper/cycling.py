@@ -35,6 +35,8 @@ commit=$(cat {folder}/source 2>/dev/null) || {{ echo "Could not resolve host: x"
 tree="$GITSYNC_ROOT/.worktrees/$commit"
 mkdir -p "$tree"
 cp {folder}/dag.py "$tree/dag.py" || {{ echo "No space left on device"; exit 1; }}
+mkdir -p "$GITSYNC_ROOT/.git/worktrees/$commit"
+touch "$GITSYNC_ROOT/.git/worktrees/$commit/index"
 ln -sfn ".worktrees/$commit" "$GITSYNC_ROOT/candidate"
 """
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from sidecar_runtime import DOCS
@@ -18,8 +17,7 @@ from sidecar_runtime.history import SPAN_SECONDS
 from sidecar_runtime.sidecar import Sidecar
 
 
-@dataclass(frozen=True, slots=True)
-class About:
+class About(NamedTuple):
     """
     What this process is: image name, version, and in words where from and where to.
 
@@ -32,8 +30,8 @@ class About:
     version: str
     source: str
     target: str
-    pod: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, str] = field(default_factory=dict)
+    pod: Mapping[str, str] = {}
+    settings: Mapping[str, str] = {}
 
 
 def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:

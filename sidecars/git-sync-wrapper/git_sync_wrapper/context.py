@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from git_sync_wrapper.engine.engine import Engine
 from git_sync_wrapper.error_file import ErrorFile
@@ -46,8 +47,7 @@ class Past:
     has_synced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """
     What a session works with.
 

@@ -5,8 +5,7 @@ Where credentials come from, besides what git-sync's own flags say: one word, or
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sidecar_runtime.parsers import allows
 
@@ -15,8 +14,7 @@ _ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:([a-z0-9-]+):\d{12}:secret:[^:
 ALLOWED = "auto, codecommit, or secrets-manager:NAME (or its ARN)"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """
     Who logs in to the repository's server.
 

@@ -219,6 +219,7 @@ class Session:
                 asked_count=self._settings.keep_asked,
                 asked_bytes=self._settings.keep_asked_bytes,
                 fsync=self._settings.fsync,
+                reads=not self._settings.one_shot,
             )
             self._settled_at = ""
         return self._volume

@@ -65,13 +65,18 @@ def surroundings(environ: Mapping[str, str], configs: Sequence[tuple[str, str]])
 
 def configured(environ: Mapping[str, str], configs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """
-    Return the variables that tell git these configurations, after those of the environment.
+    Return the variables that tell git these configurations, and after them, so that they win,
+    those of the environment.
     """
     if not configs:
         return {}
     count = environ.get("GIT_CONFIG_COUNT", "")
-    first = int(count) if count.isdecimal() else 0
-    told = {"GIT_CONFIG_COUNT": str(first + len(configs))}
-    for number, (key, value) in enumerate(configs, first):
+    theirs = int(count) if count.isdecimal() else 0
+    told = {"GIT_CONFIG_COUNT": str(len(configs) + theirs)}
+    for number in range(theirs):
+        for name in ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_"):
+            if (text := environ.get(f"{name}{number}")) is not None:
+                told[f"{name}{number + len(configs)}"] = text
+    for number, (key, value) in enumerate(configs):
         told |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return told

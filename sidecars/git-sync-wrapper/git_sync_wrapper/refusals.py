@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sidecar_runtime.errors import SidecarError
 
@@ -22,8 +22,7 @@ _LINE_END = re.compile(r"[\n\r]")
 _USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """
     One cause: what is said of it, and what to do.
     """

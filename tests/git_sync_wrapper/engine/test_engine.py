@@ -25,7 +25,8 @@ from tests.support.waiting import wait_until
 
 COMMIT = "c" * 40
 CHECK_OUT = f"""
-mkdir -p "$GITSYNC_ROOT/.worktrees/{COMMIT}"
+mkdir -p "$GITSYNC_ROOT/.worktrees/{COMMIT}" "$GITSYNC_ROOT/.git/worktrees/{COMMIT}"
+touch "$GITSYNC_ROOT/.git/worktrees/{COMMIT}/index"
 ln -sfn ".worktrees/{COMMIT}" "$GITSYNC_ROOT/candidate"
 """
 
@@ -124,20 +125,55 @@ def test_every_setting_goes_by_the_environment_in_new_names_only(site: Site, fen
     seen = site.environment()
     assert "" == seen["arguments"]
     assert "hush" not in site.seen.read_text()
-    told = {name: value for name, value in seen.items() if name.startswith("GIT")}
-    allowed = "REPO REF DEPTH ROOT LINK ONE_TIME STALE_WORKTREE_TIMEOUT ERROR_FILE GIT_CONFIG "
-    allowed += "SSH_KEY_FILE SSH_KNOWN_HOSTS_FILE"
+    told = {name: value for name, value in seen.items() if name.startswith(("GITSYNC", "GIT_SYNC"))}
+    allowed = "REPO REF DEPTH ROOT LINK ONE_TIME STALE_WORKTREE_TIMEOUT ERROR_FILE "
+    allowed += "SSH_KEY_FILE SSH_KNOWN_HOSTS_FILE SUBMODULES"
     assert {f"GITSYNC_{name}" for name in allowed.split()} >= told.keys()
     assert ("main", "3") == (told["GITSYNC_REF"], told["GITSYNC_DEPTH"])
     assert "true" == told["GITSYNC_ONE_TIME"]
-    assert told["GITSYNC_GIT_CONFIG"].startswith('"a.b":"c",')
-    assert "credential.helper" in told["GITSYNC_GIT_CONFIG"]
     assert "kept" == seen["OTHER"]
 
 
-def test_a_configuration_that_logs_in_goes_to_git_and_not_to_git_sync(
-    site: Site, fence: Fence
+@pytest.mark.parametrize(
+    ("indexes", "arguments", "said"),
+    [
+        (["", ""], [], [["off"], ["off"]]),
+        (["", "gitlink", "gitlink", ""], [], [["off"], ["off", ""], [""], [""]]),
+        (["gone", ""], ["--submodules=shallow"], [["off", "shallow"], ["shallow"]]),
+        (["gitlink"], ["--submodules=off"], [["off"]]),
+        ([""], ["--sparse-checkout-file=/sparse"], [[""]]),
+    ],
+    ids=["none", "they come and go", "nobody can tell", "not wanted", "a sparse checkout"],
+)
+def test_git_looks_for_submodules_where_the_commit_may_have_some(
+    site: Site, fence: Fence, indexes: list[str], arguments: list[str], said: list[list[str]]
 ) -> None:
+    """As long as the commit before had none, git-sync runs without first."""
+    entry = {"gitlink": "'\\0\\0\\340\\0'", "": "''"}
+    folder = f"$GITSYNC_ROOT/.git/worktrees/{COMMIT}"
+    for index, expected in zip(indexes, said, strict=True):
+        site.seen.unlink(missing_ok=True)
+        make = (
+            f"rm {folder}/index" if index == "gone" else f"printf {entry[index]} > {folder}/index"
+        )
+        engine = site.engine(
+            f'{CHECK_OUT}\n{make}\necho "$GITSYNC_SUBMODULES" >> {site.seen}', *arguments
+        )
+
+        assert COMMIT == engine.run(fence)
+
+        assert expected == site.seen.read_text().splitlines()
+
+
+def configs(seen: dict[str, str]) -> list[tuple[str, str]]:
+    """Return what the environment tells git."""
+    return [
+        (seen[f"GIT_CONFIG_KEY_{number}"], seen[f"GIT_CONFIG_VALUE_{number}"])
+        for number in range(int(seen["GIT_CONFIG_COUNT"]))
+    ]
+
+
+def test_a_configuration_goes_to_git_and_not_to_git_sync(site: Site, fence: Fence) -> None:
     """git-sync puts each configuration into an argument list, and into a file."""
     engine = site.engine(
         f"{CHECK_OUT}\nenv > {site.seen}",
@@ -152,13 +188,34 @@ def test_a_configuration_that_logs_in_goes_to_git_and_not_to_git_sync(
     engine.run(fence)
 
     seen = site.environment()
-    assert '"a.b":"c"' in seen["GITSYNC_GIT_CONFIG"]
-    assert not any(word in seen["GITSYNC_GIT_CONFIG"] for word in ("aHVzaA", "hush"))
+    assert "GITSYNC_GIT_CONFIG" not in seen
+    told = configs(seen)
+    # git-sync's own helper is not asked. Of the two of one key git-sync would keep the last.
+    assert ("credential.helper", "") == told[0]
     assert [
-        *("d.e", "http.extraHeader", "url.https://me:hush@x/.insteadOf", "http.proxy"),
-        *("g.h", "g.h"),  # of which git-sync would keep the last
-    ] == [seen[f"GIT_CONFIG_KEY_{number}"] for number in range(int(seen["GIT_CONFIG_COUNT"]))]
-    assert "Authorization: Basic aHVzaA==" == seen["GIT_CONFIG_VALUE_1"]
+        ("a.b", "c"),
+        ("http.extraHeader", "Authorization: Basic aHVzaA=="),
+        ("url.https://me:hush@x/.insteadOf", "https://x/"),
+        ("http.proxy", "http://me:hush@proxy:1"),
+        ("g.h", "1"),
+        ("g.h", "2"),
+    ] == told[1:7]
+    assert ["credential.helper", "credential.useHttpPath"] == [key for key, _ in told[7:-1]]
+    assert ("d.e", "f") == told[-1], "the last wins"
+
+
+@pytest.mark.parametrize("key", ["credential.helper", "credential.https://git.example.com.helper"])
+def test_a_helper_of_the_users_own_is_told_as_git_sync_would(
+    site: Site, fence: Fence, key: str
+) -> None:
+    """One for all servers takes the place of git-sync's; one for a server comes after it."""
+    script = f"{CHECK_OUT}\nenv > {site.seen}"
+    site.engine(script, GITSYNC_GIT_CONFIG=f'"{key}":"store"').run(fence)
+
+    told = [(key, "store")]
+    assert ([("credential.helper", ""), *told] if key == "credential.helper" else told) == configs(
+        site.environment()
+    )
 
 
 def test_heals_gives_pinned_host_keys_and_removes_what_git_sync_leaves(

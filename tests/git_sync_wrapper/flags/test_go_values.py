@@ -5,8 +5,6 @@ Values as git-sync reads them.
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from git_sync_wrapper.flags import go_values
 from git_sync_wrapper.flags.go_values import (
@@ -16,7 +14,6 @@ from git_sync_wrapper.flags.go_values import (
     duration,
     git_configs,
     whole,
-    write_git_configs,
 )
 
 
@@ -84,11 +81,3 @@ def test_reads_one_credential_and_a_list_and_shows_no_password() -> None:
 )
 def test_reads_git_configs(text: str, configs: list[tuple[str, str]]) -> None:
     assert tuple(configs) == git_configs(text)
-
-
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
-
-
-@given(st.lists(st.tuples(TEXTS, TEXTS)))
-def test_reads_back_the_git_configs_that_it_writes(configs: list[tuple[str, str]]) -> None:
-    assert tuple(configs) == git_configs(write_git_configs(tuple(configs)))

@@ -78,6 +78,56 @@ def test_a_right_that_is_gone_is_damage(rows: Contents, tree: Path, folder: int)
     assert ["a.py"] == contents.damaged(rows, folder)
 
 
+def test_what_was_not_read_at_first_is_read_by_a_look(
+    rows: Contents, folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.delattr(os, "read")
+        quick = contents.take(folder, {"a.py": rows["a.py"].digest}, reads=False)
+        assert {path: row._replace(digest="") for path, row in rows.items()} | {
+            "a.py": rows["a.py"]
+        } == quick
+        assert [] == contents.damaged(quick, folder, reads=False)
+
+    assert [] == contents.damaged(quick, folder)
+    assert rows == quick
+
+
+def test_what_nobody_has_read_is_damaged_when_anything_is_different(
+    tree: Path, folder: int
+) -> None:
+    """Of another time alone nobody can tell any more whether it is what it was."""
+    quick = contents.take(folder, {}, reads=False)
+    before = quick.copy()
+    os.link(tree / "a.py", tree.with_name("other"))
+    (tree / "deep/b.py").chmod(0o666)
+    os.utime(tree / "link", (1, 1), follow_symlinks=False)
+
+    assert ["a.py", "deep/b.py", "link"] == contents.damaged(quick, folder)
+    assert before == quick
+
+
+def test_a_file_behind_a_link_is_not_there(rows: Contents, tree: Path, folder: int) -> None:
+    """The very same file, of the same times."""
+    (tree / "deep").rename(tree.with_name("elsewhere"))
+    (tree / "deep").symlink_to("../elsewhere")
+
+    assert ["deep/b.py"] == contents.damaged(rows, folder)
+
+
+@pytest.mark.parametrize(
+    "path", ["../outside.py", "/etc/hostname", "deep/../a.py", "deep//b.py", "a\0b", "\ud800", ""]
+)
+def test_a_list_that_others_wrote_leads_to_nothing_else(tree: Path, folder: int, path: str) -> None:
+    tree.with_name("outside.py").write_text("1")
+    found = os.stat(tree.with_name("outside.py"))
+    row = Row(found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, "")
+    if path.endswith(".py") and not path.startswith("."):
+        row = contents.take(folder, {})["a.py" if "a.py" in path else "deep/b.py"]
+
+    assert [path] == contents.damaged({path: row}, folder)
+
+
 def test_it_survives_on_record(rows: Contents, folder: int) -> None:
     contents.write(rows, "list", folder, fsync=True)
 

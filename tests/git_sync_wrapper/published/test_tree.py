@@ -98,21 +98,15 @@ def test_a_link_that_changed_may_be_on_the_way_of_every_other(tmp_path: Path) ->
     assert ["a.py"] == links_to(str(tmp_path), ["version"])
 
 
-@pytest.mark.parametrize("is_patient", [False, True])
-def test_a_folder_that_cannot_be_opened_is_never_left_out_unseen(
-    tmp_path: Path, is_patient: bool
-) -> None:
+def test_a_folder_that_cannot_be_opened_is_never_left_out_unseen(tmp_path: Path) -> None:
     """One that goes away while its neighbor is walked."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "dag.py").touch()
     with opened(str(tmp_path)) as folder:
-        files = walk(folder, is_patient=is_patient)
+        files = walk(folder)
         first = next(files)[0].partition("/")[0]
         shutil.rmtree(tmp_path / ("b" if first == "a" else "a"))
 
-        if is_patient:
-            assert [] == list(files)
-        else:
-            with pytest.raises(FileNotFoundError):
-                list(files)
+        with pytest.raises(FileNotFoundError):
+            list(files)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from git_sync_wrapper.flags.options import Options, read_options
+from git_sync_wrapper.published import contents
 from git_sync_wrapper.published.tree import opened, walk
 from git_sync_wrapper.published.volume import Published, Volume, look
 from sidecar_runtime.errors import SidecarError
@@ -44,6 +45,7 @@ class Site:
         fsync: bool = False,
         retain_seconds: float = 0,
         retain_bytes: int | None = None,
+        reads: bool = True,
     ) -> None:
         self.root, self.link = root, root / link
         self.snapshot = root / ".snapshots" / ONE
@@ -54,11 +56,13 @@ class Site:
             retain_seconds=retain_seconds,
             retain_bytes=retain_bytes,
             fsync=fsync,
+            reads=reads,
         )
         self.worktree = root / ".git-sync" / ".worktrees" / ONE
         (self.worktree / "dags").mkdir(parents=True, exist_ok=True)
-        (self.worktree / "dags" / "a.py").write_text("a = 1\n")
-        (self.worktree / ".git").write_text(f"gitdir: ../../.git/worktrees/{ONE}\n")
+        if not (self.worktree / ".git").exists():
+            (self.worktree / "dags" / "a.py").write_text("a = 1\n")
+            (self.worktree / ".git").write_text(f"gitdir: ../../.git/worktrees/{ONE}\n")
 
     def add(self, commit: str = ONE) -> None:
         self.volume.add(commit, str(self.worktree), Fence())
@@ -142,6 +146,61 @@ def test_a_file_beyond_the_longest_path_comes_along(site: Site) -> None:
         found = {path for path, _, _ in walk(snapshot)}
         assert {"dags/a.py", f"{'/'.join(names)}/deep.py"} == found
         assert [] == site.volume.look(ONE, is_holder=True)
+
+
+def test_a_list_is_read_once_and_again_when_another_process_has_written_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.publish()
+    of_another = Site(site.root)
+    read: list[str] = []
+    read_of = contents.read
+
+    def count(name: str, folder: int) -> contents.Contents | None:
+        read.append(name)
+        return read_of(name, folder)
+
+    monkeypatch.setattr(contents, "read", count)
+    for _ in range(2):
+        assert [] == site.volume.look(ONE, is_holder=True)
+    assert [] == read, "it has written it itself"
+
+    (site.worktree / "more.py").write_text("")
+    of_another.add()
+    of_another.volume.close()
+    (site.snapshot / "more.py").unlink()
+    read.clear()
+
+    for _ in range(2):
+        assert ["more.py"] == site.volume.look(ONE, is_holder=True)
+    assert [f"{ONE}.files"] == read
+
+
+@pytest.mark.parametrize("is_holder", [True, False])
+def test_what_a_one_shot_did_not_read_the_next_look_of_a_holder_reads_once(
+    root: Path, is_holder: bool
+) -> None:
+    one_shot = Site(root, reads=False)
+    one_shot.publish()
+    one_shot.volume.close()
+    site = Site(root)
+
+    def digest() -> str:
+        with opened(str(site.snapshot.parent)) as store:
+            rows = contents.read(f"{ONE}.files", store)
+        return rows["dags/a.py"].digest if rows else ""
+
+    assert "" == digest()
+    assert [] == site.volume.look(ONE, is_holder=is_holder)
+    assert is_holder == bool(digest())
+
+    os.link(site.snapshot / "dags/a.py", root / "other")  # as a commit that shares it
+
+    assert ([] if is_holder else ["dags/a.py"]) == site.volume.look(ONE, is_holder=is_holder)
+    site.volume.repair(ONE, str(site.worktree), Fence())
+    assert digest()
+    assert [] == site.volume.look(ONE, is_holder=is_holder)
+    site.volume.close()
 
 
 class Killed(BaseException):

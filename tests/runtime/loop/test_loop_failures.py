@@ -125,7 +125,7 @@ def test_waiting_for_the_target_is_neither_success_nor_failure(log: Log) -> None
 
 
 def test_why_a_source_never_comes_to_rest_is_logged_once(log: Log) -> None:
-    unsettled = replace(SETTLING, problem=SidecarError("unsettled", "it changes", "leave it"))
+    unsettled = SETTLING._replace(problem=SidecarError("unsettled", "it changes", "leave it"))
     one = run(SETTLING, unsettled, unsettled)
 
     one.until(3)

@@ -51,6 +51,39 @@ def test_a_submodule_that_vanished_leaves_the_last_commit_and_is_named(here: Git
     assert broken != fixed and "lib/lib.py" not in here.files()
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_submodules_come_and_go_with_the_commits(here: GitSite, *, sparse: bool) -> None:
+    """Also where what names them is not checked out, and where nothing names one: git refuses."""
+    library = here.server.repository("library.git")
+    commit = library.commit({"lib.py": "lib = 1\n"})
+    first = here.repository.commit({"a.py": "a = 1\n"}, whole=True)
+    settings = {}
+    if sparse:
+        patterns = here.folder / "sparse"
+        patterns.write_text("*.py\n/lib\n")
+        settings["GITSYNC_SPARSE_CHECKOUT_FILE"] = str(patterns)
+    wrapper = here.wrapper(**settings)
+    here.wait_until_shown(first, wrapper)
+
+    added = here.repository.commit_submodule("lib", here.server.url("library.git"), commit)
+    here.wait_until_shown(added, wrapper)
+
+    assert b"lib = 1\n" == here.files()["lib/lib.py"]
+    assert sparse == (".gitmodules" not in here.files())
+    removed = here.repository.commit({"lib": None, ".gitmodules": None})
+    here.wait_until_shown(removed, wrapper)
+    assert {"a.py": b"a = 1\n"} == here.files()
+    here.wait_until_shown(here.repository.commit({"a.py": "a = 2\n"}), wrapper)
+    seen = len(wrapper.events)
+    here.repository.commit_submodule("lib", here.server.url("library.git"), commit)
+    here.repository.commit({".gitmodules": None})
+
+    failed = wrapper.wait_for_event("cycle_failed", after=seen)
+
+    assert "No url found for submodule path 'lib'" in failed["error"], failed
+    assert {"a.py": b"a = 2\n"} == here.files()
+
+
 @pytest.mark.usefixtures("only_in_full")
 @pytest.mark.timeout(1_200)
 def test_fifty_thousand_files_are_listed_shared_and_repaired(here: GitSite) -> None:

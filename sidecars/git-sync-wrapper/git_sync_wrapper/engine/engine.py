@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 
 from git_sync_wrapper.engine.heal import CANDIDATE, GIT, WORKTREES, heal
-from git_sync_wrapper.flags.go_values import write_git_configs
+from git_sync_wrapper.engine.submodules import may_have_submodules
 from git_sync_wrapper.flags.options import FULL_COMMIT, Options
 from git_sync_wrapper.flags.table import BY_NAME
 from git_sync_wrapper.git import clean, configured, surroundings
@@ -45,6 +45,8 @@ OURS = frozenset(
         "touch-file",
         "add-user",
         "stale-worktree-timeout",
+        "git-config",
+        "git-config-add",
         *(name for name in BY_NAME if name.startswith(("exechook", "pre-publish", "webhook"))),
         *(name for name in BY_NAME if name.startswith("http-")),
     }
@@ -52,6 +54,8 @@ OURS = frozenset(
 # git-sync removes the last commit but one, and collects garbage, in its next run; not in the one
 # that replaces it, because the difference to it is still to be asked for.
 STALE_WORKTREE_TIMEOUT = "10s"
+WITHOUT_SUBMODULES = {"submodules": "off"}
+HELPER = "credential.helper"
 # Beyond --sync-timeout, for its start and its clean-up.
 GRACE_SECONDS = 60.0
 LAST_LINES = 20
@@ -125,6 +129,23 @@ class Engine:
             self.count_healed(len(heal(self.root)))
         except OSError as error:
             raise explain_os_error(error, f"cannot clear {error.filename}") from error
+        if self._may_spare_submodules():
+            commit = self._sync(fence, {**instead, **WITHOUT_SUBMODULES})
+            if not may_have_submodules(self.root, commit):
+                return commit
+        return self._sync(fence, instead)
+
+    def _may_spare_submodules(self) -> bool:
+        """
+        Whether git-sync may leave out its update of submodules at first: the commit that is checked
+        out has none, and of a whole checkout the index tells.
+        """
+        if self.options.submodules == "off" or self.options.sparse_checkout_file:
+            return False
+        before = os.path.basename(self.worktree())
+        return before == CANDIDATE or not may_have_submodules(self.root, before)
+
+    def _sync(self, fence: Fence, instead: Mapping[str, str]) -> str:
         ears = _Ears(self.options.hide)
         # It leaves a git configuration behind in each run.
         with self.access.scratch() as folder:
@@ -236,11 +257,11 @@ class Engine:
     ) -> child.Ended:
         prepared = self.access.prepare()
         environ = {**clean(self.environ), "TMPDIR": folder, **prepared.environ}
-        flags = {**self._told(prepared.flags, prepared.git_config, report), **instead}
+        flags = {**self._told(prepared.flags, report), **instead}
         for name, text in flags.items():
             if text:
                 environ[BY_NAME[name].variables[0]] = text
-        environ |= configured(environ, self._kept_back())
+        environ |= configured(environ, self._configs(prepared.git_config))
         try:
             return child.run(
                 [self.program],
@@ -260,9 +281,7 @@ class Engine:
                 f"Look at {PREFIX}GIT_SYNC, and at the container's memory and process limits.",
             ) from None
 
-    def _told(
-        self, instead: Mapping[str, str | None], configs: Mapping[str, str], report: str
-    ) -> dict[str, str]:
+    def _told(self, instead: Mapping[str, str | None], report: str) -> dict[str, str]:
         """
         Return git-sync's settings, by flag.
         """
@@ -272,10 +291,6 @@ class Engine:
             told.pop(name, None)
             if text is not None:
                 told[name] = text
-        kept_back = self._kept_back()
-        own = [pair for pair in self.options.git_config if pair not in kept_back]
-        told.pop("git-config-add", None)  # it has no variable
-        told["git-config"] = write_git_configs((*own, *configs.items()))
         return told | {
             "root": self.root,
             "link": CANDIDATE,
@@ -284,13 +299,15 @@ class Engine:
             "stale-worktree-timeout": STALE_WORKTREE_TIMEOUT,
         }
 
-    def _kept_back(self) -> list[tuple[str, str]]:
+    def _configs(self, ours: Mapping[str, str]) -> list[tuple[str, str]]:
         """
-        Return the configurations that git gets without git-sync, which puts all of `--git-config`
-        into an argument list and a file, and of several values of one key keeps the last.
+        Return the configurations that git gets from us: git-sync would put each into an argument
+        list and a file, by a process of its own, and of several values of a key keep the last.
         """
-        secret = [pair for pair in self.options.git_config if _may_be_secret(*pair)]
-        return [*secret, *self.options.git_config_add]
+        told = [*self.options.configs, *ours.items()]
+        if any(key.lower() == HELPER for key, _ in told):
+            told.insert(0, (HELPER, ""))  # instead of git-sync's own, and not after it
+        return told
 
     def _explain(self, code: int, report: str, last: list[str], fence: Fence) -> GitSyncFailed:
         said = heard(report) if report else "\n".join(map(heard, last))
@@ -327,14 +344,6 @@ def _no_parent(commit: str, why: str) -> SidecarError:
         f"git does not name the parent of {commit}: {why}",
         "It is asked again. Look at the container's memory limit.",
     )
-
-
-def _may_be_secret(key: str, value: str) -> bool:
-    """
-    Whether a configuration may be a header that logs in, or have a user and a password in a URL.
-    """
-    name = key.lower()
-    return name.endswith("extraheader") or "@" in key or (name.startswith("http.") and "@" in value)
 
 
 def _read(path: str) -> str:

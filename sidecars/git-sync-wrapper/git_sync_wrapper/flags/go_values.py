@@ -165,15 +165,3 @@ def _unescaped(rest: Iterator[str], end: str, *, must_end: bool = False) -> Iter
             yield character
     if must_end:
         raise ValueError("has a quote that does not end")
-
-
-def write_git_configs(configs: tuple[tuple[str, str], ...]) -> str:
-    """
-    Write what :func:`git_configs` reads.
-    """
-    return ",".join(f"{_quote(key)}:{_quote(value)}" for key, value in configs)
-
-
-def _quote(given: str) -> str:
-    escaped = given.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + escaped.replace("\n", "\\n").replace("\t", "\\t") + '"'

@@ -7,7 +7,6 @@ wins. A flag on the command line beats every variable, as there. Empty counts as
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -189,10 +188,17 @@ def strangers(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     git-sync ignores them without a word: ``GIT_SYNC_REF`` is one that people write.
     """
     known = sorted(VARIABLES)
-    alike = [name for name in environ if name.startswith(("GITSYNC_", "GIT_SYNC_"))]
+    alike = [
+        name
+        for name in sorted(environ.keys() - VARIABLES)
+        if name.startswith(("GITSYNC_", "GIT_SYNC_")) and not name.startswith("GIT_SYNC_WRAPPER_")
+    ]
+    if not alike:
+        return []
+    import difflib  # noqa: PLC0415 - most have none
+
     return [
         (name, right)
-        for name in sorted(set(alike).difference(VARIABLES))
-        if not name.startswith("GIT_SYNC_WRAPPER_")
+        for name in alike
         for right in difflib.get_close_matches(name, known, 1, cutoff=0.85)
     ]

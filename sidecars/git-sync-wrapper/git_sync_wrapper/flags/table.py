@@ -7,15 +7,13 @@ The sources are git-sync's ``main.go`` and ``env.go`` at v4.7.1 and on its main 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from git_sync_wrapper.flags import go_values
 from git_sync_wrapper.flags.go_values import boolean, duration, git_configs, number, text, whole
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """
     One flag of git-sync 4.
 
@@ -36,8 +34,7 @@ class Flag:
         return bool(self.separator)
 
 
-@dataclass(frozen=True, slots=True)
-class OldFlag:
+class OldFlag(NamedTuple):
     """
     A flag of git-sync 3 that still counts.
 

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.hooks.hook import Exechook, HookFailed, Webhook
@@ -156,8 +155,9 @@ class Hooks:
             return
         try:
             os.makedirs(os.path.dirname(self._touch_file), FOLDER_MODE, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+            os.close(os.open(self._touch_file, flags, 0o666))
             now = time.time()
-            Path(self._touch_file).touch()
             os.utime(self._touch_file, (now, now))
         except OSError as error:
             log.error("touch_failed", path=self._touch_file, error=error.strerror)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.login import credential_helper
@@ -38,20 +38,19 @@ TOKEN_PASSWORDS = ("", "x-oauth-basic")
 KEPT_BACK = ("username", "password", "password-file", "credential", "askpass-url")
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """
     What git-sync and git are given instead of what the user said.
 
     Args:
         flags: git-sync's flags with their values; `None` for those that must not reach it.
-        git_config: Added to `--git-config`.
+        git_config: What git gets, beside what the user has configured.
         environ: Added to the environment.
     """
 
     flags: Mapping[str, str | None]
     git_config: Mapping[str, str]
-    environ: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = {}
 
 
 class Access:

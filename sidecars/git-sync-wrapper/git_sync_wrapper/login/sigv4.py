@@ -8,8 +8,6 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 import time
 from typing import TYPE_CHECKING
@@ -53,6 +51,9 @@ def password(credentials: Credentials, host: str, path: str, region: str, now: f
         path: Of the repository, as git has it; with or without its leading slash.
         now: Unix time.
     """
+    import hashlib  # noqa: PLC0415 - few repositories are in CodeCommit
+    import hmac  # noqa: PLC0415
+
     moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))  # without Z in what is signed
     scope = f"{moment[:8]}/{region}/codecommit/aws4_request"
     name = host.partition(":")[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Refs = Mapping[str, str]
 """Full name → commit; tags are peeled."""
@@ -35,8 +35,7 @@ class ServerSays(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Advert:
+class Advert(NamedTuple):
     """
     What a server says first.
 

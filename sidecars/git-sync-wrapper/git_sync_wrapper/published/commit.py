@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from git_sync_wrapper.git import ask
 from sidecar_runtime.printable import printable
@@ -22,8 +22,7 @@ DEADLINE_SECONDS = 5.0
 _KINDS = {b"A": "added", b"D": "deleted"}
 
 
-@dataclass(frozen=True, slots=True)
-class CommitFacts:
+class CommitFacts(NamedTuple):
     """
     What git says of a commit; empty where it cannot tell.
 
@@ -38,8 +37,8 @@ class CommitFacts:
     author: str = ""
     committed_at: str = ""
     subject: str = ""
-    counts: Mapping[str, int] = field(default_factory=dict)
-    paths: Mapping[str, list[str]] = field(default_factory=dict)
+    counts: Mapping[str, int] = {}
+    paths: Mapping[str, list[str]] = {}
 
     def recorded(self) -> dict[str, object]:
         """

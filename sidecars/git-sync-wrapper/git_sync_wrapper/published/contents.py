@@ -9,12 +9,13 @@ set back the other one.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import os
 import stat
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
+from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
 from git_sync_wrapper.published.sharing import FILE_FLAGS, blocks_of
@@ -31,7 +32,8 @@ class Row(NamedTuple):
     """
     What is known of one file, or symlink.
 
-    `mode` is as in stat(2), with the kind of file; `digest` of its content, or of where it leads.
+    `mode` is as in stat(2), with the kind of file; `digest` of its content, or of where it leads;
+    empty where nobody has read it yet.
     """
 
     mode: int
@@ -44,21 +46,25 @@ class Row(NamedTuple):
 Contents: TypeAlias = dict[str, Row]
 
 
-def take(folder: int, digests: Mapping[str, str]) -> Contents:
+def take(folder: int, digests: Mapping[str, str], *, reads: bool = True) -> Contents:
     """
     Return what is in an open folder.
 
     Args:
         digests: Of the content of some files, where it is known; empty where it is not.
+        reads: Whether the others are read for theirs.
 
     Raises:
         OSError: Something cannot be read.
     """
-    return {
-        path: _row(found, digests.get(path) or _digest(entry.name, inside, found))
-        for path, entry, inside in walk(folder)
-        if (found := stat_in(entry.name, inside))
-    }
+    rows = {}
+    for path, entry, inside in walk(folder):
+        if found := stat_in(entry.name, inside):
+            digest = digests.get(path, "")
+            if reads and not digest:
+                digest = _digest(entry.name, inside, found.st_mode)
+            rows[path] = _row(found, digest)
+    return rows
 
 
 def digest_of(path: str, found: os.stat_result, contents: Contents) -> str:
@@ -96,24 +102,57 @@ def flush(contents: Contents, old: Collection[str], folder: int) -> None:
             os.fsync(file)
 
 
-def damaged(contents: Contents, folder: int) -> list[str]:
+def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str]:
     """
     Return what is missing in an open folder, or is not what it was.
 
     A file of another time that is the same has a new row afterwards. What is there besides does
     not count, nor do rights that were added (`fsGroup` does that when a volume is mounted).
+
+    Args:
+        reads: Whether what nobody has read yet is read, while it is known to be what it was.
     """
-    found_whole = set()
-    for path, entry, inside in walk(folder, is_patient=True):
-        row, found = contents.get(path), stat_in(entry.name, inside)
-        if row is None or found is None:
-            continue
-        if row != _row(found, row.digest):
-            if not _has_kept(row, entry.name, inside, found):
+    lost = []
+    for path, row, name, inside in _in_folders(contents, folder):
+        try:
+            digest = row.digest
+            if reads and not digest:  # before the look at its times, which tells that it was right
+                digest = _digest(name, inside, row.mode)
+            found = os.stat(name, dir_fd=inside, follow_symlinks=False)
+            is_same = row[:4] == (
+                found.st_mode,
+                found.st_size,
+                found.st_mtime_ns,
+                found.st_ctime_ns,
+            )
+            if is_same and digest == row.digest:
                 continue
-            contents[path] = _row(found, row.digest)
-        found_whole.add(path)
-    return sorted(contents.keys() - found_whole)
+            if not is_same and not _has_kept(row, name, inside, found):
+                lost.append(path)
+                continue
+            contents[path] = _row(found, digest)
+        except (OSError, ValueError):  # a name that no file has, from a list that others wrote
+            lost.append(path)
+    return sorted(lost)
+
+
+def _in_folders(contents: Contents, folder: int) -> Iterator[tuple[str, Row, str, int]]:
+    """
+    Yield each row with its path, its name, and the open folder that it is in: no symlink on the
+    way is followed, and -1 stands for what cannot be opened.
+    """
+    for above, rows in groupby(contents.items(), lambda item: item[0].rpartition("/")[0]):
+        with ExitStack() as stack:
+            inside = folder
+            try:
+                for part in above.split("/") if above else ():
+                    if part in ("", ".", ".."):
+                        raise ValueError(f"not a folder of ours: {above!r}")
+                    inside = stack.enter_context(opened(part, inside))
+            except (OSError, ValueError):
+                inside = -1
+            for path, row in rows:
+                yield path, row, path[len(above) + 1 :] if above else path, inside
 
 
 def write(contents: Contents, name: str, folder: int, *, fsync: bool) -> bool:
@@ -158,19 +197,16 @@ def _has_kept(row: Row, name: str, folder: int, found: os.stat_result) -> bool:
     """
     if stat.S_IFMT(row.mode) != stat.S_IFMT(found.st_mode) or row.mode & ~found.st_mode:
         return False
-    if row.size_bytes != found.st_size:
-        return False
-    try:
-        return row.digest == _digest(name, folder, found)
-    except OSError:
-        return False
+    return row.size_bytes == found.st_size and row.digest == _digest(name, folder, found.st_mode)
 
 
-def _digest(name: str, folder: int, found: os.stat_result) -> str:
+def _digest(name: str, folder: int, mode: int) -> str:
+    import hashlib  # noqa: PLC0415 - 2 ms, and a one-shot reads nothing
+
     digest = hashlib.blake2b(digest_size=16)
-    if stat.S_ISLNK(found.st_mode):
+    if stat.S_ISLNK(mode):
         digest.update(os.fsencode(os.readlink(name, dir_fd=folder)))
-    elif stat.S_ISREG(found.st_mode):
+    elif stat.S_ISREG(mode):
         for block in blocks_of(name, folder):
             digest.update(block)
     return digest.hexdigest()

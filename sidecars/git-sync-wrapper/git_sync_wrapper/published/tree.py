@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
 from git_sync_wrapper.git import ask
 from sidecar_runtime.volume.files import FACTS_BYTES, read_file, write_file
@@ -71,15 +71,10 @@ def links_to(worktree: str, paths: Collection[str]) -> list[str]:
     return sorted(links - named)
 
 
-def walk(
-    folder: int, prefix: str = "", *, is_patient: bool = False
-) -> Iterator[tuple[str, os.DirEntry[str], int]]:
+def walk(folder: int, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str], int]]:
     """
     Yield each file of an open folder, without git's own: its path, its entry, and the open folder
     that it is in. No symlink is followed.
-
-    Args:
-        is_patient: Whether a folder that cannot be opened counts as one without files.
 
     Raises:
         OSError: A folder cannot be read.
@@ -88,14 +83,8 @@ def walk(
         if not entry.is_dir(follow_symlinks=False):
             yield prefix + entry.name, entry, folder
             continue
-        with ExitStack() as stack:
-            try:
-                inner = stack.enter_context(opened(entry.name, folder))
-            except OSError:
-                if not is_patient:
-                    raise
-                continue
-            yield from walk(inner, f"{prefix}{entry.name}/", is_patient=is_patient)
+        with opened(entry.name, folder) as inner:
+            yield from walk(inner, f"{prefix}{entry.name}/")
 
 
 def entries(folder: int) -> list[os.DirEntry[str]]:

@@ -13,7 +13,7 @@ import time
 from array import array
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.published import contents
@@ -45,8 +45,7 @@ _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
 log = get_logger("volume")
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(NamedTuple):
     """
     What the link shows.
 
@@ -62,7 +61,7 @@ class Published:
     made_by: str = ""
     published_at: float | None = None
     fallback: str = ""
-    facts: CommitFacts = field(default_factory=CommitFacts)
+    facts: CommitFacts = CommitFacts()
 
 
 def look(options: Options) -> Published:
@@ -120,6 +119,10 @@ class Volume:
     """
     The open root of one wrapper.
 
+    Args:
+        reads: Whether the files of a new snapshot are read at once, for their digests. If not, the
+            first look does it.
+
     Raises:
         SidecarError: From every method: the volume fails; what is shown stays.
     """
@@ -134,8 +137,12 @@ class Volume:
         asked_count: int = 0,
         asked_bytes: int = 0,
         fsync: bool = True,
+        reads: bool = True,
     ) -> None:
         self._options = options
+        self._reads = reads
+        # What is on record of one commit, by the file that says so.
+        self._rows: tuple[object, contents.Contents] = (None, {})
         self._published = Published()
         self._published_by: object = None
         self._taken: dict[str, array[int]] = {}
@@ -293,7 +300,7 @@ class Volume:
         def fill_and_list(folder: int) -> None:
             with opened(worktree) as checkout:
                 fill(checkout, folder)
-            self._list(commit, folder, shared)
+            self._list(commit, folder, shared, reads=self._reads)
 
         return lambda name: self._snapshots.add(name, fill_and_list, fence)
 
@@ -330,18 +337,18 @@ class Volume:
             is_holder: Whether this process holds the volume, and may put new times on record. If
                 not, another may remove the snapshot meanwhile, with its list.
         """
-        rows = contents.read(commit + LIST, self.store)
-        if rows is None:
+        rows = self._listed(commit)
+        if not rows:
             return None
         before = rows.copy()
         with explained(f"cannot look at {commit}"):
             try:
                 with opened(commit, self.store) as folder:
-                    damaged = contents.damaged(rows, folder)
+                    damaged = contents.damaged(rows, folder, reads=is_holder)
             except FileNotFoundError:
                 return None
             if is_holder and rows != before:
-                contents.write(rows, commit + LIST, self.store, fsync=self._fsync)
+                self._record(commit, rows)
         return damaged
 
     def repair(self, commit: str, worktree: str, fence: Fence) -> None:
@@ -362,7 +369,8 @@ class Volume:
             for name, age in ages.items():  # since when it is an older one
                 os.utime(name, ns=(age, age), dir_fd=self.store)
             shared = self._share(worktree)
-            self._list(commit, folder, {path: shared[path] for path in shared.keys() - replaced})
+            old = {path: shared[path] for path in shared.keys() - replaced}
+            self._list(commit, folder, old, reads=True)
         if replaced:
             named = sorted(replaced)[:NAMED_PATHS]
             log.warning("damage_repaired", revision=commit, files=len(replaced), paths=named)
@@ -377,25 +385,47 @@ class Volume:
         shown = self._snapshots.current()
         if not shown:
             return {}
-        rows = contents.read(shown + LIST, self.store) or {}
+        rows = self._listed(shown)
         with opened(worktree) as checkout, opened(shown, self.store) as folder:
             return {
                 path: contents.digest_of(path, found, rows)
                 for path, found in share(checkout, folder, self.store)
             }
 
-    def _list(self, commit: str, folder: int, old: Mapping[str, str]) -> None:
+    def _list(self, commit: str, folder: int, old: Mapping[str, str], *, reads: bool) -> None:
         """
         Put on record what a snapshot has.
 
         Args:
             old: The files that are on disk already, with digests where they are known.
+            reads: As of :class:`Volume`.
         """
-        rows = contents.take(folder, old)
+        rows = contents.take(folder, old, reads=reads)
         if self._fsync:
             contents.flush(rows, old, folder)
-        if not contents.write(rows, commit + LIST, self.store, fsync=self._fsync):
+        self._record(commit, rows)
+
+    def _record(self, commit: str, rows: contents.Contents) -> None:
+        if contents.write(rows, commit + LIST, self.store, fsync=self._fsync):
+            self._rows = self._list_of(commit), rows
+        else:
             log.warning("list_too_long", revision=commit, files=len(rows))
+
+    def _listed(self, commit: str) -> contents.Contents:
+        """
+        Return what is on record of a commit; empty where nothing is.
+        """
+        written = self._list_of(commit)
+        if written is None or written != self._rows[0]:
+            self._rows = written, contents.read(commit + LIST, self.store) or {}
+        return self._rows[1]
+
+    def _list_of(self, commit: str) -> tuple[object, ...] | None:
+        """
+        Return what tells a commit's list from another version of it.
+        """
+        found = stat_in(commit + LIST, self.store)
+        return found and (commit, found.st_ino, found.st_mtime_ns, found.st_size)
 
     def show(
         self,

@@ -284,7 +284,7 @@ class Reconciler:
             self._rest = Outcome(
                 "refused", published.revision, problem=offer.refusal, is_enough=is_enough
             )
-            return replace(self._rest, counts=counts)
+            return self._rest._replace(counts=counts)
         if not offer.is_shown:
             return Outcome("settling", published.revision, counts)
         is_changed = bool(done.changes or done.adopted or done.healed or done.published)
@@ -294,10 +294,10 @@ class Reconciler:
                 problem=explain(offer.lacking, state.wanted),
                 is_enough=self._is_same(offer.lacking),
             )
-            return replace(self._rest, counts=counts if is_changed else {})
+            return self._rest._replace(counts=counts if is_changed else {})
         self._lacking, self._same_cycles = frozenset(), 0
         self._rest = Outcome("unchanged", published.revision)
-        return replace(self._rest, result="changed" if is_changed else "unchanged", counts=counts)
+        return self._rest._replace(result="changed" if is_changed else "unchanged", counts=counts)
 
     def _is_same(self, lacking: Mapping[str, SidecarError]) -> bool:
         """

@@ -1,0 +1,33 @@
+"""
+Whether a checkout has submodules.
+
+git-sync asks git for it in each run, by `git submodule update`: a shell and a dozen processes, a
+fifth of what a clone of 1,000 files costs (git-sync 4.7.1, git 2.39, 2026-11).
+"""
+
+from __future__ import annotations
+
+import os
+
+from git_sync_wrapper.engine.heal import GIT
+
+# The mode of a submodule's entry: https://git-scm.com/docs/index-format
+_GITLINK = (0o160000).to_bytes(4, "big")
+_SHARED = "sharedindex."
+
+
+def may_have_submodules(root: str, commit: str) -> bool:
+    """
+    Whether the checkout of a commit below git-sync's root may have some, by git's index of it.
+
+    A file of 56 KiB may look like one. True as well where the index cannot be read, or has its
+    entries in another file.
+    """
+    folder = os.path.join(root, GIT, "worktrees", commit)
+    try:
+        if any(name.startswith(_SHARED) for name in os.listdir(folder)):
+            return True
+        with open(os.path.join(folder, "index"), "rb") as file:
+            return _GITLINK in file.read()
+    except OSError:
+        return True
