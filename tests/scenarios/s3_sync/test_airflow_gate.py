@@ -131,7 +131,9 @@ def test_airflows_own_dag_processor_shows_the_same_files(
 
     rows = database.query("SELECT filename FROM import_error")
     shown = {os.path.relpath(os.path.join(folder, name), folder) for (name,) in rows}
-    assert {path for path, broken in expected.items() if broken.is_shown} == shown
+    # Airflow 2.9 and 2.10.0 do not catch their own timeout, which ends the process.
+    lost = {"slow.py"} if gate.airflow.version in ("2.9", "2.10") else set()
+    assert {path for path, broken in expected.items() if broken.is_shown} - lost == shown
 
 
 def test_good_folders_pass(gate: Gate, counts: Counts) -> None:

@@ -135,9 +135,15 @@ def test_what_the_file_names_is_granted_once_and_comes_back(
 ) -> None:
     settings = {"SYNC_PERM_ROLES": str(file)}
     daemon = start(filled, settings)
+    wanted = WANTED
+    if airflow.version == "2.7":  # where one DAG has no runs of its own to grant
+        refused = daemon.wait_for_event("roles_file_refused", PASS_SECONDS)
+        assert "'can_create on DAG Runs' is not on one of DAGs" == refused["error"]
+        write(file, FILE.replace(", can_create on DAG Runs", ""))
+        wanted = WANTED | {"DAG Run:a1": set()}
+    wait_until(lambda: given(filled) == wanted, "what the file names is there", PASS_SECONDS)
     daemon.wait_until_good()
 
-    assert given(filled) == WANTED
     grants = contents(filled)["grants"]
     viewers = {row[1:] for row in grants if row[0] == "Viewer"}
     assert viewers <= {row[1:] for row in grants if row[0] == "team-a"}
