@@ -90,7 +90,7 @@ def rounds_table(run: Run) -> str:
                 f"{sum(reader.changes for reader in station.readers):,}",
                 f"{sum(post.probes for post in station.posts):,}",
                 str(sum(post.unanswered for post in station.posts)),
-                f"{max(post.slowest_seconds for post in station.posts):.2f} s",
+                f"{max((post.slowest_seconds for post in station.posts), default=0.0):.2f} s",
                 f"{tally.median_seconds:.1f} s",
                 f"{max(tally.converged, default=0):.1f} s",
                 str(len(station.flaws)),
