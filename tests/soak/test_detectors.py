@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from soak import report
+from soak.__main__ import Crew
 from soak.flat import Sample, series_of
 from soak.post import Post
 from soak.readers import Reader
+from soak.station import Station
 from tests.support.daemon import SidecarProcess
 from tests.support.revisions import make_revision
 from tests.support.waiting import wait_until
@@ -97,3 +100,23 @@ def test_tree_that_is_not_whole_is_a_flaw(
         wait_until(lambda: reader.flaws, "it has seen the flaw", 60)
         reader.stop()
     assert all(said in flaw for flaw in reader.flaws), reader.flaws
+
+
+class Broken(Station):
+    """It never begins."""
+
+    name = "broken"
+
+    def set_up(self) -> None:
+        raise RuntimeError("no database")
+
+
+def test_a_station_that_never_begins_is_a_flaw_that_is_told() -> None:
+    crew = Crew([Broken], "1", verbose=False)
+    crew.start(0)
+    assert crew.wait(60)
+
+    told = report.summary(report.Run(0, "1", crew.stations, crew.left_out))
+
+    assert "1 flaws" in told
+    assert "broken: the station broke: " in told and "no database" in told

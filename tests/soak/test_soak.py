@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,15 +24,26 @@ SHORT = ("s3-sync", "git-sync-wrapper", "kerberos")
 """Those that need no Airflow."""
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """
+    A folder for temporary files that the user of the database server can enter, unlike pytest's.
+    """
+    with tempfile.TemporaryDirectory(prefix="soak-test-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
 @contextmanager
-def soaking(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def soaking(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """
     Run a soak with its temporary files in a folder of the test.
     """
     process = subprocess.Popen(
         [sys.executable, "-W", "error::ResourceWarning", "-m", "soak", *arguments],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -43,36 +55,36 @@ def soaking(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate(timeout=120)
 
 
-def mounts(tmp_path: Path) -> list[str]:
-    return [line for line in Path("/proc/mounts").read_text().splitlines() if str(tmp_path) in line]
+def mounts(folder: Path) -> list[str]:
+    return [line for line in Path("/proc/mounts").read_text().splitlines() if str(folder) in line]
 
 
 @pytest.mark.usefixtures("only_in_full")
 @pytest.mark.timeout(900)
-def test_everything_holds_for_some_seconds(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_everything_holds_for_some_seconds(folder: Path, request: pytest.FixtureRequest) -> None:
     is_full = request.config.getoption("--full")
     names = (*SHORT, "sync-perm") if is_full else SHORT
     minutes = "5" if is_full else "0.1"
 
-    with soaking(tmp_path, "--minutes", minutes, "--seed", "5", "-v", "--only", *names) as process:
+    with soaking(folder, "--minutes", minutes, "--seed", "5", "-v", "--only", *names) as process:
         output, _ = process.communicate(timeout=800)
 
     assert 0 == process.returncode, output
     assert "0 flaws." in output
     for name in names:
         assert f"{name}: left out" in output or re.search(rf"\| {name} \| [1-9]", output), output
-    assert [] == list(tmp_path.iterdir())
-    assert [] == mounts(tmp_path)
+    assert [] == list(folder.iterdir())
+    assert [] == mounts(folder)
 
 
-def test_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_interrupt_leaves_nothing_behind(folder: Path) -> None:
     if reason := skip_reason():
         pytest.skip(reason)
-    with soaking(tmp_path, "--only", "git-sync-wrapper", "-v") as process:
-        wait_until(lambda: any(tmp_path.glob("soak-git-*/volume/*/root/repo")), "it has begun", 60)
+    with soaking(folder, "--only", "git-sync-wrapper", "-v") as process:
+        wait_until(lambda: any(folder.glob("soak-git-*/volume/*/root/repo")), "it has begun", 60)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=120)
 
     assert 128 + signal.SIGINT == process.returncode, output
-    assert [] == list(tmp_path.iterdir())
-    assert [] == mounts(tmp_path)
+    assert [] == list(folder.iterdir())
+    assert [] == mounts(folder)
