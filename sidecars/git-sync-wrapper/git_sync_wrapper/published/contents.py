@@ -14,7 +14,7 @@ import os
 import stat
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
@@ -113,46 +113,48 @@ def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str]
         reads: Whether what nobody has read yet is read, while it is known to be what it was.
     """
     lost = []
-    for path, row, name, inside in _in_folders(contents, folder):
-        try:
-            digest = row.digest
-            if reads and not digest:  # before the look at its times, which tells that it was right
-                digest = _digest(name, inside, row.mode)
-            found = os.stat(name, dir_fd=inside, follow_symlinks=False)
-            is_same = row[:4] == (
-                found.st_mode,
-                found.st_size,
-                found.st_mtime_ns,
-                found.st_ctime_ns,
-            )
-            if is_same and digest == row.digest:
-                continue
-            if not is_same and not _has_kept(row, name, inside, found):
-                lost.append(path)
-                continue
-            contents[path] = _row(found, digest)
-        except (OSError, ValueError):  # a name that no file has, from a list that others wrote
-            lost.append(path)
+    for above, rows in groupby(contents.items(), lambda item: item[0].rpartition("/")[0]):
+        start = len(above) + 1 if above else 0
+        with _inside(above, folder) as inside:
+            for path, row in rows:
+                name = path[start:]
+                mode, size_bytes, mtime_ns, ctime_ns, digest = row
+                try:
+                    if reads and not digest:  # before the look that tells that it was right
+                        digest = _digest(name, inside, mode)
+                    found = os.stat(name, dir_fd=inside, follow_symlinks=False)
+                    is_same = (
+                        found.st_ctime_ns == ctime_ns
+                        and found.st_mtime_ns == mtime_ns
+                        and found.st_size == size_bytes
+                        and found.st_mode == mode
+                    )
+                    if is_same and digest is row.digest:
+                        continue
+                    if is_same or _has_kept(row, name, inside, found):
+                        contents[path] = _row(found, digest)
+                    else:
+                        lost.append(path)
+                except (OSError, ValueError):  # or a name that no file has: others may write lists
+                    lost.append(path)
     return sorted(lost)
 
 
-def _in_folders(contents: Contents, folder: int) -> Iterator[tuple[str, Row, str, int]]:
+@contextmanager
+def _inside(path: str, folder: int) -> Iterator[int]:
     """
-    Yield each row with its path, its name, and the open folder that it is in: no symlink on the
-    way is followed, and -1 stands for what cannot be opened.
+    Open a folder below an open one, through no symlink; -1 where it cannot be opened.
     """
-    for above, rows in groupby(contents.items(), lambda item: item[0].rpartition("/")[0]):
-        with ExitStack() as stack:
-            inside = folder
-            try:
-                for part in above.split("/") if above else ():
-                    if part in ("", ".", ".."):
-                        raise ValueError(f"not a folder of ours: {above!r}")
-                    inside = stack.enter_context(opened(part, inside))
-            except (OSError, ValueError):
-                inside = -1
-            for path, row in rows:
-                yield path, row, path[len(above) + 1 :] if above else path, inside
+    with ExitStack() as stack:
+        inside = folder
+        try:
+            for part in path.split("/") if path else ():
+                if part in ("", ".", ".."):
+                    raise ValueError(f"not a folder of ours: {path!r}")
+                inside = stack.enter_context(opened(part, inside))
+        except (OSError, ValueError):
+            inside = -1
+        yield inside
 
 
 def write(contents: Contents, name: str, folder: int, *, fsync: bool) -> bool:
