@@ -111,7 +111,7 @@ class Broken(Station):
         raise RuntimeError("no database")
 
 
-def test_a_station_that_never_begins_is_a_flaw_that_is_told() -> None:
+def test_a_station_that_never_begins_is_a_flaw_on_the_page() -> None:
     crew = Crew([Broken], "1", verbose=False)
     crew.start(0)
     assert crew.wait(60)

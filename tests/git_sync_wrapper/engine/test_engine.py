@@ -205,7 +205,7 @@ def test_a_configuration_goes_to_git_and_not_to_git_sync(site: Site, fence: Fenc
 
 
 @pytest.mark.parametrize("key", ["credential.helper", "credential.https://git.example.com.helper"])
-def test_a_helper_of_the_users_own_is_told_as_git_sync_would(
+def test_a_helper_of_the_users_own_counts_as_with_git_sync(
     site: Site, fence: Fence, key: str
 ) -> None:
     """One for all servers takes the place of git-sync's; one for a server comes after it."""
