@@ -32,7 +32,8 @@ def read(**environ: str) -> tuple[Settings, Options]:
         ({"GITSYNC_ONE_TIME": "true"}, "one_shot", True),
         ({"GIT_SYNC_WRAPPER_ONE_SHOT": "true"}, "one_shot", True),
         ({}, "timeout_seconds", 600.0),
-        ({"GITSYNC_SYNC_TIMEOUT": "1h"}, "timeout_seconds", 3720.0),
+        ({"GITSYNC_SYNC_TIMEOUT": "1h"}, "timeout_seconds", 7380.0),
+        ({"GITSYNC_SYNC_TIMEOUT": "1h", "GITSYNC_SUBMODULES": "off"}, "timeout_seconds", 3720.0),
     ],
 )
 def test_git_syncs_settings_count_for_the_loop(

@@ -123,7 +123,8 @@ def _joined(settings: Settings, options: Options) -> Settings:
     """
     Return our settings with what git-sync's say about the same.
     """
-    least = options.sync_timeout_seconds + GRACE_SECONDS + AFTER_SYNC_SECONDS
+    runs = 1 if options.submodules == "off" else 2
+    least = runs * (options.sync_timeout_seconds + GRACE_SECONDS) + AFTER_SYNC_SECONDS
     return dataclasses.replace(
         settings,
         interval_seconds=max(SHORTEST_INTERVAL_SECONDS, options.period_seconds),

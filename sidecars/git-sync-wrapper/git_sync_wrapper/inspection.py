@@ -49,8 +49,8 @@ class Inspection:
 
         Args:
             is_holder: Whether this process holds the volume. If not, the holder repairs it; and
-                where there is no list, this process is ready all the same, as an older version
-                writes none, which a rolling update ends no sooner.
+                where no list tells, this process is ready all the same, as an older version writes
+                none, which a rolling update ends no sooner.
 
         Raises:
             SidecarError: The volume fails.
@@ -80,7 +80,7 @@ class Inspection:
         self._context.status.damage("")
 
     def _note_damage(self, commit: str, damaged: list[str] | None, *, is_holder: bool) -> None:
-        problem = f"{commit} is not known to be whole: there is no list of its files"
+        problem = f"{commit} is not known to be whole: no list tells what its files were"
         if damaged:
             named = damaged[:NAMED_PATHS]
             if self.is_whole:  # once

@@ -149,6 +149,7 @@ def test_git_looks_for_submodules_where_the_commit_may_have_some(
     site: Site, fence: Fence, indexes: list[str], arguments: list[str], said: list[list[str]]
 ) -> None:
     """As long as the commit before had none, git-sync runs without first."""
+    stale = site.seen.with_name("stale")
     entry = {"gitlink": "'\\0\\0\\340\\0'", "": "''"}
     folder = f"$GITSYNC_ROOT/.git/worktrees/{COMMIT}"
     for index, expected in zip(indexes, said, strict=True):
@@ -157,12 +158,16 @@ def test_git_looks_for_submodules_where_the_commit_may_have_some(
             f"rm {folder}/index" if index == "gone" else f"printf {entry[index]} > {folder}/index"
         )
         engine = site.engine(
-            f'{CHECK_OUT}\n{make}\necho "$GITSYNC_SUBMODULES" >> {site.seen}', *arguments
+            f'{CHECK_OUT}\n{make}\necho "$GITSYNC_SUBMODULES" >> {site.seen}\n'
+            f'[ "$GITSYNC_SUBMODULES" = off ] || echo "$GITSYNC_STALE_WORKTREE_TIMEOUT" > {stale}',
+            *arguments,
         )
 
         assert COMMIT == engine.run(fence)
 
         assert expected == site.seen.read_text().splitlines()
+        if len(expected) == 2:  # the commit before is still to be compared with
+            assert "180s" == stale.read_text().strip()
 
 
 def configs(seen: dict[str, str]) -> list[tuple[str, str]]:
@@ -204,18 +209,34 @@ def test_a_configuration_goes_to_git_and_not_to_git_sync(site: Site, fence: Fenc
     assert ("d.e", "f") == told[-1], "the last wins"
 
 
-@pytest.mark.parametrize("key", ["credential.helper", "credential.https://git.example.com.helper"])
+@pytest.mark.parametrize(
+    ("flag", "key", "is_instead"),
+    [
+        ("--git-config", "credential.helper", True),
+        ("--git-config", "credential.https://git.example.com.helper", False),
+        ("--git-config-add", "credential.helper", False),
+    ],
+)
 def test_a_helper_of_the_users_own_counts_as_with_git_sync(
-    site: Site, fence: Fence, key: str
+    site: Site, fence: Fence, flag: str, key: str, *, is_instead: bool
 ) -> None:
-    """One for all servers takes the place of git-sync's; one for a server comes after it."""
+    """One for all servers takes the place of git-sync's; others come after it."""
     script = f"{CHECK_OUT}\nenv > {site.seen}"
-    site.engine(script, GITSYNC_GIT_CONFIG=f'"{key}":"store"').run(fence)
+    site.engine(script, f'{flag}="{key}":"store"').run(fence)
 
-    told = [(key, "store")]
-    assert ([("credential.helper", ""), *told] if key == "credential.helper" else told) == configs(
-        site.environment()
-    )
+    reset = [("credential.helper", "")] if is_instead else []
+    assert [*reset, (key, "store")] == configs(site.environment())
+
+
+def test_of_a_repository_on_this_machine_both_ends_are_configured(site: Site, fence: Fence) -> None:
+    """git takes the variables from the environment of the other end, which reads the file."""
+    config = "uploadpack.allowFilter:true"
+    script = f"{CHECK_OUT}\nenv > {site.seen}"
+    site.engine(script, GITSYNC_REPO="file:///dags.git", GITSYNC_GIT_CONFIG=config).run(fence)
+
+    seen = site.environment()
+    assert config == seen["GITSYNC_GIT_CONFIG"]
+    assert ("uploadpack.allowFilter", "true") in configs(seen)
 
 
 def test_heals_gives_pinned_host_keys_and_removes_what_git_sync_leaves(

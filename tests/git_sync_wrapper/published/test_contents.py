@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.published import contents
-from git_sync_wrapper.published.contents import LIST_BYTES, Contents, Row
+from git_sync_wrapper.published.contents import DIGEST_CHARACTERS, LIST_BYTES, Contents, Row
 from git_sync_wrapper.published.tree import opened
 
 
@@ -93,18 +93,20 @@ def test_what_was_not_read_at_first_is_read_by_a_look(
     assert rows == quick
 
 
-def test_what_nobody_has_read_is_damaged_when_anything_is_different(
+def test_of_what_nobody_has_read_other_times_and_rights_leave_it_open(
     tree: Path, folder: int
 ) -> None:
-    """Of another time alone nobody can tell any more whether it is what it was."""
+    """What a mount with fsGroup does, and a new hard link."""
     quick = contents.take(folder, {}, reads=False)
     before = quick.copy()
     os.link(tree / "a.py", tree.with_name("other"))
     (tree / "deep/b.py").chmod(0o666)
-    os.utime(tree / "link", (1, 1), follow_symlinks=False)
 
-    assert ["a.py", "deep/b.py", "link"] == contents.damaged(quick, folder)
-    assert before == quick
+    assert None is contents.damaged(quick, folder)
+    assert before["a.py"] == quick["a.py"]
+
+    (tree / "deep/b.py").write_text("22")
+    assert ["deep/b.py"] == contents.damaged(quick, folder)
 
 
 def test_a_file_behind_a_link_is_not_there(rows: Contents, tree: Path, folder: int) -> None:
@@ -115,17 +117,25 @@ def test_a_file_behind_a_link_is_not_there(rows: Contents, tree: Path, folder: i
     assert ["deep/b.py"] == contents.damaged(rows, folder)
 
 
-@pytest.mark.parametrize(
-    "path", ["../outside.py", "/etc/hostname", "deep/../a.py", "deep//b.py", "a\0b", "\ud800", ""]
-)
-def test_a_list_that_others_wrote_leads_to_nothing_else(tree: Path, folder: int, path: str) -> None:
-    tree.with_name("outside.py").write_text("1")
-    found = os.stat(tree.with_name("outside.py"))
-    row = Row(found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, "")
-    if path.endswith(".py") and not path.startswith("."):
-        row = contents.take(folder, {})["a.py" if "a.py" in path else "deep/b.py"]
+@pytest.mark.parametrize("path", ["../{}", "/{}", "deep/../{}", "deep//b.py", "..", ".", ""])
+def test_a_list_that_leads_out_of_its_folder_is_no_record(
+    tree: Path, folder: int, path: str
+) -> None:
+    found = tree.with_name("outside.py")
+    found.write_text("1")
+    row = contents.take(folder, {})["a.py"]
+    contents.write({"a.py": row, path.format(found.name): row}, "list", folder, fsync=False)
 
-    assert [path] == contents.damaged({path: row}, folder)
+    assert None is contents.read("list", folder)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800"])
+def test_a_name_that_no_file_has_is_missing(rows: Contents, folder: int, path: str) -> None:
+    contents.write(rows | {path: rows["a.py"]}, "list", folder, fsync=False)
+
+    listed = contents.read("list", folder)
+
+    assert listed and [path] == contents.damaged(listed, folder)
 
 
 def test_it_survives_on_record(rows: Contents, folder: int) -> None:
@@ -135,13 +145,16 @@ def test_it_survives_on_record(rows: Contents, folder: int) -> None:
 
 
 def test_what_is_written_is_read_and_what_is_too_long_is_not_written(folder: int) -> None:
-    row = Row(1, 2, 3, 4, "digest")
+    row = Row(1, 2, 3, 4, "d" * DIGEST_CHARACTERS)
     room = LIST_BYTES - len(json.dumps({"": row}))
     longest = {"a" * room: row}
 
-    assert contents.write(longest, "list", folder, fsync=False)
-    assert longest == contents.read("list", folder)
-    assert not contents.write({"a" * (room + 1): row}, "list", folder, fsync=False)
+    unread = {path: row._replace(digest="") for path, row in longest.items()}
+    for which in (unread, longest):
+        assert contents.write(which, "list", folder, fsync=False)
+        assert which == contents.read("list", folder)
+    for too_long in (row, row._replace(digest="")):
+        assert not contents.write({"a" * (room + 1): too_long}, "list", folder, fsync=False)
     assert None is contents.read("list", folder)
     assert "list" not in os.listdir(folder)
 

@@ -5,6 +5,7 @@ power, may damage it.
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,6 +153,31 @@ def test_damage_is_repaired_while_the_newest_commit_is_refused(here: GitSite, gi
 
     assert before == contents(tree)
     assert 200 == wrapper.get("/readyz").status
+
+
+def test_a_submodule_that_was_not_checked_out_again_is_fetched_for_a_repair(here: GitSite) -> None:
+    """
+    git-sync's repository was lost, and the wrapper killed before the submodule came again.
+    """
+    library = here.server.repository("library.git")
+    commit = library.commit({"lib.py": "lib = 1\n"})
+    here.repository.commit_submodule("lib", here.server.url("library.git"), commit)
+    wrapper = here.publish()
+    wrapper.kill()
+    shutil.rmtree(here.root / ".git-sync")
+    environment = {name: text for name, text in here.environment().items() if text is not None}
+    subprocess.run(
+        [here.engine, "--one-time", "--submodules=off", "--link=candidate"],
+        env={**os.environ, **environment, "GITSYNC_ROOT": str(here.root / ".git-sync")},
+        check=True,
+        capture_output=True,
+    )
+    wrapper.start().wait_until_ready()
+    (here.link / "lib/lib.py").write_text("evil = 1\n")
+
+    wrapper.sync()
+
+    assert b"lib = 1\n" == here.files()["lib/lib.py"]
 
 
 def test_a_submodule_is_repaired_too(here: GitSite) -> None:

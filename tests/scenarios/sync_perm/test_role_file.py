@@ -144,6 +144,7 @@ def test_what_the_file_names_is_granted_once_and_comes_back(
     wait_until(lambda: given(filled) == wanted, "what the file names is there", PASS_SECONDS)
     daemon.wait_until_good()
 
+    assert given(filled) == wanted
     grants = contents(filled)["grants"]
     viewers = {row[1:] for row in grants if row[0] == "Viewer"}
     assert viewers <= {row[1:] for row in grants if row[0] == "team-a"}

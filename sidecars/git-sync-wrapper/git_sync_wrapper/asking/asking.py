@@ -33,9 +33,9 @@ class Asking:
         self._context = context
         self._asked = asked
         self._answers = Answers(context.options.root, context.metrics.asked, asked)
-        # Of one operation: a bring takes up to seven, and all of them are within one cycle.
+        # Of one operation: a bring takes up to nine, and all of them are within one cycle.
         self._seconds = min(
-            context.options.sync_timeout_seconds, context.settings.timeout_seconds / 8
+            context.options.sync_timeout_seconds, context.settings.timeout_seconds / 10
         )
         self._volume: Volume | None = None
         self._history: History | None = None

@@ -133,6 +133,8 @@ class Engine:
             commit = self._sync(fence, {**instead, **WITHOUT_SUBMODULES})
             if not may_have_submodules(self.root, commit):
                 return commit
+            seconds = int(self.options.sync_timeout_seconds + GRACE_SECONDS)
+            instead = {**instead, "stale-worktree-timeout": f"{seconds}s"}
         return self._sync(fence, instead)
 
     def _may_spare_submodules(self) -> bool:
@@ -217,10 +219,16 @@ class Engine:
         if self.options.submodules != "off":  # git-sync leaves their files as they are
             inside = " && ".join(shlex.join([self.options.git, *step]) for step in (forget, reset))
             commands.append(["submodule", "--quiet", "foreach", "--recursive", inside])
+            status = ["submodule", "status"]
+            commands.append([*status, *["--recursive"] * (self.options.submodules == "recursive")])
+        said = b""
         for command in commands:
             said, code = self._git(command, worktree, fence)
             if code != 0:
                 return said.decode(errors="replace").strip() or child.ending(code)
+        # A kill, or a server that is down, may have left one out: git marks it, and passes it over.
+        if commands[-1][0] == "submodule" and any(line[:1] != b" " for line in said.splitlines()):
+            return "a submodule is not checked out as the commit has it"
         return ""
 
     def _git(self, command: Sequence[str], worktree: str, fence: Fence) -> tuple[bytes, int]:
@@ -291,6 +299,8 @@ class Engine:
             told.pop(name, None)
             if text is not None:
                 told[name] = text
+        if self.options.repo.startswith(("/", "file:")):  # the other end reads git-sync's file, too
+            told["git-config"] = self.options.texts.get("git-config", "")
         return told | {
             "root": self.root,
             "link": CANDIDATE,
@@ -305,7 +315,7 @@ class Engine:
         list and a file, by a process of its own, and of several values of a key keep the last.
         """
         told = [*self.options.configs, *ours.items()]
-        if any(key.lower() == HELPER for key, _ in told):
+        if any(key.lower() == HELPER for key in (*dict(self.options.git_config), *ours)):
             told.insert(0, (HELPER, ""))  # instead of git-sync's own, and not after it
         return told
 

@@ -26,6 +26,9 @@ from sidecar_runtime.volume.trees import remove_tree
 FLUSHED_ONE_BY_ONE = 32
 LIST_BYTES = 64 << 20
 """What a list unpacks to at most, that of half a million files: none larger is written or read."""
+DIGEST_CHARACTERS = 32
+# Parts of no path: a list that others wrote must not lead out of its snapshot.
+_NO_NAMES = frozenset(("", ".", ".."))
 
 
 class Row(NamedTuple):
@@ -102,9 +105,10 @@ def flush(contents: Contents, old: Collection[str], folder: int) -> None:
             os.fsync(file)
 
 
-def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str]:
+def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str] | None:
     """
-    Return what is missing in an open folder, or is not what it was.
+    Return what is missing in an open folder, or is not what it was; None where that cannot be told,
+    because what nobody has read has another time or more rights.
 
     A file of another time that is the same has a new row afterwards. What is there besides does
     not count, nor do rights that were added (`fsGroup` does that when a volume is mounted).
@@ -112,7 +116,8 @@ def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str]
     Args:
         reads: Whether what nobody has read yet is read, while it is known to be what it was.
     """
-    lost = []
+    lost: list[str] = []
+    is_known = True
     for above, rows in groupby(contents.items(), lambda item: item[0].rpartition("/")[0]):
         start = len(above) + 1 if above else 0
         with _inside(above, folder) as inside:
@@ -131,13 +136,17 @@ def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str]
                     )
                     if is_same and digest is row.digest:
                         continue
-                    if is_same or _has_kept(row, name, inside, found):
+                    if not is_same and not _may_be(row, found):
+                        lost.append(path)
+                    elif not is_same and not row.digest:
+                        is_known = False
+                    elif is_same or digest == _digest(name, inside, found.st_mode):
                         contents[path] = _row(found, digest)
                     else:
                         lost.append(path)
                 except (OSError, ValueError):  # or a name that no file has: others may write lists
                     lost.append(path)
-    return sorted(lost)
+    return sorted(lost) if lost or is_known else None
 
 
 @contextmanager
@@ -149,8 +158,6 @@ def _inside(path: str, folder: int) -> Iterator[int]:
         inside = folder
         try:
             for part in path.split("/") if path else ():
-                if part in ("", ".", ".."):
-                    raise ValueError(f"not a folder of ours: {path!r}")
                 inside = stack.enter_context(opened(part, inside))
         except (OSError, ValueError):
             inside = -1
@@ -165,7 +172,8 @@ def write(contents: Contents, name: str, folder: int, *, fsync: bool) -> bool:
         OSError: It cannot be written.
     """
     text = json.dumps(contents).encode()
-    if len(text) > LIST_BYTES:
+    unread = sum(not row.digest for row in contents.values())  # a look puts their digests in
+    if len(text) + unread * DIGEST_CHARACTERS > LIST_BYTES:
         remove_tree(name, folder)
         return False
     packed = zlib.compress(text, 1)  # each commit that is kept has one
@@ -183,7 +191,10 @@ def read(name: str, folder: int) -> Contents | None:
         rows = json.loads(unpacker.decompress(packed, LIST_BYTES))
         contents = {path: Row(*row) for path, row in rows.items()}
         # Whoever can write to the volume may have written it; the rest is only compared.
-        is_sound = all(type(row.mode) is int and row.mode >> 16 == 0 for row in contents.values())
+        is_sound = all(
+            type(row.mode) is int and row.mode >> 16 == 0 and _NO_NAMES.isdisjoint(path.split("/"))
+            for path, row in contents.items()
+        )
         return contents if contents and is_sound else None
     except (OSError, ValueError, RecursionError, TypeError, AttributeError, zlib.error):
         return None
@@ -193,19 +204,18 @@ def _row(found: os.stat_result, digest: str) -> Row:
     return Row(found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, digest)
 
 
-def _has_kept(row: Row, name: str, folder: int, found: os.stat_result) -> bool:
+def _may_be(row: Row, found: os.stat_result) -> bool:
     """
-    Whether a file is of the same kind, has all rights that it had, and the same content.
+    Whether a file is of the same kind and size, and has all rights that it had.
     """
-    if stat.S_IFMT(row.mode) != stat.S_IFMT(found.st_mode) or row.mode & ~found.st_mode:
-        return False
-    return row.size_bytes == found.st_size and row.digest == _digest(name, folder, found.st_mode)
+    is_same_kind = stat.S_IFMT(row.mode) == stat.S_IFMT(found.st_mode)
+    return is_same_kind and not row.mode & ~found.st_mode and row.size_bytes == found.st_size
 
 
 def _digest(name: str, folder: int, mode: int) -> str:
-    import hashlib  # noqa: PLC0415 - 2 ms, and a one-shot reads nothing
+    import hashlib  # noqa: PLC0415 - 2 ms, and a one-shot on an empty volume reads nothing
 
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=DIGEST_CHARACTERS // 2)
     if stat.S_ISLNK(mode):
         digest.update(os.fsencode(os.readlink(name, dir_fd=folder)))
     elif stat.S_ISREG(mode):

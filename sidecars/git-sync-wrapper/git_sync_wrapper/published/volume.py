@@ -331,7 +331,7 @@ class Volume:
 
     def look(self, commit: str, *, is_holder: bool) -> list[str] | None:
         """
-        Return the files of a snapshot that are damaged; None where it is not on record what it had.
+        Return the files of a snapshot that are damaged; None where nothing on record tells.
 
         Args:
             is_holder: Whether this process holds the volume, and may put new times on record. If
@@ -406,6 +406,7 @@ class Volume:
         self._record(commit, rows)
 
     def _record(self, commit: str, rows: contents.Contents) -> None:
+        self._rows = None, {}  # what cannot be written now is read again, and tried again
         if contents.write(rows, commit + LIST, self.store, fsync=self._fsync):
             self._rows = self._list_of(commit), rows
         else:
