@@ -105,7 +105,7 @@ def test_of_what_nobody_has_read_other_times_and_rights_leave_it_open(
     assert None is contents.damaged(quick, folder)
     assert before["a.py"] == quick["a.py"]
 
-    (tree / "deep/b.py").write_text("22")
+    (tree / "deep/b.py").write_text("2")
     assert ["deep/b.py"] == contents.damaged(quick, folder)
 
 

@@ -108,7 +108,7 @@ def flush(contents: Contents, old: Collection[str], folder: int) -> None:
 def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str] | None:
     """
     Return what is missing in an open folder, or is not what it was; None where that cannot be told,
-    because what nobody has read has another time or more rights.
+    because what nobody has read has more rights, or was changed at another time but not modified.
 
     A file of another time that is the same has a new row afterwards. What is there besides does
     not count, nor do rights that were added (`fsGroup` does that when a volume is mounted).
@@ -136,12 +136,10 @@ def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str]
                     )
                     if is_same and digest is row.digest:
                         continue
-                    if not is_same and not _may_be(row, found):
-                        lost.append(path)
-                    elif not is_same and not row.digest:
-                        is_known = False
-                    elif is_same or digest == _digest(name, inside, found.st_mode):
+                    if is_same or _has_kept(row, name, inside, found):
                         contents[path] = _row(found, digest)
+                    elif not row.digest and found.st_mtime_ns == mtime_ns and _may_be(row, found):
+                        is_known = False  # as a mount with fsGroup leaves it, or another hard link
                     else:
                         lost.append(path)
                 except (OSError, ValueError):  # or a name that no file has: others may write lists
@@ -210,6 +208,13 @@ def _may_be(row: Row, found: os.stat_result) -> bool:
     """
     is_same_kind = stat.S_IFMT(row.mode) == stat.S_IFMT(found.st_mode)
     return is_same_kind and not row.mode & ~found.st_mode and row.size_bytes == found.st_size
+
+
+def _has_kept(row: Row, name: str, folder: int, found: os.stat_result) -> bool:
+    """
+    Whether a file may be the same, and has the content that was read.
+    """
+    return _may_be(row, found) and row.digest == _digest(name, folder, found.st_mode)
 
 
 def _digest(name: str, folder: int, mode: int) -> str:
