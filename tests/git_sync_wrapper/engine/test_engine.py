@@ -238,6 +238,11 @@ def test_of_a_repository_on_this_machine_both_ends_are_configured(site: Site, fe
     assert config == seen["GITSYNC_GIT_CONFIG"]
     assert ("uploadpack.allowFilter", "true") in configs(seen)
 
+    secret = f"{config},http.extraHeader:hush"
+    site.engine(script, GITSYNC_REPO="file:///dags.git", GITSYNC_GIT_CONFIG=secret).run(fence)
+
+    assert not site.environment().get("GITSYNC_GIT_CONFIG")
+
 
 def test_heals_gives_pinned_host_keys_and_removes_what_git_sync_leaves(
     site: Site, fence: Fence

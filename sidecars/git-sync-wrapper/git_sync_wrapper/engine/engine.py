@@ -56,6 +56,7 @@ OURS = frozenset(
 STALE_WORKTREE_TIMEOUT = "10s"
 WITHOUT_SUBMODULES = {"submodules": "off"}
 HELPER = "credential.helper"
+OF_THE_OTHER_END = ("uploadpack.", "pack.", "transfer.")
 # Beyond --sync-timeout, for its start and its clean-up.
 GRACE_SECONDS = 60.0
 LAST_LINES = 20
@@ -299,7 +300,11 @@ class Engine:
             told.pop(name, None)
             if text is not None:
                 told[name] = text
-        if self.options.repo.startswith(("/", "file:")):  # the other end reads git-sync's file, too
+        # The other end of a local repository reads git-sync's file. It gets nothing that may be
+        # secret: git-sync puts it into arguments.
+        if self.options.repo.startswith(("/", "file:")) and all(
+            key.lower().startswith(OF_THE_OTHER_END) for key, _ in self.options.git_config
+        ):
             told["git-config"] = self.options.texts.get("git-config", "")
         return told | {
             "root": self.root,
