@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 # Before botocore is imported by anyone: no machine-wide AWS setting and no proxy reaches a test.
 for _name in list(os.environ):
@@ -24,6 +25,7 @@ os.environ["KRB5_CONFIG"] = "/dev/null"
 
 pytest.register_assert_rewrite("tests.support", "tests.scenarios.s3_sync.histories")
 
+from tests.support.airflow import EVERY_VERSION  # noqa: E402
 from tests.support.servers import (  # noqa: E402
     MinioServer,
     MotoServer,
@@ -192,6 +194,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return ranks[item.path] / files[item.path.parent] if is_slow else 1.0
 
     items.sort(key=place)
+
+
+class SideBySide(LoadFileScheduling):  # type: ignore[misc]  # has no types
+    """
+    A file is for one worker, or an Airflow of a file: all of them one after the other take hours.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        version = test.partition("[")[2].rstrip("]").partition("-")[0]
+        return f"{file}[{version}]" if version in EVERY_VERSION else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling:
+    """
+    Share tests out among workers.
+    """
+    return SideBySide(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
