@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from typing import Any, Literal
@@ -35,12 +35,20 @@ def fail(name: str, error: SidecarError) -> bool:
     """
     if isinstance(error, SettingsError):
         for problem in error.problems:
-            say("FAIL", name, f"{problem.setting} {problem.value!r} {problem.problem}")
+            say("FAIL", name, str(problem))
         return False
     say("FAIL", name, f"{error.reason}: {error.message}")
     if error.advice:
         say("", "", error.advice)
     return False
+
+
+def unknown(names: Mapping[str, str]) -> None:
+    """
+    Print the variables that nobody reads, each with what may be meant.
+    """
+    for name, right in names.items():
+        say("??", "settings", f"{name} is not a setting{right and f'; is {right} meant?'}")
 
 
 def daemon(

@@ -4,7 +4,7 @@ Failures that are not bugs: each has an exit code, a machine-readable reason and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 EXIT_DONE = 0
@@ -47,11 +47,17 @@ class GaveUp(SidecarError):
 class Problem(NamedTuple):
     """
     One setting that is wrong: its name, the value as given (never a secret), what is allowed.
+
+    `value` is None where nobody reads the variable: it may be that of a password.
     """
 
     setting: str
-    value: str
+    value: str | None
     problem: str
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f"={self.value!r}"
+        return f"{self.setting}{value} {self.problem}"
 
 
 class SettingsError(SidecarError):
@@ -59,13 +65,12 @@ class SettingsError(SidecarError):
     One or more settings are wrong; all of them are listed.
 
     Args:
-        unknown: Variables that may be slips, worth a warning.
+        unknown: Variables that may be slips, worth a warning, with what may be meant, or nothing.
     """
 
     exit_code = EXIT_SETTINGS
 
-    def __init__(self, problems: list[Problem], unknown: Sequence[str] = ()) -> None:
-        lines = "; ".join(f"{p.setting}={p.value!r}: {p.problem}" for p in problems)
-        super().__init__("settings_rejected", lines)
+    def __init__(self, problems: list[Problem], unknown: Mapping[str, str] | None = None) -> None:
+        super().__init__("settings_rejected", "; ".join(map(str, problems)))
         self.problems = problems
-        self.unknown = unknown
+        self.unknown = unknown or {}

@@ -10,7 +10,7 @@ import resource
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NoReturn
 
@@ -55,19 +55,28 @@ def forbid_core_dumps() -> None:
 
 
 def begin_logs(
-    settings: CommonSettings, unknown: Iterable[str], unused: Iterable[str] = ()
+    settings: CommonSettings, unknown: Mapping[str, str], unused: Mapping[str, str] | None = None
 ) -> None:
     """
     Log as the settings say from now on, and warn of variables that have no effect.
 
     Args:
-        unknown: Those that nobody reads.
-        unused: Those that belong to what another setting has switched off.
+        unknown: Those that nobody reads, with what may be meant.
+        unused: Those that belong to what another setting has switched off, with why.
     """
     logs.configure(settings.log_level, settings.log_format)
-    for event, names in (("setting_unknown", unknown), ("setting_unused", unused)):
-        for name in names:
-            logs.get_logger("settings").warning(event, setting=name)
+    warn_unknown(unknown)
+    for name, why in (unused or {}).items():
+        logs.get_logger("settings").warning("setting_unused", setting=name, why=why)
+
+
+def warn_unknown(names: Mapping[str, str]) -> None:
+    """
+    Log the variables that nobody reads, with what may be meant.
+    """
+    for name, right in names.items():
+        meant = {"instead": right} if right else {}
+        logs.get_logger("settings").warning("setting_unknown", setting=name, **meant)
 
 
 def polls_per_cycle(interval_seconds: float) -> int:
@@ -147,11 +156,10 @@ def run_main(main: Callable[[], int], prefix: str) -> NoReturn:
             log.error(
                 "setting_rejected",
                 setting=problem.setting,
-                value=problem.value,
+                **({} if problem.value is None else {"value": problem.value}),
                 problem=problem.problem,
             )
-        for name in error.unknown:
-            log.warning("setting_unknown", setting=name)
+        warn_unknown(error.unknown)
         code = error.exit_code
     except SidecarError as error:
         log.error("sidecar_gave_up", reason=error.reason, error=error.message, advice=error.advice)

@@ -241,17 +241,19 @@ def load(
     *,
     instead: Mapping[str, str],
     check: Callable[[T], list[Problem]] = lambda _: [],
-) -> tuple[T, list[str]]:
+) -> tuple[T, dict[str, str]]:
     """
     Read a settings class from the environment.
 
     Args:
-        instead: Names that people will type, mapped to the right ones.
+        instead: Names that people will type, mapped to the right ones; those without our prefix
+            may be somebody else's, and are refused only where the right one is not set.
         check: Rules across settings; called when every single one is fine.
 
     Returns:
-        The settings, and the variables that may be slips (worth a warning): those with our
-        prefix that resemble nothing, and those without that resemble a setting that is unset.
+        The settings, and the variables that may be slips (worth a warning), with what may be
+        meant: those with our prefix that resemble nothing, and those without that resemble a
+        setting that is unset.
 
     Raises:
         SettingsError: One or more settings are wrong; all of them are named.
@@ -287,24 +289,38 @@ def _missing(spec: Spec, known: frozenset[str], environ: Mapping[str, str]) -> P
 
 def _check_names(
     prefix: str, known: frozenset[str], environ: Mapping[str, str], instead: Mapping[str, str]
-) -> tuple[list[Problem], list[str]]:
+) -> tuple[list[Problem], dict[str, str]]:
     """
-    Sort the variables with our prefix that nobody reads into slips (errors) and strangers.
+    Sort the variables that nobody reads and that look like ours: slips (errors) and strangers.
     """
-    problems, unknown = [], []
+    problems: list[Problem] = []
+    unknown: dict[str, str] = {}
     plain = {name.removeprefix(prefix): name for name in sorted(known)}
+    unset = {name for name in known | set(instead.values()) if not environ.get(name, "").strip()}
+    spelled = {_letters(name): name for name in sorted(unset & known)}
     for name in sorted(environ):
-        if not name.startswith(prefix) or name in known or _INJECTED.search(name):
+        if name in known or _INJECTED.search(name):
             continue
-        near = difflib.get_close_matches(name.removeprefix(prefix), plain, 1, cutoff=0.75)
-        right = instead.get(name) or (plain[near[0]] if near else None)
+        right = instead.get(name)
+        if name.startswith(prefix):
+            near = difflib.get_close_matches(name.removeprefix(prefix), plain, 1, cutoff=0.75)
+            right = right or (plain[near[0]] if near else None)
+        elif right not in unset:
+            right = spelled.get(_letters(name))  # KEYPATH, key_path
         if right:
-            problems.append(Problem(name, "", f"is not a setting; the right name is {right}"))
-        else:
-            unknown.append(name)
-    for name in sorted(known - environ.keys()):
-        if not name.startswith(prefix):  # KEYPATH: nothing of ours, but close to it
-            # AWS_* has a hundred names of its own.
-            others = [o for o in environ if o not in known and not o.startswith("AWS_")]
-            unknown += difflib.get_close_matches(name, others, 1, cutoff=0.9)
+            problems.append(Problem(name, None, f"is not a setting; the right name is {right}"))
+        elif name.startswith(prefix):
+            unknown[name] = ""
+    # AWS_* has a hundred names of its own.
+    others = [name for name in environ if name not in known and not name.startswith("AWS_")]
+    for right in sorted(unset & known):
+        if not right.startswith(prefix):  # INTERVALL: nothing of ours, but close to it
+            near = difflib.get_close_matches(right, others, 1, cutoff=0.9)
+            unknown |= dict.fromkeys(near, right)
+    for problem in problems:
+        unknown.pop(problem.setting, None)
     return problems, unknown
+
+
+def _letters(name: str) -> str:
+    return name.replace("_", "").replace("-", "").upper()

@@ -44,10 +44,12 @@ class Site:
             "GIT_SYNC_WRAPPER_GIT_SYNC": self.program("echo v4.7.1"),
         }
         repo = variables.pop("GITSYNC_REPO", self.server.url())
-        code = check.run(*given(repo, **settings | variables))
+        read, options, environ = given(repo, **settings | variables)
+        code = check.run(read, {"GITSYNC_RFE": "GITSYNC_REF"}, options, environ)
         lines = self._said().splitlines()
         assert not any(PASSWORD in line for line in lines)
         found: dict[str, str] = {}
+        assert "GITSYNC_RFE is not a setting; is GITSYNC_REF meant?" in lines.pop(1)
         for line in lines[1:]:
             text = f"{line[2:7].strip()} {line[23:]}"
             if name := line[8:22].strip():

@@ -8,15 +8,30 @@ from pathlib import Path
 
 import pytest
 
+from git_sync_wrapper import command
 from git_sync_wrapper.command import _check_link, _joined, _warn
 from git_sync_wrapper.flags.options import Options, read_options
 from git_sync_wrapper.settings import Settings, load_settings
 from sidecar_runtime.errors import SettingsError
 from tests.runtime.recording import Log
 from tests.support.daemon import VENV_BIN
+from tests.support.raising import raised
 from tests.support.scripts import script
 
 REPO = {"GITSYNC_REPO": "https://git.example.com/dags.git"}
+
+
+def test_what_is_wrong_with_both_kinds_of_settings_is_named_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["git-sync-wrapper", "--period=abc"])
+    for name in [*os.environ]:
+        monkeypatch.delenv(name)
+
+    error = raised(SettingsError, command.run)
+
+    names = {problem.setting for problem in error.problems}
+    assert {"GIT_SYNC_WRAPPER_GIT_SYNC", "--period", "--repo"} == names
 
 
 def read(**environ: str) -> tuple[Settings, Options]:
@@ -54,16 +69,14 @@ def test_warns_of_what_is_overridden_unused_or_nearly_git_syncs(log: Log) -> Non
     environ = {
         "GITSYNC_REF": "new",
         "GIT_SYNC_BRANCH": "old",
-        "GIT_SYNC_REF": "ignored",
         "GITSYNC_HTTP_BIND": ":1234",
         "GITSYNC_HTTP_PPROF": "true",
     }
     _, options = read(**environ)
 
-    _warn(options, environ)
+    _warn(options)
 
     assert [
-        ("setting_unknown", "GIT_SYNC_REF", "GITSYNC_REF"),
         ("setting_overridden", "GIT_SYNC_BRANCH", "GITSYNC_REF"),
         ("setting_unused", "--http-pprof", None),
     ] == [

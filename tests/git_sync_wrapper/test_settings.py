@@ -20,7 +20,7 @@ def test_protects_by_default_without_a_gate() -> None:
 
     assert ("protect", "off") == (settings.mode, settings.gate)
     assert ("/bin/true", 600.0) == (settings.git_sync, settings.retain_seconds)
-    assert [] == unknown
+    assert {} == unknown
 
 
 def test_the_period_is_git_syncs_own() -> None:

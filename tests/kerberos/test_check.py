@@ -35,7 +35,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         settings, _ = load_settings(
             {name: value for name, value in (given | environ).items() if value}
         )
-        code = check.run(settings, who)
+        code = check.run(settings, {}, who)
         return code, capsys.readouterr().out
 
     return check_once

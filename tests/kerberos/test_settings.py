@@ -47,7 +47,7 @@ def test_the_published_example_and_nothing_else() -> None:
     assert "/etc/keytab" == settings.keytab_dir
     assert (Entry(None, None, "/etc/keytab/ccache", 0o640),) == settings.entries
     assert ("/etc/keytab", "/etc/keytab/ccache") == (settings.source, settings.target)
-    assert [] == unknown
+    assert {} == unknown
     settings, _ = load_settings({})  # not even that is needed
     assert (3600.0, None) == (settings.interval_seconds, settings.krb5_config)
     assert (("", 9813), 60.0) == (settings.http_bind, settings.timeout_seconds)
@@ -281,10 +281,11 @@ def test_a_keytab_in_place_of_something_else_is_not_shown(
 
     found = problem_of(**{name: value.format(text) for name, value in environ.items()})
 
-    assert "(a keytab in base64)" in found.value or "//***@" in found.value
+    value = found.value or ""
+    assert "(a keytab in base64)" in value or "//***@" in value
     assert "is a keytab" in found.problem or "is not a" in found.problem
     for start in range(0, len(text) - 16, 8):
-        assert text[start : start + 16] not in found.value + found.problem
+        assert text[start : start + 16] not in value + found.problem
 
 
 @pytest.mark.parametrize(("name", "right"), INSTEAD.items())

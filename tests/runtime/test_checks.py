@@ -37,7 +37,7 @@ def test_a_failure_names_reason_and_advice(capsys: pytest.CaptureFixture[str]) -
 def test_each_setting_that_is_wrong_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     fail("airflow", SettingsError([Problem("A", "1", "is odd"), Problem("B", "", "is missing")]))
 
-    assert ["FAIL airflow A '1' is odd", "FAIL airflow B '' is missing"] == [
+    assert ["FAIL airflow A='1' is odd", "FAIL airflow B='' is missing"] == [
         " ".join(line.split()) for line in capsys.readouterr().out.splitlines()
     ]
 

@@ -182,7 +182,7 @@ def test_a_one_shot_says_when_it_starts_and_stops_and_binds_no_port() -> None:
 
 def test_logs_begin_with_the_settings_and_name_what_nobody_reads() -> None:
     code, lines = run(
-        "begin_logs(settings_of(LOG_LEVEL='warning'), ['BOX_STRANGE']);"
+        "begin_logs(settings_of(LOG_LEVEL='warning'), {'BOX_STRANGE': ''});"
         "logs.get_logger('x').info('hushed'); return 0"
     )
 

@@ -142,7 +142,7 @@ def test_rules_across_settings_are_checked_when_each_is_fine() -> None:
     ],
 )
 def test_a_slip_in_a_name_is_answered_with_the_right_one(slip: str, right: str) -> None:
-    assert [Problem(slip, "", f"is not a setting; the right name is {right}")] == problems_of(
+    assert [Problem(slip, None, f"is not a setting; the right name is {right}")] == problems_of(
         **GOOD, **{slip: "whatever"}
     )
 
@@ -161,7 +161,7 @@ def test_a_name_that_resembles_nothing_is_returned_for_a_warning() -> None:
 
     _, unknown = load(Settings, PREFIX, environ, instead={})
 
-    assert unknown == ["BOX_SYNC_COLOR"]
+    assert unknown == {"BOX_SYNC_COLOR": ""}
 
 
 def test_a_slip_in_a_required_name_is_pointed_at() -> None:
@@ -207,7 +207,7 @@ def test_what_kubernetes_injects_for_a_service_is_ignored_whatever_its_name(
     settings, unknown = load(Settings, PREFIX, environ, instead={})
 
     assert settings == read(**GOOD)
-    assert unknown == []
+    assert unknown == {}
 
 
 def test_no_setting_has_a_name_that_kubernetes_could_inject() -> None:

@@ -44,7 +44,7 @@ def check(s3: FakeS3, target: Path, capsys: pytest.CaptureFixture[str]) -> Check
         endpoint = environ.get("AWS_ENDPOINT_URL", s3.endpoint)
         config = config_of(s3, endpoint_url=endpoint, region=environ.get("AWS_REGION", s3.region))
 
-        assert code == checks.run(load_settings(environ)[0], Given(config))
+        assert code == checks.run(*load_settings(environ), Given(config))
         said = capsys.readouterr().out
         assert SECRET_KEY not in said
         return said

@@ -9,7 +9,8 @@ from awscli.customizations.s3.filters import Filter
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from s3_sync.keys import NAME_LIMIT_BYTES, RESERVED, compile_filter, refusal_of
+from s3_sync.keys import NAME_LIMIT_BYTES, POINTER, RESERVED, compile_filter, refusal_of
+from s3_sync.release.names import POINTER_KEY, bundle_key, left_key, manifest_key, pin_key
 
 TARGET = "/opt/airflow/dags"
 
@@ -60,6 +61,7 @@ def test_what_passes_can_be_made(path: str, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize(
     "path",
     ["a", "a/b/c.py", ".hidden", "...", "..a", "a..", "a b", "ü", "a\nb", "a\\b", ".s3-synced",
+     "bundles/a.zip", "x/" + bundle_key("a" * 64), "current.json", "pins/" + "g" * 64,
      "a/.s3-sync", "C:", "~root", "-rf", "x" * 255, "é" * 127],
 )  # fmt: skip
 def test_takes_what_is_merely_unusual(path: str) -> None:
@@ -74,10 +76,16 @@ def test_takes_what_is_merely_unusual(path: str) -> None:
      ("caf\udce9", "unsafe_path"), (".s3-sync", "reserved"), (".s3-sync/managed", "reserved"),
      ("x" * 256, "name_too_long"), ("é" * 128, "name_too_long"),
      ("/".join(["x" * 200] * 21), "name_too_long"), ("d/" * 1500 + "x", "too_deep"),
-     ("d/" * 200 + "x", "too_deep")],
+     ("d/" * 200 + "x", "too_deep"), (bundle_key("a" * 64), "release"),
+     (manifest_key("a" * 64), "release"), (pin_key("0" * 64), "release"),
+     (left_key("f" * 64), "release")],
 )  # fmt: skip
 def test_names_the_reason(path: str, reason: str) -> None:
     assert refusal_of(path, len(TARGET)) == reason
+
+
+def test_the_pointer_of_releases_is_known_by_its_name() -> None:
+    assert POINTER_KEY == POINTER
 
 
 def test_the_limit_of_a_path_counts_the_target() -> None:

@@ -30,6 +30,19 @@ def test_an_empty_listing_deletes_nothing(s3: FakeS3, process: Process) -> None:
     assert process.is_ready
 
 
+def test_releases_without_the_setting_for_them_are_named(s3: FakeS3, process: Process) -> None:
+    process.run(DAGS)
+    s3.objects.clear()
+    for key in ("current.json", f"bundles/{'a' * 64}.zip"):
+        s3.put(f"dags/{key}", b"x")
+
+    failed = process.fail()
+
+    assert "source_empty" == failed.reason
+    assert "S3_SYNC_SOURCE=release" in failed.advice
+    assert FILES == process.shown
+
+
 @pytest.mark.parametrize("slip", [{"KEY_PATH": "dagz"}, {"S3_SYNC_INCLUDE": "*.pyy"}])
 def test_a_slip_at_restart_that_leaves_nothing_deletes_nothing(
     process: Process, slip: dict[str, str]

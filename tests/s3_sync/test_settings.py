@@ -8,8 +8,10 @@ import pytest
 from s3_sync.settings import INSTEAD, PREFIX, Settings, bucket, key_path, load_settings
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.settings import names_of
+from tests.support.raising import raised
 
 EXAMPLE = {"AWS_BUCKET": "a-bucket", "KEY_PATH": "dags", "DEST_PATH": "/opt/dags", "INTERVAL": "10"}
+WITHOUT_KEY_PATH = {name: value for name, value in EXAMPLE.items() if name != "KEY_PATH"}
 ARN = "arn:aws:s3:eu-central-1:123456789012:accesspoint/dags"
 
 
@@ -37,7 +39,7 @@ def test_the_published_example_and_nothing_else() -> None:
         settings.dest_path,
         settings.interval_seconds,
     )
-    assert unknown == []
+    assert {} == unknown
     assert (settings.prefix, settings.source) == ("dags/", "s3://a-bucket/dags/")
 
 
@@ -160,9 +162,10 @@ def test_all_that_is_missing_is_named_at_once() -> None:
 
 @pytest.mark.parametrize("slip", sorted(INSTEAD))
 def test_what_people_type_is_answered_with_the_right_name(slip: str) -> None:
-    problem = problem_of(**{slip: "x"})
+    error = raised(SettingsError, load_settings, WITHOUT_KEY_PATH | {slip: "x"})
 
-    assert problem == Problem(slip, "", f"is not a setting; the right name is {INSTEAD[slip]}")
+    (problem,) = error.problems
+    assert problem == Problem(slip, None, f"is not a setting; the right name is {INSTEAD[slip]}")
 
 
 def test_every_right_name_exists_and_no_wrong_one() -> None:
@@ -184,15 +187,24 @@ def test_a_slip_is_answered_with_the_right_name(slip: str, right: str) -> None:
 
 
 def test_what_resembles_nothing_is_a_warning() -> None:
-    assert ["S3_SYNC_COLOR"] == load_settings(EXAMPLE | {"S3_SYNC_COLOR": "x"})[1]
+    assert {"S3_SYNC_COLOR": ""} == load_settings(EXAMPLE | {"S3_SYNC_COLOR": "x"})[1]
 
 
-def test_a_slip_in_an_optional_name_without_prefix_is_a_warning() -> None:
-    """Else a mistyped KEY_PATH means the whole bucket, without a word."""
-    environ = {name: value for name, value in EXAMPLE.items() if name != "KEY_PATH"}
+@pytest.mark.parametrize("slip", ["KEYPATH", "key_path", "KEY_PATHS", "KEY_PREFIX", "AWS_KEY_PATH"])
+def test_what_is_meant_as_key_path_does_not_mean_the_whole_bucket(slip: str) -> None:
+    problem = "is not a setting; the right name is KEY_PATH"
 
-    assert ["KEYPATH"] == load_settings(environ | {"KEYPATH": "dags"})[1]
-    assert [] == load_settings(EXAMPLE | {"KEYPATH": "dags"})[1]
+    error = raised(SettingsError, load_settings, WITHOUT_KEY_PATH | {slip: "dags"})
+
+    assert [Problem(slip, None, problem)] == error.problems
+    for whole in ("/", "dags"):
+        assert {} == load_settings(EXAMPLE | {slip: "dags", "KEY_PATH": whole})[1]
+
+
+def test_a_slip_in_another_name_without_prefix_is_a_warning_with_the_right_one() -> None:
+    assert {"INTERVALL": "INTERVAL"} == load_settings(
+        {name: value for name, value in EXAMPLE.items() if name != "INTERVAL"} | {"INTERVALL": "5s"}
+    )[1]
 
 
 OF_AWS = [
@@ -210,7 +222,7 @@ OF_A_POD = [
 @pytest.mark.parametrize("value", ["x", "10.0.0.2", "tcp://10.0.0.2:9811"])
 @pytest.mark.parametrize("names", [OF_AWS, OF_A_POD], ids=["AWS", "pod"])
 def test_variables_of_others_are_ignored(names: list[str], value: str) -> None:
-    assert [] == load_settings(EXAMPLE | dict.fromkeys(names, value))[1]
+    assert {} == load_settings(EXAMPLE | dict.fromkeys(names, value))[1]
 
 
 @pytest.mark.parametrize(

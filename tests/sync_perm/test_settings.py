@@ -14,7 +14,7 @@ def test_nothing_is_required() -> None:
 
     assert ("auto", True) == (settings.include_dags, settings.targeted)
     assert ("airflow", ("", 9812)) == (settings.airflow, settings.http_bind)
-    assert [] == unknown
+    assert {} == unknown
 
 
 def test_what_people_type_is_answered_with_the_right_name() -> None:
@@ -34,5 +34,5 @@ def test_right_names_exist_or_are_airflows() -> None:
 
 
 def test_refuses_another_choice() -> None:
-    with pytest.raises(SettingsError, match=r"SYNC_PERM_INCLUDE_DAGS='maybe': is not one of auto"):
+    with pytest.raises(SettingsError, match=r"SYNC_PERM_INCLUDE_DAGS='maybe' is not one of auto"):
         load_settings({"SYNC_PERM_INCLUDE_DAGS": "maybe"})

@@ -131,15 +131,17 @@ def check_gate(settings: GateSettings, prefix: str) -> list[Problem]:
     return found
 
 
-def unused_by_gate(settings: GateSettings, prefix: str) -> list[str]:
+def unused_by_gate(settings: GateSettings, prefix: str) -> dict[str, str]:
     """
-    Return the variables that are set and belong to another gate.
+    Return the variables that are set and belong to another gate, with why they are not used.
 
     That is no error: values for all environments name a grammar, and one of them has no gate.
     """
-    kind, found = settings.gate, []
-    if kind != "syntax" and settings.gate_grammar is not None:
-        found.append(f"{prefix}GATE_GRAMMAR")
-    if kind != "command" and settings.gate_env:
-        found.append(f"{prefix}GATE_ENV")
-    return found
+    found = {"GATE_GRAMMAR": "syntax"} if settings.gate_grammar is not None else {}
+    if settings.gate_env:
+        found["GATE_ENV"] = "command"
+    return {
+        f"{prefix}{name}": f"it is for {prefix}GATE={kind}"
+        for name, kind in found.items()
+        if kind != settings.gate
+    }

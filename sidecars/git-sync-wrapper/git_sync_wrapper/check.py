@@ -24,7 +24,7 @@ from git_sync_wrapper.poll.ls_remote_poller import LsRemote
 from git_sync_wrapper.published.volume import LOCK, STORE, check_link, look
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime import __version__, logs
-from sidecar_runtime.checks import daemon, exit_code, fail, say
+from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
@@ -37,14 +37,20 @@ from sidecar_runtime.volume.lock import find_holder
 PROGRAM_SECONDS = 10.0
 
 
-def run(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
+def run(
+    settings: Settings, names: Mapping[str, str], options: Options, environ: Mapping[str, str]
+) -> int:
     """
     Print one line a check; return the exit code. Nothing is published.
+
+    Args:
+        names: Of variables that nobody reads, with what may be meant.
 
     Raises:
         SettingsError: Settings contradict each other.
     """
     print(f"git-sync-wrapper check: {options.source} -> {options.link}")
+    unknown(names)
     logs.configure("warning", settings.log_format)
     access = Access(settings, options, environ)
     try:

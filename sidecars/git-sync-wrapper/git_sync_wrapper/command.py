@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from git_sync_wrapper.context import Context, Past
 from git_sync_wrapper.engine import passthrough
@@ -73,31 +73,51 @@ def run() -> int:
         sys.stdout.write(f"git-sync-wrapper {__version__}\n")
         return 0
     forbid_core_dumps()
-    settings, unknown = load_settings(os.environ)
     is_check = arguments[:1] == ["check"]
+    try:
+        settings, unknown = load_settings(os.environ)
+    except SettingsError as error:
+        raise _with_flags(error, arguments[is_check:], os.environ) from None
     if arguments[:1] == ["--man"] or (settings.mode == "passthrough" and not is_check):
         return passthrough.run(settings.git_sync, arguments, os.environ)
     if arguments and not arguments[0].startswith("-") and not is_check:
         allowed = "is not check, nor a flag of git-sync"
         raise SettingsError([Problem("COMMAND", arguments[0], allowed)])
     options = read_options(
-        arguments[1:] if is_check else arguments,
+        arguments[is_check:],
         os.environ,
         has_username=settings.username_file is not None,
         has_password=settings.credentials.kind == "secrets-manager",
     )
     _check_link(options)
+    unknown |= strangers(os.environ)
     if is_check:
         from git_sync_wrapper import check  # noqa: PLC0415 - a one-shot pays for no command
 
         end_on_signals()
-        return check.run(settings, options, os.environ)
+        return check.run(settings, unknown, options, os.environ)
     settings = _joined(settings, options)
     begin_logs(settings, unknown, unused_by_gate(settings, PREFIX))
     sys.setrecursionlimit(DEEPEST_RECURSION)
     os.umask(0o002 if options.group_write else 0o022)
-    _warn(options, os.environ)
+    _warn(options)
     return _serve(settings, options, os.environ)
+
+
+def _with_flags(
+    error: SettingsError, arguments: Sequence[str], environ: Mapping[str, str]
+) -> SettingsError:
+    """
+    Return an error with what is wrong with git-sync's own settings, too, where they are ours to
+    read: who corrects one wants to know of the others.
+    """
+    if arguments[:1] == ["--man"] or environ.get(f"{PREFIX}MODE") == "passthrough":
+        return error
+    try:
+        read_options(arguments, environ, has_username=True, has_password=True)
+    except SettingsError as other:
+        return SettingsError([*error.problems, *other.problems], error.unknown)
+    return error
 
 
 def _check_link(options: Options) -> None:
@@ -133,9 +153,7 @@ def _joined(settings: Settings, options: Options) -> Settings:
     )
 
 
-def _warn(options: Options, environ: Mapping[str, str]) -> None:
-    for name, right in strangers(environ):
-        log.warning("setting_unknown", setting=name, instead=right)
+def _warn(options: Options) -> None:
     for loser, winner in options.overridden:
         log.warning("setting_overridden", setting=loser, by=winner)
     if options.ignored:

@@ -159,9 +159,9 @@ class Settings(GateSettings):
         return bool(self.keep_asked) and not (self.one_shot or self.dry_run)
 
 
-def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
     """
-    Read the settings; return them and the names of unknown variables.
+    Read the settings; return them, and the variables that nobody reads, as :func:`load` does.
 
     Raises:
         SettingsError: One or more are wrong; all of them are named.

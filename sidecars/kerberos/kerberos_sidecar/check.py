@@ -8,6 +8,7 @@ import argparse
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -26,7 +27,7 @@ from kerberos_sidecar.refused import Refused, keys_of
 from kerberos_sidecar.settings import Settings
 from kerberos_sidecar.source import Source
 from kerberos_sidecar.staging import Staging
-from sidecar_runtime.checks import daemon, exit_code, fail, say
+from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
@@ -44,11 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(settings: Settings, who: Consumer) -> int:
+def run(settings: Settings, names: Mapping[str, str], who: Consumer) -> int:
     """
     Print one line a check; return the exit code.
+
+    Args:
+        names: Of variables that nobody reads, with what may be meant.
     """
     print(f"kerberos-sidecar check: {settings.source} -> {settings.target}")
+    unknown(names)
     results = [_config(settings)]
     ccaches = [entry.ccache for entry in settings.entries]
     refused: dict[Principal, Refused] = {}

@@ -58,7 +58,7 @@ def run() -> int:
     lay_over(settings)
     if arguments.command == "check":
         end_on_signals()
-        return check.run(settings, arguments.consumer)
+        return check.run(settings, unknown, arguments.consumer)
     begin_logs(settings, unknown)
     metrics = KerberosMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     sidecar = KerberosSidecar(settings, metrics)

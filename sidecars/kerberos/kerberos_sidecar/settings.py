@@ -183,9 +183,9 @@ class Settings(CommonSettings):
         return ", ".join(entry.ccache for entry in self.entries)
 
 
-def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
     """
-    Read the settings; return them and the names of unknown variables.
+    Read the settings; return them, and the variables that nobody reads, as :func:`load` does.
 
     Raises:
         SettingsError: One or more are wrong; all of them are named, as they were written.
@@ -211,7 +211,7 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         problems = [
             Problem(
                 chart.get(problem.setting, problem.setting),
-                without_keytabs(problem.value),
+                problem.value and without_keytabs(problem.value),
                 without_keytabs(problem.problem),
             )
             for problem in error.problems

@@ -27,7 +27,7 @@ from s3_sync.tree.parts import read_target
 from s3_sync.tree.volume import LINK, STAGING, free_bytes
 from sidecar_runtime import __version__
 from sidecar_runtime.aws.credentials import Chain
-from sidecar_runtime.checks import daemon, exit_code, fail, say
+from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
@@ -40,15 +40,17 @@ from sidecar_runtime.volume.lock import find_holder
 SAMPLE_FOLDERS = 20
 
 
-def run(settings: Settings, chain: Chain | None = None) -> int:
+def run(settings: Settings, names: Mapping[str, str], chain: Chain | None = None) -> int:
     """
     Print one line a check; return the exit code: 0 only where all of the source can be published,
     and is, as far as a daemon that runs already can say.
 
     Args:
+        names: Of variables that nobody reads, with what may be meant.
         chain: What finds the credentials, if not that of the settings.
     """
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
+    unknown(names)
     checks = _Checks(settings, chain or open_chain(settings))
     return exit_code([checks.source(), checks.target(), checks.gate(), checks.daemon()])
 
@@ -143,7 +145,7 @@ class _Checks:
         except SidecarError as error:
             return _fail("s3:ListBucket", error)
         if not listing.wanted and not settings.allow_empty:
-            return _fail("s3:ListBucket", source_empty(settings))
+            return _fail("s3:ListBucket", source_empty(settings, listing))
         found = f"files: {len(listing.wanted)}, keys skipped: {len(listing.skipped)}"
         say("ok", "s3:ListBucket", found)
         self._wanted = listing.wanted

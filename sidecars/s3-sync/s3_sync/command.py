@@ -41,9 +41,11 @@ def run() -> int:
         from s3_sync import check  # noqa: PLC0415
 
         end_on_signals()
-        return check.run(settings)
+        return check.run(settings, unknown)
     unused = unused_by_gate(settings, PREFIX)
-    begin_logs(settings, unknown, [*unused, "S3_SYNC_SIGN_KEY"] if settings.sign_key else unused)
+    if settings.sign_key:
+        unused["S3_SYNC_SIGN_KEY"] = "it is for the commands that publish"
+    begin_logs(settings, unknown, unused)
     revision = os.environ.get("SIDECAR_REVISION", "unknown")
     metrics = SyncMetrics(__version__, revision, is_served=not settings.one_shot)
     about = About("s3-sync", __version__, settings.source, settings.dest_path)

@@ -14,6 +14,13 @@ PATH_LIMIT_BYTES = 4095
 # Nobody nests so deep on purpose, and Python's own folder walk ends at about 1,000.
 DEPTH_LIMIT = 200
 
+# What `s3-sync publish` writes beside its pointer (docs/reference/release-format.md): Airflow would
+# load each bundle, which is a zip file, as DAGs.
+_OF_RELEASE = re.compile(
+    r"(bundles/#\.zip|releases/#\.manifest|(pins|left)/#)".replace("#", "[0-9a-f]{64}")
+)
+POINTER = "current.json"
+
 # Must be restored before they can be read; Instant Retrieval can be read.
 ARCHIVED_CLASSES = {"GLACIER", "DEEP_ARCHIVE"}
 
@@ -33,6 +40,8 @@ def refusal_of(path: str, target_bytes: int) -> str | None:
         return "unsafe_path"
     if parts[0] == RESERVED:
         return "reserved"
+    if _OF_RELEASE.fullmatch(path):
+        return "release"
     if len(parts) > DEPTH_LIMIT:
         return "too_deep"
     try:

@@ -15,6 +15,7 @@ SKIP_REASONS = (
     "too_deep",
     "file_and_folder",
     "reserved",
+    "release",
     "archived",
     "blocked",
 )

@@ -55,6 +55,19 @@ INSTEAD = slips(
         "S3_SYNC_GATE_GRAMMAR": "GRAMMAR GATE_PYTHON GATE_VERSION",
     },
 )
+# Without a prefix: the whole bucket would be taken for the DAG folder.
+INSTEAD |= dict.fromkeys(
+    (
+        "KEY_PATHS",
+        "KEY_PREFIX",
+        "AWS_KEY_PATH",
+        "AWS_PREFIX",
+        "S3_KEY_PATH",
+        "S3_PATH",
+        "S3_PREFIX",
+    ),
+    "KEY_PATH",
+)
 
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _ACCESS_POINT = re.compile(r"arn:(aws[a-z-]*):s3:([a-z0-9-]+):(\d{12}):accesspoint[:/]([a-z0-9-]+)")
@@ -69,8 +82,7 @@ def bucket(text: str) -> str:
     """
     name = text.strip()
     if name.lower().startswith("s3://"):
-        host, _, key = name[5:].partition("/")
-        raise ValueError(f"is a URL; write AWS_BUCKET={host} and KEY_PATH={key.strip('/')}")
+        raise ValueError(f"is a URL; write {_settings_of(name)}")
     if name.startswith("arn:"):
         if name.endswith(".mrap"):
             raise ValueError("is a multi-region access point, which s3-sync does not support")
@@ -95,9 +107,14 @@ def key_path(text: str) -> str:
     """
     path = text.strip()
     if path.lower().startswith("s3://"):
-        host, _, key = path[5:].partition("/")
-        raise ValueError(f"is a URL; write AWS_BUCKET={host} and KEY_PATH={key.strip('/')}")
+        raise ValueError(f"is a URL; write {_settings_of(path)}")
     return path.strip("/")
+
+
+def _settings_of(url: str) -> str:
+    bucket, _, key = url[len("s3://") :].partition("/")
+    path = key.strip("/")
+    return f"AWS_BUCKET={bucket}{path and f' and KEY_PATH={path}'}"
 
 
 @allows("64 hexadecimal digits, as `s3-sync releases --output json` shows")
@@ -165,7 +182,8 @@ class Settings(GateSettings):
         key_path,
         default="",
         prefixed=False,
-        text="The folder in the bucket. `dags` never matches `dags-old/`. Empty: the whole bucket.",
+        text="The folder in the bucket. `dags` never matches `dags-old/`. Empty or `/`: the whole "
+        "bucket.",
     )
     dest_path: str = setting(
         "DEST_PATH",
@@ -351,9 +369,9 @@ class Settings(GateSettings):
         return f"s3://{self.bucket}/{self.prefix}"
 
 
-def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
     """
-    Read the settings; return them and the names of unknown variables.
+    Read the settings; return them, and the variables that nobody reads, as :func:`load` does.
 
     Raises:
         SettingsError: One or more are wrong; all of them are named.

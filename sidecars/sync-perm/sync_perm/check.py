@@ -5,17 +5,18 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 
 from sidecar_runtime import child
-from sidecar_runtime.checks import daemon, exit_code, fail, say
+from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import EXIT_GAVE_UP, SidecarError
 from sidecar_runtime.fence import Fence
-from sync_perm.airflow.installation import Installation, find_installation
+from sync_perm.airflow.installation import Installation
 from sync_perm.airflow.passes import AirflowPasses
 from sync_perm.airflow.surroundings import environment, own_folder
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.comparison import Comparison, Look
-from sync_perm.database.connection import Address, find_source
+from sync_perm.database.connection import Address, Source
 from sync_perm.database.database import Database
 from sync_perm.database.lock import PassLock
 from sync_perm.difference import DEFAULT_ROLES
@@ -25,19 +26,28 @@ from sync_perm.settings import Settings
 AIRFLOW_SECONDS = 120.0
 
 
-def run(settings: Settings, config: AirflowConfig) -> int:
+def run(
+    settings: Settings,
+    names: Mapping[str, str],
+    config: AirflowConfig,
+    airflow: Installation,
+    source: Source,
+) -> int:
     """
     Print one line a check; return the exit code. Nothing is written.
+
+    Args:
+        names: Of variables that nobody reads, with what may be meant.
     """
     print("sync-perm check")
+    unknown(names)
     checks = _Checks(settings, config)
-    airflow = checks.airflow()
-    address = checks.connection()
-    if airflow is None or address is None:
+    checks.airflow(airflow)
+    address = checks.connection(source)
+    if address is None:
         return EXIT_GAVE_UP
     results = [checks.migrations(airflow, address), checks.permissions(airflow, address)]
-    shown = find_source(config).shown()
-    known = daemon("sync-perm", shown, settings.http_bind)
+    known = daemon("sync-perm", source.shown(), settings.http_bind)
     return exit_code([*results, known is not False])
 
 
@@ -46,16 +56,10 @@ class _Checks:
         self._settings = settings
         self._config = config
 
-    def airflow(self) -> Installation | None:
+    def airflow(self, found: Installation) -> None:
         """
         Version, auth manager, and whether passes are targeted.
         """
-        try:
-            vouched = self._settings.auth_manager == "fab"
-            found = find_installation(self._settings.airflow, self._config, vouched=vouched)
-        except SidecarError as error:
-            fail("airflow", error)
-            return None
         fab = f", FAB provider {found.fab}" if found.fab else ""
         say("ok", "airflow", f"{found.version}{fab}, {found.command}")
         told = ", which neither a variable nor airflow.cfg says" if found.auth_manager else ""
@@ -64,14 +68,12 @@ class _Checks:
             say("??", "mode", "the script for targeted passes does not know this version: cli")
         else:
             say("ok", "mode", "targeted" if self._settings.targeted else "cli")
-        return found
 
-    def connection(self) -> Address | None:
+    def connection(self, source: Source) -> Address | None:
         """
         Where the URL comes from, and whether the database answers.
         """
         try:
-            source = find_source(self._config)
             address = source.read()
             say("ok", "connection", f"{address} from {source.setting}")
             Database(address).close()

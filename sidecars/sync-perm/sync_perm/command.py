@@ -42,11 +42,11 @@ class Given:
 
     Args:
         where: The database as a person may see it, or what names the command that tells it.
-        unknown: Variables that nobody reads.
+        unknown: Variables that nobody reads, with what may be meant.
     """
 
     settings: Settings
-    unknown: list[str]
+    unknown: Mapping[str, str]
     config: AirflowConfig
     source: Source
     where: str
@@ -87,9 +87,9 @@ def run() -> int:
     os.umask(0o077)  # what Airflow writes of its configuration is nobody else's business
     if arguments.command == "check":
         end_on_signals()
-        settings, _ = load_settings(os.environ)
-        return check.run(settings, AirflowConfig(os.environ))
     given = read_all(os.environ)
+    if arguments.command == "check":
+        return check.run(given.settings, given.unknown, given.config, given.airflow, given.source)
     if arguments.command == "diff":
         end_on_signals()
         logs.configure("error", "console", sys.stderr)  # it prints what it finds itself
@@ -109,14 +109,14 @@ def read_all(environ: Mapping[str, str]) -> Given:
         SettingsError: Something is wrong; all of it is named, whichever part it is of.
     """
     problems: list[Problem] = []
-    unknown: list[str] = []
+    unknown: dict[str, str] = {}
 
     def attempt(read: Callable[[], T]) -> T | None:
         try:
             return read()
         except SettingsError as error:
             problems.extend(error.problems)
-            unknown.extend(error.unknown)
+            unknown.update(error.unknown)
             return None
 
     loaded = attempt(lambda: load_settings(environ))

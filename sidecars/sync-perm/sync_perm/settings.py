@@ -71,9 +71,9 @@ class Settings(CommonSettings):
     )
 
 
-def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
     """
-    Read the settings; return them and the names of unknown variables.
+    Read the settings; return them, and the variables that nobody reads, as :func:`load` does.
 
     Raises:
         SettingsError: One or more are wrong; all of them are named.

@@ -144,9 +144,10 @@ def test_what_belongs_to_another_gate_has_no_effect_and_is_named(gate: str) -> N
     command = {"GATE_COMMAND": "true"} if gate == "command" else {}
     settings = settings_of(GATE=gate, GATE_GRAMMAR="3.9", GATE_ENV="A", **command)
 
-    unused = {"syntax": ["X_GATE_ENV"], "command": ["X_GATE_GRAMMAR"]}
-    assert unused.get(gate, ["X_GATE_GRAMMAR", "X_GATE_ENV"]) == unused_by_gate(settings, "X_")
-    assert [] == unused_by_gate(settings_of(GATE=gate, **command), "X_")
+    uses = {"X_GATE_GRAMMAR": "syntax", "X_GATE_ENV": "command"}
+    unused = {name: f"it is for X_GATE={kind}" for name, kind in uses.items() if kind != gate}
+    assert unused == unused_by_gate(settings, "X_")
+    assert {} == unused_by_gate(settings_of(GATE=gate, **command), "X_")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from s3_sync.listing.entries import Listing
 from s3_sync.listing.lister import Lister
+from s3_sync.release.names import bundle_key
 from s3_sync.s3.refusals import SourceError
 from tests.s3_sync.listing.answers import Server, contents, lister, page, read, refused
 
@@ -132,6 +133,30 @@ def test_the_revision_is_a_short_name_for_what_is_wanted() -> None:
     assert len(first.revision) == 12
     assert first.revision == same.revision
     assert len({first.revision, moved.revision, swapped.revision, read(page()).revision}) == 4
+
+
+# --- releases
+
+
+def test_releases_under_the_prefix_are_no_files() -> None:
+    """Airflow loads each zip file that it finds: a bundle is all DAGs of a release."""
+    own = [contents("dags/a.py"), contents("dags/b.py")]
+    bundle = contents(f"dags/{bundle_key('a' * 64)}")
+    pointers = [contents("dags/current.json", size=size) for size in ("1", "2")]
+
+    alone = read(page(*own))
+    mixed = [read(page(own[0], own[1], bundle, token="a"), page(one)) for one in pointers]
+
+    assert [alone.wanted] * 2 == [found.wanted for found in mixed]
+    assert {f"dags/{bundle_key('a' * 64)}", "dags/current.json"} == set(mixed[0].skipped)
+    assert {"release"} == set(mixed[0].skipped.values())
+    assert {alone.revision} == {found.revision for found in mixed}  # whatever is published there
+
+
+def test_a_file_that_is_called_as_the_pointer_is_one_where_no_release_is() -> None:
+    found = read(page(contents("dags/a.py"), contents("dags/current.json")))
+
+    assert {"a.py", "current.json"} == set(found.wanted)
 
 
 # --- the echo of the token

@@ -1,8 +1,8 @@
-"""Tests of what a URL on the command line stands for."""
+"""What the command line stands for, and what is said of it."""
 
 import pytest
 
-from s3_sync.publisher.cli import _place, read_arguments
+from s3_sync.publisher.cli import _place, read_arguments, run
 
 ARN = "arn:aws:s3:eu-central-1:123456789012:accesspoint"
 
@@ -22,6 +22,26 @@ def test_a_url_names_bucket_and_prefix(url: str, bucket: str, prefix: str) -> No
     for words in (["publish", "folder", url], ["rollback", url]):
         place = _place(read_arguments(words))
         assert {"AWS_BUCKET": bucket, "KEY_PATH": prefix} == place
+
+
+def test_of_revision_and_url_either_may_come_first() -> None:
+    for words in ("rollback abc s3://b/p", "rollback s3://b/p abc"):
+        arguments = read_arguments(words.split())
+        assert {"AWS_BUCKET": "b", "KEY_PATH": "p"} == _place(arguments)
+        assert "abc" == arguments.revision
+
+
+def test_an_error_names_the_option_that_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "publish . s3://dags-of-us/p --sign-key /nowhere --gate-timeout soon"
+
+    assert 2 == run(read_arguments(words.split()), {"S3_SYNC_MAX_KEYS": "many"})
+
+    said = capsys.readouterr().err
+    for name in ("--gate-timeout='soon'", "S3_SYNC_MAX_KEYS='many'"):
+        assert name in said
+    assert "S3_SYNC_GATE_TIMEOUT" not in said
+    assert 2 == run(read_arguments(words.replace("soon", "1m").split()), {})
+    assert "--sign-key='/nowhere' " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

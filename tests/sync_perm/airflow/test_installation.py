@@ -97,7 +97,7 @@ def test_env_is_followed_but_not_into_our_own_environment(tmp_path: Path) -> Non
 
 
 def test_a_missing_command_is_a_settings_error(tmp_path: Path) -> None:
-    assert "SYNC_PERM_AIRFLOW='no-airflow': is not on PATH" in refusal(Site(tmp_path), "no-airflow")
+    assert "SYNC_PERM_AIRFLOW='no-airflow' is not on PATH" in refusal(Site(tmp_path), "no-airflow")
 
 
 @pytest.mark.parametrize("shebang", ["#!/bin/sh", "", f"#!{sys.executable}"])

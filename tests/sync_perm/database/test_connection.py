@@ -87,7 +87,7 @@ def test_a_command_that_fails_is_named_without_its_words(
 
 
 def test_no_connection_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=f"{DATABASE}='': is missing"):
+    with pytest.raises(SettingsError, match=f"{DATABASE}='' is missing"):
         source(tmp_path)
 
 

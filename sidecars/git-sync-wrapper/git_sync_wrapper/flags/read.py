@@ -181,7 +181,7 @@ def _hidden(name: str) -> str:
     return names[0] if names else name
 
 
-def strangers(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+def strangers(environ: Mapping[str, str]) -> dict[str, str]:
     """
     Return the variables that look like git-sync's but are not, with the ones they resemble.
 
@@ -194,11 +194,11 @@ def strangers(environ: Mapping[str, str]) -> list[tuple[str, str]]:
         if name.startswith(("GITSYNC_", "GIT_SYNC_")) and not name.startswith("GIT_SYNC_WRAPPER_")
     ]
     if not alike:
-        return []
+        return {}
     import difflib  # noqa: PLC0415 - most have none
 
-    return [
-        (name, right)
+    return {
+        name: right
         for name in alike
         for right in difflib.get_close_matches(name, known, 1, cutoff=0.85)
-    ]
+    }

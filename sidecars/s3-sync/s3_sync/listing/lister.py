@@ -13,8 +13,9 @@ import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote_plus
 
+from s3_sync.keys import POINTER
 from s3_sync.listing.entries import Entry, Listing, listing_invalid
-from s3_sync.listing.pages import Item, Page, PageReader
+from s3_sync.listing.pages import Item, Page, PageReader, fingerprint_of
 from s3_sync.s3.entities import unescaped
 from s3_sync.s3.refusals import SourceError
 
@@ -197,7 +198,10 @@ def _join(pages: list[Page]) -> Listing:
         folders |= page.folders
     for path in wanted.keys() & folders:
         skipped[wanted.pop(path).key] = "file_and_folder"
-    total = sum(page.fingerprint for page in pages) % (1 << 128)
+    total = sum(page.fingerprint for page in pages)
+    if "release" in skipped.values() and (pointer := wanted.pop(POINTER, None)):
+        skipped[pointer.key] = "release"  # alone, a file of that name is like any other
+        total -= fingerprint_of(pointer.path, pointer.etag, pointer.size_bytes)
     newest = max(page.newest for page in pages)
     kept = frozenset(path for page in pages for path in page.archived)
-    return Listing(wanted, skipped, f"{total:032x}"[:12], newest, kept)
+    return Listing(wanted, skipped, f"{total % (1 << 128):032x}"[:12], newest, kept)

@@ -140,12 +140,12 @@ class PageReader(NamedTuple):
                 if item.why:
                     skipped[self.prefix + item.path] = item.why
                 if item.why == "archived":
-                    fingerprint += _fingerprint(item.path, item.etag, item.why)
+                    fingerprint += fingerprint_of(item.path, item.etag, item.why)
                 continue
             if item.path in paths:
                 raise listing_invalid(f"the key {item.key!r} came twice")
             paths.add(item.path)
-            fingerprint += _fingerprint(item.path, item.etag, item.size_bytes)
+            fingerprint += fingerprint_of(item.path, item.etag, item.size_bytes)
             folder = item.path
             while (slash := folder.rfind("/")) > 0 and folder[:slash] not in folders:
                 folder = folder[:slash]
@@ -260,7 +260,7 @@ def _key(facts: dict[str, str], is_encoded: bool) -> str:
     return unquote_plus(raw, errors="surrogateescape") if is_encoded else raw
 
 
-def _fingerprint(path: str, etag: str, kind: int | str) -> int:
+def fingerprint_of(path: str, etag: str, kind: int | str) -> int:
     text = f"{path}\0{etag}\0{kind}"
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest())
 

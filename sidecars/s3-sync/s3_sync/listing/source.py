@@ -34,10 +34,17 @@ def open_lister(settings: Settings, client: S3Client) -> Lister:
     )
 
 
-def source_empty(settings: Settings) -> SourceError:
+def source_empty(settings: Settings, listing: Listing) -> SourceError:
     """
     Return the error of a prefix without a file that passes the filters.
     """
+    if "release" in listing.skipped.values():
+        return SourceError(
+            "source_empty",
+            f"there is no file to sync under {settings.source}, but there are published releases",
+            "Set S3_SYNC_SOURCE=release to follow them, or KEY_PATH to the folder of the DAGs. "
+            "Nothing was deleted.",
+        )
     filters = " and the patterns of S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE"
     return SourceError(
         "source_empty",
@@ -70,7 +77,7 @@ class ListingSource:
         self._settle.ask()
         listing = await self._lister.read()
         if not listing.wanted and not self._settings.allow_empty:
-            raise source_empty(self._settings)
+            raise source_empty(self._settings, listing)
         self._newest = listing.newest
         self._trust.doubtful = {path for path in self._trust.doubtful if path in listing.wanted}
         return listing

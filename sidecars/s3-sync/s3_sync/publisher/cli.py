@@ -24,6 +24,7 @@ from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
 from sidecar_runtime.parsers import count, duration
 from sidecar_runtime.printable import printable
+from sidecar_runtime.process import warn_unknown
 
 AIRFLOW = "airflow"
 # Airflow itself takes some seconds to start, and 100 files as many again.
@@ -224,7 +225,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         airflow = _airflow(arguments, environ)
         trust = _trust(settings, arguments.command)
         report = commands.run(settings, arguments, environ, progress, trust, source, airflow)
-    except SidecarError as error:
+    except SidecarError as raised:
+        error = _by_options(raised, arguments) if isinstance(raised, SettingsError) else raised
         progress.clear()
         sys.stderr.write(f"s3-sync {arguments.command}: {printable(error.message)}\n")
         refused = error if isinstance(error, Refused) else None
@@ -286,9 +288,21 @@ def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Sett
                 raise SettingsError([Problem(option, "", "is empty: name a file, or leave it out")])
             given[f"S3_SYNC_{name.upper()}"] = file
     settings, unknown = load_settings(given)
-    for name in unknown:
-        logs.get_logger("settings").warning("setting_unknown", setting=name)
+    warn_unknown(unknown)
     return settings
+
+
+def _by_options(error: SettingsError, arguments: argparse.Namespace) -> SettingsError:
+    """
+    Return an error that names the options that were given, not the settings they stand for.
+    """
+    given = {
+        f"{PREFIX}{name.upper()}": f"--{name.replace('_', '-')}"
+        for name, value in vars(arguments).items()
+        if value is not None
+    }
+    problems = [one._replace(setting=given.get(one.setting, one.setting)) for one in error.problems]
+    return SettingsError(problems, error.unknown)
 
 
 def _trust(settings: Settings, command: str) -> Trust:
@@ -346,9 +360,9 @@ def _place(arguments: argparse.Namespace) -> dict[str, str]:
     """
     Return the settings that a URL stands for.
     """
-    # `rollback s3://bucket/prefix`: the only argument is the second one.
+    # `rollback s3://bucket/prefix [REVISION]`: of two arguments the first may be left out.
     if arguments.command == "rollback" and str(arguments.revision).lower().startswith("s3://"):
-        arguments.revision, arguments.url = None, arguments.revision
+        arguments.revision, arguments.url = arguments.url, arguments.revision
     url: str | None = arguments.url
     if url is None:
         return {}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 from s3_sync.publisher.airflow.check import Airflow, Passed
 from s3_sync.publisher.catalog import (
     ReleaseError,
+    RevisionError,
     find_release,
     incomplete,
     list_releases,
@@ -59,8 +61,8 @@ UNGUARDED = (
 )
 
 NEIGHBORS = (
-    "There are other files under this prefix ({}): pods that list it would take bundles for DAGs. "
-    "Releases want a prefix of their own."
+    "There are other files under this prefix ({}): whoever lists it, as `aws s3 sync` does, "
+    "takes bundles for DAGs. Releases want a prefix of their own."
 )
 
 
@@ -188,7 +190,7 @@ def _publish_lines(outcome: Outcome, store: Store, settings: Settings) -> list[s
         lines.append(f"Changes: {outcome.changes}")
         lines += outcome.changes.lines(NAMED)
         lines += _dag_lines(outcome.dags, NAMED)
-        lines.append(f"Before: {before}; `s3-sync rollback` goes back to it")
+        lines.append(f"Before: {before}; `s3-sync rollback {settings.source}` goes back to it")
     return lines
 
 
@@ -325,6 +327,10 @@ def _content_of(
         digests = digests_of(seen.files, progress.counter("Reading files", len(seen.files)))
         return text, content_of_folder(seen, digests), None
     is_turn = text in ("current", "previous")
+    if not is_turn and os.path.isdir(text):
+        raise RevisionError(
+            "release_unknown", f"{text!r} is a folder here", f"Write ./{text} for it."
+        )
     revision = _turn_of(store, text) if is_turn else resolve(store, text)
     kept = find_release(store, revision)
     if kept.manifest is None:
@@ -371,7 +377,7 @@ def _rollback(
     left = f"from {before} " if before else ""
     lines.append(f"{verb} {store.url} back {left}to {after}{what and f' ({what})'}")
     lines += _signed_lines(store) if result == "rolled_back" else []
-    lines += [f"`s3-sync rollback {before}` would undo that"] if before else []
+    lines += [f"`s3-sync rollback {before} {store.url}` would undo that"] if before else []
     return Report(lines, facts)
 
 

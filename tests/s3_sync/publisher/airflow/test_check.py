@@ -163,7 +163,7 @@ def test_a_python_that_is_not_there_is_an_error_that_names_the_setting(given: st
     error = failure(find_airflow, given, [], {"PATH": "/nowhere"})
 
     assert isinstance(error, SettingsError)
-    assert error.message.startswith(f"--airflow-python={given or 'python'!r}: ")
+    assert error.message.startswith(f"--airflow-python={given or 'python'!r} is not")
 
 
 @pytest.mark.parametrize("text", ["pandas", "package:", ":pandas", "module:pandas", "*"])
