@@ -247,7 +247,7 @@ def load(
 
     Args:
         instead: Names that people will type, mapped to the right ones; those without our prefix
-            may be somebody else's, and are refused only where the right one is not set.
+            may be of others, and are refused only where the right one is not set.
         check: Rules across settings; called when every single one is fine.
 
     Returns:
