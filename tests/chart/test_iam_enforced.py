@@ -97,7 +97,7 @@ def test_another_folder_is_not_for_s3_sync(users: Environments, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("name", "prefix", "other"),
-    [("s3-sync-publish.json", "dags", "logs"), ("remote-logs.json", "logs", "dags")],
+    [("s3-sync-publish.json", "dags-releases", "logs"), ("remote-logs.json", "logs", "dags")],
 )
 def test_writers_write_below_their_own_prefix_and_delete_nothing(
     users: Environments, name: str, prefix: str, other: str

@@ -55,6 +55,7 @@ def test_dev_and_prd_differ_where_they_must_and_nowhere_else() -> None:
         "roleArn",
         "s3Sync.gate",
         "s3Sync.interval",
+        "s3Sync.keyPath",
         "s3Sync.memoryLimit",
         "s3Sync.source",
         "s3Sync.tag",

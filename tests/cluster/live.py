@@ -22,7 +22,7 @@ from tests.cluster.substitutions import TASK_POD, WITH_AIRFLOW, Site, substitute
 from tests.support.airflow_runs import Notes, Runs
 from tests.support.databases import PASSWORD, USER, Database, Postgres
 from tests.support.fault_proxy import FaultProxy
-from tests.support.publishing import Publishing, write_files
+from tests.support.publishing import EXAMPLES_PREFIX, Publishing, write_files
 from tests.support.servers import MotoServer
 
 BUCKET = "my-airflow-bucket"
@@ -97,7 +97,8 @@ def live(airflow: str, ours: Images, folder: Path, name: str) -> Iterator[Live]:
         place = Namespace(name)
         api = stack.enter_context(Forwarder())
         kubernetes = stack.enter_context(Forwarder(_kubernetes()))
-        publisher = Publishing(moto, BUCKET, folder / "home")
+        settings = {"KEY_PATH": EXAMPLES_PREFIX}
+        publisher = Publishing(moto, BUCKET, folder / "home", settings)
         found = Live(api.endpoint, database, notes, place, s3, publisher, folder)
         found.publish("start")
         of_here = folder / "of-here.yaml"

@@ -25,7 +25,7 @@ from tests.cluster.reader import mark
 from tests.cluster.substitutions import TASK_POD, WITHOUT_AIRFLOW, Site, substitute
 from tests.support.bundles import MODULE
 from tests.support.kdc import Kdc
-from tests.support.publishing import Publishing, write_files
+from tests.support.publishing import EXAMPLES_PREFIX, Publishing, write_files
 from tests.support.servers import S3Server
 from tests.support.signing import Key
 
@@ -135,7 +135,8 @@ def publish(world: World, bucket: str, number: int) -> None:
     """
     folder = write_files(Path(tempfile.mkdtemp(dir=world.folder)), revision(number))
     private = world.key.write_private(world.folder / "sign.pem")
-    publishing = Publishing(world.s3, bucket, world.folder / "home")
+    settings = {"KEY_PATH": EXAMPLES_PREFIX}
+    publishing = Publishing(world.s3, bucket, world.folder / "home", settings)
     publishing.succeed("publish", folder, "--sign-key", private)
 
 

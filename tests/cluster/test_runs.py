@@ -13,7 +13,7 @@ from tests.cluster import images
 from tests.cluster.kubectl import Pod
 from tests.cluster.live import BUCKET, Live, live
 from tests.support.airflow_runs import TASKS
-from tests.support.publishing import PREFIX
+from tests.support.publishing import EXAMPLES_PREFIX
 
 pytestmark = pytest.mark.timeout(3_600)
 RUNS = 10
@@ -108,7 +108,9 @@ def test_a_version_that_is_gone_fails_the_task_and_its_log_says_why(airflow: Liv
     run = airflow.begin()
     finish(airflow, run)
     published(airflow, "newer")
-    airflow.s3.upstream.client().delete_object(Bucket=BUCKET, Key=PREFIX + manifest_key(old))
+    airflow.s3.upstream.client().delete_object(
+        Bucket=BUCKET, Key=EXAMPLES_PREFIX + manifest_key(old)
+    )
 
     airflow.clear(run, "third")
 

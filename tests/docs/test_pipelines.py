@@ -21,7 +21,7 @@ import yaml
 from scripts import lint_ci
 from tests.docs.code import ROOT
 from tests.support.daemon import VENV_BIN
-from tests.support.publishing import PREFIX, read_release, write_files
+from tests.support.publishing import EXAMPLES_PREFIX, PREFIX, read_release, write_files
 from tests.support.writable_s3 import WritableS3
 
 PAGE = (ROOT / "docs/how-to/publish-releases-from-ci.md").read_text()
@@ -184,8 +184,12 @@ def test_a_pipeline_publishes_with_what_its_ci_knows(
     )
 
     assert ran.returncode == 0, ran
-    assert FILES == read_release({key: stored.body for key, stored in bucket.objects.items()})
-    pointer = json.loads(bucket.objects[f"{PREFIX}current.json"].body)
+    objects = {
+        PREFIX + key.removeprefix(EXAMPLES_PREFIX): stored.body
+        for key, stored in bucket.objects.items()
+    }
+    assert FILES == read_release(objects)
+    pointer = json.loads(objects[f"{PREFIX}current.json"])
     assert ("1" * 40, "main", url) == (
         pointer["git"]["commit"],
         pointer["git"]["branch"],

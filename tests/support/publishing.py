@@ -21,6 +21,8 @@ from tests.support.daemon import S3_SYNC, VENV_BIN
 from tests.support.forked import ForkServer
 
 PREFIX = "dags/"
+EXAMPLES_PREFIX = "dags-releases/"
+"""Of releases in charts-snippets and the how-tos."""
 
 
 class Server(Protocol):

@@ -20,7 +20,7 @@ from tests.s3_sync.publisher.test_prune import releases
 from tests.support.fake_s3 import error, is_list
 from tests.support.faults import first
 from tests.support.loopback import Request
-from tests.support.publishing import PREFIX
+from tests.support.publishing import EXAMPLES_PREFIX, PREFIX
 from tests.support.releases import ABSENT
 from tests.support.writable_s3 import forbid_missing, is_completion, is_write
 
@@ -47,7 +47,8 @@ def asked_for(request: Request) -> Asked:
 
 
 def statements(name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((IAM / name).read_text())["Statement"]
+    text = (IAM / name).read_text().replace(EXAMPLES_PREFIX, PREFIX)
+    found: list[dict[str, Any]] = json.loads(text)["Statement"]
     return found
 
 

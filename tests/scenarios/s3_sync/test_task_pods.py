@@ -31,7 +31,7 @@ PUBLISHED = {
     "revision": REVISION,
     "published_at": 1_700_000_000.0,
     "files": 3,
-    "source": "s3://my-airflow-bucket/dags/",
+    "source": "s3://my-airflow-bucket/dags-releases/",
     "kind": "release",
     "layout": "snapshot",
 }
@@ -209,7 +209,7 @@ PINNED = {
     "release in the whole bucket": Given(
         json.dumps(PUBLISHED | {"source": "s3://my-airflow-bucket/"}), {"KEY_PATH": None}
     ),
-    "prefix with slashes": Given(settings={"KEY_PATH": "/dags/"}),
+    "prefix with slashes": Given(settings={"KEY_PATH": "/dags-releases/"}),
     "task with a pod of its own": Given(override={"team": "sales"}),
 }
 LEFT = {
@@ -226,9 +226,15 @@ LEFT = {
     "a revision that is a number": (Given(json.dumps(PUBLISHED | {"revision": 7})), "not publish"),
     "another prefix": (
         Given(settings={"KEY_PATH": "team-b/dags"}),
-        "it reads s3://my-airflow-bucket/team-b/dags, and the scheduler s3://my-airflow-bucket/dags/",
+        (
+            "it reads s3://my-airflow-bucket/team-b/dags, "
+            "and the scheduler s3://my-airflow-bucket/dags-releases/"
+        ),
     ),
-    "another bucket": (Given(settings={"AWS_BUCKET": "other"}), "it reads s3://other/dags"),
+    "another bucket": (
+        Given(settings={"AWS_BUCKET": "other"}),
+        "it reads s3://other/dags-releases",
+    ),
     "a task pod that lists": (
         Given(settings={"S3_SYNC_SOURCE": None}),
         "S3_SYNC_SOURCE of its init container s3-sync is not release",
