@@ -138,13 +138,7 @@ def costs(dags: int, results: Results) -> str:
     Return the table of one number of DAGs, and what its figures are made of.
     """
     rows = [row for what, found in situations(dags, results).items() for row in _rows(what, found)]
-    late = sorted(results.late_role_seconds)
-    late_text = (
-        f"From the creation of a role to its grant: {statistics.median(late):.0f} s in the median, "
-        f"{late[-1]:.0f} s at most (wall, {len(late)} times).\n"
-        if late
-        else ""
-    )
+    late_text = _late_text(sorted(results.late_role_seconds))
     return (
         f"{table(['', 'situation', 'CPU', 'median', 'times ours'], rows)}\n"
         f"Of the hour of sync-perm: {results.polls:.0f} polls of {seconds(min(results.poll))}, "
@@ -154,6 +148,21 @@ def costs(dags: int, results: Results) -> str:
         "At the start of a process Airflow takes "
         f"{seconds(min(results.definition))} to say what roles must have.\n{late_text}"
     )
+
+
+def _late_text(late: Sequence[float]) -> str:
+    """
+    Return how long roles that came late have waited, from the shortest to the longest.
+    """
+    if not late:
+        return ""
+    found = (
+        f"{statistics.median(late):.0f} s in the median, {late[-1]:.0f} s at most "
+        f"(wall, {len(late)} times)"
+        if len(late) > 1
+        else f"{late[0]:.0f} s (wall, once)"
+    )
+    return f"From the creation of a role to its grant: {found}.\n"
 
 
 def situations(dags: int, results: Results) -> dict[str, dict[str, Sequence[float]]]:
