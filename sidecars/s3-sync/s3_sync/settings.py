@@ -271,8 +271,9 @@ class Settings(GateSettings):
         "MAX_DELETE",
         percent,
         default="80%",
-        text="A listing without more than this share of the files, and more than 20, is held back "
-        "as a whole: a slip, more often than a wish. What has moved is not counted. 100%: never.",
+        text="If more than this share of the files, and more than 20, disappear at once, the "
+        "listing is held back: that is usually a mistake. What has moved is not counted. "
+        "100%: never.",
     )
     max_delete_hold_seconds: float = setting(
         "MAX_DELETE_HOLD",
