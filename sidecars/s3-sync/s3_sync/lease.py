@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 
-from s3_sync.keys import RESERVED
 from s3_sync.layouts.layout import Layout
 from s3_sync.layouts.open import open_layout
 from s3_sync.layouts.publish import restore
@@ -17,19 +16,33 @@ from s3_sync.metrics import SyncMetrics
 from s3_sync.result import Changes, CycleResult
 from s3_sync.settings import Settings
 from s3_sync.status import Status
+from s3_sync.tree.damage import damaged
+from s3_sync.tree.managed import load_managed
+from s3_sync.tree.parts import list_name, read_part
 from s3_sync.tree.published import Published
-from s3_sync.tree.volume import Volume, open_folders
+from s3_sync.tree.volume import (
+    LINK,
+    PUBLISHING,
+    SNAPSHOTS,
+    SNAPSHOTS_PATH,
+    Volume,
+    is_there,
+    open_folders,
+)
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.lock import TargetLock, read_holder
-from sidecar_runtime.volume.trees import FOLDER_FLAGS
+from sidecar_runtime.volume.snapshots import is_name
 
 LOCK = "lock"
 # A look at every file costs more than asking S3, so it is spread over cycles: by source, how many
 # files at least, and how many cycles at most for all of them.
 SCANS = {"listing": (500, 10), "release": (100, 6)}
 NAMED_FILES = 50
+# What another process publishes just now is neither as it was nor as it will be.
+OUTSIDE_LOOKS = 3
+OUTSIDE_PAUSE_SECONDS = 0.2
 
 log = get_logger("target")
 
@@ -61,6 +74,7 @@ class Lease:
             settings.source_kind,
             settings.revision or "",
             is_signed=settings.trusted_keys is not None,
+            filters=(settings.include, settings.exclude),
         )
         self.damaged: set[str] = set()
         self.torn: set[str] = set()
@@ -70,7 +84,7 @@ class Lease:
         """
         Who has the target while we have not, in words.
         """
-        return f"pid {self._holder.get('pid')} on {self._holder.get('host')}"
+        return _named(self._holder)
 
     def acquire(self) -> Layout | None:
         """
@@ -82,7 +96,7 @@ class Lease:
         try:
             return self._acquire()
         except OSError:
-            self._peek()
+            self._look_from_outside()
             raise
 
     def close(self) -> None:
@@ -114,6 +128,18 @@ class Lease:
         if not found <= self.damaged:  # where there is one there are more
             found = layout.shown.damaged(iter(files))
         self.damaged |= found
+
+    def glance(self, layout: Layout) -> bool:
+        """
+        Whether nobody has removed what consumers see, by a few looks and one file by turns.
+        """
+        if layout.shown is None or not self._is_current() or layout.problem:
+            return False
+        path = next(self._scan, None)
+        if path is None:
+            self._scan = iter(list(layout.shown.managed.files))
+            path = next(self._scan, None)
+        return path is None or not layout.shown.damaged(iter((path,)))
 
     def look_at_all(self, layout: Layout) -> None:
         """
@@ -197,13 +223,15 @@ class Lease:
             self.close()
         root, state = open_folders(self._settings.dest_path)
         try:
-            if not self._lock.try_acquire(LOCK, state):
-                self.close()
-                self._stand_by(state)
-                return None
+            is_ours = self._lock.try_acquire(LOCK, state)
+            holder = {} if is_ours else read_holder(LOCK, state)
         finally:
             os.close(state)
             os.close(root)
+        if not is_ours:
+            self.close()
+            self._stand_by(holder)
+            return None
         self._holder = {}
         if self._layout is None:
             self._volume = Volume(self._settings.dest_path, fsync=self._settings.fsync)
@@ -231,6 +259,7 @@ class Lease:
         elif layout.revision:
             self.published.correct(layout.revision)
         shown = layout.shown.managed.files if layout.shown else {}
+        self.published.count(len(shown))
         self._scan = iter(())
         self.damaged = layout.shown.damaged(iter(shown)) if layout.shown else set()
         if layout.is_atomic and layout.shown and self._settings.delete == "none":
@@ -245,31 +274,73 @@ class Lease:
         self._metrics.last_publish.set(self.published.at or 0)
         return layout
 
-    def _stand_by(self, state: int) -> None:
+    def _stand_by(self, holder: Mapping[str, object]) -> None:
         """
-        Wait for another process: ready if what it publishes is there.
+        Wait for another process: ready if what it publishes is there, and is what is set here.
         """
-        holder = read_holder(LOCK, state)
+        self._look_from_outside()
+        problem = ""
+        if self.published.is_of_others:
+            problem = "it publishes another source, layout or revision than is set here"
+            self._status.readiness = Readiness(
+                False, problem=f"{_named(holder)} has the folder: {problem}"
+            )
         if holder != self._holder:
             self._holder = holder
-            log.info("target_waiting", holder=self.holder)
-        self.published.read(state)
-        self._status.readiness = self.published.readiness(())
+            say = log.warning if problem else log.info
+            say("target_waiting", holder=self.holder, **({"problem": problem} if problem else {}))
         self._status.show(waiting_for=self.holder)
 
-    def _peek(self) -> None:
+    def _look_from_outside(self) -> None:
         """
-        Take over what is published on a volume that we may not write.
+        Say whether what is published is there, in a folder that another process writes, or nobody
+        can.
         """
-        if self._layout is not None:
-            return
-        with suppress(OSError):
-            state = os.open(f"{self._settings.dest_path}/{RESERVED}", FOLDER_FLAGS)
+        path = self._settings.dest_path
+        for _ in range(OUTSIDE_LOOKS):
             try:
-                self.published.read(state)
-            finally:
-                os.close(state)
-            self._status.readiness = self.published.readiness(())
+                with read_part(path, "") as (state, root):
+                    self.published.read(state)
+                    damaged, problem = self._damaged_from_outside(root, state)
+            except OSError as error:
+                problem = f"{path} cannot be read: {error.strerror}"
+                self._status.readiness = Readiness(False, problem=problem)
+                return
+            if not (damaged or problem or self.published.missing):
+                break
+            time.sleep(OUTSIDE_PAUSE_SECONDS)
+        self._status.readiness = self.published.readiness(damaged, problem)
+
+    def _damaged_from_outside(self, root: int, state: int) -> tuple[set[str], str]:
+        """
+        Return which files are not as they were published, and what else is wrong.
+        """
+        if self.published.at is None:
+            return set(), ""
+        part = ""
+        if self._settings.layout == "snapshot":
+            name = self.published.name
+            part = f"{SNAPSHOTS}/{name}"
+            if not is_name(name) or _read_link(root) != f"{SNAPSHOTS_PATH}/{name}":
+                return set(), f"{LINK} does not show the published revision"
+        elif is_there(PUBLISHING, state):
+            return set(), "a part of a revision is in place"
+        with read_part(self._settings.dest_path, part) as (above, folder):
+            files, is_lost = load_managed(above, folder, list_name(part), is_shared=not part)
+            self.published.count(len(files))
+            problem = "nobody knows any more which files there should be" if is_lost else ""
+            return damaged(files, files, folder), problem
+
+
+def _read_link(root: int) -> str:
+    try:
+        return os.readlink(LINK, dir_fd=root)
+    except OSError:
+        return ""
+
+
+def _named(holder: Mapping[str, object]) -> str:
+    return f"pid {holder.get('pid')} on {holder.get('host')}"
 
 
 def _some(paths: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ What a cycle has done, and what went wrong with single files.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from s3_sync.tree.volume import VOLUME_ERRORS
@@ -43,6 +43,29 @@ class Changes:
         self.changed += other.changed
         self.deleted += other.deleted
         return self
+
+    def after(self, earlier: Changes) -> Changes:
+        """
+        Return what these and earlier ones are together.
+        """
+        both = {
+            ("added", "changed"): "added",
+            ("added", "deleted"): "",
+            ("deleted", "added"): "changed",
+        }
+        kinds = dict(earlier._kinds())
+        for path, kind in self._kinds():
+            kinds[path] = both.get((kinds.get(path, ""), kind), kind)
+        found = Changes()
+        for path, kind in kinds.items():
+            if kind:
+                getattr(found, kind).append(path)
+        return found
+
+    def _kinds(self) -> Iterator[tuple[str, str]]:
+        for kind in ("added", "changed", "deleted"):
+            for path in getattr(self, kind):
+                yield path, kind
 
     def counts(self) -> dict[str, int]:
         """

@@ -69,7 +69,7 @@ class Order(Generic[C]):
         plan: The part of the state that the target does not have.
         damaged: Managed paths that were changed on disk.
         blocked: Paths where something was in the way the last time.
-        begin: Called before the first file is replaced, where all of them belong together.
+        begin: Called before the first file is replaced or deleted; more often does no harm.
         awaited: Where what is to be deleted has moved: it stays while its new place lacks.
         result: Takes what is done, also where it ends in an error.
     """

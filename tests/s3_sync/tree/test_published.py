@@ -174,6 +174,34 @@ def test_a_record_that_is_damaged_or_of_another_source_counts_as_none(
     assert not published.readiness(()).ready
 
 
+def test_takes_over_a_record_of_0_1(state: Path) -> None:
+    """It had complete revisions on record, and no other."""
+    names = ("revision", "published_at", "files", "source", "kind", "layout")
+    (state / NAME).write_text(json.dumps({name: GOOD[name] for name in names}))
+
+    published = read(state)
+
+    assert published.readiness(()).ready
+    assert ("r1", "r1", "r1", 0) == (
+        published.revision, published.aim, published.name, published.lacking
+    )  # fmt: skip
+
+
+def test_what_was_published_with_other_filters_is_a_part(volume: Volume) -> None:
+    before = Published(SOURCE, "in-place", filters=(("*.py",), ()))
+    before.record(volume, Fence(), {}, name="r7", aim="r7", files=3)
+    now = Published(SOURCE, "in-place", filters=((), ()))
+
+    now.read(volume.state)
+
+    found = now.readiness(())
+    assert (True, "") == (found.ready, found.revision)
+    assert "S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE" in found.shortfall
+    now.record(volume, Fence(), {}, name="r7", aim="r7", files=3)
+    now.read(volume.state)
+    assert ("r7", "") == (now.revision, now.readiness(()).shortfall)
+
+
 @pytest.mark.parametrize(
     ("written", "layout", "counts"),
     [

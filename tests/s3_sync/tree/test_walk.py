@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from s3_sync.tree.damage import is_real_folder
 from s3_sync.tree.managed import Managed, ManagedList
 from s3_sync.tree.walk import Blocked, Walk
 from tests.runtime.recording import Log
@@ -152,22 +153,24 @@ def test_a_folder_is_real_unless_it_or_one_above_it_is_a_symlink(ground: Ground)
     ground.make("a/b/c/d")
     (ground.folder / "link").symlink_to("a")
     (ground.folder / "a/b/link").symlink_to("c")
-    known = {"": True}
+    root, known = os.open(ground.folder, os.O_PATH), {"": True}
 
     found = {
-        folder: ground.walk.is_real_folder(folder, known)
+        folder: is_real_folder(folder, root, known)
         for folder in ("", "a", "a/b/c", "link", "link/b", "link/b/c", "a/b/link", "a/b/c/d")
     }
 
+    os.close(root)
     assert ["", "a", "a/b/c"] == [folder for folder, is_real in found.items() if is_real]
 
 
 def test_what_is_known_of_a_folder_is_not_asked_again(ground: Ground) -> None:
-    known = {"": True, "gone": True}
+    root, known = os.open(ground.folder, os.O_PATH), {"": True, "gone": True}
 
-    assert ground.walk.is_real_folder("gone", known)
+    assert is_real_folder("gone", root, known)
     with pytest.raises(FileNotFoundError):
-        ground.walk.is_real_folder("missing", known)
+        is_real_folder("missing", root, known)
+    os.close(root)
 
 
 # --- making way

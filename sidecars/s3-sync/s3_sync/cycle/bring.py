@@ -4,18 +4,22 @@ Bringing the tree up to date with a state of the source, as far as it can be rea
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from s3_sync.cycle.deletions import DeletionBrake
 from s3_sync.cycle.unread import Unread
+from s3_sync.digest import Content
 from s3_sync.layouts.layout import Layout
 from s3_sync.lease import Lease
 from s3_sync.metrics import SyncMetrics
 from s3_sync.plan import Plan, make_plan
-from s3_sync.result import CycleResult
+from s3_sync.result import Changes, CycleResult
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.settings import Settings
 from s3_sync.source import Order, Source, State
+from s3_sync.tree.managed import Managed
+from s3_sync.tree.published import UNFINISHED
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.errors import TargetError
@@ -46,6 +50,9 @@ class Bringer:
         self._brake = brake
         # What has moved and stays, because its new place could not be read.
         self._awaited: dict[str, str] = {}
+        # Whether consumers see the plan done file by file; what they saw of those that failed.
+        self._is_begun = False
+        self._interrupted = Changes()
         self.blocked: set[str] = set()
 
     async def bring(self, layout: Layout, state: State[Any], fence: Fence) -> CycleResult:
@@ -78,9 +85,10 @@ class Bringer:
             plan = plan._replace(delete=tuple(gone))
         plan = self._spare(layout, state, plan)
         order = self._order(layout, state, plan, fence)
-        result = order.result
+        result, is_done, self._is_begun = order.result, False, False
         try:
             await self._source.bring(order)
+            is_done = True
             if self._source.is_divisible:
                 news = result.failed.keys() | self._unread.errors.keys()
                 tried = [path for path in plan.publish if path in news]
@@ -99,6 +107,12 @@ class Bringer:
                 count(self._metrics, result)
             if not fence.is_revoked:
                 layout.tree.end_cycle(fence)
+                if not layout.is_atomic:
+                    result.changes = result.changes.after(self._interrupted)
+                    self._interrupted = Changes() if is_done else result.changes
+                    if self._is_begun and not is_done:
+                        with suppress(OSError):  # what it said before is true, too
+                            self._mark(layout, state, plan, fence)
         self._lease.look_again(layout)
         if self._source.is_divisible:
             result.lacking = {**self._unread.errors, **unsure}
@@ -147,9 +161,7 @@ class Bringer:
         same = tuple(
             path
             for path in self._damaged(layout)
-            if (entry := state.wanted.get(path))
-            and (held := files.get(path))
-            and (entry.etag, entry.size_bytes) == (held.etag, held.size_bytes)
+            if (entry := state.wanted.get(path)) and _is_held(files.get(path), entry)
         )
         if same:
             order = self._order(layout, state, Plan(same, ()), fence)
@@ -157,6 +169,38 @@ class Bringer:
             count(self._metrics, order.result)
             self._lease.look_again(layout)
             self._lease.repair(layout, fence)
+
+    def _begin(self, layout: Layout, state: State[Any], plan: Plan, fence: Fence) -> None:
+        """
+        Note that consumers see neither what was published nor what is to be, from now on.
+
+        A single file needs no note, as it is replaced in one step.
+        """
+        if not self._source.is_divisible:
+            layout.begin(state.revision, fence)
+        elif not self._is_begun:
+            self._is_begun = True
+            self._mark(layout, state, plan, fence)
+
+    def _mark(self, layout: Layout, state: State[Any], plan: Plan, fence: Fence) -> None:
+        """
+        Put on record how much of a plan is still to be done, where consumers see a part of it.
+        """
+        published, files = self._lease.published, layout.tree.managed.files
+        if layout.is_atomic or published.at is None:
+            return
+        lacking = sum(path in files for path in plan.delete) + sum(
+            not _is_held(files.get(path), state.wanted[path]) for path in plan.publish
+        )
+        if lacking > 1 or published.name == UNFINISHED:
+            self._lease.record(
+                layout,
+                fence,
+                Changes(),
+                name=UNFINISHED,
+                aim=state.revision,
+                lacking=max(1, lacking),
+            )
 
     def _damaged(self, layout: Layout) -> set[str]:
         return self._lease.torn if layout.is_atomic else self._lease.damaged
@@ -169,7 +213,7 @@ class Bringer:
             fence,
             damaged=self._damaged(layout),
             blocked=self.blocked,
-            begin=lambda: layout.begin(state.revision, fence),
+            begin=lambda: self._begin(layout, state, plan, fence),
             awaited=self._awaited,
             result=CycleResult(before=self._unread.errors),
         )
@@ -183,6 +227,10 @@ def count(metrics: SyncMetrics, result: CycleResult) -> None:
     metrics.deleted.inc(result.deleted)
     metrics.healed.inc(result.healed)
     metrics.downloaded.inc(result.downloaded_bytes)
+
+
+def _is_held(held: Managed | None, wanted: Content) -> bool:
+    return held is not None and (held.etag, held.size_bytes) == (wanted.etag, wanted.size_bytes)
 
 
 def _unsure(path: str) -> ObjectError:

@@ -81,9 +81,13 @@ class Session:
 
     def glance(self) -> bool:
         """
-        Whether a cycle would find nothing new, by one request; the disk is not looked at.
+        Whether a cycle would find nothing new, by one request and a look at one file.
         """
-        return (self._has_failed or self._reconciler.is_at_rest) and self._source.glance()
+        if self._has_failed:
+            return self._source.glance()
+        if self._layout is None or not self._reconciler.is_at_rest:
+            return False
+        return self._lease.glance(self._layout) and self._source.glance()
 
     @property
     def can_wait_for_news(self) -> bool:

@@ -246,7 +246,10 @@ class Reconciler:
             published.fallback,
         )
         is_changed = done.published or done.adopted or done.deleted or done.healed
-        if is_news or is_changed or state.revision != published.aim or layout.problem:
+        is_open = published.is_filtered or published.missing or layout.problem
+        if layout.shown is not None:
+            is_open = is_open or len(layout.shown.managed.files) != published.files
+        if is_news or is_changed or is_open or state.revision != published.aim:
             self._lease.record(
                 layout,
                 fence,

@@ -76,7 +76,7 @@ class ListingApplier:
             is_full = True
         if is_full and plan.delete:
             log.warning("target_full", files_to_delete=len(plan.delete))
-            self._order.delete_all()
+            self._delete_all()
             self._too_large.clear()
             await self._publish_all([path for path in plan.publish if self._is_open(path)])
         for path in self._too_large:
@@ -84,7 +84,12 @@ class ListingApplier:
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             what = f"cannot write {path!r}, of {size_bytes} bytes, to {self._target.path}"
             self._result.fail(path, explain_os_error(full, what))
-        self._order.delete_all()
+        self._delete_all()
+
+    def _delete_all(self) -> None:
+        if self._order.plan.delete:
+            self._order.begin()
+            self._order.delete_all()
 
     async def _publish_all(self, publish: Sequence[str]) -> None:
         await self._each(publish)
@@ -167,6 +172,7 @@ class ListingApplier:
         download = Download(entry.key, entry.size_bytes, self._target.staging.open)
         try:
             await self._load(path, entry, download)
+            self._order.begin()
             return self._target.publish(path, entry, download, self._fence, self._is_wanted)
         finally:
             if download.staging is not None:

@@ -5,7 +5,8 @@ The target folder and the parts of `.s3-sync` that are kept like it: where each 
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from s3_sync.keys import RESERVED
 from s3_sync.tree.managed import NAME as MANAGED
@@ -34,6 +35,29 @@ def open_part(part: str, volume: Volume, stack: ExitStack) -> tuple[int, int]:
     return above, folder
 
 
+@contextmanager
+def read_part(path: str, part: str) -> Iterator[tuple[int, int]]:
+    """
+    Open a part as :func:`open_part`, of a target that is not ours, without touching it.
+
+    Raises:
+        OSError: Something of the way is not there, or no folder.
+    """
+    with ExitStack() as stack:
+
+        def enter(name: str, above: int | None = None, flags: int = FOLDER_FLAGS) -> int:
+            folder = os.open(name, flags, dir_fd=above)
+            stack.callback(os.close, folder)
+            return folder
+
+        root = enter(path, flags=os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        above = enter(RESERVED, root)
+        folder = root if not part else above
+        for name in part.split("/") if part else ():
+            above, folder = folder, enter(name, folder)
+        yield above, folder
+
+
 def read_target(
     path: str, part: str, *, with_foreign: bool
 ) -> tuple[dict[str, Managed], list[str]]:
@@ -43,20 +67,9 @@ def read_target(
     Args:
         part: As of :class:`Target`.
     """
-    with ExitStack() as stack:
-
-        def enter(name: str, above: int) -> int:
-            folder = os.open(name, FOLDER_FLAGS, dir_fd=above)
-            stack.callback(os.close, folder)
-            return folder
-
-        try:
-            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, folder)
-            above = enter(RESERVED, folder)
-            if part:
-                folder = enter(part, above)
+    try:
+        with read_part(path, part) as (above, folder):
             managed, _ = load_managed(above, folder, list_name(part), is_shared=not part)
-        except (FileNotFoundError, NotADirectoryError):
-            return {}, []
-        return managed, foreign_files(folder, managed) if with_foreign else []
+            return managed, foreign_files(folder, managed) if with_foreign else []
+    except (FileNotFoundError, NotADirectoryError):
+        return {}, []

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from s3_sync.tree.managed import Managed
@@ -24,6 +24,8 @@ LATEST = 10_000_000_000
 
 # How the names of snapshots begin that are not all of a revision.
 PARTIAL = "partial-"
+UNFINISHED = f"{PARTIAL}unfinished"
+"""A change of which some files are in place; no snapshot is called so."""
 
 
 def is_partial(name: str) -> bool:
@@ -51,6 +53,7 @@ class Published:
         kind: ``listing`` or ``release``.
         pin: The one revision that counts; empty for any.
         is_signed: Whether only what was signed counts.
+        filters: Which keys are taken; what was published by others is a part.
 
     Attributes:
         revision: Of the source when all of it was published; empty where nothing is, or a part.
@@ -59,6 +62,10 @@ class Published:
         lacking: How many files of the source are not there as it has them; 0 where it is complete.
         fallback: The revision that the gate refused, where this one is published instead.
         at: Unix time of that publish; None where nothing is.
+        files: How many there were after it.
+        missing: How many of them are not even listed any more.
+        is_filtered: Whether the filters were others then.
+        is_of_others: Whether what is on record does not count, because of what is set here.
     """
 
     def __init__(
@@ -69,8 +76,10 @@ class Published:
         pin: str = "",
         *,
         is_signed: bool = False,
+        filters: Sequence[Sequence[str]] = (),
     ) -> None:
         self._where: dict[str, object] = {"source": source, "kind": kind, "layout": layout}
+        self._filters = [list(globs) for globs in filters] if any(filters) else []
         if is_signed:
             self._where["signed"] = True
         self._pin = pin
@@ -88,18 +97,31 @@ class Published:
         """
         self._clear()
         facts = read_facts(NAME, state)
-        if any(facts.get(name) != value for name, value in self._where.items()):
+        revision = facts.get("revision")
+        self.is_of_others = bool(facts) and (
+            any(facts.get(name) != value for name, value in self._where.items())
+            or bool(self._pin and revision != self._pin)
+        )
+        if self.is_of_others or not isinstance(revision, str):
             return
-        texts = [facts.get(name) for name in ("revision", "aim", "name", "fallback")]
-        revision, aim, name, fallback = (t if isinstance(t, str) else "" for t in texts)
+        is_of_0_1 = facts.keys().isdisjoint(("aim", "name", "lacking"))
+        if is_of_0_1 and self._where["kind"] == "listing":  # its releases have other names
+            facts = {**facts, "aim": revision, "name": revision, "lacking": 0}
+        texts = [facts.get(name) for name in ("aim", "name", "fallback")]
+        aim, name, fallback = (text if isinstance(text, str) else "" for text in texts)
         lacking, at = facts.get("lacking"), facts.get("published_at")
-        if not name or (self._pin and revision != self._pin):
+        if not name:
             return
         if not isinstance(lacking, int) or (lacking == 0) != bool(revision):
             return
         if isinstance(at, int | float) and 0 < at < LATEST:
             self.revision, self.aim, self.name = revision, aim, name
             self.lacking, self.fallback, self.at = lacking, fallback, float(at)
+            files = facts.get("files")
+            self.files = files if isinstance(files, int) else 0
+            self.is_filtered = facts.get("filters", []) != self._filters
+            if self.is_filtered:
+                self.revision = ""
 
     def record(
         self,
@@ -132,10 +154,19 @@ class Published:
             "files": files,
             **changes,
             **self._where,
+            **({"filters": self._filters} if self._filters else {}),
         }
         volume.write_state(NAME, json.dumps(facts).encode() + b"\n", fence)
         self.revision, self.aim, self.name = revision, aim, name
         self.lacking, self.fallback, self.at = lacking, fallback, at
+        self.files, self.missing = files, 0
+        self.is_filtered = False
+
+    def count(self, files: int) -> None:
+        """
+        Take over how many files are listed: a list forgets its last one where that is gone.
+        """
+        self.missing = max(0, self.files - files) if self.name != UNFINISHED else 0
 
     def correct(self, name: str) -> None:
         """
@@ -149,7 +180,7 @@ class Published:
             self.name = name
             self.revision, self.lacking = ("", 1) if is_partial(name) else (name, 0)
             self.aim = self.revision
-            self.fallback = ""
+            self.fallback, self.files = "", 0
 
     def void(self, volume: Volume) -> None:
         """
@@ -165,8 +196,8 @@ class Published:
         """
         if self.at is None:
             return Readiness(False, problem="nothing of this source is published yet")
-        if damaged and not problem:
-            problem = f"{len(damaged)} published files are missing or altered on disk"
+        if (wrong := len(damaged) + self.missing) and not problem:
+            problem = f"{wrong} published files are missing or altered on disk"
         return Readiness(not problem, self.revision, self.at, problem, self.shortfall)
 
     @property
@@ -175,6 +206,8 @@ class Published:
         What it is short of, in words; empty where it is all of the newest revision.
         """
         said = []
+        if self.is_filtered:
+            said.append("S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE was another when this was published")
         if self.lacking:
             files = "file is" if self.lacking == 1 else "files are"
             said.append(f"{self.lacking} {files} not here as the source has them")
@@ -184,5 +217,6 @@ class Published:
 
     def _clear(self) -> None:
         self.revision = self.aim = self.name = self.fallback = ""
-        self.lacking = 0
+        self.lacking = self.files = self.missing = 0
         self.at = None
+        self.is_of_others = self.is_filtered = False

@@ -13,6 +13,7 @@ from functools import cache
 
 from s3_sync.digest import Content, has_digest, is_executable, md5_of
 from s3_sync.keys import RESERVED
+from s3_sync.tree.damage import damaged
 from s3_sync.tree.dates import SECOND_NS, Dates
 from s3_sync.tree.download import Download
 from s3_sync.tree.managed import Managed, ManagedList
@@ -96,23 +97,7 @@ class Target:
         """
         Return those of the managed paths that are not on disk as they were published.
         """
-        files, folder = self.managed.files, self.folder
-        is_real = {"": True}  # by folder: neither it nor one above it is a symlink
-        found = set()
-        for path in paths:
-            held = files.get(path)
-            if held is None:
-                continue
-            above = path.rpartition("/")[0]
-            try:
-                if not (
-                    (is_real.get(above) or self._walk.is_real_folder(above, is_real))
-                    and held.matches(os.lstat(path, dir_fd=folder))
-                ):
-                    found.add(path)
-            except OSError:
-                found.add(path)
-        return found
+        return damaged(self.managed.files, paths, self.folder)
 
     def is_bare(self) -> bool:
         """

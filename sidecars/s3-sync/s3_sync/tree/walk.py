@@ -105,15 +105,6 @@ class Walk:
         finally:
             os.close(fd)
 
-    def is_real_folder(self, folder: str, known: dict[str, bool]) -> bool:
-        answer = known.get(folder)
-        if answer is None:
-            answer = self.is_real_folder(folder.rpartition("/")[0], known) and stat.S_ISDIR(
-                os.stat(folder, dir_fd=self._root, follow_symlinks=False).st_mode
-            )
-            known[folder] = answer
-        return answer
-
     def is_blocked(self, path: str, wanted: Wanted) -> bool:
         """
         Whether something that is not ours is in the way of a path; changes nothing.

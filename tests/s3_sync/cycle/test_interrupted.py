@@ -1,0 +1,149 @@
+"""In place, files are replaced one by one: a change that does not come to its end is a part."""
+
+import json
+from typing import Any
+
+import pytest
+
+from s3_sync.tree.published import NAME, Published
+from s3_sync.tree.target import Target
+from tests.s3_sync.process import Process
+from tests.support.fake_s3 import FakeS3, error, is_get
+from tests.support.loopback import Match, Request
+
+FILES = 40
+READ = 12
+
+
+def put(s3: FakeS3, version: int, files: int = FILES) -> None:
+    for number in range(files):
+        s3.put(f"{number:02}.py", b"v = %d\n" % version)
+
+
+def record(process: Process) -> dict[str, object]:
+    found: dict[str, object] = json.loads((process.folder / ".s3-sync" / NAME).read_text())
+    return found
+
+
+def new_files(process: Process) -> int:
+    return sum(content == b"v = 2\n" for content in process.shown.values())
+
+
+@pytest.fixture
+def one(s3: FakeS3, process: Process) -> Process:
+    """A sidecar that has published the first version; there is a second."""
+    put(s3, 1)
+    process.run({})
+    put(s3, 2)
+    return process
+
+
+def after(count: int, match: Match) -> Match:
+    """All that match, but the first of them."""
+    left = [count]
+
+    def is_later(request: Request) -> bool:
+        left[0] -= match(request)
+        return match(request) and left[0] < 0
+
+    return is_later
+
+
+def interrupt(s3: FakeS3, process: Process) -> None:
+    """Let S3 fail for all after some objects."""
+    s3.inject(error(500, "InternalError"), after(READ, is_get()))
+    process.fail()
+
+
+def test_what_S3_interrupts_is_a_part_and_named_so(s3: FakeS3, one: Process) -> None:
+    interrupt(s3, one)
+
+    lacking = FILES - new_files(one)
+    for _ in range(2):
+        assert 0 < lacking < FILES
+        assert (True, "") == (one.is_ready, one.revision)
+        assert f"{lacking} files are not here as the source has them" in one.readiness.shortfall
+        assert 1 == one.metric("s3_sync_partial")
+        assert ("", lacking) == (record(one)["revision"], record(one)["lacking"])
+        one.restart({})
+        s3.inject(error(500, "InternalError"))  # and cannot even be listed now
+        one.fail()
+
+
+def test_the_cycle_that_ends_it_tells_of_all_that_has_changed(s3: FakeS3, one: Process) -> None:
+    interrupt(s3, one)
+    s3.heal()
+    s3.put("new.py", b"")
+    s3.delete("00.py")
+
+    one.cycle()
+
+    assert (FILES, "") == (len(one.shown), one.readiness.shortfall)
+    change = one.details["last_change"]
+    assert isinstance(change, dict)
+    assert ["1", str(FILES - 1), "1"] == [
+        change[kind].partition(":")[0] for kind in ("added", "changed", "deleted")
+    ]
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_process_that_is_killed_leaves_a_part(
+    one: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, left = Target.publish, [READ]
+
+    def killed(*given: object) -> bool:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return publish(*given)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "publish", killed)
+        patch.setattr(Target, "end_cycle", killed)  # nor does it come to its last words
+        with pytest.raises(Killed):
+            one.cycle()
+    one.stop()
+    one.start({})
+    one.s3.inject(error(500, "InternalError"))
+
+    one.fail()
+
+    assert READ == new_files(one)
+    assert (True, "") == (one.is_ready, one.revision)
+    assert one.readiness.shortfall
+
+
+def test_where_nothing_was_replaced_the_name_stays(s3: FakeS3, one: Process) -> None:
+    before, revision = record(one), one.revision
+    s3.inject(error(500, "InternalError"), is_get())
+
+    one.fail()
+
+    assert (before, revision, "") == (record(one), one.revision, one.readiness.shortfall)
+
+
+def test_one_file_is_replaced_in_one_step_and_needs_no_note(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, 1)
+    process.run({})
+    names: list[object] = []
+    record_it = Published.record
+
+    def noted(*given: Any, **facts: Any) -> None:
+        names.append(facts["name"])
+        record_it(*given, **facts)
+
+    monkeypatch.setattr(Published, "record", noted)
+    put(s3, 2, files=1)
+    process.cycle()
+    assert [process.revision] == names
+
+    put(s3, 2, files=2)
+    s3.put("new.py", b"")
+    process.cycle()
+    assert ["partial-unfinished", process.revision] == names[1:]

@@ -1,0 +1,157 @@
+"""What is said of a folder that another process writes, that nobody can write, or that is gone."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from s3_sync import lease
+from tests.s3_sync.process import Process
+from tests.support.fake_s3 import FakeS3, error
+from tests.support.shelf import RELEASE, Shelf
+
+LAYOUTS = [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}]
+KEYS = {"KEY_PATH": "dags"}
+
+
+@pytest.fixture(autouse=True)
+def bucket(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.py", "b/c.py"):
+        s3.put(f"dags/{name}", b"v = 1\n")
+    monkeypatch.setattr(lease, "OUTSIDE_PAUSE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def other(s3: FakeS3, process: Process) -> Iterator[Process]:
+    """Another sidecar on the same folder."""
+    other = Process(s3, process.folder)
+    yield other
+    other.stop()
+
+
+def files_of(process: Process) -> Path:
+    current = process.folder / "current"
+    return current.resolve() if current.is_symlink() else process.folder
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_stand_by_is_ready_while_all_is_there(
+    process: Process, other: Process, layout: dict[str, str]
+) -> None:
+    process.run(KEYS | layout)
+
+    assert "waiting" == other.run(KEYS | layout).result
+    assert (True, process.revision) == (other.is_ready, other.revision)
+    (files_of(process) / "b/c.py").unlink()
+    other.cycle()
+    assert not other.is_ready
+    assert "1 published files are missing" in other.problem
+    process.cycle()
+    other.cycle()
+    assert other.is_ready
+
+
+def test_a_stand_by_looks_at_the_link(process: Process, other: Process) -> None:
+    settings = KEYS | {"S3_SYNC_LAYOUT": "snapshot"}
+    process.run(settings)
+    other.run(settings)
+
+    (process.folder / "current").unlink()
+    other.cycle()
+
+    assert "current does not show the published revision" == other.problem
+
+
+@pytest.mark.parametrize("change", [{"KEY_PATH": "other"}, {"S3_SYNC_LAYOUT": "snapshot"}])
+def test_a_stand_by_says_that_another_source_or_layout_is_published(
+    process: Process, other: Process, change: dict[str, str]
+) -> None:
+    process.run(KEYS)
+
+    other.run(KEYS | change)
+
+    assert not other.is_ready
+    assert "publishes another source, layout or revision than is set here" in other.problem
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_start_on_a_volume_that_cannot_be_written_looks_at_the_files(
+    process: Process, monkeypatch: pytest.MonkeyPatch, layout: dict[str, str]
+) -> None:
+    process.run(KEYS | layout)
+    process.stop()
+
+    def read_only(path: str) -> tuple[int, int]:
+        raise OSError(errno.EROFS, "Read-only file system", path)
+
+    monkeypatch.setattr(lease, "open_folders", read_only)
+    process.start(KEYS | layout)
+    process.fail()
+    assert process.is_ready
+
+    (files_of(process) / "a.py").write_bytes(b"")
+    process.fail()
+    assert not process.is_ready
+
+
+@pytest.mark.parametrize("name", ["a.py", "b/c.py"])
+def test_a_start_misses_the_file_that_was_published_last_too(
+    s3: FakeS3, process: Process, name: str
+) -> None:
+    """The list forgets its last line where that file is not there: it may never have come."""
+    process.run(KEYS)
+    process.stop()
+    (process.folder / name).unlink()
+    s3.inject(error(500, "InternalError"))
+
+    process.start(KEYS)
+    process.fail()
+
+    assert "1 published files are missing or altered on disk" == process.problem
+    s3.heal()
+    process.cycle()
+    assert (True, "") == (process.is_ready, process.problem)
+
+
+GONE = {
+    "a file": lambda path: path.write_bytes(b""),
+    "a dangling link": lambda path: path.symlink_to(path.parent / "nowhere" / "below"),
+    "a link to itself": lambda path: path.symlink_to(path),
+}
+
+
+@pytest.mark.parametrize("instead", GONE)
+def test_a_folder_that_is_gone_and_cannot_be_made_is_not_ready(
+    process: Process, instead: str
+) -> None:
+    process.run(KEYS)
+    assert process.is_ready
+    shutil.rmtree(process.folder)
+    GONE[instead](process.folder)
+
+    process.fail()
+
+    assert not process.is_ready
+    assert f"{process.folder} cannot be read" in process.problem
+    process.folder.unlink()
+
+
+@pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}])
+def test_a_poll_of_releases_sees_that_the_volume_was_emptied(
+    s3: FakeS3, process: Process, layout: dict[str, str]
+) -> None:
+    Shelf.at(s3).publish({"a.py": b"v = 1\n", "b.py": b"v = 1\n"})
+    process.run(KEYS | RELEASE | layout)
+    process.cycle()
+    for _ in range(3):
+        assert process.glance()
+
+    for path in files_of(process).glob("*.py"):
+        path.unlink()
+
+    assert not process.glance()
+    s3.inject(error(500, "InternalError"))
+    process.fail()
+    assert bool(layout) is process.is_ready  # behind snapshots there is another name of each file
