@@ -1,7 +1,8 @@
 """Older releases, cycle by cycle: a cycle that was abandoned, a folder that others change."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,30 @@ def test_an_abandoned_cycle_keeps_nothing_and_leaves_nothing(stage: Stage) -> No
             layout.keep(REVISION, target, fence)
 
     assert {"b" * 64} == stage.snapshots
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "replaced": lambda folder: (
+        (folder / "one.py").unlink(),
+        (folder / "one.py").write_bytes(b"2 = 2\n"),
+    ),
+    "removed": lambda folder: (folder / "pkg/three.py").unlink(),
+    "its list removed": lambda folder: Path(f"{folder}.managed").unlink(),
+    "a folder that someone has made": lambda folder: (shutil.rmtree(folder), folder.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_version_that_is_not_whole_any_more_is_brought_again(stage: Stage, damage: str) -> None:
+    layout, folder = layout_of(stage), stage.state / "snapshots" / REVISION
+    for is_damaged in (False, True):
+        if is_damaged:
+            DAMAGES[damage](folder)
+            assert layout.has(REVISION)
+        assert not layout.is_whole(REVISION)
+        with layout.aside(REVISION, wanted(stage), Fence()) as target:
+            layout.keep(REVISION, target, Fence())
+        assert layout.is_whole(REVISION)
+
+    assert "1 = 1\n" == (folder / "one.py").read_text()
+    assert [] == [name for name in os.listdir(stage.state / "snapshots") if name[0] == "."]

@@ -339,8 +339,9 @@ def test_a_wiped_volume_has_a_new_socket(
     ids=lambda settings: next(iter(settings)),
 )
 def test_nobody_can_ask_where_there_are_no_versions(
-    target: Path, begin: Begin, settings: dict[str, str]
+    s3: FakeS3, target: Path, begin: Begin, settings: dict[str, str]
 ) -> None:
+    s3.put("dags/beside_the_releases.py", b"")
     begin(**settings)
     assert [] == list(target.rglob("ask.sock"))
 

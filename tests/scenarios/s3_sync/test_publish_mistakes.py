@@ -49,7 +49,7 @@ def refused(on_moto: Place) -> Iterator[Place]:
             ["publish", "{dags}", "--gate", "airflow", "--gate-allow", "x"],
             ["'x' is not KIND:NAME", "package, variable, connection"],
         ),
-        (["publish", "{dags}", "--gate", "syntax", "--gate-timeout", "x"], ["GATE_TIMEOUT='x'"]),
+        (["publish", "{dags}", "--gate", "syntax", "--gate-timeout", "x"], ["--gate-timeout='x'"]),
         (["publish"], ["DIR"]),
         (["publish", ""], ["the name of the folder is empty"]),
         (["rollback", ""], ["'' is not a revision"]),

@@ -40,6 +40,8 @@ class Asking:
         self._source = source
         self._answers = Answers(settings.dest_path, metrics.asked, asked)
         self._layout: Snapshot | None = None
+        # Looked at by this process: a look at each file of a version takes longer than the answer.
+        self._whole: set[str] = set()
 
     def follow(self, layout: Layout | None, fence: Fence) -> None:
         """
@@ -59,6 +61,7 @@ class Asking:
         """
         self._answers.close()
         self._layout = None
+        self._whole = set()
 
     async def bring(self, fence: Fence) -> None:
         """
@@ -100,10 +103,17 @@ class Asking:
 
     def _may_have(self, revision: str) -> bool:
         """
-        Whether a revision is here, and nothing has to be verified before consumers get it.
+        Whether all of a revision is here, and nothing has to be verified before consumers get it.
         """
         layout = self._layout
-        return layout is not None and layout.has(revision) and self._source.vouches_for(revision)
+        if layout is None or not self._source.vouches_for(revision):
+            return False
+        if revision in self._whole:
+            return layout.has(revision)
+        if layout.is_whole(revision):
+            self._whole.add(revision)
+            return True
+        return False
 
     async def _bring(self, layout: Snapshot, revision: str, fence: Fence) -> None:
         """
@@ -113,7 +123,7 @@ class Asking:
             return
         started = time.monotonic()
         release = await self._source.find(revision, fence)
-        if layout.has(revision):  # from before the keys, or before a restart: it is verified now
+        if layout.is_whole(revision):  # from before the keys, or a restart: it is verified now
             return
         if not layout.make_room(release.wanted, fence):
             raise SidecarError(

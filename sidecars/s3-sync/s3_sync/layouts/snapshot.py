@@ -15,6 +15,7 @@ from s3_sync.layouts.publish import bring, difference, repair, restore
 from s3_sync.plan import Plan
 from s3_sync.result import CycleResult
 from s3_sync.settings import Settings
+from s3_sync.tree.damage import damaged
 from s3_sync.tree.managed import NAME as MANAGED
 from s3_sync.tree.managed import Managed, load_managed
 from s3_sync.tree.parts import list_name
@@ -32,7 +33,7 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
 from sidecar_runtime.volume.files import is_at
 from sidecar_runtime.volume.snapshots import Snapshots, aside_name, is_name
-from sidecar_runtime.volume.trees import link_tree, remove_tree
+from sidecar_runtime.volume.trees import FOLDER_FLAGS, link_tree, remove_tree
 
 WRITE_BITS = 0o222
 # What the last part of a file takes on most file systems.
@@ -173,6 +174,24 @@ class Snapshot:
         """
         return self._snapshots.has(revision)
 
+    def is_whole(self, revision: str) -> bool:
+        """
+        Whether there is a snapshot of a revision with all that its list names, as it was made.
+
+        The shown one is looked at, and repaired, by cycles.
+        """
+        if revision == self.revision:
+            return self.has(revision)
+        try:
+            folder = os.open(revision, FOLDER_FLAGS, dir_fd=self.store)
+        except OSError:
+            return False
+        try:
+            files, is_lost = load_managed(self.store, folder, list_name(revision), is_shared=False)
+            return bool(files) and not is_lost and not damaged(files, files, folder)
+        finally:
+            os.close(folder)
+
     def make_room(self, wanted: Mapping[str, Content], fence: Fence) -> bool:
         """
         Make room for a revision among those that were asked for; False where there is none.
@@ -217,6 +236,8 @@ class Snapshot:
             raise Torn(path)
         name = os.path.basename(target.path)
         with fence:
+            if self.has(revision):  # one that is not whole
+                os.rename(revision, f"{name}.old", src_dir_fd=self.store, dst_dir_fd=self.store)
             os.rename(
                 list_name(name),
                 list_name(revision),
@@ -224,6 +245,7 @@ class Snapshot:
                 dst_dir_fd=self.store,
             )
         self._snapshots.keep_asked(name, revision, fence)
+        remove_tree(f"{name}.old", self.store)
 
     def finish(self, fence: Fence) -> None:
         clear_in_place(self._volume, fence, may_delete=self._delete != "none")
