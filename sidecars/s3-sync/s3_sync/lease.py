@@ -131,9 +131,12 @@ class Lease:
 
     def glance(self, layout: Layout) -> bool:
         """
-        Whether nobody has removed what consumers see, by a few looks and one file by turns.
+        Whether nobody has removed what consumers see, as far as the folder and one file tell, by
+        turns.
         """
-        if layout.shown is None or not self._is_current() or layout.problem:
+        if self._volume is None or layout.shown is None:
+            return False
+        if not self._volume.is_at_path() or layout.problem:
             return False
         path = next(self._scan, None)
         if path is None:

@@ -74,6 +74,7 @@ class Volume:
             stack.callback(os.close, self.state)
             self.staging = open_own_folder(STAGING, self.state)
             stack.callback(os.close, self.staging)
+            self._root_found = os.fstat(self.root)
             self._sweep()
             self._hide()
             self._open = stack.pop_all()
@@ -84,15 +85,20 @@ class Volume:
 
         They are not after the target, or `.s3-sync`, was removed and created again.
         """
-        try:
-            is_root = os.path.samestat(os.stat(self.path), os.fstat(self.root))
-        except OSError:
-            return False
         return (
-            is_root
+            self.is_at_path()
             and is_at(RESERVED, self.root, self.state)
             and is_at(STAGING, self.state, self.staging)
         )
+
+    def is_at_path(self) -> bool:
+        """
+        Whether the target folder is still the one at its path.
+        """
+        try:
+            return os.path.samestat(os.stat(self.path), self._root_found)
+        except OSError:
+            return False
 
     def close(self) -> None:
         """
