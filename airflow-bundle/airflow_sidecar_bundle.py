@@ -184,6 +184,10 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         try:
             return self._link.parent / os.readlink(self._link)
         except OSError as error:
+            if (self._link / "current").is_symlink():
+                raise VersionUnavailable(
+                    f"{self._link} is the folder of the link: write {self._link}/current"
+                ) from None
             raise _NotYet(
                 f"nothing is published at {self._link} ({error.strerror}): is the sidecar of this "
                 "pod running, and ready?"

@@ -11,18 +11,24 @@ from sidecar_runtime.settings import CommonSettings, describe
 
 
 def make_parser(
-    program: str, description: str, settings: type[CommonSettings], prefix: str, example: str
+    program: str,
+    description: str,
+    settings: type[CommonSettings],
+    prefix: str,
+    example: str,
+    also: str,
 ) -> argparse.ArgumentParser:
     """
     Return a parser that knows ``--version``, and whose ``--help`` ends with the settings.
 
     Args:
         example: A command line that does something.
+        also: What is read besides the settings.
     """
     parser = argparse.ArgumentParser(
         program,
         description=description,
-        epilog=f"example:\n  {example}\n\n{describe(settings, prefix)}",
+        epilog=f"example:\n  {example}\n\n{describe(settings, prefix, also)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")

@@ -30,13 +30,16 @@ def allows(words: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 
 
-def duration(at_least: float = 0.0, at_most: float = 7 * 86400.0) -> Callable[[str], float]:
+WEEK_SECONDS = 7 * 86400.0
+YEAR_SECONDS = 365 * 86400.0
+
+
+def duration(at_least: float = 0.0, at_most: float = WEEK_SECONDS) -> Callable[[str], float]:
     """
     Return a parser of durations in seconds: ``10``, ``0.5``, ``10s``, ``5m``, ``1h30m``, ``2d``.
     """
-    words = "a duration such as 10, 10s, 5m or 1h30m"
-    if at_least:
-        words += f", {at_least:g}s or more"
+    most = f"{at_most:g}s" if at_most % 86400 else f"{at_most / 86400:g}d"
+    words = f"a duration such as 10, 10s, 5m or 1h30m, from {at_least:g}s to {most}"
 
     @allows(words)
     def parse(text: str) -> float:
@@ -50,7 +53,6 @@ def duration(at_least: float = 0.0, at_most: float = 7 * 86400.0) -> Callable[[s
             days, hours, minutes, secs, millis = (float(part or 0) for part in match.groups())
             seconds = days * 86400 + hours * 3600 + minutes * 60 + secs + millis / 1000
         if not at_least <= seconds <= at_most:
-            most = f"{at_most:g}s" if at_most % 86400 else f"{at_most / 86400:g}d"
             raise ValueError(f"is not between {at_least:g}s and {most}")
         return seconds
 

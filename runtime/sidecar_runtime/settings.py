@@ -27,6 +27,11 @@ _SPEC = "sidecar_runtime.setting"
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _INJECTED = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_.+)?$|_PORT(_.+)?$")
 
+_ENDS = """\
+exit codes: 0 stopped, or a one-shot has succeeded; 2 wrong settings; 3 gave up, or check found
+  something wrong; 1 a bug
+signals: SIGHUP a cycle at once; SIGTERM the end"""
+
 # A password has no place in a URL, but people put it there; it must not come back in an error.
 _USERINFO = re.compile(r"//.*@")
 
@@ -214,16 +219,20 @@ def _is_default(spec: Spec, text: str) -> bool:
         return False
 
 
-def describe(cls: type[Any], prefix: str) -> str:
+def describe(cls: type[Any], prefix: str, also: str) -> str:
     """
-    Return the settings as text for ``--help``.
+    Return the settings as text for ``--help``, and what a process does at its end.
+
+    Args:
+        also: What is read besides.
     """
     lines = ["settings (environment; an empty variable counts as unset):"]
     for spec in specs_of(cls, prefix).values():
         lines += ["", f"  {spec.variable}  ({_default(spec)})"]
         for text in (spec.text, spec.allowed and f"Allowed: {spec.allowed}."):
             lines += textwrap.wrap(text, 88, initial_indent="      ", subsequent_indent="      ")
-    return "\n".join([*lines, "", f"Documentation: {DOCS}/README.md"])
+    lines += ["", *textwrap.wrap(f"also read: {also}", 92, subsequent_indent="  ")]
+    return "\n".join([*lines, "", _ENDS, "", f"Documentation: {DOCS}/README.md"])
 
 
 def _default(spec: Spec) -> str:

@@ -167,6 +167,14 @@ def test_where_nothing_is_published_it_says_so(bundles: Bundles, link: str) -> N
     assert link in said and "waited 0.5 s" in said
 
 
+@pytest.mark.usefixtures("daemon")
+def test_the_folder_in_place_of_the_link_is_named_at_once(bundles: Bundles, target: Path) -> None:
+    said = fails(bundles, path=str(target))
+
+    assert f"{target} is the folder of the link: write {target}/current" in said
+    assert "waited" not in said
+
+
 def test_a_listing_has_no_versions_and_the_error_says_what_to_do(
     bundles: Bundles, s3: FakeS3, start: Callable[..., Daemon], link: str
 ) -> None:

@@ -9,13 +9,23 @@ from sidecar_runtime.settings import CommonSettings
 
 
 @pytest.mark.parametrize(
-    ("argument", "said"), [("--version", "some-sidecar "), ("--help", "SOME_HTTP_BIND")]
+    ("argument", "said"),
+    [
+        ("--version", "some-sidecar "),
+        ("--help", "SOME_HTTP_BIND"),
+        ("--help", "also read: OTHER\n"),
+    ],
 )
 def test_says_what_it_is_without_any_setting(
     argument: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = make_parser(
-        "some-sidecar", "It does something.", CommonSettings, "SOME_", "SOME=1 some-sidecar"
+        "some-sidecar",
+        "It does something.",
+        CommonSettings,
+        "SOME_",
+        "SOME=1 some-sidecar",
+        "OTHER",
     )
 
     with pytest.raises(SystemExit, match="0"):

@@ -100,7 +100,7 @@ def test_all_problems_are_reported_at_once() -> None:
 def test_a_problem_has_the_value_as_given_and_what_is_allowed() -> None:
     assert [
         Problem("INTERVAL", "1 fortnight", "is not a duration such as 10, 10s, 5m or 1h30m, "
-                "0.1s or more"),
+                "from 0.1s to 7d"),
         Problem("BOX_SYNC_LAYOUT", "Heap", "is not one of flat, tree"),
     ] == problems_of(BOX="a", INTERVAL="1 fortnight", BOX_SYNC_LAYOUT="Heap")  # fmt: skip
 
@@ -282,7 +282,7 @@ def test_a_default_that_this_machine_lacks_is_named() -> None:
 
 
 def test_the_help_tells_what_is_allowed_and_what_unset_means() -> None:
-    text = describe(Settings, PREFIX)
+    text = describe(Settings, PREFIX, "OTHER")
 
     assert "  BOX  (required)\n      Which.\n      Allowed: a name.\n" in text
     assert "  BOX_SYNC_LAYOUT  (default flat)\n      How.\n      Allowed: flat or tree.\n" in text

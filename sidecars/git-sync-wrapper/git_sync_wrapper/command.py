@@ -44,6 +44,10 @@ DEEPEST_RECURSION = 10_000
 
 log = logs.get_logger("settings")
 
+ALSO = (
+    "GITSYNC_REPO or --repo (required) and all else of git-sync; AWS_REGION, AWS_PROFILE and all "
+    "else by which the AWS SDK finds region and credentials"
+)
 USAGE = """\
 usage: git-sync-wrapper [check] [FLAGS of git-sync...]
 
@@ -67,7 +71,7 @@ def run() -> int:
     """
     arguments = sys.argv[1:]
     if arguments[:1] in (["--help"], ["-h"], ["-?"], ["--__?"]):
-        sys.stdout.write(f"{USAGE}\n{describe(Settings, PREFIX)}\n")
+        sys.stdout.write(f"{USAGE}\n{describe(Settings, PREFIX, ALSO)}\n")
         return 0
     if arguments[:1] == ["--version"]:
         sys.stdout.write(f"git-sync-wrapper {__version__}\n")

@@ -13,6 +13,7 @@ from git_sync_wrapper.credential_source import Source, source, stage
 from sidecar_runtime.errors import Problem
 from sidecar_runtime.gate.settings import GateSettings, check_gate
 from sidecar_runtime.parsers import (
+    YEAR_SECONDS,
     absolute_path,
     allows,
     boolean,
@@ -99,7 +100,7 @@ class Settings(GateSettings):
     )
     retain_seconds: float = setting(
         "RETAIN_FOR",
-        duration(at_most=365 * 86400.0),
+        duration(at_most=YEAR_SECONDS),
         default="10m",
         text="A commit stays for at least this long after it was replaced, or for git-sync's "
         "--stale-worktree-timeout if that is longer.",

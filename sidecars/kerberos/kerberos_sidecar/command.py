@@ -12,7 +12,7 @@ import sys
 from kerberos_sidecar import check
 from kerberos_sidecar.krb5.overlay import lay_over
 from kerberos_sidecar.metrics import KerberosMetrics
-from kerberos_sidecar.settings import PREFIX, Settings, load_settings
+from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Settings, load_settings
 from kerberos_sidecar.sidecar import KerberosSidecar
 from sidecar_runtime import __version__
 from sidecar_runtime.command import make_parser
@@ -46,7 +46,9 @@ def run() -> int:
     """
     purpose = "Keeps Kerberos tickets fresh from a keytab; without a command, until stopped."
     example = "KERBEROS_KEYTAB=/keytab/airflow KERBEROS_CCACHE=/ccache/airflow kerberos-sidecar"
-    parser = make_parser("kerberos-sidecar", purpose, Settings, PREFIX, example)
+    chart = ", ".join(CHART_NAMES)
+    also = f"of Airflow's, where ours are unset: {chart}"
+    parser = make_parser("kerberos-sidecar", purpose, Settings, PREFIX, example, also)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     check.add_arguments(
         commands.add_parser("check", help="try krb5.conf, keytabs, the KDC and the ccaches")

@@ -18,6 +18,7 @@ from s3_sync.signature import Keys, read_keys
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.settings import GateSettings, check_gate
 from sidecar_runtime.parsers import (
+    YEAR_SECONDS,
     absolute_path,
     allows,
     boolean,
@@ -315,7 +316,7 @@ class Settings(GateSettings):
     )
     retain_seconds: float = setting(
         "RETAIN_FOR",
-        duration(),
+        duration(at_most=YEAR_SECONDS),
         default="10m",
         text="A snapshot stays for at least this long after it was replaced.",
     )

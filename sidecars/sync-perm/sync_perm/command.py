@@ -74,7 +74,11 @@ def run() -> int:
     """
     purpose = "Keeps Airflow's roles and DAG permissions in sync; without a command, until stopped."
     example = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=postgresql://… INTERVAL=30s sync-perm"
-    parser = make_parser("sync-perm", purpose, Settings, PREFIX, example)
+    also = (
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN (required; or with _CMD, or in airflow.cfg), and all "
+        "else of Airflow's configuration"
+    )
+    parser = make_parser("sync-perm", purpose, Settings, PREFIX, example, also)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.add_parser(
         "check", help="try Airflow and the database; say whether you need sync-perm"

@@ -53,7 +53,11 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """
     purpose = "Keeps a folder equal to an S3 prefix; without a command, until stopped."
     example = "AWS_BUCKET=my-bucket KEY_PATH=dags DEST_PATH=/opt/airflow/dags s3-sync"
-    parser = make_parser("s3-sync", purpose, Settings, PREFIX, example)
+    also = (
+        "AWS_REGION, AWS_PROFILE, AWS_ROLE_ARN and all else by which the AWS SDK finds region, "
+        "credentials, proxy and certificates"
+    )
+    parser = make_parser("s3-sync", purpose, Settings, PREFIX, example, also)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.add_parser("check", help="try settings, credentials, permissions and the target")
     _add_commands(commands)
