@@ -7,7 +7,8 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from s3_sync.layouts.layout import Layout
 from s3_sync.layouts.open import open_layout
@@ -17,7 +18,7 @@ from s3_sync.result import Changes, CycleResult
 from s3_sync.settings import Settings
 from s3_sync.status import Status
 from s3_sync.tree.damage import damaged
-from s3_sync.tree.managed import load_managed
+from s3_sync.tree.managed import Managed, load_managed
 from s3_sync.tree.parts import list_name, read_part
 from s3_sync.tree.published import Published
 from s3_sync.tree.volume import (
@@ -32,6 +33,7 @@ from s3_sync.tree.volume import (
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.lock import TargetLock, read_holder
 from sidecar_runtime.volume.snapshots import is_name
 
@@ -41,10 +43,21 @@ LOCK = "lock"
 SCANS = {"listing": (500, 10), "release": (100, 6)}
 NAMED_FILES = 50
 # What another process publishes just now is neither as it was nor as it will be.
-OUTSIDE_LOOKS = 3
+OUTSIDE_LOOKS = 5
 OUTSIDE_PAUSE_SECONDS = 0.2
 
 log = get_logger("target")
+
+
+class _Outside(NamedTuple):
+    """
+    What was read of the list of another process, and which of its files are damaged.
+    """
+
+    key: object = None
+    files: Mapping[str, Managed] = {}
+    is_lost: bool = False
+    damaged: Collection[str] = frozenset()
 
 
 class Lease:
@@ -68,6 +81,7 @@ class Lease:
         self._layout: Layout | None = None
         self._scan: Iterator[str] = iter(())
         self._holder: Mapping[str, object] = {}
+        self._outside = _Outside()
         self.published = Published(
             settings.source,
             settings.layout,
@@ -118,16 +132,19 @@ class Lease:
         if layout.shown is None:
             return
         files = layout.shown.managed.files
+        found = layout.shown.damaged(iter(self._next_slice(files)))
+        if not found <= self.damaged:  # where there is one there are more
+            found = layout.shown.damaged(iter(files))
+        self.damaged |= found
+
+    def _next_slice(self, files: Mapping[str, Managed]) -> list[str]:
         least, cycles = SCANS[self._settings.source_kind]
         size = max(least, -(-len(files) // cycles))
         paths = list(itertools.islice(self._scan, size))
         if len(paths) < size:
             self._scan = iter(list(files))
             paths += itertools.islice(self._scan, size - len(paths))
-        found = layout.shown.damaged(iter(paths))
-        if not found <= self.damaged:  # where there is one there are more
-            found = layout.shown.damaged(iter(files))
-        self.damaged |= found
+        return paths
 
     def glance(self, layout: Layout) -> bool:
         """
@@ -300,21 +317,20 @@ class Lease:
         can.
         """
         path = self._settings.dest_path
-        for _ in range(OUTSIDE_LOOKS):
+        for number in range(OUTSIDE_LOOKS):
+            time.sleep(OUTSIDE_PAUSE_SECONDS if number else 0)
             try:
                 with read_part(path, "") as (state, root):
                     self.published.read(state)
                     damaged, problem = self._damaged_from_outside(root, state)
+                readiness = self.published.readiness(damaged, problem)
             except OSError as error:
-                problem = f"{path} cannot be read: {error.strerror}"
-                self._status.readiness = Readiness(False, problem=problem)
-                return
-            if not (damaged or problem or self.published.missing):
+                readiness = Readiness(False, problem=f"{path} cannot be read: {error.strerror}")
+            if readiness.ready or self.published.is_of_others:
                 break
-            time.sleep(OUTSIDE_PAUSE_SECONDS)
-        self._status.readiness = self.published.readiness(damaged, problem)
+        self._status.readiness = readiness
 
-    def _damaged_from_outside(self, root: int, state: int) -> tuple[set[str], str]:
+    def _damaged_from_outside(self, root: int, state: int) -> tuple[Collection[str], str]:
         """
         Return which files are not as they were published, and what else is wrong.
         """
@@ -329,10 +345,17 @@ class Lease:
         elif is_there(PUBLISHING, state):
             return set(), "a part of a revision is in place"
         with read_part(self._settings.dest_path, part) as (above, folder):
-            files, is_lost = load_managed(above, folder, list_name(part), is_shared=not part)
-            self.published.count(len(files))
-            problem = "nobody knows any more which files there should be" if is_lost else ""
-            return damaged(files, files, folder), problem
+            outside, found = self._outside, stat_in(list_name(part), above)
+            key = part, found and (found.st_ino, found.st_mtime_ns, found.st_size)
+            if key != outside.key:
+                files, is_lost = load_managed(above, folder, list_name(part), is_shared=not part)
+                outside = _Outside(key, files, is_lost, set(files))
+                self._scan = iter(())
+            paths = {*outside.damaged, *self._next_slice(outside.files)}
+            self._outside = outside._replace(damaged=damaged(outside.files, paths, folder))
+            self.published.count(len(outside.files))
+            problem = "nobody knows any more which files there should be"
+            return self._outside.damaged, problem if outside.is_lost else ""
 
 
 def _read_link(root: int) -> str:
