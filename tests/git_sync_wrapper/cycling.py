@@ -99,7 +99,7 @@ class Wrapper:
             gate=make_gate(settings, self.metrics.gate),
             hooks=self.hooks,
             metrics=self.metrics,
-            status=Status(options.link, {}, is_pinned=options.is_pinned),
+            status=Status(options, {}),
             report=ErrorFile(options.error_file),
             past=Past(TargetLock()),
         )

@@ -21,6 +21,7 @@ from git_sync_wrapper.login.ssh_files import PINNED
 from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.poll.http_poller import make_poller
 from git_sync_wrapper.poll.ls_remote_poller import LsRemote
+from git_sync_wrapper.published.difference import find_difference
 from git_sync_wrapper.published.volume import LOCK, STORE, check_link, look
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime import __version__, logs
@@ -212,6 +213,8 @@ class _Checks:
         if shown.fallback:
             instead = f"a fallback: the gate refused {shown.fallback}"
             say("??", "link", f"{options.link} shows {shown.commit}, {instead}")
+        elif shown.commit and (text := "".join(find_difference(shown, options))):
+            say("??", "link", text)
         elif shown.commit:
             say("ok", "link", f"{options.link} shows {shown.commit}")
         elif is_taken:

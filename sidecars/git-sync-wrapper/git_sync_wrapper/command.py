@@ -172,9 +172,8 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
     metrics = WrapperMetrics(__version__, revision, is_served=not settings.one_shot)
     access = Access(settings, options, environ)
     status = Status(
-        options.link,
+        options,
         {"repository": options.shown_repo, "ref": options.ref, "mode": settings.mode},
-        is_pinned=options.is_pinned,
     )
     hooks = Hooks(options, environ, metrics.git_sync.count_hook)
     context = Context(

@@ -68,9 +68,9 @@ class Context(NamedTuple):
     past: Past
     asked: Asked | None = None
 
-    def note(self, published: Published) -> None:
+    def note(self, published: Published, *, is_holder: bool = True) -> None:
         """
-        Note what the link shows.
+        Note what the link shows; the process that does not hold the volume cannot change that.
         """
-        self.status.publish(published)
+        self.status.publish(published, is_holder=is_holder)
         self.metrics.gate.fallback.set(bool(published.fallback))

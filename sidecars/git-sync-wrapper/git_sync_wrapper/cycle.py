@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from git_sync_wrapper.context import Context, GitSyncExitError
 from git_sync_wrapper.inspection import Inspection
+from git_sync_wrapper.published.difference import find_difference, is_elsewhere
 from git_sync_wrapper.published.volume import LOCK, Published, Volume, look
 from git_sync_wrapper.publisher import Publisher
 from git_sync_wrapper.room import with_room
@@ -144,7 +145,7 @@ class Session:
         if not is_holder:
             published = volume.published()
             self._inspection.look_when_due(published.commit, volume, fence, is_holder=False)
-            self._context.note(published)
+            self._context.note(published, is_holder=False)
             is_done = self._settings.one_shot and self._inspection.is_whole
             if is_done and self._is_newest(published, fence):
                 return self._publisher.confirm(published.commit, fence)
@@ -155,6 +156,8 @@ class Session:
             volume.prune(published.commit, fence)
         self._inspection.look_when_due(published.commit, volume, fence)
         self._context.note(published)
+        if is_elsewhere(published, self._options):
+            published = Published()  # nothing of this repository
         # A one-shot into an empty volume has nothing to compare what the remote has with.
         is_all_new = self._settings.one_shot and not (self._settled_at or self._options.is_pinned)
         wanted, problem = ("", None) if is_all_new else self._poll(fence)
@@ -232,7 +235,7 @@ class Session:
             volume.prepare()
         published = volume.published()
         if not published.commit and (last := volume.recorded()).commit:
-            volume.show(last.commit, last.made_by, fence, fallback=last.fallback, facts=last.facts)
+            volume.turn_back(last.commit, fence)
             log.warning("link_restored", revision=last.commit)
             published = volume.published()
         if not self._settled_at:
@@ -285,7 +288,7 @@ class Session:
             return self._publisher.is_due  # else it would be refused again
         # A fallback that is wanted now is no fallback any more.
         is_settled = published.commit and not published.fallback
-        return not is_settled or not self._publisher.is_made_as_asked(published)
+        return not is_settled or any(find_difference(published, self._options))
 
     def _is_refused(self, published: Published) -> bool:
         """

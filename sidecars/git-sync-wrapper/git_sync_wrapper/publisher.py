@@ -4,12 +4,10 @@ From a commit that git-sync has checked out to consumers: gate → snapshot → 
 
 from __future__ import annotations
 
-import hashlib
-import json
-
 from git_sync_wrapper.context import Context, GitSyncExitError
 from git_sync_wrapper.fallback import NoFallback, check_out, fall_back
 from git_sync_wrapper.published.commit import describe
+from git_sync_wrapper.published.difference import find_difference, is_made_as_asked, made_by
 from git_sync_wrapper.published.tree import changed_files, links_to
 from git_sync_wrapper.published.volume import Published, Volume
 from sidecar_runtime.errors import SidecarError
@@ -37,18 +35,9 @@ class Publisher:
         self._context = context
         self._settings = context.settings
         self._options = context.options
-        told = self._options
-        facts = [told.repo, told.depth, told.filter, told.submodules, told.group_write]
-        self._digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         self.refusal: RevisionRefused | None = None
         self._asked: list[str] = []
         """The commits that the gate was asked about for the newest one."""
-
-    def is_made_as_asked(self, published: Published) -> bool:
-        """
-        Whether the settings that decide about a commit's files were the same when it was made.
-        """
-        return published.made_by in ("", self._made_by())
 
     @property
     def is_due(self) -> bool:
@@ -82,12 +71,13 @@ class Publisher:
         Args:
             is_whole: Whether what is published is known to be what its commit has.
         """
-        context, made_by = self._context, self._made_by()
-        if commit == published.commit and self.is_made_as_asked(published):
+        context, options = self._context, self._options
+        if commit == published.commit and is_made_as_asked(published, options):
             if not is_whole:
                 volume.repair(commit, context.engine.worktree(), fence)
-            if published.fallback:  # now it is the newest
-                volume.show(commit, made_by, fence, facts=published.facts)
+            if published.fallback or find_difference(published, options).shortfall:
+                # Now it is the newest, and of this ref.
+                volume.show(commit, made_by(options), fence, facts=published.facts)
                 context.note(volume.published())
             return self.confirm(commit, fence)
         self._asked.clear()
@@ -123,17 +113,18 @@ class Publisher:
             if not is_back:  # nobody may ask for what was never shown
                 volume.remove(shown, fence)
             raise
-        if not self.is_made_as_asked(published):  # so were those that were asked for
+        # So were those that were asked for.
+        if not is_made_as_asked(volume.published(), options):
             volume.drop_asked(fence)
         facts = describe(
-            self._options.git,
+            options.git,
             context.environ,
             context.engine.worktree(),
             shown,
             published.commit,
         )
         fallback = "" if shown == commit else commit
-        volume.show(shown, made_by, fence, fallback=fallback, facts=facts)
+        volume.show(shown, made_by(options), fence, fallback=fallback, facts=facts)
         if facts.committed_at:
             log.info(
                 "commit_published",
@@ -175,7 +166,7 @@ class Publisher:
             return None, None
         self._asked.append(commit)
         # Other settings show other files of the same commit.
-        before = published.commit if self.is_made_as_asked(published) else ""
+        before = published.commit if is_made_as_asked(published, self._options) else ""
         changed = changed_files(self._options.git, self._context.environ, worktree, before, commit)
         changed += links_to(worktree, changed)
         while True:
@@ -218,17 +209,3 @@ class Publisher:
                 f"{commit} is published, but {problem}",
                 "A one-shot ends with its hooks; look at what the hook says.",
             )
-
-    def _made_by(self) -> str:
-        """
-        Return a digest of the settings that decide about the files of a commit, and its history.
-        """
-        options = self._options
-        if not options.sparse_checkout_file:
-            return self._digest
-        try:
-            with open(options.sparse_checkout_file, "rb") as file:
-                sparse = file.read()
-        except OSError:
-            sparse = b""  # git-sync will say what is wrong with it
-        return hashlib.sha256(self._digest.encode() + sparse).hexdigest()[:16]

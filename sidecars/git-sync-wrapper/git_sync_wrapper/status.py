@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 
+from git_sync_wrapper.flags.options import Options
+from git_sync_wrapper.published.difference import Difference, find_difference
 from git_sync_wrapper.published.volume import Published
 from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.health import Readiness
@@ -16,40 +18,44 @@ class Status:
     The facts as of now; each is replaced as a whole, so threads need no lock.
 
     Args:
-        link: What consumers go by.
         facts: What the status page shows of the settings.
-        is_pinned: Whether no commit will do but the one that is asked for.
     """
 
-    def __init__(self, link: str, facts: dict[str, object], *, is_pinned: bool = False) -> None:
-        self._link = link
+    def __init__(self, options: Options, facts: dict[str, object]) -> None:
+        self._options = options
         self._facts = facts
-        self._is_pinned = is_pinned
-        self._published = Published()
+        self._shown = Published(), Difference()
         self._refusal: RevisionRefused | None = None
         self._why_nothing = ""
         self._damage = self._doubt = ""
 
     @property
     def readiness(self) -> Readiness:
-        published = self._published
+        published, difference = self._shown
         if not published.commit:
             return Readiness(False, problem=f"nothing is published yet{self._why_nothing}")
-        problem = self._damage
-        if not os.path.isdir(self._link):
-            problem = f"{self._link} shows no folder"
-        shortfall = self._doubt
-        if self._is_pinned and self._refusal:
+        problem = self._damage or difference.problem
+        if not os.path.isdir(self._options.link):
+            problem = f"{self._options.link} shows no folder"
+        shortfall = self._doubt or difference.shortfall
+        if self._options.is_pinned and self._refusal:
             problem = f"the gate refuses {self._refusal.revision}, which GITSYNC_REF pins"
         if published.fallback:
             shortfall = f"the gate refused {published.fallback}, and this is a fallback"
         return Readiness(not problem, published.commit, published.published_at, problem, shortfall)
 
-    def publish(self, published: Published) -> None:
+    def publish(self, published: Published, *, is_holder: bool) -> None:
         """
         Note what the link shows.
+
+        Args:
+            is_holder: Whether this process can change it. If not, it is ready for another commit
+                too: a rolling update ends the one that can only once this one is ready.
         """
-        self._published = published
+        found = find_difference(published, self._options)
+        if not is_holder:
+            found = Difference(shortfall=found.problem or found.shortfall)
+        self._shown = published, found
 
     def damage(self, problem: str, *, doubt: str = "") -> None:
         """
@@ -75,4 +81,4 @@ class Status:
         Return what the status page shows besides.
         """
         refused = {"refused": self._refusal.facts()} if self._refusal else {}
-        return {**self._facts, **self._published.facts.shown(), **refused}
+        return {**self._facts, **self._shown[0].facts.shown(), **refused}

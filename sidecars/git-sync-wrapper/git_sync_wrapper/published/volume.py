@@ -55,6 +55,8 @@ class Published(NamedTuple):
         published_at: Unix time.
         fallback: The commit that the gate refused, where this one is shown instead.
         facts: What people want to know of it.
+        repo: The repository it was published from, as it may be shown; empty if not on record.
+        ref: The ref it was published for; the same.
     """
 
     commit: str = ""
@@ -62,6 +64,8 @@ class Published(NamedTuple):
     published_at: float | None = None
     fallback: str = ""
     facts: CommitFacts = CommitFacts()
+    repo: str = ""
+    ref: str = ""
 
 
 def look(options: Options) -> Published:
@@ -86,9 +90,10 @@ def _look_up(commit: str, store: int) -> Published:
     record = read_facts(RECORD, store)
     if record.get("revision") != commit:  # killed between the record and the link
         return Published(commit, published_at=found.st_mtime)
-    made_by, fallback = (str(record.get(name, "")) for name in ("made_by", "fallback"))
+    names = ("made_by", "fallback", "repo", "ref")
+    made_by, fallback, repo, ref = (str(record.get(name, "")) for name in names)
     at = _moment(record.get("published_at"))
-    return Published(commit, made_by, at, fallback, read_record(record))
+    return Published(commit, made_by, at, fallback, read_record(record), repo, ref)
 
 
 def _moment(found: object) -> float | None:
@@ -455,6 +460,14 @@ class Volume:
                 content = json.dumps(record).encode() + b"\n"
                 write_file(RECORD, content, 0o664, fsync=self._fsync, dir_fd=self.store)
             # Last: killed in between, a new volume is shown what is on record, as what it is.
+            self._snapshots.show(commit, fence)
+
+    def turn_back(self, commit: str, fence: Fence) -> None:
+        """
+        Turn a link that was removed to the commit that is on record.
+        """
+        with explained(f"cannot turn {self._options.link}"):
+            self._move_aside()
             self._snapshots.show(commit, fence)
 
     def prune(self, commit: str, fence: Fence) -> None:

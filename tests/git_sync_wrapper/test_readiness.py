@@ -1,0 +1,165 @@
+"""
+After a restart, what is on the volume is called good only as far as the settings ask for it.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import NamedTuple
+
+import pytest
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Readiness
+from tests.git_sync_wrapper.cycling import DOWN, ONE, TWO, Start, Wrapper
+
+REPO = "https://git.example.com/dags.git"
+PINS_TWO = f"{{link}} shows {ONE}, and GITSYNC_REF pins {TWO}"
+OTHER_SETTINGS = f"{ONE} was checked out with other settings of git-sync"
+
+
+class World(NamedTuple):
+    """
+    What a restart finds: the settings before and now, and what is wrong with the shown commit, and
+    what it lacks, until the first cycle that reaches the remote.
+    """
+
+    before: Mapping[str, str] = {}
+    now: Mapping[str, str] = {}
+    problem: str = ""
+    shortfall: str = ""
+
+
+WORLDS = {
+    "the same": World(),
+    "another pin": World(now={"GITSYNC_REF": TWO}, problem=PINS_TWO),
+    "from pin to pin": World({"GITSYNC_REF": ONE}, {"GITSYNC_REF": TWO}, PINS_TWO),
+    "the shown commit as pin": World(now={"GITSYNC_REF": ONE}),
+    "a tag's own hash as pin": World({"GITSYNC_REF": TWO}, {"GITSYNC_REF": TWO}),
+    "from pin to branch": World(
+        {"GITSYNC_REF": ONE},
+        {"GITSYNC_REF": "main"},
+        shortfall=f"{ONE} was published for the ref {ONE}, and GITSYNC_REF is main",
+    ),
+    "another branch": World(
+        {"GITSYNC_REF": "main"},
+        {"GITSYNC_REF": "release"},
+        shortfall=f"{ONE} was published for the ref main, and GITSYNC_REF is release",
+    ),
+    "another repository": World(
+        now={"GITSYNC_REPO": "https://git.example.com/other.git"},
+        problem=f"{{link}} shows {ONE} of {REPO}, and GITSYNC_REPO is another repository",
+    ),
+    "another server": World(
+        now={"GITSYNC_REPO": "https://git.example.org/dags.git"},
+        problem=f"{{link}} shows {ONE} of {REPO}, and GITSYNC_REPO is another repository",
+    ),
+    "the shown commit of another repository as pin": World(
+        now={"GITSYNC_REPO": "https://git.example.org/dags.git", "GITSYNC_REF": ONE},
+        shortfall=OTHER_SETTINGS,
+    ),
+    "other credentials": World(now={"GITSYNC_REPO": "https://me:token@git.example.com/dags.git"}),
+    "no .git": World(
+        now={"GITSYNC_REPO": "https://git.example.com/dags"}, shortfall=OTHER_SETTINGS
+    ),
+    "a slash at the end": World(
+        now={"GITSYNC_REPO": "https://GIT.example.com/dags.git/"}, shortfall=OTHER_SETTINGS
+    ),
+    "another scheme": World(
+        now={"GITSYNC_REPO": "ssh://git@git.example.com:2222/dags.git"}, shortfall=OTHER_SETTINGS
+    ),
+    "ssh, as scp writes it": World(
+        now={"GITSYNC_REPO": "git@git.example.com:dags"}, shortfall=OTHER_SETTINGS
+    ),
+    "a token in the query": World(
+        now={"GITSYNC_REPO": "https://git.example.com/dags.git?token=x"}, shortfall=OTHER_SETTINGS
+    ),
+    "submodules": World(now={"GITSYNC_SUBMODULES": "off"}, shortfall=OTHER_SETTINGS),
+    "a part of the files": World(
+        now={"GITSYNC_SPARSE_CHECKOUT_FILE": "/dev/null"}, shortfall=OTHER_SETTINGS
+    ),
+}
+
+
+def restarted(start: Start, world: World, *, is_down: bool) -> Wrapper:
+    start.published(**world.before).stop()
+    wrapper = start(**world.now)
+    if is_down:
+        wrapper.remote.error = DOWN
+        (wrapper.folder / "source").unlink()
+    return wrapper
+
+
+def run(wrapper: Wrapper) -> Readiness:
+    """Run a cycle that may fail; return what it is ready for then."""
+    with suppress(SidecarError):
+        wrapper.cycle()
+    return wrapper.context.status.readiness
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_with_other_settings_it_says_what_the_shown_commit_is_not(
+    start: Start, world: World
+) -> None:
+    wrapper = restarted(start, world, is_down=True)
+
+    readiness = run(wrapper)
+
+    problem = world.problem.format(link=wrapper.root / "repo")
+    assert (problem, world.shortfall) == (readiness.problem, readiness.shortfall)
+    assert (not problem, ONE) == (readiness.ready, readiness.revision)
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_the_first_cycle_that_reaches_the_remote_ends_that(start: Start, world: World) -> None:
+    wrapper = restarted(start, world, is_down=False)
+    if world.problem and wrapper.context.options.is_pinned:
+        wrapper.commit(TWO)
+
+    assert (True, "") == (run(wrapper).ready, run(wrapper).shortfall)
+    runs = wrapper.runs()
+    wrapper.cycle()
+    assert runs == wrapper.runs(), "it is on record"
+    wrapper.stop()
+    again = start(**world.now)
+    again.remote.error = DOWN
+    assert (True, "") == (run(again).ready, run(again).shortfall)
+
+
+def test_a_link_that_is_turned_back_makes_no_other_commit_the_pinned_one(start: Start) -> None:
+    wrapper = restarted(start, WORLDS["another pin"], is_down=True)
+    (wrapper.root / "repo").unlink()
+
+    assert [False, False] == [run(wrapper).ready for _ in range(2)]
+
+
+@pytest.mark.parametrize("name", ["another pin", "another repository", "another branch"])
+def test_one_that_stands_by_is_ready_for_a_rolling_update_waits_for_it(
+    start: Start, name: str
+) -> None:
+    """The holder ends no sooner; then the new settings are applied."""
+    world = WORLDS[name]
+    first = start.published(**world.before)
+    second = start(**world.now)
+
+    readiness = run(second)
+
+    said = (world.problem or world.shortfall).format(link=second.root / "repo")
+    assert (True, said) == (readiness.ready, readiness.shortfall)
+    first.stop()
+    second.commit(TWO)
+    assert (TWO, "") == (run(second).revision, run(second).shortfall)
+
+
+def test_of_another_repository_a_one_shot_takes_nothing(start: Start) -> None:
+    """Not even where the gate refuses all that is there."""
+    world = WORLDS["another repository"]
+    one_shot = {"GITSYNC_ONE_TIME": "true", "GIT_SYNC_WRAPPER_GATE": "syntax"}
+    wrapper = restarted(start, world._replace(now={**world.now, **one_shot}), is_down=False)
+    wrapper.commit(TWO, "def\n")
+
+    try:
+        outcome = wrapper.session.cycle(Fence())
+    except SidecarError:
+        return
+    assert not outcome.is_success and not outcome.is_enough

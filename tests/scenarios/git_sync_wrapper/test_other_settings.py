@@ -1,0 +1,153 @@
+"""
+A restart with another repository, ref or pin, on a volume that shows what was asked for before.
+"""
+
+import json
+
+import pytest
+
+from tests.support.daemon import SidecarProcess
+from tests.support.git_sync import GitSite
+from tests.support.waiting import wait_until
+
+NOWHERE = "f" * 40
+
+
+def restart(here: GitSite, **settings: str) -> SidecarProcess:
+    wrapper = here.wrapper(**settings)
+    wrapper.wait_for_event("http_listening")
+    return wrapper
+
+
+def wait_until_said(wrapper: SidecarProcess, status: int, key: str, text: str) -> None:
+    """Wait for an answer of /readyz that comes again after the next cycle."""
+    for _ in range(2):
+        wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))
+        answer = wrapper.get("/readyz")
+        assert status == answer.status, answer.body
+        assert text in wrapper.status()[key]
+
+
+@pytest.mark.parametrize("kind", ["pin", "repository"])
+def test_while_the_remote_is_down_another_commit_is_not_ready(here: GitSite, kind: str) -> None:
+    first = here.repository.head()
+    second = here.commit_revision(2)
+    other = here.server.repository("other.git").commit({"x.py": "x = 1\n"}, whole=True)
+    here.publish().terminate()
+    here.server.stop()
+    settings, said, wanted = {
+        "pin": ({"GITSYNC_REF": first}, f"shows {second}, and GITSYNC_REF pins {first}", first),
+        "repository": (
+            {"GITSYNC_REPO": here.server.url("other.git")},
+            "GITSYNC_REPO is another repository",
+            other,
+        ),
+    }[kind]
+    wrapper = restart(here, **settings)
+
+    wait_until_said(wrapper, 503, "problem", said)
+
+    assert second == here.shown(), "consumers keep what they have"
+    here.server.start()
+    here.wait_until_shown(wanted, wrapper)
+    wait_until(lambda: 200 == wrapper.get("/readyz").status, "it is ready")
+    assert (None, None) == (wrapper.status()["problem"], wrapper.status()["shortfall"])
+
+
+def test_while_the_remote_is_down_another_branch_is_a_shortfall(here: GitSite) -> None:
+    shown = here.repository.head()
+    wanted = here.commit_revision(2, branch="release")
+    here.publish().terminate()
+    here.server.stop()
+    wrapper = restart(here, GITSYNC_REF="release")
+
+    said = f"{shown} was published for the ref main, and GITSYNC_REF is release"
+    wait_until_said(wrapper, 200, "shortfall", said)
+
+    here.server.start()
+    here.wait_until_shown(wanted, wrapper)
+    wait_until(lambda: wrapper.status()["shortfall"] is None, "nothing is lacking")
+
+
+def test_a_pin_or_a_repository_that_is_not_there_is_not_ready(here: GitSite) -> None:
+    here.publish().terminate()
+    pinned = restart(here, GITSYNC_REF=NOWHERE)
+    wait_until_said(pinned, 503, "problem", f"GITSYNC_REF pins {NOWHERE}")
+    assert "ref_not_found" == json.loads(pinned.get("/readyz").body)["reason"]
+    pinned.terminate()
+    elsewhere = restart(here, GITSYNC_REPO=here.server.url("nowhere.git"))
+
+    wait_until_said(elsewhere, 503, "problem", "GITSYNC_REPO is another repository")
+
+
+@pytest.mark.parametrize("kind", ["pin", "branch"])
+def test_what_is_applied_at_once_is_ready_once(here: GitSite, kind: str) -> None:
+    """No answer calls the old commit good, and what is ready stays so."""
+    first = here.repository.head()
+    here.repository.git("branch", "release", first)
+    old = here.commit_revision(2)
+    here.publish().terminate()
+    wrapper = restart(here, GITSYNC_REF=first if kind == "pin" else "release")
+    answers: list[tuple[int, str, bool]] = []
+
+    def is_done() -> bool:
+        answer = wrapper.get("/readyz")
+        said = json.loads(answer.body)
+        answers.append((answer.status, said["revision"], said["shortfall"] is None))
+        return (200, first, True) == answers[-1]
+
+    wait_until(is_done, "the new setting is applied", step_seconds=0.01)
+
+    assert (200, old, True) not in answers
+    statuses = [status for status, _, _ in answers]
+    assert statuses == sorted(statuses, reverse=True), answers
+
+
+def test_a_rolling_update_to_a_pin_is_ready_beside_the_old_pod(here: GitSite) -> None:
+    """On one volume: the old pod ends only once the new one is ready."""
+    first = here.repository.head()
+    here.commit_revision(2)
+    old = here.publish()
+    new = here.wrapper(GITSYNC_REF=first)
+    new.wait_until_ready()
+
+    assert f"GITSYNC_REF pins {first}" in new.status()["shortfall"]
+    assert 0 == old.terminate().code
+    here.wait_until_shown(first, new)
+    wait_until(lambda: new.status()["shortfall"] is None, "nothing is lacking")
+
+
+def test_of_another_repository_the_newest_accepted_commit_is_shown_and_a_one_shot_takes_it(
+    here: GitSite,
+) -> None:
+    """A gate stops no pod: there is nothing of this repository yet."""
+    here.publish().terminate()
+    other = here.server.repository("other.git")
+    accepted = other.commit({"dag.py": "x = 1\n"}, whole=True)
+    refused = other.commit({"dag.py": "def\n"})
+    settings = {
+        "GITSYNC_REPO": here.server.url("other.git"),
+        "GIT_SYNC_WRAPPER_GATE": "syntax",
+    }
+
+    one_shot = here.wrapper("--one-time", **settings)
+
+    assert 0 == one_shot.wait_for_exit().code, one_shot.log()
+    assert accepted == here.shown()
+    wrapper = restart(here, **settings)
+    wrapper.wait_until_ready()
+    assert f"the gate refused {refused}, and this is a fallback" == wrapper.status()["shortfall"]
+
+
+def test_of_another_repository_with_nothing_acceptable_a_one_shot_fails(here: GitSite) -> None:
+    here.publish().terminate()
+    here.server.repository("other.git").commit({"dag.py": "def\n"}, whole=True)
+
+    one_shot = here.wrapper(
+        "--one-time",
+        GITSYNC_REPO=here.server.url("other.git"),
+        GIT_SYNC_WRAPPER_GATE="syntax",
+        GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE="2s",
+    )
+
+    assert 0 != one_shot.wait_for_exit().code
