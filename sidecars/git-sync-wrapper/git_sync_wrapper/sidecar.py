@@ -25,7 +25,9 @@ class GitSyncWrapper:
         return Session(self._context)
 
     def readiness(self) -> Readiness:
-        return self._context.status.readiness
+        readiness = self._context.status.readiness
+        said = readiness.shortfall, self._context.hooks.problem
+        return readiness._replace(shortfall="; ".join(filter(None, said)))
 
     def details(self) -> dict[str, object]:
         return self._context.status.details()

@@ -201,6 +201,29 @@ def test_touches_the_file_first_made_then_renewed(tmp_path: Path, counted: Count
     assert file.stat().st_mtime > 1
 
 
+def test_what_fails_is_said_until_it_succeeds_without_what_a_command_prints(
+    tmp_path: Path, counted: Counted, log: Log
+) -> None:
+    """Anyone who reaches the port may read it."""
+    good = tmp_path / "good"
+    command = script(tmp_path / "hook", f"echo s3cret; test -e {good} || exit 3")
+    ours = hooks(tmp_path, counted, f"--exechook-command={command}", "--exechook-backoff=1s")
+    (tmp_path / "touched").touch()
+    ours.start()
+    try:
+        assert "" == ours.problem
+        ours.announce(ONE)
+        said = f"exechook failed for {ONE}: it ended with 3"
+        wait_until(lambda: f"touch-file failed: File exists; {said}" == ours.problem, "both fail")
+        (tmp_path / "touched").unlink()
+        ours.announce(ONE)
+        assert said == ours.problem
+        good.touch()
+        wait_until(lambda: "" == ours.problem, "the hook succeeds")
+    finally:
+        ours.stop()
+
+
 def test_a_one_shot_waits_and_tells_what_failed(tmp_path: Path, counted: Counted, log: Log) -> None:
     ours = hooks(tmp_path, counted, "--exechook-command=/bin/false")
 

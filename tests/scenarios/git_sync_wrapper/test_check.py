@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from tests.support.git_sync import GitSite
 from tests.support.program import own_port
 from tests.support.scripts import script
@@ -70,6 +72,28 @@ def test_beside_a_running_wrapper_it_says_what_is_shown_and_who_keeps_it(here: G
     assert f"pid {wrapper.pid} on" in said
     assert before == sorted(os.listdir(here.root))
     assert wrapper.is_running()
+
+
+@pytest.mark.parametrize("page", ["true"])
+def test_a_hook_that_fails_is_named_until_it_succeeds(here: GitSite, page: str) -> None:
+    """The files are good, so it is ready."""
+    good = here.folder / "good"
+    settings = {
+        "GITSYNC_EXECHOOK_COMMAND": script(here.folder / "hook", f"test -e {good} || exit 3"),
+        "GITSYNC_EXECHOOK_BACKOFF": "1s",
+        "GIT_SYNC_WRAPPER_HTTP_BIND": f"127.0.0.1:{own_port()}",
+        "GIT_SYNC_WRAPPER_STATUS_PAGE": page,
+    }
+    wrapper = here.publish(**settings)
+    wrapper.wait_for_event("hook_failed")
+    said = f"exechook failed for {here.repository.head()}: it ended with 3"
+
+    answer = wrapper.wait_until_ready()
+    assert said == answer.json()["shortfall"]
+    assert said in check(here, code=3, **settings)
+    good.touch()
+    wait_until(lambda: wrapper.get("/readyz").json()["shortfall"] is None, "it succeeds")
+    check(here, code=0, **settings)
 
 
 def test_a_check_that_is_stopped_is_not_well_and_leaves_nothing(here: GitSite) -> None:

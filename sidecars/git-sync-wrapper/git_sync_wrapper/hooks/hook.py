@@ -19,8 +19,16 @@ log = get_logger("hooks")
 
 class HookFailed(Exception):
     """
-    A hook did not succeed; the text says why.
+    A hook did not succeed.
+
+    Args:
+        why: In our words.
+        said: What the hook, or the system, says of it: for the log, as it may have secrets.
     """
+
+    def __init__(self, why: str, said: str = "") -> None:
+        super().__init__(f"{why}: {said}" if said else why)
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ class Exechook:
             raise CycleAbandoned
         output = "\n".join(said)[-SAID_CHARACTERS:]
         if ended.code != 0:
-            raise HookFailed(f"it ended with {ended.code}: {output}")
+            raise HookFailed(f"it ended with {ended.code}", output)
         log.debug("hook_said", hook=self.name, output=output)
 
 
@@ -100,6 +108,6 @@ class Webhook:
         try:
             status = send(self.method, self.url, {"Gitsync-Hash": commit}, self.timeout_seconds)
         except (OSError, ValueError) as error:
-            raise HookFailed(f"no answer: {error}") from None
+            raise HookFailed("no answer", str(error)) from None
         if self.success_status > 0 and status != self.success_status:
             raise HookFailed(f"the answer is {status}, not {self.success_status}")

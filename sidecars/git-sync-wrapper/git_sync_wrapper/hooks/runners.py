@@ -30,10 +30,14 @@ Hook = Exechook | Webhook
 class HookRunner:
     """
     Runs one hook, in a thread, for the newest commit it was sent.
+
+    Attributes:
+        problem: Why it failed last, for anyone to read; empty once it has succeeded.
     """
 
     def __init__(self, hook: Hook, count: Count) -> None:
         self.hook = hook
+        self.problem = ""
         self._count = count
         self._fence = Fence()
         self._changed = threading.Condition()
@@ -70,9 +74,11 @@ class HookRunner:
         try:
             self.hook.run(commit, fence)
         except HookFailed as error:
+            self.problem = f"{self.hook.name} failed for {commit}: {error.why}"
             self._count(self.hook.name, "error")
             log.error("hook_failed", hook=self.hook.name, revision=commit, error=str(error))
             return str(error)
+        self.problem = ""
         self._count(self.hook.name, "success")
         return ""
 
@@ -100,10 +106,19 @@ class Hooks:
 
     def __init__(self, options: Options, environ: Mapping[str, str], count: Count) -> None:
         self._touch_file = options.touch_file
+        self._touch_problem = ""
         after = _exechooks("exechook", options, environ) + _webhooks(options)
         before = _exechooks("pre-publish-exechook", options, environ)
         self._runners = [HookRunner(hook, count) for hook in after]
         self._before = [HookRunner(hook, count) for hook in before]
+
+    @property
+    def problem(self) -> str:
+        """
+        What failed when it was last tried, as :attr:`HookRunner.problem`.
+        """
+        problems = [self._touch_problem, *(runner.problem for runner in self._runners)]
+        return "; ".join(filter(None, problems))
 
     def start(self) -> None:
         """
@@ -159,7 +174,9 @@ class Hooks:
             os.close(os.open(self._touch_file, flags, 0o666))
             now = time.time()
             os.utime(self._touch_file, (now, now))
+            self._touch_problem = ""
         except OSError as error:
+            self._touch_problem = f"touch-file failed: {error.strerror}"
             log.error("touch_failed", path=self._touch_file, error=error.strerror)
 
 
