@@ -5,6 +5,7 @@ What every ``check`` command prints: a line for each check, and below it what fi
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -12,9 +13,10 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any, Literal
 
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SettingsError, SidecarError
+from sidecar_runtime.identity import identity
 from sidecar_runtime.printable import printable
 
-STATUS_SECONDS = 2.0
+ANSWER_SECONDS = 5.0
 
 
 def say(mark: Literal["ok", "??", "FAIL", ""], name: str, text: str) -> None:
@@ -52,46 +54,84 @@ def unknown(names: Mapping[str, str]) -> None:
 
 
 def daemon(
-    sidecar: str, source: str, bind: tuple[str, int], target: str | None = None
-) -> bool | None:
+    sidecar: str, source: str, bind: tuple[str, int], holder: Mapping[str, Any] | None = None
+) -> bool:
     """
-    Print what the daemon that runs already says of itself: it may fail where a check succeeds.
+    Print what the daemon that runs already says of itself, where there is one: it may fail where a
+    check succeeds.
 
     Args:
-        sidecar: Together with source and target, as the daemon's /status has them.
+        sidecar: Together with the source, as the daemon has them.
         bind: Its host and port, by the settings that both have.
-        target: None: whichever.
+        holder: Who holds the target, as :func:`find_holder`: another who should answer.
 
     Returns:
-        The result of the check; None where no such daemon answers here.
+        The result of the check.
     """
-    status = _status(*bind)
-    if (sidecar, source) != (status.get("sidecar"), status.get("source")):
-        return None
-    if target not in (None, status["target"]):
-        return None
-    if error := status["last_error"]:
-        say("FAIL", "daemon", f"{error['reason']}: {error['error']}")
-        say("", "", error["advice"])
-    if lack := status["problem"] or status["shortfall"]:
-        say("FAIL", "daemon", lack)
-    if error or lack:
+    host, port = bind
+    where = f"{host or 'localhost'}:{port}"
+    try:
+        said, life = (_ask(host, port, path) for path in ("/readyz", "/healthz"))
+    except TimeoutError:
+        say("FAIL", "daemon", f"takes a connection at {where} and does not answer")
+        say("", "", "It is stopped, or hangs: look at its log; a restart would help.")
         return False
-    say("ok", "daemon", f"has published {status['revision']}")
+    if "identity" not in said:
+        return not holder or _miss(holder, where, has_port=port != 0)
+    if said["identity"] != identity(sidecar, source):
+        say("??", "daemon", f"what answers at {where} is not for this source")
+        return True
+    return _judge(said, life)
+
+
+def _judge(said: Mapping[str, Any], life: Mapping[str, Any]) -> bool:
+    """
+    Print what /readyz and /healthz say; return whether all is well.
+    """
+    reason, lacks = said["reason"], [said["problem"], said["shortfall"]]
+    if reason:
+        say("FAIL", "daemon", f"{reason}: {said['error']}")
+        say("", "", said["advice"] or "")
+    if lack := "; ".join(filter(None, lacks)):
+        say("FAIL", "daemon", lack)
+    if is_dead := life.get("alive") is False:
+        seconds = life["heartbeat_age_seconds"]
+        say("FAIL", "daemon", f"is not alive: no cycle has ended for {seconds:.0f} s")
+        say("", "", "A restart would help.")
+    if reason or lack or is_dead:
+        return False
+    say("ok", "daemon", f"has published {said['revision']}")
     return True
 
 
-def _status(host: str, port: int) -> dict[str, Any]:
+def _miss(holder: Mapping[str, Any], where: str, *, has_port: bool) -> bool:
     """
-    Return what the daemon's /status answers; empty where it does not.
+    Print that who holds the target does not answer; that is a failure where it could: one in
+    another pod cannot, nor one whose port only its log knows.
     """
-    with closing(HTTPConnection(host or "localhost", port, timeout=STATUS_SECONDS)) as connection:
+    could = has_port and holder.get("host") == socket.gethostname()
+    who = f"pid {holder.get('pid')} on {holder.get('host')}"
+    text = f"{who} holds the target and does not answer at {where}"
+    say("FAIL" if could else "??", "daemon", text)
+    return not could
+
+
+def _ask(host: str, port: int, path: str) -> dict[str, Any]:
+    """
+    Return what the daemon answers; empty where nobody does, or not as ours would.
+
+    Raises:
+        TimeoutError: It takes the connection, and says nothing.
+    """
+    with closing(HTTPConnection(host or "localhost", port, timeout=ANSWER_SECONDS)) as connection:
         try:
-            connection.request("GET", "/status")
-            status = json.loads(connection.getresponse().read())
+            connection.request("GET", path)
+            said = json.loads(connection.getresponse().read())
+        except TimeoutError:
+            raise
         except (OSError, HTTPException, ValueError):
             return {}
-    return status if isinstance(status, dict) else {}
+    return said if isinstance(said, dict) else {}
 
 
 def exit_code(results: Iterable[bool]) -> int:

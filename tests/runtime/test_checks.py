@@ -2,10 +2,28 @@
 The lines of a `check` command, and the exit code that they make.
 """
 
+import contextlib
+import json
+import socket
+from collections.abc import Iterator
+
 import pytest
 
-from sidecar_runtime.checks import exit_code, fail, say
+from sidecar_runtime import checks
+from sidecar_runtime.checks import daemon, exit_code, fail, say
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
+from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
+from sidecar_runtime.http.endpoint import Endpoint
+from sidecar_runtime.metrics import Metrics
+from tests.runtime.recording import Log
+from tests.runtime.sidecars import ABOUT, Sidecar
+from tests.support.clocks import Clock
+from tests.support.loopback import Answer, LoopbackServer, Request
+from tests.support.program import own_port
+
+HERE = {"pid": 7, "host": socket.gethostname()}
+GOOD = Readiness(True, "r1", 5.0)
+THROTTLED = LastError("throttled", "slow down", "Ask less.", 0.0)
 
 
 def test_a_line_has_mark_name_and_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,3 +63,143 @@ def test_each_setting_that_is_wrong_has_a_line(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(("results", "code"), [([True, True], 0), ([True, False], 3), ([], 0)])
 def test_one_failure_makes_the_exit_code_3(results: list[bool], code: int) -> None:
     assert code == exit_code(results)
+
+
+# --- what a daemon says of itself
+
+
+@contextlib.contextmanager
+def running(
+    readiness: Readiness = GOOD,
+    error: LastError | None = None,
+    *,
+    silent_seconds: float = 0.0,
+    show_status: bool = True,
+) -> Iterator[tuple[str, int]]:
+    """Serve as a daemon that has these facts does; yield its address."""
+    health = Health(clock := Clock())
+    if error:
+        health.record(PastCycle(0, 0, "error", error.reason, {}), error)
+    clock.seconds += silent_seconds
+    endpoint = Endpoint(
+        ("127.0.0.1", 0),
+        "BOX_HTTP_BIND",
+        about=ABOUT,
+        health=health,
+        sidecar=Sidecar(readiness),
+        metrics=Metrics("box-sync", "1.2.3", "abc"),
+        show_status=show_status,
+    )
+    endpoint.start()
+    try:
+        yield "127.0.0.1", endpoint.server_port
+    finally:
+        endpoint.close()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize("show_status", [True, False], ids=["page", "no page"])
+@pytest.mark.parametrize(
+    ("readiness", "error", "silent_seconds", "said"),
+    [
+        (GOOD, None, 0, ["ok daemon has published r1"]),
+        (GOOD, THROTTLED, 0, ["FAIL daemon throttled: slow down", "Ask less."]),
+        (GOOD._replace(shortfall="a part"), None, 0, ["FAIL daemon a part"]),
+        (Readiness(False, problem="nothing yet"), None, 0, ["FAIL daemon nothing yet"]),
+        (
+            Readiness(False, "r1", problem="damaged", shortfall="a part"),
+            THROTTLED,
+            0,
+            ["FAIL daemon throttled: slow down", "Ask less.", "FAIL daemon damaged; a part"],
+        ),
+        (
+            GOOD,
+            None,
+            75,
+            ["FAIL daemon is not alive: no cycle has ended for 75 s", "A restart would help."],
+        ),
+    ],
+    ids=["good", "failing", "a part", "nothing", "all of it", "not alive"],
+)
+def test_beside_a_daemon_the_check_is_as_good_as_that(
+    capsys: pytest.CaptureFixture[str],
+    log: Log,
+    show_status: bool,
+    readiness: Readiness,
+    error: LastError | None,
+    silent_seconds: float,
+    said: list[str],
+) -> None:
+    with running(
+        readiness, error, silent_seconds=silent_seconds, show_status=show_status
+    ) as address:
+        result = daemon("box-sync", "box://source", address, holder=HERE)
+
+    assert (said[0].startswith("ok"), said) == (result, lines(capsys))
+
+
+@pytest.mark.parametrize("holder", [{}, HERE], ids=["nobody", "holder"])
+def test_a_daemon_that_takes_a_connection_and_is_silent_fails(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    holder: dict[str, object],
+) -> None:
+    """It is stopped, or hangs: the kernel answers instead."""
+    monkeypatch.setattr(checks, "ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = silent.getsockname()
+        assert not daemon("box-sync", "box://source", address, holder=holder)
+
+    said = f"FAIL daemon takes a connection at 127.0.0.1:{address[1]} and does not answer"
+    assert said == lines(capsys)[0]
+
+
+def test_a_daemon_of_another_source_is_not_asked_further(
+    capsys: pytest.CaptureFixture[str], log: Log
+) -> None:
+    with running(Readiness(False, problem="nothing yet")) as address:
+        assert daemon("box-sync", "box://other", address, holder=HERE)
+
+    assert [f"?? daemon what answers at 127.0.0.1:{address[1]} is not for this source"] == (
+        lines(capsys)
+    )
+
+
+@pytest.mark.parametrize(
+    ("holder", "has_port", "mark"),
+    [
+        ({}, True, ""),
+        (HERE, True, "FAIL"),
+        (HERE, False, "??"),
+        ({"pid": 7, "host": "elsewhere"}, True, "??"),
+    ],
+    ids=["nobody", "here", "at any port", "in another pod"],
+)
+def test_who_holds_the_target_here_must_answer(
+    capsys: pytest.CaptureFixture[str], holder: dict[str, object], has_port: bool, mark: str
+) -> None:
+    """One in another pod cannot be asked, nor one whose port only its log knows."""
+    port = own_port() if has_port else 0
+
+    result = daemon("box-sync", "box://source", ("127.0.0.1", port), holder=holder)
+
+    said = f"pid 7 on {holder.get('host')} holds the target and does not answer at 127.0.0.1:{port}"
+    assert (mark != "FAIL", [f"{mark} daemon {said}"] if mark else []) == (result, lines(capsys))
+
+
+@pytest.mark.parametrize("body", [b"hello", b"[]", json.dumps({"ready": True}).encode()])
+def test_what_is_no_daemon_of_ours_counts_as_nobody(
+    capsys: pytest.CaptureFixture[str], body: bytes
+) -> None:
+    class Other(LoopbackServer):
+        def good_answer(self, request: Request) -> Answer:
+            return Answer(200, body=body)
+
+    with Other() as server:
+        host, port = server.endpoint.removeprefix("http://").split(":")
+        assert daemon("box-sync", "box://source", (host, int(port)))
+
+    assert [] == lines(capsys)

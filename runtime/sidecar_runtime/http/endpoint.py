@@ -58,7 +58,7 @@ class _EndpointHandler(RequestHandler):
                 body = json.dumps({"alive": endpoint.health.is_alive, "heartbeat_age_seconds": age})
                 self.answer(_status(endpoint.health.is_alive), body.encode() + b"\n")
             case "/readyz":
-                is_ready, said = readiness_body(endpoint.health, endpoint.sidecar)
+                is_ready, said = readiness_body(endpoint.about, endpoint.health, endpoint.sidecar)
                 self.answer(_status(is_ready), said)
             case "/metrics":
                 endpoint.metrics.name_published(endpoint.sidecar.readiness().revision)

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from sidecar_runtime import DOCS
 from sidecar_runtime.health import Health, PastCycle
 from sidecar_runtime.history import SPAN_SECONDS
+from sidecar_runtime.identity import identity
 from sidecar_runtime.sidecar import Sidecar
 
 
@@ -70,7 +71,7 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
     }
 
 
-def readiness_body(health: Health, sidecar: Sidecar) -> tuple[bool, bytes]:
+def readiness_body(about: About, health: Health, sidecar: Sidecar) -> tuple[bool, bytes]:
     """
     Return whether the sidecar is ready, and what /readyz says of it.
     """
@@ -82,8 +83,11 @@ def readiness_body(health: Health, sidecar: Sidecar) -> tuple[bool, bytes]:
         "revision": readiness.revision or None,
         "shortfall": readiness.shortfall or None,
         "published_seconds_ago": _rounded(time.time() - published) if published else None,
+        "problem": readiness.problem or None,
         "reason": error.reason if error else None,
         "error": error.message if error else readiness.problem or None,
+        "advice": (error.advice or None) if error else None,
+        "identity": identity(about.sidecar, about.source),
     }
     return readiness.ready, json.dumps(body).encode() + b"\n"
 

@@ -230,8 +230,8 @@ class _Checks:
         What the wrapper that keeps the volume says of it, where there is one.
         """
         bind, options = self._settings.http_bind, self._options
-        known = daemon("git-sync-wrapper", options.source, bind, options.link)
-        return known is not False
+        holder = find_holder(LOCK, os.path.join(options.root, STORE))
+        return daemon("git-sync-wrapper", options.source, bind, holder)
 
     def gate(self) -> bool:
         """

@@ -60,8 +60,8 @@ def run(settings: Settings, names: Mapping[str, str], who: Consumer) -> int:
     for entry in settings.entries:
         source = Source(entry, settings.keytab_dir, ccaches)
         results.append(_Checks(entry, source, who, settings, refused).run())
-    known = daemon("kerberos", settings.source, settings.http_bind, settings.target)
-    return exit_code([*results, known is not False])
+    results.append(daemon("kerberos", settings.source, settings.http_bind))
+    return exit_code(results)
 
 
 def _config(settings: Settings) -> bool:

@@ -109,14 +109,8 @@ class _Checks:
         What the daemon that keeps the folder says of it, where there is one.
         """
         settings = self._settings
-        known = daemon("s3-sync", settings.source, settings.http_bind, settings.dest_path)
         holder = find_holder(LOCK, os.path.join(settings.dest_path, RESERVED))
-        if holder and known is None:
-            name = f"pid {holder.get('pid')} on {holder.get('host')}"
-            say(
-                "??", "daemon", f"{name} keeps the folder, and does not answer for this source here"
-            )
-        return known is not False
+        return daemon("s3-sync", settings.source, settings.http_bind, holder)
 
     def _has_room(self) -> bool:
         """

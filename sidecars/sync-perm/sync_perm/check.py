@@ -47,8 +47,8 @@ def run(
     if address is None:
         return EXIT_GAVE_UP
     results = [checks.migrations(airflow, address), checks.permissions(airflow, address)]
-    known = daemon("sync-perm", source.shown(), settings.http_bind)
-    return exit_code([*results, known is not False])
+    results.append(daemon("sync-perm", source.shown(), settings.http_bind))
+    return exit_code(results)
 
 
 class _Checks:

@@ -9,6 +9,7 @@ import pytest
 from sidecar_runtime import DOCS
 from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
 from sidecar_runtime.http.status import readiness_body, status
+from sidecar_runtime.identity import identity
 from tests.runtime.sidecars import ABOUT, READY, Sidecar
 
 
@@ -83,7 +84,7 @@ def test_json_before_anything_has_happened(health: Health) -> None:
 def test_readiness_has_revision_and_age(health: Health, is_ready: bool) -> None:
     sidecar = Sidecar(Readiness(is_ready, "r1", 1_000.0, "" if is_ready else "2 files missing"))
 
-    ready, body = readiness_body(health, sidecar)
+    ready, body = readiness_body(ABOUT, health, sidecar)
     facts = json.loads(body)
 
     assert ready is is_ready
@@ -91,16 +92,42 @@ def test_readiness_has_revision_and_age(health: Health, is_ready: bool) -> None:
     assert {
         "ready": is_ready,
         "revision": "r1",
+        "shortfall": None,
+        "problem": None if is_ready else "2 files missing",
         "reason": None,
         "error": None if is_ready else "2 files missing",
-        "shortfall": None,
+        "advice": None,
+        "identity": identity("box-sync", "box://source"),
     } == facts
+
+
+def test_readiness_has_what_is_wrong_and_what_failed_last(health: Health) -> None:
+    error = LastError("throttled", "slow down", "Ask less.", 0)
+    health.record(PastCycle(0, 0, "error", "throttled", {}), error)
+
+    _, body = readiness_body(ABOUT, health, Sidecar(Readiness(False, "r1", problem="damaged")))
+
+    facts = json.loads(body)
+    assert "damaged" == facts["problem"]
+    assert ("throttled", "slow down", "Ask less.") == (
+        facts["reason"],
+        facts["error"],
+        facts["advice"],
+    )
+
+
+def test_readiness_names_neither_source_nor_target_with_the_page_off(health: Health) -> None:
+    _, body = readiness_body(ABOUT, health, READY)
+
+    assert ABOUT.source not in body.decode() and ABOUT.target not in body.decode()
+    one, *others = [(ABOUT.sidecar, ABOUT.source), ("other", ABOUT.source), (ABOUT.sidecar, "x")]
+    assert identity(*one) not in [identity(*other) for other in others]
 
 
 def test_readiness_names_the_failure_that_goes_on_while_it_is_ready(health: Health) -> None:
     health.record(PastCycle(0, 0, "error", "throttled", {}), LastError("throttled", "slow", "", 0))
 
-    ready, body = readiness_body(health, READY)
+    ready, body = readiness_body(ABOUT, health, READY)
 
     assert ready is True
     assert ("throttled", "slow") == (json.loads(body)["reason"], json.loads(body)["error"])

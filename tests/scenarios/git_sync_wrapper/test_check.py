@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_beside_a_running_wrapper_it_says_what_is_shown_and_who_keeps_it(here: G
     assert wrapper.is_running()
 
 
-@pytest.mark.parametrize("page", ["true"])
+@pytest.mark.parametrize("page", ["true", "false"])
 def test_a_hook_that_fails_is_named_until_it_succeeds(here: GitSite, page: str) -> None:
     """The files are good, so it is ready."""
     good = here.folder / "good"
@@ -94,6 +95,33 @@ def test_a_hook_that_fails_is_named_until_it_succeeds(here: GitSite, page: str) 
     good.touch()
     wait_until(lambda: wrapper.get("/readyz").json()["shortfall"] is None, "it succeeds")
     check(here, code=0, **settings)
+
+
+def test_a_refused_commit_is_named_without_a_page(here: GitSite) -> None:
+    settings = {
+        "GIT_SYNC_WRAPPER_GATE": "syntax",
+        "GIT_SYNC_WRAPPER_STATUS_PAGE": "false",
+        "GIT_SYNC_WRAPPER_HTTP_BIND": f"127.0.0.1:{own_port()}",
+    }
+    here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
+    wrapper = here.publish(**settings)
+    refused = here.repository.commit({"dag.py": "def\n"})
+    wrapper.wait_for_event("revision_refused")
+    wait_until(lambda: wrapper.get("/readyz").json()["reason"], "it says so")
+
+    said = check(here, code=3, **settings)
+
+    assert f"revision_refused: the gate refuses revision {refused}: dag.py:1" in said
+
+
+def test_a_wrapper_that_hangs_is_not_well(here: GitSite) -> None:
+    settings = {"GIT_SYNC_WRAPPER_HTTP_BIND": f"127.0.0.1:{own_port()}"}
+    wrapper = here.publish(**settings)
+    wrapper.send_signal(signal.SIGSTOP)
+    try:
+        assert "takes a connection" in check(here, code=3, **settings)
+    finally:
+        wrapper.send_signal(signal.SIGCONT)
 
 
 def test_a_check_that_is_stopped_is_not_well_and_leaves_nothing(here: GitSite) -> None:

@@ -3,8 +3,10 @@
 """
 
 import os
+import signal
 
 from tests.support.kdc import Kdc
+from tests.support.program import own_port
 from tests.support.site import Site
 
 
@@ -34,3 +36,20 @@ def test_a_kdc_that_hangs_does_not_hang_it(here: Site, running_kdc: Kdc) -> None
 
     assert 3 == code
     assert "KDC" in said
+
+
+def test_a_daemon_that_hangs_is_not_well(here: Site) -> None:
+    settings = {
+        "KERBEROS_HTTP_BIND": f"127.0.0.1:{own_port()}",
+        "KERBEROS_STATUS_PAGE": "false",
+    }
+    daemon = here.publish(**settings)
+    code, said = check(here, **settings)
+    assert (0, True) == (code, "has published" in said), said
+
+    daemon.send_signal(signal.SIGSTOP)
+    try:
+        code, said = check(here, **settings)
+    finally:
+        daemon.send_signal(signal.SIGCONT)
+    assert (3, True) == (code, "takes a connection" in said), said

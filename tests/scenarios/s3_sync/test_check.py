@@ -4,6 +4,7 @@
 What it tries and says of the rest is in tests/s3_sync/test_check.py.
 """
 
+import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,10 +99,11 @@ def test_what_the_daemon_lacks_is_named(
     assert "1 file is not here as the source has them" in said
 
 
+@pytest.mark.parametrize("page", ["true", "false"])
 def test_a_revision_that_the_gate_refuses_is_named(
-    check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str]
+    check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str], page: str
 ) -> None:
-    settings = {**port, "S3_SYNC_GATE": "syntax"}
+    settings = {**port, "S3_SYNC_GATE": "syntax", "S3_SYNC_STATUS_PAGE": page}
     daemon = start(settings).until_synced()
     s3.put("dags/a.py", b"x = (\n")
     daemon.sync()
@@ -126,10 +128,21 @@ def test_a_gates_command_is_run_and_what_the_daemon_had_from_it_is_said(
     assert "command: it can be run" in said and "gate_undecided" in said
 
 
-def test_a_daemon_whose_page_is_off_is_named(check: Check, start: StartDaemon) -> None:
+def test_a_daemon_that_hangs_is_no_good_set_up(
+    check: Check, start: StartDaemon, port: dict[str, str]
+) -> None:
+    daemon = start(port).until_synced()
+    daemon.send_signal(signal.SIGSTOP)
+    try:
+        assert "takes a connection" in check(3, port)
+    finally:
+        daemon.send_signal(signal.SIGCONT)
+
+
+def test_a_daemon_at_an_unknown_port_is_named(check: Check, start: StartDaemon) -> None:
     start().until_synced()
 
-    assert "does not answer for this source here" in check(0)
+    assert "holds the target and does not answer" in check(0)
 
 
 def test_a_check_that_is_stopped_is_no_good_set_up(start: StartDaemon) -> None:
