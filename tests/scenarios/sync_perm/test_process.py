@@ -85,7 +85,7 @@ def test_check_says_what_is_there_and_whether_the_sidecar_is_needed(
 @pytest.mark.parametrize(
     ("url", "code", "word"),
     [
-        (None, 3, "SQL_ALCHEMY_CONN"),
+        (None, 2, "SQL_ALCHEMY_CONN"),
         (f"postgresql://airflow:{PASSWORD}@127.0.0.1:1/airflow", 3, "refused"),
     ],
     ids=["no connection", "refused"],
