@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
@@ -22,6 +24,18 @@ os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 for _name in [name for name in os.environ if name.startswith("KRB5")]:
     del os.environ[_name]
 os.environ["KRB5_CONFIG"] = "/dev/null"
+
+_configure = structlog.configure
+
+
+def _configure_uncached(**settings: Any) -> None:
+    """
+    A logger that is kept as one test has configured it is deaf to what later tests capture.
+    """
+    _configure(**settings | {"cache_logger_on_first_use": False})
+
+
+structlog.configure = _configure_uncached
 
 pytest.register_assert_rewrite("tests.support", "tests.scenarios.s3_sync.histories")
 

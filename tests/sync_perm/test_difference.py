@@ -214,6 +214,18 @@ def test_an_invalid_access_control_is_said(asked: Any, word: str) -> None:
     assert word in failing["d"].text
 
 
+def test_what_one_dag_asks_for_does_not_keep_the_others_from_being_compared() -> None:
+    """Its role has a grant already, which might have to be revoked."""
+    grants = [("team", "can_read", "DAG:d"), ("team", "can_read", "DAG:other")]
+    permissions = {("can_read", "DAG:d"), ("can_read", "DAG:other")}
+    access = {"d": {"team": {"DAGs": 5}}, "other": {}}
+
+    found = look(tables(access, roles=["team"], grants=grants, permissions=permissions))
+
+    assert ["d"] == list(found.failing)
+    assert Item("dag_revoke", "other", grants[1]) in found.items
+
+
 def test_where_dags_are_the_only_kind_a_mapping_is_refused_as_airflow_refuses_it() -> None:
     """Airflow 2.10 writes one for every DAG; FAB before 1.3 takes its keys for actions."""
     old = {"DAGs": KINDS["DAGs"]}

@@ -93,6 +93,7 @@ class KerberosSidecar:
         wait_seconds = 0.0
         while True:
             watched.wait(folders, wait_seconds)
+            time.sleep(PAUSE_SECONDS)  # whoever writes there all the time does not cost a core
             stamps, at, now = self._stamps(), time.monotonic(), time.time()
             slots = zip(self._slots, stamps, strict=True)
             if stamps != seen:
@@ -103,7 +104,7 @@ class KerberosSidecar:
             seen = stamps
             next_at = [slot.next_at for slot in self._slots if slot.is_idle]
             left = min(next_at, default=float("inf")) - time.monotonic()
-            wait_seconds = min(poll_seconds, max(PAUSE_SECONDS, left))
+            wait_seconds = min(poll_seconds, max(0.0, left))
 
     def _stamps(self) -> list[Stamp]:
         return [slot.source.stamp() for slot in self._slots]

@@ -8,7 +8,7 @@ The rules are those of `FabAirflowSecurityManagerOverride` (FAB provider 1.5 to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -211,7 +211,7 @@ def _kept(there: set[Grant], access: AccessControl, resources: Mapping[str, str]
         asked = access.get(role)
         if isinstance(asked, dict) and len(resources) > 1:
             asked = next((asked.get(n) for n, r in resources.items() if r == resource), None)
-            is_kept = action in (asked or ())
+            is_kept = isinstance(asked, Collection) and action in asked
         else:
             is_kept = isinstance(asked, set) and action in asked
         if role == ADMIN or is_kept:

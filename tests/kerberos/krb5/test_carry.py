@@ -98,7 +98,7 @@ def test_kdcs_are_read_as_libkrb5_does(text: str, host: str, port: int) -> None:
 
 
 def test_what_only_libkrb5_can_reach_is_left_to_it() -> None:
-    for text in ("https://proxy.example.com/KdcProxy", "/run/kdc.sock", ""):
+    for text in ("https://proxy.example.com/KdcProxy", "/run/kdc.sock", "", "kdc:65536"):
         assert None is ways(["kdc", text], prefers_tcp=False, is_tcp_only=False)
 
 

@@ -74,8 +74,9 @@ def test_uri_records_win(tmp_path: Path) -> None:
         ({(UDP, SRV): [b"\0" * 6 + b"\xc0\x0c"]}, [["udp", f"{UDP}:0"]]),
         ({(UDP, SRV): [b"\0" * 6 + b"\xff\xff"]}, []),
         ({(NAMED, URI): [uri("krb5srv:m:kkdcp:https://proxy.test")]}, None),
+        ({(NAMED, URI): [uri("krb5srv:m:udp:kdc.test:65536")]}, None),
     ],
-    ids=["nothing", "no service", "cut", "pointer", "pointer away", "proxy"],
+    ids=["nothing", "no service", "cut", "pointer", "pointer away", "proxy", "no port"],
 )
 def test_what_is_no_kdc_of_ours_is_passed_over(
     tmp_path: Path, records: dict[tuple[str, int], list[bytes]], found: object

@@ -299,6 +299,7 @@ def test_the_host_header_has_the_port_where_it_is_not_the_schemes_own(
     [
         ({"HTTPS_PROXY": "https://u:s3cr3t@proxy.example"}, None, "HTTPS_PROXY"),
         ({"https_proxy": "https://u:s3cr3t@proxy.example"}, None, "https_proxy"),
+        ({"https_proxy": "https://u:Zm9v//s3cr3t@proxy.example"}, None, "https_proxy"),
         ({"HTTPS_PROXY": "socks5://proxy.example:1080"}, "https://minio:9000", "HTTPS_PROXY"),
         ({"HTTP_PROXY": "https://proxy.example"}, "http://minio:9000", "HTTP_PROXY"),
         ({"HTTP_PROXY": "http://proxy.example:80a"}, "http://minio:9000", "HTTP_PROXY"),

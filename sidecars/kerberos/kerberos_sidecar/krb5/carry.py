@@ -18,10 +18,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from kerberos_sidecar.krb5.kdcs import Address, Way
+from kerberos_sidecar.krb5.kdcs import KERBEROS_PORT, LAST_PORT, Address, Way
 from kerberos_sidecar.krb5.names import Addresses
 
-KERBEROS_PORT = 88
 ANSWER_LIMIT_BYTES = 1 << 20
 
 # First bytes of an answer: RFC 4120, 5.10; and the code of an error that another KDC may not have.
@@ -87,7 +86,7 @@ def ways(kdcs: Iterable[str], *, prefers_tcp: bool, is_tcp_only: bool) -> list[W
     places = []
     for text in kdcs:
         match = re.fullmatch(r"(?:\[([^]]+)\]|([^\s:/]+))(?::(\d{1,5}))?", text.strip())
-        if match is None:
+        if match is None or int(match[3] or KERBEROS_PORT) > LAST_PORT:
             return None
         places.append((match[1] or match[2], int(match[3] or KERBEROS_PORT)))
     tcp = [Way(host, port, "tcp") for host, port in dict.fromkeys(places)]

@@ -12,6 +12,9 @@ from typing import Literal
 
 from kerberos_sidecar.formats.moment import iso
 
+KERBEROS_PORT = 88
+LAST_PORT = (1 << 16) - 1
+
 Address = tuple[int, str]
 """Of a host: family and address."""
 

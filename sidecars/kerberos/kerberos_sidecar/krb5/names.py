@@ -17,7 +17,7 @@ from contextlib import suppress
 from threading import Thread
 from typing import Literal, TypeVar
 
-from kerberos_sidecar.krb5.kdcs import Address, Way
+from kerberos_sidecar.krb5.kdcs import KERBEROS_PORT, LAST_PORT, Address, Way
 
 _T = TypeVar("_T")
 
@@ -139,9 +139,9 @@ def _by_uri(answer: bytes, chance: Callable[[float], float]) -> list[Way | None]
             r"krb5srv:[a-z]*:(udp|tcp):([^:]+)(?::(\d{1,5}))?", text, re.IGNORECASE
         )
         way = None
-        if match:
+        if match and int(match[3] or KERBEROS_PORT) <= LAST_PORT:
             transport: Literal["udp", "tcp"] = "udp" if match[1].lower() == "udp" else "tcp"
-            way = Way(match[2].rstrip("."), int(match[3] or 88), transport)
+            way = Way(match[2].rstrip("."), int(match[3] or KERBEROS_PORT), transport)
         found.append((_turn(data, chance), way))
     return [way for _, way in sorted(found, key=lambda one: one[0])]
 

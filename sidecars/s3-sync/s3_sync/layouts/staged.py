@@ -64,7 +64,8 @@ class StagedLayout:
     def repair(self, damaged: Collection[str], fence: Fence) -> CycleResult:
         result = repair(self.tree, self.shown, damaged, fence)
         # A tree that has gone on since was not accepted, and a damaged one is downloaded first.
-        if self._half_shown == partial_name(self.tree.managed.files) and not self._torn():
+        is_open = self._half_shown and self._half_shown == partial_name(self.tree.managed.files)
+        if is_open and not self._torn():
             result.add(self._show(fence))
         return result
 

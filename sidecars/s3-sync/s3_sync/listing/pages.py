@@ -34,6 +34,7 @@ _MODIFIED = re.compile(rb"LastModified>([^<]+)</")
 DIGEST_BYTES = 16
 
 # It goes into a header of ours.
+_SIZE = re.compile(r"[0-9]{1,18}")
 _ETAG = re.compile(r"[!#-~]+")
 
 
@@ -204,7 +205,7 @@ class PageReader(NamedTuple):
         etag, size = facts.get("ETag", "").removeprefix("W/").strip('"'), facts.get("Size", "")
         if facts.get("StorageClass") in ARCHIVED_CLASSES:
             return NoFile(path, "archived", etag)
-        if not _ETAG.fullmatch(etag) or not size.isdecimal():
+        if not _ETAG.fullmatch(etag) or not _SIZE.fullmatch(size):
             etag, size = "", "0"
         return Entry(path, etag, int(size), self.prefix)
 

@@ -323,5 +323,5 @@ def hide_userinfo(url: str) -> str:
     """
     Return a URL without user and password.
     """
-    scheme, slashes, rest = url.rpartition("//")
-    return f"{scheme}{slashes}{rest.rpartition('@')[2]}"
+    start = url.find("//") + 2 if "//" in url else 0
+    return f"{url[:start]}{url[start:].rpartition('@')[2]}"

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
@@ -31,13 +31,26 @@ def own_folder() -> Iterator[str]:
     Raises:
         SettingsError: Nothing below TMPDIR can be written.
     """
-    folder = _make_folder()
+    with ExitStack() as stack:
+        folder = _make_folder()
+        while not _claim(folder, stack):
+            folder = _make_folder()
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+def _claim(folder: str, stack: ExitStack) -> bool:
+    """
+    Lock a new folder; False where another process, which starts at the same time, has taken it for
+    a leftover and removes it.
+    """
+    path = f"{folder}/{_LOCK}"
     try:
-        with open(f"{folder}/{_LOCK}", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        lock = stack.enter_context(open(path, "w"))  # noqa: SIM115
+    except FileNotFoundError:
+        return False
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return os.path.exists(path)
 
 
 def _make_folder() -> str:
