@@ -35,7 +35,7 @@ def _configure_uncached(**settings: Any) -> None:
     _configure(**settings | {"cache_logger_on_first_use": False})
 
 
-structlog.configure = _configure_uncached
+structlog.configure = _configure_uncached  # type: ignore[assignment]
 
 pytest.register_assert_rewrite("tests.support", "tests.scenarios.s3_sync.histories")
 
