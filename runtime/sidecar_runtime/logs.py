@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from sidecar_runtime.log_handler import DescriptorHandler
 from sidecar_runtime.printable import printable
 
 # SGR codes of ECMA-48.
@@ -66,7 +67,9 @@ def _value(value: object) -> str:
     return repr(value) if isinstance(value, str) and " " in text else text
 
 
-def configure(level: str, form: str | None, stream: TextIO | None = None) -> None:
+def configure(
+    level: str, form: str | None, stream: TextIO | None = None, *, may_drop: bool = False
+) -> None:
     """
     Send structlog and the standard library's logging to one stream.
 
@@ -74,6 +77,8 @@ def configure(level: str, form: str | None, stream: TextIO | None = None) -> Non
         level: ``debug``, ``info``, ``warning`` or ``error``.
         form: ``json`` or ``console``; ``None`` takes ``console`` on a terminal only.
         stream: Standard output unless given.
+        may_drop: Whether lines may be lost rather than hold up the process, where nobody reads
+            them.
     """
     out = stream if stream is not None else sys.stdout
     use_console = form == "console" or (form is None and out.isatty())
@@ -94,7 +99,9 @@ def configure(level: str, form: str | None, stream: TextIO | None = None) -> Non
             _name_event_first,
             structlog.processors.JSONRenderer(),
         ]
-    handler = logging.StreamHandler(out)
+    handler: logging.Handler = (
+        DescriptorHandler(out.fileno(), _report_dropped) if may_drop else logging.StreamHandler(out)
+    )
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -117,6 +124,10 @@ def configure(level: str, form: str | None, stream: TextIO | None = None) -> Non
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _report_dropped(count: int) -> None:
+    get_logger("logs").warning("log_lines_dropped", lines=count)
 
 
 def get_logger(name: str) -> Any:

@@ -64,7 +64,7 @@ def begin_logs(
         unknown: Those that nobody reads, with what may be meant.
         unused: Those that belong to what another setting has switched off, with why.
     """
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, may_drop=True)
     warn_unknown(unknown)
     for name, why in (unused or {}).items():
         logs.get_logger("settings").warning("setting_unused", setting=name, why=why)
@@ -146,6 +146,7 @@ def run_main(main: Callable[[], int], prefix: str) -> NoReturn:
         prefix: Of the settings: how to log counts for what is said of wrong ones, too.
     """
     code = EXIT_BUG
+    _open_missing_streams()
     logs.configure("info", os.environ.get(f"{prefix}LOG_FORMAT", "").strip().lower() or None)
     try:
         code = main()
@@ -178,6 +179,15 @@ def run_main(main: Callable[[], int], prefix: str) -> NoReturn:
             except OSError:
                 code = code or EXIT_BUG
         os._exit(code)
+
+
+def _open_missing_streams() -> None:
+    """
+    Write into nothing where standard output or error was closed by whoever started us.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the end
 
 
 def _nobody_reads() -> bool:

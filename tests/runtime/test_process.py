@@ -5,11 +5,15 @@ How the process ends: one exit code for each kind of end.
 import json
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.pipes import unread_pipe
+from tests.support.waiting import wait_until
 
 PROGRAM = """
 import os, sys, threading, time, urllib.request
@@ -38,9 +42,13 @@ def start(body: str, **more: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(body=body)],
         cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
         text=True,
-        **{"env": {"PATH": "/usr/bin:/bin"}, "stdin": subprocess.DEVNULL, **more},
+        **{
+            "env": {"PATH": "/usr/bin:/bin"},
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            **more,
+        },
     )
 
 
@@ -234,3 +242,89 @@ def test_whoever_reads_may_leave_before_the_end() -> None:
         _, err = process.communicate(timeout=30)
 
     assert (141, "") == (process.returncode, err)
+
+
+CYCLES = """
+def cycle(fence):
+    open("{file}", "a").write("x")
+    return CHANGED
+settings = {{"INTERVAL": "0.1s", "LOG_LEVEL": "debug"}}
+begin_logs(settings_of(**settings), {{}})
+return daemon(*[cycle] * 10_000, **settings)
+"""
+
+
+def run_cycles(tmp_path: Path, **streams: Any) -> subprocess.Popen[str]:
+    """
+    Start a daemon the cycles of which count themselves in a file, and log.
+    """
+    body = CYCLES.format(file=tmp_path / "cycles").strip().replace("\n", "\n    ")
+    return start(body, **streams)
+
+
+def count_cycles(tmp_path: Path) -> int:
+    path = tmp_path / "cycles"
+    return path.stat().st_size if path.exists() else 0
+
+
+def test_a_log_that_nobody_reads_stops_neither_cycles_nor_sigterm(tmp_path: Path) -> None:
+    with (
+        unread_pipe() as pipe,
+        run_cycles(tmp_path, stdout=pipe.writer, stderr=subprocess.PIPE) as process,
+    ):
+        try:
+            wait_until(lambda: count_cycles(tmp_path) > 2, "it runs cycles")
+            pipe.fill()
+            before = count_cycles(tmp_path)
+            wait_until(lambda: count_cycles(tmp_path) > before + 5, "it runs more")
+            began = time.monotonic()
+            process.terminate()
+            _, err = process.communicate(timeout=20)
+            seconds = time.monotonic() - began
+        finally:
+            process.kill()
+
+    assert (0, "") == (process.returncode, err)
+    assert seconds < 1.5
+
+
+@pytest.mark.parametrize("is_err_closed", [False, True], ids=["log", "both"])
+def test_a_daemon_whose_log_has_no_reader_any_more_ends_as_any_other(
+    tmp_path: Path, *, is_err_closed: bool
+) -> None:
+    err = subprocess.STDOUT if is_err_closed else subprocess.PIPE
+    with (
+        unread_pipe() as pipe,
+        run_cycles(tmp_path, stdout=pipe.writer, stderr=err) as process,
+    ):
+        try:
+            wait_until(lambda: count_cycles(tmp_path) > 2, "it runs cycles")
+            pipe.close_reader()
+            before = count_cycles(tmp_path)
+            wait_until(lambda: count_cycles(tmp_path) > before + 5, "it runs more")
+            process.terminate()
+            _, said = process.communicate(timeout=20)
+        finally:
+            process.kill()
+
+    assert 0 == process.returncode
+    assert not said
+
+
+def test_a_daemon_without_a_standard_output_runs(tmp_path: Path) -> None:
+    body = CYCLES.format(file=tmp_path / "cycles").strip().replace("\n", "\n    ")
+    command = [sys.executable, "-c", PROGRAM.format(body=body)]
+    with subprocess.Popen(
+        ["/bin/sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command],
+        cwd=Path(__file__).parents[2],
+        env={"PATH": "/usr/bin:/bin"},
+        stdin=subprocess.DEVNULL,
+    ) as process:
+        try:
+            wait_until(lambda: count_cycles(tmp_path) > 2, "it runs cycles")
+            process.terminate()
+            code = process.wait(20)
+        finally:
+            process.kill()
+
+    assert 0 == code

@@ -3,6 +3,7 @@ When a new ticket is acquired: half of its life, INTERVAL, SIGHUP; and a one-sho
 """
 
 import re
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
 from tests.support.kdc import Kdc, run_client
+from tests.support.pipes import unread_pipe
 from tests.support.site import SERVICE, Site
 from tests.support.waiting import wait_until
 
@@ -31,6 +33,34 @@ def test_short_tickets_are_replaced_at_half_their_life(make_site: MakeSite) -> N
     assert "half_life" == daemon.wait_for_event("ticket_acquired", cause="half_life")["cause"]
     assert 0 == invalid
     assert daemon.get("/readyz").status == 200
+
+
+def test_a_log_that_nobody_reads_costs_no_ticket(make_site: MakeSite) -> None:
+    site = make_site("8s")
+    daemon = site.sidecar()
+    daemon.home.mkdir(parents=True)
+    with (
+        unread_pipe() as pipe,
+        subprocess.Popen(
+            [daemon.program], env=daemon.environment, cwd="/", stdout=pipe.writer
+        ) as process,
+    ):
+        try:
+            wait_until(site.is_valid, "the first ticket", 60)
+            pipe.fill()
+            for _ in range(2):
+                before = site.ccache.stat().st_ctime
+                wait_until(lambda: site.ccache.stat().st_ctime > before, "another one", 30)  # noqa: B023
+                assert site.is_valid()
+            began = time.monotonic()
+            process.terminate()
+            code = process.wait(15)
+            seconds = time.monotonic() - began
+        finally:
+            process.kill()
+
+    assert 0 == code
+    assert seconds < 3
 
 
 def test_a_restart_is_ready_at_once_and_sighup_takes_a_ticket_now(here: Site) -> None:
