@@ -65,6 +65,7 @@ class Session:
         self._read_at = 0.0
         self._began_at = 0.0
         self._affordable_at = float("inf")
+        history.wants_full |= settings.one_shot
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -75,7 +76,7 @@ class Session:
             CycleAbandoned: The fence was revoked.
         """
         self._began_at = time.monotonic()
-        self._history.wants_full |= fence.is_asked_for or self._settings.one_shot
+        self._history.wants_full |= fence.is_asked_for
         if self._comparison.file:
             self._comparison.file.refresh()
         try:
@@ -329,10 +330,26 @@ class Session:
         **counts: int | str,
     ) -> Outcome:
         problem = self._comparison.file_problem
-        if problem is None or result in ("settling", "waiting"):
+        if result in ("settling", "waiting"):
             return Outcome(result, self._revision, counts, problem)
-        # Airflow's part is done, the file's is not.
+        problem = problem or self._find_missing()
+        if problem is None:
+            return Outcome(result, self._revision, counts)
         return Outcome("partial", self._revision, counts if result == "changed" else {}, problem)
+
+    def _find_missing(self) -> SidecarError | None:
+        """
+        Return what is still wrong with the permissions, unless nothing was to be written.
+        """
+        readiness = self._status.readiness
+        if readiness.ready or self._settings.dry_run:
+            return None
+        return SidecarError(
+            "permissions_differ",
+            readiness.problem,
+            "Look for difference_kept or pass_postponed in the log: someone else writes these rows,"
+            " or Airflow does not write them.",
+        )
 
 
 def _rows(items: Iterable[Item], limit: int) -> list[list[object]]:
