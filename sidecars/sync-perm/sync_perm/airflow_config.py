@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import configparser
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from sidecar_runtime.errors import Problem, SettingsError
 
@@ -69,6 +69,14 @@ class AirflowConfig:
         Return the value that Airflow would use, except its own default.
         """
         return self.variable(section, key) or self.option(section, key)
+
+    def given(self) -> Iterator[tuple[str, str]]:
+        """
+        Yield the names and values of all variables, and of all options of airflow.cfg.
+        """
+        yield from self.environ.items()
+        for section in self._file.sections():
+            yield from self._file.items(section, raw=True)
 
     def _unreadable(self, error: Exception, where: str = "") -> SettingsError:
         why = f"cannot be read ({type(error).__name__}{': ' + where if where else ''})"

@@ -13,6 +13,7 @@ from sidecar_runtime.errors import EXIT_GAVE_UP, SidecarError
 from sidecar_runtime.fence import Fence
 from sync_perm.airflow.installation import Installation
 from sync_perm.airflow.passes import AirflowPasses
+from sync_perm.airflow.redaction import Redaction
 from sync_perm.airflow.surroundings import environment, own_folder
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.comparison import Comparison, Look
@@ -87,6 +88,7 @@ class _Checks:
         Ask Airflow whether the database has what this version needs.
         """
         said: deque[str] = deque(maxlen=1)
+        redaction = Redaction(self._config, address)
         try:
             with own_folder() as folder:
                 ended = child.run(
@@ -96,7 +98,7 @@ class _Checks:
                     fence=Fence(),
                     deadline_seconds=AIRFLOW_SECONDS,
                     out=lambda _: None,
-                    err=lambda line: said.append(address.redact(line)),
+                    err=lambda line: said.append(redaction.hide(line)),
                 )
         except SidecarError as error:
             return fail("migrations", error)

@@ -75,6 +75,32 @@ sys.exit("sqlalchemy.exc.OperationalError: {unsynced.url} is unwell")
     assert PASSWORD not in shown + str(daemon.events)
 
 
+def test_secrets_of_others_are_not_quoted(
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm
+) -> None:
+    broker, key = "r3dis-p4ss", "f3rnet-k3y"
+    body = """
+import os, sys
+url, key = os.environ["AIRFLOW__CELERY__BROKER_URL"], os.environ["AIRFLOW__CORE__FERNET_KEY"]
+sys.exit(f"kombu.exceptions.OperationalError: {url} does not take {key}")
+"""
+    standin.site.write(body)
+
+    daemon = begin(
+        unsynced,
+        {
+            "AIRFLOW__CELERY__BROKER_URL": f"redis://:{broker}@redis:6379/0",
+            "AIRFLOW__CORE__FERNET_KEY": key,
+        },
+    )
+
+    assert_one_line_each(daemon, "pass_failed")
+    error = daemon.status()["last_error"]["error"]
+    assert error.endswith("OperationalError: redis://:***@redis:6379/0 does not take ***")
+    shown = [daemon.get(path).body for path in ("/", "/status", "/metrics", "/readyz")]
+    assert not any(secret in text for secret in (broker, key) for text in [*shown, daemon.log()])
+
+
 def test_cli_that_hangs_is_killed_with_all_its_children(
     standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:

@@ -19,6 +19,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 from sync_perm.airflow.installation import Installation
+from sync_perm.airflow.redaction import Redaction
 from sync_perm.airflow.surroundings import empty_database, environment, unwritable
 from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.database.connection import Address
@@ -147,7 +148,7 @@ class AirflowPasses:
         """
         Run our script to its end, and return what was heard of it.
         """
-        listener = _Listener(address)
+        listener = _Listener(Redaction(self._config, address))
         file = Path(self._folder, "task.json")
         try:
             file.write_text(json.dumps(task))
@@ -245,11 +246,11 @@ DRIVER_MODULES = frozenset(
 
 class _Listener:
     """
-    Takes what a pass says, without the password.
+    Takes what a pass says, without secrets.
     """
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
+    def __init__(self, redaction: Redaction) -> None:
+        self._hide = redaction.hide
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self.failed_dags: dict[str, str] = {}
         self.told: dict[str, frozenset[Any]] = {}
@@ -267,7 +268,7 @@ class _Listener:
             said = None
         match said:
             case {"dag": str(dag_id), "error": str(error)}:
-                self.failed_dags[dag_id] = _one_line(self._address.redact(error))
+                self.failed_dags[dag_id] = _one_line(self._hide(error))
             case {"roles": list(), "bare": list(), "permissions": list(), "grants": list()}:
                 self.told = {
                     name: frozenset(row if isinstance(row, str) else tuple(row) for row in rows)
@@ -275,7 +276,7 @@ class _Listener:
                 }
             case {"failed": dict(failed)}:
                 self.failed = {
-                    key: self._address.redact(str(value)) for key, value in failed.items() if value
+                    key: self._hide(str(value)) for key, value in failed.items() if value
                 }
             case {"done": int()}:
                 self.is_done = True
@@ -286,7 +287,7 @@ class _Listener:
         """
         Take a line that is for people.
         """
-        text = self._address.redact(line)
+        text = self._hide(line)
         if text.strip():
             self._last.append(text)
             log.debug("airflow_said", line=text)
