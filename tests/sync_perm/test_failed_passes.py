@@ -2,6 +2,8 @@
 How passes and looks fail, and what is left of that.
 """
 
+import errno
+import os
 import threading
 from contextlib import suppress
 
@@ -122,6 +124,22 @@ def test_a_command_that_vanished_has_its_own_reason(one: Sidecar) -> None:
     one.site.command.unlink()
 
     assert "airflow_missing" == failure(session).reason
+
+
+def test_where_no_process_can_be_started_it_is_no_bug(
+    one: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    session = one.begin()
+    one.add_role()
+    monkeypatch.setattr("sidecar_runtime.child.subprocess.Popen", full)
+
+    error = failure(session)
+
+    assert "pass_failed" == error.reason
+    assert error.message.endswith("cannot be started: Resource temporarily unavailable")
 
 
 def test_a_folder_that_cannot_be_written_has_its_own_reason(one: Sidecar) -> None:

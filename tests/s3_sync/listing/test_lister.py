@@ -278,7 +278,7 @@ def test_an_entry_without_etag_or_size_is_a_file_that_cannot_be_asked_for(
     assert "" != wanted["b"].etag
 
 
-def test_a_size_of_thousands_of_digits_is_none() -> None:
+def test_a_size_of_thousands_of_digits_is_no_size() -> None:
     (entry,) = read(page(contents("dags/a", size="9" * 5000))).wanted.values()
 
     assert ("", 0) == (entry.etag, entry.size_bytes)

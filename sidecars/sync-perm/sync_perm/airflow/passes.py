@@ -174,6 +174,12 @@ class AirflowPasses:
             ) from None
         except FileNotFoundError as error:
             raise _missing(self._installation.python) from error
+        except OSError as error:
+            raise SidecarError(
+                "pass_failed",
+                f"{self._installation.python} cannot be started: {error.strerror}",
+                "Look at its mode, and at the pod's limits of processes and memory.",
+            ) from error
         self.last_cpu_seconds += ended.cpu_seconds
         if fence.is_revoked:  # which has killed it
             raise CycleAbandoned
