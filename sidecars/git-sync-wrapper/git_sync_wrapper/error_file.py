@@ -14,7 +14,7 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import write_file
 from sidecar_runtime.volume.trees import FOLDER_MODE
 
-log = get_logger("report")
+log = get_logger("error_file")
 
 
 class ErrorFile:

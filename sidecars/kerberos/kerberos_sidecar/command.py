@@ -62,7 +62,8 @@ def run() -> int:
         end_on_signals()
         return check.run(settings, unknown, arguments.consumer)
     begin_logs(settings, unknown)
-    metrics = KerberosMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
+    revision = os.environ.get("SIDECAR_REVISION", "unknown")
+    metrics = KerberosMetrics(__version__, revision, is_served=not settings.one_shot)
     sidecar = KerberosSidecar(settings, metrics)
     # INTERVAL is between two tickets; the sidecar's own watch asks for a cycle when one is due.
     looking = dataclasses.replace(settings, interval_seconds=LOOK_SECONDS, jitter_seconds=None)

@@ -21,8 +21,8 @@ class KerberosMetrics(Metrics):
     The common metrics and our own, which have the principal and the path of the ccache as labels.
     """
 
-    def __init__(self, version: str, revision: str) -> None:
-        super().__init__("kerberos", version, revision)
+    def __init__(self, version: str, revision: str, *, is_served: bool = True) -> None:
+        super().__init__("kerberos", version, revision, is_served=is_served)
         self._shown: dict[str, tuple[str, str, str]] = {}
         self._acquired = self.family(
             "Counter",

@@ -14,8 +14,8 @@ class PermMetrics(Metrics):
     The common metrics and our own.
     """
 
-    def __init__(self, version: str, revision: str) -> None:
-        super().__init__("sync-perm", version, revision)
+    def __init__(self, version: str, revision: str, *, is_served: bool = True) -> None:
+        super().__init__("sync-perm", version, revision, is_served=is_served)
         self.known_good = self.gauge(
             "sync_perm_known_good_timestamp_seconds",
             "Unix time when the permissions were last found to be good; its age is what to alert "

@@ -20,7 +20,7 @@ from sync_perm.role_file.wanted import Wanted
 
 NAMED_DAGS = 50
 
-log = get_logger("board")
+log = get_logger("status")
 
 
 class Status:

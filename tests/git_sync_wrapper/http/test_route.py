@@ -10,7 +10,6 @@ from git_sync_wrapper.http.route import Unheeded, Way, way_to
 from tests.support.raising import raised
 
 HTTPS = urlsplit("https://git.example.com/dags.git")
-HTTP = urlsplit("http://git.example.com/dags.git")
 
 
 def proxy(url: str, environ: dict[str, str], **config: str) -> str | None:

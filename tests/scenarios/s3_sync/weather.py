@@ -30,7 +30,6 @@ class Scene:
 
     Attributes:
         wanted: what is in the bucket now, by path in the target.
-        at_first: what was in it at first.
         contents: all that ever was there, by path.
     """
 
@@ -57,7 +56,6 @@ class Scene:
             self.put(path, body)
         for number in range(16):
             self.put(f"kept/{number:02}.py", new_content())
-        self.at_first = dict(self.wanted)
 
     def put(self, path: str, body: bytes) -> None:
         """Store an object, past the proxy."""

@@ -29,7 +29,7 @@ SERVICE = "/git-upload-pack"
 TYPE = "application/x-git-upload-pack-request"
 REDIRECTS = 5
 
-log = get_logger("refs")
+log = get_logger("poll")
 
 
 class RefsError(SidecarError):

@@ -18,7 +18,7 @@ from sidecar_runtime.logs import get_logger
 if TYPE_CHECKING:
     from git_sync_wrapper.poll.http_poller import HttpPoller
 
-log = get_logger("refs")
+log = get_logger("poll")
 
 
 class Poller(Protocol):
