@@ -328,3 +328,16 @@ def test_a_daemon_without_a_standard_output_runs(tmp_path: Path) -> None:
             process.kill()
 
     assert 0 == code
+
+
+def test_a_command_waits_for_whoever_reads_its_lines() -> None:
+    body = "for n in range(3_000): logs.get_logger('x').info('said', n=n)"
+    with start(f"{body}\n    return 0") as process:
+        try:
+            assert process.stdout is not None
+            time.sleep(1)  # the pipe is full by then
+            numbers = [json.loads(line)["n"] for line in process.stdout]
+        finally:
+            process.kill()
+
+    assert list(range(3_000)) == numbers
