@@ -279,7 +279,8 @@ class Lease:
         elif layout.revision:
             self.published.correct(layout.revision)
         shown = layout.shown.managed.files if layout.shown else {}
-        self.published.count(len(shown))
+        if not layout.problem:  # else the files are those of another revision, or on their way
+            self.published.count(len(shown))
         self._scan = iter(())
         self.damaged = layout.shown.damaged(iter(shown)) if layout.shown else set()
         if layout.is_atomic and layout.shown and self._settings.delete == "none":

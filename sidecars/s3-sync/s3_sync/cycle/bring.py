@@ -192,14 +192,9 @@ class Bringer:
         lacking = sum(path in files for path in plan.delete) + sum(
             not _is_held(files.get(path), state.wanted[path]) for path in plan.publish
         )
-        if lacking > 1 or published.name == UNFINISHED:
+        if lacking > 1 or (lacking and published.name == UNFINISHED):
             self._lease.record(
-                layout,
-                fence,
-                Changes(),
-                name=UNFINISHED,
-                aim=state.revision,
-                lacking=max(1, lacking),
+                layout, fence, Changes(), name=UNFINISHED, aim=state.revision, lacking=lacking
             )
 
     def _damaged(self, layout: Layout) -> set[str]:
