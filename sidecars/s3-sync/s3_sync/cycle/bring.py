@@ -108,7 +108,8 @@ class Bringer:
             if not fence.is_revoked:
                 layout.tree.end_cycle(fence)
                 if not layout.is_atomic:
-                    result.changes = result.changes.after(self._interrupted)
+                    if self._interrupted:
+                        result.changes = result.changes.after(self._interrupted)
                     self._interrupted = Changes() if is_done else result.changes
                     if self._is_begun and not is_done:
                         with suppress(OSError):  # what it said before is true, too
