@@ -234,13 +234,18 @@ def _converse(
             stderr=subprocess.PIPE if len(hears) > 1 else subprocess.STDOUT,
             start_new_session=True,
         )
-    fence.on_revoke(lambda: _kill_group(process))
+
+    def kill() -> None:
+        _kill_group(process)
+
+    fence.on_revoke(kill)
     try:
         _pump(process, question or b"", hears, began + deadline_seconds, watch)
     finally:
         _kill_group(process)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+        fence.forget(kill)
         _reap_group(process.pid)
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:

@@ -63,6 +63,12 @@ class Fence:
         if self.is_revoked:
             callback()
 
+    def forget(self, callback: Callable[[], object]) -> None:
+        """
+        Do not call back any more: a fence may outlive what it ends.
+        """
+        self._callbacks.remove(callback)
+
     def wait(self, seconds: float) -> None:
         """
         Sleep, unless it is revoked.

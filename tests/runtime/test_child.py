@@ -2,9 +2,12 @@
 A process that ends.
 """
 
+import gc
 import os
 import sys
 import threading
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,7 +46,12 @@ class Listener:
         self.err: list[str] = []
         self.stop: Exception | None = None
 
-    def run(self, program: str, deadline_seconds: float = 60.0) -> Ended:
+    def run(
+        self,
+        program: str,
+        deadline_seconds: float = 60.0,
+        started: Callable[[], "child.Process | None"] = lambda: None,
+    ) -> Ended:
         return child.run(
             [sys.executable, "-c", program],
             {},
@@ -53,6 +61,7 @@ class Listener:
             out=self.out.append,
             err=self.err.append,
             watch=self.watch,
+            started=started,
         )
 
     def watch(self) -> None:
@@ -155,6 +164,18 @@ def test_a_leftover_that_holds_the_pipes_is_not_waited_for(one: Listener) -> Non
     ended = one.run("import os, time\nif not os.fork(): time.sleep(600)\nprint('done', flush=True)")
 
     assert (0, ["done"]) == (ended.code, one.out)
+
+
+def test_a_fence_that_lives_on_holds_no_process_that_has_ended() -> None:
+    """A hook is run again and again with the fence of the whole process."""
+    one = Listener()
+    processes = [child.start([sys.executable, "-c", "print('done')"], {}, "/")]
+    ended = weakref.ref(processes[0])
+
+    one.run("", started=processes.pop)
+
+    gc.collect()
+    assert (["done"], None) == (one.out, ended())
 
 
 def ask(script: str, question: bytes = b"", *, is_head_kept: bool = False) -> tuple[bytes, int]:

@@ -166,6 +166,21 @@ def test_tells_at_once_who_asks_too_late(fence: Fence) -> None:
     assert told == ["late"]
 
 
+def test_does_not_tell_who_is_forgotten(fence: Fence) -> None:
+    told: list[str] = []
+
+    def first() -> None:
+        told.append("first")
+
+    fence.on_revoke(first)
+    fence.on_revoke(lambda: told.append("second"))
+    fence.forget(first)
+
+    fence.revoke()
+
+    assert told == ["second"]
+
+
 def test_revoking_ends_a_sleep(fence: Fence) -> None:
     ended = threading.Event()
 
