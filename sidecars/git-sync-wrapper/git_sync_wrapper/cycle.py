@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from git_sync_wrapper.context import Context, GitSyncExitError
+from git_sync_wrapper.hooks.runners import PrePublishError
 from git_sync_wrapper.inspection import Inspection
 from git_sync_wrapper.published.difference import find_difference, is_elsewhere
 from git_sync_wrapper.published.volume import LOCK, Published, Volume, look
@@ -120,18 +121,18 @@ class Session:
         if asking is None:
             return self._run(fence)
 
-        def bring() -> None:
+        def bring(began: float) -> None:
             asking.bring(fence, began=began, is_refused=self._publisher.refusal is not None)
 
         try:
             outcome = self._run(fence)
-        except Undecided:  # the gate is out of order, and the remote is not
-            bring()
+        except (Undecided, PrePublishError):  # the gate or the hook fails, and the remote does not
+            bring(time.monotonic())  # the next cycle may take as long as this one
             raise
         except SidecarError as error:
             asking.note_outage(error)
             raise
-        bring()
+        bring(began)
         return outcome
 
     def _run(self, fence: Fence) -> Outcome:

@@ -185,7 +185,7 @@ def test_the_checkout_of_what_is_shown_is_tried_again(
     assert commits[5] == candidate.readlink().name
 
 
-def test_what_a_hook_kept_from_being_shown_is_not_given(
+def test_what_a_hook_kept_from_being_shown_is_not_given_and_older_ones_are(
     here: GitSite, store: Path, commits: list[str]
 ) -> None:
     refusing = here.folder / "refusing"
@@ -195,8 +195,9 @@ def test_what_a_hook_kept_from_being_shown_is_not_given(
     new = here.repository.commit(files_of(6), whole=True)
     wrapper.wait_for_event("cycle_failed", reason="pre_publish_hook_failed")
 
-    assert (UNAVAILABLE, "asked_in_outage") == refusal(store, new)
-    assert {commits[5]} == kept(store)
+    assert (UNAVAILABLE, "commit_not_shown") == refusal(store, new)
+    asked(store, commits[1])
+    assert {commits[1], commits[5]} == kept(store)
     refusing.unlink()
     here.wait_until_shown(new, wrapper)
 

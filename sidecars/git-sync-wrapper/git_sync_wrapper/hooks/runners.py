@@ -27,6 +27,12 @@ Count = Callable[[str, str], None]
 Hook = Exechook | Webhook
 
 
+class PrePublishError(SidecarError):
+    """
+    The hook before the link turns refuses a commit, or fails.
+    """
+
+
 class HookRunner:
     """
     Runs one hook, in a thread, for the newest commit it was sent.
@@ -139,11 +145,11 @@ class Hooks:
         Run the hook that comes before the link turns; a commit that it refuses is not published.
 
         Raises:
-            SidecarError: ``pre_publish_hook_failed``; it is tried again.
+            PrePublishError: It is tried again.
         """
         for runner in self._before:
             if problem := runner.run_once(commit, fence):
-                raise SidecarError(
+                raise PrePublishError(
                     "pre_publish_hook_failed",
                     f"{runner.hook.name} for {commit}: {problem}",
                     "The last good commit stays; the hook is tried again.",
