@@ -17,9 +17,11 @@ from git_sync_wrapper.flags.options import read_options
 from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.login.ssh_files import PINNED
 from git_sync_wrapper.settings import load_settings
+from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.support import scripts
+from tests.support.git_repository import Repository
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
@@ -326,3 +328,20 @@ def test_an_abandoned_run_is_killed_with_its_children(site: Site, fence: Fence) 
 
     group = site.environment()["pid"]
     wait_until(lambda: not alive(group), "none of its group is alive")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["x" * child.KEPT_BYTES, f"parent {'d' * 40}\n" * 2000],
+    ids=["long", "names another"],
+)
+def test_the_parent_is_that_of_the_commit_however_long_its_message(
+    site: Site, tmp_path: Path, fence: Fence, rest: str
+) -> None:
+    repository = Repository(tmp_path / "r.git")
+    (site.root / "candidate").symlink_to(repository.folder)
+    first = repository.commit({"a.py": "1"}, message=f"First\n\n{rest}\n\nend")
+    second = repository.commit({"a.py": "2"}, message=f"Second\n\n{rest}\n\nend")
+    engine = site.engine("exit 1")
+
+    assert ("", first) == (engine.parent(first, fence), engine.parent(second, fence))

@@ -171,7 +171,9 @@ class Engine:
             CycleAbandoned: The fence was revoked.
         """
         try:
-            said, code = self._git(["cat-file", "commit", commit], self.worktree(), fence)
+            said, code = self._git(
+                ["cat-file", "commit", commit], self.worktree(), fence, is_head_kept=True
+            )
         except (OSError, child.DeadlinePassed) as error:
             raise _no_parent(commit, str(error)) from None
         if code != 0:
@@ -232,9 +234,14 @@ class Engine:
             return "a submodule is not checked out as the commit has it"
         return ""
 
-    def _git(self, command: Sequence[str], worktree: str, fence: Fence) -> tuple[bytes, int]:
+    def _git(
+        self, command: Sequence[str], worktree: str, fence: Fence, *, is_head_kept: bool = False
+    ) -> tuple[bytes, int]:
         """
         Run git in a checkout, without the remote; return what it says, and its exit code.
+
+        Args:
+            is_head_kept: As of :func:`~sidecar_runtime.child.ask`.
         """
         environ = surroundings(self.environ, [*self.options.configs, *LOCAL_CONFIG.items()]) | {
             "GIT_NO_LAZY_FETCH": "1",
@@ -248,6 +255,7 @@ class Engine:
             question=b"",
             fence=fence,
             deadline_seconds=self.options.sync_timeout_seconds,
+            is_head_kept=is_head_kept,
         )
 
     def worktree(self) -> str:
