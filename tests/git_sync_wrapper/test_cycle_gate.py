@@ -4,6 +4,7 @@ A gate, or a hook, that refuses a commit or comes to no verdict.
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.runtime.recording import Log
 from tests.support.clocks import Clock
 from tests.support.raising import raised
 from tests.support.scripts import script
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("one_time", ["false", "true"])
@@ -164,3 +166,51 @@ def test_a_commit_that_the_hook_before_refuses_is_never_shown(start: Start, log:
 
     assert ["pre_publish_hook_failed"] * 2 == reasons
     assert not (wrapper.root / "repo").exists()
+
+
+@pytest.mark.parametrize("again", ["the hook refuses", "it is taken back"])
+def test_a_commit_whose_cycle_was_abandoned_in_the_hook_before_does_not_stay(
+    start: Start, tmp_path: Path, again: str
+) -> None:
+    began = tmp_path / "began"
+    hook = script(
+        tmp_path / "hook", f"[ ! -e {tmp_path}/refuses ] || {{ touch {began}; sleep 1; false; }}"
+    )
+    wrapper = start.published(
+        GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND=hook, GITSYNC_STALE_WORKTREE_TIMEOUT="1h"
+    )
+    (tmp_path / "refuses").touch()
+    wrapper.commit(TWO)
+    fence = Fence()
+    revoking = threading.Thread(
+        target=lambda: (wait_until(began.exists, "it runs"), fence.revoke())
+    )
+    revoking.start()
+    with pytest.raises(CycleAbandoned):
+        wrapper.session.cycle(fence)
+    revoking.join()
+    assert {ONE, TWO} == wrapper.kept(), "its place may be a successor's"
+
+    if again == "the hook refuses":
+        assert "pre_publish_hook_failed" == wrapper.failure().reason
+    else:
+        wrapper.commit(ONE)
+        assert Outcome("unchanged", ONE) == wrapper.cycle()
+
+    assert {ONE} == wrapper.kept()
+
+
+def test_a_commit_that_was_shown_before_stays_where_the_hook_before_refuses_it(
+    start: Start, tmp_path: Path
+) -> None:
+    hook = script(tmp_path / "hook", f"[ ! -e {tmp_path}/refuses ]")
+    wrapper = start.published(
+        GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND=hook, GITSYNC_STALE_WORKTREE_TIMEOUT="1h"
+    )
+    wrapper.commit(TWO)
+    wrapper.cycle()
+    (tmp_path / "refuses").touch()
+    wrapper.commit(ONE)
+
+    assert "pre_publish_hook_failed" == wrapper.failure().reason
+    assert ({ONE, TWO}, TWO) == (wrapper.kept(), wrapper.shown())

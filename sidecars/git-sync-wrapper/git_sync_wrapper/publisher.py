@@ -105,13 +105,11 @@ class Publisher:
                 if undecided is not None:
                     raise undecided from None
                 return self.refused(published)
-        is_back = volume.has(shown)
         volume.add(shown, context.engine.worktree(), fence)
         try:
             context.hooks.prepublish(shown, fence)
         except SidecarError:
-            if not is_back:  # nobody may ask for what was never shown
-                volume.remove(shown, fence)
+            volume.drop_unshown(fence)
             raise
         # So were those that were asked for.
         if not is_made_as_asked(volume.published(), options):

@@ -106,6 +106,21 @@ def test_shows_a_commit_by_a_relative_link(site: Site) -> None:
     assert 0o664 == stat.S_IMODE(site.record.stat().st_mode)
 
 
+def test_nobody_may_ask_for_what_was_not_shown_also_after_a_restart(site: Site, root: Path) -> None:
+    site.add()
+    assert not site.volume.has(ONE)
+    site.volume.close()
+
+    site.volume = Site(root).volume
+    site.volume.prepare()
+    assert not site.volume.has(ONE)
+    site.publish()
+
+    assert site.volume.has(ONE)
+    site.add()
+    assert site.volume.has(ONE), "it was shown before"
+
+
 def test_files_are_hard_links_and_git_finds_its_repository(site: Site) -> None:
     site.add()
 

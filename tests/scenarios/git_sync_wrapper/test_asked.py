@@ -202,6 +202,26 @@ def test_what_a_hook_kept_from_being_shown_is_not_given_and_older_ones_are(
     here.wait_until_shown(new, wrapper)
 
 
+def test_what_a_hook_has_not_decided_about_yet_is_not_given(
+    here: GitSite, store: Path, commits: list[str]
+) -> None:
+    began, may_end = here.folder / "began", here.folder / "may_end"
+    may_end.touch()
+    hook = script(
+        here.folder / "hook", f"touch {began}; while [ ! -e {may_end} ]; do sleep 0.05; done"
+    )
+    wrapper = begin(here, GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND=hook)
+    may_end.unlink()
+    began.unlink()
+    new = here.repository.commit(files_of(6), whole=True)
+    wait_until(began.exists, "the hook runs")
+
+    assert 202 == ask(store, f"/revisions/{new}")[0]
+    may_end.touch()
+    here.wait_until_shown(new, wrapper)
+    assert 200 == ask(store, f"/revisions/{new}")[0]
+
+
 def test_the_hash_of_a_tag_is_no_version(here: GitSite, store: Path, commits: list[str]) -> None:
     here.repository.tag("v1", commits[5], "annotated")
     wrapper = here.wrapper(GITSYNC_REF="v1", **KEEPS_NONE)

@@ -32,6 +32,8 @@ STORE = ".snapshots"
 LOCK = "lock"
 RECORD = "published.json"
 LIST = ".files"
+UNSHOWN = ".unshown"
+"""Of the empty file beside a snapshot that nobody has seen yet: the hook before may refuse it."""
 HISTORY = ".history"
 """The commits of the ref without files; a start sweeps it, and it is fetched again."""
 NAMED_PATHS = 20
@@ -224,7 +226,7 @@ class Volume:
 
     def add(self, commit: str, worktree: str, fence: Fence) -> None:
         """
-        Make a snapshot of a worktree; nobody sees it yet.
+        Make a snapshot of a worktree; nobody sees it yet, and nobody may ask for it.
 
         What has not changed since the shown commit is the same file. A snapshot of the same commit
         that is still here makes way: its files are the same, unless the settings have changed, but
@@ -232,16 +234,20 @@ class Volume:
         """
         with explained(f"cannot make a snapshot of {commit}"):
             make = self._maker(commit, worktree, self._share(worktree), fence)
-            if self.has(commit):
+            if not self.has(commit):
+                self._drop_unshown(fence)
+                with fence:
+                    write_file(commit + UNSHOWN, b"", 0o664, fsync=False, dir_fd=self.store)
+            if self._snapshots.has(commit):
                 self._replace(commit, make, fence)
             else:
                 make(commit)
 
     def has(self, commit: str) -> bool:
         """
-        Whether there is a snapshot of a commit, shown or not; from any thread.
+        Whether there is a snapshot of a commit that was shown or asked for; from any thread.
         """
-        return self._snapshots.has(commit)
+        return self._snapshots.has(commit) and stat_in(commit + UNSHOWN, self.store) is None
 
     @property
     def asked_count(self) -> int:
@@ -276,13 +282,22 @@ class Volume:
             self._snapshots.keep_asked(prepared, commit, fence)
             self._remove_lists()
 
-    def remove(self, commit: str, fence: Fence) -> None:
+    def drop_unshown(self, fence: Fence) -> None:
         """
-        Remove a snapshot that was never shown.
+        Remove what was never shown: it was refused, or its cycle ended in the middle.
         """
         with explained(f"cannot clear {self.root}/{STORE}"):
-            self._snapshots.remove(commit, fence)
+            self._drop_unshown(fence)
             self._remove_lists()
+
+    def _drop_unshown(self, fence: Fence) -> None:
+        for name in os.listdir(self.store):
+            commit = name.removesuffix(UNSHOWN)
+            if commit != name:
+                self._snapshots.remove(commit, fence)
+                if not self._snapshots.has(commit):
+                    with fence:
+                        remove_tree(name, self.store)
 
     def drop_asked(self, fence: Fence) -> None:
         """
@@ -457,6 +472,7 @@ class Volume:
                 **(facts or CommitFacts()).recorded(),
             }
             with fence:
+                remove_tree(commit + UNSHOWN, self.store)
                 content = json.dumps(record).encode() + b"\n"
                 write_file(RECORD, content, 0o664, fsync=self._fsync, dir_fd=self.store)
             # Last: killed in between, a new volume is shown what is on record, as what it is.
@@ -475,6 +491,7 @@ class Volume:
         Remove the commits that need not stay.
         """
         try:
+            self._drop_unshown(fence)
             self._snapshots.prune(commit, fence)
             while (
                 self._retain_bytes is not None
