@@ -4,6 +4,7 @@ The answers of one process: the socket beside its snapshots, and what its cycles
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ class Answers:
         self._metrics = metrics
         self._asked = asked
         self._socket: AskSocket | None = None
+        self._reported: tuple[int, int, int | None] | None = None
+        """The store that can have no socket, and why, as the log has it already."""
 
     def follow(self, store: int, has: Callable[[str], bool], fence: Fence) -> None:
         """
@@ -51,13 +54,25 @@ class Answers:
             self.close()
             try:
                 self._socket = AskSocket(store, has, self._asked.ask)
+                self._reported = None
             except OSError as error:
-                log.warning(
-                    "ask_socket_unavailable",
-                    error=error.strerror or str(error),
-                    advice=f"Nobody can ask for older versions on {self._path}: DAG versions end "
-                    "with what is kept there. Some file systems have no sockets.",
-                )
+                self._report(store, error)
+
+    def _report(self, store: int, error: OSError) -> None:
+        """
+        Report once that a store can have no socket, though each cycle tries again.
+        """
+        found = os.fstat(store)
+        failure = found.st_dev, found.st_ino, error.errno
+        if failure == self._reported:
+            return
+        self._reported = failure
+        log.warning(
+            "ask_socket_unavailable",
+            error=error.strerror or str(error),
+            advice=f"Nobody can ask for older versions on {self._path}: DAG versions end "
+            "with what is kept there. Some file systems have no sockets.",
+        )
 
     def close(self) -> None:
         """
