@@ -20,6 +20,36 @@ import os, sys
 from git_sync_wrapper.engine import passthrough
 sys.exit(passthrough.run(sys.argv[1], sys.argv[2:], os.environ))
 """
+# One signal comes while git-sync is being started, another a number of steps later.
+TWO_SIGNALS = """
+import os, signal, subprocess, sys
+from git_sync_wrapper.engine import passthrough
+
+start, steps = subprocess.Popen, 0
+
+def starting(*arguments, **options):
+    global steps
+    child = start(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    steps = planned
+    return child
+
+def trace(frame, event, _):
+    global steps
+    if frame.f_code.co_filename != passthrough.__file__:
+        return None
+    frame.f_trace_opcodes = True
+    if event == "opcode" and steps:
+        steps -= 1
+        if not steps:
+            os.kill(os.getpid(), signal.SIGUSR2)
+    return trace
+
+subprocess.Popen = starting
+sys.settrace(trace)
+for planned in range(1, 60):
+    print(passthrough.run(sys.argv[1], ["600"], os.environ))
+"""
 
 
 class Site:
@@ -90,6 +120,19 @@ def test_a_signal_reaches_it_and_its_end_is_ours(site: Site, number: signal.Sign
     child.send_signal(number)
 
     assert 128 + number == child.wait(30)
+
+
+def test_a_signal_may_come_while_another_is_handed_on() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", TWO_SIGNALS, "/bin/sleep"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (0, "") == (ended.returncode, ended.stderr)
+    assert {128 + signal.SIGUSR1, 128 + signal.SIGUSR2} >= set(map(int, ended.stdout.split()))
 
 
 def test_what_it_started_ends_with_it(site: Site) -> None:

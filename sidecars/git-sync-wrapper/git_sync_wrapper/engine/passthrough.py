@@ -37,19 +37,21 @@ def run(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> i
     children: list[subprocess.Popen[bytes]] = []
     waiting: list[int] = []
 
+    def hand_on() -> None:
+        # A signal that comes in between hands on all that waits: then nothing is left here.
+        with suppress(IndexError):
+            while children:  # none yet, while it is being started
+                os.kill(children[0].pid, waiting.pop(0))
+
     def forward(number: int, _: object) -> None:
         waiting.append(number)
-        for child in children:  # none yet, while it is being started
-            while waiting:
-                with suppress(ProcessLookupError):
-                    os.kill(child.pid, waiting.pop())
+        hand_on()
 
     for number in FORWARDED:
         signal.signal(number, forward)
     child = subprocess.Popen([program, *arguments], env=own, process_group=0)
     children.append(child)
-    while waiting:
-        os.kill(child.pid, waiting.pop())
+    hand_on()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     for number in FORWARDED:
         signal.signal(number, signal.SIG_IGN)
