@@ -2,18 +2,24 @@
 How the process ends: one exit code for each kind of end.
 """
 
+import array
+import fcntl
 import json
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from tests.support.pipes import unread_pipe
 from tests.support.waiting import wait_until
+
+# A pipe of Linux has 64 KiB, and a line of the log is shorter than a page.
+FULL_BYTES = 60_000
 
 PROGRAM = """
 import os, sys, threading, time, urllib.request
@@ -330,12 +336,18 @@ def test_a_daemon_without_a_standard_output_runs(tmp_path: Path) -> None:
     assert 0 == code
 
 
+def _waiting_bytes(pipe: IO[bytes] | IO[str] | None) -> int:
+    found = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, found)  # type: ignore[arg-type]
+    return found[0]
+
+
 def test_a_command_waits_for_whoever_reads_its_lines() -> None:
     body = "for n in range(3_000): logs.get_logger('x').info('said', n=n)"
     with start(f"{body}\n    return 0") as process:
         try:
             assert process.stdout is not None
-            time.sleep(1)  # the pipe is full by then
+            wait_until(lambda: _waiting_bytes(process.stdout) > FULL_BYTES, "the pipe is full")
             numbers = [json.loads(line)["n"] for line in process.stdout]
         finally:
             process.kill()

@@ -17,10 +17,9 @@ KEYS = {"KEY_PATH": "dags"}
 
 
 @pytest.fixture(autouse=True)
-def bucket(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+def bucket(s3: FakeS3) -> None:
     for name in ("a.py", "b/c.py"):
         s3.put(f"dags/{name}", b"v = 1\n")
-    monkeypatch.setattr(lease, "OUTSIDE_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture
