@@ -6,58 +6,31 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
 from s3_sync.layouts.layout import Layout
 from s3_sync.layouts.open import open_layout
 from s3_sync.layouts.publish import restore
 from s3_sync.metrics import SyncMetrics
+from s3_sync.outside import Outside
 from s3_sync.result import Changes, CycleResult
 from s3_sync.settings import Settings
 from s3_sync.status import Status
-from s3_sync.tree.damage import damaged
-from s3_sync.tree.managed import Managed, load_managed
-from s3_sync.tree.parts import list_name, read_part
+from s3_sync.tree.damage import Scan
 from s3_sync.tree.published import Published
-from s3_sync.tree.volume import (
-    LINK,
-    PUBLISHING,
-    SNAPSHOTS,
-    SNAPSHOTS_PATH,
-    Volume,
-    is_there,
-    open_folders,
-)
+from s3_sync.tree.volume import Volume, open_folders
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.lock import TargetLock, read_holder
-from sidecar_runtime.volume.snapshots import is_name
 
 LOCK = "lock"
 # A look at every file costs more than asking S3, so it is spread over cycles: by source, how many
 # files at least, and how many cycles at most for all of them.
 SCANS = {"listing": (500, 10), "release": (100, 6)}
 NAMED_FILES = 50
-# What another process publishes just now is neither as it was nor as it will be.
-OUTSIDE_LOOKS = 5
-OUTSIDE_PAUSE_SECONDS = 0.2
 
 log = get_logger("target")
-
-
-class _Outside(NamedTuple):
-    """
-    What was read of the list of another process, and which of its files are damaged.
-    """
-
-    key: object = None
-    files: Mapping[str, Managed] = {}
-    is_lost: bool = False
-    damaged: Collection[str] = frozenset()
 
 
 class Lease:
@@ -79,9 +52,8 @@ class Lease:
         self._status = status
         self._volume: Volume | None = None
         self._layout: Layout | None = None
-        self._scan: Iterator[str] = iter(())
+        self._scan = Scan(*SCANS[settings.source_kind])
         self._holder: Mapping[str, object] = {}
-        self._outside = _Outside()
         self.published = Published(
             settings.source,
             settings.layout,
@@ -90,6 +62,7 @@ class Lease:
             is_signed=settings.trusted_keys is not None,
             filters=(settings.include, settings.exclude),
         )
+        self._outside = Outside(settings, self.published, Scan(*SCANS[settings.source_kind]))
         self.damaged: set[str] = set()
         self.torn: set[str] = set()
 
@@ -110,7 +83,7 @@ class Lease:
         try:
             return self._acquire()
         except OSError:
-            self._look_from_outside()
+            self._status.readiness = self._outside.look()
             raise
 
     def close(self) -> None:
@@ -132,19 +105,10 @@ class Lease:
         if layout.shown is None:
             return
         files = layout.shown.managed.files
-        found = layout.shown.damaged(iter(self._next_slice(files)))
+        found = layout.shown.damaged(iter(self._scan.next_slice(files)))
         if not found <= self.damaged:  # where there is one there are more
             found = layout.shown.damaged(iter(files))
         self.damaged |= found
-
-    def _next_slice(self, files: Mapping[str, Managed]) -> list[str]:
-        least, cycles = SCANS[self._settings.source_kind]
-        size = max(least, -(-len(files) // cycles))
-        paths = list(itertools.islice(self._scan, size))
-        if len(paths) < size:
-            self._scan = iter(list(files))
-            paths += itertools.islice(self._scan, size - len(paths))
-        return paths
 
     def glance(self, layout: Layout) -> bool:
         """
@@ -155,11 +119,7 @@ class Lease:
             return False
         if not self._volume.is_at_path() or layout.problem:
             return False
-        path = next(self._scan, None)
-        if path is None:
-            self._scan = iter(list(layout.shown.managed.files))
-            path = next(self._scan, None)
-        return path is None or not layout.shown.damaged(iter((path,)))
+        return not layout.shown.damaged(iter(self._scan.next_files(1, layout.shown.managed.files)))
 
     def look_at_all(self, layout: Layout) -> None:
         """
@@ -281,7 +241,7 @@ class Lease:
         shown = layout.shown.managed.files if layout.shown else {}
         if not layout.problem:  # else the files are those of another revision, or on their way
             self.published.count(len(shown))
-        self._scan = iter(())
+        self._scan.start_over()
         self.damaged = layout.shown.damaged(iter(shown)) if layout.shown else set()
         if layout.is_atomic and layout.shown and self._settings.delete == "none":
             # What is shown and has no key any more is available nowhere else.
@@ -299,7 +259,7 @@ class Lease:
         """
         Wait for another process: ready if what it publishes is there, and is what is set here.
         """
-        self._look_from_outside()
+        self._status.readiness = self._outside.look()
         problem = ""
         if self.published.is_of_others:
             problem = "it publishes another source, layout or revision than is set here"
@@ -311,59 +271,6 @@ class Lease:
             say = log.warning if problem else log.info
             say("target_waiting", holder=self.holder, **({"problem": problem} if problem else {}))
         self._status.show(waiting_for=self.holder)
-
-    def _look_from_outside(self) -> None:
-        """
-        Say whether what is published is there, in a folder that another process writes, or nobody
-        can.
-        """
-        path = self._settings.dest_path
-        for number in range(OUTSIDE_LOOKS):
-            time.sleep(OUTSIDE_PAUSE_SECONDS if number else 0)
-            try:
-                with read_part(path, "") as (state, root):
-                    self.published.read(state)
-                    damaged, problem = self._damaged_from_outside(root, state)
-                readiness = self.published.readiness(damaged, problem)
-            except OSError as error:
-                readiness = Readiness(False, problem=f"{path} cannot be read: {error.strerror}")
-            if readiness.ready or self.published.is_of_others:
-                break
-        self._status.readiness = readiness
-
-    def _damaged_from_outside(self, root: int, state: int) -> tuple[Collection[str], str]:
-        """
-        Return which files are not as they were published, and what else is wrong.
-        """
-        if self.published.at is None:
-            return set(), ""
-        part = ""
-        if self._settings.layout == "snapshot":
-            name = self.published.name
-            part = f"{SNAPSHOTS}/{name}"
-            if not is_name(name) or _read_link(root) != f"{SNAPSHOTS_PATH}/{name}":
-                return set(), f"{LINK} does not show the published revision"
-        elif is_there(PUBLISHING, state):
-            return set(), "a part of a revision is in place"
-        with read_part(self._settings.dest_path, part) as (above, folder):
-            outside, found = self._outside, stat_in(list_name(part), above)
-            key = part, found and (found.st_ino, found.st_mtime_ns, found.st_size)
-            if key != outside.key:
-                files, is_lost = load_managed(above, folder, list_name(part), is_shared=not part)
-                outside = _Outside(key, files, is_lost, set(files))
-                self._scan = iter(())
-            paths = {*outside.damaged, *self._next_slice(outside.files)}
-            self._outside = outside._replace(damaged=damaged(outside.files, paths, folder))
-            self.published.count(len(outside.files))
-            problem = "nobody knows any more which files there should be"
-            return self._outside.damaged, problem if outside.is_lost else ""
-
-
-def _read_link(root: int) -> str:
-    try:
-        return os.readlink(LINK, dir_fd=root)
-    except OSError:
-        return ""
 
 
 def _named(holder: Mapping[str, object]) -> str:

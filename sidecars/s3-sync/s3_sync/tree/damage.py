@@ -4,11 +4,50 @@ What is on disk, held against the list of what was published.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from s3_sync.tree.managed import Managed
+
+
+class Scan:
+    """
+    Which files are looked at next: all of them by turns, as a look at each costs more than asking
+    S3.
+
+    Args:
+        least: How many at least in a slice.
+        cycles: How many slices at most for all of them.
+    """
+
+    def __init__(self, least: int, cycles: int) -> None:
+        self._least = least
+        self._cycles = cycles
+        self._left: Iterator[str] = iter(())
+
+    def start_over(self) -> None:
+        """
+        Begin with the first.
+        """
+        self._left = iter(())
+
+    def next_slice(self, files: Collection[str]) -> list[str]:
+        """
+        Return those of a cycle.
+        """
+        return self.next_files(max(self._least, -(-len(files) // self._cycles)), files)
+
+    def next_files(self, count: int, files: Collection[str]) -> list[str]:
+        """
+        Return as many; behind the last comes the first.
+        """
+        paths = list(itertools.islice(self._left, count))
+        if len(paths) < count:
+            self._left = iter(list(files))
+            paths += itertools.islice(self._left, count - len(paths))
+        return paths
 
 
 def damaged(files: Mapping[str, Managed], paths: Iterable[str], root: int) -> set[str]:
