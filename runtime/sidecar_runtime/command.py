@@ -5,9 +5,21 @@ The command line that sidecars with commands share; git-sync-wrapper has git-syn
 from __future__ import annotations
 
 import argparse
+from typing import NoReturn
 
 from sidecar_runtime import __version__
 from sidecar_runtime.settings import CommonSettings, describe
+
+
+class _Parser(argparse.ArgumentParser):
+    """
+    Says where settings come from: most that is wrong is one of them, given as an option.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        program = self.prog.split()[0]
+        hint = f"Settings are environment variables, not options: {program} --help lists them."
+        super().error(f"{message}\n{hint}")
 
 
 def make_parser(
@@ -25,7 +37,7 @@ def make_parser(
         example: A command line that does something.
         also: What is read besides the settings.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         program,
         description=description,
         epilog=f"example:\n  {example}\n\n{describe(settings, prefix, also)}",

@@ -2,6 +2,8 @@
 What the command lines of sidecars have in common.
 """
 
+from argparse import ArgumentParser
+
 import pytest
 
 from sidecar_runtime.command import make_parser
@@ -19,7 +21,28 @@ from sidecar_runtime.settings import CommonSettings
 def test_says_what_it_is_without_any_setting(
     argument: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parser = make_parser(
+    with pytest.raises(SystemExit, match="0"):
+        some_parser().parse_args([argument])
+
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--bucket", "x"], ["check", "--interval=5"]])
+def test_says_where_settings_come_from(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = some_parser()
+    parser.add_subparsers(metavar="COMMAND").add_parser("check")
+
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(arguments)
+
+    hint = "Settings are environment variables, not options: some-sidecar --help lists them.\n"
+    assert capsys.readouterr().err.endswith(hint)
+
+
+def some_parser() -> ArgumentParser:
+    return make_parser(
         "some-sidecar",
         "It does something.",
         CommonSettings,
@@ -27,8 +50,3 @@ def test_says_what_it_is_without_any_setting(
         "SOME=1 some-sidecar",
         "OTHER",
     )
-
-    with pytest.raises(SystemExit, match="0"):
-        parser.parse_args([argument])
-
-    assert said in capsys.readouterr().out

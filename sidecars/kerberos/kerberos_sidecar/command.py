@@ -50,9 +50,8 @@ def run() -> int:
     also = f"of Airflow's, where ours are unset: {chart}"
     parser = make_parser("kerberos-sidecar", purpose, Settings, PREFIX, example, also)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    check.add_arguments(
-        commands.add_parser("check", help="try krb5.conf, keytabs, the KDC and the ccaches")
-    )
+    text = "try krb5.conf, keytabs, the KDC and the ccaches"
+    check.add_arguments(commands.add_parser("check", help=text, description=text))
     arguments = parser.parse_args(sys.argv[1:])
     forbid_core_dumps()
     hide_from_neighbors()

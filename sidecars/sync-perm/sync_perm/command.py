@@ -80,9 +80,8 @@ def run() -> int:
     )
     parser = make_parser("sync-perm", purpose, Settings, PREFIX, example, also)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    commands.add_parser(
-        "check", help="try Airflow and the database; say whether you need sync-perm"
-    )
+    text = "try Airflow and the database; say whether you need sync-perm"
+    commands.add_parser("check", help=text, description=text)
     text = "show what would be written, and what a prune would remove; exit code 4: it differs"
     commands.add_parser("diff", help=text, description=text).add_argument(
         "--output", choices=("text", "json"), default="text", help="for people or programs"

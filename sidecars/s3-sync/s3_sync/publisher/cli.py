@@ -59,7 +59,8 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     )
     parser = make_parser("s3-sync", purpose, Settings, PREFIX, example, also)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    commands.add_parser("check", help="try settings, credentials, permissions and the target")
+    text = "try settings, credentials, permissions and the target"
+    commands.add_parser("check", help=text, description=text)
     _add_commands(commands)
     arguments, rest = parser.parse_known_args(words)
     if rest := _place_rest(arguments, rest):
