@@ -9,7 +9,8 @@ again.
 from __future__ import annotations
 
 from git_sync_wrapper.context import Context
-from git_sync_wrapper.published.volume import NAMED_PATHS, Volume
+from git_sync_wrapper.published.commit import NAMED_PATHS
+from git_sync_wrapper.published.volume import Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 

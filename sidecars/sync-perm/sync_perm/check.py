@@ -12,7 +12,7 @@ from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import EXIT_GAVE_UP, SidecarError
 from sidecar_runtime.fence import Fence
 from sync_perm.airflow.installation import Installation
-from sync_perm.airflow.passes import AirflowPasses
+from sync_perm.airflow.passes import COMMAND_SECONDS, AirflowPasses
 from sync_perm.airflow.redaction import Redaction
 from sync_perm.airflow.surroundings import environment, own_folder
 from sync_perm.airflow_config import AirflowConfig
@@ -23,8 +23,6 @@ from sync_perm.database.lock import PassLock
 from sync_perm.difference import DEFAULT_ROLES
 from sync_perm.role_file.file import RoleFile
 from sync_perm.settings import Settings
-
-AIRFLOW_SECONDS = 120.0
 
 
 def run(
@@ -96,7 +94,7 @@ class _Checks:
                     environment(airflow, self._config, address, folder),
                     folder,
                     fence=Fence(),
-                    deadline_seconds=AIRFLOW_SECONDS,
+                    deadline_seconds=COMMAND_SECONDS,
                     out=lambda _: None,
                     err=lambda line: said.append(redaction.hide(line)),
                 )
@@ -119,7 +117,7 @@ class _Checks:
         try:
             with own_folder() as folder:
                 passes = AirflowPasses(airflow, self._config, folder)
-                empty = passes.write_empty(address, Fence(), AIRFLOW_SECONDS)
+                empty = passes.write_empty(address, Fence(), COMMAND_SECONDS)
         except SidecarError as error:
             said = "what they must have cannot be read, so the daemon begins with a pass for roles"
             say("??", "roles", f"{said}: {error.message}")

@@ -12,7 +12,7 @@ from typing import Any
 from sidecar_runtime.errors import EXIT_DONE, EXIT_SETTINGS, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.printable import printable
-from sync_perm.airflow.passes import AirflowPasses
+from sync_perm.airflow.passes import COMMAND_SECONDS, AirflowPasses
 from sync_perm.comparison import Comparison, Look
 from sync_perm.database.connection import Source
 from sync_perm.database.database import Database
@@ -21,7 +21,6 @@ from sync_perm.role_file.file import RoleFile
 from sync_perm.role_file.wanted import Surplus
 
 EXIT_DIFFERS = 4
-AIRFLOW_SECONDS = 120.0
 
 # Where each kind of row is listed, and whose wish it is; what is broken is a number.
 _LISTED: Mapping[Kind, tuple[str, str]] = {
@@ -77,7 +76,7 @@ def _look(comparison: Comparison, passes: AirflowPasses, source: Source) -> Look
         comparison.file.refresh()
     database = Database(source.read())
     try:
-        comparison.define(passes.write_empty(database.address, Fence(), AIRFLOW_SECONDS))
+        comparison.define(passes.write_empty(database.address, Fence(), COMMAND_SECONDS))
         return comparison.look(database)
     finally:
         database.close()

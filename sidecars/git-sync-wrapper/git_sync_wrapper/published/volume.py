@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.published import contents
-from git_sync_wrapper.published.commit import CommitFacts, read_record
+from git_sync_wrapper.published.commit import NAMED_PATHS, CommitFacts, read_record
 from git_sync_wrapper.published.sharing import restore, share
 from git_sync_wrapper.published.tree import fill, opened, taken
 from sidecar_runtime.errors import SidecarError
@@ -36,7 +36,6 @@ UNSHOWN = ".unshown"
 """Of the empty file beside a snapshot that nobody has seen yet: the hook before may refuse it."""
 HISTORY = ".history"
 """The commits of the ref without files; a start sweeps it, and it is fetched again."""
-NAMED_PATHS = 20
 AIRFLOWIGNORE = ".airflowignore"
 # Both spellings of Airflow's ignore files, globs and regular expressions, take it for any commit.
 _ANY_COMMIT = b"[0-9a-f]*\n"

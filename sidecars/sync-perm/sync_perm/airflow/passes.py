@@ -37,6 +37,8 @@ EMPTY = {
     name("fab", "update_fab_perms"): "True",
     name("webserver", "update_fab_perms"): "True",
 }
+COMMAND_SECONDS = 120.0
+"""What a command of ours, that people wait for, gives Airflow; the daemon has a setting."""
 RUNNER = Path(__file__).with_name("runner.py")
 LAST_LINES = 40
 
