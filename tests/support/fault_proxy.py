@@ -2,22 +2,19 @@
 A proxy between s3-sync and a real S3 server, which spoils answers on demand.
 
 It forwards every request and its answer as they are. Faults are injected as into any
-`LoopbackServer`: those of `tests.support.faults` and `tests.support.fake_s3`, and those of this
-module, which only a proxy can do: pages of a listing that come twice, in another order, or in
-place of one another, and a refusal of requests whose date is off.
+`LoopbackServer`: those of `tests.support.faults` and `tests.support.fake_s3`; `is_skewed` matches
+requests whose date is off.
 
     with FaultProxy(moto) as proxy:
         proxy.page_size = 7
         proxy.inject(truncate(after=3), is_get("dags/a.py"))
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
-from itertools import pairwise
 from urllib.parse import urlencode
 
 from botocore.auth import S3SigV4Auth
@@ -25,7 +22,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from tests.support.fake_s3 import is_list
-from tests.support.loopback import Answer, Exchange, Fault, LoopbackServer, Request
+from tests.support.loopback import Answer, LoopbackServer, Request
 from tests.support.servers import S3Server
 
 OF_THE_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding"}
@@ -81,16 +78,6 @@ class FaultProxy(LoopbackServer):
             }
             return Answer(answer.status, headers, answer.read())
 
-    def listing(self, request: Request) -> list[Answer]:
-        """
-        All pages of the listing that a request for its first page begins.
-        """
-        pages = [self.good_answer(request)]
-        while token := _text(pages[-1].body, "NextContinuationToken"):
-            query = {**request.query, "continuation-token": token}
-            pages.append(self.good_answer(self._sign(request, query)))
-        return pages
-
     def _sign(self, request: Request, query: Mapping[str, str]) -> Request:
         """
         The same request with another query, signed for it.
@@ -104,91 +91,9 @@ class FaultProxy(LoopbackServer):
         return replace(request, target=target, headers=headers)
 
 
-Arrangement = Callable[[list[Answer]], list[Answer]]
-"""From the pages of a listing to those that come instead."""
-
-
-def twice(pages: list[Answer]) -> list[Answer]:
-    """
-    Every page comes twice.
-    """
-    return [page for page in pages for _ in range(2)]
-
-
-def arranged(proxy: FaultProxy, arrangement: Arrangement) -> Fault:
-    """
-    Send the pages of listings in another arrangement, in a chain of tokens that fits it.
-
-    To the client the chain is without fault, the keys alone can tell.
-    """
-    pages: list[Answer] = []
-
-    def fault(exchange: Exchange) -> None:
-        token = exchange.request.query.get("continuation-token")
-        if token is None:
-            pages[:] = arrangement(proxy.listing(exchange.request))
-        number = int(token or 0)
-        following = str(number + 1) if number + 1 < len(pages) else None
-        body = _set_text(pages[number].body, "ContinuationToken", token)
-        body = _set_text(body, "NextContinuationToken", following)
-        body = _set_text(body, "IsTruncated", "true" if following else "false")
-        exchange.send(replace(pages[number], body=body))
-
-    return fault
-
-
-def crossed(proxy: FaultProxy) -> Fault:
-    """
-    Answer for the second page of a listing with the third, as it is: a cache that mixes them up.
-    """
-    pages: list[Answer] = []
-
-    def fault(exchange: Exchange) -> None:
-        token = exchange.request.query.get("continuation-token")
-        if token is None:
-            pages[:] = proxy.listing(exchange.request)
-            exchange.send(pages[0])
-            return
-        instead = {
-            _text(before.body, "NextContinuationToken"): page for before, page in pairwise(pages)
-        }
-        instead[_text(pages[0].body, "NextContinuationToken")] = pages[2]
-        exchange.send(instead[token])
-
-    return fault
-
-
-def stuck(proxy: FaultProxy) -> Fault:
-    """
-    Answer for every page of a listing with the first, as it is: a cache that ignores the query.
-    """
-    first: list[Answer] = []
-
-    def fault(exchange: Exchange) -> None:
-        if "continuation-token" not in exchange.request.query:
-            first[:] = [proxy.good_answer(exchange.request)]
-        exchange.send(first[0])
-
-    return fault
-
-
 def is_skewed(request: Request) -> bool:
     """
     Match requests whose date S3 would refuse.
     """
     asked_at = datetime.strptime(request.headers["x-amz-date"], "%Y%m%dT%H%M%S%z")
     return abs(datetime.now(UTC) - asked_at) > ALLOWED_SKEW
-
-
-def _text(body: bytes, tag: str) -> str:
-    found = re.search(rf"<{tag}>([^<]*)</{tag}>".encode(), body)
-    return found[1].decode() if found else ""
-
-
-def _set_text(body: bytes, tag: str, text: str | None) -> bytes:
-    """
-    Replace an element of the listing itself; None removes it.
-    """
-    body = re.sub(rf"\s*<{tag}>[^<]*</{tag}>".encode(), b"", body)
-    element = "" if text is None else f"<{tag}>{text}</{tag}>"
-    return body.replace(b"</ListBucketResult>", f"{element}</ListBucketResult>".encode())

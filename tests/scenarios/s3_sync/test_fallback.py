@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.storms import as_user
+from tests.scenarios.s3_sync.weather import as_user
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.reading import reading

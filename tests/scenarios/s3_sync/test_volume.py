@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.storms import as_user
+from tests.scenarios.s3_sync.weather import as_user
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.scripted import FILES, published, staged
@@ -75,16 +75,6 @@ def test_a_volume_without_a_free_byte_is_survived(
     assert len(published(volume / "dags")) == len(FILES) + 60
     daemon.terminate()
     assert daemon.start().wait_until_synced()["result"] == "unchanged"
-
-
-def test_a_full_volume_at_first_start_is_named(
-    s3: FakeS3, volume: Path, start: StartDaemon
-) -> None:
-    fill_up(volume / "foreign.bin")
-    daemon = start(target=volume / "dags")
-
-    assert daemon.wait_for_event("cycle_failed")["reason"] == "target_full"
-    assert daemon.get("/readyz").status == 503
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["direct", "snapshot", "gated"])
@@ -161,11 +151,3 @@ def test_a_folder_of_another_user_is_named_with_the_user(as_nobody: Callable[...
     daemon.target.chmod(0o775)
     ended = daemon.sync()
     assert ended["event"] == "cycle_finished", ended
-
-
-def test_check_names_the_user_that_may_not_write(as_nobody: Callable[..., Daemon]) -> None:
-    daemon = as_nobody(0o755, arguments=("check",))
-
-    assert daemon.wait_for_exit(20).code == 3
-    assert "50000" in daemon.log()
-    assert "target_denied" in daemon.log()

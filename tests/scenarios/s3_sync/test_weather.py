@@ -1,117 +1,159 @@
 """
 In any weather: the last good files stay, the cause is named, and all is well again afterwards.
 
-All storms run at the same time, each with a daemon of its own; they spend their time waiting.
+What a machine can do to a daemon for hours on end; what a network and a server can do to an answer
+is in tests/s3_sync/conformance and, to a whole daemon, in test_outage.py and test_wire.py.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import Counts
-from tests.scenarios.s3_sync.storms import MACHINE, STORMS
-from tests.scenarios.s3_sync.weather import LAYOUTS, Logbook, is_flat, sail
+from tests.scenarios.s3_sync.weather import (
+    LAYOUTS,
+    Scene,
+    Vitals,
+    clock_settings,
+    is_flat,
+    leftovers,
+    set_clock,
+)
+from tests.support.fake_s3 import error
+from tests.support.fault_proxy import FaultProxy, is_skewed
 from tests.support.servers import RcloneServer
+from tests.support.volumes import disk, mount, small_volume
+from tests.support.waiting import wait_until
 
-COUNTED = ("sidecar_failures_total", "s3_sync_unread_objects")
-Voyages = dict[tuple[str, str], Future[Logbook]]
-
-pytestmark = pytest.mark.timeout(7200)
+SKEWED = error(403, "RequestTimeTooSkewed", "The difference is too large.")
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+@dataclass(frozen=True)
+class Storm:
     """
-    Each storm in each layout; without `--full` those of the network in one of them, in turn.
+    Something that goes wrong until it ends.
 
-    What spoils an answer does so before it reaches a layout.
+    Args:
+        reason: its name in the log, in `/readyz` and in the metrics.
+        settings: of the daemon, from the folder of the test.
+        volume: makes the volume that the target lies on, in that folder.
     """
-    every = metafunc.config.getoption("--full")
-    voyages = [
-        (name, layout)
-        for number, name in enumerate(STORMS)
-        for turn, layout in enumerate(LAYOUTS)
-        if every or name in MACHINE or number % len(LAYOUTS) == turn
-    ]
-    metafunc.parametrize(("name", "layout"), voyages)
+
+    reason: str
+    begin: Callable[[Scene], object]
+    end: Callable[[Scene], object]
+    settings: Callable[[Path], dict[str, str]] = lambda folder: {}
+    volume: Callable[[Path], AbstractContextManager[Path]] = nullcontext
 
 
-@pytest.fixture(scope="module")
-def voyages(
-    request: pytest.FixtureRequest,
-    counts: Counts,
-    rclone: RcloneServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Voyages]:
-    """The logbooks of the storms that this run asks for."""
-    items = [item for item in request.session.items if item.path == request.path]
-    params = [item.callspec.params for item in items if isinstance(item, pytest.Function)]
-    wanted = {(str(given["name"]), str(given["layout"])): None for given in params}
-    at_once = 24 if request.config.getoption("--full") else 12
-    with ThreadPoolExecutor(at_once) as pool:
-        yield {
-            (name, layout): pool.submit(
-                sail,
-                STORMS[name],
-                layout,
-                counts.faulty_cycles,
-                rclone,
-                tmp_path_factory.mktemp("voyage"),
-            )
-            for name, layout in wanted
-        }
+def take_inodes(scene: Scene) -> None:
+    """Make empty files until there is no inode left."""
+    (scene.place / "many").mkdir()
+    for number in count():
+        try:
+            (scene.place / "many" / str(number)).touch()
+        except OSError:
+            return
+
+
+def fail_disk(scene: Scene) -> None:
+    """Let the file system find an error: it turns read-only under all who have files open."""
+    os.sync()
+    assert mount("-o", "remount,abort", str(scene.place))
+
+
+def replace_disk(scene: Scene) -> None:
+    """Mount a good volume with the same files over the one that failed, in one step."""
+    fresh = scene.place.parent / "fresh"
+    fresh.mkdir()
+    assert mount("-t", "tmpfs", "-o", "size=8m", "tmpfs", str(fresh))
+    subprocess.run(["cp", "--archive", f"{scene.place}/.", str(fresh)], check=True)
+    assert mount("--bind", str(fresh), str(scene.place))
+    subprocess.run(["umount", str(fresh)], check=True)
+
+
+def clock(offset: str) -> Storm:
+    """The clock jumps, and S3 refuses what is dated more than 15 minutes off."""
+
+    def begin(scene: Scene) -> None:
+        scene.proxy.inject(SKEWED, is_skewed)
+        set_clock(scene.place, offset)
+
+    return Storm(
+        "clock_skew", begin, lambda scene: set_clock(scene.place, "+0"), settings=clock_settings
+    )
+
+
+STORMS = {
+    "no inodes": Storm(
+        "target_full",
+        take_inodes,
+        lambda scene: shutil.rmtree(scene.place / "many"),
+        volume=lambda folder: small_volume(folder / "volume", "4m,nr_inodes=300"),
+    ),
+    "failed disk": Storm("target_denied", fail_disk, replace_disk, volume=disk),
+    "clock two days ahead": clock("+2d"),
+    "clock in 1970": clock("-56y"),
+}
 
 
 @pytest.fixture
-def logbook(voyages: Voyages, name: str, layout: str) -> Logbook:
-    """What was seen in this storm."""
-    return voyages[name, layout].result()
+def proxy(rclone: RcloneServer) -> Iterator[FaultProxy]:
+    with FaultProxy(rclone) as proxy:
+        yield proxy
 
 
-def test_the_last_good_files_stay(logbook: Logbook) -> None:
-    assert logbook.wounds == []
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", STORMS)
+def test_the_last_good_files_stay_the_cause_is_named_and_nothing_grows(
+    name: str, layout: str, rclone: RcloneServer, proxy: FaultProxy, counts: Counts, tmp_path: Path
+) -> None:
+    storm = STORMS[name]
+    with storm.volume(tmp_path) as place:
+        scene = Scene(rclone, proxy, layout, place, storm.settings(tmp_path))
+        with scene.daemon as daemon:
+            scene.begin()
+            before, pid = scene.visible, daemon.pid
+            scene.change()
+            storm.begin(scene)
+            vitals = []
+            for _ in range(counts.faulty_cycles):
+                ended = scene.cycle()
+                assert (storm.reason, True) == (ended["reason"], bool(ended["error"]))
+                assert [] == scene.wounds(before)
+                vitals.append(Vitals.of(pid))
+
+            assert_named(scene, storm.reason)
+            # A few threads are asyncio's own, for names to resolve, and come one by one.
+            assert is_flat([v.descriptors for v in vitals], slack=3)
+            assert is_flat([v.threads for v in vitals], slack=3)
+            assert is_flat([v.memory_kib for v in vitals], slack=1024)
+            storm.end(scene)
+            wait_until(scene.is_in_step, "the storm is over", 120)
+            assert pid == daemon.pid and daemon.is_running()
+            ready, status = daemon.get("/readyz").json(), daemon.status()
+            assert (True, None) == (ready["ready"], ready["reason"])
+            assert 0 == status["consecutive_failures"]
+            assert [] == leftovers(daemon.target)
+            assert [] == daemon.stray_lines
 
 
-def test_the_cause_is_named(logbook: Logbook, name: str) -> None:
-    reason, told = STORMS[name].reason, logbook.told
-    assert told is not None
-
-    assert logbook.ends[-1]["reason"] == reason
-    assert logbook.ends[-1]["error"]
-    assert {end["reason"] for end in logbook.ends if "reason" in end} == {reason}
-    assert told.readyz["reason"] == told.status["last_error"]["reason"] == reason
+def assert_named(scene: Scene, reason: str) -> None:
+    """It is alive, ready with what it has, and names the reason wherever one may look."""
+    daemon = scene.daemon
+    ready, metrics = daemon.get("/readyz"), daemon.metrics()
+    assert (200, True, reason) == (ready.status, ready.json()["ready"], ready.json()["reason"])
+    assert reason == daemon.status()["last_error"]["reason"]
     labels = f'{{reason="{reason}",sidecar="s3-sync"}}'
-    counts = [told.metrics.get(f"{name}{labels}", 0) for name in COUNTED]
-    assert max(counts) >= 1
-    assert told.healthz == 200
-
-
-def test_it_stays_ready_with_what_it_has(logbook: Logbook) -> None:
-    assert logbook.told is not None
-    assert logbook.told.readyz["ready"] is True
-    assert logbook.told.metrics['sidecar_ready{sidecar="s3-sync"}'] == 1
-
-
-def test_it_recovers_without_a_restart(logbook: Logbook) -> None:
-    assert logbook.recovered == logbook.wanted
-    assert logbook.is_same_process
-    assert logbook.after is not None
-    assert logbook.after.readyz["ready"] is True
-    assert logbook.after.readyz["reason"] is None
-    assert logbook.after.status["consecutive_failures"] == 0
-
-
-def test_nothing_grows(logbook: Logbook, counts: Counts) -> None:
-    """
-    Descriptors, threads and memory in the second half of the storm against the first.
-
-    A few threads are asyncio's own, for names to resolve, and come one by one.
-    """
-    vitals = logbook.vitals
-
-    assert len(vitals) == counts.faulty_cycles
-    assert is_flat([v.descriptors for v in vitals], slack=3)
-    assert is_flat([v.threads for v in vitals], slack=3)
-    assert is_flat([v.memory_kib for v in vitals], slack=1024)
-    assert logbook.leftovers == []
-    assert logbook.stray_lines == []
+    counted = ("sidecar_failures_total", "s3_sync_unread_objects")
+    assert max(metrics.get(f"{name}{labels}", 0) for name in counted) >= 1
+    assert 1 == metrics['sidecar_ready{sidecar="s3-sync"}']
+    assert 200 == daemon.get("/healthz").status

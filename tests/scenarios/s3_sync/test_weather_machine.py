@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.s3_sync.storms import as_user, clock_settings, set_clock
-from tests.scenarios.s3_sync.weather import LAYOUTS, Scene
+from tests.scenarios.s3_sync.weather import LAYOUTS, Scene, as_user, clock_settings, set_clock
 from tests.support.fake_s3 import is_get
 from tests.support.fault_proxy import FaultProxy
 from tests.support.scripted import new_content

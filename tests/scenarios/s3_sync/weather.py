@@ -1,26 +1,23 @@
 """
-Hostile weather: a daemon sails through a storm, and what it did is written down.
-
-A `Storm` is something that goes wrong and stays wrong for many cycles. `sail` lets it begin after
-a good first sync, changes the bucket, runs cycles, looks after each, lets the storm end, and
-returns a `Logbook`.
+Hostile weather: a daemon behind a proxy on a real server, what it holds, its user and its clock.
 """
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pytest
+
+from tests.support.clocks import libfaketime
 from tests.support.daemon import Daemon, Event
 from tests.support.fault_proxy import FaultProxy
 from tests.support.scripted import FILES, new_content, published
 from tests.support.servers import S3Server
-from tests.support.waiting import wait_until
 
-ENDS = ("cycle_finished", "cycle_failed")
 LAYOUTS = ("in-place", "snapshot")
 
 
@@ -106,7 +103,7 @@ class Scene:
         """Run a cycle, and return the line of its end."""
         after = len(self.daemon.events)
         self.daemon.sighup()
-        ended = self.daemon.wait_for_event(ENDS, 60, after)
+        ended = self.daemon.wait_for_event(("cycle_finished", "cycle_failed"), 60, after)
         self.proxy.release()  # what still hangs there is nobody's any more
         self.proxy.forget()
         return ended
@@ -114,24 +111,6 @@ class Scene:
     def is_in_step(self) -> bool:
         """Run a cycle; whether it is good, and all is as in the bucket."""
         return self.cycle()["event"] == "cycle_finished" and self.visible == self.wanted
-
-
-@dataclass(frozen=True)
-class Storm:
-    """
-    Something that goes wrong until it ends.
-
-    Args:
-        reason: its name in the log, in `/readyz` and in the metrics.
-        settings: of the daemon, from the folder of the voyage.
-        volume: makes the volume that the target lies on, in the folder of the voyage.
-    """
-
-    reason: str
-    begin: Callable[[Scene], object]
-    end: Callable[[Scene], object] = lambda scene: scene.proxy.heal()
-    settings: Callable[[Path], dict[str, str]] = lambda folder: {}
-    volume: Callable[[Path], AbstractContextManager[Path]] = nullcontext
 
 
 @dataclass(frozen=True)
@@ -155,67 +134,6 @@ class Vitals:
         return cls(len(os.listdir(f"/proc/{pid}/fd")), int(facts["Threads"]), memory_kib, peak_kib)
 
 
-@dataclass
-class Told:
-    """Where the cause was named, and how: the answers of the daemon in the midst of the storm."""
-
-    readyz: Any
-    status: Any
-    metrics: dict[str, float]
-    healthz: int
-
-    @classmethod
-    def by(cls, daemon: Daemon) -> "Told":
-        """Ask a daemon."""
-        healthz = daemon.get("/healthz").status
-        return cls(daemon.get("/readyz").json(), daemon.status(), daemon.metrics(), healthz)
-
-
-@dataclass
-class Logbook:
-    """What was seen on a voyage."""
-
-    before: dict[str, bytes]
-    ends: list[Event] = field(default_factory=list)
-    wounds: list[str] = field(default_factory=list)
-    vitals: list[Vitals] = field(default_factory=list)
-    told: Told | None = None
-    recovered: dict[str, bytes] | None = None
-    wanted: dict[str, bytes] = field(default_factory=dict)
-    is_same_process: bool = False
-    after: Told | None = None
-    leftovers: list[str] = field(default_factory=list)
-    stray_lines: list[str] = field(default_factory=list)
-
-
-def sail(storm: Storm, layout: str, cycles: int, server: S3Server, folder: Path) -> Logbook:
-    """Sail through a storm that lasts for a number of cycles."""
-    with ExitStack() as stack:
-        place = stack.enter_context(storm.volume(folder))
-        proxy = stack.enter_context(FaultProxy(server))
-        scene = Scene(server, proxy, layout, place, storm.settings(folder))
-        daemon = stack.enter_context(scene.daemon)
-        scene.begin()
-        logbook = Logbook(before=scene.visible)
-        scene.change()
-        storm.begin(scene)
-        pid = daemon.pid
-        for _ in range(cycles):
-            logbook.ends.append(scene.cycle())
-            logbook.wounds += scene.wounds(logbook.before)
-            logbook.vitals.append(Vitals.of(pid))
-        logbook.told = Told.by(daemon)
-        storm.end(scene)
-        with suppress(AssertionError):  # what is missing then is for the test to say
-            wait_until(scene.is_in_step, "the storm is over", 120)
-        logbook.recovered, logbook.wanted = scene.visible, dict(scene.wanted)
-        logbook.is_same_process = daemon.is_running() and daemon.pid == pid
-        logbook.after = Told.by(daemon)
-        logbook.leftovers = leftovers(daemon.target)
-        logbook.stray_lines = list(daemon.stray_lines)
-    return logbook
-
-
 def leftovers(target: Path) -> list[str]:
     """Files in staging, and temporary ones anywhere in `.s3-sync`."""
     own = target / ".s3-sync"
@@ -230,3 +148,41 @@ def is_flat(values: list[int], slack: int) -> bool:
     """
     half = len(values) // 2
     return median(values[half:]) <= median(values[:half]) + slack
+
+
+def as_user(uid: int, gid: int) -> tuple[str, ...]:
+    """
+    A command that runs another as this user, who may read everything: Python may be in root's home.
+    """
+    setpriv = shutil.which("setpriv")
+    if os.getuid() != 0 or setpriv is None:
+        pytest.skip("another user needs root")
+    kept = "-all,+dac_read_search"
+    capabilities = [f"--{kind}={kept}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
+    return (setpriv, f"--reuid={uid}", f"--regid={gid}", "--clear-groups", *capabilities)
+
+
+def clock_settings(folder: Path) -> dict[str, str]:
+    """
+    The settings of a daemon whose clock is set by `set_clock`; its monotonic clock is the real one.
+    """
+    set_clock(folder, "+0")
+    return {
+        "LD_PRELOAD": str(libfaketime()),
+        "FAKETIME_TIMESTAMP_FILE": str(folder / "clock"),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
+
+
+def set_clock(folder: Path, offset: str) -> None:
+    """
+    Set the clock, at once.
+
+    Args:
+        offset: from the true time, such as `+2d` or `-56y`.
+    """
+    following = folder / "clock.new"
+    following.write_text(f"{offset}\n")
+    following.rename(folder / "clock")
