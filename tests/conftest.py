@@ -72,10 +72,6 @@ class Counts:
     """Cycles in a row that each kind of fault spoils."""
     polls: int
     """Cycles of a day that goes by as fast as the daemon can."""
-    readers: int
-    """Readers of releases that poll one server, and as many that fetch once."""
-    fleet: int
-    """Daemons that read one bucket while they are killed."""
     permission_histories: int
     """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
     permission_steps: int
@@ -120,8 +116,6 @@ MODERATE = Counts(
     symlink_swaps=4,
     faulty_cycles=5,
     polls=150,
-    readers=8,
-    fleet=5,
     permission_histories=1,
     permission_steps=2,
     keys=11,
@@ -149,8 +143,6 @@ FULL = Counts(
     symlink_swaps=150,
     faulty_cycles=1_000,
     polls=8_640,
-    readers=200,
-    fleet=200,
     permission_histories=12,
     permission_steps=3,
     keys=1,

@@ -4,20 +4,18 @@ import io
 import json
 import subprocess
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.support.airflow_walk import RecursiveLoop, Syntax, find_dag_files
+from tests.support.airflow import Airflow, Version
 from tests.support.daemon import Daemon
 from tests.support.scripted import daemon_for
 from tests.support.snapshots import SwappingS3, snapshots
 
-ENVIRONMENT = Path(__file__).parents[3] / "scripts/airflow-environment"
 DAG = b"from airflow import DAG\nwith DAG('%s'):\n    pass\n"
 DAGS = {
     f"{name}.py": DAG % name.encode()
@@ -44,14 +42,13 @@ OTHERS = {
 WALK = """
 import json, sys
 from airflow.utils.file import list_py_file_paths
-try:
-    found = list_py_file_paths(sys.argv[1], safe_mode=True)
-except RuntimeError as error:
-    found = str(error)
-print(json.dumps(found))
+def walk(folder):
+    try:
+        return sorted(list_py_file_paths(folder, safe_mode=True))
+    except RuntimeError as error:
+        return str(error)
+print(json.dumps([walk(folder) for folder in sys.argv[1:]]))
 """
-
-Walk = Callable[[Path, Syntax], list[str]]
 
 
 def archive() -> bytes:
@@ -123,89 +120,45 @@ def refuse(daemon: Daemon, s3: SwappingS3) -> None:
     assert not list((daemon.target / ".s3-sync").glob("*/pkg/more.py")), "it was taken back"
 
 
-@pytest.fixture(params=["regexp", "glob"])
-def syntax(request: pytest.FixtureRequest) -> Syntax:
-    """
-    Either syntax of `.airflowignore`; Airflow 2 has the first by default, Airflow 3 the second.
-    """
-    return request.param  # type: ignore[no-any-return]
+@pytest.fixture(scope="module", params=["2.11", "3"])
+def airflow(request: pytest.FixtureRequest) -> Airflow:
+    """A real Airflow; the first test installs it, which takes minutes."""
+    version: Version = request.param
+    if version != "2.11" and not request.config.getoption("--full"):
+        pytest.skip("other versions of Airflow run with make test-full")
+    return Airflow.install_or_skip(version)
 
 
-def check(volume: Volume, walk: Walk, syntax: Syntax) -> None:
-    """
-    Check what a walk finds in the DAG folder, and in the target itself, where people may set it.
-    """
-    for start in {volume.folder, volume.target}:
-        assert sorted(str(volume.folder / path) for path in PATHS) == sorted(walk(start, syntax))
-
-
-def test_each_dag_is_found_once(volume: Volume, syntax: Syntax) -> None:
-    check(volume, find_dag_files, syntax)
-
-
-def test_without_our_ignore_file_the_walk_would_go_wrong(volume: Volume, syntax: Syntax) -> None:
-    """
-    The algorithm sees what it should: this is the one that can fail.
-
-    In place and without a gate nothing of ours looks like a DAG.
-    """
-    would_mislead = any((volume.target / ".s3-sync").rglob("*.py"))
-    with without_our_ignore_file(volume.target):
-        try:
-            found = find_dag_files(volume.target, syntax)
-        except RecursiveLoop:
-            return
-
-    assert would_mislead == (len(found) > len(PATHS))
-
-
-@cache
-def airflow(version: str) -> Path:
-    """The Python of a real Airflow; made at the first call, which takes minutes."""
-    if not ENVIRONMENT.exists():
-        pytest.skip("scripts/airflow-environment is not there")
-    made = subprocess.run([ENVIRONMENT, version], capture_output=True, text=True)
-    if made.returncode == 3:
-        pytest.skip(made.stderr.strip())
-    assert 0 == made.returncode, made.stderr
-    return Path(made.stdout.strip()) / "bin/python"
+def walk(airflow: Airflow, syntax: str, home: Path, *folders: Path) -> list[list[str] | str]:
+    """What the walk over each folder finds, or why it does not come to an end."""
+    said = subprocess.run(
+        [airflow.bin / "python", "-c", WALK, *folders],
+        env=airflow.environment(None, home) | {"AIRFLOW__CORE__DAG_IGNORE_FILE_SYNTAX": syntax},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found: list[list[str] | str] = json.loads(said.stdout.splitlines()[-1])
+    return found
 
 
 @pytest.mark.timeout(3_600)
-@pytest.mark.usefixtures("only_in_full")
-@pytest.mark.parametrize("version", ["2.11", "3"])
-def test_real_airflow_finds_each_dag_once_and_agrees_with_the_algorithm(
-    version: str, volume: Volume, syntax: Syntax, tmp_path: Path
+@pytest.mark.parametrize("syntax", ["regexp", "glob"])
+def test_each_dag_is_found_once(
+    airflow: Airflow, volume: Volume, syntax: str, tmp_path: Path
 ) -> None:
-    python = airflow(version)
+    """
+    In the DAG folder, and in the target itself, where people may set it; Airflow 2 has the first
+    syntax of `.airflowignore` by default, Airflow 3 the second.
 
-    def walk(folder: Path, syntax: Syntax) -> list[str]:
-        said = subprocess.run(
-            [python, "-c", WALK, str(folder)],
-            env={
-                "PATH": "/usr/bin:/bin",
-                "HOME": str(tmp_path),
-                "AIRFLOW_HOME": str(tmp_path / "airflow"),
-                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-                "AIRFLOW__CORE__DAG_IGNORE_FILE_SYNTAX": syntax,
-            },
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        found: list[str] | str = json.loads(said.stdout.splitlines()[-1])
-        if isinstance(found, str):
-            raise RecursiveLoop(found)
-        return found
+    Without our own file the walk goes wrong, but in place and without a gate, where nothing of ours
+    looks like a DAG: this is the one that can fail.
+    """
+    would_mislead = any((volume.target / ".s3-sync").rglob("*.py"))
 
-    check(volume, walk, syntax)
+    found = walk(airflow, syntax, tmp_path, volume.folder, volume.target)
     with without_our_ignore_file(volume.target):
-        assert outcome(find_dag_files, volume, syntax) == outcome(walk, volume, syntax)
+        [without] = walk(airflow, syntax, tmp_path, volume.target)
 
-
-def outcome(walk: Walk, volume: Volume, syntax: Syntax) -> list[str] | str:
-    """What a walk over the target finds, or that it does not come to an end."""
-    try:
-        return sorted(walk(volume.target, syntax))
-    except RecursiveLoop:
-        return "recursive loop"
+    assert [sorted(str(volume.folder / path) for path in PATHS)] * 2 == found
+    assert would_mislead == (isinstance(without, str) or len(without) > len(PATHS))
