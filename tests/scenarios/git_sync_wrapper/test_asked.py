@@ -331,16 +331,6 @@ def test_submodules_come_as_they_were(here: GitSite, store: Path) -> None:
     assert b"x = 2\n" == (here.link / "inner/inner.py").read_bytes()
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"GIT_SYNC_WRAPPER_KEEP_ASKED": "0"}, {"GITSYNC_ONE_TIME": "true"}],
-    ids=lambda settings: next(iter(settings)),
-)
-def test_nobody_can_ask_where_nobody_answers(here: GitSite, settings: dict[str, str]) -> None:
-    here.publish(**settings)
-    assert [] == list(here.root.rglob("ask.sock"))
-
-
 def test_who_stands_by_answers_only_once_it_holds_the_volume(
     here: GitSite, store: Path, commits: list[str]
 ) -> None:

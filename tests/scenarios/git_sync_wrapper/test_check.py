@@ -24,19 +24,6 @@ def check(here: GitSite, *arguments: str, code: int = 0, **settings: str | None)
     return process.log()
 
 
-def test_all_is_well_and_nothing_is_written(here: GitSite) -> None:
-    here.server.accept(("deploy", PASSWORD))
-
-    said = check(
-        here, GIT_SYNC_WRAPPER_GATE="syntax", GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD=PASSWORD
-    )
-
-    assert f"{here.repository.branch} is {here.repository.head()}" in said
-    assert "FAIL" not in said and "??" not in said
-    assert PASSWORD not in said
-    assert not here.root.exists()
-
-
 def test_flags_of_git_sync_count(here: GitSite) -> None:
     commit = here.commit_revision(2, branch="other")
 
@@ -95,23 +82,6 @@ def test_a_hook_that_fails_is_named_until_it_succeeds(here: GitSite, page: str) 
     good.touch()
     wait_until(lambda: wrapper.get("/readyz").json()["shortfall"] is None, "it succeeds")
     check(here, code=0, **settings)
-
-
-def test_a_refused_commit_is_named_without_a_page(here: GitSite) -> None:
-    settings = {
-        "GIT_SYNC_WRAPPER_GATE": "syntax",
-        "GIT_SYNC_WRAPPER_STATUS_PAGE": "false",
-        "GIT_SYNC_WRAPPER_HTTP_BIND": f"127.0.0.1:{own_port()}",
-    }
-    here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
-    wrapper = here.publish(**settings)
-    refused = here.repository.commit({"dag.py": "def\n"})
-    wrapper.wait_for_event("revision_refused")
-    wait_until(lambda: wrapper.get("/readyz").json()["reason"], "it says so")
-
-    said = check(here, code=3, **settings)
-
-    assert f"revision_refused: the gate refuses revision {refused}: dag.py:1" in said
 
 
 def test_a_wrapper_that_hangs_is_not_well(here: GitSite) -> None:

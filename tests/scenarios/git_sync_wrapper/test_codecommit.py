@@ -75,14 +75,3 @@ def test_check_names_the_identity_that_signs_and_no_signature(codecommit: CodeCo
     assert f"credentials    {IDENTITY_ARN}, by " in checked.log()
     assert codecommit.sts.credentials.secret_key not in checked.log()
     assert codecommit.sts.credentials.token not in checked.log()
-
-
-def test_the_permission_that_a_role_lacks_is_named(codecommit: CodeCommitSite) -> None:
-    codecommit.site.server.judge = lambda username, password, path: False
-
-    failed = codecommit.start().wait_for_event("cycle_failed")
-
-    assert "access_denied" == failed["reason"]
-    assert "arn:aws:sts::123456789012:assumed-role/airflow-dags" in failed["error"]
-    arn = "arn:aws:codecommit:eu-central-1:123456789012:dags"
-    assert f"codecommit:GitPull on {arn}" in failed["advice"]

@@ -25,16 +25,6 @@ EXTERNAL_SECRETS = SNIPPETS / "secrets/external-secrets.yaml"
 NATIVE = SNIPPETS / "git-sync-wrapper.native.yaml"
 
 
-def test_no_sync_fails_while_the_password_file_is_rotated(here: GitSite) -> None:
-    password = here.folder / "password"
-
-    def rotate(number: int) -> None:
-        password.write_text(f"password-{number}\n")
-        here.server.accept(("deploy", f"password-{number}"))
-
-    follow(here, rotate, 2, GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD_FILE=str(password))
-
-
 def test_no_sync_fails_while_username_and_password_are_rotated(here: GitSite) -> None:
     here.server.refusal = 403
     files = [here.folder / name for name in ("username", "password")]
@@ -184,19 +174,6 @@ def follow(
         here.wait_until_shown(here.commit_revision(number), wrapper)
 
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
-
-
-def test_wrong_password_is_named_and_the_right_one_heals_though_encoded_twice(
-    here: GitSite,
-) -> None:
-    password = here.folder / "password"
-    password.write_text("wrong")
-    here.server.accept(("deploy", "right"))
-    wrapper = here.wrapper(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD_FILE=str(password))
-    assert "credentials_refused" == wrapper.wait_for_event("cycle_failed", 60)["reason"]
-    password.write_text("cmlnaHQ=")
-
-    here.wait_until_shown(here.repository.head(), wrapper)
 
 
 def test_submodules_of_other_servers_get_their_own_credentials(

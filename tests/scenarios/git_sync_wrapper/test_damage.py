@@ -180,21 +180,6 @@ def test_a_submodule_that_was_not_checked_out_again_is_fetched_for_a_repair(here
     assert b"lib = 1\n" == here.files()["lib/lib.py"]
 
 
-def test_a_submodule_is_repaired_too(here: GitSite) -> None:
-    library = here.server.repository("library.git")
-    commit = library.commit({"lib.py": "lib = 1\n"})
-    here.repository.commit_submodule("lib", library.url, commit)
-    wrapper = here.publish(GITSYNC_GIT_CONFIG="protocol.file.allow:always")
-    before = contents(here.link.resolve())
-    assert "lib/lib.py" in before
-    truncate(here.link.resolve())
-
-    wrapper.sync()
-
-    assert before == contents(here.link.resolve()), wrapper.log()
-    assert 200 == wrapper.get("/readyz").status
-
-
 def test_what_an_older_version_has_published_is_taken_over_as_git_has_it(here: GitSite) -> None:
     """Without a record of what it was: its list is lost."""
     commit_files(here)

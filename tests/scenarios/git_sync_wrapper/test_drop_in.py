@@ -9,9 +9,8 @@ import signal
 from http.client import HTTPConnection
 from pathlib import Path
 
-from tests.scenarios.git_sync_wrapper.situations import is_pack
 from tests.support.certificates import self_signed
-from tests.support.faults import answer_with, hang
+from tests.support.faults import answer_with
 from tests.support.git_repository import Repository
 from tests.support.git_sync import GitSite, chart_environment, git_site
 from tests.support.loopback import Answer, LoopbackServer, Request
@@ -47,16 +46,6 @@ def test_link_is_relative_and_the_tree_is_the_commit(here: GitSite) -> None:
     assert set(tree.splitlines()) == set(here.files())
     assert os.access(here.link / "run.sh", os.X_OK)
     assert "run.sh" == os.readlink(here.link / "link")
-
-
-def test_link_may_lie_in_a_folder_or_elsewhere(here: GitSite) -> None:
-    for link in ("some/where/dags", str(here.folder / "elsewhere/dags")):
-        wrapper = here.wrapper(GITSYNC_LINK=link)
-        path = here.root / link
-        wait_until((path / "odd1.py").is_file, f"{link}:\n{wrapper.log()}")
-        wrapper.kill()
-
-        assert path.is_symlink() and not os.path.isabs(os.readlink(path))
 
 
 def test_tag_is_followed_when_it_moves(here: GitSite) -> None:
@@ -237,14 +226,3 @@ def test_passthrough_is_git_sync(here: GitSite) -> None:
 
     here.server.inject(answer_with(Answer(502)))
     assert 1 == wrapper.wait_for_exit().code
-
-
-def test_passthrough_leaves_no_git_behind(here: GitSite) -> None:
-    here.server.inject(hang(), is_pack)
-    wrapper = here.wrapper(GIT_SYNC_WRAPPER_MODE="passthrough")
-    here.server.wait_for(is_pack)
-
-    end = wrapper.terminate()
-
-    assert 143 == end.code
-    wait_until(lambda: not here.gits_alive(), f"nothing is left: {here.gits_alive()}", 60)

@@ -5,7 +5,6 @@ it accepts is.
 
 import json
 import random
-import shutil
 import time
 from pathlib import Path
 
@@ -79,14 +78,6 @@ def test_after_a_restart_it_still_is_a_fallback_and_is_judged_no_further(here: G
     wait_until(lambda: 0 == second.metrics()[FALLBACK], "now it is the newest")
 
 
-def test_a_one_shot_succeeds_with_it(here: GitSite) -> None:
-    accepted = good(here)
-    bad(here)
-
-    assert 0 == here.wrapper("--one-time", **GATE).wait_for_exit().code
-    assert accepted == here.shown()
-
-
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("mode", [{}, {"GITSYNC_ONE_TIME": "true"}], ids=["daemon", "one-shot"])
 def test_kills_at_any_moment_of_a_first_start_change_nothing_of_that(
@@ -156,22 +147,6 @@ def test_a_tag_that_moves_to_a_refused_commit_leaves_the_last_good_one_ready(
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
 
 
-def test_a_git_that_was_killed_once_does_not_end_the_search(here: GitSite, tmp_path: Path) -> None:
-    accepted = good(here)
-    bad(here)
-    git = tmp_path / "git"
-    git.write_text(
-        f"#!/bin/sh\ncase $* in *'cat-file commit'*)"
-        f" test -e {tmp_path}/once || {{ touch {tmp_path}/once; kill -9 $$; }};; esac\n"
-        f'exec {shutil.which("git")} "$@"\n'
-    )
-    git.chmod(0o755)
-    wrapper = here.wrapper(GITSYNC_GIT=str(git), **GATE)
-
-    here.wait_until_shown(accepted, wrapper)
-    wrapper.wait_until_ready()
-
-
 def test_without_an_acceptable_commit_nothing_is_shown(here: GitSite) -> None:
     here.repository.commit({"dag.py": "def 0\n"}, onto="", whole=True)
     refused = bad(here)
@@ -181,27 +156,6 @@ def test_without_an_acceptable_commit_nothing_is_shown(here: GitSite) -> None:
     wrapper.wait_for_event("http_listening")
     wait_until(lambda: said == wrapper.status()["problem"], said)
     here.wait_until_shown(good(here), wrapper)
-
-
-@pytest.mark.parametrize("distance", [20, 21])
-def test_it_is_looked_for_among_the_twenty_before(
-    here: GitSite, distance: int, request: pytest.FixtureRequest
-) -> None:
-    if not request.config.getoption("--full"):
-        pytest.skip("runs git-sync twenty times: with make test-full")
-    accepted = good(here)
-    for number in range(distance):
-        bad(here, number)
-    wrapper = here.wrapper(**GATE)
-
-    if distance == 20:
-        here.wait_until_shown(accepted, wrapper)
-        return
-    refused = here.repository.head()
-    said = f"nothing is published yet: the gate refuses {refused}, and the 20 before it"
-    wrapper.wait_for_event("http_listening")
-    wait_until(lambda: said == wrapper.status()["problem"], said, 30)
-    assert "" == here.shown()
 
 
 @pytest.mark.parametrize("mode", [{}, {"GITSYNC_ONE_TIME": "true"}], ids=["daemon", "one-shot"])

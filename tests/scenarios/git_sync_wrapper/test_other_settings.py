@@ -10,8 +10,6 @@ from tests.support.daemon import SidecarProcess
 from tests.support.git_sync import GitSite
 from tests.support.waiting import wait_until
 
-NOWHERE = "f" * 40
-
 
 def restart(here: GitSite, **settings: str) -> SidecarProcess:
     wrapper = here.wrapper(**settings)
@@ -54,32 +52,6 @@ def test_while_the_remote_is_down_another_commit_is_not_ready(here: GitSite, kin
     assert (None, None) == (wrapper.status()["problem"], wrapper.status()["shortfall"])
 
 
-def test_while_the_remote_is_down_another_branch_is_a_shortfall(here: GitSite) -> None:
-    shown = here.repository.head()
-    wanted = here.commit_revision(2, branch="release")
-    here.publish().terminate()
-    here.server.stop()
-    wrapper = restart(here, GITSYNC_REF="release")
-
-    said = f"{shown} was published for the ref main, and GITSYNC_REF is release"
-    wait_until_said(wrapper, 200, "shortfall", said)
-
-    here.server.start()
-    here.wait_until_shown(wanted, wrapper)
-    wait_until(lambda: wrapper.status()["shortfall"] is None, "nothing is lacking")
-
-
-def test_a_pin_or_a_repository_that_is_not_there_is_not_ready(here: GitSite) -> None:
-    here.publish().terminate()
-    pinned = restart(here, GITSYNC_REF=NOWHERE)
-    wait_until_said(pinned, 503, "problem", f"GITSYNC_REF pins {NOWHERE}")
-    assert "ref_not_found" == json.loads(pinned.get("/readyz").body)["reason"]
-    pinned.terminate()
-    elsewhere = restart(here, GITSYNC_REPO=here.server.url("nowhere.git"))
-
-    wait_until_said(elsewhere, 503, "problem", "GITSYNC_REPO is another repository")
-
-
 @pytest.mark.parametrize("kind", ["pin", "branch"])
 def test_what_is_applied_at_once_is_ready_once(here: GitSite, kind: str) -> None:
     """No answer calls the old commit good, and what is ready stays so."""
@@ -103,20 +75,6 @@ def test_what_is_applied_at_once_is_ready_once(here: GitSite, kind: str) -> None
     assert statuses == sorted(statuses, reverse=True), answers
 
 
-def test_a_rolling_update_to_a_pin_is_ready_beside_the_old_pod(here: GitSite) -> None:
-    """On one volume: the old pod ends only once the new one is ready."""
-    first = here.repository.head()
-    here.commit_revision(2)
-    old = here.publish()
-    new = here.wrapper(GITSYNC_REF=first)
-    new.wait_until_ready()
-
-    assert f"GITSYNC_REF pins {first}" in new.status()["shortfall"]
-    assert 0 == old.terminate().code
-    here.wait_until_shown(first, new)
-    wait_until(lambda: new.status()["shortfall"] is None, "nothing is lacking")
-
-
 def test_of_another_repository_the_newest_accepted_commit_is_shown_and_a_one_shot_takes_it(
     here: GitSite,
 ) -> None:
@@ -137,17 +95,3 @@ def test_of_another_repository_the_newest_accepted_commit_is_shown_and_a_one_sho
     wrapper = restart(here, **settings)
     wrapper.wait_until_ready()
     assert f"the gate refused {refused}, and this is a fallback" == wrapper.status()["shortfall"]
-
-
-def test_of_another_repository_with_nothing_acceptable_a_one_shot_fails(here: GitSite) -> None:
-    here.publish().terminate()
-    here.server.repository("other.git").commit({"dag.py": "def\n"}, whole=True)
-
-    one_shot = here.wrapper(
-        "--one-time",
-        GITSYNC_REPO=here.server.url("other.git"),
-        GIT_SYNC_WRAPPER_GATE="syntax",
-        GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE="2s",
-    )
-
-    assert 0 != one_shot.wait_for_exit().code

@@ -1,5 +1,5 @@
 """
-The outages of git-sync, through the wrapper: what `test_plain_git_sync` shows does not happen here.
+The outages of git-sync, through the wrapper: what it does alone does not happen here.
 """
 
 import os
@@ -17,9 +17,8 @@ from tests.scenarios.git_sync_wrapper.situations import (
     shallow_lock,
     tmp_link,
 )
-from tests.support.faults import answer_with, hang
+from tests.support.faults import hang
 from tests.support.git_sync import GitSite
-from tests.support.loopback import Answer
 from tests.support.volumes import small_volume
 from tests.support.waiting import wait_until
 
@@ -171,50 +170,6 @@ def test_a_commit_that_is_broken_through_a_link_is_held(here: GitSite) -> None:
 
     assert "linked.py" == wrapper.wait_for_event("revision_refused")["path"]
     assert before == here.shown()
-
-
-def test_broken_commit_is_named_and_asked_about_once_and_the_next_good_one_shown(
-    here: GitSite,
-) -> None:
-    here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
-    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
-    before = here.shown()
-    here.repository.commit({"broken.py": "def ("})
-    refused = wrapper.wait_for_event("revision_refused")
-    here.server.forget()
-    here.server.wait_for(count=5)
-
-    assert "broken.py" in str(refused)
-    assert before == here.shown()
-    assert [] == here.server.seen(is_pack)
-    assert 1 == len(wrapper.find_events("revision_refused"))
-    assert "broken.py" in wrapper.get("/status").body
-    here.wait_until_shown(here.repository.commit({"broken.py": "x = 1\n"}), wrapper)
-
-
-def test_failures_after_a_success_never_end_it_and_health_tells_how_old_that_is(
-    here: GitSite,
-) -> None:
-    wrapper = here.publish(GITSYNC_MAX_FAILURES="0")
-    wrapper.wait_for_event("cycle_finished")
-    here.server.stop()
-    wrapper.wait_for_event("cycle_failed")
-    before = wrapper.metrics()
-    for _ in range(2):
-        wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))
-    later = wrapper.metrics()
-
-    name = 'sidecar_last_success_timestamp_seconds{sidecar="git-sync-wrapper"}'
-    assert before[name] == later[name] > 0
-    assert later['sidecar_consecutive_failures{sidecar="git-sync-wrapper"}'] >= 2
-    assert here.shown() in wrapper.get("/readyz").body
-    assert wrapper.is_running()
-
-
-def test_failure_before_the_first_success_ends_it_as_git_sync(here: GitSite) -> None:
-    here.server.inject(answer_with(Answer(502)))
-
-    assert 1 == here.wrapper(GITSYNC_MAX_FAILURES="0").wait_for_exit().code
 
 
 def test_sigterm_in_the_midst_of_a_fetch_leaves_nothing_behind(here: GitSite) -> None:

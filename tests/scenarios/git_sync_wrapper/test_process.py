@@ -100,17 +100,6 @@ def test_git_sync_that_hangs_ends_with_its_timeout(here: GitSite) -> None:
     assert "sync_timeout" == event["reason"], wrapper.log()
 
 
-def test_all_wrong_settings_are_named_and_end_it_with_two(here: GitSite) -> None:
-    wrapper = here.wrapper(GIT_SYNC_WRAPPER_MODE="save", GIT_SYNC_WRAPPER_GIT_SYNC="/nonexistent")
-    other = here.wrapper(GITSYNC_REPO=None, GIT_SYNC_WAIT="0.5s")
-
-    assert [2, 2] == [wrapper.wait_for_exit().code, other.wait_for_exit().code]
-    assert {"GIT_SYNC_WRAPPER_MODE", "GIT_SYNC_WRAPPER_GIT_SYNC"} == {
-        event["setting"] for event in wrapper.find_events("setting_rejected")
-    }
-    assert all(name in other.log() for name in ("GITSYNC_REPO", "GIT_SYNC_WAIT"))
-
-
 def test_nothing_new_starts_no_process_and_takes_little_memory(here: GitSite) -> None:
     wrapper = here.publish(GITSYNC_PERIOD="100ms")
     wrapper.wait_for_event("cycle_finished", after=len(wrapper.events))

@@ -3,16 +3,13 @@ Several repositories on one volume: the containers of the documentation, as they
 """
 
 import re
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.conftest import Counts
 from tests.support.git_sync import GitSite
-from tests.support.reading import reading
 from tests.support.revisions import make_revision
 from tests.support.waiting import wait_until
 
@@ -92,23 +89,3 @@ def test_what_happens_to_one_repository_leaves_the_others_as_they_are(
     assert before[finance.link] == finance.link.readlink()
     assert b"1" in (platform.link / "either").read_bytes()
     assert 200 == sales.wrapper.get("/readyz").status
-
-
-@pytest.mark.timeout(3_600)
-def test_readers_meet_whole_trees_of_each_repository(teams: list[Team], counts: Counts) -> None:
-    seen: list[dict[str, Any]] = [{} for _ in teams]
-    rounds = 0
-    while min(total.get("trees", 0) for total in seen) < counts.tree_reads // 2:
-        rounds += 1
-        with ExitStack() as stack:
-            for team, total in zip(teams, seen, strict=True):
-                stack.enter_context(reading(total, team.link, RETAIN_SECONDS))
-            for team in teams:
-                team.wrapper.kill()
-                newest = team.commit()
-                team.wrapper.start()
-                wait_until(lambda: team.shows(newest), "it is shown", 60)  # noqa: B023 - at once
-    print(rounds, seen)
-
-    assert [[], [], []] == [total["flaws"] for total in seen]
-    assert [0, 0, 0] == [total["gone"] for total in seen]
