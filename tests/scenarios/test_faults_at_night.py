@@ -146,19 +146,6 @@ def test_disk_full(s3: FakeS3, tmp_path: Path, stack: ExitStack) -> None:
     diagnose(s3_sync(s3, volume / "dags"), "target_full", f"{volume}/dags", "sizeLimit")
 
 
-@pytest.mark.parametrize("gate", ["syntax", "command"])
-def test_gate_refuses(s3: FakeS3, tmp_path: Path, gate: str) -> None:
-    s3.put("dags/a.py", b"def broken(:\n")
-    compiled = "python -m py_compile a.py"
-    settings = {"S3_SYNC_GATE": gate} | (
-        {"S3_SYNC_GATE_COMMAND": compiled} if gate == "command" else {}
-    )
-
-    diagnose(
-        s3_sync(s3, tmp_path / "dags", **settings), "revision_refused", "a.py", "invalid syntax"
-    )
-
-
 @pytest.fixture
 def tickets(tmp_path: Path, stack: ExitStack) -> Site:
     skip_without_kdc()

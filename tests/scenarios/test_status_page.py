@@ -18,7 +18,6 @@ from tests.support.databases import Postgres, missing_programs
 from tests.support.fake_s3 import FakeS3
 from tests.support.git_sync import git_site, skip_reason
 from tests.support.kdc import Kdc, skip_without_kdc
-from tests.support.program import own_port
 from tests.support.releases import ORIGIN
 from tests.support.scripted import daemon_for
 from tests.support.shelf import Shelf, release_daemon
@@ -138,20 +137,6 @@ def test_s3_sync_while_its_gate_refuses_a_hostile_name(
     assert seen.text.startswith("s3-sync ready alive refused what is wrong revision_refused")
     assert f"{lure.markup}\\u202eyp.exe.py:1: '(' was never closed" in seen.text
     assert f"published {good}" in seen.text
-
-
-def test_s3_sync_while_its_source_is_down(look: Look, tmp_path: Path) -> None:
-    with SwappingS3() as s3:
-        endpoint = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{own_port()}"}
-        with daemon_for(s3, tmp_path / "dags", settings=endpoint) as daemon:
-            daemon.wait_for_event("cycle_failed")
-
-            seen = look(daemon)
-
-    trouble = "s3-sync not ready alive failing not ready nothing of this source is published yet"
-    assert seen.text.startswith(trouble)
-    assert "what is wrong endpoint_unreachable: cannot connect" in seen.text
-    assert "what to do Check AWS_ENDPOINT_URL" in seen.text
 
 
 def test_s3_sync_with_a_release_by_a_hostile_author(look: Look, lure: Lure, tmp_path: Path) -> None:

@@ -329,23 +329,6 @@ def test_a_wiped_volume_has_a_new_socket(
     assert 200 == asked(store, releases[3].revision)[0]
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"S3_SYNC_LAYOUT": "in-place"},
-        {"S3_SYNC_SOURCE": "listing"},
-        {"S3_SYNC_KEEP_ASKED": "0"},
-    ],
-    ids=lambda settings: next(iter(settings)),
-)
-def test_nobody_can_ask_where_there_are_no_versions(
-    s3: FakeS3, target: Path, begin: Begin, settings: dict[str, str]
-) -> None:
-    s3.put("dags/beside_the_releases.py", b"")
-    begin(**settings)
-    assert [] == list(target.rglob("ask.sock"))
-
-
 def test_any_user_may_ask_and_none_but_ours_may_replace_the_socket(
     store: Path, begin: Begin
 ) -> None:

@@ -14,13 +14,11 @@ import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.identities import NO_KEYS
-from tests.support.daemon import Settings
 from tests.support.fake_aws import IDENTITY_ARN, FakeSts
-from tests.support.fake_s3 import SECRET_KEY, FakeS3, error, is_get, is_list
+from tests.support.fake_s3 import SECRET_KEY, FakeS3, error, is_get
 from tests.support.loopback import dead_endpoint
 from tests.support.program import own_port
 from tests.support.scripted import published
-from tests.support.scripts import script
 
 BUCKET_ARN = "arn:aws:s3:::dags-bucket"
 
@@ -65,11 +63,6 @@ def test_a_good_set_up_is_ok(check: Check, target: Path) -> None:
     assert published(target) == {}
 
 
-def test_a_good_set_up_is_ok_without_an_sts(check: Check) -> None:
-    """S3-compatible stores have none."""
-    check(0, {"AWS_ENDPOINT_URL_STS": f"http://127.0.0.1:{own_port()}"})
-
-
 @pytest.fixture
 def port() -> dict[str, str]:
     """A port that a daemon and its check agree on."""
@@ -111,23 +104,6 @@ def test_a_revision_that_the_gate_refuses_is_named(
     assert "revision_refused" in check(3, settings)
 
 
-def test_a_gates_command_is_run_and_what_the_daemon_had_from_it_is_said(
-    check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str], tmp_path: Path
-) -> None:
-    """It accepts the empty DAG of a check, and is killed by what the bucket has."""
-    command = script(tmp_path / "gate", "! grep -q endless . -r || kill -9 $$")
-    settings = {**port, "S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
-    daemon = start(settings).until_synced()
-    good = check(0, settings)
-    s3.put("dags/a.py", b"endless = 1\n")
-    daemon.sync()
-
-    said = check(3, settings)
-
-    assert "command: it can be run" in good and "has published " in good
-    assert "command: it can be run" in said and "gate_undecided" in said
-
-
 def test_a_daemon_that_hangs_is_no_good_set_up(
     check: Check, start: StartDaemon, port: dict[str, str]
 ) -> None:
@@ -163,32 +139,6 @@ def test_a_check_that_is_stopped_is_no_good_set_up(start: StartDaemon) -> None:
             assert not asked.recv(1), "who asked is still there"
 
 
-def test_whoever_is_denied_is_named_as_sts_says(check: Check, s3: FakeS3) -> None:
-    s3.inject(error(403, "AccessDenied", "Access Denied"), is_list)
-    with FakeSts() as sts:
-        said = check(3, {"AWS_ENDPOINT_URL_STS": sts.endpoint})
-
-    for fact in ("s3:ListBucket", BUCKET_ARN, IDENTITY_ARN, "Effect"):
-        assert fact in said
-
-
-@pytest.mark.parametrize(
-    ("code", "settings", "named"),
-    [
-        (3, NO_KEYS, ("credentials_missing", "IRSA")),
-        (2, {"S3_SYNC_DELETE": "all of it", "INTERVAL": "often"}, ("S3_SYNC_DELETE", "INTERVAL")),
-    ],
-    ids=["credentials", "settings"],
-)
-def test_what_is_wrong_is_named(
-    check: Check, code: int, settings: Settings, named: tuple[str, ...]
-) -> None:
-    said = check(code, settings)
-
-    for fact in named:
-        assert fact in said
-
-
 @pytest.mark.usefixtures("only_in_full")
 def test_a_silent_endpoint_is_given_up(check: Check) -> None:
     with dead_endpoint() as endpoint:
@@ -207,8 +157,3 @@ def test_a_silent_metadata_service_does_not_hang_it(check: Check) -> None:
         said = check(3, NO_KEYS | metadata)
 
     assert "credentials" in said
-
-
-def test_a_silent_sts_does_not_hang_it(check: Check) -> None:
-    with dead_endpoint() as endpoint:
-        check(0, {"AWS_ENDPOINT_URL_STS": endpoint}, 20)

@@ -4,8 +4,6 @@ from pathlib import Path
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.fake_s3 import FakeS3
-from tests.support.scripted import FILES, published
-from tests.support.waiting import wait_until
 
 IDLE_RSS_MIB = 48
 
@@ -26,16 +24,3 @@ def test_a_thousand_files_cost_little_memory_and_are_healed_in_ten_cycles(
     healed = [daemon.sync().get("files_healed", 0) for _ in range(10)]
 
     assert sum(healed) == 1
-
-
-def test_damage_without_s3_shows_in_readiness(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    """Ready means that no published file is damaged."""
-    daemon = start(interval="0.5").until_synced()
-    s3.stop()
-    (target / "a.py").unlink()
-
-    wait_until(lambda: daemon.get("/readyz").status == 503, "not ready")
-
-    s3.start()
-    daemon.wait_until_ready()
-    assert published(target) == FILES

@@ -1,6 +1,5 @@
 """Generated histories: after every cycle the target equals a model of the bucket."""
 
-import os
 import random
 import subprocess
 from pathlib import Path
@@ -147,76 +146,6 @@ def test_folder_filled_by_aws_s3_sync_is_taken_over_without_a_download(
     after = {path: path.stat().st_mtime_ns for path in target.rglob("*.py")}
     assert before.keys() - after.keys() == {target / "team0/dag0.py"}
     assert after.items() <= before.items()
-
-
-@pytest.mark.parametrize("damage", ["removed", "emptied", "garbage", "cut", "fifo"])
-def test_lost_list_of_managed_files_adopts_equal_files_and_keeps_all_others(
-    damage: str, moto: MotoServer, tmp_path: Path
-) -> None:
-    bucket = Bucket(moto)
-    for number in range(10):
-        bucket.put(f"dag{number}.py", b"x = %d\n" % number)
-    bucket.put("gone.py", b"its key goes away while the list is lost")
-    target = tmp_path / "target"
-    with Daemon(moto, bucket.name, target) as daemon:
-        daemon.wait_until_synced()
-        daemon.terminate()
-    _damage_managed_list(target / ".s3-sync/managed", damage)
-    (target / "foreign.py").write_bytes(b"foreign")
-    bucket.delete("gone.py")
-    lost = _lost_paths(target, damage)
-
-    with Daemon(moto, bucket.name, target) as daemon:
-        finished = daemon.wait_until_synced()
-        bucket.delete("dag0.py")
-        daemon.sync()
-
-    tree = read_tree(target)
-    assert 0 == finished["downloaded_bytes"]
-    assert b"foreign" == tree.pop("foreign.py")
-    if "gone.py" in lost:
-        assert tree.pop("gone.py")
-    assert {f"dag{number}.py": b"x = %d\n" % number for number in range(1, 10)} == tree
-
-
-def test_key_that_changed_while_the_list_was_lost_wins_over_the_file_on_disk(
-    moto: MotoServer, tmp_path: Path
-) -> None:
-    bucket = Bucket(moto)
-    bucket.put("dag.py", b"old")
-    target = tmp_path / "target"
-    with Daemon(moto, bucket.name, target) as daemon:
-        daemon.wait_until_synced()
-        daemon.terminate()
-    (target / ".s3-sync/managed").unlink()
-    bucket.put("dag.py", b"new")
-
-    with Daemon(moto, bucket.name, target) as daemon:
-        daemon.wait_until_synced()
-
-    assert {"dag.py": b"new"} == read_tree(target)
-
-
-def _damage_managed_list(managed: Path, damage: str) -> None:
-    content = managed.read_bytes()
-    managed.unlink()
-    if damage == "emptied":
-        managed.touch()
-    elif damage == "garbage":
-        managed.write_bytes(b"\x00\xff garbage\n")
-    elif damage == "cut":
-        managed.write_bytes(content[: len(content) * 2 // 3])
-    elif damage == "fifo":
-        os.mkfifo(managed)
-
-
-def _lost_paths(target: Path, damage: str) -> set[str]:
-    """The published paths that the damaged list does not name any more."""
-    paths = {path.name for path in target.glob("*.py")}
-    if damage != "cut":
-        return paths
-    lines = (target / ".s3-sync/managed").read_text().split("\n")[:-1]
-    return {path for path in paths if not any(f'["{path}"' in line for line in lines)}
 
 
 def _aws_s3_sync(server: S3Server, source: str, target: Path, *options: str) -> None:

@@ -157,34 +157,6 @@ def test_broken_dag_is_refused_and_named_until_it_is_fixed(
     assert "refused" not in daemon.status()["details"]
 
 
-def test_of_a_first_revision_everything_but_the_refused_files_is_published(
-    gated: Mapping[str, str], s3: SwappingS3, target: Path, start: StartDaemon
-) -> None:
-    """A gate stops a change, never a pod."""
-    s3.swap(BROKEN)
-    rest = {path: body for path, body in BROKEN.items() if path != BROKEN_NAME}
-    daemon = start(gated)
-    refused = daemon.wait_for_event("gate_fallback")
-    daemon.sync()
-
-    assert rest == consumed(target)
-    ready = daemon.get("/readyz")
-    assert (200, "revision_refused") == (ready.status, ready.json()["reason"])
-    assert "fallback" in ready.json()["shortfall"] and ready.json()["revision"] is None
-    assert 1 == count_of(daemon, "sidecar_gate_fallback")
-    record = json.loads((target / ".s3-sync/published.json").read_bytes())
-    assert (refused["refused"], 1) == (record["fallback"], record["lacking"])
-    daemon.kill()
-    daemon.start().wait_for_event("revision_refused")
-    assert 1 == count_of(daemon, "sidecar_gate_fallback")
-    assert rest == consumed(target)
-    s3.swap(FIXED)
-    daemon.sync()
-    assert FIXED == consumed(target)
-    assert 0 == count_of(daemon, "sidecar_gate_fallback")
-    assert daemon.get("/readyz").json()["shortfall"] is None
-
-
 def test_one_shot_that_is_refused_ends_in_3_and_says_why(
     s3: SwappingS3, target: Path, start: StartDaemon, tmp_path: Path
 ) -> None:
@@ -204,15 +176,6 @@ def test_one_shot_that_is_refused_ends_in_3_and_says_why(
     s3.swap(BROKEN)  # what passed is there, and a pod may start with it
     assert 0 == daemon.start().wait_for_exit().code
     assert FIXED == consumed(target)
-
-
-def test_one_shot_ends_with_what_the_gate_lets_pass(s3: SwappingS3, start: StartDaemon) -> None:
-    s3.swap(BROKEN)
-    daemon = start({**gate_in("in-place"), "S3_SYNC_ONE_SHOT": "true"}, interval="0.2")
-
-    assert 0 == daemon.wait_for_exit().code
-    assert BROKEN.keys() - {BROKEN_NAME} == consumed(daemon.target).keys()
-    assert 1 == len(daemon.find_events("gate_fallback"))
 
 
 # --- a command
@@ -264,41 +227,6 @@ def test_command_sees_the_whole_candidate_and_what_is_new_in_it(
     assert revision == second["revision"] != first["revision"]
     assert os.path.realpath(second["folder"]) == second["cwd"]
     assert changed == consumed(target)
-
-
-@pytest.mark.usefixtures("no_nap_is_left")
-def test_command_that_hangs_is_killed_with_all_its_children(
-    s3: SwappingS3, target: Path, start: StartDaemon
-) -> None:
-    hanging = f"grep -q 1 sales.py && exit 0; sleep {NAP} & trap '' TERM; sleep {NAP}"
-    daemon = start(by_command("sh", "-c", hanging, timeout="1s")).until_synced()
-    s3.swap(FIXED | {"sales.py": b"VALUE = 2\n"})
-    failed = daemon.sync()
-
-    assert ("cycle_failed", "gate_undecided") == (failed["event"], failed["reason"])
-    assert "within 1 s" in failed["error"]
-    wait_until(lambda: not napping(), "all of it is gone", 5)
-    assert (200, GOOD) == (daemon.get("/readyz").status, consumed(target))
-    assert [] == daemon.find_events("revision_refused")
-
-
-def test_what_a_command_refused_by_a_failure_of_its_own_is_asked_again_by_sighup(
-    s3: SwappingS3, tmp_path: Path, start: StartDaemon
-) -> None:
-    works = tmp_path / "works"
-    works.touch()
-    check = script(tmp_path / "check", f"test -e {works} || {{ echo no license; exit 1; }}")
-    daemon = start(by_command(check), interval="0.2").until_synced()
-    works.unlink()
-    s3.swap(FIXED)
-    assert "no license" in daemon.wait_for_event("revision_refused")["problem"]
-    wait_for_cycles(daemon, "refused", 3)
-    asked = runs(check)
-    works.touch()
-
-    assert "changed" == daemon.sync()["result"]
-    assert asked + 1 == runs(check)
-    assert (200, FIXED) == (daemon.get("/readyz").status, consumed(daemon.target))
 
 
 @pytest.mark.usefixtures("no_nap_is_left")

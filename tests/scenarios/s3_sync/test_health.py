@@ -6,8 +6,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.runtime.test_metrics import COMMON as SHARED_METRICS
-from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error
 from tests.support.scripted import FILES, Running, running
 
 HOSTILE = "<script>alert(1)</script>&\"'"
@@ -30,38 +28,6 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         one.s3.put(f"dags/{HOSTILE}/../x", b"hostile")
         one.daemon.sync()
         yield one
-
-
-def test_readiness_says_what_is_published_and_since_when(synced: Running) -> None:
-    answer = synced.daemon.get("/readyz")
-
-    assert answer.status == 200
-    assert answer.headers["content-type"].startswith("application/json")
-    body = answer.json()
-    assert body["ready"] is True
-    assert body["revision"] == synced.daemon.status()["revision"]
-    assert 0 <= body["published_seconds_ago"] < 300
-    assert body["reason"] is None
-    assert body["error"] is None
-
-
-def test_the_status_page_escapes_hostile_keys(synced: Running) -> None:
-    page = synced.daemon.get("/")
-
-    assert page.status == 200
-    assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "<script" not in page.body
-    assert "unsafe_path" in page.body
-
-
-def test_the_status_page_escapes_hostile_errors(synced: Running) -> None:
-    synced.s3.inject(error(400, HOSTILE, HOSTILE))
-
-    synced.fail()
-
-    assert "<script" not in synced.daemon.get("/").body
-    assert HOSTILE in synced.daemon.status()["last_error"]["error"]
-    synced.recover()
 
 
 def test_metrics_have_the_documented_names_types_and_label(synced: Running) -> None:
@@ -107,13 +73,6 @@ def test_metrics_count_what_happened(synced: Running) -> None:
     assert after['sidecar_ready{sidecar="s3-sync"}'] == 1
 
 
-def test_no_secret_is_shown(synced: Running) -> None:
-    for path in ("/", "/status", "/readyz", "/metrics"):
-        body = synced.daemon.get(path).body
-        assert SECRET_KEY not in body
-        assert ACCESS_KEY not in body or path != "/metrics"
-
-
 def test_a_skipped_key_leaves_the_count_when_it_is_gone(synced: Running) -> None:
     synced.s3.put("dags//double", b"x")
     synced.daemon.sync()
@@ -124,24 +83,3 @@ def test_a_skipped_key_leaves_the_count_when_it_is_gone(synced: Running) -> None
     synced.daemon.sync()
 
     assert synced.daemon.metrics()[name] == 1
-
-
-def test_the_status_page_can_be_switched_off(start: StartDaemon) -> None:
-    daemon = start({"S3_SYNC_STATUS_PAGE": "false"}).until_synced()
-
-    assert [daemon.get(path).status for path in ("/", "/status")] == [404, 404]
-    assert [daemon.get(path).status for path in ("/healthz", "/readyz", "/metrics")] == [200] * 3
-
-
-def test_liveness_and_readiness_before_the_first_cycle_is_done(
-    s3: FakeS3, start: StartDaemon
-) -> None:
-    s3.inject(error(503, "SlowDown"))
-    daemon = start()
-
-    assert daemon.get("/healthz").status == 200
-    assert daemon.get("/readyz").status == 503
-    assert daemon.get("/readyz").json()["ready"] is False
-    assert daemon.get("/readyz").json()["revision"] is None
-    assert daemon.get("/metrics").status == 200
-    assert daemon.get("/").status == 200

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import time
 from pathlib import Path
 
@@ -10,11 +9,9 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.s3_sync import sealed
-from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.histories import Bucket
 from tests.support.daemon import Daemon
-from tests.support.fake_s3 import FakeS3
-from tests.support.servers import MotoServer, S3Server
+from tests.support.servers import S3Server
 from tests.support.target_model import difference, expect, leftovers, read_tree
 from tests.support.waiting import wait_until
 
@@ -190,63 +187,3 @@ def test_converges_after_sigkill_at_any_moment(
     print(f"{server.name}: {rounds.kills} kills, {rounds.half_done} with half of the work done")
 
     assert rounds.half_done >= rounds.kills // 5
-
-
-def test_key_that_goes_away_while_the_daemon_is_dead_goes_away_after_its_start(
-    moto: MotoServer, tmp_path: Path
-) -> None:
-    bucket = Bucket(moto)
-    for number in range(5):
-        bucket.put(f"file{number}.py", b"x = %d\n" % number)
-    target = tmp_path / "target"
-    with Daemon(moto, bucket.name, target) as daemon:
-        daemon.wait_until_synced()
-        daemon.kill()
-        bucket.delete("file3.py")
-        daemon.start()
-        finished = daemon.wait_until_synced()
-
-    assert 1 == finished["files_deleted"]
-    assert [] == difference(expect(bucket.objects).files, read_tree(target))
-
-
-def test_new_file_with_the_inode_of_the_one_that_was_removed_before_the_kill_is_not_ours(
-    moto: MotoServer, tmp_path: Path
-) -> None:
-    """
-    A crash between a removal and the next line of the journal, written down by hand.
-
-    Only the new file's inode equals the removed one's, as on ext4, which uses it again at once.
-    """
-    bucket = Bucket(moto)
-    bucket.put("gone.py", b"ours")
-    bucket.put("stays.py", b"ours")
-    target = tmp_path / "target"
-    with Daemon(moto, bucket.name, target) as daemon:
-        daemon.wait_until_synced()
-        daemon.kill()
-        bucket.delete("gone.py")
-        with (target / ".s3-sync/managed").open("a") as journal:
-            journal.write('["gone.py"]\n')
-        (target / "gone.py").write_bytes(b"theirs, in the same inode")
-        daemon.start()
-        daemon.wait_until_synced()
-
-    assert {"gone.py": b"theirs, in the same inode", "stays.py": b"ours"} == read_tree(target)
-
-
-def test_a_deletion_that_was_cut_off_is_done_on_a_copy_of_the_volume(
-    s3: FakeS3, target: Path, start: StartDaemon, tmp_path: Path
-) -> None:
-    """As after a disk has failed in between: the copy has the list, and other inodes."""
-    start().until_synced().kill()
-    with (target / ".s3-sync/managed").open("a") as file:
-        file.write('["pkg/b.py"]\n')
-    s3.delete("dags/pkg/b.py")
-    copy = tmp_path / "copy"
-    shutil.copytree(target, copy)
-
-    start(target=copy).until_synced()
-
-    wait_until(lambda: not (copy / "pkg/b.py").exists(), "the file goes")
-    assert (copy / "a.py").exists()

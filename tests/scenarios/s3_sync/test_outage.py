@@ -104,25 +104,3 @@ def test_outlives_an_outage_later(s3: FakeS3, target: Path, start: StartDaemon) 
     wait_until((target / "new.py").exists, "the new file is there")
     assert published(target) == {**FILES, "new.py": b"new"}
     wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
-
-
-def test_backs_off_further_with_every_failure_and_starts_over_after_a_success(
-    s3: FakeS3, start: StartDaemon
-) -> None:
-    """The wait is drawn from a range that doubles, so only its limits can be told."""
-    s3.inject(NO["client_error"])
-    daemon = start(interval="0.2")
-    daemon.wait_for_event("cycle_failed", consecutive_failures=4)
-
-    failures = daemon.find_events("cycle_failed")[:4]
-
-    assert [event["consecutive_failures"] for event in failures] == [1, 2, 3, 4]
-    for event in failures:
-        assert 0.2 <= event["retry_in_seconds"] <= 0.2 * 2 ** event["consecutive_failures"]
-    s3.heal()
-    daemon.wait_until_synced()
-    after = len(daemon.events)
-    s3.inject(NO["client_error"])
-    again = daemon.wait_for_event("cycle_failed", after=after)
-    assert again["consecutive_failures"] == 1
-    assert again["retry_in_seconds"] <= 0.4

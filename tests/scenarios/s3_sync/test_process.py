@@ -1,6 +1,5 @@
 """The life of the process: signals, one-shot, limits, restarts, and what it does to the target."""
 
-import os
 import signal
 import socket
 import stat
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.fake_s3 import FakeS3, is_get, is_list
 from tests.support.faults import hang
 from tests.support.scripted import FILES, daemon_for, published, staged
 from tests.support.waiting import wait_until
@@ -26,16 +25,6 @@ def test_a_signal_ends_an_idle_daemon_at_once(start: StartDaemon, number: signal
     assert daemon.find_events("signal_received", signal=number.name)
     assert daemon.find_events("sidecar_stopped", exit_code=0)
     assert daemon.stray_lines == []
-
-
-@pytest.mark.parametrize("event", ["sidecar_started", "http_listening"])
-def test_a_signal_in_the_first_moments_is_heard(start: StartDaemon, event: str) -> None:
-    daemon = start()
-    daemon.wait_for_event(event)
-
-    end = daemon.terminate()
-
-    assert end.code == 0, daemon.log()
 
 
 @pytest.mark.parametrize("after", [None, 0, 5])
@@ -67,44 +56,6 @@ def test_sigterm_ends_a_hanging_listing_at_once(s3: FakeS3, start: StartDaemon) 
     assert end.code == 0
 
 
-def test_sighup_is_a_cycle_now(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    daemon = start(interval="1h").until_synced()
-    s3.put("dags/new.py", b"new")
-    before = len(daemon.events)
-
-    daemon.sighup()
-
-    daemon.wait_for_event("cycle_finished", result="changed", after=before)
-    assert (target / "new.py").read_bytes() == b"new"
-    assert daemon.find_events("signal_received", signal="SIGHUP")
-
-
-def test_sighup_during_a_cycle_is_another_cycle_after_it(s3: FakeS3, start: StartDaemon) -> None:
-    daemon = start().until_synced()
-    s3.inject(hang(), is_list)
-    s3.forget()
-    daemon.sighup()
-    s3.wait_for(is_list)
-    daemon.sighup()
-    wait_until(lambda: len(daemon.find_events("signal_received")) == 2, "both are heard")
-
-    s3.heal()
-
-    s3.wait_for(is_list, count=2)
-    daemon.wait_for_event("cycle_finished")
-
-
-def test_sighup_shortens_the_wait_after_a_failure(s3: FakeS3, start: StartDaemon) -> None:
-    s3.inject(error(400, "InvalidRequest"))
-    daemon = start()
-    daemon.wait_for_event("cycle_failed", consecutive_failures=2)
-    s3.heal()
-
-    daemon.sighup()
-
-    daemon.wait_for_event("cycle_finished", timeout_seconds=2)
-
-
 def test_a_one_shot_publishes_and_ends(target: Path, start: StartDaemon) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -118,55 +69,6 @@ def test_a_one_shot_publishes_and_ends(target: Path, start: StartDaemon) -> None
     assert daemon.stray_lines == []
 
 
-def test_a_one_shot_keeps_trying_until_it_succeeds(s3: FakeS3, start: StartDaemon) -> None:
-    s3.inject(error(400, "InvalidRequest"))
-    daemon = start({"S3_SYNC_ONE_SHOT": "true"}, interval="0.2")
-    daemon.wait_for_event("cycle_failed", consecutive_failures=2)
-    s3.heal()
-
-    assert daemon.wait_for_exit(20).code == 0
-    assert published(daemon.target) == FILES
-
-
-@pytest.mark.parametrize("hanging", [False, True])
-def test_a_one_shot_gives_up_at_its_deadline(s3: FakeS3, start: StartDaemon, hanging: bool) -> None:
-    s3.inject(hang() if hanging else error(403, "AccessDenied"))
-    daemon = start({"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "2s"}, interval="0.5")
-
-    end = daemon.wait_for_exit(20)
-
-    assert end.code == 3, daemon.log()
-    assert "one_shot_deadline" in daemon.log()
-    assert published(daemon.target) == {}
-
-
-def test_max_failures_gives_up_with_the_reason(s3: FakeS3, start: StartDaemon) -> None:
-    s3.inject(error(403, "AccessDenied"))
-    daemon = start({"S3_SYNC_MAX_FAILURES": "3"}, interval="0.2")
-
-    end = daemon.wait_for_exit(20)
-
-    assert end.code == 3
-    assert len(daemon.find_events("cycle_failed")) == 3
-    assert "access_denied_list" in str(daemon.events[-1])
-
-
-def test_ready_from_disk_when_restarted_without_s3(s3: FakeS3, start: StartDaemon) -> None:
-    first = start().until_synced()
-    before = first.get("/readyz").json()
-    assert first.terminate().code == 0
-    s3.stop()
-
-    second = start()
-    second.wait_for_event("cycle_failed", reason="endpoint_unreachable")
-
-    after = second.get("/readyz")
-    assert after.status == 200
-    assert after.json()["revision"] == before["revision"]
-    assert after.json()["reason"] == "endpoint_unreachable"
-    assert published(first.target) == FILES
-
-
 def test_ready_from_disk_while_s3_is_silent(s3: FakeS3, start: StartDaemon) -> None:
     start().until_synced().terminate()
     s3.inject(hang())
@@ -175,19 +77,6 @@ def test_ready_from_disk_while_s3_is_silent(s3: FakeS3, start: StartDaemon) -> N
 
     assert second.wait_until_ready().json()["ready"] is True
     assert second.find_events("cycle_finished") == []
-
-
-def test_a_restart_with_nothing_new_downloads_nothing(s3: FakeS3, start: StartDaemon) -> None:
-    first = start().until_synced()
-    stats = {name: (first.target / name).stat() for name in FILES}
-    first.terminate()
-    s3.forget()
-
-    second = start()
-
-    assert second.wait_until_synced()["result"] == "unchanged"
-    assert s3.seen(is_get()) == []
-    assert stats == {name: (first.target / name).stat() for name in FILES}
 
 
 def test_a_dry_run_changes_nothing_and_says_what_it_would(
@@ -225,29 +114,6 @@ def test_a_hanging_cycle_is_abandoned_and_never_publishes_afterwards(
         assert (target / "a.py").read_bytes() == b"newest"
     assert staged(target) == []
     assert daemon.get("/healthz").status == 200
-
-
-def test_many_abandoned_cycles_leave_neither_threads_nor_connections(
-    s3: FakeS3, start: StartDaemon
-) -> None:
-    daemon = start({"S3_SYNC_TIMEOUT": "1s"}, interval="0.2").until_synced()
-    threads, files = resources(daemon.pid)
-    s3.inject(hang(), is_list)
-    daemon.wait_for_event("cycle_failed", consecutive_failures=3, timeout_seconds=30)
-    before = len(daemon.events)
-    s3.heal()
-    daemon.wait_for_event("cycle_finished", after=before)
-
-    def settled() -> bool:
-        now_threads, now_files = resources(daemon.pid)
-        return now_threads <= threads + 1 and now_files <= files + 2
-
-    wait_until(settled, "threads and connections are as before")
-
-
-def resources(pid: int) -> tuple[int, int]:
-    """Threads and open files of a process."""
-    return tuple(len(os.listdir(f"/proc/{pid}/{name}")) for name in ("task", "fd"))  # type: ignore[return-value]
 
 
 def test_folders_and_lock_belong_to_the_group_whatever_the_umask(s3: FakeS3, target: Path) -> None:

@@ -12,7 +12,6 @@ from tests.scenarios.s3_sync.weather import LAYOUTS
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.loopback import Request
-from tests.support.releases import ABSENT
 from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest, is_pointer
 from tests.support.snapshots import consumed
 
@@ -101,51 +100,7 @@ def test_new_release_costs_three_requests_and_takes_what_changed(
     assert f"bytes={row.offset}-{row.offset + row.stored_bytes - 1}" == asked.headers["range"]
 
 
-def test_restart_with_nothing_new_downloads_nothing(s3: FakeS3, shelf: Shelf, begin: Begin) -> None:
-    daemon = begin().until_synced()
-    daemon.terminate()
-    s3.forget()
-    daemon.start()
-
-    assert "unchanged" == daemon.wait_until_synced()["result"]
-    assert {"pointer": 1, "manifest": 1, "bundle": 0} == parts(s3.requests)
-    assert 200 == daemon.get("/readyz").status
-
-
-def test_roll_back_costs_what_a_new_release_costs(
-    s3: FakeS3, shelf: Shelf, target: Path, begin: Begin
-) -> None:
-    first = shelf.releases[next(iter(shelf.releases))]
-    daemon = begin().until_synced()
-    shelf.publish({**FILES, "a.py": b"print('bad')\n"}, executable={"run.sh"})
-    daemon.sync()
-    s3.forget()
-    shelf.point_to(first)
-
-    finished = daemon.sync()
-
-    assert ("changed", first.revision) == (finished["result"], finished["revision"])
-    assert {"pointer": 1, "manifest": 1, "bundle": 1} == parts(s3.requests)
-    assert FILES == consumed(target)
-
-
 # --- what is kept
-
-
-def test_unchanged_files_keep_their_inode_or_link_and_time(
-    shelf: Shelf, target: Path, begin: Begin
-) -> None:
-    daemon = begin().until_synced()
-    before = {path: facts(target, path) for path in FILES}
-    shelf.publish({**FILES, "a.py": b"print('other')\n"}, executable={"run.sh"})
-    daemon.sync()
-    after = {path: facts(target, path) for path in FILES}
-
-    for path in FILES.keys() - {"a.py"}:
-        assert before[path].st_ino == after[path].st_ino
-        assert before[path].st_mtime_ns == after[path].st_mtime_ns
-    assert before["a.py"].st_ino != after["a.py"].st_ino
-    assert int(before["a.py"].st_mtime) < int(after["a.py"].st_mtime)
 
 
 # --- pins
@@ -161,12 +116,6 @@ def test_one_shot_fetches_the_pinned_release_though_another_is_current(
     assert {"pointer": 0, "manifest": 1, "bundle": 1} == parts(s3.requests)
     assert FILES == consumed(target)
     assert (first, "release") == (record(target)["revision"], record(target)["kind"])
-
-
-def test_one_shot_gives_up_on_a_pin_that_is_not_there(shelf: Shelf, begin: Begin) -> None:
-    one_shot = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "1s"}
-
-    assert 3 == begin(S3_SYNC_REVISION=ABSENT, **one_shot).wait_for_exit().code
 
 
 def test_pin_to_another_release_takes_over_the_volume(shelf: Shelf, begin: Begin) -> None:
@@ -185,21 +134,6 @@ def test_pin_to_another_release_takes_over_the_volume(shelf: Shelf, begin: Begin
 
 
 # --- before the first release
-
-
-def test_waits_for_the_first_release_and_is_not_ready_until_then(s3: FakeS3, begin: Begin) -> None:
-    daemon = begin()
-    failed = daemon.wait_for_event("cycle_failed", 60)
-    assert "release_missing" == failed["reason"]
-    assert "s3-sync publish" in failed["advice"]
-    assert 503 == daemon.get("/readyz").status
-
-    seen = len(daemon.events)
-    Shelf.at(s3).publish(FILES)
-    daemon.sighup()
-
-    daemon.wait_for_event("cycle_finished", 60, seen, result="changed")
-    assert 200 == daemon.get("/readyz").status
 
 
 def test_gate_refuses_a_release_and_a_roll_back_makes_it_content(

@@ -8,18 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import Daemon
-from tests.support.fake_s3 import FakeS3, error
+from tests.support.fake_s3 import FakeS3
 from tests.support.faults import (
-    chunked,
-    close_after,
-    close_silently,
     drip,
     hang,
-    raw,
     replace_body,
-    reset,
 )
-from tests.support.loopback import Exchange, Fault
+from tests.support.loopback import Fault
 from tests.support.scripted import new_content, published
 from tests.support.shelf import Shelf, is_manifest, is_pointer, release_daemon
 from tests.support.waiting import wait_until
@@ -82,18 +77,6 @@ def test_silence_ends_with_a_deadline(polling: Polling, fault: Fault) -> None:
     polling.wait_until_seen(wanted)
 
 
-def test_server_that_is_down_is_reported(polling: Polling) -> None:
-    polling.wait_for_polls()
-    seen = len(polling.daemon.events)
-    polling.s3.stop()
-
-    failed = polling.daemon.wait_for_event("cycle_failed", 30, seen)
-
-    assert "endpoint_unreachable" == failed["reason"]
-    polling.s3.start()
-    polling.wait_until_seen(polling.publish())
-
-
 def test_a_rollback_from_a_bad_release_does_not_wait_for_the_next_try(polling: Polling) -> None:
     before, good = published(polling.daemon.target), polling.shelf.current
     assert good is not None
@@ -115,53 +98,6 @@ def test_a_rollback_from_a_bad_release_does_not_wait_for_the_next_try(polling: P
     )
     assert finished_at < failed_at + timedelta(seconds=retry_seconds)
     polling.s3.heal()
-
-
-def endless_head(exchange: Exchange) -> None:
-    """Send a head without an end, as fast as it goes."""
-    exchange.send_bytes(b"HTTP/1.1 304 Not Modified\r\nx-long: ")
-    for _ in range(64):
-        exchange.send_bytes(b"x" * 4096)
-    exchange.close()
-
-
-ODD: dict[str, Fault] = {
-    "500": error(500, "InternalError"),
-    "503": error(503, "SlowDown"),
-    "reset": reset(),
-    "connection closed silently": close_silently(),
-    "connection closed": close_after(),
-    "chunks": chunked(),
-    "no HTTP": raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
-    "HTTP/1.0": raw(b"HTTP/1.0 304 Not Modified\r\n\r\n"),
-    "a body after 304": raw(b"HTTP/1.1 304 Not Modified\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
-    "two answers": raw(b"HTTP/1.1 304 Not Modified\r\n\r\n" * 2),
-    "a head without end": endless_head,
-}
-
-
-@pytest.mark.parametrize("name", ODD)
-def test_a_single_odd_answer_to_a_poll_is_no_failure(polling: Polling, name: str) -> None:
-    polling.wait_for_polls()
-    seen = len(polling.daemon.events)
-    polling.s3.inject(ODD[name], is_pointer, times=1)
-
-    polling.wait_for_polls(6)
-
-    assert [] == [e for e in polling.daemon.events[seen:] if e["event"] == "cycle_failed"]
-    polling.wait_until_seen(polling.publish())
-
-
-def test_polls_count_as_cycles_and_keep_the_daemon_alive(polling: Polling) -> None:
-    name = 'sidecar_cycles_total{result="unchanged",sidecar="s3-sync"}'
-    before = polling.daemon.metrics()
-
-    polling.wait_for_polls(10)
-
-    after = polling.daemon.metrics()
-    assert after[name] >= before.get(name, 0) + 8
-    success = 'sidecar_last_success_timestamp_seconds{sidecar="s3-sync"}'
-    assert after[success] > before[success]
 
 
 def test_every_poll_is_one_request_and_the_connection_is_kept(polling: Polling) -> None:

@@ -6,7 +6,6 @@ What needs no waiting is in tests/s3_sync/cycle/test_settled.py.
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,27 +83,6 @@ def test_half_an_upload_is_never_published(
     assert waited_seconds >= SETTLE_SECONDS * 0.95
     assert NEW == consumed(target)
     assert count_of(daemon, "sidecar_cycles_total", result="settling") > 3
-
-
-def test_deletions_one_by_one_are_done_together(s3: SwappingS3, start: StartDaemon) -> None:
-    daemon = start(settled({}, f"{SETTLE_SECONDS}s"), interval="0.1").until_synced()
-    doomed = list(OLD)[:5]
-    steps: list[Callable[[], object]] = [partial(s3.delete, f"dags/{path}") for path in doomed]
-    slowly(s3, steps, daemon.target)
-    changed = daemon.wait_for_event("cycle_finished", result="changed", files_deleted=5)
-
-    assert 0 == changed["files_published"]
-    assert {path: OLD[path] for path in OLD if path not in doomed} == consumed(daemon.target)
-
-
-def test_long_interval_does_not_make_it_longer(s3: SwappingS3, start: StartDaemon) -> None:
-    daemon = start(settled({}, "1s"), interval="1h").until_synced()
-    s3.swap(NEW)
-    seen = len(daemon.events)
-    daemon.sighup()
-    daemon.wait_for_event("cycle_finished", 30, after=seen, result="changed")
-
-    assert NEW == consumed(daemon.target)
 
 
 def test_one_shot_does_not_wait_for_a_quiet_bucket_but_for_an_upload(

@@ -3,10 +3,7 @@
 from pathlib import Path
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.histories import Bucket
-from tests.support.daemon import Daemon
 from tests.support.fake_s3 import error, is_get
-from tests.support.servers import MotoServer
 from tests.support.snapshots import (
     SNAPSHOT,
     A,
@@ -88,22 +85,3 @@ def test_full_volume_keeps_the_revision_whole_and_recovers(
 
         assert [] == snapshot_leftovers(target)
         daemon.kill()
-
-
-def test_real_server(moto: MotoServer, target: Path) -> None:
-    """Everything at once against a server that is not ours."""
-    bucket = Bucket(moto, "dags")
-    for path, content in A.items():
-        bucket.put(f"dags/{path}", content)
-    with Daemon(moto, bucket.name, target, "dags", settings=SNAPSHOT) as daemon:
-        daemon.wait_until_synced()
-        assert A == shown(target)
-        for files in (B, A, B):
-            for path in {*A, *B} - files.keys():
-                bucket.delete(f"dags/{path}")
-            for path in files:
-                bucket.put(f"dags/{path}", files[path])
-            daemon.sync()
-            assert files == shown(target)
-
-    assert [] == snapshot_leftovers(target)

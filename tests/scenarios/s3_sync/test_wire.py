@@ -12,19 +12,13 @@ import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.certificates import self_signed
-from tests.support.checksums import header_value
 from tests.support.fake_s3 import FakeS3, is_get, is_list, redirect
 from tests.support.faults import (
-    answer_with,
-    close_after,
-    flip_first_bit,
     hang,
-    replace_body,
     truncate,
-    wrong_length,
 )
-from tests.support.loopback import Answer, Exchange, LoopbackServer, Match, Request
-from tests.support.scripted import FILES, Running, fill, new_content, published, running
+from tests.support.loopback import Answer, LoopbackServer, Match, Request
+from tests.support.scripted import FILES, Running, fill, published, running
 
 HTML = b"<!doctype html><html><body>Please log in to the hotel network.</body></html>"
 
@@ -35,19 +29,6 @@ def test_a_broken_answer_changes_nothing(synced: Running, match: Match) -> None:
 
     assert failed["reason"] == "connection_lost", failed
     assert failed["error"]
-
-
-def test_a_body_that_does_not_match_its_checksum_is_caught(synced: Running) -> None:
-    """With an ETag that proves nothing, by a library that is loaded for it."""
-    body = new_content()
-    headers = {"x-amz-checksum-crc64nvme": header_value("crc64nvme", body)}
-    flipped = replace_body(flip_first_bit)
-
-    failed = synced.withstand(
-        flipped, is_get("dags/a.py"), body=body, etag=f"{'a' * 32}-2", headers=headers
-    )
-
-    assert failed["reason"] == "object_corrupt"
 
 
 @pytest.fixture(scope="module")
@@ -67,40 +48,6 @@ def test_a_silent_server_fails_the_cycle_in_time(
     impatient: Running, match: Match, after: int | None
 ) -> None:
     assert impatient.withstand(hang(after), match)["reason"] == "cycle_timeout"
-
-
-def test_a_body_longer_than_announced_is_not_published_and_does_not_leak_into_the_next_answer(
-    synced: Running,
-) -> None:
-    before = synced.published
-    synced.s3.put("dags/a.py", new_content())
-    synced.s3.put("dags/after.py", new_content())
-    synced.s3.inject(wrong_length(-5), is_get("dags/a.py"))
-
-    synced.fail()
-
-    assert synced.published["a.py"] == before["a.py"]
-    synced.recover()
-    assert synced.expect() == synced.published
-
-
-def test_a_page_that_fails_late_deletes_nothing(synced: Running) -> None:
-    """Half a listing looks like half a bucket."""
-    synced.s3.page_size = 1
-
-    synced.withstand(
-        answer_with(Answer(500)),
-        lambda request: is_list(request) and "continuation-token" in request.query,
-    )
-
-
-@pytest.mark.parametrize("status", [204, 206, 304])
-def test_an_answer_of_another_kind_is_not_published(synced: Running, status: int) -> None:
-    def odd(exchange: Exchange) -> None:
-        etag = {"ETag": exchange.good().headers["ETag"]}
-        exchange.send(Answer(status, etag, b"con" if status == 206 else b""))
-
-    synced.withstand(odd, is_get())
 
 
 class Elsewhere(LoopbackServer):
@@ -133,31 +80,6 @@ def test_https_with_a_private_authority(start: StartDaemon, tmp_path: Path) -> N
         daemon = start({"AWS_CA_BUNDLE": str(bundle)}, s3=s3).until_synced()
 
         assert published(daemon.target) == FILES
-
-
-def test_no_cycle_fails_while_an_authority_is_rotated(start: StartDaemon, tmp_path: Path) -> None:
-    context, old = self_signed(tmp_path / "old", "old.example")
-    _, new = self_signed(tmp_path / "new", "new.example")
-    bundle = tmp_path / "ca.pem"
-    bundle.write_bytes(old.read_bytes())
-    with FakeS3(tls=context) as s3:
-        fill(s3)
-        s3.inject(close_after())  # a handshake for each request
-        daemon = start({"AWS_CA_BUNDLE": str(bundle)}, s3=s3).until_synced()
-        ended = []
-
-        def sync() -> None:
-            s3.put("dags/a.py", new_content())
-            ended.append(daemon.sync()["result"])
-
-        bundle.write_bytes(old.read_bytes() + new.read_bytes())
-        sync()
-        context.load_cert_chain(new, tmp_path / "new/key.pem")
-        sync()
-        bundle.write_bytes(new.read_bytes())
-        sync()
-
-        assert ["changed"] * 3 == ended
 
 
 @pytest.mark.parametrize(

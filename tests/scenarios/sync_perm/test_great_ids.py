@@ -9,15 +9,11 @@ import pytest
 from sync_perm.database.connection import parse_url
 from sync_perm.database.database import Database as Connection
 from sync_perm.database.fingerprint import Fingerprint, read_fingerprint
+from tests.scenarios.sync_perm.test_character_sets import TABLES
 from tests.support.databases import MariaDb, Postgres
 
 GREATEST = 2**31 - 1
-TABLES = f"""
-CREATE TABLE ab_role (id INTEGER PRIMARY KEY, name VARCHAR(64));
-CREATE TABLE ab_permission (id INTEGER PRIMARY KEY, name VARCHAR(64));
-CREATE TABLE ab_view_menu (id INTEGER PRIMARY KEY, name VARCHAR(64));
-CREATE TABLE ab_permission_view (id INTEGER PRIMARY KEY, permission_id INT, view_menu_id INT);
-CREATE TABLE ab_permission_view_role (id INTEGER PRIMARY KEY, permission_view_id INT, role_id INT);
+ROWS = f"""
 INSERT INTO ab_permission VALUES ({GREATEST}, 'one'), ({GREATEST - 1}, 'two');
 INSERT INTO ab_view_menu VALUES ({GREATEST}, 'one'), ({GREATEST - 1}, 'two');
 INSERT INTO ab_permission_view VALUES (1, {GREATEST}, {GREATEST}), (2, {GREATEST}, {GREATEST});
@@ -31,7 +27,7 @@ def test_the_poll_takes_the_greatest_ids_and_sees_what_changes(
 ) -> None:
     running: Postgres | MariaDb = request.getfixturevalue(server)
     database = running.new_database()
-    for statement in TABLES.split(";"):
+    for statement in f"{TABLES};{ROWS}".split(";"):
         database.query(statement)
 
     with closing(Connection(parse_url("TEST", database.url, ""))) as connection:

@@ -45,18 +45,6 @@ def test_one_shot_with_grants_missing_gives_up(
     assert gave_up["error"].startswith("permissions_differ: 1 permissions differ")
 
 
-def test_one_shot_gives_up_at_its_deadline(begin: StartSyncPerm) -> None:
-    settings = {
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://airflow:x@127.0.0.1:1/airflow",
-        "SYNC_PERM_ONE_SHOT": "true",
-        "SYNC_PERM_ONE_SHOT_DEADLINE": "2s",
-    }
-
-    daemon = begin(None, settings)
-
-    assert 3 == daemon.wait_for_exit().code
-
-
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3", "2.7")
 def test_home_and_airflow_home_that_cannot_be_written(
