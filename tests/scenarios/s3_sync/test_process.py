@@ -1,5 +1,6 @@
 """The life of the process: signals, one-shot, limits, restarts, and what it does to the target."""
 
+import os
 import signal
 import socket
 import stat
@@ -114,6 +115,29 @@ def test_a_hanging_cycle_is_abandoned_and_never_publishes_afterwards(
         assert (target / "a.py").read_bytes() == b"newest"
     assert staged(target) == []
     assert daemon.get("/healthz").status == 200
+
+
+def test_many_abandoned_cycles_leave_neither_threads_nor_connections(
+    s3: FakeS3, start: StartDaemon
+) -> None:
+    daemon = start({"S3_SYNC_TIMEOUT": "1s"}, interval="0.2").until_synced()
+    threads, files = resources(daemon.pid)
+    s3.inject(hang(), is_list)
+    daemon.wait_for_event("cycle_failed", consecutive_failures=3, timeout_seconds=30)
+    before = len(daemon.events)
+    s3.heal()
+    daemon.wait_for_event("cycle_finished", after=before)
+
+    def settled() -> bool:
+        now_threads, now_files = resources(daemon.pid)
+        return now_threads <= threads + 1 and now_files <= files + 2
+
+    wait_until(settled, "threads and connections are as before")
+
+
+def resources(pid: int) -> tuple[int, int]:
+    """Threads and open files of a process."""
+    return tuple(len(os.listdir(f"/proc/{pid}/{name}")) for name in ("task", "fd"))  # type: ignore[return-value]
 
 
 def test_folders_and_lock_belong_to_the_group_whatever_the_umask(s3: FakeS3, target: Path) -> None:
