@@ -72,6 +72,8 @@ class Counts:
     """Cycles in a row that each kind of fault spoils."""
     polls: int
     """Cycles of a day that goes by as fast as the daemon can."""
+    fleet: int
+    """Daemons that read one bucket while they are killed, and as many one-shots."""
     permission_histories: int
     """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
     permission_steps: int
@@ -116,6 +118,7 @@ MODERATE = Counts(
     symlink_swaps=4,
     faulty_cycles=5,
     polls=150,
+    fleet=5,
     permission_histories=1,
     permission_steps=2,
     keys=11,
@@ -143,6 +146,7 @@ FULL = Counts(
     symlink_swaps=150,
     faulty_cycles=1_000,
     polls=8_640,
+    fleet=200,
     permission_histories=12,
     permission_steps=3,
     keys=1,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import git_server, revisions
-from tests.support.daemon import VENV_BIN, SidecarProcess
+from tests.support.daemon import VENV_BIN, Event, SidecarProcess
 from tests.support.git_repository import Repository
 from tests.support.git_server import GitServer
 from tests.support.revisions import make_revision
@@ -33,6 +33,41 @@ def skip_reason() -> str:
     if not GIT_SYNC.is_file():
         return "needs git-sync 4: set GIT_SYNC_BIN"
     return git_server.skip_reason()
+
+
+class PlainGitSync(SidecarProcess):
+    """
+    git-sync without the wrapper; `events` are its own JSON lines.
+    """
+
+    def wait_for_message(
+        self, text: str, after: int = 0, timeout_seconds: float = PATIENCE_SECONDS
+    ) -> Event:
+        """
+        Return the first line whose message or error has this text.
+
+        Args:
+            text: A part of `msg` or `error`.
+            after: Skip this many lines.
+            timeout_seconds: How long to wait.
+        """
+
+        def found() -> Event | None:
+            for event in self.events[after:]:
+                if text in f"{event.get('msg')} {event.get('error')}":
+                    return event
+            assert self.is_running(), f"ended without {text!r}:\n{self.log()}"
+            return None
+
+        event = wait_until(found, text, timeout_seconds)
+        assert event is not None
+        return event
+
+    def failures(self) -> int:
+        """
+        How many syncs have failed so far.
+        """
+        return len([event for event in list(self.events) if "failCount" in event])
 
 
 @dataclass
@@ -84,12 +119,12 @@ class GitSite:
             "TMPDIR": str(self.tmp),
         }
 
-    def plain(self, *arguments: str, **settings: str | None) -> SidecarProcess:
+    def plain(self, *arguments: str, **settings: str | None) -> PlainGitSync:
         """
-        Start git-sync alone; its events are its own JSON lines.
+        Start git-sync alone.
         """
         home = self.folder / "home"
-        process = SidecarProcess(self.engine, self.environment() | settings, home, arguments)
+        process = PlainGitSync(self.engine, self.environment() | settings, home, arguments)
         self.processes.append(process)
         return process.start()
 
